@@ -22,7 +22,7 @@ from tests.truth import bragg_scans as simulated
 from hklflow.bragg.integrate import integrate
 from hklflow.geometry import symmetry
 from hklflow.peaks.search import find_peaks
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 from hklflow.simulation.frames import GAP_VALUE
 from hklflow.stage.integration_settings import IntegrationSettings
 
@@ -53,7 +53,7 @@ def main(n_frames: int = 200) -> None:
     group = symmetry.space_group("P -1")
     size = counts.size / 1e6
 
-    def search() -> Peaks:
+    def search() -> PeakTable:
         return find_peaks(blocks(), ~simulation.live, peak_params(invalid_from=65535))
 
     peaks = search()

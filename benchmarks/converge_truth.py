@@ -29,7 +29,7 @@ from tests.truth.convergence import (
 
 from hklflow.base.errors import HklflowError
 from hklflow.bragg.congruence import congruence, halves
-from hklflow.bragg.converge import Model, Outcome
+from hklflow.bragg.converge import Outcome, RefinedModel
 from hklflow.calibration.bragg_level import halves_agree
 from hklflow.geometry.modules import Modules
 from hklflow.orientation.displaced_modules import Displaced, displaced
@@ -166,7 +166,9 @@ def _modules(seeds: int) -> None:
                               level.refined.ub, level.fit.modules)  # fmt: skip
         agree.append(figure["figure"])
         before.append(np.hypot(*outcome.kept.rmsd_held_out[:2]))
-        after.append(np.hypot(*run.rmsd_held_out(Model.of(level.refined, made.rotations))[:2]))
+        after.append(
+            np.hypot(*run.rmsd_held_out(RefinedModel.of(level.refined, made.rotations))[:2])
+        )
         print(
             f"  modules off by {starts[-1]:.3f} px rms: {len(told)} told; found to "
             f"{errors[-1]:.4f} px rms with {level.fit.points} spots in {level.cycles} fits; "

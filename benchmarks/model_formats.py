@@ -33,7 +33,7 @@ from hklflow.formats.xds import read_xparm, write_xparm
 from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice, prediction
 from hklflow.geometry.model import Model, from_orientation, to_orientation
 from hklflow.geometry.modules import Modules
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 N = 200
 SHAPE = (180, 220)
@@ -137,9 +137,9 @@ def peaks_off(path: Path, model: Model) -> float:
     """Largest difference of positions of peaks that went through a .refl file."""
     frame, slow, fast = points(model)
     order = np.argsort(frame)
-    columns = {f.name: np.ones(len(frame)) for f in fields(Peaks) if f.name != "counts"}
+    columns = {f.name: np.ones(len(frame)) for f in fields(PeakTable) if f.name != "counts"}
     columns |= {"frame": frame[order], "slow": slow[order], "fast": fast[order]}
-    peaks = Peaks(**columns, counts={})
+    peaks = PeakTable(**columns, counts={})
     write_refl(path, peaks_to_refl(peaks, model.rotation, first_image=3))
     back, *_ = refl_to_peaks(read_refl(path), model.rotation, first_image=3)
     names = ("frame", "slow", "fast")

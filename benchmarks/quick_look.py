@@ -8,7 +8,6 @@ processor seconds.
 """
 
 import argparse
-import json
 import resource
 import time
 from collections.abc import Callable
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.truth.orientations import write_orientation
 
-from hklflow import geometry, nexus, stage
+from hklflow import nexus, stage
 from hklflow.experiment import binned
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry.grid import Grid
@@ -113,15 +113,7 @@ def measure(folder: Path, raw: Path, ub: np.ndarray, b: int) -> dict[str, tuple[
         mask_3d.Params(**binned.mask_3d(mask_3d.Settings(), b).model_dump()),
     )
     rotation = nexus.read_scan(scan).rotation
-    orientation = {
-        "sample": "s",
-        "scan": "one",
-        "rotations": {"r1": geometry.to_dict(rotation)},
-        "grid": GRID.to_dict(),
-        "UB": ub.tolist(),
-        "cell": list(CELL),
-    }
-    path("orientation.json").write_text(json.dumps(orientation))
+    write_orientation(path("orientation.json"), {"r1": rotation}, ub, grid=GRID, scan="one")
     inputs = {"scan": scan, "mask": mask, "scale": scale, "frame_mask": path("frame_mask.nxs")}
     run(
         transform_stage,

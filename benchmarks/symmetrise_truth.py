@@ -16,13 +16,13 @@ import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 # isort: on
 
 import argparse
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+from tests.truth.orientations import write_orientation
 
 from hklflow import nexus
 from hklflow.geometry import lattice, symmetry
@@ -115,7 +115,7 @@ def large(folder: Path) -> None:
                 norm[rng.random(shape, np.float32) < 0.5] = 0
                 writer.write(first, counts=rng.poisson(4 * norm).astype(np.uint32), norm=norm)
             writer.note({})
-        (folder / "orientation.json").write_text(json.dumps({"space_group": symbol}))
+        write_orientation(folder / "orientation.json", group=symbol)
         for memory in (8000, 450):
             told = _measured(folder, path, memory)
             print(f"{symbol}, memory {memory} MB: {told}", flush=True)

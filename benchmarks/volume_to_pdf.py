@@ -8,13 +8,13 @@ the largest resident set, of which pages of scratch files are told apart.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+from tests.truth.orientations import write_orientation
 
 from hklflow import nexus
 from hklflow.geometry.grid import Grid
@@ -81,8 +81,7 @@ def main() -> None:
     merged = folder / f"merged_{given.size}.nxs"
     if not merged.exists():
         write_volume(merged, given.size)
-    orientation = folder / "orientation.json"
-    orientation.write_text(json.dumps({"space_group": "P m -3 m", "cell": CELL.tolist()}))
+    orientation = write_orientation(folder / "orientation.json", group="P m -3 m")
     print(f"{given.size}³ voxels; s, peak resident MB (anonymous)")
     for memory in given.memory:
         print(f"memory: {memory:g} MB")

@@ -181,7 +181,7 @@ def test_children_start_from_the_parents_heads(experiment: Path) -> None:
 def test_a_child_keeps_the_attenuation_of_its_own_wavelength(experiment: Path) -> None:
     """And takes the place of the parent's detector: the calibration is the same."""
     folder, sensor = experiment / "150K", {"sensor_thickness": 1e-3, "sensor_attenuation": 777.0}
-    parent = stage.read_json(experiment / "300K/parent.json")
+    parent = stage.read_orientation(experiment / "300K/parent.json")
     observed = orientation.read(["r1"], [folder / "r1.nxs"], [folder / "r1_peaks.nxs"])
     own = observed.scans[0]
     detector = replace(own.rotation.detector, **sensor)
@@ -189,7 +189,7 @@ def test_a_child_keeps_the_attenuation_of_its_own_wavelength(experiment: Path) -
     rotations, notes = orientation.inherited(replace(observed, scans=[scan]), parent)
     assert notes == []
     found = geometry.detector_to_dict(rotations[0].detector)
-    expected = parent["rotations"]["r1"]["detector"]
+    expected = geometry.detector_to_dict(parent.rotation("r1").detector)
     assert found == expected | {
         "sensor_thickness_m": 1e-3,
         "sensor_attenuation_per_m": 777.0,
@@ -199,7 +199,7 @@ def test_a_child_keeps_the_attenuation_of_its_own_wavelength(experiment: Path) -
 @pytest.mark.parametrize("names", [{"r2": "r2"}, {"r2": "r1", "r1": "r2"}, {"r2": "only"}])
 def test_heads_belong_to_settings_not_to_names(experiment: Path, names: dict[str, str]) -> None:
     folder = experiment / "150K"
-    parent = stage.read_json(experiment / "300K/parent.json")
+    parent = stage.read_orientation(experiment / "300K/parent.json")
     observed = orientation.read(
         list(names.values()),
         [folder / f"{n}.nxs" for n in names],
@@ -208,7 +208,7 @@ def test_heads_belong_to_settings_not_to_names(experiment: Path, names: dict[str
     rotations, notes = orientation.inherited(observed, parent)
     assert notes == []
     for own, rotation in zip(names, rotations, strict=True):
-        refined = geometry.from_dict(parent["rotations"][own]).goniometer
+        refined = parent.rotation(own).goniometer
         assert rotation.goniometer.names == refined.names
         np.testing.assert_allclose(rotation.goniometer.angles, refined.angles)
     assert rotations[0].goniometer.names[-1] == "misorientation"
@@ -296,10 +296,20 @@ def test_the_parents_constraints_can_be_kept_and_hold_where_nothing_is_broken(
     assert any("a parent, also of the scans beyond" in x for x in kept["warnings"])
 
 
-def test_figures_must_be_there(experiment: Path, tmp_path: Path) -> None:
-    old = tmp_path / "old.json"
-    old.write_text("{}")
-    with pytest.raises(HklflowError, match="refine that scan again"):
+@pytest.mark.parametrize(
+    ("absent", "sentence"),
+    [
+        ("misfit", "old.json lacks figures that the gates need; refine that scan again"),
+        ("metrics", "old.json has no 'metrics': .*; refine that scan again"),
+    ],
+)
+def test_figures_must_be_there(
+    experiment: Path, tmp_path: Path, absent: str, sentence: str
+) -> None:
+    old, data = tmp_path / "old.json", stage.read_json(experiment / "300K/parent.json")
+    (data if absent in data else data["symmetry"]).pop(absent)
+    stage.write_json(old, data)
+    with pytest.raises(HklflowError, match=sentence):
         accept.main(
             inputs=accept.Inputs(orientation=old, parent=experiment / "300K/parent.json"),
             outputs=accept.Outputs(accepted=tmp_path / "accepted.json"),

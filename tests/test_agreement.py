@@ -18,6 +18,7 @@ from hklflow import nexus
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid
 from hklflow.stages import difference, fill, merge, pdf, stack, symmetrise
+from tests.truth.orientations import write_orientation
 
 Floats = NDArray[np.float64]
 
@@ -129,7 +130,7 @@ def test_a_copied_rotation_fails_and_the_two_are_named(tmp_path: Path, level: fl
     four = [*paths, tmp_path / "copy/transform.nxs"]
     sentence = only(of_files(tmp_path, four), "failures")
     assert sentence.startswith("r0 and copy are one measurement that counts twice")
-    assert "take the row of copy out of the table of scans" in sentence
+    assert "remove the row of copy from the table of scans" in sentence
     with pytest.raises(HklflowError, match="r0 and copy are one measurement"):
         of_files(tmp_path, four, on_failure="stop")
 
@@ -217,8 +218,7 @@ def symmetrised(
         write(folder / f"r{i}" / "transform.nxs", mean, 100 + 10 * seed + i, read, part)
         for i, mean in enumerate(means)
     ]
-    orientation = folder / "orientation.json"
-    orientation.write_text(json.dumps({"space_group": symbol, "cell": CELL.tolist()}))
+    orientation = write_orientation(folder / "orientation.json", group=symbol)
     out = symmetrise.Outputs(
         symmetrised=folder / "symm.nxs", picture=folder / "symm.png", metrics=folder / "symm.json"
     )

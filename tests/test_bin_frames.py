@@ -218,7 +218,9 @@ def test_sums_of_read_noise_are_not_cut_at_a_pixels_smallest_value(tmp_path: Pat
 def test_binned_frames_are_not_binned_again(tmp_path: Path) -> None:
     raw = write(tmp_path / "raw.nxs", counts())
     first = binned([raw], tmp_path / "binned.nxs")
-    with pytest.raises(HklflowError, match="is binned 4 x 4 already; give the raw frames") as error:
+    with pytest.raises(
+        HklflowError, match="is already binned 4 x 4; enter the unbinned raw frames"
+    ) as error:
         binned([first], tmp_path / "twice.nxs", binning=2)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "twice.nxs").exists()
@@ -271,7 +273,7 @@ def test_a_calibration_of_binned_frames_is_refused(tmp_path: Path) -> None:
     raw = binned([write(tmp_path / "raw.nxs", counts())], tmp_path / "binned.nxs")
     for shape in ((10, 16), (42, 66)):
         given = calibration(tmp_path, shape)
-        with pytest.raises(HklflowError, match="give what is for unbinned frames"):
+        with pytest.raises(HklflowError, match="give the file for the unbinned frames"):
             imported(raw, tmp_path / "scan.nxs", given, binning=4)
 
 
@@ -344,7 +346,7 @@ def test_a_flat_field_is_the_mean_of_a_block(
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     assert "note: 4 of 160 good blocks are not measured" in capsys.readouterr().out
     other = replace(scan.binning, unbinned=(SHAPE[0] + 1, SHAPE[1]))
-    with pytest.raises(HklflowError, match=r"flat field .* give what is for unbinned frames"):
+    with pytest.raises(HklflowError, match=r"flat field .* give the file for the unbinned frames"):
         norms.pixel_norm(tmp_path / "mask.nxs", wanted, detector, scan.rotation, other)
 
 

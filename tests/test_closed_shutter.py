@@ -110,8 +110,8 @@ def test_closed_frames_are_named_before_the_search(
         search(tmp_path, beam, np.ones(N))
     text = str(error.value)
     assert f"{np.count_nonzero(beam == 0)} frames of " in text
-    assert f"have no count at all, the first is frame {runs[0][0]}, where" in text
-    assert "where the others have 4.8e+03: the shutter was closed" in text
+    assert f"have zero counts, the first is frame {runs[0][0]} (median" in text
+    assert "(median of all frames: 4.8e+03): the shutter was closed" in text
     assert text.endswith(f"leave_out: [r1:{named}]}}}}}}`")
     assert sum(searched) == most
 

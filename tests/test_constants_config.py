@@ -105,7 +105,7 @@ def test_what_is_left_out_is_left_out(base: Path, without: list[str]) -> None:
         ({"modules": [0, 0]}, "has one twice"),
         ({"modules": [-1]}, "negative"),
         ({"layout": "jungfrau"}, "has no frames of agipd"),
-        ({"module_size": [100, 128]}, "not divided"),
+        ({"module_size": [100, 128]}, "cannot be divided"),
         ({"runs": RUNS | {"xray": "raw/xray"}}, "needs process_xray"),
         ({"runs": RUNS | {"pulse_capacitor": ["raw/none"]}}, "no HDF5 file"),
         ({"runs": RUNS | {"pulse_capacitor": ["raw/cs0", "raw/cs1"]}}, "not 1 or 8"),

@@ -443,8 +443,12 @@ def test_a_double_would_be_found(tmp_path: Path) -> None:
     path = tmp_path / "stage.py"
     path.write_text(
         "from hklflow.geometry import corrections\n"
-        "from hklflow.orientation.refinement import Limits\n"
-        "Limits(params.hkl_tolerance, 0.5, params.outlier)\nLimits(**params.model_dump())\n"
+        "from hklflow.orientation.refinement import RefinementLimits\n"
+        "RefinementLimits(params.hkl_tolerance, 0.5, params.outlier)\n"
+        "RefinementLimits(**params.model_dump())\n"
     )
     found = list(_doubles(path, {"zeta", "hkl"}))
-    assert [text.split(",")[0] for text in found] == ["Limits(outlier=5.0)", "Limits(zeta=0.05)"]
+    assert [text.split(",")[0] for text in found] == [
+        "RefinementLimits(outlier=5.0)",
+        "RefinementLimits(zeta=0.05)",
+    ]

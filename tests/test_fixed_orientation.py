@@ -18,7 +18,7 @@ from hklflow.geometry.grid import Grid
 from hklflow.images.frame_scale import FrameScale, Transmission
 from hklflow.images.scan import RotationScan
 from hklflow.page import gates as page_gates
-from hklflow.peaks.table import FIELDS, Peaks
+from hklflow.peaks.table import FIELDS, PeakTable
 from hklflow.stages import accept, converge, overview, refine, refine_parent, temperature_series
 
 CELL = np.array([8.0, 8.0, 8.0, 90.0, 90.0, 90.0])
@@ -73,7 +73,7 @@ def reflections(number: int) -> dict[str, np.ndarray]:
     return dict(zip(("frame", "slow", "fast"), where.T, strict=True))
 
 
-def table(number: int, wrong: int = 0) -> Peaks:
+def table(number: int, wrong: int = 0) -> PeakTable:
     columns = {name: np.ones(number + wrong) for name in FIELDS}
     rng = np.random.default_rng(2)
     for name, values in reflections(number).items():
@@ -84,11 +84,11 @@ def table(number: int, wrong: int = 0) -> Peaks:
     for name in ("n_pixels", "n_frames", "flags"):
         columns[name] = np.zeros(number + wrong, dtype=np.int64)
     columns["significance"] = np.full(number + wrong, 100.0)
-    return Peaks(**columns, counts={})
+    return PeakTable(**columns, counts={})
 
 
 def made(
-    folder: Path, peaks: Peaks, header: geometry.Detector | None = None, **params: Any
+    folder: Path, peaks: PeakTable, header: geometry.Detector | None = None, **params: Any
 ) -> dict[str, Any]:
     """Parent and child of one scan: what the workflow makes of it."""
     folder.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hklflow import geometry, nexus, stage
+from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.simulation.frames import (
@@ -25,6 +25,7 @@ from hklflow.simulation.frames import (
 )
 from hklflow.stages import find_peaks, frame_scale, import_scan, transform
 from hklflow.transform import binning
+from tests.truth.orientations import write_orientation
 
 N = 90
 CRYSTAL = CrystalModel((5.2, 5.2, 7.1, 90, 90, 120), scale=20.0, mosaic=0.01)
@@ -146,18 +147,8 @@ def volume_of(made: Made, first: Made, name: str = "scale", **params: Any) -> ne
     """Transform with the scale file of this name."""
     scans = [nexus.read_scan(one / "scan.nxs").rotation for one in (first, made)]
     grid = binning.Grid.symmetric([2.0, 2.0, 2.0], [0.25, 0.25, 0.25])
-    orientation = {
-        "sample": "s",
-        "scan": "300K",
-        "rotations": {
-            "first": geometry.to_dict(scans[0]),
-            "own": geometry.to_dict(scans[1]),
-        },
-        "grid": grid.to_dict(),
-        "UB": made.simulation.ub.tolist(),
-        "cell": list(CRYSTAL.cell),
-    }
-    (made / "orientation.json").write_text(json.dumps(orientation))
+    rotations = dict(zip(("first", "own"), scans, strict=True))
+    write_orientation(made / "orientation.json", rotations, made.simulation.ub, grid=grid)
     shape = (N, *made.mask.shape)
     with nexus.FrameMaskWriter(made / "frame_mask.nxs", shape) as writer:
         empty = np.zeros((N, shape[1], (shape[2] + 7) // 8), np.uint8)
@@ -339,7 +330,7 @@ def test_diffuse_scattering_that_turns_with_the_crystal_is_told(
     if period is None:
         assert figures["warnings"] == []
         return
-    assert "differently on parts of the detector" in figures["warnings"][0]
+    assert "differs between parts of the detector" in figures["warnings"][0]
     off = found.transmission.transmission - 1
     assert 0.3 < np.sqrt(np.mean(off**2)) / error < 3
     assert np.median(found.transmission.errors) > error * 0.99
@@ -362,7 +353,7 @@ def test_too_few_parts_are_told_where_the_curve_could_be_wrong_by_it(
         assert len(figures["warnings"]) == told
         if told:
             sentence = figures["warnings"][0]
-            assert "could not be judged: fewer than 6 parts" in sentence
+            assert "could not be checked: fewer than 6 parts" in sentence
             size = float(sentence.split("%")[0].split()[-1]) / 100
             assert size == pytest.approx(np.std(SMOOTH) / np.median(SMOOTH), rel=0.1)
         scale_of(few, few, "none", source="none")
@@ -408,7 +399,7 @@ def test_products_of_other_frames_are_refused(absorbing: Made, tmp_path: Path) -
     )
     for name in ("mask.nxs", "statistics.nxs"):
         (part / name).symlink_to(absorbing / name)
-    with pytest.raises(HklflowError, match=r"statistics\.nxs has 90 frames but .*scan\.nxs 80"):
+    with pytest.raises(HklflowError, match=r"statistics\.nxs has 90 frames, but .*has 80"):
         scale_of(part, absorbing)
     scale_of(absorbing, absorbing)
     (part / "scale.nxs").symlink_to(absorbing / "scale.nxs")
@@ -431,9 +422,9 @@ def test_one_measurement_as_two_rotations_is_refused(
         writer.append(file["entry/data/data"][10:])
     measure(copy)
     text = (
-        r"80 frames of .*raw\.nxs, the first is frame 0, have the same counts as frames of r1 .* "
+        r"80 frames of .*raw\.nxs \(the first is frame 0\) have the same counts as frames of r1 .* "
     )
-    with pytest.raises(HklflowError, match=text + "take the row of r2 out of the table"):
+    with pytest.raises(HklflowError, match=text + "remove the row of r2 from the table"):
         scale_of(copy, absorbing, earlier=[second, absorbing])
     scale_of(second, absorbing, "compared", earlier=[absorbing])
 

@@ -141,5 +141,5 @@ def test_a_file_that_changes_while_it_is_read(
         return found
 
     monkeypatch.setattr(identity, "whole", slow)
-    with pytest.raises(HklflowError, match="changes while it is read"):
+    with pytest.raises(HklflowError, match="changed while it was read"):
         identity.identify("a", [path])

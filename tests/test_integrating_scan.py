@@ -6,7 +6,6 @@ variance the error bars would be 15 % too small.
 """
 
 import itertools
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -15,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import geometry, nexus, stage
+from hklflow import nexus, stage
 from hklflow.base.values import HC
 from hklflow.constants import simulate as asics
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry.grid import Grid
-from hklflow.peaks.search import Peaks
+from hklflow.peaks.search import PeakTable
 from hklflow.simulation.frames import (
     GAP_VALUE,
     CrystalModel,
@@ -44,6 +43,7 @@ from hklflow.stages import (
 from hklflow.transform import estimator
 from hklflow.volumes import boxes
 from tests.constants.true_constants import constants_of, write_constants
+from tests.truth.orientations import write_orientation
 
 pytestmark = pytest.mark.slow
 
@@ -153,15 +153,7 @@ def reduce_scan(scan: Scan, measured: str, simulated: Simulation, name: str) -> 
     frame_mask = {"frame_mask": at("frame_mask.nxs"), "picture": at("frame_mask.png")}
     run(mask_3d, both, frame_mask, seed_counts=150.0)
     rotation = nexus.read_scan(at("scan.nxs")).rotation
-    orientation = {
-        "sample": "s",
-        "scan": "300K",
-        "rotations": {name: geometry.to_dict(rotation)},
-        "grid": GRID.to_dict(),
-        "UB": simulated.ub.tolist(),
-        "cell": list(CELL),
-    }
-    at("orientation.json").write_text(json.dumps(orientation))
+    write_orientation(at("orientation.json"), {name: rotation}, simulated.ub, grid=GRID)
     inputs = both | {
         "scale": at("scale.nxs"),
         "frame_mask": at("frame_mask.nxs"),
@@ -245,7 +237,7 @@ def test_masks_and_statistics_agree_with_the_photon_counter(scans: list[Scan]) -
         assert abs(off.mean()) < 5 * off.std() / np.sqrt(off.size)
 
 
-def pairs(scan: Scan) -> tuple[Peaks, Peaks, np.ndarray]:
+def pairs(scan: Scan) -> tuple[PeakTable, PeakTable, np.ndarray]:
     """Peaks of both, and for each of the counter's the nearest of the other's; -1: none."""
     one, other = (nexus.read_peaks(scan.at(m, "peaks.nxs")) for m in MEASURED)
     places = [np.stack([p.frame, p.slow, p.fast], axis=1) for p in (one, other)]

@@ -52,7 +52,14 @@ def chosen(package: Path, tmp_path: Path, **environment: str) -> Path:
     return Path(run.stdout.strip())
 
 
-def test_every_state_of_the_kernels_has_its_folder(package: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "line",
+    ["from llvmlite import ir", "from hklflow.simd.value import Value", "from numba import types"],
+)
+def test_every_state_of_the_kernels_has_its_folder(
+    package: Path, tmp_path: Path, line: str
+) -> None:
+    (package / "words.py").write_text(f"{line}\nWORD = 1\n")
     first = chosen(package, tmp_path)
     assert first.parent == package / "__pycache__"
     assert first.is_dir()
@@ -60,9 +67,9 @@ def test_every_state_of_the_kernels_has_its_folder(package: Path, tmp_path: Path
     (package / "plain.py").write_text("A = 2\n")
     assert chosen(package, tmp_path) == first
     # The kernel's own file is as it was, which is all that numba looks at.
-    (package / "words.py").write_text("from llvmlite import ir\nWORD = 2\n")
+    (package / "words.py").write_text(f"{line}\nWORD = 2\n")
     assert chosen(package, tmp_path) != first
-    (package / "words.py").write_text("from llvmlite import ir\nWORD = 1\n")
+    (package / "words.py").write_text(f"{line}\nWORD = 1\n")
     assert chosen(package, tmp_path) == first
 
 

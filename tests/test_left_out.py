@@ -4,7 +4,6 @@ Two frames of a simulated rotation are overwritten by garbage and left out. The 
 rotation undamaged: of that, with the sums of these two frames taken off.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import geometry, nexus, stage
+from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.formats.raw import open_frames, open_scan
 from hklflow.formats.raw_frames import Frames
@@ -39,6 +38,7 @@ from hklflow.stages import (
     pixel_mask,
     transform,
 )
+from tests.truth.orientations import write_orientation
 
 pytestmark = pytest.mark.slow
 
@@ -125,16 +125,8 @@ def reduce_rotation(
     frame_mask = {"frame_mask": made.at("frame_mask.nxs"), "picture": made.at("frame_mask.png")}
     run(mask_3d, both, frame_mask, seed_counts=150.0)
     rotation = nexus.read_scan(both["scan"]).rotation
-    orientation = {
-        "sample": "s",
-        "scan": "300K",
-        "rotations": {"r1": geometry.to_dict(rotation)},
-        "grid": GRID.to_dict(),
-        "UB": simulated.ub.tolist(),
-        "cell": list(CELL),
-        "space_group": "P 2 2 2",
-    }
-    made.at("orientation.json").write_text(json.dumps(orientation))
+    known = ({"r1": rotation}, simulated.ub, "P 2 2 2", GRID)
+    write_orientation(made.at("orientation.json"), *known)
     of_model = {"orientation": made.at("orientation.json"), "peaks": made.at("peaks.nxs")}
     inputs = both | of_model | {"scale": made.at("none.nxs")}
     outputs = {"reflections": made.at("reflections.nxs"), **made.told("reflections")}

@@ -19,7 +19,8 @@ from hklflow.geometry.grid import Grid
 from hklflow.images.scan import RotationScan
 from hklflow.nexus.chunks import pack
 from hklflow.nexus.volume import SideBySide
-from hklflow.peaks.search import Peaks
+from hklflow.peaks.search import PeakTable
+from tests.truth.orientations import orientation
 
 N, SLOW, FAST = 7, 12, 19
 CELL = np.array([4.8, 4.8, 7.15, 90.0, 90.0, 120.0])
@@ -62,10 +63,10 @@ def _scan(folder: Path) -> tuple[RotationScan, tuple[Path, str]]:
     return scan, (raw, "/entry/data/data")
 
 
-def _peaks() -> Peaks:
+def _peaks() -> PeakTable:
     rng = np.random.default_rng(2)
     values: dict[str, Any] = {}
-    for column in fields(Peaks):
+    for column in fields(PeakTable):
         if column.name == "counts":
             values[column.name] = {"blobs": 11, "peaks": 5}
         elif column.name in ("flags", "n_pixels", "n_frames"):
@@ -73,7 +74,7 @@ def _peaks() -> Peaks:
         else:
             values[column.name] = rng.uniform(0, 10, 5)
     values["chi2"][2] = np.nan
-    return Peaks(**values)
+    return PeakTable(**values)
 
 
 def _volume(cell: np.ndarray = CELL) -> nexus.Volume:
@@ -209,7 +210,7 @@ def test_statistics_round_trip(products: dict[str, Path]) -> None:
 
 def test_peaks_round_trip(products: dict[str, Path]) -> None:
     found, expected = nexus.read_peaks(products["peaks"]), _peaks()
-    for column in fields(Peaks):
+    for column in fields(PeakTable):
         np.testing.assert_equal(getattr(found, column.name), getattr(expected, column.name))
     with h5py.File(products["peaks"]) as file:
         table = file["entry/peaks"]
@@ -499,17 +500,13 @@ def _master(folder: Path) -> Path:
         }
     for name in ("transform", "masked_transform"):
         nexus.write_volume(top / f"{name}.nxs", _volume(), f"S(Q) {name}")
-    orientation = {
-        "cell": CELL.tolist(),
-        "cell_sigma": [0.001] * 6,
-        "space_group": "P 6/m m m",
-        "temperature": 300.0,
-        "U": np.eye(3).tolist(),
-        "UB": np.diag([1.0, 2.0, 3.0]).tolist(),
-    }
+    known = orientation(
+        ub=np.diag([1.0, 2.0, 3.0]), group="P 6/m m m", cell=CELL, cell_sigma=np.full(6, 0.001),
+        temperature=300.0,
+    )  # fmt: skip
     path = top / "hexa_300K.nxs"
     volumes = {name: top / f"{name}.nxs" for name in ("transform", "masked_transform")}
-    nexus.write_master(path, "hexa 300K", volumes, rotations, orientation)
+    nexus.write_master(path, "hexa 300K", volumes, rotations, known)
     return path
 
 

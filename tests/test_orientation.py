@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hklflow.peaks.table import PeakFlag, Peaks
+from hklflow.peaks.table import PeakFlag, PeakTable
 from hklflow.stage.orientation import observe
 from hklflow.stage.orientation.observed import _sharp
 from tests.truth import worlds
@@ -11,12 +11,12 @@ from tests.truth.world_scans import scan_of
 SCAN = scan_of(worlds.world("plain", "cubic", 1), 0)
 
 
-def peaks(widths: np.ndarray, intensity: np.ndarray) -> Peaks:
+def peaks(widths: np.ndarray, intensity: np.ndarray) -> PeakTable:
     n, one = len(widths), np.ones(len(widths))
     at = dict.fromkeys(("frame", "slow", "fast", "var_frame", "var_slow", "var_fast"), one)
     at |= {"width_frame": one, "width_slow": widths / np.sqrt(2), "width_fast": widths / np.sqrt(2)}
     rest = ("var_intensity", "background", "maximum", "significance", "chi2")
-    return Peaks(
+    return PeakTable(
         **at,
         **dict.fromkeys(rest, one),
         intensity=intensity,

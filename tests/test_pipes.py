@@ -45,5 +45,5 @@ def _patience() -> Iterator[None]:
 )
 def test_a_pipe_is_not_waited_for(tmp_path: Path, read: Callable[[Path], Any]) -> None:
     os.mkfifo(tmp_path / "file")
-    with pytest.raises(HklflowError, match="file is a pipe, not a file; put the file there"):
+    with pytest.raises(HklflowError, match="file is a pipe, not a file; use a regular file"):
         read(tmp_path / "file")

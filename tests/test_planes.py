@@ -247,6 +247,6 @@ def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     nexus.write_volume(path, nexus.Volume(GRID, HEXAGONAL, counts, counts), "counts")
     with pytest.raises(HklflowError, match=r"rotation\.nxs has no volume with data on a grid"):
         run(path, tmp_path / "p.png", monkeypatch)
-    with pytest.raises(HklflowError, match="plane 'x y': there are 2 expressions"):
+    with pytest.raises(HklflowError, match="plane 'x y': it has 2 expressions"):
         run(write_hkl(tmp_path / "s.nxs", HEXAGONAL), tmp_path / "p.png", monkeypatch, xyz=["x y"])
     assert not (tmp_path / "p.png").exists()

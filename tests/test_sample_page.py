@@ -1,6 +1,5 @@
 """Stage `sample_page`: what stands on the page, that it is whole, and that it loads nothing."""
 
-import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from hklflow import stage
 from hklflow.base.errors import HklflowError
 from hklflow.page import gates as page_gates
 from hklflow.page import numbers, pictures
@@ -22,6 +22,7 @@ from hklflow.page.steps import STEPS
 from hklflow.quality import gates, verdict
 from hklflow.stage.scan_limits import ScanLimits
 from hklflow.stages import sample_page
+from tests.truth.orientations import orientation
 
 CELL = [4.738575, 4.738575, 7.171209, 90.0, 90.0, 120.0]
 OF_SCAN = (
@@ -62,12 +63,12 @@ def _accepted(scan: str, **figures: float) -> dict[str, Any]:
 
 
 def _orientation(scan: str, warnings: list[str]) -> dict[str, Any]:
-    return {
-        "scan": scan, "space_group": "P 6/m m m", "parent": "300K", "cell": CELL,
-        "cell_sigma": SIGMA, "symmetry": _symmetry(0.009), "warnings": warnings,
-        "metrics": {"peaks": 1369, "fraction indexed": 0.997, "rmsd in pixels": 0.5364,
-                    "rmsd in frames": 0.0119},
-    }  # fmt: skip
+    return orientation(
+        group="P 6/m m m", scan=scan, parent="300K", cell=np.array(CELL),
+        cell_sigma=np.array(SIGMA), figures=_symmetry(0.009), warnings=warnings,
+        metrics={"peaks": 1369, "fraction indexed": 0.997, "rmsd in pixels": 0.5364,
+                 "rmsd in frames": 0.0119},
+    ).to_dict()  # fmt: skip
 
 
 def _picture(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30)) -> Path:
@@ -79,7 +80,7 @@ def _picture(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30)) -> Pat
 
 def _figures(path: Path, data: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data))
+    stage.write_json(path, data)
     return path
 
 

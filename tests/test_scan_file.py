@@ -8,12 +8,14 @@ import h5py
 import numpy as np
 import pytest
 
-from hklflow import nexus, stage
+from hklflow import nexus
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.lattice import reciprocal
 from hklflow.stages import scan_file
 from tests.test_nexus import _product
+from tests.test_temperature_series import rotation
+from tests.truth.orientations import write_orientation
 
 CELL = np.array([4.8, 4.8, 7.15, 90.0, 90.0, 120.0])
 GRID = Grid.symmetric([1.0, 0.5, 0.6], [0.1, 0.25, 0.2])
@@ -38,12 +40,13 @@ def _inputs(top: Path) -> dict[str, Any]:
     made = {kind: _product(below, kind) for kind in ("series", "statistics", "peaks", "frame_mask")}
     with h5py.File(below / "scale.nxs", "w") as file:
         file["entry/frame_scale/scale"] = np.ones(3)
-    orientation = {
-        "rotations": {"r1": {}}, "cell": CELL.tolist(), "cell_sigma": [0.001] * 6,
-        "space_group": "P 6/m m m", "temperature": 300.0, "U": np.eye(3).tolist(),
-        "UB": np.eye(3).tolist(),
-    }  # fmt: skip
-    stage.write_json(top / "orientation.json", orientation)
+    write_orientation(
+        top / "orientation.json",
+        {"r1": rotation(0.0)},
+        group="P 6/m m m",
+        cell=CELL,
+        temperature=300.0,
+    )
     pair = {"data": np.float32, "data_errors": np.float32}
     given: dict[str, Any] = {
         "orientation": top / "orientation.json",

@@ -330,8 +330,8 @@ def test_a_volume_that_is_not_merged_is_refused(volumes: dict[str, Path], tmp_pa
     [
         ({"temperatures": [300.0, None]}, "scan cold has no temperature"),
         ({"temperatures": [300.0]}, "2 volumes, 2 scans and 1 temperatures"),
-        ({"reflections": [(1, 0, 0), (2.5, 0, 0)]}, r"around \(2.5, 0.0, 0.0\) is not inside"),
-        ({"reflections": [(0.575, 0, 0)], "box": (0.01, 0.01, 0.01)}, "no voxel's centre"),
+        ({"reflections": [(1, 0, 0), (2.5, 0, 0)]}, r"around \(2.5, 0.0, 0.0\), with a shell"),
+        ({"reflections": [(0.575, 0, 0)], "box": (0.01, 0.01, 0.01)}, "no voxel centre"),
     ],
 )
 def test_what_cannot_be_stacked_is_refused(

@@ -145,7 +145,7 @@ def test_a_wrap_of_64_bits_is_seen() -> None:
     total = FrameSum((1, 2, 2))
     block = np.full((1, 2, 2), 2**64 - 2, np.uint64)
     total.add(block, None)
-    with pytest.raises(HklflowError, match="more than 64 bits hold"):
+    with pytest.raises(HklflowError, match="does not fit 64 bits"):
         total.add(block, None)
     assert [kind.dtype for kind in sum_types([block.dtype] * 2, None)] == [np.uint32, np.uint64]
 
@@ -503,7 +503,7 @@ def test_real_numbers_are_not_added(tmp_path: Path) -> None:
 def test_two_formats_are_not_added(tmp_path: Path) -> None:
     a = write_scan(tmp_path / "a.nxs", counts(0))
     told = refused([a], tmp_path / "sum.nxs", patterns=(str(tmp_path / "x_####.cbf"),))
-    assert f"{a} is an HDF5 file but patterns" in told
+    assert f"{a} is an HDF5 file, but there are also patterns" in told
 
 
 def test_the_command_line(

@@ -14,6 +14,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid
 from hklflow.stages import symmetrise
 from tests.patience import PATIENCE
+from tests.truth.orientations import write_orientation
 
 from .poisson import intensity
 
@@ -45,8 +46,7 @@ def rotation(
 def run(folder: Path, paths: list[Path], **settings: object) -> tuple[h5py.Group, dict, Path]:
     """Run the stage; the volume's arrays, metrics and the file."""
     folder.mkdir(exist_ok=True)
-    orientation = folder / "orientation.json"
-    orientation.write_text(json.dumps({"space_group": SYMBOL, "cell": CELL.tolist()}))
+    orientation = write_orientation(folder / "orientation.json", group=SYMBOL)
     out = symmetrise.Outputs(
         symmetrised=folder / "symm.nxs", picture=folder / "symm.png", metrics=folder / "symm.json"
     )
@@ -175,11 +175,11 @@ def test_unequal_steps_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     rotation(tmp_path / "0.nxs", 0, grid=grid)
     found, metrics, path = run(tmp_path / "a", [tmp_path / "0.nxs"])
     told = capsys.readouterr().out
-    assert "warning: of 24 operations of 6/mmm, only 4 take voxels of this grid" in told
+    assert "warning: only 4 of the 24 operations of 6/mmm map voxels of this grid" in told
     assert (metrics["exact"], metrics["exact operations"]) == (False, 4)
     assert found["counts"].dtype == np.float64
     with nexus.open_volume(path) as volume:
-        assert "dealt to eight voxels" in volume.notes["estimator"]
+        assert "interpolated between eight voxels" in volume.notes["estimator"]
     assert np.nanmean(found["data"]) == pytest.approx(5, rel=0.01)
 
 
@@ -191,7 +191,7 @@ def test_other_grids_and_other_cells_are_refused(tmp_path: Path) -> None:
         run(tmp_path / "a", paths)
     with pytest.raises(HklflowError, match="space group '' is unknown"):
         run(tmp_path / "a", paths[:1], symmetry="")
-    with pytest.raises(HklflowError, match="symmetry 'F m -3 m' does not go with the cell"):
+    with pytest.raises(HklflowError, match="symmetry 'F m -3 m' does not match the cell"):
         run(tmp_path / "a", paths[:1], symmetry="F m -3 m")
 
 
@@ -233,7 +233,7 @@ def test_norms_that_are_none_count_as_not_measured(
             values[at] = 0
             group[name][...] = values
     clean, _, _ = run(tmp_path / "a", paths)
-    assert "not a number" not in capsys.readouterr().out
+    assert "infinite or NaN" not in capsys.readouterr().out
     with h5py.File(paths[0], "r+") as file:
         group = file["entry/transform"]
         for name, bad in (("counts", 7), ("norm", [np.nan, np.inf, -1.0, -np.inf])):
@@ -244,7 +244,9 @@ def test_norms_that_are_none_count_as_not_measured(
     for name, array in clean.items():
         np.testing.assert_array_equal(found[name], array)
     assert metrics["voxels without a usable norm"] == 4
-    assert f"warning: {paths[0]} has 4 voxels whose counts" in capsys.readouterr().out
+    assert (
+        f"warning: {paths[0]} has 4 voxels with infinite or NaN counts" in capsys.readouterr().out
+    )
 
 
 def test_nothing_measured_is_refused_and_one_plane_is_drawn(tmp_path: Path) -> None:
@@ -264,6 +266,6 @@ def test_nothing_measured_is_refused_and_one_plane_is_drawn(tmp_path: Path) -> N
     with h5py.File(path, "r+") as file:
         for name in ("counts", "norm"):
             file[f"entry/transform/{name}"][...] = 0
-    with pytest.raises(HklflowError, match=r"nothing is measured in .*0\.nxs"):
+    with pytest.raises(HklflowError, match=r"no voxel is measured in .*0\.nxs"):
         run(tmp_path / "b", [path])
     assert not (tmp_path / "b/symm.nxs").exists()

@@ -1,7 +1,6 @@
 """Stages transform and add_transforms: passes, blocks of frames and threads give one answer."""
 
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from hklflow.simulation.frames import (
 from hklflow.stages import add_transforms, import_scan, transform
 from hklflow.transform.bricks import EDGE
 from hklflow.transform.coverage import BRICK_BYTES, passes, passes_needed, touched_bricks
+from tests.truth.orientations import write_orientation
 
 N = 40
 SHAPE = (90, 100)
@@ -96,15 +96,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     )
     nexus.write_scale(folder / "scale.nxs", scale, ones)
     rotation = nexus.read_scan(folder / "scan.nxs").rotation
-    orientation = {
-        "sample": "s",
-        "scan": "300K",
-        "rotations": {"r1": geometry.to_dict(rotation)},
-        "grid": GRID.to_dict(),
-        "UB": simulated.ub.tolist(),
-        "cell": list(CELL),
-    }
-    (folder / "orientation.json").write_text(json.dumps(orientation))
+    write_orientation(folder / "orientation.json", {"r1": rotation}, simulated.ub, grid=GRID)
     return Made(folder, np.concatenate(list(simulated.frames(8))), good, excluded)
 
 

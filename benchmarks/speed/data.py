@@ -24,6 +24,7 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from tests.truth.orientations import write_orientation
 
 from hklflow import geometry, nexus
 from hklflow.formats.write_images import write_cbf_series
@@ -174,15 +175,9 @@ def _write_stage_inputs(folder: Path, truth: Simulation, n_frames: int) -> None:
                 block[tuple(map(slice, low, high))] = True
             writer.append(mask3d.pack(block), block.mean(axis=(1, 2)))
     for n in GRIDS:
-        orientation = {
-            "sample": "benchmark",
-            "scan": "a",
-            "UB": truth.ub.tolist(),
-            "cell": list(CELL),
-            "grid": grid(n).to_dict(),
-            "rotations": {"r1": geometry.to_dict(turn)},
-        }
-        (folder / f"orientation_{n}.json").write_text(json.dumps(orientation))
+        path = folder / f"orientation_{n}.json"
+        names = {"sample": "benchmark", "scan": "a"}
+        write_orientation(path, {"r1": turn}, truth.ub, grid=grid(n), **names)
 
 
 def _write_turn(folder: Path) -> None:

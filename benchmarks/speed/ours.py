@@ -25,7 +25,7 @@ from hklflow.formats import raw
 from hklflow.geometry import corrections
 from hklflow.images import masks
 from hklflow.images.statistics import FrameStatistics
-from hklflow.peaks.search import Peaks, PeakSearch
+from hklflow.peaks.search import PeakSearch, PeakTable
 from hklflow.simulation.frames import GAP_VALUE
 from hklflow.transform import binning
 
@@ -116,7 +116,7 @@ def peaks(options: argparse.Namespace, n_frames: int, *, both: bool = False) -> 
     return lambda: _judge(table, n_frames)
 
 
-def _judge(table: Peaks, n_frames: int) -> dict[str, Any]:
+def _judge(table: PeakTable, n_frames: int) -> dict[str, Any]:
     """Which of the clear peaks were found, and how well they are placed.
 
     Clear are those of ten standard deviations, away from gaps, on fewer frames than a search

@@ -51,40 +51,41 @@ CASES = [
         "import_scan",
         "exposure",
         "1e-320",
-        "the exposure time is 9.99989e-321 s (1e-15 to 100000 s can be): set `exposure` in seconds",
+        "exposure time 9.99989e-321 s is outside the plausible range 1e-15 to 100000 s: set "
+        "`exposure` in seconds",
     ),
     _number(
         "import_scan",
         "wavelength",
         "1e-320",
-        "a wavelength of 9.99989e-321 Å cannot be one of X-rays (0.06 to 10 Å; is it in nm, m or "
-        "eV?): set `wavelength` in Å",
+        "wavelength 9.99989e-321 Å is outside the range of X-rays, 0.06 to 10 Å (entered in "
+        "nm, m or eV?): set `wavelength` in Å",
     ),
     _number(
         "import_scan",
         "saturation",
         "1e-3",
-        "a saturation of 0.001 counts cannot be (1 to 1e+20 can): set `saturation`",
+        "saturation 0.001 counts is outside the plausible range 1 to 1e+20: set `saturation`",
     ),
     _number(
         "import_scan",
         "attenuation",
         "1e-320",
-        "a transmission of the attenuators of 9.99989e-321 cannot be (above 1e-12, at most 1): "
-        "set `attenuation`",
+        "transmission 9.99989e-321 of the attenuators is not plausible (above 1e-12, at most "
+        "1): set `attenuation`",
     ),
     _number(
         "correct_frames",
         "energy",
         "18000",
-        "an energy of 18000 keV cannot be one of X-rays (1.2 to 210 keV; is it in eV?): set "
-        "`energy` in keV",
+        "energy 18000 keV is outside the range of X-rays, 1.2 to 210 keV (entered in eV?): "
+        "set `energy` in keV",
     ),
     _number(
         "accept",
         "min_strain",
         "1e-320",
-        "9.99989e-321 cannot be (1e-30 to 1e+30, or 0, can); correct the number",
+        "9.99989e-321 is not plausible (1e-30 to 1e+30, or 0); correct the number",
     ),
     Case(
         "text of megabytes in the place of a number",
@@ -521,16 +522,16 @@ CASES = [
     Case(
         "unknown symmetry of volumes",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  config: symmetrise.symmetry: space group 'P9' is unknown; give a Hermann-Mauguin "
-        "symbol (Fd-3m, P 1 21/c 1, R -3 c :H), a Hall symbol or a number from 1 to 230",
+        "1 problem in the experiment:\n  config: symmetrise.symmetry: unknown space group "
+        "'P9'; use a Hermann-Mauguin symbol (Fd-3m, P 1 21/c 1, R -3 c :H), a Hall symbol or "
+        "a number from 1 to 230",
         more("symmetrise: {symmetry: P9}\n"),
     ),
     Case(
         "plane with four indices",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: planes.hkl: plane 'h k 0 l': there are 4 expressions, not three; write "
+        "  config: planes.hkl: plane 'h k 0 l': it has 4 expressions, a plane needs three; write "
         "three linear expressions of two of the letters h, k, l, such as `h k 0`, `h h l` or "
         "`h k 0.5`",
         more("planes: {hkl: ['h k 0 l']}\n"),
@@ -538,9 +539,8 @@ CASES = [
     Case(
         "cell without volume in the configuration",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  config: refine_parent.cell: cell 4 4 5 90 30 150 spans no volume; give lengths in "
-        "Å and angles in degrees",
+        "1 problem in the experiment:\n  config: refine_parent.cell: cell 4 4 5 90 30 150 has "
+        "no volume; enter lengths in Å and angles in degrees",
         more("refine_parent: {cell: [4, 4, 5, 90, 30, 150]}\n"),
     ),
     Case(

@@ -82,8 +82,8 @@ CASES = [
     Case(
         "PONI file with the wavelength in Å",
         PONI,
-        "raw/lab.poni: a wavelength of 5e+09 Å cannot be one of X-rays (0.06 to 10 Å; is it "
-        "in nm, m or eV?): set `wavelength` in Å",
+        "raw/lab.poni: wavelength 5e+09 Å is outside the range of X-rays, 0.06 to 10 Å "
+        "(entered in nm, m or eV?): set `wavelength` in Å",
         poni(("Wavelength: 5e-11", "Wavelength: 0.5")),
     ),
     Case(
@@ -96,8 +96,8 @@ CASES = [
     Case(
         "PONI file with the distance in mm",
         PONI,
-        "raw/lab.poni: the detector's centre is 100 m from the sample (0.001 to 20 m can be; "
-        "is it in mm?): mend the geometry",
+        "raw/lab.poni: detector centre 100 m from the sample is outside the plausible range "
+        "0.001 to 20 m (entered in mm?): fix the geometry",
         poni(("Distance: 0.1", "Distance: 100")),
     ),
     Case(
@@ -123,15 +123,15 @@ CASES = [
     Case(
         "PONI file with pixels of size 0",
         PONI,
-        "raw/lab.poni: pixels of 0 x 0.0001 m cannot be (1e-06 to 0.01 m can; are they in mm "
-        "or µm?): mend the geometry",
+        "raw/lab.poni: pixel size 0 x 0.0001 m is outside the plausible range 1e-06 to 0.01 m "
+        "(entered in mm or µm?): fix the geometry",
         poni(('"pixel1": 0.0001', '"pixel1": 0')),
     ),
     Case(
         "PONI file with pixels in µm",
         PONI,
-        "raw/lab.poni: pixels of 100 x 0.0001 m cannot be (1e-06 to 0.01 m can; are they in "
-        "mm or µm?): mend the geometry",
+        "raw/lab.poni: pixel size 100 x 0.0001 m is outside the plausible range 1e-06 to 0.01 "
+        "m (entered in mm or µm?): fix the geometry",
         poni(('"pixel1": 0.0001', '"pixel1": 100')),
     ),
     Case(
@@ -149,7 +149,7 @@ CASES = [
     Case(
         "PONI file with a negative shape",
         PONI,
-        "raw/lab.poni: a detector of (-12, 10) pixels cannot be: mend the geometry",
+        "raw/lab.poni: a detector cannot have (-12, 10) pixels: fix the geometry",
         poni(("[12, 10]", "[-12, 10]")),
     ),
     Case(
@@ -218,8 +218,8 @@ CASES = [
     Case(
         "geometry with pixels in mm",
         IMPORT_SERIES,
-        "raw/r3_####.cbf: pixels of 0.1 x 0.1 m cannot be (1e-06 to 0.01 m can; are they in "
-        "mm or µm?): mend the geometry",
+        "raw/r3_####.cbf: pixel size 0.1 x 0.1 m is outside the plausible range 1e-06 to 0.01 "
+        "m (entered in mm or µm?): fix the geometry",
         geometry("detector", "pixel_size_m", [0.1, 0.1]),
     ),
     Case(
@@ -231,8 +231,8 @@ CASES = [
     Case(
         "geometry with an energy in the place of the wavelength",
         IMPORT_SERIES,
-        "raw/r3_####.cbf: a wavelength of 12398 Å cannot be one of X-rays (0.06 to 10 Å; is "
-        "it in nm, m or eV?): set `wavelength` in Å",
+        "raw/r3_####.cbf: wavelength 12398 Å is outside the range of X-rays, 0.06 to 10 Å "
+        "(entered in nm, m or eV?): set `wavelength` in Å",
         geometry("beam", "wavelength_A", 12398.0),
     ),
     Case(
@@ -321,8 +321,8 @@ CASES = [
         "mask image of another detector",
         SHOW,
         "1 problem in config/mask.yaml:\n"
-        "  step 2 (image ../raw/small.tif): the mask has 5 × 5 pixels (slow × fast), the "
-        "image 12 × 10; give the mask of this detector",
+        "  step 2 (image ../raw/small.tif): the mask has 5 × 5 pixels (slow × fast), "
+        "but the image 12 × 10; give the mask of this detector",
         several(
             mask("- {image: ../raw/small.tif}"), tiff("raw/small.tif", np.zeros((5, 5), np.uint8))
         ),
@@ -330,9 +330,8 @@ CASES = [
     Case(
         "mask of an unknown detector",
         SHOW,
-        "1 problem in config/mask.yaml:\n"
-        "  step 2 (gaps of Pilatus 7M): detector 'Pilatus 7M' is not known to pyFAI; perhaps "
-        "pilatus6m, pilatus2m, pilatus1m",
+        "1 problem in config/mask.yaml:\n  step 2 (gaps of Pilatus 7M): pyFAI does not know "
+        "the detector 'Pilatus 7M'; perhaps pilatus6m, pilatus2m, pilatus1m",
         mask("- {detector: Pilatus 7M}"),
     ),
     Case(

@@ -195,43 +195,43 @@ CASES = [
     Case(
         "wavelength of 0",
         IMPORT,
-        "raw/r1.nxs: a wavelength of 0 Å cannot be one of X-rays (0.06 to 10 Å; is it in nm, "
-        "m or eV?): set `wavelength` in Å",
+        "raw/r1.nxs: wavelength 0 Å is outside the range of X-rays, 0.06 to 10 Å (entered in "
+        "nm, m or eV?): set `wavelength` in Å",
         r1(WAVELENGTH, 0.0),
     ),
     Case(
         "negative wavelength",
         IMPORT,
-        "raw/r1.nxs: a wavelength of -0.5 Å cannot be one of X-rays (0.06 to 10 Å; is it in "
-        "nm, m or eV?): set `wavelength` in Å",
+        "raw/r1.nxs: wavelength -0.5 Å is outside the range of X-rays, 0.06 to 10 Å (entered "
+        "in nm, m or eV?): set `wavelength` in Å",
         r1(WAVELENGTH, -0.5),
     ),
     Case(
         "wavelength that is NaN",
         IMPORT,
-        "raw/r1.nxs: a wavelength of nan Å cannot be one of X-rays (0.06 to 10 Å; is it in "
-        "nm, m or eV?): set `wavelength` in Å",
+        "raw/r1.nxs: wavelength nan Å is outside the range of X-rays, 0.06 to 10 Å (entered "
+        "in nm, m or eV?): set `wavelength` in Å",
         r1(WAVELENGTH, np.nan),
     ),
     Case(
         "energy in eV given as wavelength in Å",
         IMPORT,
-        "raw/r1.nxs: a wavelength of 24796.8 Å cannot be one of X-rays (0.06 to 10 Å; is it "
-        "in nm, m or eV?): set `wavelength` in Å",
+        "raw/r1.nxs: wavelength 24796.8 Å is outside the range of X-rays, 0.06 to 10 Å "
+        "(entered in nm, m or eV?): set `wavelength` in Å",
         r1(WAVELENGTH, 24796.8),
     ),
     Case(
         "wavelength in nm given in Å",
         IMPORT,
-        "raw/r1.nxs: a wavelength of 0.05 Å cannot be one of X-rays (0.06 to 10 Å; is it in "
-        "nm, m or eV?): set `wavelength` in Å",
+        "raw/r1.nxs: wavelength 0.05 Å is outside the range of X-rays, 0.06 to 10 Å (entered "
+        "in nm, m or eV?): set `wavelength` in Å",
         r1(WAVELENGTH, 0.05),
     ),
     Case(
         "wavelength in m given in Å",
         IMPORT,
-        "raw/r1.nxs: a wavelength of 5e-11 Å cannot be one of X-rays (0.06 to 10 Å; is it in "
-        "nm, m or eV?): set `wavelength` in Å",
+        "raw/r1.nxs: wavelength 5e-11 Å is outside the range of X-rays, 0.06 to 10 Å (entered "
+        "in nm, m or eV?): set `wavelength` in Å",
         r1(WAVELENGTH, 5e-11),
     ),
     Case(
@@ -323,9 +323,9 @@ CASES = [
     Case(
         "angles in radians given in degrees",
         IMPORT,
-        "raw/r1.nxs: the scan's 6 frames are 3.14159° long, which are the radians of 180°; are "
-        "the angles in radians? Give `axis=start:step` in degrees in the scan table: -60:30 if "
-        "they are, else -1.0472:0.523598776",
+        "raw/r1.nxs: the scan's 6 frames cover 3.14159°, which equals 180° in radians; are "
+        "the angles in radians? Write `axis=start:step` in degrees in the scan table: -60:30 "
+        "if they are, else -1.0472:0.523598776",
         r1(PHI, np.radians(-60 + 30.0 * np.arange(N))),
     ),
     Case(
@@ -338,8 +338,8 @@ CASES = [
     Case(
         "steps of more than a turn",
         IMPORT,
-        "raw/r1.nxs: a scan from 0° in steps of 400° cannot be (1e-05 to 90° can): give "
-        "`axis=start:step` in degrees in the scan table",
+        "raw/r1.nxs: a scan from 0° in steps of 400° is not plausible (steps 1e-05 to 90°): "
+        "write `axis=start:step` in degrees in the scan table",
         r1(PHI, 400.0 * np.arange(N)),
     ),
     Case(
@@ -467,25 +467,22 @@ CASES = [
     Case(
         "temperature below 0 K",
         IMPORT,
-        "raw/r1.nxs: a temperature of -5 K cannot be "
-        "(0, or 0.001 to 5000 K; is it in °C?): set it in K"
-        " in the scan table",
+        "raw/r1.nxs: temperature -5 K is outside the plausible range 0.001 to 5000 K (entered "
+        "in °C?): set it in K in the scan table",
         r1(TEMPERATURE, -5.0),
     ),
     Case(
         "temperature below absolute zero in °C",
         IMPORT,
-        "raw/r1.nxs: a temperature of -26.85 K cannot be "
-        "(0, or 0.001 to 5000 K; is it in °C?): set it "
-        "in K in the scan table",
+        "raw/r1.nxs: temperature -26.85 K is outside the plausible range 0.001 to 5000 K "
+        "(entered in °C?): set it in K in the scan table",
         r1(TEMPERATURE, -300.0, units="C"),
     ),
     Case(
         "temperature that is NaN",
         IMPORT,
-        "raw/r1.nxs: a temperature of nan K cannot be "
-        "(0, or 0.001 to 5000 K; is it in °C?): set it in "
-        "K in the scan table",
+        "raw/r1.nxs: temperature nan K is outside the plausible range 0.001 to 5000 K "
+        "(entered in °C?): set it in K in the scan table",
         r1(TEMPERATURE, np.nan),
     ),
     Case(
@@ -510,30 +507,29 @@ CASES = [
     Case(
         "temperature of a million K",
         IMPORT,
-        "raw/r1.nxs: a temperature of 1e+06 K cannot be "
-        "(0, or 0.001 to 5000 K; is it in °C?): set it "
-        "in K in the scan table",
+        "raw/r1.nxs: temperature 1e+06 K is outside the plausible range 0.001 to 5000 K "
+        "(entered in °C?): set it in K in the scan table",
         r1(TEMPERATURE, 1e6),
     ),
     Case(
         "exposure of 0",
         IMPORT,
-        "raw/r1.nxs: the exposure time is 0 s (1e-15 to 100000 s can be): set `exposure` in "
-        "seconds",
+        "raw/r1.nxs: exposure time 0 s is outside the plausible range 1e-15 to 100000 s: set "
+        "`exposure` in seconds",
         r1(f"{DETECTOR}/count_time", 0.0),
     ),
     Case(
         "exposure that is NaN",
         IMPORT,
-        "raw/r1.nxs: the exposure time is nan s (1e-15 to 100000 s can be): set `exposure` in "
-        "seconds",
+        "raw/r1.nxs: exposure time nan s is outside the plausible range 1e-15 to 100000 s: "
+        "set `exposure` in seconds",
         r1(f"{DETECTOR}/count_time", np.nan),
     ),
     Case(
         "exposure of 10^300 s",
         IMPORT,
-        "raw/r1.nxs: the exposure time is 1e+300 s (1e-15 to 100000 s can be): set `exposure` in "
-        "seconds",
+        "raw/r1.nxs: exposure time 1e+300 s is outside the plausible range 1e-15 to 100000 s: "
+        "set `exposure` in seconds",
         r1(f"{DETECTOR}/count_time", 1e300),
     ),
     Case(
@@ -607,29 +603,29 @@ CASES = [
     Case(
         "pixels of size 0",
         IMPORT,
-        "raw/r1.nxs: pixels of 0.0001 x 0 m cannot be (1e-06 to 0.01 m can; are they in mm or"
-        " µm?): mend the geometry",
+        "raw/r1.nxs: pixel size 0.0001 x 0 m is outside the plausible range 1e-06 to 0.01 m "
+        "(entered in mm or µm?): fix the geometry",
         r1(FAST, 0.0),
     ),
     Case(
         "pixel size in mm given in m",
         IMPORT,
-        "raw/r1.nxs: pixels of 0.0001 x 0.1 m cannot be (1e-06 to 0.01 m can; are they in mm "
-        "or µm?): mend the geometry",
+        "raw/r1.nxs: pixel size 0.0001 x 0.1 m is outside the plausible range 1e-06 to 0.01 m "
+        "(entered in mm or µm?): fix the geometry",
         r1(FAST, 0.1),
     ),
     Case(
         "pixel size that is NaN",
         IMPORT,
-        "raw/r1.nxs: pixels of 0.0001 x nan m cannot be (1e-06 to 0.01 m can; are they in mm "
-        "or µm?): mend the geometry",
+        "raw/r1.nxs: pixel size 0.0001 x nan m is outside the plausible range 1e-06 to 0.01 m "
+        "(entered in mm or µm?): fix the geometry",
         r1(FAST, np.nan),
     ),
     Case(
         "distance in mm given in m",
         IMPORT,
-        "raw/r1.nxs: the detector's centre is 99.9993 m from the sample (0.001 to 20 m can "
-        "be; is it in mm?): mend the geometry",
+        "raw/r1.nxs: detector centre 99.9993 m from the sample is outside the plausible range "
+        "0.001 to 20 m (entered in mm?): fix the geometry",
         r1(OFFSET, 100.0),
     ),
     Case(
@@ -649,8 +645,8 @@ CASES = [
     Case(
         "CBF header with wavelength 0",
         IMPORT_ALONE,
-        "raw/r3_####.cbf: a wavelength of 0 Å cannot be one of X-rays (0.06 to 10 Å; is it in"
-        " nm, m or eV?): set `wavelength` in Å",
+        "raw/r3_####.cbf: wavelength 0 Å is outside the range of X-rays, 0.06 to 10 Å "
+        "(entered in nm, m or eV?): set `wavelength` in Å",
         bytes_of(FIRST, b"Wavelength 0.5", b"Wavelength 0.0"),
     ),
     Case(
@@ -696,8 +692,8 @@ CASES = [
     Case(
         "step of 1000°",
         IMPORT_SERIES.replace("--step 0.5", "--step 1000"),
-        "raw/r3_####.cbf: a scan from -5° in steps of 1000° cannot be (1e-05 to 90° can): give "
-        "`axis=start:step` in degrees in the scan table",
+        "raw/r3_####.cbf: a scan from -5° in steps of 1000° is not plausible (steps 1e-05 to "
+        "90°): write `axis=start:step` in degrees in the scan table",
         good=IMPORT_SERIES,
     ),
     Case(

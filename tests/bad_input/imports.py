@@ -71,7 +71,7 @@ CASES = [
     Case(
         "import from an unknown beamline",
         NXMX.replace("nxmx", "mx"),
-        "there is no beamline 'mx'; known are …",
+        "there is no beamline 'mx'; use one of …",
         good=NXMX,
     ),
     Case(
@@ -102,7 +102,7 @@ CASES = [
     Case(
         "import from a folder without scans",
         "hklflow import config --from nxmx",
-        "…/config has no NXmx file of a scan; name another folder",
+        "…/config has no NXmx file of a scan; enter another folder",
         good=NXMX,
     ),
     Case(
@@ -135,14 +135,14 @@ CASES = [
     Case(
         "import with an unknown space group",
         NXMX + " --space-group P7",
-        "…/config/samples.tsv, row 2: space group 'P7' is unknown; give a Hermann-Mauguin "
-        "symbol (Fd-3m, P 1 21/c 1, R -3 c :H), a Hall symbol or a number from 1 to 230",
+        "…/config/samples.tsv, row 2: unknown space group 'P7'; use a Hermann-Mauguin symbol "
+        "(Fd-3m, P 1 21/c 1, R -3 c :H), a Hall symbol or a number from 1 to 230",
         good=NXMX,
     ),
     Case(
         "import with a cell of length 0",
         NXMX + " --cell 0 5 5 90 90 90",
-        "…/config/samples.tsv, row 2: cell 0 5 5 90 90 90 spans no volume; give lengths in Å "
+        "…/config/samples.tsv, row 2: cell 0 5 5 90 90 90 has no volume; enter lengths in Å "
         "and angles in degrees",
         good=NXMX,
     ),
@@ -163,8 +163,8 @@ CASES = [
     Case(
         "import with a temperature below 0 K",
         NXMX + " --temperature=-5",
-        "--temperature: a temperature of -5 K cannot be "
-        "(0, or 0.001 to 5000 K; is it in °C?); give it in K",
+        "--temperature: temperature -5 K is outside the plausible range 0.001 to 5000 K "
+        "(entered in °C?); enter it in K",
         good=NXMX,
     ),
     Case(

@@ -150,7 +150,7 @@ CASES = [
     Case(
         "crystal of DIALS with NaN",
         TAKE,
-        "raw/refined.expt: UB of f1 is not finite; mend the file",
+        "raw/refined.expt: UB of f1 is not finite; correct the file",
         expt("crystal", 0, "real_space_a", to=[float("nan")] * 3),
     ),
     Case(
@@ -171,7 +171,7 @@ CASES = [
         "model of DIALS at a wavelength of 0",
         TAKE,
         "raw/refined.expt: f1 has wavelength 0 Å, (12, 10) pixels of (0.0001, 0.0001) m, 6 "
-        "frames of 0.00872665 radians about axis 0 of 1; mend the file",
+        "frames of 0.00872665 radians about axis 0 of 1; correct the file",
         expt("beam", 0, "wavelength", to=0),
     ),
     Case(
@@ -199,20 +199,20 @@ CASES = [
     Case(
         "scan of DIALS of 10^12 images",
         TAKE,
-        "raw/refined.expt: f1 has 1000000000000 frames, more than 10000000; mend the file",
+        "raw/refined.expt: f1 has 1000000000000 frames, more than 10000000; correct the file",
         expt("scan", 0, "image_range", to=[1, 10**12]),
     ),
     Case(
         "crystal of DIALS with an unknown space group",
         TAKE,
-        "raw/refined.expt: space group 'Hall: nonsense' is unknown; give a Hermann-Mauguin "
-        "symbol (Fd-3m, P 1 21/c 1, R -3 c :H), a Hall symbol or a number from 1 to 230",
+        "raw/refined.expt: unknown space group 'Hall: nonsense'; use a Hermann-Mauguin symbol "
+        "(Fd-3m, P 1 21/c 1, R -3 c :H), a Hall symbol or a number from 1 to 230",
         expt("crystal", 0, "space_group_hall_symbol", to="nonsense"),
     ),
     Case(
         "model of DIALS without a crystal",
         TAKE,
-        "the model of f1 holds a geometry but no crystal; index it first",
+        "the model of f1 has a geometry but no crystal; index it first",
         changed(EXPT, lambda data: data["experiment"][0].pop("crystal")),
     ),
     Case(
@@ -224,48 +224,48 @@ CASES = [
     Case(
         "left-handed orientation",
         SHOW,
-        "raw/orientation.json: U is no rotation: its rows must be unit vectors at right angles",
+        "raw/orientation.json: U is not a rotation: its rows must be orthogonal unit vectors",
         changed(OURS, _all_reversed),
     ),
     Case(
         "orientation with a number that is missing",
         SHOW,
-        "raw/orientation.json: UB of shape (3, 3) and 1 rotations are no orientation; give a "
-        "finite (3, 3) matrix and at least one rotation",
+        "raw/orientation.json: UB of shape (3, 3) and 1 rotations are not an orientation; use "
+        "a finite (3, 3) matrix and at least one rotation",
         ours("UB", 0, 0, to=None),
     ),
     Case(
         "orientation whose U is no rotation",
         SHOW,
-        "raw/orientation.json: U is no rotation: its rows must be unit vectors at right angles",
+        "raw/orientation.json: U is not a rotation: its rows must be orthogonal unit vectors",
         ours("U", to=[[2, 0, 0], [0, 2, 0], [0, 0, 2]]),
     ),
     Case(
         "orientation whose U and UB differ",
         SHOW,
-        "raw/orientation.json: U and the cell do not make UB (off by 1.4): one was changed; "
-        "mend the file",
+        "raw/orientation.json: U and the cell do not give UB (off by 1.4): one was edited; "
+        "correct the file",
         ours("U", to=[[0, 1, 0], [-1, 0, 0], [0, 0, 1]]),
     ),
     Case(
         "orientation whose cell and UB differ",
         SHOW,
-        "raw/orientation.json: U and the cell do not make UB (off by 0.11): one was changed; "
-        "mend the file",
+        "raw/orientation.json: U and the cell do not give UB (off by 0.11): one was edited; "
+        "correct the file",
         ours("cell", 0, to=5.5),
     ),
     Case(
         "orientation without UB",
         SHOW,
-        "raw/orientation.json: this is no orientation of hklflow: KeyError 'UB'; give an "
+        "raw/orientation.json: this is not an orientation of hklflow: KeyError 'UB'; use an "
         "orientation.json, converged.json or a start.json of `hklflow model import`",
         changed(OURS, lambda data: data.pop("UB")),
     ),
     Case(
         "orientation without rotations",
         SHOW,
-        "raw/orientation.json: UB of shape (3, 3) and 0 rotations are no orientation; give a "
-        "finite (3, 3) matrix and at least one rotation",
+        "raw/orientation.json: UB of shape (3, 3) and 0 rotations are not an orientation; use "
+        "a finite (3, 3) matrix and at least one rotation",
         ours("rotations", to={}),
     ),
     Case(
@@ -278,15 +278,15 @@ CASES = [
     Case(
         "orientation in words",
         SHOW,
-        "raw/orientation.json: this is no orientation of hklflow: ValueError could not "
-        "convert string to float: 'unit'; give an orientation.json, converged.json or a "
+        "raw/orientation.json: this is not an orientation of hklflow: ValueError could not "
+        "convert string to float: 'unit'; use an orientation.json, converged.json or a "
         "start.json of `hklflow model import`",
         ours("UB", to="unit"),
     ),
     Case(
         "orientation with an unknown space group",
         SHOW,
-        "raw/orientation.json: space group 'P 7' is unknown; give a Hermann-Mauguin symbol "
+        "raw/orientation.json: unknown space group 'P 7'; use a Hermann-Mauguin symbol "
         "(Fd-3m, P 1 21/c 1, R -3 c :H), a Hall symbol or a number from 1 to 230",
         ours("space_group", to="P 7"),
     ),
@@ -325,8 +325,8 @@ CASES = [
     Case(
         "matrix of NXRefine of zeros",
         SHOW_NXREFINE,
-        "raw/refined.nxs: UB has determinant 0; a right-handed lattice has a positive one: "
-        "check the order and sign of its columns a*, b*, c*",
+        "raw/refined.nxs: UB has determinant 0; a right-handed lattice has a positive "
+        "determinant: check the order and sign of the columns a*, b*, c*",
         replaced(NXREFINE, MATRIX, np.zeros((3, 3))),
     ),
     Case(
@@ -338,8 +338,8 @@ CASES = [
     Case(
         "left-handed matrix of NXRefine",
         SHOW_NXREFINE,
-        "raw/refined.nxs: UB has determinant -2.2; a right-handed lattice has a positive one:"
-        " check the order and sign of its columns a*, b*, c*",
+        "raw/refined.nxs: UB has determinant -2.2; a right-handed lattice has a positive "
+        "determinant: check the order and sign of the columns a*, b*, c*",
         replaced(NXREFINE, MATRIX, -np.eye(3)),
     ),
     Case(
@@ -408,8 +408,8 @@ CASES = [
     Case(
         "unknown space group to compare in",
         COMPARE + " --space-group P7",
-        "space group 'P7' is unknown; give a Hermann-Mauguin symbol (Fd-3m, P 1 21/c 1, R -3 "
-        "c :H), a Hall symbol or a number from 1 to 230",
+        "unknown space group 'P7'; use a Hermann-Mauguin symbol (Fd-3m, P 1 21/c 1, R -3 c "
+        ":H), a Hall symbol or a number from 1 to 230",
         good=COMPARE,
     ),
 ]

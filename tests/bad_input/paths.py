@@ -96,14 +96,14 @@ CASES = [
     Case(
         "raw folder that may not be entered",
         IMPORT,
-        "raw/r1.nxs: permission denied; ask its owner for the right, or choose another place",
+        "raw/r1.nxs: permission denied; ask its owner for access, or choose another location",
         mode("raw", 0),
         forbidden=True,
     ),
     Case(
         "raw folder that may not be entered, seen by the check",
         CHECK,
-        "…/raw: permission denied; ask its owner for the right, or choose another place",
+        "…/raw: permission denied; ask its owner for access, or choose another location",
         mode("raw", 0),
         forbidden=True,
     ),
@@ -173,35 +173,35 @@ CASES = [
     Case(
         "table in a read-only folder, to be added to",
         ADD,
-        "…/config/.tables.lock: permission denied; ask its owner for the right, or choose "
-        "another place",
+        "…/config/.tables.lock: permission denied; ask its owner for access, or choose "
+        "another location",
         mode("config", 0o555),
         forbidden=True,
     ),
     Case(
         "results in a read-only folder",
         IMPORT,
-        "new/.scan.partial.….nxs: permission denied; ask its owner for the right, or "
-        "choose another place",
+        "new/.scan.partial.….nxs: permission denied; ask its owner for access, or choose "
+        "another location",
         several(made("new"), mode("new", 0o555)),
         forbidden=True,
     ),
     Case(
         "results below a file",
         IMPORT,
-        "new: file exists; mend the path",
+        "new: file exists; correct the path",
         written("new", "x"),
     ),
     Case(
         "folder in the place of the output",
         IMPORT,
-        "new/scan.nxs: is a directory; mend the path",
+        "new/scan.nxs: is a directory; correct the path",
         made("new/scan.nxs"),
     ),
     Case(
         "results below a link that leads nowhere",
         IMPORT,
-        "new: file exists; mend the path",
+        "new: file exists; correct the path",
         link("new", "nowhere"),
     ),
     Case(
@@ -334,38 +334,38 @@ CASES = [
     Case(
         "full disk, at an import",
         IMPORT,
-        "no space left on device where the outputs are written; make room and run again",
+        "no space left on device where the outputs are written; free some disk space and run again",
         around=full_disk,
     ),
     Case(
         "full disk, at the import of a PONI file",
         PONI,
-        "no space left on device where the outputs are written; make room and run again",
+        "no space left on device where the outputs are written; free some disk space and run again",
         around=full_disk,
     ),
     Case(
         "full disk, at one more row of a table",
         ADD,
-        "no space left on device where the outputs are written; make room and run again",
+        "no space left on device where the outputs are written; free some disk space and run again",
         around=full_config,
     ),
     Case(
         "full disk, at one more step of a mask",
         MASK_IMPORT,
-        "no space left on device where the outputs are written; make room and run again",
+        "no space left on device where the outputs are written; free some disk space and run again",
         around=full_config,
     ),
     Case(
         "full disk, at an export to DIALS",
         EXPORT.replace("x.expt", "new/x.expt"),
-        "no space left on device where the outputs are written; make room and run again",
+        "no space left on device where the outputs are written; free some disk space and run again",
         around=full_disk,
         good=EXPORT,
     ),
     Case(
         "full disk, at a picture",
         MASK_SHOW + " -o new/mask.png",
-        "no space left on device where the outputs are written; make room and run again",
+        "no space left on device where the outputs are written; free some disk space and run again",
         around=full_disk,
         good=MASK_SHOW + " -o mask.png",
     ),
@@ -405,7 +405,7 @@ CASES = [
     Case(
         "check of a link to itself",
         "hklflow check loop",
-        "…/loop: too many levels of symbolic links; mend the path",
+        "…/loop: too many levels of symbolic links; correct the path",
         link("loop", "loop"),
         good="hklflow check .",
     ),

@@ -594,16 +594,16 @@ CASES = [
     Case(
         "detector that hung: frames 3 and 4 are copies of frame 2",
         PEAKS,
-        "frame 3 of raw/r1.nxs is the same image as frame 2, count for count (frames that are "
-        "copies: 2): the detector hung or a file was copied; copy the raw data again, or leave "
-        "these frames out: `per_scan: {quartz/300K: {import_scan: {leave_out: [r1:3-4]}}}`",
+        "frame 3 of raw/r1.nxs is an exact copy of frame 2 (2 frames are copies): the detector "
+        "hung, or a file was copied; copy the raw data again, or leave these frames out: "
+        "`per_scan: {quartz/300K: {import_scan: {leave_out: [r1:3-4]}}}`",
         imported(_counts(_hung())),
     ),
     Case(
         "lost frames: 3 and 4 have no count",
         PEAKS,
-        "2 frames of raw/r1.nxs have no count at all, the first is frame "
-        "3, where the others have 5.86e+03: the shutter was closed or they were lost; copy the "
+        "2 frames of raw/r1.nxs have zero counts, the first is frame 3 (median of all frames: "
+        "5.86e+03): the shutter was closed, or the frames were lost; copy the "
         "raw data again, or leave these frames out: `per_scan: {quartz/300K: {import_scan: "
         "{leave_out: [r1:3-4]}}}`",
         imported(_counts(_lost())),

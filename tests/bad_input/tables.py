@@ -305,10 +305,9 @@ CASES = [
     Case(
         "temperature of a billion K",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  …/config/scans.tsv, row 2: a temperature of 1e+09 K cannot be "
-        "(0, or 0.001 to 5000 K; is it "
-        "in °C?): set it in K in the scan table",
+        "1 problem in the experiment:\n  …/config/scans.tsv, row 2: temperature 1e+09 K is "
+        "outside the plausible range 0.001 to 5000 K (entered in °C?): set it in K in the "
+        "scan table",
         scans(("100K\t100", "100K\t1e9")),
     ),
     Case(
@@ -367,17 +366,17 @@ CASES = [
     Case(
         "axis that stands at 10^300°",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  …/config/scans.tsv, row 3: the goniometer axis chi cannot stand at 1e+300° (-1e+06 to "
-        "1e+06° can be): give `chi=degrees` in the scan table",
+        "1 problem in the experiment:\n  …/config/scans.tsv, row 3: goniometer axis chi at "
+        "1e+300° is outside the plausible range -1e+06 to 1e+06°: write `chi=degrees` in the "
+        "scan table",
         scans(("chi=0", "chi=1e300")),
     ),
     Case(
         "steps of 10^-300°",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  …/config/scans.tsv, row 3: a scan from -5° in steps of 1e-300° cannot be (1e-05 to 90° "
-        "can): give `axis=start:step` in degrees in the scan table",
+        "1 problem in the experiment:\n  …/config/scans.tsv, row 3: a scan from -5° in steps "
+        "of 1e-300° is not plausible (steps 1e-05 to 90°): write `axis=start:step` in degrees "
+        "in the scan table",
         scans(("phi=-5:0.5", "phi=-5:1e-300")),
     ),
     Case(
@@ -559,18 +558,17 @@ CASES = [
     Case(
         "unknown space group",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  …/config/samples.tsv, row 1: space group 'P 32 2 7' is unknown; give a "
-        "Hermann-Mauguin symbol (Fd-3m, P 1 21/c 1, R -3 c :H), a Hall symbol or a number "
-        "from 1 to 230",
+        "1 problem in the experiment:\n  …/config/samples.tsv, row 1: unknown space group 'P "
+        "32 2 7'; use a Hermann-Mauguin symbol (Fd-3m, P 1 21/c 1, R -3 c :H), a Hall symbol "
+        "or a number from 1 to 230",
         samples("P 32 2 1", "P 32 2 7"),
     ),
     Case(
         "space group 231",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  …/config/samples.tsv, row 1: space group '231' is unknown; give a Hermann-Mauguin "
-        "symbol (Fd-3m, P 1 21/c 1, R -3 c :H), a Hall symbol or a number from 1 to 230",
+        "1 problem in the experiment:\n  …/config/samples.tsv, row 1: unknown space group "
+        "'231'; use a Hermann-Mauguin symbol (Fd-3m, P 1 21/c 1, R -3 c :H), a Hall symbol or "
+        "a number from 1 to 230",
         samples("P 32 2 1", "231"),
     ),
     Case(
@@ -592,17 +590,15 @@ CASES = [
     Case(
         "cell with a length of 0",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  …/config/samples.tsv, row 1: cell 4.91 4.91 0 90 90 120 spans no volume; give "
-        "lengths in Å and angles in degrees",
+        "1 problem in the experiment:\n  …/config/samples.tsv, row 1: cell 4.91 4.91 0 90 90 "
+        "120 has no volume; enter lengths in Å and angles in degrees",
         cell("5.40", "0"),
     ),
     Case(
         "cell with a negative length",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  …/config/samples.tsv, row 1: cell 4.91 4.91 -5.4 90 90 120 spans no volume; give "
-        "lengths in Å and angles in degrees",
+        "1 problem in the experiment:\n  …/config/samples.tsv, row 1: cell 4.91 4.91 -5.4 90 "
+        "90 120 has no volume; enter lengths in Å and angles in degrees",
         cell("5.40", "-5.4"),
     ),
     Case(
@@ -614,54 +610,48 @@ CASES = [
     Case(
         "cell of 10^6 Å",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  …/config/samples.tsv, row 1: the cell 4.91 4.91 1e+06 90 90 120 cannot be (lengths"
-        " of 1 to 2000 Å, angles of 10 to 170° can; is it in nm or radians?); give it in Å "
-        "and degrees",
+        "1 problem in the experiment:\n  …/config/samples.tsv, row 1: the cell 4.91 4.91 1e+06 "
+        "90 90 120 is not plausible (lengths 1 to 2000 Å, angles 10 to 170°; entered in nm or "
+        "radians?); enter it in Å and degrees",
         cell("5.40", "1e6"),
     ),
     Case(
         "cell in nm",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  …/config/samples.tsv, row 1: the cell 0.491 0.491 0.54 90 90 120 cannot be "
-        "(lengths of 1 to 2000 Å, angles of 10 to 170° can; is it in nm or radians?); give it"
-        " in Å and degrees",
+        "1 problem in the experiment:\n  …/config/samples.tsv, row 1: the cell 0.491 0.491 "
+        "0.54 90 90 120 is not plausible (lengths 1 to 2000 Å, angles 10 to 170°; entered in "
+        "nm or radians?); enter it in Å and degrees",
         samples(CELL, CELL.replace("4.91", "0.491").replace("5.40", "0.54")),
     ),
     Case(
         "angles that span no volume",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  …/config/samples.tsv, row 1: cell 4.91 4.91 5.4 90 30 150 spans no volume; give "
-        "lengths in Å and angles in degrees",
+        "1 problem in the experiment:\n  …/config/samples.tsv, row 1: cell 4.91 4.91 5.4 90 30 "
+        "150 has no volume; enter lengths in Å and angles in degrees",
         cell("90\t90\t120", "90\t30\t150"),
     ),
     Case(
         "cell with angles in radians",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  …/config/samples.tsv, row 1: the cell 4.91 4.91 5.4 1.5708 1.5708 2.0944 cannot be"
-        " (lengths of 1 to 2000 Å, angles of 10 to 170° can; is it in nm or radians?); give "
-        "it in Å and degrees",
+        "1 problem in the experiment:\n  …/config/samples.tsv, row 1: the cell 4.91 4.91 5.4 "
+        "1.5708 1.5708 2.0944 is not plausible (lengths 1 to 2000 Å, angles 10 to 170°; "
+        "entered in nm or radians?); enter it in Å and degrees",
         cell("90\t90\t120", "1.5708\t1.5708\t2.0944"),
     ),
     Case(
         "cell with an angle of 270°",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  …/config/samples.tsv, row 1: the cell 4.91 4.91 5.4 90 90 270 cannot be (lengths "
-        "of 1 to 2000 Å, angles of 10 to 170° can; is it in nm or radians?); give it in Å and"
-        " degrees",
+        "1 problem in the experiment:\n  …/config/samples.tsv, row 1: the cell 4.91 4.91 5.4 "
+        "90 90 270 is not plausible (lengths 1 to 2000 Å, angles 10 to 170°; entered in nm or "
+        "radians?); enter it in Å and degrees",
         cell("90\t90\t120", "90\t90\t270"),
     ),
     Case(
         "cell with a negative angle",
         CHECK,
-        "1 problem in the experiment:\n"
-        "  …/config/samples.tsv, row 1: the cell 4.91 4.91 5.4 90 90 -120 cannot be (lengths "
-        "of 1 to 2000 Å, angles of 10 to 170° can; is it in nm or radians?); give it in Å and"
-        " degrees",
+        "1 problem in the experiment:\n  …/config/samples.tsv, row 1: the cell 4.91 4.91 5.4 "
+        "90 90 -120 is not plausible (lengths 1 to 2000 Å, angles 10 to 170°; entered in nm "
+        "or radians?); enter it in Å and degrees",
         cell("90\t90\t120", "90\t90\t-120"),
     ),
     Case(
@@ -754,7 +744,7 @@ CASES = [
     Case(
         "sample added with a length of 0",
         ADD_SAMPLE.replace("7.1", "0"),
-        "…/config/samples.tsv, row 2: cell 4.8 4.8 0 90 90 120 spans no volume; give lengths "
+        "…/config/samples.tsv, row 2: cell 4.8 4.8 0 90 90 120 has no volume; enter lengths "
         "in Å and angles in degrees",
         good=ADD_SAMPLE,
     ),
@@ -767,8 +757,8 @@ CASES = [
     Case(
         "sample added with an unknown space group",
         ADD_SAMPLE.replace("P6/mmm", "P7"),
-        "space group 'P7' is unknown; give a Hermann-Mauguin symbol (Fd-3m, P 1 21/c 1, R -3 "
-        "c :H), a Hall symbol or a number from 1 to 230",
+        "unknown space group 'P7'; use a Hermann-Mauguin symbol (Fd-3m, P 1 21/c 1, R -3 c "
+        ":H), a Hall symbol or a number from 1 to 230",
         good=ADD_SAMPLE,
     ),
     Case(

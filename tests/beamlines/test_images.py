@@ -162,7 +162,7 @@ def test_series_by_their_names_and_headers(tmp_path):
     assert first.header.step_deg == pytest.approx(0.5)
     assert first.header.temperature == 100.0
     assert not first.light
-    assert found.notes[0].endswith("--scans NAME takes them all the same: dark")
+    assert found.notes[0].endswith("--scans NAME includes them: dark")
     assert "guessed from the name quartz_100K_r1: sample quartz, 100 K" in first.notes
 
 
@@ -178,7 +178,7 @@ def test_motors_in_headers(tmp_path, motors, options, expected):
     write_cbfs(tmp_path, "a_100K_r1", motors=motors)
     (one,) = find(tmp_path, options=options).scans
     assert one.goniometer == expected
-    assert expected or any("which axis is scanned" in note for note in one.notes)
+    assert expected or any("does not name the scan axis" in note for note in one.notes)
 
 
 def test_headers_without_angles(tmp_path):
@@ -196,7 +196,7 @@ def test_missing_and_double_numbers(tmp_path):
     assert not found.scans
     first, second = found.unmatched
     assert "1 of the images are missing: 3" in first.why
-    assert "1 numbers stand twice, such as 3" in second.why
+    assert "1 numbers occur twice, for example 3" in second.why
 
 
 def test_few_images_are_no_scan_unless_asked_for(tmp_path):
@@ -204,7 +204,7 @@ def test_few_images_are_no_scan_unless_asked_for(tmp_path):
     write_cbfs(tmp_path, "look", n=3)
     found = find(tmp_path)
     assert len(found.scans) == 1
-    assert found.notes[0].endswith("takes them: look (3)")
+    assert found.notes[0].endswith("includes them: look (3)")
     assert len(find(tmp_path, options={"least": "3"}).scans) == 2
     assert len(find(tmp_path, scans=frozenset({"look"})).scans) == 1
     with pytest.raises(HklflowError, match="least is 'few'"):
@@ -316,7 +316,7 @@ def test_one_log_for_each_series(tmp_path):
     found = find_tiff(images, f"{tmp_path}/{{series}}.csv")
     assert [one.rotation for one in found.scans] == ["r1"]
     assert "pmn_100K_r2.csv" in found.unmatched[0].why
-    with pytest.raises(HklflowError, match="which is no file"):
+    with pytest.raises(HklflowError, match="which is not a file"):
         find_tiff(images, tmp_path / "nothing.csv")
 
 

@@ -207,7 +207,7 @@ def test_other_numbers_of_frames(exp):
     (one,) = [x for x in find(exp).scans if (x.scan, x.rotation) == ("300K", "f1")]
     assert one.header.n_frames == 11
     told = " ".join(one.notes)
-    assert "counts on 12 frames" in told
+    assert "expects 12 frames" in told
     assert "no monitor" in told
 
 
@@ -223,7 +223,7 @@ def test_registered_scans_without_a_file_and_unselected_ones(exp):
     assert {one.scan for one in found.scans} == {"300K"}
     (lost,) = found.unmatched
     assert lost.what == "hexa_50K.nxs"
-    assert "left out: hexa_100K" in " ".join(found.notes)
+    assert "left out, not selected in NXRefine: hexa_100K" in " ".join(found.notes)
     chosen = find(exp, scans=frozenset({"100K"}))
     assert {one.scan for one in chosen.scans} == {"100K"}
 
@@ -280,7 +280,9 @@ def test_settings_of_the_experiment_where_the_parent_has_none(exp):
     assert "refine_parent" not in found.settings["hexa/300K"]
     assert "last_frame 3640 of NXRefine is left out for 100K" in " ".join(found.notes)
     (exp / "tasks/settings.ini").write_text("[nxreduce]\nfirst_frame = ten\n")
-    with pytest.raises(HklflowError, match="first_frame of NXRefine's settings is 'ten'"):
+    with pytest.raises(
+        HklflowError, match="first_frame in NXRefine's settings has the invalid value 'ten'"
+    ):
         find(exp)
 
 
@@ -296,7 +298,7 @@ def test_frames_that_are_used_are_in_all_rotations_of_a_scan(exp):
     assert names(found) == ALL
     assert found.settings["hexa/100K"]["import_scan"] == {"first_frame": 10}
     assert "import_scan" not in found.settings["hexa/300K"]
-    assert "first_frame 10 of NXRefine is left out for 300K: there are 9 frames" in found.notes
+    assert "first_frame 10 of NXRefine is left out for 300K, which has only 9 frames" in found.notes
 
 
 def test_a_grid_that_is_not_symmetric(exp):
@@ -380,4 +382,4 @@ def test_files_of_other_kinds(exp, tmp_path):
         find(tmp_path / "other.nxs")
     shutil.copy(exp / "hexa/crystal1/hexa_300K.nxs", exp / "hexa/crystal1/odd.nxs")
     (lost,) = find(exp).unmatched
-    assert "does not begin with that of a sample" in lost.why
+    assert "does not begin with the name of a sample" in lost.why

@@ -263,7 +263,7 @@ def test_list_of_scans_is_exact_and_missing_raw_is_told(tmp_path: Path) -> None:
     assert names == expected
     what, why = only(found)
     assert what.startswith("scan 3 (ascan")
-    assert "no images with its number (61 wanted)" in why
+    assert "no images with its number (for 61 points)" in why
     assert any("S1_####.tif (61 frames)" in told for told in found.unmatched[0].candidates)
     assert any("1 ascan, 1 hklscan, 1 a2scan" in note for note in found.notes)
     header = found.scans[0].header
@@ -336,8 +336,8 @@ def test_one_bad_reading_does_not_turn_the_scan(tmp_path: Path, bad: int) -> Non
     assert abs(header.step_deg / STEP - 1) < 0.2 / 600
     told = [note for note in notes if "not evenly spaced" in note]
     assert len(told) == 1
-    assert f"point {bad} is" in told[0]
-    assert "the line is taken" in told[0]
+    assert f"point {bad} deviates" in told[0]
+    assert "the line is used" in told[0]
 
 
 def test_uneven_angles_are_taken_only_if_asked(tmp_path: Path) -> None:
@@ -345,13 +345,13 @@ def test_uneven_angles_are_taken_only_if_asked(tmp_path: Path) -> None:
     assert not any("evenly" in note for note in read_back(tmp_path, angles).scans[0].notes)
     angles[20] += 0.4 * STEP
     _, why = only(read_back(tmp_path, angles))
-    assert "eta of point 20 is 0.196 degrees off" in why
-    assert "--option uneven=0.4 takes the line" in why
+    assert "eta of point 20 deviates by 0.196 degrees" in why
+    assert "--option uneven=0.4 uses the line" in why
     header = read_back(tmp_path, angles, uneven="0.4").scans[0].header
     assert header.n_frames == POINTS
     assert header.step_deg == pytest.approx(STEP, rel=1e-3)
     angles[:] = START
-    assert "does not turn" in only(read_back(tmp_path, angles, uneven="9"))[1]
+    assert "does not change evenly" in only(read_back(tmp_path, angles, uneven="9"))[1]
     for wrong in ("x", "0", "nan", "-1"):
         with pytest.raises(HklflowError, match="uneven is"):
             read_back(tmp_path, angles, uneven=wrong)
@@ -390,7 +390,7 @@ def test_images_are_never_guessed(tmp_path: Path) -> None:
     source = write(tmp_path, Scan(7))
     images(tmp_path / "a", "x_S007_", POINTS - 1)
     _, why = only(find(source))
-    assert "no series of its number has as many frames" in why
+    assert "no series with its number has as many frames" in why
     images(tmp_path / "b", "x_S007_")
     assert find(source).scans[0].raw == str(tmp_path / "b/x_S007_####.tif")
     images(tmp_path / "c", "y_7_")
@@ -407,7 +407,7 @@ def test_images_are_never_guessed(tmp_path: Path) -> None:
     # A missing image.
     (tmp_path / "d/run_S7_0030.tif").unlink()
     _, why = only(find(source, raw=str(tmp_path / "d")))
-    assert "no series of its number has as many frames" in why
+    assert "no series with its number has as many frames" in why
     with pytest.raises(HklflowError, match="cannot be filled in"):
         find(source, raw="x_{run}_####.tif")
 
@@ -442,7 +442,7 @@ def test_clocks_numbers_and_counters(tmp_path: Path) -> None:
     assert [one.rotation for one in found.scans] == ["S7", "S8"]
     assert any("clock goes backwards: scan 8" in note for note in found.notes)
     assert len(found.unmatched) == 2
-    assert "2 scans of this number" in found.unmatched[0].why
+    assert "2 scans with this number" in found.unmatched[0].why
     # Nothing is taken for the monitor, but what might be one is named.
     assert found.scans[0].header.monitor is None
     assert any("perhaps Ion_Ch_2" in note for note in found.scans[0].notes)
@@ -517,15 +517,15 @@ def lost(told: str, why: str = "") -> int:
 @pytest.mark.real_data
 def test_files_of_three_beamlines(dry: Dry) -> None:
     told = dry("20220311-161530.dat")
-    assert "78 scans turn no circle of the sample alone and are left out: 78 example" in told
+    assert "78 scans do not rotate a single sample circle and are left out: 78 example" in told
     told = dry("33bm_spec.dat")
     assert lost(told) == 5
     assert "its header has no motor mu, eta" in told
-    assert "12 scans turn no circle of the sample alone and are left out: 8 ascan" in told
+    assert "12 scans do not rotate a single sample circle and are left out: 8 ascan" in told
     told = dry("33id_spec.dat")
     # grep -c of the scans of eta, chi and phi alone.
     assert lost(told) == 38
-    assert "68 scans turn no circle" in told
+    assert "68 scans do not rotate" in told
     # The encoder of eta jumps by up to 0.8 of a step about a straight line (numpy.polyfit).
     assert lost(told, "eta of point") == 19
     told = dry("33id_spec.dat", "uneven=0.8")
@@ -533,7 +533,7 @@ def test_files_of_three_beamlines(dry: Dry) -> None:
 
 
 def test_the_only_spec_file_of_a_folder_is_taken(tmp_path: Path) -> None:
-    with pytest.raises(HklflowError, match="is a folder with no SPEC file; give the SPEC file"):
+    with pytest.raises(HklflowError, match="is a folder with no SPEC file; enter the SPEC file"):
         find(tmp_path)
     write(tmp_path, Scan(839))
     images(tmp_path, "run_S839_")

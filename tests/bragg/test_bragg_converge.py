@@ -16,7 +16,6 @@ from hklflow.bragg.centroids import (
     FATES,
     hold_out,
     judge,
-    part,
     same_reflection,
 )
 from hklflow.bragg.congruence import congruence, halves
@@ -370,7 +369,7 @@ def test_what_judges_is_never_fitted() -> None:
     assert held.sum() == outcome.kept.peaks["held out"]
     # Those that the refinement before the loop held out as well.
     np.testing.assert_array_equal(np.flatnonzero(held) % 20, 10)
-    few = [part(p, np.arange(n) < 30) for p, n in zip(truth.peaks, whole, strict=True)]
+    few = [p.select(np.arange(n) < 30) for p, n in zip(truth.peaks, whole, strict=True)]
     assert np.concatenate(hold_out(few)).sum() == 12
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import geometry, nexus, stage
+from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.bragg.reflections import UNFIT, ReflectionFlag
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
@@ -18,6 +18,7 @@ from hklflow.simulation.frames import Simulation
 from hklflow.stages import import_scan, integrate
 from tests.truth import bragg_scans as simulated
 from tests.truth.defaults import peak_params
+from tests.truth.orientations import write_orientation
 
 N = 80
 
@@ -64,14 +65,8 @@ def made(simulation: Simulation, tmp_path_factory: pytest.TempPathFactory) -> Pa
     peaks = find_peaks([frames], ~simulation.live, peak_params(invalid_from=2.0**32 - 1))
     nexus.write_peaks(folder / "peaks.nxs", peaks)
     rotation = nexus.read_scan(folder / "scan.nxs").rotation
-    orientation = {
-        "sample": "s",
-        "scan": "300K",
-        "space_group": simulated.SPACE_GROUPS["hexagonal"],
-        "rotations": {"r1": geometry.to_dict(rotation)},
-        "UB": simulation.ub.tolist(),
-    }
-    (folder / "orientation.json").write_text(json.dumps(orientation))
+    group = simulated.SPACE_GROUPS["hexagonal"]
+    write_orientation(folder / "orientation.json", {"r1": rotation}, simulation.ub, group)
     (folder / "accepted.json").write_text(json.dumps({"accepted": True}))
     return folder
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hklflow import geometry, nexus, stage
+from hklflow import nexus
 from hklflow.base.errors import HklflowError
 from hklflow.bragg.model_mask import Ellipsoids, ModelMask, reflections, touched
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
@@ -17,12 +17,13 @@ from hklflow.geometry.grid import Grid
 from hklflow.images import mask3d
 from hklflow.images.masks import MaskBit
 from hklflow.images.scan import RotationScan
-from hklflow.peaks.search import Peaks, find_peaks
+from hklflow.peaks.search import PeakTable, find_peaks
 from hklflow.simulation.frames import GAP_VALUE, Cosine, Diffuse, Simulation
 from hklflow.stages import mask_3d
 from hklflow.transform.binning import Accumulator
 from tests.truth import bragg_scans as simulated
 from tests.truth.defaults import peak_params
+from tests.truth.orientations import write_orientation
 
 N_SIGMA = 5.0
 
@@ -118,7 +119,7 @@ def test_masks_of_another_detector_are_refused() -> None:
 
 
 @cache
-def measured(crystal: str) -> tuple[Simulation, np.ndarray, Peaks]:
+def measured(crystal: str) -> tuple[Simulation, np.ndarray, PeakTable]:
     """A scan with strong reflections on structured diffuse scattering, and its peaks."""
     diffuse = Diffuse(0.5, cosines=(Cosine(0.2, (1, 0, 0)), Cosine(0.15, (0, 1, 1))))
     simulation = simulated.scan(crystal, n_frames=120, diffuse=diffuse)
@@ -259,12 +260,7 @@ def test_the_stage_adds_the_reflections_to_the_artefacts(tmp_path: Path) -> None
     bad = np.where(simulation.live, 0, int(MaskBit.GAP)).astype(np.uint32)
     nexus.write_mask(tmp_path / "mask.nxs", bad)
     nexus.write_peaks(tmp_path / "peaks.nxs", peaks)
-    found = {
-        "UB": simulation.ub,
-        "space_group": "P -1",
-        "rotations": {"r1": geometry.to_dict(rotation)},
-    }
-    stage.write_json(tmp_path / "orientation.json", found)
+    write_orientation(tmp_path / "orientation.json", {"r1": rotation}, simulation.ub, "P -1")
 
     def run(name: str, **params: object) -> tuple[np.ndarray, np.ndarray]:
         outputs = mask_3d.Outputs(

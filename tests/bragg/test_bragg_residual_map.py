@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hklflow.bragg.converge import Model, seen
+from hklflow.bragg.converge import RefinedModel, seen
 from hklflow.bragg.residual_map import Spots, by_frame, by_module
 from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.geometry.modules import Modules
@@ -133,7 +133,7 @@ def test_a_simulated_detector_farther_off_and_displaced_modules_are_seen() -> No
     """Against the simulator's own detector: the signs are those of the world."""
     shifts = made.shifts_of(4)
     truth = made.scan(seed=4, shifts=shifts)
-    model = Model(truth.rotations, truth.ub, truth.cell, np.zeros(6))
+    model = RefinedModel(truth.rotations, truth.ub, truth.cell, np.zeros(6))
     under = seen(model, truth.peaks, limits())
     which = np.repeat([0, 1], [len(p.frame) for p in truth.peaks])
     position = np.concatenate([p.position for p in truth.peaks])

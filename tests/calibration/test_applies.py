@@ -93,7 +93,7 @@ def is_possible(group):
 def test_covers_what_brute_force_says(expression, gap):
     text = written(expression, gap)
     if not all(is_possible(group) for group in expression):
-        with pytest.raises(HklflowError, match="holds for no scan"):
+        with pytest.raises(HklflowError, match="can cover no scan"):
             parse(text)
         return
     parsed = parse(text)

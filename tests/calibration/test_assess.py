@@ -65,7 +65,7 @@ def test_a_good_calibration_passes_and_survives_json(found, metrics, tmp_path):
     # Modules and a refined wavelength were not given; everything else has its gate.
     names = set(assess.GateLimits.model_fields) - {"modules", "wavelength"}
     assert {g["name"] for g in gates} == names
-    assert "taken as given" in metrics["wavelength"]["source"]
+    assert "not refined" in metrics["wavelength"]["source"]
     assert metrics["calibrant"]["sha256"] == read_calibrant("CeO2").sha256
     assert metrics["convergence"]["reason"] == "settled"
     # The start was 1.5 px wrong.

@@ -70,8 +70,8 @@ def test_rings_keep_their_numbers(tmp_path):
         ("nan\n", r"d = nan in line 1 .* not positive"),
         ("0\n", "not positive"),
         ("inf\n", "not positive"),
-        ("3.1\n3.1\n", r"d = 3.1 in line 2 .* does not fall"),
-        ("1.9\n# c\n3.1\n", r"d = 3.1 in line 3 .* \(the one before is 1.9\)"),
+        ("3.1\n3.1\n", r"d = 3.1 in line 2 .* is not below"),
+        ("1.9\n# c\n3.1\n", r"d = 3.1 in line 3 .* the line before \(1.9\)"),
         ("# nothing\n", "has no d-spacings"),
     ],
 )
@@ -86,11 +86,11 @@ def test_bad_choices(tmp_path):
         ({"max_rings": 0}, "max_rings=0"),
         ({"purge_rings": [4]}, "4 is not a ring of house, which has 4"),
         ({"purge_rings": [-1]}, "-1 is not a ring"),
-        ({"max_rings": 1, "purge_rings": [0]}, "leave no ring of house"),
+        ({"max_rings": 1, "purge_rings": [0]}, "leave none of the .* rings of house"),
     ):
         with pytest.raises(HklflowError, match=message):
             read_calibrant(path, **options)
-    with pytest.raises(HklflowError, match=r"'Cheese' is not known .*Cheese\.D.*CeO2"):
+    with pytest.raises(HklflowError, match=r"not know the calibrant 'Cheese'.*Cheese\.D.*CeO2"):
         read_calibrant("Cheese")
     with pytest.raises(HklflowError, match=r"cannot be read from .*none\.D"):
         read_calibrant(tmp_path / "none.D")
@@ -106,5 +106,5 @@ def test_a_list_is_accepted_only_if_it_falls(tmp_path_factory, values):
     if all(a > b for a, b in itertools.pairwise(values)):
         np.testing.assert_array_equal(read_calibrant(path).d, values)
     else:
-        with pytest.raises(HklflowError, match="does not fall"):
+        with pytest.raises(HklflowError, match="is not below"):
             read_calibrant(path)

@@ -126,9 +126,9 @@ def test_the_warning_finds_the_element_of_a_list():
 @pytest.mark.parametrize(
     ("aliases", "told"),
     [
-        ({"0" * 16: "1" * 16, "1" * 16: "2" * 16}, "an alias itself"),
-        ({"beamline": "1" * 16}, "no state id"),
-        ({"0" * 16: 1234567812345678}, "no state id"),
+        ({"0" * 16: "1" * 16, "1" * 16: "2" * 16}, "itself an alias"),
+        ({"beamline": "1" * 16}, "not a state id"),
+        ({"0" * 16: 1234567812345678}, "not a state id"),
     ],
 )
 def test_aliases_that_cannot_be_are_refused(aliases, told):
@@ -236,7 +236,7 @@ def test_the_schema_can_be_another(tmp_path):
     ("change", "told"),
     [
         ({"step": -1}, "greater than 0"),
-        ({"required": ["constants"]}, "not among its kinds"),
+        ({"required": ["constants"]}, "not in its `kinds`"),
         ({"type": "text"}, "no steps"),
         ({"colour": "red"}, "colour"),
     ],

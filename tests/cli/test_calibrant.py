@@ -46,7 +46,7 @@ def test_a_file_of_ones_own(hklflow: Hklflow, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("1.0\n2.0\n", "does not fall"),
+        ("1.0\n2.0\n", "is not below"),
         ("1.0\nx\n", "line 2"),
         ("-1\n", "not positive"),
         ("nan\n", "not positive"),

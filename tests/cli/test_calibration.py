@@ -122,7 +122,7 @@ def test_a_state_is_initialised_once_and_by_hand(run: Calibration, tmp_path: Pat
     assert run("init", *BY).code == 0
     again = run("init", *BY)
     assert again.code == 2
-    assert "has been initialised" in again.err
+    assert "was already initialised" in again.err
 
 
 def test_the_default_geometry_is_that_of_the_set_points(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hklflow import geometry, nexus, stage
+from hklflow import geometry, nexus
 from hklflow.base.errors import HklflowError
 from hklflow.calibration.calibrants import read_calibrant
 from hklflow.cli.calibration import several
@@ -19,8 +19,9 @@ from hklflow.geometry.modules import Modules
 from hklflow.geometry.prediction import predict
 from hklflow.images.masks import MaskBit
 from hklflow.images.scan import RotationScan
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 from hklflow.stages import powder_calibration
+from tests.truth.orientations import write_orientation
 
 Floats = NDArray[np.float64]
 
@@ -116,7 +117,9 @@ def _reduced(folder: Path, rng: np.random.Generator) -> dict[str, Any]:
     noise = rng.normal(0, 0.1, (2, use.sum()))
     slow, fast = slow - SHIFTS[at[use], 0] + noise[0], fast - SHIFTS[at[use], 1] + noise[1]
     n = len(slow)
-    table = {item.name: np.ones(n) for item in dataclasses.fields(Peaks) if item.name != "counts"}
+    table = {
+        item.name: np.ones(n) for item in dataclasses.fields(PeakTable) if item.name != "counts"
+    }
     whole = {name: np.ones(n, np.int64) for name in ("n_pixels", "n_frames")}
     table |= whole | {
         "frame": frame, "slow": slow, "fast": fast, "var_slow": np.full(n, 0.01),
@@ -126,11 +129,10 @@ def _reduced(folder: Path, rng: np.random.Generator) -> dict[str, Any]:
     ones = np.ones(360)
     scan = RotationScan("none", 0, rotation, ones, ones, ones, "simulated", 300.0)
     nexus.write_scan(folder / "scan.nxs", scan, "r1", None)
-    nexus.write_peaks(folder / "peaks.nxs", Peaks(**table, counts={}))
+    nexus.write_peaks(folder / "peaks.nxs", PeakTable(**table, counts={}))
     bits = np.where(GAPS, np.uint32(MaskBit.GAP), np.uint32(0))
     nexus.write_mask(folder / "mask.nxs", bits)
-    refined = {"rotations": {"r1": geometry.to_dict(rotation)}, "UB": ub}
-    stage.write_json(folder / "orientation.json", refined)
+    write_orientation(folder / "orientation.json", {"r1": rotation}, ub)
     return {
         "detector": geometry.detector_to_dict(detector),
         "beam": {"wavelength_A": WAVELENGTH, "polarization": 0.99},

@@ -339,7 +339,7 @@ def _header(**more: object) -> dict[str, object]:
         ({"shape": (8.5, 9)}, "shape = (8.5, 9), which is not (slow, fast) of"),
         ({"sample": b"ice"}, "sample = b'ice', which is not text"),
         ({"where": "\ud800"}, "where = '\\ud800', which is not text"),
-        ({"notes": "one"}, "notes = 'one', which is not a tuple of which each is text"),
+        ({"notes": "one"}, "notes = 'one', which is not a tuple of items, each text"),
         ({"ub": np.eye(2)}, "which is not a (3, 3) array of finite numbers or"),
         ({"ub": np.full((3, 3), np.nan)}, "which is not a (3, 3) array of finite numbers or None"),
         ({"header": {}}, "header = {}, which is not a Header"),
@@ -377,11 +377,11 @@ def test_values_of_a_wrong_type_are_the_plugins(
 @pytest.mark.parametrize(
     ("found", "told"),
     [
-        ({"scans": ("f1.h5",)}, "scans = ('f1.h5',), which is not a tuple of which each is a"),
+        ({"scans": ("f1.h5",)}, "scans = ('f1.h5',), which is not a tuple of items, each a"),
         ({"samples": {"ice": "H2O"}}, "which is not a mapping of names to FoundSample"),
         ({"samples": {"ice": FoundSample(cell=(4, 5, 6))}}, "sample ice: cell = (4, 5, 6), which"),
         ({"general": {"merge": 3}}, "general = {'merge': 3}, which is not a mapping of sections"),
-        ({"notes": (7,)}, "notes = (7,), which is not a tuple of which each is text"),
+        ({"notes": (7,)}, "notes = (7,), which is not a tuple of items, each text"),
         ({"unmatched": (Unmatched("scan 3", 3),)}, "why = 3, which is not text"),
     ],
 )
@@ -399,14 +399,14 @@ def test_what_is_found_is_of_the_right_types(
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"wavelength": np.nan}, "a wavelength of nan Å cannot be one of X-rays"),
-        ({"wavelength": 1e-320}, "a wavelength of 9.99989e-321 Å cannot be one of"),
-        ({"polarization": 2}, "the polarisation is 2, not 0 to 1: set `polarization`"),
-        ({"exposure_time": 1e-320}, "the exposure time is 9.99989e-321 s"),
-        ({"temperature": np.inf}, "a temperature of inf K cannot be"),
-        ({"saturation": np.nan}, "a saturation of nan counts cannot be"),
-        ({"step_deg": np.nan}, "a scan from -5° in steps of nan° cannot be"),
-        ({"detector": replace(DETECTOR, pixel_size=(np.nan, 1e-4))}, "pixels of nan x 0.0001 m"),
+        ({"wavelength": np.nan}, "wavelength nan Å is outside the range of X-rays"),
+        ({"wavelength": 1e-320}, "wavelength 9.99989e-321 Å is outside"),
+        ({"polarization": 2}, "the polarisation is 2, outside 0 to 1: set `polarization`"),
+        ({"exposure_time": 1e-320}, "exposure time 9.99989e-321 s"),
+        ({"temperature": np.inf}, "temperature inf K is outside"),
+        ({"saturation": np.nan}, "saturation nan counts is outside"),
+        ({"step_deg": np.nan}, "a scan from -5° in steps of nan° is not plausible"),
+        ({"detector": replace(DETECTOR, pixel_size=(np.nan, 1e-4))}, "pixel size nan x 0.0001 m"),
     ],
 )
 def test_numbers_that_no_experiment_has_are_left_out(
@@ -707,7 +707,7 @@ def test_words_that_make_no_sense(
 def test_a_beamline_that_is_not_there(folder: Path, raw: Path, hklflow: Hklflow) -> None:
     done = hklflow("import", raw, "--from", "nowhere", "--directory", folder)
     assert done.code == 2
-    assert "there is no beamline 'nowhere'; known are" in done.err
+    assert "there is no beamline 'nowhere'; use one of" in done.err
 
 
 def test_names_from_any_text() -> None:

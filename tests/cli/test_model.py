@@ -15,7 +15,7 @@ from hklflow.formats.models import read_model
 from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice
 from hklflow.geometry.model import Model, from_orientation, to_orientation
 from hklflow.images.scan import RotationScan
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 from .conftest import Hklflow
 
@@ -65,12 +65,12 @@ def peak_files(folder: Path) -> list[Path]:
     paths = []
     for model in models():
         rng = np.random.default_rng(1)
-        columns = {f.name: np.ones(30) for f in fields(Peaks) if f.name != "counts"}
+        columns = {f.name: np.ones(30) for f in fields(PeakTable) if f.name != "counts"}
         columns |= {name: np.ones(30, np.int64) for name in ("n_pixels", "n_frames", "flags")}
         columns["frame"] = np.sort(rng.uniform(0, N, 30))
         columns["slow"], columns["fast"] = rng.uniform(0, 100, (2, 30))
         path = folder / f"{model.name}_peaks.nxs"
-        nexus.write_peaks(path, Peaks(**columns, counts={"peaks": 30}))
+        nexus.write_peaks(path, PeakTable(**columns, counts={"peaks": 30}))
         paths.append(path)
     return paths
 
@@ -248,7 +248,7 @@ def test_compare_tells_reindexing(tmp_path: Path, hklflow: Hklflow) -> None:
     assert "equivalent" in done.out
     done = hklflow("model", "compare", source, tmp_path / "b.json", "--space-group", "F m -3 m")
     assert done.code == 2
-    assert "not of one lattice" in done.err
+    assert "do not describe the same lattice" in done.err
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_compare_tells_reindexing(tmp_path: Path, hklflow: Hklflow) -> None:
         (("show", "absent.expt"), "does not exist"),
         (("show", "text"), "not an orientation file that hklflow can read"),
         (("show", "broken.json"), "not JSON"),
-        (("show", "other.json"), "other.json: this is no orientation of hklflow"),
+        (("show", "other.json"), "other.json: this is not an orientation of hklflow"),
         (("export", "o.json", "--to", "dials", "-o", "a.json"), "end it in .expt"),
         (("export", "o.json", "--to", "dials", "-o", "no/a.expt"), "does not exist"),
         (("export", "o.json", "--to", "xds", "-o", "X", "--peaks", "p"), "--to dials"),

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hklflow import geometry, nexus, stage
+from hklflow import geometry, nexus
 from hklflow.base.errors import HklflowError
 from hklflow.bragg import tune
 from hklflow.cli.config_edit import lines_for, with_values
@@ -26,6 +26,7 @@ from hklflow.simulation.frames import (
     ScanModel,
     Simulation,
 )
+from tests.truth.orientations import write_orientation
 
 from .conftest import Hklflow
 
@@ -219,8 +220,7 @@ def measured(folder: Path, hklflow: Hklflow, simulation: Simulation) -> Path:
     )  # fmt: skip
     nexus.write_scan(place / "scan.nxs", scan, "scan", None)
     nexus.write_mask(place / "mask.nxs", np.zeros((100, 100), np.uint32))
-    found = {"UB": simulation.ub, "rotations": {"r1": geometry.to_dict(rotation)}}
-    stage.write_json(place.parent / "orientation.json", found)
+    write_orientation(place.parent / "orientation.json", {"r1": rotation}, simulation.ub, "P 6")
     return folder
 
 
@@ -319,19 +319,10 @@ def test_the_lattice_is_found_where_it_is_not_known(
     measured: Path, hklflow: Hklflow, simulation: Simulation, known: str
 ) -> None:
     own = measured / "results/quartz/100K/orientation.json"
-    orientation = stage.read_json(own)
-    own.unlink()
     if known == "parent":
-        whole = orientation | {
-            "cell": simulation.cell,
-            "space_group": "P 6",
-            "calibrated_detectors": {
-                "r1": geometry.detector_to_dict(
-                    geometry.from_dict(orientation["rotations"]["r1"]).detector
-                )
-            },
-        }
-        stage.write_json(own.with_name("parent.json"), whole)
+        own.rename(own.with_name("parent.json"))
+    else:
+        own.unlink()
     if known == "cell":
         table = measured / "config/samples.tsv"
         lines = table.read_text().splitlines()

@@ -13,6 +13,7 @@ import pytest
 
 from hklflow import nexus, stage
 from hklflow.geometry.grid import Grid
+from tests.truth.orientations import orientation
 
 from .conftest import Hklflow
 
@@ -70,13 +71,17 @@ def master(tmp_path: Path) -> Path:
     data[0] = np.nan
     volume = nexus.Volume(grid, CELL, counts, np.full_like(counts, 2), data, data, {})
     nexus.write_volume(tmp_path / "volume.nxs", volume, "S(Q)")
-    orientation = {
-        "cell": CELL.tolist(), "cell_sigma": [0.001] * 6, "space_group": "P 6/m m m",
-        "temperature": 300.0, "U": np.eye(3).tolist(), "UB": (2 * np.eye(3)).tolist(),
-    }  # fmt: skip
+    known = orientation(
+        ub=2 * np.eye(3),
+        u=np.eye(3),
+        group="P 6/m m m",
+        cell=CELL,
+        cell_sigma=np.full(6, 0.001),
+        temperature=300.0,
+    )
     path = tmp_path / "hexa.nxs"
     volumes = dict.fromkeys(("transform", "masked_transform"), tmp_path / "volume.nxs")
-    nexus.write_master(path, "hexa 300K", volumes, {}, orientation)
+    nexus.write_master(path, "hexa 300K", volumes, {}, known)
     with h5py.File(path, "r+") as file:
         file["entry/lost"] = h5py.ExternalLink("gone.nxs", "/entry/data")
     return path

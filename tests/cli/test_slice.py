@@ -188,10 +188,10 @@ def test_the_terminal_and_the_picture(hklflow: Hklflow, tmp_path: Path) -> None:
 
 WRONG: list[tuple[list[str], str]] = [
     (["volume.nxs", "--plane", "hk9"], "plane h k 9 is outside the volume (h from -2 to 2"),
-    (["volume.nxs", "--plane", "hkl"], "a plane has two free letters, this has 3"),
+    (["volume.nxs", "--plane", "hkl"], "it has 3 free letters (h, k, l), a plane needs two"),
     (["volume.nxs", "--plane", "xy0"], "letters h, k, l"),
-    (["volume.nxs", "--plane", "h k"], "there are 2 expressions, not three"),
-    (["volume.nxs", "--plane", "hk0", "--width", "-1"], "width -1 is not the thickness"),
+    (["volume.nxs", "--plane", "h k"], "it has 2 expressions, a plane needs three"),
+    (["volume.nxs", "--plane", "hk0", "--width", "-1"], "the width of the slab is -1"),
     (["volume.nxs", "--plane", "hk0", "--range", "3", "2"], "--range 3 2 is empty"),
     (["volume.nxs", "--plane", "hk0", "--range", "0", "2"], "begin above 0"),
     (["volume.nxs", "--plane", "hk0", "--range", "a", "2"], "--range a is no number"),
@@ -341,7 +341,7 @@ def test_a_slab_is_not_wider_than_the_volume(hklflow: Hklflow, volume: Path) -> 
         assert hklflow("slice", volume, "--plane", plane, "--width", most).code == 0
         done = hklflow("slice", volume, "--plane", plane, "--width", "1e9")
         assert done.code == 2
-        assert "width 1e+09 is more than this volume holds" in done.err
+        assert "the slab of width 1e+09 is thicker than the volume" in done.err
         assert f"give {most} or less" in done.err
 
 

@@ -197,18 +197,18 @@ def test_gain_maps_of_the_factory(tmp_path: Path, kind: str) -> None:
     write(planes[:, 8:16])  # a map of one module is this module's
     np.testing.assert_array_equal(np.nan_to_num(read_gain_map(path, detector, 5, 4)), expected)
     write(planes[:, :7])
-    with pytest.raises(HklflowError, match="7 rows and a module 8; there is no module 0"):
+    with pytest.raises(HklflowError, match="7 rows, and a module has 8; there is no module 0"):
         read_gain_map(path, detector, 0, 0)
 
 
 def test_gain_maps_of_no_numbers_are_refused(tmp_path: Path) -> None:
     detector = integrating("jungfrau", (8, 12), (4, 4))
     np.save(tmp_path / "texts.npy", np.full((3, 8, 12), "x"))
-    with pytest.raises(HklflowError, match="holds no numbers"):
+    with pytest.raises(HklflowError, match="not numbers"):
         read_gain_map(tmp_path / "texts.npy", detector, 0, 0)
     with h5py.File(tmp_path / "map.h5", "w") as file:
         file["labels"] = np.full((3, 8, 12), b"x")
-    with pytest.raises(HklflowError, match="has 0 datasets of numbers"):
+    with pytest.raises(HklflowError, match="has 0 numeric datasets"):
         read_gain_map(tmp_path / "map.h5", detector, 0, 0)
     with h5py.File(tmp_path / "map.h5", "a") as file:
         file["gains"] = np.ones((3, 8, 12))
@@ -219,7 +219,7 @@ def test_gain_maps_of_no_numbers_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [0.0, float("nan"), float("inf")])
 def test_default_gains_are_gains(wrong: float) -> None:
-    with pytest.raises(ValidationError, match=r"are no gains|a finite number"):
+    with pytest.raises(ValidationError, match=r"are not gains|a finite number"):
         combine_constants.Settings(default_gain=(8.0, wrong, -0.01))
     combine_constants.Settings(default_gain=(8.0, -0.2, -0.01))
 

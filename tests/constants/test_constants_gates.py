@@ -204,7 +204,7 @@ def test_what_cannot_be_compared_does_not_pass(
     told = _verdict(second, first, "gain_change")
     assert (told["passed"], told["value"]) == (False, None)
     assert why in told["sentence"]
-    assert "cannot be told" in told["sentence"]
+    assert "cannot be determined" in told["sentence"]
     limits = Gates(max_gain_change=None, max_offset_change=1.0)
     assert _failed(second, limits, before=first) == {"offset_change"}
 

@@ -304,7 +304,7 @@ def test_frames_of_another_type_are_refused(tmp_path: Path, kind: type) -> None:
         values = file["entry/data/data"][()].astype(kind)
         del file["entry/data/data"]
         file["entry/data/data"] = values
-    with pytest.raises(HklflowError, match="raw ones are of uint16"):
+    with pytest.raises(HklflowError, match="raw images are uint16"):
         values_of([path], "jungfrau")
 
 
@@ -319,7 +319,7 @@ def refused(raw: Path, constants: Path, **params: Any) -> str:
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     raw, constants = jungfrau(tmp_path, np.zeros((2, *STACK)))
     assert "states a wavelength of 1.033" in refused(raw, constants, energy=10.0)
-    assert "holds no detector constants" in refused(raw, raw)
+    assert "contains no detector constants" in refused(raw, raw)
     one = write_constants(
         tmp_path / "one.nxs", [constants_of(truths("jungfrau", 1)[0], "jungfrau")]
     )
@@ -329,7 +329,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert "which of the 2 memory cells" in refused(raw, path)
     levels = [constants_of(t, "agipd", m) for m, t in enumerate(truths("agipd", 1))]
     path = write_constants(tmp_path / "levels.nxs", levels)
-    assert "have a digital part of their own" in refused(raw, path)
+    assert "have a separate digital part" in refused(raw, path)
     mask = np.ones(MODULE, np.uint32)
     masked = [
         constants_of(t, "jungfrau", m, pixel_mask=mask) for m, t in enumerate(truths("jungfrau", 1))

@@ -228,7 +228,7 @@ def test_a_series_with_a_calibrated_geometry(
     made = {"constants": tmp_path / "stable.nxs"}
     run(counter_stability, rotation, made, pattern=pattern, every=5)
     assert files.read_part(tmp_path / "stable.nxs").about["frames"] == 12
-    with pytest.raises(HklflowError, match=r"6 frames of .* are looked at"):
+    with pytest.raises(HklflowError, match=r"only 6 frames of .* are used"):
         run(counter_stability, rotation, made, pattern=pattern, every=10)
 
 
@@ -272,11 +272,11 @@ def no_exposure(folder: Path, at: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (without_geometry, "states no geometry"),
+        (without_geometry, "has no detector geometry"),
         (other_detector, r"is of \(5, 6\) pixels"),
         (nothing, "one or more of dark, flood, stability, rate"),
         (few_transmissions, "1 values for 2 runs"),
-        (other_exposure, "measure all transmissions alike"),
+        (other_exposure, "measure all transmissions with"),
         (no_exposure, "states no exposure"),
     ],
 )

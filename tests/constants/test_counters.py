@@ -60,7 +60,7 @@ def test_dispersion_is_against_the_levels_of_the_frames() -> None:
 
 
 def test_frames_of_another_shape_are_refused() -> None:
-    with pytest.raises(HklflowError, match="do not fit"):
+    with pytest.raises(HklflowError, match="do not match a mask"):
         PixelMoments(np.zeros((4, 5), bool)).add(np.zeros((1, 5, 4)))
 
 

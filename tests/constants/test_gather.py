@@ -279,7 +279,7 @@ def test_number_of_runs_is_checked(tmp_path, measure, runs):
 def test_changed_files_are_refused(tmp_path):
     facts = written(tmp_path, AGIPD, {0: raw(AGIPD, 0, range(2), CELLS)})
     change(facts["modules"]["0"]["files"][0], image__cellId=lambda values: values + 7)
-    with pytest.raises(HklflowError, match="memory cells that it had not before"):
+    with pytest.raises(HklflowError, match="memory cells that were not there before"):
         gathered(tmp_path / "out", [facts], 0)
 
 

@@ -126,7 +126,7 @@ def test_an_asic_in_the_wrong_place_is_refused(tmp_path: Path) -> None:
     params = join_module.Params(
         detector="agipd", module=0, numbers=(0, 1), module_size=SIZE, asic_size=ASIC
     )
-    with pytest.raises(HklflowError, match="is of ASIC 1 of module 0, not of 0 of 0"):
+    with pytest.raises(HklflowError, match="has ASIC 1 of module 0, not ASIC 0 of module 0"):
         join_module.main(
             inputs=join_module.Inputs(asics=[second, first]), outputs=group, params=params
         )
@@ -177,6 +177,6 @@ def test_what_is_no_file_of_constants_is_refused_in_a_sentence(tmp_path: Path) -
         del file["entry/instrument/detector/module_00/offset"]
         file["entry/instrument/detector/module_00/offset"] = h5py.ExternalLink("a.nxs", "offset")
 
-    assert "holds no detector constants" in broken(number)
-    assert "does not say what it is of" in broken(no_about)
+    assert "contains no detector constants" in broken(number)
+    assert "has no valid description" in broken(no_about)
     assert "offset is a link to another file" in broken(link)

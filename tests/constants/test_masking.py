@@ -137,7 +137,7 @@ def test_if_no_stage_that_is_needed_is_known_no_pixel_is_good() -> None:
     [
         ({"stages": ("hihg",)}, "'high', 'medium' or 'low'"),
         ({"stages": ()}, "at least 1"),
-        ({"gain_high": (8.0, 1.0)}, r"gain_high \[8.0, 1.0\] is no range"),
+        ({"gain_high": (8.0, 1.0)}, r"gain_high \[8.0, 1.0\] is not a range"),
         ({"offset_low": (5.0, 5.0)}, "offset_low"),
         ({"noise_medium": (float("nan"), 5.0)}, "noise_medium"),
     ],
@@ -215,7 +215,7 @@ def test_ranges() -> None:
     assert not (found["constants_status"][0] & Bit.OFFSET_OUT_OF_THRESHOLD).any()
     marked = (found["constants_status"][1] & Bit.CI_GAIN_OUT_OF_THRESHOLD) != 0
     np.testing.assert_array_equal(marked, constants["gain"][1] > np.float32(0.25))
-    with pytest.raises(HklflowError, match="there is no range gain_hihg"):
+    with pytest.raises(HklflowError, match="unknown range gain_hihg"):
         mask_of_constants(constants, ranges={"gain_hihg": (0, 1)})
 
 
@@ -271,7 +271,7 @@ def test_edges_and_the_users_mask(tmp_path: Path) -> None:
     with pytest.raises(HklflowError, match="the user's mask has shape"):
         run("other.npy")
     (tmp_path / "no.npy").write_text("not an array")
-    with pytest.raises(HklflowError, match="is no array of numbers"):
+    with pytest.raises(HklflowError, match="is not a numeric array"):
         run("no.npy")
 
 

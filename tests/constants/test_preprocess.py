@@ -108,7 +108,7 @@ def test_facts_are_read_back(tmp_path):
     assert run.cells == frozenset(CELLS)
     assert run.first == FIRST
     assert [str(path) for path in run.files[7]] == facts["modules"]["7"]["files"]
-    with pytest.raises(HklflowError, match="no facts of a raw run"):
+    with pytest.raises(HklflowError, match="not facts of a raw run"):
         read_run({"run": "r0001"})
 
 

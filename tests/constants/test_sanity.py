@@ -371,5 +371,5 @@ def test_errors_can_be_ignored_by_name(tmp_path):
 
 def test_names_of_checks_are_checked(tmp_path):
     files = _run(tmp_path)
-    with pytest.raises(HklflowError, match="there is no check lost_trains; checks are"):
+    with pytest.raises(HklflowError, match="unknown check lost_trains; use"):
         _stage(tmp_path, files, strict=("lost_trains",))

@@ -7,7 +7,7 @@ import numpy as np
 
 from hklflow import geometry, nexus, stage
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 from hklflow.simulation.frames import (
     CrystalModel,
     DetectorModel,
@@ -116,7 +116,7 @@ def make(folder: Path, scans: tuple[Simulation, ...]) -> Made:
     return Made(scans, **files)
 
 
-def observed(simulation: Simulation) -> Peaks:
+def observed(simulation: Simulation) -> PeakTable:
     """True centres of the strong and whole reflections, with errors, as a table of peaks."""
     truth = simulation.true_peaks()
     keep = truth.clean & (truth.counts > 300) & (truth.zeta > 0.1)
@@ -126,7 +126,7 @@ def observed(simulation: Simulation) -> Peaks:
     noise = np.random.default_rng(simulation.scan.seed).normal(0, sigma)
     centre = np.stack([truth.frame, truth.slow, truth.fast], axis=1)[keep] + noise
     ones = np.ones(n, np.int64)
-    return Peaks(
+    return PeakTable(
         *centre.T,
         *(sigma**2).T,
         *truth.sigma[keep].T,

@@ -8,7 +8,6 @@ import pytest
 
 from hklflow import geometry, nexus
 from hklflow.base.errors import HklflowError
-from hklflow.dials import orient
 from hklflow.geometry import symmetry
 from hklflow.orientation import evaluation, refinement
 from hklflow.orientation.refinement import Refined
@@ -23,7 +22,7 @@ FREE = ("cell", "orientation", "detector_x", "detector_y", "detector_rotation", 
 
 @pytest.fixture(scope="module")
 def peaks(hexagonal: small_scans.Made) -> list[refinement.Peaks]:
-    return [orient.centroids(nexus.read_peaks(path)) for path in hexagonal.peaks]
+    return [refinement.Peaks.of(nexus.read_peaks(path)) for path in hexagonal.peaks]
 
 
 @pytest.fixture(scope="module")

@@ -293,7 +293,12 @@ def test_refuses(tmp_path, change, name, words):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b'{"__id__": "Experi', "JSON"), (b"[1]", "not an experiment list"), (b"\xff\xfe", "JSON"), (b"", "JSON")],
+    [
+        (b'{"__id__": "Experi', "JSON"),
+        (b"[1]", "not an exp"),
+        (b"\xff\xfe", "JSON"),
+        (b"", "JSON"),
+    ],
 )
 def test_refuses_other_files(tmp_path, content, words):
     (tmp_path / "a.expt").write_bytes(content)

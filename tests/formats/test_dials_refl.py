@@ -32,7 +32,7 @@ from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice
 from hklflow.geometry.model import Model
 from hklflow.geometry.modules import Modules
 from hklflow.geometry.parameters import HEAD
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 KINDS = [
     ("bool", np.bool_, ()),
@@ -248,11 +248,11 @@ def test_columns_that_dials_cannot_have_are_refused(tmp_path):
 
 
 def some_peaks(rng, n=40):
-    columns = {f.name: rng.uniform(0.1, 2, n) for f in fields(Peaks) if f.name != "counts"}
+    columns = {f.name: rng.uniform(0.1, 2, n) for f in fields(PeakTable) if f.name != "counts"}
     columns |= {name: np.ones(n, np.int64) for name in ("n_pixels", "n_frames", "flags")}
     order = np.sort(rng.uniform(0, 60, n))
     columns |= {"frame": order, "slow": rng.uniform(0, 180, n), "fast": rng.uniform(0, 220, n)}
-    return Peaks(**columns, counts={"peaks": n})
+    return PeakTable(**columns, counts={"peaks": n})
 
 
 @pytest.mark.parametrize("modules", [False, True])
@@ -380,14 +380,14 @@ def test_dials_refines_with_our_files(tmp_path):
     seen = prediction.predict(rotation, ub, hkl)
     use = (seen.zeta > 0.1) & (modules.module_at(seen.slow, seen.fast) >= 0)
     n = int(use.sum())
-    columns = {f.name: np.ones(n) for f in fields(Peaks) if f.name != "counts"}
+    columns = {f.name: np.ones(n) for f in fields(PeakTable) if f.name != "counts"}
     for name in ("frame", "slow", "fast"):
         columns[name] = getattr(seen, name)[use] + rng.normal(scale=0.05, size=n)
         columns[f"var_{name}"] = np.full(n, 0.05**2)
     start = Turn.from_rotvec([0.003, -0.002, 0.001]).as_matrix() @ ub * 1.002
     (identifier,) = write_expt(tmp_path / "a.expt", [Model(rotation, start, "I m m m")])
     table = peaks_to_refl(
-        Peaks(**columns, counts={}), rotation, identifier=identifier, hkl=hkl[seen.index][use]
+        PeakTable(**columns, counts={}), rotation, identifier=identifier, hkl=hkl[seen.index][use]
     )
     write_refl(tmp_path / "a.refl", table)
     dials_python()

@@ -282,12 +282,12 @@ def test_bad_axes_are_refused() -> None:
         replace(detector, slow=detector.slow + 0.01 * detector.fast)
     with pytest.raises(HklflowError, match="orthogonal unit vectors"):
         replace(detector, slow=1.01 * detector.slow)
-    with pytest.raises(HklflowError, match="no axis may be zero"):
+    with pytest.raises(HklflowError, match="axes must be finite and not zero"):
         geometry.Goniometer(("a", "b"), np.array([[0, 1, 0], [0, 0, 0]]), np.zeros(2), 0)
     for value in (np.nan, np.inf, 1e300):
         with (
             np.errstate(over="ignore"),
-            pytest.raises(HklflowError, match="no axis may be zero or without end"),
+            pytest.raises(HklflowError, match="axes must be finite and not zero"),
         ):
             geometry.Goniometer(("a",), np.array([[0, value, 0]]), np.zeros(1), 0)
     with pytest.raises(HklflowError, match="1 names, 2 axes"):

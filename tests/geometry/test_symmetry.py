@@ -78,7 +78,7 @@ def test_every_spelling_gives_the_same_group(symbol: str | int) -> None:
 
 @pytest.mark.parametrize("symbol", ["Fd-4m", "", "0", "231", "cubic"])
 def test_an_unknown_symbol_is_named(symbol: str) -> None:
-    with pytest.raises(HklflowError, match=f"space group '{symbol}' is unknown"):
+    with pytest.raises(HklflowError, match=f"unknown space group '{symbol}'"):
         symmetry.space_group(symbol)
 
 
@@ -170,7 +170,7 @@ def test_free_cell_parameters(symbol: str, free: tuple[str, ...]) -> None:
 
 
 def test_a_setting_that_ties_angles_to_lengths_is_refused() -> None:
-    with pytest.raises(HklflowError, match="ties cell angles to lengths"):
+    with pytest.raises(HklflowError, match="relates cell angles to lengths"):
         symmetry.cell_constraints(symmetry.space_group("Hall: I 4 (-y+z,x-z,x+y-z)"))
 
 

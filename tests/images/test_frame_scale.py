@@ -210,7 +210,7 @@ def test_backgrounds_without_meaning_are_refused(value):
 @pytest.mark.parametrize("nothing", [0.0, np.nan])
 @pytest.mark.parametrize("window", [31, None])
 def test_no_signal_at_all_is_told(nothing, window):
-    with pytest.raises(HklflowError, match=r"0 of 60 have a signal.*source: none"):
+    with pytest.raises(HklflowError, match=r"0 of 60 frames have a signal.*source: none"):
         transmission(np.full(60, nothing), np.ones(60), window=window)
 
 

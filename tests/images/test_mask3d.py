@@ -216,13 +216,13 @@ def test_impossible_parameters_are_refused(bad):
 
 def test_impossible_scans_are_refused():
     frames = np.ones((8, 10, 12), np.uint16)
-    with pytest.raises(HklflowError, match="mask of shape"):
+    with pytest.raises(HklflowError, match="the mask has shape"):
         run(frames, np.zeros((12, 10), bool))
     with pytest.raises(HklflowError, match="3 frames"):
         run(frames[:3], None)
     with pytest.raises(HklflowError, match="no frames"):
         list(mask_frames([], None, mask3d_params()))
-    with pytest.raises(HklflowError, match="after frames"):
+    with pytest.raises(HklflowError, match="follow frames of shape"):
         list(mask_frames([frames, frames[:, :5]], None, mask3d_params()))
 
 

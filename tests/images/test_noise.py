@@ -143,9 +143,9 @@ def test_photons_exceed_the_limit_no_more_often_than_said(rate):
 
 def test_what_makes_no_pair_or_no_limit_is_refused():
     bad = np.zeros((4, 5), bool)
-    with pytest.raises(HklflowError, match="no pair"):
+    with pytest.raises(HklflowError, match="are not a pair"):
         noise.PairDispersion(bad, 3).add(np.zeros((3, 4, 5)))
-    with pytest.raises(HklflowError, match="chance"):
+    with pytest.raises(HklflowError, match="probability"):
         noise.dispersion_limit(3, 0.0)
 
 

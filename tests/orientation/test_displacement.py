@@ -1,10 +1,13 @@
 """Centroids displaced along Q and towards a second lattice, in worlds that somebody else wrote."""
 
+import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 from tests.orientation.test_steadiness import Case
 from tests.truth import worlds
+from tests.truth.world_scans import answered
 
 from hklflow.orientation.displacement import Displacement
 from hklflow.quality import gates
@@ -12,7 +15,7 @@ from hklflow.stage.scan_limits import ScanLimits
 
 
 def displacement(case: Case) -> Displacement:
-    return Displacement(case.refined, case.peaks, case.group, case.free)
+    return Displacement(case.refined, case.peaks, case.group, case.free, case.widths)
 
 
 @cache
@@ -37,6 +40,33 @@ def test_peaks_displaced_along_q_are_told_with_what_the_cell_took_up() -> None:
     assert record["motions"] == []
     (said,) = (s for s in gates.doubtful(record, ScanLimits().limits()) if "|Q| alike" in s)
     assert "1/Å nearer to the origin than their reflections" in said
+
+
+@pytest.mark.parametrize(
+    ("system", "seed", "mosaic", "strong", "off"),
+    [("orthorhombic", 7008, 1.45153, 93.6174, 9), ("tetragonal", 7018, 0.189657, 38.0321, 9)],
+)
+def test_few_maxima_are_told_by_their_widths(
+    system: str, seed: int, mosaic: float, strong: float, off: float
+) -> None:
+    """Cell and orientation are 9 σ off; the scatter of 66 and 94 maxima hid it."""
+    found = displacement(Case("broad", system, seed, 0.9, mosaic=mosaic, strong=strong)).outward()
+    assert found is not None
+    assert found.bias == pytest.approx(off, rel=0.5)
+    assert found.max_width is None  # none of them is a reflection
+
+
+def test_the_width_that_is_proposed_leaves_reflections(tmp_path: Path) -> None:
+    """Of 201 peaks 125 are maxima, and the cell is 10 σ off: pasted, the remedy cures it."""
+    made = worlds.world("broad", "tetragonal", 7039, mosaic=0.0998, strong=81.1387)
+    before = answered(made, tmp_path / "before")
+    assert before.worst > 8
+    (said,) = (text for text in before.said if "|Q| alike" in text)
+    limit = re.search(r"`refine_parent: \{max_width: ([0-9.]+)\}`", said)
+    assert limit is not None
+    after = answered(made, tmp_path / "after", max_width=float(limit[1]))
+    assert after.worst < 4
+    assert after.said == []
 
 
 @pytest.mark.parametrize(("system", "seed"), [(s, 70 + i) for i, s in enumerate(worlds.SYSTEMS)])

@@ -8,7 +8,7 @@ import pytest
 
 from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice, prediction
 from hklflow.orientation import series
-from hklflow.peaks.table import PeakFlag, Peaks
+from hklflow.peaks.table import PeakFlag, PeakTable
 
 CELL = (5.1, 6.2, 7.9, 81.0, 97.0, 109.0)
 MOSAIC = 0.004
@@ -36,7 +36,7 @@ UB = (UB * np.linalg.det(UB)) @ lattice.b_matrix(CELL)
 HKL = lattice.indices_within(CELL, 6.0)
 
 
-def peaks_of(where: Rotation, seed: int, frame_scale: np.ndarray, noise: float = 0.03) -> Peaks:
+def peaks_of(where: Rotation, seed: int, frame_scale: np.ndarray, noise: float = 0.03) -> PeakTable:
     """Peaks of intensity 5000 (1 + |l|) over the time in diffracting position."""
     rng = np.random.default_rng(seed)
     found = prediction.predict(where, UB, HKL)
@@ -58,7 +58,7 @@ def peaks_of(where: Rotation, seed: int, frame_scale: np.ndarray, noise: float =
     columns = dict.fromkeys(("width_slow", "width_fast", "background", "chi2"), ones)
     columns |= {f"var_{name}": 0.01 * ones for name in ("frame", "slow", "fast")}
     whole = {name: np.ones(n, np.int64) for name in ("n_pixels", "n_frames")}
-    return Peaks(
+    return PeakTable(
         frame=frame,
         slow=slow,
         fast=fast,

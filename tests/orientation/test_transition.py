@@ -16,7 +16,7 @@ from hklflow import geometry
 from hklflow.geometry import symmetry
 from hklflow.orientation import transition
 from hklflow.orientation.indexing import Indexing
-from hklflow.orientation.refinement import Limits, Peaks, Refined
+from hklflow.orientation.refinement import Peaks, Refined, RefinementLimits
 from hklflow.quality import gates
 from hklflow.simulation.frames import (
     CrystalModel,
@@ -101,7 +101,7 @@ def measured(
         simulation.ub if start is None else start.ub,
         group,
         free=FREE,
-        limits=Limits(hkl=0.15, min_fraction=0.2),
+        limits=RefinementLimits(hkl=0.15, min_fraction=0.2),
     )
     figures = transition.figures(
         refined, [peaks], group, free=FREE, limits=LIMITS, intensities=[intensity]

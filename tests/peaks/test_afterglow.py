@@ -8,7 +8,7 @@ from scipy.special import ndtr
 
 from hklflow.peaks import afterglow
 from hklflow.peaks.afterglow import FRAMES, Followed
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 
 def spots(
@@ -72,12 +72,12 @@ def test_few_spots_tell_nothing() -> None:
     assert afterglow.measured(*spots(0.02, 0.4, n=20)) is None
 
 
-def table(n: int, var_frame: float, found: afterglow.Afterglow | None) -> Peaks:
+def table(n: int, var_frame: float, found: afterglow.Afterglow | None) -> PeakTable:
     """Return peaks far from each other."""
-    ones = {name: np.ones(n) for name in Peaks.__dataclass_fields__}
+    ones = {name: np.ones(n) for name in PeakTable.__dataclass_fields__}
     del ones["counts"], ones["afterglow"]
     columns = ones | {"frame": 20.0 * np.arange(n), "var_frame": np.full(n, var_frame)}
-    return Peaks(**columns, counts={}, afterglow=None if found is None else asdict(found))
+    return PeakTable(**columns, counts={}, afterglow=None if found is None else asdict(found))
 
 
 def test_an_afterglow_is_told_where_it_matters_to_the_centroids() -> None:

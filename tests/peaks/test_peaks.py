@@ -20,7 +20,7 @@ from tests.truth.peaks import (
 from tests.truth.snase_peaks import search_snase
 
 from hklflow.base.errors import HklflowError
-from hklflow.peaks.search import PeakFlag, Peaks, PeakSearch, find_peaks
+from hklflow.peaks.search import PeakFlag, PeakSearch, PeakTable, find_peaks
 
 
 @dataclass
@@ -199,7 +199,7 @@ def small_scan():
     return rng.poisson(mu).clip(0, 255).astype(np.uint8), truth
 
 
-def same(a: Peaks, b: Peaks) -> None:
+def same(a: PeakTable, b: PeakTable) -> None:
     assert len(a) == len(b) > 0
     for name in ("frame", "var_slow", "intensity", "width_fast", "n_pixels", "flags"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
@@ -396,7 +396,7 @@ def test_gain_of_an_integrating_detector(gain):
 
 
 def test_gain_needs_background():
-    with pytest.raises(HklflowError, match="give the gain"):
+    with pytest.raises(HklflowError, match="set `gain`"):
         search(np.zeros((6, 40, 50), np.uint16), params=peak_params(gain=None))
 
 

@@ -18,7 +18,9 @@ def said(shift: tuple[float, float], modules: Modules | None) -> list[str]:
     )
     ones = [np.ones(len(own.frame)) for own in truth.peaks]
     named = doubts.Named("quartz", "300K", ["r1", "r2"], [0, 0])
-    figures = doubts.doubts(refined, truth.peaks, ones, truth.group, made.FREE, named, modules)
+    figures = doubts.doubts(
+        refined, truth.peaks, ones, ones, truth.group, made.FREE, named, modules
+    )
     return [text for text in gates.doubtful(figures, ScanLimits().limits()) if "module" in text]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation as Turn
 
 from hklflow import geometry, nexus, stage
-from hklflow.bragg.converge import Loop, Model, Outcome
+from hklflow.bragg.converge import Loop, Outcome, RefinedModel
 from hklflow.bragg.reflections import Reflections
 from hklflow.calibration.bragg_level import ModuleLevel, module_level
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
@@ -204,12 +204,12 @@ def _table(rows: np.ndarray, seen: np.ndarray, sigma: np.ndarray) -> Reflections
     )  # fmt: skip
 
 
-def start(made: Scan, degrees: float = 0.2, strain: float = 0.001) -> Model:
+def start(made: Scan, degrees: float = 0.2, strain: float = 0.001) -> RefinedModel:
     """Model that is off by so much."""
     turn = Turn.from_rotvec(np.radians(degrees) * np.array([0.48, -0.6, 0.64])).as_matrix()
     ub = turn @ made.ub / (1 + strain)
     cell = made.cell * np.array([1 + strain] * 3 + [1.0] * 3)
-    return Model(made.rotations, ub, cell, np.full(6, 0.01))
+    return RefinedModel(made.rotations, ub, cell, np.full(6, 0.01))
 
 
 def loop(made: Scan, integrate: Callable | None = None, **rest: float) -> Loop:

@@ -96,7 +96,7 @@ def peak_params(**changes: Any) -> peaks.PeakParams:
 REFINED_AS = {"hkl": "hkl_tolerance", "min_fraction": "min_indexed"}
 
 mask3d_params = configured(mask3d.Mask3dParams, mask_3d.Params)
-limits = configured(refinement.Limits, refine_parent.Params, **REFINED_AS)
+limits = configured(refinement.RefinementLimits, refine_parent.Params, **REFINED_AS)
 """Of the refinement of a parent."""
 refine = partial(refinement.refine, limits=limits())
 index_peaks = configured(
@@ -116,7 +116,7 @@ shell_statistics = configured(shells.statistics, merge_reflections.Params, n_she
 calibrate_powder = partial(
     configured(powder.calibrate_powder, powder_calibration.Params), polarization=0.99
 )
-dark_limits = configured(dark.Limits, process_dark.Params)
+dark_limits = configured(dark.DarkLimits, process_dark.Params)
 spectrum = configured(fluorescence.Spectrum, process_xray.Params)
 mask_of_constants = configured(masking.mask_constants, mask_constants.Params)
 merge_of_currents = configured(merge_currents.merge_currents, merge_current_source.Params)
@@ -153,5 +153,5 @@ acceptance = configured(
     significance="min_significance",
     correlation="min_correlation",
 )
-limits_of_converge = configured(refinement.Limits, converge.Params, **REFINED_AS)
+limits_of_converge = configured(refinement.RefinementLimits, converge.Params, **REFINED_AS)
 integrate_with_dials = configured(dials_integrate.integrate, integrate.Params)

@@ -217,11 +217,11 @@ def centroids_alone(world: FrameWorld, folder: Path) -> Answer:
     for r, table in enumerate(integrate(rotations, ub)):
         fate = centroids.judge(table, rotations[r], ub, none, none, accept)
         peaks = observed.peaks[r]
-        nobody = centroids.part(peaks, np.zeros(len(peaks.frame), bool))
+        nobody = peaks.select(np.zeros(len(peaks.frame), bool))
         use = fate == len(centroids.FATES) - 1
         given.append(centroids.joined(nobody, table, use, peaks.sigma.min(axis=0) ** 2))
     free = converge._free(data["refined_parameters"], params)
-    limits = refinement.Limits(params.hkl_tolerance, params.min_indexed)
+    limits = refinement.RefinementLimits(params.hkl_tolerance, params.min_indexed)
     refined = refinement.refine(rotations, given, ub, group, free=free, limits=limits)
     found = {"cell": refined.cell, "cell_sigma": refined.cell_sigma, "U": refined.u}
     found["orientation_sigma_deg"] = np.degrees(refined.orientation_sigma)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import erf
 
-from hklflow.peaks.search import Peaks, find_peaks
+from hklflow.peaks.search import PeakTable, find_peaks
 from tests.truth.defaults import peak_params
 
 AXES = ("frame", "slow", "fast")
@@ -64,11 +64,11 @@ def grid(rng, shape, *, start=14, step=(26, 22, 22)):
     return centre + rng.uniform(-1.0, 1.0, centre.shape)
 
 
-def table(peaks: Peaks, prefix: str = "") -> NDArray[np.float64]:
+def table(peaks: PeakTable, prefix: str = "") -> NDArray[np.float64]:
     return np.stack([getattr(peaks, prefix + name) for name in AXES], axis=1)
 
 
-def match(peaks: Peaks, truth: Truth) -> NDArray[np.int64]:
+def match(peaks: PeakTable, truth: Truth) -> NDArray[np.int64]:
     """Row of each true peak or -1. A peak is where its centre is, within 1.5 widths."""
     if not len(peaks):
         return np.full(len(truth.centre), -1)

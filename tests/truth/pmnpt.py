@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from hklflow import geometry, nexus, plots, stage
 from hklflow.formats import spec
-from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
 from hklflow.images.scan import RotationScan
+from hklflow.orientation.product import Orientation
 from hklflow.stage import mask_steps
 from hklflow.stages import (
     find_peaks,
@@ -103,22 +103,11 @@ def reference_grid(reference: dict[str, Any]) -> Grid:
     return Grid(low, (high - low) / (bins - 1), tuple(int(n) for n in bins))
 
 
-def orientation(scan: RotationScan, ub: Floats, grid: Grid) -> dict[str, Any]:
+def orientation(scan: RotationScan, ub: Floats, grid: Grid) -> Orientation:
     """What refine would write, with SPEC's UB."""
-    u, cell = lattice.decompose_ub(spec.psic_ub(ub))
-    return {
-        "sample": "PMN-PT",
-        "scan": str(SCAN),
-        "space_group": "P m -3 m",
-        "parent": str(SCAN),
-        "temperature": scan.temperature,
-        "cell": cell,
-        "cell_sigma": np.zeros(6),
-        "U": u,
-        "UB": spec.psic_ub(ub),
-        "rotations": {"eta": geometry.to_dict(scan.rotation)},
-        "grid": grid.to_dict(),
-    }
+    rotations, ub = {"eta": scan.rotation}, spec.psic_ub(ub)
+    known = Orientation.known(str(SCAN), rotations, ub, "P m -3 m", grid)
+    return replace(known, sample="PMN-PT", temperature=scan.temperature)
 
 
 def find_mask(out: Path, *shapes: mask_steps.Shape) -> None:
@@ -198,10 +187,10 @@ def prepare(data: Path, out: Path, first: int = 0, last: int = 400) -> dict[str,
 
 
 def reduce(
-    out: Path, name: str, described: dict[str, Any], settings: dict[str, Any]
+    out: Path, name: str, described: Orientation, settings: dict[str, Any]
 ) -> tuple[nexus.Volume, dict[str, Any]]:
     """Transform and merge in the folder of `prepare`; the volume and the transform's notes."""
-    stage.write_json(out / f"{name}_orientation.json", described)
+    stage.write_json(out / f"{name}_orientation.json", described.to_dict())
     stage.run(
         transform.main,
         inputs=transform.Inputs(

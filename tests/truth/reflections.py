@@ -1,6 +1,5 @@
 """Integrated reflections of a crystal with known intensities, scales and errors."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow import geometry, nexus
+from hklflow import nexus
 from hklflow.bragg.groups import Groups
 from hklflow.bragg.reflections import ReflectionFlag, Reflections
 from hklflow.bragg.scale_model import real_harmonics
@@ -25,6 +24,7 @@ from hklflow.geometry import (
     prediction,
     symmetry,
 )
+from tests.truth.orientations import write_orientation
 
 Floats = NDArray[np.float64]
 CELL = (7.2, 8.3, 9.1, 90.0, 90.0, 90.0)
@@ -137,21 +137,18 @@ class Truth:
         for number, table in enumerate(self.tables):
             paths.append(folder / f"{names[number]}.nxs")
             nexus.write_reflections(paths[-1], table, "t")
-        orientation = {
-            "sample": "salt",
-            "scan": name,
-            "parent": "T300",
-            "space_group": self.group,
-            "cell_constraints": self.group,
-            "temperature": temperature,
-            "cell": list(self.cell),
-            "cell_sigma": [0.001] * 6,
-            "rotations": {
-                name: geometry.to_dict(one) for name, one in zip(names, self.rotations, strict=True)
-            },
-        }
-        where = folder / "converged.json"
-        where.write_text(json.dumps(orientation))
+        where = write_orientation(
+            folder / "converged.json",
+            dict(zip(names, self.rotations, strict=True)),
+            lattice.b_matrix(self.cell),
+            self.group,
+            sample="salt",
+            scan=name,
+            parent="T300",
+            temperature=temperature,
+            cell=np.asarray(self.cell),
+            cell_sigma=np.full(6, 0.001),
+        )
         return Files(paths, where, names)
 
     def _scale(self, number: int, rows: NDArray[np.int64], seen: object, keep: Floats) -> Floats:

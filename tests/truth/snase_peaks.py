@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from hklflow.peaks.search import PeakFlag, Peaks, find_peaks
+from hklflow.peaks.search import PeakFlag, PeakTable, find_peaks
 from tests.truth.defaults import peak_params
 from tests.truth.peaks import table
 
@@ -30,7 +30,7 @@ def snase_hkl(model, beam, z, y, x):
 class Snase:
     """Peaks of the nuclease frames, the fitted beam, and what is left of the residuals."""
 
-    peaks: Peaks
+    peaks: PeakTable
     beam: NDArray[np.float64]
     indexed: NDArray[np.bool_]
     offset: NDArray[np.float64]

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from hklflow.bragg import tune
 from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.peaks.search import PeakFlag, PeakParams, Peaks, find_peaks
+from hklflow.peaks.search import PeakFlag, PeakParams, PeakTable, find_peaks
 from hklflow.simulation.frames import (
     GAP_VALUE,
     Background,
@@ -106,7 +106,7 @@ class Scene:
             for _, first, last in tune.spread([len(self.frames)], 25, every)
         ]
 
-    def search(self, params: PeakParams) -> Peaks:
+    def search(self, params: PeakParams) -> PeakTable:
         """Search the whole scan."""
         return find_peaks([self.frames], ~self.simulation.live, params)
 

@@ -13,7 +13,7 @@ from hklflow import geometry, nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice
 from hklflow.images.scan import RotationScan
-from hklflow.peaks.table import FIELDS, Peaks
+from hklflow.peaks.table import FIELDS, PeakTable
 from hklflow.stages import find_peaks, refine_parent
 from tests.truth.worlds import World
 from tests.truth.worlds_physics import Sample, Scan, busing_levy, is_absent, operations
@@ -45,7 +45,7 @@ def rotation_of(world: World, number: int) -> geometry.Rotation:
     )
 
 
-def table_of(world: World, number: int) -> Peaks:
+def table_of(world: World, number: int) -> PeakTable:
     """Peaks of a rotation, with the floor of the errors that the peak search adds."""
     mine = world.peaks["rotation"] == number
     given = {name: values[mine] for name, values in world.peaks.items()}
@@ -60,7 +60,7 @@ def table_of(world: World, number: int) -> Peaks:
     columns["n_frames"] = np.full(n, 3)
     columns["flags"] = np.zeros(n, np.int64)
     order = np.lexsort((columns["fast"], columns["slow"], columns["frame"]))
-    return Peaks(**{name: values[order] for name, values in columns.items()}, counts={})
+    return PeakTable(**{name: values[order] for name, values in columns.items()}, counts={})
 
 
 def scan_of(world: World, number: int) -> RotationScan:

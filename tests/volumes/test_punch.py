@@ -136,7 +136,7 @@ def test_radius_is_not_made_up() -> None:
     rng = np.random.default_rng(5)
     data = rng.normal(10, 1, grid.array_shape).astype(np.float32)
     hkl = bragg_positions(grid, CUBIC, space_group("P 1"), 0.01)
-    with pytest.raises(HklflowError, match="0 reflections"):
+    with pytest.raises(HklflowError, match=r"too few strong reflections \(0,"):
         punch.measured_radius(data, np.ones_like(data), grid, CUBIC, hkl)
 
 

@@ -112,9 +112,9 @@ def test_what_is_not_measured_does_not_count() -> None:
 def test_wrong_planes_and_widths_are_refused() -> None:
     with pytest.raises(HklflowError, match=r"plane h k 2 is outside the volume \(h from -1 to 1"):
         average("hk2")
-    with pytest.raises(HklflowError, match="width -1 is not the thickness"):
+    with pytest.raises(HklflowError, match="width of the slab is -1"):
         average("hk0", -1.0)
-    with pytest.raises(HklflowError, match="width nan is not the thickness"):
+    with pytest.raises(HklflowError, match="width of the slab is nan"):
         average("hk0", float("nan"))
 
 

@@ -243,10 +243,10 @@ def test_dealt_images_fill_what_was_not_measured() -> None:
 def test_a_group_that_does_not_go_with_the_cell_is_refused() -> None:
     operations = symmetry.space_group("P m -3 m").laue_operations
     symmetrise.require_metric([5, 5.02, 5, 90, 90, 90.2], operations, "P m -3 m")
-    with pytest.raises(HklflowError, match="symmetry 'P m -3 m' does not go with the cell"):
+    with pytest.raises(HklflowError, match="symmetry 'P m -3 m' does not match the cell"):
         symmetrise.require_metric([5, 5, 5.5, 90, 90, 90], operations, "P m -3 m")
     hexagonal = symmetry.space_group("P 6/m").laue_operations
-    with pytest.raises(HklflowError, match="does not go with the cell"):
+    with pytest.raises(HklflowError, match="does not match the cell"):
         symmetrise.require_metric([5, 5, 5, 90, 90, 60], hexagonal, "P 6/m")
 
 

@@ -116,7 +116,7 @@ def test_scan_without_images_is_told_and_not_made(
     assert "no images with its number (401 wanted)" in told
     assert "perhaps" in told
     assert "S839_#####.tif (401 frames)" in told
-    assert "h, k, l of all points agree with SPEC's own to 5e-06" in told
+    assert "h, k, l of all points agree with SPEC's values to 5e-06" in told
     assert not (tmp_path / "e/raw").exists() or not list((tmp_path / "e/raw").iterdir())
 
 

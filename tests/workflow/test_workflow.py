@@ -271,7 +271,7 @@ def test_the_verdict_is_doubtful_for_what_is_true_of_coarse_voxels_and_diffuse_t
         stages = [reason.partition(":")[0] for reason in row["reasons"].split(" | ")]
         assert stages == ["filled_masked_transform", "r1, scale", "r2, scale"]
         assert "too coarse" in row["reasons"]
-        assert row["reasons"].count("differently on parts of the detector") == 2
+        assert row["reasons"].count("differs between parts of the detector") == 2
 
 
 def test_the_master_file_links_everything(finished: Path) -> None:

@@ -1,1 +1,1 @@
-"""What everything stands on: errors, whole files or none, the system, native libraries."""
+"""Foundations: errors, atomic files, the system, native libraries."""

@@ -1,12 +1,13 @@
-"""What identifies files: how they stand on the disk, and their content.
+"""Identity of files: their state in the file system, and their content.
 
-How a file stands on the disk (inode, size, times of change) tells at no cost that it is as it was:
-the kernel sets the time of the last change of state (ctime) with every change, and nobody can put
-it back. Only where that differs are contents compared: as a whole, unless size and time of writing
-are kept at another place, as by a copy of an archive; then samples do. The number of the device is
-left out: it changes with every mount, and no other file has the same inode and the same times.
+The state of a file in the file system (inode, size, times of change) shows quickly if the file is
+unchanged: the kernel sets the time of the last change (ctime) at every change, and no program can
+set it back. Contents are compared only if the state differs. They are compared as a whole, unless
+size and time of writing are equal at another inode, as after a copy from an archive; then samples
+are enough. The device number is left out: it changes with every mount, and no other file has the
+same inode and times.
 
-Several files, as the images of a series, have one identity together.
+Several files, for example the images of a series, have one common identity.
 """
 
 import hashlib
@@ -19,40 +20,40 @@ from typing import Any, NamedTuple
 
 from hklflow.base.errors import HklflowError
 
-# Blocks that are read of a large file, from its start to its end, and how many.
+# Size of the sampled blocks of a large file, and their number from start to end.
 _BLOCK, _BLOCKS = 65536, 16
 _WHOLE = _BLOCK * _BLOCKS
-#: Products above this are sampled: to read them as a whole costs as much as to use them.
+#: Products above this size are sampled: reading them completely costs as much as using them.
 LARGE = 64 * 2**20
 
 Entry = dict[str, Any]
-"""Identity as it stands in a record; JSON."""
+"""Identity in a record; JSON."""
 
 
 class Likeness(Enum):
-    """How files compare with those of a record."""
+    """Result of comparing files with a record."""
 
     SAME = "same"
-    """They are as they were, or have the same content."""
+    """The files are unchanged, or have the same content."""
     SAMPLED = "sampled"
-    """Samples of their content are the same."""
+    """Samples of the content are the same."""
     CHANGED = "changed"
     GONE = "gone"
     UNKNOWN = "unknown"
-    """They cannot be compared."""
+    """The files cannot be compared."""
 
 
 class Standing(NamedTuple):
-    """How files stand on the disk.
+    """State of files in the file system.
 
     Attributes
     ----------
     place : str
-        Inodes: another file has another one.
+        Inodes, which are different for other files.
     written : str
-        Sizes and times of the last writing, which anybody can set.
+        Sizes and times of the last writing; any program can set these times.
     changed : str
-        Times of the last change of any kind, which only the kernel sets.
+        Times of the last change of any kind; only the kernel can set them.
     """
 
     place: str
@@ -61,27 +62,27 @@ class Standing(NamedTuple):
 
 
 def standing(files: Sequence[Path | str]) -> Standing | None:
-    """How files stand on the disk; None if one of them is not there, or cannot be reached."""
-    found = []
+    """Return the state of files in the file system; None if one is missing or cannot be reached."""
+    states = []
     try:
         for path in files:
-            found.append(os.stat(path))  # noqa: PTH116  (a million of them in a dry run)
+            states.append(os.stat(path))  # noqa: PTH116  (a million of them in a dry run)
     except OSError:
         return None
-    return standing_of(found)
+    return standing_of(states)
 
 
-def standing_of(found: Sequence[os.stat_result]) -> Standing:
-    """Standing of files together."""
-    if len(found) == 1:
-        (one,) = found
-        written = f"{one.st_size}:{one.st_mtime_ns}"
-        return Standing(str(one.st_ino), written, str(one.st_ctime_ns))
-    sizes = [one.st_size for one in found]
+def standing_of(states: Sequence[os.stat_result]) -> Standing:
+    """Return the common state of files."""
+    if len(states) == 1:
+        (state,) = states
+        written = f"{state.st_size}:{state.st_mtime_ns}"
+        return Standing(str(state.st_ino), written, str(state.st_ctime_ns))
+    sizes = [state.st_size for state in states]
     return Standing(
-        _short([one.st_ino for one in found]),
-        _short(sizes, [one.st_mtime_ns for one in found]),
-        _short([one.st_ctime_ns for one in found]),
+        _short([state.st_ino for state in states]),
+        _short(sizes, [state.st_mtime_ns for state in states]),
+        _short([state.st_ctime_ns for state in states]),
     )
 
 
@@ -96,7 +97,7 @@ _BITS = 2**64 - 1  # times before 1970 are negative
 
 
 def whole(files: Sequence[Path]) -> str:
-    """SHA-256 of a file; of several files, of the names and the SHA-256 of each."""
+    """Return the SHA-256 of a file; for several files, of the names and the SHA-256 of each."""
     if len(files) == 1:
         with files[0].open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -107,9 +108,9 @@ def whole(files: Sequence[Path]) -> str:
 
 
 def sampled(files: Sequence[Path]) -> str:
-    """Digest of the sizes of files, and of blocks of 64 KiB from start to end of up to 16 of them.
+    """Return a digest of the sizes and of 16 blocks of 64 KiB in each of up to 16 files.
 
-    A file of at most 1 MiB is read as a whole.
+    A file of at most 1 MiB is read completely.
     """
     digest = hashlib.sha256()
     for path in files:
@@ -127,34 +128,36 @@ def sampled(files: Sequence[Path]) -> str:
 
 
 def _spread(files: Sequence[Path]) -> list[Path]:
-    """Up to 16 files from the first to the last."""
+    """Return up to 16 files, evenly spaced from the first to the last."""
     if len(files) <= _BLOCKS:
         return list(files)
     return [files[i * (len(files) - 1) // (_BLOCKS - 1)] for i in range(_BLOCKS)]
 
 
 def identify(name: str, files: Sequence[Path], *, product: bool = False) -> Entry:
-    """Identity of files for a record.
+    """Return the identity of files for a record.
 
     Parameters
     ----------
     name : str
-        Path or pattern, as it was given.
+        Path or pattern as the user wrote it.
     files : sequence of Path
-        In their order; all of them are read.
+        Files in order; all of them are read.
     product : bool
-        Whether it is a large one of ours, which is written once: samples are enough.
+        True for a large product of hklflow, which is written once: samples are enough.
 
     Raises
     ------
     HklflowError
-        If they change while they are read.
+        If the files change during reading.
     """
     before = standing(files)
     samples = sampled(files)
     content = samples if product else whole(files)
     if before is None or standing(files) != before:
-        raise HklflowError(f"{name} changes while it is read; wait until it is complete, run again")
+        raise HklflowError(
+            f"{name} changed while it was read; wait until it is complete and run again"
+        )
     entry: Entry = {"path": name, "sha256": content, "sampled": samples}
     if len(files) > 1:
         entry["files"] = len(files)
@@ -164,17 +167,17 @@ def identify(name: str, files: Sequence[Path], *, product: bool = False) -> Entr
 def compare(
     entry: Mapping[str, Any], files: Sequence[Path], now: Standing | None, *, full: bool = False
 ) -> Likeness:
-    """Compare files with those of a record.
+    """Compare files with a record.
 
     Parameters
     ----------
     entry : mapping
-        As of `identify`.
+        Identity from `identify`.
     files : sequence of Path
     now : Standing or None
-        How they stand on the disk.
+        Present state of the files in the file system.
     full : bool
-        Whether to read them as a whole, whatever their standing says.
+        Read the files completely, whatever their state.
     """
     if now is None:
         return Likeness.GONE
@@ -184,7 +187,7 @@ def compare(
     if len(files) != entry.get("files", 1):
         return Likeness.CHANGED
     content = str(entry["sha256"])
-    if content.startswith("ends:"):  # an early version looked at both ends of it
+    if content.startswith("ends:"):  # an early version hashed both ends of the file
         return Likeness.CHANGED
     kept = before is not None and before.place != now.place and before.written == now.written
     if content.startswith("sampled:") or (kept and not full):
@@ -193,7 +196,7 @@ def compare(
 
 
 def _if_equal(equal: bool, likeness: Likeness, files: Sequence[Path]) -> Likeness:
-    # What was read as a whole was not sampled.
+    # Files that were read completely were not sampled.
     small = len(files) <= _BLOCKS and all(path.stat().st_size <= _WHOLE for path in files)
     if not equal:
         return Likeness.CHANGED

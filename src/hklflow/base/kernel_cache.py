@@ -1,10 +1,10 @@
-"""Where numba keeps compiled kernels, so that what is there is never out of date.
+"""Folder of numba's compiled kernels, chosen so that the cache is never out of date.
 
-Numba looks only at the file of a kernel itself: one that calls kernels of another module stays
-as it was when that module changes, as after `git pull`. Therefore each state of the modules
-with kernels has a folder of its own. Where the package cannot be written to, the user's cache
-is used, and where there is none (containers, some nodes of clusters) the folder of temporary
-files; numba would refuse to be imported there.
+Numba checks only the file of a kernel itself: a kernel that calls kernels of another module is not
+compiled again if that module changes, for example after `git pull`. Therefore each state of the
+modules with kernels has its own folder. If the package is not writable, the user's cache is used;
+if there is no user cache (containers, some cluster nodes), the folder of temporary files. Without
+any of them numba cannot be imported.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-#: One of them stands in every module that has kernels, or words for them.
+#: A module that contains one of these has kernels, or words for them.
 _WORDS = (b"import numba", b"from numba", b"llvmlite import", b"from hklflow.simd")
 
 
@@ -37,7 +37,7 @@ def choose(package: Path) -> None:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError:
             continue
-        # What is in the cache is run: nobody else's folder will do.
+        # Programs in the cache are executed: folders of other users are not accepted.
         if os.access(folder, os.W_OK) and base.stat().st_uid == os.getuid():
             os.environ["NUMBA_CACHE_DIR"] = str(folder)
             return
@@ -45,7 +45,7 @@ def choose(package: Path) -> None:
 
 @contextmanager
 def locked() -> Iterator[None]:
-    """Hold the lock of the folder, where there is one and the file system knows locks."""
+    """Lock the cache folder, if it exists and the file system supports locks."""
     with ExitStack() as stack:
         with suppress(OSError):
             path = Path(os.environ.get("NUMBA_CACHE_DIR", "")) / "index.lock"
@@ -67,7 +67,7 @@ def state(package: Path) -> str:
 def _places(package: Path) -> Iterator[Path]:
     yield package / "__pycache__"
     user = os.environ.get("XDG_CACHE_HOME")
-    # There may be no home.
+    # There may be no home folder.
     with suppress(RuntimeError):
         yield (Path(user) if user else Path.home() / ".cache") / "hklflow"
     yield Path(tempfile.gettempdir()) / f"hklflow-{os.getuid()}"

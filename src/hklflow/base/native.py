@@ -1,11 +1,10 @@
-"""Let cctbx and the rest of the scientific stack live in one process.
+"""Loading order of native libraries, so that cctbx works with the rest of the stack.
 
-The cctbx-base wheel brings its own libstdc++. If another C++ extension has
-loaded the system's first, importing cctbx kills the process (with a libstdc++
-of Debian 13 numpy alone does that); if cctbx is what first imports numpy,
-numpy's OpenBLAS shadows scipy's and SVD fails. Both are cured by loading
-cctbx's libstdc++ and then importing numpy, before anything else.
-``hklflow/__init__.py`` calls `preload`, so every entry point passes here.
+The cctbx-base wheel has its own libstdc++. If another C++ extension has loaded the system's
+libstdc++ first, the import of cctbx kills the process (with the libstdc++ of Debian 13 numpy alone
+is enough). If cctbx is the first to import numpy, numpy's OpenBLAS shadows scipy's and SVD fails.
+To avoid both, cctbx's libstdc++ is loaded first and then numpy, before anything else.
+``hklflow/__init__.py`` calls `preload`, so every entry point does this.
 """
 
 import ctypes
@@ -13,7 +12,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-# C++ extensions that bind to the system libstdc++ when they are loaded.
+# C++ extensions that bind to the system's libstdc++ when they are loaded.
 _CPP_EXTENSIONS = (
     "hdf5plugin",
     "numba",
@@ -33,7 +32,7 @@ _too_late: list[str] = []
 
 
 def preload() -> None:
-    """Load the libstdc++ that cctbx bundles (if it does), then import numpy."""
+    """Load the libstdc++ of cctbx (if cctbx has one), then import numpy."""
     global _preloaded
     if _preloaded:
         return
@@ -49,7 +48,7 @@ def preload() -> None:
 
 
 def require_cctbx_is_safe() -> None:
-    """Refuse to import cctbx when that would crash the interpreter.
+    """Refuse to import cctbx if the import would crash the interpreter.
 
     Raises
     ------
@@ -58,6 +57,6 @@ def require_cctbx_is_safe() -> None:
     """
     if _too_late and "cctbx" not in sys.modules:
         raise ImportError(
-            f"{', '.join(_too_late)} was imported before hklflow, and cctbx would crash this "
+            f"{', '.join(_too_late)} was imported before hklflow, so cctbx would crash this "
             "process: put `import hklflow` first"
         )

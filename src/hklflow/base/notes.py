@@ -1,4 +1,4 @@
-"""Records in pictures and pages, which show them to nobody: how the file was made, as JSON."""
+"""Hidden records in pictures and pages: how the file was made, as JSON."""
 
 import json
 import struct
@@ -15,11 +15,11 @@ _OPEN, _CLOSE = b"<!-- hklflow ", b" -->"
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    """Put a record into a picture (text chunk, PNG 11.3.3) or a page (comment at the end)."""
+    """Write a record into a picture (text chunk, PNG 11.3.3) or a page (comment at the end)."""
     data = path.read_bytes()
     text = json.dumps(record)
     if path.suffix == ".html":
-        # Two hyphens would end the comment; in JSON they stand in texts only.
+        # Two hyphens would end the comment; in JSON they occur only in strings.
         path.write_bytes(data + _OPEN + text.replace("--", "-\\u002d").encode() + _CLOSE + b"\n")
         return
     body = b"tEXt" + _KEY + b"\0" + text.encode("ascii")
@@ -29,12 +29,12 @@ def write(path: Path, record: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Records of a picture or a page; none if hklflow did not write it.
+    """Read the records of a picture or a page; none if hklflow did not write it.
 
     Raises
     ------
     HklflowError
-        If it is damaged.
+        If the file is damaged.
     """
     data = path.read_bytes()
     try:
@@ -43,16 +43,16 @@ def read(path: Path) -> list[dict[str, Any]]:
             return [] if start < 0 else [json.loads(data[start + len(_OPEN) : data.rindex(_CLOSE)])]
         return [json.loads(text) for text in _texts(data)]
     except (ValueError, struct.error) as error:
-        raise HklflowError(f"{path} is damaged ({error}); make it again") from error
+        raise HklflowError(f"{path} is damaged ({error}); create it again") from error
 
 
 def _texts(png: bytes) -> list[bytes]:
-    """Texts of ours in a PNG."""
-    found, at = [], len(_SIGNATURE)
-    while png.startswith(_SIGNATURE) and at < len(png):
-        (size,) = struct.unpack_from(">I", png, at)
-        kind, body = png[at + 4 : at + 8], png[at + 8 : at + 8 + size]
+    """Return hklflow's texts in a PNG."""
+    texts, position = [], len(_SIGNATURE)
+    while png.startswith(_SIGNATURE) and position < len(png):
+        (size,) = struct.unpack_from(">I", png, position)
+        kind, body = png[position + 4 : position + 8], png[position + 8 : position + 8 + size]
         if kind == b"tEXt" and body.startswith(_KEY + b"\0"):
-            found.append(body[len(_KEY) + 1 :])
-        at += size + 12
-    return found
+            texts.append(body[len(_KEY) + 1 :])
+        position += size + 12
+    return texts

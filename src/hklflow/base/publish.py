@@ -1,4 +1,4 @@
-"""Outputs that are complete or absent: temporary names beside their places, then a rename."""
+"""Outputs that are complete or absent: written under temporary names, then renamed."""
 
 import errno
 import os
@@ -8,18 +8,18 @@ from pathlib import Path
 
 
 def partial(path: Path, token: str) -> Path:
-    """Temporary name of an output, beside its place."""
+    """Return the temporary name of an output, in the same folder."""
     return path.with_name(f".{path.stem}.partial.{token}{path.suffix}")
 
 
 def remove_partials(path: Path) -> None:
-    """Remove what killed runs left of an output.
+    """Remove partial outputs of killed runs.
 
-    If one of them lives after all (its snakemake was killed, not it), it ends with an error when
-    it comes to publish: the newest run wins.
+    If such a run is still alive (only its snakemake was killed), it ends with an error when it
+    publishes: the newest run wins.
     """
     stem, suffix = re.escape(path.stem), re.escape(path.suffix)
-    # Writers of raw files have a partial file of their own beside the stage's.
+    # Writers of raw files have their own partial file next to the stage's.
     left = re.compile(rf"\.+{stem}\.partial(\.[0-9a-f]{{8}})?{suffix}(\.partial)?")
     for other in path.parent.iterdir():
         if left.fullmatch(other.name):
@@ -27,11 +27,11 @@ def remove_partials(path: Path) -> None:
 
 
 def publish(moves: Sequence[tuple[Path, Path]]) -> None:
-    """Put complete outputs in their places.
+    """Rename complete outputs to their final names.
 
-    The data are on the disk before their name is: after a power loss a file is old, absent or
-    complete, and a file server that is full says so here. Of several outputs the old ones go
-    first, so that a process that dies in between leaves some absent, never new beside old.
+    The data are flushed to disk before the rename: after a power loss a file is old, absent or
+    complete, and a full file server reports the error here. Old outputs are removed first, so that
+    a process that dies in between leaves some outputs absent, never new outputs with old ones.
     """
     for source, _ in moves:
         _sync(source)
@@ -43,7 +43,7 @@ def publish(moves: Sequence[tuple[Path, Path]]) -> None:
         try:
             _sync(folder)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # some network file systems know no such thing
+            if error.errno != errno.EINVAL:  # not supported on some network file systems
                 raise
 
 

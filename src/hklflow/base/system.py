@@ -1,4 +1,4 @@
-"""What the file system says of a path, in the user's words."""
+"""Problems of paths and of the system, in the user's words."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _NO_ROOM = {
-    errno.ENOSPC: "make room and run again",
+    errno.ENOSPC: "free some disk space and run again",
     errno.EDQUOT: "free some of your quota and run again",
     errno.EFBIG: "raise the limit of file sizes (`ulimit -f`) and run again",
 }
@@ -30,7 +30,7 @@ _NO_MEMORY = (
     "can't start new thread",
     "unable to allocate",
 )
-# What a user can mend; any other error of the system is a defect until proven otherwise.
+# Errors that a user can fix; all other system errors count as defects of hklflow.
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _MENDABLE = (
     *_FORBIDDEN,
@@ -39,15 +39,15 @@ _MENDABLE = (
 
 
 def no_file(path: Path, *, read: bool = False) -> str | None:
-    """Say why a path is no file to read, as ``is a folder, not a file``; None if it is one.
+    """Return why a path is not a file, for example ``is a folder, not a file``; None for a file.
 
-    What is no regular file is not opened: a pipe would be waited for, a device never ends.
+    Only regular files are opened: reading a pipe would block, and a device has no end.
 
     Parameters
     ----------
     path : Path
     read : bool
-        Whether to try if it may be read, too.
+        Also check that the file is readable.
     """
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
@@ -68,77 +68,77 @@ def no_file(path: Path, *, read: bool = False) -> str | None:
 
 
 def require_file(path: Path, what: str, cure: str = "check the path") -> None:
-    """Refuse what is no regular file.
+    """Require that a path is a readable regular file.
 
     Parameters
     ----------
     path : Path
     what : str
-        What it is to be, for the sentence: ``PONI file``.
+        Name of the file in the message: ``PONI file``.
     cure : str
-        What the user may do.
+        Advice for the user.
 
     Raises
     ------
     HklflowError
-        If nothing is there, or no file, or one that may not be read.
+        If the path does not exist, is not a file, or is not readable.
     """
     if (reason := no_file(path, read=True)) is not None:
         raise HklflowError(f"{what} {path} {reason}; {cure}")
 
 
 def require_no_pipe(path: Path) -> None:
-    """Refuse what would be waited for, or never ends, in a file's place: pipe, socket, device.
+    """Refuse a pipe, socket or device, because reading it could block or never end.
 
-    What is absent or a folder, who opens it tells.
+    Missing files and folders are reported by the function that opens the path.
     """
     with suppress(OSError, ValueError):
         kind = stat.S_IFMT(path.stat().st_mode)
         if kind not in (stat.S_IFREG, stat.S_IFDIR):
             what = _KINDS.get(kind, "something else")
-            raise HklflowError(f"{path} is {what}, not a file; put the file there")
+            raise HklflowError(f"{path} is {what}, not a file; use a regular file")
 
 
 def _named(error: OSError) -> str | None:
-    """File of an error; of a move its target. HDF5 has it in its text only."""
+    """Return the file name in an error (the target of a move). HDF5 has it only in the text."""
     for name in (error.filename2, error.filename):
         if name is not None:
             return os.fsdecode(name)
-    found = re.search(r"name = '([^']+)'", str(error))
-    return found and found[1]
+    match = re.search(r"name = '([^']+)'", str(error))
+    return match and match[1]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what led to it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    """Yield an error and its causes."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
 
 
 def lack_of_memory(error: BaseException) -> str | None:
-    """Return what an error, or the cause of it, says of memory that was not there; else None.
+    """Return the text of an error, or of its cause, about missing memory; None for other errors.
 
-    Libraries have errors of their own for it.
+    Libraries have their own types of memory errors.
     """
-    for seen in _chain(error):
-        if isinstance(seen, MemoryError) or any(t in str(seen).lower() for t in _NO_MEMORY):
-            return str(seen)
+    for cause in _chain(error):
+        if isinstance(cause, MemoryError) or any(t in str(cause).lower() for t in _NO_MEMORY):
+            return str(cause)
     return None
 
 
 def memory_limit_mb() -> int | None:
-    """Return the limit of a process's address space, in MB; None if there is none."""
+    """Return the limit of a process's address space, in MB; None for no limit."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if limit == resource.RLIM_INFINITY else limit // 2**20
 
 
 def too_many_files(error: BaseException) -> str | None:
-    """Say that an error, or the cause of it, is the limit of open files; else None."""
+    """Return a sentence if an error, or its cause, is the limit of open files; else None."""
     numbers = (errno.EMFILE, errno.ENFILE)
-    for seen in _chain(error):
-        in_text = any(f"errno = {number}," in str(seen) for number in numbers)
-        if in_text or (isinstance(seen, OSError) and seen.errno in numbers):
+    for cause in _chain(error):
+        in_text = any(f"errno = {number}," in str(cause) for number in numbers)
+        if in_text or (isinstance(cause, OSError) and cause.errno in numbers):
             limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             return (
                 f"too many open files: a process may have {limit}; raise the limit "
@@ -148,23 +148,23 @@ def too_many_files(error: BaseException) -> str | None:
 
 
 def sentence(error: BaseException) -> str | None:
-    """Tell an error of the system (or the cause of an error) that a user can mend; else None."""
+    """Return a sentence for a system error (or its cause) that a user can fix; else None."""
     if (lack := too_many_files(error)) is not None:
         return lack
-    for seen in _chain(error):
-        if isinstance(seen, OSError):
+    for cause in _chain(error):
+        if isinstance(cause, OSError):
             for code in (*_NO_ROOM, *_MENDABLE):
-                # HDF5 tells the number in its text only.
-                if seen.errno != code and f"errno = {code}," not in str(seen):
+                # HDF5 has the number only in its text.
+                if cause.errno != code and f"errno = {code}," not in str(cause):
                     continue
-                said = os.strerror(code).lower()
+                text = os.strerror(code).lower()
                 if code in _NO_ROOM:
-                    return f"{said} where the outputs are written; {_NO_ROOM[code]}"
-                if (where := _named(seen)) is not None:
+                    return f"{text} where the outputs are written; {_NO_ROOM[code]}"
+                if (where := _named(cause)) is not None:
                     right = code in _FORBIDDEN
-                    return f"{where}: {said}; " + (
-                        "ask its owner for the right, or choose another place"
+                    return f"{where}: {text}; " + (
+                        "ask its owner for access, or choose another location"
                         if right
-                        else "mend the path"
+                        else "correct the path"
                     )
     return None

@@ -1,8 +1,8 @@
-"""What instruments write: scans that are found in the files of a beamline.
+"""Plugins that find scans in the files of a beamline.
 
-A beamline is a plugin: an object with `Beamline`'s names, made known by an entry point of the
-group ``hklflow.beamlines`` (docs/beamline_plugin.md). It looks, reads and reports; what is written
-is `hklflow import`'s matter, so that all plugins write the same and none writes into raw data.
+A beamline is an object with the attributes of `Beamline`, registered by an entry point in the group
+``hklflow.beamlines`` (docs/beamline_plugin.md). It only searches and reads; `hklflow import`
+writes, so that the output is the same for all plugins and no plugin writes into raw data.
 """
 
 import re
@@ -24,26 +24,26 @@ GROUP = "hklflow.beamlines"
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for; None or empty: not said.
+    """Request of the user; None or empty: not stated.
 
     Attributes
     ----------
     source : Path
-        File or folder to look in.
+        File or folder to be searched.
     raw : str or None
-        Where the frames are, if not where they usually are: a folder, or a pattern as in the table
-        of scans, with ``{scan}`` for the scan's number and whatever else the plugin says.
+        Location of the frames, if it is not the usual one: a folder, or a pattern as in the table
+        of scans, with ``{scan}`` for the scan's number and other fields of the plugin.
     scans : frozenset of str or None
-        The beamline's own names or numbers of the scans wanted; None: all.
+        Requested scans, by the beamline's names or numbers; None: all.
     sample : str or None
-        Name of the sample, goes before what the files say.
+        Name of the sample; it overrides the name in the files.
     monitor, attenuator : str or None
-        The beamline's names of what counts incident photons, and of the attenuators' transmission.
+        The beamline's names for the monitor and for the attenuators' transmission.
     facts : Header
-        What the user states of all scans (polarisation, saturation, temperature ...); it goes
-        before what the files say.
+        Facts that the user states for all scans (polarisation, saturation, temperature ...); they
+        override the facts in the files.
     options : mapping of str
-        The plugin's own options, see `Beamline.options`.
+        Options of the plugin, see `Beamline.options`.
     """
 
     source: Path
@@ -56,63 +56,63 @@ class Request:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def wants(self, scan: str | int) -> bool:
-        """Whether a scan of this name or number is asked for."""
+        """Return True if the scan with this name or number is requested."""
         return self.scans is None or str(scan) in self.scans
 
     def path(self, option: str) -> Path | None:
-        """Option that names a file, which must be there.
+        """Return the path in an option, which must be an existing file.
 
         Raises
         ------
         HklflowError
-            If it is not.
+            If the file does not exist.
         """
         text = self.options.get(option)
         if text is None:
             return None
         if not Path(text).is_file():
-            raise HklflowError(f"{option} is {text!r}, which is no file; check the path")
+            raise HklflowError(f"{option} is {text!r}, which is not a file; check the path")
         return Path(text)
 
 
 @dataclass(frozen=True)
 class FoundScan:
-    """One rotation, found with its frames.
+    """One rotation that was found, with its frames.
 
     Attributes
     ----------
     sample, scan, rotation : str
-        Names for the tables; see `name` for how any text becomes one.
+        Names for the tables; `name` converts any text to such a name.
     raw : str
         HDF5 file, or pattern of a series of images.
     header : Header
-        All that is known: what the raw file says itself, and what other files say. ``n_frames``
-        must be known if ``light``.
+        All known facts from the raw file and other files. ``n_frames`` is required if ``light``
+        is True.
     shape : (slow, fast)
-        Pixels of a frame.
+        Number of pixels of a frame.
     light : bool
-        Whether something is known that the raw file does not say itself, so that a light scan file
-        must be written. Without it the row names the raw file itself.
+        True if other files contribute facts, so that a light scan file must be written. If False,
+        the row names the raw file itself.
     datasets : tuple of (file, path in it)
-        Frames of HDF5 files in order, if they are elsewhere than readers of raw files look.
+        HDF5 datasets of the frames in order, if they are not at the usual place.
     parent : str
-        Scan of the same sample from which this one starts; empty: its own, or by the tables.
+        Scan of the same sample that is the parent; empty: the scan itself, or as in the tables.
     calibration : str
-        Entry of ``calibrations`` of the configuration; empty: the header's own geometry.
+        Entry of ``calibrations`` in the configuration; empty: the geometry in the header.
     goniometer : str
-        Settings as the table of scans has them, ``chi=54.7 phi=0:0.1`` in degrees, of axes whose
-        directions only the configuration knows; empty: as the header says.
+        Goniometer settings as in the table of scans, ``chi=54.7 phi=0:0.1`` in degrees, for axes
+        with directions only in the configuration; empty: as in the header.
     ub : (3, 3) array or None
-        Orientation in the goniometer's frame, 1/Å with 2π; a start of refinement.
+        Orientation in the goniometer's frame, 1/Å with 2π; the start of the refinement.
     space_group : str or None
-        That goes with ``ub``.
+        Space group that belongs to ``ub``.
     where : str
-        Where it was found, for messages, such as ``scan 839 of x.spec``.
+        Location for messages, for example ``scan 839 of x.spec``.
     notes : tuple of str
-        What the user should know: guesses, what was left out, what looks odd.
+        Notes for the user: guesses, omissions, oddities.
     original : (sample, scan, rotation)
-        What the files or the user call them, of which `name` made the names; empty: another
-        source. By these `hklflow import` sees that two crystals would get one name.
+        Original texts of the three names in the files or from the user; empty: from another
+        source. `hklflow import` uses them to detect crystals that would get the same name.
     """
 
     sample: str
@@ -135,7 +135,7 @@ class FoundScan:
 
 @dataclass(frozen=True)
 class FoundSample:
-    """What files say of a sample; goes into a new row of the table of samples."""
+    """Facts about a sample from files, for a new row of the table of samples."""
 
     space_group: str | None = None
     cell: tuple[float, float, float, float, float, float] | None = None
@@ -144,17 +144,17 @@ class FoundSample:
 
 @dataclass(frozen=True)
 class Unmatched:
-    """Something that looks like a scan and cannot be imported."""
+    """An item that looks like a scan but cannot be imported."""
 
     what: str
     why: str
     candidates: tuple[str, ...] = ()
-    """What it might be, nearest first."""
+    """Possible matches, nearest first."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """All that was found.
+    """Complete result of a search.
 
     Attributes
     ----------
@@ -162,13 +162,13 @@ class Found:
     samples : mapping of str to FoundSample
     unmatched : tuple of Unmatched
     general : mapping
-        What files say of how all scans are to be reduced, as sections of the configuration:
+        Settings for all scans from the files, as sections of the configuration:
         section -> key -> value.
     settings : mapping
-        What they say of single scans, as ``per_scan`` of the configuration:
+        Settings for single scans, as ``per_scan`` of the configuration:
         ``sample/scan`` -> section -> key -> value.
     notes : tuple of str
-        One line each, such as how many scans of other kinds there are.
+        One line each, for example the number of other scans.
     """
 
     scans: tuple[FoundScan, ...] = ()
@@ -181,26 +181,26 @@ class Found:
 
 @runtime_checkable
 class Beamline(Protocol):
-    """A plugin. ``options`` has the names of its own options and what they mean."""
+    """Interface of a plugin; ``options`` maps the names of its options to their descriptions."""
 
     name: str
     summary: str
     options: Mapping[str, str]
 
     def find(self, request: Request) -> Found:
-        """Look for scans; reads only.
+        """Search for scans, without writing.
 
         Raises
         ------
         HklflowError
-            If the source is not of this beamline, cannot be read, or an option makes no sense.
-            A scan that cannot be used is `Unmatched`, not an error.
+            If the source is not from this beamline, cannot be read, or an option is invalid. A
+            scan that cannot be used is `Unmatched`, not an error.
         """
         ...
 
 
 def known() -> dict[str, str]:
-    """Names of all plugins that are installed, and where each comes from."""
+    """Return the names of all installed plugins, and where each comes from."""
     return {point.name: point.value for point in sorted(entry_points(group=GROUP))}
 
 
@@ -210,15 +210,15 @@ def beamline(name: str) -> Beamline:
     Raises
     ------
     HklflowError
-        If there is none of this name, it cannot be loaded, or it lacks what a plugin must have.
+        If there is no such plugin, it cannot be loaded, or a required attribute is missing.
     """
     points = [point for point in entry_points(group=GROUP) if point.name == name]
     if len(points) != 1:
         what = "there is no" if not points else f"there are {len(points)} plugins for"
-        raise HklflowError(f"{what} beamline {name!r}; known are {', '.join(known())}")
+        raise HklflowError(f"{what} beamline {name!r}; use one of {', '.join(known())}")
     try:
         plugin = points[0].load()
-    # Whatever a module of others does when it is imported; it may want to end the program, too.
+    # An imported plugin may raise anything, or try to end the program.
     except (Exception, SystemExit) as error:
         raise HklflowError(
             f"the plugin of beamline {name}, {points[0].value}, cannot be loaded "
@@ -234,35 +234,37 @@ def beamline(name: str) -> Beamline:
 
 
 def name(text: str) -> str:
-    """Name of a sample, scan or rotation, from any text: what files cannot be called is a dash.
+    """Convert a text to a name of a sample, scan or rotation: characters not allowed become dashes.
 
     Raises
     ------
     HklflowError
-        If nothing is left.
+        If no character is left.
     """
-    found = re.sub(r"[^A-Za-z0-9.+]+", "-", text).strip("-.+")
-    if not found:
-        raise HklflowError(f"{text!r} has no letter or digit to make a name of; give one")
-    return found
+    cleaned = re.sub(r"[^A-Za-z0-9.+]+", "-", text).strip("-.+")
+    if not cleaned:
+        raise HklflowError(f"{text!r} has no letter or digit for a name; use another name")
+    return cleaned
 
 
 def scan_name(temperature: float | None, otherwise: str) -> str:
-    """Name of a scan by its temperature in K, such as 300K or 12.5K."""
+    """Return the name of a scan from its temperature in K, for example 300K or 12.5K."""
     return name(otherwise) if temperature is None else f"{temperature:.6g}K"
 
 
 def joined(*headers: Header) -> Header:
-    """Header with the facts of all; of two that differ the first."""
-    found = Header()
+    """Combine headers; a fact in several headers is from the first."""
+    result = Header()
     for header in reversed(headers):
-        said = {f.name: getattr(header, f.name) for f in fields(Header)}
-        found = replace(found, **{key: value for key, value in said.items() if value is not None})
-    return found
+        facts = {f.name: getattr(header, f.name) for f in fields(Header)}
+        result = replace(
+            result, **{key: value for key, value in facts.items() if value is not None}
+        )
+    return result
 
 
 def rotation_of(header: Header) -> Rotation | None:
-    """Geometry of a rotation; None if not all of it is known."""
+    """Return the geometry of a rotation; None if a part is unknown."""
     h = header
     if (
         h.wavelength is None
@@ -273,7 +275,7 @@ def rotation_of(header: Header) -> Rotation | None:
         or h.n_frames is None
     ):
         return None
-    # The polarisation has no part in where reflections are.
+    # The polarisation does not change the positions of reflections.
     beam = Beam(h.wavelength, 0.5 if h.polarization is None else h.polarization)
     scan = Scan(float(np.radians(h.start_deg)), float(np.radians(h.step_deg)), h.n_frames)
     return Rotation(beam, h.detector, h.goniometer, scan)

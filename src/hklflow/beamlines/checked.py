@@ -1,7 +1,7 @@
-"""What a plugin gives, checked before anything is written: types, paths, shapes, numbers.
+"""Checks of a plugin's result before anything is written: types, paths, shapes, numbers.
 
-A wrong type is a defect of the plugin and ends the import. A number that no experiment has is left
-out with a note: what a file says wrongly is not known, and the user can set it.
+A wrong type is a defect of the plugin and ends the import. An implausible number is left out with a
+note: the fact is then unknown, and the user can set it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,65 +21,65 @@ from hklflow.images.pixel_binning import PixelBinning
 
 Fits = Callable[[Any], bool]
 Kind = tuple[str, Fits]
-"""What a field is to be, in words, and a function that tells if a value is."""
+"""Description of the expected value, and a function that tests a value."""
 
 
-def checked(found: Found, plugin: str) -> Found:
-    """Return what a plugin found without numbers that cannot be, each with a note.
+def checked(result: Found, plugin: str) -> Found:
+    """Return a plugin's result without implausible numbers; each gets a note.
 
     Parameters
     ----------
-    found : Found
+    result : Found
     plugin : str
         Name of the plugin, for messages.
 
     Raises
     ------
     HklflowError
-        If anything is of another type or form than `hklflow.beamlines` says.
+        If anything differs in type or form from `hklflow.beamlines`.
     """
-    for where, item, kinds in _items(found):
+    for where, item, kinds in _items(result):
         for field, (what, fits) in kinds.items():
             value = getattr(item, field)
             if not fits(value):
-                shown = shortened(" ".join(repr(value).split()))  # arrays have lines
+                shown = shortened(" ".join(repr(value).split()))  # arrays have line breaks
                 raise HklflowError(
                     f"the plugin of beamline {plugin} gives {where}{field} = {shown}, which is not "
-                    f"{what}; report it to whoever keeps it"
+                    f"{what}; report it to the author of the plugin"
                 )
-    return replace(found, scans=tuple(map(_possible, found.scans)))
+    return replace(result, scans=tuple(map(_possible, result.scans)))
 
 
-def _items(found: Found) -> Iterator[tuple[str, Any, Mapping[str, Kind]]]:
-    """What has fields to check, the containers before what is in them."""
-    yield "", found, _FOUND
-    for one in found.scans:
-        where = f"{shortened(repr(one.where or one.raw))}: "
-        yield where, one, _SCAN
-        yield where, one.header, _HEADER
-        if one.header.detector is not None:
-            yield f"{where}detector.", one.header.detector, _DETECTOR
-        if one.header.goniometer is not None:
-            axes = range(len(one.header.goniometer.names))
+def _items(result: Found) -> Iterator[tuple[str, Any, Mapping[str, Kind]]]:
+    """Yield the objects with fields to check, containers before their items."""
+    yield "", result, _FOUND
+    for scan in result.scans:
+        where = f"{shortened(repr(scan.where or scan.raw))}: "
+        yield where, scan, _SCAN
+        yield where, scan.header, _HEADER
+        if scan.header.detector is not None:
+            yield f"{where}detector.", scan.header.detector, _DETECTOR
+        if scan.header.goniometer is not None:
+            axes = range(len(scan.header.goniometer.names))
             kinds = {"scan": (f"one of the numbers {[*axes]}", axes.__contains__)}
-            yield f"{where}goniometer.", one.header.goniometer, {"names": _several(_TEXT)} | kinds
-    for name, sample in found.samples.items():
+            yield f"{where}goniometer.", scan.header.goniometer, {"names": _several(_TEXT)} | kinds
+    for name, sample in result.samples.items():
         yield f"sample {name}: ", sample, _SAMPLE
-    for lost in found.unmatched:
+    for lost in result.unmatched:
         yield "", lost, _LOST
 
 
-def _possible(one: FoundScan) -> FoundScan:
-    """Return the scan without numbers that no experiment has."""
-    header, notes = one.header, []
+def _possible(scan: FoundScan) -> FoundScan:
+    """Return the scan without implausible numbers."""
+    header, notes = scan.header, []
     for fields, problem in _problems(header):
         header = replace(header, **dict.fromkeys(fields))
         notes.append(f"left out: {problem}")
-    return one if not notes else replace(one, header=header, notes=(*one.notes, *notes))
+    return scan if not notes else replace(scan, header=header, notes=(*scan.notes, *notes))
 
 
 def _problems(header: Header) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Fields of numbers that cannot be, and why."""
+    """Yield the fields with implausible numbers, and the reasons."""
     for name, problem in (
         ("wavelength", plausible.wavelength_problem),
         ("exposure_time", plausible.exposure_problem),
@@ -88,14 +88,14 @@ def _problems(header: Header) -> Iterator[tuple[tuple[str, ...], str]]:
         ("detector", plausible.detector_problem),
     ):
         value = getattr(header, name)
-        if value is not None and (told := problem(value)) is not None:
-            yield (name,), told
+        if value is not None and (problem_text := problem(value)) is not None:
+            yield (name,), problem_text
     polarization = header.polarization
     if polarization is not None and not 0 <= polarization <= 1:
-        told = f"the polarisation is {polarization:g}, not 0 to 1: set `polarization`"
-        yield ("polarization",), told
+        problem_text = f"the polarisation is {polarization:g}, outside 0 to 1: set `polarization`"
+        yield ("polarization",), problem_text
     start, step = header.start_deg, header.step_deg
-    # Of a scan whose steps are not known only the start can be wrong.
+    # If the steps are unknown, only the start is checked.
     usual = plausible.STEPS[1]
     told_step = plausible.step_problem(0.0 if start is None else start, step or usual)
     if told_step is not None:
@@ -143,12 +143,12 @@ def _is_settings(value: Any, depth: int) -> bool:
     return fine and (depth == 1 or all(_is_settings(inner, depth - 1) for inner in value.values()))
 
 
-def _instance(of: type) -> Kind:
-    return f"a {of.__name__}", lambda value: isinstance(value, of)
+def _instance(kind: type) -> Kind:
+    return f"a {kind.__name__}", lambda value: isinstance(value, kind)
 
 
 def _several(kind: Kind) -> Kind:
-    return f"a tuple of which each is {kind[0]}", lambda value: _is_tuple(value, kind[1])
+    return f"a tuple of items, each {kind[0]}", lambda value: _is_tuple(value, kind[1])
 
 
 def _or_none(kind: Kind) -> Kind:
@@ -210,7 +210,7 @@ _HEADER: dict[str, Kind] = {
     ),
     **dict.fromkeys(("sensor_material", "monitor_doubt", "temperature_doubt"), _or_none(_TEXT)),
     "saturation_doubt": _or_none(_TEXT),
-    # That they fit the frames, who writes them checks.
+    # The writer checks that they match the frames.
     **dict.fromkeys(("monitor", "angles_deg", "pixel_mask", "read_variance"), _ARRAY),
 }
 _DETECTOR: dict[str, Kind] = {

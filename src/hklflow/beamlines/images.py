@@ -1,8 +1,8 @@
-"""Series of single images: CBF and SMV, whose headers say much; TIFF and EDF, not believed.
+"""Series of single images: CBF and SMV with useful headers; TIFF and EDF headers are ignored.
 
-A series is the images of one folder whose names differ in the last number only. What a TIFF's own
-header says of wavelength or distance is often a left-over of another experiment; a text log beside
-the images can tell the angles, the monitor and the temperature (`formats.frame_log`).
+A series consists of the images of one folder whose names differ only in the last number. Wavelength
+or distance in a TIFF header often come from an earlier experiment. A text log next to the images
+can give angles, monitor and temperature (`formats.frame_log`).
 """
 
 import re
@@ -22,16 +22,16 @@ from hklflow.formats.raw import open_frames, read_header
 
 _OPTIONS = {
     "log": "text log of the frames, columns with units in the header line; {series} in its name "
-    "stands for the series'",
-    "axis": "column of the log, or axis in CBF headers, that is scanned; else the one that moves",
-    "least": "images that a series must have (default 5)",
+    "is replaced by the series' name",
+    "axis": "column of the log, or axis in CBF headers, that is scanned; default: the moving one",
+    "least": "least number of images of a series (default 5)",
 }
 _MOTORS = ("omega", "chi", "kappa", "phi")
 
 
 @dataclass(frozen=True)
 class Series:
-    """Images whose names differ in their number only."""
+    """Images whose names differ only in their number."""
 
     folder: Path
     prefix: str
@@ -40,17 +40,17 @@ class Series:
 
     @property
     def stem(self) -> str:
-        """Name without number."""
+        """Name of the series without number."""
         return self.prefix.rstrip("_-.") or self.folder.name
 
     @property
     def pattern(self) -> str:
-        """As the table of scans has it."""
+        """Pattern of the series for the table of scans."""
         digits = min(len(p.name) - len(self.prefix) - len(self.suffix) for _, p in self.images)
         return str(self.folder / f"{self.prefix}{'#' * digits}{self.suffix}")
 
     def fault(self) -> str:
-        """Why the numbers are no series; empty if they are."""
+        """Return why the numbers do not form a series; empty if they do."""
         numbers = [number for number, _ in self.images]
         twice = (
             sorted({n for n in numbers if numbers.count(n) > 1})
@@ -58,19 +58,19 @@ class Series:
             else []
         )
         if twice:
-            return f"{len(twice)} numbers stand twice, such as {twice[0]}"
+            return f"{len(twice)} numbers occur twice, for example {twice[0]}"
         absent = sorted(set(range(min(numbers), max(numbers) + 1)) - set(numbers))
         if absent:
             shown = ", ".join(map(str, absent[:5])) + (" ..." if len(absent) > 5 else "")
             return f"{len(absent)} of the images are missing: {shown}; copy them again"
         if any(mark in str(self.folder / self.prefix) for mark in "#*?[%"):
-            return "its path has a character that stands for others in patterns; rename it"
+            return "its path contains a wildcard character (#, *, ?, [ or %); rename it"
         return ""
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Plugin of series of images."""
+    """Plugin for series of images."""
 
     name: str
     summary: str
@@ -78,7 +78,7 @@ class ImageFiles:
     options: Mapping[str, str]
 
     def find(self, request: Request) -> Found:
-        """Look for scans; see `hklflow.beamlines.Beamline`."""
+        """Search for scans; see `hklflow.beamlines.Beamline`."""
         least = self._least(request)
         log = self._log(request)
         singles: list[Single] = []
@@ -88,33 +88,33 @@ class ImageFiles:
         series = list(self._series(request.source))
         if not series:
             raise HklflowError(
-                f"{request.source} has no numbered images *{' *'.join(self.suffixes)}; name their "
+                f"{request.source} has no numbered images *{' *'.join(self.suffixes)}; enter their "
                 "folder"
             )
-        for one in series:
-            if not request.wants(one.stem):
+        for series_of_images in series:
+            if not request.wants(series_of_images.stem):
                 continue
-            if request.scans is None and looks_like_no_scan(one.stem):
-                named.append(one.stem)
+            if request.scans is None and looks_like_no_scan(series_of_images.stem):
+                named.append(series_of_images.stem)
                 continue
-            if len(one.images) < least and request.scans is None:
-                short.append(f"{one.stem} ({len(one.images)})")
+            if len(series_of_images.images) < least and request.scans is None:
+                short.append(f"{series_of_images.stem} ({len(series_of_images.images)})")
                 continue
             try:
-                singles.append(self._single(one, request, log))
+                singles.append(self._single(series_of_images, request, log))
             except HklflowError as error:
-                told = () if log is None else (log,)
-                unmatched.append(Unmatched(one.pattern, str(error), told))
+                hints = () if log is None else (log,)
+                unmatched.append(Unmatched(series_of_images.pattern, str(error), hints))
         notes = []
         if named:
             notes.append(
-                "left out, for their names are those of no scans; --scans NAME takes them all the "
-                f"same: {', '.join(named)}"
+                "left out, because their names do not look like scans; --scans NAME includes them: "
+                f"{', '.join(named)}"
             )
         if short:
             notes.append(
-                f"left out, for they have fewer than {least} images; --option least=1 or --scans "
-                f"NAME takes them: {', '.join(short)}"
+                f"left out, because they have fewer than {least} images; --option least=1 or "
+                f"--scans NAME includes them: {', '.join(short)}"
             )
         return Found(
             tuple(grouped(request, singles)), unmatched=tuple(unmatched), notes=tuple(notes)
@@ -124,7 +124,7 @@ class ImageFiles:
     def _least(request: Request) -> int:
         text = request.options.get("least", "5")
         if not text.isdecimal() or int(text) < 1:
-            raise HklflowError(f"least is {text!r}, no number of images; give 1 or more")
+            raise HklflowError(f"least is {text!r}, not a number of images; use 1 or more")
         return int(text)
 
     @staticmethod
@@ -137,9 +137,9 @@ class ImageFiles:
     def _series(self, source: Path) -> Iterator[Series]:
         if source.is_file():
             if source.suffix.lower() not in self.suffixes:
-                raise HklflowError(f"{source} is none of *{' *'.join(self.suffixes)}")
-            own = numbered([p for p in sorted(source.parent.iterdir()) if p.is_file()])
-            yield from (s for s in own if source in [p for _, p in s.images])
+                raise HklflowError(f"{source} is not a file of *{' *'.join(self.suffixes)}")
+            candidates = numbered([p for p in sorted(source.parent.iterdir()) if p.is_file()])
+            yield from (s for s in candidates if source in [p for _, p in s.images])
             return
         for _, inside in folders(source, skip=is_experiment):
             yield from numbered(
@@ -157,19 +157,19 @@ class ImageFiles:
         if ".cbf" in self.suffixes:
             header, goniometer, notes = _from_cbf(series, header, request.options.get("axis"))
         elif header.start_deg is not None and header.step_deg is not None:
-            # SMV has angles, and no name of the axis.
+            # SMV headers have angles, but not the name of the axis.
             if (axis := request.options.get("axis")) is not None:
                 goniometer = f"{axis}={header.start_deg:.8g}:{header.step_deg:.8g}"
             else:
-                notes.append("the header does not say which axis is scanned: --option axis=NAME")
+                notes.append("the header does not name the scan axis: --option axis=NAME")
         read = None
         if log is not None:
             read = read_log(Path(log.replace("{series}", series.stem)))
-            said, words, told = _from_log(read, series, request)
-            header, goniometer = joined(said, header), words or goniometer
-            notes += told
+            facts, words, remarks = _from_log(read, series, request)
+            header, goniometer = joined(facts, header), words or goniometer
+            notes += remarks
         if goniometer:
-            notes.append("the directions of its axes are for `import_scan: axes` to say")
+            notes.append("set the directions of its axes in `import_scan: axes`")
         return Single(
             FoundScan(
                 "",
@@ -192,22 +192,22 @@ def _common(source: Path) -> Path:
 
 
 def numbered(files: list[Path]) -> list[Series]:
-    """Series among the files of one folder."""
-    found: dict[tuple[str, str], Series] = {}
+    """Return the series among the files of one folder."""
+    groups: dict[tuple[str, str], Series] = {}
     for path in files:
         match = re.fullmatch(r"(.*?)(\d+)(\D*\.[^.]+)", path.name, re.ASCII)
         if match is None:
             continue
         key = (match[1], match[3])
-        series = found.setdefault(key, Series(path.parent, match[1], match[3], []))
+        series = groups.setdefault(key, Series(path.parent, match[1], match[3], []))
         series.images.append((int(match[2]), path))
-    for series in found.values():
+    for series in groups.values():
         series.images.sort()
-    return list(found.values())
+    return list(groups.values())
 
 
 def _from_cbf(series: Series, header: Header, axis: str | None) -> tuple[Header, str, list[str]]:
-    """Header of a CBF series, settings of its goniometer, notes."""
+    """Return header, goniometer settings and notes of a CBF series."""
     with series.images[0][1].open("rb") as file:
         text = file.read(65536).partition(b"\x0c\x1a\x04\xd5")[0].decode("latin-1")
     settings: dict[str, float] = {}
@@ -223,7 +223,7 @@ def _from_cbf(series: Series, header: Header, axis: str | None) -> tuple[Header,
         return header, " ".join(f"{k}={v:.6g}" for k, v in settings.items()), notes
     if scanned is None or scanned not in (*settings, *_MOTORS):
         if len(settings) > 0:
-            notes.append("the header does not say which axis is scanned: --option axis=NAME")
+            notes.append("the header does not name the scan axis: --option axis=NAME")
         return header, "", notes
     settings.pop(scanned, None)
     words = [f"{name}={value:.6g}" for name, value in settings.items()]
@@ -232,7 +232,7 @@ def _from_cbf(series: Series, header: Header, axis: str | None) -> tuple[Header,
 
 
 def _from_log(log: FrameLog, series: Series, request: Request) -> tuple[Header, str, list[str]]:
-    """What a log says of a series: header, settings of the goniometer, notes."""
+    """Return header, goniometer settings and notes from the log of a series."""
     images = [path for _, path in series.images]
     rows, notes = log.rows_of(images, [number for number, _ in series.images])
     notes += log.clock(rows)
@@ -246,19 +246,19 @@ def _from_log(log: FrameLog, series: Series, request: Request) -> tuple[Header, 
             raise HklflowError(
                 f"{log.path} has no column {wanted}; it has {', '.join(log.columns)}"
             )
-        found = wanted.lower() if wanted is not None else log.first(*usual)
-        return None if found is None else log.columns[found][rows]
+        label = wanted.lower() if wanted is not None else log.first(*usual)
+        return None if label is None else log.columns[label][rows]
 
     monitor = column(request.monitor, "monitor", "i0")
     transmission = column(request.attenuator, "transmission", "attenuator_transmission")
     exposure = column(None, "exposure", "exposure_time", "count_time")
     temperature = column(None, "temperature", "temp", "sample_temperature")
     if temperature is not None and np.ptp(temperature) > 1:
-        notes.append(f"the temperature moves by {np.ptp(temperature):.3g} K during the scan")
+        notes.append(f"the temperature changes by {np.ptp(temperature):.3g} K during the scan")
     if exposure is not None and np.ptp(exposure) > 1e-3 * np.median(exposure):
         raise HklflowError(
             f"{log.path}: exposures from {exposure.min():g} to {exposure.max():g} s in one scan; "
-            "split it"
+            "split the scan"
         )
     header = replace(
         header,
@@ -272,15 +272,15 @@ def _from_log(log: FrameLog, series: Series, request: Request) -> tuple[Header, 
 
 
 def _angles(log: FrameLog, rows: list[int], axis: str | None) -> tuple[str, Header]:
-    """Settings for the table, and the scan's angles, at the beginning of each frame."""
+    """Return settings for the table, and start and step of the scan."""
     values = {name: log.columns[name][rows] for name in log.angles}
     moving = [name for name, angle in values.items() if np.ptp(angle) > 0.01]
     if axis is not None and axis not in values:
         raise HklflowError(f"{log.path} has no column {axis} of angles")
     if axis is None and len(moving) > 1:
         raise HklflowError(
-            f"{log.path}: {', '.join(moving)} move during the scan; --option axis=NAME says which "
-            "one is scanned"
+            f"{log.path}: {', '.join(moving)} move during the scan; name the scan axis: --option "
+            "axis=NAME"
         )
     words, scan = [], Header()
     for name, angle in values.items():
@@ -303,8 +303,8 @@ def _angles(log: FrameLog, rows: list[int], axis: str | None) -> tuple[str, Head
 
 
 cbf = ImageFiles("cbf", "series of CBF images", (".cbf",), _OPTIONS)
-smv = ImageFiles("smv", "series of SMV images, as ADSC detectors write", (".img",), _OPTIONS)
-edf = ImageFiles("edf", "series of EDF images, with a log beside them", (".edf",), _OPTIONS)
+smv = ImageFiles("smv", "series of SMV images of ADSC detectors", (".img",), _OPTIONS)
+edf = ImageFiles("edf", "series of EDF images, with a log next to them", (".edf",), _OPTIONS)
 tiff = ImageFiles(
-    "tiff", "series of TIFF images, with a log beside them", (".tif", ".tiff"), _OPTIONS
+    "tiff", "series of TIFF images, with a log next to them", (".tif", ".tiff"), _OPTIONS
 )

@@ -1,7 +1,7 @@
-"""NXmx files and Eiger master files: they describe themselves, so that only names are to be found.
+"""NXmx files and Eiger master files: complete metadata, so that only names must be found.
 
-Of a folder those files are taken that hold or link the frames of a scan: no data files that
-masters link, and nothing that hklflow made.
+In a folder, files that contain or link the frames of a scan are used, but not data files linked by
+master files and not hklflow's own files.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,16 +24,16 @@ _MASTER = "_master"
 
 @dataclass(frozen=True)
 class NeXusFiles:
-    """Plugin of files that describe themselves."""
+    """Plugin for files with complete metadata."""
 
     name: str
     summary: str
     masters: bool
-    """Whether they are told by their names, ``*_master.h5``, or by the definition NXmx in them."""
+    """True: files are recognised by the name ``*_master.h5``; False: by the definition NXmx."""
     options: Mapping[str, str]
 
     def find(self, request: Request) -> Found:
-        """Look for scans; see `hklflow.beamlines.Beamline`."""
+        """Search for scans; see `hklflow.beamlines.Beamline`."""
         singles: list[Single] = []
         unmatched: list[Unmatched] = []
         others: list[str] = []
@@ -55,10 +55,10 @@ class NeXusFiles:
                 singles.append(single)
         if not singles and not unmatched and not others:
             what = "*_master.h5 file" if self.masters else "NXmx file"
-            raise HklflowError(f"{request.source} has no {what} of a scan; name another folder")
+            raise HklflowError(f"{request.source} has no {what} of a scan; enter another folder")
         notes: tuple[str, ...] = ()
         if others:
-            notes = (f"left out by their names, --scans takes them: {', '.join(others)}",)
+            notes = (f"left out by their names; --scans includes them: {', '.join(others)}",)
         return Found(tuple(grouped(request, singles)), unmatched=tuple(unmatched), notes=notes)
 
     def _files(self, source: Path) -> Iterator[Path]:
@@ -72,7 +72,7 @@ class NeXusFiles:
                     yield path
 
     def _read(self, path: Path, request: Request, asked: bool) -> Single | None:
-        """Rotation in a file; None if it is none, of which a folder may have many."""
+        """Return the rotation in a file; None for other files, which are common in folders."""
         with open_file(path) as file:
             entry = find_entry(file)
             definition = find(entry, "definition")
@@ -80,7 +80,7 @@ class NeXusFiles:
             if _is_ours(entry) or not (self.masters or nxmx):
                 if asked:
                     raise HklflowError(
-                        f"{path} is not what an instrument wrote as NXmx; name a raw file"
+                        f"{path} was not written by an instrument as NXmx; enter a raw file"
                     )
                 return None
             sample = sample_name(entry)
@@ -90,7 +90,7 @@ class NeXusFiles:
             shape = frames.shape
         notes = []
         if header.goniometer is None and goniometer:
-            notes.append("the directions of the axes are not stated: set `import_scan: axes`")
+            notes.append("the directions of the axes are unknown: set `import_scan: axes`")
         if header.monitor is None and header.monitor_doubt is not None:
             notes.append(header.monitor_doubt)
         return Single(
@@ -113,26 +113,26 @@ class NeXusFiles:
 
 
 def stem(path: Path) -> str:
-    """Name of a file without what all master files are called."""
+    """Return the name of a file without the ending of master files."""
     return path.name.partition(".")[0].removesuffix(_MASTER)
 
 
 def _is_ours(entry: Any) -> bool:
-    """Whether hklflow made a file, unless it simulated what an instrument would have written."""
+    """Return True for hklflow's own files, except simulated raw files."""
     history = find_group(entry, "workflow")
     return history is not None and not any(name.endswith("_simulate") for name in history)
 
 
 def sample_name(entry: Any) -> str:
-    """Name of the sample as the file has it; empty: none, or none that a person gave."""
+    """Return the sample name in the file; empty for none or a default name."""
     node = find(entry, "sample/name")
-    found = "" if node is None else word(node).strip()
-    # What writers put in where nobody told the name.
-    return "" if found.lower() in {"", "sample", "unknown", "none", "default"} else found
+    text = "" if node is None else word(node).strip()
+    # Default names of programs.
+    return "" if text.lower() in {"", "sample", "unknown", "none", "default"} else text
 
 
 def _settings(entry: Any) -> tuple[str, Header]:
-    """Settings of a goniometer whose axes have no directions, as Eiger's writer has them."""
+    """Return the settings of a goniometer whose axes have no directions (Eiger's writer)."""
     import numpy as np
 
     from hklflow.formats.nxmx import moving_axes, resting
@@ -163,12 +163,12 @@ def _settings(entry: Any) -> tuple[str, Header]:
 
 
 def links(path: Path) -> tuple[tuple[str, str], ...]:
-    """Datasets that hold a file's frames in order."""
+    """Return the datasets that contain a file's frames, in order."""
     from hklflow.formats.nxframes import NexusFrames
 
     with NexusFrames(path) as frames:
         return frames.datasets
 
 
-nxmx = NeXusFiles("nxmx", "NXmx files, by the definition in them", False, {})
+nxmx = NeXusFiles("nxmx", "NXmx files, recognised by their definition", False, {})
 eiger = NeXusFiles("eiger", "master files of Eiger detectors, *_master.h5", True, {})

@@ -1,4 +1,4 @@
-"""Files of NXRefine's parents: scans that belong together, and how they are to be reduced."""
+"""Parent files of NXRefine: scans that belong together, and settings of their reduction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,11 +20,11 @@ _DEPTH = 4  # folders from a file up to those of its experiment
 
 @dataclass(frozen=True)
 class Parent:
-    """A parent's file: what it registers and prescribes."""
+    """Registered scans and settings in a parent's file."""
 
     path: Path
     scans: Mapping[str, bool] = field(default_factory=dict)
-    """Stem of a scan's file -> whether it is selected."""
+    """True for selected scans; the key is the stem of the scan's file."""
     settings: Mapping[str, str] = field(default_factory=dict)
     grid: Mapping[str, Any] = field(default_factory=dict)
     grid_note: str = ""
@@ -32,31 +32,31 @@ class Parent:
 
 
 def is_parent(path: Path) -> bool:
-    """Whether a file is a parent, by its name."""
+    """Return True if a file name is a parent's."""
     return path.name.endswith("_scans.nxs")
 
 
 def read_parent(path: Path, file: Any) -> Parent:
-    """Read an open file of scans, and the settings of its experiment, which it goes before.
+    """Read an open parent file, and the experiment's settings, which the file overrides.
 
     Raises
     ------
     HklflowError
-        If it contradicts itself, or the experiment's settings cannot be read.
+        If the file contradicts itself, or the experiment's settings cannot be read.
     """
     stems = fields.texts(file, "entry/nxscans/scans")
     selected = fields.find(file, "entry/nxscans/selected")
     chosen = [True] * len(stems) if selected is None else np.ravel(selected[()]).tolist()
     if len(chosen) != len(stems):
         raise HklflowError(
-            f"{path} registers {len(stems)} scans and says of {len(chosen)} whether they are "
-            "selected; mend the file"
+            f"{path} registers {len(stems)} scans but has {len(chosen)} selection flags; correct "
+            "the file"
         )
     grid, note = read_grid(file)
     names = [n for n in fields.rotation_names(file) if fields.has_orientation(file, n)]
     return Parent(
         path,
-        {stem: bool(one) for stem, one in zip(stems, chosen, strict=True)},
+        {stem: bool(flag) for stem, flag in zip(stems, chosen, strict=True)},
         ini_of(path) | fields.texts_of(file, "entry/nxscans/settings"),
         grid,
         note,
@@ -65,7 +65,7 @@ def read_parent(path: Path, file: Any) -> Parent:
 
 
 def ini_of(path: Path) -> dict[str, str]:
-    """Settings of reductions of the experiment that a file belongs to."""
+    """Return the reduction settings of the experiment that a file belongs to."""
     for folder in path.parents[:_DEPTH]:
         ini = folder / "tasks/settings.ini"
         if ini.is_file():
@@ -75,12 +75,12 @@ def ini_of(path: Path) -> dict[str, str]:
 
 
 def setting(key: str, settings: Mapping[str, str]) -> Any:
-    """Value of one of NXRefine's settings as hklflow has it; None if it is not said.
+    """Convert one of NXRefine's settings to hklflow's value; None if it is not set.
 
     Raises
     ------
     HklflowError
-        If it is not what the setting needs.
+        If the value is not valid for the setting.
     """
     row, text = KEYS["nxreduce"][key], settings.get(key, "")
     if not isinstance(row, Becomes) or text in ("", "None"):
@@ -89,5 +89,5 @@ def setting(key: str, settings: Mapping[str, str]) -> Any:
         return row.convert(text)
     except ValueError as error:
         raise HklflowError(
-            f"{key} of NXRefine's settings is {text!r}, not what it needs ({row.says}); mend it"
+            f"{key} in NXRefine's settings has the invalid value {text!r} ({row.says}); correct it"
         ) from error

@@ -1,8 +1,8 @@
-"""SPEC files: rotation scans, their circles, counters and UB, and the images that go with them.
+"""SPEC files: rotation scans with circles, counters, UB and images.
 
-A scan is a rotation scan if its command names one motor, and this is a circle of the sample. Its
-column holds the angles; those of a step scan are the middles of the exposures. The circles are
-those of psic (see `hklflow.formats.spec`) or of an instrument XML.
+A scan is a rotation scan if its command names exactly one motor, and the motor is a sample circle.
+Its column has the angles; in a step scan they are the centres of the exposures. The circles are
+psic's (see `hklflow.formats.spec`) or from an instrument XML.
 """
 
 from collections import Counter as Count
@@ -44,14 +44,14 @@ from hklflow.formats.raw import is_hdf5, open_frames
 from hklflow.formats.spec import Counter, Floats, SpecScan
 from hklflow.geometry import BEAM, Detector
 
-_FIXED_BELOW = 10.0  # degrees: a scan that turns by less has too few reflections to refine
-_AGREE = 1e-3  # of Miller indices, SPEC's own and ours
+_FIXED_BELOW = 10.0  # degrees: narrower scans have too few reflections to refine
+_AGREE = 1e-3  # largest difference between SPEC's and hklflow's Miller indices
 _STEPPED = {"ascan", "dscan", "lup", "rscan"}
 
 
 @dataclass(frozen=True)
 class Instrument:
-    """Circles of the diffractometer, and what else its XML and the detector's say."""
+    """Circles of the diffractometer, and other metadata in the XML files."""
 
     sample: Mapping[str, Floats]
     arm: Mapping[str, Floats]
@@ -62,19 +62,20 @@ class Instrument:
 
 
 class Spec:
-    """Plugin of SPEC files."""
+    """Plugin for SPEC files."""
 
     name = "spec"
     summary = "SPEC files with images or HDF5 stacks: angles, counters and UB of every scan"
     options: Mapping[str, str] = {
-        "detector": "XML of the detector's geometry, its arm at zero; else that beside the file",
-        "instrument": "XML of the circles and counters; else that beside the file, else psic",
-        "angles": "where in the exposures the column has the angles: start, middle (default), end",
-        "uneven": f"steps by which an angle may be off even ones; default {EVEN:g}",
-        "orientation": "what SPEC's UB is: fixed, start (of a refinement) or none; default: fixed "
+        "detector": "XML file of the detector geometry with its arm at zero; default: next to the "
+        "SPEC file",
+        "instrument": "XML file of circles and counters; default: next to the SPEC file, else psic",
+        "angles": "part of the exposure to which the angles belong: start, middle (default), end",
+        "uneven": f"largest deviation of an angle from even steps, in steps; default {EVEN:g}",
+        "orientation": "use of SPEC's UB: fixed, start (of a refinement) or none; default: fixed "
         f"for scans of less than {_FIXED_BELOW:g} degrees, else start",
-        "wavelength": "in Å, if the file does not say it",
-        "temperature": "column with the temperature in K; else line #X, where that says kelvin",
+        "wavelength": "in Å, if it is not in the file",
+        "temperature": "column with the temperature in K; default: line #X, if it is in kelvin",
     }
 
     def find(self, request: Request) -> Found:
@@ -84,10 +85,10 @@ class Spec:
         scans = spec.read_spec_scans(request.source)
         instrument = _instrument(request)
         images = Images(request)
-        # A mistake in it is one sentence, not one for each scan.
+        # A wrong template is reported once, not once per scan.
         images.filled(request.raw or "", 0)
         twice = Count(s.number if isinstance(s, SpecScan) else s[0] for s in scans)
-        found: list[tuple[SpecScan, FoundScan]] = []
+        pairs: list[tuple[SpecScan, FoundScan]] = []
         lost: list[Unmatched] = []
         others: list[str] = []
         for scan in scans:
@@ -105,20 +106,20 @@ class Spec:
             try:
                 if twice[scan.number] > 1:
                     raise NotFoundError(
-                        f"the file has {twice[scan.number]} scans of this number; which one the "
-                        "images belong to nothing tells: split the file"
+                        f"the file has {twice[scan.number]} scans with this number, and it is "
+                        "unknown which one the images belong to: split the file"
                     )
-                found.append((scan, _one(scan, circle, instrument, images, request)))
+                pairs.append((scan, _rotation_scan(scan, circle, instrument, images, request)))
             except NotFoundError as error:
                 lost.append(Unmatched(what, str(error), error.candidates))
             except HklflowError as error:
                 lost.append(Unmatched(what, str(error)))
-        named = _named(found, request)
+        named = _named(pairs, request)
         numbers = {str(s.number if isinstance(s, SpecScan) else s[0]) for s in scans}
         notes = [*instrument.notes, *_others(others), *_clock(scans)]
-        if found and instrument.detector is None:
+        if pairs and instrument.detector is None:
             notes.append(
-                "no geometry of the detector: give --option detector=FILE.xml, or a --calibration "
+                "no geometry of the detector: use --option detector=FILE.xml, or a --calibration "
                 "that was made with the detector's arm at the angles of the scans"
             )
         if absent := sorted((request.scans or frozenset()) - numbers):
@@ -126,12 +127,12 @@ class Spec:
         settings = _settings(named, request)
         if settings:
             notes.append(
-                f"fixed orientation: {', '.join(settings)}; with few reflections there is no pair "
-                "distribution, set `delta_pdf: []` in config.yaml"
+                f"fixed orientation: {', '.join(settings)}; with few reflections a pair "
+                "distribution is not possible: set `delta_pdf: []` in config.yaml"
             )
         return Found(
             tuple(named),
-            samples=_samples(found, named),
+            samples=_samples(pairs, named),
             unmatched=tuple(lost),
             settings=settings,
             notes=tuple(notes),
@@ -142,32 +143,32 @@ plugin = Spec()
 
 
 def _check(request: Request) -> None:
-    """Refuse options that make no sense."""
+    """Refuse invalid options."""
     for key, choices in (
         ("angles", ("start", "middle", "end")),
         ("orientation", ("fixed", "start", "none")),
     ):
         if request.options.get(key, choices[0]) not in choices:
-            raise HklflowError(f"{key} is {request.options[key]!r}; give {', '.join(choices)}")
+            raise HklflowError(f"{key} is {request.options[key]!r}; use {', '.join(choices)}")
     _wavelength(request)
     uneven(request)
 
 
 def _with_file(request: Request) -> Request:
-    """Request for the only SPEC file of a folder, if the source is one."""
+    """Return the request with the only SPEC file of a folder, if the source is a folder."""
     if not request.source.is_dir():
         return request
     _, inside = next(folders(request.source))
-    found = [path for path in inside if path.is_file() and _is_spec(path)]
-    if len(found) == 1:
-        return replace(request, source=found[0])
-    names = ", ".join(path.name for path in found)
-    told = f"{len(found)} SPEC files ({names})" if found else "no SPEC file"
-    raise HklflowError(f"{request.source} is a folder with {told}; give the SPEC file")
+    paths = [path for path in inside if path.is_file() and _is_spec(path)]
+    if len(paths) == 1:
+        return replace(request, source=paths[0])
+    names = ", ".join(path.name for path in paths)
+    description = f"{len(paths)} SPEC files ({names})" if paths else "no SPEC file"
+    raise HklflowError(f"{request.source} is a folder with {description}; enter the SPEC file")
 
 
 def _is_spec(path: Path) -> bool:
-    """Whether a file begins as SPEC writes it: with its name, or with a scan."""
+    """Return True if a file begins like a SPEC file: with its name, or with a scan."""
     with path.open("rb") as file:
         return file.read(3) in (b"#F ", b"#S ")
 
@@ -179,13 +180,13 @@ def _wavelength(request: Request) -> float | None:
     except ValueError:
         value = 0.0
     if value is not None and not 0 < value < 100:
-        raise HklflowError(f"wavelength is {text!r}; give it in Å")
+        raise HklflowError(f"wavelength is {text!r}; enter it in Å")
     return value
 
 
 def _instrument(request: Request) -> Instrument:
-    """Circles, detector and counters: of the XML files named, else of those beside the file."""
-    notes, found = [], {}
+    """Read circles, detector and counters from the named XML files, else from neighbours."""
+    notes, files = [], {}
     beside = sorted(request.source.parent.glob("*.xml"))
     for kind in ("detector", "instrument"):
         path = request.path(kind)
@@ -193,22 +194,22 @@ def _instrument(request: Request) -> Instrument:
             near = [p for p in beside if spec.kind_of_xml(p) == kind]
             if len(near) == 1:
                 path = near[0]
-                notes.append(f"{kind}: {path.name}, beside the SPEC file")
+                notes.append(f"{kind}: {path.name}, next to the SPEC file")
             elif near:
-                told = ", ".join(p.name for p in near)
-                notes.append(f"{kind}: none is taken of {told}; name one: --option {kind}=FILE")
-        found[kind] = path
+                listed = ", ".join(p.name for p in near)
+                notes.append(f"{kind}: several files ({listed}); select one: --option {kind}=FILE")
+        files[kind] = path
     sample, arm = spec.psic_circles()
     monitor = attenuator = None
-    if found["instrument"] is not None:
-        sample, arm = spec.read_circles_xml(found["instrument"])
-        monitor, attenuator = spec.read_counters_xml(found["instrument"])
-    detector = None if found["detector"] is None else spec.read_detector_xml(found["detector"])
+    if files["instrument"] is not None:
+        sample, arm = spec.read_circles_xml(files["instrument"])
+        monitor, attenuator = spec.read_counters_xml(files["instrument"])
+    detector = None if files["detector"] is None else spec.read_detector_xml(files["detector"])
     return Instrument(sample, arm, detector, monitor, attenuator, tuple(notes))
 
 
 def _circle(scan: SpecScan, instrument: Instrument) -> str | None:
-    """Sample circle that a scan turns; None if it is another kind of scan."""
+    """Return the sample circle that a scan rotates; None for other scans."""
     named = [motor_of(scan, word) for word in scan.command.split()[1:]]
     motors = [motor for motor in named if motor is not None]
     if len(motors) != 1:
@@ -216,10 +217,10 @@ def _circle(scan: SpecScan, instrument: Instrument) -> str | None:
     return next((c for c in instrument.sample if motor_of(scan, c) == motors[0]), None)
 
 
-def _one(
+def _rotation_scan(
     scan: SpecScan, circle: str, instrument: Instrument, images: Images, request: Request
 ) -> FoundScan:
-    """All that is known of a rotation scan; raises if it cannot be used."""
+    """Return all facts of a rotation scan; raise an error if it cannot be used."""
     notes: list[str] = []
     if scan.n_points < 2:
         raise HklflowError(f"it has {scan.n_points} points; it was aborted")
@@ -238,22 +239,22 @@ def _one(
     with open_frames(raw) as frames:
         shape = frames.shape[1], frames.shape[2]
         if is_hdf5(raw):
-            one = frames.dataset
-            datasets = links(Path(raw)) if one is None else ((str(one[0]), one[1]),)
+            location = frames.dataset
+            datasets = links(Path(raw)) if location is None else ((str(location[0]), location[1]),)
     detector = instrument.detector
     if detector is not None and tuple(detector.shape) != shape:
         raise HklflowError(
             f"its frames in {raw} have {shape} pixels (slow, fast), the detector's XML has "
-            f"{detector.shape}; give the XML of this detector"
+            f"{detector.shape}; use the XML of this detector"
         )
-    monitor, told = monitor_of(scan, instrument.monitor, request)
+    monitor, remarks = monitor_of(scan, instrument.monitor, request)
     temperature, read = temperature_of(scan, request)
-    told += read
+    remarks += read
     exposure = exposure_of(scan, monitor is not None)
-    notes += told
+    notes += remarks
     if exposure is not None and exposure[1]:
         notes.append(exposure[1])
-    said = Header(
+    facts = Header(
         wavelength=_wavelength(request) or scan.wavelength,
         detector=None if detector is None else spec.on_arm(detector, turn),
         goniometer=goniometer,
@@ -265,7 +266,7 @@ def _one(
         transmission=attenuation_of(scan, instrument.attenuator, request),
         temperature=temperature,
     )
-    header = joined(request.facts, said)
+    header = joined(request.facts, facts)
     ub = None
     if scan.ub is not None and request.options.get("orientation") != "none":
         ub = spec.psic_ub(scan.ub)
@@ -293,17 +294,17 @@ def _aborted(scan: SpecScan) -> list[str]:
     wanted = int(words[4]) + 1
     if wanted <= scan.n_points:
         return []
-    return [f"aborted: {scan.n_points} of the {wanted} points that the command asks for"]
+    return [f"aborted: {scan.n_points} of the {wanted} points in the command"]
 
 
 def _positions(scan: SpecScan, circles: Sequence[str]) -> dict[str, float]:
-    """Degrees of the circles that rest."""
+    """Return the degrees of the circles that do not move."""
     motors = {c: motor_of(scan, c) for c in circles}
     missing = [c for c, motor in motors.items() if motor is None]
     if missing:
         raise HklflowError(
             f"its header has no motor {', '.join(missing)} (it has {', '.join(scan.motors)}); if "
-            "this is no psic, give --option instrument=FILE.xml with its circles"
+            "this is not a psic, use --option instrument=FILE.xml with its circles"
         )
     for c in circles:
         moved = column_of(scan, c)
@@ -315,7 +316,7 @@ def _positions(scan: SpecScan, circles: Sequence[str]) -> dict[str, float]:
 
 
 def _agreement(scan: SpecScan, header: Header, ub: Floats, arm: Floats) -> list[str]:
-    """Compare SPEC's own h, k, l with those of the direction of the detector's arm."""
+    """Compare SPEC's h, k, l with the values for the direction of the detector's arm."""
     assert header.goniometer is not None
     if header.wavelength is None or not all(axis in scan.columns for axis in "HKL"):
         return []
@@ -327,15 +328,15 @@ def _agreement(scan: SpecScan, header: Header, ub: Floats, arm: Floats) -> list[
     ]
     off = float(np.abs(np.array(ours) - scan.hkl).max())
     if off < _AGREE:
-        return [f"h, k, l of all points agree with SPEC's own to {off:.1g}"]
+        return [f"h, k, l of all points agree with SPEC's values to {off:.1g}"]
     return [
-        f"warning: h, k, l of the points differ from SPEC's own by up to {off:.2g}: the circles or "
-        "UB are others than this says; check the instrument"
+        f"warning: h, k, l of the points differ from SPEC's values by up to {off:.2g}: circles or "
+        "UB are wrong; check the instrument"
     ]
 
 
 def _covered(header: Header, ub: Floats) -> list[str]:
-    """What the frames cover, for the grid."""
+    """Return a note with the range of hkl that the frames cover, for the grid."""
     rotation = rotation_of(header)
     if rotation is None:
         return []
@@ -347,35 +348,35 @@ def _covered(header: Header, ub: Floats) -> list[str]:
     return [f"its frames cover h, k, l [{parts}] (see `refine_parent: grid_range`)"]
 
 
-def _named(found: Sequence[tuple[SpecScan, FoundScan]], request: Request) -> list[FoundScan]:
-    """Name samples, scans and rotations: scans at one temperature with one UB are one scan."""
+def _named(pairs: Sequence[tuple[SpecScan, FoundScan]], request: Request) -> list[FoundScan]:
+    """Name samples, scans and rotations: SPEC one temperature and UB make one scan."""
     original = request.sample or request.source.stem
     sample = name(original)
-    known = [t for t in (one.header.temperature for _, one in found) if t is not None]
-    # What a user states of all scans needs no mean.
+    known = [t for t in (rotation.header.temperature for _, rotation in pairs) if t is not None]
+    # A temperature stated by the user needs no mean.
     means = common(known) if request.facts.temperature is None else {t: t for t in known}
     groups: dict[tuple[object, ...], str] = {}
     taken: set[str] = set()
     named = []
-    for scan, one in found:
-        measured = one.header.temperature
+    for scan, rotation in pairs:
+        measured = rotation.header.temperature
         temperature = None if measured is None else means[measured]
-        ub = None if one.ub is None else np.round(one.ub, 6).tobytes()
+        ub = None if rotation.ub is None else np.round(rotation.ub, 6).tobytes()
         key = (scan.number,) if temperature is None else (temperature, ub)
         if key not in groups:
             plain = scan_name(temperature, f"S{scan.number}")
             groups[key] = plain if plain not in taken else f"{plain}-S{scan.number}"
             taken.add(groups[key])
-        notes = one.notes
+        notes = rotation.notes
         if measured is not None and temperature is not None and abs(measured - temperature) > 0.05:
             notes += (f"the file says {measured:.6g} K, the scan has {temperature:g} K",)
         named.append(
             replace(
-                one,
+                rotation,
                 sample=sample,
                 scan=groups[key],
                 rotation=f"S{scan.number}",
-                header=replace(one.header, temperature=temperature),
+                header=replace(rotation.header, temperature=temperature),
                 notes=notes,
                 original=(original, "", ""),
             )
@@ -384,9 +385,9 @@ def _named(found: Sequence[tuple[SpecScan, FoundScan]], request: Request) -> lis
 
 
 def _samples(
-    found: Sequence[tuple[SpecScan, FoundScan]], named: Sequence[FoundScan]
+    pairs: Sequence[tuple[SpecScan, FoundScan]], named: Sequence[FoundScan]
 ) -> dict[str, FoundSample]:
-    cells = [scan.cell for scan, _ in found if scan.cell is not None]
+    cells = [scan.cell for scan, _ in pairs if scan.cell is not None]
     if not named or not cells:
         return {}
     a, b, c, alpha, beta, gamma = (float(x) for x in cells[0])
@@ -396,12 +397,12 @@ def _samples(
 def _settings(
     named: Sequence[FoundScan], request: Request
 ) -> dict[str, dict[str, dict[str, object]]]:
-    """What is known of the reduction: narrow scans have nothing to refine or to scale by."""
+    """Return settings for scans that are too narrow to refine or to scale."""
     turned: dict[str, float] = {}
-    for one in named:
-        # Without all of the geometry there is no start to be fixed.
-        if one.ub is not None and rotation_of(one.header) is not None:
-            key, h = f"{one.sample}/{one.scan}", one.header
+    for rotation in named:
+        # Without a complete geometry there is no orientation to fix.
+        if rotation.ub is not None and rotation_of(rotation.header) is not None:
+            key, h = f"{rotation.sample}/{rotation.scan}", rotation.header
             turned[key] = turned.get(key, 0.0) + abs((h.step_deg or 0.0) * (h.n_frames or 0))
     asked = request.options.get("orientation")
     return {
@@ -418,12 +419,12 @@ def _narrow() -> dict[str, dict[str, object]]:
 def _others(kinds: Sequence[str]) -> list[str]:
     if not kinds:
         return []
-    told = ", ".join(f"{n} {kind}" for kind, n in Count(kinds).most_common())
-    return [f"{len(kinds)} scans turn no circle of the sample alone and are left out: {told}"]
+    counts = ", ".join(f"{n} {kind}" for kind, n in Count(kinds).most_common())
+    return [f"{len(kinds)} scans do not rotate a single sample circle and are left out: {counts}"]
 
 
 def _clock(scans: Sequence[SpecScan | tuple[int, HklflowError]]) -> list[str]:
-    """Say where a clock goes backwards."""
+    """Return notes about clocks that go backwards."""
     notes: list[str] = []
     last: tuple[datetime, int] | None = None
     for scan in scans:

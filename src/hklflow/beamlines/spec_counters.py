@@ -1,4 +1,4 @@
-"""Columns and motors of a SPEC scan by their names: monitor, attenuators, counting time."""
+"""Columns and motors of a SPEC scan by name: monitor, attenuators, counting time."""
 
 import re
 from collections.abc import Iterable
@@ -15,22 +15,22 @@ _MONITOR = re.compile(r"mon|^ic\d*$|^i0*$|ion|izero", re.IGNORECASE)
 
 
 def _plain(text: str) -> str:
-    """Name of a motor or column, for comparisons."""
+    """Return the normalised name of a motor or column, for comparisons."""
     lower = "".join(text.lower().split())
     return _ALIASES.get(lower, lower)
 
 
 def _find(wanted: str, names: Iterable[str]) -> str | None:
-    """One of some names: as it is written, else the only one that differs in its case at most."""
+    """Return the equal name, else the only name that differs at most in case or spaces."""
     known = list(names)
     if wanted in known:
         return wanted
-    alike = [one for one in known if _plain(one) == _plain(wanted)]
+    alike = [candidate for candidate in known if _plain(candidate) == _plain(wanted)]
     return alike[0] if len(set(alike)) == 1 else None
 
 
 def motor_of(scan: SpecScan, wanted: str) -> str | None:
-    """Name of a motor that is called by it, by its short name, or in another case."""
+    """Return the full name of a motor from its name or short name, in any case."""
     if wanted in scan.motors:
         return wanted
     short = _find(wanted, scan.mnemonics)
@@ -38,33 +38,33 @@ def motor_of(scan: SpecScan, wanted: str) -> str | None:
 
 
 def column_of(scan: SpecScan, wanted: str) -> Floats | None:
-    """Values of a column that is called by it, or in another case; None if there is none."""
+    """Return the values of a column, by its name in any case; None if it does not exist."""
     label = _find(wanted, scan.columns)
     return None if label is None else scan.columns[label]
 
 
 def _counter(scan: SpecScan, counter: Counter, what: str) -> Floats:
-    found = column_of(scan, counter.column)
-    if found is None:
+    values = column_of(scan, counter.column)
+    if values is None:
         raise HklflowError(
-            f"it has no column {counter.column!r}, named as {what}; its columns are "
+            f"it has no column {counter.column!r} for {what}; its columns are "
             f"{', '.join(scan.columns)}"
         )
-    return found / counter.unit
+    return values / counter.unit
 
 
 def monitor_of(
     scan: SpecScan, known: Counter | None, request: Request
 ) -> tuple[Floats | None, list[str]]:
-    """Column of the monitor, named by the user or an XML; else None, and what might be one."""
+    """Return the monitor column named by the user or an XML; else None and possible columns."""
     if request.monitor is not None:
         unit = 1.0
         if known is not None and known.column == request.monitor:
             unit = known.unit
         return _counter(scan, Counter(request.monitor, unit), "the monitor"), []
     if known is not None:
-        found = _counter(scan, known, "the monitor of the instrument's XML")
-        return found, [f"monitor: {known.column}, as the instrument's XML says"]
+        values = _counter(scan, known, "the monitor of the instrument's XML")
+        return values, [f"monitor: {known.column}, from the instrument's XML"]
     candidates = [
         label for label, v in scan.columns.items() if _MONITOR.search(label) and np.all(v > 0)
     ]
@@ -75,17 +75,17 @@ def monitor_of(
 
 
 def temperature_of(scan: SpecScan, request: Request) -> tuple[float | None, list[str]]:
-    """Kelvin: mean of the column that the user names, else what line #X says."""
+    """Return the temperature in K: mean of the column named by the user, else from line #X."""
     label = request.options.get("temperature")
     if label is None:
         return scan.temperature, []
-    found = _counter(scan, Counter(label, 1.0), "the temperature")
-    told = f"temperature: {label} from {found.min():.6g} to {found.max():.6g} K"
-    return float(found.mean()), [told]
+    values = _counter(scan, Counter(label, 1.0), "the temperature")
+    note = f"temperature: {label} from {values.min():.6g} to {values.max():.6g} K"
+    return float(values.mean()), [note]
 
 
 def attenuation_of(scan: SpecScan, known: Counter | None, request: Request) -> Floats | None:
-    """Column of the attenuators' transmission, named by the user or an XML; None: not named."""
+    """Return the attenuators' transmission, from a column named by the user or an XML."""
     if request.attenuator is not None:
         return _counter(scan, Counter(request.attenuator, 1.0), "the attenuators")
     if known is None:
@@ -94,17 +94,19 @@ def attenuation_of(scan: SpecScan, known: Counter | None, request: Request) -> F
 
 
 def exposure_of(scan: SpecScan, monitored: bool) -> tuple[float, str] | None:
-    """Seconds of a frame, and what is to be said of it; None if the file does not say."""
+    """Return the exposure time of a frame in s, and a note; None if it is unknown."""
     columns = (column_of(scan, label) for label in _COUNTING)
-    found = next((column for column in columns if column is not None), None)
-    if found is None:
+    times = next((column for column in columns if column is not None), None)
+    if times is None:
         return None
-    mean = float(np.mean(found))
+    mean = float(np.mean(times))
     if not mean > 0:
-        raise HklflowError(f"its counting times are {found.min():g} to {found.max():g} s")
-    if np.ptp(found) <= 0.01 * mean:
+        raise HklflowError(f"its counting times are {times.min():g} to {times.max():g} s")
+    if np.ptp(times) <= 0.01 * mean:
         return mean, ""
-    told = f"the counting times are {found.min():g} to {found.max():g} s"
+    note = f"the counting times are {times.min():g} to {times.max():g} s"
     if not monitored:
-        raise HklflowError(f"{told}: only a monitor tells what a frame got; name it with --monitor")
-    return mean, f"{told}: the monitor normalises, and the mean is written down"
+        raise HklflowError(
+            f"{note}: frames can only be normalised by a monitor; name it with --monitor"
+        )
+    return mean, f"{note}: the monitor normalises the frames; the mean time is stored"

@@ -1,7 +1,7 @@
-"""Where the images of a SPEC scan are: by a template, or by looking below a folder.
+"""Location of the images of a SPEC scan: by a template, or by searching below a folder.
 
-A series belongs to a scan if its name, or the folder it is in, has the scan's number, and it has
-one image for each point. Whatever else fits in part is told as a candidate, and never taken.
+A series belongs to a scan if its name, or its folder's name, contains the scan's number and it has
+one image for each point. Partial matches are reported as candidates, but never used.
 """
 
 import re
@@ -23,7 +23,7 @@ _MOST_TOLD = 3
 
 @dataclass(frozen=True)
 class Place:
-    """Frames that may be a scan's: a series of images or one HDF5 file."""
+    """Possible frames of a scan: a series of images or one HDF5 file."""
 
     pattern: str
     n_frames: int
@@ -34,7 +34,7 @@ class Place:
 
 
 class NotFoundError(Exception):
-    """No frames, or too many; ``candidates`` are what they might be, nearest first."""
+    """No frames, or too many; ``candidates`` are possible matches, nearest first."""
 
     def __init__(self, why: str, candidates: Sequence[str] = ()) -> None:
         super().__init__(why)
@@ -53,37 +53,37 @@ class Images:
         return self.request.source.stem
 
     def of(self, number: int, n_points: int) -> str:
-        """File or pattern of the frames of a scan.
+        """Return the file or pattern of the frames of a scan.
 
         Raises
         ------
         NotFoundError
-            If there are none, or more than one series could be meant.
+            If no series matches, or more than one does.
         HklflowError
-            If the template cannot be read.
+            If the template is invalid.
         """
         if self._template is not None:
             return self._from_template(self._template, number, n_points)
         mine = [p for p in self._places if _has(number, p.pattern, self._top)]
         whole = [p for p in mine if p.n_frames == n_points and not p.fault]
         if len(whole) > 1:
-            # The SPEC file's own name tells apart what several files number alike.
-            own = [p for p in whole if self.stem in p.pattern.removeprefix(str(self._top))]
-            whole = own or whole
+            # The SPEC file's name distinguishes series with the same number.
+            named = [p for p in whole if self.stem in p.pattern.removeprefix(str(self._top))]
+            whole = named or whole
         if len(whole) == 1:
             return whole[0].pattern
         if whole:
             raise NotFoundError(
-                f"{len(whole)} series have its number and {n_points} frames; name one with --raw",
+                f"{len(whole)} series have its number and {n_points} frames; select one: --raw",
                 [str(p) for p in whole],
             )
         if mine:
             raise NotFoundError(
-                f"it has {n_points} points, and no series of its number has as many frames",
+                f"it has {n_points} points, and no series with its number has as many frames",
                 [str(p) for p in sorted(mine, key=lambda p: abs(p.n_frames - n_points))],
             )
         raise NotFoundError(
-            f"no images with its number ({n_points} wanted) below {self._top}",
+            f"no images with its number (for {n_points} points) below {self._top}",
             self._nearest(number, n_points),
         )
 
@@ -105,12 +105,12 @@ class Images:
         return self.request.source.parent if raw is None else Path(raw).absolute()
 
     def filled(self, template: str, number: int) -> str:
-        """Template for a scan, whose number takes a format: ``{scan:04d}``.
+        """Fill the scan's number into a template; it may have a format: ``{scan:04d}``.
 
         Raises
         ------
         HklflowError
-            If the template has something else in it.
+            If the template has other fields.
         """
         try:
             return template.format(spec=self.stem, scan=number)
@@ -122,32 +122,32 @@ class Images:
 
     def _from_template(self, template: str, number: int, n_points: int) -> str:
         text = self.filled(template, number)
-        # From where the command is given, or from the SPEC file.
+        # Relative to the current folder, or to the SPEC file.
         choices = dict.fromkeys([Path(text).absolute(), self.request.source.parent / text])
-        told = []
+        errors = []
         for path in choices:
             try:
                 with open_frames(str(path)) as frames:
-                    found = frames.shape[0]
+                    n_frames = frames.shape[0]
             except HklflowError as error:
-                told.append(str(error))
+                errors.append(str(error))
                 continue
-            if found != n_points:
-                raise NotFoundError(f"it has {n_points} points, and {path} has {found} frames")
+            if n_frames != n_points:
+                raise NotFoundError(f"it has {n_points} points, and {path} has {n_frames} frames")
             return str(path)
-        raise NotFoundError("; ".join(told))
+        raise NotFoundError("; ".join(errors))
 
     @cached_property
     def _places(self) -> list[Place]:
         """All series and HDF5 files below the folder."""
-        found = []
-        for _, inside in folders(self._top, skip=lambda one, beside: is_experiment(one)):
+        places = []
+        for _, inside in folders(self._top, skip=lambda folder, beside: is_experiment(folder)):
             files = [p for p in inside if p.is_file()]
             images = numbered([p for p in files if p.suffix.lower() in IMAGE_SUFFIXES])
-            found += [_place(series) for series in images]
+            places += [_place(series) for series in images]
             stacks = [p for p in files if p.suffix.lower() in HDF5_SUFFIXES and not is_light(p)]
-            found += [place for p in stacks if (place := _stack(p)) is not None]
-        return found
+            places += [place for p in stacks if (place := _stack(p)) is not None]
+        return places
 
 
 def _place(series: Series) -> Place:
@@ -159,11 +159,11 @@ def _stack(path: Path) -> Place | None:
         with open_frames(path) as frames:
             return Place(str(path), frames.shape[0])
     except HklflowError:
-        return None  # an HDF5 file of something else
+        return None  # an HDF5 file without frames
 
 
 def _has(number: int, pattern: str, top: Path) -> bool:
-    """Whether a name has a scan's number, or else the folder it is in, with or without zeros."""
+    """Return True if a name, or else its folder, has a scan's number, with or without zeros."""
     path = Path(pattern)
     plain = re.compile(rf"(?<![\d.])0*{number}(?![\d.])")
     stem = path.name[: -len(path.suffix)].rstrip("#")

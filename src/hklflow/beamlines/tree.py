@@ -1,4 +1,4 @@
-"""Folders of a source: what lies in them, once each, and what file names tell."""
+"""Folders of a source: their contents, each folder once, and guesses from file names."""
 
 import os
 import re
@@ -23,62 +23,62 @@ _NO_SCAN = re.compile(
 def folders(
     top: Path, *, skip: Skip = lambda folder, beside: False, depth: int = 6
 ) -> Iterator[tuple[Path, list[Path]]]:
-    """Folders from `top` down and what is in them, sorted; each once, though links lead in circles.
+    """Yield folders from `top` down with their contents, sorted; each once, despite circular links.
 
     Hidden files and folders are left out.
 
     Parameters
     ----------
     skip : function of a folder and all that is beside it
-        Whether the folder is left out.
+        Function that returns True for a folder to be left out.
     depth : int
-        How many folders deep.
+        Largest depth of folders.
 
     Raises
     ------
     HklflowError
         If a folder cannot be read.
     """
-    seen: set[str] = set()
+    visited: set[str] = set()
     stack = [(top, 0)]
     while stack:
-        here, level = stack.pop()
-        real = os.path.realpath(here)
-        if real in seen:
+        current, level = stack.pop()
+        real = os.path.realpath(current)
+        if real in visited:
             continue
-        seen.add(real)
+        visited.add(real)
         try:
-            inside = sorted(p for p in here.iterdir() if not p.name.startswith("."))
+            inside = sorted(p for p in current.iterdir() if not p.name.startswith("."))
         except OSError as error:
             raise HklflowError(
-                f"{here} cannot be read ({error.strerror}); ask for access"
+                f"{current} cannot be read ({error.strerror}); ask for access"
             ) from error
-        yield here, inside
+        yield current, inside
         if level < depth:
             below = [p for p in inside if p.is_dir() and not skip(p, inside)]
             stack += [(p, level + 1) for p in reversed(below)]
 
 
 def is_experiment(folder: Path, beside: Sequence[Path] = ()) -> bool:
-    """Whether a folder is an experiment of hklflow's, whose files it made itself."""
+    """Return True if a folder is an experiment of hklflow, whose files hklflow created."""
     return (folder / "config/config.yaml").is_file() and (folder / "config/scans.tsv").is_file()
 
 
 def looks_like_no_scan(stem: str) -> bool:
-    """Whether a name is rather that of dark images, a calibrant, a snapshot and the like."""
+    """Return True if a name looks like dark images, a calibrant, a snapshot or similar."""
     return _NO_SCAN.search(stem) is not None
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What a file's name tells, such as ``quartz_12p5K_r1``.
+    """Facts guessed from a file name such as ``quartz_12p5K_r1``.
 
     Attributes
     ----------
     sample, scan, rotation : str
-        Empty: not told.
+        Names; empty: unknown.
     temperature : float or None
-        K; None also for one below zero, which cannot be meant in K.
+        Temperature in K; None also for a value below zero, which cannot be in K.
     """
 
     sample: str
@@ -88,29 +88,29 @@ class Guess:
 
 
 def guess(stem: str) -> Guess:
-    """Guess sample, scan, rotation and temperature from a name without the frame's number."""
+    """Guess sample, scan, rotation and temperature from a name without the frame number."""
     words = list(re.finditer(r"[^_\s]+", stem))
-    at = next((i for i, word in enumerate(words) if _TEMPERATURE.fullmatch(word[0])), None)
-    if at is None:
+    index = next((i for i, word in enumerate(words) if _TEMPERATURE.fullmatch(word[0])), None)
+    if index is None:
         numbered = len(words) > 1 and _ROTATION.fullmatch(words[-1][0])
         rotation = words.pop()[0] if numbered else ""
         return Guess(_between(words), "", _rotation(rotation))
-    match = _TEMPERATURE.fullmatch(words[at][0])
+    match = _TEMPERATURE.fullmatch(words[index][0])
     assert match is not None
     value = float(f"{match['whole']}.{match['part'] or 0}")
     return Guess(
-        _between(words[:at]),
-        words[at][0].replace("-", "m"),
-        _rotation(_between(words[at + 1 :])),
+        _between(words[:index]),
+        words[index][0].replace("-", "m"),
+        _rotation(_between(words[index + 1 :])),
         None if match["minus"] else value,
     )
 
 
 def _between(words: Sequence[re.Match[str]]) -> str:
-    """Text from the first to the last of some words, with what stands between them."""
+    """Return the text from the first to the last of some words."""
     return words[0].string[words[0].start() : words[-1].end()] if words else ""
 
 
 def _rotation(words: str) -> str:
-    """Name of a rotation; a bare number is one of r1, r2, ..."""
+    """Return the name of a rotation; a bare number becomes r1, r2, ..."""
     return f"r{int(words)}" if words.isdecimal() else words

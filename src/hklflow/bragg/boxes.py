@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,7 +191,8 @@ def neighbours(
     order = np.argsort(index, kind="stable")
     n_cells = (int(at[:, 0].max(initial=0)) + 1) * width
     first = np.searchsorted(index[order], np.arange(n_cells + 1))
-    arguments = (boxes.origin, boxes.shape, own, low, high, order, first, corner, cell, width)
+    cells = _Cells(order, first, corner, cell, width)
+    arguments = (boxes.origin, boxes.shape, own, low, high, cells)
     start = np.zeros(len(own) + 1, np.int64)
     rows = np.empty(0, np.int64)
     _touching(*arguments, start, rows)
@@ -200,11 +202,27 @@ def neighbours(
     return start, rows
 
 
+class _Cells(NamedTuple):
+    """Reflections sorted into square cells of the detector."""
+
+    order: Integers
+    """Reflections cell after cell."""
+    first: Integers
+    """Where each cell begins in ``order``."""
+    corner: Integers
+    """First pixel of the first cell (slow, fast)."""
+    cell: int
+    """Pixels along its sides."""
+    width: int
+    """Cells along fast."""
+
+
 @kernel
 def _touching(  # type: ignore[no-untyped-def]
-    origin, shape, own, low, high, order, first, corner, cell, width, start, rows
+    origin, shape, own, low, high, cells, start, rows
 ):
     """Count neighbours into start[i + 1] (``rows`` empty), or write them from start[i]."""
+    order, first, corner, cell, width = cells
     n_cells = len(first) - 1
     for i in range(len(own)):
         found = 0

@@ -84,15 +84,10 @@ def hold_out(peaks: Sequence[Peaks]) -> list[Mask]:
     return np.split(held, np.cumsum(sizes)[:-1])
 
 
-def part(peaks: Peaks, keep: Mask) -> Peaks:
-    """Return some of the peaks."""
-    return Peaks(*(getattr(peaks, name)[keep] for name in Peaks.__dataclass_fields__))
-
-
 def without(peaks: Peaks, fewer: Peaks) -> Peaks:
     """Return the peaks that are not in another part of the same list."""
     left = {tuple(row) for row in fewer.position.tolist()}
-    return part(peaks, np.array([tuple(x) not in left for x in peaks.position.tolist()], np.bool_))
+    return peaks.select(np.array([tuple(x) not in left for x in peaks.position.tolist()], np.bool_))
 
 
 def same_reflection(hkl: Integers, at: Floats, table: Reflections) -> Integers:

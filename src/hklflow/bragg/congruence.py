@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.bragg.centroids import part
 from hklflow.geometry import Rotation
 from hklflow.geometry.symmetry import SpaceGroup
-from hklflow.orientation.refinement import Limits, Refined, refine
+from hklflow.orientation.refinement import Refined, RefinementLimits, refine
 from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
@@ -59,8 +58,8 @@ def halves(peaks: Sequence[Peaks]) -> tuple[list[Peaks], list[Peaks]]:
     """Split the peaks into those with their centre in an odd frame, and the others."""
     odd = [np.floor(p.frame).astype(np.int64) % 2 == 1 for p in peaks]
     return (
-        [part(p, use) for p, use in zip(peaks, odd, strict=True)],
-        [part(p, ~use) for p, use in zip(peaks, odd, strict=True)],
+        [p.select(use) for p, use in zip(peaks, odd, strict=True)],
+        [p.select(~use) for p, use in zip(peaks, odd, strict=True)],
     )
 
 
@@ -71,7 +70,7 @@ def congruence(
     group: SpaceGroup,
     *,
     free: Sequence[str],
-    limits: Limits,
+    limits: RefinementLimits,
 ) -> Congruence:
     """Refine the peaks of odd and of even frames separately from one start, and compare.
 

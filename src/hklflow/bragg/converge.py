@@ -18,7 +18,6 @@ from hklflow.bragg.centroids import (
     hold_out,
     joined,
     judge,
-    part,
     same_reflection,
 )
 from hklflow.bragg.reflections import Reflections
@@ -26,7 +25,7 @@ from hklflow.bragg.residual_map import Spots, used
 from hklflow.geometry import Rotation, lattice
 from hklflow.geometry.parameters import across
 from hklflow.geometry.symmetry import SpaceGroup
-from hklflow.orientation.refinement import Limits, Refined, refine
+from hklflow.orientation.refinement import Refined, RefinementLimits, refine
 from hklflow.orientation.residuals import Peaks, compare
 
 Floats = NDArray[np.float64]
@@ -72,7 +71,7 @@ class Rest:
 
 
 @dataclass(frozen=True)
-class Model:
+class RefinedModel:
     """Cell, orientation and geometry of all rotations.
 
     Attributes
@@ -94,7 +93,7 @@ class Model:
     offsets: Mapping[int, Floats] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, refined: Refined, start: Sequence[Rotation]) -> "Model":
+    def of(cls, refined: Refined, start: Sequence[Rotation]) -> "RefinedModel":
         """Return the model of a refinement that began with these rotations."""
         offsets = offsets_of(dict(zip(refined.names, refined.values, strict=True)), start)
         return cls(refined.rotations, refined.ub, refined.cell, refined.cell_sigma, offsets)
@@ -130,7 +129,7 @@ def offsets_of(values: Mapping[str, float], start: Sequence[Rotation]) -> dict[i
     return found
 
 
-def seen(model: Model, peaks: Sequence[Peaks], limits: Limits) -> Seen:
+def seen(model: RefinedModel, peaks: Sequence[Peaks], limits: RefinementLimits) -> Seen:
     """Compare peaks with a model, without refinement."""
     parts = []
     for i, (rotation, p) in enumerate(zip(model.rotations, peaks, strict=True)):
@@ -151,7 +150,7 @@ class Iteration:
     ----------
     number : int
         0 is the start.
-    model : Model
+    model : RefinedModel
     refined : Refined or None
         None for the start.
     spots : Spots or None
@@ -176,7 +175,7 @@ class Iteration:
     """
 
     number: int
-    model: Model
+    model: RefinedModel
     refined: Refined | None
     spots: Spots | None
     integrations: int
@@ -248,7 +247,7 @@ class Loop:
         Groups of parameters to refine.
     integrate : callable or None
         `Integrate`; None: only the found peaks are used.
-    limits : Limits
+    limits : RefinementLimits
         Limits of the refinement.
     rest : Rest
     accept : Acceptance
@@ -260,15 +259,15 @@ class Loop:
     group: SpaceGroup
     free: Sequence[str]
     integrate: Integrate | None
-    limits: Limits
+    limits: RefinementLimits
     rest: Rest
     accept: Acceptance
     maxima: Sequence[Peaks] = ()
 
     def __post_init__(self) -> None:
         self.held = hold_out(self.peaks)
-        self.fitted = [part(p, ~h) for p, h in zip(self.peaks, self.held, strict=True)]
-        self.judges = [part(p, h) for p, h in zip(self.peaks, self.held, strict=True)]
+        self.fitted = [p.select(~h) for p, h in zip(self.peaks, self.held, strict=True)]
+        self.judges = [p.select(h) for p, h in zip(self.peaks, self.held, strict=True)]
         # The search adds a floor to all variances for errors of the geometry: the smallest has it.
         self.floor = np.min([p.sigma.min(axis=0, initial=np.inf) for p in self.peaks], axis=0) ** 2
         self.scatter: Floats | None = None
@@ -278,7 +277,7 @@ class Loop:
         """Number of found peaks that can be used in the refinement."""
         return sum(len(p.frame) for p in self.peaks)
 
-    def run(self, start: Model) -> Outcome:
+    def run(self, start: RefinedModel) -> Outcome:
         """Iterate from a start.
 
         Raises
@@ -306,9 +305,9 @@ class Loop:
                 reason = f"refinement {number} failed: {error}"
                 break
             if not iterations:
-                self._set_scatter(Model.of(refined, model.rotations))
+                self._set_scatter(RefinedModel.of(refined, model.rotations))
                 iterations.append(self._start(start))
-            before, model = model, Model.of(refined, model.rotations)
+            before, model = model, RefinedModel.of(refined, model.rotations)
             moved = self._moved(model, integrated_with)
             stale = tables is None or moved > self.rest.reintegrate
             again = self.integrate is not None and integrations < self.rest.integrations and stale
@@ -329,7 +328,7 @@ class Loop:
         return Outcome(iterations, best, converged, reason, data[best], tables, integrations)
 
     def _union(
-        self, model: Model, tables: Sequence[Reflections] | None
+        self, model: RefinedModel, tables: Sequence[Reflections] | None
     ) -> tuple[list[Peaks], Integers | None]:
         """Return the peaks and accepted centroids to fit, and the outcomes of all reflections."""
         if tables is None:
@@ -338,7 +337,7 @@ class Loop:
         for i, table in enumerate(tables):
             offset = model.offsets.get(i)
             own = {} if offset is None else {0: offset}
-            one = Model([model.rotations[i]], model.ub, model.cell, model.cell_sigma, own)
+            one = RefinedModel([model.rotations[i]], model.ub, model.cell, model.cell_sigma, own)
             rows = []
             for peaks in (self.fitted[i], self.judges[i], *self.maxima[i : i + 1]):
                 under = seen(one, [peaks], self.limits)
@@ -353,7 +352,7 @@ class Loop:
             fates.append(fate)
         return given, np.concatenate(fates)
 
-    def _start(self, start: Model) -> Iteration:
+    def _start(self, start: RefinedModel) -> Iteration:
         under = seen(start, self.fitted, self.limits)
         sigma = np.concatenate([p.sigma for p in self.fitted])[under.sharp]
         return Iteration(
@@ -376,11 +375,11 @@ class Loop:
         self,
         number: int,
         refined: Refined,
-        model: Model,
+        model: RefinedModel,
         given: Sequence[Peaks],
         fates: Integers | None,
         integrations: int,
-        before: Model,
+        before: RefinedModel,
         last: Iteration,
     ) -> Iteration:
         spots = used(refined, given)
@@ -413,7 +412,7 @@ class Loop:
     def _rests(self, change: dict[str, float]) -> bool:
         return all(change[name] < getattr(self.rest, name) for name in change)
 
-    def _moved(self, model: Model, other: Model) -> float:
+    def _moved(self, model: RefinedModel, other: RefinedModel) -> float:
         """Return the 95 % quantile of the moves of found peaks' predictions: pixels or frames."""
         now, then = (seen(m, self.fitted, self.limits) for m in (model, other))
         both = now.sharp & then.sharp & np.all(now.hkl == then.hkl, axis=1)
@@ -421,15 +420,15 @@ class Loop:
             return float("inf")
         return float(np.quantile(np.abs(now.off - then.off)[both].max(axis=1), 0.95))
 
-    def _fraction(self, model: Model) -> float:
+    def _fraction(self, model: RefinedModel) -> float:
         return float(seen(model, self.peaks, self.limits).indexed.mean())
 
-    def _weighted(self, model: Model) -> tuple[Floats, Mask]:
+    def _weighted(self, model: RefinedModel) -> tuple[Floats, Mask]:
         under = seen(model, self.judges, self.limits)
         sigma = np.concatenate([p.sigma for p in self.judges])
         return np.abs(under.off) / sigma, under.sharp
 
-    def _set_scatter(self, model: Model) -> None:
+    def _set_scatter(self, model: RefinedModel) -> None:
         weighted, sharp = self._weighted(model)
         if not sharp.any():
             raise HklflowError(
@@ -438,7 +437,7 @@ class Loop:
             )
         self.scatter = np.maximum(1.4826 * np.median(weighted[sharp], axis=0), 0.1)
 
-    def _losses(self, model: Model) -> Floats:
+    def _losses(self, model: RefinedModel) -> Floats:
         assert self.scatter is not None
         weighted, sharp = self._weighted(model)
         size = np.full(weighted.shape, _WORST)
@@ -446,7 +445,7 @@ class Loop:
         losses: Floats = np.mean(size**2, axis=1)
         return losses
 
-    def rmsd_held_out(self, model: Model) -> Floats:
+    def rmsd_held_out(self, model: RefinedModel) -> Floats:
         """Return rms residuals (3,) of the held-out peaks that a model indexes, no outliers."""
         under = seen(model, self.judges, self.limits)
         off = under.off[under.sharp]
@@ -479,7 +478,7 @@ def _in_sigma(change: Floats, sigma: Floats) -> float:
     return float(np.max(np.abs(change[free] / sigma[free]), initial=0.0))
 
 
-def _turned(a: Model, b: Model) -> float:
+def _turned(a: RefinedModel, b: RefinedModel) -> float:
     """Return the largest rotation in degrees of a crystal between two models, with its head."""
     u, v = (lattice.decompose_ub(m.ub)[0] for m in (a, b))
     return max(

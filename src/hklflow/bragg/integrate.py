@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,7 @@ from hklflow.bragg.predicted import Spots, predicted_spots
 from hklflow.bragg.profiles import Profile, Widths
 from hklflow.bragg.reflections import ReflectionFlag, Reflections
 from hklflow.geometry.symmetry import SpaceGroup
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -43,8 +43,6 @@ _RESTS = 1.01
 _BACKGROUND_COUNTS = 100.0
 _FOR_CURVATURE = 500
 _FOR_WIDTHS = 600
-# Index of the centres in the kernels' argument tuple.
-_CENTRE = 4
 # Chi² and I/σ above which a reflection is flagged as unlike the profile, see `kernels.UNLIKE`.
 _UNLIKE = 4.0
 _CLEARLY_SEEN = 10.0
@@ -130,7 +128,7 @@ def integrate(
     measurement: Measurement,
     ub: ArrayLike,
     group: SpaceGroup,
-    peaks: Peaks | None,
+    peaks: PeakTable | None,
     params: IntegrationParams,
     *,
     d_min: float | None = None,
@@ -144,7 +142,7 @@ def integrate(
     ub : (3, 3) array
         Orientation matrix, 1/Å with 2π.
     group : SpaceGroup
-    peaks : Peaks or None
+    peaks : PeakTable or None
         Found peaks, for the start values of the widths.
     params : IntegrationParams
     d_min : float, optional
@@ -301,35 +299,22 @@ def _integrated(
         )
     curvature = curvature or Curvature()
     bend = np.stack([curvature.mean, curvature.spread])
-    start, near = bx.neighbours(
-        bx.Boxes(filled.origin, filled.shape), rows, scene.centre, scene.half
-    )
+    boxes = _boxes(measurement, scene, rows, filled)
+    start = boxes.neighbours.start
+    surface = kernels.Surface(bend, curvature.terms)
+    cuts = kernels.Cuts(measurement.saturation, params.overlap, params.min_recorded)
 
     def work(part: slice) -> None:
         kernels.integrate_boxes(
-            filled.counts,
-            filled.offset[part],
-            filled.origin[part],
-            filled.shape[part],
-            scene.centre[rows[part]],
-            scene.sigma[rows[part]],
-            scene.half[rows[part]],
-            measurement.pixel_norm,
-            measurement.frame_norm,
-            _read_variance(measurement),
-            measurement.saturation,
-            start[part.start : part.stop + 1],
-            near,
-            scene.centre,
-            scene.half,
-            correction,
-            sharp,
-            float(profiles.NODES[-1]),
-            region[part],
-            bend,
-            curvature.terms,
-            params.overlap,
-            params.min_recorded,
+            kernels.Voxels(
+                filled.counts, filled.offset[part], filled.origin[part], filled.shape[part]
+            ),
+            kernels.Places(*(values[part] for values in boxes.places)),
+            boxes.norms,
+            boxes.neighbours._replace(start=start[part.start : part.stop + 1]),
+            kernels.LearnedProfiles(correction, sharp, float(profiles.NODES[-1]), region[part]),
+            surface,
+            cuts,
             columns[part],
             flags[part],
         )
@@ -492,29 +477,25 @@ def _strong(
     return chosen
 
 
-def _arguments(measurement: Measurement, scene: _Scene, one: _Strong) -> tuple[Any, ...]:
-    """Return the arguments that the learning kernels have in common for a group of boxes."""
-    filled = one.filled
+class _Boxes(NamedTuple):
+    """Filled boxes with all that the kernels must know of them."""
+
+    voxels: kernels.Voxels
+    places: kernels.Places
+    norms: kernels.Norms
+    neighbours: kernels.Neighbours
+
+
+def _boxes(measurement: Measurement, scene: _Scene, spots: Integers, filled: bx.Filled) -> _Boxes:
+    """Return what the kernels must know of the filled boxes of some spots."""
     start, near = bx.neighbours(
-        bx.Boxes(filled.origin, filled.shape), one.spots, scene.centre, scene.half
+        bx.Boxes(filled.origin, filled.shape), spots, scene.centre, scene.half
     )
-    return (
-        filled.counts,
-        filled.offset,
-        filled.origin,
-        filled.shape,
-        scene.centre[one.spots],
-        scene.sigma[one.spots],
-        scene.half[one.spots],
-        measurement.pixel_norm,
-        measurement.frame_norm,
-        _read_variance(measurement),
-        start,
-        near,
-        scene.centre,
-        scene.half,
-        one.local,
-        one.columns,
+    return _Boxes(
+        kernels.Voxels(filled.counts, filled.offset, filled.origin, filled.shape),
+        kernels.Places(scene.centre[spots], scene.sigma[spots], scene.half[spots]),
+        kernels.Norms(measurement.pixel_norm, measurement.frame_norm, _read_variance(measurement)),
+        kernels.Neighbours(start, near, scene.centre, scene.half),
     )
 
 
@@ -523,8 +504,8 @@ def _wider(measurement: Measurement, scene: _Scene, found: list[_Strong], widths
     scores = []
     for one in found:
         out = np.empty((len(one.local), 3, len(profiles.FACTORS)))
-        arguments = (*_arguments(measurement, scene, one), profiles.FACTORS, out)
-        learning_kernels.width_scores(*arguments)
+        boxes = _boxes(measurement, scene, one.spots, one.filled)
+        learning_kernels.width_scores(*boxes, one.local, one.columns, profiles.FACTORS, out)
         scores.append(out)
     at = scene.spots.select(np.concatenate([one.rows for one in found]))
     return profiles.better_widths(widths, np.concatenate(scores), at.slow, at.fast)
@@ -563,17 +544,23 @@ def _corrections(
     """Return corrections about the predicted centres, or (``moved``) about the observed ones."""
     number, m = int(np.prod(regions)), len(profiles.NODES)
     observed, expected, variance = (np.zeros((number, m, m, m)) for _ in range(3))
-    mass = np.zeros((m, m, m))
+    sums = learning_kernels.ProfileSums(observed, expected, variance, np.zeros((m, m, m)))
     for one in found:
-        arguments = list(_arguments(measurement, scene, one))
+        boxes = _boxes(measurement, scene, one.spots, one.filled)
+        places = boxes.places
         if moved:
             seen = one.columns[:, kernels.FRAME : kernels.FAST + 1]
-            arguments[_CENTRE] = np.where(np.isfinite(seen), seen, arguments[_CENTRE])
-        arguments += [_regions(scene, one, regions), float(profiles.NODES[-1])]
-        arguments += [observed, expected, variance, mass]
-        learning_kernels.profile_sums(*arguments)
+            places = places._replace(centre=np.where(np.isfinite(seen), seen, places.centre))
+        learning_kernels.profile_sums(
+            *boxes._replace(places=places),
+            one.local,
+            one.columns,
+            _regions(scene, one, regions),
+            float(profiles.NODES[-1]),
+            sums,
+        )
     n = sum(len(one.rows) for one in found)
-    return profiles.learned(observed, expected, variance, mass / n)
+    return profiles.learned(sums.observed, sums.expected, sums.variance, sums.mass / n)
 
 
 # ------------------------------------------------------------------------------- results

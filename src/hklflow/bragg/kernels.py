@@ -13,6 +13,7 @@ counts of a single voxel, so few counts cause no bias.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -314,171 +315,132 @@ def fit_centre(
         out[3 + a] = covariance[a + 1, a + 1] * scale
 
 
+class Voxels(NamedTuple):
+    """Voxels of all boxes one after the other."""
+
+    counts: NDArray[np.float32]
+    """NaN where there is no measurement."""
+    offset: I64
+    """Where each box (n,) begins in the counts."""
+    origin: I64
+    """First voxel (n, 3) of each box in the scan."""
+    shape: I64
+    """Extent (n, 3) of each box."""
+
+
+class Places(NamedTuple):
+    """Predicted centre, standard deviations and half axes of the foreground, (n, 3) each."""
+
+    centre: F64
+    sigma: F64
+    half: F64
+
+
+class Norms(NamedTuple):
+    """Factors of the norm, (slow, fast) and (n_frames,), and the read noise."""
+
+    pixel: F64
+    frame: F64
+    read_variance: NDArray[np.float32]
+    """(slow, fast), or of size 0."""
+
+
+class Neighbours(NamedTuple):
+    """Reflections whose foreground may touch a box."""
+
+    start: I64
+    """Those of box i are ``rows[start[i] : start[i + 1]]``."""
+    rows: I64
+    """Rows of ``centre`` and ``half``."""
+    centre: F64
+    half: F64
+
+
+class LearnedProfiles(NamedTuple):
+    """Corrections of the profiles (regions, m, m, m), see `correction_at`; of size 0 for none."""
+
+    predicted: F64
+    """About predicted centres."""
+    observed: F64
+    """About observed centres."""
+    last: float
+    """Place of the last node."""
+    region: I64
+    """Region (n,) of each box."""
+
+
+class Surface(NamedTuple):
+    """Surface of the background."""
+
+    bend: F64
+    """Mean and spread (2, 3) of its curvature."""
+    terms: int
+
+
+class Rows(NamedTuple):
+    """Lists of voxels (most, N_VOXEL), filled box after box."""
+
+    front: F64
+    place: NDArray[np.int32]
+    """Place (most, 3) of the foreground's voxels in the box."""
+    back: F64
+
+
+class Cuts(NamedTuple):
+    """Limits, see `hklflow.bragg.integrate.IntegrationParams`."""
+
+    saturation: float
+    overlap: float
+    least_recorded: float
+
+
 @kernel
 def integrate_boxes(
-    counts: NDArray[np.float32],
-    offset: I64,
-    origin: I64,
-    shape: I64,
-    centre: F64,
-    sigma: F64,
-    half: F64,
-    pixel_norm: F64,
-    frame_norm: F64,
-    read_variance: NDArray[np.float32],
-    saturation: float,
-    neighbour_start: I64,
-    neighbour: I64,
-    all_centre: F64,
-    all_half: F64,
-    correction: F64,
-    sharp: F64,
-    last: float,
-    region: I64,
-    bend: F64,
-    terms: int,
-    overlap: float,
-    least_recorded: float,
+    voxels: Voxels,
+    places: Places,
+    norms: Norms,
+    neighbours: Neighbours,
+    learned: LearnedProfiles,
+    surface: Surface,
+    cuts: Cuts,
     out: F64,
     flags: I64,
 ) -> None:
-    """Integrate boxes of voxels.
-
-    Parameters
-    ----------
-    counts, offset, origin, shape
-        Voxels of all boxes one after the other, NaN without measurement; for each box its first
-        index in them (n,), its first voxel (n, 3) and its extent (n, 3).
-    centre, sigma, half
-        Predicted centre, standard deviations and half axes of the foreground (n, 3).
-    pixel_norm, frame_norm, read_variance
-        Arrays (slow, fast), (n_frames,), and (slow, fast) or of size 0 without read noise.
-    neighbour_start, neighbour
-        Rows of ``all_centre`` and ``all_half`` that box i may overlap:
-        ``neighbour[neighbour_start[i] : neighbour_start[i + 1]]``.
-    correction, sharp, last, region
-        Profiles (regions, m, m, m) about predicted and about observed centres, of size 0 for
-        none, see `correction_at`; and the region of each box.
-    bend, terms
-        Mean and spread (2, 3) of the background's curvature, and number of terms of its surface.
-    overlap, least_recorded
-        See `hklflow.bragg.integrate.IntegrationParams`.
-    out, flags
-        Output: results (n, len(COLUMNS)), and bits of `ReflectionFlag` (n,).
-    """
+    """Integrate boxes of voxels; ``out`` (n, len(COLUMNS)) and ``flags`` (n,) are filled."""
+    origin, shape = voxels.origin, voxels.shape
+    centre, sigma, half = places
     most = 0
-    for i in range(len(offset)):
+    for i in range(len(shape)):
         most = max(most, shape[i, 0] * shape[i, 1] * shape[i, 2])
-    front, back = np.empty((most, N_VOXEL)), np.empty((most, N_VOXEL))
-    place = np.empty((most, 3), np.int32)
+    front, place = np.empty((most, N_VOXEL)), np.empty((most, 3), np.int32)
+    rows = Rows(front, place, np.empty((most, N_VOXEL)))
     used = np.empty(most, np.bool_)
     empty = np.empty((0, 0, 0))
-    n_slow, n_fast = pixel_norm.shape
-    noisy = read_variance.size > 0
-    for i in range(len(offset)):
+    for i in range(len(shape)):
         out[i] = np.nan
-        n_voxels = shape[i, 0] * shape[i, 1] * shape[i, 2]
-        box = counts[offset[i] : offset[i] + n_voxels].reshape(
-            (shape[i, 0], shape[i, 1], shape[i, 2])
-        )
-        kind = np.empty(box.shape, np.uint8)
-        share = np.empty(box.shape)
-        grid = correction[region[i]] if correction.size else empty
-        fill_profile(origin[i], centre[i], sigma[i], grid, last, share)
-        near = neighbour[neighbour_start[i] : neighbour_start[i + 1]]
-        sort_out(origin[i], centre[i], half[i], near, all_centre, all_half, kind)
-        whole = shared = 0.0
-        for k in range(shape[i, 0]):
-            for y in range(shape[i, 1]):
-                for x in range(shape[i, 2]):
-                    if KIND_MINE <= kind[k, y, x] <= KIND_SHARED_FAR:
-                        whole += share[k, y, x]
-                        if kind[k, y, x] != KIND_MINE:
-                            shared += share[k, y, x]
-        divided = shared > overlap * whole
+        box = box_of(voxels, i)
+        kind, share = np.empty(box.shape, np.uint8), np.empty(box.shape)
+        grid = learned.predicted[learned.region[i]] if learned.predicted.size else empty
+        fill_profile(origin[i], centre[i], sigma[i], grid, learned.last, share)
+        near = neighbours.rows[neighbours.start[i] : neighbours.start[i + 1]]
+        sort_out(origin[i], centre[i], half[i], near, neighbours.centre, neighbours.half, kind)
+        whole, divided = _whole_profile(kind, share, cuts.overlap)
         if divided:
             flags[i] |= _OVERLAP
-        m = n = np.int64(0)  # for a plain 0, Numba would compile all callees again
-        recorded = 0.0
-        cells = ((shape[i, 1] - 1) // _CELL[1] + 1, (shape[i, 2] - 1) // _CELL[2] + 1)
-        for k in range(shape[i, 0]):
-            z = origin[i, 0] + k
-            if not 0 <= z < len(frame_norm):
-                continue
-            for a in range(shape[i, 1]):
-                y = origin[i, 1] + a
-                for b in range(shape[i, 2]):
-                    x = origin[i, 2] + b
-                    is_front = KIND_MINE <= kind[k, a, b] <= KIND_SHARED_FAR
-                    if not (0 <= y < n_slow and 0 <= x < n_fast):
-                        if is_front:
-                            flags[i] |= _EDGE
-                        continue
-                    value = box[k, a, b]
-                    norm = pixel_norm[y, x] * frame_norm[z]
-                    good = norm > 0 and pixel_norm[y, x] > 0 and math.isfinite(value)
-                    if is_front:
-                        if not good:
-                            flags[i] |= _MASKED
-                            continue
-                        if value >= saturation:
-                            flags[i] |= _OVERLOAD
-                            continue
-                        if kind[k, a, b] == KIND_SHARED_FAR or (
-                            kind[k, a, b] == KIND_SHARED_NEAR and not divided
-                        ):
-                            continue
-                        row = front[m]
-                        place[m, 0], place[m, 1], place[m, 2] = k, a, b
-                        recorded += share[k, a, b]
-                        m += 1
-                    elif kind[k, a, b] == KIND_OUTSIDE and good and value < saturation:
-                        row = back[n]
-                        row[V_CELL] = ((k // _CELL[0]) * cells[0] + a // _CELL[1]) * cells[
-                            1
-                        ] + b // _CELL[2]
-                        n += 1
-                    else:
-                        continue
-                    row[V_COUNTS], row[V_NORM] = value, norm
-                    row[V_SHARE] = share[k, a, b]
-                    row[V_READ] = read_variance[y, x] if noisy else 0.0
-                    row[V_Z] = (z + 0.5 - centre[i, 0]) / (0.5 * shape[i, 0])
-                    row[V_Y] = (y + 0.5 - centre[i, 1]) / (0.5 * shape[i, 1])
-                    row[V_X] = (x + 0.5 - centre[i, 2]) / (0.5 * shape[i, 2])
+        m, n, recorded = _gather(
+            box, kind, share, divided, origin[i], centre[i], norms, cuts.saturation, rows,
+            flags[i : i + 1],
+        )  # fmt: skip
         out[i, N_FOREGROUND], out[i, RECORDED] = m, recorded
-        n_cells = ((shape[i, 0] - 1) // _CELL[0] + 1) * cells[0] * cells[1]
-        prior = np.empty((3, 2))
-        for a in range(3):
-            prior[a, 0] = bend[0, a] * (0.5 * shape[i, a]) ** 2
-            prior[a, 1] = bend[1, a] * (0.5 * shape[i, a]) ** 2
-        level, fisher, n_used, chi2 = fit_background(
-            back, n, 0.0, prior, terms, n_cells, cells, used
-        )
-        out[i, N_BACKGROUND] = n_used
-        if n_used < _LEAST_BACKGROUND:
+        level, fisher, enough = _fit_level(rows, m, n, shape[i], surface, used, out[i])
+        if not enough:
             flags[i] |= _NO_BACKGROUND | _NO_PROFILE
             continue
-        weight, above, _ = _summed(front, m, level, fisher, 0.0)
-        if weight > 0:
-            # The tail of the reflection itself is not background.
-            level, fisher, n_used, chi2 = fit_background(
-                back, n, max(above / weight, 0.0), prior, terms, n_cells, cells, used
-            )
-        out[i, N_BACKGROUND], out[i, BACKGROUND_CHI2] = n_used, chi2
-        covariance = np.linalg.inv(fisher)
-        out[i, BACKGROUND], out[i, VAR_BACKGROUND] = level[0], covariance[0, 0]
-        for a in range(3):
-            unit = 0.5 * shape[i, a]
-            out[i, SLOPE_FRAME + a] = level[1 + a] / unit
-            out[i, BEND_FRAME + a] = level[4 + a] / unit**2
-            if terms > 4:
-                out[i, VAR_BEND_FRAME + a] = covariance[4 + a, 4 + a] / unit**4
         weight, above, _ = _summed(front, m, level, fisher, 0.0)
         out[i, COUNTS] = above
         if recorded > 0:
             out[i, NORM] = weight / recorded
-        if not recorded >= least_recorded * whole:
+        if not recorded >= cuts.least_recorded * whole:
             flags[i] |= _NO_PROFILE
             continue
         total = above / weight
@@ -490,10 +452,11 @@ def integrate_boxes(
             fit_centre(
                 front, place, m, shape[i], origin[i], centre[i], sigma[i], level, total, seen
             )
-            if sharp.size and strength > _MOVED and math.isfinite(seen[0]):
+            if learned.observed.size and strength > _MOVED and math.isfinite(seen[0]):
                 # For a strong reflection, the observed centre is better than the prediction.
                 there = seen[:3].copy()
-                fill_profile(origin[i], there, sigma[i], sharp[region[i]], last, share)
+                grid = learned.observed[learned.region[i]]
+                fill_profile(origin[i], there, sigma[i], grid, learned.last, share)
                 for r in range(m):
                     front[r, V_SHARE] = share[place[r, 0], place[r, 1], place[r, 2]]
         fitted, fitted_var = fit_intensity(front, m, level, fisher, total, 0.5 / weight)
@@ -502,6 +465,147 @@ def integrate_boxes(
             continue
         out[i, PROFILE], out[i, VAR_PROFILE] = fitted, fitted_var
         _compare(front, m, level, fitted, out[i])
+
+
+@kernel
+def box_of(voxels: Voxels, i: int) -> NDArray[np.float32]:
+    """Return the counts of box i as (frame, slow, fast)."""
+    nz, ny, nx = voxels.shape[i, 0], voxels.shape[i, 1], voxels.shape[i, 2]
+    begin = voxels.offset[i]
+    return voxels.counts[begin : begin + nz * ny * nx].reshape((nz, ny, nx))
+
+
+@kernel
+def _whole_profile(kind: NDArray[np.uint8], share: F64, overlap: float) -> tuple[float, bool]:
+    """Return the profile's sum over the foreground, and True if neighbours share too much of it."""
+    whole = shared = 0.0
+    for k in range(kind.shape[0]):
+        for y in range(kind.shape[1]):
+            for x in range(kind.shape[2]):
+                if KIND_MINE <= kind[k, y, x] <= KIND_SHARED_FAR:
+                    whole += share[k, y, x]
+                    if kind[k, y, x] != KIND_MINE:
+                        shared += share[k, y, x]
+    return whole, shared > overlap * whole
+
+
+@kernel
+def _gather(
+    box: NDArray[np.float32],
+    kind: NDArray[np.uint8],
+    share: F64,
+    divided: bool,
+    origin: I64,
+    centre: F64,
+    norms: Norms,
+    saturation: float,
+    rows: Rows,
+    flags: I64,
+) -> tuple[np.int64, np.int64, float]:
+    """List the voxels of foreground and background in ``rows``.
+
+    Returns
+    -------
+    m, n : int
+        Voxels of foreground and background.
+    recorded : float
+        Share of the profile that the foreground holds.
+    """
+    front, place, back = rows
+    nz, ny, nx = box.shape
+    n_slow, n_fast = norms.pixel.shape
+    pixel_norm, frame_norm, read_variance = norms
+    noisy = read_variance.size > 0
+    m = n = np.int64(0)  # of a bare 0 Numba compiles all that is called once more
+    recorded = 0.0
+    cells_slow, cells_fast = (ny - 1) // _CELL[1] + 1, (nx - 1) // _CELL[2] + 1
+    for k in range(nz):
+        z = origin[0] + k
+        if not 0 <= z < len(frame_norm):
+            continue
+        for a in range(ny):
+            y = origin[1] + a
+            for b in range(nx):
+                x = origin[2] + b
+                is_front = KIND_MINE <= kind[k, a, b] <= KIND_SHARED_FAR
+                if not (0 <= y < n_slow and 0 <= x < n_fast):
+                    if is_front:
+                        flags[0] |= _EDGE
+                    continue
+                value = box[k, a, b]
+                norm = pixel_norm[y, x] * frame_norm[z]
+                good = norm > 0 and pixel_norm[y, x] > 0 and math.isfinite(value)
+                if is_front:
+                    if not good:
+                        flags[0] |= _MASKED
+                        continue
+                    if value >= saturation:
+                        flags[0] |= _OVERLOAD
+                        continue
+                    if kind[k, a, b] == KIND_SHARED_FAR or (
+                        kind[k, a, b] == KIND_SHARED_NEAR and not divided
+                    ):
+                        continue
+                    row = front[m]
+                    place[m, 0], place[m, 1], place[m, 2] = k, a, b
+                    recorded += share[k, a, b]
+                    m += 1
+                elif kind[k, a, b] == KIND_OUTSIDE and good and value < saturation:
+                    row = back[n]
+                    row[V_CELL] = (
+                        (k // _CELL[0]) * cells_slow + a // _CELL[1]
+                    ) * cells_fast + b // _CELL[2]
+                    n += 1
+                else:
+                    continue
+                row[V_COUNTS], row[V_NORM] = value, norm
+                row[V_SHARE] = share[k, a, b]
+                row[V_READ] = read_variance[y, x] if noisy else 0.0
+                row[V_Z] = (z + 0.5 - centre[0]) / (0.5 * nz)
+                row[V_Y] = (y + 0.5 - centre[1]) / (0.5 * ny)
+                row[V_X] = (x + 0.5 - centre[2]) / (0.5 * nx)
+    return m, n, recorded
+
+
+@kernel
+def _fit_level(
+    rows: Rows,
+    m: np.int64,
+    n: np.int64,
+    shape: I64,
+    surface: Surface,
+    used: NDArray[np.bool_],
+    out: F64,
+) -> tuple[F64, F64, bool]:
+    """Fit the background; False if there is too little of it. Its columns of ``out`` are filled."""
+    front, _, back = rows
+    bend, terms = surface
+    cells = ((shape[1] - 1) // _CELL[1] + 1, (shape[2] - 1) // _CELL[2] + 1)
+    n_cells = ((shape[0] - 1) // _CELL[0] + 1) * cells[0] * cells[1]
+    prior = np.empty((3, 2))
+    for a in range(3):
+        prior[a, 0] = bend[0, a] * (0.5 * shape[a]) ** 2
+        prior[a, 1] = bend[1, a] * (0.5 * shape[a]) ** 2
+    level, fisher, n_used, chi2 = fit_background(back, n, 0.0, prior, terms, n_cells, cells, used)
+    out[N_BACKGROUND] = n_used
+    if n_used < _LEAST_BACKGROUND:
+        return level, fisher, False
+    weight, above, _ = _summed(front, m, level, fisher, 0.0)
+    if weight > 0:
+        # The reflection's own tail is not background.
+        level, fisher, n_used, chi2 = fit_background(
+            back, n, max(above / weight, 0.0), prior, terms, n_cells, cells, used
+        )
+    out[N_BACKGROUND], out[BACKGROUND_CHI2] = n_used, chi2
+    covariance = np.linalg.inv(fisher)
+    out[BACKGROUND], out[VAR_BACKGROUND] = level[0], covariance[0, 0]
+    for a in range(3):
+        unit = 0.5 * shape[a]
+        out[SLOPE_FRAME + a] = level[1 + a] / unit
+        out[BEND_FRAME + a] = level[4 + a] / unit**2
+        if terms > 4:
+            out[VAR_BEND_FRAME + a] = covariance[4 + a, 4 + a] / unit**4
+    return level, fisher, True
 
 
 @kernel

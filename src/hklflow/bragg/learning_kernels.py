@@ -1,6 +1,7 @@
 """Sum over boxes of strong reflections, for learning widths and profiles."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,11 @@ from hklflow.bragg.kernels import (
     SLOPE_FRAME,
     SLOPE_SLOW,
     SUM,
+    Neighbours,
+    Norms,
+    Places,
+    Voxels,
+    box_of,
     fill_profile,
     sort_out,
 )
@@ -38,22 +44,21 @@ def _level(fitted: F64, z: float, y: float, x: float) -> float:
     )
 
 
+class ProfileSums(NamedTuple):
+    """Sums at the nodes of the profiles' correction, (regions, m, m, m); the mass is (m, m, m)."""
+
+    observed: F64
+    expected: F64
+    variance: F64
+    mass: F64
+
+
 @kernel
 def width_scores(
-    counts: NDArray[np.float32],
-    offset: I64,
-    origin: I64,
-    shape: I64,
-    centre: F64,
-    sigma: F64,
-    half: F64,
-    pixel_norm: F64,
-    frame_norm: F64,
-    read_variance: NDArray[np.float32],
-    neighbour_start: I64,
-    neighbour: I64,
-    all_centre: F64,
-    all_half: F64,
+    voxels: Voxels,
+    places: Places,
+    norms: Norms,
+    neighbours: Neighbours,
     rows: I64,
     fitted: F64,
     factors: F64,
@@ -72,16 +77,18 @@ def width_scores(
 
     The other parameters are as in `integrate_boxes`.
     """
+    origin, (centre, sigma, half) = voxels.origin, places
+    pixel_norm, frame_norm, read_variance = norms
     for m in range(len(rows)):
         i = rows[m]
-        nz, ny, nx = shape[i, 0], shape[i, 1], shape[i, 2]
-        box = counts[offset[i] : offset[i] + nz * ny * nx].reshape((nz, ny, nx))
+        box = box_of(voxels, i)
+        nz, ny, nx = box.shape
         kind = np.empty(box.shape, np.uint8)
-        near = neighbour[neighbour_start[i] : neighbour_start[i + 1]]
-        sort_out(origin[i], centre[i], half[i], near, all_centre, all_half, kind)
+        near = neighbours.rows[neighbours.start[i] : neighbours.start[i + 1]]
+        sort_out(origin[i], centre[i], half[i], near, neighbours.centre, neighbours.half, kind)
         for axis in range(3):
-            n = shape[i, axis]
-            seen, under, norms = np.zeros(n), np.zeros(n), np.zeros(n)
+            n = box.shape[axis]
+            seen, under, exposed = np.zeros(n), np.zeros(n), np.zeros(n)
             number, read = np.zeros(n), np.zeros(n)
             good = np.ones(n, np.bool_)
             for k in range(nz):
@@ -109,7 +116,7 @@ def width_scores(
                             continue
                         norm = pixel_norm[y, x] * frame_norm[z]
                         seen[at] += box[k, a, b]
-                        norms[at] += norm
+                        exposed[at] += norm
                         number[at] += 1
                         under[at] += norm * max(_level(fitted[i], dz, dy, dx), 0.0)
                         if read_variance.size:
@@ -129,39 +136,26 @@ def width_scores(
                 above = expected = 0.0
                 for k in range(low + 1, high):
                     above += seen[k] - under[k]
-                    expected += share[k] * norms[k] / number[k]
+                    expected += share[k] * exposed[k] / number[k]
                 total = max(above, 0.0) / max(expected, 1e-300)
                 value = 0.0
                 for k in range(low + 1, high):
-                    mean = under[k] + read[k] + total * share[k] * norms[k] / number[k] + 1e-6
+                    mean = under[k] + read[k] + total * share[k] * exposed[k] / number[k] + 1e-6
                     value += mean - max(seen[k] + read[k], 0.0) * math.log(mean)
                 out[m, axis, f] = value
 
 
 @kernel
 def profile_sums(
-    counts: NDArray[np.float32],
-    offset: I64,
-    origin: I64,
-    shape: I64,
-    centre: F64,
-    sigma: F64,
-    half: F64,
-    pixel_norm: F64,
-    frame_norm: F64,
-    read_variance: NDArray[np.float32],
-    neighbour_start: I64,
-    neighbour: I64,
-    all_centre: F64,
-    all_half: F64,
+    voxels: Voxels,
+    places: Places,
+    norms: Norms,
+    neighbours: Neighbours,
     rows: I64,
     fitted: F64,
     region: I64,
     last: float,
-    observed: F64,
-    expected: F64,
-    variance: F64,
-    mass: F64,
+    sums: ProfileSums,
 ) -> None:
     """Add reference reflections to the sums at the nodes of the profiles' corrections.
 
@@ -171,20 +165,23 @@ def profile_sums(
         As in `width_scores`.
     region, last
         Region (n,) of each box; coordinate of the last node.
-    observed, expected, variance, mass
-        Sums to add to: (regions, m, m, m), and (m, m, m) for ``mass``.
+    sums
+        Sums to add to.
     """
+    observed, expected, variance, mass = sums
+    origin, (centre, sigma, half) = voxels.origin, places
+    pixel_norm, frame_norm, read_variance = norms
     size = mass.shape[0]
     scale = (size - 1) / (2 * last)
     none = np.empty((0, 0, 0))
     weight = np.empty(8)
     for r in range(len(rows)):
         i = rows[r]
-        nz, ny, nx = shape[i, 0], shape[i, 1], shape[i, 2]
-        box = counts[offset[i] : offset[i] + nz * ny * nx].reshape((nz, ny, nx))
+        box = box_of(voxels, i)
+        nz, ny, nx = box.shape
         kind, share = np.empty(box.shape, np.uint8), np.empty(box.shape)
-        near = neighbour[neighbour_start[i] : neighbour_start[i + 1]]
-        sort_out(origin[i], centre[i], half[i], near, all_centre, all_half, kind)
+        near = neighbours.rows[neighbours.start[i] : neighbours.start[i + 1]]
+        sort_out(origin[i], centre[i], half[i], near, neighbours.centre, neighbours.half, kind)
         fill_profile(origin[i], centre[i], sigma[i], none, last, share)
         wide = np.sqrt(sigma[i] ** 2 + 1 / 12)
         where = region[i]

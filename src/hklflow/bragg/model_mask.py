@@ -18,7 +18,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.bragg.predicted import LEAST_ZETA, Spots, predicted_spots
 from hklflow.geometry import Rotation
 from hklflow.geometry.symmetry import SpaceGroup
-from hklflow.peaks.table import PeakFlag, Peaks
+from hklflow.peaks.table import PeakFlag, PeakTable
 from hklflow.simd.jit import kernel
 
 Floats = NDArray[np.float64]
@@ -73,7 +73,7 @@ class Ellipsoids:
 
 
 def reflections(
-    rotation: Rotation, ub: ArrayLike, group: SpaceGroup, peaks: Peaks, n_sigma: float
+    rotation: Rotation, ub: ArrayLike, group: SpaceGroup, peaks: PeakTable, n_sigma: float
 ) -> Ellipsoids:
     """Return the predicted reflections of a rotation, including partially recorded ones.
 
@@ -85,7 +85,7 @@ def reflections(
         Orientation matrix, 1/Å with 2π.
     group : SpaceGroup
         Space group; systematically absent reflections are not masked.
-    peaks : Peaks
+    peaks : PeakTable
         Peaks found in the rotation.
     n_sigma : float
         Half axes in units of a width: the one of the widest tenth of the strong peaks, combined in
@@ -111,7 +111,7 @@ def reflections(
 
 
 def _widths(
-    rotation: Rotation, ub: ArrayLike, spots: Spots, peaks: Peaks
+    rotation: Rotation, ub: ArrayLike, spots: Spots, peaks: PeakTable
 ) -> tuple[float, float, float]:
     """Return the mosaic spread in radians at ζ = 1, and widths along slow and fast in pixels.
 

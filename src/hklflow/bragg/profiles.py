@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from hklflow.bragg.predicted import Spots
-from hklflow.peaks.table import NOT_WHOLE, Peaks
+from hklflow.peaks.table import NOT_WHOLE, PeakTable
 
 Floats = NDArray[np.float64]
 
@@ -86,7 +86,7 @@ _NEAR = np.array([2.0, 3.0, 3.0])  # frames and pixels: largest distance of matc
 _STRONG_PEAK = 10.0
 
 
-def matched(spots: Spots, peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def matched(spots: Spots, peaks: PeakTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return rows of spots and of strong whole peaks that match, strongest peak first."""
     fit = (peaks.flags & int(NOT_WHOLE)) == 0
     fit &= peaks.intensity > _STRONG_PEAK * np.sqrt(peaks.var_intensity)
@@ -103,7 +103,7 @@ def matched(spots: Spots, peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.i
     return nearest[first], rows[first]
 
 
-def widths_of_peaks(peaks: Peaks, zeta: Floats, shape: tuple[int, int], step: float) -> Widths:
+def widths_of_peaks(peaks: PeakTable, zeta: Floats, shape: tuple[int, int], step: float) -> Widths:
     """Return start widths: medians over peaks (n,) of reflections with these ζ."""
     turn = np.maximum(peaks.width_frame, 0.2) * zeta * abs(step)
     return constant_widths(

@@ -168,7 +168,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Model:
+class ScaleModel:
     """Design matrix of the observations, restraints and gauge.
 
     Attributes
@@ -187,7 +187,7 @@ class Model:
     gauge: Floats = field(repr=False)
 
     @classmethod
-    def of(cls, made: Plan, observed: Observations) -> "Model":
+    def of(cls, made: Plan, observed: Observations) -> "ScaleModel":
         """Build the model of these observations."""
         blocks, restraints = [], []
         width = 2 * float(np.percentile(observed.s2, 90))

@@ -19,7 +19,7 @@ from hklflow.bragg.groups import Groups
 from hklflow.bragg.observations import Observations
 from hklflow.bragg.outliers import find_outliers
 from hklflow.bragg.reflections import ReflectionFlag
-from hklflow.bragg.scale_model import Curve, Kind, Model, Plan
+from hklflow.bragg.scale_model import Curve, Kind, Plan, ScaleModel
 from hklflow.bragg.structure_factors import Scaled
 from hklflow.geometry.symmetry import SpaceGroup
 
@@ -165,7 +165,7 @@ def scale(
     if settings.decay:
         intervals["decay"] = settings.decay_interval
     made = scale_model.plan(observed, groups, use, spans, intervals, settings.absorption)
-    work = _Work(observed, groups, use, Model.of(made, observed), settings)
+    work = _Work(observed, groups, use, ScaleModel.of(made, observed), settings)
     cycles, rested = work.run()
     notes = [*made.notes]
     if settings.error_model == "refine" and work.errors.why_not:
@@ -208,7 +208,12 @@ class _Work:
     """State of the iteration."""
 
     def __init__(
-        self, observed: Observations, groups: Groups, use: Bools, model: Model, settings: Settings
+        self,
+        observed: Observations,
+        groups: Groups,
+        use: Bools,
+        model: ScaleModel,
+        settings: Settings,
     ) -> None:
         self.observed, self.groups, self.use = observed, groups, use
         self.model, self.settings = model, settings

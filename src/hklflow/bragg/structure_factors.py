@@ -1,11 +1,12 @@
 """Scaled reflections of one scan, and the structure factors from merging them."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from hklflow.orientation.product import Orientation
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -38,18 +39,18 @@ class Crystal:
     temperature: float | None
 
     @classmethod
-    def of(cls, orientation: Mapping[str, Any], space_group: str | None = None) -> "Crystal":
+    def of(cls, orientation: Orientation, space_group: str | None = None) -> "Crystal":
         """Return the crystal of an orientation product, optionally with another space group."""
-        first = next(iter(orientation["rotations"].values()))
+        first = next(iter(orientation.rotations.values()))
         return cls(
-            sample=str(orientation["sample"]),
-            scan=str(orientation["scan"]),
-            parent=str(orientation["parent"]),
-            space_group=space_group or str(orientation["space_group"]),
-            cell=tuple(float(x) for x in orientation["cell"]),
-            cell_sigma=tuple(float(x) for x in orientation["cell_sigma"]),
-            wavelength=float(first["beam"]["wavelength_A"]),
-            temperature=orientation["temperature"],
+            sample=orientation.sample,
+            scan=orientation.scan,
+            parent=orientation.parent,
+            space_group=space_group or orientation.space_group,
+            cell=tuple(orientation.cell.tolist()),
+            cell_sigma=tuple(orientation.cell_sigma.tolist()),
+            wavelength=first.beam.wavelength,
+            temperature=orientation.temperature,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Which scans a calibration applies to: expressions over run numbers and names of scans.
+"""Expressions that select the scans of a calibration by run number or scan name.
 
-``;`` separates alternatives, ``,`` joins conditions that must all hold. A condition is a run
-(``1040``), a limit (``>1040``, ``>=1040``, ``<1040``, ``<=1040``), a range with both ends
-(``1040..1060``), or a name with ``*`` and ``?``: ``quartz/*`` for sample and scan, ``*K`` for
-the scan part alone. ``*`` is every scan.
+``;`` separates alternatives, ``,`` joins conditions that must all be true. A condition is a run
+(``1040``), a limit (``>1040``, ``>=1040``, ``<1040``, ``<=1040``), a range with both ends included
+(``1040..1060``), or a name with ``*`` and ``?``: ``quartz/*`` for sample and scan, ``*K`` for the
+scan name alone. ``*`` is every scan.
 """
 
 import re
@@ -25,7 +25,7 @@ _FORMS = "`1040`, `>=1040`, `1040..1060`, `quartz/*`, `*K`; `,` means and, `;` m
 
 @dataclass(frozen=True)
 class _Group:
-    """Conditions that must all hold: low <= run <= high, and every pattern."""
+    """Conditions that must all be true: low <= run <= high, and every pattern."""
 
     low: int = 0
     high: int | None = None
@@ -43,7 +43,7 @@ class _Group:
         return all(fnmatchcase(sample, s) and fnmatchcase(scan, n) for s, n in self.names)
 
     def possible(self) -> bool:
-        """Whether any scan can fulfil it."""
+        """Return True if a scan can satisfy all conditions."""
         return (self.high is None or self.low <= self.high) and all(
             _have_common_name(patterns) for patterns in zip(*self.names, strict=True)
         )
@@ -51,28 +51,28 @@ class _Group:
 
 @dataclass(frozen=True)
 class AppliesTo:
-    """A parsed expression.
+    """An expression after parsing.
 
     Attributes
     ----------
     text : str
-        The expression in its plain form; `parse` gives the same of it.
+        The expression in its normal form; `parse` reproduces the object from it.
     """
 
     text: str
     groups: tuple[_Group, ...]
 
     def covers(self, scan: str, run: int | None) -> bool:
-        """Whether a scan, named as ``sample/scan``, is covered.
+        """Return True if the expression covers a scan named ``sample/scan``.
 
         Raises
         ------
         HklflowError
-            If this depends on the run number and there is none, or if the name has not this form.
+            If the result depends on an unknown run number, or the name is not sample/scan.
         """
         sample, _, name = scan.partition("/")
         if not sample or not name or "/" in name:
-            raise HklflowError(f"scan {scan!r} is not named as sample/scan; give both")
+            raise HklflowError(f"scan {scan!r} is not named sample/scan; write both")
         fitting = [group for group in self.groups if group.matches(sample, name)]
         if any(not group.needs_run for group in fitting):
             return True
@@ -80,13 +80,13 @@ class AppliesTo:
             return False
         if run is None:
             raise HklflowError(
-                f"scan {scan} has no run number, which `{self.text}` asks for; "
+                f"scan {scan} has no run number, but `{self.text}` needs it; "
                 "add it in the column `run` of the table of scans"
             )
         return any(g.low <= run and (g.high is None or run <= g.high) for g in fitting)
 
     def overlaps(self, other: "AppliesTo") -> bool:
-        """Whether a scan, existing or not, could be covered by both."""
+        """Return True if a scan, existing or not, could be covered by both."""
         return any(a.and_(b).possible() for a in self.groups for b in other.groups)
 
 
@@ -96,7 +96,7 @@ def parse(text: str) -> AppliesTo:
     Raises
     ------
     HklflowError
-        If it is malformed, or a part of it covers nothing (``>5,<3``).
+        If it is malformed, or one alternative covers no scan (``>5,<3``).
     """
     groups, plain = [], []
     for alternative in text.split(";"):
@@ -107,7 +107,7 @@ def parse(text: str) -> AppliesTo:
             words.append(word)
         if not group.possible():
             raise HklflowError(
-                f"applies to {text!r}: {','.join(words)!r} holds for no scan; mend it"
+                f"applies to {text!r}: {','.join(words)!r} can cover no scan; correct it"
             )
         groups.append(group)
         plain.append(",".join(words))
@@ -130,49 +130,50 @@ def _term(term: str, text: str) -> tuple[_Group, str]:
     match = _GLOB.fullmatch(term)
     if match and ".." not in term and not _NUMBER.fullmatch(term):
         return _Group(names=((match[1] or "*", match[2]),)), term
-    what = f"{term!r} is no condition" if term else "there is an empty condition"
+    what = f"{term!r} is not a condition" if term else "one condition is empty"
     raise HklflowError(f"applies to {text!r}: {what}; conditions are {_FORMS}")
 
 
 def _have_common_name(patterns: Iterable[str]) -> bool:
-    """Whether some text of at least one character fits all patterns.
+    """Return True if a text of at least one character matches all patterns.
 
-    Each pattern is followed as the set of places that it can have reached, all of them over
-    the same characters; one character that is in no pattern stands for all others.
+    Each pattern is followed as the set of positions that it can have reached after the same
+    characters; one character that is in no pattern represents all other characters.
     """
     patterns = tuple(set(patterns))
     alphabet = {*chain.from_iterable(patterns), "\0"} - set("*?")
     start = tuple(_skip_stars(p, {0}) for p in patterns)
-    seen, todo = set(), [start]
+    visited, todo = set(), [start]
     while todo:
         places = todo.pop()
         for character in alphabet:
             after = tuple(
-                _step(p, here, character) for p, here in zip(patterns, places, strict=True)
+                _step(p, positions, character)
+                for p, positions in zip(patterns, places, strict=True)
             )
-            if all(len(p) in here for p, here in zip(patterns, after, strict=True)):
+            if all(len(p) in positions for p, positions in zip(patterns, after, strict=True)):
                 return True
-            if after not in seen and all(after):
-                seen.add(after)
+            if after not in visited and all(after):
+                visited.add(after)
                 todo.append(after)
     return False
 
 
 def _skip_stars(pattern: str, places: set[int]) -> frozenset[int]:
-    found = set(places)
+    reached = set(places)
     for place in places:
         while place < len(pattern) and pattern[place] == "*":
             place += 1
-            found.add(place)
-    return frozenset(found)
+            reached.add(place)
+    return frozenset(reached)
 
 
 def _step(pattern: str, places: frozenset[int], character: str) -> frozenset[int]:
-    found = set()
+    reached = set()
     for place in places:
         if place < len(pattern):
             if pattern[place] == "*":
-                found.add(place)
+                reached.add(place)
             elif pattern[place] in ("?", character):
-                found.add(place + 1)
-    return _skip_stars(pattern, found)
+                reached.add(place + 1)
+    return _skip_stars(pattern, reached)

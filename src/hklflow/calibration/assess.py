@@ -1,12 +1,12 @@
-"""How good a powder calibration is: its metrics, and the gates that judge them.
+"""Quality of a powder calibration: its metrics, and the gates that judge them.
 
-`metrics` makes a JSON-ready table, `judge` compares it with `GateLimits`, `change` tells
-how far two calibrations are apart. Judged are beam centre, distance along the beam and d-spacings:
-poni and rot trade against each other (their correlations are near ±1).
+`metrics` returns a JSON-ready table, `judge` compares the table with `GateLimits`, and `change`
+returns the difference between two calibrations. The gates judge beam centre, distance along the
+beam and d-spacings. They do not judge poni and rot: the two are correlated (near ±1).
 
-What one image cannot show is said, not judged: a wrong wavelength changes the distance by as
-much and leaves residuals as good as the right one (at angles beyond some 15° a large error
-shows in the trend), and so does a calibrant whose rings are those of the right one, all scaled.
+Some errors cannot be detected in one image; they are reported, not judged. A wrong wavelength
+changes the distance by the same factor and gives equally good residuals (at angles beyond some 15°
+a large error shows in the trend). A calibrant with the same rings on another scale does the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,121 +30,121 @@ Rectangle = tuple[int, int, int, int]
 
 
 class GateLimits(BaseModel):
-    """Limits that a powder calibration must keep; null switches a gate off."""
+    """Limits for a powder calibration; null switches a gate off."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     settled: bool = True
-    """Whether beam centre and distance must stand still at the end."""
+    """Require that beam centre and distance no longer change at the end."""
     median_off: float | None = Field(0.05, gt=0)
-    """Largest median of the differences in 2θ, as a fraction of the rings' FWHM."""
+    """Largest median of abs(Δ2θ), as a fraction of the rings' FWHM."""
     ring_pull: float | None = Field(5.0, gt=0)
-    """Largest mean Δd/d of a ring in its standard errors."""
+    """Largest mean Δd/d of a ring, in its standard errors."""
     ring_rms: float | None = Field(1e-4, gt=0)
     """Largest weighted rms of the rings' mean Δd/d (no unit)."""
     trend: float | None = Field(3.0, gt=0)
-    """Largest slope of Δd/d against 2θ in its σ."""
+    """Largest slope of Δd/d against 2θ, in its σ."""
     rms: float | None = Field(0.7, gt=0)
-    """Largest rms of observed minus calculated 2θ in pixels."""
+    """Largest rms of observed minus calculated 2θ, pixels."""
     sector_spread: float | None = Field(0.1, gt=0)
-    """Largest spread of a ring's FWHM over azimuth, as a fraction of it (median of the rings)."""
+    """Largest spread of a ring's FWHM over azimuth, as a fraction of the FWHM (median of rings)."""
     fwhm_ratio: float | None = Field(1.2, gt=0)
-    """Largest FWHM of the rings over that of the accepted version (median of the rings)."""
+    """Largest ratio of the rings' FWHM to the accepted version's (median of the rings)."""
     chi2: tuple[float, float] | None = None
-    """Smallest and largest reduced χ² of counting statistics; null: real rings are spotty, only
-    compared with the accepted version."""
+    """Smallest and largest reduced χ² of counting statistics. null: no limit, because real rings
+    are spotty; χ² is then only compared with the accepted version."""
     chi2_ratio: float | None = Field(2.0, gt=0)
-    """Largest reduced χ² over that of the accepted version."""
+    """Largest ratio of the reduced χ² to the accepted version's."""
     harmonics: float | None = Field(0.05, gt=0)
     """Largest amplitude of cos χ, sin χ, cos 2χ, sin 2χ in the residuals, pixels."""
     beam_centre_sigma: float | None = Field(0.05, gt=0)
-    """Largest standard deviation of the beam centre in pixels."""
+    """Largest standard deviation of the beam centre, pixels."""
     distance_sigma: float | None = Field(5e-5, gt=0)
     """Largest relative standard deviation of the distance."""
     halves: float | None = Field(3.0, gt=0)
-    """Largest difference between refinements of odd and even sectors in its σ."""
+    """Largest difference between refinements of odd and even sectors, in its σ."""
     modules: float | None = Field(0.2, gt=0)
-    """Largest shift of a module in pixels, where it is known to a third of this."""
+    """Largest shift of a module, pixels; a shift counts if its σ is below a third of this."""
     min_rings: int | None = Field(4, ge=1)
     """Least number of rings."""
     masked: float | None = Field(0.15, gt=0, le=1)
-    """Largest fraction of masked pixels, gaps of a known detector not counted."""
+    """Largest fraction of masked pixels, not counting the gaps of a known detector."""
     rejected: float | None = Field(0.25, gt=0, le=1)
     """Largest fraction of ring sectors left out as outliers."""
     missing: float | None = Field(0.25, gt=0, le=1)
-    """Largest fraction of the calibrant's rings, between the first and the last that were seen,
-    that were not seen."""
+    """Largest fraction of missing rings, among the calibrant's rings between the first and the
+    last observed ring."""
     unexplained: float | None = Field(0.05, gt=0)
-    """Highest peak of the profile that is no ring of the calibrant, over the highest ring."""
+    """Largest ratio of the highest peak that is not a calibrant ring to the highest ring."""
     wavelength: float | None = Field(5.0, gt=0)
-    """Largest refined minus given wavelength in its σ (images at several distances only)."""
+    """Largest refined minus nominal wavelength, in its σ (only for images at several distances)."""
 
 
 def metrics(
-    found: "PowderCalibration",
+    calibration: "PowderCalibration",
     *,
     modules: Sequence[Rectangle] | None = None,
     gaps: NDArray[np.bool_] | None = None,
     given_wavelength: float | None = None,
 ) -> Metrics:
-    """Measure a calibration.
+    """Compute the metrics of a calibration.
 
-    Residuals are those of ``found.detector``, also if it was replaced by another one.
+    Residuals refer to ``calibration.detector``, even if it was replaced by another detector.
 
     Parameters
     ----------
-    found : PowderCalibration
+    calibration : PowderCalibration
     modules : sequence of (slow start, stop, fast start, stop), optional
-        The detector's modules, for their residuals.
+        Modules of the detector, for the residuals of each module.
     gaps : (slow, fast) bool array, optional
-        Pixels that the detector does not have; they do not count as masked.
+        True for pixels in the gaps of the detector, which do not count as masked.
     given_wavelength : float, optional
-        Å; what was believed before it was refined.
+        Wavelength before its refinement, Å.
 
     Returns
     -------
     dict
-        JSON-ready; units are in the names. Of each ring (`rings`): mean Δd/d with its standard
-        error `sem`, rms, FWHM of the whole ring and of its sectors. Of all rings
-        (`d_spacings`): weighted rms, largest mean in its σ, slope; `rms_px`; `harmonics_px`
-        over azimuth; `radial_scale` (Δr / r); `chi2` of counting statistics; `halves` (odd
-        against even sectors); `modules`; `coverage`; `convergence` with its history;
-        `wavelength` with where it comes from; beam centre, distance along the beam, tilt.
+        JSON-ready; units are in the names. For each ring (`rings`): mean Δd/d with its standard
+        error `sem`, rms, FWHM of the whole ring and of its sectors. For all rings (`d_spacings`):
+        weighted rms, largest mean in its σ, slope. Further: `rms_px`; `harmonics_px` over azimuth;
+        `radial_scale` (Δr / r); `chi2` of counting statistics; `halves` (odd against even sectors);
+        `modules`; `coverage`; `convergence` with its history; `wavelength` with its source; beam
+        centre, distance along the beam, tilt.
     """
     from hklflow.calibration import assess_rings as rings
     from hklflow.calibration.powder_cycles import FWHM, beam_and_distance
 
-    seen = rings.residuals_of(found)
-    table = rings.ring_table(found, seen)
-    harmonics, scale = rings.harmonics(seen)
-    centre = beam_and_distance(found.detector)
-    normal, width = found.detector.normal, np.median(found.points.width)
+    residuals = rings.residuals_of(calibration)
+    table = rings.ring_table(calibration, residuals)
+    harmonics, scale = rings.harmonics(residuals)
+    centre = beam_and_distance(calibration.detector)
+    normal, width = calibration.detector.normal, np.median(calibration.points.width)
     return {
         "convergence": {
-            "reason": found.reason,
-            "cycles": len(found.history),
-            "median_off_fwhm": float(np.median(np.abs(seen.off)) / FWHM / width),
-            "history": [cycle.to_dict() for cycle in found.history],
+            "reason": calibration.reason,
+            "cycles": len(calibration.history),
+            "median_off_fwhm": float(np.median(np.abs(residuals.off)) / FWHM / width),
+            "history": [cycle.to_dict() for cycle in calibration.history],
         },
-        "calibrant": found.calibrant.record(),
-        "wavelength": _wavelength(found, given_wavelength),
+        "calibrant": calibration.calibrant.record(),
+        "wavelength": _wavelength(calibration, given_wavelength),
         "beam_centre_px": centre[:2].tolist(),
-        "beam_centre_sigma_px": list(found.beam_centre_sigma),
+        "beam_centre_sigma_px": list(calibration.beam_centre_sigma),
         "direct_distance_m": float(centre[2]),
-        "direct_distance_sigma_m": found.direct_distance_sigma,
+        "direct_distance_sigma_m": calibration.direct_distance_sigma,
         "normal": normal.tolist(),
         "tilt_deg": float(np.degrees(np.arccos(min(1.0, abs(float(normal[2])))))),
         "rings": table,
         "d_spacings": rings.d_spacings(table),
-        "rms_px": float(np.sqrt(np.mean(seen.off_px**2))),
+        "rms_px": float(np.sqrt(np.mean(residuals.off_px**2))),
         "sector_spread": _median([row["sector_spread"] for row in table]),
-        "chi2": found.chi2,
-        "extra_sigma_deg": found.extra_sigma_deg,
+        "chi2": calibration.chi2,
+        "extra_sigma_deg": calibration.extra_sigma_deg,
         "harmonics_px": harmonics,
         "radial_scale": scale,
-        "halves": _halves(found),
-        "modules": None if modules is None else rings.modules(seen, modules),
-        "coverage": rings.coverage(found, gaps),
+        "halves": _halves(calibration),
+        "modules": None if modules is None else rings.modules(residuals, modules),
+        "coverage": rings.coverage(calibration, gaps),
     }
 
 
@@ -156,16 +156,16 @@ def judge(
     Parameters
     ----------
     metrics : mapping
-        Of `metrics`, or read back from JSON.
+        Metrics from `metrics`, or read back from JSON.
     limits : GateLimits
     accepted : mapping, optional
-        Metrics of the accepted version; without them nothing is compared with it.
+        Metrics of the accepted version; None: no comparison with it.
 
     Returns
     -------
     list of dict
-        Gates: name, value, limit, passed, sentence. A value that could not be measured
-        (None) does not pass.
+        Gates: name, value, limit, passed, sentence. A value that could not be measured (None)
+        fails.
     """
     m, rings, coverage = metrics, metrics["d_spacings"], metrics["coverage"]
     gates = []
@@ -224,29 +224,29 @@ def judge(
     if limits.min_rings is not None:
         n = coverage["rings"]
         passed = n >= limits.min_rings
-        told = f"at least {limits.min_rings}"
-        gates.append(_gate("min_rings", n, limits.min_rings, passed, "rings used", told))
+        allowed = f"at least {limits.min_rings}"
+        gates.append(_gate("min_rings", n, limits.min_rings, passed, "rings used", allowed))
     most("masked", coverage["masked_fraction"], "fraction of masked pixels")
     most("rejected", coverage["rejected_fraction"], "fraction of ring sectors left out")
-    most("missing", coverage["missing_fraction"], "fraction of the calibrant's rings not seen")
-    most("unexplained", coverage["unexplained"], "highest peak that is no ring of the calibrant")
+    most("missing", coverage["missing_fraction"], "fraction of the calibrant's rings missing")
+    most("unexplained", coverage["unexplained"], "highest peak that is not a calibrant ring")
     if m["wavelength"]["pull"] is not None:
-        most("wavelength", abs(m["wavelength"]["pull"]), "refined minus given wavelength", " σ")
+        most("wavelength", abs(m["wavelength"]["pull"]), "refined minus nominal wavelength", " σ")
     if accepted is not None:
         ratio = _ratio(_widths(m), _widths(accepted))
-        most("fwhm_ratio", ratio, "FWHM of the rings over the accepted version's")
-        most("chi2_ratio", m["chi2"] / accepted["chi2"], "reduced χ² over the accepted version's")
+        most("fwhm_ratio", ratio, "ratio of the rings' FWHM to the accepted version's")
+        most("chi2_ratio", m["chi2"] / accepted["chi2"], "ratio of χ² to the accepted version's")
     return gates
 
 
 def change(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    """How far calibration `a` (its metrics) is from `b`; reported, never judged.
+    """Return the difference between calibrations `a` and `b`; reported, never judged.
 
     Returns
     -------
     dict
-        beam_centre_px (slow, fast) and direct_distance_mm: a minus b; tilt_deg: angle
-        between the detectors' normals.
+        beam_centre_px (slow, fast) and direct_distance_mm: a minus b; tilt_deg: angle between the
+        normals of the detectors.
     """
     along = float(np.clip(np.dot(a["normal"], b["normal"]), -1.0, 1.0))
     across = float(np.linalg.norm(np.cross(a["normal"], b["normal"])))
@@ -261,7 +261,7 @@ def _gate(
     name: str, value: Any, limit: Any, passed: bool, what: str, allowed: str, unit: str = ""
 ) -> dict[str, Any]:
     number = "not measured" if value is None else f"{value:.3g}{unit}"
-    verb = "keeps" if passed else "misses"
+    verb = "within" if passed else "outside"
     sentence = f"{what}: {number}, {verb} the limit ({allowed})"
     return {
         "name": name, "value": value, "limit": limit, "passed": bool(passed), "sentence": sentence
@@ -281,24 +281,24 @@ def _ratio(ours: Mapping[int, float], theirs: Mapping[int, float]) -> float | No
     return _median([ours[ring] / theirs[ring] for ring in ours if ring in theirs])
 
 
-def _wavelength(found: "PowderCalibration", given: float | None) -> dict[str, Any]:
-    sigma = found.wavelength_sigma
+def _wavelength(calibration: "PowderCalibration", nominal: float | None) -> dict[str, Any]:
+    sigma = calibration.wavelength_sigma
     if sigma is None:
         source = (
-            "taken as given: one image cannot tell a wrong wavelength from a wrong distance (but "
-            "weakly, at large angles); measure it, or take images at two or more distances"
+            "not refined: in one image a wrong wavelength and a wrong distance look the same "
+            "(nearly so at large angles); measure it, or take images at two or more distances"
         )
     else:
         source = "refined from images at several settings"
-    pull = None if sigma is None or given is None else (found.wavelength - given) / sigma
+    pull = None if sigma is None or nominal is None else (calibration.wavelength - nominal) / sigma
     return {
-        "value_A": found.wavelength, "sigma_A": sigma, "given_A": given, "pull": pull,
+        "value_A": calibration.wavelength, "sigma_A": sigma, "given_A": nominal, "pull": pull,
         "source": source,
     }  # fmt: skip
 
 
-def _halves(found: "PowderCalibration") -> dict[str, Any] | None:
-    """Odd and even sectors refined apart: differences in σ; None if they are too few."""
+def _halves(calibration: "PowderCalibration") -> dict[str, Any] | None:
+    """Refine odd and even sectors separately: differences in σ; None if points are too few."""
     from hklflow.calibration import ring_fit
     from hklflow.calibration.powder_cycles import beam_and_distance
 
@@ -307,20 +307,27 @@ def _halves(found: "PowderCalibration") -> dict[str, Any] | None:
         tilt = np.degrees(np.arcsin(detector.normal[:2]))
         return np.concatenate([beam_and_distance(detector), tilt])
 
-    odd = (found.points.ring + found.points.sector) % 2 == 1
+    odd = (calibration.points.ring + calibration.points.sector) % 2 == 1
     values, spreads = [], []
     for half in (odd, ~odd):
-        points = found.points.keep(half)
+        points = calibration.points.keep(half)
         if len(points) < 3 * len(ring_fit.PARAMETERS):
             return None
-        # The scatter beyond counting statistics is that of all points.
-        total = replace(points, sigma=np.hypot(points.sigma, np.radians(found.extra_sigma_deg)))
+        # The scatter beyond counting statistics comes from all points.
+        total = replace(
+            points, sigma=np.hypot(points.sigma, np.radians(calibration.extra_sigma_deg))
+        )
         free = ring_fit.PARAMETERS
         try:
             poni, covariance = ring_fit.least_squares_fit(
-                [points], [ring_fit.Setting()], [total.sigma], found.calibrant.d, found.poni, free
+                [points],
+                [ring_fit.Setting()],
+                [total.sigma],
+                calibration.calibrant.d,
+                calibration.poni,
+                free,
             )
-        except HklflowError:  # a half that does not determine the geometry
+        except HklflowError:  # this half does not determine the geometry
             return None
         values.append(described(poni))
         spreads.append(np.diag(ring_fit.propagated(described, poni, free, covariance)))

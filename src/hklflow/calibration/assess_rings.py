@@ -1,4 +1,4 @@
-"""What the ring points of a calibration show: tables of numbers for `calibration.assess`."""
+"""Tables of numbers from the ring points of a calibration, for `calibration.assess`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Residuals:
-    """Observed minus calculated 2θ of the points, one row each.
+    """Observed minus calculated 2θ of the points, one row per point.
 
     Attributes
     ----------
     off, sigma : (n,) array
-        Radians; errors with the scatter beyond counting statistics that sectors of a ring
-        have about the ring's mean (so that rings that are off do not excuse themselves).
+        Radians; the errors include the scatter of a ring's sectors about the ring's mean beyond
+        counting statistics (so that a displaced ring does not increase its own error).
     off_px, sigma_px : (n,) array
-        The same in pixels, along the direction in which 2θ rises.
+        The same in pixels, along the direction of increasing 2θ.
     along : (n, 2) array
-        That direction on the image (slow, fast), unit vectors.
+        Direction of increasing 2θ on the image (slow, fast), unit vectors.
     chi : (n,) array
         Azimuth in radians, pyFAI's chi.
     radius : (n,) array
@@ -49,13 +49,13 @@ class Residuals:
     fast: Floats
 
 
-def residuals_of(found: PowderCalibration) -> Residuals:
-    """Residuals of ``found.points`` with ``found.detector``."""
-    points, detector = found.points, found.detector
+def residuals_of(calibration: PowderCalibration) -> Residuals:
+    """Compute the residuals of ``calibration.points`` with ``calibration.detector``."""
+    points, detector = calibration.points, calibration.detector
     slow, fast = points.slow, points.fast
-    calculated = two_theta(found.calibrant.d[points.ring], found.wavelength)
+    calculated = two_theta(calibration.calibrant.d[points.ring], calibration.wavelength)
     off = two_theta_at(detector, slow, fast) - calculated
-    sigma = np.hypot(points.sigma, _within(points, off, np.radians(found.extra_sigma_deg)))
+    sigma = np.hypot(points.sigma, _within(points, off, np.radians(calibration.extra_sigma_deg)))
     gradient = np.stack(
         [
             two_theta_at(detector, slow + 0.5, fast) - two_theta_at(detector, slow - 0.5, fast),
@@ -80,7 +80,7 @@ def residuals_of(found: PowderCalibration) -> Residuals:
 
 
 def _within(points: RingPoints, off: Floats, extra: float) -> float:
-    """Scatter (radians) of sectors about the mean of their ring, beyond counting statistics."""
+    """Return the scatter (radians) of sectors about their ring's mean, beyond counting errors."""
     _, ring = np.unique(points.ring, return_inverse=True)
     weight = 1 / (points.sigma**2 + extra**2)
     mean = np.bincount(ring, weight * off) / np.bincount(ring, weight)
@@ -88,28 +88,31 @@ def _within(points: RingPoints, off: Floats, extra: float) -> float:
     return extra_sigma(off - mean[ring], points.sigma, n_free)
 
 
-def ring_table(found: PowderCalibration, seen: Residuals) -> Rows:
-    """Each ring: mean Δd/d and its standard error, widths, azimuth covered."""
+def ring_table(calibration: PowderCalibration, residuals: Residuals) -> Rows:
+    """Return a row for each ring: mean Δd/d, its standard error, widths, covered azimuth."""
     rows = []
-    for ring in np.unique(found.points.ring):
-        own = found.points.ring == ring
-        angle = float(two_theta(found.calibrant.d[[ring]], found.wavelength)[0])
-        weight = seen.sigma[own] ** -2
+    for ring in np.unique(calibration.points.ring):
+        on_ring = calibration.points.ring == ring
+        angle = float(two_theta(calibration.calibrant.d[[ring]], calibration.wavelength)[0])
+        weight = residuals.sigma[on_ring] ** -2
         # Bragg's law: Δd/d = -Δθ cot θ.
         slope = -0.5 / np.tan(angle / 2)
-        width, width_sigma = found.points.width[own], found.points.width_sigma[own]
+        width, width_sigma = (
+            calibration.points.width[on_ring],
+            calibration.points.width_sigma[on_ring],
+        )
         scatter = max(float(np.var(width) - np.mean(width_sigma**2)), 0.0)
         rows.append(
             {
                 "ring": int(ring),
-                "d_A": float(found.calibrant.d[ring]),
+                "d_A": float(calibration.calibrant.d[ring]),
                 "two_theta_deg": float(np.degrees(angle)),
-                "points": int(own.sum()),
-                "azimuth_fraction": float(own.sum() / N_SECTORS),
-                "mean": float(slope * np.sum(weight * seen.off[own]) / weight.sum()),
+                "points": int(on_ring.sum()),
+                "azimuth_fraction": float(on_ring.sum() / N_SECTORS),
+                "mean": float(slope * np.sum(weight * residuals.off[on_ring]) / weight.sum()),
                 "sem": float(abs(slope) / np.sqrt(weight.sum())),
-                "rms_px": float(np.sqrt(np.mean(seen.off_px[own] ** 2))),
-                "fwhm_deg": _ring_fwhm(found, angle, float(np.median(width))),
+                "rms_px": float(np.sqrt(np.mean(residuals.off_px[on_ring] ** 2))),
+                "fwhm_deg": _ring_fwhm(calibration, angle, float(np.median(width))),
                 "sector_fwhm_deg": float(np.degrees(FWHM * np.median(width))),
                 "sector_spread": float(np.sqrt(scatter) / width.mean()) if len(width) > 5 else None,
             }
@@ -117,24 +120,24 @@ def ring_table(found: PowderCalibration, seen: Residuals) -> Rows:
     return rows
 
 
-def _ring_fwhm(found: PowderCalibration, angle: float, width: float) -> float | None:
-    """FWHM in degrees of a pseudo-Voigt fitted to the profile; None if it cannot be fitted."""
+def _ring_fwhm(calibration: PowderCalibration, angle: float, width: float) -> float | None:
+    """Return the FWHM in degrees of a pseudo-Voigt fit to the profile; None if the fit fails."""
     from scipy.optimize import curve_fit
 
     guess = float(np.degrees(FWHM * width))
     centre = float(np.degrees(angle))
-    rings = np.degrees(found.calibrant.two_theta(found.wavelength))
+    rings = np.degrees(calibration.calibrant.two_theta(calibration.wavelength))
     others = np.abs(rings - centre)
     reach = min(3 * guess, 0.5 * float(others[others > 1e-9].min(initial=np.inf)))
-    profile = found.profile
+    profile = calibration.profile
     near = np.abs(profile.two_theta_deg - centre) < reach
     if near.sum() < 10:
         return None
     x, y, sigma = (a[near] for a in (profile.two_theta_deg, profile.counts, profile.sigma))
 
-    def model(x: Floats, height: float, at: float, fwhm: float, eta: float, b: float, c: float
+    def model(x: Floats, height: float, middle: float, fwhm: float, eta: float, b: float, c: float
               ) -> Floats:  # fmt: skip
-        u = 2 * (x - at) / fwhm
+        u = 2 * (x - middle) / fwhm
         shape: Floats = eta / (1 + u**2) + (1 - eta) * np.exp(-np.log(2) * u**2)
         return height * shape + b + c * (x - centre)
 
@@ -146,20 +149,20 @@ def _ring_fwhm(found: PowderCalibration, angle: float, width: float) -> float | 
     )
     try:
         best, _ = curve_fit(model, x, y, start, sigma, bounds=bounds)
-    except RuntimeError:  # no convergence
+    except RuntimeError:  # the fit did not converge
         return None
     return float(best[2])
 
 
 def d_spacings(table: Rows) -> dict[str, float]:
-    """Δd/d of all rings: weighted mean and rms, largest mean in σ, slope against 2θ."""
+    """Return Δd/d of all rings: weighted mean and rms, largest mean in σ, slope against 2θ."""
     mean, sem, angle = (
         np.array([row[name] for row in table]) for name in ("mean", "sem", "two_theta_deg")
     )
     weight = sem**-2
     middle = float(np.sum(weight * angle) / weight.sum())
     spread = float(np.sum(weight * (angle - middle) ** 2))
-    # One ring has no slope.
+    # A single ring has no slope.
     slope = float(np.sum(weight * (angle - middle) * mean)) / spread if spread > 0 else 0.0
     return {
         "mean": float(np.sum(weight * mean) / weight.sum()),
@@ -170,18 +173,18 @@ def d_spacings(table: Rows) -> dict[str, float]:
     }
 
 
-def harmonics(seen: Residuals) -> tuple[dict[str, Any], dict[str, float]]:
-    """Amplitudes in pixels of cos χ, sin χ, cos 2χ, sin 2χ over all rings, and radial scale.
+def harmonics(residuals: Residuals) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return the amplitudes of cos χ, sin χ, cos 2χ, sin 2χ over all rings, and the radial scale.
 
-    All are fitted together. A wrong beam centre shows in cos χ and sin χ, so does a wrong tilt
-    (growing as r²); an ellipse, as of pixels that are not square, in cos 2χ and sin 2χ; a wrong
-    distance in the radial scale (Δr / r = -ΔL / L).
+    Amplitudes are in pixels and fitted together. A wrong beam centre gives cos χ and sin χ; so does
+    a wrong tilt (growing as r²). Pixels that are not square give an ellipse, cos 2χ and sin 2χ. A
+    wrong distance gives a radial scale (Δr / r = -ΔL / L).
     """
     names = ("cos", "sin", "cos2", "sin2")
-    chi = seen.chi
-    columns = [np.cos(chi), np.sin(chi), np.cos(2 * chi), np.sin(2 * chi), seen.radius]
-    design = np.stack(columns, axis=1) / seen.sigma_px[:, None]
-    best = np.linalg.lstsq(design, seen.off_px / seen.sigma_px, rcond=None)[0]
+    chi = residuals.chi
+    columns = [np.cos(chi), np.sin(chi), np.cos(2 * chi), np.sin(2 * chi), residuals.radius]
+    design = np.stack(columns, axis=1) / residuals.sigma_px[:, None]
+    best = np.linalg.lstsq(design, residuals.off_px / residuals.sigma_px, rcond=None)[0]
     sigma = np.sqrt(np.diag(np.linalg.pinv(design.T @ design)))
     amplitudes: dict[str, Any] = dict(zip(names, best[:4].tolist(), strict=True))
     return (
@@ -190,24 +193,33 @@ def harmonics(seen: Residuals) -> tuple[dict[str, Any], dict[str, float]]:
     )
 
 
-def modules(seen: Residuals, rectangles: Sequence[tuple[int, int, int, int]]) -> Rows:
-    """Shift of each module: radial (median of its points) and tangential, in pixels.
+def modules(residuals: Residuals, rectangles: Sequence[tuple[int, int, int, int]]) -> Rows:
+    """Return the shift of each module: radial (median of its points) and tangential, in pixels.
 
-    Rings show radial shifts only; the tangential one follows from how the radial ones
-    turn within the module, with a larger σ. None: too few points.
+    Rings measure radial shifts only; the tangential shift follows from the variation of the radial
+    shift across the module, with a larger σ. None: too few points.
     """
     rows = []
     for s0, s1, f0, f1 in rectangles:
-        own = (seen.slow >= s0) & (seen.slow < s1) & (seen.fast >= f0) & (seen.fast < f1)
-        row: dict[str, Any] = {"module": [s0, s1, f0, f1], "points": int(own.sum())}
+        on_module = (
+            (residuals.slow >= s0)
+            & (residuals.slow < s1)
+            & (residuals.fast >= f0)
+            & (residuals.fast < f1)
+        )
+        row: dict[str, Any] = {"module": [s0, s1, f0, f1], "points": int(on_module.sum())}
         shift: list[float | None] = [None] * 4
-        if own.sum() >= 5:
-            off, sigma, along = seen.off_px[own], seen.sigma_px[own], seen.along[own]
+        if on_module.sum() >= 5:
+            off, sigma, along = (
+                residuals.off_px[on_module],
+                residuals.sigma_px[on_module],
+                residuals.along[on_module],
+            )
             design = along / sigma[:, None]
             normal = design.T @ design
             middle = along.mean(axis=0)
             length = float(np.linalg.norm(middle))
-            # Rings all around a module that holds the beam have no common direction.
+            # The beam is on the module: rings all around it have no common direction.
             if length > 0.1 and np.linalg.cond(normal) < 1e8:
                 radial = middle / length
                 across = np.array([-radial[1], radial[0]])
@@ -225,52 +237,59 @@ def modules(seen: Residuals, rectangles: Sequence[tuple[int, int, int, int]]) ->
     return rows
 
 
-def coverage(found: PowderCalibration, gaps: NDArray[np.bool_] | None) -> dict[str, Any]:
-    """Rings, azimuth and pixels used; rings that were not seen, peaks that are no rings."""
-    existing = np.ones(found.bad.shape, bool) if gaps is None else ~gaps
-    points, n_out = found.points, found.rejected
-    numbers = np.array(found.rings)
+def coverage(calibration: PowderCalibration, gaps: NDArray[np.bool_] | None) -> dict[str, Any]:
+    """Return the used rings, azimuth and pixels; missing rings; peaks that are not rings."""
+    existing = np.ones(calibration.bad.shape, bool) if gaps is None else ~gaps
+    points, n_out = calibration.points, calibration.rejected
+    numbers = np.array(calibration.rings)
     between = np.arange(numbers[0], numbers[-1] + 1)
-    wanted = _apart(found, between[found.calibrant.used[between]])
-    missing = np.setdiff1d(wanted, np.concatenate([numbers, found.outliers.ring]))
-    peaks = _unexplained(found)
+    expected = _apart(calibration, between[calibration.calibrant.used[between]])
+    missing = np.setdiff1d(expected, np.concatenate([numbers, calibration.outliers.ring]))
+    peaks = _unexplained(calibration)
     return {
         "rings": len(numbers),
         "azimuth_fraction": len(np.unique(points.sector)) / N_SECTORS,
-        "masked_fraction": float((found.bad & existing).sum() / existing.sum()),
+        "masked_fraction": float((calibration.bad & existing).sum() / existing.sum()),
         "rejected_fraction": n_out / (n_out + len(points)),
         "missing_rings": missing.tolist(),
-        "missing_fraction": len(missing) / max(len(wanted), 1),
+        "missing_fraction": len(missing) / max(len(expected), 1),
         "unexplained_peaks": peaks[:10],
         "unexplained": peaks[0]["relative_height"] if peaks else 0.0,
     }
 
 
-def _apart(found: PowderCalibration, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rings that are far enough from their neighbours to be fitted."""
-    rings = np.degrees(found.calibrant.two_theta(found.wavelength))
-    step = float(np.median(np.diff(found.profile.two_theta_deg)))  # half a pixel
+def _apart(calibration: PowderCalibration, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rings that are far enough from their neighbours to be fitted."""
+    rings = np.degrees(calibration.calibrant.two_theta(calibration.wavelength))
+    step = float(np.median(np.diff(calibration.profile.two_theta_deg)))  # half a pixel
     gap = np.diff(rings, prepend=-np.inf, append=np.inf)
     nearest = np.minimum(gap[:-1], gap[1:])
     return numbers[0.45 * nearest[numbers] > 6 * step]
 
 
-def _unexplained(found: PowderCalibration) -> Rows:
-    """Peaks of the profile that are no ring, the highest first; heights over the highest ring."""
+def _unexplained(calibration: PowderCalibration) -> Rows:
+    """Return the peaks of the profile that are not rings, highest first, relative to the rings."""
     from scipy.ndimage import median_filter
     from scipy.signal import find_peaks
 
-    profile: Profile = found.profile
+    profile: Profile = calibration.profile
     angle = profile.two_theta_deg
     above = profile.counts - median_filter(profile.counts, 81)
-    highest = max(float(above[np.abs(angle - at).argmin()]) for at in found.two_theta_deg.values())
-    rings = np.degrees(found.calibrant.two_theta(found.wavelength))
-    width = float(np.degrees(np.median(found.points.width)))
+    highest = max(
+        float(above[np.abs(angle - ring_angle).argmin()])
+        for ring_angle in calibration.two_theta_deg.values()
+    )
+    rings = np.degrees(calibration.calibrant.two_theta(calibration.wavelength))
+    width = float(np.degrees(np.median(calibration.points.width)))
     near = 3 * width + 3 * float(np.median(np.diff(angle)))
     peaks, _ = find_peaks(above, prominence=0.01 * max(highest, 1e-9))
     rows = []
     for i in peaks:
-        inside = min(found.two_theta_deg.values()) < angle[i] < max(found.two_theta_deg.values())
+        inside = (
+            min(calibration.two_theta_deg.values())
+            < angle[i]
+            < max(calibration.two_theta_deg.values())
+        )
         if inside and above[i] > 8 * profile.sigma[i] and np.abs(rings - angle[i]).min() > near:
             height = float(above[i] / highest)
             rows.append({"two_theta_deg": float(angle[i]), "relative_height": height})

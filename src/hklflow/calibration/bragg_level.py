@@ -1,7 +1,7 @@
 """Module level of the calibration from the spots of one refined scan.
 
-The spots that tell the modules also told cell and orientation, which took up a part of what the
-modules are off. So modules and model are fitted in turn, until the modules rest.
+The refinement of cell and orientation used the same spots, so it absorbed a part of the module
+displacements. Modules and model are therefore fitted in turn until the modules converge.
 """
 
 from collections.abc import Sequence
@@ -17,29 +17,29 @@ from hklflow.calibration.modules import ModuleFit, fit_modules
 from hklflow.geometry import Rotation
 from hklflow.geometry.modules import Modules
 from hklflow.geometry.symmetry import SpaceGroup
-from hklflow.orientation.refinement import Limits, Refined, refine
+from hklflow.orientation.refinement import Refined, RefinementLimits, refine
 from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_MIN_POINTS = 10  # modules with fewer spots stay where they are
+_MIN_POINTS = 10  # modules with fewer spots keep their displacement
 _CYCLES = 6
-_REST = 0.1  # of its σ that a shift may still move
+_REST = 0.1  # convergence: largest change of a shift, in its σ
 
 
 @dataclass(frozen=True)
 class ModuleLevel:
-    """Displaced modules, and the model that goes with them.
+    """Displaced modules, and the model refined with them.
 
     Attributes
     ----------
     fit : ModuleFit
-        Its table compares with the modules that were given.
+        Last fit; its table compares with the modules before the first fit.
     refined : Refined
-        The scan with these modules.
+        The scan refined with these modules.
     cycles : int
-        Fits of the modules.
+        Number of fits of the modules.
     """
 
     fit: ModuleFit
@@ -55,35 +55,35 @@ def module_level(
     modules: Modules,
     *,
     free: Sequence[str],
-    limits: Limits,
+    limits: RefinementLimits,
 ) -> ModuleLevel:
     """Fit modules and model in turn.
 
     Parameters
     ----------
     rotations : sequence of Rotation
-        Refined with ``modules``, or with none if these are ideal.
+        Rotations refined with ``modules``, or without modules if ``modules`` are ideal.
     peaks : sequence of Peaks
-        That the refinement used; one list for each rotation.
+        Peaks that the refinement used; one list for each rotation.
     ub : (3, 3) array
-        1/Å.
+        Orientation matrix, 1/Å.
     group : SpaceGroup
     modules : Modules
-        Start.
+        Modules at the start.
     free : sequence of str
         Groups of parameters of the model.
-    limits : Limits
+    limits : RefinementLimits
 
     Raises
     ------
     HklflowError
-        If the spots cannot determine the modules, or modules and model do not come to rest.
+        If the spots cannot determine the modules, or modules and model do not converge.
     """
     start = [_with(rotation, modules) for rotation in rotations]
     now, refined, first = start, None, None
     before = modules
     for cycle in range(1, _CYCLES + 1):
-        # Of what is given, only what the model explains: `bragg_peaks` takes all that is indexed.
+        # `bragg_peaks` keeps only the peaks that the model indexes.
         lists = [bragg_peaks(r, ub, p) for r, p in zip(now, peaks, strict=True)]
         fit = fit_modules(before, bragg=lists, min_points=_MIN_POINTS)
         first = first or fit
@@ -95,7 +95,7 @@ def module_level(
         if np.all(move <= _REST * fit.shift_sigma):
             return ModuleLevel(_since(first, fit), refined, cycle)
     raise HklflowError(
-        f"modules and orientation still move each other after {_CYCLES} fits of the modules; use "
+        f"modules and orientation did not converge in {_CYCLES} fits of the modules; use "
         "a scan with more spots on each module, or powder images"
     )
 
@@ -105,7 +105,7 @@ def _with(rotation: Rotation, modules: Modules) -> Rotation:
 
 
 def _since(first: ModuleFit, last: ModuleFit) -> ModuleFit:
-    """Take the last fit, compared with the residuals before the first."""
+    """Return the last fit with the residuals before the first fit."""
     rows = zip(first.table, last.table, strict=True)
     return replace(last, table=tuple(replace(b, rms_before_px=a.rms_before_px) for a, b in rows))
 
@@ -116,18 +116,18 @@ def halves_agree(
     ub: Floats,
     modules: Modules,
 ) -> dict[str, Any]:
-    """Fit the modules from two halves of the spots apart: difference over the errors claimed.
+    """Fit the modules from two halves of the spots: difference over the claimed errors.
 
     Parameters
     ----------
     halves : (sequence of Peaks, sequence of Peaks)
-        One list for each rotation.
+        Two halves of the peaks, each with one list for each rotation.
 
     Returns
     -------
     dict
-        ``figure``: rms pull of the differences, 1 if the errors are true; ``modules``: number of
-        those that both halves tell; ``rms difference (px)``.
+        ``figure``: rms pull of the differences, 1 if the error bars are right; ``modules``: number
+        of modules that both halves determine; ``rms difference (px)``.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def halves_agree(
         [bragg_peaks(_with(r, modules), ub, p) for r, p in zip(rotations, half, strict=True)]
         for half in halves
     ]
-    # What all fitted modules do together is held, so both must fit the same ones.
+    # The mean motion of all fitted modules is fixed, so both halves must fit the same modules.
     counts = [_spots(half, modules) for half in lists]
     both = np.min(counts, axis=0) >= _MIN_POINTS
     fits = [
@@ -160,13 +160,13 @@ def halves_agree(
 
 
 def _spots(lists: Sequence[BraggPeaks], modules: Modules) -> NDArray[np.int64]:
-    at = np.concatenate([modules.module_at(p.slow, p.fast) for p in lists])
-    return np.bincount(at[at >= 0], minlength=len(modules))
+    numbers = np.concatenate([modules.module_at(p.slow, p.fast) for p in lists])
+    return np.bincount(numbers[numbers >= 0], minlength=len(modules))
 
 
-def _on(peaks: BraggPeaks, modules: Modules, wanted: Mask) -> BraggPeaks:
-    """Peaks on the wanted modules."""
-    at = modules.module_at(peaks.slow, peaks.fast)
-    keep = (at >= 0) & wanted[at]
+def _on(peaks: BraggPeaks, modules: Modules, selected: Mask) -> BraggPeaks:
+    """Return the peaks on the selected modules."""
+    numbers = modules.module_at(peaks.slow, peaks.fast)
+    keep = (numbers >= 0) & selected[numbers]
     columns = ("slow", "fast", "off_slow", "off_fast", "sigma_slow", "sigma_fast")
     return BraggPeaks(peaks.detector, *(getattr(peaks, name)[keep] for name in columns))

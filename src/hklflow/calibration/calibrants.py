@@ -1,7 +1,7 @@
-"""Calibrants: d-spacings by pyFAI's name or from a file of one's own.
+"""Calibrants: d-spacings from pyFAI by name, or from a file.
 
-Rings keep their number in the whole list, the innermost is 0: what `max_rings` and
-`purge_rings` leave out does not shift the others.
+A ring keeps its number in the whole list (0 is the innermost), even if `max_rings` or `purge_rings`
+leaves out other rings.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ class Calibrant:
     Attributes
     ----------
     name : str
-        pyFAI's name, or the file's without its ending.
+        pyFAI's name, or the file name without its suffix.
     source : str
         ``pyFAI <version>`` or the file.
     d : (n,) array
-        All d-spacings in Å, falling.
+        All d-spacings in Å, decreasing.
     used : (n,) bool array
         False for rings that `max_rings` or `purge_rings` leaves out.
     """
@@ -46,11 +46,11 @@ class Calibrant:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def two_theta(self, wavelength: float) -> Floats:
-        """2θ (m,) in radians of the rings that a wavelength in Å reaches, rising."""
+        """Return 2θ (m,) in radians of the rings that a wavelength in Å can reach, increasing."""
         return two_theta(self.d[self.d > wavelength / 2], wavelength)
 
     def record(self) -> dict[str, object]:
-        """JSON-ready: name, source, hash, and which rings are left out."""
+        """Return JSON-ready data: name, source, hash, and the rings left out."""
         last = int(np.flatnonzero(self.used)[-1]) + 1
         return {
             "name": self.name,
@@ -63,13 +63,13 @@ class Calibrant:
 
 
 def two_theta(d: Floats, wavelength: float) -> Floats:
-    """Bragg's law: 2θ (n,) in radians of d-spacings (n,) in Å, all above λ/2."""
+    """Return 2θ (n,) in radians of d-spacings (n,) in Å, all above λ/2, by Bragg's law."""
     angle: Floats = 2 * np.arcsin(wavelength / (2 * d))
     return angle
 
 
 def is_file(calibrant: str | Path) -> bool:
-    """Tell a file of d-spacings (``x.D``, or with a folder) from a calibrant's name."""
+    """Return True for a file of d-spacings (``x.D``, or a path), False for a calibrant's name."""
     text = str(calibrant)
     return isinstance(calibrant, Path) or text.lower().endswith(".d") or "/" in text
 
@@ -77,23 +77,23 @@ def is_file(calibrant: str | Path) -> bool:
 def read_calibrant(
     calibrant: str | Path, *, max_rings: int | None = None, purge_rings: Sequence[int] = ()
 ) -> Calibrant:
-    """Find a calibrant by pyFAI's name, or read a file of d-spacings.
+    """Look up a calibrant by pyFAI's name, or read a file of d-spacings.
 
     Parameters
     ----------
     calibrant : str or path
-        Name, or a file with one d-spacing in Å per line, falling; the rest of a line
-        after ``#`` is a comment (pyFAI's .D format).
+        Name, or a file with one d-spacing in Å per line, decreasing; text after ``#`` is a
+        comment (pyFAI's .D format).
     max_rings : int, optional
-        Only the innermost rings.
+        Number of innermost rings to use; None: all.
     purge_rings : sequence of int
-        Rings (the innermost is 0) that must not be used.
+        Numbers of rings (0 is the innermost) that must not be used.
 
     Raises
     ------
     HklflowError
-        If pyFAI does not know the name, the file is not a falling list of positive
-        numbers, or no ring is left.
+        If pyFAI does not know the name, the file is not a decreasing list of positive numbers, or
+        no ring is left.
     """
     if is_file(calibrant):
         path = Path(calibrant)
@@ -103,18 +103,20 @@ def read_calibrant(
     used = np.ones(len(d), dtype=bool)
     if max_rings is not None:
         if max_rings < 1:
-            raise HklflowError(f"max_rings={max_rings} of calibrant {name} leaves none; give >= 1")
+            raise HklflowError(
+                f"max_rings={max_rings} of calibrant {name} leaves no ring; use 1 or more"
+            )
         used[max_rings:] = False
     for ring in purge_rings:
         if not 0 <= ring < len(d):
             raise HklflowError(
                 f"purge_rings: {ring} is not a ring of {name}, which has {len(d)} (the innermost "
-                "is 0); mend the list"
+                "is 0); correct the list"
             )
         used[ring] = False
     if not used.any():
         raise HklflowError(
-            f"max_rings and purge_rings leave no ring of {name}, which has {len(d)}; mend them"
+            f"max_rings and purge_rings leave none of the {len(d)} rings of {name}; correct them"
         )
     return Calibrant(name, source, d, used)
 
@@ -125,10 +127,10 @@ def _from_pyfai(name: str) -> tuple[str, Floats]:
 
     if name not in names():
         raise HklflowError(
-            f"calibrant {name!r} is not known to pyFAI; give a file of d-spacings ({name}.D) or "
-            f"use one of {', '.join(sorted(names()))}"
+            f"pyFAI does not know the calibrant {name!r}; use a file of d-spacings ({name}.D) or "
+            f"one of {', '.join(sorted(names()))}"
         )
-    # Some lists are not quite in order.
+    # Some lists of pyFAI are not sorted.
     d = np.unique(np.asarray(get_calibrant(name).dspacing, dtype=np.float64))[::-1]
     return f"pyFAI {pyFAI.version}", np.ascontiguousarray(d)
 
@@ -139,7 +141,7 @@ def _read_file(path: Path) -> Floats:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise HklflowError(
-            f"the d-spacings cannot be read from {path} ({error}); mend the path or the file"
+            f"the d-spacings cannot be read from {path} ({error}); correct the path or the file"
         ) from error
     values: list[float] = []
     for number, line in enumerate(lines, 1):
@@ -151,16 +153,16 @@ def _read_file(path: Path) -> Floats:
             value = float(text)
         except ValueError:
             raise HklflowError(
-                f"{text!r} in {where} is not a number; give one d-spacing in Å per line"
+                f"{text!r} in {where} is not a number; write one d-spacing in Å per line"
             ) from None
         if not (np.isfinite(value) and value > 0):
             raise HklflowError(f"d = {text} in {where} is not positive; d-spacings are in Å")
         if values and value >= values[-1]:
             raise HklflowError(
-                f"d = {text} in {where} does not fall (the one before is {values[-1]:g}); sort the "
+                f"d = {text} in {where} is not below the line before ({values[-1]:g}); sort the "
                 "list from the innermost ring outwards"
             )
         values.append(value)
     if not values:
-        raise HklflowError(f"{path} has no d-spacings; give one in Å per line")
+        raise HklflowError(f"{path} has no d-spacings; write one in Å per line")
     return np.array(values)

@@ -1,4 +1,4 @@
-"""Candidates: iterations of a calibration beside each other, before one is published."""
+"""Candidates: iterations of a calibration, side by side, before one is published."""
 
 import errno
 import fcntl
@@ -22,11 +22,11 @@ class Candidate:
     ----------
     kind, state_id, name : str
     iteration : int
-        From 1.
+        Number of the iteration, from 1.
     path : Path
-        Its folder.
+        Folder of the iteration.
     record : dict
-        What is known of it: given when it was made.
+        Description, written when the iteration was created.
     """
 
     kind: str
@@ -37,20 +37,20 @@ class Candidate:
     record: dict[str, Any]
 
     def files(self) -> dict[str, Path]:
-        """Its files but the record, as `Store.publish` wants them; errors as in `check`."""
+        """Return all files except the record, for `Store.publish`; errors as in `check`."""
         self.check()
         return {item["file"]: self.path / item["file"] for item in self.record["artefacts"]}
 
     def check(self) -> None:
-        """Compare its files with those that were judged.
+        """Compare the files with the files that were judged.
 
         Raises
         ------
         HklflowError
-            Naming the first that is missing, was changed or was added.
+            If a file is missing, was changed or was added; the message names the first.
         """
         known = {item["file"]: item["sha256"] for item in self.record["artefacts"]}
-        what = "since the candidate was judged; restore it, or make another iteration"
+        what = "since the candidate was judged; restore it, or create another iteration"
         for name, sha256 in known.items():
             path = self.path / layout.check_file(name)
             if path.is_symlink() or not path.is_file():
@@ -63,12 +63,12 @@ class Candidate:
 
 
 def read(root: Path, kind: str, state_id: str, name: str, iteration: int) -> Candidate:
-    """One iteration.
+    """Read one iteration of a candidate.
 
     Raises
     ------
     HklflowError
-        If it is damaged or that of another folder, or it or its candidate is a symbolic link.
+        If it is damaged or belongs to another folder, or it or its candidate is a symbolic link.
     """
     path = layout.store_path(root, kind, state_id, candidate=name, iteration=iteration)
     _refuse_links(path.parent, path)
@@ -76,11 +76,11 @@ def read(root: Path, kind: str, state_id: str, name: str, iteration: int) -> Can
     record = disk.read_object(where)
     records.validate(record, str(where), records.Proposal)
     origin = record["candidate"]
-    found = (record["kind"], record["stateId"], origin["name"], origin["iteration"])
-    if found != (kind, state_id, name, iteration):
+    named = (record["kind"], record["stateId"], origin["name"], origin["iteration"])
+    if named != (kind, state_id, name, iteration):
         raise HklflowError(
-            f"{where} is that of iteration {found[3]} of candidate {found[2]} of "
-            f"{found[0]}/{found[1]}, not of this folder; make the candidate here anew"
+            f"{where} belongs to iteration {named[3]} of candidate {named[2]} of "
+            f"{named[0]}/{named[1]}, not to this folder; create the candidate here again"
         )
     return Candidate(kind, state_id, name, iteration, path, record)
 
@@ -92,28 +92,28 @@ def _refuse_links(*folders: Path) -> None:
 
 
 def listed(root: Path, kind: str, state_id: str) -> list[Candidate]:
-    """Every iteration that is not damaged of every candidate of a state, by name and number."""
-    return [found for found in _tried(root, kind, state_id) if isinstance(found, Candidate)]
+    """List all undamaged iterations of all candidates of a state, by name and number."""
+    return [entry for entry in _read_all(root, kind, state_id) if isinstance(entry, Candidate)]
 
 
 def problems(root: Path, kind: str, state_id: str) -> Iterator[str]:
-    """Sentences on the candidates of a state that are damaged; every file is hashed."""
-    for found in _tried(root, kind, state_id):
+    """Yield a sentence for each damaged candidate of a state; every file is hashed."""
+    for entry in _read_all(root, kind, state_id):
         try:
-            if isinstance(found, HklflowError):
-                raise found
-            found.check()
+            if isinstance(entry, HklflowError):
+                raise entry
+            entry.check()
         except HklflowError as error:
             yield str(error)
 
 
-def _tried(root: Path, kind: str, state_id: str) -> Iterator[Candidate | HklflowError]:
-    """Every iteration, or why it cannot be read."""
+def _read_all(root: Path, kind: str, state_id: str) -> Iterator[Candidate | HklflowError]:
+    """Yield every iteration, or the error if it cannot be read."""
     folder = layout.store_path(root, kind, state_id) / "candidates"
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith("."):
             continue
-        # Of a link, that it is one is told once, whatever it leads to.
+        # A link is reported once, for any number of iterations in its target.
         for iteration in [1] if path.is_symlink() else layout.iteration_numbers(path):
             try:
                 yield read(root, kind, state_id, path.name, iteration)
@@ -129,7 +129,7 @@ def add(
     files: Mapping[str, Path],
     record: Mapping[str, Any],
 ) -> Candidate:
-    """Put the next iteration beside the others, in one act."""
+    """Add the next iteration of a candidate in one atomic step."""
     folder = layout.store_path(root, kind, state_id, candidate=name)
     _refuse_links(folder)
     disk.check_sources(files)
@@ -147,7 +147,7 @@ def add(
                 **record,
                 "kind": kind,
                 "stateId": state_id,
-                # A version has the author and the comments of who judged it; these stay here.
+                # A version has the author and comments of its acceptance; these stay here.
                 "candidate": {**proposed, "name": name, "iteration": iteration},
                 "timestamp": proposed["timestamp"],
                 "artefacts": [{"file": file, "sha256": sums[file]} for file in sorted(sums)],
@@ -161,10 +161,10 @@ def add(
 
 
 def find(root: Path, text: str, kind: str | None = None, state_id: str | None = None) -> Candidate:
-    """Candidate by ``name`` (its last iteration) or ``name/iteration``; errors as in `place`."""
+    """Find a candidate by ``name`` (last iteration) or ``name/iteration``; errors as in `place`."""
     name, _, count = text.partition("/")
     if count and not count.isdecimal():
-        raise HklflowError(f"candidate {text!r}: {count!r} is no iteration; write {name}/02")
+        raise HklflowError(f"candidate {text!r}: {count!r} is not a number; write {name}/02")
     kind, state_id, numbers = place(root, name, kind, state_id)
     iteration = int(count) if count else numbers[-1]
     if iteration not in numbers:
@@ -178,14 +178,14 @@ def find(root: Path, text: str, kind: str | None = None, state_id: str | None = 
 def place(
     root: Path, name: str, kind: str | None = None, state_id: str | None = None
 ) -> tuple[str, str, list[int]]:
-    """Kind and id of the state that has a candidate, and the numbers of its iterations.
+    """Return kind and id of the state with this candidate, and the numbers of its iterations.
 
-    The search is in all states, or in those of a kind, or in the state of an id.
+    All states are searched, or only the states of a kind or with an id.
 
     Raises
     ------
     HklflowError
-        If there is none, or several states have one of this name.
+        If the candidate does not exist, or exists in several states.
     """
     layout.check_name(name, "candidate")
     places = [
@@ -200,15 +200,15 @@ def place(
             f"there is no candidate {name} in {where}; `hklflow calibration list` shows them"
         )
     if len(places) > 1:
-        where = " and ".join(f"{found[0]}/{found[1]}" for found in places)
+        where = " and ".join(f"{match[0]}/{match[1]}" for match in places)
         raise HklflowError(
-            f"candidate {name} is in {where} of {root}; say in which state, or give its folder"
+            f"candidate {name} is in {where} of {root}; name the state, or the candidate's folder"
         )
     return places[0]
 
 
 def remove(root: Path, kind: str, state_id: str, name: str) -> None:
-    """Remove all iterations of a candidate; it is gone for readers at once."""
+    """Remove all iterations of a candidate in one atomic step."""
     folder = layout.store_path(root, kind, state_id, candidate=name)
     _refuse_links(folder)
     with disk.telling(f"{folder.parent}"), disk.temporary(folder.parent) as doomed:
@@ -217,15 +217,15 @@ def remove(root: Path, kind: str, state_id: str, name: str) -> None:
 
 @contextmanager
 def locked(root: Path, kind: str, state_id: str, name: str) -> Iterator[None]:
-    """Hold a candidate alone.
+    """Lock a candidate for this process.
 
-    The system holds the lock as long as this process lives, so that one whose owner died is
-    free again; what the file says is for people.
+    The system releases the lock when this process ends, even if it is killed; the content of the
+    lock file is only for people.
 
     Raises
     ------
     HklflowError
-        If another process holds it, which is named.
+        If another process holds the lock; the message names the process.
     """
     folder = layout.store_path(root, kind, state_id, candidate=name)
     path = folder.with_name(f".lock-{name}")
@@ -235,7 +235,7 @@ def locked(root: Path, kind: str, state_id: str, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # Removed while it is held: see `_lock`.
+        # The lock file is removed while the lock is held: see `_lock`.
         path.unlink(missing_ok=True)
         os.close(file)
 
@@ -245,7 +245,7 @@ def _lock(path: Path, name: str) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its last owner may have removed the file since it was opened: then take the new one.
+            # Its last owner may have removed the file after it was opened: open the new file.
             if os.fstat(file).st_ino == path.stat().st_ino:
                 disk.share(path)
                 os.ftruncate(file, 0)

@@ -1,4 +1,4 @@
-"""Which version is used: for a scan, and whether a new one would be used beside others."""
+"""Choice of the version for a scan, and the check for overlaps of versions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.calibration import applies, layout, statuses, versions
 from hklflow.calibration.versions import Version
 
-# Of geometries, and of constants.
+# For geometries, and for constants.
 _MADE = ("`hklflow calibration propose`", "`snakemake constants`")
 _OR_DEFAULT = (", or set `allow_default: true` for a diagnostic reduction", "")
 
@@ -15,12 +15,12 @@ _OR_DEFAULT = (", or set `allow_default: true` for a diagnostic reduction", "")
 def choose(
     root: Path, kind: str, state_id: str, scan: str, run: int | None, allow_default: bool
 ) -> Version:
-    """Accepted version of the highest number that covers a scan; see `Store.resolve`.
+    """Return the accepted version with the highest number that covers a scan; see `Store.resolve`.
 
-    Versions are read from the highest number down, and no further than to the one that is
-    taken: what is damaged below it does not matter.
+    Versions are read from the highest number down to the chosen one; damage in lower numbers
+    does not matter.
     """
-    told = []
+    reasons = []
     for number in reversed(layout.version_numbers(layout.store_path(root, kind, state_id))):
         path = layout.store_path(root, kind, state_id, version=number)
         try:
@@ -28,7 +28,7 @@ def choose(
             if status == "default" and allow_default:
                 return versions.read_version(path)
             if status != "accepted":
-                told.append(f"{path.name} is {status}")
+                reasons.append(f"{path.name} is {status}")
                 continue
             version = versions.read_version(path)
             expression = applies.parse(version.applies_to or "")
@@ -39,17 +39,17 @@ def choose(
             ) from error
         if expression.covers(scan, run):
             return version
-        told.append(f"{path.name} applies to `{expression.text}`")
+        reasons.append(f"{path.name} applies to `{expression.text}`")
     raise HklflowError(
         f"no accepted {kind} calibration of state {state_id} in {root} covers {scan}"
-        f"{'' if run is None else f' (run {run})'}: {', '.join(told) or 'there is none'}; "
+        f"{'' if run is None else f' (run {run})'}: {', '.join(reasons) or 'there is none'}; "
         f"make one with {_MADE[kind == 'constants']} and `hklflow calibration accept NAME "
         f"--applies-to EXPR`{_OR_DEFAULT[kind == 'constants']}"
     )
 
 
 def pinned(root: Path, kind: str, state_id: str, pin: int, allow_default: bool) -> Version:
-    """Version that the configuration names; see `Store.resolve`."""
+    """Return the version that the configuration pins; see `Store.resolve`."""
     version = versions.numbered(root, kind, state_id, pin)
     if version.status in ("accepted", "superseded"):
         return version
@@ -57,12 +57,12 @@ def pinned(root: Path, kind: str, state_id: str, pin: int, allow_default: bool) 
         if allow_default:
             return version
         raise HklflowError(
-            f"pin: {version.path} is the default, which nobody has refined; pin an accepted "
+            f"pin: {version.path} is the unrefined default; pin an accepted "
             f"version{_OR_DEFAULT[kind == 'constants']}"
         )
     raise HklflowError(
         f"pin: {version.path} is {version.status}, so it cannot be used; pin an accepted "
-        "version (`hklflow calibration list`) or none"
+        "version (`hklflow calibration list`) or remove the pin"
     )
 
 
@@ -75,15 +75,16 @@ def check_accept(
     allow_overlap: bool,
     own: int | None = None,
 ) -> None:
-    """Refuse a version that would be used for the same scans as an accepted one.
+    """Refuse a version that overlaps with an accepted version.
 
-    ``own`` is its number, if it has one: another process may just have accepted it.
+    ``own`` is the number of the version, if it has one: another process may already have accepted
+    the version.
 
     Raises
     ------
     HklflowError
-        If it overlaps with one that is not superseded, unless this is allowed; or if one that
-        is to be superseded is not accepted.
+        If it overlaps with a version that is not superseded, unless overlaps are allowed; or if a
+        version to be superseded is not accepted.
     """
     expression = applies.parse(applies_to)
     accepted = [v for v in versions.readable(root, kind, state_id) if v.status == "accepted"]
@@ -91,8 +92,8 @@ def check_accept(
         if number not in [v.number for v in accepted]:
             status = versions.numbered(root, kind, state_id, number).status
             raise HklflowError(
-                f"version {number} of {kind}/{state_id} is {status}: only an accepted one can be "
-                "superseded; leave it out"
+                f"version {number} of {kind}/{state_id} is {status}, and only an accepted version "
+                "can be superseded; leave it out"
             )
     over = [
         v
@@ -101,9 +102,9 @@ def check_accept(
         and expression.overlaps(applies.parse(v.applies_to or ""))
     ]
     if over and not allow_overlap:
-        told = ", ".join(f"version {v.number} (`{v.applies_to}`)" for v in over)
+        conflicts = ", ".join(f"version {v.number} (`{v.applies_to}`)" for v in over)
         raise HklflowError(
-            f"`{expression.text}` overlaps with {told} of {kind}/{state_id}; use `--supersede "
+            f"`{expression.text}` overlaps with {conflicts} of {kind}/{state_id}; use `--supersede "
             f"{' '.join(str(v.number) for v in over)}`, or `--allow-overlap` so that the higher "
-            "number is taken"
+            "number is used"
         )

@@ -1,9 +1,8 @@
-"""When a refinement in cycles is done: the rule alone, without any geometry.
+"""Convergence of a refinement in cycles: the rule alone, without any geometry.
 
-A cycle refines and measures again. The loop stops when beam centre and distance stand still
-and the rings fit; when the median abs(Δ2θ) rises, what was before is kept (SNAPRed's rule);
-and after `max_cycles`. Parameters themselves are no measure: poni and rot trade against each
-other.
+A cycle refines and measures again. The loop stops when beam centre and distance no longer change
+and the rings fit; when the median abs(Δ2θ) rises (the cycle before is kept, as in SNAPRed); and
+after `max_cycles`. The parameters themselves are not tested, because poni and rot are correlated.
 """
 
 from collections.abc import Callable
@@ -19,20 +18,20 @@ Reason = Literal["settled", "still", "median rose", "cap"]
 
 @dataclass(frozen=True)
 class Cycle:
-    """What a cycle ended with.
+    """Result of one cycle.
 
     Attributes
     ----------
     beam_centre : (slow, fast)
         Pixels.
     distance, distance_sigma : float
-        Along the beam, metres.
+        Distance along the beam and its σ, metres.
     median_off, fwhm : float
-        Median of abs(Δ2θ) over the points and width of the rings, radians.
+        Median of abs(Δ2θ) over the points, and width of the rings, radians.
     rings, points : int
-        How many were used.
+        Number of used rings and points.
     what : str
-        What kind of cycle it was.
+        Kind of the cycle.
     """
 
     beam_centre: tuple[float, float]
@@ -45,7 +44,7 @@ class Cycle:
     what: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, angles in degrees."""
+        """Return JSON-ready data, with angles in degrees."""
         data = asdict(self)
         for name in ("median_off", "fwhm"):
             data[f"{name}_deg"] = float(np.degrees(data.pop(name)))
@@ -54,16 +53,16 @@ class Cycle:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """When a loop is settled.
+    """Limits for convergence.
 
     Attributes
     ----------
     centre : float
-        Largest move of the beam centre between cycles, pixels.
+        Largest change of the beam centre between cycles, pixels.
     distance : float
-        Largest change of the distance in its σ.
+        Largest change of the distance, in its σ.
     off : float
-        Largest median abs(Δ2θ) in FWHM.
+        Largest median abs(Δ2θ), in FWHM.
     """
 
     centre: float = 0.02
@@ -71,32 +70,31 @@ class Tolerance:
     off: float = 0.05
 
     def still(self, before: Cycle, after: Cycle) -> bool:
-        """Tell whether beam centre and distance stand still."""
+        """Return True if beam centre and distance no longer change."""
         moved = np.hypot(*np.subtract(after.beam_centre, before.beam_centre))
         far = abs(after.distance - before.distance)
         return bool(moved < self.centre and far < self.distance * after.distance_sigma)
 
     def fits(self, cycle: Cycle) -> bool:
-        """Tell whether the rings fit."""
+        """Return True if the rings fit."""
         return cycle.median_off <= self.off * cycle.fwhm
 
 
 @dataclass(frozen=True)
 class Converged(Generic[T]):
-    """Where a loop ended.
+    """Result of a loop.
 
     Attributes
     ----------
     state
         The best state.
     cycle : Cycle
-        Of that state.
+        Cycle of the best state.
     history : list of Cycle
-        All cycles, with one that was thrown away at the end if the median rose.
+        All cycles, including a rejected last cycle if the median rose.
     reason : str
-        "settled": nothing moves and the rings fit; "still": nothing moves, but the rings
-        scatter; "median rose": the cycle before was kept; "cap": `max_cycles` were not
-        enough.
+        "settled": no more changes, and the rings fit; "still": no more changes, but the rings
+        scatter; "median rose": the cycle before was kept; "cap": not converged in `max_cycles`.
     """
 
     state: T
@@ -112,16 +110,16 @@ def converge(
     max_cycles: int = 10,
     tolerance: Tolerance | None = None,
 ) -> Converged[T]:
-    """Repeat `step` until it settles.
+    """Repeat `step` until it converges.
 
     Parameters
     ----------
     step : callable
-        State -> next state and its `Cycle`.
+        Function: state -> next state and its `Cycle`.
     state
-        Where to begin.
+        First state.
     max_cycles : int
-        At least 1.
+        Largest number of cycles, at least 1.
     """
     limit = tolerance or Tolerance()
     state, last = step(state)
@@ -131,9 +129,9 @@ def converge(
         history.append(cycle)
         still = limit.still(last, cycle)
         gained = last.median_off - cycle.median_off
-        if gained >= 0:  # not if it is nan
+        if gained >= 0:  # False for nan
             state, last = after, cycle
-        # A last digit that jitters while nothing moves is not a rise.
+        # Rounding noise after convergence is not a rise.
         if still and limit.fits(last):
             return Converged(state, last, history, "settled")
         if still and gained < 0.01 * last.median_off:

@@ -1,7 +1,7 @@
-"""Detectors that pyFAI knows by name: pixel size, shape and gaps, compared with an image.
+"""Detectors in pyFAI's list: pixel size, shape and gaps, compared with an image.
 
-The gaps tell whether an image was turned over, as far as they are not symmetric themselves
-(those of a PILATUS are: only a transposed image shows). Rings do not tell it at all.
+The gaps show if an image is mirrored or rotated, unless they are symmetric (PILATUS: only a
+transposed image is detected). Rings do not show it.
 """
 
 from collections.abc import Callable
@@ -28,12 +28,12 @@ TURNS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "turned by 90° to the right": lambda a: np.rot90(a, -1),
     "transposed and turned by 180°": lambda a: a.T[::-1, ::-1],
 }
-"""Ways to turn an image (slow, fast) over."""
+"""Names of the possible orientations of an image (slow, fast), and their transformations."""
 
 
 @dataclass(frozen=True)
 class KnownDetector:
-    """A detector of pyFAI's list.
+    """A detector in pyFAI's list.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class KnownDetector:
     pixel_size : (slow, fast)
         Metres.
     gaps : (slow, fast) bool array
-        True where there are no pixels; its shape is the detector's.
+        True for pixels in gaps; its shape is the detector's shape.
     """
 
     name: str
@@ -62,20 +62,20 @@ class KnownDetector:
         ----------
         image : (slow, fast) array
         unlit : (slow, fast) bool array
-            Pixels that count nothing: flagged, negative or 0.
+            Pixels without counts: flagged, negative or 0.
         pixel_size : (slow, fast), optional
-            Metres, as it is believed to be.
+            Pixel size in the settings, metres.
 
         Raises
         ------
         HklflowError
-            If shape or pixel size differ, or there are counts where the detector has
-            gaps; told is which way to turn the image would fit.
+            If shape or pixel size differ, or pixels in the detector's gaps have counts; the
+            message names the orientation that would fit.
         """
         if pixel_size is not None and not np.allclose(pixel_size, self.pixel_size, rtol=1e-3):
             raise HklflowError(
-                f"pixel_size {tuple(pixel_size)} m is not that of {self.name}, "
-                f"{self.pixel_size} m; mend pixel_size or detector"
+                f"pixel_size {tuple(pixel_size)} m differs from {self.name}'s "
+                f"{self.pixel_size} m; correct pixel_size or detector"
             )
         if not self.gaps.any():
             fit = {way: 1.0 for way, turn in TURNS.items() if turn(image).shape == self.gaps.shape}
@@ -90,7 +90,7 @@ class KnownDetector:
         advice = (
             f"it fits if the image is {' or '.join(fitting)}"
             if best > 0.95
-            else "no way to turn it fits: check the detector's name"
+            else "no orientation fits: check the detector's name"
         )
         if image.shape != self.gaps.shape:
             raise HklflowError(
@@ -105,12 +105,12 @@ class KnownDetector:
 
 
 def known_detector(name: str) -> KnownDetector:
-    """Look a detector up in pyFAI, such as ``Pilatus 1M``.
+    """Look up a detector in pyFAI, such as ``Pilatus 1M``.
 
     Raises
     ------
     HklflowError
-        If pyFAI does not know it.
+        If pyFAI does not know the detector.
     """
     from pyFAI.detectors import ALL_DETECTORS, detector_factory
 
@@ -119,19 +119,21 @@ def known_detector(name: str) -> KnownDetector:
     key = next((spelling for spelling in spellings if spelling in ALL_DETECTORS), None)
     if key is None:
         near = get_close_matches(spellings[-1], list(ALL_DETECTORS), n=3, cutoff=0.6)
-        told = f"perhaps {', '.join(near)}" if near else "for example Pilatus 1M or Eiger2 4M"
-        raise HklflowError(f"detector {name!r} is not known to pyFAI; {told}")
-    found = detector_factory(key)
-    shape = found.max_shape
-    if shape is None or found.pixel1 is None or found.pixel2 is None:
-        raise HklflowError(f"pyFAI knows no shape of detector {name!r}; leave `detector` out")
-    mask = found.mask
+        suggestion = f"perhaps {', '.join(near)}" if near else "for example Pilatus 1M or Eiger2 4M"
+        raise HklflowError(f"pyFAI does not know the detector {name!r}; {suggestion}")
+    detector = detector_factory(key)
+    shape = detector.max_shape
+    if shape is None or detector.pixel1 is None or detector.pixel2 is None:
+        raise HklflowError(
+            f"pyFAI does not know the shape of detector {name!r}; leave out `detector`"
+        )
+    mask = detector.mask
     gaps = np.zeros(shape, bool) if mask is None else np.asarray(mask) != 0
-    return KnownDetector(name, (float(found.pixel1), float(found.pixel2)), gaps)
+    return KnownDetector(name, (float(detector.pixel1), float(detector.pixel2)), gaps)
 
 
 def detector_modules(name: str) -> Modules:
-    """Modules of a detector that pyFAI knows, where they should be.
+    """Return the ideal modules of a detector in pyFAI's list.
 
     Raises
     ------
@@ -140,5 +142,7 @@ def detector_modules(name: str) -> Modules:
     """
     known = known_detector(name)
     if not known.gaps.any():
-        raise HklflowError(f"pyFAI knows no gaps of detector {name!r}; give a mask of them instead")
+        raise HklflowError(
+            f"pyFAI knows no gaps of detector {name!r}; use a mask of the gaps instead"
+        )
     return Modules.ideal(modules_from_gaps(known.gaps), known.pixel_size[1] / known.pixel_size[0])

@@ -1,8 +1,8 @@
-"""Files that are complete or absent, also when a writer is killed or the disk is full.
+"""Atomic file operations: files are complete or absent, even if the writer is killed.
 
-A folder is built under a temporary name and takes its place by one rename, which fails if
-something is there. A file that must not replace another takes its place by a hard link. The
-temporary name says who writes, so that what a killed writer left can be told from work.
+A folder is built under a temporary name and then renamed; the rename fails if the target exists. A
+file that must not replace another is hard-linked to its final name. The temporary name contains the
+writer's process and host, so that files of dead writers can be recognised.
 """
 
 import errno
@@ -25,7 +25,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.base.system import require_no_pipe
 from hklflow.calibration.layout import RECORD, TEMPORARY, check_file
 
-# A writer that has not ended after this time (seconds) is looked at.
+# Age (seconds) from which a temporary file is checked for a dead writer.
 OLD = 3600.0
 
 _BLOCK = 2**20
@@ -34,19 +34,19 @@ _OWNER = re.compile(re.escape(TEMPORARY) + r"([0-9]+)-[0-9a-f]{8}-(.+)")
 
 @contextmanager
 def telling(what: str, then: str = "repeat") -> Iterator[None]:
-    """Turn an error of the system into one sentence: "<what> cannot be written (...)"."""
+    """Convert a system error to one sentence: "<what> cannot be written (...)"."""
     try:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise HklflowError(
-            f"{what} cannot be written ({reason}); make room or mend the permissions, then {then}"
+            f"{what} cannot be written ({reason}); free space or fix the permissions, then {then}"
         ) from error
 
 
 @contextmanager
 def temporary(parent: Path) -> Iterator[Path]:
-    """Give a new name in a folder; what still has this name at the end is removed."""
+    """Yield a new path in a folder; a file that still has this name at the end is removed."""
     path = parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{socket.gethostname()}"
     try:
         yield path
@@ -55,7 +55,7 @@ def temporary(parent: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, for everybody who may write where they stand."""
+    """Create a folder and its parents, writable by everybody who can write to the parent."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -63,12 +63,12 @@ def make_folder(path: Path) -> None:
 
 
 def share(path: Path) -> None:
-    """Let the group write what stands in a folder where it may write, whatever the umask."""
-    above, own = path.parent.stat(), path.stat()
-    mine = own.st_uid == os.geteuid() and own.st_gid == above.st_gid
+    """Give the group write permission if the parent folder has it, whatever the umask."""
+    above, target = path.parent.stat(), path.stat()
+    mine = target.st_uid == os.geteuid() and target.st_gid == above.st_gid
     wanted = above.st_mode & (0o070 if path.is_dir() else 0o060)
-    if mine and above.st_mode & stat.S_IWGRP and own.st_mode & wanted != wanted:
-        path.chmod(stat.S_IMODE(own.st_mode) | wanted)
+    if mine and above.st_mode & stat.S_IWGRP and target.st_mode & wanted != wanted:
+        path.chmod(stat.S_IMODE(target.st_mode) | wanted)
 
 
 def remove(path: Path) -> None:
@@ -80,7 +80,7 @@ def remove(path: Path) -> None:
 
 
 def abandoned(path: Path) -> bool:
-    """Whether a temporary file or folder is old and its writer dead, as far as this host knows."""
+    """Return True if a temporary file or folder is old and its writer on this host is dead."""
     match = _OWNER.fullmatch(path.name)
     if match is None or match[2] != socket.gethostname():
         return False
@@ -90,14 +90,14 @@ def abandoned(path: Path) -> bool:
         os.kill(int(match[1]), 0)
     except ProcessLookupError:
         return True
-    except (FileNotFoundError, PermissionError):  # gone by now; a living process of another user
+    except (FileNotFoundError, PermissionError):  # removed; or a living process of another user
         return False
     return False
 
 
 def claim_folder(source: Path, target: Path) -> bool:
-    """Rename a complete folder to its place; False if something is there."""
-    # A rename would replace an empty folder, which somebody may have made by hand.
+    """Rename a complete folder to its final name; False if the target exists."""
+    # A rename would replace an empty folder, which a user may have created.
     if os.path.lexists(target):
         return False
     try:
@@ -111,7 +111,7 @@ def claim_folder(source: Path, target: Path) -> bool:
 
 
 def claim_file(target: Path, content: bytes) -> bool:
-    """Put a complete new file in its place; False if something is there."""
+    """Create a complete new file; False if the target exists."""
     with temporary(target.parent) as path:
         write(path, content)
         try:
@@ -123,7 +123,7 @@ def claim_file(target: Path, content: bytes) -> bool:
 
 
 def replace_file(target: Path, content: bytes) -> None:
-    """Put a complete file in its place, instead of what is there; for what can be made again."""
+    """Create or replace a file atomically; only for files that can be generated again."""
     with temporary(target.parent) as path:
         path.write_bytes(content)
         path.replace(target)
@@ -131,14 +131,14 @@ def replace_file(target: Path, content: bytes) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[bool]:
-    """Whether this process is the only one in a block for this folder; it spares work, no more."""
+    """Yield True if no other process is in a block for this folder; only an optimisation."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
-        except OSError:  # a file system without locks
+        except OSError:  # the file system does not support locks
             yield True
         else:
             yield True
@@ -147,9 +147,9 @@ def alone(folder: Path) -> Iterator[bool]:
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one line of JSON by a single write, so that lines of several writers do not mix."""
+    """Append one line of JSON in a single write, so that lines of several writers do not mix."""
     text = json.dumps(record, sort_keys=True, ensure_ascii=False)
-    # What is no UTF-8 becomes an escape of JSON: the history loses no line.
+    # Invalid UTF-8 becomes a JSON escape: the history loses no line.
     line = text.encode(errors="backslashreplace") + b"\n"
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
@@ -162,7 +162,7 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file, and its data to the disk."""
+    """Write a file and flush it to disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -170,22 +170,22 @@ def write(path: Path, content: bytes) -> None:
 
 
 def check_sources(files: Mapping[str, Path]) -> None:
-    """Refuse names that cannot stand in the store, and sources that are absent.
+    """Refuse file names that are invalid in the store, and missing sources.
 
     Raises
     ------
     HklflowError
-        Naming the first of them.
+        For the first invalid name or missing source.
     """
     for name, source in files.items():
         if check_file(name) == RECORD:
             raise HklflowError(f"file {name} is written by the store itself; leave it out")
         if not source.is_file():
-            raise HklflowError(f"file {name}: {source} does not exist; make it first")
+            raise HklflowError(f"file {name}: {source} does not exist; create it first")
 
 
 def copy(source: Path, target: Path) -> str:
-    """Copy a file, its data to the disk too; returns the SHA-256."""
+    """Copy a file, flush it to disk and return its SHA-256."""
     digest = hashlib.sha256()
     with source.open("rb") as read, target.open("wb") as written:
         while block := read.read(_BLOCK):
@@ -197,26 +197,26 @@ def copy(source: Path, target: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a whole file; raises if it is a pipe."""
+    """Return the SHA-256 of a whole file; refuse pipes."""
     require_no_pipe(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
+    """Flush a folder's directory entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems know no such thing
+        if error.errno != errno.EINVAL:  # not supported on some network file systems
             raise
     finally:
         os.close(descriptor)
 
 
 def json_bytes(data: Mapping[str, Any], where: str) -> bytes:
-    """JSON that diffs well and is always the same for the same data.
+    """Return JSON that is the same for the same data and good for line-by-line comparison.
 
     Raises
     ------
@@ -229,21 +229,21 @@ def json_bytes(data: Mapping[str, Any], where: str) -> bytes:
     except UnicodeEncodeError as error:
         wrong = error.object[max(error.start - 20, 0) : error.end]
         raise HklflowError(
-            f"{where} holds a text that is no UTF-8 (at the end of {wrong!r}); write it in UTF-8"
+            f"{where} contains text that is not UTF-8 (at the end of {wrong!r}); write it in UTF-8"
         ) from error
     except ValueError as error:
         raise HklflowError(
-            f"{where} holds a number that is not finite ({error}); give null for what is not known"
+            f"{where} contains a number that is not finite ({error}); use null for unknown values"
         ) from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """JSON object of a file.
+    """Read the JSON object in a file.
 
     Raises
     ------
     HklflowError
-        If the file is absent, cannot be read or holds something else.
+        If the file is absent, cannot be read or is not a JSON object.
     """
     require_no_pipe(path)
     try:
@@ -254,5 +254,5 @@ def read_object(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise HklflowError(f"{path} is not valid JSON ({error})") from error
     if not isinstance(data, dict):
-        raise HklflowError(f"{path} holds a {type(data).__name__}, not a JSON object")
+        raise HklflowError(f"{path} contains a {type(data).__name__}, not a JSON object")
     return data

@@ -1,7 +1,7 @@
-"""The index of a state's versions, which is only a cache; and the check of a whole store.
+"""Index of a state's versions (only a cache), and the check of a whole store.
 
-No choice is made by the index. It is made of records and status events alone, so that it comes
-out the same, byte by byte, whenever it is made again.
+No choice depends on the index. It is computed from records and status events alone, so that every
+computation gives the same bytes.
 """
 
 import json
@@ -34,29 +34,29 @@ _KEPT = (
 
 @dataclass
 class Report:
-    """What `reindex` did, or would do."""
+    """Actions of `reindex`, done or planned."""
 
     rebuilt: list[Path] = field(default_factory=list)
-    """Indexes that were absent or old."""
+    """Indexes that were absent or out of date."""
     removed: list[Path] = field(default_factory=list)
-    """What killed writers had left."""
+    """Temporary files of dead writers."""
     problems: list[str] = field(default_factory=list)
-    """Versions that cannot be read: they are not in the index."""
+    """Sentences on versions that cannot be read; the index omits these versions."""
     dry_run: bool = False
 
     @property
     def lines(self) -> list[str]:
-        """Everything in sentences."""
+        """The report as sentences."""
         would = "would be " if self.dry_run else ""
         return [
-            *(f"{path}: {would}made anew" for path in self.rebuilt),
+            *(f"{path}: {would}written again" for path in self.rebuilt),
             *(f"{path}: {would}removed, its writer is dead" for path in self.removed),
             *self.problems,
         ]
 
 
 def content(root: Path, kind: str, state_id: str) -> dict[str, Any]:
-    """Content of the index of one state, from its records."""
+    """Compute the index of one state from its records."""
     folder = layout.store_path(root, kind, state_id)
     versions, unreadable = [], []
     for number in layout.version_numbers(folder):
@@ -79,10 +79,10 @@ def content(root: Path, kind: str, state_id: str) -> dict[str, Any]:
 
 
 def write(root: Path, kind: str, state_id: str) -> None:
-    """Write the index anew, unless another process is at it.
+    """Write the index again, unless another process is writing it.
 
-    Who has written looks once more whether it is still true: what was published meanwhile by
-    one who left the work to him is then told, too.
+    After writing, the index is checked again: another process may have published a version in the
+    meantime and left the work to this process.
     """
     path = layout.store_path(root, kind, state_id, file=layout.INDEX)
     with disk.telling(str(path), "run `hklflow calibration reindex`"):
@@ -98,7 +98,7 @@ def write(root: Path, kind: str, state_id: str) -> None:
 
 
 def _stamp(folder: Path) -> list[tuple[int, list[int]]]:
-    """Versions and events that are there: they only ever become more."""
+    """Return the existing versions and events; their number never decreases."""
     return [
         (number, layout.status_numbers(folder / f"v_{number:04d}"))
         for number in layout.version_numbers(folder)
@@ -106,7 +106,7 @@ def _stamp(folder: Path) -> list[tuple[int, list[int]]]:
 
 
 def reindex(root: Path, dry_run: bool) -> Report:
-    """Make every index anew, remove what killed writers left, name what cannot be read."""
+    """Write every outdated index, remove files of dead writers, report unreadable versions."""
     report = Report(dry_run=dry_run)
     for kind, state_id in layout.state_folders(root):
         folder = layout.store_path(root, kind, state_id)
@@ -134,17 +134,19 @@ def _record_problems(folder: Path) -> Iterator[str]:
 
 
 def verify(root: Path) -> list[str]:
-    """Sentences on everything in a store that is not as it was written; every file is hashed."""
+    """Return a sentence for everything in a store that was changed; every file is hashed."""
     if not root.is_dir():
         what = "is not a folder" if os.path.lexists(root) else "does not exist"
-        return [f"the store {root} {what}; mend its path, or run `hklflow calibration init`"]
+        return [f"the store {root} {what}; correct its path, or run `hklflow calibration init`"]
     problems: list[str] = []
     for kind, state_id in layout.state_folders(root):
         folder = layout.store_path(root, kind, state_id)
         problems += _state_problems(folder)
         for path in sorted(folder.glob("v_*")):
             if layout.version_number(path.name) is None:
-                problems.append(f"{path} is no name of a version; write v_0001, or move it away")
+                problems.append(
+                    f"{path} is not a valid name of a version; use v_0001, or move it away"
+                )
             else:
                 problems += _version_problems(path)
         problems += candidates.problems(root, kind, state_id)
@@ -164,7 +166,7 @@ def _state_problems(folder: Path) -> Iterator[str]:
         yield str(error)
         return
     if id_of(state.get("canonical", {})) != folder.name:
-        yield f"{path} is not that of the state {folder.name}: it was changed or moved"
+        yield f"{path} does not belong to the state {folder.name}: it was changed or moved"
 
 
 def _version_problems(path: Path) -> Iterator[str]:
@@ -186,7 +188,7 @@ def _version_problems(path: Path) -> Iterator[str]:
             yield f"{file} is not in the record of its version; move it away"
     parameters = path / layout.PARAMETERS
     if known.get(layout.PARAMETERS) != version.record["parametersSha256"]:
-        yield f"{parameters} is not that of record.json (parametersSha256)"
+        yield f"the hash of {parameters} does not match parametersSha256 in record.json"
     elif parameters.is_file():
         try:
             number = disk.read_object(parameters).get("version")
@@ -194,13 +196,13 @@ def _version_problems(path: Path) -> Iterator[str]:
             yield str(error)
             return
         if number != version.number:
-            yield f"{parameters} is that of version {number}, its folder of {version.number}"
+            yield f"{parameters} has version {number}, but its folder is version {version.number}"
 
 
 def _event_problems(path: Path) -> Iterator[str]:
     numbers = layout.status_numbers(path)
     if numbers != list(range(1, len(numbers) + 1)):
-        yield f"{path / 'status'} lacks events: there are {', '.join(map(str, numbers))}"
+        yield f"{path / 'status'} lacks events: it has only {', '.join(map(str, numbers))}"
     try:
         events = statuses.read(path)
         for before, after in pairwise(events):
@@ -214,22 +216,22 @@ def _audit_problems(path: Path) -> Iterator[str]:
     events: Counter[int] = Counter()
     for number, line in enumerate(lines, start=1):
         try:
-            told = json.loads(line)
+            entry = json.loads(line)
         except ValueError:
-            yield f"{path}, line {number} is not JSON: a writer was stopped there"
+            yield f"{path}, line {number} is not JSON: its writer was interrupted"
             continue
-        if not isinstance(told, dict):
+        if not isinstance(entry, dict):
             yield f"{path}, line {number} is not a JSON object; restore it"
-        elif isinstance(version := told.get("version"), int):
+        elif isinstance(version := entry.get("version"), int):
             events[version] += 1
             record = path.parent / f"v_{version:04d}" / layout.RECORD
-            known = told.get("recordSha256")  # older lines have none
+            known = entry.get("recordSha256")  # absent in older lines
             if known is not None and record.is_file() and disk.sha256(record) != known:
                 yield f"{record} was changed after it was published; restore it"
     there = layout.version_numbers(path.parent)
     for version, count in events.items():
         folder = path.parent / f"v_{version:04d}"
         if version not in there:
-            yield f"{folder} is gone, though {path.name} tells of it; restore it"
+            yield f"{folder} is missing, but {path.name} lists it; restore it"
         elif len(layout.status_numbers(folder)) < count:
-            yield f"{folder / 'status'} lacks events: {path.name} tells of {count}; restore them"
+            yield f"{folder / 'status'} lacks events: {path.name} lists {count}; restore them"

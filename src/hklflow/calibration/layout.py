@@ -1,4 +1,4 @@
-"""Where everything in the store of calibrations stands."""
+"""Paths of all files in the store of calibrations."""
 
 import re
 from pathlib import Path
@@ -33,12 +33,12 @@ def store_path(
     iteration: int | None = None,
     file: str | None = None,
 ) -> Path:
-    """Path of anything in a store; what is not named is left out.
+    """Return the path of any file or folder in a store; parts that are None are omitted.
 
     Raises
     ------
     HklflowError
-        If a name cannot be that of a file or folder.
+        If a name is not valid for a file or folder.
 
     Examples
     --------
@@ -63,10 +63,10 @@ def store_path(
     calibration/geometry/0f1e2d3c4b5a6978/v_0001/status/0002.json
     """
     if not _KIND.fullmatch(kind):
-        raise HklflowError(f"calibration kind {kind!r} may only have small letters and digits")
+        raise HklflowError(f"calibration kind {kind!r}: use only lower-case letters and digits")
     if not is_state_id(state_id):
         raise HklflowError(
-            f"state {state_id!r} is no id of 16 hexadecimal digits; "
+            f"state {state_id!r} is not an id of 16 hexadecimal digits; "
             "`hklflow calibration states` lists them"
         )
     path = root / kind / state_id
@@ -82,12 +82,12 @@ def store_path(
 
 
 def check_name(name: str, what: str) -> str:
-    """Pass a name of a candidate through.
+    """Return the name of a candidate if it is valid.
 
     Raises
     ------
     HklflowError
-        If it has a separator or anything else that names of samples and scans may not have.
+        If it contains characters that are not allowed in names of samples and scans.
     """
     if not _NAME.fullmatch(name):
         raise HklflowError(
@@ -97,7 +97,7 @@ def check_name(name: str, what: str) -> str:
 
 
 def check_file(name: str) -> str:
-    """Pass the name of a file through; HklflowError if it cannot be one in a version's folder."""
+    """Return the name of a file if it is valid in a version's folder; else HklflowError."""
     if not _FILE.fullmatch(name):
         raise HklflowError(
             f"file {name!r} may only have letters, digits, '.', '_', '+' and '-', and no folder"
@@ -106,23 +106,23 @@ def check_file(name: str) -> str:
 
 
 def version_number(name: str) -> int | None:
-    """Number in the name of a version's folder; None if it is none."""
+    """Return the number in the name of a version's folder; None for other names."""
     match = _VERSION.fullmatch(name)
     return int(match[1]) if match and name == f"v_{int(match[1]):04d}" else None
 
 
 def version_numbers(folder: Path) -> list[int]:
-    """Numbers that are taken in a state's folder, rising: readable or not."""
+    """Return the used version numbers in a state's folder, increasing: readable or not."""
     return _numbers(folder, _VERSION)
 
 
 def status_numbers(version: Path) -> list[int]:
-    """Numbers of a version's status events, rising."""
+    """Return the numbers of a version's status events, increasing."""
     return _numbers(version / "status", _STATUS)
 
 
 def iteration_numbers(candidate: Path) -> list[int]:
-    """Numbers of a candidate's iterations, rising."""
+    """Return the numbers of a candidate's iterations, increasing."""
     return _numbers(candidate, _COUNT)
 
 
@@ -135,7 +135,7 @@ def _numbers(folder: Path, form: re.Pattern[str]) -> list[int]:
 
 
 def state_folders(root: Path) -> list[tuple[str, str]]:
-    """(kind, state id) of every state in a store, sorted."""
+    """Return (kind, state id) of every state in a store, sorted."""
     return sorted(
         (kind.name, state.name)
         for kind in (root.iterdir() if root.is_dir() else ())

@@ -1,6 +1,6 @@
-"""What the fit of modules is given, and how it depends on modules and geometry.
+"""Input data of the fit of modules, and their derivatives by modules and geometry.
 
-A ring point says how far off its module is along the ring's radius, a Bragg peak says it along
+A ring point measures the displacement of its module along the ring's radius, a Bragg peak along
 slow and fast.
 """
 
@@ -19,12 +19,12 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_NEAR = 0.25  # of an index: what is further off is another lattice's
+_NEAR = 0.25  # largest distance of hkl from integers; peaks further off belong to another lattice
 
 
 @dataclass(frozen=True)
 class RingImage:
-    """Ring points of one powder image, each from pixels of one module.
+    """Ring points of one powder image, each from the pixels of a single module.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class RingImage:
     two_theta : (n,) array
         Calculated 2θ of each point's ring, radians.
     sigma : (n,) array
-        Of the point's place in 2θ, radians.
+        σ of each point's 2θ, radians.
     """
 
     detector: Detector
@@ -52,13 +52,13 @@ class BraggPeaks:
     Attributes
     ----------
     detector : Detector
-        Refined geometry; the predictions were made with it and the starting modules.
+        Refined geometry; it was used for the predictions, with the starting modules.
     slow, fast : (n,) array
         Observed pixel coordinates on the image.
     off_slow, off_fast : (n,) array
         Observed minus predicted, pixels.
     sigma_slow, sigma_fast : (n,) array
-        Pixels.
+        σ of the residuals, pixels.
     """
 
     detector: Detector
@@ -71,18 +71,18 @@ class BraggPeaks:
 
 
 class Rows(NamedTuple):
-    """Residuals of some points, and how they change.
+    """Residuals of points, and their derivatives.
 
     Attributes
     ----------
     residual : (n,) array
-        Over its σ.
+        Residuals divided by their σ.
     by_module : (n, 3) array
         Derivatives by the module's shift along slow and fast and by its rotation.
     by_detector : (n, p) array
         Derivatives by the free parameters of the detector.
     pixels : (n,) array
-        How many pixels a residual of 1 is.
+        Size in pixels of a residual of 1.
     """
 
     residual: Floats
@@ -92,14 +92,14 @@ class Rows(NamedTuple):
 
 
 def _turning(modules: Modules, number: Ints, slow: Floats, fast: Floats) -> Floats:
-    """Derivative (2, n) of the effective coordinates by the rotation of the module."""
-    at = np.stack(modules.displaced(slow, fast))
-    off = at - (modules.centres + modules.shift)[number].T
+    """Return the derivative (2, n) of the effective coordinates by the rotation of the module."""
+    effective = np.stack(modules.displaced(slow, fast))
+    off = effective - (modules.centres + modules.shift)[number].T
     return np.stack([-modules.aspect * off[1], off[0] / modules.aspect])
 
 
 class Rings:
-    """A powder image in the fit: distance, beam centre and two tilts are free."""
+    """A powder image in the fit; free are its distance, beam centre and two tilts."""
 
     per_point, free = 1, 5
 
@@ -112,10 +112,10 @@ class Rings:
         self.number = modules.module_at(self.slow, self.fast)
 
     def rows(self) -> Rows:
-        """Residuals of all points at the present geometry."""
+        """Return the residuals of all points for the present geometry."""
         detector, modules = self.detector, self.modules
-        at = detector.lab(self.slow, self.fast)
-        angle, gradient = two_theta_gradient(at)
+        position = detector.lab(self.slow, self.fast)
+        angle, gradient = two_theta_gradient(position)
         axes = np.stack(
             [detector.slow * detector.pixel_size[0], detector.fast * detector.pixel_size[1]]
         )
@@ -124,7 +124,7 @@ class Rings:
         by_turn = np.einsum("ni,in->n", by_shift, turning)
         centre = detector.plane.lab(detector.shape[0] / 2, detector.shape[1] / 2)
         tilts = [
-            np.einsum("ni,ni->n", gradient, np.cross(axis, at - centre))
+            np.einsum("ni,ni->n", gradient, np.cross(axis, position - centre))
             for axis in (detector.slow, detector.fast)
         ]
         by_detector = np.column_stack([gradient, *tilts])
@@ -137,14 +137,14 @@ class Rings:
         )
 
     def move(self, modules: Modules, step: Floats) -> None:
-        """Take new modules, and add to the free parameters."""
+        """Set new modules, and add a step to the free parameters."""
         self.modules = modules
         tilt = step[3] * self.detector.slow + step[4] * self.detector.fast
         self.detector = replace(self.detector.moved(step[:3], tilt), modules=modules)
 
 
 class Bragg:
-    """A rotation scan in the fit: shift, rotation and distance are free."""
+    """A rotation scan in the fit; free are its shift, rotation and distance."""
 
     per_point, free = 2, 4
 
@@ -154,7 +154,7 @@ class Bragg:
         self.detector, self.modules = replace(peaks.detector, modules=modules), modules
         self.slow, self.fast = (np.asarray(a, np.float64)[use] for a in (peaks.slow, peaks.fast))
         self.sigma = np.stack([peaks.sigma_slow, peaks.sigma_fast])[:, use]
-        # What the start has of it is taken away, so that `rows` can put it on as it is now.
+        # The starting displacement is subtracted, so that `rows` can add the present displacement.
         self.off = np.stack([peaks.off_slow, peaks.off_fast])[:, use] - np.stack(
             modules.displaced(self.slow, self.fast)
         )
@@ -162,19 +162,19 @@ class Bragg:
         self.moved = np.zeros(self.free)
 
     def rows(self) -> Rows:
-        """Residuals of all points at the present geometry."""
+        """Return the residuals of all points for the present geometry."""
         detector, modules = self.detector, self.modules
-        at = np.stack(modules.displaced(self.slow, self.fast))
-        one, zero = np.ones_like(self.slow), np.zeros_like(self.slow)
+        position = np.stack(modules.displaced(self.slow, self.fast))
+        ones, zeros = np.ones_like(self.slow), np.zeros_like(self.slow)
         turning = _turning(modules, self.number, self.slow, self.fast)
-        by_module = np.stack([np.stack([one, zero]), np.stack([zero, one]), turning], axis=-1)
-        from_centre = at - np.array(detector.shape)[:, None] / 2
+        by_module = np.stack([np.stack([ones, zeros]), np.stack([zeros, ones]), turning], axis=-1)
+        from_centre = position - np.array(detector.shape)[:, None] / 2
         turn = np.stack([-modules.aspect * from_centre[1], from_centre[0] / modules.aspect])
         foot = np.stack(detector.plane.intersect(detector.normal))
         by_detector = np.stack(
-            [by_module[..., 0], by_module[..., 1], turn, at - foot[:, None]], axis=-1
+            [by_module[..., 0], by_module[..., 1], turn, position - foot[:, None]], axis=-1
         )
-        off = self.off + at + by_detector @ self.moved
+        off = self.off + position + by_detector @ self.moved
         return Rows(
             (off / self.sigma).ravel(),
             (by_module / self.sigma[..., None]).reshape(-1, 3),
@@ -183,37 +183,37 @@ class Bragg:
         )
 
     def move(self, modules: Modules, step: Floats) -> None:
-        """Take new modules, and add to the free parameters."""
+        """Set new modules, and add a step to the free parameters."""
         self.moved = self.moved + step
         self.detector, self.modules = replace(self.detector, modules=modules), modules
 
 
-def two_theta_gradient(at: Floats) -> tuple[Floats, Floats]:
-    """2θ (n,) of lab positions and its gradient (n, 3)."""
-    across = np.hypot(at[:, 0], at[:, 1])
-    square = across**2 + at[:, 2] ** 2
+def two_theta_gradient(position: Floats) -> tuple[Floats, Floats]:
+    """Return 2θ (n,) of lab positions and its gradient (n, 3)."""
+    across = np.hypot(position[:, 0], position[:, 1])
+    square = across**2 + position[:, 2] ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        outward = np.nan_to_num(at[:, :2] / across[:, None])
-    gradient = np.column_stack([outward * (at[:, 2] / square)[:, None], -across / square])
-    return np.arctan2(across, at[:, 2]), gradient
+        outward = np.nan_to_num(position[:, :2] / across[:, None])
+    gradient = np.column_stack([outward * (position[:, 2] / square)[:, None], -across / square])
+    return np.arctan2(across, position[:, 2]), gradient
 
 
 def ring_image(
     image: Floats, bad: Mask, detector: Detector, rings: Floats, window: float | None = None
 ) -> RingImage:
-    """Fit ring points on each module apart, so that none is of two modules' pixels.
+    """Fit ring points on each module separately, so that no point has pixels of two modules.
 
     Parameters
     ----------
     image : (slow, fast) array
-        Counts, divided by what makes the response fall along a ring's profile.
+        Counts, divided by the response that falls along a ring's profile.
     bad : (slow, fast) bool array
     detector : Detector
-        With modules; good to some pixels.
+        Detector with modules; accurate to some pixels.
     rings : (n,) array
-        2θ in radians, rising.
+        2θ in radians, increasing.
     window : float, optional
-        Half width in 2θ (radians) of what is fitted, see `rings.ring_points`.
+        Half width in 2θ (radians) of the fitted range, see `rings.ring_points`.
 
     Raises
     ------
@@ -225,20 +225,20 @@ def ring_image(
     parts = []
     for m, (s0, s1, f0, f1) in enumerate(detector.modules.rectangles):
         cut = np.s_[s0:s1, f0:f1]
-        found = ring_points(image[cut], bad[cut], detector.patch(m), rings, window=window)
-        parts.append([found.slow + s0, found.fast + f0, rings[found.ring], found.sigma])
+        points = ring_points(image[cut], bad[cut], detector.patch(m), rings, window=window)
+        parts.append([points.slow + s0, points.fast + f0, rings[points.ring], points.sigma])
     return RingImage(detector, *np.concatenate(parts, axis=1))
 
 
 def bragg_peaks(rotation: Rotation, ub: Floats, peaks: Peaks) -> BraggPeaks:
-    """Residuals of the peaks of one refined rotation that its lattice indexes.
+    """Return the residuals of the peaks of one refined rotation that its lattice indexes.
 
     Parameters
     ----------
     rotation : Rotation
         Refined geometry.
     ub : (3, 3) array
-        1/Å.
+        Orientation matrix, 1/Å.
     peaks : Peaks
     """
     hkl = rotation.hkl(ub, peaks.frame, peaks.slow, peaks.fast)

@@ -10,26 +10,26 @@ Mask = NDArray[np.bool_]
 
 
 def modules_from_gaps(bad: ArrayLike, smallest: int = 16) -> Ints:
-    """Rectangles (n, 4) of modules between the gaps of a mask.
+    """Return the rectangles (n, 4) of modules between the gaps of a mask.
 
-    A gap is two or more neighbouring rows, or columns, that are masked from one end of a
-    rectangle to the other; the rectangles between gaps are searched again, so that modules need
-    not lie on a grid. Single masked lines (dead ones) are no gaps.
+    A gap is two or more adjacent rows, or columns, that are completely masked within a rectangle.
+    The rectangles between gaps are searched again, so that modules need not lie on a grid. Single
+    masked lines (dead ones) are not gaps.
 
     Parameters
     ----------
     bad : (slow, fast) bool array
-        True where there is no pixel.
+        True for pixels that do not exist.
     smallest : int
         Smallest side of a module in pixels.
 
     Raises
     ------
     HklflowError
-        If nothing is left.
+        If no module is left.
     """
     mask: Mask = np.asarray(bad, dtype=np.bool_)
-    found: list[tuple[int, int, int, int]] = []
+    boxes: list[tuple[int, int, int, int]] = []
     waiting = [(0, mask.shape[0], 0, mask.shape[1])]
     while waiting:
         s0, s1, f0, f1 = box = waiting.pop()
@@ -37,19 +37,19 @@ def modules_from_gaps(bad: ArrayLike, smallest: int = 16) -> Ints:
         rows, columns = (_between_gaps(np.asarray(part.all(axis=i)), smallest) for i in (1, 0))
         parts = [(s0 + a, s0 + b, f0 + c, f0 + d) for a, b in rows for c, d in columns]
         if parts == [box]:
-            found.append(box)
+            boxes.append(box)
         else:
             waiting += parts
-    if not found:
+    if not boxes:
         raise HklflowError(
-            f"the mask leaves no module of {smallest} pixels or more between its gaps; give the "
-            "mask of the gaps alone"
+            f"the mask leaves no module of {smallest} pixels or more between its gaps; use a mask "
+            "of the gaps alone"
         )
-    return np.array(sorted(found), dtype=np.int64)
+    return np.array(sorted(boxes), dtype=np.int64)
 
 
 def _between_gaps(full: Mask, smallest: int) -> list[tuple[int, int]]:
-    """Runs between two or more neighbouring lines that are masked; also cuts such rims off."""
+    """Return the runs of lines between gaps of two or more masked lines, without masked rims."""
     gap = full.copy()
     gap[1:-1] &= full[:-2] | full[2:]
     edges = np.flatnonzero(np.diff(np.concatenate([[1], gap.astype(np.int8), [1]])))

@@ -1,4 +1,4 @@
-"""Statistics of fitted modules, one row each, in the directions in which people think."""
+"""Statistics of fitted modules, one row per module, in radial and tangential directions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class ModuleRow:
     ----------
     module, points : int
     radial_um, tangential_um, rotation_mrad : float
-        Displacement; tangential is a quarter turn from radial, from slow towards fast.
+        Displacement; the tangential direction is rotated by 90° from radial, from slow to fast.
     radial_sigma_um, tangential_sigma_um, rotation_sigma_mrad : float
-        0 for what was held.
+        σ of the displacement; 0 for parameters that were held.
     rms_before_px, rms_after_px : float or None
-        Of the points' residuals with the starting and the fitted geometry; None without points.
+        Rms residual of the points with the starting and the fitted geometry; None without points.
     """
 
     module: int
@@ -48,14 +48,14 @@ def table(
     before: Sequence[float | None],
     after: Sequence[float | None],
 ) -> tuple[ModuleRow, ...]:
-    """Make the rows.
+    """Create the rows of the table.
 
     Parameters
     ----------
     covariance : (3 n, 3 n) array
-        Of shift along slow and fast (pixels) and rotation (radians) of each module.
+        Covariance of shift along slow and fast (pixels) and rotation (radians) of each module.
     detectors : sequence of Detector
-        Of all images and scans: radial is the mean direction in which 2θ grows.
+        Detectors of all images and scans: radial is the mean direction of increasing 2θ.
     points, before, after : sequence of n
         Numbers of points and rms residuals.
     """
@@ -83,11 +83,11 @@ def table(
 
 
 def _radial(modules: Modules, m: int, detectors: Sequence[Detector]) -> Floats:
-    """Unit vectors (2, 2) in (slow, fast): radial, and a quarter turn from it."""
+    """Return unit vectors (2, 2) in (slow, fast): the radial direction, and 90° from it."""
     outward = np.zeros(2)
     for detector in detectors:
-        at = detector.plane.lab(*(modules.centres[m] + modules.shift[m]))
-        _, gradient = two_theta_gradient(at[None])
+        position = detector.plane.lab(*(modules.centres[m] + modules.shift[m]))
+        _, gradient = two_theta_gradient(position[None])
         along = np.array([gradient[0] @ detector.slow, gradient[0] @ detector.fast])
         outward += along / max(float(np.linalg.norm(along)), 1e-300)
     outward /= max(float(np.linalg.norm(outward)), 1e-300)

@@ -1,17 +1,17 @@
-"""Module level of the calibration: where a detector's modules are, from rings and Bragg peaks.
+"""Module level of the calibration: positions of the modules, from rings and Bragg peaks.
 
-All displacements are found together with the geometry of each powder image (distance, beam
-centre, two tilts) and of each rotation scan (shift, rotation, distance) by linearised least
-squares.
+All displacements are fitted together with the geometry of each powder image (distance, beam centre,
+two tilts) and of each rotation scan (shift, rotation, distance) by linearised least squares.
 
-Some motions of all modules together are motions of the detector. They are excluded by
-constraints on the displacements of the fitted modules, all of which count alike: the mean shift
-is zero, the net rotation is zero, the radial expansion is zero.
+Some common motions of all modules are motions of the detector. Constraints on the displacements of
+the fitted modules, all with equal weight, exclude these motions: zero mean shift, zero net
+rotation, zero radial expansion.
 
-Rings do not see a module turn about the beam: at one beam centre, whatever the distance, a small
-rotation of a module is as good as a large tangential shift, and a fit to such images is refused.
-Beam centres that differ by a good part of the detector's size tell the two apart. The error of
-the modules grows as the inverse of that part, the condition number as its square.
+Rings do not measure the rotation of a module about the beam. With one beam centre, at any distance,
+a small rotation of a module cannot be distinguished from a large tangential shift, and such a fit
+is refused. Beam centres that differ by a large fraction of the detector's size separate the two.
+The error of the modules is proportional to the inverse of this fraction, the condition number to
+its inverse square.
 """
 
 from collections.abc import Collection, Sequence
@@ -54,10 +54,10 @@ __all__ = [
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-#: What can be fitted: the geometry of each image as a whole, and the modules.
+#: Parts of the fit: the geometry of each image as a whole, and the modules.
 LEVELS = ("detector", "module")
 
-# One beam centre gives 1e6 to 1e8; centres apart by 2 % of the detector's side 1e5, by 30 % 4e2.
+# Examples: one beam centre 1e6 to 1e8; centres 2 % of the detector's side apart 1e5, 30 % 4e2.
 _MAX_CONDITION = 1e5
 _OUTLIER = 5.0  # robust standard deviations
 _MAX_CYCLES = 20
@@ -65,23 +65,23 @@ _MAX_CYCLES = 20
 
 @dataclass(frozen=True)
 class ModuleFit:
-    """A fitted candidate.
+    """Result of a fit of modules.
 
     Attributes
     ----------
     modules : Modules
     shift_sigma : (n, 2) array
-        Pixels; 0 for what was held.
+        Pixels; 0 for parameters that were held.
     rotation_sigma : (n,) array
-        Radians; 0 for what was held.
+        Radians; 0 for parameters that were held.
     detectors : tuple of Detector
         Geometry of each powder image, with the modules.
     condition : float
-        Of the normal matrix, scaled to a unit diagonal, within the constraints.
+        Condition number of the normal matrix, scaled to a unit diagonal, within the constraints.
     chi2 : float
-        Reduced χ²; the standard deviations are multiplied by its root if it is above 1.
+        Reduced χ²; if it is above 1, the standard deviations are multiplied by its square root.
     points, rejected : int
-        Used; and left out as outliers or because they are on no module.
+        Number of used points, and of points left out as outliers or because they are on no module.
     table : tuple of ModuleRow
     """
 
@@ -96,7 +96,7 @@ class ModuleFit:
     table: tuple[ModuleRow, ...]
 
     def metrics(self) -> dict[str, Any]:
-        """Figures, JSON-ready."""
+        """Return JSON-ready figures of the fit."""
         names = ("condition", "chi2", "points", "rejected")
         return {
             **{name: getattr(self, name) for name in names},
@@ -108,7 +108,7 @@ class ModuleFit:
 
     @property
     def improvement(self) -> float:
-        """Rms of all residuals after over that before."""
+        """Ratio of the rms residual after the fit to the rms residual before."""
         rows = [row for row in self.table if row.rms_before_px and row.rms_after_px is not None]
         before, after = (
             sum(row.points * float(getattr(row, f"rms_{when}_px")) ** 2 for row in rows)
@@ -131,21 +131,22 @@ def fit_modules(
     Parameters
     ----------
     modules : Modules
-        Start. Modules with too few points keep their displacement and are in no constraint.
+        Modules at the start. Modules with too few points keep their displacement and are not in
+        the constraints.
     images : sequence of RingImage
     bragg : sequence of BraggPeaks
     levels : collection of str
-        Of `LEVELS`: "detector" alone refines each image with the modules held, "module" alone
-        the modules with each image and scan held.
+        A subset of `LEVELS`: "detector" alone refines each image with fixed modules, "module"
+        alone refines the modules with fixed images and scans.
     min_points : int
-        Points below which a module is held.
+        Least number of points; modules with fewer points are held.
     min_rotation_points : int
-        A module's rotation is held unless it has more points than this.
+        The rotation of a module is held unless it has more points than this.
 
     Raises
     ------
     HklflowError
-        If there is nothing to fit, or the data cannot determine what is asked for.
+        If there is nothing to fit, or the data cannot determine the parameters.
     """
     unknown = sorted(set(levels) - set(LEVELS))
     if unknown or not levels or not (images or ("module" in levels and bragg)):
@@ -158,7 +159,7 @@ def fit_modules(
 
 
 class _Fit:
-    """Parameters: shift along slow, along fast and rotation of each module; then of each datum."""
+    """Fit of shift along slow, along fast and rotation of each module, and of each datum."""
 
     def __init__(
         self,
@@ -175,7 +176,7 @@ class _Fit:
         data: list[Rings | Bragg] = [*rings, *(Bragg(peaks, modules) for peaks in bragg)]
         self.data = data
         self.off_module = sum(d.off_module for d in data)
-        # Of each residual: its module, and its point.
+        # Module and point of each residual.
         self.number = np.concatenate([np.tile(d.number, d.per_point) for d in data])
         starts = np.cumsum([0, *(len(d.number) for d in data)])
         self.point = np.concatenate(
@@ -196,21 +197,21 @@ class _Fit:
         n = int(self.fitted.sum())
         if "module" in self.levels and 2 * n <= 4:
             raise HklflowError(
-                f"{n} modules have {min_points} points or more; the module level needs 3, since "
-                "what fewer do together is a motion of the detector"
+                f"only {n} modules have {min_points} points or more; the module level needs 3, "
+                "because common motions of fewer modules are motions of the detector"
             )
 
     def _check_condition(self) -> None:
-        # Of rings alone, to hold a rotation is to take for known what decides about the
-        # tangential shift: the data are judged as if all rotations were free.
+        # With rings alone, a held rotation would determine the tangential shift: the data are
+        # therefore judged as if all rotations were free.
         turning = self.turning if self.has_bragg else self.fitted
         condition = self._solve(self._normal()[0], self._active(turning)).condition
         if condition > _MAX_CONDITION:
             raise HklflowError(
                 f"the points cannot determine the {' and '.join(sorted(self.levels))} level "
                 f"(powder images and scans: {len(self.data)}): condition number {condition:.1e} "
-                f"(limit {_MAX_CONDITION:.0e}); one beam centre leaves tangential directions "
-                "free: give powder images at displaced beam centres, or Bragg peaks"
+                f"(limit {_MAX_CONDITION:.0e}); with one beam centre the tangential directions are "
+                "free: use powder images at displaced beam centres, or Bragg peaks"
             )
 
     def run(self) -> ModuleFit:
@@ -225,7 +226,7 @@ class _Fit:
             self.good = good
         else:
             raise HklflowError(
-                f"the points used for the modules still changed after {_MAX_CYCLES} cycles; check "
+                f"the selection of points did not converge in {_MAX_CYCLES} cycles; check "
                 "the ring points and their errors"
             )
         return self._result(before)
@@ -249,23 +250,23 @@ class _Fit:
             if np.all(np.abs(step) <= 1e-3 * sigma + 1e-15):
                 return
         raise HklflowError(
-            "the fit of the modules did not come to rest; check the start of distance and beam "
+            "the fit of the modules did not converge; check the starting distance and beam "
             "centre of each image"
         )
 
     def _active(self, turning: Mask) -> Mask:
-        """Which parameters are free."""
+        """Return True for free parameters."""
         by_module = np.stack([self.fitted, self.fitted, turning], axis=1).ravel()
         n = sum(d.free for d in self.data)
         return np.concatenate([by_module, np.full(n, "detector" in self.levels)])
 
     def _jacobian(self, rows: list[Rows]) -> sparse.csr_matrix:
         n, n_modules = len(self.number), len(self.modules)
-        at = 3 * self.number[:, None] + np.arange(3)
+        columns = 3 * self.number[:, None] + np.arange(3)
         by_module = sparse.csr_matrix(
             (
                 np.concatenate([r.by_module for r in rows]).ravel(),
-                (np.repeat(np.arange(n), 3), at.ravel()),
+                (np.repeat(np.arange(n), 3), columns.ravel()),
             ),
             shape=(n, 3 * n_modules),
         )
@@ -273,7 +274,7 @@ class _Fit:
         return sparse.csr_matrix(sparse.hstack([by_module, by_detector]))
 
     def _normal(self) -> tuple[Floats, Floats]:
-        """Normal matrix of all parameters, and the gradient."""
+        """Return the normal matrix of all parameters, and the gradient."""
         rows = self._rows()
         use = self.good[self.point]
         jacobian = self._jacobian(rows)[use]
@@ -281,17 +282,19 @@ class _Fit:
         return np.asarray((jacobian.T @ jacobian).todense()), np.asarray(jacobian.T @ residual)
 
     def _constraints(self) -> tuple[Floats, Floats]:
-        """Matrix (4, parameters) and what its product with a step must be."""
+        """Return the constraint matrix (4, parameters) and its required product with a step."""
         modules, aspect = self.modules, self.modules.aspect
         n, use = len(modules), self.fitted
         size = np.array([1.0, aspect])  # lengths in pixels along slow
-        at = np.where(use[:, None], modules.centres - modules.centres[use].mean(axis=0), 0) * size
+        positions = (
+            np.where(use[:, None], modules.centres - modules.centres[use].mean(axis=0), 0) * size
+        )
         sides = np.diff(modules.rectangles.reshape(n, 2, 2), axis=2)[..., 0] * size
         matrix = np.zeros((4, n, 3))
         matrix[0, use, 0] = matrix[1, use, 1] = 1.0
-        matrix[2, :, 0], matrix[2, :, 1] = -at[:, 1], at[:, 0] * aspect
+        matrix[2, :, 0], matrix[2, :, 1] = -positions[:, 1], positions[:, 0] * aspect
         matrix[2, use, 2] = (np.sum(sides**2, axis=1) / 12)[use]
-        matrix[3, :, 0], matrix[3, :, 1] = at[:, 0], at[:, 1] * aspect
+        matrix[3, :, 0], matrix[3, :, 1] = positions[:, 0], positions[:, 1] * aspect
         now = np.column_stack([modules.shift, modules.rotation])
         total = np.tensordot(matrix, now, axes=([1, 2], [0, 1]))
         free = sum(d.free for d in self.data)
@@ -301,7 +304,7 @@ class _Fit:
         scale = np.sqrt(np.diag(normal)[active])
         if np.any(scale == 0):
             raise HklflowError(
-                "some displacements move no point; leave these modules out of the points"
+                "some module displacements affect no point; leave out the points on these modules"
             )
         constraints, wanted = np.zeros((0, len(scale))), np.zeros(0)
         if self.fitted.any():
@@ -317,7 +320,7 @@ class _Fit:
         return _Space(scale, unit, particular, inside @ vectors, values)
 
     def _step(self) -> tuple[Floats, Floats]:
-        """Step of all parameters and covariance."""
+        """Return the step of all parameters and the covariance."""
         normal, gradient = self._normal()
         active = self._active(self.turning)
         space = self._solve(normal, active)

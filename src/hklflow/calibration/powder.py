@@ -1,12 +1,12 @@
 """Detector geometry from a powder image of a calibrant.
 
-The rings are fitted sector by sector (`calibration.rings`) and the geometry is refined
-against their centres (`calibration.ring_fit`) in cycles (`calibration.powder_cycles`). Starting
-values that are not given are found by `calibration.powder_guess`.
+The rings are fitted sector by sector (`calibration.rings`), and the geometry is refined against
+their centres (`calibration.ring_fit`) in cycles (`calibration.powder_cycles`).
+`calibration.powder_guess` finds missing starting values.
 
-The wavelength is not refined: one image cannot tell it from the distance
-(`calibration.powder_series` can). Nor do rings tell how the image lies: seen in a mirror
-they are rings as well, so `orientation` is taken as given.
+The wavelength is not refined, because in one image it cannot be distinguished from the distance
+(`calibration.powder_series` can refine it). Rings do not show the orientation of the image either,
+because a mirrored image has the same rings: `orientation` is an input.
 """
 
 from dataclasses import dataclass
@@ -37,12 +37,12 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Profile:
-    """Mean counts against 2θ of an image; one row per bin that has pixels.
+    """Mean counts of an image against 2θ; one row per bin that has pixels.
 
     Attributes
     ----------
     two_theta_deg, counts, sigma : (n,) array
-        Middle of the bin; mean of counts over relative response; its error from
+        Centre of the bin; mean of counts divided by the relative response; its error from
         counting statistics.
     """
 
@@ -59,24 +59,24 @@ class PowderCalibration:
     ----------
     detector : Detector
     poni : Poni
-        The same as pyFAI's parameters.
+        The same geometry as pyFAI's parameters.
     sigma : dict of float
-        Standard deviations of dist, poni1, poni2 (metres), rot1, rot2 (radians).
-        From counting statistics and `extra_sigma_deg`.
+        Standard deviations of dist, poni1, poni2 (metres), rot1, rot2 (radians), from counting
+        statistics and `extra_sigma_deg`.
     covariance, correlation : (5, 5) array
-        In the order of `PARAMETERS`.
+        Rows and columns in the order of `PARAMETERS`.
     beam_centre, beam_centre_sigma : (slow, fast)
-        Where the direct beam meets the detector, pixel coordinates.
+        Intersection of the direct beam with the detector, pixel coordinates.
     direct_distance, direct_distance_sigma : float
-        From the sample to that point, metres.
+        Distance from the sample to the beam centre, metres.
     rms_deg : float
         Root mean square of Δ2θ over all points.
     ring_rms_deg : dict of float
-        The same by ring number.
+        Root mean square of Δ2θ by ring number.
     chi2 : float
         Reduced χ² of the points against counting statistics alone.
     extra_sigma_deg : float
-        Scatter of the points in 2θ beyond counting statistics (grains, distortions).
+        Scatter of the points in 2θ beyond counting statistics (grains, distortions), degrees.
     points, outliers : RingPoints
         Points used, points left out.
     two_theta_deg : dict of float
@@ -85,14 +85,14 @@ class PowderCalibration:
     wavelength : float
         Å.
     wavelength_sigma : float or None
-        None: taken as given.
+        None: the wavelength was not refined.
     history : list of Cycle
     reason : str
-        Why the last loop ended, as in `converge.Converged`.
+        Reason why the last loop ended, as in `converge.Converged`.
     bad : (slow, fast) bool array
         Pixels that were not used.
     profile : Profile
-        With the refined geometry.
+        Radial profile with the refined geometry.
     """
 
     detector: Detector
@@ -121,12 +121,12 @@ class PowderCalibration:
 
     @property
     def rings(self) -> list[int]:
-        """Rings used."""
+        """Numbers of the used rings."""
         return sorted(self.ring_rms_deg)
 
     @property
     def rejected(self) -> int:
-        """Points left out as outliers."""
+        """Number of points left out as outliers."""
         return len(self.outliers)
 
 
@@ -152,7 +152,7 @@ def calibrate_powder(
     image : (slow, fast) array
         Counts.
     bad : (slow, fast) bool array
-        True where a pixel must not be used (gaps, hot pixels).
+        True for pixels that must not be used (gaps, hot pixels).
     calibrant : str, path or Calibrant
         pyFAI's name, for example CeO2 or LaB6, or a file, as for `read_calibrant`.
     wavelength : float
@@ -160,18 +160,18 @@ def calibrate_powder(
     pixel_size : (slow, fast)
         Metres.
     orientation : int
-        How the image lies, 1 to 4 as in `formats.poni`. Taken as given.
+        Orientation of the image, 1 to 4 as in `formats.poni`; not refined.
     distance : float, optional
-        Starting value in metres, good to some per cent; found from the rings if absent.
+        Starting value in metres, accurate to some per cent; None: found from the rings.
     beam_centre : (slow, fast), optional
-        Starting value in pixel coordinates, good to some pixels; found from the
-        symmetry of the rings if absent.
+        Starting value in pixel coordinates, accurate to some pixels; None: found from the
+        symmetry of the rings.
     polarization : float
         Fraction of the intensity with the electric vector along lab x.
     min_rings, min_points : int
-        Fewer are an error.
+        Least number of rings and points; fewer raise an error.
     max_cycles : int
-        Most cycles of the last loop.
+        Largest number of cycles of the last loop.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def calibrate_powder(
     poni = start_poni(
         prepared_image, known, wavelength, pixel_size, orientation, distance, beam_centre
     )
-    found = refine(
+    refined = refine(
         [prepared_image],
         known,
         poni,
@@ -193,7 +193,7 @@ def calibrate_powder(
         min_points=min_points,
         max_cycles=max_cycles,
     )
-    return result(found, 0, prepared_image, known, polarization)
+    return result(refined, 0, prepared_image, known, polarization)
 
 
 def start_poni(
@@ -205,12 +205,12 @@ def start_poni(
     distance: float | None,
     beam_centre: tuple[float, float] | None,
 ) -> Poni:
-    """Untilted geometry to begin with; what is None is found from the rings.
+    """Return an untilted starting geometry; values that are None are found from the rings.
 
     Raises
     ------
     HklflowError
-        If the orientation is unknown, or no centre or distance stands out.
+        If the orientation is unknown, or the rings show no clear centre or distance.
     """
     centre = beam_centre
     if centre is None:
@@ -223,25 +223,25 @@ def start_poni(
 
 
 def result(
-    found: Refined, number: int, image: Image, calibrant: Calibrant, polarization: float
+    refined: Refined, number: int, image: Image, calibrant: Calibrant, polarization: float
 ) -> PowderCalibration:
-    """Calibration of image `number`: its geometry is that of its setting."""
-    fit = found.fit
+    """Return the calibration of image `number`, with the geometry of its setting."""
+    fit = refined.fit
     reference = fit.poni.detector()
     wavelength = float(fit.poni.wavelength or 0)
     detector = image.setting.detector(reference)
     points = fit.points[number]
-    # The refined parameters are the reference's; those of another setting move with them.
+    # The refined parameters belong to the reference setting; other settings follow from it.
     poni = poni_from_detector(detector, fit.poni.orientation, wavelength)
 
-    def own(at: Poni) -> Floats:
-        there = image.setting.detector(at.detector())
-        parameters = poni_from_detector(there, at.orientation)
+    def parameters_at(reference_poni: Poni) -> Floats:
+        there = image.setting.detector(reference_poni.detector())
+        parameters = poni_from_detector(there, reference_poni.orientation)
         return np.array(
             [getattr(parameters, name) for name in PARAMETERS] + [*beam_and_distance(there)]
         )
 
-    spread = propagated(own, fit.poni, fit.free, fit.covariance)
+    spread = propagated(parameters_at, fit.poni, fit.free, fit.covariance)
     deviation = np.sqrt(np.diag(spread))
     covariance = spread[:5, :5]
     beam = beam_and_distance(detector)
@@ -249,7 +249,7 @@ def result(
     used = [int(ring) for ring in np.unique(points.ring)]
     calculated = np.degrees(two_theta(calibrant.d[used], wavelength))
     in_free = "wavelength" in fit.free
-    # Several images share the parameters.
+    # Several images share the free parameters.
     own_free = len(fit.free) * len(points) / sum(map(len, fit.points))
     return PowderCalibration(
         detector=detector,
@@ -273,15 +273,15 @@ def result(
         calibrant=calibrant,
         wavelength=wavelength,
         wavelength_sigma=float(np.sqrt(fit.covariance[-1, -1])) if in_free else None,
-        history=found.history,
-        reason=found.reason,
+        history=refined.history,
+        reason=refined.reason,
         bad=image.bad,
         profile=_profile(image, detector, polarization),
     )
 
 
 def _profile(image: Image, detector: Detector, polarization: float) -> Profile:
-    """Mean counts in bins of half a pixel."""
+    """Compute the mean counts in bins of half a pixel."""
     angle = mean_two_theta(detector)
     step = 0.5 * pixel_angle(angle)
     good = ~image.bad
@@ -291,7 +291,7 @@ def _profile(image: Image, detector: Detector, polarization: float) -> Profile:
     number = np.bincount(index)
     mean = np.bincount(index, image.counts[good] / relative) / number.clip(min=1)
     variance = np.bincount(index, image.counts[good].clip(min=0) / relative**2)
-    seen = number > 0
+    filled = number > 0
     middle = low + (np.arange(len(number)) + 0.5) * step
     sigma = np.sqrt(np.maximum(variance, 1.0)) / number.clip(min=1)
-    return Profile(np.degrees(middle[seen]), mean[seen], sigma[seen])
+    return Profile(np.degrees(middle[filled]), mean[filled], sigma[filled])

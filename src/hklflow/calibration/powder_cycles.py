@@ -1,11 +1,11 @@
-"""The cycles that lead from a starting geometry to the refined one, for one image or several.
+"""Cycles from a starting geometry to the refined geometry, for one image or several.
 
-1. search: few inner rings first, with the tilts held, then more; each ring is looked for
-   within some pixels. All rings at once would be taken for their neighbours.
-2. window: the window of the fits shrinks to the rings' width.
-3. profile: the same sectors of all rings, until nothing moves.
+1. search: first a few inner rings with the tilts held, then more; each ring is searched within
+   some pixels. With all rings at once, a ring could be confused with its neighbour.
+2. window: the window of the fits shrinks to the width of the rings.
+3. profile: the same sectors of all rings, until convergence.
 
-Medians of abs(Δ2θ) are compared within a step only, where the rings are the same.
+Medians of abs(Δ2θ) are compared only within a step, where the rings are the same.
 """
 
 from collections.abc import Sequence
@@ -35,16 +35,16 @@ FWHM = 2 * float(np.sqrt(2 * np.log(2)))
 
 
 def response(detector: Detector, polarization: float) -> Floats:
-    """Relative counts (slow, fast) of one intensity over the image.
+    """Return the relative counts (slow, fast) over the image for equal intensity.
 
-    A ring of finite width on a falling response would appear at too small an angle.
+    On a falling response, a ring of finite width would appear at too small an angle.
     """
     return solid_angle(detector) * polarization_factor(detector, polarization)
 
 
 @dataclass(frozen=True)
 class Image:
-    """Counts (slow, fast; 0 where bad), bad pixels and setting of an image."""
+    """Counts (slow, fast; 0 for bad pixels), bad pixels and setting of an image."""
 
     counts: Floats
     bad: Bools
@@ -52,7 +52,7 @@ class Image:
 
 
 def prepared(counts: ArrayLike, bad: ArrayLike, setting: Setting | None = None) -> Image:
-    """Check the shapes, and mask what is not a number.
+    """Check the shapes, and mask pixels that are not finite.
 
     Raises
     ------
@@ -63,8 +63,8 @@ def prepared(counts: ArrayLike, bad: ArrayLike, setting: Setting | None = None) 
     masked = np.asarray(bad, dtype=bool)
     if values.ndim != 2 or masked.shape != values.shape:
         raise HklflowError(
-            f"the powder image is {values.shape} and its mask {masked.shape}; they must be one "
-            "2-D shape"
+            f"the powder image is {values.shape} and its mask {masked.shape}; both must have the "
+            "same 2-D shape"
         )
     masked = masked | ~np.isfinite(values)
     return Image(np.where(masked, 0.0, values), masked, setting or Setting())
@@ -72,7 +72,7 @@ def prepared(counts: ArrayLike, bad: ArrayLike, setting: Setting | None = None) 
 
 @dataclass(frozen=True)
 class _State:
-    """Between cycles: the geometry, and the fit that led to it (None at the start)."""
+    """State between cycles: the geometry, and its last fit (None at the start)."""
 
     poni: Poni
     fit: RingFit | None = None
@@ -81,7 +81,7 @@ class _State:
 
 @dataclass(frozen=True)
 class Refined:
-    """What `refine` ends with."""
+    """Result of `refine`."""
 
     fit: RingFit
     history: list[Cycle]
@@ -89,14 +89,14 @@ class Refined:
 
 
 def beam_and_distance(detector: Detector) -> Floats:
-    """Beam centre (slow, fast) in pixels and distance along the beam in metres."""
+    """Return the beam centre (slow, fast) in pixels and the distance along the beam in metres."""
     along = np.array([0.0, 0.0, 1.0])
     slow, fast = detector.intersect(along)
     return np.array([float(slow), float(fast), detector.distance / (detector.normal @ along)])
 
 
 class _Cycles:
-    """The steps of the loops: points of all images, then a fit."""
+    """Steps of the loops: find the points of all images, then fit."""
 
     def __init__(
         self,
@@ -114,15 +114,15 @@ class _Cycles:
     def points(
         self, poni: Poni, n_rings: int | None, window: float | None, search: bool
     ) -> list[RingPoints]:
-        """Points of each image: of its `n_rings` innermost rings, or of all."""
+        """Return the points of each image: on its `n_rings` innermost rings, or on all."""
         wavelength = float(poni.wavelength or 0)
         rings = self.calibrant.two_theta(wavelength)
-        found = []
+        points_of_images = []
         for image in self.images:
             detector = image.setting.detector(poni.detector())
-            # For a search the response of the image matters little.
+            # The search does not need an accurate response.
             relative = 1.0 if search else response(detector, self.polarization)
-            found.append(
+            points_of_images.append(
                 ring_points(
                     image.counts / relative,
                     image.bad,
@@ -134,23 +134,23 @@ class _Cycles:
                     search=search,
                 )
             )
-        return found
+        return points_of_images
 
     def require(self, points: Sequence[RingPoints], poni: Poni) -> None:
-        """Raise if the points are too few."""
+        """Raise an error if there are too few points."""
         n_points, n_rings = sum(map(len, points)), _n_rings(points)
         if n_rings < self.min_rings or n_points < self.min_points:
             raise HklflowError(
-                f"{n_points} points on {n_rings} rings of {self.calibrant.name} were found, "
+                f"only {n_points} points on {n_rings} rings of {self.calibrant.name} were found; "
                 f"{self.min_points} points on {self.min_rings} rings are needed; check distance "
                 f"({poni.dist:.6g} m), beam centre, wavelength, calibrant and mask"
             )
 
     def step(
-        self, state: _State, found: list[RingPoints], free: tuple[str, ...], what: str
+        self, state: _State, points: list[RingPoints], free: tuple[str, ...], what: str
     ) -> tuple[_State, Cycle]:
-        """Refine against the points found."""
-        fit = robust_fit(found, self.settings, self.calibrant.d, state.poni, free)
+        """Refine the geometry against the points."""
+        fit = robust_fit(points, self.settings, self.calibrant.d, state.poni, free)
         everything = [part for pair in zip(fit.points, fit.rejected, strict=True) for part in pair]
         off = np.concatenate([part.residual for part in everything])
         width = float(np.median(np.concatenate([part.width for part in everything])))
@@ -191,7 +191,7 @@ def refine(
     Raises
     ------
     HklflowError
-        If too few points are found or the loop does not settle in `max_cycles`.
+        If there are too few points, or the loop does not converge in `max_cycles`.
     """
     cycles = _Cycles(images, calibrant, polarization, min_rings, min_points)
     state = _State(poni)
@@ -203,35 +203,35 @@ def refine(
         chosen = tuple(name for name in free if tilted or name in PARAMETERS[:3])
 
         def search(
-            at: _State, n_rings: int = n_rings, chosen: tuple[str, ...] = chosen
+            start: _State, n_rings: int = n_rings, chosen: tuple[str, ...] = chosen
         ) -> tuple[_State, Cycle]:
-            found = cycles.points(at.poni, n_rings, reach, search=True)
-            cycles.require(found, at.poni)
-            return cycles.step(at, found, chosen, f"search {n_rings} rings")
+            points = cycles.points(start.poni, n_rings, reach, search=True)
+            cycles.require(points, start.poni)
+            return cycles.step(start, points, chosen, f"search {n_rings} rings")
 
         loop = converge(search, state, max_cycles=4)
         state, history = loop.state, history + loop.history
         if tilted and loop.cycle.rings == n_found:
-            break  # there are no more
+            break  # there are no more rings
         n_found = loop.cycle.rings
 
     for _ in range(2):
         window = 4 * state.width if state.width else None
-        found = cycles.points(state.poni, None, window, search=False)
-        cycles.require(found, state.poni)
-        state, cycle = cycles.step(state, found, free, "window")
+        points = cycles.points(state.poni, None, window, search=False)
+        cycles.require(points, state.poni)
+        state, cycle = cycles.step(state, points, free, "window")
         history.append(cycle)
     window = 4 * state.width
     known = [part.key for part in cycles.points(state.poni, None, window, search=False)]
 
-    def profile(at: _State) -> tuple[_State, Cycle]:
-        found = cycles.points(at.poni, None, window, search=False)
-        for i, part in enumerate(found):
-            # Sectors at the limit of what can be fitted must not come and go for ever.
-            found[i] = part.keep(np.isin(part.key, known[i]))
-            known[i] = found[i].key
-        cycles.require(found, at.poni)
-        return cycles.step(at, found, free, "profile")
+    def profile(start: _State) -> tuple[_State, Cycle]:
+        points = cycles.points(start.poni, None, window, search=False)
+        for i, part in enumerate(points):
+            # Sectors at the detection limit must not appear and disappear for ever.
+            points[i] = part.keep(np.isin(part.key, known[i]))
+            known[i] = points[i].key
+        cycles.require(points, start.poni)
+        return cycles.step(start, points, free, "profile")
 
     final = converge(profile, state, max_cycles=max_cycles)
     history += final.history
@@ -239,8 +239,8 @@ def refine(
         last, before = final.history[-1], final.history[-2:][0]
         moved = np.hypot(*np.subtract(last.beam_centre, before.beam_centre))
         raise HklflowError(
-            f"the geometry still moved by {moved:.2g} px in the last of {max_cycles} cycles, its "
-            f"distance by {abs(last.distance - before.distance):.2g} m; check calibrant, "
-            "wavelength and mask"
+            f"the geometry did not converge in {max_cycles} cycles: in the last cycle the beam "
+            f"centre moved by {moved:.2g} px, the distance by "
+            f"{abs(last.distance - before.distance):.2g} m; check calibrant, wavelength and mask"
         )
     return Refined(final.state.fit, history, final.reason)

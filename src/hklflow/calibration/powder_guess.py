@@ -1,7 +1,7 @@
-"""First guess of beam centre and distance from a powder image, without any starting value.
+"""First guess of beam centre and distance from a powder image, without starting values.
 
-The centre is where the image resembles itself turned by 180°. The distance is where a comb
-of the calibrant's rings collects the most signal of the radial profile.
+The centre is the point about which the image is most similar to its copy rotated by 180°. The
+distance is the one at which the calibrant's rings collect the most signal of the radial profile.
 """
 
 import numpy as np
@@ -21,9 +21,11 @@ def guess_poni(
     orientation: int,
     wavelength: float,
 ) -> Poni:
-    """PONI of an untilted detector; beam_centre is (slow, fast) in pixel coordinates."""
+    """Return the PONI of an untilted detector; beam_centre is (slow, fast) in pixel coordinates."""
     if orientation not in ORIENTATION_SIGNS:
-        raise HklflowError(f"image orientation {orientation!r} is not 1, 2, 3 or 4; state it")
+        raise HklflowError(
+            f"image orientation {orientation!r} is not 1, 2, 3 or 4; set `orientation`"
+        )
     along = [
         centre if sign > 0 else n - centre
         for centre, sign, n in zip(beam_centre, ORIENTATION_SIGNS[orientation], shape, strict=True)
@@ -46,19 +48,19 @@ def guess_poni(
 def find_beam_centre(image: ArrayLike, bad: NDArray[np.bool_]) -> tuple[float, float]:
     """Find the centre (slow, fast) about which the rings are symmetric, to about a pixel.
 
-    The image is correlated with itself turned by 180°, normalised by the pixels
-    that overlap. It works where the beam is well inside the image.
+    The image is correlated with its copy rotated by 180°, normalised by the number of overlapping
+    pixels. The beam must be well inside the image.
 
     Raises
     ------
     HklflowError
-        If no centre stands out.
+        If no centre is significant.
     """
     from scipy.fft import irfft2, next_fast_len, rfft2
     from scipy.ndimage import gaussian_filter
 
     good = (~bad).astype(np.float64)
-    # Square root: a few bright grains must not decide. High-pass: nor the background.
+    # Square root: a few bright grains must not dominate. High-pass: removes the background.
     values = np.sqrt(np.where(bad, 0.0, np.asarray(image, dtype=np.float64)).clip(min=0))
     level = gaussian_filter(values, 15) / gaussian_filter(good, 15).clip(min=1e-3)
     values = np.where(bad, 0.0, values - level)
@@ -74,17 +76,18 @@ def find_beam_centre(image: ArrayLike, bad: NDArray[np.bool_]) -> tuple[float, f
     overlap = convolved(good)
     score = convolved(values) / np.sqrt(overlap.clip(min=1.0))
     score = gaussian_filter(score, 1.0)
-    # At least a twentieth of the image must have its mirror image on the image.
+    # At least a twentieth of the pixels must have their mirror image on the detector.
     score[overlap < 0.05 * good.sum()] = -np.inf
     peak = np.unravel_index(int(score.argmax()), score.shape)
     finite = score[np.isfinite(score)]
     height = (score[peak] - finite.mean()) / finite.std()
     if not height > 8:
         raise HklflowError(
-            f"no beam centre found in the powder image: the best stands out by {height:.1f} "
-            "standard deviations, 8 are needed; give the beam centre"
+            f"no beam centre found in the powder image: the best is {height:.1f} standard "
+            "deviations high, and 8 are needed; set the beam centre"
         )
-    # Index sums s = i + i' of pixels with centres i + 1/2: the centre is (s + 1) / 2.
+    # Pixel i has its centre at i + 1/2; for index sums s = i + i' the symmetry centre is (s + 1) /
+    # 2.
     return (float(peak[0]) + 1) / 2, (float(peak[1]) + 1) / 2
 
 
@@ -95,12 +98,12 @@ def find_distance(
     pixel_size: tuple[float, float],
     rings: Floats,
 ) -> float:
-    """Find the distance in metres whose rings collect the most signal, to about 1 %.
+    """Find the distance in metres at which the rings collect the most signal, to about 1 %.
 
     Raises
     ------
     HklflowError
-        If no distance stands out.
+        If no distance is significant.
     """
     from scipy.ndimage import gaussian_filter1d, median_filter
 
@@ -115,7 +118,7 @@ def find_distance(
     count = np.bincount(index)
     profile = total / count.clip(min=1)
     profile = np.where(count > 20, profile - median_filter(profile, 61), 0.0)
-    # A limit, or one strong ring would be matched by any distance.
+    # Limited, because any distance would match a single strong ring.
     profile = profile.clip(0, 5 * profile.std())
     profile = gaussian_filter1d(profile - profile.mean(), 1.5)
     norm = np.sqrt(np.sum(profile**2))
@@ -124,19 +127,19 @@ def find_distance(
     scores = np.zeros(len(distances))
     forward = rings[rings < 1.4]
     for i, distance in enumerate(distances):
-        at = distance * np.tan(forward) / width
-        at = at[at < len(profile) - 1].astype(np.int64)
-        if len(at) >= 3:
+        bins = distance * np.tan(forward) / width
+        bins = bins[bins < len(profile) - 1].astype(np.int64)
+        if len(bins) >= 3:
             comb = np.zeros(len(profile))
-            comb[at] = 1.0
+            comb[bins] = 1.0
             comb = gaussian_filter1d(comb, 2.0)
             comb -= comb.mean()
             scores[i] = np.sum(comb * profile) / (np.sqrt(np.sum(comb**2)) * norm)
     best = int(scores.argmax())
     if scores[best] < 0.3:
         raise HklflowError(
-            f"no distance found for the rings of the powder image: the best correlates by "
-            f"{scores[best]:.2f}, 0.3 is needed; give the distance, and check calibrant and "
+            f"no distance found for the rings of the powder image: the best correlation is "
+            f"{scores[best]:.2f}, and 0.3 is needed; set the distance, and check calibrant and "
             "wavelength"
         )
     return float(distances[best])

@@ -1,7 +1,7 @@
 """One detector geometry from several powder images at known displacements.
 
-Steps of the distance or of a 2θ arm tell wavelength and distance apart: a wrong wavelength
-scales all distances alike, and the known step does not scale.
+Steps of the distance or of a 2θ arm separate wavelength and distance: a wrong wavelength scales all
+distances by the same factor, but the known step does not scale.
 """
 
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ MIN_IMAGE_POINTS = 10
 
 @dataclass(frozen=True)
 class PowderImage:
-    """An image and where the detector stood.
+    """A powder image and the setting of the detector.
 
     Attributes
     ----------
     counts : (slow, fast) array
     bad : (slow, fast) bool array
-        True where a pixel must not be used.
+        True for pixels that must not be used.
     offset : float
-        Distance along the beam beyond the reference setting's, metres.
+        Distance along the beam minus the distance of the reference setting, metres.
     arm_deg : float
         Angle of the detector's 2θ arm, degrees.
     """
@@ -51,17 +51,17 @@ class PowderSeries:
     Attributes
     ----------
     poni : Poni
-        At the reference setting: offset 0, arm at 0.
+        Geometry of the reference setting: offset 0, arm at 0.
     free : tuple of n str
-        What was refined, in the order of `covariance`.
+        Refined parameters, in the order of `covariance`.
     covariance, correlation : (n, n) array
-        Metres, radians, Å.
+        Units: metres, radians, Å.
     wavelength, wavelength_given : float
-        Å.
+        Refined and starting wavelength, Å.
     wavelength_sigma : float or None
-        None: taken as given.
+        None: the wavelength was not refined.
     images : list of PowderCalibration
-        Each image with the geometry of its setting.
+        Calibration of each image, with the geometry of its setting.
     """
 
     poni: Poni
@@ -90,33 +90,33 @@ def calibrate_powder_series(
     min_points: int = 30,
     max_cycles: int = 10,
 ) -> PowderSeries:
-    """Refine one geometry, and the wavelength if the images can tell it.
+    """Refine one geometry, and also the wavelength if the images determine it.
 
     Parameters
     ----------
     images : sequence of PowderImage
-        Of one shape. Where `distance` or `beam_centre` is not given, the first image must
-        be at the reference setting.
+        Images of the same shape. If `distance` or `beam_centre` is None, the first image must be
+        at the reference setting.
     wavelength : float
-        Å; the starting value if it is free.
+        Wavelength, Å; the starting value if it is refined.
     distance, beam_centre : optional
         Starting values at the reference setting, as in `calibrate_powder`.
     arm_axis : (3,)
-        Lab axis of the arm. About the default, lab y, a positive angle moves the detector
-        towards lab x.
+        Lab axis of the arm. For the default, lab y, a positive angle moves the detector towards
+        lab x.
     free_wavelength : bool, optional
-        Default: True with two or more distances.
+        Refine the wavelength; None: yes if there are two or more distances.
 
     The other parameters are those of `calibrate_powder`.
 
     Raises
     ------
     HklflowError
-        If shapes differ, the wavelength is to be refined from one setting, an image does
-        not fit with the others, or what `calibrate_powder` raises.
+        If shapes differ, the wavelength is to be refined from one setting, an image does not fit
+        with the other images; or as in `calibrate_powder`.
     """
     if not images:
-        raise HklflowError("the series has no powder images; give one or more")
+        raise HklflowError("the series has no powder images; list one or more")
     known = calibrant if isinstance(calibrant, Calibrant) else read_calibrant(calibrant)
     ready = [
         prepared(i.counts, i.bad, Setting(i.offset, float(np.radians(i.arm_deg)), arm_axis))
@@ -124,26 +124,27 @@ def calibrate_powder_series(
     ]
     shapes = {image.counts.shape for image in ready}
     if len(shapes) > 1:
-        told = ", ".join(str(shape) for shape in sorted(shapes))
-        raise HklflowError(f"the powder images have shapes {told}; a series is of one detector")
+        listed = ", ".join(str(shape) for shape in sorted(shapes))
+        raise HklflowError(f"the powder images have shapes {listed}; use images of one detector")
     several = len({i.offset for i in images}) > 1
     turned = len({i.arm_deg for i in images}) > 1
     if free_wavelength and not (several or turned):
         raise HklflowError(
             f"the wavelength cannot be refined from {len(images)} powder image(s) at one "
-            "distance: a wrong wavelength and a wrong distance look the same there; add images "
-            "at other distances, or keep the wavelength"
+            "distance: a wrong wavelength and a wrong distance have the same effect; add images "
+            "at other distances, or fix the wavelength"
         )
     first = images[0]
     guessed = distance is None or beam_centre is None
     if guessed and (first.offset != 0 or first.arm_deg != 0):
         raise HklflowError(
             f"the first powder image is at offset {first.offset:g} m and arm {first.arm_deg:g} "
-            "deg; give distance and beam centre of the reference setting, or an image there first"
+            "deg; set distance and beam centre of the reference setting, or put an image at the "
+            "reference setting first"
         )
     free_it = several if free_wavelength is None else free_wavelength
     free = (*PARAMETERS, "wavelength") if free_it else PARAMETERS
-    found = refine(
+    refined = refine(
         ready,
         known,
         start_poni(ready[0], known, wavelength, pixel_size, orientation, distance, beam_centre),
@@ -153,7 +154,7 @@ def calibrate_powder_series(
         min_points=min_points,
         max_cycles=max_cycles,
     )
-    fit = found.fit
+    fit = refined.fit
     for number, (image, points) in enumerate(zip(images, fit.points, strict=True), start=1):
         if len(points) < MIN_IMAGE_POINTS or len(points) < len(fit.rejected[number - 1]):
             raise HklflowError(
@@ -170,5 +171,5 @@ def calibrate_powder_series(
         wavelength=float(fit.poni.wavelength or 0),
         wavelength_given=wavelength,
         wavelength_sigma=float(sigma[-1]) if free_it else None,
-        images=[result(found, i, image, known, polarization) for i, image in enumerate(ready)],
+        images=[result(refined, i, image, known, polarization) for i, image in enumerate(ready)],
     )

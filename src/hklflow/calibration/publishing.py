@@ -1,4 +1,4 @@
-"""Making a version: its folder is built whole, and gets its number when it takes its place."""
+"""Publishing of a version: its folder is built completely, then renamed to the next number."""
 
 import os
 import pwd
@@ -13,7 +13,7 @@ from hklflow.calibration import applies, disk, layout, records, statuses, versio
 from hklflow.calibration.states import State
 from hklflow.calibration.versions import Version
 
-# What a version must have to be of use, by kind.
+# Files that a version must have, by kind.
 _NEEDED = {"geometry": ("geometry.json",)}
 
 
@@ -28,28 +28,28 @@ def write_version(
     number: int | None = None,
     donor: Mapping[str, Any] | None = None,
 ) -> Version:
-    """Publish a version with its first status event; the caller tells the history and the index.
+    """Publish a version with its first status event; the caller updates history and index.
 
     Parameters
     ----------
     root : Path
     state : State
     files : mapping
-        Name in the version -> file to be copied.
+        File to be copied for each name in the version.
     record : mapping
-        What the caller knows.
+        Record data from the caller.
     event : mapping
-        First status.
+        First status event.
     applies_to : str or None
     number : int, optional
-        The number that it must have; else the next one that is free.
+        Required number of the version; None: the next free number.
     donor : mapping, optional
-        Version that it is a copy of.
+        Version that was copied.
 
     Raises
     ------
     HklflowError
-        If something is missing or malformed or cannot be written; then nothing is published.
+        If something is missing, malformed or not writable; then nothing is published.
     """
     kind, state_id, status = state.kind, state.id, event["status"]
     _check(state, files, record, status)
@@ -82,7 +82,7 @@ def write_version(
             if disk.claim_folder(new, target):
                 break
             if number is not None:
-                raise HklflowError(f"{target} exists: somebody else has just made it; look there")
+                raise HklflowError(f"{target} exists: another process has just created it")
     return versions.numbered(root, kind, state_id, free)
 
 
@@ -92,10 +92,14 @@ def _check(state: State, files: Mapping[str, Path], record: Mapping[str, Any], s
     if status not in ("default", "rejected"):
         needed += _NEEDED.get(state.kind, ())
     if missing := [name for name in needed if name not in files]:
-        raise HklflowError(f"a {state.kind} calibration needs {' and '.join(missing)}; give it")
-    for name, own in (("kind", state.kind), ("stateId", state.id)):
-        if record.get(name, own) != own:
-            raise HklflowError(f"{name} of the record is {record[name]}, not {own}; use its state")
+        raise HklflowError(
+            f"a {state.kind} calibration needs {' and '.join(missing)}; add the missing file"
+        )
+    for name, expected in (("kind", state.kind), ("stateId", state.id)):
+        if record.get(name, expected) != expected:
+            raise HklflowError(
+                f"{name} of the record is {record[name]}, not {expected}; use its state"
+            )
 
 
 def _number(
@@ -105,7 +109,7 @@ def _number(
     parameters: Mapping[str, Any],
     copied: Mapping[str, str],
 ) -> None:
-    """Write the two files that hold the version's number; anew for each number that is tried."""
+    """Write the two files that contain the version's number; again for each number tried."""
     path = new / layout.PARAMETERS
     disk.write(path, disk.json_bytes({**parameters, "version": number}, layout.PARAMETERS))
     sums = {**copied, layout.PARAMETERS: disk.sha256(path)}
@@ -121,15 +125,15 @@ def _number(
 
 
 def check_audit(root: Path, kind: str, state_id: str) -> None:
-    """Refuse to begin what could not be told in the history of a state."""
+    """Check that the history of a state can be written, before anything is done."""
     path = layout.store_path(root, kind, state_id, file=layout.AUDIT)
     require_no_pipe(path)
-    with disk.telling(str(path)), suppress(FileNotFoundError):  # the first line makes it
+    with disk.telling(str(path)), suppress(FileNotFoundError):  # the first line creates it
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
 
 
 def audit_published(root: Path, version: Version, event: Mapping[str, Any]) -> None:
-    """Tell in the history that a version was published, and the sum of its record."""
+    """Add to the history that a version was published, with the hash of its record."""
     donor = version.record.get("copiedFrom")
     more: dict[str, Any] = {"copiedFrom": donor} if donor else {}
     more["recordSha256"] = disk.sha256(version.path / layout.RECORD)
@@ -157,5 +161,5 @@ def audit(
 def _user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a user of a container, who has no name
+    except KeyError:  # a user of a container without a name
         return str(os.getuid())

@@ -1,4 +1,4 @@
-"""The record of a version: what it says, and the check that it says it."""
+"""Record of a version: its fields, and their validation."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -31,7 +31,7 @@ def _expression(text: str) -> str:
 
 
 class _Part(BaseModel):
-    # Whoever makes a record may say more than this.
+    # A record may have more fields than these.
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
 
@@ -43,11 +43,11 @@ class Artefact(_Part):
 class Input(_Part):
     path: Text
     sha256: Text
-    """SHA-256 of the file; "ends:..." if only of its size and both ends."""
+    """SHA-256 of the file; "ends:..." is the hash of only its size, start and end."""
 
 
 class Origin(_Part):
-    """Candidate that was published; who proposed it and why may stand here, too."""
+    """Candidate that was published; further fields may name who proposed it and why."""
 
     name: Text
     iteration: int = Field(ge=1)
@@ -74,26 +74,26 @@ class Gate(_Part):
 
 
 class Record(_Part):
-    """Everything about a version that does not change once it is published."""
+    """Data of a version that do not change after it is published."""
 
     schema_number: Literal[1] = Field(alias="schema")
     kind: Text
     stateId: StateId  # noqa: N815
     version: int = Field(ge=0)
-    """The same as in the folder's name and in parameters.json."""
+    """Number of the version, the same as in the folder's name and in parameters.json."""
     scan: str | None = None
-    """Scan or image that it was made from."""
+    """Scan or image used for the calibration."""
     runNumber: int | None = Field(None, ge=0)  # noqa: N815
     binning: int | None = Field(None, ge=1)
     appliesTo: Annotated[str, AfterValidator(_expression)] | None  # noqa: N815
-    """Scans that it is for; null only for rejected and default versions."""
+    """Scans that the version applies to; null only for rejected and default versions."""
     author: Text
     comments: str
     timestamp: AwareDatetime
-    """When it was published (UTC). The choice of a version never asks for it."""
+    """Time of publication (UTC); not used for the choice of a version."""
     candidate: Origin | None = None
     parentVersion: int | None = Field(None, ge=0)  # noqa: N815
-    """Version that its refinement started from."""
+    """Version at the start of the refinement."""
     copiedFrom: Donor | None = None  # noqa: N815
     calibrant: Calibrant | None = None
     inputs: list[Input] = []
@@ -106,17 +106,17 @@ class Record(_Part):
 
 
 class Proposal(_Part):
-    """What the record of a candidate says at least."""
+    """Required fields of the record of a candidate."""
 
     kind: Text
     stateId: StateId  # noqa: N815
     candidate: Origin
     author: Text
-    """Who proposed it."""
+    """Author of the proposal."""
     timestamp: AwareDatetime
     gates: list[Gate] = []
     artefacts: list[Artefact]
-    """Its files, as they were judged."""
+    """Files of the candidate, with the hashes that were judged."""
 
 
 OWNED = (
@@ -132,16 +132,16 @@ OWNED = (
     "parametersSha256",
     "artefacts",
 )
-"""Fields that the store itself fills, whatever it is given."""
+"""Fields that the store itself fills; input values are ignored."""
 
 
 def validate(record: Mapping[str, Any], where: str, model: type[BaseModel] = Record) -> None:
-    """Check the record of a version, or of what else a model describes.
+    """Check the record of a version, or another record with its own model.
 
     Raises
     ------
     HklflowError
-        With everything that is wrong, and ``where`` it stands.
+        With all problems and the location ``where``.
     """
     try:
         model.model_validate(record)
@@ -155,7 +155,7 @@ def validate(record: Mapping[str, Any], where: str, model: type[BaseModel] = Rec
 
 @cache
 def software() -> dict[str, str]:
-    """Versions of the programs that a calibration depends on."""
+    """Return the versions of the programs that a calibration depends on."""
     import platform
     from importlib.metadata import version
 

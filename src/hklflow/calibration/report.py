@@ -1,6 +1,6 @@
-"""The page that a person judges a calibration by: one HTML file with its pictures inside.
+"""HTML page for judging a calibration: one file with its pictures inside.
 
-It is opened from a disk or sent by mail, so it refers to nothing outside.
+The page is opened from a disk or sent by mail, so it links to nothing outside.
 """
 
 import base64
@@ -28,7 +28,7 @@ Row = Sequence[Any]
 
 
 def number(value: Any) -> str:
-    """Text of a value: seven digits of a number, a dash for nothing."""
+    """Format a value: seven digits for a number, a dash for None."""
     if isinstance(value, bool) or value is None:
         return {None: "–", True: "yes", False: "no"}[value]
     if isinstance(value, float):
@@ -39,16 +39,16 @@ def number(value: Any) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Row], classes: Sequence[str] = ()) -> str:
-    """HTML table; numbers stand to the right.
+    """Return an HTML table; numbers are aligned to the right.
 
     Parameters
     ----------
     columns
-        Headings.
+        Headings of the columns.
     rows
         Values of each row.
     classes
-        CSS class of each row, or none.
+        CSS class of each row; empty: no classes.
     """
     head = "".join(f"<th>{escape(name)}</th>" for name in columns)
     body = []
@@ -62,7 +62,7 @@ def table(columns: Sequence[str], rows: Iterable[Row], classes: Sequence[str] = 
 
 
 def gates_table(gates: Sequence[Mapping[str, Any]]) -> str:
-    """Gates with value and limit; what failed is marked."""
+    """Return a table of the gates with value and limit; failed gates are marked."""
     rows = [
         ("passed" if g["passed"] else "FAILED", g["name"], g["value"], g["limit"], g["sentence"])
         for g in gates
@@ -72,7 +72,7 @@ def gates_table(gates: Sequence[Mapping[str, Any]]) -> str:
 
 
 def verdict(gates: Sequence[Mapping[str, Any]]) -> str:
-    """One line: how many gates failed, and which."""
+    """Return one line: how many gates failed, and which."""
     failed = [str(g["name"]) for g in gates if not g["passed"]]
     if not failed:
         return f'<p class="verdict">All {len(gates)} gates passed.</p>'
@@ -81,7 +81,7 @@ def verdict(gates: Sequence[Mapping[str, Any]]) -> str:
 
 
 def figure(picture: Path, caption: str) -> str:
-    """Put a PNG picture into the page."""
+    """Return a PNG picture as HTML, embedded in the page."""
     data = base64.b64encode(picture.read_bytes()).decode()
     return (
         f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
@@ -90,7 +90,7 @@ def figure(picture: Path, caption: str) -> str:
 
 
 def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
-    """Join a whole page of headings and their HTML."""
+    """Return a complete page from headings and their HTML."""
     parts = [f"<h2>{escape(heading)}</h2>\n{html}" for heading, html in sections]
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'

@@ -1,10 +1,10 @@
-"""Least squares of ring points: one geometry, one image or several at known displacements.
+"""Least squares of ring points: one geometry, for one image or several at known displacements.
 
-Points of few strong grains lie off by more than counting statistics says. They are left
-out by their distance from the others, and what scatter remains is added to the errors of
-all points, so that the covariance is honest and no strong sector decides alone.
+Points from a few strong grains deviate by more than counting statistics. Outliers among the points
+are left out, and the remaining scatter is added to the errors of all points. The covariance is then
+realistic, and no strong sector dominates the fit.
 
-rot3 turns the detector about the beam, which rings do not see: it is not refined.
+rot3 rotates the detector about the beam. Rings do not measure it, so it is not refined.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,17 +30,17 @@ PARAMETERS = ("dist", "poni1", "poni2", "rot1", "rot2")
 class Setting:
     """Known displacement of the detector from the reference setting.
 
-    The detector is shifted along the beam, then turned about the sample with the arm.
+    The detector is shifted along the beam, then rotated with the arm about the sample.
 
     Attributes
     ----------
     offset : float
-        Along the beam, metres.
+        Shift along the beam, metres.
     arm : float
-        Radians.
+        Angle of the arm, radians.
     arm_axis : (3,)
-        Lab axis of the arm; about the default, lab y, positive angles move the detector
-        towards lab x.
+        Lab axis of the arm; for the default, lab y, positive angles move the detector towards
+        lab x.
     """
 
     offset: float = 0.0
@@ -48,7 +48,7 @@ class Setting:
     arm_axis: tuple[float, float, float] = (0.0, 1.0, 0.0)
 
     def detector(self, reference: Detector) -> Detector:
-        """The detector at this setting."""
+        """Return the detector at this setting."""
         if self.offset == 0 and self.arm == 0:
             return reference
         turn = rotation_matrix(self.arm_axis, self.arm)
@@ -67,13 +67,13 @@ class RingFit:
     Attributes
     ----------
     poni : Poni
-        At the reference setting.
+        Geometry at the reference setting.
     free : tuple of n str
-        What was refined: of `PARAMETERS` and "wavelength".
+        Refined parameters: from `PARAMETERS` and "wavelength".
     covariance : (n, n) array
-        In the order of `free`; metres, radians, Å.
+        Rows and columns in the order of `free`; metres, radians, Å.
     points, rejected : list of RingPoints
-        Of each image, with residuals of the refined geometry.
+        Points of each image, with residuals of the refined geometry.
     extra : float
         Scatter in 2θ beyond counting statistics, radians.
     """
@@ -87,27 +87,27 @@ class RingFit:
 
 
 def with_values(poni: Poni, free: Sequence[str], values: ArrayLike) -> Poni:
-    """Replace the refined parameters."""
+    """Return a copy with new values of the refined parameters."""
     numbers = np.asarray(values, dtype=np.float64).tolist()
     return replace(poni, **dict(zip(free, numbers, strict=True)))
 
 
 def values_of(poni: Poni, free: Sequence[str]) -> Floats:
-    """The refined parameters."""
+    """Return the values of the refined parameters."""
     return np.array([getattr(poni, name) for name in free], dtype=np.float64)
 
 
 def two_theta_at(detector: Detector, slow: Floats, fast: Floats) -> Floats:
-    """2θ (n,) in radians of pixel coordinates (n,)."""
+    """Return 2θ (n,) in radians at pixel coordinates (n,)."""
     position = detector.lab(slow, fast)
     angle: Floats = np.arctan2(np.hypot(position[:, 0], position[:, 1]), position[:, 2])
     return angle
 
 
 def residuals(points: RingPoints, poni: Poni, setting: Setting, d: Floats) -> Floats:
-    """Observed minus calculated 2θ (n,) in radians of points on rings of spacings d in Å."""
-    seen = two_theta_at(setting.detector(poni.detector()), points.slow, points.fast)
-    return seen - two_theta(d[points.ring], float(poni.wavelength or 0))
+    """Return observed minus calculated 2θ (n,) in radians; d are the spacings of rings in Å."""
+    observed = two_theta_at(setting.detector(poni.detector()), points.slow, points.fast)
+    return observed - two_theta(d[points.ring], float(poni.wavelength or 0))
 
 
 def least_squares_fit(
@@ -124,14 +124,14 @@ def least_squares_fit(
     -------
     poni : Poni
     covariance : (n, n) array
-        From the Jacobian, as the errors are given.
+        From the Jacobian, with the errors `sigma` as weights.
 
     Raises
     ------
     HklflowError
         If the points do not determine the parameters.
     """
-    # Metres and radians are alike in size here, but not in effect: scale by a pixel.
+    # Metres and radians have similar values here but different effects: scale by a pixel.
     angle = poni.pixel1 / poni.dist
     wavelength = float(poni.wavelength or 0)
     sizes = {"rot1": angle, "rot2": angle, "wavelength": wavelength * angle}
@@ -141,7 +141,9 @@ def least_squares_fit(
     def weighted(p: Floats) -> Floats:
         moved = with_values(poni, free, start + p * scale)
         parts = zip(points, settings, sigma, strict=True)
-        return np.concatenate([residuals(part, moved, at, d) / s for part, at, s in parts])
+        return np.concatenate(
+            [residuals(part, moved, setting, d) / s for part, setting, s in parts]
+        )
 
     fit = least_squares(weighted, np.zeros(len(free)), jac="3-point", x_scale=1.0, method="lm")
     jacobian = np.asarray(fit.jac, dtype=np.float64)
@@ -156,10 +158,10 @@ def least_squares_fit(
 
 
 def extra_sigma(off: Floats, sigma: Floats, n_free: int) -> float:
-    """Scatter (radians) beyond `sigma` that makes the reduced χ² of the residuals 1.
+    """Return the scatter (radians) in addition to `sigma` that makes the reduced χ² equal to 1.
 
-    Few grains in the beam and distortions of the detector move ring centres by more
-    than counting statistics does, and by as much on strong rings as on weak ones.
+    Few grains in the beam and distortions of the detector move ring centres by more than counting
+    statistics, on strong rings as much as on weak rings.
     """
     wanted = len(off) - n_free
 
@@ -172,7 +174,7 @@ def extra_sigma(off: Floats, sigma: Floats, n_free: int) -> float:
 
 
 def robust_fit(
-    found: Sequence[RingPoints],
+    points: Sequence[RingPoints],
     settings: Sequence[Setting],
     d: Floats,
     poni: Poni,
@@ -186,34 +188,34 @@ def robust_fit(
     HklflowError
         If the points do not determine the parameters.
     """
-    ends = np.cumsum([len(part) for part in found])[:-1]
-    sigma = np.concatenate([part.sigma for part in found])
+    ends = np.cumsum([len(part) for part in points])[:-1]
+    sigma = np.concatenate([part.sigma for part in points])
     good = np.ones(len(sigma), dtype=bool)
 
-    def all_residuals(at: Poni) -> Floats:
-        parts = zip(found, settings, strict=True)
-        return np.concatenate([residuals(part, at, setting, d) for part, setting in parts])
+    def all_residuals(trial: Poni) -> Floats:
+        parts = zip(points, settings, strict=True)
+        return np.concatenate([residuals(part, trial, setting, d) for part, setting in parts])
 
     off = all_residuals(poni)
-    # At first all points count about alike: strong grains must not draw the geometry to them.
+    # At first all points have similar weights: strong grains must not dominate the geometry.
     extra = 1.4826 * float(np.median(np.abs(off - np.median(off))))
     covariance = np.empty((0, 0))
     for _ in range(30):
-        kept = [part.keep(g) for part, g in zip(found, np.split(good, ends), strict=True)]
+        kept = [part.keep(g) for part, g in zip(points, np.split(good, ends), strict=True)]
         total = np.hypot(sigma, extra)
         errors = [s[g] for s, g in zip(np.split(total, ends), np.split(good, ends), strict=True)]
         poni, covariance = least_squares_fit(kept, settings, errors, d, poni, free)
         off = all_residuals(poni)
         spread = max(1.4826 * float(np.median(np.abs(off[good] / total[good]))), 1.0)
         before, was = extra, good
-        # Once out does not mean out for ever: the geometry has moved since.
+        # A rejected point may return: the geometry has changed since.
         good = np.abs(off) < cut * spread * total
         if good.sum() <= len(free):
             good = was
         extra = extra_sigma(off[good], sigma[good], len(free))
         if np.array_equal(good, was) and abs(extra - before) <= 0.01 * extra:
             break
-    parts = [replace(part, residual=r) for part, r in zip(found, np.split(off, ends), strict=True)]
+    parts = [replace(part, residual=r) for part, r in zip(points, np.split(off, ends), strict=True)]
     return RingFit(
         poni,
         free,
@@ -227,13 +229,13 @@ def robust_fit(
 def propagated(
     function: Callable[[Poni], Floats], poni: Poni, free: Sequence[str], covariance: Floats
 ) -> Floats:
-    """Covariance (m, m) of a function's values (m,), by central differences."""
-    at = values_of(poni, free)
+    """Return the covariance (m, m) of a function's values (m,), by central differences."""
+    values = values_of(poni, free)
     columns = []
     for i, step in enumerate(0.1 * np.sqrt(np.diag(covariance))):
-        move = np.zeros(len(at))
+        move = np.zeros(len(values))
         move[i] = step
-        up, down = (function(with_values(poni, free, at + s * move)) for s in (1, -1))
+        up, down = (function(with_values(poni, free, values + s * move)) for s in (1, -1))
         columns.append((up - down) / (2 * step))
     jacobian = np.stack(columns, axis=1)
     return np.asarray(jacobian @ covariance @ jacobian.T)

@@ -1,8 +1,8 @@
-"""Centres of powder rings: the profile in 2θ of each azimuth sector, fitted to its pixels.
+"""Centres of powder rings: fits of the 2θ profile to the pixels of each azimuth sector.
 
-A profile is a Gaussian on a straight background. The errors of the centres follow from the
-counts. Picked maxima are biased towards pixel centres and bright grains; fitted profiles
-are not.
+The profile is a Gaussian on a linear background. The errors of the centres follow from the counts.
+Positions of maxima would be biased towards pixel centres and bright grains; fitted profiles are
+not.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ N_SECTORS = 36
 
 @dataclass(frozen=True)
 class RingPoints:
-    """Centres of ring sectors; one row each.
+    """Centres of ring sectors, one row per sector.
 
     Attributes
     ----------
     ring : (n,) int array
-        Number of the ring, the innermost is 0.
+        Number of the ring; 0 is the innermost.
     sector : (n,) int array
         Number of the azimuth sector.
     slow, fast : (n,) array
@@ -32,7 +32,7 @@ class RingPoints:
     residual : (n,) array
         Observed minus calculated 2θ, radians.
     sigma : (n,) array
-        Of the observed 2θ from counting statistics, radians.
+        Standard deviation of the observed 2θ from counting statistics, radians.
     width, width_sigma : (n,) array
         Standard deviation of the ring's profile and its error, radians.
     """
@@ -51,11 +51,11 @@ class RingPoints:
 
     @property
     def key(self) -> NDArray[np.int64]:
-        """One number (n,) for ring and sector."""
+        """One number (n,) that identifies ring and sector."""
         return self.ring * 100000 + self.sector
 
     def keep(self, good: NDArray[np.bool_]) -> "RingPoints":
-        """Rows where `good`."""
+        """Return the rows where `good` is True."""
         return RingPoints(*(getattr(self, name)[good] for name in self.__dataclass_fields__))
 
 
@@ -75,20 +75,20 @@ def ring_points(
     Parameters
     ----------
     image : (slow, fast) array
-        Counts, corrected for what makes the response fall along a profile.
+        Counts, divided by the response that falls along a profile.
     bad : (slow, fast) bool array
     rings : (n,) array
-        2θ in radians of all rings, rising.
+        2θ in radians of all rings, increasing.
     used : (n,) bool array, optional
-        Rings to fit; the others only limit their neighbours' windows. Default all.
+        Rings to fit; the other rings only limit their neighbours' windows. None: all.
     innermost : int, optional
-        Fit only so many of them, the innermost on the image.
+        Number of innermost rings on the image to fit; None: all.
     window : float, optional
-        Half width in 2θ (radians) of what is fitted; default 6 pixels. Never more
-        than 0.45 of the way to the next ring.
+        Half width in 2θ (radians) of the fitted range, at most 0.45 of the distance to the next
+        ring; None: 6 pixels.
     search : bool
-        Begin at the highest place of the window rather than at its middle: for a
-        geometry that is wrong by some pixels.
+        Start at the maximum in the window, not at its centre: for a geometry that is wrong by
+        some pixels.
     """
     angle, chi = (two_theta if search else mean_two_theta)(detector), azimuth(detector)
     pixel = pixel_angle(angle)
@@ -103,9 +103,9 @@ def ring_points(
     flat_counts = image.ravel()[keep]
     n_sectors = N_SECTORS
     rows: list[tuple[float, ...]] = []
-    wanted = np.ones(len(rings), bool) if used is None else used
+    fitted = np.ones(len(rings), bool) if used is None else used
     on_image = (rings > flat_angle[:1]) & (rings < flat_angle[-1:])
-    for number in np.flatnonzero(wanted & on_image)[:innermost]:
+    for number in np.flatnonzero(fitted & on_image)[:innermost]:
         ring = float(rings[number])
         reach = min(half, 0.45 * gap[number])
         first, last = np.searchsorted(flat_angle, [ring - reach, ring + reach])
@@ -118,25 +118,25 @@ def ring_points(
         for i in range(n_sectors):
             chosen = order[bounds[i] : bounds[i + 1]]
             part = x[chosen]
-            # Both flanks must be seen, or the centre is made up.
+            # Both flanks must be measured to determine the centre.
             if len(part) < 25 or part.min() > -0.7 * reach or part.max() < 0.7 * reach:
                 continue
             start = _highest(part, counts[chosen], pixel) if search else 0.0
-            found = _fit_profile(part, counts[chosen], start, 1.2 * pixel)
-            if found is None or found[1] > pixel:
+            profile = _fit_profile(part, counts[chosen], start, 1.2 * pixel)
+            if profile is None or profile[1] > pixel:
                 continue
-            near = np.abs(part - found[0]) < 1.5 * found[2]
+            near = np.abs(part - profile[0]) < 1.5 * profile[2]
             if not near.any():
                 continue
             mean_phi = float(np.mean(phi[chosen][near]))
-            rows.append((number, i, ring + found[0], mean_phi, *found))
+            rows.append((number, i, ring + profile[0], mean_phi, *profile))
     if not rows:
         return RingPoints(*np.empty((2, 0), np.int64), *np.empty((6, 0)))
     table = np.array(rows)
     ring_number, sector_number = table[:, :2].astype(np.int64).T
     observed, phi, shift, sigma, width, width_sigma = table[:, 2:].T
     sin = np.sin(observed)
-    # Azimuth is from -lab x towards lab y.
+    # Azimuth is counted from -lab x towards lab y.
     ray = np.stack([-sin * np.cos(phi), sin * np.sin(phi), np.cos(observed)], axis=1)
     slow, fast = detector.intersect(ray)
     points = RingPoints(ring_number, sector_number, slow, fast, shift, sigma, width, width_sigma)
@@ -144,7 +144,7 @@ def ring_points(
 
 
 def _highest(x: Floats, counts: Floats, pixel: float) -> float:
-    """Where the mean of the counts in bins of a pixel, smoothed, is highest."""
+    """Return the position of the maximum of the smoothed mean counts in bins of one pixel."""
     low = float(x.min())
     index = ((x - low) / pixel).astype(np.int64)
     number = np.bincount(index)
@@ -156,10 +156,10 @@ def _highest(x: Floats, counts: Floats, pixel: float) -> float:
 def _fit_profile(
     x: Floats, counts: Floats, start: float, width: float
 ) -> tuple[float, float, float, float] | None:
-    """Centre and width, each with its σ, of a Gaussian ring on a straight background.
+    """Fit a Gaussian ring on a linear background: centre and width, each with its σ.
 
-    Weights come from the fitted model, not from the counts: weights from observed
-    Poisson counts pull the fit towards low pixels.
+    Weights come from the fitted model: weights from observed Poisson counts would bias the fit
+    towards low pixels.
     """
     low, high = np.percentile(counts, [20, 95])
     p = np.array([max(high - low, 1.0), start, width, low, 0.0])
@@ -185,7 +185,7 @@ def _fit_profile(
         if abs(step[1]) < 1e-3 * p[2] and limit > 1:
             break
     inverse = np.linalg.inv(normal)
-    # At least 5 σ of signal, or the Gaussian approximation of the errors fails.
+    # At least 5 σ of signal: below, the Gaussian approximation of the errors fails.
     if p[0] < 5 * np.sqrt(inverse[0, 0]):
         return None
     sigma = np.sqrt(np.diag(inverse))
@@ -193,11 +193,11 @@ def _fit_profile(
 
 
 def mean_two_theta(detector: Detector) -> Floats:
-    """2θ (slow, fast) in radians averaged over each pixel's area.
+    """Return 2θ (slow, fast) in radians averaged over the area of each pixel.
 
-    A pixel counts what falls on all of it, and rings are curved: the mean 2θ of a
-    pixel of side p at distance r from the beam is larger than that of its centre
-    by about p² / (24 r). Four Gauss-Legendre points give this to third order.
+    A pixel counts photons on its whole area, and rings are curved: the mean 2θ of a pixel of side p
+    at distance r from the beam is larger than 2θ of its centre by about p² / (24 r). Four
+    Gauss-Legendre points give this to third order.
     """
     offset = 0.5 / np.sqrt(3.0)
     slow = np.arange(detector.shape[0])[:, None] + 0.5
@@ -211,6 +211,6 @@ def mean_two_theta(detector: Detector) -> Floats:
 
 
 def pixel_angle(angle: Floats) -> float:
-    """Median angle in 2θ (radians) that a pixel spans, of an image (slow, fast) of 2θ."""
+    """Return the median width of a pixel in 2θ (radians), for an image (slow, fast) of 2θ."""
     slow, fast = np.gradient(angle)
     return float(np.median(np.hypot(slow, fast)))

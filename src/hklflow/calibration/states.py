@@ -1,9 +1,9 @@
-"""States of a detector: which calibrations may be used for which measurement.
+"""States of a detector: they determine which calibration may be used for a measurement.
 
-The keys that make up a state (serial number, distance, energy ...) are data, with unit and
-step, in ``state_schema.json``. A value becomes a whole number of steps: encoder noise and the
-text of a float then do not change the id, which is a hash of these numbers. A kind of
-calibration uses only the keys that matter to it, so each kind has an id of its own.
+The keys of a state (serial number, distance, energy ...) are listed in ``state_schema.json`` with
+unit and step. A value is rounded to a whole number of steps, so that encoder noise and the text
+format of a number do not change the id, which is a hash of these numbers. Each kind of calibration
+uses only its own keys, so each kind has its own id.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from hklflow.base.system import require_no_pipe
 
 PACKAGED = Path(__file__).with_name("state_schema.json")
 
-# A value this close to an edge, in steps, may be on its other side tomorrow.
+# A value this close to an edge, in steps, may be on the other side in the next reading.
 EDGE = 0.1
 
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -35,14 +35,14 @@ class Key(BaseModel):
 
     type: Literal["text", "integer", "number"]
     length: int | None = Field(None, ge=1)
-    """Number of values in a list; None: one value."""
+    """Length of a list of values; None: a single value."""
     unit: str | None
     step: float | None = Field(gt=0)
-    """Size of a step in `unit`; None: the value must be exactly the same."""
+    """Size of a step in `unit`; None: values must be equal."""
     kinds: tuple[str, ...]
-    """Kinds of calibration that depend on it."""
+    """Kinds of calibration that depend on the key."""
     required: tuple[str, ...]
-    """Those of them that cannot do without."""
+    """Kinds of calibration that require the key."""
     description: str
 
 
@@ -62,26 +62,26 @@ class Schema(BaseModel):
 
 @dataclass(frozen=True)
 class State:
-    """A state of the detector, as far as one kind of calibration depends on it.
+    """State of the detector for one kind of calibration.
 
     Attributes
     ----------
     kind : str
         Kind of calibration, such as "geometry".
     id : str
-        16 hexadecimal digits; after the alias, if there is one.
+        16 hexadecimal digits; the alias's target if an alias applies.
     values : dict
-        Values as given, in the units of the schema, of the keys that this kind uses.
+        Values of the keys of this kind, in the units of the schema.
     steps : dict
-        Number of steps (a list for a list) of each key that has a step.
+        Number of steps (a list for a list) of each key with a step.
     schema : int
         Number of the schema.
     warnings : tuple of str
-        One sentence for each value on an edge of a step.
+        One sentence for each value close to an edge of a step.
     canonical : dict
-        What the id is the hash of.
+        Data that the id is a hash of.
     alias_of : str or None
-        The id that the values themselves have, if an alias replaced it.
+        Id computed from the values, if an alias replaced it.
     """
 
     kind: str
@@ -95,12 +95,12 @@ class State:
 
 
 def read_schema(path: Path | None = None) -> Schema:
-    """Keys of the state from a JSON file; the packaged one if none is named.
+    """Read the keys of the state from a JSON file; None: the packaged file.
 
     Raises
     ------
     HklflowError
-        If the file is none, with everything that is wrong with it.
+        If the file is not a schema; the message names all problems.
     """
     source = path or PACKAGED
     require_no_pipe(source)
@@ -110,14 +110,14 @@ def read_schema(path: Path | None = None) -> Schema:
         raise HklflowError(f"schema {source} cannot be read ({error.strerror})") from error
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise HklflowError(f"{source} is no schema of states: {'; '.join(problems)}") from error
+        raise HklflowError(f"{source} is not a schema of states: {'; '.join(problems)}") from error
     for name, key in schema.keys.items():
         if not set(key.required) <= set(key.kinds):
             raise HklflowError(
-                f"{source}: {name} is required for a kind that is not among its kinds; add it there"
+                f"{source}: {name} is required for a kind that is not in its `kinds`; add it there"
             )
         if key.step is not None and key.type == "text":
-            raise HklflowError(f"{source}: {name} is a text, which has no steps; use null")
+            raise HklflowError(f"{source}: {name} is a text, which has no steps; set it to null")
     return schema
 
 
@@ -127,22 +127,22 @@ def state_of(
     schema: Schema,
     aliases: Mapping[str, str] | None = None,
 ) -> State:
-    """State for one kind of calibration.
+    """Return the state for one kind of calibration.
 
     Parameters
     ----------
     kind : str
         "geometry", "flatfield", "constants" or "normalization".
     values : mapping
-        Values in the units of the schema. Keys that only other kinds use may be there.
+        Values in the units of the schema. Keys of other kinds are allowed.
     schema : Schema
     aliases : mapping, optional
-        Ids that are replaced by others: a set-point that lies on an edge of a step.
+        Ids that are replaced by other ids, for set-points on an edge of a step.
 
     Raises
     ------
     HklflowError
-        If the kind or keys are unknown, or keys are missing or malformed: all told together.
+        If the kind or keys are unknown, or keys are missing or malformed; all problems are listed.
     """
     if kind not in schema.kinds:
         raise HklflowError(f"calibration kind {kind!r} is unknown; use {', '.join(schema.kinds)}")
@@ -175,20 +175,20 @@ def state_of(
         },
     }
     measured = state_id(canonical)
-    found = _alias(measured, aliases or {})
-    warnings = () if found != measured else _edges(read, used, canonical)
-    alias_of = measured if found != measured else None
-    return State(kind, found, read, steps, schema.schema_number, warnings, canonical, alias_of)
+    final = _alias(measured, aliases or {})
+    warnings = () if final != measured else _edges(read, used, canonical)
+    alias_of = measured if final != measured else None
+    return State(kind, final, read, steps, schema.schema_number, warnings, canonical, alias_of)
 
 
 def state_id(canonical: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits: SHA-256 of JSON with sorted keys, which has no float of a reading."""
+    """Return 16 hexadecimal digits: SHA-256 of JSON with sorted keys; steps are integers."""
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def is_state_id(text: str) -> bool:
-    """Whether a text has the form of an id."""
+    """Return True if a text has the form of an id."""
     return bool(_ID.fullmatch(text))
 
 
@@ -198,7 +198,7 @@ def _with_unit(name: str, key: Key) -> str:
 
 
 def _read(value: Any, key: Key) -> Any:
-    """One value or a list; ValueError says what was wanted."""
+    """Convert one value or a list; the ValueError describes the expected value."""
     if key.length is None:
         return _read_one(value, key)
     if not isinstance(value, list | tuple) or len(value) != key.length:
@@ -211,7 +211,7 @@ def _read_one(value: Any, key: Key) -> str | int | float:
         if not isinstance(value, str) or not value.strip():
             raise ValueError("a text (put it in quotes)")
         return value.strip()
-    # YAML takes 1e-3 for a text: its numbers need a dot.
+    # YAML reads 1e-3 as a text: such numbers need a dot.
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
@@ -237,11 +237,11 @@ def _alias(measured: str, aliases: Mapping[str, str]) -> str:
         for text in (source, target):
             if not (isinstance(text, str) and is_state_id(text)):
                 raise HklflowError(
-                    f"aliases: {text!r} is no state id of 16 hexadecimal digits (put it in quotes)"
+                    f"aliases: {text!r} is not a state id of 16 hexadecimal digits (use quotes)"
                 )
         if target in aliases:
             raise HklflowError(
-                f"aliases: {source} leads to {target}, which is an alias itself; name the last one"
+                f"aliases: {source} leads to {target}, which is itself an alias; use the final id"
             )
     return aliases.get(measured, measured)
 
@@ -249,8 +249,8 @@ def _alias(measured: str, aliases: Mapping[str, str]) -> str:
 def _edges(
     values: Mapping[str, Any], keys: Mapping[str, Key], canonical: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Sentences about values close to an edge, each with the id on the edge's other side."""
-    found = []
+    """Return a sentence for each value close to an edge, with the id beyond the edge."""
+    warnings = []
     measured = state_id(canonical)
     for name, value in values.items():
         step = keys[name].step
@@ -268,10 +268,10 @@ def _edges(
             else:
                 other["keys"][name]["steps"] += side
             unit = keys[name].unit
-            found.append(
+            warnings.append(
                 f"{name} {number:g} {unit} is within {EDGE:g} steps of the edge at "
                 f"{edge * step:g} {unit}: the next reading may give the state "
                 f"{state_id(other)}; if both are the same setting, write "
-                f'`aliases: {{"{measured}": "{state_id(other)}"}}` or the other way round'
+                f'`aliases: {{"{measured}": "{state_id(other)}"}}` or the reverse'
             )
-    return tuple(found)
+    return tuple(warnings)

@@ -1,7 +1,8 @@
-"""Status of a version: a list of events to which one can only add; the last one holds.
+"""Status of a version: an append-only list of events; the last event is valid.
 
-An event is claimed by its number. Who read event 2 and then puts event 3 knows that nothing
-came between, so a change of the status is checked and made in one act, without a lock.
+An event has a number, and only one process can create it. A process that reads event 2 and then
+creates event 3 knows that nothing came between, so a change of the status is checked and made in
+one atomic step, without a lock.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,20 +28,20 @@ Event = dict[str, Any]
 
 
 def now() -> str:
-    """Time in UTC, ISO 8601. It is for people: nothing is decided by it."""
+    """Return the time in UTC, ISO 8601, for people: no decision depends on it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def event(status: str, author: str, comments: str, **more: Any) -> Event:
-    """Content of an event.
+    """Return the content of an event.
 
     Raises
     ------
     HklflowError
-        If there is no such status, no author or no comment.
+        If the status is unknown, or author or comment are missing.
     """
     if status not in get_args(Status):
-        raise HklflowError(f"status {status!r} is none; use {', '.join(get_args(Status))}")
+        raise HklflowError(f"unknown status {status!r}; use {', '.join(get_args(Status))}")
     for name, text in (("author", author), ("comments", comments)):
         if not text.strip() and (name, status) != ("comments", "default"):
             raise HklflowError(f"{name} of the status {status!r} is empty; say who and why")
@@ -54,17 +55,17 @@ def event(status: str, author: str, comments: str, **more: Any) -> Event:
 
 
 def path_of(version: Path, number: int) -> Path:
-    """File of an event in a version's folder."""
+    """Return the file of an event in a version's folder."""
     return version / "status" / f"{number:04d}.json"
 
 
 def read(version: Path) -> list[Event]:
-    """All events of a version, oldest first.
+    """Read all events of a version, oldest first.
 
     Raises
     ------
     HklflowError
-        If there are none, or one of them is damaged.
+        If there are no events, or one of them is damaged.
     """
     numbers = status_numbers(version)
     if not numbers:
@@ -73,7 +74,7 @@ def read(version: Path) -> list[Event]:
 
 
 def current(version: Path) -> str:
-    """Status of a version: that of its last event; errors as in `read`."""
+    """Return the status in the last event of a version; errors as in `read`."""
     numbers = status_numbers(version)
     if not numbers:
         raise HklflowError(f"{version / 'status'} has no events")
@@ -88,15 +89,15 @@ def _read_one(path: Path) -> Event:
 
 
 def append(version: Path, following: Callable[[str], Mapping[str, Any]]) -> int:
-    """Add an event; returns its number.
+    """Add an event and return its number.
 
     Parameters
     ----------
     version : Path
         Folder of the version.
     following : callable
-        Gets the status that holds, gives the event. It is asked again if another process was
-        faster; an error that it raises ends the attempt.
+        Function: present status -> event. It is called again if another process was faster; an
+        error that it raises ends the attempt.
     """
     while True:
         numbers = status_numbers(version)
@@ -107,12 +108,12 @@ def append(version: Path, following: Callable[[str], Mapping[str, Any]]) -> int:
 
 
 def check(name: str, old: str, new: str) -> None:
-    """Refuse a change of the status that is not foreseen.
+    """Refuse a change of the status that is not allowed.
 
     Raises
     ------
     HklflowError
-        With what can follow the present status.
+        With the allowed next statuses.
     """
     if new in FOLLOWING[old]:
         return

@@ -1,8 +1,8 @@
-"""The store of calibrations: versions that never change, and the choice of one for a scan.
+"""Store of calibrations: versions that never change, and the choice of one for a scan.
 
-A version is built beside its place and gets its number by the rename that publishes it: no
-lock is needed, readers see all of it or nothing. Everything is decided by the numbers and the
-status of versions, nothing by a clock. See `layout.store_path` for the tree.
+A version is built in a temporary folder and published by a rename to its number: no lock is needed,
+and readers see a complete version or none. All choices depend on the numbers and the status of
+versions, never on a clock. See `layout.store_path` for the tree.
 """
 
 import os
@@ -30,17 +30,17 @@ from hklflow.calibration.versions import Version, calibration_of
 
 __all__ = ["Candidate", "Report", "Store", "Version", "calibration_of"]
 
-# Fields of a record that mean nothing in another state.
+# Fields of a record that are not valid in another state.
 _OF_A_STATE = ("candidate", "parentVersion")
 
 
 class Store(Reader):
-    """A store of calibrations; what only reads it is in `reading.Reader`.
+    """A store of calibrations; `reading.Reader` has the methods that only read.
 
     Parameters
     ----------
     root : Path
-        Its folder; it is made by `init`.
+        Folder of the store; `init` creates it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -50,20 +50,21 @@ class Store(Reader):
     def init(
         self, state: State, files: Mapping[str, Path], *, author: str, comments: str = ""
     ) -> Version:
-        """Make the folder of a state, with version 0: a geometry that nobody has refined.
+        """Create the folder of a state, with version 0: an unrefined geometry.
 
         Raises
         ------
         HklflowError
-            If the state has been initialised, or its id is an alias.
+            If the state was already initialised, or its id is an alias.
         """
         folder = self._path(state.kind, state.id)
         if state.alias_of is not None:
             raise HklflowError(
-                f"state {state.alias_of} is an alias of {state.id}; use that, or remove the alias"
+                f"state {state.alias_of} is an alias of {state.id}; use {state.id}, or remove the "
+                "alias"
             )
         if os.path.lexists(self._path(state.kind, state.id, version=0)):
-            raise HklflowError(f"{folder} has been initialised; propose a calibration for it")
+            raise HklflowError(f"{folder} was already initialised; propose a calibration for it")
         event = statuses.event("default", author, comments)
         described = {
             "id": state.id,
@@ -97,34 +98,33 @@ class Store(Reader):
         supersede: Iterable[int] = (),
         allow_overlap: bool = False,
     ) -> Version:
-        """Publish a version; its number is the next one that is free.
+        """Publish a version with the next free number.
 
         Parameters
         ----------
         state : State
-            It must have been initialised.
+            State; it must have been initialised.
         files : mapping
-            Name in the version's folder -> file that is copied. ``parameters.json`` must be
-            there; the number of the version is added to it.
+            File to be copied for each name in the version's folder. ``parameters.json`` is
+            required; the number of the version is added to it.
         record : mapping
-            What is known of it, see `records.Record`; the store fills `records.OWNED`.
+            Record data, see `records.Record`; the store fills `records.OWNED`.
         status : {"proposed", "accepted", "rejected"}
         author, comments : str
-            Who, and why; neither may be empty.
+            Author and reason; both are required.
         applies_to : str or None
-            Scans that it is for, see `applies`; None only if it is rejected.
+            Scans that the version applies to, see `applies`; None only if it is rejected.
         supersede : iterable of int
-            Accepted versions that this one replaces. They get their status after this one can
-            be seen, so that no scan is ever without a version.
+            Accepted versions to be replaced. They are superseded after this version is visible, so
+            that every scan always has a version.
         allow_overlap : bool
-            Whether an accepted version may be for the same scans as this one. The higher number
-            is then taken. (Of two overlapping versions accepted at the same moment neither may
-            see the other; see `resolve`.)
+            Allow another accepted version for the same scans. The higher number is then used. (Two
+            overlapping versions accepted at the same moment may not see each other; see `resolve`.)
 
         Raises
         ------
         HklflowError
-            If anything is missing or malformed, overlaps, or cannot be written.
+            If anything is missing, malformed, overlapping or not writable.
         """
         return self._publish(
             state, files, record, status, author, comments, applies_to, supersede, allow_overlap
@@ -149,7 +149,7 @@ class Store(Reader):
             )
         if not applies_to and status != "rejected":
             raise HklflowError(
-                f"a version that is {status} must say which scans it applies to; `*` is all of them"
+                f"a version that is {status} must state the scans it applies to; `*` is all scans"
             )
         self.state(state.kind, state.id)
         event = statuses.event(status, author, comments)
@@ -161,7 +161,7 @@ class Store(Reader):
             self.root, state, files, record, event, applies_to=applies_to or None, donor=donor
         )
         try:
-            # At once: what fails later must not leave two versions for a scan.
+            # Before anything else: a later error must not leave two versions for a scan.
             self._supersede(version, replaced, author)
         finally:
             publishing.audit_published(self.root, version, event)
@@ -178,7 +178,7 @@ class Store(Reader):
         supersede: Iterable[int] = (),
         allow_overlap: bool = False,
     ) -> Version:
-        """Add an event to the status of a version; returns the version as it is now.
+        """Add an event to the status of a version; return the version with its new status.
 
         Parameters
         ----------
@@ -186,12 +186,12 @@ class Store(Reader):
         status : {"accepted", "rejected", "superseded", "withdrawn"}
         author, comments : str
         supersede, allow_overlap
-            As for `publish`; only with "accepted".
+            As in `publish`; only with "accepted".
 
         Raises
         ------
         HklflowError
-            If this status cannot follow the present one, or as in `publish`.
+            If this status cannot follow the present status, or as in `publish`.
         """
         where = (version.kind, version.state_id)
         event = statuses.event(status, author, comments)
@@ -215,7 +215,7 @@ class Store(Reader):
         return self.version(*where, version.number)
 
     def withdraw(self, version: Version, *, author: str, comments: str) -> Version:
-        """Stop the use of an accepted version; errors as in `set_status`."""
+        """End the use of an accepted version; errors as in `set_status`."""
         return self.set_status(version, "withdrawn", author=author, comments=comments)
 
     def copy(
@@ -230,26 +230,26 @@ class Store(Reader):
         supersede: Iterable[int] = (),
         allow_overlap: bool = False,
     ) -> Version:
-        """Publish a version of another state for this one, with ``copiedFrom`` in its record.
+        """Publish a version of another state for this state, with ``copiedFrom`` in its record.
 
         Parameters
         ----------
         version : Version
-            The donor.
+            Version to be copied.
         state : State
-            The state that gets it.
+            State of the new version.
         author, comments : str
         status : {"proposed", "accepted"}
         applies_to : str, optional
-            None: as the donor.
+            Scans that the copy applies to; None: the same as the copied version.
         supersede, allow_overlap
-            As for `publish`.
+            As in `publish`.
 
         Raises
         ------
         HklflowError
-            If the donor is a copy itself, is neither accepted nor superseded, was changed, is of
-            this state or of another kind; or as in `publish`.
+            If the copied version is itself a copy, is neither accepted nor superseded, was
+            changed, belongs to this state or to another kind; or as in `publish`.
         """
         if version.kind != state.kind or version.state_id == state.id:
             raise HklflowError(
@@ -259,7 +259,7 @@ class Store(Reader):
         if donor := version.record.get("copiedFrom"):
             raise HklflowError(
                 f"{version.path} is itself a copy, of version {donor['version']} of state "
-                f"{donor['stateId']}; copy that one"
+                f"{donor['stateId']}; copy the original"
             )
         if (now := statuses.current(version.path)) not in ("accepted", "superseded"):
             raise HklflowError(f"{version.path} is {now}; copy an accepted version")
@@ -290,19 +290,21 @@ class Store(Reader):
         allow_overlap: bool,
         own: int | None = None,
     ) -> list[int]:
-        """Versions to be superseded, after the check that the new one may be accepted."""
+        """Return the versions to be superseded, after checking that the new one is acceptable."""
         replaced = list(supersede)
         if status == "accepted":
             where = (self.root, kind, state_id)
             choice.check_accept(*where, applies_to or "", replaced, allow_overlap, own)
         elif replaced:
-            raise HklflowError(f"a version that is {status} supersedes no other; leave it out")
+            raise HklflowError(
+                f"a version that is {status} cannot supersede others; omit `supersede`"
+            )
         return replaced
 
     def _supersede(self, version: Version, replaced: Iterable[int], author: str) -> None:
         for number in replaced:
             old = self.version(version.kind, version.state_id, number)
-            if old.status == "accepted":  # else somebody has withdrawn it meanwhile
+            if old.status == "accepted":  # else another process has withdrawn it
                 why = f"superseded by version {version.number}"
                 try:
                     self.set_status(old, "superseded", author=author, comments=why)
@@ -311,7 +313,7 @@ class Store(Reader):
                         raise
                     raise HklflowError(
                         f"{version.path} is accepted, but {old.path} cannot be superseded "
-                        f"({error.__cause__ or error}); mend this, then withdraw {old.name}"
+                        f"({error.__cause__ or error}); fix this, then withdraw {old.name}"
                     ) from error
 
     # ---------------------------------------------------------------- candidates
@@ -319,12 +321,12 @@ class Store(Reader):
     def new_iteration(
         self, state: State, name: str, files: Mapping[str, Path], record: Mapping[str, Any]
     ) -> Candidate:
-        """Put the next iteration of a candidate (01, 02 ...) beside the others.
+        """Add the next iteration of a candidate (01, 02 ...).
 
         Raises
         ------
         HklflowError
-            If the state is not initialised, the name cannot be that of a folder or the candidate
+            If the state is not initialised, the name is not valid for a folder, or the candidate
             is locked by another process.
         """
         self.state(state.kind, state.id)
@@ -334,12 +336,12 @@ class Store(Reader):
 
     @contextmanager
     def lock(self, state: State, name: str) -> Iterator[None]:
-        """Hold a candidate alone, from reading its last iteration to writing the next.
+        """Lock a candidate, from reading its last iteration to writing the next.
 
         Raises
         ------
         HklflowError
-            If a living process holds it, which is named. A dead one holds nothing.
+            If a living process holds the lock; the message names it. Locks of dead ones are void.
         """
         self.state(state.kind, state.id)
         where = (self.root, state.kind, state.id, name)
@@ -351,20 +353,20 @@ class Store(Reader):
                 self._held.remove(where)
 
     def candidates(self, kind: str, state_id: str) -> list[Candidate]:
-        """Every iteration of every candidate by name and number; `verify` names damaged ones."""
+        """List all undamaged iterations by name and number; `verify` names damaged ones."""
         return candidates.listed(self.root, kind, state_id)
 
     def candidate(
         self, text: str, kind: str | None = None, state_id: str | None = None
     ) -> Candidate:
-        """Candidate by name (the last iteration) or name/iteration.
+        """Find a candidate by name (last iteration) or name/iteration.
 
-        It is searched over all states, or in those of a kind, or in the state of an id.
+        All states are searched, or only the states of a kind or with an id.
 
         Raises
         ------
         HklflowError
-            If there is none, or in several states.
+            If the candidate does not exist, or exists in several states.
         """
         return candidates.find(self.root, text, kind, state_id)
 
@@ -377,21 +379,21 @@ class Store(Reader):
         author: str = "",
         comments: str = "",
     ) -> None:
-        """Remove a candidate with all its iterations; it is searched as by `candidate`.
+        """Remove a candidate with all its iterations; it is searched as in `candidate`.
 
         Raises
         ------
         HklflowError
-            If one was published, there is none, or another process works on it.
+            If an iteration was published, the candidate does not exist, or it is locked.
         """
         if "/" in name:
             raise HklflowError(f"{name} is one iteration; cancel {name.split('/')[0]} as a whole")
-        # Not read, so that a damaged one can go, too.
+        # The candidate is not read, so that a damaged one can also be removed.
         where = candidates.place(self.root, name, kind, state_id)[:2]
         for version in self.versions(*where):
             if (version.record.get("candidate") or {}).get("name") == name:
                 raise HklflowError(
-                    f"candidate {name} was published as {version.path}; what was published stays"
+                    f"candidate {name} was published as {version.path}; it cannot be removed"
                 )
         publishing.check_audit(self.root, *where)
         with candidates.locked(self.root, *where, name):
@@ -402,11 +404,11 @@ class Store(Reader):
     # --------------------------------------------------------------------- upkeep
 
     def index(self, kind: str, state_id: str) -> dict[str, Any]:
-        """Content of the index of a state, made anew from the records and written."""
+        """Compute the index of a state from the records, write it and return it."""
         self.state(kind, state_id)
         index.write(self.root, kind, state_id)
         return index.content(self.root, kind, state_id)
 
     def reindex(self, dry_run: bool = False) -> Report:
-        """Make every index anew and remove what killed writers left; see `Report`."""
+        """Write outdated indexes and remove files of dead writers; see `Report`."""
         return index.reindex(self.root, dry_run)

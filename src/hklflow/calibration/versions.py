@@ -1,4 +1,4 @@
-"""Versions as they are on the disk: reading them, and what products keep of them."""
+"""Published versions: how they are read, and what products record about them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,11 @@ class Version:
     kind, state_id : str
     number : int
     path : Path
-        Its folder, which never changes (but for its status events).
+        Folder of the version, which never changes (except for status events).
     record : dict
         Content of record.json.
     status : str
-        As it was when this object was made.
+        Status when this object was created.
     """
 
     kind: str
@@ -35,22 +35,22 @@ class Version:
 
     @property
     def name(self) -> str:
-        """Name of its folder, such as v_0003."""
+        """Name of the version's folder, such as v_0003."""
         return self.path.name
 
     @property
     def applies_to(self) -> str | None:
-        """Scans that it is for."""
+        """Scans that the version applies to."""
         text: str | None = self.record["appliesTo"]
         return text
 
     def artefact(self, name: str) -> Path:
-        """Path of one of its files.
+        """Return the path of a file of the version.
 
         Raises
         ------
         HklflowError
-            If it has no such file.
+            If the version has no such file.
         """
         files = [item["file"] for item in self.record["artefacts"]]
         if name not in files:
@@ -58,28 +58,28 @@ class Version:
         return self.path / name
 
     def events(self) -> list[dict[str, Any]]:
-        """Its status events, oldest first."""
+        """Return the status events of the version, oldest first."""
         return statuses.read(self.path)
 
 
 def read_version(path: Path) -> Version:
-    """Version of a folder; its files are not hashed.
+    """Read the version in a folder; its files are not hashed.
 
     Raises
     ------
     HklflowError
-        If the record or the status is damaged, or the folder is not where the record says.
+        If the record or the status is damaged, or the record names another folder.
     """
     if path.is_symlink():
         raise HklflowError(f"{path} is a symbolic link, not the folder of a version")
     where = path / layout.RECORD
     record = disk.read_object(where)
     validate(record, str(where))
-    found = (record["kind"], record["stateId"], record["version"])
+    named = (record["kind"], record["stateId"], record["version"])
     kind, state_id, number = _place(path)
-    if number is None or found != (kind, state_id, number):
+    if number is None or named != (kind, state_id, number):
         raise HklflowError(
-            f"{where} is that of version {found[2]} of {found[0]}/{found[1]}, not of this folder"
+            f"{where} belongs to version {named[2]} of {named[0]}/{named[1]}, not to this folder"
         )
     return Version(kind, state_id, number, path, record, statuses.current(path))
 
@@ -89,47 +89,47 @@ def _place(path: Path) -> tuple[str, str, int | None]:
 
 
 def numbered(root: Path, kind: str, state_id: str, number: int) -> Version:
-    """Version of a number; HklflowError if there is none or it is damaged."""
+    """Read the version with a number; HklflowError if it does not exist or is damaged."""
     path = layout.store_path(root, kind, state_id, version=number)
     if number not in layout.version_numbers(path.parent):
         there = ", ".join(map(str, layout.version_numbers(path.parent))) or "none"
         raise HklflowError(
-            f"there is no version {number} of {kind}/{state_id} in {root} (there are: {there}); "
+            f"there is no version {number} of {kind}/{state_id} in {root} (versions: {there}); "
             "`hklflow calibration list` shows them"
         )
     return read_version(path)
 
 
 def readable(root: Path, kind: str, state_id: str) -> list[Version]:
-    """Every version that is not damaged, by number."""
-    found = []
+    """Read all undamaged versions, sorted by number."""
+    versions = []
     for number in layout.version_numbers(layout.store_path(root, kind, state_id)):
         try:
-            found.append(read_version(layout.store_path(root, kind, state_id, version=number)))
+            versions.append(read_version(layout.store_path(root, kind, state_id, version=number)))
         except HklflowError:
-            continue  # `index.verify` tells it
-    return found
+            continue  # `index.verify` reports it
+    return versions
 
 
 def calibration_of(path: Path) -> dict[str, Any] | None:
-    """What a product records of the version that a file belongs to.
+    """Return the data that a product records about the version of its calibration file.
 
     Parameters
     ----------
     path : Path
-        A file that was read, such as geometry.json.
+        A file that was used, such as geometry.json.
 
     Returns
     -------
     dict or None
         kind, state_id, version, status, applies_to, author, timestamp, sha256 and quality
-        ("reduced" with a version that is or was accepted, else "diagnostic"). None if the file
-        is in no version's folder.
+        ("reduced" if the version is or was accepted, else "diagnostic"). None if the file is not
+        in a version's folder.
 
     Raises
     ------
     HklflowError
-        If the file is not the one that was published, or its record is damaged.
+        If the file differs from the published file, or its record is damaged.
     """
     path = path.resolve()
     folder = path.parent
@@ -139,11 +139,13 @@ def calibration_of(path: Path) -> dict[str, Any] | None:
     version = read_version(folder)
     known = {item["file"]: item["sha256"] for item in version.record["artefacts"]}
     if path.name not in known:
-        raise HklflowError(f"{path} does not belong to {version.name}; take a file of its record")
-    found = disk.sha256(path)
-    if found != known[path.name]:
         raise HklflowError(
-            f"{path} was changed after it was published (sha256 {found[:12]}..., the record says "
+            f"{path} does not belong to {version.name}; use a file listed in its record"
+        )
+    digest = disk.sha256(path)
+    if digest != known[path.name]:
+        raise HklflowError(
+            f"{path} was changed after it was published (sha256 {digest[:12]}..., in the record "
             f"{known[path.name][:12]}...); restore it, or publish a new version"
         )
     record = version.record
@@ -155,6 +157,6 @@ def calibration_of(path: Path) -> dict[str, Any] | None:
         "applies_to": version.applies_to,
         "author": record["author"],
         "timestamp": record["timestamp"],
-        "sha256": found,
+        "sha256": digest,
         "quality": "reduced" if version.status in ("accepted", "superseded") else "diagnostic",
     }

@@ -58,7 +58,7 @@ class Facts:
         if self.temperature is not None and (
             told := plausible.temperature_problem(self.temperature)
         ):
-            raise HklflowError(f"--temperature: {told.partition(':')[0]}; give it in K")
+            raise HklflowError(f"--temperature: {told.partition(':')[0]}; enter it in K")
 
 
 def import_scans(

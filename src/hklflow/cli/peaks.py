@@ -1,7 +1,7 @@
 """`hklflow peaks tune`: parameters of the peak search that find the most reflections."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -219,9 +219,7 @@ class _Measured:
 
     def lattice(self) -> "tuple[list[Rotation], NDArray[np.float64] | Index, str]":
         """Geometry of the rotations, UB or how it is found, and where that is from."""
-        import numpy as np
-
-        from hklflow import geometry, stage
+        from hklflow import stage
         from hklflow.geometry import symmetry
         from hklflow.orientation.indexing import index_peaks
         from hklflow.stage.orientation import Observed, inherited
@@ -229,20 +227,22 @@ class _Measured:
         paths, base = self.experiment.paths, self.folder.base
         own = base / self.product(paths.scan("orientation.json"))
         if own.exists():
-            found = stage.read_json(own)
-            if all(name in found["rotations"] for name in self.rotations):
-                refined = [geometry.from_dict(found["rotations"][r]) for r in self.rotations]
-                return refined, np.asarray(found["UB"], np.float64), f"orientation of {own}"
+            refined = stage.read_orientation(own)
+            if all(name in refined.rotations for name in self.rotations):
+                rotations = [refined.rotation(name) for name in self.rotations]
+                return rotations, refined.ub, f"orientation of {own}"
         rotations = [scan.rotation for scan in self.scans]
         parent = self.experiment.scans[self.sample, self.scan].parent
         given = self.experiment.refine_parent_params(self.sample, parent)
-        cell, symbol, source = given.cell, given.space_group, "the sample's cell"
+        cell: Sequence[float] | None = given.cell
+        symbol, source = given.space_group, "the sample's cell"
         above = base / self.product(paths.scan("parent.json"), parent)
         if above.exists():
-            found = stage.read_json(above)
-            cell, symbol, source = found["cell"], found["space_group"], f"the cell of {above}"
+            refined = stage.read_orientation(above)
+            cell, symbol = refined.cell.tolist(), refined.space_group
+            source = f"the cell of {above}"
             observed = Observed(tuple(self.rotations), tuple(self.scans), (), 0, ())
-            rotations, _ = inherited(observed, found)
+            rotations, _ = inherited(observed, refined)
         group = None if symbol is None or cell is None else symmetry.space_group(symbol)
 
         def index(g: "NDArray[np.float64]") -> "NDArray[np.float64]":

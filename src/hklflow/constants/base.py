@@ -1,7 +1,7 @@
-"""What all measurements share: load some frames, calculate, put the result in its place.
+"""The loop that all measurements share: load frames, calculate, store the result.
 
-Memory is bounded whatever the number of memory cells and frames: a cell's frames are taken at
-once, of as many rows as there is room for.
+Memory is bounded for any number of memory cells and frames: the frames of one memory cell are
+loaded together, for as many rows as fit in the memory.
 """
 
 from abc import ABC, abstractmethod
@@ -15,36 +15,36 @@ from hklflow.base.errors import HklflowError
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.gathered import CellFrames, Gathered
 
-# Bytes that a pixel-frame takes while it is worked on: as read, and as floats in a few places.
+# Bytes of memory for each pixel of each frame: the raw values and several arrays of floats.
 _BYTES = 40
 
 
 class Process(ABC):
-    """The physics of one measurement."""
+    """Base class of the evaluations of one kind of measurement."""
 
     @abstractmethod
     def initiate(self, cells: int, shape: tuple[int, int]) -> dict[str, Quantity]:
-        """Name and size the results; (..., cells, ss, fs) arrays with what holds without data."""
+        """Return the result arrays (..., cells, ss, fs), filled with values for missing data."""
 
     @abstractmethod
     def calculate(
         self, frames: Sequence[CellFrames], cell: int, rows: slice
     ) -> Mapping[str, NDArray[Any]]:
-        """Results (..., rows, fs) of one memory cell, with the names of `initiate`.
+        """Return the results (..., rows, fs) of one memory cell under the names of `initiate`.
 
         Parameters
         ----------
         frames : sequence of CellFrames
-            One of each input file; some may have no frames.
+            The frames of each input file; a file may have no frames of this memory cell.
         cell : int
-            Place of the memory cell in ``cell_ids``.
+            Index of the memory cell in ``cell_ids``.
         rows : slice
-            Rows of the ASIC that the frames are.
+            Rows of the ASIC that the frames cover.
         """
 
 
 def process(
-    what: Process,
+    evaluation: Process,
     inputs: Sequence[Gathered],
     memory: float,
     shown: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
@@ -53,13 +53,13 @@ def process(
 
     Parameters
     ----------
-    what : Process
+    evaluation : Process
     inputs : sequence of Gathered
-        Of the same ASIC and memory cells.
+        Files of the same ASIC and memory cells.
     memory : float
-        MB for the frames that are worked on at a time.
+        Memory for the frames, MB.
     shown : callable
-        Passes the parts through and shows progress.
+        Wraps the iteration over the parts to show progress.
 
     Raises
     ------
@@ -69,11 +69,11 @@ def process(
     first = inputs[0]
     for other in inputs[1:]:
         _require_alike(first, other)
-    results = what.initiate(first.cells, first.shape)
+    results = evaluation.initiate(first.cells, first.shape)
     parts = list(_parts(inputs, memory))
     for cell, rows in shown(parts, len(parts)):
-        found = what.calculate([one.cell(cell, rows) for one in inputs], cell, rows)
-        for name, values in found.items():
+        update = evaluation.calculate([file.cell(cell, rows) for file in inputs], cell, rows)
+        for name, values in update.items():
             results[name].values[..., cell, rows, :] = values
     about = first.about
     return Constants(
@@ -83,9 +83,9 @@ def process(
             "asic": about.asic,
             "digital": about.digital,
             "cell_ids": first.cell_ids.tolist(),
-            "measures": [one.about.measure for one in inputs],
-            "runs": [list(one.about.runs) for one in inputs],
-            "frames": [one.frames.tolist() for one in inputs],
+            "measures": [file.about.measure for file in inputs],
+            "runs": [list(file.about.runs) for file in inputs],
+            "frames": [file.frames.tolist() for file in inputs],
         },
         results,
     )
@@ -94,7 +94,7 @@ def process(
 def _parts(inputs: Sequence[Gathered], memory: float) -> Iterator[tuple[int, slice]]:
     n_rows, n_fast = inputs[0].shape
     for cell in range(inputs[0].cells):
-        frames = max(sum(int(one.frames[cell]) for one in inputs), 1)
+        frames = max(sum(int(file.frames[cell]) for file in inputs), 1)
         size = int(np.clip(memory * 1e6 / (_BYTES * frames * n_fast), 1, n_rows))
         for row in range(0, n_rows, size):
             yield cell, slice(row, min(row + size, n_rows))
@@ -111,5 +111,5 @@ def _require_alike(first: Gathered, other: Gathered) -> None:
     if first.cell_ids.tolist() != other.cell_ids.tolist() or first.shape != other.shape:
         raise HklflowError(
             f"{other.about.measure} has {other.cells} memory cells of {other.shape} pixels and "
-            f"{first.about.measure} {first.cells} of {first.shape}; measure them alike"
+            f"{first.about.measure} {first.cells} of {first.shape}; measure both in the same mode"
         )

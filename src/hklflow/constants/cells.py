@@ -1,4 +1,4 @@
-"""Memory cells of different measurements, matched by the numbers that the detector gives them."""
+"""Match the memory cells of different measurements by the detector's cell numbers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,34 +11,34 @@ from hklflow.constants.files import Constants
 
 
 def cell_ids(constants: Constants) -> NDArray[np.int64]:
-    """Numbers of the memory cells, (cells,)."""
+    """Return the numbers of the memory cells, (cells,)."""
     return np.asarray(constants.about["cell_ids"], np.int64)
 
 
 def of_cells(
     constants: Constants, name: str, wanted: NDArray[np.int64], missing: float
 ) -> NDArray[Any]:
-    """Values (..., cell, ss, fs) of a quantity in the cells that are wanted.
+    """Return the values (..., cell, ss, fs) of a quantity in the requested memory cells.
 
     Parameters
     ----------
     constants : Constants
     name : str
     wanted : (cells,) array
-        Numbers of memory cells.
+        Numbers of the requested memory cells.
     missing : float
         Value of cells that were not measured.
     """
     values = constants[name]
-    own = cell_ids(constants)
+    measured = cell_ids(constants)
     result = np.full((*values.shape[:-3], len(wanted), *values.shape[-2:]), missing, values.dtype)
-    _, there, here = np.intersect1d(wanted, own, return_indices=True)
-    result[..., there, :, :] = values[..., here, :, :]
+    _, target, source = np.intersect1d(wanted, measured, return_indices=True)
+    result[..., target, :, :] = values[..., source, :, :]
     return result
 
 
 def require_same_asic(first: Mapping[str, Any], *others: Mapping[str, Any]) -> None:
-    """Refuse what is of different ASICs, by what is known of it.
+    """Require that all measurements are of the same detector, module and ASIC.
 
     Raises
     ------

@@ -1,12 +1,12 @@
-"""Put the measurements of one ASIC together: gain of every stage in ADU/keV.
+"""Combine the measurements of one ASIC: gain of every stage in ADU/keV.
 
-High: from X-rays, g_H. Medium: g_M = g_H r_MH, with the ratio of pulse capacitor and current
-source, their weighted mean where both are good. Low: g_L = g_M r_LM of the current source. What
-was not measured is from a gain map, else from numbers that the user gives, else it is NaN; the
-attribute ``source`` of ``gain`` says so for each stage.
+High: the X-rays give g_H. Medium: g_M = g_H r_MH, with the ratio from the pulse capacitor and the
+current source (the weighted mean if both are good). Low: g_L = g_M r_LM, from the current source.
+A gain that was not measured comes from a gain map, else from the user's default values, else it
+is NaN. The attribute ``source`` of ``gain`` names the source of each stage.
 
-Offsets of all stages are those of the darks: they change with temperature, and intercepts of ramps
-were measured at another time.
+The offsets of all stages come from the darks: offsets change with temperature, and the intercepts
+of the ramps were measured at another time.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ from hklflow.constants.status import Bit, Status, bad
 Floats = NDArray[np.float64]
 
 NONE = "none"
-"""Source of the gain of a stage that was neither measured nor given."""
+"""Source of the gain of a stage that was neither measured nor entered by the user."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Something measured in the dark's memory cells, (cell, ss, fs) each.
+    """A quantity measured in the dark's memory cells; arrays are (cell, ss, fs).
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Measured:
 
     @property
     def good(self) -> NDArray[np.bool_]:
-        """What may be used."""
+        """True where the value is finite and no status bit forbids its use."""
         return np.isfinite(self.values) & ~bad(self.status)
 
 
@@ -61,23 +61,23 @@ def combine(
 ) -> Constants:
     """Combine measurements of one ASIC.
 
-    Memory cells are those of the dark. A cell that another measurement lacks takes the mean of the
-    pixel's good cells and is INTERPOLATED.
+    The memory cells are the dark's. A cell without a value in another measurement takes the mean
+    of the pixel's good cells and gets the bit INTERPOLATED.
 
     Parameters
     ----------
     dark : Constants
-        With offset, offset_errors, noise, gain_threshold, constants_status.
+        Constants with offset, offset_errors, noise, gain_threshold, constants_status.
     xray : Constants, optional
-        With gain_high, gain_high_errors, constants_status.
+        Constants with gain_high, gain_high_errors, constants_status.
     pulse_capacitor : Constants, optional
-        Of `PulseCapacitor`.
+        Constants that `PulseCapacitor` returns.
     current_source : Constants, optional
-        Of `merge_currents`.
+        Constants that `merge_currents` returns.
     gain_map : (3, ss, fs) array, optional
-        ADU/keV of all memory cells, for stages that were not measured.
+        Gain in ADU/keV, the same for all memory cells, of stages that were not measured.
     default_gain : 3 floats, optional
-        ADU/keV of high, medium, low, for stages that have no other gain.
+        Gain in ADU/keV of high, medium, low, for stages without any other gain.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def combine(
     require_same_asic(*(part.about for part in parts))
     cells = cell_ids(dark)
     status = dark["constants_status"].astype(np.uint32)
-    found = {
+    results = {
         name: _dark(dark, name) for name in ("offset", "offset_errors", "noise", "gain_threshold")
     }
 
@@ -97,27 +97,29 @@ def combine(
     ]
     ramps = {"pulse_capacitor": pulse_capacitor, "current_source": current_source}
     for upper, name in enumerate(RATIOS, 1):
-        every = [
+        ratios = [
             on_cells(part, name, cells, upper, source)
             for source, part in ramps.items()
             if part is not None and name in part
         ]
-        measured.append(_both(every))
-        if len(every) == 2:
-            for one in every:
-                found[f"{name}_{one.source}"] = _quantity(one.values)
-            apart = (every[0].values - every[1].values) / np.hypot(every[0].errors, every[1].errors)
-            both = every[0].good & every[1].good
-            found[f"{name}_difference"] = _quantity(np.where(both, apart, np.nan), units="sigma")
+        measured.append(_combined_ratio(ratios))
+        if len(ratios) == 2:
+            for ratio_part in ratios:
+                results[f"{name}_{ratio_part.source}"] = _quantity(ratio_part.values)
+            apart = (ratios[0].values - ratios[1].values) / np.hypot(
+                ratios[0].errors, ratios[1].errors
+            )
+            both = ratios[0].good & ratios[1].good
+            results[f"{name}_difference"] = _quantity(np.where(both, apart, np.nan), units="sigma")
     for name, ratio in zip(RATIOS, measured[1:], strict=True):
         if ratio is not None:
-            found[name] = _quantity(ratio.values, source=ratio.source)
-            found[f"{name}_errors"] = _quantity(ratio.errors)
+            results[name] = _quantity(ratio.values, source=ratio.source)
+            results[f"{name}_errors"] = _quantity(ratio.errors)
 
     gains: list[Measured] = []
     for stage, part in enumerate(measured):
         if part is None or (stage > 0 and gains[-1].source == NONE):
-            gains.append(_given(stage, gain_map, default_gain, status.shape[1:]))
+            gains.append(_unmeasured_gain(stage, gain_map, default_gain, status.shape[1:]))
         else:
             gains.append(_product(gains[-1], part) if stage > 0 else part)
         status[stage] |= gains[-1].status
@@ -126,12 +128,12 @@ def combine(
     errors = np.stack([gain.errors for gain in gains])
     status[~np.isfinite(gain)] |= np.uint32(Bit.VALUE_IS_NAN)
     quantities = {
-        "offset": found.pop("offset"),
-        "offset_errors": found.pop("offset_errors"),
-        "noise": found.pop("noise"),
+        "offset": results.pop("offset"),
+        "offset_errors": results.pop("offset_errors"),
+        "noise": results.pop("noise"),
         "gain": _quantity(gain, "ADU/keV", source=sources),
         "gain_errors": _quantity(errors, "ADU/keV"),
-        **found,
+        **results,
     }
     if current_source is not None:
         chosen = of_cells(current_source, "chosen_current", cells, 0)
@@ -148,12 +150,12 @@ def combine(
 def on_cells(
     part: Constants, name: str, wanted: NDArray[np.int64], stage: int, source: str
 ) -> Measured:
-    """Values and errors of a quantity in the cells wanted; those of others from the pixel's mean.
+    """Return a quantity in the requested cells; cells not measured take the pixel's mean.
 
-    The error of a mean is the scatter of one cell about it and its own; with one good cell there
-    is no scatter, and the cell's error is taken.
+    The error of such a mean is the scatter of one cell about the mean combined with the error of
+    the mean; a pixel with one good cell has no scatter, so the error of that cell is used.
     """
-    own = Measured(
+    measured = Measured(
         part[name].astype(np.float64),
         part[f"{name}_errors"].astype(np.float64),
         part["constants_status"][stage],
@@ -165,55 +167,57 @@ def on_cells(
     status = of_cells(part, "constants_status", wanted, 0)[stage].astype(np.uint32)
     lacking = np.flatnonzero(~np.isin(wanted, cell_ids(part)))
     if lacking.size:
-        n = own.good.sum(axis=0)
+        n = measured.good.sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            mean = np.where(own.good, own.values, 0).sum(axis=0) / n
-            scatter = (np.where(own.good, own.values - mean, 0) ** 2).sum(axis=0) / (n - 1)
-            single = np.where(own.good, own.errors, 0).sum(axis=0)
+            mean = np.where(measured.good, measured.values, 0).sum(axis=0) / n
+            scatter = (np.where(measured.good, measured.values - mean, 0) ** 2).sum(axis=0) / (
+                n - 1
+            )
+            single = np.where(measured.good, measured.errors, 0).sum(axis=0)
             error = np.where(n > 1, np.sqrt(scatter * (1 + 1 / n)), single)
         values[lacking] = mean
         errors[lacking] = np.where(n > 0, error, np.nan)
-        # Where no cell is good, why it is not stays with the pixel.
-        reasons = np.bitwise_or.reduce(own.status, axis=0)
+        # If no cell is good, the pixel keeps the status bits of its cells.
+        reasons = np.bitwise_or.reduce(measured.status, axis=0)
         status[lacking] = np.where(n > 0, np.uint32(Bit.INTERPOLATED), reasons)
     return Measured(values, errors, status, source)
 
 
-def _both(every: Sequence[Measured]) -> Measured | None:
-    """Weighted mean of the good ones; where none is good the last one, with all that is said."""
-    if len(every) < 2:
-        return every[0] if every else None
-    good = np.stack([one.good for one in every])
-    values = np.stack([one.values for one in every])
-    errors = np.stack([one.errors for one in every])
+def _combined_ratio(parts: Sequence[Measured]) -> Measured | None:
+    """Return the weighted mean of the good values; if none is good, the last with all bits."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    good = np.stack([part.good for part in parts])
+    values = np.stack([part.values for part in parts])
+    errors = np.stack([part.errors for part in parts])
     mean, error, _ = weighted_mean(values, errors, good)
     some = good.any(axis=0)
-    said = [np.where(g | ~some, one.status, 0) for g, one in zip(good, every, strict=True)]
+    reasons = [np.where(g | ~some, part.status, 0) for g, part in zip(good, parts, strict=True)]
     return Measured(
         np.where(some, mean, values[-1]),
         np.where(some, error, errors[-1]),
-        np.bitwise_or.reduce(said).astype(np.uint32),
+        np.bitwise_or.reduce(reasons).astype(np.uint32),
         "combined",
     )
 
 
 def _product(gain: Measured, ratio: Measured) -> Measured:
-    """Gain of the next stage; the relative errors add in squares."""
+    """Return the gain of the next stage; relative errors add in quadrature."""
     with np.errstate(divide="ignore", invalid="ignore"):
         values = gain.values * ratio.values
-        # The error of a gain that was given and not measured is not known.
+        # The error of a gain that was not measured is unknown.
         relative = np.hypot(gain.errors / gain.values, ratio.errors / ratio.values)
     status = gain.status | ratio.status
     return replace(ratio, values=values, errors=np.abs(values) * relative, status=status)
 
 
-def _given(
+def _unmeasured_gain(
     stage: int,
     gain_map: Floats | None,
     default: Sequence[float] | None,
     size: tuple[int, ...],
 ) -> Measured:
-    """Gain that was not measured here."""
+    """Return the gain of a stage that was not measured, from the gain map or the default."""
     unknown = np.full(size, np.nan)
     values, source = unknown, NONE
     if gain_map is not None:

@@ -1,16 +1,16 @@
-"""Common mode: what all dark pixels of a part of a module are shifted by on one frame.
+"""Common mode: the shift that all dark pixels of one part of a module share on one frame.
 
-The shift is the middle of the peak of pixels without a photon. Around a first guess, the 5 %
-quantile (photons only add), the mean of the values within two standard deviations of the read
-noise is taken again and again until it rests: the window is symmetric, so pixels with photons,
-which lie outside of it, do not pull. Its error is ``1.1 σ / √n`` for n dark pixels. Where photons
-share their charge with neighbours a few per cent of the pixels lie in the window's upper part.
-Two standard deviations must stay below half a photon: where they do not, the window ends at half a
-photon, pixels without a photon are not told from those with one, and the shift is not to be relied
-on.
+The shift is the centre of the peak of pixels without a photon. The first guess is the 5 % quantile,
+because photons only add. Around the guess, the mean of the values within two standard deviations of
+the read noise is repeated until it converges. The window is symmetric, so pixels with photons,
+which lie outside the window, do not bias the mean. The error is ``1.1 σ / √n`` for n dark pixels.
+If photons share their charge between neighbours, a few per cent of the pixels lie in the upper part
+of the window. Two standard deviations must stay below half a photon: otherwise the window ends at
+half a photon, pixels with and without a photon cannot be distinguished, and the shift is not
+reliable.
 
-Nothing is shifted where too few pixels are dark, and where the shift is above half a photon, which
-could be a photon in every pixel: the metrics count both.
+No shift is applied if too few pixels are dark, or if the shift exceeds half a photon, because that
+could be a photon in every pixel: the metrics count both cases.
 """
 
 from typing import Any, Literal
@@ -25,28 +25,28 @@ Kind = Literal["none", "module", "asic", "row"]
 
 
 def boxes(kind: Kind, detector: Integrating) -> NDArray[np.int64]:
-    """Parts of a module that share a shift (n, 4): first and last (exclusive) row and column.
+    """Return the parts of a module that share a shift (n, 4): first and last row and column.
 
-    `row` is one row of one ASIC.
+    The last row and column are exclusive. `row` is one row of one ASIC.
     """
     if kind == "module":
         return np.array([[0, detector.module[0], 0, detector.module[1]]])
     places = [detector.box(asic) for asic in range(detector.asics)] if kind != "none" else []
-    found = [
+    edges = [
         [row, row + step, across.start, across.stop]
         for down, across in places
         for step in (detector.asic[0] if kind == "asic" else 1,)
         for row in range(down.start, down.stop, step)
     ]
-    return np.array(found, dtype=np.int64).reshape(-1, 4)
+    return np.array(edges, dtype=np.int64).reshape(-1, 4)
 
 
 def groups(parts: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int32]:
-    """Number of the part (ss, fs) that each pixel is in; 0 where there is none."""
-    found = np.zeros(shape, np.int32)
+    """Return the number of the part of each pixel (ss, fs); pixels outside all parts have 0."""
+    numbers = np.zeros(shape, np.int32)
     for number, (top, bottom, left, right) in enumerate(parts):
-        found[top:bottom, left:right] = number
-    return found
+        numbers[top:bottom, left:right] = number
+    return numbers
 
 
 def find(
@@ -58,16 +58,16 @@ def find(
     parts: NDArray[np.int64],
     least: float = 0.2,
 ) -> NDArray[np.float64]:
-    """Shift of stage high (n, parts) in ADU; NaN where it is not known.
+    """Return the shift of stage high (n, parts) in ADU; NaN where it is unknown.
 
     Parameters
     ----------
     analog, stage : (n, ss, fs) arrays
-        Raw values, and their stage of gain (0 is high).
+        Raw values and their gain stage (0 is high).
     offset, noise, photon : (ss, fs) arrays
-        Of stage high in ADU; ``photon`` is what one of them adds. NaN where not to be used.
+        Values of stage high in ADU; ``photon`` is the signal of one photon. NaN: not used.
     parts : (parts, 4) array
-        See `boxes`.
+        Parts of the module, see `boxes`.
     least : float
         Fraction of a part's usable pixels that must be dark.
     """

@@ -1,20 +1,20 @@
-r"""Frames of a module corrected to photons, with what their variance is.
+r"""Correct the frames of a module to photons and give their variance.
 
-The stage of gain g of a pixel comes from its digital output, and
+The gain stage g of a pixel comes from its digital output, and
 
 .. math:: x = \frac{A - o_g - c}{G_g E_γ F}, \qquad
           \mathrm{var}(x) = \left(\frac{n_g}{G_g E_γ F}\right)^2 + μ
 
-with the offset o, the noise n and the gain G (ADU/keV; negative where the output falls with
-charge) of pixel, memory cell and stage, the common mode c of stage high, the flat field F if there
-is one, and the expected photons μ, which ``max(x, 0)`` stands for where nothing better is known.
-The noise of the converter's own steps, 1/12 ADU², which the dark's noise is without, is added.
-What is known of the constants' own errors is not part of it: they do not average over frames.
+with the offset o, the noise n and the gain G of pixel, memory cell and stage (ADU/keV; negative if
+the output falls with charge), the common mode c of stage high, the flat field F if it exists, and
+the expected photons μ; ``max(x, 0)`` replaces μ if no better value is known. The noise of the
+converter's steps, 1/12 ADU², is added because the noise of the dark excludes it. The errors of the
+constants are not part of the variance: they do not average over frames.
 
-A value is NaN where its stage has no constants or status bits against it, where the gain bits mean
-nothing, where the pixel is masked, and at that end of the converter that charge cannot reach;
-at the other end the pixel is saturated, and so it is where it has left stage high and neither its
-stage nor a later one can be used: it has more charge than can be measured.
+A value is NaN if its stage has no constants or bad status bits, if the gain bits are invalid, if
+the pixel is masked, and at the end of the converter's range that charge cannot reach. At the other
+end the pixel is saturated. A pixel is also saturated if it has left stage high and neither its
+stage nor a later stage can be used: its charge cannot be measured.
 """
 
 from collections.abc import Collection, Sequence
@@ -44,7 +44,7 @@ QUANTITIES = frozenset({*_STAGED, "gain_threshold", "pixel_mask", "flatfield"})
 
 @dataclass(frozen=True)
 class Corrected:
-    """Some frames of a module.
+    """Corrected frames of a module.
 
     Attributes
     ----------
@@ -52,9 +52,9 @@ class Corrected:
     stage : (n, ss, fs) uint8 array
         0 high, 1 medium, 2 low, 255 none.
     shift : (n, parts) array
-        Common mode, ADU; NaN where it is not known, no columns if none is wanted.
+        Common mode, ADU; NaN where it is unknown, no columns if no common mode is subtracted.
     numbers : dict
-        Pixels in each stage, saturated ones and those without a value.
+        Number of pixels in each stage, of saturated pixels and of pixels without a value.
     """
 
     photons: NDArray[np.float32]
@@ -64,40 +64,40 @@ class Corrected:
 
 
 class Correction:
-    """What corrects the frames of one module.
+    """Correction of the frames of one module.
 
     Parameters
     ----------
     constants : Constants
-        Offset, noise, gain, status and, where the gain is a level, thresholds; optional are the
-        pixel mask and the flat field.
+        Offset, noise, gain, status and, if the gain is an analogue level, thresholds; the pixel
+        mask and the flat field are optional.
     detector : Integrating
     energy : float
-        Of the photons, keV.
+        Photon energy, keV.
     shared : {"none", "module", "asic", "row"}
-        Whose common mode is taken off.
+        Pixels that share one common mode, which is subtracted.
     least : float
-        Fraction of dark pixels that a common mode needs.
+        Fraction of dark pixels required to determine a common mode.
     flat : bool
-        Apply the flat field, if there is one.
+        Apply the flat field, if it exists.
     cells : sequence of int, optional
-        Memory cells of whose constants something is held, by the detector's numbers; None: all.
-        36 bytes a pixel and cell are held, and 8 more where the gain is a level.
+        Numbers of the memory cells whose constants are kept in memory; None: all. Each pixel
+        and cell takes 36 bytes, and 8 more if the gain is an analogue level.
 
     Attributes
     ----------
     cell_ids : (cells,) array
-        Of the memory cells that are held.
+        Numbers of the memory cells in memory.
     factor : (3, cells, ss, fs) array
-        Photons per ADU; NaN where a stage is not to be used.
+        Photons per ADU; NaN for a stage that cannot be used.
     mask : (ss, fs) uint32 array
         NXmx bits.
 
     Raises
     ------
     HklflowError
-        If a quantity or a memory cell is missing, or a quantity of another shape than the
-        detector's modules.
+        If a quantity or a memory cell is missing, or the shape of a quantity differs from the
+        shape of the detector's modules.
     """
 
     def __init__(
@@ -117,19 +117,19 @@ class Correction:
         places = _places(constants, known, self.cell_ids)
         shape = (3, len(known), *detector.module)
         offset, noise, gain, status = (
-            _of_shape(constants, name, shape)[:, places] for name in _STAGED
+            _checked(constants, name, shape)[:, places] for name in _STAGED
         )
         usable = ~bad(status) & np.isfinite(offset) & np.isfinite(gain) & (gain != 0) & (noise >= 0)
         self.mask = np.zeros(detector.module, np.uint32)
         if "pixel_mask" in constants:
-            self.mask |= _of_shape(constants, "pixel_mask", detector.module)
+            self.mask |= _checked(constants, "pixel_mask", detector.module)
         per_photon = gain.astype(np.float32) * np.float32(energy)
         if flat and "flatfield" in constants:
-            field = _of_shape(constants, "flatfield", detector.module)
+            field = _checked(constants, "flatfield", detector.module)
             per_photon *= np.where(field > 0, field, np.nan)
             usable &= np.isfinite(per_photon)
         usable &= self.mask == 0
-        # A pixel that can't be used in stage high measures nothing of a usual frame.
+        # Normal frames are in stage high: a pixel unusable in stage high measures nothing.
         dead = ~usable[0].any(axis=0) & (self.mask == 0)
         self.mask[dead] |= np.uint32(MaskBit.DEAD)
         usable &= ~dead
@@ -139,37 +139,37 @@ class Correction:
         self.factor = 1 / per_photon
         self._threshold: NDArray[Any] | None = None
         if detector.codes is None:
-            threshold = _of_shape(constants, "gain_threshold", (2, *shape[1:]))[:, places]
+            threshold = _checked(constants, "gain_threshold", (2, *shape[1:]))[:, places]
             self._threshold = threshold.astype(np.float32)
         self._parts = common_mode.boxes(shared, detector)
         self._group = common_mode.groups(self._parts, detector.module)
 
     def read_variance(self, cell: int) -> Floats:
-        """Variance of the read noise (3, ss, fs) in photons²; NaN where it is not known."""
+        """Return the variance of the read noise (3, ss, fs) in photons²; NaN where unknown."""
         noise, factor = (a[:, cell].astype(np.float64) for a in (self._noise, self.factor))
-        found: Floats = (noise**2 + ROUNDING) * factor**2
-        return found
+        variance: Floats = (noise**2 + ROUNDING) * factor**2
+        return variance
 
     def mean_read_variance(self, cells: Collection[int]) -> Floats:
-        """Read variance (3, ss, fs): the mean of the memory cells in which it is known."""
-        found = [self.read_variance(cell) for cell in cells]
-        known = np.sum([np.isfinite(one) for one in found], axis=0)
-        total = np.sum([np.nan_to_num(one) for one in found], axis=0)
+        """Return the read variance (3, ss, fs): mean of the memory cells that have a value."""
+        variances = [self.read_variance(cell) for cell in cells]
+        known = np.sum([np.isfinite(variance) for variance in variances], axis=0)
+        total = np.sum([np.nan_to_num(variance) for variance in variances], axis=0)
         return np.divide(total, known, out=np.full(total.shape, np.nan), where=known > 0)
 
     def variance(self, expected: Floats, stage: NDArray[np.uint8], cell: int) -> Floats:
-        """Variance (n, ss, fs) of values of which so many photons are expected, in photons²."""
+        """Return the variance (n, ss, fs) in photons² of values with these expected photons."""
         read = self.read_variance(cell)
-        found = np.full(stage.shape, np.nan)
+        total = np.full(stage.shape, np.nan)
         for number in range(len(STAGES)):
-            found = np.where(stage == number, read[number] + np.maximum(expected, 0.0), found)
-        return found
+            total = np.where(stage == number, read[number] + np.maximum(expected, 0.0), total)
+        return total
 
     @property
     def saturation(self) -> float:
-        """Photons from which half of the pixels are saturated, a whole number.
+        """Number of photons, a whole number, at which half of the pixels are saturated.
 
-        The end of a pixel's last stage that can be used; infinite if no pixel has any.
+        The end of each pixel's last usable stage; infinite if no pixel has a usable stage.
         """
         most = np.full(self.factor.shape[1:], np.nan, np.float32)
         for offset, factor in zip(self._offset, self.factor, strict=True):
@@ -186,21 +186,21 @@ class Correction:
         step: float = 0.0,
         overload: float = np.nan,
     ) -> Corrected:
-        """Correct frames (n, ss, fs) of one memory cell (by its place in `cell_ids`).
+        """Correct frames (n, ss, fs) of one memory cell (by its index in `cell_ids`).
 
         Parameters
         ----------
         analog, digital : (n, ss, fs) arrays
-            As the detector gives them: levels, or codes of the stage.
+            Raw outputs of the detector; ``digital`` is a level or the code of the stage.
         step : float
-            Photons are rounded to multiples of this power of two; 0: they are not.
+            Photons are rounded to multiples of this power of two; 0: not rounded.
         overload : float
             Value of saturated pixels.
         """
         if analog.shape[1:] != self.detector.module or analog.shape != digital.shape:
             raise HklflowError(
                 f"frames of {analog.shape} (analogue) and {digital.shape} (digital) pixels are not "
-                f"of modules of {self.detector.module}; give constants of this detector"
+                f"of modules of {self.detector.module}; use constants of this detector"
             )
         stage = self.stages(digital, cell)
         offset, factor = self._offset[:, cell], self.factor[:, cell]
@@ -227,7 +227,7 @@ class Correction:
         return Corrected(out, stage, shift, dict(zip(_OUTCOMES, numbers.tolist(), strict=True)))
 
     def stages(self, digital: NDArray[Any], cell: int) -> NDArray[np.uint8]:
-        """Stage of gain (n, ss, fs) that the digital output tells; 255 where it tells none."""
+        """Return the gain stage (n, ss, fs) of the digital output; 255 if the output is invalid."""
         stage = np.empty(digital.shape, np.uint8)
         if self._threshold is not None:
             correct_kernels.stages_of_levels(digital, self._threshold[:, cell], stage)
@@ -240,14 +240,14 @@ class Correction:
 
 
 class Tally:
-    """What became of the pixels of a detector's frames, and their mean.
+    """Counts of a detector's pixels by stage, saturated and without value; and their mean.
 
     Parameters
     ----------
     mask : (slow, fast) bool array
-        Pixels that are not counted.
+        True for pixels that are not counted.
     read_variance : (3, slow, fast) array
-        Of the stages, photons².
+        Read variance of each stage, photons².
     """
 
     def __init__(self, mask: NDArray[np.bool_], read_variance: Floats) -> None:
@@ -261,7 +261,7 @@ class Tally:
     def add(self, block: NDArray[np.float32], stage: NDArray[np.uint8], saturation: float) -> None:
         """Add corrected frames (n, slow, fast) and their stages.
 
-        Saturated pixels are not in the mean.
+        Saturated pixels do not enter the mean.
         """
         self._frames += len(block)
         measured = (block < saturation) & self._good
@@ -273,9 +273,9 @@ class Tally:
         self._numbers["saturated"] += saturated
         self._numbers["no value"] += int((np.isnan(block) & self._good).sum())
         for number in (1, 2):
-            at = np.nonzero((stage == number) & measured)
-            more = (self._read[number] - self._read[0])[at[1:]]
-            self._switched[number - 1] += np.nansum(more), block[at].sum(dtype=np.float64)
+            pixels = np.nonzero((stage == number) & measured)
+            more = (self._read[number] - self._read[0])[pixels[1:]]
+            self._switched[number - 1] += np.nansum(more), block[pixels].sum(dtype=np.float64)
 
     def add_shift(self, shift: Floats) -> None:
         """Add the common modes (n, parts) of some frames."""
@@ -283,12 +283,12 @@ class Tally:
 
     @property
     def mean(self) -> Floats:
-        """Mean photons (slow, fast); 0 where there are none."""
-        found: Floats = self._sum / np.maximum(self._seen, 1)
-        return found
+        """Mean photons (slow, fast); 0 for pixels without a measured value."""
+        average: Floats = self._sum / np.maximum(self._seen, 1)
+        return average
 
     def metrics(self) -> dict[str, Any]:
-        """Fractions, common mode and read noise, as plain data."""
+        """Return the fractions, the common mode and the read noise as plain data."""
         total = max(int(self._good.sum()) * self._frames, 1)
         shifts = np.concatenate([*self._shifts, np.zeros(0)])
         known = shifts[np.isfinite(shifts)]
@@ -310,22 +310,22 @@ class Tally:
 
 
 def _places(constants: Constants, known: list[int], wanted: NDArray[np.int64]) -> list[int] | slice:
-    """Where the constants have memory cells; a slice, which copies nothing, if they are all."""
+    """Return the indices of the wanted memory cells; a slice (no copy) if these are all cells."""
     absent = [cell for cell in wanted.tolist() if cell not in known]
     if absent:
         raise HklflowError(
             f"module {constants.about.get('module', '?')} has no constants of memory cell "
-            f"{absent[0]}; give constants of this mode"
+            f"{absent[0]}; use constants measured in this mode"
         )
     places = [known.index(cell) for cell in wanted.tolist()]
     return slice(None) if places == list(range(len(known))) else places
 
 
-def _of_shape(constants: Constants, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+def _checked(constants: Constants, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     values = constants[name]
     if values.shape != shape:
         raise HklflowError(
             f"{name} of module {constants.about.get('module', '?')} has shape {values.shape}, not "
-            f"{shape}; give constants of this detector"
+            f"{shape}; use constants of this detector"
         )
     return values

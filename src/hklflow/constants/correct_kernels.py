@@ -1,16 +1,16 @@
-"""Compiled parts of the correction of frames, one pixel at a time."""
+"""Compiled correction of frames, one pixel at a time."""
 
 import numpy as np
 
 from hklflow.simd.jit import kernel
 
-#: What is no stage of gain.
+#: Stage of a pixel whose digital output is invalid.
 NO_STAGE = 255
 
 
 @kernel
 def stages_of_codes(code, table, stage):  # type: ignore[no-untyped-def]
-    """Stage of gain (n, ss, fs) from gain bits; ``table`` has one stage for each code."""
+    """Write the gain stage (n, ss, fs) from gain bits; ``table`` has the stage of each code."""
     flat, out = code.reshape(-1), stage.reshape(-1)
     last = table.size - 1
     for k in range(flat.size):
@@ -19,9 +19,9 @@ def stages_of_codes(code, table, stage):  # type: ignore[no-untyped-def]
 
 @kernel
 def stages_of_levels(level, threshold, stage):  # type: ignore[no-untyped-def]
-    """Stage of gain (n, ss, fs) from analogue levels; ``threshold`` is (2, ss, fs).
+    """Write the gain stage (n, ss, fs) from analogue levels; ``threshold`` is (2, ss, fs).
 
-    Without the threshold between medium and low, levels below the other one still tell stage high.
+    If the threshold between medium and low is unknown, stage high is still recognised.
     """
     for z in range(level.shape[0]):
         for i in range(level.shape[1]):
@@ -40,27 +40,27 @@ def stages_of_levels(level, threshold, stage):  # type: ignore[no-untyped-def]
 def photons(  # type: ignore[no-untyped-def]
     analog, stage, offset, factor, shift, group, top, step, overload, out, numbers
 ):
-    """Fill in photons (n, ss, fs) and count what became of the pixels.
+    """Write the photons (n, ss, fs) and count the pixels of each outcome.
 
     Parameters
     ----------
     analog, stage : (n, ss, fs) arrays
     offset, factor : (3, ss, fs) float32 arrays
-        ADU, and photons per ADU; NaN where a stage is not to be used. A pixel with stage high in
-        a stage from which on there are none has more charge than it can measure: it is saturated.
+        ADU, and photons per ADU; NaN for a stage that cannot be used. A pixel that is usable in
+        stage high but neither in its present stage nor in a later one is saturated.
     shift : (n, groups) array
-        ADU to be taken from the values of stage high.
+        Common mode that is subtracted from values of stage high, ADU.
     group : (ss, fs) array
         Group of each pixel.
     top : float
-        ADU from which a value is not to be believed.
+        Value at which the output is saturated, ADU.
     step : float
-        Photons are multiples of this power of two; 0: as they are.
+        Photons are rounded to multiples of this power of two; 0: not rounded.
     overload : float
         Value of saturated pixels.
     out : (n, ss, fs) float32 array
     numbers : (5,) int64 array
-        Added to: pixels in stages high, medium, low, saturated ones, and those without a value.
+        Counts of pixels in stages high, medium, low, saturated, and without a value; incremented.
     """
     scale = 1.0 / step if step > 0 else 0.0
     for z in range(analog.shape[0]):
@@ -78,7 +78,8 @@ def photons(  # type: ignore[no-untyped-def]
                     numbers[3 if beyond else 4] += 1
                     continue
                 if a <= 0.0 or a >= top:
-                    # The converter's end on the side of much charge, or the other one.
+                    # One end of the converter's range is saturation; charge cannot reach the other
+                    # end.
                     saturated = (a >= top) == (k > 0)
                     out[z, i, j] = overload if saturated else np.nan
                     numbers[3 if saturated else 4] += 1
@@ -98,7 +99,7 @@ def common_modes(analog, stage, offset, noise, reach, boxes, least, result):  # 
     ----------
     analog, stage : (n, ss, fs) arrays
     offset, noise : (ss, fs) arrays
-        Of stage high, ADU; NaN where it is not to be used.
+        Values of stage high, ADU; NaN for pixels not used.
     reach : (ss, fs) array
         Half a photon, ADU.
     boxes : (boxes, 4) array
@@ -126,9 +127,9 @@ def common_modes(analog, stage, offset, noise, reach, boxes, least, result):  # 
             result[z, b] = np.nan
             if n == 0 or n < least * usable:
                 continue
-            # Photons only add: the lowest values are those of dark pixels.
-            at = n // 20
-            c, used = np.partition(value[:n], at)[at], 0
+            # Photons only add: the lowest values belong to dark pixels.
+            rank = n // 20
+            c, used = np.partition(value[:n], rank)[rank], 0
             for _ in range(50):
                 total, used = 0.0, 0
                 for m in range(n):
@@ -141,6 +142,6 @@ def common_modes(analog, stage, offset, noise, reach, boxes, least, result):  # 
                 c += moved
                 if abs(moved) < 1e-3 * window[0]:
                     break
-            # More than half a photon could not be told from photons.
+            # A shift of more than half a photon cannot be distinguished from photons.
             if used >= max(least * usable, 1.0) and abs(c) < half[:n].mean():
                 result[z, b] = c

@@ -1,17 +1,16 @@
-"""Dead time of a photon counter from attenuator steps: what is left of it after corrections.
+"""Dead time of a photon counter from attenuator steps: the dead time not yet corrected.
 
-Of n photons per second a counter with dead time τ tells
+A counter with dead time τ that receives n photons per second counts
 
     m = n exp(-n τ)      (paralysable: a photon within the dead time starts it again)
     m = n / (1 + n τ)    (non-paralysable)
 
-A run with the transmission t has n = t n₀(pixel). Each pixel's n₀ is fitted along with the τ that
-pixels share: by Poisson's quasi-likelihood of the counts, in the scores of which nothing but the
-mean is assumed. The error of τ is from the scatter of the pixels' scores (the sandwich), so that
-it holds for counts that dead time makes more regular than photons, or a correction less so.
+A run with the transmission t receives n = t n₀(pixel). The fit refines n₀ of each pixel together
+with τ, which all pixels share, by the Poisson quasi-likelihood of the counts; its scores assume
+only the mean. The error of τ comes from the scatter of the pixels' scores (the sandwich). It is
+therefore valid if dead time makes counts more regular than photons, or a correction less regular.
 
-Where the detector corrects for its dead time, τ is what its correction lacks, and may be
-negative.
+If the detector corrects for its dead time, τ is the error of this correction and may be negative.
 """
 
 import math
@@ -29,26 +28,27 @@ Model = Literal["paralysable", "non-paralysable"]
 MODELS: tuple[Model, ...] = ("paralysable", "non-paralysable")
 
 _TURNS = 60
-_FEWEST = 100  # counts of a pixel in all runs, below which it is left out
-_MOST = 300_000  # pixels that are fitted: of more every n-th is taken
+_FEWEST = 100  # least counts of a pixel, summed over all runs, for use in the fit
+_MOST = 300_000  # largest number of pixels in the fit; if there are more, every n-th is used
 
 
 @dataclass(frozen=True)
 class DeadTime:
-    """Dead time of some pixels.
+    """Dead time that pixels share, as fitted.
 
     Attributes
     ----------
     model : str
     decided : bool
-        Whether the other model is excluded by 3 standard errors; far below saturation the two are
-        the same.
+        True if the other model is excluded by 3 standard errors; far below saturation both
+        models are the same.
     tau, error : float
-        Seconds; where the model is not decided the error holds what the models differ by.
+        Dead time and its standard error, s; if `decided` is False the error includes the
+        difference between the models.
     pixels : int
-        That were fitted.
+        Number of fitted pixels.
     chi2 : float
-        Reduced, of all pixels and runs; above 1 if transmissions are wrong.
+        Reduced χ² of all pixels and runs; above 1 if transmissions are wrong.
     largest_rate : float
         Photons per second and pixel: the 99.9th percentile of the strongest run.
     """
@@ -62,21 +62,22 @@ class DeadTime:
     largest_rate: float
 
     def observed(self, rate: Any) -> Any:
-        """Counts per second at rates of photons."""
-        return rate * _told(self.model, np.asarray(rate) * self.tau)[0]
+        """Return the counts per second at these rates (photons per second)."""
+        return rate * _response(self.model, np.asarray(rate) * self.tau)[0]
 
     def limit(self, part: float = 0.01) -> float:
-        """Photons per second from which more than a part is lost (or added); inf if never.
+        """Return the photons per second above which more than this part is lost or added.
 
-        It is that of |τ|, or of twice its error where that is larger: less is not excluded.
+        It is infinite without dead time. It uses |τ|, or twice its error if that is larger, since
+        the data do not exclude such a dead time.
         """
         tau = max(abs(self.tau), 2 * self.error)
         x = -math.log1p(-part) if self.model == "paralysable" else part / (1 - part)
         return x / tau if tau else math.inf
 
     def lost(self) -> float:
-        """Part of the photons that is lost at `largest_rate`."""
-        return float(1 - _told(self.model, np.asarray(self.largest_rate * self.tau))[0])
+        """Return the fraction of the photons that is lost at `largest_rate`."""
+        return float(1 - _response(self.model, np.asarray(self.largest_rate * self.tau))[0])
 
 
 def fit_dead_time(
@@ -89,11 +90,11 @@ def fit_dead_time(
     counts : (runs, pixels) array
         Sum of a pixel's counts over the frames of a run.
     frames : (runs, pixels) int array
-        How many these are.
+        Number of these frames.
     exposure : float
-        Seconds of a frame.
+        Exposure time of a frame, s.
     transmission : (runs,) sequence
-        Of the attenuator, relative to each other.
+        Transmissions of the attenuator, relative to each other.
 
     Raises
     ------
@@ -103,13 +104,14 @@ def fit_dead_time(
     t = np.asarray(transmission, np.float64)
     if len(np.unique(t)) < 2 or t.min() <= 0 or len(t) != len(counts):
         raise HklflowError(
-            f"transmissions {t.tolist()} of {len(counts)} runs; give a positive one for each run, "
-            "two or more of them different"
+            f"transmissions {t.tolist()} do not fit {len(counts)} runs; enter a positive "
+            "transmission for each run, at least two of them different"
         )
     used = (frames > 0).all(axis=0) & (counts.sum(axis=0) >= _FEWEST)
     if used.sum() < 2:
         raise HklflowError(
-            f"{int(used.sum())} pixels have {_FEWEST} counts or more; measure longer or brighter"
+            f"only {int(used.sum())} pixels have {_FEWEST} counts or more; measure longer or "
+            "with more flux"
         )
     chosen = np.flatnonzero(used)
     chosen = chosen[:: 1 + (len(chosen) - 1) // _MOST]
@@ -132,7 +134,7 @@ def fit_dead_time(
 
 
 class _Fit:
-    """One model, by scoring: all pixels' rates and τ together."""
+    """Fit of one model by Fisher scoring: the rates of all pixels together with τ."""
 
     def __init__(self, counts: Floats, time: Floats, t: Floats, model: Model) -> None:
         self.model = model
@@ -141,28 +143,28 @@ class _Fit:
         tau = 0.0
         for _ in range(_TURNS):
             x = t[:, None] * rate * tau
-            part, slope = _told(model, x)
+            part, slope = _response(model, x)
             mean = through * rate * part
             by_rate = 1 + x * slope  # d ln(mean) / d ln(rate)
             by_tau = t[:, None] * rate * slope  # d ln(mean) / d tau
             left = counts - mean
             score_rate, score_tau = (left * by_rate).sum(axis=0), (left * by_tau).sum(axis=0)
-            own = (mean * by_rate**2).sum(axis=0)
+            weight = (mean * by_rate**2).sum(axis=0)
             both = (mean * by_rate * by_tau).sum(axis=0)
-            # What a pixel tells of τ beyond its own rate.
-            efficient = score_tau - both / own * score_rate
-            information = float(((mean * by_tau**2).sum(axis=0) - both**2 / own).sum())
+            # Information about τ in a pixel after its rate is fitted.
+            efficient = score_tau - both / weight * score_rate
+            information = float(((mean * by_tau**2).sum(axis=0) - both**2 / weight).sum())
             step = float(efficient.sum()) / information
-            # A step beyond the maximum of the paralysable curve would not come back.
+            # A step beyond the maximum of the paralysable curve would not return.
             step = float(np.clip(step, -0.3 / (t.max() * rate.max()), 0.3 / (t.max() * rate.max())))
             tau += step
-            rate = rate * np.exp(np.clip((score_rate - both * step) / own, -1, 1))
+            rate = rate * np.exp(np.clip((score_rate - both * step) / weight, -1, 1))
             if abs(step) < 1e-6 / math.sqrt(information):
                 break
         else:
             raise HklflowError(
-                f"the fit of the {model} dead time does not end; leave out runs in which the "
-                "counts fall although the transmission rises, and check the transmissions"
+                f"the fit of the {model} dead time does not converge; leave out runs in which "
+                "the counts fall although the transmission rises, and check the transmissions"
             )
         self.tau, self.rate = tau, rate
         self.error = math.sqrt(float((efficient**2).sum())) / information
@@ -170,8 +172,8 @@ class _Fit:
         self.likelihoods: Floats = (counts * np.log(mean) - mean).sum(axis=0)
 
 
-def _told(model: Model, x: Floats) -> tuple[Floats, Floats]:
-    """Part of the photons that is counted at x = n τ, and d ln(part) / d x."""
+def _response(model: Model, x: Floats) -> tuple[Floats, Floats]:
+    """Return the fraction of photons counted at x = n τ, and d ln(fraction) / d x."""
     if model == "paralysable":
         return np.exp(-x), np.full_like(x, -1.0)
     return 1 / (1 + x), -1 / (1 + x)

@@ -1,7 +1,7 @@
-"""Photon counters: frames summed pixel by pixel, what the raw file flags, defects.
+"""Photon counters: sum frames pixel by pixel, read the raw file's flags, find defects.
 
-What is known of a counter stands on the whole image (ss, fs). Reasons are bits of NXmx
-``pixel_mask``.
+The constants of a counter are images of the whole detector (ss, fs). The reasons for masking are
+bits of the NXmx ``pixel_mask``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,26 +22,26 @@ from hklflow.images.pixel_moments import Moments, PixelMoments
 
 Shown = Callable[[Iterable[Any], int], Iterable[Any]]
 
-#: Bits of pixels that never were to count: they are no defects.
+#: Bits of pixels that do not exist as sensor pixels; they do not count as defects.
 ABSENT = MaskBit.GAP | MaskBit.VIRTUAL
-#: Chance of a good pixel to be taken for a hot one.
+#: Probability that a good pixel is flagged as hot.
 HOT_CHANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One run, summed.
+    """Sum of one run.
 
     Attributes
     ----------
     source : str
-        File, or pattern of the images.
+        Path of the raw file, or pattern of the images.
     moments : Moments
     bits : (ss, fs) uint32 array
-        What the raw file flags.
+        Mask bits from the raw file.
     header : Header
     levels : (n,) array
-        Relative intensity of each frame; 1 where it was not asked for.
+        Relative intensity of each frame; 1 if levels were not requested.
     """
 
     source: str
@@ -52,7 +52,7 @@ class Measured:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Plain data for files of constants."""
+        """Return plain data that describe the run, for files of constants."""
         return {
             "raw": self.source,
             "frames": len(self.levels),
@@ -70,24 +70,24 @@ def measure(
     saturation: float | None = None,
     shown: Shown = lambda items, total: items,
 ) -> Measured:
-    """Sum the frames of a run; only a block of them is in memory.
+    """Sum the frames of a run; only one block of frames is in memory.
 
     Parameters
     ----------
     source : str
-        As for `hklflow.formats.raw.open_frames`.
+        File or pattern, as for `hklflow.formats.raw.open_frames`.
     size : int
         Frames of a block.
     threads : int
     levels : bool
-        Take the intensity of each frame from its pixels, so that a beam that changes does not
-        make them look noisy. Frames without light are left out.
+        Compute the intensity of each frame from its pixels, so that a changing beam does not make
+        pixels look noisy. Frames without light are left out.
     trusted : bool
-        Leave saturated counts out.
+        Leave out saturated counts.
     saturation : float, optional
-        Counts that are saturated; None: what the raw file says.
+        Counts from which a pixel is saturated; None: the value in the raw file.
     shown : callable
-        Passes the blocks through and shows progress.
+        Wraps the iteration over the blocks to show progress.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def measure(
         If there are fewer than 2 frames (with light).
     """
     header = read_header(source)
-    found: list[NDArray[np.float64]] = []
+    levels_of_blocks: list[NDArray[np.float64]] = []
     with open_frames(source) as frames:
         n, *shape = frames.shape
         bits = known_bits(source, frames)
@@ -109,23 +109,23 @@ def measure(
                 of_block = np.array([frame_level(frame, bits != 0) for frame in block])
             lit = of_block > 0
             moments.add(block[lit] if not lit.all() else block, of_block[lit])
-            found.append(of_block)
+            levels_of_blocks.append(of_block)
         if not trusted:
             bits = bits | masked_always(frames, moments.result(), bits)
-    level = np.concatenate(found)
+    level = np.concatenate(levels_of_blocks)
     if (level > 0).sum() < 2:
         raise HklflowError(
-            f"{source} has {int((level > 0).sum())} frames with light; 2 or more are needed, "
-            "better some ten"
+            f"{source} has only {int((level > 0).sum())} frames with light; at least 2 are "
+            "needed, 10 or more are better"
         )
     return Measured(source, moments.result(), bits, header, level)
 
 
 def known_bits(source: str, frames: Frames) -> Bits:
-    """Bits (ss, fs) that the raw file itself says.
+    """Return the mask bits (ss, fs) of the raw file.
 
-    An NXmx file has them; of a series, in the first image -1 is a gap and other negative values
-    are pixels that the vendor excludes (DEAD).
+    An NXmx file stores the bits. In the first image of a series, -1 marks a gap and other negative
+    values mark pixels that the vendor excludes (DEAD).
     """
     if is_hdf5(source):
         from hklflow.formats.raw import read_mask_bits
@@ -136,12 +136,12 @@ def known_bits(source: str, frames: Frames) -> Bits:
 
 
 def masked_always(frames: Frames, moments: Moments, bits: Bits) -> Bits:
-    """Bits of pixels that no frame measured and that have none yet."""
+    """Return the bits of pixels that no frame measured and that have no bit yet."""
     never = (moments.frames == 0) & (bits == 0)
     if not never.any():
         return np.zeros_like(bits)
-    told = _negative(frames.read(0, 1)[0])
-    return np.where(never, np.where(told != 0, told, np.uint32(MaskBit.GAP)), 0).astype(np.uint32)
+    flags = _negative(frames.read(0, 1)[0])
+    return np.where(never, np.where(flags != 0, flags, np.uint32(MaskBit.GAP)), 0).astype(np.uint32)
 
 
 def _negative(image: NDArray[Any]) -> Bits:
@@ -151,9 +151,10 @@ def _negative(image: NDArray[Any]) -> Bits:
 
 
 def frame_level(frame: NDArray[Any], bad: BoolImage) -> float:
-    """Relative intensity of a frame: mean counts, each pixel's cut at four times the median.
+    """Return the relative intensity of a frame: its mean counts.
 
-    So hot and noisy pixels have no say in it. 0 if there are no counts.
+    Counts of a pixel are limited to about four times the median, so that hot and noisy pixels do
+    not change the mean. The level is 0 if there are no counts.
     """
     limit = flag_value(frame.dtype)
     values = frame[~bad & ~flagged(frame, limit)].astype(np.float64)
@@ -163,28 +164,30 @@ def frame_level(frame: NDArray[Any], bad: BoolImage) -> float:
 
 
 def hot_in_the_dark(moments: Moments, bits: Bits) -> tuple[BoolImage, float]:
-    """Pixels that count too much without X-rays, and what the others count in a frame.
+    """Return the pixels that count too much in the dark, and the dark counts of good pixels.
 
-    A pixel is hot if so many counts, or more, have a chance below `HOT_CHANCE`. The rate of the
-    good pixels is their mean; that of the median is where the search for it starts, from above.
+    A pixel is hot if the probability of so many counts, or more, is below `HOT_CHANCE`. The rate
+    is the mean of the good pixels; the search for it starts above the median.
 
     Parameters
     ----------
     moments : Moments
         Of the dark frames.
     bits : (ss, fs) uint32 array
-        Pixels that are not judged.
+        Bits of known pixels, which are not tested.
 
     Returns
     -------
     tuple
-        bool (ss, fs), and counts per frame.
+        Hot pixels, bool (ss, fs), and counts per frame of the other pixels.
     """
     from scipy.stats import poisson
 
     judged = (bits == 0) & (moments.frames > 0)
     if not judged.any():
-        raise HklflowError("no pixel is left to judge in the dark frames; check the raw file")
+        raise HklflowError(
+            "all pixels of the dark frames are masked or were not measured; check the raw file"
+        )
     frames, total = moments.frames[judged], moments.total[judged]
     rate = float(np.median(total / frames) + 1 / frames.max())
     hot = np.zeros(len(total), bool)
@@ -201,7 +204,7 @@ def hot_in_the_dark(moments: Moments, bits: Bits) -> tuple[BoolImage, float]:
 
 
 def with_clusters(bits: Bits) -> Bits:
-    """Add the bit CLUSTER where defective pixels touch (corners count); gaps are no defects."""
+    """Add the bit CLUSTER to defects that touch (corners count); gaps are not defects."""
     from scipy.ndimage import label
 
     defective = (bits & ~np.uint32(ABSENT | MaskBit.CLUSTER)) != 0
@@ -213,7 +216,7 @@ def with_clusters(bits: Bits) -> Bits:
 
 
 def mask_quantity(bits: Bits) -> Quantity:
-    """Bits with their meanings, as `hklflow.nexus.write_mask` has them."""
+    """Return the bits with their meanings, in the form of `hklflow.nexus.write_mask`."""
     meanings = {
         "bit_values": np.array(list(MaskBit), np.uint32),
         "bit_meanings": [bit.label for bit in MaskBit],
@@ -222,43 +225,44 @@ def mask_quantity(bits: Bits) -> Quantity:
 
 
 def numbers(bits: Bits) -> dict[str, int]:
-    """Pixels of every bit that occurs, and of all."""
-    found = {bit.label: int(((bits & np.uint32(bit)) != 0).sum()) for bit in MaskBit}
-    return {"masked": int((bits != 0).sum())} | {name: n for name, n in found.items() if n}
+    """Count the pixels of every bit that occurs, and all masked pixels."""
+    counts = {bit.label: int(((bits & np.uint32(bit)) != 0).sum()) for bit in MaskBit}
+    return {"masked": int((bits != 0).sum())} | {name: n for name, n in counts.items() if n}
 
 
 def part_mask(path: Path, shape: tuple[int, ...]) -> Bits:
-    """Pixel mask of the file of one measurement.
+    """Return the pixel mask in the file of one measurement.
 
     Raises
     ------
     HklflowError
-        If it is of another detector.
+        If the mask belongs to another detector.
     """
     bits: Bits = read_part(path)["pixel_mask"]
     if bits.shape != shape:
         raise HklflowError(
-            f"{path} is of {bits.shape} pixels, the frames have {shape}; give measurements of one "
+            f"{path} has {bits.shape} pixels, the frames have {shape}; use measurements of one "
             "detector"
         )
     return bits
 
 
-def common_exposure(stated: Mapping[str, float | None], said: float | None) -> float:
-    """Exposure of a frame in seconds, the same in all runs: as it was said, else as they state it.
+def common_exposure(stated: Mapping[str, float | None], setting: float | None) -> float:
+    """Return the exposure of a frame in seconds: the user's value, else the runs' common value.
 
     Raises
     ------
     HklflowError
-        If runs differ, or nobody says it.
+        If the runs differ, or the exposure is unknown.
     """
-    exposures = {source: said or exposure for source, exposure in stated.items()}
+    exposures = {source: setting or exposure for source, exposure in stated.items()}
     for source, exposure in exposures.items():
         if exposure is None:
-            raise HklflowError(f"{source} states no exposure; give `exposure` in seconds")
+            raise HklflowError(f"{source} states no exposure; set `exposure` in seconds")
     values = [value for value in exposures.values() if value is not None]
     if max(values) - min(values) > 1e-6 * max(values):
         raise HklflowError(
-            f"the runs have exposures of {sorted(set(values))} s; measure all transmissions alike"
+            f"the runs have different exposures {sorted(set(values))} s; measure all transmissions "
+            "with the same exposure"
         )
     return values[0]

@@ -1,9 +1,9 @@
-"""Dark frames: offset, noise and gain level of every stage, and where one stage ends.
+"""Dark frames: offset, noise and digital level of every gain stage, and the thresholds.
 
-Each stage is forced in a run of its own. Of a pixel's frames those far from its median are left
-out, for cosmic rays are none of its noise; mean and spread of the rest are then those of a normal
-distribution cut at the same limits and rounded to integers, so that neither the cut nor the
-rounding biases them.
+Each stage is forced in its own run. Values of a pixel far from its median are left out, because
+cosmic rays are not noise. The mean and the spread of the other values are the parameters of a
+normal distribution that is cut at the same limits and rounded to integers, so that neither the cut
+nor the rounding biases them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from hklflow.simd.jit import kernel
 F64 = NDArray[np.float64]
 U16 = NDArray[np.uint16]
 
-#: Variance of what rounding to integers adds.
+#: Variance added by rounding to integers.
 ROUNDING = 1 / 12
 
 # Median absolute deviation of a normal distribution of width 1.
@@ -33,15 +33,15 @@ _MAD = 0.67449
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a dark has to fulfil.
+class DarkLimits:
+    """Limits for a good dark.
 
     Attributes
     ----------
     clip : float
         Standard deviations from the median beyond which a value is left out.
     max_clipped : float
-        Fraction of values left out from which noise and offset are not to be believed.
+        Largest fraction of values left out; above it, noise and offset are not reliable.
     min_frames : int
     min_separation : float
         Distance of the gain levels of neighbouring stages, in standard deviations.
@@ -54,21 +54,21 @@ class Limits:
 
 
 class Dark(Process):
-    """Constants of the dark runs of the stages high, medium, low.
+    """Evaluation of the dark runs of the stages high, medium, low.
 
     Parameters
     ----------
     digital : {"level", "stage"}
-        See `gathered.About`.
-    limits : Limits
+        Kind of digital output, see `gathered.About`.
+    limits : DarkLimits
     """
 
-    def __init__(self, digital: str, limits: Limits) -> None:
+    def __init__(self, digital: str, limits: DarkLimits) -> None:
         self._stage = digital == "stage"
         self._limits = limits
 
     def initiate(self, cells: int, shape: tuple[int, int]) -> dict[str, Quantity]:
-        """Arrays (3, cells, ss, fs), thresholds and separations (2, cells, ss, fs)."""
+        """Return arrays (3, cells, ss, fs); thresholds and separations are (2, cells, ss, fs)."""
 
         def unknown(stages: int, units: str = "ADU", **attrs: Any) -> Quantity:
             return Quantity(np.full((stages, cells, *shape), np.nan, np.float32), units, attrs)
@@ -93,27 +93,33 @@ class Dark(Process):
     def calculate(
         self, frames: Sequence[CellFrames], cell: int, rows: slice
     ) -> Mapping[str, NDArray[Any]]:
-        """Results of one memory cell."""
-        per_stage = [self._one(one, stage) for stage, one in enumerate(frames)]
-        found = {name: np.stack([one[name] for one in per_stage]) for name in per_stage[0]}
-        spread = found.pop("level_spread")
+        """Return the results of one memory cell."""
+        per_stage = [
+            self._stage_results(frames_of_stage, stage)
+            for stage, frames_of_stage in enumerate(frames)
+        ]
+        results = {
+            name: np.stack([frames_of_stage[name] for frames_of_stage in per_stage])
+            for name in per_stage[0]
+        }
+        spread = results.pop("level_spread")
         if self._stage:
             steps = np.array([0.5, 1.5])[:, None, None]
-            found["gain_threshold"] = np.broadcast_to(steps, (2, *spread.shape[1:]))
-            return found
-        threshold, separation = thresholds(found["level"], spread)
+            results["gain_threshold"] = np.broadcast_to(steps, (2, *spread.shape[1:]))
+            return results
+        threshold, separation = thresholds(results["level"], spread)
         near = np.isfinite(separation) & ~(separation >= self._limits.min_separation)
         for stage in range(2):
-            found["constants_status"][stage : stage + 2] |= _bit(
+            results["constants_status"][stage : stage + 2] |= _bit(
                 near[stage], Bit.GAIN_THRESHOLDING_ERROR
             )
-        return found | {"gain_threshold": threshold, "separation": separation}
+        return results | {"gain_threshold": threshold, "separation": separation}
 
-    def _one(self, frames: CellFrames, stage: int) -> dict[str, NDArray[Any]]:
+    def _stage_results(self, frames: CellFrames, stage: int) -> dict[str, NDArray[Any]]:
         limits, total = self._limits, len(frames.analog)
         wanted = stage if self._stage else -1
         analog = clipped(frames.analog, frames.digital, wanted, wanted, limits.clip)
-        # The level of a digital stage is the mean of whatever stages it was in.
+        # With gain bits, the level is the mean over all stages that occurred.
         digital = clipped(
             frames.digital, frames.digital, *((0, 2) if self._stage else (-1, -1)),
             np.inf if self._stage else limits.clip,
@@ -149,10 +155,10 @@ class Dark(Process):
 def thresholds(
     level: NDArray[np.floating[Any]], spread: NDArray[np.floating[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where one stage ends and the next begins, and how far they are apart.
+    """Return the thresholds between neighbouring stages, and the separation of their levels.
 
-    Between levels d of spreads s, the threshold is as many spreads from the one as from the
-    other: t = (d1 s2 + d2 s1) / (s1 + s2).
+    Between levels d with spreads s, the threshold is the same number of spreads from both levels:
+    t = (d1 s2 + d2 s1) / (s1 + s2).
 
     Parameters
     ----------
@@ -162,25 +168,25 @@ def thresholds(
     Returns
     -------
     threshold : (2, ...) array
-        ADU.
+        Digital level between two stages, ADU.
     separation : (2, ...) array
-        (d2 - d1) / sqrt(s1² + s2²), negative if they do not rise.
+        (d2 - d1) / sqrt(s1² + s2²), negative if the levels do not rise.
     """
-    # An integer is known no better than its rounding, however constant it is.
+    # The precision of an integer is limited by its rounding, even if it is constant.
     s = np.maximum(spread, sqrt(ROUNDING))
     threshold = (level[:-1] * s[1:] + level[1:] * s[:-1]) / (s[1:] + s[:-1])
     return threshold, (level[1:] - level[:-1]) / np.hypot(s[1:], s[:-1])
 
 
 def require_order(constants: Constants, min_separation: float) -> None:
-    """Require that the levels of most pixels rise from the stage high to low.
+    """Require that the levels of most pixels rise from stage high to stage low.
 
-    Pixels whose levels are not apart tell nothing: a dead ASIC is no mistake of the experiment.
+    Pixels with levels too close together are not counted: a dead ASIC is not a user error.
 
     Raises
     ------
     HklflowError
-        If dark runs were interchanged.
+        If the dark runs are interchanged.
     """
     level = constants["level"].astype(np.float64)
     if constants.about["digital"] == "stage":
@@ -190,9 +196,9 @@ def require_order(constants: Constants, min_separation: float) -> None:
         spread = constants["level_errors"] * np.sqrt(frames)
         apart = min_separation * np.maximum(spread, sqrt(ROUNDING))
     swapped = []
-    for one, two in ((0, 1), (1, 2), (0, 2)):
-        if np.mean(level[one] - level[two] > np.hypot(apart[one], apart[two])) > 0.5:
-            swapped += [f"dark_{STAGES[one]} and dark_{STAGES[two]}"]
+    for upper, lower in ((0, 1), (1, 2), (0, 2)):
+        if np.mean(level[upper] - level[lower] > np.hypot(apart[upper], apart[lower])) > 0.5:
+            swapped += [f"dark_{STAGES[upper]} and dark_{STAGES[lower]}"]
     if swapped:
         about = constants.about
         runs = ", ".join(
@@ -201,8 +207,8 @@ def require_order(constants: Constants, min_separation: float) -> None:
         )
         raise HklflowError(
             f"gain levels of module {about['module']}, ASIC {about['asic']} do not rise from high "
-            f"to low in most pixels (of run {runs}): {'; '.join(swapped)} are interchanged; give "
-            "each run of the darks to its stage"
+            f"to low in most pixels (of run {runs}): {'; '.join(swapped)} are interchanged; assign "
+            "each dark run to its stage"
         )
 
 
@@ -212,26 +218,26 @@ def _bit(where: NDArray[np.bool_], bit: Bit) -> NDArray[np.uint32]:
 
 @kernel(error_model="numpy")
 def clipped(values: U16, digital: U16, least: int, most: int, clip: float) -> F64:
-    """Mean and spread of each pixel without outliers.
+    """Return the mean and the spread of each pixel without outliers.
 
     Parameters
     ----------
     values, digital : (n, ss, fs) uint16 arrays
     least, most : int
-        Use only values whose digital output is of these; -1: all.
+        Use only values whose digital output is in this range; -1: all.
     clip : float
-        Standard deviations from the median beyond which a value is left out; inf: none is.
+        Standard deviations from the median beyond which a value is left out; inf: none.
 
     Returns
     -------
     (4, ss, fs) array
-        Number of values used; of those not left out; mean; standard deviation, the rounding's
-        part in it. NaN where there is none.
+        Number of values used; number kept; mean; standard deviation, which includes the
+        rounding. NaN if no value is kept.
     """
     n, n_rows, n_fast = values.shape
-    found = np.full((4, n_rows, n_fast), np.nan)
+    statistics = np.full((4, n_rows, n_fast), np.nan)
     counts = np.zeros(65536, np.int64)
-    # A pixel's values beside each other: where they are read they are far apart.
+    # The values of a pixel side by side: in the input they are far apart in memory.
     beside = np.empty((n_fast, n), np.int32)
     for row in range(n_rows):
         for i in range(n):
@@ -248,26 +254,26 @@ def clipped(values: U16, digital: U16, least: int, most: int, clip: float) -> F6
                 counts[value] += 1
                 used += 1
                 low, high = min(low, value), max(high, value)
-            found[0, row, column] = used
-            found[1, row, column] = 0
+            statistics[0, row, column] = used
+            statistics[1, row, column] = 0
             if used == 0:
                 continue
             begin, end = low, high
             if clip < np.inf:
                 begin, end = _limits(counts, low, high, used, clip)
             kept, mean, spread = _normal(counts[low : high + 1], low, begin, end, clip < np.inf)
-            found[1, row, column] = kept
-            found[2, row, column] = mean
-            found[3, row, column] = spread
+            statistics[1, row, column] = kept
+            statistics[2, row, column] = mean
+            statistics[3, row, column] = spread
             counts[low : high + 1] = 0
-    return found
+    return statistics
 
 
 @kernel
 def _limits(
     counts: NDArray[np.int64], low: int, high: int, used: int, clip: float
 ) -> tuple[int, int]:
-    """First and last value within ``clip`` standard deviations of the median."""
+    """Return the first and the last value within ``clip`` standard deviations of the median."""
     median, below = low, 0
     while 2 * (below + counts[median]) < used:
         below += counts[median]
@@ -280,7 +286,7 @@ def _limits(
             inside += counts[median - away]
         if median + away <= high:
             inside += counts[median + away]
-    # Deviations are integers, of which half are below the median one somewhere within its bin.
+    # Deviations are integers; the median deviation is interpolated within its bin.
     deviation = 0.5
     if away > 0:
         deviation += away - 1 + (0.5 * used - before) / (inside - before)
@@ -292,9 +298,9 @@ def _limits(
 def _normal(
     counts: NDArray[np.int64], low: int, begin: int, end: int, cut: bool
 ) -> tuple[int, float, float]:
-    """Number, mean and spread of values; if they are cut, of the normal distribution behind.
+    """Return number, mean and spread; for cut values, of the underlying normal distribution.
 
-    ``counts`` begins with the value ``low``; the cut leaves values from ``begin`` to ``end``.
+    ``counts`` begins at the value ``low``; the cut keeps values from ``begin`` to ``end``.
     """
     kept, first = 0, 0.0
     places = range(max(begin - low, 0), min(end - low + 1, len(counts)))
@@ -319,7 +325,7 @@ def _normal(
         at_b = exp(-0.5 * b * b) / sqrt(2 * pi) / inside
         shift = at_a - at_b
         factor = 1 + a * at_a - b * at_b - shift * shift
-        if factor < 0.2:  # cut in the middle of something else than one normal distribution
+        if factor < 0.2:  # the cut distribution is not a single normal distribution
             return kept, mean, sqrt(variance)
         before = sigma
         mu, sigma = mean - sigma * shift, sqrt(smooth / factor)

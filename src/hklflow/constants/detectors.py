@@ -1,7 +1,7 @@
-"""Integrating detectors with automatic gain: how their modules are divided.
+"""Integrating detectors with automatic gain: the sizes of their modules and ASICs.
 
-All images of a module are in the order in which the European XFEL stores it, (ss, fs): slow scan,
-fast scan. ASICs are counted along fs first.
+All images of a module are stored as the European XFEL stores them, (ss, fs): slow scan, fast
+scan. ASICs are counted along fs first.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from hklflow.base.errors import HklflowError
 Size = tuple[int, int]
 
 STAGES = ("high", "medium", "low")
-"""Stages of gain, in the order of all arrays: from the most to the least sensitive."""
+"""Gain stages in the order of all arrays: from the most to the least sensitive."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Integrating:
     module, asic : (ss, fs)
         Sizes in pixels.
     codes : tuple of int or None
-        What the gain bits of stages high, medium, low are, where they are digital; None where
-        the gain is an analogue level that needs thresholds.
+        Values of the gain bits for high, medium, low; None if the gain is an analogue level,
+        which needs thresholds.
     saturation : float
-        ADU from which a value is not to be believed.
+        ADU from which a value is saturated.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Integrating:
 
     @property
     def asics(self) -> int:
-        """ASICs of a module."""
+        """Number of ASICs of a module."""
         return (self.module[0] // self.asic[0]) * (self.module[1] // self.asic[1])
 
     def box(self, asic: int) -> tuple[slice, slice]:
-        """Pixels (ss, fs) of an ASIC in its module.
+        """Return the pixels (ss, fs) of an ASIC in its module.
 
         Raises
         ------
@@ -51,7 +51,7 @@ class Integrating:
         """
         if not 0 <= asic < self.asics:
             raise HklflowError(
-                f"a module of {self.name} has no ASIC {asic}; they are 0 to {self.asics - 1}"
+                f"a module of {self.name} has no ASIC {asic}; the ASICs are 0 to {self.asics - 1}"
             )
         row, column = divmod(asic, self.module[1] // self.asic[1])
         return (
@@ -67,23 +67,21 @@ DETECTORS = {
 
 
 def integrating(name: str, module: Size | None = None, asic: Size | None = None) -> Integrating:
-    """Detector of a name, or one like it with modules and ASICs of another size.
+    """Return the detector of this name, or a similar one with other module and ASIC sizes.
 
     Raises
     ------
     HklflowError
-        If the name is unknown, or modules are not whole ASICs.
+        If the name is unknown, or a module does not consist of whole ASICs.
     """
     if name not in DETECTORS:
-        raise HklflowError(
-            f"{name!r} is no integrating detector that is known; use {', '.join(DETECTORS)}"
-        )
+        raise HklflowError(f"unknown integrating detector {name!r}; use {', '.join(DETECTORS)}")
     known = DETECTORS[name]
-    found = replace(known, module=module or known.module, asic=asic or known.asic)
-    for whole, part in zip(found.module, found.asic, strict=True):
+    detector = replace(known, module=module or known.module, asic=asic or known.asic)
+    for whole, part in zip(detector.module, detector.asic, strict=True):
         if part < 1 or whole < 1 or whole % part:
             raise HklflowError(
-                f"{name}: a module of {found.module} pixels is not divided by ASICs of "
-                f"{found.asic}; give sizes (ss, fs) that divide"
+                f"{name}: a module of {detector.module} pixels cannot be divided into ASICs of "
+                f"{detector.asic}; enter sizes (ss, fs) that divide evenly"
             )
-    return found
+    return detector

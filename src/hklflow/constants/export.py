@@ -1,4 +1,4 @@
-"""Constants in the files of other programs."""
+"""Export of constants to the file formats of other programs."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -22,22 +22,22 @@ PYFAI_SUFFIXES = ("edf", "npy", "h5")
 
 
 def export_cheetah(constants: DetectorConstants, folder: Path) -> list[Path]:
-    """Write a file for each module as Cheetah, OnDA and Hummingbird read it for AGIPD.
+    """Write one file per module in the format of Cheetah, OnDA and Hummingbird for AGIPD.
 
-    ``Cheetah-AGIPDnn-calib.h5`` has arrays (3, cells, ss, fs) of the stages high, medium, low, and
-    memory cells by their number:
+    ``Cheetah-AGIPDnn-calib.h5`` has arrays (3, cells, ss, fs) of the stages high, medium, low; the
+    index of a memory cell is its number:
 
     - ``AnalogOffset``, int16: ADU.
-    - ``DigitalGainLevel``, uint16: a stage is taken if the digital output is above; 0 for high.
-    - ``RelativeGain``, float32: what the analogue output less the offset is multiplied by. It then
-      is ADU of ``reference_gain`` (attribute of the file, ADU/keV) whatever the pixel and stage.
-    - ``Badpixel``, uint8: 1 where there is no constant, or it is not to be believed.
+    - ``DigitalGainLevel``, uint16: a stage begins above this digital output; 0 for high.
+    - ``RelativeGain``, float32: factor for the analogue output minus the offset. The product is in
+      ADU at ``reference_gain`` (attribute of the file, ADU/keV) for every pixel and stage.
+    - ``Badpixel``, uint8: 1 if a constant is missing or not reliable.
 
     Parameters
     ----------
     constants : DetectorConstants
     folder : Path
-        Made if it is not there.
+        Output folder; created if it does not exist.
 
     Returns
     -------
@@ -46,15 +46,15 @@ def export_cheetah(constants: DetectorConstants, folder: Path) -> list[Path]:
     Raises
     ------
     HklflowError
-        If the detector has no gain levels.
+        If the detector has no analogue gain levels.
     """
     for number in constants.modules:
         lacks = {"offset", "gain", "gain_threshold"} - set(constants.group(number))
         if lacks or constants.about.get("digital") == "stage":
             what = ", ".join(sorted(lacks)) or "analogue gain levels"
             raise HklflowError(
-                f"module {number} has no {what}, which Cheetah's files are of; export constants of "
-                "AGIPD, or use --format pyfai"
+                f"module {number} has no {what}, which Cheetah's files require; export constants "
+                "of AGIPD, or use --format pyfai"
             )
     reference = _usual_gain(constants)
 
@@ -97,7 +97,7 @@ def _write_cheetah(
     }
     for place, cell in enumerate(cells):
         offset, gain = group["offset"][:, place], group["gain"][:, place]
-        # An integer is above a threshold if it is above its whole part.
+        # For an integer output, the whole part of the threshold is the same threshold.
         level = np.floor(group["gain_threshold"][:, place])
         wrong = ~np.isfinite(offset) | ~np.isfinite(gain) | (gain == 0)
         wrong[1:] |= ~np.isfinite(level)
@@ -119,30 +119,30 @@ def _whole(values: Array, kind: type[np.integer[Any]]) -> Array:
 
 
 def _usual_gain(constants: DetectorConstants) -> float:
-    """Median gain of stage high over the detector, of its first memory cell."""
-    found = []
+    """Return the median gain of stage high over the detector, for its first memory cell."""
+    gains = []
     for number in constants.modules:
         gain = constants.group(number)["gain"][0, 0]
-        found.append(gain[np.isfinite(gain)])
-    known = np.concatenate(found)
+        gains.append(gain[np.isfinite(gain)])
+    known = np.concatenate(gains)
     if known.size == 0:
-        raise HklflowError("no gain of stage high is known; measure x-ray fluorescence first")
+        raise HklflowError("the gain of stage high is unknown; measure X-ray fluorescence first")
     return float(np.median(known))
 
 
 def export_pyfai(constants: DetectorConstants, folder: Path, suffix: str = "edf") -> list[Path]:
-    """Write ``mask`` and ``flat`` as pyFAI reads them: modules one below the other.
+    """Write ``mask`` and ``flat`` in a format that pyFAI reads: modules one below the other.
 
-    The mask, int8, is 1 where a pixel is masked. The flat field, float32, is what counts are
-    divided by; it is 1 where it is not known, which is masked.
+    The mask, int8, is 1 for masked pixels. Counts are divided by the flat field, float32; pixels
+    with an unknown flat field have 1 and are masked.
 
     Parameters
     ----------
     constants : DetectorConstants
     folder : Path
-        Made if it is not there.
+        Output folder; created if it does not exist.
     suffix : {"edf", "npy", "h5"}
-        In HDF5 files the image is ``/data``.
+        Format; in HDF5 files the image is ``/data``.
 
     Returns
     -------
@@ -184,7 +184,7 @@ def _write_image(path: Path, image: Array) -> None:
 
 
 def _publish(files: dict[Path, Callable[[Path], None]]) -> list[Path]:
-    """Write files under temporary names, then put them in their places."""
+    """Write files under temporary names, then rename them to their final names."""
     moves: Sequence[tuple[Path, Path]] = [
         (publish.partial(path, secrets.token_hex(4)), path) for path in files
     ]

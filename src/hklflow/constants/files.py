@@ -1,8 +1,8 @@
-"""Files of constants: those of one ASIC on the way, and the detector's ``constants.nxs``.
+"""Files of constants: one per ASIC in intermediate steps, and the detector's ``constants.nxs``.
 
-``/entry/instrument/detector`` has the quantities of an ASIC or a module; in the detector's file
-these stand in ``module_NN`` below it. An array over the stages of gain has them first, then memory
-cells, then (ss, fs).
+``/entry/instrument/detector`` contains the quantities of an ASIC or a module. In the detector's
+file the quantities are in its groups ``module_NN``. Axes of an array: gain stage (if any), memory
+cell, ss, fs.
 """
 
 import json
@@ -31,9 +31,9 @@ class Quantity:
     ----------
     values : array
     units : str
-        Empty for a number.
+        Unit; empty for a dimensionless number.
     attrs : dict
-        Such as `source`: per stage, which measurement it is from.
+        Further attributes, for example `source`: the measurement that each stage comes from.
     """
 
     values: NDArray[Any]
@@ -43,21 +43,21 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Constants:
-    """Quantities of an ASIC or a module, and what is known of them.
+    """Quantities of an ASIC or a module, with their description.
 
     Attributes
     ----------
     about : dict
-        Plain data (JSON): detector, module, asic, measure, runs ...
+        Plain data (JSON): detector, module, asic, measure, runs and others.
     quantities : dict
-        Name -> `Quantity`.
+        `Quantity` of each name.
     """
 
     about: dict[str, Any]
     quantities: dict[str, Quantity]
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """Values of a quantity."""
+        """Return the values of a quantity."""
         try:
             return self.quantities[name].values
         except KeyError:
@@ -77,7 +77,7 @@ def write_part(path: Path, title: str, constants: Constants) -> None:
 
 @contextmanager
 def create_part(path: Path, title: str) -> Iterator[h5py.Group]:
-    """Make the file of one ASIC or module; gives the group for its quantities."""
+    """Create the file of one ASIC or module and yield the group for its quantities."""
     with create(path, title, "overview") as entry:
         entry["definition"] = DEFINITION
         group = _detector(entry)
@@ -86,26 +86,26 @@ def create_part(path: Path, title: str) -> Iterator[h5py.Group]:
 
 
 def read_part(path: Path) -> Constants:
-    """Quantities of one ASIC or module.
+    """Read the quantities of one ASIC or module.
 
     Raises
     ------
     HklflowError
-        If the file holds none.
+        If the file contains no quantities.
     """
     with open_entry(path) as entry:
         return read_quantities(entry["instrument/detector"])
 
 
 def add_quantities(group: h5py.Group, constants: Constants) -> None:
-    """Store quantities in a group, each packed by (stage and) memory cell."""
+    """Store quantities in a group, compressed in chunks of one memory cell (and stage)."""
     set_about(group, constants.about)
     for name, item in constants.quantities.items():
         add_array(group, name, item.values, item.units, **item.attrs)
 
 
 def read_quantities(group: h5py.Group, names: Container[str] | None = None) -> Constants:
-    """Read what `add_quantities` stored; of the quantities only those named, if there are names."""
+    """Read the quantities that `add_quantities` stored: those in `names`, or all for None."""
     quantities = {
         name: Quantity(
             item[()],
@@ -119,26 +119,27 @@ def read_quantities(group: h5py.Group, names: Container[str] | None = None) -> C
 
 
 def about_of(group: h5py.Group) -> dict[str, Any]:
-    """What is known of the quantities in a group."""
+    """Read the description of the quantities in a group."""
     try:
         about = json.loads(group.attrs["about"])
     except (KeyError, TypeError, ValueError) as error:
         about = error
     if not isinstance(about, dict):
         raise HklflowError(
-            f"{group.file.filename}: {group.name} does not say what it is of; make it again"
+            f"{group.file.filename}: {group.name} has no valid description (attribute about); "
+            "create the file again"
         )
     return about
 
 
 def set_about(group: h5py.Group, about: Mapping[str, Any]) -> None:
-    """Say what the quantities in a group are of."""
+    """Write the description of the quantities in a group."""
     group.attrs["about"] = json.dumps(dict(about))
 
 
 @contextmanager
 def create_detector(path: Path, title: str, about: Mapping[str, Any]) -> Iterator[h5py.Group]:
-    """Make the detector's file; gives ``/entry/instrument/detector`` to put ``module_NN`` in."""
+    """Create the detector's file and yield ``/entry/instrument/detector`` for the modules."""
     with create(path, title, "overview") as entry:
         entry["definition"] = DEFINITION
         group = _detector(entry)
@@ -150,13 +151,13 @@ def create_detector(path: Path, title: str, about: Mapping[str, Any]) -> Iterato
 
 
 class DetectorConstants:
-    """An open detector's file.
+    """An open file of a detector's constants.
 
     Attributes
     ----------
     about : dict
     modules : tuple of int
-        Numbers of the modules that it has.
+        Numbers of the modules in the file.
     """
 
     def __init__(self, group: h5py.Group) -> None:
@@ -170,11 +171,11 @@ class DetectorConstants:
                 _refuse_links(group[module_name(number)], name)
 
     def module(self, number: int, names: Container[str] | None = None) -> Constants:
-        """Quantities of a module, in memory: those with these names; None: all."""
+        """Read quantities of a module into memory: those in `names`, or all for None."""
         return read_quantities(self.group(number), names)
 
     def group(self, number: int) -> h5py.Group:
-        """Group of a module, to read parts of its arrays.
+        """Return the group of a module, to read parts of its arrays.
 
         Raises
         ------
@@ -196,28 +197,31 @@ def open_constants(path: Path) -> Iterator[DetectorConstants]:
     Raises
     ------
     HklflowError
-        If it is none.
+        If the file contains no detector constants.
     """
     with open_entry(path) as entry:
         definition = entry.get("definition")
-        told = isinstance(definition, h5py.Dataset) and h5py.check_string_dtype(definition.dtype)
-        if not told or text(definition) != DEFINITION:
+        has_text = isinstance(definition, h5py.Dataset) and h5py.check_string_dtype(
+            definition.dtype
+        )
+        if not has_text or text(definition) != DEFINITION:
             raise HklflowError(
-                f"{path} holds no detector constants (its definition is not {DEFINITION})"
+                f"{path} contains no detector constants (its definition is not {DEFINITION})"
             )
         yield DetectorConstants(entry["instrument/detector"])
 
 
 def _refuse_links(group: h5py.Group, name: str) -> None:
-    """Refuse what is in another file: the record of a version knows nothing of that one."""
+    """Reject links to other files: the record of a version does not cover their content."""
     if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
         raise HklflowError(
-            f"{group.file.filename}: {name} is a link to another file; copy what it leads to"
+            f"{group.file.filename}: {name} is a link to another file; copy the linked data into "
+            "this file"
         )
 
 
 def module_name(number: int) -> str:
-    """Name of a module's group."""
+    """Return the name of a module's group."""
     return f"module_{number:02d}"
 
 
@@ -227,7 +231,7 @@ def _detector(entry: h5py.Group) -> h5py.Group:
 
 
 def _overview(entry: h5py.Group, group: h5py.Group, name: str) -> None:
-    """Make the default plot: an image (ss, fs), of the first stage and memory cell."""
+    """Create the default plot: an image (ss, fs) of the first stage and memory cell."""
     values = group[name]
     image = values[(0,) * (values.ndim - 2)] if values.ndim > 1 else values[()]
     data = add_group(entry, "overview", "NXdata", signal=name)

@@ -1,6 +1,6 @@
-"""Flat field of a photon counter from a flood of fluorescence, and the defects that it shows.
+"""Flat field and defects of a photon counter from a flood of fluorescence.
 
-Fluorescence is isotropic: without absorption each pixel counts its solid angle times its response.
+Fluorescence is isotropic: without absorption, a pixel counts its solid angle times its response.
 """
 
 from dataclasses import dataclass, replace
@@ -18,35 +18,35 @@ from hklflow.images.pixel_moments import Moments
 
 Floats = NDArray[np.float64]
 
-#: Relative responses outside of which a pixel is masked.
+#: Limits of the relative response: a pixel outside is masked.
 UNDER, OVER = 0.6, 1.6
-#: Chance of a good pixel to be taken for a noisy one.
+#: Probability that a good pixel is flagged as noisy.
 NOISY_CHANCE = 1e-8
-#: Counts of a pixel below which its response says nothing.
+#: Least counts of a pixel to determine its response.
 MIN_COUNTS = 400
-#: Frames, and counts in a frame, below which the dispersion is not χ² distributed.
+#: Least number of frames, and of counts per frame, for a χ² distribution of the dispersion.
 MIN_FRAMES, MIN_PER_FRAME = 10, 4.0
-_DEAD_EXPECTED = 30.0  # counts, of which a good pixel has none with a chance of exp(-30)
+_DEAD_EXPECTED = 30.0  # expected counts; a good pixel then has no count with probability exp(-30)
 
 
 @dataclass(frozen=True)
 class Flood:
-    """What a flood tells of every pixel, (ss, fs).
+    """Results of a flood for every pixel, (ss, fs).
 
     Attributes
     ----------
     flat, errors : array
-        Response relative to the mean of the good pixels, and its standard error; NaN where
-        nothing was measured.
+        Response relative to the mean of the good pixels, and its standard error; NaN for pixels
+        that were not measured.
     dispersion : array
-        Variance over mean, 1 for counted photons.
+        Ratio variance / mean of the counts; 1 for photon counting.
     bits : uint32 array
-        DEAD, UNDER_RESPONDING, OVER_RESPONDING, NOISY, and those that were known.
+        DEAD, UNDER_RESPONDING, OVER_RESPONDING, NOISY, and the known bits.
     noise_judged : bool
-        Whether there were frames and counts enough to tell noisy pixels.
+        True if frames and counts were enough to detect noisy pixels.
     large_scale : float
-        Range of the smooth part (second order in slow and fast) of the flat over the detector:
-        what is not the pixels' but perhaps the illumination's.
+        Range over the detector of the smooth part (second order in slow and fast) of the flat
+        field: it may be a property of the illumination, not of the pixels.
     """
 
     flat: Floats
@@ -58,49 +58,49 @@ class Flood:
 
 
 def illumination(detector: Detector, attenuation: float | None = None) -> Floats:
-    """What an ideal pixel (ss, fs) sees of isotropic fluorescence, 1 at the foot of the normal.
+    """Return the fluorescence that an ideal pixel (ss, fs) receives, 1 at the foot of the normal.
 
     Parameters
     ----------
     detector : Detector
     attenuation : float, optional
-        1/m, of the sensor for the fluorescence: the obliquely hit sensor absorbs more. None:
-        it absorbs all.
+        Attenuation of the fluorescence in the sensor, 1/m: at oblique incidence the sensor absorbs
+        more. None: the sensor absorbs all photons.
 
     Raises
     ------
     HklflowError
-        If the sensor's thickness is not known but its attenuation is.
+        If the attenuation is given but the thickness of the sensor is unknown.
     """
-    seen = corrections.solid_angle(detector)
+    relative = corrections.solid_angle(detector)
     if attenuation is None:
-        return seen
+        return relative
     if detector.sensor_thickness is None:
         raise HklflowError(
-            "the geometry does not state the sensor's thickness, which its efficiency needs; "
-            "add it to the geometry or leave `attenuation` out"
+            "the geometry does not state the thickness of the sensor, which is needed for its "
+            "efficiency; add it to the geometry or omit `attenuation`"
         )
     sensor = replace(detector, sensor_attenuation=attenuation)
     head_on = -np.expm1(-attenuation * detector.sensor_thickness)
-    return np.asarray(seen * corrections.sensor_efficiency(sensor) / head_on)
+    return np.asarray(relative * corrections.sensor_efficiency(sensor) / head_on)
 
 
 def flat_field(moments: Moments, illuminated: Floats, bits: Bits) -> Flood:
-    """Flat field and defects.
+    """Compute the flat field and find defects.
 
-    With m the mean counts and Ω what an ideal pixel sees, F = (m/Ω)/<m/Ω>, the mean being that of
-    the good pixels, and σ_F = F/sqrt(counts). A pixel is dead without a count, under-responding
-    below `UNDER`, over-responding above `OVER`, and noisy if χ² of its frames exceeds the
-    quantile 1 - `NOISY_CHANCE` of that of photons.
+    With m the mean counts and Ω the relative intensity at an ideal pixel, F = (m/Ω)/<m/Ω>, with
+    the mean over the good pixels, and σ_F = F/sqrt(counts). A pixel is dead if it has no count,
+    under-responding below `UNDER`, over-responding above `OVER`, and noisy if χ² of its frames
+    exceeds the quantile 1 - `NOISY_CHANCE` of χ² for photons.
 
     Parameters
     ----------
     moments : Moments
-        Of the flood's frames, against their levels.
+        Moments of the flood's frames relative to their levels.
     illuminated : (ss, fs) array
-        Ω, see `illumination`.
+        Ω, from `illumination`.
     bits : (ss, fs) uint32 array
-        Known pixels, that are not judged.
+        Bits of known pixels, which are not tested.
 
     Raises
     ------
@@ -111,20 +111,20 @@ def flat_field(moments: Moments, illuminated: Floats, bits: Bits) -> Flood:
 
     if illuminated.shape != bits.shape:
         raise HklflowError(
-            f"the geometry is that of {illuminated.shape} pixels, the frames have {bits.shape}; "
-            "give the geometry of this detector"
+            f"the geometry has {illuminated.shape} pixels, the frames have {bits.shape}; "
+            "use the geometry of this detector"
         )
     measured = (bits == 0) & (moments.light > 0)
     counting = measured & (moments.total > 0)
     typical = float(np.median(moments.total[counting])) if counting.any() else 0.0
     if typical < MIN_COUNTS:
         raise HklflowError(
-            f"the flood has {typical:.0f} counts in a pixel; {MIN_COUNTS} are the least that tell "
-            "good pixels from bad ones and 40000 give 0.5 %: measure longer"
+            f"the flood has only {typical:.0f} counts per pixel; at least {MIN_COUNTS} are needed "
+            "to distinguish good pixels from bad pixels, and 40000 for 0.5 %: measure longer"
         )
     response = np.full(bits.shape, np.nan)
-    seen = moments.light * illuminated
-    np.divide(moments.total, seen, where=measured, out=response)
+    exposure = moments.light * illuminated
+    np.divide(moments.total, exposure, where=measured, out=response)
     usual = float(np.median(response[counting]))
     dispersion = moments.dispersion
     degrees = np.maximum(moments.frames - 1, 1)
@@ -134,24 +134,24 @@ def flat_field(moments: Moments, illuminated: Floats, bits: Bits) -> Flood:
     judged &= typical / float(np.median(moments.frames[counting])) >= MIN_PER_FRAME
     noisy = counting & (dispersion * degrees > limits[degrees]) & judged
     flat = response / usual
-    for _ in range(2):  # the good ones have the mean 1, and are judged with it
+    for _ in range(2):  # normalise to the mean of the good pixels, then select them again
         good = counting & ~noisy & (flat >= UNDER) & (flat <= OVER)
         if not good.any():
-            raise HklflowError("no good pixel is left in the flood; check the raw file")
+            raise HklflowError("the flood has no good pixels; check the raw file")
         flat /= flat[good].mean()
-    found = bits.copy()
-    silent = measured & (moments.total == 0) & (usual * seen >= _DEAD_EXPECTED)
-    found[silent] |= np.uint32(MaskBit.DEAD)
-    found[counting & (flat < UNDER)] |= np.uint32(MaskBit.UNDER_RESPONDING)
-    found[counting & (flat > OVER)] |= np.uint32(MaskBit.OVER_RESPONDING)
-    found[noisy] |= np.uint32(MaskBit.NOISY)
+    flags = bits.copy()
+    silent = measured & (moments.total == 0) & (usual * exposure >= _DEAD_EXPECTED)
+    flags[silent] |= np.uint32(MaskBit.DEAD)
+    flags[counting & (flat < UNDER)] |= np.uint32(MaskBit.UNDER_RESPONDING)
+    flags[counting & (flat > OVER)] |= np.uint32(MaskBit.OVER_RESPONDING)
+    flags[noisy] |= np.uint32(MaskBit.NOISY)
     errors = np.full(bits.shape, np.nan)
     errors[counting] = flat[counting] / np.sqrt(moments.total[counting])
-    return Flood(flat, errors, dispersion, found, judged, _large_scale(flat, good))
+    return Flood(flat, errors, dispersion, flags, judged, _large_scale(flat, good))
 
 
 def _large_scale(flat: Floats, good: NDArray[np.bool_]) -> float:
-    """Range of the second-order surface through the good pixels, of a part of them."""
+    """Return the range of the second-order surface through a subset of the good pixels."""
     some = tuple(slice(None, None, 1 + size // 300) for size in flat.shape)
     flat, good = flat[some], good[some]
     slow, fast = (np.linspace(-1, 1, size) for size in flat.shape)
@@ -163,24 +163,24 @@ def _large_scale(flat: Floats, good: NDArray[np.bool_]) -> float:
 
 
 def read_flat(path: Path) -> Floats:
-    """Flat field (ss, fs) of a photon counter's constants; 0 where there is none.
+    """Read the flat field (ss, fs) of a photon counter's constants; 0 where it is unknown.
 
     Raises
     ------
     HklflowError
-        If the file has none.
+        If the file has no flat field.
     """
     flat = np.asarray(_whole(path, "flatfield"), np.float64)
     return np.where(np.isfinite(flat), flat, 0.0)
 
 
 def read_pixel_mask(path: Path) -> Bits:
-    """Pixel mask (ss, fs) of a photon counter's constants.
+    """Read the pixel mask (ss, fs) of a photon counter's constants.
 
     Raises
     ------
     HklflowError
-        If the file has none.
+        If the file has no pixel mask.
     """
     return np.asarray(_whole(path, "pixel_mask"), np.uint32)
 
@@ -189,13 +189,13 @@ def _whole(path: Path, name: str) -> NDArray[Any]:
     with open_constants(path) as constants:
         if constants.about.get("counter") is not True:
             raise HklflowError(
-                f"{path} has the constants of modules, not of a photon counter's whole image; "
-                "what corrected the frames knows them already"
+                f"{path} has the constants of an integrating detector's modules, not the image of "
+                "a photon counter; these constants were already applied when frames were corrected"
             )
-        values = np.asarray(constants.module(0)[name])  # a text is no array yet
+        values = np.asarray(constants.module(0)[name])  # a string gives an array without axes
     if values.dtype.kind not in "fiu" or values.ndim != 2:
         raise HklflowError(
-            f"{name} of {path} is no image of numbers but {values.dtype} {values.shape}; make the "
-            "constants again"
+            f"{name} of {path} is not a numeric image but {values.dtype} {values.shape}; create "
+            "the constants again"
         )
     return values

@@ -1,8 +1,8 @@
-"""X-ray fluorescence: the ADU that one photon of known energy gives, thus the gain of stage high.
+"""X-ray fluorescence: the ADU of one photon of known energy, and so the gain of stage high.
 
-A survey of some rows finds about where the peak of one photon is and how many photons there are.
-With many each (memory cell, pixel) has its own fit; with few the frames of all memory cells are
-one spectrum of the pixel, each less the dark offset of its cell.
+A survey of some rows finds the approximate peak of one photon and the rate of photons. If there are
+many photons, each memory cell of each pixel is fitted separately. If there are few, the frames of
+all memory cells, minus the dark offset of each cell, are one spectrum per pixel.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,11 +22,11 @@ from hklflow.constants.status import Bit
 
 F64 = NDArray[np.float64]
 
-# What is left of a bin's width if the noise is this many bins: under 1 % of the information.
+# The width of the noise in bins: binning then loses under 1 % of the information.
 _BINS_OF_NOISE = 3
-# Bins begin so many widths of the noise below the offset.
+# Distance of the first bin below the offset, in standard deviations of the noise.
 _BELOW = 8.0
-# The survey takes a value for a photon beyond so many widths of the noise.
+# Threshold of the survey for a photon, in standard deviations of the noise.
 _BEYOND = 3.5
 _SURVEY_PHOTONS = 200
 _SURVEY_VALUES = 1e7
@@ -34,28 +34,29 @@ _SURVEY_VALUES = 1e7
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What is known of the fluorescence and asked of the fit.
+    """Known properties of the fluorescence and limits of the fit.
 
     Attributes
     ----------
     energy : float
-        K-alpha, keV.
+        Energy of K-alpha, keV.
     beta_energy, beta_weight : float or None
-        K-beta, keV, and the fraction of the photons that it is; None: filtered; to be fitted.
+        Energy of K-beta, keV (None: K-beta is filtered out), and its fraction of the photons
+        (None: fitted).
     sharing : {"even", "cloud"}
-        How pixels share photons, see `fluorescence_model.sharing`.
+        Model of charge sharing between pixels, see `fluorescence_model.sharing`.
     max_photons : int
-        Photons of the last peak that is fitted.
+        Number of photons of the last fitted peak.
     min_photons : float
-        Photons in a spectrum below which it is not fitted.
+        Least photons in a spectrum for a fit.
     photons_per_cell : float
-        Photons of an average memory cell and pixel below which cells are taken together.
+        Least mean photons per memory cell and pixel to fit each cell separately.
     min_quality : float
-        Of the peak's height, what the valley before it must leave.
+        Least depth of the valley before the peak, as a fraction of the peak's height.
     max_chi2 : float
-        Reduced chi square beyond which the spectrum is something else.
+        Largest reduced χ² of an accepted fit.
     expected_gain : (low, high) or None
-        ADU/keV, where the median of the ASIC must be.
+        Range in which the ASIC's median gain must be, ADU/keV.
     """
 
     energy: float
@@ -72,7 +73,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class DarkOf:
-    """What the dark says of stage high, (cells, ss, fs), for the memory cells of the x-rays."""
+    """Dark constants of stage high, (cells, ss, fs), for the memory cells of the X-rays."""
 
     offset: F64
     noise: F64
@@ -81,41 +82,41 @@ class DarkOf:
 
 @dataclass(frozen=True)
 class Survey:
-    """About the ADU of a photon (NaN: no peak), and photons of a pixel and frame."""
+    """Approximate ADU of one photon (NaN: no peak), and photons per pixel and frame."""
 
     spacing: float
     rate: float
 
 
 def dark_of(dark: Constants, gathered: Gathered) -> DarkOf:
-    """Take the dark of the memory cells that the x-rays have; NaN where there is none.
+    """Select the dark of the memory cells in the X-ray data; NaN for cells without a dark.
 
     Raises
     ------
     HklflowError
-        If the dark is of another ASIC.
+        If the dark is from another ASIC.
     """
     about = gathered.about
     for name in ("detector", "module", "asic"):
         if dark.about[name] != getattr(about, name):
             raise HklflowError(
-                f"the dark is of {name} {dark.about[name]} and the x-rays of "
-                f"{getattr(about, name)}; give files of one ASIC"
+                f"the dark has {name} {dark.about[name]} and the X-rays have {name} "
+                f"{getattr(about, name)}; use files of one ASIC"
             )
     known = {int(number): place for place, number in enumerate(dark.about["cell_ids"])}
     places = [known.get(int(number), -1) for number in gathered.cell_ids]
     there = np.array(places) >= 0
 
-    def of(name: str) -> F64:
+    def quantity(name: str) -> F64:
         values = dark[name][0][places].astype(np.float64)
         values[~there] = np.nan
         return values
 
-    return DarkOf(of("offset"), of("noise"), of("gain_threshold"))
+    return DarkOf(quantity("offset"), quantity("noise"), quantity("gain_threshold"))
 
 
 def survey(gathered: Gathered, dark: DarkOf, spectrum: Spectrum, memory: float) -> Survey:
-    """Find the peak of one photon in some rows of the memory cell with most frames."""
+    """Find the peak of one photon in some rows of the memory cell with the most frames."""
     cell = int(np.argmax(gathered.frames * np.isfinite(dark.offset).any(axis=(1, 2))))
     frames = int(gathered.frames[cell])
     noise = dark.noise[cell]
@@ -124,7 +125,7 @@ def survey(gathered: Gathered, dark: DarkOf, spectrum: Spectrum, memory: float) 
         return Survey(np.nan, 0.0)
     most = min(memory * 1e6 / 16, _SURVEY_VALUES)
     rows = int(np.clip(most / (frames * gathered.shape[1]), 1, gathered.shape[0]))
-    # In the middle, where an ASIC without defects at its edges is like most of itself.
+    # Rows in the middle: pixels at the edges of an ASIC may have defects.
     begin = (gathered.shape[0] - rows) // 2
     part = slice(begin, begin + rows)
     taken = gathered.cell(cell, part)
@@ -144,7 +145,7 @@ def survey(gathered: Gathered, dark: DarkOf, spectrum: Spectrum, memory: float) 
 
 
 def _peak(values: NDArray[np.floating[Any]], noise: float, spectrum: Spectrum) -> float:
-    """Place of a histogram of what photons gave that is highest over the valley before it."""
+    """Return the histogram position that is highest above the valley before it, ADU."""
     step = max(noise / 4, 1.0)
     begin = _BEYOND * noise
     edges = np.arange(begin, max(np.percentile(values, 99), begin + 8 * step) + step, step)
@@ -152,10 +153,10 @@ def _peak(values: NDArray[np.floating[Any]], noise: float, spectrum: Spectrum) -
     smooth = np.convolve(counts, np.ones(5) / 5, "same")
     places = 0.5 * (edges[1:] + edges[:-1])
     if spectrum.expected_gain is not None:
-        # The range is of the median; a wrong energy is to be found as well.
+        # The range applies to the median; a wrong energy must also be detected.
         low, high = (spectrum.energy * gain for gain in spectrum.expected_gain)
         smooth = np.where((places > 0.3 * low) & (places < 3 * high), smooth, 0)
-    # Means at the ends are of fewer bins.
+    # Running means at the ends cover fewer bins.
     smooth, places = smooth[2:-2], places[2:-2]
     over = smooth - np.minimum.accumulate(smooth)
     top = int(np.argmax(over))
@@ -165,7 +166,7 @@ def _peak(values: NDArray[np.floating[Any]], noise: float, spectrum: Spectrum) -
 
 
 class Fluorescence(Process):
-    """Spectra of pixels: each memory cell's own, or of all cells together.
+    """Fit of spectra: one per pixel and memory cell, or one per pixel over all cells.
 
     Parameters
     ----------
@@ -173,25 +174,25 @@ class Fluorescence(Process):
     dark : DarkOf
     found : Survey
     together : bool
-        Only add the frames of all memory cells; `finish` fits.
+        Only sum the frames of all memory cells; `finish` fits.
     """
 
-    def __init__(self, spectrum: Spectrum, dark: DarkOf, found: Survey, together: bool) -> None:
+    def __init__(self, spectrum: Spectrum, dark: DarkOf, result: Survey, together: bool) -> None:
         self._spectrum, self._dark, self._together = spectrum, dark, together
-        self._spacing = found.spacing
+        self._spacing = result.spacing
         self._offset = np.where(np.isfinite(dark.offset), np.rint(dark.offset), 0)
-        if np.isfinite(found.spacing):
+        if np.isfinite(result.spacing):
             usual = float(np.nanmedian(dark.noise))
             self._width = max(1, int(usual / _BINS_OF_NOISE))
             self._below = int(np.ceil(_BELOW * usual))
-            top = (spectrum.max_photons + 0.5) * found.spacing
+            top = (spectrum.max_photons + 0.5) * result.spacing
             self._bins = int(np.ceil((self._below + top) / self._width))
-        else:  # nothing to fit: frames are only counted
+        else:  # no fit: frames are only counted
             self._width, self._below, self._bins = 1, 0, 1
         self._counts: NDArray[np.int32] | None = None
 
     def initiate(self, cells: int, shape: tuple[int, int]) -> dict[str, Quantity]:
-        """Arrays (cells, ss, fs), and the status (3, cells, ss, fs) with bits of stage high."""
+        """Return arrays (cells, ss, fs); the status (3, cells, ss, fs) has bits of stage high."""
         size = (cells, *shape)
         if self._together:
             self._counts = np.zeros((*shape, self._bins), np.int32)
@@ -199,12 +200,12 @@ class Fluorescence(Process):
         def unknown(units: str = "", **attrs: Any) -> Quantity:
             return Quantity(np.full(size, np.nan, np.float32), units, attrs)
 
-        of = "pixel over all memory cells" if self._together else "pixel and memory cell"
+        fit_of = "pixel over all memory cells" if self._together else "pixel and memory cell"
         codes = [f"{code.value} {code.name.lower()}" for code in Fit]
         return {
-            "gain_high": unknown("ADU/keV", source="xray", fit_of=of),
+            "gain_high": unknown("ADU/keV", source="xray", fit_of=fit_of),
             "gain_high_errors": unknown("ADU/keV"),
-            "photon_spacing": unknown("ADU", energy=self._spectrum.energy, fit_of=of),
+            "photon_spacing": unknown("ADU", energy=self._spectrum.energy, fit_of=fit_of),
             "photon_spacing_errors": unknown("ADU"),
             "peak_width": unknown("ADU"),
             "peak_width_errors": unknown("ADU"),
@@ -216,13 +217,15 @@ class Fluorescence(Process):
             "fit_status": Quantity(
                 np.full(size, Fit.NO_FRAMES, np.uint8), attrs={"meaning": codes}
             ),
-            "constants_status": Quantity(_of_high(np.full(size, Bit.FF_NO_ENTRIES, np.uint32))),
+            "constants_status": Quantity(
+                _status_of_high(np.full(size, Bit.FF_NO_ENTRIES, np.uint32))
+            ),
         }
 
     def calculate(
         self, frames: Sequence[CellFrames], cell: int, rows: slice
     ) -> Mapping[str, NDArray[Any]]:
-        """Results of one memory cell; of all together only the number of frames."""
+        """Return the results of one memory cell; if cells are summed, only the number of frames."""
         taken = frames[0]
         shape = taken.analog.shape[1:]
         n_frames = np.full(shape, len(taken.analog), np.uint32)
@@ -233,7 +236,7 @@ class Fluorescence(Process):
             counts = np.zeros((*shape, self._bins), np.int32)
         known = np.isfinite(self._dark.offset[cell, rows])
         start = (self._offset[cell, rows] - self._below).astype(np.int32)
-        # Without an offset a frame has no place in a spectrum.
+        # A frame without an offset has no position in the spectrum.
         threshold = np.where(known, self._dark.threshold[cell, rows], -1.0)
         fill(counts, taken.analog, taken.digital, threshold, start, self._width)
         if self._together:
@@ -242,7 +245,7 @@ class Fluorescence(Process):
         return self._fit(counts, rest, self._dark.noise[cell, rows], n_frames)
 
     def finish(self, results: Mapping[str, Quantity]) -> None:
-        """Fit the spectra of all memory cells together, and write them to every cell."""
+        """Fit the spectra summed over all memory cells, and copy the results to every cell."""
         if not self._together:
             return
         assert self._counts is not None
@@ -252,11 +255,11 @@ class Fluorescence(Process):
             known = np.isfinite(rest).any(axis=0)
             noise = np.full(known.shape, np.nan)
             noise[known] = np.nanmedian(self._dark.noise[:, known], axis=0)
-        found = self._fit(self._counts, np.where(known, 0.0, np.nan), noise, n_frames.sum(axis=0))
-        # Nothing is known of a memory cell for itself.
-        good = found["fit_status"] == Fit.GOOD
-        found["constants_status"][0, good] |= np.uint32(Bit.INTERPOLATED)
-        for name, values in found.items():
+        fit = self._fit(self._counts, np.where(known, 0.0, np.nan), noise, n_frames.sum(axis=0))
+        # No memory cell was fitted separately.
+        good = fit["fit_status"] == Fit.GOOD
+        fit["constants_status"][0, good] |= np.uint32(Bit.INTERPOLATED)
+        for name, values in fit.items():
             if name != "n_frames":
                 whole = results[name].values
                 whole[:] = np.expand_dims(values, -3)
@@ -289,7 +292,7 @@ class Fluorescence(Process):
         empty = (code == Fit.NO_FRAMES) | (code == Fit.TOO_FEW_PHOTONS)
         status = np.where(empty, np.uint32(Bit.FF_NO_ENTRIES), np.uint32(0))
         status[(code != Fit.GOOD) & ~empty] |= np.uint32(Bit.FF_GAIN_EVAL_ERROR)
-        # A peak without a valley before it may be of noise, one of two photons taken for one.
+        # A peak without a valley before it may be noise, or a two-photon peak fitted as one.
         odd = (fit["quality"] < spectrum.min_quality) | (fit["chi2"] > spectrum.max_chi2)
         status[odd] |= np.uint32(Bit.FF_GAIN_DEVIATION)
         return {
@@ -305,11 +308,11 @@ class Fluorescence(Process):
             "chi2": fit["chi2"],
             "n_frames": n_frames,
             "fit_status": code,
-            "constants_status": _of_high(status),
+            "constants_status": _status_of_high(status),
         }
 
 
-def _of_high(status: NDArray[np.uint32]) -> NDArray[np.uint32]:
+def _status_of_high(status: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return np.stack([status, np.zeros_like(status), np.zeros_like(status)])
 
 
@@ -320,37 +323,37 @@ def fluorescence(
     memory: float,
     shown: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> Constants:
-    """Gain of stage high of one ASIC.
+    """Determine the gain of stage high of one ASIC.
 
     Parameters
     ----------
     gathered : Gathered
         Frames with fluorescence.
     dark : Constants
-        Of `dark.Dark`, for the same ASIC.
+        Constants from `dark.Dark`, for the same ASIC.
     spectrum : Spectrum
     memory : float
-        MB for the frames that are worked on at a time.
+        Memory for the frames, MB.
     shown : callable
-        Passes the parts through and shows progress.
+        Wraps the iteration over the parts to show progress.
 
     Raises
     ------
     HklflowError
-        If the dark is of another ASIC, or the median gain is not where it is expected.
+        If the dark is from another ASIC, or the median gain is outside the expected range.
     """
     known = dark_of(dark, gathered)
-    found = survey(gathered, known, spectrum, memory)
-    per_cell = found.rate * float(np.median(gathered.frames))
+    result = survey(gathered, known, spectrum, memory)
+    per_cell = result.rate * float(np.median(gathered.frames))
     together = gathered.cells > 1 and 0 < per_cell < spectrum.photons_per_cell
-    what = Fluorescence(spectrum, known, found, together)
-    constants = process(what, [gathered], memory, shown)
-    what.finish(constants.quantities)
+    evaluation = Fluorescence(spectrum, known, result, together)
+    constants = process(evaluation, [gathered], memory, shown)
+    evaluation.finish(constants.quantities)
     gain = constants["gain_high"]
     _require_expected(gain[np.isfinite(gain)], spectrum, constants.about)
     about = constants.about | {
         "energy": spectrum.energy,
-        "photons_per_frame": found.rate,
+        "photons_per_frame": result.rate,
         "memory_cells_together": together,
     }
     return Constants(about, constants.quantities)
@@ -366,7 +369,7 @@ def _require_expected(
     if not low <= median <= high:
         raise HklflowError(
             f"the median gain of module {about['module']}, ASIC {about['asic']} is "
-            f"{median:.4g} ADU/keV, expected were {low:g} to {high:g}; with photons of "
-            f"{spectrum.energy * median / np.sqrt(low * high):.4g} keV it would be as expected: "
-            f"check the energy of the foil ({spectrum.energy:g} keV was given)"
+            f"{median:.4g} ADU/keV, outside the expected range {low:g} to {high:g}; it would be "
+            f"inside for photons of {spectrum.energy * median / np.sqrt(low * high):.4g} keV: "
+            f"check the energy of the foil (set to {spectrum.energy:g} keV)"
         )

@@ -1,7 +1,6 @@
 """Fit of one pixel's spectrum to the model of `fluorescence_model`.
 
-The likelihood is Poisson's; its maximum is found by Fisher scoring, damped after Levenberg and
-Marquardt.
+The Poisson likelihood is maximised by Fisher scoring with Levenberg-Marquardt damping.
 """
 
 from enum import IntEnum
@@ -16,7 +15,7 @@ from hklflow.simd.jit import kernel
 
 
 class Fit(IntEnum):
-    """What became of a fit: values of ``fit_status``."""
+    """Outcome of a fit: values of ``fit_status``."""
 
     GOOD = 0
     NO_FRAMES = 1
@@ -28,14 +27,14 @@ class Fit(IntEnum):
     NO_PEAK = 7
 
 
-#: Rows of what `fit_all` gives.
+#: Rows of the array that `fit_all` returns.
 FOUND = ("spacing", "spacing_errors", "width", "width_errors", "photons", "shared", "quality",
          "chi2", "fit_status")  # fmt: skip
 
-# Counts that a bin may have for no reason, as a fraction of the pixel's: cosmic rays pull nothing.
+# Stray counts per bin, as a fraction of the pixel's counts: cosmic rays then do not bias the fit.
 _STRAY = 1e-6
 _STEPS = 60
-# Squared distance to the maximum in standard deviations that is near enough.
+# Squared distance to the maximum, in standard deviations, at which the fit has converged.
 _NEAR = 1e-4
 
 
@@ -56,11 +55,11 @@ def fill(
         Changed in place.
     analog, digital : (n, ss, fs) uint16 arrays
     threshold : (ss, fs) array
-        Frames whose digital output is above are of another stage; NaN: none is.
+        Frames with a digital output above this are in another stage; NaN: none are.
     start : (ss, fs) int32 array
-        First value of the first bin, ADU.
+        Lowest value of the first bin, ADU.
     width : int
-        Values of a bin.
+        Width of a bin, ADU.
     """
     n, n_rows, n_fast = analog.shape
     top = counts.shape[2] * width
@@ -72,7 +71,7 @@ def fill(
                     continue
                 value = int(analog[i, row, column]) - start[row, column]
                 if 0 <= value < top:
-                    # Half a value more, so that rounding never ends in the bin before.
+                    # Half a value is added so that rounding never selects the bin before.
                     counts[row, column, int((value + 0.5) * per_value)] += 1
 
 
@@ -100,25 +99,25 @@ def fit_all(
     width : int
         Width of a bin, ADU.
     offset, noise : (pixels,) arrays
-        Of the dark, on the scale of ``first``; NaN: not known.
+        Offset and noise of the dark, on the scale of ``first``; NaN: unknown.
     spacing : float
-        About the ADU of a photon.
+        Approximate ADU of one photon.
     peaks : int
-        Photons of the last peak that is fitted.
+        Number of photons of the last fitted peak.
     beta : float
-        Energy of K-beta as a multiple of K-alpha; 0: there is none.
+        Energy of K-beta divided by K-alpha; 0: no K-beta.
     beta_weight : float
-        Fraction of the photons that are K-beta; NaN: to be fitted.
+        Fraction of K-beta photons; NaN: fitted.
     min_photons : float
     parts : (2, n) array
-        Of `fluorescence_model.sharing`.
+        Steps of the distribution of shared charge, from `fluorescence_model.sharing`.
 
     Returns
     -------
     (len(FOUND), pixels) array
     """
     n_pixels, n_bins = counts.shape
-    found = np.full((9, n_pixels), np.nan)
+    results = np.full((9, n_pixels), np.nan)
     free_beta = beta > 0 and not beta_weight >= 0
     n = peaks + 5 + (1 if free_beta else 0)
     model, slopes = np.empty(n_bins), np.empty((n, n_bins))
@@ -137,7 +136,7 @@ def fit_all(
             photons = 0.0
             for k in range(1, peaks + 1):
                 photons += k * theta[k]
-            found[4, pixel] = photons
+            results[4, pixel] = photons
             if photons < min_photons:
                 code = Fit.TOO_FEW_PHOTONS.value
         if code == Fit.GOOD.value:
@@ -148,20 +147,20 @@ def fit_all(
             )
             if code == Fit.GOOD.value:
                 mu, s, sigma = theta[peaks + 2], theta[peaks + 3], theta[peaks + 4]
-                found[0, pixel] = s
-                found[1, pixel] = sqrt(covariance[peaks + 3, peaks + 3])
-                found[2, pixel] = sigma
-                found[3, pixel] = sqrt(covariance[peaks + 4, peaks + 4])
+                results[0, pixel] = s
+                results[1, pixel] = sqrt(covariance[peaks + 3, peaks + 3])
+                results[2, pixel] = sigma
+                results[3, pixel] = sqrt(covariance[peaks + 4, peaks + 4])
                 photons = 0.0
                 for k in range(1, peaks + 1):
                     photons += k * theta[k]
-                # Heights are those of frames without parts.
-                found[4, pixel] = photons * exp(theta[peaks + 1])
-                found[5, pixel] = theta[peaks + 1]
-                found[6, pixel] = _quality(model, first, width, mu, s)
-                found[7, pixel] = _chi2(data, model, n)
-        found[8, pixel] = code
-    return found
+                # The fitted heights are for frames without shared photons.
+                results[4, pixel] = photons * exp(theta[peaks + 1])
+                results[5, pixel] = theta[peaks + 1]
+                results[6, pixel] = _quality(model, first, width, mu, s)
+                results[7, pixel] = _chi2(data, model, n)
+        results[8, pixel] = code
+    return results
 
 
 @kernel(error_model="numpy")
@@ -174,14 +173,14 @@ def _start(
     spacing: float,
     peaks: int,
 ) -> None:
-    """Write first values: of no photon is the highest peak, of one the next within reach."""
+    """Write start values: the highest peak is no photon, the highest within reach is one photon."""
     half = max(int(0.75 * noise / width), 0)
     zero = _highest(data, half, 0, int((0.5 * spacing - first) / width))
     mu = first + (zero + 0.5) * width
     low = max(0.65 * spacing, 3.5 * noise)
     begin = zero + int(low / width)
-    one = _highest(data, half, begin, max(zero + int(1.45 * spacing / width), begin + 1))
-    s = max((one - zero) * width, 0.5 * spacing)
+    first_peak = _highest(data, half, begin, max(zero + int(1.45 * spacing / width), begin + 1))
+    s = max((first_peak - zero) * width, 0.5 * spacing)
     for k in range(peaks + 1):
         theta[k] = 0.0
     for place in range(len(data)):
@@ -197,14 +196,14 @@ def _start(
 
 @kernel
 def _highest(data: NDArray[np.int32], half: int, begin: int, end: int) -> int:
-    """Place of the highest mean over ``2 half + 1`` bins."""
+    """Return the bin with the highest mean over ``2 half + 1`` bins."""
     best, most = begin, -1
     for place in range(max(begin, half), min(end, len(data) - half)):
-        here = 0
+        total = 0
         for i in range(place - half, place + half + 1):
-            here += data[i]
-        if here > most:
-            best, most = place, here
+            total += data[i]
+        if total > most:
+            best, most = place, total
     return best
 
 
@@ -223,7 +222,7 @@ def _fit(
     slopes: F64,
     covariance: F64,
 ) -> int:
-    """Maximise the likelihood from a start; gives a code and the covariance."""
+    """Maximise the likelihood from the start values; return a `Fit` code, write the covariance."""
     total = float(data.sum())
     tried, best = theta.copy(), -np.inf
     score, information, factor = np.zeros(n), np.zeros((n, n)), np.zeros((n, n))
@@ -248,8 +247,8 @@ def _fit(
             before, away = away, np.dot(step, score)
             if away < _NEAR:
                 return _invert(factor, held, covariance)
-            # Of few counts the expected information may be half of what there is: steps are twice
-            # too long and go to and fro.
+            # With few counts the expected information may be half of the observed information:
+            # steps are then twice too long and oscillate.
             back = np.dot(score, last) < 0
             damping = 1.0 if back and away > 0.5 * before else max(0.1 * damping, 1e-9)
         else:
@@ -274,7 +273,7 @@ def _fit(
 
 @kernel
 def _confine(tried: F64, theta: F64, peaks: int, n: int, total: float) -> None:
-    """Keep weights positive and steps within reason."""
+    """Keep weights positive and limit the step length."""
     for k in range(peaks + 2):
         least = 1e-7 * total if k <= peaks else 1e-7
         tried[k] = max(tried[k], 0.1 * theta[k], least)
@@ -292,7 +291,7 @@ def _confine(tried: F64, theta: F64, peaks: int, n: int, total: float) -> None:
 def _hold(
     theta: F64, score: F64, information: F64, peaks: int, n: int, held: NDArray[np.bool_]
 ) -> None:
-    """Hold weights that are zero and would be negative."""
+    """Hold weights that are zero and whose next step would make them negative."""
     total = theta[: peaks + 1].sum()
     for i in range(n):
         weight = i <= peaks + 1 or i == peaks + 5
@@ -307,7 +306,7 @@ def _hold(
 
 @kernel
 def _normal(data: NDArray[np.int32], model: F64, slopes: F64, score: F64, information: F64) -> None:
-    """Write the score and Fisher's information."""
+    """Write the score and the Fisher information."""
     n = len(score)
     score[:] = 0.0
     information[:] = 0.0
@@ -325,7 +324,7 @@ def _normal(data: NDArray[np.int32], model: F64, slopes: F64, score: F64, inform
 
 @kernel
 def _factorise(matrix: F64) -> bool:
-    """Factorise in place after Cholesky, the factor in the lower triangle."""
+    """Replace the matrix by its Cholesky factor, in the lower triangle; False if not positive."""
     n = len(matrix)
     for j in range(n):
         for i in range(j, n):
@@ -343,7 +342,7 @@ def _factorise(matrix: F64) -> bool:
 
 @kernel
 def _invert(factor: F64, held: NDArray[np.bool_], covariance: F64) -> int:
-    """Write the covariance from the factor of the information; zero for what is held."""
+    """Write the covariance from the factor of the information; zero for held parameters."""
     for i in range(len(held)):
         column = np.zeros(len(held))
         column[i] = 0.0 if held[i] else 1.0
@@ -354,19 +353,19 @@ def _invert(factor: F64, held: NDArray[np.bool_], covariance: F64) -> int:
 
 @kernel
 def _quality(model: F64, first: float, width: int, mu: float, s: float) -> float:
-    """Height of the peak of one photon over the valley before it, as a fraction of the height."""
-    zero, one = int((mu - first) / width), int((mu + s - first) / width)
-    end = min(one + (one - zero) // 2, len(model))
-    if not 0 <= zero < one < end:
+    """Return the height of the one-photon peak above the valley before it, relative to the peak."""
+    zero, first_peak = int((mu - first) / width), int((mu + s - first) / width)
+    end = min(first_peak + (first_peak - zero) // 2, len(model))
+    if not 0 <= zero < first_peak < end:
         return 0.0
-    valley = model[zero : one + 1].min()
-    height = model[zero + int(np.argmin(model[zero : one + 1])) : end].max()
+    valley = model[zero : first_peak + 1].min()
+    height = model[zero + int(np.argmin(model[zero : first_peak + 1])) : end].max()
     return (height - valley) / height
 
 
 @kernel
 def _chi2(data: NDArray[np.int32], model: F64, n: int) -> float:
-    """Pearson's chi square of the bins where something is expected, for a degree of freedom."""
+    """Return Pearson's χ² per degree of freedom over the bins with expected counts above 1."""
     total, bins = 0.0, 0
     for i in range(len(data)):
         if model[i] > 1:

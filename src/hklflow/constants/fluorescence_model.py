@@ -1,17 +1,17 @@
-"""Model of one pixel's spectrum: peaks of 0, 1, 2 ... photons, all of their pile-up in it.
+"""Model of one pixel's spectrum: peaks of 0, 1, 2 ... photons, each with shared photons.
 
-Of an output x in ADU the expectation is, with ``*`` for a convolution,
+The expectation at an output x in ADU is, with ``*`` for a convolution,
 
     m(x) = sum_k a_k N(x; mu + k S, sigma) * (1 + b U + b² / 2 U*U)
 
-N is normal, U the part of a photon's charge that a pixel gets if it shares the photon with a
-neighbour: even between 0 and S, or of a normal cloud of charge near the border (`sharing`). b is
-the mean number of such parts in a frame. Parts come on top of whole photons as often as on top of
-none: a plateau between 0 and 1 photon alone lets the ones behind it push the peak of one photon
-down, by some tenths of a per cent.
+N is the normal distribution. U is the distribution of the part of a photon's charge that a pixel
+collects if it shares the photon with a neighbour: uniform between 0 and S, or from a normal cloud
+of charge near the border (`sharing`). b is the mean number of such parts per frame. Parts add to
+frames with whole photons as often as to frames without: a model with a plateau only between 0 and
+1 photon would shift the peak of one photon down by some tenths of a per cent.
 
-One peak more than fitted has the weight that Poisson's law gives it. Where K-beta is not filtered,
-a fraction of the photons has its energy. Bins are integrated, not sampled.
+One peak beyond the fitted peaks has the weight of Poisson's law. If K-beta is not filtered, a
+fraction of the photons has the energy of K-beta. Bins are integrated, not sampled.
 """
 
 from math import erf, exp, pi, sqrt
@@ -27,22 +27,22 @@ _FAR = 7.5
 
 
 def sharing(kind: str) -> F64:
-    """Distribution of the part of a photon that a pixel gets, as steps of a cumulative one.
+    """Return the density of the shared part of a photon's charge, as steps.
 
     Parameters
     ----------
     kind : {"even", "cloud"}
-        ``cloud``: charge that diffused, a normal distribution of width d, within 2 d of the
-        border; of any d the parts are the same, Phi(t) with t even from -2 to 2.
+        ``cloud``: diffused charge, a normal distribution of width d, within 2 d of the
+        border; the parts do not depend on d: Phi(t) with t uniform from -2 to 2.
 
     Returns
     -------
     (2, n) array
-        Parts where the density changes, and by how much.
+        Positions of the steps of the density, and their heights.
     """
     if kind == "even":
         return np.array([[0.0, 1.0], [1.0, -1.0]])
-    # Between these the density is as good as even.
+    # The density is nearly constant within each of these steps.
     steps = np.linspace(-2, 2, 9)
     parts = np.array([0.5 + 0.5 * erf(t / sqrt(2)) for t in steps])
     density = 1 / ((len(steps) - 1) * np.diff(parts))
@@ -63,7 +63,7 @@ def expect(
     stray: float,
 ) -> None:
     """Write the expected counts of every bin, and their derivatives by the parameters."""
-    # One peak more, after Poisson: its height falls with a_0, rises with a_1 and the last one.
+    # Peak beyond the last, by Poisson's law: proportional to a_1 and the last height, and to 1/a_0.
     law = theta[1] / ((peaks + 1) * theta[0])
     last = theta[peaks] * law
     shape, before = np.zeros((peaks + 2, 6)), np.zeros((peaks + 2, 6))
@@ -76,14 +76,14 @@ def expect(
             slopes[:, i] = 0.0
             for k in range(peaks + 2):
                 height = theta[k] if k <= peaks else last
-                here = shape[k, 0] - before[k, 0]
-                model[i] += height * here
+                share = shape[k, 0] - before[k, 0]
+                model[i] += height * share
                 if k <= peaks:
-                    slopes[k, i] += here
+                    slopes[k, i] += share
                 else:
-                    slopes[peaks, i] += law * here
-                    slopes[1, i] += last / theta[1] * here
-                    slopes[0, i] -= last / theta[0] * here
+                    slopes[peaks, i] += law * share
+                    slopes[1, i] += last / theta[1] * share
+                    slopes[0, i] -= last / theta[0] * share
                 for j in range(1, n - peaks):
                     slopes[peaks + j, i] += height * (shape[k, j] - before[k, j])
         before[:] = shape
@@ -93,9 +93,10 @@ def expect(
 def _cumulate(
     x: float, theta: F64, peaks: int, beta: float, parts: F64, places: F64, shape: F64
 ) -> None:
-    """Integral to x of what each number of photons gives, and its derivatives.
+    """Write the cumulative distribution at x of each number of photons, and its derivatives.
 
-    Columns of ``shape`` (peaks + 2, 6): the integral; by b, mu, S, sigma, weight of K-beta.
+    Columns of ``shape`` (peaks + 2, 6): the integral; derivatives by b, mu, S, sigma, K-beta
+    weight.
     """
     b, mu, s, sigma = theta[peaks + 1], theta[peaks + 2], theta[peaks + 3], theta[peaks + 4]
     cdf, pdf, ramp, curve = places
@@ -110,18 +111,18 @@ def _cumulate(
         for part in range(parts.shape[1]):
             share, weight = parts[0, part], parts[1, part] / s
             if share == 0.0 or share == 1.0:
-                at = k + int(share)
-                below, here, sum_below = cdf[at], pdf[at], ramp[at]
+                peak = k + int(share)
+                below, density, sum_below = cdf[peak], pdf[peak], ramp[peak]
             else:
                 y = x - mu - (k + share) * s
-                below, here = _gauss(y, sigma)
-                sum_below = y * below + sigma * sigma * here
+                below, density = _gauss(y, sigma)
+                sum_below = y * below + sigma * sigma * density
             once += weight * sum_below
             by_mu -= weight * below
             by_s -= weight * (k + share) * below
-            by_sigma += weight * sigma * here
+            by_sigma += weight * sigma * density
         by_s -= once / s
-        # Two parts in a frame are few: even ones will do.
+        # Two parts in a frame are rare: a uniform distribution is accurate enough.
         i, j = k + 1, min(k + 2, peaks + 3)
         half = 0.5 * b * b
         twice = (curve[k] - 2 * curve[i] + curve[j]) / (s * s)
@@ -145,7 +146,7 @@ def _cumulate(
 def _add_mixture(
     x: float, s: float, sigma: float, k: int, beta: float, weight: float, shape: F64
 ) -> None:
-    """Add the lines of k photons, of which 0 ... k are K-beta."""
+    """Add the lines of k photons, 0 ... k of them K-beta."""
     ways = 1.0
     for of_beta in range(k + 1):
         place = k + of_beta * (beta - 1)
@@ -167,7 +168,7 @@ def _add_mixture(
 
 @kernel
 def _gauss(y: float, sigma: float) -> tuple[float, float]:
-    """Normal distribution, integrated and not."""
+    """Return the cumulative normal distribution and its density."""
     z = y / sigma
     if z < -_FAR:
         return 0.0, 0.0

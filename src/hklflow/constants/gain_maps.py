@@ -1,4 +1,4 @@
-"""Gains that the factory or somebody else measured: maps of three stages."""
+"""Gain maps of three stages from the manufacturer or another measurement."""
 
 from pathlib import Path
 from typing import Any
@@ -9,30 +9,30 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import STAGES, Integrating
 
-_NUMBERS = "fiu"  # kinds of numpy's types
+_NUMBERS = "fiu"  # numpy's kinds of numeric types
 
 
 def read_gain_map(path: Path, detector: Integrating, module: int, asic: int) -> NDArray[np.float64]:
-    """Gains (3, ss, fs) of an ASIC in ADU/keV; NaN where the map has 0 or what is no number.
+    """Return gains (3, ss, fs) of an ASIC in ADU/keV; NaN where the map is 0 or not finite.
 
     Parameters
     ----------
     path : Path
-        ``.npy``, HDF5 with one such dataset, or ``.bin`` (as PSI ships them: doubles without a
-        header): three planes high, medium, low (3, ss, fs) of one module or of the modules
+        ``.npy``, HDF5 with a single such dataset, or ``.bin`` (PSI's format: doubles without a
+        header): three planes high, medium, low (3, ss, fs), of one module or of all modules
         stacked along ss.
     detector : Integrating
     module, asic : int
-        A map of one module is taken to be of this one.
+        A map of a single module is used for this module, whatever its number.
 
     Raises
     ------
     HklflowError
-        If the file holds no such planes, or not this module's.
+        If the file contains no such planes, or lacks this module.
     """
     planes = _read(path, detector)
     if planes.dtype.kind not in _NUMBERS:
-        raise HklflowError(f"{path} holds no numbers but {planes.dtype}; give gains in ADU/keV")
+        raise HklflowError(f"{path} contains {planes.dtype}, not numbers; use gains in ADU/keV")
     rows, columns = detector.module
     if planes.ndim != 3 or planes.shape[0] != len(STAGES) or planes.shape[2] != columns:
         raise HklflowError(
@@ -42,13 +42,14 @@ def read_gain_map(path: Path, detector: Integrating, module: int, asic: int) -> 
     modules, rest = divmod(planes.shape[1], rows)
     if rest or modules == 0 or (modules > 1 and module >= modules):
         raise HklflowError(
-            f"{path} has {planes.shape[1]} rows and a module {rows}; there is no module {module}"
+            f"{path} has {planes.shape[1]} rows, and a module has {rows}; there is no module "
+            f"{module}"
         )
     begin = module * rows if modules > 1 else 0
     ss, fs = detector.box(asic)
-    found = np.array(planes[:, begin : begin + rows][:, ss, fs], np.float64)
-    found[~np.isfinite(found) | (found == 0)] = np.nan
-    return found
+    gains = np.array(planes[:, begin : begin + rows][:, ss, fs], np.float64)
+    gains[~np.isfinite(gains) | (gains == 0)] = np.nan
+    return gains
 
 
 def _read(path: Path, detector: Integrating) -> NDArray[Any]:
@@ -56,20 +57,20 @@ def _read(path: Path, detector: Integrating) -> NDArray[Any]:
         try:
             planes: NDArray[Any] = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise HklflowError(f"{path} is no array ({error}); save it again") from error
+            raise HklflowError(f"{path} is not a valid array ({error}); save it again") from error
         return planes
     if path.suffix == ".bin":
         try:
             numbers = np.fromfile(path, np.float64)
         except OSError as error:
             raise HklflowError(
-                f"{path} cannot be read ({error.strerror}); give the path of a gain map"
+                f"{path} cannot be read ({error.strerror}); correct the path of the gain map"
             ) from error
         plane = len(STAGES) * detector.module[1]
         if numbers.size == 0 or numbers.size % plane:
             raise HklflowError(
                 f"{path} has {numbers.size} doubles, which are not three planes of rows of "
-                f"{detector.module[1]} pixels; give the detector's own gain map"
+                f"{detector.module[1]} pixels; use the gain map of this detector"
             )
         return numbers.reshape(len(STAGES), -1, detector.module[1])
     return _hdf5(path)
@@ -81,19 +82,19 @@ def _hdf5(path: Path) -> NDArray[Any]:
     from hklflow.formats.hdf5_file import open_file
 
     with open_file(path) as file:
-        found: list[h5py.Dataset] = []
+        datasets: list[h5py.Dataset] = []
 
         def look(name: str, node: h5py.HLObject) -> None:
             if not isinstance(node, h5py.Dataset) or node.dtype.kind not in _NUMBERS:
                 return
             if node.ndim == 3 and node.shape[0] == len(STAGES):
-                found.append(node)
+                datasets.append(node)
 
         file.visititems(look)
-        if len(found) != 1:
+        if len(datasets) != 1:
             raise HklflowError(
-                f"{path} has {len(found)} datasets of numbers (3, ss, fs); a gain map has one, for "
-                "high, medium and low gain"
+                f"{path} has {len(datasets)} numeric datasets of shape (3, ss, fs); a gain map has "
+                "exactly one, for high, medium and low gain"
             )
-        planes: NDArray[Any] = found[0][()]
+        planes: NDArray[Any] = datasets[0][()]
     return planes

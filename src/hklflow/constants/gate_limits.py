@@ -1,10 +1,10 @@
-"""Limits that constants must keep to be accepted (no heavy imports: the configuration has them)."""
+"""Limits for accepting constants (light imports, because the configuration imports them)."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class Gates(BaseModel):
-    """What constants must keep to be accepted; None: no such gate."""
+    """Limits that constants must meet to be accepted; None: not checked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -13,11 +13,11 @@ class Gates(BaseModel):
     max_masked_module: float | None = Field(0.2, ge=0, le=1)
     """Largest fraction of masked pixels of one module."""
     max_bad_constants: float | None = Field(0.1, ge=0, le=1)
-    """Largest fraction of constants (stages and memory cells) with a status bit; stages whose gain
-    nobody measured do not count, see `measured_gains`."""
+    """Largest fraction of constants (stages and memory cells) with a status bit; stages without a
+    measured gain do not count, see `measured_gains`."""
     measured_gains: bool = True
-    """Whether every gain must have been measured or be in a gain map: neither be taken from
-    `default_gain` nor be unknown."""
+    """Require that every gain was measured or is in a gain map: unknown gains and gains from
+    `default_gain` fail."""
     max_gain_change: float | None = Field(0.03, gt=0)
     """Largest median change of a module's gain against the accepted constants (fraction)."""
     max_offset_change: float | None = Field(None, gt=0)

@@ -1,4 +1,4 @@
-"""Figures of constants that a person judges them by, and the gates that they must pass."""
+"""Key figures of constants, and the gates that constants must pass."""
 
 from typing import Any
 
@@ -15,19 +15,19 @@ from hklflow.constants.status import bad
 
 Floats = NDArray[np.float64]
 
-# Memory cells that are looked at where there are many.
+# Largest number of memory cells that are sampled, approximately.
 _CELLS = 8
 
 
 def figures(
     constants: DetectorConstants, before: DetectorConstants | None = None
 ) -> dict[str, Any]:
-    """Figures of all modules, and of what changed against constants from before.
+    """Compute the figures of all modules, and the changes against earlier constants.
 
     Returns
     -------
     dict
-        ``modules``: number -> figures of the module; and those of the detector.
+        ``modules``: figures of each module, by number; and figures of the detector.
     """
     modules: dict[str, dict[str, Any]] = {}
     sources: list[list[str]] = []
@@ -48,7 +48,7 @@ def figures(
         if source and not left_out:
             sources.append(source)
         if "constants_status" in group and not left_out:
-            # Gains that nobody measured are the matter of the sources.
+            # `measured_gains` judges stages without a measured gain.
             kept = [s for s in range(len(STAGES)) if not source or source[s] != NONE]
             wrong = bad(_sample(group["constants_status"])[kept])
             if wrong.size:
@@ -57,107 +57,109 @@ def figures(
         for name in ("offset", "noise", "gain", "flatfield"):
             if name in group:
                 medians = _medians(_sample(group[name]), mask == 0).tolist()
-                row[name] = [one if np.isfinite(one) else None for one in medians]
+                row[name] = [median if np.isfinite(median) else None for median in medians]
         if before is not None and number in before.modules and not left_out:
             then = before.group(number)
             row |= {} if _is_absent(then) else _changes(group, then, mask == 0)
         modules[str(number)] = row
-    found: dict[str, Any] = {"masked": masked / max(pixels, 1), "modules": modules}
+    result: dict[str, Any] = {"masked": masked / max(pixels, 1), "modules": modules}
     if statuses:
-        found["bad constants"] = flagged / statuses
+        result["bad constants"] = flagged / statuses
     if sources:
-        found["gain source"] = [
-            "|".join(dict.fromkeys(one for source in stage for one in source.split("|")))
+        result["gain source"] = [
+            "|".join(dict.fromkeys(median for source in stage for median in source.split("|")))
             for stage in zip(*sources, strict=True)
         ]
-    return found
+    return result
 
 
-def judge(found: dict[str, Any], gates: Gates) -> list[dict[str, Any]]:
-    """Verdict of every gate on the figures: name, value, limit, passed, sentence."""
-    modules = found["modules"]
+def judge(metrics: dict[str, Any], gates: Gates) -> list[dict[str, Any]]:
+    """Return the verdict of every gate: name, value, limit, passed, sentence."""
+    modules = metrics["modules"]
     verdicts = []
 
     def limit(name: str, values: dict[str, float], top: float | None, what: str) -> None:
         if top is None or not values:
             return
-        # Written so that NaN does not pass.
+        # NaN must not pass.
         worst = max(values, key=lambda key: values[key] if values[key] <= np.inf else np.inf)
         value = values[worst]
-        of = f" of module {worst}" if worst else ""
+        suffix = f" of module {worst}" if worst else ""
         passed = bool(value <= top)
-        told = "is within" if passed else "exceeds"
+        sentence = "is within" if passed else "exceeds"
         verdicts.append(
             {
                 "name": name,
                 "value": value if np.isfinite(value) else None,
                 "limit": top,
                 "passed": passed,
-                "sentence": f"{what}{of} is {value:.4g}, which {told} {top:g}",
+                "sentence": f"{what}{suffix} is {value:.4g}, which {sentence} {top:g}",
             }
         )
 
     def of_modules(key: str) -> dict[str, float]:
         return {number: row[key] for number, row in modules.items() if key in row}
 
-    limit("masked", {"": found["masked"]}, gates.max_masked, "the fraction of masked pixels")
+    limit("masked", {"": metrics["masked"]}, gates.max_masked, "the fraction of masked pixels")
     limit(
         "masked_module",
         of_modules("masked"),
         gates.max_masked_module,
         "the fraction of masked pixels",
     )
-    if "bad constants" in found:
+    if "bad constants" in metrics:
         limit(
             "bad_constants",
-            {"": found["bad constants"]},
+            {"": metrics["bad constants"]},
             gates.max_bad_constants,
             "the fraction of constants with a status bit",
         )
 
     def change(name: str, top: float | None, unit: str = "") -> None:
         what = f"the median change of the {name}"
-        not_compared = {n: row[key] for n, row in modules.items() if (key := _why(name)) in row}
+        not_compared = {
+            n: row[key] for n, row in modules.items() if (key := _reason_key(name)) in row
+        }
         if top is None or not not_compared:
             limit(f"{name}_change", of_modules(f"{name} change"), top, what + unit)
             return
         module, why = next(iter(not_compared.items()))
-        told = f"{what} of module {module} cannot be told: {why}"
+        sentence = f"{what} of module {module} cannot be determined: {why}"
         verdicts.append(
             {
                 "name": f"{name}_change",
                 "value": None,
                 "limit": top,
                 "passed": False,
-                "sentence": told,
+                "sentence": sentence,
             }
         )
 
     change("gain", gates.max_gain_change)
     change("offset", gates.max_offset_change, " in units of the noise")
-    if gates.measured_gains and "gain source" in found:
-        sources = found["gain source"]
+    if gates.measured_gains and "gain source" in metrics:
+        sources = metrics["gain source"]
         wrong = []
         for stage, source in zip(STAGES, sources, strict=True):
             if NONE in source.split("|"):
                 wrong.append(f"the gain of {stage} is unknown")
             elif "default" in source.split("|"):
                 wrong.append(f"the gain of {stage} is from default_gain")
-        told = f"the gains of high, medium, low are from {', '.join(sources)}"
+        sentence = f"the gains of high, medium, low are from {', '.join(sources)}"
         verdicts.append(
             {
                 "name": "measured_gains",
                 "value": float(len(wrong)),
                 "limit": 0.0,
                 "passed": not wrong,
-                "sentence": ", ".join(wrong) or told,
+                "sentence": ", ".join(wrong) or sentence,
             }
         )
     return verdicts
 
 
 def _sample(dataset: h5py.Dataset) -> NDArray[Any]:
-    """Values of some memory cells, evenly chosen."""
+    """Read some memory cells, evenly spaced."""
     if dataset.ndim < 3:
         return np.asarray(dataset[()])
     cells = dataset.shape[-3]
@@ -166,7 +168,7 @@ def _sample(dataset: h5py.Dataset) -> NDArray[Any]:
 
 
 def _medians(values: NDArray[Any], good: NDArray[np.bool_]) -> Floats:
-    """Median over good pixels and memory cells: of every stage, or one number (1,)."""
+    """Return the median over good pixels and memory cells: of every stage, or one number (1,)."""
     stages = values if values.ndim == 4 else values[None]
     return np.array([_median(stage[..., good]) for stage in stages])
 
@@ -177,45 +179,47 @@ def _median(values: NDArray[Any]) -> float:
 
 
 def _is_absent(group: h5py.Group) -> bool:
-    """Whether the module was left out: it holds nothing but that it is absent."""
+    """Return True if the module was left out; its file then only records that it is absent."""
     return bool(about_of(group).get("absent", False))
 
 
-def _why(name: str) -> str:
-    """Key of the reason why a quantity was not compared."""
+def _reason_key(name: str) -> str:
+    """Return the key of the reason why a quantity was not compared."""
     return f"{name} not compared"
 
 
 def _changes(now: h5py.Group, then: h5py.Group, good: NDArray[np.bool_]) -> dict[str, Any]:
-    """Largest median change of any stage known in both; or why there is none."""
-    found: dict[str, Any] = {}
+    """Return the largest median change over the stages known in both; or why there is none."""
+    changes: dict[str, Any] = {}
     for name in ("gain", "offset"):
         if not (name in now and name in then):
             continue
         shapes = [(*group[name].shape[:-3], *group[name].shape[-2:]) for group in (now, then)]
         ids = [np.asarray(about_of(group)["cell_ids"]) for group in (now, then)]
-        common, here, there = np.intersect1d(ids[0], ids[1], return_indices=True)
+        common, rows_now, rows_then = np.intersect1d(ids[0], ids[1], return_indices=True)
         if shapes[0] != shapes[1]:
-            found[_why(name)] = "the accepted constants have modules of another size"
+            changes[_reason_key(name)] = "the accepted constants have modules of another size"
             continue
         if not common.size:
-            found[_why(name)] = "the accepted constants have none of its memory cells"
+            changes[_reason_key(name)] = "the accepted constants have none of its memory cells"
             continue
         some = slice(None, None, max(1, common.size // _CELLS))
-        new, old = _cells(now[name], here[some]), _cells(then[name], there[some])
+        new, old = _cells(now[name], rows_now[some]), _cells(then[name], rows_then[some])
         was, known = (np.isfinite(values).any(axis=(1, 2, 3)) for values in (old, new))
         if (lost := was & ~known).any():
             stages = ", ".join(np.array(STAGES)[lost])
-            found[_why(name)] = f"only the accepted constants have one of stage {stages}"
+            changes[_reason_key(name)] = (
+                f"only the accepted constants have a {name} of stage {stages}"
+            )
         elif (both := was & known).any():
-            unit = np.abs(old) if name == "gain" else _cells(now["noise"], here[some])
+            unit = np.abs(old) if name == "gain" else _cells(now["noise"], rows_now[some])
             change = _medians(np.abs(new - old) / np.where(unit > 0, unit, np.nan), good)
-            found[f"{name} change"] = float(np.max(change[both]))
+            changes[f"{name} change"] = float(np.max(change[both]))
         elif known.any():
-            found[_why(name)] = "the accepted constants have none"
-    return found
+            changes[_reason_key(name)] = f"the accepted constants have no {name}"
+    return changes
 
 
 def _cells(dataset: h5py.Dataset, places: NDArray[np.int64]) -> NDArray[Any]:
-    """Values (stage, cell, ss, fs) of the memory cells at these places."""
+    """Read the values (stage, cell, ss, fs) of the memory cells at these indices."""
     return np.stack([dataset[:, place] for place in places], axis=1)

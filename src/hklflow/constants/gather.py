@@ -1,9 +1,9 @@
 """Gather the frames of one module from raw runs: one file per ASIC, sorted by memory cell.
 
-Scans of the pulse capacitor drive every eighth row of the module's ASICs in each of eight runs,
-those of the current source every fourth column in each of four; of their frames one is assembled
-for each (step, cell) that all the runs have. Rows and columns are those of the module as it is
-built, of 2 x 8 ASICs: rows along fs, columns along ss.
+A pulse capacitor scan consists of eight runs; each run drives every eighth row of the module's
+ASICs. A current source scan consists of four runs; each drives every fourth column. For each
+(step, cell) that all runs of the scan have, one frame is assembled from the driven pixels. Rows and
+columns follow the construction of the module, 2 x 8 ASICs: rows along fs, columns along ss.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,10 +23,10 @@ from hklflow.constants.layouts import open_part, read_parts
 from hklflow.constants.preprocess import Run
 from hklflow.constants.raw_frames import Frames, Ints, Part, Trains, valid_frames
 
-#: Digital part of a frame where the gain bits mean nothing.
+#: Digital part of a frame if its gain bits are invalid.
 NO_STAGE = 255
 
-# Bytes that a pixel of a block takes at a time: as read, assembled, and sorted by cell.
+# Bytes of memory for each pixel of a block: raw, assembled, and sorted by cell.
 _BYTES = 16
 
 _RUNS = {"pulse_capacitor": 8, "current_source": 4}
@@ -36,7 +36,7 @@ Shown = Callable[[Iterable[Any], int], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Gathering:
-    """What was gathered of a module: frames, and those that were empty (analogue part 0)."""
+    """Number of gathered frames of a module, and of empty frames (analogue part 0)."""
 
     frames: int
     empty: int
@@ -50,27 +50,27 @@ def gather(
     memory: float,
     shown: Shown = lambda items, total: items,
 ) -> Gathering:
-    """Gather a module's frames of a measurement.
+    """Gather the frames of a module for one measurement.
 
     Parameters
     ----------
     runs : sequence of Run
-        In the order in which they drive rows or columns.
+        Runs in the order in which they drive rows or columns.
     measure : str
     module : int
-        One that a run has no files of gives no frames.
+        Number of the module; if a run has no files of it, no frames are gathered.
     outputs : sequence of Path
-        One per ASIC, in the order of `Integrating.box`.
+        Output files, one per ASIC, in the order of `Integrating.box`.
     memory : float
-        MB for the frames that are held at a time.
+        Memory for the frames, MB.
     shown : callable
-        Passes the blocks of frames through and shows progress.
+        Wraps the iteration over the blocks of frames to show progress.
 
     Raises
     ------
     HklflowError
-        If the runs are not alike or not as many as the measurement needs, if a file cannot be
-        read, or changed since the run was preprocessed.
+        If the runs differ in detector or their number is wrong, if a file cannot be read, or if a
+        file changed after the run was preprocessed.
     """
     detector = _detector(runs, measure, outputs)
     parts = [_parts_of(run, module) for run in runs]
@@ -78,8 +78,8 @@ def gather(
     cell_ids = np.array(sorted(frozenset.union(*(run.cells for run in runs))), np.int64)
     if not np.isin(plan.cell, cell_ids).all():
         raise HklflowError(
-            f"module {module} of run {runs[0].name} has memory cells that it had not before; the "
-            "raw files changed: run constants_preprocess again"
+            f"module {module} of run {runs[0].name} has memory cells that were not there before; "
+            "the raw files changed: run constants_preprocess again"
         )
     cell = np.searchsorted(cell_ids, plan.cell)
     counts = np.bincount(cell, minlength=len(cell_ids))
@@ -88,8 +88,8 @@ def gather(
     empty = 0
     with ExitStack() as stack:
         sources = [
-            [stack.enter_context(open_part(run.layout, part, detector)) for part in own]
-            for run, own in zip(runs, parts, strict=True)
+            [stack.enter_context(open_part(run.layout, part, detector)) for part in parts_of_run]
+            for run, parts_of_run in zip(runs, parts, strict=True)
         ]
         writers = []
         for asic, path in enumerate(outputs):
@@ -98,16 +98,16 @@ def gather(
             writers.append(stack.enter_context(writer))
         pixels = [driven(measure, i, detector) for i in range(len(runs))]
         blocks = list(_blocks(len(plan.cell), memory, detector))
-        for at in shown(blocks, len(blocks)):
-            analog, levels, full = _assemble(sources, plan, at, pixels, detector)
+        for block in shown(blocks, len(blocks)):
+            analog, levels, full = _assemble(sources, plan, block, pixels, detector)
             keep = slice(None) if full.all() else np.flatnonzero(full)
             empty += int(np.count_nonzero(~full))
             for asic, writer in enumerate(writers):
                 box = (slice(None), *detector.box(asic))
                 writer.append(
-                    cell[at][keep],
-                    plan.train[at][keep],
-                    plan.step[at][keep],
+                    cell[block][keep],
+                    plan.train[block][keep],
+                    plan.step[block][keep],
                     analog[box][keep],
                     _stages(levels[box][keep], detector),
                 )
@@ -115,18 +115,18 @@ def gather(
 
 
 def driven(measure: str, run: int, detector: Integrating) -> NDArray[np.bool_]:
-    """Pixels (ss, fs) of a module that a run of a scan in several runs drives.
+    """Return the pixels (ss, fs) of a module that one run of a scan drives.
 
     Run i of the pulse capacitor drives rows 7 - i, 15 - i ... of the first half of a module and
-    i, i + 8 ... of the second one; run j of the current source drives columns j, j + 4 ... of the
-    first half and 3 - j, 7 - j ... of the second one, whose ASICs stand on their heads.
+    i, i + 8 ... of the second half. Run j of the current source drives columns j, j + 4 ... of the
+    first half and 3 - j, 7 - j ... of the second half, where the ASICs are upside down.
 
     Parameters
     ----------
     measure : str
         pulse_capacitor or current_source_<current>.
     run : int
-        Which of the runs.
+        Index of the run in the scan.
     detector : Integrating
     """
     column, row = np.indices(detector.module)
@@ -139,9 +139,9 @@ def driven(measure: str, run: int, detector: Integrating) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Frames that will be gathered, sorted by step and cell.
+    """Frames to be gathered, sorted by step and cell.
 
-    ``places``: of each run, part and row (n,) of its frame.
+    ``places``: for each run, the part and the row (n,) of each frame.
     """
 
     cell: Ints
@@ -152,19 +152,22 @@ class _Plan:
 
 def _plan(runs: Sequence[Run], frames: Sequence[Frames]) -> _Plan:
     steps = [
-        found.train.astype(np.int64) - run.first for run, found in zip(runs, frames, strict=True)
+        frames_of_run.train.astype(np.int64) - run.first
+        for run, frames_of_run in zip(runs, frames, strict=True)
     ]
-    # Frames are sorted by train and cell, so their keys rise.
-    keys = [step << 16 | found.cell for step, found in zip(steps, frames, strict=True)]
+    # Frames are sorted by train and cell, so the keys increase.
+    keys = [
+        step << 16 | frames_of_run.cell for step, frames_of_run in zip(steps, frames, strict=True)
+    ]
     common = keys[0]
     for key in keys[1:]:
         common = np.intersect1d(common, key, assume_unique=True)
-    at = [np.searchsorted(key, common) for key in keys]
+    indices = [np.searchsorted(key, common) for key in keys]
     return _Plan(
         common & 0xFFFF,
         common >> 16,
-        frames[0].train[at[0]],
-        [(f.part[i], f.row[i]) for f, i in zip(frames, at, strict=True)],
+        frames[0].train[indices[0]],
+        [(f.part[i], f.row[i]) for f, i in zip(frames, indices, strict=True)],
     )
 
 
@@ -177,26 +180,26 @@ def _blocks(frames: int, memory: float, detector: Integrating) -> Iterator[slice
 def _assemble(
     sources: Sequence[Sequence[Read]],
     plan: _Plan,
-    at: slice,
+    block: slice,
     pixels: Sequence[NDArray[np.bool_]],
     detector: Integrating,
 ) -> tuple[Images, Images, NDArray[np.bool_]]:
-    """Analogue and digital part of a block of frames, and which of them are full in all runs."""
-    analog, digital = _read(sources[0], plan.places[0], at, detector)
+    """Read a block of frames: analogue part, digital part, and True for frames full in all runs."""
+    analog, digital = _read(sources[0], plan.places[0], block, detector)
     full = _full(analog)
-    for source, place, here in zip(sources[1:], plan.places[1:], pixels[1:], strict=True):
-        other_analog, other_digital = _read(source, place, at, detector)
+    for source, place, driven_pixels in zip(sources[1:], plan.places[1:], pixels[1:], strict=True):
+        other_analog, other_digital = _read(source, place, block, detector)
         full &= _full(other_analog)
-        np.copyto(analog, other_analog, where=here)
-        np.copyto(digital, other_digital, where=here)
+        np.copyto(analog, other_analog, where=driven_pixels)
+        np.copyto(digital, other_digital, where=driven_pixels)
     return analog, digital, full
 
 
 def _read(
-    readers: Sequence[Read], place: tuple[Ints, Ints], at: slice, detector: Integrating
+    readers: Sequence[Read], place: tuple[Ints, Ints], block: slice, detector: Integrating
 ) -> tuple[Images, Images]:
-    """Frames of one run, stretch by stretch of its files."""
-    part, row = place[0][at], place[1][at]
+    """Read frames of one run in contiguous stretches of its files."""
+    part, row = place[0][block], place[1][block]
     order = np.lexsort((row, part))
     part, row = part[order], row[order]
     analog, digital = (np.empty((len(row), *detector.module), np.uint16) for _ in range(2))
@@ -209,7 +212,7 @@ def _read(
 
 
 def _full(analog: Images) -> NDArray[np.bool_]:
-    """Frames whose analogue part is not 0 in all pixels."""
+    """Return True for frames whose analogue part is not 0 in all pixels."""
     full = np.asarray(analog[:, ::16, ::16].any(axis=(1, 2)))
     for frame in np.flatnonzero(~full):
         full[frame] = analog[frame].any()
@@ -217,7 +220,7 @@ def _full(analog: Images) -> NDArray[np.bool_]:
 
 
 def _stages(digital: Images, detector: Integrating) -> Images:
-    """Numbers of the stages for the codes of the gain, where it is digital."""
+    """Convert digital gain codes to stage numbers; analogue levels are returned unchanged."""
     if detector.codes is None:
         return digital
     stages = np.full(2**16, NO_STAGE, np.uint16)
@@ -226,8 +229,8 @@ def _stages(digital: Images, detector: Integrating) -> Images:
 
 
 def _parts_of(run: Run, module: int) -> list[Part]:
-    found = read_parts(run.layout, run.files.get(module, []), run.detector)
-    return [part for part in found if part.module == module]
+    listed_parts = read_parts(run.layout, run.files.get(module, []), run.detector)
+    return [part for part in listed_parts if part.module == module]
 
 
 def _detector(runs: Sequence[Run], measure: str, outputs: Sequence[Path]) -> Integrating:
@@ -235,19 +238,19 @@ def _detector(runs: Sequence[Run], measure: str, outputs: Sequence[Path]) -> Int
     for run in runs[1:]:
         if run.detector != detector:
             raise HklflowError(
-                f"run {run.name} is of {run.detector} and run {runs[0].name} of {detector}; gather "
-                "runs of one detector"
+                f"run {run.name} has the detector {run.detector} and run {runs[0].name} has "
+                f"{detector}; gather runs of one detector"
             )
     kind = "current_source" if measure.startswith("current_source_") else measure
     if len(runs) not in (1, _RUNS.get(kind, 1)):
         wanted = f"1 or {_RUNS[kind]} runs" if kind in _RUNS else "1 run"
         raise HklflowError(
             f"{measure} has {len(runs)} runs ({', '.join(run.name for run in runs)}) and needs "
-            f"{wanted}; mend the runs in the configuration"
+            f"{wanted}; correct the runs in the configuration"
         )
     if len(outputs) != detector.asics:
         raise HklflowError(
-            f"{len(outputs)} files for the {detector.asics} ASICs of a module of {detector.name}; "
-            "give one for each"
+            f"{len(outputs)} output files for the {detector.asics} ASICs of a module of "
+            f"{detector.name}; list one file per ASIC"
         )
     return detector

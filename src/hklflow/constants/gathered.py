@@ -1,9 +1,10 @@
-"""Frames of one ASIC, sorted by memory cell: what `gather` writes and every process step reads.
+"""Frames of one ASIC, sorted by memory cell: written by `gather`, read by all process stages.
 
-Lost trains and frames are not in the file, and never zeros: every frame has its train and its step,
-the number of its train since the run's first one, so that a ramp keeps its abscissa.
+Lost trains and frames are absent from the file, never filled with zeros. Every frame is stored with
+its train and its step (its train number minus the first train of the run), so that the position of
+a frame on a ramp is known.
 
-Frames are not packed: the files are temporary, and a cell's frames are one stretch of the disk.
+Frames are not compressed: the files are temporary, and the frames of a cell are contiguous.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ from hklflow.formats.hdf5_output import closed_on_failure, hdf5_output
 
 @dataclass(frozen=True)
 class About:
-    """Which frames they are.
+    """Description of the gathered frames.
 
     Attributes
     ----------
@@ -31,8 +32,8 @@ class About:
         dark_high, dark_medium, dark_low, xray, pulse_capacitor or current_source_<current>.
     module, asic : int
     digital : {"level", "stage"}
-        What the digital part is: an analogue level, or the number of the stage of gain (0, 1, 2;
-        255 where the gain bits mean nothing).
+        Meaning of the digital part: an analogue level, or the number of the gain stage (0, 1, 2;
+        255 if the gain bits are invalid).
     runs : tuple of str
     """
 
@@ -46,14 +47,14 @@ class About:
 
 @dataclass(frozen=True)
 class CellFrames:
-    """Frames of one memory cell, in the order in which they were measured.
+    """Frames of one memory cell in the order of measurement.
 
     Attributes
     ----------
     analog, digital : (n, ss, fs) uint16 arrays
     train : (n,) uint64 array
     step : (n,) int64 array
-        Trains since the first one of the run, lost ones counted.
+        Number of trains since the first train of the run, including lost trains.
     """
 
     analog: NDArray[np.uint16]
@@ -69,10 +70,10 @@ class Gathered:
     ----------
     about : About
     cell_ids : (cells,) int array
-        Numbers that the detector gives to the memory cells in use.
+        Detector's numbers of the memory cells in use.
     shape : (ss, fs)
     frames : (cells,) int64 array
-        Frames of each cell.
+        Number of frames of each cell.
     """
 
     def __init__(self, file: h5py.File) -> None:
@@ -97,11 +98,13 @@ class Gathered:
         return len(self.cell_ids)
 
     def cell(self, index: int, rows: slice = slice(None)) -> CellFrames:
-        """Frames of a memory cell (by its place in `cell_ids`), whole or some of their rows."""
+        """Read the frames of a memory cell (by its index in `cell_ids`), all rows or some."""
         begin = int(self._start[index])
-        at = slice(begin, begin + int(self.frames[index]))
-        analog, digital = (self._file[name][at, rows] for name in ("analog", "digital"))
-        return CellFrames(analog, digital, self._file["train"][at], self._file["step"][at])
+        rows_of_file = slice(begin, begin + int(self.frames[index]))
+        analog, digital = (self._file[name][rows_of_file, rows] for name in ("analog", "digital"))
+        return CellFrames(
+            analog, digital, self._file["train"][rows_of_file], self._file["step"][rows_of_file]
+        )
 
 
 @contextmanager
@@ -111,7 +114,7 @@ def open_gathered(path: Path) -> Iterator[Gathered]:
     Raises
     ------
     HklflowError
-        If it is none.
+        If the file contains no gathered frames.
     """
     try:
         file = h5py.File(path, "r")
@@ -121,24 +124,24 @@ def open_gathered(path: Path) -> Iterator[Gathered]:
         try:
             gathered = Gathered(file)
         except KeyError as error:
-            raise HklflowError(f"{path} holds no gathered frames ({error})") from error
+            raise HklflowError(f"{path} contains no gathered frames ({error})") from error
         yield gathered
 
 
 class GatheredWriter:
-    """Write the frames of one ASIC, given in the order in which they were measured.
+    """Writer for the frames of one ASIC in the order of measurement.
 
     Parameters
     ----------
     path : Path
     about : About
     cell_ids : (cells,) int array
-        Numbers that the detector gives to them, rising.
+        Detector's numbers of the memory cells, increasing.
     frames : (cells,) int array
-        Frames of each cell that will come.
+        Number of frames that will be appended for each cell.
     shape : (ss, fs)
     at_most : bool
-        Fewer frames than these may come: what is lost is seen in the pixels only.
+        Accept fewer frames than announced, because empty frames are found only in the pixels.
     """
 
     def __init__(
@@ -180,26 +183,28 @@ class GatheredWriter:
         analog: NDArray[np.uint16],
         digital: NDArray[np.uint16],
     ) -> None:
-        """Add frames (n, ss, fs) of the cells (n,), given by their place in ``cell_ids``.
+        """Append frames (n, ss, fs) of the cells (n,), which are indices in ``cell_ids``.
 
         Raises
         ------
         HklflowError
-            If a cell gets more frames than it was to have.
+            If a cell gets more frames than announced.
         """
         order = np.argsort(cell, kind="stable")
-        of = np.asarray(cell, np.int64)[order]
-        begins = np.flatnonzero(np.diff(of, prepend=-1))
+        cells = np.asarray(cell, np.int64)[order]
+        begins = np.flatnonzero(np.diff(cells, prepend=-1))
         analog, digital = analog[order], digital[order]
-        for begin, end in zip(begins, np.append(begins[1:], len(of))[: len(begins)], strict=True):
-            number, rows = int(of[begin]), order[begin:end]
-            at = slice(int(self._next[number]), int(self._next[number]) + len(rows))
-            if at.stop > self._start[number + 1]:
+        for begin, end in zip(
+            begins, np.append(begins[1:], len(cells))[: len(begins)], strict=True
+        ):
+            number, rows = int(cells[begin]), order[begin:end]
+            target = slice(int(self._next[number]), int(self._next[number]) + len(rows))
+            if target.stop > self._start[number + 1]:
                 raise HklflowError(f"memory cell {number} has more frames than were counted")
-            _write_rows(self._analog, at, analog[begin:end])
-            _write_rows(self._digital, at, digital[begin:end])
-            self._train[at], self._step[at] = train[rows], step[rows]
-            self._next[number] = at.stop
+            _write_rows(self._analog, target, analog[begin:end])
+            _write_rows(self._digital, target, digital[begin:end])
+            self._train[target], self._step[target] = train[rows], step[rows]
+            self._next[number] = target.stop
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         with closed_on_failure(self._context):
@@ -210,12 +215,13 @@ class GatheredWriter:
             short = int(np.argmax(self._next != self._start[1:]))
             raise HklflowError(
                 f"memory cell {short} has {self._next[short] - self._start[short]} frames instead "
-                f"of {self._start[short + 1] - self._start[short]}; the raw files changed meanwhile"
+                f"of {self._start[short + 1] - self._start[short]}; the raw files changed "
+                "during the run"
             )
 
 
-def _write_rows(dataset: Any, at: slice, values: NDArray[np.uint16]) -> None:
-    """Write rows of a dataset; h5py's own way takes ten times as long for a few frames."""
+def _write_rows(dataset: Any, target: slice, values: NDArray[np.uint16]) -> None:
+    """Write rows of a dataset; for a few frames the high-level h5py call is ten times slower."""
     space = dataset.get_space()
-    space.select_hyperslab((at.start, 0, 0), values.shape)
+    space.select_hyperslab((target.start, 0, 0), values.shape)
     dataset.write(h5py.h5s.create_simple(values.shape), space, np.ascontiguousarray(values))

@@ -1,6 +1,6 @@
-"""ASICs put together to modules, and modules to the detector's file.
+"""Join the ASICs of a module, and the modules of the detector.
 
-What is missing stands there too, with what says so: NaN, ``NO_DARK_DATA`` and a dead pixel.
+Missing ASICs and modules are filled with NaN, marked ``NO_DARK_DATA`` and masked as dead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,33 +19,33 @@ from hklflow.constants.status import Bit
 from hklflow.images.masks import MaskBit
 from hklflow.nexus.entry import add_array, open_entry
 
-# What a pixel without data holds, where it is not NaN or 0.
+# Value of pixels without data, where it is not NaN or 0.
 _ABSENT = {"constants_status": Bit.NO_DARK_DATA, "pixel_mask": MaskBit.DEAD}
 
 
 def join_asics(
     group: h5py.Group, detector: Integrating, module: int, asics: Mapping[int, Path]
 ) -> dict[str, Any]:
-    """Put the ASICs of a module together, one quantity after the other.
+    """Join the ASICs of a module, one quantity after the other.
 
     Parameters
     ----------
     group : h5py.Group
-        Where the module's quantities go.
+        Group for the module's quantities.
     detector : Integrating
     module : int
     asics : mapping
-        Number of an ASIC -> its file; what is not in it is absent.
+        File of each ASIC number; ASICs missing from the mapping are treated as absent.
 
     Returns
     -------
     dict
-        What is known of the module.
+        Description of the module.
 
     Raises
     ------
     HklflowError
-        If files are of other ASICs than they should be, or do not fit each other.
+        If a file belongs to another ASIC, or the files do not match each other.
     """
     with ExitStack() as stack:
         parts = {
@@ -56,8 +56,8 @@ def join_asics(
         for number, about in abouts.items():
             if (about["module"], about["asic"]) != (module, number):
                 raise HklflowError(
-                    f"{asics[number]} is of ASIC {about['asic']} of module {about['module']}, not "
-                    f"of {number} of {module}; check the paths"
+                    f"{asics[number]} has ASIC {about['asic']} of module {about['module']}, not "
+                    f"ASIC {number} of module {module}; check the paths"
                 )
         first = next(iter(abouts.values()))
         reference = next(iter(parts.values()))
@@ -65,15 +65,16 @@ def join_asics(
             if set(part) != set(reference) or abouts[number]["cell_ids"] != first["cell_ids"]:
                 raise HklflowError(
                     f"{asics[number]} has other quantities or memory cells than the module's "
-                    "other ASICs; make the ASICs of a module alike"
+                    "other ASICs; process all ASICs of a module with the same settings"
                 )
         for name, dataset in reference.items():
             whole = _filled(name, dataset.shape[:-2], detector.module, dataset.dtype)
             for number, part in parts.items():
                 if part[name].shape[:-2] != dataset.shape[:-2]:
                     raise HklflowError(
-                        f"{name} of {asics[number]} has shape {part[name].shape}, of another "
-                        f"ASIC {dataset.shape}; make the ASICs of a module alike"
+                        f"{name} of {asics[number]} has shape {part[name].shape}, and "
+                        f"{dataset.shape} in another ASIC; process all ASICs of a module with "
+                        "the same settings"
                     )
                 whole[..., *detector.box(number)] = part[name][()]
             attrs = dict(dataset.attrs)
@@ -88,20 +89,20 @@ def join_asics(
 def join_modules(
     group: h5py.Group, modules: Mapping[int, Path], absent: Sequence[int]
 ) -> dict[str, Any]:
-    """Put the modules' files together; modules that are absent hold nothing but that they are.
+    """Join the files of the modules; absent modules are filled and marked as absent.
 
     Parameters
     ----------
     group : h5py.Group
         ``/entry/instrument/detector`` of the detector's file.
     modules : mapping
-        Number of a module -> its file.
+        File of each module number.
     absent : sequence of int
 
     Returns
     -------
     dict
-        What is known of the detector.
+        Description of the detector.
     """
     with ExitStack() as stack:
         parts = {
@@ -138,8 +139,8 @@ def _filled(
     return np.full((*leading, *size), empty, dtype)
 
 
-def _sources(found: Sequence[Any]) -> Any:
-    """Sources of a quantity: of every stage the one of all ASICs, or all that occur."""
-    rows = [[str(item) for item in np.atleast_1d(one)] for one in found]
+def _sources(attributes: Sequence[Any]) -> Any:
+    """Return the sources of a quantity per stage; several sources of the ASICs are joined by |."""
+    rows = [[str(item) for item in np.atleast_1d(attribute)] for attribute in attributes]
     joined = ["|".join(dict.fromkeys(column)) for column in zip(*rows, strict=True)]
-    return joined if np.ndim(found[0]) else joined[0]
+    return joined if np.ndim(attributes[0]) else joined[0]

@@ -1,4 +1,4 @@
-"""What a layout of raw files tells: the frames of a file, and how they are read."""
+"""Interface of a layout of raw files: the description of a file's frames, and their reading."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,40 +14,40 @@ from hklflow.constants.raw_frames import Part
 
 Images = NDArray[np.uint16]
 Read = Callable[[int, int], tuple[Images, Images]]
-"""Analogue and digital part (n, ss, fs) of the frames from the first up to the second number.
+"""Function that reads frames: analogue and digital part (n, ss, fs), first to last (exclusive).
 
-The digital part is what the detector gives: an analogue level, or the code of the stage of gain.
+The digital part is the raw output: an analogue level, or the code of the gain stage.
 """
 
 
 class Layout(ABC):
-    """How a facility lays out its raw files.
+    """Base class of the raw file layouts of facilities.
 
     Attributes
     ----------
     from_zero : bool
-        Whether 0 may be the number of a train; otherwise it is none.
+        True if train number 0 is valid; False if 0 marks a missing train.
     """
 
     from_zero = False
 
     @abstractmethod
     def parts(self, path: Path, detector: Integrating) -> list[Part]:
-        """What a file says of its frames, for each module that it holds.
+        """Describe the frames of a file, one part for each module in the file.
 
-        None if it is of another device. What it lacks raises `KeyError`, what cannot be read
-        `OSError`.
+        The list is empty for a file of another device. A missing dataset raises `KeyError`, an
+        unreadable file `OSError`.
         """
 
     @abstractmethod
     def open(self, part: Part, detector: Integrating) -> AbstractContextManager[Read]:
-        """Open a part to read its frames."""
+        """Open a part and yield the function that reads its frames."""
 
 
-def require_shape(path: Path, found: Sequence[int], wanted: Size) -> None:
-    """Refuse images of another size than the detector's modules."""
-    if tuple(found) != wanted:
+def require_shape(path: Path, shape: Sequence[int], wanted: Size) -> None:
+    """Reject images with a size other than the detector's modules."""
+    if tuple(shape) != wanted:
         raise HklflowError(
-            f"{path} has images of {tuple(found)} pixels, and modules of the detector have "
-            f"{wanted}; choose the detector that it is of, or mend its module_size"
+            f"{path} has images of {tuple(shape)} pixels, and modules of the detector have "
+            f"{wanted}; choose the right detector, or correct its module_size"
         )

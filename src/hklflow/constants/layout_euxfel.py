@@ -1,8 +1,8 @@
 """Raw files of the European XFEL: AGIPD and JUNGFRAU, read through EXtra-data.
 
-A file ``RAW-R0101-AGIPD03-S00000.h5`` holds one sequence of one module. ``INDEX/trainId`` lists its
-trains, ``INDEX/<source>/<group>/{first,count}`` where their records are, and a flag says whether
-the number of a train came from the machine. AGIPD has one record per frame, ``image/data``
+A file ``RAW-R0101-AGIPD03-S00000.h5`` is one sequence of one module. ``INDEX/trainId`` lists its
+trains, ``INDEX/<source>/<group>/{first,count}`` the position of their records, and a flag shows if
+the train number came from the machine. AGIPD has one record per frame, ``image/data``
 (n, 2, 512, 128), analogue then digital part; JUNGFRAU one per train, ``data/adc``
 (t, cells, 512, 1024) with ``gain`` and ``memoryCell`` (255: no frame).
 """
@@ -29,19 +29,19 @@ _NO_CELL = 255
 
 
 class Euxfel(Layout):
-    """Layout ``euxfel``."""
+    """Layout ``euxfel``: raw files of the European XFEL."""
 
     def parts(self, path: Path, detector: Integrating) -> list[Part]:
-        """What INDEX says; none in a file of other devices."""
+        """Return the parts listed in INDEX; none for a file of other devices."""
         access = _open(path)
-        found = []
+        result = []
         for source in sorted(access.instrument_sources):
             match = _SOURCES[detector.name].fullmatch(source)
             if match is None:
                 continue
             make = _agipd if detector.name == "agipd" else _jungfrau
-            found.append(make(path, access, source, int(match[1]), detector))
-        return found
+            result.append(make(path, access, source, int(match[1]), detector))
+        return result
 
     @contextmanager
     def open(self, part: Part, detector: Integrating) -> Iterator[Read]:
@@ -79,12 +79,12 @@ def _agipd(path: Path, access: Any, source: str, module: int, detector: Integrat
     group = access.file[f"INSTRUMENT/{source}"]
     data = group["image/data"]
     if data.dtype != np.uint16:
-        raise HklflowError(f"{path} holds calibrated images ({data.dtype}); give the raw ones")
+        raise HklflowError(f"{path} has calibrated images ({data.dtype}); use the raw files")
     if data.ndim != 4 or data.shape[1] != 2:
         raise HklflowError(
-            f"{path} has images {data.shape} of the early layout of 2017, which puts analogue and "
-            "digital parts in turn as frames; it is not supported: convert the run to (n, 2, ss, "
-            "fs), or measure anew"
+            f"{path} has images {data.shape} in the layout of early 2017, which stores analogue "
+            "and digital parts as alternating frames; it is not supported: convert the run to "
+            "(n, 2, ss, fs), or measure again"
         )
     require_shape(path, data.shape[2:], detector.module)
     trains, first, count, suspect = _index(access, source, "image")
@@ -100,7 +100,7 @@ def _agipd(path: Path, access: Any, source: str, module: int, detector: Integrat
         count,
         image["trainId"][()].reshape(-1).astype(np.uint64),
         image["cellId"][()].reshape(-1).astype(np.int64),
-        # A detector that never counts writes zeros.
+        # A detector whose counter is off writes zeros.
         pulses if len(pulses) == len(trains) and pulses.any() else None,
         suspect,
         {
@@ -118,7 +118,7 @@ def _jungfrau(path: Path, access: Any, source: str, module: int, detector: Integ
     data = access.file[f"INSTRUMENT/{source}/data"]
     adc = data["adc"]
     if adc.dtype != np.uint16:
-        raise HklflowError(f"{path} holds calibrated images ({adc.dtype}); give the raw ones")
+        raise HklflowError(f"{path} has calibrated images ({adc.dtype}); use the raw files")
     require_shape(path, adc.shape[2:], detector.module)
     trains, first, count, suspect = _index(access, source, "data")
     cells = adc.shape[1]
@@ -141,7 +141,7 @@ def _jungfrau(path: Path, access: Any, source: str, module: int, detector: Integ
 def _index(
     access: Any, source: str, group: str
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
-    """Trains as they are listed (zeros too, which EXtra-data leaves out), first, count, suspect."""
+    """Return the listed trains (including zeros, which EXtra-data omits), first, count, suspect."""
     trains = access.file["INDEX/trainId"][()].astype(np.uint64)
     index = access.file[f"INDEX/{source}/{group}"]
     first = index["first"][()].astype(np.int64)
@@ -150,7 +150,7 @@ def _index(
     else:
         count = (index["last"][()].astype(np.int64) - first + 1) * (index["status"][()] != 0)
     suspect = np.zeros(len(trains), bool)
-    # Before format 1.0 nothing said so, and EXtra-data guesses from the order of the numbers.
+    # Formats before 1.0 have no flag, and EXtra-data guesses from the order of the numbers.
     if access.format_version != "0.5":
         suspect[trains != 0] = ~access.validity_flag
     n = min(len(trains), len(first), len(count))

@@ -1,11 +1,10 @@
-"""JUNGFRAU files of PSI: 16 bits per pixel, the gain in the two top ones.
+"""JUNGFRAU files of PSI: 16 bits per pixel, with the gain in the two top bits.
 
-Two kinds are read: those of the slsDetectorPackage, one per module, ``<name>_d<module>_f<part>_
-<acquisition>.h5`` with ``/entry/data/data`` and ``/entry/data/frame number`` (its master and
-virtual files only link these, and are left out); and those of SwissFEL, all modules stacked along
-the first axis of the images, with ``/data/<detector>/data``, ``frame_index`` and
-``is_good_frame``. The code of the gain is 0, 1 or 3 (2 means nothing). Frames are numbered from 0
-or 1.
+Two kinds are read. The slsDetectorPackage writes one file per module, ``<name>_d<module>_f<part>_
+<acquisition>.h5``, with ``/entry/data/data`` and ``/entry/data/frame number``; its master and
+virtual files only link to these files and are skipped. SwissFEL stacks all modules along the first
+axis of the images, with ``/data/<detector>/data``, ``frame_index`` and ``is_good_frame``. The gain
+code is 0, 1 or 3 (2 is invalid). Frames are numbered from 0 or 1.
 """
 
 import re
@@ -29,12 +28,12 @@ _SLS_NAME = re.compile(r".*_d(\d+)_f(\d+)_(\d+)\.h5")
 
 
 class Jungfrau(Layout):
-    """Layout ``jungfrau``."""
+    """Layout ``jungfrau``: files of the slsDetectorPackage and of SwissFEL."""
 
     from_zero = True
 
     def parts(self, path: Path, detector: Integrating) -> list[Part]:
-        """Frames of one module, or of all that are stacked."""
+        """Return the part of one module, or one part for each stacked module."""
         if _SLS_LINKS.fullmatch(path.name):
             return []
         with h5py.File(path) as file:
@@ -42,8 +41,8 @@ class Jungfrau(Layout):
             images = file[names.images]
             if images.dtype != np.uint16:
                 raise HklflowError(
-                    f"{path} has images of {images.dtype}, and raw ones are of uint16 with the "
-                    "gain in the two top bits; give the raw files"
+                    f"{path} has images of {images.dtype}; raw images are uint16 with the gain "
+                    "in the two top bits: use the raw files"
                 )
             rows = detector.module[0]
             modules = images.shape[1] // rows if images.ndim == 3 else 0
@@ -76,7 +75,7 @@ class Jungfrau(Layout):
 
     @contextmanager
     def open(self, part: Part, detector: Integrating) -> Iterator[Read]:
-        """Read the module's rows."""
+        """Open the rows of the module."""
         match = _SLS_NAME.fullmatch(part.path.name)
         place = 0 if match else part.module
         rows = slice(place * detector.module[0], (place + 1) * detector.module[0])

@@ -1,17 +1,17 @@
-"""Laboratory files: a simple layout for one module on a test bench, written by hklflow or by hand.
+"""Laboratory files: a simple layout for one module on a test bench, easy to write by hand.
 
-One HDF5 file holds one part of one module's run; its attributes are
+One HDF5 file contains one part of one module's run; its attributes are
 
 * ``format`` = "hklflow_lab",
 * ``module``: number of the module,
-* ``part``: place of this file among those of the module and run, from 0,
-* ``axes``: what the second and third index of the images run along, such as ["ss", "fs"] (the
-  order of the European XFEL), or ["fs", "-ss"] where they stand turned by 90 degrees; "-" where
-  the index falls along the axis.
+* ``part``: index of this file among the files of the module and run, from 0,
+* ``axes``: directions of the second and third index of the images, such as ["ss", "fs"] (the
+  order of the European XFEL), or ["fs", "-ss"] for images rotated by 90 degrees; "-" means that
+  the index increases against the axis.
 
-and its datasets ``analog`` and ``digital`` (n, ., .) uint16, ``cell`` (n,) (0 if there is only
-one), ``train`` (n,): the number of the trigger, rising by 1, so that a gap tells of lost frames.
-The digital part is the gain's level, or its code where that is digital.
+and its datasets are ``analog`` and ``digital`` (n, ., .) uint16, ``cell`` (n,) (0 if there is only
+one cell), ``train`` (n,): the trigger number, increasing by 1; a gap marks lost frames. The digital
+part is the gain level, or the gain code for detectors with gain bits.
 """
 
 from collections.abc import Iterator
@@ -31,12 +31,12 @@ FORMAT = "hklflow_lab"
 
 
 class Lab(Layout):
-    """Layout ``lab``."""
+    """Layout ``lab``: laboratory files of one module."""
 
     from_zero = True
 
     def parts(self, path: Path, detector: Integrating) -> list[Part]:
-        """Frames of the one module; trains are where the number changes."""
+        """Return the part of the module; a train begins where the trigger number changes."""
         with h5py.File(path) as file:
             if file.attrs.get("format") != FORMAT:
                 raise KeyError(f"its attribute format is not {FORMAT!r}")
@@ -62,7 +62,7 @@ class Lab(Layout):
 
     @contextmanager
     def open(self, part: Part, detector: Integrating) -> Iterator[Read]:
-        """Turn the images to (ss, fs)."""
+        """Open the part; images are transformed to (ss, fs)."""
         with h5py.File(part.path) as file:
             axes = _axes(part.path, file)
 
@@ -74,7 +74,7 @@ class Lab(Layout):
 
 
 def to_common(images: NDArray[np.uint16], axes: tuple[str, str]) -> NDArray[np.uint16]:
-    """Turn images (n, ., .) with these axes to (n, ss, fs)."""
+    """Transform images (n, ., .) with these axes to (n, ss, fs)."""
     for number, axis in enumerate(axes, start=1):
         if axis.startswith("-"):
             images = np.flip(images, number)
@@ -82,7 +82,7 @@ def to_common(images: NDArray[np.uint16], axes: tuple[str, str]) -> NDArray[np.u
 
 
 def from_common(images: NDArray[np.uint16], axes: tuple[str, str]) -> NDArray[np.uint16]:
-    """Turn images (n, ss, fs) to these axes."""
+    """Transform images (n, ss, fs) to these axes."""
     if axes[0].lstrip("-") == "fs":
         images = np.swapaxes(images, 1, 2)
     for number, axis in enumerate(axes, start=1):
@@ -92,9 +92,7 @@ def from_common(images: NDArray[np.uint16], axes: tuple[str, str]) -> NDArray[np
 
 
 def _axes(path: Path, file: h5py.File) -> tuple[str, str]:
-    found = [str(axis) for axis in file.attrs["axes"]]
-    if sorted(axis.removeprefix("-") for axis in found) != ["fs", "ss"]:
-        raise HklflowError(
-            f"{path} has axes {found}; they are ss and fs in some order, or -ss, -fs"
-        )
-    return found[0], found[1]
+    axes = [str(axis) for axis in file.attrs["axes"]]
+    if sorted(axis.removeprefix("-") for axis in axes) != ["fs", "ss"]:
+        raise HklflowError(f"{path} has axes {axes}; use ss and fs in either order, or -ss, -fs")
+    return axes[0], axes[1]

@@ -1,8 +1,7 @@
-"""Layouts of raw runs: what every one of them offers, and their list.
+"""Layouts of raw runs: their list and the functions that use them.
 
-A layout tells what a file says of its frames, and reads some of them. Everything else (what was
-lost, how a run's files and modules belong together) is the same for all: see
-`hklflow.constants.raw_frames`.
+A layout describes the frames of a file and reads frames. Lost frames and the grouping of a run's
+files and modules are handled for all layouts in `hklflow.constants.raw_frames`.
 """
 
 from collections import Counter
@@ -22,12 +21,12 @@ LAYOUTS = ("euxfel", "lab", "jungfrau")
 
 
 def find(name: str) -> Layout:
-    """Layout of a name.
+    """Return the layout with this name.
 
     Raises
     ------
     HklflowError
-        If there is none.
+        If the name is unknown.
     """
     if name == "euxfel":
         from hklflow.constants.layout_euxfel import Euxfel
@@ -41,16 +40,16 @@ def find(name: str) -> Layout:
         from hklflow.constants.layout_jungfrau import Jungfrau
 
         return Jungfrau()
-    raise HklflowError(f"{name!r} is no layout of raw files; use {', '.join(LAYOUTS)}")
+    raise HklflowError(f"unknown layout {name!r} of raw files; use {', '.join(LAYOUTS)}")
 
 
 def read_parts(name: str, paths: Sequence[Path], detector: Integrating) -> list[Part]:
-    """What files say of their frames, sorted by module and place in the run.
+    """Describe the frames of files, sorted by module and position in the run.
 
     Raises
     ------
     HklflowError
-        If a file cannot be read, or is laid out otherwise.
+        If a file cannot be read, or has another layout.
     """
     layout = find(name)
     parts = []
@@ -58,29 +57,29 @@ def read_parts(name: str, paths: Sequence[Path], detector: Integrating) -> list[
         with readable(path, name):
             parts += layout.parts(path, detector)
     parts.sort(key=lambda part: (part.module, part.number, str(part.path)))
-    seen: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     for place, part in enumerate(parts):
         if part.number < 0:
-            parts[place] = replace(part, number=seen[part.module])
-        seen[part.module] += 1
+            parts[place] = replace(part, number=counts[part.module])
+        counts[part.module] += 1
     return parts
 
 
 @contextmanager
 def open_part(name: str, part: Part, detector: Integrating) -> Iterator[Read]:
-    """Open a part; reading what is not there ends in one sentence."""
+    """Open a part; read errors are reported as an `HklflowError`."""
     with readable(part.path, name), find(name).open(part, detector) as read:
 
-        def told(first: int, last: int) -> tuple[Images, Images]:
+        def read_checked(first: int, last: int) -> tuple[Images, Images]:
             with readable(part.path, name):
                 return read(first, last)
 
-        yield told
+        yield read_checked
 
 
 @contextmanager
 def readable(path: Path, name: str) -> Iterator[None]:
-    """Tell what cannot be read as a sentence that names the file."""
+    """Convert read errors to an `HklflowError` that names the file."""
     try:
         yield
     except OSError as error:
@@ -90,5 +89,5 @@ def readable(path: Path, name: str) -> Iterator[None]:
     except KeyError as error:
         lack = str(error.args[0]) if error.args else "a dataset"
         raise HklflowError(
-            f"{path} is no raw file of layout {name!r} ({lack}); choose another layout or run"
+            f"{path} is not a raw file of layout {name!r} ({lack}); use another layout or run"
         ) from error

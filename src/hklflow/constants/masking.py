@@ -1,8 +1,8 @@
-"""Judge the constants of an ASIC: bits of ``constants_status`` and the mask of its pixels.
+"""Test the constants of an ASIC: bits of ``constants_status`` and the pixel mask.
 
-A value is out of bounds if it is outside its absolute range, or further from the median of its
-stage and ASIC than n robust standard deviations of the values that have no bit yet. Bits name the
-measurement that failed.
+A value is out of bounds if it is outside its absolute range, or if its distance from the median of
+its stage and ASIC exceeds n robust standard deviations of the values without a bit. Each bit names
+the measurement that failed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     "agipd": {"offset_high": (2000, 9000), "noise_high": (2, 40), "gain_high": (2.5, 25)},
     "jungfrau": {"offset_high": (500, 8000), "noise_high": (2, 60), "gain_high": (20, 150)},
 }
-"""Ranges that hold where the configuration gives none: ADU, and ADU/keV for gains."""
+"""Default ranges, used if the configuration has none: ADU; ADU/keV for gains."""
 
 _BITS = {
     "offset": (Bit.OFFSET_OUT_OF_THRESHOLD,) * 3,
@@ -36,7 +36,7 @@ _BITS = {
 
 
 def range_names() -> list[str]:
-    """Names that a range can have: a quantity and a stage of gain."""
+    """Return the names of possible ranges: a quantity and a gain stage."""
     return [f"{name}_{stage}" for name in _BITS for stage in STAGES]
 
 
@@ -50,49 +50,49 @@ def mask_constants(
     max_bad_cells: float,
     stages: Sequence[str],
 ) -> Constants:
-    """Complete the status and make the pixel mask.
+    """Complete the status and create the pixel mask.
 
     Parameters
     ----------
     constants : Constants
-        Of `combine`.
+        Constants from `combine`.
     n_sigma : float
         Robust standard deviations beyond which a value is an outlier.
     ranges : mapping, optional
-        ``<quantity>_<stage>`` -> smallest and largest value; None: those of the detector.
+        ``<quantity>_<stage>`` -> smallest and largest value; None: the detector's default.
     user : (ss, fs) or (cell, ss, fs) bool array, optional
-        What the user knows to be bad.
+        Pixels that the user marks as bad.
     edges : int
-        Pixels along the ASIC's border that are masked.
+        Width in pixels of the masked border of the ASIC.
     max_bad_cells : float
-        Fraction of memory cells above which a bad cell makes a bad pixel; what is bad in all
-        cells always does.
+        Largest fraction of bad memory cells of a good pixel; a pixel that is bad in all cells
+        is always masked.
     stages : sequence of str
-        Stages of gain that a pixel needs; those of unknown gain or without a dark do not count.
-        Where none is left all pixels are dead.
+        Gain stages that a pixel needs; stages with unknown gain or without a dark are ignored.
+        If no stage is left, all pixels are dead.
 
     Returns
     -------
     Constants
-        The same quantities, ``constants_status`` completed, and ``pixel_mask`` (ss, fs).
+        The same quantities, with ``constants_status`` completed and ``pixel_mask`` (ss, fs).
 
     Raises
     ------
     HklflowError
-        If a range or the user's mask does not fit.
+        If the name of a range is unknown, or the user's mask has a wrong shape.
     """
     known = RANGES.get(constants.about["detector"], {}) if ranges is None else ranges
     if wrong := [name for name in known if name not in range_names()]:
-        raise HklflowError(f"there is no range {wrong[0]}; use {', '.join(range_names())}")
+        raise HklflowError(f"unknown range {wrong[0]}; use {', '.join(range_names())}")
     status = constants["constants_status"].astype(np.uint32)
     for name, bits in _BITS.items():
         values = constants[name].astype(np.float64)
         for stage, bit in enumerate(bits):
-            here = values[stage]
-            far = beyond(here, known.get(f"{name}_{STAGES[stage]}"))
-            far |= outliers(here, n_sigma, ~bad(status[stage]) & ~far)
+            values_of_stage = values[stage]
+            far = beyond(values_of_stage, known.get(f"{name}_{STAGES[stage]}"))
+            far |= outliers(values_of_stage, n_sigma, ~bad(status[stage]) & ~far)
             status[stage][far] |= np.uint32(bit)
-            status[stage][~np.isfinite(here)] |= np.uint32(Bit.VALUE_IS_NAN)
+            status[stage][~np.isfinite(values_of_stage)] |= np.uint32(Bit.VALUE_IS_NAN)
     status[constants["gain"] == 0] |= np.uint32(Bit.VALUE_OUT_OF_RANGE)
     cells, shape = status.shape[1], status.shape[2:]
     by_user = _user(user, cells, shape)
@@ -123,17 +123,17 @@ def pixel_mask(
     stages: Sequence[int],
     max_bad_cells: float,
 ) -> NDArray[np.uint32]:
-    """NXmx bits (ss, fs) of pixels that are bad in too many memory cells of any stage.
+    """Return NXmx bits (ss, fs) of pixels that are bad in too many memory cells of any stage.
 
-    Noise makes a pixel noisy; gain out of bounds under- or over-responding, by whether it is below
-    or above the ASIC's median; everything else dead.
+    Bad noise gives NOISY. A gain out of bounds gives UNDER_RESPONDING or OVER_RESPONDING, for
+    gains below or above the ASIC's median. Everything else gives DEAD.
 
     Parameters
     ----------
     status : (3, cell, ss, fs) array
     gain : (3, cell, ss, fs) array
     stages : sequence of int
-        Stages that count.
+        Stages that a pixel needs.
     max_bad_cells : float
     """
     mask = np.zeros(status.shape[2:], np.uint32)
@@ -141,19 +141,19 @@ def pixel_mask(
     response = Bit.FF_GAIN_DEVIATION | Bit.CI_GAIN_OUT_OF_THRESHOLD
     other = ~(noisy | response | Bit.NON_SENSITIVE | HARMLESS) & 0xFFFFFFFF
     for stage in stages:
-        here, size = status[stage], np.abs(gain[stage])
-        good = size[~bad(here) & np.isfinite(size)]
+        bits_of_stage, size = status[stage], np.abs(gain[stage])
+        good = size[~bad(bits_of_stage) & np.isfinite(size)]
         middle = np.median(good) if good.size else np.nan
-        failed = (here & np.uint32(other)) != 0
-        deviates = ((here & np.uint32(response)) != 0) & ~failed
+        failed = (bits_of_stage & np.uint32(other)) != 0
+        deviates = ((bits_of_stage & np.uint32(response)) != 0) & ~failed
         with np.errstate(invalid="ignore"):
             kinds = {
                 MaskBit.DEAD: failed,
-                MaskBit.NOISY: (here & np.uint32(noisy)) != 0,
+                MaskBit.NOISY: (bits_of_stage & np.uint32(noisy)) != 0,
                 MaskBit.UNDER_RESPONDING: deviates & (size < middle),
                 MaskBit.OVER_RESPONDING: deviates & ~(size < middle),
             }
-        many = _in_too_many(bad(here & ~np.uint32(Bit.NON_SENSITIVE)), max_bad_cells)
+        many = _in_too_many(bad(bits_of_stage & ~np.uint32(Bit.NON_SENSITIVE)), max_bad_cells)
         for bit, where in kinds.items():
             mask[many & where.any(axis=0)] |= np.uint32(bit)
     return mask
@@ -162,20 +162,20 @@ def pixel_mask(
 def cut_out(
     image: NDArray[np.bool_], module: tuple[int, int], box: tuple[slice, slice]
 ) -> NDArray[np.bool_]:
-    """Part of a mask (..., ss, fs) of a module that is the ASIC's; a mask of the ASIC whole."""
+    """Cut the ASIC's part out of a module mask (..., ss, fs); a mask of the ASIC is unchanged."""
     size = tuple(side.stop - side.start for side in box)
     if image.shape[-2:] == module:
         return image[..., box[0], box[1]]
     if image.shape[-2:] == size:
         return image
     raise HklflowError(
-        f"the user's mask has shape {image.shape}; give one (ss, fs) of the module {module} or "
-        f"of the ASIC {size}, or several of memory cells"
+        f"the user's mask has shape {image.shape}; use a mask (ss, fs) of the module {module} or "
+        f"of the ASIC {size}, or one mask for each memory cell"
     )
 
 
 def _in_too_many(wrong: NDArray[np.bool_], max_bad_cells: float) -> NDArray[np.bool_]:
-    """Pixels (ss, fs) that are bad in more memory cells than that fraction, or in all."""
+    """Return pixels (ss, fs) that are bad in more than this fraction of cells, or in all cells."""
     return np.asarray((wrong.mean(axis=0) > max_bad_cells) | wrong.all(axis=0))
 
 

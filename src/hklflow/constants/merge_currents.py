@@ -1,8 +1,8 @@
-"""Merge the ramps of several currents: the best one of every pixel and memory cell.
+"""Merge the ramps of several currents: select the best current for each pixel and memory cell.
 
-Valid is a ramp without any bit of ``fit_status``. Of the valid ones that is chosen whose largest
-relative error of a slope is least. Where none is valid the ratios are the ASIC's medians: they are
-INTERPOLATED, good enough to look at, and CI2_EVAL_ERROR stays, so that they are masked.
+A ramp is valid if it has no bit of ``fit_status``. The chosen current is the valid one with the
+smallest value of its largest relative slope error. If no current is valid, the ratios are the
+medians of the ASIC: they get the bit INTERPOLATED for display, and CI2_EVAL_ERROR masks them.
 """
 
 from collections.abc import Sequence
@@ -21,33 +21,33 @@ from hklflow.constants.status import Bit
 def merge_currents(
     parts: Sequence[Constants], currents: Sequence[str], weighted: bool
 ) -> Constants:
-    """Merge what `current_source` found with each current.
+    """Merge the results of `current_source` with different currents.
 
     Parameters
     ----------
     parts : sequence of Constants
-        Of one ASIC; a memory cell that one of them lacks is not valid there.
+        Results for one ASIC; a memory cell missing from a part is not valid there.
     currents : sequence of str
-        Their names.
+        Name of the current of each part.
     weighted : bool
-        Ratios are the weighted means of all valid currents, not those of the chosen one.
+        True: ratios are the weighted means of all valid currents; False: of the chosen current.
 
     Returns
     -------
     Constants
-        Ratios and errors, ``chosen_current`` (0: none, else its place in ``currents`` from 1),
-        ``ratio_chi2`` (reduced chi square of the valid ratios about their weighted mean; NaN with
-        fewer than two), ``fit_status`` of the chosen current, or what all currents have in common
-        and whatever else, ``constants_status``.
+        Ratios and errors, ``chosen_current`` (0: none, else its position in ``currents`` from 1),
+        ``ratio_chi2`` (reduced χ² of the valid ratios about their weighted mean; NaN with fewer
+        than two), ``fit_status`` (0 if a current is valid, else the bits of all currents),
+        ``constants_status``.
 
     Raises
     ------
     HklflowError
-        If there are not as many names as parts, or they are of different ASICs.
+        If the numbers of names and parts differ, or the parts are of different ASICs.
     """
     if len(parts) != len(currents) or not parts:
         raise HklflowError(
-            f"{len(parts)} files of currents have {len(currents)} names; give one name for each"
+            f"{len(parts)} files of currents have {len(currents)} names; list one name per file"
         )
     require_same_asic(*(part.about for part in parts))
     cells = reduce(np.union1d, [cell_ids(part) for part in parts])
@@ -57,10 +57,10 @@ def merge_currents(
     relative = np.where((status == 0) & np.isfinite(relative), relative, np.inf)
     best = relative.argmin(axis=0)
     valid = np.isfinite(relative)
-    found = valid.any(axis=0)
-    chosen = np.where(found, best + 1, 0).astype(np.uint16)
+    determined = valid.any(axis=0)
+    chosen = np.where(determined, best + 1, 0).astype(np.uint16)
     bits = np.zeros((3, *chosen.shape), np.uint32)
-    bits[1:, ~found] |= np.uint32(Bit.CI2_EVAL_ERROR)
+    bits[1:, ~determined] |= np.uint32(Bit.CI2_EVAL_ERROR)
 
     quantities: dict[str, Quantity] = {}
     chi2, freedom = np.zeros(chosen.shape), np.zeros(chosen.shape)
@@ -74,14 +74,14 @@ def merge_currents(
         if not weighted:
             mean = np.take_along_axis(values, best[None], axis=0)[0]
             mean_error = np.take_along_axis(errors, best[None], axis=0)[0]
-        if found.any():
-            middle = np.median(mean[found])
-            spread = 1.4826 * np.median(np.abs(mean[found] - middle))
+        if determined.any():
+            middle = np.median(mean[determined])
+            spread = 1.4826 * np.median(np.abs(mean[determined] - middle))
             mean, mean_error = (
-                np.where(found, mean, middle),
-                np.where(found, mean_error, spread),
+                np.where(determined, mean, middle),
+                np.where(determined, mean_error, spread),
             )
-            bits[upper, ~found] |= np.uint32(Bit.INTERPOLATED)
+            bits[upper, ~determined] |= np.uint32(Bit.INTERPOLATED)
         else:
             mean, mean_error = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
         quantities[name] = Quantity(mean.astype(np.float32))
@@ -91,10 +91,10 @@ def merge_currents(
     quantities["ratio_chi2"] = Quantity(reduced.astype(np.float32))
     names = {"currents": [str(current) for current in currents]}
     quantities["chosen_current"] = Quantity(chosen, "", names)
-    # Where no current is valid: everything that any of them has against it.
+    # If no current is valid: the bits of all currents.
     every = np.bitwise_or.reduce(status, axis=0)
     quantities["fit_status"] = Quantity(
-        np.where(found, 0, every).astype(np.uint32), "", bit_names(FitStatus)
+        np.where(determined, 0, every).astype(np.uint32), "", bit_names(FitStatus)
     )
     quantities["constants_status"] = Quantity(bits, "", bit_names(Bit))
     about = dict(parts[0].about) | {
@@ -109,9 +109,9 @@ def merge_currents(
 def weighted_mean(
     values: NDArray[np.float64], errors: NDArray[np.float64], valid: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Weighted mean of the valid ones along the first axis, its error, and chi square about it.
+    """Return the weighted mean of valid values along the first axis, its error, and χ².
 
-    NaN, NaN and 0 where none is valid.
+    The results are NaN, NaN and 0 where no value is valid.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = np.where(valid, errors**-2.0, 0.0)
@@ -122,7 +122,7 @@ def weighted_mean(
 
 
 def _relative_error(part: Constants, cells: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Largest relative error of a stage's slope, (cell, ss, fs)."""
+    """Return the largest relative error of the slopes of the stages, (cell, ss, fs)."""
     slope, error = (
         of_cells(part, name, cells, np.nan).astype(np.float64) for name in ("slope", "slope_errors")
     )

@@ -1,6 +1,6 @@
-"""Facts of a raw run: modules, files, memory cells, trains, and what was lost.
+"""Facts of a raw run: modules, files, memory cells, trains, and losses.
 
-Everything is known without reading a pixel.
+No pixels are read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,19 +30,19 @@ Facts = dict[str, Any]
 def run_facts(
     run: str, layout: str, detector: Integrating, files: Sequence[Path], expected: Sequence[int]
 ) -> Facts:
-    """Facts of a run as plain data (JSON).
+    """Return the facts of a run as plain data (JSON).
 
-    Numbers of cells and trains are written as [first, last] of their unbroken stretches.
+    Numbers of cells and trains are written as ranges [first, last] of consecutive numbers.
 
     Parameters
     ----------
     run : str
-        Its name.
+        Name of the run.
     layout : str
     detector : Integrating
     files : sequence of Path
     expected : sequence of int
-        Modules that the detector has.
+        Modules that the detector should have.
 
     Raises
     ------
@@ -52,16 +52,18 @@ def run_facts(
     parts = by_module(read_parts(layout, files, detector))
     if not parts:
         raise HklflowError(
-            f"run {run}: none of its {len(files)} files holds frames of a {detector.name} in "
-            f"layout {layout!r}; mend the run's path or its layout"
+            f"run {run}: none of its {len(files)} files contains frames of a {detector.name} in "
+            f"layout {layout!r}; correct the run's path or its layout"
         )
-    everywhere = trains_of([part for found in parts.values() for part in found])
+    everywhere = trains_of([part for parts_of_module in parts.values() for part in parts_of_module])
     outliers = outlier_trains(everywhere)
     trains = np.setdiff1d(everywhere, outliers)
     if len(trains) == 0:
         raise HklflowError(f"run {run}: its files list no trains; leave it out")
-    frames = {number: valid_frames(found, outliers) for number, found in parts.items()}
-    cells = np.unique(np.concatenate([found.cell for found in frames.values()]))
+    frames = {
+        number: valid_frames(parts_of_module, outliers) for number, parts_of_module in parts.items()
+    }
+    cells = np.unique(np.concatenate([parts_of_module.cell for parts_of_module in frames.values()]))
     return {
         "run": run,
         "layout": layout,
@@ -79,29 +81,29 @@ def run_facts(
             "outliers": to_ranges(outliers),
         },
         "modules": {
-            str(number): _module_facts(found, frames[number], trains, len(cells))
-            for number, found in parts.items()
+            str(number): _module_facts(parts_of_module, frames[number], trains, len(cells))
+            for number, parts_of_module in parts.items()
         },
     }
 
 
 def _module_facts(parts: Sequence[Part], frames: Frames, trains: Trains, cells: int) -> Facts:
-    own = np.intersect1d(trains_of(parts), trains)
+    trains_of_module = np.intersect1d(trains_of(parts), trains)
     return {
         "files": [str(part.path) for part in parts],
         "parts": [part.number for part in parts],
-        "trains": len(own),
-        "first": int(own[0]) if len(own) else None,
-        "last": int(own[-1]) if len(own) else None,
-        "shift": int(own[0] - trains[0]) if len(own) else None,
-        "lost_trains": to_ranges(np.setdiff1d(trains, own)),
+        "trains": len(trains_of_module),
+        "first": int(trains_of_module[0]) if len(trains_of_module) else None,
+        "last": int(trains_of_module[-1]) if len(trains_of_module) else None,
+        "shift": int(trains_of_module[0] - trains[0]) if len(trains_of_module) else None,
+        "lost_trains": to_ranges(np.setdiff1d(trains, trains_of_module)),
         "frames": len(frames.train),
         "lost_frames": len(trains) * cells - len(frames.train),
     }
 
 
 def _gaps(trains: Trains) -> Ranges:
-    """Stretches of trains between the first and the last one that nothing was measured of."""
+    """Return the ranges of missing trains between the first and the last train."""
     numbers = trains.astype(np.int64)
     return [
         [int(numbers[g]) + 1, int(numbers[g + 1]) - 1] for g in np.flatnonzero(np.diff(numbers) > 1)
@@ -109,22 +111,22 @@ def _gaps(trains: Trains) -> Ranges:
 
 
 def trains_of(parts: Sequence[Part]) -> Trains:
-    """Trains that files list, sorted, each once, but 0."""
+    """Return the trains listed in files, sorted and unique, without 0."""
     listed = np.unique(np.concatenate([*(part.trains for part in parts), np.zeros(0, np.uint64)]))
     return listed[listed != 0]
 
 
 def by_module(parts: Sequence[Part]) -> dict[int, list[Part]]:
-    """Parts of each module."""
-    found: dict[int, list[Part]] = {}
+    """Group parts by module."""
+    modules: dict[int, list[Part]] = {}
     for part in parts:
-        found.setdefault(part.module, []).append(part)
-    return found
+        modules.setdefault(part.module, []).append(part)
+    return modules
 
 
 @dataclass(frozen=True)
 class Run:
-    """What `gather` needs of the facts of a run.
+    """Facts of a run that `gather` uses.
 
     Attributes
     ----------
@@ -132,10 +134,10 @@ class Run:
     detector : Integrating
     cells : frozenset of int
     first : int
-        First train, from which steps are counted.
+        First train; steps are counted from it.
     outliers : (t,) uint64 array
     files : dict
-        Module -> its files.
+        Files of each module.
     """
 
     name: str
@@ -153,7 +155,7 @@ def read_run(facts: Mapping[str, Any]) -> Run:
     Raises
     ------
     HklflowError
-        If they are none.
+        If these are not facts of a raw run.
     """
     try:
         ss, fs = facts["module_size"]
@@ -169,5 +171,5 @@ def read_run(facts: Mapping[str, Any]) -> Run:
         )
     except KeyError as error:
         raise HklflowError(
-            f"these are no facts of a raw run (they lack {error}); run constants_preprocess again"
+            f"these are not facts of a raw run ({error} is missing); run constants_preprocess again"
         ) from error

@@ -1,4 +1,4 @@
-"""Process a ramp of charge: lines, ratios of their slopes, and what is wrong with them."""
+"""Evaluation of a ramp of charge: lines, ratios of their slopes, and failures."""
 
 from collections.abc import Mapping, Sequence
 from enum import IntFlag
@@ -17,17 +17,17 @@ from hklflow.constants.ramps import ratio as slope_ratio
 from hklflow.constants.status import Bit
 
 RATIOS = ("gain_ratio_mh", "gain_ratio_lm")
-"""Slope of medium over that of high, and of low over medium."""
+"""Names of the slope ratios medium / high and low / medium."""
 
-# Fraction of a stage's frames beyond which saturation is no accident.
+# Fraction of a stage's frames; above it, saturation is not an accident.
 _SATURATED = 0.05
 
 
 class FitStatus(IntFlag):
-    """Bits of ``fit_status`` (cell, ss, fs): what is wrong with a pixel's ramp.
+    """Bits of ``fit_status`` (cell, ss, fs): failures of a pixel's ramp.
 
-    A bit names a cause: a ramp that never leaves the high stage has no other bits for what is
-    missing in the others.
+    A bit names a cause: a ramp that never leaves stage high has no other bits for the missing
+    stages.
     """
 
     NO_SWITCH_HM = 1 << 0
@@ -41,26 +41,26 @@ class FitStatus(IntFlag):
 
 
 class RampProcess(Process):
-    """Fit lines, take ratios.
+    """Fit the lines of a ramp and compute the ratios of their slopes.
 
     Parameters
     ----------
     ramp : Gathered
     dark : Constants or None
-        Processed dark of the same ASIC, for its ``gain_threshold``. Without it, or in pixels that
-        have none, the levels of the ramp itself are divided.
+        Processed dark of the same ASIC, for its ``gain_threshold``. For None, and for pixels
+        without a threshold, the stages are separated by the digital levels of the ramp.
     segments : sequence of (n, increment)
-        The ramp, see `ramps.abscissa`.
+        Segments of the ramp, see `ramps.abscissa`.
     margin : float
-        ADU from both ends of the output's range within which values are not used.
+        Values closer than this to either end of the output's range are not used, ADU.
     trim, least, settling, linearity
         See `ramps.Fit`.
     """
 
     stages: ClassVar[int]
-    """Stages of gain that the ramp passes through, from the first."""
+    """Number of gain stages of the ramp, from stage high."""
     failed: ClassVar[Bit]
-    """Set in ``constants_status`` of a stage whose ratio could not be found."""
+    """Bit in ``constants_status`` of a stage whose ratio could not be determined."""
 
     def __init__(
         self,
@@ -85,39 +85,39 @@ class RampProcess(Process):
             self._thresholds = known.astype(np.float64)
 
     def initiate(self, cells: int, shape: tuple[int, int]) -> dict[str, Quantity]:
-        """Lines of each stage, ratios, status."""
+        """Return arrays for the lines of each stage, the ratios and the status."""
         size = (cells, *shape)
         stages = (3, *size)
 
         def unknown(size: tuple[int, ...], units: str) -> Quantity:
             return Quantity(np.full(size, np.nan, np.float32), units)
 
-        found: dict[str, Quantity] = {}
+        arrays: dict[str, Quantity] = {}
         for name in RATIOS[: self._fit.stages - 1]:
-            found |= {name: unknown(size, ""), f"{name}_errors": unknown(size, "")}
+            arrays |= {name: unknown(size, ""), f"{name}_errors": unknown(size, "")}
         for name in ("slope", "slope_errors"):
-            found[name] = unknown(stages, "ADU/step")
+            arrays[name] = unknown(stages, "ADU/step")
         for name in ("intercept", "intercept_errors", "residual"):
-            found[name] = unknown(stages, "ADU")
-        found["points"] = Quantity(np.zeros(stages, np.uint32))
-        found["fit_status"] = Quantity(np.zeros(size, np.uint32), "", bit_names(FitStatus))
-        found["constants_status"] = Quantity(np.zeros(stages, np.uint32), "", bit_names(Bit))
-        return found
+            arrays[name] = unknown(stages, "ADU")
+        arrays["points"] = Quantity(np.zeros(stages, np.uint32))
+        arrays["fit_status"] = Quantity(np.zeros(size, np.uint32), "", bit_names(FitStatus))
+        arrays["constants_status"] = Quantity(np.zeros(stages, np.uint32), "", bit_names(Bit))
+        return arrays
 
     def calculate(
         self, frames: Sequence[CellFrames], cell: int, rows: slice
     ) -> Mapping[str, NDArray[Any]]:
-        """Fit the rows of a cell."""
+        """Fit the lines in some rows of a memory cell."""
         (ramp,) = frames
         fit = self._fit
         x = abscissa(self._ramp, ramp.step)
         lines = fit_lines(ramp, x, self._thresholds[:, cell, rows], self._digital, fit)
         status = fit_status(lines, fit)
         bits = np.zeros(lines.slope.shape, np.uint32)
-        found: dict[str, NDArray[Any]] = {}
+        results: dict[str, NDArray[Any]] = {}
         for upper, name in enumerate(RATIOS[: fit.stages - 1], 1):
             value, error = slope_ratio(lines, upper)
-            found |= {name: value, f"{name}_errors": error}
+            results |= {name: value, f"{name}_errors": error}
             lost = ~np.isfinite(value) | ((status & FitStatus.SATURATED_EARLY) != 0)
             bits[upper][lost] |= np.uint32(self.failed)
             bits[upper][lines.curved[upper - 1 : upper + 1].any(axis=0)] |= np.uint32(
@@ -125,7 +125,7 @@ class RampProcess(Process):
             )
         names = ("slope", "slope_errors", "intercept", "intercept_errors", "residual", "points")
         return {
-            **found,
+            **results,
             **{name: getattr(lines, name) for name in names},
             "fit_status": status,
             "constants_status": bits,
@@ -133,7 +133,7 @@ class RampProcess(Process):
 
 
 def fit_status(lines: Lines, fit: Fit) -> NDArray[np.uint32]:
-    """Bits of `FitStatus`, (ss, fs), but RATIO_OUTLIER which needs the whole ASIC."""
+    """Return bits of `FitStatus`, (ss, fs), except RATIO_OUTLIER, which needs the whole ASIC."""
     reached = lines.reached
     status = np.zeros(reached.shape[1:], np.uint32)
     beyond = [np.ones(status.shape, bool), reached[1:].sum(axis=0) > 0, reached[2] > 0]
@@ -146,7 +146,7 @@ def fit_status(lines: Lines, fit: Fit) -> NDArray[np.uint32]:
         cut_off = short & (lines.points[stage] + lines.saturated[stage] >= fit.least)
         status[short & ~cut_off] |= np.uint32(few[stage])
         status[cut_off] |= np.uint32(FitStatus.SATURATED_EARLY)
-        if stage + 1 < fit.stages:  # the last stage saturates at its end in any case
+        if stage + 1 < fit.stages:  # the last stage always saturates at its end
             early = lines.saturated[stage] > _SATURATED * reached[stage]
             status[early] |= np.uint32(FitStatus.SATURATED_EARLY)
         status[lines.curved[stage]] |= np.uint32(FitStatus.NON_LINEAR)
@@ -156,17 +156,17 @@ def fit_status(lines: Lines, fit: Fit) -> NDArray[np.uint32]:
 def mark_outliers(
     constants: Constants, n_sigma: float, limits: Mapping[str, tuple[float, float] | None]
 ) -> Constants:
-    """Mark ratios that are far from the ASIC's median, or outside of limits.
+    """Mark ratios that are far from the ASIC's median or outside their limits.
 
     Parameters
     ----------
     constants : Constants
-        Of `RampProcess`; its status is completed in place.
+        Constants from `RampProcess`; their status is completed in place.
     n_sigma : float
-        Robust standard deviations from the median of all pixels and cells of the ASIC that have
-        no other bit.
+        Largest distance from the median over the ASIC's pixels and cells without another bit, in
+        robust standard deviations.
     limits : mapping
-        Name of a ratio -> smallest and largest value, or None.
+        Smallest and largest value of each ratio, or None for no limits.
     """
     status, bits = constants["fit_status"], constants["constants_status"]
     clean = status == 0
@@ -179,7 +179,7 @@ def mark_outliers(
 
 
 def beyond(values: NDArray[Any], limits: tuple[float, float] | None) -> NDArray[np.bool_]:
-    """Mark known values outside of limits; None: there are none."""
+    """Mark finite values outside the limits; None: no limits."""
     if limits is None:
         return np.zeros(values.shape, bool)
     with np.errstate(invalid="ignore"):
@@ -187,5 +187,5 @@ def beyond(values: NDArray[Any], limits: tuple[float, float] | None) -> NDArray[
 
 
 def bit_names(bits: type[IntFlag]) -> dict[str, Any]:
-    """Attributes that say what the bits are called."""
+    """Return attributes with the names and values of the bits."""
     return {"bits": [str(bit.name) for bit in bits], "bit_values": [int(bit) for bit in bits]}

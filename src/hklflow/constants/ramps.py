@@ -1,13 +1,13 @@
-"""Straight lines through ramps of charge: one per pixel and stage of gain, with errors.
+"""Straight lines through ramps of charge: one per pixel and gain stage, with errors.
 
-A ramp is frames of growing charge. The digital part says which stage each frame was measured in;
-of a stage, the frames next to a switch are left out, for the output settles there.
+A ramp is a series of frames with increasing charge. The digital part gives the stage of each frame.
+In each stage, frames next to a switch are left out, because the output has not settled.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,26 +20,25 @@ Floats = NDArray[np.float64]
 Segments = Sequence[tuple[int, float]]
 
 
-@dataclass(frozen=True)
-class Fit:
-    """How lines are fitted.
+class Fit(NamedTuple):
+    """Settings of the line fits.
 
     Attributes
     ----------
     stages : int
-        2 (high, medium) or 3, from the first one.
+        Number of stages: 2 (high, medium) or 3.
     trim : float
-        Fraction of a stage's frames that is left out on each side next to a switch.
+        Fraction of a stage's frames that is left out at each side next to a switch.
     floor, ceiling : float
-        ADU between which a value is believed.
+        Range of used values, ADU.
     least : int
-        Frames that a line needs.
+        Least number of frames for a line.
     settling : float
-        Decay constant of the exponential that is fitted after each switch beside the line, in
-        units of the ramp; 0: none.
+        Decay constant, in units of the ramp, of the exponential that is fitted after each switch
+        in addition to the line; 0: none.
     linearity : float
-        Systematic deviation from the line (rms), as a fraction of its rise, from which it is
-        curved.
+        Largest systematic deviation from the line (rms), as a fraction of its rise; above it the
+        ramp is curved.
     """
 
     stages: int
@@ -58,18 +57,18 @@ class Lines:
     Attributes
     ----------
     slope, slope_errors, intercept, intercept_errors : float arrays
-        ADU per unit of the ramp, and ADU. NaN where there are too few frames. The errors are
-        from the scatter about the line.
+        Slope in ADU per unit of the ramp, intercept in ADU; NaN if there are too few frames. The
+        errors are computed from the scatter about the line.
     residual : float array
         Standard deviation about the line, ADU.
     points : int array
-        Frames that the line goes through.
+        Number of fitted frames.
     reached : int array
-        Frames of the stage on its side of the switches, with those that were left out.
+        Number of frames of the stage between its switches, including those left out.
     saturated : int array
-        Those of them that were left out as saturated.
+        Number of frames left out as saturated.
     curved : bool array
-        The frames follow no line.
+        True if the frames do not follow a line.
     """
 
     slope: Floats
@@ -84,15 +83,15 @@ class Lines:
 
 
 def abscissa(segments: Segments, step: NDArray[np.int64]) -> Floats:
-    """Place of each frame on the ramp.
+    """Return the position of each frame on the ramp.
 
     Parameters
     ----------
     segments : sequence of (n, increment)
-        Each of n frames comes an increment after the one before. After the last segment the ramp
-        starts again. None: each frame comes 1 after the one before, once.
+        Each of the n frames of a segment is one increment after the frame before. After the last
+        segment the ramp starts again. Empty: one ramp with increment 1.
     step : (n,) array
-        Number of each frame, lost ones counted.
+        Number of each frame, including lost frames.
 
     Raises
     ------
@@ -104,7 +103,7 @@ def abscissa(segments: Segments, step: NDArray[np.int64]) -> Floats:
     for n, increment in segments:
         if n < 1 or not increment > 0:
             raise HklflowError(
-                f"a ramp's segment [{n}, {increment}] must have frames and rise; give [n, "
+                f"a ramp's segment [{n}, {increment}] must have frames and rise; use [n, "
                 "increment] with both above 0"
             )
     places = np.cumsum(np.repeat([s[1] for s in segments], [s[0] for s in segments]))
@@ -118,9 +117,9 @@ def fit_lines(
     digital: str,
     fit: Fit,
 ) -> Lines:
-    """Fit each pixel's lines.
+    """Fit the lines of each pixel.
 
-    Where a threshold is not known, the stages are split at the gaps between the pixel's own
+    If a threshold is unknown, the stages are separated at the gaps between the pixel's digital
     levels.
 
     Parameters
@@ -128,16 +127,16 @@ def fit_lines(
     frames : CellFrames
         n frames (ss, fs).
     x : (n,) array
-        Abscissa.
+        Positions of the frames on the ramp.
     thresholds : (2, ss, fs) array
-        Digital levels above which the next stage is taken; NaN: not known.
+        Digital levels above which the next stage begins; NaN: unknown.
     digital : {"level", "stage"}
-        What the digital part is.
+        Meaning of the digital part.
     fit : Fit
     """
     shape = frames.analog.shape[1:]
     order = np.argsort(x, kind="stable")
-    # A pixel's frames side by side: they are worked on together.
+    # The frames of a pixel side by side: they are processed together.
     analog, levels = (
         np.ascontiguousarray(part[order].reshape(len(x), math.prod(shape)).T)
         for part in (frames.analog, frames.digital)
@@ -147,8 +146,7 @@ def fit_lines(
     counts = np.zeros((3, 3, len(analog)), np.int64)
     curved = np.zeros((3, len(analog)), np.bool_)
     fit_pixels(
-        np.ascontiguousarray(x[order], np.float64), analog, levels, limits, digital == "stage",
-        fit.stages, fit.trim, fit.floor, fit.ceiling, fit.least, fit.settling, fit.linearity,
+        np.ascontiguousarray(x[order], np.float64), analog, levels, limits, digital == "stage", fit,
         values, counts, curved,
     )  # fmt: skip
     slope, slope_errors, intercept, intercept_errors, residual = values.reshape(5, 3, *shape)
@@ -160,7 +158,7 @@ def fit_lines(
 
 
 def ratio(lines: Lines, upper: int) -> tuple[Floats, Floats]:
-    """Ratio of the slope of a stage to that of the stage before, and its error; (ss, fs)."""
+    """Return the ratio of the slopes of a stage and the stage before, and its error; (ss, fs)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         value = lines.slope[upper] / lines.slope[upper - 1]
         relative = [lines.slope_errors[g] / lines.slope[g] for g in (upper, upper - 1)]
@@ -172,15 +170,15 @@ def outliers(
 ) -> NDArray[np.bool_]:
     """Mark values further from the median than n robust standard deviations (1.4826 MAD).
 
-    Values without any scatter, such as one number that was given for all, have no outliers; what
-    is not finite is none.
+    Values without any scatter, such as one default for all pixels, have no outliers; values that
+    are not finite are not outliers.
 
     Parameters
     ----------
     values : array
     n_sigma : float
     among : bool array, optional
-        Values whose median and deviation are taken; None: all.
+        Values used for the median and the deviation; None: all.
     """
     known = np.isfinite(values)
     if among is not None:

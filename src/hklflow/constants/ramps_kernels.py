@@ -1,4 +1,4 @@
-"""Compiled loops of `ramps`: stages of a pixel's frames, and the line through each stage."""
+"""Compiled loops of `ramps`: stage of each frame of a pixel, and the line through each stage."""
 
 import math
 
@@ -6,22 +6,22 @@ import numpy as np
 
 from hklflow.simd.jit import kernel
 
-# Levels of two stages are apart if their means are by this many standard deviations.
+# Least separation of the levels of two stages, in standard deviations.
 _APART = 6.0
-# Deviations beyond this many robust standard deviations are no part of a line.
+# Values beyond this many robust standard deviations are left out of a line.
 _CLIP = 5.0
-# Standard deviation of what rounding to integers adds, and a little.
+# Standard deviation of the rounding to integers, rounded up.
 _ROUNDING = 0.3
-# Frames that a level needs to be one.
+# Least number of frames of a level.
 _LEVEL = 5
 
 
 @kernel(error_model="numpy")
 def fit_pixels(  # type: ignore[no-untyped-def]
-    x, analog, levels, limits, is_stage, stages, trim, floor, ceiling, least, settling, linearity,
-    values, counts, curved,
-):  # fmt: skip
-    """Fill values (5, 3, pixels), counts (3, 3, pixels), curved (3, pixels)."""
+    x, analog, levels, limits, is_stage, fit, values, counts, curved
+):
+    """Fill values (5, 3, pixels), counts (3, 3, pixels), curved (3, pixels); see `ramps.Fit`."""
+    stages, trim, settling, linearity, floor, ceiling, least = fit
     n = len(x)
     g = np.empty(n, np.int8)
     xs, ys, es = np.empty(n), np.empty(n), np.empty(n)
@@ -37,15 +37,15 @@ def fit_pixels(  # type: ignore[no-untyped-def]
             counts[1, stage, p] = inside
             head = math.ceil(trim * inside) if stage > 0 else 0
             tail = math.ceil(trim * inside) if stop < n else 0
-            m, seen = 0, 0
+            m, count = 0, 0
             for i in range(start, stop):
                 if g[i] != stage:
                     continue
-                seen += 1
+                count += 1
                 value = analog[p, i]
                 if value < floor or value > ceiling:
                     counts[2, stage, p] += 1
-                elif head < seen <= inside - tail:
+                elif head < count <= inside - tail:
                     xs[m] = x[i]
                     ys[m] = value
                     es[m] = 0.0
@@ -67,7 +67,7 @@ def fit_pixels(  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _stages(levels, limits, is_stage, stages, g):  # type: ignore[no-untyped-def]
-    """Stage of each frame; -1 where the gain bits mean nothing."""
+    """Write the stage of each frame; -1 if the gain bits are invalid."""
     if is_stage:
         for i in range(len(g)):
             g[i] = levels[i] if levels[i] < 3 else -1
@@ -81,7 +81,7 @@ def _stages(levels, limits, is_stage, stages, g):  # type: ignore[no-untyped-def
 
 @kernel(error_model="numpy")
 def _split(levels, stages):  # type: ignore[no-untyped-def]
-    """Thresholds in the widest gaps between levels; infinite where there is no second level."""
+    """Return thresholds in the widest gaps between levels; infinite if there is no second level."""
     ordered = levels.astype(np.float64)
     ordered.sort()
     n = len(ordered)
@@ -92,22 +92,22 @@ def _split(levels, stages):  # type: ignore[no-untyped-def]
             gap = ordered[i] - ordered[i - 1]
             if gap > best and (k == 0 or abs(i - cuts[0]) >= _LEVEL):
                 best, cuts[k] = gap, i
-    found = np.full(2, np.inf)
+    thresholds = np.full(2, np.inf)
     low, high = min(cuts[0], cuts[1]), max(cuts[0], cuts[1])
     k, start = 0, 0
     for cut, stop in ((low, high), (high, n)):
-        # A cut that was not found is 0.
+        # A missing cut is 0.
         if cut > start and stop > cut:
             below, above = _spread(ordered[start:cut]), _spread(ordered[cut:stop])
             if above[0] - below[0] > _APART * math.hypot(below[1], above[1]):
-                found[k] = 0.5 * (ordered[cut - 1] + ordered[cut])
+                thresholds[k] = 0.5 * (ordered[cut - 1] + ordered[cut])
                 k, start = k + 1, cut
-    return found[0], found[1]
+    return thresholds[0], thresholds[1]
 
 
 @kernel(error_model="numpy")
 def _spread(values):  # type: ignore[no-untyped-def]
-    """Mean and standard deviation."""
+    """Return the mean and the standard deviation."""
     mean = values.sum() / len(values)
     total = 0.0
     for value in values:
@@ -117,7 +117,7 @@ def _spread(values):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _switch(g, stage):  # type: ignore[no-untyped-def]
-    """Place from which frames are of `stage` or beyond, with the fewest exceptions."""
+    """Return the index where frames switch to `stage` or beyond, with the fewest exceptions."""
     wrong = 0
     for value in g:
         wrong += 0 <= value < stage
@@ -134,10 +134,10 @@ def _switch(g, stage):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _line(x, y, e, settles, linearity):  # type: ignore[no-untyped-def]
-    """Slope, its error, intercept, its error, residual; points; curved.
+    """Return slope, its error, intercept, its error, residual; points; curved.
 
-    Starts from the median slope between halves, which bears a quarter of outliers, then least
-    squares without them.
+    The start is the median slope between the two halves, which tolerates a quarter of outliers;
+    least squares without the outliers follow.
     """
     keep = np.ones(len(x), np.bool_)
     if settles:
@@ -172,7 +172,7 @@ def _line(x, y, e, settles, linearity):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _least_squares(x, y, e, keep, settles):  # type: ignore[no-untyped-def]
-    """Slope, error, intercept, error, residual, amplitude of e; e is made free of the line."""
+    """Return slope, error, intercept, error, residual, amplitude of e (orthogonal to the line)."""
     n, xm, ym, em = 0, 0.0, 0.0, 0.0
     for i in range(len(x)):
         if keep[i]:
@@ -191,7 +191,7 @@ def _least_squares(x, y, e, keep, settles):  # type: ignore[no-untyped-def]
             if keep[i]:
                 free = e[i] - em - tilt * (x[i] - xm)
                 see, sey = see + free * free, sey + free * y[i]
-        if see > 1e-9 * n:  # else it is over before the first frame that is used
+        if see > 1e-9 * n:  # else the exponential has decayed before the first used frame
             amplitude = sey / see
             slope -= amplitude * tilt
         else:
@@ -209,9 +209,9 @@ def _least_squares(x, y, e, keep, settles):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _curved(x, r, limit):  # type: ignore[no-untyped-def]
-    """Whether residuals r are more than noise and a limit: all of them, or a parabola in them.
+    """Return True if residuals r exceed noise and a limit: all of them, or their parabola.
 
-    What successive frames have in common is no noise.
+    The common part of successive residuals is not noise.
     """
     n = len(x)
     noise = 0.5 * np.mean((r[1:] - r[:-1]) ** 2)
@@ -221,5 +221,5 @@ def _curved(x, r, limit):  # type: ignore[no-untyped-def]
     z = (x - x.mean()) / (x[-1] - x[0])
     q = z * z - np.mean(z * z) - z * (np.mean(z * z * z) / np.mean(z * z))
     square = np.mean(q * q)
-    parabola = np.mean(q * r) ** 2 / square  # its mean square
+    parabola = np.mean(q * r) ** 2 / square  # mean square of the parabola
     return parabola * n > _CLIP * _CLIP * noise and parabola > limit * limit

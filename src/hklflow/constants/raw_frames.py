@@ -1,8 +1,8 @@
-"""What raw files say of their frames without the pixels, and which of the frames can be used.
+"""Description of raw frames without their pixels, and selection of usable frames.
 
-A train is a pulse train of the European XFEL, or one trigger of the detector elsewhere; it has a
-number, and one frame of each memory cell. Modules lose trains independently, so frames are matched
-by the train's number.
+A train is a pulse train of the European XFEL, or one trigger of another detector; it has a number,
+and one frame of each memory cell. Modules lose trains independently, so frames are matched by their
+train numbers.
 """
 
 from collections.abc import Sequence
@@ -16,34 +16,34 @@ Ints = NDArray[np.int64]
 Trains = NDArray[np.uint64]
 Ranges = list[list[int]]
 
-#: A train further than this from the next one is no part of the run.
+#: Train numbers further apart than this belong to different groups.
 JUMP = 1000
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one file says of the frames of one module.
+    """Description of the frames of one module in one file.
 
     Attributes
     ----------
     path : Path
     module : int
     number : int
-        Place among the module's files, from 0; -1 where the file does not say it.
+        Index among the module's files, from 0; -1 if the file does not store it.
     trains : (t,) uint64 array
-        Number of each train that is listed; 0 where it has none.
+        Number of each listed train; 0 for a train without a number.
     first, count : (t,) int64 arrays
-        First frame of each train, and how many it has.
+        First frame and number of frames of each train.
     train : (n,) uint64 array
-        Train that is written beside each frame.
+        Train number stored with each frame.
     cell : (n,) int64 array
-        Memory cell of each frame; negative where the detector says that the frame is none.
+        Memory cell of each frame; negative if the detector marks the frame as empty.
     pulses : (t,) int64 array, optional
-        Frames of each train as the detector's header says; None: it says nothing.
+        Frames of each train according to the detector's header; None: unknown.
     suspect : (t,) bool array, optional
-        Trains whose number did not come from the machine; None: not known.
+        True for trains whose number did not come from the machine; None: unknown.
     lengths : dict
-        "frames" and "trains": name -> length of the arrays that should be equally long.
+        "frames" and "trains": length of each array; all should be equally long.
     """
 
     path: Path
@@ -60,35 +60,35 @@ class Part:
 
     @property
     def stored(self) -> int:
-        """Frames of which there is everything."""
+        """Number of completely stored frames."""
         return min([len(self.train), len(self.cell), *self.lengths.get("frames", {}).values()])
 
     def record(self) -> Ints:
-        """Place in ``trains`` of the train that each stored frame belongs to; -1: of none."""
+        """Return the index in ``trains`` of the train of each stored frame; -1: not listed."""
         rows, owner = listed(self.first, self.count)
         known = (rows >= 0) & (rows < self.stored)
-        found = np.full(self.stored, -1)
-        found[rows[known]] = owner[known]
-        return found
+        records = np.full(self.stored, -1)
+        records[rows[known]] = owner[known]
+        return records
 
 
 def listed(first: Ints, count: Ints) -> tuple[Ints, Ints]:
-    """Frames that an index lists, and which of its records lists each."""
+    """Return the frames that an index lists, and the index record of each frame."""
     owner = np.repeat(np.arange(len(count)), count)
     within = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
     return first[owner] + within, owner
 
 
 def one_frame_each(train: Trains) -> tuple[Trains, Ints, Ints]:
-    """List the trains of a file without index: runs of equal numbers -> trains, first, count."""
+    """Return trains, first, count of a file without index: a train is a run of equal numbers."""
     first = np.flatnonzero(np.diff(train.astype(np.int64), prepend=-1))
     return train[first], first, np.diff(first, append=len(train))
 
 
 def one_more(part: Part) -> Part:
-    """Count the trains of a part whose first one may have the number 0 from 1, for 0 is none.
+    """Add 1 to the train numbers of a part that counts from 0, because 0 marks a missing train.
 
-    A 0 behind other numbers of the file stays: it is of a frame that was never written.
+    A 0 after other numbers is kept: it marks a frame that was never written.
     """
 
     def counted(number: Trains) -> Trains:
@@ -100,12 +100,12 @@ def one_more(part: Part) -> Part:
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames of a module that can be used, sorted by train and memory cell.
+    """Usable frames of a module, sorted by train and memory cell.
 
     Attributes
     ----------
     part, row : (n,) int64 arrays
-        Which of the parts holds each, and where.
+        Index of the part that contains each frame, and its row in the part.
     train : (n,) uint64 array
     cell : (n,) int64 array
     """
@@ -117,13 +117,13 @@ class Frames:
 
 
 def valid_frames(parts: Sequence[Part], outliers: Trains) -> Frames:
-    """Find the frames of a module that are what they say; the rest is lost.
+    """Find the consistent frames of a module; all other frames are treated as lost.
 
-    A frame is used if its train is listed, is no outlier and not suspect, is the one that is
-    written beside the frame, and has as many frames as the detector's header says. Of frames with
-    the same train and cell the first one is used.
+    A frame is used if its train is listed, is not an outlier or suspect, equals the train number
+    stored with the frame, and has the number of frames in the detector's header. If frames have the
+    same train and cell, the first one is used.
     """
-    found: list[tuple[Ints, ...]] = [(np.zeros(0, np.int64),) * 4]
+    columns: list[tuple[Ints, ...]] = [(np.zeros(0, np.int64),) * 4]
     for number, part in enumerate(parts):
         good = (part.trains != 0) & ~np.isin(part.trains, outliers)
         if part.suspect is not None:
@@ -134,8 +134,10 @@ def valid_frames(parts: Sequence[Part], outliers: Trains) -> Frames:
         train, cell = part.train[: part.stored], part.cell[: part.stored]
         rows = np.flatnonzero((record >= 0) & (cell >= 0))
         rows = rows[good[record[rows]] & (part.trains[record[rows]] == train[rows])]
-        found.append((np.full(len(rows), number), rows, train[rows].astype(np.int64), cell[rows]))
-    part_of, row, of_train, of_cell = (np.concatenate(items) for items in zip(*found, strict=True))
+        columns.append((np.full(len(rows), number), rows, train[rows].astype(np.int64), cell[rows]))
+    part_of, row, of_train, of_cell = (
+        np.concatenate(items) for items in zip(*columns, strict=True)
+    )
     order = np.lexsort((row, part_of, of_cell, of_train))
     again = (np.diff(of_train[order]) == 0) & (np.diff(of_cell[order]) == 0)
     order = order[np.concatenate([[True], ~again])[: len(order)]]
@@ -143,15 +145,15 @@ def valid_frames(parts: Sequence[Part], outliers: Trains) -> Frames:
 
 
 def outlier_trains(trains: Trains) -> Trains:
-    """Find the numbers that are no part of the run.
+    """Find train numbers that do not belong to the run.
 
-    Numbers that are more than `JUMP` apart are of different groups; a lone number and a group of
-    less than a tenth of the largest one are outliers.
+    Numbers more than `JUMP` apart belong to different groups. A single number, and a group of less
+    than a tenth of the largest group, are outliers.
 
     Parameters
     ----------
     trains : (t,) uint64 array
-        All numbers of a run but 0, sorted, each once.
+        All train numbers of a run except 0, sorted and unique.
     """
     if len(trains) == 0:
         return trains
@@ -162,7 +164,7 @@ def outlier_trains(trains: Trains) -> Trains:
 
 
 def to_ranges(numbers: NDArray[np.integer]) -> Ranges:
-    """Write sorted numbers, each once, as [first, last] of their unbroken stretches."""
+    """Write sorted unique numbers as ranges [first, last] of consecutive numbers."""
     if len(numbers) == 0:
         return []
     values = numbers.astype(np.int64)
@@ -173,6 +175,6 @@ def to_ranges(numbers: NDArray[np.integer]) -> Ranges:
 
 
 def from_ranges(ranges: Ranges) -> Ints:
-    """Numbers of which `to_ranges` wrote the stretches."""
+    """Return the numbers in ranges that `to_ranges` wrote."""
     stretches = [np.arange(first, last + 1) for first, last in ranges]
     return np.concatenate([*stretches, np.zeros(0, np.int64)]).astype(np.int64)

@@ -1,10 +1,10 @@
 """Raw frames of a rotation measured with an integrating detector, module by module.
 
-They come from a raw file that any photon counter could have written (JUNGFRAU: uint16, the gain in
-the two top bits, modules stacked along slow), or from the files of a run in one of the layouts of
-`hklflow.constants.layouts`. A run's frames are those of every train from the first to the last one
-that its files list and of all memory cells in use, in this order: a frame that a module has lost
-keeps its place, for the angle goes by it.
+The frames come from a raw file with the usual layout of a photon counter (JUNGFRAU: uint16, gain
+in the two top bits, modules stacked along slow), or from the files of a run in one of the layouts
+of `hklflow.constants.layouts`. The frames of a run are all trains from the first to the last listed
+train, with all memory cells in use, in this order: a frame that a module has lost keeps its place,
+because the place gives the rotation angle.
 """
 
 from abc import ABC, abstractmethod
@@ -35,11 +35,11 @@ class Part:
     Attributes
     ----------
     module : int
-        Place of the module in the image, from 0.
+        Index of the module in the image, from 0.
     cell : int
-        Number that the detector gives to the memory cell.
+        Detector's number of the memory cell.
     at : (n,) int64 array
-        Places of the frames in the block.
+        Indices of the frames in the block.
     analog, digital : (n, ss, fs) arrays
     """
 
@@ -51,16 +51,16 @@ class Part:
 
 
 class RotationFrames(ABC):
-    """Frames of a rotation; a context manager.
+    """Base class of the frames of a rotation; a context manager.
 
     Attributes
     ----------
     n : int
         Number of frames.
     cells : tuple of int
-        Memory cells that they are of.
+        Memory cells of the frames.
     header : Header
-        What the raw files say besides.
+        Other metadata of the raw files.
     """
 
     n: int
@@ -69,11 +69,11 @@ class RotationFrames(ABC):
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Iterator[Part]:
-        """Frames start..stop (exclusive); what is in no part is lost."""
+        """Read frames start..stop (exclusive); frames in no part are lost."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close what is open."""
+        """Close all open files."""
 
     def __enter__(self) -> Self:
         return self
@@ -88,59 +88,59 @@ class Stacked(RotationFrames):
     Parameters
     ----------
     raw : str
-        File or pattern.
+        File, or pattern of files.
     detector : Integrating
     modules : int
         Number of modules.
     cells : sequence of int
-        Memory cells that there are constants of.
+        Memory cells of the constants.
 
     Raises
     ------
     HklflowError
-        If frames are of another size or type, or it is not clear which memory cell they are of.
+        If the size or type of the frames is wrong, or their memory cell is ambiguous.
     """
 
     def __init__(self, raw: str, detector: Integrating, modules: int, cells: Sequence[int]) -> None:
         if detector.codes is None:
             raise HklflowError(
-                f"{raw}: frames of {detector.name} have a digital part of their own; give the "
-                "run's files and `layout`"
+                f"{raw}: frames of {detector.name} have a separate digital part; use the run's "
+                "files and set `layout`"
             )
         if len(cells) != 1:
             raise HklflowError(
-                f"{raw} does not say which of the {len(cells)} memory cells a frame is of; give "
-                "constants of one"
+                f"{raw} does not store which of the {len(cells)} memory cells a frame used; use "
+                "constants of one memory cell"
             )
         self._frames: Frames = open_frames(raw)
         self.n, self.cells = self._frames.shape[0], tuple(cells)
-        wanted = (modules * detector.module[0], detector.module[1])
-        found = self._frames.shape[1:]
-        if self._frames.dtype != np.uint16 or found != wanted:
+        expected = (modules * detector.module[0], detector.module[1])
+        valid = self._frames.shape[1:]
+        if self._frames.dtype != np.uint16 or valid != expected:
             kind = self._frames.dtype
             self._frames.close()
             raise HklflowError(
-                f"{raw} has frames of {found} pixels and type {kind}, and {modules} modules of "
-                f"{detector.name} have {wanted} pixels of uint16; give raw frames of this detector"
+                f"{raw} has frames of {valid} pixels and type {kind}; {modules} modules of "
+                f"{detector.name} have {expected} pixels of uint16: use raw frames of this detector"
             )
         self.header = read_header(raw)
         self._detector, self._modules = detector, modules
 
     def read(self, start: int, stop: int) -> Iterator[Part]:
-        """As `RotationFrames.read`."""
+        """Read frames as `RotationFrames.read`."""
         block = self._frames.read(start, stop)
-        rows, at = self._detector.module[0], np.arange(len(block))
+        rows, indices = self._detector.module[0], np.arange(len(block))
         for number in range(self._modules):
             raw = block[:, number * rows : (number + 1) * rows]
-            yield Part(number, self.cells[0], at, raw & _ADC, raw >> _GAIN_BIT)
+            yield Part(number, self.cells[0], indices, raw & _ADC, raw >> _GAIN_BIT)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the raw file."""
         self._frames.close()
 
 
 class Run(RotationFrames):
-    """Frames of the files of a run.
+    """Frames of a run's files.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ class Run(RotationFrames):
     Raises
     ------
     HklflowError
-        If the files hold no frame that can be used, or cannot be read.
+        If the files contain no usable frame, or cannot be read.
     """
 
     def __init__(
@@ -168,39 +168,42 @@ class Run(RotationFrames):
         known = np.unique(np.concatenate([*trains, np.zeros(0, np.uint64)]))
         outliers = outlier_trains(known)
         self._of = {number: [part for part in parts if part.module == number] for number in modules}
-        frames = {number: valid_frames(own, outliers) for number, own in self._of.items()}
-        used = [found for found in frames.values() if len(found.train)]
+        frames = {
+            number: valid_frames(parts_of_module, outliers)
+            for number, parts_of_module in self._of.items()
+        }
+        used = [valid for valid in frames.values() if len(valid.train)]
         if not used:
             raise HklflowError(
-                f"{paths[0]} and the other files of the run hold no frame of modules "
-                f"{', '.join(map(str, modules))} that can be used; check the paths"
+                f"{paths[0]} and the other files of the run contain no usable frame of modules "
+                f"{', '.join(map(str, modules))}; check the paths"
             )
-        # A train that is listed was measured, though every module may have lost it.
+        # A listed train was measured, even if every module has lost it.
         first, last = (int(train) for train in np.setdiff1d(known, outliers)[[0, -1]])
-        cells = np.unique(np.concatenate([found.cell for found in used]))
+        cells = np.unique(np.concatenate([valid.cell for valid in used]))
         self.cells = tuple(int(cell) for cell in cells)
         self.n = (last - first + 1) * len(cells)
-        # Of each module and frame, the part that holds it and its place there; -1: lost.
+        # For each module and frame: the part that contains it, and the row in the part; -1: lost.
         self._place = np.full((len(modules), self.n, 2), -1, np.int64)
-        for number, found in enumerate(frames.values()):
-            train = found.train.astype(np.int64) - first
-            at = train * len(cells) + np.searchsorted(cells, found.cell)
-            self._place[number, at, 0], self._place[number, at, 1] = found.part, found.row
+        for number, valid in enumerate(frames.values()):
+            train = valid.train.astype(np.int64) - first
+            place = train * len(cells) + np.searchsorted(cells, valid.cell)
+            self._place[number, place, 0], self._place[number, place, 1] = valid.part, valid.row
         self._stack = ExitStack()
         self._open: dict[tuple[int, int], Any] = {}
 
     def read(self, start: int, stop: int) -> Iterator[Part]:
-        """As `RotationFrames.read`."""
+        """Read frames as `RotationFrames.read`."""
         for number, parts in enumerate(self._of.values()):
             place = self._place[number, start:stop]
             for offset, cell in enumerate(self.cells):
-                at = np.flatnonzero(place[:, 0] >= 0)
-                at = at[(at + start) % len(self.cells) == offset]
-                if not len(at):
+                indices = np.flatnonzero(place[:, 0] >= 0)
+                indices = indices[(indices + start) % len(self.cells) == offset]
+                if not len(indices):
                     continue
-                images = [self._image(number, parts, *place[k]) for k in at]
+                images = [self._image(number, parts, *place[k]) for k in indices]
                 analog, digital = (np.stack(kind) for kind in zip(*images, strict=True))
-                yield Part(number, cell, at, analog, digital)
+                yield Part(number, cell, indices, analog, digital)
 
     def _image(self, number: int, parts: list[Any], part: int, row: int) -> tuple[Any, Any]:
         key = (number, int(part))
@@ -211,5 +214,5 @@ class Run(RotationFrames):
         return analog[0], digital[0]
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close all open files."""
         self._stack.close()

@@ -1,4 +1,4 @@
-"""Files of a raw run, from what the configuration says of it (no heavy imports: rules use it)."""
+"""Files of a raw run, from its configuration (light imports: workflow rules use this module)."""
 
 import re
 from pathlib import Path
@@ -6,19 +6,19 @@ from pathlib import Path
 from hklflow.base.errors import HklflowError
 
 _SUFFIXES = (".h5", ".hdf5", ".nxs")
-# In a folder of the European XFEL stand the files of all devices; these are the detector's.
+# A folder of the European XFEL has the files of all devices; this pattern selects the detector.
 _DETECTOR_FILE = re.compile(r"RAW-R\d+-(AGIPD|JNGFR)\d+-S\d+\.h5")
 
 
 def raw_files(run: str, base: Path) -> list[str]:
-    """Files of a run, sorted by name.
+    """Return the files of a run, sorted by name.
 
     Parameters
     ----------
     run : str
         A folder, a file or a pattern (``*``, ``?``, ``**``).
     base : Path
-        Folder that a relative one starts at.
+        Folder for relative paths.
 
     Raises
     ------
@@ -29,15 +29,15 @@ def raw_files(run: str, base: Path) -> list[str]:
     if path.is_file():
         return [str(path)]
     if path.is_dir():
-        found = [item for item in path.iterdir() if item.suffix in _SUFFIXES and item.is_file()]
-        found = [item for item in found if _DETECTOR_FILE.fullmatch(item.name)] or found
+        paths = [item for item in path.iterdir() if item.suffix in _SUFFIXES and item.is_file()]
+        paths = [item for item in paths if _DETECTOR_FILE.fullmatch(item.name)] or paths
     else:
-        # pathlib's glob takes no absolute pattern; the anchor is what it starts at.
+        # pathlib's glob accepts no absolute pattern; it starts at the anchor.
         pattern = path.relative_to(path.anchor) if path.anchor else path
-        found = [item for item in Path(path.anchor).glob(str(pattern)) if item.is_file()]
-    found = [item for item in found if not item.name.startswith(".")]
-    if not found:
+        paths = [item for item in Path(path.anchor).glob(str(pattern)) if item.is_file()]
+    paths = [item for item in paths if not item.name.startswith(".")]
+    if not paths:
         raise HklflowError(
-            f"run {run!r}: no HDF5 file at {path}; give a folder, a file or a pattern of files"
+            f"run {run!r}: no HDF5 file at {path}; use a folder, a file or a pattern of files"
         )
-    return sorted(str(item) for item in found)
+    return sorted(str(item) for item in paths)

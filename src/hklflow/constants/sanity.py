@@ -1,7 +1,7 @@
-"""Checks of a raw run: each tells one thing that can be wrong with it.
+"""Checks of a raw run: each check detects one kind of fault.
 
-What was lost is a warning, for the frames that are there are good; what contradicts itself is an
-error. No check reads pixels. Checks look at different things, so that one fault is told once.
+Losses are warnings, because the remaining frames are good; contradictions are errors. No check
+reads pixels. Checks do not overlap, so that each fault is reported once.
 """
 
 from collections import Counter
@@ -20,13 +20,13 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Raw:
-    """A run that is checked.
+    """A run to be checked.
 
     Attributes
     ----------
     facts : dict
     parts : dict
-        Module -> its parts in order.
+        Parts of each module, in order.
     """
 
     facts: Facts
@@ -34,12 +34,12 @@ class Raw:
 
     @property
     def outliers(self) -> Trains:
-        """Trains that are no part of the run."""
+        """Trains that do not belong to the run."""
         return from_ranges(self.facts["trains"]["outliers"]).astype(np.uint64)
 
     @property
     def trains(self) -> dict[int, Trains]:
-        """Trains of each module, sorted, outliers left out."""
+        """Trains of each module, sorted, without outliers."""
         return {
             number: np.setdiff1d(trains_of(parts), self.outliers)
             for number, parts in self.parts.items()
@@ -47,18 +47,18 @@ class Raw:
 
     @property
     def whole(self) -> list[int]:
-        """Modules that have as many files as the one with most of them."""
+        """Modules with the largest number of files."""
         most = max(len(parts) for parts in self.parts.values())
         return [number for number, parts in self.parts.items() if len(parts) == most]
 
     def each(self) -> Iterator[Part]:
-        """All parts."""
+        """Iterate over the parts of all modules."""
         for parts in self.parts.values():
             yield from parts
 
 
 Check = Callable[[Raw], Iterable[str]]
-"""Gives what is wrong, one phrase for each case; nothing if all is well."""
+"""Function that yields one phrase for each fault, and nothing if the run is good."""
 
 CHECKS: dict[str, tuple[Severity, Check]] = {}
 
@@ -73,7 +73,7 @@ def _check(severity: Severity) -> Callable[[Check], Check]:
 
 @dataclass(frozen=True)
 class Finding:
-    """Outcome of a check; ``told`` is one sentence."""
+    """Outcome of a check; ``told`` is its sentence for the report."""
 
     name: str
     severity: Severity
@@ -82,19 +82,19 @@ class Finding:
 
 
 def check_run(raw: Raw) -> list[Finding]:
-    """Make all checks of a run."""
+    """Run all checks."""
     findings = []
     for name, (severity, check) in CHECKS.items():
         wrong = list(check(raw))
-        told = _sentence(wrong) if wrong else f"{check.__doc__}"
-        findings.append(Finding(name, severity, not wrong, told))
+        sentence = _sentence(wrong) if wrong else f"{check.__doc__}"
+        findings.append(Finding(name, severity, not wrong, sentence))
     return findings
 
 
 def fatal(
     findings: Sequence[Finding], strict: Sequence[str], ignore: Sequence[str]
 ) -> list[Finding]:
-    """Failed checks that end the run: errors that are not ignored, and warnings of ``strict``.
+    """Return the failed checks that end the run: errors not ignored, and warnings in ``strict``.
 
     Raises
     ------
@@ -103,16 +103,14 @@ def fatal(
     """
     unknown = sorted({*strict, *ignore} - {*CHECKS, "all"})
     if unknown:
-        raise HklflowError(
-            f"there is no check {', '.join(unknown)}; checks are {', '.join(CHECKS)}, or all"
-        )
+        raise HklflowError(f"unknown check {', '.join(unknown)}; use {', '.join(CHECKS)}, or all")
     strict = list(CHECKS) if "all" in strict else strict
     ignore = list(CHECKS) if "all" in ignore else ignore
     return [
-        found
-        for found in findings
-        if not found.passed
-        and (found.name in strict or (found.severity == "error" and found.name not in ignore))
+        finding
+        for finding in findings
+        if not finding.passed
+        and (finding.name in strict or (finding.severity == "error" and finding.name not in ignore))
     ]
 
 
@@ -126,18 +124,18 @@ def _sentence(wrong: Sequence[str]) -> str:
 
 @_check("warning")
 def modules_complete(raw: Raw) -> Iterator[str]:
-    """All modules that are expected are there, and no other."""
+    """All expected modules are present, and no others."""
     missing = raw.facts["missing"]
     if missing:
-        yield f"there are no files of module {_numbers(missing)}"
+        yield f"module {_numbers(missing)} has no files"
     other = sorted(set(raw.parts) - set(raw.facts["expected"]))
     if other:
-        yield f"module {_numbers(other)} is not among the expected ones"
+        yield f"module {_numbers(other)} is not an expected module"
 
 
 @_check("warning")
 def parts_equal(raw: Raw) -> Iterator[str]:
-    """Every module has as many files as the others."""
+    """All modules have the same number of files."""
     most = max(len(parts) for parts in raw.parts.values())
     for number, parts in raw.parts.items():
         if len(parts) < most:
@@ -149,11 +147,11 @@ def parts_in_row(raw: Raw) -> Iterator[str]:
     """The files of every module are numbered from 0 without a gap."""
     numbers = sorted({part.number for part in raw.each()})
     if numbers != list(range(len(numbers))):
-        yield f"files are numbered {_numbers(numbers)}, so that some are missing"
+        yield f"files are numbered {_numbers(numbers)}: some are missing"
     for number, parts in raw.parts.items():
         twice = [n for n, times in Counter(part.number for part in parts).items() if times > 1]
         if twice:
-            yield f"module {number} has more than one file of number {_numbers(twice)}"
+            yield f"module {number} has more than one file with number {_numbers(twice)}"
 
 
 # ---------------------------------------------------------------- inside a file
@@ -167,7 +165,7 @@ def frame_arrays_equal(raw: Raw) -> Iterator[str]:
 
 @_check("error")
 def train_arrays_equal(raw: Raw) -> Iterator[str]:
-    """Header, detector and trailer have as many trains."""
+    """Header, detector and trailer have the same number of trains."""
     yield from _unequal(raw, "trains")
 
 
@@ -175,20 +173,20 @@ def _unequal(raw: Raw, kind: str) -> Iterator[str]:
     for part in raw.each():
         lengths = part.lengths.get(kind, {})
         if len(set(lengths.values())) > 1:
-            said = ", ".join(f"{name} {n}" for name, n in lengths.items())
-            yield f"{part.path.name} has arrays of unequal length ({said})"
+            text = ", ".join(f"{name} {n}" for name, n in lengths.items())
+            yield f"{part.path.name} has arrays of unequal length ({text})"
 
 
 @_check("error")
 def index_within_data(raw: Raw) -> Iterator[str]:
-    """The index lists no frame that is not stored."""
+    """The index lists only stored frames."""
     for part in raw.each():
         rows, _ = listed(part.first, part.count)
-        # Arrays of unequal length have a check of their own.
+        # `frame_arrays_equal` checks for arrays of unequal length.
         stored = max([len(part.train), *part.lengths.get("frames", {}).values()])
         beyond = int(np.count_nonzero((rows < 0) | (rows >= stored)))
         if beyond:
-            yield f"{part.path.name} lists {beyond} frames beyond the {stored} that it has"
+            yield f"{part.path.name} lists {beyond} frames beyond its {stored} stored frames"
 
 
 @_check("error")
@@ -197,28 +195,28 @@ def no_surplus_frames(raw: Raw) -> Iterator[str]:
     for part in raw.each():
         surplus = np.count_nonzero((part.record() < 0) & (part.train[: part.stored] != 0))
         if surplus:
-            yield f"{part.path.name} has {surplus} frames that no train lists"
+            yield f"{part.path.name} has {surplus} frames that are not listed in the index"
 
 
 @_check("error")
 def frame_trains(raw: Raw) -> Iterator[str]:
-    """The train beside each frame is the one that lists it."""
+    """The train number stored with each frame equals the train that lists the frame."""
     for part in raw.each():
         record = part.record()
         rows = np.flatnonzero(record >= 0)
         wrong = np.count_nonzero(part.trains[record[rows]] != part.train[rows])
         if wrong:
-            yield f"{part.path.name} has {wrong} frames of another train than lists them"
+            yield f"{part.path.name} has {wrong} frames listed under another train"
 
 
 @_check("warning")
 def pulses_counted(raw: Raw) -> Iterator[str]:
-    """Trains have as many frames as the detector's header says."""
+    """The number of frames of each train agrees with the detector's header."""
     for part in raw.each():
         if part.pulses is not None:
             wrong = np.count_nonzero((part.pulses != part.count) & (part.trains != 0))
             if wrong:
-                yield f"{part.path.name} has {wrong} trains of other length than its header says"
+                yield f"{part.path.name} has {wrong} trains whose length differs from its header"
 
 
 # ----------------------------------------------------------------------- trains
@@ -226,7 +224,7 @@ def pulses_counted(raw: Raw) -> Iterator[str]:
 
 @_check("error")
 def trains_rising(raw: Raw) -> Iterator[str]:
-    """The trains of a module rise from file to file and record to record."""
+    """The train numbers of a module increase from file to file and from record to record."""
     for number, parts in raw.parts.items():
         trains = np.concatenate([part.trains for part in parts]).astype(np.int64)
         trains = trains[(trains != 0) & ~np.isin(trains, raw.outliers)]
@@ -238,64 +236,70 @@ def trains_rising(raw: Raw) -> Iterator[str]:
 
 @_check("error")
 def no_embedded_zeros(raw: Raw) -> Iterator[str]:
-    """No train without number stands between others."""
+    """There is no train without number between other trains."""
     for part in raw.each():
         known = np.flatnonzero(part.trains)
         zeros = np.count_nonzero(part.trains[: known[-1] + 1] == 0) if len(known) else 0
         if zeros:
-            yield f"{part.path.name} has {zeros} trains without number between others"
+            yield f"{part.path.name} has {zeros} trains without number between other trains"
 
 
 @_check("warning")
 def no_trailing_zeros(raw: Raw) -> Iterator[str]:
-    """No frames follow whose train has no number."""
+    """No file ends with frames of a train without number."""
     for part in raw.each():
         known = np.flatnonzero(part.trains)
         end = known[-1] + 1 if len(known) else 0
         lost = int(part.count[end:].sum())
         if lost:
-            yield f"{part.path.name} ends with {lost} frames whose train has no number"
+            yield f"{part.path.name} ends with {lost} frames of a train without number"
 
 
 @_check("warning")
 def no_suspect_trains(raw: Raw) -> Iterator[str]:
-    """Numbers of trains came from the machine."""
+    """All train numbers came from the machine."""
     for part in raw.each():
         if part.suspect is not None and part.suspect.any():
-            yield f"{part.path.name} has {int(part.suspect.sum())} trains of doubtful number"
+            yield f"{part.path.name} has {int(part.suspect.sum())} doubtful train numbers"
 
 
 @_check("warning")
 def no_outliers(raw: Raw) -> Iterator[str]:
-    """No train's number is far from all others."""
+    """No train number is far from all others."""
     ranges = raw.facts["trains"]["outliers"]
     if ranges:
-        yield f"the trains {_ranges(ranges)} are far from the run's"
+        yield f"the trains {_ranges(ranges)} are far from the other trains of the run"
 
 
 @_check("warning")
 def modules_aligned(raw: Raw) -> Iterator[str]:
     """All modules begin and end with the same train."""
-    trains = {n: own for n, own in raw.trains.items() if n in raw.whole and len(own)}
+    trains = {
+        n: trains_of_module
+        for n, trains_of_module in raw.trains.items()
+        if n in raw.whole and len(trains_of_module)
+    }
     if not trains:
         return
-    first = min(int(own[0]) for own in trains.values())
-    last = max(int(own[-1]) for own in trains.values())
-    for number, own in trains.items():
-        late, early = int(own[0]) - first, last - int(own[-1])
+    first = min(int(trains_of_module[0]) for trains_of_module in trains.values())
+    last = max(int(trains_of_module[-1]) for trains_of_module in trains.values())
+    for number, trains_of_module in trains.items():
+        late, early = int(trains_of_module[0]) - first, last - int(trains_of_module[-1])
         if late or early:
             yield f"module {number} begins {late} trains late and ends {early} early"
 
 
 @_check("warning")
 def no_lost_trains(raw: Raw) -> Iterator[str]:
-    """No module lacks trains that others have."""
+    """No module lacks trains that other modules have."""
     trains = raw.trains
     everywhere = np.unique(np.concatenate(list(trains.values())))
-    for number, own in trains.items():
-        if len(own):
-            within = everywhere[(everywhere > own[0]) & (everywhere < own[-1])]
-            lost = len(np.setdiff1d(within, own))
+    for number, trains_of_module in trains.items():
+        if len(trains_of_module):
+            within = everywhere[
+                (everywhere > trains_of_module[0]) & (everywhere < trains_of_module[-1])
+            ]
+            lost = len(np.setdiff1d(within, trains_of_module))
             if lost:
                 yield f"module {number} lacks {lost} of {len(everywhere)} trains"
 
@@ -313,7 +317,7 @@ def no_gaps(raw: Raw) -> Iterator[str]:
 
 @_check("warning")
 def no_lost_pulses(raw: Raw) -> Iterator[str]:
-    """Every train has as many frames as most of them."""
+    """All trains have the same number of frames."""
     usual = Counter(n for part in raw.each() for n in part.count[part.trains != 0].tolist())
     if not usual:
         return
@@ -322,18 +326,18 @@ def no_lost_pulses(raw: Raw) -> Iterator[str]:
         good = (part.trains != 0) & ~np.isin(part.trains, raw.outliers)
         odd = np.count_nonzero(part.count[good] != most)
         if odd:
-            yield f"{part.path.name} has {odd} trains that have not {most} frames"
+            yield f"{part.path.name} has {odd} trains without exactly {most} frames"
 
 
 @_check("error")
 def cells_once(raw: Raw) -> Iterator[str]:
-    """A train has one frame of each memory cell."""
+    """Each train has at most one frame of each memory cell."""
     for part in raw.each():
         record = part.record()
         rows = np.flatnonzero((record >= 0) & (part.cell[: part.stored] >= 0))
         twice = len(rows) - len(np.unique(record[rows] << 16 | part.cell[rows]))
         if twice:
-            yield f"{part.path.name} has {twice} frames of a memory cell that the train had before"
+            yield f"{part.path.name} has {twice} repeated frames of a memory cell in the same train"
 
 
 @_check("error")
@@ -344,9 +348,9 @@ def cells_equal(raw: Raw) -> Iterator[str]:
         for number, parts in raw.parts.items()
     }
     usual = Counter(cells.values()).most_common(1)[0][0]
-    for number, own in cells.items():
-        if own != usual:
-            yield f"module {number} uses {len(own)} memory cells and others {len(usual)} or others"
+    for number, used in cells.items():
+        if used != usual:
+            yield f"module {number} uses {len(used)} memory cells, others use other {len(usual)}"
 
 
 def _numbers(values: Iterable[int]) -> str:
@@ -354,10 +358,10 @@ def _numbers(values: Iterable[int]) -> str:
 
 
 def _ranges(ranges: Sequence[Sequence[int]]) -> str:
-    told = [str(a) if a == b else f"{a} to {b}" for a, b in ranges[:5]]
-    return ", ".join(told) + (" ..." if len(ranges) > 5 else "")
+    texts = [str(a) if a == b else f"{a} to {b}" for a, b in ranges[:5]]
+    return ", ".join(texts) + (" ..." if len(ranges) > 5 else "")
 
 
 def report(findings: Sequence[Finding]) -> dict[str, Any]:
-    """Findings as plain data (JSON)."""
-    return {"checks": [vars(found) for found in findings]}
+    """Return the findings as plain data (JSON)."""
+    return {"checks": [vars(finding) for finding in findings]}

@@ -1,4 +1,4 @@
-"""Segments of a ramp as the configuration has them, and as a command line does."""
+"""Segments of a ramp, as written in the configuration or on a command line."""
 
 from typing import Annotated, Any
 
@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 
 def _paired(value: Any) -> Any:
-    """Pairs of what a command line has one after the other."""
+    """Group the values of a command line into pairs."""
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return [value[i : i + 2] for i in range(0, len(value), 2)]
     return value
@@ -16,4 +16,4 @@ Segments = Annotated[
     tuple[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(gt=0)]], ...],
     BeforeValidator(_paired),
 ]
-"""Segments [n, increment]."""
+"""Segments of a ramp: pairs [number of frames, increment]."""

@@ -1,4 +1,4 @@
-"""Simulated ASICs with known constants: what charge gives as analogue and digital output."""
+"""Simulated ASICs with known constants: analogue and digital output for a given charge."""
 
 from dataclasses import dataclass
 
@@ -11,19 +11,19 @@ Adus = NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class Truth:
-    """What the constants of an ASIC really are.
+    """True constants of a simulated ASIC.
 
     Attributes
     ----------
     offset, noise : (3, cells, ss, fs) arrays
-        ADU, of the stages high, medium, low.
+        ADU, for the stages high, medium, low.
     gain : (3, cells, ss, fs) array
-        ADU/keV; negative where the output falls with charge (JUNGFRAU, medium and low).
+        ADU/keV; negative if the output falls with charge (JUNGFRAU, medium and low).
     level, level_noise : (3, cells, ss, fs) arrays
-        Digital output of each stage, ADU; as the stage's number 0, 1, 2 and no noise where it is
-        digital.
+        Digital output of each stage, ADU; for detectors with gain bits the stage number 0, 1, 2
+        without noise.
     switch : (2, cells, ss, fs) array
-        Energy (keV) from which the next stage is taken.
+        Energy (keV) above which the next stage is used.
     saturation : float
         Largest output, ADU.
     """
@@ -43,11 +43,11 @@ class Truth:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Pixels (ss, fs)."""
+        """Size in pixels (ss, fs)."""
         return self.offset.shape[2], self.offset.shape[3]
 
     def stage(self, energy: Floats, cell: int) -> NDArray[np.int64]:
-        """Stage that each energy (..., ss, fs) in keV is measured in."""
+        """Return the stage that measures each energy (..., ss, fs) in keV."""
         high, low = self.switch[:, cell]
         return (energy > high).astype(np.int64) + (energy > low)
 
@@ -58,7 +58,7 @@ class Truth:
         rng: np.random.Generator,
         stage: int | None = None,
     ) -> tuple[Adus, Adus]:
-        """Analogue and digital output (n, ss, fs) for energies (n, ss, fs) in keV.
+        """Return the analogue and digital output (n, ss, fs) for energies (n, ss, fs) in keV.
 
         Parameters
         ----------
@@ -66,19 +66,19 @@ class Truth:
         cell : int
         rng : Generator
         stage : int, optional
-            Stage that is forced; None: the pixel chooses by its energy.
+            Forced stage; None: each pixel selects its stage by the energy.
         """
         taken = self.stage(energy, cell) if stage is None else np.full(energy.shape, stage)
 
-        def of(values: Floats) -> Floats:
+        def of_stage(values: Floats) -> Floats:
             return np.take_along_axis(values[:, cell], taken, axis=0)
 
         analog = (
-            of(self.offset)
-            + of(self.gain) * energy
-            + of(self.noise) * rng.normal(size=energy.shape)
+            of_stage(self.offset)
+            + of_stage(self.gain) * energy
+            + of_stage(self.noise) * rng.normal(size=energy.shape)
         )
-        digital = of(self.level) + of(self.level_noise) * rng.normal(size=energy.shape)
+        digital = of_stage(self.level) + of_stage(self.level_noise) * rng.normal(size=energy.shape)
         return _adu(analog, self.saturation), _adu(digital, self.saturation)
 
 
@@ -87,9 +87,9 @@ def _adu(values: Floats, top: float) -> Adus:
 
 
 def agipd(rng: np.random.Generator, cells: int = 4, shape: tuple[int, int] = (64, 64)) -> Truth:
-    """Draw an ASIC like those of AGIPD: gains of about 8, 0.25 and 0.05 ADU/keV.
+    """Draw an ASIC similar to AGIPD: gains of about 8, 0.25 and 0.05 ADU/keV.
 
-    The spreads are those of real ASICs: offsets by 200 ADU, gains by 4 %, ratios by 3 %.
+    The spreads are realistic: offsets 200 ADU, gains 4 %, ratios 3 %.
     """
     size = (cells, *shape)
 
@@ -110,7 +110,7 @@ def agipd(rng: np.random.Generator, cells: int = 4, shape: tuple[int, int] = (64
 
 
 def jungfrau(rng: np.random.Generator, cells: int = 1, shape: tuple[int, int] = (64, 64)) -> Truth:
-    """Draw an ASIC like those of JUNGFRAU: gains of about 41, -1.45 and -0.115 ADU/keV."""
+    """Draw an ASIC similar to JUNGFRAU: gains of about 41, -1.45 and -0.115 ADU/keV."""
     size = (cells, *shape)
 
     def spread(mean: float, sigma: float) -> Floats:

@@ -1,4 +1,4 @@
-"""Simulated photon counters: floods with known responses and defects, and true dead time."""
+"""Simulated photon counters: floods with known responses and defects, and a known dead time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ _DEFECTS = (MaskBit.DEAD, MaskBit.UNDER_RESPONDING, MaskBit.OVER_RESPONDING, Mas
 
 @dataclass(frozen=True)
 class CounterTruth:
-    """What the pixels (ss, fs) of a counter really are.
+    """True properties of the pixels (ss, fs) of a simulated counter.
 
     Attributes
     ----------
     response : array
-        Relative to an ideal pixel, mean 1 over the good ones; 0 where dead.
+        Response relative to an ideal pixel, mean 1 over the good pixels; 0 for dead pixels.
     bits : uint32 array
-        GAP and the defects.
+        GAP and the bits of the defects.
     fano : array
-        Variance over mean of the counts: 1, or more where noisy.
+        Ratio variance / mean of the counts: 1; larger for noisy pixels.
     """
 
     response: Floats
@@ -34,9 +34,9 @@ class CounterTruth:
     def flood(
         self, mean: Floats, n: int, rng: np.random.Generator, block: int = 10
     ) -> Iterator[NDArray[np.int32]]:
-        """Frames (at most `block`, ss, fs) in which an ideal pixel has these mean counts.
+        """Yield frames (at most `block`, ss, fs) with these mean counts of an ideal pixel.
 
-        Gaps are -1. Noisy pixels have rates that change from frame to frame (a gamma law).
+        Gaps are -1. The rates of noisy pixels change from frame to frame (gamma distribution).
         """
         rate = mean * self.response
         noisy = (self.fano > 1) & (rate > 0)
@@ -58,17 +58,17 @@ def draw(
     spread: float = 0.03,
     fano: float = 5.0,
 ) -> CounterTruth:
-    """Draw responses and `each` pixels of every defect.
+    """Draw responses, and `each` pixels of every defect.
 
     Parameters
     ----------
     gaps : (ss, fs) bool array
     each : int
-        Dead, under-responding (0.2 to 0.5), over-responding (1.8 to 3) and noisy pixels.
+        Number of dead, under-responding (0.2 to 0.5), over-responding (1.8 to 3) and noisy pixels.
     spread : float
         Standard deviation of the good pixels' responses.
     fano : float
-        Of the noisy ones.
+        Ratio variance / mean of the noisy pixels.
     """
     response = rng.normal(1.0, spread, gaps.shape)
     bits = np.where(gaps, np.uint32(MaskBit.GAP), np.uint32(0))
@@ -86,25 +86,25 @@ def draw(
 def counted(
     rates: Floats, time: float, tau: float, paralysable: bool, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Count photons one by one with a dead time: no formula of the loss is used.
+    """Count photons one by one with a dead time, without a formula for the loss.
 
     Parameters
     ----------
     rates : (n,) array
         Photons per second.
     time, tau : float
-        Seconds.
+        Counting time and dead time, s.
     paralysable : bool
-        Whether a photon that is not counted starts the dead time again.
+        True if a photon that is not counted starts the dead time again.
     """
-    found = np.zeros(len(rates), np.int64)
+    counts = np.zeros(len(rates), np.int64)
     for k, rate in enumerate(rates):
-        before = 50 * (tau + 1 / rate)  # so that the start is as any moment
+        before = 50 * (tau + 1 / rate)  # so that the start is a typical moment
         expected = rate * (time + before)
         n = int(expected + 8 * np.sqrt(expected) + 20)
         waits = rng.exponential(1 / rate, n)
-        # Non-paralysable: after each count the dead time, then a wait for the next photon.
-        at = np.cumsum(waits if paralysable else waits + tau) - before
-        seen = waits > tau if paralysable else np.ones(n, bool)
-        found[k] = int((seen & (at >= 0) & (at < time)).sum())
-    return found
+        # Non-paralysable: each count is followed by the dead time and a wait for the next photon.
+        arrival = np.cumsum(waits if paralysable else waits + tau) - before
+        is_counted = waits > tau if paralysable else np.ones(n, bool)
+        counts[k] = int((is_counted & (arrival >= 0) & (arrival < time)).sum())
+    return counts

@@ -11,21 +11,21 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Foil:
-    """Fluorescence as it falls on the detector.
+    """Fluorescence on the detector.
 
     Attributes
     ----------
     energy : float
-        K-alpha, keV.
+        Energy of K-alpha, keV.
     rate : float
-        Photons of a pixel and frame.
+        Mean number of photons per pixel and frame.
     sharing : float
         Fraction of the photons whose charge two neighbouring pixels share.
     cloud : float, optional
-        Radius of the charge cloud as a fraction of the width of the region where it is shared.
-        None: the part that a pixel gets is distributed evenly.
+        Radius of the charge cloud as a fraction of the width of the region of charge sharing.
+        None: the part of each pixel has a uniform distribution.
     beta_energy : float
-        K-beta, keV.
+        Energy of K-beta, keV.
     beta_weight : float
         Fraction of the photons that are K-beta.
     """
@@ -39,9 +39,9 @@ class Foil:
 
 
 def deposit(foil: Foil, n: int, shape: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Energy (n, ss, fs) in keV that every pixel gets in each of ``n`` frames.
+    """Return the energy (n, ss, fs) in keV that every pixel receives in each of ``n`` frames.
 
-    Photons fall on the pixels around the ASIC as well, and share charge with it.
+    Photons also fall on the pixels around the ASIC and share charge with it.
     """
     n_rows, n_fast = shape[0] + 2, shape[1] + 2
     photons = rng.poisson(foil.rate * n * n_rows * n_fast)
@@ -65,7 +65,7 @@ def deposit(foil: Foil, n: int, shape: tuple[int, int], rng: np.random.Generator
 
 
 def _part(cloud: float | None, photons: int, rng: np.random.Generator) -> Floats:
-    """Part of the charge that stays in the pixel: of an even or a normal cloud at its border."""
+    """Return the part of the charge that stays in the pixel: uniform, or from a normal cloud."""
     even = rng.random(photons)
     if cloud is None:
         return even

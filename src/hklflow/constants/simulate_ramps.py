@@ -1,4 +1,4 @@
-"""Simulated ramps of charge: pulse capacitor and current source, of ASICs with known constants."""
+"""Simulated ramps of charge: pulse capacitor and current source, for known constants."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from hklflow.constants.simulate import Adus, Floats, Truth
 
 @dataclass(frozen=True)
 class Source:
-    """What puts charge into the pixels.
+    """Source of the charge in the pixels.
 
     Attributes
     ----------
     rate : (cells, ss, fs) array
-        keV per unit of the ramp; not known to who measures, and of no matter to ratios of slopes.
+        keV per unit of the ramp; unknown to the analysis, and cancels in ratios of slopes.
     settling : float
-        ADU by which the output is too high right after a switch.
+        Excess of the output right after a switch, ADU.
     decay : float
-        Units of the ramp in which that falls to 1/e.
+        Decay constant of the excess, in units of the ramp.
     bend : float
-        Charge is lost: of a charge E only E (1 - bend E / switch to medium) arrives.
+        Loss of charge: only E (1 - bend E / switch to medium) of a charge E arrives.
     """
 
     rate: Floats
@@ -41,7 +41,7 @@ class Source:
         rng: np.random.Generator,
         driven: NDArray[np.bool_] | None = None,
     ) -> tuple[Adus, Adus]:
-        """Analogue and digital output (n, ss, fs) at places x (n,) of the ramp.
+        """Return the analogue and digital output (n, ss, fs) at positions x (n,) of the ramp.
 
         Parameters
         ----------
@@ -50,7 +50,7 @@ class Source:
         x : (n,) array
         rng : Generator
         driven : (ss, fs) bool array, optional
-            Pixels that get charge; None: all.
+            Pixels that receive charge; None: all.
         """
         switch = truth.switch[:, cell]
         energy = x[:, None, None] * self.rate[cell]
@@ -70,7 +70,7 @@ class Source:
 def pulse_capacitor(
     truth: Truth, rng: np.random.Generator, rate: float = 10.0, **others: float
 ) -> Source:
-    """Pulses of about `rate` keV; the capacitors differ by 5 % between pixels, not cells."""
+    """Return pulses of about `rate` keV; capacitors differ by 5 % between pixels, not cells."""
     pixels = rate * rng.normal(1, 0.05, truth.shape)
     return Source(np.broadcast_to(pixels, (truth.cells, *truth.shape)), **others)
 
@@ -78,7 +78,7 @@ def pulse_capacitor(
 def current_source(
     truth: Truth, rng: np.random.Generator, rate: float = 10.0, **others: float
 ) -> Source:
-    """A current of about `rate` keV per unit of time that differs by 20 % between pixels."""
+    """Return a current of about `rate` keV per unit of time; it differs by 20 % between pixels."""
     pixels = rate * np.exp(rng.normal(0, 0.2, truth.shape))
     return Source(np.broadcast_to(pixels, (truth.cells, *truth.shape)), **others)
 
@@ -95,7 +95,7 @@ def write_ramp(
     about: About | None = None,
     cell_ids: Sequence[int] | None = None,
 ) -> None:
-    """Write gathered frames of a ramp.
+    """Write the gathered frames of a ramp.
 
     Parameters
     ----------
@@ -104,16 +104,16 @@ def write_ramp(
     source : Source
     measure : str
     segments : sequence of (n, increment)
-        One ramp.
+        Segments of one ramp.
     rng : Generator
     repeats : int
-        Ramps one after the other.
+        Number of ramps, one after the other.
     lost : iterable of int
-        Steps that are not in the file.
+        Steps that are missing from the file.
     about : About, optional
-        Which frames they are; None: ASIC 0 of module 0 of an AGIPD.
+        Description of the frames; None: ASIC 0 of module 0 of an AGIPD.
     cell_ids : sequence of int, optional
-        Numbers of the memory cells, rising; None: from 0.
+        Numbers of the memory cells, increasing; None: from 0.
     """
     step = np.delete(np.arange(repeats * sum(n for n, _ in segments)), list(lost))
     x = abscissa(segments, step)

@@ -1,4 +1,4 @@
-"""Simulated raw runs of all measurements of a detector whose constants are known."""
+"""Simulated raw runs of all measurements of a detector with known constants."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,19 +25,19 @@ Output = Callable[[int], tuple[Adus, Adus]]
 
 @dataclass(frozen=True)
 class Campaign:
-    """What is measured.
+    """Measurements to be simulated.
 
     Attributes
     ----------
     darks, xrays : int
-        Trains of each dark run and of the fluorescence; 0 xrays: not measured.
+        Number of trains of each dark run and of the fluorescence; 0 xrays: not measured.
     foil : Foil
     pulses, currents : sequence of (n, increment)
         Ramps of the pulse capacitor and the current source; empty: not measured.
     rates : mapping
-        Current -> keV per unit of the ramp.
+        keV per unit of the ramp for each current.
     interleaved : bool
-        Whether ramps are 8 and 4 runs, each of some rows or columns.
+        True: ramps consist of 8 and 4 runs, each of some rows or columns.
     """
 
     darks: int = 60
@@ -57,16 +57,16 @@ def write_campaign(
     campaign: Campaign,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Write all runs; gives the section `runs` of the configuration.
+    """Write all runs and return the section `runs` of the configuration.
 
     Parameters
     ----------
     folder : Path
-        Every run gets a folder in it.
+        Parent folder; each run has its own folder in it.
     layout : str
     detector : Integrating
     modules : mapping
-        Number of a module -> truth of its pixels (ss, fs).
+        Truth of the pixels (ss, fs) of each module number.
     campaign : Campaign
     rng : Generator
     """
@@ -76,7 +76,7 @@ def write_campaign(
         nonlocal number
         number += 1
         place = folder / f"r{number:04d}"
-        frames = {m: _in_order(modules[m].cells, trains, of) for m, of in outputs.items()}
+        frames = {m: _in_order(modules[m].cells, trains, output) for m, output in outputs.items()}
         write_run(layout, place, number, detector, frames)
         return str(place)
 
@@ -95,14 +95,14 @@ def write_campaign(
     def ramp(measure: str, segments: Segments, sources: Mapping[int, Source], n: int) -> list[str]:
         x = abscissa(segments, np.arange(sum(count for count, _ in segments)))
         n = n if campaign.interleaved else 1
-        found = []
+        paths = []
         for run in range(n):
             driven = gather.driven(measure, run, detector) if n > 1 else None
             outputs = {
                 m: _driven(truth, sources[m], x, rng, driven) for m, truth in modules.items()
             }
-            found.append(write(len(x), outputs))
-        return found
+            paths.append(write(len(x), outputs))
+        return paths
 
     if campaign.pulses:
         sources = {m: pulse_capacitor(truth, rng) for m, truth in modules.items()}
@@ -135,7 +135,7 @@ def _driven(
 
 
 def _in_order(cells: int, trains: int, output: Output) -> RawFrames:
-    """Frames of all memory cells, train after train."""
+    """Return the frames of all memory cells, train after train."""
     parts = [output(cell) for cell in range(cells)]
     analog, digital = (np.stack([p[i] for p in parts], axis=1) for i in (0, 1))
     flat = (trains * cells, *analog.shape[2:])

@@ -1,7 +1,7 @@
-"""Pixels that are strong in most frames of a rotation: they count what no crystal scatters.
+"""Pixels that are strong in most frames of a rotation: their counts do not come from the crystal.
 
-A crystal that turns has reflections in a pixel now and then; a pixel that stands out in half of
-the frames is bad (the idea of dials.find_bad_pixels).
+A rotating crystal has reflections in a given pixel only now and then; a pixel that stands out in
+half of the frames is bad (the idea of dials.find_bad_pixels).
 """
 
 import math
@@ -17,21 +17,21 @@ from hklflow.images.masks import Bits, BoolImage, MaskBit, flagged
 Floats = NDArray[np.float64]
 
 MIN_FRAMES = 10
-"""Frames of a pixel below which it is not judged."""
-_WINDOW = 9  # pixels, of the local background
+"""Least number of frames to test a pixel."""
+_WINDOW = 9  # width in pixels of the local background
 _AROUND = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
 
 
 @dataclass(frozen=True)
 class Found:
-    """How often each pixel (ss, fs) was strong.
+    """Frequency with which each pixel (ss, fs) was strong.
 
     Attributes
     ----------
     fraction : array
-        Of the frames that measured it; NaN where none did.
+        Fraction of the frames that measured the pixel; NaN if no frame did.
     bits : uint32 array
-        NOISY where that is too often.
+        NOISY for pixels that are strong too often.
     """
 
     fraction: Floats
@@ -39,19 +39,19 @@ class Found:
 
 
 class Stability:
-    """Count in how many frames each pixel is strong.
+    """Count the frames in which each pixel is strong.
 
-    With b the mean of the good pixels around in a square of 9 pixels, and x3 the third highest
-    of the eight nearest (the highest beside bad pixels), a count x is strong if
+    With b the mean of the good pixels in a square of 9 pixels, and x3 the third highest of the
+    eight nearest neighbours (the highest, next to bad pixels), a count x is strong if
     ``x - b > n_sigma sqrt(b + 1)`` and ``x - b > contrast (x3 - b)``: rings and the edges of
-    shadows are in the neighbours too. Up to three bad pixels side by side are found.
+    shadows are also in the neighbours. Groups of up to three adjacent bad pixels are found.
 
     Parameters
     ----------
     bad : (ss, fs) bool array
-        Neither judged nor used.
+        Pixels that are neither tested nor used.
     flag_from : float
-        Values from here on are no measurement.
+        Values from this value on are not measurements.
     n_sigma, contrast : float
     """
 
@@ -80,12 +80,12 @@ class Stability:
             ] += 1
 
     def result(self, *, often: float) -> Found:
-        """Tell which pixels are strong too often.
+        """Return the pixels that are strong too often.
 
         Parameters
         ----------
         often : float
-            Fraction of the frames.
+            Fraction of the frames from which a pixel is noisy.
         """
         fraction = np.full(self._bad.shape, np.nan)
         np.divide(self._strong, self._seen, where=self._seen > 0, out=fraction)
@@ -107,8 +107,8 @@ class Stability:
         for k, (i, j) in enumerate(_AROUND):
             inside = (slow + i >= 0) & (slow + i < image.shape[0])
             inside &= (fast + j >= 0) & (fast + j < image.shape[1])
-            at = slow[inside] + i, fast[inside] + j
-            near[k, inside] = np.where(good[at], image[at], -np.inf)
+            neighbour = slow[inside] + i, fast[inside] + j
+            near[k, inside] = np.where(good[neighbour], image[neighbour], -np.inf)
         near.sort(axis=0)
         rival = np.where(np.isfinite(near[0]), near[-3], near[-1])
         alone = excess[slow, fast] > self._contrast * (rival - background[slow, fast])

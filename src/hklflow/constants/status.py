@@ -1,6 +1,6 @@
-"""Why a constant is not to be believed: bits of ``constants_status``.
+"""Reasons why a constant is not reliable: bits of ``constants_status``.
 
-Names and values are those of the European XFEL's ``BadPixels``, so that its tools read them.
+Names and values are the European XFEL's ``BadPixels``, so that its tools can read them.
 """
 
 from enum import IntFlag
@@ -39,10 +39,10 @@ class Bit(IntFlag):
     NON_STANDARD_SIZE = 1 << 22
 
 
-#: Bits that say how a constant was found, not that it is bad.
+#: Bits that describe how a constant was determined; the constant is good.
 HARMLESS = Bit.INTERPOLATED | Bit.NON_STANDARD_SIZE
 
 
 def bad(status: Status) -> NDArray[np.bool_]:
-    """Mark what has any bit but the harmless ones, of the status' shape."""
+    """Return True for each constant that has a bit other than the harmless bits."""
     return np.asarray((status & np.uint32(~HARMLESS & 0xFFFFFFFF)) != 0)

@@ -1,6 +1,7 @@
-"""A detector's constants in numbers: of every ASIC, and in images to look at.
+"""Summary of a detector's constants: numbers of every ASIC, and images.
 
-Of many memory cells some are taken, evenly: a detector of a million pixels has hundreds of them.
+If there are many memory cells, some evenly spaced ones are sampled, because a detector of a million
+pixels has hundreds of cells.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,30 +19,30 @@ from hklflow.images.masks import MaskBit
 Floats = NDArray[np.float32]
 
 PERCENTILES = (5, 25, 50, 75, 95)
-"""Of an ASIC's values, those that the table has."""
+"""Percentiles of an ASIC's values in the table."""
 
 BINS = 80
-"""Bins of the histograms of all values."""
+"""Number of bins of the histograms of all values."""
 
 _PLANES = {3: STAGES, 2: ("high_medium", "medium_low")}
 
 
 def summarise(constants: DetectorConstants, asic: Size | None, cells: int) -> dict[str, Any]:
-    """Numbers of all ASICs, of pixels that are not masked.
+    """Return the numbers of all ASICs, over pixels that are not masked.
 
     Parameters
     ----------
     constants : DetectorConstants
     asic : (ss, fs), optional
-        Size of an ASIC; None: as the detector has it, whole modules of photon counters.
+        Size of an ASIC; None: as the detector has it, whole modules for photon counters.
     cells : int
-        About so many memory cells are taken.
+        Approximate number of sampled memory cells.
 
     Returns
     -------
     dict
-        ``rows``: of every ASIC its medians, spreads (1.4826 times the median deviation),
-        percentiles and fractions with each bit; ``histograms``: of every quantity.
+        ``rows``: for every ASIC medians, spreads (1.4826 times the median deviation), percentiles
+        and fractions with each bit; ``histograms``: for every quantity.
     """
     rows: list[dict[str, Any]] = []
     units: dict[str, str] = {}
@@ -64,12 +65,12 @@ def summarise(constants: DetectorConstants, asic: Size | None, cells: int) -> di
             for row, box in zip(part, boxes, strict=True):
                 row["quantities"][name] = _numbers(values[..., *box][..., mask[box] == 0])
         rows += [row | {"frames": frames} for row in part]
-    found = {"about": constants.about, "units": units, "rows": rows}
-    return found | {"histograms": _histograms(constants, rows, units, cells)}
+    summary = {"about": constants.about, "units": units, "rows": rows}
+    return summary | {"histograms": _histograms(constants, rows, units, cells)}
 
 
 def planes(group: h5py.Group, cells: int) -> Iterator[tuple[str, Floats, str]]:
-    """Quantities of a module that are numbers: name (of each stage), (..., ss, fs) array, units."""
+    """Yield the numeric quantities of a module: name (per stage), (..., ss, fs) array, units."""
     shape = _shape(group)
     for name, dataset in group.items():
         if not isinstance(dataset, h5py.Dataset) or dataset.shape[-2:] != shape:
@@ -85,7 +86,7 @@ def planes(group: h5py.Group, cells: int) -> Iterator[tuple[str, Floats, str]]:
 
 
 def _some(dataset: h5py.Dataset, cells: int) -> NDArray[Any]:
-    """Values of some memory cells."""
+    """Read some memory cells, evenly spaced."""
     if dataset.ndim < 3:
         return np.asarray(dataset[()])
     step = max(1, dataset.shape[-3] // cells)
@@ -95,27 +96,27 @@ def _some(dataset: h5py.Dataset, cells: int) -> NDArray[Any]:
 def images(
     constants: DetectorConstants, names: list[str], cells: int
 ) -> dict[str, dict[int, Floats]]:
-    """Means over memory cells of some quantities: name -> module -> (ss, fs); NaN where masked.
+    """Average quantities over memory cells: name -> module -> (ss, fs); NaN for masked pixels.
 
-    ``bad`` is the fraction of a pixel's constants that have a status bit, 1 where it is masked.
+    ``bad`` is the fraction of a pixel's constants that have a status bit; 1 for masked pixels.
     """
-    found: dict[str, dict[int, Floats]] = {name: {} for name in [*names, "bad"]}
+    means: dict[str, dict[int, Floats]] = {name: {} for name in [*names, "bad"]}
     for number in constants.modules:
         group = constants.group(number)
         shape = _shape(group)
         mask = _mask(group)
         for name, values, _ in planes(group, cells):
             if name in names:
-                found[name][number] = np.where(mask == 0, _mean(values), np.float32(np.nan))
+                means[name][number] = np.where(mask == 0, _mean(values), np.float32(np.nan))
         share = np.zeros(shape, np.float32)
         if "constants_status" in group:
             share = bad(_some(group["constants_status"], cells)).mean(axis=(0, 1), dtype=np.float32)
-        found["bad"][number] = np.where(mask == 0, share, np.float32(1))
-    return found
+        means["bad"][number] = np.where(mask == 0, share, np.float32(1))
+    return means
 
 
 def _mean(values: Floats) -> Floats:
-    """Mean of the known values over all but the last two axes."""
+    """Return the mean of the finite values over all but the last two axes."""
     stack = values.reshape(-1, *values.shape[-2:])
     known = np.isfinite(stack)
     n = known.sum(axis=0)
@@ -124,7 +125,7 @@ def _mean(values: Floats) -> Floats:
 
 
 def _shape(group: h5py.Group) -> Size:
-    """Pixels of a module: every quantity ends with them."""
+    """Return the size of a module, the last two axes of every quantity."""
     dataset = next(item for item in group.values() if isinstance(item, h5py.Dataset))
     return int(dataset.shape[-2]), int(dataset.shape[-1])
 
@@ -149,7 +150,7 @@ def _boxes(module: Size, asic: Size) -> Iterator[tuple[slice, slice]]:
 
 
 def _bits(values: NDArray[np.uint32], name: str, bits: type[MaskBit] | type[Bit]) -> dict[str, Any]:
-    """Fraction with any bit, and with each one that occurs."""
+    """Return the fraction of values with any bad bit, and with each bit that occurs."""
     shares = {str(bit.name): float(((values & np.uint32(bit)) != 0).mean()) for bit in bits}
     wrong = values != 0 if name == "mask" else bad(values)
     return {
@@ -159,7 +160,7 @@ def _bits(values: NDArray[np.uint32], name: str, bits: type[MaskBit] | type[Bit]
 
 
 def _frames(group: h5py.Group) -> dict[str, list[int]]:
-    """Fewest and most frames of a memory cell in each measurement."""
+    """Return the fewest and the most frames of a memory cell in each measurement."""
     about = about_of(group)
     numbers = zip(about.get("measures", []), about.get("frames", []), strict=False)
     return {
@@ -188,16 +189,19 @@ def _numbers(values: Floats) -> dict[str, Any]:
 def _histograms(
     constants: DetectorConstants, rows: list[dict[str, Any]], units: Mapping[str, str], cells: int
 ) -> dict[str, Any]:
-    """Histogram of every quantity, over twice the range of the ASICs' percentiles."""
+    """Return the histogram of every quantity, over twice the range of the ASICs' percentiles."""
     ranges: dict[str, tuple[float, float]] = {}
     for name in units:
         ends = [
-            (one["percentiles"][0], one["percentiles"][-1])
+            (ends_of_asic["percentiles"][0], ends_of_asic["percentiles"][-1])
             for row in rows
-            if (one := row["quantities"].get(name)) and one["percentiles"]
+            if (ends_of_asic := row["quantities"].get(name)) and ends_of_asic["percentiles"]
         ]
         if ends:
-            low, high = min(one[0] for one in ends), max(one[1] for one in ends)
+            low, high = (
+                min(ends_of_asic[0] for ends_of_asic in ends),
+                max(ends_of_asic[1] for ends_of_asic in ends),
+            )
             margin = 0.5 * (high - low) or max(1e-3 * abs(high), 1e-6)
             ranges[name] = (low - margin, high + margin)
     counts = {name: np.zeros(BINS, np.int64) for name in ranges}
@@ -210,9 +214,9 @@ def _histograms(
                 continue
             taken = values[..., good]
             known = taken[np.isfinite(taken)]
-            here = np.histogram(known, BINS, ranges[name])[0]
-            counts[name] += here
-            outside[name] += known.size - int(here.sum())
+            histogram = np.histogram(known, BINS, ranges[name])[0]
+            counts[name] += histogram
+            outside[name] += known.size - int(histogram.sum())
     return {
         name: {
             "range": list(ranges[name]),

@@ -1,4 +1,4 @@
-"""Write raw runs in every layout from the same frames: for simulations and tests."""
+"""Write the same raw frames in every layout, for simulations and tests."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,14 +21,14 @@ _INVALID_CODE = 2
 
 @dataclass(frozen=True)
 class RawFrames:
-    """Frames of one module in the order in which they were measured.
+    """Frames of one module in the order of measurement.
 
     Attributes
     ----------
     train : (n,) array of int
     cell : (n,) array of int
     analog, digital : (n, ss, fs) uint16 arrays
-        The digital part is the number of the stage where the detector's gain is digital.
+        The digital part is the stage number for detectors with gain bits.
     """
 
     train: NDArray[np.integer]
@@ -37,7 +37,7 @@ class RawFrames:
     digital: NDArray[np.uint16]
 
     def only(self, where: NDArray[np.bool_]) -> "RawFrames":
-        """Some of the frames."""
+        """Return the selected frames."""
         return RawFrames(
             self.train[where], self.cell[where], self.analog[where], self.digital[where]
         )
@@ -51,12 +51,12 @@ def write_run(
     modules: Mapping[int, RawFrames],
     trains_per_part: int = 256,
 ) -> list[Path]:
-    """Write a run of modules in a layout; gives its files.
+    """Write a run of modules in a layout and return its files.
 
     Raises
     ------
     KeyError
-        If there is no such layout.
+        If the layout is unknown.
     """
     write = {"euxfel": write_euxfel, "lab": write_lab, "jungfrau": write_jungfrau}[layout]
     return write(folder, run, detector, modules, trains_per_part)
@@ -134,11 +134,15 @@ def _jungfrau_records(
 ) -> list[str]:
     record = np.searchsorted(trains, frames.train)
     cells = int(frames.cell.max()) + 1
-    at = (record, frames.cell)
+    place = (record, frames.cell)
     adc = np.zeros((len(trains), cells, *detector.module), np.uint16)
     gain = np.zeros(adc.shape, np.uint8)
     cell = np.full((len(trains), cells), _NO_CELL, np.uint8)
-    adc[at], gain[at], cell[at] = frames.analog, to_codes(frames.digital, detector), frames.cell
+    adc[place], gain[place], cell[place] = (
+        frames.analog,
+        to_codes(frames.digital, detector),
+        frames.cell,
+    )
     index = file.create_group(f"INDEX/{source}/data")
     index["first"] = np.arange(len(trains), dtype=np.uint64)
     index["count"] = np.ones(len(trains), np.uint64)
@@ -157,7 +161,7 @@ def write_lab(
     trains_per_part: int = 256,
     axes: tuple[str, str] = ("ss", "fs"),
 ) -> list[Path]:
-    """Write laboratory files whose images run along these axes."""
+    """Write laboratory files whose images have these axes."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for module, number, frames in _split(modules, trains_per_part):
@@ -204,13 +208,13 @@ def write_stacked(
 
 
 def pack(frames: RawFrames, detector: Integrating) -> NDArray[np.uint16]:
-    """16 bits of JUNGFRAU: code of the stage of gain, then the analogue part."""
+    """Return JUNGFRAU's 16 bits: code of the gain stage, then the analogue part."""
     gain = to_codes(frames.digital, detector) << np.uint16(14)
     return np.asarray(gain | (frames.analog & np.uint16(0x3FFF)), np.uint16)
 
 
 def to_codes(stages: NDArray[np.uint16], detector: Integrating) -> NDArray[np.uint16]:
-    """Codes of stages of gain; what is no stage becomes the code that means nothing."""
+    """Convert stage numbers to gain codes; invalid stages become the invalid code."""
     if detector.codes is None:
         return stages
     codes = np.full(256, _INVALID_CODE, np.uint16)

@@ -15,7 +15,7 @@ from hklflow.dials.settings import EngineSettings
 from hklflow.geometry import Rotation, symmetry
 from hklflow.images.scan import RotationScan
 from hklflow.orientation import refinement
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 Floats = NDArray[np.float64]
 
@@ -52,7 +52,7 @@ class Engine:
 
     def tables(
         self, scans: Sequence[RotationScan], peaks: Sequence[Path], masks: Sequence[Path]
-    ) -> list[Peaks]:
+    ) -> list[PeakTable]:
         """Return the peaks of all rotations: read from tables, or found by DIALS.
 
         Raises
@@ -78,18 +78,18 @@ class Engine:
     def refine(
         self,
         rotations: Sequence[Rotation],
-        tables: Sequence[Peaks],
+        tables: Sequence[PeakTable],
         ub: ArrayLike,
         group: symmetry.SpaceGroup,
         free: Sequence[str],
-        limits: refinement.Limits,
+        limits: refinement.RefinementLimits,
         start: Sequence[Rotation] | None = None,
     ) -> refinement.Refined:
         """Refine one crystal; see `orientation.refinement.refine` and `dials.orient.refine`."""
         from hklflow.dials import orient
 
         if self.dials is None:
-            peaks = [orient.centroids(table) for table in tables]
+            peaks = [refinement.Peaks.of(table) for table in tables]
             return refinement.refine(rotations, peaks, ub, group, free=free, limits=limits)
         return orient.refine(
             self.dials, rotations, tables, ub, group, free, limits, self.folder, start

@@ -20,7 +20,7 @@ from hklflow.dials.programs import Dials
 from hklflow.geometry import Rotation
 from hklflow.images import masks
 from hklflow.images.scan import RotationScan
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 FRAMES, IMPORTED, STRONG = "frames.nxs", "imported.expt", "strong.refl"
 
@@ -128,7 +128,7 @@ def _is_full(error: BaseException | None) -> bool:
 
 def find_spots(
     dials: Dials, scan: RotationScan, rotation: Rotation, mask: Path, folder: Path, threads: int
-) -> Peaks:
+) -> PeakTable:
     """Search the frames of one rotation with `dials.find_spots`.
 
     Parameters

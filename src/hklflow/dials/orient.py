@@ -20,7 +20,7 @@ from hklflow.dials.programs import Dials
 from hklflow.geometry import Rotation, symmetry
 from hklflow.geometry.model import Model, with_one_crystal
 from hklflow.orientation import evaluation, refinement
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ _ONE_CELL = 1e-6  # largest relative difference of equal cells, from the digits 
 _SETTLED = 0.002  # converged: largest fraction of peaks whose indices change
 
 
-def on_plane(rotation: Rotation, table: Peaks) -> Peaks:
+def on_plane(rotation: Rotation, table: PeakTable) -> PeakTable:
     """Return the peaks as on one grid of pixels, which is the detector that DIALS gets."""
     modules = rotation.detector.modules
     if modules is None:
@@ -44,7 +44,7 @@ def on_plane(rotation: Rotation, table: Peaks) -> Peaks:
 def index(
     dials: Dials,
     rotations: Sequence[Rotation],
-    tables: Sequence[Peaks],
+    tables: Sequence[PeakTable],
     group: symmetry.SpaceGroup,
     cell: ArrayLike | None,
     free: Sequence[str],
@@ -91,11 +91,11 @@ def index(
 def refine(
     dials: Dials,
     rotations: Sequence[Rotation],
-    tables: Sequence[Peaks],
+    tables: Sequence[PeakTable],
     ub: ArrayLike,
     group: symmetry.SpaceGroup,
     free: Sequence[str],
-    limits: refinement.Limits,
+    limits: refinement.RefinementLimits,
     folder: Path,
     start: Sequence[Rotation] | None = None,
 ) -> refinement.Refined:
@@ -114,7 +114,7 @@ def refine(
         Space group, with its constraints on the cell.
     free : sequence of str
         Names from `geometry.parameters.GROUPS` to refine.
-    limits : Limits
+    limits : RefinementLimits
     folder : Path
         Folder in which DIALS runs.
     start : sequence of Rotation, optional
@@ -125,7 +125,7 @@ def refine(
     HklflowError
         If DIALS fails, or in the cases of `orientation.refinement.refine`.
     """
-    peaks = [centroids(table) for table in tables]
+    peaks = [refinement.Peaks.of(table) for table in tables]
     current, refined_ub = list(rotations), np.asarray(ub, dtype=np.float64)
     indices = evaluation.assign(current, peaks, refined_ub, group, limits=limits)
     for _ in range(_MAX_CYCLES):
@@ -155,7 +155,7 @@ def refine(
 def _refine_once(
     dials: Dials,
     rotations: Sequence[Rotation],
-    tables: Sequence[Peaks],
+    tables: Sequence[PeakTable],
     assigned: evaluation.Assigned,
     group: symmetry.SpaceGroup,
     free: Sequence[str],
@@ -194,12 +194,6 @@ def _held(free: Sequence[str]) -> list[str]:
     return [*arguments, f"detector.fix_list={','.join(held)}"] if held else arguments
 
 
-def centroids(table: Peaks) -> refinement.Peaks:
-    """Return the columns of a table that refinement needs."""
-    columns = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
-    return refinement.Peaks(*(getattr(table, name) for name in columns))
-
-
 def _hall(group: symmetry.SpaceGroup) -> str:
     return f"Hall:{group.hall.strip()}"
 
@@ -209,7 +203,7 @@ def _write(
     experiments: str,
     reflections: str,
     rotations: Sequence[Rotation],
-    tables: Sequence[Peaks],
+    tables: Sequence[PeakTable],
     group: symmetry.SpaceGroup | None = None,
     assigned: evaluation.Assigned | None = None,
     own_crystals: bool = False,

@@ -33,7 +33,8 @@ from hklflow.formats.write_raw import NXmxHeader, NXmxWriter, geometry_facts
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.prediction import Prediction, predict
-from hklflow.peaks.table import Peaks
+from hklflow.orientation.product import Orientation
+from hklflow.peaks.table import PeakTable
 from hklflow.stage import kernels
 
 #: Types of frames that photon counters write. What does not depend on it comes with the first.
@@ -168,7 +169,7 @@ def _predicted(rotation: geometry.Rotation) -> Prediction:
     return predict(rotation, _UB, hkl, margin=-4.0)
 
 
-def _predicted_peaks() -> Peaks:
+def _predicted_peaks() -> PeakTable:
     """Return the peaks that the search would give."""
     seen = _predicted(_geometry())
     n = len(seen.frame)
@@ -176,7 +177,7 @@ def _predicted_peaks() -> Peaks:
     at: dict[str, Any] = {"frame": seen.frame, "slow": seen.slow, "fast": seen.fast}
     at |= {f"var_{axis}": 0.01 * one for axis in ("frame", "slow", "fast")}
     at |= {f"width_{axis}": one for axis in ("frame", "slow", "fast")}
-    return Peaks(
+    return PeakTable(
         **at,
         intensity=counts,
         var_intensity=counts,
@@ -234,16 +235,14 @@ def make_masked(folder: Path, dtype: str) -> None:
     scale = FrameScale(ones, ones, ones, transmission, 1.0, 1.0, "none")
     nexus.write_scale(folder / "scale.nxs", scale, np.arange(_N_FRAMES))
     rotation = nexus.read_scan(folder / "scan.nxs").rotation
-    orientation = {
-        "sample": "warm",
-        "scan": "warm",
-        "rotations": {"one": geometry.to_dict(rotation)},
-        "grid": Grid.symmetric((2.0, 2.0, 2.0), (0.1, 0.1, 0.1)).to_dict(),
-        "UB": _UB,
-        "cell": _CELL,
-        "space_group": "P 2 2 2",
-    }
-    stage.write_json(folder / "orientation.json", orientation)
+    grid = Grid.symmetric((2.0, 2.0, 2.0), (0.1, 0.1, 0.1))
+    _write_orientation(folder, {"one": rotation}, _UB, "P 2 2 2", grid)
+
+
+def _write_orientation(folder: Path, *known: Any) -> None:
+    """Write the orientation of a known crystal, see `Orientation.known`."""
+    orientation = Orientation.known("warm", *known)
+    stage.write_json(folder / "orientation.json", orientation.to_dict())
 
 
 def make_peaks(folder: Path) -> None:
@@ -299,7 +298,7 @@ def transform_volume(folder: Path) -> None:
 
     grid = Grid.symmetric((1.6, 1.6, 1.6), (0.1, 0.1, 0.1))
     cell = np.array([5.0, 5.0, 5.0, 90.0, 90.0, 90.0])
-    stage.write_json(folder / "orientation.json", {"space_group": "P m m m", "cell": cell})
+    _write_orientation(folder, {}, np.eye(3) * 2 * np.pi / cell[0], "P m m m", grid)
     rng = np.random.default_rng(1)
     told = {"picture": folder / "picture.png", "metrics": folder / "metrics.json"}
     of_scan = {"orientation": folder / "orientation.json"}

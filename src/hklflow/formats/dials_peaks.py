@@ -13,7 +13,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.formats import dials_refl
 from hklflow.formats.dials_refl import INDEXED, OBSERVED, STRONG, Refl
 from hklflow.geometry import BEAM, Detector, Rotation
-from hklflow.peaks.table import PeakFlag, Peaks
+from hklflow.peaks.table import PeakFlag, PeakTable
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -23,7 +23,7 @@ TO_DXTBX = np.diag([-1.0, 1.0, -1.0])
 
 
 def peaks_to_refl(
-    peaks: Peaks,
+    peaks: PeakTable,
     rotation: Rotation,
     *,
     experiment: int = 0,
@@ -36,7 +36,7 @@ def peaks_to_refl(
 
     Parameters
     ----------
-    peaks : Peaks
+    peaks : PeakTable
         The n peaks.
     rotation : Rotation
         Geometry of the experiment.
@@ -81,7 +81,7 @@ def peaks_to_refl(
 
 
 def _indexed(
-    peaks: Peaks, rotation: Rotation, hkl: NDArray[Any], indexed: ArrayLike | None, flags: Any
+    peaks: PeakTable, rotation: Rotation, hkl: NDArray[Any], indexed: ArrayLike | None, flags: Any
 ) -> dict[str, NDArray[Any]]:
     """Return the columns that refinement needs."""
     n = len(peaks)
@@ -106,7 +106,7 @@ def _indexed(
 
 def refl_to_peaks(
     refl: Refl, rotation: Rotation, *, experiment: int = 0, first_image: int = 1
-) -> tuple[Peaks, Integers, Integers]:
+) -> tuple[PeakTable, Integers, Integers]:
     """Return the peaks of one experiment.
 
     Widths, numbers of voxels and largest counts come from the shoeboxes; without shoeboxes they
@@ -126,7 +126,7 @@ def refl_to_peaks(
 
     Returns
     -------
-    peaks : Peaks
+    peaks : PeakTable
         Sorted by (frame, slow, fast).
     hkl : (n, 3) int array
         0 0 0 for peaks that are not indexed.
@@ -158,7 +158,7 @@ def refl_to_peaks(
         significance = np.where(variance > 0, intensity / np.sqrt(variance), 0.0)
     order = np.lexsort((fast, slow, frame))
     single = np.where(moments.n_frames == 1, int(PeakFlag.SINGLE_FRAME), 0)
-    peaks = Peaks(
+    peaks = PeakTable(
         frame=frame,
         slow=slow,
         fast=fast,

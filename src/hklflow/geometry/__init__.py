@@ -1,4 +1,4 @@
-"""Beam, detector, goniometer and crystal: their frames of reference, lattices and symmetry."""
+"""Beam, detector, goniometer and crystal: frames of reference, lattices and symmetry."""
 
 from hklflow.geometry.rotation import (
     BEAM,

@@ -1,7 +1,7 @@
 """Per-pixel factors of the norm: solid angle, polarisation, sensor efficiency.
 
-A pixel counts ``n ~ Poisson(N S(Q))``; these are the parts of N that depend on
-the pixel only. All are of shape (slow, fast).
+A pixel counts ``n ~ Poisson(N S(Q))``; these factors are the parts of N that depend only on the
+pixel. All arrays have the shape (slow, fast).
 """
 
 import numpy as np
@@ -11,13 +11,13 @@ from hklflow.geometry import Detector
 
 Floats = NDArray[np.float64]
 
-# Rows whose vectors stay in the cache.
+# Number of rows whose vectors fit in the cache.
 _ROWS = 32
 
 
 def cos_incidence(detector: Detector) -> Floats:
-    """Cosine of the angle between the scattered ray and the detector's normal."""
-    # The compiler is not for those who only want `pixel_area`.
+    """Return the cosine of the angle between the scattered ray and the detector's normal."""
+    # Imported here, so that `pixel_area` does not need the compiler.
     from hklflow.geometry import rays
 
     n_slow, n_fast = detector.shape
@@ -30,7 +30,7 @@ def cos_incidence(detector: Detector) -> Floats:
 
 
 def solid_angle(detector: Detector) -> Floats:
-    """Solid angle of each pixel relative to one at the foot of the normal: cos³ α.
+    """Return the solid angle of each pixel relative to a pixel at the foot of the normal: cos³ α.
 
     From ``ΔΩ ∝ cos α / r²`` with ``r = d / cos α``.
     """
@@ -39,12 +39,12 @@ def solid_angle(detector: Detector) -> Floats:
 
 
 def pixel_area(detector: Detector) -> float:
-    """Solid angle in steradian of a pixel at the foot of the normal: ``p_slow p_fast / d²``."""
+    """Return the solid angle of a pixel at the foot of the normal, sr: ``p_slow p_fast / d²``."""
     return detector.pixel_size[0] * detector.pixel_size[1] / detector.distance**2
 
 
 def polarization(detector: Detector, fraction: float) -> Floats:
-    """Polarisation factor ``p (1 - s_x²) + (1 - p) (1 - s_y²)``.
+    """Return the polarisation factor ``p (1 - s_x²) + (1 - p) (1 - s_y²)``.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def polarization(detector: Detector, fraction: float) -> Floats:
 
 
 def sensor_efficiency(detector: Detector) -> Floats:
-    """Absorbed fraction ``1 - exp(-μ t / cos α)`` in the sensor; ones without a sensor."""
+    """Return the absorbed fraction ``1 - exp(-μ t / cos α)`` in the sensor; 1 without a sensor."""
     if detector.sensor_thickness is None or detector.sensor_attenuation is None:
         return np.ones(detector.shape)
     path = detector.sensor_thickness / cos_incidence(detector)

@@ -1,9 +1,9 @@
-r"""Frames of reference: the one place where every convention is written down.
+r"""Frames of reference: the only definition of all conventions.
 
 Lab frame (NeXus / McStas)
-    **z** along the beam, **y** up, **x** = **y** × **z** (to the left when one
-    looks downstream). Lengths in metres, angles in radians, wavelengths in
-    ångström, scattering vectors in 1/ångström **with** the factor 2π.
+    **z** along the beam, **y** up, **x** = **y** × **z** (to the left when looking downstream).
+    Lengths in metres, angles in radians, wavelengths in ångström, scattering vectors in
+    1/ångström **with** the factor 2π.
 
 Pixel frame
     Coordinates ``(frame, slow, fast)``, in array order. Pixel ``i`` spans
@@ -17,7 +17,7 @@ Detector
     ``origin``, all in the lab frame at the detector's setting.
 
 Goniometer
-    An ordered chain of axes, the one that is fixed to the laboratory first.
+    An ordered chain of axes; the first axis is fixed to the laboratory.
     ``R_lab_gonio = R(axis_0, angle_0) R(axis_1, angle_1) ...``; each axis is a
     lab vector with all angles at zero, rotations are right-handed.
 

@@ -1,4 +1,4 @@
-"""The grid of reciprocal space, and how finely pixel-frames must be divided for it."""
+"""Grid of reciprocal space, and the division of pixel-frames into sub-samples."""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,22 +12,22 @@ from hklflow.geometry import Rotation
 
 Floats = NDArray[np.float64]
 
-_TB_EACH = 20e-12  # of memory for a voxel, to symmetrise a volume
+_TB_EACH = 20e-12  # memory per voxel to symmetrise a volume, TB
 MOST_VOXELS = 200_000_000_000
-"""Voxels of a grid that some machine can hold: one volume to be symmetrised takes 20 bytes of
-memory for each, 4 TB, which is the memory of the largest nodes of clusters."""
+"""Largest number of voxels that a machine can hold: symmetrising one volume takes 20 bytes of
+memory per voxel, 4 TB in total, which is the memory of the largest cluster nodes."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A regular grid of hkl whose axes label voxel centres.
+    """A regular grid in hkl; its axes give the voxel centres.
 
     Attributes
     ----------
     first, step : (3,) array
         Centre of the first voxel and spacing along h, k, l.
     shape : (3,) tuple of int
-        Voxels along h, k, l. Volumes are stored as ``[l, k, h]``.
+        Number of voxels along h, k, l. Volumes are stored as ``[l, k, h]``.
     """
 
     first: Floats
@@ -40,7 +40,7 @@ class Grid:
 
     @classmethod
     def symmetric(cls, limits: ArrayLike, step: ArrayLike) -> "Grid":
-        """Grid from -limit to limit (rounded to whole steps), with 0 in its centre voxel.
+        """Create a grid from -limit to limit (rounded to whole steps) with a voxel centred at 0.
 
         Raises
         ------
@@ -60,18 +60,18 @@ class Grid:
 
     @classmethod
     def covering(cls, cell: ArrayLike, q_max: float, step: ArrayLike) -> "Grid":
-        """Symmetric grid that holds the sphere of radius ``q_max`` (1/Å) of a cell."""
+        """Create a symmetric grid that contains the sphere of radius ``q_max`` (1/Å) of a cell."""
         lengths = np.asarray(cell, dtype=np.float64)[:3]
         return cls.symmetric(q_max * lengths / (2 * np.pi), step)
 
     @classmethod
     def within(cls, ranges: ArrayLike, step: ArrayLike) -> "Grid":
-        """Grid of a part of reciprocal space.
+        """Create a grid of a part of reciprocal space.
 
         Parameters
         ----------
         ranges : (3, 2) array
-            Centres of the first voxel, and of the last one or somewhat beyond it, along h, k, l.
+            Centres of the first voxel and of the last (or slightly beyond) along h, k, l.
         step : (3,) array
 
         Raises
@@ -84,16 +84,16 @@ class Grid:
         if not (np.all(steps > 0) and np.all(high > low)):
             raise HklflowError(
                 f"grid: ranges {np.stack([low, high], 1).tolist()} and steps {steps.tolist()} in "
-                "h, k, l; steps must be positive, and each range from low to high"
+                "h, k, l; steps must be positive, and each range must go from low to high"
             )
-        # A millionth of a step: (high - low) / step may be a whole number but for rounding.
+        # A millionth of a step: (high - low) / step may be a whole number except for rounding.
         n_h, n_k, n_l = (int(n) + 1 for n in np.floor((high - low) / steps + 1e-6))
         return cls(low.copy(), steps, (n_h, n_k, n_l))
 
     def axis(self, i: int) -> Floats:
-        """Voxel centres along axis i (0: h, 1: k, 2: l)."""
+        """Return the voxel centres along axis i (0: h, 1: k, 2: l)."""
         centres: Floats = self.first[i] + self.step[i] * np.arange(self.shape[i])
-        # -0.0 and 1e-17 at the centre would only irritate.
+        # Values such as -0.0 and 1e-17 at the centre would be confusing.
         return np.round(centres, 10) + 0.0
 
     @property
@@ -102,7 +102,7 @@ class Grid:
         return (self.shape[2], self.shape[1], self.shape[0])
 
     def same_as(self, other: "Grid") -> bool:
-        """Whether two volumes can be added."""
+        """Return True if volumes on both grids can be added."""
         return (
             self.shape == other.shape
             and np.allclose(self.first, other.first, atol=1e-9)
@@ -110,7 +110,7 @@ class Grid:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready description."""
+        """Return a JSON-ready description."""
         return {
             "first": self.first.tolist(),
             "step": self.step.tolist(),
@@ -119,7 +119,7 @@ class Grid:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Grid":
-        """Inverse of `to_dict`."""
+        """Create a grid from the description of `to_dict`."""
         n_h, n_k, n_l = (int(n) for n in data["shape"])
         return cls(
             np.asarray(data["first"], float), np.asarray(data["step"], float), (n_h, n_k, n_l)
@@ -127,7 +127,7 @@ class Grid:
 
 
 def size_problem(shape: tuple[int, int, int]) -> str | None:
-    """Say why no machine can hold the volumes of a grid, if so."""
+    """Return why no machine can hold the volumes of a grid; None if one can."""
     voxels = math.prod(shape)
     if voxels <= MOST_VOXELS:
         return None
@@ -139,32 +139,32 @@ def size_problem(shape: tuple[int, int, int]) -> str | None:
 
 
 def pixel_pitch(rotation: Rotation, ub: ArrayLike, grid: Grid) -> Floats:
-    """How far one frame, one slow and one fast pixel reach, in voxels.
+    """Return the size of one frame, one slow and one fast pixel in voxels.
 
     Returns
     -------
     (3,) array
-        Along (frame, slow, fast): the largest component in units of the grid's
-        step, over the detector's corners and edge centres and twelve angles.
+        For (frame, slow, fast): the largest component in units of the grid's step, over the
+        detector's corners and edge centres and 13 frame coordinates.
     """
-    # Between displaced modules lies a step, which no pixel spans.
+    # Displaced modules have a step between them that no pixel spans.
     rotation = replace(rotation, detector=rotation.detector.plane)
     n_slow, n_fast = rotation.detector.shape
     slow, fast = (a.ravel() for a in np.meshgrid([0, n_slow / 2, n_slow], [0, n_fast / 2, n_fast]))
     frames = np.linspace(0, rotation.scan.n_frames, 13)[:, None]
-    here = rotation.hkl(ub, frames, slow, fast)
+    hkl = rotation.hkl(ub, frames, slow, fast)
     moved = (
         rotation.hkl(ub, frames + 1, slow, fast),
         rotation.hkl(ub, frames, slow + 1, fast),
         rotation.hkl(ub, frames, slow, fast + 1),
     )
-    return np.array([np.abs((there - here) / grid.step).max() for there in moved])
+    return np.array([np.abs((shifted - hkl) / grid.step).max() for shifted in moved])
 
 
 def sub_samples(pitch: Floats) -> tuple[int, int, int]:
-    """Sub-samples along (frame, slow, fast) so that each spans at most half a voxel.
+    """Return sub-samples along (frame, slow, fast) so that each spans at most half a voxel.
 
-    They are powers of two, for which photons are dealt fast.
+    The numbers are powers of two, for which photons are distributed quickly.
     """
     frame, slow, fast = (
         2 ** max(0, int(np.ceil(np.log2(max(p, 1e-9) / 0.5) - 1e-9))) for p in pitch

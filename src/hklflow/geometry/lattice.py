@@ -1,7 +1,7 @@
 """Unit cells: metric, B matrix, and the decomposition of a UB matrix.
 
-Lengths in Å, angles in degrees (as every table of cells has them), reciprocal
-vectors in 1/Å with 2π. B after Busing & Levy, Acta Cryst. 22, 457 (1967).
+Lengths in Å, angles in degrees (as in tables of cells), reciprocal vectors in 1/Å with 2π. B after
+Busing & Levy, Acta Cryst. 22, 457 (1967).
 """
 
 import numpy as np
@@ -13,12 +13,12 @@ Floats = NDArray[np.float64]
 
 
 def metric(cell: ArrayLike) -> Floats:
-    """Direct metric tensor (3, 3) in Å² of a cell ``a b c alpha beta gamma``.
+    """Return the direct metric tensor (3, 3) in Å² of a cell ``a b c alpha beta gamma``.
 
     Raises
     ------
     HklflowError
-        If the six numbers do not span a volume.
+        If the cell has no volume.
     """
     a, b, c, alpha, beta, gamma = np.asarray(cell, dtype=np.float64)
     ca, cb, cg = np.cos(np.radians([alpha, beta, gamma]))
@@ -31,14 +31,14 @@ def metric(cell: ArrayLike) -> Floats:
     )
     if min(a, b, c) <= 0 or np.linalg.det(g) <= 0:
         raise HklflowError(
-            f"cell {a:g} {b:g} {c:g} {alpha:g} {beta:g} {gamma:g} spans no volume; "
-            "give lengths in Å and angles in degrees"
+            f"cell {a:g} {b:g} {c:g} {alpha:g} {beta:g} {gamma:g} has no volume; "
+            "enter lengths in Å and angles in degrees"
         )
     return g
 
 
 def cell_from_metric(g: ArrayLike) -> Floats:
-    """Cell (6,) in Å and degrees of a metric tensor in Å²."""
+    """Return the cell (6,) in Å and degrees of a metric tensor in Å²."""
     g = np.asarray(g, dtype=np.float64)
     a, b, c = np.sqrt(np.diag(g))
     cosines = np.array([g[1, 2] / (b * c), g[0, 2] / (a * c), g[0, 1] / (a * b)])
@@ -46,24 +46,24 @@ def cell_from_metric(g: ArrayLike) -> Floats:
 
 
 def reciprocal(cell: ArrayLike) -> Floats:
-    """Reciprocal cell (6,): a* b* c* in 1/Å (with 2π), angles in degrees."""
+    """Return the reciprocal cell (6,): a* b* c* in 1/Å (with 2π), angles in degrees."""
     return cell_from_metric((2 * np.pi) ** 2 * np.linalg.inv(metric(cell)))
 
 
 def volume(cell: ArrayLike) -> float:
-    """Cell volume in Å³."""
+    """Return the cell volume in Å³."""
     return float(np.sqrt(np.linalg.det(metric(cell))))
 
 
 def volume_sigma(cell: ArrayLike, covariance: ArrayLike) -> float:
-    """Standard deviation in Å³ of the volume of a cell.
+    """Return the standard deviation in Å³ of the volume of a cell.
 
     Parameters
     ----------
     cell : (6,) array
         Å and degrees.
     covariance : (6, 6) array
-        Of the cell, in the same units.
+        Covariance of the cell in the same units.
     """
     a, b, c, *angles = np.asarray(cell, dtype=np.float64)
     whole = volume(cell)
@@ -77,12 +77,12 @@ def volume_sigma(cell: ArrayLike, covariance: ArrayLike) -> float:
 
 
 def b_matrix(cell: ArrayLike) -> Floats:
-    """B (3, 3) in 1/Å with 2π: columns a*, b*, c*; a* along x, b* in the xy plane."""
+    """Return B (3, 3) in 1/Å with 2π: columns a*, b*, c*; a* along x, b* in the xy plane."""
     return np.linalg.cholesky((2 * np.pi) ** 2 * np.linalg.inv(metric(cell))).T
 
 
 def decompose_ub(ub: ArrayLike) -> tuple[Floats, Floats]:
-    """Split UB (1/Å with 2π) in a proper rotation U (3, 3) and a cell (6,).
+    """Split UB (1/Å with 2π) into a proper rotation U (3, 3) and a cell (6,).
 
     Raises
     ------
@@ -93,27 +93,27 @@ def decompose_ub(ub: ArrayLike) -> tuple[Floats, Floats]:
     if np.linalg.det(ub) <= 0:
         raise HklflowError(
             f"UB has determinant {np.linalg.det(ub):.3g}; a right-handed lattice has a positive "
-            "one: check the order and sign of its columns a*, b*, c*"
+            "determinant: check the order and sign of the columns a*, b*, c*"
         )
     cell = cell_from_metric((2 * np.pi) ** 2 * np.linalg.inv(ub.T @ ub))
     return nearest_rotation(ub @ np.linalg.inv(b_matrix(cell))), cell
 
 
 def nearest_rotation(matrix: ArrayLike) -> Floats:
-    """Rotation (3, 3) closest to a matrix in the Frobenius norm (polar decomposition)."""
+    """Return the rotation (3, 3) closest to a matrix in the Frobenius norm."""
     u, _, vt = np.linalg.svd(np.asarray(matrix, dtype=np.float64))
     return u @ np.diag([1.0, 1.0, float(np.sign(np.linalg.det(u @ vt)))]) @ vt
 
 
 def d_spacing(cell: ArrayLike, hkl: ArrayLike) -> Floats:
-    """Lattice-plane spacings (...) in Å of hkl (..., 3)."""
+    """Return the lattice-plane spacings (...) in Å of hkl (..., 3)."""
     g = np.asarray(hkl, dtype=np.float64) @ b_matrix(cell).T
     return 2 * np.pi / np.linalg.norm(g, axis=-1)
 
 
 def indices_within(cell: ArrayLike, q_max: float, q_min: float = 0.0) -> NDArray[np.int64]:
-    """All integer hkl (n, 3) with ``q_min < |Q| <= q_max`` (1/Å, with 2π)."""
-    # |h| <= q_max |a| / 2π, for a is the projection that counts h planes.
+    """Return all integer hkl (n, 3) with ``q_min < |Q| <= q_max`` (1/Å, with 2π)."""
+    # |h| <= q_max |a| / 2π, because h = Q · a / 2π.
     lengths = np.asarray(cell, dtype=np.float64)[:3]
     limit = np.floor(q_max * lengths / (2 * np.pi)).astype(int)
     grid = np.meshgrid(*(np.arange(-n, n + 1) for n in limit), indexing="ij")
@@ -123,8 +123,8 @@ def indices_within(cell: ArrayLike, q_max: float, q_min: float = 0.0) -> NDArray
 
 
 def rotation_angle(a: ArrayLike, b: ArrayLike) -> float:
-    """Angle in radians of the rotation that takes one rotation matrix to another."""
+    """Return the angle in radians of the rotation that maps one rotation matrix to another."""
     turn = np.asarray(a, dtype=np.float64) @ np.asarray(b, dtype=np.float64).T
-    # Half-angle by the antisymmetric part: accurate for small angles, unlike arccos(trace).
+    # Half-angle from the antisymmetric part: accurate for small angles, unlike arccos(trace).
     skew = np.array([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
     return float(np.arctan2(np.linalg.norm(skew), np.trace(turn) - 1))

@@ -1,7 +1,7 @@
-"""Frames that are left out of a scan, as a person writes them: ``17``, ``100-120``, ``r1:17-18``.
+"""Frames left out of a scan, as a user writes them: ``17``, ``100-120``, ``r1:17-18``.
 
-Numbers are those of the raw frames, counted from 0; a range holds both its ends. With a rotation's
-name in front an item is for this rotation only, else for every one.
+Numbers are raw frame numbers, counted from 0; a range includes both ends. An item with a rotation's
+name in front applies to this rotation only, other items apply to all rotations.
 """
 
 import re
@@ -13,19 +13,19 @@ _ITEM = re.compile(
 
 
 def parse(item: str) -> tuple[str | None, int, int]:
-    """Rotation (None: every one), first and last frame of an item.
+    """Return rotation (None: all), first and last frame of an item.
 
     Raises
     ------
     ValueError
-        If it is none.
+        If the item is malformed.
     """
-    found = _ITEM.fullmatch(item)
-    if found is not None:
-        first = int(found["first"])
-        last = first if found["last"] is None else int(found["last"])
+    match = _ITEM.fullmatch(item)
+    if match is not None:
+        first = int(match["first"])
+        last = first if match["last"] is None else int(match["last"])
         if first <= last:
-            return found["rotation"], first, last
+            return match["rotation"], first, last
     raise ValueError(
         f"{item!r} names no frames: write `17`, `100-120`, or `r1:17-18` for one rotation, with "
         "numbers counted from 0"
@@ -33,17 +33,17 @@ def parse(item: str) -> tuple[str | None, int, int]:
 
 
 def of_rotation(items: Iterable[str], rotation: str) -> tuple[str, ...]:
-    """Items that hold for a rotation, without its name."""
-    found = ((parse(item)[0], item) for item in items)
+    """Return the items that apply to a rotation, without the rotation's name."""
+    parsed = ((parse(item)[0], item) for item in items)
     return tuple(
         item if name is None else item.partition(":")[2]
-        for name, item in found
+        for name, item in parsed
         if name in (None, rotation)
     )
 
 
 def written(frames: Sequence[int]) -> list[str]:
-    """Items of frames in rising order, runs as ranges."""
+    """Return the items for frames in increasing order, with ranges for consecutive frames."""
     runs: list[list[int]] = []
     for frame in frames:
         if runs and frame == runs[-1][1] + 1:

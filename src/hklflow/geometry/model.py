@@ -1,7 +1,7 @@
-"""The model that programs exchange: geometry of one rotation and orientation of its crystal.
+"""Model for exchange with other programs: geometry of a rotation and orientation of its crystal.
 
-Formats of other programs read to `Model` and are written from it, so that their conventions
-stay in `hklflow.formats`. A crystal seen by several rotations is several models with one UB.
+Formats of other programs are read into `Model` and written from it, so that their conventions stay
+in `hklflow.formats`. A crystal measured in several rotations is several models with the same UB.
 """
 
 from collections.abc import Sequence
@@ -30,25 +30,25 @@ class Model:
     ----------
     rotation : Rotation
     ub : (3, 3) array or None
-        1/Å with 2π in the goniometer's frame; None: no crystal.
+        Orientation matrix, 1/Å with 2π, in the goniometer's frame; None: no crystal.
     space_group : str or None
-        As `geometry.symmetry.space_group` takes it; Hall symbols begin with ``Hall:``, since
-        ``P 2`` means another axis there.
+        Symbol for `geometry.symmetry.space_group`; Hall symbols begin with ``Hall:``, since
+        ``P 2`` means another axis in both notations.
     raw : str or None
         HDF5 file of the frames, or pattern of the images with # for digits.
     first_image : int
         Number of the image of frame 0, counted from 1.
     name : str
-        Of the rotation.
+        Name of the rotation.
     mask : str or None
         File of a pixel mask in the format of the program.
     trusted_range : (float, float) or None
-        Least and largest counts that are measurements; None: not stated.
+        Smallest and largest valid counts; None: not stated.
     ub_at_frames : (n_frames + 1, 3, 3) array or None
-        UB at the edges of the frames, of a model that varies during the scan; `ub` is its
-        static part.
+        UB at the edges of the frames, for a model that varies during the scan; `ub` is the static
+        part.
     notes : tuple of str
-        What the file holds that the model does not.
+        Contents of the file that the model cannot represent.
     """
 
     rotation: Rotation
@@ -64,7 +64,7 @@ class Model:
 
     @property
     def crystal(self) -> tuple[Floats, Floats]:
-        """U (3, 3) and cell (6,).
+        """Return U (3, 3) and the cell (6,).
 
         Raises
         ------
@@ -73,19 +73,19 @@ class Model:
         """
         if self.ub is None:
             raise HklflowError(
-                f"the model of {self.name} holds a geometry but no crystal; index it first"
+                f"the model of {self.name} has a geometry but no crystal; index it first"
             )
         return lattice.decompose_ub(self.ub)
 
 
 def sound(model: Model) -> Model:
-    """Give back a model that was read, if its numbers make sense.
+    """Return a model that was read, after checking its numbers.
 
     Raises
     ------
     HklflowError
-        If a number is not finite, one that must be positive is not, there are absurdly many
-        frames, or the space group is unknown.
+        If a number is not finite, is not positive where required, the number of frames is
+        implausible, or the space group is unknown.
     """
     from hklflow.geometry.symmetry import space_group
 
@@ -102,22 +102,22 @@ def sound(model: Model) -> Model:
     }
     for name, values in parts.items():
         if not all(np.isfinite(value).all() for value in values):
-            raise HklflowError(f"{name} of {model.name} is not finite; mend the file")
+            raise HklflowError(f"{name} of {model.name} is not finite; correct the file")
     positive = (rotation.beam.wavelength, *detector.pixel_size, *detector.shape, scan.n_frames)
     if min(positive) <= 0 or scan.step == 0 or not 0 <= goniometer.scan < len(goniometer.names):
         raise HklflowError(
             f"{model.name} has wavelength {rotation.beam.wavelength:g} Å, {detector.shape} pixels "
             f"of {detector.pixel_size} m, {scan.n_frames} frames of {scan.step:g} radians about "
-            f"axis {goniometer.scan} of {len(goniometer.names)}; mend the file"
+            f"axis {goniometer.scan} of {len(goniometer.names)}; correct the file"
         )
     if scan.n_frames > MOST_FRAMES:
         raise HklflowError(
-            f"{model.name} has {scan.n_frames} frames, more than {MOST_FRAMES}; mend the file"
+            f"{model.name} has {scan.n_frames} frames, more than {MOST_FRAMES}; correct the file"
         )
     if model.space_group is not None:
         space_group(model.space_group)
     if model.ub is not None and abs(np.linalg.det(model.ub)) < 1e-12:
-        raise HklflowError(f"UB of {model.name} is singular; mend the file")
+        raise HklflowError(f"UB of {model.name} is singular; correct the file")
     if model.ub is not None and np.linalg.det(model.ub) < 0:
         raise HklflowError(
             f"UB of {model.name} is left-handed (its determinant is "
@@ -127,7 +127,7 @@ def sound(model: Model) -> Model:
 
 
 def onto_beam(direction: ArrayLike) -> Floats:
-    """Smallest rotation (3, 3) that takes the direction of a beam to lab z."""
+    """Return the smallest rotation (3, 3) that maps the direction of a beam to lab z."""
     unit = np.asarray(direction, np.float64) / np.linalg.norm(direction)
     axis = np.cross(unit, BEAM)
     sine = float(np.linalg.norm(axis))
@@ -137,14 +137,13 @@ def onto_beam(direction: ArrayLike) -> Floats:
 
 
 def fraction_along_x(fraction: float, normal: ArrayLike) -> tuple[float, bool]:
-    """Polarization as `Beam` has it, of the fraction in a plane of which the normal is given.
+    """Convert the polarised fraction in a plane with this normal to `Beam.polarization`.
 
     Returns
     -------
     polarization : float
     oblique : bool
-        Whether the plane is so oblique that no fraction along lab x describes the intensity to
-        1 %.
+        True if the plane is so oblique that no fraction along lab x describes the intensity to 1 %.
 
     Raises
     ------
@@ -155,7 +154,7 @@ def fraction_along_x(fraction: float, normal: ArrayLike) -> tuple[float, bool]:
     if not np.linalg.norm(field) > 1e-6 * np.linalg.norm(normal):
         raise HklflowError(
             f"the normal {np.asarray(normal).tolist()} of the plane of polarization is along the "
-            "beam; mend the file"
+            "beam; correct the file"
         )
     along, across = field[:2] / np.linalg.norm(field)
     oblique = abs(2 * along * across * (2 * fraction - 1)) > _OBLIQUE
@@ -163,17 +162,17 @@ def fraction_along_x(fraction: float, normal: ArrayLike) -> tuple[float, bool]:
 
 
 def angles_of(u: ArrayLike) -> Floats:
-    """Angles (3,) in degrees of turns about x, then y, then z that make up U."""
+    """Return the angles (3,) in degrees of the rotations about x, then y, then z that give U."""
     from scipy.spatial.transform import Rotation as Turn
 
     return np.asarray(Turn.from_matrix(np.asarray(u)).as_euler("xyz", degrees=True))
 
 
 def with_one_crystal(models: Sequence[Model]) -> list[Model]:
-    """Give all models the UB of the first.
+    """Return the models with the UB of the first model.
 
-    What an orientation differs by becomes a head on the goniometer of its rotation, as
-    refinement makes it. A cell that differs is told in the notes.
+    A difference in orientation becomes a head on the goniometer of the rotation, as in refinement.
+    A different cell is reported in the notes.
     """
     first = models[0]
     u, cell = first.crystal
@@ -184,7 +183,7 @@ def with_one_crystal(models: Sequence[Model]) -> list[Model]:
         change = np.max(np.abs(own_cell / cell - 1))
         if change > 1e-9:
             notes.append(
-                f"its own cell, {_numbers(own_cell)}, gave way to that of {first.name}, "
+                f"its cell, {_numbers(own_cell)}, was replaced by the cell of {first.name}, "
                 f"{_numbers(cell)}"
             )
         turn = lattice.nearest_rotation(own_u @ u.T)
@@ -194,7 +193,7 @@ def with_one_crystal(models: Sequence[Model]) -> list[Model]:
             rotation = replace(rotation, goniometer=_headed(rotation.goniometer, turn))
         if np.degrees(angle) > 0.5:
             notes.append(
-                f"its crystal is turned by {np.degrees(angle):.3g} degrees from that of "
+                f"its crystal is rotated by {np.degrees(angle):.3g} degrees relative to "
                 f"{first.name}"
             )
         same.append(replace(model, rotation=rotation, ub=first.ub, notes=tuple(notes)))
@@ -202,13 +201,13 @@ def with_one_crystal(models: Sequence[Model]) -> list[Model]:
 
 
 def _headed(goniometer: geometry.Goniometer, turn: Floats) -> geometry.Goniometer:
-    """Goniometer with one head nearest the crystal; a head it has is joined with it."""
+    """Return the goniometer with a head nearest the crystal, combined with an existing head."""
     from scipy.spatial.transform import Rotation as Turn
 
     bare = without_head(goniometer)
     if len(bare.names) != len(goniometer.names):
         turn = rotation_matrix(goniometer.axes[-1], goniometer.angles[-1]) @ turn
-    vector = Turn.from_matrix(turn).as_rotvec()  # also of half turns
+    vector = Turn.from_matrix(turn).as_rotvec()  # also for rotations by 180 degrees
     angle = float(np.linalg.norm(vector))
     if angle == 0:
         return bare
@@ -225,12 +224,12 @@ def _numbers(cell: Floats) -> str:
 
 
 def to_orientation(models: Sequence[Model]) -> dict[str, Any]:
-    """Content of an ``orientation.json`` as far as models hold it; JSON-ready.
+    """Return the content of an ``orientation.json``, as far as models have it; JSON-ready.
 
     Raises
     ------
     HklflowError
-        If a model has no crystal, or two have one name.
+        If a model has no crystal, or two models have the same name.
     """
     names = [model.name for model in models]
     if len(set(names)) < len(names):
@@ -252,7 +251,7 @@ def to_orientation(models: Sequence[Model]) -> dict[str, Any]:
 
 
 def _plain_symbol(group: str | None) -> str | None:
-    """Hermann-Mauguin symbol where there is one that means the same setting."""
+    """Return the Hermann-Mauguin symbol if it describes the same setting, else the input."""
     if group is None or not (group.startswith("Hall:") or group.isdigit()):
         return group
     from hklflow.geometry.symmetry import space_group
@@ -265,7 +264,7 @@ def _plain_symbol(group: str | None) -> str | None:
 
 
 def _require_agreement(data: dict[str, Any], ub: Floats) -> None:
-    """Refuse U and cell that do not make UB: somebody has changed one of them."""
+    """Require that U and cell give UB: otherwise one of them was edited."""
     if "U" not in data or "cell" not in data:
         return
     try:
@@ -273,37 +272,39 @@ def _require_agreement(data: dict[str, Any], ub: Floats) -> None:
         turned = bool(np.allclose(u @ u.T, np.eye(3), atol=1e-6) and np.linalg.det(u) > 0)
         apart = np.abs(u @ lattice.b_matrix(cell) - ub).max() / np.abs(ub).max()
     except (TypeError, ValueError) as error:
-        raise HklflowError(f"U or cell are no numbers ({error}); mend the file") from None
+        raise HklflowError(f"U or cell are not numeric ({error}); correct the file") from None
     if not turned:
-        raise HklflowError("U is no rotation: its rows must be unit vectors at right angles")
+        raise HklflowError("U is not a rotation: its rows must be orthogonal unit vectors")
     if not apart < 1e-6:
         raise HklflowError(
-            f"U and the cell do not make UB (off by {apart:.2g}): one was changed; mend the file"
+            f"U and the cell do not give UB (off by {apart:.2g}): one was edited; correct the file"
         )
 
 
 def from_orientation(data: dict[str, Any]) -> list[Model]:
-    """Models of the content of an ``orientation.json`` or ``converged.json``.
+    """Read the models in the content of an ``orientation.json`` or ``converged.json``.
 
     Raises
     ------
     HklflowError
-        If an entry is absent or not what it should be.
+        If an entry is absent or malformed.
     """
     try:
-        with np.errstate(all="ignore"):  # what comes of it is not finite, and told below
+        with np.errstate(all="ignore"):  # results that are not finite are reported below
             ub = np.asarray(data["UB"], dtype=np.float64)
-            rotations = {name: geometry.from_dict(one) for name, one in data["rotations"].items()}
+            rotations = {
+                name: geometry.from_dict(entry) for name, entry in data["rotations"].items()
+            }
         group = data["space_group"]
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise HklflowError(
-            f"this is no orientation of hklflow: {type(error).__name__} {error}; give an "
+            f"this is not an orientation of hklflow: {type(error).__name__} {error}; use an "
             "orientation.json, converged.json or a start.json of `hklflow model import`"
         ) from None
     if ub.shape != (3, 3) or not np.isfinite(ub).all() or not rotations:
         raise HklflowError(
-            f"UB of shape {ub.shape} and {len(rotations)} rotations are no orientation; give a "
-            "finite (3, 3) matrix and at least one rotation"
+            f"UB of shape {ub.shape} and {len(rotations)} rotations are not an orientation; use "
+            "a finite (3, 3) matrix and at least one rotation"
         )
     _require_agreement(data, ub)
     group = None if group is None else str(group)

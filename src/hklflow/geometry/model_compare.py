@@ -1,4 +1,4 @@
-"""Two models of one crystal: how far apart, and one on the geometry of the other."""
+"""Comparison of two models of one crystal, and the transfer of a crystal to another geometry."""
 
 from dataclasses import dataclass, replace
 
@@ -11,26 +11,26 @@ from hklflow.geometry.model import Model
 
 Floats = NDArray[np.float64]
 
-_SAME_CELL = 0.03  # largest principal strain between cells that are compared
-_SAME_INDEX = 0.02  # by which elements of two changes of indices differ that are one
-_PLAINLY_LESS = 0.1  # degrees by which a reindexed crystal is nearer before it is called so
+_SAME_CELL = 0.03  # largest principal strain between cells of the same lattice
+_SAME_INDEX = 0.02  # largest difference between elements of equal index matrices
+_PLAINLY_LESS = 0.1  # degrees; a reindexed crystal must be nearer by this to be reported
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two crystals differ.
+    """Difference between two crystals.
 
     Attributes
     ----------
     degrees : float
-        Misorientation after the symmetry of the Laue group, or after `reindexed`.
+        Misorientation after the best symmetry operation of the Laue group, or after `reindexed`.
     reindexed : bool
-        Whether the lattice had to be turned by a symmetry that the Laue group lacks: the two
-        programs index the same spots, and mean another orientation of the crystal's contents.
+        True if the best fit needs a symmetry of the lattice that the Laue group lacks: both
+        programs index the same spots, but the orientation of the crystal's contents differs.
     matrix : (3, 3) array
         ``h_first = matrix @ h_second``.
     cells : (2, 6) array
-        Both in the setting of the first.
+        Both cells in the setting of the first model.
     """
 
     degrees: float
@@ -42,37 +42,38 @@ class Comparison:
 def compare(first: Model, second: Model, group: symmetry.SpaceGroup) -> Comparison:
     """Compare the crystals of two rotations, in the laboratory at scan angle zero.
 
-    The cells may be in different settings; the first's counts.
+    The cells may have different settings; the result uses the setting of the first.
 
     Parameters
     ----------
     group : SpaceGroup
-        Of the first.
+        Space group of the first model.
 
     Raises
     ------
     HklflowError
-        If one has no crystal, or the lattices differ.
+        If a model has no crystal, or the lattices differ.
     """
     (_, cell), (_, other_cell) = first.crystal, second.crystal
     ub, other = (m.rotation.goniometer.rotation(0.0) @ np.asarray(m.ub) for m in (first, second))
-    own = group if second.space_group is None else symmetry.space_group(second.space_group)
-    primitive = other @ np.linalg.inv(own.to_primitive)
+    other_group = group if second.space_group is None else symmetry.space_group(second.space_group)
+    primitive = other @ np.linalg.inv(other_group.to_primitive)
     settings = reduction.matching_settings(primitive, cell, group, _SAME_CELL)
     settings = [s for s in settings if s.ratio == 1]
     if not settings:
         texts = [" ".join(f"{x:.4f}" for x in c) for c in (cell, other_cell)]
         raise HklflowError(
-            f"the cells {texts[0]} ({group.symbol}) and {texts[1]} ({own.symbol}) are not of one "
-            "lattice; check the space groups and that both files are of this crystal"
+            f"the cells {texts[0]} ({group.symbol}) and {texts[1]} ({other_group.symbol}) do not "
+            "describe the same lattice; check the space groups and that both files have this "
+            "crystal"
         )
-    found = []
+    matches = []
     for setting in settings:
         matrix = np.linalg.solve(setting.ub, other)
         turn = lattice.nearest_rotation(setting.ub @ np.linalg.inv(ub))
-        found.append((np.degrees(lattice.rotation_angle(turn, np.eye(3))), matrix, setting.cell))
-    alike = [item for item in found if _is_same_indexing(item[1], group, own, cell)]
-    nearest = min(found, key=lambda item: item[0])
+        matches.append((np.degrees(lattice.rotation_angle(turn, np.eye(3))), matrix, setting.cell))
+    alike = [item for item in matches if _is_same_indexing(item[1], group, other_group, cell)]
+    nearest = min(matches, key=lambda item: item[0])
     plain = min(alike, key=lambda item: item[0], default=None)
     reindexed = plain is None or nearest[0] < plain[0] - _PLAINLY_LESS
     chosen = nearest if plain is None or reindexed else plain
@@ -81,51 +82,51 @@ def compare(first: Model, second: Model, group: symmetry.SpaceGroup) -> Comparis
 
 
 def _is_same_indexing(
-    matrix: Floats, group: symmetry.SpaceGroup, own: symmetry.SpaceGroup, cell: Floats
+    matrix: Floats, group: symmetry.SpaceGroup, other_group: symmetry.SpaceGroup, cell: Floats
 ) -> bool:
-    """Whether a change of indices is no symmetry of the lattice that the Laue group lacks."""
-    if group.bravais != own.bravais:
-        return True  # the second was indexed without the symmetry: nothing is told of contents
-    operation = matrix @ np.linalg.inv(symmetry.between_settings(own, group))
+    """Return False if a change of indices is a lattice symmetry that the Laue group lacks."""
+    if group.bravais != other_group.bravais:
+        return True  # the second was indexed without the symmetry: its contents are unknown
+    operation = matrix @ np.linalg.inv(symmetry.between_settings(other_group, group))
     if np.any(np.abs(group.laue_operations - operation).max(axis=(1, 2)) < _SAME_INDEX):
         return True
     reciprocal = np.linalg.inv(lattice.metric(cell))
     turned = np.linalg.inv(operation.T @ reciprocal @ operation)
-    return bool(reduction.strain(turned, cell) > _SAME_CELL)  # another choice of axes
+    return bool(reduction.strain(turned, cell) > _SAME_CELL)  # a different choice of axes
 
 
 def on_geometry(model: Model, rotation: Rotation, first: int) -> tuple[Model, float]:
-    """Give the crystal of a model on the geometry of a scan of ours.
+    """Transfer the crystal of a model to the geometry of one of hklflow's scans.
 
-    Both geometries tell Miller indices and scattering vectors of the same pixels on the same
-    frames; the matrix between them tells how the crystal is turned. Its cell is kept. It does not
-    matter how the laboratories lie.
+    Both geometries give Miller indices and scattering vectors for the same pixels and frames; the
+    matrix between them gives the rotation of the crystal. The model's cell is kept. The definitions
+    of the laboratory frames do not matter.
 
     Parameters
     ----------
     rotation : Rotation
         Geometry of the scan.
     first : int
-        Number of its first frame among the raw ones, from 0.
+        Raw number of the scan's first frame, from 0.
 
     Returns
     -------
     model : Model
-        With this rotation and its UB.
+        Model with this rotation and its UB.
     misfit : float
-        Rms of what remains over the rms of the scattering vectors.
+        Rms of the residual over the rms of the scattering vectors.
 
     Raises
     ------
     HklflowError
-        If there is no crystal, or the detectors have different numbers of pixels.
+        If there is no crystal, or the detectors have different shapes.
     """
     _, _ = model.crystal
     theirs = model.rotation
     if theirs.detector.shape != rotation.detector.shape:
         raise HklflowError(
             f"{model.name} is for a detector of {theirs.detector.shape} pixels (slow, fast), the "
-            f"scan has {rotation.detector.shape}; give the orientation of this scan"
+            f"scan has {rotation.detector.shape}; use the orientation of this scan"
         )
     n = rotation.scan.n_frames
     ends = [np.linspace(0, size, 7) for size in (n, *rotation.detector.shape)]
@@ -140,16 +141,16 @@ def on_geometry(model: Model, rotation: Rotation, first: int) -> tuple[Model, fl
 
 
 def detector_of(model: Model, rotation: Rotation) -> Detector:
-    """Where a model's detector stands in the laboratory of a rotation of ours.
+    """Return the position of a model's detector in the laboratory frame of one of hklflow's scans.
 
-    The laboratories have the beam in common; the one is turned about it so that the crystal turns
-    about the same direction. Modules and sensor stay those of the rotation.
+    Both laboratory frames have the beam in common; the model's frame is rotated about the beam so
+    that the crystals rotate about the same direction. Modules and sensor are the rotation's.
     """
     turns = [
         r.goniometer.scan_axis_lab() * np.sign(r.scan.step) for r in (rotation, model.rotation)
     ]
     (x, y), (x_0, y_0) = (turn[:2] for turn in turns)
-    # Of an axis along the beam nothing is known: it says nothing about the laboratory.
+    # A rotation axis along the beam does not determine the angle between the frames.
     angle = np.arctan2(x_0 * y - y_0 * x, x_0 * x + y_0 * y) if np.hypot(x, y) > 0.1 else 0.0
     turned = rotation_matrix(BEAM, angle)
     theirs = model.rotation.detector

@@ -1,15 +1,14 @@
-"""Displaced modules of a flat detector: small shifts and turns within its plane.
+"""Displaced modules of a flat detector: small shifts and rotations within its plane.
 
-An image is written as if all modules lay on one grid of pixels. Module m is the rectangle of
-pixels with centre c; it really is shifted by s and turned by ω about c, so that pixel coordinates
+An image is stored as if all modules were on one grid of pixels. Module m is the rectangle of pixels
+with centre c; its true position is shifted by s and rotated by ω about c, so that pixel coordinates
 x of the image are at ``c + s + R(ω) (x - c)`` on the ideal plane (the *effective* coordinates).
 
-Where no module is: a point of the image in a gap moves with the module nearest to the middle of
-its cell, the cells being what the modules' edges and the middles between them divide the image
-into; cells at the rim reach to infinity. A point of the plane in no displaced module is taken
-from the module whose edge is nearest, so that the tails of a spot at an edge are continuous;
-where modules have moved apart by more than the gap between them, that may be a pixel of the
-neighbour, which does not see this point.
+In gaps: the edges of the modules and the lines halfway between them divide the image into cells,
+and cells at the rim extend to infinity. A point of the image in a gap moves with the module nearest
+to the centre of its cell. A point of the plane on no displaced module uses the module with the
+nearest edge, so that the tails of a spot at an edge are continuous. If modules moved apart by more
+than the gap, this may give a pixel of the neighbour, which does not measure this point.
 """
 
 from dataclasses import dataclass
@@ -27,18 +26,18 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Modules:
-    """Where the modules of a detector are with respect to the ideal grid of pixels.
+    """Positions of a detector's modules relative to the ideal grid of pixels.
 
     Attributes
     ----------
     rectangles : (n, 4) int array
-        First and last + 1 pixel along slow, then along fast; disjoint.
+        First and last + 1 pixel along slow, then along fast; rectangles do not overlap.
     shift : (n, 2) array
-        In pixels (slow, fast).
+        Shift in pixels (slow, fast).
     rotation : (n,) array
-        Radians about the module's centre, from slow towards fast.
+        Rotation about the module's centre, radians, from slow towards fast.
     aspect : float
-        Side of a pixel along fast over that along slow.
+        Side of a pixel along fast divided by the side along slow.
 
     Raises
     ------
@@ -58,18 +57,18 @@ class Modules:
         if n == 0 or boxes.shape != (n, 4) or shift.shape != (n, 2) or rotation.shape != (n,):
             raise HklflowError(
                 f"modules: rectangles {boxes.shape}, shifts {shift.shape} and rotations "
-                f"{rotation.shape}; (n, 4), (n, 2) and (n,) are needed"
+                f"{rotation.shape}; the shapes must be (n, 4), (n, 2) and (n,)"
             )
         if not (np.isfinite(shift).all() and np.isfinite(rotation).all() and self.aspect > 0):
             raise HklflowError(
                 f"modules: shifts and rotations must be finite and the pixels' aspect "
-                f"({self.aspect}) positive; mend the geometry file"
+                f"({self.aspect}) positive; correct the geometry file"
             )
         low, high = boxes[:, ::2], boxes[:, 1::2]
         if np.any(high <= low) or np.any(boxes != np.rint(boxes)):
             raise HklflowError(
                 "modules: a rectangle is slow0, slow1, fast0, fast1 in whole pixels with "
-                "slow0 < slow1 and fast0 < fast1; mend the geometry file"
+                "slow0 < slow1 and fast0 < fast1; correct the geometry file"
             )
         both = np.minimum(high[:, None], high) > np.maximum(low[:, None], low)
         shared = np.argwhere(np.triu(both.all(axis=2), 1))
@@ -85,7 +84,7 @@ class Modules:
 
     @classmethod
     def ideal(cls, rectangles: ArrayLike, aspect: float = 1.0) -> "Modules":
-        """Modules (n, 4) that are where they should be."""
+        """Create modules (n, 4) without displacement."""
         boxes = np.asarray(rectangles)
         return cls(boxes, np.zeros((len(boxes), 2)), np.zeros(len(boxes)), aspect)
 
@@ -99,62 +98,62 @@ class Modules:
         return sums.astype(np.float64) / 2
 
     def module_at(self, slow: ArrayLike, fast: ArrayLike) -> Ints:
-        """Numbers of the modules that hold pixel coordinates of the image; -1 in gaps."""
-        at = np.asarray(slow, dtype=np.float64), np.asarray(fast, dtype=np.float64)
-        near = self.nearest(*at)
+        """Return the numbers of the modules that contain pixel coordinates; -1 in gaps."""
+        point = np.asarray(slow, dtype=np.float64), np.asarray(fast, dtype=np.float64)
+        near = self.nearest(*point)
         s0, s1, f0, f1 = self.rectangles.T[:, near]
-        inside = (at[0] >= s0) & (at[0] < s1) & (at[1] >= f0) & (at[1] < f1)
+        inside = (point[0] >= s0) & (point[0] < s1) & (point[1] >= f0) & (point[1] < f1)
         return np.where(inside, near, -1)
 
     def nearest(self, slow: ArrayLike, fast: ArrayLike) -> Ints:
-        """Numbers of the modules with which pixel coordinates of the image move."""
+        """Return the numbers of the modules with which pixel coordinates of the image move."""
         edges_slow, edges_fast, nearest = self._cells
         i = np.searchsorted(edges_slow, slow, side="right")
         j = np.searchsorted(edges_fast, fast, side="right")
-        found: Ints = nearest[i, j]
-        return found
+        numbers: Ints = nearest[i, j]
+        return numbers
 
     @property
     def turns(self) -> Floats:
-        """Cosine minus 1, without loss for small angles, and sine (n, 2) of the rotations."""
+        """Cosine minus 1 (accurate for small angles) and sine (n, 2) of the rotations."""
         return np.stack([-2 * np.sin(0.5 * self.rotation) ** 2, np.sin(self.rotation)], axis=1)
 
     def displaced(self, slow: ArrayLike, fast: ArrayLike) -> tuple[Floats, Floats]:
-        """Effective coordinates (slow, fast) on the ideal plane of pixel coordinates."""
+        """Return the effective coordinates (slow, fast) on the ideal plane of pixel coordinates."""
         slow, fast = (np.asarray(a, dtype=np.float64) for a in (slow, fast))
         return self._forward(self.nearest(slow, fast), slow, fast)
 
     def undisplaced(self, slow: ArrayLike, fast: ArrayLike) -> tuple[Floats, Floats]:
-        """Pixel coordinates (slow, fast) of the image seen at effective coordinates.
+        """Return the pixel coordinates (slow, fast) of the image at effective coordinates.
 
-        Inverse of `displaced` on modules that do not overlap on the plane; of two that do, the
-        one whose place on the image it is comes first. Exact for displacements below a module's
-        side.
+        Inverse of `displaced` for modules that do not overlap on the plane; if two overlap, the
+        module at this place of the image is preferred. Exact for displacements below the side of a
+        module.
         """
         slow, fast = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (slow, fast)))
-        at = np.stack([slow.ravel(), fast.ravel()])
-        near = self.nearest(*at)
-        found = np.stack(self._backward(near, *at))
+        points = np.stack([slow.ravel(), fast.ravel()])
+        near = self.nearest(*points)
+        image_points = np.stack(self._backward(near, *points))
         # Points at an edge may belong to a neighbour, which is at most `reach` away.
-        lost = np.flatnonzero(self._outside(near, *found) > 0)
+        lost = np.flatnonzero(self._outside(near, *image_points) > 0)
         if len(lost) and self._reach > 0:
-            found[:, lost] = self._from_neighbours(at[:, lost])
-        return found[0].reshape(slow.shape), found[1].reshape(slow.shape)
+            image_points[:, lost] = self._from_neighbours(points[:, lost])
+        return image_points[0].reshape(slow.shape), image_points[1].reshape(slow.shape)
 
-    def _from_neighbours(self, at: Floats) -> Floats:
-        """Image coordinates (2, n) by the module in reach that is least far off."""
-        best, least = np.full_like(at, np.nan), np.full(at.shape[1], np.inf)
+    def _from_neighbours(self, points: Floats) -> Floats:
+        """Return the image coordinates (2, n) on the nearest module in reach."""
+        best, least = np.full_like(points, np.nan), np.full(points.shape[1], np.inf)
         for step in np.ndindex(3, 3):
             by = (np.array(step) - 1) * self._reach
-            near = self.nearest(at[0] + by[0], at[1] + by[1])
-            there = np.stack(self._backward(near, at[0], at[1]))
+            near = self.nearest(points[0] + by[0], points[1] + by[1])
+            there = np.stack(self._backward(near, points[0], points[1]))
             far = self._outside(near, *there)
             best = np.where(far < least, there, best)
             least = np.minimum(far, least)
         return best
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready description (pixels, radians)."""
+        """Return a JSON-ready description (pixels, radians)."""
         return {
             "rectangles": self.rectangles.tolist(),
             "shift_px": self.shift.tolist(),
@@ -164,7 +163,7 @@ class Modules:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Modules":
-        """Inverse of `to_dict`."""
+        """Create modules from the description of `to_dict`."""
         return cls(
             np.asarray(data["rectangles"]),
             np.asarray(data["shift_px"]),
@@ -202,13 +201,13 @@ class Modules:
         return float(largest)
 
     def _outside(self, module: Ints | int, slow: Floats, fast: Floats) -> Floats:
-        """How far (pixels along slow or fast) image coordinates are outside modules; < 0 inside."""
+        """Return the distance (pixels) of image coordinates from modules; < 0 inside a module."""
         s0, s1, f0, f1 = self.rectangles.T[:, module]
         far: Floats = np.maximum(np.maximum(s0 - slow, slow - s1), np.maximum(f0 - fast, fast - f1))
         return far
 
     def _forward(self, module: Ints, slow: Floats, fast: Floats) -> tuple[Floats, Floats]:
-        # Written as x + what is added, so that modules without displacement change no bit.
+        # Written as x + displacement, so that modules without displacement change no bit.
         cos1, sin = self.turns[module, 0], self.turns[module, 1]
         ds, df = slow - self.centres[module, 0], fast - self.centres[module, 1]
         return (

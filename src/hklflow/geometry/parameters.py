@@ -1,7 +1,7 @@
-"""What a refinement may move: names, bounds of sense, and how values change the model.
+"""Parameters of a refinement: names, groups, and how values change the model.
 
-Every parameter is a change added to a starting model, so that all start at 0
-except the cell's, which are the free lengths and angles themselves.
+A parameter is a change added to the starting model, so that all start at 0; only the cell's
+parameters are the free lengths and angles themselves.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from hklflow.geometry.symmetry import CellConstraints
 
 Floats = NDArray[np.float64]
 
-#: Groups of parameters that can be asked for; ``off_centre_0`` also for other rotations than 0.
+#: Groups of parameters; ``off_centre_0`` also exists for other rotations than 0.
 GROUPS = (
     "cell",
     "orientation",
@@ -45,14 +45,14 @@ class Parameters:
     ----------
     names : tuple of n str
         ``a`` ... ``gamma`` (Å, degrees); ``u_x``, ``u_y``, ``u_z`` (radians, rotation vector in
-        the goniometer's frame applied after the starting U); ``detector_x`` ... (metres,
-        along the lab's axes turned as each detector is: z along its normal, x and y on it, so that
-        a wrong beam centre is no wrong distance); ``detector_rotation_x`` ... (radians, likewise,
-        about the detector's centre);
-        ``wavelength`` (Å, added); ``scan_offset_i`` (radians, added to the scan angle of
-        rotation i); ``misorientation_i_x`` ... (radians, rotation vector of the head on
-        the goniometer of rotation i); ``off_centre_i_1``, ``off_centre_i_2`` (metres, along the
-        directions of `across`, by which the crystal is off the axis in rotation i).
+        the goniometer's frame, applied after the starting U); ``detector_x`` ... (metres, along
+        axes that rotate with each detector: z along its normal, x and y in its plane, so that a
+        wrong beam centre does not look like a wrong distance); ``detector_rotation_x`` ...
+        (radians, about the same axes through the detector's centre); ``wavelength`` (Å, added);
+        ``scan_offset_i`` (radians, added to the scan angle of rotation i);
+        ``misorientation_i_x`` ... (radians, rotation vector of the head on the goniometer of
+        rotation i); ``off_centre_i_1``, ``off_centre_i_2`` (metres, displacement of the crystal
+        from the axis in rotation i, along the directions of `across`).
     constraints : CellConstraints
     cell : (6,) array
         Starting cell; kept if the cell is not refined.
@@ -69,12 +69,12 @@ class Parameters:
     rotations: tuple[Rotation, ...]
 
     def start(self) -> Floats:
-        """Values (n,) at the starting model."""
+        """Return the values (n,) of the starting model."""
         cell = dict(zip(self.constraints.free, self.constraints.select(self.cell), strict=True))
         return np.array([cell.get(name, 0.0) for name in self.names])
 
     def steps(self) -> Floats:
-        """Give steps (n,) for numerical derivatives: small, yet well above rounding."""
+        """Return steps (n,) for numerical derivatives: small, but well above rounding."""
         sizes = {"wavelength": 1e-5, "a": 1e-5, "b": 1e-5, "c": 1e-5}
         angles = {"alpha": 1e-4, "beta": 1e-4, "gamma": 1e-4}
         detector = {"detector_x": 1e-6, "detector_y": 1e-6, "detector_z": 1e-6}
@@ -82,7 +82,7 @@ class Parameters:
         return np.array([known.get(name, 1e-6) for name in self.names])
 
     def cell_of(self, values: ArrayLike) -> Floats:
-        """Cell (6,) at values (n,)."""
+        """Return the cell (6,) at values (n,)."""
         table = dict(zip(self.names, np.asarray(values, dtype=np.float64), strict=True))
         free = self.constraints.free
         if free[0] not in table:
@@ -98,15 +98,15 @@ class Parameters:
         return jacobian
 
     def u_of(self, values: ArrayLike) -> Floats:
-        """U (3, 3) at values (n,)."""
+        """Return U (3, 3) at values (n,)."""
         return _turn(self._vector(values, "u")) @ self.u
 
     def ub_of(self, values: ArrayLike) -> Floats:
-        """UB (3, 3) in 1/Å with 2π at values (n,)."""
+        """Return UB (3, 3) in 1/Å with 2π at values (n,)."""
         return self.u_of(values) @ lattice.b_matrix(self.cell_of(values))
 
     def rotation_of(self, values: ArrayLike, i: int) -> Rotation:
-        """Geometry of rotation ``i`` at values (n,)."""
+        """Return the geometry of rotation ``i`` at values (n,)."""
         table = dict(zip(self.names, np.asarray(values, dtype=np.float64), strict=True))
         rotation = self.rotations[i]
         beam, scan = rotation.beam, rotation.scan
@@ -124,7 +124,7 @@ class Parameters:
         )
 
     def offset_of(self, values: ArrayLike, i: int) -> Floats | None:
-        """By how much the crystal is off the axis in rotation ``i`` (3,), m; None: not refined."""
+        """Return the crystal's offset (3,) from the axis in rotation ``i``, m; None: fixed."""
         table = dict(zip(self.names, np.asarray(values, dtype=np.float64), strict=True))
         if f"{_OFF_CENTRE}{i}_1" not in table:
             return None
@@ -133,14 +133,16 @@ class Parameters:
         return offset
 
     def _on_arm(self, vector: Floats, i: int) -> Floats:
-        """Turn a vector as the detector of rotation ``i`` is turned, to lab axes.
+        """Rotate a vector with the detector of rotation ``i``, to lab axes.
 
-        A detector that sits askew or too far on its arm does so at every angle of the arm.
+        A tilt or a wrong distance of a detector on its arm is the same at every angle of the arm.
         """
-        own, first = (self.rotations[n].detector for n in (i, 0))
+        detector, first = (self.rotations[n].detector for n in (i, 0))
         turn = tilt(first.normal)
-        if not (np.array_equal(own.slow, first.slow) and np.array_equal(own.fast, first.fast)):
-            axes = np.column_stack([own.slow, own.fast, own.normal])
+        if not (
+            np.array_equal(detector.slow, first.slow) and np.array_equal(detector.fast, first.fast)
+        ):
+            axes = np.column_stack([detector.slow, detector.fast, detector.normal])
             turn = axes @ np.array([first.slow, first.fast, first.normal]) @ turn
         turned: Floats = turn @ vector
         return turned
@@ -151,11 +153,11 @@ class Parameters:
 
 
 def across(rotation: Rotation) -> Floats:
-    """Two unit vectors (2, 3) across the rotation axis, in the goniometer's frame."""
+    """Return two unit vectors (2, 3) across the rotation axis, in the goniometer's frame."""
     axis = rotation.goniometer.rotation(0.0).T @ rotation.goniometer.scan_axis_lab()
     _, _, basis = np.linalg.svd(axis[None])
-    found: Floats = basis[1:]
-    return found
+    vectors: Floats = basis[1:]
+    return vectors
 
 
 def _turn(vector: Floats) -> Floats:
@@ -164,19 +166,19 @@ def _turn(vector: Floats) -> Floats:
 
 
 def rotation_vector(turn: Floats) -> Floats:
-    """Rotation vector (3,) in radians of a rotation (3, 3) by less than a half turn."""
+    """Return the rotation vector (3,) in radians of a rotation (3, 3) by less than 180 degrees."""
     angle = lattice.rotation_angle(turn, np.eye(3))
     skew = np.array([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
     return skew / 2 / np.sinc(angle / np.pi)
 
 
 def with_head(goniometer: Goniometer, vector: Floats) -> Goniometer:
-    """Goniometer with one more fixed rotation, nearest the crystal."""
+    """Return the goniometer with an additional fixed rotation, nearest the crystal."""
     angle = float(np.linalg.norm(vector))
     if angle == 0:
         return goniometer
     if goniometer.names[-1] == HEAD and goniometer.scan != len(goniometer.names) - 1:
-        # One head is enough: the new turn, nearer the crystal, joins the one inherited.
+        # One head is enough: the new rotation, nearer the crystal, is combined with the old one.
         both = rotation_matrix(goniometer.axes[-1], goniometer.angles[-1]) @ _turn(vector)
         goniometer = without_head(goniometer)
         vector = rotation_vector(both)
@@ -190,7 +192,7 @@ def with_head(goniometer: Goniometer, vector: Floats) -> Goniometer:
 
 
 def without_head(goniometer: Goniometer) -> Goniometer:
-    """Goniometer as it was before a refined head was put on it."""
+    """Return the goniometer without its refined head."""
     if goniometer.names[-1] != HEAD:
         return goniometer
     return replace(
@@ -202,17 +204,17 @@ def without_head(goniometer: Goniometer) -> Goniometer:
 
 
 def groups_of(names: Sequence[str]) -> list[str]:
-    """Groups that parameters of these names belong to, see `Parameters`."""
-    found = {
+    """Return the groups of parameters with these names, see `Parameters`."""
+    groups = {
         "cell" if name in CELL_NAMES else "orientation" if name.startswith("u_") else _group(name)
         for name in names
     }
-    return sorted(found)
+    return sorted(groups)
 
 
 def _group(name: str) -> str:
-    own = [group for group in GROUPS if name == group or name.startswith(f"{group}_")]
-    return own[0] if own else name.rpartition("_")[0]  # off_centre_1 of other rotations
+    matching = [group for group in GROUPS if name == group or name.startswith(f"{group}_")]
+    return matching[0] if matching else name.rpartition("_")[0]  # off_centre_1 and so on
 
 
 def choose(
@@ -222,10 +224,10 @@ def choose(
     u: ArrayLike,
     rotations: Sequence[Rotation],
 ) -> Parameters:
-    """Make the list of parameters of the groups asked for.
+    """Return the parameters of the requested groups.
 
-    ``scan_offset`` and ``misorientation`` mean those of all rotations but the first, which
-    is what U refers to.
+    ``scan_offset`` and ``misorientation`` apply to all rotations except the first, because U refers
+    to the first rotation.
 
     Raises
     ------
@@ -266,25 +268,25 @@ def _refuse_degenerate(groups: Sequence[str], n_rotations: int) -> None:
     unknown = sorted(set(groups) - set(GROUPS) - offsets)
     if unknown or not groups:
         raise HklflowError(
-            f"parameters to refine: {', '.join(unknown) or 'none'} given; choose from "
+            f"unknown parameters to refine: {', '.join(unknown) or 'none'}; choose from "
             f"{', '.join(GROUPS)}"
         )
     asked = set(groups)
     if {"wavelength", "cell"} <= asked:
         raise HklflowError(
-            "wavelength and cell cannot be refined together: scaling both leaves every spot where "
-            "it is (also with detector_z); hold one of them"
+            "wavelength and cell cannot be refined together: scaling both moves no spot (also with "
+            "detector_z); fix one of them"
         )
     relative = asked & {"scan_offset", "misorientation"}
     if relative and n_rotations < 2:
         raise HklflowError(
-            f"{' and '.join(sorted(relative))} cannot be refined with one rotation: the same "
-            "change as orientation; give more rotations or leave it out"
+            f"{' and '.join(sorted(relative))} cannot be refined with one rotation, because it has "
+            "the same effect as orientation; use more rotations or leave it out"
         )
     if len(relative) == 2:
         raise HklflowError(
             "scan_offset and misorientation cannot be refined together: a misorientation about "
-            "the scan axis is a scan offset; hold one of them"
+            "the scan axis is a scan offset; fix one of them"
         )
 
 

@@ -1,4 +1,4 @@
-"""Numbers that no experiment has. Most of them are good ones in another unit."""
+"""Detection of implausible numbers; most are right numbers in a wrong unit."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,57 +8,57 @@ if TYPE_CHECKING:
     from hklflow.geometry import Detector
 
 WAVELENGTHS = (0.06, 10.0)  # Å
-ENERGIES = (1.2, 210.0)  # keV: the same
+ENERGIES = (1.2, 210.0)  # keV: the same range
 DISTANCES = (1e-3, 20.0)  # m
 PIXELS = (1e-6, 1e-2)  # m
-STEPS = (1e-5, 90.0)  # degrees: rocking curves have 0.0005° and less
-FARTHEST = 1e6  # degrees: an axis without stops may count thousands of turns
-COLDEST, HOTTEST = 1e-3, 5000.0  # K; nothing is measured below a dilution refrigerator's
-# From the least current of an electrometer in A to all photons that a source makes in an hour.
-# With all other factors of the norm such numbers and their squares are far from those of floats.
+STEPS = (1e-5, 90.0)  # degrees: rocking curves use 0.0005° and less
+FARTHEST = 1e6  # degrees: an axis without stops may count thousands of revolutions
+COLDEST, HOTTEST = 1e-3, 5000.0  # K; the coldest is a dilution refrigerator
+# From the smallest current of an electrometer in A to all photons of a source in an hour.
+# With all other factors of the norm, such numbers and their squares fit well in a float.
 MONITORS = (1e-15, 1e18)
-EXPOSURES = (1e-15, 1e5)  # s: from the shortest pulse to a day
-FAINTEST = 1e-12  # of a transmission: no photon is left of a beam
-SATURATIONS = (1.0, 1e20)  # counts; those of 64 bits end before
-DEPTHS = (1e-4, 1e6)  # thickness of a sensor over its length of attenuation
-NUMBERS = (1e-30, 1e30)  # of any other setting: their squares and quotients are numbers, too
-LENGTHS, ANGLES = (1.0, 2000.0), (10.0, 170.0)  # of cells: Å, degrees
+EXPOSURES = (1e-15, 1e5)  # s: from the shortest pulse to about a day
+FAINTEST = 1e-12  # transmission: below it no photon of a beam is left
+SATURATIONS = (1.0, 1e20)  # counts; 64-bit counters saturate below
+DEPTHS = (1e-4, 1e6)  # thickness of a sensor divided by its attenuation length
+NUMBERS = (1e-30, 1e30)  # any other setting: squares and quotients must also be finite
+LENGTHS, ANGLES = (1.0, 2000.0), (10.0, 170.0)  # of unit cells: Å, degrees
 
 
 def wavelength_problem(value: float) -> str | None:
-    """Say why a wavelength in Å is none of X-rays, if so."""
+    """Return why a wavelength in Å is implausible for X-rays; None if it is plausible."""
     low, high = WAVELENGTHS
     if low <= value <= high:
         return None
     return (
-        f"a wavelength of {value:g} Å cannot be one of X-rays ({low:g} to {high:g} Å; is it in nm, "
-        "m or eV?): set `wavelength` in Å"
+        f"wavelength {value:g} Å is outside the range of X-rays, {low:g} to {high:g} Å (entered in "
+        "nm, m or eV?): set `wavelength` in Å"
     )
 
 
 def energy_problem(value: float) -> str | None:
-    """Say why an energy in keV is none of X-rays, if so."""
+    """Return why an energy in keV is implausible for X-rays; None if it is plausible."""
     low, high = ENERGIES
     if low <= value <= high:
         return None
     return (
-        f"an energy of {value:g} keV cannot be one of X-rays ({low:g} to {high:g} keV; is it in "
+        f"energy {value:g} keV is outside the range of X-rays, {low:g} to {high:g} keV (entered in "
         "eV?): set `energy` in keV"
     )
 
 
 def attenuation_problem(value: float) -> str | None:
-    """Say why a transmission of attenuators cannot be, if so."""
+    """Return why a transmission of attenuators is implausible; None if it is plausible."""
     if FAINTEST < value <= 1:
         return None
     return (
-        f"a transmission of the attenuators of {value:g} cannot be (above {FAINTEST:g}, at most "
+        f"transmission {value:g} of the attenuators is not plausible (above {FAINTEST:g}, at most "
         "1): set `attenuation`"
     )
 
 
 def tiny_or_huge(data: Any, name: str = "") -> Iterator[str]:
-    """Say which numbers of nested settings are none that anybody measures or sets."""
+    """Yield a sentence for each implausible number in nested settings."""
     low, high = NUMBERS
     if isinstance(data, Mapping):
         for key, inner in data.items():
@@ -67,14 +67,14 @@ def tiny_or_huge(data: Any, name: str = "") -> Iterator[str]:
         for inner in data:
             yield from tiny_or_huge(inner, name)
     elif isinstance(data, float) and data != 0 and not low <= abs(data) <= high:
-        yield f"{name}: {data:g} cannot be ({low:g} to {high:g}, or 0, can); correct the number"
+        yield f"{name}: {data:g} is not plausible ({low:g} to {high:g}, or 0); correct the number"
 
 
 def detector_problem(detector: "Detector") -> str | None:
-    """Say why pixels or place of a detector cannot be, if so."""
+    """Return why pixels or position of a detector are implausible; None if they are plausible."""
     sizes = detector.pixel_size
     if min(detector.shape) < 1:
-        return f"a detector of {detector.shape} pixels cannot be: mend the geometry"
+        return f"a detector cannot have {detector.shape} pixels: fix the geometry"
     if (problem := pixel_problem(sizes)) is not None:
         return problem
     slow, fast = (0.5 * n * size for n, size in zip(detector.shape, sizes, strict=True))
@@ -82,8 +82,8 @@ def detector_problem(detector: "Detector") -> str | None:
     low, high = DISTANCES
     if not low <= far <= high:
         return (
-            f"the detector's centre is {far:g} m from the sample ({low:g} to {high:g} m can be; is "
-            "it in mm?): mend the geometry"
+            f"detector centre {far:g} m from the sample is outside the plausible range {low:g} to "
+            f"{high:g} m (entered in mm?): fix the geometry"
         )
     if None not in (detector.sensor_thickness, detector.sensor_attenuation):
         return _sensor_problem(detector.sensor_thickness or 0, detector.sensor_attenuation or 0)
@@ -91,13 +91,13 @@ def detector_problem(detector: "Detector") -> str | None:
 
 
 def pixel_problem(sizes: tuple[float, float]) -> str | None:
-    """Say why pixels cannot have a size (slow, fast) in m, if so."""
+    """Return why a pixel size (slow, fast) in m is implausible; None if it is plausible."""
     low, high = PIXELS
     if all(low <= size <= high for size in sizes):
         return None
     return (
-        f"pixels of {sizes[0]:g} x {sizes[1]:g} m cannot be ({low:g} to {high:g} m can; are "
-        "they in mm or µm?): mend the geometry"
+        f"pixel size {sizes[0]:g} x {sizes[1]:g} m is outside the plausible range {low:g} to "
+        f"{high:g} m (entered in mm or µm?): fix the geometry"
     )
 
 
@@ -106,59 +106,62 @@ def _sensor_problem(thickness: float, attenuation: float) -> str | None:
     if thickness > 0 and low <= depth <= high:
         return None
     return (
-        f"a sensor of {thickness:g} m that attenuates by {attenuation:g} 1/m cannot be (it would "
-        f"be {depth:g} lengths of attenuation thick; {low:g} to {high:g} can be): mend the geometry"
+        f"a sensor of {thickness:g} m with attenuation {attenuation:g} 1/m is not plausible: its "
+        f"thickness is {depth:g} attenuation lengths, outside {low:g} to {high:g}: fix the geometry"
     )
 
 
 def setting_problem(name: str, degrees: float) -> str | None:
-    """Say why an axis of the goniometer cannot stand at an angle, if so."""
+    """Return why the angle of a goniometer axis is implausible; None if it is plausible."""
     if abs(degrees) <= FARTHEST:
         return None
     return (
-        f"the goniometer axis {name} cannot stand at {degrees:g}° ({-FARTHEST:g} to "
-        f"{FARTHEST:g}° can be): give `{name}=degrees` in the scan table"
+        f"goniometer axis {name} at {degrees:g}° is outside the plausible range {-FARTHEST:g} to "
+        f"{FARTHEST:g}°: write `{name}=degrees` in the scan table"
     )
 
 
 def exposure_problem(value: float) -> str | None:
-    """Say why an exposure time in s cannot be, if so."""
+    """Return why an exposure time in s is implausible; None if it is plausible."""
     low, high = EXPOSURES
     if low <= value <= high:
         return None
     return (
-        f"the exposure time is {value:g} s ({low:g} to {high:g} s can be): set `exposure` in "
-        "seconds"
+        f"exposure time {value:g} s is outside the plausible range {low:g} to {high:g} s: set "
+        "`exposure` in seconds"
     )
 
 
 def saturation_problem(value: float) -> str | None:
-    """Say why a saturation in counts cannot be, if so; 0 says that there is none."""
+    """Return why a saturation in counts is implausible; None if it is plausible, or 0 (none)."""
     low, high = SATURATIONS
     if value == 0 or low <= value <= high:
         return None
-    return f"a saturation of {value:g} counts cannot be ({low:g} to {high:g} can): set `saturation`"
+    return (
+        f"saturation {value:g} counts is outside the plausible range {low:g} to {high:g}: set "
+        "`saturation`"
+    )
 
 
 def step_problem(start: float, step: float) -> str | None:
-    """Say why a scan cannot start there or have such frames (degrees), if so."""
+    """Return why start or step of a scan (degrees) are implausible; None if they are plausible."""
     low, high = STEPS
     if abs(start) <= FARTHEST and low <= abs(step) <= high:
         return None
     return (
-        f"a scan from {start:g}° in steps of {step:g}° cannot be ({low:g} to {high:g}° can): give "
-        "`axis=start:step` in degrees in the scan table"
+        f"a scan from {start:g}° in steps of {step:g}° is not plausible (steps {low:g} to "
+        f"{high:g}°): write `axis=start:step` in degrees in the scan table"
     )
 
 
 def radian_doubt(start: float, step: float, n_frames: int) -> str | None:
-    """Ask if angles that a file has in degrees are radians: 90, 180 or 360° would be the range."""
+    """Return a doubt if angles in degrees look like radians: a range of 90, 180 or 360°."""
     length = n_frames * abs(step)
     for turn in (90.0, 180.0, 360.0):
         if math.isclose(length, math.radians(turn), rel_tol=1e-4):
             return (
-                f"the scan's {n_frames} frames are {length:.6g}° long, which are the radians of "
-                f"{turn:g}°; are the angles in radians? Give `axis=start:step` in degrees in the "
+                f"the scan's {n_frames} frames cover {length:.6g}°, which equals {turn:g}° in "
+                "radians; are the angles in radians? Write `axis=start:step` in degrees in the "
                 f"scan table: {math.degrees(start):g}:{math.degrees(step):g} if they are, else "
                 f"{start:g}:{step:.9g}"
             )
@@ -166,22 +169,23 @@ def radian_doubt(start: float, step: float, n_frames: int) -> str | None:
 
 
 def cell_problem(cell: Sequence[float]) -> str | None:
-    """Say why a cell (Å, degrees) is none of a crystal, if so."""
+    """Return why a unit cell (Å, degrees) is implausible; None if it is plausible."""
     (low, high), (least, most) = LENGTHS, ANGLES
     if all(low <= x <= high for x in cell[:3]) and all(least <= x <= most for x in cell[3:]):
         return None
     return (
-        f"the cell {' '.join(f'{x:g}' for x in cell)} cannot be (lengths of {low:g} to {high:g} Å, "
-        f"angles of {least:g} to {most:g}° can; is it in nm or radians?); give it in Å and degrees"
+        f"the cell {' '.join(f'{x:g}' for x in cell)} is not plausible (lengths {low:g} to "
+        f"{high:g} Å, angles {least:g} to {most:g}°; entered in nm or radians?); enter it in Å "
+        "and degrees"
     )
 
 
 def temperature_problem(value: float) -> str | None:
-    """Say why a temperature in K cannot be, if so."""
-    # Simulations are of 0 K.
+    """Return why a temperature in K is implausible; None if it is plausible."""
+    # Simulations use 0 K.
     if value == 0 or COLDEST <= value <= HOTTEST:
         return None
     return (
-        f"a temperature of {value:g} K cannot be (0, or {COLDEST:g} to {HOTTEST:g} K; is it in "
-        "°C?): set it in K in the scan table"
+        f"temperature {value:g} K is outside the plausible range {COLDEST:g} to {HOTTEST:g} K "
+        "(entered in °C?): set it in K in the scan table"
     )

@@ -1,4 +1,4 @@
-"""Prediction: when lattice points cross the Ewald sphere, and where they meet the detector."""
+"""Prediction of the angles and pixel positions where lattice points cross the Ewald sphere."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from hklflow.geometry import BEAM, Floats, Rotation
 
 @dataclass(frozen=True)
 class Prediction:
-    """Where reflections diffract; one row per crossing of the Ewald sphere.
+    """Predicted reflections, one row per crossing of the Ewald sphere.
 
     Attributes
     ----------
@@ -21,8 +21,8 @@ class Prediction:
     frame, slow, fast : (n,) array
         Frame and pixel coordinates.
     zeta : (n,) array
-        ``|ê · (ŝ × ẑ)| / |ŝ × ẑ|``: 1 where the crossing is quickest, near 0 for
-        reflections that graze the sphere.
+        ``|ê · (ŝ × ẑ)| / |ŝ × ẑ|``: 1 for the fastest crossing, near 0 for reflections that graze
+        the sphere.
     """
 
     index: NDArray[np.int64]
@@ -34,9 +34,9 @@ class Prediction:
 
 
 def ewald_crossings(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike) -> tuple[Floats, Floats]:
-    """Scan angles at which reciprocal-lattice points cross the Ewald sphere.
+    """Return the scan angles at which reciprocal-lattice points cross the Ewald sphere.
 
-    Solves ``|k ẑ + R(φ) G| = k``, that is ``A cos φ + B sin φ = C``.
+    They solve ``|k ẑ + R(φ) G| = k``, that is ``A cos φ + B sin φ = C``.
 
     Parameters
     ----------
@@ -45,13 +45,13 @@ def ewald_crossings(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike) -> tuple[
     Returns
     -------
     angles : (n, 2) array
-        Radians, NaN where the point never crosses.
+        Radians, NaN if the point never crosses.
     q_lab : (n, 2, 3) array
         Scattering vectors at these angles.
     """
     goniometer = rotation.goniometer
     axis = goniometer.scan_axis_lab()
-    # Outer axes move the scanned axis; write R(φ) G = turn(axis, φ) (outer · inner · G).
+    # Outer axes move the scan axis; write R(φ) G = turn(axis, φ) (outer · inner · G).
     at_zero = goniometer.rotation(0.0)
     g = np.asarray(hkl, dtype=np.float64) @ (at_zero @ np.asarray(ub, dtype=np.float64)).T
     along = g @ axis
@@ -72,7 +72,7 @@ def ewald_crossings(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike) -> tuple[
 
 
 def predict(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike, margin: float = 0.0) -> Prediction:
-    """Predict where and when reflections are seen on the detector in the scan.
+    """Predict frame and position of reflections on the detector during the scan.
 
     Parameters
     ----------
@@ -80,15 +80,15 @@ def predict(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike, margin: float = 0
         1/Å with 2π.
     hkl : (n, 3) array
     margin : float
-        Frames before the first and after the last, and pixels outside the
-        detector's edges, that still count.
+        Tolerance: frames before the first and after the last, and pixels outside the detector's
+        edges, that are still included.
     """
     angles, q_lab = ewald_crossings(rotation, ub, hkl)
     scan = rotation.scan
     low, high = sorted((scan.angle(-margin), scan.angle(scan.n_frames + margin)))
     index, which = np.nonzero(np.isfinite(angles))
     angle, q = angles[index, which], q_lab[index, which]
-    # A scan may pass the same angle more than once (more than a full turn).
+    # A scan of more than 360 degrees passes the same angle several times.
     first = np.ceil((low - angle) / (2 * np.pi))
     turns = (np.floor((high - angle) / (2 * np.pi)) - first + 1).clip(min=0).astype(np.int64)
     rows = np.repeat(np.arange(len(angle)), turns)
@@ -97,7 +97,7 @@ def predict(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike, margin: float = 0
     index, q = index[rows], q[rows]
     slow, fast = rotation.detector.intersect(q + rotation.beam.k * BEAM)
     n_slow, n_fast = rotation.detector.shape
-    seen = (
+    on_detector = (
         (slow >= -margin)
         & (slow <= n_slow + margin)
         & (fast >= -margin)
@@ -107,5 +107,10 @@ def predict(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike, margin: float = 0
     with np.errstate(divide="ignore", invalid="ignore"):
         zeta = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / np.linalg.norm(normal, axis=1)
     return Prediction(
-        index[seen], angle[seen], scan.frame(angle[seen]), slow[seen], fast[seen], zeta[seen]
+        index[on_detector],
+        angle[on_detector],
+        scan.frame(angle[on_detector]),
+        slow[on_detector],
+        fast[on_detector],
+        zeta[on_detector],
     )

@@ -1,8 +1,8 @@
-"""Directions from the sample to all pixels of a detector, in one pass and without temporaries.
+"""Directions from the sample to all pixels of a detector, computed in one pass.
 
-`geometry.q_lab` says the same for any points; for a megapixel it takes ten times as long,
-most of it for arrays that the system hands out page by page. The numbers are the same to the
-last bit: terms are added up in the order in which `numpy.einsum` adds them.
+`geometry.q_lab` gives the same for any points; for a megapixel it takes ten times as long, mostly
+for the allocation of temporary arrays. The results are equal to the last bit, because terms are
+added in the order of `numpy.einsum`.
 """
 
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ from hklflow.simd.jit import kernel
 Floats = NDArray[np.float64]
 Vector = tuple[float, float, float]
 
-# Rows whose arrays stay in the cache.
+# Number of rows whose arrays fit in the cache.
 _ROWS = 32
 
 
 def directions(detector: Detector, first: int, out: Floats) -> None:
-    """Fill ``out`` (rows, fast, 3) with unit vectors to the pixels of rows from ``first`` on."""
+    """Write unit vectors to the pixels of rows from ``first`` into ``out`` (rows, fast, 3)."""
     if detector.modules is None:
         _directions(_plane(detector), first, out)
         return
@@ -33,7 +33,7 @@ def directions(detector: Detector, first: int, out: Floats) -> None:
 
 
 def polarization(detector: Detector, fraction: float) -> Floats:
-    """See `corrections.polarization`."""
+    """Return the polarisation factor, see `corrections.polarization`."""
     factor = np.empty(detector.shape)
     if detector.modules is None:
         _polarization(_plane(detector), fraction, factor)
@@ -45,12 +45,12 @@ def polarization(detector: Detector, fraction: float) -> Floats:
 
 
 def q_lab(rotation: Rotation, shift: tuple[float, float], out: NDArray[np.floating[Any]]) -> None:
-    """Fill ``out`` (3, slow, fast) with q_lab in 1/Å of points inside the pixels.
+    """Write q_lab in 1/Å of one point in each pixel into ``out`` (3, slow, fast).
 
     Parameters
     ----------
     shift : (slow, fast)
-        Where in each pixel, 0 to 1.
+        Position in each pixel, 0 to 1.
     """
     detector, k = rotation.detector, rotation.beam.k
     if detector.modules is None:
@@ -63,7 +63,7 @@ def q_lab(rotation: Rotation, shift: tuple[float, float], out: NDArray[np.floati
 def _by_modules(
     detector: Detector, shift: tuple[float, float], first: int, last: int
 ) -> Iterator[tuple[slice, Floats]]:
-    """Rows, and unit vectors (rows, fast, 3) to their pixels where modules are displaced."""
+    """Yield rows, and unit vectors (rows, fast, 3) to their pixels, for displaced modules."""
     modules, plane = detector.modules, _plane(detector)
     assert modules is not None
     centres, shifts, turns = modules.centres, modules.shift, modules.turns
@@ -79,7 +79,7 @@ def _by_modules(
 
 
 class _Plane(NamedTuple):
-    """Of a detector; tuples of numbers, which compiled loops need not read again."""
+    """Plane of a detector as tuples of numbers, which compiled loops keep in registers."""
 
     origin: Vector
     slow: Vector
@@ -96,10 +96,10 @@ def _plane(detector: Detector) -> _Plane:
     return _Plane(origin, slow, fast, size)
 
 
-# Division as numpy does it: without the check for zero, loops become vector code.
+# Division without a check for zero, so that loops are vectorised.
 @numba.njit(inline="always", error_model="numpy")
 def _towards(plane: _Plane, at_slow: float, at_fast: float) -> Vector:
-    """Unit vector to pixel coordinates."""
+    """Return the unit vector to pixel coordinates."""
     origin, slow, fast, size = plane
     s, f = at_slow * size[0], at_fast * size[1]
     x = origin[0] + s * slow[0] + f * fast[0]
@@ -129,7 +129,7 @@ def _displaced_directions(
     fast: Floats,
     out: Floats,
 ) -> None:
-    """As `Modules.displaced` and `Detector.lab`, term by term."""
+    """Write unit vectors, term by term as `Modules.displaced` and `Detector.lab`."""
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             m = module[i, j]

@@ -1,7 +1,7 @@
-"""A lattice found in peaks against a cell that is expected.
+"""Comparison of a lattice found from peaks with an expected cell.
 
-Lattices are given by UB (1/Å with 2π). A lattice has infinitely many bases; here
-all those are listed that resemble the expected cell.
+Lattices are given by UB (1/Å with 2π). A lattice has infinitely many bases; this module lists those
+similar to the expected cell.
 """
 
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from hklflow.geometry import lattice, symmetry
 
 Floats = NDArray[np.float64]
 
-# Sub- and superlattices up to this index are looked for, and reported by name.
+# Largest index of searched sublattices and superlattices.
 _MAX_INDEX = 4
 
 
 def real_basis(ub: ArrayLike) -> Floats:
-    """Direct basis (3, 3) in Å, columns a, b, c, of UB."""
+    """Return the direct basis (3, 3) in Å, columns a, b, c, of UB."""
     basis: Floats = 2 * np.pi * np.linalg.inv(np.asarray(ub, dtype=np.float64)).T
     return basis
 
 
 def reduced_ub(ub: ArrayLike) -> Floats:
-    """UB (3, 3) of the same primitive lattice on its Niggli-reduced basis."""
+    """Return UB (3, 3) of the same primitive lattice on its Niggli-reduced basis."""
     ub = np.asarray(ub, dtype=np.float64)
     basis = real_basis(ub)
     _, matrix = symmetry.niggli(lattice.cell_from_metric(basis.T @ basis))
@@ -32,29 +32,29 @@ def reduced_ub(ub: ArrayLike) -> Floats:
     return reduced
 
 
-def strain(found: ArrayLike, expected: ArrayLike) -> Floats:
-    """Largest principal strain (...) between metric tensors (..., 3, 3) and a cell (6,)."""
+def strain(metrics: ArrayLike, expected: ArrayLike) -> Floats:
+    """Return the largest principal strain (...) of metric tensors (..., 3, 3) from a cell (6,)."""
     inverse = np.linalg.inv(np.linalg.cholesky(lattice.metric(expected)))
-    relative = inverse @ np.asarray(found, dtype=np.float64) @ inverse.T
+    relative = inverse @ np.asarray(metrics, dtype=np.float64) @ inverse.T
     largest: Floats = np.abs(np.linalg.eigvalsh(relative) - 1).max(axis=-1) / 2
     return largest
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One basis of a found lattice that resembles the expected cell.
+    """One basis of a lattice that is similar to the expected cell.
 
     Attributes
     ----------
     ub : (3, 3) array
-        1/Å with 2π, conventional setting of the space group.
+        Orientation matrix, 1/Å with 2π, in the conventional setting of the space group.
     cell : (6,) array
     strain : float
-        Largest principal strain with respect to the expected cell.
+        Largest principal strain relative to the expected cell.
     asymmetry : float
-        Largest principal strain with respect to the cell that obeys the space group.
+        Largest principal strain relative to the cell constrained by the space group.
     ratio : float
-        Volume of the expected cell over that of the lattice found: 1, n or 1/n.
+        Volume of the expected cell divided by the volume of the found cell: 1, n or 1/n.
     """
 
     ub: Floats
@@ -67,22 +67,22 @@ class Setting:
 def matching_settings(
     ub: ArrayLike, cell: ArrayLike, group: symmetry.SpaceGroup, tolerance: float
 ) -> list[Setting]:
-    """List the right-handed bases of a lattice that resemble an expected cell, best first.
+    """List the right-handed bases of a lattice that are similar to an expected cell, best first.
 
-    Those of the lattice itself are listed if there are any, else those of its
-    superlattices and sublattices of the smallest index up to 4.
+    Bases of the lattice itself are preferred; if there are none, bases of its superlattices and
+    sublattices of the smallest index up to 4 are listed.
 
     Parameters
     ----------
     ub : (3, 3) array
-        Primitive lattice, any basis.
+        UB of the primitive lattice, on any basis.
     cell : (6,) array
         Expected conventional cell of ``group``.
     tolerance : float
-        Largest principal strain that still counts as the same cell.
+        Largest principal strain of an equal cell.
     """
-    found = reduced_ub(ub)
-    basis = real_basis(found)
+    primitive = reduced_ub(ub)
+    basis = real_basis(primitive)
     reduced, to_reduced = symmetry.niggli(cell, group)
     volume = abs(np.linalg.det(basis))
     nearest = lattice.volume(reduced) / volume
@@ -94,20 +94,20 @@ def matching_settings(
             continue
         transforms = _transforms(basis, reduced, ratio, tolerance)
         if transforms:
-            settings = [_setting(found, t, to_reduced, cell, group, ratio) for t in transforms]
+            settings = [_setting(primitive, t, to_reduced, cell, group, ratio) for t in transforms]
             return _ranked(settings)
     return []
 
 
 def _transforms(basis: Floats, cell: Floats, ratio: float, tolerance: float) -> list[Floats]:
-    """Matrices T (3, 3) with ``basis @ T`` like a cell and determinant ``ratio``."""
+    """Return matrices T (3, 3) of determinant ``ratio`` with ``basis @ T`` similar to a cell."""
     divisor = 1 if ratio >= 1 else round(1 / ratio)
     reach = np.arange(-2 - divisor, 3 + divisor)
     grid = np.stack(np.meshgrid(reach, reach, reach, indexing="ij"), -1).reshape(-1, 3) / divisor
     vectors = grid @ basis.T
     lengths = np.linalg.norm(vectors, axis=1)
     like = [np.nonzero(np.abs(lengths / x - 1) < 1.2 * tolerance)[0] for x in cell[:3]]
-    found: list[Floats] = []
+    transforms: list[Floats] = []
     for i in like[0]:
         for j in like[1]:
             if not len(like[2]):
@@ -124,8 +124,8 @@ def _transforms(basis: Floats, cell: Floats, ratio: float, tolerance: float) -> 
             if len(triple):
                 real = basis @ triple
                 metric = real.transpose(0, 2, 1) @ real
-                found += list(triple[strain(metric, cell) < tolerance])
-    return found
+                transforms += list(triple[strain(metric, cell) < tolerance])
+    return transforms
 
 
 def _setting(
@@ -139,20 +139,20 @@ def _setting(
     conventional = ub @ np.linalg.inv(transform).T @ to_reduced
     real = real_basis(conventional)
     metric = real.T @ real
-    own = lattice.cell_from_metric(metric)
+    conventional_cell = lattice.cell_from_metric(metric)
     return Setting(
         ub=conventional,
-        cell=own,
+        cell=conventional_cell,
         strain=float(strain(metric, cell)),
-        asymmetry=float(strain(metric, symmetry.constrain_cell(own, group))),
+        asymmetry=float(strain(metric, symmetry.constrain_cell(conventional_cell, group))),
         ratio=ratio,
     )
 
 
 def _ranked(settings: list[Setting]) -> list[Setting]:
-    # The space group's constraints are exact, the expected cell is not: a setting that
-    # breaks the former comes last however well it fits the latter. What is left equal by
-    # both is a symmetry mate; the one turned least is taken so that the answer is unique.
+    # The constraints of the space group are exact, the expected cell is not: a setting that
+    # violates the constraints comes last, however well it fits the cell. Settings that are equal
+    # in both are symmetry mates; the one with the smallest rotation makes the answer unique.
     symmetric = min(s.asymmetry for s in settings) + 0.002
     closest = min((s.strain for s in settings if s.asymmetry <= symmetric), default=0.0) + 0.0005
 

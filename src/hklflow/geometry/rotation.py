@@ -1,9 +1,8 @@
-"""Detector, goniometer and beam: pixels to Q and back.
+"""Detector, goniometer and beam: conversion of pixels to Q and back.
 
-Indexing, refinement, masks and transform share these functions, so that they
-cannot disagree about where a pixel is. Frames are defined in `geometry.frames`.
-Pixel coordinates are those of the image everywhere: that modules may be displaced
-on the detector's plane is known to `Detector.lab` and `Detector.intersect` alone.
+Indexing, refinement, masks and transform share these functions, so that they agree on pixel
+positions. Frames are defined in `geometry.frames`. Pixel coordinates always refer to the image;
+only `Detector.lab` and `Detector.intersect` handle displaced modules.
 """
 
 from dataclasses import dataclass, replace
@@ -25,14 +24,14 @@ def _vector(value: ArrayLike) -> Floats:
 
 
 def rotation_matrix(axis: ArrayLike, angle: ArrayLike) -> Floats:
-    """Active right-handed rotation about an axis (Rodrigues' formula).
+    """Return the active right-handed rotation about an axis (Rodrigues' formula).
 
     Parameters
     ----------
     axis : (3,) array
-        Need not be normalised.
+        Axis of any length.
     angle : (...) array
-        Radians.
+        Rotation angles in radians.
 
     Returns
     -------
@@ -67,12 +66,12 @@ class Beam:
 
 @dataclass(frozen=True)
 class Detector:
-    """A flat area detector at its setting, perhaps of modules displaced within its plane.
+    """A flat area detector at its setting, with optional displacements of modules in its plane.
 
     Attributes
     ----------
     shape : (slow, fast)
-        Pixels.
+        Number of pixels.
     pixel_size : (slow, fast)
         Metres.
     origin : (3,) array
@@ -80,12 +79,12 @@ class Detector:
     slow, fast : (3,) array
         Unit vectors in the lab frame along increasing slow and fast index.
     sensor_thickness : float or None
-        Metres. None: a sensor that absorbs everything at its surface.
+        Thickness in metres. None: all photons are absorbed at the surface.
     sensor_attenuation : float or None
         Linear attenuation coefficient of the sensor in 1/m.
     modules : Modules or None
-        Displacements of the modules on the plane that origin, slow and fast define; None: all
-        pixels are on one grid.
+        Displacements of the modules on the plane given by origin, slow and fast; None: all pixels
+        are on one grid.
     """
 
     shape: tuple[int, int]
@@ -115,14 +114,14 @@ class Detector:
         low, high = modules.rectangles.min(axis=0)[::2], modules.rectangles.max(axis=0)[1::2]
         if np.any(low < 0) or np.any(high > self.shape):
             raise HklflowError(
-                f"the modules reach from pixel {low.tolist()} to {high.tolist()}, the detector has "
-                f"{self.shape} pixels; use the modules of this detector (and of its binning)"
+                f"the modules reach from pixel {low.tolist()} to {high.tolist()}, but the detector "
+                f"has {self.shape} pixels; use the modules of this detector (and of its binning)"
             )
         aspect = self.pixel_size[1] / self.pixel_size[0]
         if abs(modules.aspect / aspect - 1) > 1e-9:
             raise HklflowError(
-                f"the modules are for pixels of aspect (fast / slow) {modules.aspect:.9g}, the "
-                f"detector's is {aspect:.9g}; use the modules of this detector"
+                f"the modules are for pixels of aspect (fast / slow) {modules.aspect:.9g}, but the "
+                f"detector has {aspect:.9g}; use the modules of this detector"
             )
 
     @property
@@ -131,7 +130,7 @@ class Detector:
         return self if self.modules is None else replace(self, modules=None)
 
     def patch(self, module: int) -> "Detector":
-        """One module as a flat detector of its own; its first pixel is that of the rectangle.
+        """Return one module as a flat detector; its first pixel is the first of the rectangle.
 
         Raises
         ------
@@ -142,7 +141,7 @@ class Detector:
             raise ValueError("the detector has no modules")
         s0, s1, f0, f1 = (int(x) for x in self.modules.rectangles[module])
         angle = self.modules.rotation[module]
-        # `lab` at the inner side of the corner: the corner itself may be a neighbour's.
+        # `lab` is evaluated inside the corner: the corner itself may belong to a neighbour.
         inner = self.lab(s0 + 0.5, f0 + 0.5)
         slow = np.cos(angle) * self.slow + np.sin(angle) * self.fast
         fast = np.cos(angle) * self.fast - np.sin(angle) * self.slow
@@ -153,7 +152,7 @@ class Detector:
 
     @property
     def normal(self) -> Floats:
-        """Unit normal, pointing downstream (away from the sample)."""
+        """Unit normal of the detector, pointing downstream (away from the sample)."""
         normal: Floats = np.cross(self.fast, self.slow)
         return normal if normal @ self.origin >= 0 else -normal
 
@@ -163,7 +162,7 @@ class Detector:
         return float(self.origin @ self.normal)
 
     def lab(self, slow: ArrayLike, fast: ArrayLike) -> Floats:
-        """Lab position (..., 3) in metres of pixel coordinates (slow, fast) of the image."""
+        """Return the lab position (..., 3) in metres of pixel coordinates (slow, fast)."""
         if self.modules is not None:
             slow, fast = self.modules.displaced(slow, fast)
         slow_m = np.asarray(slow, dtype=np.float64)[..., None] * self.pixel_size[0]
@@ -171,19 +170,19 @@ class Detector:
         return self.origin + slow_m * self.slow + fast_m * self.fast
 
     def pixel_centres(self) -> Floats:
-        """Lab positions (slow, fast, 3) in metres of all pixel centres."""
+        """Return the lab positions (slow, fast, 3) in metres of all pixel centres."""
         return self.lab(
             np.arange(self.shape[0])[:, None] + 0.5, np.arange(self.shape[1])[None, :] + 0.5
         )
 
     def intersect(self, direction: ArrayLike) -> tuple[Floats, Floats]:
-        """Pixel coordinates (slow, fast) of the image where rays from the sample meet the plane.
+        """Return the pixel coordinates (slow, fast) where rays from the sample meet the detector.
 
         Parameters
         ----------
         direction : (..., 3) array
-            Lab directions, any length. Rays that leave the plane behind give NaN; those that meet
-            no module are told from the nearest one, see `geometry.modules`.
+            Lab directions, any length. Rays away from the plane give NaN; rays that meet no module
+            use the nearest module, see `geometry.modules`.
         """
         ray = np.asarray(direction, dtype=np.float64)
         normal = self.normal
@@ -198,12 +197,12 @@ class Detector:
         return (slow, fast) if self.modules is None else self.modules.undisplaced(slow, fast)
 
     def moved(self, shift: ArrayLike, rotation: ArrayLike = (0.0, 0.0, 0.0)) -> "Detector":
-        """Detector rotated about its centre, then shifted.
+        """Return the detector rotated about its centre and then shifted.
 
         Parameters
         ----------
         shift : (3,) array
-            Metres along lab x, y, z.
+            Shift in metres along lab x, y, z.
         rotation : (3,) array
             Rotation vector in radians (lab axes): direction is the axis, length the angle.
         """
@@ -221,17 +220,17 @@ class Detector:
 
 @dataclass(frozen=True)
 class Goniometer:
-    """A chain of rotation axes of which one is scanned.
+    """A chain of rotation axes; one axis is scanned.
 
     Attributes
     ----------
     names : tuple of n str
     axes : (n, 3) array
-        Lab vectors with all angles at zero; the axis fixed to the laboratory first.
+        Lab vectors with all angles at zero; the first axis is fixed to the laboratory.
     angles : (n,) array
-        Setting in radians; that of the scanned axis is ignored.
+        Settings in radians; the setting of the scan axis is ignored.
     scan : int
-        Which axis is scanned.
+        Index of the scan axis.
     """
 
     names: tuple[str, ...]
@@ -246,19 +245,19 @@ class Goniometer:
         if not len(self.names) == len(axes) == np.size(self.angles) or not directed.all():
             raise HklflowError(
                 f"goniometer: {len(self.names)} names, {len(axes)} axes and "
-                f"{np.size(self.angles)} angles, and no axis may be zero or without end; check "
-                "`goniometer`"
+                f"{np.size(self.angles)} angles; the numbers must agree and axes must be finite "
+                "and not zero: check `goniometer`"
             )
         object.__setattr__(self, "axes", axes / lengths[:, None])
         object.__setattr__(self, "angles", _vector(self.angles).reshape(-1))
 
     @classmethod
     def single(cls, axis: ArrayLike, name: str = "phi") -> "Goniometer":
-        """One axis only."""
+        """Create a goniometer with one axis."""
         return cls((name,), _vector(axis)[None], np.zeros(1), 0)
 
     def rotation(self, scan_angle: ArrayLike) -> Floats:
-        """R_lab_gonio (..., 3, 3) for scan-axis angles (...) in radians."""
+        """Return R_lab_gonio (..., 3, 3) for scan-axis angles (...) in radians."""
         result = np.eye(3)
         for i, axis in enumerate(self.axes):
             angle = scan_angle if i == self.scan else self.angles[i]
@@ -266,14 +265,14 @@ class Goniometer:
         return result
 
     def scan_axis_lab(self) -> Floats:
-        """Direction of the scanned axis in the lab at this setting, a unit vector."""
+        """Return the direction of the scan axis in the lab at this setting, a unit vector."""
         outer = np.eye(3)
         for axis, angle in zip(self.axes[: self.scan], self.angles[: self.scan], strict=True):
             outer = outer @ rotation_matrix(axis, angle)
         return outer @ self.axes[self.scan]
 
     def inner(self) -> Floats:
-        """Rotation (3, 3) by the axes that sit on the scanned one."""
+        """Return the rotation (3, 3) by the axes that the scan axis carries."""
         result = np.eye(3)
         for axis, angle in zip(
             self.axes[self.scan + 1 :], self.angles[self.scan + 1 :], strict=True
@@ -284,7 +283,7 @@ class Goniometer:
 
 @dataclass(frozen=True)
 class Scan:
-    """Angles of the scanned axis: frame coordinate z is at ``start + z * step``.
+    """Angles of the scan axis: frame coordinate z is at ``start + z * step``.
 
     Attributes
     ----------
@@ -298,17 +297,17 @@ class Scan:
     n_frames: int
 
     def angle(self, frame: ArrayLike) -> Floats:
-        """Scan-axis angle in radians at frame coordinates (mid-frame is z + 0.5)."""
+        """Return the scan-axis angle in radians at frame coordinates (mid-frame is z + 0.5)."""
         return self.start + np.asarray(frame, dtype=np.float64) * self.step
 
     def frame(self, angle: ArrayLike) -> Floats:
-        """Frame coordinate of scan-axis angles in radians."""
+        """Return the frame coordinate of scan-axis angles in radians."""
         return (np.asarray(angle, dtype=np.float64) - self.start) / self.step
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """Everything that fixes the geometry of one rotation scan."""
+    """Complete geometry of one rotation scan."""
 
     beam: Beam
     detector: Detector
@@ -316,56 +315,56 @@ class Rotation:
     scan: Scan
 
     def q_lab(self, slow: ArrayLike, fast: ArrayLike) -> Floats:
-        """Scattering vectors (..., 3) in the lab, 1/Å, of pixel coordinates."""
+        """Return the scattering vectors (..., 3) in the lab, 1/Å, of pixel coordinates."""
         position = self.detector.lab(slow, fast)
         return self.beam.k * (directions(position) - BEAM)
 
     def q_crystal(self, frame: ArrayLike, slow: ArrayLike, fast: ArrayLike) -> Floats:
-        """Scattering vectors (..., 3) in the goniometer's frame: ``R⁻¹ Q_lab``, 1/Å."""
+        """Return the scattering vectors (..., 3) in the goniometer's frame: ``R⁻¹ Q_lab``, 1/Å."""
         rotation = self.goniometer.rotation(self.scan.angle(frame))
         return np.einsum("...ji,...j->...i", rotation, self.q_lab(slow, fast))
 
     def hkl(self, ub: ArrayLike, frame: ArrayLike, slow: ArrayLike, fast: ArrayLike) -> Floats:
-        """Miller coordinates (..., 3) of (frame, slow, fast): ``(R U B)⁻¹ Q_lab``."""
+        """Return the Miller coordinates (..., 3) of (frame, slow, fast): ``(R U B)⁻¹ Q_lab``."""
         return self.q_crystal(frame, slow, fast) @ np.linalg.inv(_vector(ub)).T
 
 
 def directions(position: Floats) -> Floats:
-    """Unit vectors (..., 3) along positions; three times as fast as `numpy.linalg.norm`."""
+    """Return unit vectors (..., 3) along positions; 3 times as fast as `numpy.linalg.norm`."""
     length = np.sqrt(np.einsum("...i,...i->...", position, position))
     unit: Floats = position / length[..., None]
     return unit
 
 
 def two_theta(detector: Detector) -> Floats:
-    """Scattering angle (slow, fast) in radians of all pixel centres."""
+    """Return the scattering angle (slow, fast) in radians of all pixel centres."""
     position = detector.pixel_centres()
     return np.arctan2(np.hypot(position[..., 0], position[..., 1]), position[..., 2])
 
 
 def azimuth(detector: Detector) -> Floats:
-    """Azimuth (slow, fast) in radians of all pixel centres.
+    """Return the azimuth (slow, fast) in radians of all pixel centres.
 
-    From -lab x (pyFAI's axis 2) towards lab y, in (-π, π]: pyFAI's ``chi``.
+    The azimuth is counted from -lab x (pyFAI's axis 2) towards lab y, in (-π, π]: pyFAI's ``chi``.
     """
     position = detector.pixel_centres()
     return np.arctan2(position[..., 1], -position[..., 0])
 
 
 def q_max(rotation: Rotation) -> float:
-    """Largest |Q| in 1/Å on the detector (at one of its corners)."""
+    """Return the largest |Q| in 1/Å on the detector (at one of its corners)."""
     return reach(rotation.detector, rotation.beam.wavelength)
 
 
 def reach(detector: Detector, wavelength: float) -> float:
-    """Largest |Q| in 1/Å at a detector's corners, with a wavelength in Å."""
+    """Return the largest |Q| in 1/Å at a detector's corners, for a wavelength in Å."""
     n_slow, n_fast = detector.shape
     corners = detector.lab(np.array([0, 0, n_slow, n_slow]), np.array([0, n_fast, 0, n_fast]))
     return float(np.linalg.norm(Beam(wavelength).k * (directions(corners) - BEAM), axis=-1).max())
 
 
 def to_dict(rotation: Rotation) -> dict[str, Any]:
-    """JSON-ready description (metres, degrees, Å); `from_dict` reads it back."""
+    """Return a JSON-ready description (metres, degrees, Å); `from_dict` reads it."""
     detector, goniometer = rotation.detector, rotation.goniometer
     return {
         "beam": {
@@ -388,7 +387,7 @@ def to_dict(rotation: Rotation) -> dict[str, Any]:
 
 
 def detector_to_dict(detector: Detector) -> dict[str, Any]:
-    """JSON-ready description of a detector in metres; ``modules`` only if there are any."""
+    """Return a JSON-ready description of a detector in metres; ``modules`` only if present."""
     modules = {} if detector.modules is None else {"modules": detector.modules.to_dict()}
     return {
         "shape": list(detector.shape),
@@ -403,7 +402,7 @@ def detector_to_dict(detector: Detector) -> dict[str, Any]:
 
 
 def detector_from_dict(data: dict[str, Any]) -> Detector:
-    """Inverse of `detector_to_dict`."""
+    """Create a detector from the description of `detector_to_dict`."""
     return Detector(
         shape=(int(data["shape"][0]), int(data["shape"][1])),
         pixel_size=(float(data["pixel_size_m"][0]), float(data["pixel_size_m"][1])),
@@ -417,7 +416,7 @@ def detector_from_dict(data: dict[str, Any]) -> Detector:
 
 
 def from_dict(data: dict[str, Any]) -> Rotation:
-    """Inverse of `to_dict`."""
+    """Create a rotation from the description of `to_dict`."""
     goniometer, scan = data["goniometer"], data["scan"]
     return Rotation(
         Beam(float(data["beam"]["wavelength_A"]), float(data["beam"]["polarization"])),

@@ -1,7 +1,7 @@
-"""Space groups, Laue groups, lattices: with `geometry.subgroups` the only module on cctbx.
+"""Space groups, Laue groups, lattices; only this module and `geometry.subgroups` use cctbx.
 
-Operations act on Miller indices as column vectors, ``h' = W h``. A change of
-basis is given the same way: ``h_new = M h_old``, hence ``UB_new = UB_old M⁻¹``.
+Operations act on Miller indices as column vectors, ``h' = W h``. A change of basis has the same
+form: ``h_new = M h_old``, hence ``UB_new = UB_old M⁻¹``.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def _sgtbx() -> Any:
 
 @contextmanager
 def _cctbx_errors(what: str) -> Iterator[None]:
-    """Turn cctbx's RuntimeError into a sentence for the user."""
+    """Convert cctbx's RuntimeError to an `HklflowError`."""
     try:
         yield
     except RuntimeError as error:
@@ -45,9 +45,9 @@ class SpaceGroup:
     Attributes
     ----------
     symbol : str
-        Hermann-Mauguin symbol of the setting, as ``F d -3 m :2``.
+        Hermann-Mauguin symbol of the setting, for example ``F d -3 m :2``.
     hall : str
-        Hall symbol; fixes setting and origin.
+        Hall symbol; it defines setting and origin.
     number : int
         Number in International Tables A (1 to 230).
     crystal_system : str
@@ -55,14 +55,14 @@ class SpaceGroup:
     centring : str
         P, A, B, C, I, F, R (obverse) or H; P for rhombohedral axes.
     bravais : str
-        Bravais type, as ``oI``.
+        Bravais type, for example ``oI``.
     laue : str
-        Laue group, as ``m-3m``.
+        Laue group, for example ``m-3m``.
     laue_operations : (n, 3, 3) int array
         The n operations of the Laue group on column vectors hkl; the first is the identity.
     operations : tuple of (m, 3, 3) int array and (m, 3) array
-        Rotation parts and translations of all symmetry operations of coordinates
-        ``x' = R x + t`` (lattice translations of the centring included).
+        Rotation parts and translations of all symmetry operations of coordinates ``x' = R x + t``
+        (including the lattice translations of the centring).
     """
 
     symbol: str
@@ -87,23 +87,23 @@ class SpaceGroup:
 
     @property
     def proper_laue_operations(self) -> Integers:
-        """The rotations (n, 3, 3) of the Laue group: those with determinant +1."""
+        """Rotations (n, 3, 3) of the Laue group: operations with determinant +1."""
         keep = np.linalg.det(self.laue_operations) > 0
         proper: Integers = self.laue_operations[keep]
         return proper
 
     def is_absent(self, hkl: ArrayLike) -> NDArray[np.bool_]:
-        """Which reflections (n,) of hkl (n, 3) are systematically absent."""
+        """Return True for systematically absent reflections (n,) of hkl (n, 3)."""
         absent = self._cctbx.is_sys_absent(_miller_indices(hkl))
         return np.asarray(absent.as_numpy_array(), dtype=np.bool_)
 
     def asymmetric(self, hkl: ArrayLike, *, anomalous: bool = False) -> Integers:
-        """Equivalents (n, 3) of hkl (n, 3) in the asymmetric unit of reciprocal space.
+        """Return the equivalents (n, 3) of hkl (n, 3) in the asymmetric unit of reciprocal space.
 
         Parameters
         ----------
         anomalous : bool
-            Friedel mates stay apart: the mate of what is in the unit maps to the opposite of that.
+            Keep Friedel mates separate: the mate of a reflection in the unit maps to the opposite.
         """
         from cctbx import miller
 
@@ -112,18 +112,18 @@ class SpaceGroup:
         return np.array(indices.as_vec3_double()).astype(np.int64).reshape(-1, 3)
 
     def is_centric(self, hkl: ArrayLike) -> NDArray[np.bool_]:
-        """Which reflections (n,) of hkl (n, 3) are centric: equivalent to their Friedel mates."""
+        """Return True for centric reflections (n,) of hkl (n, 3), equivalent to their mates."""
         return np.asarray(self._cctbx.is_centric(_miller_indices(hkl)), dtype=np.bool_)
 
     def epsilon(self, hkl: ArrayLike) -> Integers:
-        """Operations (n,) of the point group that leave each hkl (n, 3) where it is."""
+        """Return the number (n,) of point group operations that leave each hkl (n, 3) unchanged."""
         return np.asarray(self._cctbx.epsilon(_miller_indices(hkl)), dtype=np.int64)
 
     @cached_property
     def to_primitive(self) -> Floats:
-        """Matrix M (3, 3) that takes hkl to the indices in a primitive cell, ``h_p = M h``.
+        """Matrix M (3, 3) from hkl to the indices in a primitive cell, ``h_p = M h``.
 
-        Its determinant is positive: right-handed axes stay so.
+        Its determinant is positive: right-handed axes stay right-handed.
         """
         return hkl_matrix(self._cctbx.z2p_op())
 
@@ -134,15 +134,14 @@ def space_group(symbol: str | int) -> SpaceGroup:
     Parameters
     ----------
     symbol : str or int
-        Hermann-Mauguin symbol with or without blanks (``Fd-3m``, ``P 1 21/c 1``), with a
-        setting (``R -3 c :R``) if wanted; Hall symbol, also as ``Hall: -P 4 2``; or the
-        number. The default setting is that of cctbx: unique axis b, origin choice 2,
-        hexagonal axes.
+        Hermann-Mauguin symbol with or without blanks (``Fd-3m``, ``P 1 21/c 1``), with an optional
+        setting (``R -3 c :R``); Hall symbol, also as ``Hall: -P 4 2``; or the number. The default
+        setting is cctbx's: unique axis b, origin choice 2, hexagonal axes.
 
     Raises
     ------
     HklflowError
-        If nothing of that name exists.
+        If the symbol or number is unknown.
     """
     return _space_group(str(symbol).strip())
 
@@ -160,14 +159,14 @@ def _space_group(symbol: str) -> SpaceGroup:
             continue
     if info is None or not symbol:
         raise HklflowError(
-            f"space group {symbol!r} is unknown; give a Hermann-Mauguin symbol (Fd-3m, P 1 21/c 1, "
+            f"unknown space group {symbol!r}; use a Hermann-Mauguin symbol (Fd-3m, P 1 21/c 1, "
             "R -3 c :H), a Hall symbol or a number from 1 to 230"
         )
     group = info.group()
     every = [(op.r().as_double(), op.t().as_double()) for op in group.all_ops(1)]
     rotations = np.rint([r for r, _ in every]).astype(np.int64).reshape(-1, 3, 3)
     laue = [op.r().as_double() for op in group.build_derived_laue_group().all_ops()]
-    # Coordinates transform with R, indices as row vectors with R too: h' = hR, W = Rᵀ.
+    # Coordinates transform with R, and so do indices as row vectors: h' = hR, W = Rᵀ.
     on_hkl = np.rint(laue).astype(np.int64).reshape(-1, 3, 3).transpose(0, 2, 1)
     from cctbx.sgtbx.bravais_types import bravais_lattice
 
@@ -195,26 +194,28 @@ def _miller_indices(hkl: ArrayLike) -> Any:
 def possible_reflections(
     cell: ArrayLike, group: SpaceGroup, d_min: float, *, anomalous: bool = False
 ) -> Integers:
-    """All hkl (n, 3) of the asymmetric unit that the group allows, of spacings ``d_min`` and more.
+    """Return all allowed hkl (n, 3) of the asymmetric unit with spacings of at least ``d_min``.
 
     Parameters
     ----------
     cell : (6,) array
     d_min : float
-        Å.
+        Smallest spacing, Å.
     anomalous : bool
-        With the Friedel mates of those that are not centric.
+        Include the Friedel mates of acentric reflections.
     """
     of_crystal = crystal_symmetry(cell, group)
     from cctbx import miller
 
     built = miller.build_set(of_crystal, anomalous_flag=anomalous, d_min=d_min)
-    found: Integers = np.array(built.indices().as_vec3_double()).astype(np.int64).reshape(-1, 3)
-    return found
+    reflections: Integers = (
+        np.array(built.indices().as_vec3_double()).astype(np.int64).reshape(-1, 3)
+    )
+    return reflections
 
 
 def crystal_symmetry(cell: ArrayLike, group: SpaceGroup) -> Any:
-    """Group and cell (6,), made to obey it, as cctbx's ``crystal.symmetry``."""
+    """Return the group and the constrained cell (6,) as cctbx's ``crystal.symmetry``."""
     unit_cell = _unit_cell(constrain_cell(cell, group))
     from cctbx import crystal
 
@@ -223,17 +224,17 @@ def crystal_symmetry(cell: ArrayLike, group: SpaceGroup) -> Any:
 
 @lru_cache(maxsize=64)
 def settings_alike(group: SpaceGroup) -> tuple[SpaceGroup, ...]:
-    """Space groups that share axes, Laue group and lattice translations with this one.
+    """Return the space groups with the same axes, Laue group and lattice translations.
 
-    Of the 530 settings in International Tables B, and the group itself if it is none of them.
+    They are from the 530 settings in International Tables B, and the group itself.
     """
-    found = {group.hall: group}
+    groups = {group.hall: group}
     wanted = (_rotations(group.laue_operations), _translations(group))
     for symbols in _sgtbx().space_group_symbol_iterator():
         other = space_group(f"Hall: {symbols.hall()}")
         if (_rotations(other.laue_operations), _translations(other)) == wanted:
-            found.setdefault(other.hall, other)
-    return tuple(sorted(found.values(), key=lambda g: (g.number, g.symbol)))
+            groups.setdefault(other.hall, other)
+    return tuple(sorted(groups.values(), key=lambda g: (g.number, g.symbol)))
 
 
 def _rotations(matrices: Integers) -> frozenset[bytes]:
@@ -241,17 +242,17 @@ def _rotations(matrices: Integers) -> frozenset[bytes]:
 
 
 def _translations(group: SpaceGroup) -> frozenset[tuple[int, ...]]:
-    """Lattice translations of the centring, in units of 1/24."""
+    """Return the lattice translations of the centring, in units of 1/24."""
     rotations, shifts = group.operations
     pure = np.all(rotations == np.eye(3, dtype=np.int64), axis=(1, 2))
     return frozenset(tuple(int(x) for x in np.rint(24 * t) % 24) for t in shifts[pure])
 
 
 def hkl_matrix(cb_op: Any) -> Floats:
-    """Matrix M with ``h_new = M h_old`` of a cctbx change of basis ``x_new = C x_old``."""
+    """Return M with ``h_new = M h_old`` of a cctbx change of basis ``x_new = C x_old``."""
     c = np.array(cb_op.c().r().as_double()).reshape(3, 3)
     m: Floats = np.linalg.inv(c).T
-    # Rational with small denominators; clean the last bits of the inversion.
+    # Elements are rational with small denominators; rounding removes inversion errors.
     return np.round(m * 12) / 12
 
 
@@ -268,13 +269,13 @@ def _text(cell: ArrayLike) -> str:
 
 
 def constrain_cell(cell: ArrayLike, group: SpaceGroup) -> Floats:
-    """Cell (6,) closest to the given one that obeys the group's constraints (metric averaged)."""
+    """Return the cell (6,) closest to the input that satisfies the group (metric averaged)."""
     return np.array(group._cctbx.average_unit_cell(_unit_cell(cell)).parameters())
 
 
 @dataclass(frozen=True)
 class CellConstraints:
-    """Which of a, b, c, alpha, beta, gamma a space group leaves free.
+    """Free cell parameters of a space group, and their relation to the cell.
 
     Attributes
     ----------
@@ -290,27 +291,27 @@ class CellConstraints:
     fixed: Floats
 
     def expand(self, values: ArrayLike) -> Floats:
-        """Cell (6,) of the free parameters (n,)."""
+        """Return the cell (6,) of the free parameters (n,)."""
         return self.matrix @ np.asarray(values, dtype=np.float64) + self.fixed
 
     def select(self, cell: ArrayLike) -> Floats:
-        """Free parameters (n,) of a cell (6,) that obeys the constraints."""
+        """Return the free parameters (n,) of a cell (6,) that satisfies the constraints."""
         chosen = [CELL_NAMES.index(name) for name in self.free]
         return np.asarray(cell, dtype=np.float64)[chosen]
 
 
 @lru_cache(maxsize=512)
 def cell_constraints(group: SpaceGroup) -> CellConstraints:
-    """Free cell parameters of a space group's setting.
+    """Return the free cell parameters of a space group's setting.
 
     Raises
     ------
     HklflowError
-        If the constraints tie angles to lengths, as in a primitive setting of a
-        face-centred group.
+        If the constraints relate angles to lengths, as in a primitive setting of a face-centred
+        group.
     """
-    # Average unlike cells and look which parameters come out fixed or equal: this holds
-    # for every setting without a table of them.
+    # Average different cells and see which parameters become fixed or equal: this works for every
+    # setting without a table.
     probes = np.array([[5, 6.3, 8.1, 83, 97, 105], [7.2, 4.4, 9.5, 99, 88, 76]])
     cells = np.array([constrain_cell(probe, group) for probe in probes])
     free: list[int] = []
@@ -332,20 +333,20 @@ def cell_constraints(group: SpaceGroup) -> CellConstraints:
     )
     if len(free) != independent:
         raise HklflowError(
-            f"space group {group.symbol} in this setting ties cell angles to lengths "
+            f"space group {group.symbol} in this setting relates cell angles to lengths "
             f"({independent} free parameters, {len(free)} vary); use its conventional setting"
         )
     return CellConstraints(tuple(CELL_NAMES[i] for i in free), matrix[:, free], fixed)
 
 
 def niggli(cell: ArrayLike, group: SpaceGroup | None = None) -> tuple[Floats, Floats]:
-    """Niggli reduction.
+    """Return the Niggli-reduced cell and the matrix to it.
 
     Parameters
     ----------
     cell : (6,) array
     group : SpaceGroup, optional
-        Gives the centring; None for a primitive cell.
+        Group with the centring; None for a primitive cell.
 
     Returns
     -------
@@ -368,9 +369,9 @@ def niggli(cell: ArrayLike, group: SpaceGroup | None = None) -> tuple[Floats, Fl
 
 
 def between_settings(group: SpaceGroup, target: SpaceGroup) -> Floats:
-    """Matrix M (3, 3) from one group's setting to another's of the same Bravais type.
+    """Return the matrix M (3, 3) between the settings of two groups of the same Bravais type.
 
-    ``h_target = M h``, through the reference settings of International Tables A.
+    ``h_target = M h``; it uses the reference settings of International Tables A.
     """
     steps = []
     for member in (group, target):
@@ -387,16 +388,16 @@ class BravaisSetting:
     Attributes
     ----------
     bravais : str
-        Bravais type, as ``oI``.
+        Bravais type, for example ``oI``.
     group : SpaceGroup
-        The most symmetric symmorphic group of the lattice in this setting, as ``I m m m``.
+        Most symmetric symmorphic group of the lattice in this setting, for example ``I m m m``.
     cell : (6,) array
         Conventional cell, constrained.
     matrix : (3, 3) array
         ``h_setting = matrix @ h_input``.
     delta : float
-        Largest angle in degrees between a two-fold axis of the direct and of the
-        reciprocal lattice (Le Page, J. Appl. Cryst. 15, 255, 1982): 0 if exact.
+        Largest angle in degrees between a two-fold axis of the direct and of the reciprocal
+        lattice (Le Page, J. Appl. Cryst. 15, 255, 1982): 0 if exact.
     """
 
     bravais: str
@@ -414,7 +415,7 @@ def bravais_settings(cell: ArrayLike, max_delta: float = 1.0) -> list[BravaisSet
     cell : (6,) array
         Primitive cell.
     max_delta : float
-        Degrees.
+        Largest `BravaisSetting.delta`, degrees.
     """
     unit_cell = _unit_cell(cell)
     from cctbx import crystal
@@ -423,9 +424,9 @@ def bravais_settings(cell: ArrayLike, max_delta: float = 1.0) -> list[BravaisSet
 
     symmetry = crystal.symmetry(unit_cell=unit_cell, space_group_symbol="P 1")
     with _cctbx_errors(f"the lattice symmetry of {_text(cell)} cannot be found"):
-        found = lattice_symmetry.metric_subgroups(symmetry, max_delta=max_delta).result_groups
+        results = lattice_symmetry.metric_subgroups(symmetry, max_delta=max_delta).result_groups
     settings = []
-    for item in found:
+    for item in results:
         subgroup = item["best_subsym"].space_group()
         group = space_group(f"Hall: {subgroup.type().hall_symbol()}")
         cb_op = item["cb_op_inp_best"]
@@ -438,16 +439,16 @@ def bravais_settings(cell: ArrayLike, max_delta: float = 1.0) -> list[BravaisSet
                 delta=float(item["max_angular_difference"]),
             )
         )
-    # A stable sort: cctbx's own order breaks ties.
+    # The sort is stable: cctbx's order is kept for ties.
     return sorted(settings, key=lambda s: (-len(s.group.laue_operations), round(s.delta, 3)))
 
 
 def lattice_rotations(
     cell: ArrayLike, group: SpaceGroup | None = None, max_delta: float = 1.0
 ) -> Floats:
-    """Rotations (n, 3, 3) on hkl that map the lattice on itself within ``max_delta`` degrees.
+    """Return the rotations (n, 3, 3) on hkl that map the lattice to itself within ``max_delta``°.
 
-    Elements can be fractions in a centred cell. The first is the identity.
+    Elements can be fractions for a centred cell. The first is the identity.
     """
     reduced, matrix = niggli(cell, group)
     from cctbx.sgtbx import lattice_symmetry
@@ -460,14 +461,14 @@ def lattice_rotations(
 
 
 def cosets(operations: ArrayLike, group: SpaceGroup) -> list[Floats]:
-    """One operation of each coset of the Laue group, without the group itself.
+    """Return one operation of each coset of the Laue group, without the group itself.
 
     Parameters
     ----------
     operations : (n, 3, 3) array
-        On hkl column vectors.
+        Operations on hkl column vectors.
     """
-    # UB W and UB W L index the crystal alike when L is in the Laue group.
+    # UB W and UB W L give the same indexing of the crystal if L is in the Laue group.
     known = list(group.laue_operations.astype(np.float64))
     chosen = []
     for operation in np.asarray(operations, dtype=np.float64).reshape(-1, 3, 3):
@@ -480,9 +481,9 @@ def cosets(operations: ArrayLike, group: SpaceGroup) -> list[Floats]:
 def reindexing_operators(
     cell: ArrayLike, group: SpaceGroup, max_delta: float = 1.0
 ) -> list[Floats]:
-    """Rotations of the lattice that are not in the crystal's Laue group, one of each coset.
+    """Return the lattice rotations outside the crystal's Laue group, one of each coset.
 
-    ``h' = W h`` indexes the lattice as well as h does, but means another orientation of
-    the crystal's contents. Empty when indexing is unique.
+    ``h' = W h`` indexes the lattice as well as h, but for another orientation of the crystal's
+    contents. The list is empty if indexing is unique.
     """
     return cosets(lattice_rotations(cell, group, max_delta), group)

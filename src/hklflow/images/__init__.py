@@ -1,1 +1,1 @@
-"""What is done to frames: masks, statistics, frame scale, noise, sums and binning of pixels."""
+"""Operations on frames: masks, statistics, frame scale, noise, sums and binning of pixels."""

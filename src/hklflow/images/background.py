@@ -1,8 +1,8 @@
 """Background of a frame between its Bragg peaks, on cells of 4 x 4 pixels.
 
-The background of a cell is the mean over a square window of cells. Cells that hold a Bragg
-peak are found with a first mean, left out, and again with the second, so that a peak does
-not raise its own background.
+The background of a cell is the mean over a square window of cells. Cells with a Bragg peak
+are found with a first mean and left out; the second mean finds further cells, which are left
+out, too. So a peak does not raise its own background.
 """
 
 from typing import Any
@@ -19,15 +19,15 @@ I32 = NDArray[np.int32]
 
 #: Pixels on the side of a cell.
 CELL = 4
-#: A loud cell exceeds the background by so many times `n_sigma`: with 4 its mean pixel would be
-#: strong by itself, with 1 it would be the texture of a smooth background as well.
+#: A loud cell exceeds the background by this multiple of `n_sigma`. With 4, its mean pixel would be
+#: a strong pixel; with 1, the texture of a smooth background would be loud, too.
 _LOUD = 3.0
-#: Expected counts in a box, and boxes that have them, which `dispersion` needs.
+#: Fewest expected counts in a box, and fewest such boxes, for `dispersion`.
 _ENOUGH_COUNTS, _ENOUGH_BOXES = 20.0, 1000
 
 
 def window_cells(pixels: int) -> int:
-    """Half size in cells of a window that has the half size `pixels`."""
+    """Return the half size in cells of a window with the half size ``pixels``."""
     return max(1, round((2 * pixels + 1) / (2 * CELL) - 0.5))
 
 
@@ -39,7 +39,7 @@ def _add_row(total: Any, row: Any) -> None:
 
 @kernel
 def window_sums(values: Any, half: int, out: Any) -> None:
-    """Sums over windows of ``2 half + 1`` cells on an edge, cut at the borders."""
+    """Sum over windows of ``2 half + 1`` cells on an edge, cut at the borders."""
     rows, columns = values.shape
     line = np.zeros(columns + 2 * half, values.dtype)
     inner = line[half : half + columns]
@@ -55,7 +55,7 @@ def window_sums(values: Any, half: int, out: Any) -> None:
 @kernel(error_model="numpy")
 def _rates(sums: Any, sizes: I32, least: int, rate: F32) -> None:
     for j in range(rate.size):
-        # One count more than seen: a window without counts does not prove a zero rate.
+        # One count is added: a window without counts does not prove a zero rate.
         # Read noise can make sums of floats negative.
         seen = max(np.float32(sums[j]), np.float32(0.0))
         mean = (seen + np.float32(1.0)) / np.float32(max(sizes[j], 1))
@@ -86,33 +86,33 @@ def cell_background(
     cells
         Counts (rows, columns) of each cell, integers or 32-bit floats.
     size
-        Valid pixels in it.
+        Number of valid pixels of each cell.
     half
         The window has ``2 half + 1`` cells on an edge.
     n_sigma
-        Cells that exceed their expectation by three times as many standard deviations are left
+        Cells that exceed their expectation by more than 3 ``n_sigma`` standard deviations are left
         out.
     rate
         Out: counts per pixel (rows, columns); -1 where no valid pixel is near.
     loud
         Out: 1 for the cells that were left out.
     sums
-        Scratch like `cells`.
+        Working array like ``cells``.
     sizes
-        In: valid pixels in the window of each cell (`window_sums`); changed.
+        In: number of valid pixels in the window of each cell (`window_sums`); changed.
 
     Returns
     -------
     whole, counts, pixels
-        Counts of all cells; counts and pixels of those that are not loud.
+        Counts of all cells; counts and pixels of the cells that are not loud.
     """
     rows, columns = cells.shape
     window_sums(cells, half, sums)
     rate[:] = np.float32(-1.0)
     loud[:] = 0
     limit = np.float32(_LOUD * _LOUD * n_sigma * n_sigma)
-    # Where hardly a quiet pixel is left, an earlier mean stands: it is too high, which only
-    # hides the outskirts of a peak that is found anyway.
+    # Where few quiet pixels are left, the earlier mean is kept. It is too high, but this hides
+    # only the edges of a peak, and the peak is found anyway.
     few = max(1, (2 * half + 1) ** 2 * CELL * CELL // 20)
     new = np.zeros(columns, np.uint8)
     total, number = 0.0, 0
@@ -141,19 +141,19 @@ def cell_background(
 
 
 def dispersion(counts: NDArray[Any], rate: F32, valid: NDArray[np.bool_]) -> float:
-    """Variance of the background's counts over their mean, from boxes of 27 voxels.
+    """Return the variance of the background counts over their mean, from boxes of 27 voxels.
 
-    The 68.3 % quantile of squared deviations is the variance of a Gaussian; Bragg peaks,
-    which are few, do not enter it.
+    The 68.3 % quantile of squared deviations is the variance of a Gaussian; the few Bragg peaks
+    do not change it.
 
     Parameters
     ----------
     counts
         Three frames (3, slow, fast).
     rate
-        Their background per pixel on cells; -1 where it is not known.
+        Background per pixel of the three frames on cells; -1 where unknown.
     valid
-        Pixels (slow, fast) that hold measurements.
+        True for pixels (slow, fast) with a measurement.
 
     Raises
     ------
@@ -167,12 +167,12 @@ def dispersion(counts: NDArray[Any], rate: F32, valid: NDArray[np.bool_]) -> flo
 
     per_pixel = np.repeat(np.repeat(rate.sum(axis=0, dtype=np.float32), CELL, 0), CELL, 1)
     expected = in_box(per_pixel[: valid.shape[0], : valid.shape[1]])
-    found = in_box(counts.sum(axis=0, dtype=np.float32))
+    measured = in_box(counts.sum(axis=0, dtype=np.float32))
     use = (in_box(valid.astype(np.uint8)) == 9) & (expected >= _ENOUGH_COUNTS)
     if np.count_nonzero(use) < _ENOUGH_BOXES:
         raise HklflowError(
-            f"only {np.count_nonzero(use)} pixels have the {_ENOUGH_COUNTS:g} counts of background "
-            "in a box of 27 voxels that the detector's gain needs; give the gain"
+            f"only {np.count_nonzero(use)} pixels have enough background ({_ENOUGH_COUNTS:g} "
+            "counts in a box of 27 voxels) to estimate the detector gain; set `gain`"
         )
-    squares = (found[use].astype(float) - expected[use]) ** 2 / expected[use]
+    squares = (measured[use].astype(float) - expected[use]) ** 2 / expected[use]
     return float(np.quantile(squares, 0.683))

@@ -1,14 +1,15 @@
 """Sums of blocks of pixels, frame by frame, exact for counts.
 
-For every block and frame, in this order:
+The sum of a block on a frame is, in this order:
 
-* a pixel of it is flagged (the largest number of an unsigned type; a negative count; of floats
-  what is not finite or below the smallest valid value) or masked: the sum is flagged;
-* a pixel of it is saturated: the sum has the saturation value of the sums, ``n (s - 1) + 1`` for
-  n pixels of saturation value s (n s for floats), which no sum of unsaturated pixels reaches;
-* else the sum. So a sum never holds a part of a block.
+* flagged, if a pixel of the block is masked or flagged (the largest number of an unsigned type; a
+  negative count; a float that is not finite or below the smallest valid value);
+* the saturation value of the sums, if a pixel of the block is saturated: ``n (s - 1) + 1`` for n
+  pixels of saturation value s (n s for floats), which no sum of unsaturated pixels reaches;
+* else the sum of all pixels. A sum never holds only a part of a block.
 
-Counts are stored as uint32, flagged by its largest number; floats as float32, flagged by NaN.
+Counts are stored as uint32 with its largest number as the flag, floats as float32 with NaN as the
+flag.
 """
 
 from dataclasses import dataclass, field
@@ -27,10 +28,10 @@ _NEVER = 2**62
 
 @kernel
 def _sum_counts(frame, bad, factor, flag_from, saturated_from, mark, limit, out):  # type: ignore[no-untyped-def]
-    """Sum one frame of integers; returns the number of sums that do not fit."""
+    """Sum one frame of integers; return the number of sums that do not fit."""
     n_slow, n_fast = out.shape
     width = n_fast * factor
-    # Rows first: adding, largest and smallest along a row are what processors are quick at.
+    # Rows first: sum, maximum and minimum along rows are fast.
     total = np.empty(width, np.int64)
     high, low = np.empty(width, frame.dtype), np.empty(width, frame.dtype)
     beyond = 0
@@ -96,11 +97,11 @@ class BlockSum:
     bad : (blocks slow, blocks fast) bool array
         Blocks with a masked pixel.
     dtype : numpy dtype
-        Of the frames.
+        Type of the frames.
     saturation : float or None
-        Value from which a pixel is saturated.
+        Value from which a pixel is saturated; None: pixels do not saturate.
     valid_from : float
-        Smallest value of floats that is a measurement.
+        Smallest valid value of floating-point frames.
     """
 
     factor: int
@@ -111,7 +112,7 @@ class BlockSum:
     stored: np.dtype[Any] = field(init=False)
     """Type of the sums."""
     saturated: float | None = field(init=False)
-    """Value of the sums of which a pixel is saturated."""
+    """Value of sums with a saturated pixel; None: pixels do not saturate."""
 
     def __post_init__(self) -> None:
         counts = np.issubdtype(self.dtype, np.integer)
@@ -130,7 +131,7 @@ class BlockSum:
         Raises
         ------
         HklflowError
-            If counts are beyond what 32 bits hold.
+            If a sum of counts does not fit 32 bits.
         """
         out = np.empty((len(frames), *self.bad.shape), self.stored)
         mark = self.saturated or 0.0
@@ -154,7 +155,7 @@ class BlockSum:
             ):
                 raise HklflowError(
                     f"a block of {self.factor} x {self.factor} pixels has more than {limit} "
-                    "counts, which are beyond 32 bits; the counts are damaged, or `import_scan: "
+                    "counts, too many for 32 bits; the counts are damaged, or `import_scan: "
                     "saturation` is missing"
                 )
         return out

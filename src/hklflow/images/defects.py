@@ -12,11 +12,11 @@ from hklflow.simd.jit import kernel
 
 @kernel
 def _neighbourhood(image, bad, radius, median, scatter, third_high, third_low):  # type: ignore[no-untyped-def]
-    """Fill in the local statistics of the good neighbours of every good pixel.
+    """Compute the local statistics of the good neighbours of every good pixel.
 
-    median and scatter (1.4826 MAD) over the square of ``radius``; third highest and third
-    lowest of the 8 nearest, highest and lowest where some of these are bad. NaN where too few
-    are good.
+    ``median`` and ``scatter`` (1.4826 MAD) are over the square of ``radius``. ``third_high`` and
+    ``third_low`` are the third highest and third lowest of the 8 nearest neighbours, or the highest
+    and lowest if some of these are bad. ``median`` is NaN for too few good neighbours.
     """
     n_slow, n_fast = image.shape
     values = np.empty((2 * radius + 1) ** 2)
@@ -45,7 +45,7 @@ def _neighbourhood(image, bad, radius, median, scatter, third_high, third_low): 
                 values[k] = abs(values[k] - centre)
             scatter[i, j] = 1.4826 * np.median(values[:n])
             ordered = np.sort(near[:m])
-            # Beside a gap a spot may show three pixels only: then no neighbour may share it.
+            # Next to a gap a spot may have only three pixels: compare with all neighbours.
             rank = 2 if m == 8 else 0
             third_high[i, j] = ordered[m - 1 - rank]
             third_low[i, j] = ordered[rank]
@@ -64,26 +64,26 @@ def find_defects(
     """Find dead, under-responding and hot pixels in a long summed image.
 
     A pixel is compared with the median m of its good neighbours in a square of
-    ``2 radius + 1`` pixels. Its σ is the larger of the Poisson sqrt(m + 1) and the scatter
-    (1.4826 MAD) of those neighbours, which covers steep background.
+    ``2 radius + 1`` pixels. The σ of a pixel is the larger of the Poisson error sqrt(m + 1) and
+    the scatter (1.4826 MAD) of these neighbours, which is larger on a steep background.
 
-    * hot: ``x - m > n_sigma σ`` and ``x - m > contrast (x3 - m)``, x3 the third highest of its
-      eight nearest neighbours. A Bragg spot spreads over its neighbours, so it fails the
-      second test; up to three hot pixels side by side pass it. Beside bad pixels x3 is the
-      highest neighbour, because a gap may hide most of a spot: a lone hot pixel is found there,
+    * hot: ``x - m > n_sigma σ`` and ``x - m > contrast (x3 - m)``, where x3 is the third highest
+      of the eight nearest neighbours. A Bragg spot fails the second test because it extends over
+      the neighbours; groups of up to three hot pixels pass it. Next to bad pixels x3 is the
+      highest neighbour, because a gap may hide most of a spot: a single hot pixel is found there,
       a pair is not.
-    * dead: x = 0 where ``m >= dead_expected`` (chance exp(-m), 1e-13 for 30 counts).
-    * under-responding: x below ``low_fraction`` of m and of x3', the third lowest of its eight
+    * dead: x = 0 where ``m >= dead_expected`` (probability exp(-m), 1e-13 for 30 counts).
+    * under-responding: x is below ``low_fraction`` of m and of x3', the third lowest of the eight
       nearest neighbours, and ``x3' - x > n_sigma sqrt(x3' + 1)``.
 
-    Draw the beamstop first: the shadow of a thin arm looks dead.
+    Draw the beamstop first: the shadow of a thin arm looks like dead pixels.
 
     Parameters
     ----------
     summed
         Counts (slow, fast) summed over many frames, at least some tens per pixel.
     bad
-        Known bad pixels (slow, fast): not judged, not used as neighbours.
+        Known bad pixels (slow, fast); they are neither judged nor used as neighbours.
 
     Returns
     -------
@@ -122,18 +122,18 @@ def find_constant(
     minimum: float = 10.0,
     min_frames: int = 10,
 ) -> BoolImage:
-    """Find pixels that count the same on every frame, so do not count photons.
+    """Find pixels with the same counts on every frame; such pixels do not count photons.
 
     Parameters
     ----------
     summed, maximum, valid_frames
-        Sum, maximum and number of valid frames of each pixel, (slow, fast), as
-        :class:`hklflow.images.statistics.FrameStatistics` gives them.
+        Sum, maximum and number of valid frames of each pixel, (slow, fast); see
+        :class:`hklflow.images.statistics.FrameStatistics`.
     minimum
-        Smallest constant value that is suspicious: few counts may agree by chance. Ten counts
-        on ten frames agree with probability below 1e-8.
+        Smallest constant value that is flagged. Low counts may agree by chance; ten counts on ten
+        frames agree with a probability below 1e-8.
     min_frames
-        Fewer valid frames than this are not judged.
+        Fewest valid frames with which a pixel is judged.
     """
     if min_frames < 2:
         raise HklflowError(f"min_frames={min_frames} of the constant pixels: give 2 or more")

@@ -1,13 +1,13 @@
-"""Index of dispersion of the background: 1 where photons are counted, the gain else.
+"""Index of dispersion of the background: 1 for photon counts, else the gain of the detector.
 
-What counts g for each photon has the variance g times the mean. As in `images.noise`, pairs of
-consecutive frames are compared: with the total n of a pixel given, its count x in the first frame
-is binomial, and t = (x - s n)² / (s (1 - s) n) has the mean g, s being the first frame's share of
-the beam. What changes slowly drops out.
+If a detector records g counts per photon, the variance of the counts is g times their mean. As in
+`images.noise`, pairs of consecutive frames are compared: for a given total n of a pixel, its count
+x in the first frame is binomial, and t = (x - s n)² / (s (1 - s) n) has the mean g, where s is the
+first frame's share of the beam. Slow changes cancel.
 
-A Bragg peak that is in one frame of a pair only is no background. With n given the mean of t does
-not depend on n, so tiles may be chosen by n without a bias: those with a pixel far above the others
-are left out, and of the means of the rest those that are far off.
+A Bragg peak on only one frame of a pair must be left out. For a given n the mean of t does not
+depend on n, so that tiles can be selected by n without bias: tiles with a pixel far above the
+others are left out, and then tiles whose mean t is an outlier.
 """
 
 import math
@@ -22,7 +22,7 @@ from hklflow.images.masks import BoolImage, flagged
 
 TILE = 16
 """Side of a tile in pixels."""
-# Of a tile that is used: pixels that are good, and pixels that have counts.
+# Fewest good pixels, and fewest pixels with counts, of a tile that is used.
 _GOOD, _COUNTING = TILE * TILE // 4, TILE * TILE // 8
 
 
@@ -33,9 +33,9 @@ class Dispersion:
     Attributes
     ----------
     value, error : float
-        NaN where no tile has counts enough.
+        Index and its standard error; NaN if no tile has enough counts.
     tiles : int
-        Tiles of all pairs that it is the mean of.
+        Number of averaged tiles, of all pairs.
     """
 
     value: float
@@ -51,7 +51,7 @@ class ModuleDispersion:
     modules
         Rectangles (n, 4): first and last + 1 pixel along slow, then along fast.
     flag_from
-        Values from here on are no measurement, see :func:`hklflow.images.masks.flag_value`.
+        Values from this value on are invalid, see :func:`hklflow.images.masks.flag_value`.
     """
 
     def __init__(self, modules: NDArray[np.int64], *, flag_from: float = math.inf) -> None:
@@ -60,34 +60,36 @@ class ModuleDispersion:
         self._means: list[list[NDArray[np.float64]]] = [[] for _ in self._modules]
 
     def add(self, pair: NDArray[Any], bad: BoolImage) -> None:
-        """Add two consecutive frames (2, slow, fast); bad pixels (slow, fast) do not count."""
+        """Add two consecutive frames (2, slow, fast); bad pixels (slow, fast) are left out."""
         if pair.shape != (2, *bad.shape):
-            raise HklflowError(f"frames {pair.shape} are no pair for the mask {bad.shape}")
+            raise HklflowError(
+                f"frames of shape {pair.shape} are not a pair for a mask of shape {bad.shape}"
+            )
         for (s0, s1, f0, f1), means in zip(self._modules, self._means, strict=True):
             part = pair[:, s0:s1, f0:f1]
-            seen = ~bad[s0:s1, f0:f1] & ~flagged(part, self._flag).any(axis=0)
+            good = ~bad[s0:s1, f0:f1] & ~flagged(part, self._flag).any(axis=0)
             total = part.sum(axis=0, dtype=np.float64)
-            means.append(_tile_means(_tiles(part[0], seen), _tiles(total, seen)))
+            means.append(_tile_means(_tiles(part[0], good), _tiles(total, good)))
 
     def result(self) -> list[Dispersion]:
-        """One for each module."""
-        found = []
+        """Return the dispersion of each module."""
+        dispersions = []
         for means in self._means:
             values = np.concatenate(means) if means else np.zeros(0)
             if len(values) == 0:
-                found.append(Dispersion(math.nan, math.nan, 0))
+                dispersions.append(Dispersion(math.nan, math.nan, 0))
                 continue
             centre = float(np.median(values))
             scatter = 1.4826 * float(np.median(np.abs(values - centre)))
             kept = values[np.abs(values - centre) <= 4 * scatter]
             error = scatter / math.sqrt(len(kept))
-            found.append(Dispersion(float(kept.mean()), error, len(kept)))
-        return found
+            dispersions.append(Dispersion(float(kept.mean()), error, len(kept)))
+        return dispersions
 
 
-def _tiles(values: NDArray[Any], seen: BoolImage) -> NDArray[np.float64]:
-    """Values (tiles, pixels) as floats, NaN where not seen; the rim is filled up with NaN."""
-    image = np.where(seen, values, np.nan).astype(np.float64)
+def _tiles(values: NDArray[Any], good: BoolImage) -> NDArray[np.float64]:
+    """Divide an image into tiles: floats (tiles, pixels), NaN for bad pixels and padding."""
+    image = np.where(good, values, np.nan).astype(np.float64)
     rows, columns = (-size % TILE for size in image.shape)
     image = np.pad(image, ((0, rows), (0, columns)), constant_values=np.nan)
     n_rows, n_columns = (size // TILE for size in image.shape)
@@ -96,7 +98,7 @@ def _tiles(values: NDArray[Any], seen: BoolImage) -> NDArray[np.float64]:
 
 
 def _tile_means(first: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean t of each tile without a peak; none where most tiles have few counts."""
+    """Return the mean t of each tile without a peak; empty if most tiles have few counts."""
     good = np.isfinite(total).sum(axis=1) >= _GOOD
     first, total = first[good], total[good]
     if len(total) == 0:
@@ -108,7 +110,7 @@ def _tile_means(first: NDArray[np.float64], total: NDArray[np.float64]) -> NDArr
     counting = total > 0
     numbers = counting.sum(axis=1)
     of_first, of_both = np.sum(first[counting]), np.sum(total[counting])
-    # Of tiles with few counts those that have many were chosen by what they counted.
+    # With few counts, the choice of pixels with counts would bias t.
     if not 0 < of_first < of_both or np.median(numbers) < _COUNTING:
         return np.zeros(0)
     share = of_first / of_both

@@ -1,24 +1,24 @@
-"""Frames that no measurement gives: lost ones, copies of others, and those of another rotation."""
+"""Damaged frames: lost frames, copies of other frames, and frames of another rotation."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Counts from which on an empty frame, or two frames that are alike, are no accident.
+# Expected counts from which an empty frame, or two equal frames, cannot be chance.
 _COUNTS = 100.0
-# Decades of chance from which on frames of two rotations are the same. There are some 10⁸ ways to
-# put two rotations beside each other, so that 12 decades are left.
+# Frames of two rotations are the same if the probability of chance is below 10⁻²⁰. There are about
+# 10⁸ relative positions of two rotations, so that a chance match has a probability of 10⁻¹².
 _DECADES = 20.0
 
 
 def lost(sums: ArrayLike, incident: ArrayLike) -> NDArray[np.int64]:
-    """Frames (m,) without a count, where others make 100 or more be expected (chance: e⁻¹⁰⁰).
+    """Return frames (m,) without counts where 100 or more are expected (probability e⁻¹⁰⁰).
 
     Parameters
     ----------
     sums : (n,) array
         Counts of each frame.
     incident : (n,) array
-        Incident intensity of each frame, in any unit: a beam that was away explains an empty frame.
+        Incident intensity of each frame, in any unit: without beam an empty frame is not lost.
     """
     counts, beam = np.asarray(sums, dtype=np.float64), np.asarray(incident, dtype=np.float64)
     expected = np.median(counts / beam) * beam
@@ -26,37 +26,37 @@ def lost(sums: ArrayLike, incident: ArrayLike) -> NDArray[np.int64]:
 
 
 def copies(sums: ArrayLike, rings: ArrayLike) -> list[tuple[int, int]]:
-    """Pairs (earlier, later) of frames that have the same counts in all rings of the detector.
+    """Return pairs (earlier, later) of frames with the same counts in all rings of the detector.
 
     Parameters
     ----------
     sums : (n,) array
-        Counts of each frame; of fewer than 100 two can be alike by chance.
+        Counts of each frame; frames with fewer than 100 counts can be equal by chance.
     rings : (n, m) array
         Counts of each frame in rings of the detector.
     """
     rows = np.asarray(rings)
     first: dict[bytes, int] = {}
-    found = []
+    pairs = []
     for frame in np.flatnonzero(np.asarray(sums) >= _COUNTS):
         earlier = first.setdefault(rows[frame].tobytes(), int(frame))
         if earlier != frame:
-            found.append((earlier, int(frame)))
-    return found
+            pairs.append((earlier, int(frame)))
+    return pairs
 
 
 def shared(a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike]) -> list[tuple[int, int]]:
-    """Pairs (frame of a, frame of b) of two rotations that are the same measurement.
+    """Return pairs (frame of a, frame of b) of two rotations that are the same measurement.
 
-    Two independent frames have the same sum with a chance of at most 1/√(2πC) at C counts, and the
-    same counts in a ring likewise. The chances of frames that follow one another in both rotations,
-    forwards or backwards, are multiplied. Frames without counts prove nothing.
+    Two independent frames of C counts have the same sum with a probability of at most 1/√(2πC); the
+    same holds for the counts in a ring. The probabilities of consecutive frames, in the same or in
+    the opposite order in both rotations, are multiplied. Frames without counts prove nothing.
 
     Parameters
     ----------
     a, b : (sums, rings)
-        Counts of each frame (n,), and in rings of the detector (n, m). The rings prove more; they
-        differ if the geometry does, the sums do not.
+        Counts of each frame (n,), and in rings of the detector (n, m). Rings give a stronger proof,
+        but depend on the geometry; sums do not.
     """
     counts = [np.asarray(sums, np.float64) for sums, _ in (a, b)]
     known: dict[bytes, int] = {}
@@ -68,27 +68,28 @@ def shared(a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike]) -> li
     ]
     by_sum, by_rings = _decades(counts[0]), _decades(a[1]).sum(axis=1)
     n, m = len(counts[0]), len(counts[1])
-    found = set()
+    pairs = set()
     for order in (1, -1):
         other_counts, other_rings = counts[1][::order], rings[1][::order]
         for shift in range(1 - m, n):
-            own, other = slice(max(shift, 0), shift + m), slice(max(-shift, 0), n - shift)
-            same = counts[0][own] == other_counts[other]
-            alike = rings[0][own] == other_rings[other]
-            proof = np.where(same, np.where(alike, by_rings[own], by_sum[own]), 0.0)
+            of_a, of_b = slice(max(shift, 0), shift + m), slice(max(-shift, 0), n - shift)
+            same = counts[0][of_a] == other_counts[of_b]
+            alike = rings[0][of_a] == other_rings[of_b]
+            proof = np.where(same, np.where(alike, by_rings[of_a], by_sum[of_a]), 0.0)
             if proof.sum() < _DECADES:
                 continue
             edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]])))
             for start, end in edges.reshape(-1, 2):
                 if proof[start:end].sum() >= _DECADES:
-                    at = np.arange(start, end)[proof[start:end] > 0]
-                    theirs = at + other.start
-                    theirs = theirs if order == 1 else m - 1 - theirs
-                    found |= set(zip((at + own.start).tolist(), theirs.tolist(), strict=True))
-    return sorted(found)
+                    proven = np.arange(start, end)[proof[start:end] > 0]
+                    frames_b = proven + of_b.start
+                    frames_b = frames_b if order == 1 else m - 1 - frames_b
+                    frames_a = proven + of_a.start
+                    pairs |= set(zip(frames_a.tolist(), frames_b.tolist(), strict=True))
+    return sorted(pairs)
 
 
 def _decades(counts: ArrayLike) -> NDArray[np.float64]:
-    """Decades of chance that independent counts of these means differ."""
+    """Return -log10 of the largest probability that independent counts of this mean are equal."""
     known = np.maximum(2 * np.pi * np.asarray(counts, np.float64), 1.0)
     return 0.5 * np.log10(known)

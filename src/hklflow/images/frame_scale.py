@@ -1,13 +1,13 @@
-"""The scale of every frame: what of the norm depends on the frame only.
+"""Scale of every frame: the part of the norm that depends only on the frame.
 
 A pixel counts ``n ~ Poisson(N S)``; the part of N that belongs to frame z is
 
     monitor(z) * attenuation(z) * scale(z),   scale(z) = transmission(z) * rotation
 
-Monitor and attenuators are measured. The sample's transmission is estimated from a signal
-that the sample does not modulate otherwise: the background between the Bragg peaks, over
-the incident intensity. It is known relative to its median over the scan only; the factor
-`rotation` brings a rotation to the median of the scan's first one.
+Monitor and attenuators are measured. The transmission of the sample is estimated from a signal
+that changes with the frame only by absorption: the background between the Bragg peaks, divided by
+the incident intensity. The transmission is known only relative to its median over the
+rotation; the factor ``rotation`` scales it to the median of the scan's first rotation.
 """
 
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ from hklflow.base.errors import HklflowError
 Floats = NDArray[np.float64]
 
 FEWEST_PARTS = 6
-"""Parts of the detector of which the scatter is known to a third, half of them independent."""
+"""Fewest parts of the detector: half of them are independent and give their scatter to a third."""
 
 
 class Status(IntEnum):
-    """What became of a frame's own value."""
+    """Use of a frame's own value."""
 
     USED = 0
-    """It has a part in the curve."""
+    """The value contributes to the curve."""
     REPLACED = 1
-    """It is off the curve, which stands for it."""
+    """The value is an outlier and is replaced by the curve."""
     INTERPOLATED = 2
-    """There is none, or too few near it; the curve is drawn through."""
+    """No value, or too few values near the frame: the curve is interpolated."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class Transmission:
     Attributes
     ----------
     transmission
-        The curve over its median.
+        The smooth curve, divided by its median.
     errors
-        Standard errors of ``transmission``, without that of the common scale; with what `uneven`
-        finds, if it was asked.
+        Standard errors of ``transmission``, without the error of the common scale; they include
+        the error of `uneven` if it was computed.
     ratio
-        The frames' own values over the same median; NaN where there is none.
+        The frames' own values, divided by the same median; NaN for frames without a value.
     status
         `Status` of each frame.
     level : float
-        The curve's median: signal over incident intensity.
+        Median of the curve: signal over incident intensity.
     """
 
     transmission: Floats
@@ -63,35 +63,35 @@ class Transmission:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many frames have each status; the sum is the number of frames."""
+        """Number of frames of each status; the sum is the number of frames."""
         return {s.name.lower(): int((self.status == s).sum()) for s in Status}
 
     @property
     def scatter(self) -> float:
         """Relative scatter (1.4826 MAD) of the frames' own values about the curve."""
-        own = self.status != Status.INTERPOLATED
-        off = self.ratio[own] / self.transmission[own] - 1
+        valued = self.status != Status.INTERPOLATED
+        off = self.ratio[valued] / self.transmission[valued] - 1
         return float(1.4826 * np.median(np.abs(off)))
 
 
 @dataclass(frozen=True)
 class FrameScale:
-    """The scale of the frames of one rotation.
+    """Scale of the frames of one rotation.
 
     Attributes
     ----------
     monitor, attenuation : (n_frames,) array
-        As in the scan file.
+        Values of the scan file.
     signal : (n_frames,) array
         Counts per pixel from which the transmission was estimated.
     transmission : Transmission
     rotation : float
-        Median transmission relative to that of the scan's first rotation.
+        Median transmission relative to the median of the scan's first rotation.
     area : float
-        Solid angle of a pixel at the foot of the normal relative to that of the first rotation:
-        divided out of ``rotation``, 1 if the rotations were not compared.
+        Solid angle of the pixel at the foot of the detector normal, relative to the first rotation.
+        ``rotation`` is divided by it; 1 if the rotations were not compared.
     source : str
-        What the signal was: ``background``, ``frame_sum`` or ``none``.
+        The signal: ``background``, ``frame_sum`` or ``none``.
     """
 
     monitor: Floats
@@ -104,12 +104,12 @@ class FrameScale:
 
     @property
     def scale(self) -> Floats:
-        """Return (n_frames,) what monitor times attenuation is multiplied with."""
+        """Factor (n_frames,) of monitor times attenuation."""
         return self.transmission.transmission * self.rotation
 
 
 def constant(incident: NDArray[Any]) -> Transmission:
-    """Transmission of 1 on every frame, for samples whose signal cannot tell it."""
+    """Return a transmission of 1 on every frame, for samples without a usable signal."""
     n = len(incident)
     return Transmission(np.ones(n), np.zeros(n), np.ones(n), np.zeros(n, np.uint8), 1.0)
 
@@ -119,28 +119,28 @@ def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | Non
 
     A parabola (a line if ``window`` is below 11) is fitted to the ratio in the ``window``
     frames nearest to each frame, with Tukey's biweight (c = 4.685 times the scatter, 1.4826
-    MAD) in six iterations; its value at the frame is the transmission. Frames weigh as their
-    incident intensity does, which for Poisson counts is the best weight and, unlike one from
-    the counts themselves, does not favour low ones. Where the frames around do not follow one
-    parabola but those before or those after do, theirs is taken: a step of many standard
-    deviations stays a step (after Gijbels, Lambert & Qiu, Ann. Inst. Stat. Math. 59, 235, 2007),
-    if the next one is not within the window.
+    MAD) in six iterations; its value at the frame is the transmission. The weight of a frame is
+    its incident intensity: the best weight for Poisson counts, and, unlike a weight from the
+    counts, it does not favour low counts. If the frames around do not follow one parabola, but
+    the frames before or the frames after do, the parabola of this side is taken: a step of many
+    standard deviations stays a step (after Gijbels, Lambert & Qiu, Ann. Inst. Stat. Math. 59,
+    235, 2007), unless there is another step within the window.
 
     Parameters
     ----------
     signal
-        (n_frames,) counts per pixel of each frame; NaN where a frame has none.
+        (n_frames,) counts per pixel of each frame; NaN for a frame without a signal.
     incident
         (n_frames,) positive incident intensity of each frame: monitor times attenuation.
     window
-        Odd number of frames, 5 or more: short against the change of the transmission. None:
-        no curve, every frame keeps its own value.
+        Odd number of frames, 5 or more; the transmission should change little in half of it.
+        None: no curve, every frame keeps its own value.
 
     Raises
     ------
     HklflowError
-        Incident intensities that are not positive and finite, negative signals, differing
-        lengths, a wrong window, or a curve that is not positive.
+        If an incident intensity is not positive and finite, a signal is negative, the lengths
+        differ, the window is wrong, or the curve is not positive.
     """
     b, m = np.asarray(signal, np.float64), np.asarray(incident, np.float64)
     if b.ndim != 1 or b.shape != m.shape:
@@ -149,12 +149,12 @@ def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | Non
         ("incident intensity", m, ~(np.isfinite(m) & (m > 0))),
         ("background", b, (b < 0) | np.isinf(b)),
     ):
-        at = np.flatnonzero(wrong)
-        if at.size:
+        frames = np.flatnonzero(wrong)
+        if frames.size:
             raise HklflowError(
-                f"the {name} is {values[at[0]]} on frame {at[0]} ({at.size} such frames): give a "
-                "positive value for every frame or leave those frames out (`import_scan: "
-                "leave_out`)"
+                f"the {name} is {values[frames[0]]} on frame {frames[0]} ({frames.size} such "
+                "frames): give a positive value for every frame, or leave these frames out "
+                "(`import_scan: leave_out`)"
             )
     if window is not None and (window < 5 or window % 2 == 0 or window > b.size):
         raise HklflowError(
@@ -170,9 +170,9 @@ def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | Non
     bad = np.flatnonzero(~(value > 0))
     if bad.size:
         raise HklflowError(
-            f"the transmission comes out as {value[bad[0]]:.3g} on frame {bad[0]} ({bad.size} such "
-            f"frames; {int(np.sum(b > 0))} of {b.size} have a signal): it is too weak; widen "
-            "`window` or the annulus, or set `source: none`"
+            f"the transmission is {value[bad[0]]:.3g} on frame {bad[0]} ({bad.size} such frames; "
+            f"{int(np.sum(b > 0))} of {b.size} frames have a signal): the signal is too weak; "
+            "widen `window` or the annulus, or set `source: none`"
         )
     level = float(np.median(value))
     return Transmission(value / level, error / level, ratio / level, status, level)
@@ -180,16 +180,16 @@ def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | Non
 
 @dataclass(frozen=True)
 class Uneven:
-    """How differently the background changes on parts of the detector.
+    """Difference of the background's change between parts of the detector.
 
     Attributes
     ----------
     spread : float
-        Relative rms of the parts' curves about the common one, without what counting makes.
+        Relative rms of the parts' curves about the common curve, without counting noise.
     error : float
-        Relative error that the common curve has by it.
+        Relative error of the common curve by this spread.
     significant : bool
-        Whether counting alone could not make the spread.
+        True if counting noise cannot explain the spread.
     """
 
     spread: float
@@ -198,52 +198,53 @@ class Uneven:
 
 
 def uneven(parts: Floats, errors: Floats, window: int | None) -> Uneven | None:
-    """Compare the transmissions that parts of the detector tell, each by its own background.
+    """Compare the transmissions from the backgrounds of different parts of the detector.
 
-    What the sample absorbs as a whole is common to them. Diffuse scattering that turns with the
-    crystal and absorption that depends on direction are not, and the common curve follows them as
-    far as their mean over the detector does. Parts on opposite sides of the beam see nearly the
-    same, for S(-Q) = S(Q): the error of the mean counts half as many as there are.
+    The absorption by the whole sample is the same for all parts. Diffuse scattering that rotates
+    with the crystal, and absorption that depends on direction, differ between parts; their mean
+    over the detector changes the common curve. Parts on opposite sides of the beam measure nearly
+    the same, because S(-Q) = S(Q): for the error of the mean, only half of the parts count.
 
     Parameters
     ----------
     parts, errors
-        (n_frames, n_parts) backgrounds over level and shape, and their Poisson errors; see
+        (n_frames, n_parts) backgrounds divided by level and shape, and their Poisson errors; see
         `images.statistics`.
     window
-        As of `transmission`.
+        See `transmission`.
 
     Returns
     -------
     Uneven or None
-        None where fewer than `FEWEST_PARTS` parts have a curve.
+        None if fewer than `FEWEST_PARTS` parts have a curve.
     """
     off, variance = [], []
-    for own, poisson in zip(parts.T, errors.T, strict=True):
-        known = np.isfinite(own) & (poisson > 0)
+    for part, poisson in zip(parts.T, errors.T, strict=True):
+        known = np.isfinite(part) & (poisson > 0)
         if known.sum() >= max(window or 0, 2):
-            d, v = _curve(own[known], poisson[known], window)
+            d, v = _curve(part[known], poisson[known], window)
             off.append(d)
             variance.append(v)
     if len(off) < FEWEST_PARTS:
         return None
     d, v = np.concatenate(off), np.concatenate(variance)
-    # Of noise alone this is 1, with that standard deviation.
+    # For noise alone χ² is 1, with the standard deviation `noise`.
     chi2, noise = float(np.mean(d**2) / np.mean(v)), _chance(len(d), window)
     spread = float(np.sqrt(max(float(np.mean(d**2) - np.mean(v)), 0.0)))
     return Uneven(spread, spread / float(np.sqrt(len(off) / 2 - 1)), chi2 > 1 + 5 * noise)
 
 
-def change(own: Transmission, window: int | None) -> float:
-    """Rms of a curve about its mean, relative, beyond its errors; 0 where these alone may make it.
+def change(curve: Transmission, window: int | None) -> float:
+    """Return the relative rms of a curve about its mean, beyond its errors; 0: not significant.
 
     Parameters
     ----------
+    curve
     window
-        As of `transmission`.
+        See `transmission`.
     """
-    square, noise = float(np.var(own.transmission)), float(np.mean(own.errors**2))
-    if square <= noise * (1 + 5 * _chance(own.errors.size, window)):
+    square, noise = float(np.var(curve.transmission)), float(np.mean(curve.errors**2))
+    if square <= noise * (1 + 5 * _chance(curve.errors.size, window)):
         return 0.0
     return float(np.sqrt(square - noise))
 
@@ -253,54 +254,55 @@ def _chance(n: int, window: int | None) -> float:
     return float(np.sqrt(2 / (n if window is None else 3 * n / window)))
 
 
-def _curve(own: Floats, poisson: Floats, window: int | None) -> tuple[Floats, Floats]:
-    """Return a part's smooth curve less 1, and its variance, (n_frames,) each."""
+def _curve(part: Floats, poisson: Floats, window: int | None) -> tuple[Floats, Floats]:
+    """Return a part's smooth curve minus 1, and its variance, (n_frames,) each."""
     from scipy.ndimage import median_filter
     from scipy.signal import savgol_filter
 
     # Wings of peaks add to the noise of single frames.
-    noise = max(float(np.median(poisson)), _noise(own, np.ones_like(own)))
+    noise = max(float(np.median(poisson)), _noise(part, np.ones_like(part)))
     if window is None:
-        return own - 1, np.full(own.size, noise**2)
-    middle = median_filter(own, window, mode="nearest")
-    calm = np.clip(own, middle - 4 * noise, middle + 4 * noise)
+        return part - 1, np.full(part.size, noise**2)
+    middle = median_filter(part, window, mode="nearest")
+    calm = np.clip(part, middle - 4 * noise, middle + 4 * noise)
     powers = _places(window)[:, None] ** np.arange(3)
     leverage = np.sum(powers * np.linalg.pinv(powers).T, axis=1)
     half = window // 2
-    inner = np.full(own.size - 2 * half, leverage[half])
+    inner = np.full(part.size - 2 * half, leverage[half])
     of_frame = np.concatenate([leverage[:half], inner, leverage[half + 1 :]])
     return savgol_filter(calm, window, 2) - 1, noise**2 * of_frame
 
 
 def _smooth(ratio: Floats, weight: Floats, window: int) -> tuple[Floats, Floats, NDArray[np.uint8]]:
-    """Value, standard error and status of each frame; NaN where nothing is known at all."""
+    """Return value, standard error and status of each frame; NaN if no frame has a curve."""
     n = ratio.size
     known = np.isfinite(ratio)
     blocks = _fit_blocks(ratio, weight, window)
     frames = np.arange(n)
     last = n - window
-    around = np.clip(frames - window // 2, 0, last)
-    enough = blocks.usable[around]
+    centred = np.clip(frames - window // 2, 0, last)
+    enough = blocks.usable[centred]
     if not enough.any():
         return np.full(n, np.nan), np.full(n, np.nan), np.full(n, Status.INTERPOLATED, np.uint8)
     before, after = np.clip(frames - window + 1, 0, last), np.clip(frames, 0, last)
-    # A side to which the frame itself is an outlier is the wrong one.
+    # If the frame is an outlier of a side's parabola, this side is the wrong one.
     cost = [blocks.misfit[b] + (blocks.tukey[b, frames - b] < 0.5) for b in (before, after)]
     side = np.where(cost[0] < cost[1], before, after)
-    # Twice the noise is no parabola; half of that is the better side of a step.
-    step = (blocks.misfit[around] > 2) & (blocks.misfit[side] < 0.5 * blocks.misfit[around])
-    choice = np.where(step & known, side, around)
+    # A misfit above 2 is not one parabola; a side with less than half of it is beyond a step.
+    step = (blocks.misfit[centred] > 2) & (blocks.misfit[side] < 0.5 * blocks.misfit[centred])
+    choice = np.where(step & known, side, centred)
     value, error, kept = blocks.at(frames, choice)
     status = np.where(kept, Status.USED, Status.REPLACED).astype(np.uint8)
     status[~known | ~enough] = Status.INTERPOLATED
-    # Where too few frames around have a value, a line between those that have.
-    at = np.flatnonzero(enough)
-    return np.interp(frames, at, value[at]), np.interp(frames, at, error[at]), status
+    # Where too few frames around have a value, interpolate linearly.
+    fitted = np.flatnonzero(enough)
+    values = np.interp(frames, fitted, value[fitted])
+    return values, np.interp(frames, fitted, error[fitted]), status
 
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Parabolas in all blocks of `window` frames; (m, ...) arrays, one row for each start.
+    """Parabolas in all blocks of ``window`` frames; (m, ...) arrays, one row for each start.
 
     Attributes
     ----------
@@ -309,9 +311,10 @@ class _Blocks:
     tukey : (m, window)
         Biweights of the frames.
     misfit : (m,)
-        Mean square residual over the noise of single frames, each at most 16; infinite where
-        the block has too few values.
+        Mean square of residual / noise of a frame, each square at most 16; infinite for blocks with
+        too few values.
     usable : (m,)
+        True for blocks with enough values.
     """
 
     coefficients: Floats
@@ -323,7 +326,7 @@ class _Blocks:
     def at(
         self, frames: NDArray[np.int64], start: NDArray[np.int64]
     ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        """Value and error of frames from the blocks with these starts, and which count."""
+        """Return value and error of frames from the blocks ``start``; True for inliers."""
         window, k = self.tukey.shape[1], self.coefficients.shape[1]
         powers = _places(window)[frames - start][:, None] ** np.arange(k)
         value = np.sum(powers * self.coefficients[start], axis=1)
@@ -332,12 +335,12 @@ class _Blocks:
 
 
 def _places(window: int) -> Floats:
-    """Places of the frames of a block, -1/2 to 1/2."""
+    """Return the coordinates of the frames of a block, -1/2 to 1/2."""
     return (np.arange(window) - (window - 1) / 2) / window
 
 
 def _fit_blocks(ratio: Floats, weight: Floats, window: int) -> _Blocks:
-    """Fit robust parabolas."""
+    """Fit robust parabolas to all blocks."""
     known = np.isfinite(ratio)
     index = np.arange(ratio.size - window + 1)[:, None] + np.arange(window)
     has, m = known[index], len(index)
@@ -359,52 +362,57 @@ def _fit_blocks(ratio: Floats, weight: Floats, window: int) -> _Blocks:
         t = np.where(has, np.maximum(1 - (off / (4.685 * spread)) ** 2, 0) ** 2, 0.0)
         normal = np.einsum("bw,wi,wj->bij", t * w, powers, powers)
         right = np.einsum("bw,wi->bi", t * w * y, powers)
-        found = np.linalg.solve(normal, right[..., None])[..., 0]
-        fit = found @ powers.T
+        solution = np.linalg.solve(normal, right[..., None])[..., 0]
+        fit = solution @ powers.T
     inverse = np.linalg.inv(normal)
-    # A value of weight w has the variance spread² / w.
+    # The variance of a value of weight w is spread² / w.
     middle = np.einsum("bw,wi,wj->bij", t**2 * w * spread**2, powers, powers)
     square = np.where(has, np.minimum(((y - fit) / noise) ** 2 * w, 16.0), 0.0)
-    coefficients[usable], covariance[usable] = found, inverse @ middle @ inverse
+    coefficients[usable], covariance[usable] = solution, inverse @ middle @ inverse
     tukey[usable], misfit[usable] = t, square.sum(axis=1) / (has.sum(axis=1) - k)
     return _Blocks(coefficients, covariance, tukey, misfit, usable)
 
 
 def _noise(ratio: Floats, weight: Floats) -> float:
-    """Standard deviation of a single frame of weight 1, from the differences of neighbours."""
-    at = np.flatnonzero(np.isfinite(ratio))
-    if at.size < 2:
+    """Return the σ of a frame of weight 1, from the differences of neighbouring frames."""
+    frames = np.flatnonzero(np.isfinite(ratio))
+    if frames.size < 2:
         return 0.0
-    steps = np.abs(np.diff(ratio[at])) / np.sqrt(1 / weight[at][1:] + 1 / weight[at][:-1])
+    steps = np.abs(np.diff(ratio[frames])) / np.sqrt(
+        1 / weight[frames][1:] + 1 / weight[frames][:-1]
+    )
     return float(1.4826 * np.median(steps))
 
 
 def _own_values(ratio: Floats, weight: Floats) -> tuple[Floats, Floats, NDArray[np.uint8]]:
-    """Return the frames' own values, interpolated where there is none or zero."""
+    """Return the frames' own values, interpolated for frames without a value or with zero."""
     known = np.isfinite(ratio) & (ratio > 0)
-    at = np.flatnonzero(known)
+    frames = np.flatnonzero(known)
     status = np.where(known, Status.USED, Status.INTERPOLATED).astype(np.uint8)
-    if at.size == 0:
+    if frames.size == 0:
         return np.full(ratio.size, np.nan), np.full(ratio.size, np.nan), status
-    value = np.interp(np.arange(ratio.size), at, ratio[at])
-    # Neighbours differ by noise; what the transmission itself does is slow.
+    value = np.interp(np.arange(ratio.size), frames, ratio[frames])
+    # Neighbours differ only by noise: the transmission changes slowly.
     return value, _noise(ratio, weight) / np.sqrt(weight), status
 
 
 def compare(
     own: Transmission, first: Transmission, area: float, source: str, enabled: bool
 ) -> tuple[float, float]:
-    """Scale of a rotation relative to the scan's first, and the area that was divided out.
+    """Return the scale of a rotation relative to the scan's first rotation, and the area.
 
-    The signal is counted per pixel, so the ratio of the levels holds the ratio of the pixels'
-    solid angles, which the transform's solid-angle correction applies by itself.
+    The signal is counted per pixel, so that the ratio of the levels contains the ratio of the
+    pixels' solid angles. The transform corrects solid angles; therefore the scale is divided by
+    this ratio, the area.
 
     Parameters
     ----------
+    own, first
+        Transmission of the rotation and of the first rotation.
     area
-        Solid angle of a pixel at the foot of the normal over that of the first rotation.
+        Solid angle of the pixel at the foot of the detector normal, relative to the first rotation.
     source
-        The signal; ``none`` cannot compare.
+        The signal; ``none``: rotations cannot be compared.
     enabled
         False: every rotation keeps its own scale, 1.
     """

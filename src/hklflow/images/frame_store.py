@@ -1,12 +1,12 @@
-"""The last frames of a scan in little memory, with what one reading of them gives.
+"""Compact store of the last frames of a scan and their background, from one reading.
 
-A frame is kept as narrow counts: 8 bits, 16 where the background is high, 32-bit floats for
-frames of floats. Pixels that do not fit, and values that are no measurement, stand in a list
-beside it, in raster order. Pixels that are no measurement hold what the background around them
-predicts, so that sums over boxes need not ask for the mask.
+A frame is stored as narrow counts: 8 bits, or 16 bits if the background is high, or 32-bit floats
+for floating-point frames. A list in raster order holds the odd pixels of the frame: pixels whose
+counts do not fit, and invalid pixels. In the narrow counts, invalid and masked pixels hold the
+counts expected from the background around them, so that sums over boxes do not need the mask.
 
-All images have a border: `ROWS` above and below, `COLUMNS` on the left and at least as many on
-the right, up to a multiple of `PER_WORD`. Images of cells have none but this multiple.
+All images have a border: `ROWS` above and below, `COLUMNS` on the left and at least `COLUMNS` on
+the right, up to a multiple of `PER_WORD`. Images of cells are only padded to this multiple.
 """
 
 from typing import Any, NamedTuple
@@ -20,38 +20,38 @@ from hklflow.simd.jit import kernel
 from hklflow.simd.words import lowest_bit
 
 ROWS, COLUMNS = 4, 64
-#: Frames that are added to the sums together: rows of theirs fit in a cache.
+#: Number of frames that are added to the sums together: a row of all of them fits in the cache.
 SUMMED = 8
-#: Value of a pixel that is no measurement, in the list of odd ones: below every measurement.
+#: Value of an invalid pixel in the list of odd pixels, below every valid value.
 FLAGGED = -np.inf
-#: Part of the pixels of the first frame that may be too large for 8 bits.
+#: Largest fraction of the pixels of the first frame that may not fit 8 bits.
 _MANY = 0.002
 _GOLDEN = 0.6180339887498949
 
 
 class Store(NamedTuple):
-    """Arrays of a `FrameStore`, as compiled functions take them.
+    """Arrays of a `FrameStore` for kernels.
 
     Attributes
     ----------
     counts
         (slots, rows, columns) narrow counts.
     keep
-        (rows, columns) of the same type; all bits set (for floats 1), or 0 where masked.
+        (rows, columns) of the same type; all bits set (1 for floats), or 0 for masked pixels.
     odd_at, odd_value
-        (slots, n) place in the image, and value, of the pixels that `counts` does not tell.
+        (slots, n) flat index in the image, and value, of the odd pixels.
     odd_number, flagged
-        (slots) how many there are, and how many of them are no measurement.
+        (slots,) number of odd pixels, and number of invalid pixels among them.
     rate
-        (slots, cell rows, cell columns) background per pixel, -1 where it is not known.
+        (slots, cell rows, cell columns) background per pixel, -1 where unknown.
     near
-        (slots, cell rows, cell columns) 1 where boxes can hold pixels without a measurement.
+        (slots, cell rows, cell columns) 1 where a box may hold an invalid or masked pixel.
     loud
-        (slots, cell rows, cell columns) 1 where the cell does not count for the frame's mean.
+        (slots, cell rows, cell columns) 1 for cells that are left out of the background.
     whole
-        (slots) counts of all cells.
+        (slots,) counts of all cells.
     quiet
-        (slots, 2) counts and pixels of the other cells.
+        (slots, 2) counts and pixels of the cells that are not loud.
     """
 
     counts: NDArray[Any]
@@ -68,7 +68,7 @@ class Store(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What belongs to the mask, and what each frame writes anew."""
+    """Arrays of the mask, and working arrays that each frame overwrites."""
 
     cells: NDArray[Any]
     size: NDArray[np.int32]
@@ -85,7 +85,7 @@ class Scratch(NamedTuple):
 
 @kernel
 def _list_odd(raw, bits, at, invalid_from, out, store, slot, number):  # type: ignore[no-untyped-def]
-    """Add the pixels whose bit is set to the list; those without a measurement become 0."""
+    """Add the pixels whose bit is set to the list of odd pixels; set invalid pixels to 0."""
     where, values = store.odd_at[slot], store.odd_value[slot]
     for word in range(bits.size):
         rest = bits[word]
@@ -93,7 +93,7 @@ def _list_odd(raw, bits, at, invalid_from, out, store, slot, number):  # type: i
             j = 64 * word + lowest_bit(rest)
             rest &= rest - np.uint64(1)
             value = float(raw[j])
-            # Written so that NaN is no measurement either.
+            # This test makes NaN invalid, too.
             if not (value >= 0.0 and value < invalid_from):
                 value = FLAGGED
                 out[j] = 0
@@ -114,9 +114,9 @@ def _add_cells(a, b, c, d, line, cells):  # type: ignore[no-untyped-def]
 
 @kernel
 def pack_integers(raw, slot, top, invalid_from, store, scratch, line):  # type: ignore[no-untyped-def]
-    """Take a frame of unsigned integers (slow, fast); return the number of odd pixels.
+    """Pack a frame of unsigned integers (slow, fast); return the number of odd pixels.
 
-    Values of `top` and more are odd. If the list is too short nothing else is right.
+    Values from ``top`` on are odd. If the list of odd pixels is too short, the result is not valid.
     """
     counts, keep = store.counts[slot], store.keep
     rows, columns = raw.shape
@@ -124,7 +124,7 @@ def pack_integers(raw, slot, top, invalid_from, store, scratch, line):  # type: 
     rest = np.zeros(PER_WORD, raw.dtype)
     bits = scratch.bits
     number = 0
-    # What an earlier frame's neighbours had put there is in the last row of cells.
+    # Clear the last row of cells: an earlier frame may have filled pixels there.
     counts[ROWS + rows :] = 0
     for i in range(ROWS, ROWS + rows):
         out, kept, line_raw = counts[i, COLUMNS:], keep[i, COLUMNS:], raw[i - ROWS]
@@ -149,13 +149,13 @@ def pack_integers(raw, slot, top, invalid_from, store, scratch, line):  # type: 
 
 @kernel
 def pack_floats(raw, slot, valid_from, invalid_from, store, scratch, line):  # type: ignore[no-untyped-def]
-    """As `pack_integers`, of floats; only values that are no measurement are odd."""
+    """Pack a frame of floats, like `pack_integers`; only invalid values are odd."""
     counts, keep = store.counts[slot], store.keep
     rows, columns = raw.shape
     inner = counts.shape[1] - 2 * COLUMNS
     where, values = store.odd_at[slot], store.odd_value[slot]
     number = 0
-    # What an earlier frame's neighbours had put there is in the last row of cells.
+    # Clear the last row of cells: an earlier frame may have filled pixels there.
     counts[ROWS + rows :] = 0
     for i in range(ROWS, ROWS + rows):
         out, kept = counts[i], keep[i]
@@ -183,7 +183,7 @@ def sum_counts(slots, top, store, total, most):  # type: ignore[no-untyped-def]
     counts = store.counts
     width, kind = counts.shape[2], counts[0, 0, 0]
     n = width - 2 * COLUMNS
-    # Pixels without a measurement hold what is expected of them.
+    # Invalid pixels hold expected counts, which must not be added.
     held = np.zeros((slots.size, store.odd_at.shape[1]), counts.dtype)
     for f in range(slots.size):
         flat, slot = counts[slots[f]].reshape(-1), slots[f]
@@ -207,7 +207,7 @@ def sum_counts(slots, top, store, total, most):  # type: ignore[no-untyped-def]
 
 @kernel
 def _set_odd(slot, top, most_in_cell, store, scratch):  # type: ignore[no-untyped-def]
-    """Give cells the odd pixels' counts, and take away those that are no measurement."""
+    """Add the counts of odd pixels to the cells, and remove invalid pixels from the cells."""
     scratch.size[:] = scratch.mask_size
     store.near[slot] = scratch.mask_near
     width = store.counts.shape[2]
@@ -231,7 +231,7 @@ def _set_odd(slot, top, most_in_cell, store, scratch):  # type: ignore[no-untype
 
 @kernel
 def describe(slot, half, n_sigma, top, most_in_cell, store, scratch):  # type: ignore[no-untyped-def]
-    """Find the background of a packed frame, and fill the pixels without a measurement."""
+    """Find the background of a packed frame, and fill its invalid and masked pixels."""
     if _set_odd(slot, top, most_in_cell, store, scratch):
         window_sums(scratch.size, half, scratch.sizes)
     else:
@@ -255,27 +255,28 @@ def describe(slot, half, n_sigma, top, most_in_cell, store, scratch):  # type: i
 
 
 class FrameStore:
-    """Keep the last frames of a scan; `take` them one after the other.
+    """Store of the last frames of a scan; `take` adds the next frame.
 
     Parameters
     ----------
     mask
         Bad pixels (slow, fast), True = bad.
     dtype
-        Of the frames.
+        Type of the frames.
     slots
-        Number of frames to keep.
+        Number of stored frames.
     window
-        Half size in pixels of the background's window.
+        Half size in pixels of the window of the background.
     n_sigma
-        Cells that exceed the background by so much do not count for it.
+        Limit of the cells that are left out of the background, see `cell_background`.
     invalid_from
-        Values from here on are no measurement; NaN never is one.
+        Values from this value on are invalid; NaN is always invalid.
     valid_from
-        Nor are values below, of floats; of integers negative ones never are.
+        Values of floating-point frames below this value are invalid; negative integers are always
+        invalid.
     sums
-        Whether the images `total`, the sum of the narrow counts, and `most`, their maximum, are
-        wanted (of integers only; without the odd pixels, and with the borders).
+        True: make the images ``total`` (sum of the narrow counts) and ``most`` (maximum), only for
+        integers; both images have the borders, and odd pixels are left out.
     """
 
     def __init__(
@@ -297,7 +298,7 @@ class FrameStore:
         self._invalid_from, self._valid_from = invalid_from, valid_from
         bits = 8 * dtype.itemsize
         if dtype.kind == "i":
-            # Negative numbers are large ones when they are read without their sign.
+            # Read as unsigned integers, negative numbers are large numbers.
             self._invalid_from = min(invalid_from, 2.0 ** (bits - 1))
 
     def _begin(self, frame: NDArray[Any]) -> None:
@@ -350,7 +351,7 @@ class FrameStore:
         cell_row = np.clip((fill_at // shape[1] - ROWS) // CELL, 0, rows - 1)
         cell_column = np.clip((fill_at % shape[1] - COLUMNS) // CELL, 0, columns - 1)
         self.wide = wide
-        # A pixel that reached `top`, and a sum that could have overflown, are always looked at.
+        # Above these limits a pixel may have reached `top`, or a sum may have overflowed.
         self.most_one = 2.0**62 if narrow.kind == "f" else self.top - 1.0
         self.most_sum = {1: 2.0**16 - 1, 2: 2.0**32 - 257, 4: 2.0**62}[narrow.itemsize]
         if self.sums and narrow.kind != "f":
@@ -363,20 +364,21 @@ class FrameStore:
             mask_size=size,
             mask_near=near,
             mask_sizes=sizes,
-            # Unsigned, so that no index can count from the end: that would be asked each time.
+            # Unsigned: with signed indices, each access would test for negative values.
             fill_at=fill_at.astype(np.uint32),
             fill_cell=(cell_row * columns + cell_column).astype(np.uint32),
             fill_more=np.asarray((fill_at * _GOLDEN) % 1.0, np.float32),
             bits=np.zeros(across // PER_WORD, np.uint64),
         )
         self._line = np.zeros(across, wide)
-        # Sums over a window must fit 32 bits.
+        # Sums over a window must fit into 32 bits.
         self.most_in_cell = 2.0**31 / ((2 * self.half + 1) ** 2 * CELL * CELL) - self.top
 
     def around(self, number: int) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.bool_]]:
-        """Counts (3, slow, fast) and cells' background of a frame and its neighbours.
+        """Return counts (3, slow, fast) and background of a frame and its two neighbours.
 
-        And the pixels that are not masked. Counts that do not fit the narrow type are too low.
+        The third array is True for pixels that are not masked. Counts that do not fit the narrow
+        type are too low.
         """
         rows, columns = self.mask.shape
         slots = np.arange(number - 1, number + 2) % self.slots
@@ -384,7 +386,7 @@ class FrameStore:
         return counts, self.store.rate[slots], ~self.mask
 
     def clear(self, slot: int) -> None:
-        """Make a slot one without a measurement."""
+        """Empty a slot."""
         self.store.counts[slot] = 0
         self.store.rate[slot] = 0.0
         self.store.odd_number[slot] = self.store.flagged[slot] = 0
@@ -395,8 +397,8 @@ class FrameStore:
     def _make_room(self, number: int) -> None:
         """Make the lists of odd pixels longer."""
         more = ((0, 0), (0, number - self._room()))
-        at, value = np.pad(self.store.odd_at, more), np.pad(self.store.odd_value, more)
-        self.store = self.store._replace(odd_at=at, odd_value=value)
+        places, values = np.pad(self.store.odd_at, more), np.pad(self.store.odd_value, more)
+        self.store = self.store._replace(odd_at=places, odd_value=values)
 
     def take(self, frame: NDArray[Any]) -> int:
         """Pack the next frame (slow, fast) and find its background; return its slot."""
@@ -421,7 +423,7 @@ class FrameStore:
         return slot
 
     def add_up(self) -> None:
-        """Bring `total` and `most` up to date, if they are wanted."""
+        """Add the frames taken since the last call to ``total`` and ``most``."""
         if self.sums and self.dtype.kind != "f":
             slots = np.arange(self._summed, self.n_frames) % self.slots
             sum_counts(slots, int(self.top), self.store, self.total, self.most)
@@ -429,7 +431,7 @@ class FrameStore:
 
 
 def _beside(keep: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Place of the pixels without a measurement that a box around a pixel can hold."""
+    """Return the flat indices of masked pixels that a box around a good pixel can hold."""
     near = np.zeros(keep.shape, bool)
     for i in range(-2, 3):
         for j in range(-2, 3):

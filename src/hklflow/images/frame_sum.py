@@ -1,11 +1,11 @@
 """Exact integer sums of frames that were measured several times.
 
-For every pixel and frame, in this order:
+The sum of a pixel on a frame is, in this order:
 
-* flagged in any of the scans (the largest number of an unsigned type; a negative count): the
-  sum is flagged, with the largest number of its own type;
-* saturated in any of the scans: the sum has its saturation value ``n (s - 1) + 1`` for n scans
-  of saturation value s, the least number that n counts below s cannot reach;
+* flagged (the largest number of the type of the sum), if the pixel is flagged in any scan (the
+  largest number of an unsigned type; a negative count);
+* the saturation value of the sum, if the pixel is saturated in any scan: ``n (s - 1) + 1`` for n
+  scans of saturation value s, the smallest number that n counts below s cannot reach;
 * else the sum of the counts.
 
 Sums are made in 64 bits and stored in the smallest unsigned type that holds them.
@@ -24,30 +24,30 @@ _STORED = (np.uint16, np.uint32, np.uint64)
 
 
 def largest_count(dtype: np.dtype[Any], saturation: float | None) -> int:
-    """Largest number that a pixel of a scan can count: below flag and saturation."""
+    """Return the largest count of a pixel of a scan, below flag and saturation."""
     if not np.issubdtype(dtype, np.integer):
-        raise HklflowError(f"frames of type {dtype} are no counts: sums are made of integers")
+        raise HklflowError(f"frames of type {dtype} cannot be summed: give frames of integers")
     largest = int(np.iinfo(dtype).max) - (flag_value(dtype) is not None)
     return largest if saturation is None else min(largest, _threshold(saturation) - 1)
 
 
 def _threshold(saturation: float) -> int:
-    """First whole count that is saturated."""
+    """Return the smallest integer count that is saturated."""
     return int(np.ceil(saturation))
 
 
 @dataclass(frozen=True)
 class SumType:
-    """How a sum of scans is stored.
+    """Type in which a sum of scans is stored.
 
     Attributes
     ----------
     dtype : numpy dtype
-        Unsigned.
+        Unsigned integer type.
     flag : int
-        Value of pixels without a measurement.
+        Value of invalid pixels.
     saturation : int or None
-        Value of pixels that are saturated; None if the scans do not saturate.
+        Value of saturated pixels; None: the scans do not saturate.
     """
 
     dtype: np.dtype[Any]
@@ -56,37 +56,38 @@ class SumType:
 
     @property
     def limit(self) -> int:
-        """Every sum of counts must be below."""
+        """Upper limit: every sum of counts must be smaller."""
         return self.flag if self.saturation is None else self.saturation
 
 
 def sum_types(dtypes: list[np.dtype[Any]], saturation: float | None) -> list[SumType]:
-    """Types to store the sum of scans of `dtypes` in: the first that holds the counts.
+    """Return the types to try for the sum of scans of types ``dtypes``, smallest first.
 
-    The first holds any counts that the scans could have, if 32 bits can; if they cannot it has
-    32 bits all the same, which real counts fit, and the second has 64.
+    If 16 or 32 bits hold all possible counts of the scans, this type is the only one. If no
+    such type exists, the first type has 32 bits, enough for real counts, and the second 64 bits.
     """
     bound = sum(largest_count(dtype, saturation) for dtype in dtypes)
     saturated = None if saturation is None else len(dtypes) * (_threshold(saturation) - 1) + 1
-    found = []
+    types = []
     for stored in _STORED:
         flag = int(np.iinfo(stored).max)
         holds = bound < flag and (saturated is None or saturated < flag)
         if holds or stored is not np.uint16:
             mark = None if saturated is None else min(saturated, flag - 1)
-            found.append(SumType(np.dtype(stored), flag, mark))
+            types.append(SumType(np.dtype(stored), flag, mark))
         if holds:
             break
-    return found
+    return types
 
 
 @dataclass
 class FrameSum:
-    """Sum of one block of frames (n, slow, fast).
+    """Sum of scans for one block of frames.
 
     Parameters
     ----------
     shape : (n, slow, fast)
+        Shape of the block.
     """
 
     shape: tuple[int, int, int]
@@ -102,7 +103,7 @@ class FrameSum:
     def add(self, block: NDArray[Any], saturation: float | None) -> None:
         """Add the same frames of another scan."""
         flag = flag_value(block.dtype)
-        # Frame by frame, so that nothing of the block's size is needed in between.
+        # Frame by frame, so that no other arrays of the size of the block are needed.
         for z, frame in enumerate(block):
             bad = frame < 0 if flag is None else frame == flag
             self.flagged[z] |= bad
@@ -110,16 +111,16 @@ class FrameSum:
             if saturation is not None:
                 self.saturated[z] |= clean >= np.uint64(_threshold(saturation))
             self.counts[z] += clean
-            # Only scans of 64-bit counts can do this.
+            # Only scans of 64-bit counts can overflow.
             wrapped = np.argwhere(self.counts[z] < clean)
             if wrapped.size:
                 raise HklflowError(
-                    f"the sum at (slow, fast) {tuple(wrapped[0].tolist())} is more than 64 bits "
-                    "hold; the counts are damaged or no counts"
+                    f"the sum at (slow, fast) {tuple(wrapped[0].tolist())} does not fit 64 bits; "
+                    "the frames are damaged, or do not hold counts"
                 )
 
     def stored(self, kind: SumType) -> NDArray[Any] | None:
-        """Return the sum as it is stored (n, slow, fast); None if a count does not fit."""
+        """Return the sum (n, slow, fast) in the type ``kind``; None if a count does not fit."""
         out = np.empty(self.shape, kind.dtype)
         for z, counts in enumerate(self.counts):
             invalid = self.flagged[z] | self.saturated[z]

@@ -1,9 +1,9 @@
-r"""3-D artefact mask: pixel-frames around strong Bragg intensity that the sensor has spoilt.
+r"""3-D artefact mask: pixel-frames around strong Bragg peaks that hold sensor artefacts.
 
-At high energy a strong reflection lights up its surroundings on the same frame: fluorescence and
-Compton scatter inside the sensor, blooming, and afterglow on the frames that follow. The diffuse
-scattering below changes slowly from frame to frame, so the artefact is what exceeds the same
-pixels on the neighbouring frames, in an area connected to a strong peak.
+At high energy a strong reflection adds counts to its surroundings on the same frame (fluorescence
+and Compton scattering inside the sensor, blooming) and on the following frames (afterglow). The
+diffuse scattering changes slowly from frame to frame. An artefact is therefore an excess over the
+same pixels on the neighbouring frames, in an area connected to a strong peak.
 
 Method, on cells of ``cell`` x ``cell`` pixels, sums over valid pixels only:
 
@@ -14,19 +14,19 @@ Method, on cells of ``cell`` x ``cell`` pixels, sums over valid pixels only:
    with background B from n frames; one count is the floor where B vanishes. For sums over boxes
    of several cells E is capped at ``10 sqrt(V)``, so that a spot does not smear over the box.
 3. *Significant* cells: the excess summed over one of the ``boxes`` is above ``n_sigma`` sigma and
-   above ``min_ratio`` times the background, which the incident flux and the diffuse may change.
-4. *Seeds*: cells with ``E >= seed_counts`` and ``E >= seed_ratio B``, or with more overloaded
-   pixels than usual. A seed holds on the frames before and after as well if its cell is
-   significant there: the tails of the rocking curve.
-5. *Region*: significant cells connected to a seed, over cells without data (gaps), and at most
-   ``reach`` pixels from it, dilated by ``margin`` pixels. Seeds themselves, dilated, for
-   ``afterglow_frames`` more frames.
+   above ``min_ratio`` times the background (incident flux and diffuse scattering may change less).
+4. *Seeds*: cells with ``E >= seed_counts`` and ``E >= seed_ratio B``, or cells with overloaded
+   pixels that are not overloaded on most frames. A seed also counts on the frame before and the
+   frame after if its cell is significant there (tails of the rocking curve).
+5. *Region*: significant cells connected to a seed, also across cells without data (gaps), at most
+   ``reach`` pixels from the seed; dilated by ``margin`` pixels. The seeds, dilated, stay flagged
+   for ``afterglow_frames`` more frames.
 
-A strong peak hidden under masked pixels seeds nothing unless its halo does (in a gap there is no
-sensor to make one). A reflection that lasts longer than about half of the window becomes
-background: choose the window at least twice as long as the longest spot. Diffuse scattering that
-changes by more than ``min_ratio`` within the window beside a strong peak is taken for artefact:
-the mask is for fine slices, where it does not.
+A strong peak under masked pixels has no seed unless its halo has one (in a gap there is no sensor
+and no halo). A reflection that lasts longer than about half of the window counts as background:
+choose a window at least twice as long as the longest spot. Diffuse scattering near a strong peak
+that changes by more than ``min_ratio`` within the window is taken for an artefact: the mask is for
+fine slices, on which the diffuse scattering changes less.
 """
 
 import math
@@ -43,9 +43,9 @@ from hklflow.images import mask3d_kernels as kernels
 
 BoolImage = NDArray[np.bool_]
 Flagged = tuple[NDArray[np.uint8] | None, int]
-"""Packed mask of a frame, None if nothing is flagged, and the number of good pixels flagged."""
+"""Packed mask of a frame (None: nothing is flagged), and the number of good pixels flagged."""
 
-_MIN_FRAMES = 4  # shorter scans give no background
+_MIN_FRAMES = 4  # shorter scans have no background
 
 
 @dataclass(frozen=True)
@@ -55,33 +55,35 @@ class Mask3dParams:
     Attributes
     ----------
     seed_counts
-        Counts above background in one cell of one frame that make it a seed.
+        Smallest counts above background of a seed, in one cell of one frame.
     seed_ratio
-        The same, as a multiple of the cell's background: weaker peaks have no visible halo.
+        Smallest excess of a seed as a multiple of the cell's background; weaker peaks have no
+        visible halo.
     n_sigma
-        Significance of the excess that belongs to a halo.
+        Smallest significance of the excess in a halo.
     min_ratio
-        Smallest excess that belongs to a halo, as a fraction of the background.
+        Smallest excess in a halo, as a fraction of the background.
     cell
         Side of a cell, pixels.
     boxes
         Odd sides of the boxes in which the excess is summed, in cells. A larger box finds
         fainter halos and flags more clean pixels around them.
     window
-        Frames from which the background of a frame is taken, centred where possible.
+        Number of frames from which the background of a frame is taken, centred where possible.
     reach
         Largest distance of a halo from its seed, pixels.
     margin
-        Pixels added around each region, rounded up to cells.
+        Width of the border added around each region, pixels; rounded up to cells.
     afterglow_frames
-        Frames after a seed on which its cells stay flagged.
+        Number of frames after a seed on which its cells stay flagged.
     flag_from
-        Values from here on are no measurement (2^32 - 1 and the like); None if there is none.
+        Values from this value on are invalid (2^32 - 1 and the like); None: no such flag.
     overload_from
-        Values from here on, below ``flag_from``, are overloaded: not summed, and seeds where
-        they are not there on most frames; None if there is none.
+        Values from this value on, below ``flag_from``, are overloaded: they are not summed, and are
+        seeds unless they are overloaded on most frames. None: pixels are never overloaded.
     valid_from
-        Values below are no measurement, of floats; of integers negative ones never are.
+        Values of floating-point frames below this value are invalid; negative integers are always
+        invalid.
     """
 
     seed_counts: float
@@ -131,7 +133,7 @@ class _Binner:
         by_row = np.add.reduceat(self.good.astype(np.int32), cells[0], axis=0)
         self.n_good = np.add.reduceat(by_row, cells[1], axis=1)
         self.sums = np.zeros(mask.shape[1], np.uint32)
-        self.keep: NDArray[Any] = self.good  # of the frames' type when that is known
+        self.keep: NDArray[Any] = self.good  # in the type of the frames after the first frame
         self.limit = np.uint64(0)
 
     def add(self, frame: NDArray[Any], *cells: NDArray[Any]) -> None:
@@ -144,25 +146,25 @@ class _Binner:
         words = frame.view(f"u{frame.itemsize}")
         if self.keep.dtype != words.dtype:
             self.keep = np.where(self.good, np.iinfo(words.dtype).max, 0).astype(words.dtype)
-            # Negative numbers are large words.
+            # Read as unsigned words, negative numbers are large.
             top = min(self.over, float(np.iinfo(frame.dtype).max), 2.0**32 // self.cell**2)
             self.limit = np.uint64(max(math.floor(top), 0))
         binned = (self.keep, self.n_good, self.sums, self.limit, self.cell, self.flag, self.over)
-        kernels.bin_integers(frame, words, *binned, *cells)
+        kernels.bin_integers(frame, words, *binned, cells)
 
 
 def _ring(size: int, grid: tuple[int, int], dtype: Any) -> NDArray[Any]:
-    """Make zeros (size, slow, fast), padded so that equal cells do not share a set of the cache.
+    """Return zeros (size, slow, fast), padded so that a cell's frames use different cache sets.
 
-    A frame then takes an odd number of half cache lines at least; a power of two is what
-    detectors have.
+    A frame then has an odd number of rows and of half cache lines per row; the sizes of detectors
+    are often powers of two, for which all frames of a cell would use the same set.
     """
     lines = -(-grid[1] // 8)
     return np.zeros((size, grid[0] + 1 - grid[0] % 2, 8 * (lines + 1 - lines % 2)), dtype)
 
 
 class _Masker:
-    """The streaming state: a window of binned frames and the seeds of three frames."""
+    """State of the streaming: a window of binned frames and the seeds of three frames."""
 
     def __init__(self, shape: tuple[int, int], mask: BoolImage | None, params: Mask3dParams):
         self.p = params
@@ -171,19 +173,19 @@ class _Masker:
         self.binner = _Binner(bad, params)
         c = params.cell
         self.grid = (-(-shape[0] // c), -(-shape[1] // c))
-        # Ring buffers: frame z stands at z % size. One more than the window, for a frame is
-        # finished when the next one's seeds are known.
+        # Ring buffers: frame z is at z % size. They hold one frame more than the window, because a
+        # frame is finished after the seeds of the next frame are known.
         self.size = params.window + 1
         self.rings = tuple(_ring(self.size, self.grid, x) for x in (np.float64, np.int32, np.int32))
         self.n_in = 0
-        self.windows: deque[tuple[Any, ...]] = deque()  # of the frames judged and not finished
-        self.seeds: deque[NDArray[np.int32]] = deque()  # of these, and of the one before
+        self.windows: deque[tuple[Any, ...]] = deque()  # of frames with seeds, not yet finished
+        self.seeds: deque[NDArray[np.int32]] = deque()  # of these frames and the frame before
         self.n_judged = 0
         self.n_done = 0
         self.glow: deque[NDArray[np.int32]] = deque(maxlen=params.afterglow_frames)
         self.margin = _disc(math.ceil(params.margin / c) if params.margin > 0 else 0)
         self.rules = (np.array(params.boxes), float(params.n_sigma), float(params.min_ratio))
-        # What the kernels keep, and their working space.
+        # Memory of the kernels, and their working arrays.
         self.stamp = 0
         parts = (self.grid[0], -(-self.grid[1] // kernels.PART))
         self.known = (np.zeros(parts, np.int64), *(np.zeros(self.grid) for _ in range(3)))
@@ -193,19 +195,19 @@ class _Masker:
         self.lists = [np.zeros(self.grid[0] * self.grid[1], np.int32) for _ in range(3)]
 
     def push(self, frame: NDArray[Any]) -> Iterator[Flagged]:
-        """Take one frame, give the masks that have become ready."""
-        at = self.n_in % self.size
-        self.binner.add(frame, *(ring[at] for ring in self.rings))
+        """Add one frame; yield the masks that are complete now."""
+        slot = self.n_in % self.size
+        self.binner.add(frame, *(ring[slot] for ring in self.rings))
         self.n_in += 1
-        # The first full window serves all frames up to its middle.
+        # The first full window is used for all frames up to its middle.
         while self.n_in >= self.p.window and self.n_judged < self.n_in - self.p.window // 2:
             yield from self._judge()
 
     def close(self) -> Iterator[Flagged]:
-        """Give the masks of the last frames."""
+        """Yield the masks of the last frames."""
         if self.n_in < _MIN_FRAMES:
             raise HklflowError(
-                f"a scan of {self.n_in} frames has no background for the 3-D mask: "
+                f"a scan of {self.n_in} frames is too short for the 3-D mask: "
                 f"give at least {_MIN_FRAMES} frames"
             )
         while self.n_judged < self.n_in:
@@ -213,42 +215,42 @@ class _Masker:
         yield self._finish()
 
     def _memory(self) -> tuple[Any, ...]:
-        """What the kernels know of the cells of a frame: nothing yet."""
+        """Return the memory of the kernels for a new frame, with no known cells."""
         self.stamp += 1
         return (self.stamp, *self.known, self.rates)
 
     def _judge(self) -> Iterator[Flagged]:
-        """Find the seeds of the next frame; finish the one before it."""
+        """Find the seeds of the next frame; finish the frame before it."""
         first = max(self.n_in - self.p.window, 0)
         slots = np.arange(first, self.n_in) % self.size
         window = (*self.rings, slots, self.n_judged % self.size)
         limits = (float(self.p.seed_counts), float(self.p.seed_ratio))
-        found = self.lists[0]
+        seeds = self.lists[0]
         n = kernels.find_seeds(
-            window, self._memory(), self.binner.n_good, first, *limits, *self.lowest, found
+            window, self._memory(), self.binner.n_good, first, *limits, *self.lowest, seeds
         )
         self.windows.append(window)
-        self.seeds.append(found[:n].copy())
+        self.seeds.append(seeds[:n].copy())
         self.n_judged += 1
         if self.n_judged > 1:
             yield self._finish()
 
     def _finish(self) -> Flagged:
-        """Grow the region of the oldest frame that is judged, and give its bits."""
+        """Grow the region of the oldest unfinished frame, and return its mask."""
         window = self.windows.popleft()
-        at = min(self.n_done, 1)
-        own = self.seeds[at]
-        others = [seeds for i, seeds in enumerate(self.seeds) if i != at]
-        other = np.concatenate(others) if others else own[:0]
-        cells = own[:0]
-        if len(own) or len(other):
+        oldest = min(self.n_done, 1)
+        own_seeds = self.seeds[oldest]
+        others = [seeds for i, seeds in enumerate(self.seeds) if i != oldest]
+        other = np.concatenate(others) if others else own_seeds[:0]
+        cells = own_seeds[:0]
+        if len(own_seeds) or len(other):
             memory, reach = self._memory(), math.floor((self.p.reach / self.p.cell) ** 2)
             size = kernels.grow(
-                window, self.rules, memory, reach, own, other, self.met, *self.lists
+                window, self.rules, memory, reach, own_seeds, other, self.met, *self.lists
             )
             cells = self.lists[2][:size]
         cells = np.concatenate([cells, *self.glow])
-        self.glow.append(own)
+        self.glow.append(own_seeds)
         if self.n_done > 0:
             self.seeds.popleft()
         self.n_done += 1
@@ -263,7 +265,7 @@ class _Masker:
 
 
 def _disc(radius: int) -> NDArray[np.int64]:
-    """Steps (n, 2) to the points of a disc; radius 1 is the 3 x 3 square."""
+    """Return the steps (n, 2) from the centre of a disc to its points; radius 1: 3 x 3 points."""
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     return np.argwhere(x * x + y * y <= (radius + 0.5) ** 2) - radius
 
@@ -273,45 +275,51 @@ def flag_frames(
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Flag the sensor artefacts of a scan, streaming.
 
-    Of the frames only ``window`` + 1 on cells (16 / cell² bytes per pixel each) are held.
-    Masks lag behind the frames by ``window / 2 + 1``.
+    Only ``window`` + 1 frames, summed over cells, are held in memory (16 / cell² bytes per pixel
+    and frame). A mask is returned ``window / 2 + 1`` frames after its frame was read.
 
     Parameters
     ----------
     blocks
-        Frames (n, slow, fast) in order, any real type; negative and non-finite values are no
-        measurement. A block is not used after the next one is asked for.
+        Frames (n, slow, fast) in order, any real type; negative and non-finite values are
+        invalid. A block is not used after the next block is requested.
     mask
-        Bad pixels (slow, fast), True = bad, or None. They are not summed; whether a region
-        covers them has no meaning.
+        Bad pixels (slow, fast), True = bad, or None. Bad pixels are not summed, and their values
+        in the result have no meaning.
     params
         See :class:`Mask3dParams`.
 
     Yields
     ------
     packed
-        Masks (m, slow, ceil(fast / 8)) as of :func:`pack`, 1 = artefact; together as many frames
-        as came in, in order. The values do not depend on the sizes of the blocks.
+        Masks (m, slow, ceil(fast / 8)), packed by :func:`pack`, 1 = artefact; one mask for each
+        frame, in order. The values do not depend on the sizes of the blocks.
     n_good
         Number of good pixels flagged (m,).
 
     Raises
     ------
     HklflowError
-        Shapes differ, or the scan has fewer than four frames.
+        If shapes differ, or the scan has fewer than four frames.
     """
     masker: _Masker | None = None
     longest = 1
     for block in blocks:
         if block.ndim != 3:
-            raise HklflowError(f"a block of frames has shape {block.shape}: (n, slow, fast) wanted")
+            raise HklflowError(f"a block of frames has shape {block.shape}: give (n, slow, fast)")
         if masker is None:
             shape = (block.shape[1], block.shape[2])
             if mask is not None and mask.shape != shape:
-                raise HklflowError(f"mask of shape {mask.shape} for frames of shape {shape}")
+                raise HklflowError(
+                    f"the mask has shape {mask.shape}, the frames {shape}; give the mask of these "
+                    "frames"
+                )
             masker = _Masker(shape, mask, params)
         if block.shape[1:] != masker.shape:
-            raise HklflowError(f"frames of shape {block.shape[1:]} after frames {masker.shape}")
+            raise HklflowError(
+                f"frames of shape {block.shape[1:]} follow frames of shape {masker.shape}; give "
+                "frames of one shape"
+            )
         longest = max(longest, len(block))
         ready = [done for frame in block for done in masker.push(frame)]
         yield from _stacked(ready, masker.shape, longest)
@@ -323,20 +331,20 @@ def flag_frames(
 def _stacked(
     ready: list[Flagged], shape: tuple[int, int], longest: int
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """Stack frames to blocks of at most ``longest``."""
+    """Stack the masks in blocks of at most ``longest`` frames."""
     for start in range(0, len(ready), longest):
         part = ready[start : start + longest]
         packed = np.zeros((len(part), shape[0], -(-shape[1] // 8)), np.uint8)
-        for i, (one, _) in enumerate(part):
-            if one is not None:
-                packed[i] = one
+        for i, (packed_frame, _) in enumerate(part):
+            if packed_frame is not None:
+                packed[i] = packed_frame
         yield packed, np.array([n for _, n in part], np.int64)
 
 
 def mask_frames(
     blocks: Iterable[NDArray[Any]], mask: BoolImage | None, params: Mask3dParams
 ) -> Iterator[NDArray[np.bool_]]:
-    """Flag as :func:`flag_frames`; gives masks bool (m, slow, fast), True = artefact."""
+    """Do :func:`flag_frames`, but yield unpacked masks, bool (m, slow, fast), True = artefact."""
     n_fast = 0
 
     def watched() -> Iterator[NDArray[Any]]:
@@ -350,18 +358,19 @@ def mask_frames(
 
 
 def pack(block: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Pack masks (n, slow, fast) into bits: uint8 (n, slow, ceil(fast / 8)), first pixel highest.
+    """Pack masks (n, slow, fast) into bits, uint8 (n, slow, ceil(fast / 8)).
 
-    Rows are padded with zeros, so every row starts on a byte.
+    The first pixel is the highest bit. Rows are padded with zeros, so that every row starts with a
+    new byte.
     """
     return np.packbits(block, axis=-1)
 
 
 def unpack(packed: NDArray[np.uint8], n_fast: int) -> NDArray[np.bool_]:
-    """Undo :func:`pack`: bool (n, slow, n_fast)."""
+    """Unpack masks made by :func:`pack`; return bool (n, slow, n_fast)."""
     if packed.dtype != np.uint8 or packed.shape[-1] != -(-n_fast // 8):
         raise HklflowError(
-            f"packed mask of {packed.shape[-1]} {packed.dtype} per row does not hold rows of "
+            f"a packed mask with {packed.shape[-1]} {packed.dtype} per row does not match rows of "
             f"{n_fast} pixels: give the width of the detector in pixels"
         )
     return np.unpackbits(packed, axis=-1, count=n_fast).view(np.bool_)

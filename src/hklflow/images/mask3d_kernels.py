@@ -1,41 +1,42 @@
-"""Kernels of the 3-D mask: frames on cells, seeds, regions around them, and their bits.
+"""Kernels of the 3-D mask: sums of frames over cells, seeds, regions around seeds, masks.
 
-The frames of a window on cells are kept in rings (slot, cell slow, cell fast): counts, valid
-pixels, overloaded pixels. Cells are numbered ``a * n_fast_cells + b``. The background of a cell
-costs far more than its counts, so it is found where a seed is possible and where a region
-grows, and nowhere else.
+The frames of a window, summed over cells, are kept in ring buffers (slot, cell slow, cell fast) of
+counts, valid pixels and overloaded pixels. Cells are numbered ``a * n_fast_cells + b``. The
+background of a cell takes far more time than its counts: it is computed only where a seed is
+possible and where a region grows.
 
 Tuples of the kernels:
 
-- ``window``: counts, valid, overloaded (rings), slots of the window's frames, slot of the frame
-  that is judged.
+- ``window``: counts, valid, overloaded (ring buffers), slots of the window's frames, slot of the
+  frame that is judged.
 - ``rules``: boxes, n_sigma, min_ratio.
-- ``memory``: stamp (a number that no frame before had); stamps (slow, part) of the parts of rows
-  that are known; their excess, the same capped, and its variance (slow, fast); working space
-  (slot, PART). Excess is -inf in a blind cell, that has no valid pixel or no background.
+- ``memory``: stamp of the frame (a new number for each frame); stamps (slow, part) of the parts of
+  rows, equal to the frame's stamp for parts that are computed; excess (slow, fast), capped excess,
+  variance of the excess; working array (slot, PART). The excess is -inf in a blind cell, which has
+  no valid pixel or no background.
 """
 
 import numpy as np
 
 from hklflow.simd.jit import kernel
 
-PART = 16  # cells of a row whose background is found together: that costs little more than one
+PART = 16  # cells of a row whose background is computed together, in little more time than for one
 
-_CAP = 10.0  # of a cell's excess in a box, in σ: below n_sigma after averaging over 3 x 3 cells
-_CLIP = 4.0  # σ above the median that still counts as background
-_SLACK = 1e-9  # relative; more than the rounding of a mean
+_CAP = 10.0  # largest excess of a cell in a box, in σ; averaged over 3 x 3 cells below n_sigma
+_CLIP = 4.0  # largest background above the median, in σ
+_SLACK = 1e-9  # relative tolerance, larger than the rounding of a mean
 
 
 @kernel
 def _cell(frame, keep, rows, columns, valid_from, flag_from, overload_from):  # type: ignore[no-untyped-def]
-    """Sum of the valid pixels of one cell, their number, and the number of overloaded pixels."""
+    """Return sum and number of the valid pixels of a cell, and the number of overloaded pixels."""
     total, valid, overloaded = 0.0, 0, 0
     for i in range(rows[0], rows[1]):
         for j in range(columns[0], columns[1]):
             if not keep[i, j]:
                 continue
             value = np.float64(frame[i, j])
-            # Written so that NaN fails it.
+            # NaN fails both tests.
             if value >= valid_from and value < overload_from:
                 total += value
                 valid += 1
@@ -48,7 +49,7 @@ def _cell(frame, keep, rows, columns, valid_from, flag_from, overload_from):  # 
 def bin_any(  # type: ignore[no-untyped-def]
     frame, keep, cell, valid_from, flag_from, overload_from, counts, valid, overloaded
 ):
-    """Sum one frame (slow, fast) of any type over cells; ``keep`` is true for good pixels."""
+    """Sum one frame (slow, fast) of any type over cells; ``keep`` is True for good pixels."""
     n_slow, n_fast = frame.shape
     for a in range(-(-n_slow // cell)):
         rows = (a * cell, min((a + 1) * cell, n_slow))
@@ -60,20 +61,21 @@ def bin_any(  # type: ignore[no-untyped-def]
 
 @kernel
 def bin_integers(  # type: ignore[no-untyped-def]
-    frame, words, keep, n_good, sums, limit, cell, flag_from, overload_from, counts, valid,
-    overloaded,
-):  # fmt: skip
-    """Sum one frame of integers over cells: as `bin_any`, but fast.
+    frame, words, keep, n_good, sums, limit, cell, flag_from, overload_from, cells
+):
+    """Sum one frame of integers over cells, like `bin_any` but faster.
 
-    ``words`` are the frame's values, unsigned; ``keep`` has all bits of good pixels set, none of
-    bad ones; ``n_good`` is the number of good pixels of each cell. Values below ``limit`` are
-    valid, and those of a cell do not overflow uint32. ``sums`` (fast,) is working space.
+    ``words``: values of the frame, unsigned. ``keep``: all bits set for good pixels, 0 for bad
+    pixels. ``n_good``: number of good pixels of each cell. Values below ``limit`` are valid, and
+    their sum over a cell does not overflow uint32. ``sums`` (fast,): working array. ``cells``:
+    counts, valid pixels and overloaded pixels; filled.
     """
+    counts, valid, overloaded = cells
     n_slow, n_fast = frame.shape
     for a in range(n_good.shape[0]):
         rows = (a * cell, min((a + 1) * cell, n_slow))
         sums[:] = 0
-        # All bits of some values together are at least the largest value.
+        # The bitwise or of values is at least their maximum.
         bits = np.uint64(0)
         for i in range(rows[0], rows[1]):
             for j in range(n_fast):
@@ -102,7 +104,7 @@ def bin_integers(  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _find(window, memory, a, part):  # type: ignore[no-untyped-def]
-    """Find the excess of ``PART`` cells of the row ``a``."""
+    """Compute the excess of ``PART`` cells of the row ``a``."""
     stamp, known, excess, capped, variance, rates = memory
     known[a, part] = stamp
     counts, valid, _, slots, own = window
@@ -122,7 +124,7 @@ def _find(window, memory, a, part):  # type: ignore[no-untyped-def]
                 scaled = rates[n, i] * here / there
                 rates[n, i] = np.inf if there == 0 else scaled
         n += 1
-    # Odd-even transposition sort, of all cells at once.
+    # Odd-even transposition sort for all cells at once.
     for step in range(n):
         for k in range(step % 2, n - 1, 2):
             for i in range(m):
@@ -153,7 +155,7 @@ def _find(window, memory, a, part):  # type: ignore[no-untyped-def]
 
 @kernel
 def _is_overloaded(window, a, b):  # type: ignore[no-untyped-def]
-    """Tell whether an overloaded cell is not overloaded on most of the other frames."""
+    """Return True if an overloaded cell is not overloaded on most of the other frames."""
     _, _, overloaded, slots, own = window
     n = 0
     for z in slots:
@@ -163,11 +165,11 @@ def _is_overloaded(window, a, b):  # type: ignore[no-untyped-def]
 
 @kernel
 def _note_lowest(window, a, first, lowest, noted):  # type: ignore[no-untyped-def]
-    """Make ``lowest`` (slow, fast) no more than any counts of the window, in the row ``a``.
+    """Lower ``lowest`` (slow, fast), in the row ``a``, to the smallest counts of the window.
 
-    ``first`` is the number of the window's first frame; ``noted`` (slow, 2) are the first and the
-    last (exclusive) frame that are in ``lowest``. Frames that have left the window only lower
-    it, so it is begun anew only now and then.
+    ``first``: number of the window's first frame. ``noted`` (slow, 2): first and last + 1 frame
+    that are included in ``lowest``. Frames that have left the window can only make ``lowest`` too
+    low, so that it is computed again only now and then.
     """
     counts, valid, _, slots, _ = window
     stop = first + len(slots)
@@ -183,10 +185,10 @@ def _note_lowest(window, a, first, lowest, noted):  # type: ignore[no-untyped-de
 
 @kernel
 def find_seeds(window, memory, n_good, first, seed_counts, seed_ratio, lowest, noted, seeds):  # type: ignore[no-untyped-def]
-    """Write the seeds of a frame to ``seeds`` (cells,); gives their number.
+    """Write the seeds of a frame to ``seeds`` (cells,); return the number of seeds.
 
-    ``n_good`` (slow, fast) are the good pixels of the cells. `_note_lowest` says what ``first``,
-    ``lowest`` and ``noted`` are.
+    ``n_good`` (slow, fast): number of good pixels of the cells. ``first``, ``lowest``, ``noted``:
+    see `_note_lowest`.
     """
     counts, valid, overloaded, _, own = window
     stamp, known, excess, _, variance, _ = memory
@@ -200,16 +202,16 @@ def find_seeds(window, memory, n_good, first, seed_counts, seed_ratio, lowest, n
             continue
         _note_lowest(window, a, first, lowest, noted)
         for b in range(n_fast):
-            # The background is no less than the lowest counts on as many valid pixels or fewer,
-            # which tells most cells of a bright one from seeds.
+            # The background is at least the lowest counts (from as many valid pixels or fewer).
+            # This excludes most cells of a bright background without computing it.
             floor = lowest[a, b] * (1.0 - _SLACK) if valid[own, a, b] == n_good[a, b] else 0.0
             needed = floor + max(seed_counts, seed_ratio * floor) * (1.0 - _SLACK)
             seed = False
             if counts[own, a, b] >= needed:
                 if known[a, b // PART] != stamp:
                     _find(window, memory, a, b // PART)
-                # variance = B (1 + 1/n) + 1 stands for B: the difference is small beside
-                # seed_ratio.
+                # variance = B (1 + 1/n) + 1 is used instead of B: the difference is small
+                # compared with seed_ratio.
                 seed = excess[a, b] >= max(seed_counts, seed_ratio * variance[a, b])
             if overloaded[own, a, b] > 0:
                 seed |= _is_overloaded(window, a, b)
@@ -221,7 +223,7 @@ def find_seeds(window, memory, n_good, first, seed_counts, seed_ratio, lowest, n
 
 @kernel
 def _is_significant(window, rules, memory, a, b):  # type: ignore[no-untyped-def]
-    """Tell whether the excess is significant in one of the boxes around a cell."""
+    """Return True if the excess is significant in one of the boxes around a cell."""
     boxes, n_sigma, min_ratio = rules
     stamp, known, excess, capped, variance, _ = memory
     n_slow, n_fast = variance.shape
@@ -239,7 +241,7 @@ def _is_significant(window, rules, memory, a, b):  # type: ignore[no-untyped-def
                 noise += variance[i, j]
         if box == 1:
             total = excess[a, b]
-        # As for the seeds, the variance stands for the background.
+        # As for the seeds, the variance is used instead of the background.
         if total > max(n_sigma * np.sqrt(max(noise, 1.0)), min_ratio * noise):
             return True
     return False
@@ -247,9 +249,9 @@ def _is_significant(window, rules, memory, a, b):  # type: ignore[no-untyped-def
 
 @kernel
 def _near(a, b, first, seeds, reach):  # type: ignore[no-untyped-def]
-    """Which of the seeds (n, 2) is at most ``reach`` from a cell: ``first`` if it is; -1: none.
+    """Return the index of a seed (n, 2) within ``reach`` of a cell; -1: there is none.
 
-    ``reach`` is in squared cells.
+    The seed ``first`` is tried first. ``reach`` is in squared cells.
     """
     for k in range(-1, len(seeds)):
         at = first if k < 0 else k
@@ -261,11 +263,12 @@ def _near(a, b, first, seeds, reach):  # type: ignore[no-untyped-def]
 
 @kernel
 def grow(window, rules, memory, reach, own_seeds, other_seeds, met, queue, nearest, region):  # type: ignore[no-untyped-def]
-    """Write the region of a frame to ``region`` (cells,); gives its number of cells.
+    """Write the region of a frame to ``region`` (cells,); return its number of cells.
 
-    It begins at ``own_seeds``, and at those of ``other_seeds`` whose cell is significant here,
-    and ends at ``reach`` (squared cells) from them. ``met`` (slow, fast) holds stamps of frames
-    before; ``queue`` and ``nearest`` (cells,) are working space.
+    The region starts at ``own_seeds``, and at the cells of ``other_seeds`` that are significant on
+    this frame, and ends at the distance ``reach`` (squared cells) from them. ``met`` (slow, fast):
+    stamps of the frames on which a cell was visited last. ``queue`` and ``nearest`` (cells,):
+    working arrays.
     """
     stamp, excess = memory[0], memory[2]
     n_slow, n_fast = excess.shape
@@ -289,7 +292,7 @@ def grow(window, rules, memory, reach, own_seeds, other_seeds, met, queue, neare
             for j in range(max(b - 1, 0), min(b + 2, n_fast)):
                 if met[i, j] == stamp:
                     continue
-                # The answer is the same whatever way leads here.
+                # The result for a cell does not depend on the path to it.
                 met[i, j] = stamp
                 near = _near(i, j, nearest[at], seeds, reach)
                 if near < 0:
@@ -308,10 +311,10 @@ def grow(window, rules, memory, reach, own_seeds, other_seeds, met, queue, neare
 
 @kernel
 def paint(region, margin, cell, good, stamp, met, packed):  # type: ignore[no-untyped-def]
-    """Set the bits of the cells of a region and around them; gives the number of good pixels.
+    """Set the bits of the cells of a region and around them; return the number of good pixels.
 
-    ``margin`` (n, 2) are the steps from a cell to those that are painted with it; ``packed``
-    (slow, bytes) is zero, its first pixel will be the highest bit.
+    ``margin`` (n, 2): steps from a cell to the cells that are flagged with it. ``packed``
+    (slow, bytes): zeros before the call; the first pixel is the highest bit.
     """
     n_slow, n_fast = good.shape
     n_cells_slow, n_cells_fast = met.shape

@@ -1,7 +1,7 @@
-"""Shapes that are drawn on a detector image, and their drawing in order.
+"""Shapes of a pixel mask, and their drawing on a detector image in order.
 
 Coordinates are detector pixel coordinates as in :mod:`hklflow.geometry.frames`: pixel ``i`` spans
-``[i, i + 1)`` with its centre at ``i + 0.5``. A pixel belongs to a shape when its centre does.
+``[i, i + 1)`` with its centre at ``i + 0.5``. A pixel belongs to a shape if its centre is inside.
 """
 
 import math
@@ -19,20 +19,20 @@ Op = Literal["add", "subtract"]
 
 
 class Shape(Protocol):
-    """What can be drawn: an operation and the pixels inside."""
+    """Interface of a shape: an operation and the pixels inside."""
 
     @property
     def op(self) -> Op:
-        """``add`` marks the pixels bad, ``subtract`` marks them good again."""
+        """Operation: ``add`` marks the pixels bad, ``subtract`` marks them good again."""
 
     def inside(self, slow: NDArray[np.float64], fast: NDArray[np.float64]) -> BoolImage:
-        """Tell which points lie inside; slow (n, 1) and fast (1, m) broadcast to (n, m)."""
+        """Return True for points inside; slow (n, 1) and fast (1, m) broadcast to (n, m)."""
 
 
 def _check_op(name: str, op: str, lengths: dict[str, float]) -> None:
     """Refuse an unknown operation and lengths that are not finite and positive."""
     if op not in ("add", "subtract"):
-        raise HklflowError(f"op {op!r} of mask shape {name}: say 'add' or 'subtract'")
+        raise HklflowError(f"op {op!r} of mask shape {name}: give 'add' or 'subtract'")
     for key, value in lengths.items():
         if not (math.isfinite(value) and value > 0):
             raise HklflowError(f"{key}={value} of mask shape {name}: give a positive length in px")
@@ -54,7 +54,7 @@ class Rectangle:
         _check_op("rectangle", self.op, sides)
 
     def inside(self, slow: NDArray[np.float64], fast: NDArray[np.float64]) -> BoolImage:
-        """Tell which points lie inside."""
+        """Return True for points inside the shape."""
         rows = (slow >= self.slow_min) & (slow < self.slow_max)
         return rows & (fast >= self.fast_min) & (fast < self.fast_max)
 
@@ -73,7 +73,7 @@ class Circle:
         _check_op("circle", self.op, {"radius": self.radius})
 
     def inside(self, slow: NDArray[np.float64], fast: NDArray[np.float64]) -> BoolImage:
-        """Tell which points lie inside."""
+        """Return True for points inside the shape."""
         return (slow - self.slow) ** 2 + (fast - self.fast) ** 2 <= self.radius**2
 
 
@@ -94,7 +94,7 @@ class Annulus:
             raise HklflowError(f"inner={self.inner} of mask shape annulus: give 0 px or more")
 
     def inside(self, slow: NDArray[np.float64], fast: NDArray[np.float64]) -> BoolImage:
-        """Tell which points lie inside."""
+        """Return True for points inside the shape."""
         r2 = (slow - self.slow) ** 2 + (fast - self.fast) ** 2
         return (r2 >= self.inner**2) & (r2 <= self.outer**2)
 
@@ -115,7 +115,7 @@ class Polygon:
             )
 
     def inside(self, slow: NDArray[np.float64], fast: NDArray[np.float64]) -> BoolImage:
-        """Tell which points lie inside."""
+        """Return True for points inside the shape."""
         result = np.zeros(np.broadcast_shapes(slow.shape, fast.shape), bool)
         for (s0, f0), (s1, f1) in zip(
             self.corners, (*self.corners[1:], self.corners[0]), strict=True
@@ -153,7 +153,7 @@ class Beamstop:
             )
 
     def inside(self, slow: NDArray[np.float64], fast: NDArray[np.float64]) -> BoolImage:
-        """Tell which points lie inside."""
+        """Return True for points inside the shape."""
         s, f = slow - self.slow, fast - self.fast
         disc = s**2 + f**2 <= self.radius**2
         if self.arm_width == 0:
@@ -175,7 +175,7 @@ class Pixels:
     image
         bool, of the same shape.
     op
-        As for all shapes.
+        See `Shape.op`.
     """
 
     shape: tuple[int, int]
@@ -188,7 +188,7 @@ class Pixels:
         _check_size(self.image, self.shape)
 
     def inside(self, slow: NDArray[np.float64], fast: NDArray[np.float64]) -> BoolImage:
-        """Tell which points lie inside, by the pixel that each lies in."""
+        """Return True for points whose pixel is set in ``image``."""
         return np.asarray(self.image[slow.astype(int), fast.astype(int)])
 
 
@@ -201,12 +201,12 @@ class Edges:
     shape
         (slow, fast) of the image.
     width
-        In pixels, along the rows and columns: a corner of a gap is rounded by a square.
+        Width in pixels, along rows and columns; a corner of a gap gets a square.
     op
-        As for all shapes.
+        See `Shape.op`.
     gaps
         Gaps between modules (slow, fast), True = gap; None: only the border has edges. The gaps
-        themselves are not edges.
+        are not part of the edges.
     """
 
     shape: tuple[int, int]
@@ -221,7 +221,7 @@ class Edges:
             _check_size(self.gaps, self.shape)
 
     def inside(self, slow: NDArray[np.float64], fast: NDArray[np.float64]) -> BoolImage:
-        """Tell which points lie inside."""
+        """Return True for points inside the shape."""
         n_slow, n_fast = self.shape
         rows = (slow < self.width) | (slow > n_slow - self.width)
         border = rows | (fast < self.width) | (fast > n_fast - self.width)
@@ -230,8 +230,8 @@ class Edges:
         near = self.gaps
         for axis in (0, 1):
             near = _widened(near, self.width, axis)
-        at = slow.astype(int), fast.astype(int)
-        return (border | near[at]) & ~self.gaps[at]
+        pixel = slow.astype(int), fast.astype(int)
+        return (border | near[pixel]) & ~self.gaps[pixel]
 
 
 def _widened(image: BoolImage, width: int, axis: int) -> BoolImage:
@@ -248,27 +248,27 @@ def _check_size(image: BoolImage, shape: tuple[int, int]) -> None:
     if image.shape != shape:
         sizes = [" × ".join(map(str, size)) for size in (image.shape, shape)]
         raise HklflowError(
-            f"the mask has {sizes[0]} pixels (slow × fast), the image {sizes[1]}; give the mask "
-            "of this detector"
+            f"the mask has {sizes[0]} pixels (slow × fast), but the image {sizes[1]}; give the "
+            "mask of this detector"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """What steps left.
+    """Mask after all steps.
 
     Attributes
     ----------
     bits
-        uint32 (slow, fast), the bits of the steps that masked a pixel.
+        uint32 (slow, fast), bits of the steps that masked a pixel.
     last
-        int (slow, fast), number from 0 of the step that masked a pixel last; -1 where it is not
-        masked.
+        int (slow, fast), number (from 0) of the step that masked a pixel last; -1 for pixels that
+        are not masked.
     freed
-        bool (slow, fast), the pixels that were freed and not masked again. Pixels in a shape that
-        frees, but which no step had masked, are among them.
+        bool (slow, fast), True for pixels in a shape that subtracts, unless a later step masked
+        them again; also for pixels that no earlier step had masked.
     changes
-        (added, freed) pixels of each step.
+        Number of added and freed pixels of each step.
     """
 
     bits: Bits
@@ -278,10 +278,10 @@ class Drawn:
 
 
 def draw(shape: tuple[int, int], steps: Iterable[tuple[MaskBit, Shape]]) -> Drawn:
-    """Apply steps strictly in the order given.
+    """Apply steps in the given order.
 
-    A step that adds sets its bit. A step that subtracts clears every bit that the steps before
-    it set, and nothing else: what the measurement flags is not known here.
+    A step that adds sets its bit. A step that subtracts clears all bits that the steps before
+    it set; pixels flagged by the measurement are not changed.
 
     Parameters
     ----------

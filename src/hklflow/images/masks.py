@@ -1,7 +1,7 @@
 """Pixel masks of one detector image: their bits, gaps and flagged pixels.
 
-A mask is a bool array (slow, fast), True = bad. The reasons are kept in a bit-valued
-array with the bits of NXmx ``pixel_mask`` (see :class:`MaskBit`); ``bad = bits != 0``.
+A mask is a bool array (slow, fast), True = bad. The reasons are stored in an array with
+the bits of NXmx ``pixel_mask`` (see :class:`MaskBit`); ``bad = bits != 0``.
 """
 
 from collections.abc import Iterable
@@ -31,15 +31,15 @@ class MaskBit(IntFlag):
 
     @property
     def label(self) -> str:
-        """Name for people, in lower case."""
+        """Name for display, in lower case."""
         return str(self.name).lower().replace("_", " ")
 
 
 def flag_value(dtype: np.dtype[Any]) -> int | None:
-    """Return the value that marks a pixel without a measurement in unsigned raw frames.
+    """Return the value of invalid pixels in raw frames of a type; None: no such value.
 
-    NXmx and DECTRIS write the largest number of the type (2^16 - 1, 2^32 - 1). Signed and
-    floating types have no such value (None): there negative numbers and NaN are the flags.
+    For unsigned types, NXmx and DECTRIS write the largest number (2^16 - 1, 2^32 - 1). For signed
+    and floating-point types, negative numbers and NaN are the flags.
     """
     return int(np.iinfo(dtype).max) if np.issubdtype(dtype, np.unsignedinteger) else None
 
@@ -47,16 +47,16 @@ def flag_value(dtype: np.dtype[Any]) -> int | None:
 def flagged(
     frames: NDArray[Any], flag_from: float | None = None, valid_from: float = 0.0
 ) -> BoolImage:
-    """Mark values that are no measurement: not finite, below ``valid_from``, or ``>= flag_from``.
+    """Mark invalid values: not finite, below ``valid_from``, or ``>= flag_from``.
 
     Parameters
     ----------
     frames
         (..., slow, fast), any real type.
     flag_from
-        Smallest value that is a flag, see :func:`flag_value`; None where there is none.
+        Smallest value that is a flag, see :func:`flag_value`; None: no value is a flag.
     valid_from
-        Smallest value that is a measurement; below 0 where read noise makes values negative.
+        Smallest valid value; below 0 for data with read noise, which may be negative.
     """
     bad = ~np.isfinite(frames) | (frames < valid_from)
     if flag_from is not None:
@@ -84,7 +84,7 @@ def find_gaps(blocks: Iterable[NDArray[Any]], flag_from: float | None = None) ->
         always = np.asarray(flagged(block, flag_from).all(axis=0))
         gaps = always if gaps is None else gaps & always
     if gaps is None:
-        raise HklflowError("no frames to find the gaps in: check the range of frames")
+        raise HklflowError("there are no frames to find gaps in: check the range of frames")
     return gaps
 
 
@@ -98,7 +98,7 @@ def combine(
     shape
         (slow, fast).
     parts
-        (bit, bool image) in any order.
+        Pairs (bit, bool image) in any order.
     base
         Bits (slow, fast) to start from, such as the ``pixel_mask`` of the raw file.
 
@@ -110,11 +110,14 @@ def combine(
     bits = np.zeros(shape, np.uint32) if base is None else np.array(base, np.uint32)
     for bit, image in parts:
         if image.shape != shape or bits.shape != shape:
-            raise HklflowError(f"mask {bit.name} has shape {image.shape}, the image has {shape}")
+            raise HklflowError(
+                f"the mask {bit.name} has shape {image.shape}, but the image {shape}; give the "
+                "mask of this detector"
+            )
         bits[image] |= np.uint32(bit)
     return bits
 
 
 def bad_pixels(bits: Bits) -> BoolImage:
-    """Mark every pixel with any bit set, (slow, fast) bool."""
+    """Return True for pixels (slow, fast) with any bit set."""
     return np.asarray(bits != 0)

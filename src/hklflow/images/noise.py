@@ -1,9 +1,9 @@
-"""Noisy pixels: counts that change from one frame to the next more than photons do.
+"""Noisy pixels: counts that change between frames more than photon counts do.
 
-Pairs of consecutive frames are compared. With the total n = x1 + x2 of a pixel given, x1 is
-binomial if photons are counted, whatever the rate is, so that t = (x1 - x2)^2 / n has the
-mean 1. What changes slowly (diffuse scattering, absorption, background) is in both frames of a
-pair and drops out; that is why pairs are compared and not all frames with their mean.
+Pairs of consecutive frames are compared. For photon counts and a given total n = x1 + x2 of a
+pixel, x1 is binomial for any rate, so that t = (x1 - x2)^2 / n has the mean 1. Signals that change
+slowly (diffuse scattering, absorption, background) are the same in both frames of a pair and
+cancel; they would not cancel if all frames were compared with their mean.
 """
 
 import math
@@ -18,11 +18,11 @@ from hklflow.simd.jit import kernel
 
 Floats = NDArray[np.float64]
 
-#: Part of the pairs, those that differ most, that is left out: a Bragg peak makes one strong.
+#: Fraction of the pairs that is left out, those with the largest t: a Bragg peak makes t large.
 TRIMMED = 0.2
-#: Fewer pairs say nothing.
+#: Fewest pairs with which a pixel is judged.
 MIN_PAIRS = 8
-_CALM = 25.0  # t of the pixels that tell how much of a pair's beam its first frame had
+_CALM = 25.0  # largest t of the pixels that give the first frame's share of the beam
 
 
 @kernel
@@ -32,7 +32,7 @@ def _measured(a, b, flag_from):  # type: ignore[no-untyped-def]
 
 @kernel
 def _sums(first, second, bad, flag_from, share, calm):  # type: ignore[no-untyped-def]
-    """Sum both frames over the pixels whose t is not above ``calm``."""
+    """Sum both frames over the pixels with t up to ``calm``."""
     one = 0.0
     two = 0.0
     for i in range(first.shape[0]):
@@ -49,7 +49,7 @@ def _sums(first, second, bad, flag_from, share, calm):  # type: ignore[no-untype
 
 @kernel
 def _add_pair(first, second, bad, flag_from, share, total, largest, pairs):  # type: ignore[no-untyped-def]
-    """Add t to the totals, and keep the largest ones, in rising order."""
+    """Add t to the totals, and keep the largest values of t in rising order."""
     for i in range(first.shape[0]):
         for j in range(first.shape[1]):
             a = float(first[i, j])
@@ -72,7 +72,7 @@ def _add_pair(first, second, bad, flag_from, share, total, largest, pairs):  # t
 
 @kernel
 def _means(total, largest, pairs, judged, n_left_out):  # type: ignore[no-untyped-def]
-    """Mean t of each judged pixel without its largest ones, 0 elsewhere."""
+    """Return the mean t of each judged pixel without its largest values, 0 for other pixels."""
     means = np.zeros(total.shape, np.float32)
     for i in range(total.shape[0]):
         for j in range(total.shape[1]):
@@ -88,7 +88,7 @@ def _means(total, largest, pairs, judged, n_left_out):  # type: ignore[no-untype
 
 @kernel
 def _alone(values, judged, loud, contrast):  # type: ignore[no-untyped-def]
-    """Keep the loud pixels whose value is above that of their neighbours."""
+    """Return True for loud pixels whose value exceeds ``contrast`` times their neighbours'."""
     result = np.zeros(loud.shape, np.bool_)
     near = np.empty(8)
     for i in range(loud.shape[0]):
@@ -101,7 +101,7 @@ def _alone(values, judged, loud, contrast):  # type: ignore[no-untyped-def]
                     if judged[a, b] and not (a == i and b == j):
                         near[n] = values[a, b]
                         n += 1
-            # Beside a gap a spot may show three pixels only: then no neighbour may share it.
+            # Next to a gap a spot may have only three pixels: compare with all neighbours.
             ordered = np.sort(near[:n])
             rival = 0.0 if n == 0 else ordered[n - 3] if n == 8 else ordered[n - 1]
             result[i, j] = values[i, j] > contrast * rival
@@ -116,10 +116,10 @@ class PairDispersion:
     bad
         Known bad pixels (slow, fast).
     n_pairs
-        Pairs that will be added; they must have no frame in common.
+        Number of pairs that will be added; the pairs must not share frames.
     flag_from
-        Values from here on are no measurement, see :func:`hklflow.images.masks.flag_value`;
-        infinity if there is none. Negative and not finite values never are one.
+        Values from this value on are invalid, see :func:`hklflow.images.masks.flag_value`;
+        infinity: no such flag. Negative and non-finite values are always invalid.
     """
 
     def __init__(self, bad: BoolImage, n_pairs: int, *, flag_from: float = math.inf) -> None:
@@ -132,13 +132,17 @@ class PairDispersion:
     def add(self, pair: NDArray[Any]) -> None:
         """Add two consecutive frames (2, slow, fast)."""
         if pair.shape != (2, *self._bad.shape):
-            raise HklflowError(f"frames {pair.shape} are no pair for the mask {self._bad.shape}")
+            raise HklflowError(
+                f"frames of shape {pair.shape} are not a pair for a mask of shape {self._bad.shape}"
+            )
         first, second = pair
         share = 0.5
-        # The beam changes: where photons are counted both frames have their share of it.
+        # The beam may change between both frames: find the first frame's share of it.
         for calm in (math.inf, _CALM, _CALM):
-            one, two = _sums(first, second, self._bad, self._flag, share, calm)
-            share = one / (one + two) if one > 0 and two > 0 else 0.5
+            sum_first, sum_second = _sums(first, second, self._bad, self._flag, share, calm)
+            share = (
+                sum_first / (sum_first + sum_second) if sum_first > 0 and sum_second > 0 else 0.5
+            )
         arrays = self._total, self._largest, self._pairs
         _add_pair(first, second, self._bad, self._flag, share, *arrays)
 
@@ -147,26 +151,27 @@ class PairDispersion:
     ) -> BoolImage:
         """Find noisy pixels.
 
-        A pixel's dispersion D is its mean t without the fifth of the pairs that has the largest.
-        A pixel is noisy if D is above a limit that photons exceed on fewer than ``false_pixels``
-        pixels of the whole detector, and above ``contrast`` times the third highest D of its
-        eight nearest neighbours (the highest beside bad pixels): a Bragg spot that comes back
-        again and again is on its neighbours too.
+        A pixel's dispersion D is its mean t without the fifth of the pairs with the largest t. A
+        pixel is noisy if D is above a limit that photon counts exceed on fewer than
+        ``false_pixels`` pixels of the whole detector, and above ``contrast`` times the third
+        highest D of its eight nearest neighbours (the highest D next to bad pixels): a Bragg spot
+        that appears in many pairs is on the neighbours, too.
 
-        The limit holds at all count rates: see `dispersion_limit` for the mean of all pairs, and
-        D, the mean of the smallest ones, is below it. 60 frames of a Mpixel give 3.5. What counts
-        with 12 times the variance of photons is at the limit, what has 50 times is found.
+        The limit holds for all count rates: `dispersion_limit` is for the mean of all pairs, and D,
+        the mean of the smallest values, is below it. The limit is 3.5 for 60 frames of a Mpixel.
+        Pixels with 12 times the variance of photon counts are at the limit; pixels with 50 times
+        are found.
 
-        Not found are pixels that are noisy in less than a fifth of the pairs, or change slowly.
+        Pixels that are noisy in less than a fifth of the pairs, or change slowly, are not found.
 
         Parameters
         ----------
         bad
-            Pixels (slow, fast) that are not judged and not used as neighbours.
+            Pixels (slow, fast) that are neither judged nor used as neighbours.
         false_pixels
-            Good pixels in a whole image that may be taken for noisy.
+            Expected number of good pixels in a whole image that are taken for noisy.
         contrast
-            Factor above the neighbours.
+            Smallest ratio of D to the D of the neighbours.
 
         Returns
         -------
@@ -175,7 +180,7 @@ class PairDispersion:
         """
         judged = ~bad & (self._pairs >= MIN_PAIRS)
         numbers = np.arange(int(self._pairs.max()) + 1)
-        # A pixel with fewer pairs has fewer to leave out.
+        # For a pixel with fewer pairs, fewer pairs are left out.
         n_left_out = np.maximum(1, np.rint(TRIMMED * numbers)).astype(np.int64)
         means = _means(self._total, self._largest, self._pairs, judged, n_left_out)
         chance = false_pixels / max(int(judged.sum()), 1)
@@ -187,17 +192,20 @@ class PairDispersion:
 
 
 def dispersion_limit(pairs: int, chance: float) -> float:
-    """Sum of t over pairs of frames that photons exceed with no more than this chance.
+    """Return the sum of t over pairs of frames that photons exceed with at most this probability.
 
     By Hoeffding's lemma x1 - E(x1) is sub-Gaussian with the variance n / 4, so that E exp(s t) <=
-    (1 - 2 s)^(-1/2), where χ² has the equality. So Chernoff's bound of χ² holds for every n:
-    P(sum > x) <= (x / m)^(m/2) exp((m - x) / 2) for m pairs and x > m. Solved for x by Newton's
-    method.
+    (1 - 2 s)^(-1/2), with equality for χ². Therefore Chernoff's bound of χ² holds for every n:
+    P(sum > x) <= (x / m)^(m/2) exp((m - x) / 2) for m pairs and x > m. Newton's method solves for
+    x.
     """
     if not (pairs > 0 and 0 < chance < 1):
-        raise HklflowError(f"limit for {pairs} pairs, chance {chance}: give pairs and 0 to 1")
+        raise HklflowError(
+            f"limit for {pairs} pairs with probability {chance}: give 1 pair or more, and a "
+            "probability between 0 and 1"
+        )
     m, target = float(pairs), -math.log(chance)
-    x = m + 2 * target + 2 * math.sqrt(m * target)  # above the root: the bound is convex
+    x = m + 2 * target + 2 * math.sqrt(m * target)  # starts above the root: the bound is convex
     for _ in range(50):
         excess = 0.5 * (x - m - m * math.log(x / m)) - target
         x -= excess / (0.5 * (1 - m / x))

@@ -1,4 +1,4 @@
-"""Mean, standard deviation and maximum of every pixel over frames, and pixels that stand out."""
+"""Mean, standard deviation and maximum of every pixel over frames, and outliers of an image."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from hklflow.images.masks import BoolImage
 from hklflow.simd.jit import kernel
 
 Floats = NDArray[np.float64]
-# Rows whose neighbourhoods are sorted at a time.
+# Number of rows whose neighbourhoods are sorted at a time.
 _ROWS = 64
 
 
@@ -38,13 +38,13 @@ class Moments:
     Attributes
     ----------
     frames : int64 array
-        Frames with a measurement.
+        Number of frames with a measurement.
     light : array
-        Sum of the frames' levels, those with a measurement of the pixel.
+        Sum of the levels of the frames with a measurement of the pixel.
     total : array
-        Sum of the values; exact for whole counts.
+        Sum of the values; exact for integer counts.
     squares : array
-        Sum of the squared values, each divided by its frame's level.
+        Sum of the squared values, each divided by the level of its frame.
     largest : array
         Largest value.
     """
@@ -57,40 +57,41 @@ class Moments:
 
     @property
     def mean(self) -> Floats:
-        """Value per frame, NaN where never measured."""
+        """Mean value per frame, NaN for pixels that were never measured."""
         return np.divide(self.total, self.frames, where=self.frames > 0, out=_nan(self.total))
 
     @property
     def std(self) -> Floats:
-        """Standard deviation over the frames (all of level 1), NaN with fewer than 2 frames."""
-        seen = self.frames > 1
+        """Standard deviation over the frames, for levels of 1; NaN for fewer than 2 frames."""
+        enough = self.frames > 1
         excess = self.squares - self.total**2 / np.maximum(self.frames, 1)
-        variance = np.divide(excess, self.frames - 1, where=seen, out=_nan(self.total))
+        variance = np.divide(excess, self.frames - 1, where=enough, out=_nan(self.total))
         return np.sqrt(np.maximum(variance, 0))
 
     @property
     def dispersion(self) -> Floats:
         """Index of dispersion: χ² against the frames' levels over N - 1; NaN without counts.
 
-        For levels of 1 it is variance / mean, Fano's factor. 1 if photons are counted.
+        For levels of 1 the index is variance / mean (Fano factor). The index is 1 for photon
+        counts.
         """
-        seen = (self.frames > 1) & (self.total > 0)
-        rate = np.divide(self.total, self.light, where=seen, out=_nan(self.total))
-        chi2 = np.divide(self.squares, rate, where=seen, out=_nan(self.total)) - self.total
-        return chi2 / np.where(seen, self.frames - 1, 1)
+        enough = (self.frames > 1) & (self.total > 0)
+        rate = np.divide(self.total, self.light, where=enough, out=_nan(self.total))
+        chi2 = np.divide(self.squares, rate, where=enough, out=_nan(self.total)) - self.total
+        return chi2 / np.where(enough, self.frames - 1, 1)
 
 
 class PixelMoments:
-    """Sum frames block by block; nothing depends on how they are cut into blocks.
+    """Sums over frames, added block by block; the result does not depend on the blocks.
 
     Parameters
     ----------
     bad
-        Pixels (slow, fast) that never count.
+        Pixels (slow, fast) that are left out.
     flag_from
-        Values from here on are no measurement, see :func:`hklflow.images.masks.flag_value`.
+        Values from this value on are invalid, see :func:`hklflow.images.masks.flag_value`.
     valid_from
-        Values below are no measurement; those that are not finite never are one.
+        Values below this value are invalid; non-finite values are always invalid.
     """
 
     def __init__(
@@ -102,15 +103,17 @@ class PixelMoments:
         self._largest = np.full(bad.shape, -math.inf)
 
     def add(self, block: NDArray[Any], levels: ArrayLike | None = None) -> None:
-        """Add frames (n, slow, fast), of relative intensities (n,) (1 if none are given)."""
+        """Add frames (n, slow, fast) with relative intensities ``levels`` (n,); None: all 1."""
         if block.shape[1:] != self._bad.shape:
-            raise HklflowError(f"frames {block.shape} do not fit the mask {self._bad.shape}")
+            raise HklflowError(
+                f"frames of shape {block.shape} do not match a mask of shape {self._bad.shape}"
+            )
         level = np.ones(len(block)) if levels is None else np.asarray(levels, np.float64)
         arrays = self._frames, *self._sums, self._largest
         _add(block, level, self._bad, self._from, self._flag, *arrays)
 
     def result(self) -> Moments:
-        """All that was added; the sums are not copied, so add nothing more."""
+        """Return the sums; they are not copied, so add no frames afterwards."""
         self._largest[self._frames == 0] = 0
         light, total, squares = self._sums
         return Moments(self._frames, light, total, squares, self._largest)
@@ -119,20 +122,21 @@ class PixelMoments:
 def local_outliers(
     values: Floats, bad: BoolImage, n_sigma: float, radius: int = 3
 ) -> tuple[BoolImage, BoolImage]:
-    """Pixels below, and above, those around them.
+    """Find pixels far below, and far above, the pixels around them.
 
-    A pixel is compared with the median of the good others in a square of ``2 radius + 1`` pixels,
-    in units of their scatter (1.4826 MAD). Pixels with fewer than 8 good ones around, or where
-    half of these are equal (few counts: there is no scatter), are not judged.
+    A pixel is compared with the median of the other good pixels in a square of ``2 radius + 1``
+    pixels, in units of their scatter (1.4826 MAD). Pixels with fewer than 8 good neighbours, or
+    with a scatter of 0 (more than half of the neighbours are equal, as for few counts), are not
+    judged.
 
     Parameters
     ----------
     values
-        (slow, fast); what is not finite is bad.
+        Image (slow, fast); non-finite values are bad.
     bad
-        (slow, fast), neither judged nor used.
+        Pixels (slow, fast) that are neither judged nor used.
     n_sigma
-        Scatters from which on a pixel stands out.
+        Smallest deviation of an outlier, in scatters.
 
     Returns
     -------
@@ -142,13 +146,13 @@ def local_outliers(
     side = 2 * radius + 1
     known = np.where(bad | ~np.isfinite(values), np.inf, values)
     padded = np.pad(known, radius, constant_values=np.inf)
-    around = np.lib.stride_tricks.sliding_window_view(padded, (side, side))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side))
     others = np.ones(side * side, bool)
     others[side * side // 2] = False
     below, above = np.zeros(values.shape, bool), np.zeros(values.shape, bool)
     for start in range(0, values.shape[0], _ROWS):
         rows = slice(start, start + _ROWS)
-        near = around[rows].reshape(-1, values.shape[1], side * side)[..., others]
+        near = windows[rows].reshape(-1, values.shape[1], side * side)[..., others]
         centre = _middle(near)
         apart = np.abs(np.where(np.isfinite(near), near - centre[..., None], np.inf))
         scatter = 1.4826 * _middle(apart)
@@ -161,12 +165,12 @@ def local_outliers(
 
 
 def _middle(values: Floats) -> Floats:
-    """Median of the finite values along the last axis; they sort before infinity. 0 if none."""
-    ordered = np.sort(values, axis=-1)
+    """Return the median of the finite values along the last axis; 0 without finite values."""
+    ordered = np.sort(values, axis=-1)  # finite values come before infinity
     n = np.isfinite(ordered).sum(axis=-1)
     low, high = (
-        np.take_along_axis(ordered, np.maximum(at, 0)[..., None], -1)[..., 0]
-        for at in ((n - 1) // 2, n // 2)
+        np.take_along_axis(ordered, np.maximum(rank, 0)[..., None], -1)[..., 0]
+        for rank in ((n - 1) // 2, n // 2)
     )
     return np.where(n > 0, (low + high) / 2, 0.0)
 

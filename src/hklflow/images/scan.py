@@ -1,4 +1,4 @@
-"""One rotation scan: where its frames are and everything known about them."""
+"""Rotation scan: its raw frames and their metadata."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RotationScan:
-    """A rotation scan as the import found it.
+    """Rotation scan with the metadata of the import.
 
     Attributes
     ----------
@@ -25,26 +25,26 @@ class RotationScan:
         Geometry; its ``scan.n_frames`` frames are used, from ``first`` on.
     monitor : (n_frames,) array
         Incident intensity integrated over each frame's exposure, before the attenuators;
-        the exposure time if the experiment has no monitor. A frame left out whose monitor or
-        transmission is no positive number has the median of the others: nothing counts with it.
+        the exposure time if the experiment has no monitor. A frame in ``left_out`` whose monitor
+        or attenuation is not a positive number has the median of the others; it is not used.
     exposure : (n_frames,) array
-        Seconds.
+        Exposure time, s.
     attenuation : (n_frames,) array
         Transmission of the attenuators, 0 to 1.
     monitor_source : str
-        What the monitor was read from, or "none" if the experiment has none.
+        Source of the monitor, or "none" if the experiment has no monitor.
     temperature : float or None
-        Kelvin.
+        Temperature, K; None: unknown.
     saturation : float or None
-        Counts at which a pixel is saturated.
+        Counts from which a pixel is saturated; None: pixels do not saturate.
     underload : float
-        Frames of floating point: values below are no measurement. 0 for counted photons; below
-        it where read noise makes values negative. Negative integers are flags whatever it is.
+        Values of floating-point frames below this value are invalid: 0 for photon counts, below 0
+        for data with read noise. Negative integers are always flags.
     binning : PixelBinning or None
-        How the frames' pixels were summed in blocks; None if they are as measured. Geometry and
-        saturation are those of the sums.
+        Binning of the frames; None: the frames are not binned. Geometry and saturation are for the
+        binned frames.
     left_out : tuple of int
-        Raw frames, counted from 0, that are not to be used, in rising order.
+        Numbers (from 0) of the raw frames that are not used, in rising order.
     """
 
     raw: str

@@ -1,11 +1,11 @@
-"""One streaming pass over the frames of a scan: maximum, sums, background.
+"""Statistics of a scan from one pass over its frames: maximum, sums, background.
 
 Integer frames are summed in 64-bit integers, exactly: 2^32 counts on 2^22 pixels of 2^9 frames
-fit. Floating frames are summed in 64-bit floats in the order (frame, slow, fast), which is exact
-for whole counts. Nothing depends on how the frames are cut into blocks.
+fit. Floating-point frames are summed in 64-bit floats in the order (frame, slow, fast), which is
+exact for integer counts. The result does not depend on the blocks in which frames are read.
 
-The sums come from the narrow counts of a `FrameStore`, which may be that of the peak search: the
-frames are read once.
+The sums are made from the narrow counts of a `FrameStore`, which may be the store of the peak
+search, so that frames are read once.
 """
 
 import math
@@ -31,46 +31,46 @@ from hklflow.images.statistics_kernels import (
 
 BoolImage = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-_PATCHES = 16  # along each side of the detector, or as many as there are pairs of cells
-_PARTS = 4  # likewise, of the parts whose backgrounds are compared
-_SPILL = 256  # frames that the narrow sums hold
-#: Of the background's window in pixels and the standard deviations of its loud cells, where the
-#: statistics do not share the frame store of the peak search.
+_PATCHES = 16  # patches along each side of the detector, but at most one for each pair of cells
+_PARTS = 4  # parts along each side whose backgrounds are compared
+_SPILL = 256  # number of frames whose sum fits the narrow sums
+#: Half size of the window of the background, pixels, and limit of loud cells, for statistics that
+#: do not share the frame store of the peak search.
 _WINDOW, _N_SIGMA = 9, 4.5
 _TYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.float32, np.float64)
 
 
 @dataclass(frozen=True)
 class StatisticsResult:
-    """What :class:`FrameStatistics` found; masked and flagged pixels never count.
+    """Result of :class:`FrameStatistics`, without masked and flagged pixels.
 
     Attributes
     ----------
     maximum
-        Largest value, and
+        Largest value.
     maximum_at
-        its (frame, slow, fast) index; the first one where several are equal.
+        Index (frame, slow, fast) of the first pixel with the largest value.
     frame_sums
         (n_frames,) counts, int64 for integer frames, else float64.
     frame_flagged
-        (n_frames,) number of pixels outside the mask that carry no measurement.
+        (n_frames,) number of invalid pixels outside the mask.
     background
-        (n_frames,) robust mean counts per pixel in the annulus, NaN where it has no pixel, and
+        (n_frames,) robust mean counts per pixel in the annulus; NaN without valid pixels.
     background_errors
-        its Poisson standard error.
+        (n_frames,) Poisson standard error of ``background``.
     parts
-        (n_frames, n_parts) background of parts of the detector over what the level of the frame
-        and the shape of the background, which is the same on all frames, make there; NaN where a
-        part has no count. Parts with less than a quarter of the pixels of the largest are left
-        out.
+        (n_frames, n_parts) background of parts of the detector, divided by the expected background
+        (level of the frame times shape of the background, which is the same on all frames); NaN
+        where no counts are expected. Parts with less than a quarter of the pixels of the largest
+        part are left out.
     parts_errors
-        Their Poisson standard errors.
+        Poisson standard errors of ``parts``.
     summed, maximum_image
-        (slow, fast) sum and maximum over the frames; pixels never measured are 0.
+        (slow, fast) sum and maximum over the frames; 0 for pixels that were never measured.
     valid_frames
         (slow, fast) int64, number of frames with a measurement.
     radial_sums, radial_counts
-        (n_frames, n_labels) sum and number of pixels per label, or None.
+        (n_frames, n_labels) sum and number of pixels per label; None without labels.
     """
 
     maximum: int | float
@@ -89,48 +89,49 @@ class StatisticsResult:
 
     @property
     def mean_image(self) -> Floats:
-        """Counts per frame (slow, fast), NaN where never measured."""
-        seen = np.where(self.valid_frames > 0, self.valid_frames, 1)
-        return np.where(self.valid_frames > 0, self.summed / seen, np.nan)
+        """Mean counts per frame (slow, fast), NaN for pixels that were never measured."""
+        frames = np.where(self.valid_frames > 0, self.valid_frames, 1)
+        return np.where(self.valid_frames > 0, self.summed / frames, np.nan)
 
 
 class FrameStatistics:
-    """Accumulate the statistics of a scan block by block.
+    """Statistics of a scan, accumulated block by block.
 
-    The background of a frame is made of cells of 4 x 4 pixels of the annulus: those with a
-    pixel above ``1.5 m + 6 sqrt(m + 1)`` (m the middle of the means of four cells, or the
-    background around) hold a Bragg peak and are left out, with the others of the same 8 x 8
-    pixels. The others are added in patches of the detector, and the model ``level(frame) *
-    shape(patch)`` is fitted to all frames together: without the shape, the background of a
-    frame would change with the cells that its peaks cost. A frame's level leaves out the tenth
-    of the patches that is highest above the shape and the tenth that is lowest, for what is
-    left of the peaks' wings. The two halves of a patch (its cells as the colours of a chessboard)
-    choose for each other: what the other half counted says whether this one is left out. So a
-    wing, which is in both, goes, and the photons' own noise, which is not, does not count: at one
-    count per patch a mean trimmed by its own noise is 20 % too small, and not always by the
-    same.
+    The background of a frame is measured on cells of 4 x 4 pixels in the annulus, in groups of
+    2 x 2 cells. A group with a pixel above ``1.5 m + 6 sqrt(m + 1)`` holds a Bragg peak and is left
+    out; m is the middle of the means of the four cells, or the background around.
+
+    The remaining cells are summed in patches of the detector, and the model ``level(frame) *
+    shape(patch)`` is fitted to all frames together: without the shape, the level of a frame would
+    depend on the cells that its peaks exclude. The level of a frame excludes the highest and the
+    lowest tenth of the patches, relative to the shape, because tails of peaks may remain. Each
+    patch has two halves (cells in the colours of a chessboard), and the counts of one half decide
+    if the other half is left out. A tail is in both halves and is left out; photon noise is
+    independent in both halves and does not bias the level. At one count per patch, a mean trimmed
+    by its own noise would be about 20 % too small.
 
     Parameters
     ----------
     mask
         Bad pixels (slow, fast), True = bad.
     annulus
-        Pixels (slow, fast) of the background, ``q_min < q < q_max``, which takes the cells that
-        lie in it with half of their good pixels; None for no background.
+        Pixels (slow, fast) of the background, ``q_min < q < q_max``. Cells with at least half of
+        their good pixels in the annulus are used. None: no background.
     invalid_from
-        Values from here on are no measurement (2^16 - 1, 2^32 - 1), see
-        :func:`hklflow.images.masks.flag_value`; infinity if there is none. Non-finite values never
-        are one.
+        Values from this value on are invalid (2^16 - 1, 2^32 - 1), see
+        :func:`hklflow.images.masks.flag_value`; infinity: no such flag. Non-finite values are
+        always invalid.
     valid_from
-        Nor are values below, of floats; of integers negative ones never are.
+        Values of floating-point frames below this value are invalid; negative integers are always
+        invalid.
     labels
-        Radial label (slow, fast) of each pixel, from 0 up, negative = none; None for no
-        radial sums. Those that are the same all over a cell cost little.
+        Radial label (slow, fast) of each pixel, from 0 up; negative: no label. None: no radial
+        sums. Cells whose pixels have the same label are fast.
 
     Raises
     ------
     HklflowError
-        Shapes differ, or no good pixel is in the annulus.
+        If shapes differ, or the annulus has no good pixel.
     """
 
     def __init__(
@@ -146,9 +147,13 @@ class FrameStatistics:
         if mask.ndim != 2 or mask.shape != ring.shape:
             raise HklflowError(f"mask {mask.shape} and annulus {ring.shape} differ in shape")
         if labels is not None and labels.shape != mask.shape:
-            raise HklflowError(f"radial labels {labels.shape} and mask {mask.shape} differ")
+            raise HklflowError(
+                f"radial labels {labels.shape} and mask {mask.shape} differ in shape"
+            )
         if annulus is not None and not (ring & ~mask).any():
-            raise HklflowError("no good pixel in the background annulus: widen q_min to q_max")
+            raise HklflowError(
+                "the background annulus has no good pixel: choose a wider range q_min to q_max"
+            )
         self._mask = np.ascontiguousarray(mask, np.bool_)
         self._flag, self._valid_from = float(invalid_from), float(valid_from)
         good = _in_cells(~self._mask).sum(axis=(1, 3))
@@ -172,13 +177,13 @@ class FrameStatistics:
         self._best: tuple[Any, tuple[int, int, int]] | None = None
 
     def _set_labels(self, labels: NDArray[np.integer[Any]] | None) -> None:
-        """Find the cells that have one label all over, and the other pixels that have one."""
+        """Find the cells whose pixels have the same label, and all other pixels with a label."""
         mask = self._mask
         self._n_labels = 0 if labels is None else max(int(labels.max()) + 1, 0)
         self._labels = np.full(mask.shape, -1)
         if labels is not None:
             self._labels[~mask] = np.maximum(labels[~mask], -1)
-        # Masked pixels fit any label.
+        # Masked pixels match any label.
         parts = _in_cells(self._labels, -1), _in_cells(~mask, False)
         lowest = np.where(parts[1], parts[0], self._n_labels).min(axis=(1, 3))
         highest = np.where(parts[1], parts[0], -1).max(axis=(1, 3))
@@ -196,8 +201,8 @@ class FrameStatistics:
         """Choose the type of the accumulators from the first block."""
         if dtype.type not in _TYPES:
             raise HklflowError(
-                f"frames of type {dtype}: give integers of up to 32 bits or floats, so that sums "
-                "cannot overflow"
+                f"frames of type {dtype} cannot be summed without overflow: give integers of up to "
+                "32 bits, or floats"
             )
         self._dtype = dtype
         self._sum_type = np.int64 if np.issubdtype(dtype, np.integer) else np.float64
@@ -208,9 +213,14 @@ class FrameStatistics:
     def add(self, block: NDArray[Any]) -> None:
         """Add the next frames (n, slow, fast), of one type throughout the scan."""
         if block.ndim != 3 or block.shape[1:] != self._mask.shape:
-            raise HklflowError(f"frames {block.shape} do not fit the mask {self._mask.shape}")
+            raise HklflowError(
+                f"frames of shape {block.shape} do not match a mask of shape {self._mask.shape}"
+            )
         if self._dtype is not None and block.dtype != self._dtype:
-            raise HklflowError(f"frames of type {block.dtype} after frames of type {self._dtype}")
+            raise HklflowError(
+                f"frames of type {block.dtype} follow frames of type {self._dtype}; give frames of "
+                "one type"
+            )
         if self._dtype is None:
             self._start(block.dtype)
             self._own_frames = FrameStore(
@@ -251,14 +261,13 @@ class FrameStatistics:
         if self._sum_type is np.float64:
             images = self._total, self._top, self._unseen
             valid = self._valid_from, self._flag
-            found = add_float_frame(
+            total, flagged, best, best_at = add_float_frame(
                 frame, self._mask, *valid, self._labels, *images, radial, radial_n
             )
-            total, flagged, best, at = found
         else:
-            total, flagged, best, at = self._take_integers(frames, slot, radial, radial_n)
-        if at >= 0 and (self._best is None or best > self._best[0]):
-            row, column = divmod(at, frame.shape[1])
+            total, flagged, best, best_at = self._take_integers(frames, slot, radial, radial_n)
+        if best_at >= 0 and (self._best is None or best > self._best[0]):
+            row, column = divmod(best_at, frame.shape[1])
             self._best = (best, (len(self._frames), row, column))
         self._frames.append((total, flagged))
         if self._n_labels:
@@ -267,21 +276,23 @@ class FrameStatistics:
     def _take_integers(
         self, frames: FrameStore, slot: int, radial: NDArray[Any], radial_n: NDArray[np.int64]
     ) -> tuple[int, int, int, int]:
-        """Add integers; return the sum, flagged pixels, the largest value and where it stands."""
+        """Add integers; return the sum, the number of flagged pixels, the maximum and its place."""
         store, cells, size = frames.store, frames.scratch.cells, frames.scratch.size
         image, n = store.counts[slot], store.odd_number[slot]
-        at, values = store.odd_at[slot, :n], store.odd_value[slot, :n]
+        places, values = store.odd_at[slot, :n], store.odd_value[slot, :n]
         top, cap = int(frames.top), frames.most_in_cell
         best, best_at, lacking = add_odd(
-            at, values, image.shape[1], top, cap, self._total, self._top, self._unseen
+            places, values, image.shape[1], top, cap, self._total, self._top, self._unseen
         )
         if best_at < 0 and (self._best is None or self._best[0] < top - 1):
             shape = np.array(self._mask.shape)
-            best, best_at = narrow_largest(image, store.keep, shape, at, values)
+            best, best_at = narrow_largest(image, store.keep, shape, places, values)
         if self._n_labels:
-            where = self._cell_at, self._cell_labels, image, self._pixel_at, self._pixel_labels
-            add_labels(cells, size, *where, radial, radial_n)
-            correct_labels(at, values, image, self._labels, self._whole, top, cap, radial, radial_n)
+            labelled = self._cell_at, self._cell_labels, image, self._pixel_at, self._pixel_labels
+            add_labels(cells, size, *labelled, radial, radial_n)
+            correct_labels(
+                places, values, image, self._labels, self._whole, top, cap, radial, radial_n
+            )
         total = int(store.whole[slot]) + lacking
         if (len(self._frames) + 1) % _SPILL == 0:
             self._spill(frames)
@@ -298,17 +309,23 @@ class FrameStatistics:
         frames.total[:] = 0
 
     def result(self) -> StatisticsResult:
-        """Return what was found so far; HklflowError if there was no frame or no measurement."""
+        """Return the statistics of all frames so far.
+
+        Raises
+        ------
+        HklflowError
+            If there are no frames or no valid pixels.
+        """
         if not self._frames or self._best is None:
-            raise HklflowError("no measured pixel in the scan: check the frames and the mask")
+            raise HklflowError("the scan has no valid pixel: check the frames and the mask")
         if self._sum_type is np.int64:
             self._spill(self._shared)
         sums, flagged = zip(*self._frames, strict=True)
-        seen = np.where(self._mask, 0, len(self._frames) - self._unseen)
+        valid_frames = np.where(self._mask, 0, len(self._frames) - self._unseen)
         counts, pixels = (np.stack(part) for part in zip(*self._patches, strict=True))
-        found = _levels(counts, pixels, self._in_patch)
+        levels = _levels(counts, pixels, self._in_patch)
         parts, parts_errors = _compared(
-            counts.sum(axis=2), found.expected, self._in_patch, self._n_patches
+            counts.sum(axis=2), levels.expected, self._in_patch, self._n_patches
         )
         as_number = int if self._sum_type is np.int64 else float
         radial = zip(*self._radial, strict=True) if self._radial else (None, None)
@@ -318,13 +335,13 @@ class FrameStatistics:
             maximum_at=self._best[1],
             frame_sums=np.array(sums, self._sum_type),
             frame_flagged=np.array(flagged, np.int64),
-            background=found.level,
-            background_errors=found.errors,
+            background=levels.level,
+            background_errors=levels.errors,
             parts=parts,
             parts_errors=parts_errors,
             summed=self._total.copy(),
             maximum_image=self._top.copy(),
-            valid_frames=seen,
+            valid_frames=valid_frames,
             radial_sums=radial_sums,
             radial_counts=radial_counts,
         )
@@ -346,7 +363,7 @@ class _Levels(NamedTuple):
     level, errors : (n_frames,) arrays
         Counts per pixel of the annulus, and the Poisson error.
     expected : (n_frames, n_patches) array
-        Counts of the patches: level times shape, on their calm cells.
+        Expected counts in the calm cells of the patches: level times shape.
     """
 
     level: Floats
@@ -360,21 +377,21 @@ def _levels(counts: Floats, pixels: Floats, in_patch: Floats) -> _Levels:
     Parameters
     ----------
     counts, pixels : (n_frames, n_patches, 2)
-        Of the calm cells' halves.
+        Counts and pixels of the calm cells in both halves of each patch.
     in_patch : (n_patches,)
-        Pixels of the annulus.
+        Number of pixels of the annulus in each patch.
     """
     n = len(counts)
     whole_counts, whole_pixels = counts.sum(axis=2), pixels.sum(axis=2)
-    seen = whole_pixels.sum(axis=1) > 0
+    known = whole_pixels.sum(axis=1) > 0
     level, errors = np.full(n, np.nan), np.full(n, np.nan)
-    level[seen] = whole_counts[seen].sum(axis=1) / whole_pixels[seen].sum(axis=1)
+    level[known] = whole_counts[known].sum(axis=1) / whole_pixels[known].sum(axis=1)
     shape = np.ones(len(in_patch))
     for _ in range(5):
-        # Frames without counts say nothing of the shape.
+        # Frames without counts do not change the shape.
         expected = (np.nan_to_num(level)[:, None] * whole_pixels).sum(axis=0)
         shape = np.where(expected > 0, whole_counts.sum(axis=0) / np.maximum(expected, 1e-300), 0.0)
-        for z in np.flatnonzero(seen):
+        for z in np.flatnonzero(known):
             level[z], errors[z] = trimmed_level(counts[z], pixels[z], shape)
     mean = float(shape @ in_patch) / max(int(in_patch.sum()), 1)
     expected = np.nan_to_num(level)[:, None] * shape * whole_pixels
@@ -390,18 +407,18 @@ def _compared(
     ----------
     counts, expected : (n_frames, n_patches) arrays
     in_patch : (n_patches,) array
-        Pixels of the annulus.
+        Number of pixels of the annulus in each patch.
     n_patches : (int, int)
-        Along slow and fast.
+        Number of patches along slow and fast.
     """
     part = [np.arange(n) * min(_PARTS, n) // n for n in n_patches]
     label = (part[0][:, None] * _PARTS + part[1]).ravel()
     size = np.bincount(label, in_patch, _PARTS**2)
     kept = np.flatnonzero(size > size.max() / 4)
     member = (label == kept[:, None]).astype(np.float64)
-    seen, should = counts @ member.T, expected @ member.T
+    of_parts, should = counts @ member.T, expected @ member.T
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(should > 0, seen / should, np.nan)
+        ratio = np.where(should > 0, of_parts / should, np.nan)
         errors = np.where(should > 0, np.sqrt(should) / should, np.nan)
     return ratio, errors
 
@@ -409,9 +426,10 @@ def _compared(
 def propose_peak_threshold(result: StatisticsResult, false_pixels: float = 1.0) -> float:
     """Propose the counts from which a pixel belongs to a peak.
 
-    The Poisson quantile that diffuse scattering of the 99th percentile of the mean image exceeds
-    on no more than ``false_pixels`` pixel-frames of the whole scan. Stronger diffuse (1 % of the
-    pixels) may lie above it: it is a start for the peak search, not a law.
+    Diffuse scattering at the level of the 99th percentile of the mean image exceeds this threshold
+    on at most ``false_pixels`` pixel-frames of the whole scan (Poisson quantile). Stronger diffuse
+    scattering (1 % of the pixels) may exceed it: the threshold is a first value for the peak
+    search.
 
     Parameters
     ----------
@@ -424,21 +442,24 @@ def propose_peak_threshold(result: StatisticsResult, false_pixels: float = 1.0) 
     level = float(np.nanpercentile(mean, 99))
     chance = false_pixels / float(result.valid_frames.sum())
     if not 0 < chance < 1:
-        raise HklflowError(f"false_pixels={false_pixels}: give more than 0, less than the scan has")
+        raise HklflowError(
+            f"false_pixels={false_pixels}: give more than 0 and less than the pixel-frames of the "
+            "scan"
+        )
     return _exceeded_by_chance(level, chance) + 1
 
 
 def _exceeded_by_chance(mean: float, chance: float) -> float:
-    """Return the least number that a Poisson variable exceeds with at most this chance.
+    """Return the smallest number that a Poisson variable exceeds with at most this probability.
 
-    `scipy.stats.poisson.isf` gives the same; its import costs more than a small scan's statistics.
+    `scipy.stats.poisson.isf` is the same function, but its import is slow.
     """
     from scipy.special import pdtr, pdtrik
 
     if not mean > 0:
         return 0.0 * mean
     exact = float(pdtrik(1 - chance, mean))
-    if not math.isfinite(exact):  # a chance below the numbers' own precision
+    if not math.isfinite(exact):  # the probability is below floating-point precision
         return math.inf
     number = math.ceil(exact)
     return float(number - (number > 0 and pdtr(number - 1, mean) >= 1 - chance))

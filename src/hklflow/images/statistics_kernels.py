@@ -1,4 +1,4 @@
-"""Compiled parts of the frame statistics."""
+"""Kernels of `statistics`."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ F64 = NDArray[np.float64]
 def add_float_frame(  # type: ignore[no-untyped-def]
     frame, mask, valid_from, invalid_from, labels, total, top, unseen, radial, radial_n
 ):
-    """Add a frame of floats; return its sum, flagged pixels, largest value and where it stands."""
+    """Add a frame of floats; return its sum, number of flagged pixels, maximum and its place."""
     frame_sum, best = 0.0, 0.0
     flagged, best_at = 0, -1
     n_fast = frame.shape[1]
@@ -24,7 +24,7 @@ def add_float_frame(  # type: ignore[no-untyped-def]
             if mask[i, j]:
                 continue
             value = np.float64(frame[i, j])
-            # Written so that NaN and infinity fail it.
+            # NaN and infinity fail this test.
             if not (value >= valid_from and value < invalid_from):
                 flagged += 1
                 unseen[i, j] += 1
@@ -44,8 +44,8 @@ def add_float_frame(  # type: ignore[no-untyped-def]
 def add_odd(at, values, width, top, most_in_cell, total, largest, unseen):  # type: ignore[no-untyped-def]
     """Add the odd pixels of a frame to the images (slow, fast).
 
-    Returns the largest of them and where it stands (-1: no pixel), and what the sum of all cells
-    lacks: a cell has no more than `most_in_cell` beyond `top` of a pixel.
+    Returns the largest of them, its place (-1: no pixel), and the counts missing in the sum of all
+    cells: a cell holds at most ``most_in_cell`` counts above ``top`` of a pixel.
     """
     best, best_at, lacking = 0, -1, 0
     for k in range(at.size):
@@ -64,9 +64,10 @@ def add_odd(at, values, width, top, most_in_cell, total, largest, unseen):  # ty
 
 @kernel
 def narrow_largest(image, keep, shape, odd_at, odd_value):  # type: ignore[no-untyped-def]
-    """Largest valid pixel of a frame that holds nothing beyond its narrow type, and its place.
+    """Return the largest valid pixel of a frame whose counts fit the narrow type, and its place.
 
-    -1: there is none. Pixels without a measurement hold what is expected of them.
+    The place is -1 if there is no valid pixel. Invalid pixels, which hold expected counts, are left
+    out.
     """
     flat = image.reshape(-1)
     held = flat[odd_at]
@@ -103,10 +104,10 @@ def _largest(a, b, c, d, line, out):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _is_calm(largest, cells, size, rate, use):  # type: ignore[no-untyped-def]
-    """Whether the used ones of four cells, given as (2, 2) arrays, hold no Bragg peak.
+    """Return True if the used cells of a group of 2 x 2 cells hold no Bragg peak.
 
-    The background is the middle of their means, which a peak in one or two of them does not
-    raise, or that of the quiet cells around, if a peak covers them all.
+    The background is the middle of the cells' means, which a peak in one or two cells does not
+    change, or the background of the cells around, if it is lower (a peak covers all four cells).
     """
     low, high, total = np.inf, -np.inf, 0.0
     n, top, around = 0, 0.0, np.inf
@@ -128,7 +129,7 @@ def _is_calm(largest, cells, size, rate, use):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _bounds(largest, cells, size, rate, ring, low, top):  # type: ignore[no-untyped-def]
-    """Lower `low` to the means and backgrounds of a row of used cells, raise `top` to pixels."""
+    """Lower ``low`` to means and backgrounds of a row of used cells; raise ``top`` to maxima."""
     for k in range(cells.size):
         used = ring[k] & (size[k] > 0)
         mean = np.float32(cells[k]) / np.float32(max(size[k], np.int32(1)))
@@ -139,9 +140,9 @@ def _bounds(largest, cells, size, rate, ring, low, top):  # type: ignore[no-unty
 
 @kernel(error_model="numpy")
 def _surely_calm(low, top, state):  # type: ignore[no-untyped-def]
-    """For pairs of columns: 1 where `_is_calm` must be true, 0 where no cell is used, else 2.
+    """Set the state of pairs of columns: 1: `_is_calm` is surely True; 0: no used cell; else 2.
 
-    The middle of the means is not below the lowest.
+    The test is fast: instead of the middle of the means, it takes the lowest mean or background.
     """
     for q in range(state.size):
         least, most = min(low[2 * q], low[2 * q + 1]), max(top[2 * q], top[2 * q + 1])
@@ -161,26 +162,27 @@ def _add_calm(cells, size, ring, calm, counts, pixels):  # type: ignore[no-untyp
 
 @kernel
 def add_patches(image, cells, size, rate, ring, side, counts, pixels):  # type: ignore[no-untyped-def]
-    """Add the calm cells of a frame in patches, those of both colours apart.
+    """Add the calm cells of a frame in patches, separately for both colours of cells.
 
-    Four cells are judged together, 8 x 8 pixels: a peak takes its outskirts with it, whatever
-    the beam was. Else fewer of them would be left out on frames with few counts.
+    Four cells, 8 x 8 pixels, are judged together, so that the tails of a peak are left out with the
+    peak for any intensity of the beam. With single cells, fewer tails would be left out on frames
+    with few counts.
 
     Parameters
     ----------
     image
         Narrow counts with borders.
     cells, size, rate, ring
-        (rows, columns) counts, valid pixels, background, and whether the cell is wanted.
+        (rows, columns) counts, valid pixels, background, and True for cells in the annulus.
     side : (2,)
-        Cells on the sides of a patch.
+        Number of cells along the sides of a patch.
     counts, pixels : (patch rows, patch columns, 2)
-        Out.
+        Sums of the frame are added.
     """
     rows, columns = cells.shape
     line = np.zeros(CELL * columns, image.dtype)
     largest = np.zeros((2, columns), image.dtype)
-    # Of the even and the odd rows of a patch row.
+    # Sums of the even and the odd rows of a row of patches.
     added, number = np.zeros((2, columns), cells.dtype), np.zeros((2, columns), np.int32)
     calm = np.empty(columns, np.bool_)
     low, top = np.empty(columns, np.float32), np.empty(columns, np.float32)
@@ -218,7 +220,7 @@ def add_patches(image, cells, size, rate, ring, side, counts, pixels):  # type: 
 
 @kernel
 def add_labels(cells, size, cell_at, cell_labels, image, at, labels, radial, radial_n):  # type: ignore[no-untyped-def]
-    """Add whole cells, and single pixels, to the sums of their labels (places are flat)."""
+    """Add whole cells, and single pixels, to the sums of their labels (flat indices)."""
     flat, number = cells.reshape(-1), size.reshape(-1)
     for k in range(cell_at.size):
         radial[cell_labels[k]] += flat[cell_at[k]]
@@ -231,9 +233,10 @@ def add_labels(cells, size, cell_at, cell_labels, image, at, labels, radial, rad
 
 @kernel
 def correct_labels(odd_at, odd_value, image, labels, whole, top, most_in_cell, radial, radial_n):  # type: ignore[no-untyped-def]
-    """Give labels what `add_labels` did not know of the odd pixels.
+    """Correct the sums of `add_labels` for the odd pixels.
 
-    `labels` and `whole`, whether the pixel came with its cell, are images (slow, fast).
+    ``labels`` and ``whole`` are images (slow, fast); ``whole`` is True for pixels that were added
+    with their cell.
     """
     width, pixels = image.shape[1], image.reshape(-1)
     for k in range(odd_at.size):
@@ -254,19 +257,19 @@ def correct_labels(odd_at, odd_value, image, labels, whole, top, most_in_cell, r
 
 @kernel
 def trimmed_level(counts, pixels, shape):  # type: ignore[no-untyped-def]
-    """Counts over those expected, each half of the patches trimmed by the other's ratio.
+    """Return counts over expected counts; one half of each patch decides if the other is used.
 
     Parameters
     ----------
     counts, pixels : (n, 2)
-        Of the calm cells of the patches' halves.
+        Counts and pixels of the calm cells in both halves of the patches.
     shape : (n,)
-        Expected counts per pixel.
+        Expected counts per pixel, relative to the level.
 
     Returns
     -------
     level, error
-        NaN if no counts are expected.
+        Both NaN if no counts are expected.
     """
     use = np.empty(len(shape), np.int64)
     n = 0
@@ -284,5 +287,5 @@ def trimmed_level(counts, pixels, shape):  # type: ignore[no-untyped-def]
         for k in use[order[cut : n - cut]]:
             found += counts[k, 1 - judge]
             norm += pixels[k, 1 - judge] * shape[k]
-    # One count stands for zero counts, which would claim no error.
+    # The error of zero counts is the error of one count.
     return found / norm, np.sqrt(max(found, 1.0)) / norm

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.values import CELL_NAMES
 from hklflow.nexus.entry import add_array, add_group, create, open_entry
+from hklflow.orientation.product import Orientation
 
 SYMMETRISED = {"transform": "symm_transform", "masked_transform": "masked_symm_transform"}
 """Kind of volume -> name of the symmetrised volume in the master file, as in NXRefine."""
@@ -25,7 +25,7 @@ def write_master(
     title: str,
     volumes: Mapping[str, Path],
     rotations: Mapping[str, Mapping[str, Path]],
-    orientation: Mapping[str, Any],
+    orientation: Orientation,
     configuration: str = "",
     *,
     symmetrised: Mapping[str, Path] | None = None,
@@ -75,17 +75,15 @@ def write_master(
         for name, target in (pdfs or {}).items():
             link(entry, name, target, "/entry/pdf")
         sample = add_group(entry, "sample", "NXsample")
-        cell = np.asarray(orientation["cell"])
-        sample["space_group"] = str(orientation["space_group"])
+        sample["space_group"] = orientation.space_group
         for i, name in enumerate(CELL_NAMES):
             units = "angstrom" if i < 3 else "degree"
-            add_array(
-                sample, f"unitcell_{name}", cell[i], units, sigma=orientation["cell_sigma"][i]
-            )
-        if orientation.get("temperature") is not None:
-            add_array(sample, "temperature", orientation["temperature"], "K")
-        add_array(sample, "orientation_matrix", orientation["U"])
-        add_array(sample, "ub_matrix", orientation["UB"], "1/angstrom")
+            value, sigma = orientation.cell[i], orientation.cell_sigma[i]
+            add_array(sample, f"unitcell_{name}", value, units, sigma=sigma)
+        if orientation.temperature is not None:
+            add_array(sample, "temperature", orientation.temperature, "K")
+        add_array(sample, "orientation_matrix", orientation.u)
+        add_array(sample, "ub_matrix", orientation.ub, "1/angstrom")
         if configuration:
             note = add_group(entry, "configuration", "NXnote")
             note["type"] = "application/json"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hklflow.nexus.entry import add_array, add_group, create, open_entry
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 _NX_REFLECTIONS = {
     "frame": "observed_frame",
@@ -23,7 +23,7 @@ _NX_REFLECTIONS = {
 }
 
 
-def write_peaks(path: Path, peaks: Peaks) -> None:
+def write_peaks(path: Path, peaks: PeakTable) -> None:
     """Write a peak table as NXreflections (``observed_px_x`` is fast, ``_y`` slow)."""
     with create(path, "peaks", "picture") as entry:
         table = add_group(entry, "peaks", "NXreflections")
@@ -39,15 +39,15 @@ def write_peaks(path: Path, peaks: Peaks) -> None:
         add_array(picture, "frame", peaks.frame[order])
 
 
-def read_peaks(path: Path) -> Peaks:
+def read_peaks(path: Path) -> PeakTable:
     """Read a peak table."""
     with open_entry(path) as entry:
         table = entry["peaks"]
         columns: dict[str, Any] = {}
-        for column in fields(Peaks):
+        for column in fields(PeakTable):
             name = _NX_REFLECTIONS.get(column.name, column.name)
             if name in table:
                 columns[column.name] = table[name][()]
             elif column.name in table.attrs:
                 columns[column.name] = json.loads(table.attrs[column.name])
-        return Peaks(**columns)
+        return PeakTable(**columns)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hklflow.geometry import symmetry
 from hklflow.geometry.modules import Modules
-from hklflow.orientation.refinement import Limits, Refined
+from hklflow.orientation.refinement import Refined, RefinementLimits
 from hklflow.orientation.residuals import Peaks
 from hklflow.orientation.score import taken_up
 from hklflow.orientation.transition import systematic
@@ -147,7 +147,7 @@ class _Scene:
         start, hkl = problem.parameters.start(), refined.hkl[rows].astype(np.float64)
         zeta = problem.residuals(start, hkl, rows)[1]
         at = modules.module_at(*problem.position[rows, :2].T)
-        good = (zeta > Limits.zeta) & _of_their_module(residual.reshape(-1, 3), at)
+        good = (zeta > RefinementLimits.zeta) & _of_their_module(residual.reshape(-1, 3), at)
         three = np.repeat(good, 3)
         scale = np.maximum(np.linalg.norm(nuisance[three], axis=0), np.finfo(float).tiny)
         return cls(at[good], problem.sigma[rows][good], residual[three], nuisance[three] / scale)

@@ -10,7 +10,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, lattice, symmetry
 from hklflow.geometry.parameters import rotation_vector, tilt
 from hklflow.geometry.reduction import strain
-from hklflow.orientation.refinement import Limits, Refined, Refinement, begun, problem_of
+from hklflow.orientation.refinement import Refined, Refinement, RefinementLimits, begun, problem_of
 from hklflow.orientation.residuals import Peaks, Problem
 
 Floats = NDArray[np.float64]
@@ -43,7 +43,7 @@ def assign(
     ub: ArrayLike,
     group: symmetry.SpaceGroup,
     *,
-    limits: Limits,
+    limits: RefinementLimits,
 ) -> Assigned:
     """Index peaks as `refine` does before its first step, for the refinement of another program.
 
@@ -72,7 +72,7 @@ def evaluate(
     start_ub: ArrayLike,
     *,
     free: Sequence[str] = ("cell", "orientation"),
-    limits: Limits,
+    limits: RefinementLimits,
 ) -> Refined:
     """Figures of a model that another program refined; the model stays as it is.
 
@@ -89,7 +89,7 @@ def evaluate(
         Where the refinement started, in the same setting: changes are told from there.
     free : sequence of str
         Which of `parameters.GROUPS` were refined.
-    limits : Limits
+    limits : RefinementLimits
 
     Returns
     -------

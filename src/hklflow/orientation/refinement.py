@@ -20,7 +20,16 @@ from hklflow.orientation.residuals import Peaks, Problem
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-__all__ = ["GROUPS", "Limits", "Peaks", "Refined", "Refinement", "begun", "problem_of", "refine"]
+__all__ = [
+    "GROUPS",
+    "Peaks",
+    "Refined",
+    "Refinement",
+    "RefinementLimits",
+    "begun",
+    "problem_of",
+    "refine",
+]
 
 _MAX_CYCLES = 15
 _HELD_OUT = 20  # one peak of so many checks the fit and takes no part in it
@@ -30,7 +39,7 @@ _UNSETTLED = 0.03  # fraction of peaks at the edge of the outlier limit that may
 
 
 @dataclass(frozen=True)
-class Limits:
+class RefinementLimits:
     """What a refinement accepts.
 
     Attributes
@@ -141,7 +150,7 @@ def refine(
     *,
     free: Sequence[str] = ("cell", "orientation"),
     cell: ArrayLike | None = None,
-    limits: Limits,
+    limits: RefinementLimits,
 ) -> Refined:
     """Refine one crystal against the peaks of all rotations of a scan.
 
@@ -159,7 +168,7 @@ def refine(
         Which of `parameters.GROUPS` to refine.
     cell : (6,) array, optional
         Starting cell; default that of ``ub``. It is held if "cell" is not refined.
-    limits : Limits
+    limits : RefinementLimits
 
     Raises
     ------
@@ -176,7 +185,7 @@ def begun(
     group: symmetry.SpaceGroup,
     free: Sequence[str],
     cell: ArrayLike | None,
-    limits: Limits,
+    limits: RefinementLimits,
 ) -> "Refinement":
     """Set a refinement up, its orientation turned to fit the peaks if it is free."""
     problem = problem_of(rotations, peaks, ub, group, free, cell, limits)
@@ -197,7 +206,7 @@ def problem_of(
     group: symmetry.SpaceGroup,
     free: Sequence[str],
     cell: ArrayLike | None,
-    limits: Limits,
+    limits: RefinementLimits,
 ) -> Problem:
     """Peaks and what to refine against them; errors as in `refine`."""
     if len(rotations) != len(peaks) or not rotations:
@@ -267,7 +276,7 @@ class _Normal:
 class Refinement:
     """Cycles of indexing, rejecting and fitting."""
 
-    def __init__(self, problem: Problem, values: Floats, limits: Limits) -> None:
+    def __init__(self, problem: Problem, values: Floats, limits: RefinementLimits) -> None:
         self.problem = problem
         self.start_u = problem.parameters.u
         self.start_cell = problem.parameters.cell

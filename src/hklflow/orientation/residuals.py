@@ -10,6 +10,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import BEAM, Rotation
 from hklflow.geometry.parameters import Parameters
 from hklflow.geometry.prediction import ewald_crossings
+from hklflow.peaks.table import PeakTable
 
 Floats = NDArray[np.float64]
 
@@ -47,6 +48,15 @@ class Peaks:
                 f"peaks: {np.sum(~np.isfinite(values))} values are not finite and "
                 f"{np.sum(values[3:] <= 0)} variances not positive; drop these peaks"
             )
+
+    @classmethod
+    def of(cls, table: PeakTable) -> "Peaks":
+        """Centroids of a table of peaks."""
+        return cls(*(getattr(table, name) for name in cls.__dataclass_fields__))
+
+    def select(self, keep: NDArray[np.bool_]) -> "Peaks":
+        """Return some of the peaks, by a mask (n,)."""
+        return Peaks(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
 
     @property
     def position(self) -> Floats:

@@ -128,6 +128,7 @@ class Left:
     basis: Floats
     residual: Floats
     blocks: tuple[NDArray[np.int64], ...]
+    """Empty: what residuals have beyond their errors is each peak's own."""
 
     @classmethod
     def of(cls, residual: Floats, known: Floats, blocks: tuple[NDArray[np.int64], ...]) -> "Left":
@@ -156,6 +157,8 @@ class Left:
         n = len(self.residual) - self.basis.shape[1]
         most = variance_left(fit.gain, k, chi2, n)
         least = max((chi2 - fit.gain) / max(n - k, 1), 1.0)
+        if not self.blocks:
+            return fit.gain / least, least
         if most <= least:
             return fit.gain / most, most
         unit = own @ fit.factor

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.geometry import BEAM, Rotation
-from hklflow.peaks.table import NOT_WHOLE, PeakFlag, Peaks
+from hklflow.peaks.table import NOT_WHOLE, PeakFlag, PeakTable
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -83,7 +83,7 @@ class Reflections:
 
 
 def reflections(
-    rotation: Rotation, ub: ArrayLike, peaks: Peaks, scale: ArrayLike, tolerance: float = 0.15
+    rotation: Rotation, ub: ArrayLike, peaks: PeakTable, scale: ArrayLike, tolerance: float = 0.15
 ) -> Reflections:
     """Select and index the peaks of one rotation that show one whole reflection.
 
@@ -93,7 +93,7 @@ def reflections(
         As refined.
     ub : (3, 3) array
         1/Å with 2π.
-    peaks : Peaks
+    peaks : PeakTable
     scale : (n_frames,) array
         By which the counts of each frame are divided.
     tolerance : float

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, symmetry
 from hklflow.geometry.parameters import rotation_vector, with_head
-from hklflow.orientation.refinement import Limits, Refined, refine
-from hklflow.orientation.residuals import CENTROID, Peaks
+from hklflow.orientation.refinement import Refined, RefinementLimits, refine
+from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
 
@@ -56,7 +56,7 @@ def measured(
     None, if the two parts cannot be refined as one crystal.
     """
     at, own = slip.rotation, peaks[slip.rotation]
-    parts = [_part(own, own.frame < slip.interval[0]), _part(own, own.frame > slip.interval[1])]
+    parts = [own.select(own.frame < slip.interval[0]), own.select(own.frame > slip.interval[1])]
     whole = refined.rotations[at]
     turned = replace(whole, goniometer=with_head(whole.goniometer, slip.turn))
     # Heads are relative to the first rotation: to the part of which the orientation is known.
@@ -68,7 +68,7 @@ def measured(
             refined.ub,
             group,
             free=_groups(free, [at, at, *others]),
-            limits=Limits(hkl=_TOLERANCE, min_fraction=_LEAST),
+            limits=RefinementLimits(hkl=_TOLERANCE, min_fraction=_LEAST),
         )
     except HklflowError:
         return None
@@ -89,7 +89,3 @@ def _setting(rotation: Rotation) -> Floats:
     """What turns the crystal's frame, at the scan's angle 0."""
     setting: Floats = rotation.goniometer.rotation(0.0)
     return setting
-
-
-def _part(peaks: Peaks, keep: NDArray[np.bool_]) -> Peaks:
-    return Peaks(*(getattr(peaks, name)[keep] for name in CENTROID))

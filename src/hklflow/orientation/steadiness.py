@@ -117,7 +117,12 @@ class _Candidate:
 
 
 def motions(
-    refined: Refined, peaks: Sequence[Peaks], group: symmetry.SpaceGroup, free: Sequence[str]
+    refined: Refined,
+    peaks: Sequence[Peaks],
+    group: symmetry.SpaceGroup,
+    free: Sequence[str],
+    *,
+    shared: bool = True,
 ) -> list[Motion]:
     """What moved during the scans of a refinement, what explains most first.
 
@@ -130,6 +135,10 @@ def motions(
         By whose constraints the cell was refined.
     free : sequence of str
         What was refined: these take up what they can.
+    shared : bool
+        True: neighbouring peaks may share what residuals have beyond their errors, and a motion is
+        one only beyond that. False: that is each peak's own, as the errors of the refinement
+        assume; what is found then may be a motion or a fault of the detector.
     """
     rows = np.nonzero(refined.used | refined.held_out)[0]
     if not len(rows):
@@ -159,7 +168,7 @@ def motions(
     ]
     found: list[Motion] = []
     known = nuisance
-    own = blocks(refined.rotations, problem.which[rows], problem.position[rows])
+    own = blocks(refined.rotations, problem.which[rows], problem.position[rows]) if shared else ()
     largest = 0.0
     offsets = [_refined_offset(refined, nuisance, scene) for scene in scenes if scene.centred]
     while len(found) < _MOST * len(scenes):

@@ -18,8 +18,7 @@ from hklflow.base.values import CELL_NAMES
 from hklflow.geometry import lattice, symmetry
 from hklflow.geometry.subgroups import Subgroup, maximal, subgroups
 from hklflow.orientation.limits import Limits
-from hklflow.orientation.refinement import Limits as FitLimits
-from hklflow.orientation.refinement import Peaks, Refined, refine
+from hklflow.orientation.refinement import Peaks, Refined, RefinementLimits, refine
 from hklflow.orientation.satellites import INDEXED, satellites
 from hklflow.orientation.superlattice import superlattice
 
@@ -202,7 +201,7 @@ def _free_refinement(refined: Refined, peaks: Sequence[Peaks], free: Sequence[st
         _triclinic(),
         free=free,
         cell=refined.cell,
-        limits=FitLimits(hkl=INDEXED, min_fraction=0.5 * refined.fraction_indexed),
+        limits=RefinementLimits(hkl=INDEXED, min_fraction=0.5 * refined.fraction_indexed),
     )
 
 

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import hklflow
-from hklflow.geometry.lattice import volume
+from hklflow.orientation.product import Orientation
 from hklflow.page import gates
 from hklflow.page.markup import Html, document, gallery, join, table, tag
 from hklflow.page.numbers import flat, with_error
@@ -59,6 +60,16 @@ class Page:
             for at, data in self.figures
             if at.part == "scan" and at.owner == scan and at.path.stem == product
         ]
+
+    @cached_property
+    def orientations(self) -> dict[str, Orientation]:
+        """Orientation of each scan that has one, in the order of the scans."""
+        files = {
+            at.owner: Orientation.from_dict(data, at.path)
+            for at, data in self.figures
+            if at.part == "scan" and at.path.stem == "orientation"
+        }
+        return {scan: files[scan] for scan in self.scans if scan in files}
 
     def one(self, scan: str, product: str) -> Mapping[str, Any]:
         """Return the figures of a product of a scan; empty if there are none."""
@@ -136,14 +147,12 @@ def _kelvin(temperature: float) -> str:
 
 def _lead(page: Page) -> str:
     known = [t for t in page.scans.values() if math.isfinite(t)]
-    groups = dict.fromkeys(
-        page.one(scan, "orientation").get("space_group", "") for scan in page.scans
-    )
+    groups = dict.fromkeys(one.space_group for one in page.orientations.values())
     words = [f"{len(page.scans)} scan{'' if len(page.scans) == 1 else 's'}"]
     if known:
         low, high = min(known), max(known)
         words.append(_kelvin(low) if low == high else f"{low:g} to {high:g} K")
-    words += [group for group in groups if group]
+    words += groups
     return " · ".join(words)
 
 
@@ -209,32 +218,30 @@ def _warnings(page: Page) -> Html:
 
 def _lattices(page: Page) -> Html:
     """Make the table of scans; angles fixed by symmetry in all scans are below it, once."""
-    cells = {s: page.one(s, "orientation") for s in page.scans}
-    cells = {scan: data for scan, data in cells.items() if "cell" in data}
+    known = list(page.orientations.values())
     fixed = {
-        i: next(iter(cells.values()))["cell"][i]
+        i: known[0].cell[i]
         for i in range(3, 6)
-        if cells
-        and len({round(data["cell"][i], 9) for data in cells.values()}) == 1
-        and not any(data["cell_sigma"][i] for data in cells.values())
+        if len({round(one.cell[i], 9) for one in known}) == 1
+        and not any(one.cell_sigma[i] for one in known)
     }
     shown = [i for i in range(6) if i not in fixed]
     # A common space group is in the first line of the page.
-    groups = len({data["space_group"] for data in cells.values()}) > 1
+    groups = len({one.space_group for one in known}) > 1
     head = ["Scan", "Verdict", "T", "Parent", *(["Space group"] if groups else [])]
     head += [f"{_AXES[i]} ({'Å' if i < 3 else '°'})" for i in shown]
     head += ["V (Å³)", "Peaks", "Indexed", "rmsd (pixel, frame)", "Coverage"]
     rows = []
     for i, (scan, temperature) in enumerate(page.scans.items()):
-        data, metrics = cells.get(scan, {}), cells.get(scan, {}).get("metrics", {})
+        own = page.orientations.get(scan)
+        metrics = own.metrics if own else {}
         row: list[str] = [tag("a", scan, href=f"#scan-{i}"), _badge(page.judged(scan))]
-        row += [_kelvin(temperature), data.get("parent") or "–"]
-        row += [data.get("space_group") or "–"] if groups else []
-        row += [with_error(data["cell"][i], data["cell_sigma"][i]) if data else "–" for i in shown]
-        row.append(_volume(data))
+        row += [_kelvin(temperature), own.parent if own else "–"]
+        row += [own.space_group if own else "–"] if groups else []
+        row += [with_error(own.cell[i], own.cell_sigma[i]) if own else "–" for i in shown]
+        row.append(with_error(own.volume, own.figures.get("volume_sigma")) if own else "–")
         row.append(_format(metrics.get("peaks"), "{:,}"))
-        unindexed = data.get("symmetry", {}).get("fraction unindexed")
-        row.append(_format(None if unindexed is None else 1 - unindexed, "{:.1%}"))
+        row.append(_format(own.fraction_indexed if own else None, "{:.1%}"))
         rmsd = [_format(metrics.get(f"rmsd in {unit}"), "{:.3f}") for unit in ("pixels", "frames")]
         row.append(", ".join(rmsd))
         row.append(_format(page.one(scan, "transform").get("coverage"), "{:.1%}"))
@@ -244,13 +251,6 @@ def _lattices(page: Page) -> Html:
         words = ", ".join(f"{_AXES[i]} = {value:g}°" for i, value in fixed.items())
         parts.append(tag("p", f"Fixed by symmetry: {words}.", class_="note"))
     return join(parts)
-
-
-def _volume(data: Mapping[str, Any]) -> str:
-    if not data:
-        return "–"
-    figures = data.get("symmetry", {})
-    return with_error(volume(data["cell"]), figures.get("volume_sigma"))
 
 
 def _format(value: Any, form: str) -> str:
@@ -358,10 +358,10 @@ def _scan(page: Page, number: int, scan: str) -> Html:
 
 
 def _brief(page: Page, scan: str) -> str:
-    data, words = page.one(scan, "orientation"), [_kelvin(page.scans[scan])]
-    if "cell" in data:
-        pairs = zip(data["cell"], data["cell_sigma"], strict=True)
-        words += [data["space_group"], " ".join(with_error(x, s) for x, s in pairs)]
+    words = [_kelvin(page.scans[scan])]
+    if own := page.orientations.get(scan):
+        pairs = zip(own.cell, own.cell_sigma, strict=True)
+        words += [own.space_group, " ".join(with_error(x, s) for x, s in pairs)]
     return " · ".join(words)
 
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 Floats = NDArray[np.float64]
 
@@ -93,7 +93,7 @@ class Afterglow:
         return self.share > max(_SURE * self.sigma, self.scatter, _LEAST_DELAY)
 
 
-def sentence(peaks: Peaks) -> str | None:
+def sentence(peaks: PeakTable) -> str | None:
     """Return the effect of an afterglow on the centroids, if it is significant and matters."""
     if peaks.afterglow is None:
         return None
@@ -117,7 +117,7 @@ def strongest(spots: list[Followed], most: int = MOST) -> list[Followed]:
     return sorted(spots, key=lambda spot: -spot.significance)[:most]
 
 
-def alone(spots: list[Followed], peaks: Peaks) -> list[Followed]:
+def alone(spots: list[Followed], peaks: PeakTable) -> list[Followed]:
     """Return the spots without another peak nearby in the recorded frames."""
     at = np.stack([peaks.frame, peaks.slow, peaks.fast], axis=1)
     reach = _TAILS * np.stack([peaks.width_frame, peaks.width_slow, peaks.width_fast], axis=1)

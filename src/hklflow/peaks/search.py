@@ -31,9 +31,16 @@ from hklflow.peaks.link import BlobLinker, Blobs, blob_extents
 from hklflow.peaks.screen import DEPTH, SCRATCH
 from hklflow.peaks.segments import FitLimits, fit_blobs
 from hklflow.peaks.strong import find_strong
-from hklflow.peaks.table import FIELDS, PeakFlag, PeakParams, Peaks, significant, without_duplicates
+from hklflow.peaks.table import (
+    FIELDS,
+    PeakFlag,
+    PeakParams,
+    PeakTable,
+    significant,
+    without_duplicates,
+)
 
-__all__ = ["PeakFlag", "PeakParams", "PeakSearch", "Peaks", "find_peaks"]
+__all__ = ["PeakFlag", "PeakParams", "PeakSearch", "PeakTable", "find_peaks"]
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -51,7 +58,7 @@ def find_peaks(
     *,
     first_frame: int = 0,
     scan_frames: int | None = None,
-) -> Peaks:
+) -> PeakTable:
     """Find the peaks of a scan.
 
     Parameters
@@ -318,12 +325,12 @@ class PeakSearch:
         if len(self._followed) > 2 * afterglow.MOST:
             self._followed = afterglow.strongest(self._followed)
 
-    def followed(self, peaks: Peaks) -> list[afterglow.Followed]:
+    def followed(self, peaks: PeakTable) -> list[afterglow.Followed]:
         """Return the strongest spots without a neighbour among the peaks of the whole scan."""
         own = replace(peaks, frame=peaks.frame - self._first_frame)
         return afterglow.strongest(afterglow.alone(self._followed, own))
 
-    def finish(self) -> Peaks:
+    def finish(self) -> PeakTable:
         """Finish all blobs at the end of the scan and return the table."""
         if self._finished:
             raise HklflowError("the peak search has already finished and returned its table")
@@ -338,7 +345,7 @@ class PeakSearch:
         self._finished = True
         return self._table()
 
-    def _table(self) -> Peaks:
+    def _table(self) -> PeakTable:
         rows = np.concatenate([np.zeros((0, len(FIELDS))), *self._rows])
         columns: dict[str, Any] = {name: rows[:, k] for k, name in enumerate(FIELDS)}
         # flag peaks cut by an end of the scan, now that its length is known
@@ -358,6 +365,6 @@ class PeakSearch:
         order = order[keep[order]]
         self._counts["duplicate"] = int((~keep).sum())
         self._counts["peaks"], self._counts["frames"] = int(keep.sum()), self.n_frames
-        return Peaks(
+        return PeakTable(
             **{name: column[order] for name, column in columns.items()}, counts=self._counts
         )

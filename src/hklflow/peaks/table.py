@@ -12,7 +12,7 @@ from hklflow.base.errors import HklflowError
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-#: Columns of a peak, in the order of `Peaks`.
+#: Columns of a peak, in the order of `PeakTable`.
 FIELDS = (
     *("frame", "slow", "fast", "var_frame", "var_slow", "var_fast"),
     *("width_frame", "width_slow", "width_fast", "intensity", "var_intensity", "background"),
@@ -82,8 +82,8 @@ class PeakParams:
         Smallest number of voxels within two widths that exceed the background by its noise; a
         cosmic ray, or a hot pixel on one frame, has one.
     min_significance
-        Smallest ratio of intensity to its Poisson error (see `Peaks`). With all parameters free,
-        half of it is required, unless an edge or a gap cuts the peak.
+        Smallest ratio of intensity to its Poisson error (see `PeakTable`). With all parameters
+        free, half of it is required, unless an edge or a gap cuts the peak.
     max_frames
         Largest number of frames of a blob; longer ones are rejected: hot pixels, streaks, ice.
     max_pixels
@@ -149,7 +149,7 @@ class PeakParams:
 
 
 @dataclass(frozen=True)
-class Peaks:
+class PeakTable:
     """Table of peaks, sorted by (frame, slow, fast); all arrays have the shape (n,).
 
     Parameters
@@ -210,11 +210,11 @@ class Peaks:
     def __len__(self) -> int:
         return int(self.frame.size)
 
-    def select(self, keep: NDArray[np.bool_] | I64) -> "Peaks":
+    def select(self, keep: NDArray[np.bool_] | I64) -> "PeakTable":
         """Return the rows chosen by a mask or by indices; counts of the search are kept."""
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
         chosen = {n: x[keep] for n, x in columns.items() if isinstance(x, np.ndarray)}
-        return Peaks(**columns | chosen | {"counts": dict(self.counts)})
+        return PeakTable(**columns | chosen | {"counts": dict(self.counts)})
 
 
 def significant(rows: F64, least: float) -> NDArray[np.bool_]:

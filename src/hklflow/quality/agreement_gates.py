@@ -12,7 +12,7 @@ from hklflow.volumes.pairs import SIGNIFICANT
 
 
 @dataclass(frozen=True)
-class Limits:
+class AgreementLimits:
     """What rotations, or equivalents, may differ by.
 
     Attributes
@@ -45,7 +45,7 @@ class Findings:
         return Findings(self.failures, (*self.doubts, *doubts))
 
 
-def of_rotations(rows: Sequence[Mapping[str, Any]], limits: Limits) -> Findings:
+def of_rotations(rows: Sequence[Mapping[str, Any]], limits: AgreementLimits) -> Findings:
     """Say which rotation differs from the others.
 
     Parameters
@@ -70,7 +70,7 @@ def of_rotations(rows: Sequence[Mapping[str, Any]], limits: Limits) -> Findings:
     return Findings((text,), ()) if failed else Findings((), (text,))
 
 
-def _errors(chi2: float, limits: Limits) -> str:
+def _errors(chi2: float, limits: AgreementLimits) -> str:
     if chi2 <= limits.told_chi2:
         return ""
     return f": the error bars, which are of noise alone, are about {chi2**0.5:.1f} times too small"
@@ -122,7 +122,7 @@ def of_copies(copies: Sequence[Mapping[str, Any]]) -> Findings:
 
 
 def of_operations(
-    found: Mapping[str, Any], laue: str, limits: Limits, told_slow: float
+    found: Mapping[str, Any], laue: str, limits: AgreementLimits, told_slow: float
 ) -> Findings:
     """Say which operations of a Laue group S(Q) contradicts, and how far mates differ at all.
 
@@ -153,7 +153,7 @@ def of_operations(
 
 
 def _contradiction(
-    found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], laue: str, limits: Limits
+    found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], laue: str, limits: AgreementLimits
 ) -> str:
     size = max(row["beyond equal S"] for row in rows)
     floor = [f"{row['of']} {row['rest']:.1%}" for row in found["floor"]]
@@ -187,7 +187,7 @@ def _equal(found: Mapping[str, Any], told_slow: float) -> list[str]:
     ]
 
 
-def of_equivalents(chi2: float | None, limits: Limits) -> list[str]:
+def of_equivalents(chi2: float | None, limits: AgreementLimits) -> list[str]:
     """Say that error bars are too small for how equivalents scatter, if so."""
     if chi2 is None or chi2 <= limits.told_chi2:
         return []

@@ -54,6 +54,7 @@ def doubts(
     refined: Refined,
     peaks: Sequence[Peaks],
     intensities: Sequence[NDArray[np.float64]],
+    widths: Sequence[NDArray[np.float64]],
     group: symmetry.SpaceGroup,
     free: Sequence[str],
     named: Named,
@@ -66,8 +67,8 @@ def doubts(
     refined : Refined
     peaks : sequence of Peaks
         That it was given.
-    intensities : sequence of (n,) arrays
-        Of the peaks.
+    intensities, widths : sequence of (n,) arrays
+        Of the peaks; widths in pixels.
     group : SpaceGroup
         By whose constraints the cell was refined.
     free : sequence of str
@@ -79,9 +80,10 @@ def doubts(
     Returns
     -------
     dict
-        ``motions``, ``other crystals``, ``lost``, ``displaced modules``, ``outward``,
+        ``motions``, ``other crystals``, ``lost``, ``displaced modules``, ``outward``, ``alike``,
         ``unexplained``, ``unindexed``: lists of dict, each with its ``sentence``. ``unexplained``
         has the residuals; motions explain some of them, and peaks that are not indexed, too.
+        ``alike``: residuals of neighbouring peaks that bias cell and orientation.
     """
     g = np.concatenate(
         [
@@ -124,7 +126,7 @@ def doubts(
     # What a crystal that turned left behind is indexed by a turn of that size.
     turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
     others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
-    displaced = displacement.Displacement(refined, peaks, group, free)
+    displaced = displacement.Displacement(refined, peaks, group, free, widths)
     left, outward, shifted = [], None, []
     if not motions and not gone:  # these leave peaks that are not indexed
         outward = displaced.outward()
@@ -137,6 +139,9 @@ def doubts(
         sure = unindexed.telling(refined, peaks)
         odd = unindexed.unindexed(miller, length, intensity, theirs, group, sure)
         left = [_of_unindexed(odd, named)]
+    alike: list[steadiness.Motion] = []
+    if not (motions or gone or shifted or outward is not None):
+        alike = steadiness.motions(refined, peaks, group, free, shared=False)
     return {
         "motions": motions,
         "other crystals": [
@@ -146,6 +151,7 @@ def doubts(
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
         "displaced modules": [_of_module(module, named) for module in shifted],
         "outward": [] if outward is None else [_of_outward(outward, named)],
+        "alike": [_of_alike(max(alike, key=lambda m: m.bias), named)] if alike else [],
         "unexplained": [] if motions else [_of_residuals(refined)],
         "unindexed": left,
     }
@@ -335,16 +341,42 @@ def _of_module(module: Displaced, named: Named) -> Record:
 
 def _of_outward(found: displacement.Outward, named: Named) -> Record:
     where = "farther from" if found.size > 0 else "nearer to"
+    stage = "refine_parent" if named.own else "refine"
+    cure = (
+        "peaks that are narrow enough to be reflections alone are too few to refine by: measure "
+        "longer, or take cell and orientation from another scan (`orientation: start`, `fixed`)"
+        if found.max_width is None
+        else f"narrower peaks are not: refine by these alone, `{stage}: {{max_width: "
+        f"{found.max_width:.2f}}}`"
+    )
     return {
         "size": found.size,
         "sigma": found.sigma,
         "bias in sigma": found.bias,
+        "max_width": found.max_width,
         "sentence": (
             f"the peaks of {named.scan} are {abs(found.size):.2g} ± {found.sigma:.1g} 1/Å {where} "
-            "the origin than their reflections, at any |Q| alike, as maxima of diffuse scattering "
-            f"are: cell and orientation are off by up to {found.bias:.1f} of their errors; look at "
-            "the widths in the picture of the peak search, and raise `find_peaks: "
-            "min_significance` until Bragg reflections alone are left"
+            "the origin than their reflections on average, the broader the more, at any |Q| "
+            "alike, as maxima of diffuse scattering are: cell and orientation are off by up to "
+            f"{found.bias:.1f} of their errors; {cure}"
+        ),
+    }
+
+
+def _of_alike(motion: steadiness.Motion, named: Named) -> Record:
+    rotation = named.rotations[motion.rotation]
+    return {
+        "kind": motion.kind,
+        "rotation": rotation,
+        "chi2": motion.chi2,
+        "bias in sigma": motion.bias,
+        "sentence": (
+            f"{rotation}: residuals of neighbouring peaks are alike, as {_KINDS[motion.kind]} or "
+            f"a distorted detector makes them (spots are off by {motion.shift[0]:.2g} pixels, "
+            f"{motion.shift[1]:.2g} frames), and too few peaks tell which: cell and orientation "
+            f"are off by up to {motion.bias:.1f} of their errors; measure more peaks (finer "
+            "steps, a second rotation), or calibrate the modules: "
+            f"`{remedies.module_calibration(named.sample, named.scan)}`"
         ),
     }
 

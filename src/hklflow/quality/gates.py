@@ -104,7 +104,7 @@ def _found(
         # Cell and orientation take most of a small one up: its spots are not off, they are.
         far = motion.get("bias in sigma", 0.0) > limits.told_bias
         yield motion, max(known), what, 0.0 if far else limits.told_shift, limits.max_shift
-    for displaced in figures.get("outward", ()):
+    for displaced in (*figures.get("outward", ()), *figures.get("alike", ())):
         yield displaced, displaced["bias in sigma"], "", limits.told_bias, math.inf
     for module in figures.get("displaced modules", ()):
         yield module, module["size"], "", limits.told_module, math.inf

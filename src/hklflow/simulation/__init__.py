@@ -1,1 +1,1 @@
-"""Frames, reflections and powders with known truth."""
+"""Simulated frames, reflections and powders with known truth."""

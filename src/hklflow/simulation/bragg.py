@@ -1,4 +1,4 @@
-"""Where the Bragg spots of a simulated scan are, how wide and how strong."""
+"""Positions, widths and intensities of the Bragg spots of a simulated scan."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ _ZETA_MIN = 0.03
 
 @dataclass(frozen=True)
 class Spots:
-    """All spots that touch the scan and the detector, in no order; see `find_spots`.
+    """All spots on the detector during the scan, unsorted; see `find_spots`.
 
     Attributes
     ----------
@@ -42,10 +42,10 @@ class Spots:
 def find_spots(
     detector: DetectorModel, goniometer: GoniometerModel, scan: ScanModel, crystal: CrystalModel
 ) -> Spots:
-    """Find every crossing of the Ewald sphere whose spot touches the scan.
+    """Find every crossing of the Ewald sphere whose spot overlaps with the scan.
 
-    A reflection lasts ``mosaic / (ζ |step|)`` frames (one standard deviation).
-    Those with ζ below 0.03 are left out: they are in no image and no table.
+    A reflection lasts ``mosaic / (ζ |step|)`` frames (one standard deviation). Reflections with ζ
+    below 0.03 are left out of images and tables.
     """
     k = scan.k
     corners = detector.rays(
@@ -55,7 +55,7 @@ def find_spots(
     hkl, intensity = crystal.reflections(
         1.01 * k * float(np.linalg.norm(corners - _BEAM, axis=1).max())
     )
-    # In the frame of the scanned axis at rest: beam and axis fixed, g turns.
+    # In the frame of the scan axis: beam and axis are fixed, g rotates.
     outer = sg.chain(goniometer.axes[: goniometer.scan], goniometer.angles[: goniometer.scan])
     inner = sg.chain(
         goniometer.axes[goniometer.scan + 1 :], goniometer.angles[goniometer.scan + 1 :]
@@ -71,7 +71,7 @@ def find_spots(
     cross = np.cross(q / k, _BEAM)
     lorentz = np.abs(cross @ np.asarray(outer.apply(axis)))
     zeta = lorentz / np.linalg.norm(cross, axis=1)
-    # Beyond ζ_min a spot lasts so long that a Gaussian in angle makes no sense.
+    # Below ζ_min a spot lasts so long that a Gaussian in angle is not a valid shape.
     keep = np.isfinite(slow) & (zeta > _ZETA_MIN)
     row, angle, slow, fast = row[keep], angle[keep], slow[keep], fast[keep]
     q, lorentz, zeta = q[keep], lorentz[keep], zeta[keep]

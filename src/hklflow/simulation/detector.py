@@ -1,6 +1,7 @@
-"""The simulated detector: its geometry, response and defects.
+"""Simulated detector: geometry, response and defects.
 
-Written without `geometry.rotation`, which is tested against it.
+The module does not use `geometry.rotation`, because it is the reference for the tests of that
+module.
 """
 
 from dataclasses import dataclass
@@ -18,36 +19,36 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DetectorModel:
-    """A flat detector, perhaps of several modules with gaps.
+    """A flat detector of one or several modules with gaps.
 
-    Untilted, fast is along -x and slow along -y of the lab (the image as seen
-    along the beam). The detector is turned about the sample: by `in_plane` about
-    z, then `tilt[1]` about y, then `tilt[0]` about x.
+    Without tilt, fast is along -x and slow along -y of the lab (the image as seen along the beam).
+    The detector is rotated about the sample: by `in_plane` about z, then by `tilt[1]` about y,
+    then by `tilt[0]` about x.
 
     Attributes
     ----------
     shape, pixel_size : (slow, fast)
         Pixels; metres.
     distance : float
-        From the sample to the plane along its normal, metres.
+        Distance from the sample to the plane along its normal, metres.
     foot : (slow, fast)
-        Pixel coordinates of the foot of that normal.
+        Pixel coordinates of the foot of the normal.
     tilt : (about x, about y)
-        Radians.
+        Rotations in radians.
     in_plane : float
-        Radians.
+        Rotation in radians.
     gaps : tuple of (slow start, slow stop, fast start, fast stop)
-        Pixels that see nothing.
+        Pixels in gaps, which do not exist.
     n_dead, n_hot, hot_counts
-        Pixels that count nothing; pixels that count `hot_counts` more in every
-        frame; their places follow from `seed`.
+        Number of dead pixels, without counts; number of hot pixels, with `hot_counts` additional
+        counts in every frame; `seed` determines their positions.
     sensor_thickness, sensor_attenuation : float or None
-        Metres, 1/m. None: every photon is counted.
+        Thickness in metres, attenuation in 1/m. None: every photon is counted.
     sensor_material : str
-        What raw files say of it, where that gives the sensor simulated; see `stated_material`.
+        Material in raw files, if it gives the simulated attenuation; see `stated_material`.
     halo_fraction, halo_sigma, halo_minimum : float
-        Fraction of the intensity of spots above `halo_minimum` counts that is
-        spread over the same frames in a Gaussian of `halo_sigma` pixels.
+        Halo: fraction of the intensity of spots above `halo_minimum` counts, distributed over the
+        same frames in a Gaussian of `halo_sigma` pixels.
     """
 
     shape: tuple[int, int]
@@ -85,7 +86,7 @@ class DetectorModel:
 
     @property
     def normal(self) -> Floats:
-        """Downstream unit normal in the lab."""
+        """Unit normal in the lab, pointing downstream."""
         return np.asarray(self._rotation.apply([0.0, 0.0, 1.0]))
 
     @property
@@ -99,18 +100,18 @@ class DetectorModel:
 
     @property
     def beam_centre(self) -> tuple[float, float]:
-        """Pixel coordinates (slow, fast) where the direct beam meets the plane."""
+        """Pixel coordinates (slow, fast) of the direct beam."""
         slow, fast = self.project(np.array([0.0, 0.0, 1.0]))
         return float(slow), float(fast)
 
     def rays(self, slow: ArrayLike, fast: ArrayLike) -> Floats:
         """Return unit vectors (..., 3) from the sample to pixel coordinates."""
-        at = (
+        position = (
             self.origin
             + np.multiply.outer(np.asarray(slow, dtype=np.float64) * self.pixel_size[0], self.slow)
             + np.multiply.outer(np.asarray(fast, dtype=np.float64) * self.pixel_size[1], self.fast)
         )
-        unit: Floats = at / np.linalg.norm(at, axis=-1, keepdims=True)
+        unit: Floats = position / np.linalg.norm(position, axis=-1, keepdims=True)
         return unit
 
     def pixel_rays(self) -> Floats:
@@ -119,7 +120,7 @@ class DetectorModel:
         return self.rays(slow, fast)
 
     def project(self, ray: Floats) -> tuple[Floats, Floats]:
-        """Pixel coordinates (slow, fast) of lab directions (..., 3); NaN if pointing away."""
+        """Return the pixel coordinates (slow, fast) of lab directions (..., 3); NaN if behind."""
         depth = ray @ self.normal
         reach = self.distance / np.where(depth > 0, depth, np.nan)
         return (
@@ -130,9 +131,9 @@ class DetectorModel:
     def response(self, ray: Floats, solid_angle: bool, polarization: float | None) -> Floats:
         """Return the counts per S of a pixel in direction (..., 3), 1 at normal incidence.
 
-        Product of ``cos α / r²`` over its value at the foot of the normal
-        (``cos³ α``), the polarisation ``p (1 - s_x²) + (1 - p) (1 - s_y²)`` and
-        the sensor's efficiency ``1 - exp(-μ t / cos α)``.
+        It is the product of ``cos α / r²`` relative to the foot of the normal (``cos³ α``), the
+        polarisation ``p (1 - s_x²) + (1 - p) (1 - s_y²)`` and the sensor's efficiency
+        ``1 - exp(-μ t / cos α)``.
         """
         cos_alpha = ray @ self.normal
         result: Floats = cos_alpha**3 if solid_angle else np.ones_like(cos_alpha)
@@ -146,19 +147,19 @@ class DetectorModel:
         return result
 
     def stated_material(self, wavelength: float) -> str | None:
-        """Return the sensor's material for the raw file; None if it gives another attenuation.
+        """Return the sensor's material for the raw file; None if its attenuation differs.
 
-        Without a thickness the material gives none: DIALS needs it there.
+        Without a thickness the material does not matter, but DIALS requires it.
         """
         if self.sensor_thickness is None:
             return self.sensor_material
-        known, own = attenuation(self.sensor_material, wavelength), self.sensor_attenuation
-        same = None not in (known, own) and np.isclose(known or 0, own or 0, rtol=1e-3)
+        known, simulated = attenuation(self.sensor_material, wavelength), self.sensor_attenuation
+        same = None not in (known, simulated) and np.isclose(known or 0, simulated or 0, rtol=1e-3)
         return self.sensor_material if same else None
 
     @cached_property
     def gap_mask(self) -> NDArray[np.bool_]:
-        """Where (slow, fast) there are no pixels."""
+        """True for pixels (slow, fast) in gaps."""
         mask = np.zeros(self.shape, dtype=bool)
         for s0, s1, f0, f1 in self.gaps:
             mask[s0:s1, f0:f1] = True
@@ -172,14 +173,14 @@ class DetectorModel:
 
     @cached_property
     def dead_mask(self) -> NDArray[np.bool_]:
-        """Dead pixels (slow, fast); those in gaps are not among them."""
+        """True for dead pixels (slow, fast), without gaps."""
         mask = np.zeros(self.shape, dtype=bool)
         mask.flat[self._odd_pixels[: self.n_dead]] = True
         return mask
 
     @cached_property
     def hot_mask(self) -> NDArray[np.bool_]:
-        """Hot pixels (slow, fast)."""
+        """True for hot pixels (slow, fast)."""
         mask = np.zeros(self.shape, dtype=bool)
         mask.flat[self._odd_pixels[self.n_dead :]] = True
         return mask

@@ -1,9 +1,10 @@
-"""A binary crystal with short-range order and size-effect displacements, of which all is known.
+"""A binary crystal with short-range order and size-effect displacements, all of them known.
 
-One site per cell, A or B. Where atoms sit is drawn by cutting a Gaussian random field, so that the
-Warren-Cowley parameters follow from counting; every atom is pushed by its neighbours' species. The
-scattering is computed from all atoms of a periodic supercell, on its own reciprocal grid, and the
-pair distribution counted from the same atoms in direct space: neither knows of the other.
+Each cell has one site, with an atom A or B. The species are drawn by a threshold on a Gaussian
+random field, so that the Warren-Cowley parameters follow from counting; neighbours displace every
+atom. The scattering is computed from all atoms of a periodic supercell, on its own reciprocal grid.
+The pair distribution is counted from the same atoms in direct space, independently of the
+scattering.
 """
 
 from collections.abc import Sequence
@@ -33,11 +34,11 @@ class Crystal:
     ----------
     cell : (6,) array
     species : (n, n, n) array of bool
-        Whether the atom in cell [x, y, z] is an A.
+        True if the atom in cell [x, y, z] is an A.
     steps : (n, n, n, 3) array of int
         Displacements along a, b, c in units of ``push``.
     push : float
-        Fraction of a cell.
+        Length of a displacement step, as a fraction of a cell.
     f : (float, float)
         Scattering powers of A and B.
     """
@@ -50,7 +51,7 @@ class Crystal:
 
     @property
     def n(self) -> int:
-        """Cells along each axis."""
+        """Number of cells along each axis."""
         return len(self.species)
 
     @cached_property
@@ -59,10 +60,10 @@ class Crystal:
         return np.where(self.species, *self.f)
 
     def alpha(self, vector: Sequence[int]) -> float:
-        """Warren-Cowley parameter: 1 where all pairs are alike, negative where unlike prevail."""
-        here = self.species - self.species.mean()
-        there = np.roll(here, [-v for v in vector], axis=(0, 1, 2))
-        return float((here * there).mean() / here.var())
+        """Return the Warren-Cowley parameter: 1: all pairs alike, below 0: most unlike."""
+        contrast = self.species - self.species.mean()
+        shifted = np.roll(contrast, [-v for v in vector], axis=(0, 1, 2))
+        return float((contrast * shifted).mean() / contrast.var())
 
     @property
     def contrast(self) -> float:
@@ -80,21 +81,20 @@ def crystal(
     push: float = 0.0,
     seed: int = 0,
 ) -> Crystal:
-    """Draw a crystal.
+    """Draw a random crystal.
 
     Parameters
     ----------
     n : int
-        Cells of the supercell along each axis.
+        Number of cells of the supercell along each axis.
     order : list of (vector, strength)
-        Atoms at ``vector`` of each other are alike if its strength is positive: the Gaussian
-        field has the spectrum exp(Σ strength cos 2π h·vector). Equivalent vectors are to be
-        listed.
+        A positive strength makes atoms at a distance ``vector`` alike: the Gaussian field has the
+        spectrum exp(Σ strength cos 2π h·vector). Equivalent vectors must all be listed.
     share : float
-        Of A.
+        Fraction of A atoms.
     push : float
-        How far (fraction of a cell) an A pushes its six neighbours away, where the opposite
-        neighbour is a B.
+        Displacement (fraction of a cell) of the six neighbours of an A away from it, for a
+        neighbour with a B on its other side.
     """
     rng = np.random.default_rng(seed)
     h = np.stack(np.meshgrid(*(np.arange(n) / n,) * 3, indexing="ij"), axis=-1)
@@ -107,24 +107,24 @@ def crystal(
 
 
 def intensity(made: Crystal, limit: ArrayLike, terms: int = 12) -> tuple[Grid, Floats, float]:
-    """|F(h)|²/N of a supercell at all points of its reciprocal lattice, Bragg peaks included.
+    """Return |F(h)|²/N of a supercell on its whole reciprocal lattice, Bragg peaks included.
 
-    F(h) = Σ f exp(2πi h·(x + u)) as a series in h·u, every term an FFT of the supercell.
+    F(h) = Σ f exp(2πi h·(x + u)) is a series in h·u; every term is an FFT of the supercell.
 
     Parameters
     ----------
     limit : (3,) array
-        Of h, k, l.
+        Limits of h, k, l.
     terms : int
         Highest power of h·u.
 
     Returns
     -------
     grid : Grid
-        Of step 1/n.
+        Grid with step 1/n.
     intensity : (l, k, h) array
     error : float
-        Bound of the error of an amplitude, in units of that of all atoms in phase.
+        Upper limit of the amplitude error, relative to the amplitude of all atoms in phase.
     """
     grid = Grid.symmetric(limit, 1 / made.n)
     top = 2 * np.pi * made.push * float(np.abs(grid.first).sum())
@@ -137,7 +137,7 @@ def intensity(made: Crystal, limit: ArrayLike, terms: int = 12) -> tuple[Grid, F
     index = [np.rint(axis * made.n).astype(np.int64) % made.n for axis in axes]
     for p in powers:
         moment = made.powers * np.prod((made.steps * made.push) ** np.array(p), axis=-1)
-        # exp(+2πi h·x): the inverse transform without its 1/n³.
+        # exp(+2πi h·x) is the inverse transform without its factor 1/n³.
         table = np.fft.ifftn(moment, norm="forward")
         factors = [(2j * np.pi * axis) ** q / factorial(q) for axis, q in zip(axes, p, strict=True)]
         _add(total, table, *index, *factors)
@@ -154,7 +154,7 @@ def _add(total, table, ih, ik, il, fh, fk, fl):  # type: ignore[no-untyped-def]
 
 
 def diffuse(grid: Grid, whole: Floats) -> Floats:
-    """Intensity without what is at integer h, k, l."""
+    """Return the intensity with the points at integer h, k, l set to 0."""
     bragg = [np.abs(axis - np.rint(axis)) < 1e-6 for axis in (grid.axis(2), grid.axis(1))]
     at_h = np.abs(grid.axis(0) - np.rint(grid.axis(0))) < 1e-6
     return np.where(bragg[0][:, None, None] & bragg[1][:, None] & at_h, 0.0, whole)
@@ -163,29 +163,29 @@ def diffuse(grid: Grid, whole: Floats) -> Floats:
 def pair_distribution(
     made: Crystal, x: ArrayLike, taper: Taper, *, delta: bool = True, reach: float = 12.0
 ) -> Floats:
-    """Pairs counted in direct space, seen through the resolution of a taper.
+    """Count pairs in direct space, with the resolution of a taper.
 
-    Per cell: Σ_ij f_i f_j R(x - x_ij) / N over all pairs of atoms, R the resolution function;
-    with ``delta`` less the same of the average structure, in which every site holds all atoms
-    of the supercell, each where it sits.
+    Per cell: Σ_ij f_i f_j R(x - x_ij) / N over all pairs of atoms, with the resolution function R.
+    With ``delta``, the same sum for the average structure is subtracted, in which every site holds
+    all atoms of the supercell, each at its displaced position.
 
     Parameters
     ----------
     x : (m, 3) array
-        Fractions of a, b, c.
+        Positions in fractions of a, b, c.
     reach : float
-        Å: pairs further than this from x do not count.
+        Largest distance of a pair from x, Å.
 
     Returns
     -------
     (m,) array
-        Per Å³.
+        Pair distribution per Å³.
     """
     x = np.asarray(x, dtype=np.float64).reshape(-1, 3)
     axes = sg.real_axes(made.cell)
     g = axes @ axes.T
     size, f = made.species.size, made.powers
-    # Differences of displacements are a few whole steps along each axis: a histogram is exact.
+    # Differences of displacements are a few whole steps along each axis, so a histogram is exact.
     shifts = np.array(list(product(range(-2, 3), repeat=3)))
     kinds = np.array(list(product(range(-1, 2), repeat=3)))
     per_kind = np.array([f[np.all(made.steps == kind, axis=-1)].sum() for kind in kinds])
@@ -217,5 +217,5 @@ def pair_distribution(
 
 
 def _place(step: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Index of a whole step from -2 to 2 along each axis in the list of all."""
+    """Return the list index of a whole step from -2 to 2 along each axis."""
     return (step[..., 0] + 2) * 25 + (step[..., 1] + 2) * 5 + step[..., 2] + 2

@@ -1,12 +1,11 @@
 """Simulated rotation scans with known truth.
 
-Counts are Poisson with the mean ``μ = N S(Q)`` of physics: N from monitor,
-transmission, solid angle, polarisation and sensor, S from an analytic diffuse
-model, plus background and Bragg spots. A reflection of integral I (of S over
-its volume in Q, 1/Å³) gives ``N I / J`` counts in all, where
-``J = k³ ΔΩ |e·(s × z)| Δφ`` is the volume of Q that one pixel sweeps in one
-frame; the Lorentz factor is in J. So a reduction that averages S in voxels
-finds the same I as a sum over the peak.
+Counts are Poisson distributed with the mean ``μ = N S(Q)``: N from monitor, transmission, solid
+angle, polarisation and sensor, S from an analytic diffuse model, plus background and Bragg spots. A
+reflection of integral I (of S over its volume in Q, 1/Å³) gives ``N I / J`` counts in total, where
+``J = k³ ΔΩ |e·(s × z)| Δφ`` is the volume of Q that one pixel covers in one frame; J contains the
+Lorentz factor. A reduction that averages S in voxels therefore gives the same I as a sum over the
+peak.
 """
 
 from collections.abc import Iterator
@@ -54,7 +53,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 GAP_VALUE = np.uint32(0xFFFFFFFF)
-"""What `Simulation.frames` has in gaps, as EIGER files do."""
+"""Value of `Simulation.frames` in gaps, as in EIGER files."""
 
 _BEAM = np.array([0.0, 0.0, 1.0])
 
@@ -62,7 +61,7 @@ _BEAM = np.array([0.0, 0.0, 1.0])
 def module_gaps(
     modules: tuple[int, int], module_shape: tuple[int, int], gap: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[tuple[int, int, int, int], ...]]:
-    """Shape and gaps of a detector of ``modules`` (slow, fast) with `gap` pixels between."""
+    """Return shape and gaps of a detector of ``modules`` (slow, fast) with `gap` pixels between."""
     shape = (
         modules[0] * (module_shape[0] + gap[0]) - gap[0],
         modules[1] * (module_shape[1] + gap[1]) - gap[1],
@@ -79,28 +78,28 @@ def module_gaps(
 
 @dataclass(frozen=True)
 class TruePeaks:
-    """The reflections of a simulated scan; one row per crossing of the Ewald sphere.
+    """True reflections of a simulated scan, one row per crossing of the Ewald sphere.
 
     Attributes
     ----------
     hkl : (n, 3) array
-        Integer but for superlattice reflections.
+        Integers, except for superlattice reflections.
     frame, slow, fast : (n,) array
-        Centre of the spot, also if it lies in a gap.
+        Centre of the spot, which may be in a gap.
     sigma : (n, 3) array
-        Standard deviations in frames, slow and fast pixels, without the pixels' own size.
+        Standard deviations in frames, slow and fast pixels, without the pixel size.
     intensity : (n,) array
         Integral of S over the reflection, 1/Å³.
     counts : (n,) array
-        Expected counts of the whole spot, halo included, at the N of its centre.
+        Expected counts of the whole spot, including its halo, for the N at its centre.
     recorded : (n,) array
         Expected counts on live pixels within the scan.
     background : (n,) array
-        Expected counts per pixel and frame under the centre, Bragg and hot pixels apart.
+        Expected counts per pixel and frame under the centre, without Bragg spots and hot pixels.
     zeta : (n,) array
-        As in `prediction.Prediction`.
+        Speed of the crossing, as in `prediction.Prediction`.
     clean : (n,) bool array
-        Everything within 3 standard deviations is on live pixels within the scan.
+        True if all pixels within 3 standard deviations are live and within the scan.
     """
 
     hkl: Floats
@@ -123,8 +122,8 @@ class Simulation:
     Attributes
     ----------
     n_sub : (frame, slow, fast)
-        Sub-samples over which the diffuse S of each pixel and frame is averaged.
-        (1, 1, 1): its value at the pixel's centre in mid-frame.
+        Numbers of sub-samples for the average of the diffuse S in each pixel and frame.
+        (1, 1, 1): the value at the pixel's centre in mid-frame.
     """
 
     detector: DetectorModel
@@ -154,20 +153,20 @@ class Simulation:
         return np.asarray(self._crystal.cell)
 
     def hkl(self, frame: ArrayLike, slow: ArrayLike, fast: ArrayLike) -> Floats:
-        """Miller coordinates (n, 3) of frame and pixel coordinates (n,)."""
+        """Return the Miller coordinates (n, 3) of frame and pixel coordinates (n,)."""
         q = self.scan.k * (self.detector.rays(slow, fast) - _BEAM)
         turned = self.goniometer.rotation(self.scan.angle(frame)) @ self.ub
         result: Floats = np.linalg.solve(turned, q[..., None])[..., 0]
         return result
 
     def s_of_hkl(self, hkl: ArrayLike) -> Floats:
-        """Diffuse S (...) at hkl (..., 3), without Bragg reflections and background."""
+        """Return the diffuse S (...) at hkl (..., 3), without Bragg reflections and background."""
         hkl = np.asarray(hkl, dtype=np.float64)
         return self._diffuse.s(hkl, np.sum((hkl @ self.ub.T) ** 2, axis=-1))
 
     @property
     def live(self) -> NDArray[np.bool_]:
-        """Pixels (slow, fast) that count photons."""
+        """True for pixels (slow, fast) that count photons."""
         return ~(self.detector.gap_mask | self.detector.dead_mask)
 
     @cached_property
@@ -221,9 +220,9 @@ class Simulation:
     def frames(
         self, block: int = 8, start: int = 0, stop: int | None = None
     ) -> Iterator[NDArray[np.uint32]]:
-        """Poisson counts in blocks (n <= block, slow, fast); `GAP_VALUE` in gaps.
+        """Yield Poisson counts in blocks (n <= block, slow, fast); `GAP_VALUE` in gaps.
 
-        Every frame has its own seed: the counts do not depend on `block`.
+        Every frame has its own seed, so that counts do not depend on `block`.
         """
         start, stop = self._range(start, stop)
         for first in range(start, stop, block):
@@ -231,7 +230,7 @@ class Simulation:
             if not mean.min(initial=0.0) >= 0:
                 raise HklflowError(
                     f"the simulated S(Q) is negative ({mean.min():.3g} expected counts from frame "
-                    f"{first} on); raise `flat` above the sum of the cosines' amplitudes"
+                    f"{first}); raise `flat` above the sum of the cosines' amplitudes"
                 )
             counts = np.empty(mean.shape, dtype=np.uint32)
             for i in range(len(mean)):
@@ -241,18 +240,18 @@ class Simulation:
             yield counts
 
     def true_peaks(self) -> TruePeaks:
-        """Reflections whose centre is on the detector and in the scan, sorted by frame."""
+        """Return the reflections with the centre on the detector in the scan, sorted by frame."""
         spots, scan, detector = self._spots, self.scan, self.detector
         limits = np.array([scan.n_frames, *detector.shape])
         inside = np.all((spots.position >= 0) & (spots.position <= limits), axis=1)
         rows = np.flatnonzero(inside)
         rows = rows[np.argsort(spots.position[rows, 0], kind="stable")]
         position, sigma = spots.position[rows], spots.sigma[rows]
-        seen = np.zeros(len(rows))
+        counts_seen = np.zeros(len(rows))
         for fraction, width in self._kernels(spots):
             wide = sigma if width is None else self._halo_sigma(sigma, width)
             counts = (spots.counts * fraction)[rows]
-            seen += kernels.recorded(scan.frame_factor, self.live, position, wide, counts)
+            counts_seen += kernels.recorded(scan.frame_factor, self.live, position, wide, counts)
         nearest = np.minimum(position[:, 0].astype(np.int64), scan.n_frames - 1)
         factor = scan.frame_factor[nearest]
         rays = detector.rays(position[:, 1], position[:, 2])
@@ -272,7 +271,7 @@ class Simulation:
             sigma=sigma,
             intensity=spots.intensity[rows],
             counts=spots.counts[rows] * factor,
-            recorded=seen,
+            recorded=counts_seen,
             background=factor * response * level,
             zeta=spots.zeta[rows],
             clean=clean,
@@ -308,8 +307,8 @@ class Simulation:
     def _fill_diffuse(self, out: Floats, start: int) -> None:
         model, detector = self._diffuse, self.detector
         sub = self.n_sub[0]
-        at = start + (np.arange(len(out) * sub) + 0.5) / sub
-        turned = self.goniometer.rotation(self.scan.angle(at)) @ self.ub
+        frame = start + (np.arange(len(out) * sub) + 0.5) / sub
+        turned = self.goniometer.rotation(self.scan.angle(frame)) @ self.ub
         waves: dict[tuple[float, ...], int] = {}
 
         def wave(vector: Vector, shift: float = 0.0) -> int:
@@ -326,25 +325,33 @@ class Simulation:
             out,
             np.linalg.inv(turned),
             self.scan.k,
-            detector.origin,
-            detector.slow * detector.pixel_size[0],
-            detector.fast * detector.pixel_size[1],
+            kernels.Plane(
+                detector.origin,
+                detector.slow * detector.pixel_size[0],
+                detector.fast * detector.pixel_size[1],
+            ),
             self.n_sub,
             float(model.flat),
-            np.ascontiguousarray(table[:, :3]),
-            np.ascontiguousarray(table[:, 3]),
-            np.array(cosine_wave, dtype=np.int64),
-            np.array([c.amplitude for c in model.cosines], dtype=np.float64),
-            np.array(ridge_wave, dtype=np.int64),
-            np.array(first, dtype=np.int64),
-            np.array([r.amplitude for r in model.ridges], dtype=np.float64),
-            np.array([1 / (2 * np.pi**2 * r.width**2) for r in model.ridges], dtype=np.float64),
-            np.array([r.profile == "gaussian" for r in model.ridges], dtype=np.bool_),
-            np.array([r.q_squared for r in model.ridges], dtype=np.bool_),
+            kernels.Waves(
+                np.ascontiguousarray(table[:, :3]),
+                np.ascontiguousarray(table[:, 3]),
+            ),
+            kernels.Cosines(
+                np.array(cosine_wave, dtype=np.int64),
+                np.array([c.amplitude for c in model.cosines], dtype=np.float64),
+            ),
+            kernels.Ridges(
+                np.array(ridge_wave, dtype=np.int64),
+                np.array(first, dtype=np.int64),
+                np.array([r.amplitude for r in model.ridges], dtype=np.float64),
+                np.array([1 / (2 * np.pi**2 * r.width**2) for r in model.ridges], dtype=np.float64),
+                np.array([r.profile == "gaussian" for r in model.ridges], dtype=np.bool_),
+                np.array([r.q_squared for r in model.ridges], dtype=np.bool_),
+            ),
         )
 
     def _kernels(self, spots: Spots) -> list[tuple[Floats, float | None]]:
-        """Fractions (n,) of each spot's counts in its core and in the halo, with its width."""
+        """Return the fractions (n,) of each spot's counts in core and halo, with the width."""
         strong = spots.counts * self.scan.frame_factor.max() >= self.detector.halo_minimum
         halo = np.where(strong, self.detector.halo_fraction, 0.0)
         parts: list[tuple[Floats, float | None]] = [(1 - halo, None)]

@@ -1,9 +1,8 @@
-"""Geometry of the simulator, derived on its own.
+"""Independent geometry of the simulator.
 
-Nothing here uses `geometry.rotation` or `geometry.lattice`: the simulator is the truth
-against which they are tested. What the numbers mean is defined in
-`geometry.frames`. Rotations are quaternions, reciprocal vectors come from cross
-products of Cartesian cell axes.
+This module does not use `geometry.rotation` or `geometry.lattice`: the simulator is the reference
+for their tests. The conventions are defined in `geometry.frames`. Rotations are quaternions,
+reciprocal vectors are cross products of Cartesian cell axes.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ Floats = NDArray[np.float64]
 
 
 def real_axes(cell: ArrayLike) -> Floats:
-    """Cartesian cell axes (3, 3) in Å, one per row; a along x, b in the xy plane.
+    """Return the Cartesian cell axes (3, 3) in Å, one per row; a along x, b in the xy plane.
 
     Parameters
     ----------
@@ -28,7 +27,7 @@ def real_axes(cell: ArrayLike) -> Floats:
     Raises
     ------
     HklflowError
-        If the cell spans no volume.
+        If the cell has no volume.
     """
     a, b, c, alpha, beta, gamma = np.asarray(cell, dtype=np.float64)
     cos_a, cos_b, cos_g = np.cos(np.radians([alpha, beta, gamma]))
@@ -37,17 +36,17 @@ def real_axes(cell: ArrayLike) -> Floats:
     height = 1 - x * x - y * y
     if min(a, b, c) <= 0 or not height > 0:
         raise HklflowError(
-            f"simulated cell {a:g} {b:g} {c:g} {alpha:g} {beta:g} {gamma:g} spans no volume; "
-            "give lengths in Å and angles in degrees"
+            f"simulated cell {a:g} {b:g} {c:g} {alpha:g} {beta:g} {gamma:g} has no volume; "
+            "enter lengths in Å and angles in degrees"
         )
     return np.array([[a, 0, 0], [b * cos_g, b * sin_g, 0], [c * x, c * y, c * np.sqrt(height)]])
 
 
 def reciprocal_basis(cell: ArrayLike) -> Floats:
-    """Matrix (3, 3) with columns a*, b*, c* in 1/Å, 2π included.
+    """Return the matrix (3, 3) with columns a*, b*, c* in 1/Å, including 2π.
 
-    ``a* = 2π b × c / V``; then turned so that a* is along x and b* in the xy
-    plane (Busing & Levy, Acta Cryst. 22, 457, 1967).
+    ``a* = 2π b × c / V``; then rotated so that a* is along x and b* in the xy plane (Busing & Levy,
+    Acta Cryst. 22, 457, 1967).
     """
     a, b, c = real_axes(cell)
     stars = np.array([np.cross(b, c), np.cross(c, a), np.cross(a, b)])
@@ -60,13 +59,13 @@ def reciprocal_basis(cell: ArrayLike) -> Floats:
 
 
 def turn(axis: ArrayLike, angle: ArrayLike) -> Rotation:
-    """Right-handed rotation(s) about a lab axis, angles in radians."""
+    """Return the right-handed rotation about a lab axis by angles in radians."""
     unit = np.asarray(axis, dtype=np.float64) / np.linalg.norm(axis)
     return Rotation.from_rotvec(np.multiply.outer(np.asarray(angle, dtype=np.float64), unit))
 
 
 def chain(axes: Sequence[Sequence[float]], angles: Sequence[float]) -> Rotation:
-    """Product of rotations, the axis fixed to the laboratory first."""
+    """Return the product of rotations; the first axis is fixed to the laboratory."""
     result = Rotation.identity()
     for axis, angle in zip(axes, angles, strict=True):
         result = result * turn(axis, angle)
@@ -74,10 +73,10 @@ def chain(axes: Sequence[Sequence[float]], angles: Sequence[float]) -> Rotation:
 
 
 def crossings(g: Floats, axis: Floats, beam: Floats, k: float) -> Floats:
-    """Angles (n, 2) in radians at which ``|k beam + R(axis, angle) g| = k``; NaN if never.
+    """Return angles (n, 2) in radians with ``|k beam + R(axis, angle) g| = k``; NaN if none.
 
-    With p = beam's part normal to the axis and q = axis × p as base vectors, the
-    component of the turned vector along the beam must be ``-g² / 2k``.
+    With p, the component of beam normal to the axis, and q = axis × p as basis vectors, the
+    component of the rotated vector along the beam must be ``-g² / 2k``.
 
     Parameters
     ----------
@@ -91,7 +90,7 @@ def crossings(g: Floats, axis: Floats, beam: Floats, k: float) -> Floats:
     p = beam - (beam @ axis) * axis
     q = np.cross(axis, p)
     wanted = -np.sum(g * g, axis=1) / (2 * k) - (g @ axis) * (beam @ axis)
-    # In the plane, g has the polar angle `phase`; turning adds to it.
+    # In this plane, g has the polar angle `phase`; a rotation adds to it.
     radius = np.hypot(g @ p, g @ q)
     phase = np.arctan2(g @ q, g @ p)
     opening = np.arctan2(

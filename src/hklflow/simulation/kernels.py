@@ -1,10 +1,11 @@
 """Numba kernels of the simulator: diffuse scattering per pixel, Gaussian spots.
 
-Loops are serial, as in all kernels here: numba's own threads run on OpenMP, and once iotbx has
-loaded the OpenMP of its wheel, two threads take each other's part and spots are there twice.
+Loops are serial, as in all kernels of hklflow: numba's threads use OpenMP, and after iotbx has
+loaded the OpenMP of its wheel, two threads can process the same part, so that spots appear twice.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -14,8 +15,8 @@ from hklflow.simd.jit import kernel
 
 Floats = NDArray[np.float64]
 
-# cos 2πx for |x| <= 1/2 as a series in x²: terms beyond the 14th are below 1e-15.
-# A polynomial lets the compiler use vector instructions, which `math.cos` does not.
+# cos 2πx for |x| <= 1/2 as a series in x²: terms after the 14th are below 1e-15.
+# A polynomial can be vectorised by the compiler, `math.cos` cannot.
 _SERIES = tuple(
     float((-1) ** n * (2 * math.pi) ** (2 * n) / math.factorial(2 * n)) for n in range(15)
 )
@@ -43,33 +44,52 @@ def _cos_turns(x):  # type: ignore[no-untyped-def]
     return value * t + _SERIES[0]
 
 
+class Plane(NamedTuple):
+    """Outer corner of a detector's pixel (0, 0), and the steps from pixel to pixel, metres."""
+
+    origin: Floats
+    slow: Floats
+    fast: Floats
+
+
+class Waves(NamedTuple):
+    """Waves ``cos 2π(h·vectors[w] - shifts[w])``."""
+
+    vectors: Floats
+    shifts: Floats
+
+
+class Cosines(NamedTuple):
+    """Terms that are a wave, by its index, times an amplitude."""
+
+    wave: NDArray[np.int64]
+    amplitude: Floats
+
+
+class Ridges(NamedTuple):
+    """Ridges; the waves of ridge r are ``wave[first[r] : first[r + 1]]``."""
+
+    wave: NDArray[np.int64]
+    first: NDArray[np.int64]
+    amplitude: Floats
+    scale: Floats
+    gaussian: NDArray[np.bool_]
+    q_squared: NDArray[np.bool_]
+
+
 @kernel(fastmath={"contract"}, error_model="numpy")
 def diffuse(  # type: ignore[no-untyped-def]
-    out,
-    to_hkl,
-    k,
-    origin,
-    slow_step,
-    fast_step,
-    n_sub,
-    flat,
-    vectors,
-    shifts,
-    cosine_wave,
-    cosine_amplitude,
-    ridge_wave,
-    ridge_first,
-    ridge_amplitude,
-    ridge_scale,
-    ridge_gaussian,
-    ridge_q2,
+    out, to_hkl, k, plane, n_sub, flat, sources, cosines, ridges
 ):
-    """Fill out (n, slow, fast) with the mean of S over sub-samples of each pixel and frame.
+    """Write the mean of S over sub-samples of each pixel and frame into out (n, slow, fast).
 
-    ``to_hkl`` (n * n_sub[0], 3, 3) takes Q in the lab to hkl at each sub-frame.
-    Wave w is ``cos 2π(h·vectors[w] - shifts[w])``; cosines and ridges refer to waves
-    by index, those of ridge r from ``ridge_first[r]`` to ``ridge_first[r + 1]``.
+    ``to_hkl`` (n * n_sub[0], 3, 3) converts Q in the lab to hkl for each sub-frame. ``plane`` is a
+    `Plane`, ``sources`` are `Waves`; `Cosines` and `Ridges` refer to them.
     """
+    origin, slow_step, fast_step = plane
+    vectors, shifts = sources
+    cosine_wave, cosine_amplitude = cosines
+    ridge_wave, ridge_first, ridge_amplitude, ridge_scale, ridge_gaussian, ridge_q2 = ridges
     n, n_slow, n_fast = out.shape
     sub_frame, sub_slow, sub_fast = n_sub
     share = 1.0 / (sub_frame * sub_slow * sub_fast)
@@ -105,7 +125,7 @@ def diffuse(  # type: ignore[no-untyped-def]
                         h2[j] = m[2, 0] * px + m[2, 1] * py + m[2, 2] * pz
                         q2[j] = px * px + py * py + pz * pz
                         s[j] = flat
-                    # Many terms share a wave, and the cosine is what takes the time.
+                    # Many terms share a wave, and the cosine takes most of the time.
                     for t in range(len(vectors)):
                         v0, v1, v2 = vectors[t, 0], vectors[t, 1], vectors[t, 2]
                         shift = shifts[t]
@@ -142,7 +162,7 @@ def diffuse(  # type: ignore[no-untyped-def]
 
 @kernel
 def _weights(centre, sigma, n):  # type: ignore[no-untyped-def]
-    """Integrals of a normal distribution over cells of unit width: first cell, values."""
+    """Return integrals of a normal distribution over cells of unit width: first cell, values."""
     first = max(0, math.floor(centre - _REACH * sigma))
     stop = min(n, math.floor(centre + _REACH * sigma) + 1)
     values = np.empty(max(0, stop - first))
@@ -159,10 +179,10 @@ def add_spots(  # type: ignore[no-untyped-def]
 ):
     """Add Gaussian spots, integrated over pixels and frames, to out (n, slow, fast).
 
-    Every frame adds the spots in the same order, so that blocks do not matter.
+    Every frame adds the spots in the same order, so that the result does not depend on blocks.
 
-    ``position`` and ``sigma`` (m, 3) are (frame, slow, fast); ``counts`` (m,) per
-    unit of ``factor`` (n_frames,).
+    ``position`` and ``sigma`` (m, 3) are (frame, slow, fast); ``counts`` (m,) are per unit of
+    ``factor`` (n_frames,).
     """
     n, n_slow, n_fast = out.shape
     for z in range(n):
@@ -194,10 +214,10 @@ def recorded(factor, live, position, sigma, counts):  # type: ignore[no-untyped-
         exposed = 0.0
         for z in range(len(frames)):
             exposed += frames[z] * factor[z0 + z]
-        seen = 0.0
+        live_share = 0.0
         for i in range(len(slow)):
             for j in range(len(fast)):
                 if live[s0 + i, f0 + j]:
-                    seen += slow[i] * fast[j]
-        result[p] = counts[p] * exposed * seen
+                    live_share += slow[i] * fast[j]
+        result[p] = counts[p] * exposed * live_share
     return result

@@ -1,7 +1,7 @@
-"""What is simulated: crystal, diffuse scattering, background, goniometer, scan.
+"""Models of a simulation: crystal, diffuse scattering, background, goniometer, scan.
 
-Plain frozen descriptions with known truth; `simulation.frames` turns them into
-counts. Metres, Å, 1/Å, radians, kelvin; pixel coordinates as in `geometry.frames`.
+Models are frozen dataclasses with known truth; `simulation.frames` converts them to counts. Units:
+metres, Å, 1/Å, radians, kelvin; pixel coordinates as in `geometry.frames`.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ Vector = tuple[float, float, float]
 
 
 def allowed(centring: str, hkl: ArrayLike) -> NDArray[np.bool_]:
-    """Which integer hkl (..., 3) a lattice letter P A B C I F R (obverse) lets diffract."""
+    """Return True for integer hkl (..., 3) allowed by a centring P A B C I F R (obverse)."""
     h, k, l = np.moveaxis(np.rint(np.asarray(hkl)).astype(np.int64), -1, 0)  # noqa: E741
     rules = {
         "P": np.ones(h.shape, dtype=bool),
@@ -39,10 +39,10 @@ def allowed(centring: str, hkl: ArrayLike) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Superlattice:
-    """Satellites at ± `vector` from every allowed reflection, below a transition.
+    """Satellites at ± `vector` from every allowed reflection, below a phase transition.
 
-    Their intensity is `ratio` times ``(Σ f)²`` of the atoms times the square of
-    the order parameter ``(1 - T / t_c) ** beta``.
+    Their intensity is `ratio` times ``(Σ f)²`` of the atoms times the square of the order parameter
+    ``(1 - T / t_c) ** beta``.
     """
 
     vector: Vector
@@ -51,32 +51,32 @@ class Superlattice:
     beta: float = 0.33
 
     def strength(self, temperature: float) -> float:
-        """Intensity factor at a temperature in kelvin; 0 above `t_c`."""
+        """Return the intensity factor at a temperature in kelvin; 0 above `t_c`."""
         return float(self.ratio * max(0.0, 1 - temperature / self.t_c) ** (2 * self.beta))
 
 
 @dataclass(frozen=True)
 class Distortion:
-    """A transition at `t_c` that strains the cell and moves the atoms below it.
+    """A phase transition at `t_c` that strains the cell and moves the atoms below `t_c`.
 
-    The order parameter η obeys ``η² = f + (1 - f) (1 - T / t_c) ** (2 beta)`` below `t_c`,
-    with ``f = first_order``: 0 is a continuous transition, 1 a step. The strain goes with
-    η² (no strain couples to η itself if η breaks the symmetry), the atoms with η.
+    Below `t_c` the order parameter η follows ``η² = f + (1 - f) (1 - T / t_c) ** (2 beta)`` with
+    ``f = first_order``: 0 is a continuous transition, 1 a step. The strain is proportional to η²
+    (if η breaks the symmetry, no strain couples to η itself), the atomic shifts to η.
 
     Attributes
     ----------
     t_c : float
-        K.
+        Transition temperature, K.
     strain : (3,) tuple
         Relative changes of a, b, c at η = 1.
     angles : (3,) tuple
         Changes of alpha, beta, gamma in degrees at η = 1.
     beta : float
     first_order : float
-        Part of η² that is there at once, 0 to 1.
+        Discontinuous part of η², 0 to 1.
     shifts : tuple of (x, y, z, f)
-        What is added to position and scattering power of each atom at η = 1: reflections
-        that the atoms above `t_c` extinguish, as by a glide plane, appear. Empty: nothing.
+        Changes of position and scattering power of each atom at η = 1; reflections that are
+        extinct above `t_c`, for example by a glide plane, appear. Empty: no changes.
     """
 
     t_c: float
@@ -87,7 +87,7 @@ class Distortion:
     shifts: tuple[tuple[float, float, float, float], ...] = ()
 
     def order_squared(self, temperature: float) -> float:
-        """η² at a temperature in kelvin; 0 from `t_c` on."""
+        """Return η² at a temperature in kelvin; 0 at `t_c` and above."""
         if temperature >= self.t_c:
             return 0.0
         grown = float((1 - temperature / self.t_c) ** (2 * self.beta))
@@ -101,18 +101,18 @@ class CrystalModel:
     Attributes
     ----------
     cell : (6,) tuple
-        Å and degrees at `temperature`, distortions included.
+        Cell in Å and degrees at `temperature`, including distortions.
     orientation : (3,) tuple
-        Rotation vector in radians of U (crystal to goniometer frame).
+        Rotation vector of U in radians (crystal to goniometer frame).
     turn : (3,) tuple
-        Rotation vector in degrees, goniometer frame, of a turn applied after `orientation`:
-        what the crystal drifted between two scans.
+        Rotation vector in degrees, goniometer frame, of a rotation after `orientation`: drift of
+        the crystal between two scans.
     centring : str
         Lattice letter.
     atoms : tuple of (x, y, z, f)
         Fractional positions and scattering power; ``I ∝ |Σ f exp(2πi h·x)|²``.
     b_iso : float
-        Debye-Waller ``exp(-2 b_iso (sin θ / λ)²)`` on intensities, Å².
+        B of the Debye-Waller factor ``exp(-2 b_iso (sin θ / λ)²)`` on intensities, Å².
     scale : float
         Integral of S over the Q volume of a reflection, per ``|F|²``, 1/Å³.
     mosaic : float
@@ -122,7 +122,7 @@ class CrystalModel:
     expansion : (3,) tuple
         Linear thermal expansion of a, b, c in 1/K.
     temperature : float
-        K.
+        Temperature, K.
     superlattice : tuple of Superlattice
     distortions : tuple of Distortion
     """
@@ -146,13 +146,13 @@ class CrystalModel:
             if len(distortion.shifts) not in (0, len(self.atoms)):
                 raise HklflowError(
                     f"the distortion below {distortion.t_c:g} K has {len(distortion.shifts)} "
-                    f"shifts for {len(self.atoms)} atoms; give one per atom, or none"
+                    f"shifts for {len(self.atoms)} atoms; use one per atom, or none"
                 )
 
     def at_temperature(self, temperature: float) -> "CrystalModel":
         """Return the crystal at another temperature in kelvin.
 
-        Its cell expands linearly, and is strained as much as the distortions differ.
+        The cell expands linearly, and its strain changes with the distortions.
         """
         cell = np.asarray(self.cell, dtype=np.float64)
         for distortion in self.distortions:
@@ -166,7 +166,7 @@ class CrystalModel:
 
     @cached_property
     def current_atoms(self) -> Floats:
-        """Atoms (n, 4) at `temperature`: positions and scattering power, distortions included."""
+        """Atoms (n, 4) at `temperature`: positions and scattering power, including distortions."""
         atoms = np.asarray(self.atoms, dtype=np.float64)
         for distortion in self.distortions:
             if distortion.shifts:
@@ -176,7 +176,7 @@ class CrystalModel:
 
     @cached_property
     def u(self) -> Floats:
-        """U (3, 3), crystal Cartesian to goniometer, `turn` included."""
+        """U (3, 3), crystal Cartesian to goniometer frame, including `turn`."""
         drift = Rotation.from_rotvec(np.radians(self.turn))
         mounted = Rotation.from_rotvec(self.orientation)
         return np.asarray((drift * mounted).as_matrix(), dtype=np.float64)
@@ -188,19 +188,19 @@ class CrystalModel:
         return ub
 
     def reflections(self, q_max: float) -> tuple[Floats, Floats]:
-        """All hkl (n, 3) with 0 < |Q| <= q_max (1/Å) and their intensities (n,) in 1/Å³.
+        """Return all hkl (n, 3) with 0 < |Q| <= q_max (1/Å) and their intensities (n,) in 1/Å³.
 
         Satellites of the superlattice have fractional hkl.
         """
         lengths = np.linalg.norm(sg.real_axes(self.cell), axis=1)
-        # One index more, so that satellites of reflections just outside are not lost.
+        # One more index, so that satellites of reflections just outside are included.
         limit = np.ceil(q_max * lengths / (2 * np.pi)).astype(int) + 1
         grid = np.meshgrid(*(np.arange(-n, n + 1) for n in limit), indexing="ij")
         main = np.stack(grid, axis=-1).reshape(-1, 3).astype(np.float64)
         main = main[allowed(self.centring, main)]
         xyz, f = self.current_atoms[:, :3], self.current_atoms[:, 3]
         power = [np.abs(np.exp(2j * np.pi * main @ xyz.T) @ f) ** 2]
-        # What the atoms extinguish is 0 to rounding only: it is no reflection.
+        # Extinct reflections are 0 except for rounding, so they are set to 0.
         power[0][power[0] < 1e-20 * np.abs(f).sum() ** 2] = 0
         hkl = [main]
         for satellite in self.superlattice:
@@ -231,19 +231,18 @@ class Ridge:
     """Periodic diffuse maxima around lattice points, rods or sheets.
 
     With ``u = Σ_t (1 - cos 2π (h - centre)·t) / (2π² width²)`` the profile is
-    ``amplitude / (1 + u)`` (lorentzian) or ``amplitude * exp(-u / 2)``
-    (gaussian): this is the acoustic dispersion of a lattice with springs along
-    the vectors t. Three independent lattice vectors give maxima at the lattice
-    points (with centring vectors among them, only at the allowed ones), two
-    give rods along the third direction, one gives sheets. Near a sheet of unit
+    ``amplitude / (1 + u)`` (lorentzian) or ``amplitude * exp(-u / 2)`` (gaussian): this is the
+    acoustic dispersion of a lattice with springs along the vectors t. Three independent lattice
+    vectors give maxima at the lattice points (with centring vectors, only at the allowed points),
+    two vectors give rods along the third direction, one vector gives sheets. Near a sheet of unit
     spacing ``u = (δh / width)²``.
 
     Attributes
     ----------
     thermal : bool
-        Grows in proportion to the temperature.
+        True: proportional to the temperature.
     q_squared : bool
-        Multiplied with ``|Q|²`` in 1/Å².
+        True: multiplied by ``|Q|²`` in 1/Å².
     """
 
     amplitude: float
@@ -273,7 +272,7 @@ class Diffuse:
         return replace(self, ridges=ridges, temperature=temperature)
 
     def s(self, hkl: ArrayLike, q_squared: ArrayLike) -> Floats:
-        """S (...) at hkl (..., 3); `q_squared` (...) is |Q|² in 1/Å²."""
+        """Return S (...) at hkl (..., 3); `q_squared` (...) is |Q|² in 1/Å²."""
         h = np.asarray(hkl, dtype=np.float64)
         total = np.full(h.shape[:-1], self.flat)
         for term in self.cosines:
@@ -289,7 +288,7 @@ class Diffuse:
 
 @dataclass(frozen=True)
 class Background:
-    """Isotropic background in units of S: air falls with 2θ, Compton rises with Q.
+    """Isotropic background in units of S: air decreases with 2θ, Compton increases with Q.
 
     ``air * exp(-2θ / air_angle) + compton * (1 - exp(-(Q / compton_q)²))``
     """
@@ -300,7 +299,7 @@ class Background:
     compton_q: float = 5.0
 
     def level(self, two_theta: Floats, k: float) -> Floats:
-        """Level (...) at scattering angles (...) in radians, wavenumber k in 1/Å."""
+        """Return the level (...) at scattering angles (...) in radians, wavenumber k in 1/Å."""
         q = 2 * k * np.sin(two_theta / 2)
         return self.air * np.exp(-two_theta / self.air_angle) + self.compton * (
             1 - np.exp(-((q / self.compton_q) ** 2))
@@ -309,7 +308,7 @@ class Background:
 
 @dataclass(frozen=True)
 class GoniometerModel:
-    """Axes as lab vectors at zero, the one fixed to the laboratory first; angles in radians."""
+    """Goniometer: lab vectors of the axes at zero, the fixed axis first; angles in radians."""
 
     axes: tuple[Vector, ...] = ((-1.0, 0.0, 0.0),)
     angles: tuple[float, ...] = (0.0,)
@@ -317,7 +316,7 @@ class GoniometerModel:
     scan: int = 0
 
     def rotation(self, angle: ArrayLike) -> Floats:
-        """Goniometer-to-lab matrices (n, 3, 3) for angles (n,) of the scanned axis."""
+        """Return goniometer-to-lab matrices (n, 3, 3) for angles (n,) of the scan axis."""
         outer = sg.chain(self.axes[: self.scan], self.angles[: self.scan])
         inner = sg.chain(self.axes[self.scan + 1 :], self.angles[self.scan + 1 :])
         scanned = sg.turn(self.axes[self.scan], np.atleast_1d(np.asarray(angle)))
@@ -326,7 +325,7 @@ class GoniometerModel:
 
 @dataclass(frozen=True)
 class ScanModel:
-    """One rotation scan and the beam it was made with.
+    """One rotation scan and its beam.
 
     Attributes
     ----------
@@ -335,19 +334,19 @@ class ScanModel:
     wavelength : float
         Å.
     polarization : float or None
-        Fraction with the electric vector along lab x; None switches it off.
+        Fraction with the electric vector along lab x; None: no polarisation factor.
     flux : float
-        Counts per second that S = 1 gives in a pixel at the foot of the normal.
+        Counts per second for S = 1 in a pixel at the foot of the normal.
     exposure : float
         Seconds per frame.
     drift : float
         Relative change of the monitor from the first to the last frame.
     transmission : tuple of n_frames floats or None
-        Of the sample, frame by frame.
+        Transmission of the sample, frame by frame.
     attenuator : float
-        Transmission of the attenuators, in N but not seen by the monitor.
+        Transmission of the attenuators, a factor of N that the monitor does not measure.
     solid_angle : bool
-        False leaves the solid angle out of N.
+        False: N has no solid angle.
     """
 
     start: float
@@ -377,18 +376,18 @@ class ScanModel:
 
     @cached_property
     def frame_factor(self) -> Floats:
-        """All of N that depends on the frame only, (n_frames,)."""
+        """Part of N that depends only on the frame, (n_frames,)."""
         factor = self.monitor * self.attenuator
         if self.transmission is None:
             return factor
         if len(self.transmission) != self.n_frames:
             raise HklflowError(
                 f"the simulated scan has {self.n_frames} frames but {len(self.transmission)} "
-                "values of transmission; give one per frame"
+                "values of transmission; use one per frame"
             )
         result: Floats = factor * np.asarray(self.transmission)
         return result
 
     def angle(self, frame: ArrayLike) -> Floats:
-        """Angle of the scanned axis in radians at frame coordinates."""
+        """Return the angle of the scan axis in radians at frame coordinates."""
         return self.start + np.asarray(frame, dtype=np.float64) * self.step

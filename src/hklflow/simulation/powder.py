@@ -22,11 +22,11 @@ class Grains:
     Attributes
     ----------
     fraction : float
-        Of the sectors of 10° of all rings.
+        Fraction of the sectors of 10° of all rings with strong grains.
     number : int
-        Grains in such a sector.
+        Number of grains in such a sector.
     strength : float
-        Highest counts of a grain over those of its ring; each has at least a tenth of it.
+        Counts of the strongest grain relative to its ring; each grain has at least a tenth of this.
     size : float
         Standard deviation of a grain's spot, pixels.
     """
@@ -38,12 +38,12 @@ class Grains:
 
 
 def calibrant_rings(name: str, d_min: float) -> tuple[Floats, Floats]:
-    """Rings of a cubic calibrant: d (n,) in Å, falling, and multiplicities (n,).
+    """Return the rings of a cubic calibrant: d (n,) in Å, decreasing, and multiplicities (n,).
 
     Raises
     ------
     HklflowError
-        If the calibrant is not known.
+        If the calibrant is unknown.
     """
     if name not in CALIBRANTS:
         raise HklflowError(f"unknown calibrant {name!r}; use one of {' '.join(CALIBRANTS)}")
@@ -78,16 +78,16 @@ def powder_expected(
     wavelength : float
         Å.
     d_spacings, intensities : (n,) array
-        Å; counts at the top of each ring at normal incidence.
+        Spacings in Å; counts at the top of each ring at normal incidence.
     ring_width : float
         Standard deviation of the Gaussian profile in 2θ, radians.
     n_sub : int
-        Sub-samples along each side of a pixel.
+        Number of sub-samples along each side of a pixel.
     """
     d = np.asarray(d_spacings, dtype=np.float64)
     peaks = np.asarray(intensities, dtype=np.float64)
-    seen = d >= wavelength / 2
-    centres, peaks = 2 * np.arcsin(wavelength / (2 * d[seen])), peaks[seen]
+    reachable = d >= wavelength / 2
+    centres, peaks = 2 * np.arcsin(wavelength / (2 * d[reachable])), peaks[reachable]
     level = background if background is not None else Background()
     total = np.zeros(detector.shape)
     slow, fast = np.indices(detector.shape, dtype=np.float64)
@@ -119,11 +119,10 @@ def powder_image(
     grains: Grains | None = None,
     seed: int = 0,
 ) -> NDArray[np.int32]:
-    """Poisson image (slow, fast) of a calibrant; gaps are -1, dead pixels 0.
+    """Return a Poisson image (slow, fast) of a calibrant; gaps are -1, dead pixels 0.
 
-    Heights of the rings follow multiplicity × Lorentz factor × Debye-Waller,
-    scaled so that the highest has `peak_counts`. Parameters as in
-    `powder_expected`.
+    Heights of the rings are multiplicity × Lorentz factor × Debye-Waller factor, scaled so that
+    the highest ring has `peak_counts`. Parameters are as in `powder_expected`.
     """
     generator = np.random.default_rng(seed)
     rays = detector.rays(
@@ -144,7 +143,7 @@ def powder_image(
     )
     if grains is not None:
         heights = peak_counts * heights / heights.max()
-        # A stream of its own: the same seed gives the same noise without grains.
+        # Separate random numbers: the same seed gives the same noise without grains.
         scattered = np.random.default_rng([seed, 1])
         mean += _grains(detector, 2 * theta, heights, ring_width, grains, scattered)
     image = generator.poisson(mean).astype(np.int32)
@@ -160,7 +159,7 @@ def _grains(
     grains: Grains,
     generator: np.random.Generator,
 ) -> Floats:
-    """Counts (slow, fast) of strong grains: at random places within the rings' profile."""
+    """Return the counts (slow, fast) of strong grains at random places in the rings' profile."""
     total = np.zeros(detector.shape)
     reach = int(np.ceil(4 * grains.size))
     chosen = np.argwhere(generator.random((len(two_theta), 36)) < grains.fraction)
@@ -172,7 +171,9 @@ def _grains(
         slow, fast = (float(value) for value in detector.project(ray))
         if not (0 <= slow < detector.shape[0] and 0 <= fast < detector.shape[1]):
             continue
-        rows, columns = (slice(max(int(at) - reach, 0), int(at) + reach + 1) for at in (slow, fast))
+        rows, columns = (
+            slice(max(int(centre) - reach, 0), int(centre) + reach + 1) for centre in (slow, fast)
+        )
         i, j = np.ogrid[rows, columns]
         i, j = i[: detector.shape[0] - rows.start], j[:, : detector.shape[1] - columns.start]
         square = (i + 0.5 - slow) ** 2 + (j + 0.5 - fast) ** 2

@@ -15,6 +15,7 @@ from hklflow.stage.contract import (
     run,
     write_json,
 )
+from hklflow.stage.products import read_accepted, read_orientation
 
 __all__ = [
     "Inputs",
@@ -27,7 +28,9 @@ __all__ = [
     "fingerprint",
     "progress",
     "provenance",
+    "read_accepted",
     "read_json",
+    "read_orientation",
     "run",
     "write_json",
 ]

@@ -37,23 +37,24 @@ class Params(ScanLimits):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Judge, write."""
-    scan, parent = stage.read_json(inputs.orientation), stage.read_json(inputs.parent)
-    for path, data in ((inputs.orientation, scan), (inputs.parent, parent)):
-        if "misfit" not in data.get("symmetry", {}):
+    scan = stage.read_orientation(inputs.orientation)
+    parent = stage.read_orientation(inputs.parent)
+    for path, orientation in ((inputs.orientation, scan), (inputs.parent, parent)):
+        if "misfit" not in orientation.figures:
             raise HklflowError(f"{path} lacks figures that the gates need; refine that scan again")
     limits = params.limits()
     identity = {
-        "sample": scan["sample"],
-        "scan": scan["scan"],
-        "temperature": scan["temperature"],
-        "parent": parent["scan"],
-        "parent_temperature": parent["temperature"],
-        "space_group": parent["space_group"],
+        "sample": scan.sample,
+        "scan": scan.scan,
+        "temperature": scan.temperature,
+        "parent": parent.scan,
+        "parent_temperature": parent.temperature,
+        "space_group": parent.space_group,
     }
-    sentences = gates.failures(scan["symmetry"], parent["symmetry"], limits, identity)
+    sentences = gates.failures(scan.figures, parent.figures, limits, identity)
     if sentences and params.on_failure == "stop":
         raise HklflowError(". ".join(sentences))
-    doubts = verdict.doubts(scan["symmetry"], parent["symmetry"], limits, identity)
+    doubts = verdict.doubts(scan.figures, parent.figures, limits, identity)
     level = verdict.level(sentences, doubts)
     stage.write_json(
         outputs.accepted,
@@ -64,8 +65,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "sentences": sentences,
             "doubts": doubts,
             "limits": vars(limits),
-            "figures": scan["symmetry"],
-            "parent_figures": parent["symmetry"],
+            "figures": scan.figures,
+            "parent_figures": parent.figures,
         },
     )
     print(". ".join([level, *sentences, *doubts]))

@@ -1,10 +1,10 @@
-"""Sum the pixels of raw frames in blocks, for a quick look; to be imported as any raw file.
+"""Sum the pixels of raw frames in blocks, for a quick look; the output is like a raw file.
 
-Counts are added exactly. A block of which any pixel is masked or flagged is flagged, one of which
-any is saturated is saturated, so the saturation value of the sums is beyond what their pixels can
-count. So it is at the other end: sums of pixels that may be as low as u are as low as b² u, and a
-block of which any pixel is below u is flagged. Detector geometry, pixel mask and read noise of the
-header are those of the sums.
+Counts are added exactly. A block with a masked or flagged pixel is flagged; a block with a
+saturated pixel is saturated, so the saturation value of the sums is above the largest sum of valid
+pixels. If pixels are valid down to a negative value u, sums are valid down to b² u, and a block
+with a pixel below u is flagged. The header has the detector geometry, pixel mask and read noise of
+the sums.
 """
 
 from dataclasses import replace
@@ -26,27 +26,27 @@ VERSION = 2
 
 class Inputs(stage.Inputs):
     raw: list[Path]
-    """The raw HDF5 file, or first and last image of a series."""
+    """Raw HDF5 file, or first and last image of a series."""
 
 
 class Outputs(stage.Outputs):
     binned: Path
-    """The block sums as NXmx (`.nxs`)."""
+    """Block sums as NXmx (`.nxs`)."""
 
 
 class Params(stage.Params):
     binning: int = Field(ge=2, le=8)
-    """Pixels along each side of a block: 2, 4 or 8."""
+    """Side of a block in pixels: 2, 4 or 8."""
     pattern: str | None = None
-    """Pattern of an image series (`name_####.cbf`); None for one HDF5 file."""
+    """Pattern of an image series (`name_####.cbf`); None: one HDF5 file."""
     saturation: float | None = Field(None, gt=0)
-    """Counts from which a pixel is not to be believed; None: from the raw file."""
+    """Counts from which a pixel is saturated; None: from the raw file."""
     block: int = Field(16, gt=0, le=512)
-    """Frames held in memory at a time."""
+    """Number of frames in memory."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Read, sum, write."""
+    """Read the frames, sum the blocks, write the sums."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -63,7 +63,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         if header.binning is not None:
             done = header.binning.factor
             raise HklflowError(
-                f"{source} is binned {done} x {done} already; give the raw frames as measured in "
+                f"{source} is already binned {done} x {done}; enter the unbinned raw frames in "
                 "the table of scans"
             )
         bits = _mask(source, header, binning)
@@ -88,11 +88,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     lost = [size % b for size in shape]
     print(f"{n} frames of {shape[0]} x {shape[1]} pixels summed to {binning.shape}")
     if any(lost):
-        print(f"note: {lost[0]} rows and {lost[1]} columns at the far ends fill no block")
+        print(f"note: {lost[0]} rows and {lost[1]} columns at the far edges fill no block")
 
 
 def _underload(header: "Header", factor: int) -> float | None:
-    """Smallest valid sum: that of the smallest valid pixels, which the sums have flagged by."""
+    """Return the smallest valid sum; sums with a pixel below the valid range are flagged."""
     import numpy as np
 
     if header.underload is None or header.underload >= 0:
@@ -101,7 +101,7 @@ def _underload(header: "Header", factor: int) -> float | None:
 
 
 def _mask(source: str, header: "Header", binning: Any) -> "Bits | None":
-    """Bits of the raw file's mask, of the blocks; None if it has none."""
+    """Return the mask bits of the blocks from the raw file; None if the file has no mask."""
     import numpy as np
 
     from hklflow.formats.raw import is_hdf5, read_mask_bits
@@ -116,14 +116,14 @@ def _mask(source: str, header: "Header", binning: Any) -> "Bits | None":
 
 
 def _described(header: "Header", binning: "PixelBinning", n_frames: int) -> "NXmxHeader":
-    """Facts of the raw file as they are for the block sums."""
+    """Convert facts of the raw file to facts of the block sums."""
     from hklflow.formats.write_raw import described
     from hklflow.images.pixel_binning import bin_detector, bin_sum
 
     detector, noise, b = header.detector, header.read_variance, binning.factor
-    own = replace(header, detector=None if detector is None else bin_detector(detector, b))
+    sums = replace(header, detector=None if detector is None else bin_detector(detector, b))
     return replace(
-        described(own, binning.shape, n_frames),
+        described(sums, binning.shape, n_frames),
         binning=binning,
         read_variance=None if noise is None else bin_sum(noise, b),
     )

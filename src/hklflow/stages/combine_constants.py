@@ -20,8 +20,8 @@ class Inputs(stage.Inputs):
     current_source: Path | None = None
     """Merged current source."""
     gain_map: Path | None = None
-    """Gains in ADU/keV that others measured: .npy, .bin of doubles (PSI) or HDF5, planes high,
-    medium, low of one module or of the modules stacked; for stages that were not measured."""
+    """Gains in ADU/keV from another source, for stages that were not measured: .npy, .bin of
+    doubles (PSI) or HDF5, with planes high, medium, low of one module or of all modules stacked."""
 
 
 class Outputs(stage.Outputs):
@@ -30,11 +30,11 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings in the configuration file."""
 
     default_gain: tuple[float, float, float] | None = None
-    """Gain of high, medium and low in ADU/keV for stages that were neither measured nor are in a
-    gain map; the constants then say `default`. None: such gains stay unknown."""
+    """Gain of high, medium and low in ADU/keV, for stages that were neither measured nor are in a
+    gain map; their source in the constants is `default`. None: such gains are unknown."""
 
     @field_validator("default_gain", mode="after")
     @classmethod
@@ -43,7 +43,7 @@ class Settings(stage.Params):
     ) -> tuple[float, float, float] | None:
         if value is not None and not all(math.isfinite(gain) and gain != 0 for gain in value):
             raise ValueError(
-                f"{list(value)} are no gains; give three finite numbers that are not 0"
+                f"{list(value)} are not gains; enter three finite numbers that are not 0"
             )
         return value
 
@@ -52,11 +52,11 @@ class Params(Settings):
     """Settings, and the size of modules."""
 
     module_size: tuple[int, int] | None = Field(None)
-    """Pixels of a module (ss, fs); None: as the detector has it."""
+    """Pixels (ss, fs) of a module; None: the detector's default."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Combine, and tell what each gain is from."""
+    """Combine the measurements, and report the source of each gain."""
     import numpy as np
 
     from hklflow.constants import files
@@ -75,9 +75,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         size = dark["offset"].shape[-2:]
         detector = integrating(dark.about["detector"], params.module_size, size)
         known = read_gain_map(inputs.gain_map, detector, dark.about["module"], dark.about["asic"])
-    found = combine(dark, **others, gain_map=known, default_gain=params.default_gain)
-    files.write_part(outputs.constants, "combined constants", found)
-    for name, source, gain in zip(STAGES, found.about["gain_source"], found["gain"], strict=True):
+    combined = combine(dark, **others, gain_map=known, default_gain=params.default_gain)
+    files.write_part(outputs.constants, "combined constants", combined)
+    for name, source, gain in zip(
+        STAGES, combined.about["gain_source"], combined["gain"], strict=True
+    ):
         finite = gain[np.isfinite(gain)]
         middle = f"median {np.median(finite):.5g} ADU/keV" if finite.size else "unknown"
         print(f"gain of {name}: {middle}, from {source}")

@@ -1,4 +1,4 @@
-"""Find the facts of a raw run of an integrating detector: modules, cells, trains, what was lost."""
+"""Find the facts of a raw run of an integrating detector: modules, cells, trains, losses."""
 
 from pathlib import Path
 from typing import Literal
@@ -24,17 +24,17 @@ class Params(stage.Params):
     layout: Literal["euxfel", "lab", "jungfrau"]
     """Layout of the raw files."""
     detector: Literal["agipd", "jungfrau"]
-    """Detector that was measured with."""
+    """Detector of the measurement."""
     module_size: tuple[int, int] | None = None
-    """Pixels (ss, fs) of a module; None: those of the detector."""
+    """Pixels (ss, fs) of a module; None: the detector's default."""
     asic_size: tuple[int, int] | None = None
-    """Pixels (ss, fs) of an ASIC; None: those of the detector."""
+    """Pixels (ss, fs) of an ASIC; None: the detector's default."""
     modules: tuple[int, ...]
-    """Modules that are expected."""
+    """Expected modules."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Read what the files say of their frames, and write the facts."""
+    """Read the frame descriptions in the files, and write the facts."""
     from hklflow.constants.detectors import integrating
     from hklflow.constants.preprocess import run_facts
 

@@ -16,22 +16,22 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     histograms: Path
-    """Picture: every quantity over the detector, and its range in every ASIC."""
+    """Picture: histogram of every quantity over the detector, and its range in every ASIC."""
     maps: Path
-    """Picture: every quantity of every pixel, mean of the memory cells."""
+    """Picture: map of every quantity, averaged over the memory cells."""
     table: Path
     """Numbers of every ASIC: medians, spreads, fractions masked by each bit, frames; JSON."""
 
 
 class Params(stage.Params):
     asic_size: tuple[int, int] | None = Field(None)
-    """Pixels of an ASIC (ss, fs); None: as the detector has it."""
+    """Pixels (ss, fs) of an ASIC; None: the detector's default."""
     cells: int = Field(32, ge=1)
-    """About so many memory cells are summarised, evenly chosen."""
+    """Approximate number of memory cells in the summary, evenly spaced."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Summarise, draw what was summarised."""
+    """Summarise the constants and draw the summary."""
     from hklflow.constants.files import open_constants
     from hklflow.constants.summary import images, summarise
     from hklflow.plots import constants as plots

@@ -1,4 +1,4 @@
-"""Check a raw run of an integrating detector: what was lost, and what contradicts itself."""
+"""Check a raw run of an integrating detector for losses and contradictions."""
 
 from pathlib import Path
 
@@ -18,14 +18,14 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     report: Path
-    """Every check with its severity, whether it passed, and one sentence (JSON)."""
+    """Every check with its severity, result and one sentence (JSON)."""
 
 
 class Settings(stage.Params):
     strict: tuple[str, ...] = Field(())
-    """Names of checks whose warning ends the run, or `all`; errors end it anyway."""
+    """Names of checks whose warning also ends the run, or `all`; errors always end the run."""
     ignore: tuple[str, ...] = Field(())
-    """Names of checks whose error is told only, or `all`."""
+    """Names of checks whose error is only reported, or `all`."""
 
 
 class Params(Settings):
@@ -33,7 +33,7 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Make all checks, write the report, end if one failed that must not."""
+    """Run all checks, write the report, and raise an error for fatal failures."""
     from hklflow.base.errors import HklflowError
     from hklflow.constants import sanity
     from hklflow.constants.layouts import read_parts
@@ -44,14 +44,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     parts = by_module(read_parts(run.layout, inputs.raw, run.detector))
     findings = sanity.check_run(sanity.Raw(facts, parts))
     ended = sanity.fatal(findings, params.strict, params.ignore)
-    for found in findings:
-        if not found.passed:
-            print(f"{found.severity}: {found.name}: {found.told}")
+    for finding in findings:
+        if not finding.passed:
+            print(f"{finding.severity}: {finding.name}: {finding.told}")
     if ended:
-        told = "; ".join(f"{found.name}: {found.told}" for found in ended)
+        failures = "; ".join(f"{finding.name}: {finding.told}" for finding in ended)
         raise HklflowError(
-            f"run {run.name} fails {len(ended)} of {len(findings)} checks ({told}); mend the run, "
-            "or change strict and ignore of constants_sanity"
+            f"run {run.name} fails {len(ended)} of {len(findings)} checks ({failures}); fix the "
+            "run, or change strict and ignore of constants_sanity"
         )
     stage.write_json(outputs.report, sanity.report(findings))
 

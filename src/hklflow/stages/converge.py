@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.bragg.converge import Integrate, Loop, Model, Outcome
+    from hklflow.bragg.converge import Integrate, Loop, Outcome, RefinedModel
     from hklflow.bragg.measurement import Measurement
     from hklflow.bragg.reflections import Reflections
     from hklflow.bragg.residual_map import Row
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hklflow.geometry.modules import Modules
     from hklflow.geometry.symmetry import SpaceGroup
     from hklflow.orientation.displaced_modules import Displaced
-    from hklflow.orientation.refinement import Limits, Refined
+    from hklflow.orientation.refinement import Refined, RefinementLimits
     from hklflow.stage.orientation import Observed
 
 Record = dict[str, Any]
@@ -133,38 +133,32 @@ class Params(Settings):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Iterate, judge the result, write."""
-    import numpy as np
-
-    from hklflow import __version__, geometry, plots
+    from hklflow import __version__, plots
     from hklflow.bragg import converge, convergence, residual_map
     from hklflow.bragg.centroids import Acceptance, without
-    from hklflow.geometry import symmetry
-    from hklflow.geometry.grid import Grid
     from hklflow.orientation import refinement
     from hklflow.plots.convergence import convergence as draw
     from hklflow.stage import orientation
 
-    start = stage.read_json(inputs.orientation)
-    if start.get("fixed"):
-        _as_given(outputs, params, start)
+    start = stage.read_orientation(inputs.orientation)
+    if start.fixed:
+        _as_given(inputs, outputs, params)
         return
     observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
-    before = {name: own["value"] for name, own in start["refined_parameters"].items()}
-    ub, cell, sigma = (np.asarray(start[name]) for name in ("UB", "cell", "cell_sigma"))
-    model = converge.Model(
-        [geometry.from_dict(start["rotations"][name]) for name in params.rotations],
-        ub,
-        cell,
-        sigma,
+    before = {name: own.value for name, own in start.refined_parameters.items()}
+    model = converge.RefinedModel(
+        [start.rotation(name) for name in params.rotations],
+        start.ub,
+        start.cell,
+        start.cell_sigma,
         converge.offsets_of(before, observed.rotations),
     )
     free = _free(before, params)
-    group = symmetry.space_group(start["space_group"])
-    constraints = symmetry.space_group(start["cell_constraints"] or "P 1")
-    limits = refinement.Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
+    constraints = start.constraints
+    limits = refinement.RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
     everything = observed
     observed, left_out = _reflections_only(observed, model, constraints, free, limits)
-    integrate, reads, rocking = _integrator(inputs, params, group, observed.spreads, threads)
+    integrate, reads, rocking = _integrator(inputs, params, start.group, observed.spreads, threads)
     loop = converge.Loop(
         observed.peaks,
         constraints,
@@ -198,32 +192,30 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     section = convergence.section(
         loop, outcome, observed.names, observed.intensities, observed.n_found
     )
-    judged = inputs.accepted is not None and stage.read_json(inputs.accepted)["accepted"]
-    section["accepted"] = judged if inputs.accepted is not None else "not judged"
+    section["accepted"] = stage.read_accepted(inputs.accepted)
     section["passes over the frames"] = len(reads) / len(observed.names)
     told = [module.told() for module in displaced]
     section["modules"] = {"displaced": told, "fitted": "why not" not in level}
     section["residuals by frame"] = residual_map.by_frame(spots, observed.names)
     notes += convergence.warnings(outcome, section, params.max_unindexed)
     notes += _of_displaced(displaced, level, params)
-    data: Record = {key: value for key, value in start.items() if key != "provenance"}
     refined = outcome.kept.refined
     if refined is None:
-        data["warnings"] = [*start["warnings"], *notes]
+        warnings = [*start.warnings, *notes]
+        data = _unchanged(inputs.orientation, warnings=warnings, converged=section)
     else:
-        grid = Grid.from_dict(start["grid"])
         # The start may be of another program; what was refined here is not.
         own = f"hklflow {__version__}"
-        engines = {"engine": {"program": own, "spots": own}, "started from": start["engine"]}
-        data = orientation.product(
-            refined, observed, grid, data | engines, notes, start["symmetry"]
-        )
+        ours = replace(start, engine={"program": own, "spots": own})
+        product = orientation.product(refined, observed, start.grid, ours, notes, start.figures)
         # The refinement was also given centroids, which are indexed by construction.
-        data["metrics"] |= {
-            "peaks": loop.total,
-            "fraction indexed": outcome.kept.fraction_indexed,
-        }
-    data["converged"] = section
+        peaks = {"peaks": loop.total, "fraction indexed": outcome.kept.fraction_indexed}
+        data = replace(
+            product,
+            metrics={**product.metrics, **peaks},
+            started_from=start.engine,
+            converged=section,
+        ).to_dict()
     stage.write_json(outputs.converged, data)
     history = [
         convergence.record(item, table)
@@ -246,15 +238,20 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
 
 
-def _as_given(outputs: Outputs, params: Params, start: Record) -> None:
+def _unchanged(orientation: Path, **entries: Any) -> Record:
+    """Content of an orientation that stays to the digit as its file holds it, and new entries."""
+    data = stage.read_json(orientation) | entries
+    return {key: value for key, value in data.items() if key != "provenance"}
+
+
+def _as_given(inputs: Inputs, outputs: Outputs, params: Params) -> None:
     """Products of a scan of fixed orientation: it is what was given, and there is no history."""
     from hklflow import plots
     from hklflow.plots.common import figure_of
 
     reason = "the orientation is fixed: nothing was refined"
-    data = {key: value for key, value in start.items() if key != "provenance"}
-    data["converged"] = {"converged": None, "reason": reason, "refinements": 0, "integrations": 0}
-    stage.write_json(outputs.converged, data)
+    section = {"converged": None, "reason": reason, "refinements": 0, "integrations": 0}
+    stage.write_json(outputs.converged, _unchanged(inputs.orientation, converged=section))
     stage.write_json(outputs.history, {"kept": None, "iterations": []})
     stage.write_json(outputs.modules, _modules_product(params, None, [], [], {"why not": reason}))
     figure = figure_of(6, 1.5)
@@ -275,10 +272,10 @@ def _free(refined: "Mapping[str, float]", params: Params) -> list[str]:
 
 def _reflections_only(
     observed: "Observed",
-    model: "Model",
+    model: "RefinedModel",
     group: "SpaceGroup",
     free: Sequence[str],
-    limits: "Limits",
+    limits: "RefinementLimits",
 ) -> "tuple[Observed, list[str]]":
     """Peaks without maxima of the diffuse scattering, which the refinement before left out, too."""
     from hklflow.orientation.refinement import refine
@@ -479,7 +476,7 @@ def _module_level(
         )  # fmt: skip
     except HklflowError as error:
         return {"why not": str(error)}
-    after = converge.Model.of(level.refined, model.rotations)
+    after = converge.RefinedModel.of(level.refined, model.rotations)
     try:
         agree: Record = halves_agree(level.refined.rotations, halves(given), after.ub,
                                      level.fit.modules)  # fmt: skip

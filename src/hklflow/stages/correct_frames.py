@@ -1,16 +1,17 @@
-"""Correct the raw frames of an integrating detector to photons, to be imported as any raw file.
+"""Correct the raw frames of an integrating detector to photons; the output is like a raw file.
 
-Offset, stage of gain, gain, common mode, flat field and mask are applied, see
-`hklflow.constants.correct`. The file holds 32-bit floats in photons, negative ones too, for the
-read noise has the mean 0; NaN where there is no measurement. With them goes what the later stages
-need: the variance of the read noise of stage high (of pixels that have switched it is larger: the
-metrics say by how much of the photons' variance), the smallest valid value and the saturation.
-Photons are rounded to a power of two below a quarter of the read noise, so that they can be packed;
-what that adds to the variance, half a per cent at most, is in the read noise.
+Offset, gain stage, gain, common mode, flat field and mask are applied, see
+`hklflow.constants.correct`. The file has 32-bit floats in photons. They can be negative, because
+the read noise has the mean 0; NaN means no measurement. The file also has the facts that later
+stages need: the variance of the read noise of stage high, the smallest valid value and the
+saturation. (Pixels that have switched stage have a larger variance; the metrics give the excess as
+a fraction of the photons' variance.) Photons are rounded to a power of two below a quarter of the
+read noise, for compression; the stored read noise includes this rounding, at most half a per cent.
 
-In memory are constants of the memory cells that the frames use: 36 bytes for each pixel and cell,
-44 where the gain is a level (AGIPD); while a module is opened, also what the file has of it, 48 and
-56 bytes for each pixel and any cell. A frame of a block has 5 bytes for each pixel.
+The memory holds the constants of the memory cells in use: 36 bytes per pixel and cell, 44 if the
+gain is a level (AGIPD). While a module is opened, the module's constants in the file take another
+48 or 56 bytes per pixel and cell, for all cells. A block of frames takes 5 bytes per pixel and
+frame.
 """
 
 from dataclasses import replace
@@ -36,50 +37,50 @@ KERNELS = "constants"
 
 class Inputs(stage.Inputs):
     raw: list[Path]
-    """The raw HDF5 file, first and last image of a series, or the files of a run (`layout`)."""
+    """Raw HDF5 file, first and last image of a series, or the files of a run (`layout`)."""
     constants: Path
-    """The detector's constants."""
+    """Constants of the detector."""
 
 
 class Outputs(stage.Outputs):
     frames: Path
-    """Corrected frames as NXmx (`.nxs`), to be imported as any raw file."""
+    """Corrected frames as NXmx (`.nxs`), which are imported like any raw file."""
     picture: Path
     """Picture: mean of the corrected frames, and the mask."""
     metrics: Path
-    """Fractions of pixels in each stage of gain, saturated and without a value; common mode."""
+    """Fractions of pixels in each gain stage, saturated and without a value; common mode."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings in the configuration file."""
 
     common_mode: Literal["none", "module", "asic", "row"] = "none"
-    """Whose common shift on a frame is taken off: that of a module, of an ASIC, or of each row of
-    an ASIC."""
+    """Pixels with a common shift on each frame, which is subtracted: a module, an ASIC, or each row
+    of an ASIC."""
     dark_pixels: float = Field(0.2, gt=0, le=1)
-    """Least fraction of pixels without photons from which a common mode is found."""
+    """Least fraction of pixels without photons to determine a common mode."""
     flat_field: bool = True
-    """Apply the flat field of the constants, if they have one."""
+    """Apply the flat field of the constants, if it exists."""
     asic_size: tuple[int, int] | None = None
-    """Pixels (slow, fast) of an ASIC; None: what is usual for the detector."""
+    """Pixels (slow, fast) of an ASIC; None: the detector's default."""
     block: int = Field(16, gt=0, le=512)
-    """Frames held in memory at a time."""
+    """Number of frames in memory."""
 
 
 class Params(Settings):
-    """Settings, and which rotation."""
+    """Settings, and the rotation."""
 
     energy: float = Field(gt=0)
-    """Energy of the photons in keV."""
+    """Photon energy in keV."""
     pattern: str | None = None
-    """Pattern of an image series (`name_####.cbf`); None for HDF5 files."""
+    """Pattern of an image series (`name_####.cbf`); None: HDF5 files."""
     layout: str | None = None
     """Layout of the files of a run (euxfel, lab, jungfrau); None: one raw file with the gain in the
     two top bits and the modules stacked along slow."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Open constants and frames, correct block after block, write."""
+    """Open constants and frames, correct the frames block by block, and write them."""
     import numpy as np
 
     from hklflow import plots
@@ -121,10 +122,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 stages = np.full((n, *shape), NO_STAGE, np.uint8)
                 for part in frames.read(start, start + n):
                     correct = corrections[part.module].correct
-                    found = correct(part.analog, part.digital, cells[part.cell], step, saturation)
-                    at = part.at, slice(part.module * n_slow, (part.module + 1) * n_slow)
-                    block[at], stages[at] = found.photons, found.stage
-                    tally.add_shift(found.shift)
+                    corrected = correct(
+                        part.analog, part.digital, cells[part.cell], step, saturation
+                    )
+                    target = part.at, slice(part.module * n_slow, (part.module + 1) * n_slow)
+                    block[target], stages[target] = corrected.photons, corrected.stage
+                    tally.add_shift(corrected.shift)
                 block[:, ~good] = np.nan
                 tally.add(block, stages, saturation)
                 writer.append(block)
@@ -133,12 +136,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     title = f"corrected frames of {params.pattern or inputs.raw[0]}: mean"
     picture = plots.detector_image(tally.mean, title, "photons per frame", ~good)
     plots.save(picture, outputs.picture)
-    told = ", ".join(f"{name} {value:.3g}" for name, value in metrics["fractions"].items())
-    print(f"{frames.n} frames of {len(corrections)} modules corrected; {told}")
+    fractions = ", ".join(f"{name} {value:.3g}" for name, value in metrics["fractions"].items())
+    print(f"{frames.n} frames of {len(corrections)} modules corrected; {fractions}")
 
 
 def _described(path: Path, params: Params) -> "tuple[Integrating, list[int], list[int]]":
-    """Detector, modules in the order of the image, and memory cells that constants are of."""
+    """Return the detector, its modules in image order, and the memory cells of the constants."""
     from hklflow.base.errors import HklflowError
     from hklflow.constants.detectors import integrating
     from hklflow.constants.files import about_of, open_constants
@@ -151,7 +154,7 @@ def _described(path: Path, params: Params) -> "tuple[Integrating, list[int], lis
     cells = {tuple(int(cell) for cell in about["cell_ids"]) for about in abouts}
     if len(cells) > 1:
         raise HklflowError(
-            f"{path} has modules with constants of different memory cells; give constants of one "
+            f"{path} has modules with constants of different memory cells; use constants of one "
             "mode"
         )
     detector = integrating(str(abouts[0]["detector"]), size, params.asic_size)
@@ -171,7 +174,7 @@ def _open(
 def _corrections(
     path: Path, params: Params, detector: "Integrating", cells: tuple[int, ...]
 ) -> "list[Correction]":
-    """Correction of each module, in the order of the image."""
+    """Create the correction of each module, in the order of the image."""
     from hklflow.constants.correct import QUANTITIES, Correction
     from hklflow.constants.files import open_constants
 
@@ -191,13 +194,13 @@ def _corrections(
 
 
 def _step(variance: "NDArray[np.float64]", path: Path) -> float:
-    """Power of two that is no more than a quarter of the read noise of most pixels."""
+    """Return the power of two that is at most a quarter of the read noise of most pixels."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
 
     if not variance.size:
-        raise HklflowError(f"every pixel is masked in {path}; look at the report of the constants")
+        raise HklflowError(f"every pixel is masked in {path}; check the report of the constants")
     noise = float(np.sqrt(np.quantile(variance, 0.1)))
     return float(2.0 ** np.floor(np.log2(noise / 4)))
 
@@ -212,7 +215,7 @@ def _require_energy(energy: float, header: "Header", path: Path) -> None:
     if abs(stated / energy - 1) > 0.02:
         raise HklflowError(
             f"{path} states a wavelength of {header.wavelength:g} Å, {stated:.4g} keV, but "
-            f"`energy` is {energy:g} keV; mend the wrong one"
+            f"`energy` is {energy:g} keV; correct the wrong one"
         )
 
 

@@ -1,6 +1,6 @@
-"""Put the measurements of a photon counter together: mask, flat field, dead time.
+"""Combine the measurements of a photon counter: mask, flat field, dead time.
 
-`pixel_mask: constants` and `transform: flat_field` take the file.
+The output is the input of `pixel_mask: constants` and `transform: flat_field`.
 """
 
 from pathlib import Path
@@ -12,32 +12,32 @@ VERSION = 1
 
 class Inputs(stage.Inputs):
     dark: Path | None = None
-    """Constants of the dark."""
+    """Constants from the dark frames."""
     flood: Path | None = None
-    """Constants of the flood; without them there is no flat field."""
+    """Constants from the flood; None: there is no flat field."""
     stability: Path | None = None
-    """Constants of the stability."""
+    """Constants from the stability test."""
     rate: Path | None = None
-    """Constants of the count rate."""
+    """Constants from the count rate measurement."""
 
 
 class Outputs(stage.Outputs):
     constants: Path
-    """Constants of the detector; the whole image is module 0."""
+    """Constants of the detector; the whole image is stored as module 0."""
     picture: Path
-    """Picture: the mask over the flat field (without one: over the mask itself)."""
+    """Picture: the mask on top of the flat field (without a flat field: the mask alone)."""
     metrics: Path
-    """How many pixels have which defect, spread of the flat, dead time, as JSON."""
+    """Number of pixels with each defect, spread of the flat field, dead time, as JSON."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings in the configuration file."""
 
     detector: str | None = None
-    """Detector by pyFAI's name, such as `Pilatus 1M`, whose gaps are masked as gaps; None: the
-    raw files tell."""
+    """pyFAI's name of the detector, such as `Pilatus 1M`; its gaps are masked as gaps. None: the
+    gaps are known from the raw files."""
     image: Path | None = None
-    """Mask image of the user (any format that fabio reads, .npy or .png): nonzero is bad."""
+    """Mask image from the user (any format that fabio reads, .npy or .png): nonzero is bad."""
 
 
 class Params(Settings):
@@ -45,7 +45,7 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Join what there is."""
+    """Combine the available measurements."""
     import numpy as np
 
     from hklflow import plots
@@ -58,27 +58,28 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     given = {name: paths[0] for name, paths in inputs.paths().items() if paths}
     if not given:
-        raise HklflowError(f"nothing is given; give one or more of {', '.join(inputs.paths())}")
+        raise HklflowError(f"no measurement given; use one or more of {', '.join(inputs.paths())}")
     parts = {name: files.read_part(path) for name, path in given.items()}
     shape = next(iter(parts.values()))["pixel_mask"].shape
     bits = np.bitwise_or.reduce([counters.part_mask(path, shape) for path in given.values()])
     if params.detector is not None:
         gaps = mask_steps.detector_gaps(params.detector, shape)
-        # In the gaps of some writers stand zeros: these pixels are not dead.
+        # Some programs write zeros into gaps: these pixels are not dead.
         bits[gaps] = np.uint32(MaskBit.GAP)
     if params.image is not None:
         user = mask_images.read_mask_image(str(params.image))
         if user.shape != shape:
             raise HklflowError(
-                f"{params.image} has {user.shape} pixels, the detector {shape}; give a mask of it"
+                f"{params.image} has {user.shape} pixels, the detector {shape}; use a mask of "
+                "this detector"
             )
         bits[user] |= np.uint32(MaskBit.USER)
     bits = counters.with_clusters(bits)
-    found = {"pixel_mask": counters.mask_quantity(bits)}
+    quantities = {"pixel_mask": counters.mask_quantity(bits)}
     metrics = {"pixels": bits.size, "numbers": counters.numbers(bits)}
     shown = (bits == 0).astype(float)
     if "flood" in parts:
-        found |= {n: parts["flood"].quantities[n] for n in ("flatfield", "flatfield_errors")}
+        quantities |= {n: parts["flood"].quantities[n] for n in ("flatfield", "flatfield_errors")}
         shown = np.nan_to_num(parts["flood"]["flatfield"])
         good = parts["flood"]["flatfield"][bits == 0]
         metrics["flat"] = {
@@ -90,8 +91,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         rate = parts["rate"]
         facts = rate.quantities["observed_rate"].attrs
         metrics["rate"] = {name: _plain(value) for name, value in facts.items()}
-        found["dead_time"] = files.Quantity(np.array(facts["dead_time"]), "s", dict(facts))
-        found |= {name: rate.quantities[name] for name in ("observed_rate", "true_rate")}
+        quantities["dead_time"] = files.Quantity(np.array(facts["dead_time"]), "s", dict(facts))
+        quantities |= {name: rate.quantities[name] for name in ("observed_rate", "true_rate")}
     abouts = {name: part.about for name, part in parts.items()}
     about = {
         "detector": params.detector or "photon counter",
@@ -101,10 +102,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     }
     with files.create_detector(outputs.constants, "constants of a photon counter", about) as group:
         module = group.create_group(files.module_name(0))
-        files.add_quantities(module, files.Constants(about | {"module": 0}, found))
+        files.add_quantities(module, files.Constants(about | {"module": 0}, quantities))
         quality = add_group(module, "quality", "NXcollection")
         for name, part in parts.items():
-            rest = {n: q for n, q in part.quantities.items() if n not in found}
+            rest = {n: q for n, q in part.quantities.items() if n not in quantities}
             files.add_quantities(quality, files.Constants(abouts[name], rest))
     stage.write_json(outputs.metrics, metrics)
     title = f"constants of {about['detector']}"

@@ -11,30 +11,30 @@ VERSION = 1
 
 class Inputs(stage.Inputs):
     raw: list[Path]
-    """The raw HDF5 file, or first and last image of a series."""
+    """Raw HDF5 file, or first and last image of a series."""
 
 
 class Outputs(stage.Outputs):
     constants: Path
-    """Counts per frame of every pixel, and the mask with its hot ones."""
+    """Counts per frame of every pixel, and the mask with the hot pixels."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings in the configuration file."""
 
     block: int = Field(8, gt=0, le=512)
-    """Frames held in memory at a time."""
+    """Number of frames in memory."""
 
 
 class Params(Settings):
-    """Settings, and which series."""
+    """Settings, and the raw series."""
 
     pattern: str | None = None
-    """Pattern of an image series (`name_####.cbf`); None for one HDF5 file."""
+    """Pattern of an image series (`name_####.cbf`); None: one HDF5 file."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Sum the frames; find what is improbable."""
+    """Sum the frames and flag pixels with improbable counts."""
     import numpy as np
 
     from hklflow.constants import counters, files
@@ -47,16 +47,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         shown=lambda blocks, n: stage.progress(blocks, n, "dark frames", len),
     )
     hot, rate = counters.hot_in_the_dark(run.moments, run.bits)
-    # Counts without photons are noise, however regular they are.
+    # Counts without photons are noise, even if they are regular.
     bits = combine(hot.shape, [(MaskBit.NOISY, hot)], base=run.bits)
     rates = run.moments.mean.astype(np.float32)
-    found = {
+    quantities = {
         "pixel_mask": counters.mask_quantity(bits),
         "dark_rate": files.Quantity(rates, "counts/frame", {"typical": rate}),
     }
     about = run.about | {"measure": "dark", "typical_rate": rate}
-    files.write_part(outputs.constants, f"dark of {run.source}", files.Constants(about, found))
-    print(f"{int(hot.sum())} hot pixels; the others count {rate:.3g} in a frame")
+    files.write_part(outputs.constants, f"dark of {run.source}", files.Constants(about, quantities))
+    print(f"{int(hot.sum())} hot pixels; the other pixels have {rate:.3g} counts per frame")
 
 
 if __name__ == "__main__":

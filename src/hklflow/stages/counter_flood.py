@@ -1,7 +1,7 @@
-"""Flat field, dead, weak, too strong and noisy pixels of a photon counter, from a flood.
+"""Flat field and bad pixels (dead, weak, too strong, noisy) of a photon counter, from a flood.
 
-The flood is fluorescence of a sample in place of the crystal: it is isotropic, so that each pixel
-counts its solid angle times its response.
+The flood is fluorescence of a sample in place of the crystal. Fluorescence is isotropic, so each
+pixel counts its solid angle times its response.
 """
 
 from pathlib import Path
@@ -15,11 +15,11 @@ VERSION = 1
 
 class Inputs(stage.Inputs):
     raw: list[Path]
-    """The raw HDF5 file, or first and last image of a series."""
+    """Raw HDF5 file, or first and last image of a series."""
     geometry: Path | None = None
-    """Calibrated geometry; without it the raw file must hold a detector geometry."""
+    """Calibrated geometry; None: the raw file must contain a detector geometry."""
     dark: Path | None = None
-    """Constants of the dark, whose hot pixels are left out; None: there is none."""
+    """Constants from the dark frames, to leave out hot pixels; None: no dark."""
 
 
 class Outputs(stage.Outputs):
@@ -28,24 +28,24 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings in the configuration file."""
 
     attenuation: float | None = Field(None, gt=0)
-    """Of the sensor for the fluorescence, 1/m: pixels that are hit obliquely absorb more of it.
-    None: the sensor absorbs all of it."""
+    """Attenuation of the fluorescence in the sensor, 1/m: at oblique incidence the sensor absorbs
+    more. None: the sensor absorbs all photons."""
     block: int = Field(8, gt=0, le=512)
-    """Frames held in memory at a time."""
+    """Number of frames in memory."""
 
 
 class Params(Settings):
-    """Settings, and which series."""
+    """Settings, and the raw series."""
 
     pattern: str | None = None
-    """Pattern of an image series (`name_####.cbf`); None for one HDF5 file."""
+    """Pattern of an image series (`name_####.cbf`); None: one HDF5 file."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Sum the frames; divide by what an ideal pixel sees; judge pixels."""
+    """Sum the frames, divide by the response of an ideal pixel, find bad pixels."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -64,27 +64,27 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         detector, _ = assemble.calibrated(stage.read_json(inputs.geometry), inputs.geometry)
     if detector is None:
         raise HklflowError(
-            f"{run.source} states no geometry of the detector, and the solid angle of its pixels "
-            "must be known; give a calibrated geometry (a rough one will do: 5 pixels or 1 % of "
-            "the distance change the flat by 0.15 %)"
+            f"{run.source} has no detector geometry, which is needed for the solid angle of the "
+            "pixels; add a calibrated geometry (a rough one is enough: 5 pixels or 1 % of the "
+            "distance change the flat field by 0.15 %)"
         )
     bits = run.bits
     if inputs.dark is not None:
         bits = bits | counters.part_mask(inputs.dark, bits.shape)
-    seen = flood.illumination(detector, params.attenuation)
-    found = flood.flat_field(run.moments, seen, bits)
+    relative = flood.illumination(detector, params.attenuation)
+    result = flood.flat_field(run.moments, relative, bits)
     quantities = {
-        "flatfield": files.Quantity(found.flat.astype(np.float32)),
-        "flatfield_errors": files.Quantity(found.errors.astype(np.float32)),
-        "dispersion": files.Quantity(found.dispersion.astype(np.float32)),
+        "flatfield": files.Quantity(result.flat.astype(np.float32)),
+        "flatfield_errors": files.Quantity(result.errors.astype(np.float32)),
+        "dispersion": files.Quantity(result.dispersion.astype(np.float32)),
         "counts": files.Quantity(run.moments.total.astype(np.float32), "counts"),
-        "pixel_mask": counters.mask_quantity(found.bits),
+        "pixel_mask": counters.mask_quantity(result.bits),
     }
     left_out = int((run.levels == 0).sum())
     about = run.about | {
         "measure": "flood",
-        "large_scale": found.large_scale,
-        "noise_judged": found.noise_judged,
+        "large_scale": result.large_scale,
+        "noise_judged": result.noise_judged,
         "frames_without_light": left_out,
         "attenuation": params.attenuation,
     }
@@ -92,17 +92,17 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         outputs.constants, f"flood of {run.source}", files.Constants(about, quantities)
     )
     if left_out:
-        print(f"warning: {left_out} frames have no light and are left out")
-    if not found.noise_judged:
+        print(f"warning: {left_out} frames without light are left out")
+    if not result.noise_judged:
         print(
-            f"note: noisy pixels are not looked for; that needs {flood.MIN_FRAMES} frames with "
-            f"{flood.MIN_PER_FRAME:g} counts or more"
+            f"note: noisy pixels are not flagged; this needs at least {flood.MIN_FRAMES} frames "
+            f"with {flood.MIN_PER_FRAME:g} counts or more per pixel"
         )
     print(
-        f"note: the flat has a smooth part that ranges over {100 * found.large_scale:.2f} %: the "
-        "response, or that the flood's sample absorbs its fluorescence more on one side"
+        f"note: the smooth part of the flat field has a range of {100 * result.large_scale:.2f} %: "
+        "it may be the detector's response, or absorption in the fluorescent sample"
     )
-    print(", ".join(f"{n} {name}" for name, n in counters.numbers(found.bits).items()))
+    print(", ".join(f"{n} {name}" for name, n in counters.numbers(result.bits).items()))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""Dead time of a photon counter that its corrections leave, from attenuator steps."""
+"""Dead time of a photon counter after its own correction, from attenuator steps."""
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field, field_validator
 
 from hklflow import stage
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hklflow.images.masks import Bits
 
 VERSION = 1
@@ -16,8 +19,8 @@ VERSION = 1
 
 class Inputs(stage.Inputs):
     raw: list[Path]
-    """The raw HDF5 files, or first and last image of each series: the same scene through
-    different attenuators, one run for each transmission."""
+    """Raw HDF5 files, or first and last image of each series: the same scene through different
+    attenuators, one run for each transmission."""
 
 
 class Outputs(stage.Outputs):
@@ -26,84 +29,61 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings in the configuration file."""
 
     exposure: float | None = Field(None, gt=0)
     """Exposure of one frame in seconds; None: from the raw files."""
     saturation: float | None = Field(None, gt=0)
-    """Counts from which a pixel is not to be believed; None: from the raw files."""
+    """Counts from which a pixel is saturated; None: from the raw files."""
     detector: str | None = None
-    """Detector by pyFAI's name, such as `Pilatus 1M`, whose modules are fitted one by one too;
-    None: the gaps of the raw file tell the modules."""
+    """pyFAI's name of the detector, such as `Pilatus 1M`; its modules are also fitted separately.
+    None: the modules are found from the gaps in the raw file."""
     block: int = Field(8, gt=0, le=512)
-    """Frames held in memory at a time."""
+    """Number of frames in memory."""
 
 
 class Params(Settings):
-    """Settings, and which series."""
+    """Settings, and the raw series."""
 
     transmission: tuple[float, ...]
     """Transmission of the attenuators of each run; only ratios matter."""
     patterns: tuple[str, ...] = ()
-    """Patterns of the image series (`name_####.cbf`), one for each run; none for HDF5 files."""
+    """Patterns of the image series (`name_####.cbf`), one for each run; empty: HDF5 files."""
 
     @field_validator("transmission", mode="after")
     @classmethod
     def _transmits(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        for one in value:
-            if not (math.isfinite(one) and one > 0):
-                raise ValueError(f"{one} is no transmission; give numbers above 0")
+        for transmission in value:
+            if not (math.isfinite(transmission) and transmission > 0):
+                raise ValueError(f"{transmission} is not a transmission; use numbers above 0")
         return value
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Sum each run; fit the detector, then its modules; tell the limit."""
+    """Sum each run; fit the detector, then its modules; report the rate limit."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
     from hklflow.calibration.module_gaps import modules_from_gaps
     from hklflow.constants import count_rate, counters, files
-    from hklflow.stage import mask_steps
 
     names = list(params.patterns) or [str(path) for path in inputs.raw]
     if len(names) != len(params.transmission):
         raise HklflowError(
-            f"transmission has {len(params.transmission)} values for {len(names)} runs; give one "
-            "for each run, in their order"
+            f"transmission has {len(params.transmission)} values for {len(names)} runs; enter one "
+            "for each run, in the same order"
         )
-    exposures: dict[str, float | None] = {}
-    totals, numbers = [], []
-    bits: Bits | None = None
-    for name in names:
-        run = counters.measure(
-            name,
-            params.block,
-            threads,
-            trusted=True,
-            saturation=params.saturation,
-            shown=lambda blocks, n: stage.progress(blocks, n, "frames", len),
-        )
-        if bits is not None and bits.shape != run.bits.shape:
-            raise HklflowError(
-                f"{name} has {run.bits.shape} pixels and {names[0]} {bits.shape}; give runs of one "
-                "detector"
-            )
-        bits = run.bits if bits is None else bits | run.bits
-        exposures[name] = run.header.exposure_time
-        totals.append(run.moments.total)
-        numbers.append(run.moments.frames.astype(np.int32))
-    exposure = counters.common_exposure(exposures, params.exposure)
-    assert bits is not None
-    if params.detector is not None:
-        bits[mask_steps.detector_gaps(params.detector, bits.shape)] |= 1
+    counts, frames, bits, exposure = _summed(names, params, threads)
     good = bits == 0
-    counts, frames = np.stack(totals), np.stack(numbers)
 
     def fitted(part: tuple[slice, slice]) -> count_rate.DeadTime:
-        at = (slice(None), *part)
+        part_of_runs = (slice(None), *part)
         pixels = good[part]
         return count_rate.fit_dead_time(
-            counts[at][:, pixels], frames[at][:, pixels], exposure, params.transmission
+            counts[part_of_runs][:, pixels],
+            frames[part_of_runs][:, pixels],
+            exposure,
+            params.transmission,
         )
 
     whole = fitted((slice(None), slice(None)))
@@ -111,12 +91,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     of_modules: list[tuple[float, float]] = []
     for s0, s1, f0, f1 in boxes.tolist() if len(boxes) > 1 else []:
         try:
-            one = fitted((slice(s0, s1), slice(f0, f1)))
+            dead_time = fitted((slice(s0, s1), slice(f0, f1)))
         except HklflowError as error:
-            print(f"note: module {len(of_modules)} cannot be fitted alone: {error}")
+            print(f"note: module {len(of_modules)} cannot be fitted separately: {error}")
             of_modules.append((np.nan, np.nan))
         else:
-            of_modules.append((one.tau, one.error))
+            of_modules.append((dead_time.tau, dead_time.error))
     limit = whole.limit()
     rates = np.linspace(0, whole.largest_rate, 256)
     facts = {
@@ -147,12 +127,61 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     }
     title = f"count rate of {names[0]} and {len(names) - 1} more"
     files.write_part(outputs.constants, title, files.Constants(about | facts, quantities))
-    known = "" if whole.decided else " (or the other one: the rates are too low to tell)"
+    known = "" if whole.decided else " (or the other model: the rates are too low to decide)"
     print(
         f"dead time {1e9 * whole.tau:.3g} ± {1e9 * whole.error:.2g} ns, {whole.model}{known}; "
-        f"{whole.lost():.2%} are lost at {whole.largest_rate:.3g} photons/s per pixel"
+        f"{whole.lost():.2%} of the photons are lost at {whole.largest_rate:.3g} photons/s per "
+        "pixel"
     )
-    print(f"up to {limit:.3g} photons/s per pixel less than 1 % is lost or added")
+    print(f"below {limit:.3g} photons/s per pixel less than 1 % is lost or added")
+
+
+class _Summed(NamedTuple):
+    """Sums of all runs."""
+
+    counts: "NDArray[Any]"
+    """Counts (runs, slow, fast)."""
+    frames: "NDArray[np.int32]"
+    """Frames (runs, slow, fast) that have them."""
+    bits: "Bits"
+    """Mask of all runs and of the detector's gaps."""
+    exposure: float
+
+
+def _summed(names: list[str], params: Params, threads: int) -> _Summed:
+    """Sum the frames of each run, and join their masks."""
+    import numpy as np
+
+    from hklflow.base.errors import HklflowError
+    from hklflow.constants import counters
+    from hklflow.stage import mask_steps
+
+    exposures: dict[str, float | None] = {}
+    totals, numbers = [], []
+    bits: Bits | None = None
+    for name in names:
+        run = counters.measure(
+            name,
+            params.block,
+            threads,
+            trusted=True,
+            saturation=params.saturation,
+            shown=lambda blocks, n: stage.progress(blocks, n, "frames", len),
+        )
+        if bits is not None and bits.shape != run.bits.shape:
+            raise HklflowError(
+                f"{name} has {run.bits.shape} pixels and {names[0]} {bits.shape}; give runs of one "
+                "detector"
+            )
+        bits = run.bits if bits is None else bits | run.bits
+        exposures[name] = run.header.exposure_time
+        totals.append(run.moments.total)
+        numbers.append(run.moments.frames.astype(np.int32))
+    exposure = counters.common_exposure(exposures, params.exposure)
+    assert bits is not None
+    if params.detector is not None:
+        bits[mask_steps.detector_gaps(params.detector, bits.shape)] |= 1
+    return _Summed(np.stack(totals), np.stack(numbers), bits, exposure)
 
 
 if __name__ == "__main__":

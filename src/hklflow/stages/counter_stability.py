@@ -11,36 +11,36 @@ VERSION = 1
 
 class Inputs(stage.Inputs):
     raw: list[Path]
-    """The raw HDF5 file of a rotation, or first and last image of a series."""
+    """Raw HDF5 file of a rotation, or first and last image of a series."""
 
 
 class Outputs(stage.Outputs):
     constants: Path
-    """In which fraction of the frames each pixel is strong, and the mask."""
+    """Fraction of the frames in which each pixel is strong, and the mask."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings in the configuration file."""
 
     often: float = Field(0.5, gt=0, le=1)
     """Fraction of the frames in which a pixel must be strong to be bad."""
     n_sigma: float = Field(3.0, ge=2)
-    """Standard deviations above the local background from which a pixel is strong."""
+    """Threshold for a strong pixel, in standard deviations above the local background."""
     every: int = Field(1, ge=1)
-    """Look at every n-th frame only; some hundred are enough."""
+    """Use every n-th frame; some hundred frames are enough."""
     block: int = Field(8, gt=0, le=512)
-    """Frames held in memory at a time."""
+    """Number of frames in memory."""
 
 
 class Params(Settings):
-    """Settings, and which series."""
+    """Settings, and the raw series."""
 
     pattern: str | None = None
-    """Pattern of an image series (`name_####.cbf`); None for one HDF5 file."""
+    """Pattern of an image series (`name_####.cbf`); None: one HDF5 file."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Look at frames; count where they are strong."""
+    """Count in how many frames each pixel is strong."""
     import math
 
     import numpy as np
@@ -58,8 +58,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         looked = range(0, n, params.every)
         if len(looked) < MIN_FRAMES:
             raise HklflowError(
-                f"{len(looked)} frames of {source} are looked at, {MIN_FRAMES} are the least that "
-                "tell bad pixels from reflections; give more frames or lower `every`"
+                f"only {len(looked)} frames of {source} are used; at least {MIN_FRAMES} are needed "
+                "to distinguish bad pixels from reflections; use more frames or lower `every`"
             )
         flag = flag_value(frames.dtype) or math.inf
         stability = Stability(known != 0, flag_from=flag, n_sigma=params.n_sigma)
@@ -69,16 +69,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             blocks = (frames.read(k, k + 1) for k in looked)
         for block in stage.progress(blocks, len(looked), "frames", len):
             stability.add(block)
-    found = stability.result(often=params.often)
+    result = stability.result(often=params.often)
     quantities = {
-        "pixel_mask": counters.mask_quantity(known | found.bits),
-        "strong_fraction": files.Quantity(found.fraction.astype(np.float32)),
+        "pixel_mask": counters.mask_quantity(known | result.bits),
+        "strong_fraction": files.Quantity(result.fraction.astype(np.float32)),
     }
     about = {"measure": "stability", "raw": source, "frames": len(looked), "often": params.often}
     files.write_part(
         outputs.constants, f"stability of {source}", files.Constants(about, quantities)
     )
-    print(f"{int((found.bits != 0).sum())} pixels are strong in {params.often:.0%} of the frames")
+    print(f"{int((result.bits != 0).sum())} pixels are strong in {params.often:.0%} of the frames")
 
 
 if __name__ == "__main__":

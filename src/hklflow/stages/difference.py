@@ -1,7 +1,7 @@
-"""Difference of S(Q) and of the 3D-ΔPDF between a temperature and a reference.
+"""Difference of S(Q) and of the 3D-ΔPDF between a scan and a reference.
 
-Errors are those of both scans in quadrature. Differences to the same reference share its error:
-they are not independent of each other.
+The errors of both scans are added in quadrature. Differences from the same reference share the
+error of the reference and are not independent of each other.
 """
 
 from contextlib import ExitStack
@@ -17,7 +17,7 @@ VERSION = 2
 
 _PLANES = {False: ("h k 0", "h 0 l", "0 k l"), True: ("x y 0", "x 0 z", "0 y z")}
 _NAMES = {False: "S(Q)", True: "3D-ΔPDF"}
-_SAMPLE = 1_000_000  # voxels that the scale is fitted on, at most
+_SAMPLE = 1_000_000  # largest number of voxels for the fit of the scale
 _PLACES = 10
 
 
@@ -34,27 +34,27 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     difference: Path
-    """S(Q) minus that of the reference, with errors."""
+    """S(Q) of the scan minus S(Q) of the reference, with errors."""
     pdf_difference: Path
-    """3D-ΔPDF minus that of the reference, with errors."""
+    """3D-ΔPDF of the scan minus 3D-ΔPDF of the reference, with errors."""
     picture: Path
-    """Slices of both."""
+    """Slices of both differences."""
     metrics: Path
-    """How large and how significant the differences are."""
+    """Size and significance of the differences."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings of the configuration file."""
 
     subtract: str | None = None
     """Name of the scan that is subtracted; None: the parent."""
     match_scale: bool = False
-    """Multiply the reference, S(Q) and 3D-ΔPDF, by the factor that makes most of its S(Q) like
-    that of the scan. The factor is found and reported in any case."""
+    """Multiply S(Q) and 3D-ΔPDF of the reference by the factor that scales most of its S(Q) to the
+    scan. The factor is fitted and reported in any case."""
 
 
 class Params(Settings):
-    """Settings and the title."""
+    """Settings, and the title."""
 
     title: str = "difference"
     """Title of the volumes and their pictures."""
@@ -75,7 +75,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         factor, factor_error = _fitted_scale(hkl, needed=params.match_scale)
         scale = factor if params.match_scale else 1.0
         operations = hkl[0].notes.get("operations")
-        # What the 3D-ΔPDF has from S(Q) is told once.
+        # The 3D-ΔPDF repeats the doubts of S(Q): report each only once.
         doubts = list(dict.fromkeys([*hkl[0].doubts, *xyz[0].doubts]))
         doubts += [f"the reference: {x}" for x in dict.fromkeys([*hkl[1].doubts, *xyz[1].doubts])]
         found = {
@@ -104,8 +104,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         if figures["voxels"]
     )
     print(
-        f"minus {params.subtract or 'the reference'} times {scale:.6g} "
-        f"({factor:.6g} ± {factor_error:.2g} would match); {chi2}"
+        f"subtracted {params.subtract or 'the reference'} times {scale:.6g} "
+        f"(fitted scale: {factor:.6g} ± {factor_error:.2g}); {chi2}"
     )
 
 
@@ -118,8 +118,8 @@ def _pair(
 
     if path.samefile(reference):
         raise HklflowError(
-            f"{path} is both scan and reference: its difference to itself is nothing; name "
-            "another scan in `subtract`"
+            f"{path} is both scan and reference, so that the difference is 0; name another scan in "
+            "`subtract`"
         )
     group = "pdf" if direct else "transform"
     one, other = (stack.enter_context(nexus.open_volume(p, group)) for p in (path, reference))
@@ -127,7 +127,7 @@ def _pair(
         missing = [name for name in ("data", "data_errors") if name not in volume.group]
         if missing:
             raise HklflowError(
-                f"{own} has no {' and no '.join(missing)} in `{group}`: it is no volume with "
+                f"{own} has no {' and no '.join(missing)} in `{group}`: it is not a volume with "
                 "errors; give a symmetrised volume or a pair distribution"
             )
     if not one.grid.same_as(other.grid):
@@ -144,28 +144,30 @@ def _require_one_kind(inputs: Inputs, pair: "tuple[OpenVolume, OpenVolume]") -> 
     one, other = (volume.notes.get("kind", "unknown") for volume in pair)
     if one != other:
         raise HklflowError(
-            f"{inputs.delta_pdf} is a pair distribution of the kind {one}, "
+            f"{inputs.delta_pdf} is a pair distribution of the kind {one}, but "
             f"{inputs.reference_pdf} of the kind {other}; give two of the same kind"
         )
 
 
 def _reaches(pair: "tuple[OpenVolume, OpenVolume]") -> list[float | None]:
-    """How far in Q (1/Å) both pair distributions reach; a warning if that is not the same."""
+    """Return q_max (1/Å) of both pair distributions; warn if they differ."""
     reaches: list[float | None] = [volume.notes.get("q_max") for volume in pair]
     known = [reach for reach in reaches if reach is not None]
     if len(known) == 2 and abs(known[0] - known[1]) > 0.01 * known[1]:
         print(
-            f"warning: the pair distributions reach to {known[0]:g} and {known[1]:g} 1/Å, so "
-            "that their resolution differs, and so do they at each peak; set one q_max for both"
+            f"warning: q_max of the pair distributions is {known[0]:g} and {known[1]:g} 1/Å: their "
+            "resolution differs, and their difference has features at each peak; set the same "
+            "q_max for both"
         )
     return reaches
 
 
 def _fitted_scale(pair: "tuple[OpenVolume, OpenVolume]", needed: bool) -> tuple[float, float]:
-    """Factor for the reference and its error, from voxels all over the volume.
+    """Return the factor for the reference and its error, from a sample of voxels.
 
-    They are whole chunks drawn at random (the same each time), and of equivalent voxels one, for
-    these have the same errors. Where none can be found and none is needed, both are NaN.
+    The sample consists of whole chunks, drawn at random with a fixed seed, and of one voxel of each
+    set of equivalents, because equivalents have the same errors. If no factor can be fitted and
+    none is needed, both are NaN.
     """
     import itertools
 
@@ -214,7 +216,7 @@ def _subtract(
     direct: bool,
     doubts: list[str],
 ) -> dict[str, Any]:
-    """Write the difference; returns how large it is and where it is most significant."""
+    """Write the difference; return its size and its most significant places."""
     import numpy as np
 
     from hklflow import nexus
@@ -241,7 +243,7 @@ def _subtract(
         writer.note(
             {
                 "kind": "difference",
-                "errors": "of scan and reference in quadrature",
+                "errors": "errors of scan and reference, added in quadrature",
                 "scale": scale,
                 "doubts": doubts,
                 **({"operations": laue} if laue else {}),
@@ -252,7 +254,7 @@ def _subtract(
     points, significance = strongest.points()
     far = np.sqrt(np.einsum("ni,ij,nj->n", points, metric, points)) >= (1.0 if direct else 0.0)
     points, significance = points[far], significance[far]
-    # A feature may be some voxels wide.
+    # A feature may be several voxels wide.
     apart = 3.5 * float(np.max(one.grid.step * np.sqrt(np.diag(metric))))
     symmetry = extrema.operations_of(laue, direct)
     chosen = extrema.distinct(points, significance, _PLACES, symmetry, metric, apart)
@@ -261,7 +263,7 @@ def _subtract(
 
 
 def _values(path: Path, group: str, points: Any, name: str) -> list[dict[str, Any]]:
-    """The difference at some voxels."""
+    """Return the difference at some voxels."""
     import numpy as np
 
     from hklflow import nexus
@@ -279,7 +281,7 @@ def _values(path: Path, group: str, points: Any, name: str) -> list[dict[str, An
 
 
 def _cuts(path: Path, direct: bool) -> Any:
-    """Planes of what was written, and the metric of their space."""
+    """Return planes of a written difference, and the metric of their space."""
     from hklflow import nexus
     from hklflow.volumes import planes
 

@@ -1,4 +1,4 @@
-"""Punch the Bragg reflections out of S(Q) and fill the holes: what is left is diffuse."""
+"""Punch the Bragg reflections out of S(Q) and fill the holes; the diffuse scattering remains."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 VERSION = 4
 
-# 1/Å: where it cannot be measured.
+# Radius in 1/Å that is used if it cannot be measured.
 _USUAL_RADIUS = 0.2
 
 _Radius = Annotated[float, Field(gt=0)]
 
-# Held for every voxel: S, σ and code, labels of the holes, and what is not kept.
+# Memory per voxel: S, σ, code, labels of the holes, and temporary arrays.
 _BYTES_PER_VOXEL = 16
-# Filled part of what is within q_max whose errors the ΔPDF would notice.
+# Filled fraction within q_max above which the errors of the ΔPDF are affected.
 _MUCH = 0.02
 
 
@@ -34,56 +34,59 @@ class Inputs(stage.Inputs):
     symmetrised: Path
     """Symmetrised S(Q)."""
     orientation: Path
-    """Refined orientation of the scan: its space group and cell."""
+    """Refined orientation of the scan, for its space group and cell."""
     whole: Path | None = None
-    """Symmetrised S(Q) of all pixels, to measure in it how wide reflections are: the 3-D mask takes
-    the strong ones out of the other; None: in that which is filled."""
+    """Symmetrised S(Q) of all pixels, in which the radius of reflections is measured: the 3-D mask
+    excludes strong reflections from the volume to fill. None: the radius is measured in the volume
+    to fill."""
 
 
 class Outputs(stage.Outputs):
     filled: Path
-    """S(Q) without Bragg reflections, its errors, and what was punched."""
+    """S(Q) without Bragg reflections, its errors, and the punched voxels."""
     picture: Path
     """Slices before and after, and residuals of the fill."""
     metrics: Path
-    """Filled fraction, and the fill's residual where the truth is known."""
+    """Filled fraction, and residuals of the fill in control holes, where S was measured."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings of the configuration file."""
 
     method: Literal["bragg", "karen"] = "bragg"
-    """What is punched: `bragg`, around the positions that cell and centring allow; `karen`, all
-    that exceeds its surroundings, where positions do not tell."""
+    """Method to choose the punched voxels. `bragg`: around the positions that cell and centring
+    allow. `karen`: all voxels that exceed their surroundings, for reflections at unknown
+    positions."""
     radius: _Radius | Literal["measured"] = "measured"
-    """Radius in 1/Å of what is punched around a reflection; `measured`: from the profile of the
-    strongest, else 0.2 or a voxel's edge, with a warning."""
+    """Radius in 1/Å that is punched around a reflection. `measured`: from the profile of the
+    strongest reflections; if that fails, 0.2 or the edge of a voxel, with a warning."""
     radii: tuple[_Radius, _Radius, _Radius] | None = None
-    """Instead of the radius: three, along a*, b* and c*, of an ellipsoid."""
+    """Radii of an ellipsoid along a*, b* and c*, 1/Å; None: `radius` is used."""
     absences: bool = False
-    """Leave positions alone that glide planes and screw axes extinguish. Multiple scattering often
-    puts intensity there."""
+    """Do not punch reflections that are extinct by glide planes and screw axes. Multiple scattering
+    often gives them intensity."""
     satellites: stage.Vectors = Field(default_factory=list)
-    """Propagation vectors in r.l.u.; their equivalents are punched too."""
+    """Propagation vectors of satellites in r.l.u.; their equivalents are punched, too."""
     order: int = Field(1, ge=1, le=10)
     """Largest order of the satellites."""
     satellite_radius: float | None = Field(None, gt=0)
-    """Radius of the satellites in 1/Å; None: as for the reflections."""
+    """Radius of the satellites in 1/Å; None: the radius of the reflections."""
     threshold: float = Field(4.0, ge=1.0)
-    """Of `karen`: standard deviations above the median of the window."""
+    """For `karen`: threshold above the median of the window, in standard deviations."""
     window: float = Field(1.0, gt=0)
-    """Of `karen`: width of the window in r.l.u."""
+    """For `karen`: width of the window in r.l.u."""
     q_max: float | None = Field(None, gt=0)
-    """|Q| in 1/Å within which unmeasured voxels are filled; None: of the sphere that the grid
-    holds, or to the last shell that is measured by `coverage`."""
+    """|Q| in 1/Å within which unmeasured voxels are filled; None: the largest sphere in the grid,
+    but not beyond the last shell whose measured fraction is `coverage`."""
     coverage: float = Field(0.9, gt=0, le=1)
-    """Measured part of a shell that counts as measured."""
+    """Measured fraction with which a shell of |Q| counts as measured."""
     memory: float = Field(8000.0, gt=0)
-    """MB for the volumes; what needs more is kept in a file beside the output while it is made."""
+    """Memory for the volumes, MB. A larger volume is kept in a temporary file next to the
+    output."""
 
 
 class Params(Settings):
-    """Settings and the title."""
+    """Settings, and the title."""
 
     title: str = "S(Q)"
     """Title of the volume and its pictures."""
@@ -94,12 +97,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.geometry.symmetry import space_group
     from hklflow.plots import fill as pictures
     from hklflow.volumes import fill
     from hklflow.volumes.control import best_of, controls
 
-    group = space_group(stage.read_json(inputs.orientation)["space_group"])
+    group = stage.read_orientation(inputs.orientation).group
     with nexus.open_volume(inputs.symmetrised) as volume:
         operations = _operations(volume, inputs.symmetrised)
         room = _room(volume.grid.array_shape, params, outputs)
@@ -146,8 +148,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stage.write_json(outputs.metrics, metrics)
     rms = f"{found[model].rms:.2f} σ" if model in found else "not known"
     print(
-        f"punched {100 * metrics['punched fraction of the measured']:.2f} % of what was measured, "
-        f"filled {n[1] + n[2]} voxels by {model}; control holes: rms beside the noise {rms}"
+        f"punched {100 * metrics['punched fraction of the measured']:.2f} % of the measured "
+        f"voxels, filled {n[1] + n[2]} voxels by {model}; rms error in control holes, without "
+        f"noise: {rms}"
     )
     for warning in metrics["warnings"]:
         print(f"warning: {warning}")
@@ -156,7 +159,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 def _room(
     shape: tuple[int, ...], params: Params, outputs: Outputs
 ) -> "tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]":
-    """S, σ and code: in memory, or in files without a name beside the output."""
+    """Return arrays for S, σ and code: in memory, or in temporary files next to the output."""
     import numpy as np
 
     from hklflow.nexus.scratch import Scratch
@@ -169,25 +172,25 @@ def _room(
 
 
 def _operations(volume: "OpenVolume", path: Path) -> "NDArray[np.int64]":
-    """Laue operations of a symmetrised volume."""
+    """Return the Laue operations of a symmetrised volume."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
 
     if "punched" in volume.group:
         raise HklflowError(
-            f"{path}: was filled already (it holds `punched`); give the symmetrised volume"
+            f"{path} is filled already (it has `punched`); give the symmetrised volume"
         )
     if "operations" not in volume.notes:
         raise HklflowError(
-            f"{path}: is not symmetrised (it has no note of its Laue operations); run "
+            f"{path} is not symmetrised (it has no note of Laue operations); run "
             "`hklflow symmetrise` on it first"
         )
     return np.asarray(volume.notes["operations"], dtype=np.int64)
 
 
 def _within_reason(params: Params, target: "Target", group: "SpaceGroup") -> None:
-    """Refuse spheres that would meet those of neighbouring reflections."""
+    """Refuse spheres that would overlap the spheres of neighbouring reflections."""
     from hklflow.base.errors import HklflowError
     from hklflow.volumes import punch
 
@@ -201,13 +204,14 @@ def _within_reason(params: Params, target: "Target", group: "SpaceGroup") -> Non
         for length in lengths:
             if length is not None and not length <= distance / 2:
                 raise HklflowError(
-                    f"{name}: {length:g} 1/Å is more than half of {distance:.4g} 1/Å, the shortest "
-                    "distance between reflections, and would punch all there is; give less"
+                    f"{name}: {length:g} 1/Å is more than half of the shortest distance between "
+                    f"reflections, {distance:.4g} 1/Å, and the spheres would overlap; give a "
+                    "smaller value"
                 )
 
 
 def _load(volume: "OpenVolume", target: "Target") -> None:
-    """S and σ, plane by plane."""
+    """Read S and σ plane by plane."""
     from hklflow.nexus import PLANES
 
     for first in range(0, target.data.shape[0], PLANES):
@@ -217,7 +221,7 @@ def _load(volume: "OpenVolume", target: "Target") -> None:
 
 
 def _read(volume: "OpenVolume", target: "Target", params: Params) -> tuple[float, list[str]]:
-    """Read S and σ; the reach of the data in 1/Å, and warnings of shells within."""
+    """Read S and σ; return q_max in 1/Å, and warnings about shells within it."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -235,10 +239,10 @@ def _read(volume: "OpenVolume", target: "Target", params: Params) -> tuple[float
     if not len(measured):
         best = (shells.seen / np.maximum(shells.inside, 1)).max()
         raise HklflowError(
-            f"coverage: no shell of |Q| is measured by {100 * params.coverage:g} %, the best by "
-            f"{100 * best:.0f} %; set q_max, or lower coverage"
+            f"coverage: no shell of |Q| is measured to {100 * params.coverage:g} %, the best shell "
+            f"to {100 * best:.0f} %; set q_max, or lower coverage"
         )
-    # The distance of the faces from 0, outer ends of their voxels.
+    # Distance of the faces of the grid from 0, to the outer ends of the voxels.
     last = target.grid.first + target.grid.step * (np.array(target.grid.shape) - 1)
     limits = np.minimum(np.abs(target.grid.first), np.abs(last)) + target.grid.step / 2
     inscribed = float(np.min(limits * 2 * np.pi / np.asarray(target.cell)[:3]))
@@ -247,11 +251,11 @@ def _read(volume: "OpenVolume", target: "Target", params: Params) -> tuple[float
 
 
 def _gaps(shells: "Shells", q_max: float, coverage: float) -> list[str]:
-    """Warning of the shell within q_max that is measured worst."""
+    """Return a warning about the shell within q_max with the smallest measured fraction."""
     import numpy as np
 
     part = shells.seen / np.maximum(shells.inside, 1)
-    # The beam stop hides the first, always.
+    # The beam stop always hides the first shells.
     first = int(np.argmax(part >= coverage / 2))
     own = np.arange(len(part)) >= first
     own &= (shells.inside > 0) & (shells.edges[1:] <= q_max * (1 + 1e-9))
@@ -260,8 +264,8 @@ def _gaps(shells: "Shells", q_max: float, coverage: float) -> list[str]:
         return []
     low, high = shells.edges[worst : worst + 2]
     return [
-        f"the shell of |Q| from {low:.3g} to {high:.3g} 1/Å is measured by {100 * part[worst]:.0f} "
-        f"% only, and lies within q_max ({q_max:.3g} 1/Å)"
+        f"only {100 * part[worst]:.0f} % of the shell of |Q| from {low:.3g} to {high:.3g} 1/Å is "
+        f"measured, which is within q_max = {q_max:.3g} 1/Å; reduce q_max"
     ]
 
 
@@ -270,14 +274,15 @@ def _much(share: float) -> list[str]:
         return []
     return [
         f"{100 * share:.1f} % of the voxels within q_max were not measured and are filled: their "
-        "errors are correlated, so that σ of the ΔPDF is too small at small r"
+        "errors are correlated, and σ of the ΔPDF is too small at small r; reduce q_max or "
+        "measure more"
     ]
 
 
 def _radius(
     inputs: Inputs, params: Params, target: "Target", group: "SpaceGroup"
 ) -> dict[str, Any]:
-    """Radius of what is punched, if it is to be measured, and how that went."""
+    """Measure the radius to punch, if it is to be measured; return figures and warnings."""
     import numpy as np
 
     from hklflow import nexus
@@ -299,12 +304,12 @@ def _radius(
     try:
         profile = punch.measured_radius(target.data, target.errors, grid, cell, positions)
     except HklflowError as error:
-        # Told, and on the page: a scan is not stopped for want of strong reflections.
+        # Only a warning: a scan without strong reflections must not stop.
         edge = float(np.linalg.norm(target.edges, axis=1).max())
         radius = min(max(_USUAL_RADIUS, edge), 0.35 * punch.shortest(cell, group))
         return {
             "radius in 1/Å": radius,
-            "warnings": [f"{error}; so long, {radius:.3g} 1/Å is taken"],
+            "warnings": [f"{error}; a radius of {radius:.3g} 1/Å is used instead"],
         }
     return {
         "radius in 1/Å": profile.radius,
@@ -315,7 +320,7 @@ def _radius(
 def _punch(
     target: "Target", params: Params, group: "SpaceGroup", q_max: float, width: dict[str, Any]
 ) -> dict[str, Any]:
-    """Set the codes; radii and positions."""
+    """Set the codes of the voxels; return figures of radii and positions."""
     import numpy as np
 
     from hklflow.volumes import fill, fill_kernels, karen, punch
@@ -323,7 +328,7 @@ def _punch(
     grid, cell, mask = target.grid, target.cell, target.code
     told: dict[str, Any] = {"method": params.method}
     if params.method == "karen":
-        # No wider than the grid.
+        # The window is not wider than the grid.
         half = np.minimum(np.ceil(params.window / 2 / grid.step), grid.shape).astype(int)[::-1]
         mask[:] = karen.outliers(target.data, target.errors, half, params.threshold)
         fill_kernels.symmetric_mask(mask, target.images)
@@ -350,24 +355,25 @@ def _punch(
 
 
 def _told(found: "dict[str, Control]", model: str) -> dict[str, Any]:
-    """Figures of the control holes, and warnings."""
+    """Return the figures of the control holes, and warnings."""
     warnings = []
     if model not in found:
-        warnings.append("no ten control holes fit between what is punched: the fill is not judged")
+        warnings.append("fewer than ten control holes fit between holes: the fill is not judged")
         return {"control holes": None, "warnings": warnings}
     own = found[model]
     if own.rms > 1.0:
         warnings.append(
-            f"the fill misses control holes by {own.rms:.2f} σ beside the noise: the scattering "
-            "varies within a hole, or the radius is larger than it need be"
+            f"the interpolation error in control holes is {own.rms:.2f} times the noise: the "
+            "scattering varies within a hole, or the radius is too large; use a smaller radius or "
+            "declare the satellites"
         )
     if abs(own.bias) > max(0.2, 4 * own.error):
-        warnings.append(f"the fill of control holes is off by {own.bias:+.2f} σ on average")
+        warnings.append(f"the fill of control holes is wrong by {own.bias:+.2f} σ on average")
     best = min(found, key=lambda name: found[name].rms)
     if found[best].rms < 0.8 * own.rms - 0.05:
         warnings.append(
-            f"{best} does better on the control holes than {model} ({found[best].rms:.2f} σ "
-            f"against {own.rms:.2f} σ beside the noise)"
+            f"{best} fits the control holes better than {model} (error without noise "
+            f"{found[best].rms:.2f} σ instead of {own.rms:.2f} σ)"
         )
     judged = {
         name: {

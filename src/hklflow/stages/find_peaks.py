@@ -1,11 +1,11 @@
-"""Find Bragg peaks, the frames' sums and their background, in one pass over a rotation.
+"""Find Bragg peaks, and the sums and the background of frames, in one pass over a rotation.
 
-Frames of an integrating detector are photons and read noise. With the noise's variance added to
-them, their variance is their mean, as it is of counted photons: so the search and the fits hold as
-they are. What is added belongs to the background of a peak and is taken out of the table again;
-the statistics are those of the frames without it. In a pixel that has switched its gain the
-variance added is that of the most sensitive stage: no bias, but a variance that is too small, by
-less than a tenth of that of the photons which such a pixel holds.
+Frames of an integrating detector are photons plus read noise. The variance of the read noise is
+added to the frames, so that variance and mean are equal, as for counted photons, and the search and
+the fits need no change. The added counts are background; they are subtracted again in the peak
+table, and the statistics are computed without them. In a pixel that has switched its gain, the
+added variance is the variance of the most sensitive gain stage. Counts are not biased by
+this, but the variance is too small, by less than a tenth of the variance of the photons.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ VERSION = 6
 FRAMES_OF = "scan"
 
 _RADIAL_BINS = 100
-# Every so many frames are looked at before the search: a closed shutter is known at once.
+# Every n-th frame is checked before the search, so that a closed shutter is found at once.
 _LOOK = 16
 
 
@@ -47,50 +47,51 @@ class Outputs(stage.Outputs):
     picture: Path
     """Picture: peaks over the maximum image."""
     metrics: Path
-    """Numbers of blobs found, kept and rejected."""
+    """Number of blobs found, kept and rejected."""
     statistics: Path
-    """Per-frame sums and background in counts; radial sums; sum and maximum images."""
+    """Sum and background of each frame in counts; radial sums; sum and maximum images."""
     statistics_picture: Path
-    """Picture of them."""
+    """Picture of the statistics."""
     statistics_metrics: Path
-    """Maximum and where it is."""
+    """Largest value and its pixel, mean counts and median background."""
 
 
 class Params(stage.Params):
     n_sigma: float = Field(4.5, ge=1)
-    """Standard deviations by which voxels must exceed the local background."""
+    """Smallest excess of a strong voxel over the local background, in standard deviations."""
     threshold: float | None = Field(None, ge=0)
-    """Counts above which a voxel is strong whatever its background; None: no such threshold."""
+    """Counts above which a voxel is strong for any background; None: no such threshold."""
     window: int = Field(9, ge=2)
-    """Half-size of the background's window in pixels; wider than a peak."""
+    """Half-size of the window for the background, in pixels; larger than a peak."""
     min_pixels: int = Field(3, ge=1)
-    """Least number of strong voxels in a peak."""
+    """Smallest number of strong voxels in a peak."""
     min_significance: float = Field(6.0, ge=0)
-    """Least intensity over its Poisson uncertainty."""
+    """Smallest intensity of a peak over its Poisson uncertainty."""
     max_frames: int = Field(25, ge=1)
-    """Blobs on more frames than this are rejected (hot pixels, streaks)."""
+    """Largest number of frames of a blob; longer blobs are rejected (hot pixels, streaks)."""
     max_pixels: int = Field(150, ge=1)
-    """Blobs that extend over more pixels than this in slow or fast are rejected."""
+    """Largest extent of a blob along slow or fast, in pixels; larger blobs are rejected."""
     prominence: float = Field(3.0, ge=0)
-    """Standard deviations by which a maximum rises above its pass to be a peak by itself."""
+    """Smallest height of a separate peak above the saddle to a higher peak, in standard
+    deviations."""
     gain: PositiveFloat | Literal["measure"] = 1.0
-    """Counts per photon: 1 for photon counters; `measure` finds it on the background (CCDs)."""
+    """Counts per photon: 1 for photon counters; `measure`: estimated from the background (CCDs)."""
     margin_pixels: int = Field(5, ge=1)
-    """Pixels added on each side of the strong ones for the fit."""
+    """Pixels added on each side of the strong voxels for the fit."""
     margin_frames: int = Field(4, ge=1)
-    """Frames added on each side of the strong ones for the fit."""
+    """Frames added on each side of the strong voxels for the fit."""
     sigma_floor: tuple[NonNegativeFloat, NonNegativeFloat] = (0.005, 0.005)
-    """Added in quadrature to the centroids' standard deviations, in pixels and in frames: what
-    the detector's geometry and the goniometer are good for."""
+    """Errors of detector geometry (pixels) and goniometer (frames), added in quadrature to the
+    standard deviations of centroids."""
     annulus: tuple[float, float] = (0.3, 0.95)
-    """Part of the |Q| range on the detector in which the background between the Bragg peaks is
-    found, from and to (fractions of the maximum)."""
+    """Range of |Q| in which the background between the Bragg peaks is measured, as fractions of
+    the largest |Q| on the detector."""
     block: int = Field(2, gt=0, le=512)
-    """Frames read at a time; few, so that they are searched before they leave the cache."""
+    """Number of frames that are read at a time; a small number keeps them in the cache."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Search, fit, add up, record."""
+    """Search and fit peaks, make the frame statistics, and write both."""
     from dataclasses import replace
 
     import numpy as np
@@ -169,7 +170,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _afterglow(spots: "list[afterglow.Followed]", scan: "RotationScan") -> dict[str, Any] | None:
-    """Measure what the detector keeps of a frame, by spots that are alone."""
+    """Measure the afterglow of the detector on isolated spots."""
     import numpy as np
 
     from hklflow.geometry import BEAM
@@ -179,7 +180,7 @@ def _afterglow(spots: "list[afterglow.Followed]", scan: "RotationScan") -> dict[
         return None
     slow, fast = (np.array([spot.centre[k] for spot in spots]) for k in (1, 2))
     q = scan.rotation.q_lab(slow, fast)
-    # Of the crossing: how fast a reflection turns through the Ewald sphere has this sign.
+    # Sense of the crossing: sign of the speed of a reflection through the Ewald sphere.
     sense = np.sign(np.cross(q, BEAM) @ scan.rotation.goniometer.scan_axis_lab())
     found = afterglow.measured(spots, sense)
     return None if found is None else vars(found)
@@ -191,7 +192,7 @@ def _statistics(
     annulus: tuple[float, float],
     invalid_from: float,
 ) -> tuple["FrameStatistics", "NDArray[np.float64]"]:
-    """Prepare the frame statistics; return them and the middles of the radial bins in |Q|."""
+    """Prepare the frame statistics; return the statistics and the middles of the |Q| bins."""
     import numpy as np
 
     from hklflow.images.background import CELL
@@ -200,7 +201,7 @@ def _statistics(
     slow, fast = np.indices(bad.shape)
     q = np.linalg.norm(scan.rotation.q_lab(slow + 0.5, fast + 0.5), axis=-1)
     low, high = np.array(annulus) * q.max()
-    # A cell has the bin of its middle: whole cells cost little, and a bin is wider than one.
+    # All pixels of a cell get the bin of its middle: whole cells are fast, and bins are wider.
     middle = [(index // CELL + 0.5) * CELL for index in (slow, fast)]
     q_cell = np.linalg.norm(scan.rotation.q_lab(*middle), axis=-1)
     edges = np.linspace(0.0, q_cell.max() * (1 + 1e-9), _RADIAL_BINS + 1)
@@ -224,9 +225,10 @@ def _require_open_shutter(
     path: Path,
     threads: int,
 ) -> None:
-    """Refuse lost frames before the search, which takes minutes, if some of a few are lost.
+    """Refuse lost frames before the search, which takes minutes, by a check of every n-th frame.
 
-    The verdict is on the sums of all frames, as after the search, and names the same.
+    If one of these is lost, all frames are summed, so that the error is the same as after the
+    search.
     """
     import numpy as np
 
@@ -254,11 +256,11 @@ def _lost(
     flagged: "NDArray[np.int64]",
     n_pixels: int,
 ) -> "NDArray[np.int64]":
-    """Those of these frames of the scan that are lost."""
+    """Return the frames among ``which`` that are lost."""
     from hklflow.images import frame_defects
 
     lost = frame_defects.lost(sums, (scan.monitor * scan.attenuation)[which])
-    # A frame without any measured pixel, as of NaN or left out, counts nowhere.
+    # A frame without valid pixels (NaN, or left out) is not used, and therefore not lost.
     return which[lost[flagged[lost] < n_pixels]]
 
 
@@ -269,7 +271,7 @@ def _require_counts(
     n_pixels: int,
     path: Path,
 ) -> None:
-    """Refuse lost frames: that they have no count would be taken for measured."""
+    """Refuse lost frames: their zero counts would be taken for a measurement."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -277,9 +279,9 @@ def _require_counts(
     lost = _lost(scan, np.arange(len(sums)), sums, flagged, n_pixels)
     if len(lost):
         raise HklflowError(
-            f"{len(lost)} frames of {scan.raw} have no count at all, the first is frame "
-            f"{scan.first + lost[0]}, where the others have {np.median(sums):.3g}: "
-            "the shutter was closed or they were lost; "
+            f"{len(lost)} frames of {scan.raw} have zero counts, the first is frame "
+            f"{scan.first + lost[0]} (median of all frames: {np.median(sums):.3g}): "
+            "the shutter was closed, or the frames were lost; "
             + _cure(path, [scan.first + int(frame) for frame in lost])
         )
 
@@ -291,7 +293,7 @@ def _require_sound(
     n_pixels: int,
     path: Path,
 ) -> None:
-    """Refuse lost frames and copies of others: their counts would be taken for measured."""
+    """Refuse lost frames and copied frames: their counts would be taken for a measurement."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -309,14 +311,14 @@ def _require_sound(
     if copied:
         second, first = next(iter(copied.items()))
         raise HklflowError(
-            f"frame {second} of {scan.raw} is the same image as frame {first}, count for count "
-            f"(frames that are copies: {len(copied)}): the detector hung or a file was copied; "
+            f"frame {second} of {scan.raw} is an exact copy of frame {first} "
+            f"({len(copied)} frames are copies): the detector hung, or a file was copied; "
             + _cure(path, sorted(copied))
         )
 
 
 def _cure(path: Path, frames: list[int]) -> str:
-    """Say what to do about frames of this scan file, which lies in sample/scan/rotation."""
+    """Return the remedy for frames of a scan file at sample/scan/rotation."""
     from hklflow.geometry.left_out import written
 
     sample, scan, rotation = path.absolute().parts[-4:-1]
@@ -343,7 +345,7 @@ def _record(
         "background": result.background,
         "monitor": scan.monitor,
     }
-    # Not shown: pixels outside the mask that carry a measurement.
+    # Valid pixels of each frame; they are not shown in the picture.
     pixels = int((~bad).sum()) - result.frame_flagged
     nexus.write_statistics(
         outputs.statistics,

@@ -1,8 +1,8 @@
 """Find the scale of every frame of one rotation: the sample's transmission from its background.
 
-Monitor and attenuators are known; what the sample itself absorbs as it turns is estimated
-from the background between the Bragg peaks, and so is the scale of the rotation relative
-to the first one of its scan. The transform takes both from here.
+Monitor and attenuators are known. The transmission of the rotating sample is estimated from the
+background between the Bragg peaks, and so is the scale of the rotation relative to the first
+rotation of its scan. The transform uses both.
 """
 
 from pathlib import Path
@@ -25,11 +25,11 @@ class Inputs(stage.Inputs):
     statistics: Path
     """Frame statistics."""
     reference_scan: Path
-    """Scan file of the scan's first rotation, to whose scale the others are brought."""
+    """Scan file of the scan's first rotation, to which the other rotations are scaled."""
     reference: Path
-    """Frame statistics of that rotation."""
+    """Frame statistics of the scan's first rotation."""
     earlier: list[Path] = Field(default_factory=list)
-    """Frame statistics of the scan's rotations before this one: none may have the same frames."""
+    """Frame statistics of the scan's earlier rotations, which must not have the same frames."""
 
 
 class Outputs(stage.Outputs):
@@ -38,34 +38,34 @@ class Outputs(stage.Outputs):
     picture: Path
     """Picture: monitor, attenuators, transmission and scale."""
     metrics: Path
-    """Numbers of frames used, replaced and interpolated; range of the transmission."""
+    """Number of frames used, replaced and interpolated; range of the transmission."""
 
 
 class Params(stage.Params):
     source: Literal["background", "frame_sum", "none"] = "background"
-    """What tells the sample's transmission. `background`: the level between the Bragg peaks;
-    `frame_sum`: all good pixels, Bragg peaks too; `none`: take it as 1 (too few frames, no
-    background)."""
+    """Signal from which the sample's transmission is estimated. `background`: the level between the
+    Bragg peaks; `frame_sum`: all good pixels, with Bragg peaks; `none`: the transmission is 1 (too
+    few frames, no background)."""
     smooth: bool = True
-    """Draw a smooth curve through the frames' values; False: each frame keeps its own."""
+    """Fit a smooth curve to the frames' values; False: each frame keeps its own value."""
     window: int = Field(31, ge=5)
-    """Frames over which the curve is smooth (odd), short against the change of the transmission.
-    """
+    """Odd number of frames over which the curve is smooth; the transmission should change little in
+    half of them."""
     rotation_scale: bool = True
-    """Bring the rotations of a scan to one scale by the medians of source over monitor; False
-    where their detector settings differ, so that their backgrounds do not compare."""
+    """Scale the rotations of a scan to each other by the medians of signal over monitor. Set False
+    if their detector settings differ, so that their backgrounds cannot be compared."""
     doubtful_scale: float = Field(10.0, gt=1)
-    """Factor between two rotations, either way, that is told: one crystal in one beam has no such
-    factor, but slits, attenuators and monitors that no header names have, and so has a background
-    that is not the sample's."""
+    """Factor between two rotations, up or down, above which it is reported. One crystal in one beam
+    cannot cause such a factor; slits, attenuators and monitors that are missing in the headers can,
+    and a background that does not come from the sample."""
     told_error: float = Field(0.003, gt=0)
-    """Relative error of the transmission, by how differently the background changes on parts of the
-    detector, from which on it is told: from there on it is larger than the error bars of sums over
-    some hundred voxels with as many counts."""
+    """Relative error of the transmission above which it is reported, estimated from the differences
+    between parts of the detector. A larger error exceeds the error bars of sums over some hundred
+    voxels with as many counts each."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Estimate, compare, draw."""
+    """Estimate the transmission, compare it with the first rotation, and draw it."""
     from dataclasses import replace
 
     import numpy as np
@@ -81,15 +81,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         background = nexus.read_statistics(path, "background")
         if len(background) != len(incident):
             raise HklflowError(
-                f"{path} has {len(background)} frames but {scan_path} {len(incident)}; make the "
-                "frame statistics again"
+                f"{path} has {len(background)} frames, but {scan_path} has {len(incident)}; make "
+                "the frame statistics again"
             )
         if params.source == "none":
             return frame_scale.constant(incident), background
         signal = background
         if params.source == "frame_sum":
             pixels = nexus.read_statistics(path, "pixels")
-            # A frame of which every pixel is flagged has no value.
+            # A frame with only flagged pixels has no value.
             signal = nexus.read_statistics(path, "frame_sum") / np.where(pixels > 0, pixels, np.nan)
         window = params.window if params.smooth else None
         return frame_scale.transmission(signal, incident, window), signal
@@ -104,7 +104,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         uneven = frame_scale.uneven(*nexus.read_parts(inputs.statistics), window)
     if uneven is not None and uneven.significant:
         own = replace(own, errors=np.hypot(own.errors, uneven.error))
-    # The calibrated geometry: refinement moves a detector by less than this ratio can tell.
+    # The calibrated geometry is used: refinement changes this ratio very little.
     area = corrections.pixel_area(scan.rotation.detector) / corrections.pixel_area(
         first.rotation.detector
     )
@@ -136,31 +136,31 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     for warning in warnings:
         print(f"warning: {warning}")
     print(
-        f"transmission {curve.min():.4f} to {curve.max():.4f} of its median, rotation's scale "
+        f"transmission {curve.min():.4f} to {curve.max():.4f} of its median, scale of the rotation "
         f"{rotation:.4f}; frames {own.counts}"
     )
 
 
 def _curve_doubts(own: "Transmission", uneven: "Uneven | None", params: Params) -> list[str]:
-    """Say that the background changes differently on parts of the detector, or may do so unseen."""
+    """Return a warning if the background changes differently on parts of the detector, or may."""
     if uneven is None:
         return _unjudged(own, params)
     if not uneven.significant or uneven.error <= params.told_error:
         return []
     return [
-        f"the background changes by {uneven.spread:.2%} (rms) differently on parts of the "
-        "detector: it is diffuse scattering that turns with the crystal, or absorption that "
-        "depends on direction, so that the transmission, and S(Q) with it, is known to "
-        f"{uneven.error:.1%} only (limit {params.told_error:.1%}), in common for neighbouring "
+        f"the change of the background differs between parts of the detector by "
+        f"{uneven.spread:.2%} (rms), because of diffuse scattering that rotates with the crystal, "
+        "or of absorption that depends on direction. The transmission, and therefore S(Q), has an "
+        f"error of {uneven.error:.1%} (limit {params.told_error:.1%}), the same for neighbouring "
         "frames; if the beam is larger than the crystal, and the crystal absorbs little, set "
         "`frame_scale: {source: none}`"
     ]
 
 
 def _unjudged(own: "Transmission", params: Params) -> list[str]:
-    """Say that parts of the detector were not compared, where the curve could be wrong by it.
+    """Return a warning if the curve may be wrong, and parts of the detector were not compared.
 
-    A curve that is flat changes nothing, whatever the background is of.
+    A flat curve needs no warning: it changes nothing.
     """
     from hklflow.images import frame_scale
 
@@ -168,34 +168,34 @@ def _unjudged(own: "Transmission", params: Params) -> list[str]:
     if params.source == "none" or change <= params.told_error:
         return []
     return [
-        f"the transmission changes by {change:.1%} (rms), and whether the background that shows it "
-        "changes alike on all parts of the detector could not be judged: fewer than "
-        f"{frame_scale.FEWEST_PARTS} parts have a background; it may be diffuse scattering that "
-        "turns with the crystal, and then S(Q) is wrong by as much: widen `find_peaks: annulus`, "
-        "or, if the beam is larger than the crystal, and the crystal absorbs little, set "
-        "`frame_scale: {source: none}`"
+        f"the transmission changes by {change:.1%} (rms), but this change could not be checked: "
+        f"fewer than {frame_scale.FEWEST_PARTS} parts of the detector have a background. If the "
+        "background is diffuse scattering that rotates with the crystal, S(Q) is wrong by the same "
+        "factor: widen `find_peaks: annulus`, or, if the beam is larger than the crystal, and the "
+        "crystal absorbs little, set `frame_scale: {source: none}`"
     ]
 
 
 def _scale_doubts(
     rotation: float, scan: "RotationScan", first: "RotationScan", params: Params
 ) -> list[str]:
-    """Say that two rotations differ by more than one crystal in one beam can, if so."""
+    """Return a warning if two rotations differ by more than one crystal in one beam can."""
     import numpy as np
 
     if 1 / params.doubtful_scale <= rotation <= params.doubtful_scale:
         return []
     monitors = [float(np.median(one.monitor * one.attenuation)) for one in (scan, first)]
     return [
-        f"background per monitor is {rotation:.4g} times that of the first rotation, to which it "
-        f"is scaled (monitor times attenuation {monitors[0]:.4g}, of the first "
-        f"{monitors[1]:.4g}); check monitor, attenuators and exposure of both, and whether the "
-        "background is the sample's; if they are right, raise `frame_scale: doubtful_scale`"
+        f"the background per monitor count of this rotation is {rotation:.4g} times the first "
+        f"rotation's, to which it is scaled (monitor times attenuation: {monitors[0]:.4g}, first "
+        f"rotation: {monitors[1]:.4g}); check monitor, attenuators and exposure of both rotations, "
+        "and that the background comes from the sample; if they are right, raise `frame_scale: "
+        "doubtful_scale`"
     ]
 
 
 def _require_own_frames(scan: "RotationScan", inputs: Inputs) -> None:
-    """Refuse a measurement that an earlier rotation of the scan has already, whatever its file.
+    """Refuse frames that an earlier rotation of the scan has already, even in another file.
 
     Raises
     ------
@@ -215,7 +215,7 @@ def _require_own_frames(scan: "RotationScan", inputs: Inputs) -> None:
             continue
         sample, name, rotation = inputs.statistics.absolute().parts[-4:-1]
         frames = sorted({scan.first + frame for frame, _ in pairs})
-        cure = f"take the row of {rotation} out of the table of scans"
+        cure = f"remove the row of {rotation} from the table of scans"
         if len(frames) < scan.rotation.scan.n_frames:
             items = ", ".join(f"{rotation}:{item}" for item in left_out.written(frames))
             cure += (
@@ -223,9 +223,9 @@ def _require_own_frames(scan: "RotationScan", inputs: Inputs) -> None:
                 f"`per_scan: {{{sample}/{name}: {{import_scan: {{leave_out: [{items}]}}}}}}`"
             )
         raise HklflowError(
-            f"{len(frames)} frames of {scan.raw}, the first is frame {frames[0]}, have the same "
-            f"counts as frames of {path.absolute().parts[-2]} ({path}): they are one measurement, "
-            f"which would count twice; {cure}"
+            f"{len(frames)} frames of {scan.raw} (the first is frame {frames[0]}) have the same "
+            f"counts as frames of {path.absolute().parts[-2]} ({path}): they are the same "
+            f"measurement, which would count twice; {cure}"
         )
 
 

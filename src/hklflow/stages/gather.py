@@ -12,10 +12,10 @@ VERSION = 1
 
 class Inputs(stage.Inputs):
     facts: list[Path]
-    """Facts of the runs, in the order in which they drive rows or columns; they name the raw
-    files."""
+    """Facts of the runs, in the order in which the runs drive rows or columns; the facts name the
+    raw files."""
     sanity: list[Path]
-    """Reports of the runs' checks: what fails them is not gathered."""
+    """Reports of the runs' checks: a run that fails is not gathered."""
 
 
 class Outputs(stage.Outputs):
@@ -25,23 +25,24 @@ class Outputs(stage.Outputs):
 
 class Params(stage.Params):
     measure: str
-    """dark_high, dark_medium, dark_low, xray, pulse_capacitor or current_source_<current>."""
+    """Measurement: dark_high, dark_medium, dark_low, xray, pulse_capacitor or
+    current_source_<current>."""
     module: int = Field(ge=0)
     """Number of the module."""
     layout: Literal["euxfel", "lab", "jungfrau"]
     """Layout of the raw files."""
     detector: Literal["agipd", "jungfrau"]
-    """Detector that was measured with."""
+    """Detector of the measurement."""
     module_size: tuple[int, int] | None = None
-    """Pixels (ss, fs) of a module; None: those of the detector."""
+    """Pixels (ss, fs) of a module; None: the detector's default."""
     asic_size: tuple[int, int] | None = None
-    """Pixels (ss, fs) of an ASIC; None: those of the detector."""
+    """Pixels (ss, fs) of an ASIC; None: the detector's default."""
     memory: float = Field(1000, gt=0)
-    """MB for the frames that are held at a time."""
+    """Memory for the frames, in MB."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Gather the frames that are there in all of the runs."""
+    """Gather the frames that exist in all of the runs."""
     from hklflow.base.errors import HklflowError
     from hklflow.constants.detectors import integrating
     from hklflow.constants.gather import gather
@@ -52,10 +53,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     for run, path in zip(runs, inputs.facts, strict=True):
         if run.detector != detector or run.layout != params.layout:
             raise HklflowError(
-                f"{path} is of {run.detector} in layout {run.layout}, not of {detector} in layout "
-                f"{params.layout}; run constants_preprocess again"
+                f"{path} is for {run.detector} in layout {run.layout}, not for {detector} in "
+                f"layout {params.layout}; run constants_preprocess again"
             )
-    found = gather(
+    gathered = gather(
         runs,
         params.measure,
         params.module,
@@ -64,8 +65,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         lambda items, total: stage.progress(items, total, "blocks of frames"),
     )
     print(
-        f"{params.measure}, module {params.module}: {found.frames} frames of "
-        f"{', '.join(run.name for run in runs)} gathered, {found.empty} were empty"
+        f"{params.measure}, module {params.module}: {gathered.frames} frames of "
+        f"{', '.join(run.name for run in runs)} gathered, {gathered.empty} were empty"
     )
 
 

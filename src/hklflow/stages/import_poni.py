@@ -21,9 +21,9 @@ class Outputs(stage.Outputs):
 
 class Params(stage.Params):
     shape: tuple[int, int] | None = None
-    """Pixels (slow, fast); None: from the file."""
+    """Number of pixels (slow, fast); None: from the file."""
     orientation: int | None = Field(None, ge=1, le=4)
-    """How the image lies (pyFAI's detector orientation); None: from the file."""
+    """Orientation of the image (pyFAI's detector orientation); None: from the file."""
     wavelength: float | None = Field(None, gt=0)
     """Wavelength in Å; None: from the file."""
     polarization: float = Field(ge=0, le=1)
@@ -31,12 +31,12 @@ class Params(stage.Params):
     sensor_thickness: float | None = Field(None, gt=0)
     """Thickness of the sensor in m; None: from the file, else from the scan's raw file."""
     sensor_attenuation: float | None = Field(None, gt=0)
-    """Attenuation coefficient of the sensor in 1/m; None: of its material at the wavelength of the
-    scan."""
+    """Attenuation coefficient of the sensor in 1/m; None: computed from the sensor material at the
+    scan's wavelength."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Convert."""
+    """Convert the PONI file to hklflow's geometry."""
     from dataclasses import asdict, replace
 
     from hklflow.base.errors import HklflowError
@@ -45,12 +45,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     parameters = poni.read_poni(inputs.poni)
     material, thickness = poni.read_sensor(inputs.poni)
-    said = {
+    settings = {
         name: getattr(params, name)
         for name in ("shape", "orientation", "wavelength")
         if getattr(params, name) is not None
     }
-    parameters = replace(parameters, **said)
+    parameters = replace(parameters, **settings)
     if parameters.wavelength is None:
         raise HklflowError(f"{inputs.poni} has no Wavelength; set `wavelength` in Å")
     if parameters.shape is None:
@@ -60,12 +60,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         sensor_thickness=params.sensor_thickness or thickness,
         sensor_attenuation=params.sensor_attenuation,
     )
-    for told in (
+    for problem in (
         plausible.wavelength_problem(parameters.wavelength),
         plausible.detector_problem(detector),
     ):
-        if told is not None:
-            raise HklflowError(f"{inputs.poni}: {told}")
+        if problem is not None:
+            raise HklflowError(f"{inputs.poni}: {problem}")
     stage.write_json(
         outputs.geometry,
         {

@@ -1,9 +1,9 @@
-"""Import one rotation scan: link its frames and gather angles, wavelength, monitor.
+"""Import one rotation scan: link its frames and collect angles, wavelength, monitor.
 
-What the configuration or the scan table says goes before what the raw file's
-header says. What neither says stops the import: nothing is assumed.
+The configuration and the scan table override the header of the raw file. A fact that is in none of
+them stops the import: nothing is assumed.
 
-Frames of block sums (`binning`) take a calibration of the frames as measured, and bin it.
+Frames of block sums (`binning`) use a calibration of the unbinned frames, which is then binned.
 """
 
 from pathlib import Path
@@ -33,14 +33,14 @@ def _frames(value: str) -> str:
 
 
 FrameItem = Annotated[str, BeforeValidator(_text, int | str), AfterValidator(_frames)]
-"""Raw frames as `hklflow.geometry.left_out` reads them; YAML makes a number of one."""
+"""Raw frames in the form of `hklflow.geometry.left_out`; YAML reads a single frame as a number."""
 
 
 class Inputs(stage.Inputs):
     raw: list[Path]
-    """The raw HDF5 file, or first and last image of a series."""
+    """Raw HDF5 file, or first and last image of a series."""
     geometry: Path | None = None
-    """Calibrated geometry; without it the raw file must hold a detector geometry."""
+    """Calibrated geometry; None: the raw file must contain a detector geometry."""
 
 
 class Outputs(stage.Outputs):
@@ -50,49 +50,49 @@ class Outputs(stage.Outputs):
 
 class Params(stage.Params):
     pattern: str | None = None
-    """Pattern of an image series (`name_####.cbf`); None for one HDF5 file."""
+    """Pattern of an image series (`name_####.cbf`); None: one HDF5 file."""
     wavelength: float | None = Field(None, gt=0)
     """Wavelength in Å; None: from the calibration, else from the raw file."""
     polarization: float | None = Field(None, ge=0, le=1)
     """Fraction of the intensity with the electric vector horizontal; None: from the raw file."""
     axes: tuple[str, ...] = ()
-    """Goniometer axes as `name=x,y,z` (lab vector at zero), the one fixed to the laboratory first;
-    none: from the raw file."""
+    """Goniometer axes as `name=x,y,z` (lab vector at zero), the axis fixed to the laboratory first;
+    empty: from the raw file."""
     angles: dict[str, float] = Field(default_factory=dict)
-    """Setting of the axes that are not scanned, in degrees."""
+    """Settings of the axes that are not scanned, in degrees."""
     scan_axis: str | None = None
-    """Name of the scanned axis; None: from the raw file."""
+    """Name of the scan axis; None: from the raw file."""
     start: float | None = None
     """Angle at the start of the first raw frame, in degrees; None: from the raw file."""
     step: float | None = None
     """Angle step of one frame, in degrees; None: from the raw file."""
     n_frames: int | None = Field(None, ge=1)
-    """Number of raw frames that the scan table expects; None: as many as there are."""
+    """Number of raw frames in the scan table; None: as many as the raw file has."""
     first_frame: int = Field(0, ge=0)
     """First raw frame to use, counted from 0."""
     last_frame: int | None = Field(None, ge=0)
-    """Last raw frame to use; None: the last one."""
+    """Last raw frame to use; None: the last frame of the file."""
     leave_out: tuple[FrameItem, ...] = ()
     """Raw frames that are not used (lost, copied, without beam), counted from 0: `17`, `100-120`,
     or `r1:17-18` for the rotation r1 only."""
     monitor: str = "file"
-    """`file`: from the raw file. `none`: the experiment has none (the intensity is taken as
-    constant)."""
+    """`file`: from the raw file. `none`: the experiment has no monitor (the intensity is assumed to
+    be constant)."""
     exposure: float | None = Field(None, gt=0)
     """Exposure of one frame in seconds; None: from the raw file."""
     attenuation: float | None = Field(None, gt=0, le=1)
     """Transmission of the attenuators; None: from the raw file, else 1."""
     saturation: float | None = Field(None, gt=0)
-    """Counts from which a pixel is not to be believed; None: from the raw file."""
+    """Counts from which a pixel is saturated; None: from the raw file."""
     temperature: float | None = Field(None, ge=0)
-    """Sample temperature in K, as the scan table has it."""
+    """Sample temperature in K, from the scan table."""
     binning: int = Field(1, ge=1, le=8)
-    """Pixels along each side of the blocks whose sums the frames are; 1: frames as measured. It is
-    set by the key `binning` at the top of the configuration."""
+    """Side in pixels of the blocks that the frames are sums of; 1: unbinned frames. It is set by
+    the key `binning` at the top of the configuration."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Gather, check and write the scan file."""
+    """Collect and check the facts, and write the scan file."""
     from dataclasses import replace
 
     from hklflow import nexus
@@ -130,8 +130,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     scan = replace(scan, binning=binning, rotation=replace(rotation, detector=described))
     nexus.write_scan(outputs.scan, scan, f"scan of {source}", dataset)
-    told = "" if binning is None else f", binned {binning.factor} x {binning.factor}"
-    print(assemble.summary(scan) + told)
+    binned = "" if binning is None else f", binned {binning.factor} x {binning.factor}"
+    print(assemble.summary(scan) + binned)
     if params.saturation is None and header.saturation_doubt is not None:
         print(f"note: {header.saturation_doubt}")
     if doubt is not None:
@@ -139,21 +139,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _binning(source: str, header: "Header", factor: int) -> "PixelBinning | None":
-    """How the frames were binned; refuses frames that are not binned as they should be."""
+    """Return the binning of the frames; refuse frames with another binning than requested."""
     from hklflow.base.errors import HklflowError
 
-    found = 1 if header.binning is None else header.binning.factor
-    if found != factor:
-        what = f"is binned {found} x {found}" if found > 1 else "is not binned"
+    present = 1 if header.binning is None else header.binning.factor
+    if present != factor:
+        what = f"is binned {present} x {present}" if present > 1 else "is not binned"
         raise HklflowError(
-            f"{source} {what}, and `binning` is {factor}: give the raw frames as measured in the "
+            f"{source} {what}, but `binning` is {factor}: enter the unbinned raw frames in the "
             "table of scans, and `binning` in the configuration"
         )
     return header.binning
 
 
 def _binned(detector: "Detector", binning: "PixelBinning", path: Path) -> "Detector":
-    """Detector of the block sums, from the calibration of the frames as measured."""
+    """Return the detector of the block sums, from the calibration of the unbinned frames."""
     from hklflow.images.pixel_binning import bin_detector
 
     binning.require(detector.shape, f"the geometry {path}")

@@ -75,24 +75,22 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Predict, integrate, tell."""
     import numpy as np
 
-    from hklflow import geometry, nexus, plots
+    from hklflow import nexus, plots
     from hklflow.bragg import integrate as bragg
     from hklflow.bragg.reflections import ReflectionFlag
-    from hklflow.geometry import symmetry
     from hklflow.plots import bragg as pictures
 
     scan = nexus.read_scan(inputs.scan)
-    orientation = stage.read_json(inputs.orientation)
-    judged = inputs.accepted is not None and stage.read_json(inputs.accepted)["accepted"]
-    rotation = geometry.from_dict(orientation["rotations"][params.rotation])
-    # Solid angles are relative to those of the scan's first rotation.
-    reference = geometry.from_dict(next(iter(orientation["rotations"].values()))).detector
+    orientation = stage.read_orientation(inputs.orientation)
+    accepted = stage.read_accepted(inputs.accepted)
+    rotation = orientation.rotation(params.rotation)
     scale = nexus.read_scale(inputs.scale)
-    pixel_norm, corrected = norms.pixel_norm(inputs.mask, params, reference, rotation, scan.binning)
+    pixel_norm, corrected = norms.pixel_norm(
+        inputs.mask, params, orientation.reference_detector, rotation, scan.binning
+    )
     n = rotation.scan.n_frames
     frame_norm = norms.frame_norm(scale, n, inputs.scale, solid_angle=params.solid_angle)
-    ub = np.asarray(orientation["UB"])
-    group = symmetry.space_group(orientation["space_group"])
+    ub, group = orientation.ub, orientation.group
     found, engine = None, f"hklflow {__version__}"
     measurement = measured.measurement(
         scan, rotation, pixel_norm, frame_norm, block=params.block, threads=threads
@@ -126,11 +124,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             measurement, ub, group, peaks, chosen, d_min=params.d_min, shown=shown
         )
         reflections = found.reflections
-    title = f"{params.rotation} of {orientation['scan']}: integrated reflections"
+    title = f"{params.rotation} of {orientation.scan}: integrated reflections"
     nexus.write_reflections(outputs.reflections, reflections, title)
     metrics = {
         "engine": engine,
-        "accepted": judged if inputs.accepted is not None else "not judged",
+        "accepted": accepted,
         "corrected for": corrected,
         "rows": len(reflections),
         "flags": {flag.name: int(reflections.has(flag).sum()) for flag in ReflectionFlag},

@@ -1,4 +1,4 @@
-"""Put the constants of all modules into the detector's file."""
+"""Join the constants of all modules in the detector's file."""
 
 from pathlib import Path
 
@@ -21,13 +21,13 @@ class Params(stage.Params):
     numbers: tuple[int, ...]
     """Numbers of the modules."""
     absent: tuple[int, ...] = ()
-    """Numbers of modules that the detector has and that were left out; they are masked."""
+    """Numbers of the detector's modules without constants; they are masked."""
     title: str = "detector constants"
     """Title of the file."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Join, and say what is absent."""
+    """Join the modules, and report absent ones."""
     from hklflow.constants import files
     from hklflow.constants.join import join_modules
 

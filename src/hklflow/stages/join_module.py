@@ -1,4 +1,4 @@
-"""Put the constants of the ASICs of a module together."""
+"""Join the constants of the ASICs of a module."""
 
 from pathlib import Path
 
@@ -25,15 +25,15 @@ class Params(stage.Params):
     module: int = Field(ge=0)
     """Number of the module."""
     numbers: tuple[int, ...]
-    """Numbers of the ASICs; one that is not among them is masked."""
+    """Numbers of the ASICs; missing ASICs are masked."""
     module_size: tuple[int, int] | None = None
-    """Pixels of a module (ss, fs); None: as the kind has it."""
+    """Pixels (ss, fs) of a module; None: the detector's default."""
     asic_size: tuple[int, int] | None = None
-    """Pixels of an ASIC (ss, fs); None: as the kind has it."""
+    """Pixels (ss, fs) of an ASIC; None: the detector's default."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Join, and say what is absent."""
+    """Join the ASICs, and report absent ones."""
     from hklflow.constants import files
     from hklflow.constants.detectors import integrating
     from hklflow.constants.join import join_asics

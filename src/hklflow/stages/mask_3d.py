@@ -1,6 +1,6 @@
-"""Flag the sensor's artefacts around strong Bragg peaks, frame by frame.
+"""Flag sensor artefacts around strong Bragg peaks, frame by frame.
 
-With ``model`` the predicted Bragg reflections are excluded too: what is left is diffuse.
+With ``model`` the predicted Bragg reflections are excluded, too; the diffuse scattering remains.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class Inputs(stage.Inputs):
     mask: Path
     """Pixel mask."""
     orientation: Path | None = None
-    """Lattice, orientation and geometry as refined; needed with `model`."""
+    """Refined lattice, orientation and geometry; needed with `model`."""
     peaks: Path | None = None
     """Peak table of the rotation, for the widths of reflections; needed with `model`."""
 
@@ -37,47 +37,47 @@ class Outputs(stage.Outputs):
     frame_mask: Path
     """Bit-packed mask of every frame."""
     picture: Path
-    """Picture: the frame of which most is excluded, and the fraction by frame."""
+    """Picture: the frame with the most excluded pixels, and the excluded fraction by frame."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings of the configuration file."""
 
     seed_counts: float = Field(400.0, ge=1)
-    """Counts above background in one cell that start a region."""
+    """Smallest counts above background, in one cell, that start a region."""
     seed_ratio: float = Field(1.0, ge=0)
-    """The same as a multiple of the cell's background."""
+    """Smallest excess that starts a region, as a multiple of the cell's background."""
     n_sigma: float = Field(6.0, ge=1)
-    """Significance of the excess that belongs to an artefact."""
+    """Smallest significance of the excess in an artefact, in standard deviations."""
     min_ratio: float = Field(0.05, ge=0)
-    """Least excess that belongs to an artefact, as a multiple of the background."""
+    """Smallest excess in an artefact, as a multiple of the background."""
     cell: int = Field(4, ge=1)
     """Side of a cell in pixels."""
     window: int = Field(15, ge=4)
-    """Frames from which a frame's background is taken."""
+    """Number of frames from which the background of a frame is taken."""
     reach: float = Field(128.0, ge=0)
     """Largest distance of an artefact from its peak, in pixels."""
     margin: float = Field(4.0, ge=0)
-    """Pixels added around each region."""
+    """Width of the border added around each region, in pixels."""
     afterglow_frames: int = Field(0, ge=0)
-    """Frames after a peak on which its pixels stay flagged."""
+    """Number of frames after a peak on which its pixels stay flagged."""
     block: int = Field(16, gt=0, le=512)
-    """Frames read at a time."""
+    """Number of frames that are read at a time."""
     model: bool = False
-    """Also exclude the predicted Bragg reflections, for volumes of the diffuse scattering alone."""
+    """Exclude also the predicted Bragg reflections, for volumes of the diffuse scattering."""
     model_sigma: float = Field(5.0, ge=1, le=20)
-    """Half axes of a predicted reflection, in standard deviations of its shape and place."""
+    """Half axes of a predicted reflection, in standard deviations of its shape and position."""
 
 
 class Params(Settings):
-    """Settings, and what the tables say of the rotation."""
+    """Settings, and the name of the rotation."""
 
     rotation: str | None = None
     """Name of the rotation; needed with `model`."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Stream the frames through the mask."""
+    """Read the frames in blocks, and write their masks."""
     import numpy as np
 
     from hklflow import nexus, plots
@@ -89,7 +89,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     n = scan.rotation.scan.n_frames
     n_good = max(int((~bad).sum()), 1)
     model = _model(inputs, params, ~bad) if params.model else None
-    # The picture is of a frame that was measured.
+    # The picture shows a frame that was measured.
     worst = next(z for z in range(n) if scan.first + z not in scan.left_out)
     fractions = np.zeros(n)
     noise = raw.read_variance(scan)
@@ -104,7 +104,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             params.block, scan.first, scan.first + n, threads=threads
         )
         if noise is not None:
-            # The variance is then the mean, as that of photons.
+            # With the read variance added, variance and mean are equal, as for photons.
             blocks = (block + noise for block in blocks)
         shape = (n, *scan.rotation.detector.shape)
         done = 0
@@ -132,26 +132,20 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _model(inputs: Inputs, params: Params, good: "NDArray[np.bool_]") -> "ModelMask":
-    """Mask of the reflections that the orientation predicts."""
-    from hklflow import geometry, nexus
+    """Return the mask of the reflections that the orientation predicts."""
+    from hklflow import nexus
     from hklflow.bragg.model_mask import ModelMask, reflections
-    from hklflow.geometry import symmetry
 
     if inputs.orientation is None or inputs.peaks is None or params.rotation is None:
         raise HklflowError(
-            "the mask from the model needs an orientation, the peaks and the rotation's name; give "
-            "--orientation, --peaks and --rotation"
+            "the mask from the model needs the orientation, the peaks and the name of the "
+            "rotation; give --orientation, --peaks and --rotation"
         )
-    found = stage.read_json(inputs.orientation)
-    if params.rotation not in found["rotations"]:
-        raise HklflowError(
-            f"{inputs.orientation} has no rotation {params.rotation!r} (it has "
-            f"{', '.join(found['rotations'])}); refine it first"
-        )
+    orientation = stage.read_orientation(inputs.orientation)
     ellipsoids = reflections(
-        geometry.from_dict(found["rotations"][params.rotation]),
-        found["UB"],
-        symmetry.space_group(found["space_group"]),
+        orientation.rotation(params.rotation),
+        orientation.ub,
+        orientation.group,
         nexus.read_peaks(inputs.peaks),
         params.model_sigma,
     )

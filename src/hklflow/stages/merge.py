@@ -28,7 +28,7 @@ class Outputs(stage.Outputs):
     volume: Path
     """S(Q) with errors, counts and norm."""
     slices: Path
-    """Picture: hk0, h0l and 0kl slices."""
+    """Picture: slices hk0, h0l and 0kl."""
     coverage: Path
     """Picture: norm, relative error and coverage."""
     metrics: Path
@@ -36,43 +36,44 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings of the configuration file."""
 
     pool: int = Field(2, ge=0, le=5)
-    """Half-width in voxels of the neighbourhood whose pooled rate enters the error bars; 0: the
-    voxel alone."""
+    """Half-width in voxels of the neighbourhood whose pooled rate enters the error bars; 0: only
+    the voxel."""
 
     slab: int = Field(32, ge=1)
-    """Planes of the volume held in memory at a time."""
+    """Number of planes of the volume that are in memory at a time."""
 
     told_chi2: float = Field(2.0, gt=1)
-    """Reduced χ² between rotations, away from sharp peaks, from which on it is told: error bars,
-    which are of noise alone, are 1.4 times too small. Where volumes agree too well, they are told
-    by the same factor."""
+    """Reduced χ² between rotations, away from sharp peaks, above which it is reported. At 2 the
+    error bars, which hold only noise, are 1.4 times too small. Volumes that agree better than noise
+    allows are reported with the same factor."""
     told_difference: float = Field(0.03, gt=0)
-    """Relative difference of S between a rotation and the others, rms beside the noise and away
-    from sharp peaks, from which on it is told, and where it is significant. Monitors and smooth
-    curves of transmission are good to 1 %; what is wrong by more has a cause."""
+    """Relative difference of S between a rotation and the others above which it is reported, if it
+    is significant: rms without noise, away from sharp peaks. Monitors and smooth curves of
+    transmission are right to 1 %; a larger difference has another cause."""
     max_difference: float = Field(0.2, gt=0)
-    """Likewise, from which on the merged volume has failed: S is off by a tenth, in the patches
-    that each rotation alone has measured by a fifth."""
+    """Limit of the same difference above which the merged volume has failed. At 0.2, S is wrong by
+    a tenth, and by a fifth in regions that only one rotation measured."""
     bragg_radius: float = Field(0.1, ge=0)
-    """Voxels that reach so close (1/Å) to integer hkl are not compared: sharp peaks fall
-    differently into the voxels of each rotation. 0: all are."""
+    """Voxels that reach closer than this (1/Å) to integer hkl are not compared: sharp peaks fall
+    differently into the voxels of each rotation. 0: all voxels are compared."""
     on_failure: Literal["stop", "warn"] = "warn"
-    """What happens to a volume that misses a limit: "stop" fails it and everything made of it,
-    "warn" records it and goes on, so that the planes of each rotation can be looked at."""
+    """Action for a volume beyond a limit. "stop": the job fails, and no products are made from the
+    volume. "warn": the failure is recorded, and processing continues, so that the planes of each
+    rotation can be inspected."""
 
 
 class Params(Settings):
-    """Settings and the title."""
+    """Settings, and the title."""
 
     title: str = "S(Q)"
     """Title of the volume and its pictures."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Add, divide, judge: slab by slab, so that volumes may be larger than memory."""
+    """Add, divide and judge slab by slab, so that volumes may be larger than memory."""
     from contextlib import ExitStack
 
     import numpy as np
@@ -133,10 +134,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         if len(set(names)) < len(names):
             names = [str(path) for path in inputs.volumes]
         compared, copies = between.figures(names), between.copies(names)
-        limits = agreement_gates.Limits(
+        limits = agreement_gates.AgreementLimits(
             params.told_chi2, params.told_difference, params.max_difference
         )
-        # Beside a copy nothing is independent, and χ² is of that.
+        # With a copy, the rotations are not independent, and their χ² means nothing.
         of_rotations, of_copies = agreement_gates.of_rotations, agreement_gates.of_copies
         findings = of_copies(copies) if copies else of_rotations(compared, limits)
         if findings.failures and params.on_failure == "stop":
@@ -151,7 +152,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 "estimator": "data = counts / norm (Poisson maximum likelihood)",
                 "errors": (
                     f"sqrt({'expected variance' if noisy else 'expected counts'}) / norm, "
-                    "expected from the voxel and its neighbours "
+                    "estimated from the voxel and its neighbours "
                     f"within {params.pool} voxels (hklflow.transform.estimator)"
                 ),
                 "files": [str(path) for path in inputs.volumes],
@@ -171,25 +172,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         print(f"warning: {sentence}")
 
 
-# Voxels of all rotations that are compared, about: of larger volumes one plane in some.
+# Approximate number of compared voxels of all rotations: larger volumes skip planes.
 _COMPARED = 50_000_000
 
 
 class _Slab(NamedTuple):
-    """Sums over the rotations.
+    """Sums over the rotations for some planes.
 
     Attributes
     ----------
     first : int
-        Its first plane in the volume.
+        First plane of the slab in the volume.
     counts, norm : (l, k, h) arrays
-        With planes on both sides, for the errors look at neighbours.
+        Planes of the slab, with more planes on both sides for the errors, which need neighbours.
     own : slice
-        Its own planes among these.
+        Planes of the slab in ``counts`` and ``norm``.
     sums : estimator.Sums
-        Of its own planes.
+        Sums over the planes of the slab.
     variance : (l, k, h) array or None
-        Of the counts, where it is not the counts: with read noise.
+        Variance of the counts with read noise; None: the variance is the counts.
     """
 
     first: int
@@ -201,9 +202,9 @@ class _Slab(NamedTuple):
 
 
 def _slabs(volumes: "list[OpenVolume]", params: Params, between: "Rotations") -> "Iterator[_Slab]":
-    """Read each plane once: the slab behind is there before the neighbours in it are asked for.
+    """Yield the slabs; each plane is read once, because the next slab is read ahead.
 
-    What the rotations differ by is added to ``between``, of one plane in some.
+    The differences of the rotations are added to ``between``, for every n-th plane.
     """
     import numpy as np
 
@@ -216,9 +217,9 @@ def _slabs(volumes: "list[OpenVolume]", params: Params, between: "Rotations") ->
     planes, n_k, n_h = grid.array_shape
     every = max(1, len(volumes) * planes * n_k * n_h // _COMPARED)
     rotations = SideBySide(volumes)
-    # Two slabs are held, of whole layers of the files' chunks.
+    # Two slabs are in memory, each of whole layers of the files' chunks.
     size, margin = max(params.slab // (2 * PLANES), 1) * PLANES, params.pool
-    # Sums of this slab and of the next; what is not of the volume stays 0.
+    # Sums of this slab and of the next slab; planes outside the volume stay 0.
     n_sums = 3 if rotations.noisy else 2
     now, then = (np.zeros((n_sums, size + 2 * margin, n_k, n_h)) for _ in range(2))
 

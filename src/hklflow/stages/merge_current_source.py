@@ -1,4 +1,4 @@
-"""Merge the currents of one ASIC's current source: the best one of every pixel and memory cell."""
+"""Merge the currents of one ASIC's current source: the best current for each pixel and cell."""
 
 from pathlib import Path
 
@@ -9,30 +9,30 @@ VERSION = 1
 
 class Inputs(stage.Inputs):
     currents: list[Path]
-    """Processed current source of each current, in the order of `names`."""
+    """Processed ramp of each current, in the order of `names`."""
 
 
 class Outputs(stage.Outputs):
     constants: Path
-    """Ratios of the gains, and which current they are from."""
+    """Ratios of the gains, and the current that each is from."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings in the configuration file."""
 
     weighted: bool = False
-    """Whether ratios are the weighted means of all valid currents, not those of the best one."""
+    """Use the weighted means of the ratios of all valid currents instead of the best current."""
 
 
 class Params(Settings):
-    """Settings, and which currents."""
+    """Settings, and the currents."""
 
     names: tuple[str, ...]
     """Names of the currents."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Choose, and tell how often."""
+    """Merge the currents, and report how often each was chosen."""
     from hklflow.constants import files
     from hklflow.constants.merge_currents import merge_currents
 

@@ -78,7 +78,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     found = files.read_scaled(inputs.scaled)
     of_scaling = found.crystal.space_group
-    crystal = Crystal.of(stage.read_json(inputs.orientation), params.space_group or of_scaling)
+    orientation = stage.read_orientation(inputs.orientation)
+    crystal = Crystal.of(orientation, params.space_group or of_scaling)
     group = symmetry.space_group(crystal.space_group)
     crystal = replace(crystal, space_group=group.symbol)
     everything = found.scaled.select(found.scaled.d >= (params.d_min or 0.0))

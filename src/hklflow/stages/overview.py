@@ -38,31 +38,31 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import csv
 
     from hklflow import plots
-    from hklflow.geometry.lattice import volume
     from hklflow.quality import verdict
 
     figures = _by_scan(inputs.figures)
     rows = []
     names = CELL_NAMES
     for paths in zip(inputs.orientations, inputs.metrics, inputs.accepted, strict=True):
-        orientation, metrics, judged = (stage.read_json(path) for path in paths)
+        orientation = stage.read_orientation(paths[0])
+        metrics, judged = (stage.read_json(path) for path in paths[1:])
         verdict.require(judged, paths[2])
         own = figures.get(paths[0].absolute().parts[-3:-1], [])
         level, reasons = verdict.of_scan(judged, ((name, stage.read_json(p)) for name, p in own))
         identity = ("sample", "scan", "temperature", "parent", "space_group")
-        row = {key: orientation[key] for key in identity} | {"verdict": level}
-        row |= dict(zip(names, orientation["cell"], strict=True))
-        row |= {f"{n}_sigma": s for n, s in zip(names, orientation["cell_sigma"], strict=True)}
-        row["volume"] = volume(orientation["cell"])
+        row = {key: getattr(orientation, key) for key in identity} | {"verdict": level}
+        row |= dict(zip(names, orientation.cell.tolist(), strict=True))
+        sigma = orientation.cell_sigma.tolist()
+        row |= {f"{n}_sigma": s for n, s in zip(names, sigma, strict=True)}
+        row["volume"] = orientation.volume
         # None of a fixed orientation without peaks.
         found = {
             name: float("nan") if value is None else value
-            for name, value in orientation["metrics"].items()
+            for name, value in orientation.metrics.items()
         }
-        unindexed = orientation["symmetry"]["fraction unindexed"]
         row |= {
             # Of the verdict: `hkl_tolerance` of the refinements may differ from scan to scan.
-            "indexed": float("nan") if unindexed is None else 1 - unindexed,
+            "indexed": orientation.fraction_indexed,
             "peaks": found["peaks"],
             "rmsd_px": found["rmsd in pixels"],
             "rmsd_frames": found["rmsd in frames"],
@@ -70,7 +70,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             # A single rotation has nothing to agree with.
             "rotations_chi2": metrics["rotations' reduced chi2"] or float("nan"),
             "reasons": _cell(reasons),
-            "warnings": _cell(x for x in orientation["warnings"] if x not in reasons),
+            "warnings": _cell(x for x in orientation.warnings if x not in reasons),
         }
         rows.append(row)
     # Scans without a temperature come after the others of their sample.

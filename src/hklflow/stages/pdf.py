@@ -1,4 +1,4 @@
-"""Transform S(Q) to the pair distribution in direct space: 3D-ΔPDF, or the total PDF."""
+"""Transform S(Q) to the pair distribution function in direct space: 3D-ΔPDF or total PDF."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 VERSION = 4
 
-#: Features in the metrics.
+#: Number of features in the metrics.
 _FEATURES = 20
 
-#: Share of the taper's weight that may be filled for want of data without a warning.
+#: Largest share of the taper's weight that was filled but not measured, without a warning.
 _FILLED = 0.02
 
 _TITLES = {"delta": "3D-ΔPDF", "total": "total PDF"}
@@ -32,42 +32,45 @@ class Inputs(stage.Inputs):
     filled: Path
     """S(Q) without Bragg reflections."""
     symmetrised: Path | None = None
-    """Symmetrised S(Q), to put back what was punched: the total PDF; None: the 3D-ΔPDF."""
+    """Symmetrised S(Q), from which punched voxels are restored for the total PDF; None: the
+    3D-ΔPDF is made."""
 
 
 class Outputs(stage.Outputs):
     pdf: Path
-    """Pair distribution with errors on the axes of the direct cell."""
+    """Pair distribution with errors, on the axes of the direct cell."""
     picture: Path
-    """Slices."""
+    """Slices of the pair distribution."""
     metrics: Path
     """Resolution, scale, largest features."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings of the configuration file."""
 
     taper: Literal["tukey", "hann", "lorch", "gaussian", "none"] = "tukey"
-    """How S is led to zero at q_max."""
+    """Form of the taper that reduces S to zero at q_max."""
     flat: float = Field(0.5, ge=0, le=1)
-    """Tukey: fraction of q_max up to which S is kept as it is."""
+    """For `tukey`: fraction of q_max up to which the taper is 1."""
     q_max: float | None = Field(None, gt=0)
-    """1/Å: S beyond is not used; None: the reach of the data, as the filled volume says."""
+    """Largest |Q| that is used, 1/Å; None: the q_max of the filled volume."""
     sizes: tuple[_AtLeastOne, _AtLeastOne, _AtLeastOne] | None = None
-    """Voxels along x, y, z; None: a size that is fast and has lattice vectors on voxels."""
+    """Number of voxels along x, y, z; None: a fast size with lattice vectors on voxels."""
     allowed_missing: float = Field(0.01, ge=0, le=1)
-    """Share of the taper's weight where S may be neither measured nor filled; it counts as 0."""
+    """Largest share of the taper's weight where S is neither measured nor filled; S counts as 0
+    there."""
     allowed_unmeasured: float = Field(0.3, ge=0, le=1)
-    """Share of the taper's weight where S may be filled for want of data."""
+    """Largest share of the taper's weight where S is filled because it was not measured."""
     memory: float = Field(8000.0, gt=0)
-    """MB for the volumes; what needs more is kept in a file beside the output while it is made."""
+    """Memory for the volumes, MB. A larger volume is kept in a temporary file next to the
+    output."""
 
 
 class Params(Settings):
-    """Settings and the title."""
+    """Settings, and the title."""
 
     title: str = ""
-    """Title of the volume and its pictures; empty: what it is."""
+    """Title of the volume and its pictures; empty: `3D-ΔPDF` or `total PDF`."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -95,7 +98,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             if not whole.grid.same_as(filled.grid):
                 raise HklflowError(
                     f"{inputs.symmetrised} has another grid ({whole.grid.to_dict()}) than "
-                    f"{inputs.filled} ({filled.grid.to_dict()}); fill this one and transform again"
+                    f"{inputs.filled} ({filled.grid.to_dict()}); run the stage fill on "
+                    f"{inputs.symmetrised}, then this stage again"
                 )
         made = _plan(inputs.filled, filled, params)
         kind = "delta" if whole is None else "total"
@@ -153,9 +157,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stage.write_json(outputs.metrics, {"kind": kind, **metrics})
     strong = metrics["features"][0] if metrics["features"] else None
     told = (
-        f"strongest at {strong['length']:.2f} Å with {strong['value / sigma']:.0f} σ of the noise"
+        f"strongest feature at {strong['length']:.2f} Å ({strong['value / sigma']:.0f} σ of noise)"
         if strong
-        else "no feature beside the origin"
+        else "no feature besides the origin"
     )
     for warning in metrics["warnings"]:
         print(f"warning: {warning}")
@@ -167,7 +171,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 class _Source:
-    """S and its errors, with what was punched put back if there is the symmetrised volume."""
+    """S and its errors; punched voxels are restored if the symmetrised volume is given."""
 
     def __init__(self, made: "Plan", filled: "OpenVolume", whole: "OpenVolume | None") -> None:
         import numpy as np
@@ -177,14 +181,14 @@ class _Source:
         if whole is not None:
             from hklflow.geometry import lattice
 
-            # Voxels nearer to 000 than half a reciprocal lattice vector: the direct beam's.
+            # Voxels nearer to 000 than half the shortest reciprocal vector hold the direct beam.
             cell = filled.cell
             near = np.stack(np.meshgrid(*([np.arange(-2, 3)] * 3)), axis=-1).reshape(-1, 3)
             lengths = np.linalg.norm(near @ lattice.b_matrix(cell).T, axis=1)
             self._near = 0.5 * float(lengths[lengths > 0].min())
 
     def read(self, name: str, first: int, last: int) -> "NDArray[np.float32]":
-        """Planes."""
+        """Read planes of S or of its errors."""
         import numpy as np
 
         values: NDArray[np.float32] = self._filled.group[name][first:last].astype(np.float32)
@@ -201,7 +205,7 @@ class _Source:
         return values
 
     def unit(self) -> float:
-        """Unit of the errors on the plane of Q = 0, or on the first that has any."""
+        """Return the unit of the errors on the plane of Q = 0, else on the first with errors."""
         from hklflow.volumes import pdf
 
         errors, middle = self._filled.group["data_errors"], int(self._plan.zero[2])
@@ -209,14 +213,14 @@ class _Source:
         return next((unit for unit in units if unit), 1.0)
 
     def _weigh(self, l: int, code: "NDArray[np.uint8]") -> None:  # noqa: E741
-        """Add the taper of each code of a plane (k, h)."""
+        """Add up the taper of a plane (k, h) by code."""
         import numpy as np
 
         made = self._plan
         l = l - int(made.zero[2])  # noqa: E741
         if abs(l) > made.reach[2]:
             return
-        # |Q| of -h k l is that of h -k -l.
+        # |Q| of -h k l equals |Q| of h -k -l.
         weights = np.hstack([made.weights(-l)[::-1, :0:-1], made.weights(l)])
         h, k = (
             np.arange(max(z - r, 0), min(z + r + 1, n))
@@ -227,7 +231,7 @@ class _Source:
 
     @property
     def shares(self) -> dict[str, float | None]:
-        """How much of the taper's weight was filled, once S was read; None: the file says not."""
+        """Filled shares of the taper's weight, after S was read; None: unknown from the file."""
         total = float(self._weights.sum())
         return {
             f"share of the taper {what} and filled": self._weights[code] / total if total else None
@@ -256,13 +260,13 @@ def _require_symmetrised(path: Path, whole: "OpenVolume") -> None:
     if held or lacking:
         why = f"it has {held[0]}" if held else f"it has no {' and no '.join(lacking)}"
         raise HklflowError(
-            f"symmetrised: {path} is no symmetrised volume ({why}); give what the stage symmetrise "
-            "made and the stage fill read"
+            f"symmetrised: {path} is not a symmetrised volume ({why}); give the volume that the "
+            "stage symmetrise wrote and the stage fill read"
         )
 
 
 def _check_measured(path: Path, shares: dict[str, float | None], params: Params) -> None:
-    """Raise where the PDF would be of what was filled rather than of what was measured."""
+    """Refuse S if too much of the taper's weight was filled but not measured."""
     from hklflow.base.errors import HklflowError
 
     share = shares["share of the taper not measured and filled"]
@@ -279,8 +283,8 @@ def _warnings(shares: dict[str, float | None]) -> list[str]:
     if share is None or share <= _FILLED:
         return []
     return [
-        f"{100 * share:.2g} % of the taper's weight was not measured and is filled: errors there "
-        "are correlated over whole gaps, so that σ is too small at small r and too large at large r"
+        f"{100 * share:.2g} % of the taper's weight was not measured but filled: errors are "
+        "correlated over whole gaps, so that σ is too small at small r and too large at large r"
     ]
 
 
@@ -294,7 +298,7 @@ def _plan(path: Path, filled: "OpenVolume", params: Params) -> "Plan":
     if q_max is None or "operations" not in notes:
         lacking = "q_max" if q_max is None else "operations"
         raise HklflowError(
-            f"{path} has no {lacking} among its notes; make it with the stage fill"
+            f"{path} has no {lacking} in its notes; make it with the stage fill"
             + (", or set q_max" if q_max is None else "")
         )
     taper = Taper(params.taper, float(q_max), params.flat)
@@ -302,25 +306,25 @@ def _plan(path: Path, filled: "OpenVolume", params: Params) -> "Plan":
 
 
 def _check(path: Path, sums: "pdf.Sums", of_errors: "pdf.Sums", params: Params) -> None:
-    """Raise where S lacks, or has no error."""
+    """Refuse S if too much is missing, or if voxels have no error."""
     from hklflow.base.errors import HklflowError
 
     if sums.weight == 0:
         raise HklflowError(
-            f"{path}: nothing within q_max is measured or filled; check that this is the volume "
-            "that was meant, and its q_max"
+            f"{path}: no voxel within q_max is measured or filled; check that this is the right "
+            "volume, and check its q_max"
         )
     if sums.n_missing != of_errors.n_missing:
         raise HklflowError(
-            f"{path}: S is known in all but {sums.n_missing} voxels within q_max, its error in all "
-            f"but {of_errors.n_missing}; make it again: every voxel needs both"
+            f"{path}: within q_max, {sums.n_missing} voxels have no S but {of_errors.n_missing} "
+            "have no error; make the volume again, so that every voxel has both or neither"
         )
     share = sums.missing / (sums.weight + sums.missing)
     if share > params.allowed_missing:
         raise HklflowError(
             f"{path}: {sums.n_missing} voxels within q_max, {100 * share:.2g} % of the taper's "
-            f"weight, are neither measured nor filled, more than {100 * params.allowed_missing:g} "
-            "%; lower q_max, fill them, or raise allowed_missing"
+            f"weight, are neither measured nor filled; {100 * params.allowed_missing:g} % are "
+            "allowed: lower q_max, fill the voxels, or raise allowed_missing"
         )
 
 
@@ -372,13 +376,13 @@ def _notes(made: "Plan", kind: str, sums: "pdf.Sums", where: "pdf.Room") -> dict
             "voxels of S that enter": [2 * int(n) + 1 for n in made.reach],
             "padded with zeros to": list(made.sizes),
         },
-        "Friedel mates": "one measurement" if made.symmetrised else "averaged here",
+        "Friedel mates": "one measurement" if made.symmetrised else "averaged by this stage",
         "missing": f"{sums.n_missing} voxels within q_max counted as 0",
-        "000": "filled as the stage fill left it: the PDF is relative to the mean density",
+        "000": "as filled by the stage fill: the PDF is relative to the mean density",
         "errors": (
-            "of the symmetrised voxels, equivalents fully correlated, filled voxels as independent "
-            "ones at their error; of the noise: what the fill misses is not in them, which at "
-            "lattice vectors, where all holes have the same phase, adds up; "
+            "from the errors of the symmetrised voxels, with equivalents fully correlated and "
+            "filled voxels independent; errors of the fill are not included (they add up at "
+            "lattice vectors, where all holes have the same phase); "
             + ("exact" if exact else "V at the nearest voxel")
         ),
         "kept in a scratch file": not where.half,

@@ -1,7 +1,7 @@
 """Make the pixel mask of one rotation: gaps, steps of the mask file, defective pixels.
 
-For frames of block sums, all that is given in pixels or as an image is drawn on the frames as
-measured; a block is masked if any of its pixels is, or if it is not all in one module.
+For binned frames, shapes in pixels and images are for the unbinned frames; a block is masked if any
+of its pixels is masked, or if it is not completely inside one module.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 VERSION = 3
 FRAMES_OF = "scan"
 
-# Pairs of frames that tell the dispersion: a thousand tiles of a module, for 0.3 %.
+# Pairs of frames for the dispersion: a thousand tiles of a module, for an error of 0.3 %.
 _DISPERSION_PAIRS = 4
 _MAX_DISPERSION = 0.05
 
@@ -40,21 +40,22 @@ class Outputs(stage.Outputs):
     picture: Path
     """Picture: the mask over the mean of the sampled frames."""
     metrics: Path
-    """Masked pixels by reason; mean, standard deviation and dispersion of modules, as JSON."""
+    """Number of masked pixels by reason; mean, standard deviation and dispersion of modules."""
 
 
 class Limit(stage.Params):
     """Limits of a statistic of each pixel over the sampled frames."""
 
     of: Literal["mean", "std", "maximum"]
-    """Which statistic."""
+    """Statistic of the pixel over the sampled frames."""
     below: float | None = None
-    """Pixels below are under-responding."""
+    """Pixels with a smaller value are under-responding; None: no such limit."""
     above: float | None = None
-    """Pixels above are over-responding, or noisy if it is the standard deviation."""
+    """Pixels with a larger value are over-responding, or noisy for `of: std`; None: no such
+    limit."""
     n_sigma: float | None = Field(None, gt=0)
-    """Pixels that differ so many scatters (1.4826 MAD) from the median of the pixels within 3
-    pixels are taken as below or above."""
+    """Largest deviation from the median of the pixels within 3 pixels, in scatters (1.4826 MAD);
+    pixels farther away are below or above the limits. None: no such limit."""
 
     @model_validator(mode="after")
     def _has_one(self) -> "Limit":
@@ -65,28 +66,30 @@ class Limit(stage.Params):
 
 class Params(stage.Params):
     detector: str | None = None
-    """Detector by pyFAI's name, such as `Pilatus 1M`, whose gaps are masked; None: gaps are the
-    pixels that the raw file masks, and those that are flagged on every sampled frame."""
+    """Name of the detector in pyFAI, such as `Pilatus 1M`, whose gaps are masked; None: gaps are
+    the pixels that the raw file masks, and the pixels that are flagged on every sampled frame."""
     edges: int = Field(0, ge=0)
-    """Pixels masked along the detector's border, and along the gaps of `detector`."""
+    """Width of the masked edges, in pixels, along the detector's border and along the gaps of
+    `detector`."""
     image: Path | None = None
-    """Mask image to import (any format that fabio reads, .npy or .png): nonzero is bad."""
+    """Mask image to import (any format that fabio reads, .npy or .png); pixels that are not 0 are
+    bad."""
     shapes: tuple[mask_steps.Shape, ...] = ()
-    """Shapes to mask or to free, in order, in pixels; steps of a mask file without a file."""
+    """Shapes to mask or to free, in pixels and in order, written like steps of a mask file."""
     mask_file: Path | None = None
     """Text file of steps that mask or free pixels. `edges`, `image`, `shapes` and the steps of
-    this file are applied strictly in this order."""
+    this file are applied in this order."""
     sample_frames: int = Field(60, ge=12)
-    """Frames, spread over the scan, from which dead, hot and noisy pixels are found."""
+    """Number of frames, spread over the scan, in which dead, hot and noisy pixels are searched."""
     find_defects: bool = True
-    """Look for dead, hot and noisy pixels."""
+    """Search for dead, hot and noisy pixels."""
     limits: tuple[Limit, ...] = ()
     """Limits of the pixels' mean, standard deviation and maximum over the sampled frames."""
     constants: Path | None = None
-    """Constants of the detector (a photon counter), whose mask is joined."""
+    """Constants of the detector (a photon counter), whose mask is added; None: no constants."""
 
     def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
-        """Add the images that the mask file names."""
+        """Return the paths of the parameters, with the images of the mask file."""
         found = super().paths(base)
         if self.mask_file is not None and (base / self.mask_file).is_file():
             images = mask_steps.read(base / self.mask_file).images()
@@ -95,7 +98,7 @@ class Params(stage.Params):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Draw the steps, sample frames, judge pixels."""
+    """Draw the steps, read a sample of frames, and judge the pixels."""
     import math
 
     import numpy as np
@@ -120,7 +123,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     modules = whole if detector.modules is None else detector.modules.rectangles
     with raw.open_scan(scan) as frames:
         invalid_from = masks.flag_value(frames.dtype) or math.inf
-        # Pairs of frames keep the sampling cheap for files with large chunks, and tell noise.
+        # Pairs of frames are fast to read from files with large chunks, and show noise.
         out = {(frame - scan.first) // 2 for frame in scan.left_out}
         pairs = np.array([i for i in range(max(n // 2, 1)) if i not in out] or range(-(-n // 2)))
         n_pairs = max(1, min(params.sample_frames // 2, len(pairs)))
@@ -134,7 +137,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             block = frames.read(scan.first + start, scan.first + min(start + 2, n))
             always_flagged &= masks.flagged(block, invalid_from, scan.underload).all(axis=0)
             moments.add(block)
-            # Where there is read noise, the detector's constants tell the noisy pixels.
+            # With read noise, noisy pixels are marked in the detector constants.
             if len(block) == 2 and scan.underload >= 0:
                 dispersion.add(block)
                 if start in few:
@@ -160,12 +163,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     facts = {"masked pixels": counters.numbers(bits), "sampled frames": sampled.frames.max()}
     stage.write_json(outputs.metrics, facts | {"modules": rows})
     if kept := int((freed & (bits != 0)).sum()):
-        print(f"{kept} pixels that a step frees stay masked, for the measurement flags them")
+        print(f"{kept} pixels that a step frees stay masked: they are flagged in the measurement")
     print(f"{int((bits != 0).sum())} of {bits.size} pixels masked")
 
 
 def _given(params: Params, scan: "RotationScan") -> "tuple[Bits, BoolImage, BoolImage]":
-    """Bits that steps and constants give, the pixels that steps free, and the gaps."""
+    """Return the bits of steps and constants, the pixels that steps free, and the gaps."""
     import numpy as np
 
     from hklflow.images import pixel_binning
@@ -186,7 +189,7 @@ def _given(params: Params, scan: "RotationScan") -> "tuple[Bits, BoolImage, Bool
 
 
 def _constants(params: Params, shape: tuple[int, int]) -> "Bits":
-    """Bits that the detector's constants have."""
+    """Return the bits of the detector constants."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -197,14 +200,14 @@ def _constants(params: Params, shape: tuple[int, int]) -> "Bits":
     bits = read_pixel_mask(params.constants)
     if bits.shape != shape:
         raise HklflowError(
-            f"{params.constants} is of {bits.shape} pixels, the frames have {shape}; give the "
+            f"{params.constants} has {bits.shape} pixels, but the frames have {shape}; give the "
             "constants of this detector"
         )
     return bits
 
 
 def _beyond(limit: Limit, sampled: "Moments", bits: "Bits") -> "Bits":
-    """Bits of the good pixels whose statistic is beyond its limits."""
+    """Return the bits of good pixels whose statistic is beyond its limits."""
     import numpy as np
 
     from hklflow.images.masks import MaskBit
@@ -212,7 +215,7 @@ def _beyond(limit: Limit, sampled: "Moments", bits: "Bits") -> "Bits":
 
     good = (bits == 0) & (sampled.frames > 0)
     statistics = {"mean": sampled.mean, "std": sampled.std, "maximum": sampled.largest}
-    # Where it cannot be told, such as a standard deviation of one frame, nothing is beyond.
+    # Pixels without the statistic, such as a standard deviation of one frame, pass.
     values = np.where(good, statistics[limit.of], np.nan)
     low, high = np.zeros(bits.shape, bool), np.zeros(bits.shape, bool)
     if limit.n_sigma is not None:
@@ -234,7 +237,7 @@ def _module_rows(
     bits: "Bits",
     dispersions: "list[Dispersion]",
 ) -> list[dict[str, Any]]:
-    """Figures of each module; those that do not count photons one by one are told."""
+    """Return figures of each module; warn about modules that do not count single photons."""
     import numpy as np
 
     rows = []
@@ -255,15 +258,15 @@ def _module_rows(
         )
         if abs(told.value - 1) > max(_MAX_DISPERSION, 3 * told.error):
             print(
-                f"warning: the background of module {number} has the dispersion {told.value:.3f} ± "
-                f"{told.error:.3f} and not 1: its counts are not single photons (gain, sums, "
-                "corrections), and errors are wrong by the root of it"
+                f"warning: the index of dispersion of module {number} is {told.value:.3f} ± "
+                f"{told.error:.3f} instead of 1: its counts are not single photons (gain, sums, "
+                "corrections), and errors are wrong by the square root of this index"
             )
     return rows
 
 
 def draw(params: Params, shape: tuple[int, int]) -> "mask_shapes.Drawn":
-    """Draw the steps of the parameters in their order, and tell what each one does.
+    """Draw the steps of the parameters in order, and print the changes by each step.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Draw planes of the volumes of a scan: along the axes and oblique, skewed cells drawn true."""
+"""Draw planes of a volume, along the axes or oblique, with true angles and lengths."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,35 +22,35 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     picture: Path
-    """The planes."""
+    """Picture of the planes."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings of the configuration file."""
 
     hkl: list[str] = Field(["h k 0", "h 0 l", "0 k l", "h h l"], min_length=1)
     """Planes of S(Q), such as `h k 0`, `h h l`, `h k 0.5`, `h -h l`."""
     xyz: list[str] = Field(["x y 0", "x 0 z", "0 y z", "x x z"], min_length=1)
     """Planes of the pair distributions."""
     reach: float = Field(30.0, gt=0)
-    """How far from the origin, in Å, pair distributions are drawn."""
+    """Largest distance from the origin, in Å, to which pair distributions are drawn."""
 
 
 class Params(Settings):
-    """Settings and the title."""
+    """Settings, and the title."""
 
     title: str = ""
-    """Title of the picture; empty: that of the volume."""
+    """Title of the picture; empty: the title of the volume."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Only what the planes meet is read."""
+    """Cut and draw the planes; only the voxels on them are read."""
     from hklflow import plots
     from hklflow.nexus.entry import text
     from hklflow.plots import planes as pictures
     from hklflow.volumes import planes
 
-    # All of them, so that a mistake in those of the other space is told as well.
+    # Parse the planes of both spaces, so that mistakes in either are reported.
     wanted = {
         direct: [planes.parse(one, names) for one in written]
         for direct, names, written in ((False, "hkl", params.hkl), (True, "xyz", params.xyz))
@@ -74,16 +74,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     plots.save(pictures.panels(cuts, metric, direct, diverging, what, title, near), outputs.picture)
     missed = [one.plane.text for one in cuts if not one.image.size]
     print(
-        f"{len(cuts) - len(missed)} planes of {what}, the nearest voxel at each point: "
+        f"{len(cuts) - len(missed)} planes of {what}, nearest voxel at each point: "
         + ", ".join(one.plane.text for one in cuts if one.image.size)
     )
     if missed:
-        print(f"warning: outside the volume: {', '.join(missed)}")
+        print(f"warning: these planes are outside the volume: {', '.join(missed)}")
 
 
 @contextmanager
 def _open(path: Path) -> "Iterator[tuple[OpenVolume, bool]]":
-    """A volume, and whether it is of direct space."""
+    """Open a volume; the second value is True for a volume of direct space."""
     from hklflow import nexus
     from hklflow.base.errors import HklflowError
     from hklflow.nexus.entry import open_entry
@@ -92,8 +92,8 @@ def _open(path: Path) -> "Iterator[tuple[OpenVolume, bool]]":
         found = [name for name in ("transform", "pdf") if f"{name}/data" in entry]
         if not found or "notes/grid" not in entry or entry[found[0]]["data"].ndim != 3:
             raise HklflowError(
-                f"{path} has no volume with data on a grid (groups `transform` or `pdf`) to draw "
-                "planes of; give a merged, symmetrised or filled volume, or a pair distribution"
+                f"{path} has no volume with data on a grid (group `transform` or `pdf`); give a "
+                "merged, symmetrised or filled volume, or a pair distribution"
             )
     with nexus.open_volume(path, found[0]) as volume:
         yield volume, found[0] == "pdf"

@@ -10,10 +10,12 @@ from hklflow.geometry import plausible
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from hklflow.calibration.calibrants import Calibrant
     from hklflow.calibration.detectors import KnownDetector
+    from hklflow.calibration.powder import PowderCalibration
     from hklflow.geometry import Detector, Floats
 
 VERSION = 2
@@ -28,18 +30,18 @@ class Outputs(stage.Outputs):
     geometry: Path
     """Refined geometry with its uncertainties."""
     poni: Path
-    """The same as a PONI file for pyFAI."""
+    """Refined geometry as a PONI file for pyFAI."""
     picture: Path
     """Picture: rings on the image, profile, residuals."""
 
 
 class Params(stage.Params):
     calibrant: str | Path = "CeO2"
-    """Calibrant: pyFAI's name, or a file (`x.D`) of d-spacings in Å, one per line, falling."""
+    """Calibrant: pyFAI's name, or a file (`x.D`) of d-spacings in Å, one per line, decreasing."""
     max_rings: int | None = Field(None, ge=1)
-    """Use only so many of its rings, from the innermost; None: all."""
+    """Number of innermost rings to use; None: all."""
     purge_rings: tuple[int, ...] = ()
-    """Rings not to use; the innermost is 0."""
+    """Rings that are not used; the innermost is 0."""
     wavelength: float = Field(gt=0)
     """Wavelength in Å."""
     pixel_size: tuple[float, float] = Field()
@@ -47,31 +49,31 @@ class Params(stage.Params):
     distance: float | None = Field(None, gt=0, le=plausible.DISTANCES[1])
     """Approximate distance in m; None: found from the rings."""
     beam_centre: tuple[float, float] | None = None
-    """Approximate beam centre (slow, fast) in pixels; None: found from the rings' symmetry."""
+    """Approximate beam centre (slow, fast) in pixels; None: from the symmetry of the rings."""
     orientation: int = Field(2, ge=1, le=4)
-    """How the image lies (pyFAI's detector orientation): 2 is an image seen from the sample with
-    its first row at the top. Taken as given: rings look the same in a mirror."""
+    """Orientation of the image (pyFAI's detector orientation): 2 is an image seen from the sample
+    with its first row at the top. It is not refined: a mirrored image has the same rings."""
     detector: str | None = None
-    """pyFAI's name of the detector, such as Pilatus 1M: its shape, pixel size and gaps are compared
-    with the image, and the gaps masked."""
+    """pyFAI's name of the detector, such as Pilatus 1M: shape, pixel size and gaps are compared
+    with the image, and the gaps are masked."""
     polarization: float = Field(ge=0, le=1)
     """Fraction of the intensity with the electric vector horizontal (0.5: unpolarised)."""
     sensor_thickness: float | None = Field(None, gt=0)
     """Thickness of the sensor in m; None: from the scan's raw file."""
     sensor_attenuation: float | None = Field(None, gt=0)
-    """Attenuation coefficient of the sensor in 1/m; None: of its material at the wavelength of the
-    scan."""
+    """Attenuation coefficient of the sensor in 1/m; None: computed from the sensor material at the
+    scan's wavelength."""
     min_rings: int = Field(3, ge=2)
     """Least number of rings."""
     mask_image: Path | None = None
     """Mask image: nonzero is bad. Negative pixels are always bad."""
     dark: Path | None = None
-    """Dark image, subtracted."""
+    """Dark image, which is subtracted."""
     flat: Path | None = None
-    """Flat-field image (relative response of the pixels): the image less the dark one is divided
-    by it. Pixels where it is not positive are bad."""
+    """Flat-field image (relative response of the pixels): the image minus the dark image is divided
+    by it. Pixels with a flat field of 0 or less are bad."""
     max_rms: float = Field(0.02, gt=0)
-    """Largest rms of observed minus calculated 2θ in degrees that is accepted."""
+    """Largest accepted rms of observed minus calculated 2θ, in degrees."""
 
     @field_validator("wavelength", mode="after")
     @classmethod
@@ -90,17 +92,15 @@ class Params(stage.Params):
     @field_validator("calibrant", mode="after")
     @classmethod
     def _file_or_name(cls, value: str | Path) -> str | Path:
-        # A path is an input of the rule, and its hash is recorded.
+        # A path is an input of the rule, so its hash is recorded.
         from hklflow.calibration.calibrants import is_file
 
         return Path(value) if is_file(value) else str(value)
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Refine, judge, write."""
+    """Refine the geometry, judge it, and write the results."""
     from dataclasses import asdict, replace
-
-    import numpy as np
 
     from hklflow import geometry, plots
     from hklflow.base.errors import HklflowError
@@ -108,31 +108,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.formats import poni
 
     counts, bad, known = prepare(inputs.image, params)
-    found = powder.calibrate_powder(
+    calibration = powder.calibrate_powder(
         counts,
         bad,
         calibrant=calibrant_of(params),
-        wavelength=params.wavelength,
-        pixel_size=params.pixel_size,
-        orientation=params.orientation,
-        distance=params.distance,
-        beam_centre=params.beam_centre,
-        polarization=params.polarization,
-        min_rings=params.min_rings,
+        **fit_options(params),
     )
-    if found.rms_deg > params.max_rms:
+    if calibration.rms_deg > params.max_rms:
         raise HklflowError(
-            f"the rings of {inputs.image} fit with an rms of {found.rms_deg:.4f} deg, above the "
-            f"limit of {params.max_rms} deg; check calibrant and wavelength, or raise `max_rms`"
+            f"the rings of {inputs.image} fit with an rms of {calibration.rms_deg:.4f} deg, above "
+            f"the limit of {params.max_rms} deg; check calibrant and wavelength, or raise `max_rms`"
         )
     metrics = assess.metrics(
-        found,
+        calibration,
         modules=known.modules if known is not None else None,
         gaps=known.gaps if known is not None else None,
     )
     gates = assess.judge(metrics, assess.GateLimits())
     detector = replace(
-        found.detector,
+        calibration.detector,
         sensor_thickness=params.sensor_thickness,
         sensor_attenuation=params.sensor_attenuation,
     )
@@ -142,39 +136,60 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "source": f"powder:{inputs.image}",
             "detector": geometry.detector_to_dict(detector),
             "beam": {"wavelength_A": params.wavelength, "polarization": params.polarization},
-            "poni": asdict(found.poni),
-            "sigma": found.sigma,
-            "correlation": found.correlation,
-            "beam_centre_px": found.beam_centre,
-            "beam_centre_sigma_px": found.beam_centre_sigma,
+            "poni": asdict(calibration.poni),
+            "sigma": calibration.sigma,
+            "correlation": calibration.correlation,
+            "beam_centre_px": calibration.beam_centre,
+            "beam_centre_sigma_px": calibration.beam_centre_sigma,
             "metrics": {
-                "rms of 2theta in degrees": found.rms_deg,
-                "rms by ring": found.ring_rms_deg,
-                "points": len(found.points),
-                "points rejected": found.rejected,
-                "reduced chi2 of counting statistics": found.chi2,
-                "scatter beyond counting statistics in degrees": found.extra_sigma_deg,
+                "rms of 2theta in degrees": calibration.rms_deg,
+                "rms by ring": calibration.ring_rms_deg,
+                "points": len(calibration.points),
+                "points rejected": calibration.rejected,
+                "reduced chi2 of counting statistics": calibration.chi2,
+                "scatter beyond counting statistics in degrees": calibration.extra_sigma_deg,
                 **metrics,
             },
             "gates": gates,
         },
     )
-    poni.write_poni(outputs.poni, found.poni)
+    poni.write_poni(outputs.poni, calibration.poni)
+
+    title = (
+        f"{calibration.calibrant.name}: distance {1e3 * calibration.poni.dist:.4f}"
+        f" ± {1e3 * calibration.sigma['dist']:.4f} mm, rms {calibration.rms_deg:.4f} deg"
+        f" on {len(calibration.rings)} rings"
+    )
+    picture = _picture(counts, bad, calibration, detector, title)
+    plots.save(picture, outputs.picture)
+    print(title)
+    print(metrics["wavelength"]["source"])
+    for gate in gates:
+        if not gate["passed"]:
+            print(f"gate {gate['name']}: {gate['sentence']}")
+
+
+def _picture(
+    counts: "Floats",
+    bad: "NDArray[np.bool_]",
+    calibration: "PowderCalibration",
+    detector: "Detector",
+    title: str,
+) -> "Figure":
+    """Draw the image with the rings, the mean counts against 2θ, and the residuals."""
+    import numpy as np
+
+    from hklflow import geometry, plots
 
     two_theta = np.degrees(geometry.two_theta(detector))
     edges = np.linspace(two_theta.min(), two_theta.max(), 1001)
     weight, _ = np.histogram(two_theta[~bad], edges)
     total, _ = np.histogram(two_theta[~bad], edges, weights=counts[~bad])
     seen = weight > 0
-    lines = np.array(list(found.two_theta_deg.values()))
-    observed = np.array([found.two_theta_deg[int(ring)] for ring in found.points.ring])
-    residual = np.degrees(found.points.residual)
-    title = (
-        f"{found.calibrant.name}: distance {1e3 * found.poni.dist:.4f}"
-        f" ± {1e3 * found.sigma['dist']:.4f} mm, rms {found.rms_deg:.4f} deg"
-        f" on {len(found.rings)} rings"
-    )
-    picture = plots.powder(
+    lines = np.array(list(calibration.two_theta_deg.values()))
+    observed = np.array([calibration.two_theta_deg[int(ring)] for ring in calibration.points.ring])
+    residual = np.degrees(calibration.points.residual)
+    return plots.powder(
         counts,
         bad,
         [_ring(detector, line) for line in np.radians(lines)],
@@ -184,21 +199,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         (observed, residual),
         title,
     )
-    plots.save(picture, outputs.picture)
-    print(title)
-    print(metrics["wavelength"]["source"])
-    for gate in gates:
-        if not gate["passed"]:
-            print(f"gate {gate['name']}: {gate['sentence']}")
+
+
+def fit_options(params: Params) -> dict[str, Any]:
+    """Return the parameters that a fit of rings takes as they are."""
+    return params.model_dump(
+        include={
+            "wavelength", "pixel_size", "orientation", "distance", "beam_centre", "polarization",
+            "min_rings",
+        }
+    )  # fmt: skip
 
 
 def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], KnownDetector | None]":
-    """Counts (slow, fast) of an image less the dark one over the flat field, bad pixels, detector.
+    """Return counts (slow, fast) minus dark over flat field, bad pixels, and the detector.
 
     Raises
     ------
     HklflowError
-        If a file cannot be read, or shapes or the detector do not fit.
+        If a file cannot be read, or shapes or the detector do not match.
     """
     import numpy as np
 
@@ -214,21 +233,21 @@ def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], Kno
         known.check(image, bad | (image == 0), params.pixel_size)
         bad |= known.gaps
     if params.mask_image is not None:
-        bad |= _of_shape(params.mask_image, "mask_image", image.shape) != 0
+        bad |= _read_image_of_shape(params.mask_image, "mask_image", image.shape) != 0
     bad |= defects.find_defects(np.where(bad, 0, image), bad) != 0
     counts = np.where(bad, 0.0, image)
     if params.dark is not None:
-        counts -= _of_shape(params.dark, "dark", image.shape)
+        counts -= _read_image_of_shape(params.dark, "dark", image.shape)
     if params.flat is not None:
-        response = _of_shape(params.flat, "flat", image.shape).astype(np.float64)
+        response = _read_image_of_shape(params.flat, "flat", image.shape).astype(np.float64)
         bad |= ~(response > 0)
-        # Its mean is 1, for the errors are those of counts.
+        # Its mean is normalised to 1, so that errors remain those of counts.
         counts = np.where(bad, 0.0, counts / np.where(bad, 1.0, response / response[~bad].mean()))
     return counts, bad, known
 
 
 def calibrant_of(params: Params) -> "Calibrant":
-    """Calibrant with the rings that are to be used."""
+    """Return the calibrant with the rings to be used."""
     from hklflow.calibration.calibrants import read_calibrant
 
     return read_calibrant(
@@ -236,22 +255,22 @@ def calibrant_of(params: Params) -> "Calibrant":
     )
 
 
-def _of_shape(path: Path, name: str, shape: tuple[int, ...]) -> "NDArray[Any]":
-    """Read an image that must have the shape of the powder image."""
+def _read_image_of_shape(path: Path, name: str, shape: tuple[int, ...]) -> "NDArray[Any]":
+    """Read an image and require the shape of the powder image."""
     from hklflow.base.errors import HklflowError
     from hklflow.formats import images
 
-    found = images.read_image(path)
-    if found.shape != shape:
+    image = images.read_image(path)
+    if image.shape != shape:
         raise HklflowError(
-            f"{name}: {path} has {found.shape} pixels but the powder image has {shape}; give the "
-            "one of the same detector, and turned the same way"
+            f"{name}: {path} has {image.shape} pixels but the powder image has {shape}; use an "
+            "image of the same detector with the same orientation"
         )
-    return found
+    return image
 
 
 def _ring(detector: "Detector", two_theta: float) -> "tuple[Floats, Floats]":
-    """Pixel coordinates (slow, fast) of one ring."""
+    """Return the pixel coordinates (slow, fast) of one ring."""
     import numpy as np
 
     angle = np.linspace(0, 2 * np.pi, 361)

@@ -15,8 +15,8 @@ class Inputs(stage.Inputs):
     gathered: Path
     """Gathered frames of the ramp."""
     dark: Path | None = None
-    """Processed dark of the ASIC, for its gain thresholds; None: the levels of the ramp itself
-    are divided."""
+    """Processed dark of the ASIC, for its gain thresholds; None: the stages are separated by the
+    digital levels of the ramp."""
 
 
 class Outputs(stage.Outputs):
@@ -25,31 +25,31 @@ class Outputs(stage.Outputs):
 
 
 class Settings(ramp_settings.RampSettings):
-    """What the configuration file sets."""
+    """Settings in the configuration file."""
 
     limits_lm: tuple[float, float] | None = None
     """Smallest and largest ratio of low to medium gain; None: no limits."""
 
 
 class Params(Settings):
-    """Settings, and the room."""
+    """Settings, and the available memory."""
 
     memory: float = Field(500, gt=0)
-    """MB for the frames that are worked on at a time."""
+    """Memory for the frames, in MB."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Fit the lines, mark outliers, tell what is against them."""
+    """Fit the lines, mark outliers, report the failures."""
     from hklflow.constants import files, ramp_process
     from hklflow.constants.current_source import CurrentSource
 
     limits = {"gain_ratio_mh": params.limits_mh, "gain_ratio_lm": params.limits_lm}
-    found = ramp_settings.fitted(
+    lines = ramp_settings.fitted(
         CurrentSource, inputs.gathered, inputs.dark, params, params.memory, limits
     )
-    files.write_part(outputs.constants, "current source", found)
-    status = found["fit_status"]
-    print(f"{(status == 0).sum()} of {status.size} pixels and cells have nothing against them")
+    files.write_part(outputs.constants, "current source", lines)
+    status = lines["fit_status"]
+    print(f"{(status == 0).sum()} of {status.size} pixels and cells are good")
     for bit in ramp_process.FitStatus:
         if count := int(((status & bit) != 0).sum()):
             print(f"{bit.name}: {count}")

@@ -21,14 +21,14 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     constants: Path
-    """Constants of the ASIC that darks give."""
+    """Constants of the ASIC from the dark runs."""
 
 
 class Settings(stage.Params):
     clip: float = Field(5.0, ge=3, le=20)
-    """Values farther from a pixel's median than this many standard deviations are left out."""
+    """Values further from a pixel's median than this many standard deviations are left out."""
     max_clipped: float = Field(0.2, gt=0, lt=1)
-    """Fraction of values left out from which offset and noise of a pixel are not believed."""
+    """Largest fraction of values left out; above it, offset and noise of a pixel are not used."""
     min_frames: int = Field(10, ge=2)
     """Least number of frames of a memory cell."""
     min_separation: float = Field(6.0, gt=0)
@@ -37,7 +37,7 @@ class Settings(stage.Params):
 
 class Params(Settings):
     memory: float = Field(500.0, gt=0)
-    """Memory for the frames that are worked on at a time, in MB."""
+    """Memory for the frames, in MB."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -49,7 +49,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.constants.files import write_part
     from hklflow.constants.gathered import open_gathered
 
-    limits = dark.Limits(**params.model_dump(exclude={"memory"}))
+    limits = dark.DarkLimits(**params.model_dump(exclude={"memory"}))
     with ExitStack() as stack:
         runs = [
             stack.enter_context(open_gathered(path))

@@ -15,8 +15,8 @@ class Inputs(stage.Inputs):
     gathered: Path
     """Gathered frames of the ramp."""
     dark: Path | None = None
-    """Processed dark of the ASIC, for its gain thresholds; None: the levels of the ramp itself
-    are divided."""
+    """Processed dark of the ASIC, for its gain thresholds; None: the stages are separated by the
+    digital levels of the ramp."""
 
 
 class Outputs(stage.Outputs):
@@ -25,32 +25,32 @@ class Outputs(stage.Outputs):
 
 
 class Settings(ramp_settings.RampSettings):
-    """What the configuration file sets."""
+    """Settings in the configuration file."""
 
 
 class Params(Settings):
-    """Settings, and the room."""
+    """Settings, and the available memory."""
 
     memory: float = Field(500, gt=0)
-    """MB for the frames that are worked on at a time."""
+    """Memory for the frames, in MB."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Fit the lines, mark outliers, tell how many ratios there are."""
+    """Fit the lines, mark outliers, report the number of ratios."""
     import numpy as np
 
     from hklflow.constants import files
     from hklflow.constants.pulse_capacitor import PulseCapacitor
 
     limits = {"gain_ratio_mh": params.limits_mh}
-    found = ramp_settings.fitted(
+    lines = ramp_settings.fitted(
         PulseCapacitor, inputs.gathered, inputs.dark, params, params.memory, limits
     )
-    files.write_part(outputs.constants, "pulse capacitor", found)
-    good = found["fit_status"] == 0
+    files.write_part(outputs.constants, "pulse capacitor", lines)
+    good = lines["fit_status"] == 0
     print(
         f"ratio of medium to high gain of {good.sum()} of {good.size} pixels and cells: median "
-        f"{np.median(found['gain_ratio_mh'][good]) if good.any() else np.nan:.5f}"
+        f"{np.median(lines['gain_ratio_mh'][good]) if good.any() else np.nan:.5f}"
     )
 
 

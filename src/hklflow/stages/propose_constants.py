@@ -1,7 +1,7 @@
 """Propose a detector's constants to the calibration store, with figures and gates.
 
-A person accepts or rejects them there (`hklflow calibration accept`); only then are scans
-corrected with them.
+A person accepts or rejects the proposal in the store (`hklflow calibration accept`); scans are
+corrected only with accepted constants.
 """
 
 from pathlib import Path
@@ -19,12 +19,12 @@ class Inputs(stage.Inputs):
     constants: Path
     """Constants of the detector."""
     report: list[Path]
-    """Pictures and tables for the person who judges."""
+    """Pictures and tables for judging the constants."""
 
 
 class Outputs(stage.Outputs):
     proposed: Path
-    """Which candidate it is, and its gates."""
+    """Name of the candidate, and its gates."""
 
 
 class Params(stage.Params):
@@ -33,23 +33,23 @@ class Params(stage.Params):
     name: str
     """Name of the candidate."""
     state: dict[str, Any]
-    """Set-points of the instrument that make the state."""
+    """Set-points of the instrument that define the state."""
     author: str
-    """Who proposes."""
+    """Author of the proposal."""
     state_schema: Path | None = None
-    """JSON file of the set-points that make a state; None: the packaged one."""
+    """JSON file of the keys that define a state; None: the packaged file."""
     aliases: dict[str, str] = Field(default_factory=dict)
-    """State id -> state id, where a set-point lies on the edge of its step."""
+    """State id -> state id, for a set-point on an edge of its step."""
     gates: Gates = Gates()
-    """What the constants must keep to be accepted."""
+    """Limits for accepting the constants."""
 
     def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
-        """Files that are read: the store changes with every proposal, and is none of them."""
+        """Return the input files; the store is not an input, because it changes with proposals."""
         return {"state_schema": [self.state_schema] if self.state_schema else []}
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Compare with what is accepted, judge, put the candidate into the store."""
+    """Compare with the accepted constants, judge, and add the candidate to the store."""
     import tempfile
     from contextlib import ExitStack
 
@@ -68,9 +68,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         before = None
         if accepted:
             before = stack.enter_context(files.open_constants(accepted[-1].artefact(_FILE)))
-        found = gates.figures(now, before)
+        figures = gates.figures(now, before)
         about = now.about
-    verdicts = gates.judge(found, params.gates)
+    verdicts = gates.judge(figures, params.gates)
     paths = [inputs.constants, *inputs.report]
     record = {
         "author": params.author,
@@ -78,7 +78,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "parentVersion": accepted[-1].number if accepted else None,
         "inputs": [{"path": str(path), "sha256": stage.fingerprint(path)} for path in paths],
         "software": records.software(),
-        "metrics": found,
+        "metrics": figures,
         "gates": verdicts,
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +97,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "iteration": candidate.iteration,
             "compared with version": accepted[-1].number if accepted else None,
             "gates": verdicts,
-            "figures": found,
+            "figures": figures,
         },
     )
     failed = [gate["sentence"] for gate in verdicts if not gate["passed"]]

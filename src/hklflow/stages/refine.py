@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.refinement import Refined
     from hklflow.stage.orientation import Observed
 
-VERSION = 9
+VERSION = 10
 FRAMES_OF = frames_of
 
 
@@ -52,6 +52,10 @@ class Settings(stage.Params):
     space group told is the parent's all the same, until the scan has a parent of its own."""
     hkl_tolerance: float = Field(0.15, gt=0, lt=0.5)
     """Largest deviation from an integer, in each of h, k, l, of an indexed peak."""
+    max_width: float | None = Field(None, gt=0)
+    """Peaks that are broader than this are left out, in pixels (standard deviation, of arcs without
+    what the mosaic spread makes of it): maxima of the diffuse scattering; None: only those that are
+    found to be."""
     min_indexed: float = Field(0.2, gt=0, le=1)
     """Least fraction of peaks that must be indexed; low, because superlattice reflections may
     outnumber the others below a transition. By chance a fraction of (2 hkl_tolerance)³ is."""
@@ -75,30 +79,30 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import plots
     from hklflow.dials import engine
     from hklflow.geometry import symmetry
-    from hklflow.geometry.grid import Grid
     from hklflow.orientation import centre, misfit, transition
-    from hklflow.orientation.refinement import Limits
+    from hklflow.orientation.product import Identity
+    from hklflow.orientation.refinement import RefinementLimits
     from hklflow.quality import doubts, gates, verdict
     from hklflow.stage import orientation
 
-    parent = stage.read_json(inputs.parent)
-    group = symmetry.space_group(parent["space_group"])
-    limits = Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
+    parent = stage.read_orientation(inputs.parent)
+    group = parent.group
+    limits = RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
     free = ["cell", "orientation"]
     if params.refine_goniometer and len(params.rotations) > 1:
         free += ["misorientation"]
     with engine.opened(params, threads) as used:
         scans = orientation.read_scans(params.rotations, inputs.scans, inputs.peaks)
         tables = used.tables(scans, inputs.peaks, inputs.masks)
-        observed = orientation.observe(params.rotations, scans, tables)
+        observed = orientation.observe(params.rotations, scans, tables, params.max_width)
         rotations, notes = orientation.inherited(observed, parent)
         if params.fixed:
             refined, more = orientation.as_given(
-                observed, rotations, parent["UB"], params.hkl_tolerance
+                observed, rotations, parent.ub, params.hkl_tolerance
             )
             notes += more
         else:
-            refined = used.refine(rotations, observed.tables, parent["UB"], group, free, limits)
+            refined = used.refine(rotations, observed.tables, parent.ub, group, free, limits)
 
             def again(fewer: "Observed", more: "Sequence[str]" = free) -> "Refined":
                 return used.refine(rotations, fewer.tables, refined.ub, group, more, limits)
@@ -140,36 +144,36 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             refined,
             observed.peaks,
             observed.intensities,
+            observed.widths,
             none if loose else group,
             free,
             named,
             orientation.modules_of(observed, inputs.masks),
         )
     # Of a fixed orientation, those that it happens to keep.
-    constraints = parent["cell_constraints"] if params.fixed else parent["space_group"]
-    identity = {
-        "sample": params.sample,
-        "scan": params.scan,
-        "temperature": observed.scans[0].temperature,
-        "space_group": parent["space_group"],
-        "parent": parent["scan"],
-        "parent_temperature": parent["temperature"],
-        "cell_constraints": None if loose else constraints,
-        "fixed": params.fixed,
-        "engine": used.described(),
-    }
+    constraints = parent.cell_constraints if params.fixed else parent.space_group
+    identity = Identity(
+        sample=params.sample,
+        scan=params.scan,
+        temperature=observed.scans[0].temperature,
+        space_group=parent.space_group,
+        parent=parent.scan,
+        parent_temperature=parent.temperature,
+        cell_constraints=None if loose else constraints,
+        fixed=params.fixed,
+        engine=used.described(),
+    )
     # Only told here: whether the scan goes on is decided by `accept`, with the limits set.
-    notes += gates.failures(figures, parent["symmetry"], params.accept.limits(), identity)
-    notes += verdict.doubts(figures, parent["symmetry"], params.accept.limits(), identity)
-    grid = Grid.from_dict(parent["grid"])
-    data = orientation.product(refined, observed, grid, identity, notes, figures)
-    stage.write_json(outputs.orientation, data)
-    plots.save(orientation.picture(refined, observed, data), outputs.picture)
+    judged = (figures, parent.figures, params.accept.limits(), identity.identity())
+    notes += gates.failures(*judged) + verdict.doubts(*judged)
+    product = orientation.product(refined, observed, parent.grid, identity, notes, figures)
+    stage.write_json(outputs.orientation, product.to_dict())
+    plots.save(orientation.picture(refined, observed, product), outputs.picture)
     print(
         f"{refined.indexed.sum()} of {len(refined.indexed)} peaks within "
         f"{params.hkl_tolerance:g} of integer hkl; cell "
         + " ".join(f"{value:.5g}" for value in refined.cell)
-        + "".join(f"; {warning}" for warning in data["warnings"])
+        + "".join(f"; {warning}" for warning in product.warnings)
     )
 
 

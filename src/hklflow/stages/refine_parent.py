@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.refinement import Refined
     from hklflow.stage.orientation import Observed, Start
 
-VERSION = 9
+VERSION = 10
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
@@ -71,6 +71,10 @@ class Settings(stage.Params):
     """Refine the distance too; it correlates with the size of the cell."""
     hkl_tolerance: float = Field(0.25, gt=0, lt=0.5)
     """Largest deviation from an integer, in each of h, k, l, of an indexed peak."""
+    max_width: float | None = Field(None, gt=0)
+    """Peaks that are broader than this are left out, in pixels (standard deviation, of arcs without
+    what the mosaic spread makes of it): maxima of the diffuse scattering; None: only those that are
+    found to be."""
     min_indexed: float = Field(0.5, gt=0, le=1)
     """Least fraction of peaks that must be indexed."""
     max_cell_deviation: float = Field(0.03, gt=0)
@@ -120,7 +124,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.orientation import centre, misfit, pseudosymmetry, transition
     from hklflow.orientation import sizes as scale
     from hklflow.orientation.leftover import Crystal
-    from hklflow.orientation.refinement import Limits
+    from hklflow.orientation.product import Identity
+    from hklflow.orientation.refinement import RefinementLimits
     from hklflow.quality import doubts, gates, verdict
     from hklflow.stage import orientation
 
@@ -135,7 +140,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     with engine.opened(params, threads) as used:
         scans = orientation.read_scans(params.rotations, inputs.scans, inputs.peaks)
         tables = used.tables(scans, inputs.peaks, inputs.masks)
-        observed = orientation.observe(params.rotations, scans, tables)
+        observed = orientation.observe(params.rotations, scans, tables, params.max_width)
         free = ["cell", "orientation"]
         if params.refine_detector:
             free += ["detector_x", "detector_y", "detector_rotation"]
@@ -152,7 +157,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             warnings += taken.notes
         else:
             begin, ub, told = _begin(inputs.start, params, observed, group, free, used)
-            limits = Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
+            limits = RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
 
             def refine_from(ub: "NDArray[np.float64]") -> "Refined":
                 return used.refine(
@@ -223,19 +228,19 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             f"{params.space_group}: which orientation is right only intensities can tell; the "
             "children keep the parent's choice"
         )
-    identity = {
-        "sample": params.sample,
-        "scan": params.scan,
-        "temperature": observed.scans[0].temperature,
-        "space_group": params.space_group,
-        "parent": params.scan,
-        "parent_temperature": observed.scans[0].temperature,
-        "cell_constraints": params.space_group
+    identity = Identity(
+        sample=params.sample,
+        scan=params.scan,
+        temperature=observed.scans[0].temperature,
+        space_group=params.space_group,
+        parent=params.scan,
+        parent_temperature=observed.scans[0].temperature,
+        cell_constraints=params.space_group
         if not params.fixed or orientation.constraints_kept(refined.cell, group)
         else None,
-        "fixed": params.fixed,
-        "engine": used.described(),
-    }
+        fixed=params.fixed,
+        engine=used.described(),
+    )
     figures = transition.figures(
         refined,
         observed.peaks,
@@ -257,21 +262,28 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         figures["sizes"] = compared
         modules = orientation.modules_of(observed, inputs.masks)
         figures |= doubts.doubts(
-            refined, observed.peaks, observed.intensities, group, free, named, modules
+            refined,
+            observed.peaks,
+            observed.intensities,
+            observed.widths,
+            group,
+            free,
+            named,
+            modules,
         )
         figures["other crystals"] += [doubts.of_crystal(twin, named) for twin in twins]
         if figures["other crystals"]:  # a twin's lattices make a larger one together
             warnings = [text for text in warnings if "supercell" not in text]
-    warnings += gates.failures(figures, figures, params.accept.limits(), identity)
-    warnings += verdict.doubts(figures, figures, params.accept.limits(), identity)
-    data = orientation.product(refined, observed, grid, identity, warnings, figures)
-    stage.write_json(outputs.orientation, data)
-    plots.save(orientation.picture(refined, observed, data), outputs.picture)
+    judged = (figures, figures, params.accept.limits(), identity.identity())
+    warnings += gates.failures(*judged) + verdict.doubts(*judged)
+    product = orientation.product(refined, observed, grid, identity, warnings, figures)
+    stage.write_json(outputs.orientation, product.to_dict())
+    plots.save(orientation.picture(refined, observed, product), outputs.picture)
     print(
         f"{refined.indexed.sum()} of {len(refined.indexed)} peaks within "
         f"{params.hkl_tolerance:g} of integer hkl; cell "
         + " ".join(f"{value:.5g}" for value in refined.cell)
-        + "".join(f"; {warning}" for warning in data["warnings"])
+        + "".join(f"; {warning}" for warning in product.warnings)
     )
 
 

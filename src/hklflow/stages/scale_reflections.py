@@ -67,7 +67,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Gather, scale, tell."""
     import numpy as np
 
-    from hklflow import geometry, nexus, plots
+    from hklflow import nexus, plots
     from hklflow.base.errors import HklflowError
     from hklflow.bragg import observations, scaling
     from hklflow.bragg.structure_factors import Crystal
@@ -75,8 +75,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.nexus import structure_factors as files
     from hklflow.plots import structure_factors as pictures
 
-    orientation = stage.read_json(inputs.orientation)
-    known = orientation["rotations"]
+    orientation = stage.read_orientation(inputs.orientation)
+    known = orientation.rotations
     if len(params.rotations) != len(inputs.reflections) or set(params.rotations) - set(known):
         raise HklflowError(
             f"rotations {', '.join(params.rotations)} with {len(inputs.reflections)} tables of "
@@ -85,7 +85,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     crystal = Crystal.of(orientation, params.space_group)
     group = symmetry.space_group(crystal.space_group)
     tables = [nexus.read_reflections(path) for path in inputs.reflections]
-    rotations = [geometry.from_dict(known[name]) for name in params.rotations]
+    rotations = [known[name] for name in params.rotations]
     observed, left_out = observations.gather(
         tables, rotations, group, params.estimate, params.d_min or 0.0
     )
@@ -100,7 +100,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     found = scaling.scale(observed, group, spans, settings)
     notes = list(found.notes)
-    if orientation.get("cell_constraints", group.symbol) is None and params.space_group is None:
+    if orientation.cell_constraints is None and params.space_group is None:
         notes.append(
             f"the cell breaks the constraints of {group.symbol}, of whose Laue group equivalents "
             "were taken all the same; set space_group to that of this scan"

@@ -59,10 +59,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import nexus
     from hklflow.nexus import master
 
-    orientation = stage.read_json(inputs.orientation)
+    orientation = stage.read_orientation(inputs.orientation)
     rotations: dict[str, dict[str, Path]] = {}
     for name, scan, statistics, scale, peaks, frame_mask in zip(
-        orientation["rotations"],
+        orientation.rotations,
         inputs.scans,
         inputs.statistics,
         inputs.scales,

@@ -1,8 +1,8 @@
 """Stack the merged volumes of one parent's scans along temperature, and integrate reflections.
 
-The stack is virtual: it shows the members' arrays as one four-dimensional NXdata and takes no
-space of its own. Scans are in ascending order of temperature; those at the same temperature
-stand beside each other in the order of their names, none is dropped or averaged.
+The stack is virtual: one four-dimensional NXdata links to the arrays of the volumes and takes no
+space. Scans are in ascending order of temperature; scans at the same temperature are in the order
+of their names, none is dropped or averaged.
 """
 
 from collections.abc import Sequence
@@ -30,46 +30,47 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     stack: Path
-    """S(Q), errors, counts and norm along temperature, and the reflections' intensities."""
+    """S(Q), errors, counts and norm along temperature, and the intensities of reflections."""
     table: Path
-    """Table of the reflections' intensities, tab-separated."""
+    """Table of the intensities of reflections, tab-separated."""
     picture: Path
-    """Picture: the reflections' intensities against temperature."""
+    """Picture: intensities of reflections against temperature."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings of the configuration file."""
 
     reflections: stage.Vectors = Field(default_factory=list)
-    """Points hkl whose intensity is followed, also fractional ones; empty: the strongest
-    symmetry-distinct integer hkl of the hottest scan, by their intensity in the volume."""
+    """Points hkl, also fractional, whose intensity is integrated; empty: the strongest integer hkl
+    of the hottest scan, distinct by symmetry, by their intensity in the volume."""
     number: int = Field(6, ge=1, le=100)
-    """How many reflections are chosen if none are given."""
+    """Number of reflections that are chosen if none are given."""
     box: Hkl = (0.2, 0.2, 0.2)
-    """Half-width of the box of integration along h, k, l, in r.l.u.: four standard deviations of
-    the reflections or more, for tails beyond are lost, and taken for background in the shell."""
+    """Half-width of the box of integration along h, k, l, in r.l.u. A box should extend to at least
+    four standard deviations of the reflections: tails outside are lost, and tails in the shell
+    count as background."""
     shell: int = Field(2, ge=1, le=20)
-    """Thickness in voxels of the shell around the box, which gives the background."""
+    """Thickness in voxels of the shell around the box, in which the background is measured."""
     min_measured: float = Field(0.95, gt=0, le=1)
-    """Least measured fraction of the box (half as much of the shell): with less there is no
-    intensity. What is missing in the box counts as background."""
+    """Smallest measured fraction of the box for an intensity; the shell needs half this fraction.
+    Unmeasured voxels of the box count as background."""
 
 
 class Params(Settings):
-    """Settings, and what the tables say of the scans."""
+    """Settings, and the scans from the tables."""
 
     scans: list[str]
     """Names of the scans, in the order of the inputs."""
     temperatures: list[float | None]
     """Temperatures of the scans in K, in the order of the inputs."""
     space_group: str = "P 1"
-    """Space group, for the choice of reflections that are distinct by symmetry."""
+    """Space group, to choose reflections that are distinct by symmetry."""
     title: str = "S(Q) against temperature"
     """Title of the stack and its picture."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Integrate, link: only the boxes and a few planes at a time are ever read."""
+    """Integrate reflections, and link the volumes; only boxes or a few planes are in memory."""
     import csv
 
     import numpy as np
@@ -130,7 +131,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _given(grid: "Grid", params: Params) -> tuple[list[Hkl], list["boxes.Box"]]:
-    """Boxes of the reflections that were asked for."""
+    """Return the reflections of the settings, and their boxes."""
     from hklflow.base.errors import HklflowError
     from hklflow.volumes import boxes
 
@@ -140,9 +141,9 @@ def _given(grid: "Grid", params: Params) -> tuple[list[Hkl], list["boxes.Box"]]:
         if box is None:
             limits = ", ".join(f"{grid.axis(i)[0]:g} to {grid.axis(i)[-1]:g}" for i in range(3))
             raise HklflowError(
-                f"reflections: the box of {params.box} r.l.u. and {params.shell} voxels of shell "
-                f"around {hkl} is not inside the grid ({limits}) or holds no voxel's centre; "
-                "take it out of the configuration or change `box` and `shell`"
+                f"reflections: the box of {params.box} r.l.u. around {hkl}, with a shell of "
+                f"{params.shell} voxels, is not inside the grid ({limits}) or holds no voxel "
+                "centre; remove this reflection, or change `box` and `shell`"
             )
         places.append(box)
     return params.reflections, places
@@ -151,11 +152,11 @@ def _given(grid: "Grid", params: Params) -> tuple[list[Hkl], list["boxes.Box"]]:
 def _strongest(
     grid: "Grid", volumes: Sequence["OpenVolume"], params: Params
 ) -> tuple[list[Hkl], list["boxes.Box"]]:
-    """The strongest integer reflections of the hottest scan, one of each set of mates.
+    """Return the strongest integer reflections of the hottest scan, one of each set of mates.
 
-    A set's strength is the mean of its measured mates. Not the strongest of them stands for it,
-    which noise would favour, but the one whose norm is most even in the hottest scan, of those
-    that all scans measured and that it exposed at least half as long as the longest.
+    The strength of a set is the mean over its measured mates. The chosen mate is not the strongest
+    one, which noise would favour, but the mate with the most even norm in the hottest scan. All
+    scans must have measured this mate, and its norm must be at least half of the largest norm.
     """
     import itertools
 
@@ -175,7 +176,7 @@ def _strongest(
             box = boxes.box_at(grid, (h, k, l), params.box, params.shell)
             if box is None or not (h or k or l):
                 continue
-            if slab is None:  # the same planes for all h, k
+            if slab is None:  # all h, k need the same planes
                 slab = hottest.slab(box.region[0].start, box.region[0].stop)
             counts, norm = (array[:, *box.region[1:]] for array in slab)
             found = boxes.sums(box, counts, norm, params.min_measured)
@@ -184,10 +185,10 @@ def _strongest(
                 key = max(map(tuple, (operations @ np.array(hkl)).astype(int).tolist()))
                 mates.setdefault(key, []).append((found, hkl, box))
     if not mates:
-        # A 3-D mask, or few frames, may leave none whole: there is still a stack to be made.
+        # With a 3-D mask, or few frames, no box may be measured; the stack is made nevertheless.
         print(
-            "warning: no integer hkl of the hottest scan has its box measured; make `box` or "
-            "`min_measured` smaller, or name the `reflections`"
+            "warning: no integer hkl of the hottest scan has a measured box; reduce `box` or "
+            "`min_measured`, or give `reflections`"
         )
     strength = {
         key: float(np.mean([found.intensity for found, _, _ in members]))

@@ -1,10 +1,11 @@
-"""3D-ΔPDFs along temperature as one 4-D array, and chosen vectors against temperature.
+"""Stack 3D-ΔPDFs along temperature as one 4-D array, and follow chosen vectors with temperature.
 
-The value at a vector is interpolated linearly between the voxels around it: at the centre of a
-voxel, where vectors that are not given are, it is that voxel's with its error. Elsewhere σ is the
-weighted mean of theirs. Their noise is correlated over the resolution, by how much is not kept,
-and this is what σ can be at most. Nothing is averaged over the resolution: a mean would have an
-error that cannot be told without these correlations, and voxels are about that large already.
+The value at a vector is interpolated linearly between the voxels around it. Vectors chosen by this
+stage are voxel centres and have the value and the error of this voxel. For other vectors, σ is the
+weighted mean of the voxels' σ. The true error may be smaller: the noise of neighbouring voxels is
+correlated over the resolution, and the correlations are not stored. Values are not averaged over
+the resolution, because the error of a mean would need these correlations, and because a voxel is
+about as large as the resolution.
 """
 
 from collections.abc import Sequence
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 VERSION = 2
 
-_NEAREST = 1.0  # Å; no two atoms are nearer
+_NEAREST = 1.0  # Å; smallest distance between two atoms
 
-# Zeros of the transform of a ball of radius q_max are at 4.49, 7.73 and 10.90 / q_max; its ripple
-# is 9 % of the peak and less, and lower still with a taper.
+# The transform of a ball of radius q_max has zeros at 4.49, 7.73 and 10.90 / q_max; its ripple is
+# at most 9 % of the peak, and lower with a taper.
 _PEAK, _RIPPLE, _HIGHEST = 4.49, 10.90, 0.15
 
 
@@ -35,7 +36,7 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     stack: Path
-    """The 4-D array, made of links, and the ΔPDF at chosen vectors."""
+    """4-D array of links, and the ΔPDF at chosen vectors."""
     table: Path
     """ΔPDF at chosen vectors, tab-separated: one row for each vector and scan."""
     picture: Path
@@ -43,17 +44,17 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings of the configuration file."""
 
     vectors: stage.Vectors = Field(default_factory=list)
     """Interatomic vectors in fractions of a, b, c; empty: the strongest local extrema."""
     number: int = Field(6, ge=1, le=100)
-    """How many vectors are chosen if none are given: extrema of the error-weighted mean of
-    |ΔPDF| over the scans, distinct by symmetry, off the origin and its ripple."""
+    """Number of vectors that are chosen if none are given: extrema of the error-weighted mean of
+    |ΔPDF| over the scans, distinct by symmetry, without the origin and its ripple."""
 
 
 class Params(Settings):
-    """Settings, and what the tables say of the scans."""
+    """Settings, and the scans from the tables."""
 
     scans: list[str]
     """Names of the scans, in the order of the inputs."""
@@ -64,7 +65,7 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Choose vectors, link: whole volumes are read only to choose, a few planes at a time."""
+    """Choose vectors, and link the volumes; volumes are read only to choose vectors."""
     import csv
 
     from hklflow import plots
@@ -102,7 +103,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _values(chosen: Sequence[tuple[float, float, float]], volumes: "list[OpenVolume]") -> "Vectors":
-    """The ΔPDF at vectors; see the head of this module."""
+    """Return the ΔPDF at vectors; see the docstring of this module."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -119,9 +120,9 @@ def _values(chosen: Sequence[tuple[float, float, float]], volumes: "list[OpenVol
         if around is None:
             limits = ", ".join(f"{grid.axis(j)[0]:g} to {grid.axis(j)[-1]:g}" for j in range(3))
             raise HklflowError(
-                f"vectors: {' '.join(f'{x:g}' for x in vector)} is not inside the pair "
-                f"distributions ({limits}); take it out of the configuration or make the steps "
-                "of hkl finer, which reaches further"
+                f"vectors: {' '.join(f'{x:g}' for x in vector)} is outside the pair "
+                f"distributions ({limits}); remove this vector, or transform with finer steps of "
+                "hkl, which extends the pair distributions"
             )
         region, weights = around
         for j, volume in enumerate(volumes):
@@ -134,7 +135,7 @@ def _values(chosen: Sequence[tuple[float, float, float]], volumes: "list[OpenVol
 def _strongest(
     volumes: "list[OpenVolume]", paths: list[Path], number: int
 ) -> list[tuple[float, float, float]]:
-    """The strongest distinct extrema of either sign."""
+    """Return the strongest distinct extrema of either sign."""
     import numpy as np
 
     from hklflow import nexus
@@ -146,8 +147,8 @@ def _strongest(
     for path, volume in zip(paths, volumes, strict=True):
         if "q_max" not in volume.notes:
             raise HklflowError(
-                f"{path} does not say how far its data reach in Q (q_max), so that its ripple "
-                "cannot be told from peaks; make it again with the stage pdf, or give `vectors`"
+                f"{path} has no q_max, so that ripple cannot be distinguished from peaks; make "
+                "it again with the stage pdf, or give `vectors`"
             )
     q_max = min(float(volume.notes["q_max"]) for volume in volumes)
     grid, metric = volumes[0].grid, lattice.metric(volumes[0].cell)
@@ -166,14 +167,15 @@ def _strongest(
     points, strength = strongest.points()
     length = np.sqrt(np.einsum("ni,ij,nj->n", points, metric, points))
     near = length < max(_NEAREST, _PEAK / q_max)
-    # The origin, taken first, has a ripple as all have.
+    # The origin is the first point, so that its ripple is left out, too.
     origin = strength[near].max(initial=0.0)
     points = np.concatenate([np.zeros((1, 3)), points[~near]])
     strength = np.concatenate([[origin], strength[~near]])
     laue = volumes[0].notes.get("operations")
     if laue is None:
         print(
-            "warning: the pair distributions do not name their symmetry; only x and -x count as one"
+            "warning: the pair distributions have no symmetry operations; only x and -x are "
+            "equivalent"
         )
     operations = extrema.operations_of(laue or [np.eye(3), -np.eye(3)], direct=True)
     chosen = extrema.distinct(

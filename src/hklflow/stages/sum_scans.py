@@ -1,8 +1,8 @@
-"""Sum repeated scans, taken under identical conditions, to one raw file.
+"""Sum repeated scans, measured under identical conditions, into one raw file.
 
-Counts are added frame by frame as integers; monitors and exposures are added too. A pixel
-that is masked, flagged or saturated in any of the scans is so in the sum. Scans that differ
-in anything else are refused, and every difference is named.
+Counts are added frame by frame as integers; monitors and exposures are added too. A pixel that is
+masked, flagged or saturated in any of the scans is so in the sum. Scans with any other difference
+are refused, and every difference is named.
 """
 
 from pathlib import Path
@@ -16,34 +16,34 @@ VERSION = 2
 
 class Inputs(stage.Inputs):
     raw: list[Path]
-    """The raw HDF5 files, or first and last image of each series."""
+    """Raw HDF5 files, or first and last image of each series."""
 
 
 class Outputs(stage.Outputs):
     sum: Path
-    """The sum as NXmx (`.nxs`), to be imported as any raw file."""
+    """Sum as NXmx (`.nxs`), which is imported like any raw file."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings in the configuration file."""
 
     temperature_tolerance: float = Field(0.5, ge=0)
-    """Largest difference of the scans' temperatures in K; the sum has their mean."""
+    """Largest temperature difference between the scans in K; the sum has their mean."""
     saturation: float | None = Field(None, gt=0)
-    """Counts from which a pixel of one scan is not to be believed; None: from the raw files."""
+    """Counts from which a pixel of one scan is saturated; None: from the raw files."""
     block: int = Field(4, gt=0, le=512)
-    """Frames held in memory at a time."""
+    """Number of frames in memory."""
 
 
 class Params(Settings):
-    """Settings, and which series."""
+    """Settings, and the raw series."""
 
     patterns: tuple[str, ...] = ()
-    """Patterns of the image series (`name_####.cbf`); none for HDF5 files."""
+    """Patterns of the image series (`name_####.cbf`); empty: HDF5 files."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Compare, add, write."""
+    """Compare the scans, add them and write the sum."""
     from contextlib import ExitStack
 
     from hklflow.base.errors import HklflowError
@@ -52,7 +52,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     hdf5 = [str(path) for path in inputs.raw if raw.is_hdf5(path)]
     if params.patterns and hdf5:
         raise HklflowError(
-            f"{hdf5[0]} is an HDF5 file but patterns of image series are given "
+            f"{hdf5[0]} is an HDF5 file, but there are also patterns of image series "
             f"({', '.join(params.patterns)}); sum scans of one format"
         )
     names = list(params.patterns) or [str(path) for path in inputs.raw]
@@ -70,11 +70,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         )
         print(f"{n} frames of {len(names)} scans summed as {stored.dtype}")
         if repeats[0].header.exposure_time is None:
-            print(
-                "note: the raw files state no exposure: `import_scan: exposure` is that of the sum"
-            )
+            print("note: the raw files state no exposure: set `import_scan: exposure` to the sum's")
     if stored.dtype.itemsize > 4:
-        print("note: sums above 32 bits are not reduced by the stages that follow; sum fewer scans")
+        print("note: later stages cannot process sums above 32 bits; sum fewer scans")
 
 
 if __name__ == "__main__":

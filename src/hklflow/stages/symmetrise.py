@@ -1,4 +1,4 @@
-"""Symmetrise S(Q) by the Laue group: equivalent voxels' counts and norms are added."""
+"""Symmetrise S(Q) by the Laue group: counts and norms of equivalent voxels are added."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,9 +20,9 @@ VERSION = 3
 
 class Inputs(stage.Inputs):
     volumes: list[Path] = Field(min_length=1)
-    """Counts and norm: of each rotation, so that they can be compared, or merged."""
+    """Volumes of the rotations, which are then compared, or the merged volume."""
     orientation: Path
-    """Refined orientation of the scan: its space group and cell."""
+    """Refined orientation of the scan, for its space group and cell."""
 
 
 class Outputs(stage.Outputs):
@@ -31,61 +31,64 @@ class Outputs(stage.Outputs):
     picture: Path
     """Slices, multiplicity, disagreement, and agreement of halves by shell."""
     metrics: Path
-    """Agreement of equivalents, rejected outliers, coverage. CC1/2 is the mean of the shells of
-    |Q|, weighted with their orbits, so that the fall of S with |Q| is not in it."""
+    """Agreement of equivalents, rejected outliers, coverage. CC1/2 is the mean over shells of |Q|,
+    weighted with the number of orbits, so that the fall of S with |Q| does not raise it."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings of the configuration file."""
 
     symmetry: str | None = None
-    """Space group whose Laue group is applied, in the setting of the cell; None: that of the
-    orientation. `P 1` stands for inversion alone."""
+    """Space group whose Laue group is applied, in the setting of the cell; None: the space group of
+    the orientation. `P 1`: only inversion."""
     n_sigma: float = Field(6.0, ge=3.0)
-    """A measurement of a voxel further than this from its equivalents is left out."""
+    """Largest deviation of a measurement of a voxel from its equivalents, in standard deviations;
+    measurements farther away are left out."""
     tolerance: float = Field(0.1, ge=0, le=1)
-    """Relative disagreement of equivalents, beside the noise, that is allowed."""
+    """Relative difference of equivalents that is allowed in addition to noise."""
     bragg_radius: float = Field(0.1, ge=0)
-    """Voxels that reach so close (1/Å) to integer hkl are neither judged nor left out: sharp peaks
-    fall differently into equivalent voxels, and would make halves agree whatever the diffuse signal
-    does. 0: all are judged."""
+    """Voxels that reach closer than this (1/Å) to integer hkl are neither judged nor left out:
+    sharp peaks fall differently into equivalent voxels, and would raise the correlation of halves
+    independently of the diffuse signal. 0: all voxels are judged."""
     told_asymmetry: float = Field(0.02, gt=0)
-    """Relative difference of S between mates of an operation, rms beyond noise, beyond what changes
-    slowly with Q and beyond what Friedel mates and repeated voxels differ by, from which on the
-    operation is told to be contradicted; it must also be significant, and twice theirs. Hexagonal
-    voxels, which their own symmetry turns, differ by 1 % where S has features as narrow as they."""
+    """Relative difference of S between mates of an operation above which the operation is reported
+    as contradicted: rms without noise, without the part that changes slowly with Q, and beyond the
+    difference of equal S (Friedel mates and repeated voxels). The difference must also be
+    significant, and twice the difference of equal S. Hexagonal voxels, which their own symmetry
+    rotates, differ by 1 % if S has features as narrow as a voxel."""
     max_asymmetry: float = Field(0.1, gt=0)
-    """Likewise, from which on the symmetrised volume has failed: of diffuse scattering on its
-    background a difference of a tenth is most of the diffuse scattering."""
+    """Limit of the same difference above which the symmetrised volume has failed. With diffuse
+    scattering on a background, a difference of a tenth is most of the diffuse scattering."""
     told_slow: float = Field(0.03, gt=0)
-    """Relative difference of mates that changes slowly with Q, from which on it is told: absorption
-    that is not corrected, scales, background."""
+    """Relative difference of mates that changes slowly with Q above which it is reported; causes
+    are uncorrected absorption, scales or background."""
     told_chi2: float = Field(2.0, gt=1)
-    """Reduced χ² of equivalents from which on it is told: error bars, which are of noise alone, are
-    1.4 times too small."""
+    """Reduced χ² of equivalents above which it is reported. At 2 the error bars, which hold only
+    noise, are 1.4 times too small."""
     on_failure: Literal["stop", "warn"] = "warn"
-    """What happens to a volume that misses a limit: "stop" fails it and everything made of it,
-    "warn" records it and goes on."""
+    """Action for a volume beyond a limit. "stop": the job fails, and no products are made from the
+    volume. "warn": the failure is recorded, and processing continues."""
     pool: int = Field(2, ge=0, le=5)
-    """Half-width in voxels of the neighbourhood whose pooled rate enters the error bars; 0: the
-    voxel alone."""
+    """Half-width in voxels of the neighbourhood whose pooled rate enters the error bars; 0: only
+    the voxel."""
     memory: float = Field(8000.0, gt=0)
-    """MB for the volumes; what needs more is kept in a file beside the output while it is made."""
+    """Memory for the volumes, MB. A larger volume is kept in a temporary file next to the
+    output."""
 
 
 class Params(Settings):
-    """Settings and the title."""
+    """Settings, and the title."""
 
     title: str = "S(Q)"
     """Title of the volume and its pictures."""
 
 
-# Planes that are read, and derived from at a time: one layer of a file's chunks.
+# Number of planes that are read and derived at a time: one layer of a file's chunks.
 _PLANES = 16
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Load all rotations, sum equivalents in place, derive S(Q) plane by plane."""
+    """Load all volumes, sum equivalents in place, derive S(Q) plane by plane."""
     from contextlib import ExitStack
 
     import numpy as np
@@ -100,7 +103,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     symbol = params.symmetry
     if symbol is None:
-        symbol = stage.read_json(inputs.orientation)["space_group"]
+        symbol = stage.read_orientation(inputs.orientation).space_group
     group = space_group(symbol)
     _require_distinct(inputs.volumes)
     with ExitStack() as stack:
@@ -111,10 +114,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         maps = symmetrise.images(grid, group.laue_operations)
         if not maps.exact:
             print(
-                f"warning: of {len(group.laue_operations)} operations of {group.laue}, only "
-                f"{len(maps.turns)} take voxels of this grid to voxels; what the others give is "
-                "dealt to the eight voxels around, which smooths S; equal steps along equivalent "
-                "axes, with 0 in a voxel's centre, avoid that"
+                f"warning: only {len(maps.turns)} of the {len(group.laue_operations)} operations "
+                f"of {group.laue} map voxels of this grid onto voxels; the others are interpolated "
+                "between eight voxels, which smooths S; to avoid this, transform with equal steps "
+                "along equivalent axes and a voxel centre at 0"
             )
         records, unusable = _load(volumes, maps, outputs.symmetrised.parent, params)
         _tell_unusable(inputs.volumes, unusable)
@@ -134,11 +137,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         metrics = _metrics(group, maps, agreement, inputs.volumes)
         if metrics["coverage before"] == 0:
             raise HklflowError(
-                f"nothing is measured in {', '.join(map(str, inputs.volumes))}: the norm is 0 in "
+                f"no voxel is measured in {', '.join(map(str, inputs.volumes))}: the norm is 0 in "
                 "all voxels; check the grid, the orientation and the masks of the transform"
             )
         metrics["voxels without a usable norm"] = int(unusable.sum())
-        limits = agreement_gates.Limits(
+        limits = agreement_gates.AgreementLimits(
             params.told_chi2, params.told_asymmetry, params.max_asymmetry
         )
         findings = agreement_gates.of_operations(examined, group.laue, limits, params.told_slow)
@@ -185,13 +188,13 @@ def _require_distinct(paths: list[Path]) -> None:
         if other := seen.get(path.resolve()):
             raise HklflowError(
                 f"{path} is given twice{'' if path == other else f', also as {other}'}: its counts "
-                "would be taken for two measurements, and errors come out too small; give it once"
+                "would count as two measurements, and errors would be too small; give it once"
             )
         seen[path.resolve()] = path
 
 
 def _require_alike(paths: list[Path], volumes: "list[OpenVolume]") -> None:
-    """Refuse volumes of different grids, and what has been symmetrised.
+    """Refuse volumes of different grids, and symmetrised volumes.
 
     Raises
     ------
@@ -207,8 +210,8 @@ def _require_alike(paths: list[Path], volumes: "list[OpenVolume]") -> None:
             )
         if "operations" in volume.notes:
             raise HklflowError(
-                f"{path} is symmetrised already: its errors would come out too small; give the "
-                "volumes of the rotations or the merged one"
+                f"{path} is symmetrised already: symmetrised again, its errors would be too small; "
+                "give the volumes of the rotations or the merged volume"
             )
 
 
@@ -217,7 +220,7 @@ def _load(
 ) -> "tuple[Records, NDArray[np.int64]]":
     """Read all volumes, with counts as integers if sums of equivalents cannot overflow.
 
-    Also returned: how many voxels of each volume were left out, for no S follows from them.
+    The second result is the number of unusable voxels of each volume, which are left out.
     """
     import numpy as np
 
@@ -231,7 +234,7 @@ def _load(
     limit = (2**32 - 1) / (len(volumes) * len(maps.turns))
     for whole in [True, False] if integers else [False]:
         sizes = grid, len(volumes), rotations.noisy, whole, not maps.exact
-        # Beside them: planes as read, and as written with their neighbours.
+        # More memory: planes as read, and planes to write with their neighbours.
         work = (2 * _PLANES + 2 * params.pool + 8 * len(volumes)) * grid.shape[0] * grid.shape[1]
         size = Records.size_of(*sizes)
         fits = size + 16 * work <= 1e6 * params.memory
@@ -253,8 +256,8 @@ def _tell_unusable(paths: list[Path], unusable: "NDArray[np.int64]") -> None:
     for path, n in zip(paths, unusable, strict=True):
         if n:
             print(
-                f"warning: {path} has {n} voxels whose counts, norm or variance is infinite, not a "
-                "number or (norm, variance) negative; they count as not measured"
+                f"warning: {path} has {n} voxels with infinite or NaN counts, norm or variance, or "
+                "a negative norm or variance; they count as not measured"
             )
 
 
@@ -358,8 +361,8 @@ def _notes(group: "SpaceGroup", params: Params, metrics: dict[str, Any]) -> dict
     dealt = (
         ""
         if metrics["exact"]
-        else "; multiplicity and disagreement are of the exact operations alone, the other images "
-        "are dealt to eight voxels with trilinear weights: errors are right for sums over regions"
+        else "; multiplicity and disagreement are of the exact operations only; other images are "
+        "interpolated between eight voxels (trilinear): errors are right for sums over regions"
     )
     kept = ("coverage before", "coverage after", "fraction rejected", "CC1/2")
     return {
@@ -368,11 +371,11 @@ def _notes(group: "SpaceGroup", params: Params, metrics: dict[str, Any]) -> dict
         "laue_group": group.laue,
         "estimator": "data = counts / norm, both summed over distinct equivalent voxels" + dealt,
         "errors": (
-            "sqrt(expected counts) / norm, expected from the voxel and its neighbours within "
-            f"{params.pool} voxels (hklflow.transform.estimator)"
+            "sqrt(expected counts) / norm; counts are estimated from the voxel and its neighbours "
+            f"within {params.pool} voxels (hklflow.transform.estimator)"
         ),
         **{name: metrics[name] for name in kept},
-        "CC1/2 is": "the mean over shells of |Q|, weighted with their orbits, without Bragg",
+        "CC1/2 is": "the mean over shells of |Q|, weighted with orbits, without Bragg reflections",
         "reduced chi2 of equivalents": metrics["reduced chi2 of equivalents"],
         **{name: metrics[name] for name in ("failures", "warnings") if name in metrics},
     }

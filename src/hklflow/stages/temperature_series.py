@@ -1,8 +1,8 @@
-"""Gather the scans of one sample against temperature: cell, mosaic width, scale, transitions.
+"""Collect the scans of one sample against temperature: cell, mosaic width, scale, transitions.
 
-Scale and Debye-Waller difference (``I / I_parent = scale · exp(-2 ΔB sin²θ/λ²)``) refer to
-the scan's own parent, which the column ``reference`` names: parents may differ in their
-cell's setting, so that there are no common indices across them.
+Scale and Debye-Waller difference (``I / I_parent = scale · exp(-2 ΔB sin²θ/λ²)``) are relative to
+the parent of the scan (column ``reference``). Scans of different parents are not compared, because
+their cells may have different settings, so that they have no common indices.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,57 +13,58 @@ from hklflow import stage
 from hklflow.base.values import CELL_NAMES
 
 if TYPE_CHECKING:
+    from hklflow.orientation.product import Orientation
     from hklflow.orientation.series import Departure, Floats, Reflections
 
 VERSION = 2
 
-_SETTING = 0.02  # rad; settings of the goniometer that are the same but for small corrections
-_PLACE = 0.02  # and places of the detector, relative to its distance
+_SETTING = 0.02  # rad; largest difference of equal goniometer settings, for small corrections
+_PLACE = 0.02  # largest difference of equal detector positions, relative to the distance
 
 
 class Inputs(stage.Inputs):
     orientations: list[Path]
     """Refined orientation of every scan of the sample."""
     peaks: list[Path]
-    """Peak tables of all rotations: scan by scan, and in each in the order of its orientation."""
+    """Peak tables of all rotations: scan by scan, in the order of the orientation's rotations."""
     scales: list[Path]
     """Scales of the frames of all rotations, in the same order."""
 
 
 class Outputs(stage.Outputs):
     table: Path
-    """Table, tab-separated."""
+    """Table of all quantities, tab-separated."""
     series: Path
-    """Every quantity with its errors against temperature."""
+    """All quantities with errors against temperature."""
     picture: Path
-    """Picture: every quantity with its errors against temperature."""
+    """Picture: all quantities with errors against temperature."""
     findings: Path
-    """What a person should know, in sentences, and the temperatures of likely transitions."""
+    """Findings in sentences, and the temperatures of likely transitions."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings of the configuration file."""
 
 
 class Params(Settings):
-    """Settings: nothing else to tell."""
+    """Settings only."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """One row for each scan, from high to low temperature."""
+    """Write one row for each scan, from high to low temperature."""
     import csv
 
     from hklflow import nexus, plots
     from hklflow.nexus import Quantity
 
-    scans = [stage.read_json(path) for path in inputs.orientations]
+    scans = [stage.read_orientation(path) for path in inputs.orientations]
     observed = _observed(scans, inputs)
-    by_name = {scan["scan"]: scan for scan in scans}
+    by_name = {scan.scan: scan for scan in scans}
     rows = [_row(scan, by_name, observed, inputs.orientations) for scan in scans]
     # Scans without a temperature come last; equal temperatures in the order of the names.
     rows.sort(key=lambda r: (r["temperature"] is None, -(r["temperature"] or 0.0), r["scan"]))
     transitions = _transitions(rows)
-    sample = scans[0]["sample"]
+    sample = scans[0].sample
 
     with outputs.table.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
@@ -94,35 +95,34 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _observed(
-    scans: Sequence[Mapping[str, Any]], inputs: Inputs
+    scans: "Sequence[Orientation]", inputs: Inputs
 ) -> dict[str, dict[str, "Reflections"]]:
-    """Reflections of each rotation of each scan."""
-    import numpy as np
-
-    from hklflow import geometry, nexus
+    """Return the reflections of each rotation of each scan."""
+    from hklflow import nexus
     from hklflow.base.errors import HklflowError
     from hklflow.orientation import series
 
-    expected = sum(len(scan["rotations"]) for scan in scans)
+    expected = sum(len(scan.rotations) for scan in scans)
     if not len(inputs.peaks) == len(inputs.scales) == expected:
         raise HklflowError(
-            f"{expected} rotations in {len(scans)} orientations, {len(inputs.peaks)} peak tables "
-            f"and {len(inputs.scales)} scales; give one of each for every rotation"
+            f"the {len(scans)} orientations have {expected} rotations, but there are "
+            f"{len(inputs.peaks)} peak tables and {len(inputs.scales)} scales; give one of each "
+            "for every rotation"
         )
     files = zip(inputs.peaks, inputs.scales, strict=True)
     found: dict[str, dict[str, Reflections]] = {}
     for scan in scans:
-        if scan["sample"] != scans[0]["sample"] or scan["scan"] in found:
+        if scan.sample != scans[0].sample or scan.scan in found:
             raise HklflowError(
-                f"scan {scan['scan']} of {scan['sample']} in the series of {scans[0]['sample']}; "
-                "give each scan of one sample once"
+                f"scan {scan.scan} of {scan.sample} is given twice or does not belong to the "
+                f"series of {scans[0].sample}; give each scan of one sample once"
             )
-        found[scan["scan"]] = {}
-        for name, description in scan["rotations"].items():
+        found[scan.scan] = {}
+        for name, rotation in scan.rotations.items():
             peaks, scale = next(files)
-            found[scan["scan"]][name] = series.reflections(
-                geometry.from_dict(description),
-                np.asarray(scan["UB"]),
+            found[scan.scan][name] = series.reflections(
+                rotation,
+                scan.ub,
                 nexus.read_peaks(peaks),
                 _frame_norm(scale),
             )
@@ -130,27 +130,26 @@ def _observed(
 
 
 def _frame_norm(path: Path) -> "Floats":
-    """What the counts of each frame (n_frames,) are divided by."""
+    """Return the divisor of the counts of each frame (n_frames,)."""
     from hklflow import nexus
 
     scale = nexus.read_scale(path)
     return scale.monitor * scale.attenuation * scale.scale
 
 
-def _comparable(scan: Mapping[str, Any], parent: Mapping[str, Any]) -> set[str]:
-    """Rotations that both have with the same setting of the goniometer and place of the detector.
+def _comparable(scan: "Orientation", parent: "Orientation") -> set[str]:
+    """Return the rotations of both scans with the same goniometer setting and detector position.
 
-    Only there is a reflection at the same place of the detector, with the same polarisation and
-    the same path in the sample.
+    In these rotations a reflection is at the same place of the detector, with the same
+    polarisation and the same path in the sample.
     """
     import numpy as np
 
-    from hklflow import geometry
     from hklflow.geometry.parameters import without_head
 
     alike = set()
-    for name in set(scan["rotations"]) & set(parent["rotations"]):
-        ours, theirs = (geometry.from_dict(x["rotations"][name]) for x in (scan, parent))
+    for name in set(scan.rotations) & set(parent.rotations):
+        ours, theirs = scan.rotations[name], parent.rotations[name]
         a, b = without_head(ours.goniometer), without_head(theirs.goniometer)
         if a.names != b.names or a.scan != b.scan:
             continue
@@ -163,28 +162,23 @@ def _comparable(scan: Mapping[str, Any], parent: Mapping[str, Any]) -> set[str]:
 
 
 def _row(
-    scan: Mapping[str, Any],
-    scans: Mapping[str, Mapping[str, Any]],
+    scan: "Orientation",
+    scans: "Mapping[str, Orientation]",
     observed: Mapping[str, Mapping[str, "Reflections"]],
     files: Sequence[Path],
 ) -> dict[str, Any]:
-    """All quantities of one scan."""
+    """Return all quantities of one scan."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
     from hklflow.geometry import lattice
     from hklflow.orientation import series
 
-    name, parent, metrics = scan["scan"], scan["parent"], scan["metrics"]
+    name, parent, metrics = scan.scan, scan.parent, scan.metrics
     if parent not in observed:
         raise HklflowError(
-            f"the parent {parent} of {name} is not among the {len(observed)} orientations given; "
-            f"add its file to --orientations (beside {files[0]})"
-        )
-    if "cell_covariance" not in scan:
-        raise HklflowError(
-            f"the orientation of {name} has no cell_covariance: an older version made it; "
-            "refine it again"
+            f"the parent {parent} of {name} is not among the {len(observed)} orientations; add its "
+            f"file to --orientations (in addition to {files[0]})"
         )
     mosaic = series.mosaic_width(list(observed[name].values()))
     if name == parent:
@@ -198,24 +192,22 @@ def _row(
         relative = series.relative_scale(ours, theirs)
     row: dict[str, Any] = {
         "scan": name,
-        "temperature": scan["temperature"],
+        "temperature": scan.temperature,
         "parent": parent,
         "reference": parent,
-        "space_group": scan["space_group"],
+        "space_group": scan.space_group,
     }
-    # A scan of fixed orientation may have no peaks.
-    unindexed = scan["symmetry"]["fraction unindexed"]
-    indexed = float("nan") if unindexed is None else 1 - unindexed
-    for key, value, sigma in zip(CELL_NAMES, scan["cell"], scan["cell_sigma"], strict=True):
+    cell = zip(CELL_NAMES, scan.cell.tolist(), scan.cell_sigma.tolist(), strict=True)
+    for key, value, sigma in cell:
         row |= {key: value, f"{key}_sigma": sigma}
     return row | {
-        "volume": lattice.volume(scan["cell"]),
-        "volume_sigma": lattice.volume_sigma(scan["cell"], scan["cell_covariance"]),
+        "volume": scan.volume,
+        "volume_sigma": lattice.volume_sigma(scan.cell, scan.cell_covariance),
         "mosaic": float(np.degrees(mosaic.value)),
         "mosaic_sigma": float(np.degrees(mosaic.sigma)),
         "mosaic_reflections": mosaic.n,
-        "indexed": indexed,
-        "indexed_sigma": series.fraction_sigma(indexed, metrics["peaks"]),
+        "indexed": scan.fraction_indexed,
+        "indexed_sigma": series.fraction_sigma(scan.fraction_indexed, metrics["peaks"]),
         "peaks": metrics["peaks"],
         "scale": relative.scale,
         "scale_sigma": relative.scale_sigma,
@@ -226,7 +218,7 @@ def _row(
 
 
 def _implied(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether symmetry fixes a quantity or ties it to an earlier one, so that it needs no panel."""
+    """Return True if symmetry fixes a quantity, or makes it equal to an earlier quantity."""
     if name in CELL_NAMES and all(row[f"{name}_sigma"] == 0 for row in rows):
         return True
     kind = CELL_NAMES[:3] if name in CELL_NAMES[:3] else CELL_NAMES[3:]
@@ -235,7 +227,7 @@ def _implied(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _transitions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Pairs of temperatures between which the cell leaves its course, among one parent's scans."""
+    """Return pairs of temperatures between which the cell departs from its trend, by parent."""
     import math
 
     from hklflow.orientation import series
@@ -250,7 +242,7 @@ def _transitions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             known = [value for value in sigma if value > 0]
             if _implied(name, mine) or not known:
                 continue
-            # Symmetry fixes it where its relations hold, and a scan below was refined without.
+            # σ is 0 where symmetry fixes the value; a colder scan may be refined without symmetry.
             sigma = [value if value > 0 else min(known) for value in sigma]
             unit = 180 / math.pi if name in CELL_NAMES[3:] else mine[0][name]
             departures = series.departures(
@@ -277,11 +269,11 @@ def _transitions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _sentences(
-    scans: Sequence[Mapping[str, Any]],
+    scans: "Sequence[Orientation]",
     rows: Sequence[Mapping[str, Any]],
     transitions: Sequence[Mapping[str, Any]],
 ) -> list[str]:
-    """Findings as sentences: the series' own, then those of its scans."""
+    """Return the findings as sentences: first for the series, then for its scans."""
     units = (
         dict.fromkeys(CELL_NAMES[:3], "Å") | dict.fromkeys(CELL_NAMES[3:], "°") | {"volume": "Å³"}
     )
@@ -292,32 +284,33 @@ def _sentences(
             for name, d in found["departures"].items()
         )
         told.append(
-            f"between {found['warmer']:g} K and {found['colder']:g} K the cell leaves the course "
-            f"of the warmer children of {found['parent']} ({parts}): a transition? Consider a "
-            f"parent of its own from {found['colder']:g} K down"
+            f"between {found['warmer']:g} K and {found['colder']:g} K the cell departs from the "
+            f"trend of the warmer scans of parent {found['parent']} ({parts}), which may be a "
+            f"phase transition; consider a new parent from {found['colder']:g} K down"
         )
     told += [
-        f"{row['scan']} has no temperature and is in the table but not in the plots"
+        f"{row['scan']} has no temperature: it is in the table, but not in the plots"
         for row in rows
         if row["temperature"] is None
     ]
     for row in rows:
         if row["mosaic"] != row["mosaic"]:
             told.append(
-                f"{row['scan']}: no rocking width; of {row['mosaic_reflections']} strong "
-                "reflections too many are contained in one frame, or they are too few"
+                f"{row['scan']}: no rocking width, because too few of its "
+                f"{row['mosaic_reflections']} strong reflections extend over more than one frame"
             )
         if row["scale"] != row["scale"]:
             told.append(
-                f"{row['scan']}: no scale; it has {row['common_reflections']} reflections in "
-                f"common with its parent {row['parent']} at the same settings, and ten are needed"
+                f"{row['scan']}: no scale, because it has only {row['common_reflections']} "
+                f"reflections in common with its parent {row['parent']} at the same goniometer "
+                "settings; ten are needed"
             )
-    by_name = {scan["scan"]: scan for scan in scans}
+    by_name = {scan.scan: scan for scan in scans}
     for name in (row["scan"] for row in rows):
-        # The gates' sentences name the scan themselves.
+        # The sentences of gates contain the name of the scan.
         told += [
             sentence if name in sentence else f"{name}: {sentence}"
-            for sentence in by_name[name]["warnings"]
+            for sentence in by_name[name].warnings
         ]
     return told
 

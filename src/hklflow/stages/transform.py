@@ -69,21 +69,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     import numpy as np
 
-    from hklflow import geometry, nexus
+    from hklflow import nexus
     from hklflow.formats import raw
-    from hklflow.geometry.grid import Grid, pixel_pitch, sub_samples
+    from hklflow.geometry.grid import pixel_pitch, sub_samples
     from hklflow.images import masks
     from hklflow.transform import binning, coverage
 
     scan = nexus.read_scan(inputs.scan)
-    orientation = stage.read_json(inputs.orientation)
-    judged = inputs.accepted is not None and stage.read_json(inputs.accepted)["accepted"]
-    rotation = geometry.from_dict(orientation["rotations"][params.rotation])
-    grid, ub = Grid.from_dict(orientation["grid"]), np.asarray(orientation["UB"])
+    orientation = stage.read_orientation(inputs.orientation)
+    accepted = stage.read_accepted(inputs.accepted)
+    rotation = orientation.rotation(params.rotation)
+    grid, ub = orientation.grid, orientation.ub
     scale = nexus.read_scale(inputs.scale)
-    # Solid angles are relative to those of the scan's first rotation.
-    reference = geometry.from_dict(next(iter(orientation["rotations"].values()))).detector
-    pixel_norm, corrected = norms.pixel_norm(inputs.mask, params, reference, rotation, scan.binning)
+    pixel_norm, corrected = norms.pixel_norm(
+        inputs.mask, params, orientation.reference_detector, rotation, scan.binning
+    )
     if scan.binning is not None:
         # S(Q) on the scale of the frames as measured: a block has the counts of all its pixels.
         pixel_norm *= scan.binning.factor**2
@@ -110,7 +110,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             outputs.transform,
             outputs.masked_transform,
             grid,
-            np.asarray(orientation["cell"]),
+            orientation.cell,
             binning.counts_type(frames.dtype, frames.shape[2], samples),
             noise is not None,
             exact=of > 1,
@@ -134,7 +134,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 keep_excluded=True,
                 # Sweeps that are merged must not deal their photons alike.
                 seed=zlib.crc32(
-                    f"{orientation['sample']}/{orientation['scan']}/{params.rotation}".encode()
+                    f"{orientation.sample}/{orientation.scan}/{params.rotation}".encode()
                 ),
                 invalid_from=min(
                     masks.flag_value(frames.dtype) or np.inf, scan.saturation or np.inf
@@ -159,7 +159,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             inside += accumulator.inside
             writer.write(accumulator.boxes())
         notes = {
-            "accepted": judged if inputs.accepted is not None else "not judged",
+            "accepted": accepted,
             "scale of the rotation": scale.rotation,
             "sub-samples (frame, slow, fast)": list(samples),
             "corrected for": corrected,

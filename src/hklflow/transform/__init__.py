@@ -1,1 +1,1 @@
-"""From pixels to voxels: coverage, accumulation of counts and norm, the estimator of S(Q)."""
+"""Transform from pixels to voxels: coverage, sums of counts and norm, the estimator of S(Q)."""

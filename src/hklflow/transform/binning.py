@@ -1,10 +1,10 @@
 r"""Accumulate counts and norm of pixel-frames on a grid of reciprocal space.
 
 The estimator is ``S_v = C_v / M_v``: C is the sum of counts and M the sum of the
-norm N over the (sub-samples of) pixel-frames whose Q falls in voxel v. It is the
-maximum-likelihood estimate for Poisson data, and merging is adding C and M.
+norm N over the (sub-samples of) pixel-frames whose Q falls in voxel v. This estimator
+has the maximum likelihood for Poisson data. Volumes are merged by adding C and M.
 
-Sub-samples. A pixel-frame that is larger than half a voxel is divided in n
+Sub-samples. A pixel-frame that is larger than half a voxel is divided into n
 sub-samples, each with N / n. Counted photons are dealt at random (but
 reproducibly) to the sub-samples, one by one: a Poisson number divided like this
 gives independent Poisson numbers, so that C stays an integer, is conserved
@@ -12,32 +12,32 @@ exactly, and ``C / M²`` stays the variance of a voxel. Dividing the counts even
 would correlate neighbouring voxels, and C / M² would be wrong by 1.3 to 2 times.
 Data that are not counts (floating point) are divided evenly.
 
-Read noise. What an integrating detector has measured is photons and a normal number of the known
-variance R. The whole photons next to it are dealt, and the rest, whole, to one sub-sample at
-random: a share has the mean λ / n and the variance ``(λ + R) / n``, and shares are not correlated,
-as long as the rest is the noise, which it is for noise below a sixth of a photon. Beyond, noise is
-dealt as photons too, and the variance of a share is larger: 1.18 times for noise of 0.3 photons and
-λ = 0.05. ``C + Σ R / n`` is then an
-unbiased estimate of the variance of C, and takes the place that C has for photons alone.
+Read noise. A value of an integrating detector is a number of photons plus normal noise of known
+variance R. The nearest whole number of photons is dealt to the sub-samples; the remainder goes to
+one sub-sample at random. A share has the mean λ / n and the variance ``(λ + R) / n``, and shares
+are not correlated, if the remainder is the noise; this is so for noise below a sixth of a photon.
+Larger noise is partly dealt as photons, and the variance of a share is larger: 1.18 times for noise
+of 0.3 photons and λ = 0.05. ``C + Σ R / n`` is an unbiased estimate of the variance of C, and is
+used instead of C wherever C is the variance for photons alone.
 
-Whole numbers. What a sub-sample adds to M is rounded to a multiple of a unit: 2⁻²² of a power of
-two that no pixel-frame's N exceeds. Sums of whole numbers do not depend on their order, so that C
-and M are the same to the last bit whatever the blocks of frames, threads and passes; and volumes of
-parts of a rotation add up to that of the whole, if all parts are given the norms of the whole
-rotation. Rounding changes M of a voxel with m sub-samples by √(m / 12) units, which is
-``√(c n / 12) / (2²² a)`` of the voxel's error bar for pixel-frames of c photons whose N is 2²² a
-units: 2 · 10⁻⁷ for c = 1, n = 1, a = 0.3, and 0.04 for c = 1000, n = 4 behind an attenuator of 10⁴
-that other frames lack (a = 10⁻⁴). A sum that exceeds 32 bits is carried to 32 bits more; it takes
-2⁴² pixel-frames in one voxel to exceed these, which no scan has. Sums are given as float64, which
-is exact up to 2³¹ times the largest N.
+Whole numbers. The norm of a sub-sample is rounded to a multiple of a unit: 2⁻²² of a power of two
+that is larger than N of every pixel-frame. Sums of whole numbers do not depend on their order.
+Therefore C and M are the same to the last bit for any blocks of frames, threads and passes, and the
+volumes of parts of a rotation add up exactly to the volume of the whole rotation, if the norms of
+the whole rotation are given for all parts. Rounding changes M of a voxel with m sub-samples by
+√(m / 12) units. This change is ``√(c n / 12) / (2²² a)`` of the voxel's error bar for pixel-frames
+of c photons whose N is 2²² a units: 2 · 10⁻⁷ for c = 1, n = 1, a = 0.3, and 0.04 for c = 1000,
+n = 4 behind an attenuator of 10⁴ that other frames do not have (a = 10⁻⁴). A sum above 32 bits is
+carried to 32 more bits; an overflow of these would need 2⁴² pixel-frames in one voxel. Sums are
+returned as float64, which is exact up to 2³¹ times the largest N.
 
-Floating point. Such frames are added in float64, norms in units of 2⁻³². Photons with read noise
-are rounded to 2⁻²⁶ of a photon, so that their C do not depend on the order either, up to 2²⁷
-photons in a voxel. The scale of other data that are not counts is not known: their C differ by some
-10⁻¹⁶ with the order, M does not.
+Floating point. Floating-point frames are added in float64, norms in units of 2⁻³². Photons with
+read noise are rounded to 2⁻²⁶ of a photon, so that C does not depend on the order either, up to 2²⁷
+photons in a voxel. The scale of other data that are not counts is not known: C depends on the order
+by about 10⁻¹⁶, M does not.
 
-Threads. Each thread owns some planes of the grid and adds to them what falls there;
-it looks only at the tiles of the detector that may reach them.
+Threads. Each thread owns some planes of the grid and adds the sub-samples in these planes;
+it reads only the tiles of the detector that may reach them.
 """
 
 from collections.abc import Iterator
@@ -66,11 +66,13 @@ class Box(NamedTuple):
     ----------
     first : (l, k, h)
         First voxel.
-    counts, norm, clean_counts, clean_norm : (l, k, h) arrays
-        Of everything, and without what the artefact mask excluded; the same arrays if it
-        excluded nothing here.
+    counts, norm : (l, k, h) arrays
+        Sums of all pixel-frames.
+    clean_counts, clean_norm : (l, k, h) arrays
+        Sums without the pixels that the artefact mask excludes; the same arrays as ``counts``,
+        ``norm`` if the mask excludes nothing in this box.
     variance, clean_variance : (l, k, h) arrays or None
-        Of the counts, where it is not the counts: with read noise.
+        Variance of the counts with read noise; None: the variance is the counts.
     """
 
     first: tuple[int, int, int]
@@ -85,18 +87,19 @@ class Box(NamedTuple):
 class Accumulator(Sums):
     """Sums of counts and norm of one rotation on a grid.
 
-    Counts and norms are kept as uint32, 8 bytes for a voxel that is touched, and 4 more where norms
-    exceed 1024 times the largest N; for frames of floating point, of 64-bit integers, of fewer than
-    16 pixels along fast or with sub-samples that are no power of two up to 32, both are float64.
+    Counts and norms are stored as uint32: 8 bytes per touched voxel, and 4 more bytes where a norm
+    exceeds 1024 times the largest N. Both are float64 for frames of floating point, of 64-bit
+    integers or with fewer than 16 pixels along fast, and if the number of sub-samples is not a
+    power of two up to 32.
 
-    Parameters are those of `sums.Sums`.
+    Parameters: see `sums.Sums`.
 
     Attributes
     ----------
     used, invalid : int
-        Pixel-frames with a measurement and without one, of the pixels that are used.
+        Number of valid and invalid pixel-frames of the pixels in use.
     inside : int
-        Sub-samples that fell in the planes.
+        Number of sub-samples inside the planes.
     """
 
     used = 0
@@ -111,12 +114,12 @@ class Accumulator(Sums):
 
     @property
     def norm_unit(self) -> float:
-        """What all norms are multiples of."""
+        """Unit of the norms: all norms are multiples of it."""
         return self.norm_bound * (self._engine or Lanes).UNIT
 
     @property
     def outside(self) -> int:
-        """Sub-samples of used pixel-frames that fell outside the planes."""
+        """Number of sub-samples of used pixel-frames outside the planes."""
         return self.used * self.n_sub - self.inside
 
     def add(
@@ -131,14 +134,14 @@ class Accumulator(Sums):
         Parameters
         ----------
         frames : (n, slow, fast) array
-            Counts; NaN and what is below `valid_from` are flags and add to nothing.
+            Counts; NaN and values below ``valid_from`` are flags and are not added.
         first : int
             Frame number of the block's first frame.
         excluded : (n, slow, ceil(fast / 8)) uint8 array, optional
-            Bit-packed artefact mask (`numpy.packbits` along fast), of all rows.
-        row : int
-            First row of ``frames``, which then are a band of rows (n, rows, fast); a multiple
-            of 8. Rows must be contiguous in memory, frames need not.
+            Bit-packed artefact mask (`numpy.packbits` along fast) for all rows.
+        row : int, optional
+            First row, a multiple of 8, if ``frames`` is a band of rows (n, rows, fast). Rows
+            must be contiguous in memory, frames need not be.
 
         Raises
         ------
@@ -177,7 +180,7 @@ class Accumulator(Sums):
         excluded: tuple[int, ...] | None,
         row: int | None,
     ) -> None:
-        # The kernel does not check bounds: what does not fit would read foreign memory.
+        # The kernel does not check bounds: a wrong size would read foreign memory.
         n_slow, n_fast = self.rotation.detector.shape
         n_frames = self.rotation.scan.n_frames
         begin = row or 0
@@ -186,12 +189,12 @@ class Accumulator(Sums):
         if len(frames) != 3 or frames[1:] != (end - begin, n_fast) or end > n_slow or not tiled:
             raise HklflowError(
                 f"a block of frames has shape {frames}"
-                f"{'' if row is None else f' from row {row} on'}, the detector ({n_slow}, "
+                f"{'' if row is None else f' from row {row} on'}, but the detector has ({n_slow}, "
                 f"{n_fast}) pixels; use the geometry of this detector"
             )
         if first < 0 or first + frames[0] > n_frames:
             raise HklflowError(
-                f"frames {first} to {first + frames[0] - 1} were given to a scan of {n_frames} "
+                f"frames {first} to {first + frames[0] - 1} do not fit a scan of {n_frames} "
                 "frames; check its first frame and number of frames"
             )
         if excluded is not None and excluded != (frames[0], n_slow, (n_fast + 7) // 8):
@@ -201,12 +204,12 @@ class Accumulator(Sums):
             )
 
     def boxes(self, shape: tuple[int, int, int] = (16, 64, 64)) -> Iterator[Box]:
-        """Sums in boxes of voxels, where something was measured.
+        """Yield the sums in boxes of voxels; boxes without measured voxels are left out.
 
         Parameters
         ----------
         shape : (l, k, h)
-            Of a box, multiples of 8; those at the grid's end are smaller.
+            Shape of a box, multiples of 8; boxes at the end of the grid are smaller.
         """
         engine = self._engine or Lanes(self)
         kept, excluded = engine.kept, engine.excluded if self._has_excluded else None
@@ -234,17 +237,17 @@ class Accumulator(Sums):
                         continue
                     box = Box((l, k, h), counts, norm, *clean)
                     if self.read_variance is not None and isinstance(engine, Plain):
-                        own, other = engine.read_noise((l, k, h), size)
-                        variances = counts + own + other, clean[0] + own
+                        kept_noise, excluded_noise = engine.read_noise((l, k, h), size)
+                        variances = counts + kept_noise + excluded_noise, clean[0] + kept_noise
                         box = box._replace(variance=variances[0], clean_variance=variances[1])
                     yield box
 
     def total(self) -> tuple[Floats, Floats]:
-        """(C, M) of shape (l, k, h) of everything; all planes must fit into memory."""
+        """Return (C, M), shape (l, k, h), of all pixel-frames; all planes must fit into memory."""
         return self._dense("counts", "norm")
 
     def clean(self) -> tuple[Floats, Floats]:
-        """(C, M) of shape (l, k, h) without what the artefact mask excluded."""
+        """Return (C, M), shape (l, k, h), without the pixels that the artefact mask excludes."""
         return self._dense("clean_counts", "clean_norm")
 
     def _dense(self, *names: str) -> tuple[Floats, Floats]:
@@ -252,15 +255,15 @@ class Accumulator(Sums):
         counts, norm = np.zeros((2, last - first, *self.grid.array_shape[1:]))
         for box in self.boxes():
             begin = (box.first[0] - first, *box.first[1:])
-            at = tuple(slice(i, i + n) for i, n in zip(begin, box.counts.shape, strict=True))
-            counts[at], norm[at] = (getattr(box, name) for name in names)
+            region = tuple(slice(i, i + n) for i, n in zip(begin, box.counts.shape, strict=True))
+            counts[region], norm[region] = (getattr(box, name) for name in names)
         return counts, norm
 
 
 def voxel_bytes(
     frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int], read_noise: bool = False
 ) -> int:
-    """Bytes of a voxel that is touched: 8; 16 where the fast loop can't be used, 32 with noise."""
+    """Return the bytes of a touched voxel: 8; 16 without the fast loop; 32 with read noise."""
     if read_noise:
         return 32
     whole = frames.kind in "ui" and frames.itemsize <= 4
@@ -269,9 +272,9 @@ def voxel_bytes(
 
 
 def counts_type(frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int]) -> np.dtype[Any]:
-    """Type in which the counts of an accumulator are stored without loss.
+    """Return the type in which the counts of an accumulator are stored without loss.
 
-    uint32 of the fast loop, which refuses larger ones; else whole numbers may be larger.
+    The fast loop has uint32 and refuses larger counts; without the fast loop counts may be larger.
     """
     if frames.kind not in "ui":
         return np.dtype(np.float64)

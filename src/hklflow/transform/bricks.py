@@ -1,9 +1,9 @@
 """Counts and norm of a grid's voxels in bricks of 8 × 8 × 8 voxels.
 
-What a wedge of rotation reaches is a thin shell through the grid. In bricks, neighbours in
-all three directions are neighbours in memory: a brick is one or two pages, and the
-operating system gives memory only to the pages that are written. A wedge of 10° touches
-one twentieth of a volume, a full turn about half.
+A wedge of rotation reaches a thin shell of the grid. In bricks, neighbours in all three
+directions are neighbours in memory. A brick is one or two pages, and the operating system
+gives memory only to pages that are written. A wedge of 10° touches one twentieth of a
+volume, a full rotation about half.
 """
 
 import mmap
@@ -18,7 +18,7 @@ from hklflow.simd.jit import kernel
 
 #: Voxels along an edge of a brick.
 EDGE = 8
-#: Voxels that can be numbered: one bit of 32 marks what is excluded.
+#: Largest number of voxels: one of 32 bits marks excluded pixels.
 MOST_VOXELS = 2**31
 
 
@@ -31,17 +31,17 @@ class Bricks:
     first, last : int
         Planes; ``first`` is a multiple of 8.
     counts, norm : numpy dtype
-        Of the same size, 4 or 8 bytes.
+        Types of the same size, 4 or 8 bytes.
 
     Attributes
     ----------
     counts, norm : flat arrays
-        Views of one memory: the counts of voxel v at ``2 v``, its norm at ``2 v + 1``.
+        Views of one memory: the counts of voxel v at ``2 v``, the norm at ``2 v + 1``.
     carry : flat uint32 array
-        Of norms of 32 bits, how many times voxel v has exceeded them, and whether a voxel has, as
-        the last item; else empty. Most pages are never written, so that it takes little memory.
+        Upper 32 bits of the norm of voxel v, for norms of 32 bits; the last item is above 0 if a
+        voxel has a carry. Empty for other types. Most pages are never written and take no memory.
     strides : (int, int)
-        Of a voxel's number: ``h + (h // 8) 504 + 8 k + (k // 8) strides[0] + 64 l' +
+        Strides in the number of a voxel: ``h + (h // 8) 504 + 8 k + (k // 8) strides[0] + 64 l' +
         (l' // 8) strides[1]`` with ``l' = l - first``.
 
     Raises
@@ -57,9 +57,8 @@ class Bricks:
         size = n_l * n_k * n_h * EDGE**3
         if first % EDGE or size > MOST_VOXELS:
             raise HklflowError(
-                f"planes {first} to {last} of the grid have {size} voxels, more than the "
-                f"{MOST_VOXELS} that are treated at once; lower `memory` of the transform or make "
-                "the grid coarser"
+                f"planes {first} to {last} of the grid have {size} voxels, more than the limit of "
+                f"{MOST_VOXELS}; reduce `memory` of the transform or use a coarser grid"
             )
         self.strides = (EDGE**3 * n_h - EDGE**2, EDGE**3 * n_h * n_k - EDGE**3)
         counts, norm = np.dtype(counts), np.dtype(norm)
@@ -76,22 +75,22 @@ class Bricks:
         norm: NDArray[Any],
         unit: float = 1.0,
     ) -> bool:
-        """Take a box of voxels out of the bricks.
+        """Copy a box of voxels out of the bricks.
 
         Parameters
         ----------
         first : (l, k, h)
             First voxel, on the grid; multiples of 8.
         counts, norm : (l, k, h) arrays
-            Filled; of the shape of the box, which lies within the planes. Norms with a carry need
-            float64, which holds them exactly up to 2⁵³.
+            Filled; they have the shape of the box, which must lie within the planes. Norms with a
+            carry need float64, which is exact up to 2⁵³.
         unit : float
             Factor of the norms.
 
         Returns
         -------
         bool
-            Whether a voxel was measured.
+            True if a voxel of the box was measured.
         """
         begin = (first[0] - self.first, first[1], first[2])
         flat = (self.counts, self.norm, self.carry)
@@ -99,11 +98,11 @@ class Bricks:
 
 
 def _memory(size: int) -> mmap.mmap:
-    """Zeros; pages of them exist once they are written."""
-    # Private: of shared memory, even pages that are only read would be given out.
+    """Return zeros; their pages take memory only after they are written."""
+    # Private: in shared memory, pages that are only read would take memory, too.
     memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        # A huge page would hold 500 bricks of which few are touched.
+        # A huge page would hold 500 bricks, but few of them are touched.
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return memory
 
@@ -127,7 +126,7 @@ def _box(
         for j in range(n_k):
             k = first[1] + j
             row = plane + EDGE * k + (k // EDGE) * strides[0]
-            # Bricks of a row are apart; the voxels of one follow each other.
+            # The bricks of a row are not adjacent in memory; the voxels of a brick are.
             for part in range(0, n_h, EDGE):
                 at = 2 * (row + (first[2] + part) * EDGE**2)
                 for m in range(min(EDGE, n_h - part)):

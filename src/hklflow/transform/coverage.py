@@ -1,4 +1,4 @@
-"""How much of a grid a rotation reaches, and in how many passes it fits into memory."""
+"""Part of a grid that a rotation reaches, and the passes in which it fits into memory."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -7,34 +7,34 @@ from hklflow.geometry import Rotation
 from hklflow.geometry.grid import Grid, pixel_pitch
 from hklflow.transform.bricks import EDGE, MOST_VOXELS
 
-#: Bytes of a brick whose voxels have 8 bytes each.
+#: Bytes of a brick with 8 bytes per voxel.
 BRICK_BYTES = 8 * EDGE**3
-# Voxels between the pixels and frames that are looked at.
+# Distance of the sampled pixels and frames in voxels.
 _SPACING = 3.0
-# Bricks of which only a corner is touched are missed by that.
+# Factor for bricks with a touched corner, which the samples miss.
 _MISSED = 1.15
 
 
 def touched_bricks(
     rotation: Rotation, ub: ArrayLike, grid: Grid, first: int, last: int
 ) -> NDArray[np.int64]:
-    """Bricks that frames ``first <= z < last`` reach, in each layer of 8 planes l.
+    """Estimate the number of bricks that frames ``first <= z < last`` reach, by layer of 8 planes.
 
-    An estimate from every few pixels and frames, some percent too large rather than too small.
+    The estimate uses a sample of pixels and frames and is usually some per cent too large.
     """
     pitch = pixel_pitch(rotation, ub, grid)
     frame, slow, fast = (max(1, int(_SPACING / max(p, 1e-9))) for p in pitch)
     n_slow, n_fast = rotation.detector.shape
     n_h, n_k, n_l = (-(-n // EDGE) for n in grid.shape)
-    seen = np.zeros((n_l, n_k, n_h), bool)
+    touched = np.zeros((n_l, n_k, n_h), bool)
     i, j = _every(0, n_slow, slow), _every(0, n_fast, fast)
     shape = np.array(grid.shape)
     for z in _every(first, last, frame):
         hkl = rotation.hkl(ub, z + 0.5, i[:, None] + 0.5, j[None, :] + 0.5)
         voxel = np.rint((hkl.reshape(-1, 3) - grid.first) / grid.step).astype(np.int64)
         h, k, l = (voxel[((voxel >= 0) & (voxel < shape)).all(axis=1)] // EDGE).T  # noqa: E741
-        seen[l, k, h] = True
-    return np.ceil(_MISSED * seen.sum(axis=(1, 2))).astype(np.int64)
+        touched[l, k, h] = True
+    return np.ceil(_MISSED * touched.sum(axis=(1, 2))).astype(np.int64)
 
 
 def _every(first: int, last: int, step: int) -> NDArray[np.int64]:
@@ -44,7 +44,7 @@ def _every(first: int, last: int, step: int) -> NDArray[np.int64]:
 def passes_needed(
     rotation: Rotation, ub: ArrayLike, grid: Grid, frames: tuple[int, int], memory: float
 ) -> list[tuple[int, int]]:
-    """Ranges of planes (first, last) that need no more than ``memory`` bytes at a time."""
+    """Return ranges of planes (first, last) that each need at most ``memory`` bytes."""
     voxels = np.prod([EDGE * -(-n // EDGE) for n in grid.shape], dtype=np.int64)
     if voxels <= MOST_VOXELS and 8 * voxels <= memory:
         return [(0, grid.shape[2])]
@@ -52,14 +52,14 @@ def passes_needed(
 
 
 def passes(grid: Grid, bricks: NDArray[np.int64], memory: float) -> list[tuple[int, int]]:
-    """Ranges of planes (first, last), each of which fits into ``memory`` bytes.
+    """Divide the planes into ranges (first, last) that each fit into ``memory`` bytes.
 
     Parameters
     ----------
     bricks : (layers,) array
         See `touched_bricks`.
     memory : float
-        For voxels of 8 bytes. Sixteen planes are taken even if they need more.
+        Bytes for voxels of 8 bytes each. A range has at least 16 planes, even if they need more.
     """
     n_h, n_k = (-(-n // EDGE) for n in grid.shape[:2])
     most_layers = max(1, MOST_VOXELS // (n_h * n_k * EDGE**3))

@@ -1,11 +1,11 @@
 r"""S(Q) and its error bar from accumulated counts and norm.
 
-``S = C / M`` with ``C ~ Poisson(M S)``, so ``var(S) = μ / M²`` where μ, the
-expected count, is not known. Putting ``μ = C`` makes σ and S fluctuate
-together: an empty voxel would claim zero error, and residual/σ would be biased
-by ``-1 / (2 √μ)``, which is not small for less than a thousand counts. Here μ is
-the linear Bayes estimate (the local Wiener filter of J.-S. Lee, IEEE PAMI 2,
-165, 1980) from the voxel and its neighbourhood of ``(2 reach + 1)³`` voxels:
+``S = C / M`` with ``C ~ Poisson(M S)``, so ``var(S) = μ / M²`` with the unknown
+expected count μ. With ``μ = C``, σ and S would fluctuate together: an empty voxel
+would have zero error, and residual/σ would be biased by ``-1 / (2 √μ)``, which is
+not small below a thousand counts. Therefore μ is the linear Bayes estimate (the
+local Wiener filter of J.-S. Lee, IEEE PAMI 2, 165, 1980) from the voxel and its
+neighbourhood of ``(2 reach + 1)³`` voxels:
 
 .. math:: \hat μ = M \frac{V S + (r / M) r}{V + r / M},
           \qquad V = \max(0, s² - \text{Poisson part})
@@ -15,8 +15,9 @@ of the neighbourhood. Where the neighbourhood is flat within Poisson noise, V = 
 and μ is pooled over many voxels; where there is structure, μ is the voxel's own
 count. S itself is never smoothed.
 
-With read noise the variance of C is not its mean. Its unbiased estimate, photons and read
-variance, fluctuates as C does, so all of this holds with it in the place of C, but for S.
+With read noise the variance of C differs from its mean. The unbiased estimate of this variance
+(photons plus read variance) fluctuates like C, so that it takes the place of C in all formulas
+except ``S = C / M``.
 """
 
 import math
@@ -31,10 +32,10 @@ Floats = NDArray[np.float64]
 
 
 def expected_counts(counts: Floats, norm: Floats, reach: int = 2) -> Floats:
-    """Estimate of the expected count of every voxel, for its variance.
+    """Estimate the expected count of every voxel, for its variance.
 
-    The neighbourhood shrinks from ``reach`` to 1 to the voxel itself where the
-    structure asks for it.
+    Where S has structure, the neighbourhood shrinks from ``reach`` to 1 and to the
+    voxel itself.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ def expected_counts(counts: Floats, norm: Floats, reach: int = 2) -> Floats:
 
 
 def intensity(counts: Floats, norm: Floats, reach: int = 2) -> tuple[Floats, Floats]:
-    """S and its standard deviation; NaN where nothing was measured.
+    """Return S and its standard deviation; NaN where nothing was measured.
 
     Parameters
     ----------
@@ -84,18 +85,20 @@ def derive(
     errors: NDArray[Any],
     variance: Floats | None = None,
 ) -> None:
-    """`intensity` of some planes and rows, into given arrays of any precision.
+    """Write S and its standard deviation of some planes and rows into existing arrays.
 
     Parameters
     ----------
     counts, norm : (l, k, h) arrays
-        With ``reach`` planes more on both sides, unless the volume ends there.
+        Planes to derive and ``reach`` more planes on both sides, unless the volume ends there.
     planes, rows : slice
-        Of `counts`, along l and k.
+        Planes and rows of ``counts`` to derive, along l and k.
+    reach : int
+        See `expected_counts`.
     data, errors : (planes, k, h) arrays
-        Filled in these rows.
+        Filled in these rows; of any precision.
     variance : (l, k, h) array, optional
-        Of the counts, where it is not the counts: with read noise.
+        Variance of the counts with read noise; None: the variance is the counts.
     """
     _check(counts, norm, reach)
     l, k = (planes.start, planes.stop), (rows.start, rows.stop)  # noqa: E741
@@ -103,8 +106,8 @@ def derive(
         kernels.derive(counts, norm, l, k, reach, data, errors, False)
         return
     kernels.derive(variance, norm, l, k, reach, data, errors, False)
-    own = counts[planes, rows], norm[planes, rows]
-    data[:, rows] = np.divide(*own, out=np.full(own[0].shape, np.nan), where=own[1] > 0)
+    c, m = counts[planes, rows], norm[planes, rows]
+    data[:, rows] = np.divide(c, m, out=np.full(c.shape, np.nan), where=m > 0)
 
 
 def _check(counts: Floats, norm: Floats, reach: int) -> None:
@@ -113,12 +116,12 @@ def _check(counts: Floats, norm: Floats, reach: int) -> None:
 
 
 class Sums(NamedTuple):
-    """What `add` found in some planes; those of parts of a volume add up.
+    """Sums of `add` over some planes; sums of parts of a volume can be added.
 
     Attributes
     ----------
     measured : int
-        Voxels with a norm.
+        Number of voxels with a norm.
     counts : float
         Sum of all counts.
     chi2, dof : float, int
@@ -138,12 +141,12 @@ def add(
     norm: Floats,
     at: tuple[int, int] = (0, 0),
 ) -> Sums:
-    """Sum counts and norm over n volumes, and compare these.
+    """Sum counts and norm over n volumes, and compare the volumes.
 
     Parameters
     ----------
     parts_counts, parts_norm : (n, l, k, h) arrays
-        Numbers of any kind.
+        Arrays of any numeric type.
     counts, norm : (l, k, h) float64 arrays
         Filled from the plane and row ``at`` on.
     """
@@ -151,7 +154,7 @@ def add(
 
 
 def add_noisy(parts: list[NDArray[Any]], sums: list[Floats], at: tuple[int, int] = (0, 0)) -> Sums:
-    """`add` for volumes with read noise, of which some may have none.
+    """Do `add` for volumes if at least one of them has read noise.
 
     Parameters
     ----------
@@ -160,24 +163,24 @@ def add_noisy(parts: list[NDArray[Any]], sums: list[Floats], at: tuple[int, int]
     sums : three (l, k, h) float64 arrays
         Filled from the plane and row ``at`` on.
     """
-    found = add(parts[0], parts[1], sums[0], sums[1], at)
+    added = add(parts[0], parts[1], sums[0], sums[1], at)
     counts, norm, variance = (np.asarray(part, dtype=np.float64) for part in parts)
     _, n_l, n_k, _ = counts.shape
-    here = np.s_[at[0] : at[0] + n_l, at[1] : at[1] + n_k]
-    sums[2][here] = variance.sum(axis=0)
-    # What photons and read noise let expect; as in `disagreement`.
+    region = np.s_[at[0] : at[0] + n_l, at[1] : at[1] + n_k]
+    sums[2][region] = variance.sum(axis=0)
+    # Expected variance of photons and read noise, as in `disagreement`.
     read = np.maximum(variance - counts, 0.0)
-    rate = np.maximum(sums[0][here], 0.0) / np.where(sums[1][here] > 0, sums[1][here], np.inf)
+    rate = np.maximum(sums[0][region], 0.0) / np.where(sums[1][region] > 0, sums[1][region], np.inf)
     use = (norm > 0) & (norm * rate + read >= kernels.NORMAL)
     pooled = np.sum(counts * use, axis=0) / np.maximum(np.sum(norm * use, axis=0), 1e-300)
     expected = np.where(use, np.maximum(pooled, 0.0) * norm + read, 1.0)
-    # Noise differs between volumes: so do their weights.
+    # Weights differ between volumes, like the noise.
     weight = use * norm / expected
     rate = np.sum(weight * counts, axis=0) / np.maximum(np.sum(weight * norm, axis=0), 1e-300)
     several = use & (use.sum(axis=0) > 1)
     chi2 = float(np.sum(several * (counts - rate * norm) ** 2 / expected))
     dof = int(several.sum()) - int(several.any(axis=0).sum())
-    return found._replace(chi2=chi2, dof=dof)
+    return added._replace(chi2=chi2, dof=dof)
 
 
 _LEAST_CHI2 = 0.5
@@ -185,39 +188,38 @@ _CHANCE = 1e-6
 
 
 def dependence(chi2: float, dof: int) -> str | None:
-    """Say that volumes agree better than independent counts can, if so.
+    """Return a warning if volumes agree better than independent counts can; else None.
 
-    Independent counts have χ² = dof, and scatter by √(2 dof). Where the variance is overestimated,
-    as for a gain below 1 or for corrected frames, χ²/dof is the ratio of the variances: 0.69 for
-    error bars that are 1.2 times too large. So it is told only below 0.5 (error bars 1.4 times too
-    large), and where independent counts give it with a chance below 10⁻⁶; with few voxels they
-    often do. One measurement, counted twice, has 0, and somewhat more where orientations or scales
-    differ.
+    For independent counts χ² is dof ± √(2 dof). If the variance is overestimated, as for a gain
+    below 1 or for corrected frames, χ²/dof is the ratio of the variances: 0.69 for error bars that
+    are 1.2 times too large. The warning needs a χ²/dof below 0.5 (error bars 1.4 times too large)
+    and a probability below 10⁻⁶ for independent counts (few voxels often give a small χ²/dof). Two
+    copies of one measurement have χ² = 0, or slightly more if orientations or scales differ.
 
     Parameters
     ----------
     chi2, dof : float, int
-        Of `Sums`.
+        See `Sums`.
     """
     from scipy.special import chdtr
 
     if dof == 0 or chi2 / dof >= _LEAST_CHI2 or chdtr(dof, chi2) >= _CHANCE:
         return None
     return (
-        f"the rotations agree better than independent counts can: reduced chi2 {chi2 / dof:.3f} "
-        f"with {dof} degrees of freedom, where it is 1 within {5 * math.sqrt(2 / dof):.2g}. The "
-        "errors of the merged volume are doubtful: see whether two rows of the table of scans "
-        "have the same raw frames (`hklflow check`), and whether the raw values are photons "
+        "the rotations agree better than independent counts can: the reduced chi2 is "
+        f"{chi2 / dof:.3f} instead of 1 ± {5 * math.sqrt(2 / dof):.2g} ({dof} degrees of freedom). "
+        "The errors of the merged volume are doubtful: check that no two rows of the table of "
+        "scans have the same raw frames (`hklflow check`), and that the raw values are photons "
         "(integrating detectors need `correct_frames`)"
     )
 
 
 def disagreement(volumes: list[tuple[Floats, Floats]]) -> tuple[float, int]:
-    """How well volumes of the same S agree: reduced χ² and its degrees of freedom.
+    """Return the reduced χ² between volumes of the same S, and its degrees of freedom.
 
-    A voxel counts where at least two volumes measured it with at least 25 expected
-    counts each, so that the Poisson distribution is close to normal. These are
-    compared with the rate pooled over them, under which the expected count is
+    Voxels are used that at least two volumes measured with at least 25 expected
+    counts each, so that the Poisson distribution is close to normal. Each volume is
+    compared with the rate of all these volumes together: its expected count is
     ``M Σ C / Σ M``.
 
     Parameters

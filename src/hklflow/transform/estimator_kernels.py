@@ -1,10 +1,11 @@
 """Kernels of `estimator`: box sums of moments, tile by tile, and sums over volumes.
 
-A tile is one plane of `_ROWS` × `_COLUMNS` voxels. The moments of the planes around it are held in
-a ring, so that each is made once per column of tiles and all sums run over memory that is in
-cache. Tiles where nothing was measured cost nothing.
+A tile is one plane of `_ROWS` × `_COLUMNS` voxels. The moments of the planes around a tile are kept
+in a ring buffer: they are computed once per column of tiles, and all sums read cached memory. Tiles
+without measured voxels are skipped.
 
-Sums are direct, not running: the rounding error of a Bragg peak would stay on all voxels behind it.
+Sums are direct, not running: in a running sum, the rounding error of a Bragg peak would stay on all
+voxels after the peak.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from hklflow.simd.jit import kernel
 
 _ROWS, _COLUMNS = 16, 64
-# A row of the ring: the five moments one behind the other, each with margins on both sides.
+# A row of the ring: the five moments one after the other, each with margins on both sides.
 _MARGIN = 8
 _PITCH = _COLUMNS + 2 * _MARGIN
 _M, _C, _MM, _CC, _CM = (i * _PITCH for i in range(5))
@@ -21,13 +22,13 @@ _LINE = 5 * _PITCH
 #: Largest half-width of the neighbourhood.
 MOST_REACH = _MARGIN
 
-# Sums of a whole tile cost as much as those of 1 in so many of its voxels on their own.
+# The sums of a whole tile cost as much as separate sums for 1 in _FEW of its voxels.
 _FEW = 12
 
 _TINY = float(np.finfo(np.float64).tiny)
 
-# The excess variance must exceed its own fluctuation in a flat neighbourhood by
-# this factor before the voxel's own count is believed more than the pool.
+# The excess variance must exceed this multiple of its fluctuation in a flat
+# neighbourhood before the voxel's own count gets more weight than the pool.
 _SIGNIFICANT = 3.0
 
 # Expected counts that make the Poisson distribution close to normal.
@@ -36,13 +37,13 @@ NORMAL = 25.0
 
 @kernel(error_model="numpy")
 def _fill(counts, norm, plane, k0, h0, reach, ring):  # type: ignore[no-untyped-def]
-    """Moments of a tile and the ``reach`` voxels around it; 0 outside the volume."""
+    """Compute the moments of a tile and the ``reach`` voxels around it; 0 outside the volume."""
     slot = plane % ring.shape[0]
     n_l, n_k, n_h = counts.shape
     low, high = max(h0 - reach, 0), min(h0 + _COLUMNS + reach, n_h)
     for row in range(_ROWS + 2 * reach):
         k = k0 - reach + row
-        # A view: LLVM makes vectors only of indices that are surely positive.
+        # A view: LLVM vectorises only loops with indices that cannot be negative.
         line = ring[slot, row, low - h0 + _MARGIN :]
         if high - low < _COLUMNS + 2 * reach or not (0 <= plane < n_l and 0 <= k < n_k):
             ring[slot, row] = 0.0
@@ -59,9 +60,10 @@ def _fill(counts, norm, plane, k0, h0, reach, ring):  # type: ignore[no-untyped-
 
 @kernel(error_model="numpy")
 def _sums(ring, around, first, rows, across, sums):  # type: ignore[no-untyped-def]
-    """Box sums of the moments (rows, _LINE) of a tile, whose first row is ``first`` in the ring.
+    """Compute the box sums of the moments (rows, _LINE) of a tile.
 
-    Axis by axis, from outside to inside. ``around`` are the slots of the planes summed over.
+    The sums are made axis by axis, from outside to inside. ``first``: first row of the tile in the
+    ring; ``around``: slots of the planes to sum.
     """
     reach = len(around) // 2
     middle = around[reach]
@@ -105,7 +107,7 @@ def _sums(ring, around, first, rows, across, sums):  # type: ignore[no-untyped-d
 
 @kernel(error_model="numpy")
 def _sum_at(ring, around, row, i):  # type: ignore[no-untyped-def]
-    """One of the sums of `_sums`, in the same order."""
+    """Compute one of the sums of `_sums`, in the same order."""
     size = len(around)
     reach = size // 2
     total = 0.0
@@ -126,12 +128,12 @@ def _sum_at(ring, around, row, i):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _pool(m, norm, counts, squares, counts2, mixed):  # type: ignore[no-untyped-def]
-    """Pooled rate of a neighbourhood, and how much a voxel's own count outweighs it.
+    """Return the pooled rate of a neighbourhood, and the weight of a voxel's own count.
 
-    The latter is V / (V + r / M) of `estimator`, 0 to 1, and 0 where the voxel's norm m is.
+    The weight is V / (V + r / M) of `estimator`, 0 to 1; it is 0 if the voxel's norm m is 0.
     """
     pooled_norm = max(norm, _TINY)
-    # A neighbourhood without a single count still bounds the rate at about one count.
+    # A neighbourhood without counts limits the rate to about one count.
     rate = max(counts, 0.5) / pooled_norm
     # Σ (C - r M)², whose Poisson expectation is r (Σ M - Σ M² / Σ M).
     spread = counts2 + rate * (rate * squares - 2 * mixed)
@@ -145,7 +147,7 @@ def _pool(m, norm, counts, squares, counts2, mixed):  # type: ignore[no-untyped-
 
 @kernel(error_model="numpy")
 def _is_used(norm, plane, k0, k1, h0, h1):  # type: ignore[no-untyped-def]
-    """Whether anything was measured in a tile."""
+    """Return True if a voxel of a tile was measured."""
     for k in range(k0, k1):
         used = 0
         for h in range(h0, h1):
@@ -157,7 +159,7 @@ def _is_used(norm, plane, k0, k1, h0, h1):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _expect(ring, plane, rows, reach, scratch, expected):  # type: ignore[no-untyped-def]
-    """Expected counts (rows, _COLUMNS) of a tile from the ring; of use where norm > 0."""
+    """Compute the expected counts (rows, _COLUMNS) of a tile; valid where norm > 0."""
     across, sums, rate, own = scratch
     slots = np.arange(plane - reach, plane + reach + 1) % len(ring)
     slot = slots[reach]
@@ -193,7 +195,7 @@ def _expect(ring, plane, rows, reach, scratch, expected):  # type: ignore[no-unt
                             _sum_at(ring, around, reach + row, _CC + i),
                             _sum_at(ring, around, reach + row, _CM + i),
                         )
-        # A smaller neighbourhood only matters where a larger one leaves weight to it.
+        # A smaller neighbourhood is needed only where the larger one leaves weight for it.
         wanted = 0
         for row in range(rows):
             for x in range(_COLUMNS):
@@ -210,17 +212,19 @@ def _expect(ring, plane, rows, reach, scratch, expected):  # type: ignore[no-unt
 
 @kernel(error_model="numpy")
 def derive(counts, norm, planes, rows, reach, data, errors, only_expected):  # type: ignore[no-untyped-def]
-    """S and its errors of some planes and rows, or expected counts in place of errors.
+    """Compute S and its errors of some planes and rows, or expected counts instead of errors.
 
     Parameters
     ----------
     counts, norm : (l, k, h) arrays
-        With ``reach`` planes more on both sides, unless the volume ends there.
+        Planes to derive and ``reach`` more planes on both sides, unless the volume ends there.
     planes, rows : (int, int)
-        From, to.
+        First, and last + 1.
     data, errors : (planes, k, h) arrays
-        Filled in these rows; NaN where nothing was measured. Expected counts are written to
-        `errors`, 0 where nothing was measured, and nothing to `data`.
+        Filled in these rows; NaN where nothing was measured.
+    only_expected : bool
+        True: write the expected counts to ``errors`` (0 where nothing was measured) and nothing to
+        ``data``.
     """
     low, high = planes
     n_h = counts.shape[2]
@@ -253,7 +257,7 @@ def derive(counts, norm, planes, rows, reach, data, errors, only_expected):  # t
 
 @kernel(error_model="numpy")
 def _end_row(used, counts, norm, expected, data, errors):  # type: ignore[no-untyped-def]
-    """S and its errors of voxels in a row."""
+    """Write S and its errors of the voxels in a row."""
     if not used:
         data[:] = np.nan
         errors[:] = np.nan
@@ -266,14 +270,14 @@ def _end_row(used, counts, norm, expected, data, errors):  # type: ignore[no-unt
 
 @kernel(error_model="numpy")
 def _end_expected(used, norm, expected, target):  # type: ignore[no-untyped-def]
-    """Expected counts of voxels in a row."""
+    """Write the expected counts of the voxels in a row."""
     for h in range(norm.size):
         target[h] = expected[h] if used and norm[h] > 0 else 0.0
 
 
 @kernel(error_model="numpy")
 def add(parts_counts, parts_norm, counts, norm, plane, row):  # type: ignore[no-untyped-def]
-    """Sums over n volumes, and how well they agree; see `estimator.Sums`.
+    """Sum n volumes, and compare them; see `estimator.Sums`.
 
     Parameters
     ----------
@@ -303,7 +307,7 @@ def add(parts_counts, parts_norm, counts, norm, plane, row):  # type: ignore[no-
                 row_total += c[h]
             if n > 1:
                 for h in range(n_h):
-                    # No part expects more than all of them have.
+                    # A part cannot expect more counts than all parts have.
                     if c[h] > 0.99 * NORMAL and m[h] > 0:
                         part, terms = _disagreement(parts_counts, parts_norm, l, k, h, c[h] / m[h])
                         row_chi2 += part
@@ -316,10 +320,10 @@ def add(parts_counts, parts_norm, counts, norm, plane, row):  # type: ignore[no-
 
 @kernel(error_model="numpy")
 def _disagreement(counts, norm, l, k, h, rate):  # type: ignore[no-untyped-def]  # noqa: E741
-    """χ² and degrees of freedom of one voxel."""
+    """Return χ² and degrees of freedom of one voxel."""
     c, m, terms = 0.0, 0.0, 0
     for i in range(counts.shape[0]):
-        # What is expected decides which volumes are compared, never the count itself.
+        # Volumes are selected by expected counts, not by counts, which would bias χ².
         if norm[i, l, k, h] * rate >= NORMAL:
             c += float(counts[i, l, k, h])
             m += float(norm[i, l, k, h])

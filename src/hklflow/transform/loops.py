@@ -1,4 +1,4 @@
-"""The two loops of the transform with their tables and volumes; see `binning`."""
+"""Two loops of the transform, plain and fast, with their tables and volumes; see `binning`."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,16 +20,16 @@ Floats = NDArray[np.float64]
 
 
 def overflow() -> HklflowError:
-    """What to say of a voxel with too many counts."""
+    """Return the error for a voxel with too many counts."""
     return HklflowError(
         "a voxel has more than 4294967295 counts; mask the direct beam or use a finer grid"
     )
 
 
 class Plain:
-    """One pixel at a time, in double precision; see `binning_plain`."""
+    """Plain loop: one pixel at a time, in double precision; see `plain`."""
 
-    #: What norms are multiples of, over `Sums.norm_bound`.
+    #: Unit of the norms, relative to `Sums.norm_bound`.
     UNIT = 2.0**-32
 
     def __init__(self, sums: Sums) -> None:
@@ -50,7 +50,7 @@ class Plain:
     def read_noise(
         self, first: tuple[int, int, int], shape: tuple[int, int, int]
     ) -> tuple[Floats, Floats]:
-        """Read variance in a box of voxels, of what is kept and of what is excluded."""
+        """Return the read variance in a box of voxels, of kept and of excluded pixels."""
         kept, excluded = np.zeros((2, *shape))
         if self._noise is not None:
             self._noise.box(first, kept, excluded)
@@ -66,23 +66,29 @@ class Plain:
             frames,
             first,
             row,
-            self._q,
-            sums.pixel_norm,
-            self._frame_norm[first : first + len(frames)],
-            np.ascontiguousarray(to_voxel),
-            offset,
-            _window(sums, self.kept),
+            binning_plain.Tables(
+                self._q,
+                sums.pixel_norm,
+                self._frame_norm[first : first + len(frames)],
+                np.ascontiguousarray(to_voxel),
+                offset,
+                _window(sums, self.kept),
+            ),
             excluded,
-            bool(np.issubdtype(frames.dtype, np.integer)),
-            sums.seed,
-            float(sums.valid_from),
-            float(sums.invalid_from),
             self._read_variance,
-            self.kept.counts,
-            self.kept.norm,
-            other.counts,
-            other.norm,
-            (self._noise or self.kept).counts,
+            binning_plain.Rules(
+                bool(np.issubdtype(frames.dtype, np.integer)),
+                sums.seed,
+                float(sums.valid_from),
+                float(sums.invalid_from),
+            ),
+            binning_plain.Volumes(
+                self.kept.counts,
+                self.kept.norm,
+                other.counts,
+                other.norm,
+                (self._noise or self.kept).counts,
+            ),
         )
 
 
@@ -93,9 +99,9 @@ def _window(sums: Sums, bricks: Bricks) -> NDArray[np.int32]:
 
 
 class Lanes:
-    """Sixteen pixels at a time; see `binning_lanes`."""
+    """Fast loop: sixteen pixels at a time; see `lanes`."""
 
-    #: As of `Plain`: what a pixel adds to a voxel on `MOST_FRAMES` has 32 bits.
+    #: See `Plain.UNIT`: the sum over a pixel on `MOST_FRAMES` frames has 32 bits.
     UNIT = 2.0**-22
 
     def __init__(self, sums: Sums) -> None:
@@ -135,11 +141,11 @@ class Lanes:
             self._begin(first, len(frames))
         if self._steps is None:
             return 0, 0
-        # Ranges over the type of the frames; every negative number reads as a larger one.
+        # Limit within the type of the frames; a negative number reads as a number above it.
         bits = 8 * frames.dtype.itemsize - (frames.dtype.kind == "i")
         limit = np.uint32(min(np.ceil(sums.invalid_from), 2**bits, 2**32 - 1))
         shape, stride = frames.shape, frames.strides[0] // frames.itemsize
-        # What lies between the rows of two frames is in the same memory.
+        # Frames may have gaps between them, but lie in the same memory.
         size = (shape[0] - 1) * stride + shape[1] * shape[2]
         flat = np.lib.stride_tricks.as_strided(frames, (size,), (frames.itemsize,))
         tables = (flat, shape, stride, self._steps, self._pixels, self._volumes)
@@ -155,7 +161,7 @@ class Lanes:
         return sum(r[0] for r in results), sum(r[1] for r in results)
 
     def _begin(self, first: int, n: int) -> None:
-        """Tables of a block of frames, for all its bands."""
+        """Make the tables of a block of frames, for all its bands."""
         sums = self._sums
         self._block, self._steps, self._parts = (first, n), None, []
         used = np.flatnonzero(sums.frame_norm[first : first + n] > 0)
@@ -170,7 +176,7 @@ class Lanes:
             _keys(sums.seed, first + used, sums.samples),
             first + used,
         )
-        # The planes are divided among the threads so that each has as many tiles to see to.
+        # Divide the planes among the threads so that each thread has equally many tiles.
         to_voxel = self._steps.to_voxel
         windows = self._tiles.divide(_window(sums, self.kept), to_voxel, sums.threads)
         for number, window in enumerate(windows):
@@ -180,7 +186,7 @@ class Lanes:
 
 
 def _rows(matrix: Floats, offset: Floats) -> NDArray[np.float32]:
-    """Matrices (n, sub-samples, 3, 3) and offset (3,) as (steps, 12) rows for `follow`."""
+    """Return matrices (n, sub-samples, 3, 3) and offset (3,) as (steps, 12) rows for `follow`."""
     rows = np.empty((*matrix.shape[:2], 3, 4), np.float32)
     rows[..., :3], rows[..., 3] = matrix, offset
     return rows.reshape(-1, 12)
@@ -189,7 +195,7 @@ def _rows(matrix: Floats, offset: Floats) -> NDArray[np.float32]:
 def _keys(
     seed: np.uint64, frames: NDArray[np.int64], samples: tuple[int, int, int]
 ) -> NDArray[np.uint32]:
-    """Two random numbers (n, 2) of each frame, if there is something to deal."""
+    """Return two random numbers (n, 2) for each frame; 0 if photons are not dealt."""
     if samples == (1, 1, 1):
         return np.zeros((len(frames), 2), np.uint32)
     return np.stack(

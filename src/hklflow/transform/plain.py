@@ -1,10 +1,11 @@
-"""The transform's loop one pixel at a time, for what the fast one (`lanes_follow`) can't do.
+"""Plain loop of the transform, one pixel at a time, for data that the fast loop cannot transform.
 
-Floating-point frames (expected counts, images that others corrected, photons with read noise),
-numbers of sub-samples that are no power of two, and pixels with very many photons.
+The plain loop is for floating-point frames (expected counts, images corrected by other programs,
+photons with read noise), numbers of sub-samples that are not a power of two, and pixels with very
+many photons.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,8 @@ from hklflow.simd.jit import kernel
 
 Floats = NDArray[np.float64]
 
-#: Photons and read noise, and its variance, are rounded to multiples of it: sums of them are exact
-#: up to 2²⁷ photons, and do not depend on their order.
+#: Unit in photons: photons with read noise, and their variance, are rounded to multiples. Sums are
+#: then exact up to 2²⁷ photons and do not depend on their order.
 COUNTS_UNIT = 2.0**-26
 
 # Above this many photons in a pixel, and this many per sub-sample, the shares are drawn
@@ -25,7 +26,7 @@ _NORMAL_SHARE = 64
 
 @kernel(inline="always")
 def _next_random(state: np.uint64) -> np.uint64:
-    """One step of the splitmix64 generator (Steele, Lea & Flood, OOPSLA 2014)."""
+    """Do one step of the splitmix64 generator (Steele, Lea & Flood, OOPSLA 2014)."""
     z = state + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -36,9 +37,9 @@ def _next_random(state: np.uint64) -> np.uint64:
 def deal(n: int, place: int, seed: np.uint64, dealt: Floats) -> None:
     """Deal n photons at random to the sub-samples; ``dealt`` is overwritten.
 
-    One by one, or for many photons as the chain of binomial distributions that a
-    multinomial one factors into, each by its normal limit. ``place`` is the number of the
-    pixel-frame in the scan: the same place and seed give the same answer.
+    Photons are dealt one by one. For many photons, the multinomial distribution is
+    drawn as a chain of binomial distributions in their normal limit. ``place`` is the
+    number of the pixel-frame in the scan: the same place and seed give the same shares.
     """
     n_sub = len(dealt)
     state = _next_random(seed ^ (np.uint64(place) * np.uint64(0xD1342543DE82EF95)))
@@ -46,7 +47,7 @@ def deal(n: int, place: int, seed: np.uint64, dealt: Floats) -> None:
         dealt[:] = 0.0
         for _ in range(n):
             state = _next_random(state)
-            # high bits times n: an unbiased choice to 2⁻³²
+            # high bits times n_sub: a choice with a bias below 2⁻³²
             dealt[int(((state >> np.uint64(32)) * np.uint64(n_sub)) >> np.uint64(32))] += 1.0
         return
     left = float(n)
@@ -64,17 +65,57 @@ def deal(n: int, place: int, seed: np.uint64, dealt: Floats) -> None:
 
 @kernel
 def deal_noisy(value: float, place: int, seed: np.uint64, dealt: Floats) -> None:
-    """Deal the whole photons next to a value, and give the rest to one sub-sample; see `deal`."""
+    """Deal the nearest whole number of photons; one sub-sample gets the remainder; see `deal`."""
     whole = max(int(np.floor(value + 0.5)), 0)
     if whole > 0:
         deal(whole, place, seed, dealt)
     else:
         dealt[:] = 0.0
-    # Another stream than that of the photons.
+    # A random stream that differs from the stream of the photons.
     other = seed ^ np.uint64(0xA0761D6478BD642F)
     state = _next_random(other ^ (np.uint64(place) * np.uint64(0xD1342543DE82EF95)))
     s = int(((_next_random(state) >> np.uint64(32)) * np.uint64(len(dealt))) >> np.uint64(32))
     dealt[s] += value - whole
+
+
+class Tables(NamedTuple):
+    """Where pixels of frames lie in reciprocal space, and how much they count."""
+
+    q: Floats
+    """(slow, fast, pixel sub-samples, 3), q_lab in 1/Å."""
+    pixel_norm: Floats
+    """(slow, fast)."""
+    frame_norm: Floats
+    """(n,); with the pixel norm a part of N. What is not above 0 is left out."""
+    to_voxel: Floats
+    """(n, frame sub-samples, 3, 3), takes q_lab to voxels."""
+    offset: Floats
+    """(3,), of the voxels."""
+    window: NDArray[np.int32]
+    """(9,), see `lanes_follow.follow`."""
+
+
+class Rules(NamedTuple):
+    """What is a measurement, and how it is divided."""
+
+    deal_photons: bool
+    """Deal whole photons to the sub-samples instead of dividing the counts."""
+    seed: np.uint64
+    valid_from: float
+    """Values below are no measurement."""
+    invalid_from: float
+    """Nor are values from there on."""
+
+
+class Volumes(NamedTuple):
+    """Flat memory of `Bricks`."""
+
+    counts: Floats
+    norm: Floats
+    counts_excluded: Floats
+    norm_excluded: Floats
+    noise: Floats
+    """Sums of the read variance: of what is kept at 2 v, of what is excluded at 2 v + 1."""
 
 
 @kernel
@@ -82,59 +123,38 @@ def add_block(
     frames: NDArray[Any],
     first_frame: int,
     first_row: int,
-    q: Floats,
-    pixel_norm: Floats,
-    frame_norm: Floats,
-    to_voxel: Floats,
-    offset: Floats,
-    window: NDArray[np.int32],
+    tables: Tables,
     excluded: NDArray[np.uint8],
-    deal_photons: bool,
-    seed: np.uint64,
-    valid_from: float,
-    invalid_from: float,
     read_variance: Floats,
-    counts: Floats,
-    norm: Floats,
-    counts_excluded: Floats,
-    norm_excluded: Floats,
-    noise: Floats,
+    rules: Rules,
+    volumes: Volumes,
 ) -> tuple[int, int]:
-    """Add a block of frames to the flat memory of `Bricks`; nothing is checked.
+    """Add a block of frames to the volumes; nothing is checked.
 
     Parameters
     ----------
     frames : (n, rows, fast) array
     first_frame, first_row : int
-        Number of the first one in the scan, and of its first row on the detector.
-    q : (slow, fast, pixel sub-samples, 3) array
-        q_lab in 1/Å.
-    pixel_norm, frame_norm : (slow, fast) and (n,) arrays
-        Parts of N; what is not above 0 is left out. Their product is rounded to an integer.
-    to_voxel : (n, frame sub-samples, 3, 3) array
-        Takes q_lab to voxels, with ``offset`` (3,).
-    window : (9,) int32
-        See `lanes_follow.follow`.
+        Number of the first frame in the scan, and of the first row on the detector.
+    tables : Tables
+        The product of both norms is rounded to an integer.
     excluded : (n, slow, ceil(fast / 8)) uint8, or empty
         Bit-packed along fast.
-    deal_photons : bool
-        Deal whole photons to the sub-samples instead of dividing the counts.
-    valid_from, invalid_from : float
-        Values below, and from there on, are no measurement.
     read_variance : (slow, fast) array, or empty
-        Of frames with read noise, whose photons are dealt as well; that of a sub-sample.
-    counts, norm, counts_excluded, norm_excluded
-        See `Bricks`.
-    noise
-        Sums of the read variance: of what is kept at 2 v, of what is excluded at 2 v + 1.
+        Variance of the read noise of a sub-sample; photons with read noise are dealt as well.
+    rules : Rules
+    volumes : Volumes
 
     Returns
     -------
     inside : int
-        Sub-samples of pixel-frames that were added.
+        Number of sub-samples that were added.
     invalid : int
-        Pixel-frames that are no measurement.
+        Number of invalid pixel-frames.
     """
+    q, pixel_norm, frame_norm, to_voxel, offset, window = tables
+    deal_photons, seed, valid_from, invalid_from = rules
+    counts, norm, counts_excluded, norm_excluded, noise = volumes
     n_frames, n_rows, n_fast = frames.shape
     n_slow = len(pixel_norm)
     n_phi, n_pix = to_voxel.shape[1], q.shape[2]

@@ -1,4 +1,4 @@
-"""How much of each shell of |Q| was measured."""
+"""Measured part of each shell of |Q|."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,7 +9,7 @@ from hklflow.simd.jit import kernel
 
 Floats = NDArray[np.float64]
 
-_SEEN = 32  # bit
+_SEEN = 32  # bit from which on measured voxels are counted
 
 
 class Shells:
@@ -21,14 +21,16 @@ class Shells:
     cell : (6,) array
         Å and degrees.
     n : int
-        Shells from 0 to beyond the grid's corners.
+        Number of shells, from |Q| = 0 to beyond the corners of the grid.
 
     Attributes
     ----------
     edges : (n + 1,) array
-        |Q| in 1/Å.
-    inside, seen : (n,) int arrays
-        Voxels whose centre is in the shell, and those with a norm.
+        Edges of the shells in |Q|, 1/Å.
+    inside : (n,) int array
+        Number of voxels whose centre is in the shell.
+    seen : (n,) int array
+        Number of these voxels with a norm.
     """
 
     def __init__(self, grid: Grid, cell: ArrayLike, n: int = 120) -> None:
@@ -39,7 +41,7 @@ class Shells:
             self._metric[i, j] = self._metric[j, i] = lengths[i] * lengths[j] * c
         self._axes = [grid.axis(i) for i in range(3)]
         corner = np.array([np.abs(axis).max() for axis in self._axes])
-        # A grid may be the origin alone.
+        # A grid may consist of the origin alone.
         self.edges = np.linspace(0, max(float(np.sum(corner * lengths)), 1e-6), n + 1)
         self.inside, self.seen = np.zeros(n, np.int64), np.zeros(n, np.int64)
 
@@ -53,7 +55,7 @@ class Shells:
 def _count(norm, h, k, l, metric, per_q, inside, seen):  # type: ignore[no-untyped-def]  # noqa: E741
     n, n_h = inside.size, h.size
     index = np.empty(n_h, np.int32)
-    # Neighbours are in the same shell and would wait for each other's sums in one table.
+    # Four tables: neighbours are in the same shell and would wait for each other in one table.
     tables = np.zeros((4, n), np.int64)
     for i in range(norm.shape[0]):
         for j in range(norm.shape[1]):
@@ -62,11 +64,11 @@ def _count(norm, h, k, l, metric, per_q, inside, seen):  # type: ignore[no-untyp
             other += 2 * metric[1, 2] * k[j] * l[i]
             for m in range(n_h):
                 q2 = (metric[0, 0] * h[m] + across) * h[m] + other
-                # The corners of a grid that is a line are on the last edge.
+                # If the grid is a line, its ends are on the last edge.
                 index[m] = np.int32(min(np.sqrt(max(q2, 0.0)) * per_q, n - 1.0))
             for m in range(n_h):
                 tables[m & 3, index[m]] += 1 | (np.int64(norm[i, j, m] > 0) << _SEEN)
-        # Before the lower half of a number can run over.
+        # Empty the tables before the lower half of a number can overflow.
         for m in range(n):
             for table in range(4):
                 inside[m] += tables[table, m] & ((1 << _SEEN) - 1)

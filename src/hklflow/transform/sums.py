@@ -1,4 +1,4 @@
-"""What is added up in a transform: the measurement, its norms, and the grid."""
+"""Input of a transform: the geometry, the norms, the limits and the grid."""
 
 import math
 from typing import Any
@@ -13,8 +13,8 @@ from hklflow.transform.counts import LANES
 
 Floats = NDArray[np.float64]
 
-# The largest norm of a frame, or of a pixel, over that of the others. The norms of these would be
-# rounded too coarsely beyond.
+# Largest allowed norm of a frame, or of a pixel, relative to the median; with a larger ratio the
+# other norms would be rounded too coarsely.
 _LARGEST_RATIO = 1e4
 
 
@@ -28,29 +28,30 @@ class Sums:
         1/Å with 2π.
     grid : Grid
     pixel_norm : (slow, fast) array
-        The pixel's part of N; 0 for pixels that are not to be used.
+        The pixel's part of N; 0: the pixel is not used.
     frame_norm : (n_frames,) array
-        The frame's part of N (monitor, attenuation, transmission, exposure); 0
-        for frames that are not to be used.
+        The frame's part of N (monitor, attenuation, transmission, exposure); 0: the
+        frame is not used.
     samples : (frame, slow, fast)
         Sub-samples, see `sub_samples`.
     keep_excluded : bool
-        Keep what an artefact mask excludes in volumes of its own, so that the
-        volume without that mask can be had as their sum.
+        Store the pixels that an artefact mask excludes in separate volumes, so that the
+        volume without this mask is the sum of both.
     invalid_from : float
-        Values from here on are no measurement (flags, saturated pixels).
+        Values from this value on are invalid (flags, saturated pixels).
     valid_from : float
-        Nor are values below, of floats; of integers negative ones never are.
+        Values of floating-point frames below this value are invalid; negative integers
+        are always invalid.
     read_variance : (slow, fast) array, optional
-        Variance of the read noise in photons², of frames that are photons and read noise.
+        Variance of the read noise in photons², for frames of photons plus read noise.
     seed : int
-        Of the dealing of photons, 0 or more. Sweeps whose volumes are added or compared
-        need different seeds: sweeps of the same geometry that share one send the same
-        pixel's photons the same way, and the error of their sum comes out too small.
+        Seed for dealing photons, 0 or more. Rotations whose volumes are added or compared
+        need different seeds: with the same geometry and the same seed, the photons of a
+        pixel go to the same sub-samples, and the error of the sum is too small.
     planes : (first, last) or None
         Only these planes l of the grid; ``first`` is a multiple of 8. None: all.
     threads : int
-        Threads that add.
+        Number of threads.
 
     Attributes
     ----------
@@ -92,9 +93,9 @@ class Sums:
         self.planes: tuple[int, int] = (0, grid.shape[2]) if planes is None else planes
         self.invalid_from, self.threads, self.keep_excluded = invalid_from, threads, keep_excluded
         self.valid_from, self.read_variance = valid_from, read_variance
-        # Spread over all bits, so that neighbouring seeds share nothing.
+        # Spread over all bits, so that neighbouring seeds give unrelated numbers.
         self.seed = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
-        # Written so that NaN is left out as well.
+        # This test sets NaN to 0, too.
         self.pixel_norm = np.where(pixel_norm > 0, pixel_norm, 0.0)
         self.frame_norm = np.where(np.asarray(frame_norm) > 0, frame_norm, 0.0)
         self.norm_bound = _norm_bound(self.pixel_norm, self.frame_norm)
@@ -102,11 +103,14 @@ class Sums:
 
     @property
     def n_sub(self) -> int:
-        """Sub-samples of a pixel-frame."""
+        """Number of sub-samples of a pixel-frame."""
         return int(np.prod(self.samples))
 
     def q(self, dtype: type[np.floating[Any]]) -> NDArray[Any]:
-        """q_lab (sub-samples of a pixel, 3, slow, fast) in 1/Å; sixteen more numbers follow it."""
+        """Return q_lab (sub-samples of a pixel, 3, slow, fast) in 1/Å.
+
+        Sixteen more numbers follow in its memory.
+        """
         _, sub_slow, sub_fast = self.samples
         shape = (sub_slow * sub_fast, 3, *self.rotation.detector.shape)
         table = np.zeros(int(np.prod(shape)) + LANES, dtype)[:-LANES].reshape(shape)
@@ -116,21 +120,21 @@ class Sums:
         return table
 
     def to_voxel(self, frames: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """Matrices (n, sub-samples, 3, 3) that take q_lab to voxels on frames, and offset (3,)."""
+        """Return matrices (n, sub-samples, 3, 3) from q_lab to voxels, and the offset (3,)."""
         sub = self.samples[0]
-        at = frames[:, None] + (np.arange(sub) + 0.5) / sub
-        turn = self.rotation.goniometer.rotation(self.rotation.scan.angle(at))
-        to_hkl = np.linalg.inv(turn @ self._ub)
+        positions = frames[:, None] + (np.arange(sub) + 0.5) / sub
+        rotation = self.rotation.goniometer.rotation(self.rotation.scan.angle(positions))
+        to_hkl = np.linalg.inv(rotation @ self._ub)
         return to_hkl / self.grid.step[:, None], 0.5 - self.grid.first / self.grid.step
 
 
 def _norm_bound(pixel_norm: Floats, frame_norm: Floats) -> float:
-    """A power of two above the product of the largest norms.
+    """Return a power of two above the product of the largest norms.
 
     Raises
     ------
     HklflowError
-        If one of them is so much larger than the others that these would be rounded away.
+        If a norm is so large that the other norms would be rounded to 0.
     """
     pixels, frames = pixel_norm[pixel_norm > 0], frame_norm[frame_norm > 0]
     if len(pixels) == 0 or len(frames) == 0:
@@ -140,11 +144,11 @@ def _norm_bound(pixel_norm: Floats, frame_norm: Floats) -> float:
         ("pixel", pixel_norm, pixels, "the flat field, or mask it"),
     ):
         typical = np.median(used[:: 1 + len(used) // 100_000])
-        if not (largest := norms.max()) < _LARGEST_RATIO * typical:  # as of infinite ones
+        if not (largest := norms.max()) < _LARGEST_RATIO * typical:  # also for infinite norms
             where = ", ".join(str(i) for i in np.unravel_index(np.argmax(norms), norms.shape))
             raise HklflowError(
-                f"the norm of {what} {where} is {largest / typical:.1e} times that of the others, "
-                f"which would be rounded away; correct {advice}"
+                f"the norm of {what} {where} is {largest / typical:.1e} times the median norm, and "
+                f"the others would be rounded to 0; correct {advice}"
             )
-    # Not to depend on the last digit of what should be 1.
+    # The factor 1.001: norms of 1 give the same power of two whatever their last digit.
     return math.ldexp(1.0, math.frexp(1.001 * pixels.max() * frames.max())[1])

@@ -1,4 +1,4 @@
-"""Tiles of the detector, and which of them reach into a part of the grid."""
+"""Tiles of the detector, and the tiles that reach into a part of the grid."""
 
 from itertools import pairwise
 from typing import Any
@@ -14,7 +14,7 @@ from hklflow.transform.lanes import ROWS, TILE_GROUPS
 Floats = NDArray[np.float64]
 Window = NDArray[np.int32]
 
-# Voxels: more than positions in single precision are off.
+# Tolerance in voxels, larger than the error of positions in single precision.
 _SLACK = 0.01
 
 
@@ -26,7 +26,7 @@ class Tiles:
     q : (sub-samples, 3, slow, fast) array
         q_lab in 1/Å.
     live : (slow, fast) bool array
-        Pixels that are used.
+        True for pixels in use.
 
     Attributes
     ----------
@@ -43,33 +43,33 @@ class Tiles:
         _spheres(q, live, self._centre, self._radius)
 
     def reaching(self, window: Window, to_voxel: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Tiles (slow, fast) with pixels that may fall into a window on one of the steps.
+        """Return True for tiles (slow, fast) that may fall into a window on one of the steps.
 
         Parameters
         ----------
         window : (9,) array
-            First voxel and number of voxels on h, k, l, and more (see `lanes_follow.follow`).
+            First voxel and number of voxels along h, k, l, and strides (see `follow.follow`).
         to_voxel : (steps, 12) array
             Rows of the matrices, each followed by its offset.
         """
         return _reaching(self._centre, self._radius, window, to_voxel.astype(np.float64))
 
     def divide(self, window: Window, to_voxel: NDArray[np.float32], n: int) -> list[Window]:
-        """Cut a window into up to n, with as many tiles in each, between bricks.
+        """Cut a window into at most n windows with equally many tiles, at edges of bricks.
 
-        It is cut across the axis along which these frames reach farthest.
+        The window is cut across the axis along which these frames reach farthest.
         """
         use = self._radius >= 0
         if n == 1 or np.count_nonzero(use) < 2:
             return [window]
         rows = to_voxel[len(to_voxel) // 2].reshape(3, 4).astype(np.float64)
-        at = self._centre[use] @ rows[:, :3].T + rows[:, 3]
+        centres = self._centre[use] @ rows[:, :3].T + rows[:, 3]
         low, high = window[0:6:2], window[0:6:2] + window[1:6:2]
-        at = at[((at >= low) & (at < high)).all(axis=1)]
-        if len(at) < n:
+        centres = centres[((centres >= low) & (centres < high)).all(axis=1)]
+        if len(centres) < n:
             return [window]
-        axis = int(np.argmax(np.ptp(at, axis=0)))
-        cuts = np.quantile(at[:, axis], np.arange(1, n) / n)
+        axis = int(np.argmax(np.ptp(centres, axis=0)))
+        cuts = np.quantile(centres[:, axis], np.arange(1, n) / n)
         cuts = np.unique(np.rint(cuts / EDGE).astype(np.int32) * EDGE)
         cuts = cuts[(cuts > low[axis]) & (cuts < high[axis])]
         edges = np.concatenate([[low[axis]], cuts, [high[axis]]]).astype(np.int32)
@@ -110,7 +110,7 @@ def _reaching(centre: Floats, radius: Floats, window: Window, rows: Floats) -> N
 def _spheres(
     q: NDArray[np.floating[Any]], live: NDArray[np.bool_], centre: Floats, radius: Floats
 ) -> None:
-    """Fill centre and radius of all tiles that have a live pixel; they hold the dead ones too."""
+    """Fill centre and radius of all tiles with a live pixel; the spheres hold dead pixels, too."""
     n_slow, n_fast = live.shape
     wide = TILE_GROUPS * LANES
     farthest = np.empty(wide)

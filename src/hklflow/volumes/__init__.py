@@ -1,1 +1,1 @@
-"""What is done to volumes: symmetry, holes and their filling, pair distributions, cuts."""
+"""Operations on volumes: symmetrise, punch and fill, pair distributions, cuts."""

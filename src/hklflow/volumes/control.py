@@ -1,8 +1,8 @@
-"""Control holes: how well a fill tells what was measured, where it was.
+"""Control holes: compare the filled values with measured values.
 
-They have the shape of the most common hole, at random places beside the holes, and so in the same
-shells of |Q| and near the same diffuse scattering; all of their voxels were measured, and so was
-most of what is around them. No voxel of theirs has an equivalent in its own support.
+A control hole has the shape of the most common hole, at a random place near the holes, in the same
+shells of |Q| and near the same diffuse scattering. All voxels of a control hole, and most of its
+support, were measured. No voxel of a control hole has an equivalent in the support of this hole.
 """
 
 from dataclasses import dataclass
@@ -17,27 +17,29 @@ from hklflow.volumes.interpolants import OTHERS
 Floats = NDArray[np.float64]
 
 _WANTED, _FEWEST, _TRIALS = 80, 10, 8000
-# Of the support that is measured; less where reflections are so close that none has that much.
+# Smallest measured fraction of the support; the second where reflections are close to each other.
 _MEASURED = (0.97, 0.6)
 
 
 @dataclass(frozen=True)
 class Control:
-    """What an interpolant made of the control holes.
+    """Deviations of an interpolant from the measured values of the control holes.
 
     Attributes
     ----------
     rms : float
-        Of fill - measured in units of the measured σ, the measured noise taken off in quadrature.
+        Rms of (fill - measured) / σ of the measurement, with the measured noise subtracted in
+        quadrature.
     bias : float
-        Mean of fill - measured in units of σ.
+        Mean of (fill - measured) / σ.
     error : float
-        Standard error of the bias, from that of the holes.
+        Standard error of the bias, from the scatter of the holes' biases.
     pull : float
-        Rms of (fill - measured) / sqrt(σ² of both); NaN where an interpolant has no errors.
+        Rms of (fill - measured) / sqrt(σ² of both); NaN if the interpolant has no errors.
     pulls : (n,) array
-        These.
+        (fill - measured) / sqrt(σ² of both) of each voxel.
     holes : int
+        Number of control holes.
     """
 
     rms: float
@@ -49,16 +51,16 @@ class Control:
 
 
 def controls(target: Target, holes: list[Holes], seed: int = 0) -> dict[str, Control]:
-    """Fill control holes with every interpolant; empty if there is no room for ten of them.
+    """Fill control holes with every interpolant; empty if fewer than ten control holes fit.
 
     Parameters
     ----------
     holes : list of Holes
-        What `find_holes` found of the punched ones.
+        Punched holes that `find_holes` returned.
     """
     if not holes:
         return {}
-    common = max(holes, key=lambda found: (len(found.bases), len(found.voxels)))
+    common = max(holes, key=lambda item: (len(item.bases), len(item.voxels)))
     edges, voxels = target.edges, common.voxels
     support = support_of(voxels, edges, most_of(len(voxels), True))
     for least in _MEASURED:
@@ -69,28 +71,28 @@ def controls(target: Target, holes: list[Holes], seed: int = 0) -> dict[str, Con
         return {}
     truth, sigma = np.empty((2, len(bases), len(voxels)))
     kernels.gather(target.data, target.errors, target.code, bases, voxels, truth, sigma)
-    found = {}
+    judged = {}
     for model in MODELS:
         pattern = Pattern(voxels, support, edges, model)
         values, noise = pattern.measured(target, bases)
         filled = pattern.kriging.fill(values, noise, pattern.twins(target, bases))
-        found[model] = _judge(filled.values, filled.errors, truth, sigma)
+        judged[model] = _judge(filled.values, filled.errors, truth, sigma)
     whole = np.isfinite(values).all(axis=1)
     if whole.sum() >= _FEWEST:
         for name, weights in OTHERS.items():
             others = values[whole] @ weights(voxels, support, edges).T
             errors = np.full(others.shape, np.nan)
-            found[name] = _judge(others, errors, truth[whole], sigma[whole])
-    return found
+            judged[name] = _judge(others, errors, truth[whole], sigma[whole])
+    return judged
 
 
-def best_of(found: dict[str, Control], default: str) -> str:
-    """The kriging with the least rms; the default unless another is better by 2 %."""
-    tried = {name: item.rms for name, item in found.items() if name in MODELS}
-    if default not in tried:
+def best_of(judged: dict[str, Control], default: str) -> str:
+    """Return the kriging with the smallest rms; the default unless another is better by 2 %."""
+    rms = {name: item.rms for name, item in judged.items() if name in MODELS}
+    if default not in rms:
         return default
-    least = min(tried, key=lambda name: tried[name])
-    return least if tried[least] < 0.98 * tried[default] else default
+    least = min(rms, key=lambda name: rms[name])
+    return least if rms[least] < 0.98 * rms[default] else default
 
 
 def _judge(filled: Floats, errors: Floats, truth: Floats, sigma: Floats) -> Control:
@@ -116,10 +118,10 @@ def _places(
     least: float,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """First voxels (n, 3) of control holes."""
+    """Return the first voxels (n, 3) of control holes."""
     size = common.voxels.max(axis=0) - common.voxels.min(axis=0) + 1
     shape = target.data.shape
-    # Holes repeat within some such distance; farther is another diffuse scattering.
+    # Holes repeat within about this distance; farther away the diffuse scattering differs.
     shift = rng.integers(-3 * size, 3 * size + 1, (_TRIALS, 3))
     trials = common.bases[rng.integers(len(common.bases), size=_TRIALS)] + shift
     trials = np.unique(trials, axis=0)
@@ -134,7 +136,7 @@ def _places(
             parts.append(np.isfinite(values) & (sigma > 0))
         good = parts[0].all(axis=1) & (parts[1].mean(axis=1) >= least)
         for base in bases[good]:
-            own, around = (
+            inner, outer = (
                 kernels.canonical(
                     np.ravel_multi_index(tuple((base + offsets).T), shape, mode="clip"),
                     target.images,
@@ -142,7 +144,7 @@ def _places(
                 )
                 for offsets in (common.voxels, support)
             )
-            if not np.isin(own, around[around >= 0]).any():
+            if not np.isin(inner, outer[outer >= 0]).any():
                 chosen.append(base)
         if len(chosen) >= _WANTED:
             break

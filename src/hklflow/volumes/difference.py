@@ -1,12 +1,12 @@
-r"""Difference of two measurements, how significant it is, and the scale between them.
+r"""Difference of two measurements, its significance, and the scale between them.
 
 The scale f minimises the sum of ρ(z) with ``z = (a - f b) / √(σ_a² + f² σ_b²)``. Both a and b
-have errors: a plain least-squares fit of a on b would be drawn to 0 by those of b. In the normal
-equation ``Σ w (a - f b) β = 0``, ``w = ψ(z) / z / (σ_a² + f² σ_b²)``, the place of b is taken by
-its best estimate from both, ``β = (σ_a² b + f σ_b² a) / (σ_a² + f² σ_b²)``, whose error is
-independent of the residual (D. York, Can. J. Phys. 44, 1079, 1966). ψ is Tukey's biweight:
-what differs by more than 4.7 standard deviations (of the residuals, if these are wider) has no
-weight.
+have errors: in a plain least-squares fit of a on b, the errors of b would make f too small. The
+normal equation is ``Σ w (a - f b) β = 0``, ``w = ψ(z) / z / (σ_a² + f² σ_b²)``. The equation holds,
+instead of b, the best estimate of b from both measurements,
+``β = (σ_a² b + f σ_b² a) / (σ_a² + f² σ_b²)``, whose error is independent of the residual
+(D. York, Can. J. Phys. 44, 1079, 1966). ψ is Tukey's biweight: voxels that differ by more than 4.7
+standard deviations (of the residuals, if the residuals scatter more) have no weight.
 """
 
 from dataclasses import dataclass, field
@@ -18,13 +18,13 @@ from hklflow.base.errors import HklflowError
 
 Floats = NDArray[np.float64]
 
-_TUKEY = 4.685  # 95 % of the efficiency of least squares where all is normal
+_TUKEY = 4.685  # 95 % of the efficiency of least squares for normal errors
 
 
 def subtract(
     data: Floats, errors: Floats, reference: Floats, reference_errors: Floats, scale: float = 1.0
 ) -> tuple[Floats, Floats]:
-    """``data - scale reference`` and its standard deviation; NaN where one is not measured."""
+    """Return ``data - scale reference`` and its σ; NaN where one of the two is not measured."""
     difference = data - scale * reference
     sigma = np.hypot(errors, scale * reference_errors)
     return difference, np.where(np.isnan(difference), np.nan, sigma)
@@ -32,12 +32,14 @@ def subtract(
 
 @dataclass
 class Tally:
-    """How large differences are, summed over the parts of a volume.
+    """Sums over the parts of a volume: the size of the differences.
 
     Attributes
     ----------
-    measured, judged : int
-        Voxels where both were measured; those of them that have an error.
+    measured : int
+        Voxels that were measured in both volumes.
+    judged : int
+        Voxels of `measured` that have an error.
     """
 
     measured: int = 0
@@ -45,7 +47,7 @@ class Tally:
     _squares: Floats = field(default_factory=lambda: np.zeros(3))
 
     def add(self, difference: Floats, sigma: Floats) -> Floats:
-        """Take a part; returns difference over σ, NaN where that is not known."""
+        """Add a part; return difference / σ, NaN where unknown."""
         measured, known = np.isfinite(difference), sigma > 0
         z = np.divide(difference, sigma, out=np.full(sigma.shape, np.nan), where=known & measured)
         self.measured += int(measured.sum())
@@ -55,7 +57,7 @@ class Tally:
         return z
 
     def figures(self) -> dict[str, float | int | None]:
-        """Rms of difference and σ, and reduced χ² of no difference; None without a voxel."""
+        """Return rms of difference and σ, and the reduced χ² of no difference; None: no voxels."""
         difference, sigma, chi2 = self._squares
         return {
             "voxels": self.measured,
@@ -68,17 +70,17 @@ class Tally:
 def fit_scale(
     data: Floats, errors: Floats, reference: Floats, reference_errors: Floats
 ) -> tuple[float, float]:
-    """Factor that makes most of the reference like the data, and its standard deviation.
+    """Return the factor that scales the reference to most of the data, and its σ.
 
     Parameters
     ----------
     data, errors, reference, reference_errors : (n,) arrays
-        Independent measurements: of equivalent voxels only one.
+        Independent measurements: only one of each set of equivalent voxels.
 
     Raises
     ------
     HklflowError
-        If there are fewer than 100 measured voxels, or the reference is nothing but noise.
+        If there are fewer than 100 measured voxels, or the reference is only noise.
     """
     known = np.isfinite(data) & np.isfinite(reference) & (errors > 0) & (reference_errors > 0)
     a, b, va, vb = (
@@ -98,7 +100,7 @@ def fit_scale(
         trust = np.square(np.clip(1 - (z / (_TUKEY * wide)) ** 2, 0, None))
         best = weight * (va * b + factor * vb * a)
         bottom = np.sum(trust * weight * b * best)
-        # Else no factor is better than another.
+        # Without information all factors are equally good.
         if not bottom > 0:
             break
         factor = float(np.sum(trust * weight * a * best) / bottom)
@@ -112,20 +114,20 @@ def fit_scale(
     error = float(np.sqrt(np.sum(weight * (trust * z * best) ** 2)))
     if not factor * information > 3 * error:
         raise HklflowError(
-            "scale of the difference: the reference is nothing but noise, no factor can be "
-            "fitted; choose another reference"
+            "scale of the difference: the reference is only noise, so no factor can be fitted; "
+            "choose another reference"
         )
     return factor, error / information
 
 
 def _start(a: Floats, b: Floats, va: Floats, vb: Floats) -> float:
-    """A factor to begin with: the weighted median of the ratios where the reference is strong."""
+    """Return a first factor: the weighted median of the ratios where the reference is strong."""
     strong = b >= np.quantile(b / np.sqrt(vb), 0.5) * np.sqrt(vb)
     strong &= b > 0
     if not strong.any():
         return 1.0
     ratio = a[strong] / b[strong]
-    # Weights are bounded, or a few bright reflections would decide.
+    # Weights are limited: otherwise a few bright reflections would decide.
     weight = np.minimum(b[strong] / np.sqrt(va[strong] + vb[strong]), 10.0)
     order = np.argsort(ratio)
     total = np.cumsum(weight[order])

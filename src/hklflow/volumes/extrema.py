@@ -1,7 +1,7 @@
-"""Strongest local maxima of a volume that comes slab by slab, and which are distinct by symmetry.
+"""Strongest local maxima of a volume that is read slab by slab, one of each set of equivalents.
 
-Operations are those of the Laue group on hkl, ``h' = W h``. Vectors of direct space go with
-``x' = W⁻ᵀ x``: what is the same in reciprocal space is the same for them.
+The operations W of the Laue group act on hkl, ``h' = W h``, and on vectors of direct space,
+``x' = W⁻ᵀ x``.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ _IDENTITY = np.eye(3)[None]
 
 
 def operations_of(hkl_operations: ArrayLike | None, direct: bool) -> Floats:
-    """Operations (n, 3, 3) on points of a volume; None stands for the identity alone."""
+    """Return the operations (n, 3, 3) on points of a volume; None: the identity alone."""
     if hkl_operations is None:
         return _IDENTITY
-    given = np.asarray(hkl_operations, dtype=np.float64).reshape(-1, 3, 3)
+    on_hkl = np.asarray(hkl_operations, dtype=np.float64).reshape(-1, 3, 3)
     if not direct:
-        return given
-    return np.asarray(np.linalg.inv(given).transpose(0, 2, 1), dtype=np.float64)
+        return on_hkl
+    return np.asarray(np.linalg.inv(on_hkl).transpose(0, 2, 1), dtype=np.float64)
 
 
 def asymmetric(operations: Floats, axes: Sequence[Floats]) -> NDArray[np.bool_]:
-    """One point of each set of equivalents.
+    """Return True for one point of each set of equivalents.
 
     Parameters
     ----------
@@ -37,71 +37,71 @@ def asymmetric(operations: Floats, axes: Sequence[Floats]) -> NDArray[np.bool_]:
 
     Returns
     -------
-    (l, k, h) array
+    (l, k, h) bool array
     """
-    # Along this direction no two points of a lattice are as far as each other.
+    # Along this irrational direction each lattice point has another coordinate.
     key = np.array([1.0, np.sqrt(2.0), np.sqrt(3.0)])
 
     def along(direction: Floats) -> Floats:
         h, k, l = (factor * axis for factor, axis in zip(direction, axes, strict=True))  # noqa: E741
-        whole: Floats = l[:, None, None] + k[:, None] + h
-        return whole
+        height_of_points: Floats = l[:, None, None] + k[:, None] + h
+        return height_of_points
 
-    own = along(key)
-    kept = np.ones(own.shape, dtype=np.bool_)
+    height = along(key)
+    kept = np.ones(height.shape, dtype=np.bool_)
     for operation in operations:
-        kept &= own >= along(key @ operation) - 1e-7
+        kept &= height >= along(key @ operation) - 1e-7
     return kept
 
 
 class Strongest:
-    """Gathers local maxima, the strongest of each slab.
+    """Collect local maxima, the strongest of each slab.
 
     Parameters
     ----------
     grid : Grid
     keep : int
-        Most that are kept of a slab.
+        Largest number of maxima that are kept of a slab.
     """
 
     def __init__(self, grid: Grid, keep: int = 2000) -> None:
         self._grid, self._keep = grid, keep
         self._before: NDArray[np.float32] | None = None
         self._next = 0
-        self._found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        self._maxima: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
 
     def add(self, strength: NDArray[np.floating]) -> None:
-        """Take the next planes (n, k, h); NaN is never a maximum, nor is 0 or less."""
+        """Add the next planes (n, k, h); NaN and values of 0 or less are not maxima."""
         planes = np.nan_to_num(strength, nan=0.0, posinf=0.0).astype(np.float32)
         if self._before is None:
             self._before = np.zeros((1, *planes.shape[1:]), np.float32)
         self._next += len(planes)
-        held = [self._before, planes]
+        parts = [self._before, planes]
         last = self._next == self._grid.array_shape[0]
         if last:
-            held.append(np.zeros((1, *planes.shape[1:]), np.float32))
-        whole = np.concatenate(held)
-        # The last plane waits for the one that comes after it.
-        self._search(whole, self._next + last - len(whole))
-        self._before = whole[-2:]
+            parts.append(np.zeros((1, *planes.shape[1:]), np.float32))
+        stack = np.concatenate(parts)
+        # The last plane can be searched only with the plane after it.
+        self._search(stack, self._next + last - len(stack))
+        self._before = stack[-2:]
 
-    def _search(self, whole: NDArray[np.float32], first: int) -> None:
+    def _search(self, stack: NDArray[np.float32], first: int) -> None:
         from scipy.ndimage import maximum_filter
 
-        inner = whole[1:-1]
-        highest = maximum_filter(whole, size=3, mode="constant", cval=0.0)[1:-1]
+        inner = stack[1:-1]
+        highest = maximum_filter(stack, size=3, mode="constant", cval=0.0)[1:-1]
         place = np.flatnonzero((inner == highest) & (inner > 0))
         values = inner.ravel()[place]
         if len(place) > self._keep:
             chosen = np.argpartition(-values, self._keep)[: self._keep]
             place, values = place[chosen], values[chosen]
         l, k, h = np.unravel_index(place, inner.shape)  # noqa: E741
-        self._found.append((np.stack([h, k, l + first + 1], axis=1), values))
+        self._maxima.append((np.stack([h, k, l + first + 1], axis=1), values))
 
     def points(self) -> tuple[Floats, Floats]:
-        """Coordinates (n, 3) and strengths (n,), the strongest first."""
-        index = np.concatenate([np.empty((0, 3), np.int64), *(found[0] for found in self._found)])
-        values = np.concatenate([np.empty(0), *(found[1] for found in self._found)])
+        """Return coordinates (n, 3) and strengths (n,), the strongest first."""
+        index = np.concatenate([np.empty((0, 3), np.int64), *(part[0] for part in self._maxima)])
+        values = np.concatenate([np.empty(0), *(part[1] for part in self._maxima)])
         order = np.argsort(-values, kind="stable")
         points = self._grid.first + self._grid.step * index[order]
         return np.round(points, 10) + 0.0, values[order].astype(np.float64)
@@ -116,21 +116,24 @@ def distinct(
     apart: float,
     ripple: tuple[float, float] = (0.0, 0.0),
 ) -> NDArray[np.int64]:
-    """Choose points that are neither equivalent nor of the same feature.
+    """Choose points that are not equivalent and belong to different features.
 
     Parameters
     ----------
     points : (n, 3) array
         The strongest first.
     strength : (n,) array
+    number : int
+        Largest number of chosen points.
     operations : (m, 3, 3) array
     metric : (3, 3) array
         1/Å² or Å².
     apart : float
-        1/Å or Å: what is nearer than this to a stronger one or its equivalents is the same.
+        1/Å or Å: a point nearer than this to a stronger point, or to an equivalent of a stronger
+        point, belongs to the same feature.
     ripple : (distance, fraction)
-        What is nearer than this distance and weaker than this fraction is the ripple of the
-        stronger.
+        A point nearer than this distance to a stronger point and weaker than this fraction of it
+        is a ripple of the stronger point.
 
     Returns
     -------
@@ -154,14 +157,15 @@ def distinct(
 
 
 def simplest(point: Floats, operations: Floats, grid: Grid) -> Floats:
-    """Of the equivalents of a voxel's centre that are voxels' centres too the plainest to read.
+    """Return the equivalent of a voxel centre that is easiest to read.
 
-    That is, with the most zeros, then the fewest minus signs, then the largest first numbers.
+    Only equivalents that are voxel centres count. The best one has the most zeros, then the fewest
+    minus signs, then the largest first coordinates.
     """
 
     def on_grid(other: Floats) -> bool:
-        around = trilinear(grid, other)
-        return around is not None and around[1].size == 1
+        voxels = trilinear(grid, other)
+        return voxels is not None and voxels[1].size == 1
 
     def plainness(other: Floats) -> tuple[float, ...]:
         return (-np.count_nonzero(other), -np.count_nonzero(other < 0), *other)
@@ -171,25 +175,25 @@ def simplest(point: Floats, operations: Floats, grid: Grid) -> Floats:
 
 
 def trilinear(grid: Grid, point: ArrayLike) -> tuple[tuple[slice, slice, slice], Floats] | None:
-    """Voxels around a point, and their weights.
+    """Return the voxels around a point, and their weights for trilinear interpolation.
 
     Returns
     -------
     region : (l, k, h) slices
-        Of the volume: where the point is at a voxel's centre, that voxel alone.
+        Voxels around the point; only one voxel if the point is a voxel centre.
     weights : (l, k, h) array
         Their sum is 1.
     None
-        If the point is not between the centres of voxels.
+        If the point is not between voxel centres.
     """
-    at = (np.asarray(point, dtype=np.float64) - grid.first) / grid.step
-    low = np.floor(at + 1e-6).astype(int)
-    rest = np.where(at - low < 1e-6, 0.0, at - low)
-    high = low + (rest > 0)
+    place = (np.asarray(point, dtype=np.float64) - grid.first) / grid.step
+    low = np.floor(place + 1e-6).astype(int)
+    fraction = np.where(place - low < 1e-6, 0.0, place - low)
+    high = low + (fraction > 0)
     if np.any(low < 0) or np.any(high >= np.array(grid.shape)):
         return None
     h, k, l = (  # noqa: E741
-        np.array([1 - r, r]) if r else np.ones(1) for r in rest
+        np.array([1 - r, r]) if r else np.ones(1) for r in fraction
     )
     region = tuple(slice(int(a), int(b) + 1) for a, b in zip(low[::-1], high[::-1], strict=True))
     return (region[0], region[1], region[2]), l[:, None, None] * k[:, None] * h

@@ -1,10 +1,11 @@
-"""Fill holes of S(Q): punched Bragg reflections, and what was not measured.
+"""Fill holes of S(Q): punched Bragg reflections and unmeasured voxels.
 
-Punched voxels that touch are one hole, filled at once; so are unmeasured voxels that touch. Holes
-of the same shape share a `Pattern`: their voxels, the measured ones around them (support), and
-the `Kriging` between. Where hole and symmetry allow it, one of the holes that are equivalent is
-filled and the others are its images. Holes larger than ``_LARGEST`` voxels, and those that have
-too little around them, take the level of their shell of |Q| plus a smooth correction
+Punched voxels that touch are one hole, which is filled at once; so are unmeasured voxels that
+touch. Holes of the same shape share a `Pattern`: the voxels of the hole, the measured voxels around
+them (support), and the `Kriging` from support to hole. If all equivalents of the holes are holes
+too, one hole of each set of equivalents is filled and copied to the others. Holes larger than
+``_LARGEST`` voxels, and holes with too small a measured support, take the level of their shell of
+|Q| plus a smooth correction.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ Indices = NDArray[np.int64]
 
 MEASURED, PUNCHED, UNMEASURED, LEFT = 0, 1, 2, 3
 
-#: Kriging that is tried: covariance and drift.
+#: Covariance and drift of the krigings that are compared.
 MODELS = {
     "kriging (Gaussian, linear drift)": ("gaussian", 1),
     "kriging (Matérn, linear drift)": ("matern", 1),
@@ -33,17 +34,18 @@ MODELS = {
 }
 BEST = next(iter(MODELS))
 
-_LARGEST = 3000  # voxels of a hole that is kriged
-_BATCH = 256  # holes at a time
-# Voxels of the support: the decomposition takes their third power, per pattern.
+_LARGEST = 3000  # largest number of voxels of a hole that is kriged
+_BATCH = 256  # holes that are filled at a time
+# Support of a rare and a common shape in voxels (the decomposition of a pattern takes the third
+# power of this time), and the number of holes from which a shape is common.
 _FEW, _MANY, _RARE = 400, 800, 8
-_SHAPES = 8  # that have the larger support however rare they are
-_MOSTLY = 0.8  # of the support measured: below, a hole is worth a decomposition of its own
+_SHAPES = 8  # shapes with the larger support even if they are rare
+_MOSTLY = 0.8  # with a smaller measured part of the support, a hole gets its own decomposition
 
 
 @dataclass
 class Target:
-    """What is filled, in place.
+    """Volume that is filled in place.
 
     Attributes
     ----------
@@ -54,9 +56,9 @@ class Target:
     grid : Grid
     cell : (6,) array
     operations : (n, 3, 3) int array
-        Of the Laue group.
+        Operations of the Laue group on hkl.
     images : (m, 3, 4) int array
-        Those that take centres of voxels to centres, on indices (h, k, l, 1).
+        Operations that map voxel centres onto voxel centres, on indices (h, k, l, 1).
     """
 
     data: NDArray[np.float32]
@@ -68,13 +70,13 @@ class Target:
     images: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        turns, shifts, whole = index_maps(self.grid, self.operations)
-        maps = np.concatenate([turns, shifts[:, :, None]], axis=2)[whole]
+        matrices, shifts, exact = index_maps(self.grid, self.operations)
+        maps = np.concatenate([matrices, shifts[:, :, None]], axis=2)[exact]
         self.images = np.rint(maps).astype(np.int64)
 
     @property
     def edges(self) -> Floats:
-        """Edges of a voxel (3, 3): rows are steps along l, k, h in 1/Å."""
+        """Edges of a voxel (3, 3) in 1/Å; the rows are the steps along l, k, h."""
         rows: Floats = (lattice.b_matrix(self.cell) * self.grid.step).T[::-1]
         return rows
 
@@ -86,9 +88,9 @@ class Holes:
     Attributes
     ----------
     voxels : (n, 3) int array
-        Of a hole, (l, k, h) from its first voxel.
+        Voxels of a hole, (l, k, h) relative to the first voxel of the hole.
     bases : (m, 3) int array
-        First voxels.
+        First voxel of each of the m holes.
     """
 
     voxels: Indices
@@ -96,9 +98,9 @@ class Holes:
 
 
 def find_holes(target: Target, mask: NDArray[np.uint8]) -> list[Holes]:
-    """Connected voxels of a mask, sorted by shape; large ones are left out.
+    """Find holes (connected voxels of a mask), sorted by shape; large holes are left out.
 
-    Of holes that are equivalent by symmetry one is returned, if all images are holes too.
+    One hole of each set of equivalents is returned, if all its images are holes too.
 
     Parameters
     ----------
@@ -109,11 +111,11 @@ def find_holes(target: Target, mask: NDArray[np.uint8]) -> list[Holes]:
     labels = np.empty(mask.shape, np.int32)
     label(mask, output=labels)
     voxels = np.flatnonzero(labels)
-    own = labels.ravel()[voxels]
+    hole = labels.ravel()[voxels]
     del labels
-    order = np.argsort(own, kind="stable")
-    voxels, own = voxels[order], own[order]
-    first = np.flatnonzero(np.diff(own, prepend=0))
+    order = np.argsort(hole, kind="stable")
+    voxels, hole = voxels[order], hole[order]
+    first = np.flatnonzero(np.diff(hole, prepend=0))
     if not len(first):
         return []
     if kernels.is_symmetric(target.code, target.images):
@@ -122,57 +124,58 @@ def find_holes(target: Target, mask: NDArray[np.uint8]) -> list[Holes]:
     else:
         unique = np.ones(len(first), bool)
     sizes = np.diff(np.append(first, len(voxels)))
-    found: list[Holes] = []
+    holes: list[Holes] = []
     for size in np.unique(sizes[unique & (sizes <= _LARGEST)]):
         starts = first[unique & (sizes == size)]
         members = voxels[starts[:, None] + np.arange(size)]
-        # Connected and small, so numbers from the first voxel on tell the shape.
+        # Holes are connected and small: the numbers relative to the first voxel give the shape.
         shapes, which = np.unique(members - members[:, :1], axis=0, return_inverse=True)
         which = which.reshape(-1)
         for i in range(len(shapes)):
-            own_members = members[which == i]
-            corner = np.stack(np.unravel_index(own_members[0], mask.shape), axis=1)
-            bases = np.stack(np.unravel_index(own_members[:, 0], mask.shape), axis=1)
-            found.append(Holes(corner - corner[0], bases))
-    return found
+            alike = members[which == i]
+            corner = np.stack(np.unravel_index(alike[0], mask.shape), axis=1)
+            bases = np.stack(np.unravel_index(alike[:, 0], mask.shape), axis=1)
+            holes.append(Holes(corner - corner[0], bases))
+    return holes
 
 
 def support_of(voxels: Indices, edges: Floats, most: int) -> Indices:
-    """Voxels (m, 3) nearest to a hole, at most so many, all of the same distance or none.
+    """Return the voxels (m, 3) nearest to a hole, at most ``most``.
 
-    At least those within the longest edge of a voxel.
+    Of voxels at the same distance, all or none are returned. All voxels within the longest edge of
+    a voxel are returned.
     """
     from scipy.spatial import cKDTree
 
     lengths = np.linalg.norm(edges, axis=1)
-    # Wide enough that what is left out is farther than what is taken.
+    # Wide enough: all voxels outside are farther than the chosen voxels.
     reach = lengths.max() * (1 + (most / 4.0) ** (1 / 3))
-    # Planes of a skewed lattice are closer than its edges are long.
+    # In an oblique lattice the distance of planes is smaller than the edges.
     margin = np.ceil(reach * np.linalg.norm(np.linalg.inv(edges), axis=0)).astype(int)
     low, high = voxels.min(axis=0) - margin, voxels.max(axis=0) + margin
     ranges = (np.arange(a, b + 1) for a, b in zip(low, high, strict=True))
-    around = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
-    distance, _ = cKDTree(voxels @ edges).query(around @ edges, distance_upper_bound=reach)
+    candidates = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
+    distance, _ = cKDTree(voxels @ edges).query(candidates @ edges, distance_upper_bound=reach)
     distance = np.round(distance / lengths.max(), 6)
     outside = (distance > 0) & np.isfinite(distance)
     levels, counts = np.unique(distance[outside], return_counts=True)
     enough = levels[np.cumsum(counts) <= most]
     width = max(float(enough[-1]) if len(enough) else 0.0, 1.0)
-    return around[outside & (distance <= width)]
+    return candidates[outside & (distance <= width)]
 
 
 def most_of(voxels: int, common: bool) -> int:
-    """Voxels that the support of a hole of so many voxels has, at most."""
+    """Return the largest support, in voxels, of a hole of ``voxels`` voxels."""
     return min(_MANY if common else _FEW, max(120, 3 * voxels))
 
 
 class Pattern:
-    """A shape of hole, its support and their kriging.
+    """Shape of a hole, its support and the kriging from support to hole.
 
     Parameters
     ----------
     voxels, support : (n, 3), (m, 3) int arrays
-        (l, k, h) from the hole's first voxel.
+        (l, k, h) relative to the first voxel of the hole.
     edges : (3, 3) array
     model : str
         One of `MODELS`.
@@ -184,20 +187,20 @@ class Pattern:
         self.kriging = Kriging(voxels @ edges, support @ edges, covariance, drift)
 
     def measured(self, target: Target, bases: Indices) -> tuple[Floats, Floats]:
-        """S and σ (holes, m) of the support."""
+        """Return S and σ (holes, m) of the support."""
         values, sigma = np.empty((2, len(bases), len(self.support)))
         arrays = target.data, target.errors, target.code
         kernels.gather(*arrays, bases, self.support, values, sigma)
         return values, sigma
 
     def twins(self, target: Target, bases: Indices) -> Indices:
-        """Numbers (holes, m) that equivalent voxels of the support share."""
+        """Return a number for each voxel of the support (holes, m), the same for equivalents."""
         shape = np.array(target.data.shape)
-        at = bases[:, None] + self.support
-        numbers = np.ravel_multi_index(tuple(np.moveaxis(at, -1, 0)), tuple(shape), mode="clip")
-        found = kernels.canonical(numbers.ravel(), target.images, target.data.shape)
-        found = found.reshape(numbers.shape)
-        return np.where(found < 0, numbers, found)
+        places = bases[:, None] + self.support
+        numbers = np.ravel_multi_index(tuple(np.moveaxis(places, -1, 0)), tuple(shape), mode="clip")
+        least = kernels.canonical(numbers.ravel(), target.images, target.data.shape)
+        least = least.reshape(numbers.shape)
+        return np.where(least < 0, numbers, least)
 
 
 def fill(
@@ -205,18 +208,20 @@ def fill(
     model: str = BEST,
     progress: Callable[[Iterator[int], int], Iterator[int]] | None = None,
 ) -> dict[str, int]:
-    """Fill what is PUNCHED and UNMEASURED, in place; symmetric if the support is.
+    """Fill PUNCHED and UNMEASURED voxels, in place; symmetric if the support is symmetric.
 
     Parameters
     ----------
     model : str
         One of `MODELS`.
-    progress : function of (iterator over numbers of holes, all), optional
+    progress : callable, optional
+        Gets the iterator over the numbers of filled holes, and the number of all holes.
 
     Returns
     -------
     dict
-        Holes that were kriged, their shapes, and voxels that took the level of their shell.
+        Number of kriged holes, number of their shapes, and number of voxels filled with the level
+        of their shell.
     """
     code = target.code
     work: list[Holes] = []
@@ -231,11 +236,11 @@ def fill(
     for _ in done if progress is None else progress(done, total):
         pass
     kernels.average(target.data, target.errors, code, target.images)
-    rest = _unfilled(target)
-    if len(rest):
-        _level(target, rest)
+    unfilled = _unfilled(target)
+    if len(unfilled):
+        _level(target, unfilled)
         kernels.average(target.data, target.errors, code, target.images)
-    return {"holes": total, "shapes": len(work), "voxels by shell": len(rest)}
+    return {"holes": total, "shapes": len(work), "voxels by shell": len(unfilled)}
 
 
 def _krige(target: Target, work: list[Holes], model: str) -> Iterator[int]:
@@ -249,27 +254,28 @@ def _krige(target: Target, work: list[Holes], model: str) -> Iterator[int]:
                 batch = bases[start : start + _BATCH]
                 values, sigma = pattern.measured(target, batch)
                 filled = pattern.kriging.fill(values, sigma, pattern.twins(target, batch))
-                at = tuple(np.moveaxis(batch[:, None] + holes.voxels, -1, 0))
-                target.data[at], target.errors[at] = filled.values, filled.errors
+                place = tuple(np.moveaxis(batch[:, None] + holes.voxels, -1, 0))
+                target.data[place], target.errors[place] = filled.values, filled.errors
                 yield len(batch)
 
 
 def _alike(
     target: Target, holes: Holes, support: Indices
 ) -> Iterator[tuple[Indices, NDArray[np.bool_]]]:
-    """Holes, and which of the support to use for them, so that little of that is missing.
+    """Group holes by the part of the support to use; little of this part is unmeasured.
 
-    Neighbouring holes and the grid's edges take the same voxels from many: those are left out for
-    good. What is missing here and there, or anywhere in holes of few, is left to the kriging.
+    Neighbouring holes and the edges of the grid remove the same voxels from the support of many
+    holes: each such group gets a reduced support. Voxels that are missing in few holes are left to
+    the kriging, which can deal with missing voxels.
     """
     bases = holes.bases
     measured = np.empty((len(bases), len(support)), bool)
     for start in range(0, len(bases), _BATCH):
-        own = slice(start, start + _BATCH)
-        values, sigma = np.empty((2, len(bases[own]), len(support)))
+        batch = slice(start, start + _BATCH)
+        values, sigma = np.empty((2, len(bases[batch]), len(support)))
         arrays = target.data, target.errors, target.code
-        kernels.gather(*arrays, bases[own], support, values, sigma)
-        measured[own] = np.isfinite(values)
+        kernels.gather(*arrays, bases[batch], support, values, sigma)
+        measured[batch] = np.isfinite(values)
     packed, which = np.unique(np.packbits(measured, axis=1), axis=0, return_inverse=True)
     which = which.reshape(-1)
     counts = np.bincount(which, minlength=len(packed))
@@ -278,31 +284,31 @@ def _alike(
     several &= sets.any(axis=1)
     for i in np.flatnonzero(several):
         yield bases[which == i], sets[i]
-    rest = ~several[which]
-    rest &= measured.any(axis=1)
-    if rest.any():
-        yield bases[rest], np.ones(len(support), bool)
+    others = ~several[which]
+    others &= measured.any(axis=1)
+    if others.any():
+        yield bases[others], np.ones(len(support), bool)
 
 
 def _unfilled(target: Target) -> Indices:
-    wanted = (target.code == PUNCHED) | (target.code == UNMEASURED)
-    wanted &= ~np.isfinite(target.data)
-    return np.flatnonzero(wanted)
+    unfilled = (target.code == PUNCHED) | (target.code == UNMEASURED)
+    unfilled &= ~np.isfinite(target.data)
+    return np.flatnonzero(unfilled)
 
 
 def radii(target: Target, numbers: Indices) -> Floats:
-    """|Q| (n,) of voxels by number, 1/Å."""
-    at = np.stack(np.unravel_index(numbers, target.data.shape), axis=1)[:, ::-1]
-    q = (target.grid.first + at * target.grid.step) @ lattice.b_matrix(target.cell).T
+    """Return |Q| (n,) of voxels in 1/Å; ``numbers`` count in C order of [l, k, h]."""
+    index = np.stack(np.unravel_index(numbers, target.data.shape), axis=1)[:, ::-1]
+    q = (target.grid.first + index * target.grid.step) @ lattice.b_matrix(target.cell).T
     length: Floats = np.linalg.norm(q, axis=1)
     return length
 
 
 def plane_radii(target: Target, l: int) -> Floats:  # noqa: E741
-    """|Q| (k, h) of a plane, 1/Å."""
+    """Return |Q| (k, h) of a plane, 1/Å."""
     b = lattice.b_matrix(target.cell)
     h, k, at_l = (target.grid.axis(i) for i in range(3))
-    # Component by component: the vectors of a plane would not stay in cache.
+    # Component by component: the vectors of a plane would not fit in the cache.
     q2 = (b[0, 0] * h + (b[0, 1] * k)[:, None] + b[0, 2] * at_l[l]) ** 2
     q2 += ((b[1, 1] * k + b[1, 2] * at_l[l]) ** 2)[:, None] + (b[2, 2] * at_l[l]) ** 2
     length: Floats = np.sqrt(q2)
@@ -310,7 +316,7 @@ def plane_radii(target: Target, l: int) -> Floats:  # noqa: E741
 
 
 def _level(target: Target, numbers: Indices) -> None:
-    """Level of the shell of |Q|, plus what the surroundings differ from theirs (push and pull)."""
+    """Fill with the level of the shell of |Q| plus the mean residual of the surroundings."""
     n_l, n_k, n_h = target.data.shape
     width = 2 * float(np.linalg.norm(target.edges, axis=1).max())
     corners = np.array([0, target.data.size - 1])
@@ -318,9 +324,9 @@ def _level(target: Target, numbers: Indices) -> None:
     sums = np.zeros((3, bins))
     plane = n_k * n_h
     for l in range(n_l):  # noqa: E741
-        own = np.flatnonzero((target.code[l] == MEASURED) & np.isfinite(target.data[l]))
-        shell = (radii(target, own + l * plane) / width).astype(int)
-        values = target.data[l].ravel()[own].astype(np.float64)
+        measured = np.flatnonzero((target.code[l] == MEASURED) & np.isfinite(target.data[l]))
+        shell = (radii(target, measured + l * plane) / width).astype(int)
+        values = target.data[l].ravel()[measured].astype(np.float64)
         for row, weights in zip(sums, (None, values, values**2), strict=True):
             row += np.bincount(shell, weights, bins)
     some = sums[0] > 0
@@ -328,8 +334,8 @@ def _level(target: Target, numbers: Indices) -> None:
         return
     mean = sums[1] / np.maximum(sums[0], 1)
     scatter = np.sqrt(np.maximum(sums[2] / np.maximum(sums[0], 1) - mean**2, 0))
-    at = np.arange(bins)
-    mean, scatter = (np.interp(at, at[some], x[some]) for x in (mean, scatter))
+    every_bin = np.arange(bins)
+    mean, scatter = (np.interp(every_bin, every_bin[some], x[some]) for x in (mean, scatter))
     levels = _pyramid(target, mean, width)
     where = np.stack(np.unravel_index(numbers, target.data.shape), axis=1)
     correction = _pull(levels, where)
@@ -346,16 +352,16 @@ def _farthest(target: Target) -> float:
 
 
 def _pyramid(target: Target, mean: Floats, width: float) -> list[tuple[Any, Any]]:
-    """Sums of residuals against the shells, and counts, in ever larger cubes of voxels."""
+    """Return sums and numbers of residuals (S - level of shell) in cubes of 2, 4, 8 … voxels."""
     n_l, n_k, n_h = target.data.shape
     shape = [(n + 1) // 2 for n in target.data.shape]
     sums, counts = np.zeros((2, *shape), np.float32)
     for l in range(n_l):  # noqa: E741
-        own = np.flatnonzero((target.code[l] == MEASURED) & np.isfinite(target.data[l]))
-        shell = (radii(target, own + l * n_k * n_h) / width).astype(int)
-        cube = own // n_h // 2 * shape[2] + own % n_h // 2
+        measured = np.flatnonzero((target.code[l] == MEASURED) & np.isfinite(target.data[l]))
+        shell = (radii(target, measured + l * n_k * n_h) / width).astype(int)
+        cube = measured // n_h // 2 * shape[2] + measured % n_h // 2
         size = shape[1] * shape[2]
-        values = target.data[l].ravel()[own] - mean[shell]
+        values = target.data[l].ravel()[measured] - mean[shell]
         sums[l // 2] += np.bincount(cube, values, size).reshape(shape[1:])
         counts[l // 2] += np.bincount(cube, None, size).reshape(shape[1:])
     levels = [(sums, counts)]
@@ -372,18 +378,19 @@ def _halved(cubes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _pull(levels: list[tuple[Any, Any]], where: Indices) -> Floats:
-    """Residual at voxels: of the smallest cubes with eight measured voxels, larger ones for less.
+    """Return the mean residual around voxels, from the smallest cubes with 8 measured voxels.
 
-    Interpolated between cubes of each size.
+    Values are interpolated between cubes of each size; where cubes hold fewer than 8 measured
+    voxels, the next larger size gives the rest of the weight.
     """
     from scipy.ndimage import map_coordinates
 
     value, trust = np.zeros(len(where)), np.ones(len(where))
     for i, (sums, counts) in enumerate(levels):
         edge = 2 ** (i + 1)
-        at = ((where + 0.5) / edge - 0.5).T
-        total, n = (map_coordinates(x, at, order=1, mode="nearest") for x in (sums, counts))
-        # What this size is not sure of is left to the next.
+        place = ((where + 0.5) / edge - 0.5).T
+        total, n = (map_coordinates(x, place, order=1, mode="nearest") for x in (sums, counts))
+        # The remaining weight is left to the next size.
         share = np.minimum(n / 8.0, 1.0) * trust
         value += share * np.divide(total, n, out=np.zeros(len(n)), where=n > 1e-6)
         trust -= share

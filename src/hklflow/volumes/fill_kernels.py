@@ -1,7 +1,7 @@
 """Kernels of `fill`: support of holes, and symmetry of voxels.
 
-Voxels are numbered as in the C order of [l, k, h]. Operations are (n, 3, 4) integers that take
-the indices (h, k, l, 1) of a voxel to those of its image; images may be off the grid.
+Voxels are numbered in C order of [l, k, h]. Operations are (n, 3, 4) integers that map the indices
+(h, k, l, 1) of a voxel to the indices of its image; images may be outside the grid.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ from hklflow.simd.jit import kernel
 
 @kernel
 def gather(data, errors, code, bases, offsets, values, sigma):  # type: ignore[no-untyped-def]
-    """Measured S and σ (holes, m) at offsets (m, 3) from bases (holes, 3), as (l, k, h).
+    """Read measured S and σ (holes, m) at offsets (m, 3) from bases (holes, 3), as (l, k, h).
 
-    NaN where nothing was measured, where it is punched (code not 0) and off the grid.
+    NaN for voxels that are not measured, punched (code not 0) or outside the grid.
     """
     n_l, n_k, n_h = data.shape
     for i in range(len(bases)):
@@ -29,7 +29,7 @@ def gather(data, errors, code, bases, offsets, values, sigma):  # type: ignore[n
 
 @kernel
 def canonical(voxels, operations, shape):  # type: ignore[no-untyped-def]
-    """Smallest number among each voxel's images on the grid; -1 where an image is off it."""
+    """Return the smallest number among each voxel's images; -1 if an image is outside the grid."""
     n_l, n_k, n_h = shape
     found = np.empty(len(voxels), np.int64)
     for i in range(len(voxels)):
@@ -52,7 +52,7 @@ def canonical(voxels, operations, shape):  # type: ignore[no-untyped-def]
 
 @kernel
 def is_symmetric(code, operations):  # type: ignore[no-untyped-def]
-    """Whether all images of what is to be filled (code 1 or 2) are to be filled."""
+    """Return True if all images of voxels to be filled (code 1 or 2) are to be filled."""
     n_l, n_k, n_h = code.shape
     for l in range(n_l):  # noqa: E741
         for k in range(n_k):
@@ -73,10 +73,10 @@ def is_symmetric(code, operations):  # type: ignore[no-untyped-def]
 
 @kernel
 def average(data, errors, code, operations):  # type: ignore[no-untyped-def]
-    """Give every filled voxel the mean over its images that are filled.
+    """Give every filled voxel the mean over its filled images.
 
-    Errors are averaged too, not reduced: images are filled from images of the same measurements.
-    The voxel with the smallest number sums up, for all: equal to the last bit.
+    Errors are averaged, not reduced: images are filled from images of the same measurements. The
+    sum is made once, for the image with the smallest number, so that images are equal to the bit.
     """
     n_l, n_k, n_h = code.shape
     images = np.empty((len(operations), 3), np.int64)
@@ -117,7 +117,7 @@ def average(data, errors, code, operations):  # type: ignore[no-untyped-def]
 
 @kernel
 def symmetric_mask(mask, operations):  # type: ignore[no-untyped-def]
-    """Mark all images on the grid of what is marked with 1 (those that were not, with 2)."""
+    """Mark all images of voxels marked with 1; newly marked images get 2."""
     n_l, n_k, n_h = mask.shape
     for l in range(n_l):  # noqa: E741
         for k in range(n_k):

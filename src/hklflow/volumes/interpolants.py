@@ -1,8 +1,8 @@
-"""Other interpolants than kriging, to compare it with: one matrix per pattern of holes.
+"""Simple interpolants for comparison with kriging: one matrix per pattern of holes.
 
 Each function takes the voxels of a hole (n, 3) and of its support (m, 3), as indices (l, k, h), and
-the edges of a voxel (3, 3), whose rows are the steps along l, k, h in 1/Å; it gives the weights
-(n, m) of what was measured.
+the edges of a voxel (3, 3), whose rows are the steps along l, k, h in 1/Å; it returns the weights
+(n, m) of the measured voxels of the support.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,15 @@ Indices = NDArray[np.int64]
 
 
 def _laplacian(voxels: Indices, edges: Floats) -> Floats:
-    """Graph Laplacian: neighbours along the axes, weighted by their squared distance."""
+    """Return the graph Laplacian: neighbours along the axes, weighted with 1 / distance²."""
     number = {tuple(v): i for i, v in enumerate(voxels.tolist())}
     matrix = np.zeros((len(voxels), len(voxels)))
     for axis in range(3):
         weight = float(1 / np.sum(edges[axis] ** 2))
         for (l, k, h), i in list(number.items()):  # noqa: E741
-            there = [l, k, h]
-            there[axis] += 1
-            j = number.get((there[0], there[1], there[2]))
+            neighbour = [l, k, h]
+            neighbour[axis] += 1
+            j = number.get((neighbour[0], neighbour[1], neighbour[2]))
             if j is not None:
                 matrix[[i, j], [i, j]] += weight
                 matrix[[i, j], [j, i]] -= weight
@@ -31,25 +31,25 @@ def _laplacian(voxels: Indices, edges: Floats) -> Floats:
 
 
 def _conditional(precision: Floats, n_hole: int) -> Floats:
-    """Expectation of the first voxels given the others."""
+    """Return the weights of the support in the expectation of the hole (the first voxels)."""
     inner, outer = precision[:n_hole, :n_hole], precision[:n_hole, n_hole:]
     weights: Floats = np.asarray(np.linalg.solve(inner, -outer), dtype=np.float64)
     return weights
 
 
 def laplace(hole: Indices, support: Indices, edges: Floats) -> Floats:
-    """Harmonic: every voxel of the hole is the mean of its six neighbours."""
+    """Interpolate harmonically: every voxel of the hole is the mean of its six neighbours."""
     return _conditional(_laplacian(np.concatenate([hole, support]), edges), len(hole))
 
 
 def biharmonic(hole: Indices, support: Indices, edges: Floats) -> Floats:
-    """Least squared Laplacian over hole and support."""
+    """Minimise the squared Laplacian over hole and support."""
     matrix = _laplacian(np.concatenate([hole, support]), edges)
     return _conditional(matrix @ matrix, len(hole))
 
 
 def polynomial(hole: Indices, support: Indices, edges: Floats) -> Floats:
-    """Quadratic polynomial, least squares."""
+    """Fit a quadratic polynomial by least squares."""
 
     def terms(voxels: Indices) -> Floats:
         x = (voxels - hole.mean(axis=0)) @ edges
@@ -61,8 +61,8 @@ def polynomial(hole: Indices, support: Indices, edges: Floats) -> Floats:
 
 
 def linear(hole: Indices, support: Indices, edges: Floats) -> Floats:
-    """Linear along each axis between the nearest two that were measured; mean of the axes."""
-    del edges  # along an axis only ratios count
+    """Interpolate linearly along each axis between the nearest measured voxels; mean of axes."""
+    del edges  # only ratios of distances along an axis enter
     number = {tuple(v): i for i, v in enumerate(support.tolist())}
     weights = np.zeros((len(hole), len(support)))
     for i, voxel in enumerate(hole.tolist()):
@@ -70,10 +70,10 @@ def linear(hole: Indices, support: Indices, edges: Floats) -> Floats:
             ends = []
             for sign in (-1, 1):
                 for step in range(1, 1 + int(np.ptp(hole[:, axis])) + 1):
-                    there = list(voxel)
-                    there[axis] += sign * step
-                    if tuple(there) in number:
-                        ends.append((step, number[tuple(there)]))
+                    neighbour = list(voxel)
+                    neighbour[axis] += sign * step
+                    if tuple(neighbour) in number:
+                        ends.append((step, number[tuple(neighbour)]))
                         break
             if len(ends) == 2:
                 (below, a), (above, b) = ends

@@ -7,9 +7,9 @@ from hklflow.simd.jit import kernel
 
 @kernel
 def windows(data, nodes_l, nodes_k, nodes_h, half, stride, level, scatter):  # type: ignore[no-untyped-def]
-    """Median and MAD of what was measured in windows around the nodes; NaN where too little was.
+    """Compute median and MAD of measured voxels in windows around nodes; NaN for too few voxels.
 
-    ``half`` (l, k, h) are the half-widths; every ``stride``-th voxel of each axis is looked at.
+    ``half`` (l, k, h) are the half-widths; every ``stride``-th voxel along each axis is read.
     """
     n_l, n_k, n_h = data.shape
     room = np.empty((2 * half[0] + 1) * (2 * half[1] + 1) * (2 * half[2] + 1))

@@ -1,18 +1,19 @@
-r"""Kriging of holes: S there, expected from what was measured around them, and its error.
+r"""Kriging of holes: the expected S in a hole and its error, from the measured voxels around it.
 
-S is taken for a drift (constant, or linear in Q) plus a Gaussian process of covariance
-``s² c(d / ℓ)``, d the distance in 1/Å, measured with independent errors σ:
-universal kriging (Cressie, Statistics for Spatial Data, 1993, c. 3.4). It passes through what is
-measured well and averages what is not. Each hole has its own ``s² / σ²`` and ℓ: those of the
-largest restricted likelihood of its support, from a list.
+The model of S is a drift (constant, or linear in Q) plus a Gaussian process of covariance
+``s² c(d / ℓ)``, with the distance d in 1/Å; the measurements have independent errors σ. This is
+universal kriging (Cressie, Statistics for Spatial Data, 1993, c. 3.4): the result passes through
+well-measured values and averages badly measured values. ``s² / σ²`` and ℓ are chosen for each hole
+from a list, as the pair with the largest restricted likelihood of the support.
 
-The work is done once per pattern, a hole's shape with its support. With C an orthonormal basis of
-what no drift explains and ``Cᵀ K C = V Λ Vᵀ``, the contrasts ``z = Vᵀ Cᵀ y`` of measured y are
-independent, of variance ``σ² (1 + λ s²/σ²)``: likelihoods of all s² and predictions are sums.
+The matrices are computed once per pattern (the shape of a hole with its support). Let the columns
+of C be an orthonormal basis of the space orthogonal to the drift, and ``Cᵀ K C = V Λ Vᵀ``. Then the
+contrasts ``z = Vᵀ Cᵀ y`` of the measured y are independent, with variance ``σ² (1 + λ s²/σ²)``, so
+that the likelihoods for all s² and the predictions are simple sums.
 
-A voxel of the support that is missing, r, is given the value that the others let expect,
-``y_r = -P_rr⁻¹ P_ro y_o`` with the precision P of the contrasts. This is exact: predictions,
-likelihood and variance (with ``A_r P_rr⁻¹ A_rᵀ``, A the weights) are those without r.
+Missing voxels of the support, r, take the values expected from the other voxels, o:
+``y_r = -P_rr⁻¹ P_ro y_o`` with the precision P of the contrasts. The method is exact: predictions,
+likelihood and variance (with ``A_r P_rr⁻¹ A_rᵀ``, A the weights) are the same as without r.
 """
 
 from collections.abc import Callable
@@ -24,10 +25,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Variance of the process over that of the noise.
+#: Ratios of the variance of the process to the variance of the noise.
 RATIOS = 4.0 ** np.arange(-6, 11)
-#: Correlation lengths, in the hole's thickness: its radius if it is a ball, but a long hole knows
-#: the scattering from beside it.
+#: Correlation lengths in units of the thickness of the hole (the largest distance of a voxel from
+#: the support: the radius of a ball).
 LENGTHS = (0.5, 1.0, 2.0, 4.0)
 
 _COVARIANCES: dict[str, Callable[[Floats], Floats]] = {
@@ -37,14 +38,14 @@ _COVARIANCES: dict[str, Callable[[Floats], Floats]] = {
 
 
 class Filled(NamedTuple):
-    """Values and errors (holes, n) of the voxels of holes; NaN where support is too scant."""
+    """Values and errors (holes, n) of the voxels of holes; NaN where the support is too small."""
 
     values: Floats
     errors: Floats
 
 
 class _Basis(NamedTuple):
-    """A correlation length: eigenvalues, contrasts (m, n_s), and what predicts from them."""
+    """Matrices for one correlation length: eigenvalues, contrasts (m, n_s), and predictors."""
 
     eigenvalues: Floats
     contrasts: Floats
@@ -60,7 +61,7 @@ class Kriging:
     hole, support : (n, 3), (m, 3) arrays
         Positions in 1/Å, Cartesian.
     covariance : str
-        "gaussian" or "matern" (of 5/2).
+        "gaussian" or "matern" (ν = 5/2).
     drift : int
         0: constant, 1: linear.
     """
@@ -69,7 +70,7 @@ class Kriging:
         from scipy.spatial import cKDTree
 
         middle = hole.mean(axis=0)
-        # Of the voxel that is farthest from what was measured.
+        # Largest distance of a voxel of the hole from the support.
         thickness = float(np.max(cKDTree(support).query(hole)[0]))
         self._shape = _COVARIANCES[covariance]
         self._hole, self._support = (hole - middle) / thickness, (support - middle) / thickness
@@ -77,7 +78,7 @@ class Kriging:
             np.column_stack([np.ones(len(x)), x][: 1 + drift]) for x in (self._hole, self._support)
         )
         full, values, _ = np.linalg.svd(at_support, full_matrices=True)
-        # In a plane or on a line of voxels the drift has fewer terms.
+        # If the support lies in a plane or on a line, the drift has fewer terms.
         rank = int(np.sum(values > 1e-9 * values[0]))
         self._complement = full[:, rank:]
         self._drift = at_hole @ np.linalg.pinv(at_support, rcond=1e-9)
@@ -101,20 +102,20 @@ class Kriging:
         return _Basis(np.maximum(values, 0), contrasts, onto, np.maximum(spread, 0))
 
     def _weights_of(self, length: int, ratio: int) -> Floats:
-        """Weights (hole, support) of the measured values."""
+        """Return the weights (hole, support) of the measured values."""
         b, s = self._bases[length], RATIOS[ratio]
         return self._drift + (b.onto * (s / (1 + s * b.eigenvalues))) @ b.contrasts
 
     def _precision_of(self, length: int, ratio: int) -> Floats:
-        """Precision (support, support) of the contrasts, in units of 1/σ²."""
+        """Return the precision (support, support) of the contrasts, in units of 1/σ²."""
         b = self._bases[length]
         return (b.contrasts.T / (1 + RATIOS[ratio] * b.eigenvalues)) @ b.contrasts
 
     def _model(self, length: int, ratio: int) -> Floats:
-        """Variance (hole,) of the process that remains, in units of σ²; without noise of y."""
+        """Return the remaining variance (hole,) of the process, in units of σ², without noise."""
         b, s = self._bases[length], RATIOS[ratio]
         shrink = 1 / (1 + s * b.eigenvalues)
-        # cov(e - Gz) of the process alone, with weights made for process and noise.
+        # cov(e - Gz) of the process alone, with the weights for process plus noise.
         kept = s * b.onto**2 * (2 - s * b.eigenvalues * shrink) * shrink
         return np.maximum(s * b.spread - s * kept.sum(axis=1), 0.0)
 
@@ -124,7 +125,7 @@ class Kriging:
         Parameters
         ----------
         values, sigma : (holes, m) arrays
-            Measured around them; NaN where nothing was.
+            S and σ of the support; NaN where not measured.
         twins : (holes, m) int array, optional
             Support voxels with the same number are one measurement, repeated by symmetry: their
             noise does not average out.
@@ -143,7 +144,7 @@ class Kriging:
                     repeated = None if twins is None else twins[row]
                     variance = self._variance(pair, sigma[row], repeated)
                     filled.errors[row] = np.sqrt(variance)
-        # The drift must be known, and most of the surroundings.
+        # The drift and a quarter of the support must be known.
         some = np.flatnonzero(~whole & ((~missing).sum(axis=1) >= max(8, 0.25 * n_s)))
         for row, chosen in zip(
             some, self._likeliest_partly(values[some], sigma[some]), strict=True
@@ -156,7 +157,7 @@ class Kriging:
         return filled
 
     def _likeliest(self, y: Floats, noise: Floats) -> list[tuple[int, int]]:
-        """Indices of length and ratio for each of the holes."""
+        """Return the most likely indices of length and ratio for each hole."""
         score = np.empty((len(y), len(LENGTHS), len(RATIOS)))
         for i, basis in enumerate(self._bases):
             z2 = (y @ basis.contrasts.T) ** 2 / noise[:, None]
@@ -168,13 +169,13 @@ class Kriging:
     def _variance(
         self, pair: tuple[int, int], sigma: Floats, twins: NDArray[np.int64] | None
     ) -> Floats:
-        own = self._weights(*pair) * sigma
-        own = own if twins is None else _joined(own, twins)
-        noise = np.einsum("vs,vs->v", own, own)
+        weighted = self._weights(*pair) * sigma
+        weighted = weighted if twins is None else _joined(weighted, twins)
+        noise = np.einsum("vs,vs->v", weighted, weighted)
         return noise + self._model(*pair) * _noise(sigma[None])[0]
 
     def _likeliest_partly(self, values: Floats, sigma: Floats) -> list[tuple[int, int] | None]:
-        """As `_likeliest` where some of the support is missing; None if nothing is determined."""
+        """Do `_likeliest` for a partly missing support; None if no pair can be determined."""
         from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
         missing = ~np.isfinite(values)
@@ -215,28 +216,30 @@ class Kriging:
         p, weights = self._precision(*pair), self._weights(*pair)
         factor = cho_factor(p[np.ix_(r, r)], lower=True)
         by_missing = cho_solve(factor, weights[:, r].T).T
-        own = weights[:, o] - by_missing @ p[np.ix_(r, o)]
+        by_measured = weights[:, o] - by_missing @ p[np.ix_(r, o)]
         b, s = self._bases[pair[0]], RATIOS[pair[1]]
-        # Total variance, less that of the noise as assumed, plus that of the noise as measured.
+        # Total variance, minus the variance of assumed noise, plus the variance of measured noise.
         total = s * b.spread + np.einsum("vs,vs->v", self._drift, self._drift)
         total -= (s**2 * b.onto**2 / (1 + s * b.eigenvalues)).sum(axis=1)
         total += np.einsum("vr,vr->v", weights[:, r], by_missing)
-        model = np.maximum(total - np.einsum("vs,vs->v", own, own), 0.0)
-        scaled = own * sigma[o]
+        model = np.maximum(total - np.einsum("vs,vs->v", by_measured, by_measured), 0.0)
+        scaled = by_measured * sigma[o]
         if twins is not None:
             scaled = _joined(scaled, twins[o])
         noise = float(_noise(sigma[None, o])[0])
-        return own @ values[o], np.sqrt(model * noise + np.einsum("vs,vs->v", scaled, scaled))
+        return by_measured @ values[o], np.sqrt(
+            model * noise + np.einsum("vs,vs->v", scaled, scaled)
+        )
 
 
 def _noise(sigma: Floats) -> Floats:
-    """Mean variance (holes,) of the support."""
-    # A divisor, whatever the unit: with monitors of 1e18 variances are near 1e-36.
+    """Return the mean variance (holes,) of the support."""
+    # Never 0, because it divides; with monitors of 1e18 the variances are near 1e-36.
     return np.maximum(np.nanmean(sigma**2, axis=1), 1e-200)
 
 
 def _joined(columns: Floats, twins: NDArray[np.int64]) -> Floats:
-    """Sums of the columns with the same number."""
+    """Sum the columns with the same number."""
     order = np.argsort(twins, kind="stable")
     _, first = np.unique(twins[order], return_index=True)
     summed: Floats = np.add.reduceat(columns[:, order], first, axis=1)

@@ -1,9 +1,10 @@
-"""Does S(Q) have a Laue group: mates of each of its operations, compared on a part of the voxels.
+"""Test if S(Q) has a Laue group: compare the mates of each operation on a part of the voxels.
 
-Friedel mates, and one voxel in several volumes, are equal in any crystal: how far these differ is
-what scale, absorption, background and motion make of equal S. Mates of an operation that differ by
-much more contradict it. What changes slowly with Q (a polynomial of third order) is set apart: that
-is how absorption looks, while a symmetry that is not there shows between the reflections.
+S of Friedel mates, and S of one voxel in several volumes, is equal in any crystal: their difference
+measures the effect of scale, absorption, background and motion on equal S. An operation is
+contradicted if its mates differ by much more. The part of a difference that changes slowly with Q
+(a polynomial of third order) is reported separately: it is typical of absorption, while a wrong
+symmetry makes differences that vary between the reflections.
 """
 
 from collections.abc import Sequence
@@ -21,12 +22,12 @@ from hklflow.volumes.symmetrise import Records, index_maps
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# Voxels times operations that are compared, about.
+# Approximate number of compared voxels times operations.
 _SAMPLE = 8_000_000
 _FEWEST_BRICKS, _MOST_BRICKS = 300, 1000
-# Pairs below which an operation is not judged.
+# Fewest pairs with which an operation is judged.
 _FEWEST = 200
-# Differences twice as large as those of equal S are no longer explained by what makes these.
+# An operation is contradicted if its difference exceeds this multiple of the one of equal S.
 TIMES = 2.0
 _FLOOR = ("the same voxels in other volumes", "Friedel mates")
 
@@ -36,60 +37,63 @@ def examine(
     group: symmetry.SpaceGroup,
     cell: ArrayLike,
     bragg_radius: float,
-    told_difference: float,
+    reported_difference: float,
 ) -> dict[str, Any]:
     """Compare mates, operation by operation, before they are summed.
 
     Parameters
     ----------
     records : Records
-        As read.
+        Counts and norm before symmetrising.
+    group : SpaceGroup
+    cell : (6,) array
     bragg_radius : float
-        1/Å; as of `symmetrise.apply`.
-    told_difference : float
-        Relative difference of S, beyond that of equal S, from which on an operation counts as
-        contradicted.
+        1/Å; see `symmetrise.apply`.
+    reported_difference : float
+        Smallest relative difference of S, beyond the difference of equal S, with which an operation
+        is contradicted.
 
     Returns
     -------
     dict
-        ``floor`` and ``operations``, lists of figures; ``contradicted``, triplets; ``not tested``,
-        their number; ``Laue group that remains``, None if none is contradicted.
+        ``floor`` (equal S) and ``operations``: lists of figures; ``contradicted``: list of
+        triplets; ``not tested``: number of operations; ``Laue group that remains``: None if no
+        operation is contradicted.
     """
     operations = np.asarray(group.laue_operations)
-    *maps, whole = index_maps(records.grid, operations)
-    turns, shifts = (np.rint(x[whole]).astype(np.int64) for x in maps)
-    exact = operations[whole]
+    *maps, is_exact = index_maps(records.grid, operations)
+    matrices, shifts = (np.rint(x[is_exact]).astype(np.int64) for x in maps)
+    exact = operations[is_exact]
     voxels = _sample(records, cell, bragg_radius, len(exact))
-    own = _pooled(records, voxels)
+    first = _pooled(records, voxels)
     basis = _polynomial(records, voxels, cell)
     floor: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     done: set[bytes] = set()
     if repeated := _repeats(records, voxels, basis):
         floor.append({"of": _FLOOR[0], **repeated})
-    for operation, turn, shift in zip(exact, turns, shifts, strict=True):
+    for operation, matrix, shift in zip(exact, matrices, shifts, strict=True):
         inverse = np.rint(np.linalg.inv(operation)).astype(np.int64)
         if np.array_equal(operation, np.eye(3)) or inverse.tobytes() in done:
             continue
         done.add(np.asarray(operation, np.int64).tobytes())
-        mates = voxels @ turn.T + shift
+        mates = voxels @ matrix.T + shift
         inside = np.all((mates >= 0) & (mates < records.grid.shape), axis=1)
         inside &= np.any(mates != voxels, axis=1)
         if not inside.any():
             continue
         other = _pooled(records, np.where(inside[:, None], mates, 0))
-        found = _row(terms(own, other, inside), basis)
+        figures = _row(terms(first, other, inside), basis)
         name = _FLOOR[1] if np.array_equal(operation, -np.eye(3)) else triplet(operation)
         (floor if name == _FLOOR[1] else rows).append(
-            {"of": name, **found, "matrix": operation.tolist()}
+            {"of": name, **figures, "matrix": operation.tolist()}
         )
-    contradicted = _contradicted(floor, rows, told_difference)
+    contradicted = _contradicted(floor, rows, reported_difference)
     return {
         "floor": floor,
         "operations": rows,
         "contradicted": [row["of"] for row in contradicted],
-        "not tested": int(np.sum(~whole)) + sum(row["pairs"] < _FEWEST for row in rows),
+        "not tested": int(np.sum(~is_exact)) + sum(row["pairs"] < _FEWEST for row in rows),
         "Laue group that remains": _remaining(group, contradicted) if contradicted else None,
     }
 
@@ -108,10 +112,10 @@ def triplet(operation: NDArray[Any]) -> str:
 
 
 def _row(
-    found: tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]], basis: Floats
+    compared: tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]], basis: Floats
 ) -> dict[str, Any]:
-    """Figures of one operation: the difference, what is slow in Q of it, and the rest."""
-    x, v, spread, weight, used = found
+    """Return the figures of one operation: the difference, its part slow in Q, and the rest."""
+    x, v, spread, weight, used = compared
     slow, rank = 0.0, 0
     if used.sum() > 10 * basis.shape[1]:
         part = basis[used]
@@ -120,13 +124,13 @@ def _row(
         slow = float(right @ np.linalg.pinv(normal) @ right)
     chi2 = float(np.sum(x[used] ** 2 / v[used]))
     n, spread_sum, weight_sum = float(used.sum()), float(spread.sum()), float(weight.sum())
-    # Pairs of an operation that is its own inverse are met twice.
-    one = Difference(n, chi2, 2 * spread_sum, weight_sum)
-    rest = one._replace(chi2=chi2 - slow, pairs=n - rank)
+    # An operation that is its own inverse gives each pair twice.
+    difference = Difference(n, chi2, 2 * spread_sum, weight_sum)
+    rest = difference._replace(chi2=chi2 - slow, pairs=n - rank)
     slowly = max(slow - rank, 0.0) / weight_sum if weight_sum > 0 else 0.0
     return {
-        **one.figures(),
-        "z": one.z,
+        **difference.figures(),
+        "z": difference.z,
         "slow in Q": slowly**0.5,
         "rest": rest.size,
         "rest squared": rest.square,
@@ -135,14 +139,14 @@ def _row(
 
 
 def _sample(records: Records, cell: ArrayLike, radius: float, operations: int) -> Integers:
-    """Indices (n, 3) in h, k, l of voxels of some bricks, away from Bragg reflections."""
+    """Return the indices (n, 3) in h, k, l of voxels of some bricks, away from reflections."""
     n_bricks = int(np.prod(records.bricks))
-    wanted = int(np.clip(_SAMPLE // (kernels.BRICK * operations), _FEWEST_BRICKS, _MOST_BRICKS))
+    most = int(np.clip(_SAMPLE // (kernels.BRICK * operations), _FEWEST_BRICKS, _MOST_BRICKS))
     chosen = np.random.default_rng(0).permutation(n_bricks)
-    found: list[Integers] = []
-    # A brick near a reflection, or outside of what was measured, gives none.
+    chosen_voxels: list[Integers] = []
+    # A brick near a reflection, or outside the measured region, has no such voxels.
     for brick in chosen:
-        if len(found) >= wanted:
+        if len(chosen_voxels) >= most:
             break
         first = np.array(np.unravel_index(brick, records.bricks, order="F")) * EDGE
         last = np.minimum(first + EDGE, records.grid.shape)
@@ -150,12 +154,12 @@ def _sample(records: Records, cell: ArrayLike, radius: float, operations: int) -
         away = away_from_bragg(records.grid, cell, radius, region)
         places = np.argwhere(away)[:, ::-1] + first
         if len(places) and np.any(_pooled(records, places)[1] > 0):
-            found.append(places)
-    return np.concatenate(found) if found else np.empty((0, 3), np.int64)
+            chosen_voxels.append(places)
+    return np.concatenate(chosen_voxels) if chosen_voxels else np.empty((0, 3), np.int64)
 
 
 def _words(records: Records, voxels: Integers) -> Integers:
-    """Places (n,) of the voxels' records, as `symmetrise_kernels.number`."""
+    """Return the first word (n,) of the voxels' records; see `symmetrise_kernels.number`."""
     h, k, l = voxels.T  # noqa: E741
     across, along = records.strides
     number = h + (h >> 3) * 504 + 8 * k + (k >> 3) * across + 64 * l + (l >> 3) * along
@@ -163,39 +167,39 @@ def _words(records: Records, voxels: Integers) -> Integers:
 
 
 def _of_volume(records: Records, words: Integers, volume: int) -> tuple[Floats, Floats, Floats]:
-    at = words + volume * records.words
-    counts = records.counts[at].astype(np.float64)
-    norm = records.norm[at + 1].astype(np.float64)
+    word = words + volume * records.words
+    counts = records.counts[word].astype(np.float64)
+    norm = records.norm[word + 1].astype(np.float64)
     if not records.noisy:
         return counts, norm, np.zeros(len(counts))
-    return counts, norm, np.maximum(records.norm[at + 2] - counts, 0.0)
+    return counts, norm, np.maximum(records.norm[word + 2] - counts, 0.0)
 
 
 def _pooled(records: Records, voxels: Integers) -> tuple[Floats, Floats, Floats]:
-    """Counts, norm and read variance of all volumes together."""
+    """Return counts, norm and read variance, summed over all volumes."""
     words = _words(records, voxels)
     parts = [_of_volume(records, words, i) for i in range(records.n_volumes)]
-    counts, norm, read = (np.sum(one, axis=0) for one in zip(*parts, strict=True))
+    counts, norm, read = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
     records.give_back()
     return counts, norm, read
 
 
 def _repeats(records: Records, voxels: Integers, basis: Floats) -> dict[str, Any]:
-    """One voxel in each volume against the others, of the volume that differs most."""
+    """Compare each volume with the sum of the others; figures of the volume that differs most."""
     if records.n_volumes < 2:
         return {}
     words, rows = _words(records, voxels), []
-    whole = _pooled(records, voxels)
+    total = _pooled(records, voxels)
     for i in range(records.n_volumes):
-        own = _of_volume(records, words, i)
-        rest = tuple(a - b for a, b in zip(whole, own, strict=True))
-        found = terms(own, rest, rest[1] > 1e-6 * whole[1])  # type: ignore[arg-type]
-        rows.append(_row(found, basis))
+        volume = _of_volume(records, words, i)
+        others = tuple(a - b for a, b in zip(total, volume, strict=True))
+        compared = terms(volume, others, others[1] > 1e-6 * total[1])  # type: ignore[arg-type]
+        rows.append(_row(compared, basis))
     return max(rows, key=lambda row: row["rest squared"])
 
 
 def _polynomial(records: Records, voxels: Integers, cell: ArrayLike) -> Floats:
-    """Monomials (n, 20) up to third order in Q, of the order of 1."""
+    """Return the monomials (n, 20) up to third order in Q, scaled to the order of 1."""
     q = (records.grid.first + records.grid.step * voxels) @ lattice.b_matrix(cell).T
     q = q / max(float(np.abs(q).max(initial=0.0)), 1e-9)
     x, y, z = q.T
@@ -204,7 +208,7 @@ def _polynomial(records: Records, voxels: Integers, cell: ArrayLike) -> Floats:
 
 
 def floor_of(floor: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """Mean square of the differences of equal S, and its σ: the larger of what there is."""
+    """Return the largest mean square difference of equal S, and its σ; 0 if not measured."""
     known = [row for row in floor if row["pairs"] >= _FEWEST and row["difference"] is not None]
     if not known:
         return 0.0, 0.0
@@ -213,12 +217,12 @@ def floor_of(floor: Sequence[dict[str, Any]]) -> tuple[float, float]:
 
 
 def _contradicted(
-    floor: list[dict[str, Any]], rows: list[dict[str, Any]], told: float
+    floor: list[dict[str, Any]], rows: list[dict[str, Any]], reported: float
 ) -> list[dict[str, Any]]:
-    """Operations whose mates differ by far more than equal S does.
+    """Return the operations whose mates differ much more than equal S.
 
-    Where neither Friedel mates nor repeats are measured, mates of the operation that agrees best
-    stand for them: they are equal, or nothing is.
+    Without measured Friedel mates or repeated voxels, the mates of the operation with the best
+    agreement are taken as equal S.
     """
     known = [row for row in rows if row["pairs"] >= _FEWEST and row["difference"] is not None]
     if not known:
@@ -226,7 +230,7 @@ def _contradicted(
     has_floor = any(row["pairs"] >= _FEWEST for row in floor)
     best = min(known, key=lambda row: row["rest squared"])
     square, sigma = floor_of(floor if has_floor else [best])
-    found = []
+    contradicted = []
     for row in known:
         excess = row["rest squared"] - square
         noise = float(np.hypot(row["rest squared, sigma"], sigma))
@@ -234,14 +238,14 @@ def _contradicted(
         if (
             excess > SIGNIFICANT * noise
             and row["rest squared"] > TIMES**2 * square
-            and row["beyond equal S"] > told
+            and row["beyond equal S"] > reported
         ):
-            found.append(row)
-    return found
+            contradicted.append(row)
+    return contradicted
 
 
 def _remaining(group: symmetry.SpaceGroup, contradicted: list[dict[str, Any]]) -> str:
-    """The largest Laue group whose operations are all among those that agree."""
+    """Return the largest Laue group without a contradicted operation."""
     bad = {np.asarray(row["matrix"], np.int64).tobytes() for row in contradicted}
     bad |= {
         np.rint(np.linalg.inv(row["matrix"])).astype(np.int64).tobytes() for row in contradicted

@@ -1,14 +1,14 @@
-r"""How far two measurements of one S differ beside their noise, as a fraction of S.
+r"""Difference of two measurements of the same S beyond noise, as a fraction of S.
 
-χ² alone does not tell: at many counts a difference of 1 % makes any χ², at few counts one of 30 %
-makes none. Two voxels of norms M₁, M₂ that hold T counts together share them binomially if their S
-is one, whatever it is: with ``p = M₁ / (M₁ + M₂)``
+χ² alone is not enough: at high counts a difference of 1 % gives a large χ², at low counts even a
+difference of 30 % is not seen. If two voxels of norms M₁, M₂ have the same S and T counts together,
+the first voxel's counts C₁ are binomial, whatever S is: with ``p = M₁ / (M₁ + M₂)``
 
 .. math:: x = C_1 - p T, \qquad \langle x² \rangle = v = p (1 - p) T,
 
-exactly, for any T. If they differ by a fraction d of S, ``<x> = v d``, and x² / v exceeds 1 by
-``(T - 1) p (1 - p) d²``: the excess of χ² over the sum of these weights is the mean d². Read noise
-adds its variance to v.
+exactly, for any T. If the voxels differ by a fraction d of S, ``<x> = v d``, and x² / v exceeds 1
+by ``(T - 1) p (1 - p) d²``. Therefore the excess of χ², divided by the sum of these weights, is the
+mean d². Read noise adds its variance to v.
 """
 
 from dataclasses import dataclass, field
@@ -24,24 +24,25 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _EDGE = 8
-# A voxel that expects this many times its block's rate, and 5 standard deviations more, is a spot.
+# A spot is a voxel with more than this multiple of its block's rate plus 5 standard deviations.
 _SPOT = 3.0
-# Standard deviations from which on a difference is one.
+# Standard deviations above which a difference is significant.
 SIGNIFICANT = 5.0
 
 
 class Difference(NamedTuple):
-    """Sums over pairs; those of parts add up.
+    """Sums over pairs of voxels; sums of parts of a volume can be added.
 
     Attributes
     ----------
     pairs : float
+        Number of pairs.
     chi2 : float
-        Σ x² / v, on average ``pairs`` where nothing differs.
+        Σ x² / v; its expectation is ``pairs`` if S is equal.
     spread : float
-        Its variance then.
+        Variance of ``chi2`` if S is equal.
     weight : float
-        Σ (T - 1) p (1 - p): what d² is multiplied with.
+        Σ (T - 1) p (1 - p), the factor of d² in the expectation of ``chi2``.
     """
 
     pairs: float = 0.0
@@ -50,36 +51,36 @@ class Difference(NamedTuple):
     weight: float = 0.0
 
     def plus(self, other: "Difference") -> "Difference":
-        """Add the sums of another part."""
+        """Add the sums of another part of the volume."""
         return Difference(*(a + b for a, b in zip(self, other, strict=True)))
 
     @property
     def reduced(self) -> float:
-        """χ² per pair, NaN without any."""
+        """χ² per pair; NaN without pairs."""
         return self.chi2 / self.pairs if self.pairs else float("nan")
 
     @property
     def z(self) -> float:
-        """Standard deviations by which χ² exceeds what noise makes."""
+        """Excess of χ² over its expectation for noise, in standard deviations."""
         return (self.chi2 - self.pairs) / self.spread**0.5 if self.spread > 0 else 0.0
 
     @property
     def square(self) -> float:
-        """Mean square of the relative difference; below 0 by chance."""
+        """Mean square of the relative difference; may be negative by chance."""
         return (self.chi2 - self.pairs) / self.weight if self.weight > 0 else 0.0
 
     @property
     def square_sigma(self) -> float:
-        """Its standard deviation by noise; infinite where nothing can be known."""
+        """Standard deviation of `square` by noise; infinite without weight."""
         return float(self.spread**0.5 / self.weight) if self.weight > 0 else float("inf")
 
     @property
     def size(self) -> float:
-        """Relative difference, rms."""
+        """Rms relative difference."""
         return float(max(self.square, 0.0) ** 0.5)
 
     def figures(self) -> dict[str, float | None]:
-        """JSON-ready."""
+        """Return the figures for JSON files."""
         return {
             "pairs": self.pairs,
             "reduced chi2": self.reduced if self.pairs else None,
@@ -97,13 +98,14 @@ def terms(
     first, other : three arrays
         Counts, norm, and variance of the read noise.
     use : bool array
-        Pairs to compare, as far as both were measured and hold a count.
+        Pairs to compare; pairs without counts or with an unmeasured voxel are left out.
 
     Returns
     -------
     x, v, spread, weight : arrays
-        0 in the pairs that were not compared.
+        0 for pairs that were not compared.
     used : bool array
+        True for pairs that were compared.
     """
     (c1, m1, r1), (c2, m2, r2) = first, other
     total = c1 + c2
@@ -113,7 +115,7 @@ def terms(
     photons = np.maximum(total, 0.0)
     v = np.where(used, p * q * photons + q * q * r1 + p * p * r2, 1.0)
     x = np.where(used, c1 - p * total, 0.0)
-    # Fourth moment of a binomial; a normal one has 2.
+    # Variance of x²/v for binomial counts; it is 2 for normal errors.
     spread = np.where(used, np.maximum(2 + photons * p * q * (1 - 6 * p * q) / v**2, 0.0), 0.0)
     weight = np.where(used, np.maximum(photons - 1, 0.0) * photons * (p * q) ** 2 / v, 0.0)
     return x, np.where(used, v, 0.0), spread, weight, used
@@ -122,14 +124,14 @@ def terms(
 def difference(
     first: tuple[Floats, Floats, Floats], other: tuple[Floats, Floats, Floats], use: Bools
 ) -> Difference:
-    """Sum `terms`."""
+    """Compare counts pair by pair and sum; see `terms`."""
     x, v, spread, weight, used = terms(first, other, use)
     chi2 = np.sum(x[used] ** 2 / v[used])
     return Difference(float(used.sum()), float(chi2), float(spread.sum()), float(weight.sum()))
 
 
 def away_from_bragg(grid: Grid, cell: ArrayLike, radius: float, region: Any) -> Bools:
-    """Which voxels of a region (l, k, h) do not reach closer than ``radius`` (1/Å) to integer hkl.
+    """Return True for voxels of a region (l, k, h) farther than ``radius`` (1/Å) from integer hkl.
 
     Parameters
     ----------
@@ -152,19 +154,20 @@ def away_from_bragg(grid: Grid, cell: ArrayLike, radius: float, region: Any) -> 
 
 @dataclass
 class Rotations:
-    """Each rotation against the sum of the others, gathered from parts of a volume.
+    """Comparison of each rotation with the sum of the others, added up over parts of a volume.
 
     Attributes
     ----------
     sums : list of Difference
-        Of each rotation.
+        Sums of each rotation.
     total : (n, 2) array
-        Σ x and Σ v: a factor for the whole rotation.
+        Σ x and Σ v, which give a factor for the whole rotation.
     smooth : (n,) array
-        χ² that one factor for each block of 8 × 8 voxels takes away, beyond what noise does.
-    equal, compared : (n, n) arrays
-        Voxels that two rotations measured and in which they have the same counts, not 0, and
-        all in which one of them has counts.
+        Decrease of χ² with one factor for each block of 8 × 8 voxels, beyond the decrease by noise.
+    compared : (n, n) array
+        Number of voxels that both rotations measured and at least one has counts.
+    equal : (n, n) array
+        Number of compared voxels in which both rotations have the same counts.
     """
 
     n: int
@@ -181,33 +184,33 @@ class Rotations:
         self.equal, self.compared = np.zeros((2, self.n, self.n), np.int64)
 
     def add(self, parts: list[NDArray[Any]], away: Bools) -> None:
-        """Take some planes.
+        """Add some planes.
 
         Parameters
         ----------
         parts : list of (n, l, k, h) arrays
             Counts, norm and, with read noise, variance of the counts.
         away : (l, k, h) bool array
-            Voxels that are not near Bragg reflections.
+            True for voxels that are not near Bragg reflections.
         """
         counts, norm = (np.asarray(part, dtype=np.float64) for part in parts[:2])
         read = np.maximum(np.asarray(parts[2]) - counts, 0.0) if len(parts) > 2 else 0.0 * counts
         sums = counts.sum(axis=0), norm.sum(axis=0), read.sum(axis=0)
         away = away & ~_spots(*sums[:2])
         for i in range(self.n):
-            own = counts[i], norm[i], read[i]
-            rest = tuple(total - part for total, part in zip(sums, own, strict=True))
-            # What is left of a norm after rounding is none.
-            use = away & (rest[1] > 1e-6 * sums[1])
-            x, v, spread, weight, used = terms(own, rest, use)
+            rotation = counts[i], norm[i], read[i]
+            others = tuple(total - part for total, part in zip(sums, rotation, strict=True))
+            # A smaller remainder of the norm is only rounding.
+            use = away & (others[1] > 1e-6 * sums[1])
+            x, v, spread, weight, used = terms(rotation, others, use)
             chi2 = np.sum(x[used] ** 2 / v[used])
             self.sums[i] = self.sums[i].plus(
                 Difference(float(used.sum()), float(chi2), float(spread.sum()), float(weight.sum()))
             )
             self.total[i] += x.sum(), v.sum()
             by_block = _blocks(x), _blocks(v)
-            found = by_block[1] > 0
-            self.smooth[i] += np.sum(by_block[0][found] ** 2 / by_block[1][found] - 1)
+            known = by_block[1] > 0
+            self.smooth[i] += np.sum(by_block[0][known] ** 2 / by_block[1][known] - 1)
             for j in range(i):
                 both = away & (norm[i] > 0) & (norm[j] > 0)
                 some = both & ((counts[i] != 0) | (counts[j] != 0))
@@ -215,46 +218,46 @@ class Rotations:
                 self.equal[i, j] += np.count_nonzero(some & (counts[i] == counts[j]))
 
     def copies(self, names: list[str]) -> list[dict[str, Any]]:
-        """Describe pairs of rotations that hold one measurement twice.
+        """Describe pairs of rotations that are copies of the same measurement.
 
-        Two independent Poisson numbers of sum T > 0 are equal with a chance of at most 1/2, which
-        is that of T = 2, whatever their norms; for odd T they never are. Error bars of the wrong
-        size make no equal counts.
+        Two independent Poisson numbers of sum T > 0 are equal with a probability of at most 1/2
+        (reached for T = 2), whatever their norms; for odd T they are never equal. Error bars of the
+        wrong size do not make counts equal.
         """
-        found = []
+        pairs = []
         for j, i in np.argwhere(2 * self.equal.T > self.compared.T):
             equal, compared = int(self.equal[i, j]), int(self.compared[i, j])
             if equal - compared / 2 > SIGNIFICANT * (compared / 4) ** 0.5:
-                found.append({"rotations": [names[j], names[i]], "equal": equal, "of": compared})
-        return found
+                pairs.append({"rotations": [names[j], names[i]], "equal": equal, "of": compared})
+        return pairs
 
     def figures(self, names: list[str]) -> list[dict[str, Any]]:
-        """Describe each rotation: how far it differs, and how much of that what explains.
+        """Describe each rotation: its difference, and the parts explained by simple factors.
 
-        ``factor`` is its mean S over that of the others.
+        ``factor`` is the mean S of the rotation divided by the mean S of the others.
         """
-        found = []
-        for name, one, (x, v), smooth in zip(
+        rows = []
+        for name, own_sums, (x, v), smooth in zip(
             names, self.sums, self.total, self.smooth, strict=True
         ):
-            excess = max(one.chi2 - one.pairs, 0.0)
+            excess = max(own_sums.chi2 - own_sums.pairs, 0.0)
             by_factor = max(x * x / v - 1, 0.0) if v > 0 else 0.0
             shares = [min(part / excess, 1.0) if excess else 0.0 for part in (by_factor, smooth)]
-            found.append(
+            rows.append(
                 {
                     "rotation": name,
-                    **one.figures(),
-                    "z": one.z,
+                    **own_sums.figures(),
+                    "z": own_sums.z,
                     "factor": _factor(x, v),
                     "factor explains": shares[0],
                     "smooth explains": max(shares[1], shares[0], 0.0),
                 }
             )
-        return found
+        return rows
 
 
 def _factor(x: float, v: float) -> float | None:
-    """S over that of the others: x = v d, where d is their difference over their mean."""
+    """Return S of a rotation over S of the others, from x = v d (d: difference over mean)."""
     if v <= 0:
         return None
     half = float(np.clip(x / v, -1.99, 1.99)) / 2
@@ -262,14 +265,17 @@ def _factor(x: float, v: float) -> float | None:
 
 
 def _blocks(values: Floats) -> Floats:
-    """Sums of (l, k, h) over 8 × 8 voxels of each plane."""
+    """Sum (l, k, h) over 8 × 8 voxels of each plane."""
     for axis in (1, 2):
         values = np.add.reduceat(values, np.arange(0, values.shape[axis], _EDGE), axis=axis)
     return values
 
 
 def _spots(counts: Floats, norm: Floats) -> Bools:
-    """Voxels far brighter than their surroundings: sharp maxima fall differently into voxels."""
+    """Return True for voxels far brighter than their block of 8 × 8 voxels.
+
+    Rotations divide the counts of a sharp maximum differently among the voxels.
+    """
     total, measured = _blocks(counts), _blocks(norm)
     rate = np.divide(total, measured, out=np.zeros_like(total), where=measured > 0)
     for axis in (1, 2):

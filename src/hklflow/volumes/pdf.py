@@ -1,22 +1,23 @@
-"""Pair distribution in direct space of S(Q), with the errors of every voxel.
+"""Pair distribution function (PDF) of S(Q) in direct space, with the error of every voxel.
 
     PDF(r) = ∫ w(|Q|) S(Q) cos(Q·r) d³Q/(2π)³ = (1/V) Σ_hkl w S cos(2π h·x) Δh Δk Δl
 
-x = r in fractions of a, b, c, V the volume of the cell; in units of S per Å³. If S is the
-scattering of a unit cell, the PDF of all S is the Patterson function of a cell, that of the
-diffuse part the 3D-ΔPDF. Parseval: Σ PDF² ΔV_r = Σ (w S)² ΔV_Q / (2π)³.
+x is r in fractions of a, b, c, and V the volume of the cell; the PDF is in units of S per Å³. If S
+is the scattering of a unit cell, the PDF of all S is the Patterson function of a cell, and the PDF
+of the diffuse part is the 3D-ΔPDF. Parseval: Σ PDF² ΔV_r = Σ (w S)² ΔV_Q / (2π)³.
 
 Errors. Symmetrised voxels of an orbit o under the Laue group G (order |G|, with inversion) are one
-measurement, of error σ_o; different orbits are independent. Of the orbit, the sum of cos(2π h·x)
-is n_o/|G| times the sum over all W in G of cos(2π h·Wᵀx). In its square one factor may stay a sum
-over the orbit, the other over G, and cos a cos b = ½[cos(a - b) + cos(a + b)], where both terms
-give the same sum because G holds -1. Therefore
+measurement with error σ_o; different orbits are independent. The sum of cos(2π h·x) over the n_o
+voxels of an orbit is n_o/|G| times the sum over all W in G of cos(2π h·Wᵀx). The square of this sum
+is written as the product of a sum over the orbit and a sum over G. With
+cos a cos b = ½[cos(a - b) + cos(a + b)], where both terms give the same sum because G contains -1,
+the variance is
 
     var PDF(x) = Σ_{W in G} V(x - Wᵀx),
-    V(u) = (ΔhΔkΔl/V)² Σ_h σ_h² w_h² (n_h/|G|) cos(2π h·u):
+    V(u) = (ΔhΔkΔl/V)² Σ_h σ_h² w_h² (n_h/|G|) cos(2π h·u),
 
-one more transform. Where x is on a symmetry element several W give u = 0, and the error is larger.
-Data that were not symmetrised are averaged with their Friedel mates here; G is then {1, -1}.
+which needs one more transform. On a symmetry element several W give u = 0: the error is larger.
+Data that were not symmetrised are averaged with their Friedel mates first; then G = {1, -1}.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +36,7 @@ from hklflow.volumes.pdf_plan import Plan
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
-#: What Python and its libraries take beside the volumes, MB.
+#: Memory of Python and its libraries without the volumes, MB.
 _BASE = 380.0
 
 
@@ -43,23 +44,25 @@ _BASE = 380.0
 
 
 class Store:
-    """An array of zeros. One that is kept in a file gives back memory with `release`."""
+    """Array of zeros in memory; a subclass may keep the array in a file."""
 
     def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
         self.array: NDArray[Any] = np.zeros(shape, dtype)
 
     def release(self) -> None:
-        """Leave what was read or written to the system."""
+        """Give the memory of an array in a file back to the system; its content stays."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """What of a plan fits in memory.
+    """Parts of a plan that fit in memory.
 
     Attributes
     ----------
-    half, kept : bool
-        Whether the half volume does, and V.
+    half : bool
+        True if the half volume fits.
+    kept : bool
+        True if V fits.
     block : float
         Bytes for a block.
     """
@@ -70,7 +73,7 @@ class Room:
 
 
 def room(made: Plan, memory: float) -> Room:
-    """Divide ``memory`` (MB)."""
+    """Divide ``memory`` (MB) among half volume, V and blocks."""
     free = max(memory - _BASE, 32.0) * 1e6
     half, kept = 8.0 * np.prod(made.half_shape), 4.0 * np.prod(made.kept_shape)
     block = min(free / 4, 100e6)
@@ -80,20 +83,22 @@ def room(made: Plan, memory: float) -> Room:
 
 # ------------------------------------------------------------------- transform
 
-#: Planes of S from an index on, (l, k, h).
+#: Pairs of the index of the first plane and the planes of S, (l, k, h).
 Slabs = Iterable[tuple[int, Singles]]
 
 
 @dataclass
 class Sums:
-    """Of the volume that was transformed, both halves.
+    """Sums over both halves of the transformed volume.
 
     Attributes
     ----------
-    weight, missing : float
-        Sum of the taper where S is known, and where it is not.
+    weight : float
+        Sum of the taper over the voxels with known S.
+    missing : float
+        Sum of the taper over the voxels with unknown S.
     n_missing : int
-        Voxels with a weight where S is not known: they count as 0.
+        Number of voxels with a weight and unknown S, which count as 0.
     squares : float
         Σ (w S)².
     """
@@ -105,18 +110,18 @@ class Sums:
 
 
 class Transform:
-    """Transform of an even function, of which the half with h >= 0 is kept.
+    """Fourier transform of an even function; only the half with h >= 0 is stored.
 
     Parameters
     ----------
     made : Plan
     store : Store
-        Of ``made.half_shape``, complex64.
+        Array of shape ``made.half_shape``, complex64.
     block : float
-        Bytes that may be held beside it.
+        Largest additional memory in bytes.
     threads : int
     unit : float
-        What S and σ are divided by before they are squared and kept: `unit_of`.
+        Divisor of S and σ, applied before they are squared and stored: `unit_of`.
     """
 
     def __init__(
@@ -126,15 +131,18 @@ class Transform:
         self.unit = float(unit)
 
     def load(self, slabs: Slabs, *, variance: bool = False) -> Sums:
-        """Take a volume: S, or with ``variance`` σ, whose squares give V without (ΔhΔkΔl/V)².
+        """Load and transform a volume of S, or with ``variance`` of σ.
 
-        A voxel is the mean of those of itself and its Friedel mate that are known.
+        The squares of σ give V without the factor (ΔhΔkΔl/V)². A voxel is averaged with its Friedel
+        mate if both are known.
         """
         half, made = self._store.array, self._plan
         self._planewise(half, 0)
         for first, values in slabs:
-            own = values / np.float32(self.unit)
-            pdf_kernels.fold(own * own if variance else own, first, made.zero, made.reach, half)
+            scaled = values / np.float32(self.unit)
+            pdf_kernels.fold(
+                scaled * scaled if variance else scaled, first, made.zero, made.reach, half
+            )
             self._store.release()
         sums = self._finish(variance)
         sums.squares *= self.unit**2
@@ -142,7 +150,7 @@ class Transform:
         return sums
 
     def _finish(self, variance: bool) -> Sums:
-        """Mean of mates, taper, and the transform along k."""
+        """Average mates, apply the taper, and transform along k."""
         half, made, sums = self._store.array, self._plan, Sums()
         n_h, reach = made.reach[0] + 1, int(made.reach[1])
         ks = np.arange(-reach, reach + 1)
@@ -161,7 +169,7 @@ class Transform:
             number = np.maximum(number, 1)
             if variance:
                 pdf_kernels.stabilisers(l, moved, stays)
-                # Mates that are one measurement have one error, others halve the variance.
+                # Mates are one measurement after symmetrising; otherwise they halve the variance.
                 w = w * w / stays
                 number = number if made.symmetrised else number * number
             values = np.where(known, part.real * (w / number), 0)
@@ -186,16 +194,16 @@ class Transform:
             self._planewise(half[:, k : k + rows], block)
 
     def _planewise(self, target: NDArray[Any], source: Any) -> None:
-        """Copy some planes after others: the system may map much more than is asked for."""
+        """Copy in groups of planes: the system may map much more than one access needs."""
         source = np.broadcast_to(source, target.shape)
         for l in range(0, len(target), 32):  # noqa: E741
             target[l : l + 32] = source[l : l + 32]
             self._store.release()
 
     def planes(self, first: int, last: int) -> Singles:
-        """Planes z of the sum of cosines, (last - first, y, x), all with 0 in the middle.
+        """Return planes z of the sum of cosines, (last - first, y, x), with 0 in the middle.
 
-        ``first`` and ``last`` count from the first plane of the PDF, modulo their number.
+        ``first`` and ``last`` count from the first plane of the PDF, modulo the number of planes.
         """
         made = self._plan
         n_x, n_y, n_z = made.sizes
@@ -211,12 +219,13 @@ class Transform:
 
 
 class Errors:
-    """Variance of every voxel of the PDF, from V.
+    """Error of every voxel of the PDF, from V.
 
     Parameters
     ----------
+    made : Plan
     store : Store
-        Of ``made.kept_shape``, float32.
+        Array of shape ``made.kept_shape``, float32.
     transform : Transform
         Loaded with the variances of S.
 
@@ -238,11 +247,11 @@ class Errors:
                 self._store.release()
         at_zero = float(self._store.array[0, 0, 0])
         self._least = 1e-6 * at_zero
-        # Of all operations only the identity has u = 0.
+        # At a general position only the identity has u = 0.
         self.general = self._scale * float(np.sqrt(max(at_zero, 0.0)))
 
     def planes(self, first: int, last: int) -> Singles:
-        """σ of the PDF on planes z, (last - first, y, x), in units of S per Å³."""
+        """Return σ of the PDF on planes z, (last - first, y, x), in units of S per Å³."""
         made = self._plan
         moves, weights, _ = made.moves
         n_x, n_y, n_z = made.sizes
@@ -250,29 +259,29 @@ class Errors:
         places = pdf_kernels.places(made.sizes, int(np.abs(moves).max()), made.octant)
         v, sizes = self._store.array, np.array(made.sizes)
 
-        def one(i: int) -> None:
+        def fill_plane(i: int) -> None:
             variance, z = np.empty((n_y, n_x)), first + i - n_z // 2
             add = pdf_kernels.add_variance
             add(z, moves, weights, v, places, made.octant, sizes, variance)
-            # Where all cosines of the orbits vanish, rounding is left.
+            # Where all cosines of the orbits vanish, only rounding remains.
             sigma[i] = self._scale * np.sqrt(np.maximum(variance, self._least))
 
         with ThreadPoolExecutor(self._threads) as pool:
-            list(pool.map(one, range(last - first)))
+            list(pool.map(fill_plane, range(last - first)))
         self._store.release()
         return sigma
 
 
 @dataclass
 class Found:
-    """What `blocks` saw on its way.
+    """Sum of squares and extrema that `blocks` collects.
 
     Attributes
     ----------
     squares : float
         Σ PDF².
     features : list of ((3,) array, float, float)
-        Index x, y, z of extrema in the half z >= 0, PDF and σ there.
+        Index (x, y, z), PDF and σ of the extrema in the half z >= 0.
     """
 
     squares: float
@@ -280,56 +289,61 @@ class Found:
 
 
 def blocks(
-    made: Plan, data: Transform, errors: Errors, planes: int, low: float, found: Found
+    made: Plan, data: Transform, errors: Errors, planes: int, low: float, extrema: Found
 ) -> Iterator[tuple[int, Singles, Singles]]:
-    """PDF and σ block by block.
+    """Yield PDF and σ block by block.
 
     Parameters
     ----------
+    made : Plan
     data : Transform
         Loaded with S.
+    errors : Errors
     planes : int
-        Of a block.
+        Planes of a block.
     low : float
-        Extrema of less than this are no features.
-    found : Found
-        Filled on the way.
+        Smallest |PDF| of a feature.
+    extrema : Found
+        Filled by this function.
 
     Yields
     ------
     first : int
-        Plane z.
+        First plane z of the block.
     pdf, sigma : (planes, y, x) arrays
     """
     n_z = made.sizes[2]
     places = np.empty((20000, 3), np.int64)
     for first in range(0, n_z, planes):
         last = min(first + planes, n_z)
-        # A plane more on each side, for extrema.
+        # One more plane on each side to find extrema.
         wide = data.planes(first - 1, last + 1)
         wide *= np.float32(made.scale * data.unit)
         pdf, sigma = wide[1:-1], errors.planes(first, last)
-        found.squares += float(np.einsum("zyx,zyx->", pdf, pdf, dtype=np.float64))
+        extrema.squares += float(np.einsum("zyx,zyx->", pdf, pdf, dtype=np.float64))
         if last > n_z // 2:
             n = min(pdf_kernels.extrema(wide, low, places), len(places))
             for z, y, x in places[:n]:
-                at = np.array([x, y, first + z - 1])
-                if at[2] >= n_z // 2:
+                index = np.array([x, y, first + z - 1])
+                if index[2] >= n_z // 2:
                     value, error = float(wide[z, y, x]), float(sigma[z - 1, y, x])
-                    found.features.append((at, value, error))
+                    extrema.features.append((index, value, error))
         yield first, pdf, sigma
 
 
 def strongest(
-    made: Plan, found: Found, beyond: float, number: int
+    made: Plan, extrema: Found, beyond: float, number: int
 ) -> list[tuple[Floats, float, float, float]]:
-    """Strongest extrema, one of each set of equivalents.
+    """Return the strongest extrema, one of each set of equivalents.
 
     Parameters
     ----------
+    made : Plan
+    extrema : Found
     beyond : float
-        Å: least distance from the origin.
+        Smallest distance from the origin, Å.
     number : int
+        Largest number of extrema.
 
     Returns
     -------
@@ -340,14 +354,14 @@ def strongest(
     axes = [made.direct.axis(i) for i in range(3)]
     chosen: list[tuple[Floats, float, float, float]] = []
     known: list[Floats] = []
-    for at, value, sigma in sorted(found.features, key=lambda f: -abs(f[1])):
-        x = np.array([axis[i] for axis, i in zip(axes, at, strict=True)])
+    for index, value, sigma in sorted(extrema.features, key=lambda f: -abs(f[1])):
+        x = np.array([axis[i] for axis, i in zip(axes, index, strict=True)])
         length = float(np.sqrt(x @ g @ x))
         if length < beyond or any(np.abs(np.array(e) - x).max() < 1e-6 for e in known):
             continue
         mates = x @ made.operations
         known.extend(mates)
-        # The one with most positive coordinates, the largest first.
+        # The mate with most positive coordinates, then the largest first coordinates.
         best = max(mates, key=lambda m: (int((m > -1e-9).sum()), np.round(m, 6).tolist()))
         chosen.append((best + 0.0, length, value, sigma))
         if len(chosen) == number:
@@ -356,9 +370,9 @@ def strongest(
 
 
 def unit_of(sigma: Singles) -> float | None:
-    """Power of two near the rms of errors, if there are any.
+    """Return a power of two near the rms of the errors; None without errors.
 
-    In this unit their squares keep all digits in float32, whatever the monitor counts.
+    In this unit the squares of the errors keep all digits in float32 for any monitor counts.
     """
     squares = np.square(sigma[np.isfinite(sigma) & (sigma > 0)], dtype=np.float64)
     return float(2.0 ** np.rint(0.5 * np.log2(squares.mean()))) if len(squares) else None
@@ -367,7 +381,7 @@ def unit_of(sigma: Singles) -> float | None:
 def transform_volume(
     made: Plan, data: Singles, sigma: Singles, threads: int = 1
 ) -> tuple[Singles, Singles, Sums]:
-    """PDF and σ (z, y, x) of S and σ (l, k, h) in memory."""
+    """Return PDF and σ (z, y, x) of S and σ (l, k, h) in memory."""
     store = Store(made.half_shape, np.complex64)
     forward = Transform(made, store, 100e6, threads, unit_of(sigma) or 1.0)
     forward.load([(0, sigma.astype(np.float32))], variance=True)
@@ -378,12 +392,12 @@ def transform_volume(
     return pdf, errors.planes(0, n_z), sums
 
 
-#: Reads planes [first, last) of the input.
+#: Function that reads the planes [first, last) of the input.
 Reader = Callable[[int, int], Singles]
 
 
 def slabs(made: Plan, read: Reader, planes: int) -> Iterator[tuple[int, Singles]]:
-    """Read the planes that enter, in whole layers of ``planes``."""
+    """Read the planes that are transformed, in whole layers of ``planes``."""
     n_l = made.grid.shape[2]
     start = max(int(made.zero[2] - made.reach[2]), 0) // planes * planes
     stop = min(int(made.zero[2] + made.reach[2]) + 1, n_l)

@@ -11,8 +11,9 @@ from hklflow.simd.jit import kernel
 def fold(values, first, zero, reach, half):  # type: ignore[no-untyped-def]
     """Add planes (l, k, h) and their Friedel mates to the half with h >= 0.
 
-    ``half`` [l, k, h] counts modulo its size in l and k; its real part is the sum, its imaginary
-    part how many there were. ``zero``: index of Q = 0 along h, k, l; ``reach``: voxels from there.
+    The indices l and k of ``half`` [l, k, h] are modulo its size. The real part of ``half`` is the
+    sum, the imaginary part the number of added voxels. ``zero``: index of Q = 0 along h, k, l;
+    ``reach``: largest distance from this index, in voxels.
     """
     n_l, n_k, _ = half.shape
     for i in range(values.shape[0]):
@@ -37,10 +38,10 @@ def fold(values, first, zero, reach, half):  # type: ignore[no-untyped-def]
 
 @kernel
 def stabilisers(l, moved, out):  # type: ignore[no-untyped-def]  # noqa: E741
-    """How many operations leave each voxel of a plane in its place.
+    """Count the operations that leave each voxel of a plane in its place.
 
-    ``moved`` (n, 3, 3): (W - 1) times the step of each column; ``out`` [k, h] with k from
-    -reach to reach, h from 0.
+    ``moved`` (n, 3, 3): (W - 1) times the step of each column; ``out`` [k, h]: k runs from -reach
+    to reach, h from 0.
     """
     out[:] = 0
     n_k, n_h = out.shape
@@ -48,7 +49,7 @@ def stabilisers(l, moved, out):  # type: ignore[no-untyped-def]  # noqa: E741
     for w in range(len(moved)):
         for j in range(n_k):
             k = j - n_k // 2
-            # a h + b = 0 along each of the axes: for all h, for one, or for none.
+            # Solve a h + b = 0 along each axis: all h, one h or no h fulfil it.
             pivot = -1
             for i in range(3):
                 b[i] = moved[w, i, 1] * k + moved[w, i, 2] * l
@@ -68,15 +69,15 @@ def stabilisers(l, moved, out):  # type: ignore[no-untyped-def]  # noqa: E741
 
 @kernel
 def add_variance(z, moves, weights, v, places, octant, sizes, out):  # type: ignore[no-untyped-def]
-    """Variance of one plane z: the sum over operations of V(x - Wᵀx).
+    """Compute the variance of one plane z: the sum over operations of V(x - Wᵀx).
 
-    ``moves`` (n, 3, 3): 1 - Wᵀ on indices x, y, z; ``v`` [z, y, x] holds z >= 0, and only
-    x, y >= 0 if ``octant``; ``places``: see `places`; ``out`` [y, x] has 0 in its middle.
+    ``moves`` (n, 3, 3): 1 - Wᵀ on indices x, y, z. ``v`` [z, y, x]: V for z >= 0, with ``octant``
+    only for x, y >= 0. ``places``: see `places`. ``out`` [y, x]: x = y = 0 is in the middle.
     """
     at_x, at_y, at_z, turned, middle = places
     n_y, n_x = out.shape
     out[:] = 0
-    # An octant has mirrors: half of the rows and columns are enough.
+    # With mirrors at x = 0 and y = 0, half of the rows and columns are enough.
     last_y = n_y // 2 if octant else n_y - 1
     last_x = n_x // 2 if octant else n_x - 1
     row = np.empty(n_x)
@@ -109,10 +110,10 @@ def add_variance(z, moves, weights, v, places, octant, sizes, out):  # type: ign
 
 
 def places(sizes: tuple[int, int, int], furthest: int, octant: bool) -> tuple[Any, ...]:
-    """Where in the kept part of V an index is, which may be beyond the period.
+    """Return tables that map an index, also beyond the period, to a place in the stored part of V.
 
-    For x and y two rows, the second where z is turned to its positive half, and x and y with it.
-    ``furthest``: largest element of the moves. ``middle``: place of index 0.
+    The tables of x and y have two rows: the second is for negative z, where (x, y, z) is replaced
+    by (-x, -y, -z). ``furthest``: largest element of the moves. ``middle``: place of index 0.
     """
     both, middle = [], []
     for n in sizes:
@@ -129,9 +130,10 @@ def places(sizes: tuple[int, int, int], furthest: int, octant: bool) -> tuple[An
 
 @kernel
 def extrema(planes, low, found):  # type: ignore[no-untyped-def]
-    """Where |PDF| is above ``low`` and not below its 26 neighbours; the outer planes are theirs.
+    """Find voxels with |PDF| above ``low`` and not below |PDF| of the 26 neighbours.
 
-    Returns how many there are; ``found`` (n, 3) takes z, y, x of the first ones.
+    The outer planes serve only as neighbours. Returns the number of these voxels; ``found`` (n, 3)
+    takes z, y, x of the first n.
     """
     count = 0
     n_z, n_y, n_x = planes.shape

@@ -1,4 +1,4 @@
-"""What of S(Q) is transformed to which voxels of the pair distribution."""
+"""Plan of the transform: the voxels of S(Q) that enter, and the voxels of the PDF."""
 
 import math
 from collections.abc import Sequence
@@ -16,31 +16,33 @@ from hklflow.volumes.tapers import Taper
 
 Floats = NDArray[np.float64]
 
-#: Most voxels that padding may add along an axis so that lattice vectors fall on voxels.
+#: Largest size relative to the data that is chosen so that lattice vectors fall on voxels.
 _MOST_PADDING = 1.5
 
-#: Voxels: 34 GB as a file of float32, and as much for its errors.
+#: Largest number of voxels: 34 GB for the PDF in float32, and as much for its errors.
 _MOST_VOXELS = 2**33
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is transformed to what; made by `plan`.
+    """Plan of a transform, made by `plan`.
 
     Attributes
     ----------
     grid : Grid
-        Of the S that comes in.
+        Grid of S.
     cell : (6,) array
     taper : Taper
     operations : (n, 3, 3) array
         The Laue group G on hkl, inversion included.
     symmetrised : bool
-        Whether Friedel mates are one measurement.
-    zero, reach : (3,) arrays of int
-        Index of Q = 0 along h, k, l, and voxels from there that enter.
+        True if Friedel mates are one measurement.
+    zero : (3,) int array
+        Index of Q = 0 along h, k, l.
+    reach : (3,) int array
+        Largest distance from ``zero`` of the voxels that enter, in voxels.
     sizes : (3,) tuple of int
-        Voxels of the PDF along x, y, z.
+        Number of voxels of the PDF along x, y, z.
     """
 
     grid: Grid
@@ -54,7 +56,7 @@ class Plan:
 
     @cached_property
     def scale(self) -> float:
-        """ΔhΔkΔl/V, 1/Å³: what a voxel of S counts."""
+        """ΔhΔkΔl/V, the weight of a voxel of S, 1/Å³."""
         return float(np.prod(self.grid.step)) / lattice.volume(self.cell)
 
     @cached_property
@@ -65,45 +67,45 @@ class Plan:
 
     @cached_property
     def half_shape(self) -> tuple[int, int, int]:
-        """Of the transform (l, k, h >= 0)."""
+        """Shape of the stored half of the transform (l, k, h >= 0)."""
         return (self.sizes[2], self.sizes[1], self.sizes[0] // 2 + 1)
 
     @cached_property
     def octant(self) -> bool:
-        """Whether G mirrors all three axes, so that an octant of V is enough."""
+        """True if G has mirrors along all three axes: an octant of V is enough."""
         flips = [np.diag(d) for d in ((-1, 1, 1), (1, -1, 1), (1, 1, -1))]
         return all(any(np.array_equal(f, w) for w in self.operations) for f in flips)
 
     @cached_property
     def kept_shape(self) -> tuple[int, int, int]:
-        """Of the part of V that is kept (z, y, x)."""
+        """Shape of the stored part of V (z, y, x)."""
         n_x, n_y, n_z = self.sizes
         return (n_z // 2 + 1, *((n_y // 2 + 1, n_x // 2 + 1) if self.octant else (n_y, n_x)))
 
     @cached_property
     def moves(self) -> tuple[NDArray[np.int64], Floats, bool]:
-        """1 - Wᵀ on indices x, y, z; how many W each stands for; whether all are exact.
+        """Matrices 1 - Wᵀ on indices x, y, z; number of W for each; True if all are exact.
 
-        V(u) = V(Pᵀu) for all P of the group: of Pᵀ - PᵀWᵀ that is taken which stays in a plane,
-        and in a row, along x if there is one; many W share it. Where a turned voxel falls between
-        voxels the nearest is taken.
+        V(u) = V(Pᵀu) for all P of the group, so that any of the matrices Pᵀ - PᵀWᵀ gives the same
+        result. Chosen is a matrix that keeps a row along x in one plane z, and in one row, if there
+        is such a matrix; many W share it. A voxel that is mapped between voxels takes the nearest.
         """
         extent = np.array(self.sizes) * self.grid.step
-        found: dict[bytes, tuple[NDArray[np.int64], float]] = {}
+        counted: dict[bytes, tuple[NDArray[np.int64], float]] = {}
         exact = True
-        turns = self.operations.transpose(0, 2, 1)
-        for w in turns:
-            same = turns @ (np.eye(3, dtype=np.int64) - w)
+        transposed = self.operations.transpose(0, 2, 1)
+        for w in transposed:
+            same = transposed @ (np.eye(3, dtype=np.int64) - w)
             order = np.lexsort((*same.reshape(-1, 9).T, *np.abs(same[:, :, 0].T)))
             move = same[order[0]] * extent[:, None] / extent[None, :]
             exact &= bool(np.allclose(move, np.rint(move), atol=1e-6))
             key = np.rint(move).astype(np.int64)
-            found[key.tobytes()] = (key, found.get(key.tobytes(), (key, 0.0))[1] + 1)
-        moves, weights = zip(*found.values(), strict=True)
+            counted[key.tobytes()] = (key, counted.get(key.tobytes(), (key, 0.0))[1] + 1)
+        moves, weights = zip(*counted.values(), strict=True)
         return np.array(moves), np.array(weights, dtype=np.float64), exact
 
     def weights(self, l: int) -> Floats:  # noqa: E741
-        """Taper (k, h) on plane l; k from -reach to reach, h from 0 to reach."""
+        """Return the taper (k, h) on plane l; k from -reach to reach, h from 0 to reach."""
         g = (2 * np.pi) ** 2 * np.linalg.inv(lattice.metric(self.cell))
         h = np.arange(self.reach[0] + 1) * self.grid.step[0]
         k = np.arange(-self.reach[1], self.reach[1] + 1)[:, None] * self.grid.step[1]
@@ -120,32 +122,34 @@ def plan(
     operations: ArrayLike,
     sizes: Sequence[int] | None = None,
 ) -> Plan:
-    """Decide what is transformed to what.
+    """Plan the transform of a volume.
 
     Parameters
     ----------
     grid : Grid
-        Of hkl; 0 must be one of its voxels.
+        Grid of hkl; Q = 0 must be a voxel centre.
     cell : (6,) array
+    taper : Taper
     operations : (n, 3, 3) array
-        By which S was symmetrised, on hkl, with inversion; the identity alone: it was not.
+        Operations on hkl, with inversion, by which S was symmetrised; the identity alone: S was
+        not symmetrised.
     sizes : (3,) ints, optional
-        Voxels of the PDF along x, y, z; None: the next 11-smooth size and, where 1/step is
-        whole, a multiple of 2/step, so that (1, 0, 0) and (½, ½, 0) are voxels (of 1/step, or
-        any, where that is more than half as many again). Axes that the symmetry mixes get the
-        same.
+        Number of voxels of the PDF along x, y, z. None: the smallest 11-smooth size (fast to
+        transform) that holds the data. If 1/step is an integer, the size is a multiple of 2/step,
+        so that (1, 0, 0) and (½, ½, 0) are voxels; if this size is more than 1.5 times the data, a
+        multiple of 1/step, or else any. Axes mixed by the symmetry get the same size.
 
     Raises
     ------
     HklflowError
-        If Q = 0 is no voxel, the operations lack inversion, or the sizes are too small or large.
+        If Q = 0 is not a voxel, inversion is missing, or the sizes are too small or too large.
     """
     exact = -grid.first / grid.step
     zero = np.rint(exact).astype(np.int64)
     if np.any(np.abs(exact - zero) > 1e-4) or np.any(zero < 0) or np.any(zero >= grid.shape):
         raise HklflowError(
-            f"grid: Q = 0 is not the centre of a voxel (it is at index {exact.round(4).tolist()} "
-            f"of {list(grid.shape)} along h, k, l); transform to a grid that has 0 among its labels"
+            f"grid: Q = 0 is not a voxel centre (it is at index {exact.round(4).tolist()} of "
+            f"{list(grid.shape)} along h, k, l); transform to a grid with a voxel at h = k = l = 0"
         )
     cell = np.asarray(cell, dtype=np.float64)
     group = np.asarray(operations, dtype=np.int64).reshape(-1, 3, 3)
@@ -154,34 +158,35 @@ def plan(
     if not symmetrised:
         if len(group) != 1 or not np.array_equal(group[0], -inversion):
             raise HklflowError(
-                f"operations: {len(group)} of them without inversion; diffraction has it: give "
-                "the Laue group, or the identity alone for data that were not symmetrised"
+                f"operations: the inversion is missing among the {len(group)} operations; give the "
+                "Laue group, or the identity alone for data that were not symmetrised"
             )
         group = np.stack([-inversion, inversion])
-    held = np.maximum(zero, np.array(grid.shape) - 1 - zero)
-    # |h| <= q_max a / 2π, for a is the projection that counts h planes.
+    on_grid = np.maximum(zero, np.array(grid.shape) - 1 - zero)
+    # |h| <= q_max a / 2π, because h = a · Q / 2π.
     sphere = np.floor(taper.q_max * cell[:3] / (2 * np.pi) / grid.step + 1e-6).astype(np.int64)
-    reach = np.minimum(held, sphere)
-    wanted = [int(n) for n in (_sizes(grid, held, group) if sizes is None else sizes)]
-    if math.prod(wanted) > _MOST_VOXELS:
+    reach = np.minimum(on_grid, sphere)
+    n_voxels = [int(n) for n in (_sizes(grid, on_grid, group) if sizes is None else sizes)]
+    if math.prod(n_voxels) > _MOST_VOXELS:
         raise HklflowError(
-            f"sizes: {wanted} along x, y, z are {math.prod(wanted):.3g} voxels, more than the "
-            f"{_MOST_VOXELS:.3g} that are made; give smaller sizes"
+            f"sizes: {n_voxels} along x, y, z are {math.prod(n_voxels):.3g} voxels, more than the "
+            f"limit of {_MOST_VOXELS:.3g}; give smaller sizes"
         )
-    chosen = np.array(wanted, dtype=np.int64)
+    chosen = np.array(n_voxels, dtype=np.int64)
     if np.any(chosen < 2 * reach + 1):
         raise HklflowError(
             f"sizes: {chosen.tolist()} voxels along x, y, z are fewer than the "
-            f"{(2 * reach + 1).tolist()} of S within q_max; give larger sizes or a smaller q_max"
+            f"{(2 * reach + 1).tolist()} voxels of S within q_max; give larger sizes or a smaller "
+            "q_max"
         )
     n_x, n_y, n_z = (int(n) for n in chosen)
     return Plan(grid, cell, taper, group, symmetrised, zero, reach, (n_x, n_y, n_z))
 
 
-def _sizes(grid: Grid, held: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Fast sizes with lattice vectors on voxels; one for axes that the symmetry mixes."""
+def _sizes(grid: Grid, on_grid: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return fast sizes with lattice vectors on voxels, the same for axes mixed by symmetry."""
     sizes = np.array(
-        [_size(2 * int(n) + 1, float(s)) for n, s in zip(held, grid.step, strict=True)]
+        [_size(2 * int(n) + 1, float(s)) for n, s in zip(on_grid, grid.step, strict=True)]
     )
     for _ in range(2):
         for w in group:
@@ -192,9 +197,9 @@ def _sizes(grid: Grid, held: NDArray[np.int64], group: NDArray[np.int64]) -> NDA
 
 
 def _size(least: int, step: float) -> int:
-    whole = round(1 / step)
-    if abs(whole * step - 1) < 1e-6:
-        for unit in (2 * whole, whole):
+    per_cell = round(1 / step)
+    if abs(per_cell * step - 1) < 1e-6:
+        for unit in (2 * per_cell, per_cell):
             size = -(-least // unit) * unit
             while scipy.fft.next_fast_len(size) != size:
                 size += unit

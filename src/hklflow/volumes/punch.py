@@ -1,9 +1,9 @@
-"""Where Bragg reflections and satellites are, how far they reach, and the voxels to punch.
+"""Positions and radii of Bragg reflections and satellites, and the voxels to punch.
 
 An ellipsoid of radii r_i holds the points whose components ``x_i = Δh_i a_i*`` along the reciprocal
 axes (1/Å) obey ``Σ (x_i / r_i) cos(a_i*, a_j*) (x_j / r_j) <= 1``: a sphere that is stretched along
-the axes, which need not be at right angles. Its surface cuts axis i at the distance r_i, and equal
-radii give the sphere. A voxel is punched if its centre is inside.
+the axes, which may be oblique. The surface cuts axis i at the distance r_i; equal radii give a
+sphere. A voxel is punched if its centre is inside.
 """
 
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ from hklflow.volumes import punch_kernels
 
 Floats = NDArray[np.float64]
 
-#: Reflections that the measured profile is stacked from, at most, and at least.
+#: Largest and smallest number of reflections in the measured profile.
 _STRONGEST, _FEWEST = 100, 3
-# Of its bins: the middle, two that fall, two beside.
+# Fewest bins of the profile: the middle, two on the slope, two outside.
 _FEWEST_BINS = 5
-# Below this part of its middle a Gaussian peak falls steeper than r⁻⁷; thermal diffuse scattering
-# falls as r⁻², a little faster when the level beside it is taken off.
+# Below this fraction of its middle a Gaussian peak falls steeper than r⁻⁷; thermal diffuse
+# scattering falls as r⁻², a little faster after the level around it is subtracted.
 _FOOT, _STEEP = 0.02, 5.0
-# What is left of a strong reflection in a voxel, in σ, that does no harm.
+# Remainder of a strong reflection in a voxel that is tolerated, in σ.
 _HARMLESS = 0.3
 _GIVE = "give the radius in 1/Å, such as `fill: {radius: 0.2}`"
 
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """Shape of what is punched around a position.
+    """Shape that is punched around a position.
 
     Attributes
     ----------
@@ -48,12 +48,12 @@ class Ellipsoid:
 
     @classmethod
     def of(cls, grid: Grid, cell: ArrayLike, radii: ArrayLike) -> "Ellipsoid":
-        """Sphere of a radius, or ellipsoid of three along a*, b*, c*, in 1/Å."""
+        """Return a sphere (one radius), or an ellipsoid (three along a*, b*, c*), in 1/Å."""
         lengths = np.broadcast_to(np.asarray(radii, dtype=np.float64), (3,))
         b = lattice.b_matrix(cell)
-        own = np.linalg.norm(b, axis=0)
-        cosines = (b.T @ b) / np.outer(own, own)
-        scale = own * grid.step / lengths
+        axes = np.linalg.norm(b, axis=0)
+        cosines = (b.T @ b) / np.outer(axes, axes)
+        scale = axes * grid.step / lengths
         form: Floats = cosines * np.outer(scale, scale)
         return cls(form, np.sqrt(np.diag(np.linalg.inv(form))) + 1e-6)
 
@@ -61,17 +61,17 @@ class Ellipsoid:
 def bragg_positions(
     grid: Grid, cell: ArrayLike, group: SpaceGroup, radii: ArrayLike, absences: bool
 ) -> Floats:
-    """Positions hkl (n, 3) whose ellipsoids reach into the grid; 000 is one if that does.
+    """Return the positions hkl (n, 3) whose ellipsoids reach into the grid, with 000.
 
     Parameters
     ----------
     group : SpaceGroup
-        Its centring says which are allowed.
+        Only reflections allowed by its centring are returned.
     radii : float or (3,)
-        1/Å.
+        Radius, or radii along a*, b*, c*, 1/Å.
     absences : bool
-        Leave out what glide planes and screw axes extinguish, too. Multiple scattering and
-        disorder often put intensity there nevertheless.
+        True: leave out reflections extinct by glide planes and screw axes, too. Multiple scattering
+        and disorder often give them intensity.
     """
     return _within(grid, cell, radii, _lattice(grid, cell, group, radii, absences, 0.0))
 
@@ -85,7 +85,7 @@ def satellite_positions(
     order: int,
     operations: ArrayLike,
 ) -> Floats:
-    """Satellites G ± m W q (n, 3) of all allowed G that reach into the grid.
+    """Return the satellites G ± m W q (n, 3) of all allowed G that reach into the grid.
 
     Parameters
     ----------
@@ -94,16 +94,16 @@ def satellite_positions(
     order : int
         Largest m.
     operations : (n, 3, 3) array
-        W, of the Laue group.
+        Operations W of the Laue group.
     """
     q = np.asarray(vectors, dtype=np.float64).reshape(-1, 3)
     star = np.einsum("wij,qj->wqi", np.asarray(operations, dtype=np.float64), q).reshape(-1, 3)
     star = np.concatenate([star, -star])
     star = np.unique(np.round(np.concatenate([m * star for m in range(1, order + 1)]), 9), axis=0)
-    # cctbx is not asked for absences: satellites of extinct reflections are not extinct.
+    # Absences are not left out: satellites of extinct reflections are not extinct.
     main = _lattice(grid, cell, group, radii, False, np.abs(star).max(axis=0))
-    every = (main[:, None] + star[None]).reshape(-1, 3)
-    return _within(grid, cell, radii, np.unique(np.round(every, 9) + 0.0, axis=0))
+    satellites = (main[:, None] + star[None]).reshape(-1, 3)
+    return _within(grid, cell, radii, np.unique(np.round(satellites, 9) + 0.0, axis=0))
 
 
 def _margins(grid: Grid, cell: ArrayLike, radii: ArrayLike) -> Floats:
@@ -128,13 +128,13 @@ def _lattice(
     allowed = np.all(np.abs(primitive - np.rint(primitive)) < 1e-6, axis=1)
     hkl = hkl[allowed]
     if absences:
-        # 000 is no reflection of the crystal but the direct beam.
+        # 000 is the direct beam, not a reflection of the crystal.
         hkl = hkl[~group.is_absent(hkl) | ~hkl.any(axis=1)]
     return hkl.astype(np.float64)
 
 
 def shortest(cell: ArrayLike, group: SpaceGroup) -> float:
-    """Shortest distance between positions that the centring allows, 1/Å."""
+    """Return the shortest distance between positions that the centring allows, 1/Å."""
     near = Grid.symmetric([3.0] * 3, [1.0] * 3)
     hkl = _lattice(near, cell, group, 1e-6, False, 0.0)
     q = np.linalg.norm(hkl @ lattice.b_matrix(cell).T, axis=1)
@@ -156,7 +156,7 @@ def punch(
     Parameters
     ----------
     radii : float or (3,) array
-        1/Å.
+        Radius, or radii along a*, b*, c*, 1/Å.
     """
     shape = Ellipsoid.of(grid, cell, radii)
     # Rounded, so that equivalent positions have equivalent voxels.
@@ -171,12 +171,15 @@ class Profile:
     Attributes
     ----------
     radius : float
-        Where they end, 1/Å.
-    r, value, error : (n,) arrays
-        Upper ends of the bins in 1/Å; median over the reflections of S above what is beside them,
-        relative to each one's middle; its standard error.
+        Radius of the reflections, 1/Å.
+    r : (n,) array
+        Upper ends of the bins, 1/Å.
+    value : (n,) array
+        Median over the reflections of S above the level around them, relative to their middle.
+    error : (n,) array
+        Standard error of ``value``.
     reflections : int
-        Stacked.
+        Number of stacked reflections.
     """
 
     radius: float
@@ -189,19 +192,21 @@ class Profile:
 def measured_radius(
     data: NDArray[np.float32], errors: NDArray[np.float32], grid: Grid, cell: ArrayLike, hkl: Floats
 ) -> Profile:
-    """Radius of the Bragg reflections from their own radial profile.
+    """Measure the radius of the Bragg reflections from their radial profile.
 
-    The profiles of the (up to 100) strongest reflections, above the level at 0.35 to 0.45 of the
-    shortest distance between positions, are divided by their middle and stacked by the median.
-    The radius is where the stack sinks in the noise (2 standard errors of the stack, or 0.3 σ of a
-    voxel there, if that is more), or, below 2 % of the middle, falls no steeper than r⁻⁵ over
-    two bins: there the diffuse scattering begins, which is not to be punched, and a Gaussian
-    through the last bins is followed on to the noise. Bins are as wide as the largest voxel edge.
+    The profiles of the strongest reflections (up to 100), above the level at 0.35 to 0.45 of the
+    shortest distance between positions, are divided by their middle; their median is the stacked
+    profile. The radius is the distance at which the stacked profile falls below the noise (the
+    larger of 2 standard errors of the profile and 0.3 σ of a voxel). If the profile, below 2 % of
+    its middle, falls less steeply than r⁻⁵ over two bins, diffuse scattering begins, which must not
+    be punched: then a Gaussian through the last bins is extrapolated to the noise. Bins are as wide
+    as the largest voxel edge.
 
     Raises
     ------
     HklflowError
-        If fewer than three reflections stand out, or no radius below 0.35 of that distance does.
+        If fewer than three reflections are strong enough, or the reflections do not end within 0.35
+        of the shortest distance between positions.
     """
     metric = lattice.b_matrix(cell)
     edge = float(np.linalg.norm(metric * grid.step, axis=0).max())
@@ -209,17 +214,17 @@ def measured_radius(
     bins = int(limit / edge)
     if bins < _FEWEST_BINS:
         raise HklflowError(
-            f"radius: voxels of {edge:.3g} 1/Å are too coarse to measure how wide reflections are, "
-            f"with {limit:.3g} 1/Å to what is between them; {_GIVE}"
+            f"radius: voxels of {edge:.3g} 1/Å are too coarse to measure the width of reflections "
+            f"with only {limit:.3g} 1/Å around each; {_GIVE}"
         )
     limit = bins * edge
     shape = Ellipsoid.of(grid, cell, limit)
     centres = (hkl - grid.first) / grid.step
-    # Whole neighbourhoods only, and not the direct beam.
-    whole = np.all(centres >= shape.reach, axis=1) & np.any(hkl != 0, axis=1)
-    whole &= np.all(centres <= np.array(grid.shape) - 1 - shape.reach, axis=1)
-    sums, squares, counts = (np.zeros((int(whole.sum()), bins)) for _ in range(3))
-    for i, centre in enumerate(centres[whole]):
+    # Only reflections with a complete neighbourhood, without the direct beam.
+    complete = np.all(centres >= shape.reach, axis=1) & np.any(hkl != 0, axis=1)
+    complete &= np.all(centres <= np.array(grid.shape) - 1 - shape.reach, axis=1)
+    sums, squares, counts = (np.zeros((int(complete.sum()), bins)) for _ in range(3))
+    for i, centre in enumerate(centres[complete]):
         punch_kernels.profile(
             data, errors, centre, shape.form, shape.reach, bins, sums[i], squares[i], counts[i]
         )
@@ -233,10 +238,10 @@ def measured_radius(
     strong = strong[height[strong] > 10 * np.sqrt(variances[strong, 0])]
     if len(strong) < _FEWEST:
         raise HklflowError(
-            f"radius: measured from {len(strong)} reflections that stand out ({len(sums)} of "
-            f"{len(hkl)} positions have a measured neighbourhood); {_GIVE}"
+            f"radius: too few strong reflections ({len(strong)}, {_FEWEST} are needed) to measure "
+            f"it; {len(sums)} of {len(hkl)} positions have a measured neighbourhood; {_GIVE}"
         )
-    # Those far weaker than the strongest have tails that are all noise.
+    # The tails of reflections far weaker than the strongest are only noise.
     strong = strong[height[strong] > 0.05 * height[strong[0]]]
     relative = (means[strong] - ground[strong, None]) / height[strong, None]
     value = np.median(relative, axis=0)
@@ -252,16 +257,16 @@ def _end(r: Floats, value: Floats, floor: Floats, last: int) -> float:
     middle = r - r[0] / 2
     for i in range(1, last):
         if value[i] < floor[i]:
-            # Between this bin and the one before a Gaussian passes the floor.
+            # A Gaussian through this bin and the bin before crosses the floor between them.
             high, low = np.log(value[i - 1] / floor[i]), np.log(max(value[i] / floor[i], 1e-2))
             squares = middle[i - 1 : i + 1] ** 2
             return float(np.sqrt(squares[0] + (squares[1] - squares[0]) * high / (high - low)))
-        # Not into the bins of the ground, whose mean is 0 by construction.
+        # The bins of the ground are not used: their mean is 0 by construction.
         start, ahead = (i, min(i + 2, last - 1)) if i < last - 1 else (i - 1, i)
         fall = np.log(value[start] / max(abs(value[ahead]), 1e-12))
         steep = fall / np.log(middle[ahead] / middle[start])
         if value[i] < _FOOT and steep < _STEEP:
-            # A Gaussian through the steeper pair of the last bins, on to the floor.
+            # Extrapolate a Gaussian through the steeper pair of the last bins to the floor.
             pairs = [(j - 1, j) for j in (i - 1, i) if j > 0 and value[j] > 0]
             falls = [
                 (np.log(value[a] / value[b]) / (middle[b] ** 2 - middle[a] ** 2), a)
@@ -277,10 +282,10 @@ def _end(r: Floats, value: Floats, floor: Floats, last: int) -> float:
 
 
 def _shortest(q: Floats) -> float:
-    """Shortest distance between positions (n, 3) in 1/Å."""
+    """Return the shortest distance between positions (n, 3) in 1/Å."""
     from scipy.spatial import cKDTree
 
     if len(q) < 2:
-        raise HklflowError(f"radius: the grid holds a single position; {_GIVE}")
+        raise HklflowError(f"radius: the grid holds fewer than two reflections; {_GIVE}")
     distance = np.asarray(cKDTree(q).query(q, k=2)[0])
     return float(distance[:, 1].min())

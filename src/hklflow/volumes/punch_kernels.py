@@ -1,4 +1,4 @@
-"""Kernels of `punch`: voxels within ellipsoids, and what is found around positions."""
+"""Kernels of `punch`: voxels within ellipsoids, and radial profiles around positions."""
 
 import numpy as np
 
@@ -9,8 +9,8 @@ from hklflow.simd.jit import kernel
 def mark(mask, centres, form, reach):  # type: ignore[no-untyped-def]
     """Set mask (l, k, h) to 1 where ``dᵀ form d <= 1``.
 
-    d (h, k, l), in voxels, is the distance from any of the centres (n, 3), which are in voxels from
-    the first. ``reach`` (3,) is the half-width of the ellipsoid's box.
+    d (h, k, l) is the distance from one of the centres (n, 3), in voxels; ``centres`` are in voxels
+    from the first voxel. ``reach`` (3,) is the half-width of the box around the ellipsoid.
     """
     n_l, n_k, n_h = mask.shape
     for n in range(len(centres)):
@@ -29,14 +29,14 @@ def mark(mask, centres, form, reach):  # type: ignore[no-untyped-def]
                         break
                     s = form[0, 0] * x * x + form[1, 1] * y * y + form[2, 2] * z * z
                     s += 2 * (form[0, 1] * x * y + form[0, 2] * x * z + form[1, 2] * y * z)
-                    # Voxels on the surface are in, whatever the rounding: else not symmetric.
+                    # Voxels on the surface are inside, so that rounding cannot break symmetry.
                     if s <= 1 + 1e-9:
                         mask[l, k, h] = 1
 
 
 @kernel
 def profile(data, errors, centre, form, reach, bins, sums, squares, counts):  # type: ignore[no-untyped-def]
-    """Add up data and squared errors by distance from a centre in bins of equal width up to 1."""
+    """Add up data and squared errors in bins of d = sqrt(dᵀ form d), equally wide, from 0 to 1."""
     n_l, n_k, n_h = data.shape
     h0, k0, l0 = centre
     for l in range(max(int(np.ceil(l0 - reach[2])), 0), min(int(l0 + reach[2]) + 1, n_l)):  # noqa: E741
@@ -45,7 +45,7 @@ def profile(data, errors, centre, form, reach, bins, sums, squares, counts):  # 
                 x, y, z = h - h0, k - k0, l - l0
                 s = form[0, 0] * x * x + form[1, 1] * y * y + form[2, 2] * z * z
                 s += 2 * (form[0, 1] * x * y + form[0, 2] * x * z + form[1, 2] * y * z)
-                # What is at an edge between bins is in the outer one, whatever the rounding.
+                # A voxel on the edge of two bins is in the outer bin, whatever the rounding.
                 i = int(np.sqrt(max(s, 0.0)) * bins + 1e-6)
                 value = data[l, k, h]
                 if i < bins and np.isfinite(value):

@@ -1,6 +1,6 @@
-"""The mean over a slab about a plane of a volume, with its errors.
+"""Mean of a volume over a slab around a plane, with errors.
 
-A slab is the plane moved along the normal of its indices, whose largest component is 1:
+A slab is the plane moved along its normal in index space, scaled to a largest component of 1:
 ``h k 0`` of thickness w is ``h k t``, ``h h l`` is ``h+t h-t l``, with t from -w/2 to w/2.
 """
 
@@ -15,24 +15,24 @@ from hklflow.geometry.grid import Grid
 from hklflow.volumes.planes import Cut, Plane, cut, sample
 
 Floats = NDArray[np.float64]
-_DIGITS = 1e-6  # of a voxel
+_DIGITS = 1e-6  # tolerance in voxels
 
 
 @dataclass(frozen=True)
 class Slab:
-    """The mean of a volume over a slab.
+    """Mean of a volume over a slab.
 
     Attributes
     ----------
     cut : Cut
-        The mean of the voxels that were measured.
+        Mean of the measured voxels.
     errors : (m, n) array or None
-        Standard deviations, as of voxels that are independent: after symmetrising, voxels on
-        both sides of a mirror are the same measurement, and errors are larger.
+        Standard deviations for independent voxels. After symmetrising, voxels on both sides of a
+        mirror are the same measurement, and the true errors are larger.
     offsets : (k,) array
         Values of t that were averaged, in r.l.u. or cells.
     thickness : float
-        Of the k layers of voxels, in the same.
+        Thickness of the k layers of voxels, in r.l.u. or cells.
     """
 
     cut: Cut
@@ -42,25 +42,24 @@ class Slab:
 
 
 def offsets(plane: Plane, grid: Grid, width: float) -> tuple[Floats, Floats, float]:
-    """Steps t across a slab, one voxel apart, the direction (3,) in which they go, and a voxel.
+    """Return the values of t across a slab, their direction (3,), and the step (one voxel).
 
     Raises
     ------
     HklflowError
-        If the width is negative, not finite, or more than what the volume holds.
+        If the width is negative, not finite, or larger than the volume.
     """
     if not (np.isfinite(width) and width >= 0):
-        raise HklflowError(f"width {width:g} is not the thickness of a slab; give 0 or more")
+        raise HklflowError(f"the width of the slab is {width:g}; give 0 or a positive number")
     normal = np.cross(plane.first, plane.second)
     normal = normal / normal[np.argmax(np.abs(normal))]
     step = 1 / np.max(np.abs(normal) / grid.step)
-    # How far the plane can move from one corner of the volume to the opposite one.
+    # Path of the plane from one corner of the volume to the opposite corner.
     extent = np.asarray(grid.shape) * grid.step
     reach = float(np.abs(normal) @ extent / (normal @ normal))
     if width > 2 * reach:
         raise HklflowError(
-            f"width {width:g} is more than this volume holds about a plane; give {2 * reach:g} or "
-            "less"
+            f"the slab of width {width:g} is thicker than the volume; give {2 * reach:g} or less"
         )
     half = int(np.floor(width / 2 / step + _DIGITS))
     return step * np.arange(-half, half + 1), normal, float(step)
@@ -74,22 +73,22 @@ def average(
     width: float,
     block: tuple[int, int, int] = (16, 64, 64),
 ) -> Slab:
-    """Average a volume over a slab about a plane.
+    """Average a volume over a slab around a plane.
 
     Parameters
     ----------
-    values, sigmas : (l, k, h) array, or what is sliced like one
-        Values and their standard deviations; None for the latter if there are none.
+    values, sigmas : (l, k, h) array, or an object that is sliced like an array
+        Values and their standard deviations; ``sigmas`` None: there are no errors.
     width : float
-        Thickness in r.l.u. (cells in direct space); 0: the plane alone. Layers of voxels with
-        their middle in it are averaged: see `Slab.thickness`.
+        Thickness in r.l.u. (cells in direct space); 0: only the plane. Layers of voxels whose
+        middle is in the slab are averaged: see `Slab.thickness`.
     block : (int, int, int)
         See `hklflow.volumes.planes.cut`.
 
     Raises
     ------
     HklflowError
-        If the width is no thickness, or the plane is outside the volume.
+        If the width is not valid (see `offsets`), or the plane is outside the volume.
     """
     steps, direction, voxel = offsets(plane, grid, width)
     base = cut(values, grid, plane, block)
@@ -99,7 +98,7 @@ def average(
             for i, name in enumerate("xyz" if {*plane.letters} & {*"xyz"} else "hkl")
         )
         raise HklflowError(
-            f"plane {plane.text} is outside the volume ({reach}); give one that meets it"
+            f"plane {plane.text} is outside the volume ({reach}); choose a plane inside"
         )
     shape = base.image.shape
     total, squares, number = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.int64)

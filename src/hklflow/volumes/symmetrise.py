@@ -1,13 +1,14 @@
 """Sums of counts and norm over voxels that a Laue group makes equivalent.
 
-An operation W of the group that takes voxel centres to voxel centres is applied as a map of
-indices, ``i' = (step⁻¹ W step) i + step⁻¹ (W first - first)``. Those operations are a group of
-their own; each of its orbits is summed once, over distinct voxels, and all of them get the sum.
-Other operations take voxels to places between others, whose counts and norms are then dealt with
-trilinear weights. What lies outside the grid is absent.
+An operation W of the group that maps voxel centres onto voxel centres is exact. An exact operation
+is a map of indices, ``i' = (step⁻¹ W step) i + step⁻¹ (W first - first)``. The exact operations
+form a group; each of its orbits is summed once over the distinct voxels, and all these voxels get
+the sum. The other operations map voxels between voxel centres: each sum takes the counts and norms
+of the eight voxels around with trilinear weights. Voxels outside the grid are left out.
 
-Memory is one record for each voxel, of all volumes, in bricks of 8 × 8 × 8 voxels, so that those of
-an orbit and its neighbours are on a few pages of memory, or of a file where that is not enough.
+Memory holds one record for each voxel, with all volumes, in bricks of 8 × 8 × 8 voxels. The voxels
+of an orbit and their neighbours are then on a few pages of memory (or of a file, if the memory is
+too small).
 """
 
 import mmap
@@ -28,25 +29,24 @@ from hklflow.volumes import symmetrise_kernels as kernels
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: Bricks that one task leads: after each, pages of a file are given back.
+#: Bricks of one task; after each task, pages of a file are given back to the system.
 _TASK = 128
-# Voxels by which an image may miss a centre, at the far end of the grid.
+# Largest distance, in voxels, of an image from a voxel centre at the far end of the grid.
 _MISS = 1e-3
-# Relative difference of squares of lengths that a cell may have from the group's.
+# Largest relative change of squares of lengths by an operation of the group.
 _STRAIN = 0.05
 
 
 @dataclass(frozen=True)
 class Images:
-    """Where the operations of a Laue group take the voxels of a grid.
+    """Maps of voxel indices for the operations of a Laue group.
 
     Attributes
     ----------
     turns, shifts : (n, 3, 3), (n, 3) int arrays
-        Of the n operations that take centres to centres: ``i' = turns i + shifts``. The identity
-        is the first.
+        ``i' = turns i + shifts`` for the n exact operations; the first is the identity.
     dealt_turns, dealt_shifts : (m, 3, 3), (m, 3) arrays
-        One operation of each coset of these among the others.
+        The same for the other operations, one of each coset of the exact operations.
     """
 
     turns: Integers
@@ -56,24 +56,24 @@ class Images:
 
     @property
     def exact(self) -> bool:
-        """Whether all operations take centres to centres."""
+        """True if all operations map voxel centres onto voxel centres."""
         return len(self.dealt_turns) == 0
 
 
 def index_maps(grid: Grid, operations: NDArray[Any]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """What operations on hkl do to indices of voxels: ``i' = turns i + shifts``, in (h, k, l).
+    """Return the maps of voxel indices (h, k, l) of operations on hkl: ``i' = turns i + shifts``.
 
     Parameters
     ----------
     operations : (n, 3, 3) array
-        On hkl.
+        Operations on hkl.
 
     Returns
     -------
     turns, shifts : (n, 3, 3), (n, 3) float arrays
     whole : (n,) bool array
-        Which take centres of voxels to centres, all over the grid; of them, `turns` and `shifts`
-        are integers but for rounding.
+        True for operations that map voxel centres onto voxel centres in the whole grid; then
+        ``turns`` and ``shifts`` are integers up to rounding.
     """
     turns = operations * grid.step[None, None, :] / grid.step[None, :, None]
     shifts = (operations @ grid.first - grid.first) / grid.step
@@ -83,23 +83,23 @@ def index_maps(grid: Grid, operations: NDArray[Any]) -> tuple[Floats, Floats, ND
 
 
 def images(grid: Grid, operations: NDArray[Any]) -> Images:
-    """Maps of voxel indices of the operations (n, 3, 3) on hkl, the first the identity."""
-    turns, shifts, whole = index_maps(grid, operations)
-    exact = operations[whole]
+    """Return the maps of voxel indices of operations (n, 3, 3) on hkl; the identity comes first."""
+    turns, shifts, is_exact = index_maps(grid, operations)
+    exact = operations[is_exact]
     reached = {op.tobytes() for op in exact}
-    rest = []
-    for i in np.flatnonzero(~whole):
+    cosets = []
+    for i in np.flatnonzero(~is_exact):
         if operations[i].tobytes() not in reached:
-            rest.append(i)
+            cosets.append(i)
             reached |= {np.ascontiguousarray(op @ operations[i]).tobytes() for op in exact}
-    # The inversion next: half of all voxels need look no further.
+    # The inversion comes next: it decides for half of all voxels.
     order = np.argsort([np.abs(op + np.eye(3)).sum() for op in exact], kind="stable")
     order = np.concatenate([[0], order[order != 0]])
     return Images(
-        np.rint(turns[whole]).astype(np.int64)[order],
-        np.rint(shifts[whole]).astype(np.int64)[order],
-        turns[rest],
-        shifts[rest],
+        np.rint(turns[is_exact]).astype(np.int64)[order],
+        np.rint(shifts[is_exact]).astype(np.int64)[order],
+        turns[cosets],
+        shifts[cosets],
     )
 
 
@@ -109,65 +109,65 @@ def require_metric(cell: ArrayLike, operations: NDArray[Any], symbol: str) -> No
     Raises
     ------
     HklflowError
-        If the cell is not, within 5 % of squares of lengths, one of the group's.
+        If an operation changes squares of lengths by more than 5 %.
     """
     b = lattice.b_matrix(cell)
     metric = b.T @ b
     scale = np.sqrt(np.outer(np.diag(metric), np.diag(metric)))
-    turned = operations.transpose(0, 2, 1) @ metric @ operations
-    if np.max(np.abs(turned - metric) / scale) > _STRAIN:
+    mapped = operations.transpose(0, 2, 1) @ metric @ operations
+    if np.max(np.abs(mapped - metric) / scale) > _STRAIN:
         numbers = " ".join(f"{x:.3f}" for x in np.asarray(cell, dtype=np.float64))
         raise HklflowError(
-            f"symmetry {symbol!r} does not go with the cell {numbers}: its operations would take Q "
-            "to other lengths; name a space group in the setting of this cell"
+            f"symmetry {symbol!r} does not match the cell {numbers}: its operations would change "
+            "the length of Q; give a space group in the setting of this cell"
         )
 
 
 def leave_out_unusable(parts: list[NDArray[Any]]) -> NDArray[np.int64]:
-    """Make voxels not measured, in place, that would spoil the sums of all their equivalents.
+    """Mark unusable voxels as not measured, in place; they would spoil sums of equivalents.
 
-    Those are voxels with a norm or variance that is negative or not finite, and counts that are
-    not finite.
+    A voxel is unusable if its counts are not finite, or its norm or variance is negative or not
+    finite.
 
     Parameters
     ----------
     parts : list of (n, ...) arrays
-        Counts, norm and, if there is one, variance of n volumes; all are 0 afterwards where one
-        of them was such.
+        Counts, norm and, if there is one, variance of n volumes; all are set to 0 for unusable
+        voxels.
 
     Returns
     -------
     (n,) int array
-        Number of such voxels in each volume; those of norm 0 were not measured anyhow.
+        Number of unusable voxels in each volume, without voxels of norm 0 (not measured).
     """
-    # Least and largest say whether there are any (NaN is passed on), without a mask.
+    # Fast test without a mask: the minimum and maximum of an array with NaN are NaN.
     ends = [(part.min(), part.max()) for part in parts]
     if np.all(np.isfinite(ends)) and all(least >= 0 for least, _ in ends[1:]):
         return np.zeros(len(parts[0]), np.int64)
     bad = ~np.isfinite(parts[0])
     for part in parts[1:]:
         bad |= ~(np.isfinite(part) & (part >= 0))
-    told = bad & (parts[1] != 0)
+    measured = bad & (parts[1] != 0)
     for part in parts:
         part[bad] = 0
-    return np.asarray(told.reshape(len(told), -1).sum(axis=1), dtype=np.int64)
+    return np.asarray(measured.reshape(len(measured), -1).sum(axis=1), dtype=np.int64)
 
 
 class Records:
-    """Counts, norm and variance of several volumes, and the maps, in bricks.
+    """Counts, norm and variance of several volumes, multiplicity and disagreement, in bricks.
 
     Parameters
     ----------
     grid : Grid
     n_volumes : int
     noisy : bool
-        Whether the counts have variances of their own.
+        True if the variance is stored in addition to the counts (read noise).
     whole : bool
-        Counts as uint32 beside single-precision norms; else all is double precision.
+        True: counts in uint32 and norms in single precision; False: all in double precision.
     dealt : bool
-        Whether there are operations that are not exact: they need a second set of sums.
+        True if there are operations that are not exact: they need a second set of sums.
     shared : mmap, optional
-        Keep them in this mapping of a file, of `size_of` bytes that are 0, instead of in memory.
+        Mapping of a file of `size_of` zero bytes that keeps the records; None: they are in memory.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class Records:
         self.norm: NDArray[Any] = every[:records].view(real)
         self.disagreement = every[records : records + 4 * size].view(np.float32)
         self.multiplicity = every[records + 4 * size :]
-        # Word of the sums: dealt ones are behind those they are made of.
+        # First word of the sums: the sums of `kernels.deal` follow the sums they are made from.
         self._result = 0
 
     @staticmethod
@@ -208,13 +208,18 @@ class Records:
 
     @classmethod
     def size_of(cls, grid: Grid, n_volumes: int, noisy: bool, whole: bool, dealt: bool) -> int:
-        """Bytes that they take."""
+        """Return the size of the records in bytes."""
         bricks = int(np.prod([-(-n // EDGE) for n in grid.shape]))
         _, fields = cls._words(n_volumes, noisy, dealt)
         return bricks * kernels.BRICK * (fields * (4 if whole else 8) + 5)
 
     def put(self, first: tuple[int, int], parts: list[NDArray[Any]]) -> float:
-        """Take counts, norm and variance (n, l, k, h) of all volumes from a plane and row on.
+        """Store counts, norm and variance (n, l, k, h) of all volumes.
+
+        Parameters
+        ----------
+        first : (int, int)
+            First plane and first row of ``parts``.
 
         Returns
         -------
@@ -229,17 +234,17 @@ class Records:
         return float(largest)
 
     def planes(self, first: int, last: int) -> list[Floats]:
-        """Counts, norm and variance (last - first, k, h) of the first volume or of the sums."""
-        found = []
+        """Return counts, norm and variance (last - first, k, h) of the first volume or the sums."""
+        arrays = []
         for word in range(self.words):
             target = np.empty((last - first, *self.grid.array_shape[1:]))
             source = self.norm if word else self.counts
             kernels.take(source, self.fields, self._result + word, first, self.strides, target)
-            found.append(target)
-        return found
+            arrays.append(target)
+        return arrays
 
     def maps(self, first: int, last: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Multiplicity and disagreement (last - first, k, h)."""
+        """Return multiplicity and disagreement (last - first, k, h)."""
         shape = (last - first, *self.grid.array_shape[1:])
         many, chi2 = np.empty(shape, np.uint8), np.empty(shape, np.float32)
         kernels.take(self.multiplicity, 1, 0, first, self.strides, many)
@@ -248,27 +253,27 @@ class Records:
         return many, chi2
 
     def give_back(self) -> None:
-        """Let go of pages of a file; what was written to them stays in it."""
+        """Give memory pages of a file back to the system; the file keeps their content."""
         if self._in_file:
             self._memory.madvise(mmap.MADV_DONTNEED)
 
     def use_dealt(self) -> None:
-        """From now on `planes` gives what `kernels.deal` made."""
+        """Let `planes` return the sums of `kernels.deal` from now on."""
         self._result = self.words
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How equivalents agree, by shell of |Q|; all but coverage without the surroundings of Bragg.
+    """Agreement of equivalents by shell of |Q|; all but the coverage excludes Bragg surroundings.
 
     Attributes
     ----------
     edges : (n + 1,) array
-        1/Å.
+        Edges of the shells, 1/Å.
     table : (n, columns) array
         See `symmetrise_kernels`.
     rejected : (volumes,) int array
-        Observations of each volume that were left out.
+        Number of rejected observations of each volume.
     """
 
     edges: Floats
@@ -276,17 +281,17 @@ class Agreement:
     rejected: Integers
 
     def total(self, column: int) -> float:
-        """Sum over all shells."""
+        """Return the sum over all shells."""
         return float(self.table[:, column].sum())
 
     def ratio(self, above: int, below: int) -> Floats:
-        """Quotient (n,) of two columns, NaN where nothing is."""
-        part, whole = self.table[:, above], self.table[:, below]
-        return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+        """Return the quotient (n,) of two columns, NaN for empty shells."""
+        part, divisor = self.table[:, above], self.table[:, below]
+        return np.divide(part, divisor, out=np.full(len(part), np.nan), where=divisor > 0)
 
     @property
     def coverage(self) -> tuple[Floats, Floats]:
-        """Measured fraction of each shell before and after."""
+        """Measured fraction of each shell before and after symmetrising."""
         return (
             self.ratio(kernels.BEFORE, kernels.INSIDE),
             self.ratio(kernels.AFTER, kernels.INSIDE),
@@ -296,19 +301,20 @@ class Agreement:
     def half_correlation(self) -> Floats:
         """CC1/2 (n,): correlation of S from two halves of the observations of each orbit.
 
-        Weighted with the norm, for orbits of little exposure are noise; NaN below 10 orbits.
+        Orbits are weighted with the norm, because orbits with little exposure are noise; NaN for
+        fewer than 10 orbits.
         """
         return _correlation(self.table)
 
     @property
     def overall_half_correlation(self) -> float:
-        """Mean CC1/2 of the shells, weighted with their orbits; NaN if no shell has one.
+        """Mean CC1/2 of the shells, weighted with the number of orbits; NaN if no shell has CC1/2.
 
-        That of all orbits together would be high for the fall of S with |Q| alone.
+        The CC1/2 of all orbits together would be high already by the fall of S with |Q|.
         """
-        found, orbits = self.half_correlation, self.table[:, kernels.PAIRS]
-        known = np.isfinite(found)
-        return float(np.average(found[known], weights=orbits[known])) if known.any() else np.nan
+        halves, orbits = self.half_correlation, self.table[:, kernels.PAIRS]
+        known = np.isfinite(halves)
+        return float(np.average(halves[known], weights=orbits[known])) if known.any() else np.nan
 
 
 def _correlation(rows: Floats) -> Floats:
@@ -333,18 +339,21 @@ def apply(
     threads: int = 1,
     progress: Callable[[Iterable[Any], int], Iterator[Any]] = lambda items, _: iter(items),
 ) -> Agreement:
-    """Sum equivalents, in place; the same to the bit for any number of threads.
+    """Sum equivalents, in place; the result does not depend on the number of threads.
 
     Parameters
     ----------
+    records : Records
+    maps : Images
     cell : (6,) array
         Å and degrees.
     n_sigma, tolerance
         See `symmetrise_kernels.reject`.
     bragg_radius : float
-        1/Å; nothing is rejected or judged in voxels that reach so close to integer hkl; 0: all are.
+        Voxels that reach closer than this (1/Å) to integer hkl are not judged and nothing in them
+        is rejected; 0: all voxels are judged.
     progress : callable
-        Is given the tasks and their number.
+        Gets the tasks and their number.
     """
     grid = records.grid
     b = lattice.b_matrix(cell)
@@ -357,43 +366,24 @@ def apply(
     edges = np.linspace(0, far * (1 + 1e-9), n_shells + 1)
     n_bricks = int(np.prod(records.bricks))
     tasks = [(i, min(i + _TASK, n_bricks)) for i in range(0, n_bricks, _TASK)]
-    place = (grid.shape, records.strides, maps.turns, maps.shifts)
-    where = ((grid.first, grid.step), b.T @ b, 1 / edges[1])
+    words = kernels.Words(records.counts, records.norm, records.fields, records.noisy)
+    filled = kernels.Maps(records.disagreement, records.multiplicity)
+    orbits = kernels.Orbits(grid.shape, records.strides, maps.turns, maps.shifts)
+    dealt = kernels.Dealt(maps.dealt_turns, maps.dealt_shifts)
+    shells = kernels.Shells((grid.first, grid.step), b.T @ b, 1 / edges[1])
+    judge = kernels.Judge(near, n_sigma**2, tolerance)
 
     def combine(bricks: tuple[int, int]) -> tuple[Floats, Integers]:
         table = np.zeros((n_shells, kernels.COLUMNS))
         rejected = np.zeros(records.n_volumes, np.int64)
-        kernels.combine(
-            records.counts,
-            records.norm,
-            records.fields,
-            records.noisy,
-            records.disagreement,
-            records.multiplicity,
-            bricks,
-            *place,
-            *where,
-            near,
-            n_sigma**2,
-            tolerance,
-            table,
-            rejected,
-        )
+        kernels.combine(words, filled, bricks, orbits, shells, judge, table, rejected)
         records.give_back()
         return table, rejected
 
     def deal(bricks: tuple[int, int]) -> Floats:
         table = np.zeros((n_shells, kernels.COLUMNS))
         kernels.deal(
-            records.norm,
-            records.fields,
-            records.words,
-            bricks,
-            *place,
-            maps.dealt_turns,
-            maps.dealt_shifts,
-            *where,
-            table,
+            records.norm, records.fields, records.words, bricks, orbits, dealt, shells, table
         )
         records.give_back()
         return table

@@ -1,25 +1,29 @@
 """Kernels of `symmetrise`: orbits of voxels, their outliers, and their agreement.
 
-Voxels lie in bricks of 8 × 8 × 8. A voxel's record is one word each for counts, norm and, with
-read noise, variance of every volume; counts may be integers in the same memory.
+Voxels are stored in bricks of 8 × 8 × 8. The record of a voxel has, for every volume, one word for
+counts, one for the norm and, with read noise, one for the variance; counts may be integers in the
+same memory.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from hklflow.simd.jit import kernel
 from hklflow.transform.bricks import EDGE
 
 BRICK = EDGE**3
 
-# Columns of the table by shell: voxels, those measured before and after, ...
+# Columns of the table by shell: all voxels, voxels measured before and after symmetrising, ...
 INSIDE, BEFORE, AFTER = 0, 1, 2
-# ... halves of orbits: their number, and weighted sums of 1, x, y, x², y², xy, ...
+# ... number of orbits divided in halves, and weighted sums of 1, x, y, x², y², xy, ...
 PAIRS, W, X, Y, XX, YY, XY = 3, 4, 5, 6, 7, 8, 9
-# ... χ² of equivalents and its degrees of freedom, Σ |C - M S| and Σ C, and observations.
+# ... χ² of equivalents, its degrees of freedom, Σ |C - M S|, Σ C, rejected and all observations.
 CHI2, DOF, SPREAD, COUNTS, REJECTED, OBSERVED = 10, 11, 12, 13, 14, 15
 COLUMNS = 16
 
-# Expected counts of the groups of observations that χ² compares.
+# Least expected counts of a group of observations in χ².
 _LEAST = 5.0
 # Distance in voxels below which two images are the same.
 _SAME = 1e-4
@@ -27,13 +31,16 @@ _SAME = 1e-4
 
 @kernel(inline="always")
 def number(h, k, l, strides):  # type: ignore[no-untyped-def]  # noqa: E741
-    """Place of a voxel in the bricks."""
+    """Return the place of a voxel in the bricks."""
     return h + (h >> 3) * 504 + 8 * k + (k >> 3) * strides[0] + 64 * l + (l >> 3) * strides[1]
 
 
 @kernel
 def _members(h, k, l, shape, strides, turns, shifts, members):  # type: ignore[no-untyped-def]  # noqa: E741
-    """Distinct voxels of an orbit if this voxel has the largest number of it, else 0."""
+    """Return the number of distinct voxels of an orbit, if this voxel has the last place, else 0.
+
+    ``members`` takes the places of these voxels.
+    """
     n_h, n_k, n_l = shape
     members[0] = number(h, k, l, strides)
     n = 1
@@ -61,28 +68,29 @@ def _members(h, k, l, shape, strides, turns, shifts, members):  # type: ignore[n
 
 @kernel(error_model="numpy")
 def reject(c, m, r, use, limit, tolerance):  # type: ignore[no-untyped-def]
-    """Take the worst observation out of use until all agree or two remain.
+    """Reject the worst observation until all agree or two remain.
 
-    Given their total, counts of one rate are binomial, ``C_i ~ B(T, M_i / Σ M)``, and the deviance
-    of one against the others bounds the tail: ``P <= exp(-z² / 2)`` for any number of counts
-    (Chernoff). Read noise is a Poisson background of the same variance in all of it.
+    If all observations have the same rate, the counts for a given total T are binomial,
+    ``C_i ~ B(T, M_i / Σ M)``. z² is the deviance of an observation against the others; it bounds
+    the tail probability, ``P <= exp(-z² / 2)``, for any number of counts (Chernoff). Read noise is
+    treated as a Poisson background of the same variance.
 
     Parameters
     ----------
     c, m, r : (n,) arrays
         Counts, norms > 0, read variances.
     use : (n,) bool array
-        Changed.
+        True for observations to use; set to False for rejected observations.
     limit : float
-        z² beyond which an observation goes.
+        z² above which an observation is rejected.
     tolerance : float
-        Relative difference that is allowed beside the noise: z² is divided by
-        ``1 + tolerance² μ``, with μ what the others let expect.
+        Relative difference that is allowed in addition to noise: z² is divided by
+        ``1 + tolerance² μ``, with the counts μ expected from the others.
 
     Returns
     -------
     int
-        Observations taken out.
+        Number of rejected observations.
     """
     left, out = 0, 0
     for i in range(c.size):
@@ -101,7 +109,7 @@ def reject(c, m, r, use, limit, tolerance):  # type: ignore[no-untyped-def]
                 continue
             expected = m[i] * rate + r[i]
             x = min(max(c[i] + r[i], 0.0), total)
-            # The deviance is never above twice Pearson's χ²: two logarithms saved.
+            # The deviance is at most twice Pearson's χ²: this test saves two logarithms.
             if 2 * (x - expected) ** 2 * total <= limit * expected * (total - expected):
                 continue
             deviance = 0.0
@@ -123,16 +131,17 @@ def reject(c, m, r, use, limit, tolerance):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def disagreement(c, m, r, use):  # type: ignore[no-untyped-def]
-    """χ² of observations around their common rate, and its expectation.
+    """Return χ² of observations around their common rate, and its expectation.
 
-    Observations are joined, in their order, until 5 counts are expected: norms alone decide, so
-    that the expectation holds for few counts. Of photons it is the number of groups less one; with
-    read noise, ``n - 2 + (V / M²) Σ M_g² / V_g``. 0, 0 if there are fewer than two groups.
+    Observations are joined, in their order, into groups of at least 5 expected counts. The norms
+    alone decide on the groups, so that the expectation is right for few counts. For photons the
+    expectation is n - 1 with n groups; with read noise ``n - 2 + (V / M²) Σ M_g² / V_g``. Returns
+    (0, 0) for fewer than two groups.
 
     Parameters
     ----------
     c, m, r, use
-        As in `reject`.
+        See `reject`.
     """
     counts, norm = 0.0, 0.0
     for i in range(c.size):
@@ -141,7 +150,7 @@ def disagreement(c, m, r, use):  # type: ignore[no-untyped-def]
             norm += m[i]
     rate = max(counts, 0.0) / norm if norm > 0 else 0.0
     groups, chi2, shares, variance = 0, 0.0, 0.0, 0.0
-    # The group before, which takes what is left at the end, and the one that grows.
+    # 0: the last complete group, which takes the remainder at the end; 1: the growing group.
     c0, m0, v0, c1, m1, v1 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(c.size):
         if not use[i]:
@@ -166,7 +175,7 @@ def disagreement(c, m, r, use):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _halves(c, m, use, seed, row):  # type: ignore[no-untyped-def]
-    """Add an orbit to the correlation of halves, which a hash makes equally large."""
+    """Add an orbit to the correlation of halves; a hash divides it in two halves of equal size."""
     order = np.empty(c.size, np.int64)
     n = 0
     for i in range(c.size):
@@ -190,7 +199,7 @@ def _halves(c, m, use, seed, row):  # type: ignore[no-untyped-def]
         sums[(side + i) & 1, 0] += c[chosen]
         sums[(side + i) & 1, 1] += m[chosen]
     x, y = sums[0, 0] / sums[0, 1], sums[1, 0] / sums[1, 1]
-    # Of the norm, never of the counts: those with few would weigh more.
+    # Weights depend on the norm, not on the counts: with counts, low ones would weigh more.
     w = sums[0, 1] * sums[1, 1] / (sums[0, 1] + sums[1, 1])
     row[PAIRS] += 1
     row[W] += w
@@ -209,7 +218,7 @@ def _near_bragg(q, metric, radius):  # type: ignore[no-untyped-def]
 
 @kernel
 def _shell(h, k, l, axes, metric, per_q, n, q):  # type: ignore[no-untyped-def]  # noqa: E741
-    """Number of the shell that a voxel is in; q becomes its hkl."""
+    """Return the index of a voxel's shell; q is set to the hkl of the voxel."""
     q[0] = axes[0][0] + axes[1][0] * h
     q[1] = axes[0][1] + axes[1][1] * k
     q[2] = axes[0][2] + axes[1][2] * l
@@ -226,57 +235,89 @@ def _square(a, b, c, g):  # type: ignore[no-untyped-def]
     )
 
 
+class Words(NamedTuple):
+    """Records of voxels as two views of one memory, ``fields`` words each."""
+
+    counts: NDArray[Any]
+    norm: NDArray[Any]
+    fields: int
+    noisy: bool
+    """True if the third word of a volume is the variance of its counts."""
+
+
+class Maps(NamedTuple):
+    """One word a voxel."""
+
+    chi2: NDArray[np.float32]
+    multiplicity: NDArray[np.uint8]
+
+
+class Orbits(NamedTuple):
+    """Voxels along h, k, l and of `number`; voxel i has its mate at ``turns i + shifts``."""
+
+    shape: tuple[int, int, int]
+    strides: tuple[int, int]
+    turns: NDArray[np.int64]
+    """(n, 3, 3), the identity first."""
+    shifts: NDArray[np.int64]
+
+
+class Dealt(NamedTuple):
+    """Float arrays (n, 3, 3), (n, 3) of one operation of each further coset."""
+
+    turns: NDArray[np.float64]
+    shifts: NDArray[np.float64]
+
+
+class Shells(NamedTuple):
+    """How a voxel finds its shell of |Q|."""
+
+    axes: tuple[NDArray[np.float64], NDArray[np.float64]]
+    """First and step of h, k, l."""
+    metric: NDArray[np.float64]
+    """Reciprocal (3, 3), 1/Å²."""
+    per_q: float
+    """Shells per 1/Å."""
+
+
+class Judge(NamedTuple):
+    """What is judged, and how."""
+
+    radius: float
+    """Nothing is judged or left out this close (1/Å) to integer hkl."""
+    limit: float
+    """Of `reject`."""
+    tolerance: float
+    """Of `reject`."""
+
+
 @kernel(error_model="numpy")
 def combine(  # type: ignore[no-untyped-def]
-    counts,
-    norm,
-    fields,
-    noisy,
-    chi2_map,
-    multiplicity,
-    bricks,
-    shape,
-    strides,
-    turns,
-    shifts,
-    axes,
-    metric,
-    per_q,
-    radius,
-    limit,
-    tolerance,
-    table,
-    rejected,
+    records, maps, bricks, orbits, shells, judge, table, rejected
 ):
-    """Sum the orbits whose voxel of largest number is in some bricks, in place.
+    """Sum, in place, the orbits whose last voxel (largest place) is in some bricks.
 
     Parameters
     ----------
-    counts, norm : flat arrays
-        Two views of the records, ``fields`` words each. The sums go to the first volume's words.
-    noisy : bool
-        Whether the third word of a volume is the variance of its counts.
-    chi2_map, multiplicity : flat arrays
-        One word a voxel; filled.
+    records : Words
+        The sums replace the first volume's words.
+    maps : Maps
+        Filled.
     bricks : (int, int)
-        From, to.
-    shape, strides
-        Voxels along h, k, l, and of `number`.
-    turns, shifts : (n, 3, 3), (n, 3) int arrays
-        Voxel i has its mate at ``turns i + shifts``; the identity comes first.
-    axes : (first, step)
-    metric : (3, 3) array
-        Reciprocal, 1/Å².
-    per_q : float
-        Shells per 1/Å.
-    radius : float
-        Nothing is judged or left out this close (1/Å) to integer hkl.
-    limit, tolerance
-        Of `reject`.
+        First brick, and the brick after the last.
+    orbits : Orbits
+    shells : Shells
+    judge : Judge
     table : (shells, COLUMNS) array
+        Sums of this call are added.
     rejected : (volumes,) array
-        Both are added to.
+        Numbers of observations rejected by this call are added.
     """
+    counts, norm, fields, noisy = records
+    chi2_map, multiplicity = maps
+    shape, strides, turns, shifts = orbits
+    axes, metric, per_q = shells
+    radius, limit, tolerance = judge
     n_h, n_k, n_l = shape
     words = 3 if noisy else 2
     n_volumes = rejected.size
@@ -356,39 +397,29 @@ def combine(  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def deal(  # type: ignore[no-untyped-def]
-    values,
-    fields,
-    words,
-    bricks,
-    shape,
-    strides,
-    turns,
-    shifts,
-    turns_dealt,
-    shifts_dealt,
-    axes,
-    metric,
-    per_q,
-    table,
+    values, fields, words, bricks, orbits, dealt, shells, table
 ):
-    """Add the images that lie between voxels, for the orbits led from some bricks.
+    """Add the images that lie between voxel centres, for the orbits of some bricks (see `combine`).
 
-    Of each, the 8 voxels around it give their words, times their trilinear weights: counts and
-    norm alike, so that S is an average, weighted with the exposure. The sums go to the second
-    ``words`` words of the records.
+    Each image takes the words of the 8 voxels around it with trilinear weights, counts and norm
+    with the same weights, so that S is an average weighted with the exposure. The sums are written
+    to the second ``words`` words of the records.
 
     Parameters
     ----------
     values : flat float array
-    turns, shifts : int arrays
-        Of the operations that have been applied exactly, as in `combine`.
-    turns_dealt, shifts_dealt : (n, 3, 3), (n, 3) float arrays
-        One operation of each further coset.
-    axes, metric, per_q
-        As in `combine`.
+    bricks : (int, int)
+        From, to.
+    orbits : Orbits
+        Of the operations that have been applied exactly.
+    dealt : Dealt
+    shells : Shells
     table : (shells, COLUMNS) array
-        Voxels with a norm are added to it.
+        The number of voxels with a norm is added to it.
     """
+    shape, strides, turns, shifts = orbits
+    turns_dealt, shifts_dealt = dealt
+    axes, metric, per_q = shells
     n_h, n_k, n_l = shape
     members = np.empty(turns.shape[0], np.int64)
     images = np.empty((turns_dealt.shape[0] + 1, 3))
@@ -427,7 +458,7 @@ def deal(  # type: ignore[no-untyped-def]
 
 @kernel
 def _is_new(image, images, turns, shifts):  # type: ignore[no-untyped-def]
-    """Whether no exact operation takes one of the images to this one."""
+    """Return True if no exact symmetry operation maps another image onto this image."""
     for n in range(images.shape[0]):
         for op in range(turns.shape[0]):
             away = 0.0
@@ -443,7 +474,7 @@ def _is_new(image, images, turns, shifts):  # type: ignore[no-untyped-def]
 
 @kernel
 def _fixing(x, y, z, turns, shifts):  # type: ignore[no-untyped-def]
-    """How many exact operations leave a place where it is."""
+    """Return the number of exact operations that leave a place where it is."""
     n = 0
     for op in range(turns.shape[0]):
         a, b = turns[op], shifts[op]
@@ -456,9 +487,9 @@ def _fixing(x, y, z, turns, shifts):  # type: ignore[no-untyped-def]
 
 @kernel
 def _gather(image, values, fields, shape, strides, turns, shifts, sums):  # type: ignore[no-untyped-def]
-    # A voxel on a mirror has been summed once, and is beside images on both sides of it.
+    # A voxel on a mirror has been summed once, but is a neighbour of images on both sides of it.
     alone = _fixing(image[0], image[1], image[2], turns, shifts)
-    # A place that rounding puts just below a voxel is that voxel's.
+    # A place that is just below a voxel centre by rounding is at this voxel.
     h, k, l = (  # noqa: E741
         int(np.floor(image[0] + 1e-9)),
         int(np.floor(image[1] + 1e-9)),
@@ -478,7 +509,7 @@ def _gather(image, values, fields, shape, strides, turns, shifts, sums):  # type
 
 @kernel
 def put(parts, target, fields, words, word, first, strides):  # type: ignore[no-untyped-def]
-    """Take a strip (n, l, k, h) of one word of all volumes into the records; its largest value."""
+    """Write a strip (n, l, k, h) of one word of all volumes to the records; return the maximum."""
     largest = 0.0
     for v in range(parts.shape[0]):
         for l in range(parts.shape[1]):  # noqa: E741
@@ -493,7 +524,7 @@ def put(parts, target, fields, words, word, first, strides):  # type: ignore[no-
 
 @kernel
 def take(source, fields, word, first, strides, target):  # type: ignore[no-untyped-def]
-    """Fill planes (l, k, h), the first of which is ``first``, with one word of the records."""
+    """Fill planes (l, k, h) with one word of the records; ``first`` is the first plane."""
     for l in range(target.shape[0]):  # noqa: E741
         for k in range(target.shape[1]):
             for h in range(target.shape[2]):

@@ -1,4 +1,4 @@
-"""Tapers: how S(Q) is led to zero at the end of the data, and the resolution this gives in r."""
+"""Tapers that reduce S(Q) to zero at the end of the data, and their resolution in r."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,24 +12,24 @@ Floats = NDArray[np.float64]
 
 Kind = Literal["tukey", "hann", "lorch", "gaussian", "none"]
 
-#: Of the Gaussian at q_max, where it is cut.
+#: Value of the Gaussian at q_max, where it is cut.
 GAUSSIAN_END = 0.01
 
 
 @dataclass(frozen=True)
 class Taper:
-    """Weight w(|Q|), 0 beyond ``q_max``.
+    """Weight w(|Q|) of S(Q), 0 beyond ``q_max``.
 
     Attributes
     ----------
     kind : str
-        With t = |Q| / q_max. tukey: 1 up to t = flat, then half a cosine down to 0. hann: tukey
-        with flat = 0. lorch: sin(πt)/πt (Lorch, J. Phys. C 2, 229, 1969). gaussian: down to 0.01
-        at q_max. none: 1.
+        Form of w, with t = |Q| / q_max. tukey: 1 up to t = flat, then half a cosine down to 0.
+        hann: tukey with flat = 0. lorch: sin(πt)/πt (Lorch, J. Phys. C 2, 229, 1969). gaussian:
+        falls to 0.01 at q_max. none: 1.
     q_max : float
         1/Å.
     flat : float
-        For tukey only, 0 to 1.
+        Value of t up to which tukey is 1, from 0 to 1; other kinds ignore it.
     """
 
     kind: Kind
@@ -39,12 +39,12 @@ class Taper:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.q_max) and self.q_max > 0):
             raise HklflowError(
-                f"q_max is {self.q_max} 1/Å; the taper needs a positive one: set it in the "
-                "settings of the pdf"
+                f"q_max is {self.q_max} 1/Å; the taper needs a positive value: set `pdf: q_max` in "
+                "the configuration"
             )
 
     def __call__(self, q: ArrayLike) -> Floats:
-        """Weights of |Q| in 1/Å."""
+        """Return the weights at |Q| in 1/Å."""
         t = np.asarray(q, dtype=np.float64) / self.q_max
         if self.kind in ("tukey", "hann"):
             flat = self.flat if self.kind == "tukey" else 0.0
@@ -56,13 +56,13 @@ class Taper:
             w = np.exp(np.log(GAUSSIAN_END) * t * t)
         else:
             w = np.ones_like(t)
-        # A voxel at q_max itself must not depend on the last bit.
+        # The weight of a voxel exactly at q_max must not depend on rounding.
         return np.where(t <= 1 + 1e-9, w, 0.0)
 
     def resolution_function(self, r: ArrayLike) -> Floats:
-        """What a point becomes at distance r (Å), in 1/Å³: ∫ w cos(Q·r) d³Q/(2π)³."""
+        """Return the image of a point at distance r (Å), ∫ w cos(Q·r) d³Q/(2π)³, in 1/Å³."""
         r = np.asarray(r, dtype=np.float64)
-        # w is smooth but where the flat part of the Tukey window ends: a piece on each side.
+        # w is smooth except at the end of the flat part of the Tukey window: integrate two pieces.
         knot = self.flat if self.kind == "tukey" and 0 < self.flat < 1 else 0.5
         n = 64 + int(self.q_max * r.max(initial=0.0))
         node, weight = np.polynomial.legendre.leggauss(n)

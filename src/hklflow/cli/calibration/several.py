@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-# Parameters of the stage that the fits of the rings take as they are.
-_OF_FIT = {
-    "wavelength", "pixel_size", "orientation", "distance", "beam_centre", "polarization",
-    "min_rings",
-}  # fmt: skip
-
 
 def series(
     images: Sequence[Path],
@@ -62,7 +56,7 @@ def series(
             for i, (counts, bad, _) in enumerate(prepared)
         ],
         calibrant=powder_calibration.calibrant_of(params),
-        **params.model_dump(include=_OF_FIT),
+        **powder_calibration.fit_options(params),
     )
     of_images = []
     for one, (_, _, known) in zip(found.images, prepared, strict=True):
@@ -107,7 +101,7 @@ def modules_of_rings(images: Sequence[Path], params: powder_calibration.Params) 
             counts,
             bad,
             calibrant=powder_calibration.calibrant_of(params),
-            **params.model_dump(include=_OF_FIT),
+            **powder_calibration.fit_options(params),
         )
         modules = modules or _ideal(params.detector, bad, params.pixel_size)
         detector = replace(found.detector, modules=modules)
@@ -157,15 +151,14 @@ def modules_of_peaks(
     """
     from hklflow import nexus
     from hklflow.calibration.modules import bragg_peaks, fit_modules
-    from hklflow.geometry import detector_from_dict, detector_to_dict, from_dict
+    from hklflow.geometry import detector_from_dict, detector_to_dict
     from hklflow.stage import orientation as products
 
-    refined = stage.read_json(orientation)
-    names = list(refined["rotations"])
+    refined = stage.read_orientation(orientation)
+    names = list(refined.rotations)
     observed = products.read(names, [scans[n] for n in names], [peaks[n] for n in names])
-    ub = np.asarray(refined["UB"], dtype=np.float64)
     lists = [
-        bragg_peaks(from_dict(refined["rotations"][name]), ub, table)
+        bragg_peaks(refined.rotation(name), refined.ub, table)
         for name, table in zip(names, observed.peaks, strict=True)
     ]
     detector = detector_from_dict(start["detector"])

@@ -14,7 +14,7 @@ from hklflow.images.scan import RotationScan
 from hklflow.orientation import arcs, refinement
 from hklflow.orientation.residuals import CENTROID
 from hklflow.peaks import afterglow
-from hklflow.peaks.table import UNUSABLE, PeakFlag, Peaks
+from hklflow.peaks.table import UNUSABLE, PeakFlag, PeakTable
 
 if TYPE_CHECKING:
     from hklflow.geometry.modules import Modules
@@ -42,7 +42,7 @@ class Observed:
     scans: tuple[RotationScan, ...]
     peaks: tuple[refinement.Peaks, ...]
     n_found: int
-    tables: tuple[Peaks, ...]
+    tables: tuple[PeakTable, ...]
     """The same peaks with all that is known of them."""
     widths: tuple[Floats, ...] = ()
     """Their widths in pixels, see `orientation.arcs.Displaced`."""
@@ -72,10 +72,7 @@ class Observed:
         ends = np.cumsum([len(table) for table in self.tables])[:-1]
         parts = np.split(keep, ends)
         tables = [table.select(part) for table, part in zip(self.tables, parts, strict=True)]
-        peaks = [
-            refinement.Peaks(*(getattr(one, name)[part] for name in CENTROID))
-            for one, part in zip(self.peaks, parts, strict=True)
-        ]
+        peaks = [one.select(part) for one, part in zip(self.peaks, parts, strict=True)]
         left_out = dict(self.left_out)
         left_out[why] = left_out.get(why, 0) + int(np.sum(~keep))
         widths = tuple(one[part] for one, part in zip(self.widths, parts, strict=True))
@@ -153,21 +150,28 @@ def read_scans(
 
 
 def observe(
-    names: Sequence[str], scans: Sequence[RotationScan], tables: Sequence[Peaks]
+    names: Sequence[str],
+    scans: Sequence[RotationScan],
+    tables: Sequence[PeakTable],
+    max_width: float | None = None,
 ) -> Observed:
-    """Choose the peaks that are fit for refinement, at the places of the crystal's mean block."""
+    """Choose the peaks that are fit for refinement, at the places of the crystal's mean block.
+
+    Of peaks with a ``max_width`` (pixels) those that are broader are left out.
+    """
     chosen, widths, spreads = [], [], []
     for scan, table in zip(scans, tables, strict=True):
         fit = table.select(usable(table))
         off = _displaced(scan.rotation, fit)
         sharp = _sharp(off.width, fit.intensity)
+        sharp &= off.width <= (np.inf if max_width is None else max_width)
         chosen.append(_placed(fit, off).select(sharp))
         widths.append(off.width[sharp])
         spreads.append(off.spread)
     return Observed(
         tuple(names),
         tuple(scans),
-        tuple(refinement.Peaks(*(getattr(table, name) for name in CENTROID)) for table in chosen),
+        tuple(refinement.Peaks.of(table) for table in chosen),
         sum(len(table) for table in tables),
         tuple(chosen),
         tuple(widths),
@@ -176,7 +180,7 @@ def observe(
     )
 
 
-def afterglows(names: Sequence[str], tables: Sequence[Peaks]) -> list[dict[str, Any]]:
+def afterglows(names: Sequence[str], tables: Sequence[PeakTable]) -> list[dict[str, Any]]:
     """List the afterglow in the peaks of each rotation where it matters, with its sentence."""
     said = {n: (t, afterglow.sentence(t)) for n, t in zip(names, tables, strict=True)}
     return [
@@ -186,12 +190,12 @@ def afterglows(names: Sequence[str], tables: Sequence[Peaks]) -> list[dict[str, 
     ]
 
 
-def _displaced(rotation: geometry.Rotation, table: Peaks) -> arcs.Displaced:
+def _displaced(rotation: geometry.Rotation, table: PeakTable) -> arcs.Displaced:
     widths = (table.width_slow, table.width_fast, table.width_frame)
     return arcs.displaced(rotation, table.slow, table.fast, *widths, table.significance)
 
 
-def _placed(table: Peaks, off: arcs.Displaced) -> Peaks:
+def _placed(table: PeakTable, off: arcs.Displaced) -> PeakTable:
     """Peaks at the places of the mean block of the crystal, of which spots are the arcs."""
     names = ("slow", "fast", "frame")
     moved = {name: getattr(table, name) - getattr(off, name) for name in names}
@@ -202,7 +206,7 @@ def _placed(table: Peaks, off: arcs.Displaced) -> Peaks:
     return replace(table, **moved, **unsure)
 
 
-def _left_out_of(tables: Sequence[Peaks], chosen: Sequence[Peaks]) -> dict[str, int]:
+def _left_out_of(tables: Sequence[PeakTable], chosen: Sequence[PeakTable]) -> dict[str, int]:
     """Count the peaks that are not among the chosen by the first reason that holds."""
     counts = dict.fromkeys([*_WHY, _UNKNOWN, BROADER], 0)
     for table, left in zip(tables, chosen, strict=True):
@@ -223,7 +227,7 @@ def _widest_are_left_out(flags: NDArray[np.int64]) -> bool:
     return bool(len(flags)) and bool(np.mean(flags & int(PeakFlag.WIDEST) != 0) < _COMMON)
 
 
-def usable(table: Peaks) -> NDArray[np.bool_]:
+def usable(table: PeakTable) -> NDArray[np.bool_]:
     """Return the peaks (n,) whose place can be trusted."""
     values = np.stack([getattr(table, name) for name in CENTROID])
     use: NDArray[np.bool_] = ((table.flags & int(UNUSABLE)) == 0) & np.all(

@@ -1,14 +1,14 @@
-"""Content of ``orientation.json``, and its picture."""
+"""From a refinement to the orientation of a scan, and its picture."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hklflow import geometry
 from hklflow.base.values import CELL_NAMES
 from hklflow.geometry.grid import Grid
 from hklflow.orientation import refinement
+from hklflow.orientation.product import Identity, Orientation, Parameter
 from hklflow.stage.orientation.observed import Observed
 
 if TYPE_CHECKING:
@@ -19,50 +19,43 @@ def product(
     refined: refinement.Refined,
     observed: Observed,
     grid: Grid,
-    identity: Mapping[str, Any],
+    identity: Identity,
     warnings: Sequence[str],
-    symmetry: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Content of ``orientation.json``.
+    figures: Mapping[str, Any],
+) -> Orientation:
+    """Orientation of a scan as refined.
 
     Parameters
     ----------
-    identity : mapping
-        ``sample``, ``scan``, ``space_group``, ``parent``, the temperatures of both in K,
-        ``cell_constraints``: the space group whose relations the cell obeys, None for none,
-        ``fixed``: whether the orientation was taken as it is, and ``engine``: see `engine`.
-    symmetry : mapping
-        Figures of `orientation.transition`.
+    figures : mapping
+        Of `orientation.transition` and others.
     """
     # Of a model that was not refined, the figures are those of the peaks that agree with it.
     shown = refined.used if refined.used.any() else refined.held_out
     untested = (
-        [f"whether the cell obeys the space group was not tested: {symmetry['why not']}"]
-        if symmetry["free cell"] is None
+        [f"whether the cell obeys the space group was not tested: {figures['why not']}"]
+        if figures["free cell"] is None
         else []
     )
-    return {
-        **identity,
-        "cell": refined.cell,
-        "cell_sigma": refined.cell_sigma,
-        "cell_covariance": refined.cell_covariance,
-        "U": refined.u,
-        "UB": refined.ub,
-        "orientation_sigma_deg": np.degrees(refined.orientation_sigma),
-        "rotations": {
-            name: geometry.to_dict(rotation)
-            for name, rotation in zip(observed.names, refined.rotations, strict=True)
-        },
-        "calibrated_detectors": {
-            name: geometry.detector_to_dict(scan.rotation.detector)
+    return Orientation(
+        **identity.identity(),
+        cell=refined.cell,
+        cell_sigma=refined.cell_sigma,
+        cell_covariance=refined.cell_covariance,
+        u=refined.u,
+        ub=refined.ub,
+        orientation_sigma=np.degrees(refined.orientation_sigma),
+        rotations=dict(zip(observed.names, refined.rotations, strict=True)),
+        calibrated_detectors={
+            name: scan.rotation.detector
             for name, scan in zip(observed.names, observed.scans, strict=True)
         },
-        "grid": grid.to_dict(),
-        "refined_parameters": {
-            name: {"value": value, "sigma": sigma}
+        grid=grid,
+        refined_parameters={
+            name: Parameter(value, sigma)
             for name, value, sigma in zip(refined.names, refined.values, refined.sigma, strict=True)
         },
-        "metrics": {
+        metrics={
             "peaks found": observed.n_found,
             "peaks": len(refined.indexed),
             "peaks left out": dict(observed.left_out),
@@ -81,12 +74,12 @@ def product(
             "condition number": refined.condition,
             "correlations above 0.95": refined.correlations,
         },
-        "symmetry": symmetry,
-        "warnings": [*warnings, *observed.notes, *untested, *refined.warnings],
-    }
+        figures=figures,
+        warnings=[*warnings, *observed.notes, *untested, *refined.warnings],
+    )
 
 
-def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, Any]) -> "Figure":
+def picture(refined: refinement.Refined, observed: Observed, orientation: Orientation) -> "Figure":
     """Residuals of all rotations, and the numbers beside them."""
     from hklflow import plots
 
@@ -98,21 +91,19 @@ def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, 
         use = refined.used[rows] | refined.held_out[rows]
         arrays = {kind: refined.residuals[rows, at][use] for kind, at in kinds.items()}
         per_rotation[name] = {"at frame": peaks.frame[use], **arrays}
-    cell_names = CELL_NAMES
-    metrics, unindexed = data["metrics"], data["symmetry"]["fraction unindexed"]
-    indexed = None if unindexed is None else 100 * (1 - unindexed)
-    free = "" if data["cell_constraints"] else ", cell without its constraints"
-    lines = [f"space group {data['space_group']}{free}", ""]
-    lines += ["the orientation is fixed: nothing was refined", ""] if data.get("fixed") else []
+    metrics = orientation.metrics
+    free = "" if orientation.cell_constraints else ", cell without its constraints"
+    lines = [f"space group {orientation.space_group}{free}", ""]
+    lines += ["the orientation is fixed: nothing was refined", ""] if orientation.fixed else []
     lines += [
         f"{n:5s} {v:9.5f} ± {s:.5f}"
-        for n, v, s in zip(cell_names, refined.cell, refined.cell_sigma, strict=True)
+        for n, v, s in zip(CELL_NAMES, refined.cell, refined.cell_sigma, strict=True)
     ]
     turn = np.degrees(refined.orientation_sigma)
     lines += [
         f"U       ± {turn[0]:.5f} {turn[1]:.5f} {turn[2]:.5f} deg",
         "",
-        f"{metrics['peaks']} peaks, {_known(indexed, '.1f')} % indexed",
+        f"{metrics['peaks']} peaks, {_known(100 * orientation.fraction_indexed, '.1f')} % indexed",
         f"{metrics['used in refinement']} used",
         f"rmsd {_known(metrics['rmsd in pixels'])} px, {_known(metrics['rmsd in frames'])} frames",
         "median |residual| {} {} px, {} fr".format(
@@ -124,10 +115,10 @@ def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, 
     lines += [
         f"{name:22s} {value:.3g} ± {sigma:.1g}"
         for name, value, sigma in zip(refined.names, refined.values, refined.sigma, strict=True)
-        if name not in cell_names
+        if name not in CELL_NAMES
     ]
     units = {"slow": "pixel", "fast": "pixel", "frame": "frame"}
-    title = f"{data['sample']} {data['scan']}: observed minus predicted"
+    title = f"{orientation.sample} {orientation.scan}: observed minus predicted"
     return plots.residuals(per_rotation, units, lines, title)
 
 

@@ -1,9 +1,8 @@
 """Where a refinement starts: a parent's geometry, or what another program found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +16,7 @@ from hklflow.geometry.parameters import without_head
 from hklflow.images.pixel_binning import bin_detector
 from hklflow.images.scan import RotationScan
 from hklflow.orientation import refinement
+from hklflow.orientation.product import Orientation
 from hklflow.orientation.unrefined import unrefined
 from hklflow.stage.orientation.observed import Observed
 
@@ -26,9 +26,7 @@ _MAX_MISFIT = 0.03  # of two programs' geometries, relative to |Q|
 _SAME_WAVELENGTH = 1e-4  # relative
 
 
-def inherited(
-    observed: Observed, parent: Mapping[str, Any]
-) -> tuple[list[geometry.Rotation], list[str]]:
+def inherited(observed: Observed, parent: Orientation) -> tuple[list[geometry.Rotation], list[str]]:
     """Geometry of a child's rotations as the parent refined it: detector and heads.
 
     The small turn of the head that the parent found at a goniometer setting is taken over by
@@ -41,11 +39,8 @@ def inherited(
         Which rotations keep their own calibration because the parent had another one.
     """
     refined = [
-        (
-            geometry.detector_from_dict(calibrated),
-            geometry.from_dict(parent["rotations"][name]).detector,
-        )
-        for name, calibrated in parent["calibrated_detectors"].items()
+        (calibrated, parent.rotation(name).detector)
+        for name, calibrated in parent.calibrated_detectors.items()
     ]
     rotations, notes = [], []
     for name, scan in zip(observed.names, observed.scans, strict=True):
@@ -57,8 +52,10 @@ def inherited(
             notes.append(f"{name} has another calibration than the parent and keeps its own")
         detector = _with_sensor_of(own, matching[0]) if matching else own
         rotation = scan.rotation
-        ordered = sorted(parent["rotations"].items(), key=lambda item: item[0] != name)
-        goniometer = _inherited_goniometer(rotation.goniometer, [found for _, found in ordered])
+        ordered = sorted(parent.rotations.items(), key=lambda item: item[0] != name)
+        goniometer = _inherited_goniometer(
+            rotation.goniometer, [refined.goniometer for _, refined in ordered]
+        )
         rotations.append(geometry.Rotation(rotation.beam, detector, goniometer, rotation.scan))
     return rotations, notes
 
@@ -78,11 +75,10 @@ def _same_calibration(a: geometry.Detector, b: geometry.Detector) -> bool:
 
 
 def _inherited_goniometer(
-    own: geometry.Goniometer, parents: Sequence[dict[str, Any]]
+    own: geometry.Goniometer, parents: Sequence[geometry.Goniometer]
 ) -> geometry.Goniometer:
     """Goniometer of the first of the parent's rotations that differs by a refined head only."""
-    for parent in parents:
-        refined = geometry.from_dict(parent).goniometer
+    for refined in parents:
         bare = without_head(refined)
         if bare.names != own.names or bare.scan != own.scan:
             continue
@@ -173,7 +169,9 @@ def started(path: Path, observed: Observed) -> Start:
 
 def _with_geometry(model: Model, own: geometry.Rotation) -> geometry.Rotation:
     """A rotation of ours with the detector of a model, and its refined head if it has one."""
-    goniometer = _inherited_goniometer(own.goniometer, [geometry.to_dict(model.rotation)])
+    # To the digit as a parent's file would hold it.
+    theirs = geometry.from_dict(geometry.to_dict(model.rotation)).goniometer
+    goniometer = _inherited_goniometer(own.goniometer, [theirs])
     return replace(own, detector=detector_of(model, own), goniometer=goniometer)
 
 

@@ -1,0 +1,274 @@
+"""The orientation of a scan as a type: what refinement leaves, and all stages after it read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import (
+    Detector,
+    Rotation,
+    detector_from_dict,
+    detector_to_dict,
+    from_dict,
+    lattice,
+    to_dict,
+)
+from hklflow.geometry.grid import Grid
+from hklflow.geometry.symmetry import SpaceGroup, space_group
+
+Floats = NDArray[np.float64]
+
+
+class Parameter(NamedTuple):
+    """Value and standard deviation of a refined parameter, in the unit of `geometry.parameters`."""
+
+    value: float
+    sigma: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Identity:
+    """The scan of an orientation, its parent, and how the scan was refined.
+
+    Attributes
+    ----------
+    sample, scan : str
+    temperature : float or None
+        K.
+    space_group : str
+        Symbol with its setting: the parent's.
+    parent : str
+        Scan from which refinement started; a parent is its own.
+    parent_temperature : float or None
+        K.
+    cell_constraints : str or None
+        Space group whose relations the cell obeys; None: none.
+    fixed : bool
+        The orientation was taken as it is.
+    engine : mapping
+        Programs that searched the spots and refined, see `dials.engine`.
+    """
+
+    sample: str
+    scan: str
+    temperature: float | None
+    space_group: str
+    parent: str
+    parent_temperature: float | None
+    cell_constraints: str | None
+    fixed: bool
+    engine: Mapping[str, Any]
+
+    def identity(self) -> dict[str, Any]:
+        """Names and values of the attributes above, JSON-ready."""
+        return {field.name: getattr(self, field.name) for field in fields(Identity)}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Orientation(Identity):
+    """Lattice, orientation and geometry of a scan: ``orientation.json``, ``converged.json``.
+
+    Attributes
+    ----------
+    cell, cell_sigma : (6,) array
+        Å and degrees.
+    cell_covariance : (6, 6) array
+        Of the cell, in the same units.
+    u : (3, 3) array
+        Rotation from the crystal's Cartesian frame to the goniometer's.
+    ub : (3, 3) array
+        1/Å with 2π.
+    orientation_sigma : (3,) array
+        Standard deviations of the rotation about the axes of the goniometer's frame, degrees.
+    rotations : mapping
+        Name -> refined geometry, in the order of the scan.
+    calibrated_detectors : mapping
+        Name of a rotation -> detector as calibrated, from which refinement started.
+    grid : Grid
+        The parent's.
+    refined_parameters : mapping
+        Name -> value with its error.
+    metrics : mapping
+        Figures of the refinement.
+    figures : mapping
+        Figures of `orientation.transition` and others, by which `quality` judges the scan.
+    warnings : sequence of str
+    started_from : mapping or None
+        Of a converged refinement: the engine of the refinement before.
+    converged : mapping or None
+        Likewise, how it went: see `bragg.convergence.section`.
+    """
+
+    cell: Floats
+    cell_sigma: Floats
+    cell_covariance: Floats
+    u: Floats
+    ub: Floats
+    orientation_sigma: Floats
+    rotations: Mapping[str, Rotation]
+    calibrated_detectors: Mapping[str, Detector]
+    grid: Grid
+    refined_parameters: Mapping[str, Parameter]
+    metrics: Mapping[str, Any]
+    figures: Mapping[str, Any]
+    warnings: Sequence[str]
+    started_from: Mapping[str, Any] | None = None
+    converged: Mapping[str, Any] | None = None
+
+    @property
+    def group(self) -> SpaceGroup:
+        """The space group."""
+        return space_group(self.space_group)
+
+    @property
+    def constraints(self) -> SpaceGroup:
+        """Space group whose relations the cell obeys; P 1 for none."""
+        return space_group(self.cell_constraints or "P 1")
+
+    @property
+    def reference_detector(self) -> Detector:
+        """Detector of the first rotation, to which the solid angles of all are relative."""
+        return next(iter(self.rotations.values())).detector
+
+    @property
+    def volume(self) -> float:
+        """Volume of the cell, Å³."""
+        return lattice.volume(self.cell)
+
+    @property
+    def fraction_indexed(self) -> float:
+        """Fraction of the peaks that are on the lattice within their errors; NaN without peaks.
+
+        Unlike that of `metrics` it does not depend on the refinement's `hkl_tolerance`.
+        """
+        unindexed = self.figures["fraction unindexed"]
+        return float("nan") if unindexed is None else 1 - unindexed
+
+    def rotation(self, name: str) -> Rotation:
+        """Return the refined geometry of one rotation.
+
+        Raises
+        ------
+        HklflowError
+            If there is none of this name.
+        """
+        if name not in self.rotations:
+            raise HklflowError(
+                f"the orientation of {self.sample} {self.scan} has no rotation {name!r} (it has "
+                f"{', '.join(self.rotations)}); give one of these, or refine that scan again"
+            )
+        return self.rotations[name]
+
+    @classmethod
+    def known(
+        cls, scan: str, rotations: Mapping[str, Rotation], ub: ArrayLike, group: str, grid: Grid
+    ) -> "Orientation":
+        """Orientation of a known crystal: nothing was refined, and there are no peaks."""
+        u, cell = lattice.decompose_ub(ub)
+        return cls(
+            sample="known",
+            scan=scan,
+            temperature=None,
+            space_group=group,
+            parent=scan,
+            parent_temperature=None,
+            cell_constraints=group,
+            fixed=True,
+            engine={},
+            cell=cell,
+            cell_sigma=np.zeros(6),
+            cell_covariance=np.zeros((6, 6)),
+            u=u,
+            ub=_array(ub),
+            orientation_sigma=np.zeros(3),
+            rotations=rotations,
+            calibrated_detectors={name: one.detector for name, one in rotations.items()},
+            grid=grid,
+            refined_parameters={},
+            metrics={"peaks": 0},
+            figures={"fraction unindexed": None},
+            warnings=(),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Content of the JSON file."""
+        added = {"started from": self.started_from, "converged": self.converged}
+        return {
+            **self.identity(),
+            "cell": self.cell,
+            "cell_sigma": self.cell_sigma,
+            "cell_covariance": self.cell_covariance,
+            "U": self.u,
+            "UB": self.ub,
+            "orientation_sigma_deg": self.orientation_sigma,
+            "rotations": {name: to_dict(one) for name, one in self.rotations.items()},
+            "calibrated_detectors": {
+                name: detector_to_dict(one) for name, one in self.calibrated_detectors.items()
+            },
+            "grid": self.grid.to_dict(),
+            "refined_parameters": {
+                name: parameter._asdict() for name, parameter in self.refined_parameters.items()
+            },
+            "metrics": self.metrics,
+            "symmetry": self.figures,
+            "warnings": list(self.warnings),
+            **{key: value for key, value in added.items() if value is not None},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: object) -> "Orientation":
+        """Inverse of `to_dict`.
+
+        Parameters
+        ----------
+        where : object
+            The file, for the sentence of the error.
+
+        Raises
+        ------
+        HklflowError
+            If an entry is absent or not what it should be.
+        """
+        try:
+            return cls(
+                **{field.name: data[field.name] for field in fields(Identity)},
+                cell=_array(data["cell"]),
+                cell_sigma=_array(data["cell_sigma"]),
+                cell_covariance=_array(data["cell_covariance"]),
+                u=_array(data["U"]),
+                ub=_array(data["UB"]),
+                orientation_sigma=_array(data["orientation_sigma_deg"]),
+                rotations={name: from_dict(one) for name, one in data["rotations"].items()},
+                calibrated_detectors={
+                    name: detector_from_dict(one)
+                    for name, one in data["calibrated_detectors"].items()
+                },
+                grid=Grid.from_dict(data["grid"]),
+                refined_parameters={
+                    name: Parameter(one["value"], one["sigma"])
+                    for name, one in data["refined_parameters"].items()
+                },
+                metrics=data["metrics"],
+                figures=data["symmetry"],
+                warnings=data["warnings"],
+                started_from=data.get("started from"),
+                converged=data.get("converged"),
+            )
+        except KeyError as error:
+            raise HklflowError(
+                f"{where} has no {error.args[0]!r}: an older hklflow wrote it, or it is no "
+                "orientation; refine that scan again"
+            ) from None
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise HklflowError(
+                f"{where} is no orientation ({type(error).__name__}: {error}); refine that scan "
+                "again"
+            ) from None
+
+
+def _array(value: ArrayLike) -> Floats:
+    return np.asarray(value, dtype=np.float64)
