@@ -73,9 +73,7 @@ def test_virtual_frames_of_virtual_frames(sources):
     with open_frames(path) as frames:
         np.testing.assert_array_equal(frames.read(0, 6), DATA)
     virtual(sources / "b.h5", (EVERYTHING, "gone.h5", "x", SHAPE, None))
-    with pytest.raises(
-        HklflowError, match=r"gone\.h5 does not exist: .*b\.h5 reads the frames"
-    ):
+    with pytest.raises(HklflowError, match=r"gone\.h5 does not exist: .*b\.h5 reads the frames"):
         open_frames(path)
 
 
@@ -123,9 +121,7 @@ def test_raw_bytes_beside_the_file_that_are_cut(tmp_path):
     with open_frames(tmp_path / "a.h5") as frames:
         np.testing.assert_array_equal(frames.read(0, 6), DATA)
     (tmp_path / "a.raw").write_bytes(DATA.tobytes()[:-1])
-    with pytest.raises(
-        HklflowError, match=r"a\.raw has 2879 bytes, .* up to byte 2880"
-    ):
+    with pytest.raises(HklflowError, match=r"a\.raw has 2879 bytes, .* up to byte 2880"):
         open_frames(tmp_path / "a.h5")
 
 

@@ -206,15 +206,15 @@ class _Cells(NamedTuple):
     """Reflections sorted into square cells of the detector."""
 
     order: Integers
-    """Reflections cell after cell."""
+    """Numbers of the reflections, cell after cell."""
     first: Integers
-    """Where each cell begins in ``order``."""
+    """Index in ``order`` at which each cell begins."""
     corner: Integers
     """First pixel of the first cell (slow, fast)."""
     cell: int
-    """Pixels along its sides."""
+    """Side of a cell, pixels."""
     width: int
-    """Cells along fast."""
+    """Number of cells along fast."""
 
 
 @kernel

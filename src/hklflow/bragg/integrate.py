@@ -478,7 +478,7 @@ def _strong(
 
 
 class _Boxes(NamedTuple):
-    """Filled boxes with all that the kernels must know of them."""
+    """Arguments of the kernels for filled boxes."""
 
     voxels: kernels.Voxels
     places: kernels.Places
@@ -487,7 +487,7 @@ class _Boxes(NamedTuple):
 
 
 def _boxes(measurement: Measurement, scene: _Scene, spots: Integers, filled: bx.Filled) -> _Boxes:
-    """Return what the kernels must know of the filled boxes of some spots."""
+    """Return the arguments of the kernels for the filled boxes of some spots."""
     start, near = bx.neighbours(
         bx.Boxes(filled.origin, filled.shape), spots, scene.centre, scene.half
     )

@@ -319,9 +319,9 @@ class Voxels(NamedTuple):
     """Voxels of all boxes one after the other."""
 
     counts: NDArray[np.float32]
-    """NaN where there is no measurement."""
+    """Counts; NaN without a measurement."""
     offset: I64
-    """Where each box (n,) begins in the counts."""
+    """Index in the counts at which each box (n,) begins."""
     origin: I64
     """First voxel (n, 3) of each box in the scan."""
     shape: I64
@@ -342,16 +342,16 @@ class Norms(NamedTuple):
     pixel: F64
     frame: F64
     read_variance: NDArray[np.float32]
-    """(slow, fast), or of size 0."""
+    """Read noise (slow, fast); of size 0 without read noise."""
 
 
 class Neighbours(NamedTuple):
-    """Reflections whose foreground may touch a box."""
+    """Reflections whose foreground may overlap a box."""
 
     start: I64
-    """Those of box i are ``rows[start[i] : start[i + 1]]``."""
+    """The neighbours of box i are ``rows[start[i] : start[i + 1]]``."""
     rows: I64
-    """Rows of ``centre`` and ``half``."""
+    """Row numbers in ``centre`` and ``half``."""
     centre: F64
     half: F64
 
@@ -360,11 +360,11 @@ class LearnedProfiles(NamedTuple):
     """Corrections of the profiles (regions, m, m, m), see `correction_at`; of size 0 for none."""
 
     predicted: F64
-    """About predicted centres."""
+    """Corrections about predicted centres."""
     observed: F64
-    """About observed centres."""
+    """Corrections about observed centres."""
     last: float
-    """Place of the last node."""
+    """Coordinate of the last node."""
     region: I64
     """Region (n,) of each box."""
 
@@ -373,7 +373,7 @@ class Surface(NamedTuple):
     """Surface of the background."""
 
     bend: F64
-    """Mean and spread (2, 3) of its curvature."""
+    """Mean and spread (2, 3) of the curvature."""
     terms: int
 
 
@@ -406,7 +406,7 @@ def integrate_boxes(
     out: F64,
     flags: I64,
 ) -> None:
-    """Integrate boxes of voxels; ``out`` (n, len(COLUMNS)) and ``flags`` (n,) are filled."""
+    """Integrate boxes of voxels; fills ``out`` (n, len(COLUMNS)) and ``flags`` (n,)."""
     origin, shape = voxels.origin, voxels.shape
     centre, sigma, half = places
     most = 0
@@ -509,14 +509,14 @@ def _gather(
     m, n : int
         Voxels of foreground and background.
     recorded : float
-        Share of the profile that the foreground holds.
+        Share of the profile on the foreground.
     """
     front, place, back = rows
     nz, ny, nx = box.shape
     n_slow, n_fast = norms.pixel.shape
     pixel_norm, frame_norm, read_variance = norms
     noisy = read_variance.size > 0
-    m = n = np.int64(0)  # of a bare 0 Numba compiles all that is called once more
+    m = n = np.int64(0)  # for a plain 0, Numba would compile all callees again
     recorded = 0.0
     cells_slow, cells_fast = (ny - 1) // _CELL[1] + 1, (nx - 1) // _CELL[2] + 1
     for k in range(nz):
@@ -577,7 +577,7 @@ def _fit_level(
     used: NDArray[np.bool_],
     out: F64,
 ) -> tuple[F64, F64, bool]:
-    """Fit the background; False if there is too little of it. Its columns of ``out`` are filled."""
+    """Fit the background and fill its columns of ``out``; return False if it has too few voxels."""
     front, _, back = rows
     bend, terms = surface
     cells = ((shape[1] - 1) // _CELL[1] + 1, (shape[2] - 1) // _CELL[2] + 1)
@@ -592,7 +592,7 @@ def _fit_level(
         return level, fisher, False
     weight, above, _ = _summed(front, m, level, fisher, 0.0)
     if weight > 0:
-        # The reflection's own tail is not background.
+        # The tail of the reflection itself is not background.
         level, fisher, n_used, chi2 = fit_background(
             back, n, max(above / weight, 0.0), prior, terms, n_cells, cells, used
         )
