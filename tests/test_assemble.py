@@ -151,7 +151,7 @@ def test_all_that_is_missing_is_told_together() -> None:
         "polarisation",
         "detector's geometry",
         "goniometer",
-        "start (None) or step (None)",
+        "start (None) or the step (None)",
         "exposure time",
         "no monitor",
     ):
@@ -166,7 +166,7 @@ def test_all_that_is_missing_is_told_together() -> None:
         ("polarization", "set `polarization`"),
         ("detector", "give the row a `calibration`"),
         ("goniometer", "the goniometer is not known"),
-        ("start_deg", "the scan's start (None)"),
+        ("start_deg", "the start (None)"),
         ("step_deg", "step (None)"),
         ("exposure_time", "set `exposure` in seconds"),
         ("monitor", "set `monitor: none`"),
@@ -186,7 +186,7 @@ def test_each_missing_thing_is_told_with_its_cure(field: str, expected: str) -> 
         ({"exposure_time": np.inf}, "exposure time inf s"),
         ({"wavelength": 0.0}, "wavelength 0 Å is outside"),
         ({"wavelength": np.nan}, "wavelength nan Å is outside"),
-        ({"polarization": -1.0}, "polarisation is -1, not 0 to 1"),
+        ({"polarization": -1.0}, "polarisation is -1, outside 0 to 1"),
         ({"step_deg": 0.0}, "step (0.0)"),
         ({"monitor": np.array([1.0, 0.0] * 5)}, "frame 1 has 0"),
         ({"temperature": None, "temperature_doubt": "the clock jumps"}, "the clock jumps"),
@@ -195,14 +195,17 @@ def test_each_missing_thing_is_told_with_its_cure(field: str, expected: str) -> 
         ({"monitor": np.array([1.0, 2.0, np.nan] + [1.0] * 7)}, "frame 2 has nan"),
         ({"monitor": np.ones(9)}, "shape (9,)"),
         ({"monitor": None, "monitor_doubt": "two monitors"}, "two monitors"),
-        ({"transmission": 0.0}, "transmission (shape (), 0 to 0) must be above 1e-12"),
+        (
+            {"transmission": 0.0},
+            "attenuators (shape (), 0 to 0) must be above 1e-12",
+        ),
         ({"transmission": 1.5}, "must be above 1e-12 and at most 1"),
         ({"transmission": np.full(10, np.nan)}, "must be above 1e-12 and at most 1"),
         ({"transmission": np.ones(9)}, "shape (9,)"),
-        ({"detector": replace(_detector(0.1), shape=(30, 20))}, "the geometry is for (30, 20)"),
+        ({"detector": replace(_detector(0.1), shape=(30, 20))}, "the geometry has (30, 20)"),
         ({"step_deg": None, "angles_deg": np.array([0, 1, 3.0])}, "not evenly spaced"),
         *(
-            ({"monitor": np.array([1.0, 2.0, value] + [1.0] * 7)}, f"frame 2 is {value:g}, which")
+            ({"monitor": np.array([1.0, 2.0, value] + [1.0] * 7)}, f"frame 2 is {value:g}, outside")
             for value in (1e300, 1e-300, 5e-324, 1.1e18, 0.9e-15)
         ),
         ({"monitor": np.full(10, np.inf)}, "(frame 0 has inf)"),
@@ -252,10 +255,10 @@ def test_a_header_that_cannot_be_is_not_believed(header: dict[str, Any], expecte
         ({"angles": {"kappa": 1.0}}, "no goniometer axis kappa (the axes are omega, chi, phi)"),
         ({"scan_axis": "mu", "start": 0, "step": 1}, "no goniometer axis mu"),
         ({"monitor": "ion chamber"}, "monitor 'ion chamber' is neither `file` nor `none`"),
-        ({"axes": {"a": (1, 0, 0), "b": (0, 1, 0)}}, "which axis is scanned?"),
+        ({"axes": {"a": (1, 0, 0), "b": (0, 1, 0)}}, "unknown scan axis"),
         (
             {"axes": {"a": (1, 0, 0), "b": (0, 1, 0), "c": (0, 0, 1)}, "scan_axis": "b"},
-            "the setting of goniometer axis a, c is not known",
+            "the angle of goniometer axis a, c is not known",
         ),
     ],
 )
@@ -282,8 +285,8 @@ def test_one_axis_needs_no_name_of_the_scanned_one() -> None:
 def test_the_header_speaks_of_its_own_scanned_axis_only() -> None:
     """The table scans omega; the header's phi, start and step are those of another scan."""
     told = _problem(scan_axis="omega")
-    assert "the setting of goniometer axis phi is not known" in told
-    assert "start (None) or step (None)" in told
+    assert "the angle of goniometer axis phi is not known" in told
+    assert "start (None) or the step (None)" in told
     scan = _scan(scan_axis="omega", start=5.0, step=1.0, angles={"phi": 7.0})
     np.testing.assert_allclose(np.degrees(scan.rotation.goniometer.angles[1:]), [22, 7])
     np.testing.assert_allclose(np.degrees(scan.rotation.scan.angle([0, 1])), [5, 6])
@@ -329,7 +332,7 @@ def test_calibration_products() -> None:
     assert beam == Beam(0.5, 0.95)
     assert found.distance == pytest.approx(0.3)
     assert (found.sensor_thickness, found.sensor_attenuation) == (4.5e-4, 700.0)
-    with pytest.raises(HklflowError, match=r"g\.json holds no detector geometry"):
+    with pytest.raises(HklflowError, match=r"g\.json contains no detector geometry"):
         assemble.calibrated({"beam": data["beam"]}, Path("g.json"))
 
 
@@ -362,7 +365,7 @@ def test_frames_left_out() -> None:
     assert scan.left_out == (2, 7, 8, 9)
     assert scan.rotation.scan.n_frames == 10
     for items, told in (
-        (("3", "9-10"), "'9-10': the frames are 0 to 9"),
+        (("3", "9-10"), "'9-10': the raw frames are numbered 0 to 9"),
         (("r1:3",), "give the frames of this rotation only"),
         (("0-9",), "leaves no frame"),
     ):
@@ -374,7 +377,7 @@ def test_frames_that_are_not_used_need_no_monitor() -> None:
     monitor = np.array([1.0, 2, 3, 4, 0, 6, 7, 8, np.nan, -3])
     transmission = np.array([1.0, 1, 1, 1, 0, 1, 1, 1, np.nan, 0])
     header = replace(HEADER, monitor=monitor, transmission=transmission)
-    assert "(frame 4 has 0): leave frames without beam out (`leave_out: [4, 8-9]`)" in _problem(
+    assert "(frame 4 has 0): leave out the frames without beam (`leave_out: [4, 8-9]`)" in _problem(
         header, attenuation=1.0
     )
     scan = _scan(header, leave_out=("4",), last_frame=7)

@@ -260,7 +260,7 @@ def test_another_grid_is_refused_by_both_names(scans: difference.Inputs, tmp_pat
     other = write(tmp_path / "other.nxs", grid, flat, flat, {})
     with pytest.raises(HklflowError, match=r"a/symm\.nxs has another grid .* than .*other\.nxs"):
         run(scans.model_copy(update={"reference": other}), tmp_path)
-    with pytest.raises(HklflowError, match="another product"):
+    with pytest.raises(HklflowError, match="not the product"):
         run(scans.model_copy(update={"delta_pdf": other}), tmp_path)
 
 

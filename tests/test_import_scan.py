@@ -117,7 +117,7 @@ def test_a_saturation_of_0_is_none(
         file["entry/instrument/detector"].pop("saturation_value", None)
         file["entry/instrument/detector/saturation_value"] = 0
     assert nexus.read_scan(imported(raw, saturation=given)).saturation == found
-    told = "the saturation of 0 counts in the raw file is taken as not given"
+    told = "the saturation of 0 counts in the raw file is ignored"
     assert (told in capsys.readouterr().out) == (given is None)
 
 

@@ -231,7 +231,7 @@ def test_planes_outside_the_volume_are_said_to_be(
     assert figure.axes[-1].get_ylabel() == "S(Q) (counts per unit norm)"
     assert "outside the volume: h k 9" in capsys.readouterr().out
     told = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert told == ["outside the volume", "nothing measured here"]
+    assert told == ["outside the volume", "not measured"]
 
 
 def test_nothing_on_any_plane_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

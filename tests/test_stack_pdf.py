@@ -363,7 +363,7 @@ def test_an_hkl_volume_is_refused(volumes: dict[str, Path], tmp_path: Path) -> N
     ones = np.ones(GRID.array_shape)
     path = tmp_path / "s.nxs"
     nexus.write_volume(path, nexus.Volume(GRID, cell_at(0), ones, ones, ones, ones), "S(Q)")
-    with pytest.raises(HklflowError, match=r"s\.nxs is another product"):
+    with pytest.raises(HklflowError, match=r"s\.nxs is not the product"):
         run({"warm": path, "cold": volumes["cold"]}, tmp_path)
 
 

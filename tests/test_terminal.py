@@ -150,7 +150,7 @@ def test_a_curve_in_dots() -> None:
 
 def test_curves_that_cannot_be_drawn_say_so() -> None:
     nothing = terminal.curve_lines([1.0], [np.nan], width=20, height=5, rich=False)
-    assert nothing == ["nothing to draw: no value is finite"]
+    assert nothing == ["nothing to draw: all values are NaN or infinite"]
     one = terminal.curve_lines([3.0], [3.0], width=20, height=5, rich=False)
     assert sum("*" in line for line in one) == 1
 

@@ -64,13 +64,13 @@ CASES = [
     Case(
         "PONI file truncated",
         PONI,
-        "Detector_config in raw/lab.poni is not JSON (…); mend it",
+        "Detector_config in raw/lab.poni is not JSON (…); fix it",
         cut(PONI_FILE),
     ),
     Case(
         "PONI file that is no text",
         PONI,
-        "raw/lab.poni is no PONI file (…); give one of pyFAI",
+        "raw/lab.poni is not a PONI file (…); give one of pyFAI",
         written(PONI_FILE, bytes(range(256))),
     ),
     Case(
@@ -90,7 +90,7 @@ CASES = [
         "PONI file with a negative distance",
         PONI,
         "raw/lab.poni has the distance -0.1 m and the rotations 0, 0, 0; the distance must be"
-        " positive, and the rotations in radians: mend the PONI file",
+        " positive, and the rotations in radians: fix the PONI file",
         poni(("Distance: 0.1", "Distance: -0.1")),
     ),
     Case(
@@ -104,20 +104,20 @@ CASES = [
         "PONI file with a distance that is NaN",
         PONI,
         "raw/lab.poni has the distance nan m and the rotations 0, 0, 0; the distance must be "
-        "positive, and the rotations in radians: mend the PONI file",
+        "positive, and the rotations in radians: fix the PONI file",
         poni(("Distance: 0.1", "Distance: nan")),
     ),
     Case(
         "PONI file with the distance in words",
         PONI,
-        "distance is '10 cm' in raw/lab.poni, not a number; mend the PONI file",
+        "distance is '10 cm' in raw/lab.poni, not a number; fix the PONI file",
         poni(("Distance: 0.1", "Distance: 10 cm")),
     ),
     Case(
         "PONI file with rotations in degrees",
         PONI,
         "raw/lab.poni has the distance 0.1 m and the rotations 29, 0, 0; the distance must be"
-        " positive, and the rotations in radians: mend the PONI file",
+        " positive, and the rotations in radians: fix the PONI file",
         poni(("Rot1: 0", "Rot1: 2.9e1")),
     ),
     Case(
@@ -137,13 +137,13 @@ CASES = [
     Case(
         "PONI file with pixels in words",
         PONI,
-        "Detector_config in raw/lab.poni is damaged (…); mend it",
+        "Detector_config in raw/lab.poni is damaged (…); fix it",
         poni(('"pixel1": 0.0001', '"pixel1": "big"')),
     ),
     Case(
         "PONI file whose shape has one number",
         PONI,
-        "Detector_config in raw/lab.poni is damaged (…); mend it",
+        "Detector_config in raw/lab.poni is damaged (…); fix it",
         poni(("[12, 10]", "[12]")),
     ),
     Case(
@@ -161,20 +161,20 @@ CASES = [
     Case(
         "PONI file with orientation 7",
         PONI,
-        "image orientation 7 of the PONI geometry is not 1, 2, 3 or 4; state which corner of "
-        "the detector the first pixel is",
+        "image orientation 7 of the PONI geometry is not 1, 2, 3 or 4; give the corner of the "
+        "detector where the first pixel is",
         poni(('"orientation": 2', '"orientation": 7')),
     ),
     Case(
         "PONI file whose detector is no JSON",
         PONI,
-        "Detector_config in raw/lab.poni is not JSON (…); mend it",
+        "Detector_config in raw/lab.poni is not JSON (…); fix it",
         poni(('"orientation": 2}', '"orientation": 2')),
     ),
     Case(
         "PONI file of an unknown detector",
         PONI,
-        "detector 'Pilatus 7M' in raw/lab.poni is not known to pyFAI; give its pixel sizes in"
+        "pyFAI has no detector 'Pilatus 7M', named in raw/lab.poni; give its pixel sizes in"
         " Detector_config",
         poni(("Detector: Detector", "Detector: Pilatus 7M"), ('"pixel1": 0.0001, ', "")),
     ),
@@ -193,14 +193,14 @@ CASES = [
     Case(
         "geometry of another detector",
         IMPORT_SERIES,
-        "raw/r3_####.cbf: frames are (12, 10) pixels but the geometry is for (5, 5): take "
-        "that of this detector",
+        "raw/r3_####.cbf: frames have (12, 10) pixels but the geometry has (5, 5): give the "
+        "calibration of this detector",
         geometry("detector", "shape", [5, 5]),
     ),
     Case(
         "geometry without a detector",
         IMPORT_SERIES,
-        "raw/geometry.json holds no detector geometry; give a calibration product",
+        "raw/geometry.json contains no detector geometry; give a calibration product",
         written(GEOMETRY, "{}"),
     ),
     Case(
@@ -225,7 +225,7 @@ CASES = [
     Case(
         "geometry without a wavelength",
         IMPORT_SERIES,
-        "the geometry in raw/geometry.json is damaged (…); make it again",
+        "the geometry in raw/geometry.json is damaged (…); calibrate again",
         geometry("beam", "wavelength_A", None),
     ),
     Case(
@@ -238,7 +238,7 @@ CASES = [
     Case(
         "geometry with a direction in words",
         IMPORT_SERIES,
-        "the geometry in raw/geometry.json is damaged (…); make it again",
+        "the geometry in raw/geometry.json is damaged (…); calibrate again",
         geometry("detector", "fast", "x"),
     ),
     Case(
@@ -358,7 +358,7 @@ CASES = [
     Case(
         "mask image truncated",
         IMPORT_MASK,
-        "frame 0 cannot be read from raw/mask.tif (…); the file is truncated, damaged or of "
+        "frame 0 cannot be read from raw/mask.tif (…); the file is truncated, damaged or has "
         "another format: copy it again",
         cut("raw/mask.tif"),
     ),
@@ -371,7 +371,7 @@ CASES = [
     Case(
         "mask of Python objects (.npy)",
         IMPORT_MASK.replace("mask.tif", "m.npy"),
-        "raw/m.npy is no image of numbers (…); save it again",
+        "raw/m.npy is not an image of numbers (…); save it again",
         npy("raw/m.npy", np.array([[{}]], object)),
         good=IMPORT_MASK,
     ),
@@ -385,7 +385,7 @@ CASES = [
     Case(
         "mask of letters (.npy)",
         IMPORT_MASK.replace("mask.tif", "m.npy"),
-        "raw/m.npy holds <U1, no image of numbers; save it again",
+        "raw/m.npy contains <U1, not an image of numbers; save it again",
         npy("raw/m.npy", np.array([["a"]])),
         good=IMPORT_MASK,
     ),
@@ -399,27 +399,27 @@ CASES = [
     Case(
         "mask in HDF5 without its path",
         IMPORT_MASK.replace("mask.tif", "mask.h5"),
-        "raw/mask.h5 holds many things; name the mask in it, as raw/mask.h5:/path",
+        "raw/mask.h5 needs the path of the mask in it: write raw/mask.h5:/path",
         good=IMPORT_HDF5,
     ),
     Case(
         "mask in HDF5 that is not there",
         IMPORT_MASK.replace("mask.tif", "mask.h5:/entry/none"),
-        "raw/mask.h5 has no dataset /entry/none; look for its pixel mask in it",
+        "raw/mask.h5 has no dataset /entry/none; give the path of its pixel mask",
         good=IMPORT_HDF5,
     ),
     Case(
         "mask in HDF5 that is a link to itself",
         IMPORT_HDF5,
-        "/entry/mask in raw/mask.h5 is a link that leads to itself; the file is damaged: copy it "
-        "again",
+        "/entry/mask in raw/mask.h5 is a link that leads back to itself; the file is damaged: "
+        "copy it again",
         inside("raw/mask.h5", _circle),
     ),
     Case(
         "mask in HDF5 of 10^14 pixels",
         IMPORT_MASK.replace("mask.tif", "mask.h5:/huge"),
-        "raw/mask.h5:/huge has the shape (10000000, 10000000), more than a detector has "
-        "pixels; name the mask",
+        "raw/mask.h5:/huge has the shape (10000000, 10000000), more pixels than any detector "
+        "has; give the path of the mask",
         inside("raw/mask.h5", _huge),
         good=IMPORT_MASK,
     ),

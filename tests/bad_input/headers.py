@@ -19,7 +19,7 @@ TRANSMISSION = "entry/instrument/attenuator/attenuator_transmission"
 FAST, OFFSET = f"{DETECTOR}/module/fast_pixel_direction", f"{DETECTOR}/module/module_offset"
 ORIGIN = f"{DETECTOR}/module/data_origin"
 ENERGY = "entry/instrument/beam/incident_energy"
-_FIRST = "it must be the pixel (slow, fast) where the module begins"
+_FIRST = "it must be the first pixel (slow, fast) of the module"
 ANGLES, COUNTS = -5 + STEP * np.arange(N), 100.0 + np.arange(N)
 # The same without a calibration, so that the header must tell the geometry.
 IMPORT_ALONE = IMPORT_SERIES.replace("--geometry raw/geometry.json ", "") + " --polarization 0.99"
@@ -102,7 +102,8 @@ def _links(path: str) -> Case:
     return Case(
         f"link to itself: {path.removeprefix('entry/')}",
         IMPORT,
-        f"/{path} in raw/r1.nxs is a link that leads to itself; the file is damaged: copy it again",
+        f"/{path} in raw/r1.nxs is a link that leads back to itself; the file is damaged: copy it "
+        "again",
         circle(path),
     )
 
@@ -112,7 +113,7 @@ def _grouped(path: str, what: str = "is a group, not a value") -> Case:
     return Case(
         f"group where a value is expected: {path.removeprefix('entry/')}",
         IMPORT,
-        f"/{path} in raw/r1.nxs {what}; mend the file",
+        f"/{path} in raw/r1.nxs {what}; fix the file",
         group(path),
     )
 
@@ -121,7 +122,7 @@ def _vector(what: str, value: Any, shown: str) -> Case:
     return Case(
         f"axis whose direction {what}",
         IMPORT,
-        f"the vector of /{PHI} in raw/r1.nxs is {shown}, which is no direction; mend the file",
+        f"the vector of /{PHI} in raw/r1.nxs is {shown}, not a direction; fix the file",
         attribute(PHI, "vector", value),
     )
 
@@ -130,7 +131,7 @@ def _origin(what: str, value: Any, told: str) -> Case:
     return Case(
         f"module whose first pixel is {what}",
         IMPORT,
-        f"/{ORIGIN} in raw/r1.nxs {told} mend the file",
+        f"/{ORIGIN} in raw/r1.nxs {told} fix the file",
         inside(R1, lambda file: _put(file, ORIGIN, value)),
     )
 
@@ -151,12 +152,12 @@ CASES = [
     *map(_links, ("entry/instrument", DETECTOR, SAMPLE, WAVELENGTH, STOKES, PHI, TEMPERATURE)),
     *map(_links, (MONITOR, TRANSMISSION, FAST, OFFSET, f"{DETECTOR}/pixel_mask")),
     *map(_grouped, (f"{SAMPLE}/depends_on", f"{DETECTOR}/pixel_mask")),
-    _grouped(WAVELENGTH, "holds no value"),
+    _grouped(WAVELENGTH, "has no value"),
     _grouped(TEMPERATURE, "has no value"),
     Case(
         "value where a group is expected",
         IMPORT,
-        "/entry/instrument in raw/r1.nxs is a value, not a group; mend the file",
+        "/entry/instrument in raw/r1.nxs is a value, not a group; fix the file",
         r1("entry/instrument", 3.0),
     ),
     _vector("is text", "abc", "abc"),
@@ -165,30 +166,30 @@ CASES = [
     Case(
         "offset of an axis that is text",
         IMPORT,
-        f"the offset of /{OFFSET} in raw/r1.nxs is abc, which is not three numbers; mend the file",
+        f"the offset of /{OFFSET} in raw/r1.nxs is abc, not three numbers; fix the file",
         attribute(OFFSET, "offset", "abc"),
     ),
     _origin("one number", [1.0], f"is [1.0]; {_FIRST}:"),
     _origin("NaN", [np.nan, 0.0], f"is [nan, 0.0]; {_FIRST}:"),
-    _origin("text", "abc", "holds no numbers (could not convert string to float: b'abc');"),
+    _origin("text", "abc", "is not numeric (could not convert string to float: b'abc');"),
     Case(
         "single angle that is NaN",
         IMPORT,
-        "raw/r1.nxs: the scan's angles are not all known (that of frame 0 is nan): give "
-        "`axis=start:step` in the scan table if it was even, or split the scan",
+        "raw/r1.nxs: the scan angles are not all known (frame 0 has nan): give "
+        "`axis=start:step` in the scan table if the steps were equal, or split the scan",
         r1(PHI, np.nan),
     ),
     Case(
         "text of megabytes where an angle is expected",
         IMPORT,
-        f"/{PHI} in raw/r1.nxs holds no numbers (could not convert string to float: b'xxx… "
-        "(5000005 characters) …); mend the file",
+        f"/{PHI} in raw/r1.nxs is not numeric (could not convert string to float: b'xxx… "
+        "(5000005 characters) …); fix the file",
         r1(PHI, "x" * 5_000_000),
     ),
     Case(
         "energy of 0",
         IMPORT,
-        f"/{ENERGY} in raw/r1.nxs is 0 eV, which is no energy of photons; mend the file",
+        f"/{ENERGY} in raw/r1.nxs is 0 eV, which is not a photon energy; fix the file",
         inside(R1, _energy),
     ),
     Case(
@@ -236,21 +237,21 @@ CASES = [
     Case(
         "wavelength in an unknown unit",
         IMPORT,
-        "/entry/instrument/beam/incident_wavelength in raw/r1.nxs has the unit 'inch', which "
-        "is no wavelength that hklflow knows; mend the file",
+        "/entry/instrument/beam/incident_wavelength in raw/r1.nxs has the unit 'inch', which is "
+        "not a known unit of wavelength; fix the file",
         attribute(WAVELENGTH, "units", "inch"),
     ),
     Case(
         "wavelength without a unit",
         IMPORT,
-        "/entry/instrument/beam/incident_wavelength in raw/r1.nxs has the unit '', which is "
-        "no wavelength that hklflow knows; mend the file",
+        "/entry/instrument/beam/incident_wavelength in raw/r1.nxs has the unit '', which is not "
+        "a known unit of wavelength; fix the file",
         attribute(WAVELENGTH, "units", ""),
     ),
     Case(
         "wavelength without a value",
         IMPORT,
-        "/entry/instrument/beam/incident_wavelength in raw/r1.nxs holds no value; mend the file",
+        "/entry/instrument/beam/incident_wavelength in raw/r1.nxs has no value; fix the file",
         r1(WAVELENGTH, np.zeros(0)),
     ),
     Case(
@@ -274,42 +275,42 @@ CASES = [
     Case(
         "Stokes vector that is more than polarised",
         IMPORT,
-        "raw/r1.nxs: the polarisation is 2, not 0 to 1: set `polarization` (0.5: unpolarised)",
+        "raw/r1.nxs: the polarisation is 2, outside 0 to 1: set `polarization` (0.5: unpolarised)",
         r1(STOKES, [1.0, 3.0, 0, 0]),
     ),
     Case(
         "Stokes vector of one number",
         IMPORT,
         "/entry/instrument/beam/incident_polarization_stokes in raw/r1.nxs is [1.0]; it must "
-        "be I, Q, U, V with I > 0: mend the file",
+        "be I, Q, U, V with I > 0: fix the file",
         r1(STOKES, [1.0]),
     ),
     Case(
         "angles not evenly spaced",
         IMPORT,
-        "raw/r1.nxs: the scan's angles are not evenly spaced (steps from 0.3 to 0.7 deg): "
-        "give `axis=start:step` in the scan table if it was even, or split the scan",
+        "raw/r1.nxs: the scan angles are not evenly spaced (steps from 0.3 to 0.7 deg): "
+        "give `axis=start:step` in the scan table if the steps were equal, or split the scan",
         r1(PHI, at(ANGLES, 3, -3.3)),
     ),
     Case(
         "angle that is NaN",
         IMPORT,
-        "raw/r1.nxs: the scan's angles are not all known (that of frame 3 is nan): give "
-        "`axis=start:step` in the scan table if it was even, or split the scan",
+        "raw/r1.nxs: the scan angles are not all known (frame 3 has nan): give "
+        "`axis=start:step` in the scan table if the steps were equal, or split the scan",
         r1(PHI, at(ANGLES, 3, np.nan)),
     ),
     Case(
         "angle that is infinite",
         IMPORT,
-        "raw/r1.nxs: the scan's angles are not all known (that of frame 5 is inf): give "
-        "`axis=start:step` in the scan table if it was even, or split the scan",
+        "raw/r1.nxs: the scan angles are not all known (frame 5 has inf): give "
+        "`axis=start:step` in the scan table if the steps were equal, or split the scan",
         r1(PHI, at(ANGLES, 5, np.inf)),
     ),
     Case(
         "angles that do not move",
         IMPORT,
-        "raw/r1.nxs: the scan's start (0.0) or step (None) is not known: give them in the "
-        "scan table, `axis=start:step` in degrees",
+        "raw/r1.nxs: the start (0.0) or the step (None) of the scan is not known: give both in "
+        "the scan table, `axis=start:step` in degrees",
         r1(PHI, np.zeros(N)),
     ),
     Case(
@@ -330,8 +331,8 @@ CASES = [
     Case(
         "angles that turn back",
         IMPORT,
-        "raw/r1.nxs: the scan's angles are not evenly spaced (steps from -0.5 to 0.5 deg): "
-        "give `axis=start:step` in the scan table if it was even, or split the scan",
+        "raw/r1.nxs: the scan angles are not evenly spaced (steps from -0.5 to 0.5 deg): "
+        "give `axis=start:step` in the scan table if the steps were equal, or split the scan",
         r1(PHI, np.abs(ANGLES + 4)),
     ),
     Case(
@@ -344,94 +345,94 @@ CASES = [
     Case(
         "angles in mm",
         IMPORT,
-        "/entry/sample/transformations/phi in raw/r1.nxs has the unit 'mm', which is no angle"
-        " that hklflow knows; mend the file",
+        "/entry/sample/transformations/phi in raw/r1.nxs has the unit 'mm', which is not a known "
+        "unit of angle; fix the file",
         attribute(PHI, "units", "mm"),
     ),
     Case(
         "rotation axis of length 0",
         IMPORT,
-        "the vector of /entry/sample/transformations/phi in raw/r1.nxs is [0.0, 0.0, 0.0], "
-        "which is no direction; mend the file",
+        "the vector of /entry/sample/transformations/phi in raw/r1.nxs is [0.0, 0.0, 0.0], not a "
+        "direction; fix the file",
         attribute(PHI, "vector", [0.0, 0, 0]),
     ),
     Case(
         "rotation axis with NaN",
         IMPORT,
-        "the vector of /entry/sample/transformations/phi in raw/r1.nxs is [0.0, nan, 0.0], "
-        "which is no direction; mend the file",
+        "the vector of /entry/sample/transformations/phi in raw/r1.nxs is [0.0, nan, 0.0], not a "
+        "direction; fix the file",
         attribute(PHI, "vector", [0.0, np.nan, 0]),
     ),
     Case(
         "axis that depends on itself",
         IMPORT,
-        "the depends_on chain of /entry/sample/transformations/phi has no end; mend the file",
+        "the depends_on chain of /entry/sample/transformations/phi is circular; fix the file",
         attribute(PHI, "depends_on", PHI.rsplit("/")[-1]),
     ),
     Case(
         "axis that depends on one that is not there",
         IMPORT,
         "/entry/sample/transformations/phi in raw/r1.nxs depends on omega, which is not in "
-        "the file; mend the file",
+        "the file; fix the file",
         attribute(PHI, "depends_on", "omega"),
     ),
     Case(
         "sample that depends on an axis that is not there",
         IMPORT,
         "/entry/sample in raw/r1.nxs depends on /entry/nothing, which is not in the file; "
-        "mend the file",
+        "fix the file",
         r1("entry/sample/depends_on", "/entry/nothing"),
     ),
     Case(
         "no goniometer",
         IMPORT,
         "raw/r1.nxs: the goniometer is not known: set `import_scan: axes` in the "
-        "configuration; the scan's start (None) or step (None) is not known: give them in the"
-        " scan table, `axis=start:step` in degrees",
+        "configuration; the start (None) or the step (None) of the scan is not known: give both "
+        "in the scan table, `axis=start:step` in degrees",
         gone("entry/sample/depends_on"),
     ),
     Case(
         "monitor of 0 in a frame",
         IMPORT,
         "raw/r1.nxs: the monitor must have one positive value for each of 6 frames (frame 2 "
-        "has 0): leave frames without beam out (`leave_out: [2]`), or set `monitor: none`",
+        "has 0): leave out the frames without beam (`leave_out: [2]`), or set `monitor: none`",
         r1(MONITOR, at(COUNTS, 2, 0)),
     ),
     Case(
         "negative monitor",
         IMPORT,
         "raw/r1.nxs: the monitor must have one positive value for each of 6 frames (frame 2 "
-        "has -1): leave frames without beam out (`leave_out: [2]`), or set `monitor: none`",
+        "has -1): leave out the frames without beam (`leave_out: [2]`), or set `monitor: none`",
         r1(MONITOR, at(COUNTS, 2, -1)),
     ),
     Case(
         "monitor that is NaN",
         IMPORT,
         "raw/r1.nxs: the monitor must have one positive value for each of 6 frames (frame 2 "
-        "has nan): leave frames without beam out (`leave_out: [2]`), or set `monitor: none`",
+        "has nan): leave out the frames without beam (`leave_out: [2]`), or set `monitor: none`",
         r1(MONITOR, at(COUNTS, 2, np.nan)),
     ),
     Case(
         "monitor of 10^300",
         IMPORT,
-        "raw/r1.nxs: the monitor of frame 2 is 1e+300, which no counter gives (1e-15 to 1e+18 can "
-        "be): copy the file again, leave such frames out (`leave_out: [2]`), or set `monitor: "
+        "raw/r1.nxs: the monitor of frame 2 is 1e+300, outside the plausible range 1e-15 to "
+        "1e+18: copy the file again, leave such frames out (`leave_out: [2]`), or set `monitor: "
         "none`",
         r1(MONITOR, at(COUNTS, 2, 1e300)),
     ),
     Case(
         "monitor of 10^-300",
         IMPORT,
-        "raw/r1.nxs: the monitor of frame 2 is 1e-300, which no counter gives (1e-15 to 1e+18 can "
-        "be): copy the file again, leave such frames out (`leave_out: [2]`), or set `monitor: "
+        "raw/r1.nxs: the monitor of frame 2 is 1e-300, outside the plausible range 1e-15 to "
+        "1e+18: copy the file again, leave such frames out (`leave_out: [2]`), or set `monitor: "
         "none`",
         r1(MONITOR, at(COUNTS, 2, 1e-300)),
     ),
     Case(
         "CBF header with a flux of 10^300",
         IMPORT_SERIES.replace("--monitor none ", ""),
-        "raw/r3_####.cbf: the monitor of frame 0 is 1e+300, which no counter gives (1e-15 to 1e+18 "
-        "can be): copy the file again, leave such frames out (`leave_out: [0]`), or set `monitor: "
+        "raw/r3_####.cbf: the monitor of frame 0 is 1e+300, outside the plausible range 1e-15 to "
+        "1e+18: copy the file again, leave such frames out (`leave_out: [0]`), or set `monitor: "
         "none`",
         bytes_of(FIRST, b"Flux 100", b"Flux 1e300"),
         good=IMPORT_SERIES,
@@ -440,14 +441,14 @@ CASES = [
         "monitor of another length",
         IMPORT,
         "raw/r1.nxs: the monitor in raw/r1.nxs has 5 values for 6 frames: data files are missing "
-        "or of another scan, or the file is damaged: copy it again, or set `monitor: none` if all "
-        "frames are there",
+        "or from another scan, or the file is damaged: copy it again, or set `monitor: none` if "
+        "no frame is missing",
         r1(MONITOR, COUNTS[:-1]),
     ),
     Case(
         "monitor of letters",
         IMPORT,
-        "/entry/monitor/data in raw/r1.nxs holds no numbers (…); mend the file",
+        "/entry/monitor/data in raw/r1.nxs is not numeric (…); fix the file",
         r1(MONITOR, ["a"] * N),
     ),
     Case(
@@ -459,7 +460,7 @@ CASES = [
     Case(
         "two monitors",
         IMPORT,
-        "raw/r1.nxs: raw/r1.nxs has 2 monitors, and which one counts is not said: keep one, or "
+        "raw/r1.nxs: raw/r1.nxs has 2 monitors and does not say which to use: keep one, or "
         "set `monitor: none`",
         twice("entry/monitor", "entry/second"),
     ),
@@ -487,20 +488,20 @@ CASES = [
     Case(
         "temperature in °F",
         IMPORT,
-        "raw/r1.nxs: the temperature in raw/r1.nxs has the unit 'f', where K and C are known: "
-        "give it in K in the scan table",
+        "raw/r1.nxs: the temperature in raw/r1.nxs has the unit 'f', not K or C: give it in K in "
+        "the scan table",
         attribute(TEMPERATURE, "units", "F"),
     ),
     Case(
         "temperature in words",
         IMPORT,
-        "/entry/sample/temperature in raw/r1.nxs holds no numbers (…); mend the file",
+        "/entry/sample/temperature in raw/r1.nxs is not numeric (…); fix the file",
         r1(TEMPERATURE, "cold"),
     ),
     Case(
         "temperature without a value",
         IMPORT,
-        "/entry/sample/temperature in raw/r1.nxs holds no value; mend the file",
+        "/entry/sample/temperature in raw/r1.nxs has no value; fix the file",
         r1(TEMPERATURE, np.zeros(0)),
     ),
     Case(
@@ -534,62 +535,63 @@ CASES = [
     Case(
         "exposure that changes within the rotation",
         IMPORT,
-        "/entry/instrument/detector/count_time in raw/r1.nxs has 6 values from 0.1 to 10, and a "
-        "rotation has one; split the rotation where it changes, or mend the file",
+        "/entry/instrument/detector/count_time in raw/r1.nxs has 6 values from 0.1 to 10, but "
+        "must be constant in a rotation; split the rotation where it changes, or fix the file",
         r1(f"{DETECTOR}/count_time", [0.1, 0.1, 0.1, 10, 0.1, 0.1], units="s"),
     ),
     Case(
         "wavelength that changes within the rotation",
         IMPORT,
         "/entry/instrument/beam/incident_wavelength in raw/r1.nxs has 6 values from 0.5 to 0.9, "
-        "and a rotation has one; split the rotation where it changes, or mend the file",
+        "but must be constant in a rotation; split the rotation where it changes, or fix the file",
         r1(WAVELENGTH, np.linspace(0.5, 0.9, 6), units="angstrom"),
     ),
     Case(
         "complex wavelength",
         IMPORT,
-        "/entry/instrument/beam/incident_wavelength in raw/r1.nxs holds no numbers (its type is "
-        "complex128); mend the file",
+        "/entry/instrument/beam/incident_wavelength in raw/r1.nxs is not numeric (its type is "
+        "complex128); fix the file",
         r1(WAVELENGTH, 0.5 + 1j, units="angstrom"),
     ),
     Case(
         "exposure in degrees",
         IMPORT,
-        "/entry/instrument/detector/count_time in raw/r1.nxs has the unit 'deg', which is no "
-        "time that hklflow knows; mend the file",
+        "/entry/instrument/detector/count_time in raw/r1.nxs has the unit 'deg', which is not a "
+        "known unit of time; fix the file",
         attribute(f"{DETECTOR}/count_time", "units", "deg"),
     ),
     Case(
         "attenuators that let nothing through",
         IMPORT,
-        "raw/r1.nxs: the attenuators' transmission (shape (), 0 to 0) must be above 1e-12 and at "
-        "most 1, once or for each of 6 frames: set `attenuation`",
+        "raw/r1.nxs: the transmission of the attenuators (shape (), 0 to 0) must be above 1e-12 "
+        "and at most 1, one value or one for each of 6 frames: set `attenuation`",
         r1(TRANSMISSION, 0.0),
     ),
     Case(
         "transmission in per cent",
         IMPORT,
-        "raw/r1.nxs: the attenuators' transmission (shape (), 50 to 50) must be above 1e-12 and "
-        "at most 1, once or for each of 6 frames: set `attenuation`",
+        "raw/r1.nxs: the transmission of the attenuators (shape (), 50 to 50) must be above "
+        "1e-12 and at most 1, one value or one for each of 6 frames: set `attenuation`",
         r1(TRANSMISSION, 50.0),
     ),
     Case(
         "transmission that is NaN",
         IMPORT,
-        "raw/r1.nxs: the attenuators' transmission (shape (), nan to nan) must be above 1e-12 and"
-        " at most 1, once or for each of 6 frames: set `attenuation`",
+        "raw/r1.nxs: the transmission of the attenuators (shape (), nan to nan) must be above "
+        "1e-12 and at most 1, one value or one for each of 6 frames: set `attenuation`",
         r1(TRANSMISSION, np.nan),
     ),
     Case(
         "pixel mask of another shape",
         IMPORT,
-        "the pixel mask in raw/r1.nxs is (5, 5) but the frames are (12, 10); mend the file",
+        "the pixel mask in raw/r1.nxs has the shape (5, 5), but the frames have (12, 10); fix "
+        "the file",
         r1(f"{DETECTOR}/pixel_mask", np.zeros((5, 5), np.uint32)),
     ),
     Case(
         "pixel mask in words",
         IMPORT,
-        "the pixel mask in raw/r1.nxs holds |S4 that are no bits of pixels; mend the file",
+        "the pixel mask in raw/r1.nxs has the type |S4 or values that are not bits; fix the file",
         r1(f"{DETECTOR}/pixel_mask", "none"),
     ),
     Case(
@@ -636,8 +638,8 @@ CASES = [
     Case(
         "saturation in words",
         IMPORT,
-        "/entry/instrument/detector/saturation_value in raw/r1.nxs holds no numbers (…); mend"
-        " the file",
+        "/entry/instrument/detector/saturation_value in raw/r1.nxs is not numeric (…); fix the "
+        "file",
         r1(f"{DETECTOR}/saturation_value", "many"),
     ),
     Case(
@@ -650,29 +652,29 @@ CASES = [
     Case(
         "CBF header with pixels in feet",
         IMPORT_SERIES,
-        "the length 0.0001 ft in the header of raw/r3_0001.cbf has no unit that hklflow knows"
-        " (m, cm, mm, um, µm); mend the header, or give the geometry by a calibration",
+        "the length 0.0001 ft in the header of raw/r3_0001.cbf has no known unit (m, cm, mm, um, "
+        "µm); fix the header, or give the geometry with a calibration",
         bytes_of(FIRST, b"Pixel_size 0.0001 m", b"Pixel_size 0.0001 ft"),
     ),
     Case(
         "CBF header with the distance in yards",
         IMPORT_SERIES,
-        "the length 0.1 y in the header of raw/r3_0001.cbf has no unit that hklflow knows (m,"
-        " cm, mm, um, µm); mend the header, or give the geometry by a calibration",
+        "the length 0.1 y in the header of raw/r3_0001.cbf has no known unit (m,"
+        " cm, mm, um, µm); fix the header, or give the geometry with a calibration",
         bytes_of(FIRST, b"Detector_distance 0.1 m", b"Detector_distance 0.1 y"),
     ),
     Case(
         "CBF headers whose angles skip",
         IMPORT_SERIES,
-        "the last image raw/r3_0006.cbf starts at -1.5° but 6 frames of 0.5° from -5° end at "
-        "-2.5°; frames are missing or the header is wrong: give the angles in scans.tsv",
+        "the last image raw/r3_0006.cbf starts at -1.5° but 6 frames of 0.5° from -5° should end "
+        "with -2.5°; frames are missing or the header is wrong: give the angles in scans.tsv",
         bytes_of("raw/r3_0006.cbf", b"Start_angle -2.5", b"Start_angle -1.5"),
     ),
     Case(
         "step of 0",
         IMPORT_SERIES.replace("--step 0.5", "--step 0"),
-        "raw/r3_####.cbf: the scan's start (-5.0) or step (0.0) is not known: give them in "
-        "the scan table, `axis=start:step` in degrees",
+        "raw/r3_####.cbf: the start (-5.0) or the step (0.0) of the scan is not known: give both "
+        "in the scan table, `axis=start:step` in degrees",
         good=IMPORT_SERIES,
     ),
     Case(
@@ -741,8 +743,8 @@ CASES = [
     Case(
         "frames beyond the end left out",
         IMPORT + " --leave-out 2 5-6",
-        "raw/r1.nxs: `leave_out` '5-6': the frames are 0 to 5; numbers are those of the raw "
-        "frames, counted from 0",
+        "raw/r1.nxs: `leave_out` '5-6': the raw frames are numbered 0 to 5; give numbers in this "
+        "range",
         good=IMPORT + " --leave-out 2 4-5",
     ),
     Case(
@@ -779,7 +781,7 @@ CASES = [
         "temperature log whose clock was set back",
         IMPORT,
         "raw/r1.nxs: the clock of the log /entry/sample/temperature in raw/r1.nxs jumps from 20 "
-        "to 3 at its value 2, so that the temperature of this scan is not known: give it in the "
+        "to 3 at its value 2, so the temperature of this scan is not known: give it in the "
         "scan table",
         inside(R1, _log),
     ),
@@ -787,7 +789,7 @@ CASES = [
         "temperature log with a time that is NaN",
         IMPORT,
         "raw/r1.nxs: the clock of the log /entry/sample/temperature in raw/r1.nxs jumps from 1 "
-        "to nan at its value 1, so that the temperature of this scan is not known: give it in "
+        "to nan at its value 1, so the temperature of this scan is not known: give it in "
         "the scan table",
         _log_of([1.0, np.nan, 2.0, 3.0]),
     ),

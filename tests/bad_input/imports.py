@@ -52,20 +52,20 @@ CASES = [
     Case(
         "import of a file whose sample's name is a link to itself",
         NXMX,
-        "/entry/sample/name in …/raw/repeated.nxs is a link that leads to itself; the file is "
+        "/entry/sample/name in …/raw/repeated.nxs is a link that leads back to itself; the file is "
         "damaged: copy it again",
         _member("sample/name", _circle),
     ),
     Case(
         "import of a file whose definition is a group",
         NXMX,
-        "/entry/definition in …/raw/repeated.nxs is a group, not a value; mend the file",
+        "/entry/definition in …/raw/repeated.nxs is a group, not a value; fix the file",
         _member("definition", h5py.File.create_group),
     ),
     Case(
         "import of a file whose chi is a group",
         NXMX,
-        "/entry/sample/goniometer/chi in …/raw/repeated.nxs holds no value; mend the file",
+        "/entry/sample/goniometer/chi in …/raw/repeated.nxs has no value; fix the file",
         _member("sample/goniometer/chi", h5py.File.create_group),
     ),
     Case(
@@ -200,52 +200,52 @@ CASES = [
     Case(
         "SPEC file that is none",
         SPEC,
-        "…/run.spec has no line #S: it is no SPEC file, or one without scans",
+        "…/run.spec has no line #S: it is not a SPEC file, or has no scans",
         written("run.spec", "hello\n" * 9),
         good=NXMX,
     ),
     Case(
         "SPEC file of 0 bytes",
         SPEC,
-        "…/run.spec has no line #S: it is no SPEC file, or one without scans",
+        "…/run.spec has no line #S: it is not a SPEC file, or has no scans",
         written("run.spec", ""),
         good=NXMX,
     ),
     Case(
         "SPEC file that is no text",
         SPEC,
-        "…/run.spec has no line #S: it is no SPEC file, or one without scans",
+        "…/run.spec has no line #S: it is not a SPEC file, or has no scans",
         written("run.spec", bytes(range(256)) * 9),
         good=NXMX,
     ),
     Case(
         "SPEC file with 513 columns",
         SPEC,
-        "…/run.spec, line 6 has 513 columns, of which at most 510 can be read; make a copy of "
-        "the file without what is not needed",
+        "…/run.spec, line 6 has 513 columns, but only 510 can be read; copy the file without the "
+        "parts that you do not need",
         written("run.spec", _spec(columns=513)),
         good=NXMX,
     ),
     Case(
         "SPEC file with 404 motors",
         SPEC,
-        "…/run.spec, line 77 has 304 motors up to it, of which at most 300 can be read; make a "
-        "copy of the file without what is not needed",
+        "…/run.spec, line 77 has 304 motors so far, but only 300 can be read; copy the file "
+        "without the parts that you do not need",
         written("run.spec", _spec(motor_lines=101)),
         good=NXMX,
     ),
     Case(
         "SPEC file with a line of a megabyte",
         SPEC,
-        "…/run.spec, line 7 has 1000003 bytes, of which at most 4999 can be read; make a copy of "
-        "the file without what is not needed",
+        "…/run.spec, line 7 has 1000003 bytes, but only 4999 can be read; copy the file without "
+        "the parts that you do not need",
         written("run.spec", _spec() + f"#C {'x' * 1000000}\n"),
         good=NXMX,
     ),
     Case(
         "SPEC file that ends with a file header",
         SPEC,
-        "…/run.spec, line 7 is a file header (#F) that no scan follows; cut the file there",
+        "…/run.spec, line 7 is a file header (#F) without a scan; cut the file there",
         written("run.spec", _spec() + "#F run.spec\n#E 1\n"),
         good=NXMX,
     ),

@@ -97,41 +97,41 @@ CASES = [
     Case(
         "file of DIALS of 0 bytes",
         TAKE,
-        "raw/refined.expt is no orientation that hklflow knows; give .expt of DIALS, "
+        "raw/refined.expt is not an orientation file that hklflow can read; give .expt of DIALS, "
         "XPARM.XDS or GXPARM.XDS, a file of NXRefine, or an orientation.json",
         written(EXPT, ""),
     ),
     Case(
         "words in the place of a file of DIALS",
         TAKE,
-        "raw/refined.expt is no orientation that hklflow knows; give .expt of DIALS, "
+        "raw/refined.expt is not an orientation file that hklflow can read; give .expt of DIALS, "
         "XPARM.XDS or GXPARM.XDS, a file of NXRefine, or an orientation.json",
         written(EXPT, "hello"),
     ),
     Case(
         "file of DIALS of an unknown version",
         TAKE,
-        "raw/refined.expt is no list of experiments; give a .expt file of DIALS",
+        "raw/refined.expt is not an experiment list; give a .expt file of DIALS",
         expt("__id__", to="ExperimentList2"),
     ),
     Case(
         "file of DIALS without experiments",
         TAKE,
-        "raw/refined.expt holds no experiment; import images first",
+        "raw/refined.expt contains no experiment; import images first",
         expt("experiment", to=[]),
     ),
     Case(
         "stills of DIALS",
         TAKE,
-        "experiment 0 in raw/refined.expt is a still without goniometer or scan; hklflow "
-        "reduces rotation scans: give the file of one",
+        "experiment 0 in raw/refined.expt is a still (no goniometer or scan); hklflow "
+        "reduces rotation scans: give the file of a rotation scan",
         expt("experiment", 0, "scan", to=None),
     ),
     Case(
         "file of DIALS that names a detector it has not",
         TAKE,
-        "experiment 0 in raw/refined.expt names detector 7, there are 1: it is damaged; write"
-        " the file again",
+        "experiment 0 in raw/refined.expt refers to detector 7, but the file has 1: it is "
+        "damaged; write the file again",
         expt("experiment", 0, "detector", to=7),
     ),
     Case(
@@ -186,14 +186,14 @@ CASES = [
         "scan of DIALS with steps of 0",
         TAKE,
         "experiment 0 in raw/refined.expt has 6 images of 0.0 degrees: not a rotation scan; "
-        "give the file of one",
+        "give the file of a rotation scan",
         expt("scan", 0, "oscillation", to=[0.0, 0.0]),
     ),
     Case(
         "scan of DIALS that ends before it begins",
         TAKE,
         "experiment 0 in raw/refined.expt has -4 images of 0.5 degrees: not a rotation scan; "
-        "give the file of one",
+        "give the file of a rotation scan",
         expt("scan", 0, "image_range", to=[6, 1]),
     ),
     Case(
@@ -271,8 +271,8 @@ CASES = [
     Case(
         "list in the place of an orientation",
         SHOW,
-        "raw/orientation.json is no orientation that hklflow knows; give .expt of DIALS, "
-        "XPARM.XDS or GXPARM.XDS, a file of NXRefine, or an orientation.json",
+        "raw/orientation.json is not an orientation file that hklflow can read; give .expt of "
+        "DIALS, XPARM.XDS or GXPARM.XDS, a file of NXRefine, or an orientation.json",
         written(OURS, "[]"),
     ),
     Case(
@@ -293,34 +293,33 @@ CASES = [
     Case(
         "XPARM.XDS truncated",
         SHOW_XDS,
-        "raw/XPARM.XDS is truncated or damaged (…); let XDS write it again",
+        "raw/XPARM.XDS is truncated or damaged (…); write it again with XDS",
         cut(XPARM),
     ),
     Case(
         "XPARM.XDS with words in the place of numbers",
         SHOW_XDS,
-        "raw/XPARM.XDS holds what is no number (…); write it again",
+        "raw/XPARM.XDS is not numeric (…); write it again",
         edited(XPARM, ("1 ", "one ")),
     ),
     Case(
         "XPARM.XDS of an unknown version",
         SHOW_XDS,
-        "raw/XPARM.XDS is no orientation that hklflow knows; give .expt of DIALS, XPARM.XDS "
-        "or GXPARM.XDS, a file of NXRefine, or an orientation.json",
+        "raw/XPARM.XDS is not an orientation file that hklflow can read; give .expt of DIALS, "
+        "XPARM.XDS or GXPARM.XDS, a file of NXRefine, or an orientation.json",
         _older,
     ),
     Case(
         "file of NXRefine without an orientation",
         SHOW_NXREFINE,
         "raw/refined.nxs has no rotation with instrument/detector/orientation_matrix; give a "
-        "file of NXRefine in which the lattice has been refined",
+        "file of NXRefine with a refined lattice",
         inside(NXREFINE, _without_matrix),
     ),
     Case(
         "matrix of NXRefine with NaN",
         SHOW_NXREFINE,
-        "/r1/instrument/detector/orientation_matrix in raw/refined.nxs is not finite; correct "
-        "the file",
+        "/r1/instrument/detector/orientation_matrix in raw/refined.nxs is not finite; fix the file",
         replaced(NXREFINE, MATRIX, np.full((3, 3), np.nan)),
     ),
     Case(
@@ -352,21 +351,21 @@ CASES = [
     Case(
         "scan of NXRefine with steps of 0",
         SHOW_NXREFINE,
-        "phi of r1 in raw/refined.nxs has no step; not a rotation scan",
+        "phi of r1 in raw/refined.nxs has no step; give a rotation scan",
         inside(NXREFINE, _without_step),
     ),
     Case(
         "raw file in the place of an orientation",
         "hklflow model show raw/r1.nxs",
         "raw/r1.nxs has no rotation with instrument/detector/orientation_matrix; give a file "
-        "of NXRefine in which the lattice has been refined",
+        "of NXRefine with a refined lattice",
         good=SHOW_NXREFINE,
     ),
     Case(
         "PONI file in the place of an orientation",
         "hklflow model show raw/lab.poni",
-        "raw/lab.poni is no orientation that hklflow knows; give .expt of DIALS, XPARM.XDS or"
-        " GXPARM.XDS, a file of NXRefine, or an orientation.json",
+        "raw/lab.poni is not an orientation file that hklflow can read; give .expt of DIALS, "
+        "XPARM.XDS or GXPARM.XDS, a file of NXRefine, or an orientation.json",
         good=SHOW_NXREFINE,
     ),
     Case(
@@ -384,7 +383,7 @@ CASES = [
     Case(
         "volume in the place of a scan file",
         TAKE.replace("r1/scan.nxs", "transform.nxs"),
-        "results/quartz/300K/transform.nxs is another product than is needed here (…); check "
+        "results/quartz/300K/transform.nxs is not the product that is needed here (…); check "
         "the path",
         good=TAKE,
     ),

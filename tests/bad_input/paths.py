@@ -80,7 +80,7 @@ CASES = [
         "linked data file that may not be read",
         IMPORT_LINKED,
         "raw/r2_data_000002.h5 may not be read (Permission denied: ask its owner): "
-        "raw/r2_master.h5 links it for frames from 3 on; copy the data files next to the "
+        "raw/r2_master.h5 links it for the frames from 3; copy the data files next to the "
         "master file",
         mode("raw/r2_data_000002.h5", 0),
         forbidden=True,

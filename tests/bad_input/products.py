@@ -141,16 +141,16 @@ CASES = [
         "results/quartz/300K/r1/scan.nxs: the wavelength is not known: set `wavelength` in Å;"
         " the polarisation is not known: set `polarization` (0.5: unpolarised); the "
         "detector's geometry is not known: give the row a `calibration`; the goniometer is "
-        "not known: set `import_scan: axes` in the configuration; the scan's start (None) or "
-        "step (None) is not known: give them in the scan table, `axis=start:step` in degrees;"
-        " the exposure time is not known: set `exposure` in seconds; the raw file has no "
+        "not known: set `import_scan: axes` in the configuration; the start (None) or the step "
+        "(None) of the scan is not known: give both in the scan table, `axis=start:step` in "
+        "degrees; the exposure time is not known: set `exposure` in seconds; the raw file has no "
         "monitor: set `monitor: none` if the experiment has none",
         good=IMPORT,
     ),
     Case(
         "volume in the place of a raw file",
         IMPORT.replace("raw/r1.nxs", VOLUME),
-        "results/quartz/300K/transform.nxs has no group /entry/data; is it a raw data file?",
+        "results/quartz/300K/transform.nxs has no group /entry/data; give a raw data file",
         good=IMPORT,
     ),
 ]

@@ -343,8 +343,8 @@ CASES = [
         "compression without its plugin (HDF5 filter 32123)",
         IMPORT,
         "the frames of raw/r1.nxs are packed with the HDF5 filter 32123, which is not "
-        "installed here; set HDF5_PLUGIN_PATH to where its plugin is, or pack them anew with "
-        "bitshuffle",
+        "installed here; set HDF5_PLUGIN_PATH to the folder of its plugin, or pack the frames "
+        "again with bitshuffle",
         _of(_unknown_filter),
     ),
     Case(
@@ -370,97 +370,96 @@ CASES = [
     Case(
         "0 frames",
         IMPORT,
-        "/entry/data/data in raw/r1.nxs has the shape (0, 12, 10) and holds uint32; frames "
-        "are numbers of the shape (frame, slow, fast), at least one: name the file that holds"
-        " them",
+        "/entry/data/data in raw/r1.nxs has the shape (0, 12, 10) and the type uint32; frames "
+        "are numbers of the shape (frame, slow, fast), at least one: give the file that contains "
+        "them",
         _holding(frames()[:0]),
     ),
     Case(
         "one image without a frame axis",
         IMPORT,
-        "/entry/data/data in raw/r1.nxs has the shape (12, 10) and holds uint32; frames are "
-        "numbers of the shape (frame, slow, fast), at least one: name the file that holds "
-        "them",
+        "/entry/data/data in raw/r1.nxs has the shape (12, 10) and the type uint32; frames are "
+        "numbers of the shape (frame, slow, fast), at least one: give the file that contains them",
         _holding(frames()[0]),
     ),
     Case(
         "four dimensions",
         IMPORT,
-        "/entry/data/data in raw/r1.nxs has the shape (1, 6, 12, 10) and holds uint32; frames"
-        " are numbers of the shape (frame, slow, fast), at least one: name the file that "
-        "holds them",
+        "/entry/data/data in raw/r1.nxs has the shape (1, 6, 12, 10) and the type uint32; frames"
+        " are numbers of the shape (frame, slow, fast), at least one: give the file that "
+        "contains them",
         _holding(frames()[None]),
     ),
     Case(
         "one number in the place of frames",
         IMPORT,
-        "/entry/data/data in raw/r1.nxs has the shape () and holds int64; frames are numbers "
-        "of the shape (frame, slow, fast), at least one: name the file that holds them",
+        "/entry/data/data in raw/r1.nxs has the shape () and the type int64; frames are numbers "
+        "of the shape (frame, slow, fast), at least one: give the file that contains them",
         _holding(3),
     ),
     Case(
         "records (compound type) in the place of counts",
         IMPORT,
-        "/entry/data/data in raw/r1.nxs has the shape (6, 12, 10) and holds records; frames "
-        "are numbers of the shape (frame, slow, fast), at least one: name the file that holds"
-        " them",
+        "/entry/data/data in raw/r1.nxs has the shape (6, 12, 10) and the type records; frames "
+        "are numbers of the shape (frame, slow, fast), at least one: give the file that contains "
+        "them",
         _holding(np.zeros((N, *SHAPE), [("counts", "u4"), ("time", "f8")])),
     ),
     Case(
         "texts (object type) in the place of counts",
         IMPORT,
-        "/entry/data/data in raw/r1.nxs has the shape (6, 12, 10) and holds object; frames "
-        "are numbers of the shape (frame, slow, fast), at least one: name the file that holds"
-        " them",
+        "/entry/data/data in raw/r1.nxs has the shape (6, 12, 10) and the type object; frames "
+        "are numbers of the shape (frame, slow, fast), at least one: give the file that contains "
+        "them",
         _of(_texts),
     ),
     Case(
         "complex numbers",
         IMPORT,
-        "/entry/data/data in raw/r1.nxs has the shape (6, 12, 10) and holds complex128; "
-        "frames are numbers of the shape (frame, slow, fast), at least one: name the file "
-        "that holds them",
+        "/entry/data/data in raw/r1.nxs has the shape (6, 12, 10) and the type complex128; "
+        "frames are numbers of the shape (frame, slow, fast), at least one: give the file that "
+        "contains them",
         _holding(frames() * 1j),
     ),
     Case(
         "a group in the place of the frames",
         IMPORT,
-        "/entry/data/data in raw/r1.nxs is no dataset; is it a raw data file?",
+        "/entry/data/data in raw/r1.nxs is not a dataset; give a raw data file",
         _of(lambda group: group.create_group("data")),
     ),
     Case(
         "virtual dataset whose source is missing",
         IMPORT,
-        "raw/gone.h5 does not exist: raw/r1.nxs takes frames from 0 on from it; copy the data"
+        "raw/gone.h5 does not exist: raw/r1.nxs reads the frames from 0 from it; copy the data"
         " files next to the master file",
         _virtual("gone.h5"),
     ),
     Case(
         "virtual dataset whose source is elsewhere and missing",
         IMPORT,
-        "/nowhere/gone.h5 does not exist: raw/r1.nxs takes frames from 0 on from it; copy the"
+        "/nowhere/gone.h5 does not exist: raw/r1.nxs reads the frames from 0 from it; copy the"
         " data files next to the master file",
         _virtual("/nowhere/gone.h5"),
     ),
     Case(
         "virtual dataset of itself",
         IMPORT,
-        "/entry/data/data in raw/r1.nxs takes frames from itself; the file is damaged: copy it "
+        "/entry/data/data in raw/r1.nxs reads frames from itself; the file is damaged: copy it "
         "again",
         _of(_itself),
     ),
     Case(
         "virtual dataset of which frames are in no file",
         IMPORT,
-        "frame 4 of raw/r1.nxs is in none of the files that /entry/data/data takes its frames "
-        "from; the collection was aborted or the file is damaged: copy it again",
+        "frame 4 of raw/r1.nxs is in none of the source files of /entry/data/data; the "
+        "collection was aborted or the file is damaged: copy it again",
         _half_virtual,
     ),
     Case(
         "10^6 x 10^6 pixels declared",
         IMPORT,
         "/entry/data/data in raw/r1.nxs has frames of 1000000 x 1000000 pixels, more than "
-        "200000000; the file is damaged or holds something else",
+        "200000000; the file is damaged or contains something else",
         _empty(N, 10**6, 10**6),
     ),
     Case(
@@ -487,8 +486,8 @@ CASES = [
     Case(
         "CBF of 10^6 x 10^6 pixels",
         IMPORT_SERIES,
-        "raw/r3_0001.cbf has frames of 1000000 x 1000000 pixels, more than 200000000; the file is "
-        "damaged or holds something else",
+        "raw/r3_0001.cbf has frames of 1000000 x 1000000 pixels, more than 200000000; the file "
+        "is damaged or contains something else",
         several(
             bytes_of("raw/r3_0001.cbf", b"Fastest-Dimension: 10", b"Fastest-Dimension: 1000000"),
             bytes_of("raw/r3_0001.cbf", b"Second-Dimension: 12", b"Second-Dimension: 1000000"),
@@ -504,27 +503,27 @@ CASES = [
     Case(
         "soft links in a circle",
         IMPORT,
-        "frames from 0 on cannot be read: raw/r1.nxs is truncated or has no such dataset (…);"
+        "the frames from 0 cannot be read: raw/r1.nxs is truncated or has no such dataset (…);"
         " copy it again",
         _of(_circle),
     ),
     Case(
         "no group of data",
         IMPORT,
-        "raw/r1.nxs has no group /entry/data; is it a raw data file?",
+        "raw/r1.nxs has no group /entry/data; give a raw data file",
         inside(R1, _without_group),
     ),
     Case(
         "linked data file missing",
         IMPORT_LINKED,
-        "raw/r2_data_000002.h5 does not exist: raw/r2_master.h5 links it for frames from 3 "
-        "on; copy the data files next to the master file",
+        "raw/r2_data_000002.h5 does not exist: raw/r2_master.h5 links it for the frames from 3; "
+        "copy the data files next to the master file",
         removed("raw/r2_data_000002.h5"),
     ),
     Case(
         "linked data file truncated",
         IMPORT_LINKED,
-        "frames from 3 on cannot be read: raw/r2_data_000002.h5 is truncated or has no such "
+        "the frames from 3 cannot be read: raw/r2_data_000002.h5 is truncated or has no such "
         "dataset (…); copy it again",
         cut("raw/r2_data_000002.h5"),
     ),
@@ -552,35 +551,35 @@ CASES = [
     Case(
         "external link to a file outside that is no HDF5",
         IMPORT_LINKED,
-        "frames from 3 on cannot be read: /etc/passwd is truncated or has no such dataset "
+        "the frames from 3 cannot be read: /etc/passwd is truncated or has no such dataset "
         "(…); copy it again",
         _external("/etc/passwd"),
     ),
     Case(
         "external link with .. to a file that is not there",
         IMPORT_LINKED,
-        "raw/../../../../../etc/passwd does not exist: raw/r2_master.h5 links it for frames "
-        "from 3 on; copy the data files next to the master file",
+        "raw/../../../../../etc/passwd does not exist: raw/r2_master.h5 links it for the frames "
+        "from 3; copy the data files next to the master file",
         _external("../../../../../etc/passwd"),
     ),
     Case(
         "external link to itself",
         IMPORT_LINKED,
-        "frames from 3 on cannot be read: raw/r2_master.h5 is truncated or has no such "
+        "the frames from 3 cannot be read: raw/r2_master.h5 is truncated or has no such "
         "dataset (…); copy it again",
         _external("r2_master.h5", "/entry/data/data_000002"),
     ),
     Case(
         "external link to a dataset that is not there",
         IMPORT_LINKED,
-        "frames from 3 on cannot be read: raw/r2_data_000002.h5 is truncated or has no such "
+        "the frames from 3 cannot be read: raw/r2_data_000002.h5 is truncated or has no such "
         "dataset (…); copy it again",
         _external("r2_data_000002.h5", "/nothing"),
     ),
     Case(
         "master file without its second link",
         IMPORT_LINKED,
-        "raw/r2_master.h5 links no data_000002 between data_000001 and data_000003; the "
+        "raw/r2_master.h5 has no link data_000002 between data_000001 and data_000003; the "
         "master file is damaged: copy it again",
         inside(MASTER, _without_second),
     ),
@@ -619,8 +618,8 @@ CASES = [
     Case(
         "CBF whose pixels do not have its checksum (MD5)",
         SUM_SERIES,
-        "frame 3 cannot be read from raw/r3_0004.cbf (…); the file is truncated, damaged or "
-        "of another format: copy it again",
+        "frame 3 cannot be read from raw/r3_0004.cbf (…); the file is truncated, damaged or has "
+        "another format: copy it again",
         _wrong_pixels,
     ),
     Case(
@@ -667,8 +666,8 @@ CASES = [
     Case(
         "CBF in an unknown compression",
         IMPORT_SERIES,
-        "frame 0 cannot be read from raw/r3_0001.cbf (…); the file is truncated, damaged or "
-        "of another format: copy it again",
+        "frame 0 cannot be read from raw/r3_0001.cbf (…); the file is truncated, damaged or has "
+        "another format: copy it again",
         bytes_of("raw/r3_0001.cbf", b"CBF_BYTE_OFFSET", b"CBF_PACKED_____"),
     ),
     Case(
@@ -694,43 +693,43 @@ CASES = [
     Case(
         "TIFF truncated",
         IMPORT_TIFF,
-        "frame 0 cannot be read from raw/r4_0001.tif (…); the file is truncated, damaged or "
-        "of another format: copy it again",
+        "frame 0 cannot be read from raw/r4_0001.tif (…); the file is truncated, damaged or has "
+        "another format: copy it again",
         cut("raw/r4_0001.tif"),
     ),
     Case(
         "TIFF of 0 bytes",
         IMPORT_TIFF,
-        "frame 0 cannot be read from raw/r4_0001.tif (…); the file is truncated, damaged or "
-        "of another format: copy it again",
+        "frame 0 cannot be read from raw/r4_0001.tif (…); the file is truncated, damaged or has "
+        "another format: copy it again",
         written("raw/r4_0001.tif", ""),
     ),
     Case(
         "TIFF in colour",
         IMPORT_TIFF,
-        "raw/r4_0001.tif holds 1 images of uint8 of the shape (12, 10, 3); a series has one "
-        "image of numbers (slow, fast) in each file: convert it",
+        "raw/r4_0001.tif contains 1 images of uint8 with the shape (12, 10, 3); each file of a "
+        "series must have one image of numbers (slow, fast): convert it",
         tiff("raw/r4_0001.tif", np.zeros((*SHAPE, 3), np.uint8)),
     ),
     Case(
         "images of another detector than the geometry's",
         IMPORT_TIFF,
-        "raw/r4_####.tif: frames are (5, 5) pixels but the geometry is for (12, 10): take "
-        "that of this detector",
+        "raw/r4_####.tif: frames have (5, 5) pixels but the geometry has (12, 10): give the "
+        "calibration of this detector",
         tiff("raw/r4_0001.tif", np.zeros((5, 5), np.int32)),
     ),
     Case(
         "number type changes within a series",
         SUM_TIFF,
         "frame 5 (raw/r4_0006.tif) is (12, 10) int16 but the first is (12, 10) int32; the "
-        "series mixes scans: copy it again, or give it a pattern of its own",
+        "series mixes scans: copy it again, or give each scan its own pattern",
         tiff("raw/r4_0006.tif", np.zeros(SHAPE, np.int16)),
     ),
     Case(
         "shape changes within a series",
         SUM_TIFF,
         "frame 3 (raw/r4_0004.tif) is (5, 5) int32 but the first is (12, 10) int32; the "
-        "series mixes scans: copy it again, or give it a pattern of its own",
+        "series mixes scans: copy it again, or give each scan its own pattern",
         tiff("raw/r4_0004.tif", np.zeros((5, 5), np.int32)),
     ),
 ]

@@ -250,7 +250,7 @@ def test_other_marks_units_and_names(tiffs, tmp_path):
 def test_a_log_counted_from_zero(tiffs, tmp_path):
     log = write_log(tmp_path / "log.csv", log_lines(first=0))
     (one,) = find_tiff(tiffs, log).scans
-    assert "the log counts from 0, the images from 1: they are taken in order" in one.notes
+    assert "the log counts from 0, the images from 1: they are matched in their order" in one.notes
     np.testing.assert_allclose(one.header.monitor, 1000 + np.arange(N))
 
 
@@ -261,8 +261,8 @@ def test_clock_jumps_and_duplicates_are_told(tiffs, tmp_path):
     (one,) = find_tiff(tiffs, write_log(tmp_path / "log.csv", lines)).scans
     told = " ".join(one.notes)
     assert "the clock of the log jumps by 8.2 s after frame 2" in told
-    assert "goes back or stands" in told
-    assert "1 images stand twice in the log (2)" in told
+    assert "goes back or stops" in told
+    assert "1 images are twice in the log (2)" in told
     assert one.header.monitor[1] == 1001
 
 
@@ -274,7 +274,7 @@ def test_clock_jumps_and_duplicates_are_told(tiffs, tmp_path):
         (log_lines(), HEAD.replace(" (K)", ""), "column temperature has no unit"),
         ([*log_lines(), "7, 8"], HEAD, "line 8: 2 values for 7 columns"),
         (log_lines(), HEAD.replace("time (s)", "frame"), "two columns frame"),
-        ([], HEAD, "no line of column names and lines"),
+        ([], HEAD, "needs a line of column names"),
         (
             [line.replace("40.0", str(i)) for i, line in enumerate(log_lines())],
             HEAD,
@@ -303,7 +303,7 @@ def test_a_log_without_numbers_is_in_order(tiffs, tmp_path):
     lines = [f"{1000 + i} {0.5 * i}" for i in range(N)]
     log = write_log(tmp_path / "log.txt", lines, "i0 phi(deg)")
     (one,) = find_tiff(tiffs, log).scans
-    assert "the lines of the log are taken in order" in one.notes
+    assert "lines of the log and images are matched in their order" in one.notes
     np.testing.assert_allclose(one.header.monitor, 1000 + np.arange(N))
     short = write_log(tmp_path / "short.txt", lines[:-1], "i0 phi(deg)")
     assert "5 lines for 6 images" in find_tiff(tiffs, short).unmatched[0].why

@@ -95,7 +95,7 @@ def test_measurement(whole, layout):
 def test_skewed_cells_are_told(whole):
     """B of NXRefine is not that of reciprocal axes: its fit makes up for it, without a rotation."""
     (first, *_) = find(whole).scans
-    assert any("no rotation" in note for note in first.notes)
+    assert any("not a rotation" in note for note in first.notes)
     u = first.ub @ np.linalg.inv(_b((4.75, 4.75, 7.2)))
     assert np.abs(u @ u.T - np.eye(3)).max() < 0.01  # it cooled down: the cell is smaller
 
@@ -201,7 +201,7 @@ def test_other_numbers_of_frames(exp):
         file["entry/data/data"].resize(11, axis=0)
     found = find(exp)
     assert names(found) == ALL - {("hexa", "300K", "f1")}
-    assert "12 values and there are 11 frames" in found.unmatched[0].why
+    assert "12 values for 11 frames" in found.unmatched[0].why
     with wrapper(exp) as file:
         del file["f1/monitor"], file["f1/instrument/filter"]
     (one,) = [x for x in find(exp).scans if (x.scan, x.rotation) == ("300K", "f1")]

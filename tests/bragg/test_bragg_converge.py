@@ -127,7 +127,7 @@ def test_a_second_lattice_is_told_by_the_peaks_without_index() -> None:
     assert len(none["strongest"]) == 20
     assert sum(told["peaks"].values()) == sum(len(p.frame) for p in truth.peaks) + 7
     (warning,) = convergence.warnings(outcome, told, 0.1)
-    assert "of the peaks have no index" in warning
+    assert "of the peaks are not indexed" in warning
     assert convergence.warnings(outcome, told, 0.5) == []
 
 

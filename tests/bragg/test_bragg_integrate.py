@@ -386,7 +386,7 @@ def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_no_strong_reflections_are_told() -> None:
     simulation = simulated.scan("triclinic", n_frames=40, sample={"scale": 1e-6})
-    with pytest.raises(HklflowError, match="strong enough to learn"):
+    with pytest.raises(HklflowError, match="strong enough for learning"):
         integrated(simulation, "triclinic")
 
 

@@ -99,7 +99,7 @@ def test_the_number_of_voxels_is_that_of_geometry(half: tuple[float, float, floa
 @pytest.mark.parametrize(
     ("centre", "half", "told"),
     [
-        (np.zeros((2, 3)), np.ones((1, 3)), "give \\(n, 3\\) of both"),
+        (np.zeros((2, 3)), np.ones((1, 3)), "both must be \\(n, 3\\)"),
         (np.full((1, 3), np.nan), np.ones((1, 3)), "finite"),
         (np.zeros((1, 3)), np.array([[1.0, 0.0, 1.0]]), "above 0"),
     ],

@@ -255,7 +255,7 @@ def test_compare_tells_reindexing(tmp_path: Path, hklflow: Hklflow) -> None:
     ("words", "told"),
     [
         (("show", "absent.expt"), "does not exist"),
-        (("show", "text"), "no orientation that hklflow knows"),
+        (("show", "text"), "not an orientation file that hklflow can read"),
         (("show", "broken.json"), "not JSON"),
         (("show", "other.json"), "other.json: this is not an orientation of hklflow"),
         (("export", "o.json", "--to", "dials", "-o", "a.json"), "end it in .expt"),

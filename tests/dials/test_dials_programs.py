@@ -48,9 +48,9 @@ def test_versions_that_will_do(tmp_path: Path, text: str, version: tuple[int, in
     [
         ("DIALS 3.8\nPython 3.9", 0, "is DIALS 3.8, older than 3.12"),
         ("DIALS 2.2.10", 0, "older than 3.12"),
-        ("no such thing", 0, "told no version but 'no such thing'"),
-        ("DIALS 3.12", 1, "told no version"),
-        ("", 0, "told no version but 'nothing'"),
+        ("no such thing", 0, "printed no version but 'no such thing'"),
+        ("DIALS 3.12", 1, "printed no version"),
+        ("", 0, "printed no version but 'nothing'"),
     ],
 )
 def test_versions_that_will_not(tmp_path: Path, text: str, code: int, told: str) -> None:

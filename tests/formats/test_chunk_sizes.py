@@ -111,7 +111,7 @@ def of_another_size():
         yield "lz4", head + lz4[12:], f"it unpacks to {size} bytes"
         for name in ("bitshuffle, lz4", "bitshuffle, zstd"):
             rest = packed(CODECS[name])[12:]
-            yield name, struct.pack(">QI", size, 8192) + rest, "another size|it unpacks to"
+            yield name, struct.pack(">QI", size, 8192) + rest, "wrong size|it unpacks to"
     for size in (100, 8 << 30):
         head = bytes.fromhex("28b52ffde0") + struct.pack("<Q", size)
         yield "zstd", head + packed(CODECS["zstd"])[7:], f"it unpacks to {size} bytes"
@@ -155,9 +155,9 @@ def test_bombs_are_not_unpacked(tmp_path, monkeypatch):
 
 def test_packed_frames_that_are_much_larger_than_frames(tmp_path):
     path = write(tmp_path / "a.h5", GZIP, bomb(zlib.compressobj(0), 1))
-    refused(path, r"its 10\d* bytes are more than the 7680 they are to give")
+    refused(path, r"its 10\d* bytes are more than the 7680 bytes of a chunk")
     path = write(tmp_path / "b.h5", CODECS["bitshuffle, lz4"], bytes(100_000))
-    refused(path, "its 100000 bytes are more than the 7680 they are to give")
+    refused(path, "its 100000 bytes are more than the 7680 bytes of a chunk")
 
 
 def test_a_filter_that_was_left_out(tmp_path):

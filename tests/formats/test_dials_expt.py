@@ -277,9 +277,9 @@ def _nothing(content):
         (_tilted, "two_panels", r"up to \S*e-1\d mm off one plane and 1.43 degrees"),
         (_still, "one_panel", "still"),
         (_uneven, "one_panel", "equal steps"),
-        (_no_beam, "one_panel", "no beam"),
+        (_no_beam, "one_panel", "lacks beam"),
         (_wrong_number, "one_panel", "damaged"),
-        (_last_of_the_list, "one_panel", "names crystal -1, there are 1"),
+        (_last_of_the_list, "one_panel", "refers to crystal -1, but the file has 1"),
         (_unknown_group, "one_panel", "unknown space group 'Hall: nonsense'"),
         (_no_end, "one_panel", "10000001 frames, more than 10000000"),
         (_no_pixels, "one_panel", "pixel_size"),
@@ -293,7 +293,12 @@ def test_refuses(tmp_path, change, name, words):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b'{"__id__": "Experi', "JSON"), (b"[1]", "no list"), (b"\xff\xfe", "JSON"), (b"", "JSON")],
+    [
+        (b'{"__id__": "Experi', "JSON"),
+        (b"[1]", "not an exp"),
+        (b"\xff\xfe", "JSON"),
+        (b"", "JSON"),
+    ],
 )
 def test_refuses_other_files(tmp_path, content, words):
     (tmp_path / "a.expt").write_bytes(content)

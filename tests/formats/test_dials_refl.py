@@ -182,7 +182,7 @@ def test_damage_is_refused_or_read(tmp_path_factory, data):
 @pytest.mark.parametrize(
     ("lie", "words"),
     [
-        ({"nrows": 2, "data": {"id": ["int", [3, b"\0" * 12]]}}, "3 rows, the table 2"),
+        ({"nrows": 2, "data": {"id": ["int", [3, b"\0" * 12]]}}, "3 rows, but the table has 2"),
         ({"nrows": 3, "data": {"id": ["int", [3, b"\0" * 11]]}}, "11 bytes where 3 rows need 12"),
         ({"nrows": 2**40, "data": {"x": ["double", [2**40, b""]]}}, "need 8796093022208"),
         ({"nrows": -1, "data": {"x": ["double", [-1, b""]]}}, "0 bytes"),
@@ -192,7 +192,7 @@ def test_damage_is_refused_or_read(tmp_path_factory, data):
         ({"data": {"x": ["double", [2, [1, 2]]]}}, "2 rows"),
         ({"identifiers": {"a": 1}}, "damaged"),
         ({"version": 3}, "version 3"),
-        ({"magic": "other"}, "no reflection table"),
+        ({"magic": "other"}, "not a reflection table"),
     ],
 )
 def test_lengths_that_lie_are_refused(tmp_path, lie, words):
@@ -288,9 +288,9 @@ def test_tables_without_what_is_needed_are_refused():
     with pytest.raises(HklflowError, match="no flags"):
         refl_to_peaks(replace(refl, columns=without), model.rotation)
     elsewhere = refl.with_columns({"panel": np.full(4, 3, np.uint64)})
-    with pytest.raises(HklflowError, match="panel 3, the detector has 1"):
+    with pytest.raises(HklflowError, match="panel 3, but the detector has 1"):
         refl_to_peaks(elsewhere, model.rotation)
-    with pytest.raises(HklflowError, match="one of each"):
+    with pytest.raises(HklflowError, match="one index and one mark for each"):
         peaks_to_refl(some_peaks(np.random.default_rng(5), 4), model.rotation, hkl=np.zeros((3, 3)))
 
 

@@ -88,7 +88,7 @@ def test_hidden_values_are_bad_both_ways(tmp_path):
 def test_names_with_a_dataset():
     assert [str(part) for part in split_name("a:/b/c.h5:/d/e")] == ["a:/b/c.h5", "/d/e"]
     assert [str(part) for part in split_name("a:/b.tif")] == ["a:/b.tif", ""]
-    with pytest.raises(HklflowError, match=r"as a\.nxs:/path"):
+    with pytest.raises(HklflowError, match=r"write a\.nxs:/path"):
         split_name("a.nxs")
 
 
@@ -111,7 +111,7 @@ def _transparent(path, values):
         ("a.png", _text, "cannot be read as PNG"),
         ("a.png", _transparent, "without transparency"),
         ("a.tif", _text, "cannot be read"),
-        ("a.npy", _text, "no image of numbers"),
+        ("a.npy", _text, "not an image of numbers"),
         ("a.npy", lambda path, values: _npy(path, np.zeros(3)), "1 dimensions"),
         ("a.h5", lambda path, values: f"{_hdf5(path, values)}2", "no dataset /entry"),
         ("a.h5", lambda path, values: _hdf5(path, values[None, None]), "a mask is one image"),

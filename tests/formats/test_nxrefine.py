@@ -204,7 +204,7 @@ def test_what_the_model_lacks_is_told(tmp_path):
         del file["f1/data"]
     (back,) = read_nxrefine(path)
     told = " ".join(back.notes)
-    for words in ("offsets", "how many frames", "polarization"):
+    for words in ("offsets", "number of frames", "polarization"):
         assert words in told
     modules = random_model(3, square=True, modules=True)
     assert "modules" in write_nxrefine(path, [modules])[0]

@@ -440,11 +440,11 @@ def test_a_temperature_without_a_known_unit_is_in_doubt(tmp_path, counts, unit):
 @pytest.mark.parametrize(
     ("node", "attribute", "value", "message"),
     [
-        ("sample/transformations/omega", "units", "mm", "'mm', which is no angle"),
+        ("sample/transformations/omega", "units", "mm", "'mm', which is not a known unit of angle"),
         ("sample/transformations/phi", "depends_on", "nothing", "depends on nothing"),
-        ("sample/transformations/omega", "depends_on", "phi", "no end"),
+        ("sample/transformations/omega", "depends_on", "phi", "circular"),
         ("instrument/eiger/transformations/det_z", "transformation_type", "x", "neither rotation"),
-        ("instrument/beam/incident_energy", "units", "", "no energy"),
+        ("instrument/beam/incident_energy", "units", "", "not a known unit of energy"),
     ],
 )
 def test_nxmx_broken_metadata(tmp_path, counts, node, attribute, value, message):

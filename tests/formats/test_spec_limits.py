@@ -49,7 +49,7 @@ CASES = [
     (lambda n: text(labels=f"#L a  {'b' * n}\n"), limits.NAME, "line 6 has 255 bytes in a name"),
     (lambda n: text(motors=f"#O0 mu  {'e' * n}\n"), limits.NAME, "line 2 has 255 bytes in a na"),
     (lambda n: text(positions=f"#P0 5 {'6' * n}\n"), limits.POSITION, "line 5 has 40 bytes in a"),
-    (motors, limits.MOTORS, "line 77 has 301 motors up to it"),
+    (motors, limits.MOTORS, "line 77 has 301 motors so far"),
     (lambda n: motors(n, 1), limits.MOTOR_LINES, "line 102 has 101 lines #O"),
     (positions, limits.MOTOR_LINES, "line 104 has 101 lines #P"),
     (
@@ -87,8 +87,8 @@ def test_motors_at_the_limit_are_all_there(tmp_path):
         (text(labels="#L\n"), r"line 6 \(#L\) is empty"),
         ("#S 1\n", "line 1 begins a scan without number and command"),
         (text() + "\n#S 2", "line 11 begins a scan without number and command"),
-        (text() + "#F next\n#E 7\n", r"line 10 is a file header \(#F\) that no scan follows"),
-        (text(motors="#O\0" + "a" * 300 + "\n"), "line 2 holds bytes that are no text"),
+        (text() + "#F next\n#E 7\n", r"line 10 is a file header \(#F\) without a scan"),
+        (text(motors="#O\0" + "a" * 300 + "\n"), "line 2 contains zero bytes"),
         (text(rows="1 2\n" + "\t1" * 600 + "\n"), "line 9 has 600 columns"),
         # A backslash and a carriage return do not continue a spectrum.
         (text(rows="@A 1\\\r\n" + "1 " * 600 + "\r\n1 2\n"), "line 9 has 600 columns"),
@@ -105,7 +105,7 @@ def test_too_many_scans(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "SCANS", 2)
     path = tmp_path / "a.spec"
     path.write_text("".join(text().replace("#S 1", f"#S {i}") for i in range(1, 4)))
-    with pytest.raises(HklflowError, match="line 22 has 3 scans up to it, of which at most 2"):
+    with pytest.raises(HklflowError, match="line 22 has 3 scans so far, but only 2"):
         read_spec_scans(path)
 
 
@@ -130,7 +130,7 @@ def test_spectra_have_any_number_of_channels(tmp_path):
     ("content", "sentence"),
     [
         (text(positions="#P0 1 2 3\n"), r"2 names of motors \(#O\) for 3 positions \(#P\)"),
-        (text(motors="#O0 \xb5  eta\n"), "a header that is no UTF-8"),
+        (text(motors="#O0 \xb5  eta\n"), "a header that is not UTF-8"),
         (text().replace("#S 1", "#S -1"), "scan -1 of .* cannot be read"),
     ],
 )

@@ -346,7 +346,7 @@ def test_damaged_virtual_source(tmp_path, counts, threads):
     spoil(tmp_path / "b.h5", 2, at=0)
     with (
         open_frames(path) as frames,
-        pytest.raises(HklflowError, match=r"frame 6 .*b\.h5 \(.*another size"),
+        pytest.raises(HklflowError, match=r"frame 6 .*b\.h5 \(.*wrong size"),
     ):
         collect(frames, 4, threads=threads)
 

@@ -109,7 +109,7 @@ def test_reads_digits_of_xds(tmp_path):
 def test_input_file_beside_tells_the_images(tmp_path):
     model = random_model(6, first_image=3)
     write_xparm(tmp_path / "XPARM.XDS", model)
-    assert "how many images" in read_xparm(tmp_path / "XPARM.XDS").notes[0]
+    assert "number of images" in read_xparm(tmp_path / "XPARM.XDS").notes[0]
     (tmp_path / "XDS.INP").write_text(
         "JOB= IDXREF ! DATA_RANGE= 1 2\n"
         " DATA_RANGE= 13 40  STARTING_ANGLE= 0\n"
@@ -144,7 +144,7 @@ def test_missing_lines_are_refused(tmp_path, row):
     [
         (lambda text: text.replace("XPARM.XDS", "OTHER"), "does not begin"),
         (lambda text: text.replace("0.350000", "nan"), "not finite"),
-        (lambda text: text.replace("0.350000", "abc"), "no number"),
+        (lambda text: text.replace("0.350000", "abc"), "not numeric"),
         (lambda text: text.replace("1       220       180  ", "9999999 220 180"), "1e.07 segments"),
         (lambda text: text.replace("0.110000    0.110000", "-0.11 0.11"), "damaged"),
     ],

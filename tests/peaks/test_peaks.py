@@ -449,5 +449,5 @@ def test_bad_input_is_told():
     run.finish()
     with pytest.raises(HklflowError, match="finished"):
         run.add(np.zeros((2, 40, 50), np.uint16))
-    with pytest.raises(HklflowError, match="2 frames where the scan has 3"):
+    with pytest.raises(HklflowError, match="2 frames, but the scan has 3"):
         find_peaks([np.zeros((2, 40, 50))], mask, peak_params(), scan_frames=3)

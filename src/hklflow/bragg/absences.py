@@ -1,9 +1,9 @@
-"""Which systematic absences are there: the test of the space group.
+"""Test the space group by systematic absences.
 
 An element of symmetry with the rotation part R and the translation t forbids the reflections
-with ``h R = h`` and ``h · t`` not an integer (International Tables A, 1.6.3). Of the elements of
-all space groups on the same axes with the same Laue group and lattice, those that forbid the
-same reflections up to the Laue group are one here.
+with ``h R = h`` and ``h · t`` not an integer (International Tables A, 1.6.3). The elements are from
+all space groups on the same axes with the same Laue group and lattice. Elements that forbid the
+same reflections, up to the Laue group, count as one element here.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Verdict = Literal["fulfilled", "weak", "violated", "not tested"]
 
-_BOX = 8  # largest index among which patterns are compared: more than the order of any screw
-_FEWEST = 3  # observations
-_CLIP = 5.0  # I/σ that counts at most in that:
-_PRESENT = 5.0  # standard deviations of the mean I/σ
-_ABOVE = {3: 0.2, 1: 0.4}  # σ -> fraction above it of a violated class, by either
-_RATIO = 0.01  # mean intensity over that of comparable reflections: less may be multiple scattering
+_BOX = 8  # largest index in the comparison of patterns: above the order of any screw axis
+_FEWEST = 3  # observations: a class with fewer is not tested
+_CLIP = 5.0  # I/σ: larger values count as this
+_PRESENT = 5.0  # mean I/σ, in its standard deviations, above which a class has intensity
+_ABOVE = {3: 0.2, 1: 0.4}  # I/σ -> fraction above it in a violated class; one is enough
+_RATIO = 0.01  # mean intensity relative to comparable reflections; less may be multiple scattering
 _CENTRINGS = {
     "A": ((0, 0.5, 0.5),),
     "B": ((0.5, 0, 0.5),),
@@ -43,25 +43,25 @@ _CENTRINGS = {
 
 @dataclass(frozen=True)
 class Element:
-    """An element of symmetry, and what was observed of the reflections that it forbids.
+    """Element of symmetry, with the test of the reflections that it forbids.
 
     Attributes
     ----------
     name : str
     observed : int
-        Observations that it forbids.
+        Number of observations that the element forbids.
     mean, mean_error : float
-        Of I/σ; NaN if there is none.
+        Mean I/σ of these observations and its error; NaN without observations.
     above : float
-        Fraction above 3σ.
+        Fraction of these observations above 3σ.
     ratio : float
-        Mean intensity over that of the reflections on the same rows or planes that it allows.
+        Mean intensity relative to the allowed reflections on the same rows or planes.
     verdict : str
-        "fulfilled": no intensity; "weak": significant, but little, as by multiple scattering or
-        a harmonic of the wavelength; "violated"; "not tested": too few, or those allowed are as
-        weak.
+        "fulfilled": no intensity; "weak": significant but small, as from multiple scattering or a
+        harmonic of the wavelength; "violated"; "not tested": too few observations, or the allowed
+        reflections are as weak.
     given : bool
-        It is of the given space group.
+        True if the given space group has the element.
     """
 
     name: str
@@ -78,8 +78,8 @@ class Element:
 class Candidate:
     """Space groups that forbid the same reflections.
 
-    ``contradicted`` and ``untested`` name elements; ``explains`` counts the observations without
-    intensity that it forbids.
+    ``contradicted`` and ``untested`` are names of elements; ``explains`` is the number of
+    observations without intensity that the space groups forbid.
     """
 
     symbols: tuple[str, ...]
@@ -91,7 +91,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Extinctions:
-    """Elements with their verdicts, space groups, best first, and what a person should know."""
+    """Elements with their verdicts, space groups (best first), and warnings."""
 
     elements: tuple[Element, ...]
     candidates: tuple[Candidate, ...]
@@ -99,11 +99,11 @@ class Extinctions:
 
     @property
     def compatible(self) -> list[Candidate]:
-        """Space groups that no reflection contradicts, those that explain most first."""
+        """Space groups that no reflection contradicts, sorted by ``explains``, largest first."""
         return [c for c in self.candidates if not c.contradicted]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a dict for JSON."""
         return {
             "elements": [vars(e) for e in self.elements],
             "compatible space groups": [
@@ -120,14 +120,14 @@ class Extinctions:
 
 @dataclass(frozen=True)
 class _Operation:
-    """Rotation part on row vectors hkl, intrinsic translation, name."""
+    """Symmetry operation: rotation part on row vectors hkl, intrinsic translation, name."""
 
     rotation: Integers
     shift: Floats
     name: str
 
     def forbids(self, hkl: Integers, laue: Integers) -> tuple[Bools, Bools]:
-        """Which hkl (n, 3) it or an equivalent of it forbids, and which lie where it does."""
+        """Return two masks of hkl (n, 3): forbidden by an equivalent; on a row or plane of one."""
         absent, there = np.zeros((2, len(hkl)), dtype=np.bool_)
         for operation in laue:
             turned = hkl @ operation.T
@@ -139,14 +139,14 @@ class _Operation:
 
 
 def examine(table: Scaled, group: SpaceGroup) -> Extinctions:
-    """Test the space group and those on the same axes with the same Laue group and lattice.
+    """Test the given space group, and all on the same axes with its Laue group and lattice.
 
     Parameters
     ----------
     table : Scaled
-        Observations, those too that the space group forbids.
+        Observations, including those that the space group forbids.
     group : SpaceGroup
-        The given one.
+        The given space group.
     """
     allowed = ~_by_lattice(table.hkl, group)
     observed = table.select(allowed)
@@ -170,7 +170,7 @@ def examine(table: Scaled, group: SpaceGroup) -> Extinctions:
         element = _judged(operation.name, observed, absent, there & ~absent, given)
         patterns[key] = (element, forbidden, absent)
     for key, (element, forbidden, absent) in patterns.items():
-        # What violates an element that forbids less violates this one.
+        # If an element that forbids fewer reflections is violated, this element is violated too.
         if any(
             other.verdict == "violated" and np.all(forbidden[less])
             for other, less, _ in patterns.values()
@@ -184,7 +184,7 @@ def examine(table: Scaled, group: SpaceGroup) -> Extinctions:
 
 
 def _by_lattice(hkl: Integers, group: SpaceGroup) -> Bools:
-    """Which hkl (n, 3) the lattice translations forbid."""
+    """Return a mask of hkl (n, 3): True if the lattice translations forbid it."""
     rotations, shifts = group.operations
     pure = np.all(rotations == np.eye(3, dtype=np.int64), axis=(1, 2))
     phase = hkl @ shifts[pure].T
@@ -195,12 +195,12 @@ def _by_lattice(hkl: Integers, group: SpaceGroup) -> Bools:
 def _box(group: SpaceGroup) -> Integers:
     one = np.arange(-_BOX, _BOX + 1)
     box = np.stack(np.meshgrid(one, one, one, indexing="ij"), axis=-1).reshape(-1, 3)
-    # One of each set of equivalents will do.
+    # One of each set of equivalents is enough.
     return Groups.of(group.asymmetric(box[~_by_lattice(box, group)])).hkl
 
 
 def _operations(groups: Sequence[SpaceGroup]) -> list[_Operation]:
-    """Screw axes and glide planes of all groups, once each."""
+    """Return the screw axes and glide planes of all groups, each once."""
     found: dict[tuple[bytes, tuple[int, ...]], _Operation] = {}
     for group in groups:
         for rotation, shift in zip(*group.operations, strict=True):
@@ -216,7 +216,7 @@ def _operations(groups: Sequence[SpaceGroup]) -> list[_Operation]:
             if key not in found:
                 name = _name(rotation, intrinsic, len(powers), group)
                 found[key] = _Operation(rotation, intrinsic, name)
-    # Plain names first: they stand for all that forbid the same.
+    # Plain names first: the first name represents all elements that forbid the same reflections.
     return sorted(found.values(), key=lambda o: (o.name.count("/"), o.name.count("-"), o.name))
 
 
@@ -228,7 +228,7 @@ def _name(rotation: Integers, shift: Floats, order: int, group: SpaceGroup) -> s
     axis = np.rint(axis * np.sign(axis[np.flatnonzero(np.abs(axis) > 1e-6)[0]])).astype(int)
     along = "[" + " ".join(str(x) for x in axis) + "]"
     if screw:
-        # A screw's step is a part of the shortest lattice vector along it.
+        # The translation of a screw axis is a fraction of the shortest lattice vector along it.
         length = next(x for x in (1 / 3, 1 / 2, 1.0) if not _forbidding(x * axis, group))
         step = float(shift @ axis / (axis @ axis)) / length % 1
         return f"{order}_{round(step * order) % order} axis along {along}"
@@ -241,7 +241,7 @@ def _name(rotation: Integers, shift: Floats, order: int, group: SpaceGroup) -> s
 
 
 def _forbidding(vector: Floats, group: SpaceGroup) -> bool:
-    """Whether a vector is not a lattice translation."""
+    """Return True if a vector is not a lattice translation."""
     rotations, shifts = group.operations
     pure = np.all(rotations == np.eye(3, dtype=np.int64), axis=(1, 2))
     away = vector - shifts[pure]
@@ -253,7 +253,8 @@ def _kind(name: str) -> str:
 
 
 def _judged(name: str, observed: Scaled, absent: Bools, comparable: Bools, given: bool) -> Element:
-    # The error model's part that goes with I is of equivalents, which the Laue group may get wrong.
+    # Only the counting error: the error part proportional to I comes from equivalents, which a
+    # wrong Laue group would spoil.
     ratio_of = observed.intensity / observed.sigma_counting
     n = int(absent.sum())
     if not n:
@@ -265,7 +266,7 @@ def _judged(name: str, observed: Scaled, absent: Bools, comparable: Bools, given
     others = comparable if comparable.any() else ~absent
     level = float(observed.intensity[others].mean()) if others.any() else 0.0
     ratio = float(observed.intensity[absent].mean()) / level if level > 0 else float("inf")
-    # A few outliers are no violation.
+    # A few outliers are not a violation.
     present = float(np.minimum(values, _CLIP).mean()) > _PRESENT * error
     verdict: Verdict = "fulfilled"
     if n < _FEWEST:
@@ -279,13 +280,13 @@ def _judged(name: str, observed: Scaled, absent: Bools, comparable: Bools, given
 
 
 def _more(hits: Bools, part: float) -> bool:
-    """Whether a fraction is reached, and not by chance from half of it."""
+    """Return True if a fraction is reached, and not by chance from half of it."""
     n = len(hits)
     return bool(hits.sum() >= max(part * n, 0.5 * part * n + 2 * np.sqrt(0.5 * part * n)))
 
 
 def _centrings(table: Scaled, group: SpaceGroup) -> list[Element]:
-    """Verdict on the given centring, and those that reflections without intensity tell besides."""
+    """Return verdicts on the given centring and on centrings without intensity in P."""
     found = []
     for name, shifts in _CENTRINGS.items():
         phase = table.hkl @ np.array(shifts, dtype=np.float64).T
@@ -343,22 +344,23 @@ def _warnings(
             told.append(
                 f"{element.name} of {group.symbol} is contradicted: its {element.observed} absent "
                 f"reflections have a mean I/σ of {element.mean:.1f} ± {element.mean_error:.1f}, "
-                f"{element.above:.0%} above 3σ; compatible are {best}"
+                f"{element.above:.0%} are above 3σ; compatible space groups: {best}"
             )
         elif element.given and element.verdict == "weak":
             told.append(
-                f"{element.name} of {group.symbol}: weak intensity at its {element.observed} "
-                f"absent reflections (mean I/σ {element.mean:.1f} ± {element.mean_error:.1f}, "
-                f"{element.ratio:.2g} of comparable ones): multiple scattering, or less symmetry"
+                f"{element.name} of {group.symbol}: its {element.observed} absent reflections have "
+                f"weak intensity (mean I/σ {element.mean:.1f} ± {element.mean_error:.1f}, "
+                f"{element.ratio:.2g} of comparable reflections): multiple scattering, or lower "
+                "symmetry"
             )
     if not mine.contradicted and compatible and compatible[0].explains > mine.explains:
         told.append(
             f"{group.symbol} does not explain {compatible[0].explains - mine.explains} "
-            f"observations without intensity that {best} would"
+            f"observations without intensity; {best} explains them"
         )
     told += [
-        f"the {e.observed} reflections that {e.name} would forbid have no intensity: is the cell a "
-        "multiple of the true one?"
+        f"the {e.observed} reflections that {e.name} would forbid have no intensity: check if the "
+        "cell is a multiple of the true cell"
         for e in centrings
         if not e.given and e.verdict == "fulfilled"
     ]

@@ -1,4 +1,4 @@
-"""Structure-factor amplitudes from intensities."""
+"""Estimate structure-factor amplitudes from intensities."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ Estimator = Literal["french_wilson", "plain"]
 
 _PER_BIN = 40
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(96)
-_REACH = 8.0  # standard deviations of the intensity over which is integrated
+_REACH = 8.0  # half range of the integration, in standard deviations of the intensity
 _BLOCK = 20_000
 
 
@@ -24,20 +24,20 @@ def amplitudes(
     centric: Bools,
     estimator: Estimator,
 ) -> tuple[Floats, Floats]:
-    """Amplitudes (n,) and their standard deviations of merged intensities (n,).
+    """Return amplitudes (n,) of merged intensities (n,), and their standard deviations.
 
     Parameters
     ----------
     intensity, sigma : (n,) arrays
     d : (n,) array
-        Å.
+        d-spacing, Å.
     epsilon : (n,) int array
-        Multiplicity by which the expected intensity is higher.
+        Factor on the expected intensity of each reflection.
     centric : (n,) bool array
     estimator : "french_wilson" or "plain"
-        The first is the mean of F over ``p(J) exp(-(I - J)² / 2σ²)``, J = F² > 0, where p is
-        Wilson's distribution with the mean of the reflections of about the same d (French &
-        Wilson, Acta Cryst. A34, 517, 1978). The second is √I, or 0, with ``√(I + σ) - √I``.
+        "french_wilson": the mean of F over ``p(J) exp(-(I - J)² / 2σ²)``, J = F² > 0; p is Wilson's
+        distribution with the mean of reflections of similar d (French & Wilson, Acta Cryst. A34,
+        517, 1978). "plain": √I, or 0 for negative I, with the error ``√(I + σ) - √I``.
     """
     if estimator == "plain":
         positive = np.maximum(intensity, 0.0)
@@ -54,13 +54,13 @@ def amplitudes(
 
 
 def _local_mean(intensity: Floats, sigma: Floats, d: Floats) -> Floats:
-    """Mean intensity (n,) at the resolution of each reflection, positive."""
+    """Return the mean intensity (n,) at the resolution of each reflection; always positive."""
     s2 = 1 / d**2
     order = np.argsort(s2, kind="stable")
     parts = np.array_split(order, max(1, len(order) // _PER_BIN))
     level = []
     for rows in parts:
-        # Where nothing is above the noise the mean may come out negative.
+        # If all intensities are within the noise, the mean may be negative.
         error = float(np.sqrt(np.sum(sigma[rows] ** 2))) / len(rows)
         level.append(max(float(np.mean(intensity[rows])), error))
     at = [float(np.mean(s2[rows])) for rows in parts]
@@ -70,13 +70,14 @@ def _local_mean(intensity: Floats, sigma: Floats, d: Floats) -> Floats:
 def _posterior(
     intensity: Floats, sigma: Floats, expected: Floats, centric: Bools
 ) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of F (n,).
+    """Return mean and standard deviation of F (n,).
 
-    In F both distributions are ``F^m exp(-(F² - I')² / 2σ²)``: m = 1 and I' = I - σ²/Σ for
+    As functions of F, both distributions are ``F^m exp(-(F² - I')² / 2σ²)``: m = 1 and
+    I' = I - σ²/Σ for acentric, m = 0 and I' = I - σ²/2Σ for centric reflections.
     acentric, m = 0 and I' = I - σ²/2Σ for centric reflections.
     """
     centre = intensity - sigma**2 / (expected * np.where(centric, 2.0, 1.0))
-    # Far on the negative side the density falls off within σ² / |I'|.
+    # For strongly negative intensities the density decays within σ² / |I'|.
     width = np.where(centre < -sigma, 5 * sigma**2 / np.maximum(-centre, sigma), sigma)
     high = np.sqrt(np.maximum(centre, 0.0) + _REACH * width)
     low = np.sqrt(np.maximum(centre - _REACH * sigma, 0.0))

@@ -1,13 +1,13 @@
-"""The background around a reflection: a surface in S, fitted to a shell of voxels.
+"""Background around a reflection: a surface in S, fitted to a shell of voxels.
 
-The surface is a plane, or a plane with curvature along frame, slow and fast where the diffuse
-scattering of the scan is curved below the reflections: how much, and how much that differs from
-one reflection to the next, is learned beforehand (`Curvature`) and is the prior of each fit.
+The surface is a plane. If the diffuse scattering of the scan is curved below the reflections, the
+surface also has curvature along frame, slow and fast. The mean curvature and its spread among
+reflections are learned first (`Curvature`) and are the prior of each fit.
 
-Voxels that are more than background (spots that nobody predicted, hot pixels) are left out by
-cells of voxels: a cell goes if its counts are improbable, and so do the cells around it, whose own
-counts were not asked. So what is left is a fair sample: a limit of 4.5 standard deviations takes
-3e-5 of one cell's standard deviation off its mean.
+Voxels above the background (spots that are not predicted, hot pixels) are rejected in cells of
+voxels: a cell is rejected if its counts are improbable, and with it all neighbouring cells,
+whatever their own counts. So the remaining voxels are an unbiased sample: a limit of 4.5 standard
+deviations lowers the mean of a cell by only 3e-5 of its standard deviation.
 """
 
 import math
@@ -20,33 +20,33 @@ from hklflow.simd.jit import kernel
 
 F64 = NDArray[np.float64]
 
-# As in `kernels`, which imports from here.
+# Columns as in `kernels`, which imports from this module.
 _COUNTS, _NORM, _SHARE, _READ, _Z, _Y, _X, _CELL = range(8)
 _LIMIT = 4.5
-# Relative departure of a cell from the plane that is curvature, not something else.
+# Relative deviation of a cell from the plane that curvature can explain.
 _CURVED = 0.15
 _ITERATIONS = 3
-# Standard deviations from which on a curvature is there, and beyond which one is left out.
+# Standard deviations: a curvature above the first is significant; above the second an outlier.
 _KNOWN = 4.0
 _OFF = 4.0
 _FEWEST = 30
-# Least spread of the curvature over its mean.
+# Smallest spread of the curvature relative to its mean.
 _VAGUE = 0.2
-#: Terms of a plane, and of a curved surface.
+#: Number of terms of a plane, and of a curved surface.
 PLANE, CURVED = 4, 7
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """Second-order terms of the background over its level, along (frame, slow, fast).
+    """Second-order terms of the background relative to its level, along (frame, slow, fast).
 
     ``S = S_0 (1 + ... + c_z z² + c_y y² + c_x x²)`` with z, y and x in voxels from the centre.
 
     Attributes
     ----------
     mean, spread : (3,) array
-        Mean of c over the reflections and its standard deviation among them, 1/voxel². A plane
-        where all are 0.
+        Mean of c over the reflections, and its standard deviation among them, 1/voxel². All 0: a
+        plane.
     """
 
     mean: F64 = field(default_factory=lambda: np.zeros(3))
@@ -54,12 +54,12 @@ class Curvature:
 
     @property
     def terms(self) -> int:
-        """Terms of the surface that is fitted."""
+        """Number of terms of the fitted surface."""
         return CURVED if np.any(self.spread > 0) else PLANE
 
 
 def curvature_of(level: F64, bend: F64, variance: F64) -> Curvature:
-    """Curvature that backgrounds have in common, from fits that were free to find any.
+    """Return the common curvature of backgrounds, from fits without a prior on it.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def curvature_of(level: F64, bend: F64, variance: F64) -> Curvature:
         keep = np.ones(len(level), dtype=bool)
         for _ in range(5):
             n, middle = keep.sum(), level[keep].mean()
-            # A ratio of sums: the ratios' own weights would depend on the levels' noise.
+            # A ratio of sums: weights of single ratios would depend on the noise of the levels.
             mean[a] = bend[keep, a].sum() / level[keep].sum()
             off2 = (bend[:, a] - mean[a] * level) ** 2
             excess = off2 - variance[:, a]
@@ -94,7 +94,7 @@ def curvature_of(level: F64, bend: F64, variance: F64) -> Curvature:
 
 @kernel
 def level_at(level: F64, z: float, y: float, x: float) -> float:
-    """S of a surface (7 terms) at coordinates in half boxes."""
+    """Return S of a surface (7 terms) at coordinates in half boxes."""
     return (
         level[0]
         + z * (level[1] + z * level[4])
@@ -105,9 +105,9 @@ def level_at(level: F64, z: float, y: float, x: float) -> float:
 
 @kernel
 def least_level(rows: F64, m: int, level: float) -> float:
-    """Least S for which a voxel's variance is taken.
+    """Return the smallest S that is used for the variance of a voxel.
 
-    A plane may cross zero, and no counts at all are no proof of zero.
+    The plane may cross zero, and zero counts do not prove zero intensity.
     """
     total = 0.0
     for r in range(m):
@@ -117,10 +117,10 @@ def least_level(rows: F64, m: int, level: float) -> float:
 
 @kernel
 def _excess(n: float, mean: float, read: float) -> float:
-    """Standard deviations by which counts are above their mean; negative below."""
+    """Return the deviation of counts from their mean in standard deviations; negative below."""
     if read > 0:
         return (n - mean) / math.sqrt(max(mean, 0.0) + read)
-    # Signed root of the deviance, with a correction for continuity.
+    # Signed root of the deviance, with continuity correction.
     x = n - 0.5 if n > mean else n + 0.5
     if x <= 0:
         return -math.sqrt(2 * mean)
@@ -138,7 +138,7 @@ def _surface(
     level: F64,
     fisher: F64,
 ) -> None:
-    """Fit the surface to the used voxels, from a constant at the start."""
+    """Fit the surface to the used voxels, starting from a constant."""
     size = len(fisher)
     counts = norms = 0.0
     for r in range(m):
@@ -148,7 +148,7 @@ def _surface(
     level[:] = 0.0
     level[0] = counts / norms
     low = max(0.1 * level[0], 0.5 / norms)
-    # The level may go to zero within the box, not far beyond.
+    # The level may reach zero within the box, but not far below.
     scale = max(level[0], math.sqrt(low / norms))
     x = np.empty(7)
     x[0] = 1.0
@@ -201,20 +201,20 @@ def fit_background(
     rows
         Columns as in `kernels`.
     intensity
-        Counts per norm of the reflection whose tail is in the shell.
+        Counts per norm of the reflection, whose tail is in the shell.
     prior, terms
-        Mean and standard deviation (3, 2) of the curvature over the level, in half boxes, and the
-        number of terms: `PLANE` or `CURVED`.
+        Mean and standard deviation (3, 2) of the curvature relative to the level, in half boxes;
+        and the number of terms: `PLANE` or `CURVED`.
     n_cells, cells
-        Number of cells, and how many there are along slow and fast.
+        Number of cells, and number of cells along slow and fast.
     used
-        Filled: which voxels were fitted.
+        Output: True for fitted voxels.
 
     Returns
     -------
     level, fisher, n_used, chi2
-        S at the centre, slopes, curvatures (7), information (terms, terms), voxels used, reduced
-        chi².
+        S at the centre, slopes and curvatures (7); information matrix (terms, terms); number of
+        voxels used; reduced chi².
     """
     level, fisher = np.zeros(7), np.eye(terms)
     used[:m] = True

@@ -1,4 +1,4 @@
-"""Boxes of voxels around predicted reflections, filled from frames that come in order."""
+"""Boxes of voxels around predicted reflections, filled while frames are read in order."""
 
 import itertools
 from collections.abc import Iterator
@@ -14,28 +14,28 @@ from hklflow.simd.jit import kernel
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# Half axes of a box in those of the foreground, and voxels beyond: the shell has several times as
-# many voxels as the foreground.
+# A box extends the half axes of the foreground by a factor and by some voxels: the shell then has
+# several times as many voxels as the foreground.
 _SHELL = np.array([1.0, 1.25, 1.25])
 _MORE = np.array([1.5, 2.0, 2.0])
-# Frames in which the boxes of a group begin.
+# The boxes of a group begin within this number of frames.
 _GROUP = 16
 _BYTES = 4
 
 
 def half_axes(sigma: Floats, n_sigma: float) -> Floats:
-    """Half axes (n, 3) of the foreground: every voxel that the ellipsoid touches on its axes."""
+    """Return half axes (n, 3) of the foreground: the spot's ellipsoid plus half a voxel."""
     return n_sigma * sigma + 0.5
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Where boxes are.
+    """Positions and sizes of boxes.
 
     Attributes
     ----------
     origin, shape : (n, 3) int array
-        First voxel, which may be before the scan and off the detector, and extent.
+        First voxel, which may be before the scan or outside the detector, and extent.
     """
 
     origin: Integers
@@ -43,27 +43,27 @@ class Boxes:
 
     @classmethod
     def around(cls, centre: Floats, half: Floats) -> "Boxes":
-        """Boxes for foregrounds of these centres and half axes (n, 3)."""
+        """Return boxes for foregrounds with these centres and half axes (n, 3)."""
         reach = _SHELL * half + _MORE
         low = np.floor(centre - reach).astype(np.int64)
         return cls(low, np.floor(centre + reach).astype(np.int64) + 1 - low)
 
     @property
     def n_voxels(self) -> Integers:
-        """Voxels (n,) of each."""
+        """Number of voxels (n,) of each box."""
         return np.prod(self.shape, axis=1)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Boxes that begin at about the same frame and are about as long.
+    """Boxes of similar length that begin at similar frames.
 
     Attributes
     ----------
     rows : (m,) int array
-        Of `Boxes`.
+        Indices into `Boxes`.
     first, last : int
-        Frames from the first on and before the last.
+        First frame of the boxes, and the frame behind their last.
     n_voxels : int
     """
 
@@ -107,7 +107,7 @@ def _runs(key: Integers) -> Iterator[tuple[int, int]]:
 
 
 def passes(found: list[Group], n_frames: int, memory: float) -> list[list[Group]]:
-    """Deal groups to as few passes over the frames as keep within ``memory`` bytes."""
+    """Distribute groups to the fewest passes over the frames that fit into ``memory`` bytes."""
     load = np.zeros(n_frames + 1)
     for group in found:
         load[group.first] += group.n_voxels * _BYTES
@@ -117,13 +117,13 @@ def passes(found: list[Group], n_frames: int, memory: float) -> list[list[Group]
 
 
 class Filled:
-    """Voxels of one group's boxes, NaN where there is no measurement.
+    """Voxels of the boxes of one group; NaN if there is no measurement.
 
     Attributes
     ----------
     counts : (n_voxels,) float32 array
     offset : (m,) int array
-        Where each box begins.
+        Index of the first voxel of each box.
     """
 
     def __init__(self, group: Group, boxes: Boxes) -> None:
@@ -135,7 +135,7 @@ class Filled:
         self.counts = np.full(group.n_voxels, np.nan, np.float32)
 
     def select(self, local: Integers) -> "Filled":
-        """Some of the boxes, which share the voxels."""
+        """Return some of the boxes, with shared voxels."""
         part = copy(self)
         part.group = replace(self.group, rows=self.group.rows[local])
         part.origin, part.shape = self.origin[local], self.shape[local]
@@ -147,7 +147,7 @@ class Filled:
 def fill(  # type: ignore[no-untyped-def]
     block, first, origin, shape, offset, invalid_from, valid_from, counts
 ):
-    """Copy what a block of frames (n, slow, fast), from `first` on, has of boxes."""
+    """Copy the voxels of boxes from a block of frames (n, slow, fast) that begins at `first`."""
     n_slow, n_fast = block.shape[1], block.shape[2]
     for i in range(len(offset)):
         z0 = max(origin[i, 0], first)
@@ -166,20 +166,20 @@ def fill(  # type: ignore[no-untyped-def]
 def neighbours(
     boxes: Boxes, own: Integers, centre: Floats, half: Floats
 ) -> tuple[Integers, Integers]:
-    """Reflections whose foreground may reach into each box.
+    """Return the reflections whose foreground may overlap each box.
 
     Parameters
     ----------
     boxes : Boxes
     own : (n,) int array
-        Which of the reflections each box is of.
+        Index of the reflection of each box.
     centre, half : (m, 3) array
-        Of all reflections.
+        Centres and half axes of all reflections.
 
     Returns
     -------
     start, rows
-        Neighbours of box i are ``rows[start[i] : start[i + 1]]``.
+        The neighbours of box i are ``rows[start[i] : start[i + 1]]``.
     """
     low = np.floor(centre - half).astype(np.int64)
     high = np.floor(centre + half).astype(np.int64) + 1
@@ -206,22 +206,22 @@ class _Cells(NamedTuple):
     """Reflections sorted into square cells of the detector."""
 
     order: Integers
-    """Reflections cell after cell."""
+    """Numbers of the reflections, cell after cell."""
     first: Integers
-    """Where each cell begins in ``order``."""
+    """Index in ``order`` at which each cell begins."""
     corner: Integers
     """First pixel of the first cell (slow, fast)."""
     cell: int
-    """Pixels along its sides."""
+    """Side of a cell, pixels."""
     width: int
-    """Cells along fast."""
+    """Number of cells along fast."""
 
 
 @kernel
 def _touching(  # type: ignore[no-untyped-def]
     origin, shape, own, low, high, cells, start, rows
 ):
-    """Count (``rows`` empty) into start[i + 1], or write from start[i] on."""
+    """Count neighbours into start[i + 1] (``rows`` empty), or write them from start[i]."""
     order, first, corner, cell, width = cells
     n_cells = len(first) - 1
     for i in range(len(own)):

@@ -1,9 +1,9 @@
-"""Which spots a refinement is given: found peaks, and centroids of integrated reflections.
+"""Choose the spots of a refinement: found peaks, and centroids of integrated reflections.
 
-A reflection that was found as a peak is used once, as the peak; one whose peak was left out as a
-maximum of the diffuse scattering is not, for that draws the centroid to its side. Peaks that are
-held out judge the refinements: neither they nor the integrated reflections that they belong to are
-ever fitted.
+A reflection that was found as a peak is used once, as the peak. If its peak was rejected as a
+maximum of the diffuse scattering, the reflection is not used: the diffuse scattering shifts its
+centroid. Held-out peaks judge the refinements: these peaks and their integrated reflections are
+never fitted.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_SAME_SPOT = 4.0  # pixels between a found peak and the prediction of its reflection
+_SAME_SPOT = 4.0  # pixels; largest distance of a peak from the prediction of its reflection
 _OUTLIER = 5.0  # robust standard deviations
 
-#: What may happen to an integrated reflection; the first that holds.
+#: Outcomes for an integrated reflection, in order of precedence.
 FATES = (
     "partial",
     "overlap",
@@ -55,16 +55,16 @@ _UNFIT = (
 
 @dataclass(frozen=True)
 class Acceptance:
-    """What a centroid must pass to be used.
+    """Criteria for using a centroid.
 
     Attributes
     ----------
     significance : float
-        Least intensity over its σ.
+        Smallest intensity over its σ.
     correlation : float
-        Least correlation with the learned profile.
+        Smallest correlation with the learned profile.
     zeta : float
-        Reflections that cross the Ewald sphere slower than this are not used.
+        Smallest ζ: reflections that cross the Ewald sphere more slowly are not used.
     """
 
     significance: float
@@ -73,10 +73,10 @@ class Acceptance:
 
 
 def hold_out(peaks: Sequence[Peaks]) -> list[Mask]:
-    """Choose the peaks that judge: one of 20, of few peaks up to one of 5.
+    """Choose the peaks that judge: 1 of 20; if there are few peaks, up to 1 of 5.
 
-    Of 400 or more these are those that `orientation.refinement.refine` holds out of the same list,
-    so that they took no part in the refinement that the start came from either.
+    With 400 peaks or more, `orientation.refinement.refine` holds out the same peaks of this list.
+    So these peaks did not influence the start either.
     """
     sizes = [len(p.frame) for p in peaks]
     every = int(np.clip(sum(sizes) // 20, 5, 20))
@@ -85,19 +85,19 @@ def hold_out(peaks: Sequence[Peaks]) -> list[Mask]:
 
 
 def without(peaks: Peaks, fewer: Peaks) -> Peaks:
-    """Peaks that are not among others of the same list."""
+    """Return the peaks that are not in another part of the same list."""
     left = {tuple(row) for row in fewer.position.tolist()}
     return peaks.select(np.array([tuple(x) not in left for x in peaks.position.tolist()], np.bool_))
 
 
 def same_reflection(hkl: Integers, at: Floats, table: Reflections) -> Integers:
-    """Rows (n,) of the reflections that peaks belong to, -1 for none.
+    """Return the rows (n,) of the reflections of the peaks; -1 for peaks without a reflection.
 
     Parameters
     ----------
     hkl : (n, 3) int array
     at : (n, 3) array
-        Peaks (slow, fast, frame).
+        Positions of the peaks (slow, fast, frame).
     table : Reflections
     """
     _, number = np.unique(np.concatenate([hkl, table.hkl]), axis=0, return_inverse=True)
@@ -106,7 +106,7 @@ def same_reflection(hkl: Integers, at: Floats, table: Reflections) -> Integers:
     first = np.searchsorted(theirs[order], mine, "left")
     last = np.searchsorted(theirs[order], mine, "right")
     found, least = np.full(len(hkl), -1, dtype=np.int64), np.full(len(hkl), np.inf)
-    # A reflection crosses the sphere a few times only.
+    # A reflection crosses the sphere only a few times.
     for step in range(int(np.max(last - first, initial=0))):
         rows = np.flatnonzero(first + step < last)
         there = order[first[rows] + step]
@@ -120,14 +120,14 @@ def same_reflection(hkl: Integers, at: Floats, table: Reflections) -> Integers:
 def placed(
     table: Reflections, rotation: Rotation, widths: Widths, n_sigma: float, spread: float
 ) -> Reflections:
-    """Move centroids from where arcs have them to the spots of the crystal's mean block.
+    """Correct centroids for the arcs of a mosaic crystal, to the spots of its mean block.
 
     Parameters
     ----------
     widths : Widths
-        With which they were integrated.
+        Widths used in the integration.
     n_sigma : float
-        Half axes of the foregrounds in these.
+        Half axes of the foregrounds in units of the widths.
     spread : float
         Mosaic spread, radian².
     """
@@ -150,20 +150,20 @@ def judge(
     offset: Floats | None = None,
     maxima: Integers | None = None,
 ) -> Integers:
-    """Fate (n,) of each integrated reflection, an index of `FATES`.
+    """Return the outcome (n,) for each integrated reflection, an index of `FATES`.
 
     Parameters
     ----------
     rotation : Rotation
-        The model by which a centroid may be far from its prediction.
+        Model for the test of centroids against predictions.
     ub : (3, 3) array
-        1/Å.
+        Orientation matrix, 1/Å.
     found, held : int arrays
-        Rows that are in the peaks fitted, and in those held out.
+        Rows of reflections with a fitted peak, and with a held-out peak.
     offset : (3,) array or None
-        By how much the crystal is off the axis, see `orientation.residuals.compare`.
+        Displacement of the crystal from the axis, see `orientation.residuals.compare`.
     maxima : int array or None
-        Rows whose peaks were left out, being maxima of the diffuse scattering.
+        Rows of reflections whose peaks were rejected as maxima of the diffuse scattering.
     """
     n = len(table)
     observed = np.stack([table.observed_slow, table.observed_fast, table.observed_frame], axis=1)
@@ -200,12 +200,12 @@ def judge(
 
 
 def joined(peaks: Peaks, table: Reflections, use: Mask, floor: Floats) -> Peaks:
-    """Peaks, and after them the centroids of the reflections to use.
+    """Append the centroids of the used reflections to the peaks.
 
     Parameters
     ----------
     floor : (3,) array
-        Variances (slow, fast, frame) that are added to those of counting statistics.
+        Variances (slow, fast, frame) to add to the variances from counting statistics.
     """
     columns = ("observed_frame", "observed_slow", "observed_fast")
     values = [getattr(table, name)[use] for name in columns]

@@ -1,8 +1,8 @@
-"""Halves of the spots refined apart, whose scatter must match the errors claimed.
+"""Refine two halves of the spots separately: their scatter must match the error bars.
 
 Spots of odd and of even frames have no photon in common. The difference of the two models over
-the errors that both claim is 1 where the errors are true; more where the spots of one frame err
-together, or where the model is wrong.
+the combined error bars is 1 if the error bars are right, and larger if the errors of spots on one
+frame are correlated, or if the model is wrong.
 """
 
 from collections.abc import Sequence
@@ -22,17 +22,18 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Congruence:
-    """Two refinements of halves of the spots.
+    """Comparison of two refinements of halves of the spots.
 
     Attributes
     ----------
     figure : float
-        ``sqrt(Δᵀ (C_odd + C_even)⁻¹ Δ / p)`` of all p refined parameters: 1 if errors are true.
+        ``sqrt(Δᵀ (C_odd + C_even)⁻¹ Δ / p)`` for all p refined parameters: 1 if error bars are
+        right.
     names : tuple of p str
     difference, sigma : (p,) array
-        Odd minus even, and what the errors claim for it.
+        Odd minus even, and the expected standard deviation of this difference.
     spots : (odd, even)
-        Used by each.
+        Number of spots used in each half.
     """
 
     figure: float
@@ -42,7 +43,7 @@ class Congruence:
     spots: tuple[int, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a dict for JSON."""
         return {
             "figure": self.figure,
             "spots (odd, even)": list(self.spots),
@@ -54,7 +55,7 @@ class Congruence:
 
 
 def halves(peaks: Sequence[Peaks]) -> tuple[list[Peaks], list[Peaks]]:
-    """Peaks whose centre is in an odd frame, and the others."""
+    """Split the peaks into those with their centre in an odd frame, and the others."""
     odd = [np.floor(p.frame).astype(np.int64) % 2 == 1 for p in peaks]
     return (
         [p.select(use) for p, use in zip(peaks, odd, strict=True)],
@@ -71,7 +72,7 @@ def congruence(
     free: Sequence[str],
     limits: RefinementLimits,
 ) -> Congruence:
-    """Refine the peaks of odd and of even frames apart from one start, and compare.
+    """Refine the peaks of odd and of even frames separately from one start, and compare.
 
     Raises
     ------
@@ -93,5 +94,5 @@ def congruence(
 
 
 def compared(a: Refined, b: Refined) -> tuple[Floats, Floats]:
-    """Difference (p,) of the parameters of two refinements from one start, and covariance."""
+    """Return the difference (p,) of the parameters of two refinements, and its covariance."""
     return a.values - b.values, a.covariance + b.covariance

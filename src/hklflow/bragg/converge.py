@@ -1,7 +1,7 @@
-"""Refine, integrate with the model, refine with what was integrated, until nothing moves.
+"""Refine, integrate with the model, refine with the integrated reflections, until convergence.
 
-Whether an iteration is better is judged by found peaks that no fit ever sees. Kept is the last
-model that no other beats, the start being one of them: so the result is never worse.
+Found peaks that are never fitted judge each iteration. The result is the last model that no other
+model beats. The start is one of the models, so the result is never worse than the start.
 """
 
 import time
@@ -32,16 +32,16 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_WORST = 5.0  # robust standard deviations that one residual can add to the score
-_BEATEN = 2.0  # standard errors by which another score is better
+_WORST = 5.0  # robust standard deviations: larger residuals count as this in the score
+_BEATEN = 2.0  # standard errors by which a better score must differ
 
 Integrate = Callable[[Sequence[Rotation], Floats], Sequence[Reflections]]
-"""``integrate(rotations, ub)``: the reflections of each rotation; reads all frames."""
+"""``integrate(rotations, ub)``: returns the reflections of each rotation; reads all frames."""
 
 
 @dataclass(frozen=True)
 class Rest:
-    """When the model is at rest, and how long it may take.
+    """Criteria for convergence, and limits of the loop.
 
     Attributes
     ----------
@@ -54,11 +54,11 @@ class Rest:
     indexed : float
         Largest change of the fraction of found peaks that are indexed.
     cycles : int
-        Refinements at most.
+        Largest number of refinements.
     integrations : int
-        At most.
+        Largest number of integrations.
     reintegrate : float
-        Move of the predictions in pixels or frames that asks for another integration.
+        Integrate again if the predictions have moved by more than this, in pixels or frames.
     """
 
     cell: float
@@ -78,11 +78,11 @@ class RefinedModel:
     ----------
     rotations : sequence of Rotation
     ub : (3, 3) array
-        1/Å.
+        Orientation matrix, 1/Å.
     cell, cell_sigma : (6,) array
-        Å and degrees.
+        Cell and its σ, Å and degrees.
     offsets : mapping
-        By how much the crystal is off the axis (3,), m, in the rotations (by number) of which it
+        Displacement (3,) of the crystal from the axis, m, for the rotations (by number) in which it
         was refined; see `orientation.residuals.compare`.
     """
 
@@ -94,14 +94,14 @@ class RefinedModel:
 
     @classmethod
     def of(cls, refined: Refined, start: Sequence[Rotation]) -> "RefinedModel":
-        """Model of a refinement, and the rotations it began with."""
+        """Return the model of a refinement that began with these rotations."""
         offsets = offsets_of(dict(zip(refined.names, refined.values, strict=True)), start)
         return cls(refined.rotations, refined.ub, refined.cell, refined.cell_sigma, offsets)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Peaks of all rotations under a model; n in the order of the rotations.
+    """Comparison of the peaks of all rotations with a model; n in the order of the rotations.
 
     Attributes
     ----------
@@ -109,7 +109,8 @@ class Seen:
     off : (n, 3) array
         Observed minus predicted (slow, fast, frame).
     indexed, sharp : (n,) bool array
-        Near whole indices; and crossing the Ewald sphere quickly enough to be compared.
+        True if indexed (near whole indices); and if crossing the Ewald sphere quickly enough to
+        be compared.
     """
 
     hkl: Integers
@@ -119,7 +120,7 @@ class Seen:
 
 
 def offsets_of(values: Mapping[str, float], start: Sequence[Rotation]) -> dict[int, Floats]:
-    """By how much the crystal is off the axis, by refined parameters from these rotations on."""
+    """Return the displacement of the crystal from the axis for each rotation that refined it."""
     found = {}
     for i, rotation in enumerate(start):
         two = [values.get(f"off_centre_{i}_{n}") for n in (1, 2)]
@@ -129,7 +130,7 @@ def offsets_of(values: Mapping[str, float], start: Sequence[Rotation]) -> dict[i
 
 
 def seen(model: RefinedModel, peaks: Sequence[Peaks], limits: RefinementLimits) -> Seen:
-    """Compare peaks with a model as it is."""
+    """Compare peaks with a model, without refinement."""
     parts = []
     for i, (rotation, p) in enumerate(zip(model.rotations, peaks, strict=True)):
         miller = rotation.hkl(model.ub, p.frame, p.slow, p.fast)
@@ -143,7 +144,7 @@ def seen(model: RefinedModel, peaks: Sequence[Peaks], limits: RefinementLimits) 
 
 @dataclass(frozen=True)
 class Iteration:
-    """One refinement of the loop; the first of all is the start, without a refinement.
+    """One refinement of the loop; iteration 0 is the start, without a refinement.
 
     Attributes
     ----------
@@ -151,26 +152,26 @@ class Iteration:
         0 is the start.
     model : RefinedModel
     refined : Refined or None
-        None of the start.
+        None for the start.
     spots : Spots or None
-        Those used, with residuals of this model; None of the start.
+        Spots used, with residuals of this model; None for the start.
     integrations : int
-        Before it: the reflections of the last were used; 0: peaks alone.
+        Number of integrations before it, of which the last was used; 0: peaks only.
     change : dict
-        With respect to the iteration before: ``cell`` (in σ), ``orientation`` (degrees), ``rmsd``
-        (relative), ``indexed``; empty of the start.
+        Change from the previous iteration: ``cell`` (in σ), ``orientation`` (degrees), ``rmsd``
+        (relative), ``indexed``; empty for the start.
     rmsd : (3,) array
-        Of the peaks and centroids used (of the start: the peaks that it indexes).
+        Rms residuals of the peaks and centroids used (for the start: of the indexed peaks).
     rmsd_held_out : (3,) array
-        Of the held-out peaks that are indexed, outliers apart.
+        Rms residuals of the held-out peaks that are indexed, without outliers.
     losses : (m,) array
-        What each held-out peak adds to the squared score, see `Loop`.
+        Contribution of each held-out peak to the squared score, see `Loop`.
     fraction_indexed : float
-        Of all found peaks.
+        Fraction of all found peaks.
     peaks, reflections : dict
-        Counts by what became of them; each adds up. No reflections: none were integrated.
+        Number of spots by outcome; empty ``reflections`` if none were integrated.
     seconds : float
-        That the refinement and the integration after it took.
+        Duration of the refinement and the integration after it.
     """
 
     number: int
@@ -189,27 +190,27 @@ class Iteration:
 
     @property
     def score(self) -> float:
-        """See `Loop`."""
+        """Score of the model, see `Loop`."""
         return float(np.sqrt(np.mean(self.losses)))
 
 
 @dataclass
 class Outcome:
-    """What the loop came to.
+    """Result of the loop.
 
     Attributes
     ----------
     iterations : list of Iteration
         The start first.
     best : int
-        Index of the one that is kept, see `Loop`.
+        Index of the kept iteration, see `Loop`.
     converged : bool
     reason : str
-        Why it ended.
+        Reason why the loop ended.
     data : list of Peaks
-        What the best was refined with (of the start: the peaks that are not held out).
+        Spots of the best refinement (for the start: the peaks that are not held out).
     tables : sequence of Reflections or None
-        The last integration.
+        Reflections of the last integration.
     integrations : int
     """
 
@@ -229,29 +230,29 @@ class Outcome:
 
 @dataclass
 class Loop:
-    """The loop of one scan.
+    """Refinement loop of one scan.
 
-    The score of a model is the root mean square of the held-out peaks' residuals over their
-    scatter under the first refined model, each at most 5 and of a peak without index 5: about 1.
-    One model beats another if its squared score is less by two standard errors of the difference,
-    peak by peak. The last model that no other beats is kept.
+    The score of a model is the root mean square of the residuals of the held-out peaks, relative
+    to their scatter under the first refined model: about 1. Each residual counts at most 5; a peak
+    without index counts 5. A model beats another if its squared score is smaller by two standard
+    errors of the difference, peak by peak. The last model that no other model beats is kept.
 
     Attributes
     ----------
     peaks : sequence of Peaks
-        Found in each rotation.
+        Peaks found in each rotation.
     group : SpaceGroup
-        Whose constraints the cell obeys.
+        Space group, with its constraints on the cell.
     free : sequence of str
         Groups of parameters to refine.
     integrate : callable or None
-        `Integrate`; None: the found peaks alone are used.
+        `Integrate`; None: only the found peaks are used.
     limits : RefinementLimits
-        Of the refinement.
+        Limits of the refinement.
     rest : Rest
     accept : Acceptance
     maxima : sequence of Peaks
-        Found in each rotation, but left out as maxima of the diffuse scattering; empty: none.
+        Peaks of each rotation that were rejected as maxima of the diffuse scattering; empty: none.
     """
 
     peaks: Sequence[Peaks]
@@ -267,13 +268,13 @@ class Loop:
         self.held = hold_out(self.peaks)
         self.fitted = [p.select(~h) for p, h in zip(self.peaks, self.held, strict=True)]
         self.judges = [p.select(h) for p, h in zip(self.peaks, self.held, strict=True)]
-        # What the search adds to all variances, because the geometry is no better, is in the least.
+        # The search adds a floor to all variances for errors of the geometry: the smallest has it.
         self.floor = np.min([p.sigma.min(axis=0, initial=np.inf) for p in self.peaks], axis=0) ** 2
         self.scatter: Floats | None = None
 
     @property
     def total(self) -> int:
-        """Number of found peaks that are fit for refinement."""
+        """Number of found peaks that can be used in the refinement."""
         return sum(len(p.frame) for p in self.peaks)
 
     def run(self, start: RefinedModel) -> Outcome:
@@ -282,7 +283,7 @@ class Loop:
         Raises
         ------
         HklflowError
-            If the first refinement fails: the start is wrong.
+            If the first refinement fails: then the start is wrong.
         """
         iterations: list[Iteration] = []
         data: list[list[Peaks]] = [self.fitted]
@@ -321,7 +322,7 @@ class Loop:
             iterations.append(replace(now, seconds=time.perf_counter() - clock))
             data.append(given)
             if converged:
-                reason = f"at rest after {number} refinements, integrated {integrations} times"
+                reason = f"converged after {number} refinements and {integrations} integrations"
                 break
         best = _unbeaten([item.losses for item in iterations])
         return Outcome(iterations, best, converged, reason, data[best], tables, integrations)
@@ -329,7 +330,7 @@ class Loop:
     def _union(
         self, model: RefinedModel, tables: Sequence[Reflections] | None
     ) -> tuple[list[Peaks], Integers | None]:
-        """Peaks to fit with the centroids that pass, and fates of all reflections."""
+        """Return the peaks and accepted centroids to fit, and the outcomes of all reflections."""
         if tables is None:
             return self.fitted, None
         given, fates = [], []
@@ -389,7 +390,7 @@ class Loop:
             "rmsd": float(np.max(np.abs(_px_frames(refined.rmsd) / _px_frames(last.rmsd) - 1))),
             "indexed": abs(fraction - last.fraction_indexed),
         }
-        # Of each list the peaks come first.
+        # In each list, peaks come before centroids.
         peak = np.concatenate(
             [
                 np.arange(len(p.frame)) < len(f.frame)
@@ -412,7 +413,7 @@ class Loop:
         return all(change[name] < getattr(self.rest, name) for name in change)
 
     def _moved(self, model: RefinedModel, other: RefinedModel) -> float:
-        """95 % of the predictions of found peaks moved by less: pixels or frames."""
+        """Return the 95 % quantile of the moves of found peaks' predictions: pixels or frames."""
         now, then = (seen(m, self.fitted, self.limits) for m in (model, other))
         both = now.sharp & then.sharp & np.all(now.hkl == then.hkl, axis=1)
         if both.sum() < 0.5 * now.sharp.sum():
@@ -431,8 +432,8 @@ class Loop:
         weighted, sharp = self._weighted(model)
         if not sharp.any():
             raise HklflowError(
-                f"none of the {len(sharp)} peaks that judge the refinements is indexed by the "
-                "refined model; index again or find more peaks"
+                f"the refined model indexes none of the {len(sharp)} held-out peaks that judge the "
+                "refinements; index again or find more peaks"
             )
         self.scatter = np.maximum(1.4826 * np.median(weighted[sharp], axis=0), 0.1)
 
@@ -445,24 +446,24 @@ class Loop:
         return losses
 
     def rmsd_held_out(self, model: RefinedModel) -> Floats:
-        """Rms residuals (3,) of the held-out peaks that a model indexes, outliers apart."""
+        """Return rms residuals (3,) of the held-out peaks that a model indexes, no outliers."""
         under = seen(model, self.judges, self.limits)
         off = under.off[under.sharp]
         return _rms(off[_near(off)])
 
 
 def _unbeaten(losses: Sequence[Floats]) -> int:
-    """Index of the last model that no other beats."""
+    """Return the index of the last model that no other model beats."""
     n = len(losses[0])
     for i in reversed(range(len(losses))):
         worse = [losses[i] - other for other in losses]
         if all(d.mean() <= _BEATEN * d.std() / np.sqrt(n) for d in worse):
             return i
-    raise AssertionError("the model of the least loss is beaten by none")
+    raise AssertionError("no model beats the model with the smallest loss")
 
 
 def _became(refined: Refined, rows: Mask) -> dict[str, int]:
-    """What a refinement did with some of its rows."""
+    """Count the spots of one class by their outcome in a refinement."""
     indexed, used, checks = (x[rows] for x in (refined.indexed, refined.used, refined.held_out))
     return {
         "not indexed": int(np.sum(~indexed)),
@@ -478,7 +479,7 @@ def _in_sigma(change: Floats, sigma: Floats) -> float:
 
 
 def _turned(a: RefinedModel, b: RefinedModel) -> float:
-    """Largest angle in degrees by which the crystal of a rotation turned, its head included."""
+    """Return the largest rotation in degrees of a crystal between two models, with its head."""
     u, v = (lattice.decompose_ub(m.ub)[0] for m in (a, b))
     return max(
         float(
@@ -497,7 +498,7 @@ def _px_frames(rmsd: Floats) -> Floats:
 
 
 def _near(off: Floats) -> Mask:
-    """Rows (n,) that are no outliers."""
+    """Return a mask (n,) that is False for outliers."""
     if not len(off):
         return np.zeros(0, dtype=np.bool_)
     scatter = 1.4826 * np.median(np.abs(off), axis=0)

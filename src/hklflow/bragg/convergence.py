@@ -1,4 +1,4 @@
-"""What a converging refinement tells: verdict, records of its iterations, warnings."""
+"""Report on a converging refinement: verdict, records of its iterations, warnings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +13,9 @@ from hklflow.bragg.residual_map import Row
 
 Record = dict[str, Any]
 
-_INCONGRUENT = 2.0  # of so few parameters the figure scatters by a third
-_DRAWN = 3.0  # σ of the peaks' cell: one of six numbers is so far off in 1 % of the cases
-_STRONGEST = 20  # peaks without index that are listed
+_INCONGRUENT = 2.0  # with so few parameters the figure scatters by a third
+_DRAWN = 3.0  # σ of the peaks' cell: one of six parameters deviates so far in 1 % of the cases
+_STRONGEST = 20  # number of unindexed peaks that are listed
 
 
 def section(
@@ -25,16 +25,16 @@ def section(
     intensities: Sequence[NDArray[np.float64]],
     n_found: int,
 ) -> Record:
-    """Verdict and figures, as the product of the loop has them under ``converged``.
+    """Return verdict and figures, stored in the product of the loop under ``converged``.
 
     Parameters
     ----------
     names : sequence of str
-        Of the rotations.
+        Names of the rotations.
     intensities : sequence of (n,) arrays
-        Of the loop's peaks, counts.
+        Intensities of the loop's peaks, counts.
     n_found : int
-        Peaks found, those that are unfit for refinement included.
+        Number of peaks found, including those that cannot be used in the refinement.
     """
     best, start, last = outcome.kept, outcome.iterations[0], outcome.iterations[-1]
     try:
@@ -70,7 +70,7 @@ def unindexed(
     names: Sequence[str],
     intensities: Sequence[NDArray[np.float64]],
 ) -> Record:
-    """How many peaks the model does not explain, and the strongest of them."""
+    """Return the number of peaks that the model does not index, and the strongest of them."""
     under = seen(outcome.kept.model, loop.peaks, loop.limits)
     intensity = np.concatenate(intensities)
     which = np.repeat(np.arange(len(names)), [len(p.frame) for p in loop.peaks])
@@ -93,44 +93,44 @@ def unindexed(
 
 
 def warnings(outcome: Outcome, figures: Record, max_unindexed: float) -> list[str]:
-    """Sentences for people.
+    """Return the warnings of a converging refinement.
 
     Parameters
     ----------
     figures : dict
-        Of `section`.
+        Figures from `section`.
     max_unindexed : float
-        Fraction of peaks without index from which on it is told.
+        Fraction of unindexed peaks above which a warning is given.
     """
     notes = []
     if not outcome.converged:
-        notes.append(f"the loop did not converge: {outcome.reason}; the best model is kept")
+        notes.append(f"the loop did not converge: {outcome.reason}; the best model is used")
     if outcome.best == 0:
-        notes.append("no refinement was better than the start, which is kept")
+        notes.append("no refinement was better than the start, so the start is used")
     notes += _drawn(outcome)
     none = figures["unindexed peaks"]
     if none["fraction"] > max_unindexed:
         notes.append(
-            f"{none['fraction']:.1%} of the peaks have no index "
+            f"{none['fraction']:.1%} of the peaks are not indexed "
             f"({none['part of the intensity']:.1%} of the intensity; limit "
             f"{max_unindexed:.0%}): a second lattice, ice, or a superlattice"
         )
     figure = figures["odd and even frames"].get("figure")
     if figure is not None and figure > _INCONGRUENT:
         notes.append(
-            f"models of odd and of even frames differ by {figure:.1f} times their errors, which "
-            "are too small by that"
+            f"models of odd and of even frames differ by {figure:.1f} times their error bars: the "
+            "error bars are too small by this factor"
         )
     return notes
 
 
 def _drawn(outcome: Outcome) -> list[str]:
-    """Say if centroids change the cell of the peaks beyond what more spots may change of it."""
+    """Warn if centroids change the cell of the peaks by more than additional spots should."""
     alone = [item for item in outcome.iterations[1:] if not item.integrations]
     best = outcome.kept
     if not alone or not best.integrations:
         return []
-    # Estimates by a part of the spots scatter about that by all by less than their own σ.
+    # An estimate from a part of the spots differs from the estimate from all by less than its σ.
     before, sigma = alone[-1].model.cell, alone[-1].model.cell_sigma
     free = sigma > 0
     pulls = np.abs(best.model.cell - before)[free] / sigma[free]
@@ -138,18 +138,19 @@ def _drawn(outcome: Outcome) -> list[str]:
         return []
     return [
         f"{best.reflections['used']} centroids of integrated reflections move the cell by "
-        f"{pulls.max():.1f} σ from that of the {alone[-1].peaks['used']} peaks: scattering beside "
-        "reflections draws them; refine by the peaks alone (`converge: max_integrations: 0`)"
+        f"{pulls.max():.1f} σ from the cell of the {alone[-1].peaks['used']} peaks: scattering "
+        "next to the reflections shifts them; refine with the peaks only (`converge: "
+        "max_integrations: 0`)"
     ]
 
 
 def record(item: Iteration, table: Sequence[Row]) -> Record:
-    """One iteration, as ``convergence.json`` has it.
+    """Return the record of one iteration for ``convergence.json``.
 
     Parameters
     ----------
     table : sequence of Row
-        Its residuals by module.
+        Residuals of the iteration by module.
     """
     refined = item.refined
     fit: Record = {}

@@ -1,8 +1,8 @@
-r"""How much the counting errors have to be inflated: ``σ'² = a² (σ² + (b I)²)``.
+r"""Error model for equivalents: ``σ'² = a² (σ² + (b I)²)``.
 
-The likelihood is that of the differences within groups of equivalents (restricted maximum
-likelihood, Patterson & Thompson, Biometrika 58, 545, 1971): group means are not known, and
-of n equivalents n - 1 deviations count. So pairs tell as much of the errors as they know.
+The likelihood is the one of the differences within groups of equivalents (restricted maximum
+likelihood, Patterson & Thompson, Biometrika 58, 545, 1971): group means are unknown, so n
+equivalents count as n - 1 deviations. Pairs thus contribute the right weight.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _FEWEST = 30  # deviations; σ of a is then 13 %
-_SURE = 4.0  # of -2 ln L: two standard deviations
+_SURE = 4.0  # difference of -2 ln L: two standard deviations
 _GRID = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 41)])
 _MAD = 1.4826  # standard deviation of a normal distribution over its median |deviation|
 _BINS = 10
@@ -25,10 +25,10 @@ _BINS = 10
 
 @dataclass(frozen=True)
 class ErrorModel:
-    """``σ'² = a² (σ² + (b I)²)`` with standard deviations of a and b.
+    """Parameters a and b of ``σ'² = a² (σ² + (b I)²)``, and their standard deviations.
 
-    ``deviations`` is how many deviations of equivalents it was found from, ``why_not`` what kept
-    it from being refined ("" if it was).
+    ``deviations`` is the number of deviations of equivalents in the fit, ``why_not`` the reason why
+    the model was not refined ("" if it was).
     """
 
     a: float = 1.0
@@ -39,7 +39,7 @@ class ErrorModel:
     why_not: str = ""
 
     def variance(self, counting: Floats, mean: Floats) -> Floats:
-        """Variances (n,) of counting variances and expected intensities (n,)."""
+        """Return the variances (n,) for counting variances and expected intensities (n,)."""
         return self.a**2 * (counting + (self.b * np.maximum(mean, 0.0)) ** 2)
 
 
@@ -56,19 +56,19 @@ def fit(
     Parameters
     ----------
     intensity, counting : (n,) arrays
-        On one scale, and their counting variances.
+        Intensities on one scale, and their counting variances.
     mean : (n,) array
-        Expected intensity: that of the group.
+        Expected intensity: the mean of the group.
     groups : Groups
     use : (n,) bool array
-        Outliers are left out.
+        False for outliers.
     parameters : float
-        Parameters that were fitted to the same deviations.
+        Number of parameters that were fitted to the same deviations.
 
     Returns
     -------
     ErrorModel
-        With b = 0 where it is not larger than twice its standard deviation.
+        With b = 0 if b is not larger than twice its standard deviation.
     """
     use = use & (groups.sum(use)[groups.index] >= 2)
     rows = np.flatnonzero(use)
@@ -77,14 +77,15 @@ def fit(
     if free - parameters < _FEWEST:
         return ErrorModel(
             deviations=free,
-            why_not=f"of {free} deviations of equivalents {parameters:.0f} are used by the scales, "
-            f"and {_FEWEST} are needed",
+            why_not=f"the scales use {parameters:.0f} of {free} deviations of equivalents, and "
+            f"{_FEWEST} are needed",
         )
     likelihood = _Likelihood(intensity[rows], counting[rows], mean[rows], own)
     at = int(np.argmin([likelihood.minus_twice_log(b) for b in _GRID]))
     if at == len(_GRID) - 1:
         return ErrorModel(
-            deviations=free, why_not="equivalents differ by more than their intensity; b is no use"
+            deviations=free,
+            why_not="equivalents differ by more than their intensity: b is undefined",
         )
     found = minimize_scalar(
         likelihood.minus_twice_log,
@@ -92,13 +93,13 @@ def fit(
         method="bounded",
         options={"xatol": 1e-6},
     )
-    # Where all are about as strong, a and b can stand for each other: then a alone.
+    # If all intensities are similar, a and b are correlated: then only a is fitted.
     b = float(found.x) if found.fun < likelihood.minus_twice_log(0.0) - _SURE else 0.0
     a = likelihood.a(b)
     b_sigma = likelihood.sigma(b)
     slope = (likelihood.a(b + b_sigma) - a) / b_sigma
     a_sigma = float(np.hypot(a / np.sqrt(2 * free), slope * b_sigma))
-    # The scales have taken their share of the deviations.
+    # Correct for the deviations that the scales have fitted.
     a *= float(np.sqrt(free / (free - parameters)))
     return ErrorModel(a, b, a_sigma, b_sigma, free)
 
@@ -111,7 +112,7 @@ class _Likelihood:
     groups: Groups
 
     def _parts(self, b: float) -> tuple[float, float]:
-        """χ² of the deviations for a = 1, and the logarithm of the determinant."""
+        """Return χ² of the deviations for a = 1, and the logarithm of the determinant."""
         variance = self.counting + (b * np.maximum(self.mean, 0.0)) ** 2
         middle, total = self.groups.mean(self.intensity, 1 / variance)
         chi2 = np.sum((self.intensity - middle[self.groups.index]) ** 2 / variance)
@@ -122,16 +123,16 @@ class _Likelihood:
         return len(self.intensity) - len(self.groups)
 
     def a(self, b: float) -> float:
-        """Best a for a given b."""
+        """Return the best a for a given b."""
         return float(np.sqrt(self._parts(b)[0] / self._free))
 
     def minus_twice_log(self, b: float) -> float:
-        """``-2 ln L`` for the best a."""
+        """Return ``-2 ln L`` for the best a."""
         chi2, log_determinant = self._parts(b)
         return float(log_determinant + self._free * np.log(chi2 / self._free))
 
     def sigma(self, b: float) -> float:
-        """Standard deviation of b: where ``-2 ln L`` is 1 higher, upwards."""
+        """Return the standard deviation of b: ``-2 ln L`` is 1 higher at b plus this value."""
         base, low, high = self.minus_twice_log(b), b, b + 1e-4
         while self.minus_twice_log(high) < base + 1 and high < 10:
             low, high = high, b + 2 * (high - b)
@@ -145,9 +146,9 @@ class _Likelihood:
 def robust_start(
     intensity: Floats, counting: Floats, groups: Groups, use: Bools
 ) -> tuple[ErrorModel, Floats]:
-    """First a and b before outliers are known, and the medians (n,) of the groups.
+    """Return first a and b before outliers are known, and the medians (n,) of the groups.
 
-    b is what makes the median deviations of all bins of intensity alike.
+    b makes the median deviations in all bins of intensity equal.
     """
     middle = groups.median(intensity, use)[groups.index]
     rows = np.flatnonzero(use & (groups.sum(use)[groups.index] >= 2))
@@ -156,7 +157,7 @@ def robust_start(
     own = Groups.of(groups.hkl[groups.index[rows]])
     value, base, level = intensity[rows], counting[rows], np.maximum(middle[rows], 0.0)
     bins = _bins(level, np.sqrt(base))
-    # A deviation from the group's own median is smaller than that from the truth.
+    # The deviation from the group's median is smaller than the deviation from the truth.
     shrink = np.sqrt(own.n[own.index] / (own.n[own.index] - 1.0))
     best = (np.inf, 1.0, 0.0)
     for b in _GRID[:-1]:
@@ -167,7 +168,7 @@ def robust_start(
 
 
 def _bins(level: Floats, sigma: Floats) -> NDArray[np.int64]:
-    """Number (n,) of the bin of equal population in I/σ."""
+    """Return the number (n,) of the bin of each intensity; bins in I/σ with equal population."""
     n = max(1, min(_BINS, len(level) // _FEWEST))
     rank = np.argsort(np.argsort(level / sigma, kind="stable"), kind="stable")
     found: NDArray[np.int64] = rank * n // len(level)
@@ -176,16 +177,16 @@ def _bins(level: Floats, sigma: Floats) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Spread:
-    """Widths of the normalised deviations of equivalents by bins of intensity.
+    """Widths of the normalised deviations of equivalents in bins of intensity.
 
     Attributes
     ----------
     intensity : (k,) array
-        Mean.
+        Mean intensity.
     n : (k,) int array
-        Observations.
+        Number of observations.
     before, after : (k,) arrays
-        Root mean square of the deviations over their counting errors, and over those of the model.
+        Root mean square of the deviations, relative to counting errors and to errors of the model.
     """
 
     intensity: Floats
@@ -197,7 +198,7 @@ class Spread:
 def spread(
     intensity: Floats, counting: Floats, variance: Floats, groups: Groups, use: Bools
 ) -> Spread:
-    """Look at the deviations of equivalents before and after; outliers left out by ``use``."""
+    """Return the widths of the deviations of equivalents before and after the error model."""
     rows = np.flatnonzero(use & (groups.sum(use)[groups.index] >= 2))
     if not len(rows):
         none = np.zeros(0)
@@ -206,7 +207,7 @@ def spread(
     widths, value = [], intensity[rows]
     for var in (counting[rows], variance[rows]):
         middle, total = own.mean(value, 1 / var)
-        # The mean holds the observation itself: var(I - mean) = var - 1 / Σ w.
+        # The mean includes the observation itself: var(I - mean) = var - 1 / Σ w.
         expected = var - 1 / total[own.index]
         widths.append((value - middle[own.index]) ** 2 / expected)
     level = own.mean(value, 1 / variance[rows])[0][own.index]

@@ -1,4 +1,4 @@
-"""Sums over equivalent observations."""
+"""Sums over groups of equivalent observations."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +12,12 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Groups:
-    """Observations of equal indices.
+    """Groups of observations with equal indices.
 
     Attributes
     ----------
     hkl : (m, 3) int array
-        One row per group, sorted.
+        Indices of each group, sorted.
     index : (n,) int array
         Group of each observation.
     """
@@ -27,9 +27,9 @@ class Groups:
 
     @classmethod
     def of(cls, hkl: ArrayLike) -> "Groups":
-        """Groups of the rows of hkl (n, 3)."""
+        """Return the groups of the rows of hkl (n, 3)."""
         rows = np.asarray(hkl, dtype=np.int64).reshape(-1, 3)
-        # One number per index: sorting rows takes ten times as long.
+        # One number per index: sorting rows would take ten times as long.
         low = rows.min(axis=0, initial=0)
         width = rows.max(axis=0, initial=0) - low + 1
         code = ((rows[:, 0] - low[0]) * width[1] + rows[:, 1] - low[1]) * width[2]
@@ -42,22 +42,22 @@ class Groups:
 
     @cached_property
     def n(self) -> Integers:
-        """Observations (m,) of each group."""
+        """Number of observations (m,) of each group."""
         return np.bincount(self.index, minlength=len(self)).astype(np.int64)
 
     def sum(self, values: ArrayLike) -> Floats:
-        """Sum (m,) of values (n,) over each group."""
+        """Return the sum (m,) of values (n,) over each group."""
         weights = np.asarray(values, dtype=np.float64)
         return np.bincount(self.index, weights=weights, minlength=len(self)).astype(np.float64)
 
     def largest(self, values: Floats) -> Floats:
-        """Largest (m,) of values (n,) in each group; -inf where there is none."""
+        """Return the largest (m,) of values (n,) in each group; -inf for an empty group."""
         top = np.full(len(self), -np.inf)
         np.maximum.at(top, self.index, values)
         return top
 
     def median(self, values: Floats, use: NDArray[np.bool_]) -> Floats:
-        """Median (m,) of those of the values (n,) that are used; NaN where there is none."""
+        """Return the median (m,) of the used values (n,) in each group; NaN without values."""
         rows = np.flatnonzero(use)
         rows = rows[np.lexsort((values[rows], self.index[rows]))]
         n = np.bincount(self.index[rows], minlength=len(self))
@@ -69,7 +69,7 @@ class Groups:
         return found
 
     def mean(self, values: Floats, weights: Floats) -> tuple[Floats, Floats]:
-        """Weighted means (m,) of values (n,) and sums of the weights; NaN where that is 0."""
+        """Return weighted means (m,) of values (n,), NaN if weights add to 0; and these sums."""
         total = self.sum(weights)
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.sum(weights * values) / total, total

@@ -1,4 +1,4 @@
-"""Integration of predicted reflections on the frames of one rotation."""
+"""Integrate predicted reflections on the frames of one rotation."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -26,56 +26,56 @@ Integers = NDArray[np.int64]
 Blocks = Iterable[NDArray[Any]]
 Shown = Callable[[Blocks, str], Blocks]
 
-# Fewest reflections to learn from.
+# Smallest number of reflections to learn from.
 _FEWEST = 10
-# Part of a reflection before or after the scan from which on it is partial.
+# A reflection is partial if more than this part of it is before or after the scan.
 _CUT = 0.005
-# Spots that are looked at for strong ones where there are no peaks, and beside peaks.
+# Predicted spots to search for strong ones: without peaks, and in addition to peaks.
 _SAMPLE = 20000
 _OTHERS = 2000
-# Passes over the frames to learn from, as long as widths change by more than this factor ...
+# Most passes over the frames for learning; another pass if widths change by more than the factor.
 _LEARNING_PASSES = 4
 _CHANGED = 1.15
-# ... and turns with the same voxels, until they change by less than this.
+# Most iterations with the same voxels; converged if widths change by less than the factor.
 _TURNS = 6
 _RESTS = 1.01
-# Counts in a shell from which on its curvature can be told; how many boxes tell it, and widths.
+# Counts in a shell from which its curvature can be determined; boxes for curvature and for widths.
 _BACKGROUND_COUNTS = 100.0
 _FOR_CURVATURE = 500
 _FOR_WIDTHS = 600
-# Chi² from which on reflections of such an I/σ are unlike the profile, see `kernels.UNLIKE`.
+# Chi² and I/σ above which a reflection is flagged as unlike the profile, see `kernels.UNLIKE`.
 _UNLIKE = 4.0
 _CLEARLY_SEEN = 10.0
 
 
 @dataclass(frozen=True)
 class IntegrationParams:
-    """How reflections are integrated.
+    """Parameters of the integration.
 
     Attributes
     ----------
     n_sigma : float
         Half axes of the foreground in standard deviations of the spot; half a voxel is added.
     mosaic : float or None
-        Standard deviation of the rocking curve about the scan axis at ζ = 1 to begin with,
+        Start value of the standard deviation of the rocking curve about the scan axis at ζ = 1,
         radians; None: from the peaks, or one frame.
     spot : (slow, fast) or None
-        Standard deviations of a spot to begin with, pixels; None: from the peaks, or 1.5.
+        Start values of the standard deviations of a spot, pixels; None: from the peaks, or 1.5.
     strong : float
-        Least intensity over its standard deviation of a reflection to learn from.
+        Smallest intensity over its standard deviation of a reflection to learn from.
     references : int
         Largest number of reflections to learn from.
     max_frames : int
-        Reflections whose foreground has more frames are not integrated.
+        Reflections with more frames in the foreground are not integrated.
     min_zeta : float
-        Reflections below are flagged ``LONG``.
+        Reflections with a smaller ζ are flagged ``LONG``.
     overlap : float
-        Share of a reflection, by its profile, in the foreground of others from which on it is
-        flagged; below, the shared voxels are left out.
+        Share of a reflection (by its profile) in the foreground of other reflections, above which
+        it is flagged. Below, the shared voxels are left out.
     min_recorded : float
-        Part of a reflection that must be on voxels that were summed, for an intensity.
+        Smallest part of a reflection on summed voxels for an intensity.
     memory : float
-        MB for the voxels of the reflections in work.
+        Memory for the voxels of the reflections in work, MB.
     threads : int
     """
 
@@ -94,22 +94,22 @@ class IntegrationParams:
 
 @dataclass(frozen=True)
 class Integrated:
-    """Reflections of one rotation and what was learned for them.
+    """Reflections of one rotation, with the learned widths, profile and curvature.
 
     Attributes
     ----------
     reflections : Reflections
-        Sorted by frame.
+        Reflections sorted by frame.
     widths : Widths
     profile : Profile
     curvature : Curvature
-        Of the background; zero where a plane is enough.
+        Curvature of the background; zero if a plane is sufficient.
     chi2 : (n,) array
-        Reduced chi² of the foreground against background and profile.
+        Reduced chi² of the foreground, from the model of background and profile.
     background_chi2 : (n,) array
-        That of the background.
+        Reduced chi² of the background.
     profile_error : float
-        Relative error of fitted intensities by the profile, in ``sigma_profile``.
+        Relative error of fitted intensities due to the profile, included in ``sigma_profile``.
     counters : dict
         ``predicted = integrated + without an intensity + too long + beyond the detector``.
     """
@@ -140,20 +140,20 @@ def integrate(
     ----------
     measurement : Measurement
     ub : (3, 3) array
-        1/Å with 2π.
+        Orientation matrix, 1/Å with 2π.
     group : SpaceGroup
     peaks : PeakTable or None
-        Peaks found, from which the widths of the spots are known at the start.
+        Found peaks, for the start values of the widths.
     params : IntegrationParams
     d_min : float, optional
-        Å; None: to the edge of the detector.
+        Smallest d-spacing, Å; None: up to the edge of the detector.
     shown : callable, optional
-        Wraps the blocks of frames of each pass, with its name, to show progress.
+        Wrapper of the blocks of frames of each pass, with its name, to show progress.
 
     Raises
     ------
     HklflowError
-        If there are too few strong reflections to learn the widths from.
+        If there are too few strong reflections for learning the widths.
     """
     shown = shown or _unseen
     rotation = measurement.rotation
@@ -167,7 +167,7 @@ def integrate(
     else:
         widths = profiles.constant_widths(abs(step), (1.5, 1.5), shape, step)
     widths = _as_told(widths, params)
-    # Peaks tell where strong reflections are; others tell of the background.
+    # Peaks mark strong reflections; the other spots are for the background.
     sample = _SAMPLE if len(rows) < 5 * _FEWEST else _OTHERS
     others = np.random.default_rng(0).permutation(len(spots))[:sample]
     rows = np.concatenate([rows, np.setdiff1d(others, rows)])
@@ -187,7 +187,7 @@ def _unseen(blocks: Blocks, _: str) -> Blocks:
 
 
 def _as_told(widths: Widths, params: IntegrationParams) -> Widths:
-    """Widths to begin with, as far as the parameters tell them."""
+    """Return start widths, with the values that the parameters give."""
     if params.spot is not None:
         mosaic = widths.mosaic
         widths = profiles.constant_widths(mosaic, params.spot, widths.shape, widths.step)
@@ -195,7 +195,7 @@ def _as_told(widths: Widths, params: IntegrationParams) -> Widths:
 
 
 class _Scene:
-    """All spots with their widths: foregrounds, and which are too long to be integrated."""
+    """Foregrounds of all spots with their widths; ``long`` marks spots that are not integrated."""
 
     def __init__(self, spots: Spots, widths: Widths, params: IntegrationParams, n_frames: int):
         self.spots, self.widths, self.n_frames = spots, widths, n_frames
@@ -226,7 +226,7 @@ def _sweep(
     shown: Shown,
     told: str,
 ) -> Iterator[bx.Filled]:
-    """Fill boxes from the frames, as few passes as memory (bytes) allows; groups when complete."""
+    """Yield boxes filled from the frames, in as few passes as the memory (bytes) allows."""
     n_frames = measurement.rotation.scan.n_frames
     dealt = bx.passes(bx.groups(boxes, n_frames, memory), n_frames, memory)
     for number, groups in enumerate(dealt):
@@ -265,7 +265,7 @@ def _run(
     shown: Shown,
     told: str,
 ) -> _Found:
-    """Integrate the spots `rows` in a pass over the frames; NaN for those that are too long."""
+    """Integrate the spots `rows` in one pass over the frames; NaN for spots that are too long."""
     short = np.flatnonzero(~scene.long[rows])
     boxes = bx.Boxes.around(scene.centre[rows[short]], scene.half[rows[short]])
     columns = np.full((len(rows), len(kernels.COLUMNS)), np.nan)
@@ -287,7 +287,7 @@ def _integrated(
     profile: Profile | None = None,
     curvature: Curvature | None = None,
 ) -> _Found:
-    """Integrate filled boxes, which are those of the spots `rows`."""
+    """Integrate the filled boxes of the spots `rows`."""
     n = len(rows)
     columns, flags = np.empty((n, len(kernels.COLUMNS))), np.zeros(n, np.int64)
     region = np.zeros(n, np.int64)
@@ -345,7 +345,7 @@ def _learn(
     params: IntegrationParams,
     shown: Shown,
 ) -> _Learned:
-    """Widths and profiles from the strong ones among some spots."""
+    """Learn widths and profiles from the strong spots among the candidates."""
     n_frames = measurement.rotation.scan.n_frames
     for turn in range(_LEARNING_PASSES):
         scene = _Scene(spots, widths, params, n_frames)
@@ -357,7 +357,7 @@ def _learn(
         kept = list(_sweep(measurement, boxes, 0.5e6 * params.memory, shown, told))
         curvature = _curvature(measurement, scene, rows, kept, params)
         found = _strong(measurement, scene, rows, kept, params, curvature)
-        # The weak ones will not be strong with other widths, and some tell the widths.
+        # Weak spots stay weak with other widths, and some of the spots are enough for widths.
         sample = _thinned(kept, _FOR_CURVATURE)
         kept = [one.likely for one in found]
         some = _thinned(kept, _FOR_WIDTHS)
@@ -367,9 +367,9 @@ def _learn(
             n = sum(len(one.rows) for one in found)
             if n < _FEWEST:
                 raise HklflowError(
-                    f"only {n} reflections are strong enough to learn the widths of spots from; "
-                    "check the orientation, or set a lower `strong`, or `mosaic` and `spot` nearer "
-                    "to the truth"
+                    f"only {n} reflections are strong enough for learning the widths of spots; "
+                    "check the orientation, or set a lower `strong`, or better start values "
+                    "`mosaic` and `spot`"
                 )
             previous = widths
             widths = _wider(measurement, scene, found, widths)
@@ -386,7 +386,7 @@ def _learn(
 
 
 def _thinned(kept: list[bx.Filled], number: int) -> list[bx.Filled]:
-    """About so many of the boxes."""
+    """Return about this number of the boxes."""
     every = -(-sum(len(filled.offset) for filled in kept) // number) or 1
     return [filled.select(np.arange(0, len(filled.offset), every)) for filled in kept]
 
@@ -398,10 +398,10 @@ def _curvature(
     kept: list[bx.Filled],
     params: IntegrationParams,
 ) -> Curvature:
-    """Curvature of the background below some of the kept reflections."""
+    """Return the curvature of the background below some of the kept reflections."""
     kept = _thinned(kept, _FOR_CURVATURE)
     shape = np.concatenate([filled.shape for filled in kept])
-    # Unknown: half a box from the centre the level may be ten times that at it.
+    # Weak prior: the level half a box from the centre may be ten times the level at the centre.
     free = Curvature(np.zeros(3), 10 / np.median(0.5 * shape, axis=0) ** 2)
     tables = []
     for filled in kept:
@@ -419,7 +419,7 @@ def _curvature(
 
 
 def _keys(spots: Spots) -> list[tuple[int, int, int, int]]:
-    """What tells the crossings of reflections apart."""
+    """Return keys that distinguish all crossings of reflections."""
     return [
         (*hkl, round(frame))
         for hkl, frame in zip(spots.hkl.tolist(), spots.frame.tolist(), strict=True)
@@ -428,7 +428,7 @@ def _keys(spots: Spots) -> list[tuple[int, int, int, int]]:
 
 @dataclass(frozen=True)
 class _Strong:
-    """Strong reflections of one group of filled boxes, and the boxes of all that may become so."""
+    """Strong reflections of a group of filled boxes, and boxes of possibly strong reflections."""
 
     filled: bx.Filled
     likely: bx.Filled
@@ -478,7 +478,7 @@ def _strong(
 
 
 class _Boxes(NamedTuple):
-    """Filled boxes with all that the kernels must know of them."""
+    """Arguments of the kernels for filled boxes."""
 
     voxels: kernels.Voxels
     places: kernels.Places
@@ -487,7 +487,7 @@ class _Boxes(NamedTuple):
 
 
 def _boxes(measurement: Measurement, scene: _Scene, spots: Integers, filled: bx.Filled) -> _Boxes:
-    """Return what the kernels must know of the filled boxes of some spots."""
+    """Return the arguments of the kernels for the filled boxes of some spots."""
     start, near = bx.neighbours(
         bx.Boxes(filled.origin, filled.shape), spots, scene.centre, scene.half
     )
@@ -500,7 +500,7 @@ def _boxes(measurement: Measurement, scene: _Scene, spots: Integers, filled: bx.
 
 
 def _wider(measurement: Measurement, scene: _Scene, found: list[_Strong], widths: Widths) -> Widths:
-    """Widths that the references' projections like best."""
+    """Return the widths with the largest likelihood for the projections of the references."""
     scores = []
     for one in found:
         out = np.empty((len(one.local), 3, len(profiles.FACTORS)))
@@ -512,7 +512,7 @@ def _wider(measurement: Measurement, scene: _Scene, found: list[_Strong], widths
 
 
 def _change(before: Widths, after: Widths) -> float:
-    """Largest factor between two models of the widths, at the middle of the detector."""
+    """Return the largest ratio between two models of the widths, at the detector centre."""
     ratio = np.log(after.typical() / before.typical())
     return float(np.exp(np.abs(ratio).max()))
 
@@ -541,7 +541,7 @@ def _corrections(
     *,
     moved: bool,
 ) -> Floats:
-    """Corrections about the predicted centres, or moved to the observed ones."""
+    """Return corrections about the predicted centres, or (``moved``) about the observed ones."""
     number, m = int(np.prod(regions)), len(profiles.NODES)
     observed, expected, variance = (np.zeros((number, m, m, m)) for _ in range(3))
     sums = learning_kernels.ProfileSums(observed, expected, variance, np.zeros((m, m, m)))
@@ -642,10 +642,10 @@ def _table(
 
 
 def _profile_error(column: dict[str, Floats], reference: NDArray[np.bool_]) -> float:
-    """Relative scatter of fitted against summed intensities of references beyond counting.
+    """Return the scatter of fitted against summed intensities of references beyond counting.
 
-    The fit uses what the sum uses, so the variance of their difference is that of their
-    variances.
+    Fit and sum use the same voxels, so the variance of their difference is the difference of
+    their variances.
     """
     use = reference & np.isfinite(column["profile"]) & np.isfinite(column["sum"])
     if use.sum() < _FEWEST:

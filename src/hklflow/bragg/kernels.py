@@ -1,15 +1,15 @@
-r"""Fits of one reflection's box of voxels, for many boxes at once.
+r"""Fit the voxels of one reflection's box, for many boxes at once.
 
 The model of the counts of voxel v is
 
 .. math:: \mu_v = N_v (I P_v + b(z, y, x)), \qquad
           \mathrm{var}_v = \mu_v + r_v^2
 
-with N the norm, I the reflection's counts per norm, P its profile (the voxel's share; the sum over
-all voxels is 1), b the background in units of S (`background`), and r the read noise. All is
-linear, so each fit is a least-squares one with variances from the model itself, iterated: Fisher
-scoring of the Poisson likelihood where there is no read noise. As no variance comes from the counts
-of a voxel alone, few counts give no bias.
+with N the norm, I the reflection's counts per norm, P its profile (the share of the voxel; the sum
+over all voxels is 1), b the background in units of S (`background`), and r the read noise. The
+model is linear, so each fit is an iterated least-squares fit with variances from the model itself;
+without read noise this is Fisher scoring of the Poisson likelihood. No variance comes from the
+counts of a single voxel, so few counts cause no bias.
 """
 
 import math
@@ -26,7 +26,7 @@ from hklflow.simd.jit import kernel
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-#: Columns of the results of `integrate_boxes`; "per norm" must still be multiplied by the volume.
+#: Columns of the results of `integrate_boxes`; columns per norm are not multiplied by the volume.
 COLUMNS = (
     *("sum", "var_sum", "profile", "var_profile", "counts", "recorded"),
     *("background", "var_background", "norm"),
@@ -56,15 +56,15 @@ _NO_BACKGROUND = int(ReflectionFlag.NO_BACKGROUND)
 _NO_PROFILE = int(ReflectionFlag.NO_PROFILE)
 _EDGE = int(ReflectionFlag.EDGE)
 
-#: Half axes of the zone around the foreground that belongs to neither, voxels.
+#: Width of the zone around the foreground that belongs neither to it nor to the shell, voxels.
 _GAP = 1.0
-#: Side of the cells in which the background is searched for what is not background: frames, pixels.
+#: Side of the cells in which outliers of the background are searched: frames, pixels.
 _CELL = (3, 4, 4)
 _LEAST_BACKGROUND = 30
-# Relative error of a profile's voxel that is nothing special, see `UNLIKE`.
+# Relative error of a profile's voxel that is normal, see `UNLIKE`.
 _TOLERANCE = 0.3
-# Intensity over its standard deviation from which on a centroid is told, and from which on the
-# profile is fitted there: three coordinates that follow the counts add some 1.5 / (I/σ)² to I.
+# Smallest I/σ for a centroid, and for a profile fit at the centroid: three coordinates fitted to
+# the counts add about 1.5 / (I/σ)² to I.
 _CENTROID = 5.0
 _MOVED = 10.0
 
@@ -93,7 +93,7 @@ def correction_at(grid: F64, last: float, uz: float, uy: float, ux: float) -> fl
 def fill_profile(
     start: I64, centre: F64, sigma: F64, correction: F64, last: float, out: F64
 ) -> None:
-    """Share of each voxel of a box (z, y, x) in the reflection."""
+    """Compute the share of each voxel of a box (z, y, x) in the reflection."""
     nz, ny, nx = out.shape
     pz, py, px = np.zeros(nz), np.zeros(ny), np.zeros(nx)
     add_profile(start[0], centre[0], sigma[0], pz)
@@ -115,13 +115,13 @@ def fill_profile(
                     share *= correction_at(correction, last, uz, uy, ux)
                 total += share
                 out[k, i, j] = share
-    # What is beyond the box is Gaussian.
+    # The part of the profile outside the box is Gaussian.
     out /= total + 1 - gaussian
 
 
 @kernel
 def _inside(z: float, y: float, x: float, centre: F64, half: F64) -> float:
-    """Squared distance of a voxel's middle from a centre, in half axes."""
+    """Return the squared distance of a voxel's centre from a centre, in half axes."""
     a, b, c = (z - centre[0]) / half[0], (y - centre[1]) / half[1], (x - centre[2]) / half[2]
     return a * a + b * b + c * c
 
@@ -140,7 +140,7 @@ def sort_out(
     all_half: F64,
     kind: NDArray[np.uint8],
 ) -> None:
-    """Tell which voxels of a box are foreground, shared with neighbours, theirs, or none's."""
+    """Classify the voxels of a box: foreground, shared, of a neighbour, zone, or outside all."""
     nz, ny, nx = kind.shape
     for k in range(nz):
         z = start[0] + k + 0.5
@@ -169,7 +169,7 @@ def sort_out(
                     x = start[2] + j + 0.5
                     theirs = _inside(z, y, x, at, reach)
                     was = kind[k, i, j]
-                    # What reaches beyond a neighbour's foreground is no background either.
+                    # The halo of a neighbour's foreground is not background either.
                     if was == KIND_OUTSIDE and _inside(z, y, x, at, halo) <= 1:
                         kind[k, i, j] = KIND_OTHER
                     if theirs > 1:
@@ -185,18 +185,18 @@ def sort_out(
 def fit_intensity(
     rows: F64, m: int, background: F64, fisher: F64, start: float, least: float
 ) -> tuple[float, float]:
-    """Fit the profile to the foreground (m rows), the background as the shell knows it.
+    """Fit the profile to the foreground (m rows), with the shell's background as prior.
 
     Parameters
     ----------
     start, least
-        Counts per norm to begin with, and what variances have at least: those of half a count more
-        than the fit, for where there were none there might have been one.
+        Start value in counts per norm, and its least increase for variances: half a count, because
+        zero counts could have been one.
 
     Returns
     -------
     intensity, variance
-        Counts per norm; NaN where there is nothing to fit.
+        Counts per norm; NaN without voxels to fit.
     """
     terms = len(fisher)
     size = terms + 1
@@ -253,11 +253,11 @@ def fit_centre(
     intensity: float,
     out: F64,
 ) -> None:
-    """Centroid (3) and its variances (3) by fit of a Gaussian's place; NaN if it runs away.
+    """Fit the position of a Gaussian: centroid (3) and its variances (3); NaN if it diverges.
 
-    The background is known. It is no learned profile, for that is where reflections are seen about
-    predicted centres: by its place an error of the prediction, or the arc of a mosaic crystal, that
-    all reflections of a region share would be none.
+    The background is fixed. The fit does not use the learned profile, which is centred at the mean
+    observed offset from predicted centres: relative to it, a common error of the predictions in a
+    region, or the arc of a mosaic crystal, would vanish.
     """
     p = centre.copy()
     covariance = np.empty((4, 4))
@@ -319,9 +319,9 @@ class Voxels(NamedTuple):
     """Voxels of all boxes one after the other."""
 
     counts: NDArray[np.float32]
-    """NaN where there is no measurement."""
+    """Counts; NaN without a measurement."""
     offset: I64
-    """Where each box (n,) begins in the counts."""
+    """Index in the counts at which each box (n,) begins."""
     origin: I64
     """First voxel (n, 3) of each box in the scan."""
     shape: I64
@@ -342,16 +342,16 @@ class Norms(NamedTuple):
     pixel: F64
     frame: F64
     read_variance: NDArray[np.float32]
-    """(slow, fast), or of size 0."""
+    """Read noise (slow, fast); of size 0 without read noise."""
 
 
 class Neighbours(NamedTuple):
-    """Reflections whose foreground may touch a box."""
+    """Reflections whose foreground may overlap a box."""
 
     start: I64
-    """Those of box i are ``rows[start[i] : start[i + 1]]``."""
+    """The neighbours of box i are ``rows[start[i] : start[i + 1]]``."""
     rows: I64
-    """Rows of ``centre`` and ``half``."""
+    """Row numbers in ``centre`` and ``half``."""
     centre: F64
     half: F64
 
@@ -360,11 +360,11 @@ class LearnedProfiles(NamedTuple):
     """Corrections of the profiles (regions, m, m, m), see `correction_at`; of size 0 for none."""
 
     predicted: F64
-    """About predicted centres."""
+    """Corrections about predicted centres."""
     observed: F64
-    """About observed centres."""
+    """Corrections about observed centres."""
     last: float
-    """Place of the last node."""
+    """Coordinate of the last node."""
     region: I64
     """Region (n,) of each box."""
 
@@ -373,7 +373,7 @@ class Surface(NamedTuple):
     """Surface of the background."""
 
     bend: F64
-    """Mean and spread (2, 3) of its curvature."""
+    """Mean and spread (2, 3) of the curvature."""
     terms: int
 
 
@@ -406,7 +406,7 @@ def integrate_boxes(
     out: F64,
     flags: I64,
 ) -> None:
-    """Integrate boxes of voxels; ``out`` (n, len(COLUMNS)) and ``flags`` (n,) are filled."""
+    """Integrate boxes of voxels; fills ``out`` (n, len(COLUMNS)) and ``flags`` (n,)."""
     origin, shape = voxels.origin, voxels.shape
     centre, sigma, half = places
     most = 0
@@ -453,7 +453,7 @@ def integrate_boxes(
                 front, place, m, shape[i], origin[i], centre[i], sigma[i], level, total, seen
             )
             if learned.observed.size and strength > _MOVED and math.isfinite(seen[0]):
-                # A strong reflection says better where it is than the prediction does.
+                # For a strong reflection, the observed centre is better than the prediction.
                 there = seen[:3].copy()
                 grid = learned.observed[learned.region[i]]
                 fill_profile(origin[i], there, sigma[i], grid, learned.last, share)
@@ -509,14 +509,14 @@ def _gather(
     m, n : int
         Voxels of foreground and background.
     recorded : float
-        Share of the profile that the foreground holds.
+        Share of the profile on the foreground.
     """
     front, place, back = rows
     nz, ny, nx = box.shape
     n_slow, n_fast = norms.pixel.shape
     pixel_norm, frame_norm, read_variance = norms
     noisy = read_variance.size > 0
-    m = n = np.int64(0)  # of a bare 0 Numba compiles all that is called once more
+    m = n = np.int64(0)  # for a plain 0, Numba would compile all callees again
     recorded = 0.0
     cells_slow, cells_fast = (ny - 1) // _CELL[1] + 1, (nx - 1) // _CELL[2] + 1
     for k in range(nz):
@@ -577,7 +577,7 @@ def _fit_level(
     used: NDArray[np.bool_],
     out: F64,
 ) -> tuple[F64, F64, bool]:
-    """Fit the background; False if there is too little of it. Its columns of ``out`` are filled."""
+    """Fit the background and fill its columns of ``out``; return False if it has too few voxels."""
     front, _, back = rows
     bend, terms = surface
     cells = ((shape[1] - 1) // _CELL[1] + 1, (shape[2] - 1) // _CELL[2] + 1)
@@ -592,7 +592,7 @@ def _fit_level(
         return level, fisher, False
     weight, above, _ = _summed(front, m, level, fisher, 0.0)
     if weight > 0:
-        # The reflection's own tail is not background.
+        # The tail of the reflection itself is not background.
         level, fisher, n_used, chi2 = fit_background(
             back, n, max(above / weight, 0.0), prior, terms, n_cells, cells, used
         )
@@ -612,7 +612,7 @@ def _fit_level(
 def _summed(
     rows: F64, m: int, level: F64, fisher: F64, intensity: float
 ) -> tuple[float, float, float]:
-    """Norm times profile, counts above background and their variance, of m voxels."""
+    """Return norm times profile, counts above background and their variance, of m voxels."""
     weight = above = var = 0.0
     h = np.zeros(7)
     for r in range(m):
@@ -638,7 +638,7 @@ def _summed(
 
 @kernel
 def _compare(rows: F64, m: int, level: F64, intensity: float, out: F64) -> None:
-    """Chi² and correlation of the foreground with the profile."""
+    """Compute chi² and correlation of the foreground with the profile."""
     low = least_level(rows, m, level[0])
     chi2 = unlike = 0.0
     s = np.zeros(5)

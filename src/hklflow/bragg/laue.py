@@ -1,4 +1,4 @@
-"""Is the Laue group too high: R_meas of its equivalents against that of its subgroups."""
+"""Test if the Laue group is too high: compare R_meas with its subgroups."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +14,17 @@ from hklflow.geometry.symmetry import SpaceGroup
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_TIMES = 2.0  # as large as that of a subgroup, ...
-_MORE = 0.05  # ... and larger by that: the Laue group is in doubt
+_TIMES = 2.0  # R_meas relative to a subgroup, ...
+_MORE = 0.05  # ... and its excess, above which the Laue group is in doubt
 _FEWEST = 30  # deviations of equivalents
 
 
 @dataclass(frozen=True)
 class LaueGroup:
-    """Agreement of equivalents; ``r_meas`` is None with none, ``deviations`` their number.
+    """Agreement of equivalents in a Laue group: R_meas and the number of deviations.
 
-    ``symbol`` is the Laue group, with a space group that shows its axes.
+    ``r_meas`` is None without equivalents. ``symbol`` is the Laue group, with a space group that
+    shows its axes.
     """
 
     symbol: str
@@ -34,23 +35,23 @@ class LaueGroup:
 
 @dataclass(frozen=True)
 class LaueGroups:
-    """The given Laue group first, then its subgroups, and what a person should know."""
+    """The given Laue group and its subgroups, in this order, and warnings."""
 
     groups: tuple[LaueGroup, ...]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """JSON-ready."""
+        """Return a list for JSON."""
         return [vars(group) for group in self.groups]
 
 
 def examine(table: Scaled, group: SpaceGroup) -> LaueGroups:
-    """Compare the Laue group with its subgroups; outliers too count here.
+    """Compare the Laue group with its subgroups; outliers are included.
 
     Parameters
     ----------
     table : Scaled
-        Without systematic absences.
+        Observations without systematic absences.
     group : SpaceGroup
     """
     different: dict[frozenset[bytes], tuple[str, Integers]] = {}
@@ -66,22 +67,22 @@ def examine(table: Scaled, group: SpaceGroup) -> LaueGroups:
     known = [g for g in others if g.deviations >= _FEWEST and g.r_meas is not None]
     warnings = []
     if known and given.r_meas is not None:
-        # Of those that agree about as well as the best, the most symmetric.
+        # The most symmetric of the groups that agree about as well as the best.
         least = min(g.r_meas for g in known if g.r_meas is not None)
         good = [g for g in known if g.r_meas is not None and g.r_meas <= 1.3 * least + 0.01]
         best = max(good, key=lambda g: g.order)
         if given.r_meas > _TIMES * least and given.r_meas > least + _MORE:
             warnings.append(
-                f"the Laue group {group.laue} is contradicted: R_meas of its equivalents is "
-                f"{given.r_meas:.3f}, that of {best.symbol} {best.r_meas:.3f}"
+                f"the Laue group {group.laue} is contradicted: its equivalents have R_meas "
+                f"{given.r_meas:.3f}, those of {best.symbol} have {best.r_meas:.3f}"
             )
     return LaueGroups((given, *others), tuple(warnings))
 
 
 def _r_meas(table: Scaled, operations: Integers) -> tuple[float | None, int]:
-    """R_meas with plain means, and the number of deviations."""
+    """Return R_meas with unweighted means, and the number of deviations."""
     turned = np.einsum("oij,nj->noi", operations, table.hkl)
-    # The equivalent that comes last in the order of h, k, l stands for all.
+    # The last equivalent in the order of h, k, l represents all.
     span = 2 * int(np.abs(turned).max(initial=0)) + 1
     code = (turned[..., 0] * span + turned[..., 1]) * span + turned[..., 2]
     chosen = turned[np.arange(len(turned)), np.argmax(code, axis=1)]

@@ -1,4 +1,4 @@
-"""Sums over boxes of strong reflections, from which widths and profiles are learned."""
+"""Sum over boxes of strong reflections, for learning widths and profiles."""
 
 import math
 from typing import NamedTuple
@@ -64,18 +64,18 @@ def width_scores(
     factors: F64,
     out: F64,
 ) -> None:
-    """``-ln L`` of the projection along each axis for factors on the width.
+    """Compute ``-ln L`` of the projection along each axis for factors on the width.
 
     Parameters
     ----------
     rows
-        Which of the boxes (m,).
+        Indices of the boxes (m,).
     fitted
         Results of `integrate_boxes` for all boxes.
     out
-        Filled: (m, 3, factors).
+        Output: (m, 3, factors).
 
-    Other parameters as in `integrate_boxes`.
+    The other parameters are as in `integrate_boxes`.
     """
     origin, (centre, sigma, half) = voxels.origin, places
     pixel_norm, frame_norm, read_variance = norms
@@ -121,7 +121,7 @@ def width_scores(
                         under[at] += norm * max(_level(fitted[i], dz, dy, dx), 0.0)
                         if read_variance.size:
                             read[at] += read_variance[y, x]
-            # Bins in a row around the centre.
+            # Contiguous bins around the centre.
             middle = min(max(math.floor(centre[i, axis]) - origin[i, axis], 0), n - 1)
             low = middle
             while low >= 0 and good[low] and number[low] > 0:
@@ -157,16 +157,16 @@ def profile_sums(
     last: float,
     sums: ProfileSums,
 ) -> None:
-    """Add reference reflections to the sums at the nodes of the profiles' correction.
+    """Add reference reflections to the sums at the nodes of the profiles' corrections.
 
     Parameters
     ----------
     rows, fitted
         As in `width_scores`.
     region, last
-        Region (n,) of each box; place of the last node.
+        Region (n,) of each box; coordinate of the last node.
     sums
-        Added to.
+        Sums to add to.
     """
     observed, expected, variance, mass = sums
     origin, (centre, sigma, half) = voxels.origin, places

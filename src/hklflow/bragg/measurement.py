@@ -1,4 +1,4 @@
-"""What integration needs to know of one rotation's frames."""
+"""Input of the integration for one rotation's frames."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,27 +14,27 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Measurement:
-    """The frames of one rotation, and what a pixel counts for a given S.
+    """Frames of one rotation, and the norm of each pixel.
 
-    A pixel counts ``n ~ Poisson(pixel_norm * frame_norm * S)``, and read noise where there is some.
+    The counts of a pixel are ``n ~ Poisson(pixel_norm * frame_norm * S)``, plus read noise if any.
 
     Attributes
     ----------
     rotation : Rotation
-        As refined.
+        Refined rotation.
     pixel_norm : (slow, fast) array
-        0 where the pixel is masked.
+        Norm of the pixels; 0 for masked pixels.
     frame_norm : (n_frames,) array
-        0 or less where a frame is not to be used.
+        Norm of the frames; 0 or less for frames that are not used.
     blocks : callable
-        Gives the frames of the scan anew: arrays (n, slow, fast) in order, from the first frame to
-        the last. A block lasts only until the next is asked for.
+        Function that returns an iterator over the frames of the scan: arrays (n, slow, fast) in
+        order, from the first frame to the last. A block is valid only until the next one is read.
     invalid_from : float
-        Counts from which a value is a flag and not a measurement.
+        Counts from which a value is a flag, not a measurement.
     saturation : float
         Counts from which a pixel is saturated.
     valid_from : float
-        Of floats: values below are no measurement; of integers negative ones never are.
+        Smallest valid value of floats; negative integers are never valid.
     read_variance : (slow, fast) array or None
         Variance of the read noise in photons².
     """

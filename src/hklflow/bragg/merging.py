@@ -1,4 +1,4 @@
-"""From scaled observations to one intensity and amplitude of each unique reflection."""
+"""Merge scaled observations to one intensity and amplitude of each unique reflection."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_MANY = 0.05  # of outliers or groups that disagree
+_MANY = 0.05  # fraction of outliers, or of groups that disagree, above which is warned
 
 
 @dataclass(frozen=True)
 class Merged:
-    """Unique reflections, and the observations that they are made of.
+    """Unique reflections, and the observations from which they are merged.
 
     Attributes
     ----------
     factors : StructureFactors
     observed : Scaled
-        Observations that have a part in them, n rows.
+        The n observations that are merged.
     equivalents : Groups
-        Of these n rows; Friedel mates apart if asked for.
+        Groups of these n rows; Friedel mates separate if ``anomalous``.
     outlier : (m,) bool array
-        Of the m rows given.
+        True for outliers, of the m input rows.
     warnings : tuple of str
     """
 
@@ -53,17 +53,17 @@ def merge(
 ) -> Merged:
     """Merge by the Laue group: means weighted with the inverse variances.
 
-    Where no two thirds of the equivalents agree nothing is left out, and their scatter tells the
-    error.
+    If no two thirds of the equivalents agree, no observation is rejected, and their scatter
+    gives the error.
 
     Parameters
     ----------
     table : Scaled
-        Without systematic absences.
+        Observations without systematic absences.
     cell : sequence of 6 floats
     group : SpaceGroup
     anomalous : bool
-        Friedel mates are no equivalents, and are also given apart.
+        True: Friedel mates are not equivalents, and are also returned separately.
     outlier_sigma : float
         See `hklflow.bragg.outliers`.
     estimator : "french_wilson" or "plain"
@@ -107,8 +107,8 @@ def merge(
     if several and wrong > _MANY * max(len(table) - len(equivalents), 1):
         warnings.append(
             f"{int(outlier.sum())} of {len(table)} observations are outliers and {np.sum(~agree)} "
-            f"of {several} unique reflections do not agree: the Laue group "
-            f"{group.laue} may be too high, or the errors too small"
+            f"of {several} unique reflections do not agree: the Laue group {group.laue} may be too "
+            "high, or the error bars too small"
         )
     return Merged(
         factors,

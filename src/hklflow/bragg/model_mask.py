@@ -1,11 +1,11 @@
-"""Bragg mask from the model: the voxels of the frames that predicted reflections reach.
+"""Bragg mask from the model: the (frame, slow, fast) voxels that predicted reflections cover.
 
-A reflection is an ellipsoid in (frame, slow, fast). A voxel, a pixel during one frame, is excluded
-if any part of it is inside: so what a mask leaves of a Gaussian reflection is at most its tail
-beyond the ellipsoid, whatever the voxels' size. `touched` says how many voxels that takes.
+A reflection is an ellipsoid in (frame, slow, fast). A voxel (a pixel during one frame) is excluded
+if any part of it is inside. So the mask leaves at most the tail of a Gaussian reflection outside
+the ellipsoid, whatever the size of the voxels. `touched` gives the number of excluded voxels.
 
-How wide reflections are and how well they are predicted is taken from the peaks that were found.
-Reflections that graze the Ewald sphere (`predicted.LEAST_ZETA`) are in no prediction and stay.
+Widths of reflections and errors of predictions come from the found peaks. Reflections that graze
+the Ewald sphere (`predicted.LEAST_ZETA`) are not predicted and not masked.
 """
 
 from dataclasses import dataclass
@@ -24,28 +24,28 @@ from hklflow.simd.jit import kernel
 Floats = NDArray[np.float64]
 Bits = NDArray[np.uint8]
 
-_FEWEST = 20  # peaks from which widths are taken
-_WIDEST = 90.0  # their percentile: spots are not equally wide everywhere
-_NEAR = 0.2  # of h, k, l from the prediction
+_FEWEST = 20  # smallest number of peaks for the widths
+_WIDEST = 90.0  # percentile of the widths, because they vary over the detector
+_NEAR = 0.2  # largest deviation of h, k, l from the prediction
 _CUT = PeakFlag.EDGE | PeakFlag.MASKED | PeakFlag.SCAN_END | PeakFlag.LONG | PeakFlag.OVERLOAD
 _UNFIT = _CUT | PeakFlag.OVERLAP | PeakFlag.MOMENTS | PeakFlag.FIT_FAILED
 
 
 @dataclass(frozen=True)
 class Ellipsoids:
-    """Where reflections are, in the convention of `hklflow.geometry.frames`.
+    """Ellipsoids of reflections, in the convention of `hklflow.geometry.frames`.
 
     Attributes
     ----------
     centre : (n, 3) array
-        Frame, slow, fast.
+        Centres (frame, slow, fast).
     half : (n, 3) array
         Half axes in frames and pixels, positive.
 
     Raises
     ------
     HklflowError
-        If shapes do not fit or a number is not finite or a half axis not positive.
+        If shapes differ, a number is not finite, or a half axis is not positive.
     """
 
     centre: Floats
@@ -59,40 +59,42 @@ class Ellipsoids:
         ):
             raise HklflowError(
                 f"reflections to mask have centres of shape {self.centre.shape} and half axes of "
-                f"shape {self.half.shape}; give (n, 3) of both"
+                f"shape {self.half.shape}; both must be (n, 3)"
             )
         if not (np.isfinite(self.centre).all() and np.isfinite(self.half).all()):
-            raise HklflowError("a reflection to mask is not at a finite place; check the model")
+            raise HklflowError(
+                "a reflection to mask has a position that is not finite; check the model"
+            )
         if not (self.half > 0).all():
             raise HklflowError(
-                f"half axes of reflections to mask go down to {self.half.min():g}; they must be "
-                "above 0"
+                f"the smallest half axis of the reflections to mask is {self.half.min():g}; all "
+                "must be above 0"
             )
 
 
 def reflections(
     rotation: Rotation, ub: ArrayLike, group: SpaceGroup, peaks: PeakTable, n_sigma: float
 ) -> Ellipsoids:
-    """Predicted reflections of a rotation, with those of which only a part is recorded.
+    """Return the predicted reflections of a rotation, including partially recorded ones.
 
     Parameters
     ----------
     rotation : Rotation
-        As refined.
+        Refined rotation.
     ub : (3, 3) array
-        1/Å with 2π.
+        Orientation matrix, 1/Å with 2π.
     group : SpaceGroup
-        Systematically absent reflections are not masked.
+        Space group; systematically absent reflections are not masked.
     peaks : PeakTable
-        Found in the rotation.
+        Peaks found in the rotation.
     n_sigma : float
-        Half axes in standard deviations: those of the widest tenth of the strong peaks, with the
-        distance between a peak and its prediction in quadrature.
+        Half axes in units of a width: the one of the widest tenth of the strong peaks, combined in
+        quadrature with the distance between peak and prediction.
 
     Raises
     ------
     HklflowError
-        If too few peaks are predicted to tell widths from.
+        If too few peaks are at predicted positions to determine the widths.
     """
     spots = predicted_spots(rotation, ub, group)
     mosaic, slow, fast = _widths(rotation, ub, spots.select(~spots.absent), peaks)
@@ -111,9 +113,9 @@ def reflections(
 def _widths(
     rotation: Rotation, ub: ArrayLike, spots: Spots, peaks: PeakTable
 ) -> tuple[float, float, float]:
-    """Mosaic spread in radians at ζ = 1, and widths along slow and fast in pixels.
+    """Return the mosaic spread in radians at ζ = 1, and widths along slow and fast in pixels.
 
-    Of shape and place together, so that they hold around the predicted centre.
+    Each width combines shape and position, so it holds around the predicted centre.
     """
     place = np.stack([peaks.frame, peaks.slow, peaks.fast], axis=1)
     width = np.stack([peaks.width_frame, peaks.width_slow, peaks.width_fast], axis=1)
@@ -130,9 +132,9 @@ def _widths(
         rows, nearest = rows[strong], nearest[strong]
     if not len(rows) >= _FEWEST:
         raise HklflowError(
-            f"{len(rows)} strong and whole peaks are where reflections are predicted; the mask "
-            f"from the model needs {_FEWEST} to know their widths: see how many peaks are indexed, "
-            "or switch `model` off"
+            f"only {len(rows)} strong and whole peaks are at predicted reflections; the mask from "
+            f"the model needs {_FEWEST} to determine widths: check how many peaks are indexed, or "
+            "switch `model` off"
         )
     both = np.hypot(width[rows], place[rows] - spots.centre[nearest])
     both[:, 0] *= spots.zeta[nearest] * abs(rotation.scan.step)
@@ -141,17 +143,17 @@ def _widths(
 
 
 class ModelMask:
-    """The mask of a scan, added to packed masks block by block of its frames.
+    """Model mask of a scan, added to packed masks block by block.
 
     Parameters
     ----------
     ellipsoids : Ellipsoids
     good : (slow, fast) bool array
-        Pixels that are counted.
+        True for pixels that are counted.
     """
 
     def __init__(self, ellipsoids: Ellipsoids, good: NDArray[np.bool_]) -> None:
-        # A frame's rows are found by bisection of the first frames.
+        # The reflections of a frame are found by bisection of their first frames.
         first = np.floor(ellipsoids.centre[:, 0] - ellipsoids.half[:, 0])
         order = np.argsort(first, kind="stable")
         self._first = first[order]
@@ -166,24 +168,24 @@ class ModelMask:
         Parameters
         ----------
         packed : (n, slow, ceil(fast / 8)) uint8 array
-            As of `images.mask3d.pack`, of the frames from number ``start`` on.
+            Masks from `images.mask3d.pack`, of the frames from number ``start``.
         start : int
 
         Returns
         -------
         (n,) int array
-            Good pixels that were not excluded before.
+            Number of good pixels on each frame that were not excluded before.
 
         Raises
         ------
         HklflowError
-            If the masks are not those of this detector.
+            If the masks do not fit this detector.
         """
         n_slow, n_fast = self._good.shape
         if packed.dtype != np.uint8 or packed.shape[1:] != (n_slow, -(-n_fast // 8)):
             raise HklflowError(
                 f"packed masks of shape {packed.shape[1:]} do not fit a detector of "
-                f"{self._good.shape} pixels; give 8 pixels in a byte along fast"
+                f"{self._good.shape} pixels; pack 8 pixels in a byte along fast"
             )
         n = int(np.searchsorted(self._first, start + len(packed)))
         rows = np.flatnonzero(self._last[:n] > start)
@@ -194,7 +196,7 @@ class ModelMask:
 
 @kernel
 def _paint(centre, half, good, start, packed, added):  # type: ignore[no-untyped-def]
-    """Set bits, and count the good pixels that are new on each frame."""
+    """Set bits, and count the newly excluded good pixels of each frame."""
     n_slow, n_fast = good.shape
     for row in range(len(centre)):
         z_low = max(int(np.floor(centre[row, 0] - half[row, 0])), start)
@@ -223,10 +225,10 @@ def _paint(centre, half, good, start, packed, added):  # type: ignore[no-untyped
 
 
 def touched(half: ArrayLike) -> Floats:
-    """Voxels (n,) that an ellipsoid reaches, on the average over where it is within a voxel.
+    """Return the mean number of voxels (n,) that an ellipsoid touches, over positions in a voxel.
 
-    The volume of the sum (Minkowski) of ellipsoid and unit cube: ellipsoid, its three shadows, its
-    three widths, the cube.
+    This is the volume of the Minkowski sum of ellipsoid and unit cube: volume of the ellipsoid, its
+    three projected areas, its three widths, volume of the cube.
     """
     a, b, c = np.moveaxis(np.asarray(half, dtype=np.float64), -1, 0)
     ball = 4 / 3 * np.pi * a * b * c

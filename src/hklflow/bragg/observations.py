@@ -1,4 +1,4 @@
-"""What scaling knows of each integrated reflection."""
+"""Observations for scaling: integrated reflections with the data that scaling needs."""
 
 from dataclasses import dataclass, fields
 
@@ -15,7 +15,7 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Observations:
-    """Reflections of all rotations that have an intensity; arrays of shape (n,) but vectors.
+    """Reflections of all rotations that have an intensity; arrays (n,) unless stated otherwise.
 
     Attributes
     ----------
@@ -23,18 +23,18 @@ class Observations:
     rotation : int array
         Number of the rotation.
     frame, angle : array
-        Where it is in the scan; degrees of the scanned axis.
+        Position in the scan, and angle of the scanned axis in degrees.
     d : array
-        Å.
+        d-spacing, Å.
     intensity, sigma : array
-        1/Å³.
+        Intensity and its error, 1/Å³.
     per_count : array
-        Intensity of one photon, 0 if it is not known.
+        Intensity that corresponds to one photon; 0 if it is not known.
     incident, diffracted : (n, 3) arrays
-        Unit vectors from the crystal towards the source and along the diffracted beam, on the
-        goniometer's axes at zero: fixed to the crystal.
+        Unit vectors from the crystal towards the source and along the diffracted beam, in the
+        frame of the goniometer at zero angles, which is fixed to the crystal.
     flags : int array
-        `ReflectionFlag`.
+        Bits of `ReflectionFlag`.
     """
 
     hkl: Integers
@@ -58,15 +58,15 @@ class Observations:
         return 0.25 / self.d**2
 
     def expected_variance(self, mean: Floats) -> Floats:
-        """Counting variance (n,) if the intensity was as expected.
+        """Return the counting variances (n,) for the expected intensities.
 
-        Errors told from the counts themselves are too small for reflections that came out too
-        weak, and a weighted mean would believe these.
+        Variances from the observed counts are too small for reflections that were measured too
+        weak, and a weighted mean would give these too much weight.
 
         Parameters
         ----------
         mean : (n,) array
-            Expected intensity on the scale of the observed.
+            Expected intensity on the scale of the observed intensity.
         """
         other = np.maximum(self.sigma**2 - self.per_count * np.maximum(self.intensity, 0.0), 0.0)
         expected = other + self.per_count * np.maximum(mean, 0.0)
@@ -75,7 +75,7 @@ class Observations:
 
 
 def span(rotation: Rotation) -> tuple[float, float]:
-    """Lowest and highest angle of the scanned axis in degrees."""
+    """Return the lowest and highest angle of the scanned axis in degrees."""
     ends = np.degrees(rotation.scan.angle(np.array([0.0, rotation.scan.n_frames])))
     return float(ends.min()), float(ends.max())
 
@@ -87,14 +87,15 @@ def gather(
     estimate: Estimate,
     d_min: float,
 ) -> tuple[Observations, dict[str, int]]:
-    """Take what can be scaled from the tables of the rotations.
+    """Collect the reflections that can be scaled from the tables of the rotations.
 
     Returns
     -------
     Observations
-        Systematically absent reflections are among them, flagged.
+        Observations, with systematically absent reflections flagged.
     dict
-        How many reflections were left out by what, each once; with those returned they are all.
+        Number of reflections left out, by reason, each counted once. Together with the returned
+        ones these are all reflections.
     """
     parts, left_out = [], dict.fromkeys([*(_named(f) for f in UNFIT), *_OTHER], 0)
     for number, (table, rotation) in enumerate(zip(tables, rotations, strict=True)):
@@ -125,7 +126,7 @@ def _named(flag: ReflectionFlag) -> str:
 
 
 def told(left_out: dict[str, int]) -> str:
-    """Counters as a text: those that are not 0."""
+    """Return a text with the counters that are not 0."""
     return ", ".join(f"{n} {reason}" for reason, n in left_out.items() if n)
 
 

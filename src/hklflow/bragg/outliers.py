@@ -1,4 +1,4 @@
-"""Observations that disagree with their equivalents."""
+"""Find observations that disagree with their equivalents."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,30 +12,30 @@ Bools = NDArray[np.bool_]
 def find_outliers(
     intensity: Floats, variance: Floats, groups: Groups, use: Bools, limit: float
 ) -> tuple[Bools, Bools]:
-    """Tell which observations are outliers.
+    """Find outliers among equivalent observations.
 
-    In turn the worst observation of each group is compared with the weighted mean of the others,
-    as long as there are two others, and is an outlier if it differs by more than ``limit``
-    standard deviations of the difference. Of two observations alone no one can say which is
-    wrong: if they disagree the group does not `agree`, and neither is left out; nor is any where
-    more than a third would be.
+    Repeatedly, the worst observation of each group is compared with the weighted mean of the
+    others, if there are at least two others; it is an outlier if it differs by more than ``limit``
+    standard deviations of the difference. Of two observations, the wrong one cannot be identified:
+    if they disagree, ``agree`` is False for the group and none is an outlier. The same applies if
+    more than a third of a group would be outliers.
 
     Parameters
     ----------
     intensity, variance : (n,) arrays
-        On one scale.
+        Intensities on one scale, and their variances.
     groups : Groups
         m groups.
     use : (n,) bool array
-        Others have no part and are no outliers.
+        False for observations to ignore; these are not outliers.
     limit : float
-        Standard deviations.
+        Limit in standard deviations.
 
     Returns
     -------
     outlier : (n,) bool array
     agree : (m,) bool array
-        False where no two thirds of the observations agree; none of these is an outlier.
+        False if no two thirds of the observations of a group agree; none of them is an outlier.
     """
     kept = use.copy()
     while True:
@@ -53,7 +53,7 @@ def find_outliers(
 def _deviations(
     intensity: Floats, variance: Floats, groups: Groups, use: Bools
 ) -> tuple[Floats, Floats]:
-    """|I - mean of the others| in standard deviations, and how many are used in the group."""
+    """Return |I - mean of the others| in standard deviations, and the number used in the group."""
     weight = np.where(use, 1 / variance, 0.0)
     others = groups.sum(weight)[groups.index] - weight
     n = groups.sum(use)[groups.index]

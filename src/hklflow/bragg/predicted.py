@@ -1,4 +1,4 @@
-"""Which reflections a scan records, where, and what volume of Q a pixel sweeps there."""
+"""Predict the reflections that a scan records, and the volume of Q that a pixel sweeps."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -11,7 +11,7 @@ from hklflow.geometry.symmetry import SpaceGroup
 
 Floats = NDArray[np.float64]
 
-#: Reflections nearer to the scan axis graze the Ewald sphere: they are nowhere in particular.
+#: Smallest ζ: nearer to the scan axis, reflections graze the Ewald sphere at no defined frame.
 LEAST_ZETA = 0.02
 
 
@@ -25,11 +25,11 @@ class Spots:
     frame, slow, fast, zeta : (n,) array
         See `hklflow.geometry.prediction`.
     volume : (n,) array
-        ``k³ ΔΩ |ê · (ŝ × ẑ)| |Δφ|``, 1/Å³.
+        Volume of Q, ``k³ ΔΩ |ê · (ŝ × ẑ)| |Δφ|``, 1/Å³.
     d : (n,) array
-        Å.
+        d-spacing, Å.
     absent : (n,) bool array
-        Systematically absent in the space group by a screw axis or a glide plane.
+        True if a screw axis or a glide plane of the space group forbids the reflection.
     """
 
     hkl: NDArray[np.int64]
@@ -45,7 +45,7 @@ class Spots:
         return len(self.hkl)
 
     def select(self, keep: ArrayLike) -> "Spots":
-        """Rows by a mask or by numbers."""
+        """Return the rows chosen by a mask or by indices."""
         rows = np.asarray(keep)
         return replace(self, **{c.name: getattr(self, c.name)[rows] for c in fields(self)})
 
@@ -56,10 +56,10 @@ class Spots:
 
 
 def swept_volume(rotation: Rotation, slow: ArrayLike, fast: ArrayLike) -> Floats:
-    """Volume of Q (n,) that a pixel at these coordinates (n,) sweeps in one frame, 1/Å³.
+    """Return the volume of Q (n,) that a pixel at coordinates (n,) sweeps in one frame, 1/Å³.
 
-    ``k³ ΔΩ |ê · (ŝ × ẑ)| |Δφ|`` with ``ΔΩ = A cos³ α / d²``: the Jacobian of Q to the two
-    directions on the detector and the scan angle.
+    This is ``k³ ΔΩ |ê · (ŝ × ẑ)| |Δφ|`` with ``ΔΩ = A cos³ α / d²``: the Jacobian of Q with respect
+    to the two directions on the detector and the scan angle.
     """
     detector, k = rotation.detector, rotation.beam.k
     ray = directions(detector.lab(slow, fast))
@@ -75,20 +75,20 @@ def predicted_spots(
     d_min: float | None = None,
     margin: float = 0.0,
 ) -> Spots:
-    """Predict all reflections that the lattice's centring lets diffract.
+    """Predict all reflections that the centring of the lattice allows.
 
     Parameters
     ----------
     ub : (3, 3) array
-        1/Å with 2π.
+        Orientation matrix, 1/Å with 2π.
     d_min : float, optional
-        Å; None: to the detector's corner.
+        Smallest d-spacing, Å; None: up to the corner of the detector.
     margin : float
-        Frames and pixels beyond the scan and the detector that still count.
+        Margin around the scan and the detector, in frames and pixels, that is included.
     """
     ub = np.asarray(ub, dtype=np.float64)
     cell = lattice.decompose_ub(ub)[1]
-    # Spots beyond the corner by the margin have a part on the detector.
+    # Spots outside the corner by less than the margin are partly on the detector.
     limit = 1.02 * q_max(rotation) if d_min is None else 2 * np.pi / d_min
     hkl = lattice.indices_within(cell, limit, 1e-9)
     hkl = hkl[_diffracting(hkl, group)]
@@ -109,7 +109,7 @@ def predicted_spots(
 
 
 def _diffracting(hkl: NDArray[np.int64], group: SpaceGroup) -> NDArray[np.bool_]:
-    """Which hkl (n, 3) the pure translations of the group leave."""
+    """Return a mask of hkl (n, 3): True if the pure translations of the group allow it."""
     rotations, translations = group.operations
     pure = translations[np.all(rotations == np.eye(3), axis=(1, 2))]
     phase = hkl @ pure.T

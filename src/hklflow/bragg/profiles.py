@@ -1,4 +1,4 @@
-"""How wide spots are and what they look like: learned from strong reflections."""
+"""Widths and profiles of spots, learned from strong reflections."""
 
 from dataclasses import dataclass, replace
 
@@ -14,19 +14,19 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Widths:
-    """Standard deviations of spots, as they vary over the detector and with ζ.
+    """Standard deviations of spots, as functions of the position on the detector and of ζ.
 
     Attributes
     ----------
     mosaic : float
-        About the scan axis at ζ = 1, radians.
+        Width of the rocking curve about the scan axis at ζ = 1, radians.
     slow, fast : (6,) array
-        ``ln σ`` in pixels as a polynomial in ``1, y, x, y², y x, x²``, where y and x go from -1
-        to 1 over the detector.
+        ``ln σ`` in pixels as a polynomial in ``1, y, x, y², y x, x²``; y and x go from -1 to 1
+        over the detector.
     shape : (slow, fast)
         Pixels of the detector.
     step : float
-        Of the scan, radians.
+        Step of the scan, radians.
     """
 
     mosaic: float
@@ -36,32 +36,32 @@ class Widths:
     step: float
 
     def at(self, zeta: ArrayLike, slow: ArrayLike, fast: ArrayLike) -> Floats:
-        """Standard deviations (n, 3) in frames, slow and fast pixels."""
+        """Return standard deviations (n, 3) in frames, slow and fast pixels."""
         design = polynomial(slow, fast, self.shape)
         frames = self.mosaic / (np.asarray(zeta) * abs(self.step))
         return np.stack([frames, np.exp(design @ self.slow), np.exp(design @ self.fast)], axis=1)
 
     def typical(self) -> Floats:
-        """Standard deviations (3,) at ζ = 1 in the middle of the detector."""
+        """Return standard deviations (3,) at ζ = 1 in the centre of the detector."""
         n_slow, n_fast = self.shape
         return np.asarray(self.at(np.ones(1), [n_slow / 2], [n_fast / 2])[0])
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What spots look like, relative to voxel-integrated Gaussians of their widths.
+    """Profiles of spots, relative to voxel-integrated Gaussians of their widths.
 
     Attributes
     ----------
     correction : (regions, m, m, m) array
-        Factor on the Gaussian at nodes of `nodes` in (frame, slow, fast).
+        Factor on the Gaussian at `nodes` in (frame, slow, fast), about predicted centres.
     sharp : (regions, m, m, m) array
-        The same about observed centres, where `correction` is about predicted ones and as broad
-        as predictions err: for strong reflections, which are fitted where they are.
+        The same about observed centres, without the broadening by errors of the predictions; for
+        strong reflections, which are fitted at their observed centres.
     nodes : (m,) array
-        In standard deviations of the spot, its voxel included.
+        Positions of the nodes in standard deviations of the spot, convolved with a voxel.
     regions : (frame, slow, fast)
-        Number of parts of the scan and of the detector with a profile of their own.
+        Number of parts of the scan and of the detector with separate profiles.
     n_references : (regions,) int array
     """
 
@@ -73,7 +73,7 @@ class Profile:
 
 
 def polynomial(slow: ArrayLike, fast: ArrayLike, shape: tuple[int, int]) -> Floats:
-    """Terms (n, 6) of the widths' polynomial at pixel coordinates (n,)."""
+    """Return the terms (n, 6) of the polynomial of the widths at pixel coordinates (n,)."""
     y = 2 * np.asarray(slow, dtype=np.float64) / shape[0] - 1
     x = 2 * np.asarray(fast, dtype=np.float64) / shape[1] - 1
     return np.stack([np.ones_like(y), y, x, y * y, y * x, x * x], axis=-1)
@@ -82,12 +82,12 @@ def polynomial(slow: ArrayLike, fast: ArrayLike, shape: tuple[int, int]) -> Floa
 # --------------------------------------------------------------------- from the peaks
 
 
-_NEAR = np.array([2.0, 3.0, 3.0])  # frames and pixels between a peak and its reflection
+_NEAR = np.array([2.0, 3.0, 3.0])  # frames and pixels: largest distance of matching peaks
 _STRONG_PEAK = 10.0
 
 
 def matched(spots: Spots, peaks: PeakTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of spots and of strong whole peaks that belong together, the strongest peak first."""
+    """Return rows of spots and of strong whole peaks that match, strongest peak first."""
     fit = (peaks.flags & int(NOT_WHOLE)) == 0
     fit &= peaks.intensity > _STRONG_PEAK * np.sqrt(peaks.var_intensity)
     rows = np.flatnonzero(fit)
@@ -104,7 +104,7 @@ def matched(spots: Spots, peaks: PeakTable) -> tuple[NDArray[np.int64], NDArray[
 
 
 def widths_of_peaks(peaks: PeakTable, zeta: Floats, shape: tuple[int, int], step: float) -> Widths:
-    """Widths to begin with: medians over peaks (n,) of reflections with these ζ."""
+    """Return start widths: medians over peaks (n,) of reflections with these ζ."""
     turn = np.maximum(peaks.width_frame, 0.2) * zeta * abs(step)
     return constant_widths(
         float(np.median(turn)),
@@ -117,29 +117,29 @@ def widths_of_peaks(peaks: PeakTable, zeta: Floats, shape: tuple[int, int], step
 def constant_widths(
     mosaic: float, spot: tuple[float, float], shape: tuple[int, int], step: float
 ) -> Widths:
-    """Widths that are the same all over the detector."""
+    """Return widths that are constant over the detector."""
     slow, fast = (np.array([np.log(s), 0.0, 0.0, 0.0, 0.0, 0.0]) for s in spot)
     return Widths(mosaic, slow, fast, shape, step)
 
 
 # ----------------------------------------------------------------- from boxes of voxels
 
-#: Factors on the widths for which the likelihood is told.
+#: Factors on the widths for which the likelihood is computed.
 FACTORS = np.exp(np.linspace(-1.2, 1.2, 49))
-# ln L by which one reflection can speak for or against a width.
+# Largest contribution of one reflection to the difference in ln L between widths.
 _VOICE = 50.0
 _HUBER = 1.345
 
 
 def better_widths(widths: Widths, scores: Floats, slow: Floats, fast: Floats) -> Widths:
-    """Widths of greatest likelihood.
+    """Return the widths of largest likelihood.
 
     Parameters
     ----------
     scores : (n, 3, factors) array
         ``-ln L`` of each reflection along frame, slow and fast for `FACTORS` times the widths.
     slow, fast : (n,) array
-        Where the reflections are.
+        Positions of the reflections.
     """
     scores = np.minimum(scores - scores.min(axis=2, keepdims=True), _VOICE)
     log = np.log(FACTORS)
@@ -161,7 +161,7 @@ def better_widths(widths: Widths, scores: Floats, slow: Floats, fast: Floats) ->
 
 
 def _lowest(score: Floats, log: Floats) -> float:
-    """Place of the minimum, by a parabola through its neighbours."""
+    """Return the position of the minimum, from a parabola through its neighbours."""
     i = int(np.argmin(score))
     if not 0 < i < len(log) - 1:
         return float(log[i])
@@ -172,9 +172,9 @@ def _lowest(score: Floats, log: Floats) -> float:
 
 
 def _robust(design: Floats, y: Floats) -> Floats:
-    """Huber's estimate of a polynomial without its constant where there is but that.
+    """Return Huber's estimate of a polynomial; its constant is 0 if it is the only term.
 
-    Its terms are held to zero with a standard deviation of 0.5: widths change little.
+    The terms have a prior of 0 with a standard deviation of 0.5: widths vary little.
     """
     if design.shape[1] == 1 or not len(y):
         return np.zeros(1)
@@ -191,14 +191,14 @@ def _robust(design: Floats, y: Floats) -> Floats:
 
 # ------------------------------------------------------------------------ the profiles
 
-#: Places of the correction's nodes in standard deviations.
+#: Nodes of the correction, in standard deviations.
 NODES = np.linspace(-4.5, 4.5, 13)
 _PER_REGION = 100
 _LEAST = 0.02
 
 
 def regions_for(n: int) -> tuple[int, int, int]:
-    """Parts of scan and detector that n references are enough for."""
+    """Return the numbers of parts of scan and detector for which n references are enough."""
     side = 3 if n >= 9 * _PER_REGION else 2 if n >= 4 * _PER_REGION else 1
     return min(4, max(1, n // (2 * side**2 * _PER_REGION))), side, side
 
@@ -206,7 +206,7 @@ def regions_for(n: int) -> tuple[int, int, int]:
 def region_of(
     spots: Spots, regions: tuple[int, int, int], n_frames: int, shape: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """Number of the region (n,) that each spot is in."""
+    """Return the number of the region (n,) of each spot."""
     extent = np.array([n_frames, *shape])
     at = np.floor(spots.centre / extent * regions).astype(np.int64)
     at = np.clip(at, 0, np.array(regions) - 1)
@@ -219,15 +219,16 @@ def learned(
     variance: Floats,
     mass: Floats,
 ) -> Floats:
-    """Corrections (regions, m, m, m) from sums over reference reflections at the nodes.
+    """Return corrections (regions, m, m, m) from sums over reference reflections at the nodes.
 
-    The ratio of observed to expected counts is noisy: it is drawn to 1, and that of a region to
-    that of all, as far as its scatter at the same distance from the centre is noise.
+    The ratio of observed to expected counts is noisy. It is shrunk towards 1, and the ratio of a
+    region towards the ratio of all, by the fraction of its scatter that is noise at the same
+    distance from the centre.
 
     Parameters
     ----------
     observed, expected, variance : (regions, m, m, m) array
-        Counts above background, those of the Gaussians, variance.
+        Counts above background, counts of the Gaussians, and variance.
     mass : (m, m, m) array
         Mean share of a Gaussian at each node.
     """
@@ -243,7 +244,7 @@ def learned(
 
 
 def _drawn(observed: Floats, expected: Floats, variance: Floats, towards: Floats) -> Floats:
-    """Ratio of counts, drawn to another as far as it is noise."""
+    """Return the ratio of counts, shrunk towards another ratio by its fraction of noise."""
     known = expected > 0
     safe = np.where(known, expected, 1.0)
     ratio = np.where(known, observed / safe, towards)

@@ -1,4 +1,4 @@
-"""Integrated reflections: the table that integration makes and scaling reads."""
+"""Table of integrated reflections, which integration writes and scaling reads."""
 
 from dataclasses import dataclass, fields, replace
 from enum import IntFlag
@@ -16,16 +16,16 @@ Estimate = Literal["profile", "sum"]
 
 
 class ReflectionFlag(IntFlag):
-    """What to know about an integrated reflection before it is used.
+    """Flags of an integrated reflection.
 
-    ``EDGE`` its foreground goes beyond the detector; ``MASKED`` masked or flagged voxels in the
-    foreground; ``PARTIAL`` a part of it is before the first frame or after the last; ``OVERLAP``
-    shares foreground with another reflection; ``OVERLOAD`` has saturated voxels; ``NO_BACKGROUND``
-    too few voxels to tell the background: no intensity; ``LONG`` crosses the Ewald sphere so
-    slowly that its Lorentz factor is not certain; ``NO_PROFILE`` the profile fit failed, and
-    ``intensity_profile`` is NaN; ``REFERENCE`` had a part in the learned profiles; ``UNLIKE``
-    differs from the learned profile far beyond its noise; ``ABSENT`` is systematically absent in
-    the space group; ``OUTLIER`` disagrees with its equivalents.
+    ``EDGE``: the foreground extends beyond the detector; ``MASKED``: masked or flagged voxels in
+    the foreground; ``PARTIAL``: a part is before the first frame or after the last; ``OVERLAP``:
+    shares foreground with another reflection; ``OVERLOAD``: has saturated voxels;
+    ``NO_BACKGROUND``: too few voxels to determine the background, no intensity; ``LONG``: crosses
+    the Ewald sphere so slowly that its Lorentz factor is uncertain; ``NO_PROFILE``: the profile fit
+    failed, ``intensity_profile`` is NaN; ``REFERENCE``: was used for the learned profiles;
+    ``UNLIKE``: differs from the learned profile far beyond noise; ``ABSENT``: systematically absent
+    in the space group; ``OUTLIER``: disagrees with its equivalents.
     """
 
     EDGE = 1
@@ -42,7 +42,8 @@ class ReflectionFlag(IntFlag):
     OUTLIER = 2048
 
 
-#: Reflections that scaling leaves out. Cut ones are corrected for what is missing, by the profile.
+#: Reflections that scaling leaves out. Reflections cut by edges or masks stay: the profile
+#: corrects for their missing part.
 UNFIT = (
     ReflectionFlag.PARTIAL
     | ReflectionFlag.OVERLAP
@@ -56,7 +57,7 @@ UNFIT = (
 class Reflections:
     """Reflections of one rotation; one row per crossing of the Ewald sphere.
 
-    All arrays are of shape (n,) but ``hkl``. Positions are in the convention of
+    All arrays except ``hkl`` have shape (n,). Positions are in the convention of
     `hklflow.geometry.frames`. Values without a measurement are NaN.
 
     Attributes
@@ -67,33 +68,33 @@ class Reflections:
     zeta : array
         ``|ê · (ŝ × ẑ)| / |ŝ × ẑ|``, see `hklflow.geometry.prediction`.
     volume : array
-        ``J = k³ ΔΩ |ê · (ŝ × ẑ)| |Δφ|`` in 1/Å³: what a pixel at the centre, of the solid angle ΔΩ
-        in steradian, sweeps in one frame. The Lorentz factor is in it.
+        ``J = k³ ΔΩ |ê · (ŝ × ẑ)| |Δφ|`` in 1/Å³: the volume that a pixel at the centre, with solid
+        angle ΔΩ in steradian, sweeps in one frame. It includes the Lorentz factor.
     d : array
-        Spacing of the lattice planes, Å.
+        d-spacing, Å.
     intensity_sum, sigma_sum : array
-        Integral of S over the reflection, 1/Å³, by summation: counts above background times
-        ``volume`` over the norm at the centre, corrected for what was not recorded.
+        Integral of S over the reflection by summation, 1/Å³: counts above background times
+        ``volume`` over the norm at the centre, corrected for the part that was not recorded.
     intensity_profile, sigma_profile : array
-        The same by fit of the learned profile.
+        The same integral by fit of the learned profile.
     counts : array
-        Counts above background, as they were recorded.
+        Counts above background, as recorded.
     recorded : array
-        Part of the reflection (0 to 1), by its profile, on the voxels that were summed.
+        Part of the reflection (0 to 1), by its profile, on the summed voxels.
     background, background_sigma : array
-        S of the diffuse scattering below it (counts per norm).
+        S of the diffuse scattering below the reflection (counts per norm).
     norm : array
-        The norm at the centre: pixel's times frame's.
+        Norm at the centre: norm of the pixel times norm of the frame.
     observed_frame, observed_slow, observed_fast : array
         Centroid of the counts above background; NaN for weak or cut reflections.
     var_frame, var_slow, var_fast : array
-        Their variances.
+        Variances of the centroid.
     n_foreground, n_background : int array
-        Voxels used.
+        Number of voxels used.
     correlation : array
-        Of the counts above background with the learned profile, -1 to 1.
+        Correlation of the counts above background with the learned profile, -1 to 1.
     flags : int array
-        `ReflectionFlag`.
+        Bits of `ReflectionFlag`.
     """
 
     hkl: Integers
@@ -131,8 +132,8 @@ class Reflections:
             shape = (n, 3) if column.name == "hkl" else (n,)
             if value.shape != shape:
                 raise HklflowError(
-                    f"reflections: {column.name} has shape {value.shape}, hkl {self.hkl.shape}; "
-                    "give one value per reflection"
+                    f"reflections: {column.name} has shape {value.shape}, but hkl has "
+                    f"{self.hkl.shape}; give one value per reflection"
                 )
             object.__setattr__(self, column.name, value.astype(kind, copy=False))
 
@@ -140,18 +141,18 @@ class Reflections:
         return len(self.hkl)
 
     def select(self, keep: ArrayLike) -> "Reflections":
-        """Rows by a mask or by numbers."""
+        """Return the rows chosen by a mask or by indices."""
         rows = np.asarray(keep)
         return replace(self, **{c.name: getattr(self, c.name)[rows] for c in fields(self)})
 
     def has(self, flag: int) -> NDArray[np.bool_]:
-        """Which rows (n,) have one of these flags."""
+        """Return a mask (n,) of the rows that have one of these flags."""
         return (self.flags & int(flag)) != 0
 
     def intensity(self, estimate: Estimate) -> tuple[Floats, Floats]:
-        """Intensities and their standard deviations (n,), 1/Å³.
+        """Return intensities and their standard deviations (n,), 1/Å³.
 
-        Of a reflection that is ``UNLIKE`` the profile its sum stands for the fit.
+        For a reflection with the flag ``UNLIKE``, the sum replaces the profile fit.
         """
         if estimate == "sum":
             return self.intensity_sum, self.sigma_sum
@@ -162,17 +163,17 @@ class Reflections:
         )
 
 
-#: Columns of whole numbers.
+#: Columns of integers.
 INTEGERS = frozenset({"hkl", "n_foreground", "n_background", "flags"})
 
 
 def concatenated(parts: list[Reflections]) -> Reflections:
-    """Join tables, in order.
+    """Join tables in order.
 
     Raises
     ------
     HklflowError
-        If there is none.
+        If there are no tables.
     """
     if not parts:
         raise HklflowError("no table of reflections was given; give at least one")

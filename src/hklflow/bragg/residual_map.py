@@ -1,8 +1,9 @@
 """Residuals of the spots by module and by frame.
 
-What a module's spots have in common is a motion of the module: along slow and fast, and with
-enough spots a turn in its plane and a distance (its pattern is larger or smaller than predicted).
-Residuals are observed minus predicted: of a module that is shifted or turned by s they are -s.
+Residuals that all spots of a module have in common are a motion of the module: a shift along slow
+and fast and, with enough spots, a rotation in its plane and a distance (its pattern is larger or
+smaller than predicted). Residuals are observed minus predicted: for a module that is shifted or
+rotated by s they are -s.
 """
 
 from collections.abc import Sequence
@@ -21,24 +22,24 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_FIT_SPOTS = 50  # below, a module's turn and distance are not told
-_OUTLIER = 5.0  # robust standard deviations; the refinement's limit holds for all modules together
+_FIT_SPOTS = 50  # with fewer spots, no rotation and distance of a module are reported
+_OUTLIER = 5.0  # robust standard deviations of the module
 
 
 @dataclass(frozen=True)
 class Spots:
-    """Spots that a refinement used, of all rotations.
+    """Spots of all rotations that a refinement used.
 
     Attributes
     ----------
     rotations : list of Rotation
-        As refined.
+        Refined rotations.
     which : (n,) int array
-        Rotation of each spot.
+        Index of the rotation of each spot.
     position : (n, 3) array
-        Observed (slow, fast, frame).
+        Observed positions (slow, fast, frame).
     off : (n, 3) array
-        Observed minus predicted.
+        Residuals: observed minus predicted.
     """
 
     rotations: Sequence[Rotation]
@@ -47,11 +48,11 @@ class Spots:
     off: Floats
 
     def select(self, keep: Mask) -> "Spots":
-        """Rows by a mask."""
+        """Return the rows chosen by a mask."""
         return Spots(self.rotations, self.which[keep], self.position[keep], self.off[keep])
 
     def along(self) -> Floats:
-        """Residuals (n, 2) in micrometres, radial and a quarter turn from it (slow to fast)."""
+        """Return residuals (n, 2) in µm: radial, and tangential (from slow to fast)."""
         result = np.zeros((len(self.which), 2))
         for i, rotation in enumerate(self.rotations):
             mine = self.which == i
@@ -63,7 +64,7 @@ class Spots:
 
 
 def used(refined: Refined, peaks: Sequence[Peaks]) -> Spots:
-    """Spots that a refinement of these peaks used or checked itself with."""
+    """Return the spots that a refinement of these peaks used or held out."""
     which = np.repeat(np.arange(len(peaks)), [len(p.frame) for p in peaks])
     position = np.concatenate([p.position for p in peaks])
     everything = Spots(refined.rotations, which, position, refined.residuals)
@@ -71,7 +72,7 @@ def used(refined: Refined, peaks: Sequence[Peaks]) -> Spots:
 
 
 def _outward(detector: Detector, position: Floats) -> Floats:
-    """Unit vectors (n, 2) in (slow, fast) along which 2θ grows, at pixel coordinates (n, 2)."""
+    """Return unit vectors (n, 2) in (slow, fast) along increasing 2θ, at pixels (n, 2)."""
     x, y, z = detector.lab(position[:, 0], position[:, 1]).T
     gradient = np.stack([x * z, y * z, -(x**2 + y**2)], axis=1)
     on_plane = np.stack([gradient @ detector.slow, gradient @ detector.fast], axis=1)
@@ -87,20 +88,22 @@ class Row:
     Attributes
     ----------
     module : int
-        -1: all spots.
+        Number of the module; -1: all spots.
     rectangle : list of int
         First and last + 1 pixel along slow, then along fast.
     spots : int
     median_px, rms_px : list of float or None
-        Along slow and fast; None without spots.
+        Median and rms along slow and fast, pixels; None without spots.
     median_um, rms_um : list of float or None
-        Radial and tangential.
+        Radial and tangential median and rms, µm; None without spots.
     sigma_um : list of float or None
-        Standard errors of the medians.
+        Standard errors of the medians, µm.
     z_um, z_sigma_um : float or None
-        How much farther from the sample the spots look; None with few spots.
+        Apparent displacement of the module away from the sample and its error, µm; None with few
+        spots.
     rotation_mrad, rotation_sigma_mrad : float or None
-        Turn of the spots about the module's centre, from slow towards fast; None with few spots.
+        Apparent rotation about the module's centre, from slow towards fast, and its error, mrad;
+        None with few spots.
     """
 
     module: int
@@ -118,18 +121,18 @@ class Row:
 
     @property
     def rmsd_px(self) -> float:
-        """Rms distance between observed and predicted place, pixels; 0 without spots."""
+        """Rms distance between observed and predicted positions, pixels; 0 without spots."""
         return 0.0 if self.rms_px is None else float(np.linalg.norm(self.rms_px))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a dict for JSON."""
         return asdict(self)
 
 
 def by_module(spots: Spots, modules: Modules | None) -> list[Row]:
-    """Residuals of the whole detector, then of each module.
+    """Return residuals of the whole detector, then of each module.
 
-    Spots beyond five robust standard deviations of their own module are left out.
+    Spots outside five robust standard deviations of their module are left out.
     """
     shape = spots.rotations[0].detector.shape
     whole = Modules.ideal([(0, shape[0], 0, shape[1])]).rectangles[0]
@@ -145,13 +148,13 @@ def _row(module: int, box: Integers, spots: Spots) -> Row:
     if len(off):
         from_middle = np.abs(off - np.median(off, axis=0))
         scatter = 1.4826 * np.median(from_middle, axis=0)
-        # The floor keeps exact data whole.
+        # The small term keeps all spots of exact data.
         spots = spots.select(np.all(from_middle <= _OUTLIER * scatter + 1e-9, axis=1))
     n, rectangle = len(spots.which), [int(x) for x in box]
     if n == 0:
         return Row(module, rectangle, 0)
     off, along = spots.off[:, :2], spots.along()
-    error = 1.2533 * along.std(axis=0) / np.sqrt(n)  # of a median of normal deviates
+    error = 1.2533 * along.std(axis=0) / np.sqrt(n)  # error of a median of normal deviates
     found = _motion(box, spots) if n >= _FIT_SPOTS else (None, None, None, None)
     return Row(
         module,
@@ -167,10 +170,10 @@ def _row(module: int, box: Integers, spots: Spots) -> Row:
 
 
 def _motion(box: Integers, spots: Spots) -> tuple[float, float, float, float]:
-    """Distance (µm) and turn (mrad) of a module with their errors, by least squares.
+    """Fit distance (µm) and rotation (mrad) of a module, with errors, by least squares.
 
-    ``off = shift + turn × (x - c) + (x - c) Δz / D`` about the module's centre c: a detector that
-    is Δz farther off sees its spots by Δz / D farther from the foot of the normal.
+    ``off = shift + rotation × (x - c) + (x - c) Δz / D`` about the module's centre c: on a detector
+    that is farther by Δz, the spots are farther from the foot of the normal by the factor Δz / D.
     """
     detector = spots.rotations[0].detector
     size = np.array(detector.pixel_size)
@@ -197,7 +200,7 @@ def _motion(box: Integers, spots: Spots) -> tuple[float, float, float, float]:
 
 
 def by_frame(spots: Spots, names: Sequence[str], blocks: int = 24) -> list[dict[str, Any]]:
-    """Median and rms residual (slow, fast, frame) of blocks of frames of each rotation."""
+    """Return median and rms residual (slow, fast, frame) of blocks of frames of each rotation."""
     rows: list[dict[str, Any]] = []
     for i, (name, rotation) in enumerate(zip(names, spots.rotations, strict=True)):
         mine = spots.which == i

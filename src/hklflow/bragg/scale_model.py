@@ -1,8 +1,8 @@
-"""The scale of an observation: linear in its parameters as a logarithm.
+"""Model of the scale of an observation; its logarithm is linear in the parameters.
 
 ``ln g = s_r(φ) - 2 B_r(φ) (sin θ / λ)² + Σ c_lm (Y_lm(incident) + Y_lm(diffracted)) / 2``, with
-cubic B-splines in φ for each rotation r and real spherical harmonics of the beams' directions
-in the crystal (Blessing, Acta Cryst. A51, 33, 1995).
+cubic B-splines in φ for each rotation r, and real spherical harmonics of the beam directions in
+the crystal (Blessing, Acta Cryst. A51, 33, 1995).
 """
 
 from dataclasses import dataclass, field
@@ -23,29 +23,29 @@ Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Kind = Literal["scale", "decay"]
 
-_PER_NODE: dict[Kind, int] = {"scale": 20, "decay": 40}  # reflections with an equivalent
-_PER_PARAMETER = 5  # deviations of equivalents for each parameter
-_LINKS = 10  # unique reflections in common that bring two rotations to one scale
-_ROUGH = 0.1  # standard deviation of second differences of ln g between nodes
-_HARMONIC = 0.3  # and of the coefficients of spherical harmonics
+_PER_NODE: dict[Kind, int] = {"scale": 20, "decay": 40}  # reflections with an equivalent, per node
+_PER_PARAMETER = 5  # deviations of equivalents per parameter
+_LINKS = 10  # unique reflections in common for a common scale of two rotations
+_ROUGH = 0.1  # prior: standard deviation of second differences of ln g between nodes
+_HARMONIC = 0.3  # prior: standard deviation of coefficients of spherical harmonics
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is refined.
+    """Parameters that are refined.
 
     Attributes
     ----------
     spans : tuple of (low, high)
-        Degrees of each rotation.
+        Angles of each rotation, degrees.
     nodes : dict
         "scale", "decay" -> number of spline coefficients of each rotation; 0: not refined.
     degree : int
-        Highest degree of the harmonics; 0: none.
+        Highest degree of the spherical harmonics; 0: none.
     linked : tuple of int
-        For each rotation the first one that it shares a scale with.
+        For each rotation, the first rotation with which it shares a scale.
     notes : tuple of str
-        What is not refined, and why.
+        Notes on parameters that are not refined, and the reasons.
     """
 
     spans: tuple[tuple[float, float], ...]
@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def parameters(self) -> int:
-        """How many parameters that is, those of the gauge too."""
+        """Number of parameters, including the gauge."""
         return sum(map(sum, self.nodes.values())) + (self.degree + 1) ** 2 - 1
 
 
@@ -68,19 +68,19 @@ def plan(
     intervals: dict[Kind, float],
     degree: int,
 ) -> Plan:
-    """Decide what the equivalents can determine.
+    """Choose the parameters that the equivalents can determine.
 
     Parameters
     ----------
     observed : Observations
     groups : Groups
-        Equivalents.
+        Groups of equivalents.
     use : (n,) bool array
     spans : list of (low, high)
     intervals : dict
-        Degrees between nodes of what is wanted.
+        Requested interval between nodes in degrees, for each kind.
     degree : int
-        Wanted.
+        Requested degree of the spherical harmonics.
     """
     n = groups.sum(use)
     paired = use & (n[groups.index] >= 2)
@@ -96,8 +96,8 @@ def plan(
         nodes[kind] = tuple(found)
         for number in np.flatnonzero(np.less(found, wanted)):
             notes.append(
-                f"{kind} of rotation {number + 1} has {found[number]} nodes of {wanted[number]}: "
-                f"only {in_rotation[number]} of its reflections have an equivalent"
+                f"{kind} of rotation {number + 1} has only {found[number]} of {wanted[number]} "
+                f"nodes, because only {in_rotation[number]} of its reflections have an equivalent"
             )
     made = Plan(tuple(spans), nodes, degree, linked)
     return _afforded(made, free, notes)
@@ -106,7 +106,7 @@ def plan(
 def _linked(
     observed: Observations, groups: Groups, paired: Bools, n: int
 ) -> tuple[tuple[int, ...], list[str]]:
-    """First rotation that each one is linked to, and what is said of those that are not."""
+    """Return the first rotation to which each one is linked, and notes on unlinked ones."""
     rows = (groups.index[paired], observed.rotation[paired])
     seen = sparse.csr_matrix((np.ones(len(rows[0])), rows), shape=(len(groups), n))
     seen.data[:] = 1
@@ -114,8 +114,8 @@ def _linked(
     labels = connected_components(common >= _LINKS, directed=False)[1]
     first = [int(np.flatnonzero(labels == label)[0]) for label in labels]
     notes = [
-        f"scale of rotation {number + 1} relative to the first is not refined, because they have "
-        f"only {int(common[number, :number].max())} unique reflections in common"
+        f"scale of rotation {number + 1} relative to the first is not refined, because the two "
+        f"have only {int(common[number, :number].max())} unique reflections in common"
         for number in range(1, n)
         if first[number] == number
     ]
@@ -123,7 +123,7 @@ def _linked(
 
 
 def _afforded(made: Plan, free: float, notes: list[str]) -> Plan:
-    """Leave out what there are too few deviations of equivalents for, the finest first."""
+    """Drop parameters for which there are too few deviations of equivalents, finest first."""
     nodes = dict(made.nodes)
     degree = made.degree
     one = {kind: tuple(min(k, 1) for k in each) for kind, each in nodes.items()}
@@ -131,7 +131,7 @@ def _afforded(made: Plan, free: float, notes: list[str]) -> Plan:
 
     def too_many() -> bool:
         now = Plan(made.spans, nodes, degree, made.linked).parameters
-        # One scale and one B are the gauge.
+        # One scale and one B belong to the gauge.
         return free < _PER_PARAMETER * (now - sum(map(any, nodes.values())))
 
     def drop(what: str) -> None:
@@ -146,7 +146,7 @@ def _afforded(made: Plan, free: float, notes: list[str]) -> Plan:
             nodes[kind] = one[kind]
             drop(f"dependence of {kind} on the angle is")
     for kind in kinds:
-        # Of one rotation a constant is the gauge alone.
+        # For a single rotation, a constant is only the gauge.
         if any(nodes[kind]) and too_many():
             nodes[kind] = none
             drop(f"{kind} is")
@@ -155,9 +155,9 @@ def _afforded(made: Plan, free: float, notes: list[str]) -> Plan:
 
 @dataclass(frozen=True)
 class Curve:
-    """Scale and B of one rotation along the angle, with standard deviations; arrays (k,).
+    """Scale and B of one rotation against the angle, with standard deviations; arrays (k,).
 
-    ``angle`` in degrees, ``decay`` in Å².
+    ``angle`` is in degrees, ``decay`` in Å².
     """
 
     angle: Floats
@@ -169,16 +169,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class ScaleModel:
-    """Design of the observations, restraints and gauge.
+    """Design matrix of the observations, restraints and gauge.
 
     Attributes
     ----------
     matrix : (n, p) sparse array
         ``ln g = matrix @ parameters``.
     restraint : (p, p) array
-        Adds to the normal matrix.
+        Restraint, added to the normal matrix.
     gauge : (p, p) array
-        Takes parameters to those with mean scale 1 and mean B 0 of the first rotation.
+        Transforms parameters such that the first rotation has mean scale 1 and mean B 0.
     """
 
     plan: Plan
@@ -188,7 +188,7 @@ class ScaleModel:
 
     @classmethod
     def of(cls, made: Plan, observed: Observations) -> "ScaleModel":
-        """Model of these observations."""
+        """Build the model of these observations."""
         blocks, restraints = [], []
         width = 2 * float(np.percentile(observed.s2, 90))
         for kind, number, n in _blocks(made):
@@ -210,7 +210,7 @@ class ScaleModel:
                 real_harmonics(observed.incident, made.degree)
                 + real_harmonics(observed.diffracted, made.degree)
             )
-            # Their mean over the first rotation belongs to the scale.
+            # The mean over the first rotation belongs to the scale.
             harmonics -= harmonics[observed.rotation == observed.rotation.min()].mean(axis=0)
             blocks.append(sparse.coo_array(harmonics))
             restraints.append(np.eye(harmonics.shape[1]) / _HARMONIC**2)
@@ -222,7 +222,7 @@ class ScaleModel:
         return cls(made, matrix, restraint, _gauge(made, matrix.shape[1]))
 
     def curves(self, parameters: Floats, covariance: Floats) -> list[Curve]:
-        """Scale and B of each rotation."""
+        """Return scale and B of each rotation."""
         found = []
         at = {(kind, number): where for (kind, number, _), where in _places(self.plan)}
         for number, (low, high) in enumerate(self.plan.spans):
@@ -241,7 +241,7 @@ class ScaleModel:
         return found
 
     def absorption(self, parameters: Floats) -> Floats:
-        """Factors (n,) of absorption alone."""
+        """Return the factors (n,) of absorption only."""
         n = (self.plan.degree + 1) ** 2 - 1
         start = self.matrix.shape[1] - n
         factors: Floats = np.exp(self.matrix[:, start:] @ parameters[start:])
@@ -249,7 +249,7 @@ class ScaleModel:
 
 
 def _blocks(made: Plan) -> list[tuple[Kind, int, int]]:
-    """Kind, rotation and number of coefficients of each spline, in the order of parameters."""
+    """Return kind, rotation and number of coefficients of each spline, in parameter order."""
     return [
         (kind, number, n)
         for kind, nodes in made.nodes.items()
@@ -267,7 +267,7 @@ def _places(made: Plan) -> list[tuple[tuple[Kind, int, int], slice]]:
 
 
 def _basis(angle: Floats, span: tuple[float, float], n: int) -> sparse.csr_array:
-    """B-splines (len(angle), n) over a span, of degree 3 or as high as n allows."""
+    """Return B-splines (len(angle), n) over a span, of degree 3, or lower for n < 4."""
     k = min(3, n - 1)
     inner = np.linspace(span[0], span[1], n - k + 1)
     knots = np.concatenate([np.full(k, span[0]), inner, np.full(k, span[1])])
@@ -275,7 +275,7 @@ def _basis(angle: Floats, span: tuple[float, float], n: int) -> sparse.csr_array
 
 
 def _gauge(made: Plan, n: int) -> Floats:
-    """Matrix (n, n) that subtracts the mean of the first linked rotation's spline from all."""
+    """Return the matrix (n, n) that subtracts the mean spline of the first linked rotation."""
     gauge = np.eye(n)
     places = {(kind, number): where for (kind, number, _), where in _places(made)}
     for (kind, number), where in places.items():
@@ -288,9 +288,9 @@ def _gauge(made: Plan, n: int) -> Floats:
 
 
 def real_harmonics(direction: Floats, degree: int) -> Floats:
-    """Real spherical harmonics (n, (degree + 1)² - 1) of unit vectors (n, 3), without l = 0.
+    """Return real spherical harmonics (n, (degree + 1)² - 1) of unit vectors (n, 3), without l = 0.
 
-    Orthonormal on the sphere; for each l in the order m = -l to l.
+    They are orthonormal on the sphere; for each l, m goes from -l to l.
     """
     cosine = np.clip(direction[:, 2], -1.0, 1.0)
     azimuth = np.arctan2(direction[:, 1], direction[:, 0])

@@ -1,8 +1,8 @@
-"""Scales of the observations from the agreement of equivalents.
+"""Scale observations by the agreement of equivalents.
 
-Minimised is ``Σ (I - g <I>)² / σ'²``, where <I> is the weighted mean of equivalents on one scale
-(Hamilton, Rollett & Sparks, Acta Cryst. 18, 129, 1965) and the logarithm of g is linear, see
-`hklflow.bragg.scale_model`. Scales, error model and outliers are found in turn until they rest.
+``Σ (I - g <I>)² / σ'²`` is minimised; <I> is the weighted mean of equivalents on one scale
+(Hamilton, Rollett & Sparks, Acta Cryst. 18, 129, 1965), and the logarithm of g is linear, see
+`hklflow.bragg.scale_model`. Scales, error model and outliers are refined in turn to convergence.
 """
 
 from dataclasses import dataclass
@@ -26,18 +26,18 @@ from hklflow.geometry.symmetry import SpaceGroup
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_HUBER = 4.0  # standard deviations beyond which an observation pulls no harder
-_STRONG = 2.0  # I/σ of a mean that can tell scales
-_FEW = 0.05  # groups that do not agree
+_HUBER = 4.0  # standard deviations: larger deviations get no larger weight
+_STRONG = 2.0  # smallest I/σ of a mean that is used for scales
+_FEW = 0.05  # largest fraction of groups that may disagree by chance
 _CYCLES = 20
-_CHANGE = 4.0  # of a rotation's scale: what samples absorb is less
+_CHANGE = 4.0  # largest plausible ratio within a rotation's scale: absorption changes it less
 _BLOCK = 20_000  # observations
-_RESTS = 1e-4  # change of ln g
+_RESTS = 1e-4  # converged: largest change of ln g
 
 
 @dataclass(frozen=True)
 class Settings:
-    """See the stage `scale_reflections`."""
+    """Settings of scaling; see the stage `scale_reflections`."""
 
     anomalous: bool
     scale_interval: float
@@ -50,27 +50,27 @@ class Settings:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What was found; arrays of shape (n,).
+    """Result of scaling; arrays of shape (n,).
 
     Attributes
     ----------
     scale : array
-        By which observed intensities and errors are divided.
+        Divisor of observed intensities and errors.
     counting, variance : array
-        Variances on one scale: of counting, if intensities were those of their groups, and by the
-        error model.
+        Variances on one scale: from counting, for the mean intensities of the groups; and from
+        the error model.
     outlier : bool array
     curves : list of Curve
-        Of each rotation.
+        Curves of each rotation.
     absorption : (smallest, largest)
-        Of its factors; (1, 1) if it was not refined.
+        Range of the absorption factors; (1, 1) if absorption was not refined.
     errors : ErrorModel
     spread : Spread
     plan : Plan
     cycles : int
     rested : bool
     notes : tuple of str
-        What was not refined, and why; what a person should look at.
+        Notes on parameters that were not refined, and on problems.
     """
 
     scale: Floats
@@ -88,11 +88,11 @@ class Scaling:
 
     @property
     def n_outliers(self) -> int:
-        """How many observations disagree with their equivalents."""
+        """Number of observations that disagree with their equivalents."""
         return int(self.outlier.sum())
 
     def scaled(self, observed: Observations) -> Scaled:
-        """Table of the scaled reflections."""
+        """Return the table of the scaled reflections."""
         return Scaled(
             hkl=observed.hkl,
             rotation=observed.rotation,
@@ -107,7 +107,7 @@ class Scaling:
         )
 
     def metrics(self, names: list[str]) -> dict[str, Any]:
-        """JSON-ready figures; names of the rotations."""
+        """Return figures for JSON; ``names`` are the names of the rotations."""
         errors = self.errors
         return {
             "rotations": {
@@ -154,9 +154,9 @@ def scale(
     ----------
     observed : Observations
     group : SpaceGroup
-        Its Laue group (without Friedel's law if ``anomalous``) tells the equivalents.
+        Space group; its Laue group (without Friedel's law if ``anomalous``) defines equivalents.
     spans : list of (low, high)
-        Degrees of the scanned axis in each rotation.
+        Angles of the scanned axis in each rotation, degrees.
     settings : Settings
     """
     groups = Groups.of(group.asymmetric(observed.hkl, anomalous=settings.anomalous))
@@ -176,16 +176,16 @@ def scale(
     value = observed.intensity / work.g
     if np.sum(~work.agree) > _FEW * len(groups):
         notes.append(
-            f"the errors of {np.sum(~work.agree)} of {len(groups)} unique reflections are told by "
-            f"equivalents that do not agree: the Laue group {group.laue} may be too high"
+            f"{np.sum(~work.agree)} of {len(groups)} unique reflections have equivalents that do "
+            f"not agree, which determines their errors: the Laue group {group.laue} may be too high"
         )
     curves = work.model.curves(work.parameters, work.covariance)
     for number, curve in enumerate(curves):
         change = float(np.exp(np.ptp(curve.log_scale)))
         if change > _CHANGE:
             notes.append(
-                f"the scale of rotation {number + 1} changes by a factor of {change:.3g}: do its "
-                "frames or its integration go wrong?"
+                f"the scale of rotation {number + 1} changes by a factor of {change:.3g}: check "
+                "its frames and its integration"
             )
     absorption = work.model.absorption(work.parameters) if made.degree else np.ones(1)
     return Scaling(
@@ -228,9 +228,10 @@ class _Work:
 
     @property
     def kept(self) -> Bools:
-        """Observations (n,) that tell errors.
+        """Mask (n,) of the observations for the error model.
 
-        Groups that do not agree are left out, too, unless they are many: then they are no accident.
+        Groups that do not agree are left out, unless they are so many that chance cannot explain
+        it.
         """
         kept = self.use & ~self.outlier
         if np.sum(~self.agree) > _FEW * len(self.groups):
@@ -239,22 +240,22 @@ class _Work:
 
     @property
     def g(self) -> Floats:
-        """Scales (n,)."""
+        """Scales (n,) of the observations."""
         factors: Floats = np.exp(self.model.matrix @ self.parameters)
         return factors
 
     def restart(self) -> None:
-        """Means and errors that outliers do not touch."""
+        """Compute means and errors with estimators that are robust against outliers."""
         g = self.g
         value, counting = self.observed.intensity / g, (self.observed.sigma / g) ** 2
         errors, middle = error_model.robust_start(value, counting, self.groups, self.use)
         if self.settings.error_model == "refine":
             self.errors = errors
-        # Groups of absent reflections have no median of what is used.
+        # Groups of absent reflections have no used observations and no median.
         self.mean = np.where(np.isfinite(middle), middle, value)
 
     def run(self) -> tuple[int, bool]:
-        """Iterate; tells after how many cycles, and whether it rested."""
+        """Iterate; return the number of cycles, and True if converged."""
         before = np.full(len(self.observed), np.inf)
         for cycle in range(1, _CYCLES + 1):
             self._fit_scales()
@@ -269,13 +270,13 @@ class _Work:
         return _CYCLES, False
 
     def variances(self) -> tuple[Floats, Floats]:
-        """Variances (n,) on one scale: of counting, and by the error model."""
+        """Return variances (n,) on one scale: from counting, and from the error model."""
         g = self.g
         counting = self.observed.expected_variance(g * self.mean) / g**2
         return counting, self.errors.variance(counting, self.mean)
 
     def _judge(self) -> None:
-        """Outliers, error model and means at the present scales."""
+        """Update outliers, error model and means at the present scales."""
         value = self.observed.intensity / self.g
         for _ in range(2):
             counting, variance = self.variances()
@@ -292,7 +293,7 @@ class _Work:
             self.mean = np.where(np.isfinite(mean), mean, value)
 
     def _fit_scales(self) -> None:
-        """Gauss-Newton on the parameters at the present errors and outliers."""
+        """Refine the parameters by Gauss-Newton at the present errors and outliers."""
         matrix, groups, observed = self.model.matrix, self.groups, self.observed
         if not matrix.shape[1]:
             return
@@ -330,15 +331,15 @@ class _Work:
 
 
 def _normal(matrix: sparse.csr_array, weight: Floats, groups: Groups) -> Floats:
-    """Normal matrix (p, p) of deviations from weighted means of groups.
+    """Return the normal matrix (p, p) of deviations from weighted means of groups.
 
-    The means follow the scales: what all of a group share tells nothing.
+    The means follow the scales: a change that is common to a group has no effect.
     """
     rows = np.argsort(groups.index, kind="stable")
     rows = rows[weight[rows] > 0]
     normal = np.zeros((matrix.shape[1], matrix.shape[1]))
     first = np.flatnonzero(np.diff(groups.index[rows], prepend=-1))
-    # Blocks of whole groups: dense they are multiplied much faster than sparse.
+    # Blocks of whole groups: dense multiplication is much faster than sparse.
     cuts = first[np.unique(np.searchsorted(first, np.arange(0, len(rows), _BLOCK)) % len(first))]
     for start, stop in pairwise([*cuts.tolist(), len(rows)]) if len(rows) else ():
         block, w = matrix[rows[start:stop]].toarray(), weight[rows[start:stop]]
@@ -350,7 +351,7 @@ def _normal(matrix: sparse.csr_array, weight: Floats, groups: Groups) -> Floats:
 
 
 def _pseudo_inverse(normal: Floats) -> Floats:
-    """Inverse on what the observations determine; the rest (the gauge) stays where it is."""
+    """Return the inverse on the determined parameters; others (the gauge) remain unchanged."""
     size = np.sqrt(np.maximum(np.diag(normal), 1e-300))
     values, vectors = np.linalg.eigh(normal / np.outer(size, size))
     kept = values > 1e-9 * max(float(values.max(initial=0.0)), 1e-30)

@@ -1,4 +1,4 @@
-"""Merged intensities of several scans, reflection by reflection."""
+"""Align the merged intensities of several scans, reflection by reflection."""
 
 from collections.abc import Sequence
 
@@ -14,28 +14,28 @@ from hklflow.orientation import series
 Floats = NDArray[np.float64]
 
 _MOST = 30  # iterations of the relative scale
-_ALIKE = 0.03  # of lengths, and radians: cells of one setting, thermal expansion and strain in them
+_ALIKE = 0.03  # relative, and radians: largest difference of cells of one setting
 
 Scan = tuple[Crystal, StructureFactors]
 
 
 def line_up(scans: Sequence[Scan]) -> IntensitySeries:
-    """Line up the reflections of the scans of one sample, from high to low temperature.
+    """Align the reflections of the scans of one sample, sorted from high to low temperature.
 
-    Scans share rows if their space group is the same, in the same setting, and their cells are
-    alike. Scale and ΔB relative to the parent are told, not applied.
+    Scans share rows if they have the same space group in the same setting, and similar cells. Scale
+    and ΔB relative to the parent are reported, not applied.
 
     Raises
     ------
     HklflowError
-        If the scans are of several samples, or one is given twice.
+        If the scans are of several samples, or a scan is given twice.
     """
     names = [crystal.scan for crystal, _ in scans]
     samples = {crystal.sample for crystal, _ in scans}
     if len(samples) > 1 or len(set(names)) < len(names):
         raise HklflowError(
-            f"scans {', '.join(names)} of {', '.join(sorted(samples))}; give each scan of one "
-            "sample once"
+            f"scans {', '.join(names)} of {', '.join(sorted(samples))}: give scans of one sample, "
+            "each once"
         )
     known = [c.temperature is not None for c, _ in scans]
     order = sorted(
@@ -87,7 +87,7 @@ def _hkl(scans: Sequence[Scan], members: list[int]) -> NDArray[np.int64]:
 
 
 def _settings(crystals: list[Crystal]) -> list[str]:
-    """Name of the setting of each scan: the parent of its first member."""
+    """Return the name of the setting of each scan: the parent of the first scan with it."""
     firsts: list[Crystal] = []
     names = []
     for crystal in crystals:
@@ -106,7 +106,7 @@ def _alike(one: Crystal, other: Crystal) -> bool:
 
 
 def _relative(scans: Sequence[Scan]) -> tuple[list[series.RelativeScale], list[str]]:
-    """Scale of each scan relative to its parent, and what is said of those without."""
+    """Return the scale of each scan relative to its parent, and notes on scans without."""
     by_name = {crystal.scan: (crystal, factors) for crystal, factors in scans}
     nan = float("nan")
     found, notes = [], []
@@ -117,21 +117,23 @@ def _relative(scans: Sequence[Scan]) -> tuple[list[series.RelativeScale], list[s
             continue
         if parent is None or not _alike(crystal, parent[0]):
             why = "not given" if parent is None else "of another setting"
-            notes.append(f"{crystal.scan}: no scale, its parent {crystal.parent} is {why}")
+            notes.append(
+                f"{crystal.scan} has no scale, because its parent {crystal.parent} is {why}"
+            )
             found.append(series.RelativeScale(nan, nan, nan, nan, nan, 0))
             continue
         one = _against(factors, parent[1])
         if one.scale != one.scale:
             notes.append(
-                f"{crystal.scan}: no scale, it has {one.n} strong reflections in common with its "
-                f"parent {crystal.parent}, and ten are needed"
+                f"{crystal.scan} has no scale: it has only {one.n} strong reflections in common "
+                f"with its parent {crystal.parent}, and ten are needed"
             )
         found.append(one)
     return found, notes
 
 
 def _against(factors: StructureFactors, parent: StructureFactors) -> series.RelativeScale:
-    """Fit ``I = k I_parent exp(-2 ΔB s²)``, in intensities: damped ones may well be negative."""
+    """Fit ``I = k I_parent exp(-2 ΔB s²)`` to intensities, because weak ones may be negative."""
     groups = Groups.of(np.concatenate([factors.hkl, parent.hkl]))
     mine, theirs = groups.index[: len(factors)], groups.index[len(factors) :]
     strong = parent.mean.intensity > series.STRONG * parent.mean.sigma
@@ -146,7 +148,7 @@ def _against(factors: StructureFactors, parent: StructureFactors) -> series.Rela
     x = np.array([np.log(max(found.sum() / known.sum(), 1e-6)), 0.0])
     for _ in range(_MOST):
         model = known * np.exp(design @ x)
-        # Relative to the model, whose own error comes along.
+        # Relative to the model, whose error is included.
         var = (sigma / model) ** 2 + (error / known) ** 2
         change, covariance, tau = series.robust_line(design, found / model - 1, var)
         x = x + np.clip(change, -1.0, 1.0)

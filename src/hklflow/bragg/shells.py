@@ -1,4 +1,4 @@
-"""Statistics of merged reflections by shells of resolution, of equal volume."""
+"""Statistics of merged reflections in resolution shells of equal volume."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Row = dict[str, Any]
 
-_TRIALS = 5  # random halves over which CC1/2 is averaged
-_FEWEST = 3  # unique reflections of a correlation
+_TRIALS = 5  # number of random splits averaged in CC1/2
+_FEWEST = 3  # smallest number of unique reflections for a correlation
 _PER_SHELL = 10
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Rows of figures: one for each shell, from low to high resolution, and one for all.
+    """Figures for each shell, from low to high resolution, and for all reflections.
 
-    ``fall_off`` holds B and its standard deviation in Å² of ``exp(-2 B (sin θ / λ)²)`` through the
-    mean intensities of the shells: the fall of form factors is in it. B of a Wilson plot would
-    need the composition.
+    ``fall_off`` has B and its standard deviation in Å², from ``exp(-2 B (sin θ / λ)²)`` fitted to
+    the mean intensities of the shells. It includes the fall of the form factors; B of a Wilson plot
+    would need the composition.
     """
 
     rows: list[Row]
@@ -44,14 +44,14 @@ def statistics(
     n_shells: int,
     seed: int,
 ) -> Statistics:
-    """Figures of merit.
+    """Compute figures of merit.
 
-    R_merge, R_meas and R_pim are ``Σ f(n) Σ |I - <I>| / Σ Σ I`` over reflections of n ≥ 2
-    observations with f = 1, √(n / (n - 1)), √(1 / (n - 1)) (Diederichs & Karplus, Nat. Struct.
-    Biol. 4, 269, 1997; Weiss, J. Appl. Cryst. 34, 130, 2001). CC1/2 is the correlation of the
+    R_merge, R_meas and R_pim are ``Σ f(n) Σ |I - <I>| / Σ Σ I`` over reflections with n ≥ 2
+    observations; f = 1, √(n / (n - 1)), √(1 / (n - 1)) (Diederichs & Karplus, Nat. Struct.
+    Biol. 4, 269, 1997; Weiss, J. Appl. Cryst. 34, 130, 2001). CC1/2 is the correlation between the
     means of two halves of the observations of each reflection, and CC* = √(2 CC / (1 + CC))
-    (Karplus & Diederichs, Science 336, 1030, 2012); halves are random, rotations of odd and of
-    even number, or frames of odd and of even number. Unknown figures are None.
+    (Karplus & Diederichs, Science 336, 1030, 2012). Halves are random, rotations of odd and even
+    number, or frames of odd and even number. Unknown figures are None.
 
     Parameters
     ----------
@@ -60,15 +60,15 @@ def statistics(
     group : SpaceGroup
     n_rotations : int
     n_shells : int
-        At most; of ten reflections at least.
+        Largest number of shells; each has at least ten reflections.
     seed : int
-        Of the random halves.
+        Seed of the random halves.
     """
     groups, observed = merged.equivalents, merged.observed
     exact = symmetry.constrain_cell(cell, group)
     d = lattice.d_spacing(exact, groups.hkl)
     apart = merged.factors.plus is not None
-    # A hair less: the smallest spacing itself is possible.
+    # Slightly less: the smallest spacing itself is possible.
     possible = symmetry.possible_reflections(exact, group, d.min() * (1 - 1e-9), anomalous=apart)
     n_shells = max(1, min(n_shells, len(groups) // _PER_SHELL))
     edges = np.linspace(0.0, (1 / d.min()) ** 3 * (1 + 1e-9), n_shells + 1)
@@ -90,7 +90,7 @@ def statistics(
 
 
 class _Halves:
-    """Pairs of means (m,) of halves of the observations of each group."""
+    """Pairs of means (m,) of two halves of the observations of each group."""
 
     def __init__(self, merged: Merged, n_rotations: int, rng: np.random.Generator) -> None:
         groups, observed = merged.equivalents, merged.observed
@@ -111,7 +111,7 @@ class _Halves:
 
 
 def _random_half(groups: Groups, rng: np.random.Generator) -> Bools:
-    """Halves (n,) of each group; the odd one goes to either."""
+    """Split each group into halves (n,); an odd observation goes to a random half."""
     order = np.lexsort((rng.random(len(groups.index)), groups.index))
     start = np.cumsum(groups.n) - groups.n
     place = np.empty(len(order), dtype=np.int64)
@@ -130,7 +130,7 @@ class _Figures:
     halves: _Halves
 
     def row(self, use: Bools, possible: int) -> Row:
-        """Figures over the groups (m,) that are used."""
+        """Compute the figures for the used groups (m,)."""
         n = self.groups.n
         several = use & (n >= 2)
         row: Row = {
@@ -173,12 +173,12 @@ def _correlation(a: Floats, b: Floats) -> float | None:
 
 
 def cc_star(half: float | None) -> float | None:
-    """Correlation with the true intensities that CC1/2 implies; None where it is negative."""
+    """Return the correlation with the true intensities from CC1/2; None if CC1/2 is negative."""
     return None if half is None or half < 0 else float(np.sqrt(2 * half / (1 + half)))
 
 
 def _fall_off(merged: Merged, group: SpaceGroup, rows: list[Row]) -> Row:
-    """Line through the logarithms of the shells' means."""
+    """Fit a line through the logarithms of the shells' means."""
     factors = merged.factors
     s2 = 0.25 / factors.d**2
     level = factors.mean.intensity / group.epsilon(factors.hkl)
@@ -197,7 +197,7 @@ def _fall_off(merged: Merged, group: SpaceGroup, rows: list[Row]) -> Row:
 
 
 def line(table: Statistics) -> str:
-    """All in one line."""
+    """Return the overall figures in one line."""
     row = table.overall
     shown = {
         "completeness": "{:.1%}",

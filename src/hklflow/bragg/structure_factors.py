@@ -1,4 +1,4 @@
-"""Scaled reflections of one scan, and the structure factors that they merge to."""
+"""Scaled reflections of one scan, and the structure factors from merging them."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -14,7 +14,7 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Crystal:
-    """What the reflections are of.
+    """Crystal of a set of reflections.
 
     Attributes
     ----------
@@ -22,11 +22,11 @@ class Crystal:
     space_group : str
         Symbol with its setting.
     cell, cell_sigma : tuple of 6 float
-        Å and degrees.
+        Cell and its σ, Å and degrees.
     wavelength : float
-        Å.
+        Wavelength, Å.
     temperature : float or None
-        K.
+        Temperature, K; None: not known.
     """
 
     sample: str
@@ -40,7 +40,7 @@ class Crystal:
 
     @classmethod
     def of(cls, orientation: Orientation, space_group: str | None = None) -> "Crystal":
-        """Crystal of an orientation product, perhaps in another space group."""
+        """Return the crystal of an orientation product, optionally with another space group."""
         first = next(iter(orientation.rotations.values()))
         return cls(
             sample=orientation.sample,
@@ -54,13 +54,13 @@ class Crystal:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a dict for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """Scaled reflections of all rotations of a scan, not merged; arrays of shape (n,) but ``hkl``.
+    """Scaled, unmerged reflections of all rotations of a scan; arrays (n,) except ``hkl``.
 
     Attributes
     ----------
@@ -69,19 +69,19 @@ class Scaled:
         Number of the rotation in the scan.
     frame : array
     angle : array
-        Of the scanned axis, degrees.
+        Angle of the scanned axis, degrees.
     d : array
-        Å.
+        d-spacing, Å.
     intensity : array
-        Observed over ``scale``, 1/Å³: that of the first rotation.
+        Observed intensity over ``scale``, 1/Å³, on the scale of the first rotation.
     sigma : array
-        By the error model.
+        Error from the error model.
     sigma_counting : array
-        As integration told, over ``scale``.
+        Error from integration, over ``scale``.
     scale : array
-        What the observed intensity was divided by.
+        Divisor of the observed intensity.
     flags : int array
-        `hklflow.bragg.reflections.ReflectionFlag`.
+        Bits of `hklflow.bragg.reflections.ReflectionFlag`.
     """
 
     hkl: Integers
@@ -99,25 +99,25 @@ class Scaled:
         return len(self.hkl)
 
     def select(self, keep: ArrayLike) -> "Scaled":
-        """Rows by a mask or by numbers."""
+        """Return the rows chosen by a mask or by indices."""
         rows = np.asarray(keep)
         return replace(self, **{c.name: getattr(self, c.name)[rows] for c in fields(self)})
 
     def has(self, flag: int) -> NDArray[np.bool_]:
-        """Which rows (n,) have one of these flags."""
+        """Return a mask (n,) of the rows that have one of these flags."""
         return (self.flags & int(flag)) != 0
 
 
 @dataclass(frozen=True)
 class Means:
-    """Weighted means of equivalent reflections; arrays of shape (n,), NaN where n is 0.
+    """Weighted means of equivalent reflections; arrays (n,), NaN if n is 0.
 
     Attributes
     ----------
     intensity, sigma : array
-        1/Å³.
+        Mean and its error, 1/Å³.
     n : int array
-        Observations that it is the mean of.
+        Number of observations in the mean.
     """
 
     intensity: Floats
@@ -127,22 +127,23 @@ class Means:
 
 @dataclass(frozen=True)
 class StructureFactors:
-    """Unique reflections; arrays of shape (n,) but ``hkl``.
+    """Unique reflections; arrays (n,) except ``hkl``.
 
     Attributes
     ----------
     hkl : (n, 3) int array
-        In the asymmetric unit.
+        Indices in the asymmetric unit.
     d : array
-        Å.
+        d-spacing, Å.
     mean : Means
-        Over all equivalents, Friedel mates too.
+        Means over all equivalents, including Friedel mates.
     amplitude, amplitude_sigma : array
-        ``|F|``, the root of the intensity's unit.
+        ``|F|`` and its error, in the square root of the intensity's unit.
     agree : bool array
-        False where no two thirds of the equivalents agree: the error is that of their scatter.
+        False if no two thirds of the equivalents agree: the error is then from their scatter.
     plus, minus : Means or None
-        Apart for hkl and its Friedel mate; centric ones are all in ``plus``. None: not kept apart.
+        Separate means of hkl and its Friedel mate; centric reflections are all in ``plus``. None:
+        not separated.
     """
 
     hkl: Integers
@@ -160,23 +161,24 @@ class StructureFactors:
 
 @dataclass(frozen=True)
 class IntensitySeries:
-    """I(hkl, T): n reflections in t scans.
+    """Intensities I(hkl, T) of n reflections in t scans.
 
     Attributes
     ----------
     hkl : (n, 3) int array
-        In the asymmetric unit of their setting.
+        Indices in the asymmetric unit of their setting.
     d : (n,) array
-        Å, in the setting's first scan.
+        d-spacing in Å, in the first scan of the setting.
     settings : tuple of n str
-        Parent whose axes and space group the indices are of: parents of unlike cells share none.
+        Parent that defines the axes and the space group of the indices; parents with different
+        cells share no setting.
     scans, parents : tuples of t str
     temperature : (t,) array
-        K; NaN if it is not known.
+        Temperature, K; NaN if not known.
     intensity, sigma : (n, t) arrays
-        1/Å³ as merged; NaN where not observed.
+        Merged intensity and its error, 1/Å³; NaN if not observed.
     n : (n, t) int array
-        Observations.
+        Number of observations.
     scale, scale_sigma, decay, decay_sigma : (t,) arrays
         ``I / I_parent = scale exp(-2 ΔB (sin θ / λ)²)``, ΔB in Å²; not applied.
     notes : tuple of str

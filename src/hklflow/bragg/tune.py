@@ -1,19 +1,19 @@
-"""Parameters of the peak search that find the most reflections and the least else.
+"""Find parameters of the peak search that find many reflections and few false spots.
 
-Blocks of consecutive frames, spread over a scan, are searched with one setting after the other.
-With S spots of which the lattice indexes I beyond chance, the score is
+Blocks of consecutive frames, spread over a scan, are searched with different settings. With S
+spots, I of them indexed beyond chance, the score is
 
     I (1 - U / S) = I² / S,    U = S - I unindexed;
 
-a weak class of spots is worth finding as long as more than half of it is indexed. Of spots at
-random a fraction ``p = (2 tolerance)³`` has h, k and l near integers; so of I' spots that have,
-``I = (I' - p S) / (1 - p)`` count. Lattice and orientation are the same for all settings.
+a class of weak spots improves the score if more than half of it is indexed. A fraction
+``p = (2 tolerance)³`` of random spots has h, k and l near integers. So, if I' spots are near
+integers, ``I = (I' - p S) / (1 - p)``. Lattice and orientation are the same for all settings.
 
-The search begins at the best of a coarse grid over the three parameters that depend on each other,
-and goes along one parameter after the other, first over all of its range, then over the neighbours,
-until nothing changes. Of values that are as good within the noise of their difference the one with
-the fewest unindexed spots is taken, and of these the nearest to the present one: the noise is that
-between the blocks (jackknife), and most of the spots of two settings are the same.
+The search begins at the best point of a coarse grid of the three correlated parameters, and changes
+one parameter after the other, first over its full range, then to neighbouring values, until nothing
+changes. Among values that are equal to the best within the noise of their difference, the one with
+the fewest unindexed spots is chosen, and among these the nearest to the present one. The noise is
+the scatter between blocks (jackknife); two settings have most of their spots in common.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -32,12 +32,12 @@ from hklflow.peaks.table import UNUSABLE
 
 Floats = NDArray[np.float64]
 Index = Callable[[Floats], Floats]
-"""UB (3, 3) of scattering vectors (n, 3) in 1/Å, or an `HklflowError`."""
+"""Function from scattering vectors (n, 3) to UB (3, 3), both 1/Å; raises `HklflowError`."""
 
 TOLERANCE = 0.15
 """Largest deviation of h, k, l from integers of an indexed spot."""
 
-#: Values that are tried. Margins and the like are of the fit, and hardly change what is found.
+#: Values of the search. Other parameters, such as margins, belong to the fit and matter little.
 LADDERS: dict[str, tuple[float, ...]] = {
     "n_sigma": (3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.5, 10.0, 12.0, 15.0),
     "min_significance": (4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0),
@@ -47,23 +47,23 @@ LADDERS: dict[str, tuple[float, ...]] = {
     "prominence": (1.5, 2.0, 3.0, 4.0, 6.0, 10.0),
 }
 
-#: Where the search begins, beside the present setting: all combinations.
+#: Start grid of the search, in addition to the present setting: all combinations.
 GRID: dict[str, tuple[float, ...]] = {
     "n_sigma": (4.0, 5.0, 7.0, 10.0),
     "min_significance": (5.0, 8.0),
     "window": (6, 9),
 }
 
-_CLEARLY = 3.5  # standard deviations of the gain over the present setting
-_LENGTH = 50  # frames of a block: few peaks are cut by its ends
+_CLEARLY = 3.5  # standard deviations of a significant gain over the present setting
+_LENGTH = 50  # frames of a block: its ends cut few peaks
 _SHORTEST = 10
 _FEWEST, _ENOUGH = 4, 8  # blocks
 _PASSES = 6
-# Settings with which a lattice is looked for, beside the present one.
+# Settings for finding a lattice, in addition to the present one.
 _OTHERS = ((5.0, 8.0), (8.0, 12.0), (12.0, 20.0))
-_STRONG = 100, 3000  # least and largest number of strong spots for that
-_AS_GOOD = 0.95  # of the best lattice's score
-# Spots whose centroid cannot be trusted; at the ends of a block they are cut.
+_STRONG = 100, 3000  # smallest and largest number of strong spots for finding a lattice
+_AS_GOOD = 0.95  # smallest score relative to the best lattice
+# Spots with unreliable centroids; the ends of a block cut spots.
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Block:
         Number of the first frame.
     bad : (slow, fast) bool array
     read : callable
-        Gives the frames anew: arrays (n, slow, fast) in order.
+        Function that returns an iterator over the frames: arrays (n, slow, fast) in order.
     invalid_from, saturation, valid_from : float
         As in `PeakParams`.
     """
@@ -91,7 +91,7 @@ class Block:
     valid_from: float = 0.0
 
     def spots(self, params: PeakParams) -> tuple[Floats, Floats]:
-        """Scattering vectors (n, 3) in 1/Å and significance (n,) of the spots that are found."""
+        """Return scattering vectors (n, 3) in 1/Å and significance (n,) of found spots."""
         limits = {n: getattr(self, n) for n in ("invalid_from", "saturation", "valid_from")}
         found = find_peaks(self.read(), self.bad, replace(params, **limits), first_frame=self.first)
         place = np.stack([found.frame, found.slow, found.fast])
@@ -101,7 +101,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one setting finds: spots, and those that the lattice indexes, of every block."""
+    """Result of one setting: numbers of spots and of indexed spots in every block."""
 
     params: PeakParams
     found: Floats
@@ -110,26 +110,26 @@ class Trial:
 
     @property
     def total(self) -> int:
-        """Spots of all blocks."""
+        """Number of spots in all blocks."""
         return int(self.found.sum())
 
     @property
     def beyond_chance(self) -> float:
-        """Indexed spots that are not there by chance."""
+        """Number of indexed spots, without those indexed by chance."""
         return float(_beyond_chance(self.found.sum(), self.indexed.sum(), self.tolerance))
 
     @property
     def false(self) -> int:
-        """Spots that are not indexed, to whole ones."""
+        """Number of unindexed spots, rounded."""
         return round(self.total - self.beyond_chance)
 
     @property
     def score(self) -> float:
-        """Indexed spots times the fraction that is indexed, both beyond chance."""
+        """Indexed spots times the indexed fraction, both beyond chance."""
         return float(_score(self.found.sum(), self.indexed.sum(), self.tolerance))
 
     def better_than(self, other: "Trial") -> tuple[float, float]:
-        """Difference of the scores, and its standard deviation."""
+        """Return the difference of the scores, and its standard deviation."""
         n = len(self.found)
         without = [
             _score(t.found.sum() - t.found, t.indexed.sum() - t.indexed, t.tolerance) * n / (n - 1)
@@ -151,7 +151,7 @@ def _score(found: Any, indexed: Any, tolerance: float) -> Any:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Trials along one parameter, the others as they stood then; the value before and after."""
+    """Trials along one parameter, with the others fixed; and its values before and after."""
 
     name: str
     trials: tuple[Trial, ...]
@@ -160,22 +160,22 @@ class Sweep:
 
     @property
     def values(self) -> Floats:
-        """Values (n,) of the parameter, rising."""
+        """Values (n,) of the parameter, ascending."""
         return np.array([getattr(trial.params, self.name) for trial in self.trials], np.float64)
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What the search for better parameters came to.
+    """Result of the search for better parameters.
 
     Attributes
     ----------
     start, best : Trial
     sweeps : tuple of Sweep
-        In the order in which they were made.
+        Sweeps in the order of the search.
     n_trials : int
     ub : (3, 3) array
-        With which spots are indexed, 1/Å.
+        Matrix used for indexing, 1/Å.
     """
 
     start: Trial
@@ -186,7 +186,7 @@ class Tuning:
 
     @property
     def changed(self) -> dict[str, float]:
-        """Parameters that `best` has otherwise than `start`."""
+        """Parameters of `best` that differ from `start`."""
         return {
             name: getattr(self.best.params, name)
             for name in LADDERS
@@ -195,14 +195,14 @@ class Tuning:
 
     @property
     def gain(self) -> tuple[float, float]:
-        """What `best` scores more than `start`, and the standard deviation of that."""
+        """Difference in score between `best` and `start`, and its standard deviation."""
         return self.best.better_than(self.start)
 
     @property
     def worth_it(self) -> bool:
-        """Whether the gain is beyond the noise: more than 3.5 standard deviations.
+        """True if the gain is significant: more than 3.5 standard deviations.
 
-        The best of many trials on the same blocks is by chance some two of them better.
+        By chance, the best of many trials on the same blocks is better by about two of them.
         """
         gain, sigma = self.gain
         return bool(self.changed) and gain > _CLEARLY * sigma
@@ -211,26 +211,26 @@ class Tuning:
 def spread(
     n_frames: Sequence[int], max_frames: int, every: int | None
 ) -> list[tuple[int, int, int]]:
-    """Blocks of frames spread over the rotations of a scan.
+    """Choose blocks of frames spread over the rotations of a scan.
 
     Parameters
     ----------
     n_frames : sequence of int
-        Of each rotation.
+        Number of frames of each rotation.
     max_frames : int
-        Of a peak; blocks are at least twice as long.
+        Largest number of frames of a peak; blocks are at least twice as long.
     every : int or None
-        Take every so-many-th block; None: so that about eight are taken.
+        Use every n-th block; None: about eight blocks.
 
     Returns
     -------
     list of (rotation, first, last)
-        Numbers of the rotation and of the frames, the last one exclusive.
+        Number of the rotation, first frame and last frame (exclusive).
 
     Raises
     ------
     HklflowError
-        If that leaves less than four blocks.
+        If this leaves fewer than four blocks.
     """
     length = max(_LENGTH, 2 * max_frames)
     if sum(n // length for n in n_frames) < _FEWEST:
@@ -250,9 +250,9 @@ def spread(
     step = max(len(blocks) // _ENOUGH, 1) if every is None else every
     if step < 1 or len(blocks[::step]) < _FEWEST:
         raise HklflowError(
-            f"every {step}. block of {len(blocks)} blocks of {length} frames leaves less than "
-            f"{_FEWEST}, whose scatter is the noise of the score; give --every from 1 to "
-            f"{max((len(blocks) - 1) // (_FEWEST - 1), 1)}"
+            f"every {step}. block of {len(blocks)} blocks of {length} frames leaves fewer than "
+            f"{_FEWEST} blocks, which are needed for the noise of the score; give --every from 1 "
+            f"to {max((len(blocks) - 1) // (_FEWEST - 1), 1)}"
         )
     return blocks[::step]
 
@@ -266,21 +266,21 @@ def tune(
     tolerance: float = TOLERANCE,
     told: Callable[[str, Trial], None] = lambda what, trial: None,
 ) -> Tuning:
-    """Look for better parameters than the present ones.
+    """Search for better parameters than the present ones.
 
     Parameters
     ----------
     blocks : sequence of Block
     start : PeakParams
-        The present ones.
+        Present parameters.
     lattice : (3, 3) array or callable
-        UB in 1/Å with 2π, or what finds it in scattering vectors.
+        UB in 1/Å with 2π, or a function that finds it from scattering vectors.
     unset : PeakParams
-        Those of a configuration that sets none: the lattice is looked for with them, too.
+        Parameters of a configuration without settings, also used for finding the lattice.
     tolerance : float
         Largest deviation of h, k, l from integers of an indexed spot.
     told : callable
-        Gets the name and value of what was tried, and the trial, as they come.
+        Callback for each trial, with the name and value of its parameters.
 
     Raises
     ------
@@ -326,7 +326,7 @@ def tune(
 
 
 def _values(ladder: Sequence[float], present: float, start: float, *, coarse: bool) -> list[float]:
-    """Values of a sweep: every other one of all, or the neighbours of the present one."""
+    """Return the values of a sweep: every other one of all, or the neighbours of the present."""
     everything = sorted({*ladder, present, start})
     at = everything.index(present)
     if coarse:
@@ -335,15 +335,15 @@ def _values(ladder: Sequence[float], present: float, start: float, *, coarse: bo
 
 
 def _typed(values: dict[str, float]) -> dict[str, Any]:
-    """Whole numbers where the parameter is one."""
+    """Convert values to integers for integer parameters."""
     whole = {field.name for field in fields(PeakParams) if field.type is int}
     return {name: int(value) if name in whole else value for name, value in values.items()}
 
 
 def _cleanest_of_the_best(trials: list[Trial], values: list[float], present: float) -> Trial:
-    """Of those as good as the best within the noise the cleanest, then the nearest to the present.
+    """Return the cleanest trial that equals the best within noise; of several, the nearest.
 
-    Where the score cannot tell, what is not indexed is not worth having.
+    If the scores are equal, fewer unindexed spots are better.
     """
     best = max(trials, key=lambda trial: trial.score)
     as_good = []
@@ -358,7 +358,7 @@ def _cleanest_of_the_best(trials: list[Trial], values: list[float], present: flo
 def _without_idle_changes(
     best: Trial, start: Trial, tried: Callable[[PeakParams, str], Trial]
 ) -> Trial:
-    """Take back each change without which the spots are as good within the noise, and as clean."""
+    """Revert each change without which the spots are as good within noise, and as clean."""
     for name in LADDERS:
         old = getattr(start.params, name)
         if getattr(best.params, name) != old:
@@ -371,9 +371,9 @@ def _without_idle_changes(
 def _indexed_by(
     blocks: Sequence[Block], start: PeakParams, unset: PeakParams, index: Index
 ) -> Floats:
-    """UB that fits the strong spots of several settings best, the present one among them.
+    """Return the UB that fits the strong spots of several settings best.
 
-    A bad setting gives too few spots, or so many false ones that a lattice is made to fit them.
+    A bad setting gives too few spots, or so many false ones that a wrong lattice fits them.
     """
     tuned = {name: getattr(unset, name) for name in LADDERS}
     others = [replace(start, **tuned | {"n_sigma": a, "min_significance": b}) for a, b in _OTHERS]
@@ -388,7 +388,7 @@ def _indexed_by(
         try:
             lattices.append(fit(index(g), g, np.ones(len(g)), TOLERANCE))
         except HklflowError as error:
-            # The search for a lattice need not get along with a handful of noise.
+            # With only a few false spots, indexing may fail.
             problem = str(error)
     if not lattices:
         raise HklflowError(
@@ -401,7 +401,7 @@ def _indexed_by(
             for ub in lattices
         ]
     )
-    # Of lattices that index the same the one with the smallest cell.
+    # Of equally good lattices, choose the one with the smallest cell.
     volumes = np.array([np.linalg.det(ub) for ub in lattices])
     volumes[scores < _AS_GOOD * scores.max()] = 0.0
     return lattices[int(np.argmax(np.abs(volumes)))]

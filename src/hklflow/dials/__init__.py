@@ -1,1 +1,1 @@
-"""DIALS as an engine: programs that are run, never imported."""
+"""DIALS as an engine: its programs are run, never imported."""

@@ -1,4 +1,4 @@
-"""What finds spots and refines an orientation: hklflow itself or DIALS, as the settings say."""
+"""Engine for spot finding and orientation refinement: hklflow or DIALS, chosen in the settings."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,16 +22,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Engine:
-    """The engine of one stage; made by `opened`.
+    """Engine of one stage; made by `opened`.
 
     Attributes
     ----------
     dials : Dials or None
-        None: hklflow refines.
+        DIALS for indexing and refinement; None: hklflow refines.
     searcher : Dials or None
-        None: hklflow's peak tables are used.
+        DIALS for spot finding; None: hklflow's peak tables are used.
     folder : Path
-        Where DIALS runs, if it does.
+        Folder in which DIALS runs.
     threads : int
     """
 
@@ -41,24 +41,24 @@ class Engine:
     threads: int
 
     def described(self) -> dict[str, Any]:
-        """Which programs made an orientation, for its file."""
+        """Return the programs that made an orientation, for its file."""
         from hklflow import __version__
 
-        own = f"hklflow {__version__}"
+        hklflow = f"hklflow {__version__}"
         return {
-            "program": own if self.dials is None else self.dials.label,
-            "spots": own if self.searcher is None else self.searcher.label,
+            "program": hklflow if self.dials is None else self.dials.label,
+            "spots": hklflow if self.searcher is None else self.searcher.label,
         }
 
     def tables(
         self, scans: Sequence[RotationScan], peaks: Sequence[Path], masks: Sequence[Path]
     ) -> list[PeakTable]:
-        """Peaks of all rotations: read, or searched by DIALS.
+        """Return the peaks of all rotations: read from tables, or found by DIALS.
 
         Raises
         ------
         HklflowError
-            If DIALS searches and there is not one mask for each rotation.
+            If DIALS finds the spots and the number of masks is not the number of rotations.
         """
         from hklflow import nexus
         from hklflow.dials.frames import find_spots
@@ -68,7 +68,7 @@ class Engine:
         if len(masks) != len(scans):
             raise HklflowError(
                 f"{len(scans)} rotations and {len(masks)} pixel masks; DIALS searches the frames: "
-                "give one mask for every rotation (--masks)"
+                "give one mask for each rotation (--masks)"
             )
         return [
             find_spots(self.searcher, scan, scan.rotation, mask, self.folder, self.threads)
@@ -85,7 +85,7 @@ class Engine:
         limits: refinement.RefinementLimits,
         start: Sequence[Rotation] | None = None,
     ) -> refinement.Refined:
-        """Refine one crystal, see `orientation.refinement.refine` and `dials.orient.refine`."""
+        """Refine one crystal; see `orientation.refinement.refine` and `dials.orient.refine`."""
         from hklflow.dials import orient
 
         if self.dials is None:
@@ -98,19 +98,19 @@ class Engine:
 
 @contextmanager
 def opened(settings: EngineSettings, threads: int) -> Iterator[Engine]:
-    """Give the engine that the settings ask for.
+    """Open the engine of the settings.
 
     Raises
     ------
     HklflowError
-        If that is DIALS and it is not to be had.
+        If the settings need DIALS and it is not available.
     """
-    asked = "dials" in (settings.engine, settings.spots)
-    found = find(settings.prefix) if asked else None
-    with workspace("orientation") if asked else nullcontext(Path()) as folder:
+    needed = "dials" in (settings.engine, settings.spots)
+    dials = find(settings.prefix) if needed else None
+    with workspace("orientation") if needed else nullcontext(Path()) as folder:
         yield Engine(
-            found if settings.engine == "dials" else None,
-            found if settings.spots == "dials" else None,
+            dials if settings.engine == "dials" else None,
+            dials if settings.spots == "dials" else None,
             folder,
             threads,
         )

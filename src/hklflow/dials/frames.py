@@ -1,7 +1,7 @@
-"""Frames as DIALS reads them: an NXmx file of their own, and the spots that DIALS finds on it.
+"""Write frames for DIALS as an NXmx file, and find spots on them with DIALS.
 
-DIALS knows the formats of beamlines, hklflow those of `formats`; a copy with one geometry and one
-mask is what both read, whatever the raw files are.
+DIALS and hklflow read different formats of raw files. A copy of the frames, with one geometry and
+one mask, can be read by both.
 """
 
 import errno
@@ -25,11 +25,11 @@ from hklflow.peaks.table import PeakTable
 FRAMES, IMPORTED, STRONG = "frames.nxs", "imported.expt", "strong.refl"
 
 _LEAST = -0.5  # below whole counts; negative ones are flags
-_THIN = 1e-9  # m; DIALS asks for a sensor's thickness, and would shift what a thick one sees
+_THIN = 1e-9  # m; DIALS needs a sensor thickness, and would shift the spots of a thick sensor
 
 
 def flat(rotation: Rotation) -> Rotation:
-    """Geometry with all pixels on one grid, the only one that is told to DIALS."""
+    """Return the geometry with all pixels on one grid, the only one that DIALS gets."""
     return replace(rotation, detector=rotation.detector.plane)
 
 
@@ -47,34 +47,34 @@ def write_frames(
     ----------
     path : Path
     scan : RotationScan
-        Its saturation is told.
+        Scan with its saturation.
     rotation : Rotation
         Geometry.
     bad : (slow, fast) bool array
-        Pixels that are not to be used.
+        Bad pixels.
     blocks : iterable of (n, slow, fast) arrays
         All frames, in order.
     dtype
-        Of the frames.
+        Type of the frames.
 
     Returns
     -------
     least, most : float
-        Counts beyond which DIALS takes a pixel for invalid.
+        Limits of valid counts in DIALS.
 
     Raises
     ------
     HklflowError
-        If the frames are those of an integrating detector, or there is no room for them.
+        If the detector is integrating, or the disk is full.
     """
     if scan.underload < 0:
         raise HklflowError(
-            f"the frames {scan.raw} are of an integrating detector, whose read noise DIALS does "
-            "not know; use hklflow's own peak search and integration for them"
+            f"the frames {scan.raw} are from an integrating detector, and DIALS does not handle "
+            "its read noise; use hklflow's own peak search and integration"
         )
     from hklflow.formats.write_raw import NXmxHeader, NXmxWriter, geometry_facts
 
-    # Between whole counts: whether DIALS counts the limits in has changed.
+    # Between whole counts: DIALS versions differ in whether the limits are valid counts.
     most = min(scan.saturation or np.inf, masks.flag_value(dtype) or np.inf, 2**31 - 1) - 0.5
     facts = geometry_facts(rotation.detector, rotation.goniometer) | {"sensor_thickness": _THIN}
     header = NXmxHeader(
@@ -101,23 +101,23 @@ def write_frames(
 
 @contextmanager
 def _room(path: Path) -> Iterator[None]:
-    """Tell that it is the temporary folder which is full, not that of the outputs."""
+    """Report that the temporary folder is full, not the folder of the outputs."""
     try:
         yield
     except (OSError, RuntimeError) as error:
         if not _is_full(error):
             raise
         raise HklflowError(
-            f"the temporary folder {tempfile.gettempdir()} is full: there is no room for {path}, "
-            "the copy of the frames for DIALS; make room, or set TMPDIR to a folder that has it"
+            f"the temporary folder {tempfile.gettempdir()} is full: there is no space for {path}, "
+            "the copy of the frames for DIALS; free some space, or set TMPDIR to another folder"
         ) from error
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that it followed, is that of a full disk or quota."""
+    """Return True if an error, or one of its causes, is a full disk or quota."""
     codes = (errno.ENOSPC, errno.EDQUOT)
     while error is not None:
-        # HDF5 tells the number in its text only.
+        # HDF5 gives the error number only in its text.
         if getattr(error, "errno", None) in codes or any(
             f"errno = {code}," in str(error) for code in codes
         ):
@@ -136,17 +136,17 @@ def find_spots(
     dials : Dials
     scan : RotationScan
     rotation : Rotation
-        Geometry; positions do not depend on it.
+        Geometry; the positions of the spots do not depend on it.
     mask : Path
         Pixel mask.
     folder : Path
-        Where DIALS runs; it has to hold a copy of the frames.
+        Folder in which DIALS runs; it must have space for a copy of the frames.
     threads : int
 
     Raises
     ------
     HklflowError
-        If DIALS finds nothing or cannot read such frames.
+        If DIALS finds no spots or cannot read these frames.
     """
     from hklflow import nexus
     from hklflow.formats import raw
@@ -165,7 +165,7 @@ def find_spots(
 
 
 def search(dials: Dials, folder: Path, threads: int) -> Path:
-    """Import the frames written to a folder and find their spots; returns the table."""
+    """Import the frames in a folder and find their spots; return the path of the table."""
     dials.run("dials.import", [FRAMES, f"output.experiments={IMPORTED}"], folder, IMPORTED)
     arguments = [IMPORTED, f"output.reflections={STRONG}", f"nproc={threads}"]
     return dials.run("dials.find_spots", arguments, folder, STRONG)[0]

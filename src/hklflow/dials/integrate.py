@@ -1,9 +1,9 @@
-"""DIALS as the engine of integration.
+"""Integrate with DIALS as the engine.
 
 DIALS gets a copy of the frames, hklflow's model, and its own strong spots with hklflow's indices;
-it learns its profiles and sums and fits counts. Its counts are raw: Lorentz factor, polarisation
-and efficiency are columns apart there, which are not used. hklflow's volume and norm take their
-place, so that intensities are in the unit of its own engine.
+it learns its profiles, and sums and fits counts. These counts are raw: Lorentz factor, polarisation
+and efficiency are separate columns of DIALS, which are not used. Volume and norm of hklflow replace
+them, so that intensities have the unit of hklflow's own engine.
 """
 
 from collections.abc import Mapping
@@ -31,16 +31,16 @@ Floats = NDArray[np.float64]
 _INDEXED, _INDEXED_REFL = "indexed.expt", "indexed.refl"
 _INTEGRATED, _INTEGRATED_REFL = "integrated.expt", "integrated.refl"
 
-# Bits of DIALS's column `flags`.
+# Bits of the column `flags` of DIALS.
 _SUMMED, _FITTED, _OVERLOADED, _OVERLAPPED = 256, 512, 1024, 4096
 _BAD_PIXELS, _MODELLED = 16384, 65536
 
-_NEAR = 0.25  # deviation of h, k, l from integers of a spot that is indexed
-_WHOLE = 0.995  # of the rocking curve, from which on a reflection is no partial
+_NEAR = 0.25  # largest deviation of h, k, l from integers of an indexed spot
+_WHOLE = 0.995  # fraction of the rocking curve from which a reflection is not partial
 _WIDE = 3.0  # standard deviations of the rocking curve from its centre to the ends of a box
-_MISSING = 0.005  # of the rocking curve that may be on frames without a norm
-_OBSERVED = 3.0  # I/σ of a reflection whose centroid means something
-_WARNED = 0.5  # pixels by which modules may be displaced: DIALS is told one plane
+_MISSING = 0.005  # largest fraction of the rocking curve on frames without a norm
+_OBSERVED = 3.0  # smallest I/σ of a reflection with a useful centroid
+_WARNED = 0.5  # pixels; larger displacements of modules are reported, DIALS gets one plane
 
 
 def integrate(
@@ -55,37 +55,37 @@ def integrate(
     min_recorded: float,
     threads: int = 1,
 ) -> Reflections:
-    """Integrate one rotation with DIALS, its model held as it is.
+    """Integrate one rotation with DIALS, with a fixed model.
 
     Parameters
     ----------
     measurement : Measurement
-        Its rotation is the refined one.
+        Measurement with the refined rotation.
     scan : RotationScan
-        The scan as imported.
+        The imported scan.
     ub : (3, 3) array
-        1/Å with 2π.
+        Orientation matrix, 1/Å with 2π.
     group : SpaceGroup
     dials : Dials, optional
-        None: that on PATH.
+        Programs of DIALS; None: from PATH.
     d_min : float, optional
-        Smallest spacing of lattice planes, Å; None: all that DIALS predicts.
+        Smallest d-spacing, Å; None: all reflections that DIALS predicts.
     min_zeta : float
-        Reflections below are flagged ``LONG``.
+        Reflections with a smaller ζ are flagged ``LONG``.
     min_recorded : float
-        Part of the rocking curve that must be recorded for an intensity.
+        Smallest recorded part of the rocking curve for an intensity.
     threads : int
 
     Returns
     -------
     Reflections
-        In the unit of `bragg.reflections`: DIALS's counts times our volume over our norm, sorted by
-        frame. Sums are divided by the part of the rocking curve that was recorded.
+        Reflections in the unit of `bragg.reflections`: counts of DIALS times volume over norm of
+        hklflow, sorted by frame. Sums are divided by the recorded part of the rocking curve.
 
     Raises
     ------
     HklflowError
-        If DIALS is absent, fails, or cannot read such frames.
+        If DIALS is absent, fails, or cannot read these frames.
     """
     dials = find() if dials is None else dials
     plane = flat(measurement.rotation)
@@ -93,8 +93,8 @@ def integrate(
     _warn_of_modules(measurement.rotation)
     with workspace("integrate") as folder:
         table = _run(dials, measurement, scan, plane, ub, group, folder, threads)
-    found = _translated(table, measurement, ub, group, min_zeta, min_recorded)
-    return found if d_min is None else found.select(found.d >= d_min)
+    reflections = _translated(table, measurement, ub, group, min_zeta, min_recorded)
+    return reflections if d_min is None else reflections.select(reflections.d >= d_min)
 
 
 def _warn_of_modules(rotation: Rotation) -> None:
@@ -102,7 +102,7 @@ def _warn_of_modules(rotation: Rotation) -> None:
     if modules is not None and np.max(np.abs(modules.shift)) > _WARNED:
         print(
             f"note: modules are displaced by up to {np.max(np.abs(modules.shift)):.2f} pixels; "
-            "DIALS integrates as if they were not"
+            "DIALS integrates without these displacements"
         )
 
 
@@ -116,7 +116,7 @@ def _run(
     folder: Path,
     threads: int,
 ) -> dict[str, NDArray[Any]]:
-    """Columns of DIALS's table."""
+    """Return the columns of the table of DIALS."""
     from hklflow.formats.dials_expt import write_expt
     from hklflow.formats.dials_peaks import peaks_to_refl, refl_to_peaks
     from hklflow.formats.dials_refl import read_refl, write_refl
@@ -142,20 +142,20 @@ def _run(
     )
     identifier = write_expt(folder / _INDEXED, [model])[0]
     table = peaks_to_refl(spots, plane, identifier=identifier, hkl=hkl, indexed=indexed)
-    # Shoeboxes are what the profiles are learned from.
-    own: dict[str, NDArray[Any]] = {
+    # DIALS learns the profiles from shoeboxes.
+    extra: dict[str, NDArray[Any]] = {
         name: strong.columns[name][rows] for name in ("shoebox", "bbox") if name in strong.columns
     }
     position = np.stack([spots.slow, spots.fast, spots.frame], axis=1)
     off = compare(plane, ub, hkl.astype(np.float64), position)[0]
     off[~np.isfinite(off)] = 0.0  # not indexed
-    own["xyzcal.px"] = table.columns["xyzobs.px.value"] - off[:, [1, 0, 2]]
-    own["flags"] = table.columns["flags"] | strong.columns["flags"][rows]
-    write_refl(folder / _INDEXED_REFL, table.with_columns(own).select(indexed))
+    extra["xyzcal.px"] = table.columns["xyzobs.px.value"] - off[:, [1, 0, 2]]
+    extra["flags"] = table.columns["flags"] | strong.columns["flags"][rows]
+    write_refl(folder / _INDEXED_REFL, table.with_columns(extra).select(indexed))
     arguments = [_INDEXED, _INDEXED_REFL, f"nproc={threads}"]
     arguments += [f"output.experiments={_INTEGRATED}", f"output.reflections={_INTEGRATED_REFL}"]
-    made = dials.run("dials.integrate", arguments, folder, _INTEGRATED, _INTEGRATED_REFL)
-    return read_refl(made[1]).columns
+    products = dials.run("dials.integrate", arguments, folder, _INTEGRATED, _INTEGRATED_REFL)
+    return read_refl(products[1]).columns
 
 
 def _translated(
@@ -166,7 +166,7 @@ def _translated(
     min_zeta: float,
     min_recorded: float,
 ) -> Reflections:
-    """Our table of DIALS's columns."""
+    """Convert the columns of DIALS to hklflow's table."""
     fast, slow, frame = table["xyzcal.px"].T
     rotation = measurement.rotation
     shape = rotation.detector.shape
@@ -190,9 +190,9 @@ def _translated(
     sigma_profile = _root(t["intensity.prf.variance"], fitted)
     level, n_background = t["background.mean"], t["num_pixels.background"].astype(np.int64)
     with np.errstate(invalid="ignore"):
-        seen = summed & (counts > _OBSERVED * sigma) & (part > _WHOLE)
-    observed = np.where(seen[:, None], t["xyzobs.px.value"], np.nan)
-    variance = np.where(seen[:, None], t["xyzobs.px.variance"], np.nan)
+        has_centroid = summed & (counts > _OBSERVED * sigma) & (part > _WHOLE)
+    observed = np.where(has_centroid[:, None], t["xyzobs.px.value"], np.nan)
+    variance = np.where(has_centroid[:, None], t["xyzobs.px.variance"], np.nan)
     zeta = np.abs(t["zeta"])
     return Reflections(
         hkl=hkl,
@@ -225,7 +225,7 @@ def _translated(
 
 
 def _root(variance: Floats, known: NDArray[np.bool_]) -> Floats:
-    """Standard deviations; DIALS marks what it does not know by -1."""
+    """Return standard deviations; DIALS marks unknown ones by -1."""
     good = known & (variance >= 0)
     return np.sqrt(np.where(good, variance, np.nan))
 
@@ -237,16 +237,16 @@ def _norm(
     fast: Floats,
     frames: NDArray[np.int64],
 ) -> Floats:
-    """Norm (n,) at predicted centres, as the reflection's rocking curve weighs its frames.
+    """Return the norm (n,) at predicted centres, averaged over frames with the rocking curve.
 
-    DIALS adds up the counts of all frames of a reflection, whatever monitor and attenuators say of
-    each. NaN where the pixel, or a frame that matters, is not to be used.
+    DIALS adds the counts of all frames of a reflection without regard to monitor and attenuators.
+    NaN if the pixel, or a frame with a relevant weight, is bad.
 
     Parameters
     ----------
     frames : (n, 2) array
-        First frame of the reflection and the one after its last, which are `_WIDE` standard
-        deviations of the rocking curve from its centre.
+        First frame of the reflection and its end, which are `_WIDE` standard deviations of the
+        rocking curve from its centre.
     """
     shape = measurement.pixel_norm.shape
     n_frames = len(measurement.frame_norm)
@@ -260,10 +260,10 @@ def _norm(
     total, weights = np.zeros(len(frame)), np.zeros(len(frame))
     missing = np.zeros(len(frame))
     for step in range(int((last - first).max(initial=0)) + 1):
-        at = np.minimum(first + step, last)
-        weight = ndtr((at + 1 - frame) / sigma) - ndtr((at - frame) / sigma)
+        number = np.minimum(first + step, last)
+        weight = ndtr((number + 1 - frame) / sigma) - ndtr((number - frame) / sigma)
         weight[first + step > last] = 0.0
-        of_frame = measurement.frame_norm[at]
+        of_frame = measurement.frame_norm[number]
         total += weight * np.maximum(of_frame, 0.0)
         missing += np.where(of_frame > 0, 0.0, weight)
         weights += weight
@@ -281,9 +281,9 @@ def _flags(
     group: SpaceGroup,
     shape: tuple[int, int],
 ) -> NDArray[np.int64]:
-    """Our flags of DIALS's."""
+    """Convert the flags of DIALS to flags of hklflow."""
     x0, x1, y0, y1 = t["bbox"].T[:4]
-    told = {
+    rows_of_flags = {
         ReflectionFlag.EDGE: (x0 < 0) | (y0 < 0) | (x1 > shape[1]) | (y1 > shape[0]),
         ReflectionFlag.PARTIAL: part < _WHOLE,
         ReflectionFlag.MASKED: (bits & _BAD_PIXELS) != 0,
@@ -295,6 +295,6 @@ def _flags(
         ReflectionFlag.ABSENT: group.is_absent(hkl),
     }
     flags = np.zeros(len(bits), np.int64)
-    for flag, rows in told.items():
+    for flag, rows in rows_of_flags.items():
         flags[rows] |= int(flag)
     return flags

@@ -1,9 +1,9 @@
-"""DIALS as the engine that indexes and refines.
+"""Index and refine with DIALS as the engine.
 
-All rotations of a scan are one experiment list. Indexing takes them as one crystal; refinement
-gives each rotation a crystal of its own with a common cell where the goniometer's heads are free,
-which is the model of `geometry.parameters`: what the orientations differ by becomes the head.
-The beam is held: the detector's position and turn say the same.
+All rotations of a scan are one experiment list. Indexing uses one crystal for all. If the
+goniometer heads are free, refinement uses one crystal for each rotation, with a common cell: the
+model of `geometry.parameters`, in which differences between orientations are misorientations of the
+head. The beam is fixed, because position and rotation of the detector have the same effect.
 """
 
 import json
@@ -27,13 +27,13 @@ Floats = NDArray[np.float64]
 _IMPORTED, _STRONG = "imported.expt", "strong.refl"
 _INDEXED, _INDEXED_REFL = "indexed.expt", "indexed.refl"
 _REFINED, _REFINED_REFL = "refined.expt", "refined.refl"
-_MAX_CYCLES = 4  # of refinement and new indices
-_ONE_CELL = 1e-6  # relative difference of cells that are one, in the digits of a file
-_SETTLED = 0.002  # fraction of the peaks whose indices may still change
+_MAX_CYCLES = 4  # cycles of refinement and new indices
+_ONE_CELL = 1e-6  # largest relative difference of equal cells, from the digits of a file
+_SETTLED = 0.002  # converged: largest fraction of peaks whose indices change
 
 
 def on_plane(rotation: Rotation, table: PeakTable) -> PeakTable:
-    """Peaks where they would be if all pixels were on one grid, which DIALS is told."""
+    """Return the peaks as on one grid of pixels, which is the detector that DIALS gets."""
     modules = rotation.detector.modules
     if modules is None:
         return table
@@ -59,23 +59,23 @@ def index(
         Geometry and peaks of all rotations.
     group : SpaceGroup
     cell : (6,) array or None
-        Expected cell.
+        Expected cell; None: not known.
     free : sequence of str
-        Which of `geometry.parameters.GROUPS` may be refined meanwhile.
+        Names from `geometry.parameters.GROUPS` that may be refined meanwhile.
     folder : Path
-        Where DIALS runs.
+        Folder in which DIALS runs.
 
     Returns
     -------
     rotations : list of Rotation
-        With the detector as DIALS refined it, which has one crystal for all.
+        Geometry with the detector as refined by DIALS with one crystal for all.
     ub : (3, 3) array
-        1/Å with 2π, in a setting of DIALS.
+        Orientation matrix, 1/Å with 2π, in a setting of DIALS.
 
     Raises
     ------
     HklflowError
-        If DIALS finds no such lattice.
+        If DIALS finds no lattice of this group and cell.
     """
     _write(folder, _IMPORTED, _STRONG, rotations, tables)
     arguments = [_IMPORTED, _STRONG, "joint_indexing=True", f"space_group={_hall(group)}"]
@@ -99,9 +99,9 @@ def refine(
     folder: Path,
     start: Sequence[Rotation] | None = None,
 ) -> refinement.Refined:
-    """Refine with `dials.refine` and judge the result as hklflow judges its own.
+    """Refine with `dials.refine` and evaluate the result as for hklflow's own refinement.
 
-    Indices are hklflow's, found again after each refinement until they rest.
+    The indices are from hklflow; they are assigned again after each refinement until they converge.
 
     Parameters
     ----------
@@ -109,36 +109,36 @@ def refine(
     rotations, tables
         Starting geometry and peaks of all rotations.
     ub : (3, 3) array
-        Start, in the setting of ``group``.
+        Start of the orientation matrix, in the setting of ``group``.
     group : SpaceGroup
-        Its constraints on the cell hold.
+        Space group, with its constraints on the cell.
     free : sequence of str
-        Which of `geometry.parameters.GROUPS` to refine.
+        Names from `geometry.parameters.GROUPS` to refine.
     limits : RefinementLimits
     folder : Path
-        Where DIALS runs.
+        Folder in which DIALS runs.
     start : sequence of Rotation, optional
-        Geometry from which changes are told; default ``rotations``.
+        Geometry relative to which changes are reported; default: ``rotations``.
 
     Raises
     ------
     HklflowError
-        If DIALS fails, or where `orientation.refinement.refine` would refuse.
+        If DIALS fails, or in the cases of `orientation.refinement.refine`.
     """
     peaks = [refinement.Peaks.of(table) for table in tables]
     current, refined_ub = list(rotations), np.asarray(ub, dtype=np.float64)
-    found = evaluation.assign(current, peaks, refined_ub, group, limits=limits)
+    indices = evaluation.assign(current, peaks, refined_ub, group, limits=limits)
     for _ in range(_MAX_CYCLES):
-        current, refined_ub = _refine_once(dials, current, tables, found, group, free, folder)
-        before = found
-        found = evaluation.assign(current, peaks, refined_ub, group, limits=limits)
-        changed = np.any(found.hkl != before.hkl, axis=1) & (found.indexed | before.indexed)
+        current, refined_ub = _refine_once(dials, current, tables, indices, group, free, folder)
+        previous = indices
+        indices = evaluation.assign(current, peaks, refined_ub, group, limits=limits)
+        changed = np.any(indices.hkl != previous.hkl, axis=1) & (indices.indexed | previous.indexed)
         if changed.mean() <= _SETTLED:
             break
     else:
         raise HklflowError(
-            f"{changed.mean():.1%} of the peaks' indices still changed after {_MAX_CYCLES} runs of "
-            "dials.refine; index again, or refine fewer parameters"
+            f"the indices of {changed.mean():.1%} of the peaks still changed after {_MAX_CYCLES} "
+            "runs of dials.refine; index again, or refine fewer parameters"
         )
     return evaluation.evaluate(
         current,
@@ -165,7 +165,7 @@ def _refine_once(
     _write(folder, _INDEXED, _INDEXED_REFL, rotations, tables, group, assigned, heads)
     arguments = [_INDEXED, _INDEXED_REFL, "scan_varying=False", *_held(free)]
     if heads:
-        # One entry for each parameter that changes by the same in all crystals.
+        # One entry for each parameter that has the same change in all crystals.
         n = len(symmetry.cell_constraints(group).free)
         tied = "\n".join(
             f"refinement.parameterisation.crystal.unit_cell.constraints.parameter=g_param_{i}"
@@ -179,7 +179,7 @@ def _refine_once(
 
 
 def _held(free: Sequence[str]) -> list[str]:
-    """Options of refinement for what is not free."""
+    """Return the options of refinement for the fixed parameters."""
     arguments = ["beam.fix=all", "goniometer.fix=all"]
     parameters = {
         "detector_x": "Shift1",
@@ -190,7 +190,7 @@ def _held(free: Sequence[str]) -> list[str]:
     held = [name for group, name in parameters.items() if group not in free]
     if len(held) == len(parameters):
         return [*arguments, "detector.fix=all"]
-    # `detector.fix=distance` would hold two of the three turns as well.
+    # `detector.fix=distance` would also fix two of the three rotations.
     return [*arguments, f"detector.fix_list={','.join(held)}"] if held else arguments
 
 
@@ -208,7 +208,7 @@ def _write(
     assigned: evaluation.Assigned | None = None,
     own_crystals: bool = False,
 ) -> None:
-    """Write the files of all rotations; with a crystal if its indices are given."""
+    """Write the files of all rotations; with a crystal if it has indices."""
     from hklflow.formats.dials_expt import write_expt
     from hklflow.formats.dials_peaks import peaks_to_refl
     from hklflow.formats.dials_refl import Refl, write_refl
@@ -219,7 +219,7 @@ def _write(
             plane,
             None if assigned is None else assigned.ub,
             None if group is None else group.hall,
-            raw=str(folder / f"frames_{i}.nxs"),  # named, never opened
+            raw=str(folder / f"frames_{i}.nxs"),  # only a name, never opened
             name=f"rotation_{i}",
         )
         for i, plane in enumerate(planes)
@@ -255,21 +255,21 @@ def _write(
 
 
 def _read(path: Path, rotations: Sequence[Rotation]) -> tuple[list[Rotation], Floats]:
-    """Our rotations as a file of DIALS has them, and their common UB.
+    """Return the rotations with the result of DIALS, and their common UB.
 
-    Of the file only detector and crystals are taken: modules, sensor and goniometer stay ours.
+    Only detector and crystals are from the file: modules, sensor and goniometer are unchanged.
     """
     from hklflow.formats.dials_expt import read_expt
 
-    found = read_expt(path)
-    if len(found) != len(rotations) or any(model.ub is None for model in found):
+    results = read_expt(path)
+    if len(results) != len(rotations) or any(model.ub is None for model in results):
         raise HklflowError(
-            f"DIALS kept {sum(m.ub is not None for m in found)} of {len(rotations)} rotations in "
-            f"{path.name}: it found no common lattice of them; index the rotations one by one, or "
-            "check their goniometer angles"
+            f"DIALS kept {sum(m.ub is not None for m in results)} of {len(rotations)} rotations in "
+            f"{path.name}: it found no common lattice; index the rotations one by one, or check "
+            "their goniometer angles"
         )
     models = []
-    for rotation, model in zip(rotations, found, strict=True):
+    for rotation, model in zip(rotations, results, strict=True):
         moved = model.rotation.detector
         detector = replace(rotation.detector, origin=moved.origin, slow=moved.slow, fast=moved.fast)
         models.append(Model(replace(rotation, detector=detector), model.ub))
@@ -277,8 +277,9 @@ def _read(path: Path, rotations: Sequence[Rotation]) -> tuple[list[Rotation], Fl
     apart = float(np.max(np.abs(cells / cells[0] - 1)))
     if apart > _ONE_CELL:
         raise HklflowError(
-            f"the cells of the rotations in {path.name} of DIALS differ by {apart:.1e}; this DIALS "
-            "does not tie them, take another version or hklflow's own refinement"
+            f"the cells of the rotations in {path.name} of DIALS differ by {apart:.1e}; this "
+            "version of DIALS does not constrain them, use another version or hklflow's own "
+            "refinement"
         )
     shared = with_one_crystal(models)
     ub = shared[0].ub

@@ -1,7 +1,7 @@
-"""The programs of DIALS: where they are, which version, and how they are run.
+"""Programs of DIALS: find them, check their version, and run them.
 
-They run in a folder of their own, see nothing of hklflow's Python, and end with their product or
-with a sentence.
+They run in a separate folder, without hklflow's Python environment, and end with their products or
+with an error message.
 """
 
 import os
@@ -21,21 +21,21 @@ from typing import Any
 
 from hklflow.base.errors import HklflowError
 
-#: Oldest version whose files and options are known.
+#: Oldest supported version.
 MIN_VERSION = (3, 12)
-_NEWEST = 10**6  # minor version of a build of the development branch
+_NEWEST = 10**6  # minor version used for builds of the development branch
 
 _GET = (
-    "get it with `apt-get install dials` or `conda env create -f envs/dials.yaml`, or say where it "
-    "is by `dials: prefix` (see docs/dials.md)"
+    "get it with `apt-get install dials` or `conda env create -f envs/dials.yaml`, or set its "
+    "folder in `dials: prefix` (see docs/dials.md)"
 )
-# What would lead Python or the loader of DIALS to modules that are not its own.
+# Variables that would make Python or the loader of DIALS use other modules than its own.
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "LD_PRELOAD")
 
 
 @dataclass(frozen=True)
 class Dials:
-    """DIALS as found on this machine; made by `find`.
+    """DIALS on this machine; made by `find`.
 
     Attributes
     ----------
@@ -43,9 +43,9 @@ class Dials:
         Folder of the programs; None: PATH.
     version : (major, minor)
     label : str
-        The version as DIALS tells it, as ``DIALS 3.12``.
+        Version as printed by DIALS, such as ``DIALS 3.12``.
     environment : dict
-        In which its programs are run.
+        Environment variables of its programs.
     """
 
     prefix: Path | None
@@ -61,12 +61,12 @@ class Dials:
         Parameters
         ----------
         program : str
-            As ``dials.index``.
+            Name, such as ``dials.index``.
         arguments : sequence
         folder : Path
-            Where it runs; what it says goes to ``<program>.out`` there.
+            Working folder; the output is written to ``<program>.out`` there.
         products : str
-            Names of files that it must have made in the folder.
+            Names of files that the program must create in the folder.
 
         Returns
         -------
@@ -75,14 +75,14 @@ class Dials:
         Raises
         ------
         HklflowError
-            If it fails, or ends without a product; the sentence says what DIALS said.
+            If the program fails, or ends without a product; the message has the error of DIALS.
         """
         for product in products:
             (folder / product).unlink(missing_ok=True)
-        said = folder / f"{program}.out"
+        log = folder / f"{program}.out"
         start = time.monotonic()
         print(f"{program}: running", file=sys.stderr, flush=True)
-        with said.open("w") as out:
+        with log.open("w") as out:
             try:
                 code = _run(
                     [_program(program, self.prefix), *map(str, arguments)],
@@ -96,11 +96,11 @@ class Dials:
                 raise HklflowError(
                     f"{program} of {self.label} cannot be run ({error}); {_GET}"
                 ) from error
-        # Some programs say 0 when they found nothing and wrote nothing.
+        # Some programs exit with 0 although they found and wrote nothing.
         missing = [name for name in products if not (folder / name).exists()]
         if code or missing:
             what = f"failed (exit code {code})" if code else f"ended without {missing[0]}"
-            raise HklflowError(f"{program} {what}: {_complaint(said)}; its log is {said}")
+            raise HklflowError(f"{program} {what}: {_complaint(log)}; its log is {log}")
         print(
             f"{program}: done after {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True
         )
@@ -118,57 +118,59 @@ def find(prefix: Path | None = None) -> Dials:
     Raises
     ------
     HklflowError
-        If it is absent, broken or older than `MIN_VERSION`; the sentence says how to get it.
+        If DIALS is absent, broken or older than `MIN_VERSION`; the message tells how to get it.
     """
-    asked = _program("dials.version", prefix)
+    program = _program("dials.version", prefix)
     environment = {key: value for key, value in os.environ.items() if key not in _FOREIGN}
     environment["MPLBACKEND"] = "Agg"
     if prefix is not None:
         environment["PATH"] = f"{prefix.absolute()}{os.pathsep}{environment.get('PATH', '')}"
     try:
         done = subprocess.run(
-            [asked], env=environment, capture_output=True, text=True, check=False, timeout=300
+            [program], env=environment, capture_output=True, text=True, check=False, timeout=300
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HklflowError(f"{asked} cannot be run ({error}); {_GET}") from error
-    told = re.search(r"DIALS\s+(\d+)\.(\d+|dev)\S*", done.stdout)
-    if done.returncode or told is None:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise HklflowError(f"{asked} told no version but {said!r}; mend this DIALS, or {_GET}")
-    version = (int(told[1]), _NEWEST if told[2] == "dev" else int(told[2]))
+        raise HklflowError(f"{program} cannot be run ({error}); {_GET}") from error
+    match = re.search(r"DIALS\s+(\d+)\.(\d+|dev)\S*", done.stdout)
+    if done.returncode or match is None:
+        output = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
+        raise HklflowError(
+            f"{program} printed no version but {output!r}; fix this DIALS, or {_GET}"
+        )
+    version = (int(match[1]), _NEWEST if match[2] == "dev" else int(match[2]))
     if version < MIN_VERSION:
         least = ".".join(map(str, MIN_VERSION))
-        raise HklflowError(f"{asked} is {told[0]}, older than {least}; {_GET}")
+        raise HklflowError(f"{program} is {match[0]}, older than {least}; {_GET}")
     if "HDF5_PLUGIN_PATH" not in environment and "Installed in: /usr/" in done.stdout:
-        # A distribution's HDF5 knows no filters of detectors; conda's DIALS brings its own.
+        # A distribution's HDF5 has no filters of detectors; DIALS from conda brings its own.
         import hdf5plugin
 
         environment["HDF5_PLUGIN_PATH"] = hdf5plugin.PLUGIN_PATH
-    return Dials(prefix, version, told[0], environment)
+    return Dials(prefix, version, match[0], environment)
 
 
 def _program(name: str, prefix: Path | None) -> str:
-    """Path of a program."""
-    found = shutil.which(name, path=None if prefix is None else str(prefix.absolute()))
-    if found is None:
+    """Return the path of a program."""
+    path = shutil.which(name, path=None if prefix is None else str(prefix.absolute()))
+    if path is None:
         where = "on PATH" if prefix is None else f"in {prefix}"
         raise HklflowError(f"DIALS is needed but there is no {name} {where}; {_GET}")
-    return found
+    return path
 
 
-def _complaint(said: Path) -> str:
-    """What a program said last that looks like an error, else its last line."""
-    lines = [line.strip() for line in said.read_text(errors="replace").splitlines()]
+def _complaint(log: Path) -> str:
+    """Return the last line of a program's output that looks like an error, else its last line."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
     lines = [line for line in lines if line]
     errors = [line for line in lines if re.match(r"(Sorry|Usage)\b|.*(Error|Exception)\b", line)]
-    return (errors or lines or ["it said nothing"])[-1][:300]
+    return (errors or lines or ["it printed nothing"])[-1][:300]
 
 
 @contextmanager
 def workspace(name: str) -> Iterator[Path]:
-    """Give a temporary folder for runs of DIALS; of one that failed the texts are kept.
+    """Yield a temporary folder for runs of DIALS; keep the logs of a failed run.
 
-    It vanishes too if this process is told to end (SIGTERM).
+    The folder is also removed if this process is terminated (SIGTERM).
     """
     with _ending_in_order():
         folder = Path(tempfile.mkdtemp(prefix=f"hklflow_{name}_"))
@@ -188,14 +190,14 @@ def workspace(name: str) -> Iterator[Path]:
 
 
 def _end(number: int, _: object) -> None:
-    signal.signal(number, signal.SIG_IGN)  # told twice, what is left is still removed
+    signal.signal(number, signal.SIG_IGN)  # a second signal must not stop the removal
     sys.exit(128 + number)
 
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Let a request to end be an exception, so that what has to be removed is removed."""
-    # Other threads may set no handlers, and the outermost of nested ones is enough.
+    """Turn a request to terminate into an exception, so that files and processes are removed."""
+    # Only the main thread may set handlers; the outermost of nested handlers is sufficient.
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     if not main or before is _end:
@@ -209,7 +211,7 @@ def _ending_in_order() -> Iterator[None]:
 
 
 def _run(command: list[str], **options: Any) -> int:
-    """Run a program and what it starts; all of it ends when this process is told to end."""
+    """Run a program; terminate it and its child processes if this process is terminated."""
     with _ending_in_order():
         process = subprocess.Popen(command, start_new_session=True, **options)
         try:

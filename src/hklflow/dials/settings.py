@@ -1,4 +1,4 @@
-"""What the configuration says of DIALS."""
+"""Settings of DIALS in the configuration."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,34 +7,34 @@ from hklflow import stage
 
 
 class DialsPrograms(stage.Params):
-    """Section `dials` of the configuration: where DIALS is."""
+    """Section `dials` of the configuration: the folder of DIALS."""
 
     prefix: Path | None = None
     """Folder of the programs `dials.*`; None: they are on PATH."""
 
     def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
-        """As of all parameters, without `prefix`: programs are no data."""
-        found = super().paths(base)
-        del found["prefix"]
-        return found
+        """Return the paths of all parameters except `prefix`: programs are not data."""
+        paths = super().paths(base)
+        del paths["prefix"]
+        return paths
 
 
 class OrientationEngine(stage.Params):
-    """Section `orientation` of the configuration: what indexes and refines."""
+    """Section `orientation` of the configuration: the program that indexes and refines."""
 
     engine: Literal["builtin", "dials"] = "builtin"
-    """What indexes and refines: hklflow itself, or DIALS."""
+    """Program that indexes and refines: hklflow itself, or DIALS."""
     spots: Literal["builtin", "dials"] = "builtin"
-    """Whose peak search is used: hklflow's tables, or `dials.find_spots` on the frames."""
+    """Source of the spots: hklflow's peak tables, or `dials.find_spots` on the frames."""
     fixed: bool = False
-    """Take the orientation of `start` and its detector as they are: nothing is indexed or refined,
-    neither of the parent nor of its children. For scans with too few reflections."""
+    """Use the orientation and the detector of `start` unchanged: nothing is indexed or refined,
+    neither for the parent nor for its children. For scans with too few reflections."""
 
 
 class EngineSettings(OrientationEngine, DialsPrograms):
-    """Both, as parameters of the stages that index and refine."""
+    """Parameters of the stages that index and refine: both sections."""
 
 
 def frames_of(params: EngineSettings) -> str | None:
-    """Field of scan files whose frames are read: where DIALS searches the peaks."""
+    """Return the name of the input with scan files, if DIALS finds the spots on the frames."""
     return "scans" if params.spots == "dials" else None

@@ -1,1 +1,1 @@
-"""Readers and writers of other people's formats."""
+"""Readers and writers of file formats that other programs define."""

@@ -1,7 +1,7 @@
-"""Put one rotation scan together from what the tables, the calibration and the raw file say.
+"""Assemble one rotation scan from the tables, the calibration and the header of the raw file.
 
 Precedence: tables and configuration, then the calibration (for detector, wavelength and
-polarisation), then the raw file's header. All that is missing is reported together.
+polarisation), then the header of the raw file. One message reports all missing values.
 """
 
 import math
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Said:
-    """What tables and configuration say; see `hklflow.stages.import_scan` for the fields."""
+    """Values from tables and configuration; see `hklflow.stages.import_scan` for the fields."""
 
     wavelength: float | None = None
     polarization: float | None = None
@@ -45,12 +45,12 @@ class Said:
 
 
 def parse_axes(texts: Sequence[str]) -> dict[str, tuple[float, float, float]] | None:
-    """Goniometer axes from ``name=x,y,z``; None if there are none.
+    """Return the goniometer axes of texts ``name=x,y,z``; None if there are no texts.
 
     Raises
     ------
     HklflowError
-        If a text has another form.
+        If a text does not have this form.
     """
     axes: dict[str, tuple[float, float, float]] = {}
     for text in texts:
@@ -64,14 +64,14 @@ def parse_axes(texts: Sequence[str]) -> dict[str, tuple[float, float, float]] | 
                 f"goniometer axis {text!r} is not `name=x,y,z`, such as `phi=-1,0,0`"
             ) from error
         if name in axes or not 0 < math.hypot(x, y, z) < math.inf:
-            what = "stands twice" if name in axes else "has no direction"
+            what = "is given twice" if name in axes else "has no direction"
             raise HklflowError(f"goniometer axis {text!r} {what}; give each axis once, as a vector")
         axes[name] = (x, y, z)
     return axes or None
 
 
 def calibrated(data: dict[str, Any], path: Path) -> tuple[geometry.Detector, geometry.Beam]:
-    """Detector and beam of a calibration product.
+    """Return the detector and the beam of a calibration product.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def calibrated(data: dict[str, Any], path: Path) -> tuple[geometry.Detector, geo
         If the file is not a calibration product.
     """
     if "detector" not in data or "beam" not in data:
-        raise HklflowError(f"{path} holds no detector geometry; give a calibration product")
+        raise HklflowError(f"{path} contains no detector geometry; give a calibration product")
     beam = data["beam"]
     try:
         return (
@@ -88,7 +88,7 @@ def calibrated(data: dict[str, Any], path: Path) -> tuple[geometry.Detector, geo
         )
     except (LookupError, TypeError, ValueError) as error:
         raise HklflowError(
-            f"the geometry in {path} is damaged ({type(error).__name__}: {error}); make it again"
+            f"the geometry in {path} is damaged ({type(error).__name__}: {error}); calibrate again"
         ) from error
 
 
@@ -107,14 +107,14 @@ def scan(
     raw : str
         File or pattern, for messages and the record.
     shape : (n, slow, fast)
-        Of the raw frames.
+        Shape of the raw frames.
     detector, beam
         From the calibration, or None.
 
     Raises
     ------
     HklflowError
-        If anything is missing or contradicts the frames; all problems are in one message.
+        If a value is missing or contradicts the frames; one message reports all problems.
     """
     problems: list[str] = []
     n_raw = shape[0]
@@ -139,50 +139,50 @@ def scan(
     wavelength = _first(said.wavelength, beam.wavelength if beam else None, header.wavelength)
     if wavelength is None:
         problems.append("the wavelength is not known: set `wavelength` in Å")
-    elif (told := plausible.wavelength_problem(wavelength)) is not None:
-        problems.append(told)
+    elif (problem := plausible.wavelength_problem(wavelength)) is not None:
+        problems.append(problem)
     polarization = _first(
         said.polarization, beam.polarization if beam else None, header.polarization
     )
     if polarization is None or not 0 <= polarization <= 1:
-        what = "not known" if polarization is None else f"{polarization:g}, not 0 to 1"
+        what = "not known" if polarization is None else f"{polarization:g}, outside 0 to 1"
         problems.append(f"the polarisation is {what}: set `polarization` (0.5: unpolarised)")
     detector = detector or header.detector
     if detector is None:
         problems.append("the detector's geometry is not known: give the row a `calibration`")
     elif tuple(detector.shape) != tuple(shape[1:]):
         problems.append(
-            f"frames are {shape[1:]} pixels but the geometry is for {detector.shape}: take that of "
-            "this detector"
+            f"frames have {shape[1:]} pixels but the geometry has {detector.shape}: give the "
+            "calibration of this detector"
         )
-    elif (told := plausible.detector_problem(detector)) is not None:
-        problems.append(told)
+    elif (problem := plausible.detector_problem(detector)) is not None:
+        problems.append(problem)
 
     goniometer = _goniometer(header, said, problems)
     start, step = _angles(header, said, n_raw, problems)
     exposure = _first(said.exposure, header.exposure_time)
     if exposure is None:
         problems.append("the exposure time is not known: set `exposure` in seconds")
-    elif (told := plausible.exposure_problem(exposure)) is not None:
-        problems.append(told)
+    elif (problem := plausible.exposure_problem(exposure)) is not None:
+        problems.append(problem)
     monitor = _monitor(header, said, used, exposure, problems)
     attenuation = _attenuation(header, said, used, problems)
     temperature = _first(said.temperature, header.temperature)
-    if temperature is not None and (told := plausible.temperature_problem(temperature)):
-        problems.append(told)
+    if temperature is not None and (problem := plausible.temperature_problem(temperature)):
+        problems.append(problem)
     if said.temperature is None and header.temperature_doubt is not None:
         problems.append(header.temperature_doubt)
     saturation, underload = (
         _first(said.saturation, header.saturation),
         _first(header.underload, 0.0),
     )
-    if saturation is not None and (told := plausible.saturation_problem(saturation)):
-        problems.append(told)
+    if saturation is not None and (problem := plausible.saturation_problem(saturation)):
+        problems.append(problem)
     if not math.isfinite(underload):
-        problems.append(f"the smallest valid value (underload) is {underload:g}: mend the file")
+        problems.append(f"the smallest valid value (underload) is {underload:g}: fix the file")
     if problems:
         raise HklflowError(f"{raw}: " + "; ".join(problems))
-    # Each of these would be a problem above.
+    # A missing value is a problem above.
     assert wavelength
     assert polarization is not None
     assert detector
@@ -210,7 +210,7 @@ def scan(
 
 
 def _left_out(said: Said, n_raw: int, last: int, problems: list[str]) -> tuple[int, ...]:
-    """Numbers of the raw frames that are left out."""
+    """Return the numbers of the raw frames that are left out."""
     frames: set[int] = set()
     for item in said.leave_out:
         rotation, first, end = left_out.parse(item)
@@ -218,8 +218,8 @@ def _left_out(said: Said, n_raw: int, last: int, problems: list[str]) -> tuple[i
             problems.append(f"`leave_out` {item!r}: give the frames of this rotation only")
         elif end >= n_raw:
             problems.append(
-                f"`leave_out` {item!r}: the frames are 0 to {n_raw - 1}; numbers are those of the "
-                "raw frames, counted from 0"
+                f"`leave_out` {item!r}: the raw frames are numbered 0 to {n_raw - 1}; give numbers "
+                "in this range"
             )
         else:
             frames.update(range(first, end + 1))
@@ -242,7 +242,7 @@ def _goniometer(header: Header, said: Said, problems: list[str]) -> geometry.Gon
     elif known is not None:
         names, axes = known.names, known.axes
         settings = dict(zip(names, np.degrees(known.angles), strict=True))
-        # The header's setting of the axis that it takes for the scanned one means nothing.
+        # The scanned axis has no fixed angle: the header's angle of this axis is not used.
         del settings[names[known.scan]]
         scan_axis = said.scan_axis or names[known.scan]
     else:
@@ -250,20 +250,20 @@ def _goniometer(header: Header, said: Said, problems: list[str]) -> geometry.Gon
         return None
     unknown = [name for name in (*said.angles, scan_axis or "") if name and name not in names]
     if scan_axis is None or unknown:
-        what = f"no goniometer axis {', '.join(unknown)}" if unknown else "which axis is scanned?"
+        what = f"no goniometer axis {', '.join(unknown)}" if unknown else "unknown scan axis"
         problems.append(f"{what} (the axes are {', '.join(names)}): name one of them")
         return None
     settings = {scan_axis: 0.0} | settings | said.angles
     missing = [name for name in names if name not in settings]
     if missing:
         problems.append(
-            f"the setting of goniometer axis {', '.join(missing)} is not known: give it in the "
+            f"the angle of goniometer axis {', '.join(missing)} is not known: give it in the "
             "scan table, `axis=degrees`"
         )
         return None
     for name in names:
-        if (told := plausible.setting_problem(name, settings[name])) is not None:
-            problems.append(told)
+        if (problem := plausible.setting_problem(name, settings[name])) is not None:
+            problems.append(problem)
     angles = np.radians([settings[name] for name in names])
     return geometry.Goniometer(names, np.asarray(axes, float), angles, names.index(scan_axis))
 
@@ -272,31 +272,31 @@ def _angles(header: Header, said: Said, n_raw: int, problems: list[str]) -> tupl
     start, step = said.start, said.step
     known = header.goniometer
     if known is None or said.scan_axis in (None, known.names[known.scan]):
-        # The header's angles are those of the axis that it says is scanned.
+        # The angles of the header belong to the axis that the header names as scanned.
         start, step = _first(start, header.start_deg), _first(step, header.step_deg)
     if step is None and header.angles_deg is not None:
         bad = np.flatnonzero(~np.isfinite(header.angles_deg))
         if len(bad):
-            what = f"not all known (that of frame {bad[0]} is {header.angles_deg[bad[0]]:g})"
+            what = f"not all known (frame {bad[0]} has {header.angles_deg[bad[0]]:g})"
         else:
             steps = np.diff(header.angles_deg)
             what = f"not evenly spaced (steps from {steps.min():g} to {steps.max():g} deg)"
         problems.append(
-            f"the scan's angles are {what}: give `axis=start:step` in the scan table if it was "
-            "even, or split the scan"
+            f"the scan angles are {what}: give `axis=start:step` in the scan table if the "
+            "steps were equal, or split the scan"
         )
         return 0.0, 1.0
     if start is None or step is None or step == 0:
         problems.append(
-            f"the scan's start ({start}) or step ({step}) is not known: give them in the scan "
-            "table, `axis=start:step` in degrees"
+            f"the start ({start}) or the step ({step}) of the scan is not known: give both in "
+            "the scan table, `axis=start:step` in degrees"
         )
         return 0.0, 1.0
-    if (told := plausible.step_problem(start, step)) is None and None in (said.start, said.step):
-        # What a person gave is in degrees.
-        told = plausible.radian_doubt(start, step, n_raw)
-    if told is not None:
-        problems.append(told)
+    if (problem := plausible.step_problem(start, step)) is None and None in (said.start, said.step):
+        # Only a header can be in radians: a value in a table is in degrees.
+        problem = plausible.radian_doubt(start, step, n_raw)
+    if problem is not None:
+        problems.append(problem)
         return 0.0, 1.0
     return float(start), float(step)
 
@@ -310,7 +310,7 @@ def _monitor(
 ) -> Floats:
     n_raw = len(used)
     if said.monitor == "none":
-        # A monitor counts during the exposure; without one, its time stands for it.
+        # A monitor counts during the exposure; without a monitor the exposure time replaces it.
         return np.full(n_raw, 1.0 if exposure is None else float(exposure))
     if said.monitor != "file":
         problems.append(f"monitor {said.monitor!r} is neither `file` nor `none`")
@@ -324,7 +324,7 @@ def _monitor(
     monitor = np.asarray(header.monitor, dtype=np.float64)
     if monitor.shape != (n_raw,):
         problems.append(
-            f"the monitor has the shape {monitor.shape} for {n_raw} frames: mend the file, or set "
+            f"the monitor has the shape {monitor.shape} for {n_raw} frames: fix the file, or set "
             "`monitor: none`"
         )
         return np.ones(n_raw)
@@ -333,8 +333,8 @@ def _monitor(
         items = ", ".join(left_out.written(bad.tolist()))
         problems.append(
             f"the monitor must have one positive value for each of {n_raw} frames (frame {bad[0]} "
-            f"has {monitor[bad[0]]:g}): leave frames without beam out (`leave_out: [{items}]`), or "
-            "set `monitor: none`"
+            f"has {monitor[bad[0]]:g}): leave out the frames without beam "
+            f"(`leave_out: [{items}]`), or set `monitor: none`"
         )
         return np.ones(n_raw)
     low, high = plausible.MONITORS
@@ -342,8 +342,8 @@ def _monitor(
     if len(bad := np.flatnonzero(used & ~good)):
         items = ", ".join(left_out.written(bad.tolist()))
         problems.append(
-            f"the monitor of frame {bad[0]} is {monitor[bad[0]]:g}, which no counter gives "
-            f"({low:g} to {high:g} can be): copy the file again, leave such frames out "
+            f"the monitor of frame {bad[0]} is {monitor[bad[0]]:g}, outside the plausible range "
+            f"{low:g} to {high:g}: copy the file again, leave such frames out "
             f"(`leave_out: [{items}]`), or set `monitor: none`"
         )
         return np.ones(n_raw)
@@ -354,30 +354,31 @@ def _attenuation(
     header: Header, said: Said, used: NDArray[np.bool_], problems: list[str]
 ) -> Floats:
     n_raw = len(used)
-    # A beamline without attenuators does not record any: that is a transmission of 1.
-    given = np.asarray(_first(said.attenuation, header.transmission, 1.0), dtype=np.float64)
-    fits = given.shape in ((), (1,), (n_raw,))
-    values = np.broadcast_to(given, (n_raw,)) if fits else given
+    # A beamline without attenuators records no transmission: then it is 1.
+    transmission = np.asarray(_first(said.attenuation, header.transmission, 1.0), dtype=np.float64)
+    fits = transmission.shape in ((), (1,), (n_raw,))
+    values = np.broadcast_to(transmission, (n_raw,)) if fits else transmission
     good = (values > plausible.FAINTEST) & (values <= 1)
     if not fits or not good[used].all():
         problems.append(
-            f"the attenuators' transmission (shape {given.shape}, {given.min():g} to "
-            f"{given.max():g}) must be above {plausible.FAINTEST:g} and at most 1, once or for "
-            f"each of {n_raw} frames: set `attenuation`"
+            f"the transmission of the attenuators (shape {transmission.shape}, "
+            f"{transmission.min():g} to {transmission.max():g}) must be above "
+            f"{plausible.FAINTEST:g} and at most 1, one value or one for each of {n_raw} frames: "
+            "set `attenuation`"
         )
         return np.ones(n_raw)
     return _completed(values, good, used)
 
 
 def _completed(values: Floats, good: NDArray[np.bool_], used: NDArray[np.bool_]) -> Floats:
-    """Put the median of the frames used where a frame that is not has no value."""
+    """Replace bad values of unused frames by the median of the used frames."""
     if good.all() or not used.any():
         return values.copy()
     return np.where(good, values, np.median(values[used]))
 
 
 def summary(scan: RotationScan) -> str:
-    """One line that a person can check."""
+    """Return one line with the main values, for a person to check."""
     rotation = scan.rotation
     angles = np.degrees(rotation.scan.angle(np.array([0, rotation.scan.n_frames])))
     settings = ", ".join(

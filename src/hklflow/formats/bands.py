@@ -1,8 +1,8 @@
-"""Frames in bands of rows: small enough to stay in the processor's cache until they are used.
+"""Read frames in bands of rows that fit into the processor's cache.
 
-A block of frames is larger than any cache. Its decoded counts would go out to memory and come
-back; that takes as long as decoding. So a block is read as it is in the file, and decoded band
-by band: bitshuffle's blocks of two thousand pixels can be decoded by themselves.
+A block of frames is larger than any cache. Writing its decoded counts to memory and reading them
+back takes as long as decoding. So a block is read in compressed form and decoded band by band:
+each bitshuffle block of two thousand pixels can be decoded separately.
 """
 
 from collections.abc import Generator
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from hklflow.formats.chunks import DamagedFrameError
 from hklflow.formats.stream import Decoded
 
-#: Bytes of a band, decoded: a part of a processor's last cache.
+#: Bytes of a decoded band: a part of a processor's last-level cache.
 BAND_BYTES = 6_000_000
-#: Rows that a band has a multiple of.
+#: The number of rows of a band is a multiple of this.
 ROWS = 8
 
 
@@ -29,18 +29,18 @@ Bands = Generator["Band", None, None]
 
 @dataclass(frozen=True)
 class Band:
-    """Some rows of a block of frames.
+    """Band of rows of a block of frames.
 
     Attributes
     ----------
     first : int
-        First frame.
+        Number of the first frame.
     row : int
-        First row.
+        Number of the first row.
     counts : (n, rows, fast) array
-        Rows are contiguous, frames need not be.
+        Counts: rows are contiguous, frames need not be.
     last : bool
-        Whether it is the last band of its block.
+        True for the last band of its block.
     """
 
     first: int
@@ -50,7 +50,7 @@ class Band:
 
 
 class PackedFrames:
-    """Frames as they are in the file, to be decoded by rows, from the first to the last.
+    """Compressed frames, to be decoded band by band from the first row to the last.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class PackedFrames:
     Attributes
     ----------
     block : int
-        Elements of bitshuffle's blocks; 0 if it is not the same in all frames.
+        Elements of a bitshuffle block; 0 if the frames differ in it.
 
     Raises
     ------
@@ -76,7 +76,7 @@ class PackedFrames:
     ) -> None:
         from hklflow.formats.bitshuffle import HEADER, block_size
 
-        # The chunks themselves are kept because only their addresses are used.
+        # The chunks are kept alive, because the decoder uses their addresses.
         self.start, self.n, self._chunks, self._shape = start, len(chunks), chunks, shape
         blocks = set()
         for number, chunk in enumerate(chunks):
@@ -90,21 +90,21 @@ class PackedFrames:
         self._places = np.full(len(chunks), HEADER)
 
     def room(self, rows: int) -> int:
-        """Elements of a buffer for so many rows of one frame."""
+        """Return the elements that a buffer needs for this number of rows of one frame."""
         return rows * self._shape[1] + 2 * self.block + 8
 
     def decode(self, row: int, rows: int, first: int, last: int, buffer: NDArray[Any]) -> None:
-        """Decode rows of the frames first..last of these into a buffer (n, elements).
+        """Decode rows of the frames first..last of this block into a buffer (n, elements).
 
-        For each frame ``row`` is where its last rows ended. They stand where `cut` finds them.
-        Holds no lock.
+        Call with increasing rows: each call continues where the last one ended in the chunks. `cut`
+        returns the rows from the buffer. Holds no lock.
         """
         from hklflow.formats.bitshuffle import FAULTS, decode_blocks
 
         n_slow, n_fast = self._shape
         begin, following = self._block_of(row), self._block_of(row + rows)
         end = -(-(row + rows) * n_fast // self.block)
-        # With the last block go the few elements that are in none.
+        # The last block comes with the few elements behind it, which belong to no block.
         last_block = self._block_of(n_slow)
         size = (n_slow * n_fast if end > last_block else end * self.block) - begin * self.block
         number, fault = decode_blocks(
@@ -121,13 +121,13 @@ class PackedFrames:
             raise DamagedFrameError(self.start + first + number, FAULTS[fault])
 
     def _block_of(self, row: int) -> int:
-        """Block in which a row begins; the last one, if it is in none."""
+        """Return the block in which a row begins; the last block, if the row begins behind it."""
         n_slow, n_fast = self._shape
         last = -(-(n_slow * n_fast // 8 * 8) // self.block) - 1
         return min(row * n_fast // self.block, last)
 
     def cut(self, row: int, rows: int, buffer: NDArray[Any]) -> NDArray[Any]:
-        """The rows (n, rows, fast) in a buffer that `decode` has filled."""
+        """Return the rows (n, rows, fast) of a buffer that `decode` has filled."""
         skip = row * self._shape[1] - self._block_of(row) * self.block
         n_fast = self._shape[1]
         view = buffer[: self.n, skip : skip + rows * n_fast]
@@ -135,17 +135,17 @@ class PackedFrames:
 
 
 class Packed(Decoded, Protocol):
-    """What `bands` needs of `raw_frames.Frames`."""
+    """Part of `raw_frames.Frames` that `bands` uses."""
 
     def _pack(
         self, start: int, stop: int, memory: NDArray[np.uint8]
     ) -> tuple[PackedFrames | None, NDArray[np.uint8]]: ...
 
-    def _told(self) -> AbstractContextManager[None]: ...
+    def _naming_damage(self) -> AbstractContextManager[None]: ...
 
 
 def bands(frames: Packed, size: int, first: int, last: int, threads: int) -> Bands:
-    """Bands of `Frames.bands`, whose arguments were checked."""
+    """Yield the bands of `Frames.bands`; the caller has checked the arguments."""
     n_slow, n_fast = frames.shape[1:]
     rows = BAND_BYTES // (size * n_fast * frames.dtype.itemsize) // ROWS * ROWS
     tops = range(0, n_slow, max(rows, ROWS))
@@ -158,7 +158,7 @@ def bands(frames: Packed, size: int, first: int, last: int, threads: int) -> Ban
 
 
 class _Now:
-    """Stands for a pool of threads: everything is done when its result is asked for."""
+    """Replacement of a pool of threads: a job runs when its result is requested."""
 
     class _Job:
         def __init__(self, job: Any, arguments: tuple[Any, ...]) -> None:
@@ -179,7 +179,7 @@ def _bands(
 ) -> Bands:
     n_slow = frames.shape[1]
     rows = [min(tops.step, n_slow - row) for row in tops]
-    # Both are used in turn: threads fill one while the other is in use.
+    # Two buffers in alternation: threads fill one while the consumer uses the other.
     memory = [np.empty(0, np.uint8)] * 2
     buffers: list[NDArray[Any]] = []
     packed = pool.submit(frames._pack, *spans[0], memory[0]) if spans else None
@@ -209,7 +209,7 @@ def _bands(
 
         pending = begin(0)
         for i, row in enumerate(tops):
-            with frames._told():
+            with frames._naming_damage():
                 for part in pending:
                     part.result()
             if i + 1 < len(tops):

@@ -1,4 +1,4 @@
-"""Sums of the numbers whose bits are set: how bit planes become counts again."""
+"""Sum the numbers whose bits are set: this converts bit planes to counts."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from hklflow.simd.value import Value, constant, convert, select
 def _add_marked(
     total: Value, tables: tuple[Value, Value], start: Value | int, stop: Value, at: Value
 ) -> Value:
-    """Add the values start..stop to 64 elements, each where its mask is set."""
+    """Add the values start..stop to those of 64 elements whose mask bit is set."""
     masks, values = tables
     sums = Variable(total)
     with span(stop, start=start) as j:
@@ -26,13 +26,14 @@ def _add_marked(
 def _summer(bits: int) -> Any:
     @word(*[I64] * 6)
     def sum64(out: Value, masks: Value, values: Value, n_low: Value, n: Value, at: Value) -> None:
-        """Put 64 sums: element i of values[j] for all j < n whose mask has bit i.
+        """Store 64 sums: sum i adds the values[j], for all j < n, whose mask has bit i set.
 
-        `masks` and `values` are addresses of int64 arrays, of addresses and of values; the 64
-        bits of mask j begin at masks[j] + at. The sum of the first `n_low` values is below 256.
+        `masks` and `values` are addresses of int64 arrays: addresses of the masks, and the values.
+        The 64 bits of mask j begin at masks[j] + at. The first `n_low` values add up to less
+        than 256.
         """
         tables = (masks, values)
-        # In bytes one instruction adds to many elements.
+        # The first sums fit into bytes: one instruction then adds more elements.
         total = _add_marked(constant(U8, 0, 64), tables, 0, n_low, at)
         if bits > 8:
             total = _add_marked(convert(total, Kind("u", bits)), tables, n_low, n, at)

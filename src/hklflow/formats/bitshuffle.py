@@ -1,14 +1,14 @@
-"""Decoder of bitshuffle-LZ4, the usual compression of detectors' frames in HDF5.
+"""Decoder of bitshuffle-LZ4, the usual compression of detector frames in HDF5.
 
 A chunk is a header of 12 bytes (big-endian: bytes of the frame, 8; bytes of a block, 4), the
-blocks, and the at most 7 last elements as they are. A block is its compressed length (4 bytes,
-big-endian) and LZ4 data of its bit planes: bit 0 of all its elements, bit 1 ... A last block
+blocks, and at most 7 last elements, uncompressed. A block is its compressed length (4 bytes,
+big-endian) and the LZ4 data of its bit planes: bit 0 of all its elements, bit 1 ... The last block
 may be shorter, by multiples of 8 elements.
 
-Counts are small and masked pixels are all ones, so that most of the planes of a block are zero
-or like the plane before. Like planes are put in together, zero planes are left out.
+Counts are small and masked pixels are all ones, so most planes of a block are zero or equal to
+the plane before. Equal planes are added in one step, zero planes are skipped.
 
-The kernels work by addresses: the checks here are all there is against damaged data.
+The kernels work with addresses: only the checks in this module protect against damaged data.
 """
 
 from typing import Any
@@ -34,21 +34,21 @@ from hklflow.simd.words import (
 
 HEADER = 12  # bytes
 DEFAULT_BLOCK = 8192  # bytes, where the header says 0
-SLACK = 64  # bytes behind a block's planes that copies may overwrite
+SLACK = 64  # bytes behind the planes of a block that copies may overwrite
 
 FAULTS = (
     "",
-    "its compressed data end early",
-    "its compressed data are of another size",
-    "its compressed data have impossible blocks",
-    "a block of its compressed data is no LZ4 or of another size",
+    "its compressed data are truncated",
+    "its compressed data have the wrong size",
+    "its compressed data have an invalid block size",
+    "a block of its compressed data is not LZ4 or has the wrong size",
 )
 EARLY, SIZE, BLOCK, LZ4 = 1, 2, 3, 4
 
 
 @kernel
 def _long(at: int, end: int) -> tuple[int, int]:
-    """Rest of a length that does not fit into its 4 bits; where it ends, or -1."""
+    """Return a length that does not fit into 4 bits, and the address behind it or -1."""
     length = 15
     while at < end:
         more = load8(at)
@@ -61,7 +61,7 @@ def _long(at: int, end: int) -> tuple[int, int]:
 
 @kernel
 def _repeat(to: int, after: int, offset: int) -> None:
-    """Fill to..after with the bytes `offset` before; up to 31 bytes behind are lost."""
+    """Fill to..after with the bytes `offset` before; up to 31 bytes behind are overwritten."""
     if offset >= after - to:
         copy(to, to - offset, after - to)
     elif offset == 1:
@@ -88,9 +88,9 @@ def _repeat(to: int, after: int, offset: int) -> None:
 
 @kernel
 def unpack(at: int, end: int, limit: int, target: int, size: int) -> bool:
-    """Decode LZ4 data at..end to exactly `size` bytes; False if they are none.
+    """Decode the LZ4 data at..end to exactly `size` bytes; return False if they are damaged.
 
-    Bytes up to `limit` may be read, and SLACK bytes behind the target be overwritten.
+    Reads bytes only up to `limit`; may overwrite SLACK bytes behind the target.
     """
     to, stop = target, target + size
     while at < end:
@@ -110,7 +110,7 @@ def unpack(at: int, end: int, limit: int, target: int, size: int) -> bool:
         at += length
         to += length
         if end - at < 2:
-            # The last literals stand alone.
+            # The last literals are not followed by a match.
             return at == end and to == stop
         offset = load16(at)
         at += 2
@@ -134,7 +134,7 @@ def unpack(at: int, end: int, limit: int, target: int, size: int) -> bool:
 
 @kernel
 def _alike(a: int, b: int, n: int) -> bool:
-    """Whether `n` bytes are the same."""
+    """Return True if `n` bytes are equal."""
     at = 0
     while n - at >= 64:
         if differ64(a + at, b + at):
@@ -149,32 +149,33 @@ def _alike(a: int, b: int, n: int) -> bool:
 
 @kernel
 def _group(
-    planes: int, length: int, n: int, where: NDArray[np.int64], value: NDArray[np.int64]
+    planes: int, length: int, n: int, addresses: NDArray[np.int64], bits: NDArray[np.int64]
 ) -> int:
-    """Groups of like planes that are not zero: address of the first, and their bits.
+    """Group equal planes that are not zero: store the address of the first plane and the bits.
 
-    There are `n` planes of `length` bytes, and in front of them one of zeros.
+    There are `n` planes of `length` bytes, with a plane of zeros before them. Returns the number
+    of groups.
     """
     groups = 0
     zeros = planes - length
     empty = True
     for plane in range(n):
-        here = planes + plane * length
-        if _alike(here, here - length, length):
+        address = planes + plane * length
+        if _alike(address, address - length, length):
             if not empty:
-                value[groups - 1] |= 1 << plane
+                bits[groups - 1] |= 1 << plane
             continue
-        empty = _alike(here, zeros, length)
+        empty = _alike(address, zeros, length)
         if not empty:
-            where[groups] = here
-            value[groups] = 1 << plane
+            addresses[groups] = address
+            bits[groups] = 1 << plane
             groups += 1
     return groups
 
 
 @kernel
 def _number(address: int, n_bytes: int) -> int:
-    """Big-endian number."""
+    """Return a big-endian number."""
     number = 0
     for i in range(n_bytes):
         number = number << 8 | load8(address + i)
@@ -193,11 +194,11 @@ def _decode_blocks(
     where: NDArray[np.int64],
     value: NDArray[np.int64],
 ) -> int:
-    """Decode the blocks at..end of a chunk; returns the fault.
+    """Decode the blocks at..end of a chunk; return the fault, an index of FAULTS.
 
-    The caller owns the arrays: numba frees one that is known by its address only.
+    The caller owns the arrays: numba frees an array of which only the address is used.
     """
-    # numba takes addresses as unsigned, and unsigned with signed as float64.
+    # numba takes addresses as unsigned; unsigned with signed integers would become float64.
     where_at: Any = np.int64(where.ctypes.data)
     value_at: Any = np.int64(value.ctypes.data)
     planes: Any = np.int64(memory.ctypes.data) + min(block, n) // 8
@@ -243,7 +244,7 @@ def _decode_blocks(
 
 @kernel
 def _decode(source: int, n_bytes: int, target: int, n: int, width: int) -> int:
-    """Decode a chunk to `n` elements of `width` bytes; returns the fault, an index of FAULTS."""
+    """Decode a chunk to `n` elements of `width` bytes; return the fault, an index of FAULTS."""
     if n_bytes < HEADER:
         return EARLY
     if _number(source, 8) != n * width:
@@ -261,24 +262,24 @@ def _decode(source: int, n_bytes: int, target: int, n: int, width: int) -> int:
 
 
 def decode(chunk: NDArray[np.uint8], out: NDArray[Any]) -> None:
-    """Decode one chunk; without the GIL.
+    """Decode one chunk; releases the GIL.
 
     Parameters
     ----------
     chunk : (n,) uint8 array
-        Bytes as in the file.
+        Bytes as stored in the file.
     out : array
-        C-contiguous, elements of 1, 2 or 4 bytes. After an error its content means nothing.
+        C-contiguous, elements of 1, 2 or 4 bytes. Undefined after an error.
 
     Raises
     ------
     ValueError
-        If the chunk is damaged or of another size, or the arrays are not as said.
+        If the chunk is damaged or has the wrong size, or an array has the wrong layout.
     """
     if not (chunk.flags.c_contiguous and chunk.itemsize == 1):
-        raise ValueError("the chunk is no contiguous array of bytes")
+        raise ValueError("the chunk is not a contiguous array of bytes")
     if not (out.flags.c_contiguous and out.flags.writeable and out.itemsize in (1, 2, 4)):
-        raise ValueError(f"frames cannot be decoded to {out.dtype}, or the array is no C array")
+        raise ValueError(f"cannot decode to {out.dtype}: give a C array of 1, 2 or 4 bytes")
     fault = _decode(chunk.ctypes.data, chunk.size, out.ctypes.data, out.size, out.itemsize)
     if fault:
         raise ValueError(FAULTS[fault])
@@ -286,7 +287,7 @@ def decode(chunk: NDArray[np.uint8], out: NDArray[Any]) -> None:
 
 @kernel
 def _block_size(source: int, n_bytes: int, n: int, width: int) -> int:
-    """Elements of a block of a chunk, or minus the fault."""
+    """Return the elements of a block of a chunk, or minus the fault."""
     if n_bytes < HEADER:
         return -EARLY
     if _number(source, 8) != n * width:
@@ -299,19 +300,19 @@ def _block_size(source: int, n_bytes: int, n: int, width: int) -> int:
 
 
 def block_size(chunk: NDArray[np.uint8], n: int, width: int) -> int:
-    """Elements of a block of a chunk, but of the last one.
+    """Return the elements of each block of a chunk except the last.
 
     Parameters
     ----------
     chunk : (n_bytes,) uint8 array
-        Bytes as in the file.
+        Bytes as stored in the file.
     n, width : int
-        Elements of the frame, and their bytes.
+        Elements of the frame, and bytes of an element.
 
     Raises
     ------
     ValueError
-        If the chunk is damaged or of another size.
+        If the chunk is damaged or has the wrong size.
     """
     block = _block_size(chunk.ctypes.data, chunk.size, n, width)
     if block < 0:
@@ -330,29 +331,30 @@ def decode_blocks(
     skip: int,
     targets: NDArray[np.int64],
 ) -> tuple[int, int]:
-    """Decode the same blocks of several chunks; without the GIL.
+    """Decode the same blocks of several chunks; releases the GIL.
 
     Parameters
     ----------
     sources, sizes : (chunks,) int64 arrays
-        Addresses and bytes of whole chunks.
+        Addresses and sizes (bytes) of whole chunks.
     places : (chunks,) int64 array
-        Bytes from the start of the chunk to the first of the blocks, `HEADER` for the very
-        first; moved on by ``skip`` blocks.
+        Offset of the first of these blocks in each chunk, bytes; `HEADER` for the first block
+        of the chunk. The call increases it by ``skip`` blocks.
     block : int
         Elements of a block.
     n, width : int
-        Elements to decode from each chunk, and their bytes: whole blocks, or all up to the
-        frame's end.
+        Elements to decode from each chunk, and bytes of an element: whole blocks, or all up to
+        the end of the frame.
     skip : int
-        Blocks, at most as many as are decoded.
+        Number of blocks, at most the number decoded.
     targets : (chunks,) int64 array
-        Addresses of room for them.
+        Addresses of the output.
 
     Returns
     -------
-    which, fault : int
-        The first damaged chunk and an index of `FAULTS`; the fault is 0 if there is none.
+    damaged, fault : int
+        Number of the first damaged chunk and an index of `FAULTS`; the fault is 0 if all chunks
+        are good.
     """
     first = min(block, n) // 8
     memory = np.zeros(first * (1 + 8 * width) + SLACK, np.uint8)
@@ -363,7 +365,7 @@ def decode_blocks(
         fault = _decode_blocks(at, end, targets[i], n, width, block, memory, where, value)
         if fault:
             return i, fault
-        # Their lengths have been checked just now.
+        # The lengths of these blocks have been checked by the decoder.
         for _ in range(skip):
             at += 4 + _number(at, 4)
         places[i] = at - sources[i]

@@ -1,8 +1,8 @@
 """Check that the compressed chunks of an HDF5 dataset unpack to the size of a chunk.
 
-HDF5 believes its filters. A filter that gives fewer bytes than a chunk has leaves the memory of
-something else in the frame; one that gives more fills the memory; some read or write anywhere
-where a chunk is damaged. So each chunk is looked at before HDF5 unpacks it.
+HDF5 does not check its filters. If a filter returns too few bytes, the frame contains arbitrary
+memory; if it returns too many, it overwrites memory; some filters read or write anywhere when a
+chunk is damaged. So each chunk is checked before HDF5 unpacks it.
 """
 
 import bz2
@@ -19,10 +19,10 @@ from hklflow.formats.chunks import BITSHUFFLE, OVERHEAD, DamagedFrameError
 DEFLATE, SHUFFLE, FLETCHER32, SZIP, BZIP2 = 1, 2, 3, 4, 307
 LZF, BLOSC, LZ4, ZSTD = 32000, 32001, 32004, 32015
 
-# Of bitshuffle's and LZ4's chunks: bytes in front, and of a block where they say 0.
+# Chunks of bitshuffle and LZ4: bytes of the header, and of a block if the header says 0.
 _HEADER, _BLOCK = 12, 8192
 
-# Reserved by the HDF Group for tests; known to this process only.
+# Reserved by the HDF Group for tests; registered in this process only.
 _PROBE = 511
 
 
@@ -30,57 +30,57 @@ Bytes = NDArray[np.uint8]
 
 
 class Filter(NamedTuple):
-    """A filter of a dataset: its number and its values."""
+    """Filter of a dataset: its number and its parameters."""
 
     number: int
     values: tuple[int, ...]
 
 
 def filters_of(data: Any) -> list[Filter]:
-    """Filters of a dataset, in the order in which they pack."""
+    """Return the filters of a dataset, in the order in which they pack."""
     pipeline = data.id.get_create_plist()
-    found = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
-    return [Filter(number, tuple(values)) for number, _, values, _ in found]
+    filters = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
+    return [Filter(number, tuple(values)) for number, _, values, _ in filters]
 
 
 def compressions(filters: list[Filter]) -> list[Filter]:
-    """Those filters that change the size by an amount that is not known beforehand."""
+    """Return the filters that change the size by an amount that is not known beforehand."""
     return [f for f in filters if f.number not in (SHUFFLE, FLETCHER32)]
 
 
 def require_sizes(data: Any, start: int, stop: int, out: NDArray[Any] | None = None) -> bool:
-    """Refuse chunks of frames start..stop that do not unpack to the size of a chunk.
+    """Require that the chunks of frames start..stop unpack to the size of a chunk.
 
     Parameters
     ----------
     data : h5py.Dataset
-        Of the shape (n, ...); not virtual.
+        Dataset (n, ...); not virtual.
     out : array or None
-        Room for these frames. Where chunks are frames and were unpacked to be counted, they are
-        put there: to unpack them again would take as long.
+        Buffer for these frames. If each chunk is a frame and the check unpacks it, the frame is
+        stored here, so that it is not unpacked a second time.
 
     Returns
     -------
     bool
-        Whether all frames were put into ``out``.
+        True if all frames were stored in ``out``.
 
     Raises
     ------
     DamagedFrameError
-        With the number of the frame in the dataset.
+        If a chunk fails; with the number of the frame in the dataset.
     """
     filters = filters_of(data)
     if not filters or data.chunks is None:
         return False
     complete = out is not None and data.chunks == (1, *data.shape[1:])
     size = int(np.prod(data.chunks)) * data.dtype.itemsize
-    for where in _chunks(data, start, stop):
-        frame = max(start, where[0])
+    for corner in _chunks(data, start, stop):
+        frame = max(start, corner[0])
         try:
-            packed = data.id.get_chunk_info_by_coord(where).size
+            packed = data.id.get_chunk_info_by_coord(corner).size
             if packed > size + size // 8 + OVERHEAD:
-                raise ValueError(f"its {packed} bytes are more than the {size} they are to give")
-            mask, chunk = data.id.read_direct_chunk(where)
+                raise ValueError(f"its {packed} bytes are more than the {size} bytes of a chunk")
+            mask, chunk = data.id.read_direct_chunk(corner)
             applied = [f for i, f in enumerate(filters) if not mask >> i & 1]
             plain = _require_size(np.frombuffer(chunk, np.uint8), applied, size)
         except (OSError, ValueError) as error:
@@ -92,7 +92,7 @@ def require_sizes(data: Any, start: int, stop: int, out: NDArray[Any] | None = N
 
 
 def _chunks(data: Any, start: int, stop: int) -> Iterator[tuple[int, ...]]:
-    """First elements of the chunks that hold frames start..stop."""
+    """Yield the first elements of the chunks that contain frames start..stop."""
     steps = data.chunks
     grid = [-(-n // step) for n, step in zip(data.shape[1:], steps[1:], strict=True)]
     for frame in range(start // steps[0] * steps[0], stop, steps[0]):
@@ -101,12 +101,12 @@ def _chunks(data: Any, start: int, stop: int) -> Iterator[tuple[int, ...]]:
 
 
 def _require_size(chunk: Bytes, filters: list[Filter], size: int) -> Bytes | None:
-    """Refuse a chunk that these filters do not unpack to `size` bytes.
+    """Require that these filters unpack a chunk to `size` bytes.
 
-    Gives the bytes, if they were unpacked and no checksum or shuffle is left to HDF5.
+    Returns the unpacked bytes if the check unpacks them and HDF5 has no filter left to undo.
     """
     inside = list(filters)
-    # Checksums of 4 bytes are outside or inside of the compression.
+    # Checksums of 4 bytes are outside or inside the compression.
     while inside and inside[-1].number in (SHUFFLE, FLETCHER32):
         chunk = chunk[: chunk.size - 4] if inside.pop().number == FLETCHER32 else chunk
     if not inside:
@@ -122,10 +122,10 @@ def _require_size(chunk: Bytes, filters: list[Filter], size: int) -> Bytes | Non
     return plain if len(filters) == 1 else None
 
 
-def _same(given: int, size: int, *, more: bool = False) -> None:
-    if given != size:
+def _same(unpacked: int, size: int, *, more: bool = False) -> None:
+    if unpacked != size:
         least = "at least " if more else ""
-        raise ValueError(f"it unpacks to {least}{given} bytes, not the {size} of a chunk")
+        raise ValueError(f"it unpacks to {least}{unpacked} bytes, not the {size} of a chunk")
 
 
 def _deflate(chunk: Bytes, size: int) -> Bytes:
@@ -139,21 +139,21 @@ def _bzip2(chunk: Bytes, size: int) -> Bytes:
 
 
 def _unpacked(unpacker: Any, error: Any, chunk: Bytes, size: int) -> Bytes:
-    """Unpack to one byte more than there should be, at most."""
+    """Unpack at most one byte more than expected."""
     try:
         plain = unpacker.decompress(chunk.data, size + 1)
     except (error, EOFError) as problem:
         raise ValueError(str(problem)) from problem
     _same(len(plain), size, more=len(plain) > size)
     if not unpacker.eof:
-        raise ValueError("its compressed data end early")
+        raise ValueError("its compressed data are truncated")
     return np.frombuffer(plain, np.uint8)
 
 
 def _number(chunk: Bytes, at: int, n: int, order: Any = "big") -> int:
-    """Whole number in a chunk."""
+    """Return a whole number of a chunk."""
     if at + n > chunk.size:
-        raise ValueError("its compressed data end early")
+        raise ValueError("its compressed data are truncated")
     return int.from_bytes(chunk[at : at + n].tobytes(), order)
 
 
@@ -163,22 +163,22 @@ def _bitshuffle(chunk: Bytes, values: tuple[int, ...], size: int) -> None:
     _same(_number(chunk, 0, 8), size)
     width, block = values[2], _number(chunk, 8, 4) or _BLOCK
     if width == 0 or block % (8 * width):
-        raise ValueError("its compressed data have impossible blocks")
+        raise ValueError("its compressed data have an invalid block size")
     blocks = -(-(size // width // 8 * 8) // (block // width))
     end = _walk(chunk, _HEADER, blocks)
     if chunk.size - end < size % (8 * width):
-        raise ValueError("its compressed data end early")
+        raise ValueError("its compressed data are truncated")
     return None
 
 
 def _walk(chunk: Bytes, at: int, blocks: int) -> int:
-    """Where so many blocks end, each of which has its length in front."""
-    content = chunk.data
+    """Return the end of this number of blocks; each block begins with its length."""
+    data = chunk.data
     for _ in range(blocks):
-        # Beyond the end there are no bytes, which is 0.
-        at += 4 + int.from_bytes(content[at : at + 4], "big")
+        # Behind the end there are no bytes: the length is read as 0.
+        at += 4 + int.from_bytes(data[at : at + 4], "big")
     if at > chunk.size:
-        raise ValueError("its compressed data end early")
+        raise ValueError("its compressed data are truncated")
     return at
 
 
@@ -188,13 +188,13 @@ def _lz4(chunk: Bytes, size: int) -> Bytes:
     _same(_number(chunk, 0, 8), size)
     block, at = _number(chunk, 8, 4), _HEADER
     if block == 0:
-        raise ValueError("its compressed data have impossible blocks")
+        raise ValueError("its compressed data have an invalid block size")
     room = np.empty(size + SLACK, np.uint8)
     for start in range(0, size, block):
         plain, packed = min(block, size - start), _number(chunk, at, 4)
         at += 4
         if packed > chunk.size - at:
-            raise ValueError("its compressed data end early")
+            raise ValueError("its compressed data are truncated")
         if packed == plain:
             room[start : start + plain] = chunk[at : at + packed]
         else:
@@ -206,7 +206,7 @@ def _lz4(chunk: Bytes, size: int) -> Bytes:
 def _blosc(chunk: Bytes, size: int) -> None:
     _same(_number(chunk, 4, 4, "little"), size)
     if _number(chunk, 12, 4, "little") != chunk.size:
-        raise ValueError("its compressed data end early")
+        raise ValueError("its compressed data are truncated")
 
 
 def _szip(chunk: Bytes, size: int) -> None:
@@ -216,19 +216,19 @@ def _szip(chunk: Bytes, size: int) -> None:
 def _lzf(chunk: Bytes, size: int) -> None:
     from hklflow.formats.lz_sizes import lzf_size
 
-    given = int(lzf_size(chunk, size))
-    if given < 0:
+    unpacked = int(lzf_size(chunk, size))
+    if unpacked < 0:
         raise ValueError("its compressed data are damaged")
-    _same(given, size, more=given > size)
+    _same(unpacked, size, more=unpacked > size)
 
 
 def _zstd(chunk: Bytes, size: int) -> Bytes:
-    """Unpack by HDF5, whose filter takes damaged data for good: a second one counts the bytes."""
+    """Unpack with HDF5; a second filter counts the bytes, as HDF5's accepts damaged data."""
     import h5py
 
     if _number(chunk, 0, 4, "little") != 0xFD2FB528:
-        raise ValueError("its compressed data do not begin as Zstandard's do")
-    # RFC 8878, 3.1.1.1: window, dictionary and the content's size.
+        raise ValueError("its compressed data do not begin with the Zstandard mark")
+    # RFC 8878, 3.1.1.1: window, dictionary and size of the data.
     form = _number(chunk, 4, 1)
     single, n = form >> 5 & 1, (form >> 5 & 1, 2, 4, 8)[form >> 6]
     at = 5 + (1 - single) + (0, 1, 2, 4)[form & 3]
@@ -240,11 +240,11 @@ def _zstd(chunk: Bytes, size: int) -> Bytes:
     plan.set_filter(ZSTD, 0, ())
     with h5py.File("probe", "w", driver="core", backing_store=False) as file:
         space = h5py.h5s.create_simple((size,))
-        made = h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_UINT8, space, plan)
-        made.write_direct_chunk((0,), chunk.tobytes())
+        data = h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_UINT8, space, plan)
+        data.write_direct_chunk((0,), chunk.tobytes())
         plain = np.empty(size, np.uint8)
         try:
-            made.read(space, space, plain)
+            data.read(space, space, plain)
         except OSError:
             raise ValueError("its compressed data are damaged") from None
     return plain
@@ -263,9 +263,9 @@ _CHECKS: dict[int, Callable[[Bytes, int], Bytes | None]] = {
 
 @cache
 def _register_probe() -> Any:
-    """Register a filter that fails where it is not given as many bytes as its value says.
+    """Register a filter that fails unless its input has as many bytes as its parameter says.
 
-    HDF5 does not check what a filter gives; this one stands behind it.
+    HDF5 does not check what a filter returns; this filter checks it in the next step.
     """
     import h5py
 
@@ -287,7 +287,7 @@ def _register_probe() -> Any:
             ("filter", signature),
         )
 
-    made = FilterClass(1, _PROBE, 1, 1, b"size", None, None, probe)
-    h5py.h5z.register_filter(ctypes.addressof(made))
-    # Kept by the cache: HDF5 has copied its addresses only.
-    return made, probe
+    filter_class = FilterClass(1, _PROBE, 1, 1, b"size", None, None, probe)
+    h5py.h5z.register_filter(ctypes.addressof(filter_class))
+    # The cache keeps these objects alive: HDF5 has copied their addresses only.
+    return filter_class, probe

@@ -1,7 +1,7 @@
-"""Compressed frames of HDF5 files, read past the HDF5 library.
+"""Read compressed frames of HDF5 files without the HDF5 library.
 
-HDF5 reads under one lock, through a filter that is slower than `bitshuffle.decode`. Where a
-chunk is one frame in bitshuffle-LZ4, HDF5 is asked only where the chunks lie.
+HDF5 reads under one lock, with a filter that is slower than `bitshuffle.decode`. If each chunk is
+one frame in bitshuffle-LZ4, HDF5 only gives the positions of the chunks in the file.
 """
 
 import math
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from hklflow.formats.hdf5_file import open_file
 
-BITSHUFFLE, LZ4 = 32008, 2  # the filter's number, its code of the compression
+BITSHUFFLE, LZ4 = 32008, 2  # number of the filter, and its code of the compression
 
-#: A packed chunk has at most so many bytes more than an unpacked one: none is packed worse.
+#: Largest size of a packed chunk above the size of the unpacked one, bytes.
 OVERHEAD = 65_536
 
-# The kernel reads no more than about this much ahead for one request.
+# The kernel reads ahead no more than about this for one request.
 ANNOUNCED = 128 * 1024
 
 
 class DamagedFrameError(Exception):
-    """A frame cannot be read: its number in the scan, and why."""
+    """Error for a frame that cannot be read: its number in the scan, and the reason."""
 
     def __init__(self, frame: int, why: object) -> None:
         super().__init__(frame, why)
@@ -35,15 +35,15 @@ class DamagedFrameError(Exception):
 
 @dataclass(frozen=True)
 class ChunkTable:
-    """Where the frames of a dataset lie as bitshuffle-LZ4 chunks.
+    """Positions of the frames of a dataset that are stored as bitshuffle-LZ4 chunks.
 
     Attributes
     ----------
     files : list of Path
     file : (n,) int array
-        Index into `files`; -1 where the frame must be read by HDF5.
+        Index into `files`; -1 if HDF5 must read the frame.
     offset, size : (n,) uint64 arrays
-        Bytes.
+        Position and size of the chunk in its file, bytes.
     """
 
     files: list[Path]
@@ -57,30 +57,30 @@ class ChunkTable:
         return cls([], np.full(n, -1), np.zeros(n, np.uint64), np.zeros(n, np.uint64))
 
     def runs(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Frames start..stop in runs that are in one file."""
+        """Cut frames start..stop into runs; all frames of a run are in one file."""
         edges = start + 1 + np.flatnonzero(np.diff(self.file[start:stop]))
         cuts = [start, *map(int, edges), stop]
         return list(pairwise(cuts))
 
     def put(self, at: int, other: "ChunkTable", start: int, stop: int) -> None:
-        """Take frames start..stop of another table, the first as frame `at`."""
-        here, there = slice(at, at + stop - start), slice(start, stop)
+        """Copy frames start..stop of another table to frames `at` and following of this one."""
+        target, source = slice(at, at + stop - start), slice(start, stop)
         self.files.extend(file for file in other.files if file not in self.files)
-        # The last entry is for -1.
+        # The last entry maps -1 to -1.
         number = np.array([*(self.files.index(file) for file in other.files), -1])
-        self.file[here] = number[other.file[there]]
-        self.offset[here] = other.offset[there]
-        self.size[here] = other.size[there]
+        self.file[target] = number[other.file[source]]
+        self.offset[target] = other.offset[source]
+        self.size[target] = other.size[source]
 
 
 def find_chunks(data: Any, path: Path) -> ChunkTable:
-    """Where the frames of a dataset (n, slow, fast) lie.
+    """Return the positions of the frames of a dataset (n, slow, fast).
 
     Parameters
     ----------
     data : h5py.Dataset
     path : Path
-        Of its file; sources of virtual datasets are named from there.
+        Path of its file; relative names of virtual sources begin in its folder.
     """
     if data.is_virtual:
         return _virtual(data, path)
@@ -93,8 +93,8 @@ def find_chunks(data: Any, path: Path) -> ChunkTable:
 
     def note(chunk: Any) -> None:
         frame = chunk.chunk_offset[0]
-        # The mask names filters that were left out for this chunk. Before HDF5 reads one, it is
-        # refused if it is larger than any packed frame.
+        # The mask names filters that were skipped for this chunk. A chunk larger than any packed
+        # frame is left to HDF5, whose reader checks the size first.
         if chunk.filter_mask == 0 and chunk.size <= most:
             table.file[frame] = 0
             table.offset[frame] = chunk.byte_offset
@@ -105,7 +105,7 @@ def find_chunks(data: Any, path: Path) -> ChunkTable:
 
 
 def _is_plain(data: Any) -> bool:
-    """Whether chunks are whole frames of integers in bitshuffle-LZ4 and nothing else."""
+    """Return True if each chunk is one frame of integers in bitshuffle-LZ4 and nothing else."""
     pipeline = data.id.get_create_plist()
     if (
         data.ndim != 3
@@ -114,10 +114,10 @@ def _is_plain(data: Any) -> bool:
         or data.dtype.itemsize not in (1, 2, 4)
         or not data.dtype.isnative
         or pipeline.get_nfilters() != 1
-        # Offsets would count from behind the user block, or in parts of the file.
+        # With a user block or a split file, offsets do not count from the start of the file.
         or data.file.userblock_size
         or data.file.driver != "sec2"
-        # Not on every platform, and not with every HDF5.
+        # Some platforms and some versions of HDF5 lack these functions.
         or not hasattr(os, "preadv")
         or not hasattr(data.id, "chunk_iter")
     ):
@@ -132,9 +132,9 @@ def _is_plain(data: Any) -> bool:
 
 
 def _virtual(data: Any, path: Path) -> ChunkTable:
-    """Where frames of a virtual dataset lie: those mapped as runs of whole frames."""
+    """Return the positions of frames of a virtual dataset that are mapped in whole frames."""
     table = ChunkTable.empty(data.shape[0])
-    # HDF5 would take sources from elsewhere.
+    # With this prefix HDF5 searches the sources elsewhere.
     if "HDF5_VDS_PREFIX" in os.environ or data.ndim != 3:
         return table
     mapped = np.zeros(data.shape[0], dtype=np.int64)
@@ -153,21 +153,21 @@ def _virtual(data: Any, path: Path) -> ChunkTable:
                     and source.dtype == data.dtype
                     and source.shape[1:] == data.shape[1:]
                 )
-                found = find_chunks(source, path) if like else ChunkTable.empty(0)
-                sources[name] = (found, source.shape)
-        found, shape = sources[name]
-        if not found.files:
+                chunks = find_chunks(source, path) if like else ChunkTable.empty(0)
+                sources[name] = (chunks, source.shape)
+        chunks, shape = sources[name]
+        if not chunks.files:
             continue
         frames = _whole_frames(virtual.src_space, shape)
         if frames is not None and frames[1] - frames[0] == target[1] - target[0]:
-            table.put(target[0], found, *frames)
-    # Where mappings overlap, HDF5 says which one counts.
+            table.put(target[0], chunks, *frames)
+    # Where mappings overlap, HDF5 decides.
     table.file[mapped != 1] = -1
     return table
 
 
 def first_frame(space: Any) -> int:
-    """First frame of a selection, which may have no end."""
+    """Return the first frame of a selection, which may be unlimited."""
     import h5py
 
     if space.get_select_type() == h5py.h5s.SEL_ALL:
@@ -178,7 +178,7 @@ def first_frame(space: Any) -> int:
 
 
 def frame_slices(space: Any, n: int) -> list[slice]:
-    """Frames of a selection in a dataset of `n` frames: those that it has at least a part of."""
+    """Return the frames that a selection in a dataset of `n` frames touches."""
     import h5py
 
     if space.get_select_type() == h5py.h5s.SEL_ALL:
@@ -188,44 +188,44 @@ def frame_slices(space: Any, n: int) -> list[slice]:
         return [slice(int(first[0]), int(last[0]) + 1)]
     first, stride, count, block = (int(values[0]) for values in space.get_regular_hyperslab())
     end = first + stride * (count - 1) + block
-    # Unlimited is a very large number.
+    # HDF5 writes unlimited as a very large number.
     if block >= stride or count == 1 or end > 2**60:
         return [slice(first, n if end > 2**60 else end)]
     return [slice(first + i, first + i + stride * (count - 1) + 1, stride) for i in range(block)]
 
 
 def frame_bounds(space: Any, n: int) -> tuple[int, int]:
-    """First and last (exclusive) frame of a selection; one without end ends at `n`."""
+    """Return the first and last (exclusive) frame of a selection; an unlimited one ends at `n`."""
     slices = frame_slices(space, n)
     return slices[0].start, slices[-1].stop
 
 
 def holds_selection(shape: tuple[int, ...], virtual: Any) -> bool:
-    """Return True if a source of this shape has all that a virtual dataset takes from it."""
+    """Return True if a source of this shape contains all that a virtual dataset reads from it."""
     import h5py
 
     space = virtual.src_space
     if space.get_select_type() == h5py.h5s.SEL_ALL:
-        # The file does not keep the shape that the source had.
+        # The file does not store the shape of the source.
         return math.prod(shape) >= int(virtual.vspace.get_select_npoints())
     ends = _selection_end(space)
     return len(ends) == len(shape) and all(a <= b for a, b in zip(ends, shape, strict=True))
 
 
 def _selection_end(space: Any) -> tuple[int, ...]:
-    """Shape that holds all of a selection; 0 along axes without end."""
+    """Return the smallest shape that contains a selection; 0 along unlimited axes."""
     if not space.is_regular_hyperslab():
         return tuple(int(last) + 1 for last in space.get_select_bounds()[1])
     ends = [
         int(first) + int(stride) * (int(count) - 1) + int(block)
         for first, stride, count, block in zip(*space.get_regular_hyperslab(), strict=True)
     ]
-    # Unlimited is a very large number.
+    # HDF5 writes unlimited as a very large number.
     return tuple(0 if end > 2**60 else end for end in ends)
 
 
 def _whole_frames(space: Any, shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """First and last (exclusive) frame of a selection, if it is a run of whole frames."""
+    """Return the first and last (exclusive) frame of a selection; None unless frames are whole."""
     import h5py
 
     if space.get_select_type() == h5py.h5s.SEL_ALL:
@@ -235,7 +235,7 @@ def _whole_frames(space: Any, shape: tuple[int, ...]) -> tuple[int, int] | None:
     first, stride, count, block = space.get_regular_hyperslab()
     if any(c > 1 and s != b for s, c, b in zip(stride, count, block, strict=True)):
         return None
-    # Unlimited is a very large number.
+    # HDF5 writes unlimited as a very large number.
     length = tuple(int(c) * int(b) for c, b in zip(count, block, strict=True))
     if length[1:] != shape[1:] or int(first[0]) + length[0] > shape[0]:
         return None
@@ -243,12 +243,12 @@ def _whole_frames(space: Any, shape: tuple[int, ...]) -> tuple[int, int] | None:
 
 
 def read_chunks(table: ChunkTable, start: int, stop: int, out: NDArray[Any]) -> None:
-    """Decode frames start..stop, which are in one file, into `out`; holds no lock.
+    """Decode frames start..stop, all from one file, into `out`; holds no lock.
 
     Raises
     ------
     DamagedFrameError
-        If one cannot be read.
+        If a frame cannot be read.
     """
     from hklflow.formats.bitshuffle import decode
 
@@ -265,7 +265,7 @@ def read_chunks(table: ChunkTable, start: int, stop: int, out: NDArray[Any]) -> 
                     buffer = np.empty(size + size // 4, np.uint8)
                 chunk = buffer[:size]
                 if os.preadv(file.fileno(), [chunk.data], offset) != size:
-                    raise DamagedFrameError(frame, f"no {size} bytes at {offset}")
+                    raise DamagedFrameError(frame, f"cannot read {size} bytes at {offset}")
                 decode(chunk, out[frame - start])
     except (OSError, ValueError) as error:
         raise DamagedFrameError(frame, error) from error
@@ -274,17 +274,17 @@ def read_chunks(table: ChunkTable, start: int, stop: int, out: NDArray[Any]) -> 
 def pack_chunks(
     table: ChunkTable, start: int, stop: int, room: NDArray[np.uint8]
 ) -> list[NDArray[np.uint8]]:
-    """Read frames start..stop, which are in one file, as they are there; holds no lock.
+    """Read the compressed frames start..stop, all from one file; holds no lock.
 
     Parameters
     ----------
     room : (n,) uint8 array
-        Where they are put, one behind the other: as many bytes as their sizes' sum.
+        Buffer for the frames, one behind the other: as many bytes as all of them have.
 
     Raises
     ------
     DamagedFrameError
-        If one cannot be read.
+        If a frame cannot be read.
     """
     frame, used = start, 0
     chunks = []
@@ -298,14 +298,14 @@ def pack_chunks(
                 chunks.append(room[used : used + size])
                 used += size
                 if os.preadv(file.fileno(), [chunks[-1].data], offset) != size:
-                    raise DamagedFrameError(frame, f"no {size} bytes at {offset}")
+                    raise DamagedFrameError(frame, f"cannot read {size} bytes at {offset}")
     except OSError as error:
         raise DamagedFrameError(frame, error) from error
     return chunks
 
 
 def announce_chunks(table: ChunkTable, start: int, stop: int) -> None:
-    """Tell the kernel that frames start..stop, which are in one file, will be read next."""
+    """Announce to the kernel that frames start..stop, all in one file, will be read next."""
     if not hasattr(os, "posix_fadvise"):
         return
     try:
@@ -316,5 +316,5 @@ def announce_chunks(table: ChunkTable, start: int, stop: int) -> None:
                     n = min(ANNOUNCED, end - at)
                     os.posix_fadvise(file.fileno(), at, n, os.POSIX_FADV_WILLNEED)
     except OSError:
-        # Reading will tell.
+        # Reading reports the error.
         return

@@ -1,13 +1,13 @@
-"""Experiment lists of DIALS (``.expt``), without DIALS.
+"""Read and write experiment lists of DIALS (``.expt``) without DIALS.
 
-The file is JSON: lists of models (beam, detector, goniometer, scan, crystal, imageset) and
-experiments that name one of each by its number. What is written is the schema of DIALS 3.12,
-which later ones read too; both schemas are read.
+The file is JSON: lists of models (beam, detector, goniometer, scan, crystal, imageset) and of
+experiments that refer to one model of each kind by its number. The schemas of DIALS 3.12 and of
+later versions are read; the schema of 3.12 is written, which later versions read too.
 
-dxtbx's axes are x = -x, y = y, z = -z of ours (`geometry.frames`), lengths in mm, angles in
-degrees, scattering vectors in 1/Å without 2π. Its beam may have any direction; ours is along z, so
-that a model is read with everything turned until it is. Multi-axis goniometers list the axis
-nearest the crystal first, ours comes last.
+The axes of dxtbx are x = -x, y = y, z = -z of `geometry.frames`, lengths are in mm, angles in
+degrees, scattering vectors in 1/Å without 2π. The beam of dxtbx may have any direction; here it is
+along z, so the reader rotates the whole model until it is. The axes of a goniometer begin with the
+axis nearest to the crystal in dxtbx, and end with it here.
 """
 
 import json
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 _IDENTITY = np.eye(3).ravel().tolist()
 _DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
-_UNEVEN = 1e-4  # of the step: angles of frames that a constant step does not describe
+_UNEVEN = 1e-4  # largest deviation of an angle from a constant step, in steps
 
 
 def read_expt(path: str | Path) -> list[Model]:
@@ -41,8 +41,8 @@ def read_expt(path: str | Path) -> list[Model]:
     Raises
     ------
     HklflowError
-        If the file is no list of experiments, one of them is a still, or its detector has panels
-        that do not lie in one plane.
+        If the file is not an experiment list, an experiment is a still, or the panels of a
+        detector do not lie in one plane.
     """
     path = Path(path)
     require_file(path, "experiment file")
@@ -50,14 +50,14 @@ def read_expt(path: str | Path) -> list[Model]:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise HklflowError(
-            f"{path} is not JSON ({error}); the file is truncated or no .expt of DIALS"
+            f"{path} is not JSON ({error}); the file is truncated or not a .expt file of DIALS"
         ) from None
     if not isinstance(content, dict) or content.get("__id__") != "ExperimentList":
-        raise HklflowError(f"{path} is no list of experiments; give a .expt file of DIALS")
+        raise HklflowError(f"{path} is not an experiment list; give a .expt file of DIALS")
     models = []
     try:
         for number, experiment in enumerate(content["experiment"]):
-            with np.errstate(all="ignore"):  # what comes of it is not finite, and refused
+            with np.errstate(all="ignore"):  # `sound` refuses values that are not finite
                 models.append(sound(_read_one(path, number, experiment, content)))
     except _DAMAGE as error:
         raise HklflowError(
@@ -65,29 +65,29 @@ def read_expt(path: str | Path) -> list[Model]:
             "write the file again"
         ) from None
     if not models:
-        raise HklflowError(f"{path} holds no experiment; import images first")
+        raise HklflowError(f"{path} contains no experiment; import images first")
     return models
 
 
 def _read_one(path: Path, number: int, experiment: Mapping[str, Any], content: Any) -> Model:
     def part(name: str) -> Any:
-        at = experiment.get(name)
-        if at is None:
+        index = experiment.get(name)
+        if index is None:
             return None
-        if not 0 <= int(at) < len(content[name]):
+        if not 0 <= int(index) < len(content[name]):
             raise HklflowError(
-                f"experiment {number} in {path} names {name} {at}, there are "
+                f"experiment {number} in {path} refers to {name} {index}, but the file has "
                 f"{len(content[name])}: it is damaged; write the file again"
             )
-        return content[name][int(at)]
+        return content[name][int(index)]
 
     beam, detector, goniometer, scan = map(part, ("beam", "detector", "goniometer", "scan"))
     if beam is None or detector is None:
-        raise HklflowError(f"experiment {number} in {path} has no beam or detector; import it anew")
+        raise HklflowError(f"experiment {number} in {path} lacks beam or detector; import it again")
     if goniometer is None or scan is None:
         raise HklflowError(
-            f"experiment {number} in {path} is a still without goniometer or scan; hklflow "
-            "reduces rotation scans: give the file of one"
+            f"experiment {number} in {path} is a still (no goniometer or scan); hklflow "
+            "reduces rotation scans: give the file of a rotation scan"
         )
     source = np.asarray(beam["direction"], dtype=np.float64)
     turn = onto_beam(TO_DXTBX @ -source) @ TO_DXTBX
@@ -103,8 +103,8 @@ def _read_one(path: Path, number: int, experiment: Mapping[str, Any], content: A
     plane, trusted, parallax = detector_from_panels(detector, turn, f"experiment {number}, {path}")
     if parallax:
         notes.append(
-            "DIALS corrects the parallax in the sensor, hklflow's geometry does not: spots differ "
-            "by a fraction of a pixel where rays are oblique"
+            "DIALS corrects the parallax in the sensor, the geometry of hklflow does not: spots "
+            "differ by a fraction of a pixel where rays are oblique"
         )
     return Model(
         rotation=Rotation(
@@ -126,15 +126,15 @@ def _read_one(path: Path, number: int, experiment: Mapping[str, Any], content: A
 
 
 def _polarization(beam: Mapping[str, Any], turn: Floats, notes: list[str]) -> float:
-    """Fraction of the intensity along lab x."""
+    """Return the fraction of the intensity with the electric vector along lab x."""
     if "polarization_fraction" not in beam:
-        notes.append("the polarization is not stated; the beam is taken as unpolarized")
+        notes.append("the polarization is not in the file; the beam is taken as unpolarized")
         return 0.5
     normal = turn @ np.asarray(beam["polarization_normal"], np.float64)
     fraction, oblique = fraction_along_x(float(beam["polarization_fraction"]), normal)
     if oblique:
         notes.append(
-            "the plane of polarization is oblique; the part along horizontal and vertical is kept"
+            "the plane of polarization is oblique; its part along horizontal and vertical is used"
         )
     return fraction
 
@@ -150,7 +150,7 @@ def _goniometer_from(data: Mapping[str, Any], turn: Floats) -> Goniometer:
             angles,
             len(axes) - 1 - int(data["scan_axis"]),
         )
-    # R = S R(axis, angle) F: the axes of S and F around the scanned one.
+    # R = S R(axis, angle) F: the rotations S and F become axes around the scanned axis.
     outer, inner = (
         _axis_angle("setting", turn @ _matrix(data, "setting_rotation") @ turn.T),
         _axis_angle("fixed", turn @ _matrix(data, "fixed_rotation") @ turn.T),
@@ -188,14 +188,14 @@ def _scan_from(data: Mapping[str, Any], number: int, path: Path) -> tuple[int, S
         if len(angles) != n or np.any(np.abs(steps - step) > _UNEVEN * abs(step)):
             raise HklflowError(
                 f"the {len(angles)} angles of experiment {number} in {path} are not {n} equal "
-                "steps; hklflow takes scans of a constant step"
+                "steps; hklflow reduces scans with a constant step"
             )
     else:
         start, step = (float(x) for x in data["oscillation"])
     if step == 0 or n < 1:
         raise HklflowError(
             f"experiment {number} in {path} has {n} images of {step} degrees: not a rotation scan; "
-            "give the file of one"
+            "give the file of a rotation scan"
         )
     return first, Scan(float(np.radians(start)), float(np.radians(step)), n)
 
@@ -217,17 +217,19 @@ def write_expt(
     modules: bool = True,
     exposure: ArrayLike | float = 1.0,
 ) -> list[str]:
-    """Write models as experiments that share their crystal, if they have one.
+    """Write models as experiments that share their crystal, if they have a crystal.
 
-    A rotation in the negative sense is written as one about the reversed axis, as DIALS wants it.
+    A rotation with a negative step is written as a positive rotation about the reversed axis,
+    which DIALS requires.
 
     Parameters
     ----------
     modules : bool
-        One panel for each displaced module, at its true place. DIALS cannot match such a detector
-        with images of one panel: False writes the plane only, for programs that read the images.
+        True writes one panel for each displaced module, at its true place. DIALS cannot match such
+        a detector with images of one panel: False writes the plane only, for programs that read
+        the images.
     exposure : float or (n_frames,) array
-        Seconds, of every frame.
+        Exposure time of each frame, seconds.
 
     Returns
     -------
@@ -237,13 +239,13 @@ def write_expt(
     Raises
     ------
     HklflowError
-        If some of the models have a crystal and others none.
+        If only some of the models have a crystal.
     """
     with_crystal = [model.ub is not None for model in models]
     if any(with_crystal) != all(with_crystal) or not models:
         raise HklflowError(
-            f"{sum(with_crystal)} of {len(models)} models have a crystal; give only such or only "
-            "such without"
+            f"{sum(with_crystal)} of {len(models)} models have a crystal; give models that all "
+            "have a crystal, or none with one"
         )
     if all(with_crystal):
         models = with_one_crystal(models)
@@ -256,7 +258,8 @@ def write_expt(
         identifier = str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([model.name, parts])))
         experiment: dict[str, Any] = {"__id__": "Experiment", "identifier": identifier}
         for name, part in parts.items():
-            # Equal models are one model: DIALS refines it for all that share it.
+            # Equal models are written once: DIALS refines a model for all experiments that share
+            # it.
             if part not in content[name] or name in ("imageset", "scan"):
                 content[name].append(part)
             experiment[name] = len(content[name]) - 1 - content[name][::-1].index(part)
@@ -300,7 +303,7 @@ def _hall(group: str | None) -> str:
 
 
 def _beam(beam: Beam) -> dict[str, Any]:
-    # Electric vector along x of both frames: the normal of its plane is y.
+    # The electric vector is along x in both frames: the normal of its plane is y.
     return {
         "direction": (TO_DXTBX @ [0.0, 0.0, -1.0]).tolist(),
         "wavelength": beam.wavelength,
@@ -344,7 +347,7 @@ def _imageset(model: Model) -> dict[str, Any]:
     elif "#" not in raw:
         raise HklflowError(
             f"{raw} is neither an HDF5 file nor a pattern with # for the digits, such as "
-            "x_####.cbf; DIALS needs one of these"
+            "x_####.cbf; DIALS needs an HDF5 file or such a pattern"
         )
     empty = dict.fromkeys(("gain", "pedestal", "dx", "dy"))
     return {

@@ -1,4 +1,4 @@
-"""Detectors of dxtbx: panels and their tree of frames, to a flat `Detector` and back."""
+"""Convert detectors of dxtbx (panels in a tree of frames) to a flat `Detector` and back."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,11 +13,11 @@ from hklflow.geometry import Detector
 
 Floats = NDArray[np.float64]
 
-_UNLIMITED = (-(2.0**31), 2.0**32 - 2)  # counts, where no range is known; 2³² - 1 is a flag
+_UNLIMITED = (-(2.0**31), 2.0**32 - 2)  # counts, if the range is unknown; 2³² - 1 is a flag
 
 
 def panels_of(detector: Detector, trusted_range: tuple[float, float] | None) -> dict[str, Any]:
-    """Entry ``detector`` of an experiment list: one panel, or one for each module."""
+    """Return the entry ``detector`` of an experiment list: one panel, or one for each module."""
     if detector.modules is None:
         parts, corners = [detector], [(0, 0)]
     else:
@@ -41,7 +41,7 @@ def panels_of(detector: Detector, trusted_range: tuple[float, float] | None) -> 
 
 
 def _frame(name: str, fast: Floats, slow: Floats, origin: Floats) -> dict[str, Any]:
-    """Keys of frames and panels alike, in mm and dxtbx's axes."""
+    """Return the keys that frames and panels have in common, in mm and the axes of dxtbx."""
     return {
         "name": name,
         "type": "",
@@ -81,27 +81,29 @@ def _panel(
 def detector_from_panels(
     data: Mapping[str, Any] | list[Any], turn: Floats, where: str
 ) -> tuple[Detector, tuple[float, float] | None, bool]:
-    """Detector of the panels, the range of counts, and whether dxtbx corrects the parallax.
+    """Return the detector of the panels, the range of counts, and if dxtbx corrects the parallax.
 
     Parameters
     ----------
     data
         Entry ``detector`` of an experiment list.
     turn : (3, 3) array
-        From dxtbx's axes to ours.
+        Rotation from dxtbx's axes to the lab frame.
     where : str
-        For errors.
+        Origin of the data, for errors.
 
     Raises
     ------
     HklflowError
-        If several panels are not on one plane or not at places of one image.
+        If several panels do not lie in one plane or do not form one image.
     """
     table: Mapping[str, Any] = {"panels": data} if isinstance(data, list) else data
     panels = table["panels"]
     frames = dict(_placed(table.get("hierarchy"), len(panels), np.eye(4)))
     if not panels or set(frames) != set(range(len(panels))):
-        raise HklflowError(f"the detector has {len(panels)} panels in a tree of others; {where}")
+        raise HklflowError(
+            f"the tree of the detector does not contain exactly its {len(panels)} panels; {where}"
+        )
     flats = [
         _flat(panel, frames[number] @ _placement(panel), turn)
         for number, panel in enumerate(panels)
@@ -118,7 +120,7 @@ def detector_from_panels(
 
 
 def _placement(frame: Mapping[str, Any]) -> Floats:
-    """Matrix (4, 4) that takes coordinates of a frame to those of its parent, in mm."""
+    """Return the matrix (4, 4) from coordinates of a frame to coordinates of its parent, in mm."""
     fast, slow, origin = (
         np.asarray(frame[name], np.float64).reshape(3)
         for name in ("fast_axis", "slow_axis", "origin")
@@ -129,16 +131,16 @@ def _placement(frame: Mapping[str, Any]) -> Floats:
 
 
 def _placed(tree: Any, n: int, parent: Floats) -> Iterator[tuple[int, Floats]]:
-    """Numbers of the panels with the placement of their parents."""
+    """Yield the numbers of the panels with the placement of their parents."""
     if not tree:
         yield from ((i, np.eye(4)) for i in range(n))
         return
     if "panel" in tree:
         yield int(tree["panel"]), parent
         return
-    here = parent @ _placement(tree)
+    placement = parent @ _placement(tree)
     for child in tree.get("children", []):
-        yield from _placed(child, n, here)
+        yield from _placed(child, n, placement)
 
 
 def _flat(panel: Mapping[str, Any], placement: Floats, turn: Floats) -> Detector:

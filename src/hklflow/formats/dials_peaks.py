@@ -1,7 +1,7 @@
-"""Peaks to rows of a DIALS reflection table, and back.
+"""Convert peaks to rows of a DIALS reflection table, and back.
 
-Positions are at pixel centres + 0.5 in both. A detector with modules is one panel for each, as
-`dials_expt` writes it; positions are then those on the panel, from its own corner.
+Positions count pixel centres as + 0.5 in both. A detector with modules has one panel for each
+module, as `dials_expt` writes it; positions are then relative to the corner of the panel.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from hklflow.peaks.table import PeakFlag, PeakTable
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: Ours (x to the left, z along the beam) to dxtbx's axes, and back.
+#: Matrix from lab axes (x to the left, z along the beam) to the axes of dxtbx, and back.
 TO_DXTBX = np.diag([-1.0, 1.0, -1.0])
 
 
@@ -32,23 +32,23 @@ def peaks_to_refl(
     hkl: ArrayLike | None = None,
     indexed: ArrayLike | None = None,
 ) -> Refl:
-    """Table of strong spots, as `dials.index` wants it, and indexed ones for `dials.refine`.
+    """Return the strong spots as `dials.index` needs them; with hkl, as `dials.refine` does.
 
     Parameters
     ----------
     peaks : PeakTable
-        n of them.
+        The n peaks.
     rotation : Rotation
-        Geometry that the experiment has.
+        Geometry of the experiment.
     experiment : int
         Number of the experiment in the ``.expt`` file.
     identifier : str, optional
-        Its identifier there.
+        Identifier of the experiment in that file.
     first_image : int
         Number of the image of frame 0.
     hkl : (n, 3) int array, optional
     indexed : (n,) bool array, optional
-        Which rows have indices; default: all, if `hkl` is given.
+        True for peaks with indices; default: all, if `hkl` is given.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def peaks_to_refl(
     n = len(peaks)
     panel, fast, slow = _on_panels(rotation.detector, peaks.slow, peaks.fast)
     slow_mm, fast_mm = (1e3 * size for size in rotation.detector.pixel_size)
-    sign = 1.0 if rotation.scan.step > 0 else -1.0  # `dials_expt` turns the axis of such a scan
+    sign = 1.0 if rotation.scan.step > 0 else -1.0  # see `dials_expt.write_expt`
     angle = sign * rotation.scan.angle(peaks.frame)
     variance = [peaks.var_fast, peaks.var_slow, peaks.var_frame]
     scale = np.array([fast_mm, slow_mm, abs(rotation.scan.step)]) ** 2
@@ -83,17 +83,17 @@ def peaks_to_refl(
 def _indexed(
     peaks: PeakTable, rotation: Rotation, hkl: NDArray[Any], indexed: ArrayLike | None, flags: Any
 ) -> dict[str, NDArray[Any]]:
-    """Columns that refinement asks for."""
+    """Return the columns that refinement needs."""
     n = len(peaks)
     known = np.ones(n, bool) if indexed is None else np.asarray(indexed, dtype=np.bool_)
     if hkl.shape != (n, 3) or known.shape != (n,):
         raise HklflowError(
-            f"{n} peaks, indices of shape {hkl.shape} and {known.shape} marks; give one of each "
-            "for every peak"
+            f"{n} peaks, but indices of shape {hkl.shape} and marks of shape {known.shape}; give "
+            "one index and one mark for each peak"
         )
     q = rotation.q_lab(peaks.slow, peaks.fast)
     s1 = (q + rotation.beam.k * BEAM) / (2 * np.pi) @ TO_DXTBX
-    # Entering the Ewald sphere: seen from the axis, d|s0 + r(φ)|/dφ < 0.
+    # The peak enters the Ewald sphere if, about the axis, d|s0 + r(φ)|/dφ < 0.
     axis = rotation.goniometer.scan_axis_lab() * np.sign(rotation.scan.step)
     entering = np.cross(axis, q)[:, 2] < 0
     return {
@@ -107,20 +107,20 @@ def _indexed(
 def refl_to_peaks(
     refl: Refl, rotation: Rotation, *, experiment: int = 0, first_image: int = 1
 ) -> tuple[PeakTable, Integers, Integers]:
-    """Peaks of one experiment.
+    """Return the peaks of one experiment.
 
-    Widths, numbers of voxels and the largest counts come from the shoeboxes; without them they are
-    NaN and 0. What DIALS does not measure (significance of the fit, chi²) is the intensity over
-    its σ, and NaN.
+    Widths, numbers of voxels and largest counts come from the shoeboxes; without shoeboxes they
+    are NaN and 0. DIALS does not measure the significance of a fit and chi²: here the significance
+    is the intensity over its σ, and chi² is NaN.
 
     Parameters
     ----------
     refl : Refl
     rotation : Rotation
-        Geometry of the experiment, as `dials_expt.read_expt` gives it or ours.
+        Geometry of the experiment, from `dials_expt.read_expt` or from hklflow.
     experiment : int
-        Value of the column ``id``; spots that are not indexed have -1 and their experiment in
-        ``imageset_id``.
+        Value of the column ``id``. Spots that are not indexed have ``id`` -1 and their experiment
+        in ``imageset_id``.
     first_image : int
         Number of the image of frame 0.
 
@@ -129,14 +129,14 @@ def refl_to_peaks(
     peaks : PeakTable
         Sorted by (frame, slow, fast).
     hkl : (n, 3) int array
-        0 0 0 where not indexed.
+        0 0 0 for peaks that are not indexed.
     rows : (n,) int array
-        Their rows in `refl`.
+        Row of each peak in `refl`.
 
     Raises
     ------
     HklflowError
-        If the table has no observed positions, or names panels that the detector has not.
+        If the table has no observed positions, or a panel that the detector does not have.
     """
     table = refl.columns
     missing = [name for name in _NEEDED if name not in table]
@@ -145,7 +145,7 @@ def refl_to_peaks(
             f"the reflection table has no {', '.join(missing)}; give strong.refl, indexed.refl or "
             "another table of observed spots"
         )
-    rows = np.flatnonzero(_of_experiment(table, experiment) & (table["flags"] & STRONG != 0))
+    rows = np.flatnonzero(_in_experiment(table, experiment) & (table["flags"] & STRONG != 0))
     table = {name: column[rows] for name, column in table.items()}
     slow, fast = _on_image(rotation.detector, table["panel"], table["xyzobs.px.value"])
     frame = table["xyzobs.px.value"][:, 2] - (first_image - 1)
@@ -191,15 +191,15 @@ _NEEDED = (
 )
 
 
-def _of_experiment(table: dict[str, NDArray[Any]], experiment: int) -> NDArray[np.bool_]:
-    own = table["id"] == experiment
+def _in_experiment(table: dict[str, NDArray[Any]], experiment: int) -> NDArray[np.bool_]:
+    matched = table["id"] == experiment
     if "imageset_id" in table:
-        own = own | ((table["id"] < 0) & (table["imageset_id"] == experiment))
-    return np.asarray(own)
+        matched = matched | ((table["id"] < 0) & (table["imageset_id"] == experiment))
+    return np.asarray(matched)
 
 
 def _on_panels(detector: Detector, slow: Floats, fast: Floats) -> tuple[Integers, Floats, Floats]:
-    """Panels and positions (fast, slow) there of pixel coordinates of the image."""
+    """Return panels, and positions (fast, slow) on them, of pixel coordinates of the image."""
     if detector.modules is None:
         return np.zeros(len(slow), np.int64), fast, slow
     panel = detector.modules.nearest(slow, fast)
@@ -208,12 +208,12 @@ def _on_panels(detector: Detector, slow: Floats, fast: Floats) -> tuple[Integers
 
 
 def _on_image(detector: Detector, panel: NDArray[Any], position: Floats) -> tuple[Floats, Floats]:
-    """Pixel coordinates (slow, fast) of the image of positions (fast, slow, z) on panels."""
+    """Return image coordinates (slow, fast) of positions (fast, slow, z) on panels."""
     n = 1 if detector.modules is None else len(detector.modules)
     if np.any(panel >= n):
         raise HklflowError(
-            f"spots on panel {int(panel.max())}, the detector has {n}; give the .expt file that "
-            "belongs to these reflections"
+            f"spots on panel {int(panel.max())}, but the detector has {n} panels; give the .expt "
+            "file that belongs to these reflections"
         )
     if detector.modules is None:
         return position[:, 1], position[:, 0]

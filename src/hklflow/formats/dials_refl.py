@@ -1,12 +1,13 @@
-"""Reflection tables of DIALS (``.refl``), without DIALS.
+"""Read and write reflection tables of DIALS (``.refl``) without DIALS.
 
 The file is one msgpack array ``["dials::af::reflection_table", version, map]`` with ``nrows``,
 ``identifiers`` and ``data``: a map of columns ``[type, [n, bytes]]`` of little-endian C arrays.
-Versions 1 and 2 differ in how a shoebox holds its mask: 32 and 8 bits. DIALS 3.12 reads
-version 1 only, all later ones read both, so that version 1 is what is written.
+The mask of a shoebox has 32 bits in version 1 and 8 bits in version 2. DIALS 3.12 reads version 1
+only, later versions read both, so version 1 is written.
 
-Pixels and frames are counted as in `hklflow.geometry.frames`, in the order (fast, slow, frame);
-frame z of DIALS is the number of the image, so ours plus that of the first one, minus 1.
+Pixels and frames are counted as in `hklflow.geometry.frames`, in the order (fast, slow, frame).
+The frame z of DIALS is the number of the image: the frame of hklflow + number of the first
+image - 1.
 """
 
 import struct
@@ -41,7 +42,7 @@ _TYPES: dict[str, tuple[str, tuple[int, ...]]] = {
     "int6": ("<i4", (6,)),
     "cctbx::miller::index<>": ("<i4", (3,)),
 }
-_HEAD = struct.Struct("<I6iB")  # of a shoebox: panel, bounding box, kind of its data
+_HEAD = struct.Struct("<I6iB")  # of a shoebox: panel, bounding box, type of its data
 
 #: A shoebox without voxels.
 NO_SHOEBOX = bytes(_HEAD.size)
@@ -49,19 +50,20 @@ NO_SHOEBOX = bytes(_HEAD.size)
 
 @dataclass(frozen=True, eq=False)
 class Refl:
-    """A reflection table.
+    """Reflection table.
 
     Attributes
     ----------
     columns : dict of str to array
-        First dimension `nrows`. Shoeboxes are an object array of bytes, see `shoebox_moments`.
+        First dimension `nrows`. A column of shoeboxes is an object array of bytes, see
+        `shoebox_moments`.
     identifiers : dict of int to str
-        Of the experiments that the column ``id`` counts.
+        Identifiers of the experiments, by their number in the column ``id``.
     nrows : int
     version : int
-        Of the file it was read from: 1 or 2.
+        Version of the source file: 1 or 2.
     left_out : tuple of str
-        Columns of types that are not read, with their types.
+        Columns with a type that is not read, with their types.
     """
 
     columns: dict[str, NDArray[Any]]
@@ -74,7 +76,7 @@ class Refl:
         return self.nrows
 
     def select(self, keep: ArrayLike) -> "Refl":
-        """Rows chosen by a mask or by indices."""
+        """Return the rows chosen by a mask or by indices."""
         rows = np.arange(self.nrows)[np.asarray(keep)]
         return replace(
             self,
@@ -83,12 +85,12 @@ class Refl:
         )
 
     def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> "Refl":
-        """Table with columns added or replaced."""
+        """Return a table with columns added or replaced."""
         return replace(self, columns={**self.columns, **columns})
 
 
 def joined(tables: Sequence[Refl]) -> Refl:
-    """Rows of several tables in one, with the columns that all have."""
+    """Join the rows of several tables, with the columns that all tables have."""
     names = [name for name in tables[0].columns if all(name in t.columns for t in tables)]
     columns = {name: np.concatenate([t.columns[name] for t in tables]) for name in names}
     identifiers = {key: value for t in tables for key, value in t.identifiers.items()}
@@ -101,18 +103,20 @@ def read_refl(path: str | Path) -> Refl:
     Raises
     ------
     HklflowError
-        If the file is absent, a pickle of old programs, HDF5, truncated, or inconsistent.
+        If the file is absent, a pickle of an old DIALS, HDF5, truncated, or inconsistent.
     """
     path = Path(path)
     require_file(path, "reflection file")
     content = _unpack(path)
     if not (isinstance(content, list) and len(content) == 3 and content[0] == MAGIC):
-        raise HklflowError(f"{path} is msgpack but no reflection table of DIALS; give a .refl file")
+        raise HklflowError(
+            f"{path} is msgpack but not a reflection table of DIALS; give a .refl file"
+        )
     _, version, table = content
     if version not in (1, 2):
         raise HklflowError(
-            f"{path} is a reflection table of version {version}, versions 1 and 2 are read; "
-            "write it again with a DIALS that writes one of these"
+            f"{path} is a reflection table of version {version}, but only versions 1 and 2 can be "
+            "read; write it again with a DIALS version that writes one of these"
         )
     try:
         nrows, data = int(table["nrows"]), dict(table["data"])
@@ -130,7 +134,8 @@ def read_refl(path: str | Path) -> Refl:
             continue
         if n != nrows or not isinstance(raw, bytes):
             raise HklflowError(
-                f"column {name} in {path} has {n} rows, the table {nrows}; write the file again"
+                f"column {name} in {path} has {n} rows, but the table has {nrows}; write the file "
+                "again"
             )
         columns[name] = _column(path, name, kind, n, raw)
     return Refl(columns, identifiers, nrows, int(version), tuple(left_out))
@@ -142,20 +147,18 @@ def _unpack(path: Path) -> Any:
     content = path.read_bytes()
     if content[:1] in (b"\x80", b"(", b"c", b"]", b"}"):
         raise HklflowError(
-            f"{path} is a pickle, as DIALS wrote before 2.0, and opening it could run code; "
-            "read and write it again with DIALS"
+            f"{path} is a pickle (DIALS before 2.0), and opening it could run code; read it with "
+            "DIALS and write it again"
         )
     if content[:4] == b"\x89HDF":
-        raise HklflowError(
-            f"{path} is HDF5; write it as msgpack, which is DIALS's default for .refl"
-        )
+        raise HklflowError(f"{path} is HDF5; write it as msgpack, the default of DIALS for .refl")
     try:
-        # Lengths in the file are bounded by its size.
+        # The size of the file limits the lengths in it.
         return msgpack.unpackb(content, strict_map_key=False)
     except (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException) as error:
         raise HklflowError(
             f"{path} cannot be read as a reflection table ({type(error).__name__}: {error}); the "
-            "file is truncated or of another program: copy or write it again"
+            "file is truncated or comes from another program: copy or write it again"
         ) from None
 
 
@@ -175,7 +178,7 @@ def _column(path: Path, name: str, kind: str, n: int, raw: bytes) -> NDArray[Any
 
 
 def _split(path: Path, name: str, n: int, raw: bytes) -> list[bytes]:
-    """Cut the bytes of all shoeboxes at their ends, which only their boxes tell."""
+    """Cut the bytes of all shoeboxes at their ends, which follow from their bounding boxes."""
     rows, at = [], 0
     try:
         for _ in range(n):
@@ -200,7 +203,7 @@ def _voxels(raw: bytes, at: int = 0) -> int:
 
 
 def _version_1(box: bytes) -> bytes:
-    """The same shoebox with a mask of 32 bits."""
+    """Return the same shoebox with a mask of 32 bits."""
     if box[_HEAD.size - 1] != 2:
         return box
     n = _voxels(box)
@@ -211,18 +214,18 @@ def _version_1(box: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class ShoeboxMoments:
-    """What shoeboxes tell of spots; arrays (n,), NaN and 0 where a row has no voxels.
+    """Moments of spots from their shoeboxes; arrays (n,), NaN and 0 for rows without voxels.
 
     Attributes
     ----------
     width_fast, width_slow, width_frame
-        Standard deviations of the counts above the box's background, pixels and frames.
+        Standard deviations of the counts above the background of the box, pixels and frames.
     n_voxels, n_frames
-        Strong (valid and foreground) voxels, and frames with them.
+        Number of strong (valid and foreground) voxels, and of frames with such voxels.
     maximum
-        Largest counts in one of them.
+        Largest counts of a strong voxel.
     background
-        Mean of the background below them.
+        Mean background of the strong voxels.
     """
 
     width_fast: NDArray[np.float64]
@@ -235,7 +238,7 @@ class ShoeboxMoments:
 
 
 def shoebox_moments(boxes: Iterable[bytes]) -> ShoeboxMoments:
-    """Widths and sizes of spots from their shoeboxes (n,) of bytes."""
+    """Return widths and sizes of spots from their shoeboxes (n,) of bytes."""
     rows = np.array([_moments(box) for box in boxes], dtype=np.float64).reshape(-1, 7)
     fast, slow, frame, n_voxels, n_frames, maximum, background = rows.T
     sizes = n_voxels.astype(np.int64), n_frames.astype(np.int64)
@@ -256,15 +259,15 @@ def _moments(box: bytes) -> list[float]:
     strong = (mask & (VALID | FOREGROUND)) == VALID | FOREGROUND
     if not strong.any():
         return nothing
-    at = np.argwhere(strong).astype(np.float64)
+    position = np.argwhere(strong).astype(np.float64)
     counts = data[strong].astype(np.float64)
     weight = np.maximum(counts - below[strong], 0.0)
     if weight.sum() <= 0:
         return nothing
-    centre = weight @ at / weight.sum()
-    frame, slow, fast = np.sqrt(weight @ (at - centre) ** 2 / weight.sum())
-    frames = len(np.unique(at[:, 0]))
-    return [fast, slow, frame, len(at), frames, counts.max(), float(below[strong].mean())]
+    centre = weight @ position / weight.sum()
+    frame, slow, fast = np.sqrt(weight @ (position - centre) ** 2 / weight.sum())
+    frames = len(np.unique(position[:, 0]))
+    return [fast, slow, frame, len(position), frames, counts.max(), float(below[strong].mean())]
 
 
 def write_refl(path: str | Path, refl: Refl) -> None:
@@ -273,7 +276,7 @@ def write_refl(path: str | Path, refl: Refl) -> None:
     Raises
     ------
     HklflowError
-        If columns have different lengths or a type that DIALS has no name for.
+        If columns have different lengths or a type that DIALS does not have.
     """
     import msgpack
 
@@ -281,8 +284,8 @@ def write_refl(path: str | Path, refl: Refl) -> None:
     for name, column in refl.columns.items():
         if len(column) != refl.nrows:
             raise HklflowError(
-                f"column {name} has {len(column)} rows, the reflection table {refl.nrows}; give "
-                "columns of one length"
+                f"column {name} has {len(column)} rows, but the reflection table has {refl.nrows}; "
+                "give columns of equal length"
             )
         kind = _kind(name, column)
         if kind == SHOEBOX:
@@ -295,11 +298,11 @@ def write_refl(path: str | Path, refl: Refl) -> None:
 
 
 def _kind(name: str, column: NDArray[Any]) -> str:
-    """Name that DIALS has for the type of a column."""
+    """Return the name in DIALS of the type of a column."""
     if column.dtype == object:
         return SHOEBOX
     if name in ("id", "imageset_id", "panel", "flags") and column.ndim == 1:
-        # DIALS asks for these types whatever the numbers were computed with.
+        # DIALS requires these types, whatever the type of the numbers.
         return "std::size_t" if name in ("panel", "flags") else "int"
     number = {"b": "?", "i": "<i4", "u": "<u8", "f": "<f8"}.get(column.dtype.kind, "none")
     for kind, (dtype, shape) in _TYPES.items():

@@ -1,7 +1,7 @@
-"""Text logs of a beamline: a line for each frame, columns by commas, tabs, semicolons or blanks.
+"""Text logs of a beamline: one line for each frame, columns split at commas, tabs, ; or blanks.
 
-The first line names the columns with their units in brackets, as ``phi (deg)``; a number without a
-unit is taken as it is for counts, and refused for angles, temperatures and times.
+The first line names the columns with their units in brackets, as ``phi (deg)``. Without a unit,
+the column of an angle, a temperature or a time is an error, and others are pure numbers.
 """
 
 import math
@@ -43,17 +43,17 @@ _NEEDS_UNIT = {
 
 @dataclass(frozen=True)
 class FrameLog:
-    """A log as it was read.
+    """Content of a log.
 
     Attributes
     ----------
     path : Path
     columns : dict of (n,) arrays
-        Numbers by the column's name without its unit, in degrees, K, s and fractions of 1.
+        Numbers by the name of the column without its unit, in degrees, K, s and fractions of 1.
     kinds : dict of str
-        ``angle``, ``temperature``, ``time``, ``fraction`` or empty, of each column.
+        ``angle``, ``temperature``, ``time``, ``fraction`` or empty, for each column.
     files : list of str
-        Names of the images, if there is a column of them.
+        Names of the images, if the log has a column of names.
     """
 
     path: Path
@@ -62,23 +62,24 @@ class FrameLog:
     files: list[str]
 
     def first(self, *names: str) -> str | None:
-        """First of these columns that there is."""
+        """Return the first of these names that is a column; None if no column has such a name."""
         return next((name for name in names if name in self.columns), None)
 
     @property
     def angles(self) -> list[str]:
-        """Columns of angles."""
+        """Return the names of the columns of angles."""
         return [name for name, kind in self.kinds.items() if kind == "angle"]
 
     def rows_of(self, images: list[Path], numbers: list[int]) -> tuple[list[int], list[str]]:
-        """Rows of these images in their order, and what is odd about them.
+        """Return the row of each image, and notes on irregularities.
 
-        By the column of file names, else by that of numbers, else in order if there are as many.
+        Rows and images are matched by the column of file names, else by the column of numbers,
+        else in their order if there are as many rows as images.
 
         Raises
         ------
         HklflowError
-            If an image has no row.
+            If no row matches an image.
         """
         notes: list[str] = []
         column = self.first(*_NUMBER)
@@ -88,21 +89,21 @@ class FrameLog:
         elif column is not None:
             keys = [int(value) for value in self.columns[column]]
             wanted = list(numbers)
-            # Frames that are counted from 0 beside images that are counted from 1, and so on.
+            # The log may count frames from 0 and the images from 1, or similar.
             if set(wanted) - set(keys) and len(set(keys)) == len(wanted):
                 wanted = sorted(set(keys), key=lambda key: int(str(key)))
                 notes.append(
                     f"the log counts from {wanted[0]}, the images from {numbers[0]}: they are "
-                    "taken in order"
+                    "matched in their order"
                 )
         else:
             n = len(next(iter(self.columns.values()), ()))
             if n != len(images):
                 raise HklflowError(
-                    f"{self.path} has {n} lines for {len(images)} images and no column that tells "
-                    "which; add `frame` or `file`"
+                    f"{self.path} has {n} lines for {len(images)} images, and no column that "
+                    "assigns the lines to images; add `frame` or `file`"
                 )
-            return list(range(n)), ["the lines of the log are taken in order"]
+            return list(range(n)), ["lines of the log and images are matched in their order"]
         rows: dict[object, int] = {}
         twice = []
         for row, key in enumerate(keys):
@@ -118,12 +119,12 @@ class FrameLog:
         if again := [key for key in dict.fromkeys(twice) if key in set(wanted)]:
             shown = ", ".join(map(str, again[:5]))
             notes.append(
-                f"{len(again)} images stand twice in the log ({shown}): the first is taken"
+                f"{len(again)} images are twice in the log ({shown}): the first line is used"
             )
         return [rows[key] for key in wanted], notes
 
     def clock(self, rows: list[int]) -> list[str]:
-        """What is odd about the clock: it stood, went back, or jumped."""
+        """Return notes on the clock: where it stops, goes back, or jumps."""
         name = self.first("time", "timestamp")
         if name is None or len(rows) < 3:
             return []
@@ -131,7 +132,7 @@ class FrameLog:
         usual = float(np.median(steps))
         odd = np.flatnonzero((steps <= 0) | (steps > 3 * abs(usual)))
         return [
-            f"the clock of the log {'jumps' if steps[i] > 0 else 'goes back or stands'} by "
+            f"the clock of the log {'jumps' if steps[i] > 0 else 'goes back or stops'} by "
             f"{steps[i]:.6g} s after frame {i} (usually {usual:.4g} s)"
             for i in odd[:5]
         ]
@@ -143,37 +144,37 @@ def read_log(path: Path) -> FrameLog:
     Raises
     ------
     HklflowError
-        If the file cannot be read, a line has another number of columns, a value is no number, or a
-        unit is missing or not known.
+        If the file cannot be read, a line has another number of columns, a value is not a number,
+        or a unit is missing or unknown.
     """
     require_no_pipe(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise HklflowError(f"{path} is not a text file that can be read ({error})") from error
-    given = [(i, line) for i, line in enumerate(lines, start=1) if line.strip()]
-    if len(given) < 2:
-        raise HklflowError(f"{path} has no line of column names and lines of frames below it")
-    mark = next((m for m in (",", "\t", ";") if m in given[0][1]), None)
-    heads = [_head(text, path) for text in _split(given[0][1].lstrip("# "), mark)]
-    rows = [(i, _split(line, mark)) for i, line in given[1:] if not line.startswith("#")]
+        raise HklflowError(f"{path} cannot be read as a text file ({error})") from error
+    numbered = [(i, line) for i, line in enumerate(lines, start=1) if line.strip()]
+    if len(numbered) < 2:
+        raise HklflowError(f"{path} needs a line of column names and one line for each frame")
+    mark = next((m for m in (",", "\t", ";") if m in numbered[0][1]), None)
+    heads = [_head(text, path) for text in _split(numbered[0][1].lstrip("# "), mark)]
+    rows = [(i, _split(line, mark)) for i, line in numbered[1:] if not line.startswith("#")]
     for number, row in rows:
         if len(row) != len(heads):
             raise HklflowError(
-                f"{path}, line {number}: {len(row)} values for {len(heads)} columns; mend the log"
+                f"{path}, line {number}: {len(row)} values for {len(heads)} columns; fix the log"
             )
     columns: dict[str, Floats] = {}
     kinds: dict[str, str] = {}
     files: list[str] = []
-    for at, (name, kind, factor, offset) in enumerate(heads):
-        texts = [row[at] for _, row in rows]
+    for column, (name, kind, factor, offset) in enumerate(heads):
+        texts = [row[column] for _, row in rows]
         if name in _FILE:
             files = texts
             continue
         try:
             values = np.array([_value(text, kind) for text in texts])
         except ValueError:
-            continue  # comments and states; what is needed of a column is looked for by name
+            continue  # a column of text, such as comments
         if name in columns:
             raise HklflowError(f"{path} has two columns {name}; rename one")
         columns[name] = values * factor + offset
@@ -186,7 +187,7 @@ def _split(line: str, mark: str | None) -> list[str]:
 
 
 def _head(text: str, path: Path) -> tuple[str, str, float, float]:
-    """Name, kind, factor and offset of a column."""
+    """Return the name, kind, factor and offset of a column."""
     match = re.fullmatch(r"(.*?)\s*(?:[\[(]\s*(.*?)\s*[\])])?", text.strip())
     assert match is not None
     name = re.sub(r"\W+", "_", match[1].strip().lower()).strip("_")
@@ -198,8 +199,8 @@ def _head(text: str, path: Path) -> tuple[str, str, float, float]:
             if name in names and name != "timestamp":
                 known = ", ".join(unit for unit, (of, _) in _UNITS.items() if of == kind)
                 raise HklflowError(
-                    f"{path}: the column {name} has no unit; write it as `{name} (...)`, one of "
-                    f"{known}"
+                    f"{path}: the column {name} has no unit; write `{name} (...)` with one of the "
+                    f"units {known}"
                 )
         return name, "", 1.0, 0.0
     kind, factor = _UNITS[unit]
@@ -210,5 +211,5 @@ def _value(text: str, kind: str) -> float:
     try:
         return float(text)
     except ValueError:
-        # A clock may be written as a date.
+        # A time may be written as a date.
         return datetime.fromisoformat(text).timestamp()

@@ -1,4 +1,4 @@
-"""HDF5 files of others: opening them."""
+"""Open HDF5 files that other programs wrote."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from hklflow.base.system import require_file
 
 
 def open_file(path: Path) -> Any:
-    """Open an HDF5 file with the compressions of detectors; raises if it is none."""
+    """Open an HDF5 file after registering the compressions of detectors."""
     import h5py
     import hdf5plugin  # noqa: F401  (registers bitshuffle, LZ4, zstd)
 

@@ -1,9 +1,9 @@
-"""HDF5 files that are written: a full disk ends with an error, never with a crash.
+"""Write HDF5 files such that a full disk ends with an error, never with a crash.
 
-HDF5 keeps what it could not write, tries again as each object of the file is closed, and ends the
-process (SIGSEGV) when that fails too, often before anything was said. It therefore never learns of
-a failure: `hdf5_output` puts a file between them that keeps the first error to itself, drops what
-comes later, and raises the error once HDF5 has closed the file.
+If a write fails, HDF5 keeps the data, tries again as each object of the file is closed, and crashes
+the process (SIGSEGV) if that fails too, often before any message. So HDF5 must never see a failure:
+`hdf5_output` gives it a file that stores the first error, drops all later data, and raises the
+error after HDF5 has closed the file.
 """
 
 import io
@@ -20,16 +20,16 @@ _open: "set[_Disk]" = set()
 
 
 class _Disk:
-    """A file as h5py takes it, whose writing never fails; see `error`.
+    """File object for h5py whose methods never fail; see `error`.
 
-    All that h5py calls is compiled, or the step of a generator: Python delivers Control-C as a
-    function begins, where nothing could keep it from HDF5.
+    All that h5py calls is compiled code or a step of a generator: Python raises KeyboardInterrupt
+    at the start of a Python function, where nothing could hide it from HDF5.
     """
 
     def __init__(self, path: Path, mode: str) -> None:
         self.path = path
         self.error: BaseException | None = None
-        """What went wrong first."""
+        """The first error, or None."""
         self._raw = io.FileIO(path, {"w": "w+", "r+": "r+"}[mode])
         self.seek, self.tell, self.flush = self._raw.seek, self._raw.tell, self._raw.flush
         self.read, self.readinto = self._raw.read, self._raw.readinto
@@ -37,22 +37,22 @@ class _Disk:
         self.truncate = self._never_failing(self._raw.truncate)
 
     def __repr__(self) -> str:
-        return str(self.path)  # h5py's name of the file
+        return str(self.path)  # h5py uses this as the name of the file
 
-    def _never_failing(self, deed: Callable[[Any], object]) -> Callable[[Any], None]:
-        steps = self._steps(deed)
+    def _never_failing(self, action: Callable[[Any], object]) -> Callable[[Any], None]:
+        steps = self._steps(action)
         next(steps)
         return steps.send
 
-    def _steps(self, deed: Callable[[Any], object]) -> Generator[None, Any, None]:
+    def _steps(self, action: Callable[[Any], object]) -> Generator[None, Any, None]:
         while True:
             try:
                 argument = yield
                 if self.error is None:
-                    deed(argument)
+                    action(argument)
             except GeneratorExit:
                 return
-            except BaseException as error:  # noqa: BLE001  (kept, and raised by `require_written`)
+            except BaseException as error:  # noqa: BLE001  (raised by `require_written`)
                 self._keep(error)
 
     def _keep(self, error: BaseException) -> None:
@@ -62,11 +62,11 @@ class _Disk:
 
     def _write_all(self, data: memoryview) -> None:
         done = 0
-        while done < len(data):  # a disk with a little room takes a part
+        while done < len(data):  # an almost full disk writes a part
             done += self._raw.write(data[done:]) or 0
 
     def close(self) -> None:
-        """Close the file; a file server may say only here that it is full."""
+        """Close the file; a file server may report only here that it is full."""
         try:
             self._raw.close()
         except OSError as error:
@@ -75,12 +75,12 @@ class _Disk:
 
 @contextmanager
 def hdf5_output(path: Path, mode: str = "w", **options: Any) -> "Iterator[h5py.File]":
-    """Open a file to write ("w") or to add to it ("r+").
+    """Open a file for writing ("w") or for adding to it ("r+").
 
     Raises
     ------
     OSError
-        If something could not be written, at the latest as the file is closed.
+        If a write failed, at the latest when the file is closed.
     """
     import h5py
 
@@ -90,7 +90,7 @@ def hdf5_output(path: Path, mode: str = "w", **options: Any) -> "Iterator[h5py.F
         with h5py.File(disk, mode, **options) as file:
             yield file
     except BaseException:
-        # HDF5 may have stumbled over what it believed to be written.
+        # The error may follow from data that HDF5 believed to be written.
         if disk.error is None:
             raise
     finally:
@@ -102,12 +102,12 @@ def hdf5_output(path: Path, mode: str = "w", **options: Any) -> "Iterator[h5py.F
 
 @contextmanager
 def closed_on_failure(output: AbstractContextManager[Any]) -> Iterator[None]:
-    """Close an output whose writer fails before or after its own `with` block.
+    """Close an output if its writer fails outside its own `with` block.
 
     Raises
     ------
     OSError
-        If something could not be written: the failure of the writer follows from it.
+        If a write failed: the error of the writer follows from it.
     """
     try:
         yield
@@ -117,12 +117,12 @@ def closed_on_failure(output: AbstractContextManager[Any]) -> Iterator[None]:
 
 
 def require_written() -> None:
-    """Raise what went wrong with a file that is being written: the rest of the work is in vain.
+    """Raise the first error of a file that is being written: further work would be useless.
 
     Raises
     ------
     OSError
-        If something could not be written.
+        If a write failed.
     """
     for disk in tuple(_open):  # another thread may open one
         if disk.error is not None:

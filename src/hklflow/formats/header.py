@@ -1,4 +1,4 @@
-"""What raw files say about themselves: geometry and measurement."""
+"""Header of a raw file: geometry and measurement."""
 
 from dataclasses import dataclass
 
@@ -11,48 +11,48 @@ from hklflow.images.pixel_binning import PixelBinning
 
 @dataclass(frozen=True)
 class Header:
-    """What a raw file says about itself; None means that it does not say.
+    """Geometry and measurement from the header of a raw file; None: not in the file.
 
     Attributes
     ----------
     wavelength : float or None
-        Å.
+        Wavelength, Å.
     detector : Detector or None
-        In the lab frame of `geometry.frames`.
+        Detector in the lab frame of `geometry.frames`.
     goniometer : Goniometer or None
-        In the lab frame.
+        Goniometer in the lab frame.
     start_deg, step_deg : float or None
-        Scan-axis angle at the start of frame 0, and width of a frame; degrees.
+        Scan-axis angle at the start of frame 0, and width of a frame, degrees.
     angles_deg : (n,) array or None
-        Angle at the start of each frame, where they are not evenly spaced.
+        Angle at the start of each frame, degrees; only if the steps are not equal.
     n_frames : int or None
     exposure_time : float or None
-        Seconds per frame.
+        Exposure time of a frame, seconds.
     monitor : (n,) array or None
-        Counts per frame.
+        Monitor counts of each frame.
     monitor_doubt : str or None
-        Why the file's monitor is not to be used, and what to do.
+        Reason why the monitor of the file cannot be used, and what to do.
     transmission : float or (n,) array or None
-        Of the attenuator, 0 to 1.
+        Transmission of the attenuators, 0 to 1.
     temperature : float or None
-        Of the sample, kelvin.
+        Temperature of the sample, K.
     temperature_doubt : str or None
-        Why the file's temperature is not to be believed, and what to do.
+        Reason why the temperature of the file cannot be used, and what to do.
     pixel_mask : (slow, fast) bool array or None
-        True where the pixel is bad.
+        True for bad pixels.
     saturation : float or None
-        Largest count that can be trusted.
+        Largest reliable count.
     saturation_doubt : str or None
-        Why the file's saturation is not to be used, and what to do.
+        Reason why the saturation of the file cannot be used, and what to do.
     underload : float or None
-        Smallest value that is a measurement, of frames of floating point.
+        Smallest valid value of frames of floating point.
     read_variance : (slow, fast) array or None
-        Variance of the read noise in photons², where values are photons and read noise.
+        Variance of the read noise in photons², for frames in photons with read noise.
     polarization : float or None
         Fraction of the intensity with the electric vector along lab x.
     sensor_material : str or None
     binning : PixelBinning or None
-        How hklflow summed the pixels in blocks; detector, mask and noise are those of the sums.
+        Binning that hklflow applied; detector, mask and noise are for the binned pixels.
     """
 
     wavelength: float | None = None

@@ -1,12 +1,12 @@
-"""Series of single images: CBF, SMV, TIFF and EDF, read with fabio.
+"""Read series of single images with fabio: CBF, SMV, TIFF and EDF.
 
-Header numbers are believed where the format defines them: the miniCBF text of
-PILATUS and EIGER detectors and the keys of SMV. TIFF and EDF give pixels only: the
-geometry in TIFF headers of beamlines is often a left-over of another experiment.
+Numbers of a header are used only if the format defines them: the miniCBF text of PILATUS and EIGER
+detectors, and the keys of SMV. TIFF and EDF give pixels only: the geometry in TIFF headers is often
+a left-over of another experiment.
 
-Neither miniCBF nor SMV states how the image lies in the laboratory. The usual mounting
-is taken: seen from the sample, fast runs to the right (-lab x) and slow
-downwards (-lab y). The scan axis is not stated either and stays None.
+Neither miniCBF nor SMV states how the detector is mounted. The usual mounting is assumed: seen from
+the sample, fast runs to the right (-lab x) and slow downwards (-lab y). The scan axis is not stated
+either and remains None.
 """
 
 import logging
@@ -32,18 +32,18 @@ FAST, SLOW = np.array([-1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
 LENGTHS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6}
 
 
-# What fabio says of a damaged image in its log alone, and gives zeros for the pixels it lacks.
+# fabio only logs such damage, and returns zeros for the missing pixels.
 _DAMAGED = re.compile("checksum|could not broadcast|too small|incomplete", re.IGNORECASE)
 
-_heard = threading.local()  # what fabio said of the image that this thread opens
+_log = threading.local()  # log of fabio for the image that this thread opens
 
 
 class _Ear(logging.Handler):
-    """Hear fabio, which tells damage (a wrong checksum) in its log alone, and print nothing."""
+    """Collect the log of fabio without printing: only the log reports damage (wrong checksum)."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(_heard, "messages"):
-            _heard.messages.append(record.getMessage())
+        if hasattr(_log, "messages"):
+            _log.messages.append(record.getMessage())
 
 
 @cache
@@ -57,7 +57,7 @@ def _fabio() -> Any:
 
 
 def _require_whole_cbf(path: Path, frame: int) -> None:
-    """Refuse a CBF that is shorter than it says: fabio's decoder would never return."""
+    """Require that a CBF is as long as its header says: fabio's decoder would never return."""
     with path.open("rb") as file:
         head = file.read(65536)
         length = file.seek(0, 2)
@@ -71,7 +71,7 @@ def _require_whole_cbf(path: Path, frame: int) -> None:
 
 
 def _require_possible(head: Any, path: Path, frame: int) -> None:
-    """Refuse a size that no detector has, or that is not of as many pixels as the header says."""
+    """Require a possible image size that agrees with the number of pixels in the header."""
     shape = tuple(map(int, head.shape))
     require_frame_size(shape, str(path))
     packed = str(head.header.get("X-Binary-Number-of-Elements", "")).strip()
@@ -86,13 +86,13 @@ def _open(path: Path, frame: int) -> Any:
     """Open one image with fabio; errors name the file and the frame."""
     require_file(path, f"frame {frame} cannot be read:", "copy it again")
     fabio = _fabio()
-    _heard.messages = []
+    _log.messages = []
     image: Any = None
     pixels = why = None
     try:
         if path.suffix.lower() == ".cbf":
             _require_whole_cbf(path, frame)
-        # Their decoders take memory for what the header claims.
+        # These decoders allocate what the header claims.
         if {".cbf", ".edf"} & set(map(str.lower, path.suffixes[-2:])):
             _require_possible(fabio.openheader(str(path)), path, frame)
         image = fabio.open(str(path))
@@ -102,23 +102,24 @@ def _open(path: Path, frame: int) -> Any:
     # fabio has no common error class: each format raises what its decoder raises.
     except Exception as error:  # noqa: BLE001
         why = f"{type(error).__name__}: {error}"
-    damage = [message for message in _heard.messages if _DAMAGED.search(message)]
+    damage = [message for message in _log.messages if _DAMAGED.search(message)]
     if pixels is None or damage:
-        why = " ".join((why or "".join([*damage, *_heard.messages][:1]) or "no pixels").split())
+        why = " ".join((why or "".join([*damage, *_log.messages][:1]) or "no pixels").split())
         raise HklflowError(
             f"frame {frame} cannot be read from {path} ({why}); the "
-            "file is truncated, damaged or of another format: copy it again"
+            "file is truncated, damaged or has another format: copy it again"
         )
     if image.nframes != 1 or pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "iuf":
         raise HklflowError(
-            f"{path} holds {image.nframes} images of {pixels.dtype} of the shape {pixels.shape}; a "
-            "series has one image of numbers (slow, fast) in each file: convert it"
+            f"{path} contains {image.nframes} images of {pixels.dtype} with the shape "
+            f"{pixels.shape}; each file of a series must have one image of numbers (slow, fast): "
+            "convert it"
         )
     return image
 
 
 class ImageSeries(Frames):
-    """Images in one file each; see `raw.open_frames` for what names them."""
+    """Series of images, one in each file; see `raw.open_frames` for the names of the files."""
 
     def __init__(self, raw: Raw) -> None:
         self.files = find_files(raw)
@@ -134,20 +135,20 @@ class ImageSeries(Frames):
                 raise HklflowError(
                     f"frame {frame} ({self.files[frame]}) is {pixels.shape} {pixels.dtype} but "
                     f"the first is {self.shape[1:]} {self.dtype}; the series mixes "
-                    "scans: copy it again, or give it a pattern of its own"
+                    "scans: copy it again, or give each scan its own pattern"
                 )
             block[frame - start] = pixels
         return block
 
 
 def read_image_header(raw: Raw) -> Header:
-    """Read what the first image (and, for the angles, the last) says.
+    """Read the header of the first image and, for the angles, of the last image.
 
     Raises
     ------
     HklflowError
-        If a number in a header cannot be read, or the angles of the first and
-        the last image contradict the step.
+        If a number in a header cannot be read, or the angles of the first and the last image
+        contradict the step.
     """
     files = find_files(raw)
     image = _open(files[0], 0)
@@ -165,7 +166,7 @@ def read_image_header(raw: Raw) -> Header:
     else:
         return Header(n_frames=len(files))
     values = {**header, "n_frames": len(files)}
-    # A step of 0 in a scan is a field that nobody filled in, and so is its start.
+    # A step of 0 in a scan is an empty field, and then the start is empty too.
     if step:
         values.update(start_deg=start, step_deg=step)
         if start is not None and last_start is not None:
@@ -174,8 +175,8 @@ def read_image_header(raw: Raw) -> Header:
             if abs(off) > 0.05 * abs(step):
                 raise HklflowError(
                     f"the last image {files[-1]} starts at {last_start:g}° but {len(files)} "
-                    f"frames of {step:g}° from {start:g}° end at {expected:g}°; frames are "
-                    "missing or the header is wrong: give the angles in scans.tsv"
+                    f"frames of {step:g}° from {start:g}° should end with {expected:g}°; frames "
+                    "are missing or the header is wrong: give the angles in scans.tsv"
                 )
     return Header(**values)
 
@@ -187,7 +188,7 @@ def _flat_detector(
     beam: tuple[float, float] | None,
     thickness: float | None = None,
 ) -> Detector | None:
-    """Detector at right angles to the beam; pixel and beam are (slow, fast), beam in pixels."""
+    """Return a detector normal to the beam; pixel and beam are (slow, fast), beam in pixels."""
     if pixel is None or distance is None or beam is None:
         return None
     origin = -beam[0] * pixel[0] * SLOW - beam[1] * pixel[1] * FAST
@@ -203,7 +204,7 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
 def _cbf_number(text: str, key: str, path: Path, *, length: bool = False) -> float | None:
-    """Value of a line ``# Key value unit``, None if the key is absent or "not set"."""
+    """Return the value of a line ``# Key value unit``; None if it is absent or "not set"."""
     line = re.search(rf"^#?\s*{key}\s*[:=]?\s+(.*)$", text, re.MULTILINE)
     if line is None:
         return None
@@ -214,11 +215,11 @@ def _cbf_number(text: str, key: str, path: Path, *, length: bool = False) -> flo
 
 
 def _length(number: str, unit: str, path: Path) -> float:
-    """Metres."""
+    """Return a length in metres."""
     if unit not in LENGTHS:
         raise HklflowError(
-            f"the length {number} {unit} in the header of {path} has no unit that hklflow knows "
-            f"({', '.join(LENGTHS)}); mend the header, or give the geometry by a calibration"
+            f"the length {number} {unit} in the header of {path} has no known unit "
+            f"({', '.join(LENGTHS)}); fix the header, or give the geometry with a calibration"
         )
     return float(number) * LENGTHS[unit]
 
@@ -228,7 +229,7 @@ def _read_cbf(image: Any, path: Path) -> tuple[dict[str, Any], float | None, flo
     shape = (int(image.data.shape[0]), int(image.data.shape[1]))
     pixel = beam = None
     if match := re.search(rf"Pixel_size\s+({_NUMBER})\s*(\S+)\s*x\s*({_NUMBER})\s*(\S+)", text):
-        # Written as fast x slow.
+        # The header gives fast x slow.
         pixel = (_length(match[3], match[4], path), _length(match[1], match[2], path))
     if match := re.search(rf"Beam_xy\s+\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)", text):
         beam = (float(match[2]), float(match[1]))
@@ -254,7 +255,7 @@ def _read_cbf(image: Any, path: Path) -> tuple[dict[str, Any], float | None, flo
 
 
 def _cbf_flux(files: list[Path]) -> NDArray[np.float64] | None:
-    """Flux of every frame as written; None if a header lacks it or has the idle value 0."""
+    """Return the flux of each frame; None if a header lacks it or has the idle value 0."""
     flux = []
     for frame, path in enumerate(files):
         if path.suffix.lower() == ".cbf":
@@ -279,7 +280,7 @@ def _smv_number(keys: Any, name: str, path: Path) -> float | None:
         return float(text)
     except ValueError:
         raise HklflowError(
-            f"{name} is {text!r} in {path}, not a number; mend the header or give the value "
+            f"{name} is {text!r} in {path}, not a number; fix the header or give the value "
             "in the configuration"
         ) from None
 
@@ -304,12 +305,12 @@ def _read_smv(image: Any, path: Path) -> tuple[dict[str, Any], float | None, flo
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """Pixels (slow, fast) of one image: any format that fabio reads, or .npy.
+    """Return the pixels (slow, fast) of one image: any format that fabio reads, or .npy.
 
     Raises
     ------
     HklflowError
-        If the file cannot be read or is no image.
+        If the file cannot be read or is not an image.
     """
     if path.suffix == ".npy":
         pixels = np.load(path, allow_pickle=False)

@@ -1,6 +1,6 @@
-"""Frames of which some are left out: every pixel of these is flagged as no measurement.
+"""Scan with some frames left out: all pixels of these frames are flagged.
 
-They are not read, so that they may be damaged.
+Frames that are left out are not read, so they may be damaged.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class PartlyLeftOut(Frames):
-    """Frames, with the flag of their type (its largest number, -1 or NaN) in those left out.
+    """Frames in which each left-out frame is filled with the flag of its type (largest, -1 or NaN).
 
     Parameters
     ----------
     frames : Frames
-        Closed with these.
+        The frames as measured; closed with this object.
     left_out : sequence of int
-        Numbers of raw frames.
+        Numbers of the raw frames that are left out.
     """
 
     def __init__(self, frames: Frames, left_out: Sequence[int]) -> None:
@@ -38,7 +38,7 @@ class PartlyLeftOut(Frames):
         self._flag = largest or (np.nan if self.dtype.kind == "f" else -1)
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, bool]]:
-        """First frame, end, and whether they are left out, of frames that follow each other."""
+        """Yield runs of frames: the first frame, the end, and True if the run is left out."""
         changes = np.flatnonzero(np.diff(self._out[start:stop])) + start + 1
         edges = [start, *changes.tolist(), stop]
         for low, high in pairwise(edges):
@@ -69,8 +69,8 @@ class PartlyLeftOut(Frames):
             return None, memory
         return self._frames._pack(start, stop, memory)
 
-    def _told(self) -> AbstractContextManager[None]:
-        return self._frames._told()
+    def _naming_damage(self) -> AbstractContextManager[None]:
+        return self._frames._naming_damage()
 
     def _announce(self, start: int, stop: int) -> None:
         for low, high, out in self._runs(start, stop):
@@ -78,5 +78,5 @@ class PartlyLeftOut(Frames):
                 self._frames._announce(low, high)
 
     def close(self) -> None:
-        """Close the frames."""
+        """Close the frames as measured."""
         self._frames.close()

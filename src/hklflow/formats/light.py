@@ -1,10 +1,9 @@
-"""Light scan files: what is known of a scan, and links to its frames, which stay where they are.
+"""Light scan files: the metadata of a scan, and links to its frames in other files.
 
-A light scan file is an NXmx file without frames: datasets of HDF5 files are linked as HDF5 links
-them, a series of images by the pattern of its names (``/entry/data/image_files``), both from the
-light file's own folder if they are given as relative paths. `hklflow import` writes them for raw
-files whose headers don't say enough; to everything else they are raw files. They are told
-by their names, which end in `SUFFIX`.
+A light scan file is an NXmx file without frames. It links HDF5 datasets as HDF5 links, and a series
+of images by the pattern of its names (``/entry/data/image_files``); relative paths begin in the
+folder of the light file. `hklflow import` writes them for raw files with incomplete headers; all
+other code treats them as raw files. Their names end in `SUFFIX`.
 """
 
 from collections.abc import Mapping
@@ -21,11 +20,11 @@ from hklflow.formats.write_raw import IMAGE_FILES, NXmxWriter, described
 SUFFIX = ".scan.nxs"
 
 Links = str | list[tuple[str, str]]
-"""Pattern of a series of images, or (HDF5 file, path in it) in the order of the frames."""
+"""Pattern of a series of images, or list of (HDF5 file, path in it) in the order of the frames."""
 
 
 def is_light(raw: str | Path) -> bool:
-    """Whether a raw file is a light scan file, by its name."""
+    """Return True if a raw file is a light scan file, by its name."""
     return str(raw).endswith(SUFFIX)
 
 
@@ -43,27 +42,26 @@ def write_light(
     Parameters
     ----------
     path : Path
-        Its name ends in `SUFFIX`.
+        Path whose name ends in `SUFFIX`.
     header : Header
-        All that is known of the scan; ``n_frames`` must be.
+        Metadata of the scan; must contain ``n_frames``.
     shape : (slow, fast)
         Pixels of a frame.
     links : Links
-        Where the frames are.
+        Links to the frames.
     sample : str
         Name of the sample.
     source : mapping of text or numbers
-        What the facts come from, for people: it stands in ``/entry/import``.
+        Sources of the metadata, for people; stored in ``/entry/import``.
 
     Raises
     ------
     HklflowError
-        If the number of frames is not known, arrays do not fit it, or the name is another.
+        If the number of frames is unknown, an array does not fit it, or the name is wrong.
     """
     if header.n_frames is None or not is_light(path):
         raise HklflowError(
-            f"{path} must end in {SUFFIX} and be for a known number of frames, not "
-            f"{header.n_frames}"
+            f"{path} must end in {SUFFIX} and have a known number of frames, not {header.n_frames}"
         )
     facts = replace(
         described(header, shape, header.n_frames),
@@ -79,14 +77,14 @@ def write_light(
 
 
 def sources_of(path: Path) -> list[tuple[str, str]]:
-    """Where the frames of a light scan file are: (HDF5 file, path in it), or (pattern, nothing).
+    """Return the sources of the frames: (HDF5 file, path in it), or (pattern, empty).
 
-    Paths that the file gives from its own folder come back with that folder.
+    Relative paths are returned with the folder of the light file.
 
     Raises
     ------
     HklflowError
-        If it is no light scan file.
+        If the file is not a light scan file.
     """
     import h5py
 
@@ -96,18 +94,20 @@ def sources_of(path: Path) -> list[tuple[str, str]]:
     with open_file(path) as file:
         group = find_group(file, "entry/data")
         links = [] if group is None else [group.get(name, getlink=True) for name in sorted(group)]
-    found = [
+    sources = [
         (str(path.parent / link.filename), str(link.path))
         for link in links
         if isinstance(link, h5py.ExternalLink)
     ]
-    if not found:
-        raise HklflowError(f"{path} links no frames: it is no light scan file; import it again")
-    return found
+    if not sources:
+        raise HklflowError(
+            f"{path} links no frames, so it is not a light scan file; import it again"
+        )
+    return sources
 
 
 def images_of(path: Path) -> str | None:
-    """Pattern of the series of images that a light scan file links; None: it links HDF5."""
+    """Return the pattern of the images that a light scan file links; None if it links HDF5."""
     if not is_light(path):
         return None
     with open_file(path) as file:

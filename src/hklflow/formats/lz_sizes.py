@@ -1,4 +1,4 @@
-"""LZ4 and LZF data, unpacked or measured without trust in them."""
+"""Unpack or measure LZ4 and LZF data that may be damaged."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +10,15 @@ __all__ = ["SLACK", "lzf_size", "unpack_lz4"]
 
 
 def unpack_lz4(packed: NDArray[np.uint8], room: NDArray[np.uint8], size: int) -> None:
-    """Unpack LZ4 data of exactly `size` bytes; `SLACK` bytes behind them may be overwritten.
+    """Unpack LZ4 data of exactly `size` bytes; may overwrite `SLACK` bytes behind them.
 
     Raises
     ------
     ValueError
-        If the data are damaged or of another size, or the room is too small.
+        If the data are damaged or have the wrong size, or the buffer is too small.
     """
     if room.size < size + SLACK or not (room.flags.c_contiguous and packed.flags.c_contiguous):
-        raise ValueError(f"no room for {size} bytes")
+        raise ValueError(f"the buffer is too small for {size} bytes")
     at = packed.ctypes.data
     if not unpack(at, at + packed.size, at + packed.size, room.ctypes.data, size):
         raise ValueError(FAULTS[LZ4])
@@ -26,7 +26,7 @@ def unpack_lz4(packed: NDArray[np.uint8], room: NDArray[np.uint8], size: int) ->
 
 @kernel
 def lzf_size(chunk: NDArray[np.uint8], most: int) -> int:
-    """Bytes that LZF data give, until they are more than `most`; -1 if they are damaged."""
+    """Return the unpacked size of LZF data, counted up to `most`; -1 if they are damaged."""
     at, size = 0, 0
     while at < chunk.size and size <= most:
         control = int(chunk[at])

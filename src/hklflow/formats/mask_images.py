@@ -1,4 +1,4 @@
-"""Masks that others made: images of any format, NXmx masks in HDF5."""
+"""Read masks of other programs: images of any format, NXmx masks in HDF5."""
 
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,18 @@ BoolImage = NDArray[np.bool_]
 
 
 def split_name(name: str) -> tuple[Path, str]:
-    """File, and dataset in it: ``mask.h5:/entry/mask`` has one, images have none.
+    """Split a name into file and dataset: ``mask.h5:/entry/mask``; images have no dataset.
 
     Raises
     ------
     HklflowError
-        If an HDF5 file is named without a dataset.
+        If the name of an HDF5 file has no dataset.
     """
     file, _, dataset = name.rpartition(":/")
     if file and Path(file).suffix.lower() in HDF5_SUFFIXES:
         return Path(file), f"/{dataset}"
     if Path(name).suffix.lower() in HDF5_SUFFIXES:
-        raise HklflowError(f"{name} holds many things; name the mask in it, as {name}:/path")
+        raise HklflowError(f"{name} needs the path of the mask in it: write {name}:/path")
     return Path(name), ""
 
 
@@ -37,14 +37,14 @@ def read_mask_image(name: str, bad: str = "nonzero") -> BoolImage:
     Parameters
     ----------
     name : str
-        An image of a format that fabio reads, .npy, .png, or ``file.h5:/path``.
+        Name of an image in a format that fabio reads, .npy, .png, or ``file.h5:/path``.
     bad : {"nonzero", "zero"}
-        Pixels that are bad. NaN always is.
+        Values that mark bad pixels. NaN always does.
 
     Raises
     ------
     HklflowError
-        If there is no such file or dataset, or it is not one image.
+        If the file or dataset does not exist, or is not one image.
     """
     path, dataset = split_name(name)
     require_file(path, "the mask image")
@@ -56,9 +56,13 @@ def read_mask_image(name: str, bad: str = "nonzero") -> BoolImage:
         try:
             pixels = read_image(path)
         except (ValueError, EOFError) as error:  # of numpy, for .npy
-            raise HklflowError(f"{path} is no image of numbers ({error}); save it again") from error
+            raise HklflowError(
+                f"{path} is not an image of numbers ({error}); save it again"
+            ) from error
     if pixels.dtype.kind not in "buif":
-        raise HklflowError(f"{path} holds {pixels.dtype}, no image of numbers; save it again")
+        raise HklflowError(
+            f"{path} contains {pixels.dtype}, not an image of numbers; save it again"
+        )
     zero = pixels == 0
     return np.asarray((zero if bad == "zero" else ~zero) | np.isnan(pixels))
 
@@ -70,11 +74,11 @@ def _hdf5(path: Path, dataset: str) -> NDArray[Any]:
     with open_file(path) as file:
         node = find(file, dataset)
         if not hasattr(node, "shape"):
-            raise HklflowError(f"{path} has no dataset {dataset}; look for its pixel mask in it")
+            raise HklflowError(f"{path} has no dataset {dataset}; give the path of its pixel mask")
         if node.size > MOST_PIXELS:
             raise HklflowError(
-                f"{path}:{dataset} has the shape {node.shape}, more than a detector has pixels; "
-                "name the mask"
+                f"{path}:{dataset} has the shape {node.shape}, more pixels than any detector has; "
+                "give the path of the mask"
             )
         pixels: NDArray[Any] = read_values(node)
     if pixels.ndim == 3 and pixels.shape[0] == 1:
@@ -88,12 +92,12 @@ def _hdf5(path: Path, dataset: str) -> NDArray[Any]:
 
 
 def _png(path: Path) -> NDArray[Any]:
-    """Brightest colour of every pixel."""
+    """Return the brightest colour of each pixel."""
     from matplotlib.image import imread
 
     try:
         pixels: NDArray[Any] = imread(path, format="png")
-    # What is not a PNG file ends in whatever its decoder raises.
+    # For files that are not PNG, the decoder raises all kinds of errors.
     except Exception as error:
         raise HklflowError(
             f"{path} cannot be read as PNG ({type(error).__name__}: {error}); save it again"

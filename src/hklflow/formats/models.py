@@ -1,4 +1,4 @@
-"""One way to read orientations, whatever program wrote them."""
+"""Read orientations of any supported program."""
 
 import json
 from pathlib import Path
@@ -14,26 +14,26 @@ from hklflow.geometry.model import Model, from_orientation
 def read_model(path: str | Path) -> list[Model]:
     """Read the rotations of a file of DIALS (.expt), XDS, NXRefine or hklflow.
 
-    The file's content tells the program: HDF5 is NXRefine, XPARM.XDS and GXPARM.XDS begin with
-    their name, experiment lists say what they are, other JSON is an orientation.json,
-    converged.json or start.json.
+    The content of the file decides: HDF5 is NXRefine, XPARM.XDS and GXPARM.XDS begin with their
+    name, experiment lists have an identifier, other JSON is an orientation.json, converged.json
+    or start.json.
 
     Returns
     -------
     list of Model
-        One for each rotation.
+        One model for each rotation.
 
     Raises
     ------
     HklflowError
-        If the file is none of these, or damaged; the sentence names it.
+        If the file is none of these, or damaged; the message names the file.
     """
     path = Path(path)
     try:
         return _read(path)
     except HklflowError as error:
-        told = printable(str(error))
-        raise HklflowError(told if str(path) in told else f"{path}: {told}") from error
+        message = printable(str(error))
+        raise HklflowError(message if str(path) in message else f"{path}: {message}") from error
 
 
 def _read(path: Path) -> list[Model]:
@@ -46,8 +46,8 @@ def _read(path: Path) -> list[Model]:
         return [read_xparm(path)]
     if not start.startswith(b"{"):
         raise HklflowError(
-            f"{path} is no orientation that hklflow knows; give .expt of DIALS, XPARM.XDS or "
-            "GXPARM.XDS, a file of NXRefine, or an orientation.json"
+            f"{path} is not an orientation file that hklflow can read; give .expt of DIALS, "
+            "XPARM.XDS or GXPARM.XDS, a file of NXRefine, or an orientation.json"
         )
     try:
         content = json.loads(path.read_bytes())

@@ -1,4 +1,4 @@
-"""MTZ files of merged reflections, written with iotbx of cctbx."""
+"""Write MTZ files of merged reflections with iotbx of cctbx."""
 
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ def write_mtz(
 ) -> None:
     """Write merged reflections.
 
-    Columns: H K L, IMEAN SIGIMEAN N (observations), F SIGF, and where Friedel mates were kept
-    apart I(+) SIGI(+) I(-) SIGI(-) N(+) N(-). What was not observed is missing. MTZ holds
-    single precision.
+    Columns: H K L, IMEAN SIGIMEAN N (observations), F SIGF, and, if Friedel mates were kept
+    separate, I(+) SIGI(+) I(-) SIGI(-) N(+) N(-). Values that were not observed are missing. MTZ
+    stores single precision.
     """
     require_cctbx_is_safe()
     from cctbx import miller
@@ -68,7 +68,7 @@ def write_mtz(
 
 
 def _mates(hkl: NDArray[np.int64], plus: Means, minus: Means) -> tuple[NDArray[np.int64], Means]:
-    """Indices and means of what was observed, Friedel mates at the opposite indices."""
+    """Return indices and means of the observed reflections, with Friedel mates at -h -k -l."""
     rows = [means.n > 0 for means in (plus, minus)]
     joined = [
         np.concatenate(
@@ -80,5 +80,5 @@ def _mates(hkl: NDArray[np.int64], plus: Means, minus: Means) -> tuple[NDArray[n
 
 
 def _name(text: str) -> str:
-    """Name without blanks, as MTZ wants it."""
+    """Return a name without blanks, which MTZ requires."""
     return "_".join(text.split()) or "unnamed"

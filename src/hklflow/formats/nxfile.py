@@ -1,4 +1,4 @@
-"""NeXus files of others: opening them, finding groups, values in hklflow's units."""
+"""NeXus files of other programs: open them, find groups, read values in hklflow's units."""
 
 import posixpath
 from typing import Any
@@ -29,8 +29,8 @@ UNITS = {
 
 
 def text(value: Any) -> str:
-    """Text of an attribute or value, which may be bytes; what is no UTF-8 is Latin-1."""
-    # HDF5 itself knows ASCII and UTF-8 only, yet ° and Å are written in Latin-1.
+    """Return the text of an attribute or value; bytes that are not UTF-8 are taken as Latin-1."""
+    # HDF5 itself allows only ASCII and UTF-8, but some programs write ° and Å in Latin-1.
     content = value if isinstance(value, bytes) else str(value).encode(errors="surrogateescape")
     try:
         return content.decode()
@@ -39,7 +39,7 @@ def text(value: Any) -> str:
 
 
 def member(group: Any, name: str) -> Any:
-    """Member of a group; None where there is none, or its link leads nowhere or in a circle."""
+    """Return a member of a group; None if it is absent, or its link is broken or circular."""
     try:
         return group.get(name)
     except (OSError, RuntimeError):
@@ -47,43 +47,43 @@ def member(group: Any, name: str) -> Any:
 
 
 def located(node: Any) -> str:
-    """Path of a node and its file, for messages."""
+    """Return the path of a node and its file, for messages."""
     return f"{node.name} in {node.file.filename}"
 
 
 def find(group: Any, name: str) -> Any:
-    """Member of a group that is wanted; None where there is none, or its link leads nowhere.
+    """Return a member of a group; None if it is absent or its link is broken.
 
     Raises
     ------
     HklflowError
-        If its links lead in a circle.
+        If the link is circular.
     """
     try:
         return group.get(name)
-    except OSError:  # a file that is not there, or is none
+    except OSError:  # the linked file does not exist or is not HDF5
         return None
     except RuntimeError as error:
         raise HklflowError(
-            f"{posixpath.join(group.name, name)} in {group.file.filename} is a link that leads to "
-            "itself; the file is damaged: copy it again"
+            f"{posixpath.join(group.name, name)} in {group.file.filename} is a link that leads "
+            "back to itself; the file is damaged: copy it again"
         ) from error
 
 
 def find_group(group: Any, name: str) -> Any:
-    """Group in a group; None where there is none; raises if there is something else."""
+    """Return a group in a group; None if it is absent; raises if it is not a group."""
     node = find(group, name)
     return None if node is None else _require_group(node)
 
 
 def _require_group(node: Any) -> Any:
     if not hasattr(node, "keys"):
-        raise HklflowError(f"{located(node)} is a value, not a group; mend the file")
+        raise HklflowError(f"{located(node)} is a value, not a group; fix the file")
     return node
 
 
 def find_entry(file: Any) -> Any:
-    """Find the NXentry; files without one are taken as they are."""
+    """Return the NXentry of a file; the group ``entry`` or the file itself if it has none."""
     for name in file:
         group = member(file, name)
         if group is not None and text(group.attrs.get("NX_class", "")) == "NXentry":
@@ -93,22 +93,22 @@ def find_entry(file: Any) -> Any:
 
 
 def find_class(group: Any, name: str) -> list[Any]:
-    """Direct children of an NX_class, which are groups."""
-    found = [member(group, key) for key in group]
+    """Return the children of a group with an NX_class; raises if one is not a group."""
+    members = [member(group, key) for key in group]
     return [
         _require_group(g)
-        for g in found
+        for g in members
         if g is not None and text(g.attrs.get("NX_class", "")) == name
     ]
 
 
 def read_values(node: Any) -> Any:
-    """Read all of a dataset, unless its size or a damaged compression would fill the memory.
+    """Read all of a dataset, after checks that its size and compression cannot fill the memory.
 
     Raises
     ------
     HklflowError
-        If there are more values than a detector has pixels, or they cannot be unpacked.
+        If the dataset has more values than a detector has pixels, or cannot be unpacked.
     """
     from hklflow.formats.chunk_sizes import require_sizes
     from hklflow.formats.chunks import DamagedFrameError
@@ -116,11 +116,11 @@ def read_values(node: Any) -> Any:
 
     where = located(node)
     if not hasattr(node, "dtype"):
-        raise HklflowError(f"{where} is a group, not a value; mend the file")
+        raise HklflowError(f"{where} is a group, not a value; fix the file")
     if (node.size or 0) > MOST_PIXELS:
         raise HklflowError(
             f"{where} has the shape {node.shape}, more values than {MOST_PIXELS}; the file is "
-            "damaged or holds something else"
+            "damaged or has something else in this place"
         )
     try:
         if node.shape and not node.is_virtual:
@@ -132,63 +132,63 @@ def read_values(node: Any) -> Any:
 
 
 def word(node: Any) -> str:
-    """First text of a dataset; nothing if it is empty."""
+    """Return the first text of a dataset; empty if the dataset is empty."""
     values = np.ravel(read_values(node))
     return text(values[0]) if node.size else ""
 
 
 def attribute(node: Any, name: str) -> Floats | None:
-    """Numbers of an attribute; None if they are none."""
+    """Return the numbers of an attribute; None if it is not numeric."""
     values = np.asarray(node.attrs[name])
     return values.astype(np.float64) if values.dtype.kind in "iuf" else None
 
 
 def numbers(node: Any) -> Floats:
-    """Values of a dataset, at least one.
+    """Return the values of a dataset.
 
     Raises
     ------
     HklflowError
-        If they are no real numbers, or there is none.
+        If they are not real numbers, or the dataset is empty.
     """
     where = located(node)
     if not hasattr(node, "dtype") or not node.size:
-        raise HklflowError(f"{where} holds no value; mend the file")
+        raise HklflowError(f"{where} has no value; fix the file")
     if node.dtype.kind in "cbV":  # numpy would take the real part, 0 and 1, or the first field
-        raise HklflowError(f"{where} holds no numbers (its type is {node.dtype}); mend the file")
+        raise HklflowError(f"{where} is not numeric (its type is {node.dtype}); fix the file")
     try:
         return np.asarray(read_values(node), dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise HklflowError(f"{where} holds no numbers ({error}); mend the file") from error
+        raise HklflowError(f"{where} is not numeric ({error}); fix the file") from error
 
 
 def scaled(node: Any, kind: str, default: str | None = None) -> Floats:
-    """Values of a dataset in hklflow's unit of this kind."""
+    """Return the values of a dataset in hklflow's unit of this kind."""
     values = numbers(node)
     unit = text(node.attrs.get("units", default if default is not None else ""))
     factor = UNITS[kind].get(unit.strip().lower())
     if factor is None:
         raise HklflowError(
-            f"{node.name} in {node.file.filename} has the unit {unit!r}, which is no {kind} that "
-            "hklflow knows; mend the file"
+            f"{node.name} in {node.file.filename} has the unit {unit!r}, which is not a known unit "
+            f"of {kind}; fix the file"
         )
     return values * factor
 
 
 def constant(node: Any, kind: str | None = None) -> float:
-    """Value of a dataset that holds for the whole rotation, in hklflow's unit of this kind.
+    """Return the value of a dataset that is constant in a rotation, in hklflow's unit of this kind.
 
     Raises
     ------
     HklflowError
-        If it has several values that differ by more than a ten-thousandth.
+        If the dataset has several values that differ by more than 1 part in 10 000.
     """
     values = np.ravel(numbers(node) if kind is None else scaled(node, kind))
     low, high = float(values.min()), float(values.max())
     if len(values) > 1 and not high - low <= 1e-4 * abs(high):
         raise HklflowError(
             f"{node.name} in {node.file.filename} has {len(values)} values from {low:g} to "
-            f"{high:g}, and a rotation has one; split the rotation where it changes, or mend the "
-            "file"
+            f"{high:g}, but must be constant in a rotation; split the rotation where it changes, "
+            "or fix the file"
         )
     return float(values[0])

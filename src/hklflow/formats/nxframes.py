@@ -1,7 +1,7 @@
-"""Frames of NXmx and Eiger HDF5 files, in one dataset or in many linked files.
+"""Read frames of NXmx and Eiger HDF5 files, from one dataset or from many linked files.
 
-HDF5 gives zeros without a word for frames that were never written and for missing files
-of virtual datasets. Both are refused here.
+HDF5 returns zeros without an error for frames that were never written and for missing source files
+of virtual datasets. The readers here raise an error for both.
 """
 
 import math
@@ -40,7 +40,7 @@ from hklflow.formats.raw_frames import MOST_PIXELS, Frames, require_frame_size
 
 @dataclass(frozen=True)
 class _Segment:
-    """A dataset with some of the frames, and the file and frames that it is."""
+    """Dataset with some of the frames of a scan, its file, and the number of its first frame."""
 
     data: Any
     path: Path
@@ -49,14 +49,14 @@ class _Segment:
 
 @dataclass(frozen=True)
 class Run:
-    """Frames of a raw scan that follow one another in one dataset.
+    """Run of consecutive frames of a raw scan in one dataset.
 
     Attributes
     ----------
     path : Path
         File of the dataset.
     inside : str
-        Name of the dataset in it.
+        Path of the dataset in the file.
     first, source : int
         Number of the first frame in the raw scan, and in the dataset.
     n : int
@@ -99,39 +99,39 @@ class NexusFrames(Frames):
 
     @property
     def datasets(self) -> tuple[tuple[str, str], ...]:
-        """Datasets that hold the frames, in their order: (file, path in it).
+        """Datasets that contain the frames, in order: (file, path in it).
 
-        A virtual dataset is one, wherever its frames are.
+        A virtual dataset counts as one, whatever files its frames are in.
         """
         return tuple((str(s.data.file.filename), str(s.data.name)) for s in self._segments)
 
     @property
     def runs(self) -> list[Run]:
-        """Where the frames are, through all links and virtual datasets."""
-        found = []
+        """Source datasets of the frames, through all links and virtual datasets."""
+        runs = []
         for segment in self._segments:
             data, n = segment.data, int(segment.data.shape[0])
             if not data.is_virtual:
-                found.append(Run(Path(data.file.filename), str(data.name), segment.first, 0, n))
+                runs.append(Run(Path(data.file.filename), str(data.name), segment.first, 0, n))
                 continue
             for virtual in data.virtual_sources():
-                own = virtual.file_name == "."
-                path = segment.path if own else segment.path.parent / virtual.file_name
+                same_file = virtual.file_name == "."
+                path = segment.path if same_file else segment.path.parent / virtual.file_name
                 targets, sources = _numbers(virtual.vspace, n), _numbers(virtual.src_space, n)
                 both = min(len(targets), len(sources))
                 targets, sources = targets[:both], sources[:both]
                 cuts = np.flatnonzero((np.diff(targets) != 1) | (np.diff(sources) != 1)) + 1
-                for at, end in zip([0, *cuts], [*cuts, both], strict=True):
-                    first, source = segment.first + int(targets[at]), int(sources[at])
-                    found.append(Run(path, virtual.dset_name, first, source, int(end - at)))
-        return found
+                for start, end in zip([0, *cuts], [*cuts, both], strict=True):
+                    first, source = segment.first + int(targets[start]), int(sources[start])
+                    runs.append(Run(path, virtual.dset_name, first, source, int(end - start)))
+        return runs
 
     def _find(self, path: Path) -> Iterator[_Segment]:
         entry = find_entry(self._file)
         group = member(entry, "data")
         if group is None or not hasattr(group, "keys"):
-            raise HklflowError(f"{path} has no group {entry.name}/data; is it a raw data file?")
-        # get(getlink) does not follow the link, so a missing file is seen below.
+            raise HklflowError(f"{path} has no group {entry.name}/data; give a raw data file")
+        # get(getlink) does not follow the link, so `_dataset` notices a missing file.
         names = sorted(
             (name for name in group if re.fullmatch(r"data_\d+", name)),
             key=lambda name: int(name[5:]),
@@ -140,14 +140,14 @@ class NexusFrames(Frames):
             names = ["data"]
         if not names:
             raise HklflowError(
-                f"{path} has neither data nor data_000001 in {group.name}; is it a raw data file?"
+                f"{path} has neither data nor data_000001 in {group.name}; give a raw data file"
             )
         if names != ["data"]:
             numbers = [int(name[5:]) for name in names]
             gaps = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
             if gaps:
                 raise HklflowError(
-                    f"{path} links no data_{gaps[0]:06d} between data_{numbers[0]:06d} and "
+                    f"{path} has no link data_{gaps[0]:06d} between data_{numbers[0]:06d} and "
                     f"data_{numbers[-1]:06d}; the master file is damaged: copy it again"
                 )
         first = 0
@@ -165,15 +165,15 @@ class NexusFrames(Frames):
             source = path.parent / link.filename
             if (reason := no_file(source, read=True)) is not None:
                 raise HklflowError(
-                    f"{source} {reason}: {path} links it for frames from {first} on; "
-                    "copy the data files next to the master file"
+                    f"{source} {reason}: {path} links it for the frames from {first}; copy the "
+                    "data files next to the master file"
                 )
             self.files.append(source)
         try:
             data = group[name]
-        except (KeyError, OSError, RuntimeError) as error:  # links in a circle are the last one
+        except (KeyError, OSError, RuntimeError) as error:  # a circular link is a RuntimeError
             raise HklflowError(
-                f"frames from {first} on cannot be read: {source} is truncated or has no "
+                f"the frames from {first} cannot be read: {source} is truncated or has no "
                 f"such dataset ({error}); copy it again"
             ) from error
         _require_images(data, group.name, name, source)
@@ -207,7 +207,7 @@ class NexusFrames(Frames):
         return table
 
     def _prepare(self) -> None:
-        """Look up the chunks before threads do."""
+        """Look up the chunks before threads need them."""
         _ = self._chunks
 
     def _fill(self, start: int, stop: int, out: NDArray[Any]) -> None:
@@ -216,7 +216,7 @@ class NexusFrames(Frames):
             if self._chunks.file[low] < 0:
                 self._read_by_hdf5(low, high, part)
                 continue
-            with self._told():
+            with self._naming_damage():
                 read_chunks(self._chunks, low, high, part)
 
     def _pack(
@@ -229,7 +229,7 @@ class NexusFrames(Frames):
         if size > memory.size:
             memory = np.empty(size + size // 4, np.uint8)
         chunks: list[NDArray[np.uint8]] = []
-        with self._told():
+        with self._naming_damage():
             for low, high in self._chunks.runs(start, stop):
                 room = memory[sum(chunk.size for chunk in chunks) :]
                 chunks += pack_chunks(self._chunks, low, high, room)
@@ -237,7 +237,7 @@ class NexusFrames(Frames):
         return packed if packed.block else None, memory
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _naming_damage(self) -> Iterator[None]:
         try:
             yield
         except DamagedFrameError as error:
@@ -255,12 +255,12 @@ class NexusFrames(Frames):
 
 
 def _numbers(space: Any, n: int) -> NDArray[np.int64]:
-    """Frames that a selection of whole or cut frames takes, ``n`` at most."""
+    """Return the first ``n`` frames of a selection of whole or partial frames."""
     import h5py
 
     if space.get_select_type() != h5py.h5s.SEL_ALL and space.is_regular_hyperslab():
         start, stride, count, block = (int(part[0]) for part in space.get_regular_hyperslab())
-        # A selection without an end has an enormous count or block.
+        # An unlimited selection has a very large count or block.
         count, block = min(count, n), min(block, n)
         numbers = start + np.arange(count)[:, None] * stride + np.arange(block)
         return numbers.ravel()[:n].astype(np.int64)
@@ -287,10 +287,10 @@ def _read_into(segment: _Segment, low: int, high: int, out: NDArray[Any]) -> Non
 def _require_sizes(
     data: Any, path: Path, low: int, high: int, first: int, out: NDArray[Any] | None = None
 ) -> bool:
-    """Refuse chunks of frames low..high that do not unpack to the size of a chunk.
+    """Require that the chunks of frames low..high unpack to the size of a chunk.
 
-    For messages, ``first`` is the number of the dataset's first frame in the scan. Gives whether
-    the frames are in ``out``.
+    ``first`` is the number of the dataset's first frame in the scan, for messages. Returns True
+    if all frames were stored in ``out``.
     """
     if not data.is_virtual:
         try:
@@ -304,7 +304,7 @@ def _require_sizes(
             begin, end = frame_bounds(virtual.src_space, source.shape[0])
             shift = begin - start
             if end - begin == stop - start:
-                # Frame by frame. Of other selections everything is looked at.
+                # Mapped frame by frame. For other selections all frames are checked.
                 begin, end = max(begin, low + shift), min(end, high + shift)
             if start < high and low < stop and begin < end:
                 file = Path(opened.filename)
@@ -313,26 +313,26 @@ def _require_sizes(
 
 
 def _part(virtual: Any, path: Path) -> Path:
-    """File of a source of a virtual dataset, which is in the file `path`."""
+    """Return the file of a source of a virtual dataset in the file `path`."""
     return path if virtual.file_name == "." else path.parent / virtual.file_name
 
 
 def _require_sources(
     data: Any, path: Path, first: int, above: tuple[tuple[Path, str], ...] = ()
 ) -> list[Path]:
-    """Refuse a virtual dataset with frames that are nowhere; gives the files of the others.
+    """Require that all frames of a virtual dataset exist; return the files of its sources.
 
-    HDF5 gives the fill value for them without a word.
+    HDF5 returns the fill value for missing frames without an error.
     """
     if (path.resolve(), data.name) in above:
         raise HklflowError(
-            f"{data.name} in {path} takes frames from itself; the file is damaged: copy it again"
+            f"{data.name} in {path} reads frames from itself; the file is damaged: copy it again"
         )
-    # A virtual dataset takes no room in its file, whatever it claims.
+    # A virtual dataset takes no space in its file, so any claimed size is possible.
     if data.shape[0] > MOST_FRAMES:
         raise HklflowError(
-            f"{data.name} in {path} has {data.shape[0]} frames, more than {MOST_FRAMES}; is it a "
-            "raw data file?"
+            f"{data.name} in {path} has {data.shape[0]} frames, more than {MOST_FRAMES}; give a "
+            "raw data file"
         )
     above = (*above, (path.resolve(), data.name))
     mapped = np.zeros(data.shape[0], dtype=bool)
@@ -342,20 +342,20 @@ def _require_sources(
         start = first + first_frame(virtual.vspace)
         if (reason := no_file(part, read=True)) is not None:
             raise HklflowError(
-                f"{part} {reason}: {path} takes frames from {start} on from it; "
-                "copy the data files next to the master file"
+                f"{part} {reason}: {path} reads the frames from {start} from it; copy the data "
+                "files next to the master file"
             )
         with open_file(part) as opened:
             source = member(opened, virtual.dset_name)
             if not hasattr(source, "is_virtual"):
                 raise HklflowError(
-                    f"{part} has no dataset {virtual.dset_name}, from which {path} "
-                    f"takes frames from {start} on; copy it again"
+                    f"{part} has no dataset {virtual.dset_name}, but {path} reads the frames from "
+                    f"{start} from it; copy it again"
                 )
             if not holds_selection(source.shape or (), virtual):
                 raise HklflowError(
-                    f"{virtual.dset_name} in {part} of the shape {source.shape} does not hold all "
-                    f"frames from {start} on that {path} takes from it; the collection was "
+                    f"{virtual.dset_name} in {part} has the shape {source.shape}, too small for "
+                    f"the frames from {start} that {path} reads from it; the collection was "
                     "aborted or the copy is incomplete: copy it again"
                 )
             if source.is_virtual:
@@ -368,9 +368,8 @@ def _require_sources(
             mapped[frames] = True
     if not mapped.all():
         raise HklflowError(
-            f"frame {first + int(np.argmin(mapped))} of {path} is in none of the files that "
-            f"{data.name} takes its frames from; the collection was aborted or the file is "
-            "damaged: copy it again"
+            f"frame {first + int(np.argmin(mapped))} of {path} is in none of the source files of "
+            f"{data.name}; the collection was aborted or the file is damaged: copy it again"
         )
     return parts
 
@@ -383,17 +382,18 @@ def _damaged(frame: int, path: Path, problem: object) -> HklflowError:
 
 
 def _require_images(data: Any, group: str, name: str, path: Path) -> None:
-    """Refuse what is no stack of images of numbers."""
+    """Require a dataset that is a stack of images of numbers."""
     import h5py
 
     if not isinstance(data, h5py.Dataset):
-        raise HklflowError(f"{group}/{name} in {path} is no dataset; is it a raw data file?")
-    shape = data.shape or ()  # None of an empty one
+        raise HklflowError(f"{group}/{name} in {path} is not a dataset; give a raw data file")
+    shape = data.shape or ()  # an empty dataset has None
     if len(shape) != 3 or data.dtype.kind not in "iuf" or not data.size:
         kind = "records" if data.dtype.names else data.dtype
         raise HklflowError(
-            f"{group}/{name} in {path} has the shape {shape} and holds {kind}; frames are numbers "
-            "of the shape (frame, slow, fast), at least one: name the file that holds them"
+            f"{group}/{name} in {path} has the shape {shape} and the type {kind}; frames are "
+            "numbers of the shape (frame, slow, fast), at least one: give the file that contains "
+            "them"
         )
     require_frame_size(shape[1:], f"{group}/{name} in {path}")
     size = math.prod(data.chunks or (0,))
@@ -405,7 +405,7 @@ def _require_images(data: Any, group: str, name: str, path: Path) -> None:
 
 
 def _require_filters(data: Any, path: Path) -> None:
-    """Refuse what nothing here can unpack."""
+    """Require that all filters of a dataset are available."""
     import h5py
 
     pipeline = data.id.get_create_plist()
@@ -415,17 +415,17 @@ def _require_filters(data: Any, path: Path) -> None:
             known = f" ({name.decode(errors='replace')})" if name else ""
             raise HklflowError(
                 f"the frames of {path} are packed with the HDF5 filter {number}{known}, which is "
-                "not installed here; set HDF5_PLUGIN_PATH to where its plugin is, or pack them "
-                "anew with bitshuffle"
+                "not installed here; set HDF5_PLUGIN_PATH to the folder of its plugin, or pack "
+                "the frames again with bitshuffle"
             )
     if len(compressions(filters_of(data))) > 1:
         raise HklflowError(
-            f"the frames of {path} are compressed more than once; pack them anew with bitshuffle"
+            f"the frames of {path} are compressed more than once; pack them again with bitshuffle"
         )
 
 
 def _require_written(data: Any, path: Path, first: int) -> None:
-    """Refuse datasets that were made for more frames than were written, or packed in unknown ways.
+    """Require that all frames of a dataset were written, and that its filters are available.
 
     HDF5 reads frames that were never written as zeros.
     """
@@ -434,8 +434,8 @@ def _require_written(data: Any, path: Path, first: int) -> None:
         held = Path(name).stat().st_size if Path(name).is_file() else offset + size
         if held < offset + size:
             raise HklflowError(
-                f"{name} has {held} bytes, {path} takes its frames from {offset + size}; the copy "
-                "is incomplete: copy it again"
+                f"{name} has {held} bytes, but {path} reads its frames up to byte {offset + size}; "
+                "the copy is incomplete: copy it again"
             )
     if data.chunks is None:
         if data.size and data.id.get_storage_size() == 0 and data.external is None:
@@ -446,8 +446,8 @@ def _require_written(data: Any, path: Path, first: int) -> None:
         return
     for frame in range(0, data.shape[0], data.chunks[0]):
         for corner in np.ndindex(*grid[1:]):
-            where = (frame, *(i * c for i, c in zip(corner, data.chunks[1:], strict=True)))
-            if data.id.get_chunk_info_by_coord(where).byte_offset is None:
+            corner_pixel = (frame, *(i * c for i, c in zip(corner, data.chunks[1:], strict=True)))
+            if data.id.get_chunk_info_by_coord(corner_pixel).byte_offset is None:
                 raise HklflowError(
                     f"frame {first + frame} was never written to {path}: the collection was "
                     f"aborted or the copy is incomplete; copy it again"

@@ -1,6 +1,6 @@
-"""Header of NXmx and Eiger HDF5 files: what they say of beam, detector and goniometer.
+"""Read the header of NXmx and Eiger HDF5 files: beam, detector and goniometer.
 
-NeXus axes are hklflow's lab frame.
+The axes of NeXus are hklflow's lab frame.
 """
 
 from collections.abc import Sequence
@@ -43,12 +43,12 @@ from hklflow.images.pixel_binning import PixelBinning
 Floats = NDArray[np.float64]
 
 # h c in eV Å.
-# Of a step: angles that are off by less are so by their encoders' jitter, which no peak shows.
+# Fraction of a step: smaller deviations of angles are jitter of encoders, invisible in peaks.
 _JITTER = 0.05
 
 
 def _module(module: Any, shape: tuple[int, int]) -> tuple[Floats, Floats, Floats, float, float]:
-    """Origin of the whole image, slow and fast direction, and pixel sizes, of one module."""
+    """Return the image origin, slow and fast direction, and pixel sizes, from one module."""
     slow, fast = (_required(module, f"{name}_pixel_direction") for name in ("slow", "fast"))
     pixels = [float(np.ravel(scaled(node, "length"))[0]) for node in (slow, fast)]
     directions = []
@@ -69,21 +69,21 @@ def _module(module: Any, shape: tuple[int, int]) -> tuple[Floats, Floats, Floats
 def _required(group: Any, name: str) -> Any:
     node = find(group, name)
     if node is None:
-        raise HklflowError(f"{located(group)} has no {name}; mend the file")
+        raise HklflowError(f"{located(group)} has no {name}; fix the file")
     return node
 
 
 def _data_origin(module: Any) -> Floats:
-    """First pixel (slow, fast) of a module in the image."""
+    """Return the first pixel (slow, fast) of a module in the image."""
     node = find(module, "data_origin")
     if node is None:
         return np.zeros(2)
     values = np.ravel(numbers(node))
-    # Stacks may give (frame, slow, fast).
+    # For stacks, files may have (frame, slow, fast).
     if len(values) not in (2, 3) or not np.isfinite(values).all():
         raise HklflowError(
-            f"{located(node)} is {values.tolist()}; it must be the pixel (slow, fast) where the "
-            "module begins: mend the file"
+            f"{located(node)} is {values.tolist()}; it must be the first pixel (slow, fast) of the "
+            "module: fix the file"
         )
     return values[-2:]
 
@@ -105,7 +105,7 @@ def _read_detector(group: Any, shape: tuple[int, int]) -> Detector | None:
         if worst > 0.01 * min(pixel_slow, pixel_fast):
             raise HklflowError(
                 f"the {len(modules)} modules of {located(group)} lie up to "
-                f"{worst / pixel_fast:.3g} pixels off one common plane; hklflow reduces flat "
+                f"{worst / pixel_fast:.3g} pixels outside a common plane; hklflow reduces flat "
                 "detectors"
             )
     else:
@@ -115,7 +115,7 @@ def _read_detector(group: Any, shape: tuple[int, int]) -> Detector | None:
         distance = next((node for node in distances if node is not None), None)
         if any(node is None for node in (distance, *centre, *sizes)):
             return None
-        # The usual mounting: from the sample fast runs to -x and slow to -y.
+        # The usual mounting: seen from the sample, fast is along -x and slow along -y.
         slow, fast = np.array([0.0, -1.0, 0.0]), np.array([-1.0, 0.0, 0.0])
         pixel_fast, pixel_slow = (constant(node, "length") for node in sizes)
         x, y = (float(np.ravel(numbers(node))[0]) for node in centre)
@@ -125,10 +125,10 @@ def _read_detector(group: Any, shape: tuple[int, int]) -> Detector | None:
 
 
 def _read_goniometer(sample: Any, n_frames: int) -> tuple[Goniometer | None, dict[str, Any]]:
-    """Goniometer, and the fields start_deg, step_deg, angles_deg of the header."""
+    """Return the goniometer, and the fields start_deg, step_deg, angles_deg of the header."""
     depends_on = find(sample, "depends_on")
     if depends_on is None:
-        # Angles without an axis: the sum of images whose headers know no more.
+        # Angles without an axis: a sum of images whose headers have no goniometer.
         node = find(sample, "rotation_angle")
         if node is not None and np.size(node) == n_frames and "units" in node.attrs:
             return None, _scan_fields(node)
@@ -163,16 +163,16 @@ def _read_goniometer(sample: Any, n_frames: int) -> tuple[Goniometer | None, dic
 
 
 def _turned(axes: Sequence[Any], angles: Sequence[Floats]) -> list[int]:
-    """Numbers of the axes that turn during a frame, by what stands beside them."""
+    """Return the indices of axes that rotate during a frame, from fields next to each axis."""
     known = [i for i, values in enumerate(angles) if len(values)]
     return [i for i in known if _increment(axes[i], np.degrees(angles[i])) is not None]
 
 
 def moving_axes(angles: Sequence[Floats]) -> list[int]:
-    """Numbers of the axes that move during a scan, from the angles that were read of each.
+    """Return the indices of axes that move during a scan, from the angles read for each.
 
-    The axis that turns farthest is scanned. What others are read to turn by less than a twentieth
-    of its step is the jitter of their encoders.
+    The axis with the largest range is the scan axis. For other axes, ranges below a twentieth of
+    its step are jitter of their encoders.
     """
     ranges = [float(np.ptp(v[np.isfinite(v)])) if np.isfinite(v).any() else 0.0 for v in angles]
     if not any(ranges):
@@ -183,14 +183,14 @@ def moving_axes(angles: Sequence[Floats]) -> list[int]:
 
 
 def resting(values: Floats) -> float:
-    """Setting of an axis that rests: the mean of what was read."""
+    """Return the angle of a fixed axis: the mean of the values read."""
     known = values[np.isfinite(values)]
-    # From the first on, so that equal values give just that.
+    # Relative to the first value, so that equal values give exactly this value.
     return float(known[0] + np.mean(known - known[0]) if len(known) else np.nan)
 
 
 def _scan_fields(axis: Any) -> dict[str, Any]:
-    """Fields start_deg, step_deg, angles_deg of the header from the scanned axis."""
+    """Return the fields start_deg, step_deg, angles_deg of the header from the scanned axis."""
     degrees = np.degrees(np.ravel(scaled(axis, "angle")))
     if not np.isfinite(degrees).all():
         return {"angles_deg": degrees}
@@ -206,7 +206,7 @@ def _scan_fields(axis: Any) -> dict[str, Any]:
 
 
 def _increment(axis: Any, degrees: Floats) -> float | None:
-    """Width of a frame in degrees: from the angles, else from the neighbours of the axis."""
+    """Return the width of a frame in degrees, from the angles or from fields next to the axis."""
     if len(degrees) > 1 and np.ptp(degrees) > 0:
         return float((degrees[-1] - degrees[0]) / (len(degrees) - 1))
     name = axis.name.rsplit("/", 1)[-1]
@@ -237,33 +237,33 @@ def _read_beam(entry: Any) -> dict[str, Any]:
         if node is not None and "polarization" not in fields:
             stokes = np.ravel(numbers(node))
             if len(stokes) == 4 and not stokes.any():
-                continue  # nobody filled it in
+                continue  # the field is empty
             if len(stokes) < 2 or not stokes[0] > 0:
                 raise HklflowError(
                     f"{located(node)} is {stokes.tolist()}; it must be I, Q, U, V with I > 0: "
-                    "mend the file"
+                    "fix the file"
                 )
             fields["polarization"] = float((1 + stokes[1] / stokes[0]) / 2)
     return fields
 
 
 def _wavelength(energy: Any) -> float:
-    """Wavelength in Å of photons of an energy."""
+    """Return the wavelength in Å from a photon energy."""
     value = constant(energy, "energy")
     if not value > 0:
         raise HklflowError(
-            f"{located(energy)} is {value:g} eV, which is no energy of photons; mend the file"
+            f"{located(energy)} is {value:g} eV, which is not a photon energy; fix the file"
         )
     return HC / value
 
 
 def _temperature(sample: Any) -> dict[str, Any]:
-    """Field temperature of the header, or why it is in doubt."""
+    """Return the field temperature of the header, or the reason for doubt."""
     node = find(sample, "temperature")
     if node is None:
         return {}
     is_log = hasattr(node, "keys")
-    # An NXlog keeps its numbers in value.
+    # An NXlog has its numbers in ``value``.
     data = _required(node, "value") if is_log else node
     times = find(node, "time") if is_log else None
     if times is not None:
@@ -282,31 +282,31 @@ def _kelvin(data: Any, node: Any) -> dict[str, Any]:
         return {"temperature": value + 273.15}
     return {
         "temperature_doubt": f"the temperature in {node.file.filename} has the unit {unit!r}, "
-        "where K and C are known: give it in K in the scan table"
+        "not K or C: give it in K in the scan table"
     }
 
 
 def _clock_doubt(times: Floats, log: Any) -> str | None:
-    """Say if a log's clock jumps back: its values may be of another scan."""
+    """Return a message if the clock of a log jumps back: its values may be from another scan."""
     back = np.flatnonzero(~(np.diff(times) >= 0))
     if not len(back):
         return None
     at = int(back[0]) + 1
     return (
         f"the clock of the log {log.name} in {log.file.filename} jumps from {times[at - 1]:.9g} to "
-        f"{times[at]:.9g} at its value {at}, so that the temperature of this scan is not known: "
-        "give it in the scan table"
+        f"{times[at]:.9g} at its value {at}, so the temperature of this scan is not known: give it "
+        "in the scan table"
     )
 
 
 def read_nexus_header(path: Path, frames: Frames) -> Header:
-    """Read what an NXmx, Eiger or plain HDF5 file says.
+    """Read the header of an NXmx, Eiger or plain HDF5 file.
 
     Raises
     ------
     HklflowError
-        If units are unknown, chains of axes are broken, or the geometry is one that
-        hklflow cannot hold (curved detectors, two moving axes).
+        If units are unknown, chains of axes are broken, or hklflow does not support the geometry
+        (curved detectors, two moving axes).
     """
     with open_file(path) as file:
         n, shape = frames.shape[0], (frames.shape[1], frames.shape[2])
@@ -322,7 +322,7 @@ def read_nexus_header(path: Path, frames: Frames) -> Header:
             node = find(group, "attenuator_transmission")
             if node is not None:
                 value = numbers(node)
-                # Attenuators stand one behind the other.
+                # Attenuators are in series: their transmissions are multiplied.
                 total = value * fields.get("transmission", 1.0)
                 fields["transmission"] = float(total.ravel()[0]) if total.size == 1 else total
         fields.update(_monitor(entry, n, path))
@@ -335,7 +335,7 @@ def read_nexus_header(path: Path, frames: Frames) -> Header:
 
 
 def mask_bits(path: Path, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
-    """Bits of the pixel mask (slow, fast) of the one detector of a file; None if it has none."""
+    """Return the bits of the pixel mask (slow, fast) of a file; None if it has no mask."""
     with open_file(path) as file:
         detectors = _detectors(find_entry(file), path)
         return _mask_bits(detectors[0], shape) if detectors else None
@@ -348,31 +348,31 @@ def _mask_bits(group: Any, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
     values = np.asarray(read_values(mask))
     if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
         raise HklflowError(
-            f"the pixel mask in {group.file.filename} holds {values.dtype} that are no bits of "
-            "pixels; mend the file"
+            f"the pixel mask in {group.file.filename} has the type {values.dtype} or values that "
+            "are not bits; fix the file"
         )
     bits = values.astype(np.uint32)
-    # What 32 bits do not hold is bad all the same.
+    # Values that do not fit into 32 bits are bad as well.
     bits[(values != 0) & (bits == 0)] = 1
-    # A mask per frame: bad in any.
+    # A mask per frame: a pixel is bad if it is bad in any frame.
     bits = np.bitwise_or.reduce(bits, axis=0) if bits.ndim == 3 else bits
     if bits.shape != shape:
         raise HklflowError(
-            f"the pixel mask in {group.file.filename} is {bits.shape} but the frames are "
-            f"{shape}; mend the file"
+            f"the pixel mask in {group.file.filename} has the shape {bits.shape}, but the frames "
+            f"have {shape}; fix the file"
         )
     return bits
 
 
 def _detector_field(group: Any, name: str) -> Any:
-    """Field of a detector; what only one maker's detectors have stands in a group of its own."""
+    """Return a field of a detector; fields of some makers are in the group ``detectorSpecific``."""
     node = find(group, name)
     specific = find_group(group, "detectorSpecific") if node is None else None
     return node if specific is None else find(specific, name)
 
 
 def _detectors(entry: Any, path: Path) -> list[Any]:
-    """Return the one detector of an entry in a list, or none."""
+    """Return the detector of an entry in a list; empty if it has none."""
     instrument = find_group(entry, "instrument")
     if instrument is None:
         return []
@@ -386,22 +386,22 @@ def _detectors(entry: Any, path: Path) -> list[Any]:
 
 
 def _monitor(entry: Any, n: int, path: Path) -> dict[str, Any]:
-    """Field monitor of the header, or why it is in doubt."""
+    """Return the field monitor of the header, or the reason for doubt."""
     fields = [find(group, "data") for group in find_class(entry, "NXmonitor")]
     monitors = [node for node in fields if node is not None]
     if not monitors:
         return {}
     if len(monitors) > 1:
         return {
-            "monitor_doubt": f"{path} has {len(monitors)} monitors, and which one counts is not "
-            "said: keep one, or set `monitor: none`"
+            "monitor_doubt": f"{path} has {len(monitors)} monitors and does not say which to use: "
+            "keep one, or set `monitor: none`"
         }
     monitor = np.ravel(numbers(monitors[0]))
     if len(monitor) != n:
         return {
             "monitor_doubt": f"the monitor in {path} has {len(monitor)} values for {n} frames: "
-            "data files are missing or of another scan, or the file is damaged: copy it again, or "
-            "set `monitor: none` if all frames are there"
+            "data files are missing or from another scan, or the file is damaged: copy it again, "
+            "or set `monitor: none` if no frame is missing"
         }
     return {"monitor": monitor}
 
@@ -430,7 +430,7 @@ def _detector_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
 
 
 def _noise_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
-    """What frames of floating point say of read noise; integers flag by negative numbers."""
+    """Return the fields of read noise, for frames of floats; integers use negative flags."""
     fields: dict[str, Any] = {}
     underload = find(group, "underload_value")
     if underload is not None:
@@ -441,7 +441,7 @@ def _noise_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
         if variance.shape != shape or not np.all((variance >= 0) & np.isfinite(variance)):
             raise HklflowError(
                 f"the read noise in {group.file.filename} has shape {variance.shape}, the frames "
-                f"have {shape}, or it is not known of every pixel; correct the frames again"
+                f"have {shape}, or it is not known for every pixel; correct the frames again"
             )
         fields["read_variance"] = variance
     return fields

@@ -1,20 +1,21 @@
-"""Orientation and geometry as NXRefine keeps them in its NeXus files.
+"""Read and write orientation and geometry in NeXus files of NXRefine.
 
 One group for each rotation (f1, f2, ...) with ``instrument/detector``, ``instrument/goniometer``
-and ``instrument/monochromator``; the cell is in ``/entry/sample``. Its laboratory has x along the
-beam, z up and y = z × x: (x, y, z) of ours are its (y, z, x).
+and ``instrument/monochromator``; the cell is in ``/entry/sample``. The laboratory of NXRefine has x
+along the beam, z up and y = z × x: the axes (x, y, z) of hklflow are its (y, z, x).
 
 Detector: ``D⁻¹ = R1(roll) R2(pitch) R3(yaw)``, and the rows of ``detector_orientation`` are the
-detector's x, y, z with all tilts zero. Goniometer: ``R2(theta) R3(omega) R1(chi) R3(phi)``, phi is
-scanned. R1, R2, R3 turn about x, y, z.
+x, y, z of the detector with all tilts zero. Goniometer: ``R2(theta) R3(omega) R1(chi) R3(phi)``,
+phi is scanned. R1, R2, R3 rotate about x, y, z.
 
-NXRefine counts pixels and frames by their index: the centre of pixel x is at x from the beam's
-centre, and frame z is at ``phi + z step``. Ours are half a pixel and half a frame more.
+NXRefine counts pixels and frames by their index: the centre of pixel x is x pixels from the beam
+centre, and frame z is at ``phi + z step``. Coordinates of hklflow are half a pixel and half a frame
+more.
 
-``orientation_matrix`` times A⁻¹, the columns of A being a, b, c, is UB without 2π. For oblique axes
-this A⁻¹ is not the matrix of the reciprocal axes, and NXRefine's refined matrix makes up for it: it
-is then no rotation. Should a version of NXRefine use A⁻ᵀ, its matrix is a rotation; of the two
-the one is taken that gives the cell that the file states.
+``orientation_matrix`` times A⁻¹, with a, b, c as the columns of A, is UB without 2π. For oblique
+axes this A⁻¹ is not the matrix of the reciprocal axes. The refined matrix of NXRefine compensates
+for that and is then not a rotation. With A⁻ᵀ the matrix would be a rotation. The
+reader takes the version whose cell agrees with the cell in the file.
 """
 
 from collections.abc import Iterable, Sequence
@@ -47,52 +48,52 @@ Floats = NDArray[np.float64]
 _TO_OURS = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
 _NAMES = ("theta", "omega", "chi", "phi")
 _AXES = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-UNPOLARIZED = "the polarization is not stated; the beam is taken as unpolarized"
-_DEFAULT_ORIENTATION = "-y +z -x"  # of files before it was stored
+UNPOLARIZED = "the polarization is not in the file; the beam is taken as unpolarized"
+_DEFAULT_ORIENTATION = "-y +z -x"  # of old files, which do not store it
 
 
 def read_nxrefine(path: str | Path) -> list[Model]:
-    """Read the rotations of an NXRefine file that hold an orientation.
+    """Read the rotations of an NXRefine file that have an orientation.
 
     Raises
     ------
     HklflowError
-        If the file is another, or none of its rotations has an orientation.
+        If the file is not of NXRefine, or no rotation has an orientation.
     """
     with opened(path) as file:
         names = [n for n in rotation_names(file) if has_orientation(file, n)]
         if not names:
             raise HklflowError(
-                f"{path} has no rotation with instrument/detector/orientation_matrix; give a "
-                "file of NXRefine in which the lattice has been refined"
+                f"{path} has no rotation with instrument/detector/orientation_matrix; give a file "
+                "of NXRefine with a refined lattice"
             )
         return [read_rotation(file, name) for name in names]
 
 
 def read_rotation(file: Any, name: str) -> Model:
-    """Geometry of one rotation, with its orientation if it has one.
+    """Read the geometry of one rotation, with its orientation if it has one.
 
     Raises
     ------
     HklflowError
-        If a number is missing that NXRefine writes always, or makes no sense.
+        If a number that NXRefine always writes is missing, or a number is impossible.
     """
     group = file[name]
     notes: list[str] = []
     phi = numbers(group, f"{GONIOMETER}/phi")
-    found = find(group, f"{GONIOMETER}/phi")
-    step = float(phi[1] - phi[0]) if len(phi) > 1 else float(found.attrs.get("step", 0.0))
+    phi_field = find(group, f"{GONIOMETER}/phi")
+    step = float(phi[1] - phi[0]) if len(phi) > 1 else float(phi_field.attrs.get("step", 0.0))
     if step == 0:
-        raise HklflowError(f"phi of {name} in {file.filename} has no step; not a rotation scan")
+        raise HklflowError(f"phi of {name} in {file.filename} has no step; give a rotation scan")
     frames = find(group, "data/frame_number")
     if frames is None:
-        notes.append("the file does not say how many frames there are: one is taken")
+        notes.append("the file does not give the number of frames: 1 is used")
     old_theta = number(group, f"{GONIOMETER}/goniometer_pitch", 0.0)
     angles = [number(group, f"{GONIOMETER}/theta", old_theta)]
     angles += [number(group, f"{GONIOMETER}/{axis}", 0.0) for axis in ("omega", "chi")]
     offsets = [number(group, f"{GONIOMETER}/{axis}", 0.0) for axis in ("xs", "ys", "zs")]
     if any(offsets):
-        notes.append(f"the crystal's offsets {offsets} mm from the axis are left out")
+        notes.append(f"the offsets {offsets} mm of the crystal from the axis are ignored")
     notes.append(UNPOLARIZED)
     ub = _ub(file, group, notes) if has_orientation(file, name) else None
     model = Model(
@@ -115,7 +116,7 @@ def read_rotation(file: Any, name: str) -> Model:
 
 
 def _cell_axes(cell: Sequence[float] | Floats) -> Floats:
-    """A (3, 3) in Å: columns a along x, b in the xy plane, c."""
+    """Return A (3, 3) in Å: columns a along x, b in the xy plane, c."""
     return np.asarray(np.linalg.cholesky(lattice.metric(cell)).T)
 
 
@@ -126,25 +127,27 @@ def _ub(file: Any, group: Any, notes: list[str]) -> Floats:
     axes = _cell_axes(cell)
     candidates = [2 * np.pi * _TO_OURS @ matrix @ np.linalg.inv(a) for a in (axes, axes.T)]
     off = [np.max(np.abs(lattice.decompose_ub(ub)[1] / cell - 1)) for ub in candidates]
-    # The second one only where it makes far more sense; for right angles they are the same.
+    # The second is used only if it agrees far better; for right angles the two are the same.
     second = 10 * off[1] < off[0] > 1e-6
     if second:
-        notes.append("the orientation matrix goes with reciprocal axes, unlike NXRefine's of 2026")
+        notes.append("the orientation matrix goes with reciprocal axes, unlike in NXRefine of 2026")
     chosen = int(second)
     skew = float(np.abs(matrix @ matrix.T - np.eye(3)).max())
     if skew > 1e-3:
         notes.append(
-            f"the orientation matrix is no rotation (by {skew:.2g}): it is one after cell and "
-            "orientation are taken apart anew"
+            f"the orientation matrix is not a rotation (by {skew:.2g}): cell and orientation are "
+            "separated again"
         )
     if off[chosen] > 1e-6:
-        own = " ".join(f"{x:.6g}" for x in lattice.decompose_ub(candidates[chosen])[1])
-        notes.append(f"the cell in the orientation matrix, {own}, is not quite the one stated")
+        cell_text = " ".join(f"{x:.6g}" for x in lattice.decompose_ub(candidates[chosen])[1])
+        notes.append(
+            f"the cell in the orientation matrix, {cell_text}, differs from the cell in the file"
+        )
     return candidates[chosen]
 
 
 def _signed_axes(text: str) -> Floats:
-    """Rows of unit vectors from such as ``-y +z -x``."""
+    """Return unit vectors as rows, from text such as ``-y +z -x``."""
     rows = np.zeros((3, 3))
     words = text.split()
     for row, word in zip(rows, words, strict=True):
@@ -161,9 +164,9 @@ def _detector(group: Any) -> Detector:
         text = words(group, f"{DETECTOR}/detector_orientation") or _DEFAULT_ORIENTATION
         orientation = _signed_axes(text)
     if not np.allclose(orientation @ orientation.T, np.eye(3), atol=1e-6):
-        raise HklflowError(f"detector_orientation in {where} is no set of right angles; mend it")
+        raise HklflowError(f"detector_orientation in {where} is not orthogonal; fix it")
     roll, pitch, yaw = (number(group, f"{DETECTOR}/{n}", 0.0) for n in ("roll", "pitch", "yaw"))
-    tilt = _turn(0, roll) @ _turn(1, pitch) @ _turn(2, yaw)
+    tilt = _rotation_about(0, roll) @ _rotation_about(1, pitch) @ _rotation_about(2, yaw)
     fast, slow, _ = (tilt @ orientation.T).T
     size = 1e-3 * numbers(group, f"{DETECTOR}/pixel_size")
     size_fast, size_slow = float(size[0]), float(size[-1])
@@ -180,28 +183,28 @@ def _detector(group: Any) -> Detector:
     )
 
 
-def _turn(axis: int, degrees: float) -> Floats:
+def _rotation_about(axis: int, degrees: float) -> Floats:
     from hklflow.geometry import rotation_matrix
 
     return rotation_matrix(np.eye(3)[axis], np.radians(degrees))
 
 
 def write_nxrefine(path: str | Path, models: Sequence[Model]) -> list[str]:
-    """Write rotations as NXRefine reads them: geometry, cell and orientation.
+    """Write geometry, cell and orientation of rotations as NXRefine reads them.
 
-    A chain of axes other than NXRefine's is written as the theta and chi that put phi in its
-    place; what remains is in the orientation matrix of each rotation.
+    A goniometer that is not NXRefine's is written as the theta and chi that give phi its
+    direction; the orientation matrix of each rotation contains the rest.
 
     Returns
     -------
     list of str
-        What the file cannot hold.
+        Notes on all that the file cannot store.
 
     Raises
     ------
     HklflowError
-        If there is no crystal, pixels are not square, or the detector's plane is not hit by the
-        beam.
+        If a model has no crystal, pixels are not square, or the beam does not meet the plane of
+        the detector.
     """
     from hklflow.geometry.symmetry import space_group
 
@@ -209,7 +212,7 @@ def write_nxrefine(path: str | Path, models: Sequence[Model]) -> list[str]:
     names = [model.name for model in models]
     if not all(name[-1:].isdigit() for name in names) or len(set(names)) < len(names):
         names = [f"f{i + 1}" for i in range(len(models))]
-        notes.append("NXRefine's rotations end in a digit: they are named f1, f2, ...")
+        notes.append("names of rotations end in a digit in NXRefine: they are named f1, f2, ...")
     first = models[0]
     cell = first.crystal[1]
     with hdf5_output(Path(path)) as file:
@@ -222,7 +225,7 @@ def write_nxrefine(path: str | Path, models: Sequence[Model]) -> list[str]:
             group = space_group(first.space_group)
             sample["space_group"] = group.symbol
             sample["laue_group"] = group.laue
-            # NXRefine knows no trigonal cells.
+            # NXRefine has no trigonal cells.
             system = group.crystal_system
             sample["unit_cell_group"] = "hexagonal" if system == "trigonal" else system
             sample["lattice_centring"] = group.centring
@@ -254,17 +257,17 @@ def _write_one(group: Any, model: Model, cell: Floats, notes: list[str]) -> None
     detector = _group(instrument, "detector", "NXdetector")
     _write_detector(detector, rotation.detector, model.name, notes)
     angles, outer = _as_theta_chi(rotation.goniometer)
-    own_cell = model.crystal[1]
-    if np.max(np.abs(own_cell / cell - 1)) > 1e-9:
-        notes.append(f"{model.name}: its own cell gives way to the first rotation's")
+    model_cell = model.crystal[1]
+    if np.max(np.abs(model_cell / cell - 1)) > 1e-9:
+        notes.append(f"{model.name}: its cell is replaced by the cell of the first rotation")
     turned = outer.T @ rotation.goniometer.rotation(0.0) @ np.asarray(model.ub)
     matrix = _TO_OURS.T @ turned / (2 * np.pi) @ _cell_axes(cell)
     _put(detector, "orientation_matrix", matrix)
     goniometer = _group(instrument, "goniometer", "NXtransformations")
     step = float(np.degrees(scan.step))
     start = float(np.degrees(scan.start))
-    at = {"step": step, "end": start + step * scan.n_frames}
-    _put(goniometer, "phi", start + 0.5 * step, "degree", **at)
+    step_and_end = {"step": step, "end": start + step * scan.n_frames}
+    _put(goniometer, "phi", start + 0.5 * step, "degree", **step_and_end)
     for name, angle in zip(_NAMES, np.degrees(angles), strict=False):
         _put(goniometer, name, float(angle), "degree")
     _put(goniometer, "goniometer_pitch", float(np.degrees(angles[0])), "degree")
@@ -279,7 +282,7 @@ def _write_one(group: Any, model: Model, cell: Floats, notes: list[str]) -> None
 
 
 def _as_theta_chi(goniometer: Goniometer) -> tuple[Floats, Floats]:
-    """Angles theta, omega, chi, and their rotation (3, 3) in our frame."""
+    """Return the angles theta, omega, chi, and their rotation (3, 3) in the lab frame."""
     bare = goniometer.names[: len(_NAMES)]
     ours = _AXES @ _TO_OURS.T
     if bare == _NAMES and goniometer.scan == 3 and np.allclose(goniometer.axes[:4], ours, atol=0):
@@ -288,7 +291,7 @@ def _as_theta_chi(goniometer: Goniometer) -> tuple[Floats, Floats]:
         x, y, z = _TO_OURS.T @ goniometer.scan_axis_lab()
         angles = np.array([np.arctan2(x, z), 0.0, np.arctan2(-y, np.hypot(x, z))])
     theta, omega, chi = np.degrees(angles)
-    chain = _turn(1, theta) @ _turn(2, omega) @ _turn(0, chi)
+    chain = _rotation_about(1, theta) @ _rotation_about(2, omega) @ _rotation_about(0, chi)
     return angles, _TO_OURS @ chain @ _TO_OURS.T
 
 
@@ -297,23 +300,23 @@ def _write_detector(group: Any, detector: Detector, name: str, notes: list[str])
     if abs(size / size_slow - 1) > 1e-9:
         raise HklflowError(
             f"the detector of {name} has pixels of {1e6 * size_slow:.6g} x {1e6 * size:.6g} µm; "
-            "NXRefine knows square ones only"
+            "NXRefine needs square pixels"
         )
     if detector.modules is not None:
-        notes.append(f"{name}: the displacements of the detector's modules are left out")
+        notes.append(f"{name}: the displacements of the detector modules are not written")
     fast, slow, origin = (_TO_OURS.T @ v for v in (detector.fast, detector.slow, detector.origin))
     axes = np.stack([fast, slow, np.cross(fast, slow)], axis=1)
     if abs(axes[0, 2]) < 1e-6:
         raise HklflowError(
-            f"the beam is parallel to the detector of {name}; NXRefine knows no such"
+            f"the beam is parallel to the detector of {name}; NXRefine has no such geometry"
         )
-    # Where the beam meets the plane: origin + size (x fast + y slow) = distance along x.
+    # The beam meets the plane where origin + size (x fast + y slow) = distance along x.
     system = np.stack([size * fast, size * slow, [-1.0, 0.0, 0.0]], axis=1)
     x, y, distance = np.linalg.solve(system, -origin)
     if distance <= 0:
         raise HklflowError(
-            f"the plane of the detector of {name} meets the beam before the sample; NXRefine knows "
-            "transmission only"
+            f"the plane of the detector of {name} is upstream of the sample; NXRefine needs a "
+            "detector in transmission"
         )
     nearest = max(_right_angles(), key=lambda rows: float(np.sum(rows.T * axes)))
     tilt = axes @ nearest
@@ -337,7 +340,7 @@ def _write_detector(group: Any, detector: Detector, name: str, notes: list[str])
 
 
 def _right_angles() -> Iterable[Floats]:
-    """The 24 rotations (3, 3) among the permutations of axes with signs."""
+    """Yield the 24 rotations (3, 3) among the signed permutations of the axes."""
     for order in permutations(range(3)):
         for signs in product((1.0, -1.0), repeat=3):
             rows = np.eye(3)[list(order)] * np.array(signs)[:, None]

@@ -1,7 +1,7 @@
-"""NXRefine's settings, and what they are in hklflow's configuration.
+"""Convert NXRefine's settings to hklflow's configuration.
 
-Every documented key has a row in `KEYS`: what it becomes, or why it has no counterpart. They
-stand in a ``settings.ini``, and those of ``[nxreduce]`` in the files of parents as well.
+Every documented key has a row in `KEYS`: its key in hklflow, or the reason why it has none. The
+settings are in a ``settings.ini``; those of ``[nxreduce]`` are in the files of parents as well.
 """
 
 import configparser
@@ -17,15 +17,15 @@ from hklflow.base.system import require_no_pipe
 
 @dataclass(frozen=True)
 class Becomes:
-    """What a key of ``settings.ini`` becomes."""
+    """Key of hklflow for a key of ``settings.ini``."""
 
     key: str
     """``section.key`` of the configuration."""
     convert: Callable[[str], Any]
     says: str
-    """The units, and what is different."""
+    """Units and differences, for people."""
     nominal: bool = False
-    """Only an example: a start value that calibrations and raw files know better."""
+    """True for an example value only: calibrations and raw files have better ones."""
 
 
 def _number(text: str) -> float:
@@ -57,7 +57,7 @@ def _exposure(text: str) -> float:
 
 
 def _fraction(text: str) -> float:
-    # Rounded, for 0.99 would become 0.99499999.
+    # Rounded, because 0.99 would become 0.99499999.
     return round((1 + _number(text)) / 2, 12)
 
 
@@ -65,7 +65,7 @@ def _last(text: str) -> int:
     return _whole(text) - 1
 
 
-_SERVER = "snakemake does it: profiles/, --cores, --workflow-profile slurm"
+_SERVER = "snakemake does this: profiles/, --cores, --workflow-profile slurm"
 _FOLDERS = "the folder is where you run `hklflow init`; raw files are named in config/scans.tsv"
 _MASK = "hklflow's 3-D mask grows from peaks and has other parameters: section mask_3d"
 
@@ -76,11 +76,11 @@ KEYS: dict[str, dict[str, Becomes | str]] = {
         "concurrent": _SERVER,
         "run_command": _SERVER,
         "template": _SERVER,
-        "cctw": "hklflow has a transform of its own",
+        "cctw": "hklflow has its own transform",
     },
     "instrument": {
-        "source": "it is read from the raw file",
-        "instrument": "readers are chosen by the raw file's format",
+        "source": "read from the raw file",
+        "instrument": "the format of the raw file selects the reader",
         "raw_home": _FOLDERS,
         "raw_path": _FOLDERS,
         "analysis_home": _FOLDERS,
@@ -89,16 +89,16 @@ KEYS: dict[str, dict[str, Becomes | str]] = {
     },
     "nxrefine": {
         "wavelength": Becomes("import_scan.wavelength", _number, "Å", True),
-        "distance": "a start value in mm; in m it is `distance` of an entry of calibrations",
-        "detector_orientation": "the raw file's geometry, or `orientation` in calibrations",
+        "distance": "a start value in mm; set `distance` of an entry of calibrations in m",
+        "detector_orientation": "from the raw file, or set `orientation` in calibrations",
         "phi": Becomes("import_scan.start", _number, "degrees", True),
         "phi_end": "(phi_end - phi) / phi_step frames: the column `frames` of config/scans.tsv",
         "phi_step": Becomes("import_scan.step", _number, "degrees for one frame", True),
         "chi": Becomes("import_scan.angles.chi", _number, "degrees", True),
         "omega": Becomes("import_scan.angles.omega", _number, "degrees", True),
         "theta": Becomes("import_scan.angles.theta", _number, "degrees", True),
-        "x": "detector positions that differ are calibrations of their own",
-        "y": "detector positions that differ are calibrations of their own",
+        "x": "for each detector position make a calibration",
+        "y": "for each detector position make a calibration",
         "nsteps": "each rotation has its row in config/scans.tsv",
         "frame_rate": Becomes("import_scan.exposure", _exposure, "s: 1 / (frame rate in Hz)", True),
     },
@@ -106,22 +106,22 @@ KEYS: dict[str, dict[str, Becomes | str]] = {
         "threshold": Becomes(
             "find_peaks.threshold",
             _number,
-            "counts; here strong voxels are also those above n_sigma of the local background",
+            "counts; hklflow also requires n_sigma above the local background",
         ),
         "min_pixels": Becomes(
-            "find_peaks.min_pixels", _whole, "voxels of a peak; there the distance of peaks"
+            "find_peaks.min_pixels", _whole, "voxels of a peak; in NXRefine the distance of peaks"
         ),
         "first_frame": Becomes("import_scan.first_frame", _whole, "counted from 0"),
         "last_frame": Becomes(
-            "import_scan.last_frame", _last, "the last one used; there the first one not used"
+            "import_scan.last_frame", _last, "the last frame used; in NXRefine the first not used"
         ),
-        "polar_max": "all peaks are used that the search finds",
-        "hkl_tolerance": "a distance in 1/Å there; refine.hkl_tolerance is one in h, k and l: "
-        "multiply by a, b or c in Å",
+        "polar_max": "hklflow uses all peaks that the search finds",
+        "hkl_tolerance": "in 1/Å in NXRefine; refine.hkl_tolerance is in h, k and l: multiply by "
+        "a, b or c in Å",
         "monitor": "the raw file's monitor is used; import_scan.monitor `none` if it has none",
-        "norm": "a factor on the scale of S(Q) only",
+        "norm": "only a factor on the scale of S(Q)",
         "sample_transmission": Becomes(
-            "frame_scale.source", _source, "what tells the sample's transmission"
+            "frame_scale.source", _source, "source of the sample's transmission"
         ),
         "polarization": Becomes(
             "import_scan.polarization",
@@ -133,29 +133,29 @@ KEYS: dict[str, dict[str, Becomes | str]] = {
         "mask_h1": _MASK,
         "mask_t2": _MASK,
         "mask_h2": _MASK,
-        "scan_path": "scans are told apart by their names and temperatures in config/scans.tsv",
+        "scan_path": "config/scans.tsv gives scans by names and temperatures",
         "scan_units": "temperatures are in K",
     },
 }
 
 
 def read_ini(file: Path) -> Iterator[tuple[str, str, str]]:
-    """Section, key and value of every line of a ``settings.ini``.
+    """Yield section, key and value of each line of a ``settings.ini``.
 
     Raises
     ------
     HklflowError
-        If the file cannot be read, or is no ini file.
+        If the file cannot be read, or is not an ini file.
     """
     parser = configparser.ConfigParser(interpolation=None)
     require_no_pipe(file)
     try:
         parser.read_string(file.read_text(encoding="utf-8"), source=file.name)
     except OSError as error:
-        raise HklflowError(f"{file} cannot be read ({error.strerror}); mend the path") from error
+        raise HklflowError(f"{file} cannot be read ({error.strerror}); fix the path") from error
     except (configparser.Error, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
-        raise HklflowError(f"{file} is not an ini file: {told}; give a settings.ini") from error
+        message = " ".join(str(error).split())
+        raise HklflowError(f"{file} is not an ini file: {message}; give a settings.ini") from error
     for section in parser.sections():
         for key, value in parser.items(section):
             yield section.lower(), key, (value or "").strip()

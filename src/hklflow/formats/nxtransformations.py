@@ -1,8 +1,8 @@
-"""Chains of NeXus axes: where they place a detector and how they turn a sample.
+"""Chains of NeXus axes: the placement of a detector, and the rotation of a sample.
 
 A NeXus transformation moves a point by ``T(p) = R p + offset`` (rotation) or
-``T(p) = p + value * vector + offset`` (translation); an axis `depends_on` the one
-that carries it, up to ".", the laboratory (NeXus manual, NXtransformations).
+``T(p) = p + value * vector + offset`` (translation); each axis names in `depends_on` the axis that
+carries it, up to ".", the laboratory (NeXus manual, NXtransformations).
 """
 
 from typing import Any
@@ -18,39 +18,39 @@ Floats = NDArray[np.float64]
 
 
 def carrier(node: Any, value: Any) -> Any | None:
-    """Find the node that a `depends_on` names; None is the laboratory."""
+    """Return the node that a `depends_on` names; None is the laboratory."""
     name = text(value).strip()
     if name in {"", "."}:
         return None
     base = node.file if name.startswith("/") else node if hasattr(node, "keys") else node.parent
-    found = find(base, name)
-    if found is None:
+    node_of_name = find(base, name)
+    if node_of_name is None:
         raise HklflowError(
-            f"{located(node)} depends on {name}, which is not in the file; mend the file"
+            f"{located(node)} depends on {name}, which is not in the file; fix the file"
         )
-    return found
+    return node_of_name
 
 
 def chain_of(node: Any | None) -> list[Any]:
-    """List the axis and what carries it, innermost first."""
+    """List an axis and all axes that carry it, innermost first."""
     chain: list[Any] = []
     while node is not None:
         if len(chain) > 100:
-            raise HklflowError(f"the depends_on chain of {chain[0].name} has no end; mend the file")
+            raise HklflowError(f"the depends_on chain of {chain[0].name} is circular; fix the file")
         chain.append(node)
         node = carrier(node, node.attrs.get("depends_on", "."))
     return chain
 
 
 def axis_offset(node: Any) -> Floats:
-    """Offset (3,) of an axis in metres."""
+    """Return the offset (3,) of an axis in metres."""
     if "offset" not in node.attrs:
         return np.zeros(3)
     offset = attribute(node, "offset")
     if offset is None or offset.shape != (3,) or not np.isfinite(offset).all():
         raise HklflowError(
-            f"the offset of {located(node)} is {_listed(node, 'offset')}, which is not three "
-            "numbers; mend the file"
+            f"the offset of {located(node)} is {_listed(node, 'offset')}, not three numbers; fix "
+            "the file"
         )
     if not offset.any():
         return offset
@@ -58,51 +58,51 @@ def axis_offset(node: Any) -> Floats:
     factor = UNITS["length"].get(unit.lower())
     if factor is None:
         raise HklflowError(
-            f"the offset of {located(node)} has no length unit but {unit!r}; mend the file"
+            f"the offset of {located(node)} has the unit {unit!r}, not a length; fix the file"
         )
     return offset * factor
 
 
 def _listed(node: Any, name: str) -> Any:
-    """Value of an attribute as messages have it."""
+    """Return the value of an attribute as messages show it."""
     return np.asarray(node.attrs[name]).tolist()
 
 
 def axis_vector(node: Any) -> Floats:
-    """Direction (3,) of an axis, a unit vector."""
+    """Return the direction (3,) of an axis, a unit vector."""
     if "vector" not in node.attrs:
-        raise HklflowError(f"{located(node)} has no vector; mend the file")
+        raise HklflowError(f"{located(node)} has no vector; fix the file")
     vector = attribute(node, "vector")
     length = 0.0 if vector is None else float(np.linalg.norm(vector))
     if vector is None or vector.shape != (3,) or not 0 < length < np.inf:
         raise HklflowError(
-            f"the vector of {located(node)} is {_listed(node, 'vector')}, which is no direction; "
-            "mend the file"
+            f"the vector of {located(node)} is {_listed(node, 'vector')}, not a direction; fix the "
+            "file"
         )
     return vector / length
 
 
 def is_rotation(node: Any) -> bool:
-    """Whether an axis turns; it shifts otherwise."""
+    """Return True if an axis is a rotation, False if it is a translation."""
     kind = text(node.attrs.get("transformation_type", ""))
     if kind not in {"rotation", "translation"}:
         raise HklflowError(
-            f"{node.name} in {node.file.filename} is a {kind or 'nothing'}, neither rotation nor "
-            "translation; mend its transformation_type"
+            f"{node.name} in {node.file.filename} has the transformation_type {kind!r}, neither "
+            "rotation nor translation; fix it"
         )
     return kind == "rotation"
 
 
 def placement(node: Any | None) -> tuple[Floats, Floats]:
-    """Rotation (3, 3) and shift (3,) to the lab of what hangs on this axis."""
+    """Return rotation (3, 3) and shift (3,) from the frame carried by this axis to the lab."""
     turn, shift = np.eye(3), np.zeros(3)
     for axis in chain_of(node):
         rotation = is_rotation(axis)
         values = np.ravel(scaled(axis, "angle" if rotation else "length"))
         if np.ptp(values) > (1e-9 if rotation else 1e-12):
             raise HklflowError(
-                f"{axis.name} in {axis.file.filename} moves the detector during the scan; only a "
-                "resting detector can be reduced"
+                f"{axis.name} in {axis.file.filename} moves the detector during the scan; hklflow "
+                "reduces scans with a fixed detector"
             )
         if rotation:
             matrix = rotation_matrix(axis_vector(axis), values[0])

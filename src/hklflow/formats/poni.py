@@ -1,15 +1,14 @@
-"""PONI geometry: pyFAI's parameters to a `Detector` and back, and its files.
+"""Convert pyFAI's PONI geometry to a `Detector` and back; read and write PONI files.
 
-pyFAI's axes are 1 (up, lab y), 2 (-lab x) and 3 (along the beam, lab z). The point of
-normal incidence (poni1, poni2) and the distance place the detector, then it is
-turned about the axes 1, 2, 3 by rot1, rot2, rot3 in this order (rot1 and rot2 are
-left-handed). Positions are ``t = R3 R2 R1 (p1 - poni1, p2 - poni2, dist)``.
-The *orientation* (1-4, as in the Exif standard) says which way the image's rows and
-columns run along p1 and p2; see J. Kieffer et al., J. Appl. Cryst. 53 (2020) 558
-for the geometry and pyFAI's documentation for the orientation.
+pyFAI's axes are 1 (up, lab y), 2 (-lab x) and 3 (along the beam, lab z). The point of normal
+incidence (poni1, poni2) and the distance place the detector; then it is rotated about the axes 1,
+2, 3 by rot1, rot2, rot3 in this order (rot1 and rot2 are left-handed). Positions are ``t = R3 R2 R1
+(p1 - poni1, p2 - poni2, dist)``. The *orientation* (1-4, as in the Exif standard) gives the
+directions of the image's rows and columns along p1 and p2; see J. Kieffer et al., J. Appl. Cryst.
+53 (2020) 558 for the geometry and pyFAI's documentation for the orientation.
 
-A PONI file holds one plane with one grid of pixels. Displaced modules have no place in it:
-such a detector is refused, its plane alone can be exported with a note that says so.
+A PONI file describes one plane with one grid of pixels. It cannot store displaced modules: for such
+a detector, only the plane can be exported, with a note.
 """
 
 import json
@@ -26,34 +25,34 @@ from hklflow.geometry import Detector
 
 Floats = NDArray[np.float64]
 
-# Columns: pyFAI's axes 1, 2, 3 in the lab.
+# Columns: pyFAI's axes 1, 2, 3 in the lab frame.
 PYFAI_AXES_LAB = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 # Signs of the slow and the fast index along pyFAI's detector axes 1 and 2.
 ORIENTATION_SIGNS = {1: (-1, -1), 2: (-1, 1), 3: (1, 1), 4: (1, -1)}
 
-# Accepted in the Detector line of a file that gives pixel sizes itself.
+# Names in the Detector line that stand for no known detector: the file gives pixel sizes.
 _UNNAMED = {"", "none", "detector"}
 
 
 @dataclass(frozen=True)
 class Poni:
-    """The parameters of a PONI file.
+    """Parameters of a PONI file.
 
     Attributes
     ----------
     dist, poni1, poni2 : float
-        Metres.
+        Distance and point of normal incidence, metres.
     rot1, rot2, rot3 : float
-        Radians.
+        Rotations, radians.
     pixel1, pixel2 : float
         Pixel size along slow and fast, metres.
     shape : (slow, fast) or None
-        None: the file does not say.
+        Pixels of the image; None: not in the file.
     orientation : int
-        1 to 4; 3 is pyFAI's default and the meaning of files without one.
+        Orientation, 1 to 4; 3 is pyFAI's default, also for files without an orientation.
     wavelength : float or None
-        Å.
+        Wavelength, Å.
     """
 
     dist: float
@@ -69,12 +68,12 @@ class Poni:
     wavelength: float | None = None
 
     def detector(self, shape: tuple[int, int] | None = None) -> Detector:
-        """Detector in the lab frame; `shape` is needed where the file has none.
+        """Return the detector in the lab frame; give `shape` if the file has none.
 
         Raises
         ------
         HklflowError
-            If the shape is unknown or contradicts the file's.
+            If the shape is unknown or contradicts the shape in the file.
         """
         if self.shape is not None and shape is not None and tuple(shape) != self.shape:
             raise HklflowError(
@@ -83,9 +82,7 @@ class Poni:
             )
         known = self.shape if shape is None else shape
         if known is None:
-            raise HklflowError(
-                "the PONI geometry does not say the detector's shape; give the image shape"
-            )
+            raise HklflowError("the PONI geometry has no detector shape; give the image shape")
         values = asdict(self)
         values.pop("wavelength")
         values["shape"] = known
@@ -93,7 +90,7 @@ class Poni:
 
 
 def poni_rotation(rot1: float, rot2: float, rot3: float) -> Floats:
-    """Rotation (3, 3) ``R3 R2 R1`` of pyFAI, in its own axes 1, 2, 3."""
+    """Return pyFAI's rotation (3, 3) ``R3 R2 R1``, in its own axes 1, 2, 3."""
     (c1, c2, c3), (s1, s2, s3) = np.cos([rot1, rot2, rot3]), np.sin([rot1, rot2, rot3])
     turn1 = np.array([[1, 0, 0], [0, c1, s1], [0, -s1, c1]])
     turn2 = np.array([[c2, 0, -s2], [0, 1, 0], [s2, 0, c2]])
@@ -106,7 +103,7 @@ def _signs(orientation: int) -> tuple[int, int]:
     if orientation not in ORIENTATION_SIGNS:
         raise HklflowError(
             f"image orientation {orientation!r} of the PONI geometry is not 1, 2, 3 or 4; "
-            "state which corner of the detector the first pixel is"
+            "give the corner of the detector where the first pixel is"
         )
     return ORIENTATION_SIGNS[orientation]
 
@@ -124,12 +121,12 @@ def detector_from_poni(
     shape: tuple[int, int],
     orientation: int = 3,
 ) -> Detector:
-    """Detector in the lab frame of PONI parameters.
+    """Return the detector in the lab frame for PONI parameters.
 
     Parameters
     ----------
     dist, poni1, poni2, pixel1, pixel2 : float
-        Metres; index 1 is the slow direction, 2 the fast one.
+        Metres; index 1 is the slow direction, 2 the fast direction.
     rot1, rot2, rot3 : float
         Radians.
     shape : (slow, fast)
@@ -139,7 +136,7 @@ def detector_from_poni(
     Raises
     ------
     HklflowError
-        For another orientation.
+        If the orientation is not 1 to 4.
     """
     sign1, sign2 = _signs(orientation)
     axes = PYFAI_AXES_LAB @ poni_rotation(rot1, rot2, rot3)
@@ -158,28 +155,29 @@ def detector_from_poni(
 def poni_from_detector(
     detector: Detector, orientation: int | None = None, wavelength: float | None = None
 ) -> Poni:
-    """PONI parameters of a detector without displaced modules.
+    """Return the PONI parameters of a detector without displaced modules.
 
     Parameters
     ----------
     detector : Detector
-        One with modules is refused; `Detector.plane` is the same without them.
+        Detector without modules; see `Detector.plane`.
     orientation : int, optional
-        Default: of the two that fit the handedness of the image the one with
-        the smaller rot3 (in size).
+        Default: of the two orientations with the handedness of the image, the one with the
+        smaller absolute rot3.
     wavelength : float, optional
-        Å, kept for the file.
+        Wavelength in Å, stored in the file.
 
     Raises
     ------
     HklflowError
-        If the orientation would put the detector upstream (a mirrored image), or the
-        detector has modules.
+        If the detector would be upstream with this orientation (a mirrored image), or has
+        modules.
     """
     if detector.modules is not None:
         raise HklflowError(
-            f"a PONI file cannot hold the displacements of the detector's {len(detector.modules)} "
-            "modules; keep the geometry in hklflow's own file, or export its plane alone and say so"
+            f"a PONI file cannot store the displacements of the {len(detector.modules)} modules of "
+            "the detector; keep the geometry in hklflow's own file, or export only the plane, "
+            "with a note"
         )
     if orientation is None:
         mirrored = bool(np.cross(detector.slow, detector.fast) @ detector.origin < 0)
@@ -208,7 +206,7 @@ def poni_from_detector(
         poni1=float(-minus1),
         poni2=float(-minus2),
         rot1=float(np.arctan2(-rotation[2, 1], rotation[2, 2])),
-        # arctan2 keeps full precision where arcsin of a value near 1 would not.
+        # arctan2 keeps full precision; arcsin of a value near 1 does not.
         rot2=float(np.arctan2(rotation[2, 0], np.hypot(rotation[2, 1], rotation[2, 2]))),
         rot3=float(np.arctan2(rotation[1, 0], rotation[0, 0])),
         pixel1=detector.pixel_size[0],
@@ -220,12 +218,13 @@ def poni_from_detector(
 
 
 def modules_note(detector: Detector) -> str | None:
-    """What to write into the PONI file of `Detector.plane`; None if the detector has no modules."""
+    """Return a note for the PONI file of `Detector.plane`; None if the detector has no modules."""
     if detector.modules is None:
         return None
     return (
-        f"Only the plane of this detector: its {len(detector.modules)} modules are displaced on it "
-        "as hklflow's own geometry file says, and programs that read this file do not know it."
+        "This file describes only the mean plane of the detector. The shifts of its "
+        f"{len(detector.modules)} modules are in hklflow's geometry file; programs that read PONI "
+        "files ignore them."
     )
 
 
@@ -235,8 +234,8 @@ def read_poni(path: str | Path) -> Poni:
     Raises
     ------
     HklflowError
-        If a parameter is absent or not a number, or the file asks for pyFAI's
-        parallax correction, which a `Detector` does not hold.
+        If a parameter is absent or not a number, or the file was refined with pyFAI's parallax
+        correction, which a `Detector` does not have.
     """
     path = Path(path)
     entries, config = _entries(path)
@@ -248,22 +247,22 @@ def read_poni(path: str | Path) -> Poni:
                     return float(entries[name])
                 except ValueError:
                     raise HklflowError(
-                        f"{name} is {entries[name]!r} in {path}, not a number; mend the PONI file"
+                        f"{name} is {entries[name]!r} in {path}, not a number; fix the PONI file"
                     ) from None
         raise HklflowError(f"{names[0]} is missing in {path}; a PONI file needs it")
 
     if entries.get("parallax", "False").lower() == "true":
         raise HklflowError(
-            f"{path} was refined with pyFAI's parallax correction; refine it again without, "
-            "hklflow corrects the parallax itself"
+            f"{path} was refined with pyFAI's parallax correction; refine it again without it, "
+            "because hklflow corrects the parallax itself"
         )
     try:
         pixel1, pixel2, shape = _pixels(path, entries, config)
-        # 0 is pyFAI's "not specified", which it treats as 3.
+        # 0 is pyFAI's "not specified", treated by pyFAI as 3.
         orientation = int(config.get("orientation", 0)) or 3
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from None
-    found = Poni(
+    poni = Poni(
         dist=number("distance", "dist"),
         poni1=number("poni1"),
         poni2=number("poni2"),
@@ -276,23 +275,23 @@ def read_poni(path: str | Path) -> Poni:
         orientation=orientation,
         wavelength=number("wavelength") * 1e10 if "wavelength" in entries else None,
     )
-    rotations = (found.rot1, found.rot2, found.rot3)
-    if not (found.dist > 0 and max(map(abs, rotations)) <= 2 * np.pi):
+    rotations = (poni.rot1, poni.rot2, poni.rot3)
+    if not (poni.dist > 0 and max(map(abs, rotations)) <= 2 * np.pi):
         raise HklflowError(
-            f"{path} has the distance {found.dist:g} m and the rotations "
+            f"{path} has the distance {poni.dist:g} m and the rotations "
             f"{', '.join(f'{x:g}' for x in rotations)}; the distance must be positive, and the "
-            "rotations in radians: mend the PONI file"
+            "rotations in radians: fix the PONI file"
         )
-    return found
+    return poni
 
 
 def read_sensor(path: str | Path) -> tuple[str | None, float | None]:
-    """Material and thickness in m of the sensor in a PONI file (pyFAI 2025 writes them).
+    """Return material and thickness (m) of the sensor from a PONI file (written since pyFAI 2025).
 
     Raises
     ------
     HklflowError
-        If its Detector_config is damaged.
+        If the Detector_config of the file is damaged.
     """
     path = Path(path)
     _, config = _entries(path)
@@ -308,13 +307,13 @@ def read_sensor(path: str | Path) -> tuple[str | None, float | None]:
 
 
 def _entries(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    """Entries of a PONI file by their names in lower case, and its Detector_config."""
+    """Return the entries of a PONI file by lower-case name, and its Detector_config."""
     require_file(path, "PONI file")
     entries: dict[str, str] = {}
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise HklflowError(f"{path} is no PONI file ({error}); give one of pyFAI") from None
+        raise HklflowError(f"{path} is not a PONI file ({error}); give one of pyFAI") from None
     for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon and not line.lstrip().startswith("#"):
@@ -322,19 +321,19 @@ def _entries(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     try:
         return entries, json.loads(entries.get("detector_config", "{}"))
     except json.JSONDecodeError as error:
-        raise HklflowError(f"Detector_config in {path} is not JSON ({error}); mend it") from None
+        raise HklflowError(f"Detector_config in {path} is not JSON ({error}); fix it") from None
 
 
 def _damaged(path: Path, error: Exception) -> HklflowError:
     return HklflowError(
-        f"Detector_config in {path} is damaged ({type(error).__name__}: {error}); mend it"
+        f"Detector_config in {path} is damaged ({type(error).__name__}: {error}); fix it"
     )
 
 
 def _pixels(
     path: Path, entries: dict[str, str], config: dict[str, Any]
 ) -> tuple[float, float, tuple[int, int] | None]:
-    """Pixel sizes and shape, from the file or from pyFAI's table of detectors."""
+    """Return pixel sizes and shape, from the file or from pyFAI's table of detectors."""
     pixel1 = config.get("pixel1", entries.get("pixelsize1"))
     pixel2 = config.get("pixel2", entries.get("pixelsize2"))
     shape = config.get("max_shape")
@@ -343,10 +342,10 @@ def _pixels(
         from pyFAI.detectors import ALL_DETECTORS, detector_factory
 
         lower = name.lower()
-        # Asked for another one, the factory prints the names of all.
+        # For an unknown name, the factory prints the names of all detectors.
         if not {lower, lower.replace(" ", "_"), lower.replace(" ", "")} & set(ALL_DETECTORS):
             raise HklflowError(
-                f"detector {name!r} in {path} is not known to pyFAI; give its pixel sizes in "
+                f"pyFAI has no detector {name!r}, named in {path}; give its pixel sizes in "
                 "Detector_config"
             )
         known = detector_factory(name)
@@ -365,7 +364,7 @@ def write_poni(path: str | Path, poni: Poni, note: str | None = None) -> None:
     Parameters
     ----------
     note : str, optional
-        One line of comment, such as `modules_note`.
+        Comment line, such as `modules_note`.
     """
     config: dict[str, Any] = {"pixel1": poni.pixel1, "pixel2": poni.pixel2}
     if poni.shape is not None:
@@ -390,9 +389,9 @@ def write_poni(path: str | Path, poni: Poni, note: str | None = None) -> None:
 
 
 def flipped_up_down(poni: Poni) -> Poni:
-    """Give the same detector for the image flipped up-down (rows in reverse order).
+    """Return the same detector for the image flipped up-down (rows in reverse order).
 
-    The detector stays where it is, only the order of its rows changes, so the
-    orientation changes: 1-4 and 2-3 swap.
+    The detector does not move, only the order of its rows changes, so the orientation changes:
+    1 and 4, 2 and 3 swap.
     """
     return replace(poni, orientation={1: 4, 4: 1, 2: 3, 3: 2}[poni.orientation])

@@ -1,7 +1,7 @@
-"""One way to read raw frames and what their files say, whatever the format.
+"""Read raw frames and their headers, whatever the format.
 
-`open_frames` gives frames as blocks, `read_header` gives the geometry and the
-measurement as far as the file states them: a field that is None is not in the file.
+`open_frames` returns frames in blocks, `read_header` returns geometry and measurement; a field of
+the header is None if it is not in the file.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = {".cbf", ".tif", ".tiff", ".img", ".edf"}
 
 
 def is_hdf5(raw: Raw) -> bool:
-    """Whether `raw` names one HDF5 file, by its suffix."""
+    """Return True if `raw` is the name of one HDF5 file, by its suffix."""
     return isinstance(raw, (str, Path)) and Path(raw).suffix.lower() in HDF5_SUFFIXES
 
 
@@ -31,14 +31,13 @@ def open_frames(raw: Raw) -> Frames:
     ----------
     raw : path, pattern or list of paths
         An HDF5 file (NXmx or Eiger master, a plain stack, or a light scan file that links
-        frames), or images (CBF, TIFF, SMV,
-        EDF): one file, a list, a glob (``scan_*.cbf``), a template
-        (``scan_####.cbf``) or a printf pattern (``scan_%05d.tif``).
+        frames), or images (CBF, TIFF, SMV, EDF): one file, a list, a glob (``scan_*.cbf``), a
+        template (``scan_####.cbf``) or a printf pattern (``scan_%05d.tif``).
 
     Raises
     ------
     HklflowError
-        If there is no such file, or frames are missing from the series.
+        If a file does not exist, or frames are missing from the series.
     """
     from hklflow.formats.images import ImageSeries
     from hklflow.formats.light import images_of
@@ -54,7 +53,7 @@ def open_frames(raw: Raw) -> Frames:
 
 
 def open_scan(scan: RotationScan) -> Frames:
-    """Open the frames of a scan; in those that are left out every pixel is flagged.
+    """Open the frames of a scan; all pixels of frames that are left out are flagged.
 
     Raises
     ------
@@ -70,7 +69,7 @@ def open_scan(scan: RotationScan) -> Frames:
 
 
 def read_header(raw: Raw) -> Header:
-    """Read what the raw files say about geometry and measurement.
+    """Read geometry and measurement from the header of the raw files.
 
     Parameters
     ----------
@@ -90,28 +89,28 @@ def read_header(raw: Raw) -> Header:
 
 
 def _without_zero(header: Header) -> Header:
-    """Header without a saturation of 0 counts: writers put it in where nobody told them any.
+    """Return the header without a saturation of 0 counts, which means that it is not set.
 
-    From 0 counts on every pixel would be saturated.
+    With a saturation of 0 counts every pixel would be saturated.
     """
     if header.saturation != 0:
         return header
     return replace(
         header,
         saturation=None,
-        saturation_doubt="the saturation of 0 counts in the raw file is taken as not given, so "
-        "that no pixel is known to be saturated: set `import_scan: saturation` if it is known",
+        saturation_doubt="the saturation of 0 counts in the raw file is ignored, so no pixel is "
+        "flagged as saturated: set `import_scan: saturation` if it is known",
     )
 
 
 def read_variance(scan: RotationScan) -> NDArray[np.float32] | None:
-    """Variance of the read noise (slow, fast) in photons², of an integrating detector's frames.
+    """Return the variance of the read noise (slow, fast) in photons², for integrating detectors.
 
-    None where photons are counted. In pixels that are not to be used it is 0.
+    None for photon counters. Pixels that cannot be used have 0.
     """
-    # Photon counters' files are not opened for it.
-    found = read_header(scan.raw).read_variance if scan.underload < 0 else None
-    return None if found is None else found.astype(np.float32)
+    # Files of photon counters need not be opened.
+    variance = read_header(scan.raw).read_variance if scan.underload < 0 else None
+    return None if variance is None else variance.astype(np.float32)
 
 
 def read_mask_bits(raw: Raw) -> NDArray[np.uint32] | None:

@@ -1,6 +1,6 @@
-"""The frames of one rotation, read in blocks or bands, whatever the format.
+"""Read the frames of one rotation in blocks or bands, whatever the format.
 
-What a format implements is `Frames._read`; the other hooks make it faster.
+A format implements `Frames._read`; the other hooks make reading faster.
 """
 
 import math
@@ -19,22 +19,22 @@ from hklflow.base.errors import HklflowError
 if TYPE_CHECKING:
     from hklflow.formats.bands import Band, PackedFrames
 
-#: Pixels of a frame: more than any detector has. A damaged header may claim any number.
+#: Largest number of pixels of a frame, above any detector. Damaged headers may claim more.
 MOST_PIXELS = 200_000_000
 
 
 class Frames(ABC):
-    """The frames of one rotation, read in blocks; a context manager.
+    """Frames of one rotation, read in blocks; a context manager.
 
     Attributes
     ----------
     shape : (n, slow, fast)
     dtype : numpy dtype
-        Of the pixels as stored.
+        Type of the pixels as stored.
     files : list of Path
-        Every file the frames come from, in order (for hashes and provenance).
+        All source files of the frames, in order (for hashes and provenance).
     dataset : (file, path in file) or None
-        The one HDF5 dataset that holds all frames, where there is one (for links).
+        The HDF5 dataset that contains all frames, for links; None if there is no such dataset.
     """
 
     shape: tuple[int, int, int]
@@ -44,16 +44,16 @@ class Frames(ABC):
 
     @abstractmethod
     def _read(self, start: int, stop: int) -> NDArray[Any]:
-        """Frames start..stop, with 0 <= start < stop <= n."""
+        """Return frames start..stop, with 0 <= start < stop <= n."""
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Frames ``start <= z < stop`` as an array (stop - start, slow, fast).
+        """Return frames ``start <= z < stop`` as an array (stop - start, slow, fast).
 
         Raises
         ------
         HklflowError
-            If frames outside the scan are asked for, or a file is missing,
-            truncated or of another shape; it names the file and the frame.
+            If frames are outside the scan, or a file is missing, truncated or of another shape;
+            the message names the file and the frame.
         """
         self._require_within(start, stop)
         if start == stop:
@@ -61,7 +61,7 @@ class Frames(ABC):
         return self._read(start, stop)
 
     def blocks(self, size: int, first: int = 0, last: int | None = None) -> Iterator[NDArray[Any]]:
-        """Frames first..last (exclusive) in order, at most `size` at a time."""
+        """Yield frames first..last (exclusive) in order, at most `size` at a time."""
         _require_size(size)
         stop = self.shape[0] if last is None else last
         for start in range(first, stop, size):
@@ -70,28 +70,28 @@ class Frames(ABC):
     def stream(
         self, size: int, first: int = 0, last: int | None = None, *, threads: int = 1
     ) -> Generator[NDArray[Any], None, None]:
-        """Give the frames of `blocks`, but fast: a block lasts only until the next is asked for.
+        """Yield the frames of `blocks` faster: a block is valid only until the next one is read.
 
         Parameters
         ----------
         size : int
             Frames at a time.
         first, last : int
-            Frames first..last (exclusive); None is the end.
+            Frames first..last (exclusive); None: to the end.
         threads : int
-            1: the calling thread decodes. More: so many threads decode the next block while
-            the caller works on this one. Close the iterator, or let go of it, where it is
-            left before its end.
+            1: the calling thread decodes. More: this number of threads decodes the next block
+            while the caller uses the current one. Close or delete the iterator if you stop
+            before its end.
 
         Returns
         -------
         iterator of (at most `size`, slow, fast) arrays
-            C-contiguous, of `dtype`. Their memory is used again.
+            C-contiguous, of `dtype`. Their memory is reused.
 
         Raises
         ------
         HklflowError
-            If `size` or `threads` is below 1; else as `read`.
+            If `size` or `threads` is below 1; otherwise as `read`.
         """
         from hklflow.formats.stream import stream
 
@@ -101,7 +101,7 @@ class Frames(ABC):
     def bands(
         self, size: int, first: int = 0, last: int | None = None, *, threads: int = 1
     ) -> "Generator[Band, None, None]":
-        """Give the frames of `stream` in bands of rows that fit into the processor's cache.
+        """Yield the frames of `stream` in bands of rows that fit into the processor's cache.
 
         Parameters
         ----------
@@ -111,8 +111,8 @@ class Frames(ABC):
         Returns
         -------
         iterator of Band
-            Block after block, from the first row to the last. A band's counts last until the
-            next one is asked for.
+            Block after block, from the first row to the last. The counts of a band are valid only
+            until the next band is read.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class Frames(ABC):
         return bands(self, size, first, stop, threads)
 
     def _begin(self, size: int, first: int, last: int | None, threads: int) -> int:
-        """Check what `stream` and `bands` are asked for, and get ready; gives the end."""
+        """Check the arguments of `stream` and `bands`, and prepare; return the end."""
         _require_size(size)
         if threads < 1:
             raise HklflowError(f"frames cannot be read by {threads} threads; use 1 or more")
@@ -141,31 +141,31 @@ class Frames(ABC):
                 f"{self.files[0]}; check the frame range"
             )
 
-    # For `stream`; formats that can do better do.
+    # Hooks for `stream`: a format may override them with faster ones.
 
     def _prepare(self) -> None:  # noqa: B027
-        """Get ready for `_fill` in several threads."""
+        """Prepare for calls of `_fill` in several threads."""
 
     def _fill(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        """Put frames start..stop, as of `_read`, into `out`; from several threads at once."""
+        """Store frames start..stop, as from `_read`, in `out`; called from several threads."""
         for frame in range(start, stop):
             out[frame - start] = self._read(frame, frame + 1)[0]
 
     def _pack(
         self, start: int, stop: int, memory: NDArray[np.uint8]
     ) -> "tuple[PackedFrames | None, NDArray[np.uint8]]":
-        """Frames that can be decoded by rows, in this memory or more; None: they can't."""
+        """Return compressed frames, in this memory or larger; None if rows cannot be decoded."""
         return None, memory
 
-    def _told(self) -> AbstractContextManager[None]:
-        """Within it, what is wrong with a frame of `_pack` is told as `read` tells it."""
+    def _naming_damage(self) -> AbstractContextManager[None]:
+        """Return a context in which damage found by `_pack` raises the same error as `read`."""
         return nullcontext()
 
     def _announce(self, start: int, stop: int) -> None:  # noqa: B027
-        """Tell the kernel that the bytes of these frames will be read next."""
+        """Announce to the kernel that the bytes of these frames will be read next."""
 
     def close(self) -> None:  # noqa: B027  (most formats keep nothing open)
-        """Close what is open."""
+        """Close all open files."""
 
     def __enter__(self) -> Self:
         return self
@@ -180,17 +180,17 @@ class Frames(ABC):
 
 
 def require_frame_size(shape: Sequence[int], what: str) -> None:
-    """Refuse frames that are larger than any detector, before there is memory for them.
+    """Require that frames are not larger than any detector, before memory is allocated.
 
     Raises
     ------
     HklflowError
-        It begins with ``what``.
+        If they are; the message begins with ``what``.
     """
     if math.prod(shape) > MOST_PIXELS:
         raise HklflowError(
             f"{what} has frames of {' x '.join(map(str, shape))} pixels, more than "
-            f"{MOST_PIXELS}; the file is damaged or holds something else"
+            f"{MOST_PIXELS}; the file is damaged or contains something else"
         )
 
 

@@ -1,4 +1,4 @@
-"""Series of images: the files of a pattern, in the order of their numbers."""
+"""Series of images: find the files of a pattern, in the order of their numbers."""
 
 import os
 import re
@@ -13,19 +13,19 @@ Raw = str | Path | Sequence[str | Path]
 
 
 def find_files(raw: Raw, *, gaps: bool = False) -> list[Path]:
-    """Files of an image series in order of their numbers, checked to be complete.
+    """Return the files of an image series in order of their numbers, checked to be complete.
 
-    A list is taken in the order given. In a glob the last group of digits of the
-    file's name is its number. With ``gaps`` numbers may be missing.
+    A list is used in its order. In a glob, the last group of digits in the name of a file is its
+    number. With ``gaps``, numbers may be missing.
 
     Raises
     ------
     HklflowError
-        If nothing matches, numbers are missing or occur twice (it lists them), or a
-        listed file does not exist.
+        If no file matches, numbers are missing or occur twice (the message lists them), or a
+        file of the list does not exist.
     """
     if not isinstance(raw, (str, Path)):
-        files = [Path(one) for one in raw]
+        files = [Path(name) for name in raw]
         absent = [str(path) for path in files if not path.is_file()]
         if not files or absent:
             what = f"{absent[0]} does not exist" if absent else "the list of images is empty"
@@ -41,9 +41,9 @@ def find_files(raw: Raw, *, gaps: bool = False) -> list[Path]:
 
 
 def find_names(pattern: str, *, gaps: bool = False) -> list[str]:
-    """Names of the images of a series in its folder; as `find_files`, without making paths.
+    """Return the file names of an image series, as `find_files` but without folder.
 
-    There may be thousands of images in each of thousands of scans.
+    It makes no Path objects: an experiment may have thousands of scans of thousands of images.
 
     Raises
     ------
@@ -60,8 +60,8 @@ def find_names(pattern: str, *, gaps: bool = False) -> list[str]:
     numbered: dict[int, str] = {}
     stems: set[tuple[str, str]] = set()
     with os.scandir(folder) as entries:
-        found = [(entry, match) for entry in entries if (match := template.fullmatch(entry.name))]
-    for entry, match in found:
+        matches = [(entry, match) for entry in entries if (match := template.fullmatch(entry.name))]
+    for entry, match in matches:
         name = entry.name
         if not entry.is_file():
             require_file(folder / name, "image", "copy it again")
@@ -92,7 +92,7 @@ def find_names(pattern: str, *, gaps: bool = False) -> list[str]:
 
 
 def number_pattern(name: str) -> re.Pattern[str] | None:
-    """Pattern of the file names with the group `number`; None for a plain file name."""
+    """Return the pattern of the file names with the group `number`; None for a plain name."""
     if hashes := re.search(r"#+", name):
         digits = rf"(?P<number>\d{{{len(hashes[0])},}})"
         return re.compile(
@@ -108,7 +108,7 @@ def number_pattern(name: str) -> re.Pattern[str] | None:
     if any(mark in name for mark in "*?["):
         import fnmatch
 
-        # The last group of digits in the stem, of a name that matches the glob.
+        # The last group of digits in the stem of a name that matches the glob.
         matched = fnmatch.translate(name)
         return re.compile(rf"(?={matched})(?:.*\D)?(?P<number>\d+)[^\d.]*(?:\.[^.]+)+?")
     return None

@@ -1,8 +1,8 @@
-"""SHELX reflection files: HKLF 4, h k l I σ(I) batch in the columns 3I4, 2F8, I4.
+"""Write SHELX reflection files: HKLF 4, h k l I σ(I) batch in the columns 3I4, 2F8, I4.
 
-A number with a decimal point may have it anywhere in its 8 columns, and so each is written with
-all digits that fit: a common factor, a power of ten, brings the largest below 10000, so that
-there is a blank between all columns, and the smallest are not rounded to two decimals.
+A number with a decimal point may have it anywhere in its 8 columns, so each number is written with
+as many digits as fit. A common factor, a power of ten, scales the largest below 10000: then a blank
+separates all columns, and the smallest are not rounded to two decimals.
 """
 
 from pathlib import Path
@@ -17,13 +17,13 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _LARGEST = 9999.0
-_WIDTH = 7  # of a number, without the blank before it
+_WIDTH = 7  # columns of a number, without the blank before it
 
 
 def rows_of(factors: StructureFactors, observed: Scaled | None) -> tuple[Integers, Floats, Floats]:
-    """Indices, intensities and errors of the merged reflections, or of what they were merged of.
+    """Return indices, intensities and errors of the merged or, if given, the observed reflections.
 
-    Friedel mates that are apart are so here; observations keep the indices that they had.
+    Friedel mates that were kept separate remain separate; observations keep their own indices.
     """
     if observed is not None:
         return observed.hkl, observed.intensity, observed.sigma
@@ -46,23 +46,23 @@ def write_hklf4(
     crystal: Crystal,
     merged: bool,
 ) -> float:
-    """Write reflections, all of batch 1; the factor is returned and told after the last of them.
+    """Write reflections, all of batch 1; return the factor, also written after the last line.
 
-    SHELXL reads up to the line of zeros; what follows is for people.
+    SHELXL reads up to the line of zeros; the rest is for people.
 
     Raises
     ------
     HklflowError
-        If indices have more than 4 columns, or a value is not finite.
+        If an index has more than 4 columns, or a value is not finite.
     """
     if np.any(hkl > 999) or np.any(hkl < -999):
         raise HklflowError(
-            f"indices up to {int(np.abs(hkl).max())} have no place in the four columns of HKLF 4; "
+            f"indices up to {int(np.abs(hkl).max())} do not fit into the four columns of HKLF 4; "
             "use the MTZ file"
         )
     if not (np.all(np.isfinite(intensity)) and np.all(np.isfinite(sigma))):
         raise HklflowError("an intensity or its error is not a number; scale the reflections again")
-    # A sign takes one of the digits before the point.
+    # A sign takes the place of a digit before the point.
     top = max(
         float(np.max(np.maximum(intensity, -10 * intensity), initial=0.0)),
         float(sigma.max(initial=0.0)),
@@ -87,8 +87,8 @@ def write_hklf4(
 
 
 def _number(value: float) -> str:
-    """Number in 7 columns with as many decimals as fit."""
+    """Return a number in 7 columns with as many decimals as fit."""
     whole = len(f"{int(abs(value))}") + (value < 0)
     text = f"{value:{_WIDTH}.{_WIDTH - 1 - whole}f}"
-    # 999.9999 may be rounded up to one digit more.
+    # 999.9999 may be rounded up to a number with one more digit.
     return text if len(text) <= _WIDTH else text[:_WIDTH]

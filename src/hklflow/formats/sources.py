@@ -1,4 +1,4 @@
-"""Files that hold the frames of raw files: what masters link to, and the images of a series."""
+"""Find the files that contain frames: targets of links in masters, and images of a series."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,94 +13,94 @@ from hklflow.formats.series import find_files, find_names, number_pattern
 
 
 def sources(raw: Sequence[Path], patterns: Sequence[str]) -> dict[str, list[Path]]:
-    """Files with frames besides the raw files themselves.
+    """Return the files that contain frames, in addition to the raw files.
 
     Parameters
     ----------
     raw : sequence of Path
-        HDF5 files; of a series of images, both ends.
+        HDF5 files; for a series of images, its first and last image.
     patterns : sequence of str
-        Patterns of the series.
+        Patterns of the image series.
 
     Returns
     -------
     dict
-        Pattern of a series -> its images; path of a file that is linked -> that file.
+        Pattern of a series -> its images; path of a linked file -> that file.
     """
-    found: dict[str, list[Path]] = {}
+    sources_by_name: dict[str, list[Path]] = {}
     for path in patterns or raw:
         try:
             if not is_hdf5(path):
-                found |= {str(path): find_files(path)} if patterns else {}
+                sources_by_name |= {str(path): find_files(path)} if patterns else {}
                 continue
             images = images_of(Path(path))
             if images is not None:
-                found[images] = find_files(images)
-        except HklflowError:  # the stage says what is wrong
+                sources_by_name[images] = find_files(images)
+        except HklflowError:  # the stage reports the error
             continue
-        found |= {str(file): [file] for file in linked_files(Path(path))}
-    return found
+        sources_by_name |= {str(file): [file] for file in linked_files(Path(path))}
+    return sources_by_name
 
 
 def linked_files(path: Path) -> list[Path]:
-    """All files that an HDF5 file links to, and these in turn: frames and header fields alike.
+    """Return all files that an HDF5 file links to, directly or through other files.
 
-    External links, sources of virtual datasets, and raw bytes in files of their own. What is
-    damaged or not there ends a branch: who reads it says so.
+    Links are external links, sources of virtual datasets, and external raw data, for frames and
+    header fields alike. Damaged or missing files are skipped: their reader reports the error.
     """
-    found: list[Path] = []
-    waiting, seen = [path], {path}
+    files: list[Path] = []
+    waiting, visited = [path], {path}
     while waiting:
         for other in _linked(waiting.pop()):
-            if other not in seen and other.is_file():
-                seen.add(other)
-                found.append(other)
+            if other not in visited and other.is_file():
+                visited.add(other)
+                files.append(other)
                 waiting += [other] if is_hdf5(other) else []
-    return found
+    return files
 
 
 def _linked(path: Path) -> list[Path]:
-    """Files that one HDF5 file names."""
+    """Return the files that one HDF5 file refers to."""
     import h5py
 
-    named: dict[Path, None] = {}
+    linked: dict[Path, None] = {}
     with suppress(OSError, RuntimeError), h5py.File(path, "r") as file:
-        groups, seen = [file["/"]], set[int]()
-        while groups and len(seen) < _MOST_GROUPS:
+        groups, visited = [file["/"]], set[int]()
+        while groups and len(visited) < _MOST_GROUPS:
             group = groups.pop()
             for name in group:
                 link = group.get(name, getlink=True)
                 if isinstance(link, h5py.ExternalLink):
-                    named[path.parent / link.filename] = None
+                    linked[path.parent / link.filename] = None
                 if not isinstance(link, h5py.HardLink):
                     continue
                 kind = group.get(name, getclass=True)
                 if (
                     kind is h5py.Group
-                    and (key := h5py.h5o.get_info(group[name].id).addr) not in seen
+                    and (key := h5py.h5o.get_info(group[name].id).addr) not in visited
                 ):
-                    seen.add(key)
+                    visited.add(key)
                     groups.append(group[name])
                 elif kind is h5py.Dataset:
-                    named |= dict.fromkeys(_files_of_dataset(group[name], path.parent))
-    return list(named)
+                    linked |= dict.fromkeys(_files_of_dataset(group[name], path.parent))
+    return list(linked)
 
 
 def _files_of_dataset(data: Any, folder: Path) -> Iterator[Path]:
-    """Files with the values of a dataset, if they are not in its own."""
+    """Yield the files with the values of a dataset, if these are outside its own file."""
     for source in data.virtual_sources() if data.is_virtual else ():
         if source.file_name != ".":
             yield folder / source.file_name
     for name, _, _ in data.external or ():
-        # HDF5 looks for them from the working directory.
+        # HDF5 searches external data from the working directory.
         yield Path(name)
 
 
-_MOST_GROUPS = 100_000  # more are a trap, or nothing that has frames
+_MOST_GROUPS = 100_000  # a file with more groups is not a raw file
 
 
 def files_of(name: str, base: Path) -> list[str]:
-    """Files that a path or pattern of a record stands for; none if they are not there."""
+    """Return the files of a path or pattern in a record; none if they do not exist."""
     path = f"{base}/{name}" if not name.startswith("/") else name
     if name.endswith(tuple(HDF5_SUFFIXES)) or number_pattern(os.path.basename(name)) is None:  # noqa: PTH119
         return [path]

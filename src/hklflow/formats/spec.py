@@ -1,9 +1,9 @@
 """SPEC scans, and the psic six-circle diffractometer in hklflow's lab frame.
 
-psic is described by H. You, J. Appl. Cryst. 32 (1999) 614. His frame at zero angles has x up,
-y along the beam and z completing it; hence, in lab axes, ``x → y, y → z, z → x``.
-The sample's rotation is ``M H Ξ X Φ`` with mu about +x, eta about -z, chi about
-+y, phi about -z; the detector arm's is nu about +x, carrying delta about -z. In the lab:
+psic is described by H. You, J. Appl. Cryst. 32 (1999) 614. Its frame at zero angles has x up, y
+along the beam and z completing it; in lab axes, ``x → y, y → z, z → x``. The rotation of the sample
+is ``M H Ξ X Φ`` with mu about +x, eta about -z, chi about +y, phi about -z; the detector arm
+rotates by nu about +x, which carries delta about -z. In the lab frame:
 
 ======== ====== ====== ====== ====== ====== ======
 angle    mu     eta    chi    phi    nu     delta
@@ -28,7 +28,7 @@ from hklflow.geometry import Detector, Goniometer, rotation_matrix
 
 Floats = NDArray[np.float64]
 
-# Columns: You's x, y, z in the lab.
+# Columns: the axes x, y, z of You in the lab frame.
 YOU_AXES_LAB = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 PSIC_SAMPLE = {"mu": "x+", "eta": "z-", "chi": "y+", "phi": "z-"}
@@ -37,28 +37,28 @@ PSIC_ARM = {"nu": "x+", "delta": "z-"}
 
 @dataclass(frozen=True)
 class SpecScan:
-    """One scan of a SPEC file; None or absent means that the file does not say.
+    """One scan of a SPEC file; None or absent: not in the file.
 
     Attributes
     ----------
     number : int
     command : str
     columns : dict of (n,) arrays
-        Data by column name.
+        Values of each column.
     motors : dict of float
-        Positions before the scan, in the motors' units (degrees).
+        Positions before the scan, in the units of the motors (degrees).
     ub : (3, 3) array or None
-        1/Å with 2π, in the diffractometer's own frame.
+        UB in 1/Å with 2π, in the frame of the diffractometer.
     wavelength : float or None
-        Å.
+        Wavelength, Å.
     temperature : float or None
-        Kelvin (set point).
+        Temperature, K (set point).
     mnemonics : dict of str
-        Names of motors by the short names that commands use.
+        Names of motors by the short names in commands.
     date : str
-        As the file has it; empty if it does not say.
+        Date as in the file; empty if it is absent.
     cell : (6,) array or None
-        Å and degrees.
+        Cell, Å and degrees.
     """
 
     number: int
@@ -74,7 +74,7 @@ class SpecScan:
 
     @property
     def n_points(self) -> int:
-        """Number of points measured."""
+        """Number of measured points."""
         return len(next(iter(self.columns.values()), ()))
 
     @property
@@ -83,12 +83,12 @@ class SpecScan:
         return np.stack([self.column(name) for name in "HKL"], axis=1)
 
     def column(self, name: str) -> Floats:
-        """Values (n,) of a column, for example the monitor or the attenuator's transmission.
+        """Return the values (n,) of a column, for example of the monitor.
 
         Raises
         ------
         HklflowError
-            If there is no such column; it lists those there are.
+            If there is no such column; the message lists the columns.
         """
         if name not in self.columns:
             raise HklflowError(
@@ -98,7 +98,7 @@ class SpecScan:
         return self.columns[name]
 
     def motor(self, name: str) -> float:
-        """Position of a motor before the scan.
+        """Return the position of a motor before the scan.
 
         Raises
         ------
@@ -113,13 +113,13 @@ class SpecScan:
 
 
 def read_spec_scan(path: str | Path, number: int) -> SpecScan:
-    """Read one scan of a SPEC file, which must have points.
+    """Read one scan of a SPEC file; the scan must have points.
 
     Raises
     ------
     HklflowError
-        If the file or the scan is absent, the number occurs more than once, no point
-        was measured, or header numbers cannot be read.
+        If the file or the scan is absent, the number occurs more than once, no point was
+        measured, or numbers of the header cannot be read.
     """
     path = Path(path)
     file = _opened(path)
@@ -128,36 +128,36 @@ def read_spec_scan(path: str | Path, number: int) -> SpecScan:
         raise HklflowError(
             f"scan {number} occurs {len(keys)} times in {path}, which has scans "
             f"{_ranges([int(key.split('.')[0]) for key in file.keys()])}; "  # noqa: SIM118
-            "choose a scan that is there once"
+            "choose a scan that occurs once"
         )
-    found = _scan(file, keys[0], path)
-    if found.n_points == 0:
-        raise HklflowError(f"scan {number} of {path} has no points; it was aborted: use another")
-    return found
+    scan = _scan(file, keys[0], path)
+    if scan.n_points == 0:
+        raise HklflowError(f"scan {number} of {path} has no points: it was aborted; use another")
+    return scan
 
 
 def read_spec_scans(path: str | Path) -> list[SpecScan | tuple[int, HklflowError]]:
-    """Read all scans of a SPEC file in its order; numbers may occur more than once.
+    """Read all scans of a SPEC file in its order; a number may occur more than once.
 
     Returns
     -------
     list
-        Scans, also those without points; of one that cannot be read its number and why.
+        Scans, also without points; for a scan that cannot be read, its number and the error.
 
     Raises
     ------
     HklflowError
-        If there is no such file, or it has no scans.
+        If the file does not exist or has no scans.
     """
     path = Path(path)
     file = _opened(path)
-    found: list[SpecScan | tuple[int, HklflowError]] = []
+    scans: list[SpecScan | tuple[int, HklflowError]] = []
     for key in file.keys():  # noqa: SIM118
         try:
-            found.append(_scan(file, key, path))
+            scans.append(_scan(file, key, path))
         except HklflowError as error:
-            found.append((_number(key), error))
-    return found
+            scans.append((_number(key), error))
+    return scans
 
 
 def _opened(path: Path) -> Any:
@@ -173,17 +173,17 @@ def _opened(path: Path) -> Any:
     except (SfErrFileOpen, OSError) as error:
         raise HklflowError(f"{path} cannot be read as a SPEC file ({error})") from error
     if not len(file):
-        raise HklflowError(f"{path} has no line #S: it is no SPEC file, or one without scans")
+        raise HklflowError(f"{path} has no line #S: it is not a SPEC file, or has no scans")
     return file
 
 
 def _number(key: str) -> int:
-    """Scan number of a key of silx: 7.1 is the first scan 7."""
+    """Return the scan number of a key of silx: 7.1 is the first scan 7."""
     return int(key.split(".")[0])
 
 
 def _scan(file: Any, key: str, path: Path) -> SpecScan:
-    """What a scan's header and columns say."""
+    """Return the header and the columns of a scan."""
     from silx.io.specfile import SfErrColNotFound, SfError
 
     number = _number(key)
@@ -196,27 +196,27 @@ def _scan(file: Any, key: str, path: Path) -> SpecScan:
             data, labels = np.empty((0, 0)), []
         try:
             names, positions = list(scan.motor_names), list(scan.motor_positions)
-        # silx raises this where the file names no motors.
+        # silx raises this error if the file has no names of motors.
         except SfErrColNotFound:
             names, positions = [], []
     except UnicodeDecodeError as error:
         raise HklflowError(
-            f"scan {number} of {path} has a header that is no UTF-8 ({error}); save a copy of the "
+            f"scan {number} of {path} has a header that is not UTF-8 ({error}); save a copy of the "
             "file as UTF-8"
         ) from error
     except (SfError, KeyError) as error:
         raise HklflowError(
-            f"scan {number} of {path} cannot be read ({error}); mend the file"
+            f"scan {number} of {path} cannot be read ({error}); fix the file"
         ) from error
     if len(data) and len(data) != len(labels):
         raise HklflowError(
-            f"scan {number} of {path} has {len(labels)} labels for {len(data)} columns; mend the "
+            f"scan {number} of {path} has {len(labels)} labels for {len(data)} columns; fix the "
             "file"
         )
     if names and positions and len(names) != len(positions):
         raise HklflowError(
             f"scan {number} of {path} has {len(names)} names of motors (#O) for {len(positions)} "
-            "positions (#P); mend the file"
+            "positions (#P); fix the file"
         )
     motors = {name.strip(): float(at) for name, at in zip(names, positions, strict=False)}
     header = scan.scan_header_dict
@@ -240,7 +240,7 @@ def _scan(file: Any, key: str, path: Path) -> SpecScan:
 
 
 def _mnemonics(lines: list[str], names: list[str]) -> dict[str, str]:
-    """Motors by their short names: lines #o, which stand in the order of lines #O."""
+    """Return the motors by their short names: lines #o, in the order of lines #O."""
     short = [word for line in lines if re.match(r"#o\d+ ", line) for word in line.split()[1:]]
     return dict(zip(short, names, strict=True)) if len(short) == len(names) else {}
 
@@ -253,15 +253,14 @@ def _numbers(header: Any, key: str, path: Path, number: int) -> Floats | None:
         return np.array([float(word) for word in text])
     except ValueError as error:
         raise HklflowError(
-            f"line #{key} of scan {number} in {path} holds something else than numbers ({error}); "
-            "mend the file"
+            f"line #{key} of scan {number} in {path} is not numeric ({error}); fix the file"
         ) from None
 
 
 def _temperature(text: str) -> float | None:
-    """Temperature of a #X line, believed only where the line says that it is in kelvin.
+    """Return the temperature of a #X line, if the line gives the unit kelvin.
 
-    As ``300 K``, or by a remark whose first unit is K: ``300 26.85 (Setpoint in K and C)``.
+    Either as ``300 K``, or by a remark whose first unit is K: ``300 26.85 (Setpoint in K and C)``.
     """
     number = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
     remark = r"\((?:(?!\b(?:deg)?[CF]\b)[^()\d])*\bK\b"
@@ -270,7 +269,7 @@ def _temperature(text: str) -> float | None:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Short text of scan numbers: 1-5, 7."""
+    """Return a short text for scan numbers: 1-5, 7."""
     parts: list[list[int]] = []
     for n in sorted(set(numbers)):
         if parts and n == parts[-1][1] + 1:
@@ -281,10 +280,10 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def _direction(text: str) -> Floats:
-    """Lab vector of a direction ``x+`` to ``z-`` in You's frame."""
+    """Return the lab vector of a direction ``x+`` to ``z-`` in You's frame."""
     match = re.fullmatch(r"\s*([xyz])([+-])\s*", text)
     if match is None:
-        raise HklflowError(f"direction {text!r} is not x+, x-, y+, y-, z+ or z-; mend the file")
+        raise HklflowError(f"direction {text!r} is not x+, x-, y+, y-, z+ or z-; fix the file")
     sign = 1.0 if match[2] == "+" else -1.0
     column: Floats = sign * YOU_AXES_LAB[:, "xyz".index(match[1])]
     return column
@@ -293,14 +292,14 @@ def _direction(text: str) -> Floats:
 def circles_goniometer(
     circles: dict[str, Floats], angles: dict[str, float], scanned: str
 ) -> Goniometer:
-    """Sample circles as a goniometer.
+    """Return the sample circles as a goniometer.
 
     Parameters
     ----------
     circles : dict of (3,) arrays
-        Lab axes at zero, outermost first.
+        Lab axes at zero angles, outermost first.
     angles : dict of float
-        Radians; that of the scanned circle may be absent.
+        Angles in radians; the scanned circle may be absent.
     """
     names = tuple(circles)
     settings = np.array([angles.get(name, 0.0) for name in names])
@@ -308,7 +307,7 @@ def circles_goniometer(
 
 
 def arm_turn(circles: dict[str, Floats], angles: dict[str, float]) -> Floats:
-    """Rotation (3, 3) of a detector's arm: its circles, outermost first, at angles in radians."""
+    """Return the rotation (3, 3) of a detector arm: circles, outermost first; angles in radians."""
     turn = np.eye(3)
     for name, axis in circles.items():
         turn = turn @ rotation_matrix(axis, angles[name])
@@ -316,7 +315,7 @@ def arm_turn(circles: dict[str, Floats], angles: dict[str, float]) -> Floats:
 
 
 def psic_circles() -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Sample and detector circles of psic: lab axes by name, outermost first."""
+    """Return the sample and detector circles of psic: lab axes by name, outermost first."""
     return (
         {name: _direction(text) for name, text in PSIC_SAMPLE.items()},
         {name: _direction(text) for name, text in PSIC_ARM.items()},
@@ -324,24 +323,24 @@ def psic_circles() -> tuple[dict[str, Floats], dict[str, Floats]]:
 
 
 def psic_goniometer(mu: float, eta: float, chi: float, phi: float) -> Goniometer:
-    """Sample circles of psic in the lab frame, with eta scanned; radians."""
+    """Return the sample circles of psic in the lab frame, with eta scanned; angles in radians."""
     axes = np.array([_direction(text) for text in PSIC_SAMPLE.values()])
     return Goniometer(tuple(PSIC_SAMPLE), axes, np.array([mu, eta, chi, phi]), 1)
 
 
 def psic_ub(ub: ArrayLike) -> Floats:
-    """UB (3, 3) of SPEC's psic in hklflow's frame (1/Å with 2π)."""
+    """Return UB (3, 3) of SPEC's psic in hklflow's frame (1/Å with 2π)."""
     rotated: Floats = YOU_AXES_LAB @ np.asarray(ub, dtype=np.float64)
     return rotated
 
 
 def psic_arm(detector: Detector, delta: float, nu: float) -> Detector:
-    """Turn a detector given at delta = nu = 0 to its angles (radians) about the sample."""
+    """Rotate a detector given at delta = nu = 0 to its angles (radians) about the sample."""
     return on_arm(detector, arm_turn(psic_circles()[1], {"delta": delta, "nu": nu}))
 
 
 def on_arm(detector: Detector, turn: Floats) -> Detector:
-    """Detector given with its arm at zero, the arm turned by (3, 3)."""
+    """Rotate a detector given at zero angles of its arm by the rotation (3, 3) of the arm."""
     return replace(
         detector,
         origin=turn @ detector.origin,
@@ -353,22 +352,22 @@ def on_arm(detector: Detector, turn: Floats) -> Detector:
 def read_detector_xml(path: str | Path) -> Detector:
     """Read the detector at zero angles from an xrayutilities-style geometry XML.
 
-    The first pixel direction, size and centre are those of the fast index. The
-    centre channel is a pixel's index: the beam meets the centre of this pixel.
+    In the XML, the first pixel direction, size and centre belong to the fast index. The centre
+    channel is the index of the pixel whose centre the beam meets.
 
     Raises
     ------
     HklflowError
-        If the file is no such XML, or a part of it is missing.
+        If the file is not such an XML, or a part of it is missing.
     """
     root = _xml(path)
     unit = {"mm": 1e-3, "m": 1.0, "um": 1e-6}
 
     def element(tag: str) -> Any:
-        found = root.find(f".//{{*}}Detector/{{*}}{tag}")
-        if found is None or not (found.text or "").strip():
+        node = root.find(f".//{{*}}Detector/{{*}}{tag}")
+        if node is None or not (node.text or "").strip():
             raise HklflowError(f"{tag} of the detector is missing in {path}; add it")
-        return found
+        return node
 
     def lengths(tag: str) -> list[float]:
         node = element(tag)
@@ -391,44 +390,46 @@ def read_detector_xml(path: str | Path) -> Detector:
 
 
 def read_circles_xml(path: str | Path) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Read sample and detector circles (motor name to lab axis, outermost first).
+    """Read the sample and detector circles (motor name to lab axis, outermost first).
 
     Raises
     ------
     HklflowError
-        If the beam is not along y, the frame this module knows.
+        If the beam is not along y, the frame of this module.
     """
     root = _xml(path)
     beam = [
         float(axis.text or "nan") for axis in root.findall(".//{*}primaryBeamDirection/{*}axis")
     ]
     if beam != [0.0, 1.0, 0.0]:
-        raise HklflowError(f"the primary beam in {path} is along {beam}; only y (0 1 0) is known")
+        raise HklflowError(
+            f"the primary beam in {path} is along {beam}; it must be along y (0 1 0)"
+        )
 
     def circles(tag: str) -> dict[str, Floats]:
-        found = sorted(
+        nodes = sorted(
             root.findall(f".//{{*}}{tag}/{{*}}circleAxis"), key=lambda e: int(e.get("number", "0"))
         )
-        return {str(e.get("specMotorName")): _direction(str(e.get("directionAxis"))) for e in found}
+        return {str(e.get("specMotorName")): _direction(str(e.get("directionAxis"))) for e in nodes}
 
     return circles("sampleCircles"), circles("detectorCircles")
 
 
 @dataclass(frozen=True)
 class Counter:
-    """A column that an instrument XML names, and what its values are divided by."""
+    """Column that an instrument XML names, and the divisor of its values."""
 
     column: str
     unit: float
 
 
 def read_counters_xml(path: str | Path) -> tuple[Counter | None, Counter | None]:
-    """Monitor, and the attenuators' transmission; None where the file names none.
+    """Read the columns of monitor and attenuator transmission; None if the file names none.
 
     Raises
     ------
     HklflowError
-        If a scale factor is no positive number.
+        If a scale factor is not a positive number.
     """
     root = _xml(path)
 
@@ -451,7 +452,7 @@ def read_counters_xml(path: str | Path) -> tuple[Counter | None, Counter | None]
 
 
 def kind_of_xml(path: str | Path) -> str:
-    """What an XML file describes: ``detector``, ``instrument``, or nothing known (empty)."""
+    """Return the kind of an XML file: ``detector``, ``instrument``, or empty if unknown."""
     try:
         tag = ElementTree.parse(path).getroot().tag.rpartition("}")[2]
     except (OSError, ElementTree.ParseError):

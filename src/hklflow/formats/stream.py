@@ -1,7 +1,6 @@
-"""Blocks of frames in order, decoded ahead, in memory that is used again.
+"""Blocks of frames in order, decoded ahead, in memory that is reused.
 
-Fresh memory for every block would cost as much as decoding does: the kernel hands it out
-page by page.
+New memory for each block would take as long as decoding: the kernel provides it page by page.
 """
 
 from collections.abc import Generator
@@ -16,7 +15,7 @@ Blocks = Generator[NDArray[Any], None, None]
 
 
 class Decoded(Protocol):
-    """What `stream` needs of `raw_frames.Frames`."""
+    """Part of `raw_frames.Frames` that `stream` uses."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
@@ -27,7 +26,7 @@ class Decoded(Protocol):
 
 
 def stream(frames: Decoded, size: int, first: int, last: int, threads: int) -> Blocks:
-    """Blocks of `Frames.stream`, whose arguments were checked."""
+    """Yield the blocks of `Frames.stream`; the caller has checked the arguments."""
     spans = [(start, min(start + size, last)) for start in range(first, last, size)]
     if threads > 1:
         return _ahead(frames, spans, threads)
@@ -39,7 +38,7 @@ def _buffer(frames: Decoded, spans: list[tuple[int, int]]) -> NDArray[Any]:
 
 
 def _plain(frames: Decoded, spans: list[tuple[int, int]]) -> Blocks:
-    """The caller decodes; the kernel is told to read the next block from the disk meanwhile."""
+    """Decode in the calling thread; meanwhile the kernel reads the next block from the disk."""
     if not spans:
         return
     buffer = _buffer(frames, spans)
@@ -52,7 +51,7 @@ def _plain(frames: Decoded, spans: list[tuple[int, int]]) -> Blocks:
 
 
 def _ahead(frames: Decoded, spans: list[tuple[int, int]], threads: int) -> Blocks:
-    """Threads decode the next block, cut among them, while the caller has this one."""
+    """Decode the next block in threads, while the caller uses the current one."""
     if not spans:
         return
     buffers = [_buffer(frames, spans) for _ in spans[:2]]
@@ -71,7 +70,7 @@ def _ahead(frames: Decoded, spans: list[tuple[int, int]], threads: int) -> Block
     try:
         pending = begin(0)
         for block, (start, stop) in enumerate(spans):
-            # In their order, so that the first bad frame is told.
+            # In their order, so that the first bad frame is reported.
             for part in pending:
                 part.result()
             if block + 1 < len(spans):

@@ -1,7 +1,7 @@
-"""Repeated scans as one raw file: are they alike, and their sum as NXmx.
+"""Sum repeated scans to one NXmx file, if they were taken under equal conditions.
 
-Scans are alike if they would be reduced alike: only the counts, the monitor, the exposure,
-the mask and, within a tolerance, the temperature may differ.
+Only the counts, the monitor, the exposure, the mask and, within a tolerance, the temperature may
+differ between the scans.
 """
 
 import hashlib
@@ -23,24 +23,24 @@ from hklflow.formats.write_raw import NXmxHeader, NXmxWriter, described
 from hklflow.geometry import Detector
 from hklflow.images.frame_sum import FrameSum, SumType, largest_count, sum_types
 
-# Read-back of one setting differs by this much and means nothing: relative, and for angles and
-# pixels in parts of a frame's width and of a pixel.
+# Tolerances for equal settings that were read back twice: relative, and for angles and pixels as
+# fractions of a frame's width and of a pixel.
 RELATIVE, PART = 1e-5, 0.01
-_COMPARED = 5  # frames, from the first on, in which independent scans are not all alike
+_COMPARED = 5  # number of frames compared; independent scans differ in at least one
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """One of the scans.
+    """One of the repeated scans.
 
     Attributes
     ----------
     name : str
-        File or pattern.
+        File or pattern of the scan.
     frames : Frames
     header : Header
     mask : (slow, fast) uint32 array or None
-        NXmx bits.
+        Bits of the pixel mask as in NXmx.
     """
 
     name: str
@@ -55,24 +55,24 @@ def open_repeats(names: Sequence[str], stack: ExitStack) -> list[Repeat]:
     Raises
     ------
     HklflowError
-        If there are fewer than two, or one stands twice.
+        If there are fewer than two scans, or one is given twice.
     """
     if len(names) < 2:
         raise HklflowError(
-            f"a sum of {len(names)} scan ({', '.join(names)}); give two repeated scans or more"
+            f"a sum of {len(names)} scan ({', '.join(names)}); give two or more repeated scans"
         )
-    seen: dict[Path, str] = {}
+    opened: dict[Path, str] = {}
     repeats = []
     for name in names:
         first = Path(name) if is_hdf5(name) else find_files(name)[0]
-        if (other := seen.setdefault(first.resolve(), name)) != name or names.count(name) > 1:
+        if (other := opened.setdefault(first.resolve(), name)) != name or names.count(name) > 1:
             raise HklflowError(f"{name} and {other} are the same scan; give each scan once")
         repeats.append(_open(name, stack))
     return repeats
 
 
 def require_distinct(repeats: Sequence[Repeat]) -> None:
-    """Refuse scans whose frames are the same counts: copies, whatever their headers say.
+    """Require that scans have different counts: equal counts mean a copy, whatever the header.
 
     Raises
     ------
@@ -80,18 +80,18 @@ def require_distinct(repeats: Sequence[Repeat]) -> None:
     """
     n = min(repeat.frames.shape[0] for repeat in repeats)
     chosen = sorted({n * i // _COMPARED for i in range(_COMPARED)})
-    seen: dict[bytes, str] = {}
+    names: dict[bytes, str] = {}
     for repeat in repeats:
-        some = [repeat.frames.read(frame, frame + 1) for frame in chosen]
-        digest = hashlib.blake2b(b"".join(frame.tobytes() for frame in some)).digest()
-        # Frames without counts are all alike.
-        if any(frame.any() for frame in some) and digest in seen:
+        frames = [repeat.frames.read(frame, frame + 1) for frame in chosen]
+        digest = hashlib.blake2b(b"".join(frame.tobytes() for frame in frames)).digest()
+        # Frames without counts are equal in all scans.
+        if any(frame.any() for frame in frames) and digest in names:
             raise HklflowError(
-                f"{repeat.name} has the same counts as {seen[digest]} in all of the frames "
-                f"{', '.join(map(str, chosen))}: it is a copy, and would count twice; give each "
-                "scan once"
+                f"{repeat.name} has the same counts as {names[digest]} in all of the "
+                f"frames {', '.join(map(str, chosen))}: it is a copy and would count twice; give "
+                "each scan once"
             )
-        seen[digest] = repeat.name
+        names[digest] = repeat.name
 
 
 def _open(name: str, stack: ExitStack) -> Repeat:
@@ -105,29 +105,29 @@ def _open(name: str, stack: ExitStack) -> Repeat:
     return Repeat(name, frames, header, None if bad is None else bad.astype(np.uint32))
 
 
-# ------------------------------------------------------------------------- are they alike
+# ------------------------------------------------------------------------- equal conditions
 
 
 def require_alike(repeats: Sequence[Repeat], temperature_tolerance: float) -> None:
-    """Compare every scan with the first.
+    """Require that all scans have the same conditions as the first.
 
     Parameters
     ----------
     temperature_tolerance : float
-        Largest difference of two scans' temperatures, K.
+        Largest difference between the temperatures of two scans, K.
 
     Raises
     ------
     HklflowError
-        If any differs; it names all differences with both values and both files.
+        If scans differ; the message lists all differences with both values and both files.
     """
     first, *others = repeats
     problems = [
-        f"{what}: {mine} in {first.name} but {theirs} in {other.name}"
+        f"{what}: {value} in {first.name} but {other_value} in {other.name}"
         for other in others
-        for what, mine, theirs in _differences(first, other)
+        for what, value, other_value in _differences(first, other)
     ]
-    # The two that lie farthest apart, whichever of them is the first.
+    # The largest difference, between whichever two scans.
     known = [r for r in repeats if r.header.temperature is not None]
     if known:
         coldest = min(known, key=lambda r: r.header.temperature or 0.0)
@@ -145,7 +145,7 @@ def require_alike(repeats: Sequence[Repeat], temperature_tolerance: float) -> No
 
 
 def _differences(a: Repeat, b: Repeat) -> Iterator[tuple[str, str, str]]:
-    """What differs, and both values."""
+    """Yield the name of each difference between two scans, and both values."""
     n = (a.frames.shape[0], b.frames.shape[0])
     if n[0] != n[1]:
         yield "number of frames", str(n[0]), str(n[1])
@@ -159,14 +159,14 @@ def _differences(a: Repeat, b: Repeat) -> Iterator[tuple[str, str, str]]:
     yield from _compare(
         "attenuators' transmission", x.transmission, y.transmission, _attenuators, _alike
     )
-    for what, mine, theirs in (
+    for what, value, other_value in (
         ("exposure time", x.exposure_time, y.exposure_time),
         ("monitor", x.monitor, y.monitor),
         ("temperature", x.temperature, y.temperature),
     ):
-        # Values may differ, but what one scan does not say cannot be added.
-        if (mine is None) != (theirs is None):
-            yield what, _stated(mine), _stated(theirs)
+        # Values may differ, but a value that one scan lacks cannot be added.
+        if (value is None) != (other_value is None):
+            yield what, _stated(value), _stated(other_value)
     yield from _compare("sensor material", x.sensor_material, y.sensor_material, str, _equal)
     if x.detector is None or y.detector is None or shapes[0] == shapes[1]:
         yield from _detectors(x.detector, y.detector)
@@ -198,7 +198,7 @@ def _close(a: Any, b: Any) -> bool:
 
 
 def _alike(a: Any, b: Any) -> bool:
-    """Whether values agree, given once or for each frame."""
+    """Return True if values agree; each is one value or one for each frame."""
     return (np.size(a) == 1 or np.size(b) == 1 or np.shape(a) == np.shape(b)) and bool(
         np.allclose(a, b, rtol=RELATIVE, atol=0)
     )
@@ -234,14 +234,14 @@ def _detectors(a: Detector | None, b: Detector | None) -> Iterator[tuple[str, st
         lambda u, v: bool(np.abs(u - v).max() <= PART * pixel),
     )
     for name in ("slow", "fast"):
-        # A turn that moves the far end of the detector by less than the part of a pixel.
-        turn = PART / max(a.shape)
+        # Rotation that moves the far end of the detector by this fraction of a pixel.
+        limit = PART / max(a.shape)
         yield from _compare(
             f"detector {name} direction",
             getattr(a, name),
             getattr(b, name),
             _vector,
-            lambda u, v, turn=turn: bool(np.abs(u - v).max() <= turn),  # type: ignore[misc]
+            lambda u, v, limit=limit: bool(np.abs(u - v).max() <= limit),  # type: ignore[misc]
         )
 
 
@@ -250,7 +250,7 @@ def _metres(value: Any) -> str:
 
 
 def _width(header: Header) -> float:
-    """Tolerance of an angle in degrees: a part of a frame's width, and of 0.1° without one."""
+    """Return the tolerance of an angle in degrees: a fraction of a frame's width (or of 0.1°)."""
     return PART * abs(header.step_deg or 0.1)
 
 
@@ -306,7 +306,7 @@ def _angles(x: Header, y: Header, n: int) -> Iterator[tuple[str, str, str]]:
     )
 
 
-# ------------------------------------------------------------------------------- their sum
+# ------------------------------------------------------------------------------- sum
 
 
 def write_sum(
@@ -316,7 +316,7 @@ def write_sum(
     size: int,
     progress: Callable[[Iterator[Any]], Iterator[Any]] = iter,
 ) -> SumType:
-    """Write the sum of scans that are alike.
+    """Write the sum of scans that were taken under equal conditions.
 
     Parameters
     ----------
@@ -330,32 +330,32 @@ def write_sum(
     Returns
     -------
     SumType
-        How the sum is stored.
+        Type in which the sum is stored.
 
     Raises
     ------
     HklflowError
-        If the frames are no integers, or a scan cannot be read.
+        If the frames are not integers, or a scan cannot be read.
     """
     for repeat in repeats:
-        # Refused by the name of its file.
+        # Name the file in the error.
         try:
             largest_count(repeat.frames.dtype, saturation)
         except HklflowError as error:
             raise HklflowError(f"{repeat.name}: {error}") from error
     kinds = sum_types([repeat.frames.dtype for repeat in repeats], saturation)
     for kind in kinds:
-        # The whole stack again in 64 bits, should a count ask for them.
+        # If a count needs 64 bits, the whole stack is written again in 64 bits.
         if _write(path, repeats, saturation, kind, size, progress):
             return kind
     raise HklflowError(
-        f"a sum of {', '.join(r.name for r in repeats)} is above {kinds[-1].limit}, which "
-        f"{kinds[-1].dtype} cannot hold; the counts are damaged or no counts"
+        f"a sum of {', '.join(r.name for r in repeats)} is above {kinds[-1].limit}, the limit of "
+        f"{kinds[-1].dtype}; the frames are damaged or do not contain counts"
     )
 
 
 class _DoesNotFitError(Exception):
-    """A sum is above what the chosen type holds."""
+    """Error for a sum above the limit of the chosen type."""
 
 
 def _write(
@@ -384,7 +384,7 @@ def _write(
 
 
 def _described(repeats: Sequence[Repeat], kind: SumType) -> NXmxHeader:
-    """Describe the sum for the writer: what the scans share, and what is added or averaged."""
+    """Return the header of the sum: common values, and values that are added or averaged."""
     header, shape = repeats[0].header, repeats[0].frames.shape
     headers = [repeat.header for repeat in repeats]
     masks = [repeat.mask for repeat in repeats if repeat.mask is not None]

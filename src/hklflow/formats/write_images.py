@@ -1,8 +1,8 @@
-"""Writers of single images: miniCBF series, and one image as TIFF or CBF.
+"""Write single images: miniCBF series, and one image as TIFF or CBF.
 
-They take plain arrays and numbers, so that simulated scans and tests can write
-what a beamline would. Files are written under a temporary name and renamed when
-complete: a crash leaves nothing that looks finished.
+The functions take plain arrays and numbers, so that simulated scans and tests can write the files
+of a beamline. Files are written under a temporary name and renamed when complete: a crash leaves no
+file that looks finished.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from hklflow.base.errors import HklflowError
 
 
 def partial(path: Path) -> Path:
-    """Name of a file that is not yet complete."""
+    """Return the temporary name of a file that is not yet complete."""
     return path.with_name(f".{path.name}.partial")
 
 
@@ -39,25 +39,24 @@ def write_cbf_series(
 ) -> list[Path]:
     """Write frames as miniCBF files with PILATUS header lines.
 
-    Names are ``<prefix>_00001.cbf`` and so on. A miniCBF cannot state tilts or
-    the goniometer.
+    Names are ``<prefix>_00001.cbf`` and so on. A miniCBF cannot store tilts or the goniometer.
 
     Parameters
     ----------
     wavelength : float
-        Å.
+        Wavelength, Å.
     distance : float
-        Metres.
+        Detector distance, metres.
     beam_centre : (slow, fast)
         Pixel coordinates of the direct beam.
     pixel_size : (slow, fast)
-        Metres.
+        Pixel size, metres.
     start, step : float
-        Radians.
+        Start of the scan and step, radians.
     exposure : float
-        Seconds.
+        Exposure time, seconds.
     monitor : (n_frames,) array
-        Written as ``Flux``, frame by frame.
+        Monitor of each frame, written as ``Flux``.
     pixel_mask : (slow, fast) array
         Non-zero pixels are written as -1.
 
@@ -68,19 +67,19 @@ def write_cbf_series(
     Raises
     ------
     HklflowError
-        If there is not one monitor value per frame.
+        If the number of monitor values differs from the number of frames.
     """
     flux = np.asarray(monitor, dtype=np.float64)
     bad = np.asarray(pixel_mask) != 0
     paths: list[Path] = []
     wrong = HklflowError(
-        f"the series {prefix} in {folder} has {len(flux)} monitor values but another number "
-        "of frames; give one value per frame"
+        f"the series {prefix} in {folder} has {len(flux)} monitor values, but the number of frames "
+        "differs; give one value per frame"
     )
     for z, frame in enumerate(frame for block in blocks for frame in block):
         if z >= len(flux):
             raise wrong
-        # A reader of PILATUS files takes values from these lines.
+        # Readers of PILATUS files parse these lines.
         lines = [
             "# Detector: PILATUS-like, simulated",
             f"# Pixel_size {pixel_size[1]:.9g} m x {pixel_size[0]:.9g} m",
@@ -106,7 +105,7 @@ def write_cbf_series(
 
 
 def write_image(path: Path, image: NDArray[Any]) -> None:
-    """Write one image (slow, fast) as TIFF or CBF, by the suffix.
+    """Write one image (slow, fast) as TIFF or CBF, according to the suffix.
 
     Raises
     ------
@@ -134,7 +133,7 @@ def _write_cbf(path: Path, counts: NDArray[np.int32], text: str) -> None:
 
 
 def _write_whole(image: Any, path: Path) -> None:
-    """Write an image of fabio, or leave nothing."""
+    """Write an image of fabio completely, or not at all."""
     try:
         image.write(str(partial(path)))
         partial(path).replace(path)

@@ -1,9 +1,9 @@
-"""Writer of raw frames as NXmx HDF5.
+"""Write raw frames as NXmx HDF5.
 
-It takes plain arrays and numbers, so that simulated scans, sums of scans and tests can
-write what a beamline would; what is None is not known and not written. Lab vectors
-are NeXus (McStas) vectors as they are. The file is written under a temporary name and
-renamed when complete: a crash leaves nothing that looks finished.
+The writer takes plain arrays and numbers, so that simulated scans, sums of scans and tests can
+write the files of a beamline; values that are None are not written. Lab vectors are NeXus (McStas)
+vectors. The file is written under a temporary name and renamed when complete: a crash leaves no
+file that looks finished.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ from hklflow.formats.write_images import partial
 from hklflow.geometry import Detector, Goniometer
 from hklflow.images.pixel_binning import PixelBinning
 
-#: In NXdetector, which has no name for it: variance of the read noise (slow, fast), photons².
+#: Field of NXdetector (no standard name): variance of the read noise (slow, fast), photons².
 READ_VARIANCE = "read_variance"
-#: In NXdata, which cannot link images: the pattern of their names, from the file's folder.
+#: Field of NXdata, which cannot link images: pattern of their names, relative to the file's folder.
 IMAGE_FILES = "image_files"
-#: In NXdetector: pixels along each side of the blocks that hklflow summed; the attribute
-#: ``unbinned`` has the pixels (slow, fast) before.
+#: Field of NXdetector: binning factor of hklflow; the attribute ``unbinned`` has the number of
+#: pixels (slow, fast) before binning.
 BINNING = "hklflow_binning"
 
 _DETECTOR = "/entry/instrument/detector"
-# Cosine of the angle between the beam and a plane's normal, below which they do not meet.
+# Smallest cosine of the angle between the beam and a plane's normal for which they intersect.
 _MEETS = 1e-6
 _AXES = "/entry/sample/transformations"
 
@@ -82,7 +82,7 @@ def _translation(
 def _write_angles(
     group: Any, name: str, begin: NDArray[np.float64], end: NDArray[np.float64] | None
 ) -> None:
-    """Angles of an axis whose direction is not known."""
+    """Write the angles of an axis whose direction is not known."""
     _field(group, name, begin, "deg")
     if end is not None:
         _field(group, f"{name}_end", end, "deg")
@@ -91,61 +91,61 @@ def _write_angles(
 
 @dataclass(frozen=True, kw_only=True)
 class NXmxHeader:
-    """Describe one rotation scan as its file does; None is not known and not written.
+    """Header of one rotation scan for its NXmx file; None: not known, not written.
 
     Attributes
     ----------
     shape : (slow, fast)
-        Pixels.
+        Number of pixels.
     pixel_size : (slow, fast)
-        Metres.
+        Pixel size, metres.
     origin : (3,) array or None
-        Lab position in metres of the outer corner of pixel (0, 0); None: the detector's
-        geometry (with pixel size and directions) is not known.
+        Lab position in metres of the outer corner of pixel (0, 0); None: the geometry of the
+        detector (with pixel size and directions) is not known.
     slow, fast : (3,) array
-        Lab unit vectors of increasing index.
+        Lab unit vectors along which the indices increase.
     wavelength : float
-        Å.
+        Wavelength, Å.
     axis_names : sequence of n str
-        None of them: the goniometer is not known; the angles of the scan are written all the same.
+        Names of the axes; empty: goniometer not known, but the angles of the scan are written.
     axes : (n, 3) array
-        Lab vectors at zero, the axis fixed to the laboratory first.
+        Lab vectors at zero angles, the axis fixed to the laboratory first.
     angles : (n,) array
-        Setting in radians; that of the scanned axis is ignored.
+        Angles in radians; the angle of the scanned axis is ignored.
     scan_axis : int
-        Which axis is scanned.
+        Index of the scanned axis.
     start, step : float or None
-        Radians.
+        Start of the scan and step, radians.
     scan_angles : (n_frames,) array or None
-        Radians at the start of each frame, where they are not evenly spaced.
+        Angle at the start of each frame, radians; only if the steps are not equal.
     n_frames : int
     exposure : float or None
-        Seconds per frame.
+        Exposure time of a frame, seconds.
     monitor : (n_frames,) array or None
     pixel_mask : (slow, fast) uint32 array or None
-        0 is good; bit 0 gap, bit 1 dead (NXdetector).
+        Pixel mask: 0 is good; bit 0 gap, bit 1 dead (NXdetector).
     sensor_material : str or None
     sensor_thickness : float or None
-        Metres.
+        Sensor thickness, metres.
     temperature : float or None
-        Of the sample, K.
+        Temperature of the sample, K.
     attenuator_transmission : float or (n_frames,) array or None
     polarization : float or None
         Fraction with the electric vector along lab x; written as Stokes vector.
     saturation : float or None
-        First count that is not to be believed.
+        Smallest count that is not reliable.
     underload : float or None
-        Smallest value that is a measurement, for frames of floating point.
+        Smallest valid value, for frames of floating point.
     read_variance : (slow, fast) array or None
         Variance of the read noise in photons².
     binning : PixelBinning or None
-        How pixels were summed in blocks, if they were.
+        Binning that hklflow applied; None: no binning.
     sample_name, instrument_name : str or None
     dtype : numpy dtype
-        Of the pixels as stored.
+        Type of the pixels as stored.
     links : str, sequence of (file, path in it), or None
-        Where the frames are, if they stay elsewhere: the pattern of a series of images, or the
-        datasets of HDF5 files that hold them in order. There is nothing to append then.
+        Links to frames in other files: the pattern of a series of images, or the datasets of HDF5
+        files in order. Then no frames are appended.
     """
 
     shape: tuple[int, int]
@@ -180,7 +180,7 @@ class NXmxHeader:
     links: str | Sequence[tuple[str, str]] | None = None
 
     def scan_degrees(self) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
-        """Return the angles at the start and the end of the frames, as far as they are known."""
+        """Return the angles at the start and the end of the frames; None if not known."""
         if self.scan_angles is not None:
             return np.degrees(np.asarray(self.scan_angles, dtype=np.float64)), None
         if self.start is None:
@@ -191,7 +191,7 @@ class NXmxHeader:
         return edges[:-1], edges[1:]
 
     def require_shapes(self, path: Path) -> None:
-        """Raise if an array does not have the shape that the scan needs."""
+        """Require that all arrays have the shapes that the scan needs."""
         n, per_frame = len(self.axis_names), (self.n_frames,)
         shapes: dict[str, tuple[int, ...]] = {
             "angles": (n,),
@@ -207,13 +207,13 @@ class NXmxHeader:
                 value = np.reshape(value, (-1, 3))
             if value is not None and np.shape(value) != needed:
                 raise HklflowError(
-                    f"{name} for {path} has shape {np.shape(value)}, not {needed}; give one that "
-                    "fits the scan"
+                    f"{name} for {path} has shape {np.shape(value)}, but the scan needs {needed}; "
+                    "give an array of this shape"
                 )
 
 
 def geometry_facts(detector: Detector | None, goniometer: Goniometer | None) -> dict[str, Any]:
-    """Return the fields of a header that a detector and a goniometer determine."""
+    """Return the header fields that follow from a detector and a goniometer."""
     facts: dict[str, Any] = {}
     if detector is not None:
         names = ("pixel_size", "origin", "slow", "fast", "sensor_thickness")
@@ -229,7 +229,7 @@ def geometry_facts(detector: Detector | None, goniometer: Goniometer | None) -> 
 
 
 def described(header: Header, shape: tuple[int, int], n_frames: int) -> NXmxHeader:
-    """Return what a raw file says about its scan, for a file of other frames made from it."""
+    """Return the scan's header for a file of other frames made from the raw file."""
     for value, doubt in (
         (header.temperature, header.temperature_doubt),
         (header.monitor, header.monitor_doubt),
@@ -261,10 +261,10 @@ def described(header: Header, shape: tuple[int, int], n_frames: int) -> NXmxHead
 
 
 class NXmxWriter:
-    """Write one rotation scan as NXmx, block after block; a context manager.
+    """Writer of one rotation scan as NXmx, block after block; a context manager.
 
-    Leaving the context by an error, or with fewer frames than announced, leaves
-    no file.
+    If the context ends with an error, or with fewer frames than in the header, no file
+    remains.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ class NXmxWriter:
     Raises
     ------
     HklflowError
-        If arrays do not have the announced shapes, or frames are missing or too many.
+        If an array does not have the shape in the header, or the number of frames is wrong.
     """
 
     def __init__(self, path: Path, header: NXmxHeader) -> None:
@@ -291,7 +291,7 @@ class NXmxWriter:
             raise
 
     def _write_header(self) -> None:
-        """Write all that is known before the first frame."""
+        """Write all fields that are known before the first frame."""
         header = self.header
         entry = _group(self._file, "entry", "NXentry")
         entry.attrs["default"] = "data"
@@ -315,7 +315,7 @@ class NXmxWriter:
             _field(monitor, "data", np.asarray(header.monitor, dtype=np.float64), "counts")
         self._write_sample(_group(entry, "sample", "NXsample"))
         if header.links is None:
-            # A hard link: readers look for the frames in the detector too.
+            # A hard link: some readers look for the frames in the detector group.
             detector["data"] = self._data
 
     def _empty_frames(self, data: Any) -> Any:
@@ -333,7 +333,7 @@ class NXmxWriter:
 
     @staticmethod
     def _link(data: Any, links: "str | Sequence[tuple[str, str]]") -> None:
-        """Say where the frames are."""
+        """Write the links to the frames."""
         import h5py
 
         if isinstance(links, str):
@@ -367,7 +367,7 @@ class NXmxWriter:
             ("sensor_material", header.sensor_material, None),
             ("sensor_thickness", header.sensor_thickness, "m"),
             ("count_time", None if exposure is None else np.full(header.n_frames, exposure), "s"),
-            # DIALS 3.12 takes one number only.
+            # DIALS 3.12 accepts only one number.
             ("frame_time", exposure, "s"),
             ("saturation_value", header.saturation, None),
             ("underload_value", header.underload, None),
@@ -399,7 +399,7 @@ class NXmxWriter:
             _field(detector, "beam_center_x", float(beam @ fast) / pixel_size[1], "pixel")
             _field(detector, "beam_center_y", float(beam @ slow) / pixel_size[0], "pixel")
         else:
-            # The beam never meets the plane, on an arm at 90 degrees and above: no beam centre.
+            # On an arm at 90 degrees or more, the beam never meets the plane: no beam centre.
             moved = normal
         _field(detector, "x_pixel_size", pixel_size[1], "m")
         _field(detector, "y_pixel_size", pixel_size[0], "m")
@@ -433,7 +433,7 @@ class NXmxWriter:
         settings = np.degrees(np.asarray(header.angles))
         carrier = "."
         for i, name in enumerate(header.axis_names):
-            # A scanned axis without angles stays at its setting.
+            # A scanned axis without angles keeps its setting.
             angles = settings[i : i + 1]
             if i == header.scan_axis and begin is not None:
                 angles = begin
@@ -446,26 +446,26 @@ class NXmxWriter:
         _field(sample, "depends_on", carrier)
 
     def append(self, block: NDArray[Any]) -> None:
-        """Add frames (n, slow, fast) after those that were written."""
+        """Append frames (n, slow, fast)."""
         after = self.written + len(block)
         shape, n_frames = tuple(self.header.shape), self.header.n_frames
         if block.shape[1:] != shape or after > n_frames:
             raise HklflowError(
-                f"{self.path} is made for {n_frames} frames of {shape}; a block of shape "
-                f"{block.shape} after {self.written} frames does not fit"
+                f"{self.path} needs {n_frames} frames of {shape}; a block of shape {block.shape} "
+                f"after {self.written} frames does not fit"
             )
         dtype = np.dtype(self.header.dtype)
         if not np.can_cast(block.dtype, dtype, "same_kind"):
             raise HklflowError(
-                f"frames of type {block.dtype} cannot be stored as {dtype} in {self.path}; "
-                "give `dtype` that holds them"
+                f"frames of type {block.dtype} cannot be stored as {dtype} in {self.path}; give a "
+                "`dtype` that can store them"
             )
         self._data.resize(after, axis=0)
         self._data[self.written : after] = block
         self.written = after
 
     def note(self, source: Mapping[str, Any]) -> None:
-        """Write what the facts come from, as text or numbers by name, for people."""
+        """Write the sources of the header, as text or numbers by name, for people."""
         group = _group(self._file["entry"], "import", "NXcollection")
         for name, value in source.items():
             _field(group, name, value)
@@ -485,8 +485,8 @@ class NXmxWriter:
         if self.written != self.header.n_frames:
             self._abandon()
             raise HklflowError(
-                f"{self.path} got {self.written} of {self.header.n_frames} frames; write all or "
-                "announce fewer"
+                f"{self.path} got {self.written} of {self.header.n_frames} frames; write all "
+                "frames, or a header with fewer"
             )
         try:
             self._context.__exit__(None, None, None)

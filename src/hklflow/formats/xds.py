@@ -1,18 +1,18 @@
-"""Orientation and geometry of XDS: XPARM.XDS and GXPARM.XDS of XDS since 2011.
+"""Read and write orientation and geometry of XDS: XPARM.XDS and GXPARM.XDS of XDS since 2011.
 
-Any right-handed frame will do for XDS; what is written has the beam along z and the detector's
-x and y along x and y where the image hangs as usual. Pixel numbers of XDS are at centres and
-count from 1: ours plus 0.5. A point of the detector is at
+XDS accepts any right-handed frame. The writer puts the beam along z, and x and y of the detector
+along x and y for the usual mounting of the detector. Pixel numbers of XDS are at centres and count
+from 1: pixel coordinates of hklflow + 0.5. A point of the detector is at
 
     ED [QX (x - ORGXS) eds_x + QY (y - ORGYS) eds_y + FS eds_z]
         - QX ORGX ed_x - QY ORGY ed_y + F ed_z
 
-with one set of ORGXS, ORGYS, FS, eds for each segment. The crystal's axes are those at spindle 0;
-rotations that stand on the scanned axis, and under it, are in them.
+with one set of ORGXS, ORGYS, FS, eds for each segment. The crystal axes are given at spindle angle
+0; they include the rotations of all other axes, above and below the scanned one.
 
-XDS itself prints 6 decimals of axes and vectors and 3 or 4 of cell and angles. From such digits the
-orientation against the detector is known to 1e-4 degrees and a cell of 5 to 10 Å to 2e-7 of its
-lengths, for the crystal is read from its axes. What is written here has all digits.
+XDS itself prints 6 decimals of axes and vectors, and 3 or 4 of cell and angles. The crystal is read
+from its axes: with these digits the orientation relative to the detector is known to 1e-4 degrees,
+and a cell of 5 to 10 Å to 2e-7 of its lengths. The writer writes all digits.
 """
 
 import re
@@ -31,7 +31,7 @@ from hklflow.geometry.model import Model, fraction_along_x, onto_beam, sound
 
 Floats = NDArray[np.float64]
 
-_FRAME = np.diag([-1.0, -1.0, 1.0])  # ours to the usual one of XDS, and back
+_FRAME = np.diag([-1.0, -1.0, 1.0])  # lab frame to the usual frame of XDS, and back
 
 
 def write_xparm(path: str | Path, model: Model) -> list[str]:
@@ -40,7 +40,7 @@ def write_xparm(path: str | Path, model: Model) -> list[str]:
     Returns
     -------
     list of str
-        What the file cannot hold.
+        Notes on all that the file cannot store.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def write_xparm(path: str | Path, model: Model) -> list[str]:
     u_cell = model.crystal
     if model.space_group is None:
         raise HklflowError(
-            f"the model of {model.name} has no space group, and XPARM.XDS asks for one; give it"
+            f"the model of {model.name} has no space group, which XPARM.XDS requires; set it"
         )
     from hklflow.geometry.symmetry import space_group
 
@@ -59,13 +59,13 @@ def write_xparm(path: str | Path, model: Model) -> list[str]:
     notes = []
     if space_group(group.number) != group:
         notes.append(
-            f"XDS knows space groups by number only: {group.symbol} is written as {group.number}, "
-            "whose setting is another"
+            f"XDS has space groups by number only: {group.symbol} is written as {group.number}, "
+            "which is another setting"
         )
     goniometer, scan, detector = rotation.goniometer, rotation.scan, rotation.detector
     if len(goniometer.names) > 1:
-        notes.append("XDS has one axis: settings of the others are in the crystal's orientation")
-    sign = 1.0 if scan.step > 0 else -1.0  # XDS wants positive steps
+        notes.append("XDS has one axis: the angles of other axes are in the crystal's orientation")
+    sign = 1.0 if scan.step > 0 else -1.0  # XDS needs positive steps
     axes = 2 * np.pi * np.linalg.inv(_FRAME @ goniometer.rotation(0.0) @ np.asarray(model.ub))
     rows: list[Sequence[float | int]] = [
         [
@@ -85,7 +85,7 @@ def write_xparm(path: str | Path, model: Model) -> list[str]:
 
 
 def _line(row: Sequence[float | int]) -> str:
-    # Integers stay integers: XDS and others read them as such.
+    # Integers are written as integers, because XDS and other programs read them as such.
     return " ".join(
         f"{x:9d}" if isinstance(x, int | np.integer) else f"{x:24.16e}" for x in row
     ).rstrip()
@@ -108,7 +108,7 @@ def _detector_rows(detector: Detector) -> list[Sequence[float | int]]:
             s0, s1, f0, f1 = (int(i) for i in detector.modules.rectangles[m])
             box, patch = (s0, s1, f0, f1), detector.patch(m)
             eds = ed.T @ np.stack([patch.fast, patch.slow, ed[:, 2]], axis=1)
-            # Pixel (f0, s0) of XDS's count, less half a pixel, is the patch's corner.
+            # The corner of the patch is half a pixel before pixel (f0, s0) of XDS.
             corner = 1e3 * ed.T @ (patch.origin - detector.origin)
             pixel_zero = corner + 0.5 * np.array([qx, qy, 0.0])
             org = np.array([f0, s0]) + 0.5 - (eds.T @ pixel_zero)[:2] / [qx, qy]
@@ -119,7 +119,7 @@ def _detector_rows(detector: Detector) -> list[Sequence[float | int]]:
 
 @dataclass(frozen=True)
 class _Input:
-    """What XDS.INP beside the file adds to it."""
+    """Values of XDS.INP in the folder of the file."""
 
     images: tuple[int, int] | None = None
     template: str | None = None
@@ -129,30 +129,31 @@ class _Input:
 def read_xparm(path: str | Path, n_frames: int | None = None) -> Model:
     """Read XPARM.XDS or GXPARM.XDS.
 
-    The number of images and their names are in XDS.INP, which is read if it is beside the file.
+    Number and names of the images are in XDS.INP, which is read if it is in the same folder.
 
     Parameters
     ----------
     n_frames : int, optional
-        Number of images; else from XDS.INP, else one and a note.
+        Number of images; default: from XDS.INP, else 1, with a note.
 
     Raises
     ------
     HklflowError
-        If the file is another, truncated, or of XDS before 2011; or its segments are no plane.
+        If the file is not XPARM.XDS, is truncated, or of XDS before 2011, or its segments do not
+        lie in one plane.
     """
     path = Path(path)
-    rows, given = _rows(path), _read_input(path.parent / "XDS.INP")
+    rows, xds_input = _rows(path), _read_input(path.parent / "XDS.INP")
     try:
-        with np.errstate(all="ignore"):  # what comes of it is not finite, and refused
-            return sound(_model(path, rows, given, n_frames))
+        with np.errstate(all="ignore"):  # `sound` refuses values that are not finite
+            return sound(_model(path, rows, xds_input, n_frames))
     except (LookupError, ValueError, ArithmeticError) as error:
         raise HklflowError(
-            f"{path} is truncated or damaged ({error}); let XDS write it again"
+            f"{path} is truncated or damaged ({error}); write it again with XDS"
         ) from None
 
 
-def _model(path: Path, rows: list[list[float]], given: _Input, n_frames: int | None) -> Model:
+def _model(path: Path, rows: list[list[float]], xds_input: _Input, n_frames: int | None) -> Model:
     (image_number, start, step, *axis), (wavelength, *beam), (group, *_) = rows[:3]
     if len(axis) != 3 or len(beam) != 3:
         raise ValueError("numbers are missing in the first lines")
@@ -161,19 +162,19 @@ def _model(path: Path, rows: list[list[float]], given: _Input, n_frames: int | N
     image = int(image_number)
     notes = []
     first = image
-    if n_frames is None and given.images is not None:
-        first, n_frames = given.images[0], given.images[1] - given.images[0] + 1
+    if n_frames is None and xds_input.images is not None:
+        first, n_frames = xds_input.images[0], xds_input.images[1] - xds_input.images[0] + 1
     elif n_frames is None:
-        notes.append("the file does not say how many images there are: one is taken")
+        notes.append("the file does not give the number of images: 1 is used")
     polarization, oblique = 0.5, False
-    if given.polarization is None:
-        notes.append("the polarization is not stated; the beam is taken as unpolarized")
+    if xds_input.polarization is None:
+        notes.append("the polarization is not in the file; the beam is taken as unpolarized")
     else:
-        fraction, normal = given.polarization
+        fraction, normal = xds_input.polarization
         polarization, oblique = fraction_along_x(fraction, turn @ normal)
     if oblique:
         notes.append(
-            "the plane of polarization is oblique; the part along horizontal and vertical is kept"
+            "the plane of polarization is oblique; its part along horizontal and vertical is used"
         )
     scan = Scan(
         float(np.radians(start + (first - image) * step)),
@@ -189,7 +190,7 @@ def _model(path: Path, rows: list[list[float]], given: _Input, n_frames: int | N
         ),
         ub=2 * np.pi * turn @ np.linalg.inv(cell_axes),
         space_group=str(int(group)),
-        raw=given.template,
+        raw=xds_input.template,
         first_image=first,
         name=path.stem if path.stem.upper() not in ("XPARM", "GXPARM") else "f1",
         notes=tuple(notes),
@@ -197,7 +198,7 @@ def _model(path: Path, rows: list[list[float]], given: _Input, n_frames: int | N
 
 
 def _rows(path: Path) -> list[list[float]]:
-    """The numbers of the lines after the first."""
+    """Return the numbers of the lines after the first."""
     require_file(path, "orientation")
     with path.open("rb") as file:
         start = file.read(200)
@@ -210,9 +211,9 @@ def _rows(path: Path) -> list[list[float]]:
     try:
         rows = [[float(word) for word in line.split()] for line in text.splitlines()[1:]]
     except ValueError as error:
-        raise HklflowError(f"{path} holds what is no number ({error}); write it again") from None
+        raise HklflowError(f"{path} is not numeric ({error}); write it again") from None
     if not all(np.isfinite(row).all() for row in rows):
-        raise HklflowError(f"{path} holds numbers that are not finite; let XDS write it again")
+        raise HklflowError(f"{path} contains numbers that are not finite; write it again with XDS")
     return [row for row in rows if row]
 
 
@@ -222,7 +223,7 @@ def _detector_from(rows: list[list[float]], turn: Floats, path: Path) -> Detecto
     if min(*shape, qx, qy) <= 0 or len(rows) != 5 + 2 * int(n_segments):
         raise ValueError(f"a detector of {nx:g} x {ny:g} pixels and {n_segments:g} segments")
     x, y = np.array(rows[2]), np.array(rows[3])
-    # Printed digits leave the axes orthogonal to 1e-6 only.
+    # The printed digits leave the axes orthogonal only to 1e-6.
     ed = lattice.nearest_rotation(turn @ np.stack([x, y, np.cross(x, y)], axis=1))
     origin = ed @ [-qx * orgx, -qy * orgy, distance]  # of pixel 0, 0 in the count of XDS
     parts, corners, plain = [], [], True
@@ -248,19 +249,19 @@ def _read_input(path: Path) -> _Input:
     if not path.is_file():
         return _Input()
     text = "\n".join(line.partition("!")[0] for line in path.read_text("latin-1").splitlines())
-    found = {
+    values = {
         key: value.split()
         for key, value in re.findall(r"([A-Z][A-Z0-9_-]*)=((?:[ \t]+(?![A-Z0-9_-]+=)\S+)*)", text)
     }
     images, polarization = None, None
     try:
-        if "DATA_RANGE" in found:
-            first, last = (int(word) for word in found["DATA_RANGE"])
+        if "DATA_RANGE" in values:
+            first, last = (int(word) for word in values["DATA_RANGE"])
             images = (first, last)
-        if "FRACTION_OF_POLARIZATION" in found:
-            normal = np.array([float(x) for x in found["POLARIZATION_PLANE_NORMAL"]])
-            polarization = (float(found["FRACTION_OF_POLARIZATION"][0]), normal)
+        if "FRACTION_OF_POLARIZATION" in values:
+            normal = np.array([float(x) for x in values["POLARIZATION_PLANE_NORMAL"]])
+            polarization = (float(values["FRACTION_OF_POLARIZATION"][0]), normal)
     except (ValueError, KeyError, IndexError) as error:
-        raise HklflowError(f"{path} is not as XDS has it ({error}); mend it") from None
-    names = found.get("NAME_TEMPLATE_OF_DATA_FRAMES")
+        raise HklflowError(f"{path} is not a valid XDS.INP ({error}); fix it") from None
+    names = values.get("NAME_TEMPLATE_OF_DATA_FRAMES")
     return _Input(images, names[0].replace("?", "#") if names else None, polarization)

@@ -1,8 +1,8 @@
-"""Every HDF5/NeXus layout of hklflow: what is written here is read here.
+"""Every HDF5/NeXus layout of hklflow, with its writer and its reader.
 
-Each product is one file with one NXentry whose chain of ``@default`` leads to an
-NXdata that plots itself. History is kept in ``/entry/workflow`` as one NXprocess
-for each stage that led to the file.
+Each product is one file with one NXentry; its chain of ``@default`` leads to an NXdata for the
+default plot. The history is in ``/entry/workflow``, one NXprocess for each stage that led to the
+file.
 """
 
 from hklflow.nexus.grid_writer import PLANES, GridWriter

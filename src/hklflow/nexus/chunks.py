@@ -1,7 +1,7 @@
-"""Chunks of volumes: cut out of a strip, and packed as HDF5's filters would pack them.
+"""Cut chunks out of a strip of a volume, and pack them as HDF5's filters do.
 
-HDF5's own deflate takes most of the time in which a volume is merged and written. ISA-L writes
-the same format, which everybody can read, six times as fast.
+Deflate of HDF5 takes most of the time of merging and writing a volume. ISA-L writes the same
+format, which all programs can read, six times as fast.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from hklflow.simd.jit import kernel
 
 
 def pack(chunk: NDArray[Any]) -> bytes:
-    """Chunk as the filters shuffle and gzip would leave it.
+    """Return a chunk packed as the filters shuffle and gzip pack it.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def pack(chunk: NDArray[Any]) -> bytes:
 
 @kernel
 def take(strip, h0, fill, chunk):  # type: ignore[no-untyped-def]
-    """Copy a part of a strip (l, k, h) to a chunk, which may reach beyond; False if all is fill."""
+    """Copy a part of a strip (l, k, h) to a chunk, padded with fill; False if all is fill."""
     n_l, n_k, n_h = strip.shape
     high = min(h0 + chunk.shape[2], n_h)
     used = 0
@@ -41,6 +41,6 @@ def take(strip, h0, fill, chunk):  # type: ignore[no-untyped-def]
                 part = strip[l, k, h0:high]
                 for h in range(part.size):
                     row[h] = part[h]
-                    # NaN is not even itself.
+                    # The last term handles NaN, which differs from itself.
                     used |= (part[h] != fill) & ((part[h] == part[h]) | (fill == fill))
     return used != 0

@@ -1,4 +1,4 @@
-"""One file, one NXentry: made, opened and filled."""
+"""Files with one NXentry: create, open and fill them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ PACKED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 
 @contextmanager
 def create(path: Path, title: str, default: str) -> Iterator[h5py.Group]:
-    """Make a file; gives its entry, whose default plot is the group ``default``."""
+    """Create a file; yield its entry, whose default plot is the group ``default``."""
     with hdf5_output(path, libver=("earliest", "v110")) as file:
         file.attrs["default"] = "entry"
         file.attrs["creator"] = f"hklflow {__version__}"
@@ -29,30 +29,30 @@ def create(path: Path, title: str, default: str) -> Iterator[h5py.Group]:
 
 @contextmanager
 def open_entry(path: Path) -> Iterator[h5py.Group]:
-    """Open a file to read; gives its entry.
+    """Open a file for reading; yield its entry.
 
     Raises
     ------
     HklflowError
-        If it is no HDF5 file, or has not what is asked of the entry.
+        If the file is not HDF5, or its entry lacks a group or field that is read.
     """
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         raise HklflowError(
-            f"{path} is not a readable HDF5 file ({error}); make it again"
+            f"{path} is not a readable HDF5 file ({error}); create it again"
         ) from error
     with file:
         try:
-            yield file.get("entry", file)  # raw files of others may have no `entry`
+            yield file.get("entry", file)  # raw files of other programs may have no `entry`
         except KeyError as error:
             raise HklflowError(
-                f"{path} is another product than is needed here ({error}); check the path"
+                f"{path} is not the product that is needed here ({error}); check the path"
             ) from error
 
 
 def add_group(parent: h5py.Group, name: str, nx_class: str, **attrs: Any) -> h5py.Group:
-    """Make a group of a NeXus class, with attributes."""
+    """Create a group of a NeXus class, with attributes."""
     group = parent.require_group(name)
     group.attrs["NX_class"] = nx_class
     for key, value in attrs.items():
@@ -63,7 +63,7 @@ def add_group(parent: h5py.Group, name: str, nx_class: str, **attrs: Any) -> h5p
 def add_array(
     group: h5py.Group, name: str, data: Any, units: str | None = None, **attrs: Any
 ) -> None:
-    """Store an array, packed if it is not small, with attributes."""
+    """Store an array with attributes; compress it unless it is small."""
     array = np.asarray(data)
     packed = PACKED if array.size > 1024 else {}
     dataset = group.create_dataset(name, data=array, **packed)
@@ -74,6 +74,6 @@ def add_array(
 
 
 def text(dataset: h5py.Dataset) -> str:
-    """Text of a dataset."""
+    """Return the text of a dataset."""
     value = dataset[()]
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""Arrays on a grid of hkl, or of direct space, written slab by slab."""
+"""Write arrays on a grid of hkl, or of direct space, slab by slab."""
 
 import json
 from collections.abc import Mapping
@@ -41,28 +41,28 @@ _LABELS = {
 
 
 class GridWriter:
-    """Write arrays on a grid slab by slab, so that they need not fit in memory.
+    """Writer of arrays on a grid, slab by slab, so that they need not fit in memory.
 
-    The first array is the default plot. Axes label voxel centres. The NXdata carries the angles
-    between its axes and the axes carry their ``scaling_factor``, which NeXpy uses to draw skewed
-    cells with their true shape.
+    The first array is the default plot. Axes are at voxel centres. The NXdata has the angles
+    between its axes, and each axis its ``scaling_factor``: NeXpy uses them to draw skewed cells
+    with their true shape.
 
     Parameters
     ----------
     grid : Grid
-        Of hkl; or of x, y, z in fractions of a, b, c.
+        Grid of hkl, or of x, y, z in fractions of a, b, c.
     cell : (6,) array
-        Å and degrees.
+        Cell, Å and degrees.
     types : mapping of name to numpy dtype
-        Arrays to be written. Floating-point arrays called ``data...`` are NaN where nothing is
-        written, all others 0.
+        Arrays to write. Where nothing is written, floating-point arrays called ``data...`` are NaN
+        and all others 0.
     group : str
         Name of the NXdata.
     direct : bool
-        Whether the grid is of x, y, z.
+        True for a grid of x, y, z.
     fast : bool
-        Pack with bitshuffle and LZ4, ten times faster than gzip: for volumes that only hklflow
-        reads. Gzip needs no plugin.
+        True to pack with bitshuffle and LZ4, ten times faster than gzip, for volumes that only
+        hklflow reads. Gzip needs no plugin.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class GridWriter:
         return self
 
     def _make_datasets(self) -> None:
-        own = self._cell if self._direct else reciprocal(self._cell)
-        lengths, angles = np.split(np.asarray(own, dtype=np.float64), 2)
+        cell = self._cell if self._direct else reciprocal(self._cell)
+        lengths, angles = np.split(np.asarray(cell, dtype=np.float64), 2)
         axes = ("x", "y", "z") if self._direct else ("Qh", "Qk", "Ql")
         self._group = add_group(
             self._entry,
@@ -108,7 +108,7 @@ class GridWriter:
         if self._fast:
             packed = hdf5plugin.Bitshuffle(cname="lz4")
         for name, dtype in self._types.items():
-            # What was not measured: no counts, no norm, no S.
+            # Voxels that were not measured have no counts, no norm and no S.
             floating = np.issubdtype(dtype, np.floating)
             fill = np.nan if name.startswith("data") and floating else 0
             dataset = self._group.create_dataset(
@@ -140,19 +140,19 @@ class GridWriter:
         return self._chunks
 
     def write(self, first: int, **arrays: NDArray[Any]) -> None:
-        """Write planes from ``first`` on: all that was announced, by name.
+        """Write planes from ``first`` on: all arrays of ``types``, by name.
 
         Raises
         ------
         ValueError
-            If the planes do not begin and end with layers of chunks.
+            If the planes do not begin and end with whole chunks.
         """
         for rows in self.strips:
             self.write_rows(first, rows, **arrays)
 
     @property
     def strips(self) -> list[slice]:
-        """Rows along k that chunks have in common."""
+        """Ranges of rows along k that share chunks."""
         n_k, step = self._grid.array_shape[1], self._chunks[1]
         return [slice(k, min(k + step, n_k)) for k in range(0, n_k, step)]
 
@@ -166,7 +166,7 @@ class GridWriter:
         Raises
         ------
         ValueError
-            If it does not begin and end with chunks.
+            If the block does not begin and end with whole chunks.
         """
         put = self._write_fast if self._fast else self._write_strip
         for name in self._types:
@@ -181,10 +181,10 @@ class GridWriter:
                     part = block[l : l + self._chunks[0], k : k + self._chunks[1]]
                     put(self._group[name], (at[0] + l, at[1] + k), part)
 
-    # What is not written takes no room and reads as the fill value.
+    # Chunks that are not written take no space and read as the fill value.
 
     def _write_strip(self, dataset: h5py.Dataset, at: tuple[int, int], strip: NDArray[Any]) -> None:
-        # Numba is not for those who only read volumes.
+        # Imported here, so that reading volumes does not need numba.
         from hklflow.nexus.chunks import pack, take
 
         chunk = np.empty(self._chunks, dataset.dtype)
@@ -204,11 +204,11 @@ class GridWriter:
 
     @property
     def datasets(self) -> dict[str, h5py.Dataset]:
-        """The volumes in the file, by name, to be written chunk by chunk."""
+        """Datasets of the file by name, to be written chunk by chunk."""
         return {name: self._group[name] for name in self._types}
 
     def note(self, notes: Mapping[str, Any]) -> None:
-        """Record what was done, in words and numbers."""
+        """Record the notes of the stage, in words and numbers."""
         group = add_group(self._entry, "notes", "NXcollection")
         group["grid"] = json.dumps(self._grid.to_dict())
         group["notes"] = json.dumps(notes)

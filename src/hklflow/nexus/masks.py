@@ -17,9 +17,9 @@ Floats = NDArray[np.float64]
 
 
 def write_mask(path: Path, bits: NDArray[np.uint32]) -> None:
-    """Write a pixel mask: NXmx bits, 0 where the pixel is good.
+    """Write a pixel mask: NXmx bits, 0 for good pixels.
 
-    What the bits mean stands in the attributes ``bit_values`` and ``bit_meanings``.
+    The attributes ``bit_values`` and ``bit_meanings`` explain the bits.
     """
     with create(path, "pixel mask", "mask") as entry:
         data = add_group(entry, "mask", "NXdata", signal="pixel_mask", axes=["slow", "fast"])
@@ -43,7 +43,7 @@ def read_mask(path: Path) -> NDArray[np.uint32]:
 
 
 class FrameMaskWriter:
-    """Write a 3-D mask frame block by frame block, bit-packed along fast."""
+    """Writer of a 3-D mask, block by block of frames, bit-packed along fast."""
 
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
         self._path, self._shape = path, shape
@@ -71,11 +71,11 @@ class FrameMaskWriter:
         self._bits.attrs["shape"] = self._shape
 
     def append(self, packed: NDArray[np.uint8], flagged: Floats) -> None:
-        """Add packed frames (n, slow, ceil(fast / 8)) and their flagged fractions (n,)."""
+        """Append packed frames (n, slow, ceil(fast / 8)) and their flagged fractions (n,)."""
         stop = self._next + len(packed)
         self._flagged[self._next : stop] = flagged
         for number, frame in enumerate(packed, self._next):
-            # What is not written takes no room and reads as zeros.
+            # Frames that are not written take no space and read as zeros.
             if frame.any():
                 self._bits[number] = frame
         self._next = stop
@@ -90,14 +90,14 @@ class FrameMaskWriter:
 
 
 class FrameMask:
-    """A 3-D mask in an open file.
+    """3-D mask in an open file.
 
     Attributes
     ----------
     shape : (frame, slow, ceil(fast / 8))
-        Of the packed bits.
+        Shape of the packed bits.
     attrs : mapping
-        ``shape`` in pixels, ``description``.
+        ``shape`` in pixels, and ``description``.
     """
 
     def __init__(self, entry: h5py.Group) -> None:
@@ -106,17 +106,17 @@ class FrameMask:
         self.shape, self.attrs = self._bits.shape, self._bits.attrs
 
     def __getitem__(self, frames: Any) -> NDArray[np.uint8]:
-        """Packed bits of some frames."""
+        """Return the packed bits of some frames."""
         bits: NDArray[np.uint8] = self._bits[frames]
         return bits
 
     def any(self, first: int, last: int) -> bool:
-        """Tell whether a good pixel of the frames first..last (exclusive) is flagged."""
+        """Return True if a good pixel of the frames first..last (exclusive) is flagged."""
         return bool(self._flagged[first:last].any())
 
 
 @contextmanager
 def open_frame_mask(path: Path) -> Iterator[FrameMask]:
-    """Packed bits of a 3-D mask: index by frame."""
+    """Open the packed bits of a 3-D mask, indexed by frame."""
     with open_entry(path) as entry:
         yield FrameMask(entry)

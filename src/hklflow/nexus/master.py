@@ -1,4 +1,4 @@
-"""The master file of one scan, which links all of its products."""
+"""Master file of one scan, with links to all of its products."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ from hklflow.nexus.entry import add_array, add_group, create, open_entry
 from hklflow.orientation.product import Orientation
 
 SYMMETRISED = {"transform": "symm_transform", "masked_transform": "masked_symm_transform"}
-"""Kind of volume -> its symmetrised one in the master file, in NXRefine's words."""
+"""Kind of volume -> name of the symmetrised volume in the master file, as in NXRefine."""
 DELTA_PDF = {"transform": "pdf", "masked_transform": "masked_pdf"}
 TOTAL_PDF = {"transform": "total_pdf", "masked_transform": "masked_total_pdf"}
 DIFFERENCE = {"transform": "difference", "masked_transform": "masked_difference"}
@@ -33,33 +33,34 @@ def write_master(
     pdfs: Mapping[str, Path] | None = None,
     differences: Mapping[str, Path] | None = None,
 ) -> None:
-    """Write the light file of one scan that links all of its products.
+    """Write the master file of one scan: a small file with links to all of its products.
 
-    Layout as NeXpy and NXRefine users know it: ``entry/transform``,
-    ``entry/masked_transform``, the symmetrised volumes and the pair distributions, and one
-    entry ``fN`` for each rotation with its frames, peaks, frame sums, scale and 3-D mask, and a
-    copy of its instrument. All links are relative. ``entry/configuration`` holds the scan's
-    configuration as JSON, all layers joined. The default plot is the first symmetrised volume (it
-    has the fewest holes), else the first of ``volumes``.
+    The layout is the one of NeXpy and NXRefine: ``entry/transform``, ``entry/masked_transform``,
+    the symmetrised volumes and the pair distributions, and one entry ``fN`` for each rotation with
+    its frames, peaks, frame sums, scale and 3-D mask, and a copy of its instrument. All links are
+    relative. ``entry/configuration`` has the complete configuration of the scan as JSON. The
+    default plot is the first symmetrised volume (it has the fewest holes), else the first of
+    ``volumes``.
 
     Parameters
     ----------
     volumes, symmetrised, pdfs, differences : mapping
-        Name in the master -> file; differences are volumes of S(Q), those of pair distributions
-        are among ``pdfs``.
+        Name in the master -> file; ``differences`` are volumes of S(Q), differences of pair
+        distributions are in ``pdfs``.
     filled : mapping
-        Name of a symmetrised volume -> the file without its Bragg reflections. It has no group
-        of its own: NXRefine keeps ``filled_data`` beside the ``data`` it came from.
+        Name of a symmetrised volume -> the file without Bragg reflections. It has no own group:
+        as in NXRefine, ``filled_data`` is next to the ``data`` from which it was made.
 
     Raises
     ------
     HklflowError
-        If a filled volume has no symmetrised one, or another shape; or a file cannot be read.
+        If a filled volume has no symmetrised volume, or another shape; or a file cannot be
+        read.
     """
     symmetrised, filled = symmetrised or {}, filled or {}
-    if alone := sorted(filled.keys() - symmetrised.keys()):
+    if missing := sorted(filled.keys() - symmetrised.keys()):
         raise HklflowError(
-            f"{filled[alone[0]]} is a filled volume without a symmetrised one; give "
+            f"{filled[missing[0]]} is a filled volume without a symmetrised volume; give "
             "`symmetrised` for each of `filled`"
         )
 
@@ -105,7 +106,7 @@ def write_master(
                     "instrument": "/entry/instrument",
                 }[product]
                 if product == "instrument":
-                    # nexusformat, and so NeXpy, cannot follow a link to groups within groups.
+                    # nexusformat, and so NeXpy, cannot follow a link to a group with groups inside.
                     with open_entry(target) as other:
                         other.copy("instrument", group)
                     continue
@@ -113,11 +114,11 @@ def write_master(
 
 
 def _join(entry: h5py.Group, name: str, symmetrised: Path, filled: Path | None, link: Any) -> None:
-    """Give a symmetrised volume and its filled one as one NXdata, made of links."""
+    """Link a symmetrised volume and its filled volume in one NXdata."""
     group = add_group(entry, name, "NXdata")
     with open_entry(symmetrised) as other:
         source = other["transform"]
-        # signal, axes and the angles by which NeXpy draws skewed cells
+        # signal, axes, and the angles with which NeXpy draws skewed cells
         for key, value in source.attrs.items():
             group.attrs[key] = value
         for dataset in source:
@@ -126,10 +127,11 @@ def _join(entry: h5py.Group, name: str, symmetrised: Path, filled: Path | None, 
     if filled is None:
         return
     with open_entry(filled) as other:
-        found = other["transform/data"].shape
-    if found != shape:
+        filled_shape = other["transform/data"].shape
+    if filled_shape != shape:
         raise HklflowError(
-            f"{filled} has {found} voxels and {symmetrised} has {shape}; make both on one grid"
+            f"{filled} has {filled_shape} voxels and {symmetrised} has {shape}; use one grid for "
+            "both"
         )
     link(group, "filled_data", filled, "/entry/transform/data")
     link(group, "filled_data_errors", filled, "/entry/transform/data_errors")
@@ -138,15 +140,15 @@ def _join(entry: h5py.Group, name: str, symmetrised: Path, filled: Path | None, 
 
 
 def linked_files(path: Path) -> Iterable[str]:
-    """Relative names of the files that a master file links."""
+    """Yield the relative names of the files that a master file links."""
     with h5py.File(path, "r") as file:
         yield from _targets(file)
 
 
 def _targets(group: h5py.Group) -> Iterator[str]:
     for name in group:
-        found = group.get(name, getlink=True)
-        if isinstance(found, h5py.ExternalLink):
-            yield found.filename
+        target = group.get(name, getlink=True)
+        if isinstance(target, h5py.ExternalLink):
+            yield target.filename
         elif group.get(name, getclass=True) is h5py.Group:
             yield from _targets(group[name])

@@ -1,4 +1,4 @@
-"""Peak tables as NXreflections."""
+"""Write and read peak tables as NXreflections."""
 
 import json
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""What a NeXus file plots: the chain of default plots, or the data at a path within."""
+"""Find the plot of a NeXus file: the chain of default plots, or the data at a path in it."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -24,17 +24,17 @@ _SPACES: dict[tuple[str, ...], str] = {("Ql", "Qk", "Qh"): "hkl", ("z", "y", "x"
 
 @dataclass(frozen=True)
 class Plottable:
-    """An open dataset, with what its group says of it.
+    """Open dataset with the metadata of its group.
 
     Attributes
     ----------
     group : h5py.Group
-        In the file that holds it, which a link may have led to.
+        Group of the dataset, in the file to which a link may lead.
     signal : h5py.Dataset
     name : str
-        What the group calls it, which a link may call otherwise.
+        Name of the signal in its group; a link may have another name.
     axes : tuple of str
-        Name of the axis of each dimension; empty where there is none.
+        Name of the axis of each dimension; empty for a dimension without an axis.
     """
 
     group: h5py.Group
@@ -44,7 +44,7 @@ class Plottable:
 
     @property
     def title(self) -> str:
-        """Title of the group, of its entry, or the name of the signal."""
+        """Title of the group or of its entry, or the name of the signal."""
         for node in (self.group, self.group.parent):
             if "title" in node:
                 return text(node["title"])
@@ -52,24 +52,24 @@ class Plottable:
 
     @property
     def errors(self) -> h5py.Dataset | None:
-        """Standard deviations of the signal."""
+        """Standard deviations of the signal; None if the file has none."""
         for candidate in (f"{self.name}_errors", "errors"):
-            found = self.group.get(candidate)
-            if found is not None and found.shape == self.signal.shape and candidate != self.name:
-                return found
+            errors = self.group.get(candidate)
+            if errors is not None and errors.shape == self.signal.shape and candidate != self.name:
+                return errors
         return None
 
     @property
     def space(self) -> str:
-        """Letters of the axes of a volume, ``hkl`` or ``xyz``; empty for what is none."""
+        """Letters of the axes of a volume, ``hkl`` or ``xyz``; empty for other data."""
         return _SPACES.get(self.axes[-3:], "") if len(self.axes) in (3, 4) else ""
 
     def axis(self, i: int) -> h5py.Dataset | None:
-        """Values along a dimension."""
+        """Return the values along a dimension; None if it has no axis."""
         return self.group.get(self.axes[i]) if self.axes[i] else None
 
     def label(self, of: h5py.Dataset) -> str:
-        """Long name of a dataset, or its name and unit."""
+        """Return the long name of a dataset, or its name and unit."""
         if "long_name" in of.attrs:
             return _word(of.attrs["long_name"])
         name = str(of.name).rsplit("/", 1)[-1].replace("_", " ")
@@ -77,12 +77,12 @@ class Plottable:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What was done, as this program writes it."""
+        """Notes of the stage, as hklflow writes them."""
         entry = self.group.parent
         return json.loads(text(entry["notes/notes"])) if "notes/notes" in entry else {}
 
     def grid(self) -> Grid:
-        """Grid of a volume, as this program writes it or from the axes.
+        """Return the grid of a volume, from hklflow's notes or from the axes.
 
         Raises
         ------
@@ -97,19 +97,19 @@ class Plottable:
         for name, axis, step in zip(self.axes[-1:-4:-1], axes, steps, strict=True):
             if step <= 0 or np.any(np.abs(np.diff(axis) - step) > 1e-3 * step):
                 raise HklflowError(
-                    f"axis {name} of {self.group.file.filename} does not rise evenly; planes need "
-                    "a regular grid"
+                    f"the steps of axis {name} of {self.group.file.filename} are not equal; planes "
+                    "need a regular grid"
                 )
         sizes = (axes[0].size, axes[1].size, axes[2].size)
         return Grid(np.array([axis[0] for axis in axes]), np.array(steps), sizes)
 
     def cell(self) -> Floats:
-        """Cell (6,) in Å and degrees.
+        """Return the cell (6,) in Å and degrees.
 
         Raises
         ------
         HklflowError
-            If the file does not say it.
+            If the file has no cell.
         """
         entries = (self.group.parent, self.group.file.get("entry"))
         samples = [entry["sample"] for entry in entries if entry is not None and "sample" in entry]
@@ -120,37 +120,37 @@ class Plottable:
             if all(name in sample for name in names):
                 return np.array([float(np.asarray(sample[name][()]).ravel()[0]) for name in names])
         raise HklflowError(
-            f"{self.group.file.filename} does not say the cell (`sample/unit_cell`), without which "
-            "the angles of a plane are not known"
+            f"{self.group.file.filename} has no cell (`sample/unit_cell`), so the angles of a "
+            "plane are not known"
         )
 
 
 @contextmanager
 def open_plottable(path: Path, inside: Sequence[str] = ()) -> Iterator[Plottable | None]:
-    """Open what a file plots.
+    """Open the plot of a file.
 
     Parameters
     ----------
     path : Path
         HDF5 file.
     inside : sequence of str
-        Names of the path within, to a group or a dataset; empty: the default plot.
+        Path to a group or a dataset in the file, as names; empty: the default plot.
 
     Yields
     ------
     Plottable or None
-        None if no default plot is there.
+        None if the file has no default plot.
 
     Raises
     ------
     HklflowError
-        If the file cannot be read, there is nothing at the path, or a link leads nowhere.
+        If the file cannot be read, the path does not exist in it, or a link is broken.
     """
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         raise HklflowError(
-            f"{path} is not a readable HDF5 file ({' '.join(str(error).split())}); make it again"
+            f"{path} is not a readable HDF5 file ({' '.join(str(error).split())}); create it again"
         ) from error
     with file:
         node: Any = file
@@ -158,7 +158,7 @@ def open_plottable(path: Path, inside: Sequence[str] = ()) -> Iterator[Plottable
             below = node.get(name) if isinstance(node, h5py.Group) else None
             if below is None:
                 where = "/".join([str(path), *inside[:i]])
-                raise HklflowError(f"there is no {name!r} in {where}, or its link leads nowhere")
+                raise HklflowError(f"there is no {name!r} in {where}, or its link is broken")
             node = below
         yield _plottable(node, path)
 
@@ -167,15 +167,16 @@ def _plottable(node: Any, path: Path) -> Plottable | None:
     if isinstance(node, h5py.Dataset):
         group = node.parent
         main = group.get(_word(group.attrs.get("signal", "")) or ".")
-        alike = isinstance(main, h5py.Dataset) and main.shape == node.shape
+        same_shape = isinstance(main, h5py.Dataset) and main.shape == node.shape
         name = str(node.name).rsplit("/", 1)[-1]
-        return Plottable(group, node, name, _axes(group, node) if alike else ("",) * node.ndim)
+        return Plottable(group, node, name, _axes(group, node) if same_shape else ("",) * node.ndim)
     while "default" in node.attrs:
         name = _word(node.attrs["default"])
         below = node.get(name)
         if below is None:
             raise HklflowError(
-                f"the default plot of {path} leads to {name!r}, which is not there; make it again"
+                f"the default plot of {path} is {name!r}, which does not exist; create the file "
+                "again"
             )
         node = below
     signal = node.get(_word(node.attrs.get("signal", "")) or ".")
@@ -185,8 +186,8 @@ def _plottable(node: Any, path: Path) -> Plottable | None:
 
 
 def _axes(group: h5py.Group, signal: h5py.Dataset) -> tuple[str, ...]:
-    given = group.attrs.get("axes", [])
-    words = [_word(name) for name in ([given] if isinstance(given, str | bytes) else given)]
+    axes = group.attrs.get("axes", [])
+    words = [_word(name) for name in ([axes] if isinstance(axes, str | bytes) else axes)]
     words = ["" if word == "." or word not in group else word for word in words]
     n = int(signal.ndim)
     return tuple(words[:n]) + ("",) * (n - len(words))

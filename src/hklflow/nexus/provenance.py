@@ -14,7 +14,7 @@ Record = dict[str, Any]
 
 
 def write_provenance(path: Path, history: Sequence[Record]) -> None:
-    """Store the history of a file, replacing what it has."""
+    """Store the history of a file; replaces the existing history."""
     with hdf5_output(path, "r+") as file:
         entry = file["entry"]
         if "workflow" in entry:
@@ -33,7 +33,7 @@ def write_provenance(path: Path, history: Sequence[Record]) -> None:
 
 
 def _write_calibrations(entry: h5py.Group, history: Sequence[Record]) -> None:
-    """Say which versions of the calibration store a product rests on, for people and programs."""
+    """Store the versions of the calibration store that a product uses."""
     used = calibrations(history)
     if "calibration" in entry:
         del entry["calibration"]
@@ -49,31 +49,31 @@ def _write_calibrations(entry: h5py.Group, history: Sequence[Record]) -> None:
 
 
 def calibrations(history: Sequence[Record]) -> list[Record]:
-    """Versions of the calibration store in a history, each once.
+    """Return the versions of the calibration store in a history, each once.
 
-    One that was used under two statuses (it was superseded meanwhile) has both, and the worse
-    quality.
+    A version that was used with two statuses (superseded in between) gets both statuses, and the
+    worse quality.
     """
-    found: dict[tuple[str, str, int], Record] = {}
+    versions: dict[tuple[str, str, int], Record] = {}
     for record in history:
         for item in record.get("calibrations", []):
             key = (item["kind"], item["state_id"], item["version"])
-            known = found.setdefault(key, dict(item))
+            known = versions.setdefault(key, dict(item))
             if item["status"] not in known["status"].split(", "):
                 known["status"] += f", {item['status']}"
             if item["quality"] == "diagnostic":
                 known["quality"] = "diagnostic"
-    return list(found.values())
+    return list(versions.values())
 
 
 def quality(used: Sequence[Record]) -> str:
-    """Give `diagnostic` if a calibration is one that nobody accepted, else `reduced`."""
+    """Return `diagnostic` if a used calibration was not accepted, else `reduced`."""
     diagnostic = any(item["quality"] == "diagnostic" for item in used)
     return "diagnostic" if diagnostic else "reduced"
 
 
 def read_provenance(path: Path) -> list[Record]:
-    """History of a file, oldest first; empty if it has none."""
+    """Return the history of a file, oldest record first; empty if the file has none."""
     with open_entry(path) as entry:
         if "workflow" not in entry:
             return []

@@ -1,4 +1,4 @@
-"""Integrated reflections as NXreflections."""
+"""Write and read integrated reflections as NXreflections."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -37,7 +37,7 @@ _UNITS = {
 
 
 def write_reflections(path: Path, reflections: Reflections, title: str) -> None:
-    """Write a table of integrated reflections; h, k, l are columns of their own."""
+    """Write a table of integrated reflections; h, k, l are separate columns."""
     with create(path, title, "picture") as entry:
         table = add_group(entry, "reflections", "NXreflections")
         for i, name in enumerate("hkl"):

@@ -1,4 +1,4 @@
-"""The scale of the frames: what of the norm depends on the frame only."""
+"""Scale of the frames: the part of the norm that depends only on the frame."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def write_scale(path: Path, scale: FrameScale, rotation_angle: np.ndarray) -> No
     rotation_angle : (n_frames,) array
         Scan angle at mid-frame in degrees, for plots.
     """
-    found = scale.transmission
+    transmission = scale.transmission
     with create(path, "scale of the frames", "frame_scale") as entry:
         data = add_group(
             entry,
@@ -29,11 +29,13 @@ def write_scale(path: Path, scale: FrameScale, rotation_angle: np.ndarray) -> No
         )
         what = "transmission times the scale of the rotation; monitor and attenuation apart"
         add_array(data, "scale", scale.scale, "", long_name=f"scale ({what})")
-        add_array(data, "transmission", found.transmission, "", long_name="relative transmission")
-        add_array(data, "transmission_errors", found.errors, "")
-        add_array(data, "ratio", found.ratio, "", long_name="the frames' own values")
+        add_array(
+            data, "transmission", transmission.transmission, "", long_name="relative transmission"
+        )
+        add_array(data, "transmission_errors", transmission.errors, "")
+        add_array(data, "ratio", transmission.ratio, "", long_name="the frames' own values")
         meaning = ", ".join(f"{s.value} {s.name.lower()}" for s in Status)
-        add_array(data, "status", found.status, description=meaning)
+        add_array(data, "status", transmission.status, description=meaning)
         add_array(data, "signal", scale.signal, "", long_name="counts per pixel")
         add_array(data, "monitor", scale.monitor, "")
         add_array(data, "attenuation", scale.attenuation, "")
@@ -43,7 +45,9 @@ def write_scale(path: Path, scale: FrameScale, rotation_angle: np.ndarray) -> No
         notes["source"] = scale.source
         add_array(notes, "rotation", scale.rotation, "")
         add_array(notes, "area", scale.area, "")
-        add_array(notes, "level", found.level, "", description="signal over incident intensity")
+        add_array(
+            notes, "level", transmission.level, "", description="signal over incident intensity"
+        )
 
 
 def read_scale(path: Path) -> FrameScale:

@@ -1,4 +1,4 @@
-"""The scan file: geometry, monitor and exposure of one rotation, and a link to its frames."""
+"""Scan file: geometry, monitor and exposure of one rotation, and a link to its frames."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def write_scan(
     Parameters
     ----------
     dataset : (file, path in file) or None
-        HDF5 dataset of the frames, linked so that viewers find it.
+        HDF5 dataset of the frames; linked for viewers. None: no link.
     """
     rotation = scan.rotation
     n = rotation.scan.n_frames
@@ -71,7 +71,7 @@ def write_scan(
 
 
 def _add_modules(group: h5py.Group, detector: Detector) -> None:
-    """Add NXdetector_module groups as in NXmx; for other programs, `read_scan` reads the JSON."""
+    """Add NXdetector_module groups as in NXmx, for other programs; `read_scan` uses the JSON."""
     if detector.modules is None:
         return
     for m, box in enumerate(detector.modules.rectangles):
@@ -125,7 +125,7 @@ def _left_out(raw: h5py.Group) -> tuple[int, ...]:
 
 
 def has_frames(path: Path) -> bool:
-    """Whether a scan file links an HDF5 dataset of frames (image series have none)."""
+    """Return True if a scan file links an HDF5 dataset of frames (image series have none)."""
     with open_entry(path) as entry:
         return "data" in entry
 

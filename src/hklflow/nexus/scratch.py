@@ -1,4 +1,4 @@
-"""Arrays that do not fit in memory, kept in files while a stage runs."""
+"""Arrays that do not fit in memory, stored in temporary files while a stage runs."""
 
 import mmap
 import os
@@ -12,12 +12,13 @@ from hklflow.volumes.pdf import Store
 
 
 def mapped(folder: Path, size: int) -> mmap.mmap:
-    """Map a file of so many zero bytes that has no name, and is gone with the process.
+    """Map a file of zero bytes without a name; it disappears with the process.
 
     Raises
     ------
     OSError
-        If the folder has no room: a page without any would end the process later.
+        If the folder has too little space: otherwise the first access to a missing page would
+        crash the process.
     """
     with tempfile.TemporaryFile(dir=folder) as file:
         os.posix_fallocate(file.fileno(), 0, size)
@@ -25,12 +26,12 @@ def mapped(folder: Path, size: int) -> mmap.mmap:
 
 
 class Scratch(Store):
-    """An array of zeros in a file without a name, which vanishes with the process.
+    """Array of zeros in a file without a name, which disappears with the process.
 
     Parameters
     ----------
     folder : Path
-        That of the output: there is room for results.
+        Folder of the output: it has space for results.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, folder: Path) -> None:
@@ -38,5 +39,5 @@ class Scratch(Store):
         self.array = np.frombuffer(self._map, dtype).reshape(shape)
 
     def release(self) -> None:
-        """Leave what was read or written to the system: it is in the file."""
+        """Release the memory of the array: its content remains in the file."""
         self._map.madvise(mmap.MADV_DONTNEED)

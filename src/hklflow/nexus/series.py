@@ -14,7 +14,7 @@ from hklflow.nexus.entry import add_array, add_group, create
 
 @dataclass(frozen=True)
 class Quantity:
-    """How a column of a series is shown: its label with the unit, and the unit for files."""
+    """Label of a column of a series, with its unit, and the unit for files."""
 
     label: str
     units: str
@@ -23,32 +23,32 @@ class Quantity:
 def write_series(
     path: Path, title: str, rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, Quantity]
 ) -> None:
-    """Write what is known of the scans of one sample against temperature.
+    """Write the results of all scans of one sample against temperature.
 
-    The entry has one NXdata for each quantity, with errors, over the scans whose temperature
-    is known, in ascending order; ``cell``, the default plot, has a, b and c together. The
-    collection ``scans`` lists all scans, also those without temperature (NaN).
+    The entry has one NXdata for each quantity, with errors, over the scans with a known
+    temperature, in ascending order; ``cell``, the default plot, has a, b and c together. The
+    collection ``scans`` lists all scans, also scans without temperature (NaN).
 
     Parameters
     ----------
     rows : sequence of mappings
-        One for each scan: "scan", "parent", "temperature" (K or None), and for each quantity
-        its value and ``<quantity>_sigma``.
+        One for each scan: "scan", "parent", "temperature" (K or None), and for each quantity its
+        value and ``<quantity>_sigma``.
     quantities : mapping
-        Name -> label and units; must have a, b and c.
+        Name -> label and units; must contain a, b and c.
     """
-    placed = sorted(
+    with_temperature = sorted(
         (row for row in rows if row["temperature"] is not None), key=lambda r: r["temperature"]
     )
-    at = np.array([row["temperature"] for row in placed], dtype=np.float64)
+    temperatures = np.array([row["temperature"] for row in with_temperature], dtype=np.float64)
     with create(path, title, "cell") as entry:
-        cell = _data(entry, "cell", "a", at, title)
+        cell = _data(entry, "cell", "a", temperatures, title)
         cell.attrs["auxiliary_signals"] = ["b", "c"]
         for name in ("a", "b", "c"):
-            _quantity(cell, name, placed, quantities[name])
+            _quantity(cell, name, with_temperature, quantities[name])
         for name, quantity in quantities.items():
-            group = _data(entry, name, name, at, title)
-            _quantity(group, name, placed, quantity)
+            group = _data(entry, name, name, temperatures, title)
+            _quantity(group, name, with_temperature, quantity)
         scans = add_group(entry, "scans", "NXcollection")
         text = h5py.string_dtype()
         for name in ("scan", "parent"):

@@ -1,4 +1,4 @@
-"""Volumes along temperature as one virtual four-dimensional NXdata."""
+"""Stack volumes along temperature in one virtual four-dimensional NXdata."""
 
 import json
 import os
@@ -23,7 +23,7 @@ _ARRAYS = ("data", "data_errors", "counts", "norm")
 
 @dataclass(frozen=True)
 class Member:
-    """One volume of a stack: its file, the scan's name, and its temperature in K."""
+    """One volume of a stack: its file, the name of its scan, and its temperature in K."""
 
     path: Path
     scan: str
@@ -33,24 +33,24 @@ class Member:
 def in_order(
     paths: Sequence[Path], scans: Sequence[str], temperatures: Sequence[float | None]
 ) -> list[Member]:
-    """Members in ascending order of temperature, and of their names where that is the same.
+    """Return the members sorted by temperature, and by name at equal temperature.
 
     Raises
     ------
     HklflowError
-        If there is not one of each for every member, or one has no temperature.
+        If the arguments have different lengths, or a scan has no temperature.
     """
     if not len(paths) == len(scans) == len(temperatures) > 0:
         raise HklflowError(
-            f"{len(paths)} volumes, {len(scans)} scans and {len(temperatures)} temperatures; "
-            "give one of each for every scan"
+            f"{len(paths)} volumes, {len(scans)} scans and {len(temperatures)} temperatures; give "
+            "one of each for every scan"
         )
     members = []
     for path, scan, temperature in zip(paths, scans, temperatures, strict=True):
         if temperature is None:
             raise HklflowError(
-                f"scan {scan} has no temperature and so no place in a stack along temperature; "
-                f"leave {path} out or give its temperature in scans.tsv"
+                f"scan {scan} has no temperature, which a stack along temperature needs; leave "
+                f"{path} out or give its temperature in scans.tsv"
             )
         members.append(Member(path, scan, temperature))
     return sorted(members, key=lambda member: (member.temperature, member.scan))
@@ -64,7 +64,7 @@ class Intensities:
     ----------
     hkl : (n, 3) array
     intensity, sigma : (n, t) arrays
-        S × r.l.u.³; NaN where not measured. σ is that of the photons alone, see `volumes.boxes`.
+        S × r.l.u.³; NaN if not measured. σ is from the photons only, see `volumes.boxes`.
     """
 
     hkl: Floats
@@ -81,14 +81,14 @@ def open_members(
     Parameters
     ----------
     group : str
-        NXdata of each.
+        Name of the NXdata in each volume.
     arrays : sequence of str
-        What each must hold.
+        Arrays that each volume must have.
 
     Raises
     ------
     HklflowError
-        If one does not, as one that is not merged, or its grid differs from that of the others.
+        If a volume lacks an array (it is not merged), or the grids differ.
     """
     with ExitStack() as stack:
         volumes = [stack.enter_context(open_volume(member.path, group)) for member in members]
@@ -96,12 +96,12 @@ def open_members(
             missing = [name for name in arrays if name not in volume.group]
             if missing:
                 raise HklflowError(
-                    f"{member.path} has no {', '.join(missing)}: it cannot be stacked; give "
+                    f"{member.path} has no {', '.join(missing)}, so it cannot be stacked; give "
                     "merged volumes with their errors"
                 )
-        # The grid that most of them have; among equals the hottest's, which is often the parent's.
-        alike = [sum(v.grid.same_as(other.grid) for other in volumes) for v in volumes]
-        usual = max(range(len(volumes)), key=lambda i: (alike[i], i))
+        # The most frequent grid; if several are, the one of the hottest, often the parent.
+        n_same_grid = [sum(v.grid.same_as(other.grid) for other in volumes) for v in volumes]
+        usual = max(range(len(volumes)), key=lambda i: (n_same_grid[i], i))
         for member, volume in zip(members, volumes, strict=True):
             if not volume.grid.same_as(volumes[usual].grid):
                 raise HklflowError(
@@ -113,7 +113,7 @@ def open_members(
 
 
 def read_box(volume: OpenVolume, region: tuple[slice, slice, slice]) -> tuple[Floats, Floats]:
-    """Counts and norm (l, k, h) of a part of a volume."""
+    """Return counts and norm (l, k, h) of a part of a volume."""
     counts, norm = (volume.group[name][region].astype(np.float64) for name in ("counts", "norm"))
     return counts, norm
 
@@ -125,10 +125,10 @@ def write_stack(
     volumes: Sequence[OpenVolume],
     reflections: Intensities,
 ) -> None:
-    """Write the stack: links to the members' arrays, and intensities of reflections.
+    """Write the stack: links to the arrays of the members, and intensities of reflections.
 
-    ``transform`` is one NXdata (temperature, Ql, Qk, Qh) of virtual datasets. The members'
-    paths in it are relative to its own folder, so that both can be moved together; where a
+    ``transform`` is one NXdata (temperature, Ql, Qk, Qh) of virtual datasets. The paths of the
+    members are relative to its folder, so that stack and members can be moved together. If a
     member is missing, data and errors read as NaN and the norm as 0.
 
     Parameters
@@ -154,18 +154,18 @@ def add_stack(
     arrays: Sequence[str] = _ARRAYS,
     direct: bool = False,
 ) -> None:
-    """Add the members' arrays as one NXdata along temperature, and what they are.
+    """Add the arrays of the members as one NXdata along temperature, and a list of the members.
 
     Parameters
     ----------
     entry : h5py.Group
-        Of a file in ``folder``: the members' paths are relative to that.
+        Entry of a file in ``folder``: the paths of the members are relative to it.
     name : str
-        Of the NXdata, here and in the members.
+        Name of the NXdata, in this file and in the members.
     arrays : sequence of str
-        Of the members' NXdata.
+        Arrays in the NXdata of the members.
     direct : bool
-        Whether they are on axes of direct space.
+        True if the arrays are on axes of direct space.
     """
     grid, cell = volumes[0].grid, volumes[0].cell
     lengths, angles = np.split(np.asarray(cell) if direct else reciprocal(cell), 2)
@@ -215,7 +215,7 @@ def add_stack(
 
 
 def doubts_of(members: Sequence[Member], volumes: Sequence[OpenVolume]) -> list[str]:
-    """What is doubtful in the members, by their scans."""
+    """Return the doubts about the members, each with the name of its scan."""
     return [
         f"{member.scan}: {sentence}"
         for member, volume in zip(members, volumes, strict=True)

@@ -1,4 +1,4 @@
-"""Pair distributions along temperature as one virtual NXdata, and chosen vectors of them."""
+"""Stack pair distributions along temperature in one virtual NXdata, with chosen vectors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from hklflow.nexus.volume import OpenVolume
 
 Floats = NDArray[np.float64]
 
-#: What is stacked of each pair distribution.
+#: Arrays of each pair distribution that are stacked.
 ARRAYS = ("data", "data_errors")
 
 
@@ -24,11 +24,11 @@ class Vectors:
     Attributes
     ----------
     xyz : (n, 3) array
-        Fractions of a, b, c.
+        Interatomic vectors, fractions of a, b, c.
     length : (n, t) array
-        Å, with the cell of each temperature.
+        Lengths in Å, with the cell at each temperature.
     value, sigma : (n, t) arrays
-        NaN where the ΔPDF is not known.
+        ΔPDF and its σ; NaN if not known.
     """
 
     xyz: Floats
@@ -44,7 +44,7 @@ def write_stack_pdf(
     volumes: Sequence[OpenVolume],
     vectors: Vectors,
 ) -> None:
-    """Write the stack: links to the members' ``pdf``, and ``vectors`` against temperature.
+    """Write the stack: links to ``pdf`` of the members, and ``vectors`` against temperature.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Frame statistics: sums of each frame and images of one pass over all frames."""
+"""Frame statistics: sums of each frame and images from one pass over all frames."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +22,9 @@ def write_statistics(
 ) -> None:
     """Write per-frame arrays (n_frames,) and images (slow, fast) of one pass over the frames.
 
-    The first array is the default plot. `radial` holds the middles of bins in |Q| (n,) in
-    Å⁻¹, and the counts and the pixels (n_frames, n) in them. `parts` holds the relative
-    backgrounds (n_frames, n_parts) of parts of the detector, and their errors.
+    The first array is the default plot. `radial` has the centres of bins in |Q| (n,) in Å⁻¹, and
+    the counts and the pixels (n_frames, n) in them. `parts` has the relative backgrounds
+    (n_frames, n_parts) of parts of the detector, and their errors.
     """
     signal, *others = arrays
     with create(path, "frame statistics", "frame_sums") as entry:
@@ -60,7 +60,7 @@ def write_statistics(
 
 
 def read_statistics(path: Path, name: str) -> Floats:
-    """One of the arrays or images of `write_statistics`."""
+    """Read one array or image of `write_statistics`."""
     with open_entry(path) as entry:
         group = entry["frame_sums"] if name in entry["frame_sums"] else entry[name]
         values: Floats = group[name][()]
@@ -68,14 +68,14 @@ def read_statistics(path: Path, name: str) -> Floats:
 
 
 def read_rings(path: Path) -> Floats:
-    """Counts (n_frames, n) in the bins of |Q| of `write_statistics`."""
+    """Read the counts (n_frames, n) in the bins of |Q| of `write_statistics`."""
     with open_entry(path) as entry:
         counts: Floats = entry["radial/counts"][()]
         return counts
 
 
 def read_parts(path: Path) -> tuple[Floats, Floats]:
-    """Backgrounds (n_frames, n_parts) of parts of the detector, relative, and their errors.
+    """Read relative backgrounds (n_frames, n_parts) of parts of the detector, and their errors.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def read_parts(path: Path) -> tuple[Floats, Floats]:
     with open_entry(path) as entry:
         if "parts" not in entry:
             raise HklflowError(
-                f"{path} has no backgrounds of parts of the detector: an older hklflow wrote it; "
-                "run `find_peaks` again"
+                f"{path} has no backgrounds of parts of the detector, because an older hklflow "
+                "wrote it; run `find_peaks` again"
             )
         return entry["parts/data"][()], entry["parts/data_errors"][()]

@@ -1,4 +1,4 @@
-"""Scaled reflections, structure factors and their series: NeXus files, and tables as text."""
+"""Scaled reflections, structure factors and their series: NeXus files, and text tables."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class ScaledFile:
-    """Content of a file of scaled reflections; ``rotations`` are the names."""
+    """Content of a file of scaled reflections; ``rotations`` are the names of the rotations."""
 
     scaled: Scaled
     rotations: tuple[str, ...]
@@ -55,9 +55,9 @@ def write_scaled(
     crystal: Crystal,
     figures: Mapping[str, Any],
 ) -> None:
-    """Write scaled reflections, and for each rotation a plot of their scale against the angle.
+    """Write scaled reflections, and for each rotation a plot of scale against angle.
 
-    The default plot is that of the first rotation that has reflections.
+    The default plot shows the first rotation with reflections.
     """
     present = np.unique(scaled.rotation)
     title = f"{crystal.sample} {crystal.scan}: scaled reflections"
@@ -183,19 +183,19 @@ def write_intensity_table(path: Path, series: IntensitySeries) -> None:
 def write_intensities(path: Path, series: IntensitySeries, title: str) -> None:
     """Write I(hkl, T) as an image of reflections against temperature.
 
-    Scans without a temperature are in the group ``scans`` and its table only.
+    Scans without a temperature are only in the group ``scans`` and in the table.
     """
-    placed = np.flatnonzero(np.isfinite(series.temperature))
-    placed = placed[np.argsort(series.temperature[placed], kind="stable")]
+    with_t = np.flatnonzero(np.isfinite(series.temperature))
+    with_t = with_t[np.argsort(series.temperature[with_t], kind="stable")]
     with create(path, title, "intensity") as entry:
         data = add_group(
             entry, "intensity", "NXdata", signal="intensity", axes=["reflection", "temperature"]
         )
         data["title"] = title
-        add_array(data, "intensity", series.intensity[:, placed], _INTENSITY)
-        add_array(data, "intensity_errors", series.sigma[:, placed], _INTENSITY)
+        add_array(data, "intensity", series.intensity[:, with_t], _INTENSITY)
+        add_array(data, "intensity_errors", series.sigma[:, with_t], _INTENSITY)
         add_array(data, "reflection", np.arange(len(series.hkl)), long_name="row of reflections")
-        add_array(data, "temperature", series.temperature[placed], "K")
+        add_array(data, "temperature", series.temperature[with_t], "K")
         table = add_group(entry, "reflections", "NXreflections")
         _write_hkl(table, series.hkl)
         add_array(table, "d", series.d, "angstrom")
@@ -215,9 +215,9 @@ def write_intensities(path: Path, series: IntensitySeries, title: str) -> None:
 
 
 def _write_columns(path: Path, columns: Mapping[str, Any]) -> None:
-    """Tab-separated columns; numbers with 9 digits, flags as 0 and 1, unknown ones empty."""
+    """Write tab-separated columns: numbers with 9 digits, flags as 0 and 1, NaN empty."""
 
-    def told(column: NDArray[Any]) -> list[str]:
+    def texts(column: NDArray[Any]) -> list[str]:
         if column.dtype.kind == "f":
             return ["" if np.isnan(x) else f"{x:.9g}" for x in column]
         return [str(int(x)) if column.dtype.kind == "b" else str(x) for x in column]
@@ -225,7 +225,7 @@ def _write_columns(path: Path, columns: Mapping[str, Any]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(zip(*(told(np.asarray(c)) for c in columns.values()), strict=True))
+        writer.writerows(zip(*(texts(np.asarray(c)) for c in columns.values()), strict=True))
 
 
 def _write_hkl(table: h5py.Group, hkl: NDArray[np.int64]) -> None:
@@ -239,14 +239,14 @@ def _read_hkl(table: h5py.Group) -> NDArray[np.int64]:
 
 
 def _write_figures(entry: h5py.Group, figures: Mapping[str, Any]) -> None:
-    """Statistics as they are in the JSON file beside, so that they go with the data."""
+    """Store the statistics, also in the JSON file in the same folder, with the data."""
     note = add_group(entry, "statistics", "NXnote")
     note["type"] = "application/json"
     note["data"] = json.dumps(_plain(figures))
 
 
 def _plain(value: Any) -> Any:
-    """Numpy becomes numbers, what is not finite None."""
+    """Convert numpy values to Python values; values that are not finite become None."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The two volumes of a transform: with everything, and without what the 3-D mask excludes."""
+"""Write the two volumes of a transform: all pixels, and without those in the 3-D mask."""
 
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -20,20 +20,21 @@ Floats = NDArray[np.float64]
 
 
 class TransformWriter:
-    """Write both volumes layer by layer.
+    """Writer of both volumes, layer by layer.
 
     Parameters
     ----------
     path, masked_path : Path
     grid : Grid
     cell : (6,) array
-        Å and degrees.
+        Cell, Å and degrees.
     counts_dtype : numpy dtype
-        Of the counts as stored.
+        Type of the stored counts.
     variance : bool
-        Whether the boxes have variances of the counts.
+        True if the boxes have variances of the counts.
     exact : bool
-        Store norms and variances as float64, without rounding: for volumes that will be added.
+        True to store norms and variances as float64, without rounding, for volumes that will be
+        added.
     """
 
     def __init__(
@@ -75,9 +76,9 @@ class TransformWriter:
         self._stack.__exit__(*error)
 
     def write(self, boxes: "Iterable[Box]") -> None:
-        """Write boxes of voxels, each a chunk of the files or made of some; see `CHUNK`.
+        """Write boxes of voxels, each one or more whole chunks of the files; see `CHUNK`.
 
-        What is in none of them was not measured: it takes no room and reads as zeros.
+        Voxels outside all boxes were not measured: they take no space and read as zeros.
         """
         full, masked = (writer.datasets for writer in self._writers)
         for box in boxes:
@@ -92,20 +93,20 @@ class TransformWriter:
                 _copy_chunks(full[name], masked[name], box.first, box.counts.shape)
 
     def note(self, notes: dict[str, Any]) -> None:
-        """Record what was done."""
+        """Record the notes of the stage."""
         for writer in self._writers:
             writer.note(notes)
 
 
 def _store(values: NDArray[Any], target: h5py.Dataset, at: tuple[slice, ...]) -> None:
-    # HDF5 converts ten times as slowly.
+    # astype is ten times as fast as the conversion of HDF5.
     target[at] = values.astype(target.dtype, copy=False)
 
 
 def _copy_chunks(
     source: h5py.Dataset, target: h5py.Dataset, first: tuple[int, int, int], shape: tuple[int, ...]
 ) -> None:
-    """Copy chunks as they are packed."""
+    """Copy packed chunks without unpacking them."""
     starts = (range(i, i + n, c) for i, n, c in zip(first, shape, source.chunks, strict=True))
     for at in product(*starts):
         mask, packed = source.id.read_direct_chunk(at)

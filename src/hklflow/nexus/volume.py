@@ -1,4 +1,4 @@
-"""Volumes on an hkl grid, whole or slab by slab."""
+"""Volumes on an hkl grid: read and write them, whole or slab by slab."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,18 +20,18 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Volume:
-    """Accumulated counts and norm on a grid, with S and its errors once derived.
+    """Accumulated counts and norm on a grid; with S and its errors, if derived.
 
     Attributes
     ----------
     grid : Grid
     cell : (6,) array
-        Å and degrees: the scale and the angles of the axes.
+        Cell, Å and degrees: scale and angles of the axes.
     counts, norm : (l, k, h) arrays
     data, errors : (l, k, h) arrays or None
-        S and σ(S); NaN where nothing was measured.
+        S and σ(S); NaN if nothing was measured.
     notes : dict
-        What was done, in words and numbers.
+        Notes of the stage, in words and numbers.
     """
 
     grid: Grid
@@ -44,22 +44,23 @@ class Volume:
 
 
 class VolumeWriter(GridWriter):
-    """Write counts and norm on an hkl grid, and S(Q), which is then the default plot.
+    """Writer of counts and norm on an hkl grid, and of S(Q), then the default plot.
 
     Parameters
     ----------
     counts_dtype : numpy dtype
-        Of the counts as stored.
+        Type of the stored counts.
     derived : bool
-        Whether S and its errors will be written too.
+        True if S and its errors will be written too.
     fast : bool
         See `GridWriter`.
     variance : bool
-        Whether the variance of the counts will be, where that is not the counts: with read noise.
+        True if the variance of the counts will be written: it differs from the counts with read
+        noise.
     extra : mapping of name to numpy dtype
-        Further arrays.
+        Additional arrays.
     exact : bool
-        Store norm and variance as float64.
+        True to store norm and variance as float64.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class VolumeWriter(GridWriter):
         extra: Mapping[str, Any] | None = None,
         exact: bool = False,
     ) -> None:
-        # Single precision keeps 6e-8 of a norm; what will be added must not be rounded before.
+        # Single precision keeps 6e-8 of a norm; values that will be added must not be rounded.
         sums = np.float64 if exact else np.float32
         types: dict[str, Any] = {"counts": counts_dtype, "norm": sums}
         if variance:
@@ -86,7 +87,7 @@ class VolumeWriter(GridWriter):
 
 
 def write_volume(path: Path, volume: Volume, title: str) -> None:
-    """Write a volume that is in memory; see `VolumeWriter`."""
+    """Write a volume in memory to a file; see `VolumeWriter`."""
     counts = _smallest(volume.counts)
     derived = volume.data is not None and volume.errors is not None
     arrays = {"counts": counts, "norm": volume.norm}
@@ -98,14 +99,14 @@ def write_volume(path: Path, volume: Volume, title: str) -> None:
 
 
 def _smallest(counts: Floats) -> NDArray[Any]:
-    """Counts as uint32 when they are whole and fit: exact, and half the space."""
+    """Return the counts as uint32 if they are whole and fit: exact, with half the space."""
     whole = counts.size > 0 and counts.max() < 2**32 and bool(np.all(counts == np.rint(counts)))
     return counts.astype(np.uint32) if whole else counts
 
 
 @dataclass(frozen=True)
 class OpenVolume:
-    """A volume on disk, read by planes; see `open_volume`."""
+    """Volume on disk, read by planes; see `open_volume`."""
 
     grid: Grid
     cell: Floats
@@ -113,29 +114,29 @@ class OpenVolume:
 
     @property
     def counts_are_whole(self) -> bool:
-        """Whether the counts are integers."""
+        """True if the counts are integers."""
         return bool(np.issubdtype(self.group["counts"].dtype, np.integer))
 
     @property
     def has_variance(self) -> bool:
-        """Whether the counts have a variance of their own, with read noise."""
+        """True if the counts have a separate variance, because of read noise."""
         return "variance" in self.group
 
     def variance(self, region: Any) -> Floats:
-        """Variance of the counts in a region (l, k, h): of photons, the counts."""
+        """Return the variance of the counts in a region (l, k, h): for photons, the counts."""
         name = "variance" if self.has_variance else "counts"
         values: Floats = self.group[name][region].astype(np.float64)
         return values
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What was done."""
-        found: dict[str, Any] = json.loads(text(self.group.parent["notes/notes"]))
-        return found
+        """Notes of the stage."""
+        notes: dict[str, Any] = json.loads(text(self.group.parent["notes/notes"]))
+        return notes
 
     @property
     def doubts(self) -> list[str]:
-        """What was found to be doubtful or failed in it and in what it was made of."""
+        """Doubts and failures of this volume and of its input."""
         if "notes/notes" not in self.group.parent:
             return []
         notes = self.notes
@@ -148,7 +149,7 @@ class OpenVolume:
         )
 
     def slab(self, first: int, last: int) -> tuple[Floats, Floats]:
-        """Counts and norm (last - first, k, h) of some planes, as float64."""
+        """Return counts and norm (last - first, k, h) of some planes, as float64."""
         planes = slice(first, last)
         return (
             self.group["counts"][planes].astype(np.float64),
@@ -157,12 +158,12 @@ class OpenVolume:
 
 
 class SideBySide:
-    """Reads planes of several volumes of the same grid so that each chunk is unpacked once.
+    """Reader of planes of several volumes with the same grid; unpacks each chunk once.
 
     Attributes
     ----------
     noisy : bool
-        Whether a volume has a variance of its own, with read noise.
+        True if a volume has a separate variance, because of read noise.
     """
 
     def __init__(self, volumes: Sequence[OpenVolume]) -> None:
@@ -177,20 +178,20 @@ class SideBySide:
         ]
 
     def strips(self, first: int, last: int) -> Iterator[tuple[slice, list[NDArray[Any]]]]:
-        """Some planes in strips along k.
+        """Yield some planes in strips along k.
 
         Parameters
         ----------
         first, last : int
-            Planes, multiples of `PLANES` or the end.
+            First plane and end, multiples of `PLANES` or the end of the volume.
 
         Yields
         ------
         rows : slice
-            Along k.
+            Rows along k.
         sums : list of (n, last - first, rows, h) arrays
-            Counts, norm and, with read noise in any of the volumes, variance of the counts, as
-            stored; overwritten by the next strip.
+            Counts, norm and, if a volume has read noise, variance of the counts, as stored; the
+            next strip overwrites them.
         """
         _, n_k, n_h = self._stored[0][0].shape
         step = self._stored[0][0].chunks[1]
@@ -210,7 +211,7 @@ class SideBySide:
 
 @contextmanager
 def open_volume(path: Path, group: str = "transform") -> Iterator[OpenVolume]:
-    """Open a volume without reading it."""
+    """Open a volume without reading its arrays."""
     with open_entry(path) as entry:
         grid = Grid.from_dict(json.loads(text(entry["notes/grid"])))
         yield OpenVolume(grid, entry["sample/unit_cell"][()], entry[group])

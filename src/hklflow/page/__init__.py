@@ -1,1 +1,1 @@
-"""HTML pages that people look at: one file each, nothing loaded from elsewhere."""
+"""HTML pages for people: one file each; nothing is loaded from other places."""

@@ -1,4 +1,4 @@
-"""The gates of `accept` as a table: each with its figure, its limit and whether it holds."""
+"""Table of the gates of `accept`: each with its figure, its limit and its result."""
 
 import math
 from collections.abc import Mapping
@@ -38,21 +38,21 @@ def table(accepted: Mapping[str, Any]) -> list[Gate]:
     Parameters
     ----------
     accepted : mapping
-        What `accept` wrote: figures of the scan and its parent, limits, temperatures.
+        Product of `accept`: figures of the scan and its parent, limits, temperatures.
     """
     limits = Limits(**accepted["limits"])
-    own, parent = accepted["figures"], accepted["parent_figures"]
+    figures, parent = accepted["figures"], accepted["parent_figures"]
 
     def holds(*names: str) -> bool:
-        # One gate alone: all others have no limit.
+        # For a single gate: all other gates have no limit.
         alone = replace(limits, **{key: x for key, x in _OPEN.items() if key not in names})
-        return not failures(own, parent, alone, accepted)
+        return not failures(figures, parent, alone, accepted)
 
-    if untested(own, parent, accepted) is not None:
+    if untested(figures, parent, accepted) is not None:
         return [Gate("Gates", _UNTESTED, "too few peaks", True)]
-    rise = own["fraction unindexed"] - parent["fraction unindexed"]
-    absent = own["absent reflections"]["fraction"] - parent["absent reflections"]["fraction"]
-    relations = sorted(own["relations"], key=lambda r: (-limits.broken(r), -r["relative"]))
+    rise = figures["fraction unindexed"] - parent["fraction unindexed"]
+    absent = figures["absent reflections"]["fraction"] - parent["absent reflections"]["fraction"]
+    relations = sorted(figures["relations"], key=lambda r: (-limits.broken(r), -r["relative"]))
     relation = "none to keep"
     if relations:
         worst = relations[0]
@@ -77,19 +77,21 @@ def table(accepted: Mapping[str, Any]) -> list[Gate]:
             holds("min_strain"),
         ),
         _size(accepted, limits, holds("max_expansion")),
-        Gate(_MOTION, _motion(own), f"{limits.max_shift:g}", holds("max_shift")),
+        Gate(_MOTION, _motion(figures), f"{limits.max_shift:g}", holds("max_shift")),
         Gate(
             "Peaks not indexed",
-            _share_unindexed(own),
+            _share_unindexed(figures),
             f"{limits.max_unindexed:.1%}",
             holds("max_unindexed"),
         ),
-        Gate("Second crystal", _crystal(own), f"{limits.max_crystal:.1%}", holds("max_crystal")),
+        Gate(
+            "Second crystal", _crystal(figures), f"{limits.max_crystal:.1%}", holds("max_crystal")
+        ),
     ]
 
 
 def _motion(figures: Mapping[str, Any]) -> str:
-    """Largest shift of the spots; of a fixed orientation nothing is looked for."""
+    """Return the largest shift of the spots; not tested for a fixed orientation."""
     if "motions" not in figures:
         return _UNTESTED
     if figures["lost"]:
@@ -111,12 +113,12 @@ def _share_unindexed(figures: Mapping[str, Any]) -> str:
 
 
 def _size(accepted: Mapping[str, Any], limits: Limits, passed: bool) -> Gate:
-    own, parent = accepted["figures"], accepted["parent_figures"]
+    figures, parent = accepted["figures"], accepted["parent_figures"]
     name = "Change of the cell"
     temperatures = (accepted["temperature"], accepted["parent_temperature"])
     if None in temperatures:
         return Gate(name, _UNTESTED, "no temperature", passed)
-    axes = zip(CELL_NAMES[:3], own["cell"], parent["cell"], strict=False)
+    axes = zip(CELL_NAMES[:3], figures["cell"], parent["cell"], strict=False)
     changes = [(axis, math.log(value / before)) for axis, value, before in axes]
     axis, largest = max(changes, key=lambda change: abs(change[1]))
     step = abs(temperatures[0] - temperatures[1])

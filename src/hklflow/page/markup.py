@@ -1,4 +1,4 @@
-"""HTML that is escaped by construction; no scripts, nothing from a network."""
+"""Build HTML that is always escaped; no scripts, nothing from a network."""
 
 import html
 from collections.abc import Iterable, Sequence
@@ -9,13 +9,13 @@ from hklflow.page.style import STYLE
 
 
 class Html(str):
-    """Text that is markup already; every other text is escaped when it enters a `tag`."""
+    """Text that is already markup; all other text is escaped by `tag`."""
 
     __slots__ = ()
 
 
 def tag(name: str, /, *content: str | Iterable[str], **attributes: Any) -> Html:
-    """Make an element; ``class_`` stands for ``class``, an attribute that is True for its name."""
+    """Make an element; ``class_`` is written ``class``, an attribute that is True as its name."""
     words = [name]
     for key, value in attributes.items():
         if value is True:
@@ -28,7 +28,7 @@ def tag(name: str, /, *content: str | Iterable[str], **attributes: Any) -> Html:
 
 
 def join(parts: Iterable[str | Iterable[str]]) -> Html:
-    """Put parts after one another, escaping what is no markup."""
+    """Join parts in order; text that is not markup is escaped."""
     out = []
     for part in parts:
         if isinstance(part, Html):
@@ -43,7 +43,7 @@ def join(parts: Iterable[str | Iterable[str]]) -> Html:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1, class_: str = ""
 ) -> Html:
-    """Make a table whose first ``names`` columns name the row; what is wide scrolls alone."""
+    """Make a table whose first ``names`` columns are row headers; only wide tables scroll."""
 
     def row(cells: Sequence[str]) -> Html:
         return tag(
@@ -58,12 +58,12 @@ def table(
 
 
 def gallery(pictures: Sequence[tuple[str, str, Picture]], name: str) -> Html:
-    """Show (title, caption, picture) small, side by side; a click opens one in full width.
+    """Show (title, caption, picture) small, side by side; a click enlarges one to full width.
 
     Parameters
     ----------
     name : str
-        Unique on the page.
+        Name of the gallery, unique on the page.
     """
     figures = []
     for i, (title, caption, picture) in enumerate(pictures):
@@ -80,12 +80,12 @@ def gallery(pictures: Sequence[tuple[str, str, Picture]], name: str) -> Html:
     return tag("div", figures, class_="gallery")
 
 
-# Nothing may be loaded from elsewhere, whatever a text says.
+# Nothing may be loaded from other places, whatever a text contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def document(title: str, *content: str | Iterable[str]) -> str:
-    """Give the whole page."""
+    """Return the whole page."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

@@ -1,4 +1,4 @@
-"""Numbers and figures as people read them."""
+"""Format numbers and figures for people."""
 
 import math
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def with_error(value: float | None, sigma: float | None, digits: int = 6) -> str:
-    """Write a number with its standard deviation as crystallographers do: 1.234(5).
+    """Write a number with its standard uncertainty as crystallographers do: 1.234(5).
 
-    The deviation has one digit, or two if they are 10 to 19 (the rule of the IUCr journals).
-    Without one (None, 0: fixed by symmetry) the number has ``digits`` digits.
+    The uncertainty has one digit, or two digits from 10 to 19 (rule of the IUCr journals). Without
+    an uncertainty (None, or 0: fixed by symmetry) the number has ``digits`` digits.
     """
     if value is None or not math.isfinite(value):
         return "–"
@@ -29,7 +29,7 @@ def with_error(value: float | None, sigma: float | None, digits: int = 6) -> str
 def flat(data: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
     """List the figures of a product for reading: (name, value).
 
-    Long lists, and those of further figures, are told by their length.
+    For long lists and nested lists, only the length is shown.
     """
     rows: list[tuple[str, str]] = []
     for key, value in data.items():

@@ -1,4 +1,4 @@
-"""Pictures packed small enough to stand in a page."""
+"""Pack pictures small enough to embed them in a page."""
 
 import base64
 import io
@@ -13,26 +13,26 @@ BUDGET = 10_500_000
 """Bytes of all pictures of a page; base64 adds a third."""
 
 WIDTHS = (1800, 1400, 1100, 850)
-"""Largest widths of pictures in pixels, best first."""
+"""Widths of pictures to try, pixels, best first."""
 
 SMALL_WIDTHS = (850, 640, 480, 360, 280)
-"""The same where there is little room."""
+"""Widths for pages with little space, pixels, best first."""
 
-_HIGHEST = 16383  # pixels that WebP allows
-_QUALITY = 85  # of WebP; colour bars stay smooth, which they do not with 256 colours
+_HIGHEST = 16383  # largest height of WebP, pixels
+_QUALITY = 85  # of WebP; colour bars remain smooth, unlike with 256 colours
 _EFFORT = 2  # of WebP; 4 takes twice the time for 4 % fewer bytes
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as it stands in the page."""
+    """Picture as embedded in the page."""
 
     data: bytes
     size: tuple[int, int]
 
     @property
     def uri(self) -> str:
-        """Address that holds the picture itself."""
+        """Address that contains the picture itself."""
         return f"data:image/webp;base64,{base64.b64encode(self.data).decode()}"
 
 
@@ -43,23 +43,23 @@ def pack(
     last: bool = True,
     threads: int = 1,
 ) -> list[Picture]:
-    """Read pictures so that all of them together keep to a budget of bytes.
+    """Read pictures such that together they fit into a budget of bytes.
 
-    All become WebP, as wide as fits; a sample of them tells what does.
+    All are converted to WebP, as wide as the budget allows, which a sample of them determines.
 
     Parameters
     ----------
     budget, widths
         None: `BUDGET`, `WIDTHS`.
     last : bool
-        Whether the last width is taken whatever it costs; else there are no pictures then.
+        True: use the last width even if it exceeds the budget. False: return no pictures then.
     threads : int
-        Pictures that are packed at a time.
+        Number of pictures packed at a time.
 
     Raises
     ------
     HklflowError
-        If one is not a picture that can be read.
+        If a picture cannot be read.
     """
     if not paths:
         return []
@@ -85,7 +85,9 @@ def _packed(path: Path, width: int) -> Picture:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
     except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a SyntaxError
-        raise HklflowError(f"{path} is not a readable picture ({error}); make it again") from error
+        raise HklflowError(
+            f"{path} is not a readable picture ({error}); create it again"
+        ) from error
     scale = min(1.0, width / image.width, _HIGHEST / image.height)
     if scale < 1:
         size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)

@@ -1,4 +1,4 @@
-"""The page of a sample: overview first, then every step of every scan, then the temperatures."""
+"""Page of a sample: overview first, then every step of every scan, then the temperatures."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,23 +27,23 @@ _SAID = (
     "failures",
     "sentences",
     "doubts",
-)  # no figures, or said elsewhere
+)  # not figures, or shown in another place
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the page shows.
+    """Content of the page.
 
     Attributes
     ----------
     scans : mapping of str to float
-        Temperature in K of each scan, NaN if not known; cold to warm.
+        Temperature of each scan in K, NaN if not known; sorted from cold to warm.
     pictures : sequence of (Place, Picture)
-        In the order in which those of a step are shown.
+        Pictures, in their order within a step.
     figures : sequence of (Place, mapping)
         Contents of the JSON files.
     remark : str
-        What stands below the title.
+        Text below the title.
     """
 
     sample: str
@@ -54,7 +54,7 @@ class Page:
     remark: str = ""
 
     def found(self, scan: str, product: str) -> list[tuple[str, Mapping[str, Any]]]:
-        """(rotation, figures) of a product of a scan, by its name without suffix."""
+        """Return (rotation, figures) of a product of a scan, by its name without suffix."""
         return [
             (at.rotation, data)
             for at, data in self.figures
@@ -72,19 +72,19 @@ class Page:
         return {scan: files[scan] for scan in self.scans if scan in files}
 
     def one(self, scan: str, product: str) -> Mapping[str, Any]:
-        """Figures of a product of a scan; empty if there are none."""
+        """Return the figures of a product of a scan; empty if there are none."""
         found = self.found(scan, product)
         return found[0][1] if found else {}
 
     def judged(self, scan: str) -> verdict.OfScan | None:
-        """Verdict on a scan from all of its stages; None if its orientation was not judged."""
+        """Return the verdict on a scan from all stages; None if its orientation was not judged."""
         accepted = self.one(scan, "accepted")
         if not accepted:
             return None
         return verdict.of_scan(accepted, self._named(scan))
 
     def notes(self, scan: str) -> list[str]:
-        """What stages of a scan say that is no reason of its verdict; all, if it has none."""
+        """Return messages of a scan's stages that are not reasons of its verdict."""
         accepted = self.one(scan, "accepted")
         if accepted:
             return verdict.notes(accepted, self._named(scan))
@@ -100,12 +100,12 @@ class Page:
         ]
 
     def shown(self, part: str, owner: str | None = None) -> list[tuple[Place, Picture]]:
-        """Pictures of one part."""
+        """Return the pictures of one part."""
         return [x for x in self.pictures if x[0].part == part and owner in (None, x[0].owner)]
 
 
 def render(page: Page) -> str:
-    """Give the page as HTML."""
+    """Return the page as HTML."""
     closing = [*_temperatures(page), *_stacks(page), *_others(page)]
     links = [("overview", "Overview")]
     if page.shown("calibration"):
@@ -123,14 +123,14 @@ def render(page: Page) -> str:
         tag("h2", "Scans"),
         tag(
             "p",
-            "A click on a picture enlarges it, another makes it small again.",
+            "Click on a picture to enlarge it; click again to shrink it.",
             class_="note",
         ),
         [_scan(page, i, scan) for i, scan in enumerate(page.scans)],
         [_section(anchor, title, content) for anchor, title, content in closing],
         tag(
             "footer",
-            f"hklflow {hklflow.__version__}. Errors in brackets are standard deviations of "
+            f"hklflow {hklflow.__version__}. Numbers in brackets are standard uncertainties of "
             "the last digits.",
             class_="note",
         ),
@@ -166,7 +166,7 @@ def _overview(page: Page) -> list[Html]:
     if accepted:
         parts.append(tag("h3", "Gates of the orientation"))
         parts.append(_gates(page, accepted))
-        note = "In brackets the limit. A gate compares a scan with its parent."
+        note = "The limit is in brackets. A gate compares a scan with its parent."
         parts.append(tag("p", note, class_="note"))
     if quality := _quality(page):
         parts += [tag("h3", "Quality of each step"), quality]
@@ -176,13 +176,13 @@ def _overview(page: Page) -> list[Html]:
 def _badge(judged: verdict.OfScan | None) -> Html:
     if judged is None:
         return tag("span", "not judged", class_="note")
-    # The sign says it where colours are not seen.
+    # The sign is for readers who cannot see colours.
     words, colour = _BADGES[judged.verdict]
     return tag("span", words, class_=f"badge {colour}")
 
 
 def _verdicts(page: Page) -> Html:
-    """Count the verdicts, and give the reasons of those that are not passed: failed ones first."""
+    """Count the verdicts, and give the reasons of all that are not passed: failed ones first."""
     found = {scan: page.judged(scan) for scan in page.scans}
     judged = {scan: one for scan, one in found.items() if one is not None}
     if not judged:
@@ -200,22 +200,24 @@ def _verdicts(page: Page) -> Html:
 
 def _reasons(scan: str, judged: verdict.OfScan) -> Html:
     head = tag("p", tag("b", scan), " ", _badge(judged))
-    told = [tag("p", sentence) for sentence in judged.reasons]
-    return tag("div", head, told, class_="alarm" if judged.verdict == "failed" else "alarm mild")
+    sentences = [tag("p", sentence) for sentence in judged.reasons]
+    return tag(
+        "div", head, sentences, class_="alarm" if judged.verdict == "failed" else "alarm mild"
+    )
 
 
 def _warnings(page: Page) -> Html:
-    """What the stages say that is no reason of a verdict."""
+    """List the messages of the stages that are not reasons of a verdict."""
     parts = []
     for scan in page.scans:
-        if told := page.notes(scan):
+        if notes := page.notes(scan):
             head = tag("p", tag("b", scan))
-            parts.append(tag("div", head, [tag("p", x) for x in told], class_="alarm plain"))
+            parts.append(tag("div", head, [tag("p", x) for x in notes], class_="alarm plain"))
     return join([tag("h3", "Warnings of the steps"), parts]) if parts else Html("")
 
 
 def _lattices(page: Page) -> Html:
-    """Table of scans; an angle that symmetry fixes in all of them stands below it once."""
+    """Make the table of scans; angles fixed by symmetry in all scans are below it, once."""
     known = list(page.orientations.values())
     fixed = {
         i: known[0].cell[i]
@@ -224,7 +226,7 @@ def _lattices(page: Page) -> Html:
         and not any(one.cell_sigma[i] for one in known)
     }
     shown = [i for i in range(6) if i not in fixed]
-    # One that all have in common stands in the first line of the page.
+    # A common space group is in the first line of the page.
     groups = len({one.space_group for one in known}) > 1
     head = ["Scan", "Verdict", "T", "Parent", *(["Space group"] if groups else [])]
     head += [f"{_AXES[i]} ({'Å' if i < 3 else '°'})" for i in shown]
@@ -276,7 +278,7 @@ def _gate(gate: gates.Gate) -> Html:
 
 
 def _quality(page: Page) -> Html | None:
-    """One row for each number of each step, one column for each scan."""
+    """Make a table with one row for each number of a step, and one column for each scan."""
     rows = []
     for i, step in enumerate(STEPS[:-1]):
         first = True
@@ -302,7 +304,7 @@ def _values(page: Page, scan: str, figure: Figure) -> str:
 
 
 def _first_figures(page: Page, step: int, most: int = 3) -> list[Figure]:
-    """Numbers at the top of a step's products, where the table of steps names none."""
+    """Return the first numbers of a step's products, if the table of steps has none."""
     found: dict[tuple[str, str], Figure] = {}
     for at, data in page.figures:
         if at.part == "scan" and at.step == step:
@@ -350,7 +352,7 @@ def _scan(page: Page, number: int, scan: str) -> Html:
             parts.append(_pictures(pictures, f"s{number}-{i}"))
         if figures:
             parts.append(_figures(figures))
-    # Of many scans those stand open that need a look, and the first.
+    # Open: the first scan, and scans with reasons of a verdict; all, if there are few.
     look = len(page.scans) <= 3 or number == 0 or (judged is not None and judged.reasons)
     return tag("details", head, parts, class_="scan", id=f"scan-{number}", open=bool(look))
 
@@ -364,7 +366,7 @@ def _brief(page: Page, scan: str) -> str:
 
 
 def _figures(found: Sequence[tuple[Place, Mapping[str, Any]]]) -> Html:
-    """All numbers of a step, folded."""
+    """Make tables of all numbers of a step, folded."""
     tables = []
     for at, data in found:
         title = ", ".join(word for word in (at.rotation, at.path.stem) if word)
@@ -381,11 +383,11 @@ def _figures(found: Sequence[tuple[Place, Mapping[str, Any]]]) -> Html:
 
 def _temperatures(page: Page) -> list[tuple[str, str, Html]]:
     shown = page.shown("series")
-    found = [x for at, data in page.figures if at.part == "series" for x in data["sentences"]]
-    if not shown and not found:
+    sentences = [x for at, data in page.figures if at.part == "series" for x in data["sentences"]]
+    if not shown and not sentences:
         return []
-    told = tag("div", [tag("p", x) for x in found], class_="alarm mild") if found else ""
-    return [("series", "Cell against temperature", join([told, _pictures(shown, "series")]))]
+    box = tag("div", [tag("p", x) for x in sentences], class_="alarm mild") if sentences else ""
+    return [("series", "Cell against temperature", join([box, _pictures(shown, "series")]))]
 
 
 def _stacks(page: Page) -> list[tuple[str, str, Html]]:
@@ -393,8 +395,8 @@ def _stacks(page: Page) -> list[tuple[str, str, Html]]:
     parents = dict.fromkeys(at.owner for at, _ in shown)
     parts = []
     for i, parent in enumerate(parents):
-        own = [x for x in shown if x[0].owner == parent]
-        parts += [tag("h3", f"Parent {parent}"), _pictures(own, f"stack-{i}")]
+        pictures = [x for x in shown if x[0].owner == parent]
+        parts += [tag("h3", f"Parent {parent}"), _pictures(pictures, f"stack-{i}")]
     return [("stacks", "Intensities against temperature", join(parts))] if parts else []
 
 

@@ -1,4 +1,4 @@
-"""How pages look: calm on a screen, complete on paper."""
+"""Style sheet of the pages: calm on a screen, complete on paper."""
 
 STYLE = """
 :root { color-scheme: light; --ink: #1b1f24; --soft: #5b6570; --line: #dfe3e8; --wash: #f6f8fa;

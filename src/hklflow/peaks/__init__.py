@@ -1,1 +1,1 @@
-"""Spots in frames: search, fit, links between frames, and the table of peaks."""
+"""Spots in frames: search, fit, links between frames, and the peak table."""

@@ -1,23 +1,22 @@
-r"""Afterglow: what a detector keeps of the counts of one frame and shows again on the next.
+r"""Afterglow: a share of the counts of one frame that the detector shows again on the next.
 
-With a share a of the counts kept, a pixel of which a spot makes the counts s(z) in frame z shows
-s(z) + a s(z - 1): all strong spots come late by a frames, and the crystal's orientation is off by
-a steps about the rotation axis. No residual shows it; but a crossing of the Ewald sphere has no
-sense of time. If its rocking curve is symmetric, so is a pixel's course over the frames, and what
-comes after the middle exceeds what came before, mirrored, by the afterglow only. To the course of
-each pixel
+If a share a of the counts is kept, a pixel with counts s(z) in frame z shows s(z) + a s(z - 1).
+Then all strong spots are late by a frames, and the crystal's orientation is off by a steps about
+the rotation axis. No residual shows it; but a crossing of the Ewald sphere is symmetric in time. If
+the rocking curve is symmetric, so is the course of a pixel over the frames, and the part after the
+middle exceeds the mirrored part before it only by the afterglow. To the course of each pixel
 
 .. math:: \mu(z) = A g(z) + b + a A [g(z - 1) - g(z + 1)] / 2
 
-is fitted by weighted least squares, g the integral of a Gaussian over a frame. All errors of this
-shape that are symmetric in time leave a alone. An asymmetric rocking curve (mosaic spread turns
-spots along their powder rings) changes its sense with that of the crossing, into the sphere or out
-of it, and goes with the third power of the width, as third cumulants do: it is fitted with the
-mean, and spots that differ by more than their errors (blocks of the crystal, a second crystal)
-make the mean as uncertain as they do.
+is fitted by weighted least squares, with g the integral of a Gaussian over a frame. Errors of this
+model that are symmetric in time do not affect a. An asymmetric rocking curve (mosaic spread rotates
+spots along their powder rings) has opposite signs for reflections that enter and that leave the
+sphere, and scales with the third power of the width, as third cumulants do: it is fitted together
+with the mean. If spots differ by more than their errors (blocks of the crystal, a second crystal),
+the error of the mean increases accordingly.
 
-Asymmetry of curves is measured by the third power of their widths: of crystals whose spots are
-wider than a frame (one standard deviation) an afterglow of per cents cannot be seen.
+The asymmetry of curves scales with the third power of their widths: for crystals with spots wider
+than a frame (one standard deviation), an afterglow of a few per cent cannot be detected.
 """
 
 from dataclasses import dataclass, replace
@@ -30,26 +29,26 @@ from hklflow.peaks.table import PeakTable
 
 Floats = NDArray[np.float64]
 
-#: Pixels on each side of a spot's middle, and frames, that are followed.
+#: Number of pixels on each side of a spot's centre, and of frames, that are recorded.
 REACH, FRAMES = 2, 9
-#: Widest spots that are followed, frames: of wider ones the window does not hold the ends.
+#: Widest spots that are recorded, frames: the window does not contain the ends of wider ones.
 WIDEST = 2.0
-#: Least significance of a spot, and least counts of a pixel where it is highest.
+#: Smallest significance of a spot, and smallest counts of a pixel at its maximum.
 SIGNIFICANT, LEAST = 30.0, 300.0
-#: Spots: the strongest, which know most.
+#: Number of spots: the strongest, which contribute most.
 MOST = 1000
-_FEWEST = 25  # of which a scatter can be told
-_SURE = 4.0  # standard deviations: by chance once in 30000 scans
-_BIASED = 2.0  # errors of the mean centroid: less is chance in the orientation as well
-_LEAST_DELAY = 1e-3  # frames: no goniometer keeps its angles to less
+_FEWEST = 25  # smallest number of spots for a scatter
+_SURE = 4.0  # standard deviations: exceeded by chance once in 30000 scans
+_BIASED = 2.0  # errors of the mean centroid: a smaller share does not matter for the orientation
+_LEAST_DELAY = 1e-3  # frames: no goniometer is more accurate
 _STEPS, _PASSES = 20, 3
-_TAILS = 3.0  # widths in which a spot is, for whether others are near
-_HUBER = 2.0  # standard deviations from which on a spot weighs less
-_LEVEL = 0.01  # share at which the fit's response is found
+_TAILS = 3.0  # widths within which another peak is near
+_HUBER = 2.0  # standard deviations above which a spot has less weight
+_LEVEL = 0.01  # share for which the response of the fit is computed
 
 
 class Followed(NamedTuple):
-    """The courses of the pixels of one spot.
+    """Courses of the pixels of one spot over the frames.
 
     Attributes
     ----------
@@ -60,7 +59,7 @@ class Followed(NamedTuple):
     first : int
         Frame of the first column of `counts`.
     counts : (pixels, 2 FRAMES + 1) float32 array
-        NaN where there is no measurement.
+        Counts; NaN without a measurement.
     """
 
     centre: Floats
@@ -72,14 +71,14 @@ class Followed(NamedTuple):
 
 @dataclass(frozen=True)
 class Afterglow:
-    """A share of the counts of the frame before, as `measured` has it.
+    """Share of the counts of the previous frame, from `measured`.
 
     Attributes
     ----------
     share, sigma : float
-        And its standard deviation, from the scatter of the spots.
+        Share, and its standard deviation from the scatter of the spots.
     scatter : float
-        Of the spots beyond their errors.
+        Scatter of the spots beyond their errors.
     spots : int
     """
 
@@ -90,12 +89,12 @@ class Afterglow:
 
     @property
     def seen(self) -> bool:
-        """True if it is beyond its error, and one and the same for most spots."""
+        """True if the share is significant, and consistent for most spots."""
         return self.share > max(_SURE * self.sigma, self.scatter, _LEAST_DELAY)
 
 
 def sentence(peaks: PeakTable) -> str | None:
-    """Say what an afterglow does to the centroids of peaks, if it is seen and matters to them."""
+    """Return the effect of an afterglow on the centroids, if it is significant and matters."""
     if peaks.afterglow is None:
         return None
     found = Afterglow(**peaks.afterglow)
@@ -106,20 +105,20 @@ def sentence(peaks: PeakTable) -> str | None:
     share = f"{100 * found.share:.3g} ± {100 * found.sigma:.1g} %"
     return (
         f"the detector keeps {share} of a pixel's counts for the next frame ({found.spots} spots): "
-        f"centroids of strong spots are late by up to {found.share:.2g} frames, where their mean "
-        f"is known to {mean:.1g}, and the orientation is off about the rotation axis by as much; "
-        "take this share of each frame from the next before the import, or measure with longer "
+        f"centroids of strong spots are late by up to {found.share:.2g} frames (the error of their "
+        f"mean is {mean:.1g}), and the orientation is off by as much about the rotation axis; "
+        "subtract this share of each frame from the next before the import, or measure with longer "
         "frames"
     )
 
 
 def strongest(spots: list[Followed], most: int = MOST) -> list[Followed]:
-    """Return the most significant of spots."""
+    """Return the most significant spots."""
     return sorted(spots, key=lambda spot: -spot.significance)[:most]
 
 
 def alone(spots: list[Followed], peaks: PeakTable) -> list[Followed]:
-    """Return the spots near which there is no other peak in the frames that are followed."""
+    """Return the spots without another peak nearby in the recorded frames."""
     at = np.stack([peaks.frame, peaks.slow, peaks.fast], axis=1)
     reach = _TAILS * np.stack([peaks.width_frame, peaks.width_slow, peaks.width_fast], axis=1)
     found = []
@@ -132,13 +131,13 @@ def alone(spots: list[Followed], peaks: PeakTable) -> list[Followed]:
 
 
 def measured(spots: list[Followed], sense: Floats) -> Afterglow | None:
-    """Measure the afterglow on spots that are `alone`; None if they are too few.
+    """Measure the afterglow on spots from `alone`; None if there are too few.
 
     Parameters
     ----------
     spots : list of Followed
     sense : (spots,) array
-        1 where a reflection enters the Ewald sphere, -1 where it leaves it.
+        1 if a reflection enters the Ewald sphere, -1 if it leaves it.
     """
     if len(spots) < _FEWEST:
         return None
@@ -149,7 +148,7 @@ def measured(spots: list[Followed], sense: Floats) -> Afterglow | None:
     number = np.repeat(np.arange(len(spots)), pixels)
     share, found = 0.0, None
     for _ in range(_PASSES):
-        # The share is found when the frames without it show none.
+        # Converged when the frames without the share show no afterglow.
         fit = _fitted(_without(counts, share), centre, width)
         found = _of_spots(fit, number, sense)
         if found is None:
@@ -161,7 +160,7 @@ def measured(spots: list[Followed], sense: Floats) -> Afterglow | None:
 
 
 def _without(counts: Floats, share: float) -> Floats:
-    """Take a share of the frame before from each frame of courses (m, n), in their order."""
+    """Subtract a share of the previous frame from each frame of courses (m, n), in order."""
     found = counts.copy()
     for z in range(1, counts.shape[1]):
         before = found[:, z - 1]
@@ -170,10 +169,10 @@ def _without(counts: Floats, share: float) -> Floats:
 
 
 def _of_spots(fit: "_Fit", number: NDArray[np.int64], sense: Floats) -> Afterglow | None:
-    """Join the shares that pixels of spots `number` (m,) have."""
-    # Where a spot fills hardly more than a frame, its centre and width take up a part of what is
-    # kept: the fit of a course with a known share tells how much. Counts that come before and
-    # after are taken alike, or weights would prefer spots early in a frame to those late in it.
+    """Combine the shares of pixels of the spots `number` (m,)."""
+    # If a spot is hardly wider than a frame, its fitted centre and width absorb a part of the
+    # afterglow: the fit of a course with a known share gives this part. Afterglow and its mirror
+    # image are treated equally; otherwise weights would favour spots early in a frame.
     answers = [
         side * _fitted(_marked(fit, more), fit.centre, fit.width).share / _LEVEL
         for side, more in ((1, fit.after), (-1, fit.before))
@@ -211,8 +210,8 @@ class _Fit(NamedTuple):
 
 
 def _gaussian(centre: Floats, width: Floats, n: int) -> Floats:
-    """Integrals (m, n) over the frames 0 to n of Gaussians (m,)."""
-    from scipy.special import ndtr  # jobs that only read the share do without it
+    """Return the integrals (m, n) of Gaussians (m,) over the frames 0 to n."""
+    from scipy.special import ndtr  # jobs that only read the share do not need it
 
     edges = np.arange(n + 1)
     return np.diff(ndtr((edges - centre[:, None]) / width[:, None]), axis=1)
@@ -243,7 +242,7 @@ def _fitted(counts: Floats, centre: Floats, width: Floats) -> _Fit:
         weighted = columns * weight[..., None]
         matrix = np.swapaxes(weighted, 1, 2) @ columns
         right = np.einsum("mni,mn->mi", weighted, counts - model)
-        # Small beside all that is measured: a course without its flanks leaves the width open.
+        # Negligible compared with all data: a course without flanks does not determine the width.
         matrix += 1e-9 * np.eye(matrix.shape[1])
         return matrix, right
 
@@ -272,7 +271,7 @@ def _fitted(counts: Floats, centre: Floats, width: Floats) -> _Fit:
 
 
 def _common(share: Floats, sigma: Floats, skew: Floats) -> Afterglow:
-    """Robust mean of the spots' shares (n,), with a term that goes with their skewness."""
+    """Return the robust mean of the spots' shares (n,), with a term for their skewness."""
     columns = np.stack([np.ones(len(share)), skew / max(np.abs(skew).max(), 1e-9)], axis=1)
     values, scatter2 = np.array([np.median(share), 0.0]), 0.0
     for _ in range(50):

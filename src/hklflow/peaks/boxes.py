@@ -1,4 +1,4 @@
-"""Boxes of voxels around a peak, cut from the frame store, and the moments of what is in them."""
+"""Cut boxes of voxels around a peak from the frame store, and compute their moments."""
 
 from typing import NamedTuple
 
@@ -11,34 +11,34 @@ from hklflow.peaks.strong import listed
 from hklflow.peaks.table import PeakFlag
 from hklflow.simd.jit import kernel
 
-#: What a voxel is; more than one may be true.
+#: Bits that classify a voxel.
 VALID, FOREIGN, OVERLOAD, OWN = 1, 2, 4, 8
-_RING = 20  # voxels that the background of the moments needs
+_RING = 20  # smallest number of voxels for the background of the moments
 _MOMENTS, _FIT_FAILED = int(PeakFlag.MOMENTS), int(PeakFlag.FIT_FAILED)
 
 
 class Scene(NamedTuple):
-    """The frames that a fit may look at.
+    """Frames and strong voxels that a fit can use.
 
-    The counts' narrow type is no part of its own type: all that is compiled for a fit, most of the
-    search, would else be compiled for each.
+    The type of the counts is not a part of the type of this class: otherwise all compiled code of
+    the fit, most of the search, would be compiled for each type.
 
     Attributes
     ----------
     store
-        The frames; `counts` and `keep` as bytes, see `as_bytes`.
+        Frames, with `counts` and `keep` as bytes, see `as_bytes`.
     size
-        Bytes of a number of counts: 1 or 2 of an integer, 4 of a float.
+        Bytes of a count: 1 or 2 for an integer, 4 for a float.
     strong_at
         (slots, n) places of the strong voxels of each frame, ascending.
     strong_number
-        (slots) how many there are.
+        (slots) number of strong voxels of each frame.
     shape
-        (2,) detector (slow, fast).
+        (2,) shape of the detector (slow, fast).
     top
-        Counts from which the store's narrow type does not tell.
+        Counts above which the store's narrow type has no exact value.
     saturation
-        Counts from which a voxel is left out of the fit.
+        Counts above which a voxel is excluded from the fit.
     """
 
     store: Store
@@ -51,13 +51,13 @@ class Scene(NamedTuple):
 
 
 def as_bytes(store: Store) -> Store:
-    """Return the frames with counts and keep as their bytes."""
+    """Return the frames with counts and keep as bytes."""
     return store._replace(counts=store.counts.view(np.uint8), keep=store.keep.view(np.uint8))
 
 
 @kernel
 def clip_box(low, high, frames, shape):  # type: ignore[no-untyped-def]
-    """Limit a box (low and high corner, changed) to the frames and the detector."""
+    """Limit a box (low and high corner, in place) to the frames and the detector."""
     for a in range(3):
         least, most = (frames[0], frames[1]) if a == 0 else (0, shape[a - 1])
         low[a] = max(low[a], least)
@@ -66,7 +66,7 @@ def clip_box(low, high, frames, shape):  # type: ignore[no-untyped-def]
 
 @kernel
 def _copy_row(line, kept, saturation, counts, kind):  # type: ignore[no-untyped-def]
-    """Copy valid counts and tell what they are; return the largest narrow number."""
+    """Copy valid counts and classify them; return the largest narrow number."""
     largest = line.dtype.type(0)
     for x in range(line.size):
         largest = max(largest, line[x])
@@ -85,14 +85,14 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
     ----------
     scene : Scene
     low, high : (3,) int64
-        Frame, slow, fast of the first voxel, and one beyond the last.
+        (frame, slow, fast) of the first voxel, and of the one behind the last.
     at : (n, 3)
         Strong voxels of the blob.
 
     Returns
     -------
     counts : (frames, slow, fast) float64
-        0 where there is no measurement. The columns are filled up to a multiple of `STRIP`.
+        Counts; 0 without a measurement. Columns are padded to a multiple of `STRIP`.
     kind : (frames, slow, fast) uint8
         Bits `VALID`, `FOREIGN` (a strong voxel of another blob), `OVERLOAD`, `OWN`.
     level : (frames,)
@@ -128,7 +128,7 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
             if not look and largest < scene.top:
                 continue
             for x in range(nx):
-                # What is not kept is 0 and no measurement.
+                # Pixels that are not kept are 0 and not a measurement.
                 if what[x] != 0 and (look or out[x] >= scene.top):
                     place, narrow = row * width + left + x, out[x]
                     value = listed(
@@ -158,7 +158,7 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
 
 @kernel
 def usable(kind):  # type: ignore[no-untyped-def]
-    """1.0 where the fit may use the voxel."""
+    """Return 1.0 for voxels that the fit may use, else 0.0."""
     out = np.zeros(kind.shape)
     flat, from_ = out.reshape(-1), kind.reshape(-1)
     for k in range(flat.size):
@@ -168,7 +168,7 @@ def usable(kind):  # type: ignore[no-untyped-def]
 
 @kernel
 def _peak_and_ring(kind, use, low, at):  # type: ignore[no-untyped-def]
-    """Strong voxels of this peak and the pixels beside them; voxels outside the blob."""
+    """Return a mask of the strong voxels of this peak and the pixels next to them."""
     peak = np.zeros(kind.shape, np.bool_)
     nz, ny, nx = kind.shape
     for k in range(at.shape[0]):
@@ -183,9 +183,9 @@ def _peak_and_ring(kind, use, low, at):  # type: ignore[no-untyped-def]
 
 @kernel
 def moments(counts, kind, level, extra, low, at, start, gain):  # type: ignore[no-untyped-def]
-    """First and second moments of the counts above background on the strong voxels and around.
+    """Compute moments of the counts above background on the strong voxels and their neighbours.
 
-    The centroid's variance is ``sum var(n) (x - <x>)² / I²``, with the background's share.
+    The variance of the centroid is ``sum var(n) (x - <x>)² / I²``, including the background.
 
     Returns
     -------
@@ -227,8 +227,8 @@ def moments(counts, kind, level, extra, low, at, start, gain):  # type: ignore[n
         centre = first / total
         spread = second / total - centre**2
         if np.all(centre > least - 0.5) and np.all(centre < most + 0.5):
-            # The extent of a voxel is part of the spread; sums of a few noisy voxels can
-            # leave less than nothing.
+            # The extent of a voxel is part of the spread; for a few noisy voxels the rest can be
+            # negative.
             width = np.sqrt(np.maximum(spread - 1.0 / 12.0, 0.1**2))
             about = noise[2] - 2.0 * centre * noise[1] + centre**2 * noise[0]
             var_centre = np.maximum(about / total**2, 1e-6)

@@ -4,13 +4,12 @@ The model of the expected counts in voxel (z, y, x) is
 
 .. math:: \mu = A\,P_z P_y P_x + l_z \left[b + b_y (y - y_0) + b_x (x - x_0)\right] + e,
 
-with ``P`` the integral of a normalised Gaussian over the voxel's extent on each axis (a
-difference of error functions, because peaks can be narrower than a pixel or a frame), ``l``
-the known relative level of each frame's background and ``e`` the known contribution of
-other peaks. Poisson likelihood, Fisher scoring with
-Levenberg-Marquardt damping; the covariance is the inverse Fisher information. Invalid
-voxels are left out, so a gap or an edge does not shift the centre: the rest of the profile
-still says where it is.
+with ``P`` the integral of a normalised Gaussian over the voxel's extent on each axis (a difference
+of error functions, because peaks can be narrower than a pixel or a frame), ``l`` the known relative
+level of each frame's background and ``e`` the known contribution of other peaks. The Poisson
+likelihood is maximised by Fisher scoring with Levenberg-Marquardt damping; the covariance is the
+inverse Fisher information. Invalid voxels are left out, so a gap or an edge does not shift the
+centre: the rest of the profile determines it.
 
 Parameters are ``A, z, y, x, ln s_z, ln s_y, ln s_x, b, b_y, b_x``.
 """
@@ -26,14 +25,14 @@ from hklflow.simd.jit import kernel
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-#: Standard deviation of the weak prior on ln(width): it only matters when nothing else does.
+#: Standard deviation of the weak prior on ln(width), which matters only without other information.
 _PRIOR_LOG_WIDTH = 1.5
 _MIN_LOG = math.log(0.1)
 
 
 @kernel
 def add_profile(start: int, centre: float, width: float, out: F64) -> None:
-    """Add the integral of a normalised Gaussian over each voxel from `start` on to `out`."""
+    """Add the integral of a normalised Gaussian over each voxel, beginning at `start`, to `out`."""
     before = math.erf((start - centre) / (width * math.sqrt(2.0)))
     for k in range(out.size):
         after = math.erf((start + k + 1 - centre) / (width * math.sqrt(2.0)))
@@ -43,7 +42,7 @@ def add_profile(start: int, centre: float, width: float, out: F64) -> None:
 
 @kernel(error_model="numpy")
 def _factorise(matrix: F64) -> bool:
-    """Turn a symmetric matrix into its lower Cholesky factor; False if it is not positive."""
+    """Replace a symmetric matrix by its lower Cholesky factor; False if it is not positive."""
     n = matrix.shape[0]
     for j in range(n):
         pivot = matrix[j, j]
@@ -78,7 +77,7 @@ def solve_factorised(factor: F64, x: F64) -> None:
 
 @kernel
 def _solve(matrix: F64, right: F64) -> F64:
-    """Solve for a step; ten parameters are too few for a library's overhead."""
+    """Solve for a step; for ten parameters a library call has too much overhead."""
     factor, step = matrix.copy(), right.copy()
     if not _factorise(factor):
         return np.linalg.solve(matrix, right).astype(np.float64)
@@ -135,29 +134,29 @@ def fit_peak(
     Parameters
     ----------
     counts, use, extra
-        Box (frame, slow, fast): counts, 1 where they may be used, counts of other peaks. Its
-        columns are a multiple of `STRIP`; those beyond are not used.
+        Box (frame, slow, fast): counts, 1 for usable voxels, counts of other peaks. The number of
+        columns is a multiple of `STRIP`; padding is not used.
     level
         Relative background of each frame, about 1.
     origin
         Coordinates (3) of the box's first voxel; voxel k spans ``origin + k ... + 1``.
     columns
-        Columns of the box without those that fill it up.
+        Number of columns of the box without padding.
     start
-        The ten parameters to begin with; the priors are centred on them.
+        Start values of the ten parameters; the priors are centred on them.
     centre_precision
-        1/variance (3) of the prior on the centre, 0 for none.
+        1/variance (3) of the prior on the centre; 0 for no prior.
     max_log_width
-        Largest ln(width) (3): a wider bump is background.
+        Largest ln(width) (3): wider features are background.
     max_iterations
-        Limit of the number of steps.
+        Largest number of steps.
 
     Returns
     -------
     p, covariance, information, chi2, n_voxels, converged, minus_log
-        Parameters (10), covariance (10, 10), Fisher information on the amplitude with all
-        else known, Pearson's chi², number of voxels used, whether the steps became small, and
-        -ln of the posterior.
+        Parameters (10), covariance (10, 10), Fisher information on the amplitude with all other
+        parameters known, Pearson's chi², number of voxels used, True if the steps became small,
+        and -ln of the posterior.
     """
     p = start.copy()
     middle = np.empty(3)
@@ -166,7 +165,7 @@ def fit_peak(
     number = int(use.sum())
     gradient, fisher = np.zeros(N_PARAMETERS), np.zeros((N_PARAMETERS, N_PARAMETERS))
     new_gradient, new_fisher = gradient.copy(), fisher.copy()
-    # A slope cannot exceed the background over the box by much: it keeps empty frames solvable.
+    # A slope cannot exceed the background over the box by much: empty frames remain solvable.
     extent = max(counts.shape[1], columns)
     slopes = (0.5 * extent / max(start[7], 0.05)) ** 2
     value, chi2 = normal_equations(counts, use, extra, level, origin, p, middle, gradient, fisher)
@@ -178,7 +177,7 @@ def fit_peak(
         for a in range(N_PARAMETERS):
             matrix[a, a] += damping * fisher[a, a] + 1e-12
         for a in range(4, 7):
-            # A width at its limit that would go further is fixed for this step.
+            # A width at its limit that would exceed it is fixed for this step.
             low, high = p[a] <= _MIN_LOG, p[a] >= max_log_width[a - 4]
             if (low and pull[a] < 0.0) or (high and pull[a] > 0.0):
                 matrix[a, :] = 0.0
@@ -198,10 +197,10 @@ def fit_peak(
         )
         new_alone = new_fisher[0, 0]
         new_value += _add_priors(trial, start, centre_precision, slopes, new_gradient, new_fisher)
-        # The gain that the step promises, in units of ln L: 1e-3 is 0.045 of a standard
-        # deviation. A width at its limit can make a step fail that was as small as this.
+        # Promised gain of the step in units of ln L: 1e-3 is 0.045 of a standard deviation. A
+        # width at its limit can make even such a small step fail.
         promised = abs(float(np.sum((trial - p) * gradient)))
-        # Where the model does not describe the profile the likelihood is steeper by chi².
+        # If the model does not describe the profile, the likelihood is steeper by the factor chi².
         enough = 1e-3 * max(1.0, chi2 / max(number, 1))
         converged = abs(value - new_value) < enough and promised < enough
         if new_value <= value + 1e-9:

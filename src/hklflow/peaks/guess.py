@@ -1,7 +1,7 @@
-"""Whether a blob can be a peak at all: what known shapes say, before any fit.
+"""Test with known shapes, before any fit, if a blob can be a peak.
 
-Most blobs are fluctuations that one of the detection boxes happened to pick up. The score test
-of a Gaussian of fixed place and widths on a flat background costs a hundredth of a fit.
+Most blobs are fluctuations that one of the detection boxes picked up by chance. The score test of a
+Gaussian with fixed position and widths on a flat background takes a hundredth of the time of a fit.
 """
 
 import numpy as np
@@ -9,14 +9,14 @@ import numpy as np
 from hklflow.peaks.fit import add_profile
 from hklflow.simd.jit import kernel
 
-#: Standard deviations along frames and along pixels of the shapes that are tried.
+#: Standard deviations of the tested shapes along frames and along pixels.
 _ALONG, _ACROSS = (0.5, 1.2, 2.6), (0.7, 1.3, 2.3)
 _SHAPES = 3
 
 
 @kernel(fastmath=True, error_model="numpy")
 def _add_row(counts, use, expected, fast, slow, sums):  # type: ignore[no-untyped-def]
-    """Add a row of voxels to the sums of P times the excess, and of P², of three shapes P."""
+    """Add a row of voxels to the sums of P times the excess, and of P², for three shapes P."""
     a0 = a1 = a2 = b0 = b1 = b2 = 0.0
     f0, f1, f2 = fast[0], fast[1], fast[2]
     for x in range(counts.size):
@@ -38,24 +38,24 @@ def _add_row(counts, use, expected, fast, slow, sums):  # type: ignore[no-untype
 
 @kernel(error_model="numpy")
 def guess_significance(counts, use, level, low, columns, centre, background, gain):  # type: ignore[no-untyped-def]
-    """Largest significance of a Gaussian at a place, in standard deviations of the background.
+    """Return the largest significance of a Gaussian at a position, in σ of the background.
 
     Parameters
     ----------
     counts, use : (frames, slow, fast)
-        Box: counts, and 1 where they may be used.
+        Box: counts, and 1 for usable voxels.
     level : (frames,)
         Relative background of each frame.
     low : (3,)
         First voxel of the box.
     columns : int
-        Columns of the box without those that fill it up.
+        Number of columns of the box without padding.
     centre : (3,)
-        Of the Gaussian.
+        Centre of the Gaussian.
     background : float
-        Counts per voxel.
+        Background, counts per voxel.
     gain : float
-        Variance of the counts over the counts.
+        Ratio variance/mean of the counts.
     """
     nz, ny, nx = counts.shape
     along, fast = np.zeros((_SHAPES, nz)), np.zeros((_SHAPES, nx))
@@ -82,7 +82,7 @@ def guess_significance(counts, use, level, low, columns, centre, background, gai
             if norm <= 0.0 or excess <= 0.0:
                 continue
             intensity = excess / norm
-            # The peak's own counts are noise as well: those of a typical voxel.
+            # The counts of the peak are noise as well: use those of a typical voxel.
             typical = _typical(along[m]) * _typical(line[k]) * _typical(fast[k])
             noise = gain * (background + intensity * typical)
             best = max(best, intensity * np.sqrt(norm / noise))

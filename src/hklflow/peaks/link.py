@@ -1,4 +1,4 @@
-"""Voxels to blobs: connected components across frames, and their separate maxima."""
+"""Link voxels to blobs: connected components across frames, and their separate maxima."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from hklflow.simd.jit import kernel
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
-#: Between the tops of one peak that a gap divides: largest offset on the second axis.
+#: Largest offset on the second axis between two maxima of one peak divided by a gap.
 _ASIDE = 3
 
 
@@ -20,12 +20,12 @@ class Blobs(NamedTuple):
     Attributes
     ----------
     at
-        (n, 3) frame, place in the image (row times width plus column), and the first frame of
-        the blob as far as it is known.
+        (n, 3) frame, place in the image (row times width plus column), and the first known frame
+        of the blob.
     values
-        (n, 3) counts above background, background, and valid voxels, in the box of 27 around.
+        (n, 3) counts above background, background, and valid voxels, in the surrounding box of 27.
     cuts
-        (blobs + 1) where a blob begins and the one before ends.
+        (blobs + 1) index where each blob begins and the previous one ends.
     """
 
     at: I64
@@ -34,11 +34,11 @@ class Blobs(NamedTuple):
 
     @classmethod
     def none(cls) -> "Blobs":
-        """No blob."""
+        """Return an empty set of blobs."""
         return cls(np.zeros((0, 3), np.int64), np.zeros((0, 3)), np.zeros(1, np.int64))
 
     def join(self, other: "Blobs") -> "Blobs":
-        """Blobs of both."""
+        """Return the blobs of both sets."""
         return Blobs(
             np.concatenate([self.at, other.at]),
             np.concatenate([self.values, other.values]),
@@ -46,7 +46,7 @@ class Blobs(NamedTuple):
         )
 
     def select(self, keep: NDArray[np.bool_]) -> "Blobs":
-        """Those that a mask (blobs) names."""
+        """Return the blobs chosen by a mask (blobs)."""
         sizes = np.diff(self.cuts)
         voxels = np.repeat(keep, sizes)
         cuts = np.concatenate([[0], np.cumsum(sizes[keep])]).astype(np.int64)
@@ -72,7 +72,7 @@ def _join(parent: I64, a: int, b: int) -> None:
 
 @kernel
 def _link_row(key: I64, low: int, at: int, target: int, parent: I64) -> int:
-    """Join a voxel with those whose key is within one of `target`; `low` only moves up."""
+    """Join a voxel with voxels whose key is within one of `target`; `low` only increases."""
     while low < at and key[low] < target - 1:
         low += 1
     k = low
@@ -84,15 +84,15 @@ def _link_row(key: I64, low: int, at: int, target: int, parent: I64) -> int:
 
 @kernel
 def link_voxels(key: I64, begin: int, size: int, width: int, parent: I64) -> None:
-    """Join voxels with their neighbours, of which each has 26.
+    """Join voxels with their neighbours; each voxel has 26 neighbours.
 
     Parameters
     ----------
     key
         (n) ``frame * size + row * width + column`` in ascending order. The border of the image
-        keeps the ends of a row, and of a frame, apart.
+        separates the ends of rows and of frames.
     begin
-        Voxels before this one are joined with each other already.
+        Index of the first new voxel: voxels before it are already joined.
     size, width
         Pixels of a frame and of a row.
     parent
@@ -111,14 +111,14 @@ def link_voxels(key: I64, begin: int, size: int, width: int, parent: I64) -> Non
 def split_maxima(voxels: I64, values: F64, prominence: float) -> I64:
     """Divide a blob among its significant maxima (watershed with a persistence limit).
 
-    Voxels are taken from the highest down; where two hills meet, the lower one stays apart
-    only if its top exceeds the pass by `prominence` standard deviations of both, and the
-    pass does not lie in a gap.
+    Voxels are processed from the highest to the lowest. Where two hills meet, the lower one
+    remains separate only if its top exceeds the pass by `prominence` standard deviations of both,
+    and the pass is not in a gap.
 
     Parameters
     ----------
     voxels
-        (n, 3) frame, slow, fast of the blob.
+        (n, 3) frame, slow, fast of the blob's voxels.
     values
         (n, 3) see `Blobs`.
     prominence
@@ -127,7 +127,7 @@ def split_maxima(voxels: I64, values: F64, prominence: float) -> I64:
     Returns
     -------
     ndarray (n) of int64
-        Number of the top that each voxel belongs to; the number is the index of its voxel.
+        Number of the top of each voxel: the index of the top's voxel.
     """
     height, noise, valid = values[:, 0].copy(), values[:, 1], values[:, 2]
     n = height.size
@@ -136,7 +136,7 @@ def split_maxima(voxels: I64, values: F64, prominence: float) -> I64:
     shape = high - low + 3
     at = np.full((shape[0], shape[1], shape[2]), -1, np.int32)
     full = valid.max()
-    hill = np.arange(n)  # the hill a voxel was given to
+    hill = np.arange(n)  # hill of each voxel
     merged = np.arange(n)  # union-find of hills; the root is the highest top
     for v in np.argsort(-height, kind="mergesort"):
         z, y, x = voxels[v, 0] - low[0] + 1, voxels[v, 1] - low[1] + 1, voxels[v, 2] - low[2] + 1
@@ -155,8 +155,8 @@ def split_maxima(voxels: I64, values: F64, prominence: float) -> I64:
                     sigma = np.sqrt(
                         max(height[lower], 0.0) + max(height[v], 0.0) + noise[lower] + noise[v]
                     )
-                    # A pass where voxels are missing proves nothing: the dip is the gap's.
-                    # Tops that are apart on two axes are two peaks all the same.
+                    # A pass in a gap proves nothing: missing voxels cause the dip. But tops that
+                    # are separated on two axes are two peaks.
                     aside = np.sort(np.abs(voxels[upper] - voxels[lower]))[1]
                     in_gap = valid[v] < 0.7 * full and aside <= _ASIDE
                     if in_gap or height[lower] - height[v] < prominence * sigma:
@@ -174,10 +174,10 @@ def split_maxima(voxels: I64, values: F64, prominence: float) -> I64:
 
 @kernel
 def _split(at: I64, parent: I64, last: int, max_frames: int) -> tuple[I64, I64, I64, I64]:
-    """Divide voxels in those of blobs that ended before frame `last` and those to keep.
+    """Separate the voxels of blobs that ended before frame `last` from those to keep.
 
-    Returns the voxels of the ended blobs, blob after blob, their cuts, the voxels to keep, and
-    for each of these the first kept one of its blob. `at` gets the first frames of the blobs.
+    Returns the voxels of the ended blobs, blob after blob, their cuts, the kept voxels, and for
+    each of these the first kept voxel of its blob. `at` gets the first frames of the blobs.
     """
     n = parent.size
     root, low, high = np.empty(n, np.int64), at[:, 2].copy(), at[:, 0].copy()
@@ -210,7 +210,7 @@ def _split(at: I64, parent: I64, last: int, max_frames: int) -> tuple[I64, I64, 
 
 @kernel
 def blob_extents(at: I64, cuts: I64, width: int) -> tuple[I64, I64, I64]:
-    """Frames and largest pixels that each blob extends over, and its last frame."""
+    """Return the numbers of frames and pixels over which each blob extends, and its last frame."""
     n = cuts.size - 1
     frames, pixels, last = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
     for k in range(n):
@@ -223,14 +223,14 @@ def blob_extents(at: I64, cuts: I64, width: int) -> tuple[I64, I64, I64]:
 
 
 class BlobLinker:
-    """Strong voxels of some frames after the other to blobs.
+    """Linker of strong voxels to blobs, some frames at a time.
 
     Parameters
     ----------
     rows, width
-        Of the image.
+        Rows and columns of the image.
     max_frames
-        Of a longer blob only the voxels that can still be touched are kept.
+        For longer blobs, only voxels that can still get neighbours are kept.
     """
 
     def __init__(self, rows: int, width: int, max_frames: int) -> None:
@@ -246,12 +246,12 @@ class BlobLinker:
         last
             Number of the last frame.
         at, values
-            See `Blobs`; the first frame of a voxel is its own.
+            See `Blobs`; the first frame of a voxel is its own frame.
 
         Returns
         -------
         Blobs
-            Those that ended before the last frame.
+            Blobs that ended before the last frame.
         """
         n_live = len(self._at)
         parent = np.concatenate([self._root, n_live + np.arange(len(at))])

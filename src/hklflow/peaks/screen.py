@@ -1,14 +1,14 @@
-"""Strong voxels of a frame: a test on every pixel that loses none.
+"""Find candidates for strong voxels of a frame: a fast test on every pixel that misses none.
 
-A voxel is strong when the counts summed over a box of 1, 3 or 5 voxels on an edge exceed the
-background in that box. The larger boxes find peaks that are broad and weak: their single
-pixels do not stand out of the noise. The test is the likelihood ratio of a Poisson count ``N``
-against its expectation ``V``, ``2 (N ln(N / V) - N + V) > n_sigma²``, which becomes
-``N > V + n_sigma sqrt(V)`` for many counts and holds for few.
+A voxel is strong if the counts summed over a box of 1, 3 or 5 voxels on an edge exceed the
+background in this box. The larger boxes find broad and weak peaks, whose single pixels do not
+exceed the noise. The test is the likelihood ratio of a Poisson count ``N`` against its expectation
+``V``, ``2 (N ln(N / V) - N + V) > n_sigma²``. For many counts it becomes
+``N > V + n_sigma sqrt(V)``; it also holds for few counts.
 
 `screen_band` adds the narrow counts of the frame store in boxes around every pixel and compares
-them with thresholds for each cell, a little below the exact ones. `peaks_strong` looks at what
-is left: a few pixels in a thousand, most of them beside gaps and in peaks.
+them with thresholds for each cell, slightly below the exact thresholds. `peaks_strong` tests the
+remaining pixels: a few in a thousand, most of them next to gaps and in peaks.
 """
 
 import numpy as np
@@ -23,24 +23,24 @@ from hklflow.simd.words import lowest_bit
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-#: Frames over which the largest box extends.
+#: Number of frames of the largest box.
 DEPTH = 5
-#: Part of `n_sigma` that the thresholds ask for, and beside a gap, where a box has
-#: fewer voxels and less noise than the thresholds' box: they are for boxes that are whole. What
-#: is lost are masked pixels inside a gap that their few neighbours alone would make strong.
+#: Factors on `n_sigma` for the thresholds: for whole boxes, and next to a gap, where a box has
+#: fewer voxels and less noise than the whole box of the thresholds. Only masked pixels inside a
+#: gap are missed, which their few neighbours alone would make strong.
 _SHARE, _SHARE_AT_GAP = 0.97, 0.76
-#: Columns of pixels, and rows of cells, that are treated together: the sums of a panel's rows
-#: stay in the fastest cache, the counts of a band in the next.
+#: Columns of pixels, and rows of cells, that are processed together: the sums of a panel's rows
+#: fit into the fastest cache, the counts of a band into the next.
 PANEL, BAND = 1024, 8
-#: Columns on each side of a panel; boxes need two, vectors of numbers sixteen or more.
+#: Columns on each side of a panel; boxes need two, vector instructions sixteen or more.
 _MARGIN = 32
-#: Shape of the scratch of `screen_band`.
+#: Shape of the scratch array of `screen_band`.
 SCRATCH = (2 * DEPTH + 7, PANEL + 2 * _MARGIN)
 
 
 @kernel(error_model="numpy")
 def _below_threshold(expected, n_sigma):  # type: ignore[no-untyped-def]
-    """Counts that the likelihood ratio's threshold exceeds, by no more than 0.2 mostly."""
+    """Return counts slightly below the likelihood ratio's threshold, mostly by less than 0.2."""
     root = np.sqrt(expected)
     more = root / (root + np.float32(0.0864) * n_sigma)
     bend = np.float32(0.158) * n_sigma * n_sigma * (np.float32(0.42) + np.float32(0.56) * more)
@@ -49,7 +49,7 @@ def _below_threshold(expected, n_sigma):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _cell_sums(rate, slots, row, sums):  # type: ignore[no-untyped-def]
-    """Expected counts of whole boxes (3 sizes, columns) in a row of cells, ends repeated."""
+    """Compute expected counts of whole boxes (3 sizes, columns) in a cell row, ends repeated."""
     a, b, c = rate[slots[0], row], rate[slots[1], row], rate[slots[2], row]
     d, e = rate[slots[3], row], rate[slots[4], row]
     zero = np.float32(0.0)
@@ -66,7 +66,7 @@ def _cell_sums(rate, slots, row, sums):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _thresholds(up, here, down, near, n_sigma, out):  # type: ignore[no-untyped-def]
-    """Thresholds (3, columns); where the background rises or falls, of the cell's lower end."""
+    """Compute thresholds (3, columns); on a slope of the background, for the cell's lower end."""
     share, at_gap = np.float32(_SHARE) * n_sigma, np.float32(_SHARE_AT_GAP) * n_sigma
     for k in range(3):
         left, middle, right, line = here[k], here[k, 1:], here[k, 2:], out[k]
@@ -91,7 +91,7 @@ def _append(bits, words, at, found, number):  # type: ignore[no-untyped-def]
 
 @kernel
 def band_thresholds(rates, near, slots, begin, end, n_sigma, sums, below):  # type: ignore[no-untyped-def]
-    """Fill the thresholds of the boxes of 1, 3, 5 voxels: (cell rows begin to end, 3, columns)."""
+    """Compute the thresholds of boxes of 1, 3, 5 voxels: (cell rows begin to end, 3, columns)."""
     rows, sigma = rates.shape[1], np.float32(n_sigma)
     for r in range(begin, end):
         for k in range(max(r - 1, 0) if r == begin else r + 1, min(r + 2, rows)):
@@ -104,15 +104,16 @@ def band_thresholds(rates, near, slots, begin, end, n_sigma, sums, below):  # ty
 def screen_band(  # type: ignore[no-untyped-def]
     counts, slots, panel, begin, end, below, most_one, most_sum, wide, bits, found, number
 ):
-    """List the pixels of a panel that may be strong, rows of cells `begin` to `end`.
+    """List the pixels of a panel that may be strong, in the rows of cells `begin` to `end`.
 
-    `below` are the thresholds, `most_one` and `most_sum` the largest of them; `wide` and `bits`
-    are scratch. Places go to `found` from `number` on; those that do not fit only count.
+    `below` are the thresholds, `most_one` and `most_sum` their maxima; `wide` and `bits` are
+    scratch arrays. Places are written to `found` from index `number`; if it is full, they are only
+    counted.
     """
     kind, wide_kind, width = counts[0, 0, 0], wide[0, 0], counts.shape[2]
     frame, line, size = counts.strides[0], counts.strides[1], counts.itemsize
     step, inner = wide.strides[0], _MARGIN * wide.itemsize
-    # Rows of `wide`: sums over three frames, over five; boxes of a row, of the row before.
+    # Rows of `wide`: sums over three frames, over five; boxes of a row, of the previous row.
     p3 = wide.ctypes.data
     p5, q3, q5 = p3 + DEPTH * step, p3 + 2 * DEPTH * step, p3 + (2 * DEPTH + 2) * step
     limit3 = p3 + (2 * DEPTH + 4) * step
@@ -137,7 +138,7 @@ def screen_band(  # type: ignore[no-untyped-def]
                 kind, p3 + m1, p3 + m2, p3 + m3, p5 + m0, p5 + m1, p5 + m2, p5 + m3, p5 + m4,
                 q3 + into, q5 + into, n + 2 * _MARGIN,
             )  # fmt: skip
-        # A row behind, so that what is read has left the queue of what was written.
+        # One row behind, so that the data read are no longer in the write queue.
         row = i - 3
         if row < first:
             continue

@@ -1,18 +1,17 @@
 """Search for Bragg peaks on rotation frames: one pass, bounded memory, one row per reflection.
 
-1. A frame is packed into narrow counts, and its background found (`frame_store`).
-2. Strong voxels (`peaks_screen`) are connected to blobs across frames, 26 neighbours
+1. A frame is packed into narrow counts, and its background is determined (`frame_store`).
+2. Strong voxels (`peaks_screen`) are linked to blobs across frames, with 26 neighbours
    (`peaks_link`).
-3. A blob that has ended is divided among its significant maxima, and each is fitted with a
+3. A finished blob is divided among its significant maxima, and each is fitted with a
    voxel-integrated Gaussian by maximum likelihood (`peaks_segments`, `peaks_fit`), on all
    valid voxels of a box around it. First moments of the strong voxels alone would be biased
-   by the noise that selected them, by gaps and by edges; they stand in where no fit converges.
+   by the noise that selected them, by gaps and by edges; they are used only if no fit converges.
 
-Coordinates are (frame, slow, fast) as `frames` defines them. Frames are handled one at a
-time, so the blocks in which they arrive do not matter. What is kept in memory: the last
-``max_frames + 2 margin_frames`` frames and some, in a little more than one byte per pixel (two
-where the background is high, four for frames of floats), and the voxels of the blobs that have
-not ended.
+Coordinates are (frame, slow, fast) as `frames` defines them. Frames are processed one by one, so
+the result does not depend on the block size. The memory contains slightly more than the last
+``max_frames + 2 margin_frames`` frames, in a little more than one byte per pixel (two if the
+background is high, four for frames of floats), and the voxels of the unfinished blobs.
 """
 
 from collections.abc import Iterable
@@ -47,8 +46,8 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 _REJECTED = ("too_long", "too_large", "too_small", "insignificant", "duplicate")
-_CAP = 0.999  # of the largest width: it stands there
-#: Frames that are tested together, and after which blobs are linked and fitted.
+_CAP = 0.999  # fraction of the largest width from which a width is at its limit
+#: Number of frames that are tested together, and after which blobs are linked and fitted.
 _TESTED, _LINKED = 8, 16
 
 
@@ -73,7 +72,7 @@ def find_peaks(
     first_frame
         Frame coordinate of the first frame.
     scan_frames
-        Number of frames that must come; None if it is not known.
+        Required number of frames; None: not known.
 
     Returns
     -------
@@ -89,19 +88,19 @@ def find_peaks(
         search.add(block)
     if scan_frames is not None and search.n_frames != scan_frames:
         raise HklflowError(
-            f"the peak search got {search.n_frames} frames where the scan has {scan_frames}; "
-            "check that the data file is complete"
+            f"the peak search got {search.n_frames} frames, but the scan has {scan_frames}; check "
+            "that the data file is complete"
         )
     return search.finish()
 
 
 def _room_for(n: int) -> tuple[I64, I64, F64]:
-    """Places that may be strong in a band of rows; those that are, and their values, of frames."""
+    """Allocate places of candidates of a band, and places and values of strong voxels of frames."""
     return np.zeros(n, np.int64), np.zeros((_TESTED, n), np.int64), np.zeros((_TESTED, n, 3))
 
 
 class PeakSearch:
-    """The search as an accumulator: `add` blocks in order, then `finish` once.
+    """Peak search as an accumulator: call `add` for blocks in order, then `finish` once.
 
     Parameters
     ----------
@@ -112,7 +111,7 @@ class PeakSearch:
     first_frame
         Frame coordinate of the first frame.
     statistics
-        Of the same mask: gets every frame as well, from the same reading of it.
+        Frame statistics with the same mask, updated with every frame in the same pass.
     """
 
     def __init__(
@@ -149,21 +148,21 @@ class PeakSearch:
         self._finished = False
 
     def add(self, block: NDArray[Any]) -> None:
-        """Take the next frames (n, slow, fast)."""
+        """Add the next frames (n, slow, fast)."""
         if self._finished:
             raise HklflowError("the peak search has finished; start a new one for more frames")
         if block.ndim != 3 or block.shape[1:] != self._mask.shape:
             raise HklflowError(
-                f"a block of frames has the shape {block.shape} where the mask has "
+                f"a block of frames has the shape {block.shape}, but the mask has "
                 f"{self._mask.shape}; give (n, slow, fast) and the mask of this detector"
             )
         if block.dtype.kind not in "uif":
-            raise HklflowError(f"frames are {block.dtype}; give integer or floating counts")
+            raise HklflowError(f"frames have type {block.dtype}; give integers or floats")
         if self._frames is None:
             self._begin(block.dtype)
         elif block.dtype != self._dtype:
             raise HklflowError(
-                f"a block of frames is {block.dtype} after {self._dtype}; "
+                f"a block of frames has the type {block.dtype}, but earlier blocks {self._dtype}; "
                 "give all blocks of a scan in one number type"
             )
         for frame in block:
@@ -196,7 +195,7 @@ class PeakSearch:
             self._test(self._tested + _TESTED)
 
     def _test(self, end: int) -> None:
-        """Find the strong voxels of the frames up to number `end`, which have their neighbours."""
+        """Find the strong voxels of the frames before `end`, whose neighbours are available."""
         assert self._frames is not None
         frames, begin, p = self._frames, self._tested, self.params
         if self.gain is None:
@@ -226,7 +225,7 @@ class PeakSearch:
             self._fit_pending(everything=False)
 
     def _link(self) -> None:
-        """Link the new strong voxels and take the blobs that ended."""
+        """Link the new strong voxels and process the blobs that ended."""
         if self._new_at:
             new = np.concatenate(self._new_at), np.concatenate(self._new_values)
             self._take_blobs(self._blobs.add(self._tested - 1, *new))
@@ -274,7 +273,7 @@ class PeakSearch:
                 margin=np.array([p.margin_frames, p.margin_pixels, p.margin_pixels]),
                 max_width=np.array([p.max_frames, p.window, p.window]) / 2.0,
                 gain=float(gain),
-                floor=0.0,  # the stage adds it, of pixels and of frames
+                floor=0.0,  # the stage adds the floors of pixels and of frames
                 max_frames=p.max_frames,
                 min_significance=float(p.min_significance),
             ),
@@ -288,7 +287,7 @@ class PeakSearch:
         self._follow(scene, rows[~small & good])
 
     def _follow(self, scene: Scene, rows: F64) -> None:
-        """Keep the courses of the pixels of strong spots, while their frames are there."""
+        """Store the courses of the pixels of strong spots, while their frames are in memory."""
         column = {name: rows[:, k] for k, name in enumerate(FIELDS)}
         strong = (column["flags"] == 0) & (column["significance"] >= afterglow.SIGNIFICANT)
         strong &= (column["width_frame"] <= afterglow.WIDEST) & np.isfinite(column["frame"])
@@ -303,7 +302,7 @@ class PeakSearch:
             )
             low = np.floor(centre).astype(np.int64) - reach
             high = low + 2 * reach + 1
-            # As many frames before the middle as after it: all are there that count.
+            # The same number of frames before and after the middle: only these are used.
             middle = low[0] + afterglow.FRAMES
             half = min(afterglow.FRAMES, middle - start[0], end[0] - 1 - middle)
             first, last = middle - half, middle + half + 1
@@ -327,14 +326,14 @@ class PeakSearch:
             self._followed = afterglow.strongest(self._followed)
 
     def followed(self, peaks: PeakTable) -> list[afterglow.Followed]:
-        """Return the strongest spots that are alone among the peaks of the whole scan."""
+        """Return the strongest spots without a neighbour among the peaks of the whole scan."""
         own = replace(peaks, frame=peaks.frame - self._first_frame)
         return afterglow.strongest(afterglow.alone(self._followed, own))
 
     def finish(self) -> PeakTable:
-        """End of the scan: close all blobs and return the table."""
+        """Finish all blobs at the end of the scan and return the table."""
         if self._finished:
-            raise HklflowError("the peak search has finished already; its table was returned")
+            raise HklflowError("the peak search has already finished and returned its table")
         if self._frames is not None and self.n_frames:
             for number in range(self.n_frames, self.n_frames + DEPTH // 2):
                 self._frames.clear(number % self._slots)
@@ -349,7 +348,7 @@ class PeakSearch:
     def _table(self) -> PeakTable:
         rows = np.concatenate([np.zeros((0, len(FIELDS))), *self._rows])
         columns: dict[str, Any] = {name: rows[:, k] for k, name in enumerate(FIELDS)}
-        # a peak that ended early or late on the scan, now that its length is known
+        # flag peaks cut by an end of the scan, now that its length is known
         low = columns["frame"] - 2 * columns["width_frame"]
         high = columns["frame"] + 2 * columns["width_frame"]
         ends = (low < 0) | (high > self.n_frames)

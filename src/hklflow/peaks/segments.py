@@ -1,6 +1,6 @@
-"""From a finished blob to rows of the peak table: joint fits, flags, what is a peak.
+"""Fit the peaks of a finished blob: joint fits, flags, test of significance, rows of the table.
 
-All of it is compiled: an ordinary peak takes a few hundred microseconds.
+All functions are compiled: an ordinary peak takes a few hundred microseconds.
 """
 
 from typing import NamedTuple
@@ -18,13 +18,13 @@ from hklflow.simd.jit import kernel
 
 _NARROW = 0.25  # voxels: below this width the centre within the voxel is not measurable
 _ITERATIONS = 30
-_FIRST_ITERATIONS = 12  # enough to choose the final box and to drop noise
+_FIRST_ITERATIONS = 12  # sufficient for choosing the final box and rejecting noise
 _WEAK = 15.0  # significance below which a second start is tried
-_WIDE = np.array([1.5, 1.8, 1.8])  # its widths: frames, pixels, pixels
-_FEW = 12  # voxels: a narrow peak makes all boxes around it strong, which are more
-_MANY = 60  # strong voxels that no fluctuation has
-_NEARLY = 0.7  # of the least significance; a fit finds more than a guess
-_FAR = 0.85  # of it after the first fit: not fitted again
+_WIDE = np.array([1.5, 1.8, 1.8])  # widths of the second start: frames, pixels, pixels
+_FEW = 12  # voxels of a blob with mostly noise: even a narrow peak makes more boxes strong
+_MANY = 60  # strong voxels: more than any fluctuation has
+_NEARLY = 0.7  # fraction of the smallest significance; a fit gives more than a guess
+_FAR = 0.85  # fraction of it below which a peak is not fitted again
 _SWEEPS = 2  # joint fits of touching peaks converge geometrically
 _N_FIELDS = len(FIELDS)
 _OVERLAP, _SINGLE, _EDGE, _LONG = (
@@ -34,7 +34,7 @@ _MASKED, _OVERLOAD = int(PeakFlag.MASKED), int(PeakFlag.OVERLOAD)
 
 
 class FitLimits(NamedTuple):
-    """What `fit_segments` needs to know of the search.
+    """Limits and settings of the fits.
 
     Attributes
     ----------
@@ -43,9 +43,9 @@ class FitLimits(NamedTuple):
     max_width
         (3,) largest widths of a peak.
     gain
-        Variance of the counts over the counts.
+        Ratio variance/mean of the counts.
     floor
-        Standard deviation, in pixels and frames, added to the centroids'.
+        Standard deviation, in pixels and frames, added to the centroid's.
     max_frames
         Limit for the flag ``LONG``.
     min_significance
@@ -61,7 +61,7 @@ class FitLimits(NamedTuple):
 
 
 class Segments(NamedTuple):
-    """The peaks of a blob: n starting values, boxes and fits."""
+    """Peaks of a blob: n start values, boxes and fits."""
 
     start: NDArray[np.float64]
     low: NDArray[np.int64]
@@ -86,7 +86,7 @@ def _new_segments(n):  # type: ignore[no-untyped-def]
 
 @kernel
 def _begin(scene, at, own, height, noise, frames, limits, k, segments):  # type: ignore[no-untyped-def]
-    """Take starting values from the moments of the smoothed counts of the voxels `own`.
+    """Set start values from the moments of the smoothed counts of the voxels `own`.
 
     Returns the box.
     """
@@ -114,7 +114,7 @@ def _begin(scene, at, own, height, noise, frames, limits, k, segments):  # type:
         low[a] = max(least, top - radius) - limits.margin[a]
         high[a] = min(most, top + radius) + 1 + limits.margin[a]
         if own.size > _MANY and segments.ready.size == 1:
-            # Their moments are good; outskirts of a bright peak would only cost time.
+            # Their moments are accurate; outskirts of a bright peak would only take time.
             half = 4.0 * width + 3.0
             low[a] = max(low[a], int(np.floor(centre - half)))
             high[a] = min(high[a], int(np.ceil(centre + half)))
@@ -129,7 +129,7 @@ def _begin(scene, at, own, height, noise, frames, limits, k, segments):  # type:
 
 @kernel
 def _is_near(segments, k, at, own):  # type: ignore[no-untyped-def]
-    """Whether the fit ended near where the blob is."""
+    """Return True if the fitted peak is near its blob."""
     p = segments.p[k]
     if not (np.all(np.isfinite(p)) and segments.information[k] > 0.0):
         return False
@@ -153,7 +153,7 @@ def _significance(segments, k):  # type: ignore[no-untyped-def]
 
 @kernel
 def _fit(box, extra, low, begin, limits, final, k, segments):  # type: ignore[no-untyped-def]
-    """Fit a segment from `begin` and return -ln of its posterior."""
+    """Fit a segment, starting at `begin`; return -ln of its posterior."""
     counts, _, level, use = box
     columns = segments.high[k, 2] - low[2]
     start, max_log = begin.copy(), np.log(limits.max_width)
@@ -163,8 +163,8 @@ def _fit(box, extra, low, begin, limits, final, k, segments):  # type: ignore[no
     value = 0.0
     for _ in range(2):
         for a in range(3):
-            # Contained in one voxel on this axis: the centre is only known to lie within it,
-            # which is a variance of 1/12 about the voxel's middle.
+            # Contained in one voxel on this axis: the centre is known only to be within it,
+            # with a variance of 1/12 about the centre of the voxel.
             precision[a] = 12.0 if narrow[a] else 0.0
             if narrow[a]:
                 start[1 + a] = np.floor(start[1 + a]) + 0.5
@@ -187,13 +187,13 @@ def _fit(box, extra, low, begin, limits, final, k, segments):  # type: ignore[no
 
 @kernel
 def _fit_first(box, extra, low, few, limits, k, segments):  # type: ignore[no-untyped-def]
-    """Fit from the blob's own widths and, if the peak is weak, from wide ones too.
+    """Fit from the widths of the blob and, if the peak is weak, from wide ones too.
 
-    The strong voxels of a weak peak are a few fluctuations near its top, and a fit that
-    starts as narrow as they are can end on one of them. Very few voxels, most of which are
-    noise, only get the wide start.
+    The strong voxels of a weak peak are a few fluctuations near its maximum, and a fit that starts
+    with their narrow widths can converge on one of them. A blob of very few voxels is mostly noise
+    and gets only the wide start.
     """
-    # Numba would compile `_fit` once more for a False that it knows.
+    # For a constant False, Numba would compile `_fit` again.
     final = np.bool_(False)
     begin, value = segments.start[k], np.inf
     if not few:
@@ -222,7 +222,7 @@ def _others(segments, me, shape):  # type: ignore[no-untyped-def]
 
 @kernel
 def _widen(scene, at, frames, k, segments):  # type: ignore[no-untyped-def]
-    """Cut the box that the fitted widths ask for: 3.5 widths and two voxels each way."""
+    """Cut the box for the fitted widths: 3.5 widths and two voxels on each side."""
     low, high = np.empty(3, np.int64), np.empty(3, np.int64)
     for a in range(3):
         half = 3.5 * np.exp(segments.p[k, 4 + a]) + 2.0
@@ -231,7 +231,7 @@ def _widen(scene, at, frames, k, segments):  # type: ignore[no-untyped-def]
     clip_box(low, high, frames, scene.shape)
     counts, kind, level = cut_box(scene, low, high, at)
     use = usable(kind)
-    # A centre beyond the edge can leave nothing.
+    # If the centre is outside the detector, the box can be empty.
     if use.sum() > 2 * N_PARAMETERS:
         segments.low[k], segments.high[k] = low, high
         return counts, kind, level, use
@@ -254,17 +254,17 @@ def fit_segments(scene, at, height, noise, tops, frames, limits):  # type: ignor
     at : (n, 3) int64
         Strong voxels of the blob: frame, slow, fast.
     height, noise : (n,)
-        Counts above background, and background, in the box of 27 around each.
+        Counts above background, and background, in the surrounding box of 27 of each voxel.
     tops : (n,) int64
-        Number of the maximum that each voxel belongs to: the index of its voxel.
+        Number of the maximum of each voxel: the index of the maximum's voxel.
     frames : (2,) int64
-        The frames (first, one beyond the last) that boxes may reach.
+        Frames (first, one behind the last) that boxes may use.
     limits : FitLimits
 
     Returns
     -------
     ndarray (peaks, len(FIELDS))
-        None if the blob is too weak to be worth a fit.
+        Rows of the table; empty if the blob is too weak for a fit.
     """
     names = np.unique(tops)
     names = names[np.argsort(-height[names], kind="mergesort")]
@@ -283,7 +283,7 @@ def fit_segments(scene, at, height, noise, tops, frames, limits):  # type: ignor
             if single and near and _significance(segments, k) < _FAR * limits.min_significance:
                 break
             if near:
-                # The priors stay weak: they only follow the last fit.
+                # The priors remain weak: they are centred on the last fit.
                 segments.start[k] = segments.p[k]
             if sweep == 1 and near:
                 box = _widen(scene, at, frames, k, segments)
@@ -307,7 +307,7 @@ def fit_segments(scene, at, height, noise, tops, frames, limits):  # type: ignor
 
 @kernel
 def _is_noise(box, noise, segments, limits):  # type: ignore[no-untyped-def]
-    """Whether no known shape makes a single peak nearly significant."""
+    """Return True if no known shape makes a single peak nearly significant."""
     counts, _, level, use = box
     background = max(noise.mean() / 27.0, 1e-3)
     centre = segments.start[0, 1:4]
@@ -318,21 +318,21 @@ def _is_noise(box, noise, segments, limits):  # type: ignore[no-untyped-def]
 
 @kernel
 def fit_blobs(scene, at, values, cuts, n_frames, margin_frames, prominence, limits):  # type: ignore[no-untyped-def]
-    """Fit many blobs, each by itself.
+    """Fit many blobs, each separately.
 
     Parameters
     ----------
     scene : Scene
     at : (n, 3) int64
-        Frame, slow, fast of strong voxels, one blob behind the other.
+        (frame, slow, fast) of strong voxels, one blob behind the other.
     values : (n, 3)
         See `Blobs`.
     cuts : (blobs + 1,) int64
-        Where a blob begins and the one before ends.
+        Index where each blob begins and the previous one ends.
     n_frames : int
-        Frames that are there so far.
+        Number of frames read so far.
     margin_frames : int
-        Frames around a blob that boxes may reach.
+        Number of frames around a blob that boxes may use.
     prominence : float
         See `split_maxima`.
     limits : FitLimits
@@ -341,7 +341,7 @@ def fit_blobs(scene, at, values, cuts, n_frames, margin_frames, prominence, limi
     -------
     rows : (peaks, len(FIELDS))
     n_noise : int
-        Blobs that are too weak to be worth a fit.
+        Number of blobs that are too weak for a fit.
     """
     found = np.empty((cuts.size - 1, _N_FIELDS))
     height, noise = values[:, 0].copy(), values[:, 1].copy()
@@ -371,7 +371,7 @@ def _row(scene, box, at, own, limits, k, segments, row):  # type: ignore[no-unty
     counts, kind, level, _ = box
     if segments.converged[k] and segments.ready[k]:
         chi2 = segments.chi2[k] / max(segments.number[k] - N_PARAMETERS, 1) / limits.gain
-        # A profile that is no Gaussian makes the errors larger, never smaller.
+        # If the profile is not Gaussian, the errors become larger, never smaller.
         scale = limits.gain * max(1.0, chi2)
         centre, width, intensity = p[1:4].copy(), np.exp(p[4:7]), p[0]
         variance = np.empty(3)
@@ -391,7 +391,7 @@ def _row(scene, box, at, own, limits, k, segments, row):  # type: ignore[no-unty
         flags |= mark
         significance, chi2 = intensity / np.sqrt(var_intensity), np.nan
     for a in range(3):
-        # Within one voxel the likelihood is flat and its curvature says nothing.
+        # Within one voxel the likelihood is flat, and its curvature has no information.
         if width[a] < _NARROW and abs(centre[a] % 1.0 - 0.5) + 1.5 * width[a] < 0.5:
             centre[a], variance[a] = np.floor(centre[a]) + 0.5, 1.0 / 12.0
             if a == 0:
@@ -416,10 +416,10 @@ def _row(scene, box, at, own, limits, k, segments, row):  # type: ignore[no-unty
 
 @kernel
 def _core(counts, kind, low, high, centre, width, limit):  # type: ignore[no-untyped-def]
-    """Look at the voxels within two widths.
+    """Examine the voxels within two widths.
 
-    Returns the flags of what they are, the number of those above `limit` and of the frames
-    that have them, and the largest counts.
+    Returns the flags of these voxels, the number of voxels above `limit` and of frames with such
+    voxels, and the largest counts.
     """
     flags, above, frames, largest = 0, 0, 0, 0.0
     nz, ny, nx = high - low

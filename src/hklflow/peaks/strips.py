@@ -1,9 +1,9 @@
 r"""Gradient and Fisher matrix of a peak's likelihood, in strips of eight columns.
 
-Each derivative of the model of `peaks_fit` is a product of a function of z, one of y and one of
-x, each of which is one of five. So a row of voxels adds to fifteen sums over y of ``w`` (1/mu)
-times a product of two functions of y, for each column apart; a frame multiplies them with its
-functions of z, and the end with those of x. There is no sum across the columns before.
+Each derivative of the model of `peaks_fit` is a product of a function of z, a function of y and a
+function of x, each one of five. So a row of voxels adds to fifteen sums over y of ``w`` (1/mu)
+times a product of two functions of y, separately for each column. Each frame multiplies these by
+its functions of z, and the last step multiplies by functions of x. Only then are columns added.
 """
 
 import math
@@ -24,30 +24,30 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 N_PARAMETERS = 10
-#: Columns of a strip; boxes have a multiple of them.
+#: Columns of a strip; the width of a box is a multiple of this.
 STRIP = 8
 LEAST_BACKGROUND = 1e-3
 #: Functions of z (P, dP/dz, P again, dP/d ln s, level), of y and of x (P, dP/dx, dP/d ln s, 1,
-#: distance from the middle) in the derivative by each parameter. All but the first parameter's
-#: and the last one's function of z contain the amplitude.
+#: distance from the middle) in the derivative by each parameter. The functions of z contain the
+#: amplitude, except for the first parameter and the level.
 _OF_Z = (0, 1, 2, 2, 3, 2, 2, 4, 4, 4)
 _OF_Y = (0, 0, 1, 0, 0, 2, 0, 3, 4, 3)
 _OF_X = (0, 0, 0, 1, 0, 0, 2, 3, 3, 4)
 
 
 def _pair(a: int, b: int) -> int:
-    """Number of a pair of the five functions, in the order of the upper triangle."""
+    """Return the number of a pair of the five functions, in the order of the upper triangle."""
     a, b = min(a, b), max(a, b)
     return 5 * a - a * (a - 1) // 2 + b - a
 
 
-#: Pairs of parameters (lower triangle), as the pairs of their functions of z, y and x.
+#: Pairs of parameters (lower triangle), as pairs of their functions of z, y and x.
 _ENTRIES = [(a, b) for a in range(N_PARAMETERS) for b in range(a + 1)]
 _PAIRS = [tuple(_pair(table[a], table[b]) for table in (_OF_Z, _OF_Y, _OF_X)) for a, b in _ENTRIES]
 _N_ENTRIES, _N_PAIRS = len(_ENTRIES), 15
-#: Rows of the sums over frames: the matrix, the gradient, chi², -ln L.
+#: Rows of the sums over frames: matrix, gradient, chi², -ln L.
 _N_SUMS = _N_ENTRIES + N_PARAMETERS + 2
-#: Their functions of x, as pairs with 1 where there is one; of the last two 1 itself.
+#: Functions of x for each row, as pairs (with 1 for a single function or none).
 _X_PAIR = np.array([pair[2] for pair in _PAIRS] + [_pair(x, 3) for x in _OF_X] + 2 * [_pair(3, 3)])
 _FIRST = np.array([a for a in range(5) for _ in range(a, 5)])
 _SECOND = np.array([b for a in range(5) for b in range(a, 5)])
@@ -72,7 +72,7 @@ def _inverse_and_logarithm(mu: Value) -> tuple[Value, Value]:
     exponent = (bits - 0x3FE6A09E667F3BCD) >> 52
     m = reinterpret(bits - (exponent << 52), DOUBLE)
     above = m + 1.0
-    # One division for both.
+    # One division for both results.
     both = 1.0 / (mu * above)
     s = (m - 1.0) * (both * mu)
     t = s * s
@@ -89,11 +89,11 @@ def _add_strip(
 ) -> None:
     """Add eight columns of a frame to its sums.
 
-    Everything is an address. ``box`` holds those of counts, of use, and of the counts of other
-    peaks (first row, rows follow each other ``row`` bytes apart); ``of_x`` the columns' P and
-    distance, 8 each; ``of_y`` for each row the five functions and their 15 products; ``of_z``
-    the 15 products, the 5 functions, ``A P``, and level times the background and its two slopes.
-    There is at least one row.
+    All arguments except numbers are addresses. ``box`` has the addresses of counts, of use, and of
+    the counts of other peaks (first row; rows follow each other ``row`` bytes apart). ``of_x`` has
+    P and distance of the columns, 8 each. ``of_y`` has the five functions and their 15 products for
+    each row. ``of_z`` has the 15 products, the 5 functions, ``A P``, and level times the background
+    and its two slopes. There is at least one row.
     """
     assume(n_rows > 0)
     boxes = [load(INTEGER, box, k) for k in range(3)]
@@ -101,7 +101,7 @@ def _add_strip(
     height, flat, rise, slope = (_number(of_z, 20 + k) for k in range(4))
     flat = multiply_add(slope, along, flat)
     profile = height * profile
-    # Of w with products of functions of y, of the pull with functions; chi²; -ln L.
+    # Sums of w times products of functions of y, and of the pull times functions; chi²; -ln L.
     totals = [Variable(constant(DOUBLE, 0.0, STRIP)) for _ in range(_N_PAIRS + 5 + 2)]
     with span(n_rows) as index:
         counts, use, extra = (_columns(address + index * row) for address in boxes)
@@ -127,9 +127,9 @@ def _add_strip(
 
 @kernel
 def profile(start: int, centre: float, log_width: float, out: F64, n: int) -> None:
-    """Integral per voxel (row 0), its derivatives by centre (1) and by ln width (2).
+    """Compute the integral per voxel (row 0), its derivatives by centre (1) and by ln width (2).
 
-    Of the first `n` voxels; rows beyond the third are left alone.
+    Only for the first `n` voxels; rows beyond the third are unchanged.
     """
     width = math.exp(log_width)
     inverse, root, norm = 1.0 / width, math.sqrt(0.5), 1.0 / math.sqrt(2.0 * math.pi)
@@ -146,7 +146,7 @@ def profile(start: int, centre: float, log_width: float, out: F64, n: int) -> No
 
 @kernel
 def _products(values: F64) -> None:
-    """Put the 15 products of five numbers in each row behind them."""
+    """Append the 15 products of the five numbers in each row."""
     for k in range(values.shape[0]):
         n = 5
         for a in range(5):
@@ -157,7 +157,7 @@ def _products(values: F64) -> None:
 
 @kernel
 def _add_columns(sums: F64, shape: F64, whole: F64) -> None:
-    """Multiply the sums of a strip with their functions of x and add them up."""
+    """Multiply the sums of a strip by their functions of x, and add them to the total."""
     pairs = np.empty((_N_PAIRS, STRIP))
     for n in range(_N_PAIRS):
         a, b = shape[_FIRST[n]], shape[_SECOND[n]]
@@ -201,8 +201,8 @@ def normal_equations(
 ) -> tuple[float, float]:
     """Fill gradient and Fisher matrix; return -ln L and Pearson's chi².
 
-    The parameters are those of `peaks_fit.fit_peak`; ``middle`` is where the slopes of the
-    background are 0.
+    The parameters are as in `peaks_fit.fit_peak`; ``middle`` is the point where the slopes of the
+    background contribute 0.
     """
     nz, ny, nx = counts.shape
     along, shape = np.empty((3, max(nz, ny))), np.zeros((5, nx))

@@ -1,7 +1,7 @@
-"""Strong voxels of some frames: the test on every pixel, then the exact one.
+"""Find strong voxels of some frames: the fast test on every pixel, then the exact test.
 
-What makes a voxel strong is told in `peaks_screen`. The exact test takes the true counts, the
-valid voxels alone, and the background between the middles of the cells.
+`peaks_screen` defines strong voxels. The exact test uses the true counts, only valid voxels, and
+the background interpolated between the centres of the cells.
 """
 
 import math
@@ -17,10 +17,10 @@ from hklflow.simd.jit import kernel
 
 @kernel
 def voxel(store, slot, at, top):  # type: ignore[no-untyped-def]
-    """Counts of a pixel (its place in the image) that is not masked, or `frame_store.FLAGGED`.
+    """Return the counts of a pixel (by its place) that is not masked, or `frame_store.FLAGGED`.
 
-    Pixels without a measurement hold what is expected of them: where there are some, the list
-    of odd pixels is asked.
+    Pixels without a measurement contain their expected counts; if the frame has such pixels, the
+    list of odd pixels is searched.
     """
     width = store.counts.shape[2]
     value = float(store.counts[slot, at // width, at % width])
@@ -31,7 +31,7 @@ def voxel(store, slot, at, top):  # type: ignore[no-untyped-def]
 
 @kernel
 def listed(odd_at, odd_value, slot, number, at, value):  # type: ignore[no-untyped-def]
-    """Counts of a pixel if it is in the list of odd ones, else ``value``."""
+    """Return the counts of a pixel from the list of odd pixels, or ``value`` if not listed."""
     low, high = 0, number
     while low < high:
         middle = (low + high) // 2
@@ -46,7 +46,7 @@ def listed(odd_at, odd_value, slot, number, at, value):  # type: ignore[no-untyp
 
 @kernel
 def _between(rate, slot, i, j):  # type: ignore[no-untyped-def]
-    """Background of a pixel, between the middles of four cells, of those where it is known."""
+    """Return the background of a pixel, interpolated between the four nearest cells (if known)."""
     rows, columns = rate.shape[1:]
     y, x = (i - ROWS + 0.5) / CELL - 0.5, (j - COLUMNS + 0.5) / CELL - 0.5
     r, c = math.floor(y), math.floor(x)
@@ -68,10 +68,10 @@ def _between(rate, slot, i, j):  # type: ignore[no-untyped-def]
 def _cut_box(  # type: ignore[no-untyped-def]
     counts, keep, rate, flagged, odd_at, odd_value, odd_number, slots, i, j, top, half
 ):
-    """Counts and background of a box of ``2 half + 1`` voxels on an edge, and its valid voxels.
+    """Return counts and background of a box of ``2 half + 1`` voxels on an edge, and valid voxels.
 
-    For boxes in which the narrow counts do not tell. It takes arrays one by one: to hand over
-    the whole store costs more than to add up a box.
+    For boxes with narrow counts that are not exact. It takes single arrays, because passing the
+    whole store takes longer than adding up a box.
     """
     width = counts.shape[2]
     total, expected, valid = 0.0, 0.0, 0
@@ -97,7 +97,7 @@ def _cut_box(  # type: ignore[no-untyped-def]
 
 @kernel
 def stands_out(number, expected, n_sigma):  # type: ignore[no-untyped-def]
-    """Whether counts exceed their expectation by the likelihood ratio."""
+    """Return True if counts exceed their expectation by the likelihood ratio."""
     excess = number - expected
     if excess <= 0.0 or expected <= 0.0 or excess * excess <= n_sigma * n_sigma * expected:
         return False
@@ -106,9 +106,9 @@ def stands_out(number, expected, n_sigma):  # type: ignore[no-untyped-def]
 
 @kernel
 def _corners(rate, slots, r, c, level):  # type: ignore[no-untyped-def]
-    """Background of four cells, from (r, c) on, summed over 1, 3 and 5 frames: `level` (3, 4).
+    """Compute `level` (3, 4): the background of four cells at (r, c), summed over 1, 3, 5 frames.
 
-    Returns whether it is known for all; cells beyond the detector repeat those at its edge.
+    Returns True if it is known for all; cells outside the detector repeat those at the edge.
     """
     up, down = max(r, 0), min(r + 1, rate.shape[1] - 1)
     left, right = max(c, 0), min(c + 1, rate.shape[2] - 1)
@@ -129,7 +129,7 @@ def _corners(rate, slots, r, c, level):  # type: ignore[no-untyped-def]
 
 @kernel
 def _has_flagged(flagged, near, slots, i, j):  # type: ignore[no-untyped-def]
-    """Whether a box around a pixel can hold pixels of a frame that are no measurement."""
+    """Return True if a box around a pixel may contain invalid pixels of a frame."""
     r, c = (i - ROWS) // CELL, (j - COLUMNS) // CELL
     found = False
     for slot in slots:
@@ -141,7 +141,7 @@ def _has_flagged(flagged, near, slots, i, j):  # type: ignore[no-untyped-def]
 def _test_band(store, slots, shape, top, n_sigma, threshold, found, strong, values):  # type: ignore[no-untyped-def]
     """Test the pixels `found` (places, ascending) of the middle one of five slots.
 
-    See `find_strong`; returns the number of the strong ones.
+    Returns the number of strong pixels; see `find_strong`.
     """
     counts, rate, near, width = store.counts, store.rate, store.near, store.counts.shape[2]
     keep, flagged, odd_number = store.keep, store.flagged, store.odd_number
@@ -151,7 +151,7 @@ def _test_band(store, slots, shape, top, n_sigma, threshold, found, strong, valu
     some_flagged = False
     for slot in slots:
         some_flagged = some_flagged or flagged[slot] > 0
-    # Of boxes of 1, 3, 5 voxels: sums, then valid pixels of two of them, and the largest count.
+    # For boxes of 1, 3, 5 voxels: sums, then valid pixels of two of them, and the largest count.
     box, level = np.zeros(6), np.zeros((3, 4))
     total, expected, valid = np.zeros(3), np.zeros(3), np.zeros(3)
     row = column = -(1 << 40)
@@ -161,7 +161,7 @@ def _test_band(store, slots, shape, top, n_sigma, threshold, found, strong, valu
         i, j = at // width, at % width
         if i >= ROWS + shape[0] or j >= COLUMNS + shape[1]:
             continue
-        # Four cells have their middles around the pixel.
+        # Four cells have their centres around the pixel.
         r, c = (i - ROWS - CELL // 2) // CELL, (j - COLUMNS - CELL // 2) // CELL
         if r != row or c != column:
             row, column = r, c
@@ -195,9 +195,9 @@ def _test_band(store, slots, shape, top, n_sigma, threshold, found, strong, valu
 
 @kernel
 def _leave_out(store, slot, strong, top):  # type: ignore[no-untyped-def]
-    """Take the cells with strong voxels out of the mean of a frame.
+    """Exclude the cells with strong voxels from the mean of a frame.
 
-    The beam and the exposure can change from frame to frame, and a fit must know it. The
+    Beam and exposure can change from frame to frame, and a fit needs the level of each frame. The
     outskirts of peaks would raise the mean on frames with many peaks.
     """
     counts, keep, width = store.counts, store.keep, store.counts.shape[2]
@@ -224,40 +224,40 @@ def _leave_out(store, slot, strong, top):  # type: ignore[no-untyped-def]
 
 @kernel
 def find_strong(store, begin, end, shape, top, limits, most, wide, found, strong, values, numbers):  # type: ignore[no-untyped-def]
-    """Find the strong pixels of some frames, and take their cells out of the frames' means.
+    """Find the strong pixels of some frames, and exclude their cells from the frames' means.
 
-    The frames are gone through in bands of rows, which stay in a cache for all of them and for
-    both tests.
+    The frames are processed in bands of rows, which stay in a cache for all frames and for both
+    tests.
 
     Parameters
     ----------
     store : Store
     begin, end : int
-        Numbers of the frames; the two before and the two after them are looked at as well.
+        Numbers of the frames; the two before and the two after them are used as well.
     shape : (2,) int
         Detector (slow, fast).
     top : float
-        Counts from which the narrow type does not tell.
+        Counts above which the narrow type has no exact value.
     limits : (n_sigma, threshold)
-        A pixel with more than `threshold` counts is strong by itself.
+        A pixel with more than `threshold` counts is always strong.
     most : (int, int)
         Largest thresholds of a pixel and of a sum.
     wide : array
-        Of the type of sums; scratch, of the shape `SCRATCH`.
+        Scratch array of the type of sums, with the shape `SCRATCH`.
     found : (n,) int64
         Scratch.
     strong : (end - begin, m) int64
-        Out: places of the strong ones, ascending. An invalid pixel can be one: it then bridges
-        a gap.
+        Output: places of the strong pixels, ascending. An invalid pixel can be strong: it then
+        bridges a gap.
     values : (end - begin, m, 3)
-        Out: counts above background, background, and valid voxels, in the box of 27.
+        Output: counts above background, background, and valid voxels, in the box of 27.
     numbers : (end - begin,) int64
-        Out: how many there are.
+        Output: number of strong pixels of each frame.
 
     Returns
     -------
     int
-        0, or the length that `found` and a row of `strong` must have: begin again.
+        0, or the required length of `found` and of a row of `strong`: call again.
     """
     counts, rates, near = store.counts, store.rate, store.near
     n_slots, rows, columns = rates.shape

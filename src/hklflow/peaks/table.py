@@ -1,4 +1,4 @@
-"""What a peak search is told and what it returns: parameters, flags, table."""
+"""Parameters, flags and table of a peak search."""
 
 from dataclasses import dataclass, fields
 from enum import IntFlag
@@ -12,7 +12,7 @@ from hklflow.base.errors import HklflowError
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-#: Columns that a peak fills, in the order of `PeakTable`.
+#: Columns of a peak, in the order of `PeakTable`.
 FIELDS = (
     *("frame", "slow", "fast", "var_frame", "var_slow", "var_fast"),
     *("width_frame", "width_slow", "width_fast", "intensity", "var_intensity", "background"),
@@ -21,17 +21,17 @@ FIELDS = (
 
 
 class PeakFlag(IntFlag):
-    """What to know about a peak before it is used.
+    """Flags of a peak.
 
-    ``EDGE`` within two widths of the detector's edge or beyond it; ``MASKED`` invalid
-    voxels within two widths; ``SCAN_END`` within two widths of the scan's first or last
-    frame; ``LONG`` four widths cover more frames than `PeakParams.max_frames`; ``OVERLAP``
-    fitted together with a touching peak; ``SINGLE_FRAME`` contained in one frame: its
-    centre is the middle of it, with the variance 1/12; ``OVERLOAD`` has saturated voxels,
-    which the fit leaves out; ``MOMENTS`` the fit did not converge and the row holds
-    moments of the counts above background; ``FIT_FAILED`` not even those could be had, and
-    the row only says where the strong voxels are; ``WIDEST`` its width on the detector is the
-    largest that the fit allows, half of `PeakParams.window`: it may be wider.
+    ``EDGE``: within two widths of the detector's edge or outside it; ``MASKED``: invalid voxels
+    within two widths; ``SCAN_END``: within two widths of the first or last frame of the scan;
+    ``LONG``: four widths cover more frames than `PeakParams.max_frames`; ``OVERLAP``: fitted
+    together with a touching peak; ``SINGLE_FRAME``: contained in one frame, so its centre is the
+    middle of the frame with the variance 1/12; ``OVERLOAD``: has saturated voxels, which the fit
+    leaves out; ``MOMENTS``: the fit did not converge, and the row has moments of the counts above
+    background; ``FIT_FAILED``: moments failed too, and the row has only the position of the strong
+    voxels; ``WIDEST``: the fitted width on the detector is at its upper limit, half of
+    `PeakParams.window`; the true width may be larger.
     """
 
     EDGE = 1
@@ -47,7 +47,7 @@ class PeakFlag(IntFlag):
 
 
 UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
-"""Peaks whose centroid cannot be trusted; those at edges and gaps are fitted well."""
+"""Flags of peaks with unreliable centroids; peaks at edges and gaps are fitted well."""
 NOT_WHOLE = (
     PeakFlag.EDGE
     | PeakFlag.MASKED
@@ -58,12 +58,12 @@ NOT_WHOLE = (
     | PeakFlag.OVERLOAD
     | PeakFlag.MOMENTS
 )
-"""Peaks whose intensity or width is not that of one whole reflection."""
+"""Flags of peaks whose intensity or width is not the one of a single whole reflection."""
 
 
 @dataclass(frozen=True)
 class PeakParams:
-    """What counts as a peak.
+    """Criteria of the peak search.
 
     Parameters
     ----------
@@ -72,32 +72,32 @@ class PeakParams:
     threshold
         Counts above which a voxel is strong whatever its background.
     window
-        Half size of the background's window, pixels; wider than a peak. Standard deviations
-        of a peak are at most half of it.
+        Half size of the window for the background, pixels; must be wider than a peak. The
+        standard deviations of a peak are limited to half of it.
     gain
-        Variance of the counts over the counts: 1 for a counting detector, more for an
-        integrating one. None measures it on the background of the first frame, with what
-        the background's texture adds.
+        Ratio variance/mean of the counts: 1 for a counting detector, larger for an integrating
+        one. None: estimated from the background of the first frame, including the texture of the
+        background.
     min_pixels
-        Least number of voxels within two widths that exceed the background by its noise;
-        a cosmic ray or a hot pixel on one frame has one.
+        Smallest number of voxels within two widths that exceed the background by its noise; a
+        cosmic ray, or a hot pixel on one frame, has one.
     min_significance
-        Least intensity over its Poisson uncertainty (see `PeakTable`). With all parameters
-        free half of it is asked, unless an edge or a gap cuts the peak.
+        Smallest ratio of intensity to its Poisson error (see `PeakTable`). With all parameters
+        free, half of it is required, unless an edge or a gap cuts the peak.
     max_frames
-        Blobs on more frames than this are rejected: hot pixels, streaks, ice.
+        Largest number of frames of a blob; longer ones are rejected: hot pixels, streaks, ice.
     max_pixels
-        Blobs that extend over more pixels than this in slow or fast are rejected.
+        Largest extent of a blob in slow or fast, pixels; larger ones are rejected.
     margin_pixels, margin_frames
-        Added on each side of the strong voxels for the fit.
+        Margin of the fit on each side of the strong voxels.
     prominence
-        Standard deviations by which a maximum rises above its pass to be a peak by itself.
+        Standard deviations by which a separate maximum must exceed its pass.
     saturation
-        Counts from which a voxel is saturated: found, but left out of the fit.
+        Counts from which a voxel is saturated: it is found, but excluded from the fit.
     invalid_from
-        Counts from which a value is a flag and not a measurement.
+        Counts from which a value is a flag, not a measurement.
     valid_from
-        Counts below which a float is one; of integers negative ones always are.
+        Smallest valid value of floats; negative integers are always flags.
 
     Raises
     ------
@@ -157,33 +157,33 @@ class PeakTable:
     frame, slow, fast
         Centroid in the convention of `hklflow.geometry.frames`.
     var_frame, var_slow, var_fast
-        Variances of the centroid from counting statistics, times chi2 where that is above
-        one, plus the floor.
+        Variances of the centroid from counting statistics, times chi2 if it is above 1, plus the
+        floor.
     width_frame, width_slow, width_fast
         Standard deviations of the peak, frames and pixels.
     intensity, var_intensity
-        Counts of the whole peak above background, also of its parts in gaps and beyond
-        edges, and their variance with all parameters free.
+        Counts of the whole peak above background, including its parts in gaps and beyond edges,
+        and their variance with all parameters free.
     background
         Counts per voxel at the centre.
     n_pixels, n_frames
-        Voxels within two widths that exceed the background by its noise, and frames with
-        such voxels.
+        Number of voxels within two widths that exceed the background by its noise, and number of
+        frames with such voxels.
     maximum
-        Largest counts in a valid voxel within two widths.
+        Largest counts of a valid voxel within two widths.
     significance
-        Intensity over its Poisson uncertainty with background, for the fitted shape:
+        Ratio of intensity to its Poisson error with background, for the fitted shape:
         ``A sqrt(sum P² / mu)``.
     chi2
-        Pearson's chi² of the fit per degree of freedom; NaN where there is no fit.
+        Pearson's chi² of the fit per degree of freedom; NaN without a fit.
     flags
         Bits of `PeakFlag`.
     counts
-        ``candidates = peaks + too_long + too_large + too_small + insignificant +
-        duplicate``; ``blobs`` is the number of connected blobs, ``candidates - blobs`` the
-        number that splitting added, ``frames`` the number of frames seen.
+        ``candidates = peaks + too_long + too_large + too_small + insignificant + duplicate``;
+        ``blobs`` is the number of connected blobs, ``candidates - blobs`` the number that
+        splitting added, ``frames`` the number of frames read.
     afterglow
-        Fields of `peaks.afterglow.Afterglow`; None where it was not measured.
+        Fields of `peaks.afterglow.Afterglow`; None: not measured.
     """
 
     frame: F64
@@ -211,17 +211,18 @@ class PeakTable:
         return int(self.frame.size)
 
     def select(self, keep: NDArray[np.bool_] | I64) -> "PeakTable":
-        """Rows chosen by a mask or by indices; what is of the search stays."""
+        """Return the rows chosen by a mask or by indices; counts of the search are kept."""
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
         chosen = {n: x[keep] for n, x in columns.items() if isinstance(x, np.ndarray)}
         return PeakTable(**columns | chosen | {"counts": dict(self.counts)})
 
 
 def significant(rows: F64, least: float) -> NDArray[np.bool_]:
-    """Whether rows (n, len(FIELDS)) are peaks and not fluctuations.
+    """Return a mask of rows (n, len(FIELDS)): True for peaks, False for fluctuations.
 
-    A wide bump of the background passes as a known shape, not with all parameters free. A
-    peak that is cut by an edge or a gap need not: its total is an extrapolation.
+    A wide feature of the background may pass the test with a fixed shape, but not with all
+    parameters free. A peak cut by an edge or a gap is exempt from the second test, because its
+    intensity is extrapolated.
     """
     column = {name: rows[:, k] for k, name in enumerate(FIELDS)}
     cut = (column["flags"].astype(np.int64) & (PeakFlag.EDGE | PeakFlag.MASKED)) != 0
@@ -230,9 +231,9 @@ def significant(rows: F64, least: float) -> NDArray[np.bool_]:
 
 
 def without_duplicates(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
-    """Keep the most significant of peaks that are nearer to each other than their widths.
+    """Keep the most significant of peaks that are closer to each other than their widths.
 
-    The two sides of a reflection that a wide gap divides are fitted to the same centre.
+    Two sides of a reflection that a wide gap divides are fitted to the same centre.
     """
     at = np.stack([columns[n] for n in ("frame", "slow", "fast")], axis=1)
     width = np.stack([columns[f"width_{n}"] for n in ("frame", "slow", "fast")], axis=1)

@@ -1,6 +1,6 @@
-"""Pictures that a person can judge: arrays in, `Figure` out.
+"""Pictures for a person to judge: functions from arrays to a `Figure`.
 
-Figures are made without pyplot, so that they work without a display and in threads.
+Figures are made without pyplot, so they work without a display and in threads.
 """
 
 from hklflow.plots.calibration import assessment, comparison

@@ -21,16 +21,16 @@ _POINTS: dict[str, Any] = {"ls": "", "marker": ".", "ms": 3, "rasterized": True}
 def integration(
     reflections: Reflections, found: "Integrated | None", title: str, engine: str = ""
 ) -> Figure:
-    """I/σ and background against resolution, fits against sums, profiles, observed places.
+    """Draw I/σ, background, fits against sums, profiles, and observed positions.
 
     Parameters
     ----------
     reflections : Reflections
     found : Integrated or None
-        What was learned; None: another engine integrated.
+        Result of hklflow's integration; None: another engine integrated.
     title : str
     engine : str
-        What integrated, for the title; empty: not told.
+        Name of the engine, for the title; empty: no name.
     """
     figure = figure_of(16, 9) if found is not None else figure_of(20, 4.8)
     axes = figure.subplots(2, 4) if found is not None else figure.subplots(1, 5, squeeze=False)
@@ -43,13 +43,13 @@ def integration(
     _detector(axes.flat[4], reflections)
     if found is not None:
         _profiles(axes[1, 1:3], found)
-        _told(axes[1, 3], found)
+        _write_counters(axes[1, 3], found)
     figure.suptitle(f"{title}, by {engine}" if engine else title)
     return figure
 
 
 def _strength(axes: Any, table: Reflections) -> None:
-    """Each reflection's I/σ, and the mean in bins of 1/d."""
+    """Draw I/σ of each reflection, and the mean in bins of 1/d."""
     axes.set_xlabel("1/d (1/Å)", **SMALL)
     axes.set_ylabel("I/σ", **SMALL)
     if not len(table):
@@ -61,13 +61,13 @@ def _strength(axes: Any, table: Reflections) -> None:
     axes.plot(*_binned(1 / table.d, fitted, np.nanmean), label="mean, fits")
     axes.set_yscale("symlog", linthresh=1.0)
     low, high = np.nanmin(ratio), np.nanmax(ratio)
-    # Decades have labels: the range goes from one to the next.
+    # Only decades have labels, so the range ends at decades.
     axes.set_ylim(_decade(low, down=True), _decade(high, down=False))
     axes.legend(**SMALL)
 
 
 def _decade(value: float, *, down: bool) -> float:
-    """Nearest power of ten of either sign, or zero, below or above a value."""
+    """Return the nearest power of ten of either sign, or zero, below or above a value."""
     if abs(value) <= 1:
         return float(np.floor(value) if down else np.ceil(value))
     outward = (value < 0) == down
@@ -88,14 +88,14 @@ def _background(axes: Any, table: Reflections) -> None:
 
 
 def _binned(x: Floats, y: Floats, what: Any) -> tuple[Floats, Floats]:
-    """Middles and values of up to 20 bins of equal numbers; bins without a value are left out."""
+    """Return centres and values of up to 20 bins of equal numbers, without empty bins."""
     order = np.argsort(x)
     parts = [part for part in np.array_split(order, 20) if np.isfinite(y[part]).any()]
     return np.array([x[part].mean() for part in parts]), np.array([what(y[part]) for part in parts])
 
 
 def _estimates(axes: Any, table: Reflections) -> None:
-    """Fitted over summed intensities against I/σ."""
+    """Draw fitted over summed intensities against I/σ."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = table.intensity_profile / table.intensity_sum
         strength = table.intensity_sum / table.sigma_sum
@@ -108,7 +108,7 @@ def _estimates(axes: Any, table: Reflections) -> None:
 
 
 def _places(axes: Any, table: Reflections) -> None:
-    """Observed minus predicted places of strong reflections."""
+    """Draw observed minus predicted positions of strong reflections."""
     units = {"frame": "frames", "slow": "pixels", "fast": "pixels"}
     for name, unit in units.items():
         off = getattr(table, f"observed_{name}") - getattr(table, name)
@@ -121,7 +121,7 @@ def _places(axes: Any, table: Reflections) -> None:
 
 
 def _detector(axes: Any, table: Reflections) -> None:
-    """Where on the detector reflections were integrated, and which are unfit."""
+    """Draw the reflections on the detector, in colours for integrated and unfit ones."""
     unfit = table.has(UNFIT)
     unlike = table.has(ReflectionFlag.UNLIKE)
     for rows, style, label in (
@@ -138,7 +138,7 @@ def _detector(axes: Any, table: Reflections) -> None:
 
 
 def _profiles(axes: Any, found: "Integrated") -> None:
-    """Learned profiles: Gaussian times correction through the centre, for each region."""
+    """Draw the learned profiles: Gaussian times correction through the centre, for each region."""
     nodes = found.profile.nodes
     middle = len(nodes) // 2
     gaussian = np.exp(-0.5 * (nodes[:, None] ** 2 + nodes[None, :] ** 2))
@@ -163,7 +163,7 @@ def _profiles(axes: Any, found: "Integrated") -> None:
     axes[1].set_title("profile through the centre", **SMALL)
 
 
-def _told(axes: Any, found: "Integrated") -> None:
+def _write_counters(axes: Any, found: "Integrated") -> None:
     axes.set_axis_off()
     slow, fast = np.exp(found.widths.slow[0]), np.exp(found.widths.fast[0])
     lines = [
@@ -172,7 +172,7 @@ def _told(axes: Any, found: "Integrated") -> None:
         f"mosaic {np.degrees(found.widths.mosaic):.4f}°",
         f"spot {slow:.2f} x {fast:.2f} pixels in the middle",
         f"references {int(found.profile.n_references.sum())}",
-        f"profile's relative error {found.profile_error:.4f}",
+        f"relative error of profile {found.profile_error:.4f}",
         f"median chi2 of background {np.nanmedian(found.background_chi2):.3f}",
         "",
         *(

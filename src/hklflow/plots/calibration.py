@@ -1,4 +1,4 @@
-"""Pictures of a calibration's metrics: what a person judges a candidate by."""
+"""Pictures of a calibration's metrics, for a person to judge a candidate."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ _HARMONICS = {"cos": "cos χ", "sin": "sin χ", "cos2": "cos 2χ", "sin2": "sin 
 
 
 def assessment(metrics: Metrics, title: str) -> Figure:
-    """Rings, azimuth, convergence and modules of one calibration; see `calibration.assess`."""
+    """Draw rings, azimuth, convergence and modules of one calibration; see `calibration.assess`."""
     figure = figure_of(13, 8)
     (rings, widths), (harmonics, last) = figure.subplots(2, 2)
     draw_rings(rings, {"": metrics})
@@ -30,7 +30,7 @@ def assessment(metrics: Metrics, title: str) -> Figure:
 
 
 def comparison(metrics: Mapping[str, Metrics], title: str) -> Figure:
-    """Rings, widths and harmonics of several calibrations, by their names."""
+    """Draw rings, widths and harmonics of several calibrations, with their names."""
     figure = figure_of(15, 5)
     rings, widths, harmonics = figure.subplots(1, 3)
     draw_rings(rings, metrics)
@@ -41,18 +41,18 @@ def comparison(metrics: Mapping[str, Metrics], title: str) -> Figure:
 
 
 def draw_rings(axes: Axes, metrics: Mapping[str, Metrics]) -> None:
-    """Mean Δd/d of each ring with its standard error."""
+    """Draw the mean Δd/d of each ring with its standard error."""
     for name, one in metrics.items():
         angle, mean, sem = _columns(one, "two_theta_deg", "mean", "sem")
         axes.errorbar(angle, 1e6 * mean, 1e6 * sem, fmt="o", ms=3, lw=0.8, label=name)
     axes.axhline(0, color="0.3", lw=0.8)
     axes.set(xlabel="2θ (deg)", ylabel="mean Δd/d of the ring (10⁻⁶)")
-    axes.set_title("d-spacings, observed against the calibrant's", fontsize=9)
+    axes.set_title("observed d-spacings relative to the calibrant", fontsize=9)
     _legend(axes, metrics)
 
 
 def draw_widths(axes: Axes, metrics: Mapping[str, Metrics]) -> None:
-    """Width of each ring: of its whole profile, and of its sectors apart."""
+    """Draw the width of each ring: of its whole profile, and of its sectors separately."""
     for name, one in metrics.items():
         angle, whole, sectors = _columns(one, "two_theta_deg", "fwhm_deg", "sector_fwhm_deg")
         (line,) = axes.plot(angle, whole, "o", ms=3, label=f"{name} whole ring".strip())
@@ -65,19 +65,19 @@ def draw_widths(axes: Axes, metrics: Mapping[str, Metrics]) -> None:
 
 
 def draw_harmonics(axes: Axes, metrics: Mapping[str, Metrics]) -> None:
-    """Azimuthal harmonics of the residuals."""
+    """Draw azimuthal harmonics of the residuals."""
     place = np.arange(len(_HARMONICS))
     for i, (name, one) in enumerate(metrics.items()):
-        found = one["harmonics_px"]
+        values = one["harmonics_px"]
         shift = 0.12 * (i - 0.5 * (len(metrics) - 1))
         axes.errorbar(
-            place + shift, [found[key] for key in _HARMONICS], found["sigma"], fmt="o", ms=4,
+            place + shift, [values[key] for key in _HARMONICS], values["sigma"], fmt="o", ms=4,
             capsize=3, label=name,
         )  # fmt: skip
     axes.axhline(0, color="0.3", lw=0.8)
     axes.set_xticks(place, list(_HARMONICS.values()))
     axes.set_ylabel("amplitude in the residuals (pixel)")
-    axes.set_title("χ: beam centre is off; 2χ: tilt", fontsize=9)
+    axes.set_title("χ: error of the beam centre; 2χ: tilt", fontsize=9)
     _legend(axes, metrics)
 
 
@@ -89,7 +89,7 @@ def _draw_convergence(axes: Axes, convergence: Mapping[str, Any]) -> None:
 
 
 def _draw_modules(axes: Axes, modules: list[dict[str, Any]]) -> None:
-    """Radial residual of each module, where the module is."""
+    """Draw the radial residual of each module at its position."""
     known = [row for row in modules if row["radial_px"] is not None]
     limit = max((abs(row["radial_px"]) for row in known), default=0.0) or 0.1
     for row in modules:
@@ -105,14 +105,14 @@ def _draw_modules(axes: Axes, modules: list[dict[str, Any]]) -> None:
 
 
 def _color(value: float) -> tuple[float, float, float]:
-    """Red for outwards, blue for inwards; -1 to 1."""
+    """Return red for outwards, blue for inwards; values from -1 to 1."""
     strength = min(abs(value), 1.0)
     faint = 1.0 - 0.7 * strength
     return (1.0, faint, faint) if value > 0 else (faint, faint, 1.0)
 
 
 def _columns(metrics: Metrics, *names: str) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
-    """Columns of the table of rings; NaN where nothing was measured."""
+    """Return columns of the table of rings; NaN without a measurement."""
     rows = metrics["rings"]
     return [np.array([np.nan if row[n] is None else row[n] for row in rows], float) for n in names]
 

@@ -1,4 +1,4 @@
-"""What all pictures share: figures without pyplot, colour ranges, saving."""
+"""Common parts of all pictures: figures without pyplot, colour ranges, saving."""
 
 import re
 from pathlib import Path
@@ -17,18 +17,18 @@ _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 class _Powers(LogFormatterSciNotation):
-    """Labels of a logarithmic axis as text: the parser of formulas takes as long as a picture."""
+    """Labels of a logarithmic axis as text: parsing formulas takes as long as a whole picture."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         text = super().__call__(x, pos).replace(r"\times", "×")
         formula = re.fullmatch(r"\$\\mathdefault\{(.*)\}\$", text)
         if formula is None:
             return text
-        return re.sub(r"\^\{(-?\d+)\}", lambda found: found[1].translate(_RAISED), formula[1])
+        return re.sub(r"\^\{(-?\d+)\}", lambda match: match[1].translate(_RAISED), formula[1])
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG. It is drawn once; `Figure.savefig` would draw it twice."""
+    """Write a figure as PNG; draws it once, whereas `Figure.savefig` draws it twice."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -47,18 +47,18 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def figure_of(width: float, height: float) -> Figure:
-    """Empty figure of a size in inches."""
+    """Return an empty figure of this size in inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def halves(figure: Figure, width_ratios: tuple[float, float] = (1, 1)) -> tuple[Any, Any]:
-    """Left and right part of a figure."""
+    """Split a figure into a left and a right part."""
     left, right = figure.subfigures(1, 2, width_ratios=list(width_ratios))  # type: ignore[misc]
     return left, right
 
 
 def log_range(image: NDArray[Any]) -> LogNorm:
-    """Colour range that shows the diffuse signal and lets Bragg peaks saturate."""
+    """Return a colour range that shows the diffuse signal and lets Bragg peaks saturate."""
     values = image[np.isfinite(image) & (image > 0)]
     if values.size == 0:
         return LogNorm(0.1, 1.0)

@@ -1,4 +1,4 @@
-"""Pictures of a detector's constants; the numbers are those of `constants.summary.summarise`."""
+"""Pictures of a detector's constants, from the numbers of `constants.summary.summarise`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hklflow.plots.common import IMAGE, figure_of
 
-# What has a row of its own, each stage a column.
+# Quantities of each row of pictures; each stage has a column.
 _ROWS = (
     ("offset_high", "offset_medium", "offset_low"),
     ("noise_high", "noise_medium", "noise_low"),
@@ -19,18 +19,18 @@ _ROWS = (
     ("gain_ratio_mh", "gain_ratio_lm"),
     ("flatfield", "flatfield_errors"),
 )
-_SEEN = 400  # pixels of a picture that are seen one by one
-_WIDE = 1.6  # width of a picture of all modules, by its height
+_SEEN = 400  # largest size of a picture in which single pixels are visible
+_WIDE = 1.6  # width over height of a picture of all modules
 
 
 def shown(summary: Mapping[str, Any]) -> list[list[str]]:
-    """Quantities that pictures show, row by row."""
+    """Return the quantities that are drawn, row by row."""
     rows = [[name for name in row if name in summary["histograms"]] for row in _ROWS]
     return [row for row in rows if row]
 
 
 def constants_histograms(summary: Mapping[str, Any], title: str) -> Figure:
-    """Histogram of every quantity over the detector, and its range in every ASIC."""
+    """Draw the histogram of every quantity over the detector, and its range in every ASIC."""
     rows = shown(summary)
     columns = max((len(row) for row in rows), default=1)
     figure = figure_of(max(6.0 * columns, 9.0), 4.2 * max(len(rows), 1) + 0.5)
@@ -50,7 +50,7 @@ def constants_histograms(summary: Mapping[str, Any], title: str) -> Figure:
 
 
 def draw_histogram(axes: Axes, summary: Mapping[str, Any], name: str) -> None:
-    """Histogram of all values of a quantity, with the median of the ASICs' medians."""
+    """Draw the histogram of all values of a quantity, with the median of the ASICs' medians."""
     histogram = summary["histograms"][name]
     counts = np.array(histogram["counts"])
     low, high = histogram["range"]
@@ -64,7 +64,7 @@ def draw_histogram(axes: Axes, summary: Mapping[str, Any], name: str) -> None:
     ]
     middle = float(np.median(medians))
     axes.axvline(middle, color="C3", lw=1)
-    beyond = f", {histogram['outside']} beyond" if histogram["outside"] else ""
+    beyond = f", {histogram['outside']} outside" if histogram["outside"] else ""
     axes.set_title(f"{_words(name)}: median of ASICs {middle:.5g}{beyond}", fontsize=9)
     axes.set_xlabel(_label(summary, name), fontsize=9)
     axes.set_ylabel("values", fontsize=9)
@@ -72,7 +72,7 @@ def draw_histogram(axes: Axes, summary: Mapping[str, Any], name: str) -> None:
 
 
 def draw_asics(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, label: str) -> None:
-    """Median, quartiles and 5 to 95 % of every ASIC, module after module."""
+    """Draw median, quartiles and 5 to 95 % range of every ASIC, module after module."""
     place, bands = [], []
     for i, row in enumerate(rows):
         one = row["quantities"].get(name)
@@ -101,7 +101,7 @@ def draw_asics(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, label: 
 def constants_maps(
     images: Mapping[str, Mapping[int, NDArray[Any]]], summary: Mapping[str, Any], title: str
 ) -> Figure:
-    """Images of every quantity, all modules side by side; of masked pixels there is none."""
+    """Draw images of every quantity, all modules side by side; masked pixels are empty."""
     rows = [*shown(summary), ["bad"]]
     columns = max(len(row) for row in rows)
     figure = figure_of(max(6.0 * columns, 8.0), 4.3 * len(rows) + 0.5)
@@ -123,7 +123,7 @@ def _draw_map(axes: Axes, modules: Mapping[int, NDArray[Any]], name: str) -> Non
     image, places = tiled(modules)
     step = 1
     if name == "bad":
-        # A single pixel is to be seen among a million.
+        # Single bad pixels must be visible among a million.
         step = max(1, max(image.shape) // _SEEN)
         image = _largest(image, step)
     known = image[np.isfinite(image)]
@@ -144,7 +144,7 @@ def _draw_map(axes: Axes, modules: Mapping[int, NDArray[Any]], name: str) -> Non
 
 
 def _largest(image: NDArray[np.float64], step: int) -> NDArray[np.float64]:
-    """Largest known value of each block of pixels."""
+    """Return the largest known value of each block of pixels."""
     rows, columns = (-(-size // step) for size in image.shape)
     whole = np.full((rows * step, columns * step), np.nan)
     whole[: image.shape[0], : image.shape[1]] = image
@@ -155,7 +155,7 @@ def _largest(image: NDArray[np.float64], step: int) -> NDArray[np.float64]:
 def tiled(
     modules: Mapping[int, NDArray[Any]],
 ) -> tuple[NDArray[np.float64], dict[int, tuple[int, int]]]:
-    """Put images of modules beside each other, with gaps of NaN.
+    """Arrange images of modules in one image, with gaps of NaN.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Picture of a converging refinement: its history, and what is left by module."""
+"""Picture of a converging refinement: its history, and the residuals by module."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from hklflow.plots.common import figure_of, halves
 
 Record = Mapping[str, Any]
 
-# Smallest ranges of the map: what is less looks as little as it is.
+# Smallest ranges of the map: smaller residuals are drawn proportionally small.
 _ARROW_PX = 0.2
 _SHADE_PX = 0.1
 _CHANGES = {
@@ -31,19 +31,19 @@ def convergence(
     limits: Record,
     title: str,
 ) -> Figure:
-    """History of the iterations, and the residuals by module as arrows.
+    """Draw the history of the iterations, and the residuals of the modules as arrows.
 
     Parameters
     ----------
     iterations : sequence of dict
-        Of ``convergence.json``; the start first.
+        Iterations of ``convergence.json``, beginning with the start.
     kept : int
-        Number of the iteration that is kept.
+        Number of the kept iteration.
     modules : sequence of dict
         Rows of `hklflow.bragg.residual_map`, as dicts.
     limits : mapping
-        ``cell_change``, ``orientation_change``, ``rmsd_change``, ``indexed_change``: what counts as
-        rest.
+        Limits for convergence: ``cell_change``, ``orientation_change``, ``rmsd_change``,
+        ``indexed_change``.
     title : str
     """
     figure = figure_of(15, 8)
@@ -75,7 +75,7 @@ def _draw_cell(axes: Axes, iterations: Sequence[Record], kept: int) -> None:
             fmt="o-", ms=4, lw=0.8, capsize=2, label=CELL_NAMES[i],
         )  # fmt: skip
     axes.axvline(kept, color="0.8", lw=6, zorder=0)
-    axes.set_ylabel("cell against the one kept (10⁻⁶)", fontsize=9)
+    axes.set_ylabel("cell relative to the kept one (10⁻⁶)", fontsize=9)
     axes.set_title("cell; grey: kept", fontsize=9)
     axes.legend(fontsize=9)
 
@@ -83,29 +83,29 @@ def _draw_cell(axes: Axes, iterations: Sequence[Record], kept: int) -> None:
 def _draw_changes(axes: Axes, iterations: Sequence[Record], limits: Record) -> None:
     for name, (limit, label) in _CHANGES.items():
         known = [i for i in iterations if name in i["change"]]
-        # A change of exactly nothing has no place on the axis.
+        # A change of exactly 0 cannot be drawn on the logarithmic axis.
         over = [max(float(i["change"][name]) / limits[limit], 1e-4) for i in known]
         axes.plot([i["iteration"] for i in known], over, "o-", ms=4, label=label)
     axes.axhline(1, color="0.3", lw=0.8)
     axes.set(yscale="log")
     axes.set_ylabel("change over the limit", fontsize=9)
-    axes.set_title("at rest: all below 1", fontsize=9)
+    axes.set_title("converged: all below 1", fontsize=9)
     axes.legend(fontsize=9)
 
 
 def _draw_rmsd(axes: Axes, iterations: Sequence[Record]) -> None:
-    """Residuals with outliers apart, where they are known so, and faint those of all spots used."""
+    """Draw residuals without outliers, if known, and in faint colours those of all spots used."""
     used, held = "rmsd (slow, fast, frame)", "rmsd of held-out peaks (slow, fast, frame)"
     number = [item["iteration"] for item in iterations]
     values = {key: np.array([item[key] for item in iterations], float) for key in (used, held)}
-    # The first row is that of the whole detector, without outliers; the start may have none.
+    # The first row is for the whole detector, without outliers; the start may have no rows.
     rows = [item["modules"][0]["rms_px"] if item["modules"] else None for item in iterations]
     apart = [np.nan if row is None else np.hypot(*row) for row in rows]
     lines = (
-        (apart, "o-", "C0", 1.0, "pixels, used, outliers apart"),
-        (np.hypot(*values[held][:, :2].T), "s--", "C1", 1.0, "pixels, held out, outliers apart"),
+        (apart, "o-", "C0", 1.0, "pixels, used, no outliers"),
+        (np.hypot(*values[held][:, :2].T), "s--", "C1", 1.0, "pixels, held out, no outliers"),
         (np.hypot(*values[used][:, :2].T), "o:", "C0", 0.4, "pixels, used, with outliers"),
-        (values[held][:, 2], "s--", "C2", 1.0, "frames, held out, outliers apart"),
+        (values[held][:, 2], "s--", "C2", 1.0, "frames, held out, no outliers"),
         (values[used][:, 2], "o:", "C2", 0.4, "frames, used, with outliers"),
     )
     for y, style, color, alpha, label in lines:
@@ -134,7 +134,7 @@ def _draw_score(axes: Axes, iterations: Sequence[Record], kept: int) -> None:
 
 
 def _draw_modules(axes: Axes, modules: Sequence[Record]) -> None:
-    """Median residual of each module as an arrow, its rms as the colour."""
+    """Draw the median residual of each module as an arrow, and its rms as the colour."""
     known = [row for row in modules if row["median_px"] is not None]
     boxes = np.array([row["rectangle"] for row in modules])
     rmsd = [float(np.hypot(*row["rms_px"])) for row in known]
@@ -160,8 +160,8 @@ def _draw_modules(axes: Axes, modules: Sequence[Record]) -> None:
             scale=scale, width=0.006, color="C0",
         )  # fmt: skip
         axes.set_title(
-            f"median residual of each module, longest {longest:.3f} px; "
-            f"half a side: {full:.2g} px;\n"
+            f"median residual of each module, largest {longest:.3f} px; "
+            f"half a module side is {full:.2g} px;\n"
             f"shade 0 to {high:.2g} px: rms {min(rmsd):.3f} to {max(rmsd):.3f} px; number of spots",
             fontsize=9,
         )

@@ -15,8 +15,8 @@ from hklflow.plots.common import IMAGE, SMALL, figure_of, halves, log_range
 
 Floats = NDArray[np.float64]
 
-# Colours that viridis does not have. Of two reasons the picture shows the later one: gaps and
-# shapes are large, and a defect in them is one pixel.
+# Colours that viridis does not have. If a pixel has two reasons, the later one is drawn: gaps and
+# shapes are large, and a defect in them is a single pixel.
 _BITS = {
     MaskBit.GAP: "0.45",
     MaskBit.VIRTUAL: "0.7",
@@ -28,13 +28,13 @@ _BITS = {
     MaskBit.NOISY: "magenta",
 }
 _STEPS = ("0.45", "red", "orange", "magenta", "white", "tan", "brown", "deeppink")
-_FEW = 200  # pixels that are circled
+_FEW = 200  # up to this number, pixels are circled
 
 
 def detector_image(
     image: NDArray[Any], title: str, label: str, mask: NDArray[np.bool_] | None = None
 ) -> Figure:
-    """One detector image on a logarithmic scale; masked pixels in red."""
+    """Draw one detector image on a logarithmic scale, with masked pixels in red."""
     figure = figure_of(7.5, 6.5)
     axes = figure.subplots()
     draw_detector(axes, image, mask)
@@ -46,7 +46,7 @@ def detector_image(
 
 
 def draw_detector(axes: Axes, image: NDArray[Any], mask: NDArray[np.bool_] | None) -> None:
-    """Draw one image on a logarithmic scale; masked pixels in red."""
+    """Draw one image on a logarithmic scale, with masked pixels in red."""
     shown = np.asarray(image, dtype=float).copy()
     if mask is not None:
         shown[mask] = np.nan
@@ -63,7 +63,7 @@ def draw_detector(axes: Axes, image: NDArray[Any], mask: NDArray[np.bool_] | Non
 
 
 def pixel_mask(image: NDArray[Any], bits: NDArray[np.uint32], title: str) -> Figure:
-    """The sampled frames with the mask over them, and how many pixels each bit takes."""
+    """Draw the sampled frames with the mask over them, and the number of pixels of each bit."""
     reasons = [bit for bit in _BITS if (bits & bit).any()]
     last = np.full(bits.shape, -1, np.int8)
     for number, bit in enumerate(reasons):
@@ -76,16 +76,16 @@ def pixel_mask(image: NDArray[Any], bits: NDArray[np.uint32], title: str) -> Fig
 def mask_steps(
     image: NDArray[Any], last: NDArray[np.int32], names: Sequence[str], title: str
 ) -> Figure:
-    """What each step of a mask file masks, over an image.
+    """Draw the pixels that each step of a mask file masks, over an image.
 
     Parameters
     ----------
     image, last
-        (slow, fast); ``last`` is the number from 0 of the step that masks a pixel, -1 for none.
+        Image, and number (from 0) of the step that masks each pixel, -1 for none; (slow, fast).
     names
-        Of the steps.
+        Names of the steps.
     title
-        Of the picture.
+        Title of the picture.
     """
     numbers = [int((last == number).sum()) for number in range(len(names))]
     colours = [_STEPS[number % len(_STEPS)] for number in range(len(names))]
@@ -106,20 +106,20 @@ def _masked(
     shown = np.where(last >= 0, 0, image)
     draw_detector(left, shown, None)
     if not shown.any():
-        left.get_images()[0].set_alpha(0.0)  # there are no counts to show: the ground is grey
+        left.get_images()[0].set_alpha(0.0)  # no counts to show: grey background
     overlay = np.zeros((*last.shape, 4), np.float32)
     for number, colour in enumerate(colours):
         overlay[last == number] = to_rgba(colour)
     left.imshow(overlay, extent=left.get_images()[0].get_extent(), interpolation="nearest")
     for number, colour in enumerate(colours):
-        # A few single pixels would not be seen.
+        # Otherwise a few single pixels would be invisible.
         slow, fast = np.nonzero(last == number)
         if len(slow) <= _FEW:
             left.plot(fast + 0.5, slow + 0.5, "o", mfc="none", mec=colour, ms=7, mew=1.2)
     left.set_title("masked pixels in colour")
     labels = [textwrap.shorten(name, 44, placeholder=" …") for name in names] or ["none"]
     right.barh(range(len(labels)), numbers or [0], color=colours or "0.4", edgecolor="0.3")
-    # Some bars are too short for their colour to be seen.
+    # Some bars are too short to show their colour.
     right.scatter(
         [0] * len(colours),
         range(len(colours)),
@@ -142,7 +142,7 @@ def _masked(
 def frame_statistics(
     arrays: Mapping[str, Floats], maximum_image: NDArray[Any], mask: NDArray[np.bool_], title: str
 ) -> Figure:
-    """Maximum image and per-frame arrays: sums, background, monitor."""
+    """Draw the maximum image and arrays over the frames: sums, background, monitor."""
     figure = figure_of(14, 6.2)
     left, right = halves(figure, (1, 1.1))
     axes = left.subplots()
@@ -167,7 +167,7 @@ def peaks(
     flagged: NDArray[np.bool_],
     title: str,
 ) -> Figure:
-    """Peaks on the maximum image, their number over the scan and their intensities."""
+    """Draw the peaks on the maximum image, their number over the scan and their intensities."""
     figure = figure_of(14, 6.2)
     left, right = halves(figure, (1.1, 1))
     axes = left.subplots()
@@ -202,7 +202,7 @@ def peaks(
 def frame_mask(
     frame: NDArray[Any], excluded: NDArray[np.bool_], fraction: Floats, number: int, title: str
 ) -> Figure:
-    """The frame of which the 3-D mask takes most, before and after, and the fraction by frame."""
+    """Draw the frame most affected by the 3-D mask, before and after, and fractions by frame."""
     figure = figure_of(15, 5)
     left, middle, right = figure.subplots(1, 3)
     draw_detector(left, frame, None)

@@ -19,14 +19,14 @@ def differences(
     title: str,
     near: float = 1.0,
 ) -> Figure:
-    """Planes of the difference of S(Q) above those of the difference of the 3D-ΔPDF.
+    """Draw planes of the difference of S(Q) above planes of the difference of the 3D-ΔPDF.
 
     Parameters
     ----------
     hkl, xyz : (cuts, metric)
         Three planes each, and the metric (3, 3) of their space.
     near : float
-        Å: see `planes.symmetric_range`.
+        Distance in Å, see `planes.symmetric_range`.
     """
     figure = figure_of(16, 10.5)
     upper, lower = figure.subfigures(2, 1)  # type: ignore[misc]

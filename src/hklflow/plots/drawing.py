@@ -1,4 +1,4 @@
-"""One drawing, as a picture or as lines of a terminal: curves, images, masks, planes of volumes."""
+"""Drawings as a picture or as lines of a terminal: curves, images, masks, planes of volumes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from hklflow.volumes.planes import Cut
 
 Floats = NDArray[np.float64]
 
-_NARROW = 38  # columns that a plane needs beside others
+_NARROW = 38  # smallest number of columns of a plane next to others
 
 
 @dataclass(frozen=True)
 class Screen:
-    """Where lines go: characters of a line, lines, and whether colours and dots can be shown."""
+    """Size of a terminal in characters and lines; ``rich``: it shows colours and Unicode."""
 
     width: int = 80
     height: int = 24
@@ -31,7 +31,7 @@ class Screen:
 
 @dataclass(frozen=True)
 class Curve:
-    """Values (n,) along an axis; not joined by lines where these are a table's rows."""
+    """Curve of values (n,) along an axis; points from rows of a table are not joined by lines."""
 
     title: str
     x: Floats
@@ -42,7 +42,7 @@ class Curve:
     joined: bool
 
     def figure(self) -> Figure:
-        """Draw it as a picture."""
+        """Draw the curve as a picture."""
         figure = figure_of(9, 5.5)
         axes = figure.subplots()
         axes.errorbar(
@@ -58,7 +58,7 @@ class Curve:
         return figure
 
     def lines(self, screen: Screen) -> list[str]:
-        """Draw it as text."""
+        """Draw the curve as text."""
         drawn = terminal.curve_lines(
             self.x,
             self.y,
@@ -73,18 +73,18 @@ class Curve:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image (slow, fast) of a detector, or any other table of numbers, first row uppermost."""
+    """Image (slow, fast) of a detector, or another table of numbers, with the first row on top."""
 
     title: str
     image: Floats
     label: str
 
     def figure(self) -> Figure:
-        """Draw it as a picture."""
+        """Draw the image as a picture."""
         return detector_image(self.image, self.title, self.label)
 
     def lines(self, screen: Screen) -> list[str]:
-        """Draw it as text."""
+        """Draw the image as text."""
         slow, fast = self.image.shape
         points = terminal.raster(self.image, screen.width, 2 * (screen.height - 4), upward=False)
         norm = log_range(self.image)
@@ -98,17 +98,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Mask:
-    """Bits (slow, fast) of a pixel mask."""
+    """Mask: bits (slow, fast) of a pixel mask."""
 
     title: str
     bits: NDArray[np.uint32]
 
     def figure(self) -> Figure:
-        """Draw it as a picture."""
+        """Draw the mask as a picture."""
         return pixel_mask(np.zeros(self.bits.shape), self.bits, self.title)
 
     def lines(self, screen: Screen) -> list[str]:
-        """Draw the share of masked pixels as text."""
+        """Draw the fraction of masked pixels as text."""
         masked = (self.bits != 0).astype(np.float64)
         slow, fast = masked.shape
         points = terminal.raster(masked, screen.width, 2 * (screen.height - 4), upward=False)
@@ -118,13 +118,13 @@ class Mask:
             *terminal.image_lines(points, norm, "inferno", screen.rich),
             f"fast 0 to {fast} across, slow 0 to {slow} down (pixel); "
             f"{int(masked.sum())} of {masked.size} pixels are masked",
-            terminal.bar_line(norm, "inferno", "share that is masked", screen.rich),
+            terminal.bar_line(norm, "inferno", "masked fraction", screen.rich),
         ]
 
 
 @dataclass(frozen=True)
 class Planes:
-    """Planes of a volume; see `hklflow.plots.planes.panels` for what they need."""
+    """Planes of a volume; see `hklflow.plots.planes.panels` for the attributes."""
 
     title: str
     cuts: Sequence[Cut]
@@ -136,7 +136,7 @@ class Planes:
     norm: Normalize | None = None
 
     def figure(self) -> Figure:
-        """Draw them as a picture."""
+        """Draw the planes as a picture."""
         return pictures.panels(
             self.cuts,
             self.metric,
@@ -149,17 +149,17 @@ class Planes:
         )
 
     def lines(self, screen: Screen) -> list[str]:
-        """Draw them as text, with their true angles."""
+        """Draw the planes as text, with their true angles."""
         norm = self.norm or self._norm()
         cmap = pictures.DIVERGING if self.diverging else IMAGE
         side_by_side = max(1, min(len(self.cuts), screen.width // _NARROW))
         width = (screen.width - 2 * (side_by_side - 1)) // side_by_side
-        found = [self.title]
+        lines = [self.title]
         for first in range(0, len(self.cuts), side_by_side):
             row = self.cuts[first : first + side_by_side]
             parts = [self._plane(one, width, screen, norm, cmap) for one in row]
-            found += terminal.beside([part for part, _ in parts], [wide for _, wide in parts])
-        return [*found, terminal.bar_line(norm, cmap, self._label, screen.rich)]
+            lines += terminal.beside([part for part, _ in parts], [wide for _, wide in parts])
+        return [*lines, terminal.bar_line(norm, cmap, self._label, screen.rich)]
 
     def _norm(self) -> Normalize:
         if self.diverging:
@@ -173,18 +173,18 @@ class Planes:
     def _plane(
         self, one: Cut, width: int, screen: Screen, norm: Normalize, cmap: str
     ) -> tuple[list[str], int]:
-        """Lines of a plane, and their width."""
+        """Return the lines of a plane, and their width."""
         if not np.isfinite(one.image).any():
-            told = f"{one.plane.text}: nothing measured here"
-            return [told], len(told)
+            message = f"{one.plane.text}: not measured"
+            return [message], len(message)
         spacing = [float(x[1] - x[0]) if len(x) > 1 else 1.0 for x in (one.u, one.v)]
         matrix = one.plane.cartesian(self.metric) * spacing
         points = terminal.raster(one.image, width, 2 * (screen.height - 4), matrix)
         drawn = terminal.image_lines(points, norm, cmap, screen.rich)
         finite = np.isfinite(one.image)
         ends = [
-            f"{letter} {seen[0]:g} to {seen[-1]:g}"
-            for letter, seen in zip(
+            f"{letter} {values[0]:g} to {values[-1]:g}"
+            for letter, values in zip(
                 one.plane.letters,
                 (one.u[finite.any(axis=0)], one.v[finite.any(axis=1)]),
                 strict=True,
@@ -192,7 +192,7 @@ class Planes:
         ]
         foot = f"{ends[0]} across, {ends[1]} up"
         wide = max(points.shape[1], len(foot), len(one.plane.text))
-        # What stands beside must not move: a picture is filled up where its text is wider.
+        # Pictures to the right must stay aligned: lines are padded to the width of the text.
         padded = [line + " " * (wide - points.shape[1]) for line in drawn]
         return [one.plane.text, *padded, foot], wide
 

@@ -1,4 +1,4 @@
-"""Picture of the fill: before, after, what was punched, and how well control holes were told."""
+"""Picture of the fill: before, after, what was punched, and the errors at control holes."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from hklflow.plots.volumes import _plane
 Floats = NDArray[np.float64]
 
 _CODES = ("measured", "punched,\nfilled", "not measured,\nfilled", "not\nmeasured")
-_LARGE = 14  # readable at half the size
+_LARGE = 14  # font size, readable at half the size
 
 
 def fill(
@@ -29,19 +29,19 @@ def fill(
     q_max: float,
     title: str,
 ) -> Figure:
-    """A plane before and after on one colour scale, what was filled, and pulls of control holes.
+    """Draw a plane before and after on one colour scale, its codes, and pulls of control holes.
 
     Parameters
     ----------
     cell : (6,) array
     plane : (int, float)
-        Axis that is constant (2: l) and its value.
+        Constant axis (2: l) and its value.
     before, after, code : arrays
-        S and the codes of the stage, second axis the first of those that vary.
+        S and the codes of the stage; the second array axis is the first varying one.
     control : (n,) array and str, or None
-        Pulls of the control holes and the interpolant.
+        Pulls of the control holes and the name of the interpolant; None: no control holes.
     q_max : float
-        Reach in 1/Å, drawn as a circle.
+        Limit in |Q|, 1/Å, drawn as a circle.
     """
     lengths, angles = np.split(reciprocal(cell), 2)
     axis, value = plane
@@ -57,7 +57,7 @@ def fill(
         _plane(axes, image, *where, norm)
         for axes, image in zip(panels[:2], (before, after), strict=True)
     ]
-    # All three to the same limits, wide enough for the wider.
+    # All three have the same limits, wide enough for the wider one.
     spans = [(*axes.get_xlim(), *axes.get_ylim()) for axes in panels[:2]]
     low, high = np.min(spans, axis=0)[[0, 2]], np.max(spans, axis=0)[[1, 3]]
     colours = ListedColormap(["#e8e8e8", "#d1495b", "#30638e", "#ffffff"])
@@ -80,7 +80,7 @@ def fill(
     off = value * lengths[axis]
     round_ = np.sqrt(max(q_max**2 - off**2, 0.0))
     for axes in panels[:3]:
-        # Through the middle the section of the sphere is a circle, off it only nearly.
+        # The circle is exact for a section through the origin, approximate for others.
         axes.plot(round_ * np.cos(angle), round_ * np.sin(angle), color="0.4", lw=0.8, ls="--")
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         axes.set_xlabel(f"along {'abc'[i]}* (1/Å)", fontsize=_LARGE)
@@ -97,13 +97,13 @@ def _histogram(axes: Any, control: tuple[Floats, str] | None) -> None:
     axes.set_xlabel("(fill − measured) / σ of both", fontsize=_LARGE)
     axes.set_ylabel("density", fontsize=_LARGE)
     if control is None:
-        axes.set_title("no room for control holes", fontsize=_LARGE)
+        axes.set_title("no space for control holes", fontsize=_LARGE)
         return
     pulls, name = control
     edges = np.linspace(-5, 5, 61)
     axes.hist(np.clip(pulls, -5, 5), edges, density=True, color="0.7", label="control holes")
     axes.plot(edges, np.exp(-0.5 * edges**2) / np.sqrt(2 * np.pi), color="k", label="normal curve")
     axes.set_title(f"control holes:\n{name}", fontsize=_LARGE)
-    # Above the curve, so that it hides nothing.
+    # The legend is above the curve, so that it hides nothing.
     axes.set_ylim(top=1.5 * axes.get_ylim()[1])
     axes.legend(loc="upper center", fontsize=_LARGE)

@@ -19,16 +19,16 @@ def residuals(
     lines: Sequence[str],
     title: str,
 ) -> Figure:
-    """Observed minus calculated positions of all rotations, against frame and as histograms.
+    """Draw observed minus calculated positions of all rotations, against frame, with histograms.
 
     Parameters
     ----------
     per_rotation : mapping
-        Rotation -> arrays "at frame", then one array per kind of residual.
+        Rotation -> arrays "at frame", then one array for each kind of residual.
     units : mapping
         Kind of residual -> unit.
     lines : sequence of str
-        Text beside the panels.
+        Lines of text next to the panels.
     """
     figure = figure_of(15, 6.2)
     panels, side = halves(figure, (3, 1))
@@ -61,7 +61,7 @@ def powder(
     residual_deg: tuple[Floats, Floats],
     title: str,
 ) -> Figure:
-    """Calibrant image with the rings of the refined geometry, its profile, and the residuals.
+    """Draw the calibrant image with the calculated rings, its profile, and the residuals.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def powder(
     lines_deg : (m,) array
         Calculated 2θ of the calibrant's lines.
     residual_deg : (2θ, Δ2θ)
-        Observed minus calculated 2θ of the points used.
+        2θ of the points used, and observed minus calculated 2θ.
     """
     figure = figure_of(15, 6.4)
     left, right = halves(figure)

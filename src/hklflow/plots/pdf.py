@@ -15,17 +15,17 @@ from hklflow.plots.common import figure_of
 
 Floats = NDArray[np.float64]
 
-#: Å: what is drawn around the origin.
+#: Distance from the origin that is drawn, Å.
 REACH = 25.0
 
 
 class Sections:
-    """Planes xy0, x0z and 0yz of the PDF and σ along the axes, gathered as the volume is made.
+    """Planes xy0, x0z and 0yz of the PDF, and σ along the axes, collected slab by slab.
 
     Attributes
     ----------
     xy, xz, yz : arrays
-        PDF; second axis the first named.
+        PDF; the second array axis is the first letter.
     rows, sigmas : lists of three arrays
         PDF and σ along x, y and z.
     """
@@ -37,12 +37,12 @@ class Sections:
         self.rows, self.sigmas = ([np.empty(n) for n in grid.shape] for _ in range(2))
 
     def add(self, first: int, pdf: NDArray[Any], sigma: NDArray[Any]) -> None:
-        """Take what is needed of the planes (z, y, x) from ``first`` on."""
-        own = slice(first, first + len(pdf))
+        """Add planes (z, y, x), beginning at ``first``."""
+        planes = slice(first, first + len(pdf))
         x, y, z = self._middle
-        self.xz[own], self.yz[own] = pdf[:, y], pdf[:, :, x]
-        self.rows[2][own], self.sigmas[2][own] = pdf[:, y, x], sigma[:, y, x]
-        if own.start <= z < own.stop:
+        self.xz[planes], self.yz[planes] = pdf[:, y], pdf[:, :, x]
+        self.rows[2][planes], self.sigmas[2][planes] = pdf[:, y, x], sigma[:, y, x]
+        if planes.start <= z < planes.stop:
             self.xy[:] = pdf[z - first]
             self.rows[0][:], self.sigmas[0][:] = pdf[z - first, y], sigma[z - first, y]
             self.rows[1][:], self.sigmas[1][:] = pdf[z - first, :, x], sigma[z - first, :, x]
@@ -51,17 +51,17 @@ class Sections:
 def pair_distribution(
     grid: Grid, cell: ArrayLike, sections: Sections, general: float, beyond: float, title: str
 ) -> Figure:
-    """Planes through the origin with the cell's true angles, and PDF and σ along the axes.
+    """Draw planes through the origin with true angles, and PDF and σ along the axes.
 
     Parameters
     ----------
     grid : Grid
-        Of x, y, z.
+        Grid of x, y, z.
     cell : (6,) array
     general : float
         σ at a general position.
     beyond : float
-        Å: the colours are scaled to what is further from the origin than this.
+        Distance in Å: the colour range is set by values farther from the origin.
     """
     lengths, angles = np.split(np.asarray(cell, dtype=np.float64), 2)
     planes = (
@@ -70,12 +70,12 @@ def pair_distribution(
         ("0 y z", sections.yz, 1, 2, angles[0]),
     )
     g = lattice.metric(cell)
-    seen = []
+    values_of_planes = []
     for _, image, i, j, _ in planes:
         x, y = grid.axis(i), grid.axis(j)[:, None]
         r2 = g[i, i] * x * x + g[j, j] * y * y + 2 * g[i, j] * x * y
-        seen.append(np.abs(image[(r2 > beyond**2) & (r2 < REACH**2)]))
-    values = np.concatenate(seen)
+        values_of_planes.append(np.abs(image[(r2 > beyond**2) & (r2 < REACH**2)]))
+    values = np.concatenate(values_of_planes)
     top = float(np.percentile(values, 99.8)) if values.size else float(np.abs(sections.xy).max())
     norm = Normalize(-(top or 1.0), top or 1.0)
     figure = figure_of(15, 9.2)
@@ -92,9 +92,9 @@ def pair_distribution(
     upper.colorbar(mesh, ax=list(panels), label="PDF (S per Å³)", extend="both", shrink=0.85)
     for i, axes in enumerate(lower.subplots(1, 3, sharey=True)):
         r = grid.axis(i) * lengths[i]
-        own = (r >= 0) & (r <= REACH)
-        axes.semilogy(r[own], np.abs(sections.rows[i][own]), "k-", lw=0.8, label="|PDF|")
-        axes.semilogy(r[own], sections.sigmas[i][own], "C3-", lw=1.2, label="σ")
+        inside = (r >= 0) & (r <= REACH)
+        axes.semilogy(r[inside], np.abs(sections.rows[i][inside]), "k-", lw=0.8, label="|PDF|")
+        axes.semilogy(r[inside], sections.sigmas[i][inside], "C3-", lw=1.2, label="σ")
         axes.axhline(general, color="C3", ls=":", lw=1, label="σ, general position")
         axes.set_ylim(bottom=general / 30)
         axes.set_xlabel(f"along {letters[i]} (Å)")
@@ -114,7 +114,7 @@ def _plane(
     angle: float,
     norm: Normalize,
 ) -> Any:
-    """Draw a plane; a shear and a scale take fractions to Cartesian Å, x along the first axis."""
+    """Draw a plane with fractions transformed to Cartesian Å, x along the first axis."""
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     shear = Affine2D(np.array([[scale[0], scale[1] * c, 0], [0, scale[1] * s, 0], [0, 0, 1]]))
     dx, dy = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2

@@ -1,4 +1,4 @@
-"""Pictures of planes through a volume, drawn with their true lengths and angles."""
+"""Pictures of planes through a volume, with their true lengths and angles."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,17 +21,17 @@ DIVERGING = "RdBu_r"
 _EMPTY = "0.85"
 
 UNITS = {False: "counts per unit norm", True: "S per Å³"}
-"""Of S(Q), and of pair distributions."""
+"""Unit of S(Q) (False), and of pair distributions (True)."""
 
 
 def near_origin(notes: Mapping[str, Any]) -> float:
-    """Å from the origin within which its own peak is, as data of that reach show it.
+    """Return the radius in Å of the peak at the origin, at the resolution of the data.
 
     Parameters
     ----------
     notes : mapping
-        Of a pair distribution. Without its resolution the first zero of a ball's transform is
-        taken, 4.49 / q_max; without either, 1 Å.
+        Notes of a pair distribution. Without its resolution, the first zero of a ball's transform
+        is used, 4.49 / q_max; without both, 1 Å.
     """
     resolution, q_max = notes.get("metrics", {}).get("resolution in angstrom"), notes.get("q_max")
     reach = 1.5 * resolution if resolution else 4.49 / q_max if q_max else 0.0
@@ -39,7 +39,7 @@ def near_origin(notes: Mapping[str, Any]) -> float:
 
 
 def columns_of(n: int) -> int:
-    """Panels side by side: at most three, and no row with one alone if that can be helped."""
+    """Return the number of panels in a row: at most three, and no row with a single panel."""
     return 2 if n == 4 else min(n, 3)
 
 
@@ -53,37 +53,37 @@ def panels(
     near: float = 1.0,
     norm: Normalize | None = None,
 ) -> Figure:
-    """Planes of one volume in one picture, all with the same colours.
+    """Draw planes of one volume in one picture, all with the same colour range.
 
     Parameters
     ----------
     cuts : sequence of Cut
     metric : (3, 3) array
-        Of their space: 1/Å² or Å².
+        Metric of their space, 1/Å² or Å².
     direct : bool
-        Whether that is direct space.
+        True for direct space.
     diverging : bool
-        Colours that are symmetric about 0, rather than logarithmic.
+        True for colours symmetric about 0, False for logarithmic ones.
     label : str
-        Of the colours, without the unit.
+        Label of the colour bar, without the unit.
     near : float
-        Å: see `symmetric_range`.
+        Distance in Å, see `symmetric_range`.
     norm : Normalize, optional
-        Range of the colours; without it what suits the values.
+        Colour range; default: from the values.
 
     Raises
     ------
     HklflowError
-        If there is nothing on any of them.
+        If none of the planes has a value.
     """
     if not any(np.isfinite(one.image).any() for one in cuts):
         raise HklflowError(
             f"nothing was measured on {', '.join(one.plane.text for one in cuts)}; give planes "
-            "that meet the volume"
+            "that intersect the volume"
         )
     columns = columns_of(len(cuts))
     rows = -(-len(cuts) // columns)
-    # As high as the planes ask for, that they fill their places.
+    # The height follows from the shape of the planes, so that they fill their panels.
     shapes = [np.ptp(one.v) / np.ptp(one.u) * _aspect(one, metric) for one in cuts if _drawn(one)]
     height = float(np.clip(max(shapes, default=1.0), 0.5, 1.1)) * 4.3 + 1.1
     figure = figure_of(5.4 * columns + 1, height * rows + 0.4)
@@ -97,7 +97,7 @@ def _drawn(one: Cut) -> bool:
 
 
 def _aspect(one: Cut, metric: Floats) -> float:
-    """Height over width of a plane whose letters reach as far as each other."""
+    """Return height over width of a plane with equal ranges of its letters."""
     (along, _), (_, upright) = one.plane.cartesian(metric)
     return float(upright / along)
 
@@ -113,20 +113,20 @@ def group(
     near: float = 1.0,
     norm: Normalize | None = None,
 ) -> None:
-    """Draw planes with one bar of colours into a figure or a part of one."""
+    """Draw planes with one colour bar into a figure or a part of a figure."""
     if norm is None:
         norm = symmetric_range(cuts, metric, direct, near) if diverging else log_range(_all(cuts))
     axes = list(figure.subplots(*shape, squeeze=False).ravel())
     for spare in axes[len(cuts) :]:
         spare.set_axis_off()
     drawn: Any = None
-    for own, one in zip(axes, cuts, strict=False):
+    for panel, one in zip(axes, cuts, strict=False):
         if one.image.size:
-            drawn = draw(own, one, metric, "Å" if direct else "1/Å", norm, diverging)
+            drawn = draw(panel, one, metric, "Å" if direct else "1/Å", norm, diverging)
         else:
-            own.set(xticks=[], yticks=[], facecolor=_EMPTY)
-            own.text(0.5, 0.5, "outside the volume", ha="center", transform=own.transAxes)
-        own.set_title(one.plane.text)
+            panel.set(xticks=[], yticks=[], facecolor=_EMPTY)
+            panel.text(0.5, 0.5, "outside the volume", ha="center", transform=panel.transAxes)
+        panel.set_title(one.plane.text)
     if drawn is not None:
         extend = "both" if diverging else "max"
         unit = f"{label} ({UNITS[direct]})"
@@ -140,10 +140,10 @@ def _all(cuts: Sequence[Cut]) -> Floats:
 def symmetric_range(
     cuts: Sequence[Cut], metric: Floats, direct: bool, near: float = 1.0
 ) -> Normalize:
-    """Colours symmetric about 0 in which 1 of 200 points saturates.
+    """Return colours symmetric about 0 such that 1 of 200 points saturates.
 
-    In direct space what is nearer to the origin than ``near`` (Å, see `near_origin`), the peak
-    that all distributions have there, does not count.
+    In direct space, points closer to the origin than ``near`` (Å, see `near_origin`) are ignored:
+    all distributions have a peak there.
     """
     values = _all(cuts)
     if direct:
@@ -155,17 +155,17 @@ def symmetric_range(
 
 
 def draw(axes: Axes, one: Cut, metric: Floats, unit: str, norm: Normalize, diverging: bool) -> Any:
-    """Draw a plane: x along its first vector, y in the plane upright to it, in ``unit``.
+    """Draw a plane: x along its first vector, y in the plane perpendicular to it, in ``unit``.
 
-    On the upper and right side are the values of the plane's letters. Lines of the upper ones are
-    not upright where the vectors are not: its values are those where the second letter is 0, and
-    the thin lines of the lattice lead on.
+    The upper and right axes show the letters of the plane. If the vectors are not orthogonal, lines
+    of constant upper value are inclined: the upper axis is valid where the second letter is 0, and
+    the thin lattice lines show the direction.
     """
     u, v, image = one.u, one.v, one.image
     matrix = one.plane.cartesian(metric)
     skew = Affine2D(np.block([[matrix, np.zeros((2, 1))], [np.zeros((1, 2)), np.ones((1, 1))]]))
     du, dv = (float(x[1] - x[0]) / 2 if len(x) > 1 else 0.5 for x in (u, v))
-    # Measured and empty is the darkest colour; what was not measured stays NaN.
+    # Measured and empty has the darkest colour; voxels without measurement are NaN.
     lowest = float(norm.vmin or 0.0)
     drawn = axes.imshow(
         np.where(image <= 0, lowest, image) if isinstance(norm, LogNorm) else image,
@@ -173,19 +173,19 @@ def draw(axes: Axes, one: Cut, metric: Floats, unit: str, norm: Normalize, diver
         cmap=DIVERGING if diverging else IMAGE,
         extent=(u[0] - du, u[-1] + du, v[0] - dv, v[-1] + dv),
         origin="lower",
-        # Sharp peaks of a volume finer than the picture are not lost between its dots.
+        # Sharp peaks of a volume finer than the picture remain visible.
         interpolation="antialiased",
         transform=skew + axes.transData,
     )
     rows, columns = np.nonzero(np.isfinite(image))
     if rows.size:
-        seen = skew.transform(np.stack([u[columns], v[rows]], axis=1))
+        points = skew.transform(np.stack([u[columns], v[rows]], axis=1))
     else:
-        seen = skew.transform([(a, b) for a in (u[0], u[-1]) for b in (v[0], v[-1])])
-        middle = (seen.min(axis=0) + seen.max(axis=0)) / 2
-        axes.text(middle[0], middle[1], "nothing measured here", ha="center")
+        points = skew.transform([(a, b) for a in (u[0], u[-1]) for b in (v[0], v[-1])])
+        middle = (points.min(axis=0) + points.max(axis=0)) / 2
+        axes.text(middle[0], middle[1], "not measured", ha="center")
     pad = np.abs(matrix @ (du, dv))
-    low, high = seen.min(axis=0) - pad, seen.max(axis=0) + pad
+    low, high = points.min(axis=0) - pad, points.max(axis=0) + pad
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), facecolor=_EMPTY)
     axes.set_aspect("equal")
     _letters(axes, one, matrix, (low, high))
@@ -196,7 +196,7 @@ def draw(axes: Axes, one: Cut, metric: Floats, unit: str, norm: Normalize, diver
 
 
 def _letters(axes: Axes, one: Cut, matrix: Floats, view: tuple[Floats, Floats]) -> None:
-    """Values of the letters on the upper and right side, and thin lines of the lattice."""
+    """Draw values of the letters on the upper and right axes, and thin lattice lines."""
     (along, x), (_, y) = matrix
     low, high = view
     upper = axes.secondary_xaxis(
@@ -214,7 +214,7 @@ def _letters(axes: Axes, one: Cut, matrix: Floats, view: tuple[Floats, Floats]) 
     values_v = locator.tick_values(low[1] / y, high[1] / y)
     upper.set_xticks(values_u)
     right.set_yticks(values_v)
-    # A skewed line that crosses the picture may have its value beyond the upper side's ends.
+    # The value of an inclined line that crosses the picture may be outside the upper axis.
     step = values_u[1] - values_u[0]
     beyond = int(np.ceil(abs(x / y) * max(abs(low[1]), abs(high[1])) / along / step))
     lines = step * np.arange(
@@ -229,7 +229,7 @@ def _letters(axes: Axes, one: Cut, matrix: Floats, view: tuple[Floats, Floats]) 
 
 
 def _direction(vector: Floats, direct: bool) -> str:
-    """A vector as a sum of axes: a*, a* + b*, 2a - c."""
+    """Return a vector as a sum of axes: a*, a* + b*, 2a - c."""
     terms = []
     for factor, axis in zip(vector, "abc", strict=True):
         if factor:

@@ -9,12 +9,12 @@ from hklflow.plots.common import SMALL, figure_of
 
 Floats = NDArray[np.float64]
 
-# The frames' own values behind the curve, by what became of them.
+# Values of single frames behind the curve, by their status.
 _POINTS = {Status.USED: ("0.65", "used"), Status.REPLACED: ("orangered", "replaced")}
 
 
 def frame_scale(scale: FrameScale, angle: Floats, axis: str, title: str) -> Figure:
-    """Monitor, attenuators, transmission with the frames' own values, and the scale.
+    """Draw monitor, attenuators, transmission with the values of single frames, and the scale.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def frame_scale(scale: FrameScale, angle: Floats, axis: str, title: str) -> Figu
         Name of the scanned axis.
     """
     figure = figure_of(9, 8.4)
-    found = scale.transmission
+    transmission = scale.transmission
     monitor, attenuators, curve, last = figure.subplots(
         4, 1, sharex=True, height_ratios=[1, 0.7, 2, 1.2]
     )
@@ -32,22 +32,22 @@ def frame_scale(scale: FrameScale, angle: Floats, axis: str, title: str) -> Figu
     monitor.set_ylabel("monitor", **SMALL)
     attenuators.plot(angle, scale.attenuation, lw=0.8, color="C0", drawstyle="steps-mid")
     attenuators.set_ylabel("attenuators'\ntransmission", **SMALL)
-    low, high = _range(found.ratio, found.transmission)
+    low, high = _range(transmission.ratio, transmission.transmission)
     for status, (colour, name) in _POINTS.items():
-        mine = found.status == status
+        mine = transmission.status == status
         if mine.any():
-            # Values far outside stay in sight, at the border.
-            shown = np.clip(found.ratio[mine], low, high)
+            # Values far outside are drawn at the border.
+            shown = np.clip(transmission.ratio[mine], low, high)
             text = f"{mine.sum()} {name}"
             curve.plot(angle[mine], shown, ".", ms=3, color=colour, label=text, clip_on=False)
-    if (mine := found.status == Status.INTERPOLATED).any():
+    if (mine := transmission.status == Status.INTERPOLATED).any():
         at = np.full(int(mine.sum()), low)
         curve.plot(angle[mine], at, "|", color="C4", label=f"{mine.sum()} interpolated")
-    curve.plot(angle, found.transmission, lw=1.4, color="C3", label="transmission")
+    curve.plot(angle, transmission.transmission, lw=1.4, color="C3", label="transmission")
     curve.fill_between(
         angle,
-        found.transmission - found.errors,
-        found.transmission + found.errors,
+        transmission.transmission - transmission.errors,
+        transmission.transmission + transmission.errors,
         color="C3",
         alpha=0.3,
         lw=0,
@@ -59,7 +59,7 @@ def frame_scale(scale: FrameScale, angle: Floats, axis: str, title: str) -> Figu
     last.set_ylabel(f"scale\n(rotation {scale.rotation:.4g})", **SMALL)
     for panel in (monitor, attenuators, last):
         values = panel.lines[0].get_ydata()
-        # A constant is not a noise of 1e-15.
+        # A constant must not look like noise of 1e-15.
         middle = float(np.mean(values))
         if np.ptp(values) < 1e-3 * abs(middle):
             panel.set_ylim(0.99 * middle, 1.01 * middle)
@@ -69,7 +69,7 @@ def frame_scale(scale: FrameScale, angle: Floats, axis: str, title: str) -> Figu
 
 
 def _range(ratio: Floats, curve: Floats) -> tuple[float, float]:
-    """Range that shows the curve and nearly all of the frames' own values."""
+    """Return a range with the curve and nearly all values of single frames."""
     values = np.concatenate([np.percentile(ratio[np.isfinite(ratio)], [0.5, 99.5]), curve])
     low, high = float(values.min()), float(values.max())
     margin = max(0.08 * (high - low), 0.005 * high)

@@ -16,7 +16,7 @@ _POINT: dict[str, Any] = {"fmt": "o", "ms": 4, "capsize": 3}
 
 
 def _panels(n: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Figure with n panels in rows; what is left of the last row is empty."""
+    """Return a figure with n panels in rows; spare panels of the last row are empty."""
     columns = max(1, min(n, columns))
     rows = max(1, -(-n // columns))
     figure = figure_of(4.2 * columns + 0.6, height * rows + 0.8)
@@ -33,7 +33,7 @@ def _decorate(axes: Axes, label: str, title: str = "") -> None:
 
 
 def series(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str], title: str) -> Figure:
-    """Quantities of all scans of each sample against temperature, with error bars.
+    """Draw quantities of all scans of each sample against temperature, with error bars.
 
     Parameters
     ----------
@@ -48,10 +48,10 @@ def series(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str], tit
     grid = figure.subplots(len(samples), len(quantities), squeeze=False)
     for line, sample in zip(grid, samples, strict=True):
         mine = [row for row in rows if row["sample"] == sample and row["temperature"] is not None]
-        at = [row["temperature"] for row in mine]
+        temperatures = [row["temperature"] for row in mine]
         for axes, (quantity, label) in zip(line, quantities.items(), strict=True):
             axes.errorbar(
-                at,
+                temperatures,
                 [row[quantity] for row in mine],
                 yerr=[row.get(f"{quantity}_sigma", 0.0) for row in mine],
                 **_POINT,
@@ -67,7 +67,7 @@ def temperature_series(
     transitions: Sequence[tuple[float, float]],
     title: str,
 ) -> Figure:
-    """Quantities of one sample against temperature, one panel each.
+    """Draw quantities of one sample against temperature, one panel each.
 
     Parameters
     ----------
@@ -92,10 +92,10 @@ def temperature_series(
                 color=f"C{i}",
                 **_POINT,
             )
-            own = [row for row in mine if row["scan"] == parent]
+            parent_rows = [row for row in mine if row["scan"] == parent]
             axes.plot(
-                [row["temperature"] for row in own],
-                [row[quantity] for row in own],
+                [row["temperature"] for row in parent_rows],
+                [row[quantity] for row in parent_rows],
                 "s",
                 ms=11,
                 mfc="none",
@@ -110,7 +110,7 @@ def temperature_series(
     ]
     handles.append(Line2D([], [], color="0.4", marker="s", ms=9, mfc="none", ls="", label="parent"))
     if transitions:
-        handles.append(Patch(color="C3", alpha=0.15, label="leaves its course"))
+        handles.append(Patch(color="C3", alpha=0.15, label="leaves its trend"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
     figure.suptitle(title)
     return figure
@@ -124,17 +124,17 @@ def intensities(
     title: str,
     label: str = "I (S × r.l.u.³)",
 ) -> Figure:
-    """Integrated intensities against temperature, one panel for each reflection.
+    """Draw integrated intensities against temperature, one panel for each reflection.
 
     Parameters
     ----------
     temperature : (t,) array
     hkl : (n, 3) array
     intensity, sigma : (n, t) arrays
-        NaN where a reflection was not measured.
+        NaN if a reflection was not measured.
     title : str
     label : str
-        Of the intensities, with their unit.
+        Label of the intensities, with unit.
     """
     rows = np.asarray(hkl, dtype=np.float64)
     figure, panels = _panels(len(rows), 3, 2.6)

@@ -27,7 +27,7 @@ _VERDICTS = {
 
 
 def scales(curves: Sequence[Curve], spread: Spread, names: Sequence[str], title: str) -> Figure:
-    """Scale and B of every rotation with errors, and the widths of deviations of equivalents."""
+    """Draw scale and B of each rotation with error bars, and the spread between equivalents."""
     figure = figure_of(9, 8.4)
     top, middle, bottom = figure.subplots(3, 1)
     for number, (curve, name) in enumerate(zip(curves, names, strict=True)):
@@ -60,12 +60,12 @@ def _band(axes: Axes, x: Floats, y: Floats, sigma: Floats, colour: str, name: st
 
 
 def merged(metrics: Mapping[str, Any], title: str) -> Figure:
-    """Statistics by resolution and the test of absences.
+    """Draw statistics by resolution, and the test of absences.
 
     Parameters
     ----------
     metrics : mapping
-        Of the stage `merge_reflections`.
+        Metrics of the stage `merge_reflections`.
     """
     figure = figure_of(10, 8.4)
     grid = figure.subplots(2, 2)
@@ -106,7 +106,8 @@ def _absences(axes: Axes, elements: Sequence[Mapping[str, Any]]) -> None:
     axes.set_yticks(place, labels, fontsize=6)
     axes.axvline(0, color="0.5", lw=0.8)
     axes.set_xlabel(
-        "mean I/σ of what the element forbids\n(* of the given space group)", fontsize=9
+        "mean I/σ of reflections that the element forbids\n(*: in the given space group)",
+        fontsize=9,
     )
     axes.legend(
         handles=[
@@ -123,16 +124,16 @@ def _absences(axes: Axes, elements: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _shown_verdict(element: Mapping[str, Any]) -> str:
-    """Reflections that only another space group forbids are no violation of the given one."""
+    """Return the verdict; an absent element of another space group is not a violation."""
     verdict = str(element["verdict"])
     return "not present" if verdict == "violated" and not element["given"] else verdict
 
 
 def changes(series: IntensitySeries, n: int, title: str) -> Figure:
-    """Intensities against temperature of the n reflections that change most.
+    """Draw intensities against temperature of the n reflections that change most.
 
-    Those with the largest ratio of the scatter over the scans to its errors, among reflections
-    seen at two temperatures at least.
+    These have the largest ratio of the scatter over the scans to the error, among reflections
+    observed at two or more temperatures.
     """
     known = np.isfinite(series.temperature)
     value, sigma = series.intensity[:, known], series.sigma[:, known]

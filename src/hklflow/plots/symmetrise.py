@@ -1,4 +1,4 @@
-"""Pictures of symmetrised volumes: slices, maps, and how equivalents agree."""
+"""Pictures of symmetrised volumes: slices, maps, and agreement of equivalents."""
 
 from typing import Any
 
@@ -17,14 +17,14 @@ Floats = NDArray[np.float64]
 
 
 class Maps:
-    """The hk plane of the maps of multiplicity and disagreement, gathered as they are made."""
+    """Maps of multiplicity and disagreement in the hk plane, collected slab by slab."""
 
     def __init__(self, grid: Grid, plane: int) -> None:
         self._plane = plane
         self.multiplicity, self.disagreement = np.full((2, *grid.array_shape[1:]), np.nan)
 
     def add(self, first: int, multiplicity: NDArray[Any], disagreement: NDArray[Any]) -> None:
-        """Take what is needed of the planes (l, k, h) from ``first`` on."""
+        """Add planes (l, k, h), beginning at ``first``."""
         if first <= self._plane < first + len(multiplicity):
             many = multiplicity[self._plane - first]
             self.multiplicity[:] = np.where(many > 0, many, np.nan)
@@ -34,12 +34,12 @@ class Maps:
 def symmetrised(
     grid: Grid, cell: ArrayLike, sections: Sections, maps: Maps, agreement: Agreement, title: str
 ) -> Figure:
-    """S(Q) in three planes, the maps in hk, and CC1/2, χ² and coverage against |Q|.
+    """Draw S(Q) in three planes, the maps in hk, and CC1/2, χ² and coverage against |Q|.
 
     Parameters
     ----------
     cell : (6,) array
-        Å and degrees.
+        Cell, Å and degrees.
     """
     lengths, angles = np.split(reciprocal(cell), 2)
     h, k, l = (f"{grid.axis(i)[at]:g}" for i, at in enumerate(sections.at))  # noqa: E741

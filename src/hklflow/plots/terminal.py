@@ -1,8 +1,8 @@
-"""Pictures as lines of text, for a terminal: arrays in, `str` out.
+"""Pictures as lines of text, for a terminal: functions from arrays to `str`.
 
-Images are half blocks in 24-bit colour, two points of the picture in each character; plain, one
-character for each two points. Curves are braille dots; plain, asterisks. Nothing depends on where
-the text goes: `hklflow.cli.draw` asks the terminal.
+In colour, images are half blocks in 24-bit colour, two points of the picture in each character, and
+curves are braille dots. Plain, an image has one character for two points, and curves are asterisks.
+The text does not depend on the terminal: `hklflow.cli.draw` examines the terminal.
 """
 
 from collections.abc import Sequence
@@ -16,54 +16,54 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 RAMP = ".:-=+*#%@"
-"""Plain characters from low to high."""
+"""Plain characters from low to high values."""
 SIGNED = "#=-.+o@"
-"""Plain characters from negative to positive."""
+"""Plain characters from negative to positive values."""
 _RESET = "\x1b[0m"
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
-_FINEST = 6  # samples along a point of the picture
+_FINEST = 6  # largest number of samples along a point of the picture
 
 
 def raster(
     image: ArrayLike, columns: int, rows: int, matrix: ArrayLike | None = None, upward: bool = True
 ) -> Floats:
-    """Points of a picture of an image, as large as fits; NaN where the image has nothing.
+    """Return points of a picture of an image, as large as possible; NaN outside the image.
 
     Parameters
     ----------
     image : (m, n) array
     columns, rows : int
-        Points of the picture at most.
+        Largest number of points of the picture.
     matrix : (2, 2) array, optional
-        From steps of (column, row) of the image to lengths across and up; without it squares.
+        From steps of (column, row) of the image to lengths across and up; default: squares.
     upward : bool
-        Whether the first row of the image is the lowest.
+        True if the first row of the image is the lowest.
 
     Returns
     -------
     (r, c) array
-        Means of what falls on each point; the first row is the uppermost, r is even.
+        Means of the values in each point; the first row is on top, r is even.
     """
     values = np.asarray(image, dtype=np.float64)
-    turn = np.eye(2) if matrix is None else np.asarray(matrix, dtype=np.float64)
+    to_lengths = np.eye(2) if matrix is None else np.asarray(matrix, dtype=np.float64)
     row, column = np.nonzero(np.isfinite(values))
     if not row.size:
         row, column = np.nonzero(np.ones(values.shape))
-    seen = turn @ (np.stack([column, row]) + 0.5)
-    pad = np.abs(turn).sum(axis=1) / 2
-    low, high = seen.min(axis=1) - pad, seen.max(axis=1) + pad
+    extent = to_lengths @ (np.stack([column, row]) + 0.5)
+    pad = np.abs(to_lengths).sum(axis=1) / 2
+    low, high = extent.min(axis=1) - pad, extent.max(axis=1) + pad
     point = max((high[0] - low[0]) / columns, (high[1] - low[1]) / rows)
     across, down = (max(1, round(x)) for x in (high - low) / point)
-    cells = np.linalg.norm(turn, axis=0)
+    cells = np.linalg.norm(to_lengths, axis=0)
     thin = [max(1, int(point / (3 * cell))) for cell in cells]
-    values, turn = _thinned(values, thin[1], thin[0]), turn * thin
-    # Samples of each point, fine enough to meet every cell of what is left.
-    n = int(np.clip(np.ceil(point / np.linalg.norm(turn, axis=0).min() - 1e-9), 1, _FINEST))
+    values, to_lengths = _thinned(values, thin[1], thin[0]), to_lengths * thin
+    # Samples of each point, fine enough to reach every remaining cell.
+    n = int(np.clip(np.ceil(point / np.linalg.norm(to_lengths, axis=0).min() - 1e-9), 1, _FINEST))
     x = low[0] + point * (np.arange(across * n) + 0.5) / n
     y = low[1] + point * (np.arange(down * n) + 0.5) / n
     if upward:
         y = y[::-1]
-    place = np.einsum("ab,bij->aij", np.linalg.inv(turn), np.stack(np.meshgrid(x, y)))
+    place = np.einsum("ab,bij->aij", np.linalg.inv(to_lengths), np.stack(np.meshgrid(x, y)))
     j, i = np.floor(place + 1e-9).astype(np.int64)
     inside = (i >= 0) & (i < values.shape[0]) & (j >= 0) & (j < values.shape[1])
     sampled = np.full(i.shape, np.nan)
@@ -73,7 +73,7 @@ def raster(
 
 
 def _thinned(values: Floats, rows: int, columns: int) -> Floats:
-    """Means of blocks of rows x columns, of what is measured in them."""
+    """Return means of blocks of rows x columns, over the measured values in each block."""
     if rows == columns == 1:
         return values
     m, n = (-(-size // step) for size, step in zip(values.shape, (rows, columns), strict=True))
@@ -86,7 +86,7 @@ def _thinned(values: Floats, rows: int, columns: int) -> Floats:
 
 
 def image_lines(points: Floats, norm: Normalize, cmap: str, colour: bool) -> list[str]:
-    """Lines of a picture of points (r, c), r even, each c characters wide."""
+    """Return lines of a picture of points (r, c), r even; each line has c characters."""
     pairs = points.reshape(-1, 2, points.shape[1])
     if not colour:
         number = np.isfinite(pairs).sum(axis=1)
@@ -102,22 +102,22 @@ def image_lines(points: Floats, norm: Normalize, cmap: str, colour: bool) -> lis
 
 
 def ramp_of(norm: Normalize) -> str:
-    """Plain characters of a range."""
+    """Return the plain characters of a range."""
     return SIGNED if norm.vmin is not None and norm.vmin == -(norm.vmax or 0) else RAMP
 
 
 def _scaled(values: Floats, norm: Normalize) -> Floats:
-    """From 0 to 1; what is not positive is 0 on a logarithmic scale, as is what is not finite."""
+    """Scale values to 0 to 1; 0 for values that are not finite, or not positive on a log scale."""
     lowest = float(norm.vmin or 0.0)
     shown = np.where(values <= 0, lowest, values) if isinstance(norm, LogNorm) else values
     shown = np.where(np.isfinite(shown), shown, lowest)
-    # A logarithmic range takes no more than two dimensions.
+    # A logarithmic range accepts at most two dimensions.
     scaled = np.asarray(norm(shown.ravel()), dtype=np.float64).reshape(shown.shape)
     return np.clip(scaled, 0.0, 1.0)
 
 
 def _coloured(upper: Any, lower: Any, has_upper: Any, has_lower: Any) -> str:
-    """One line of half blocks; colours are told where they change only."""
+    """Return one line of half blocks, with escapes only where the colour changes."""
     text, front, back = "", "", ""
     for above, below, one, two in zip(upper, lower, has_upper, has_lower, strict=True):
         colours = [";".join(map(str, rgb)) for rgb in (above, below)]
@@ -133,7 +133,7 @@ def _coloured(upper: Any, lower: Any, has_upper: Any, has_lower: Any) -> str:
 
 
 def bar_line(norm: Normalize, cmap: str, label: str, colour: bool, length: int = 24) -> str:
-    """The range of the colours or characters, and what they mean."""
+    """Return a line with the range of the colours or characters, and their label."""
     ends = [f"{float(x or 0.0):.4g}" for x in (norm.vmin, norm.vmax)]
     if colour:
         rgb = colormaps[cmap](np.linspace(0, 1, length), bytes=True)[:, :3]
@@ -145,11 +145,11 @@ def bar_line(norm: Normalize, cmap: str, label: str, colour: bool, length: int =
 
 
 def beside(parts: Sequence[Sequence[str]], widths: Sequence[int], gap: int = 2) -> list[str]:
-    """Lines of pictures side by side; ``widths`` as they are seen, without escapes."""
+    """Return lines of pictures side by side; ``widths`` are without escapes."""
     high = max(map(len, parts))
     lines = []
     for i in range(high):
-        # A line with escapes is as wide as its picture; others are filled up.
+        # A line with escapes is as wide as its picture; other lines are padded.
         cells = [
             (part[i] if "\x1b" in part[i] else f"{part[i]:{width}}")
             if i < len(part)
@@ -170,24 +170,24 @@ def curve_lines(
     rich: bool,
     joined: bool = True,
 ) -> list[str]:
-    """Lines of a curve with its error bars, and the ends of both axes.
+    """Return lines of a curve with its error bars, and the ends of both axes.
 
     Parameters
     ----------
     x, y, errors : (n,) array
     width, height : int
-        Characters; the axis of x takes one line more.
+        Size in characters; the x axis takes one more line.
     rich : bool
-        Braille dots rather than asterisks.
+        True for braille dots, False for asterisks.
     joined : bool
-        Whether points are joined by lines.
+        True to join the points by lines.
     """
     at, values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     sigma = np.zeros(values.shape) if errors is None else np.asarray(errors, dtype=np.float64)
     good = np.isfinite(at) & np.isfinite(values)
     at, values, sigma = at[good], values[good], np.nan_to_num(sigma[good])
     if not at.size:
-        return ["nothing to draw: no value is finite"]
+        return ["nothing to draw: all values are NaN or infinite"]
     low, high = _ends(float((values - sigma).min()), float((values + sigma).max()), values.min())
     left, right = float(at.min()), float(at.max())
     labels = [f"{end:.4g}" for end in (high, low)]
@@ -226,7 +226,7 @@ def curve_lines(
 
 
 def _ends(low: float, high: float, least: float) -> tuple[float, float]:
-    """Ends of the axis; from 0 where that is not far."""
+    """Return the ends of the axis; it begins at 0 if that is close."""
     if 0 <= least < 0.5 * high:
         low = min(low, 0.0)
     if high > low:

@@ -10,9 +10,9 @@ from hklflow.plots.common import SMALL, figure_of
 
 
 def tuning(result: Tuning, title: str) -> Figure:
-    """Score along each parameter, and below it the spots that are indexed and those that are not.
+    """Draw the score along each parameter, and below it the indexed and the unindexed spots.
 
-    Shown is the last way along a parameter; the others are as they stood then.
+    The last sweep of each parameter is drawn, with the other parameters at their values in it.
     """
     last = {sweep.name: sweep for sweep in result.sweeps}
     figure = figure_of(3.4 * len(last), 5.6)
@@ -23,8 +23,8 @@ def tuning(result: Tuning, title: str) -> Figure:
     panels[1, 0].set_ylabel("spots", **SMALL)
     panels[1, 0].legend(loc="best", fontsize=8)
     gain, sigma = result.gain
-    told = f"gain {gain:.1f} ± {sigma:.1f}" if result.changed else "no better setting"
-    figure.suptitle(f"{title}: score {result.start.score:.1f}, {told}", fontsize=11)
+    outcome = f"gain {gain:.1f} ± {sigma:.1f}" if result.changed else "no better setting"
+    figure.suptitle(f"{title}: score {result.start.score:.1f}, {outcome}", fontsize=11)
     return figure
 
 

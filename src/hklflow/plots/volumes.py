@@ -1,4 +1,4 @@
-"""Pictures of volumes: slices and coverage, skewed cells drawn true."""
+"""Pictures of volumes: slices and coverage, with true angles for skewed cells."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +30,16 @@ def _plane(
 ) -> Any:
     """Draw a plane with the true angle and lengths of its two reciprocal axes.
 
-    A shear and a scale take (x, y) in r.l.u. to Cartesian 1/Å: x along the
-    first axis, y at ``angle`` degrees to it.
+    The coordinates (x, y) in r.l.u. are transformed to Cartesian 1/Å, x along the first axis, y at
+    ``angle`` degrees to it.
     """
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     shear = Affine2D(np.array([[scale[0], scale[1] * c, 0], [0, scale[1] * s, 0], [0, 0, 1]]))
-    # Half a step outside the centres that the axes label.
+    # Half a step outside the voxel centres at the ends of the axes.
     dx, dy = (float(a[1] - a[0]) / 2 if len(a) > 1 else 0.5 for a in (x, y))
-    # An image, for a mesh of quadrilaterals takes a hundred times as long.
+    # An image, because a mesh of quadrilaterals takes a hundred times as long.
     drawn = axes.imshow(
-        # Measured and empty is the darkest colour; what was not measured stays NaN.
+        # Measured and empty has the darkest colour; voxels without measurement are NaN.
         np.where(image <= 0, float(norm.vmin or 0), image),
         norm=norm,
         cmap=IMAGE,
@@ -48,14 +48,14 @@ def _plane(
         interpolation="nearest",
         transform=shear + axes.transData,
     )
-    # Only as far as there are data: the grid of a skewed cell has empty corners.
+    # Only the part with data: the grid of a skewed cell has empty corners.
     rows, columns = np.nonzero(np.isfinite(image))
     if rows.size:
-        seen = np.stack([x[columns], y[rows]], axis=1)
+        points = np.stack([x[columns], y[rows]], axis=1)
     else:
-        seen = np.array([(a, b) for a in (x[0], x[-1]) for b in (y[0], y[-1])])
-    corners = shear.transform(seen)
-    # Half a voxel more, so that a single row or column of voxels is seen as well.
+        points = np.array([(a, b) for a in (x[0], x[-1]) for b in (y[0], y[-1])])
+    corners = shear.transform(points)
+    # Half a voxel more, so that a single row or column of voxels is visible.
     more_y = dy * scale[1] * s
     more_x = dx * scale[0] + dy * scale[1] * abs(c)
     axes.set_xlim(corners[:, 0].min() - more_x, corners[:, 0].max() + more_x)
@@ -66,23 +66,23 @@ def _plane(
 
 
 def _plane_near_zero(grid: Grid, i: int) -> int:
-    """Index of the plane at 0 along axis i, or of the middle one if 0 is off the grid."""
+    """Return the index of the plane at 0 along axis i, or the middle one if 0 is outside."""
     axis = grid.axis(i)
     inside = axis[0] <= 0 <= axis[-1]
     return int(np.argmin(np.abs(axis))) if inside else len(axis) // 2
 
 
 class Sections:
-    """Planes of a volume that the pictures show, gathered as the volume is made.
+    """Planes of a volume for the pictures, collected slab by slab.
 
-    Those at 0; where the grid does not reach the origin, those through its middle.
+    The planes are at 0, or in the middle of the grid if it does not contain the origin.
 
     Attributes
     ----------
     at : (int, int, int)
-        Where the planes cut h, k and l.
+        Values of h, k and l of the planes, as indices.
     hk, hl, kl : arrays
-        S; second axis the first named. NaN where nothing was measured.
+        S; the second array axis is the first letter. NaN if not measured.
     hk_errors, hk_norm : (k, h) arrays
     """
 
@@ -95,23 +95,23 @@ class Sections:
         self.hk_errors, self.hk_norm = np.full((n_k, n_h), np.nan), np.zeros((n_k, n_h))
 
     def add(self, first: int, data: NDArray[Any], errors: NDArray[Any], norm: NDArray[Any]) -> None:
-        """Take what is needed of the planes (l, k, h) from ``first`` on."""
-        own = slice(first, first + len(data))
+        """Add planes (l, k, h), beginning at ``first``."""
+        planes = slice(first, first + len(data))
         h, k, l = self.at  # noqa: E741
-        self.hl[own], self.kl[own] = data[:, k], data[:, :, h]
-        if own.start <= l < own.stop:
+        self.hl[planes], self.kl[planes] = data[:, k], data[:, :, h]
+        if planes.start <= l < planes.stop:
             self.hk[:], self.hk_errors[:] = data[l - first], errors[l - first]
             self.hk_norm[:] = norm[l - first]
 
 
 def slices(grid: Grid, cell: ArrayLike, sections: Sections, title: str) -> Figure:
-    """hk0, h0l and 0kl planes of a volume, with the cell's true angles and lengths.
+    """Draw hk0, h0l and 0kl planes of a volume, with true angles and lengths.
 
     Parameters
     ----------
     cell : (6,) array
     sections : Sections
-        What was not measured is drawn grey.
+        Planes; voxels that were not measured are grey.
     """
     lengths, angles = np.split(reciprocal(cell), 2)
     h, k, l = (f"{grid.axis(i)[at]:g}" for i, at in enumerate(sections.at))  # noqa: E741
@@ -139,14 +139,14 @@ def slices(grid: Grid, cell: ArrayLike, sections: Sections, title: str) -> Figur
 def coverage(
     grid: Grid, cell: ArrayLike, sections: Sections, shells: "Shells", title: str
 ) -> Figure:
-    """How well the hk0 plane is measured: norm, relative error, and the coverage by shell.
+    """Draw norm and relative error of the hk0 plane, and the coverage by shell.
 
     Parameters
     ----------
     cell : (6,) array
     sections : Sections
     shells : Shells
-        Of the whole volume.
+        Shells of the whole volume.
     """
     lengths, angles = np.split(reciprocal(cell), 2)
     name = f"h k {grid.axis(2)[sections.at[2]]:g}"
