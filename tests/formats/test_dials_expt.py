@@ -280,7 +280,7 @@ def _nothing(content):
         (_no_beam, "one_panel", "lacks beam"),
         (_wrong_number, "one_panel", "damaged"),
         (_last_of_the_list, "one_panel", "refers to crystal -1, but the file has 1"),
-        (_unknown_group, "one_panel", "space group 'Hall: nonsense' is unknown"),
+        (_unknown_group, "one_panel", "unknown space group 'Hall: nonsense'"),
         (_no_end, "one_panel", "10000001 frames, more than 10000000"),
         (_no_pixels, "one_panel", "pixel_size"),
         (_nothing, "one_panel", "no experiment"),
