@@ -90,7 +90,7 @@ def make_products(folder: Path) -> None:
 
     from hklflow.base import identity
     from hklflow.experiment.config import load, read_yaml
-    from hklflow.experiment.jobs import jobs_of
+    from hklflow.experiment.jobs import Plan
     from hklflow.experiment.tables import is_series
     from hklflow.formats.series import find_files
 
@@ -103,7 +103,7 @@ def make_products(folder: Path) -> None:
             entries[path] = identity.identify(path, files)
         return entries[path]
 
-    waiting = [(job, job.recipes()[0]) for job in jobs_of(experiment)]
+    waiting = [(job, job.recipes()[0]) for job in Plan(experiment).of_status]
     made: set[str] = set()
     while waiting:
         ready = [(job, recipe) for job, recipe in waiting if made.issuperset(job.inputs)]

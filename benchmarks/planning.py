@@ -20,7 +20,8 @@ from typing import Any
 import yaml
 
 from hklflow.experiment import config
-from hklflow.experiment.cost import COSTS, Estimate, Shape, job_counts
+from hklflow.experiment.cost import COSTS, Estimate, Shape
+from hklflow.experiment.jobs import job_counts
 
 ROTATIONS = {"r1": 0.0, "r2": 35.0, "r3": -30.0}
 DEMO = Path(__file__).parents[1] / "demo/config/config.yaml"

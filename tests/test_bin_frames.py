@@ -13,7 +13,8 @@ from hklflow import geometry, nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.cli.calibration.build import bragg_products
 from hklflow.experiment import config
-from hklflow.experiment.cost import Estimate, Shape, job_counts
+from hklflow.experiment.cost import Estimate, Shape
+from hklflow.experiment.jobs import job_counts
 from hklflow.formats.raw import open_frames, read_header, read_variance
 from hklflow.formats.write_images import write_cbf_series
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
@@ -32,6 +33,7 @@ from hklflow.simulation.frames import (
 )
 from hklflow.stage import norms
 from hklflow.stages import bin_frames, import_scan, pixel_mask, sample_page
+from tests.parameters import params_of
 
 from .test_config import CONFIG, base  # noqa: F401  (base is a fixture)
 
@@ -366,24 +368,24 @@ def test_parameters_in_pixels_are_those_of_the_frames_as_measured(base: Path) ->
     key = ("hexa", "300K")
     rotation = plain.rotations(*key)[0]
     assert quick.paths.folder == f"{plain.paths.folder}_binned4"
-    assert plain.find_peaks_params(*key) == plain.settings(*key).find_peaks
-    found = quick.find_peaks_params(*key)
+    assert params_of(plain, "find_peaks", *key, rotation) == plain.settings(*key).find_peaks
+    found = params_of(quick, "find_peaks", *key, rotation)
     assert (found.window, found.max_pixels, found.min_pixels) == (5, 38, 2)
     assert found.threshold == 400 * 16
-    without = config.load(CONFIG | {"binning": 4}, base).find_peaks_params(*key)
+    without = params_of(config.load(CONFIG | {"binning": 4}, base), "find_peaks", *key, rotation)
     assert without.threshold is None
     # In blocks.
-    assert quick.settings(*key).converge.module_offset == quick.converge_params(*key).module_offset
-    assert quick.settings(*key).converge.reintegrate == quick.converge_params(*key).reintegrate
-    assert quick.mask_3d_params(*key, rotation).reach == 25
-    mask = quick.pixel_mask_params(*key)
+    own, converge = quick.settings(*key).converge, params_of(quick, "converge", *key)
+    assert (own.module_offset, own.reintegrate) == (converge.module_offset, converge.reintegrate)
+    assert params_of(quick, "mask_3d", *key, rotation).reach == 25
+    mask = params_of(quick, "pixel_mask", *key, rotation)
     assert mask.edges == 3
     assert [(x.below, x.above) for x in mask.limits] == [(16, 160), (4, 40)]
-    params = quick.import_params(*key, rotation)
+    params = params_of(quick, "import_scan", *key, rotation)
     assert (params.binning, params.saturation) == (4, None)
-    assert quick.bin_params(*key, rotation).saturation == 1000
-    assert plain.import_params(*key, rotation).saturation == 1000
-    assert quick.merge_params(*key, "transform").title.endswith(", binned 4 x 4")
+    assert params_of(quick, "bin_frames", *key, rotation).saturation == 1000
+    assert params_of(plain, "import_scan", *key, rotation).saturation == 1000
+    assert params_of(quick, "merge", *key, kind="transform").title.endswith(", binned 4 x 4")
     assert json.loads(quick.resolved_json(*key))["binning"] == 4
     assert "binning" not in json.loads(plain.resolved_json(*key))
     counts, estimates = job_counts(quick), Estimate(quick, learn=False)

@@ -22,6 +22,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.experiment import config
 from hklflow.experiment.cost import Estimate
 from hklflow.stage import contract
+from tests.parameters import params_of
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -114,9 +115,10 @@ def test_sections_reach_every_stage_that_goes_by_them(base: Path) -> None:
     accept = {"min_strain": 1e-3, "on_failure": "warn"}
     given = CONFIG | {"accept": accept, "integrate": {"strong": 7.0, "spot": [1.0, 1.5]}}
     experiment = config.load(given, base)
-    for found in (experiment.refine_params, experiment.refine_parent_params):
-        assert found("hexa", "300K").accept.limits().min_strain == 1e-3
-    converge = experiment.converge_params("hexa", "300K")
+    for rule in ("refine", "refine_parent"):
+        params = params_of(experiment, rule, "hexa", "300K")
+        assert params.accept.limits().min_strain == 1e-3
+    converge = params_of(experiment, "converge", "hexa", "300K")
     assert converge.integrate.strong == 7.0
     assert converge.integrate.spot == (1.0, 1.5)
     assert """--integrate '{"spot":[1.0,1.5],"strong":7.0}'""" in config.flags(converge)
@@ -124,12 +126,12 @@ def test_sections_reach_every_stage_that_goes_by_them(base: Path) -> None:
 
 def test_import_params_join_configuration_and_table(base: Path) -> None:
     experiment = config.load(CONFIG, base)
-    params = experiment.import_params("hexa", "300K", "r2")
+    params = params_of(experiment, "import_scan", "hexa", "300K", "r2")
     assert params.axes == ("chi=0,0,1", "phi=-1,0,0")
     assert params.angles == {"chi": -54.7}  # the table goes before the configuration
     assert (params.scan_axis, params.start, params.step) == ("phi", 10.0, -0.5)
     assert (params.exposure, params.temperature, params.pattern) == (0.1, 300.0, None)
-    raw_only = experiment.import_params("cube", "cold", "only")
+    raw_only = params_of(experiment, "import_scan", "cube", "cold", "only")
     assert raw_only.angles == {"chi": 7.0}
     assert (raw_only.scan_axis, raw_only.start, raw_only.temperature) == (None, None, None)
 
@@ -139,7 +141,7 @@ def test_a_rotation_leaves_out_the_frames_that_are_for_it(base: Path) -> None:
     experiment = config.load({**CONFIG, "per_scan": {"hexa/300K": own}}, base)
 
     def left_out(scan: str, rotation: str) -> tuple[str, ...]:
-        return experiment.import_params("hexa", scan, rotation).leave_out
+        return params_of(experiment, "import_scan", "hexa", scan, rotation).leave_out
 
     assert left_out("300K", "r1") == ("0-3", "17", "100-120")
     assert left_out("300K", "r2") == ("5", "17", "100-120")
@@ -148,17 +150,16 @@ def test_a_rotation_leaves_out_the_frames_that_are_for_it(base: Path) -> None:
 
 def test_refinement_transform_and_merge_params(base: Path) -> None:
     experiment = config.load(CONFIG, base)
-    parent = experiment.refine_parent_params("hexa", "300K")
+    parent = params_of(experiment, "refine_parent", "hexa", "300K")
     assert parent.cell == (4.8, 4.8, 7.15, 90.0, 90.0, 120.0)
     assert (parent.sample, parent.scan, parent.rotations) == ("hexa", "300K", ["r1", "r2"])
     assert (parent.space_group, parent.grid_step) == ("P 6/m m m", (0.02, 0.02, 0.05))
-    assert experiment.refine_parent_params("cube", "cold").cell is None
-    assert experiment.refine_params("hexa", "100K").rotations == ["r1"]
-    assert experiment.transform_params("hexa", "300K", "r2").rotation == "r2"
-    assert (
-        experiment.merge_params("hexa", "300K", "transform").title == "S(Q) of hexa 300K at 300 K"
-    )
-    masked = experiment.merge_params("cube", "cold", "masked_transform").title
+    assert params_of(experiment, "refine_parent", "cube", "cold").cell is None
+    assert params_of(experiment, "refine", "hexa", "100K").rotations == ["r1"]
+    assert params_of(experiment, "transform", "hexa", "300K", "r2").rotation == "r2"
+    merged = params_of(experiment, "merge", "hexa", "300K", kind="transform").title
+    assert merged == "S(Q) of hexa 300K at 300 K"
+    masked = params_of(experiment, "merge", "cube", "cold", kind="masked_transform").title
     assert masked == "S(Q) of cube cold, 3-D masked"
 
 
@@ -167,7 +168,7 @@ def test_raw_inputs_of_a_series_are_its_ends(base: Path) -> None:
     row = experiment.rotation("hexa", "100K", "r1")
     assert row.is_series
     assert experiment.raw_inputs(row) == ["raw/b_0001.cbf", "raw/b_0004.cbf"]
-    assert experiment.import_params("hexa", "100K", "r1").pattern == "raw/b_####.cbf"
+    assert params_of(experiment, "import_scan", "hexa", "100K", "r1").pattern == "raw/b_####.cbf"
     file = experiment.rotation("hexa", "300K", "r1")
     assert not file.is_series
     assert experiment.raw_inputs(file) == ["raw/a1.nxs"]
@@ -515,7 +516,7 @@ def test_symmetry_and_planes_of_the_volumes_are_read_before_anything_runs(base: 
     config.load(CONFIG | {"per_sample": good, "planes": {"hkl": ["h h l"]}}, base)
     for empty in ("", " "):
         (problem,) = _problems(CONFIG | {"symmetrise": {"symmetry": empty}}, base)
-        assert problem.startswith("config: symmetrise.symmetry: space group '' is unknown")
+        assert problem.startswith("config: symmetrise.symmetry: unknown space group ''")
 
 
 def test_a_bad_section_leaves_the_others_in_force(base: Path) -> None:
@@ -880,13 +881,13 @@ def test_only_stages_that_run_dials_know_where_it_is(base: Path) -> None:
     data = copy.deepcopy(CONFIG) | {"dials": {"prefix": "/opt/dials/bin"}}
     experiment = config.load(data, base)
     assert not experiment.uses_dials
-    assert experiment.refine_params("hexa", "300K").prefix is None
-    assert experiment.integrate_params("hexa", "300K", "r1").prefix is None
+    assert params_of(experiment, "refine", "hexa", "300K").prefix is None
+    assert params_of(experiment, "integrate", "hexa", "300K", "r1").prefix is None
     data["per_scan"] = {"hexa/300K": {"orientation": {"spots": "dials"}}}
     experiment = config.load(data, base)
     assert experiment.uses_dials
-    assert experiment.refine_parent_params("hexa", "300K").prefix == Path("/opt/dials/bin")
-    assert experiment.refine_params("cube", "cold").prefix is None
+    assert params_of(experiment, "refine_parent", "hexa", "300K").prefix == Path("/opt/dials/bin")
+    assert params_of(experiment, "refine", "cube", "cold").prefix is None
     own = Estimate(experiment).minutes("refine_parent", sample="hexa", scan="300K")
     assert own > Estimate(config.load(CONFIG, base)).minutes(
         "refine_parent", sample="hexa", scan="300K"

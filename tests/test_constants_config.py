@@ -8,7 +8,7 @@ import pytest
 
 from hklflow.base.errors import HklflowError
 from hklflow.experiment import config, constants
-from hklflow.experiment.cost import job_counts
+from hklflow.experiment.jobs import job_counts
 
 RUNS: dict[str, Any] = {f"dark_{stage}": f"raw/{stage}" for stage in ("high", "medium", "low")}
 AGIPD: dict[str, Any] = {

@@ -17,6 +17,9 @@ from pydantic import BaseModel
 from hklflow import stage, stages
 from hklflow.base.errors import HklflowError
 from hklflow.experiment import schema
+from hklflow.experiment.step import Step
+from hklflow.experiment.steps import STEPS
+from hklflow.experiment.steps_constants import CONSTANTS_STEPS
 from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[1]
@@ -45,6 +48,7 @@ def _rules() -> dict[str, str]:
 
 
 RULES = _rules()
+TABLE = (*STEPS, *CONSTANTS_STEPS)
 
 
 COMPUTING = (
@@ -211,46 +215,31 @@ def test_there_is_one_rule_for_each_stage() -> None:
     folder = REPOSITORY / "src/hklflow/stages"
     assert sorted(path.stem for path in folder.glob("[a-z]*.py")) == NAMES
     assert sorted(RULES) == NAMES
+    assert sorted({step.rule for step in TABLE}) == NAMES
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_has_what_it_must_have(name: str) -> None:
     body = RULES[name]
     keys = re.findall(r"^    (\w+):", body, re.MULTILINE)
-    for key in ("message", "output", "log", "params", "shell"):
+    for key in ("message", "output", "log", "conda", "resources", "params", "shell"):
         assert key in keys, f"rule {name} has no {key}"
-    assert f"python -m hklflow.stages.{name} " in body
-    assert "> {log:q} 2>&1" in body
-    # A new version must rerun the stage.
-    assert f"version=stages.{name}.VERSION" in body
+    # What it says of the table of steps, it says of itself.
+    named = re.findall(
+        r"(reads|writes|log|benchmark|resources_of|params_of|command)\(\s*\"(\w+)\"", body
+    )
+    assert {rule for _, rule in named} == {name}
+    assert {"writes", "log", "resources_of", "params_of", "command"} <= {key for key, _ in named}
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_a_rule_gives_every_path_of_its_stage(name: str) -> None:
-    """Its flags are the stage's, and each path is the rule's input or output of that name."""
-    module, body = _module(name), RULES[name]
-    shell = body.split("    shell:")[1]
-    outputs = {field.replace("_", "-"): field for field in module.Outputs.model_fields}
-    assert outputs
-    for flag, field in outputs.items():
-        # Files in a folder that is the rule's output stand in a parameter of its name.
-        given = "params" if f"{field}=each_asic" in body else "output"
-        assert re.search(rf"--{flag} {{{given}\.{field}(:q)?}}", shell)
-        assert re.search(rf"^        {field}=", body, re.MULTILINE)
-    required = [f for f, info in module.Inputs.model_fields.items() if info.is_required()]
-    for field in required:
-        flag = f"--{field.replace('_', '-')}"
-        # A long list, shortened; or files from outside, of which not all need be inputs.
-        shortened = rf'{field}=(braced|crossed|quoted)\(("{field}"|\w+(\(.*\))?)\)'
-        if re.search(shortened, body.split("output:")[1]):
-            assert re.search(rf"{flag} {{params\.{field}}}", shell)
-            assert re.search(rf"^        {field}=", body.split("output:")[0], re.MULTILINE)
-        else:
-            assert f"{flag} {{input.{field}:q}}" in shell
-    known = {"threads", *module.Inputs.model_fields, *outputs.values()}
-    known |= set(module.Params.model_fields)
-    for flag in re.findall(r"--([a-z0-9-]+)", body):
-        assert flag.replace("-", "_") in known, f"rule {name} gives --{flag}"
+@pytest.mark.parametrize("step", TABLE, ids=lambda step: step.rule)
+def test_a_step_gives_every_path_of_its_stage(step: Step) -> None:
+    module = _module(step.rule)
+    assert set(step.writes) == set(module.Outputs.model_fields)
+    required = {f for f, info in module.Inputs.model_fields.items() if info.is_required()}
+    assert required <= set(step.reads)
+    if step.threads:
+        assert "threads" in inspect.signature(module.main).parameters
 
 
 def test_every_rules_file_is_in_the_table_of_contents() -> None:
@@ -339,10 +328,10 @@ def test_the_reference_tells_type_default_and_bounds() -> None:
     told = schema.reference()
     for row in (
         '| `results` | text | `"results"` | Folder of all products. |',
-        "| `n_sigma` | number, ≥ 1 | `4.5` | Standard deviations",
-        "| `grid_step` | 3 × number, ≥ 0.0001, ≤ 10 | `[0.05, 0.05, 0.05]` | Voxel size",
+        "| `n_sigma` | number, ≥ 1 | `4.5` | Smallest excess of a strong voxel",
+        "| `grid_step` | 3 × number, ≥ 0.0001, ≤ 10 | `[0.05, 0.05, 0.05]` | ",
         "| `wavelength` | number, > 0 | required | Wavelength in Å. |",
-        "| `find_defects` | true/false | `true` | Look for",
+        "| `find_defects` | true/false | `true` | ",
         "| `shape` | `circle` | required |",
         "| `flat_field` | path | none | ",
         "| `angles` | name: number | empty | ",

@@ -17,6 +17,7 @@ from hklflow.experiment import config
 from hklflow.experiment.freshness import MEMORY, Freshness, Verdict, sentences
 from hklflow.stages import import_scan, pixel_mask, refine
 from tests.bad_input.experiment import make
+from tests.parameters import params_of
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 import_scan.main,
                 inputs=import_scan.Inputs(raw=[Path(raw)]),
                 outputs=import_scan.Outputs(scan=at / "scan.nxs"),
-                params=experiment.import_params("quartz", scan, "r1"),
+                params=params_of(experiment, "import_scan", "quartz", scan, "r1"),
                 threads=1,
             )
             stage.run(
@@ -44,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 outputs=pixel_mask.Outputs(
                     mask=at / "mask.nxs", picture=at / "mask.png", metrics=at / "mask.json"
                 ),
-                params=experiment.pixel_mask_params("quartz", scan),
+                params=params_of(experiment, "pixel_mask", "quartz", scan, "r1"),
                 threads=1,
             )
     return folder
@@ -188,7 +189,7 @@ def test_a_mask_that_is_linked(base: Path) -> None:
             outputs=pixel_mask.Outputs(
                 mask=at / "mask.nxs", picture=at / "mask.png", metrics=at / "mask.json"
             ),
-            params=load(base).pixel_mask_params("quartz", "300K"),
+            params=params_of(load(base), "pixel_mask", "quartz", "300K", "r1"),
             threads=1,
         )
     assert "quartz 300K r1 pixel_mask" not in told(base)

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from hklflow.cli import main
 from hklflow.cli.check import _grid_problems
 from hklflow.experiment import config
-from hklflow.experiment.cost import Estimate, job_counts
+from hklflow.experiment.cost import Estimate
+from hklflow.experiment.jobs import job_counts
 from hklflow.experiment.layers import merged
 from hklflow.formats import raw
 from hklflow.formats.header import Header
 from hklflow.geometry import Detector
+from tests.parameters import params_of
 
 from .test_config import CONFIG, _problems, _with_scan, base  # noqa: F401  (base is a fixture)
 
@@ -86,9 +88,9 @@ def test_children_do_not_take_the_raw_files_settings_of_the_parent(base: Path) -
         }
     }
     experiment = config.load(data, base)
-    assert experiment.import_params("hexa", "300K", "r1").last_frame == 99
-    assert experiment.import_params("hexa", "100K", "r1").last_frame is None
-    assert experiment.refine_parent_params("hexa", "300K").space_group == "P 3"
+    assert params_of(experiment, "import_scan", "hexa", "300K", "r1").last_frame == 99
+    assert params_of(experiment, "import_scan", "hexa", "100K", "r1").last_frame is None
+    assert params_of(experiment, "refine_parent", "hexa", "300K").space_group == "P 3"
     assert experiment.settings("hexa", "100K").mask_3d.n_sigma == 9
 
 
@@ -291,7 +293,7 @@ def test_repeated_scans_are_summed(base: Path) -> None:  # noqa: F811
     row = experiment.rotation("hexa", "300K", "r1")
     assert row.is_sum
     assert experiment.raw_inputs(row) == ["raw/a1.nxs", "raw/a2.nxs"]
-    assert experiment.import_params("hexa", "300K", "r1").n_frames == 3600
+    assert params_of(experiment, "import_scan", "hexa", "300K", "r1").n_frames == 3600
     _with_scan(base, "hexa\t300K\t300\t\tr1\traw/a1.nxs + raw/gone.nxs + raw/b_####.cbf\t\t")
     problems = _problems({}, base)
     assert any("raw file raw/gone.nxs does not exist" in problem for problem in problems)

@@ -172,7 +172,7 @@ def test_a_wrong_foil_scales_the_gain_and_is_noticed_where_it_is_known(copper, t
     truth, analog, digital = copper
     found = run(tmp_path, truth, analog, digital, MO)
     assert np.median(found["gain_high"] / truth.gain[0]) == pytest.approx(CU / MO, rel=0.01)
-    with pytest.raises(HklflowError, match=r"expected were 6 to 10.*17.444 keV was given"):
+    with pytest.raises(HklflowError, match=r"expected range 6 to 10.*set to 17.444 keV"):
         run(tmp_path, truth, analog, digital, MO, expected_gain=(6.0, 10.0))
     run(tmp_path, truth, analog, digital, CU, expected_gain=(6.0, 10.0))
 

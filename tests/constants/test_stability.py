@@ -75,7 +75,7 @@ def test_known_pixels_are_neither_judged_nor_used() -> None:
     stability = steady(bad)
     stability.add(frames)
     assert np.argwhere(stability.result(often=0.5).bits).tolist() == [[12, 11]]
-    with pytest.raises(HklflowError, match="do not match a mask"):
+    with pytest.raises(HklflowError, match="do not fit the mask"):
         stability.add(frames[:, :5])
     # Of nine good pixels a ninth of the background would be the pixel's own.
     alone = np.ones((30, 40), bool)

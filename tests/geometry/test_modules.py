@@ -328,7 +328,7 @@ def test_a_poni_file_refuses_modules(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rectangles": BOXES[:3]}, "are needed"),
+        ({"rectangles": BOXES[:3]}, "must be"),
         ({"shift": SHIFT * np.nan}, "must be finite"),
         ({"rectangles": BOXES[:, [1, 0, 2, 3]]}, "slow0 < slow1"),
         ({"rectangles": BOXES + 0.5}, "whole pixels"),

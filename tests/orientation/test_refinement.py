@@ -340,8 +340,8 @@ def test_a_start_5_degrees_off_fails_with_the_limit(symbol: str) -> None:
         (("cell", "orientation", "detector_z", "wavelength"), "wavelength and cell"),
         (("orientation", "scan_offset"), "scan_offset cannot be refined with one rotation"),
         (("orientation", "misorientation"), "misorientation cannot be refined with one rotation"),
-        (("cell", "tilt"), "tilt given"),
-        ((), "none given"),
+        (("cell", "tilt"), "unknown parameters to refine: tilt"),
+        ((), "unknown parameters to refine: none"),
     ],
 )
 def test_degenerate_requests_are_refused_by_name(free: tuple[str, ...], named: str) -> None:

@@ -20,7 +20,7 @@ from hklflow.constants.simulate_runs import Campaign, write_campaign
 from hklflow.constants.status import Bit
 from hklflow.experiment.config import load, read_yaml
 from hklflow.experiment.freshness import Freshness
-from hklflow.experiment.jobs_constants import constants_jobs
+from hklflow.experiment.jobs import Plan
 
 from .conftest import REPOSITORY, snakemake
 from .faults import Bench, Fault, copy_experiment
@@ -173,7 +173,7 @@ def test_nothing_is_out_of_date(made: Path) -> None:
     experiment = load(read_yaml(made / "config/config.yaml"), made, {})
     text = (REPOSITORY / "workflow/rules/constants.smk").read_text()
     rules = set(re.findall(r"^rule (\w+):", text, re.MULTILINE))
-    jobs = constants_jobs(experiment)
+    jobs = [job for job in Plan(experiment).lasting if job.column == "constants"]
     counters = {name for name in rules if name.startswith("counter_")}
     assert {job.rule for job in jobs} == rules - counters - {"constants", "gather"}
     verdicts = Freshness(experiment, full=True).verdicts()

@@ -1,13 +1,13 @@
 """The table of jobs of photon counters, held to the commands that snakemake would run."""
 
 import re
-import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from hklflow.experiment.config import flags, load, read_yaml
-from hklflow.experiment.jobs_constants import constants_jobs
+from hklflow.experiment.jobs import Plan
 
 from .conftest import snakemake
 
@@ -45,7 +45,7 @@ def test_commands_are_those_of_the_recipes(tmp_path: Path) -> None:
     commands = re.findall(r"python -m hklflow\.stages\.(\w+) (.*?) > ", run.stdout + run.stderr)
     theirs = {rule: _words(command) for rule, command in commands}
     base = tmp_path
-    jobs = constants_jobs(load(read_yaml(base / "config/config.yaml"), base, {}))
+    jobs = Plan(load(read_yaml(base / "config/config.yaml"), base, {})).lasting
     assert {job.rule for job in jobs} == set(theirs)
     for job in jobs:
         (recipe,) = job.recipes()
@@ -56,11 +56,11 @@ def test_commands_are_those_of_the_recipes(tmp_path: Path) -> None:
 
 
 def _words(command: str) -> list[str]:
-    """Words of a command, with braces as the shell expands them and `--a=b` as two words."""
+    """Words of a command, as the shell expands them, and `--a=b` as two words."""
+    printed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True
+    )
     words: list[str] = []
-    for word in shlex.split(command):
-        if braces := re.fullmatch(r"(.*)\{(.*)\}(.*)", word):
-            words += [braces[1] + middle + braces[3] for middle in braces[2].split(",")]
-        else:
-            words += word.split("=", 1) if word.startswith("--") else [word]
+    for word in filter(None, printed.stdout.splitlines()):  # printf of nothing is one
+        words += word.split("=", 1) if word.startswith("--") else [word]
     return words

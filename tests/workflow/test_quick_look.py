@@ -23,7 +23,7 @@ def _made(told: str) -> set[str]:
 def test_only_what_no_binning_changes_has_one_place(tmp_path: Path) -> None:
     table = scans([300, 100], {"r1": 0, "r2": 40}, parent=300, repeated=((100, "r2"),))
     folder = write_experiment(tmp_path / "experiment", CONFIG, table)
-    runs = [snakemake(folder, "-n", *more) for more in ((), BINNED)]
+    runs = [snakemake(folder, "-n", "--quiet", "host", *more) for more in ((), BINNED)]
     for run in runs:
         assert run.returncode == 0, run.stdout + run.stderr
     full, binned = (_made(run.stdout + run.stderr) for run in runs)

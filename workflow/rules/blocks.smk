@@ -3,24 +3,19 @@
 
 rule add_transforms:
     input:
-        parts=of_parts("transform.nxs"),
-        masked_parts=of_parts("masked_transform.nxs"),
+        **reads("add_transforms", "parts", "masked_parts"),
     output:
-        transform=paths.rotation("transform.nxs"),
-        masked_transform=paths.rotation("masked_transform.nxs"),
+        **writes("add_transforms", "transform", "masked_transform"),
     log:
-        paths.log("add_transforms", "sample", "scan", "rotation"),
+        table.log("add_transforms"),
     retries: RETRIES
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("add_transforms"),
-        runtime=minutes("add_transforms"),
+        **resources_of("add_transforms"),
     params:
-        version=stages.add_transforms.VERSION,
+        **params_of("add_transforms"),
     message:
         "add the blocks of frames of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        "python -m hklflow.stages.add_transforms --parts {input.parts:q}"
-        " --masked-parts {input.masked_parts:q} --transform {output.transform:q}"
-        " --masked-transform {output.masked_transform:q} > {log:q} 2>&1"
+        table.command("add_transforms")

@@ -3,61 +3,44 @@
 
 rule powder_calibration:
     input:
-        image=calibration_file,
-        files=outside(lambda w: hklconfig.files(settings.calibrations[w.calibration])),
+        **reads("powder_calibration", "image", "files"),
     output:
-        geometry=paths.calibration("geometry.json"),
-        poni=paths.calibration("geometry.poni"),
-        picture=report(
-            paths.calibration("rings.png"),
-            caption="../report/rings.rst",
-            category="1 Detector",
-            labels={"of": "{calibration}", "shows": "powder rings"},
-        ),
+        **writes("powder_calibration", "geometry", "poni", "picture"),
     log:
-        paths.log("powder_calibration", "calibration"),
+        table.log("powder_calibration"),
     benchmark:
-        paths.benchmark("powder_calibration", "calibration")
+        table.benchmark("powder_calibration")
     wildcard_constraints:
-        calibration=one_of(POWDER),
+        calibration=table.calibrations(images=True),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("powder_calibration"),
-        runtime=minutes("powder_calibration"),
+        **resources_of("powder_calibration"),
     params:
-        image=quoted(calibration_file),
-        flags=calibration_flags,
-        version=stages.powder_calibration.VERSION,
+        **params_of("powder_calibration"),
     message:
-        "powder calibration {wildcards.calibration}: rings of {params.image}"
+        "powder calibration {wildcards.calibration}: rings of {input.image}"
     shell:
-        "python -m hklflow.stages.powder_calibration --image {params.image}"
-        " --geometry {output.geometry:q} --poni {output.poni:q} --picture {output.picture:q}"
-        " {params.flags} > {log:q} 2>&1"
+        table.command("powder_calibration")
 
 
 rule import_poni:
     input:
-        poni=calibration_file,
+        **reads("import_poni", "poni"),
     output:
-        geometry=paths.calibration("geometry.json"),
+        **writes("import_poni", "geometry"),
     log:
-        paths.log("import_poni", "calibration"),
+        table.log("import_poni"),
     wildcard_constraints:
-        calibration=one_of(PONI),
+        calibration=table.calibrations(images=False),
     localrule: True
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("import_poni"),
-        runtime=minutes("import_poni"),
+        **resources_of("import_poni"),
     params:
-        poni=quoted(calibration_file),
-        flags=calibration_flags,
-        version=stages.import_poni.VERSION,
+        **params_of("import_poni"),
     message:
-        "import PONI geometry {wildcards.calibration}: {params.poni}"
+        "import PONI geometry {wildcards.calibration}: {input.poni}"
     shell:
-        "python -m hklflow.stages.import_poni --poni {params.poni} --geometry {output.geometry:q}"
-        " {params.flags} > {log:q} 2>&1"
+        table.command("import_poni")

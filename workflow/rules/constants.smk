@@ -9,7 +9,7 @@
 # Only what is needed to judge constants: scans that use them need an accepted version.
 rule constants:
     input:
-        every_constant,
+        goals("constants"),
     localrule: True
 
 
@@ -18,332 +18,252 @@ rule constants:
 
 rule constants_preprocess:
     input:
-        raw=raw_of_run,
+        **reads("constants_preprocess", "raw"),
     output:
-        facts=paths.run("facts.json"),
+        **writes("constants_preprocess", "facts"),
     log:
-        paths.log("constants_preprocess", "constants", "run"),
+        table.log("constants_preprocess"),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("constants_preprocess"),
-        runtime=minutes("constants_preprocess"),
+        **resources_of("constants_preprocess"),
     params:
-        raw=braced(raw_of_run),
-        flags=whole_detector(
-            run=lambda e, b, w: [w.run], modules=lambda e, b, w: b.modules
-        ),
-        version=stages.constants_preprocess.VERSION,
+        **params_of("constants_preprocess"),
     message:
         "{wildcards.constants}: what run {wildcards.run} holds"
     shell:
-        "python -m hklflow.stages.constants_preprocess --raw {params.raw}"
-        " --facts {output.facts:q} {params.flags} > {log:q} 2>&1"
+        table.command("constants_preprocess")
 
 
 rule constants_sanity:
     input:
-        raw=raw_of_run,
-        facts=paths.run("facts.json"),
+        **reads("constants_sanity", "raw", "facts"),
     output:
-        report=paths.run("sanity.json"),
+        **writes("constants_sanity", "report"),
     log:
-        paths.log("constants_sanity", "constants", "run"),
+        table.log("constants_sanity"),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("constants_sanity"),
-        runtime=minutes("constants_sanity"),
+        **resources_of("constants_sanity"),
     params:
-        raw=braced(raw_of_run),
-        flags=constants_flags("constants_sanity"),
-        version=stages.constants_sanity.VERSION,
+        **params_of("constants_sanity"),
     message:
         "{wildcards.constants}: checks of run {wildcards.run}"
     shell:
-        "python -m hklflow.stages.constants_sanity --raw {params.raw} --facts {input.facts:q}"
-        " --report {output.report:q} {params.flags} > {log:q} 2>&1"
+        table.command("constants_sanity")
 
 
 # One job reads a module's files once, for all its ASICs.
 rule gather:
     input:
-        facts=of_runs("facts.json"),
-        sanity=of_runs("sanity.json"),
+        **reads("gather", "facts", "sanity"),
     output:
-        gathered=temp(directory(paths.gathered())),
+        **writes("gather", "gathered"),
     log:
-        paths.log("gather", "constants", "measure", "module"),
+        table.log("gather"),
     benchmark:
-        paths.benchmark("gather", "constants", "measure", "module")
+        table.benchmark("gather")
     retries: RETRIES
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("gather"),
-        runtime=minutes("gather"),
+        **resources_of("gather"),
     params:
-        facts=braced("facts"),
-        sanity=braced("sanity"),
-        gathered=each_asic,
-        flags=whole_detector(
-            measure=lambda e, b, w: [w.measure], module=lambda e, b, w: [w.module]
-        ),
-        version=stages.gather.VERSION,
+        **params_of("gather"),
     message:
         "{wildcards.constants}: gather {wildcards.measure} of module {wildcards.module}"
     shell:
-        "python -m hklflow.stages.gather --facts {params.facts} --sanity {params.sanity}"
-        " --gathered {params.gathered} {params.flags} > {log:q} 2>&1"
+        table.command("gather")
 
 
 rule process_dark:
     input:
-        high=gathered("dark_high"),
-        medium=gathered("dark_medium"),
-        low=gathered("dark_low"),
+        **reads("process_dark", "high", "medium", "low"),
     output:
-        constants=paths.asic("dark.nxs"),
+        **writes("process_dark", "constants"),
     log:
-        paths.log("process_dark", "constants", "module", "asic"),
+        table.log("process_dark"),
     benchmark:
-        paths.benchmark("process_dark", "constants", "module", "asic")
+        table.benchmark("process_dark")
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("process_dark"),
-        runtime=minutes("process_dark"),
+        **resources_of("process_dark"),
     params:
-        flags=constants_flags("process_dark"),
-        version=stages.process_dark.VERSION,
+        **params_of("process_dark"),
     message:
         "{wildcards.constants}: offset and noise of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        "python -m hklflow.stages.process_dark --high {input.high:q}/asic_{wildcards.asic}.h5"
-        " --medium {input.medium:q}/asic_{wildcards.asic}.h5"
-        " --low {input.low:q}/asic_{wildcards.asic}.h5"
-        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+        table.command("process_dark")
 
 
 rule process_xray:
     input:
-        gathered=gathered("xray"),
-        dark=paths.asic("dark.nxs"),
+        **reads("process_xray", "gathered", "dark"),
     output:
-        constants=paths.asic("xray.nxs"),
+        **writes("process_xray", "constants"),
     log:
-        paths.log("process_xray", "constants", "module", "asic"),
+        table.log("process_xray"),
     benchmark:
-        paths.benchmark("process_xray", "constants", "module", "asic")
+        table.benchmark("process_xray")
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("process_xray"),
-        runtime=minutes("process_xray"),
+        **resources_of("process_xray"),
     params:
-        flags=constants_flags("process_xray"),
-        version=stages.process_xray.VERSION,
+        **params_of("process_xray"),
     message:
         "{wildcards.constants}: gain of ASIC {wildcards.module}/{wildcards.asic} from fluorescence"
     shell:
-        "python -m hklflow.stages.process_xray --gathered {input.gathered:q}/asic_{wildcards.asic}.h5"
-        " --dark {input.dark:q}"
-        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+        table.command("process_xray")
 
 
 rule process_pulse_capacitor:
     input:
-        gathered=gathered("pulse_capacitor"),
-        dark=paths.asic("dark.nxs"),
+        **reads("process_pulse_capacitor", "gathered", "dark"),
     output:
-        constants=paths.asic("pulse_capacitor.nxs"),
+        **writes("process_pulse_capacitor", "constants"),
     log:
-        paths.log("process_pulse_capacitor", "constants", "module", "asic"),
+        table.log("process_pulse_capacitor"),
     benchmark:
-        paths.benchmark("process_pulse_capacitor", "constants", "module", "asic")
+        table.benchmark("process_pulse_capacitor")
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("process_pulse_capacitor"),
-        runtime=minutes("process_pulse_capacitor"),
+        **resources_of("process_pulse_capacitor"),
     params:
-        flags=constants_flags("process_pulse_capacitor"),
-        version=stages.process_pulse_capacitor.VERSION,
+        **params_of("process_pulse_capacitor"),
     message:
         "{wildcards.constants}: pulse capacitor of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        "python -m hklflow.stages.process_pulse_capacitor --gathered {input.gathered:q}/asic_{wildcards.asic}.h5"
-        " --dark {input.dark:q}"
-        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+        table.command("process_pulse_capacitor")
 
 
 rule process_current_source:
     input:
-        gathered=gathered("current_source_{current}"),
-        dark=paths.asic("dark.nxs"),
+        **reads("process_current_source", "gathered", "dark"),
     output:
-        constants=paths.asic("current_source_{current}.nxs"),
+        **writes("process_current_source", "constants"),
     log:
-        paths.log("process_current_source", "constants", "module", "asic", "current"),
+        table.log("process_current_source"),
     benchmark:
-        paths.benchmark(
-            "process_current_source", "constants", "module", "asic", "current"
-        )
+        table.benchmark("process_current_source")
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("process_current_source"),
-        runtime=minutes("process_current_source"),
+        **resources_of("process_current_source"),
     params:
-        flags=constants_flags("process_current_source"),
-        version=stages.process_current_source.VERSION,
+        **params_of("process_current_source"),
     message:
         "{wildcards.constants}: current source {wildcards.current} of ASIC"
         " {wildcards.module}/{wildcards.asic}"
     shell:
-        "python -m hklflow.stages.process_current_source --gathered {input.gathered:q}/asic_{wildcards.asic}.h5"
-        " --dark {input.dark:q}"
-        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+        table.command("process_current_source")
 
 
 rule merge_current_source:
     input:
-        currents=of_currents,
+        **reads("merge_current_source", "currents"),
     output:
-        constants=paths.asic("merged.nxs"),
+        **writes("merge_current_source", "constants"),
     log:
-        paths.log("merge_current_source", "constants", "module", "asic"),
+        table.log("merge_current_source"),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("merge_current_source"),
-        runtime=minutes("merge_current_source"),
+        **resources_of("merge_current_source"),
     params:
-        names=told(names=lambda e, b, w: b.currents),
-        currents=braced("currents"),
-        flags=constants_flags("merge_current_source"),
-        version=stages.merge_current_source.VERSION,
+        **params_of("merge_current_source"),
     message:
         "{wildcards.constants}: best current of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        "python -m hklflow.stages.merge_current_source --currents {params.currents}"
-        " --constants {output.constants:q} {params.names} {params.flags} > {log:q} 2>&1"
+        table.command("merge_current_source")
 
 
 rule combine_constants:
     input:
-        dark=paths.asic("dark.nxs"),
-        xray=of_measured("xray.nxs", "xray"),
-        pulse_capacitor=of_measured("pulse_capacitor.nxs", "pulse_capacitor"),
-        current_source=of_measured("merged.nxs", "current_source"),
-        gain_map=outside(lambda w: at(w).gain_map or []),
-    output:
-        constants=paths.asic("combined.nxs"),
-    log:
-        paths.log("combine_constants", "constants", "module", "asic"),
-    conda:
-        "../../envs/hklflow.yaml"
-    resources:
-        mem_mb=memory("combine_constants"),
-        runtime=minutes("combine_constants"),
-    params:
-        measured=optional(
-            xray="xray",
-            pulse_capacitor="pulse_capacitor",
-            current_source="current_source",
-            gain_map=outside(lambda w: at(w).gain_map or []),
+        **reads(
+            "combine_constants",
+            "dark",
+            "xray",
+            "pulse_capacitor",
+            "current_source",
+            "gain_map",
         ),
-        size=told(module_size=lambda e, b, w: e.module_size),
-        flags=constants_flags("combine_constants"),
-        version=stages.combine_constants.VERSION,
+    output:
+        **writes("combine_constants", "constants"),
+    log:
+        table.log("combine_constants"),
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources_of("combine_constants"),
+    params:
+        **params_of("combine_constants"),
     message:
         "{wildcards.constants}: gains of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        "python -m hklflow.stages.combine_constants --dark {input.dark:q} {params.measured}"
-        " --constants {output.constants:q} {params.size} {params.flags} > {log:q} 2>&1"
+        table.command("combine_constants")
 
 
 rule mask_constants:
     input:
-        combined=paths.asic("combined.nxs"),
-        user=outside(lambda w: at(w).mask or []),
+        **reads("mask_constants", "combined", "user"),
     output:
-        constants=paths.asic("masked.nxs"),
+        **writes("mask_constants", "constants"),
     log:
-        paths.log("mask_constants", "constants", "module", "asic"),
+        table.log("mask_constants"),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("mask_constants"),
-        runtime=minutes("mask_constants"),
+        **resources_of("mask_constants"),
     params:
-        user=optional(user=outside(lambda w: at(w).mask or [])),
-        size=told(module_size=lambda e, b, w: e.module_size),
-        flags=constants_flags("mask_constants"),
-        version=stages.mask_constants.VERSION,
+        **params_of("mask_constants"),
     message:
         "{wildcards.constants}: mask of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        "python -m hklflow.stages.mask_constants --combined {input.combined:q} {params.user}"
-        " --constants {output.constants:q} {params.size} {params.flags} > {log:q} 2>&1"
+        table.command("mask_constants")
 
 
 rule join_module:
     input:
-        asics=of_asics,
+        **reads("join_module", "asics"),
     output:
-        constants=paths.module("module.nxs"),
+        **writes("join_module", "constants"),
     log:
-        paths.log("join_module", "constants", "module"),
+        table.log("join_module"),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("join_module"),
-        runtime=minutes("join_module"),
+        **resources_of("join_module"),
     params:
-        asics=braced("asics"),
-        flags=told(
-            detector=lambda e, b, w: [e.detector],
-            module=lambda e, b, w: [w.module],
-            module_size=lambda e, b, w: e.module_size,
-            asic_size=lambda e, b, w: e.asic_size,
-            numbers=lambda e, b, w: b.asics(int(w.module)),
-        ),
-        version=stages.join_module.VERSION,
+        **params_of("join_module"),
     message:
         "{wildcards.constants}: join the ASICs of module {wildcards.module}"
     shell:
-        "python -m hklflow.stages.join_module --asics {params.asics}"
-        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+        table.command("join_module")
 
 
 rule join_constants:
     input:
-        modules=of_modules,
+        **reads("join_constants", "modules"),
     output:
-        constants=paths.constants("constants.nxs"),
+        **writes("join_constants", "constants"),
     log:
-        paths.log("join_constants", "constants"),
+        table.log("join_constants"),
     wildcard_constraints:
-        constants=one_of(BRANCHES),
+        constants=table.detectors(integrating=True),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("join_constants"),
-        runtime=minutes("join_constants"),
+        **resources_of("join_constants"),
     params:
-        modules=braced("modules"),
-        flags=told(
-            numbers=lambda e, b, w: b.modules,
-            absent=lambda e, b, w: [m for m in e.modules if m not in b.modules],
-            title=lambda e, b, w: [f"constants of {w.constants}"],
-        ),
-        version=stages.join_constants.VERSION,
+        **params_of("join_constants"),
     message:
         "{wildcards.constants}: join the modules"
     shell:
-        "python -m hklflow.stages.join_constants --modules {params.modules}"
-        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+        table.command("join_constants")
 
 
 # ----------------------------------------------------------------------- photon counters
@@ -351,149 +271,107 @@ rule join_constants:
 
 rule counter_dark:
     input:
-        raw=counter_raw("dark"),
+        **reads("counter_dark", "raw"),
     output:
-        constants=paths.constants("dark.nxs"),
+        **writes("counter_dark", "constants"),
     log:
-        paths.log("counter_dark", "constants"),
+        table.log("counter_dark"),
     wildcard_constraints:
-        constants=one_of(COUNTERS),
+        constants=table.detectors(integrating=False),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("counter_dark"),
-        runtime=minutes("counter_dark"),
+        **resources_of("counter_dark"),
     params:
-        raw=braced(counter_raw("dark")),
-        pattern=counter_pattern("dark"),
-        flags=constants_flags("counter_dark"),
-        version=stages.counter_dark.VERSION,
+        **params_of("counter_dark"),
     message:
         "{wildcards.constants}: hot pixels"
     shell:
-        "python -m hklflow.stages.counter_dark --raw {params.raw} {params.pattern}"
-        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+        table.command("counter_dark")
 
 
 rule counter_flood:
     input:
-        raw=counter_raw("flood"),
-        geometry=counter_geometry,
-        dark=of_counter("dark"),
+        **reads("counter_flood", "raw", "geometry", "dark"),
     output:
-        constants=paths.constants("flood.nxs"),
+        **writes("counter_flood", "constants"),
     log:
-        paths.log("counter_flood", "constants"),
+        table.log("counter_flood"),
     wildcard_constraints:
-        constants=one_of(COUNTERS),
+        constants=table.detectors(integrating=False),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("counter_flood"),
-        runtime=minutes("counter_flood"),
+        **resources_of("counter_flood"),
     params:
-        raw=braced(counter_raw("flood")),
-        pattern=counter_pattern("flood"),
-        known=optional(geometry=counter_geometry, dark="dark"),
-        flags=constants_flags("counter_flood"),
-        version=stages.counter_flood.VERSION,
+        **params_of("counter_flood"),
     message:
         "{wildcards.constants}: flat field"
     shell:
-        "python -m hklflow.stages.counter_flood --raw {params.raw} {params.pattern} {params.known}"
-        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+        table.command("counter_flood")
 
 
 rule counter_stability:
     input:
-        raw=counter_raw("stability"),
+        **reads("counter_stability", "raw"),
     output:
-        constants=paths.constants("stability.nxs"),
+        **writes("counter_stability", "constants"),
     log:
-        paths.log("counter_stability", "constants"),
+        table.log("counter_stability"),
     wildcard_constraints:
-        constants=one_of(COUNTERS),
+        constants=table.detectors(integrating=False),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("counter_stability"),
-        runtime=minutes("counter_stability"),
+        **resources_of("counter_stability"),
     params:
-        raw=braced(counter_raw("stability")),
-        pattern=counter_pattern("stability"),
-        flags=constants_flags("counter_stability"),
-        version=stages.counter_stability.VERSION,
+        **params_of("counter_stability"),
     message:
         "{wildcards.constants}: pixels that are always strong"
     shell:
-        "python -m hklflow.stages.counter_stability --raw {params.raw} {params.pattern}"
-        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+        table.command("counter_stability")
 
 
 rule counter_rate:
     input:
-        raw=counter_raw("rate"),
+        **reads("counter_rate", "raw"),
     output:
-        constants=paths.constants("rate.nxs"),
+        **writes("counter_rate", "constants"),
     log:
-        paths.log("counter_rate", "constants"),
+        table.log("counter_rate"),
     wildcard_constraints:
-        constants=one_of(COUNTERS),
+        constants=table.detectors(integrating=False),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("counter_rate"),
-        runtime=minutes("counter_rate"),
+        **resources_of("counter_rate"),
     params:
-        raw=braced(counter_raw("rate")),
-        pattern=counter_pattern("rate"),
-        transmission=told(transmission=lambda e, b, w: e.runs.transmission),
-        flags=constants_flags("counter_rate"),
-        version=stages.counter_rate.VERSION,
+        **params_of("counter_rate"),
     message:
         "{wildcards.constants}: dead time"
     shell:
-        "python -m hklflow.stages.counter_rate --raw {params.raw} {params.pattern} {params.transmission}"
-        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+        table.command("counter_rate")
 
 
 rule counter_constants:
     input:
-        dark=of_counter("dark"),
-        flood=of_counter("flood"),
-        stability=of_counter("stability"),
-        rate=of_counter("rate"),
-        files=outside(lambda w: hklconfig.files(at(w).counter_constants)),
+        **reads("counter_constants", "dark", "flood", "stability", "rate", "files"),
     output:
-        constants=paths.constants("constants.nxs"),
-        picture=report(
-            paths.constants("mask.png"),
-            caption="../report/mask.rst",
-            category="1 Detector",
-            labels={"of": "{constants}", "shows": "constants: mask and flat field"},
-        ),
-        metrics=paths.constants("counter.json"),
+        **writes("counter_constants", "constants", "picture", "metrics"),
     log:
-        paths.log("counter_constants", "constants"),
+        table.log("counter_constants"),
     wildcard_constraints:
-        constants=one_of(COUNTERS),
+        constants=table.detectors(integrating=False),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("counter_constants"),
-        runtime=minutes("counter_constants"),
+        **resources_of("counter_constants"),
     params:
-        measured=optional(
-            dark="dark", flood="flood", stability="stability", rate="rate"
-        ),
-        flags=constants_flags("counter_constants"),
-        version=stages.counter_constants.VERSION,
+        **params_of("counter_constants"),
     message:
         "{wildcards.constants}: mask and flat field"
     shell:
-        "python -m hklflow.stages.counter_constants {params.measured}"
-        " --constants {output.constants:q} --picture {output.picture:q}"
-        " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
+        table.command("counter_constants")
 
 
 # ----------------------------------------------------------------------------- both
@@ -501,62 +379,38 @@ rule counter_constants:
 
 rule constants_report:
     input:
-        constants=paths.constants("constants.nxs"),
+        **reads("constants_report", "constants"),
     output:
-        histograms=report(
-            paths.constants("histograms.png"),
-            caption="../report/constants_histograms.rst",
-            category="1 Detector",
-            labels={"of": "{constants}", "shows": "constants: histograms"},
-        ),
-        maps=report(
-            paths.constants("maps.png"),
-            caption="../report/constants_maps.rst",
-            category="1 Detector",
-            labels={"of": "{constants}", "shows": "constants: maps"},
-        ),
-        table=paths.constants("table.json"),
+        **writes("constants_report", "histograms", "maps", "table"),
     log:
-        paths.log("constants_report", "constants"),
+        table.log("constants_report"),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("constants_report"),
-        runtime=minutes("constants_report"),
+        **resources_of("constants_report"),
     params:
-        flags=told(asic_size=lambda e, b, w: getattr(e, "asic_size", None)),
-        version=stages.constants_report.VERSION,
+        **params_of("constants_report"),
     message:
         "{wildcards.constants}: pictures and table of the constants"
     shell:
-        "python -m hklflow.stages.constants_report --constants {input.constants:q}"
-        " --histograms {output.histograms:q} --maps {output.maps:q} --table {output.table:q}"
-        " {params.flags} > {log:q} 2>&1"
+        table.command("constants_report")
 
 
 rule propose_constants:
     input:
-        constants=paths.constants("constants.nxs"),
-        report=[
-            paths.constants(name)
-            for name in ("histograms.png", "maps.png", "table.json")
-        ],
+        **reads("propose_constants", "constants", "report"),
     output:
-        proposed=paths.constants("proposed.json"),
+        **writes("propose_constants", "proposed"),
     log:
-        paths.log("propose_constants", "constants"),
+        table.log("propose_constants"),
     localrule: True
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("propose_constants"),
-        runtime=minutes("propose_constants"),
+        **resources_of("propose_constants"),
     params:
-        report=braced("report"),
-        flags=lambda w: hklconfig.flags(experiment.proposal(w.constants)),
-        version=stages.propose_constants.VERSION,
+        **params_of("propose_constants"),
     message:
         "propose the constants {wildcards.constants} to the calibration store"
     shell:
-        "python -m hklflow.stages.propose_constants --constants {input.constants:q}"
-        " --report {params.report} --proposed {output.proposed:q} {params.flags} > {log:q} 2>&1"
+        table.command("propose_constants")

@@ -3,21 +3,18 @@
 
 rule simulate:
     output:
-        raw="{raw}",
+        **writes("simulate", "raw"),
     log:
-        paths.log("simulate", "raw"),
+        table.log("simulate"),
     wildcard_constraints:
-        raw=one_of(hklconfig.simulated_raws(experiment)),
+        raw=table.raws(),
     conda:
-        "../../envs/hklflow.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=memory("simulate"),
-        runtime=minutes("simulate"),
+        **resources_of("simulate"),
     params:
-        description=described,
-        version=stages.simulate.VERSION,
+        **params_of("simulate"),
     message:
         "simulate {wildcards.raw}"
     shell:
-        "python -m hklflow.stages.simulate --raw {output.raw:q}"
-        " --description {params.description:q} > {log:q} 2>&1"
+        table.command("simulate")

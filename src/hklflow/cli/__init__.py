@@ -1,7 +1,7 @@
-"""The command `hklflow`: a new experiment, rows of its tables, and the watch at the beamline.
+"""The command `hklflow`: prepare an experiment, start its workflow and inspect its results.
 
-The computing is `snakemake`; these commands prepare what it reads and start it. Modules of
-the commands import little, and what is heavy inside functions, so that ``--help`` is quick.
+`snakemake` does the computing; these commands write its input and start it. The command modules
+import heavy packages inside functions, to keep ``--help`` fast.
 """
 
 import os
@@ -69,14 +69,14 @@ config.command(import_ini, name="import-ini")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    `HklflowError` and bad arguments end with one line and exit code 2, everything else
-    with a traceback and exit code 1.
+    After an `HklflowError` or a wrong argument, print one line and exit with code 2. After any
+    other error, print the traceback and exit with code 1.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     if tokens[:1] == ["watch"] and "--" in tokens:
-        # What follows `--` is a command of its own, with options of its own.
-        at = tokens.index("--")
-        tokens[at:] = [f"--command={shlex.join(tokens[at + 1 :])}"]
+        # The words after `--` are another command with its own options.
+        dashes = tokens.index("--")
+        tokens[dashes:] = [f"--command={shlex.join(tokens[dashes + 1 :])}"]
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -84,12 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(printable_lines(f"hklflow: {_one_line(error)}"), file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
-        # Who reads has had enough, as `| head`; what Python still flushes goes nowhere.
+        # The reader, such as `| head`, has closed the pipe: discard the rest of the output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception as error:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
-        if (told := system.sentence(error)) is not None:
-            print(printable_lines(f"hklflow: {told}"), file=sys.stderr)
+    except Exception as error:  # noqa: BLE001  (every other error is shown in full)
+        if (message := system.sentence(error)) is not None:
+            print(printable_lines(f"hklflow: {message}"), file=sys.stderr)
             sys.exit(2)
         traceback.print_exc()
         sys.exit(1)
@@ -97,5 +97,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    # cyclopts wraps its sentences; a list of problems keeps its lines.
+    # The line breaks of cyclopts are removed; a list of problems keeps one problem in a line.
     return str(error) if isinstance(error, HklflowError) else " ".join(str(error).split())

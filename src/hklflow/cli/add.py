@@ -1,4 +1,4 @@
-"""`hklflow sample add` and `hklflow scan add`: one more row in a table, checked before."""
+"""`hklflow sample add` and `hklflow scan add`: check a new row and append it to a table."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +31,13 @@ def add_sample(
     name
         Name of the sample: letters, digits, `.`, `+` and `-`.
     space_group
-        Hermann-Mauguin symbol, Hall symbol or number; `P 1` if it is not known.
+        Hermann-Mauguin symbol, Hall symbol or number; `P 1` if the space group is not known.
     cell
-        Approximate a, b, c in Å and alpha, beta, gamma in degrees; without it the cell is searched.
+        Approximate a, b, c in Å and alpha, beta, gamma in degrees. Default: search the cell.
     formula
-        Chemical formula, for people.
+        Chemical formula; a comment that is not used in the computing.
     parents
-        Parent scans by temperature in K, such as `300K=160:400 100K=0:160`.
+        Parent scan for each temperature range in K, such as `300K=160:400 100K=0:160`.
     """
     from hklflow.geometry.symmetry import space_group as known
 
@@ -53,23 +53,24 @@ def add_sample(
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Columns:
-    """Columns of the table of scans that may stay empty."""
+    """Optional columns of the table of scans."""
 
     temperature: float | None = None
     """Temperature in K."""
     parent: str = ""
-    """Scan of the same sample whose orientation is the start; without it the scan itself."""
+    """Scan of the same sample whose orientation this scan starts from. Default: the scan is its own
+    parent."""
     goniometer: str = ""
-    """Settings in degrees: `axis=degrees`, and `axis=start:step` for the scanned one."""
+    """Goniometer angles in degrees: `axis=degrees`, and `axis=start:step` for the scanned axis."""
     calibration: str = ""
-    """A detector geometry of the configuration."""
+    """Name of a detector geometry in the configuration."""
     frames: int | None = None
-    """Number of frames expected."""
+    """Expected number of frames."""
     run: int | None = None
-    """Run number, by which calibrations say what they apply to."""
+    """Run number; calibrations apply to ranges of run numbers."""
 
     def texts(self) -> dict[str, str]:
-        """Return the columns as they stand in the table."""
+        """Return the columns as texts for the table."""
         return {
             "temperature": "" if self.temperature is None else f"{self.temperature:.10g}",
             "parent": self.parent,
@@ -92,8 +93,8 @@ def add_scan(
 ) -> None:
     """Add one rotation of a scan to the table of scans.
 
-    Its raw file must be there; what is still to be measured belongs in `config/planned.tsv`,
-    see `hklflow watch --help`.
+    The raw file must exist. Enter rotations that are not measured yet in `config/planned.tsv`, see
+    `hklflow watch --help`.
 
     Example: `hklflow scan add quartz 100K --rotation r1 --raw raw/quartz_100K_r1.h5
     --temperature 100 --parent 300K --goniometer "chi=0 phi=0:0.1"`
@@ -101,14 +102,14 @@ def add_scan(
     Parameters
     ----------
     sample
-        A sample of the table of samples.
+        Name of a sample in the table of samples.
     scan
-        Name of the scan, the same for all its rotations.
+        Name of the scan, the same for all rotations of the scan.
     rotation
         Name of the rotation.
     raw
-        Raw HDF5 file or pattern of an image series, from the experiment's folder; repeated
-        scans that are to be summed stand with ` + ` between them.
+        Raw HDF5 file or pattern of an image series, relative to the experiment's folder. Write
+        ` + ` between repeated scans that are summed.
     """
     if not raw.strip():
         raise HklflowError("--raw is empty; name the raw file of the rotation")

@@ -1,4 +1,4 @@
-"""`hklflow calibrant list | check`: the powders whose rings a calibration can use."""
+"""`hklflow calibrant list | check`: powders for the calibration of the detector geometry."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ calibrant = App(name="calibrant", help="Powders whose rings a calibration can us
 
 @calibrant.command(name="list")
 def list_all() -> None:
-    """List the calibrants that pyFAI knows: name, number of d-spacings, the largest in Å.
+    """List the calibrants of pyFAI: name, number of d-spacings, largest d-spacing in Å.
 
-    A file with one d-spacing in Å per line, falling, will do as well.
+    A file with one d-spacing in Å per line, in falling order, can be used instead.
 
     Example: `hklflow calibrant list`
     """
@@ -21,8 +21,8 @@ def list_all() -> None:
 
     print("name\td_spacings\tlargest_A")
     for name in sorted(names()):
-        found = read_calibrant(name)
-        print(f"{name}\t{len(found.d)}\t{found.d[0]:.6g}")
+        powder = read_calibrant(name)
+        print(f"{name}\t{len(powder.d)}\t{powder.d[0]:.6g}")
 
 
 @calibrant.command
@@ -34,20 +34,20 @@ def check(
     max_rings: int | None = None,
     purge_rings: tuple[int, ...] = (),
 ) -> None:
-    """Show the rings of a calibrant or of a file of d-spacings, or say what is wrong with it.
+    """Show the rings of a calibrant or of a file with d-spacings, or report what is wrong.
 
     Example: `hklflow calibrant check CeO2 --wavelength 0.2`; `hklflow calibrant check mine.D`
 
     Parameters
     ----------
     name
-        Name that pyFAI knows, or a file.
+        Name of a calibrant in pyFAI, or a file.
     wavelength
-        Wavelength in Å, for the rings' 2θ.
+        Wavelength in Å, to show 2θ of each ring.
     max_rings
-        Only so many inner rings.
+        Number of inner rings to use.
     purge_rings
-        Rings that are not used, the innermost is 0.
+        Numbers of rings that are not used; the innermost ring is 0.
     """
     import numpy as np
 
@@ -56,12 +56,12 @@ def check(
 
     if wavelength is not None and not wavelength > 0:
         raise HklflowError(f"--wavelength {wavelength} is not a wavelength in Å; give more than 0")
-    found = read_calibrant(
+    powder = read_calibrant(
         Path(name) if is_file(name) else name, max_rings=max_rings, purge_rings=purge_rings
     )
-    print(f"# {found.name}, {found.source}, sha256 {found.sha256}")
+    print(f"# {powder.name}, {powder.source}, sha256 {powder.sha256}")
     print("ring\td_A\ttwo_theta_deg\tused")
-    for ring, (d, used) in enumerate(zip(found.d, found.used, strict=True)):
+    for ring, (d, used) in enumerate(zip(powder.d, powder.used, strict=True)):
         angle = ""
         if wavelength is not None:
             if d <= wavelength / 2:

@@ -1,4 +1,4 @@
-"""`hklflow check`: validate an experiment without running it, and say what it will cost."""
+"""`hklflow check`: validate an experiment and estimate its time, memory and disk space."""
 
 import os
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Row:
-    """One rule of the table."""
+    """Row of the printed table: one rule of the workflow."""
 
     rule: str
     jobs: int
@@ -28,24 +28,25 @@ class _Row:
 def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool = False) -> None:
     """Validate configuration and tables, and estimate jobs, time, memory and disk of each rule.
 
-    Nothing is run and nothing is written. Every problem is told at once (exit code 2).
-    Where jobs of this experiment have finished, their times are the measure of those to come.
-    The estimate is of the whole experiment; `snakemake -n` shows what is still to be done.
+    Nothing is run and nothing is written. All problems are reported together (exit code 2). The
+    times of finished jobs of this experiment are used to predict the other jobs. The estimate is
+    for the whole experiment; `snakemake -n` shows the jobs that are still to be done.
 
     Example: `hklflow check`; `hklflow check ~/experiments/quartz --cores 16`
 
     Parameters
     ----------
     cores
-        Number of cores among which the jobs are divided, for the total time.
+        Number of cores that run jobs at the same time, for the total time.
     tsv
-        Print a tab-separated table, for scripts.
+        Print a tab-separated table for scripts.
     """
     import shutil
 
     from hklflow.base.errors import HklflowError
     from hklflow.experiment.config import load, require_own_frames
-    from hklflow.experiment.cost import Estimate, job_counts
+    from hklflow.experiment.cost import Estimate
+    from hklflow.experiment.jobs import job_counts
     from hklflow.experiment.load import report
 
     if cores < 1:
@@ -121,7 +122,7 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
 
 
 def _store_problems(experiment: "Experiment") -> list[str]:
-    """Say which geometries and constants have no version for a rotation: the run would stop."""
+    """Return the geometries and constants without a version for a rotation: the run would stop."""
     from hklflow.base.errors import HklflowError
     from hklflow.base.system import require_file
 
@@ -147,11 +148,11 @@ def _store_problems(experiment: "Experiment") -> list[str]:
 def _grid_problems(
     experiment: "Experiment", estimate: "Estimate", disk: float
 ) -> tuple[list[str], list[str]]:
-    """Problems and warnings of grids whose volumes cannot be held.
+    """Return problems and warnings for grids whose volumes are too large.
 
-    What no machine holds is a problem, and so is a scan whose volumes are larger than the whole
-    file system of the results (``disk`` in GB), from which nothing can be removed to make them
-    fit. What is only more than is free, or than this machine's memory, can be changed elsewhere.
+    A grid is a problem if no machine can hold its volumes, or if the volumes of one scan are larger
+    than the whole file system of the results (``disk``, in GB). If only the free disk space or the
+    memory of this machine is too small, the caller warns.
     """
     from hklflow.geometry.grid import size_problem
 
@@ -176,7 +177,7 @@ def _grid_problems(
             f"{problem}; set a coarser `grid_step` (it is {', '.join(f'{x:g}' for x in step)}), "
             f"smaller `grid_limits` or a `grid_range`{elsewhere}"
         )
-        # A grid of which cell or |Q| is a guess may be smaller.
+        # If the cell or the largest |Q| is a guess, the true grid may be smaller.
         place = warnings if key in estimate.assumed else problems
         place.setdefault(key, f"config: refine_parent of {'/'.join(key)}: {told}")
     return list(problems.values()), list(warnings.values())

@@ -1,8 +1,8 @@
-"""Whether a raw file is complete: nobody has touched it for a while, and its last frame is there.
+"""Test if a raw file is complete: unchanged for some time, readable, with all planned frames.
 
-A file that is being written has a growing size, or is open for writing (HDF5 locks it),
-or lacks its end. Each of these alone can be missed: a writer may pause, and a lock may be
-switched off. So all of them must hold, and the frames must be as many as planned.
+A file that is being written grows, or is locked by HDF5, or its last frame cannot be read. One test
+alone is not enough, because a writer may pause and locks may be switched off. A file must therefore
+pass all tests and have the planned number of frames.
 """
 
 import logging
@@ -23,52 +23,52 @@ State = tuple[int, int, int]
 
 
 class Settling:
-    """Remembers since when files are as they are.
+    """Memory of the size and modification time of files, to find files that no longer change.
 
     Parameters
     ----------
     settle : float
-        Seconds for which size and time of change must have stayed the same, as seen
-        here: the clock of another computer does not count.
+        Seconds for which size and modification time of a file must stay the same, by the clock of
+        this computer: the clock of a file server may differ.
 
     Attributes
     ----------
     waiting : bool
-        Set when a file was asked for that has not settled; for the caller to take back.
+        True after `settled` was called for a file that has changed recently. The caller resets it.
     """
 
     def __init__(self, settle: float) -> None:
         self._settle = settle
         self.waiting = False
-        self._seen: dict[Path, tuple[State, float]] = {}
+        self._unchanged: dict[Path, tuple[State, float]] = {}  # state of a file, and since when
 
     def settled(self, paths: Iterable[Path]) -> bool:
-        """Whether all files have been as they are for long enough."""
-        # All are looked at, so that their times run together.
-        looked = [self._is_settled(path) for path in paths]
-        self.waiting = self.waiting or not all(looked)
-        return all(looked)
+        """Return True if no file has changed for `settle` seconds."""
+        # Check every file, so that the waiting times of all files start now.
+        are_settled = [self._is_settled(path) for path in paths]
+        self.waiting = self.waiting or not all(are_settled)
+        return all(are_settled)
 
     def _is_settled(self, path: Path) -> bool:
         now = time.monotonic()
         state = _state(path)
-        if path not in self._seen or self._seen[path][0] != state:
-            self._seen[path] = (state, now)
-        return now - self._seen[path][1] >= self._settle
+        if path not in self._unchanged or self._unchanged[path][0] != state:
+            self._unchanged[path] = (state, now)
+        return now - self._unchanged[path][1] >= self._settle
 
 
 def _state(path: Path) -> State:
     try:
         status = path.stat()
-    except OSError:  # gone, or out of reach for a moment: it is not as it was
+    except OSError:  # removed or temporarily not reachable: counts as a change
         return (-1, -1, -1)
     return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def missing(row: Row, base: Path, settling: Settling) -> str:
-    """Say what is still missing of the raw files of a row; empty if they are complete.
+    """Return a message about the missing part of a row's raw files; empty if they are complete.
 
-    It is `NOT_THERE` if none of the files is there.
+    The message is `NOT_THERE` if none of the files exists.
     """
     try:
         if not any(_begun(base / raw) for raw in parts(row["raw"])):
@@ -77,15 +77,15 @@ def missing(row: Row, base: Path, settling: Settling) -> str:
         return f"{row['raw']} cannot be reached ({error.strerror})"
     for raw in parts(row["raw"]):
         with _quiet():
-            told = _missing(base / raw, raw, row.get("frames", ""), settling)
-        if told:
-            return told
+            message = _missing(base / raw, raw, row.get("frames", ""), settling)
+        if message:
+            return message
     return ""
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Let the image reader keep its own words on damaged files to itself: we tell."""
+    """Suppress fabio's own messages about damaged files: `missing` reports them."""
     logger = logging.getLogger("fabio")
     before = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -97,7 +97,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _begun(path: Path) -> bool:
-    """Whether a file, or one of a series, is there."""
+    """Return True if the file, or any file of the series, exists."""
     if not is_series(path.name):
         return path.exists()
     pattern = name_pattern(path.name, {})
@@ -113,14 +113,14 @@ def _missing(path: Path, raw: str, frames: str, settling: Settling) -> str:
 
     try:
         files = find_files(path)
-        # A series that is being written is not opened: all its images would be looked at.
+        # Do not open a series that is being written: opening reads all its images.
         if not settling.settled(files):
             return f"{raw} is still changing"
         if empty := [file for file in files if not file.stat().st_size]:
             return f"{empty[0]} is empty"
         before = [_state(file) for file in files]
         with open_frames(path) as opened:
-            # Data files that a master file links.
+            # Data files to which a master file has links.
             linked = [file for file in opened.files if file not in files]
             if not settling.settled(linked):
                 return f"data files of {raw} are still changing"
@@ -135,7 +135,7 @@ def _missing(path: Path, raw: str, frames: str, settling: Settling) -> str:
             return f"{raw} is still changing"
     except HklflowError as error:
         return str(error)
-    # What h5py says of a file that changes below its hands.
+    # h5py raises these errors if a file changes while it is read.
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         return f"{raw} cannot be read ({type(error).__name__}: {error})"
     return ""

@@ -1,4 +1,4 @@
-"""Keys set in a YAML file as a person would: line by line, so that remarks and order stay."""
+"""Set keys in the text of a YAML file line by line, so that comments and order stay."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ _INDENT = 2
 
 
 def lines_for(keys: Sequence[str], values: Mapping[str, Any], indent: int = 0) -> list[str]:
-    """Lines of nested mappings that hold values, such as ``per_scan:``, ``  a/b:``, ..."""
+    """Return the lines of nested mappings with values, such as ``per_scan:``, ``  a/b:``, ..."""
     lines = [" " * (indent + _INDENT * k) + f"{_scalar(key)}:" for k, key in enumerate(keys)]
     within = " " * (indent + _INDENT * len(keys))
     return lines + [f"{within}{_scalar(name)}: {_scalar(value)}" for name, value in values.items()]
@@ -25,26 +25,26 @@ def with_values(text: str, keys: Sequence[str], values: Mapping[str, Any]) -> st
     Parameters
     ----------
     text : str
-        Mappings with one key in a line along the way.
+        YAML text whose mappings along the keys have one key in a line.
     keys : sequence of str
-        From the outermost on.
+        Nested keys, the outermost first.
     values : mapping
         Key -> number, text or None.
 
     Raises
     ------
     HklflowError
-        If the text is not of that form, or what it says would change elsewhere.
+        If a mapping along the keys has several keys in a line, or if other values would change.
     """
-    wanted: dict[str, Any] = dict(values)
+    nested: dict[str, Any] = dict(values)
     for key in reversed(keys):
-        wanted = {key: wanted}
+        nested = {key: nested}
     try:
         before = yaml.safe_load(text) or {}
         root = yaml.compose(text)
         changed = _set(text, root, keys, values)
         after = yaml.safe_load(changed)
-        right = after == merged([before, wanted])
+        right = after == merged([before, nested])
     except (yaml.YAMLError, AttributeError, TypeError) as error:
         raise HklflowError(f"it cannot be edited ({' '.join(str(error).split())})") from error
     if not right:
@@ -53,18 +53,18 @@ def with_values(text: str, keys: Sequence[str], values: Mapping[str, Any]) -> st
 
 
 def _set(text: str, root: yaml.Node | None, keys: Sequence[str], values: Mapping[str, Any]) -> str:
-    # A text of two systems has both ends of lines: the one that most lines have.
+    # A text may mix Windows and Unix line ends: use the more frequent line end.
     end = "\r\n" if 2 * text.count("\r\n") > text.count("\n") else "\n"
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += end
     node: yaml.Node | None = root
-    above: yaml.Node | None = None  # the key of the mapping that is looked at
+    above: yaml.Node | None = None  # key of the mapping `node`
     for depth, key in enumerate(keys):
         mapping, indent = _mapping(node, above)
         if key not in mapping:
-            at = len(lines) if above is None else _below(lines, node, above)
-            lines[at:at] = [line + end for line in lines_for(keys[depth:], values, indent)]
+            row = len(lines) if above is None else _below(lines, node, above)
+            lines[row:row] = [line + end for line in lines_for(keys[depth:], values, indent)]
             return "".join(lines)
         above, node = mapping[key]
     mapping, indent = _mapping(node, above)
@@ -77,31 +77,35 @@ def _set(text: str, root: yaml.Node | None, keys: Sequence[str], values: Mapping
             raise HklflowError(f"{name!r} there is no plain value in one line")
         line = lines[first.line]
         lines[first.line] = line[: first.column] + _scalar(values[name]) + line[last.column :]
-    at = _below(lines, node, above)
-    lines[at:at] = [line + end for line in lines_for([], new, indent)]
+    row = _below(lines, node, above)
+    lines[row:row] = [line + end for line in lines_for([], new, indent)]
     return "".join(lines)
 
 
 def _below(lines: list[str], node: yaml.Node | None, above: yaml.Node) -> int:
-    """Line for what is added to a mapping: after all it holds, so that remarks stay where they are.
+    """Return the index of the line after a mapping's last entry, where new keys are inserted.
 
-    Remarks below the key of an empty one are the mapping's own.
+    Comments below the key of an empty mapping belong to the mapping.
     """
     if isinstance(node, yaml.MappingNode) and node.value:
         return _last(node) + 1
-    at = above.start_mark.line + 1
-    while at < len(lines) and lines[at].lstrip().startswith("#"):
-        if len(lines[at]) - len(lines[at].lstrip()) <= above.start_mark.column:
+    row = above.start_mark.line + 1
+    while row < len(lines) and lines[row].lstrip().startswith("#"):
+        if len(lines[row]) - len(lines[row].lstrip()) <= above.start_mark.column:
             break
-        at += 1
-    return at
+        row += 1
+    return row
 
 
 def _last(node: yaml.Node) -> int:
-    """Last line of a node; the mark of a block is where the next begins, remarks later."""
+    """Return the index of a node's last line.
+
+    The end mark of a block node cannot be used: it is at the start of the next node, after comments
+    in between.
+    """
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
-        if isinstance(last, tuple):  # an alias has the marks of what it stands for
+        if isinstance(last, tuple):  # an alias has the marks of the node that it refers to
             return max(_last(last[0]), _last(last[1]))
         return _last(last)
     end = node.end_mark
@@ -111,7 +115,7 @@ def _last(node: yaml.Node) -> int:
 def _mapping(
     node: yaml.Node | None, above: yaml.Node | None
 ) -> tuple[dict[str, tuple[yaml.Node, yaml.Node]], int]:
-    """Keys of a block mapping with their nodes, and its indent."""
+    """Return the keys of a block mapping with their nodes, and the indent of the mapping."""
     parent = 0 if above is None else above.start_mark.column + _INDENT
     if node is None or (isinstance(node, yaml.ScalarNode) and node.value == ""):
         return {}, parent
@@ -124,7 +128,7 @@ def _mapping(
 
 
 def _scalar(value: Any) -> str:
-    """Value as YAML reads it back."""
+    """Return a text that YAML reads as this value."""
     if isinstance(value, str):
         return value if yaml.safe_load(value) == value and ": " not in value else json.dumps(value)
     return json.dumps(value)

@@ -1,4 +1,4 @@
-"""`hklflow constants export`: a detector's constants in the files of other programs."""
+"""`hklflow constants export`: write a detector's constants in the formats of other programs."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +17,7 @@ def export(
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     suffix: Literal["edf", "npy", "h5"] = "edf",
 ) -> None:
-    """Write constants in the files of another program; those of the same name are replaced.
+    """Write constants in the format of another program; existing files are replaced.
 
     Example: `hklflow constants export results/constants.nxs --format cheetah -o calib`
 
@@ -26,12 +26,12 @@ def export(
     file
         Constants of a detector, `constants.nxs`.
     format
-        `cheetah`: a file for each module of an AGIPD, for Cheetah, OnDA and Hummingbird. `pyfai`:
-        the images `mask` and, of a photon counter, `flat`.
+        `cheetah`: one file for each module of an AGIPD, for Cheetah, OnDA and Hummingbird. `pyfai`:
+        the image `mask` and, for a photon counter, the image `flat`.
     output
-        Folder.
+        Folder for the files.
     suffix
-        Type of the images for pyFAI.
+        File format of the images for pyFAI.
     """
     from hklflow.constants.export import export_cheetah, export_pyfai
     from hklflow.constants.files import open_constants

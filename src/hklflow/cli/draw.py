@@ -1,4 +1,4 @@
-"""What a file plots as a drawing, for `hklflow show --plot` and `hklflow slice`."""
+"""Drawings of the data in a file, for `hklflow show --plot` and `hklflow slice`."""
 
 import os
 import shutil
@@ -24,22 +24,27 @@ if TYPE_CHECKING:
     from hklflow.volumes.slabs import Slab
 
 _CENTRAL = {"hkl": ("h k 0", "h 0 l", "0 k l"), "xyz": ("x y 0", "x 0 z", "0 y z")}
-_SUMMED = 10  # frames of a rotation that are looked at
-_STACKED = 6  # volumes of a stack
+_SUMMED = 10  # number of frames of a rotation in a mean
+_STACKED = 6  # number of volumes of a stack that are drawn
 
 
-# ------------------------------------------------------------------------------ where it goes
+# ------------------------------------------------------------------------------ output
 
 
 def screen() -> "Screen":
-    """The terminal: colours and dots only where a person sees them and wants them."""
+    """Return the size of the terminal and if it can show colours.
+
+    Colours are off in a pipe, on a dumb terminal, without UTF-8, and if NO_COLOR is set.
+    """
     from hklflow.plots.drawing import Screen
 
     size = shutil.get_terminal_size((80, 40))
-    seen = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-    can = (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "") == "utf8"
+    terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    utf8 = (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "") == "utf8"
     return Screen(
-        max(20, size.columns), max(10, size.lines), seen and can and not os.environ.get("NO_COLOR")
+        max(20, size.columns),
+        max(10, size.lines),
+        terminal and utf8 and not os.environ.get("NO_COLOR"),
     )
 
 
@@ -49,7 +54,7 @@ def told(drawing: "Drawing", output: Path | None) -> None:
     Raises
     ------
     HklflowError
-        If the name is not that of a PNG, or there is no such folder.
+        If the name does not end in .png, or the folder does not exist.
     """
     drawing = _printable(drawing)
     if output is None:
@@ -65,15 +70,15 @@ def told(drawing: "Drawing", output: Path | None) -> None:
 
 
 def require_place(output: Path | None, source: Path, force: bool) -> None:
-    """Refuse to write over what is there, before anything is computed.
+    """Raise if the output would overwrite a file; called before anything is computed.
 
-    Names do not tell who wrote a picture or a table: what is there is replaced if the user says
-    so. A NeXus file that is no slice is a product, and never replaced.
+    An existing picture or table is replaced only with ``force``, because its name does not show if
+    hklflow wrote it. A NeXus file that is not a slice is a product and is never replaced.
 
     Raises
     ------
     HklflowError
-        If the output is the source itself, no regular file, there already, or a product.
+        If the output is the source itself, not a regular file, an existing file, or a product.
     """
     if output is None or not os.path.lexists(output):
         return
@@ -88,7 +93,7 @@ def require_place(output: Path | None, source: Path, force: bool) -> None:
 
 
 def _is_slice(path: Path) -> bool:
-    """Whether `hklflow slice` wrote a NeXus file."""
+    """Return True if `hklflow slice` wrote the NeXus file."""
     import h5py
 
     if not h5py.is_hdf5(path):
@@ -98,7 +103,7 @@ def _is_slice(path: Path) -> bool:
 
 
 def _printable(drawing: "Drawing") -> "Drawing":
-    """Titles and labels, which files give, without what acts on a terminal: colours come later."""
+    """Return a drawing without control characters in the titles and labels, which files supply."""
     texts: dict[str, Any] = {
         field.name: printable(text)
         for field in fields(drawing)
@@ -109,12 +114,12 @@ def _printable(drawing: "Drawing") -> "Drawing":
 
 @contextmanager
 def published(output: Path) -> Iterator[Path]:
-    """A temporary name beside an output, renamed once it is complete.
+    """Give a temporary path in the folder of an output, and rename the file when it is complete.
 
     Raises
     ------
     HklflowError
-        If the folder is not there or cannot be written.
+        If the folder does not exist or is not writable.
     """
     import secrets
 
@@ -133,24 +138,25 @@ def published(output: Path) -> Iterator[Path]:
     print(printable(str(output)))
 
 
-# ------------------------------------------------------------------------------ what is drawn
+# ------------------------------------------------------------------------------ drawings
 
 
 def drawing_of(path: Path, inside: Sequence[str], frame: int | None = None) -> "Drawing":
-    """What a file plots, or the dataset or group at a path within.
+    """Return the default plot of a file, or the plot of a dataset or group in the file.
 
     Parameters
     ----------
     path : Path
         NeXus product, or raw frames.
     inside : sequence of str
+        Names of the groups and the dataset inside the file; empty: the default plot.
     frame : int, optional
-        The frame to show, from 0; without it the mean of some frames of a rotation.
+        Number of the frame, from 0. None: the mean of some frames of a rotation.
 
     Raises
     ------
     HklflowError
-        If there is nothing to plot.
+        If the file has no plot.
     """
     import h5py
 
@@ -164,13 +170,15 @@ def drawing_of(path: Path, inside: Sequence[str], frame: int | None = None) -> "
         )
     from hklflow.nexus.plottable import open_plottable
 
-    with open_plottable(path, inside) as found:
-        if found is not None:
-            if _is_stack_of_frames(found):
-                return _frames_picture(_DatasetFrames(found.signal), path.name, frame)
+    with open_plottable(path, inside) as plottable:
+        if plottable is not None:
+            if _is_stack_of_frames(plottable):
+                return _frames_picture(_DatasetFrames(plottable.signal), path.name, frame)
             if frame is not None:
-                raise HklflowError(f"--frame is for raw frames; {path} plots {found.signal.name}")
-            return _of_plottable(found, path)
+                raise HklflowError(
+                    f"--frame is for raw frames; {path} plots {plottable.signal.name}"
+                )
+            return _of_plottable(plottable, path)
     if inside:
         raise HklflowError(
             f"{path}/{'/'.join(inside)} has no default plot; name a dataset in it, as "
@@ -179,46 +187,47 @@ def drawing_of(path: Path, inside: Sequence[str], frame: int | None = None) -> "
     return _of_frames(path, frame)
 
 
-def _is_stack_of_frames(found: "Plottable") -> bool:
-    return found.signal.ndim == 3 and not found.space and found.signal.dtype.kind in "iuf"
+def _is_stack_of_frames(plottable: "Plottable") -> bool:
+    signal = plottable.signal
+    return signal.ndim == 3 and not plottable.space and signal.dtype.kind in "iuf"
 
 
-def _of_plottable(found: "Plottable", path: Path) -> "Drawing":
+def _of_plottable(plottable: "Plottable", path: Path) -> "Drawing":
     import numpy as np
 
     from hklflow.plots.drawing import Curve, Mask, Picture
 
-    signal = found.signal
+    signal = plottable.signal
     if signal.dtype.kind not in "iufb" or signal.ndim not in (1, 2, 3, 4) or not signal.size:
         raise HklflowError(
             f"{path} has no plot of {signal.name}, which is {_described(signal)}; give a path to "
             "numbers of 1 to 3 dimensions"
         )
-    label = found.label(signal)
-    if found.space:
-        return _central(found)
+    label = plottable.label(signal)
+    if plottable.space:
+        return _central(plottable)
     if signal.ndim == 2:
         values = signal[()]
-        if found.name.endswith("mask") and values.dtype.kind in "uib":
-            return Mask(found.title, values.astype(np.uint32))
-        return Picture(found.title, measured(values), label)
+        if plottable.name.endswith("mask") and values.dtype.kind in "uib":
+            return Mask(plottable.title, values.astype(np.uint32))
+        return Picture(plottable.title, measured(values), label)
     if signal.ndim != 1:
         raise HklflowError(
             f"{path} has no plot of {signal.name}, which is {_described(signal)} without axes of a "
             "volume; give a path to numbers of 1 to 3 dimensions"
         )
-    axis = found.axis(0)
+    axis = plottable.axis(0)
     values = signal[()].astype(np.float64)
     if axis is not None and (axis.dtype.kind not in "iuf" or axis.shape != signal.shape):
         axis = None
     x = np.arange(values.size, dtype=float) if axis is None else axis[()].astype(np.float64)
-    sigma = None if found.errors is None else found.errors[()].astype(np.float64)
-    # Rows of a table, such as peaks by their frame, are points; what is scanned is a line.
+    sigma = None if plottable.errors is None else plottable.errors[()].astype(np.float64)
+    # Draw rows of a table, such as peaks by frame number, as points, and scans as a line.
     steps = np.diff(x)
     even = steps.size > 0 and steps.min() > 0 and steps.max() < 1.5 * steps.min()
     joined = bool(even) and sigma is None
-    name = "number" if axis is None else found.label(axis)
-    return Curve(found.title, x, values, sigma, name, label, joined)
+    name = "number" if axis is None else plottable.label(axis)
+    return Curve(plottable.title, x, values, sigma, name, label, joined)
 
 
 def _described(signal: Any) -> str:
@@ -230,7 +239,7 @@ def _described(signal: Any) -> str:
 
 @dataclass(frozen=True)
 class Volume:
-    """An open volume, and how its planes are drawn."""
+    """Open volume with the settings to draw its planes."""
 
     plottable: "Plottable"
     grid: "Grid"
@@ -241,11 +250,11 @@ class Volume:
 
     @property
     def direct(self) -> bool:
-        """Whether it is of direct space."""
+        """True for a volume in direct space, False in reciprocal space."""
         return self.plottable.space == "xyz"
 
     def slab(self, plane: "Plane", width: float = 0.0, number: int | None = None) -> "Slab":
-        """Average over a slab about a plane; ``number`` of a stack's volumes."""
+        """Return the average over a slab around a plane; ``number`` selects a volume of a stack."""
         from hklflow.volumes import slabs
 
         signal, errors = self.plottable.signal, self.plottable.errors
@@ -259,13 +268,13 @@ class Volume:
 
     @property
     def needs_norm(self) -> bool:
-        """Whether this is one rotation's sums, of which the mean is still to be taken."""
+        """True for the sums of one rotation, which are still to be divided by the norm."""
         group = self.plottable.group
         return self.plottable.name == "counts" and "norm" in group
 
 
 class _Part:
-    """One volume of a stack, sliced as a volume."""
+    """One volume of a stack, with the indexing of a single volume."""
 
     def __init__(self, signal: Any, number: int) -> None:
         self._signal, self._number = signal, number
@@ -276,7 +285,7 @@ class _Part:
 
 
 class _Ratio:
-    """Counts over norm, or the standard deviation of that; NaN where nothing was measured."""
+    """Counts divided by norm, or the standard deviation of the ratio; NaN in unmeasured voxels."""
 
     def __init__(self, plottable: "Plottable", deviation: bool) -> None:
         self._group, self._deviation = plottable.group, deviation
@@ -292,19 +301,19 @@ class _Ratio:
             return np.asarray(np.where(norm > 0, counts / norm, np.nan))
 
 
-def volume_of(found: "Plottable") -> Volume:
-    """Say how planes of a volume are drawn.
+def volume_of(plottable: "Plottable") -> Volume:
+    """Return a volume with the settings to draw its planes.
 
     Raises
     ------
     HklflowError
-        If the file does not say grid or cell.
+        If the file has no grid or no cell.
     """
     from hklflow.plots.planes import near_origin
     from hklflow.volumes import planes
 
-    direct, notes = found.space == "xyz", found.notes
-    name = found.name
+    direct, notes = plottable.space == "xyz", plottable.notes
+    name = plottable.name
     label = "total PDF" if notes.get("kind") == "total" else "3D-ΔPDF"
     label = label if direct else "S(Q)"
     is_main = name in ("data", "counts")
@@ -312,26 +321,28 @@ def volume_of(found: "Plottable") -> Volume:
     if difference:
         label = f"difference of {label}"
     return Volume(
-        found,
-        found.grid(),
-        planes.metric_of(found.cell(), direct),
+        plottable,
+        plottable.grid(),
+        planes.metric_of(plottable.cell(), direct),
         label if is_main else name.replace("_", " "),
         is_main and (direct or difference),
         near_origin(notes),
     )
 
 
-def _central(found: "Plottable") -> "Drawing":
-    """Planes through the origin; of a stack the first of each of some volumes."""
+def _central(plottable: "Plottable") -> "Drawing":
+    """Return the central planes of a volume, or one central plane of some volumes of a stack."""
     from hklflow.plots.drawing import Planes
     from hklflow.volumes import planes
 
-    volume = volume_of(found)
-    wanted = [planes.parse(_through(volume, text), found.space) for text in _CENTRAL[found.space]]
-    if found.signal.ndim == 3:
+    volume = volume_of(plottable)
+    wanted = [
+        planes.parse(_through(volume, text), plottable.space) for text in _CENTRAL[plottable.space]
+    ]
+    if plottable.signal.ndim == 3:
         cuts = [volume.slab(plane).cut for plane in wanted]
     else:
-        axis, n = found.axis(0), found.signal.shape[0]
+        axis, n = plottable.axis(0), plottable.signal.shape[0]
         chosen = sorted(
             {round(i * (n - 1) / max(1, min(n, _STACKED) - 1)) for i in range(_STACKED)}
         )
@@ -339,15 +350,21 @@ def _central(found: "Plottable") -> "Drawing":
         for i in [i for i in chosen if i < n]:
             cut = volume.slab(wanted[0], number=i).cut
             unit = "" if axis is None else printable(str(axis.attrs.get("units", "")))
-            at = i if axis is None else f"{axis[i]:g} {unit}".strip()
-            cuts.append(replace(cut, plane=replace(cut.plane, text=f"{cut.plane.text}, {at}")))
+            place = i if axis is None else f"{axis[i]:g} {unit}".strip()
+            cuts.append(replace(cut, plane=replace(cut.plane, text=f"{cut.plane.text}, {place}")))
     return Planes(
-        found.title, cuts, volume.metric, volume.direct, volume.diverging, volume.label, volume.near
+        plottable.title,
+        cuts,
+        volume.metric,
+        volume.direct,
+        volume.diverging,
+        volume.label,
+        volume.near,
     )
 
 
 def _through(volume: Volume, text: str) -> str:
-    """A central plane; through the middle of the grid where this does not reach the origin."""
+    """Return a central plane; if the grid does not contain 0, the plane through its middle."""
     words = text.split()
     i = words.index("0")
     axis = volume.grid.axis(i)
@@ -360,7 +377,7 @@ def _through(volume: Volume, text: str) -> str:
 
 
 class _DatasetFrames:
-    """Frames of an open dataset, as `Frames` gives them."""
+    """Frames of an open dataset, with the interface of `Frames`."""
 
     def __init__(self, signal: Any) -> None:
         self.shape, self._signal = signal.shape, signal
@@ -398,14 +415,17 @@ def _frames_picture(frames: "Frames | _DatasetFrames", name: str, frame: int | N
     chosen = np.unique(np.linspace(0, n - 1, min(n, _SUMMED)).round().astype(int))
     total = np.zeros(frames.shape[1:])
     for i in chosen:
-        # Masked in any frame: masked in the mean.
+        # A pixel that is masked in any frame is masked in the mean.
         total += measured(frames.read(int(i), int(i) + 1)[0])
     what = f"mean of {len(chosen)} of {n} frames" if n > 1 else "one frame"
     return Picture(f"{name}, {what}", total / len(chosen), "counts")
 
 
 def measured(values: "NDArray[Any]") -> "NDArray[np.float64]":
-    """Counts; NaN where the value is a mark: negative integers, and the largest unsigned ones."""
+    """Return the counts, with NaN for flagged pixels.
+
+    Negative integers and the largest value of an unsigned type are flags.
+    """
     import numpy as np
 
     shown = values.astype(np.float64)

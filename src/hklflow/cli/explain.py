@@ -1,4 +1,4 @@
-"""`hklflow config explain`: which layer says what a parameter is."""
+"""`hklflow config explain`: show which configuration layer sets a parameter."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ def explain(
     scan: str | None = None,
     directory: Directory = Path(),
 ) -> None:
-    """Show the value of a parameter, and every layer that sets it.
+    """Show the value of a parameter and every layer that sets it.
 
-    Layers, lowest first: package default, facility file, config.yaml, its per_sample, its
-    per_scan (a parent's entry holds for its children too). What `snakemake --config` says
-    goes before all of them.
+    Layers, lowest priority first: package default, facility file, config.yaml, per_sample in
+    config.yaml, per_scan in config.yaml (a parent's entry also applies to its children). Values of
+    `snakemake --config` have priority over all layers.
 
     Example: `hklflow config explain find_peaks.n_sigma --sample quartz --scan 100K`
 
@@ -28,9 +28,9 @@ def explain(
     key
         Section and parameter, such as `find_peaks.n_sigma`, or a section alone.
     sample
-        Sample for which the value is wanted; without it, for all that say nothing else.
+        Sample whose value is shown. Default: the value for all samples without their own.
     scan
-        Scan of that sample.
+        Scan of the sample.
     """
     import json
 
@@ -59,15 +59,17 @@ def explain(
             )
     value = value_in(values, keys)[1]
     layers = experiment.layers_of(sample, scan)
-    told = list(setters(layers, key))
+    settings_of_layers = list(setters(layers, key))
     has_default, default = value_in(Config().model_dump(mode="json"), keys)
-    of = "" if sample is None else f" for {sample}" + ("" if scan is None else f"/{scan}")
-    print(f"{key} = {json.dumps(value)}{of}")
+    owner = "" if sample is None else f" for {sample}" + ("" if scan is None else f"/{scan}")
+    print(f"{key} = {json.dumps(value)}{owner}")
     lines = [("package default", default)] if has_default else []
-    lines += [(f"config.yaml, {n}" if n.startswith("per_") else n, v) for n, v in told]
+    lines += [
+        (f"config.yaml, {n}" if n.startswith("per_") else n, v) for n, v in settings_of_layers
+    ]
     lines = [("config.yaml" if name == "config" else name, v) for name, v in lines]
-    # Of a section every layer says a part.
+    # The value of a section is joined from all layers.
     mark = "  <- joined with what stands above" if isinstance(value, dict) else "  <- in force"
-    for number, (name, said) in enumerate(lines):
+    for number, (name, setting) in enumerate(lines):
         last = mark if number == len(lines) - 1 else ""
-        print(f"  {name:40s} {json.dumps(said, default=str)}{last}")
+        print(f"  {name:40s} {json.dumps(setting, default=str)}{last}")

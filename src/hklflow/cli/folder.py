@@ -1,7 +1,7 @@
-"""An experiment's folder as the commands see it: its tables, and rows added to them.
+"""Tables and configuration in an experiment's folder: read them and add rows.
 
-A table is changed by writing it anew beside its place and renaming, under a lock that
-the commands share; what stood in it is kept byte for byte.
+To change a table, a command takes the lock of the tables, writes a complete new file in the same
+folder and renames it. The existing content is kept byte for byte.
 """
 
 import csv
@@ -24,7 +24,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Table:
-    """A tab-separated table as it stands in its file."""
+    """Tab-separated table with the bytes of its file."""
 
     path: Path
     content: bytes
@@ -32,12 +32,13 @@ class Table:
     rows: tuple[Row, ...]
 
     def with_rows(self, rows: Sequence[Mapping[str, str]]) -> bytes:
-        """Return the content with rows after the last line; what is there stays as it is.
+        """Return the unchanged content with rows appended.
 
         Raises
         ------
         HklflowError
-            If a value has no column, or cannot stand in a table.
+            If the table has no column for a value, or a value has a tab, line break or quotation
+            mark.
         """
         newline = b"\r\n" if b"\r\n" in self.content else b"\n"
         text = self.content
@@ -66,7 +67,13 @@ class Table:
 
 
 def experiment(directory: Path) -> "Folder":
-    """Return the experiment in a folder; raises if there is none."""
+    """Return the experiment in a folder.
+
+    Raises
+    ------
+    HklflowError
+        If the folder has no configuration file.
+    """
     return Folder(directory.resolve())
 
 
@@ -76,7 +83,7 @@ def read_table(path: Path) -> Table:
     Raises
     ------
     HklflowError
-        If there is no such file or no line of column names.
+        If the file does not exist, cannot be read, or has no line of column names.
     """
     if (reason := no_file(path)) is not None:
         raise HklflowError(f"{path} {reason}; `hklflow init` makes the tables")
@@ -93,13 +100,13 @@ def read_table(path: Path) -> Table:
     lines = [line for line in text_lines if line.strip() and not line.startswith("#")]
     reader = csv.DictReader(lines, delimiter="\t")
     try:
-        columns, given = tuple(reader.fieldnames or ()), list(reader)
+        columns, records = tuple(reader.fieldnames or ()), list(reader)
     except csv.Error as error:
         raise HklflowError(unreadable(path, reader.line_num, error)) from error
     if not columns:
         raise HklflowError(f"{path} has no line of column names; `hklflow init` makes one")
     rows = []
-    for number, row in enumerate(given, start=1):
+    for number, row in enumerate(records, start=1):
         if None in row or any(value is None for value in row.values()):
             raise HklflowError(f"{path}, row {number}: {len(columns)} values by tabs are needed")
         rows.append({name: value.strip() for name, value in row.items()} | {"#": str(number)})
@@ -107,7 +114,7 @@ def read_table(path: Path) -> Table:
 
 
 def commented_rows(path: Path) -> list[Row]:
-    """Rows of a table that stand behind a ``#``, and so are no rows."""
+    """Return the rows of a table that the user has commented out with ``#``."""
     table = read_table(path)
     lines = table.content.decode("utf-8-sig").splitlines()
     split = [line.lstrip("#").split("\t") for line in lines if line.startswith("#")]
@@ -118,12 +125,12 @@ def commented_rows(path: Path) -> list[Row]:
     ]
 
 
-_held: set[Path] = set()  # experiments whose tables this process has locked
+_held: set[Path] = set()  # folders of experiments whose tables this process has locked
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The folder of an experiment."""
+    """Folder of an experiment."""
 
     base: Path
 
@@ -136,11 +143,11 @@ class Folder:
 
     @property
     def config(self) -> Path:
-        """The configuration file."""
+        """Path of the configuration file."""
         return self.base / "config/config.yaml"
 
     def table(self, name: str) -> Path:
-        """Path of the table ``samples`` or ``scans``, as the configuration has it."""
+        """Return the path of the table ``samples`` or ``scans`` from the configuration."""
         from hklflow.experiment.config import Config, merged
         from hklflow.experiment.resolve import layers_of_experiment
 
@@ -148,11 +155,11 @@ class Folder:
         layers = layers_of_experiment(self.data(), self.base, {}, problems)
         if problems:
             raise HklflowError("; ".join(problems))
-        given = merged(layer.data for layer in layers)
-        return self.base / str(given.get(name, Config.model_fields[name].default))
+        settings = merged(layer.data for layer in layers)
+        return self.base / str(settings.get(name, Config.model_fields[name].default))
 
     def data(self) -> dict[str, Any]:
-        """Content of the configuration file."""
+        """Return the content of the configuration file."""
         from hklflow.experiment.config import read_yaml
 
         return read_yaml(self.config)
@@ -160,7 +167,15 @@ class Folder:
     def problems(
         self, instead: Mapping[str, Path] | None = None, config: str | None = None
     ) -> list[str]:
-        """Problems of configuration and tables; ``instead`` and ``config`` are other ones."""
+        """Return the problems of the configuration and the tables.
+
+        Parameters
+        ----------
+        instead : mapping, optional
+            ``samples`` or ``scans`` -> file that is checked instead of the table.
+        config : str, optional
+            YAML text that is checked instead of the configuration file.
+        """
         import yaml
 
         from hklflow.experiment.config import load
@@ -174,7 +189,7 @@ class Folder:
         return []
 
     def add(self, name: str, rows: Sequence[Mapping[str, str]]) -> None:
-        """Append rows to a table if that brings no new problem; else nothing is written.
+        """Append rows to a table, or write nothing if the rows cause a new problem.
 
         Parameters
         ----------
@@ -186,7 +201,7 @@ class Folder:
         Raises
         ------
         HklflowError
-            If a row is wrong: every new problem, by semicolons.
+            If a row is wrong; the message lists every new problem, separated by semicolons.
         """
         self.change({name: rows})
 
@@ -195,19 +210,20 @@ class Folder:
         rows: Mapping[str, Sequence[Mapping[str, str]]],
         values: Sequence[tuple[Sequence[str], Mapping[str, Any]]] = (),
     ) -> None:
-        """Append rows to tables and set values of the configuration, all or nothing.
+        """Append rows to tables and set values of the configuration, or change nothing.
 
         Parameters
         ----------
         rows : mapping
-            ``samples`` or ``scans`` -> rows, each of which is column -> value.
+            ``samples`` or ``scans`` -> rows; a row is a mapping column -> value.
         values : sequence of (keys, mapping)
-            Values by name, and the nested keys under which they stand.
+            Nested keys of a mapping in the configuration, and the values to set in this mapping.
 
         Raises
         ------
         HklflowError
-            If that brings a problem that was not there before: every new one, by semicolons.
+            If the change causes a problem; the message lists every new problem, separated by
+            semicolons.
         """
         from hklflow.cli.config_edit import with_values
 
@@ -226,38 +242,39 @@ class Folder:
                 path = self.config.resolve()
                 before = path.read_bytes()
                 text = before.decode("utf-8")
-                for keys, wanted in values:
+                for keys, settings in values:
                     try:
-                        text = with_values(text, keys, wanted)
+                        text = with_values(text, keys, settings)
                     except HklflowError as error:
-                        line = _flow(keys, wanted)
+                        line = _flow(keys, settings)
                         raise HklflowError(
                             f"{path} was not changed: {error}. Write into it `{line}`"
                         ) from error
                 new[path] = (before, text.encode())
-            written = {path: _beside(path, after, stack) for path, (_, after) in new.items()}
+            written = {path: _temporary(path, after, stack) for path, (_, after) in new.items()}
             tables = {name: self.table(name).resolve() for name in rows}
-            told = self.problems({name: written[path] for name, path in tables.items()}, text)
+            problems = self.problems({name: written[path] for name, path in tables.items()}, text)
             for path, temporary in written.items():
-                told = [problem.replace(str(temporary), str(path)) for problem in told]
+                problems = [problem.replace(str(temporary), str(path)) for problem in problems]
             known = self.problems(tables)
-            if fresh := [problem for problem in told if problem not in known]:
+            if fresh := [problem for problem in problems if problem not in known]:
                 raise HklflowError("; ".join(fresh))
-            # An editor knows no lock, and the checks above take their time.
+            # A text editor ignores the lock and may have saved a file during the checks.
             for path, (before, _) in new.items():
                 if path.read_bytes() != before:
                     raise HklflowError(
                         f"{path} was changed by somebody else meanwhile; nothing is added, "
                         "try again"
                     )
-            # The scans come last: a command that is killed before has added none, and is repeated.
+            # Rename the table of scans last: if the command is killed earlier, no scan is added and
+            # the command can be repeated.
             last = tables.get("scans")
             for path, temporary in sorted(written.items(), key=lambda item: item[0] == last):
                 temporary.replace(path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One command at a time changes the tables; a command that has the lock keeps it."""
+        """Hold the lock of the tables; a process that already holds the lock continues."""
         if self.base in _held:
             yield
             return
@@ -270,8 +287,8 @@ class Folder:
                 _held.discard(self.base)
 
 
-def _beside(path: Path, content: bytes, stack: ExitStack) -> Path:
-    """Write content beside its place, with the same mode; it goes with the stack."""
+def _temporary(path: Path, content: bytes, stack: ExitStack) -> Path:
+    """Write content to a temporary file next to ``path``, with its mode; the stack deletes it."""
     temporary = path.with_name(f".{path.name}.partial")
     stack.callback(temporary.unlink, missing_ok=True)
     with temporary.open("wb") as file:
@@ -283,7 +300,7 @@ def _beside(path: Path, content: bytes, stack: ExitStack) -> Path:
 
 
 def _flow(keys: Sequence[str], values: Mapping[str, Any]) -> str:
-    """Nested mappings in one line of YAML."""
+    """Return nested mappings as one line of YAML."""
     import yaml
 
     nested: dict[str, Any] = dict(values)

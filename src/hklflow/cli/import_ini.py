@@ -1,8 +1,8 @@
-"""`hklflow config import-ini`: NXRefine's ``settings.ini`` as a layer of hklflow's configuration.
+"""`hklflow config import-ini`: translate NXRefine's ``settings.ini`` to a facility file.
 
-NXRefine's [nxrefine] values are only what its dialog for a new configuration starts from, so
-they become examples behind a "#": as settings they would go before what calibrations and
-raw files say.
+The values in [nxrefine] are only start values of NXRefine's dialog for a new configuration. They
+are written as comments (lines that begin with "#"), because as settings they would replace the
+values of calibrations and raw files.
 """
 
 import re
@@ -24,8 +24,8 @@ def import_ini(
 ) -> None:
     """Translate NXRefine's settings.ini to a facility file.
 
-    The YAML goes to the terminal or to a file, the list of keys without a counterpart to
-    the terminal. Lines behind a "#" are start values: take the "#" away to use one.
+    The YAML is printed or written to a file; keys without a counterpart are listed on the terminal.
+    Lines that begin with "#" are start values: remove the "#" to use the value.
 
     Example: `hklflow config import-ini tasks/settings.ini -o facility.yaml`
 
@@ -34,7 +34,7 @@ def import_ini(
     file
         NXRefine's settings.ini.
     output
-        File to write; it must not be there yet.
+        New file to write; an existing file is not replaced.
     """
     text, report = translated(file)
     if output is None:
@@ -52,14 +52,14 @@ def import_ini(
 
 
 def translated(file: Path) -> tuple[str, list[str]]:
-    """YAML text of a ``settings.ini``, and what was left out, one line each.
+    """Return the YAML text for a ``settings.ini``, and a line about each key that is left out.
 
     Raises
     ------
     HklflowError
-        If the file cannot be read, or a value is not what its key needs.
+        If the file cannot be read, or a value is not valid for its key.
     """
-    found: dict[str, list[str]] = {}
+    sections: dict[str, list[str]] = {}
     report: list[str] = []
     for section, key, value in read_ini(file):
         where = f"[{section}] {key}"
@@ -71,11 +71,11 @@ def translated(file: Path) -> tuple[str, list[str]]:
         elif value in ("", "None"):
             report.append(f"{where} is empty: left out")
         else:
-            _put(found, row, where, value, file)
+            _put(sections, row, where, value, file)
     lines = [f'# From {file.name} of NXRefine. Lines with a "#" are start values of its dialog:']
     lines.append("# as settings they would go before what calibrations and raw files say.")
-    for section, inner in found.items():
-        # A section of examples only is an example itself.
+    for section, inner in sections.items():
+        # If all values of a section are comments, its heading is a comment too.
         mark = "" if any(not line.startswith("#") for line in inner) else "#"
         lines += ["", f"{mark}{section}:", *inner]
     text = "\n".join(lines) + "\n"
@@ -84,7 +84,7 @@ def translated(file: Path) -> tuple[str, list[str]]:
 
 
 def _check(text: str, file: Path) -> None:
-    """Refuse values that the configuration would refuse, those behind a "#" too."""
+    """Raise if the configuration refuses a value; values in comments are checked too."""
     import yaml
     from pydantic import ValidationError
 
@@ -101,11 +101,11 @@ def _check(text: str, file: Path) -> None:
 
 
 def used(text: str) -> str:
-    """Take the "#" away from all start values."""
+    """Return the YAML text with the "#" removed from all start values."""
     return re.sub(r"^#(?=  |\w+:$)", "", text, flags=re.MULTILINE)
 
 
-def _put(found: dict[str, list[str]], row: Becomes, where: str, value: str, file: Path) -> None:
+def _put(sections: dict[str, list[str]], row: Becomes, where: str, value: str, file: Path) -> None:
     import yaml
 
     try:
@@ -117,13 +117,13 @@ def _put(found: dict[str, list[str]], row: Becomes, where: str, value: str, file
     mark = "#" if row.nominal else ""
     shown = yaml.safe_dump(converted).splitlines()[0]
     section, *names = row.key.split(".")
-    lines = found.setdefault(section, [])
-    at = len(lines)
+    lines = sections.setdefault(section, [])
+    position = len(lines)
     if len(names) == 2:
-        # The keys of one mapping stand together.
+        # Insert the key below the other keys of its mapping.
         head = f"{mark}  {names[0]}:"
         if head not in lines:
             lines.append(head)
-        at = lines.index(head) + 1
+        position = lines.index(head) + 1
     indent = "  " * len(names)
-    lines.insert(at, f"{mark}{indent}{names[-1]}: {shown}  # {row.says}; {where} = {value}")
+    lines.insert(position, f"{mark}{indent}{names[-1]}: {shown}  # {row.says}; {where} = {value}")

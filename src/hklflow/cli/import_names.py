@@ -1,4 +1,4 @@
-"""Names of what `hklflow import` finds: parts of paths, and one for each sample, scan, rotation."""
+"""Checks of the names that `hklflow import` gives to samples, scans and rotations."""
 
 import re
 import unicodedata
@@ -12,28 +12,28 @@ from hklflow.cli.folder import Folder
 if TYPE_CHECKING:
     from hklflow.beamlines import Found, FoundScan
 
-_LONGEST = 40  # letters of a name in a sentence
+_LONGEST = 40  # letters of a name in a message
 
 Originals = dict[str, list[str]]
-"""Names as files have them, and where each stands."""
+"""Original name in the files -> files with this name."""
 
 
 def require_names(found: "Found") -> None:
-    """Refuse names that cannot be parts of paths, before any path is made of them.
+    """Raise if a name cannot be part of a path.
 
     Raises
     ------
     HklflowError
-        If a file's name or header makes too long a name, or a plugin gives one that has other
-        letters than names can have.
+        If a name from a file's name or header is too long, or a plugin gives a name with letters
+        that are not allowed.
     """
     from hklflow.experiment.tables import check_name, length_problem
 
     problems: list[str] = []
-    for one in found.scans:
-        where = one.where or one.raw
+    for scan in found.scans:
+        where = scan.where or scan.raw
         for what in ("sample", "scan", "rotation"):
-            value = getattr(one, what)
+            value = getattr(scan, what)
             if (problem := length_problem(value, what)) is not None:
                 cure = "give --sample a short one" if what == "sample" else "rename the files"
                 raise HklflowError(f"{where}: {problem}; {cure}")
@@ -50,31 +50,31 @@ def require_distinct(
     rows: Sequence[Mapping[str, str]],
     sample: str | None,
 ) -> None:
-    """Refuse one name for what files call differently, such as α-Al2O3 and β-Al2O3.
+    """Raise if different names in the files become the same name, such as α-Al2O3 and β-Al2O3.
 
     Parameters
     ----------
     fresh : sequence of FoundScan
         Scans whose frames are not in the table.
     rows : sequence of mapping
-        Of the table of scans.
+        Rows of the table of scans.
     sample : str or None
-        Name that the user gives; a row of this sample is then the same one.
+        Name of the sample that the user states; rows with this name are the same sample.
 
     Raises
     ------
     HklflowError
-        With the files, what they call it, and names that differ.
+        If two names collide; the message has the files, their names, and names to use instead.
     """
     from hklflow.beamlines import name
 
     groups: dict[tuple[str, ...], Originals] = {}
-    for one in fresh:
-        parts = (one.sample, one.scan, one.rotation)
-        for i, original in enumerate(one.original):
+    for scan in fresh:
+        parts = (scan.sample, scan.scan, scan.rotation)
+        for i, original in enumerate(scan.original):
             if original:
                 group = groups.setdefault((*parts[:i], name(original)), {})
-                group.setdefault(original, []).append(one.where or one.raw)
+                group.setdefault(original, []).append(scan.where or scan.raw)
     for key, originals in groups.items():
         if len(key) == 1 and key != (sample,):
             for original, where in _samples_of_rows(folder, rows, key[0]):
@@ -86,7 +86,10 @@ def require_distinct(
 def _samples_of_rows(
     folder: Folder, rows: Sequence[Mapping[str, str]], sample: str
 ) -> Iterator[tuple[str, str]]:
-    """What the raw files of a sample's rows call it, where its name was made of that."""
+    """Yield the original name of a sample in the raw file of each row, and the file.
+
+    Rows whose original name does not give the sample's name are skipped: a person named the sample.
+    """
     from hklflow.beamlines import name
     from hklflow.cli.planned import parts
 
@@ -102,7 +105,7 @@ def _samples_of_rows(
 
 
 def _sample_of(raw: Path) -> str:
-    """Name of the sample by a raw file's header, else by the file's name."""
+    """Return the sample's name from the header of a raw file, or else from the file's name."""
     from hklflow.beamlines.nexus import sample_name, stem
     from hklflow.beamlines.tree import guess
     from hklflow.formats.hdf5_file import open_file
@@ -120,7 +123,7 @@ def _sample_of(raw: Path) -> str:
 
 
 def _collision(key: tuple[str, ...], originals: Originals) -> str:
-    """Sentence about one name of several originals."""
+    """Return the message about different original names that become the same name."""
     what = ("sample", "scan", "rotation")[len(key) - 1]
     texts = list(originals)
     places = [
@@ -141,7 +144,7 @@ def _collision(key: tuple[str, ...], originals: Originals) -> str:
 
 
 def _proposed(name_of_all: str, originals: Sequence[str]) -> list[str]:
-    """Names that differ: with Greek letters written out, else numbered."""
+    """Return different names: with Greek letters written as words, or else with numbers."""
     from hklflow.beamlines import name
 
     written = [name("".join(map(_written, text))) for text in originals]

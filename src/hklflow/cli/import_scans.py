@@ -1,7 +1,7 @@
-"""`hklflow import`: scans that an instrument wrote become rows of the tables.
+"""`hklflow import`: add the scans that an instrument wrote to the tables.
 
-The plugin finds and reads (`hklflow.beamlines`); here that is told and checked, and
-`import_write` writes it.
+A plugin (`hklflow.beamlines`) finds and reads the scans, this module checks and prints them, and
+`import_write` writes the files and rows.
 """
 
 import re
@@ -21,27 +21,27 @@ from hklflow.cli.options import Directory
 if TYPE_CHECKING:
     from hklflow.beamlines import Beamline, Found, FoundScan, Request, Unmatched
 
-_ALIKE = 4  # scans that are not matched for the same reason, from which on they are gathered
+_ALIKE = 4  # least number of unmatched scans with the same reason that are printed as a group
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Facts:
-    """Options that state what the files do not say of the measurement."""
+    """Facts about the measurement that the files do not contain."""
 
     monitor: str | None = None
-    """What counts the incident photons, by the instrument's name."""
+    """Name of the counter of the incident photons at the instrument."""
     attenuator: str | None = None
-    """What holds the attenuators' transmission, by the instrument's name."""
+    """Name of the value with the attenuators' transmission at the instrument."""
     polarization: float | None = None
-    """Fraction of the intensity with the electric vector horizontal."""
+    """Fraction of the intensity whose electric vector is horizontal, 0 to 1."""
     saturation: float | None = None
-    """Counts from which a pixel is not to be believed."""
+    """Smallest counts at which a pixel is saturated."""
     temperature: float | None = None
-    """Temperature in K of all scans found."""
+    """Temperature of all scans, in K."""
 
     def require_possible(self) -> None:
-        """Refuse what no experiment has, before it stands in files and tables."""
+        """Raise if a value is physically impossible, before it is written."""
         import math
 
         from hklflow.geometry import plausible
@@ -56,9 +56,9 @@ class Facts:
                 f"--saturation {self.saturation:g} is no number of counts; give one above 0"
             )
         if self.temperature is not None and (
-            told := plausible.temperature_problem(self.temperature)
+            problem := plausible.temperature_problem(self.temperature)
         ):
-            raise HklflowError(f"--temperature: {told.partition(':')[0]}; enter it in K")
+            raise HklflowError(f"--temperature: {problem.partition(':')[0]}; enter it in K")
 
 
 def import_scans(
@@ -75,32 +75,32 @@ def import_scans(
     option: tuple[str, ...] = (),
     dry_run: Annotated[bool, Parameter(name=("--dry-run", "-n"), negative=())] = False,
 ) -> int:
-    """Find scans in what an instrument wrote, and add them to the experiment.
+    """Find scans in the files of an instrument and add them to the experiment.
 
-    Raw data are linked, never copied or changed. What is in the tables already is left as it is,
-    so that the command can be given again as data come in. What cannot be matched is told, with
-    what it might be; exit code 2 if nothing at all was found.
+    Raw data are linked, never copied or changed. Existing rows of the tables are not changed, so
+    the command can be repeated while data are measured. Scans that cannot be matched to frames are
+    reported with possible candidates. The exit code is 2 if no scan can be imported.
 
     Example: `hklflow import run42.spec --from spec --sample PMN-PT --monitor Ion_Ch_2 --dry-run`
 
     Parameters
     ----------
     source
-        File or folder to look in.
+        File or folder with the scans.
     from_
-        What wrote it: `spec`, `nxmx`, `eiger`, `cbf`, `tiff`, `smv`, `edf`, `nxrefine`, or a
-        beamline whose plugin is installed.
+        Format: `spec`, `nxmx`, `eiger`, `cbf`, `tiff`, `smv`, `edf`, `nxrefine`, or a beamline
+        whose plugin is installed.
     raw
-        Where the frames are, if not where they usually are: a folder, or a pattern such as
-        `images/x_S{scan}_####.tif`.
+        Folder of the frames, or a pattern such as `images/x_S{scan}_####.tif`. Default: the usual
+        place of the format.
     scans
-        Scans wanted, by the instrument's numbers or names: `839`, `12,15-20`; else all.
+        Numbers or names of scans at the instrument: `839`, `12,15-20`. Default: all scans.
     sample
-        Name of the sample, if not that in the files.
+        Name of the sample. Default: the name in the files.
     option
-        `name=value` of the plugin's own, see its page.
+        Option of the plugin, `name=value`; see the documentation of the plugin.
     dry_run
-        Tell what would be imported, and write nothing.
+        Print the scans that would be imported, and write nothing.
     """
     from hklflow.beamlines import Request, beamline, known
     from hklflow.cli import import_names, import_write
@@ -109,7 +109,7 @@ def import_scans(
     folder = experiment(directory)
     facts.require_possible()
     if from_ in known():
-        # A person sees who works, or hangs.
+        # If the plugin is slow or hangs, the user sees its name.
         say(f"asking beamline {from_} ({known()[from_]}) for the scans of {source} ...")
         sys.stdout.flush()
     plugin = beamline(from_)
@@ -152,7 +152,7 @@ def import_scans(
 
 
 def _found(plugin: "Beamline", name: str, request: "Request") -> "Found":
-    """Let a plugin look; what it does wrong is told with its name."""
+    """Return the scans that a plugin finds; its errors are reported with the plugin's name."""
     from hklflow.beamlines import Found, known
     from hklflow.beamlines.checked import checked
 
@@ -175,21 +175,21 @@ def _found(plugin: "Beamline", name: str, request: "Request") -> "Found":
 
 
 def _numbers(text: str) -> frozenset[str] | None:
-    """Read ``12,15-20``; what is no range of numbers is a name."""
+    """Return the scans in ``12,15-20``; an item that is not a range of numbers is a name."""
     if not text.strip():
         return None
-    found: set[str] = set()
+    numbers: set[str] = set()
     for item in (part.strip() for part in text.split(",")):
         first, _, last = item.partition("-")
         if first.isdecimal() and last.isdecimal():
             if int(last) < int(first) or int(last) - int(first) > 100_000:
                 raise HklflowError(f"--scans {item!r} is no range of scans; write first-last")
-            found |= {str(number) for number in range(int(first), int(last) + 1)}
+            numbers |= {str(number) for number in range(int(first), int(last) + 1)}
         elif item:
-            found.add(item)
+            numbers.add(item)
         else:
             raise HklflowError(f"--scans {text!r} has an empty item; write such as 12,15-20")
-    return frozenset(found)
+    return frozenset(numbers)
 
 
 def _options(given: Sequence[str], known: Mapping[str, str], plugin: str) -> dict[str, str]:
@@ -197,7 +197,7 @@ def _options(given: Sequence[str], known: Mapping[str, str], plugin: str) -> dic
     for item in given:
         name, equals, value = item.partition("=")
         if not equals or name not in known or name in options:
-            listed = "; ".join(f"{key}: {told}" for key, told in known.items()) or "none"
+            listed = "; ".join(f"{key}: {meaning}" for key, meaning in known.items()) or "none"
             raise HklflowError(
                 f"--option {item!r} is not one `name=value` of {plugin}'s own options ({listed})"
             )
@@ -206,10 +206,11 @@ def _options(given: Sequence[str], known: Mapping[str, str], plugin: str) -> dic
 
 
 def _tell(found: "Found", fresh: "list[FoundScan]") -> None:
-    """Print what was found and what was not, for a person to check."""
-    for one in fresh:
-        say(f"{one.sample} {one.scan} {one.rotation}: {one.where or one.raw}: {_facts(one)}")
-        for note in one.notes:
+    """Print the new scans, the unmatched scans and the notes."""
+    for scan in fresh:
+        place = scan.where or scan.raw
+        say(f"{scan.sample} {scan.scan} {scan.rotation}: {place}: {_facts(scan)}")
+        for note in scan.notes:
             say(f"  {note}")
     _tell_unmatched(found.unmatched)
     for note in found.notes:
@@ -217,34 +218,34 @@ def _tell(found: "Found", fresh: "list[FoundScan]") -> None:
 
 
 def _tell_known(there: Sequence[tuple[str, str]]) -> None:
-    """Print how many scans are there already, and which of them a person took out."""
-    out = [one for one in there if one[1].endswith("#")]
-    if len(there) > len(out):
-        say(f"{len(there) - len(out)} more are in the table of scans already")
-    for told, known in out:
-        say(f"{told}: stays out of the table, where it is {known}")
+    """Print the number of scans in the table, and the scans that the user commented out."""
+    commented = [names for names in there if names[1].endswith("#")]
+    if len(there) > len(commented):
+        say(f"{len(there) - len(commented)} more are in the table of scans already")
+    for place, row in commented:
+        say(f"{place}: stays out of the table, where it is {row}")
 
 
 def _tell_unmatched(unmatched: "Sequence[Unmatched]") -> None:
-    """Print what could not be matched; many of one reason in two lines."""
+    """Print the unmatched scans; many scans with the same reason are printed in two lines."""
     reasons: dict[str, list[Unmatched]] = {}
     for lost in unmatched:
-        # Reasons that differ in numbers only are one.
+        # Reasons that differ only in numbers are the same reason.
         reason = re.sub(r"[-+.\d]*\d(?:e[-+]?\d+)?", "#", lost.why)
         reasons.setdefault(reason if not lost.candidates else lost.what, []).append(lost)
     for alike in reasons.values():
-        told = alike if len(alike) < _ALIKE else alike[:1]
-        for lost in told:
+        printed = alike if len(alike) < _ALIKE else alike[:1]
+        for lost in printed:
             say(f"not matched: {lost.what}: {lost.why}")
             for candidate in lost.candidates:
                 say(f"  perhaps {candidate}")
-        if rest := alike[len(told) :]:
+        if rest := alike[len(printed) :]:
             names = [lost.what.partition(" (")[0] for lost in rest]
             say(f"  likewise {len(rest)} more: {', '.join(names)}")
 
 
-def _facts(one: "FoundScan") -> str:
-    header = one.header
+def _facts(scan: "FoundScan") -> str:
+    header = scan.header
     names = None if header.goniometer is None else header.goniometer.names
     axis = "scan" if header.goniometer is None or names is None else names[header.goniometer.scan]
     parts = [
@@ -257,6 +258,6 @@ def _facts(one: "FoundScan") -> str:
         None if header.exposure_time is None else f"{header.exposure_time:g} s",
         None if header.monitor is None else "monitor",
         None if header.transmission is None else "attenuators",
-        None if one.ub is None else "orientation",
+        None if scan.ub is None else "orientation",
     ]
     return ", ".join(part for part in parts if part) or "as its header says"

@@ -1,6 +1,7 @@
-"""What `hklflow import` writes: light scan files, rows, starts of refinement, settings of scans.
+"""Output of `hklflow import`: light scan files, rows, start orientations, settings of scans.
 
-All of it or nothing, under the lock of the tables: what was there before a failure is there after.
+Everything is written under the lock of the tables. After an error the files are as they were before
+the command.
 """
 
 import json
@@ -22,54 +23,55 @@ if TYPE_CHECKING:
 
 
 Source = tuple[str, str]
-"""Frames: a file or the pattern of a series, and the path in an HDF5 file (or nothing)."""
+"""Source of frames: a file or the first file of a series, and the path in an HDF5 file (or "")."""
 
 
 def say(line: str) -> None:
-    """Print a line in which files and plugins may have their say."""
+    """Print a line without the control characters that texts of files and plugins may contain."""
     print(printable(line))
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Stated:
-    """Options that the user states for all rows; empty or None: not stated."""
+    """Options for all new rows; empty or None: not stated by the user."""
 
     space_group: str | None = None
-    """Space group of a new row of samples."""
+    """Space group of a new sample."""
     cell: tuple[float, float, float, float, float, float] | None = None
-    """Approximate cell of a new row of samples, in Å and degrees."""
+    """Approximate cell of a new sample, in Å and degrees."""
     formula: str = ""
-    """Chemical formula of a new row of samples."""
+    """Chemical formula of a new sample."""
     parent: str = ""
-    """Scan of the same sample from whose orientation all start; else what the files say."""
+    """Scan of the same sample whose orientation all scans start from. Default: the parent in the
+    files."""
     calibration: str = ""
-    """Detector geometry of the configuration; else what the files say."""
+    """Name of a detector geometry in the configuration. Default: the geometry in the files."""
 
     def sample_row(self, name: str, found: "FoundSample | None") -> dict[str, str]:
-        """Row of the table of samples."""
+        """Return the row of the table of samples."""
         cell = self.cell or (found.cell if found else None)
         row = {
             "sample": name,
             "space_group": self.space_group or (found and found.space_group) or "P 1",
             "formula": self.formula or (found.formula if found else ""),
         }
-        given = {} if cell is None else dict(zip(CELL_NAMES, cell, strict=True))
-        return row | {axis: f"{value:.10g}" for axis, value in given.items()}
+        axes = {} if cell is None else dict(zip(CELL_NAMES, cell, strict=True))
+        return row | {axis: f"{value:.10g}" for axis, value in axes.items()}
 
-    def scan_row(self, one: "FoundScan", raw: str) -> dict[str, str]:
-        """Row of the table of scans."""
-        temperature = one.header.temperature
+    def scan_row(self, scan: "FoundScan", raw: str) -> dict[str, str]:
+        """Return the row of the table of scans."""
+        temperature = scan.header.temperature
         return {
-            "sample": one.sample,
-            "scan": one.scan,
+            "sample": scan.sample,
+            "scan": scan.scan,
             "temperature": "" if temperature is None else f"{temperature:.10g}",
-            "parent": self.parent or one.parent,
-            "rotation": one.rotation,
+            "parent": self.parent or scan.parent,
+            "rotation": scan.rotation,
             "raw": raw,
-            "goniometer": one.goniometer,
-            "calibration": self.calibration or one.calibration,
-            "frames": "" if one.header.n_frames is None else str(one.header.n_frames),
+            "goniometer": scan.goniometer,
+            "calibration": self.calibration or scan.calibration,
+            "frames": "" if scan.header.n_frames is None else str(scan.header.n_frames),
             "run": "",
         }
 
@@ -77,26 +79,29 @@ class Stated:
 def sort_out(
     folder: Folder, found: "Found", sample: str | None
 ) -> "tuple[list[FoundScan], list[tuple[str, str]], list[Unmatched]]":
-    """Tell what is new by its frames; names alone do not say that a scan is there.
+    """Split the scans into new scans, scans in the table, and conflicts.
+
+    Scans are compared by their frames, because a name may be used for other frames.
 
     Parameters
     ----------
     sample : str or None
-        Name of the sample that the user gives.
+        Name of the sample that the user states.
 
     Returns
     -------
     new : list of FoundScan
+        Scans to add to the table.
     there : list of (str, str)
-        Scans that the table has, and under which names; those that a person took out are behind
-        a ``#``.
+        Scans that are in the table: file and names of the row. For a row that the user commented
+        out, the names end with "behind a #".
     conflicts : list of Unmatched
-        Names that other frames have, and frames that several scans would have.
+        Scans whose name belongs to other frames, and scans that share frames.
 
     Raises
     ------
     HklflowError
-        If what is not there would get one name for what the files call differently.
+        If different names in the files become the same name.
     """
     from hklflow.beamlines import Unmatched
     from hklflow.cli.import_names import require_distinct
@@ -107,53 +112,55 @@ def sort_out(
     known: dict[Source, str] = {}
     for mark, group in ((" behind a #", commented_rows(path)), ("", rows)):
         for row in group:
-            told = f"{row['sample']} {row['scan']} {row['rotation']}{mark}"
-            known |= dict.fromkeys(_row_sources(folder, row["raw"]), told)
+            names_of_row = f"{row['sample']} {row['scan']} {row['rotation']}{mark}"
+            known |= dict.fromkeys(_row_sources(folder, row["raw"]), names_of_row)
     owners: dict[Source, list[FoundScan]] = {}
-    for one in found.scans:
-        for source in _sources(one):
-            owners.setdefault(source, []).append(one)
-    absent = [one for one in found.scans if known.keys().isdisjoint(_sources(one))]
+    for scan in found.scans:
+        for source in _sources(scan):
+            owners.setdefault(source, []).append(scan)
+    absent = [scan for scan in found.scans if known.keys().isdisjoint(_sources(scan))]
     require_distinct(folder, absent, rows, sample)
     new, there, conflicts = [], [], []
-    for one in found.scans:
-        own = f"{one.sample} {one.scan} {one.rotation}"
-        told = one.where or one.raw
-        same = next((known[source] for source in _sources(one) if source in known), None)
-        others = [other for source in _sources(one) for other in owners[source] if other is not one]
-        taken = names.get((one.sample, one.scan, one.rotation))
+    for scan in found.scans:
+        names_of_scan = f"{scan.sample} {scan.scan} {scan.rotation}"
+        place = scan.where or scan.raw
+        same = next((known[source] for source in _sources(scan) if source in known), None)
+        others = [
+            other for source in _sources(scan) for other in owners[source] if other is not scan
+        ]
+        taken = names.get((scan.sample, scan.scan, scan.rotation))
         if others:
-            why = f"its frames {one.raw} would be those of {others[0].where or others[0].raw} too"
-            conflicts.append(Unmatched(told, f"{why}; name the frames of each by --raw"))
+            why = f"its frames {scan.raw} would be those of {others[0].where or others[0].raw} too"
+            conflicts.append(Unmatched(place, f"{why}; name the frames of each by --raw"))
         elif same is not None:
-            there.append((told, same))
+            there.append((place, same))
         elif taken is not None:
-            why = f"{own} is in the table of scans with other frames, {taken}"
-            conflicts.append(Unmatched(told, f"{why}; give --sample, or rename the row there"))
+            why = f"{names_of_scan} is in the table of scans with other frames, {taken}"
+            conflicts.append(Unmatched(place, f"{why}; give --sample, or rename the row there"))
         else:
-            new.append(one)
+            new.append(scan)
     return new, there, conflicts
 
 
-def _sources(one: "FoundScan") -> list[Source]:
-    """Frames of a found scan."""
-    given = one.datasets if one.light and one.datasets else ((one.raw, ""), *one.datasets)
-    return [_source(file, inside) for file, inside in given]
+def _sources(scan: "FoundScan") -> list[Source]:
+    """Return the sources of the frames of a scan."""
+    parts = scan.datasets if scan.light and scan.datasets else ((scan.raw, ""), *scan.datasets)
+    return [_source(file, inside) for file, inside in parts]
 
 
 def _source(file: str | Path, inside: str) -> Source:
-    """Frames in a form that can be compared: a series by its first image, whatever its pattern."""
+    """Return frames in a form for comparison: a series is named by its first image."""
     from hklflow.experiment.tables import is_series
     from hklflow.formats.series import find_files
 
     if is_series(Path(file).name):
-        with suppress(HklflowError):  # who reads it tells what is wrong
+        with suppress(HklflowError):  # reported when the series is read
             file = find_files(file, gaps=True)[0]
     return os.path.realpath(file), inside.strip("/")
 
 
 def _row_sources(folder: Folder, raw: str) -> Iterator[Source]:
-    """Frames of a row of the table, as far as they can be told."""
+    """Yield the sources of the frames of a row; damaged light scan files are skipped."""
     from hklflow.cli.planned import parts
     from hklflow.formats.light import is_light, sources_of
 
@@ -164,7 +171,7 @@ def _row_sources(folder: Folder, raw: str) -> Iterator[Source]:
                 for file, inside in sources_of(path):
                     yield _source(file, inside)
             except HklflowError:
-                continue  # `hklflow check` tells of a damaged file
+                continue  # `hklflow check` reports a damaged file
         else:
             yield _source(path, "")
 
@@ -172,34 +179,34 @@ def _row_sources(folder: Folder, raw: str) -> Iterator[Source]:
 def write(
     folder: Folder, found: "Found", fresh: "list[FoundScan]", stated: Stated
 ) -> "list[Unmatched]":
-    """Write everything; gives scans that could not be written, with the reason."""
+    """Write the new scans, and return scans that could not be written, with the reason."""
     from hklflow.beamlines import Unmatched
 
     lost: list[Unmatched] = []
     with ExitStack() as made:
         rows: dict[str, list[dict[str, str]]] = {"samples": [], "scans": []}
         written = []
-        for one in fresh:
+        for scan in fresh:
             try:
-                raw = _light(folder, one, made) if one.light else _shown(one.raw, folder)
+                raw = _light(folder, scan, made) if scan.light else _shown(scan.raw, folder)
             except HklflowError as error:
-                lost.append(Unmatched(one.where or one.raw, str(error)))
+                lost.append(Unmatched(scan.where or scan.raw, str(error)))
                 continue
-            written.append(one)
-            rows["scans"].append(stated.scan_row(one, raw))
+            written.append(scan)
+            rows["scans"].append(stated.scan_row(scan, raw))
         if not written:
             return lost
         known = {row["sample"] for row in read_table(folder.table("samples")).rows}
         rows["samples"] = [
             stated.sample_row(name, found.samples.get(name))
-            for name in dict.fromkeys(one.sample for one in written)
+            for name in dict.fromkeys(scan.sample for scan in written)
             if name not in known
         ]
         values = list(_settings(folder, found, written))
-        for scan, start in _orientations(folder, written, stated, made):
-            values.append((["per_scan", scan, "orientation"], {"start": start}))
+        for scan_name, start in _orientations(folder, written, stated, made):
+            values.append((["per_scan", scan_name, "orientation"], {"start": start}))
         folder.change({name: added for name, added in rows.items() if added}, values)
-        made.pop_all()  # nothing failed: what was made stays
+        made.pop_all()  # no error: keep the new files
     for name, added in rows.items():
         if added:
             say(f"{len(added)} row{'s' * (len(added) > 1)} added to {folder.table(name)}")
@@ -211,70 +218,70 @@ def write(
 def _settings(
     folder: Folder, found: "Found", fresh: "list[FoundScan]"
 ) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """Keys and values of the configuration; what a person set stays."""
+    """Yield keys and values to set in the configuration; existing values are kept."""
     from hklflow.experiment.config import value_in
 
-    new = {f"{one.sample}/{one.scan}" for one in fresh}
-    wanted = [([section], inner) for section, inner in found.general.items()]
-    for scan, sections in found.settings.items():
-        if scan in new:
-            wanted += [(["per_scan", scan, name], inner) for name, inner in sections.items()]
+    new = {f"{scan.sample}/{scan.scan}" for scan in fresh}
+    settings = [([section], inner) for section, inner in found.general.items()]
+    for scan_name, sections in found.settings.items():
+        if scan_name in new:
+            settings += [(["per_scan", scan_name, name], inner) for name, inner in sections.items()]
     data = folder.data()
-    for keys, inner in wanted:
-        left = {}
+    for keys, inner in settings:
+        unset = {}
         for name, value in inner.items():
-            there, own = value_in(data, [*keys, name])
-            if not there:
-                left[name] = value
-            elif own != value:
-                say(f"config: {'.'.join([*keys, name])} is {own} and stays (found: {value})")
-        if left:
-            yield keys, left
+            exists, present = value_in(data, [*keys, name])
+            if not exists:
+                unset[name] = value
+            elif present != value:
+                say(f"config: {'.'.join([*keys, name])} is {present} and stays (found: {value})")
+        if unset:
+            yield keys, unset
 
 
 def _shown(path: str, folder: Folder) -> str:
-    """Path as the tables have it: from the experiment's folder if it lies below it."""
+    """Return a path for the tables: relative if it is inside the experiment's folder."""
     absolute = Path(path).absolute()
     below = absolute.is_relative_to(folder.base)
     return str(absolute.relative_to(folder.base) if below else absolute)
 
 
 def _restored(path: Path, made: ExitStack) -> None:
-    """Put back what stands there now, or nothing, unless all goes well."""
+    """Restore the present state of a file if an error occurs later."""
     if path.exists():
         made.callback(path.write_bytes, path.read_bytes())
     else:
         made.callback(path.unlink, missing_ok=True)
 
 
-def _light(folder: Folder, one: "FoundScan", made: ExitStack) -> str:
-    """Write the light scan file of a rotation; gives its path from the experiment's folder."""
+def _light(folder: Folder, scan: "FoundScan", made: ExitStack) -> str:
+    """Write the light scan file of a rotation; return its path relative to the experiment."""
     from hklflow.formats.light import SUFFIX, write_light
     from hklflow.formats.raw import is_hdf5
 
-    path = folder.base / "raw" / f"{one.sample}_{one.scan}_{one.rotation}{SUFFIX}"
+    path = folder.base / "raw" / f"{scan.sample}_{scan.scan}_{scan.rotation}{SUFFIX}"
 
     def linked(file: str) -> str:
-        # A link from within the experiment moves with it.
+        # A link to a file in the experiment is relative, so that the folder can be moved.
         absolute = Path(file).absolute()
         below = absolute.is_relative_to(folder.base)
         return os.path.relpath(absolute, path.parent) if below else str(absolute)
 
-    datasets = [(linked(file), inside) for file, inside in one.datasets]
-    if is_hdf5(one.raw) and not datasets:
+    datasets = [(linked(file), inside) for file, inside in scan.datasets]
+    if is_hdf5(scan.raw) and not datasets:
         raise HklflowError(
-            f"the beamline's plugin does not say where in {one.raw} the frames are (`datasets` of "
+            f"the beamline's plugin does not say where in {scan.raw} the frames are (`datasets` of "
             "FoundScan); report it to whoever keeps the plugin"
         )
     path.parent.mkdir(exist_ok=True)
     _restored(path, made)
     write_light(
         path,
-        one.header,
-        one.shape,
-        datasets or linked(one.raw),
-        sample=one.original[0] or one.sample,
-        source={"from": one.where or one.raw, "notes": "\n".join(one.notes)},
+        scan.header,
+        scan.shape,
+        datasets or linked(scan.raw),
+        sample=scan.original[0] or scan.sample,
+        source={"from": scan.where or scan.raw, "notes": "\n".join(scan.notes)},
     )
     return str(path.relative_to(folder.base))
 
@@ -282,26 +289,29 @@ def _light(folder: Folder, one: "FoundScan", made: ExitStack) -> str:
 def _orientations(
     folder: Folder, fresh: "list[FoundScan]", stated: Stated, made: ExitStack
 ) -> Iterator[tuple[str, str]]:
-    """Write the starts of parents that have none; gives scan and path."""
+    """Write start orientations for parents without one; yield the scan and the path of the file."""
     from hklflow import geometry
     from hklflow.beamlines import rotation_of
     from hklflow.experiment.config import value_in
 
     scans: dict[str, list[FoundScan]] = {}
-    for one in fresh:
-        if (stated.parent or one.parent or one.scan) == one.scan and one.ub is not None:
-            scans.setdefault(f"{one.sample}/{one.scan}", []).append(one)
-    for scan, rotations in scans.items():
-        path = folder.base / "config/orientations" / f"{scan.replace('/', '_')}.json"
-        there, own = value_in(folder.data(), ["per_scan", scan, "orientation", "start"])
-        if there or path.exists():
-            say(f"{scan}: its start {own if there else path} stays; what is found is left out")
+    for scan in fresh:
+        if (stated.parent or scan.parent or scan.scan) == scan.scan and scan.ub is not None:
+            scans.setdefault(f"{scan.sample}/{scan.scan}", []).append(scan)
+    for scan_name, rotations in scans.items():
+        path = folder.base / "config/orientations" / f"{scan_name.replace('/', '_')}.json"
+        exists, start = value_in(folder.data(), ["per_scan", scan_name, "orientation", "start"])
+        if exists or path.exists():
+            say(
+                f"{scan_name}: its start {start if exists else path} stays; what is found is left "
+                "out"
+            )
             continue
-        described = {one.rotation: rotation_of(one.header) for one in rotations}
+        described = {scan.rotation: rotation_of(scan.header) for scan in rotations}
         absent = [name for name, rotation in described.items() if rotation is None]
         if absent:
             say(
-                f"{scan}: the orientation is left out, for the geometry of {absent[0]} is not "
+                f"{scan_name}: the orientation is left out, for the geometry of {absent[0]} is not "
                 "known; see `hklflow model import`"
             )
             continue
@@ -320,4 +330,4 @@ def _orientations(
         path.parent.mkdir(exist_ok=True)
         _restored(path, made)
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        yield scan, str(path.relative_to(folder.base))
+        yield scan_name, str(path.relative_to(folder.base))

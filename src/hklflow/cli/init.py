@@ -1,4 +1,4 @@
-"""`hklflow init`: a new experiment's folder."""
+"""`hklflow init`: make the folder of a new experiment."""
 
 import os
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ FACILITY_LINE = "#facility:"
 
 
 def init_experiment(directory: Path, /, *, facility: Path | None = None) -> None:
-    """Make the folder of a new experiment; what is there already is left as it is.
+    """Make the folder of a new experiment; existing files are not changed.
 
     Example: `hklflow init quartz_2026 --facility /sw/beamline.yaml`, then
     `cd quartz_2026`, `hklflow sample add ...`, `hklflow scan add ...`, `snakemake -n`.
@@ -42,8 +42,8 @@ def init_experiment(directory: Path, /, *, facility: Path | None = None) -> None
     directory
         Folder of the experiment.
     facility
-        YAML file with what holds for all experiments at a beamline; it has the same
-        sections as `config.yaml`.
+        YAML file with the settings for all experiments at a beamline, in the same sections as
+        `config.yaml`.
     """
     if facility is not None:
         _check_facility(facility, directory)
@@ -66,7 +66,7 @@ def init_experiment(directory: Path, /, *, facility: Path | None = None) -> None
 
 
 def _contents(directory: Path, facility: Path | None) -> Iterator[tuple[str, str]]:
-    """Name and text of every file of a new experiment."""
+    """Yield the name and the text of every file of a new experiment."""
     root = templates.root()
     for name in ("config.yaml", "samples.tsv", "scans.tsv", "README.md"):
         text = (root / "config" / name).read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ def _contents(directory: Path, facility: Path | None) -> Iterator[tuple[str, str
 
 
 def _write_new(path: Path, text: str, name: str) -> bool:
-    """Write a file unless there is one; say which."""
+    """Write a file if it does not exist; return True if it was written, and print the result."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -94,12 +94,12 @@ def _write_new(path: Path, text: str, name: str) -> bool:
 
 
 def _reference(facility: Path, directory: Path) -> str:
-    """Path of the facility file as the configuration has it: from the experiment's folder."""
+    """Return the path of the facility file for the configuration, relative to the experiment."""
     return str(facility) if facility.is_absolute() else os.path.relpath(facility, directory)
 
 
 def _check_facility(facility: Path, directory: Path) -> None:
-    """Refuse a facility file that cannot be read, or that a present config.yaml does not name."""
+    """Raise if the facility file cannot be read, or an existing config.yaml names another file."""
     from hklflow.experiment.config import read_yaml
 
     read_yaml(facility)
@@ -115,7 +115,7 @@ def _check_facility(facility: Path, directory: Path) -> None:
 
 
 def _with_facility(text: str, reference: str) -> str:
-    """Set the facility in the template's example line."""
+    """Return the template of the configuration with the facility file set."""
     import yaml
 
     lines = text.splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""One watch at a time: a lock file that names its owner."""
+"""Lock file with the name of its owner, for commands that must run only once."""
 
 import fcntl
 import os
@@ -12,15 +12,15 @@ from hklflow.base.errors import HklflowError
 
 @contextmanager
 def only_one(path: Path) -> Iterator[str]:
-    """Hold a lock file; gives what an owner that died has left in it, else nothing.
+    """Hold a lock file; give the name of an owner that was killed, or an empty text.
 
-    The system holds the lock as long as the process lives, so that a file that was left
-    behind does not lock; its content is for people.
+    The operating system releases the lock when the process ends, so a remaining file does not lock.
+    The content of the file is only for messages.
 
     Raises
     ------
     HklflowError
-        If another process holds it.
+        If another process holds the lock.
     """
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:

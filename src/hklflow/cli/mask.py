@@ -1,7 +1,7 @@
-"""`hklflow mask show`, `add` and `import`: a mask file looked at, and one more step in it.
+"""`hklflow mask show`, `add` and `import`: draw a mask file, or append a step to it.
 
-A mask file is changed by writing it anew beside its place and renaming; what stood in it
-is kept byte for byte.
+To change a mask file, a command writes a complete new file in the same folder and renames it. The
+existing content is kept byte for byte.
 """
 
 import fcntl
@@ -42,7 +42,7 @@ def show(
     image: Path | None = None,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
 ) -> None:
-    """Tell what each step of a mask file masks and frees, and draw it.
+    """Print how many pixels each step of a mask file masks and frees, and draw the mask.
 
     Example: `hklflow mask show config/mask.yaml --image raw/quartz_0001.cbf -o mask.png`
 
@@ -53,9 +53,9 @@ def show(
     shape
         Rows and columns of the detector, such as `1043,981`.
     image
-        An image of the detector instead, or a raw file, of which the first frame is taken.
+        Image of the detector, instead of --shape; of a raw file, the first frame is used.
     output
-        Picture to write, PNG.
+        PNG file for the picture.
     """
     from hklflow.images import mask_shapes
     from hklflow.stage import mask_steps
@@ -65,14 +65,14 @@ def show(
     if output is not None and output.suffix.lower() != ".png":
         raise HklflowError(f"--output {output} is no name of a picture; end it in .png")
     pixels = _blank(shape or "") if image is None else _counts(image)
-    found = mask_steps.read(file)
+    mask_file = mask_steps.read(file)
     size = (pixels.shape[0], pixels.shape[1])
-    drawn = mask_shapes.draw(size, found.core_steps(size))
+    drawn = mask_shapes.draw(size, mask_file.core_steps(size))
     names = [
-        f"{number} {mask_steps.name(step)}" for number, step in enumerate(found.steps, start=1)
+        f"{number} {mask_steps.name(step)}" for number, step in enumerate(mask_file.steps, start=1)
     ]
     print(f"{'added':>9} {'freed':>9}  step")
-    for name, step, (added, freed) in zip(names, found.steps, drawn.changes, strict=True):
+    for name, step, (added, freed) in zip(names, mask_file.steps, drawn.changes, strict=True):
         idle = "" if added or freed else f"  <- {step.op}s nothing"
         print(f"{added:9d} {freed:9d}  {name}{idle}")
     masked = int((drawn.bits != 0).sum())
@@ -93,42 +93,42 @@ def show(
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Drawing:
-    """Options that say what a step draws."""
+    """Options for the shape that a step draws."""
 
     slow: float | None = None
-    """Centre of a circle, annulus (ring) or beamstop in pixels."""
+    """Slow coordinate of the centre of a circle, annulus (ring) or beamstop, in pixels."""
     fast: float | None = None
-    """Centre of a circle, annulus (ring) or beamstop in pixels."""
+    """Fast coordinate of the centre of a circle, annulus (ring) or beamstop, in pixels."""
     radius: float | None = None
-    """Of a circle or beamstop."""
+    """Radius of a circle or beamstop, in pixels."""
     inner: float | None = None
-    """Inner radius of an annulus."""
+    """Inner radius of an annulus, in pixels."""
     outer: float | None = None
-    """Outer radius of an annulus."""
+    """Outer radius of an annulus, in pixels."""
     slow_min: float | None = None
-    """Limit of a rectangle."""
+    """Lower slow limit of a rectangle, in pixels."""
     slow_max: float | None = None
-    """Limit of a rectangle."""
+    """Upper slow limit of a rectangle, in pixels."""
     fast_min: float | None = None
-    """Limit of a rectangle."""
+    """Lower fast limit of a rectangle, in pixels."""
     fast_max: float | None = None
-    """Limit of a rectangle."""
+    """Upper fast limit of a rectangle, in pixels."""
     corners: tuple[str, ...] = ()
-    """Corners of a polygon, `slow,fast` each, such as `--corners 0,0 9,0 9,9`; one that begins
-    with a minus has an option of its own, `--corners=-9,0`."""
+    """Corners of a polygon as `slow,fast`, such as `--corners 0,0 9,0 9,9`; write a corner that
+    begins with a minus as `--corners=-9,0`."""
     arm_angle: float | None = None
     """Direction of a beamstop's arm in degrees, from +fast towards +slow."""
     arm_width: float | None = None
-    """Of a beamstop's arm."""
+    """Width of a beamstop's arm, in pixels."""
     arm_length: float | None = None
-    """Of a beamstop's arm; without a length it goes to the border."""
+    """Length of a beamstop's arm, in pixels. Default: the arm ends at the border."""
     width: int | None = None
-    """Of edges in pixels."""
+    """Width of the edges, in pixels."""
     detector: str | None = None
-    """Name of the detector, as pyFAI knows it."""
+    """Name of the detector in pyFAI."""
 
     def step(self) -> dict[str, Any]:
-        """Return the options that are given as the keys of a step in a mask file."""
+        """Return the options that the user gave, as keys of a step in a mask file."""
         step: dict[str, Any] = {
             item.name: _plain(value)
             for item in fields(self)
@@ -142,15 +142,15 @@ class Drawing:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Note:
-    """Options of every step."""
+    """Options that every step has."""
 
     op: Op | None = None
-    """Mask the pixels (`add`), or free what earlier steps masked (`subtract`)."""
+    """Mask the pixels (`add`), or free pixels that earlier steps masked (`subtract`)."""
     comment: str | None = None
-    """For people."""
+    """Comment in the mask file."""
 
     def step(self) -> dict[str, Any]:
-        """Return the options that are given as the keys of a step in a mask file."""
+        """Return the options that the user gave, as keys of a step in a mask file."""
         return _stated({"op": self.op, "comment": self.comment})
 
 
@@ -163,7 +163,7 @@ def add(
     drawing: Drawing = Drawing(),
     note: Note = Note(),
 ) -> None:
-    """Append a step to a mask file, which is made if it is not there.
+    """Append a step to a mask file; a new file is made if needed.
 
     Example: `hklflow mask add config/mask.yaml circle --slow 30 --fast 200 --radius 5
     --op subtract --comment "no shadow here"`
@@ -173,8 +173,8 @@ def add(
     file
         Mask file.
     kind
-        What to draw; `edges` are those of the detector, and of its modules if it is named;
-        `detector` are the gaps of a named detector.
+        Shape to draw. `edges`: edges of the detector, and of its modules if --detector is given.
+        `detector`: gaps between the modules of --detector.
     """
     shape = {} if kind in ("edges", "detector") else {"shape": kind}
     _append(file, shape | drawing.step() | note.step(), kind)
@@ -189,9 +189,10 @@ def import_image(
     bad: Literal["nonzero", "zero"] | None = None,
     note: Note = Note(),
 ) -> None:
-    """Append a mask image to a mask file, which is made if it is not there.
+    """Append a mask image to a mask file; a new file is made if needed.
 
-    The image stays where it is; the mask file has its name, relative to the mask file.
+    The image is not copied. The mask file contains the path of the image, relative to the mask
+    file.
 
     Example: `hklflow mask import config/mask.yaml raw/beamline.tif --bad zero`
 
@@ -200,9 +201,9 @@ def import_image(
     file
         Mask file.
     image
-        Image of any format that fabio reads, .npy, .png, or an NXmx mask as `file.h5:/path`.
+        Image in a format of fabio, .npy, .png, or an NXmx mask as `file.h5:/path`.
     bad
-        Pixels of the image that are bad (default `nonzero`).
+        Values of bad pixels in the image (default `nonzero`).
     """
     from hklflow.formats.mask_images import read_mask_image, split_name
 
@@ -215,17 +216,17 @@ def import_image(
     print(f"{int(pixels.sum())} of {pixels.shape[0]} x {pixels.shape[1]} pixels are bad in it")
 
 
-def _append(file: Path, given: dict[str, Any], kind: str) -> None:
-    """Append a step if the file is right with it, else change nothing."""
+def _append(file: Path, keys: dict[str, Any], kind: str) -> None:
+    """Append a step if the new file is valid, or raise and change nothing."""
     from hklflow.stage import mask_steps
 
     needed = {"edges": "edges", "detector": "detector"}.get(kind)
-    if needed is not None and needed not in given:
+    if needed is not None and needed not in keys:
         raise HklflowError(f"{kind}: --{'width' if needed == 'edges' else needed} is not given")
-    if kind == "detector" and "edges" in given:
+    if kind == "detector" and "edges" in keys:
         raise HklflowError("detector: --width is for edges")
     try:
-        step = mask_steps.step(given)
+        step = mask_steps.step(keys)
     except HklflowError as error:
         raise HklflowError(f"{kind}: {error}") from error
     path = file.resolve()
@@ -237,7 +238,7 @@ def _append(file: Path, given: dict[str, Any], kind: str) -> None:
             old = mask_steps.parse(content.decode("utf-8-sig"), str(file))
         except UnicodeDecodeError as error:
             raise HklflowError(f"{file} is not UTF-8 text ({error}); save it as UTF-8") from error
-        new = _with_step(content, given)
+        new = _with_step(content, keys)
         try:
             kept = mask_steps.parse(new.decode("utf-8-sig"), str(file)) == [*old, step]
         except HklflowError:
@@ -251,15 +252,15 @@ def _append(file: Path, given: dict[str, Any], kind: str) -> None:
     print(f"step {len(old) + 1} of {file}: {mask_steps.name(step)} ({step.op})")
 
 
-def _with_step(content: bytes, given: dict[str, Any]) -> bytes:
-    """Content with one more line, indented as the steps before it."""
+def _with_step(content: bytes, keys: dict[str, Any]) -> bytes:
+    """Return the content with a line for the step appended, indented like the other steps."""
     import yaml
 
     node = yaml.compose(content.decode("utf-8-sig"), yaml.SafeLoader)
     indent = 0 if node is None else node.start_mark.column
     newline = b"\r\n" if b"\r\n" in content else b"\n"
     line = yaml.safe_dump(
-        given, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
+        keys, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
     ).strip()
     if content and not content.endswith(b"\n"):
         content += newline
@@ -267,7 +268,7 @@ def _with_step(content: bytes, given: dict[str, Any]) -> bytes:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Put new content in the place of a file."""
+    """Replace the content of a file in one operation."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with temporary.open("wb") as out:
@@ -283,7 +284,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One command at a time changes a mask file."""
+    """Hold the lock of a mask file, so that only one command changes the file."""
     try:
         lock = path.with_name(f".{path.name}.lock").open("a")
     except OSError as error:
@@ -300,7 +301,7 @@ def _stated(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: float) -> float | int:
-    """Whole numbers without a point: the file is for people."""
+    """Return whole numbers as int, so that the file has 5 and not 5.0."""
     return int(value) if value.is_integer() else value
 
 
@@ -325,7 +326,7 @@ def _blank(text: str) -> "NDArray[np.float64]":
 
 
 def _counts(path: Path) -> "NDArray[np.float64]":
-    """Counts of an image or of the first frame of a raw file, 0 where there is none."""
+    """Return the counts of an image or of the first frame of a raw file; flagged pixels are 0."""
     import numpy as np
 
     from hklflow.formats import images, raw

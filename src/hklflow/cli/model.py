@@ -1,4 +1,4 @@
-"""`hklflow model show`, `export`, `import`, `compare`: orientations of other programs and ours."""
+"""`hklflow model show | export | import | compare`: exchange orientations with other programs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,15 +18,15 @@ app = App(name="model", help="Orientations and geometry of DIALS, XDS, NXRefine 
 Program = Literal["dials", "xds", "nxrefine"]
 Output = Annotated[Path, Parameter(name=("--output", "-o"))]
 
-Writer = Callable[[Path], Sequence[str]]  # gives what the file cannot hold
+Writer = Callable[[Path], Sequence[str]]  # returns notes about data that the file cannot hold
 
-_TOLERANCE = 0.2  # of Miller indices, for peaks that are given theirs
-_MISFIT = 0.05  # of scattering vectors of two geometries
+_TOLERANCE = 0.2  # largest deviation of an indexed peak from whole Miller indices
+_MISFIT = 0.05  # largest relative difference of the scattering vectors of two geometries
 
 
 @app.command
 def show(file: Path, /) -> None:
-    """Print the crystal and the geometry of each rotation of a file.
+    """Print the crystal and the geometry of each rotation in a file.
 
     Example: `hklflow model show refined.expt`; `hklflow model show results/quartz/orientation.json`
 
@@ -34,7 +34,7 @@ def show(file: Path, /) -> None:
     ----------
     file
         `.expt` of DIALS, XPARM.XDS or GXPARM.XDS, a file of NXRefine, or an orientation of
-        hklflow.
+        hklflow (`orientation.json`).
     """
     from hklflow.formats.models import read_model
 
@@ -51,7 +51,7 @@ def _described(model: "Model") -> list[tuple[str, str]]:
 
     rotation = model.rotation
     detector, goniometer, scan = rotation.detector, rotation.goniometer, rotation.scan
-    beam_at = detector.plane.intersect(np.array([0.0, 0.0, 1.0]))
+    beam_centre = detector.plane.intersect(np.array([0.0, 0.0, 1.0]))
     rows = [("rotation", model.name)]
     if model.ub is not None:
         u, cell = model.crystal
@@ -67,7 +67,7 @@ def _described(model: "Model") -> list[tuple[str, str]]:
         ("detector (slow, fast)", f"{detector.shape[0]} x {detector.shape[1]}{modules}"),
         ("pixel / µm", " x ".join(f"{1e6 * size:.6g}" for size in detector.pixel_size)),
         ("distance / mm", f"{1e3 * detector.distance:.5f}"),
-        ("beam at (slow, fast)", f"{beam_at[0]:.3f} {beam_at[1]:.3f}"),
+        ("beam at (slow, fast)", f"{beam_centre[0]:.3f} {beam_centre[1]:.3f}"),
     ]
     for i, name in enumerate(goniometer.names):
         axis = " ".join(f"{x:9.6f}" for x in goniometer.axes[i])
@@ -93,9 +93,9 @@ def export(
 ) -> None:
     """Write an orientation for another program.
 
-    For DIALS the scan files tell where the images are, and the peak tables become the reflections
-    that `dials.refine` starts with: `x.expt` and `x.refl`. XDS has one file for each rotation:
-    of several the name is extended by the rotation's.
+    For DIALS, the scan files give the paths of the images, and the peak tables are written as the
+    reflections for `dials.refine` (`x.expt` and `x.refl`). For XDS, one file is written for each
+    rotation; if there are several, the rotation's name is added to the file name.
 
     Example: `hklflow model export orientation.json --to dials -o quartz.expt --scans scan.nxs
     --peaks peaks.nxs`
@@ -105,15 +105,15 @@ def export(
     orientation
         orientation.json or converged.json, or a file of another program.
     to
-        Program.
+        Program that will read the file.
     output
         File to write.
     scans
-        Scan files, one for each rotation in its order.
+        Scan files, one for each rotation, in the order of the rotations.
     peaks
-        Peak tables, likewise.
+        Peak tables, one for each rotation, in the order of the rotations.
     force
-        Overwrite files.
+        Overwrite existing files.
     """
     from hklflow.formats.models import read_model
 
@@ -135,7 +135,7 @@ def export(
         names = [output]
         if len(models) > 1:
             names = [output.with_name(f"{output.stem}_{m.name}{output.suffix}") for m in models]
-        # partial's keyword: `model` stays that of its file.
+        # `partial` binds each model now; a lambda would write the last model to every file.
         writers = [partial(write_xparm, model=model) for model in models]
         _published(list(zip(names, writers, strict=True)), force)
     else:
@@ -156,7 +156,7 @@ def _scans(paths: Sequence[Path], names: Sequence[str]) -> "list[RotationScan]":
 
 
 def _refuse_absent(path: Path, scan: "RotationScan") -> None:
-    """Refuse images that are not where the scan file says, seen from here."""
+    """Raise if the images of a scan file do not exist, relative to the current folder."""
     from hklflow.formats.series import find_files
 
     try:
@@ -191,7 +191,7 @@ def _with_images(model: "Model", scan: "RotationScan") -> "Model":
 
 
 def _images(scan: "RotationScan") -> tuple[str, int]:
-    """File, or pattern with # for the digits, and the number of the first image."""
+    """Return the file or pattern (# for the digits) of the images, and the first image number."""
     import re
 
     from hklflow.formats.raw import HDF5_SUFFIXES
@@ -204,9 +204,9 @@ def _images(scan: "RotationScan") -> tuple[str, int]:
     digits = list(re.finditer(r"\d+", file.stem))
     if not digits:
         raise HklflowError(f"the images of {scan.raw} have no numbers; DIALS needs them")
-    at = digits[-1]
-    name = file.stem[: at.start()] + "#" * len(at[0]) + file.stem[at.end() :] + file.suffix
-    return str(file.with_name(name)), int(at[0])
+    last = digits[-1]
+    name = file.stem[: last.start()] + "#" * len(last[0]) + file.stem[last.end() :] + file.suffix
+    return str(file.with_name(name)), int(last[0])
 
 
 def _export_dials(
@@ -271,7 +271,7 @@ def _reflections(
 
 @app.command(name="import")
 def import_(file: Path, /, *, scans: tuple[Path, ...], output: Output, force: bool = False) -> None:
-    """Take the orientation of another program for scans of ours.
+    """Convert the orientation of another program to a start orientation for scans of hklflow.
 
     Example: `hklflow model import refined.expt --scans scan.nxs -o start.json`
 
@@ -280,11 +280,11 @@ def import_(file: Path, /, *, scans: tuple[Path, ...], output: Output, force: bo
     file
         `.expt` of DIALS, XPARM.XDS or GXPARM.XDS, or a file of NXRefine.
     scans
-        Scan files, one for each of its rotations, in its order.
+        Scan files of hklflow, one for each rotation in the file, in the order of the file.
     output
         JSON file to write, with the layout of orientation.json.
     force
-        Overwrite the file.
+        Overwrite an existing file.
     """
     import json
 
@@ -295,9 +295,9 @@ def import_(file: Path, /, *, scans: tuple[Path, ...], output: Output, force: bo
     models = read_model(file)
     adopted = []
     for model, scan in zip(models, _scans(scans, [m.name for m in models]), strict=True):
-        # Image series are counted by the numbers in their names, frames of one file by themselves.
+        # Images of a series are counted by the number in the file name, frames in one file from 0.
         first = _images(scan)[1] - 1 if "#" in (model.raw or "") else scan.first
-        own, misfit = on_geometry(model, scan.rotation, first)
+        converted, misfit = on_geometry(model, scan.rotation, first)
         print(f"{printable(model.name)}: scattering vectors agree to {misfit:.3%}")
         if misfit > _MISFIT:
             raise HklflowError(
@@ -305,7 +305,7 @@ def import_(file: Path, /, *, scans: tuple[Path, ...], output: Output, force: bo
                 f"of pixels differ by {misfit:.1%} (limit {_MISFIT:.0%}); check wavelength, beam "
                 "centre, distance, rotation axis and step of both"
             )
-        adopted.append(own)
+        adopted.append(converted)
 
     def write(path: Path) -> Sequence[str]:
         content = to_orientation(adopted)
@@ -317,20 +317,21 @@ def import_(file: Path, /, *, scans: tuple[Path, ...], output: Output, force: bo
 
 @app.command
 def compare(first: Path, second: Path, /, *, space_group: str | None = None) -> None:
-    """Compare two orientations of one crystal: misorientation after symmetry, and the cells.
+    """Compare two orientations of the same crystal: misorientation and differences of the cells.
 
-    Rotations are compared in their order, in the laboratory at scan angle zero.
+    The misorientation is the smallest angle over the symmetry operations, in the laboratory frame
+    at scan angle zero. Rotations are compared in the order of the files.
 
     Example: `hklflow model compare orientation.json refined.expt`
 
     Parameters
     ----------
     first
-        File of any program.
+        Orientation file of any program.
     second
-        Another.
+        Orientation file to compare with the first.
     space_group
-        Of the first, where its file does not say.
+        Space group of the first crystal, if the first file does not contain it.
     """
     import numpy as np
 
@@ -347,27 +348,26 @@ def compare(first: Path, second: Path, /, *, space_group: str | None = None) -> 
     group = known(symbol)
     print(f"space group {group.symbol}, Laue group {group.laue}")
     print("rotations\tdegrees\tindexing\ta\tb\tc\talpha\tbeta\tgamma\tdistance_mm")
-    for one, other in zip(*models, strict=False):
-        found = compared(one, other, group)
-        change = " ".join(f"{x:+.5f}" for x in found.cells[1] - found.cells[0]).split()
-        far = other.rotation.detector.distance - one.rotation.detector.distance
+    for model, other in zip(*models, strict=False):
+        comparison = compared(model, other, group)
+        change = " ".join(f"{x:+.5f}" for x in comparison.cells[1] - comparison.cells[0]).split()
+        far = other.rotation.detector.distance - model.rotation.detector.distance
         indexing = "same"
-        if found.reindexed:
+        if comparison.reindexed:
             indexing = "reindexed"
-        elif not np.allclose(found.matrix, np.eye(3)):
+        elif not np.allclose(comparison.matrix, np.eye(3)):
             indexing = "equivalent"
         print(
-            f"{printable(one.name)} {printable(other.name)}\t{found.degrees:.6f}\t{indexing}\t"
-            + "\t".join(change)
-            + f"\t{1e3 * far:+.5f}"
+            f"{printable(model.name)} {printable(other.name)}\t"
+            f"{comparison.degrees:.6f}\t{indexing}\t" + "\t".join(change) + f"\t{1e3 * far:+.5f}"
         )
-        if found.reindexed:
-            rows = "; ".join(" ".join(f"{x:.4g}" for x in row) for row in found.matrix)
+        if comparison.reindexed:
+            rows = "; ".join(" ".join(f"{x:.4g}" for x in row) for row in comparison.matrix)
             print(f"# hkl of the first = [{rows}] hkl of the second, which the Laue group lacks")
 
 
 def _published(jobs: Sequence[tuple[Path, Writer]], force: bool) -> None:
-    """Write files under temporary names, then put all in their places; print notes."""
+    """Write all files under temporary names, then rename them; print the notes."""
     import secrets
 
     from hklflow.base import publish

@@ -1,4 +1,4 @@
-"""`hklflow peaks tune`: parameters of the peak search that find the most reflections."""
+"""`hklflow peaks tune`: search parameters of `find_peaks` that find more reflections."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 app = App(name="peaks", help="The search for Bragg peaks.")
 
-_BLOCK = 4  # frames read at a time
+_BLOCK = 4  # number of frames read at a time
 
 
 @app.command
@@ -42,15 +42,16 @@ def tune(
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
     directory: Directory = Path(),
 ) -> None:
-    """Look for parameters of `find_peaks` that find more reflections and less that is none.
+    """Search parameters of `find_peaks` that find more reflections and fewer false spots.
 
-    Blocks of frames of the scan are searched with many settings. The score of one is its indexed
-    spots times the fraction that is indexed, both beyond chance. Lattice and orientation are those
-    of the scan if it has been refined, else they are found from the parent's cell, the sample's,
-    or none. A table, a picture and lines for the configuration are written; a gain within the
-    noise of the score is told as such. Spots that the cell cannot index, as those of a
-    superlattice or a second crystal, count as false here: keep what finds them. With `binning` it
-    is refused: parameters are those of frames as measured.
+    Blocks of frames of the scan are searched with many settings. The score of a setting is the
+    number of indexed spots times the fraction of indexed spots, both corrected for spots that are
+    indexed by chance. The orientation of the scan is used if the scan is refined. If it is not, the
+    lattice is searched with the cell of the parent or of the sample, or without a cell. The command
+    writes a table, a picture and lines for the configuration, and reports if a gain is within the
+    noise of the score. Spots that the cell does not index, such as spots of a superlattice or a
+    second crystal, count as false: if you need these spots, keep the parameters that find them.
+    Scans with `binning` are refused, because the parameters are for frames as measured.
 
     Example: `hklflow peaks tune quartz/100K`; `hklflow peaks tune quartz/100K/r1 --every 3 --apply`
 
@@ -59,12 +60,12 @@ def tune(
     scan
         `sample/scan`, or `sample/scan/rotation` to use the frames of one rotation only.
     every
-        Use every so-many-th block of about 50 frames; without it about eight blocks are used.
+        Use every n-th block of about 50 frames. Default: about eight blocks are used.
     apply
-        Write the suggestion into `config/config.yaml`, under `per_scan`; of a parent it holds for
-        its children too.
+        Write the suggestion into `config/config.yaml`, under `per_scan`; the entry of a parent also
+        applies to its children.
     output
-        Folder for picture and table; without it `peaks_tune` beside the scan's results.
+        Folder for picture and table. Default: `peaks_tune` in the folder of the scan's results.
     """
     import secrets
 
@@ -112,7 +113,7 @@ def tune(
 
 
 def _present(given: "Params") -> "PeakParams":
-    """Parameters of the search as the configuration has them."""
+    """Return the parameters of the search from the configuration."""
     from dataclasses import fields
 
     from hklflow.peaks.search import PeakParams
@@ -127,7 +128,7 @@ def _present(given: "Params") -> "PeakParams":
 
 
 def _named(scan: str, experiment: "Experiment") -> tuple[str, str, list[str]]:
-    """Sample, scan and rotations of a name."""
+    """Return the sample, the scan and the rotations for `sample/scan` or `sample/scan/rotation`."""
     parts = scan.split("/")
     if len(parts) not in (2, 3) or tuple(parts[:2]) not in experiment.scans:
         known = ", ".join(f"{sample}/{name}" for sample, name in experiment.scans) or "none"
@@ -147,7 +148,7 @@ def _named(scan: str, experiment: "Experiment") -> tuple[str, str, list[str]]:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Frames of one rotation as the peak search takes them."""
+    """Frames of one rotation with the data that the peak search needs."""
 
     frames: "Frames"
     first: int
@@ -158,7 +159,7 @@ class _Reader:
     valid_from: float
 
     def block(self, start: int, stop: int) -> "Block":
-        """Frames start..stop (exclusive) of the scan."""
+        """Return the frames from ``start`` to ``stop`` (exclusive) as a block."""
         import numpy as np
 
         from hklflow.bragg.tune import Block
@@ -176,13 +177,14 @@ class _Reader:
 
     def _counts(self, start: int, stop: int) -> "Iterator[NDArray[Any]]":
         for block in self.frames.blocks(_BLOCK, self.first + start, self.first + stop):
-            # As `find_peaks` does: with the read noise's variance the mean is the variance.
+            # As in `find_peaks`: after adding the variance of the read noise, the mean of the
+            # counts equals their variance.
             yield block if self.noise is None else block + self.noise
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """The frames of a scan's rotations, as the workflow has prepared them."""
+    """Rotations of a scan with the products of the workflow."""
 
     folder: Folder
     experiment: "Experiment"
@@ -191,12 +193,12 @@ class _Measured:
     rotations: list[str]
 
     def product(self, pattern: str, scan: str | None = None, rotation: str = "") -> Path:
-        """Path of a product, relative to the experiment's folder."""
+        """Return the path of a product, relative to the experiment's folder."""
         return Path(pattern.format(sample=self.sample, scan=scan or self.scan, rotation=rotation))
 
     @cached_property
     def scans(self) -> "list[RotationScan]":
-        """Scan files, with raw files as they are named from here."""
+        """Contents of the scan files, with raw paths that are valid from the current folder."""
         from hklflow import nexus
 
         found = []
@@ -206,7 +208,7 @@ class _Measured:
         return found
 
     def _made(self, name: str) -> list[Path]:
-        """Products of the rotations; all must be there."""
+        """Return the product of each rotation; raise if a product does not exist."""
         pattern = self.experiment.paths.rotation(name)
         products = [self.product(pattern, rotation=r) for r in self.rotations]
         missing = [str(path) for path in products if not (self.folder.base / path).exists()]
@@ -218,8 +220,9 @@ class _Measured:
         return [self.folder.base / path for path in products]
 
     def lattice(self) -> "tuple[list[Rotation], NDArray[np.float64] | Index, str]":
-        """Geometry of the rotations, UB or how it is found, and where that is from."""
+        """Return the rotations, UB or a function that finds UB, and the source of the lattice."""
         from hklflow import stage
+        from hklflow.experiment.params.orientation import refine_parent
         from hklflow.geometry import symmetry
         from hklflow.orientation.indexing import index_peaks
         from hklflow.stage.orientation import Observed, inherited
@@ -233,7 +236,7 @@ class _Measured:
                 return rotations, refined.ub, f"orientation of {own}"
         rotations = [scan.rotation for scan in self.scans]
         parent = self.experiment.scans[self.sample, self.scan].parent
-        given = self.experiment.refine_parent_params(self.sample, parent)
+        given = refine_parent(self.experiment, {"sample": self.sample, "scan": parent})
         cell: Sequence[float] | None = given.cell
         symbol, source = given.space_group, "the sample's cell"
         above = base / self.product(paths.scan("parent.json"), parent)
@@ -246,7 +249,8 @@ class _Measured:
         group = None if symbol is None or cell is None else symmetry.space_group(symbol)
 
         def index(g: "NDArray[np.float64]") -> "NDArray[np.float64]":
-            # A bad setting has many false spots: few need to be indexed, but closely.
+            # A bad setting finds many false spots: accept a lattice that indexes few spots, but
+            # with a small tolerance.
             return index_peaks(
                 g,
                 cell=cell,
@@ -261,7 +265,7 @@ class _Measured:
     def blocks(
         self, rotations: "list[Rotation]", max_frames: int, every: int | None, stack: ExitStack
     ) -> "list[Block]":
-        """Blocks of frames; the stack keeps the raw files open."""
+        """Return blocks of frames; the stack keeps the raw files open."""
         from hklflow import nexus
         from hklflow.bragg.tune import spread
         from hklflow.formats import raw
@@ -284,7 +288,7 @@ class _Measured:
 
 
 def _suggest(folder: Folder, scan: str, found: "Tuning", *, apply: bool) -> None:
-    """Tell what to set, or write it."""
+    """Print the suggested parameters, or write them into the configuration."""
     from hklflow.cli.config_edit import lines_for
 
     keys = ["per_scan", scan, "find_peaks"]

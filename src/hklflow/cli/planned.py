@@ -1,8 +1,8 @@
 """Rows of ``config/planned.tsv``: scans that are still to be measured.
 
-The table has the columns of the table of scans. In ``raw``, ``{temperature}`` and ``{scan}``
-stand for text that files bring along; such a row is a template, and what a file's name says
-there is put into the other columns.
+The table has the columns of the table of scans. A row with ``{temperature}`` or ``{scan}`` in
+``raw`` is a template: the placeholder matches a part of a file's name, and this text replaces the
+placeholder in the other columns.
 """
 
 import re
@@ -15,7 +15,7 @@ from hklflow.cli.folder import Row, Table
 
 _HOLDERS = {
     "temperature": r"\d+(?:\.\d+)?",
-    # As in names of scans, which never have an underscore.
+    # Names of scans have no underscore.
     "scan": r"[A-Za-z0-9][A-Za-z0-9.+-]*",
 }
 _HOLDER = re.compile(r"\{(\w*)\}")
@@ -24,7 +24,7 @@ _PART = re.compile(r"\s+\+\s+")
 
 @dataclass(frozen=True)
 class Planned:
-    """A scan whose rows are not yet in the table of scans."""
+    """Scan whose rows are not yet in the table of scans."""
 
     sample: str
     scan: str
@@ -32,30 +32,31 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Sample, scan and rotations, for messages."""
         return f"{self.sample} {self.scan} ({', '.join(row['rotation'] for row in self.rows)})"
 
 
 def parts(raw: str) -> list[str]:
-    """Raw scans of a row: one, or several that are summed."""
+    """Return the raw scans of a row: a single scan, or several scans that are summed."""
     return _PART.split(raw)
 
 
 def is_template(row: Row) -> bool:
-    """Whether a row stands for files whose names are not known yet."""
+    """Return True if a row is a template with placeholders."""
     return bool(_HOLDER.search(row["raw"]))
 
 
 def pending(planned: Table, present: Table, base: Path) -> list[Planned]:
-    """Scans of the planned table that are not in the table of scans.
+    """Return the scans of the planned table that are not in the table of scans.
 
-    All rotations of a scan are one `Planned`. A template counts for every name of a file
-    that fits it; if one of a scan's rotations has a file, all its rotations are planned.
+    All rotations of a scan are in the same `Planned`. A template gives a scan for every set of
+    texts that its placeholders match in file names. If the file of any rotation exists, all
+    rotations of the scan are planned.
 
     Raises
     ------
     HklflowError
-        If the planned table cannot be used.
+        If the planned table is not valid.
     """
     _check_columns(planned, present)
     known = {(row["sample"], row["scan"], row["rotation"]) for row in present.rows}
@@ -64,14 +65,14 @@ def pending(planned: Table, present: Table, base: Path) -> list[Planned]:
         if (row["sample"], row["scan"], row["rotation"]) in known:
             continue
         same = scans.setdefault((row["sample"], row["scan"]), [])
-        # A row of its own goes before a template that fits it too.
+        # A row without placeholders has priority over a template for the same rotation.
         if row["rotation"] not in [other["rotation"] for other in same]:
             same.append(row)
     return [Planned(*key, tuple(rows)) for key, rows in scans.items()]
 
 
 def templates(planned: Table) -> list[Row]:
-    """Rows that never end: more files may always come."""
+    """Return the rows with placeholders; more files may match a template at any time."""
     return [row for row in planned.rows if is_template(row)]
 
 
@@ -82,7 +83,7 @@ def _check_columns(planned: Table, present: Table) -> None:
             raise HklflowError(
                 f"{table.path} has no column {missing[0]!r}; see config/README.md for the columns"
             )
-    # The number of frames is asked for here, whether or not it is kept there.
+    # The planned table may have the column frames even if the table of scans does not.
     unknown = [n for n in planned.columns if n not in present.columns and n != "frames"]
     if unknown:
         raise HklflowError(
@@ -114,7 +115,7 @@ def _check_columns(planned: Table, present: Table) -> None:
 
 
 def _named(planned: Table, base: Path) -> Iterator[Row]:
-    """Rows with the names of files put in; those without placeholders come first."""
+    """Yield the rows without placeholders, then the rows that the templates give."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in planned.rows:
         if is_template(row):
@@ -128,8 +129,8 @@ def _named(planned: Table, base: Path) -> Iterator[Row]:
                 f"{planned.path}, rows {', '.join(row['#'] for row in rows)}: the rotations of "
                 f"{rows[0]['scan']} must have the same placeholders in raw"
             )
-        brought = {tuple(c.items()): c for row in rows for c in _captures(row["raw"], base)}
-        for values in (brought[key] for key in sorted(brought)):
+        captures = {tuple(c.items()): c for row in rows for c in _captures(row["raw"], base)}
+        for values in (captures[key] for key in sorted(captures)):
             for row in rows:
                 yield {name: _filled(value, values) for name, value in row.items()}
 
@@ -139,9 +140,10 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 
 def _captures(raw: str, base: Path) -> Iterator[dict[str, str]]:
-    """What the names of files say in the place of the placeholders.
+    """Yield the text of each placeholder for every matching file.
 
-    A sum's repetitions are of the same scan, so its first part is looked for.
+    If several raw scans are summed, only the first part of the sum is searched, because all parts
+    have the same placeholders.
     """
     first = parts(raw)[0]
     held = sorted(set(_HOLDER.findall(raw)))
@@ -154,7 +156,7 @@ def _captures(raw: str, base: Path) -> Iterator[dict[str, str]]:
 
 
 def _below(folder: Path, names: Sequence[str], values: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Walk down the folders of a pattern, one name after the other."""
+    """Yield the texts of the placeholders in ``names``, the path below a folder."""
     if not names:
         yield dict(sorted(values.items()))
         return
@@ -164,28 +166,28 @@ def _below(folder: Path, names: Sequence[str], values: dict[str, str]) -> Iterat
         return
     pattern = name_pattern(name, values)
     try:
-        found = sorted(entry.name for entry in folder.iterdir())
+        entries = sorted(entry.name for entry in folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return
-    for entry in found:
+    for entry in entries:
         if match := pattern.fullmatch(entry):
             yield from _below(folder / entry, rest, values | match.groupdict())
 
 
 def name_pattern(name: str, values: Mapping[str, str]) -> re.Pattern[str]:
-    """Regular expression for one folder's or file's name with placeholders."""
-    seen = dict(values)
+    """Return the regular expression for the name of a folder or file with placeholders."""
+    defined = dict(values)
     text = ""
     for token in re.split(r"(\{\w*\}|#+|%0?\d*d|\*|\?|\[[^\]]*\])", name):
         if match := _HOLDER.fullmatch(token):
             holder = match[1]
             if holder in values:
                 text += re.escape(values[holder])
-            elif holder in seen:
+            elif holder in defined:
                 text += f"(?P={holder})"
             else:
                 text += f"(?P<{holder}>{_HOLDERS[holder]})"
-                seen[holder] = ""
+                defined[holder] = ""
         elif token.startswith("#"):
             text += rf"\d{{{len(token)},}}"
         elif token.startswith("%"):

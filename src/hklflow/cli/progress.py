@@ -1,9 +1,10 @@
-"""How far jobs are, from their products, their logs and what snakemake leaves in ``.snakemake``.
+"""State of each job, from its products, its logs and the files that snakemake keeps.
 
-Snakemake 9 keeps a mark for each output of a job that has begun, until the job has ended, well or
-not (``incomplete/``, the name in base64; with the number of the cluster's job), and files as long
-as a run lives or after it was killed (``locks/``). A stage renames its products when they are
-complete, so a product without a mark is whole. Nothing here asks snakemake or a cluster.
+From the start of a job to its end, snakemake 9 keeps a mark for each output in
+``.snakemake/incomplete/`` (the name in base64, with the job number on a cluster). While a run is
+active, and after a run was killed, ``.snakemake/locks/`` contains lock files. A stage renames its
+products when they are complete, so a product without a mark is complete. This module reads only
+files; it does not ask snakemake or a cluster.
 """
 
 import base64
@@ -37,9 +38,9 @@ COLUMNS = (
     "bragg",
     "file",
 )
-"""Groups of steps of a scan, in the order in which they happen."""
+"""Groups of steps of a scan, in the order of the workflow."""
 OF_ROTATION = frozenset({"import", "mask", "peaks", "transform"})
-"""Groups of which a scan has one for each rotation."""
+"""Groups of steps that a scan has for each rotation."""
 DONE, OLD, RUN, LOST, FAIL, HELD, WAIT = "done", "old", "run", "lost", "fail", "held", "wait"
 STATES: Mapping[str, str] = {
     DONE: "its products are there, complete, and not older than what they were made from",
@@ -50,13 +51,13 @@ STATES: Mapping[str, str] = {
     HELD: "it waits for a job that failed",
     WAIT: "it has not begun",
 }
-"""What a job can be."""
+"""States of a job, with an explanation of each."""
 
 _SENTENCE = re.compile(r"^hklflow \w+: (.*)$", re.MULTILINE)
-_TAIL = 20_000  # bytes of a log
-_RUNS = 3  # newest runs whose logs are read
-_RUN_TAIL = 8_000_000
-_HASHED = 1_000_000  # bytes of a file that snakemake takes for the same if its hash is
+_TAIL = 20_000  # bytes read from the end of a job's log
+_RUNS = 3  # number of newest runs whose logs are read
+_RUN_TAIL = 8_000_000  # bytes read from the end of a run's log
+_HASHED = 1_000_000  # bytes; snakemake compares smaller files by their hash, not only by time
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,13 @@ class Verdict:
     Attributes
     ----------
     state : str
-        One of `STATES`.
+        Key of `STATES`.
     reason : str
-        Of a failure: what the stage said.
+        Reason for a failure or for an outdated product; empty for other states.
     log : str
-        Of a failure, where there is one.
+        Log file of a failure; empty if there is no log.
     number : str
-        Of the cluster's job, where one was submitted.
+        Number of the job on a cluster; empty if the job was not submitted to a cluster.
     """
 
     state: str
@@ -83,18 +84,19 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Run:
-    """Whether snakemake is at work in an experiment.
+    """State of the snakemake run in an experiment.
 
     Attributes
     ----------
     alive : bool
-        A process is here, or the lock is another machine's or user's, who may have one.
+        True if snakemake runs on this machine, or if another machine or user has the lock and may
+        run snakemake.
     locked : bool
-        A run holds the experiment, or was killed while it did.
+        True if there is a lock: a run is active or was killed.
     since : float
-        When the newest lock was taken, seconds; 0 without one.
+        Time of the newest lock in seconds since 1970; 0 without a lock.
     where : str
-        Process or machine, for messages.
+        Process, machine or user of the run, for messages.
     """
 
     alive: bool
@@ -104,7 +106,7 @@ class Run:
 
 
 def run_of(base: Path) -> Run:
-    """Whether snakemake is at work in an experiment's folder."""
+    """Return the state of the snakemake run in an experiment's folder."""
     locks = []
     for path in (base / ".snakemake/locks").glob("*.lock"):
         try:
@@ -128,7 +130,7 @@ def run_of(base: Path) -> Run:
 
 
 def _processes(base: Path) -> Iterator[int]:
-    """Processes of snakemake in a folder, of this user on this machine."""
+    """Yield the process numbers of snakemake in a folder, on this machine."""
     folder = base.resolve()
     try:
         entries = [entry for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
@@ -143,12 +145,12 @@ def _processes(base: Path) -> Iterator[int]:
                 continue
             if (entry / "cwd").readlink() == folder:
                 yield int(entry.name)
-        except OSError:  # it has ended, or is somebody else's
+        except OSError:  # the process has ended or belongs to another user
             continue
 
 
 def _host(base: Path) -> str:
-    """Machine of the newest run, as its log says."""
+    """Return the machine of the newest run from its log; empty if the log does not name it."""
     for path in _run_logs(base)[:1]:
         found = re.search(r"^\s*Host: (\S+)$", _head(path), re.MULTILINE)
         return found[1] if found else ""
@@ -156,7 +158,7 @@ def _host(base: Path) -> str:
 
 
 def _run_logs(base: Path) -> list[Path]:
-    """Logs of snakemake's runs, newest first."""
+    """Return the logs of snakemake's runs, newest first."""
     return sorted((base / ".snakemake/log").glob("*.snakemake.log"), reverse=True)
 
 
@@ -171,7 +173,10 @@ def _head(path: Path) -> str:
 
 
 def _tail(path: Path, size: int) -> str:
-    """End of a file; empty if it is not there, or a pipe, which would be waited for."""
+    """Return the end of a file; empty if the file is missing or is not a regular file.
+
+    Reading a pipe would block.
+    """
     if no_file(path) is not None:
         return ""
     try:
@@ -184,17 +189,18 @@ def _tail(path: Path, size: int) -> str:
 
 @dataclass
 class Progress:
-    """How far the jobs of an experiment are.
+    """States of all jobs of an experiment.
 
     Parameters
     ----------
     base : Path
         Folder of the experiment.
     jobs : sequence of Job
-        All of them.
+        All jobs of the experiment.
     run : Run
+        State of the snakemake run.
     outdated : mapping of Job to text
-        Jobs whose products the configuration or the inputs would make otherwise, and why.
+        Jobs whose products do not match the present configuration or inputs, with the reason.
     """
 
     base: Path
@@ -205,27 +211,27 @@ class Progress:
     _times: dict[str, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Marks first: a job that ends meanwhile has a mark still, not a product without one.
+        # Read the marks before the products: a job that ends in between still counts as running.
         self._marks = self._read_marks()
         self._makers = {product: job for job in self.jobs for product in job.products}
 
     def of(self, job: "Job") -> Verdict:
-        """State of a job."""
+        """Return the state of a job."""
         if job not in self._verdicts:
             self._verdicts[job] = self._judge(job)
         return self._verdicts[job]
 
     def needs(self, job: "Job") -> "list[Job]":
-        """Jobs whose products it reads."""
+        """Return the jobs whose products a job reads."""
         found = (self._makers.get(path) for path in job.inputs)
         return list(dict.fromkeys(maker for maker in found if maker is not None))
 
     def waiting(self, failed: "Job") -> "list[Job]":
-        """Jobs that cannot be done before one that failed is mended."""
+        """Return the jobs that wait for a failed job."""
         return [job for job in self.jobs if failed in self._causes(job)]
 
     def _causes(self, job: "Job") -> "frozenset[Job]":
-        """Failed jobs above a job."""
+        """Return the failed jobs that a job depends on, directly or through other jobs."""
         if job not in self._above:
             found: frozenset[Job] = frozenset()
             for maker in self.needs(job):
@@ -259,9 +265,9 @@ class Progress:
         return Verdict(HELD if {FAIL, HELD}.intersection(before) else WAIT)
 
     def _newer(self, job: "Job", oldest: int) -> bool:
-        """Whether an input is newer than the products, and another than they were made from.
+        """Return True if an input is newer than the products and has changed.
 
-        Snakemake asks the same: times, and of small files the hash that it wrote down.
+        As in snakemake, a newer small file with the recorded hash counts as unchanged.
         """
         for path in job.inputs:
             time = self._time(path)
@@ -278,23 +284,23 @@ class Progress:
             return told == {f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"}
 
     def _recorded(self, product: str) -> Mapping[str, Any]:
-        """Hashes of the inputs of a product, as snakemake wrote them down."""
+        """Return the hashes of a product's inputs in snakemake's record; empty without a record."""
         name = base64.urlsafe_b64encode(product.encode()).decode()
         parts = [name[i : i + 254] for i in range(0, len(name), 254)]
         folders = ["@" + part for part in parts[:-1]]
         text = _tail(Path(self.base, ".snakemake/metadata", *folders, parts[-1]), _RUN_TAIL)
         try:
             found = json.loads(text).get("input_checksums", {})
-        except ValueError:  # none, or just being written
+        except ValueError:  # no record, or a record that is being written
             return {}
         return found if isinstance(found, dict) else {}
 
     def _failure(self, job: "Job") -> Verdict | None:
-        """How a job without products failed, if it did."""
+        """Return the failure of a job without products; None if the job did not fail."""
         for log in job.logs:
             path = self.base / log
             text = _tail(path, _TAIL)
-            # One of an earlier run than the one at work will be tried again.
+            # Ignore logs that are older than the active run: the run will try the job again.
             if not text or (self.run.alive and path.stat().st_mtime < self.run.since):
                 continue
             if found := _SENTENCE.findall(text):
@@ -307,7 +313,7 @@ class Progress:
         return None
 
     def _told_by_snakemake(self, log: str) -> str:
-        """What snakemake says of a job that was killed before it could say anything."""
+        """Return snakemake's message about a job that ended without a message in its log."""
         for text in self._runs:
             for block in re.split(r"^(?=Error in rule )", text, flags=re.MULTILINE)[1:]:
                 if f"log: {log} (check" in block:
@@ -317,17 +323,17 @@ class Progress:
 
     @cached_property
     def _runs(self) -> list[str]:
-        """Logs of the newest runs; while one is at work, its own only."""
+        """Ends of the logs of the newest runs; of an active run, only its own log."""
         newest = _run_logs(self.base)[: 1 if self.run.alive else _RUNS]
         return [_tail(path, _RUN_TAIL) for path in newest]
 
     # ------------------------------------------------------------------ files
 
     def _time(self, path: str) -> int | None:
-        """When a file was changed, nanoseconds; None if it is not there."""
+        """Return the modification time of a file in ns; None if the file does not exist."""
         if path not in self._times:
             try:
-                # Tens of thousands of files: `Path` would take as long again.
+                # Tens of thousands of files are checked, and `Path` would double the time.
                 found = os.stat(os.path.join(self.base, path))  # noqa: PTH116, PTH118
                 self._times[path] = found.st_mtime_ns
             except (FileNotFoundError, NotADirectoryError):
@@ -335,32 +341,33 @@ class Progress:
         return self._times[path]
 
     def _read_marks(self) -> dict[str, str]:
-        """Outputs of jobs that have begun and not ended, with the number of a cluster's job."""
+        """Return the outputs of started, unfinished jobs, with the job number on a cluster."""
         top, found = self.base / ".snakemake/incomplete", {}
         for folder, _, names in os.walk(top):
-            # A long name is in folders: "@" and its first part, and so on.
+            # A long name is split: folders named "@" plus a part, then the file with the rest.
             above = [part.removeprefix("@") for part in Path(folder).relative_to(top).parts]
             for name in names:
-                if no_file(Path(folder, name)) is not None:  # ended meanwhile, or no mark
+                # The job has ended, or the file is not a mark.
+                if no_file(Path(folder, name)) is not None:
                     continue
                 try:
                     path = base64.urlsafe_b64decode("".join([*above, name])).decode()
                     content = Path(folder, name).read_text()
                 except FileNotFoundError:  # the job has just ended
                     continue
-                except ValueError:  # no name of an output
+                except ValueError:  # the file's name is not an encoded output
                     continue
                 try:
                     number = json.loads(content).get("external_jobid")
-                except ValueError:  # just being written
+                except ValueError:  # the mark is being written
                     number = None
                 found[path] = str(number or "")
         return found
 
 
 def stray_failures(base: Path, results: str, known: "Sequence[Job]") -> list[tuple[str, Verdict]]:
-    """Failures told in logs of steps that are not among ``known``, by rule: of constants."""
-    rules = {job.rule for job in known} | {"add_transforms"}
+    """Return failures in the logs of rules without a job in ``known``: rules for constants."""
+    rules = {part.rule for job in known for part in (*job.before, job)}
     found = []
     for path in sorted((base / results / "logs").glob("*/**/*.log")):
         rule = path.relative_to(base / results / "logs").parts[0]

@@ -1,4 +1,4 @@
-"""Snakemake as a child of the watch: in a process group of its own, told to stop in order."""
+"""Run snakemake for `hklflow watch` in a separate process group, and stop it in order."""
 
 import os
 import signal
@@ -12,21 +12,22 @@ from hklflow.base.errors import HklflowError
 
 
 def default_command(base: Path) -> list[str]:
-    """Snakemake on the experiment's own ``Snakefile``, or on the installed workflow."""
-    own = base / "Snakefile"
-    snakefile = str(own) if own.is_file() else str(templates.root() / "Snakefile")
+    """Return the command for the experiment's ``Snakefile`` or the installed workflow."""
+    local = base / "Snakefile"
+    snakefile = str(local) if local.is_file() else str(templates.root() / "Snakefile")
     command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile]
     return [*command, "--directory", str(base)]
 
 
 class Run:
-    """One run of a command and of all that it starts.
+    """Running command with all processes that it starts.
 
     Parameters
     ----------
     command : sequence of str
+        Command and its arguments.
     base : Path
-        Folder in which it runs; snakemake looks for profiles there.
+        Folder in which the command runs; snakemake searches for profiles in this folder.
 
     Raises
     ------
@@ -36,7 +37,7 @@ class Run:
 
     def __init__(self, command: Sequence[str], base: Path) -> None:
         environment = dict(os.environ)
-        # The rules say `python`: it must be the one that hklflow is installed for.
+        # The rules call `python`, which must be the Python of this hklflow.
         folders = [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
         environment["PATH"] = os.pathsep.join(folders)
         self._asked = 0
@@ -50,20 +51,20 @@ class Run:
             ) from error
 
     def ended(self) -> int | None:
-        """Exit code, once the command and all that it started are gone."""
+        """Return the exit code of the command, or None while the command runs."""
         code = self._process.poll()
         if code is not None:
-            # Jobs that outlived snakemake would write into the next run.
+            # Kill remaining jobs, which would write into the results of the next run.
             self._signal(signal.SIGKILL)
         return code
 
     def stop(self) -> None:
-        """Ask to stop: as by Ctrl-C, and by SIGTERM from the second time on."""
+        """Ask the command to stop: first by SIGINT (as Ctrl-C), then by SIGTERM."""
         self._signal(signal.SIGTERM if self._asked else signal.SIGINT)
         self._asked += 1
 
     def _signal(self, number: signal.Signals) -> None:
         try:
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:  # nobody is left
+        except ProcessLookupError:  # all processes have ended
             return

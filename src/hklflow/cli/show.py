@@ -1,4 +1,4 @@
-"""`hklflow show`: what a product holds, its plot, and the history that led to it."""
+"""`hklflow show`: print the content, the history or the plot of a product."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 _PICTURES = {".png", ".svg", ".pdf", ".jpg", ".jpeg", ".gif"}
 _PICTURE = "a picture: open it in a viewer or a browser"
-_WIDTH = 60  # of a text in the tree
-_FEW = 12  # numbers that are shown one by one
-_MANY = 200_000_000  # numbers beyond which a summary reads only some planes
+_WIDTH = 60  # largest number of letters of a text in the tree
+_FEW = 12  # largest number of values that are printed individually
+_MANY = 200_000_000  # number of values above which a summary reads only some planes
 
 
 def show(
@@ -32,8 +32,8 @@ def show(
 ) -> None:
     """Show the tree of a NeXus or JSON file, one of its values, its history, or its plot.
 
-    In the tree `*` marks the default plot, `->` a link. A path inside may follow the file's
-    name: a group shows its own tree, a dataset its values or what they have in common.
+    In the tree, `*` marks the default plot and `->` a link. To show a group or a dataset, add its
+    path to the file name. A large dataset is shown as a summary (minimum, maximum, mean).
 
     Example: `hklflow show results/quartz/100K/quartz_100K.nxs/entry/transform/data`;
     `hklflow show results/quartz/100K/transform.nxs --plot`; `hklflow show raw/scan.nxs -o x.png`
@@ -41,19 +41,19 @@ def show(
     Parameters
     ----------
     file
-        File, or file and path inside; raw frames (HDF5, CBF, TIFF) have a plot too.
+        File, or file with a path inside; raw frames (HDF5, CBF, TIFF) can be plotted.
     history
-        Show every stage that led to the file: version, parameters, and inputs with their
-        hashes; and whether each input is still there as it was.
+        Show every stage that led to the file: version, parameters, inputs with their hashes, and if
+        the inputs have changed.
     plot
-        Draw the default plot, or what the path inside names, in the terminal: in colour, or in
-        plain characters for a pipe or where NO_COLOR is set.
+        Draw the default plot, or the dataset or group at the path inside, in the terminal: in
+        colour, or in plain characters in a pipe or if NO_COLOR is set.
     output
-        Write the plot as this PNG instead.
+        PNG file for the plot, instead of the terminal.
     frame
-        Plot this frame of raw frames, from 0, rather than the mean of ten of them.
+        Number of the raw frame to plot, from 0. Default: the mean of ten frames.
     force
-        Replace the PNG if it is there.
+        Replace an existing PNG file.
     """
     path, inside = split(file)
     if plot or output is not None or frame is not None:
@@ -88,7 +88,7 @@ def _plot(
 
 
 def _what_else(path: Path) -> str:
-    """Say what a file without tree is."""
+    """Return the description of a file that is neither HDF5 nor JSON."""
     from hklflow.formats.raw import IMAGE_SUFFIXES
 
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -99,12 +99,12 @@ def _what_else(path: Path) -> str:
 
 
 def split(given: Path) -> tuple[Path, list[str]]:
-    """Split into the file and the path inside.
+    """Split a path into the file and the path inside the file.
 
     Raises
     ------
     HklflowError
-        If there is no such file.
+        If the file does not exist.
     """
     for path in (given, *given.parents):
         if path.is_dir():
@@ -133,7 +133,7 @@ def _nothing(name: str, where: str, known: Any) -> HklflowError:
 
 def _nexus_lines(path: Path, inside: list[str]) -> Iterator[str]:
     import h5py
-    import hdf5plugin  # noqa: F401  (packed volumes need its filters)
+    import hdf5plugin  # noqa: F401  (compressed volumes need its filters)
 
     try:
         with h5py.File(path, "r") as file:
@@ -165,7 +165,7 @@ def _nexus_lines(path: Path, inside: list[str]) -> Iterator[str]:
 
 
 def _defaults(group: "h5py.Group") -> Iterator[str]:
-    """Names of the chain of default plots."""
+    """Yield the names that lead to the default plot: the `default` attributes, then `signal`."""
     node: Any = group
     while "default" in node.attrs:
         name = _word(node.attrs["default"])
@@ -191,7 +191,7 @@ def _tree(group: "h5py.Group", chain: list[str], indent: str, lost: list[str]) -
         elif isinstance(node, h5py.Dataset):
             yield f"{head}  {_about(node)}"
         elif target:
-            # What is linked has a tree of its own.
+            # The tree of a linked group is printed at its own place.
             yield f"{head}  {_class(node)}"
         elif name == "workflow":
             yield f"{head}  {_class(node)}  {len(node)} stages, see --history"
@@ -201,7 +201,7 @@ def _tree(group: "h5py.Group", chain: list[str], indent: str, lost: list[str]) -
 
 
 def _target(group: "h5py.Group", name: str) -> str:
-    """Where a link leads; empty for what is in the group itself."""
+    """Return the target of a link; empty if the entry is not a link."""
     import h5py
 
     link = group.get(name, getlink=True)
@@ -224,7 +224,7 @@ def _word(value: Any) -> str:
 
 
 def _about(node: "h5py.Dataset") -> str:
-    """Shape, type, value if short, unit."""
+    """Return the shape, type, value (if short) and unit of a dataset."""
     if node.shape is None:
         return "empty"
     words = []
@@ -262,7 +262,7 @@ def _plain(value: Any) -> Any:
 
 
 def _sources(node: "h5py.Dataset") -> str:
-    """Files of a virtual dataset, and which of them are not there."""
+    """Return the number of source files of a virtual dataset, and the names of missing files."""
     folder = Path(node.file.filename).parent
     names = sorted({source.file_name for source in node.virtual_sources()})
     gone = [name for name in names if name != "." and not (folder / name).exists()]
@@ -270,7 +270,7 @@ def _sources(node: "h5py.Dataset") -> str:
 
 
 def _values(node: "h5py.Dataset", inside: str) -> Iterator[str]:
-    """A dataset: its text, its values, or what they have in common."""
+    """Yield the lines about a dataset: its text, its values, or a summary of many values."""
     yield f"{inside}  {_about(node)}"
     for key in ("long_name", "description"):
         if key in node.attrs:
@@ -291,12 +291,12 @@ def _text(text: str) -> Iterator[str]:
 
 
 def _summary(node: "h5py.Dataset") -> Iterator[str]:
-    """Least, largest and mean, plane by plane; some planes of what is very large."""
+    """Yield the minimum, maximum and mean; of a very large dataset only some planes are read."""
     import numpy as np
 
     step = -(-node.size // _MANY)
     planes = range(0, node.shape[0], step)
-    # Chunks of several planes are unpacked once.
+    # Read whole chunks, so that each chunk is decompressed only once.
     thick = node.chunks[0] if node.chunks and step == 1 and node.ndim > 1 else 1
     if node.ndim == 1:
         thick = node.shape[0]
@@ -351,9 +351,9 @@ def _is_list(data: Any) -> bool:
 
 
 def _listed(data: Any, indent: str, top: bool = False) -> Iterator[str]:
-    """Names and values; lists of numbers in one line."""
+    """Yield the names and values of a JSON object; a list of numbers is printed in one line."""
     if not isinstance(data, Mapping | list):
-        yield f"{indent}{_told(data)}"
+        yield f"{indent}{_value(data)}"
         return
     items = data.items() if isinstance(data, Mapping) else enumerate(data)
     for key, value in items:
@@ -366,10 +366,10 @@ def _listed(data: Any, indent: str, top: bool = False) -> Iterator[str]:
             yield f"{indent}{key}: (list of {len(value)})"
             yield from _listed(value, f"{indent}  ")
         else:
-            yield f"{indent}{key}: {_told(value)}"
+            yield f"{indent}{key}: {_value(value)}"
 
 
-def _told(value: Any) -> str:
+def _value(value: Any) -> str:
     if isinstance(value, list) and len(value) > _FEW:
         return f"{json.dumps(_plain(value[:3]))[:-1]}, ...] ({len(value)} values)"
     return value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False)
@@ -408,19 +408,22 @@ def _history(path: Path, records: list[dict[str, Any]]) -> Iterator[str]:
                     states[key] = _state(path, *key)
                 yield f"   {field}: {key[0]}  {states[key]}"
                 yield f"      sha256 {key[1]}"
-    found = list(states.values())
-    counts = {state: found.count(state) for state in dict.fromkeys(found)}
-    told = ", ".join(f"{n} {state}" for state, n in counts.items())
-    yield f"{len(records)} stages, {len(states)} inputs" + (f": {told}" if told else "")
+    all_states = list(states.values())
+    counts = {state: all_states.count(state) for state in dict.fromkeys(all_states)}
+    summary = ", ".join(f"{n} {state}" for state, n in counts.items())
+    yield f"{len(records)} stages, {len(states)} inputs" + (f": {summary}" if summary else "")
 
 
 def _state(product: Path, name: str, expected: str) -> str:
-    """Whether an input is still what it was; its path was relative to a folder above."""
+    """Return if an input is missing, changed or unchanged.
+
+    The path of the input is relative to a folder above the product, or to the current folder.
+    """
     from hklflow import stage
 
     folders = [*product.absolute().parents, Path.cwd()]
-    there = dict.fromkeys(folder / name for folder in folders if (folder / name).is_file())
-    if not there:
+    files = dict.fromkeys(folder / name for folder in folders if (folder / name).is_file())
+    if not files:
         return "not there"
-    same = any(stage.fingerprint(found) == expected for found in there)
+    same = any(stage.fingerprint(file) == expected for file in files)
     return "as it was" if same else "CHANGED"

@@ -1,4 +1,4 @@
-"""`hklflow slice`: any plane of a volume, in the terminal, as a picture or as numbers."""
+"""`hklflow slice`: draw any plane of a volume, or write its numbers."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,8 +35,9 @@ def slice_volume(
 ) -> None:
     """Draw a plane of a volume with its true angles, or write its numbers.
 
-    Every point shows the voxel that holds it; what was not measured stays empty. The volume may
-    be merged, symmetrised, filled, a difference, a pair distribution, or one rotation's sums.
+    Each point takes the value of the voxel that contains it; unmeasured voxels stay empty. The
+    volume may be merged, symmetrised, filled, a difference, a pair distribution function, or the
+    sums of one rotation.
 
     Example: `hklflow slice results/quartz/100K/transform.nxs --plane hk0`;
     `hklflow slice FILE --plane "h -h l" --width 0.2 -o x.png`;
@@ -45,25 +46,25 @@ def slice_volume(
     Parameters
     ----------
     file
-        Volume, or a file and the path of a volume or one of its arrays inside.
+        File with a volume, or a file with the path of a volume or array inside.
     plane
-        Three expressions of two letters: `hk0`, `h k 0.5`, `h0l`, `hhl`; `x y 0.5` of a pair
-        distribution. With a minus before a letter in quotes: `"h -h l"`.
+        Three expressions of two letters: `hk0`, `h k 0.5`, `h0l`, `hhl`; `x y 0.5` for a pair
+        distribution function. If a minus is before a letter, use quotes: `"h -h l"`.
     output
-        A picture (.png), or the numbers: .npy (the image alone), .tsv (a row for each measured
-        point), .nxs (with axes and errors). Without it the plane is drawn in the terminal.
+        Picture (.png), or numbers: .npy (only the image), .tsv (a row for each measured point),
+        .nxs (with axes and errors). Default: draw the plane in the terminal.
     log
-        Logarithmic or linear colours; without it logarithmic, and linear with both signs.
+        Logarithmic or linear colours. Default: logarithmic; linear for values of both signs.
     limits
-        Lowest and highest colour: values, or percentiles of the plane as `1% 99.5%`.
+        Values of the lowest and highest colour, or percentiles of the plane, as `1% 99.5%`.
     width
-        Average over a slab of this thickness about the plane, in r.l.u. (cells for a pair
-        distribution): `h k 0` over l, `h h l` over h+t h-t l. All voxels with their middle in it
-        are averaged; how thick they are together is told.
+        Average over a slab of this thickness around the plane, in r.l.u. (unit cells for a pair
+        distribution function): `h k 0` over l, `h h l` over h+t h-t l. All voxels with their centre
+        in the slab are averaged; the true thickness is printed.
     errors
-        The standard deviations instead of the values.
+        Show the standard deviations instead of the values.
     force
-        Replace the output if it is there: pictures, numbers and slices, no other NeXus file.
+        Replace an existing picture, table or slice; other NeXus files are never replaced.
     """
     from hklflow.cli import draw
     from hklflow.cli.show import split
@@ -78,9 +79,9 @@ def slice_volume(
     path, inside = split(file)
     _require_hdf5(path)
     draw.require_place(output, path, force)
-    with open_plottable(path, inside) as found:
-        if found is None or found.signal.ndim != 3 or not found.space:
-            stack = found is not None and found.space and found.signal.ndim == 4
+    with open_plottable(path, inside) as plottable:
+        if plottable is None or plottable.signal.ndim != 3 or not plottable.space:
+            stack = plottable is not None and plottable.space and plottable.signal.ndim == 4
             cure = (
                 "but a stack of volumes: give that of one scan"
                 if stack
@@ -88,10 +89,10 @@ def slice_volume(
                 "volume, a difference, or a pair distribution"
             )
             raise HklflowError(f"{path} has no single volume of hkl or direct space, {cure}")
-        volume = draw.volume_of(found)
-        wanted = planes.parse(" ".join(plane), found.space)
-        slab = volume.slab(wanted, width)
-        title, name = found.title, str(found.signal.name)
+        volume = draw.volume_of(plottable)
+        parsed = planes.parse(" ".join(plane), plottable.space)
+        slab = volume.slab(parsed, width)
+        title, name = plottable.title, str(plottable.signal.name)
     if errors and slab.errors is None:
         raise HklflowError(f"{path} has no errors of {name}; leave --errors away")
     unit = "cells" if volume.direct else "r.l.u."
@@ -99,7 +100,7 @@ def slice_volume(
     result = _Result(slab, errors, f"σ of {volume.label}" if errors else volume.label, thick)
     if not result.measured.size:
         raise HklflowError(
-            f"nothing was measured on {wanted.text} of {path}; give a plane that meets the data, "
+            f"nothing was measured on {parsed.text} of {path}; give a plane that meets the data, "
             "or a --width"
         )
     if output is not None and output.suffix.lower() in _NUMBERS:
@@ -108,7 +109,7 @@ def slice_volume(
         print(result.axes)
         return
     diverging = volume.diverging and not errors
-    cut = replace(result.cut, plane=replace(wanted, text=wanted.text + thick))
+    cut = replace(result.cut, plane=replace(parsed, text=parsed.text + thick))
     drawing = Planes(
         title,
         [cut],
@@ -124,24 +125,24 @@ def slice_volume(
 
 @dataclass(frozen=True)
 class _Result:
-    """A slab, or its errors."""
+    """Slab whose values or errors are the output."""
 
     slab: "Slab"
     errors: bool
     label: str
     thick: str
-    """What was averaged, in words; empty for the plane alone."""
+    """Text about the averaged slab; empty for a single plane."""
 
     @property
     def cut(self) -> "Cut":
-        """What is drawn."""
+        """Cut with the values or the errors as image."""
         if not self.errors or self.slab.errors is None:
             return self.slab.cut
         return replace(self.slab.cut, image=self.slab.errors)
 
     @property
     def measured(self) -> "NDArray[Any]":
-        """Finite values."""
+        """Finite values of the cut."""
         import numpy as np
 
         values: NDArray[Any] = self.cut.image[np.isfinite(self.cut.image)]
@@ -149,16 +150,16 @@ class _Result:
 
     @property
     def axes(self) -> str:
-        """Rows and columns of the numbers, in words."""
-        one = self.cut
-        told = [
+        """Text about the rows and columns of the numbers."""
+        cut = self.cut
+        columns, rows = (
             f"{letter} from {axis[0]:g} to {axis[-1]:g}"
             + (f" in steps of {axis[1] - axis[0]:g}" if len(axis) > 1 else "")
-            for letter, axis in zip(one.plane.letters, (one.u, one.v), strict=True)
-        ]
+            for letter, axis in zip(cut.plane.letters, (cut.u, cut.v), strict=True)
+        )
         return (
-            f"{one.plane.text}{self.thick}: {len(one.v)} rows ({told[1]}) of {len(one.u)} columns "
-            f"({told[0]})"
+            f"{cut.plane.text}{self.thick}: {len(cut.v)} rows ({rows}) of {len(cut.u)} columns "
+            f"({columns})"
         )
 
 
@@ -179,7 +180,7 @@ def _norm(
     log: bool | None,
     limits: tuple[str, str] | None,
 ) -> "Normalize":
-    """Range of the colours."""
+    """Return the scale of the colours."""
     import numpy as np
     from matplotlib.colors import LogNorm, Normalize
 
@@ -210,7 +211,7 @@ def _norm(
 
 
 def _limit(word: str, values: "NDArray[Any]") -> float:
-    """A value, or a percentile of the plane."""
+    """Return the number in a word; for a percentage, the percentile of the values."""
     import numpy as np
 
     try:
@@ -233,18 +234,18 @@ def _write(
     """Write the numbers of a plane."""
     import numpy as np
 
-    one = result.cut
+    cut = result.cut
     if suffix == ".npy":
-        with path.open("wb") as file:  # of a name, numpy makes another if it ends in .NPY
-            np.save(file, one.image)
+        with path.open("wb") as file:  # with a name that ends in .NPY, numpy would append .npy
+            np.save(file, cut.image)
     elif suffix == ".tsv":
-        points = one.plane.at(*np.meshgrid(one.u, one.v))
+        points = cut.plane.at(*np.meshgrid(cut.u, cut.v))
         columns = [*np.moveaxis(points, -1, 0), result.slab.cut.image]
         names = [*("xyz" if volume.direct else "hkl"), "value"]
         if result.slab.errors is not None:
             columns, names = [*columns, result.slab.errors], [*names, "error"]
-        seen = np.isfinite(result.slab.cut.image)
-        rows = np.stack([column[seen] for column in columns], axis=1)
+        finite = np.isfinite(result.slab.cut.image)
+        rows = np.stack([column[finite] for column in columns], axis=1)
         np.savetxt(path, rows, fmt="%.9g", delimiter="\t", header="\t".join(names), comments="")
     else:
         _write_nexus(path, result, volume, title, source)
@@ -253,16 +254,16 @@ def _write(
 def _write_nexus(path: Path, result: _Result, volume: "Volume", title: str, source: Path) -> None:
     from hklflow.nexus.entry import add_array, add_group, create
 
-    one, unit = result.cut, "cells" if volume.direct else "r.l.u."
-    drawn = f"{one.plane.text} of {title}{result.thick}"
-    with create(path, drawn, "slice") as entry:
-        group = add_group(entry, "slice", "NXdata", signal="data", axes=one.plane.letters[::-1])
-        group["title"] = drawn
-        for letter, axis in zip(one.plane.letters, (one.u, one.v), strict=True):
+    cut, unit = result.cut, "cells" if volume.direct else "r.l.u."
+    name = f"{cut.plane.text} of {title}{result.thick}"
+    with create(path, name, "slice") as entry:
+        group = add_group(entry, "slice", "NXdata", signal="data", axes=cut.plane.letters[::-1])
+        group["title"] = name
+        for letter, axis in zip(cut.plane.letters, (cut.u, cut.v), strict=True):
             add_array(group, letter, axis, unit)
         add_array(group, "data", result.slab.cut.image, long_name=result.label)
         if result.slab.errors is not None:
             add_array(group, "data_errors", result.slab.errors)
         notes = add_group(entry, "notes", "NXcollection")
-        notes["plane"], notes["source"] = one.plane.text, source.name
+        notes["plane"], notes["source"] = cut.plane.text, source.name
         add_array(notes, "offsets", result.slab.offsets, unit)

@@ -1,4 +1,4 @@
-"""`hklflow status`: what is done, running, failed and waiting, and what to do next."""
+"""`hklflow status`: print the state of every step of an experiment, and what to do next."""
 
 import json
 import os
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from hklflow.experiment.config import Experiment
     from hklflow.experiment.jobs import Job
 
-_WORST = (FAIL, LOST, RUN, HELD, WAIT, OLD, DONE)  # what a group of jobs is called
+_WORST = (FAIL, LOST, RUN, HELD, WAIT, OLD, DONE)  # worst first: a group has its worst state
 _COLOURS = {DONE: "32", OLD: "33", RUN: "36", LOST: "35", FAIL: "31", HELD: "33", WAIT: "2"}
-_TOLD = 5  # running jobs that are named
+_TOLD = 5  # largest number of running jobs that are printed
 
 
 def show_status(
@@ -49,26 +49,27 @@ def show_status(
     config: list[str] | None = None,
     json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Say how far an experiment is: scans and steps, verdicts, every failure, and what to do next.
+    """Print the state of all scans, the verdicts, every failure, and what to do next.
 
-    Nothing is run and nothing is written; it may be asked while snakemake is at work. `done` are
-    products that are complete and as the configuration and the inputs would make them now; `old`
-    ones will be made again. `2/3` are rotations. Below the table the verdicts on the scans are
-    counted, with the first reason of each that is doubtful or failed. `hklflow verify` tells more.
+    Nothing is run and nothing is written, so the command can be used while snakemake runs. `done`:
+    the products are complete and match the present configuration and inputs. `old`: the products
+    will be made again. `2/3`: two of three rotations are done. Below the table are the number of
+    scans with each verdict, and the first reason for each doubtful or failed scan. `hklflow verify`
+    reports more.
 
     Example: `hklflow status`; `hklflow status ~/experiments/quartz --failed`
 
     Parameters
     ----------
     sample
-        Of this sample only.
+        Show only this sample.
     failed
-        Scans in which something failed, only.
+        Show only scans with a failure.
     config
-        What snakemake was given after `--config`, such as `binning=4`, for results that have a
-        folder of their own.
+        Values that were given to `snakemake --config`, such as `binning=4`, to show the results in
+        the separate folder of these values.
     json_output
-        Print every job with its state, and every verdict, for scripts.
+        Print every job with its state, and every verdict, as JSON for scripts.
     """
     from hklflow.cli.verify import orphans
     from hklflow.experiment.config import load
@@ -87,7 +88,7 @@ def show_status(
     verdicts = freshness.verdicts()
     outdated = {v.job: "; ".join(v.reasons) for v in verdicts if v.reasons}
     progress = Progress(folder.base, jobs, run_of(folder.base), outdated)
-    # What is being made is neither old nor new.
+    # A product that is being made is neither old nor new.
     resting = [v for v in verdicts if progress.of(v.job).state not in (RUN, LOST)]
     notes = [*sentences(resting), *sampled_sentence(resting)]
     notes += [f"orphan: {path}" for path in orphans(experiment)]
@@ -98,7 +99,7 @@ def show_status(
 
 
 def _values(given: Sequence[str]) -> dict[str, object]:
-    """What `--config` of snakemake says, as it reads it."""
+    """Return the values of `--config`, converted as snakemake converts them."""
     import yaml
 
     found: dict[str, object] = {}
@@ -145,7 +146,7 @@ class _Report:
     # ------------------------------------------------------------------ text
 
     def lines(self) -> Iterator[str]:
-        """The table, what runs, what failed, and what to do."""
+        """Yield the status table, the running jobs, the failures and the next step."""
         yield from self._table()
         yield from self._others()
         yield from lines_of_verdicts(self._verdicts, failed=self.failed)
@@ -191,7 +192,7 @@ class _Report:
             yield "  ".join(cells).rstrip()
 
     def _cell(self, scan: tuple[str, str], column: str) -> str:
-        """State of a group of steps of a scan; of rotations how many are done, too."""
+        """Return the state of a group of steps of a scan, with the number of finished rotations."""
         states = [self._state(job) for job in self._of_scan.get((scan, column), [])]
         if not states:
             return ""
@@ -214,7 +215,7 @@ class _Report:
         return self._grouped
 
     def _others(self) -> Iterator[str]:
-        """Jobs that are of no scan."""
+        """Yield lines about the jobs that do not belong to a scan."""
         if self.failed:
             return
         groups: dict[tuple[str, str], list[str]] = {}
@@ -232,7 +233,7 @@ class _Report:
             yield f"{owner}: {', '.join(told)}"
 
     def _next(self) -> str:
-        """What to do: the last line."""
+        """Return the last line: what the user should do next."""
         run, states = self.progress.run, [self._state(job) for job in self._jobs]
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.since))
         here = self.progress.base.resolve() == Path.cwd()
@@ -264,7 +265,7 @@ class _Report:
         return any(self.progress.of(job).number for job in self._jobs)
 
     def _snakemake(self) -> str:
-        """The command, on the experiment's own ``Snakefile`` or the installed workflow."""
+        """Return the command for the experiment's ``Snakefile`` or the installed workflow."""
         base = self.progress.base
         if (base / "Snakefile").is_file() or (base / "workflow/Snakefile").is_file():
             command = ["snakemake"]
@@ -277,7 +278,7 @@ class _Report:
     # ------------------------------------------------------------------ JSON
 
     def as_json(self) -> Iterator[str]:
-        """Every job, for scripts."""
+        """Yield the JSON text with every job and every verdict."""
         run = self.progress.run
         told = []
         for job in self._jobs:
@@ -320,7 +321,7 @@ def _told(state: str) -> str:
 
 
 def _coloured(state: str, text: str | None = None) -> str:
-    """A state in its colour, where a person sees it."""
+    """Return a state in its colour on a terminal, else as plain text."""
     shown = _told(state) if text is None else text
     code = _COLOURS.get(WAIT if state == "-" else state)
     if code is None or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
@@ -329,7 +330,7 @@ def _coloured(state: str, text: str | None = None) -> str:
 
 
 def _listed(jobs: "Sequence[Job]") -> str:
-    """Steps by their scan or sample."""
+    """Return a text with the steps of jobs, grouped by scan or sample."""
     owners: dict[str, list[str]] = {}
     for job in jobs:
         name = " ".join(job.key[:2]) if job.column in COLUMNS else " ".join(job.key[:1])

@@ -1,4 +1,4 @@
-"""Verdicts on the scans from what all stages found so far, as `hklflow status` prints them."""
+"""Verdicts on the scans from the results of all finished stages, for `hklflow status`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,10 +20,13 @@ class ScanVerdict:
     Attributes
     ----------
     sample, scan : str
+        Names of the sample and the scan.
     verdict : {"passed", "doubtful", "failed"}
+        Worst level of all tests.
     reasons : list of str
+        Reasons for the verdict.
     product : str
-        The file that holds it; empty where the scan was stopped, which leaves none.
+        File with the verdict; empty if the scan was stopped, because then there is no file.
     """
 
     sample: str
@@ -33,12 +36,12 @@ class ScanVerdict:
     product: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it for JSON."""
+        """Return the verdict as a dictionary for JSON."""
         return asdict(self)
 
 
 def verdicts_of(progress: Progress, jobs: Sequence["Job"]) -> list[ScanVerdict]:
-    """Read the verdicts of those jobs that are done, old or failed; others have none yet."""
+    """Return the verdicts of the scans whose job `accept` is done, old or failed."""
     from hklflow import stage  # slow to import
 
     figures: dict[tuple[str, ...], list[tuple[str, str]]] = {}
@@ -54,47 +57,49 @@ def verdicts_of(progress: Progress, jobs: Sequence["Job"]) -> list[ScanVerdict]:
         for name, path in named:
             try:
                 yield name, stage.read_json(progress.base / path)
-            except (HklflowError, OSError):  # just being made
+            except (HklflowError, OSError):  # the file is being written
                 continue
 
-    found = []
+    verdicts = []
     for job in jobs:
         if job.rule != "accept":
             continue
         sample, scan = job.key[:2]
         state = progress.of(job)
         if state.state == FAIL:
-            found.append(ScanVerdict(sample, scan, "failed", [state.reason], ""))
+            verdicts.append(ScanVerdict(sample, scan, "failed", [state.reason], ""))
         elif state.state in (DONE, OLD):
             try:
                 data = stage.read_json(progress.base / job.products[0])
                 verdict.require(data, job.products[0])
                 level, reasons = verdict.of_scan(data, read(figures.get(job.key[:2], ())))
-            except (HklflowError, OSError, KeyError):  # of an older version, or just being made
+            except (HklflowError, OSError, KeyError):  # an older version, or being written
                 continue
-            found.append(ScanVerdict(sample, scan, level, reasons, job.products[0]))
-    return found
+            verdicts.append(ScanVerdict(sample, scan, level, reasons, job.products[0]))
+    return verdicts
 
 
 def lines(found: Sequence[ScanVerdict], *, failed: bool) -> Iterator[str]:
-    """Count the verdicts, and give a line to each scan that needs a look, with its first reason.
+    """Yield the number of scans with each verdict, and a line for each doubtful or failed scan.
 
-    A scan that was stopped stands among the failed jobs already.
+    Scans that were stopped have no line, because `hklflow status` lists them as failed jobs.
 
     Parameters
     ----------
+    found : sequence of ScanVerdict
+        Verdicts on the scans.
     failed : bool
-        Only scans that failed.
+        Yield only lines for failed scans.
     """
     if not found:
         return
     yield ""
-    yield f"verdicts: {verdict.counted([one.verdict for one in found])}"
+    yield f"verdicts: {verdict.counted([scan.verdict for scan in found])}"
     for level in ("failed",) if failed else ("failed", "doubtful"):
-        for one in found:
-            if one.verdict != level or not one.product:
+        for scan in found:
+            if scan.verdict != level or not scan.product:
                 continue
-            # A line for each scan: what follows is on the page, and in `--json`.
-            first, *others = one.reasons
-            more = f" (and {len(others)} more on the page of {one.sample})" if others else ""
-            yield printable(f"{level}  {one.sample} {one.scan}: {' '.join(first.split())}{more}")
+            # Print only the first reason; the page of the sample and `--json` have all reasons.
+            first, *others = scan.reasons
+            more = f" (and {len(others)} more on the page of {scan.sample})" if others else ""
+            yield printable(f"{level}  {scan.sample} {scan.scan}: {' '.join(first.split())}{more}")

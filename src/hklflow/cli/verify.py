@@ -1,4 +1,4 @@
-"""`hklflow verify`: whether results are those of the configuration and the inputs; what is left."""
+"""`hklflow verify` and `remove`: compare results with configuration and inputs; remove orphans."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from hklflow.cli.options import Directory
 if TYPE_CHECKING:
     from hklflow.experiment.experiment import Experiment
 
-_TOLD = 10  # jobs that are named for each reason
+_TOLD = 10  # largest number of jobs that are printed for each reason
 
 
 def verify(
@@ -22,21 +22,21 @@ def verify(
     *,
     full: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Compare all results with the configuration, the tables and the files that they were made of.
+    """Compare all results with the configuration, the tables and the input files.
 
-    Nothing is run or removed. Every product holds its parameters and the fingerprints of what was
-    read; times of files say nothing, so that it works for copied, moved and archived experiments
-    as well. Told are products that would be made otherwise now, with the reasons; what cannot be
-    decided; and orphans: results of rows that are no longer in the tables. Exit code 1 if there is
-    any of the first.
+    Nothing is run or removed. Every product contains its parameters and the fingerprints of its
+    inputs. A changed file time alone does not make a product outdated, so the command also works
+    for copied, moved and archived experiments. It reports outdated products with the reasons,
+    products that cannot be checked, and orphans: results of rows that are no longer in the tables.
+    The exit code is 1 if any product is outdated.
 
     Example: `hklflow verify`; `hklflow verify /archive/quartz --full`
 
     Parameters
     ----------
     full
-        Read all files, whatever says that they are as they were: as a whole, but for products above
-        64 MiB, of which the records hold samples.
+        Read all files, even if size and time are unchanged. Products above 64 MiB are compared by
+        samples, because their records contain only fingerprints of samples.
     """
     from hklflow.cli.progress import run_of
     from hklflow.experiment.config import load
@@ -70,13 +70,13 @@ def verify(
 
 
 def orphans(experiment: "Experiment") -> list[str]:
-    """Folders of results that belong to no row of the tables and no entry of the configuration."""
-    from hklflow.experiment.jobs import jobs_of
+    """Return the folders of results without a row in the tables or entry in the configuration."""
+    from hklflow.experiment.jobs import Plan
     from hklflow.experiment.paths import RESERVED
 
     base, found = experiment.base, []
     wanted: set[str] = set()
-    for job in jobs_of(experiment):
+    for job in Plan(experiment).lasting:
         for product in (*job.products, *job.parts):
             wanted.update(str(folder) for folder in Path(product).parents)
     plain, config = experiment.paths.unbinned.folder, experiment.config
@@ -110,7 +110,7 @@ def _folders(base: Path, path: str) -> list[str]:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a product of a stage is somewhere below."""
+    """Return True if a folder or its subfolders contain a product of a stage."""
     return any(_is_product(path) for path in folder.rglob("*"))
 
 
@@ -119,21 +119,21 @@ def _is_product(path: Path) -> bool:
 
     try:
         return path.is_file() and bool(stage.provenance(path))
-    except HklflowError:  # damaged, or of somebody else
+    except HklflowError:  # damaged, or not made by hklflow
         return False
 
 
 def remove(paths: list[Path], /, *, directory: Directory = Path()) -> None:
-    """Remove results that belong to no row of the tables (`hklflow verify` lists them).
+    """Remove results without a row in the tables (`hklflow verify` lists them).
 
-    Only what hklflow made is removed; other files in the folders are kept, and told.
+    Only files that hklflow made are removed; other files in the folders are kept and listed.
 
     Example: `hklflow remove results/quartz/250K`
 
     Parameters
     ----------
     paths
-        Folders as `hklflow verify` names them.
+        Folders from the list of `hklflow verify`.
     """
     from hklflow.cli.progress import run_of
     from hklflow.experiment.config import load
@@ -156,16 +156,17 @@ def remove(paths: list[Path], /, *, directory: Directory = Path()) -> None:
 def _remove(folder: Path, name: str) -> None:
     files = [path for path in folder.rglob("*") if path.is_file()]
     made = {path for path in files if _is_product(path)}
-    # Tables and formats of others hold no record; they stand beside a product of the same name.
+    # Tables and files in other formats have no record; a product with the same name is next to
+    # each of these files.
     stems = {path.with_suffix("") for path in made}
-    ours = [path for path in files if path in made or path.with_suffix("") in stems]
-    size = sum(path.stat().st_size for path in ours)
-    kept = [path for path in files if path not in ours]
+    removed = [path for path in files if path in made or path.with_suffix("") in stems]
+    size = sum(path.stat().st_size for path in removed)
+    kept = [path for path in files if path not in removed]
     if kept:
-        for path in ours:
+        for path in removed:
             path.unlink()
     else:
         shutil.rmtree(folder)
-    print(f"{name}: {len(ours)} files ({size / 1e6:.1f} MB) removed")
+    print(f"{name}: {len(removed)} files ({size / 1e6:.1f} MB) removed")
     for path in kept:
         print(f"{path} is kept: hklflow did not make it")

@@ -1,7 +1,7 @@
 """`hklflow watch`: add scans whose raw files are complete, and run the workflow again.
 
-The watch looks, adds and runs in turn; while snakemake runs nothing is added. Signals only
-set a mark that the loop sees, so that a table is never left half-written.
+The watch repeats: check the raw files, add complete scans, run snakemake. While snakemake runs, no
+scan is added. A signal only sets a flag that the loop checks, so a table is never half-written.
 """
 
 import shlex
@@ -25,8 +25,8 @@ from hklflow.cli.lock import only_one
 from hklflow.cli.options import Directory
 from hklflow.cli.runner import Run, default_command
 
-_NAP = 0.1  # s; how quickly a signal is answered
-_TRIES = 3  # runs of snakemake for the same scans, if they fail
+_NAP = 0.1  # s; longest delay before a signal is handled
+_TRIES = 3  # number of runs of snakemake for the same scans if the runs fail
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -42,32 +42,32 @@ def watch_experiment(
 ) -> int:
     """Add planned scans as soon as their raw files are complete, and run snakemake.
 
-    `config/planned.tsv` has the columns of the table of scans, and rows for what is still
-    to be measured. Its `raw` may hold `{temperature}` and `{scan}`: such a row stands for
-    all files that fit, and what their names say there is put into the other columns.
-    A scan is added when all its rotations are complete and its parent is there.
+    `config/planned.tsv` has the columns of the table of scans, and a row for each rotation that is
+    still to be measured. If `raw` contains `{temperature}` or `{scan}`, the row applies to all
+    files whose names match, and the matching text replaces the placeholder in the other columns.
+    A scan is added when all its rotations are complete and its parent is in the table.
 
     Example: `hklflow watch quartz_2026 --hours 48 -- snakemake --cores 8`
 
-    Stop it with Ctrl-C (which stops snakemake too), or with `touch config/watch.stop`
-    (which lets the current run end).
+    Stop the watch with Ctrl-C (which stops snakemake too), or with `touch config/watch.stop`
+    (which waits for the current run to end).
 
     Parameters
     ----------
     interval
-        Seconds between two looks.
+        Seconds between two checks of the raw files.
     settle
-        Seconds for which a raw file must not have changed. Longer than any pause of the
-        detector's writer; give `frames` in the table too where you can.
+        Seconds for which a raw file must be unchanged. Use a time longer than any pause of the
+        detector's writer, and enter `frames` in the table if you can.
     hours
-        The watch ends after this time; a run that is under way is finished.
+        Hours after which the watch ends; an active run is finished first.
     until_complete
         End when all planned scans are added and run.
     once
-        Add what is complete now, run, and end.
+        Add the scans that are complete now, run once, and end.
     command
-        The command instead of `snakemake`, in the experiment's folder; also all that
-        follows `--`.
+        Command to run in the experiment's folder instead of `snakemake`. The command can also be
+        written after `--`.
     """
     for name, value in (("interval", interval), ("hours", hours)):
         if not value > 0:
@@ -90,37 +90,37 @@ def watch_experiment(
 
 
 def tell(what: str) -> None:
-    """One line for one event, with the time."""
+    """Print a line about an event, with the time."""
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {what}", flush=True)
 
 
 @dataclass
 class Watch:
-    """The state of a watch."""
+    """Watch of an experiment's folder."""
 
     folder: Folder
     command: Sequence[str]
     interval: float
     settling: Settling
     signal: int = 0
-    """The first signal that asked to stop."""
+    """Number of the first signal that asked the watch to stop; 0: no signal."""
     code: int = 0
-    """Exit code of the last run."""
+    """Exit code of the last run of snakemake."""
     _run: Run | None = None
-    _told: dict[str, str] = field(default_factory=dict)
+    _reasons: dict[str, str] = field(default_factory=dict)
 
     @property
     def plan(self) -> Path:
-        """Table of what is still to be measured."""
+        """Path of the table of planned scans."""
         return self.folder.base / "config/planned.tsv"
 
     @property
     def stop_file(self) -> Path:
-        """A file that asks to stop after the current run."""
+        """Path of the file that stops the watch after the current run."""
         return self.folder.base / "config/watch.stop"
 
     def check(self, until_complete: bool) -> None:
-        """Refuse to start on tables that cannot be used."""
+        """Raise if a table is missing or not valid."""
         if not self.plan.is_file():
             raise HklflowError(
                 f"{self.plan} does not exist; copy the line of column names of the table of "
@@ -142,15 +142,16 @@ class Watch:
     # ------------------------------------------------------------------ the loop
 
     def run(self, deadline: float, until_complete: bool) -> int:
-        """Look, add and run until it is time to end; gives the exit code."""
+        """Add scans and run snakemake until the watch ends; return the exit code."""
         tell(f"watching {self.folder.base} for the scans of {self.plan.name}")
-        # What an earlier watch added and did not run.
+        # An earlier watch may have added scans without running snakemake.
         due = _TRIES if self.rows() else 0
         while True:
             due = _TRIES if self.look() else due
             if due and not self.signal:
                 self.snakemake()
-                # A run may fail for what passes: somebody's own snakemake, a server away.
+                # The reason for a failure may be temporary, such as another snakemake or a file
+                # server that cannot be reached: try again.
                 due = due - 1 if self.code else 0
             if why := self._why_end(deadline, until_complete):
                 tell(f"end: {why}")
@@ -158,8 +159,8 @@ class Watch:
             self._wait(min(time.monotonic() + self.interval, deadline))
 
     def once(self, settle: float) -> int:
-        """Some looks, to see what changes between them, and one run."""
-        # The second look settles files, the third the data files that they link.
+        """Check the raw files up to three times, add complete scans, and run snakemake once."""
+        # The second check finds settled files, the third finds settled data files behind links.
         for _ in range(3):
             self.settling.waiting = False
             self.look()
@@ -191,30 +192,30 @@ class Watch:
     # ------------------------------------------------------------------ the tables
 
     def rows(self) -> bool:
-        """Whether the table of scans has any row."""
+        """Return True if the table of scans has any row."""
         return bool(read_table(self.folder.table("scans")).rows)
 
     def pending(self) -> list[planned.Planned]:
-        """Scans that are not in the table yet."""
+        """Return the planned scans that are not in the table of scans yet."""
         present = read_table(self.folder.table("scans"))
         return planned.pending(read_table(self.plan), present, self.folder.base)
 
     def told_pending(self) -> list[planned.Planned] | None:
-        """`pending`; None, and a line, while somebody leaves a table in disorder."""
+        """Return the pending scans; if a table is not valid, print the problem and return None."""
         try:
-            found = self.pending()
-        # A file server that is away for a while does not end the watch.
+            scans = self.pending()
+        # The watch continues if a file server cannot be reached for some time.
         except (HklflowError, OSError) as error:
             self._tell_once("tables", str(error))
             return None
-        self._told.pop("tables", None)
-        return found
+        self._reasons.pop("tables", None)
+        return scans
 
     def look(self) -> bool:
-        """Add all scans that are complete; whether there were any."""
+        """Add all complete scans; return True if any scan was added."""
         complete = [scan for scan in self.told_pending() or [] if self._is_complete(scan)]
         added = False
-        # A child may stand before its parent: go round until nothing more can be added.
+        # A child may come before its parent: repeat until no more scan can be added.
         while complete and not self.signal:
             done = [scan for scan in complete if self._add(scan)]
             complete = [scan for scan in complete if scan not in done]
@@ -225,7 +226,7 @@ class Watch:
 
     def _is_complete(self, scan: planned.Planned) -> bool:
         gaps = [missing(row, self.folder.base, self.settling) for row in scan.rows]
-        # Of a scan of which nothing is there yet there is nothing to tell.
+        # If no file of the scan exists, print nothing.
         if any(gaps) and set(gaps) != {NOT_THERE}:
             row, gap = next((r, g) for r, g in zip(scan.rows, gaps, strict=True) if g)
             self._tell_once(scan.name, f"{row['raw']} is {gap}" if gap == NOT_THERE else gap)
@@ -238,32 +239,32 @@ class Watch:
         except (HklflowError, OSError) as error:
             self._tell_once(scan.name, str(error))
             return False
-        self._told.pop(scan.name, None)
+        self._reasons.pop(scan.name, None)
         tell(f"{scan.name} added")
         return True
 
-    def _tell_once(self, what: str, told: str) -> None:
-        """Tell why something waits, once as long as the reason is the same."""
-        if self._told.get(what) != told:
-            self._told[what] = told
-            tell(f"{what} waits: {' '.join(told.split())}")
+    def _tell_once(self, name: str, reason: str) -> None:
+        """Print why a scan waits, unless the same reason was printed before."""
+        if self._reasons.get(name) != reason:
+            self._reasons[name] = reason
+            tell(f"{name} waits: {' '.join(reason.split())}")
 
     # ------------------------------------------------------------------ snakemake
 
     def snakemake(self) -> None:
-        """Run the workflow; its failure is told and remembered."""
+        """Run the workflow, print if the run failed, and keep the exit code."""
         tell(f"run: {shlex.join(self.command)}")
         self._run = Run(self.command, self.folder.base)
-        if self.signal:  # it came while the command was being started
+        if self.signal:  # a signal came while the command was being started
             self._run.stop()
-        seen = time.monotonic()
+        last_check = time.monotonic()
         while (code := self._run.ended()) is None:
             time.sleep(_NAP)
-            if time.monotonic() - seen >= self.interval and not self.signal:
-                # Only looked at, so that files settle meanwhile.
+            if time.monotonic() - last_check >= self.interval and not self.signal:
+                # Only check the files, so that their settling time runs during the run.
                 for scan in self.told_pending() or []:
                     self._is_complete(scan)
-                seen = time.monotonic()
+                last_check = time.monotonic()
         self._run = None
         self.code = code if code >= 0 else 128 - code
         what = "done" if code == 0 else f"failed with exit code {self.code}"
@@ -271,7 +272,7 @@ class Watch:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Answer signals by a mark, and pass them on to snakemake."""
+        """Handle signals: set the flag of the watch and stop snakemake."""
 
         def answer(number: int, _frame: FrameType | None) -> None:
             self.signal = self.signal or number

@@ -12,7 +12,6 @@ a job that needs more is given more when it is tried again.
 
 import csv
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from hklflow.base.errors import HklflowError
-from hklflow.experiment.config import Experiment, PoniFile, PowderImage, simulation_description
-from hklflow.experiment.constants import PhotonCounter, counter_runs
+from hklflow.experiment.config import Experiment, PowderImage, simulation_description
 from hklflow.experiment.constants import branch as constants_branch
+from hklflow.experiment.jobs import Key, job_counts
 from hklflow.geometry import plausible
 
 _FACTOR = 1.3  # asked for, over what was measured
@@ -141,99 +140,6 @@ class Shape:
 
 # What reads frames as measured, whatever the binning.
 _UNBINNED = {"simulate", "powder_calibration", "sum_scans", "correct_frames", "bin_frames"}
-
-Key = tuple[str | None, str | None, str | None]
-"""(sample, scan, rotation) of a job; None for what its rule does not have."""
-
-
-def job_counts(experiment: Experiment) -> dict[str, dict[Key, int]]:
-    """Number of jobs of each rule for every sample, scan and rotation that has some."""
-    rotations: list[Key] = list(experiment.all_rotations())
-    sums: list[Key] = [
-        key for key in experiment.all_rotations() if experiment.rotation(*key).is_sum
-    ]
-    scans: list[Key] = [(sample, scan, None) for sample, scan in experiment.scans]
-    parents: list[Key] = [
-        (sample, scan, None)
-        for (sample, scan), row in experiment.scans.items()
-        if row.parent == scan
-    ]
-    samples: list[Key] = [(sample, None, None) for sample in experiment.used_samples()]
-    stacks: list[Key] = [(sample, parent, None) for sample, parent in experiment.stacks()]
-    used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()} - {None}
-    calibrations = [type(experiment.config.calibrations[str(name)]) for name in used]
-    experiment_wide: Key = (None, None, None)
-    counts: dict[str, dict[Key, int]] = {}
-    if experiment.config.simulation is not None:
-        counts["simulate"] = {
-            key: len(experiment.rotation(*key).parts) for key in experiment.all_rotations()
-        }
-        counts["simulate"][experiment_wide] = calibrations.count(PowderImage)
-    counts["powder_calibration"] = {experiment_wide: calibrations.count(PowderImage)}
-    counts["import_poni"] = {experiment_wide: calibrations.count(PoniFile)}
-    counts["sum_scans"] = dict.fromkeys(sums, 1)
-    if experiment.config.binning > 1:
-        counts["bin_frames"] = dict.fromkeys(rotations, 1)
-    for rule in ("import_scan", "pixel_mask", "find_peaks", "frame_scale"):
-        counts[rule] = dict.fromkeys(rotations, 1)
-    counts["refine_parent"] = dict.fromkeys(parents, 1)
-    counts["refine"] = counts["accept"] = dict.fromkeys(scans, 1)
-    counts["mask_3d"] = dict.fromkeys(rotations, 1)
-    counts["transform"] = dict.fromkeys(rotations, experiment.config.frame_blocks)
-    if experiment.config.frame_blocks > 1:
-        counts["add_transforms"] = dict.fromkeys(rotations, 1)
-    counts["merge"] = dict.fromkeys(scans, 2)
-    counts["scan_file"] = dict.fromkeys(scans, 1)
-    counts["temperature_series"] = dict.fromkeys(samples, 1)
-    counts["stack"] = dict.fromkeys(stacks, 2)
-    counts["overview"] = {experiment_wide: 1}
-    counts["sample_page"] = dict.fromkeys(samples, 1)
-    if kinds := len(set(experiment.config.delta_pdf)):
-        # The total PDF takes its Bragg reflections from the volume of all pixels.
-        masked = "masked_transform" in experiment.config.delta_pdf
-        counts["symmetrise"] = dict.fromkeys(scans, 2 if masked else 1)
-        counts["fill"] = dict.fromkeys(scans, kinds)
-        counts["pdf"] = counts["planes"] = dict.fromkeys(scans, 2 * kinds)
-        counts["difference"] = {
-            (sample, scan, None): kinds
-            for sample, scan in experiment.scans
-            if experiment.reference(sample, scan) is not None
-        }
-        counts["stack"] = dict.fromkeys(stacks, 2 + kinds)
-        counts["stack_pdf"] = dict.fromkeys(stacks, kinds)
-    if experiment.config.bragg:
-        counts["converge"] = dict.fromkeys(scans, 1)
-        counts["integrate"] = dict.fromkeys(rotations, 1)
-        counts["scale_reflections"] = counts["merge_reflections"] = dict.fromkeys(scans, 1)
-        counts["bragg_series"] = dict.fromkeys(samples, 1)
-    counts |= _of_constants(experiment)
-    present = {rule: {key: n for key, n in jobs.items() if n} for rule, jobs in counts.items()}
-    return {rule: jobs for rule, jobs in present.items() if jobs}
-
-
-def _of_constants(experiment: Experiment) -> dict[str, dict[Key, int]]:
-    """Jobs that make detectors' constants, and that use them."""
-    everything: Key = (None, None, None)
-    n: Counter[str] = Counter()
-    for entry in experiment.config.constants.values():
-        n.update(["constants_report", *(["propose_constants"] if entry.stored else [])])
-        if isinstance(entry, PhotonCounter):
-            n.update(["counter_constants", *(f"counter_{kind}" for kind in counter_runs(entry))])
-            continue
-        branch = constants_branch(entry)
-        runs, measures, modules = len(branch.runs), branch.measures, len(branch.modules)
-        asics = sum(len(branch.asics(module)) for module in branch.modules)
-        n.update({"constants_preprocess": runs, "constants_sanity": runs, "join_constants": 1})
-        n.update({"gather": len(measures) * modules, "join_module": modules})
-        n.update(dict.fromkeys(("process_dark", "combine_constants", "mask_constants"), asics))
-        n.update({f"process_{m}": asics for m in ("xray", "pulse_capacitor") if m in measures})
-        n["process_current_source"] += asics * len(branch.currents)
-        n["merge_current_source"] += asics if branch.currents else 0
-    found: dict[str, dict[Key, int]] = {rule: {everything: number} for rule, number in n.items()}
-    found["correct_frames"] = {
-        key: 1 for key in experiment.all_rotations() if experiment.is_corrected(key[0], key[1])
-    }
-    return found
 
 
 class Estimate:
@@ -414,13 +320,16 @@ class Estimate:
         self.shape(sample, scan)
         return self._grids[sample, self._experiment.scans[sample, scan].parent]
 
+    @cached_property
+    def _counts(self) -> dict[str, dict[Key, int]]:
+        return job_counts(self._experiment)
+
     def volume_gigabytes(self, sample: str, scan: str) -> float:
         """Size of all volumes of a scan on disk."""
         shape = Shape(0, 0, math.prod(self.grid(sample, scan)))
-        jobs = job_counts(self._experiment).items()
         return sum(
             number * self.megabytes_on_disk(rule, shape) / 1e3
-            for rule, counts in jobs
+            for rule, counts in self._counts.items()
             for key, number in counts.items()
             if key[:2] == (sample, scan)
         )

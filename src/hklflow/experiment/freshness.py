@@ -28,8 +28,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.base.identity import Likeness, Standing
 from hklflow.base.system import no_file
 from hklflow.experiment.experiment import Experiment
-from hklflow.experiment.jobs import Job, Recipe, jobs_of
-from hklflow.experiment.jobs_constants import constants_jobs
+from hklflow.experiment.jobs import Job, Plan, Recipe
 from hklflow.formats.sources import files_of
 
 MEMORY = ".snakemake/hklflow.json"
@@ -88,8 +87,10 @@ class Freshness:
     """
 
     def __init__(self, experiment: Experiment, *, full: bool = False) -> None:
-        self.of_status = jobs_of(experiment)
-        self.jobs = [*self.of_status, *constants_jobs(experiment)]
+        plan = Plan(experiment)
+        self.of_status = plan.of_status
+        constants = [job for job in plan.lasting if job.column == "constants"]
+        self.jobs = [*self.of_status, *constants]
         self._base, self._full = experiment.base, full
         self._memory = _Memory(experiment.base / MEMORY)
         folders = (experiment.paths.folder, experiment.paths.unbinned.folder)

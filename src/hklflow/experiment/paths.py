@@ -12,6 +12,7 @@ sums and corrected frames.
 """
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import PurePosixPath
 
 RESERVED = frozenset({"calibration", "constants", "overview", "logs", "benchmarks"})
@@ -28,19 +29,19 @@ class Paths:
     binning: int = 1
     """Pixels along each side of the blocks that are summed."""
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """Folder of the products of scans."""
         plain = PurePosixPath(self.results)
         return str(plain if self.binning == 1 else f"{plain}_binned{self.binning}")
 
-    @property
+    @cached_property
     def unbinned(self) -> "Paths":
         """Patterns of what is the same whatever the binning."""
         return Paths(self.results)
 
     def _at(self, *parts: str) -> str:
-        return str(PurePosixPath(self.folder, *parts))
+        return _path(self.folder, parts)
 
     def calibration(self, name: str) -> str:
         """Product of a calibration: ``geometry.json``, ``geometry.poni``, ``rings.png``."""
@@ -111,6 +112,12 @@ class Paths:
 
     def _with_products(self, wildcards: tuple[str, ...]) -> "Paths":
         return self if _OF_ANY_BINNING.isdisjoint(wildcards) else self.unbinned
+
+
+@cache
+def _path(folder: str, parts: tuple[str, ...]) -> str:
+    """Pattern of a path; there are few of them, and thousands of jobs."""
+    return str(PurePosixPath(folder, *parts))
 
 
 def _joined(wildcards: tuple[str, ...]) -> str:

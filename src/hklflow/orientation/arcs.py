@@ -1,22 +1,24 @@
-r"""Spots of a mosaic crystal are arcs that rock skewly, and their centroids are not on them.
+r"""Correct spot positions for mosaic spread, which makes spots arcs with skewed rocking curves.
 
-Blocks of the crystal are turned against each other about all axes: a reflection is a cap around Q,
-of which the Ewald sphere shows, at each angle φ of the scan, the blocks on the circle 2θ = const.
-The counts at φ and at the azimuth ψ about the beam follow the distance d on the cap,
+The blocks of a mosaic crystal are rotated against each other about all axes. A reflection is
+therefore a cap around Q; at each angle φ of the scan the Ewald sphere cuts this cap along the
+circle 2θ = const. The counts at φ and at the azimuth ψ about the beam follow the distance d on the
+cap,
 
 .. math:: N(d; \eta), \quad
    \cos d = \cos\alpha(\phi) \cos\alpha_0 + \sin\alpha(\phi) \sin\alpha_0
    \cos(\psi - \psi(\phi)) ,
 
-α and ψ the polar angle and azimuth of the mean block's Q, :math:`\alpha_0 = \pi/2 - \theta`. Along
-the azimuth their spread is :math:`\sigma_a = \eta / \cos\theta`, so that the centroid is nearer to
-the beam: the part of the ray across the beam is shorter by the mean of cos,
-:math:`\exp(-\sigma_a^2/2)`. With 1° of spread cells come out too large by 10⁻⁴. And where α and ψ
-are curved in φ, the centroid is beside the mean block and comes late.
+where α and ψ are the polar angle and azimuth of the mean block's Q, and
+:math:`\alpha_0 = \pi/2 - \theta`. The spread along the azimuth,
+:math:`\sigma_a = \eta / \cos\theta`, moves the centroid towards the beam: the component of the
+ray across the beam is shorter by the mean of the cosine, :math:`\exp(-\sigma_a^2/2)`. With a
+spread of 1° the refined cell is too large by 10⁻⁴.
+Where α and ψ are curved in φ, the centroid also lies next to the mean block's spot and is late.
 
-The spread is taken from how wide spots are along the arcs, beyond what they are in all directions,
-and along the radius, where wavelengths spread them; that in φ from the rocking curves. Centroids of
-integrated reflections are of as much of an arc as is in their foregrounds.
+The spread across the scan is fitted to the widths of the spots: along the arcs, along the radius
+(spread of wavelengths) and in all directions. The spread in φ comes from the rocking curves. The
+centroid of an integrated reflection contains only the part of the arc inside its foreground.
 """
 
 from typing import NamedTuple
@@ -29,28 +31,28 @@ from hklflow.orientation import sharpness
 
 Floats = NDArray[np.float64]
 
-_FEWEST = 40  # peaks for three parameters
-_WELL = 10.0  # significance of peaks whose width is known to a tenth
+_FEWEST = 40  # peaks needed to fit three parameters
+_WELL = 10.0  # I/σ of peaks whose width is known to 10 %
 _OBLIQUE = 0.6  # sine of twice the angle between arcs and pixels
-_SHARPEST = 0.1  # of the peaks, which are reflections
-_SELDOM = 0.02  # weight of what is above the lower edge
-_DETERMINED = 25.0  # fall of χ² that shows arcs
+_SHARPEST = 0.1  # fraction of the peaks, the sharpest, assumed to be reflections
+_SELDOM = 0.02  # weight of widths above the lower edge
+_DETERMINED = 25.0  # decrease of χ² that proves arcs
 _ROUNDS = 10
-_POINT = 0.1  # pixels²: no spot is smaller
-_LONGEST = 0.2  # radian: widest rocking curve over its rate
-_STEP = 1e-4  # radian, of derivatives
-UNSURE = 0.3  #: of a displacement: fits weigh the middle of a curve, or an arc, more than means do
+_POINT = 0.1  # pixels²: smallest possible spot
+_LONGEST = 0.2  # radian: largest width of a rocking curve, divided by its rate
+_STEP = 1e-4  # radian, step of the numerical derivatives
+UNSURE = 0.3  #: relative error of a displacement: fits give the middle of a curve more weight
 
 
 class _Directions(NamedTuple):
-    """How spots move on the detector, (n, 2) each, slow and fast: pixels per radian.
+    """Derivatives of spot positions on the detector, (n, 2) each: (slow, fast), pixels per radian.
 
     Attributes
     ----------
     along : Floats
-        By a turn of the crystal along the arc: azimuth times cos θ.
+        Shift along the arc, per rotation of the crystal (azimuth times cos θ).
     out : Floats
-        By a change of 2θ.
+        Shift along the radius, per change of 2θ.
     """
 
     along: Floats
@@ -58,18 +60,19 @@ class _Directions(NamedTuple):
 
 
 class Displaced(NamedTuple):
-    """By how much centroids are off the mean block's spots, (n,) each.
+    """Displacement of centroids from the spots of the mean block, (n,) each.
 
     Attributes
     ----------
     slow, fast : Floats
-        Pixels.
+        Displacement on the detector, pixels.
     frame : Floats
-        Frames.
+        Displacement in frames.
     width : Floats
-        Of spots, pixels; of arcs that of spots as much broader as the arcs are than they should be.
+        Equivalent width of the spot, pixels: the observed width relative to the expected width of
+        an arc at this position, times the width of a point-like spot.
     spread : float or None
-        Of the crystal, radian²; None: too few peaks tell.
+        Mosaic spread of the crystal, radian². None: too few peaks to determine the spread.
     """
 
     slow: Floats
@@ -88,16 +91,16 @@ def displaced(
     width_frame: Floats,
     significance: Floats,
 ) -> Displaced:
-    """Return how far centroids are from where the mean block's spots are.
+    """Return the displacement of each centroid from the spot of the mean block.
 
-    A fit that follows a part of an arc, as one that is oblique to the pixels, is off by its part:
-    each spot is moved by its own width, up to what the crystal's spread makes.
+    The peak fit may follow only a part of an arc, for example of an arc oblique to the pixels. Each
+    spot is therefore corrected with its own width, at most with the crystal's spread.
 
     Parameters
     ----------
     rotation : Rotation
     slow, fast, width_slow, width_fast, width_frame : (n,) arrays
-        Centroids and standard deviations of the spots, pixels and frames.
+        Centroids and standard deviations of the spots, in pixels and frames.
     significance : (n,) array
         Intensity over its standard deviation.
     """
@@ -108,13 +111,13 @@ def displaced(
     widths = _widths(spots, squares, rocking**2, significance)
     spot, spread, radial = widths or (_POINT, 0.0, 0.0)
     long = np.maximum(np.sum(spots.along**2, axis=1), 1e-12)
-    own = np.sum(squares - spot, axis=1) / long
+    arc_square = np.sum(squares - spot, axis=1) / long
     expected = 2 * spot + spread * long + radial * np.sum(spots.out**2, axis=1)
-    square = np.clip(np.nan_to_num(own), 0, spread) / _cos_theta(ray) ** 2
-    there, late = _mean(rotation, ray, square, rocking, spread)
+    square = np.clip(np.nan_to_num(arc_square), 0, spread) / _cos_theta(ray) ** 2
+    spot_position, late = _mean(rotation, ray, square, rocking, spread)
     return Displaced(
-        there[0] - slow,
-        there[1] - fast,
+        spot_position[0] - slow,
+        spot_position[1] - fast,
         late,
         np.sqrt(np.sum(squares, axis=1) / expected * 2 * spot),
         None if widths is None else spread,
@@ -124,7 +127,7 @@ def displaced(
 def within(
     rotation: Rotation, slow: Floats, fast: Floats, half: Floats, spread: float, rocking: float
 ) -> tuple[Floats, Floats, Floats]:
-    """Return how far centroids of the counts in foregrounds are from the mean block's spots.
+    """Return the displacement of centroids of summed counts from the spots of the mean block.
 
     Parameters
     ----------
@@ -134,7 +137,7 @@ def within(
     half : (n, 2) array
         Half axes of the foregrounds along slow and fast, pixels.
     spread : float
-        Of the crystal, radian², see `Displaced`.
+        Mosaic spread of the crystal, radian², see `Displaced`.
     rocking : float
         Standard deviation of rocking curves at ζ = 1, radian.
 
@@ -145,15 +148,15 @@ def within(
     ray = _rays(rotation, slow, fast)
     along = _directions(rotation, slow, fast).along
     with np.errstate(divide="ignore", invalid="ignore"):
-        # The ellipsoid ends where |d · along / half| = 1: d is the turn of the block there.
+        # The ellipsoid ends where |d · along / half| = 1; d is the rotation of the block there.
         reach = 1 / np.sqrt(np.sum((along / half) ** 2, axis=1) * max(spread, 1e-12))
     square = spread * _cut(reach) / _cos_theta(ray) ** 2
-    there, late = _mean(rotation, ray, square, np.full(len(ray), rocking), spread)
-    return there[0] - slow, there[1] - fast, late
+    spot_position, late = _mean(rotation, ray, square, np.full(len(ray), rocking), spread)
+    return spot_position[0] - slow, spot_position[1] - fast, late
 
 
 def _cut(reach: Floats) -> Floats:
-    """Return the mean square (n,) of a Gaussian of width 1 that is cut at ± reach."""
+    """Return the mean square (n,) of a Gaussian of width 1 that is cut off at ± reach."""
     from scipy.special import erf
 
     a = np.clip(np.nan_to_num(reach, nan=10.0), 1e-3, 10.0)
@@ -164,7 +167,7 @@ def _cut(reach: Floats) -> Floats:
 def _mean(
     rotation: Rotation, ray: Floats, square: Floats, rocking: Floats, spread: float
 ) -> tuple[tuple[Floats, Floats], Floats]:
-    """Return where means of arcs of the mean blocks' rays are: pixels, and frames late.
+    """Return the mean position of arcs in pixels, and their delay in frames.
 
     Parameters
     ----------
@@ -172,9 +175,9 @@ def _mean(
     square : (n,) array
         Mean square of the azimuth, radian².
     rocking : (n,) array
-        Standard deviations, radian of the crystal.
+        Standard deviations of the rocking curves, radian of crystal rotation.
     """
-    # Rocking curves are broad for other reasons, too: what the arcs show is mosaic spread.
+    # Other effects broaden rocking curves, too; mosaic spread is limited to what the arcs show.
     late, turned = _rocked(rotation, ray, np.minimum(rocking, np.sqrt(spread)))
     across = ray - np.outer(ray @ BEAM, BEAM)
     aside = np.cross(BEAM, across)
@@ -185,7 +188,7 @@ def _mean(
 
 
 def _rocked(rotation: Rotation, ray: Floats, mosaic: Floats) -> tuple[Floats, Floats]:
-    """Return by how many frames (n,) and radians of azimuth (n,) means of rocking curves are off.
+    """Return the shift of the mean of rocking curves, in frames (n,) and in azimuth (n,; radian).
 
     Parameters
     ----------
@@ -201,18 +204,18 @@ def _rocked(rotation: Rotation, ray: Floats, mosaic: Floats) -> tuple[Floats, Fl
     with np.errstate(divide="ignore", invalid="ignore"):
         alpha = np.arccos(np.clip(-(q @ BEAM) / length, -1, 1))
         rate = (np.cross(axis, q) @ BEAM) / (length * np.sin(alpha))
-        # Where a rocking curve is as long as it is curved, there is no mean block's spot to tell.
+        # For a very long, curved rocking curve the mean block's spot is not defined.
         spread = np.minimum(mosaic / np.abs(rate), _LONGEST * np.abs(rate))
         total, late, turned = np.zeros((3, len(q)))
         across = q - np.outer(q @ BEAM, BEAM)
         aside = np.cross(BEAM, across)
         for x, w in zip(nodes, weights, strict=True):
             angle = x * spread
-            there = _turned(q, axis, angle)
-            own = np.arccos(np.clip(-(there @ BEAM) / length, -1, 1))
-            misfit = (own - alpha) / (spread * np.abs(rate))
-            weight = w * np.exp((x**2 - misfit**2) / 2) * np.sqrt(np.sin(alpha) / np.sin(own))
-            azimuth = np.arctan2(np.sum(there * aside, axis=1), np.sum(there * across, axis=1))
+            rotated = _turned(q, axis, angle)
+            polar = np.arccos(np.clip(-(rotated @ BEAM) / length, -1, 1))
+            misfit = (polar - alpha) / (spread * np.abs(rate))
+            weight = w * np.exp((x**2 - misfit**2) / 2) * np.sqrt(np.sin(alpha) / np.sin(polar))
+            azimuth = np.arctan2(np.sum(rotated * aside, axis=1), np.sum(rotated * across, axis=1))
             total += weight
             late += weight * angle
             turned += weight * azimuth
@@ -221,7 +224,7 @@ def _rocked(rotation: Rotation, ray: Floats, mosaic: Floats) -> tuple[Floats, Fl
 
 
 def _turned(vectors: Floats, axis: Floats, angle: Floats) -> Floats:
-    """Turn vectors (n, 3) about an axis by angles (n,), radians."""
+    """Rotate vectors (n, 3) about an axis by angles (n,), radians."""
     along = np.outer(vectors @ axis, axis)
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
     turned: Floats = along + cos * (vectors - along) + sin * np.cross(axis, vectors)
@@ -229,7 +232,7 @@ def _turned(vectors: Floats, axis: Floats, angle: Floats) -> Floats:
 
 
 def _rate(rotation: Rotation, ray: Floats) -> Floats:
-    """Return by how much blocks are turned against each other per angle of the scan."""
+    """Return the rotation between blocks that diffract, per angle of the scan."""
     normal = np.cross(ray, BEAM)
     with np.errstate(divide="ignore", invalid="ignore"):
         rate: Floats = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / np.linalg.norm(
@@ -241,9 +244,9 @@ def _rate(rotation: Rotation, ray: Floats) -> Floats:
 def _widths(
     spots: _Directions, squares: Floats, rocking: Floats, significance: Floats
 ) -> tuple[float, float, float] | None:
-    """Find what spots are: in all directions (pixels²), along arcs and along the radius (radian²).
+    """Fit spot widths: in all directions (pixels²), along arcs and along the radius (radian²).
 
-    None: there are too few peaks to tell.
+    Return None if there are too few peaks.
 
     Parameters
     ----------
@@ -251,12 +254,12 @@ def _widths(
     squares : (n, 2) array
         Squared widths along slow and fast.
     rocking : (n,) array
-        And of the rocking curves, radian² of the crystal.
+        Squared widths of the rocking curves, radian² of crystal rotation.
     significance : (n,) array
     """
     from scipy.optimize import nnls
 
-    # Fits along slow and fast lose a part of an arc that is oblique to both.
+    # Fits along slow and fast miss a part of an arc that is oblique to both.
     oblique = 2 * np.abs(np.prod(spots.along, axis=1)) / np.sum(spots.along**2, axis=1)
     columns = (np.ones_like(squares), spots.along**2, spots.out**2)
     design = np.stack(columns, axis=2)
@@ -266,8 +269,8 @@ def _widths(
     if keep.sum() < _FEWEST:
         return None
     rows, wide = design[keep], squares[keep]
-    # Maxima of the diffuse scattering are broad in all directions, and may be the most: begin with
-    # the lower edge of the widths, then go by the narrowest class.
+    # Diffuse maxima are broad in all directions and may be the majority: begin with the lower edge
+    # of the widths, then use the narrowest class.
     sharp = np.quantile(rocking[keep], _SHARPEST)
     expected = np.maximum(_POINT + sharp * rows[:, :, 1], _POINT)
 
@@ -278,8 +281,8 @@ def _widths(
 
     for _ in range(_ROUNDS):
         off = wide.sum(axis=1) / expected.sum(axis=1)
-        found = fitted(np.where(off > 1, _SELDOM, 1.0))
-        expected = np.maximum(rows @ found, _POINT)
+        solution_ = fitted(np.where(off > 1, _SELDOM, 1.0))
+        expected = np.maximum(rows @ solution_, _POINT)
     used = np.ones(len(rows), np.bool_)
     for _ in range(2):
         off = wide.sum(axis=1) / expected.sum(axis=1)
@@ -289,10 +292,10 @@ def _widths(
         if core is None:
             break
         used = core
-        found = fitted(core.astype(np.float64))
-        expected = np.maximum(rows @ found, _POINT)
-    spot, spread, radial = map(float, found)
-    # A crystal has no more mosaic spread than its rocking curves are broad.
+        solution_ = fitted(core.astype(np.float64))
+        expected = np.maximum(rows @ solution_, _POINT)
+    spot, spread, radial = map(float, solution_)
+    # The mosaic spread cannot exceed the width of the rocking curves.
     spread = min(spread, float(np.median(rocking[keep])))
     if not _determined(rows[used], wide[used], expected[used], (spot, spread, radial)):
         spread = 0.0
@@ -300,20 +303,20 @@ def _widths(
 
 
 def _determined(
-    rows: Floats, wide: Floats, expected: Floats, found: tuple[float, float, float]
+    rows: Floats, wide: Floats, expected: Floats, solution: tuple[float, float, float]
 ) -> bool:
-    """Return True if squared widths (n, 2) without the arcs' part would fit much worse."""
+    """Return True if squared widths (n, 2) fit much worse without the arcs' term."""
     from scipy.optimize import nnls
 
     w = 1 / expected
     design, target = rows * w[:, :, None], wide * w
-    with_arcs = float(np.sum((target - design @ found) ** 2))
+    with_arcs = float(np.sum((target - design @ solution) ** 2))
     without = float(nnls(design[:, :, [0, 2]].reshape(-1, 2), target.ravel())[1] ** 2)
     return without - with_arcs > _DETERMINED * with_arcs / target.size
 
 
 def _rays(rotation: Rotation, slow: Floats, fast: Floats) -> Floats:
-    """Return unit vectors (n, 3) of the scattered beam."""
+    """Return unit vectors (n, 3) of the scattered beams."""
     ray: Floats = rotation.q_lab(slow, fast) / rotation.beam.k + BEAM
     return ray
 
@@ -331,7 +334,7 @@ def _directions(rotation: Rotation, slow: Floats, fast: Floats) -> _Directions:
     outward = np.outer(np.linalg.norm(across, axis=1), -BEAM) + unit * (ray @ BEAM)[:, None]
 
     def moved(by: Floats) -> Floats:
-        there = np.stack(rotation.detector.intersect(ray + _STEP * by), axis=1)
-        return (there - np.stack([slow, fast], axis=1)) / _STEP
+        shifted = np.stack(rotation.detector.intersect(ray + _STEP * by), axis=1)
+        return (shifted - np.stack([slow, fast], axis=1)) / _STEP
 
     return _Directions(moved(aside), moved(outward))

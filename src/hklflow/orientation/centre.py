@@ -1,8 +1,8 @@
-"""A crystal that is not on the rotation axis: where its spots fall, and refinement with its place.
+"""Refine the offset of a crystal that is not centred on the rotation axis.
 
-Its spots move round and round by what it is off. Cell, orientation and detector take up a part of
-that, so it is refined with them once the residuals tell it; where they do not, it is not determined
-and not needed.
+The offset moves the spots periodically with the rotation. Cell, orientation and detector absorb a
+part of this motion, so the offset is refined together with them if the residuals show it. If the
+residuals do not show an offset, it cannot be determined and need not be refined.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,23 +23,23 @@ def centred(
     free: Sequence[str],
     again: Callable[[Sequence[str]], Refined],
 ) -> tuple[Refined, list[str]]:
-    """Refine with the crystal's offset from the axis in the rotations that tell of one.
+    """Refine the crystal's offset from the axis in the rotations whose residuals show an offset.
 
     Parameters
     ----------
     refined : Refined
-        Without offsets.
+        Refinement without offsets.
     free : sequence of str
-        What was refined.
+        Groups of parameters that were refined.
     again : callable
-        Refines what it is given, as the first refinement did.
+        Function that repeats the first refinement with other groups of parameters.
 
     Returns
     -------
     refined : Refined
-        As given, if no rotation tells of an offset.
+        The input, if no rotation shows an offset.
     free : list of str
-        What was refined now.
+        Groups of parameters of the returned refinement.
     """
     moved = steadiness.motions(refined, peaks, group, free)
     off = sorted({m.rotation for m in moved if m.kind == steadiness.OFF_CENTRE})
@@ -49,5 +49,5 @@ def centred(
     try:
         best = again(more)
     except HklflowError:
-        return refined, list(free)  # told as a motion all the same
+        return refined, list(free)  # the offset is still reported, as a motion
     return (best, more) if best.chi2 < refined.chi2 else (refined, list(free))

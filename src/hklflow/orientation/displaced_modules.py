@@ -1,9 +1,10 @@
-"""Modules of the detector that are not where the geometry has them, as the spots tell it.
+"""Find modules of the detector that are displaced from their place in the geometry.
 
-A module that is shifted by s has all of its spots at -s from their places. Cell, orientation and
-the detector as a whole take up a part of that, and thereby move the spots of all other modules: a
-shift is fitted next to them, as motions are in `orientation.steadiness`. What explains most is
-taken first, so that one displaced module does not make the others look displaced.
+All spots of a module that is shifted by s are displaced by -s. Cell, orientation and the position
+of the whole detector absorb a part of this shift and thereby move the spots of all other modules.
+A shift is therefore fitted together with these parameters, as in `orientation.steadiness`. The
+shift that explains most is fitted first, so that one displaced module does not make the others
+look displaced.
 """
 
 from collections.abc import Sequence
@@ -24,17 +25,17 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_BY_CHANCE = 1e-3  # of the scans whose modules are in place one is told
+_BY_CHANCE = 1e-3  # fraction of scans with correct modules in which a module is reported
 _OUTLIER = 5.0  # robust standard deviations, as in the refinement
-# All modules together are the detector: what it can do is no displacement of a module, refined or
-# not.
+# A shift of all modules together is a shift of the detector; the detector's parameters are fitted
+# here even if the refinement held them.
 _DETECTOR = ("detector_x", "detector_y", "detector_z", "detector_rotation")
-_ALIKE = 1e-3  # part of a shift that cell, orientation and detector cannot make: less is not known
+_ALIKE = 1e-3  # smallest independent part of a shift; cell, orientation and detector make the rest
 
 
 @dataclass(frozen=True)
 class Displaced:
-    """A module that is shifted against the others.
+    """A module that is displaced relative to the others.
 
     Attributes
     ----------
@@ -42,10 +43,12 @@ class Displaced:
     rectangle : list of int
         First and last + 1 pixel along slow, then along fast.
     shift, sigma : list of float
-        Where it really is, (slow, fast), pixels, as `geometry.modules.Modules` has it.
+        True position minus assumed position, (slow, fast), pixels; sign as in
+        `geometry.modules.Modules`.
     chi2 : float
-        Of 2 degrees of freedom, by which no shift is worse.
+        Decrease of χ² by the shift, 2 degrees of freedom.
     spots : int
+        Number of spots on the module.
     """
 
     module: int
@@ -61,13 +64,13 @@ class Displaced:
         return float(np.linalg.norm(self.shift))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, with the sentence."""
+        """Return the attributes as a JSON-ready dictionary, with the sentence."""
         return asdict(self) | {"sentence": self.told()}
 
     def told(self) -> str:
-        """Say which module is off, and by how much."""
+        """Return the sentence that reports which module is displaced, and how far."""
         s0, s1, f0, f1 = self.rectangle
-        # No error is told smaller than the rounding of the value.
+        # The error is never printed smaller than the rounding of the value.
         parts = [
             f"{value:+.2f} ± {max(sigma, 0.005):.1g} pixels along {axis}"
             for value, sigma, axis in zip(self.shift, self.sigma, ("slow", "fast"), strict=True)
@@ -88,42 +91,42 @@ def displaced(
     least: float,
     spots: int,
 ) -> list[Displaced]:
-    """Which modules are shifted, what explains most first.
+    """Return the displaced modules; the shift that explains most comes first.
 
     Parameters
     ----------
     refined : Refined
     peaks : sequence of Peaks
-        That it was given.
+        Peaks of the refinement.
     group : SpaceGroup
-        By whose constraints the cell was refined.
+        Space group whose constraints the cell obeyed in the refinement.
     free : sequence of str
-        What was refined.
+        Groups of parameters that were refined.
     modules : Modules
         Rectangles on the image.
     least : float
-        Shift in pixels from which on it matters.
+        Smallest shift in pixels that is reported.
     spots : int
-        That a module must have to be judged.
+        Smallest number of spots with which a module is judged.
     """
     scene = _Scene.of(refined, peaks, group, free, modules)
     counts = np.bincount(scene.module[scene.module >= 0], minlength=len(modules))
     judged = [int(m) for m in np.flatnonzero(counts >= spots)]
     if len(judged) < 2:
-        return []  # one module is the detector
+        return []  # a single module cannot be distinguished from the detector
     scene = scene.with_excess(judged)
-    found = scene.stepwise(judged)
-    told = []
-    for m, shift, sigma, chi2 in found:
+    shifts = scene.stepwise(judged)
+    reports = []
+    for m, shift, sigma, chi2 in shifts:
         if np.linalg.norm(shift) >= least:
             box = modules.rectangles[m].tolist()
-            told.append(Displaced(m, box, shift.tolist(), sigma.tolist(), chi2, int(counts[m])))
-    return told
+            reports.append(Displaced(m, box, shift.tolist(), sigma.tolist(), chi2, int(counts[m])))
+    return reports
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """Spots (n,) with their module, weighted residuals (3n,) and what can take them up (3n, p)."""
+    """Spots (n,) with module, weighted residuals (3n,) and derivatives by parameters (3n, p)."""
 
     module: Integers
     sigma: Floats
@@ -139,36 +142,43 @@ class _Scene:
         free: Sequence[str],
         modules: Modules,
     ) -> "_Scene":
-        """All indexed spots: those of a displaced module are the refinement's outliers."""
+        """Select all indexed spots, because the refinement rejects spots of displaced modules."""
         finite = np.all(np.isfinite(refined.residuals), axis=1)
         rows = np.flatnonzero(refined.indexed & finite)
         more = [*free, *(name for name in _DETECTOR if name not in free)]
         problem, nuisance, residual = taken_up(refined, peaks, group, more, rows)
         start, hkl = problem.parameters.start(), refined.hkl[rows].astype(np.float64)
         zeta = problem.residuals(start, hkl, rows)[1]
-        at = modules.module_at(*problem.position[rows, :2].T)
-        good = (zeta > RefinementLimits.zeta) & _of_their_module(residual.reshape(-1, 3), at)
+        modules_of_spots = modules.module_at(*problem.position[rows, :2].T)
+        good = (zeta > RefinementLimits.zeta) & _of_their_module(
+            residual.reshape(-1, 3), modules_of_spots
+        )
         three = np.repeat(good, 3)
         scale = np.maximum(np.linalg.norm(nuisance[three], axis=0), np.finfo(float).tiny)
-        return cls(at[good], problem.sigma[rows][good], residual[three], nuisance[three] / scale)
+        return cls(
+            modules_of_spots[good],
+            problem.sigma[rows][good],
+            residual[three],
+            nuisance[three] / scale,
+        )
 
     def columns(self, module: int) -> Floats:
-        """Derivatives (3n, 2) of the weighted residuals by the shift of a module, per pixel."""
-        found = np.zeros((len(self.module), 3, 2))
-        mine = self.module == module
-        found[mine, 0, 0] = -1 / self.sigma[mine, 0]
-        found[mine, 1, 1] = -1 / self.sigma[mine, 1]
-        return found.reshape(-1, 2)
+        """Return derivatives (3n, 2) of the weighted residuals by a module's shift, per pixel."""
+        derivatives = np.zeros((len(self.module), 3, 2))
+        on_module = self.module == module
+        derivatives[on_module, 0, 0] = -1 / self.sigma[on_module, 0]
+        derivatives[on_module, 1, 1] = -1 / self.sigma[on_module, 1]
+        return derivatives.reshape(-1, 2)
 
     def with_excess(self, judged: Sequence[int]) -> "_Scene":
-        """The same with errors that explain what is left where all modules are free to shift.
+        """Return the scene with errors scaled to the residuals that remain with all shifts free.
 
-        By its median: the few strongest spots are off by many times their errors, which merged
-        spots and a wrong shape of the profile do not enter. What exceeds the errors is common to
-        neighbouring spots, as in `orientation.transition`.
+        The scale comes from the median: a few very strong spots deviate by many times their errors,
+        because the errors do not include merged spots and a wrong profile shape. The excess over
+        the errors is common to neighbouring spots, as in `orientation.transition`.
         """
         free = [self.nuisance, *(self.columns(m) for m in judged)]
-        left = _beside(np.hstack(free), self.residual).reshape(-1, 3)
+        left = _unexplained(np.hstack(free), self.residual).reshape(-1, 3)
         excess = np.maximum((1.4826 * np.median(np.abs(left), axis=0)) ** 2, 1.0)
         common = np.array([systematic(float(x), len(left)) for x in excess])
         factor = np.sqrt(excess) * common
@@ -181,15 +191,15 @@ class _Scene:
         )
 
     def stepwise(self, judged: Sequence[int]) -> list[tuple[int, Floats, Floats, float]]:
-        """Module, shift, σ and χ² of the modules whose shift is no chance."""
+        """Return module, shift, σ and χ² of the modules with a significant shift."""
         known, left = self.nuisance, list(judged)
         order: list[tuple[int, float]] = []
-        while len(left) > 1:  # the last one is what the others are displaced against
+        while len(left) > 1:  # the last module is the reference for the others
             basis = _basis(known)
             rest = self.residual - basis @ (basis.T @ self.residual)
             gains = {m: _gain(self.columns(m), basis, rest) for m in left}
             best = max(left, key=lambda m: gains[m])
-            # Of χ² with 2 degrees of freedom exp(-χ²/2) exceed it; Bonferroni over the modules.
+            # exp(-χ²/2): chance to exceed χ² (2 degrees of freedom); Bonferroni over the modules.
             if len(judged) * np.exp(-gains[best] / 2) > _BY_CHANCE:
                 break
             known = np.hstack([known, self.columns(best)])
@@ -200,27 +210,27 @@ class _Scene:
     def _together(
         self, order: Sequence[tuple[int, float]]
     ) -> list[tuple[int, Floats, Floats, float]]:
-        """Shifts of all that were found, fitted at once."""
+        """Fit the shifts of all selected modules together."""
         if not order:
             return []
         basis = _basis(self.nuisance)
         columns = np.hstack([self.columns(m) for m, _ in order])
-        own = columns - basis @ (basis.T @ columns)
-        inverse = np.linalg.pinv(own.T @ own)
-        values = inverse @ (own.T @ self.residual)
+        independent = columns - basis @ (basis.T @ columns)
+        inverse = np.linalg.pinv(independent.T @ independent)
+        values = inverse @ (independent.T @ self.residual)
         sigma = np.sqrt(np.diag(inverse))
         pairs = zip(order, values.reshape(-1, 2), sigma.reshape(-1, 2), strict=True)
         return [(m, shift, error, gain) for (m, gain), shift, error in pairs]
 
 
 def _of_their_module(weighted: Floats, module: Integers) -> Mask:
-    """Rows of weighted residuals (n, 3) that are no outliers among those of their module (n,)."""
+    """Return True for rows of weighted residuals (n, 3) that are not outliers in their module."""
     good = np.zeros(len(module), dtype=np.bool_)
     for m in np.unique(module):
-        mine = module == m
-        off = np.abs(weighted[mine] - np.median(weighted[mine], axis=0))
+        on_module = module == m
+        off = np.abs(weighted[on_module] - np.median(weighted[on_module], axis=0))
         scatter = np.maximum(1.4826 * np.median(off, axis=0), 0.1)  # a floor for exact data
-        good[mine] = np.all(off <= _OUTLIER * scatter, axis=1)
+        good[on_module] = np.all(off <= _OUTLIER * scatter, axis=1)
     return good
 
 
@@ -229,17 +239,17 @@ def _basis(columns: Floats) -> Floats:
     return basis
 
 
-def _beside(columns: Floats, residual: Floats) -> Floats:
-    """What is left of residuals, whatever columns make of them; these may be dependent."""
-    beside: Floats = residual - columns @ np.linalg.lstsq(columns, residual, rcond=1e-9)[0]
-    return beside
+def _unexplained(columns: Floats, residual: Floats) -> Floats:
+    """Return the residuals after a fit of all columns; the columns may be linearly dependent."""
+    unexplained: Floats = residual - columns @ np.linalg.lstsq(columns, residual, rcond=1e-9)[0]
+    return unexplained
 
 
 def _gain(columns: Floats, basis: Floats, rest: Floats) -> float:
-    """Fall of χ² by two columns (3n, 2) next to a basis; 0 where nothing is known of them."""
-    own = columns - basis @ (basis.T @ columns)
-    gram, whole = own.T @ own, np.diag(columns.T @ columns)
+    """Return the decrease of χ² by two columns (3n, 2) in addition to a basis; 0: undetermined."""
+    independent = columns - basis @ (basis.T @ columns)
+    gram, whole = independent.T @ independent, np.diag(columns.T @ columns)
     if np.linalg.eigvalsh(gram / np.sqrt(np.outer(whole, whole)))[0] < _ALIKE:
         return 0.0
-    gradient = own.T @ rest
+    gradient = independent.T @ rest
     return float(gradient @ np.linalg.solve(gram, gradient))

@@ -1,8 +1,9 @@
-"""Centroids that are not where reflections are, and by how much cell and orientation suffer.
+"""Test if centroids are displaced from their reflections, and how much cell and orientation suffer.
 
-Maxima of diffuse scattering are displaced along Q, and a spot that merges with one of a second
-lattice towards it. Each is one more parameter in the score test of `orientation.steadiness`: how
-far centroids are displaced, and what cell and orientation have taken up of it.
+Maxima of diffuse scattering are displaced along Q; a spot that merges with a spot of a second
+lattice is displaced towards it. Each effect is one more parameter in the score test of
+`orientation.steadiness`: the displacement of the centroids, and how much of it cell and
+orientation have absorbed.
 """
 
 from collections.abc import Sequence
@@ -19,34 +20,34 @@ from hklflow.orientation.score import Left, bias, fitted, log_chance, taken_up
 
 Floats = NDArray[np.float64]
 
-_OUTWARD = 5e-4  # of the scans in which nothing is displaced along Q it is reported
-_MERGED = 1e-4  # and of those in which no spots merge
+_OUTWARD = 5e-4  # fraction of scans without displacement along Q in which one is reported
+_MERGED = 1e-4  # fraction of scans without merged spots in which merging is reported
 _REACHES = (1.0, 2.0, 4.0)  # pixels and frames between spots that may merge
 _STEP = 1e-4  # 1/Å
-_NARROWEST = 0.05  # of the peaks: reflections, or maxima little broader
-_OF_SPOT = 0.5  # of their squared width, which is at least the spot's
-_PARTS = (0.75, 0.5, 0.35, 0.25, 0.15)  # of the peaks, the narrow ones, that may be reflections
-_ENOUGH = 20  # peaks by which a crystal is refined
-_FREE_OF_IT = 2.5  # bias of reflections alone, in their errors
-_DIFFERENT = 3.0  # σ between their displacement and the broad ones'
+_NARROWEST = 0.05  # fraction of the peaks: reflections, or maxima that are little broader
+_OF_SPOT = 0.5  # times the squared width of these, the least squared width of a spot
+_PARTS = (0.75, 0.5, 0.35, 0.25, 0.15)  # fractions of the peaks, the narrowest, that are tested
+_ENOUGH = 20  # peaks that are enough to refine a crystal
+_FREE_OF_IT = 2.5  # largest bias of undisplaced reflections, in standard uncertainties
+_DIFFERENT = 3.0  # σ between the displacements of narrow and of broad peaks
 
 
 @dataclass(frozen=True)
 class Outward:
-    """By how much the peaks are farther from the origin than their reflections.
+    """Displacement of the peaks from their reflections along Q, away from the origin.
 
     A cell that is too small moves reflections in proportion to Q. Maxima of diffuse scattering are
-    displaced by a part of their width at any Q, and the cell takes up what it can.
+    displaced by a part of their width at any Q; the cell absorbs a part of this displacement.
 
     Attributes
     ----------
     size, sigma : float
-        Mean of the peaks, 1/Å.
+        Mean displacement of the peaks, 1/Å.
     bias : float
-        By how many of their standard deviations cell and orientation are off for it.
+        Resulting error of cell and orientation, in their standard deviations.
     max_width : float or None
-        Pixels; peaks that are no broader are enough to refine by and not displaced. None: there
-        are no such peaks.
+        Peaks up to this width, in pixels, are not displaced and are enough for a refinement.
+        None: no such width exists.
     """
 
     size: float
@@ -62,11 +63,11 @@ class Merged:
     Attributes
     ----------
     peaks : int
-        Of the refinement, that have a reflection of the second lattice within ``reach``.
+        Number of refined peaks with a reflection of the second lattice within ``reach``.
     reach : float
         Pixels and frames.
     bias : float
-        As of `Outward`.
+        Resulting error of cell and orientation, as in `Outward`.
     """
 
     peaks: int
@@ -81,13 +82,13 @@ class Displacement:
     ----------
     refined : Refined
     peaks : sequence of Peaks
-        That it was given.
+        Peaks of the refinement.
     group : SpaceGroup
-        By whose constraints the cell was refined.
+        Space group whose constraints the cell obeyed in the refinement.
     free : sequence of str
-        What was refined.
+        Groups of parameters that were refined.
     widths : sequence of (n,) arrays
-        Of the peaks, pixels.
+        Widths of the peaks, pixels.
     """
 
     def __init__(
@@ -107,9 +108,9 @@ class Displacement:
         self._width = np.concatenate(widths)[self._rows]
 
     def outward(self) -> Outward | None:
-        """Return how far peaks are displaced along Q; None if that may be chance.
+        """Return the displacement of the peaks along Q; None if it may be chance.
 
-        What a maximum is displaced by, and its scatter, grow with its width beyond a spot's.
+        The displacement of a maximum, and its scatter, grow with its width beyond a spot's width.
         """
         square = self._width**2 - _OF_SPOT * np.quantile(self._width, _NARROWEST) ** 2
         beyond = np.sqrt(np.maximum(square, 0.0))
@@ -123,41 +124,43 @@ class Displacement:
             for sign in (1, -1)
         )
         moved = (beyond / beyond.mean())[:, None] * (up - down) / (2 * _STEP)
-        found = self._score(moved)
-        if found.chance > np.log(_OUTWARD):
+        displaced = self._score(moved)
+        if displaced.chance > np.log(_OUTWARD):
             return None
-        return Outward(found.size, found.sigma, found.bias, self._free_of(found, moved))
+        return Outward(
+            displaced.size, displaced.sigma, displaced.bias, self._free_of(displaced, moved)
+        )
 
-    def _free_of(self, found: "_Scored", moved: Floats) -> float | None:
-        """Width up to which peaks are not displaced as all are that were ``found``."""
+    def _free_of(self, of_all: "_Scored", moved: Floats) -> float | None:
+        """Return the width up to which peaks do not share the displacement ``found`` for all."""
         for part in _PARTS:
             limit = float(np.quantile(self._width, part))
             narrow = self._width <= limit
             if narrow.sum() < max(_ENOUGH, self._nuisance.shape[1]):
                 return None
-            own = self._score(moved, narrow)
-            apart = abs(found.size - own.size) > _DIFFERENT * own.sigma > 0
-            if apart and own.bias < _FREE_OF_IT:
+            of_narrow = self._score(moved, narrow)
+            apart = abs(of_all.size - of_narrow.size) > _DIFFERENT * of_narrow.sigma > 0
+            if apart and of_narrow.bias < _FREE_OF_IT:
                 return limit
         return None
 
     def towards(self, other: Floats) -> Merged | None:
-        """How many peaks merge with those of a second lattice; None if that may be chance.
+        """Return the peaks that merge with spots of a second lattice; None if it may be chance.
 
         Parameters
         ----------
         other : (3, 3) array
-            Its UB in 1/Å with 2π.
+            UB of the second lattice in 1/Å with 2π.
         """
         start = self._problem.parameters.start()
         ub = self._refined.ub
         hkl = np.rint(self._problem.miller(start)[self._rows] @ (np.linalg.inv(other) @ ub).T)
-        # The second lattice as fractional indices of the first.
+        # Reciprocal axes of the second lattice in fractional indices of the first.
         fractional = hkl @ (np.linalg.inv(ub) @ other).T
-        own, theirs = (
+        distance_first, distance_second = (
             self._problem.residuals(start, h, self._rows)[0] for h in (self._hkl, fractional)
         )
-        apart = np.nan_to_num(theirs - own, nan=np.inf)
+        apart = np.nan_to_num(distance_second - distance_first, nan=np.inf)
         best: tuple[float, Merged] | None = None
         for reach in _REACHES:
             near = (np.abs(apart).max(axis=1) < reach) & np.any(hkl != 0, axis=1)
@@ -165,17 +168,17 @@ class Displacement:
                 continue
             moved = np.where(near[:, None], apart, 0.0)
             scored = self._score(moved)
-            # What is displaced away from the second lattice did not merge with it.
+            # A displacement away from the second lattice is not caused by merging.
             if scored.size > 0 and (best is None or scored.chance < best[0]):
                 best = scored.chance, Merged(int(near.sum()), reach, scored.bias)
         known = best is not None and best[0] <= np.log(_MERGED / len(_REACHES))
         return best[1] if best is not None and known else None
 
     def _score(self, moved: Floats, rows: NDArray[np.bool_] | None = None) -> "_Scored":
-        """Score test of what changes residuals by ``moved`` (n, 3), by all or by some peaks.
+        """Test a displacement that changes residuals by ``moved`` (n, 3), of all or some peaks.
 
-        What peaks have beyond their errors is taken to be each peak's own: so do the errors of
-        cell and orientation. Where that is wrong these errors are too small as well.
+        The residuals beyond the errors are assumed to be independent from peak to peak, as for the
+        errors of cell and orientation. If this is wrong, those errors are too small as well.
         """
         rows = np.ones(len(moved), np.bool_) if rows is None else rows
         sigma = self._problem.sigma[self._rows][rows]
@@ -183,9 +186,9 @@ class Displacement:
         every = np.repeat(rows, 3)
         nuisance = self._nuisance[every]
         left = Left.of(self._residual[every], nuisance, ())
-        own, residual = left.beside(column), left.residual
-        fit = fitted(own.T @ own, own.T @ residual, column.T @ column)
-        if not fit.factor.size:  # the refinement takes all of it up
+        independent, residual = left.beside(column), left.residual
+        fit = fitted(independent.T @ independent, independent.T @ residual, column.T @ column)
+        if not fit.factor.size:  # the refined parameters absorb the whole displacement
             return _Scored(0.0, 0.0, 0.0, 0.0)
         n = len(residual) - nuisance.shape[1]
         variance = max((float(residual @ residual) - fit.gain) / max(n - 1, 1), 1.0)
@@ -196,7 +199,7 @@ class Displacement:
 
 
 class _Scored(NamedTuple):
-    """Logarithm of chance, size, its σ, and bias in σ of cell and orientation."""
+    """Logarithm of the chance probability, size, its σ, and bias of cell and orientation in σ."""
 
     chance: float
     size: float

@@ -1,7 +1,8 @@
-"""Domains of a crystal whose lattice is nearly more symmetric: pseudo-merohedral twins.
+"""Find the domains of a pseudo-merohedral twin: its lattice is nearly more symmetric.
 
-Their spots nearly coincide, and what indexes them is the mean lattice. Each domain is the cell laid
-along one of the axes that it has nearly lost; which two, their spots tell.
+The spots of the domains nearly coincide, and indexing finds their mean lattice. Each domain is the
+cell in one of the orientations that the higher symmetry would make equal; the spots decide which
+two orientations occur.
 """
 
 from dataclasses import dataclass
@@ -14,16 +15,16 @@ from hklflow.geometry import lattice, symmetry
 
 Floats = NDArray[np.float64]
 
-_NEARLY = 5.0  # degrees by which a rotation may miss being one of the lattice
-_STRONGEST = 2000  # peaks by which domains are found
+_NEARLY = 5.0  # degrees, largest deviation of a rotation from a symmetry of the lattice
+_STRONGEST = 2000  # strongest peaks, used to find the domains
 _ROUNDS = 8
-_FEWEST = 10  # peaks that turn a domain
-_CLEAR = 0.5  # times the distance of the peaks from one lattice that those of two have
+_FEWEST = 10  # peaks needed to fit the orientation of a domain
+_CLEAR = 0.5  # largest distance of peaks from two lattices, over the distance from one lattice
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two domains, that with more intensity first: UB (3, 3) in 1/Å with 2π."""
+    """UB (3, 3) of two domains in 1/Å with 2π; the first has more intensity."""
 
     first: Floats
     second: Floats
@@ -32,34 +33,34 @@ class Pair:
 def pair(
     ub: Floats, g: Floats, intensity: Floats, cell: ArrayLike, group: symmetry.SpaceGroup
 ) -> Pair | None:
-    """Find two domains that make the peaks where one mean lattice does not.
+    """Find two domains that explain the peaks where one mean lattice does not.
 
     Parameters
     ----------
     ub : (3, 3) array
-        The lattice that indexes them, 1/Å with 2π.
+        The mean lattice that indexes the peaks, 1/Å with 2π.
     g : (n, 3) array
         Scattering vectors in the goniometer's frame.
     intensity : (n,) array
     cell : (6,) array
-        Expected, from which the domains' strain is.
+        Expected cell, which defines the strain of the domains.
 
     Returns
     -------
     Pair or None
-        None where the lattice is not nearly more symmetric, or is that of one crystal.
+        None if the lattice is not nearly more symmetric, or if one crystal explains the peaks.
     """
     expected = symmetry.constrain_cell(cell, group)
     b = lattice.b_matrix(expected)
     nearly = symmetry.reindexing_operators(expected, group, _NEARLY)
     places = [lattice.nearest_rotation(ub @ w @ np.linalg.inv(b)) for w in (np.eye(3), *nearly)]
     strong = np.argsort(-intensity, kind="stable")[:_STRONGEST]
-    own, length = g[strong], np.linalg.norm(g[strong], axis=1)
-    alone = float(np.median(_distances(ub, own)[0] / length))
+    strong_g, length = g[strong], np.linalg.norm(g[strong], axis=1)
+    alone = float(np.median(_distances(ub, strong_g)[0] / length))
     best, least = None, _CLEAR * alone
     for begun in combinations(places, 2):
-        turned = _settled(begun, b, own)
-        away = float(np.median(_nearest(turned, b, own) / length))
+        turned = _settled(begun, b, strong_g)
+        away = float(np.median(_nearest(turned, b, strong_g) / length))
         if away < least:
             best, least = turned, away
     if best is None:
@@ -73,7 +74,7 @@ def pair(
 
 
 def _distances(ub: Floats, g: Floats) -> tuple[Floats, Floats]:
-    """Distances (n,) of peaks from the nearest lattice points, in 1/Å, and these (n, 3)."""
+    """Return distances (n,) of peaks from the nearest lattice points, in 1/Å, and hkl (n, 3)."""
     points = np.rint(g @ np.linalg.inv(ub).T) @ ub.T
     return np.linalg.norm(g - points, axis=1), points
 
@@ -84,17 +85,19 @@ def _nearest(us: tuple[Floats, ...], b: Floats, g: Floats) -> Floats:
 
 
 def _settled(us: tuple[Floats, ...], b: Floats, g: Floats) -> tuple[Floats, ...]:
-    """Turn each domain to the peaks that are nearer to it than to the others."""
+    """Rotate each domain to fit the peaks that are nearer to it than to the others."""
     for _ in range(_ROUNDS):
         each = [_distances(u @ b, g) for u in us]
         owner = np.argmin([distance for distance, _ in each], axis=0)
         turned = []
         for i, (u, (distance, points)) in enumerate(zip(us, each, strict=True)):
-            mine = owner == i
-            if mine.any():
-                mine &= distance < 2 * np.median(distance[mine])
-            few = mine.sum() < _FEWEST
+            on_domain = owner == i
+            if on_domain.any():
+                on_domain &= distance < 2 * np.median(distance[on_domain])
+            few = on_domain.sum() < _FEWEST
             # Kabsch: G = R (U B h).
-            turned.append(u if few else lattice.nearest_rotation(g[mine].T @ points[mine]) @ u)
+            turned.append(
+                u if few else lattice.nearest_rotation(g[on_domain].T @ points[on_domain]) @ u
+            )
         us = tuple(turned)
     return us

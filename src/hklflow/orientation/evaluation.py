@@ -1,4 +1,4 @@
-"""A model that another program refines: indices to start with, and its figures afterwards."""
+"""Prepare and evaluate a refinement by another program: starting indices, and final figures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,17 +16,17 @@ from hklflow.orientation.residuals import Peaks, Problem
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_OBEYS = 1e-5  # strain of a cell that obeys its space group in the digits of another program's file
+_OBEYS = 1e-5  # largest strain of a cell that obeys its space group, to the digits of a file
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """Indices of the peaks of all rotations, with which a refinement can start.
+    """Indices of the peaks of all rotations, the start of a refinement.
 
     Attributes
     ----------
     ub : (3, 3) array
-        1/Å with 2π; the orientation turned to fit the peaks, the cell obeys its group.
+        1/Å with 2π; the orientation is rotated to fit the peaks, the cell obeys its group.
     hkl : (n, 3) int array
         Nearest indices of all peaks.
     indexed : (n,) bool array
@@ -74,7 +74,7 @@ def evaluate(
     free: Sequence[str] = ("cell", "orientation"),
     limits: RefinementLimits,
 ) -> Refined:
-    """Figures of a model that another program refined; the model stays as it is.
+    """Return the figures of a model that another program refined; the model is not changed.
 
     Parameters
     ----------
@@ -86,16 +86,16 @@ def evaluate(
         Refined UB in 1/Å with 2π; its cell obeys ``group``.
     group : SpaceGroup
     start, start_ub
-        Where the refinement started, in the same setting: changes are told from there.
+        Start of the refinement, in the same setting; changes are relative to this start.
     free : sequence of str
-        Which of `parameters.GROUPS` were refined.
+        Refined groups of parameters, see `parameters.GROUPS`.
     limits : RefinementLimits
 
     Returns
     -------
     Refined
-        Nothing is held out, no steps are made, and the covariance is that of the peaks at the
-        model given.
+        Nothing is held out, no steps are made, and the covariance follows from the peaks at the
+        given model.
 
     Raises
     ------
@@ -132,12 +132,12 @@ def evaluate(
 def _changes(
     problem: Problem, rotations: Sequence[Rotation], start: Sequence[Rotation], start_u: Floats
 ) -> Floats:
-    """Values of a model's parameters with respect to another model of the same crystal."""
+    """Return a model's parameters relative to another model of the same crystal."""
     parameters = problem.parameters
     old, new = start[0].detector, rotations[0].detector
     axes = [np.stack([d.slow, d.fast, np.cross(d.slow, d.fast)], 1) for d in (old, new)]
     centre = [d.plane.lab(d.shape[0] / 2, d.shape[1] / 2) for d in (old, new)]
-    along = tilt(old.normal)  # axes of the detector that is moved, see `Parameters`
+    along = tilt(old.normal)  # axes of the detector that moved, see `Parameters`
     vectors = {
         "u": rotation_vector(parameters.u @ start_u.T),
         "detector": (centre[1] - centre[0]) @ along,

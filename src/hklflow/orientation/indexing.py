@@ -1,7 +1,7 @@
-"""Orientation from nothing: the lattice of a cloud of scattering vectors.
+"""Find the orientation without prior knowledge: the lattice of a cloud of scattering vectors.
 
-`orientation.lattice_search` finds the primitive lattice; here it is brought to the expected cell or
-to a conventional one, fitted, and judged. Equal input gives equal output.
+`orientation.lattice_search` finds the primitive lattice. This module transforms it to the expected
+cell or to a conventional cell, fits it and judges it. The same input always gives the same output.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from hklflow.orientation.lattice_search import MIN_PEAKS, find_lattice, fit, is_
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# Strain that an error of the geometry, as a beam centre off by a pixel, can mimic.
+# Strain that a geometry error, for example a beam centre that is wrong by a pixel, can mimic.
 _METRIC_ACCURACY = 5e-4
-_SHARP = 0.1  # deviation of h, k, l within which hardly a peak is indexed by chance
-_MORE = 1.05  # times as many peaks as another lattice that is to be taken instead
-_FEWER = 0.95  # of the best setting's peaks: fewer are those of a twin, or of none
+_SHARP = 0.1  # deviation of h, k, l within which hardly any peak is indexed by chance
+_MORE = 1.05  # a lattice must index so many times the peaks of another lattice to replace it
+_FEWER = 0.95  # of the best setting's peaks: a setting with fewer is a twin's, or wrong
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Candidate:
     Attributes
     ----------
     group : SpaceGroup
-        The expected one, or the most symmetric one of the lattice.
+        Expected group, or the most symmetric group of the lattice.
     cell : (6,) array
-        Å and degrees, as fitted; not constrained.
+        Fitted cell without constraints, Å and degrees.
     ub : (3, 3) array
         1/Å with 2π.
     deviation : float
@@ -43,7 +43,7 @@ class Candidate:
         Rms distance in 1/Å of the indexed peaks from the lattice when its cell is made to
         obey the symmetry.
     accepted : bool
-        Whether the symmetry leaves the fit about as good as none does.
+        True if the fit with the symmetry is about as good as the fit without it.
     """
 
     group: symmetry.SpaceGroup
@@ -67,18 +67,18 @@ class Indexing:
     cell : (6,) array
         Å and degrees, from the fit of UB without constraints.
     hkl : (n, 3) int array
-        Nearest indices of all peaks, also of those not indexed.
+        Nearest indices of all peaks, including peaks that are not indexed.
     indexed : (n,) bool array
     fraction : float
-        Of the peaks, indexed within the tolerance.
+        Fraction of the peaks that are indexed within the tolerance.
     rms : float
-        Rms deviation from integers of the indexed peaks, per component of hkl.
+        Rms deviation of the indexed peaks from integers, per component of hkl.
     relation : str
-        Empty, or how the lattice found relates to the expected cell when it is
-        a supercell or a subcell.
+        Relation of the lattice to the expected cell if it is a supercell or a subcell,
+        otherwise empty.
     ambiguities : list of (3, 3) array
-        Rotations of the lattice (``h' = W h``) that are no symmetry of the crystal: each
-        gives another orientation that indexes as well. Intensities must decide.
+        Rotations of the lattice (``h' = W h``) that are not symmetries of the crystal: each
+        gives another orientation that indexes the peaks as well. Intensities must decide.
     candidates : list of Candidate
         Settings, best first.
     """
@@ -117,19 +117,20 @@ def index_peaks(
     cell : (6,) array, optional
         Expected conventional cell, good to a few per cent.
     group : SpaceGroup, optional
-        Default: P 1 with a cell; without one, the lattice's symmetry is proposed.
+        Default: P 1 if a cell is given; otherwise the lattice's symmetry is proposed.
     sigma : (n,) array, optional
-        Standard deviation of ``g`` in 1/Å; weights of the fit.
+        Standard deviation of ``g`` in 1/Å, which gives the weights of the fit.
     tolerance : float
-        Largest deviation of h, k and l from integers of an indexed peak.
+        Largest deviation of h, k and l of an indexed peak from integers.
     cell_tolerance : float
-        Largest principal strain between the cell found and the expected one.
+        Largest principal strain between the fitted and the expected cell.
     min_fraction : float
         Fraction of peaks that must be indexed.
     max_cell : float
-        Longest primitive lattice vector in Å looked for without a cell.
+        Longest primitive lattice vector in Å that is searched if no cell is given.
     strength : (n,) array, optional
-        Of the peaks: where an expected cell is not found the strongest are tried alone.
+        Intensities of the peaks: if the expected cell is not found, the strongest peaks are tried
+        alone.
 
     Raises
     ------
@@ -158,19 +159,19 @@ def index_peaks(
             f"the expected cell indexes {indexed.sum()} of {len(g)} peaks ({indexed.mean():.0%}, "
             f"limit {min_fraction:.0%}){f': {relation}' if relation else ''}; check the cell"
         )
-    u, found = lattice.decompose_ub(ub)
+    u, fitted_cell = lattice.decompose_ub(ub)
     hkl = g @ np.linalg.inv(ub).T
     rms = float(np.sqrt(np.mean((hkl - np.rint(hkl))[indexed] ** 2)))
     return Indexing(
         ub=ub,
         u=u,
-        cell=found,
+        cell=fitted_cell,
         hkl=np.rint(hkl).astype(np.int64),
         indexed=indexed,
         fraction=float(indexed.mean()),
         rms=rms,
         relation=relation,
-        ambiguities=symmetry.reindexing_operators(found, expected),
+        ambiguities=symmetry.reindexing_operators(fitted_cell, expected),
         candidates=candidates,
     )
 
@@ -191,7 +192,7 @@ def _best_lattice(
 
 @dataclass(frozen=True)
 class _Search:
-    """A cell that is looked for, and the limits of `index_peaks`."""
+    """Search for an expected cell, with the limits of `index_peaks`."""
 
     cell: Floats
     group: symmetry.SpaceGroup
@@ -202,36 +203,36 @@ class _Search:
     def candidates(
         self, g: Floats, weights: Floats, strength: Floats | None
     ) -> tuple[list[Candidate], str]:
-        """List settings, and how the lattice found relates to the expected one."""
+        """Return the settings, and the relation of the lattice to the expected one."""
         reaches = _reaches(self.cell, self.group, 0.0)
         failed: HklflowError | None = None
-        found: list[Candidate] = []
+        settings: list[Candidate] = []
         relation = ""
         try:
             ub = _best_lattice(g, weights, self.tolerance, reaches, self.min_fraction)
-            found, relation = self._settings(ub, g)
-            if not relation and self._fraction(found, g, self.tolerance) >= self.min_fraction:
-                return found, relation
+            settings, relation = self._settings(ub, g)
+            if not relation and self._fraction(settings, g, self.tolerance) >= self.min_fraction:
+                return settings, relation
         except HklflowError as error:
             failed = error
-        # With a twin, satellites or half the wavelength the best lattice is not the crystal's.
+        # Twins, satellites or half-wavelength peaks can make the best lattice a wrong one.
         known = known_lattice(
             g, self.cell, self.group, self.tolerance, self.cell_tolerance, strength
         )
         if known is not None:
             others, of_others = self._settings(known, g)
-            least = _MORE * self._fraction(found, g, _SHARP) if found else 0.0
+            least = _MORE * self._fraction(settings, g, _SHARP) if settings else 0.0
             if self._fraction(others, g, _SHARP) > least:
                 return others, of_others
         if failed is not None:
             raise failed
-        return found, relation
+        return settings, relation
 
     def _settings(self, ub: Floats, g: Floats) -> tuple[list[Candidate], str]:
         return _expected(ub, g, self.cell, self.group, self.tolerance, self.cell_tolerance)
 
-    def _fraction(self, found: list[Candidate], g: Floats, tolerance: float) -> float:
-        return float(is_indexed(found[0].ub, g, tolerance).mean())
+    def _fraction(self, settings: list[Candidate], g: Floats, tolerance: float) -> float:
+        return float(is_indexed(settings[0].ub, g, tolerance).mean())
 
 
 def _checked(g: ArrayLike) -> Floats:
@@ -256,7 +257,7 @@ def _checked(g: ArrayLike) -> Floats:
 def _reaches(
     cell: ArrayLike | None, group: symmetry.SpaceGroup | None, max_cell: float
 ) -> list[float]:
-    """Lengths in Å up to which lattice vectors are looked for, one search after the other."""
+    """Return the maximum lengths of lattice vectors in Å of the successive searches."""
     if cell is None:
         return [x for x in (25.0, 50.0) if x < max_cell] + [max_cell]
     reduced, _ = symmetry.niggli(cell, group)
@@ -269,7 +270,7 @@ def _candidate(ub: Floats, g: Floats, group: symmetry.SpaceGroup, indexed: Mask)
     hkl = np.rint(g[indexed] @ np.linalg.inv(ub).T)
     free = np.linalg.norm(g[indexed] - hkl @ ub.T, axis=1)
     tied = np.linalg.norm(g[indexed] - hkl @ (u @ lattice.b_matrix(constrained)).T, axis=1)
-    # Spots at random that happen to be indexed would hide a misfit.
+    # Random spots that happen to be indexed would hide a misfit.
     core = free < 4 * np.median(free) + 1e-12
     rms = float(np.sqrt(np.mean(tied[core] ** 2)))
     deviation = float(strain(lattice.metric(cell), constrained))
@@ -292,7 +293,7 @@ def _expected(
     tolerance: float,
     cell_tolerance: float,
 ) -> tuple[list[Candidate], str]:
-    """List settings of a lattice like the expected cell, and its relation to that by name."""
+    """Return settings of a lattice like the expected cell, and the name of their relation."""
     settings = matching_settings(ub, cell, group, cell_tolerance)
     basis = real_basis(ub)
     reduced = lattice.cell_from_metric(basis.T @ basis)
@@ -314,8 +315,8 @@ def _expected(
             "cell"
         )
     indexed = is_indexed(ub, g, tolerance)
-    # Where cell and metric leave a choice (a and c of a Pnma crystal of nearly equal axes),
-    # the systematic absences decide; spots at random leave a few of them.
+    # If cell and metric allow several choices (a and c of a Pnma crystal with nearly equal axes),
+    # the systematic absences decide; random spots violate a few of them.
     violations = [_violations(setting.ub, g[indexed], group) for setting in settings]
     allowed = 2 * min(violations) + 4
     misses = [False] * len(settings)
@@ -324,11 +325,11 @@ def _expected(
     ranked = sorted(
         zip(misses, violations, settings, strict=True), key=lambda x: (x[0], x[1] > allowed)
     )
-    # Symmetry mates of one setting say nothing new.
+    # A symmetry mate of a setting adds no information.
     distinct: list[Candidate] = []
     for _, _, setting in ranked:
         if all(not np.allclose(setting.cell, c.cell, rtol=2e-3) for c in distinct):
-            # But those of the lattice, which may have absences elsewhere (Pa-3): the fewest.
+            # A lattice symmetry may change the absences (Pa-3): take the fewest violations.
             mates = [x for x in ranked if np.allclose(setting.cell, x[2].cell, rtol=2e-3)]
             _, _, best = min(mates, key=lambda x: x[:2])
             distinct.append(_candidate(best.ub, g, group, indexed))
@@ -336,7 +337,7 @@ def _expected(
 
 
 def _misses(ubs: list[Floats], g: Floats, group: symmetry.SpaceGroup) -> list[bool]:
-    """Which parts of a supercell's lattice index fewer peaks than the best: as a twin's do."""
+    """Return True for parts of a supercell's lattice that index fewer peaks, as in a twin."""
     numbers = []
     for ub in ubs:
         good = is_indexed(ub, g, _SHARP)
@@ -345,7 +346,7 @@ def _misses(ubs: list[Floats], g: Floats, group: symmetry.SpaceGroup) -> list[bo
 
 
 def _violations(ub: Floats, g: Floats, group: symmetry.SpaceGroup) -> int:
-    """Peaks at systematically absent reflections."""
+    """Return the number of peaks at systematically absent reflections."""
     return int(group.is_absent(np.rint(g @ np.linalg.inv(ub).T)).sum())
 
 
@@ -357,7 +358,7 @@ def _text(cell: ArrayLike) -> str:
 def _proposed(
     ub: Floats, g: Floats, group: symmetry.SpaceGroup | None, tolerance: float
 ) -> list[Candidate]:
-    """Bravais settings of a lattice, the most symmetric of those that fit first."""
+    """Return the Bravais settings of a lattice that fit, the most symmetric first."""
     basis = real_basis(ub)
     indexed = is_indexed(ub, g, tolerance)
     candidates = []

@@ -1,7 +1,8 @@
-"""The lattice of a known cell among peaks of which many belong to something else.
+"""Find the lattice of a known cell although many peaks belong to something else.
 
-A twin, satellites or half the wavelength make a lattice of their own with the crystal's, and the
-one that indexes most is not the crystal's. Here only vectors as long as those of the cell count.
+Peaks of a twin, of satellites or of half the wavelength form a lattice together with the crystal's
+peaks, and the lattice that indexes most peaks may be wrong. Here only vectors with the lengths of
+the cell's vectors are used.
 """
 
 import numpy as np
@@ -14,12 +15,12 @@ from hklflow.orientation.lattice_search import MIN_PEAKS, fit, is_indexed, vecto
 Floats = NDArray[np.float64]
 
 _MAX_PEAKS = 3000
-_ANGLE = np.radians(3.0)  # of two vectors from what it is in the cell
-_NEAR = 0.08  # of its length, from where the third vector must be
+_ANGLE = np.radians(3.0)  # deviation of the angle between two vectors from the cell's
+_NEAR = 0.08  # deviation of the third vector from its place, relative to its length
 _TOLERANCE = 0.15  # of h, k, l before the fit
-_TRIED = 24  # orientations that are fitted
+_TRIED = 24  # number of orientations that are fitted
 _AT_ONCE = 100
-_PARTS = (1.0, 0.4, 0.15)  # strongest peaks: satellites and half the wavelength are weak
+_PARTS = (1.0, 0.4, 0.15)  # strongest fractions: satellites and half-wavelength peaks are weak
 
 
 def known_lattice(
@@ -30,7 +31,7 @@ def known_lattice(
     cell_tolerance: float,
     strength: Floats | None = None,
 ) -> Floats | None:
-    """Find the UB (3, 3) of the primitive lattice of a cell that indexes the most peaks.
+    """Return the UB (3, 3) of a cell's primitive lattice that indexes the most peaks.
 
     Parameters
     ----------
@@ -39,14 +40,14 @@ def known_lattice(
     cell : (6,) array
         Expected conventional cell, good to ``cell_tolerance``.
     tolerance : float
-        Largest deviation of h, k and l from integers of an indexed peak.
+        Largest deviation of h, k and l of an indexed peak from integers.
     strength : (n,) array, optional
-        Of the peaks: the strongest are tried by themselves, too.
+        Intensities of the peaks; the strongest are also tried alone.
 
     Returns
     -------
     array or None
-        1/Å with 2π; None where no vectors make the cell.
+        1/Å with 2π; None if no vectors form the cell.
     """
     reduced, _ = symmetry.niggli(cell, group)
     basis = real_basis(lattice.b_matrix(reduced))
@@ -55,14 +56,16 @@ def known_lattice(
     for part in parts:
         number = max(int(part * len(g)), 4 * MIN_PEAKS)
         order = np.arange(len(g)) if strength is None else np.argsort(-strength, kind="stable")
-        own = g[order[:number]]
-        own = own[np.argsort(np.linalg.norm(own, axis=1), kind="stable")[:_MAX_PEAKS]]
-        for ub in _orientations(own, basis, cell_tolerance):
-            fitted = fit(ub, own, np.ones(len(own)), tolerance)
+        strongest = g[order[:number]]
+        strongest = strongest[
+            np.argsort(np.linalg.norm(strongest, axis=1), kind="stable")[:_MAX_PEAKS]
+        ]
+        for ub in _orientations(strongest, basis, cell_tolerance):
+            fitted = fit(ub, strongest, np.ones(len(strongest)), tolerance)
             metric = real_basis(fitted)
             if not strain(metric.T @ metric, reduced) < cell_tolerance:
                 continue
-            # By chance many are indexed at a wide tolerance.
+            # With a wide tolerance many peaks are indexed by chance.
             count = int(is_indexed(fitted, g, min(tolerance, 0.1)).sum())
             if count > most:
                 best, most = fitted, count
@@ -70,13 +73,13 @@ def known_lattice(
 
 
 def _orientations(g: Floats, basis: Floats, tolerance: float) -> list[Floats]:
-    """UB of the triples of vectors like a basis (3, 3) that index most, the best first."""
+    """Return the UB of vector triples like a basis (3, 3) that index most peaks, best first."""
     lengths = np.linalg.norm(basis, axis=0)
-    found = vectors_of_lengths(g / (2 * np.pi), lengths, tolerance)
-    found = np.concatenate([found, -found])
-    size = np.linalg.norm(found, axis=1)
+    vectors = vectors_of_lengths(g / (2 * np.pi), lengths, tolerance)
+    vectors = np.concatenate([vectors, -vectors])
+    size = np.linalg.norm(vectors, axis=1)
     like = [np.flatnonzero(np.abs(size / x - 1) < tolerance) for x in lengths]
-    triples = [t for i in range(3) for t in _triples(found, like, basis, i)]
+    triples = [t for i in range(3) for t in _triples(vectors, like, basis, i)]
     if not triples:
         return []
     ubs = 2 * np.pi * np.linalg.inv(np.array(triples)).transpose(0, 2, 1)
@@ -86,11 +89,11 @@ def _orientations(g: Floats, basis: Floats, tolerance: float) -> list[Floats]:
     return list(ubs[np.argsort(-counts, kind="stable")[:_TRIED]])
 
 
-def _triples(found: Floats, like: list[NDArray[np.int64]], basis: Floats, i: int) -> list[Floats]:
-    """Direct bases (3, 3) of two vectors at the cell's angle, and the third where it must be."""
+def _triples(vectors: Floats, like: list[NDArray[np.int64]], basis: Floats, i: int) -> list[Floats]:
+    """Return direct bases (3, 3): two vectors at the cell's angle, and the third in its place."""
     j, k = (i + 1) % 3, (i + 2) % 3
     a, b = basis[:, i], basis[:, j]
-    first, second = found[like[i]], found[like[j]]
+    first, second = vectors[like[i]], vectors[like[j]]
     if not len(first) or not len(second):
         return []
     norms = np.linalg.norm(first, axis=1)[:, None] * np.linalg.norm(second, axis=1)
@@ -103,16 +106,16 @@ def _triples(found: Floats, like: list[NDArray[np.int64]], basis: Floats, i: int
         frame = np.stack([first[m], second[n], np.cross(first[m], second[n])], axis=1)
         model = np.stack([a, b, np.cross(a, b)], axis=1)
         triple[:, k] = frame @ np.linalg.solve(model, basis[:, k])
-        off = np.linalg.norm(found - triple[:, k], axis=1)
+        off = np.linalg.norm(vectors - triple[:, k], axis=1)
         nearest = int(np.argmin(off))
         if off[nearest] < _NEAR * np.linalg.norm(basis[:, k]):
-            triple[:, k] = found[nearest]
+            triple[:, k] = vectors[nearest]
         triples.append(triple)
     return triples
 
 
 def _counts(ubs: Floats, g: Floats) -> NDArray[np.int64]:
-    """Peaks that each lattice (n, 3, 3) indexes."""
+    """Return the number of peaks that each lattice (n, 3, 3) indexes."""
     hkl = np.linalg.inv(ubs) @ g.T
     numbers: NDArray[np.int64] = np.sum(np.abs(hkl - np.rint(hkl)).max(axis=1) < _TOLERANCE, axis=1)
     return numbers

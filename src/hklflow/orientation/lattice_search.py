@@ -1,9 +1,9 @@
-"""The primitive lattice of a cloud of scattering vectors.
+"""Find the primitive lattice of a cloud of scattering vectors.
 
-The direct lattice is where the Fourier transform of the cloud is large. Its short
+The Fourier transform of the cloud is large at the vectors of the direct lattice. The short
 vectors are read from a three-dimensional FFT (after Bricogne, as in Campbell,
-J. Appl. Cryst. 31, 407, 1998), refined, and the triple that indexes the most peaks with the
-smallest volume is taken and fitted by least squares. Nothing is random.
+J. Appl. Cryst. 31, 407, 1998) and refined. The triple that indexes the most peaks with the
+smallest volume is fitted by least squares. The search uses no random numbers.
 """
 
 import numpy as np
@@ -17,28 +17,28 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 MIN_PEAKS = 15
-_SHORTEST = 2.0  # Å; no crystal has a shorter lattice vector than about 2.2 Å.
-_SEARCH_TOLERANCE = 0.15  # in hkl, while vectors are not refined together yet
+_SHORTEST = 2.0  # Å; the shortest lattice vector of any crystal is about 2.2 Å.
+_SEARCH_TOLERANCE = 0.15  # in hkl, before the vectors are refined together
 _MAX_VECTORS = 48
-_WEAK = 0.1  # of the peaks that are on a lattice of known cell
+_WEAK = 0.1  # least fraction of the peaks on a lattice of known cell
 _MAX_GRID = 256
 _MAX_SEARCH_PEAKS = 3000
 
 
 def deviations(ub: Floats, g: Floats) -> Floats:
-    """Largest distance (n,) of h, k, l from integers."""
+    """Return the largest distance (n,) of h, k, l from integers."""
     hkl = g @ np.linalg.inv(ub).T
     largest: Floats = np.abs(hkl - np.rint(hkl)).max(axis=1)
     return largest
 
 
 def is_indexed(ub: Floats, g: Floats, tolerance: float) -> Mask:
-    """Tell which peaks (n,) have h, k and l within a tolerance of integers."""
+    """Return True for peaks (n,) with h, k and l within a tolerance of integers."""
     return deviations(ub, g) < tolerance
 
 
 def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[float]) -> Floats:
-    """UB (3, 3) of the primitive lattice that indexes most peaks.
+    """Return the UB (3, 3) of the primitive lattice that indexes most peaks.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[flo
         Scattering vectors in 1/Å with 2π.
     weights : (n,) array
     tolerance : float
-        Largest deviation of h, k and l from integers of an indexed peak.
+        Largest deviation of h, k and l of an indexed peak from integers.
     reaches : list of float
-        Lengths in Å up to which lattice vectors are looked for, one search after the other.
+        Maximum lengths of lattice vectors in Å of the successive searches.
 
     Raises
     ------
@@ -59,8 +59,8 @@ def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[flo
     best: Floats = np.eye(3)
     best_count = 0
     for reach in reaches:
-        # A longer reach sees the weak superlattice peaks that a shorter one passes over; but
-        # once half is indexed, a cell twice as long is not worth a third search.
+        # A longer reach finds the weak superlattice peaks that a shorter one misses. Once half of
+        # the peaks are indexed, a cell twice as long is not worth a third search.
         if best_count > 0.9 * len(g) or (reach > 50 and best_count > 0.5 * len(g)):
             break
         vectors = _lattice_vectors(g[near] / (2 * np.pi), reach)
@@ -71,7 +71,7 @@ def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[flo
         ub = fit(ub, g[near], weights[near], tolerance)
         ub = fit(_smallest(ub, g, tolerance), g, weights, tolerance)
         count = int(is_indexed(ub, g, tolerance).sum())
-        # A larger cell must earn its place.
+        # A larger cell must index clearly more peaks.
         if count > 1.05 * best_count:
             best, best_count = ub, count
     if best_count == 0:
@@ -84,7 +84,7 @@ def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[flo
 
 
 def _lattice_vectors(s: Floats, reach: float) -> Floats:
-    """Short vectors (n, 3) in Å of the direct lattice of s (m, 3) in 1/Å without 2π."""
+    """Return short vectors (n, 3) in Å of the direct lattice of s (m, 3) in 1/Å without 2π."""
     amplitude, step = _transform(s, reach)
     strong = np.argwhere(amplitude > 0.4 * amplitude.max())
     strong = strong[_is_maximum(amplitude, strong)]
@@ -95,9 +95,9 @@ def _lattice_vectors(s: Floats, reach: float) -> Floats:
 
 
 def vectors_of_lengths(s: Floats, lengths: Floats, tolerance: float) -> Floats:
-    """Vectors (n, 3) in Å of some lengths, of any direct lattice in s (m, 3) in 1/Å without 2π.
+    """Return direct lattice vectors (n, 3) in Å of given lengths; s (m, 3) in 1/Å without 2π.
 
-    Unlike those of one lattice they may be weak: a tenth of the peaks is on it.
+    The vectors may belong to several lattices and be weak: a tenth of the peaks supports each.
     """
     amplitude, step = _transform(s, (1 + tolerance) * float(max(lengths)))
     noise = np.sqrt(0.5 * len(s))
@@ -117,7 +117,7 @@ def _signed(where: NDArray[np.int64], size: int) -> Floats:
 
 
 def _transform(s: Floats, reach: float) -> tuple[NDArray[np.float32], float]:
-    """``Σ cos 2π s·t`` on a grid (n, n, n / 2 + 1) of t, 0 out of reach, and its step in Å."""
+    """Return ``Σ cos 2π s·t`` on a grid (n, n, n / 2 + 1) of t, 0 beyond reach; its step in Å."""
     spacing = 1 / (2 * reach)
     needed = 2 * int(np.ceil(np.abs(s).max() / spacing)) + 2
     size = int(scipy.fft.next_fast_len(min(max(needed, 64), _MAX_GRID), real=True))
@@ -125,7 +125,7 @@ def _transform(s: Floats, reach: float) -> tuple[NDArray[np.float32], float]:
     cell = cell[np.all(np.abs(cell) < size // 2, axis=1)] % size
     flat = (cell[:, 0] * size + cell[:, 1]) * size + cell[:, 2]
     density = np.bincount(flat, minlength=size**3).astype(np.float32).reshape(size, size, size)
-    # Σ cos 2π s·t; the last axis holds t >= 0, the other half is the same.
+    # Σ cos 2π s·t; the last axis holds t >= 0, because the function is symmetric.
     amplitude = scipy.fft.rfftn(density).real
     step = 1 / (size * spacing)
     position = np.minimum(np.arange(size), size - np.arange(size)) * step
@@ -136,21 +136,21 @@ def _transform(s: Floats, reach: float) -> tuple[NDArray[np.float32], float]:
 
 
 def _is_maximum(amplitude: NDArray[np.float32], where: NDArray[np.int64]) -> Mask:
-    """Whether voxels (n, 3) are not smaller than their 26 neighbours."""
+    """Return True for voxels (n, 3) that are not smaller than their 26 neighbours."""
     value = amplitude[tuple(where.T)]
     largest = np.ones(len(where), dtype=np.bool_)
     n0, n1, n2 = amplitude.shape
     for offset in np.ndindex(3, 3, 3):
         i, j, k = (where + np.array(offset) - 1).T
-        # The half axis ends at 0 and at the fold: there the voxel meets itself.
+        # The half axis ends at 0 and at the fold, where a voxel is its own neighbour.
         largest &= value >= amplitude[i % n0, j % n1, np.clip(k, 0, n2 - 1)]
     return largest
 
 
 def _refined_vectors(t: Floats, s: Floats, least: float = 0.6) -> Floats:
-    """Vectors that maximise ``Σ cos 2π s·t`` (Newton), distinct ones, shortest first."""
+    """Return the vectors that maximise ``Σ cos 2π s·t`` (Newton), without copies, by length."""
     length = np.linalg.norm(s, axis=1)
-    # First with the peaks near the origin: the coarse vectors leave their phases within reach.
+    # First use the peaks near the origin: their phases are right even for the coarse vectors.
     for limit, rounds in ((0.6 * length.max(), 3), (length.max(), 4)):
         part = s[length <= limit]
         for _ in range(rounds):
@@ -159,7 +159,7 @@ def _refined_vectors(t: Floats, s: Floats, least: float = 0.6) -> Floats:
             slope = (np.sin(phase) * weight) @ part / (2 * np.pi)
             curvature = np.einsum("kn,ni,nj->kij", weight, part, part, optimize=True)
             trace = np.trace(curvature, axis1=1, axis2=2)
-            # A vector that no peak near the origin supports stays where it is.
+            # A vector that no peak near the origin supports is not moved.
             curvature += np.where(trace > 0, 1e-6 * trace, 1.0)[:, None, None] * np.eye(3)
             t = t - np.linalg.solve(curvature, slope[..., None])[..., 0]
     phase = t @ s.T
@@ -167,7 +167,7 @@ def _refined_vectors(t: Floats, s: Floats, least: float = 0.6) -> Floats:
     keep = (score > least * score.max(initial=0)) & (np.linalg.norm(t, axis=1) > _SHORTEST)
     t = t[keep]
     t = t[np.argsort(np.linalg.norm(t, axis=1), kind="stable")]
-    # The first of those that are equal to 5 %, up to sign, stays.
+    # Keep the first of vectors that are equal within 5 %, up to their sign.
     near = 0.05 * np.linalg.norm(t, axis=1)[:, None]
     apart = np.minimum(
         np.linalg.norm(t[:, None] - t[None], axis=-1), np.linalg.norm(t[:, None] + t[None], axis=-1)
@@ -181,7 +181,7 @@ def _refined_vectors(t: Floats, s: Floats, least: float = 0.6) -> Floats:
 
 
 def _best_triple(vectors: Floats, s: Floats) -> Floats | None:
-    """Rows a, b, c (3, 3) in Å, right-handed: most peaks indexed, then least volume."""
+    """Return a, b, c (3, 3) in Å, right-handed: most peaks indexed, then smallest volume."""
     phase = vectors @ s.T
     hit = (np.abs(phase - np.rint(phase)) < _SEARCH_TOLERANCE).astype(np.float32)
     first, second = np.triu_indices(len(vectors), 1)
@@ -191,13 +191,13 @@ def _best_triple(vectors: Floats, s: Floats) -> Floats | None:
     cross = np.cross(vectors[first], vectors[second])
     volumes = cross @ vectors.T
     length = np.linalg.norm(vectors, axis=1)
-    # A reduced basis fills at least 1/√2 of its box; less is flat by chance.
+    # The volume of a reduced basis is at least 1/√2 of its box; less means nearly coplanar.
     box = (length[first] * length[second])[:, None] * length[None]
     counts[np.abs(volumes) < 0.2 * box] = 0
     most = counts.max()
     if most < MIN_PEAKS:
         return None
-    # Chance hits make equal lattices differ by about √n.
+    # By chance the numbers of peaks on equal lattices differ by about √n.
     good = counts >= min(0.96 * most, most - np.sqrt(most))
     smallest = np.abs(volumes[good]).min()
     good &= np.abs(volumes) < 1.05 * smallest
@@ -207,7 +207,7 @@ def _best_triple(vectors: Floats, s: Floats) -> Floats | None:
 
 
 def fit(ub: Floats, g: Floats, weights: Floats, tolerance: float) -> Floats:
-    """Least squares of UB to the indexed peaks, their limit tightened to the peaks' scatter."""
+    """Fit UB to the indexed peaks by least squares; the tolerance is tightened to their scatter."""
     limit = tolerance
     for _ in range(8):
         hkl = g @ np.linalg.inv(ub).T
@@ -223,7 +223,7 @@ def fit(ub: Floats, g: Floats, weights: Floats, tolerance: float) -> Floats:
 
 
 def _smallest(ub: Floats, g: Floats, tolerance: float) -> Floats:
-    """Drop a basis that is larger than needed: one whose indices all obey ``n·h = 0 mod p``."""
+    """Reduce a basis that is too large: all of its indices obey ``n·h = 0 mod p``."""
     for _ in range(6):
         indexed = is_indexed(ub, g, tolerance)
         hkl = np.rint(g[indexed] @ np.linalg.inv(ub).T).astype(np.int64)
@@ -231,8 +231,8 @@ def _smallest(ub: Floats, g: Floats, tolerance: float) -> Floats:
             normals = np.array([n for n in np.ndindex(p, p, p) if _leads_with_one(n)])
             obey = np.mean(hkl @ normals.T % p == 0, axis=0)
             if obey.max() > 0.95:
-                # Real lattice vector n / p joins the lattice: h_new = M h_old with
-                # rows of M those of a basis of Z³ + (n/p) Z.
+                # The direct lattice vector n / p joins the lattice: h_new = M h_old, where the
+                # rows of M are a basis of Z³ + (n/p) Z.
                 normal = normals[int(np.argmax(obey))]
                 matrix = np.eye(3)
                 matrix[int(np.argmax(normal != 0))] = normal / p

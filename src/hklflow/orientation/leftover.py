@@ -1,7 +1,7 @@
-"""Peaks that a refined crystal does not explain: when they were seen, and whose they are.
+"""Analyse the peaks that a refined crystal does not explain: their frames and their lattice.
 
-A second crystal, a twin, or the same crystal after a slip that was too large to be refined over
-have the cell of the first: its lattice is looked for among the peaks that are left.
+A second crystal, a twin, or the same crystal after a slip too large for the refinement has the
+cell of the first crystal. The lattice of this cell is searched among the unexplained peaks.
 """
 
 from collections.abc import Sequence
@@ -22,24 +22,24 @@ from hklflow.orientation.residuals import Peaks
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_FEWEST = 25  # peaks in which a lattice is looked for
-_AT_AN_END = 6  # peaks of a part that may be lost
-_SHARE = 0.3  # of them that a lattice must explain
+_FEWEST = 25  # peaks needed to search a lattice
+_AT_AN_END = 6  # peaks needed at an end of the scan to report a lost crystal
+_SHARE = 0.3  # fraction of the unexplained peaks that a lattice must explain
 _TOLERANCE = 0.1  # of h, k, l
 _CELL_TOLERANCE = 0.01
-_DOUBT = 40.0  # fall of -2 ln L from which on peaks are lost in a part of the scan
-_LESS = 0.5  # times the share that fits elsewhere
+_DOUBT = 40.0  # decrease of -2 ln L from which a part of the scan counts as lost
+_LESS = 0.5  # times the fraction of fitting peaks elsewhere
 _PROFILE = 7.35  # see `orientation.steadiness`
-_SHORT = 0.03  # of the frames: spots that the ends of a scan cut are odd ones
-_FEW, _OWN = 8, 0.7  # peaks of a part that are needed, and the share that must be on it
-_SAME = 0.2  # degrees: peaks of the crystal itself that do not fit it
-_NEAR = 3.0  # degrees: nothing else is turned by more
-_MUCH = 0.35  # times the deviations from integers: much better
+_SHORT = 0.03  # fraction of the frames: the ends of a scan cut spots
+_FEW, _OWN = 8, 0.7  # peaks that a part needs, and the fraction that must be on the lattice
+_SAME = 0.2  # degrees: within this rotation they are badly fitted peaks of the crystal itself
+_NEAR = 3.0  # degrees: largest rotation of a displaced part of the same crystal
+_MUCH = 0.35  # a much better fit has at most so many times the deviations from integers
 _NO_TWIN = np.cos(np.radians(2.0))
 _MOST = 3
-_EXACT = 1e-5  # relative change of a metric that is none
-_HALF_TURN = np.cos(np.radians(0.5))  # of what a twin's rotation may miss a half turn by
-_ON_AXIS = np.cos(np.radians(1.0))  # of the angle between an axis and its image: twice the error
+_EXACT = 1e-5  # relative change of a metric that counts as zero
+_HALF_TURN = np.cos(np.radians(0.5))  # largest deviation of a twin's rotation from 180°
+_ON_AXIS = np.cos(np.radians(1.0))  # largest angle between an axis and its image: twice the error
 _SHORT_VECTORS = np.array(
     sorted(
         (v for v in product(range(-2, 3), repeat=3) if v > (0, 0, 0) and gcd(*v) == 1),
@@ -50,21 +50,21 @@ _SHORT_VECTORS = np.array(
 
 @dataclass(frozen=True)
 class Crystal:
-    """A lattice of the same cell among the peaks that are left.
+    """A lattice with the same cell among the unexplained peaks.
 
     Attributes
     ----------
     peaks : (n,) int array
-        Which of all peaks are on it.
+        Indices of the peaks on this lattice.
     share : float
-        Of the intensity of the peaks that are on one of the two lattices only.
+        Fraction of the intensity, among the peaks that are on only one of the two lattices.
     ub : (3, 3) array
     axis : (3,) array
-        Of the smallest turn from the first crystal, in the goniometer's frame.
+        Axis of the smallest rotation from the first crystal, in the goniometer's frame.
     angle : float
-        Degrees.
+        Angle of this rotation, degrees.
     law : str
-        Two-fold rotation that makes it a twin, as ``[1 1 1]`` or ``(1 0 2)*``; empty: none.
+        Two-fold rotation of the twin law, as ``[1 1 1]`` or ``(1 0 2)*``; empty: not a twin.
     """
 
     peaks: NDArray[np.int64]
@@ -77,7 +77,7 @@ class Crystal:
 
 @dataclass(frozen=True)
 class Lost:
-    """Frames at an end of a rotation on which far fewer peaks fit than on the others.
+    """Frames at one end of a rotation where far fewer peaks fit than elsewhere.
 
     Attributes
     ----------
@@ -85,9 +85,9 @@ class Lost:
     first, last : float
         Frame coordinates.
     interval : (float, float)
-        Where it begins (of the first frames: ends), with 95 % confidence.
+        Frames where the lost part begins (at the start of a scan: ends), with 95 % confidence.
     inside, outside : float
-        Fractions of the peaks that fit.
+        Fractions of the peaks that fit, inside and outside the lost part.
     """
 
     rotation: int
@@ -99,14 +99,14 @@ class Lost:
 
 
 def lost(refined: Refined, peaks: Sequence[Peaks]) -> list[Lost]:
-    """Ends of the rotations where the crystal was lost."""
+    """Return the ends of the rotations where the crystal was lost."""
     starts = np.cumsum([0, *(len(p.frame) for p in peaks)])
     fits = refined.used | refined.held_out
-    found = []
-    for i, own in enumerate(peaks):
+    lost_ends = []
+    for i, peaks_of_rotation in enumerate(peaks):
         n_frames = refined.rotations[i].scan.n_frames
-        order = np.argsort(own.frame, kind="stable")
-        frame = own.frame[order]
+        order = np.argsort(peaks_of_rotation.frame, kind="stable")
+        frame = peaks_of_rotation.frame[order]
         hit = fits[starts[i] : starts[i + 1]][order].astype(np.float64)
         if len(hit) < 2 * _AT_AN_END:
             continue
@@ -114,23 +114,23 @@ def lost(refined: Refined, peaks: Sequence[Peaks]) -> list[Lost]:
         after, m = hit.sum() - before, len(hit) - n
         gain = 2 * (_likely(before, n) + _likely(after, m) - _likely(hit.sum(), len(hit)))
         gain[: _AT_AN_END - 1] = gain[len(gain) - _AT_AN_END + 1 :] = 0
-        at = int(np.argmax(gain))
-        shares = (before[at] / n[at], after[at] / m[at])
-        if gain[at] < _DOUBT or min(shares) > _LESS * max(shares):
+        best_cut = int(np.argmax(gain))
+        shares = (before[best_cut] / n[best_cut], after[best_cut] / m[best_cut])
+        if gain[best_cut] < _DOUBT or min(shares) > _LESS * max(shares):
             continue
-        good = np.flatnonzero(gain > gain[at] - _PROFILE)
+        good = np.flatnonzero(gain > gain[best_cut] - _PROFILE)
         interval = (float(frame[good[0]]), float(frame[good[-1] + 1]))
-        cut = float(0.5 * (frame[at] + frame[at + 1]))
+        cut = float(0.5 * (frame[best_cut] + frame[best_cut + 1]))
         late = shares[1] < shares[0]
         ends = (cut, float(n_frames)) if late else (0.0, cut)
         if ends[1] - ends[0] < _SHORT * n_frames:
             continue
-        found.append(Lost(i, *ends, interval, float(min(shares)), float(max(shares))))
-    return found
+        lost_ends.append(Lost(i, *ends, interval, float(min(shares)), float(max(shares))))
+    return lost_ends
 
 
 def _likely(hits: ArrayLike, n: ArrayLike) -> Floats:
-    """Logarithm of the likelihood of so many hits in n at their own rate."""
+    """Return the logarithm of the likelihood of hits in n trials at their observed rate."""
     hits, n = np.asarray(hits, np.float64), np.asarray(n, np.float64)
     misses = n - hits
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -140,7 +140,7 @@ def _likely(hits: ArrayLike, n: ArrayLike) -> Floats:
 
 
 def unexplained(refined: Refined, group: symmetry.SpaceGroup) -> Mask:
-    """Peaks (n,) that do not fit the crystal, or are where its centring allows none."""
+    """Return True for peaks (n,) that do not fit the crystal, or that its centring forbids."""
     primitive = refined.hkl @ group.to_primitive.T
     absent = np.abs(primitive - np.rint(primitive)).max(axis=1) > 1e-6
     left: Mask = ~(refined.used | refined.held_out) | absent
@@ -150,25 +150,25 @@ def unexplained(refined: Refined, group: symmetry.SpaceGroup) -> Mask:
 def crystals(
     ub: Floats, left: Mask, g: Floats, intensity: Floats, group: symmetry.SpaceGroup
 ) -> list[Crystal]:
-    """Lattices of the same cell among peaks that a crystal leaves, the largest first.
+    """Return lattices of the same cell among peaks that a crystal does not explain, largest first.
 
     Parameters
     ----------
     ub : (3, 3) array
-        The crystal's, 1/Å with 2π.
+        UB of the crystal, 1/Å with 2π.
     left : (n,) bool array
     g : (n, 3) array
         Scattering vectors of all peaks in the goniometer's frame, 1/Å with 2π.
     intensity : (n,) array
     group : SpaceGroup
-        In whose setting the cell is.
+        Space group; its setting is the setting of the cell.
     """
     left = left.copy()
     cell = lattice.decompose_ub(ub)[1]
     turns = symmetry.lattice_rotations(cell, group)
     exact = turns[[_is_exact(w, cell) for w in turns]]
-    found: list[Crystal] = []
-    while len(found) < _MOST and left.sum() >= _FEWEST:
+    lattices: list[Crystal] = []
+    while len(lattices) < _MOST and left.sum() >= _FEWEST:
         try:
             other = index_peaks(
                 g[left],
@@ -190,8 +190,8 @@ def crystals(
             to_primitive = np.linalg.inv(group.to_primitive)
             share = _share_of(ub @ to_primitive, other.ub @ to_primitive, g, intensity)
             law = _law(ub, other.ub, exact)
-            found.append(Crystal(rows, share, other.ub, axis, angle, law))
-    return found
+            lattices.append(Crystal(rows, share, other.ub, axis, angle, law))
+    return lattices
 
 
 def crystal(
@@ -202,9 +202,9 @@ def crystal(
     intensity: Floats,
     group: symmetry.SpaceGroup,
 ) -> Crystal | None:
-    """The second of two lattices, by the peaks (n,) on the first only, and on the second only.
+    """Return the second of two lattices, from the peaks (n,) on only one of the two.
 
-    None if these are too few.
+    Return None if there are too few such peaks.
     """
     rows = np.flatnonzero(theirs)
     if len(rows) < _FEWEST:
@@ -220,18 +220,18 @@ def crystal(
 def _is_apart(ub: Floats, other: Floats, g: Floats) -> bool:
     """Return True if peaks (n, 3) fit another lattice much better than the crystal's own.
 
-    Odd peaks of the crystal itself, as those that a gap cuts, are on a lattice that is turned a
-    little, but not well.
+    Badly centred peaks of the crystal itself, for example at a gap, also form a slightly rotated
+    lattice, but they do not fit it well.
     """
-    own, theirs = (
+    deviation, deviation_other = (
         float(np.median(np.linalg.norm(miller - np.rint(miller), axis=1)))
         for miller in (g @ np.linalg.inv(x).T for x in (ub, other))
     )
-    return theirs < _MUCH * own
+    return deviation_other < _MUCH * deviation
 
 
 def _is_exact(w: Floats, cell: Floats) -> bool:
-    """Return True if a rotation on hkl leaves a cell's metric as it is."""
+    """Return True if a rotation on hkl leaves the metric of a cell unchanged."""
     metric = np.linalg.inv(lattice.metric(cell))
     size = np.sqrt(np.diag(metric))
     change = (w.T @ metric @ w - metric) / np.outer(size, size)
@@ -239,18 +239,18 @@ def _is_exact(w: Floats, cell: Floats) -> bool:
 
 
 def _share_of(ub: Floats, other: Floats, g: Floats, intensity: Floats) -> float:
-    """What peaks of the second primitive lattice have of the intensity on one of them only."""
+    """Return the second primitive lattice's part of the intensity that is on only one lattice."""
     counts = np.maximum(np.nan_to_num(intensity), 0.0)
     first, second = is_indexed(ub, g, _TOLERANCE), is_indexed(other, g, _TOLERANCE)
-    mine, theirs = counts[first & ~second].sum(), counts[second & ~first].sum()
-    return float(theirs / max(mine + theirs, np.finfo(float).tiny))
+    counts_first, counts_second = counts[first & ~second].sum(), counts[second & ~first].sum()
+    return float(counts_second / max(counts_first + counts_second, np.finfo(float).tiny))
 
 
 def _law(ub: Floats, other: Floats, exact: Floats) -> str:
-    """The two-fold rotation about a short direct or reciprocal vector that relates lattices."""
+    """Return the two-fold rotation, about a short direct or reciprocal vector, of a twin law."""
     turns = [lattice.nearest_rotation(other @ w @ np.linalg.inv(ub)) for w in exact]
     if max(np.trace(turn) for turn in turns) > 1 + 2 * _NO_TWIN:
-        return ""  # nearly the lattice itself, of which half turns are symmetries
+        return ""  # nearly the same lattice; its symmetry contains half turns
     halves = np.array([turn for turn in turns if np.trace(turn) < 1 - 2 * _HALF_TURN])
     if not len(halves):
         return ""
@@ -264,7 +264,7 @@ def _law(ub: Floats, other: Floats, exact: Floats) -> str:
 
 
 def turned(refined: Refined, g: Floats, intensity: Floats, rows: Mask) -> Crystal | None:
-    """The crystal itself, turned by a few degrees, if most of some peaks (n,) are on it then."""
+    """Return the crystal, rotated by a few degrees, if most of the peaks in ``rows`` then fit."""
     numbers = np.flatnonzero(rows)
     if len(numbers) < _FEW:
         return None
@@ -279,13 +279,13 @@ def turned(refined: Refined, g: Floats, intensity: Floats, rows: Mask) -> Crysta
 
 
 def _share(intensity: Floats, rows: NDArray[np.int64]) -> float:
-    """What some peaks have of all intensity; what is below 0, or not known, counts as none."""
+    """Return the peaks' part of all intensity; negative or unknown intensities count as zero."""
     counts = np.maximum(np.nan_to_num(intensity), 0.0)
     return float(counts[rows].sum() / max(counts.sum(), np.finfo(float).tiny))
 
 
 def _turn(ub: Floats, other: Floats, turns: Floats) -> tuple[Floats, float]:
-    """Axis, and angle in degrees, of the smallest turn from one lattice to the other."""
+    """Return axis, and angle in degrees, of the smallest rotation between two lattices."""
     best = min(
         (lattice.nearest_rotation(other @ w @ np.linalg.inv(ub)) for w in (np.eye(3), *turns)),
         key=lambda turn: lattice.rotation_angle(turn, np.eye(3)),

@@ -1,6 +1,6 @@
-"""What still counts as the parent's crystal: the limits of `accept`, as numbers.
+"""Limits of `accept`, by which a scan is compared with its parent, as numbers.
 
-Their defaults stand in the parameters of that stage.
+Their defaults are in the parameters of that stage.
 """
 
 from collections.abc import Mapping
@@ -8,59 +8,59 @@ from dataclasses import dataclass
 from typing import Any
 
 MODULE_SPOTS = 20
-"""Spots that a module must have to be judged: fewer do not show their own scatter."""
+"""Spots needed to judge a module; fewer do not show their own scatter."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What still counts as the parent's crystal.
+    """Limits within which a scan still fits the parent's crystal.
 
     Attributes
     ----------
     max_unindexed_rise : float
-        By how much the fraction of peaks that are not indexed may exceed the parent's.
+        Largest rise of the fraction of unindexed peaks above the parent's.
     max_absent : float
-        By how much the fraction of indexed peaks on systematically absent reflections may
-        exceed the parent's.
+        Largest rise, above the parent's, of the fraction of indexed peaks on systematically absent
+        reflections.
     min_absent_peaks : int
-        Fewer peaks on absent reflections than this say nothing: one may be a peak of
-        another crystal, or of half the wavelength.
+        Fewer peaks on absent reflections are ignored: a single one may come from another crystal
+        or from half the wavelength.
     min_z : float
-        Standard deviations by which a relation of the cell, as a = b, must be broken.
+        Standard deviations from which a relation of the cell, as a = b, counts as broken.
     min_strain : float
-        And its relative size (angles in radians). The covariance knows the noise of the peaks,
-        not the errors of the geometry that are common to all of them (tilt of the detector,
-        directions of the axes, a sample off the centre); these mimic strains of about 1e-4,
-        which thousands of peaks make "significant".
+        Relative deviation (angles in radians) from which a relation counts as broken. The
+        covariance contains the noise of the peaks but not the geometry errors common to all peaks
+        (tilt of the detector, directions of the axes, a sample off the centre). These mimic
+        strains of about 1e-4, which thousands of peaks make "significant".
     max_expansion : float
-        Largest credible linear thermal expansion in 1/K, three times as much for the volume.
+        Largest credible linear thermal expansion in 1/K; three times this value for the volume.
         Scans without a temperature are not tested.
     min_jump : float
         Relative change of an axis that is allowed at equal temperature.
     told_shift, max_shift : float
-        Rms, in pixels or frames, by which a motion during the scan may move spots before it is
-        told, and before the scan is not accepted.
+        Rms displacement of spots, in pixels or frames, by a motion during the scan, from which the
+        motion is reported, and from which the scan is not accepted.
     told_bias : float
-        Standard deviations by which cell or orientation may be off for it, or for peaks that are
-        displaced along Q, before it is told.
+        Resulting error of cell or orientation, in standard deviations, from which a motion, or a
+        displacement of peaks along Q, is reported.
     max_crystal : float
-        Share of the peaks' intensity that may be on a second lattice of the same cell.
+        Largest fraction of the peaks' intensity on a second lattice of the same cell.
     told_module : float
-        Pixels by which a module of the detector is shifted against the others, from which on it is
-        told.
+        Displacement of a detector module relative to the others, in pixels, from which it is
+        reported.
     told_chi2 : float
-        Reduced χ² of a refinement from which on it is told, if no motion explains it.
+        Reduced χ² of a refinement from which it is reported, if no motion explains it.
     told_unindexed, max_unindexed : float
-        Fraction of unindexed peaks, less its standard deviation, from which on it is told (those
-        that have a name always are), and from which on the scan is not accepted, also a parent.
+        Fraction of unindexed peaks, minus its standard deviation, from which it is reported
+        (identified peaks always are), and from which a scan, also a parent, is not accepted.
     told_cell, told_distance : float
-        Relative differences of a parent's cell and of the detector's distance from what was given,
-        from which on they are told.
+        Relative differences of a parent's cell, and of the detector distance, from the given values
+        from which they are reported.
     min_chi2 : float
-        And below which it is: peaks' errors that are too large hide what moved.
+        Reduced χ² below which it is reported: overestimated errors of the peaks hide motions.
     told_rmsd : (float, float)
-        Rms in pixels and in frames, beyond the peaks' errors, by which indexed peaks may be off
-        their places before it is told; see `orientation.misfit`.
+        Rms deviation of indexed peaks in pixels and in frames, beyond the peaks' errors, from which
+        it is reported; see `orientation.misfit`.
     """
 
     max_unindexed_rise: float
@@ -84,5 +84,5 @@ class Limits:
     told_rmsd: tuple[float, float]
 
     def broken(self, relation: Mapping[str, Any]) -> bool:
-        """Return True if a relation of the cell is broken: significantly, and not too little."""
+        """Return True if a relation of the cell is broken significantly and by enough."""
         return bool(relation["z"] > self.min_z and relation["relative"] > self.min_strain)

@@ -1,7 +1,7 @@
-"""Figures of how far the indexed peaks are from their places, of a refined model or a fixed one.
+"""Compute how far the indexed peaks are from their predicted positions.
 
-`quality.verdict` judges them. A refinement makes its residuals small; of an orientation that is
-taken as it is, nothing else says whether its spots are where it puts them.
+`quality.verdict` judges the figures. They matter most for a fixed orientation: unlike a refinement,
+nothing else shows whether its predicted spots are in the right places.
 """
 
 from collections.abc import Sequence
@@ -18,29 +18,29 @@ from hklflow.orientation.residuals import Peaks
 def misfit(
     refined: Refined, peaks: Sequence[Peaks], *, tolerance: float, least: float, fixed: bool
 ) -> dict[str, Any]:
-    """Give the deviations of the peaks that the model indexes.
+    """Return the deviations of the peaks that the model indexes.
 
     Parameters
     ----------
     refined : Refined
     peaks : sequence of Peaks
-        One for each rotation: the peaks that the model was compared with.
+        One for each rotation: the peaks compared with the model.
     tolerance : float
-        Largest deviation from an integer, in each of h, k, l, of an indexed peak.
+        Largest deviation of h, k and l of an indexed peak from integers.
     least : float
-        Least fraction of peaks that should be indexed.
+        Smallest fraction of peaks that should be indexed.
     fixed : bool
-        Whether the orientation was taken as it is.
+        True if the orientation was not refined.
 
     Returns
     -------
     dict
-        ``fixed``; ``peaks``: how many were compared; ``rms in pixels``, ``rms in frames``: of
-        what the peaks' own errors leave of their deviations, see `_excess`; ``reduced chi2``;
-        ``fraction indexed`` and ``least fraction``. None where no peak is indexed.
+        ``fixed``; ``peaks``: number of compared peaks; ``rms in pixels``, ``rms in frames``:
+        deviations beyond the peaks' own errors, see `_excess`; ``reduced chi2``;
+        ``fraction indexed`` and ``least fraction``. None if no peak is indexed.
     """
     rows = np.flatnonzero(refined.held_out if fixed else refined.used)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "fixed": fixed,
         "peaks": len(rows),
         "rms in pixels": None,
@@ -50,14 +50,14 @@ def misfit(
         "least fraction": least,
     }
     if not len(rows):
-        return found
+        return figures
     squares = refined.residuals[rows] ** 2
-    variances = np.concatenate([own.sigma for own in peaks])[rows] ** 2
+    variances = np.concatenate([peaks_of_rotation.sigma for peaks_of_rotation in peaks])[rows] ** 2
     if fixed:
         near = _without_chance(refined, np.sum(squares / variances, axis=1), tolerance)
         squares, variances = squares[near], variances[near]
     slow, fast, frame = (_excess(*pair) for pair in zip(squares.T, variances.T, strict=True))
-    return found | {
+    return figures | {
         "rms in pixels": float(np.sqrt(slow + fast)),
         "rms in frames": float(np.sqrt(frame)),
         "reduced chi2": refined.chi2,
@@ -65,11 +65,11 @@ def misfit(
 
 
 def _excess(squares: NDArray[Any], variances: NDArray[Any]) -> float:
-    """Variance that deviations (n,) have beyond their own variances (n,), common to all.
+    """Return the variance of deviations (n,) in excess of their own variances (n,).
 
-    That with which the sum of ``squares / (variances + excess)`` is n (Paule and Mandel, J. Res.
-    Natl. Bur. Stand. 87, 377, 1982). The mean of the differences would be that of the few peaks
-    near the rotation axis which are known to some ten frames only.
+    The excess is common to all peaks: the sum of ``squares / (variances + excess)`` is n (Paule and
+    Mandel, J. Res. Natl. Bur. Stand. 87, 377, 1982). The mean of the differences would be dominated
+    by the few peaks near the rotation axis, whose positions are uncertain by some ten frames.
     """
 
     def beyond(excess: float) -> float:
@@ -77,15 +77,15 @@ def _excess(squares: NDArray[Any], variances: NDArray[Any]) -> float:
 
     if beyond(0.0) <= 0:
         return 0.0
-    # Where all variances are 0 it is the mean square.
+    # If all variances are 0, the excess is the mean square.
     return float(brentq(beyond, 0.0, 1.001 * float(np.mean(squares))))
 
 
 def _without_chance(refined: Refined, size: NDArray[Any], tolerance: float) -> NDArray[Any]:
-    """Rows without the farthest: as many as there are indexed by chance, at most half.
+    """Return the rows without the farthest peaks; as many are removed as are indexed by chance.
 
-    Peaks that are no reflections have any hkl: of these a fraction (2 tolerance)³ is indexed, far
-    from the places. A refinement leaves them out by itself.
+    Peaks that are not reflections have random hkl: a fraction (2 tolerance)³ of them is indexed,
+    far from predicted positions. A refinement rejects them itself. At most half is removed.
     """
     chance = (2 * tolerance) ** 3
     n_chance = round(float(np.sum(~refined.indexed)) * chance / (1 - chance))

@@ -1,4 +1,4 @@
-"""The orientation of a scan as a type: what refinement leaves, and all stages after it read."""
+"""Define the orientation of a scan: the result of a refinement that later stages read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 class Parameter(NamedTuple):
-    """Value and standard deviation of a refined parameter, in the unit of `geometry.parameters`."""
+    """Value and standard deviation of a refined parameter, in units of `geometry.parameters`."""
 
     value: float
     sigma: float
@@ -32,7 +32,7 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Identity:
-    """The scan of an orientation, its parent, and how the scan was refined.
+    """Scan of an orientation, its parent, and settings of the refinement.
 
     Attributes
     ----------
@@ -40,17 +40,17 @@ class Identity:
     temperature : float or None
         K.
     space_group : str
-        Symbol with its setting: the parent's.
+        Symbol of the parent's space group with its setting.
     parent : str
-        Scan from which refinement started; a parent is its own.
+        Scan from which the refinement started; a parent is its own parent.
     parent_temperature : float or None
         K.
     cell_constraints : str or None
-        Space group whose relations the cell obeys; None: none.
+        Space group whose relations the cell obeys. None: the cell is not constrained.
     fixed : bool
-        The orientation was taken as it is.
+        True if the orientation was not refined.
     engine : mapping
-        Programs that searched the spots and refined, see `dials.engine`.
+        Programs that found the spots and refined the crystal, see `dials.engine`.
     """
 
     sample: str
@@ -64,7 +64,7 @@ class Identity:
     engine: Mapping[str, Any]
 
     def identity(self) -> dict[str, Any]:
-        """Names and values of the attributes above, JSON-ready."""
+        """Return names and values of the attributes above, JSON-ready."""
         return {field.name: getattr(self, field.name) for field in fields(Identity)}
 
 
@@ -77,7 +77,7 @@ class Orientation(Identity):
     cell, cell_sigma : (6,) array
         Å and degrees.
     cell_covariance : (6, 6) array
-        Of the cell, in the same units.
+        Covariance of the cell, in the same units.
     u : (3, 3) array
         Rotation from the crystal's Cartesian frame to the goniometer's.
     ub : (3, 3) array
@@ -87,9 +87,9 @@ class Orientation(Identity):
     rotations : mapping
         Name -> refined geometry, in the order of the scan.
     calibrated_detectors : mapping
-        Name of a rotation -> detector as calibrated, from which refinement started.
+        Name of a rotation -> calibrated detector, the start of the refinement.
     grid : Grid
-        The parent's.
+        The parent's grid.
     refined_parameters : mapping
         Name -> value with its error.
     metrics : mapping
@@ -98,9 +98,9 @@ class Orientation(Identity):
         Figures of `orientation.transition` and others, by which `quality` judges the scan.
     warnings : sequence of str
     started_from : mapping or None
-        Of a converged refinement: the engine of the refinement before.
+        Programs of the previous refinement; only after a converged refinement.
     converged : mapping or None
-        Likewise, how it went: see `bragg.convergence.section`.
+        Course of the convergence, see `bragg.convergence.section`; None: no such refinement.
     """
 
     cell: Floats
@@ -121,17 +121,17 @@ class Orientation(Identity):
 
     @property
     def group(self) -> SpaceGroup:
-        """The space group."""
+        """Space group of the crystal."""
         return space_group(self.space_group)
 
     @property
     def constraints(self) -> SpaceGroup:
-        """Space group whose relations the cell obeys; P 1 for none."""
+        """Space group whose relations the cell obeys; P 1 if it is not constrained."""
         return space_group(self.cell_constraints or "P 1")
 
     @property
     def reference_detector(self) -> Detector:
-        """Detector of the first rotation, to which the solid angles of all are relative."""
+        """Detector of the first rotation, the reference for the solid angles of all rotations."""
         return next(iter(self.rotations.values())).detector
 
     @property
@@ -143,7 +143,7 @@ class Orientation(Identity):
     def fraction_indexed(self) -> float:
         """Fraction of the peaks that are on the lattice within their errors; NaN without peaks.
 
-        Unlike that of `metrics` it does not depend on the refinement's `hkl_tolerance`.
+        Unlike the fraction in `metrics`, it does not depend on the refinement's `hkl_tolerance`.
         """
         unindexed = self.figures["fraction unindexed"]
         return float("nan") if unindexed is None else 1 - unindexed
@@ -154,7 +154,7 @@ class Orientation(Identity):
         Raises
         ------
         HklflowError
-            If there is none of this name.
+            If no rotation has this name.
         """
         if name not in self.rotations:
             raise HklflowError(
@@ -167,7 +167,7 @@ class Orientation(Identity):
     def known(
         cls, scan: str, rotations: Mapping[str, Rotation], ub: ArrayLike, group: str, grid: Grid
     ) -> "Orientation":
-        """Orientation of a known crystal: nothing was refined, and there are no peaks."""
+        """Return the orientation of a known crystal: without peaks and without refinement."""
         u, cell = lattice.decompose_ub(ub)
         return cls(
             sample="known",
@@ -195,7 +195,7 @@ class Orientation(Identity):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Content of the JSON file."""
+        """Return the content of the JSON file."""
         added = {"started from": self.started_from, "converged": self.converged}
         return {
             **self.identity(),
@@ -205,9 +205,9 @@ class Orientation(Identity):
             "U": self.u,
             "UB": self.ub,
             "orientation_sigma_deg": self.orientation_sigma,
-            "rotations": {name: to_dict(one) for name, one in self.rotations.items()},
+            "rotations": {name: to_dict(item) for name, item in self.rotations.items()},
             "calibrated_detectors": {
-                name: detector_to_dict(one) for name, one in self.calibrated_detectors.items()
+                name: detector_to_dict(item) for name, item in self.calibrated_detectors.items()
             },
             "grid": self.grid.to_dict(),
             "refined_parameters": {
@@ -221,17 +221,17 @@ class Orientation(Identity):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: object) -> "Orientation":
-        """Inverse of `to_dict`.
+        """Read the content of the JSON file; inverse of `to_dict`.
 
         Parameters
         ----------
         where : object
-            The file, for the sentence of the error.
+            The file, named in error messages.
 
         Raises
         ------
         HklflowError
-            If an entry is absent or not what it should be.
+            If an entry is missing or invalid.
         """
         try:
             return cls(

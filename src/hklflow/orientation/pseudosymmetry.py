@@ -1,7 +1,7 @@
-"""Which orientation of a nearly more symmetric lattice is right, as far as spots can tell.
+"""Choose the right orientation of a lattice that is nearly more symmetric, as far as spots allow.
 
-Indexing takes a lattice that is cubic to a tenth of a per cent for cubic, and may lay a trigonal
-crystal along any of its four diagonals. Only one of them has the crystal's strain where it is.
+Indexing takes a lattice for cubic that is cubic within a tenth of a per cent, and may assign any
+of the four diagonals to the trigonal axis. Only one of these choices has the strain of the crystal.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,33 +15,33 @@ from hklflow.orientation.refinement import Refined
 
 Floats = NDArray[np.float64]
 
-_DECIDED = 25.0  # difference of χ², over the reduced one of the better: five σ
-_EXACT = 1e-7  # relative change of a cell that is none
-_AS_MANY = 0.9  # of the peaks that the best uses
+_DECIDED = 25.0  # difference of χ² over the better reduced χ²: five σ
+_EXACT = 1e-7  # relative change of a cell that counts as zero
+_AS_MANY = 0.9  # times the number of peaks that the best refinement uses
 
 
 def oriented(
     refined: Refined, operators: Sequence[Floats], refine_from: Callable[[Floats], Refined]
 ) -> tuple[Refined, int]:
-    """Refine with each of the orientations that indexing cannot tell apart, and take the best.
+    """Refine each orientation that indexing cannot distinguish, and return the best.
 
     Parameters
     ----------
     refined : Refined
-        With one of them.
+        Refinement in one of the orientations.
     operators : sequence of (3, 3) arrays
         From `symmetry.reindexing_operators`.
     refine_from : callable
-        Refines as before, from a UB in 1/Å.
+        Function that repeats the refinement from a UB in 1/Å.
 
     Returns
     -------
     refined : Refined
-        The best.
+        The best refinement.
     open : int
-        How many others fit as well.
+        Number of other orientations that fit as well.
     """
-    found = [refined]
+    refinements = [refined]
     exact = 0
     for operator in operators:
         ub = refined.ub @ operator
@@ -50,13 +50,17 @@ def oriented(
             exact += 1  # the same spots
             continue
         try:
-            found.append(refine_from(ub))
+            refinements.append(refine_from(ub))
         except HklflowError:
-            continue  # it fits far worse
-    most = max(int(one.used.sum()) for one in found)
-    rivals = [one for one in found if one.used.sum() >= _AS_MANY * most]
-    best = min(rivals, key=lambda one: one.chi2)
-    as_good = [one for one in rivals if 3 * one.used.sum() * (one.chi2 / best.chi2 - 1) < _DECIDED]
-    # Of equals the first: indexing has compared cell and absences with what is expected.
-    # An exact mate of the crystal is one of the best as well.
+            continue  # it fits much worse
+    most = max(int(refinement.used.sum()) for refinement in refinements)
+    rivals = [refinement for refinement in refinements if refinement.used.sum() >= _AS_MANY * most]
+    best = min(rivals, key=lambda refinement: refinement.chi2)
+    as_good = [
+        refinement
+        for refinement in rivals
+        if 3 * refinement.used.sum() * (refinement.chi2 / best.chi2 - 1) < _DECIDED
+    ]
+    # Of equal fits take the first: indexing has compared cell and absences with the expectation.
+    # An exact mate of the crystal fits as well as the best.
     return as_good[0], exact + len(as_good) - 1

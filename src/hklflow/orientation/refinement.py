@@ -1,8 +1,8 @@
 """Joint refinement of cell, orientation and geometry from the peaks of several rotations.
 
-Each peak compares where and when it was seen with where and when its reflection crosses
-the Ewald sphere: ``(Δslow / σ, Δfast / σ, Δframe / σ)``. The sum of squares is minimised by
-damped Gauss-Newton steps; indices and outliers are decided anew before each cycle.
+The observed position of each peak is compared with the position and frame at which its reflection
+crosses the Ewald sphere: ``(Δslow / σ, Δfast / σ, Δframe / σ)``. Damped Gauss-Newton steps minimise
+the sum of squares; indices and outliers are determined again before each cycle.
 """
 
 from collections.abc import Sequence
@@ -32,32 +32,32 @@ __all__ = [
 ]
 
 _MAX_CYCLES = 15
-_HELD_OUT = 20  # one peak of so many checks the fit and takes no part in it
-_MAX_CONDITION = 1e9  # beyond it the normal matrix loses more than half of double precision
+_HELD_OUT = 20  # one of so many peaks is not fitted but checks the fit
+_MAX_CONDITION = 1e9  # above it the normal matrix loses more than half of double precision
 _STRONG_CORRELATION = 0.95
-_UNSETTLED = 0.03  # fraction of peaks at the edge of the outlier limit that may come and go
+_UNSETTLED = 0.03  # fraction of peaks at the outlier limit that may alternate between cycles
 
 
 @dataclass(frozen=True)
 class RefinementLimits:
-    """What a refinement accepts.
+    """Limits of a refinement.
 
     Attributes
     ----------
     hkl : float
-        Largest deviation of h, k, l from integers of an indexed peak.
+        Largest deviation of h, k and l of an indexed peak from integers.
     min_fraction : float
         Fraction of peaks that must be indexed.
     outlier : float
-        Peaks with a residual above so many robust standard deviations are not used.
+        Peaks with a larger residual, in robust standard deviations, are not used.
     zeta : float
-        Reflections that cross the Ewald sphere slower than this are not used.
+        Reflections with a smaller zeta, which cross the Ewald sphere more slowly, are not used.
     min_peaks : int
-        Peaks that must be used.
+        Smallest number of used peaks.
     max_turn : float
-        Largest change of the orientation in radians.
+        Largest rotation of the crystal from the start, in radians.
     max_strain : float
-        Largest principal strain of the cell with respect to the start.
+        Largest principal strain of the cell relative to the start.
     """
 
     hkl: float
@@ -71,12 +71,12 @@ class RefinementLimits:
 
 @dataclass(frozen=True)
 class Refined:
-    """Result of a refinement; n peaks in the order of the rotations given.
+    """Result of a refinement; n peaks in the order of the rotations.
 
     Attributes
     ----------
     cell, cell_sigma : (6,) array
-        Å and degrees; σ is 0 for what symmetry fixes or was not refined.
+        Å and degrees; σ is 0 if symmetry fixes the value or if it was not refined.
     cell_covariance : (6, 6) array
         In Å and degrees.
     u : (3, 3) array
@@ -91,27 +91,27 @@ class Refined:
     values, sigma : (p,) array
         Refined parameters (see `geometry.parameters.Parameters`).
     covariance : (p, p) array
-        Inverse normal matrix times the reduced χ²: errors of the peaks are known up to a factor
-        (a floor under those of strong peaks makes them too large, a distorted detector too small).
+        Inverse normal matrix times the reduced χ², because the scale of the peaks' errors is
+        uncertain: a floor for strong peaks makes them too large, a distorted detector too small.
     hkl : (n, 3) int array
     indexed, used, held_out : (n,) bool array
-        ``used`` in the fit; ``held_out`` passes the same tests but took no part.
+        ``used``: in the fit; ``held_out``: passes the same tests but was not fitted.
     residuals : (n, 3) array
-        Observed minus predicted (slow, fast, frame) in pixels and frames; NaN where a
+        Observed minus predicted (slow, fast, frame) in pixels and frames; NaN if the
         reflection does not cross the Ewald sphere.
     rmsd : (3,) array
-        Of the used peaks, in pixels, pixels and frames.
+        Rms residuals of the used peaks, in pixels, pixels and frames.
     rmsd_held_out : (3,) array or None
-        None with fewer than 100 usable peaks, of which none is held out.
+        Rms residuals of the held-out peaks. None: fewer than 100 usable peaks, none held out.
     fraction_indexed : float
     correlations : list of (name, name, coefficient)
-        Those above 0.95 in size.
+        Correlations above 0.95 in size.
     condition : float
-        Of the normal matrix scaled to a unit diagonal.
+        Condition number of the normal matrix scaled to a unit diagonal.
     chi2 : float
         Reduced χ².
     cycles, steps : int
-        Choices of the peaks to use, and Gauss-Newton steps between them.
+        Number of selections of the used peaks, and of Gauss-Newton steps.
     warnings : list of str
     """
 
@@ -163,17 +163,17 @@ def refine(
     ub : (3, 3) array
         Starting UB in 1/Å with 2π, in the setting of ``group``.
     group : SpaceGroup
-        Its constraints on the cell hold exactly.
+        Space group, whose constraints on the cell hold exactly.
     free : sequence of str
-        Which of `parameters.GROUPS` to refine.
+        Groups of parameters to refine, see `parameters.GROUPS`.
     cell : (6,) array, optional
-        Starting cell; default that of ``ub``. It is held if "cell" is not refined.
+        Starting cell; default: the cell of ``ub``. It is fixed unless "cell" is refined.
     limits : RefinementLimits
 
     Raises
     ------
     HklflowError
-        If the parameters are degenerate, the peaks too few, or the start too far off.
+        If the parameters are degenerate, the peaks too few, or the start too far from the result.
     """
     return begun(rotations, peaks, ub, group, free, cell, limits).run()
 
@@ -187,7 +187,7 @@ def begun(
     cell: ArrayLike | None,
     limits: RefinementLimits,
 ) -> "Refinement":
-    """Set a refinement up, its orientation turned to fit the peaks if it is free."""
+    """Set up a refinement; a free orientation is first rotated to fit the peaks."""
     problem = problem_of(rotations, peaks, ub, group, free, cell, limits)
     u, start_cell = problem.parameters.u, problem.parameters.cell
     values = problem.parameters.start()
@@ -208,7 +208,7 @@ def problem_of(
     cell: ArrayLike | None,
     limits: RefinementLimits,
 ) -> Problem:
-    """Peaks and what to refine against them; errors as in `refine`."""
+    """Return the peaks with the parameters to refine; raises errors as `refine`."""
     if len(rotations) != len(peaks) or not rotations:
         raise HklflowError(
             f"{len(rotations)} rotations and {len(peaks)} lists of peaks; give one list per "
@@ -227,9 +227,9 @@ def problem_of(
 
 
 def realigned(g: Floats, u: Floats, cell: Floats) -> Floats:
-    """U turned to fit the indices of the innermost peaks, then of more and more of them.
+    """Rotate U to fit the indices of the innermost peaks, then of more and more peaks.
 
-    A misorientation moves h in proportion to |Q|, so that the inner peaks keep their indices.
+    A misorientation moves h in proportion to |Q|, so the inner peaks keep their indices.
 
     Parameters
     ----------
@@ -256,7 +256,7 @@ def realigned(g: Floats, u: Floats, cell: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class _Normal:
-    """The normal matrix, of unit diagonal, by its eigenvectors; and the scale of its rows."""
+    """Eigenvectors of the normal matrix, scaled to unit diagonal, and the scale of its rows."""
 
     scale: Floats
     eigenvalues: Floats
@@ -265,7 +265,7 @@ class _Normal:
     @property
     def condition(self) -> float:
         smallest = max(self.eigenvalues[0], np.finfo(float).tiny)
-        with np.errstate(over="ignore"):  # of a singular one it is infinite
+        with np.errstate(over="ignore"):  # infinite for a singular matrix
             return float(self.eigenvalues[-1] / smallest)
 
     def inverse(self) -> Floats:
@@ -287,7 +287,7 @@ class Refinement:
         self.warnings: list[str] = []
 
     def run(self) -> Refined:
-        """Refine until the same peaks are used and the values rest."""
+        """Refine until the same peaks are used again and the values converge."""
         hkl, indexed, usable = self.select(loose=True)
         fitted = self._without_held_out(usable)
         for cycle in range(_MAX_CYCLES):
@@ -298,25 +298,25 @@ class Refinement:
             hkl, indexed, usable = self.select(loose=False)
             fitted = self._without_held_out(usable)
             changed = int(np.sum(fitted != before))
-            # Among thousands a few peaks at the edge may come and go for ever.
+            # Among thousands of peaks, a few at the outlier limit may alternate for ever.
             if changed <= 0.001 * before.sum() and moved < 1e-3:
                 break
         else:
-            told = (
+            message = (
                 f"{changed} of {before.sum()} peaks used still changed in the last of "
                 f"{_MAX_CYCLES} cycles"
             )
             if changed > _UNSETTLED * before.sum():
                 raise HklflowError(
-                    f"the refinement did not settle: {told}; refine fewer parameters, raise "
+                    f"the refinement did not settle: {message}; refine fewer parameters, raise "
                     "`find_peaks: sigma_floor` to what the geometry is good for, or, if the "
                     "crystal moved during the scan, reduce a part of its frames (`last_frame`)"
                 )
-            self.warnings.append(f"the selection of peaks did not settle: {told}")
+            self.warnings.append(f"the selection of peaks did not settle: {message}")
         return self.result(hkl, indexed, usable, before)
 
     def select(self, loose: bool) -> tuple[Floats, Mask, Mask]:
-        """Find indices (n, 3), which peaks are indexed, and which of these to use."""
+        """Return indices (n, 3), the indexed peaks, and the peaks to use."""
         limits = self.limits
         miller = self.problem.miller(self.values)
         hkl = np.rint(miller)
@@ -335,7 +335,7 @@ class Refinement:
         weighted = np.abs(difference) / self.problem.sigma[rows]
         good = np.all(np.isfinite(weighted), axis=1) & (zeta > limits.zeta)
         if good.any():
-            # Scatter as observed, should the variances be wrong; its floor keeps exact data whole.
+            # Use the observed scatter, as variances may be wrong; the floor is for exact data.
             scatter = np.maximum(1.4826 * np.median(weighted[good], axis=0), 0.1)
             good &= np.all(np.nan_to_num(weighted, nan=np.inf) < limits.outlier * scatter, axis=1)
         usable = np.zeros(self.total, dtype=np.bool_)
@@ -356,7 +356,7 @@ class Refinement:
         return fitted
 
     def _minimise(self, hkl: Floats, fitted: Mask, iterations: int) -> float:
-        """Damped Gauss-Newton; returns the last step over σ."""
+        """Run damped Gauss-Newton steps and return the last step over σ."""
         rows = np.nonzero(fitted)[0]
         sigma = self.problem.sigma[rows]
         current = (self.problem.residuals(self.values, hkl[rows], rows)[0] / sigma).ravel()
@@ -377,7 +377,7 @@ class Refinement:
                 if np.all(np.isfinite(new)) and new @ new <= current @ current:
                     break
             else:
-                return 0.0  # at the bottom, to rounding
+                return 0.0  # at the minimum, within rounding
             self.values, current = trial, new
             size = float(np.max(np.abs(damping * step) * normal.scale))
             if size < 1e-4:
@@ -385,7 +385,7 @@ class Refinement:
         return size
 
     def _normal(self, jacobian: Floats) -> "_Normal":
-        """Make the normal matrix of a Jacobian; refuse one that cannot be inverted."""
+        """Return the normal matrix of a Jacobian; raise an error if it cannot be inverted."""
         names = np.array(self.problem.parameters.names)
         scale = np.linalg.norm(jacobian, axis=0)
         if np.any(scale == 0):
@@ -403,7 +403,7 @@ class Refinement:
         return normal
 
     def check_start(self) -> None:
-        """Refuse a model that went too far from where it started."""
+        """Raise an error if the model is too far from its start."""
         parameters, limits = self.problem.parameters, self.limits
         turn = lattice.rotation_angle(parameters.u_of(self.values), self.start_u)
         if turn > limits.max_turn:
@@ -420,7 +420,7 @@ class Refinement:
             )
 
     def result(self, hkl: Floats, indexed: Mask, usable: Mask, fitted: Mask) -> Refined:
-        """Figures of the model as it is; ``fitted`` peaks make its covariance."""
+        """Return the figures of the current model; ``fitted`` peaks give the covariance."""
         problem, values = self.problem, self.values
         parameters = problem.parameters
         rows = np.nonzero(fitted)[0]

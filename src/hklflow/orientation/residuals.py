@@ -1,4 +1,4 @@
-"""Observed peaks, and how far a model's predictions are from them."""
+"""Observed peaks, and their deviations from the predictions of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Peaks:
     frame, slow, fast : (n,) array
         Centroids.
     var_frame, var_slow, var_fast : (n,) array
-        Their variances.
+        Variances of the centroids.
     """
 
     frame: Floats
@@ -51,11 +51,11 @@ class Peaks:
 
     @classmethod
     def of(cls, table: PeakTable) -> "Peaks":
-        """Centroids of a table of peaks."""
+        """Return the centroids of a table of peaks."""
         return cls(*(getattr(table, name) for name in cls.__dataclass_fields__))
 
     def select(self, keep: NDArray[np.bool_]) -> "Peaks":
-        """Return some of the peaks, by a mask (n,)."""
+        """Return the peaks selected by a mask (n,)."""
         return Peaks(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
 
     @property
@@ -70,7 +70,7 @@ class Peaks:
 
 
 CENTROID = tuple(Peaks.__dataclass_fields__)
-"""Columns of a table of peaks that give `Peaks`."""
+"""Columns of a table of peaks from which `Peaks` is made."""
 
 
 class Problem:
@@ -83,7 +83,7 @@ class Problem:
         self.sigma = np.concatenate([p.sigma for p in peaks])
 
     def miller(self, values: Floats) -> Floats:
-        """Miller coordinates (n, 3) of all peaks."""
+        """Return the Miller coordinates (n, 3) of all peaks."""
         hkl = np.empty_like(self.position)
         ub = self.parameters.ub_of(values)
         for i in range(len(self.parameters.rotations)):
@@ -94,33 +94,33 @@ class Problem:
     def residuals(
         self, values: Floats, hkl: Floats, rows: NDArray[np.int64], only: int | None = None
     ) -> tuple[Floats, Floats]:
-        """Observed minus predicted (m, 3) and zeta (m,) of the peaks ``rows`` (m,).
+        """Return observed minus predicted (m, 3), and zeta (m,), of the peaks ``rows`` (m,).
 
-        With ``only``, those of other rotations stay 0.
+        With ``only``, the values of all other rotations are 0.
         """
         difference = np.zeros((len(rows), 3))
         zeta = np.zeros(len(rows))
         ub = self.parameters.ub_of(values)
         for i in range(len(self.parameters.rotations)):
-            mine = self.which[rows] == i
-            if (only is None or only == i) and mine.any():
+            of_rotation = self.which[rows] == i
+            if (only is None or only == i) and of_rotation.any():
                 rotation = self.parameters.rotation_of(values, i)
-                difference[mine], zeta[mine] = compare(
+                difference[of_rotation], zeta[of_rotation] = compare(
                     rotation,
                     ub,
-                    hkl[mine],
-                    self.position[rows[mine]],
+                    hkl[of_rotation],
+                    self.position[rows[of_rotation]],
                     self.parameters.offset_of(values, i),
                 )
         return difference, zeta
 
     def jacobian(self, values: Floats, hkl: Floats, rows: NDArray[np.int64]) -> Floats:
-        """Compute the derivatives (3 m, p) of the weighted residuals, by central differences."""
+        """Return the derivatives (3 m, p) of the weighted residuals, by central differences."""
         sigma = self.sigma[rows]
         columns = []
         for j, step in enumerate(self.parameters.steps()):
             name = self.parameters.names[j].split("_")
-            # A correction of one rotation moves no peak of the others.
+            # A parameter of one rotation does not move the peaks of the others.
             only = next((int(part) for part in name if part.isdigit()), None)
             up, down = values.copy(), values.copy()
             up[j] += step
@@ -139,7 +139,7 @@ def compare(
     position: Floats,
     offset: Floats | None = None,
 ) -> tuple[Floats, Floats]:
-    """Observed minus predicted (n, 3), in pixels and frames, and |zeta| (n,) of reflections.
+    """Return observed minus predicted (n, 3), in pixels and frames, and |zeta| (n,).
 
     Parameters
     ----------
@@ -148,13 +148,13 @@ def compare(
         1/Å.
     hkl : (n, 3) array
     position : (n, 3) array
-        Observed (slow, fast, frame); NaN comes out where a reflection does not cross the sphere.
+        Observed (slow, fast, frame). The result is NaN for a reflection that does not cross.
     offset : (3,) array or None
-        By how much the crystal is off the rotation axis, in the goniometer's frame, metres.
+        Offset of the crystal from the rotation axis, in the goniometer's frame, metres.
     """
     angles, q_lab = ewald_crossings(rotation, ub, hkl)
     observed = rotation.scan.angle(position[:, 2])
-    # The crossing nearest to where the peak was seen, whole turns aside.
+    # The crossing nearest to the observed peak, except for whole rotations.
     ahead = (angles - observed[:, None] + np.pi) % (2 * np.pi) - np.pi
     nearest = np.argmin(np.where(np.isnan(ahead), np.inf, np.abs(ahead)), axis=1)
     rows = np.arange(len(hkl))
@@ -177,10 +177,10 @@ def compare(
 
 
 def displacement(rotation: Rotation, place: Floats, ray: Floats) -> Floats:
-    """By how many pixels (n, 2) spots are displaced if rays (n, 3) begin at places (n, 3), m.
+    """Return the displacement (n, 2) in pixels of spots whose rays start at places (n, 3), m.
 
-    A ray from there ends where one from the origin does, moved by the place less what it has along
-    the detector's normal, taken along the ray.
+    The end of the ray moves by the place minus the place's component along the detector normal,
+    projected along the ray.
     """
     detector = rotation.detector
     along = (place @ detector.normal) / (ray @ detector.normal)

@@ -1,4 +1,4 @@
-"""Propagation vectors of peaks that a cell does not index: rational ones, and those of no cell."""
+"""Find propagation vectors of peaks that a cell does not index, rational or incommensurate."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,27 +15,28 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-INDEXED = 0.1  # largest deviation from an integer of an indexed peak, the same for all scans
-NEAR = 0.04  # of a peak on a propagation vector; 1/12 is the least distance of two of them
+INDEXED = 0.1  # largest deviation of an indexed peak from integers, the same for all scans
+NEAR = 0.04  # of a peak from a propagation vector; two vectors differ by at least 1/12
 _STEPS = np.array([0, 3, 4, 6, 2, -2, -3, -4]) / 12  # 0, 1/4, 1/3, 1/2, 1/6 and their negatives
-_FEWEST = 8  # peaks on a propagation vector that is told
-_MOST = 5  # propagation vectors that are told
-_OFF = 0.003  # from a rational vector: less is an error of the geometry
-_LEAST = 0.115  # of the components' largest: nearer are reflections that are off their places
+_FEWEST = 8  # peaks needed to report a propagation vector
+_MOST = 5  # largest number of reported propagation vectors
+_OFF = 0.003  # distance from a rational vector; less is an error of the geometry
+_LEAST = 0.115  # smallest largest component of a vector; less is a displaced main reflection
 _PLACES = 150  # offsets that are tried as incommensurate vectors
-_WIDEST = 0.015  # standard deviation of the offsets at one vector; evenly spread ones have 0.023
+_WIDEST = 0.015  # largest standard deviation of offsets at a vector; a uniform spread has 0.023
 
 
 def satellites(
     miller: Floats, group: symmetry.SpaceGroup
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Find propagation vectors on which unindexed peaks lie more often than by chance.
+    """Find propagation vectors with significantly more unindexed peaks than by chance.
 
-    All rational vectors with the denominators 2, 3, 4 and 6 are tried, symmetry mates and
-    opposites together; the most significant first, whose peaks are then taken out. Where the
-    peaks are beside it, or on none, the place where most of them are is an incommensurate vector.
-    By chance there are as many peaks as evenly spread ones, or as many as there are beside the
-    vector along an axis: maxima on a diffuse rod are everywhere on it.
+    All rational vectors with denominators 2, 3, 4 and 6 are tested, each with symmetry mates and
+    opposites. The peaks of the most significant vector are removed before the next test. If the
+    peaks are displaced from a rational vector, or near none, the place with most peaks is taken as
+    an incommensurate vector. The number of peaks by chance is the larger of two: of uniformly
+    distributed peaks, and of the surroundings of the vector along an axis, because maxima on a
+    diffuse rod are everywhere on the rod.
 
     Parameters
     ----------
@@ -47,10 +48,10 @@ def satellites(
     rational : list of dict
         ``vector`` (3,), ``arms`` (mates modulo integers), ``peaks``, ``expected by chance``;
         ``multiples`` (3,) of a, b, c in a cell that indexes all arms, and ``space_group``, a
-        primitive one of the same point group that the multiplied cell obeys.
+        primitive group of the same point group that the multiplied cell obeys.
     incommensurate : list of dict
-        ``vector``, ``sigma`` (3,), 0 for what symmetry fixes; ``arms``, ``peaks``, ``expected by
-        chance``.
+        ``vector``, ``sigma`` (3,), 0 for components fixed by symmetry; ``arms``, ``peaks``,
+        ``expected by chance``.
     """
     rational: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
@@ -87,23 +88,23 @@ def satellites(
 
 
 def _significance(hits: Mask, beside: Mask, left: Mask, n_arms: int) -> tuple[float, int, float]:
-    """How far above chance, in standard deviations; number of peaks; number by chance."""
-    # What is left of the unit cube when the surroundings of integers are taken out.
+    """Return the excess over chance in standard deviations, the peaks, and the peaks by chance."""
+    # Volume of the unit cube outside the surroundings of integers.
     volume = 1 - (2 * INDEXED) ** 3
     number = int((hits & left).sum())
     spread = (2 * NEAR) ** 3 / volume * n_arms * int(left.sum())
-    # The two flanks are twice as long as the window.
+    # The two flanks together are twice as long as the window.
     expected = max(spread, 0.5 * int((beside & left).sum()))
     return float((number - expected) / np.sqrt(expected + 1)), number, float(expected)
 
 
 def _nearest(difference: Floats) -> Floats:
-    """Differences of vectors that count modulo integers."""
+    """Return differences of vectors modulo integers."""
     return difference - np.rint(difference)
 
 
 def _is_beside(offset: Floats, star: Sequence[tuple[float, ...]], group: Any) -> bool:
-    """Return True if peaks (n, 3) at the arms of a star are all displaced in the same way."""
+    """Return True if peaks (n, 3) at the arms of a star have equal displacements by symmetry."""
     first = np.array(star[0])
     operations = group.laue_operations.astype(np.float64)
     images = operations @ offset.T  # (operations, 3, n)
@@ -113,13 +114,13 @@ def _is_beside(offset: Floats, star: Sequence[tuple[float, ...]], group: Any) ->
     little = operations[
         [bool(np.all(np.abs(_nearest(w @ first - first)) < 1e-6)) for w in operations]
     ]
-    # Along what the operations that keep the vector leave alone, the mean is 0 or it is not.
+    # The component that is invariant under the vector's symmetry is zero or significant.
     along = aligned @ little.mean(axis=0).T
     error = along.std(axis=0) / np.sqrt(len(along))
     if np.any(np.abs(along.mean(axis=0)) > np.maximum(5 * error, _OFF)):
         return True
-    # Elsewhere they turn a displacement into its mates. Noise so folded has a mean of up to 2.4
-    # of its standard deviations.
+    # Other components are folded onto symmetry mates. Folded noise has a mean of up to 2.4 of its
+    # standard deviations.
     place = aligned[np.argsort(np.abs(aligned).max(axis=1))[len(aligned) // 2]]
     for _ in range(5):
         mates = np.einsum("wij,nj->nwi", little, aligned)
@@ -132,7 +133,7 @@ def _is_beside(offset: Floats, star: Sequence[tuple[float, ...]], group: Any) ->
 def _incommensurate(
     offset: Floats, left: Mask, group: symmetry.SpaceGroup
 ) -> tuple[dict[str, Any], Mask] | None:
-    """The vector at which most of the peaks are, with its peaks; None: there is no such place."""
+    """Return the vector with most peaks, and its peaks; None if no such vector exists."""
     rows = np.nonzero(left)[0]
     if len(rows) < _FEWEST:
         return None
@@ -155,7 +156,7 @@ def _incommensurate(
             return None
         aligned = away[np.arange(len(rows)), best][close]
         little = [w for w in operations if np.abs(_nearest(w @ place - place)).max() < NEAR]
-        # What the operations that keep the vector do not leave alone is 0 or a fraction.
+        # A component that the vector's symmetry does not leave invariant is 0 or a fraction.
         along = np.mean([_nearest((place + aligned) @ w.T - place) for w in little], axis=0)
         place = place + np.median(along, axis=0)
     if along.std(axis=0).max() > _WIDEST or np.abs(_nearest(place)).max() < _LEAST:
@@ -170,7 +171,7 @@ def _incommensurate(
     fixed = np.abs(12 * np.array(place) - np.rint(12 * np.array(place))) < 1e-6
     return {
         "vector": list(place),
-        "sigma": [0.0 if one else sigma for one in fixed],
+        "sigma": [0.0 if is_fixed else sigma for is_fixed in fixed],
         "arms": len(star),
         "peaks": number,
         "expected by chance": expected,
@@ -178,7 +179,7 @@ def _incommensurate(
 
 
 def _arms(place: Floats, operations: Floats) -> list[tuple[float, ...]]:
-    """Mates of a vector modulo integers; what is nearer than the window is one."""
+    """Return the mates of a vector modulo integers; mates within the window count once."""
     arms: list[Floats] = []
     for mate in _nearest(operations @ place):
         if all(np.abs(_nearest(mate - arm)).max() >= NEAR for arm in arms):
@@ -187,7 +188,7 @@ def _arms(place: Floats, operations: Floats) -> list[tuple[float, ...]]:
 
 
 def _near(offset: Floats, star: Sequence[tuple[float, ...]]) -> tuple[Mask, Mask]:
-    """Which peaks (n,) are at an arm of a star, and which are beside one along an axis."""
+    """Return masks (n,): peaks at an arm of a star, and peaks next to an arm along an axis."""
     hits = np.zeros(len(offset), dtype=np.bool_)
     beside = np.zeros(len(offset), dtype=np.bool_)
     for arm in star:
@@ -202,29 +203,29 @@ def _near(offset: Floats, star: Sequence[tuple[float, ...]]) -> tuple[Mask, Mask
 
 @lru_cache(maxsize=16)
 def _stars(group: symmetry.SpaceGroup) -> list[list[tuple[float, ...]]]:
-    """Vectors modulo integers that the Laue group makes of one; the plainest first."""
+    """Return the stars of vectors modulo integers under the Laue group, the simplest first."""
     grid = np.stack(np.meshgrid(_STEPS, _STEPS, _STEPS, indexing="ij"), -1).reshape(-1, 3)
-    seen: set[tuple[float, ...]] = set()
+    assigned: set[tuple[float, ...]] = set()
     stars = []
     for vector in sorted(map(_folded, grid), key=_plainness):
-        if vector in seen or not any(vector):
+        if vector in assigned or not any(vector):
             continue
-        # The Laue group has the inversion: opposites are in.
+        # The Laue group contains the inversion, and therefore the opposites.
         mates = {_folded(w @ np.array(vector)) for w in group.laue_operations}
-        # A mate may leave the list (1/2 - 1/3 along other axes): it is an arm all the same.
-        seen |= mates
+        # A mate may be missing in the list (1/2 - 1/3 along other axes) but is still an arm.
+        assigned |= mates
         stars.append(sorted(mates, key=_plainness))
     return stars
 
 
 def _multiples(star: Sequence[tuple[float, ...]]) -> list[int]:
-    """Times by which a, b and c must be taken for all arms to have integer indices."""
+    """Return the multiples of a, b and c for which all arms have integer indices."""
     twelfths = np.rint(np.array(star) * 12).astype(np.int64)
     return [int(n) for n in np.lcm.reduce(12 // np.gcd(twelfths, 12), axis=0)]
 
 
 def _folded(vector: Floats) -> tuple[float, ...]:
-    """Components in (-1/2, 1/2], as multiples of 1/12."""
+    """Return components in (-1/2, 1/2], as multiples of 1/12."""
     twelfths = np.rint(np.asarray(vector) * 12).astype(int)
     return tuple(float(x) / 12 for x in -((-twelfths + 6) % 12 - 6))
 

@@ -1,10 +1,10 @@
-"""Rao's score test: what else than the refined parameters residuals of a refinement may hold.
+"""Test residuals of a refinement for effects that were not refined, by Rao's score test.
 
-What is asked for is linear where it is small, and is fitted next to the refined parameters, which
-would take up a part of it: the fall of χ² is that of a score test with these as nuisance parameters
-(Rao, Proc. Camb. Phil. Soc. 44, 50, 1948). Where residuals exceed their errors beside it, its
-variance is measured by sums over blocks of neighbouring peaks (`Left.weighed`): errors that are too
-small, of each peak for itself, are not taken for those of a region.
+The effect is linear where it is small. It is fitted together with the refined parameters, which
+absorb a part of it: its decrease of χ² is that of a score test with these as nuisance parameters
+(Rao, Proc. Camb. Phil. Soc. 44, 50, 1948). If the remaining residuals exceed their errors, their
+variance is measured from sums over blocks of neighbouring peaks (`Left.weighed`). Errors that are
+too small for each single peak are then not mistaken for errors common to a region.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ from hklflow.orientation.transition import systematic
 Floats = NDArray[np.float64]
 
 ALIKE = 1e-6
-"""Part of a column that the refinement cannot make, below which nothing is known of it."""
+"""Smallest independent part of a column; the refined parameters reproduce the rest."""
 _CRYSTAL = (*CELL_NAMES, "u_x", "u_y", "u_z")
-_LARGE = 1000.0  # fall of χ² beyond which its probability underflows
-_PARTS = 3  # of the detector's sides; its square of a scan: as many regions as in `transition`
+_LARGE = 1000.0  # decrease of χ² above which its probability underflows
+_PARTS = 3  # regions along each side of the detector; its square along a scan, as in `transition`
 
 
 def taken_up(
@@ -37,10 +37,10 @@ def taken_up(
     free: Sequence[str],
     rows: NDArray[np.int64],
 ) -> tuple[Problem, Floats, Floats]:
-    """What was refined, its derivatives (3n, p) for some peaks (n,), and their residuals (3n,)."""
+    """Return the refined problem, its derivatives (3n, p) and residuals (3n,) for peaks (n,)."""
     problem = problem_of(refined, peaks, group, free)
     hkl = refined.hkl[rows].astype(np.float64)
-    # At the edge of the blind region a reflection may cease to cross: it says nothing.
+    # Near the rotation axis a reflection may cease to cross the sphere; it has no information.
     nuisance = np.nan_to_num(problem.jacobian(problem.parameters.start(), hkl, rows))
     return problem, nuisance, (refined.residuals[rows] / problem.sigma[rows]).ravel()
 
@@ -48,14 +48,14 @@ def taken_up(
 def problem_of(
     refined: Refined, peaks: Sequence[Peaks], group: symmetry.SpaceGroup, free: Sequence[str]
 ) -> Problem:
-    """Return the problem whose parameters are the refined ones, at their values."""
+    """Return the problem with the refined parameters, at their refined values."""
     constraints = symmetry.cell_constraints(group)
     chosen = choose(free, constraints, refined.cell, refined.u, refined.rotations)
     return Problem(chosen, peaks)
 
 
 def bias(problem: Problem, nuisance: Floats, moved: Floats, chi2: float) -> float:
-    """By how many σ cell and orientation make up for what moves the spots by ``moved`` (3n,)."""
+    """Return the error in σ of cell and orientation if an effect moves spots by ``moved`` (3n,)."""
     crystal = np.isin(problem.parameters.names, _CRYSTAL)
     if not crystal.any():
         return 0.0
@@ -67,7 +67,7 @@ def bias(problem: Problem, nuisance: Floats, moved: Floats, chi2: float) -> floa
 
 @dataclass(frozen=True)
 class Fit:
-    """Fall of χ², the size with its covariance, and a factor (k, r) of that: ``f fᵀ``."""
+    """Decrease of χ², fitted values and covariance, and factor f (k, r): covariance = ``f fᵀ``."""
 
     gain: float
     values: Floats
@@ -76,14 +76,14 @@ class Fit:
 
 
 def fitted(gram: Floats, gradient: Floats, whole: Floats) -> Fit:
-    """Fit of columns of which the nuisance parameters' part was taken.
+    """Fit columns from which the part of the nuisance parameters was subtracted.
 
     Parameters
     ----------
     gram, gradient
-        Of the columns less that part.
+        Gram matrix and gradient of these columns.
     whole
-        Gram matrix of the columns as they are: what is far below it was rounding.
+        Gram matrix of the columns before the subtraction; far smaller values are rounding errors.
     """
     scale = np.sqrt(np.maximum(np.diag(whole), np.finfo(float).tiny))
     eigenvalues, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
@@ -96,7 +96,7 @@ def fitted(gram: Floats, gradient: Floats, whole: Floats) -> Fit:
 def blocks(
     rotations: Sequence[Rotation], which: NDArray[np.int64], position: Floats
 ) -> tuple[NDArray[np.int64], ...]:
-    """Blocks of neighbouring peaks (n,): regions of the detector, parts of the scans, and both.
+    """Return blocks (n,) of neighbouring peaks: detector regions, parts of the scans, and both.
 
     Parameters
     ----------
@@ -108,49 +108,49 @@ def blocks(
     """
     region, part = np.zeros((2, len(position)), np.int64)
     for i, rotation in enumerate(rotations):
-        mine, n = which == i, _PARTS**2
+        of_rotation, n = which == i, _PARTS**2
         ends = (*rotation.detector.shape, rotation.scan.n_frames)
-        at = [
+        cells = [
             np.clip(np.floor(k * x / end), 0, k - 1).astype(np.int64)
-            for x, k, end in zip(position[mine].T, (_PARTS, _PARTS, n), ends, strict=True)
+            for x, k, end in zip(position[of_rotation].T, (_PARTS, _PARTS, n), ends, strict=True)
         ]
-        region[mine], part[mine] = _PARTS * at[0] + at[1], n * i + at[2]
+        region[of_rotation], part[of_rotation] = _PARTS * cells[0] + cells[1], n * i + cells[2]
     return region, part, region + (region.max() + 1) * part
 
 
 @dataclass(frozen=True)
 class Left:
-    """What is left (3n,) of the residuals beside what is known, of which ``basis`` (3n, p) is one.
+    """Residuals (3n,) after a fit of the known columns, whose orthonormal ``basis`` is (3n, p).
 
-    ``blocks`` are those of `blocks`.
+    ``blocks`` are the result of the function `blocks`.
     """
 
     basis: Floats
     residual: Floats
     blocks: tuple[NDArray[np.int64], ...]
-    """Empty: what residuals have beyond their errors is each peak's own."""
+    """Empty: residuals beyond the errors are assumed to be independent from peak to peak."""
 
     @classmethod
     def of(cls, residual: Floats, known: Floats, blocks: tuple[NDArray[np.int64], ...]) -> "Left":
-        """Take from residuals (3n,) what columns ``known`` (3n, p) can explain."""
+        """Subtract from residuals (3n,) the part that columns ``known`` (3n, p) explain."""
         basis, _ = np.linalg.qr(known / np.maximum(np.linalg.norm(known, axis=0), 1e-300))
         return cls(basis, residual - basis @ (basis.T @ residual), blocks)
 
     def beside(self, columns: Floats) -> Floats:
-        """Columns without what is known."""
+        """Return the part of the columns that is independent of the known columns."""
         beside: Floats = columns - self.basis @ (self.basis.T @ columns)
         return beside
 
     def weighed(self, own: Floats, fit: Fit) -> tuple[float, float]:
-        """Fall of χ² over the variance, and the variance, of columns beside what is known (3n, k).
+        """Return the decrease of χ² over the variance, and the variance, for columns (3n, k).
 
-        The variance is the mean square of the score's sums over blocks, of residuals beside the
-        fit too, over what it is of independent residuals of variance one (White, Econometrica 48,
-        817, 1980, of clusters; the largest of all kinds of blocks counts). It is at most what it
-        were if all that exceeds the errors were common to regions.
+        The variance is the mean square of sums of the score over blocks, divided by the value for
+        independent residuals of variance one (White, Econometrica 48, 817, 1980, for clusters).
+        The residuals are those after the fit; the largest value of all kinds of blocks counts. The
+        variance is limited to the value for an excess that is common to whole regions.
 
-        Few blocks do not tell it well: of ν degrees of freedom, the fall is that of χ² which is
-        as probable as F (Bartlett, Proc. R. Soc. A 160, 268, 1937):
+        Few blocks determine the variance badly. With ν degrees of freedom, the decrease is replaced
+        by the χ² that is as probable as F (Bartlett, Proc. R. Soc. A 160, 268, 1937):
         ``(ν + k/2 - 1) ln(1 + x / ν)``.
         """
         k, chi2 = fit.values.size, float(self.residual @ self.residual)
@@ -167,7 +167,7 @@ class Left:
         variances, falls = [], []
         for block in self.blocks:
             square, expected, freedom = block_sums(score, unit, fitted, np.repeat(block, 3))
-            if expected < ALIKE:  # all peaks that tell of it are in one block
+            if expected < ALIKE:  # all peaks that determine the effect are in one block
                 return fit.gain / most, most
             variances.append(max(square / expected, least))
             x = fit.gain / variances[-1]
@@ -178,46 +178,46 @@ class Left:
 def block_sums(
     score: Floats, unit: Floats, fitted: Floats, block: NDArray[np.int64]
 ) -> tuple[float, float, float]:
-    """Sum of squares of a score's sums over blocks, what it is by chance, and degrees of freedom.
+    """Return the sum of squares of block sums, its expectation, and its degrees of freedom.
 
     Parameters
     ----------
     score : (m, r) array
-        Orthonormal columns ``unit`` (m, r) times residuals.
+        Products of orthonormal columns ``unit`` (m, r) and residuals.
     fitted : (m, p) array
-        Orthonormal basis of all that was fitted: residuals beside it have covariance ``1 - f fᵀ``.
+        Orthonormal basis of all that was fitted: the residuals have the covariance ``1 - f fᵀ``.
     block : (m,) array
 
     Returns
     -------
     square, expected, freedom : float
-        With ``C_b`` the covariance (r, r) of the sum over a block, ``Σ tr C_b`` and
-        ``(Σ tr C_b)² / (r Σ tr C_b²)`` (Satterthwaite, Biometrics Bull. 2, 110, 1946), of one
-        column: what is common to a block may be so along one of them only.
+        With ``C_b`` the covariance (r, r) of the sum over a block: ``Σ tr C_b`` and
+        ``(Σ tr C_b)² / (r Σ tr C_b²)`` (Satterthwaite, Biometrics Bull. 2, 110, 1946), for one
+        column, because an effect common to a block may involve only one of them.
     """
     square, expected, second = 0.0, 0.0, 0.0
     order = np.argsort(block, kind="stable")
     for rows in np.split(order, np.nonzero(np.diff(block[order]))[0] + 1):
         with_fitted = unit[rows].T @ fitted[rows]
-        own = unit[rows].T @ unit[rows] - with_fitted @ with_fitted.T
+        residual_covariance = unit[rows].T @ unit[rows] - with_fitted @ with_fitted.T
         square += float(np.sum(score[rows].sum(axis=0) ** 2))
-        expected += float(np.trace(own))
-        second += float(np.sum(own**2))
+        expected += float(np.trace(residual_covariance))
+        second += float(np.sum(residual_covariance**2))
     freedom = expected**2 / max(unit.shape[1] * second, np.finfo(float).tiny)
     return square, expected, freedom
 
 
 def variance_left(gain: float, freedom: int, chi2: float, n: int) -> float:
-    """Variance beside what explains a part of χ²; the peaks' own errors are not made smaller.
+    """Return the variance after a fit that explains a part of χ²; it is not less than 1.
 
-    What exceeds them is common to neighbouring peaks, as in `orientation.transition`.
+    The excess over the errors is common to neighbouring peaks, as in `orientation.transition`.
     """
     reduced = max((chi2 - gain) / max(n - freedom, 1), 1.0)
     return reduced * systematic(reduced, max(n // 3, 1)) ** 2
 
 
 def log_chance(gain: float, freedom: int) -> float:
-    """Logarithm of the probability that χ² of so many parameters exceeds a value by chance."""
+    """Return the logarithm of the chance that χ² of so many parameters exceeds a value."""
     a, y = freedom / 2, gain / 2
     if gain < _LARGE:
         return float(np.log(gammaincc(a, max(y, 0.0))))

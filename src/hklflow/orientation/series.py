@@ -1,7 +1,7 @@
-r"""A crystal against temperature: rocking width, relative intensities, departures of the cell.
+r"""Follow a crystal with temperature: rocking width, relative intensities, jumps of the cell.
 
-Each quantity is compared with what the crystal did in the warmer scans or in its
-parent; errors come from the scatter of many reflections or from covariances.
+Each quantity is compared with the warmer scans or with the parent. Errors come from the scatter of
+many reflections or from covariances.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ Integers = NDArray[np.int64]
 Key = tuple[str, int, int, int, int, int]
 
 STRONG = 20.0  # intensity over its standard deviation
-_LEAST_ZETA = 0.2  # below it a reflection grazes the Ewald sphere
-_UNRESOLVED = 0.25  # largest share of strong peaks within one frame
+_LEAST_ZETA = 0.2  # reflections with a smaller zeta graze the Ewald sphere
+_UNRESOLVED = 0.25  # largest fraction of strong peaks that one frame contains
 _MAD = 1.4826  # standard deviation of a normal distribution over its median |deviation|
 _HUBER = 1.345
 FEWEST = 10
 
-# A departure is more than five standard deviations and a strain of 2e-4, ...
+# A departure exceeds five standard deviations and a strain of 2e-4, ...
 _N_SIGMA = 5.0
 _STRAIN = 2e-4
-# ... beyond what the expansion coefficient of a normal solid changes by, per kelvin
+# ... and the change of a normal solid's expansion coefficient, per kelvin
 # (metals between 300 and 100 K: 2e-8 to 8e-8 /K²).
 _CURVATURE = 5e-8
 _NEIGHBOURS = 3
@@ -37,10 +37,10 @@ _NEIGHBOURS = 3
 
 
 def fraction_sigma(fraction: float, n: int) -> float:
-    """Standard deviation of an observed fraction of n.
+    """Return the standard deviation of an observed fraction of n.
 
-    That of the Beta(k + ½, n - k + ½) distribution (Jeffreys' prior), which is the
-    binomial one for large n and does not vanish where all or none of n were counted.
+    It is taken from the Beta(k + ½, n - k + ½) distribution (Jeffreys' prior). For large n this
+    equals the binomial value, and it does not vanish if all or none of n were counted.
     """
     a, b = fraction * n + 0.5, (1 - fraction) * n + 0.5
     return float(np.sqrt(a * b / (n + 1) ** 2 / (n + 2)))
@@ -48,7 +48,7 @@ def fraction_sigma(fraction: float, n: int) -> float:
 
 @dataclass(frozen=True)
 class Reflections:
-    """Peaks at integer hkl that show one whole reflection; all arrays have the shape (n,).
+    """Peaks at integer hkl that contain one whole reflection; all arrays have the shape (n,).
 
     Attributes
     ----------
@@ -62,13 +62,13 @@ class Reflections:
     zeta : array
         ``|ê · (ŝ × ẑ)| / |ŝ × ẑ|``, see `hklflow.geometry.prediction`.
     intensity, var : array
-        Counts over the frame's scale, times the Lorentz factor's inverse and the step in
-        radians, so that sweeps of other speeds and settings compare.
+        Counts over the frame's scale, divided by the Lorentz factor and multiplied by the step in
+        radians, so that sweeps with different speeds and settings can be compared.
     width : array
-        Standard deviation about the scan axis times ζ, radians: independent of where the
-        reflection is.
+        Standard deviation about the scan axis times ζ, radians: independent of the position of the
+        reflection.
     single : bool array
-        Contained in one frame: the width is no measurement.
+        True if one frame contains the reflection, so that its width is not measured.
     """
 
     hkl: Integers
@@ -85,17 +85,17 @@ class Reflections:
 def reflections(
     rotation: Rotation, ub: ArrayLike, peaks: PeakTable, scale: ArrayLike, tolerance: float = 0.15
 ) -> Reflections:
-    """Select and index the peaks of one rotation that show one whole reflection.
+    """Select and index the peaks of one rotation that contain one whole reflection.
 
     Parameters
     ----------
     rotation : Rotation
-        As refined.
+        Refined geometry.
     ub : (3, 3) array
         1/Å with 2π.
     peaks : PeakTable
     scale : (n_frames,) array
-        By which the counts of each frame are divided.
+        Divisor of the counts of each frame.
     tolerance : float
         Largest deviation from an integer in each of h, k, l.
     """
@@ -103,9 +103,9 @@ def reflections(
     use &= (peaks.intensity > 0) & (peaks.var_intensity > 0)
     use &= (peaks.frame >= 0) & (peaks.frame < rotation.scan.n_frames)
     scale = np.asarray(scale, dtype=np.float64)
-    at = np.clip(np.floor(peaks.frame), 0, len(scale) - 1).astype(np.int64)
-    use &= scale[at] > 0
-    peaks, at = peaks.select(use), at[use]
+    frame_index = np.clip(np.floor(peaks.frame), 0, len(scale) - 1).astype(np.int64)
+    use &= scale[frame_index] > 0
+    peaks, frame_index = peaks.select(use), frame_index[use]
     exact = rotation.hkl(ub, peaks.frame, peaks.slow, peaks.fast)
     hkl = np.rint(exact)
     q = rotation.q_lab(peaks.slow, peaks.fast)
@@ -116,8 +116,8 @@ def reflections(
     keep = np.all(np.abs(exact - hkl) < tolerance, axis=1) & np.any(hkl != 0, axis=1)
     keep &= zeta > _LEAST_ZETA
     step = abs(rotation.scan.step)
-    # A reflection is in diffracting position for a time ∝ 1 / |ê · (ŝ × ẑ)|.
-    factor = np.abs(signed) / rotation.beam.k * step / scale[at]
+    # A reflection stays in diffracting position for a time ∝ 1 / |ê · (ŝ × ẑ)|.
+    factor = np.abs(signed) / rotation.beam.k * step / scale[frame_index]
     turn = np.floor(rotation.scan.angle(peaks.frame) / (2 * np.pi))
     return Reflections(
         hkl=hkl[keep].astype(np.int64),
@@ -134,7 +134,7 @@ def reflections(
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, its standard deviation, and how many observations made it."""
+    """Value, standard deviation and number of observations."""
 
     value: float
     sigma: float
@@ -142,16 +142,16 @@ class Estimate:
 
 
 def mosaic_width(observed: Sequence[Reflections]) -> Estimate:
-    """Rocking width of the strong reflections of all rotations: crystal and beam together.
+    """Return the rocking width of the strong reflections of all rotations, crystal plus beam.
 
-    The median over reflections of the standard deviation about the scan axis times ζ, and
-    the median's standard deviation from the scatter, ``√(π / 2) · 1.4826 MAD / √n``.
+    The width is the median over reflections of the standard deviation about the scan axis times ζ.
+    Its standard deviation follows from the scatter, ``√(π / 2) · 1.4826 MAD / √n``.
 
     Returns
     -------
     Estimate
-        Radians; NaN with fewer than ten strong reflections, or where more than a quarter of
-        them are contained in one frame.
+        Radians; NaN with fewer than ten strong reflections, or if one frame contains more than a
+        quarter of them.
     """
     none = np.zeros(0)
     strong = [r.intensity > STRONG * np.sqrt(r.var) for r in observed]
@@ -186,18 +186,18 @@ class RelativeScale:
 def relative_scale(
     scan: Mapping[str, Reflections], parent: Mapping[str, Reflections]
 ) -> RelativeScale:
-    r"""Scale and Debye-Waller difference of a scan against its parent.
+    r"""Return scale and Debye-Waller difference of a scan relative to its parent.
 
-    The same crossing of the same reflection in the rotation of the same name is compared,
-    so that all that depends on the place on the detector cancels. Fitted is
+    The same crossing of the same reflection in the rotation of the same name is compared, so that
+    effects of the position on the detector cancel. The model is
 
     .. math:: \ln(I / I_p) = \ln k - 2 \Delta B s^2, \qquad s = \sin\theta / \lambda
 
-    by Huber's M-estimator. Its weights are ``1 / (var + τ²)``: τ is what the scatter needs
-    beyond counting statistics (structure factors that change, absorption), found such that
-    the normalised residuals have a median deviation of 1 / 1.4826. The covariance is the
-    sandwich estimate. Only the parent's intensity decides which reflections are strong
-    enough: asking for strength in the scan too would leave out those that were damped.
+    fitted by Huber's M-estimator with weights ``1 / (var + τ²)``. τ is the scatter beyond counting
+    statistics (changed structure factors, absorption), chosen such that the normalised residuals
+    have a median deviation of 1 / 1.4826. The covariance is the sandwich estimate. Only the
+    parent's intensity decides which reflections are strong enough: a limit for the scan would
+    exclude reflections that are damped.
 
     Parameters
     ----------
@@ -209,13 +209,13 @@ def relative_scale(
     RelativeScale
         NaN with fewer than ten common reflections.
     """
-    ours, theirs = _by_key(scan), _by_key(parent)
+    scan_values, parent_values = _by_key(scan), _by_key(parent)
     rows = np.array(
         [
-            (s, mine / strong, mine_var / mine**2 + strong_var / strong**2)
-            for key, (strong, strong_var, s) in theirs.items()
-            if strong > STRONG * np.sqrt(strong_var) and key in ours
-            for mine, mine_var, _ in [ours[key]]
+            (s, value / strong, mine_var / value**2 + strong_var / strong**2)
+            for key, (strong, strong_var, s) in parent_values.items()
+            if strong > STRONG * np.sqrt(strong_var) and key in scan_values
+            for value, mine_var, _ in [scan_values[key]]
         ]
     ).reshape(-1, 3)
     n = len(rows)
@@ -230,8 +230,8 @@ def relative_scale(
 
 
 def _by_key(rotations: Mapping[str, Reflections]) -> dict[Key, tuple[float, float, float]]:
-    """Intensity, variance and s of each crossing that was seen exactly once."""
-    found: dict[Key, tuple[float, float, float]] = {}
+    """Return intensity, variance and s of each crossing that was observed exactly once."""
+    crossings: dict[Key, tuple[float, float, float]] = {}
     twice: set[Key] = set()
     for name, r in rotations.items():
         for hkl, side, turn, *values in zip(
@@ -244,20 +244,20 @@ def _by_key(rotations: Mapping[str, Reflections]) -> dict[Key, tuple[float, floa
             strict=True,
         ):
             key = (name, *hkl, side, turn)
-            if key in found:
+            if key in crossings:
                 twice.add(key)
-            found[key] = (values[0], values[1], values[2])
-    return {key: value for key, value in found.items() if key not in twice}
+            crossings[key] = (values[0], values[1], values[2])
+    return {key: value for key, value in crossings.items() if key not in twice}
 
 
 def robust_line(design: Floats, y: Floats, var: Floats) -> tuple[Floats, Floats, float]:
-    """Linear model by Huber's M-estimator, with additional scatter; see `relative_scale`.
+    """Fit a linear model by Huber's M-estimator, with additional scatter; see `relative_scale`.
 
     Parameters
     ----------
     design : (n, p) array
     y, var : (n,) array
-        Observed, and their variances.
+        Observed values and their variances.
 
     Returns
     -------
@@ -265,7 +265,7 @@ def robust_line(design: Floats, y: Floats, var: Floats) -> tuple[Floats, Floats,
     covariance : (p, p) array
         Sandwich estimate.
     tau : float
-        Standard deviation of what scatters beyond ``var``.
+        Standard deviation of the scatter beyond ``var``.
     """
     tau2 = 0.0
     x: Floats = np.array([np.median(y), *np.zeros(design.shape[1] - 1)])
@@ -293,7 +293,7 @@ def robust_line(design: Floats, y: Floats, var: Floats) -> tuple[Floats, Floats,
 
 
 def _additional_variance(residual: Floats, var: Floats) -> float:
-    """τ² that gives residual / √(var + τ²) a median size of 1 / 1.4826; 0 if none is needed."""
+    """Return τ² for which residual / √(var + τ²) has the median size 1 / 1.4826, at least 0."""
 
     def excess(tau2: float) -> float:
         return float(_MAD * np.median(np.abs(residual) / np.sqrt(var + tau2)) - 1)
@@ -312,10 +312,10 @@ def _additional_variance(residual: Floats, var: Floats) -> float:
 
 @dataclass(frozen=True)
 class Departure:
-    """A value that leaves the course of the warmer ones between two temperatures.
+    """A value that departs from the course of the warmer values, between two temperatures.
 
-    ``deviation`` is from the range that smooth contraction would have given, with its
-    standard deviation ``sigma``; ``strain`` is the deviation over the value's unit strain.
+    ``deviation`` is relative to the range expected for smooth contraction, ``sigma`` is its
+    standard deviation, and ``strain`` is the deviation over the value's unit strain.
     """
 
     warmer: float
@@ -328,15 +328,15 @@ class Departure:
 def departures(
     temperature: ArrayLike, value: ArrayLike, sigma: ArrayLike, unit_strain: float
 ) -> list[Departure]:
-    """Find jumps and onsets in a cell parameter's dependence on temperature.
+    """Find jumps and onsets in the temperature dependence of a cell parameter.
 
-    From the highest temperature down, each value is compared with a weighted line through
-    its up to three nearest warmer neighbours. As expansion coefficients of normal solids
-    fall on cooling, a value between the line's and that of the nearest neighbour is no
-    departure. Beyond that range, and beyond what a change of the expansion coefficient by
-    5e-8 /K² adds to it, a departure is more than five standard deviations (the value's own
-    and the line's) and more than a strain of 2e-4. After a departure the course begins anew.
-    The two highest temperatures have too few neighbours for a test.
+    From the highest temperature down, each value is compared with a weighted line through up to
+    three nearest warmer neighbours. Expansion coefficients of normal solids decrease on cooling, so
+    a value between the line and the nearest neighbour is not a departure. This range is widened by
+    a change of the expansion coefficient of 5e-8 /K². A departure lies outside it by more than five
+    standard deviations (of value and line together) and by more than a strain of 2e-4. After a
+    departure the course starts again. The two highest temperatures have too few neighbours for a
+    test.
 
     Parameters
     ----------
@@ -352,17 +352,17 @@ def departures(
     list of Departure
         From high to low temperature.
     """
-    at, y, error = _averaged(
+    temperatures, y, error = _averaged(
         *(np.asarray(a, dtype=np.float64) for a in (temperature, value, sigma))
     )
-    found = []
+    departed = []
     start = 0
-    for i in range(2, len(at)):
+    for i in range(2, len(temperatures)):
         near = slice(max(start, i - _NEIGHBOURS), i)
-        distance = at[near] - at[i]
+        distance = temperatures[near] - temperatures[i]
         if len(distance) < 2:
             continue
-        # A floor below which errors tell nothing of how well a line describes the course.
+        # Below this floor, errors do not show how well a line describes the course.
         weight = 1 / (error[near] ** 2 + (_STRAIN * unit_strain / _N_SIGMA) ** 2)
         share = _extrapolation(distance, weight)
         line = float(share @ y[near])
@@ -373,26 +373,30 @@ def departures(
         strain = deviation / unit_strain
         beyond = abs(deviation) - curved * unit_strain
         if beyond > _N_SIGMA * total and beyond > _STRAIN * unit_strain:
-            found.append(Departure(float(at[i - 1]), float(at[i]), deviation, total, strain))
+            departed.append(
+                Departure(
+                    float(temperatures[i - 1]), float(temperatures[i]), deviation, total, strain
+                )
+            )
             start = i
-    return found
+    return departed
 
 
-def _averaged(at: Floats, y: Floats, error: Floats) -> tuple[Floats, Floats, Floats]:
-    """Weighted means at distinct temperatures, from high to low; σ includes their scatter."""
-    levels = np.unique(at)[::-1]
+def _averaged(temperature: Floats, y: Floats, error: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return weighted means at distinct temperatures, high to low; σ includes their scatter."""
+    levels = np.unique(temperature)[::-1]
     rows = []
     for level in levels:
-        mine, weight = y[at == level], 1 / error[at == level] ** 2
-        mean = float(np.sum(weight * mine) / weight.sum())
-        chi2 = float(np.sum(weight * (mine - mean) ** 2)) / max(len(mine) - 1, 1)
+        values, weight = y[temperature == level], 1 / error[temperature == level] ** 2
+        mean = float(np.sum(weight * values) / weight.sum())
+        chi2 = float(np.sum(weight * (values - mean) ** 2)) / max(len(values) - 1, 1)
         rows.append((mean, float(np.sqrt(max(chi2, 1.0) / weight.sum()))))
     table: Floats = np.array(rows, dtype=np.float64).reshape(-1, 2)
     return levels, table[:, 0], table[:, 1]
 
 
 def _extrapolation(distance: Floats, weight: Floats) -> Floats:
-    """Shares of the neighbours in the value at distance 0 of a weighted line through them."""
+    """Return the neighbours' weights in a weighted line's value at distance 0."""
     design = np.stack([np.ones(len(distance)), distance], axis=1)
     shares: Floats = np.linalg.solve((design.T * weight) @ design, design.T * weight)[0]
     return shares

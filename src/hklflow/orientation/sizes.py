@@ -1,8 +1,8 @@
-"""Whether the size of a cell is believed: against the detector's distance, and the cell expected.
+"""Check the size of a cell against the expected cell and the calibrated detector distance.
 
-A distance or a wavelength that is wrong by a part makes the cell wrong by about as much, with spots
-where they were. The distance shows in how tan 2θ differs from 2θ; the wavelength shows in nothing
-but the cell.
+A relative error of the distance or of the wavelength makes the cell wrong by about the same factor,
+and the spots stay in place. The distance can be refined, because tan 2θ differs from 2θ; an error
+of the wavelength shows only in the cell.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice
 from hklflow.orientation.refinement import Refined
 
-_SIGNIFICANT = 5.0  # σ of a distance that differs
+_SIGNIFICANT = 5.0  # σ from which a difference of distances is reported
 
 
 def sizes(
@@ -24,24 +24,24 @@ def sizes(
     free: Sequence[str],
     again: Callable[[Sequence[str]], Refined],
 ) -> list[Mapping[str, Any]]:
-    """Compare the cell's size with what is expected, and the distance with the calibration.
+    """Compare the cell with the expected cell, and the distance with the calibration.
 
     Parameters
     ----------
     refined : Refined
     expected : (6,) array or None
-        Cell of the table of samples.
+        Cell in the table of samples.
     free : sequence of str
-        What was refined.
+        Groups of parameters that were refined.
     again : callable
-        Refines what it is given, as the refinement did.
+        Function that repeats the refinement with other groups of parameters.
 
     Returns
     -------
     list of dict
-        ``what`` (``cell``, ``distance``), ``relative`` (its difference) and ``sentence``.
+        ``what`` (``cell``, ``distance``), ``relative`` (relative difference) and ``sentence``.
     """
-    found: list[Mapping[str, Any]] = []
+    differences: list[Mapping[str, Any]] = []
     if expected is not None:
         ratio = lattice.volume(refined.cell) / lattice.volume(np.asarray(expected, np.float64))
         relative = float(np.cbrt(ratio) - 1)
@@ -51,10 +51,10 @@ def sizes(
             "detector's distance is wrong by as much; check them, or give the cell of this "
             "temperature"
         )
-        found.append({"what": "cell", "relative": relative, "sentence": sentence})
+        differences.append({"what": "cell", "relative": relative, "sentence": sentence})
     if "detector_z" not in free:
-        found += _distance(refined, [*free, "detector_z"], again)
-    return found
+        differences += _distance(refined, [*free, "detector_z"], again)
+    return differences
 
 
 def _distance(
@@ -62,10 +62,10 @@ def _distance(
 ) -> list[Mapping[str, Any]]:
     try:
         other = again(free)
-    except HklflowError:  # it is not determined
+    except HklflowError:  # the distance cannot be determined
         return []
-    at = other.names.index("detector_z")
-    moved, sigma = float(other.values[at]), float(other.sigma[at])
+    index = other.names.index("detector_z")
+    moved, sigma = float(other.values[index]), float(other.sigma[index])
     distance = refined.rotations[0].detector.distance
     if abs(moved) < _SIGNIFICANT * sigma:
         return []

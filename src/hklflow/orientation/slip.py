@@ -1,8 +1,8 @@
-"""The size of a slip, by refining what was before and after it as two rotations.
+"""Measure a slip by refining the frames before and after it as two rotations.
 
-`orientation.steadiness` tells a slip by what is linear in it, and `orientation.leftover` by the
-lattice that is left. Beyond 0.1° the first no longer is enough for its size: some peaks of both
-parts were outliers, and the others were fitted between the two.
+`orientation.steadiness` detects a slip by a linear approximation, `orientation.leftover` by the
+lattice of the unexplained peaks. Above 0.1° the linear approximation does not give the right size:
+some peaks of both parts were rejected as outliers, and the others were fitted between the two.
 """
 
 from collections.abc import Sequence
@@ -20,22 +20,22 @@ from hklflow.orientation.residuals import Peaks
 Floats = NDArray[np.float64]
 
 _TOLERANCE = 0.25  # of h, k, l
-_LEAST = 0.5  # of the peaks of both parts must be indexed
+_LEAST = 0.5  # fraction of the peaks of both parts that must be indexed
 
 
 @dataclass(frozen=True)
 class Slip:
-    """Where a crystal slipped, and about how.
+    """Position and approximate size of a slip.
 
     Attributes
     ----------
     rotation : int
     interval : (float, float)
-        Frames within which it did; their peaks are left out.
+        Frames between which the slip happened; their peaks are left out.
     turn : (3,) array
-        Rotation vector in radians, in the goniometer's frame, from which to start.
+        Starting value: rotation vector in radians, in the goniometer's frame.
     late : bool
-        Whether the part after it is the one that is turned against the refined crystal.
+        True if the part after the slip is rotated relative to the refined crystal.
     """
 
     rotation: int
@@ -51,41 +51,44 @@ def measured(
     group: symmetry.SpaceGroup,
     free: Sequence[str],
 ) -> tuple[Floats, Floats] | None:
-    """Rotation vector (3,) in degrees and its covariance (3, 3), of the turned part.
+    """Return rotation vector (3,) in degrees and covariance (3, 3) of the displaced part.
 
-    None, if the two parts cannot be refined as one crystal.
+    Return None if the two parts cannot be refined as one crystal.
     """
-    at, own = slip.rotation, peaks[slip.rotation]
-    parts = [own.select(own.frame < slip.interval[0]), own.select(own.frame > slip.interval[1])]
-    whole = refined.rotations[at]
+    number, peaks_of_rotation = slip.rotation, peaks[slip.rotation]
+    parts = [
+        peaks_of_rotation.select(peaks_of_rotation.frame < slip.interval[0]),
+        peaks_of_rotation.select(peaks_of_rotation.frame > slip.interval[1]),
+    ]
+    whole = refined.rotations[number]
     turned = replace(whole, goniometer=with_head(whole.goniometer, slip.turn))
-    # Heads are relative to the first rotation: to the part of which the orientation is known.
-    others = [i for i in range(len(peaks)) if i != at]
+    # Heads are relative to the first rotation: use the part with the known orientation first.
+    others = [i for i in range(len(peaks)) if i != number]
     try:
-        found = refine(
+        refinement = refine(
             [whole, turned, *(refined.rotations[i] for i in others)],
             [*(parts if slip.late else parts[::-1]), *(peaks[i] for i in others)],
             refined.ub,
             group,
-            free=_groups(free, [at, at, *others]),
+            free=_groups(free, [number, number, *others]),
             limits=RefinementLimits(hkl=_TOLERANCE, min_fraction=_LEAST),
         )
     except HklflowError:
         return None
-    rows = [found.names.index(f"misorientation_1_{axis}") for axis in "xyz"]
-    before, after = (_setting(found.rotations[i]) for i in (0, 1))
+    rows = [refinement.names.index(f"misorientation_1_{axis}") for axis in "xyz"]
+    before, after = (_setting(refinement.rotations[i]) for i in (0, 1))
     turn = np.degrees(rotation_vector(before.T @ after))
-    return turn, np.degrees(1.0) ** 2 * found.covariance[np.ix_(rows, rows)]
+    return turn, np.degrees(1.0) ** 2 * refinement.covariance[np.ix_(rows, rows)]
 
 
 def _groups(free: Sequence[str], order: Sequence[int]) -> list[str]:
-    """What is refined with the rotations in another order, their heads too."""
+    """Return the refined groups, with the rotations in another order and their heads free."""
     kept = [g for g in free if not g.startswith("off_centre_") and g != "scan_offset"]
     off = [f"off_centre_{n}" for n, i in enumerate(order) if f"off_centre_{i}" in free]
     return [*dict.fromkeys([*kept, "misorientation"]), *off]
 
 
 def _setting(rotation: Rotation) -> Floats:
-    """What turns the crystal's frame, at the scan's angle 0."""
+    """Return the rotation of the crystal's frame at scan angle 0."""
     setting: Floats = rotation.goniometer.rotation(0.0)
     return setting

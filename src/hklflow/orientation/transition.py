@@ -1,9 +1,9 @@
-"""Symptoms of a phase transition: what a refined scan says against its parent's space group.
+"""Find symptoms of a phase transition: a refined scan compared with its parent's space group.
 
-A scan is refined with the constraints of its parent's group. Here its peaks are asked whether
-they still obey them: which are not indexed, and at which propagation vector; which are on
-reflections that the group forbids; and, by a second refinement with a free cell, whether
-the relations between the cell's six numbers hold. `quality.gates` judges the figures.
+A scan is refined with the constraints of its parent's group. This module tests if the peaks still
+obey them: the unindexed peaks and their propagation vectors; the peaks on reflections that the
+group forbids; and, by a second refinement with a free cell, the relations between the six cell
+parameters. `quality.gates` judges the figures.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ from hklflow.orientation.superlattice import superlattice
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_MOST = 5  # space groups that are told
-_REGIONS = 9  # over which errors of the geometry are thought to average
-_CHANCE = 0.1  # of the forbidden peaks may be forbidden in the subgroup too
+_MOST = 5  # largest number of reported space groups
+_REGIONS = 9  # regions over which geometry errors are assumed to average out
+_CHANCE = 0.1  # fraction of the forbidden peaks that may also be forbidden in a subgroup
 
 
 def figures(
@@ -39,19 +39,19 @@ def figures(
     intensities: Sequence[Floats] | None = None,
     limits: Limits,
 ) -> dict[str, Any]:
-    """Figures of `examine`, for those who need no more."""
+    """Return only the figures of `examine`."""
     return examine(refined, peaks, group, free=free, intensities=intensities, limits=limits).figures
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What `examine` finds: figures, and the refinement with a free cell (None if it failed)."""
+    """Result of `examine`: figures, and the refinement with a free cell (None if it failed)."""
 
     figures: dict[str, Any]
     free: Refined | None
 
     def broken(self, limits: Limits) -> list[str]:
-        """Relations of the cell that are broken, as ``a = b``."""
+        """Return the broken relations of the cell, as ``a = b``."""
         return [str(x["relation"]) for x in self.figures["relations"] if limits.broken(x)]
 
 
@@ -64,25 +64,25 @@ def examine(
     intensities: Sequence[Floats] | None = None,
     limits: Limits,
 ) -> Examined:
-    """Figures by which `quality.gates` tells whether a crystal still has its parent's symmetry.
+    """Test if a crystal still has its parent's symmetry; `quality.gates` judges the figures.
 
     Parameters
     ----------
     refined : Refined
         Refinement of the scan with the constraints of ``group``.
     peaks : sequence of Peaks
-        The peaks that it was given.
+        Peaks of the refinement.
     free : sequence of str
-        The groups of parameters that it had.
+        Groups of parameters that were refined.
     intensities : sequence of (n,) arrays, optional
-        Of the peaks; they only choose which forbidden reflections are named.
+        Intensities of the peaks, used only to select the forbidden reflections that are named.
     limits : Limits
-        From which size on a relation counts as broken when subgroups are looked for.
+        Limits from which a relation counts as broken when subgroups are searched.
 
     Returns
     -------
     Examined
-        The refinement with a free cell, and the figures (None where there are no peaks):
+        The refinement with a free cell, and the figures (None without peaks):
         ``space group``, ``crystal system``; ``peaks``, ``unindexed peaks``,
         ``fraction unindexed``; ``offsets``, ``incommensurate``: see `satellites`;
         ``absent reflections``: ``number`` ``of`` indexed peaks,
@@ -90,9 +90,9 @@ def examine(
         cell``: ``cell``, ``sigma`` (Å, degrees), the ``systematic factor`` in all σ of the free
         cell and its relations, ``reduced chi2`` of both refinements over the peaks that both
         use, or None with ``why not``; ``relations``: see `relations`; ``metric``: Bravais type
-        and cell that the free cell has within its errors; ``subgroups``: the largest space
-        groups that agree with the free cell and forbid nothing seen, with their cells; empty if
-        nothing is broken; ``superlattice``: see there.
+        and cell of the free cell within its errors; ``subgroups``: the largest space
+        groups that agree with the free cell and forbid no observed reflection, with their cells;
+        empty if nothing is broken; ``superlattice``: see there.
     """
     miller = _miller(refined, peaks)
     deviation = np.abs(miller - np.rint(miller)).max(axis=1)
@@ -118,10 +118,10 @@ def examine(
         return Examined(result | none | _offsets(miller, group), None)
     factor = systematic(loose.chi2, int(loose.used.sum()))
     free_covariance = factor**2 * loose.cell_covariance
-    found = relations(loose.cell, free_covariance, group)
-    broken = any(limits.broken(relation) for relation in found)
+    cell_relations = relations(loose.cell, free_covariance, group)
+    broken = any(limits.broken(relation) for relation in cell_relations)
     if broken:
-        # Those of the constrained cell are off in proportion to hkl.
+        # With the constrained cell, the deviations would grow in proportion to hkl.
         miller = _miller(loose, peaks)
     both = (refined.used | refined.held_out) & (loose.used | loose.held_out)
     result |= {
@@ -133,7 +133,7 @@ def examine(
             "reduced chi2 constrained": _chi2(refined, peaks, both),
             "peaks": int(both.sum()),
         },
-        "relations": found,
+        "relations": cell_relations,
         "metric": _metric(loose.cell, free_covariance, group, limits),
         "subgroups": [],
         **_offsets(miller, group),
@@ -160,7 +160,7 @@ def _superlattice(
     group: symmetry.SpaceGroup,
     limits: Limits,
 ) -> dict[str, Any] | None:
-    """Lattice of the peaks at rational vectors and at reflections that the centring forbids."""
+    """Return the lattice of peaks at rational vectors and at centring-forbidden reflections."""
     whole = np.rint(miller)
     indexed = np.abs(miller - whole).max(axis=1) < INDEXED
     lost = indexed & ~_is_integer(whole @ group.to_primitive.T)
@@ -191,8 +191,8 @@ def _triclinic() -> symmetry.SpaceGroup:
 def _free_refinement(refined: Refined, peaks: Sequence[Peaks], free: Sequence[str]) -> Refined:
     """Refine again with six free cell parameters, from the constrained result.
 
-    The detector and the heads are free if they were in the constrained refinement. Their
-    errors are then in the covariance.
+    Detector and heads are free if they were free in the constrained refinement, so that the
+    covariance contains their errors.
     """
     return refine(
         refined.rotations,
@@ -206,12 +206,12 @@ def _free_refinement(refined: Refined, peaks: Sequence[Peaks], free: Sequence[st
 
 
 def systematic(chi2: float, n: int) -> float:
-    """Factor for standard deviations where residuals of n peaks exceed their own errors.
+    """Return the factor for standard deviations if residuals of n peaks exceed their errors.
 
-    What exceeds them (distortion of a detector, a crystal off the centre) is common to
-    neighbouring peaks, and does not shrink with the root of their number n but of that of
-    `_REGIONS`. With the excess share e = (χ² - 1) / χ² the variance is
-    ``σ² ((1 - e) + e n / regions)``, σ² as χ² has scaled it. The scatter of χ² is no excess.
+    The excess (distortion of a detector, a crystal off the centre) is common to neighbouring peaks.
+    It does not average with the number of peaks n but with the number of `_REGIONS`. With the
+    excess fraction e = (χ² - 1) / χ² the variance is ``σ² ((1 - e) + e n / regions)``, where σ is
+    already scaled by χ². The statistical scatter of χ² does not count as excess.
     """
     doubt = 4 * np.sqrt(2 / (3 * n))
     if chi2 <= 1 + doubt:
@@ -230,7 +230,7 @@ def _miller(refined: Refined, peaks: Sequence[Peaks]) -> Floats:
 
 
 def _chi2(refined: Refined, peaks: Sequence[Peaks], rows: Mask) -> float | None:
-    """Mean square of the residuals over σ of some peaks."""
+    """Return the mean square of the residuals over σ of some peaks."""
     if not rows.any():
         return None
     sigma = np.concatenate([p.sigma for p in peaks])
@@ -238,7 +238,7 @@ def _chi2(refined: Refined, peaks: Sequence[Peaks], rows: Mask) -> float | None:
 
 
 def _slopes(function: Any, cell: Floats) -> Floats:
-    """Derivatives (n, 6) of a function of the cell."""
+    """Return the derivatives (n, 6) of a function of the cell."""
     steps = np.diag(np.array([1e-5, 1e-5, 1e-5, 1e-4, 1e-4, 1e-4]))
     columns = [(function(cell + s) - function(cell - s)) / (2 * s.max()) for s in steps]
     return np.stack(columns, axis=-1)
@@ -253,8 +253,8 @@ def _absences(
     group: symmetry.SpaceGroup,
     intensities: Sequence[Floats] | None,
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
-    """Figures of the forbidden reflections, and their hkl (n, 3)."""
-    # Only peaks that are where the model has them: a chance peak rarely is.
+    """Return the figures of the forbidden reflections, and their hkl (n, 3)."""
+    # Only peaks at their predicted positions count: a random peak rarely is.
     good = (refined.used | refined.held_out) & (deviation < INDEXED)
     rows = np.nonzero(good)[0]
     rows = rows[group.is_absent(refined.hkl[rows])]
@@ -262,20 +262,20 @@ def _absences(
     strongest = refined.hkl[rows[np.argsort(-intensity[rows], kind="stable")]]
     distinct = list(dict.fromkeys(tuple(int(x) for x in hkl) for hkl in strongest))
     number = int(good.sum())
-    told = {
+    absences = {
         "number": len(rows),
         "of": number,
         "fraction": len(rows) / number if number else 0.0,
         "strongest": [list(hkl) for hkl in distinct[:3]],
     }
-    return told, refined.hkl[rows]
+    return absences, refined.hkl[rows]
 
 
 # ------------------------------------------------------------------------- cell
 
 
 def relations(cell: Floats, covariance: Floats, group: symmetry.SpaceGroup) -> list[dict[str, Any]]:
-    """Deviations of a free cell from what a space group imposes.
+    """Return the deviations of a free cell from the relations of a space group.
 
     Parameters
     ----------
@@ -287,11 +287,11 @@ def relations(cell: Floats, covariance: Floats, group: symmetry.SpaceGroup) -> l
     -------
     relations : list of dict
         ``relation`` (as ``b = a`` or ``gamma = 120``), ``deviation`` and ``sigma`` in ``unit``
-        (A or deg), ``z`` = |deviation| / σ, ``relative``: of a length to the length, of an
-        angle in radians.
+        (A or deg), ``z`` = |deviation| / σ, ``relative``: deviation over the length, or angle
+        deviation in radians.
     """
     constraints = symmetry.cell_constraints(group)
-    found = []
+    records = []
     for i, name in enumerate(CELL_NAMES):
         if name in constraints.free:
             continue
@@ -305,7 +305,7 @@ def relations(cell: Floats, covariance: Floats, group: symmetry.SpaceGroup) -> l
             text = f"{CELL_NAMES[partner]} = {name}"
         deviation = float(weight @ cell - target)
         sigma = float(np.sqrt(weight @ covariance @ weight))
-        found.append(
+        records.append(
             {
                 "relation": text,
                 "deviation": deviation,
@@ -315,14 +315,14 @@ def relations(cell: Floats, covariance: Floats, group: symmetry.SpaceGroup) -> l
                 "relative": abs(deviation) / cell[i] if i < 3 else abs(np.radians(deviation)),
             }
         )
-    return found
+    return records
 
 
 def _strain_off(cell: Floats, operations: NDArray[np.int64]) -> Floats:
-    """Twice the strain (6,) by which the reciprocal metric of a cell breaks operations on hkl.
+    """Return twice the strain (6,) by which a cell's reciprocal metric breaks operations on hkl.
 
-    Twice, so that a component is the relative difference of two lengths, or an angle in
-    radians from its right value.
+    With the factor two, a component is the relative difference of two lengths, or the deviation of
+    an angle in radians.
     """
     reciprocal = np.linalg.inv(lattice.metric(cell))
     w = operations.astype(np.float64)
@@ -335,7 +335,7 @@ def _strain_off(cell: Floats, operations: NDArray[np.int64]) -> Floats:
 
 
 def _obeys(cell: Floats, covariance: Floats, operations: NDArray[np.int64], limits: Limits) -> bool:
-    """Whether a free cell has a Laue symmetry within its errors."""
+    """Return True if a free cell has a Laue symmetry within its errors."""
     strain = _strain_off(cell, operations)
     slopes = _slopes(lambda x: _strain_off(x, operations), cell)
     sigma = np.sqrt(np.diag(slopes @ covariance @ slopes.T))
@@ -351,7 +351,7 @@ def _compatible(
     forbidden: NDArray[np.int64],
     limits: Limits,
 ) -> list[Subgroup]:
-    """Largest subgroups that the free cell obeys and that allow the reflections seen."""
+    """Return the largest subgroups that allow the free cell and the observed reflections."""
     many = len(forbidden) >= limits.min_absent_peaks
     for centred in (True, False):
         every = subgroups(group, centred)
@@ -361,7 +361,7 @@ def _compatible(
             if not (many and x.is_absent(forbidden).mean() > _CHANCE)
             and _obeys(cell, covariance, x.laue_operations, limits)
         ]
-        # The trivial group agrees always, if its lattice does.
+        # The trivial group always agrees, if its lattice does.
         if agreeing:
             return maximal(agreeing)
     return []
@@ -370,8 +370,8 @@ def _compatible(
 def _metric(
     cell: Floats, covariance: Floats, group: symmetry.SpaceGroup, limits: Limits
 ) -> dict[str, Any]:
-    """Most symmetric Bravais type that the free cell allows within its errors."""
-    # Le Page's angle of a lattice is about its strain; the least certain length or angle counts.
+    """Return the most symmetric Bravais type that the free cell allows within its errors."""
+    # Le Page's angle of a lattice is about its strain; use the least certain length or angle.
     relative = np.sqrt(np.diag(covariance)) * np.array([*(1 / cell[:3]), *np.full(3, np.pi / 180)])
     tolerance = max(limits.min_strain, limits.min_z * float(relative.max()))
     # With h' = M h the direct metric becomes M G Mᵀ.

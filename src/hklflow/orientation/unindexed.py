@@ -1,7 +1,7 @@
-"""What peaks are that the crystal's lattice does not index.
+"""Identify the peaks that the crystal's lattice does not index.
 
-They are looked for in turn, each among what the ones before have left: reflections of half the
-wavelength, satellites, rings of a powder around the crystal. The rest is at no place in particular.
+The possible origins are tested one after the other, each with the peaks that are still
+unexplained: half the wavelength, satellites, powder rings around the crystal.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from hklflow.orientation.satellites import INDEXED, NEAR, satellites
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-FEWEST = 8  # peaks of a kind that is told
-_HALVES = 7 * (2 * NEAR) ** 3  # part of the unit cube that is near half indices
-_ALIKE = 0.4  # rank correlation of the intensities at h/2 with those at h
-_MOST_HALF = 0.2  # of the intensity at h: sources have a few per cent of half the wavelength
-_SIGNIFICANT = 5.0  # σ by which peaks on the rings of a powder exceed those beside them
-_RING = 0.004  # relative half width in |Q| of a ring; cells of powders differ as much with T
-_ON_A_RING = 3  # peaks, of two rings at least
-_ALONE = 25  # peaks of a single ring
-_BY_ERROR = 16.27  # χ² of three coordinates that errors exceed in one of a thousand peaks
-_TOO_FAR = 0.5 / 3  # σ of h, k or l beyond which a peak is near a lattice point wherever it is: 3 σ
-_SINGULAR = 1e-12  # variance of h, k, l that is none: of a peak on the rotation axis
-_BESIDE = 4.0  # widths to either side from which the number by chance is taken
+FEWEST = 8  # peaks of one kind needed for a report
+_HALVES = 7 * (2 * NEAR) ** 3  # fraction of the unit cube near half-integer indices
+_ALIKE = 0.4  # smallest rank correlation of the intensities at h/2 and at h
+_MOST_HALF = 0.2  # of the intensity at h; sources have a few per cent of half the wavelength
+_SIGNIFICANT = 5.0  # σ by which peaks on powder rings exceed the peaks between the rings
+_RING = 0.004  # relative half width of a ring in |Q|; includes the change of cells with T
+_ON_A_RING = 3  # peaks needed on a ring; at least two rings
+_ALONE = 25  # peaks needed on a single ring
+_BY_ERROR = 16.27  # χ² of three coordinates that one of a thousand peaks exceeds
+_TOO_FAR = 0.5 / 3  # σ of h, k or l above which any place is within 3 σ of a lattice point
+_SINGULAR = 1e-12  # variance added to h, k, l, which may be 0 for a peak on the rotation axis
+_BESIDE = 4.0  # width of the neighbouring shells, in ring widths, for the number by chance
 
-# Cells (Å, degrees) of what is around crystals, and the hkl of its rings: ice Ih midway between
+# Cells (Å, degrees) of materials around crystals, and the hkl of their rings: ice Ih midway between
 # 100 and 250 K (Röttger et al., Acta Cryst. B 50, 644, 1994), the others at 293 K.
 _CUBIC_F = ((1, 1, 1), (2, 0, 0), (2, 2, 0), (3, 1, 1), (2, 2, 2))
 _DIAMOND = ((1, 1, 1), (2, 2, 0), (3, 1, 1), (4, 0, 0), (3, 3, 1))
@@ -47,19 +47,21 @@ _POWDERS = {
 
 @dataclass(frozen=True)
 class Unindexed:
-    """Peaks that are not indexed, of n.
+    """Numbers of peaks that are not indexed, by origin.
 
     Attributes
     ----------
     fraction, error : float
-        Of the peaks that tell, see `telling`; and its binomial standard deviation.
+        Unindexed fraction of the peaks that can be judged, see `telling`, and its binomial
+        standard deviation.
     half : int
-        At half the indices of reflections, with intensities that follow those.
+        Peaks at half the indices of reflections, with correlated intensities.
     rings : list of (str, int)
-        Powders, and peaks on their rings.
+        Powders, and numbers of peaks on their rings.
     satellites : list of (vector, int)
-        Propagation vectors (3,), and peaks on them.
+        Propagation vectors (3,), and numbers of peaks on them.
     rest : int
+        Peaks without an explanation.
     """
 
     fraction: float
@@ -71,25 +73,31 @@ class Unindexed:
 
 
 def telling(refined: Refined, peaks: Sequence[Peaks]) -> tuple[Mask, Mask]:
-    """Peaks (n,) that are farther from their lattice points than errors allow, and all that tell.
+    """Return masks (n,): peaks off the lattice beyond their errors, and peaks that can be judged.
 
-    Near a lattice point is a peak whose own error is as large as the lattice. Weak spots of a broad
-    mosaic are known to a few frames only: a tenth of them may be off by 0.1 in h, k or l.
+    A peak whose error is as large as the lattice is always near a lattice point. Weak spots of a
+    broad mosaic are uncertain by a few frames: a tenth of them may be off by 0.1 in h, k or l.
 
     Parameters
     ----------
     refined : Refined
     peaks : sequence of Peaks
-        That it was given.
+        Peaks of the refinement.
     """
     off, tell = [], []
-    for rotation, own in zip(refined.rotations, peaks, strict=True):
-        at, steps = own.position, own.sigma[:, :, None] * np.eye(3)
-        miller = _miller(rotation, refined.ub, at)
+    for rotation, peaks_of_rotation in zip(refined.rotations, peaks, strict=True):
+        position, steps = (
+            peaks_of_rotation.position,
+            peaks_of_rotation.sigma[:, :, None] * np.eye(3),
+        )
+        miller = _miller(rotation, refined.ub, position)
         by_sigma = np.stack(
             [
                 0.5
-                * (_miller(rotation, refined.ub, at + x) - _miller(rotation, refined.ub, at - x))
+                * (
+                    _miller(rotation, refined.ub, position + x)
+                    - _miller(rotation, refined.ub, position - x)
+                )
                 for x in np.moveaxis(steps, 1, 0)
             ],
             axis=2,
@@ -116,7 +124,7 @@ def unindexed(
     group: symmetry.SpaceGroup,
     told: tuple[Mask, Mask] | None = None,
 ) -> Unindexed:
-    """Say what peaks are that have no integer indices.
+    """Identify the origin of peaks without integer indices.
 
     Parameters
     ----------
@@ -126,10 +134,10 @@ def unindexed(
         |Q| in 1/Å with 2π.
     intensity : (n,) array
     others : (n,) bool array
-        Peaks of other crystals, which are not asked for.
+        Peaks of other crystals, which are excluded.
     group : SpaceGroup
     told : two (n,) bool arrays or None
-        As of `telling`; None: errors are not known.
+        Result of `telling`. None: the errors are not known.
     """
     left: Mask = (np.abs(miller - np.rint(miller)).max(axis=1) >= INDEXED) & ~others
     n = len(left)
@@ -142,9 +150,9 @@ def unindexed(
     left &= ~half
     rational, incommensurate = satellites(miller[left], group)
     vectors = []
-    for found in (*rational, *incommensurate):
-        on = left & _at(miller, found["vector"], group)
-        vectors.append((list(found["vector"]), int(on.sum())))
+    for satellite in (*rational, *incommensurate):
+        on = left & _near_vector(miller, satellite["vector"], group)
+        vectors.append((list(satellite["vector"]), int(on.sum())))
         left &= ~on
     rings = []
     for name, (cell, hkl) in _POWDERS.items():
@@ -157,24 +165,24 @@ def unindexed(
 
 
 def on_satellites(miller: Floats, left: Mask, group: symmetry.SpaceGroup) -> Mask:
-    """Peaks (n,) of some that are at a propagation vector from a reciprocal lattice point."""
+    """Return True for peaks (n,) at a propagation vector from a reciprocal lattice point."""
     left = left & (np.abs(miller - np.rint(miller)).max(axis=1) >= INDEXED)
     on = np.zeros_like(left)
-    for found in (x for kind in satellites(miller[left], group) for x in kind):
-        on |= left & _at(miller, found["vector"], group)
+    for satellite in (x for kind in satellites(miller[left], group) for x in kind):
+        on |= left & _near_vector(miller, satellite["vector"], group)
     return on
 
 
-def _at(miller: Floats, vector: Floats, group: symmetry.SpaceGroup) -> Mask:
-    """Peaks (n,) at a propagation vector or its mates, from any reciprocal lattice point."""
+def _near_vector(miller: Floats, vector: Floats, group: symmetry.SpaceGroup) -> Mask:
+    """Return True for peaks (n,) at a propagation vector, or its mates, from a lattice point."""
     arms = [w @ np.asarray(vector) for w in group.laue_operations]
     off = miller[:, None] - np.unique(np.round(arms, 6), axis=0)
-    at: Mask = (np.abs(off - np.rint(off)).max(axis=2) < NEAR).any(axis=1)
-    return at
+    near: Mask = (np.abs(off - np.rint(off)).max(axis=2) < NEAR).any(axis=1)
+    return near
 
 
 def _half_wavelength(miller: Floats, length: Floats, intensity: Floats, left: Mask) -> Mask:
-    """Peaks at h/2 whose intensities follow those of the reflections h."""
+    """Return True for peaks at h/2 whose intensities follow the reflections h."""
     double = np.rint(2 * miller)
     near: Mask = left & (np.abs(2 * miller - double).max(axis=1) < 2 * NEAR)
     none = np.zeros_like(left)
@@ -192,44 +200,51 @@ def _half_wavelength(miller: Floats, length: Floats, intensity: Floats, left: Ma
         for row in rows
         if (key := _friedel(double[row].astype(int))) in strength
     ]
-    # Of a superlattice intensities know nothing of the reflections twice as far.
+    # The intensities of a superlattice do not correlate with the reflections at twice h.
     if len(pairs) < FEWEST:
         return none
-    q, ours, theirs = np.array(pairs).T
-    alike = _alike(q, np.maximum(ours, 1.0), np.maximum(theirs, 1.0))
-    return near if alike > _ALIKE and np.median(ours) < _MOST_HALF * np.median(theirs) else none
+    q, half_intensity, full_intensity = np.array(pairs).T
+    alike = _alike(q, np.maximum(half_intensity, 1.0), np.maximum(full_intensity, 1.0))
+    return (
+        near
+        if alike > _ALIKE and np.median(half_intensity) < _MOST_HALF * np.median(full_intensity)
+        else none
+    )
 
 
-def _alike(q: Floats, ours: Floats, theirs: Floats) -> float:
-    """Rank correlation of intensities (n,), of which both fall off with q."""
+def _alike(q: Floats, half_intensity: Floats, full_intensity: Floats) -> float:
+    """Return the rank correlation of intensities (n,), corrected for their decrease with q."""
     slopes = np.stack([np.ones_like(q), q**2], axis=1)
-    left = [y - slopes @ np.linalg.lstsq(slopes, y, rcond=None)[0] for y in np.log([ours, theirs])]
+    left = [
+        y - slopes @ np.linalg.lstsq(slopes, y, rcond=None)[0]
+        for y in np.log([half_intensity, full_intensity])
+    ]
     return float(spearmanr(*left).statistic)
 
 
 def _friedel(hkl: NDArray[np.int64]) -> tuple[int, ...]:
-    """One name for a reflection and its opposite."""
+    """Return the same key for a reflection and its Friedel mate."""
     key = tuple(int(x) for x in hkl)
     return max(key, tuple(-x for x in key))
 
 
 def _on_rings(length: Floats, left: Mask, q: Floats) -> Mask:
-    """Peaks on those rings of a powder that have more than there are beside them."""
-    found = np.zeros_like(left)
+    """Return True for peaks on rings of a powder that have more peaks than their neighbourhood."""
+    on_any_ring = np.zeros_like(left)
     number = chance = rings = 0.0
     for centre in q:
         away = np.abs(length / centre - 1)
         on = left & (away < _RING)
-        # As many by chance as in equally wide shells to both sides.
+        # The number by chance is taken from shells on both sides.
         beside = left & (away >= 2 * _RING) & (away < (2 + _BESIDE) * _RING)
         expected = max(float(beside.sum()) / _BESIDE, 0.5)
         if on.sum() - expected > 2 * np.sqrt(expected):
-            found |= on
+            on_any_ring |= on
             number, chance = number + float(on.sum()), chance + expected
             rings += on.sum() >= _ON_A_RING
-    # The reflections of a lattice may be as long as one ring's, but not as several.
-    # Where the detector sees but one, it must hold most of what is left.
+    # Reflections of a lattice may have the length of one ring, but not of several rings.
+    # If the detector covers one ring only, it must hold most of the remaining peaks.
     alone = number >= _ALONE and number > 0.5 * left.sum()
     good = number >= FEWEST and number - chance > _SIGNIFICANT * np.sqrt(chance)
     good = good and (rings > 1 or alone)
-    return found if good else np.zeros_like(left)
+    return on_any_ring if good else np.zeros_like(left)

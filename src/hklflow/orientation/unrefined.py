@@ -1,4 +1,4 @@
-"""A model as it is, with the figures that a refinement of it would have: nothing moves."""
+"""Compute the figures of a model without refining it."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 def unrefined(
     rotations: Sequence[Rotation], peaks: Sequence[Peaks], ub: ArrayLike, tolerance: float
 ) -> Refined:
-    """Compare a model with whatever peaks there are, also none.
+    """Compare a model with peaks, which may be none.
 
     Parameters
     ----------
@@ -25,14 +25,14 @@ def unrefined(
     ub : (3, 3) array
         1/Å with 2π.
     tolerance : float
-        Largest deviation from an integer, in each of h, k, l, of an indexed peak.
+        Largest deviation of h, k and l of an indexed peak from integers.
 
     Returns
     -------
     Refined
-        Without parameters, all standard deviations 0. No peak is used; those that are indexed and
-        cross the Ewald sphere are ``held_out``, and ``rmsd``, ``chi2`` are theirs (NaN if there
-        are none).
+        A result without parameters; all standard deviations are 0. No peak is ``used``; indexed
+        peaks that cross the Ewald sphere are ``held_out`` and give ``rmsd`` and ``chi2`` (NaN
+        without such peaks).
     """
     ub = np.asarray(ub, dtype=np.float64)
     u, cell = lattice.decompose_ub(ub)
@@ -43,17 +43,19 @@ def unrefined(
     indexed = (np.abs(miller - hkl).max(axis=1) < tolerance) & np.any(hkl != 0, axis=1)
     starts = np.cumsum([0, *(len(p.frame) for p in peaks)])
     residuals = np.full(miller.shape, np.nan)
-    for i, (rotation, own) in enumerate(zip(rotations, peaks, strict=True)):
-        mine = np.arange(starts[i], starts[i + 1])
-        rows = mine[indexed[mine]]
+    for i, (rotation, peaks_of_rotation) in enumerate(zip(rotations, peaks, strict=True)):
+        peak_rows = np.arange(starts[i], starts[i + 1])
+        rows = peak_rows[indexed[peak_rows]]
         if len(rows):
-            residuals[rows] = compare(rotation, ub, hkl[rows], own.position[rows - starts[i]])[0]
-    seen = indexed & np.all(np.isfinite(residuals), axis=1)
+            residuals[rows] = compare(
+                rotation, ub, hkl[rows], peaks_of_rotation.position[rows - starts[i]]
+            )[0]
+    crossing = indexed & np.all(np.isfinite(residuals), axis=1)
     rmsd, chi2 = np.full(3, np.nan), float("nan")
-    if seen.any():
-        rmsd = np.sqrt(np.mean(residuals[seen] ** 2, axis=0))
+    if crossing.any():
+        rmsd = np.sqrt(np.mean(residuals[crossing] ** 2, axis=0))
         sigma = np.concatenate([p.sigma for p in peaks])
-        chi2 = float(np.mean((residuals[seen] / sigma[seen]) ** 2))
+        chi2 = float(np.mean((residuals[crossing] / sigma[crossing]) ** 2))
     none, several = np.zeros(0), np.zeros((0, 0))
     return Refined(
         cell=cell,
@@ -70,10 +72,10 @@ def unrefined(
         hkl=hkl.astype(np.int64),
         indexed=indexed,
         used=np.zeros(len(hkl), dtype=np.bool_),
-        held_out=seen,
+        held_out=crossing,
         residuals=residuals,
         rmsd=rmsd,
-        rmsd_held_out=rmsd if seen.any() else None,
+        rmsd_held_out=rmsd if crossing.any() else None,
         fraction_indexed=float(indexed.mean()) if len(indexed) else float("nan"),
         correlations=[],
         condition=float("nan"),

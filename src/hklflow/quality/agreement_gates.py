@@ -1,7 +1,7 @@
-"""Limits of `merge` and `symmetrise`, and a sentence for each that is missed.
+"""Limits of `merge` and `symmetrise`, with a sentence for each missed limit.
 
-What differs beside the noise is judged twice: by its size as a fraction of S (`volumes.pairs`), and
-by what it makes of the error bars, which know noise alone.
+Differences beyond the noise are judged twice: by their size as a fraction of S (`volumes.pairs`),
+and by their effect on the error bars, which contain the noise only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from hklflow.volumes.pairs import SIGNIFICANT
 
 @dataclass(frozen=True)
 class AgreementLimits:
-    """What rotations, or equivalents, may differ by.
+    """Largest differences between rotations, or between equivalents.
 
     Attributes
     ----------
     told_chi2 : float
-        Reduced χ² from which on it is told: error bars are too small by its root.
+        Reduced χ² from which it is reported; error bars are too small by its square root.
     told_difference, max_difference : float
-        Relative difference of S, rms beside the noise, from which on it is told, and failed.
+        Relative rms difference of S beyond the noise, from which it is reported, and fails.
     """
 
     told_chi2: float
@@ -30,23 +30,23 @@ class AgreementLimits:
 
 @dataclass(frozen=True)
 class Findings:
-    """Sentences: of limits that failed, and of doubts."""
+    """Sentences on failed limits and on doubts."""
 
     failures: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, list[str]]:
-        """Name those that there are, as metrics hold them."""
-        found = {"failures": list(self.failures), "warnings": list(self.doubts)}
-        return {name: sentences for name, sentences in found.items() if sentences}
+        """Return the non-empty lists by name, as metrics store them."""
+        entries = {"failures": list(self.failures), "warnings": list(self.doubts)}
+        return {name: sentences for name, sentences in entries.items() if sentences}
 
     def plus(self, *doubts: str) -> "Findings":
-        """Add doubts."""
+        """Return the findings with additional doubts."""
         return Findings(self.failures, (*self.doubts, *doubts))
 
 
 def of_rotations(rows: Sequence[Mapping[str, Any]], limits: AgreementLimits) -> Findings:
-    """Say which rotation differs from the others.
+    """Return findings on rotations that differ from the others.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def _errors(chi2: float, limits: AgreementLimits) -> str:
 
 
 def _cause(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """What explains most of the difference, and what to do."""
+    """Return the main cause of the difference, and the remedy."""
     name, factor = worst["rotation"], worst["factor"]
     if worst["factor explains"] > 0.5:
         return (
@@ -100,9 +100,10 @@ def _cause(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def of_copies(copies: Sequence[Mapping[str, Any]]) -> Findings:
-    """Say which rotations are one measurement: S is not wrong by it, but its errors are.
+    """Return findings on rotations that are copies of each other, which makes errors too small.
 
-    A low χ² alone is no proof: errors may be too large for another reason (`estimator.dependence`).
+    A low χ² alone is not a proof: errors may be too large for another reason
+    (`estimator.dependence`).
 
     Parameters
     ----------
@@ -124,16 +125,16 @@ def of_copies(copies: Sequence[Mapping[str, Any]]) -> Findings:
 def of_operations(
     found: Mapping[str, Any], laue: str, limits: AgreementLimits, told_slow: float
 ) -> Findings:
-    """Say which operations of a Laue group S(Q) contradicts, and how far mates differ at all.
+    """Return findings on Laue operations that S(Q) contradicts, and on differences of all mates.
 
     Parameters
     ----------
     found : mapping
-        From `laue_pairs.examine`.
+        Result of `laue_pairs.examine`.
     laue : str
-        The Laue group.
+        Symbol of the Laue group.
     told_slow : float
-        Relative difference of mates that changes slowly with Q, from which on it is told.
+        Relative difference of mates that changes slowly with Q, from which it is reported.
     """
     failures: list[str] = []
     doubts: list[str] = []
@@ -153,16 +154,19 @@ def of_operations(
 
 
 def _contradiction(
-    found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], laue: str, limits: AgreementLimits
+    figures: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    laue: str,
+    limits: AgreementLimits,
 ) -> str:
     size = max(row["beyond equal S"] for row in rows)
-    floor = [f"{row['of']} {row['rest']:.1%}" for row in found["floor"]]
+    floor = [f"{row['of']} {row['rest']:.1%}" for row in figures["floor"]]
     names = [row["of"] for row in rows]
-    told = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    remains = found["Laue group that remains"]
+    listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    remains = figures["Laue group that remains"]
     symbol = remains.partition("(")[2].rstrip(")") or "P 1"
     return (
-        f"S(Q) contradicts the Laue group {laue}: mates of (h k l) and ({told}) differ by up to "
+        f"S(Q) contradicts the Laue group {laue}: mates of (h k l) and ({listed}) differ by up to "
         f"{size:.1%} of S beyond noise and what equal S differs by"
         + (f" ({', '.join(floor)})" if floor else "")
         + f" (limits {limits.told_difference:.1%} and {limits.max_difference:.0%}); averages over "
@@ -171,9 +175,9 @@ def _contradiction(
     )
 
 
-def _equal(found: Mapping[str, Any], told_slow: float) -> list[str]:
-    """What changes slowly with Q, of all mates."""
-    rows = [row for row in (*found["floor"], *found["operations"]) if row["z"] > SIGNIFICANT]
+def _equal(figures: Mapping[str, Any], told_slow: float) -> list[str]:
+    """Return sentences on differences of all mates that change slowly with Q."""
+    rows = [row for row in (*figures["floor"], *figures["operations"]) if row["z"] > SIGNIFICANT]
     if not rows:
         return []
     worst = max(rows, key=lambda row: row["slow in Q"])
@@ -188,7 +192,7 @@ def _equal(found: Mapping[str, Any], told_slow: float) -> list[str]:
 
 
 def of_equivalents(chi2: float | None, limits: AgreementLimits) -> list[str]:
-    """Say that error bars are too small for how equivalents scatter, if so."""
+    """Return a sentence if the error bars are too small for the scatter of equivalents."""
     if chi2 is None or chi2 <= limits.told_chi2:
         return []
     return [

@@ -1,8 +1,8 @@
-"""What stands against a refined crystal, in figures and in sentences that name the cure.
+"""Collect doubts about a refined crystal, as figures and as sentences that name the remedy.
 
-Motions during the scan (`orientation.steadiness`), and peaks that the crystal does not explain
-(`orientation.leftover`). The figures join those of `orientation.transition`, by which
-`quality.gates` judges.
+The doubts are motions during the scan (`orientation.steadiness`) and peaks that the crystal does
+not explain (`orientation.leftover`). `quality.gates` judges these figures together with those of
+`orientation.transition`.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,25 +29,25 @@ from hklflow.quality.remedies import vector_text
 Floats = NDArray[np.float64]
 Record = dict[str, Any]
 
-_OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where the first was lost
+_OF_A_SLIP = 0.8  # fraction of another lattice's peaks on the frames where the first was lost
 _TURNS = ("slip", "drift", "wobble")
 _SLOW = 0.1  # degrees
-_ARM = 1.0  # degrees between the normals of detectors: they stand on an arm that was moved
-_MORE = 1.3  # times as many peaks on satellites as on lattices that happen to index some of them
+_ARM = 1.0  # degrees between detector normals from which the detector is on a moving arm
+_MORE = 1.3  # satellites explain so many times the peaks of lattices that fit by chance
 LEAST_INDEXED = 0.1
-"""Of the peaks, that a lattice indexes of which something can be said."""
+"""Smallest indexed fraction of the peaks with which a lattice is analysed."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """How the sentences call a scan: sample, scan, its rotations and their first raw frames."""
+    """Names used in sentences: sample, scan, its rotations and their first raw frames."""
 
     sample: str
     scan: str
     rotations: Sequence[str]
     first: Sequence[int]
     own: bool = True
-    """True for a parent; satellites of other scans are compared with the parent's by `gates`."""
+    """True for a parent; satellites of other scans are compared with the parent's in `gates`."""
 
 
 def doubts(
@@ -60,39 +60,43 @@ def doubts(
     named: Named,
     modules: Modules | None = None,
 ) -> Record:
-    """Look for what a refinement takes not to be.
+    """Test the assumptions of a refinement, and return what contradicts them.
 
     Parameters
     ----------
     refined : Refined
     peaks : sequence of Peaks
-        That it was given.
+        Peaks of the refinement.
     intensities, widths : sequence of (n,) arrays
-        Of the peaks; widths in pixels.
+        Intensities and widths of the peaks; widths in pixels.
     group : SpaceGroup
-        By whose constraints the cell was refined.
+        Space group whose constraints the cell obeyed in the refinement.
     free : sequence of str
-        What was refined.
+        Groups of parameters that were refined.
     named : Named
     modules : Modules, optional
-        Of the detector; None: they are not known.
+        Modules of the detector; None: not known.
 
     Returns
     -------
     dict
         ``motions``, ``other crystals``, ``lost``, ``displaced modules``, ``outward``, ``alike``,
         ``unexplained``, ``unindexed``: lists of dict, each with its ``sentence``. ``unexplained``
-        has the residuals; motions explain some of them, and peaks that are not indexed, too.
-        ``alike``: residuals of neighbouring peaks that bias cell and orientation.
+        contains the residuals, which motions or unindexed peaks may explain in part.
+        ``alike``: residuals common to neighbouring peaks, which bias cell and orientation.
     """
     g = np.concatenate(
         [
-            rotation.q_crystal(own.frame, own.slow, own.fast).reshape(-1, 3)
-            for rotation, own in zip(refined.rotations, peaks, strict=True)
+            rotation.q_crystal(
+                rotation_peaks.frame, rotation_peaks.slow, rotation_peaks.fast
+            ).reshape(-1, 3)
+            for rotation, rotation_peaks in zip(refined.rotations, peaks, strict=True)
         ]
     )
-    which = np.repeat(np.arange(len(peaks)), [len(own.frame) for own in peaks])
-    frame = np.concatenate([own.frame for own in peaks])
+    which = np.repeat(
+        np.arange(len(peaks)), [len(rotation_peaks.frame) for rotation_peaks in peaks]
+    )
+    frame = np.concatenate([rotation_peaks.frame for rotation_peaks in peaks])
     gone = leftover.lost(refined, peaks)
     intensity = np.concatenate(intensities)
     unexplained = leftover.unexplained(refined, group)
@@ -102,17 +106,17 @@ def doubts(
     for part in gone:
         rows = (which == part.rotation) & (frame >= part.first) & (frame <= part.last)
         slips[id(part)] = leftover.turned(refined, g, intensity, rows) or _seen(others, rows)
-    # Nobody's lattice but that of the crystal itself elsewhere.
+    # A lattice seen only where the crystal was lost belongs to the crystal itself.
     taken = {id(x) for x in others if any(_is(x, s) for s in slips.values() if s is not None)}
-    # Of a part that was lost some peaks fit by chance: they tell of no motion.
+    # Some peaks of a lost part fit by chance; they contain no information on motions.
     lost = {part.rotation for part in gone}
 
     def sized(motion: steadiness.Motion) -> steadiness.Motion:
         if motion.kind != "slip" or motion.interval is None:
             return motion
         about = slip.Slip(motion.rotation, motion.interval, np.radians(motion.values))
-        found = slip.measured(about, refined, peaks, group, free)
-        return motion if found is None else motion.of_size(*found)
+        vector = slip.measured(about, refined, peaks, group, free)
+        return motion if vector is None else motion.of_size(*vector)
 
     moved = steadiness.motions(refined, peaks, group, free)
     motions = [_of_motion(sized(m), refined, named) for m in moved if m.rotation not in lost]
@@ -120,24 +124,24 @@ def doubts(
         if (crystal := slips[id(part)]) is not None:
             turn = np.radians(crystal.angle) * np.asarray(crystal.axis)
             about = slip.Slip(part.rotation, part.interval, turn, late=part.first > 0)
-            found = slip.measured(about, refined, peaks, group, free)
+            measured_slip = slip.measured(about, refined, peaks, group, free)
             n_own = len(peaks[part.rotation].frame)
-            motions.append(_of_slip(part, crystal, found, n_own, refined, named))
-    # What a crystal that turned left behind is indexed by a turn of that size.
+            motions.append(_of_slip(part, crystal, measured_slip, n_own, refined, named))
+    # Peaks from before or after a rotation of the crystal are indexed by a rotation of that size.
     turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
     others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
     displaced = displacement.Displacement(refined, peaks, group, free, widths)
     left, outward, shifted = [], None, []
-    if not motions and not gone:  # these leave peaks that are not indexed
+    if not motions and not gone:  # motions and lost parts leave unindexed peaks
         outward = displaced.outward()
-        if modules is not None:  # what moves spots as frames pass may move those of a module more
+        if modules is not None:  # a motion may displace the spots of one module more
             shifted = displaced_modules(
                 refined, peaks, group, free, modules, least=0.0, spots=MODULE_SPOTS
             )
-        theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
+        on_others = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
         miller, length = g @ np.linalg.inv(refined.ub).T, np.linalg.norm(g, axis=1)
         sure = unindexed.telling(refined, peaks)
-        odd = unindexed.unindexed(miller, length, intensity, theirs, group, sure)
+        odd = unindexed.unindexed(miller, length, intensity, on_others, group, sure)
         left = [_of_unindexed(odd, named)]
     alike: list[steadiness.Motion] = []
     if not (motions or gone or shifted or outward is not None):
@@ -158,7 +162,7 @@ def doubts(
 
 
 def _seen(others: Sequence[leftover.Crystal], rows: NDArray[np.bool_]) -> leftover.Crystal | None:
-    """The lattice that is seen on some peaks (n,), and hardly elsewhere."""
+    """Return the lattice that is observed on some peaks (n,), and hardly elsewhere."""
     for crystal in others:
         if rows[crystal.peaks].mean() > _OF_A_SLIP:
             return crystal
@@ -176,15 +180,15 @@ def _crystals(
     intensity: Floats,
     group: symmetry.SpaceGroup,
 ) -> list[leftover.Crystal]:
-    """Other crystals, unless satellites are what they index: these may happen to be a lattice."""
-    found = leftover.crystals(ub, left, g, intensity, group)
-    if not found:
-        return found
+    """Return other crystals, unless the peaks are satellites that form a lattice by chance."""
+    lattices = leftover.crystals(ub, left, g, intensity, group)
+    if not lattices:
+        return lattices
     miller = g @ np.linalg.inv(ub).T
     on = unindexed.on_satellites(miller, left, group)
-    rows = np.concatenate([x.peaks for x in found])
+    rows = np.concatenate([x.peaks for x in lattices])
     satellites = on[rows].mean() > _OF_A_SLIP and on.sum() > _MORE * len(rows)
-    return [] if satellites else found
+    return [] if satellites else lattices
 
 
 def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Record:
@@ -209,17 +213,19 @@ def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Rec
 def _of_slip(
     part: leftover.Lost,
     crystal: leftover.Crystal,
-    found: tuple[Floats, Floats] | None,
+    measured_slip: tuple[Floats, Floats] | None,
     n_own: int,
     refined: Refined,
     named: Named,
 ) -> Record:
-    """A slip that was too large to be refined over, in a rotation with ``n_own`` peaks."""
-    size, sigma = (crystal.angle, None) if found is None else steadiness.length(*found)
+    """Return the record of a slip too large for the refinement; ``n_own`` peaks in its rotation."""
+    size, sigma = (
+        (crystal.angle, None) if measured_slip is None else steadiness.length(*measured_slip)
+    )
     rotation = named.rotations[part.rotation]
     cut = part.first if part.first > 0 else part.last
     by = f"{size:.3g}°" if sigma is None else f"{size:.3g} ± {sigma:.1g}°"
-    what = f"the crystal slipped by {by} at {_when(cut, part.interval)}"
+    sentence = f"the crystal slipped by {by} at {_when(cut, part.interval)}"
     off = refined.residuals[crystal.peaks]
     squares = np.sum(off[np.all(np.isfinite(off), axis=1)] ** 2, axis=0) / max(n_own, 1)
     cure = _in_two(part.rotation, part.interval, refined, named)
@@ -236,7 +242,7 @@ def _of_slip(
         "bias in sigma": 0.0,
         "chi2": None,
         "others": (),
-        "sentence": f"{rotation}: {what}; {cure}",
+        "sentence": f"{rotation}: {sentence}; {cure}",
     }
 
 
@@ -246,7 +252,7 @@ def of_crystal(
     absent: int = 0,
     merged: displacement.Merged | None = None,
 ) -> Record:
-    """What is said of another crystal or a twin; some peaks are where the first allows none."""
+    """Return the record of another crystal or twin; ``absent``: its peaks on absent reflections."""
     bias = 0.0 if merged is None else merged.bias
     return {
         "peaks": len(crystal.peaks),
@@ -265,7 +271,7 @@ def of_crystal(
 
 
 def _pulled(merged: displacement.Merged | None) -> str:
-    """Say what merged spots of two lattices do to the first, where its errors do not cover it."""
+    """Return how merged spots of two lattices bias the first one, if beyond its errors."""
     if merged is None or merged.bias < 1:
         return ""
     return (
@@ -285,7 +291,7 @@ def _whose(crystal: leftover.Crystal) -> str:
 
 
 def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup) -> list[str]:
-    """Say what the peaks are that a lattice leaves, where it indexes too few to go on.
+    """Return explanations of the unindexed peaks if a lattice indexes too few to continue.
 
     Parameters
     ----------
@@ -298,15 +304,15 @@ def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup)
     Returns
     -------
     list of str
-        Empty if the lattice indexes hardly more than any would by chance.
+        Empty if the lattice indexes hardly more peaks than by chance.
     """
     indexed = is_indexed(ub, g, INDEXED)
     if indexed.mean() < LEAST_INDEXED:
         return []
     others = _crystals(ub, ~indexed, g, intensity, group)
-    theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
+    on_others = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
     miller, length = g @ np.linalg.inv(ub).T, np.linalg.norm(g, axis=1)
-    left = unindexed.unindexed(miller, length, intensity, theirs, group)
+    left = unindexed.unindexed(miller, length, intensity, on_others, group)
     return [*map(_whose, others), *_parts(left)]
 
 
@@ -339,26 +345,26 @@ def _of_module(module: Displaced, named: Named) -> Record:
     }
 
 
-def _of_outward(found: displacement.Outward, named: Named) -> Record:
-    where = "farther from" if found.size > 0 else "nearer to"
+def _of_outward(shift: displacement.Outward, named: Named) -> Record:
+    where = "farther from" if shift.size > 0 else "nearer to"
     stage = "refine_parent" if named.own else "refine"
     cure = (
         "peaks that are narrow enough to be reflections alone are too few to refine by: measure "
         "longer, or take cell and orientation from another scan (`orientation: start`, `fixed`)"
-        if found.max_width is None
+        if shift.max_width is None
         else f"narrower peaks are not: refine by these alone, `{stage}: {{max_width: "
-        f"{found.max_width:.2f}}}`"
+        f"{shift.max_width:.2f}}}`"
     )
     return {
-        "size": found.size,
-        "sigma": found.sigma,
-        "bias in sigma": found.bias,
-        "max_width": found.max_width,
+        "size": shift.size,
+        "sigma": shift.sigma,
+        "bias in sigma": shift.bias,
+        "max_width": shift.max_width,
         "sentence": (
-            f"the peaks of {named.scan} are {abs(found.size):.2g} ± {found.sigma:.1g} 1/Å {where} "
+            f"the peaks of {named.scan} are {abs(shift.size):.2g} ± {shift.sigma:.1g} 1/Å {where} "
             "the origin than their reflections on average, the broader the more, at any |Q| "
             "alike, as maxima of diffuse scattering are: cell and orientation are off by up to "
-            f"{found.bias:.1f} of their errors; {cure}"
+            f"{shift.bias:.1f} of their errors; {cure}"
         ),
     }
 
@@ -398,7 +404,7 @@ def _of_residuals(refined: Refined) -> Record:
 
 
 def _arms(refined: Refined) -> str:
-    """Say that one shift is refined for detectors that stand at different angles."""
+    """Return a sentence if one shift is refined for detectors at different angles."""
     normals = np.array([rotation.detector.normal for rotation in refined.rotations])
     angle = np.degrees(np.arccos(np.clip((normals @ normals.T).min(), -1, 1)))
     if angle < _ARM:
@@ -411,7 +417,7 @@ def _arms(refined: Refined) -> str:
 
 
 def _parts(left: unindexed.Unindexed) -> list[str]:
-    """What peaks are that are not indexed, one phrase each."""
+    """Return one phrase for each origin of unindexed peaks."""
     parts = []
     if left.half:
         parts.append(
@@ -457,7 +463,7 @@ def _when(frame: float, interval: tuple[float, float]) -> str:
 
 
 def _in_two(i: int, interval: tuple[float, float], refined: Refined, named: Named) -> str:
-    """How the frames before and after become two rotations; those between are left out."""
+    """Return how to split a rotation into two; the frames in the interval are left out."""
     name, first = named.rotations[i], named.first[i]
     last = refined.rotations[i].scan.n_frames - 1
     begin, end = max(floor(interval[0]), 1), min(ceil(interval[1]), last)
@@ -496,13 +502,13 @@ def _wobble(motion: steadiness.Motion, *_: object) -> str:
 
 def _off_centre(motion: steadiness.Motion, refined: Refined, _: Named) -> str:
     known = f"off_centre_{motion.rotation}_1" in refined.names
-    what = (
+    offset = (
         "which was refined with cell and detector, but S(Q) is made as if it were on the axis"
         if known
         else "which biases cell and detector"
     )
     return (
-        f"the crystal is {_size(motion, ' µm', 1e6)} off the rotation axis{_by(motion)}, {what}; "
+        f"the crystal is {_size(motion, ' µm', 1e6)} off the rotation axis{_by(motion)}, {offset}; "
         "centre the crystal"
     )
 
@@ -551,7 +557,7 @@ _KINDS = {
 
 
 def _or(motion: steadiness.Motion) -> str:
-    """Name what the peaks do not tell from a motion."""
+    """Return the names of the motions that the peaks cannot distinguish from this one."""
     if not motion.others:
         return ""
     return f"; these peaks agree with {' or '.join(_KINDS[x] for x in motion.others)} as well"
@@ -563,6 +569,6 @@ def _size(motion: steadiness.Motion, unit: str, factor: float = 1.0) -> str:
 
 def _by(motion: steadiness.Motion) -> str:
     spots = f"spots are off by {motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames"
-    if motion.bias < 1:  # errors of the cell allow for it
+    if motion.bias < 1:  # covered by the errors of the cell
         return f" ({spots})"
     return f" ({spots}, cell and orientation by up to {motion.bias:.1f} of their errors)"

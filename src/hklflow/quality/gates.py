@@ -1,12 +1,12 @@
-"""When a scan no longer fits its parent: limits, and a sentence for each that is missed.
+"""Check whether a scan still fits its parent: limits, and a sentence for each failed limit.
 
-The figures are those of `orientation.transition`, as ``orientation.json`` holds them under
-``symmetry``. Plain Python: the job that decides is small and imports nothing.
+The figures come from `orientation.transition` and are stored in ``orientation.json`` under
+``symmetry``. This module is plain Python: the job that decides is small and imports nothing.
 
-No gate sees a transition that leaves the mean of unresolved peaks as it was: domains of lower
-symmetry in equal shares keep, on average, the parent's cell; they show in the rocking width of
-the temperature series, or where the peaks split. Nor is the strength of a forbidden peak asked
-for: multiple scattering or half the wavelength count as far as they exceed the parent's.
+No gate detects a transition that keeps the mean of unresolved peaks. Domains of lower symmetry in
+equal fractions, for example, have the parent's cell on average. Such domains show in the rocking
+width of the temperature series, or where the peaks split. The strength of a forbidden peak is not
+tested either: multiple scattering or half the wavelength count only above the parent's level.
 """
 
 import math
@@ -19,7 +19,7 @@ from hklflow.quality import remedies
 from hklflow.quality.remedies import vector_text
 
 FEWEST = 20
-"""Peaks that a refinement has at least. A fixed orientation may have fewer: too few to judge it."""
+"""Smallest number of peaks in a refinement; a fixed orientation with fewer cannot be judged."""
 
 
 def failures(
@@ -28,10 +28,10 @@ def failures(
     limits: Limits,
     identity: Mapping[str, Any],
 ) -> list[str]:
-    """Say in which ways a scan does not fit its parent; the last sentence proposes a cure.
+    """Return the sentences of the failed limits; the last sentence proposes a remedy.
 
-    Sizes of the cell are compared only if both temperatures are known: nothing else says how
-    much of a change is thermal expansion.
+    The size of the cell is compared only if both temperatures are known, because only then the
+    thermal expansion is known.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def failures(
     Returns
     -------
     sentences : list of str
-        Empty if nothing is wrong, or if there are too few peaks to tell (see `untested`).
+        Empty if no limit is missed, or if there are too few peaks to judge (see `untested`).
     """
     if untested(figures, parent_figures, identity) is not None:
         return []
@@ -76,34 +76,34 @@ def failures(
 
 
 def doubtful(figures: Mapping[str, Any], limits: Limits) -> list[str]:
-    """Say what `quality.doubts` found that is worth a look, but stops no scan."""
+    """Return sentences on findings of `quality.doubts` that deserve a look but stop no scan."""
     return [
-        str(found["sentence"])
-        for found, size, _, told, most in _found(figures, limits)
-        if told < size <= most
+        str(finding["sentence"])
+        for finding, size, _, least, most in _findings(figures, limits)
+        if least < size <= most
     ]
 
 
 def _moved(figures: Mapping[str, Any], limits: Limits) -> list[str]:
-    """What `quality.doubts` found that is beyond the limits."""
+    """Return sentences on findings of `quality.doubts` beyond the limits."""
     return [
-        f"{found['sentence']} ({what}, limit {most:g})"
-        for found, size, what, _, most in _found(figures, limits)
+        f"{finding['sentence']} ({description}, limit {most:g})"
+        for finding, size, description, _, most in _findings(figures, limits)
         if size > most
     ]
 
 
-def _found(
+def _findings(
     figures: Mapping[str, Any], limits: Limits
 ) -> Iterator[tuple[Mapping[str, Any], float, str, float, float]]:
-    """What was found, its size, what that is, and from which sizes on it is told and stops."""
+    """Yield findings: record, size, description, limit of the report and limit of the gate."""
     shift = (limits.told_shift, limits.max_shift)
     for motion in figures.get("motions", ()):
-        known = [motion[f"shift in {unit}"] for unit in ("pixels", "frames")]
-        what = f"spots are off by {known[0]:.2g} pixels and {known[1]:.2g} frames"
-        # Cell and orientation take most of a small one up: its spots are not off, they are.
+        shifts = [motion[f"shift in {unit}"] for unit in ("pixels", "frames")]
+        description = f"spots are off by {shifts[0]:.2g} pixels and {shifts[1]:.2g} frames"
+        # Cell and orientation absorb a small motion: then they are wrong, but the spots fit.
         far = motion.get("bias in sigma", 0.0) > limits.told_bias
-        yield motion, max(known), what, 0.0 if far else limits.told_shift, limits.max_shift
+        yield motion, max(shifts), description, 0.0 if far else limits.told_shift, limits.max_shift
     for displaced in (*figures.get("outward", ()), *figures.get("alike", ())):
         yield displaced, displaced["bias in sigma"], "", limits.told_bias, math.inf
     for module in figures.get("displaced modules", ()):
@@ -117,13 +117,13 @@ def _found(
     for size in figures.get("sizes", ()):
         most = limits.told_cell if size["what"] == "cell" else limits.told_distance
         if size["what"] == "distance" and figures.get("motions"):
-            continue  # it would take up a part of them
+            continue  # the distance would absorb a part of the motions
         yield size, abs(size["relative"]), "", most, math.inf
     for left in figures.get("unindexed", ()):
-        told = 0.0 if left["named"] else limits.told_unindexed
-        # Of few peaks three odd ones are more than that by chance.
+        least = 0.0 if left["named"] else limits.told_unindexed
+        # With few peaks, three unindexed ones may exceed the limit by chance.
         size = left["fraction"] - (0.0 if left["named"] else left["error"])
-        yield left, size, "peaks not indexed", told, limits.max_unindexed
+        yield left, size, "peaks not indexed", least, limits.max_unindexed
     for other in figures.get("other crystals", ()):
         yield other, other["share"], f"a share of {other['share']:.2g}", 0.0, limits.max_crystal
 
@@ -131,7 +131,7 @@ def _found(
 def untested(
     figures: Mapping[str, Any], parent_figures: Mapping[str, Any], identity: Mapping[str, Any]
 ) -> str | None:
-    """Say why no gate can be asked: a scan of fixed orientation may have few peaks or none."""
+    """Return why no gate can judge: a scan with fixed orientation may have too few peaks."""
     counts = {identity["parent"]: parent_figures["peaks"], identity["scan"]: figures["peaks"]}
     few = [f"{scan} has {n}" for scan, n in counts.items() if n < FEWEST]
     if not few:
@@ -148,7 +148,7 @@ def hints(
     limits: Limits,
     identity: Mapping[str, Any],
 ) -> list[str]:
-    """Say what a person should look at though it stops no scan: a weak superlattice.
+    """Return sentences on a weak superlattice, which needs a look but stops no scan.
 
     A few satellites raise the fraction of unindexed peaks by less than its limit, but lie on
     one propagation vector far more often than by chance.
@@ -170,14 +170,14 @@ def hints(
 def own_absences(
     figures: Mapping[str, Any], limits: Limits, identity: Mapping[str, Any]
 ) -> list[str]:
-    """Say that a parent itself has peaks which its space group forbids.
+    """Return a sentence if a parent has peaks that its own space group forbids.
 
-    No gate can: its figures are what those of the children are compared with.
+    No gate detects such peaks, because the children's figures are compared with the parent's.
     """
     absent = figures["absent reflections"]
     if absent["number"] < limits.min_absent_peaks or absent["fraction"] <= limits.max_absent:
         return []
-    # A twin's reflections are at the places that the centring leaves out.
+    # Reflections of a twin lie where the centring forbids reflections.
     twins = sum(other.get("absent", 0) for other in figures.get("other crystals", ()))
     if absent["number"] - twins <= limits.max_absent * absent["of"]:
         return []
@@ -194,7 +194,7 @@ def _listed(reflections: Sequence[Sequence[int]]) -> str:
 
 
 def _rise(figures: Mapping[str, Any], parent: Mapping[str, Any]) -> float:
-    """Rise of the fraction of unindexed peaks."""
+    """Return the rise of the fraction of unindexed peaks above the parent's."""
     return float(figures["fraction unindexed"] - parent["fraction unindexed"])
 
 
@@ -228,7 +228,7 @@ def _unindexed(
 
 
 def _incommensurate(figures: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Incommensurate vectors, unless another crystal is what makes them."""
+    """Return incommensurate vectors, unless another crystal explains them."""
     return () if figures.get("other crystals") else figures.get("incommensurate", ())
 
 
@@ -301,7 +301,7 @@ def _jumps(
 
 
 def _step(identity: Mapping[str, Any]) -> float | None:
-    """Kelvin between a scan and its parent; None if either is unknown."""
+    """Return the temperature difference to the parent in K; None if either is unknown."""
     temperatures = (identity["temperature"], identity["parent_temperature"])
     if None in temperatures:
         return None
@@ -311,7 +311,7 @@ def _step(identity: Mapping[str, Any]) -> float | None:
 def _extents(
     figures: Mapping[str, Any], parent: Mapping[str, Any]
 ) -> list[tuple[str, float, float, float, float, float]]:
-    """Name, multiple of the linear limit, value and σ of axes and volume; of scan and parent."""
+    """Return axes and volume: name, multiple of the linear limit, and value and σ of both scans."""
     rows = [
         (
             name,
@@ -322,7 +322,7 @@ def _extents(
             parent["cell_sigma"][i],
         )
         for i, name in enumerate(CELL_NAMES[:3])
-        # Equal axes say the same thing once.
+        # Equal axes are listed only once.
         if all(abs(figures["cell"][i] - figures["cell"][j]) > 1e-9 for j in range(i))
     ]
     volumes = [x[key] for x in (figures, parent) for key in ("volume", "volume_sigma")]

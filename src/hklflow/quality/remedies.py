@@ -1,18 +1,18 @@
-"""What to do where a scan no longer fits its parent: a sentence with settings to paste.
+"""Propose what to do with a scan that no longer fits its parent, with settings to paste.
 
-Plain Python, as `quality.gates`.
+This module is plain Python, as `quality.gates`.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_SAME = 0.02  # of two propagation vectors, in each component
-_MARGIN = 0.05  # of the fraction of unindexed peaks above what was seen
+_SAME = 0.02  # largest difference of equal propagation vectors, in each component
+_MARGIN = 0.05  # added to the observed fraction of unindexed peaks in a proposed limit
 
 
 def module_calibration(sample: str, scan: str) -> str:
-    """Return the command by which a calibration takes its modules from the peaks of a scan."""
+    """Return the command that calibrates the detector modules with the peaks of a scan."""
     return (
         f"hklflow calibration propose {sample}-{scan} --level module --bragg {sample}/{scan} "
         '--author "..."'
@@ -30,32 +30,32 @@ def proposal(
     absent: bool,
     jumped: bool,
 ) -> str:
-    """Return the sentence that says what to do.
+    """Return the sentence that proposes what to do.
 
     Parameters
     ----------
     figures, parent : mapping
-        As of `quality.gates.failures`; so is ``identity``.
+        As for `quality.gates.failures`; so is ``identity``.
     rise : float or None
-        Of the fraction of unindexed peaks, if it is beyond its limit.
+        Rise of the fraction of unindexed peaks, if it exceeds its limit.
     unindexed : float or None
-        That fraction, if it is beyond its own.
+        Fraction of unindexed peaks, if it exceeds its limit.
     broken, absent, jumped : bool
-        Whether a relation of the cell is broken, reflections are where the group forbids them,
-        an axis or the volume changes by more than it may.
+        True if a relation of the cell is broken; if forbidden reflections are observed; if the
+        change of an axis or of the volume exceeds its limit.
     """
     satellites = _modulation(figures, parent)
     if satellites and rise is not None and not (broken or absent or jumped):
         return _kept(identity, satellites, rise, unindexed)
     scan = identity["scan"]
-    at = scan if identity["temperature"] is None else f"{identity['temperature']:g} K"
+    place = scan if identity["temperature"] is None else f"{identity['temperature']:g} K"
     group, cell, others, why = _lattice(figures, parent, identity, rise, broken or absent)
     numbers = [_number(value) for value in cell]
     settings = f"space_group: {group}, cell: [{', '.join(numbers)}]"
     alternatives = f" (or {', '.join(others)})" if others else ""
     copied, more = "", ""
     if satellites:
-        # Satellites outnumber the main reflections: from nothing their lattice is not found.
+        # Satellites outnumber the main reflections: indexing would not find the main lattice.
         file = f"{scan}_start.json"
         copied = f"copy results/{identity['sample']}/{scan}/orientation.json to {file}, "
         more = f", orientation: {{start: {file}}}"
@@ -64,7 +64,7 @@ def proposal(
         why += f"the main reflections without {satellites}; "
         settings += _main_only(figures)
     return (
-        f"make {scan} a parent, also of the scans beyond {at}, e.g. {why}space "
+        f"make {scan} a parent, also of the scans beyond {place}, e.g. {why}space "
         f"group {group}{alternatives}, cell {' '.join(numbers)}: {copied}in scans.tsv put `{scan}` "
         f"in the column `parent`, and in config.yaml `per_scan: {{{identity['sample']}/{scan}: "
         f"{{refine_parent: {{{settings}}}{more}}}}}`"
@@ -72,7 +72,7 @@ def proposal(
 
 
 def _main_only(figures: Mapping[str, Any]) -> str:
-    """Settings with which only the main reflections are indexed, beside many satellites."""
+    """Return settings that index only the main reflections among many satellites."""
     nearest = min(max(map(abs, x["vector"])) for x in figures["incommensurate"])
     fraction = max(0.6 * (1 - figures["fraction unindexed"]), 0.05)
     return f", min_indexed: {min(fraction, 0.5):.2f}, hkl_tolerance: {min(0.6 * nearest, 0.25):.2f}"
@@ -85,7 +85,7 @@ def _lattice(
     rise: float | None,
     lower: bool,
 ) -> tuple[str, Sequence[float], Sequence[str], str]:
-    """Space group, cell, other groups and, of a superlattice, what it is."""
+    """Return space group, cell, other groups, and the description of a superlattice."""
     group, cell, others = identity["space_group"], figures["cell"], []
     if lower and figures["subgroups"]:
         best, *rest = figures["subgroups"]
@@ -102,7 +102,7 @@ def _lattice(
     if larger is not None:
         vector += f"{larger['volume']} times the parent's primitive cell; "
         return group, cell, others, vector
-    # Without a free cell nothing tells which of the vector's arms are there.
+    # Without a free cell it is unknown which arms of the vector occur.
     times = offsets[0]["multiples"]
     vector += f"the parent's cell multiplied {' x '.join(map(str, times))} or a smaller one; "
     if lower:
@@ -121,9 +121,9 @@ def is_new(offset: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
 
 
 def _modulation(figures: Mapping[str, Any], parent: Mapping[str, Any]) -> str:
-    """Name incommensurate satellites, if most of the new peaks are such; empty: they are not."""
+    """Return incommensurate satellites as text if they are most of the new peaks, else empty."""
     new = [x for x in figures.get("incommensurate", ()) if is_new(x, parent)]
-    # A twin's peaks are at many such places, each with some of them.
+    # Peaks of a twin are at many such places, a few at each.
     if not new or max(x["peaks"] for x in new) < 0.5 * figures["unindexed peaks"]:
         return ""
     if figures.get("other crystals"):
@@ -133,7 +133,7 @@ def _modulation(figures: Mapping[str, Any], parent: Mapping[str, Any]) -> str:
 
 
 def _above(fraction: float) -> str:
-    """Write a limit that a fraction keeps."""
+    """Return a limit, as text, that is above a fraction."""
     return f"{math.ceil(100 * min(fraction + _MARGIN, 1.0)) / 100:.2f}"
 
 
@@ -160,7 +160,7 @@ def _denominator(x: float) -> int | None:
 
 
 def vector_text(vector: Sequence[float], sigma: Sequence[float] | None = None) -> str:
-    """Write a propagation vector with fractions, as ``(1/2, 1/2, 0)`` or ``(0, 0, 0.2876(4))``."""
+    """Format a propagation vector with fractions, as ``(1/2, 1/2, 0)`` or ``(0, 0, 0.2876(4))``."""
     parts = []
     for i, x in enumerate(vector):
         n = _denominator(x)
@@ -172,7 +172,7 @@ def vector_text(vector: Sequence[float], sigma: Sequence[float] | None = None) -
 
 
 def _with_error(x: float, sigma: float) -> str:
-    """Write a value with its standard uncertainty in its last digits, as ``0.2876(4)``."""
+    """Format a value with its standard uncertainty in the last digits, as ``0.2876(4)``."""
     if sigma <= 0:
         return f"{x:.4f}"
     digits = max(-math.floor(math.log10(sigma)), 0)

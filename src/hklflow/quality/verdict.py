@@ -1,8 +1,8 @@
-"""The verdict on a scan: passed, doubtful or failed, and the doubts as sentences.
+"""Give the verdict on a scan, passed, doubtful or failed, with the doubts as sentences.
 
-A scan that misses a gate of `quality.gates`, or a limit of another stage, has failed. It is
-doubtful if it goes on, but a person should look first: what stages leave as ``warnings`` in their
-figures. Plain Python, as `quality.gates` is.
+A scan that misses a gate of `quality.gates`, or a limit of another stage, has failed. A doubtful
+scan is processed further, but a person should look at it first: its figures contain ``warnings``
+of some stage. This module is plain Python, as `quality.gates`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,14 +17,14 @@ LEVELS: tuple[Level, ...] = ("passed", "doubtful", "failed")
 
 
 def level(failures: Sequence[str], doubts: Sequence[str]) -> Level:
-    """Give the verdict that the sentences of `gates.failures` and `doubts` make."""
+    """Return the verdict for the sentences of `gates.failures` and `doubts`."""
     if failures:
         return "failed"
     return "doubtful" if doubts else "passed"
 
 
 def reasons(accepted: Mapping[str, Any]) -> list[str]:
-    """List the sentences of a verdict, those of failed gates first.
+    """Return the sentences of a verdict, failed gates first.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def reasons(accepted: Mapping[str, Any]) -> list[str]:
 
 
 class OfScan(NamedTuple):
-    """Verdict on a scan from all of its stages; ``reasons`` are sentences, the gravest first."""
+    """Verdict on a scan from all of its stages, and ``reasons``: sentences, most serious first."""
 
     verdict: Level
     reasons: list[str]
@@ -44,41 +44,41 @@ class OfScan(NamedTuple):
 def of_scan(
     accepted: Mapping[str, Any], figures: Iterable[tuple[str, Mapping[str, Any]]]
 ) -> OfScan:
-    """Join the verdict on the orientation with what the other stages found.
+    """Combine the verdict on the orientation with the findings of the other stages.
 
-    Warnings of ``orientation`` are notes: `doubts` has chosen among them.
+    Warnings of ``orientation`` become notes, because `doubts` has selected from them.
 
     Parameters
     ----------
     accepted : mapping
         Content of ``accepted.json``.
     figures : iterable of (str, mapping)
-        Name of each product, as ``r1, scale``, and its figures, of which ``failures`` and
-        ``warnings`` are sentences. Each sentence is given once, with the first that says it.
+        Name of each product, as ``r1, scale``, and its figures; their ``failures`` and
+        ``warnings`` are sentences. A repeated sentence is kept once, with its first product.
     """
     failed, doubts = list(accepted["sentences"]), list(accepted["doubts"])
-    told = {*failed, *doubts}
+    reported = {*failed, *doubts}
     for name, data in figures:
-        for found, key in ((failed, "failures"), (doubts, "warnings")):
+        for sentences, key in ((failed, "failures"), (doubts, "warnings")):
             for sentence in data.get(key) or ():
-                if sentence not in told and not _is_note(name):
-                    told.add(sentence)
-                    found.append(f"{name}: {sentence}")
+                if sentence not in reported and not _is_note(name):
+                    reported.add(sentence)
+                    sentences.append(f"{name}: {sentence}")
     return OfScan(level(failed, doubts), [*failed, *doubts])
 
 
 def notes(
     accepted: Mapping[str, Any], figures: Iterable[tuple[str, Mapping[str, Any]]]
 ) -> list[str]:
-    """List what the stages of a scan say that is no reason of its verdict; as `of_scan`."""
+    """Return the warnings of a scan's stages that are not reasons of its verdict; see `of_scan`."""
     known = {*accepted["sentences"], *accepted["doubts"]}
-    found = {
+    warnings = {
         f"{name}: {sentence}": None
         for name, data in figures
         for sentence in data.get("warnings") or ()
         if _is_note(name) and sentence not in known
     }
-    return list(found)
+    return list(warnings)
 
 
 def _is_note(name: str) -> bool:
@@ -86,17 +86,17 @@ def _is_note(name: str) -> bool:
 
 
 def product_name(stem: str, rotation: str = "") -> str:
-    """Name a product for `of_scan`: rotation, if it is of one, and the file without suffix."""
+    """Return a product's name for `of_scan`: rotation, if any, and the file without suffix."""
     return f"{rotation}, {stem}" if rotation else stem
 
 
 def require(accepted: Mapping[str, Any], where: object) -> None:
-    """Refuse the content of an ``accepted.json`` that has no verdict.
+    """Raise an error if the content of an ``accepted.json`` has no verdict.
 
     Parameters
     ----------
     where : object
-        Its file, for the sentence.
+        The file, named in the message.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def require(accepted: Mapping[str, Any], where: object) -> None:
 
 
 def counted(levels: Sequence[str]) -> str:
-    """Count verdicts, as ``12 passed, 1 doubtful, 2 failed``; levels that none has are left out."""
+    """Count verdicts, as ``12 passed, 1 doubtful, 2 failed``; zero counts are omitted."""
     numbers = [(levels.count(name), name) for name in LEVELS]
     return ", ".join(f"{n} {name}" for n, name in numbers if n)
 
@@ -118,35 +118,35 @@ def doubts(
     limits: Limits,
     identity: Mapping[str, Any],
 ) -> list[str]:
-    """Say what stops no scan, but makes it doubtful, each with its cure.
+    """Return sentences on what makes a scan doubtful but does not stop it, each with a remedy.
 
     Parameters
     ----------
     figures, parent_figures : mapping
-        Of the scan and its parent: ``symmetry`` of their ``orientation.json``.
+        ``symmetry`` in the ``orientation.json`` of the scan and of its parent.
     limits : Limits
     identity : mapping
-        As of `gates.failures`.
+        As for `gates.failures`.
     """
-    own = identity["scan"] == identity["parent"]
-    found = gates.doubtful(figures, limits)
-    found += _misplaced(figures, limits)
-    # The parent's refinement asks for more indexed peaks than that of its children.
+    is_parent = identity["scan"] == identity["parent"]
+    sentences = gates.doubtful(figures, limits)
+    sentences += _misplaced(figures, limits)
+    # The parent's refinement requires more indexed peaks than the children's refinements.
     misfit = figures["misfit"]
-    if own and "sizes" not in figures:
-        found += gates.doubtful({"sizes": parent_figures.get("sizes", ())}, limits)
-    found += _poorly_indexed(parent_figures.get("misfit", misfit) if own else misfit)
-    found += _too_good(misfit, limits)
-    if own:
-        found += gates.own_absences(figures, limits, identity)
+    if is_parent and "sizes" not in figures:
+        sentences += gates.doubtful({"sizes": parent_figures.get("sizes", ())}, limits)
+    sentences += _poorly_indexed(parent_figures.get("misfit", misfit) if is_parent else misfit)
+    sentences += _too_good(misfit, limits)
+    if is_parent:
+        sentences += gates.own_absences(figures, limits, identity)
     else:
-        found += gates.hints(figures, parent_figures, limits, identity)
+        sentences += gates.hints(figures, parent_figures, limits, identity)
     untested = gates.untested(figures, parent_figures, identity)
-    return [*found, untested] if untested is not None else found
+    return [*sentences, untested] if untested is not None else sentences
 
 
 def _misplaced(figures: Mapping[str, Any], limits: Limits) -> Iterator[str]:
-    """Spots that are not where the model puts them, unless `quality.doubts` has said why."""
+    """Yield a sentence if spots are misplaced and `quality.doubts` has not explained it."""
     misfit = figures["misfit"]
     if misfit["rms in pixels"] is None or figures.get("motions"):
         return
@@ -170,7 +170,7 @@ def _misplaced(figures: Mapping[str, Any], limits: Limits) -> Iterator[str]:
 
 
 def _poorly_indexed(misfit: Mapping[str, Any]) -> Iterator[str]:
-    """Few indexed peaks of a fixed orientation; a refinement stops by itself."""
+    """Yield a sentence if a fixed orientation indexes few peaks; a refinement would have failed."""
     fraction, least = misfit["fraction indexed"], misfit["least fraction"]
     if misfit["fixed"] and fraction is not None and fraction < least:
         yield (
@@ -181,7 +181,7 @@ def _poorly_indexed(misfit: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _too_good(misfit: Mapping[str, Any], limits: Limits) -> Iterator[str]:
-    """Residuals far below the peaks' errors; of few peaks they may be so by chance."""
+    """Yield a sentence if residuals are far below the peaks' errors; not for few peaks."""
     chi2 = misfit["reduced chi2"]
     if chi2 is not None and chi2 < limits.min_chi2 and misfit["peaks"] >= gates.FEWEST:
         yield (

@@ -1,4 +1,4 @@
-"""What stages share: the contract of each, and products that several of them use."""
+"""Common code of the stages: their contract, and products that several stages use."""
 
 from hklflow.stage.contract import (
     Inputs,

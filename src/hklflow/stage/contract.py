@@ -1,12 +1,10 @@
-"""The contract of every stage: typed inputs, outputs and parameters, atomic files, provenance.
+"""Define the contract of every stage: typed inputs, outputs, parameters, atomic files, provenance.
 
-A stage module has ``VERSION`` (raised when the same input would give a different
-output), ``Inputs``, ``Outputs`` and ``Params``, and ``main(*, inputs, outputs,
-params, threads)``. Kernels that `make setup` does not compile are a group of
-`hklflow.experiment.warm`, named by ``KERNELS``. A stage that reads the frames of scan files
-names the field of its inputs that holds them, ``FRAMES_OF``, which may be a function of
-the parameters. `command` turns ``main`` into a command line; tests call ``main``
-themselves.
+A stage module has ``VERSION`` (raised when the same input gives a different output), ``Inputs``,
+``Outputs`` and ``Params``, and ``main(*, inputs, outputs, params, threads)``. ``KERNELS`` names a
+group of `hklflow.experiment.warm` whose kernels `make setup` does not compile. ``FRAMES_OF`` names
+the field of the inputs with the scan files whose frames the stage reads; it may be a function of
+the parameters. `command` turns ``main`` into a command line; tests call ``main`` directly.
 """
 
 import atexit
@@ -45,7 +43,7 @@ class Inputs(_Model):
     """Paths that a stage reads."""
 
     def paths(self) -> dict[str, list[Path]]:
-        """Name of each field -> the paths that it holds."""
+        """Return the paths of each field, by its name."""
         return _paths(self)
 
 
@@ -53,7 +51,7 @@ class Outputs(_Model):
     """Paths that a stage writes."""
 
     def paths(self) -> dict[str, list[Path]]:
-        """Name of each field -> the paths that it holds."""
+        """Return the paths of each field, by its name."""
         return _paths(self)
 
 
@@ -61,15 +59,15 @@ class Params(_Model):
     """Parameters of a stage; also its section of the configuration file."""
 
     def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
-        """Name of each field -> the paths that it holds, relative to ``base``.
+        """Return the paths of each field, by its name, relative to ``base``.
 
-        A stage with a parameter file that names further files adds them: they are read as well.
+        A stage whose parameter file names further files adds them, because they are read as well.
         """
         return _paths(self)
 
 
 def _in_threes(value: Any) -> Any:
-    """Group the numbers of a command line, which come one after the other."""
+    """Group the numbers of a command line, which follow one another, in threes."""
     flat = isinstance(value, list) and not any(isinstance(x, list | tuple) for x in value)
     if not flat or len(value) % 3:
         return value
@@ -77,16 +75,16 @@ def _in_threes(value: Any) -> Any:
 
 
 Vectors = Annotated[list[tuple[float, float, float]], BeforeValidator(_in_threes)]
-"""Vectors of three numbers; on a command line one after the other."""
+"""Vectors of three numbers; on a command line the numbers follow one another."""
 
 
 def _paths(model: BaseModel) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+    paths: dict[str, list[Path]] = {}
     for name in type(model).model_fields:
         value = getattr(model, name)
         values = value if isinstance(value, list | tuple) else [value]
-        found[name] = [v for v in values if isinstance(v, Path)]
-    return found
+        paths[name] = [v for v in values if isinstance(v, Path)]
+    return paths
 
 
 Main = Callable[..., None]
@@ -101,11 +99,11 @@ def _module(main: Main) -> ModuleType:
 
 
 def command(main: Main) -> None:
-    """Parse the command line, run the stage, publish its outputs together.
+    """Parse the command line, run the stage, and publish its outputs together.
 
-    Outputs are written under temporary names beside their places and renamed
-    when all of them are complete. `HklflowError` and bad arguments end with one
-    line and exit code 2, everything else with a traceback and exit code 1.
+    Outputs are written under temporary names in the same folders and renamed when all are
+    complete. `HklflowError` and bad arguments end with one line and exit code 2, everything else
+    with a traceback and exit code 1.
     """
     _collect_rarely()
     from cyclopts import App, CycloptsError, Parameter
@@ -120,10 +118,10 @@ def command(main: Main) -> None:
     )
     flat = Parameter(name="*")
 
-    # cyclopts wants a default where nothing is required.
+    # cyclopts needs a default even if nothing is required.
     reads = module["Inputs"] if module["Inputs"].model_fields else module["Inputs"] | None
 
-    def run_stage(  # the annotations are the command line
+    def run_stage(  # the annotations define the command line
         *,
         inputs: Annotated[reads, flat] = None,  # type: ignore[valid-type]
         outputs: Annotated[module["Outputs"], flat],  # type: ignore[valid-type]
@@ -145,16 +143,16 @@ def command(main: Main) -> None:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         cause = error.__cause__
-        problem = _told(cause) if isinstance(cause, ValidationError) else str(error)
+        problem = _problems_of(cause) if isinstance(cause, ValidationError) else str(error)
         _fail(name, " ".join(problem.split()), 2)
     except ValidationError as error:
-        _fail(name, _told(error), 2)
+        _fail(name, _problems_of(error), 2)
     except HklflowError as error:
-        # A file that could not be opened for want of a number is no damaged file.
+        # Too many open files (no free file number) does not mean a damaged file.
         _fail(name, system.too_many_files(error) or str(error), 2)
-    except Exception as error:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
+    except Exception as error:  # noqa: BLE001  (shown in full with a traceback)
         if (lack := system.lack_of_memory(error)) is not None:
-            # Exit code 1: the next try may get more (`mem_mb` grows with every retry).
+            # Exit code 1: a retry may get more memory (`mem_mb` grows with every retry).
             _fail(name, _no_memory(lack, module["Params"]), 1)
         if (lack := system.sentence(error)) is not None:
             _fail(name, lack, 2)
@@ -163,27 +161,27 @@ def command(main: Main) -> None:
 
 
 def _collect_rarely() -> None:
-    """Look for cycles of objects seldom, and not again as the process ends.
+    """Collect garbage rarely, and not at the end of the process.
 
-    A job imports a hundred thousand objects that live as long as it does; looking through them
-    again and again took 0.3 s of each.
+    A job imports a hundred thousand objects that live until it ends; repeated garbage collections
+    took 0.3 s of each job.
     """
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
 
 
-def _told(error: ValidationError) -> str:
-    """The problems of a validation in one line, each with its flag."""
+def _problems_of(error: ValidationError) -> str:
+    """Return the problems of a validation in one line, each with its flag."""
     problems = []
     for item in error.errors():
         flag = "--" + ".".join(str(part) for part in item["loc"]).replace("_", "-")
-        given = "" if item["type"] == "missing" else f" (it is {item['input']!r})"
-        problems.append(f"{flag}: {item['msg']}{given}")
+        value = "" if item["type"] == "missing" else f" (it is {item['input']!r})"
+        problems.append(f"{flag}: {item['msg']}{value}")
     return "; ".join(problems)
 
 
 def _no_memory(reason: str, params: type[Params]) -> str:
-    """Say how much memory was wanted, as far as it is known, and what to lower."""
+    """Return how much memory was requested, if known, and which parameter to lower."""
     details = " ".join(reason.split())
     if (limit := system.memory_limit_mb()) is not None:
         details += f"{'; ' if details else ''}a process may have {limit} MB (`ulimit -v`)"
@@ -198,12 +196,12 @@ def _fail(name: str, message: str, code: int) -> None:
 
 
 def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads: int) -> None:
-    """Run a stage on temporary outputs, record what was done, publish them.
+    """Run a stage on temporary outputs, record the run, and publish the outputs.
 
     Raises
     ------
     HklflowError
-        If an input is missing, there is no thread, or whatever the stage raises.
+        If an input is missing, the number of threads is not positive, or the stage fails.
     """
     if threads < 1:
         raise HklflowError(
@@ -211,7 +209,7 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
         )
     module = _module(main)
     name = Path(str(module.__file__)).stem
-    # A mask image or a flat field is a parameter and yet a file that is read.
+    # A mask image or a flat field is given by a parameter, but it is also an input file.
     read = inputs.paths() | {field: paths for field, paths in params.paths().items() if paths}
     for field, paths in read.items():
         for path in paths:
@@ -225,8 +223,8 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
     started = datetime.now(UTC)
     clock = time.perf_counter()
     final = outputs.paths()
-    # A name of this run's own: what a process that was left behind by a killed run still
-    # writes can then never be published as this run's, nor this run's as its.
+    # The name is unique to this run: a process left behind by a killed run may still write, and
+    # its files must never be published as files of this run, nor the other way round.
     token = secrets.token_hex(4)
     temporary = {
         field: [publish.partial(path, token) for path in paths] for field, paths in final.items()
@@ -263,15 +261,15 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
             for path in paths:
                 path.unlink(missing_ok=True)
         for folder in reversed(made):
-            with suppress(OSError):  # it is in use
+            with suppress(OSError):  # the folder is in use
                 folder.rmdir()
 
 
 def _require_apart(read: Mapping[str, Sequence[Path]], final: Mapping[str, Sequence[Path]]) -> None:
-    """Refuse outputs in the place of what is read: raw data would be gone."""
+    """Raise an error if an output would overwrite an input: raw data would be lost."""
     for field, paths in final.items():
         for path in paths:
-            for other in (one for paths_read in read.values() for one in paths_read):
+            for other in (read_path for paths_read in read.values() for read_path in paths_read):
                 if path.exists() and path.samefile(other):
                     raise HklflowError(
                         f"{field}: {path} is a file that is read; give the output another name"
@@ -279,26 +277,26 @@ def _require_apart(read: Mapping[str, Sequence[Path]], final: Mapping[str, Seque
 
 
 def _folder(path: Path) -> list[Path]:
-    """Make a folder; gives those that were not there, the outermost first."""
+    """Create a folder, and return the folders that did not exist, the outermost first."""
     absent = [folder for folder in (path, *path.parents) if not folder.exists()][::-1]
     path.mkdir(parents=True, exist_ok=True)
     return absent
 
 
 def _calibrations(read: Sequence[Path]) -> list[Record]:
-    """Versions of the calibration store that the inputs belong to.
+    """Return the versions of the calibration store to which the inputs belong.
 
     Raises
     ------
     HklflowError
-        If a file of a version is not as it was published.
+        If a file of a version was changed after its publication.
     """
     if not any((path.parent / "record.json").exists() for path in read):
         return []
     from hklflow.calibration.store import calibration_of
 
-    found = [calibration_of(path) for path in read]
-    return [item for item in found if item is not None]
+    versions = [calibration_of(path) for path in read]
+    return [item for item in versions if item is not None]
 
 
 def _with_paths(outputs: Outputs, paths: Mapping[str, Sequence[Path]]) -> Outputs:
@@ -316,12 +314,12 @@ def _with_paths(outputs: Outputs, paths: Mapping[str, Sequence[Path]]) -> Output
 
 
 class _Watch:
-    """What a run reads: it must be as it was until the end, and as it was imported.
+    """The files that a run reads; they must not change until its end, nor since the import.
 
     Raises
     ------
     HklflowError
-        If frames are no longer those that were imported.
+        If the frames have changed since the import.
     """
 
     def __init__(
@@ -338,7 +336,7 @@ class _Watch:
             from hklflow.formats.sources import sources
 
             self._sources = sources(read["raw"], [pattern for pattern in patterns if pattern])
-        # A mask image may be a dataset of a master, which links it.
+        # A mask image may be a dataset of a master file, which links the data.
         for path in (path for field, paths in read.items() if field != "raw" for path in paths):
             if path.suffix == ".json":  # most inputs of the smallest jobs
                 continue
@@ -362,27 +360,27 @@ class _Watch:
 
     def _require_imported(self) -> None:
         for scan, entry, files in self._frames:
-            found = identity.compare(entry, files, identity.standing(files))
-            if found is identity.Likeness.CHANGED:
+            difference = identity.compare(entry, files, identity.standing(files))
+            if difference is identity.Likeness.CHANGED:
                 raise HklflowError(
                     f"{entry['path']} is not as it was when {scan} was made of it; run snakemake "
                     "again: it imports the scan anew"
                 )
 
     def ended(self) -> Record:
-        """Identities of what was read, for the record.
+        """Return the identities of the read files for the record.
 
         Raises
         ------
         HklflowError
-            If some of it changed meanwhile.
+            If a file changed during the run.
         """
         self._require_imported()
         entries = {}
         for name, files in self._all():
             entries[name] = identity.identify(name, files, product=_is_product(files))
             before, now = self._before[name], identity.standing(files)
-            # A backup or a link changes the time of the last change, not the file.
+            # A backup or a link changes the time of the last status change, not the content.
             if before is None or now is None or before[:2] != now[:2]:
                 raise HklflowError(f"{name} changed while it was read; run again")
         record: Record = {
@@ -396,31 +394,33 @@ class _Watch:
 
 
 def _imported(scan: Path) -> list[tuple[identity.Entry, list[Path]]]:
-    """Files of the frames of a scan file, as its import recorded them."""
+    """Return the files of the frames of a scan file, as recorded by the import."""
     from hklflow.formats.sources import files_of
 
-    found = []
+    entries_files = []
     for record in provenance(scan)[-1:]:
         entries = [*record["inputs"].get("raw", ()), *record.get("sources", ())]
-        found += [(entry, [Path(f) for f in files_of(entry["path"], Path())]) for entry in entries]
-    return found
+        entries_files += [
+            (entry, [Path(f) for f in files_of(entry["path"], Path())]) for entry in entries
+        ]
+    return entries_files
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file; of samples of it ("sampled:...") if it is a large product."""
+    """Return the SHA-256 of a file; for a large product, of samples of it ("sampled:...")."""
     return str(identity.identify(str(path), [path], product=_is_product([path]))["sha256"])
 
 
 def _is_product(files: Sequence[Path]) -> bool:
-    """Whether it is a large product of ours, which need not be read as a whole."""
+    """Return True for a large product of hklflow, which need not be read completely."""
     (size, *others) = (path.stat().st_size for path in files)
     return not others and size > identity.LARGE and bool(provenance(files[0]))
 
 
 def _record(record: Record, inputs: Inputs, outputs: Sequence[Path]) -> None:
-    """Append this run, after the history of its inputs, to every product that can hold it.
+    """Append this run, after the history of its inputs, to the products that can store it.
 
-    A picture or a page holds it only where nothing else does.
+    Pictures and pages store the record only if no other product does.
     """
     history: list[Record] = []
     alone = not any(path.suffix in _WITH_HISTORY for path in outputs)
@@ -448,9 +448,9 @@ _WITH_HISTORY = (".nxs", ".json")
 
 
 def provenance(path: Path) -> list[Record]:
-    """History of a product, oldest first: one record per stage that led to it.
+    """Return the history of a product, oldest first: one record for each stage that led to it.
 
-    A picture or a page has its own only.
+    A picture or a page contains only its own record.
     """
     if path.suffix == ".nxs":
         from hklflow import nexus
@@ -468,7 +468,7 @@ def provenance(path: Path) -> list[Record]:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON that diffs well: numpy becomes numbers, what is not finite becomes null."""
+    """Write JSON that diffs well: numpy values become numbers, non-finite values become null."""
     path.write_text(json.dumps(_plain(data), indent=1, allow_nan=False) + "\n")
 
 
@@ -502,14 +502,14 @@ def _parse(path: Path) -> Any:
     system.require_no_pipe(path)
     try:
         return json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:  # not JSON, or not even text
+    except (ValueError, RecursionError) as error:  # not JSON, or not text
         raise HklflowError(f"{path} is not valid JSON ({error}); make it again") from error
 
 
 def progress(
     items: Iterable[T], total: int, what: str, step: Callable[[T], int] | None = None
 ) -> Iterator[T]:
-    """Pass items through, showing progress: a bar on a terminal, log lines in a job.
+    """Yield the items and show the progress: a bar on a terminal, log lines in a job.
 
     Parameters
     ----------
@@ -519,12 +519,12 @@ def progress(
     what : str
         Short description with the unit, such as "frames".
     step : callable, optional
-        How much one item counts for (default 1).
+        Step size of an item (default 1).
 
     Raises
     ------
     OSError
-        If what was written of a product found no room: the stage ends here, not after all items.
+        If the disk is full; the stage then ends at once and not after all items.
     """
     from hklflow.formats.hdf5_output import require_written
 
@@ -537,11 +537,13 @@ def progress(
                 require_written()
                 bar.update(step(item) if step else 1)
         return
-    done, told, start = 0, 0.0, time.monotonic()
+    done, logged, start = 0, 0.0, time.monotonic()
     for item in items:
         yield item
         require_written()
         done += step(item) if step else 1
-        if time.monotonic() - max(told, start) > 10 or done >= total:
-            told = time.monotonic()
-            print(f"{what}: {done}/{total} after {told - start:.1f} s", file=sys.stderr, flush=True)
+        if time.monotonic() - max(logged, start) > 10 or done >= total:
+            logged = time.monotonic()
+            print(
+                f"{what}: {done}/{total} after {logged - start:.1f} s", file=sys.stderr, flush=True
+            )

@@ -1,4 +1,4 @@
-"""How reflections are integrated, wherever they are: section `integrate` of the configuration."""
+"""Settings for the integration of reflections: section `integrate` of the configuration."""
 
 from typing import TYPE_CHECKING
 
@@ -11,35 +11,35 @@ if TYPE_CHECKING:
 
 
 class IntegrationSettings(stage.Params):
-    """What hklflow's own integration decides by."""
+    """Settings of hklflow's own integration."""
 
     n_sigma: float = Field(3.5, ge=2, le=8)
-    """Half axes of what is summed, in standard deviations of the spot."""
+    """Half axes of the summed region, in standard deviations of the spot."""
     mosaic: float | None = Field(None, gt=0)
-    """Standard deviation of the rocking curve in degrees to begin with; None: from the peaks."""
+    """Starting value: standard deviation of the rocking curve in degrees. None: from the peaks."""
     spot: tuple[PositiveFloat, PositiveFloat] | None = None
-    """Standard deviations of a spot in pixels (slow, fast) to begin with; None: from the peaks."""
+    """Starting value: standard deviation of spots in pixels (slow, fast). None: from the peaks."""
     strong: float = Field(20.0, ge=5)
-    """Least I/σ of reflections from which widths and profiles are learned."""
+    """Smallest I/σ of reflections from which widths and profiles are learned."""
     references: int = Field(3000, ge=50)
-    """Largest number of them."""
+    """Largest number of reflections from which widths and profiles are learned."""
     max_frames: int = Field(100, ge=3)
-    """Reflections that last longer are not integrated."""
+    """Reflections on more frames than this are not integrated."""
     min_zeta: float = Field(0.1, ge=0, le=1)
-    """Reflections with a smaller |ζ| are flagged LONG, and not scaled."""
+    """Reflections with a smaller |ζ| are flagged LONG and are not scaled."""
     overlap: float = Field(0.05, ge=0, le=1)
-    """Share of a reflection in the foreground of others from which on it is flagged OVERLAP."""
+    """Fraction of a reflection in the foreground of others from which it is flagged OVERLAP."""
     min_recorded: float = Field(0.5, gt=0, le=1)
-    """Part of a reflection that must be on good pixels for an intensity."""
+    """Smallest fraction of a reflection on good pixels for which an intensity is given."""
     memory: PositiveFloat = 1000.0
-    """MB for the voxels of reflections; more than that takes several passes over the frames."""
+    """MB for the voxels of reflections; larger data need several passes over the frames."""
 
     def chosen(self, threads: int = 1) -> "IntegrationParams":
-        """Give them as the integration takes them."""
+        """Return the parameters of the integration."""
         import numpy as np
 
         from hklflow.bragg.integrate import IntegrationParams
 
-        own = {name: getattr(self, name) for name in IntegrationSettings.model_fields}
-        own["mosaic"] = None if self.mosaic is None else float(np.radians(self.mosaic))
-        return IntegrationParams(**own, threads=threads)
+        values = {name: getattr(self, name) for name in IntegrationSettings.model_fields}
+        values["mosaic"] = None if self.mosaic is None else float(np.radians(self.mosaic))
+        return IntegrationParams(**values, threads=threads)

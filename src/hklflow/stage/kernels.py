@@ -12,15 +12,16 @@ from hklflow.simd import private
 
 
 def ensure(group: str) -> None:
-    """Compile a group of kernels, unless it was done; others who ask then wait.
+    """Compile a group of kernels unless it was done; other jobs that need them wait.
 
-    Without it all jobs of a new installation that start together would compile the same. Where the
-    file system knows no locks, or nothing can be compiled beforehand, each job does it for itself.
+    Without this step, all jobs that start together on a new installation would compile the same
+    kernels. If the file system does not support locks, or nothing can be precompiled, each job
+    compiles its own kernels.
 
     Parameters
     ----------
     group : str
-        As `hklflow.experiment.warm` names it.
+        Name of the group in `hklflow.experiment.warm`.
     """
     done = marker(group)
     if done is None or done.exists():
@@ -35,7 +36,7 @@ def ensure(group: str) -> None:
 
 
 def marker(group: str) -> Path | None:
-    """Return the file that says that a group was compiled, here and for this processor."""
+    """Return the file which marks a group as compiled for this installation and processor."""
     folder = os.environ.get("NUMBA_CACHE_DIR")
     state = kernel_cache.state(Path(__file__).parents[1])
     words = group, state, sys.implementation.cache_tag, private.processor()

@@ -1,12 +1,12 @@
-"""The mask file: an ordered list of steps that mask pixels or free them again, as text.
+"""Read the mask file: an ordered text list of steps that mask or unmask pixels.
 
     - {shape: circle, slow: 840, fast: 730, radius: 25, comment: beam stop}
     - {shape: circle, slow: 840, fast: 730, radius: 5, op: subtract}
     - {image: beamline.tif, bad: zero}
     - {edges: 2, detector: Pilatus 1M}
 
-Paths in it are relative to the file. A step that subtracts frees what steps masked, never
-what the measurement itself flags: a pixel without counts has nothing to give.
+Paths are relative to the mask file. A step that subtracts unmasks pixels of earlier steps, but
+never pixels flagged by the measurement itself, because a pixel without counts has no data.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,9 +31,9 @@ class _Step(stage.Params):
     model_config = ConfigDict(allow_inf_nan=False)
 
     op: Literal["add", "subtract"] = "add"
-    """`add` masks the pixels, `subtract` frees what steps before it masked."""
+    """`add` masks the pixels, `subtract` unmasks pixels that earlier steps masked."""
     comment: str = ""
-    """For people."""
+    """Comment for the reader."""
 
 
 class Rectangle(_Step):
@@ -82,11 +82,11 @@ class Beamstop(_Step):
     arm_angle: float = 0.0
     arm_width: float = Field(0.0, ge=0)
     arm_length: float | None = Field(None, gt=0)
-    """From the centre; None: to the detector's border."""
+    """Length of the arm from the centre, pixels; None: to the detector's border."""
 
 
 class Edges(_Step):
-    """Pixels along the detector's border, and along the gaps of a detector that is named."""
+    """Pixels along the detector's border, and along the gaps of the named detector."""
 
     edges: int = Field(ge=1)
     detector: str | None = None
@@ -107,7 +107,7 @@ class Gaps(_Step):
 
 Shape = Annotated[Rectangle | Circle | Annulus | Polygon | Beamstop, Field(discriminator="shape")]
 Step = Rectangle | Circle | Annulus | Polygon | Beamstop | Edges | Image | Gaps
-# What a step is follows from the first of these keys that it has.
+# The kind of a step follows from the first of these keys in it.
 _KINDS: dict[str, TypeAdapter[Any]] = {
     "shape": TypeAdapter(Shape),
     "edges": TypeAdapter(Edges),
@@ -118,35 +118,35 @@ _KINDS: dict[str, TypeAdapter[Any]] = {
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask file that was read: its steps, and the folder to which paths are relative."""
+    """Content of a mask file: its steps, and its path, to which other paths are relative."""
 
     path: Path
     steps: tuple[Step, ...]
 
     def images(self) -> list[Path]:
-        """Files of the images that it imports, relative to the mask file as they stand there."""
+        """Return the image files that the steps name, relative to the mask file as written."""
         from hklflow.formats.mask_images import split_name
 
         return [split_name(step.image)[0] for step in self.steps if isinstance(step, Image)]
 
     def core_steps(self, shape: tuple[int, int]) -> "list[CoreStep]":
-        """Read images and make the shapes; see `core_steps`.
+        """Read the images and make the shapes; see `core_steps`.
 
         Raises
         ------
         HklflowError
-            With every problem of the file and its images, one in a line.
+            Lists all problems of the file and its images, one in each line.
         """
         return core_steps(self.steps, shape, str(self.path), self.path.parent)
 
 
 def read(path: Path) -> MaskFile:
-    """Read a mask file; one without steps masks nothing.
+    """Read a mask file; a file without steps masks nothing.
 
     Raises
     ------
     HklflowError
-        With every problem, one in a line and with the number of its step.
+        Lists all problems, one in each line, with the number of the step.
     """
     require_file(path, "the mask file")
     try:
@@ -159,12 +159,12 @@ def read(path: Path) -> MaskFile:
 
 
 def parse(text: str, where: str) -> list[Step]:
-    """Read the steps of a mask file's text.
+    """Parse the steps in the text of a mask file.
 
     Raises
     ------
     HklflowError
-        With every problem, one in a line; ``where`` names the file.
+        Lists all problems, one in each line; ``where`` names the file.
     """
     try:
         node = yaml.compose(text, yaml.SafeLoader)
@@ -195,7 +195,7 @@ def step(value: Any, keys: Sequence[str] = ()) -> Step:
     Raises
     ------
     HklflowError
-        If it is none; all that is wrong with it.
+            If the value is not a step; lists all problems.
     """
     if not isinstance(value, dict):
         raise HklflowError(f"{value!r} is no step; a step has `key: value` pairs")
@@ -205,57 +205,57 @@ def step(value: Any, keys: Sequence[str] = ()) -> Step:
     if kind is None:
         raise HklflowError(f"{value!r} is no step; a step has one of {', '.join(_KINDS)}")
     try:
-        found: Step = _KINDS[kind].validate_python(value)
+        parsed: Step = _KINDS[kind].validate_python(value)
     except ValidationError as error:
-        raise HklflowError("; ".join(_told(item) for item in error.errors())) from error
-    if not isinstance(found, Edges | Image | Gaps):
-        _core_shape(found)
-    return found
+        raise HklflowError("; ".join(_problem_of(item) for item in error.errors())) from error
+    if not isinstance(parsed, Edges | Image | Gaps):
+        _core_shape(parsed)
+    return parsed
 
 
 def core_steps(
     steps: Iterable[Step], shape: tuple[int, int], where: str, folder: Path
 ) -> "list[CoreStep]":
-    """Make what `hklflow.images.mask_shapes.draw` takes of steps.
+    """Convert steps to the input of `hklflow.images.mask_shapes.draw`.
 
-    Gaps of a detector have the bit GAP, everything else that of the user's mask.
+    Gaps of a detector get the bit GAP, everything else the bit of the user's mask.
 
     Parameters
     ----------
     steps : iterable of steps
     shape : (slow, fast)
-        Of the detector.
+        Shape of the detector.
     where : str
         Name of the list of steps, for messages.
     folder : Path
-        To which the names of images are relative.
+        Folder to which the names of images are relative.
 
     Raises
     ------
     HklflowError
-        If images cannot be read or have another shape: every problem, one in a line.
+        If images cannot be read or have another shape; lists all problems, one in each line.
     """
     from hklflow.images.masks import MaskBit
 
-    found: list[CoreStep] = []
+    core: list[CoreStep] = []
     problems: list[str] = []
     for number, item in enumerate(steps, start=1):
         try:
             bit = MaskBit.GAP if isinstance(item, Gaps) else MaskBit.USER
-            found.append((bit, _core(item, shape, folder)))
+            core.append((bit, _core(item, shape, folder)))
         except HklflowError as error:
             problems.append(f"step {number} ({name(item)}): {error}")
     _raise(where, problems)
-    return found
+    return core
 
 
 def detector_gaps(name: str, shape: tuple[int, int]) -> "masks.BoolImage":
-    """Gaps of a detector that pyFAI knows, for an image of a shape (slow, fast).
+    """Return the mask of module gaps from pyFAI's detector, for an image of shape (slow, fast).
 
     Raises
     ------
     HklflowError
-        If pyFAI knows no such detector, or the image has another shape.
+        If pyFAI does not know the detector, or the image has another shape.
     """
     from hklflow.calibration.detectors import known_detector
 
@@ -270,16 +270,16 @@ def detector_gaps(name: str, shape: tuple[int, int]) -> "masks.BoolImage":
 
 
 def name(item: Step) -> str:
-    """Describe a step in a few words: what it is, and its comment."""
+    """Return a short description of a step: its kind and its comment."""
     if isinstance(item, Edges):
-        told = f"edges {item.edges}" + (f" of {item.detector}" if item.detector else "")
+        description = f"edges {item.edges}" + (f" of {item.detector}" if item.detector else "")
     elif isinstance(item, Image):
-        told = f"image {item.image}"
+        description = f"image {item.image}"
     elif isinstance(item, Gaps):
-        told = f"gaps of {item.detector}"
+        description = f"gaps of {item.detector}"
     else:
-        told = item.shape
-    return f"{told}: {item.comment}" if item.comment else told
+        description = item.shape
+    return f"{description}: {item.comment}" if item.comment else description
 
 
 def _core(item: Step, shape: tuple[int, int], folder: Path) -> "mask_shapes.Shape":
@@ -321,15 +321,15 @@ def _keys(node: yaml.Node) -> list[str]:
     return [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
 
 
-def _told(item: Any) -> str:
-    """One problem of a step: key, what is wrong, what was given."""
-    # The first place of a shape is the name of its kind.
+def _problem_of(item: Any) -> str:
+    """Describe one problem of a step: key, problem, value."""
+    # The first entry of the location of a shape is the name of its kind.
     place = [str(part) for part in item["loc"]]
     place = place[1:] if len(place) > 1 else place
-    given = (
+    value = (
         "" if item["type"] in ("missing", "union_tag_invalid") else f" (it is {item['input']!r})"
     )
-    return f"{'.'.join(place) or 'shape'}: {item['msg']}{given}"
+    return f"{'.'.join(place) or 'shape'}: {item['msg']}{value}"
 
 
 def _raise(where: str, problems: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The frames of one rotation as integration takes them, from its scan file."""
+"""Provide the frames of one rotation for the integration, from its scan file."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,12 @@ def measurement(
     block: int,
     threads: int,
 ) -> "Measurement":
-    """Frames of a scan, at the geometry of a model; they are opened anew for each pass.
+    """Return the frames of a scan with the geometry of a model; each pass opens the file again.
 
     Parameters
     ----------
     rotation : Rotation
-        As refined.
+        Refined geometry.
     pixel_norm, frame_norm
         See `hklflow.stage.norms`.
     block : int

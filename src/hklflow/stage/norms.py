@@ -1,7 +1,7 @@
-"""What a pixel counts for a given S(Q): the factors of the norm that stages share.
+"""Compute the norm, the counts of a pixel for S(Q) = 1, from factors that stages share.
 
-The norm of pixel p in frame z is ``pixel(p) * frame(z)``; the transform to S(Q) and the
-integration of Bragg reflections divide by the same.
+The norm of pixel p in frame z is ``pixel(p) * frame(z)``. The transform to S(Q) and the
+integration of Bragg reflections divide by the same norm.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Corrections(stage.Params):
-    """Which factors the pixels' part of the norm has."""
+    """Factors that the pixels' part of the norm contains."""
 
     solid_angle: bool = True
     """Correct for the solid angle of the pixels."""
@@ -40,23 +40,23 @@ def pixel_norm(
     rotation: "Rotation",
     binning: "PixelBinning | None" = None,
 ) -> "tuple[NDArray[np.float64], list[str]]":
-    """The pixels' part of the norm (slow, fast), 0 where masked, and what it corrects for.
+    """Return the pixels' part of the norm (slow, fast), 0 where masked, and its corrections.
 
     Parameters
     ----------
     mask : Path
         Pixel mask.
     first : Detector
-        That of the scan's first rotation: solid angles are relative to a pixel of it at the foot
-        of its normal.
+        Detector of the scan's first rotation. Solid angles are relative to a pixel at the foot of
+        its normal.
     binning : PixelBinning or None
-        Of the scan: the flat field is of the frames as measured. The norm of a sum of pixels is
-        that of one pixel of its size, as if the detector had such.
+        Binning of the scan; the flat field is for unbinned frames. The norm of a block of pixels is
+        that of a single pixel of the same size.
 
     Raises
     ------
     HklflowError
-        If the flat field is that of another detector.
+            If the flat field is for another detector.
     """
     import numpy as np
 
@@ -94,7 +94,7 @@ def pixel_norm(
 def _flat(
     path: Path, shape: tuple[int, ...], binning: "PixelBinning | None"
 ) -> "NDArray[Any] | None":
-    """Relative response of the pixels (slow, fast); None if constants have none."""
+    """Return the relative response of the pixels (slow, fast); None if the constants lack it."""
     from hklflow.base.errors import HklflowError
     from hklflow.constants.files import open_constants
     from hklflow.constants.flood import read_flat
@@ -121,17 +121,17 @@ def _flat(
 def frame_norm(
     scale: "FrameScale", n_frames: int, where: Path, *, solid_angle: bool
 ) -> "NDArray[np.float64]":
-    """The frames' part of the norm (n,).
+    """Return the frames' part of the norm (n,).
 
     Parameters
     ----------
     scale : FrameScale
     n_frames : int
-        Of the scan.
+        Number of frames of the scan.
     where : Path
-        File of the scale, for the sentence of the error.
+        File of the scale, named in error messages.
     solid_angle : bool
-        Whether the pixels' part holds the solid angle.
+        True if the pixels' part contains the solid angle.
 
     Raises
     ------
@@ -146,5 +146,5 @@ def frame_norm(
             "frame_scale again"
         )
     norm: NDArray[np.float64] = scale.monitor * scale.attenuation * scale.scale
-    # The scale is for equal solid angles; without them, the pixel norm does not hold them.
+    # The scale assumes equal solid angles; correct it if the pixel norm does not contain them.
     return norm if solid_angle else norm * scale.area

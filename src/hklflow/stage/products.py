@@ -1,4 +1,4 @@
-"""Products of a scan that many stages read: its orientation, and the verdict on it."""
+"""Read the products of a scan that many stages use: its orientation, and its verdict."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,5 +23,5 @@ def read_orientation(path: Path) -> "Orientation":
 
 
 def read_accepted(path: Path | None) -> bool | Literal["not judged"]:
-    """Read from an ``accepted.json`` if the scan was accepted; None: it was not judged."""
+    """Return from an ``accepted.json`` if the scan was accepted; path None: it was not judged."""
     return "not judged" if path is None else bool(read_json(path)["accepted"])

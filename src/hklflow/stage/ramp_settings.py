@@ -1,4 +1,4 @@
-"""What the stages of both ramps (pulse capacitor, current source) share: settings and the fit."""
+"""Settings and fit that the stages of both ramps (pulse capacitor, current source) share."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
 
 class RampSettings(stage.Params):
-    """What the configuration file sets."""
+    """Settings from the configuration file."""
 
     ramp: Segments = ()
-    """The ramp as segments [n, increment]: each of n frames has an increment more charge, or is
-    integrated an increment longer, than the one before. After the last segment the ramp starts
-    again. Empty: every frame of the run has one step more than the one before."""
+    """The ramp as segments [n, increment]: each of n frames has an increment more charge, or more
+    integration time, than the frame before. After the last segment the ramp starts again. Empty:
+    every frame of the run has one step more than the frame before."""
     trim: float = Field(0.10, ge=0, lt=0.5)
-    """Fraction of a stage's frames that is left out next to a switch of gain."""
+    """Fraction of a stage's frames next to a gain switch that is left out."""
     settling: float = Field(0.0, ge=0)
-    """Decay constant, in units of the ramp, of an exponential that is fitted beside the line after
-    a switch; 0: none."""
+    """Decay constant, in units of the ramp, of an exponential that is fitted with the line after a
+    gain switch; 0: no exponential."""
     saturation_margin: float = Field(50, ge=0)
-    """ADU from both ends of the output's range within which values are not used."""
+    """Values closer than this to either end of the output range, in ADU, are not used."""
     min_points: int = Field(20, ge=5)
-    """Frames that the line of a stage needs."""
+    """Smallest number of frames for the line of a stage."""
     linearity: float = Field(0.002, gt=0)
-    """Systematic deviation from the line (rms) as a fraction of its rise, from which a pixel is not
-    linear; its slope is then off by some six times as much."""
+    """Systematic rms deviation from the line, as a fraction of its rise, from which a pixel is not
+    linear; the error of its slope is then about six times this fraction."""
     n_sigma: float = Field(5.0, gt=0)
     """Robust standard deviations from the ASIC's median from which a ratio is an outlier."""
     limits_mh: tuple[float, float] | None = None
@@ -46,7 +46,7 @@ def fitted(
     memory: float,
     limits: dict[str, tuple[float, float] | None],
 ) -> "Constants":
-    """Lines and ratios of one ASIC, outliers marked.
+    """Return lines and ratios of one ASIC, with outliers marked.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def fitted(
         Processed dark of the ASIC.
     params : RampSettings
     memory : float
-        MB for the frames that are worked on at a time.
+        MB for the frames that are processed at a time.
     limits : dict
         Name of a ratio -> its smallest and largest value.
     """
@@ -65,7 +65,7 @@ def fitted(
     from hklflow.constants.gathered import open_gathered
 
     with open_gathered(gathered) as ramp:
-        what = process(
+        fit = process(
             ramp,
             None if dark is None else files.read_part(dark),
             params.ramp,
@@ -75,10 +75,10 @@ def fitted(
             settling=params.settling,
             linearity=params.linearity,
         )
-        found = base.process(
-            what,
+        constants = base.process(
+            fit,
             [ramp],
             memory,
             lambda parts, total: stage.progress(parts, total, "parts of memory cells"),
         )
-    return ramp_process.mark_outliers(found, params.n_sigma, limits)
+    return ramp_process.mark_outliers(constants, params.n_sigma, limits)

@@ -1,9 +1,9 @@
 """Decide whether a scan still fits its parent's space group, cell and peaks.
 
-The figures are those that `refine` and `refine_parent` left; see `hklflow.quality.gates`
-for the limits and `hklflow.quality.verdict` for what makes a scan doubtful. A parent passes the
-same gates against its own figures: its cell must have the symmetry that its space group says. A
-fixed orientation with too few peaks for any gate is doubtful.
+The figures come from `refine` and `refine_parent`. `hklflow.quality.gates` explains the limits,
+and `hklflow.quality.verdict` explains when a scan is doubtful. A parent passes the same gates
+against its own figures: its cell must have the symmetry of its space group. A fixed orientation
+with too few peaks for any gate is doubtful.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ class Inputs(stage.Inputs):
     orientation: Path
     """Orientation of the scan."""
     parent: Path
-    """Orientation of its parent, as the parent's own refinement left it."""
+    """Orientation of the parent, from the parent's own refinement."""
 
 
 class Outputs(stage.Outputs):
@@ -31,12 +31,12 @@ class Outputs(stage.Outputs):
 
 class Params(ScanLimits):
     on_failure: Literal["stop", "warn"] = "stop"
-    """What happens to a scan that misses a limit: "stop" fails it and everything made of it,
-    "warn" records that it is not accepted and goes on."""
+    """Treatment of a scan that misses a limit: "stop" fails the scan and all its later products,
+    "warn" records that the scan is not accepted and continues."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Judge, write."""
+    """Judge the scan and write the verdict."""
     scan = stage.read_orientation(inputs.orientation)
     parent = stage.read_orientation(inputs.parent)
     for path, orientation in ((inputs.orientation, scan), (inputs.parent, parent)):

@@ -1,7 +1,7 @@
-"""Add the volumes of a rotation's blocks of frames, which jobs of their own transformed.
+"""Add the volumes of a rotation's blocks of frames, which separate jobs transformed.
 
-Counts and norms of the blocks are stored without rounding, and their sums are exact: the volumes
-are those of a transform in one block.
+Counts and norms of the blocks are stored without rounding, and their sums are exact: the result is
+equal to a transform in one block.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ class Params(stage.Params):
     pass
 
 
-#: Notes of the blocks that add up.
+#: Notes of the blocks that are summed.
 _SUMS = (
     "pixel-frames used",
     "pixel-frames flagged or saturated",
@@ -106,7 +106,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         writer.write(boxes())
         notes = [part.notes for part in kinds[0]]
         sums = {name: sum(note[name] for note in notes) for name in _SUMS}
-        # Of a block without frames, the unit is larger.
+        # For a block without frames, the unit is larger.
         sums["unit of the norms"] = min(note["unit of the norms"] for note in notes)
         writer.note({**notes[0], **sums, "blocks of frames": len(notes)})
     print(f"{len(inputs.parts)} blocks of frames added")

@@ -1,7 +1,7 @@
-"""Gather the merged intensities of the scans of one sample: I(hkl, T).
+"""Collect the merged intensities of all scans of a sample: I(hkl, T).
 
-Intensities are as merged, in the unit of S: monitor, attenuators and the scales of frames are
-in them. The column ``scale`` tells how a scan as a whole compares with its parent,
+Intensities have the unit of S; monitor, attenuators and frame scales are already applied. The
+column ``scale`` compares a whole scan with its parent,
 ``I / I_parent = scale · exp(-2 ΔB (sin θ / λ)²)``; it is not applied.
 """
 
@@ -29,32 +29,32 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings from the configuration file."""
 
     shown: int = Field(12, ge=1, le=60)
-    """Reflections in the picture."""
+    """Number of reflections in the picture."""
 
 
 class Params(Settings):
-    """Settings: nothing else to tell."""
+    """The settings only."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Read, line up, write."""
+    """Read the intensities, align the scans and write the table."""
     from hklflow import plots
     from hklflow.bragg import series
     from hklflow.nexus import structure_factors as files
     from hklflow.plots import structure_factors as pictures
 
     scans = [files.read_factors(path) for path in inputs.factors]
-    found = series.line_up([(scan.crystal, scan.factors) for scan in scans])
-    files.write_intensity_table(outputs.table, found)
+    aligned = series.line_up([(scan.crystal, scan.factors) for scan in scans])
+    files.write_intensity_table(outputs.table, aligned)
     title = f"{scans[0].crystal.sample}: Bragg intensities against temperature"
-    files.write_intensities(outputs.series, found, title)
-    plots.save(pictures.changes(found, params.shown, title), outputs.picture)
+    files.write_intensities(outputs.series, aligned, title)
+    plots.save(pictures.changes(aligned, params.shown, title), outputs.picture)
     print(
-        f"{len(found.hkl)} reflections in {len(scans)} scans"
-        + "".join(f"; {note}" for note in found.notes)
+        f"{len(aligned.hkl)} reflections in {len(scans)} scans"
+        + "".join(f"; {note}" for note in aligned.notes)
     )
 
 

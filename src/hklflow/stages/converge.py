@@ -1,7 +1,7 @@
-"""Refine, integrate and refine again until a scan's model rests.
+"""Refine, integrate and refine again until the model of a scan converges.
 
-One job per scan: a graph of rules cannot turn in circles. Detectors' modules that are displaced
-are told and written as a proposal for the calibration store; the geometry of this reduction stays.
+All iterations run in one job, because a graph of rules has no loops. Displaced detector modules are
+reported and written as a proposal for the calibration store; this reduction keeps its geometry.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,69 +58,69 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     converged: Path
-    """Lattice, orientation, geometry of each rotation, grid: of the best iteration."""
+    """Lattice, orientation, geometry of each rotation and grid, from the best iteration."""
     history: Path
     """One record per iteration."""
     picture: Path
     """Picture: history, and residuals by module."""
     modules: Path
-    """Residuals by module; displacements of the modules where the residuals ask for them."""
+    """Residuals by module; displacements of the modules if the residuals are significant."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings from the configuration file."""
 
     refine_goniometer: bool = True
-    """Refine a small turn of the goniometer head in each rotation but the first."""
+    """Refine a small rotation of the goniometer head in each rotation except the first."""
     hkl_tolerance: float = Field(0.15, gt=0, lt=0.5)
-    """Largest deviation from an integer, in each of h, k, l, of an indexed peak."""
+    """Largest deviation of h, k and l of an indexed peak from integers."""
     min_indexed: float = Field(0.2, gt=0, le=1)
-    """Least fraction of the found peaks that must be indexed."""
+    """Smallest fraction of the found peaks that must be indexed."""
     d_min: float | None = Field(None, gt=0)
-    """Smallest spacing of lattice planes that is integrated, in Å; None: all that is seen."""
+    """Smallest spacing of lattice planes that is integrated, in Å; None: all measured ones."""
     min_significance: float = Field(10.0, ge=3)
-    """Least intensity over its standard deviation of a reflection whose centroid is used."""
+    """Smallest I/σ of a reflection whose centroid is used."""
     min_correlation: float = Field(0.8, ge=0, lt=1)
-    """Least correlation with the learned profile of a reflection whose centroid is used."""
+    """Smallest correlation of a reflection with the learned profile for its centroid to be used."""
     cell_change: float = Field(0.1, gt=0)
-    """At rest: largest change of a length or angle of the cell, over its standard deviation."""
+    """Converged: largest change of a cell length or angle, in standard deviations."""
     orientation_change: float = Field(0.002, gt=0)
-    """At rest: largest change of an orientation, degrees."""
+    """Converged: largest change of an orientation, degrees."""
     rmsd_change: float = Field(0.01, gt=0)
-    """At rest: largest relative change of the root mean square residuals."""
+    """Converged: largest relative change of the root mean square residuals."""
     indexed_change: float = Field(0.002, gt=0)
-    """At rest: largest change of the fraction of indexed peaks."""
+    """Converged: largest change of the fraction of indexed peaks."""
     max_cycles: int = Field(8, ge=1, le=50)
-    """Refinements at most."""
+    """Largest number of refinements."""
     max_integrations: int = Field(3, ge=0)
-    """Times that reflections are integrated at most, each of which reads all frames twice; 0: only
-    the found peaks are used. One is enough unless predictions move by more than `reintegrate`."""
+    """Largest number of integrations, each of which reads all frames twice; 0: only the found peaks
+    are used. One is enough unless predictions move by more than `reintegrate`."""
     reintegrate: float = Field(0.1, gt=0)
-    """Move of the predictions, in pixels or frames, from which on reflections are integrated
+    """Change of the predictions, in pixels or frames, from which reflections are integrated
     again."""
     max_unindexed: float = Field(0.1, ge=0, le=1)
-    """Fraction of strong peaks without an index from which on a warning is given."""
+    """Fraction of strong peaks without an index from which a warning is given."""
     detector: str | None = None
-    """pyFAI's name of the detector, which tells its modules; None: they are found by the gaps in
-    the pixel mask."""
+    """pyFAI's name of the detector, which defines its modules; None: modules are found from the
+    gaps in the pixel mask."""
     module_spots: int = Field(MODULE_SPOTS, ge=10)
-    """Spots that a module must have to be judged: fewer do not tell their own scatter."""
+    """Spots needed to judge a module; fewer do not show their own scatter."""
     module_offset: float = Field(0.1, gt=0)
-    """Shift of a module against the others in pixels, from which on it is told and the module level
-    is fitted, if it is no chance either: by less, the places of strong spots are not known (the
-    floor under the errors of peaks)."""
+    """Displacement of a module relative to the others, in pixels, from which it is reported and the
+    module level is fitted, if it is significant. Positions of strong spots are not more accurate
+    (error floor of peaks)."""
     block: int = Field(32, gt=0, le=512)
     """Frames held in memory at a time."""
 
 
 class Params(Settings):
-    """Settings, what the tables say of the scan, and the flat field.
+    """Settings, entries of the tables for the scan, and the flat field.
 
-    Other factors of the norm are smooth, and intensities are not asked for.
+    Other factors of the norm are smooth, and intensities are not needed.
     """
 
     flat_field: Path | None = None
-    """The pixels' relative response, see `transform`."""
+    """Relative response of the pixels, see `transform`."""
     sample: str
     """Sample."""
     scan: str
@@ -128,11 +128,11 @@ class Params(Settings):
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
     integrate: IntegrationSettings = IntegrationSettings()
-    """How reflections are integrated."""
+    """Settings of the integration of reflections."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Iterate, judge the result, write."""
+    """Iterate, judge the result and write it."""
     from hklflow import __version__, plots
     from hklflow.bragg import converge, convergence, residual_map
     from hklflow.bragg.centroids import Acceptance, without
@@ -145,7 +145,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         _as_given(inputs, outputs, params)
         return
     observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
-    before = {name: own.value for name, own in start.refined_parameters.items()}
+    before = {name: program.value for name, program in start.refined_parameters.items()}
     model = converge.RefinedModel(
         [start.rotation(name) for name in params.rotations],
         start.ub,
@@ -194,8 +194,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     section["accepted"] = stage.read_accepted(inputs.accepted)
     section["passes over the frames"] = len(reads) / len(observed.names)
-    told = [module.told() for module in displaced]
-    section["modules"] = {"displaced": told, "fitted": "why not" not in level}
+    module_sentences = [module.told() for module in displaced]
+    section["modules"] = {"displaced": module_sentences, "fitted": "why not" not in level}
     section["residuals by frame"] = residual_map.by_frame(spots, observed.names)
     notes += convergence.warnings(outcome, section, params.max_unindexed)
     notes += _of_displaced(displaced, level, params)
@@ -204,11 +204,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         warnings = [*start.warnings, *notes]
         data = _unchanged(inputs.orientation, warnings=warnings, converged=section)
     else:
-        # The start may be of another program; what was refined here is not.
-        own = f"hklflow {__version__}"
-        ours = replace(start, engine={"program": own, "spots": own})
-        product = orientation.product(refined, observed, start.grid, ours, notes, start.figures)
-        # The refinement was also given centroids, which are indexed by construction.
+        # The start may come from another program; this refinement does not.
+        program = f"hklflow {__version__}"
+        start_here = replace(start, engine={"program": program, "spots": program})
+        product = orientation.product(
+            refined, observed, start.grid, start_here, notes, start.figures
+        )
+        # The refinement also used integrated centroids, which are indexed by construction.
         peaks = {"peaks": loop.total, "fraction indexed": outcome.kept.fraction_indexed}
         data = replace(
             product,
@@ -239,13 +241,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _unchanged(orientation: Path, **entries: Any) -> Record:
-    """Content of an orientation that stays to the digit as its file holds it, and new entries."""
+    """Return the unchanged content of an orientation's file, with additional entries."""
     data = stage.read_json(orientation) | entries
     return {key: value for key, value in data.items() if key != "provenance"}
 
 
 def _as_given(inputs: Inputs, outputs: Outputs, params: Params) -> None:
-    """Products of a scan of fixed orientation: it is what was given, and there is no history."""
+    """Write the products of a scan of fixed orientation: the input, and no history."""
     from hklflow import plots
     from hklflow.plots.common import figure_of
 
@@ -261,7 +263,7 @@ def _as_given(inputs: Inputs, outputs: Outputs, params: Params) -> None:
 
 
 def _free(refined: "Mapping[str, float]", params: Params) -> list[str]:
-    """What the refinement before moved: what it held too many would be told too certain here."""
+    """Return the groups refined before; fixing one of them would make the errors too small."""
     from hklflow.geometry.parameters import groups_of
 
     free = {"cell", "orientation", *groups_of(list(refined))} - {"misorientation"}
@@ -277,7 +279,7 @@ def _reflections_only(
     free: Sequence[str],
     limits: "RefinementLimits",
 ) -> "tuple[Observed, list[str]]":
-    """Peaks without maxima of the diffuse scattering, which the refinement before left out, too."""
+    """Remove the diffuse maxima that the previous refinement left out, too."""
     from hklflow.orientation.refinement import refine
     from hklflow.stage import orientation
 
@@ -291,7 +293,7 @@ def _reflections_only(
 def _doubtful_arcs(
     outcome: "Outcome", observed: "Observed", widths: "Mapping[int, float]"
 ) -> list[str]:
-    """Say that centroids may be those of arcs, where that would change the cell."""
+    """Return a warning if centroids may belong to arcs, and this would change the cell."""
     import numpy as np
 
     untold = [i for i, spread in enumerate(observed.spreads) if spread is None]
@@ -300,7 +302,7 @@ def _doubtful_arcs(
         return []
     rocking = max(widths[i] for i in untold)
     size, sigma = refined.cell[:3], refined.cell_sigma[:3]
-    off = rocking**2 / 2  # of the radius across the beam, see `orientation.arcs`
+    off = rocking**2 / 2  # relative to the radius across the beam, see `orientation.arcs`
     if not np.any(off * size > sigma):
         return []
     return [
@@ -319,9 +321,9 @@ def _integrator(
     spreads: "Sequence[float | None]",
     threads: int,
 ) -> "tuple[Integrate, list[str], dict[int, float]]":
-    """What integrates all rotations with a model, and what it fills.
+    """Return the integration of all rotations with a model, and two collections that it fills.
 
-    These are a list that grows with each read rotation, and the widths of their rocking curves.
+    These are a list that gets an entry with each read rotation, and the rocking widths.
     """
     from hklflow import nexus
     from hklflow.bragg.centroids import placed
@@ -335,8 +337,10 @@ def _integrator(
 
     chosen = params.integrate.chosen(threads)
 
-    def one(i: int, rotations: "Sequence[Rotation]", ub: "NDArray[np.float64]") -> "Reflections":
-        found = integrate(
+    def integrate_rotation(
+        i: int, rotations: "Sequence[Rotation]", ub: "NDArray[np.float64]"
+    ) -> "Reflections":
+        integrated_reflections = integrate(
             frames_of(i, rotations),
             ub,
             group,
@@ -345,22 +349,30 @@ def _integrator(
             d_min=params.d_min,
             shown=partial(_shown, rotations[i].scan.n_frames),
         )
-        rocking[i] = found.widths.mosaic
+        rocking[i] = integrated_reflections.widths.mosaic
         spread = spreads[i]
         if not spread:
-            return found.reflections
-        return placed(found.reflections, rotations[i], found.widths, chosen.n_sigma, spread)
+            return integrated_reflections.reflections
+        return placed(
+            integrated_reflections.reflections,
+            rotations[i],
+            integrated_reflections.widths,
+            chosen.n_sigma,
+            spread,
+        )
 
     def integrated(
         rotations: "Sequence[Rotation]", ub: "NDArray[np.float64]"
     ) -> "list[Reflections]":
-        return [one(i, rotations, ub) for i in range(len(rotations))]
+        return [integrate_rotation(i, rotations, ub) for i in range(len(rotations))]
 
     return integrated, reads, rocking
 
 
-def _shown(n_frames: int, blocks: "Iterable[NDArray[Any]]", told: str) -> "Iterable[NDArray[Any]]":
-    return stage.progress(blocks, n_frames, told, len)
+def _shown(
+    n_frames: int, blocks: "Iterable[NDArray[Any]]", description: str
+) -> "Iterable[NDArray[Any]]":
+    return stage.progress(blocks, n_frames, description, len)
 
 
 def _measurement(
@@ -371,17 +383,17 @@ def _measurement(
     threads: int,
     reads: list[str],
 ) -> "Measurement":
-    """Frames of a rotation and its norm, at the geometry of a model."""
+    """Return the frames of a rotation and their norm, with the geometry of a model."""
     from hklflow import nexus
 
     scan, rotation = nexus.read_scan(inputs.scans[i]), rotations[i]
-    # Where a spot is, the peak search tells of counts. Factors that fall along a spot would move
-    # the centres of integrated ones outwards against that; intensities are not used here.
+    # The peak search locates spots by counts. Factors that change across a spot would shift the
+    # integrated centroids relative to the peaks; intensities are not used here.
     factors = norms.Corrections(
         solid_angle=False, polarization=False, efficiency=False, flat_field=params.flat_field
     )
     scale = nexus.read_scale(inputs.scales[i])
-    found = measured.measurement(
+    measurement = measured.measurement(
         scan,
         rotation,
         norms.pixel_norm(inputs.masks[i], factors, rotations[0].detector, rotation, scan.binning)[
@@ -394,15 +406,15 @@ def _measurement(
 
     def blocks() -> "Iterable[NDArray[Any]]":
         reads.append(params.rotations[i])
-        return found.blocks()
+        return measurement.blocks()
 
-    return replace(found, blocks=blocks)
+    return replace(measurement, blocks=blocks)
 
 
 def _modules(
     masks: Sequence[Path], params: Params, observed: "Observed"
 ) -> "tuple[Modules | None, list[str]]":
-    """Modules of the detector that all rotations share, where the geometry has them or ideal."""
+    """Return the modules of the detector of all rotations, from the geometry or ideal ones."""
     from hklflow.calibration.modules import detector_modules
     from hklflow.images.pixel_binning import bin_modules
     from hklflow.stage import orientation
@@ -410,8 +422,8 @@ def _modules(
     detectors = [rotation.detector for rotation in observed.rotations]
     shapes = {detector.shape for detector in detectors}
     if len(shapes) > 1:
-        told = ", ".join(str(shape) for shape in sorted(shapes))
-        return None, [f"residuals by module were not made: rotations have detectors of {told}"]
+        listed = ", ".join(str(shape) for shape in sorted(shapes))
+        return None, [f"residuals by module were not made: rotations have detectors of {listed}"]
     if detectors[0].modules is None and params.detector is not None:
         modules, binning = detector_modules(params.detector), observed.scans[0].binning
         return modules if binning is None else bin_modules(modules, binning.factor), []
@@ -421,22 +433,22 @@ def _modules(
 def _displaced(
     loop: "Loop", outcome: "Outcome", modules: "Modules | None", params: Params
 ) -> "list[Displaced]":
-    """Modules that are shifted, by the spots of the refinement that is kept, or the first."""
+    """Return the displaced modules from the spots of the kept refinement, or of the first."""
     from hklflow.orientation.displaced_modules import displaced
 
     kept = outcome.kept.refined
     refined = kept or outcome.iterations[1].refined
     if modules is None or refined is None:
         return []
-    given = loop.fitted if kept is None else outcome.data
+    refinement = loop.fitted if kept is None else outcome.data
     return displaced(
-        refined, given, loop.group, loop.free, modules,
+        refined, refinement, loop.group, loop.free, modules,
         least=params.module_offset, spots=params.module_spots,
     )  # fmt: skip
 
 
 def _of_displaced(displaced: "Sequence[Displaced]", level: Record, params: Params) -> list[str]:
-    """Say which modules are displaced, and what helps."""
+    """Return sentences on the displaced modules, with the remedy."""
     if not displaced:
         return []
     command = remedies.module_calibration(params.sample, params.scan)
@@ -447,8 +459,8 @@ def _of_displaced(displaced: "Sequence[Displaced]", level: Record, params: Param
             "`hklflow calibration propose NAME --level module` and a scan or powder images that "
             "cover them"
         )
-    told = "; ".join(module.told() for module in displaced)
-    return [f"{told}: spots on them are integrated beside their places; {cure}"]
+    sentences = "; ".join(module.told() for module in displaced)
+    return [f"{sentences}: spots on them are integrated beside their places; {cure}"]
 
 
 def _module_level(
@@ -458,7 +470,7 @@ def _module_level(
     displaced: "Sequence[Displaced]",
     params: Params,
 ) -> Record:
-    """Displacements of the modules if some are displaced, else why there are none."""
+    """Return the displacements of the modules, or the reason why there are none."""
     from hklflow.bragg import converge, residual_map
     from hklflow.bragg.congruence import halves
     from hklflow.calibration.bragg_level import halves_agree, module_level
@@ -466,23 +478,23 @@ def _module_level(
     if modules is None or not displaced:
         return {"why not": "no module is displaced by as much as `module_offset` and beyond chance"}
     model = outcome.kept.model
-    given = outcome.data
-    # What all modules do together is the detector's motion, which is held.
+    refined = outcome.data
+    # A common motion of all modules is a motion of the detector, which is fixed here.
     free = [group for group in loop.free if not group.startswith("detector")]
     try:
         level = module_level(
-            model.rotations, given, model.ub, loop.group, modules, free=free,
+            model.rotations, refined, model.ub, loop.group, modules, free=free,
             limits=loop.limits,
         )  # fmt: skip
     except HklflowError as error:
         return {"why not": str(error)}
     after = converge.RefinedModel.of(level.refined, model.rotations)
     try:
-        agree: Record = halves_agree(level.refined.rotations, halves(given), after.ub,
+        agree: Record = halves_agree(level.refined.rotations, halves(refined), after.ub,
                                      level.fit.modules)  # fmt: skip
     except HklflowError as error:
         agree = {"why not": str(error)}
-    spots = residual_map.used(level.refined, given)
+    spots = residual_map.used(level.refined, refined)
     return {
         "modules": level.fit.modules.to_dict(),
         "shift_sigma_px": level.fit.shift_sigma,
@@ -507,7 +519,7 @@ def _modules_product(
     displaced: "Sequence[Displaced]",
     level: Record,
 ) -> Record:
-    """Content of ``modules.json``."""
+    """Return the content of ``modules.json``."""
     return {
         "sample": params.sample,
         "scan": params.scan,

@@ -25,7 +25,7 @@ FRAMES_OF = "scan"
 _SHELLS = 8
 _STRONG = 10.0  # I/σ of reflections whose shape can be judged
 _MANY_UNLIKE = 0.05
-#: What DIALS decides by itself.
+#: Settings that DIALS decides itself.
 _OF_BUILTIN = ("n_sigma", "mosaic", "spot", "strong", "references", "max_frames", "overlap")
 
 
@@ -54,10 +54,10 @@ class Outputs(stage.Outputs):
 
 
 class Settings(IntegrationSettings):
-    """What the configuration file sets."""
+    """Settings from the configuration file."""
 
     engine: Literal["builtin", "dials"] = "builtin"
-    """What integrates: hklflow itself, or DIALS with the model held as it is."""
+    """Integration program: hklflow itself, or DIALS with the model fixed."""
     d_min: PositiveFloat | None = None
     """Smallest spacing of lattice planes, Å; None: to the corner of the detector."""
     block: int = Field(8, gt=0, le=512)
@@ -65,14 +65,14 @@ class Settings(IntegrationSettings):
 
 
 class Params(Settings, DialsPrograms, norms.Corrections):
-    """Settings, which rotation, and what the norm corrects for."""
+    """Settings, the rotation, and the corrections of the norm."""
 
     rotation: str
     """Name of the rotation in the orientation file."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Predict, integrate, tell."""
+    """Predict and integrate the reflections, and write them with their figures."""
     import numpy as np
 
     from hklflow import nexus, plots
@@ -91,13 +91,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     n = rotation.scan.n_frames
     frame_norm = norms.frame_norm(scale, n, inputs.scale, solid_angle=params.solid_angle)
     ub, group = orientation.ub, orientation.group
-    found, engine = None, f"hklflow {__version__}"
+    integrated, engine = None, f"hklflow {__version__}"
     measurement = measured.measurement(
         scan, rotation, pixel_norm, frame_norm, block=params.block, threads=threads
     )
 
-    def shown(blocks: "Iterable[NDArray[Any]]", told: str) -> "Iterable[NDArray[Any]]":
-        return stage.progress(blocks, n, f"{told}, frames", len)
+    def shown(blocks: "Iterable[NDArray[Any]]", description: str) -> "Iterable[NDArray[Any]]":
+        return stage.progress(blocks, n, f"{description}, frames", len)
 
     if params.engine == "dials":
         from hklflow.dials.integrate import integrate as by_dials
@@ -120,10 +120,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     else:
         chosen = params.chosen(threads)
         peaks = nexus.read_peaks(inputs.peaks)
-        found = bragg.integrate(
+        integrated = bragg.integrate(
             measurement, ub, group, peaks, chosen, d_min=params.d_min, shown=shown
         )
-        reflections = found.reflections
+        reflections = integrated.reflections
     title = f"{params.rotation} of {orientation.scan}: integrated reflections"
     nexus.write_reflections(outputs.reflections, reflections, title)
     metrics = {
@@ -133,21 +133,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "rows": len(reflections),
         "flags": {flag.name: int(reflections.has(flag).sum()) for flag in ReflectionFlag},
         "shells": _shells(reflections),
-        **({} if found is None else _figures(found)),
+        **({} if integrated is None else _figures(integrated)),
     }
     metrics["warnings"] = _warnings(reflections)
     stage.write_json(outputs.metrics, metrics)
-    picture = pictures.integration(reflections, found, title, str(metrics["engine"]))
+    picture = pictures.integration(reflections, integrated, title, str(metrics["engine"]))
     plots.save(picture, outputs.picture)
     usable = np.isfinite(reflections.intensity_sum)
-    told = "" if found is None else f"; {found.counters}"
-    print(f"{int(usable.sum())} of {len(reflections)} reflections have an intensity{told}")
+    description = "" if integrated is None else f"; {integrated.counters}"
+    print(f"{int(usable.sum())} of {len(reflections)} reflections have an intensity{description}")
     for warning in metrics["warnings"]:
         print(f"warning: {warning}")
 
 
 def _warnings(reflections: "Reflections") -> list[str]:
-    """What a person should know before these intensities are used."""
+    """Return warnings for users of these intensities."""
     import numpy as np
 
     from hklflow.bragg.reflections import UNFIT, ReflectionFlag
@@ -166,7 +166,7 @@ def _warnings(reflections: "Reflections") -> list[str]:
 
 
 def _refuse_unheard(params: Params) -> None:
-    """Refuse settings that would stand in the provenance and have done nothing."""
+    """Raise an error for settings without effect, which the provenance would list."""
     fields = Settings.model_fields
     unheard = [name for name in _OF_BUILTIN if getattr(params, name) != fields[name].default]
     if unheard:
@@ -177,7 +177,7 @@ def _refuse_unheard(params: Params) -> None:
 
 
 def _shells(reflections: "Reflections") -> list[dict[str, float]]:
-    """Number, mean I/σ of both estimates and median background by resolution."""
+    """Return number, mean I/σ of both estimates and median background by resolution."""
     import numpy as np
 
     from hklflow.bragg.reflections import UNFIT
@@ -208,30 +208,30 @@ def _shells(reflections: "Reflections") -> list[dict[str, float]]:
     return shells
 
 
-def _figures(found: "Integrated") -> dict[str, Any]:
-    """What the built-in engine learned."""
+def _figures(integrated: "Integrated") -> dict[str, Any]:
+    """Return the figures that the built-in integration learned."""
     import numpy as np
 
     from hklflow.bragg.reflections import ReflectionFlag
 
-    table = found.reflections
+    table = integrated.reflections
     strong = table.intensity_sum > 10 * table.sigma_sum
-    slow, fast = np.exp(found.widths.slow[0]), np.exp(found.widths.fast[0])
+    slow, fast = np.exp(integrated.widths.slow[0]), np.exp(integrated.widths.fast[0])
     return {
-        "counts": found.counters,
-        "mosaic in degrees": float(np.degrees(found.widths.mosaic)),
+        "counts": integrated.counters,
+        "mosaic in degrees": float(np.degrees(integrated.widths.mosaic)),
         "spot in pixels (slow, fast), middle of the detector": [float(slow), float(fast)],
-        "regions with a profile (frame, slow, fast)": list(found.profile.regions),
-        "references": [int(n) for n in found.profile.n_references],
-        "relative error of the profile": found.profile_error,
+        "regions with a profile (frame, slow, fast)": list(integrated.profile.regions),
+        "references": [int(n) for n in integrated.profile.n_references],
+        "relative error of the profile": integrated.profile_error,
         "strong": int(strong.sum()),
         "fraction of strong unlike the profile": float(
             table.has(ReflectionFlag.UNLIKE)[strong].mean()
         )
         if strong.any()
         else None,
-        "median chi2 of the background": _median(found.background_chi2),
-        "median chi2 of strong foregrounds": _median(found.chi2[strong]),
+        "median chi2 of the background": _median(integrated.background_chi2),
+        "median chi2 of strong foregrounds": _median(integrated.chi2[strong]),
     }
 
 

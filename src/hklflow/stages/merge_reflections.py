@@ -21,11 +21,11 @@ class Outputs(stage.Outputs):
     factors: Path
     """Unique reflections: intensity, amplitude, errors, multiplicity."""
     mtz: Path
-    """The same as MTZ."""
+    """The same reflections as MTZ."""
     hkl: Path
     """SHELX HKLF 4."""
     table: Path
-    """The same as tab-separated text."""
+    """The same reflections as tab-separated text."""
     picture: Path
     """Picture: statistics by resolution, test of absences."""
     metrics: Path
@@ -33,36 +33,36 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings from the configuration file."""
 
     space_group: str | None = None
-    """Merge by its Laue group; None: that of scaling."""
+    """Space group whose Laue group is used for merging; None: from scaling."""
     d_min: float | None = Field(None, gt=0)
-    """Least spacing in Å; None: all."""
+    """Smallest spacing in Å; None: all."""
     shells: int = Field(10, ge=1, le=100)
-    """Shells of resolution, of equal volume, of the statistics."""
+    """Number of resolution shells, of equal volume, in the statistics."""
     outlier_sigma: float = Field(6.0, ge=3)
-    """Deviation from its equivalents, in standard deviations, of an outlier, which has no part in
-    the mean."""
+    """Deviation from the equivalents, in standard deviations, from which a reflection is an
+    outlier; outliers do not contribute to the mean."""
     amplitudes: Literal["french_wilson", "plain"] = "french_wilson"
-    """`french_wilson`: expected |F| given that intensities cannot be negative (French & Wilson,
-    Acta Cryst. A34, 517, 1978); `plain`: root of the intensity, 0 if that is negative."""
+    """`french_wilson`: expected |F| for non-negative intensities (French & Wilson,
+    Acta Cryst. A34, 517, 1978); `plain`: root of the intensity, 0 for a negative intensity."""
     shelx: Literal["unmerged", "merged"] = "unmerged"
-    """What the SHELX file holds: SHELXL and XPREP merge themselves."""
+    """Reflections in the SHELX file; SHELXL and XPREP can merge unmerged ones themselves."""
     seed: int = Field(0, ge=0)
-    """Of the random halves of CC1/2."""
+    """Seed of the random halves for CC1/2."""
 
 
 class Params(Settings):
-    """Settings, and one of scaling."""
+    """Settings, and the scaling's setting for Friedel mates."""
 
     anomalous: bool = False
-    """Friedel mates are also given apart, and are not equivalent in the statistics; as they were
-    scaled, or their differences would be taken for errors."""
+    """List Friedel mates also separately, and treat them as not equivalent in the statistics. Must
+    be the setting of scaling, which would otherwise take their differences for errors."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Merge, judge, write."""
+    """Merge the reflections, test the space group and write the results."""
     from dataclasses import replace
 
     import numpy as np
@@ -76,13 +76,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.nexus import structure_factors as files
     from hklflow.plots import structure_factors as pictures
 
-    found = files.read_scaled(inputs.scaled)
-    of_scaling = found.crystal.space_group
+    scaled = files.read_scaled(inputs.scaled)
+    of_scaling = scaled.crystal.space_group
     orientation = stage.read_orientation(inputs.orientation)
     crystal = Crystal.of(orientation, params.space_group or of_scaling)
     group = symmetry.space_group(crystal.space_group)
     crystal = replace(crystal, space_group=group.symbol)
-    everything = found.scaled.select(found.scaled.d >= (params.d_min or 0.0))
+    everything = scaled.scaled.select(scaled.scaled.d >= (params.d_min or 0.0))
     forbidden = group.is_absent(everything.hkl)
     allowed = everything.select(~forbidden)
     if not len(allowed):
@@ -95,7 +95,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     factors = merged.factors
     table = shells.statistics(
-        merged, crystal.cell, group, len(found.rotations), params.shells, params.seed
+        merged, crystal.cell, group, len(scaled.rotations), params.shells, params.seed
     )
     extinct = absences.examine(everything, group)
     symmetries = laue.examine(allowed, group)
@@ -108,8 +108,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "Friedel mates": "apart" if params.anomalous else "merged",
         "amplitudes": params.amplitudes,
         "counters": {
-            "scaled reflections": len(found.scaled),
-            "beyond d_min": len(found.scaled) - len(everything),
+            "scaled reflections": len(scaled.scaled),
+            "beyond d_min": len(scaled.scaled) - len(everything),
             "systematically absent": int(forbidden.sum()),
             "outliers": int(merged.outlier.sum()),
             "merged": int(factors.mean.n.sum()),
@@ -126,10 +126,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     title = f"{crystal.sample} {crystal.scan}: structure factors in {group.symbol}"
     files.write_factors(outputs.factors, factors, crystal, metrics, title)
     mtz.write_mtz(outputs.mtz, factors, crystal, group, title)
-    # SHELXL and XPREP judge the absences too.
-    told = np.ones(len(everything), dtype=np.bool_)
-    told[~forbidden] = ~merged.outlier
-    wanted = everything.select(told) if params.shelx == "unmerged" else None
+    # SHELXL and XPREP test the absences themselves and need the absent reflections.
+    kept = np.ones(len(everything), dtype=np.bool_)
+    kept[~forbidden] = ~merged.outlier
+    wanted = everything.select(kept) if params.shelx == "unmerged" else None
     shelx.write_hklf4(
         outputs.hkl, *shelx.rows_of(factors, wanted), crystal=crystal, merged=wanted is None
     )

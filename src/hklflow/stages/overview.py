@@ -19,7 +19,7 @@ class Inputs(stage.Inputs):
     accepted: list[Path]
     """Verdict on the orientation of every scan, in the same order."""
     figures: list[Path] = Field(default_factory=list)
-    """Metrics of all steps of all scans: what makes a scan doubtful, or failed."""
+    """Metrics of all steps of all scans, with the reasons for doubtful and failed scans."""
 
 
 class Outputs(stage.Outputs):
@@ -30,11 +30,11 @@ class Outputs(stage.Outputs):
 
 
 class Params(stage.Params):
-    """Nothing to set."""
+    """No parameters."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """One row for each scan, by sample and from low to high temperature."""
+    """Write one row for each scan, by sample and from low to high temperature."""
     import csv
 
     from hklflow import plots
@@ -47,33 +47,35 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         orientation = stage.read_orientation(paths[0])
         metrics, judged = (stage.read_json(path) for path in paths[1:])
         verdict.require(judged, paths[2])
-        own = figures.get(paths[0].absolute().parts[-3:-1], [])
-        level, reasons = verdict.of_scan(judged, ((name, stage.read_json(p)) for name, p in own))
+        scan_figures = figures.get(paths[0].absolute().parts[-3:-1], [])
+        level, reasons = verdict.of_scan(
+            judged, ((name, stage.read_json(p)) for name, p in scan_figures)
+        )
         identity = ("sample", "scan", "temperature", "parent", "space_group")
         row = {key: getattr(orientation, key) for key in identity} | {"verdict": level}
         row |= dict(zip(names, orientation.cell.tolist(), strict=True))
         sigma = orientation.cell_sigma.tolist()
         row |= {f"{n}_sigma": s for n, s in zip(names, sigma, strict=True)}
         row["volume"] = orientation.volume
-        # None of a fixed orientation without peaks.
-        found = {
+        # None for a fixed orientation without peaks.
+        entries = {
             name: float("nan") if value is None else value
             for name, value in orientation.metrics.items()
         }
         row |= {
-            # Of the verdict: `hkl_tolerance` of the refinements may differ from scan to scan.
+            # Fraction of the verdict; the refinements' `hkl_tolerance` may differ between scans.
             "indexed": orientation.fraction_indexed,
-            "peaks": found["peaks"],
-            "rmsd_px": found["rmsd in pixels"],
-            "rmsd_frames": found["rmsd in frames"],
+            "peaks": entries["peaks"],
+            "rmsd_px": entries["rmsd in pixels"],
+            "rmsd_frames": entries["rmsd in frames"],
             "coverage": metrics["coverage"],
-            # A single rotation has nothing to agree with.
+            # A single rotation has no agreement with others.
             "rotations_chi2": metrics["rotations' reduced chi2"] or float("nan"),
             "reasons": _cell(reasons),
             "warnings": _cell(x for x in orientation.warnings if x not in reasons),
         }
         rows.append(row)
-    # Scans without a temperature come after the others of their sample.
+    # Scans without a temperature follow the other scans of their sample.
     rows.sort(
         key=lambda r: (r["sample"], r["temperature"] is None, r["temperature"] or 0.0, r["scan"])
     )
@@ -97,10 +99,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _by_scan(paths: Iterable[Path]) -> dict[tuple[str, ...], list[tuple[str, Path]]]:
-    """Name the figures of each sample and scan, by the folders in which they are."""
+    """Return the figures of each sample and scan by name, from the folders of their paths."""
     from hklflow.quality import verdict
 
-    found: dict[tuple[str, ...], list[tuple[str, Path]]] = {}
+    figures: dict[tuple[str, ...], list[tuple[str, Path]]] = {}
     for path in paths:
         if path.stem == "accepted":
             continue
@@ -108,13 +110,13 @@ def _by_scan(paths: Iterable[Path]) -> dict[tuple[str, ...], list[tuple[str, Pat
         # sample / scan / product, or sample / scan / rotation / product.
         of_scan = verdict.product_name(path.stem), path
         of_rotation = verdict.product_name(path.stem, folder), path
-        found.setdefault((scan_or_sample, folder), []).append(of_scan)
-        found.setdefault((sample, scan_or_sample), []).append(of_rotation)
-    return found
+        figures.setdefault((scan_or_sample, folder), []).append(of_scan)
+        figures.setdefault((sample, scan_or_sample), []).append(of_rotation)
+    return figures
 
 
 def _cell(sentences: Iterable[str]) -> str:
-    """Sentences as one cell: a line break or tab within them would end the row or the cell."""
+    """Join sentences in one cell; line breaks and tabs, which would end the cell, are removed."""
     return " | ".join(" ".join(text.split()) for text in sentences)
 
 

@@ -1,6 +1,6 @@
 """Refine lattice and orientation of one scan, starting from its parent's orientation.
 
-A fixed orientation is the parent's as it is; only its figures are of this scan's peaks.
+A fixed orientation is the parent's, unchanged; only its figures come from this scan's peaks.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Inputs(stage.Inputs):
     peaks: list[Path]
     """Peak tables of the rotations."""
     masks: list[Path] = Field([])
-    """Pixel masks of the rotations: their gaps tell the detector's modules; needed where DIALS
+    """Pixel masks of the rotations. Their gaps show the modules of the detector; needed if DIALS
     searches the peaks."""
 
 
@@ -42,27 +42,27 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings from the configuration file."""
 
     refine_goniometer: bool = True
-    """Refine a small turn of the goniometer head in each rotation but the first."""
+    """Refine a small rotation of the goniometer head in each rotation except the first."""
     constraints: Literal["auto", "parent"] = "auto"
-    """`parent`: the cell keeps the relations of the parent's space group. `auto`: where they are
-    broken by the limits of `accept` the cell is refined without; the
-    space group told is the parent's all the same, until the scan has a parent of its own."""
+    """`parent`: the cell obeys the relations of the parent's space group. `auto`: if the limits of
+    `accept` show that they are broken, the cell is refined without them; the reported space group
+    remains the parent's until the scan gets its own parent."""
     hkl_tolerance: float = Field(0.15, gt=0, lt=0.5)
-    """Largest deviation from an integer, in each of h, k, l, of an indexed peak."""
+    """Largest deviation of h, k and l of an indexed peak from integers."""
     max_width: float | None = Field(None, gt=0)
-    """Peaks that are broader than this are left out, in pixels (standard deviation, of arcs without
-    what the mosaic spread makes of it): maxima of the diffuse scattering; None: only those that are
-    found to be."""
+    """Broader peaks, assumed to be diffuse maxima, are left out. Standard deviation in pixels; for
+    arcs without the part from the mosaic spread. None: only peaks identified as diffuse maxima
+    are left out."""
     min_indexed: float = Field(0.2, gt=0, le=1)
-    """Least fraction of peaks that must be indexed; low, because superlattice reflections may
-    outnumber the others below a transition. By chance a fraction of (2 hkl_tolerance)³ is."""
+    """Smallest fraction of peaks that must be indexed; low, because superlattice reflections may
+    outnumber the others below a transition. By chance the fraction is (2 hkl_tolerance)³."""
 
 
 class Params(Settings, EngineSettings):
-    """Settings, what makes them happen, and what the tables say of the scan."""
+    """Settings, engine, and entries of the tables for the scan."""
 
     sample: str
     """Sample."""
@@ -71,11 +71,11 @@ class Params(Settings, EngineSettings):
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
     accept: ScanLimits = ScanLimits()
-    """Limits by which it will be judged."""
+    """Limits by which the scan will be judged."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Refine, write."""
+    """Refine and write the orientation."""
     from hklflow import plots
     from hklflow.dials import engine
     from hklflow.geometry import symmetry
@@ -126,7 +126,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         loose &= not params.fixed
         none = symmetry.space_group("P 1")
         if examined.free is not None and loose:
-            # From what was inherited and with the limits of this stage, as the refinement before.
+            # Start from the inherited geometry, with the limits of this stage, as before.
             refined = used.refine(rotations, observed.tables, examined.free.ub, none, free, limits)
             notes.append(f"the cell was refined without constraints: {', '.join(broken)} is broken")
     figures = examined.figures
@@ -150,7 +150,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             named,
             orientation.modules_of(observed, inputs.masks),
         )
-    # Of a fixed orientation, those that it happens to keep.
+    # For a fixed orientation: the relations that its cell happens to obey.
     constraints = parent.cell_constraints if params.fixed else parent.space_group
     identity = Identity(
         sample=params.sample,
@@ -163,7 +163,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         fixed=params.fixed,
         engine=used.described(),
     )
-    # Only told here: whether the scan goes on is decided by `accept`, with the limits set.
+    # Only reported; the stage `accept` decides with its limits whether the scan goes on.
     judged = (figures, parent.figures, params.accept.limits(), identity.identity())
     notes += gates.failures(*judged) + verdict.doubts(*judged)
     product = orientation.product(refined, observed, parent.grid, identity, notes, figures)

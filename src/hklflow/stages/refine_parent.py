@@ -1,7 +1,7 @@
 """Index the peaks of a parent scan and refine its lattice and orientation.
 
 All rotations of the scan are refined together: one cell, one orientation. The parent
-also fixes the hkl grid on which it and its children are transformed.
+also defines the hkl grid on which it and its children are transformed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,11 +44,11 @@ class Inputs(stage.Inputs):
     peaks: list[Path]
     """Peak tables of the rotations."""
     masks: list[Path] = Field([])
-    """Pixel masks of the rotations: their gaps tell the detector's modules; needed where DIALS
+    """Pixel masks of the rotations. Their gaps show the modules of the detector; needed if DIALS
     searches the peaks."""
     start: Path | None = None
-    """Orientation that another program found: refinement starts there, nothing is indexed; with
-    `fixed` nothing is refined either."""
+    """Orientation from another program: refinement starts there without indexing; with `fixed` it
+    is not refined either."""
 
 
 class Outputs(stage.Outputs):
@@ -59,30 +59,30 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings from the configuration file."""
 
     space_group: str | None = None
-    """Space group (Hermann-Mauguin, Hall or number); None: that of the sample table."""
+    """Space group (Hermann-Mauguin, Hall or number); None: from the sample table."""
     cell: tuple[float, float, float, float, float, float] | None = None
-    """Approximate cell in Å and degrees; None: that of the sample table."""
+    """Approximate cell in Å and degrees; None: from the sample table."""
     refine_detector: bool = True
-    """Refine the beam centre and the detector's turn, with the cell."""
+    """Refine the beam centre and the detector's rotation, together with the cell."""
     refine_distance: bool = False
     """Refine the distance too; it correlates with the size of the cell."""
     hkl_tolerance: float = Field(0.25, gt=0, lt=0.5)
-    """Largest deviation from an integer, in each of h, k, l, of an indexed peak."""
+    """Largest deviation of h, k and l of an indexed peak from integers."""
     max_width: float | None = Field(None, gt=0)
-    """Peaks that are broader than this are left out, in pixels (standard deviation, of arcs without
-    what the mosaic spread makes of it): maxima of the diffuse scattering; None: only those that are
-    found to be."""
+    """Broader peaks, assumed to be diffuse maxima, are left out. Standard deviation in pixels; for
+    arcs without the part from the mosaic spread. None: only peaks identified as diffuse maxima
+    are left out."""
     min_indexed: float = Field(0.5, gt=0, le=1)
-    """Least fraction of peaks that must be indexed."""
+    """Smallest fraction of peaks that must be indexed."""
     max_cell_deviation: float = Field(0.03, gt=0)
     """Largest relative difference from the cell of the sample table."""
     grid_step: tuple[Step, Step, Step] = (0.05, 0.05, 0.05)
     """Voxel size along h, k, l in r.l.u."""
     grid_limits: tuple[Limit, Limit, Limit] | None = None
-    """Largest h, k, l of the grid; None: all that the detector reaches."""
+    """Largest h, k, l of the grid; None: all that the detector covers."""
     grid_range: tuple[Range, Range, Range] | None = None
     """A part of reciprocal space instead: centres of the first and the last voxel along h, k and l,
     such as [[1.8, 2.2], [0.8, 1.2], [0.8, 1.2]]."""
@@ -90,7 +90,7 @@ class Settings(stage.Params):
     @field_validator("grid_range", mode="before")
     @classmethod
     def _as_pairs(cls, value: Any) -> Any:
-        """A command line has the six numbers one after the other."""
+        """Pair the six numbers of a command line, which follow one another."""
         if isinstance(value, list | tuple) and len(value) == 6:
             return [value[0:2], value[2:4], value[4:6]]
         return value
@@ -103,7 +103,7 @@ class Settings(stage.Params):
 
 
 class Params(Settings, EngineSettings):
-    """Settings, what makes them happen, and what the tables say of the scan."""
+    """Settings, engine, and entries of the tables for the scan."""
 
     sample: str
     """Sample."""
@@ -112,11 +112,11 @@ class Params(Settings, EngineSettings):
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
     accept: ScanLimits = ScanLimits()
-    """Limits by which it will be judged."""
+    """Limits by which the scan will be judged."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Index, refine, write."""
+    """Index, refine and write the orientation."""
     from hklflow import geometry, plots
     from hklflow.dials import engine
     from hklflow.geometry import symmetry
@@ -156,7 +156,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             )
             warnings += taken.notes
         else:
-            begin, ub, told = _begin(inputs.start, params, observed, group, free, used)
+            begin, ub, start_notes = _begin(inputs.start, params, observed, group, free, used)
             limits = RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
 
             def refine_from(ub: "NDArray[np.float64]") -> "Refined":
@@ -171,16 +171,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     rotations, fewer.tables, ub, group, free, limits, start=observed.rotations
                 )
 
-            own = used.dials is None and inputs.start is None
-            warnings = told
+            is_builtin = used.dials is None and inputs.start is None
+            warnings = start_notes
             domains = None
-            if own and params.cell is not None:
+            if is_builtin and params.cell is not None:
                 domains = orientation.separated(observed, begin, ub, group, params.cell, refine_at)
             if domains is None:
                 refined = refine_from(ub)
                 ambiguities = symmetry.reindexing_operators(refined.cell, group)
                 n_open = len(ambiguities)
-                if own:
+                if is_builtin:
                     refined, n_open = pseudosymmetry.oriented(refined, ambiguities, refine_from)
             else:
                 n_all = len(observed.q_crystal(observed.rotations))
@@ -207,7 +207,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             observed, refined, left_out = orientation.without_maxima(observed, refined, again)
             warnings += left_out
             if len(refined.indexed) < n_peaks and used.dials is None and inputs.start is None:
-                # Maxima blur what tells the orientations apart.
+                # Diffuse maxima blur the difference between the orientations.
                 ambiguities = symmetry.reindexing_operators(refined.cell, group)
                 refined, n_open = pseudosymmetry.oriented(refined, ambiguities, refine_from)
             if used.dials is None:
@@ -272,7 +272,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             modules,
         )
         figures["other crystals"] += [doubts.of_crystal(twin, named) for twin in twins]
-        if figures["other crystals"]:  # a twin's lattices make a larger one together
+        if figures["other crystals"]:  # the lattices of a twin together form a larger lattice
             warnings = [text for text in warnings if "supercell" not in text]
     judged = (figures, figures, params.accept.limits(), identity.identity())
     warnings += gates.failures(*judged) + verdict.doubts(*judged)
@@ -290,7 +290,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 def _taken(
     start: Path | None, params: Params, observed: "Observed", group: "SpaceGroup"
 ) -> "Start":
-    """The start, whose UB must be of the space group's lattice as it stands."""
+    """Return the start; its UB must be in the setting of the space group."""
     import numpy as np
 
     from hklflow.stage import orientation
@@ -300,18 +300,18 @@ def _taken(
             f"{params.sample} {params.scan} has `orientation: fixed` without an orientation; give "
             "it as `orientation: start`"
         )
-    found = orientation.started(start, observed)
-    own = group if found.group is None else found.group
+    start_model = orientation.started(start, observed)
+    start_group = group if start_model.group is None else start_model.group
     tolerance = params.max_cell_deviation
     where = f"the start {start}"
-    same = orientation.reconciled(found.ub, own, group, params.cell, tolerance, where)
-    if not np.allclose(same, found.ub, atol=1e-9):
+    same = orientation.reconciled(start_model.ub, start_group, group, params.cell, tolerance, where)
+    if not np.allclose(same, start_model.ub, atol=1e-9):
         raise HklflowError(
             f"{where} has the lattice of {group.symbol}, but in another setting, in which it "
             "cannot be taken as it is; give the space group and the cell of its setting, or "
             "its UB in theirs"
         )
-    return found
+    return start_model
 
 
 def _begin(
@@ -322,7 +322,7 @@ def _begin(
     free: list[str],
     used: "Engine",
 ) -> "tuple[list[Rotation], NDArray[np.float64], list[str]]":
-    """Geometry and UB with which refinement starts, and what is to be said of them."""
+    """Return the geometry and UB at the start of the refinement, and notes on them."""
     import numpy as np
 
     from hklflow.dials import orient
@@ -332,11 +332,13 @@ def _begin(
 
     rotations, tolerance = observed.rotations, params.max_cell_deviation
     if start is not None:
-        found = orientation.started(start, observed)
-        own = group if found.group is None else found.group
+        start_model = orientation.started(start, observed)
+        start_group = group if start_model.group is None else start_model.group
         where = f"the start {start}"
-        ub = orientation.reconciled(found.ub, own, group, params.cell, tolerance, where)
-        return found.rotations, ub, found.notes
+        ub = orientation.reconciled(
+            start_model.ub, start_group, group, params.cell, tolerance, where
+        )
+        return start_model.rotations, ub, start_model.notes
     if used.dials is not None:
         rotations, ub = orient.index(
             used.dials, rotations, observed.tables, group, params.cell, free, used.folder
@@ -367,10 +369,10 @@ def _too_few(
     group: "SpaceGroup",
     params: Params,
 ) -> str:
-    """Say why too few peaks are indexed, as far as the others tell."""
+    """Return why too few peaks are indexed, as far as the unindexed peaks show it."""
     from hklflow.quality import doubts
 
-    found = (
+    intro = (
         f"the expected cell indexes {indexing.indexed.sum()} of {len(g)} peaks "
         f"({indexing.fraction:.0%}, limit {params.min_indexed:.0%})"
     )
@@ -381,10 +383,10 @@ def _too_few(
     causes = doubts.causes(indexing.ub, g, strength, group)
     if not causes:
         relation = f"{indexing.relation}; " if indexing.relation else ""
-        return f"{found}; {relation}{check}"
-    # Of a wrong geometry a few peaks are at such places by chance.
+        return f"{intro}; {relation}{check}"
+    # With a wrong geometry a few peaks are at such places by chance.
     return (
-        f"{found}; of the others {'; '.join(causes)}; if they should not be there, {check}; to go "
+        f"{intro}; of the others {'; '.join(causes)}; if they should not be there, {check}; to go "
         "on all the same, lower `refine_parent: min_indexed`"
     )
 

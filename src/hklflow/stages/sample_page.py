@@ -1,4 +1,4 @@
-"""One page for each sample: every step's picture, the figures and the gates, in one HTML file."""
+"""Make one HTML page for each sample, with the pictures of all steps, the figures and the gates."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,8 +25,8 @@ class Outputs(stage.Outputs):
     page: Path
     """The page: self-contained, opens in any browser without a network."""
     small: Path
-    """The same with small pictures, for the report of snakemake: browsers show nothing of pages
-    within it that are above 2 MB."""
+    """The same page with small pictures, for the report of snakemake: browsers show no embedded
+    pages above 2 MB."""
 
 
 class Params(stage.Params):
@@ -39,17 +39,17 @@ class Params(stage.Params):
     scans: list[str]
     """Names of the scans, cold to warm."""
     temperatures: list[Annotated[float, AllowInfNan()]]
-    """Their temperatures in K; NaN: not known."""
+    """Temperatures of the scans in K; NaN: not known."""
     title: str = ""
     """Title of the page."""
 
 
-# Bytes of an address, which is how the report holds a page.
+# Size limit in bytes of a data address, in which the report embeds a page.
 _LARGEST_IN_REPORT = 2_000_000
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Sort by the places in the results folder, pack, render."""
+    """Sort the pictures by their place in the results folder, and render the page."""
     from dataclasses import replace
 
     from hklflow.page.pictures import SMALL_WIDTHS, pack
@@ -64,11 +64,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         )
 
     def placed(paths: list[Path]) -> "list[Place]":
-        # What is 3-D masked comes after what has all pixels.
+        # Products with the 3-D mask follow the products with all pixels.
         places = [
             place(path, folder_of(path, params), params.sample, params.scans) for path in paths
         ]
-        return sorted(places, key=lambda at: at.kind == "masked_transform")
+        return sorted(places, key=lambda item: item.kind == "masked_transform")
 
     pictures = placed(inputs.pictures)
     page = Page(
@@ -76,19 +76,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         title=params.title,
         scans=dict(zip(params.scans, params.temperatures, strict=True)),
         pictures=list(
-            zip(pictures, pack([at.path for at in pictures], threads=threads), strict=True)
+            zip(pictures, pack([item.path for item in pictures], threads=threads), strict=True)
         ),
-        figures=[(at, stage.read_json(at.path)) for at in placed(inputs.figures)],
+        figures=[(item, stage.read_json(item.path)) for item in placed(inputs.figures)],
     )
     judged = [
-        (at, data) for at, data in page.figures if at.path.stem == "accepted" and at.part == "scan"
+        (item, data)
+        for item, data in page.figures
+        if item.path.stem == "accepted" and item.part == "scan"
     ]
-    for at, data in judged:
-        require(data, at.path)
+    for item, data in judged:
+        require(data, item.path)
     text = render(page)
     outputs.page.write_text(text, encoding="utf-8")
     bare = len(render(replace(page, pictures=[])).encode())
-    paths = [at.path for at in pictures]
+    paths = [item.path for item in pictures]
     packed = pack(paths, _room(bare), SMALL_WIDTHS, last=False, threads=threads)
     shown = "small here" if packed else "left out here"
     remark = (
@@ -96,8 +98,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     small = replace(page, pictures=list(zip(pictures, packed, strict=bool(packed))), remark=remark)
     outputs.small.write_text(render(small), encoding="utf-8")
-    found = [page.judged(scan) for scan in page.scans]
-    levels = [one.verdict for one in found if one is not None]
+    verdicts = [page.judged(scan) for scan in page.scans]
+    levels = [verdict.verdict for verdict in verdicts if verdict is not None]
     print(
         f"{len(page.pictures)} pictures of {len(page.scans)} scans, {len(text) / 1e6:.1f} MB; "
         f"verdicts: {counted(levels) or 'none'}"
@@ -105,16 +107,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def folder_of(path: Path, params: Params) -> Path:
-    """Folder of the results, that of the binning or the shared one, in which a product is."""
+    """Return the results folder that contains a product: the binning's or the shared one."""
     if params.shared is not None and not path.is_relative_to(params.results):
         return Path(params.shared)
     return Path(params.results)
 
 
 def _room(bare: int) -> int:
-    """Bytes that all pictures may have in a page that has ``bare`` bytes without them.
+    """Return the bytes available to all pictures in a page with ``bare`` bytes without them.
 
-    In the report the page is packed in base64, as the pictures are in the page.
+    The report encodes the page in base64, and the page encodes its pictures in base64.
     """
     return int((_LARGEST_IN_REPORT / 1.35 - 1.15 * bare) / 1.37)
 

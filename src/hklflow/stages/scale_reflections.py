@@ -1,7 +1,8 @@
-"""Bring the reflections of all rotations of one scan to one scale, and their errors to truth.
+"""Scale the reflections of all rotations of a scan together, and correct their error bars.
 
-Observed is ``s(φ) exp(-2 B(φ) (sin θ / λ)²) A I``, with ``s`` and ``B`` smooth in each rotation
-and absorption ``A`` if asked for; mean ``s`` and ``B`` of the first rotation are 1 and 0.
+The model of an observation is ``s(φ) exp(-2 B(φ) (sin θ / λ)²) A I``. ``s`` and ``B`` are smooth in
+each rotation, the absorption ``A`` is optional. For the first rotation the mean of ``s`` is 1 and
+the mean of ``B`` is 0.
 """
 
 from pathlib import Path
@@ -27,44 +28,45 @@ class Outputs(stage.Outputs):
     picture: Path
     """Picture: scale and B against angle, deviations of equivalents before and after."""
     metrics: Path
-    """What was refined and what not, error model, outliers, counters of reflections left out."""
+    """Refined and fixed parameters, error model, outliers, numbers of reflections left out."""
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings from the configuration file."""
 
     estimate: Literal["profile", "sum"] = "profile"
-    """Which intensity: of the profile fit (reflections without are left out) or of summation."""
+    """Intensity: `profile` from the profile fit (reflections without a fit are left out), `sum`
+    from summation."""
     space_group: str | None = None
-    """Its Laue group tells which reflections are equivalent; None: that of the orientation."""
+    """Space group whose Laue group defines the equivalents; None: from the orientation."""
     anomalous: bool = False
-    """Friedel mates are not equivalent, in scaling and in merging."""
+    """Treat Friedel mates as not equivalent, in scaling and in merging."""
     d_min: float | None = Field(None, gt=0)
-    """Least spacing in Å of the reflections used; None: all."""
+    """Smallest spacing in Å of the reflections used; None: all."""
     scale_interval: float = Field(15.0, gt=0)
-    """Degrees between the nodes of the scale; of fewer reflections than it needs, more."""
+    """Degrees between the nodes of the scale; larger if there are too few reflections."""
     decay: bool = True
     """Refine B (Debye-Waller factor relative to the first rotation)."""
     decay_interval: float = Field(30.0, gt=0)
     """Degrees between the nodes of B."""
     absorption: int = Field(0, ge=0, le=8)
     """Highest degree of the spherical harmonics of the directions of incident and diffracted beam
-    in the crystal; 0: none. Needs many equivalents at different directions."""
+    in the crystal; 0: no absorption. Needs many equivalents in different directions."""
     error_model: Literal["refine", "none"] = "refine"
     """`refine`: σ'² = a²(σ² + (b I)²) from the spread of equivalents; `none`: a = 1, b = 0."""
     outlier_sigma: float = Field(6.0, ge=3)
-    """Deviation from its equivalents, in standard deviations, from which one is an outlier."""
+    """Deviation from the equivalents, in standard deviations, from which one is an outlier."""
 
 
 class Params(Settings):
-    """Settings, and what the tables say of the scan."""
+    """Settings, and entries of the tables for the scan."""
 
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Gather, scale, tell."""
+    """Read, scale and write the reflections."""
     import numpy as np
 
     from hklflow import nexus, plots
@@ -98,14 +100,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     settings = scaling.Settings(
         **params.model_dump(exclude={"estimate", "space_group", "d_min", "rotations"})
     )
-    found = scaling.scale(observed, group, spans, settings)
-    notes = list(found.notes)
+    outcome = scaling.scale(observed, group, spans, settings)
+    notes = list(outcome.notes)
     if orientation.cell_constraints is None and params.space_group is None:
         notes.append(
             f"the cell breaks the constraints of {group.symbol}, of whose Laue group equivalents "
             "were taken all the same; set space_group to that of this scan"
         )
-    scaled = found.scaled(observed)
+    scaled = outcome.scaled(observed)
     metrics = {
         "estimate": params.estimate,
         "reflections": sum(len(table) for table in tables),
@@ -113,21 +115,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "used": len(observed),
         "space group": group.symbol,
         "Laue group": group.laue,
-        **found.metrics(params.rotations),
+        **outcome.metrics(params.rotations),
         "notes": notes,
     }
     files.write_scaled(outputs.scaled, scaled, params.rotations, crystal, metrics)
     title = f"{crystal.sample} {crystal.scan}: scales and errors of {len(scaled)} reflections"
     plots.save(
-        pictures.scales(found.curves, found.spread, params.rotations, title), outputs.picture
+        pictures.scales(outcome.curves, outcome.spread, params.rotations, title), outputs.picture
     )
     stage.write_json(outputs.metrics, metrics)
-    a, b = found.errors.a, found.errors.b
-    factors = [float(np.exp(np.mean(curve.log_scale))) for curve in found.curves]
+    a, b = outcome.errors.a, outcome.errors.b
+    factors = [float(np.exp(np.mean(curve.log_scale))) for curve in outcome.curves]
     print(
         f"{len(observed)} of {metrics['reflections']} reflections scaled: mean scales "
         + " ".join(f"{factor:.4g}" for factor in factors)
-        + f", error model a = {a:.3g}, b = {b:.3g}, {found.n_outliers} outliers"
+        + f", error model a = {a:.3g}, b = {b:.3g}, {outcome.n_outliers} outliers"
         + "".join(f"; {note}" for note in notes)
     )
 

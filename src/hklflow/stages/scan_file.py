@@ -1,4 +1,4 @@
-"""Write the master file of one scan, which links all of its products for NeXpy and silx."""
+"""Write the master file of one scan, which links all products of the scan for NeXpy and silx."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,9 +37,9 @@ class Inputs(stage.Inputs):
     delta_pdfs: list[Path] = Field(default_factory=list)
     """Pair distributions of the diffuse scattering, `delta_pdf_{kind}.nxs`."""
     differences: list[Path] = Field(default_factory=list)
-    """S(Q) less that of the reference scan, `difference_{kind}.nxs`."""
+    """S(Q) minus the S(Q) of the reference scan, `difference_{kind}.nxs`."""
     pdf_differences: list[Path] = Field(default_factory=list)
-    """Pair distributions less those of the reference scan, `pdf_difference_{kind}.nxs`."""
+    """Pair distributions minus those of the reference scan, `pdf_difference_{kind}.nxs`."""
 
 
 class Outputs(stage.Outputs):
@@ -51,11 +51,11 @@ class Params(stage.Params):
     title: str = ""
     """Title of the scan."""
     configuration: str = ""
-    """Configuration of the scan as JSON: all layers joined, and its rows of the tables."""
+    """Configuration of the scan as JSON: all layers merged, and the scan's rows of the tables."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Link everything."""
+    """Link all products in the master file."""
     from hklflow import nexus
     from hklflow.nexus import master
 
@@ -96,16 +96,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _named(files: Sequence[Path], prefix: str, names: Mapping[str, str]) -> dict[str, Path]:
-    """Name in the master file -> file, by the kind that the file's name says."""
+    """Return the files by their name in the master file, from the kind in the file name."""
     known = {f"{prefix}{kind}.nxs": name for kind, name in names.items()}
-    found: dict[str, Path] = {}
+    files_by_name: dict[str, Path] = {}
     for path in files:
         if path.name not in known:
             raise HklflowError(
                 f"{path} is not called {' or '.join(known)}: its name says what it holds; rename it"
             )
-        found[known[path.name]] = path
-    return found
+        files_by_name[known[path.name]] = path
+    return files_by_name
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Simulate a raw file: one rotation scan (NXmx or CBF series) or a powder image.
 
-For the demo, for tests, and to try a strategy before the beamtime. The truth is in the
-description: `build` makes the simulation from it.
+Simulations serve the demo and the tests, and let you try a strategy before the beamtime. The true
+parameters are in the description, from which `build` makes the simulation.
 """
 
 import math
@@ -19,7 +19,7 @@ VERSION = 1
 
 
 class Inputs(stage.Inputs):
-    """Nothing is read."""
+    """No input files."""
 
 
 class Outputs(stage.Outputs):
@@ -28,7 +28,7 @@ class Outputs(stage.Outputs):
 
 
 class Detector(stage.Params):
-    """The simulated detector; lengths in m, angles in degrees, places in pixels (slow, fast)."""
+    """The simulated detector; lengths in m, angles in degrees, positions in pixels (slow, fast)."""
 
     modules: tuple[int, int] = (1, 1)
     module_shape: tuple[int, int]
@@ -61,31 +61,31 @@ class Powder(stage.Params):
 
 
 class Description(stage.Params):
-    """What is simulated."""
+    """Description of a simulation."""
 
     detector: Detector
     wavelength: float = Field(gt=0)
-    """Å."""
+    """Wavelength, Å."""
     polarization: float = 0.99
     axes: dict[str, tuple[float, float, float]] = Field(default_factory=dict)
-    """Goniometer axes as lab vectors, the one fixed to the laboratory first."""
+    """Goniometer axes as lab vectors; the axis fixed to the laboratory comes first."""
     angles: dict[str, float] = Field(default_factory=dict)
-    """Settings in degrees."""
+    """Angles of the axes in degrees."""
     scan_axis: str = ""
     start: float = 0.0
-    """Degrees."""
+    """Start angle of the scan, degrees."""
     step: float = 0.1
-    """Degrees."""
+    """Angle of one frame, degrees."""
     n_frames: int = Field(1, ge=1)
     flux: float = 1.0
     """Counts in one frame for S = 1 in a pixel at normal incidence."""
     drift: float = 0.0
     transmission_swing: float = Field(0.0, ge=0, lt=1)
-    """Amplitude of the sample's transmission over the scan, relative."""
+    """Relative amplitude of the sample's transmission over the scan."""
     transmission_level: float = Field(1.0, gt=0, le=1)
     """Largest transmission of the sample in the scan."""
     temperature: float = 300.0
-    """K."""
+    """Temperature, K."""
     crystal: dict[str, Any] = Field(default_factory=dict)
     """Fields of `hklflow.simulation.frames.CrystalModel`."""
     diffuse: dict[str, Any] = Field(default_factory=dict)
@@ -99,11 +99,11 @@ class Description(stage.Params):
 
 class Params(stage.Params):
     description: str
-    """What is simulated: a `Description` as JSON."""
+    """Description of the simulation: a `Description` as JSON."""
 
 
 def build(description: Description) -> "Simulation":
-    """Make the simulation of a description; tests compare with it."""
+    """Make the simulation from a description; tests compare their results with it."""
     from hklflow.simulation import frames as simulate
 
     swing = description.transmission_swing
@@ -154,7 +154,7 @@ def _detector(detector: Detector) -> "DetectorModel":
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Simulate and write."""
+    """Simulate the data and write the raw file."""
     from hklflow.formats import write_images, write_raw
     from hklflow.simulation import frames as simulate
     from hklflow.simulation.powder import powder_image

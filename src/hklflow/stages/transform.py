@@ -1,8 +1,8 @@
 """Transform the frames of one rotation to counts and norm on the hkl grid.
 
-One pass gives both volumes: with everything, and without what the 3-D mask excludes. On a
-cluster a rotation can be cut into blocks of frames, each transformed by a job of its own;
-`add_transforms` adds them up, to the same volumes.
+One pass gives two volumes: one with all good pixels, one without the pixels of the 3-D mask. On a
+cluster a rotation can be cut into blocks of frames, each transformed by its own job;
+`add_transforms` adds the blocks and gives the same volumes.
 """
 
 from pathlib import Path
@@ -43,28 +43,28 @@ class Outputs(stage.Outputs):
 
 
 class Settings(norms.Corrections):
-    """What the configuration file sets."""
+    """Settings from the configuration file."""
 
     samples: tuple[int, int, int] | None = None
-    """Sub-samples of a pixel-frame along (frame, slow, fast), quick as powers of two; None: so that
-    each spans at most half a voxel."""
+    """Sub-samples of a pixel in a frame along (frame, slow, fast), fastest as powers of two. None:
+    so many that each spans at most half a voxel."""
     block: int = Field(32, gt=0, le=512)
     """Frames held in memory at a time."""
     memory: float = Field(8000.0, gt=0)
-    """MB for the volumes; a grid that needs more is done in several passes over the frames."""
+    """MB for the volumes; a larger grid needs several passes over the frames."""
 
 
 class Params(Settings):
-    """Settings, and which rotation."""
+    """Settings, rotation, and block of frames."""
 
     rotation: str
     """Name of the rotation in the orientation file."""
     part: tuple[int, int] = (0, 1)
-    """Number of a block of frames, from 0, and the number of blocks they are cut into."""
+    """Number of this block of frames, from 0, and number of blocks."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Frames to volumes, in as many passes as the memory asks for."""
+    """Transform frames to volumes, in as many passes as the memory needs."""
     import zlib
 
     import numpy as np
@@ -85,7 +85,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         inputs.mask, params, orientation.reference_detector, rotation, scan.binning
     )
     if scan.binning is not None:
-        # S(Q) on the scale of the frames as measured: a block has the counts of all its pixels.
+        # S(Q) on the scale of unbinned frames: a binned pixel has the counts of all its pixels.
         pixel_norm *= scan.binning.factor**2
     if scale.source != "none":
         corrected.append("transmission")
@@ -116,7 +116,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             exact=of > 1,
         ) as writer,
     ):
-        # In voxels of 8 bytes.
+        # Memory in voxels of 8 bytes.
         voxel = binning.voxel_bytes(frames.dtype, frames.shape[2], samples, noise is not None)
         memory = 8e6 * params.memory / voxel
         ranges = coverage.passes_needed(rotation, ub, grid, (begin, end), memory)
@@ -132,7 +132,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 frame_norm,
                 samples,
                 keep_excluded=True,
-                # Sweeps that are merged must not deal their photons alike.
+                # Sweeps that are merged need different random sub-sampling of their photons.
                 seed=zlib.crc32(
                     f"{orientation.sample}/{orientation.scan}/{params.rotation}".encode()
                 ),
@@ -147,9 +147,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             bands = frames.bands(
                 params.block, scan.first + begin, scan.first + end, threads=threads
             )
-            told = "transform frames" + (f", pass {turn + 1}" if turn else "")
+            description = "transform frames" + (f", pass {turn + 1}" if turn else "")
             mask = None
-            for band in stage.progress(bands, end - begin, told, _frames_done):
+            for band in stage.progress(bands, end - begin, description, _frames_done):
                 first = band.first - scan.first
                 if band.row == 0:
                     last = first + len(band.counts)
@@ -177,7 +177,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _frames_done(band: "Band") -> int:
-    """Frames of which this band is the last that was missing."""
+    """Return the number of frames for which this band was the last missing one."""
     return len(band.counts) if band.last else 0
 
 

@@ -1,4 +1,4 @@
-"""The commands `hklflow calibration ...`: geometries proposed, judged, accepted and used."""
+"""The commands `hklflow calibration ...`: propose, judge, accept and inspect geometries."""
 
 from cyclopts import App
 

@@ -1,4 +1,4 @@
-"""Figures, gates and report page of a candidate."""
+"""Metrics, gates and report page of a candidate."""
 
 import json
 from pathlib import Path
@@ -16,14 +16,14 @@ Record = dict[str, Any]
 def assessed(
     to: "Target", name: str, request: "Request", files: dict[str, Path], folder: Path
 ) -> tuple[dict[str, Path], Record]:
-    """Judge the geometry of a candidate, and write what people judge it by.
+    """Judge the geometry of a candidate, and write its metrics, parameters, report and pictures.
 
     Returns
     -------
     files : dict of Path
-        Those given with ``metrics.json``, ``parameters.json``, ``report.html`` and pictures.
+        The input ``files`` and ``metrics.json``, ``parameters.json``, ``report.html``, pictures.
     record : dict
-        For the store.
+        Record for the store.
     """
     from hklflow import plots
     from hklflow.cli.calibration.build import read_files
@@ -47,7 +47,7 @@ def assessed(
     record: Record = {
         "source": request.source,
         "inputs": [{"path": str(p), "sha256": stage.fingerprint(p)} for p in read_files(request)],
-        # As JSON has it: no numpy, no infinities.
+        # Read the JSON file, which has no numpy types and no infinities.
         "metrics": stage.read_json(files["metrics.json"])["metrics"],
         "gates": gates,
         "parentVersion": request.parent,
@@ -62,22 +62,22 @@ def assessed(
 
 
 def measured(data: Record) -> Record:
-    """Metrics of a geometry file; none of an imported one."""
-    found: Record = data.get("metrics", {})
-    return found if isinstance(found.get("rings"), list) else {}
+    """Return the metrics of a geometry file; empty for an imported geometry."""
+    metrics: Record = data.get("metrics", {})
+    return metrics if isinstance(metrics.get("rings"), list) else {}
 
 
 def difference(a: Record, b: Record) -> Record:
-    """How far one geometry file is from another: beam centre, distance along the beam, tilt."""
+    """Return the differences of two geometries in beam centre, distance along the beam and tilt."""
     from hklflow.calibration.assess import change
 
     return change(summary(a), summary(b))
 
 
 def summary(data: Record) -> Record:
-    """Beam centre, distance along the beam and normal of a geometry file.
+    """Return beam centre, distance along the beam, tilt and normal of a geometry file.
 
-    Poni and rot trade against each other, these do not.
+    These values are compared because the PONI coordinates and the rotations are correlated.
     """
     import numpy as np
 
@@ -120,7 +120,7 @@ def _gates(to: "Target", request: "Request", data: Record, before: Record) -> li
 
 
 def _module_gates(metrics: Record, limit: float | None) -> list[Record]:
-    """Whether the modules are known, and whether knowing them helps."""
+    """Return the gates for the precision of the modules and for the improvement they bring."""
     better, sigma = metrics["improvement"], metrics["largest_sigma_px"]
     gates: list[Record] = [
         {
@@ -167,21 +167,21 @@ def _page(
     compared: str | None,
     files: dict[str, Path],
 ) -> str:
-    """Page of a candidate."""
+    """Return the report page of a candidate."""
     from html import escape
 
     from hklflow.calibration import report
 
-    found, sigma = summary(data), data.get("sigma", {})
+    figures, sigma = summary(data), data.get("sigma", {})
     centre_sigma = data.get("beam_centre_sigma_px") or (None, None)
     distance_sigma = record["metrics"].get("direct_distance_sigma_m")
     slow_moved, fast_moved = moved.get("beam_centre_px", (None, None))
     rows: list[report.Row] = [
-        ("beam centre, slow (px)", found["beam_centre_px"][0], centre_sigma[0], slow_moved),
-        ("beam centre, fast (px)", found["beam_centre_px"][1], centre_sigma[1], fast_moved),
-        ("distance along the beam (mm)", 1e3 * found["direct_distance_m"],
+        ("beam centre, slow (px)", figures["beam_centre_px"][0], centre_sigma[0], slow_moved),
+        ("beam centre, fast (px)", figures["beam_centre_px"][1], centre_sigma[1], fast_moved),
+        ("distance along the beam (mm)", 1e3 * figures["direct_distance_m"],
          distance_sigma and 1e3 * distance_sigma, moved.get("direct_distance_mm")),
-        ("tilt (degrees)", found["tilt_deg"], None, moved.get("tilt_deg")),
+        ("tilt (degrees)", figures["tilt_deg"], None, moved.get("tilt_deg")),
     ]  # fmt: skip
     rows += [
         (f"{key} ({'m' if key in ('dist', 'poni1', 'poni2') else 'rad'})", value, sigma.get(key),
@@ -208,11 +208,11 @@ def _page(
         columns = list(rings[0])
         sections.append(("Rings", report.table(columns, [list(row.values()) for row in rings])))
     if modules := data.get("module_metrics", {}).get("modules"):
-        told = [list(row.values()) for row in modules]
-        sections.append(("Modules", report.table(list(modules[0]), told)))
+        module_rows = [list(row.values()) for row in modules]
+        sections.append(("Modules", report.table(list(modules[0]), module_rows)))
     if "wavelength" in record["metrics"]:
-        known = record["metrics"]["wavelength"]
-        sections.append(("Wavelength", f"<p>{known['value_A']} Å, {escape(known['source'])}.</p>"))
+        beam = record["metrics"]["wavelength"]
+        sections.append(("Wavelength", f"<p>{beam['value_A']} Å, {escape(beam['source'])}.</p>"))
     made = [(str(i["path"]), str(i["sha256"])) for i in record["inputs"]]
     sections += [
         ("Made from", report.table(("file", "SHA-256"), made)),

@@ -1,4 +1,4 @@
-"""From a measurement to the files of a candidate: geometry, figures, gates, report page."""
+"""Make the geometry of a candidate from a measurement, a file or the set-points."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,30 +18,28 @@ if TYPE_CHECKING:
     from hklflow.calibration.store import Version
     from hklflow.cli.calibration.target import Target
 
-"""Planck's constant times the speed of light in eV Å (CODATA 2018)."""
-
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a candidate is made of; `parameters.json` of a version holds it.
+    """Source and parameters of a candidate, as stored in ``parameters.json``.
 
     Attributes
     ----------
     source : str
-        ``powder``, ``modules`` (of powder images), ``bragg``, ``poni``, ``geometry`` (a file of
+        ``powder``, ``modules`` (from powder images), ``bragg``, ``poni``, ``geometry`` (a file of
         this workflow) or ``default``.
     files : sequence of Path
-        Images, products, or the file that is imported.
+        Images, products, or the imported file.
     params : mapping
-        Parameters of the stage that makes it, as given; the state's set-points lie below.
+        Parameters that the user gave; the set-points of the state are used for the others.
     offsets, arms_deg : sequence of float
-        Settings of several images: metres beyond the first, degrees of the arm.
+        Settings of each image: distance beyond the first image in m, arm angle in degrees.
     scan : str
-        ``sample/scan`` whose Bragg peaks are used.
+        ``sample/scan`` whose Bragg peaks are used; empty for other sources.
     parent : int or None
-        Version that the refinement starts from.
+        Number of the version that the refinement starts from. None: the start is not a version.
     """
 
     source: str
@@ -53,25 +51,25 @@ class Request:
     parent: int | None = None
 
     def to_dict(self) -> Record:
-        """JSON-ready."""
+        """Return the request as a dictionary for JSON."""
         return asdict(self) | {"files": [str(path) for path in self.files]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Request":
-        """Request of a ``parameters.json``."""
+        """Return the request in the content of a ``parameters.json``."""
         names = {item.name for item in fields(cls)}
-        given = {key: value for key, value in data.items() if key in names}
-        if missing := sorted({"source", "files", "params"} - given.keys()):
+        values = {key: value for key, value in data.items() if key in names}
+        if missing := sorted({"source", "files", "params"} - values.keys()):
             raise HklflowError(f"parameters.json lacks {', '.join(missing)}; propose it anew")
         for key in ("offsets", "arms_deg"):
-            given[key] = tuple(given.get(key, ()))
-        return cls(**given | {"files": tuple(Path(path) for path in data["files"])})
+            values[key] = tuple(values.get(key, ()))
+        return cls(**values | {"files": tuple(Path(path) for path in data["files"])})
 
 
 def from_state(target: "Target") -> Record:
-    """Parameters of a powder calibration that the set-points of the state say."""
+    """Return the parameters of a powder calibration that the state and its entry define."""
     state, entry = target.state.values, target.geometry
-    given = {
+    params = {
         "pixel_size": state.get("pixel_size"),
         "wavelength": HC / state["energy"] if "energy" in state else None,
         "distance": state.get("distance"),
@@ -80,71 +78,74 @@ def from_state(target: "Target") -> Record:
         "polarization": entry.polarization,
         "orientation": entry.orientation,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def settings(pairs: Sequence[str]) -> Record:
-    """Read ``key=value`` of `--set`; values are JSON, or text where they are not.
+    """Return the settings in ``key=value`` texts of `--set`; a value that is not JSON is text.
 
     Raises
     ------
     HklflowError
-        If one has no `=`.
+        If a text has no `=`.
     """
-    found: Record = {}
+    params: Record = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
             raise HklflowError(f"--set {pair!r} is not key=value; write for example max_rings=14")
         try:
-            found[key.strip().replace("-", "_")] = json.loads(value)
+            params[key.strip().replace("-", "_")] = json.loads(value)
         except json.JSONDecodeError:
-            found[key.strip().replace("-", "_")] = value
-    # Who iterates from another folder means the same files.
+            params[key.strip().replace("-", "_")] = value
+    # Absolute paths stay valid if the next iteration is made from another folder.
     for key in ("mask_image", "dark", "flat"):
-        if found.get(key) is not None:
-            found[key] = str(Path(found[key]).absolute())
-    if "calibrant" in found:
-        found["calibrant"] = calibrant(found["calibrant"])
-    return found
+        if params.get(key) is not None:
+            params[key] = str(Path(params[key]).absolute())
+    if "calibrant" in params:
+        params["calibrant"] = calibrant(params["calibrant"])
+    return params
 
 
-def calibrant(given: str) -> str:
-    """Name of a calibrant, or the absolute path of its file."""
+def calibrant(name: str) -> str:
+    """Return the name of a calibrant, or the absolute path of its file."""
     from hklflow.calibration.calibrants import is_file
 
-    return str(Path(given).absolute()) if is_file(given) else given
+    return str(Path(name).absolute()) if is_file(name) else name
 
 
 def read_files(request: Request) -> list[Path]:
-    """Every file that a request reads, for the record."""
-    named = [request.params.get(key) for key in ("mask_image", "dark", "flat")]
-    known = str(request.params.get("calibrant", ""))
-    named += [known] if known.startswith("/") else []
-    return [*request.files, *(Path(path) for path in named if path)]
+    """Return all files that a request reads, for the record."""
+    paths = [request.params.get(key) for key in ("mask_image", "dark", "flat")]
+    name = str(request.params.get("calibrant", ""))
+    paths += [name] if name.startswith("/") else []
+    return [*request.files, *(Path(path) for path in paths if path)]
 
 
-def powder_params(target: "Target", given: Mapping[str, Any]) -> powder_calibration.Params:
-    """Parameters of a powder calibration: the state's, and above them what was given.
+def powder_params(target: "Target", params: Mapping[str, Any]) -> powder_calibration.Params:
+    """Return the parameters of a powder calibration from the state and from the user.
+
+    The values of the user have priority over the values of the state.
 
     Raises
     ------
     HklflowError
-        With every parameter that is wrong.
+        If a parameter is wrong, or the state already defines it; only the distance, a start value,
+        may be in both.
     """
     known = from_state(target)
-    if taken := sorted({name.replace("-", "_") for name in given} & (set(known) - {"distance"})):
+    if taken := sorted({name.replace("-", "_") for name in params} & (set(known) - {"distance"})):
         raise HklflowError(
             f"--set {', '.join(taken)}: the entry {target.name} and its state say that; mend them"
         )
     try:
-        return powder_calibration.Params.model_validate({**known, **given})
+        return powder_calibration.Params.model_validate({**known, **params})
     except ValidationError as error:
-        told = [
+        problems = [
             f"{'.'.join(map(str, item['loc']))}: {item['msg']} (it is {item['input']!r})"
             for item in error.errors()
         ]
-        raise HklflowError("; ".join(told)) from error
+        raise HklflowError("; ".join(problems)) from error
 
 
 def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Path]:
@@ -153,7 +154,7 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
     Returns
     -------
     dict of Path
-        Name of the artefact -> file.
+        Name of the product -> file.
 
     Raises
     ------
@@ -172,8 +173,8 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
         stage.write_json(geometry, _from_bragg(target, request))
     elif request.source == "powder" and len(request.files) > 1:
         params = powder_params(target, request.params)
-        found = several.series(request.files, params, request.offsets, request.arms_deg)
-        stage.write_json(geometry, found)
+        series = several.series(request.files, params, request.offsets, request.arms_deg)
+        stage.write_json(geometry, series)
     elif request.source == "powder":
         files["rings.png"] = folder / "rings.png"
         powder_calibration.main(
@@ -200,65 +201,67 @@ def _import_poni(target: "Target", request: Request, geometry: Path) -> None:
     from hklflow.formats.poni import read_poni
 
     known, path = from_state(target), request.files[0]
-    given: Record = {
+    params: Record = {
         name: known[name]
         for name in ("polarization", "sensor_thickness", "sensor_attenuation")
         if name in known
     }
-    # What the file says itself is compared with the state.
+    # If the file has a shape, it is used and `check_state` compares it with the state.
     if (shape := target.state.values.get("shape")) is not None and read_poni(path).shape is None:
-        given["shape"] = tuple(shape)
+        params["shape"] = tuple(shape)
     import_poni.main(
         inputs=import_poni.Inputs(poni=path),
         outputs=import_poni.Outputs(geometry=geometry),
-        params=import_poni.Params.model_validate(given),
+        params=import_poni.Params.model_validate(params),
     )
 
 
 def bragg_products(
-    target: "Target", given: str
+    target: "Target", scan_name: str
 ) -> "tuple[Version, Path, dict[str, dict[str, Path]]]":
-    """What a scan's modules are found from, all made with one version of this state.
+    """Return the products of a scan that are needed to fit its modules.
 
     Parameters
     ----------
-    given : str
+    scan_name : str
         ``sample/scan``.
 
     Returns
     -------
     version : Version
+        Version of the geometry that all products were made with.
     orientation : Path
+        The scan's ``orientation.json``.
     files : dict
         Name of a product -> rotation -> file.
 
     Raises
     ------
     HklflowError
-        If there is no such scan, a product is absent, or was made with another version.
+        If the scan does not exist, or a product is missing or was made with another version.
     """
     from hklflow.nexus import calibrations
 
     experiment = target.experiment
     if (b := experiment.config.binning) > 1:
         raise HklflowError(
-            f"--bragg {given}: `binning` is {b}, and versions of the store are of frames as "
+            f"--bragg {scan_name}: `binning` is {b}, and versions of the store are of frames as "
             "measured; set `binning: 1` and reduce the scan so"
         )
-    sample, _, scan = given.partition("/")
+    sample, _, scan = scan_name.partition("/")
     if (sample, scan) not in experiment.scans:
-        raise HklflowError(f"--bragg {given}: there is no such scan; write sample/scan")
+        raise HklflowError(f"--bragg {scan_name}: there is no such scan; write sample/scan")
     rotations = experiment.rotations(sample, scan)
     other = {experiment.rotation(sample, scan, name).calibration for name in rotations}
     if other != {target.name}:
         raise HklflowError(
-            f"--bragg {given}: its rotations have the calibrations "
+            f"--bragg {scan_name}: its rotations have the calibrations "
             f"{', '.join(str(name) for name in sorted(map(str, other)))}, not only {target.name}"
         )
     versions = {experiment.version(sample, scan, name).number for name in rotations}
     if len(versions) > 1:
         raise HklflowError(
-            f"--bragg {given}: its rotations have several versions "
+            f"--bragg {scan_name}: its rotations have several versions "
             f"({', '.join(map(str, sorted(versions)))}); reduce them with one, by `pin`"
         )
 
@@ -285,25 +288,25 @@ def bragg_products(
 
 
 def converged_modules(
-    target: "Target", used: "Version", orientation: Path, given: str
+    target: "Target", used: "Version", orientation: Path, scan_name: str
 ) -> Path | None:
-    """``modules.json`` of a scan's converging refinement, if that found displaced modules.
+    """Return ``modules.json`` of a scan; None if its refinement found no displaced modules.
 
     Parameters
     ----------
     used, orientation
-        Of `bragg_products`.
-    given : str
+        Version and orientation file that `bragg_products` returns.
+    scan_name : str
         ``sample/scan``.
 
     Raises
     ------
     HklflowError
-        If it was made with another version, or from another orientation than the scan has now.
+        If ``modules.json`` was made with another version or another orientation of the scan.
     """
     from hklflow.nexus import calibrations
 
-    sample, _, scan = given.partition("/")
+    sample, _, scan = scan_name.partition("/")
     pattern = target.experiment.paths.scan("modules.json")
     path = target.experiment.base / pattern.format(sample=sample, scan=scan)
     if not path.is_file() or stage.read_json(path)["fit"] is None:
@@ -323,7 +326,7 @@ def converged_modules(
 
 
 def _from_bragg(target: "Target", request: Request) -> Record:
-    """Modules from the peaks of a scan that was reduced with a version of this state."""
+    """Return a geometry with modules fitted to the Bragg peaks of a scan."""
     used, orientation, files = bragg_products(target, request.scan)
     name = request.params.get("detector")
     if unknown := sorted(set(request.params) - {"detector"}):
@@ -342,7 +345,10 @@ def _from_bragg(target: "Target", request: Request) -> Record:
 
 
 def _checked(path: Path) -> Record:
-    """Geometry of a file; figures that stand in it are another one's, or were changed by hand."""
+    """Return the geometry in a file without its metrics.
+
+    The metrics may belong to another geometry, or the file may have been changed by hand.
+    """
     from hklflow.formats.assemble import calibrated
 
     data = stage.read_json(path)
@@ -363,7 +369,7 @@ def _checked(path: Path) -> Record:
 
 
 def _set_points(target: "Target") -> Record:
-    """Geometry that the set-points describe, the beam in the middle of the detector."""
+    """Return the geometry of the set-points, with the beam in the middle of the detector."""
     from hklflow.calibration.powder_guess import guess_poni
     from hklflow.geometry import detector_to_dict
 
@@ -398,18 +404,19 @@ def _write_poni(geometry: Path, path: Path) -> None:
     from hklflow.formats import assemble, poni
 
     detector, beam = assemble.calibrated(stage.read_json(geometry), geometry)
-    # A PONI file cannot hold modules: it says so, and has the plane that they are in.
+    # A PONI file cannot contain modules: write the plane of the detector, and a note.
     plane = poni.poni_from_detector(detector.plane, wavelength=beam.wavelength)
     poni.write_poni(path, plane, poni.modules_note(detector))
 
 
 def check_state(target: "Target", data: Record, path: Path) -> None:
-    """Refuse a geometry that cannot be one of this state.
+    """Raise if a geometry does not fit the state.
 
     Raises
     ------
     HklflowError
-        If shape, pixel size, energy (to a step of the state) or polarisation differ.
+        If the shape, the pixel size, the polarisation or the energy differ. The energy may differ
+        by a step of the state, or by 0.1 % if the wavelength was refined.
     """
     from hklflow.formats.assemble import calibrated
 
@@ -422,11 +429,11 @@ def check_state(target: "Target", data: Record, path: Path) -> None:
     ):
         problems.append(f"pixels of {detector.pixel_size} m, not {tuple(size)}")
     if (energy := values.get("energy")) is not None:
-        found, step = HC / beam.wavelength, target.schema.keys["energy"].step or 0.0
-        # A wavelength that was refined has a gate of its own.
+        energy_of_beam, step = HC / beam.wavelength, target.schema.keys["energy"].step or 0.0
+        # A refined wavelength is judged by a separate gate.
         refined = "wavelength" in data.get("sigma", {})
-        if abs(found - energy) > (1e-3 * energy if refined else step):
-            problems.append(f"an energy of {found:.1f} eV, not {energy:.1f} eV")
+        if abs(energy_of_beam - energy) > (1e-3 * energy if refined else step):
+            problems.append(f"an energy of {energy_of_beam:.1f} eV, not {energy:.1f} eV")
     if abs(beam.polarization - target.geometry.polarization) > 1e-9:
         problems.append(
             f"a polarisation of {beam.polarization}, not {target.geometry.polarization}"

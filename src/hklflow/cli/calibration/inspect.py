@@ -1,4 +1,4 @@
-"""What there is: `hklflow calibration list`, `show`, `apply`, `affected`, `states`, `verify` ..."""
+"""Inspection of the store: `hklflow calibration list`, `show`, `apply`, `affected`, `states` ..."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def list_all(*, json_: AsJson = False, entry: Entry = Entry()) -> None:
-    """List versions and candidates of a state, separated by tabs.
+    """List the versions and candidates of a state in a tab-separated table.
 
     Example: `hklflow calibration list`; `hklflow calibration list --json`
 
@@ -45,16 +45,16 @@ def list_all(*, json_: AsJson = False, entry: Entry = Entry()) -> None:
 
 
 def show(name: str, /, *, json_: bool = False, entry: Entry = Entry()) -> None:
-    """Show a version or a candidate: its record, its gates, where its report is.
+    """Show the record, the gates and the folder of a version or candidate.
 
     Example: `hklflow calibration show v_0003`; `hklflow calibration show morning/02 --json`
 
     Parameters
     ----------
     name
-        `v_0003`, or a candidate's name (its last iteration unless `name/02` says which).
+        `v_0003`, or the name of a candidate; `name` is its last iteration, `name/02` its second.
     json_
-        The whole record as JSON.
+        Print the whole record as JSON.
     """
     to = entry.target()
     item = to.item(name)
@@ -74,14 +74,14 @@ def show(name: str, /, *, json_: bool = False, entry: Entry = Entry()) -> None:
 def apply(
     scan: str | None = None, /, *, json_: AsJson = False, directory: Directory = Path()
 ) -> None:
-    """Say which version each rotation is reduced with, and why; nothing is changed.
+    """List the version that each rotation is reduced with, and the reason; nothing is changed.
 
     Example: `hklflow calibration apply quartz/100K`; `hklflow calibration apply --json`
 
     Parameters
     ----------
     scan
-        `sample/scan`; without it all scans.
+        `sample/scan`. Default: all scans.
     """
     from hklflow.cli.folder import experiment as folder_of
     from hklflow.experiment.config import load
@@ -101,21 +101,21 @@ def apply(
 
 
 def _why(experiment: "Experiment", key: tuple[str, str, str], kind: str) -> tuple[str, str]:
-    """Version that a rotation's geometry or constants are of, and why."""
+    """Return the version of a rotation's geometry or constants, and the reason."""
     name = experiment.stored_name(*key, kind)
     if not name:
         return "", "from the raw file"
     if experiment.stored_kinds.get(name) != kind:
         return "", f"calibration {name}" if kind == "geometry" else f"constants {name}"
     try:
-        found = experiment.version(*key, kind)
+        version = experiment.version(*key, kind)
     except HklflowError as error:
         return "", str(error)
     if experiment.stored(name).pin is not None:
-        return found.path.name, "pinned in the configuration"
-    if found.number == 0:
-        return found.path.name, "the set-points: no accepted version applies"
-    return found.path.name, f"highest accepted that applies ({found.record.get('appliesTo')})"
+        return version.path.name, "pinned in the configuration"
+    if version.number == 0:
+        return version.path.name, "the set-points: no accepted version applies"
+    return version.path.name, f"highest accepted that applies ({version.record.get('appliesTo')})"
 
 
 def affected(
@@ -138,7 +138,7 @@ def affected(
     from hklflow.nexus import calibrations
 
     to = entry.target()
-    found = to.version(version)
+    used_version = to.version(version)
     results = to.experiment.base / to.experiment.paths.folder
     rows = []
     for path in sorted([*results.rglob("*.nxs"), *results.rglob("*.json")]):
@@ -151,14 +151,14 @@ def affected(
             continue
         for used in calibrations(history):
             if (used["kind"], used["state_id"], used["version"]) == (
-                found.kind, found.state_id, found.number,
+                used_version.kind, used_version.state_id, used_version.number,
             ):  # fmt: skip
                 rows.append((str(path.relative_to(to.experiment.base)), used["status"]))
     _print(("product", "status_at_use"), rows, json_)
 
 
 def states(*, json_: AsJson = False, directory: Directory = Path()) -> None:
-    """Show the state of every stored calibration, and the set-points that states are made of.
+    """Show the state of every stored calibration, and the set-points that define a state.
 
     Example: `hklflow calibration states`
 
@@ -179,28 +179,28 @@ def states(*, json_: AsJson = False, directory: Directory = Path()) -> None:
     if json_:
         return
     columns = ("set-point", "unit", "step", "needed", "meaning")
-    # Entries may have a schema of their own.
+    # Entries may have different schemas.
     schemas = {
         (kind, experiment.stored(name).state_schema)
         for name, kind in experiment.stored_kinds.items()
     } or {("geometry", None)}
-    for kind, own in sorted(schemas, key=str, reverse=True):
+    for kind, schema in sorted(schemas, key=str, reverse=True):
         print()
-        keys = read_schema(own and experiment.base / own).keys.items()
+        keys = read_schema(schema and experiment.base / schema).keys.items()
         _print(columns, [(name, key.unit or "", "exact" if key.step is None else key.step,
                           kind in key.required, key.description) for name, key in keys
                          if kind in key.kinds], json_)  # fmt: skip
 
 
 def reindex(*, dry_run: bool = False, entry: Entry = Entry()) -> int:
-    """Make the indices of a store anew from its records; exit code 1 if something is amiss.
+    """Rebuild the indices of a store from its records; exit code 1 if there is a problem.
 
     Example: `hklflow calibration reindex --dry-run`
 
     Parameters
     ----------
     dry_run
-        Only say what would change.
+        Print the changes, but change nothing.
     """
     to = entry.target()
     report = to.store.reindex(dry_run=dry_run)
@@ -215,7 +215,7 @@ def reindex(*, dry_run: bool = False, entry: Entry = Entry()) -> int:
 
 
 def verify(*, entry: Entry = Entry()) -> int:
-    """Check every record and every file of a store against its checksum; exit code 1 if one fails.
+    """Compare all records and files of a store with their checksums; exit code 1 if any differ.
 
     Example: `hklflow calibration verify`
 

@@ -1,4 +1,4 @@
-"""Decisions, with a name and a reason: `hklflow calibration accept | reject | withdraw | copy`."""
+"""Decisions with author and reason: `hklflow calibration accept | reject | withdraw | copy`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Decision:
-    """Options of every command that decides."""
+    """Options of every command that records a decision."""
 
     author: str
-    """Who decides."""
+    """Name of the person who decides."""
     comments: str
-    """Why."""
+    """Reason for the decision."""
 
 
-# A rejected candidate keeps figures and report; its pictures are not needed any more.
+# A rejected candidate keeps its metrics and report; its pictures are removed.
 _KEPT_OF_REJECTED = (".json", ".html")
 
 
@@ -40,7 +40,7 @@ def accept(
     allow_overlap: bool = False,
     entry: Entry = Entry(),
 ) -> None:
-    """Publish a candidate as the next version, to be used for the runs that it applies to.
+    """Publish a candidate as the next version, and use the version for certain runs or scans.
 
     Example: `hklflow calibration accept morning --applies-to ">=1040" --author "M. Curie"
     --comments "after the refill"`; `hklflow calibration accept morning/02 --applies-to
@@ -49,18 +49,19 @@ def accept(
     Parameters
     ----------
     name
-        Candidate, its last iteration unless `name/02` says which; or a version that is proposed.
+        Candidate (`name`: its last iteration, `name/02`: its second), or a proposed version.
     applies_to
-        Runs and scans: `1040`, `>=1040`, `20..40`, `quartz/*`, `kvs_*K`; a comma is "and", a
+        Runs and scans: `1040`, `>=1040`, `20..40`, `quartz/*`, `kvs_*K`; a comma means "and", a
         semicolon "or".
     override_gate
-        Gates that may be missed.
+        Names of failed gates that are accepted.
     reason
-        Why they may.
+        Reason to accept the failed gates.
     supersede
-        Accepted versions that this one takes the place of.
+        Numbers of accepted versions that the new version replaces.
     allow_overlap
-        Let it apply where another accepted version does; the higher number is used.
+        Accept the version even if another accepted version applies to the same runs or scans; the
+        version with the higher number is used.
     """
     from hklflow.calibration.store import Candidate
 
@@ -95,7 +96,7 @@ def _accepted(
     overridden: list[dict[str, Any]],
     **decision: Any,
 ) -> "Version":
-    """Publish a candidate as accepted, or accept a version that was proposed."""
+    """Publish a candidate as accepted, or accept a proposed version."""
     from hklflow.calibration.store import Version
 
     if isinstance(item, Version):
@@ -104,9 +105,9 @@ def _accepted(
                 f"{item.name} is published already, for {item.applies_to}; --applies-to is for "
                 "candidates"
             )
-        # Its record cannot change any more, its events can tell.
-        told = "".join(f" ({gate['name']} overridden: {gate['reason']})" for gate in overridden)
-        decision["comments"] += told
+        # The record of a version cannot be changed: write the overridden gates into the comments.
+        note = "".join(f" ({gate['name']} overridden: {gate['reason']})" for gate in overridden)
+        decision["comments"] += note
         return to.store.set_status(item, "accepted", **decision)
     record = _record(item) | {"overriddenGates": overridden}
     return to.store.publish(
@@ -121,14 +122,14 @@ def reject(
     decision: Decision,
     entry: Entry = Entry(),
 ) -> None:
-    """Record that a candidate was refused: it gets a number, and keeps its figures and report.
+    """Reject a candidate: it becomes a numbered version that keeps its metrics and report.
 
     Example: `hklflow calibration reject morning --author "M. Curie" --comments "rings are spotty"`
 
     Parameters
     ----------
     name
-        Candidate, its last iteration unless `name/02` says which; or a version that is proposed.
+        Candidate (`name`: its last iteration, `name/02`: its second), or a proposed version.
     """
     from hklflow.calibration.store import Version
 
@@ -161,7 +162,7 @@ def withdraw(
     decision: Decision,
     entry: Entry = Entry(),
 ) -> None:
-    """Stop the use of an accepted version; `affected` lists what was made with it.
+    """Stop the use of an accepted version; `affected` lists the products made with the version.
 
     Example: `hklflow calibration withdraw 3 --author "M. Curie" --comments "the stage had moved"`
 
@@ -171,9 +172,9 @@ def withdraw(
         Number of the version.
     """
     to = entry.target()
-    found = to.version(version)
-    to.store.withdraw(found, **asdict(decision))
-    print(f"{found.path.name} is withdrawn; `hklflow calibration affected {found.number}` lists "
+    item = to.version(version)
+    to.store.withdraw(item, **asdict(decision))
+    print(f"{item.path.name} is withdrawn; `hklflow calibration affected {item.number}` lists "
           "what was made with it")  # fmt: skip
 
 
@@ -186,7 +187,7 @@ def copy(
     decision: Decision,
     entry: Entry = Entry(),
 ) -> None:
-    """Copy a version into the state of another entry, as a proposal that is still to be accepted.
+    """Copy a version to the state of another entry, as a proposed version.
 
     Example: `hklflow calibration copy 3 --to beamline-66keV --applies-to "quartz/*" --author
     "M. Curie" --comments "the same stage"`
@@ -196,38 +197,40 @@ def copy(
     version
         Number of the version.
     to
-        Entry of `calibrations` that gets it.
+        Entry of `calibrations` that receives the copy.
     applies_to
-        Runs and scans that it is for there.
+        Runs and scans to which the copy applies.
     """
     from hklflow import stage
     from hklflow.cli.calibration.build import check_state
 
     source, goal = entry.target(), target(entry.directory, to)
     source.require("geometry")
-    found = source.version(version)
-    geometry = found.artefact("geometry.json")
+    original = source.version(version)
+    geometry = original.artefact("geometry.json")
     check_state(goal, stage.read_json(geometry), geometry)
-    copied = goal.store.copy(found, goal.state, **asdict(decision), applies_to=applies_to)
+    copied = goal.store.copy(original, goal.state, **asdict(decision), applies_to=applies_to)
     print(
-        f"{found.name} of {source.name} is proposed as {copied.name} of {goal.name}; accept it "
+        f"{original.name} of {source.name} is proposed as {copied.name} of {goal.name}; accept it "
         f"with `hklflow calibration accept {copied.name} --calibration {goal.name} ...`"
     )
 
 
 def _gates_of(item: "Version | Candidate") -> list[Mapping[str, Any]]:
-    """Gates of a candidate, or of a proposed version, that are not yet overridden."""
+    """Return the gates of a candidate or proposed version.
+
+    A copied version has a single failed gate, because its gates are from another state.
+    """
     gates: list[Mapping[str, Any]] = list(item.record.get("gates", []))
     if not gates:
         raise HklflowError(f"{in_words(item)} has no gates: nothing says how good it is; propose "
                            "it again")  # fmt: skip
     if item.record.get("copiedFrom"):
-        # What was measured was measured in another state.
         donor = item.record["copiedFrom"]
-        told = f"it was measured in state {donor['stateId']}, of which it is version"
+        origin = f"it was measured in state {donor['stateId']}, of which it is version"
         return [
             {"name": "copied", "value": None, "limit": None, "passed": False,
-             "sentence": f"{told} {donor['version']}"}
+             "sentence": f"{origin} {donor['version']}"}
         ]  # fmt: skip
     return gates
 
@@ -235,7 +238,7 @@ def _gates_of(item: "Version | Candidate") -> list[Mapping[str, Any]]:
 def _check_none_is_lost(
     to: Target, item: "Version | Candidate", applies_to: str | None, supersede: tuple[int, ...]
 ) -> None:
-    """Refuse to supersede a version that is the only one for a rotation that this is not for."""
+    """Raise if a rotation would have no version after a version is superseded."""
     from hklflow.calibration import applies
 
     text = item.record.get("appliesTo") if applies_to is None else applies_to
@@ -262,7 +265,7 @@ def _check_none_is_lost(
 def _overridden(
     gates: "list[Mapping[str, Any]]", given: tuple[str, ...], reason: str, name: str
 ) -> list[dict[str, Any]]:
-    """Gates that were missed and may be; raises if others were missed, too."""
+    """Return the failed gates that the user accepts; raise if any other gate failed."""
     failed = {str(gate["name"]): gate for gate in gates if not gate["passed"]}
     if unknown := [gate for gate in given if gate not in failed]:
         raise HklflowError(
@@ -271,16 +274,16 @@ def _overridden(
     if given and not reason.strip():
         raise HklflowError("--override-gate needs its --reason")
     if missed := [gate for gate in failed if gate not in given]:
-        told = "; ".join(str(failed[gate]["sentence"]) for gate in missed)
+        reasons = "; ".join(str(failed[gate]["sentence"]) for gate in missed)
         raise HklflowError(
-            f"{name} cannot be accepted: {told}; make another iteration, or say "
+            f"{name} cannot be accepted: {reasons}; make another iteration, or say "
             f"--override-gate {' '.join(missed)} --reason ..."
         )
     return [{"name": gate, "value": failed[gate]["value"], "reason": reason} for gate in given]
 
 
 def _record(candidate: "Candidate") -> dict[str, Any]:
-    """Record of a candidate without what the store says itself."""
+    """Return the record of a candidate without the keys that the store writes."""
     from hklflow.calibration.records import OWNED
 
     kept = {key: value for key, value in candidate.record.items() if key not in OWNED}
@@ -288,13 +291,13 @@ def _record(candidate: "Candidate") -> dict[str, Any]:
 
 
 def _used(to: Target) -> dict[tuple[str, str, str], str]:
-    """Version of each rotation that uses the entry; none where there is none."""
-    found = {}
+    """Return the version of each rotation that uses the entry; rotations without one are absent."""
+    versions = {}
     experiment = to.experiment
     for key in experiment.all_rotations():
         if experiment.stored_name(*key, to.kind) == to.name:
             try:
-                found[key] = experiment.version(*key, to.kind).name
+                versions[key] = experiment.version(*key, to.kind).name
             except HklflowError:
-                continue  # `apply` says why
-    return found
+                continue  # `hklflow calibration apply` reports the reason
+    return versions

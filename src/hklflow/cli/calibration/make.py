@@ -1,4 +1,4 @@
-"""`hklflow calibration init | propose | iterate | cancel`: candidates for the store."""
+"""`hklflow calibration init | propose | iterate | cancel`: make candidates for the store."""
 
 import tempfile
 from collections.abc import Mapping
@@ -22,33 +22,34 @@ Settings = Annotated[tuple[str, ...], Parameter(name="--set")]
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Source:
-    """Options that say what a candidate is made from."""
+    """Options for the source of a candidate."""
 
     image: tuple[Path, ...] = ()
-    """Image of a powder calibrant, or several."""
+    """Image of a powder calibrant, or several images."""
     poni: Path | None = None
     """PONI file of pyFAI."""
     geometry: Path | None = None
     """Product of this workflow: `geometry.json`."""
     bragg: str | None = None
-    """Scan (`sample/scan`) whose Bragg peaks say where the modules are; it must be refined. If its
-    converging refinement (`modules.json`) found displaced modules, these are proposed."""
+    """Refined scan (`sample/scan`) whose Bragg peaks determine the positions of the modules. If the
+    converging refinement of the scan (`modules.json`) found displaced modules, these are
+    proposed."""
     level: Literal["detector", "module"] = "detector"
-    """`detector`: the geometry as a whole. `module`: shifts and turns of the modules in its
-    plane."""
+    """`detector`: refine the detector as a whole. `module`: refine shifts and rotations of the
+    modules in the plane of the detector."""
     calibrant: str | None = None
-    """Calibrant of the image: a name that pyFAI knows, or a file of d-spacings."""
+    """Calibrant of the image: a name in pyFAI, or a file of d-spacings."""
     offset: tuple[float, ...] = ()
-    """Distance of each image beyond that of the first, in m."""
+    """Detector distance of each image minus the distance of the first image, in m."""
     arm: tuple[float, ...] = ()
-    """Angle of the detector's arm at each image, in degrees."""
+    """Angle of the detector's arm for each image, in degrees."""
     given: Settings = ()
     """Further parameters of `powder_calibration`, as `min_rings=5`."""
     start: Annotated[str | None, Parameter(name="--from")] = None
-    """Version or candidate whose distance and beam centre are the start."""
+    """Version or candidate whose distance and beam centre are the start values."""
 
     def kind(self) -> str:
-        """Return which of the sources is given; raise if the options do not fit it."""
+        """Return the name of the source option; raise if other options do not fit the source."""
         names = ("image", "poni", "geometry", "bragg")
         chosen = [name for name in names if getattr(self, name)]
         if len(chosen) != 1:
@@ -69,7 +70,7 @@ class Source:
         return kind
 
     def params(self, kind: str) -> dict[str, Any]:
-        """Return the parameters as given; raise if the kind of source takes none."""
+        """Return the parameters of `--set` and `--calibrant`; raise if the source has none."""
         from hklflow.cli.calibration.build import settings
 
         params = settings(self.given)
@@ -82,7 +83,7 @@ class Source:
         return params
 
     def request(self, to: Target, kind: str) -> "Request":
-        """Return what the candidate is to be made of."""
+        """Return the request for the candidate."""
         from hklflow.calibration.store import Version
         from hklflow.cli.calibration.build import Request
 
@@ -112,8 +113,8 @@ def _bragg_files(
     from hklflow.cli.calibration.build import bragg_products, converged_modules
 
     used, orientation, products = bragg_products(to, scan)
-    files = (orientation, *(path for one in products.values() for path in one.values()))
-    # Modules of a converging refinement hold, except for a detector that is named.
+    files = (orientation, *(path for paths in products.values() for path in paths.values()))
+    # Use the modules of the converging refinement, unless the user names a detector.
     converged = converged_modules(to, used, orientation, scan)
     if converged is not None and "detector" not in params:
         files = (converged, *files)
@@ -128,8 +129,8 @@ def init_state(
 ) -> None:
     """Make the state's folder in the store, with the geometry of the set-points as version 0.
 
-    Version 0 is used only where `allow_default` is set, and what it makes is marked as diagnostic.
-    For constants it is empty, for they must be measured.
+    Version 0 is used only if `allow_default` is set, and its products are marked as diagnostic. For
+    constants, version 0 is empty, because constants must be measured.
 
     Example: `hklflow calibration init --author "M. Curie"`
     """
@@ -139,7 +140,7 @@ def init_state(
     to = entry.target()
     with tempfile.TemporaryDirectory() as folder:
         if to.kind == "constants":
-            # Nobody knows constants that were not measured: version 0 only holds the place.
+            # Constants are unknown before they are measured: version 0 is a placeholder.
             files = {"parameters.json": Path(folder) / "parameters.json"}
             stage.write_json(files["parameters.json"], {"source": "default"})
         else:
@@ -159,12 +160,12 @@ def propose(
 ) -> None:
     """Make a candidate from powder images, Bragg peaks, a PONI file or a geometry, and judge it.
 
-    Nothing that is reduced changes before the candidate is accepted. Energy, pixel size and the
-    distance to start from are those of the state. The report is a page to open in a browser.
+    Results do not change before the candidate is accepted. The state defines the energy, the pixel
+    size and the start value of the distance. The report is a page to open in a browser.
 
-    Images at several distances or arm angles are refined together, and the wavelength with them
-    where distances differ. With `--level module` the images (with displaced beam centres) or the
-    Bragg peaks say where the detector's modules are.
+    Images at several distances or arm angles are refined together; if the distances differ, the
+    wavelength is refined too. With `--level module`, the positions of the detector's modules are
+    determined from images with displaced beam centres or from Bragg peaks.
 
     Example: `hklflow calibration propose morning --image raw/CeO2.tif --calibrant CeO2 --author
     "M. Curie"`; `hklflow calibration propose two --image near.tif far.tif --offset 0 0.1 ...`;
@@ -193,7 +194,7 @@ def iterate(
     comments: Comments = "",
     entry: Entry = Entry(),
 ) -> None:
-    """Make the next iteration of a candidate, with other parameters, beside those before.
+    """Make the next iteration of a candidate with other parameters; earlier iterations are kept.
 
     Example: `hklflow calibration iterate morning --set max_rings=14 --set purge_rings=[3,7]
     --author "M. Curie"`
@@ -201,11 +202,11 @@ def iterate(
     Parameters
     ----------
     name
-        The candidate, or one of its iterations (`morning/01`) as the start; else the last.
+        Candidate whose last iteration is the start, or an iteration (`morning/01`) as the start.
     given
-        What is different, `key=value`.
+        Changed parameters, `key=value`.
     image
-        Other images than before.
+        Images to use instead of the earlier images.
     """
     from hklflow import stage
     from hklflow.cli.calibration.build import Request, settings
@@ -213,14 +214,14 @@ def iterate(
     to = entry.target()
     to.require("geometry")
     before = to.candidate(name)
-    said = Request.from_dict(stage.read_json(before.path / "parameters.json"))
-    if said.source in ("poni", "geometry"):
+    earlier = Request.from_dict(stage.read_json(before.path / "parameters.json"))
+    if earlier.source in ("poni", "geometry"):
         raise HklflowError(
             f"candidate {in_words(before)} was imported from a file; only those made from "
             "measurements can be iterated"
         )
-    files = tuple(path.absolute() for path in image) or said.files
-    request = replace(said, files=files, params={**said.params, **settings(given)})
+    files = tuple(path.absolute() for path in image) or earlier.files
+    request = replace(earlier, files=files, params={**earlier.params, **settings(given)})
     _propose(to, before.name, request, author, comments)
 
 
@@ -239,26 +240,26 @@ def cancel(name: str, /, *, entry: Entry = Entry()) -> None:
     print(f"candidate {name} is deleted")
 
 
-def _start(to: Target, given: str) -> dict[str, Any]:
-    """Distance and beam centre of a version or candidate."""
+def _start(to: Target, name: str) -> dict[str, Any]:
+    """Return the distance and beam centre of a version or candidate as start values."""
     from hklflow import stage
 
-    found = stage.read_json(to.item(given).path / "geometry.json")
-    if "beam_centre_px" not in found or "poni" not in found:
+    geometry = stage.read_json(to.item(name).path / "geometry.json")
+    if "beam_centre_px" not in geometry or "poni" not in geometry:
         raise HklflowError(
-            f"{given} was not made from an image, so it has no beam centre to start from; give "
+            f"{name} was not made from an image, so it has no beam centre to start from; give "
             "--set distance=... and --set beam_centre=[slow,fast]"
         )
-    return {"distance": found["poni"]["dist"], "beam_centre": found["beam_centre_px"]}
+    return {"distance": geometry["poni"]["dist"], "beam_centre": geometry["beam_centre_px"]}
 
 
 def _propose(to: Target, name: str, request: "Request", author: str, comments: str) -> "Candidate":
-    """Make and judge a candidate, and say what came out."""
+    """Make and judge a candidate, and print the result."""
     from hklflow.calibration.layout import check_name
     from hklflow.cli.calibration.assess import assessed
     from hklflow.cli.calibration.build import make_files
 
-    # Before the work, not after it.
+    # Check state and names before the calibration, which takes long.
     to.store.state(to.state.kind, to.state.id)
     check_name(name, "candidate")
     if not author.strip():

@@ -1,4 +1,4 @@
-"""Several measurements at once: images at known settings, modules from rings or Bragg peaks."""
+"""Geometry from several images at known settings; modules from powder rings or Bragg peaks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -24,31 +24,33 @@ def series(
     offsets: Sequence[float],
     arms_deg: Sequence[float],
 ) -> Record:
-    """One geometry of images at known distances or arm angles, as ``geometry.json`` has it.
+    """Return the content of ``geometry.json`` from images at known distances or arm angles.
 
     Parameters
     ----------
     images : sequence of Path
+        Images of the calibrant.
     params
-        What holds for all images.
+        Parameters for all images.
     offsets, arms_deg : sequence of float
-        One for each image, or none: metres beyond the first setting, degrees.
+        Distance of each image minus the distance of the first image in m, and arm angle of each
+        image in degrees. Empty: all images have the same value.
 
     Raises
     ------
     HklflowError
-        If numbers differ, or the calibration fails.
+        If the numbers of images, offsets and angles differ, or the calibration fails.
     """
     from hklflow.calibration import assess
     from hklflow.calibration.powder_series import PowderImage, calibrate_powder_series
     from hklflow.geometry import detector_to_dict
 
-    for name, given in (("--offset", offsets), ("--arm", arms_deg)):
-        if given and len(given) != len(images):
-            raise HklflowError(f"{len(given)} values of {name} for {len(images)} images; give one "
+    for name, values in (("--offset", offsets), ("--arm", arms_deg)):
+        if values and len(values) != len(images):
+            raise HklflowError(f"{len(values)} values of {name} for {len(images)} images; give one "
                                "for each")  # fmt: skip
     prepared = [powder_calibration.prepare(path, params) for path in images]
-    found = calibrate_powder_series(
+    series = calibrate_powder_series(
         [
             PowderImage(
                 counts, bad, offsets[i] if offsets else 0.0, arms_deg[i] if arms_deg else 0.0
@@ -58,31 +60,33 @@ def series(
         calibrant=powder_calibration.calibrant_of(params),
         **powder_calibration.fit_options(params),
     )
-    of_images = []
-    for one, (_, _, known) in zip(found.images, prepared, strict=True):
+    metrics = []
+    for image, (_, _, known) in zip(series.images, prepared, strict=True):
         gaps = None if known is None else known.gaps
-        of_images.append(assess.metrics(one, gaps=gaps, given_wavelength=params.wavelength))
-    sigma = np.sqrt(np.diag(found.covariance))
+        metrics.append(assess.metrics(image, gaps=gaps, given_wavelength=params.wavelength))
+    sigma = np.sqrt(np.diag(series.covariance))
     detector = replace(
-        found.poni.detector(),
+        series.poni.detector(),
         sensor_thickness=params.sensor_thickness,
         sensor_attenuation=params.sensor_attenuation,
     )
     return {
         "source": f"powder series of {len(images)}: {images[0]} ...",
         "detector": detector_to_dict(detector),
-        "beam": {"wavelength_A": found.wavelength, "polarization": params.polarization},
-        "poni": asdict(found.poni),
-        "sigma": dict(zip(found.free, sigma.tolist(), strict=True)),
-        "correlation": found.correlation,
-        "beam_centre_px": of_images[0]["beam_centre_px"],
-        "beam_centre_sigma_px": of_images[0]["beam_centre_sigma_px"],
-        "metrics": {**of_images[0], "others": of_images[1:]},
+        "beam": {"wavelength_A": series.wavelength, "polarization": params.polarization},
+        "poni": asdict(series.poni),
+        "sigma": dict(zip(series.free, sigma.tolist(), strict=True)),
+        "correlation": series.correlation,
+        "beam_centre_px": metrics[0]["beam_centre_px"],
+        "beam_centre_sigma_px": metrics[0]["beam_centre_sigma_px"],
+        "metrics": {**metrics[0], "others": metrics[1:]},
     }
 
 
 def modules_of_rings(images: Sequence[Path], params: powder_calibration.Params) -> Record:
-    """Modules from images at displaced beam centres, each with a geometry of its own.
+    """Return a geometry with modules fitted to powder images with displaced beam centres.
+
+    The geometry of each image is calibrated separately.
 
     Raises
     ------
@@ -97,15 +101,15 @@ def modules_of_rings(images: Sequence[Path], params: powder_calibration.Params) 
     rings, modules = [], None
     for path in stage.progress(images, len(images), "images"):
         counts, bad, _ = powder_calibration.prepare(path, params)
-        found = powder.calibrate_powder(
+        calibration = powder.calibrate_powder(
             counts,
             bad,
             calibrant=powder_calibration.calibrant_of(params),
             **powder_calibration.fit_options(params),
         )
         modules = modules or _ideal(params.detector, bad, params.pixel_size)
-        detector = replace(found.detector, modules=modules)
-        angles = found.calibrant.two_theta(found.wavelength)
+        detector = replace(calibration.detector, modules=modules)
+        angles = calibration.calibrant.two_theta(calibration.wavelength)
         even = np.where(bad, 0.0, counts / response(detector, params.polarization))
         rings.append(ring_image(even, bad, detector, angles))
     assert modules is not None
@@ -131,7 +135,9 @@ def modules_of_peaks(
     masks: Mapping[str, Path],
     detector_name: str | None,
 ) -> Record:
-    """Modules from the Bragg peaks of a refined scan; the geometry as a whole stays.
+    """Return a geometry with modules fitted to the Bragg peaks of a refined scan.
+
+    The geometry of the detector as a whole is not changed.
 
     Parameters
     ----------
@@ -142,12 +148,12 @@ def modules_of_peaks(
     scans, peaks, masks : mapping
         Rotation -> scan file, peak table, pixel mask.
     detector_name : str or None
-        pyFAI's name of the detector; None: modules are found by the gaps in the mask.
+        Name of the detector in pyFAI. None: the modules are between the gaps in the mask.
 
     Raises
     ------
     HklflowError
-        If there are no modules, or the peaks cannot determine them.
+        If there are no modules, or the peaks cannot determine their positions.
     """
     from hklflow import nexus
     from hklflow.calibration.modules import bragg_peaks, fit_modules
@@ -176,14 +182,16 @@ def modules_of_peaks(
 
 
 def modules_of_loop(start: Record, path: Path) -> Record:
-    """Modules that the converging refinement of a scan found; the geometry as a whole stays.
+    """Return a geometry with the modules that the converging refinement of a scan found.
+
+    The geometry of the detector as a whole is not changed.
 
     Parameters
     ----------
     start : dict
         Content of the ``geometry.json`` that the scan was reduced with.
     path : Path
-        The scan's ``modules.json``, with a fit.
+        The scan's ``modules.json``, which must contain a fit.
     """
     from hklflow.geometry import detector_from_dict, detector_to_dict
     from hklflow.geometry.modules import Modules
@@ -203,14 +211,14 @@ def modules_of_loop(start: Record, path: Path) -> Record:
 
 
 def _kept(start: Record) -> Record:
-    """What of a geometry still holds with other modules."""
+    """Return a geometry without the entries that are invalid for other modules."""
     return {k: v for k, v in start.items() if k not in ("provenance", "metrics", "gates")}
 
 
 def _ideal(
     name: str | None, bad: NDArray[np.bool_] | None, pixel_size: tuple[float, float]
 ) -> "Modules":
-    """Modules where they should be: of a detector that pyFAI knows, or between the gaps."""
+    """Return undisplaced modules: from pyFAI's detector definition, or from the gaps in a mask."""
     from hklflow.calibration.modules import detector_modules, modules_from_gaps
     from hklflow.geometry.modules import Modules
 

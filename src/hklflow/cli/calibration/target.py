@@ -1,4 +1,4 @@
-"""What the commands act on: an entry of the configuration with its store and its state."""
+"""Stored calibration that a command uses: an entry of the configuration, its store and state."""
 
 import re
 import sys
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """A stored calibration of an experiment."""
+    """Stored calibration of an experiment."""
 
     experiment: "Experiment"
     name: str
 
     @property
     def entry(self) -> "Stored":
-        """Place in the store, as the configuration has it."""
+        """Entry of the configuration, with the place in the store."""
         return self.experiment.stored(self.name)
 
     @property
@@ -37,7 +37,7 @@ class Target:
         return self.experiment.stored_kinds[self.name]
 
     def require(self, kind: str) -> None:
-        """Raise if the entry is of another kind."""
+        """Raise if the entry has another kind."""
         if self.kind != kind:
             raise HklflowError(
                 f"{self.name} has {self.kind}, and this command is for a {kind}; constants are "
@@ -47,13 +47,13 @@ class Target:
 
     @property
     def geometry(self) -> "StoredGeometry":
-        """Entry of `calibrations`; errors as in `require`."""
+        """Entry of `calibrations`; raises for constants."""
         from hklflow.experiment.config import StoredGeometry
 
         self.require("geometry")
-        found = self.experiment.config.calibrations[self.name]
-        assert isinstance(found, StoredGeometry)
-        return found
+        geometry = self.experiment.config.calibrations[self.name]
+        assert isinstance(geometry, StoredGeometry)
+        return geometry
 
     @property
     def store(self) -> "Store":
@@ -62,74 +62,77 @@ class Target:
 
     @property
     def state(self) -> "State":
-        """State that the entry's set-points make."""
+        """State that the set-points of the entry define."""
         return self.experiment.state(self.name)
 
     @property
     def schema(self) -> "Schema":
-        """Set-points that make a state."""
+        """Schema with the set-points that define a state."""
         return self.experiment.state_schema(self.name)
 
     def versions(self) -> "list[Version]":
-        """Versions of the state, the lowest number first."""
+        """Return the versions of the state, the lowest number first."""
         return self.store.versions(self.state.kind, self.state.id)
 
-    def version(self, given: str) -> "Version":
-        """Version of the state by its number, `3` or `v_0003`.
+    def version(self, name: str) -> "Version":
+        """Return the version of the state with a number such as `3` or `v_0003`.
 
         Raises
         ------
         HklflowError
-            If there is no such version.
+            If the version does not exist.
         """
-        match = re.fullmatch(r"(?:v_)?(\d+)", given)
+        match = re.fullmatch(r"(?:v_)?(\d+)", name)
         if match is None:
-            raise HklflowError(f"{given!r} is no version; write its number, as 3 or v_0003")
+            raise HklflowError(f"{name!r} is no version; write its number, as 3 or v_0003")
         return self.store.version(self.state.kind, self.state.id, int(match[1]))
 
-    def item(self, given: str) -> "Version | Candidate":
+    def item(self, name: str) -> "Version | Candidate":
         """Return a version (`v_0003`) or a candidate (`name`, `name/02`)."""
-        if re.fullmatch(r"v_\d+", given):
-            return self.version(given)
-        return self.candidate(given)
+        if re.fullmatch(r"v_\d+", name):
+            return self.version(name)
+        return self.candidate(name)
 
-    def candidate(self, given: str) -> "Candidate":
-        """Candidate of the state by its name, its latest iteration unless `name/02` says which.
+    def candidate(self, name: str) -> "Candidate":
+        """Return a candidate of the state: `name` is its last iteration, `name/02` its second.
 
         Raises
         ------
         HklflowError
-            If the state has none of this name.
+            If the state has no candidate with this name.
         """
-        return self.store.candidate(given, kind=self.state.kind, state_id=self.state.id)
+        return self.store.candidate(name, kind=self.state.kind, state_id=self.state.id)
 
     def accepted(self) -> "Version | None":
-        """Accepted version with the highest number, with which new ones are compared."""
-        found = [v for v in self.versions() if v.status == "accepted"]
-        return found[-1] if found else None
+        """Return the accepted version with the highest number; None without an accepted version.
+
+        New candidates are compared with this version.
+        """
+        versions = [v for v in self.versions() if v.status == "accepted"]
+        return versions[-1] if versions else None
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Entry:
-    """Options that say which stored calibration a command is for."""
+    """Options that select a stored calibration."""
 
     calibration: str | None = None
-    """Entry of `calibrations` in config.yaml; not needed where only one has a store."""
+    """Entry of `calibrations` in config.yaml; not needed if only one entry has a store."""
     directory: Directory = Path()
 
     def target(self) -> Target:
-        """Return the stored calibration; errors as in `target`."""
+        """Return the selected calibration; raises as `target` does."""
         return target(self.directory, self.calibration)
 
 
 def target(directory: Path, name: str | None) -> Target:
-    """Entry of this name, or the only one that has a store.
+    """Return the stored calibration with a name; None: the only entry with a store.
 
     Raises
     ------
     HklflowError
-        If there is none or it is not clear which.
+        If no entry has a store, or several have a store and ``name`` is None.
     """
     from hklflow.experiment.config import load
 
@@ -151,6 +154,6 @@ def target(directory: Path, name: str | None) -> Target:
 
 
 def in_words(item: "Version | Candidate") -> str:
-    """Short name of a version or a candidate."""
+    """Return the short name of a version or candidate."""
     iteration = getattr(item, "iteration", None)
     return item.name if iteration is None else f"{item.name}/{iteration:02d}"

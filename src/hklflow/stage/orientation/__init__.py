@@ -1,8 +1,8 @@
-"""The orientation product: from peak tables to ``orientation.json`` and its picture.
+"""Make the orientation product: from peak tables to ``orientation.json`` and its picture.
 
-What the parent's and the children's refinements share. The product holds the cell,
-U and UB with their uncertainties, the refined geometry of every rotation, the hkl
-grid, and the figures by which a person judges the refinement.
+Parent and child refinements share this code. The product contains the cell, U and UB with their
+uncertainties, the refined geometry of every rotation, the hkl grid, and the figures by which a
+person judges the refinement.
 """
 
 from hklflow.stage.orientation.observed import (

@@ -1,4 +1,4 @@
-"""The rotations of a scan with the peaks that are fit for refinement."""
+"""Read the rotations of a scan, with the peaks that are suitable for refinement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,27 +29,27 @@ _WHY = {
     "as wide as the fit allows": PeakFlag.WIDEST,
 }
 _UNKNOWN = "without a place or its error"
-_BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
+_BROAD = 1.8  # times the typical width of strong peaks; broader peaks are diffuse maxima
 BROADER = "broader than reflections"
-_COMMON = 0.5  # of all peaks as wide as the fit allows: these are the reflections
+_COMMON = 0.5  # fraction of peaks at the largest fitted width from which these are reflections
 
 
 @dataclass(frozen=True)
 class Observed:
-    """The rotations of one scan with the peaks that are fit for refinement."""
+    """The rotations of one scan, with the peaks that are suitable for refinement."""
 
     names: tuple[str, ...]
     scans: tuple[RotationScan, ...]
     peaks: tuple[refinement.Peaks, ...]
     n_found: int
     tables: tuple[PeakTable, ...]
-    """The same peaks with all that is known of them."""
+    """All columns of the same peaks."""
     widths: tuple[Floats, ...] = ()
-    """Their widths in pixels, see `orientation.arcs.Displaced`."""
+    """Widths of the peaks in pixels, see `orientation.arcs.Displaced`."""
     spreads: tuple[float | None, ...] = ()
-    """Mosaic spread by each rotation's peaks, radian²; None: they are too few to tell."""
+    """Mosaic spread from each rotation's peaks, radian²; None: too few peaks."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """Peaks that are not among these, by the reason."""
+    """Number of peaks that were left out, by reason."""
 
     @property
     def intensities(self) -> tuple[Floats, ...]:
@@ -58,7 +58,7 @@ class Observed:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said of the peaks."""
+        """Return notes on the peaks."""
         widest = sum(int(np.sum(t.flags & int(PeakFlag.WIDEST) != 0)) for t in self.tables)
         if not widest:
             return []
@@ -68,25 +68,31 @@ class Observed:
         ]
 
     def select(self, keep: NDArray[np.bool_], why: str) -> "Observed":
-        """Fewer peaks, of all (n,) one after the other, and why the others are left out."""
+        """Select peaks of all rotations by a mask (n,), and record why others are left out."""
         ends = np.cumsum([len(table) for table in self.tables])[:-1]
         parts = np.split(keep, ends)
         tables = [table.select(part) for table, part in zip(self.tables, parts, strict=True)]
-        peaks = [one.select(part) for one, part in zip(self.peaks, parts, strict=True)]
+        peaks = [
+            part_of_rotation.select(part)
+            for part_of_rotation, part in zip(self.peaks, parts, strict=True)
+        ]
         left_out = dict(self.left_out)
         left_out[why] = left_out.get(why, 0) + int(np.sum(~keep))
-        widths = tuple(one[part] for one, part in zip(self.widths, parts, strict=True))
+        widths = tuple(
+            part_of_rotation[part]
+            for part_of_rotation, part in zip(self.widths, parts, strict=True)
+        )
         return replace(
             self, peaks=tuple(peaks), tables=tuple(tables), widths=widths, left_out=left_out
         )
 
     @property
     def rotations(self) -> list[geometry.Rotation]:
-        """Geometry as imported."""
+        """Return the imported geometry of the rotations."""
         return [scan.rotation for scan in self.scans]
 
     def q_crystal(self, rotations: Sequence[geometry.Rotation]) -> Floats:
-        """Scattering vectors (n, 3) of all peaks in the goniometer's frame, 1/Å."""
+        """Return scattering vectors (n, 3) of all peaks in the goniometer's frame, 1/Å."""
         return np.concatenate(
             [
                 rotation.q_crystal(peaks.frame, peaks.slow, peaks.fast)
@@ -96,16 +102,16 @@ class Observed:
 
 
 def named(sample: str, scan: str, observed: Observed, *, own: bool) -> "Named":
-    """How sentences call a scan and its frames; ``own``: it is a parent."""
+    """Return the names of a scan and its frames for sentences; ``own``: the scan is a parent."""
     from hklflow.quality.doubts import Named
 
     return Named(sample, scan, observed.names, [one.first for one in observed.scans], own)
 
 
 def modules_of(observed: Observed, masks: Sequence[Path]) -> "Modules | None":
-    """Modules of the detector that all rotations share; of an ideal one, between a mask's gaps.
+    """Return the modules of the detector of all rotations; for an ideal detector from mask gaps.
 
-    None where rotations have detectors of different shapes, or nothing tells the modules.
+    Return None if the rotations' detectors have different shapes, or if no modules are found.
     """
     from hklflow.calibration.module_gaps import modules_from_gaps
     from hklflow.geometry.modules import Modules
@@ -155,9 +161,9 @@ def observe(
     tables: Sequence[PeakTable],
     max_width: float | None = None,
 ) -> Observed:
-    """Choose the peaks that are fit for refinement, at the places of the crystal's mean block.
+    """Select the peaks for refinement, corrected to the positions of the crystal's mean block.
 
-    Of peaks with a ``max_width`` (pixels) those that are broader are left out.
+    With a ``max_width`` (pixels), broader peaks are left out.
     """
     chosen, widths, spreads = [], [], []
     for scan, table in zip(scans, tables, strict=True):
@@ -181,7 +187,7 @@ def observe(
 
 
 def afterglows(names: Sequence[str], tables: Sequence[PeakTable]) -> list[dict[str, Any]]:
-    """List the afterglow in the peaks of each rotation where it matters, with its sentence."""
+    """Return the significant afterglow in the peaks of each rotation, with its sentence."""
     said = {n: (t, afterglow.sentence(t)) for n, t in zip(names, tables, strict=True)}
     return [
         {"rotation": name, **(table.afterglow or {}), "sentence": f"{name}: {text}"}
@@ -196,7 +202,7 @@ def _displaced(rotation: geometry.Rotation, table: PeakTable) -> arcs.Displaced:
 
 
 def _placed(table: PeakTable, off: arcs.Displaced) -> PeakTable:
-    """Peaks at the places of the mean block of the crystal, of which spots are the arcs."""
+    """Correct peaks, which are parts of arcs, to the positions of the crystal's mean block."""
     names = ("slow", "fast", "frame")
     moved = {name: getattr(table, name) - getattr(off, name) for name in names}
     unsure = {
@@ -207,15 +213,15 @@ def _placed(table: PeakTable, off: arcs.Displaced) -> PeakTable:
 
 
 def _left_out_of(tables: Sequence[PeakTable], chosen: Sequence[PeakTable]) -> dict[str, int]:
-    """Count the peaks that are not among the chosen by the first reason that holds."""
+    """Count the peaks that were not chosen, by the first reason that applies."""
     counts = dict.fromkeys([*_WHY, _UNKNOWN, BROADER], 0)
     for table, left in zip(tables, chosen, strict=True):
         rest = np.ones(len(table), np.bool_)
         for why, flag in _WHY.items():
-            own = rest & (table.flags & int(flag) != 0)
-            own &= flag != PeakFlag.WIDEST or _widest_are_left_out(table.flags)
-            counts[why] += int(own.sum())
-            rest &= ~own
+            flagged = rest & (table.flags & int(flag) != 0)
+            flagged &= flag != PeakFlag.WIDEST or _widest_are_left_out(table.flags)
+            counts[why] += int(flagged.sum())
+            rest &= ~flagged
         fit = usable(table)
         counts[_UNKNOWN] += int(np.sum(rest & ~fit))
         counts[BROADER] += int(fit.sum()) - len(left)
@@ -223,12 +229,12 @@ def _left_out_of(tables: Sequence[PeakTable], chosen: Sequence[PeakTable]) -> di
 
 
 def _widest_are_left_out(flags: NDArray[np.int64]) -> bool:
-    """Return False if most peaks are as wide as the fit allows."""
+    """Return False if most peaks have the largest width that the fit allows."""
     return bool(len(flags)) and bool(np.mean(flags & int(PeakFlag.WIDEST) != 0) < _COMMON)
 
 
 def usable(table: PeakTable) -> NDArray[np.bool_]:
-    """Return the peaks (n,) whose place can be trusted."""
+    """Return True for peaks (n,) whose position can be trusted."""
     values = np.stack([getattr(table, name) for name in CENTROID])
     use: NDArray[np.bool_] = ((table.flags & int(UNUSABLE)) == 0) & np.all(
         np.isfinite(values), axis=0
@@ -240,14 +246,14 @@ def usable(table: PeakTable) -> NDArray[np.bool_]:
 
 
 def _sharp(width: Floats, intensity: Floats) -> NDArray[np.bool_]:
-    """Return the peaks (n,) that are not far broader than those with half of the intensity.
+    """Return True for peaks (n,) that are not much broader than peaks with half of the intensity.
 
-    `selection.without_maxima` tells classes of widths apart, but by a first refinement, which the
-    broadest maxima may ruin: of one L-cysteine sweep they reject all reflections.
+    `selection.without_maxima` separates classes of widths, but it needs a first refinement, which
+    the broadest maxima may spoil: in one L-cysteine sweep they made it reject all reflections.
     """
     if not len(width):
         return np.ones(0, np.bool_)
-    # Half of the peaks' intensity is in narrower ones: the strong peaks are Bragg peaks.
+    # Narrower peaks contain half of the intensity: strong peaks are Bragg peaks.
     order = np.argsort(width)
     share = np.cumsum(np.maximum(intensity, 0.0)[order])
     typical = width[order][np.searchsorted(share, 0.5 * share[-1])]

@@ -1,4 +1,4 @@
-"""From a refinement to the orientation of a scan, and its picture."""
+"""Convert a refinement to the orientation of a scan, and draw its picture."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,14 +23,14 @@ def product(
     warnings: Sequence[str],
     figures: Mapping[str, Any],
 ) -> Orientation:
-    """Orientation of a scan as refined.
+    """Return the refined orientation of a scan.
 
     Parameters
     ----------
     figures : mapping
-        Of `orientation.transition` and others.
+        Figures of `orientation.transition` and others.
     """
-    # Of a model that was not refined, the figures are those of the peaks that agree with it.
+    # For a model without refinement, the figures are for the peaks that agree with it.
     shown = refined.used if refined.used.any() else refined.held_out
     untested = (
         [f"whether the cell obeys the space group was not tested: {figures['why not']}"]
@@ -59,7 +59,7 @@ def product(
             "peaks found": observed.n_found,
             "peaks": len(refined.indexed),
             "peaks left out": dict(observed.left_out),
-            # Within the `hkl_tolerance` of this refinement: no figure to compare scans by.
+            # The value depends on this refinement's `hkl_tolerance`; do not compare scans by it.
             "fraction indexed": refined.fraction_indexed,
             "used in refinement": int(refined.used.sum()),
             "rmsd in pixels": float(np.hypot(refined.rmsd[0], refined.rmsd[1])),
@@ -80,7 +80,7 @@ def product(
 
 
 def picture(refined: refinement.Refined, observed: Observed, orientation: Orientation) -> "Figure":
-    """Residuals of all rotations, and the numbers beside them."""
+    """Plot the residuals of all rotations, with the main numbers."""
     from hklflow import plots
 
     starts = np.cumsum([0, *(len(p.frame) for p in observed.peaks)])
@@ -123,5 +123,5 @@ def picture(refined: refinement.Refined, observed: Observed, orientation: Orient
 
 
 def _known(value: float | None, form: str = ".3f") -> str:
-    """Figure as text; a dash where there were no peaks to make it of."""
+    """Format a figure; a dash if there were no peaks."""
     return "–" if value is None or np.isnan(value) else format(value, form)

@@ -1,4 +1,4 @@
-"""Peaks that a refinement shows to be of another kind: diffuse maxima, and a second domain."""
+"""Remove peaks that a refinement identifies as diffuse maxima or as a second domain."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_INDEXED = 0.25  # largest deviation of h, k, l of peaks whose place is looked at
+_INDEXED = 0.25  # largest deviation of h, k, l of peaks whose position is tested
 _DOMAIN_ROUNDS = 4
-_ON = 8.0  # times the median of χ² of three residuals, within which a peak is on a lattice
-_STRAYING = 1.5  # reduced χ² below which all peaks are where they should be
-_BETTER = 0.7  # of that: well beyond chance for the thirty peaks that a class has at least
+_ON = 8.0  # times the median χ² of three residuals, within which a peak is on a lattice
+_STRAYING = 1.5  # reduced χ² below which all peaks fit
+_BETTER = 0.7  # times the reduced χ²: significant for the 30 or more peaks of a class
 _OTHER = "of the other domain of a twin"
 
 
@@ -31,21 +31,21 @@ def without_maxima(
     refined: refinement.Refined,
     again: Callable[[Observed], refinement.Refined],
 ) -> tuple[Observed, refinement.Refined, list[str]]:
-    """Leave out the broader of two classes of peaks, else those beside their reflections.
+    """Remove the broader of two classes of peaks, otherwise peaks displaced from reflections.
 
     Parameters
     ----------
     refined : Refined
-        By all peaks.
+        Refinement with all peaks.
     again : callable
-        Refines by the peaks it is given.
+        Function that refines with the given peaks.
 
     Returns
     -------
     observed : Observed
     refined : Refined
     notes : list of str
-        How many were left out.
+        Number of removed peaks.
     """
     width = np.concatenate(observed.widths)
     significance = np.concatenate([t.significance for t in observed.tables])
@@ -60,16 +60,18 @@ def without_maxima(
     try:
         by_core = again(observed.select(core, BROADER))
         if by_core.chi2 > _BETTER * refined.chi2:
-            return observed, refined, []  # they are no better placed: it is something else
-        found = unrefined(by_core.rotations, observed.peaks, by_core.ub, _INDEXED)
+            return observed, refined, []  # no better placed: widths differ for another reason
+        all_peaks = unrefined(by_core.rotations, observed.peaks, by_core.ub, _INDEXED)
         sigma = np.concatenate([p.sigma for p in observed.peaks])
-        keep = sharpness.reflections(width, core, np.sum((found.residuals / sigma) ** 2, axis=1))
+        keep = sharpness.reflections(
+            width, core, np.sum((all_peaks.residuals / sigma) ** 2, axis=1)
+        )
         if keep.all():
             return observed, refined, []
         fewer = observed.select(keep, BROADER)
         best = again(fewer)
     except HklflowError:
-        return observed, refined, []  # too few are narrow
+        return observed, refined, []  # too few narrow peaks
     return fewer, best, [_left_out(keep, f"{width[keep].max():.2g} pixels", refined, best)]
 
 
@@ -80,7 +82,7 @@ def _within(
     refined: refinement.Refined,
     again: Callable[[Observed], refinement.Refined],
 ) -> tuple[Observed, refinement.Refined, list[str]]:
-    """Refine by the peaks (n,) of the narrow class alone, if they are this crystal's."""
+    """Refine with only the peaks (n,) of the narrow class, if they belong to this crystal."""
     if keep.sum() < sharpness.ENOUGH:
         note = (
             f"{np.sum(~keep)} of {len(keep)} peaks are broader than {limit}, {keep.sum()} "
@@ -93,7 +95,7 @@ def _within(
     try:
         best = again(fewer)
     except HklflowError:
-        return observed, refined, []  # noise, or of another crystal
+        return observed, refined, []  # noise, or another crystal
     return fewer, best, [_left_out(keep, limit, refined, best)]
 
 
@@ -115,24 +117,24 @@ def separated(
     cell: ArrayLike,
     refine_at: Callable[[Observed, Sequence[geometry.Rotation], Floats], refinement.Refined],
 ) -> "tuple[Observed, refinement.Refined, leftover.Crystal] | None":
-    """Refine by the peaks of one of two domains whose spots nearly coincide.
+    """Refine with the peaks of one of two domains whose spots nearly coincide.
 
     Parameters
     ----------
     rotations : sequence of Rotation
-        Geometry as imported.
+        Imported geometry.
     ub : (3, 3) array
-        The lattice that indexes both.
+        Lattice that indexes both domains.
     cell : (6,) array
-        Expected.
+        Expected cell.
     refine_at : callable
-        Refines by some peaks, from a geometry and a UB.
+        Function that refines with some peaks, from a geometry and a UB.
 
     Returns
     -------
     tuple or None
-        The peaks of the larger domain, their refinement, and the other domain; None where there
-        are no two.
+        The peaks of the larger domain, their refinement, and the other domain; None if there are
+        not two domains.
     """
     from hklflow.orientation import domains, leftover
 
@@ -150,18 +152,20 @@ def separated(
     first, second = both.first, both.second
     try:
         for _ in range(_DOMAIN_ROUNDS):
-            mine, theirs = misfits(first), misfits(second)
-            limit = _ON * max(float(np.median(np.minimum(mine, theirs))), 1.0)
-            refined = refine_at(observed.select(mine < limit, _OTHER), rotations, first)
+            misfit_first, misfit_second = misfits(first), misfits(second)
+            limit = _ON * max(float(np.median(np.minimum(misfit_first, misfit_second))), 1.0)
+            refined = refine_at(observed.select(misfit_first < limit, _OTHER), rotations, first)
             rotations, first = refined.rotations, refined.ub
             g = observed.q_crystal(rotations)
-            u = refinement.realigned(g[theirs < np.minimum(mine, limit)], _u(second), refined.cell)
+            u = refinement.realigned(
+                g[misfit_second < np.minimum(misfit_first, limit)], _u(second), refined.cell
+            )
             second = u @ lattice.b_matrix(refined.cell)
     except HklflowError:
         return None
     keep, other = misfits(first) < limit, misfits(second) < limit
     crystal = leftover.crystal(first, second, keep & ~other, other & ~keep, intensity, group)
-    # Two crystals at any angle are no domains.
+    # Two crystals at an arbitrary angle are not domains.
     if crystal is None or not crystal.law or refined.chi2 > _STRAYING:
         return None
     return observed.select(keep, _OTHER), refined, crystal

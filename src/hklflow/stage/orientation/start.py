@@ -1,4 +1,4 @@
-"""Where a refinement starts: a parent's geometry, or what another program found."""
+"""Provide the start of a refinement: a parent's geometry, or another program's result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,21 +22,21 @@ from hklflow.stage.orientation.observed import Observed
 
 Floats = NDArray[np.float64]
 
-_MAX_MISFIT = 0.03  # of two programs' geometries, relative to |Q|
-_SAME_WAVELENGTH = 1e-4  # relative
+_MAX_MISFIT = 0.03  # largest difference of two programs' geometries, relative to |Q|
+_SAME_WAVELENGTH = 1e-4  # relative difference of equal wavelengths
 
 
 def inherited(observed: Observed, parent: Orientation) -> tuple[list[geometry.Rotation], list[str]]:
-    """Geometry of a child's rotations as the parent refined it: detector and heads.
+    """Return a child's rotations with the detector and heads that the parent refined.
 
-    The small turn of the head that the parent found at a goniometer setting is taken over by
-    the rotation at the same setting; of several such by that of the same name.
+    The refined small rotation of the head at a goniometer setting is used for the child's rotation
+    at the same setting; if there are several, from the rotation of the same name.
 
     Returns
     -------
     rotations : list of Rotation
     notes : list of str
-        Which rotations keep their own calibration because the parent had another one.
+        Sentences on rotations that keep their calibration because the parent's differs.
     """
     refined = [
         (calibrated, parent.rotation(name).detector)
@@ -44,13 +44,15 @@ def inherited(observed: Observed, parent: Orientation) -> tuple[list[geometry.Ro
     ]
     rotations, notes = [], []
     for name, scan in zip(observed.names, observed.scans, strict=True):
-        own = scan.rotation.detector
+        detector_of_scan = scan.rotation.detector
         matching = [
-            detector for calibrated, detector in refined if _same_calibration(calibrated, own)
+            detector
+            for calibrated, detector in refined
+            if _same_calibration(calibrated, detector_of_scan)
         ]
         if not matching:
             notes.append(f"{name} has another calibration than the parent and keeps its own")
-        detector = _with_sensor_of(own, matching[0]) if matching else own
+        detector = _with_sensor_of(detector_of_scan, matching[0]) if matching else detector_of_scan
         rotation = scan.rotation
         ordered = sorted(parent.rotations.items(), key=lambda item: item[0] != name)
         goniometer = _inherited_goniometer(
@@ -60,50 +62,50 @@ def inherited(observed: Observed, parent: Orientation) -> tuple[list[geometry.Ro
     return rotations, notes
 
 
-def _with_sensor_of(own: geometry.Detector, other: geometry.Detector) -> geometry.Detector:
-    """Detector where another one is; the sensor's attenuation is for the own wavelength."""
+def _with_sensor_of(detector: geometry.Detector, other: geometry.Detector) -> geometry.Detector:
+    """Return the other detector with the sensor attenuation for the own wavelength."""
     return replace(
         other,
-        sensor_thickness=own.sensor_thickness,
-        sensor_attenuation=own.sensor_attenuation,
+        sensor_thickness=detector.sensor_thickness,
+        sensor_attenuation=detector.sensor_attenuation,
     )
 
 
 def _same_calibration(a: geometry.Detector, b: geometry.Detector) -> bool:
-    """Return True if two detectors are at the same place, whatever their sensors attenuate."""
+    """Return True if two detectors are at the same place; sensor attenuations may differ."""
     return geometry.detector_to_dict(_with_sensor_of(b, a)) == geometry.detector_to_dict(b)
 
 
 def _inherited_goniometer(
-    own: geometry.Goniometer, parents: Sequence[geometry.Goniometer]
+    goniometer: geometry.Goniometer, parents: Sequence[geometry.Goniometer]
 ) -> geometry.Goniometer:
-    """Goniometer of the first of the parent's rotations that differs by a refined head only."""
+    """Return the goniometer of the first parent rotation that differs only by a refined head."""
     for refined in parents:
         bare = without_head(refined)
-        if bare.names != own.names or bare.scan != own.scan:
+        if bare.names != goniometer.names or bare.scan != goniometer.scan:
             continue
-        setting = np.arange(len(own.names)) != own.scan
-        if np.allclose(bare.axes, own.axes, atol=1e-9) and np.allclose(
-            bare.angles[setting], own.angles[setting], atol=1e-9
+        setting = np.arange(len(goniometer.names)) != goniometer.scan
+        if np.allclose(bare.axes, goniometer.axes, atol=1e-9) and np.allclose(
+            bare.angles[setting], goniometer.angles[setting], atol=1e-9
         ):
             return refined
-    return own
+    return goniometer
 
 
 @dataclass(frozen=True)
 class Start:
-    """An orientation that another program made, and the geometry that it was made with.
+    """An orientation from another program, with its geometry.
 
     Attributes
     ----------
     rotations : list of Rotation
-        Of the scan, with the detector of the file.
+        Rotations of the scan with the detector of the file.
     ub : (3, 3) array
         1/Å with 2π in our goniometer's frame, in the setting of the file.
     group : SpaceGroup or None
-        None where the file names none.
+        None: the file names no space group.
     notes : list of str
-        Where the geometry of the file was not taken.
+        Sentences on geometry of the file that is not used.
     """
 
     rotations: list[geometry.Rotation]
@@ -113,26 +115,26 @@ class Start:
 
 
 def started(path: Path, observed: Observed) -> Start:
-    """Read an orientation and the detector that goes with it.
+    """Read an orientation and its detector.
 
     Parameters
     ----------
     path : Path
-        Any file that `formats.models.read_model` knows.
+        Any file that `formats.models.read_model` supports.
     observed : Observed
-        The rotations it is for: the first of them is the file's first. A rotation of which the
-        file knows nothing has the first one's detector, if the import gave both the same.
+        Rotations of the scan; the first one is the file's first. A rotation that is not in the
+        file gets the detector of the first one, if the import gave both the same detector.
 
     Raises
     ------
     HklflowError
-        If the file has no crystal, or is for another detector or another geometry.
+        If the file has no crystal, or is for another detector or geometry.
     """
     from hklflow.formats.models import read_model
 
     models, scan = read_model(path), observed.scans[0]
     model = models[0]
-    # As many frames: the same ones, whatever number the first has in the file.
+    # With the same number of frames, the frames are the same, whatever their first number.
     same = model.rotation.scan.n_frames == scan.rotation.scan.n_frames
     first = model.first_image - 1 if same else scan.first
     model = _binned(model, scan)
@@ -144,43 +146,43 @@ def started(path: Path, observed: Observed) -> Start:
             "centre, distance, rotation axis and step of both"
         )
     taken = _with_geometry(model, scan.rotation)
-    ours, _ = on_geometry(model, taken, first)
+    reduced, _ = on_geometry(model, taken, first)
     rotations, notes = [taken], []
     for name, other in zip(observed.names[1:], observed.scans[1:], strict=True):
-        own = [m for m in models[1:] if m.name == name]
-        if own:
-            rotations.append(_with_geometry(_binned(own[0], other), other.rotation))
+        matching = [m for m in models[1:] if m.name == name]
+        if matching:
+            rotations.append(_with_geometry(_binned(matching[0], other), other.rotation))
         elif _same_calibration(other.rotation.detector, scan.rotation.detector):
             detector = _with_sensor_of(other.rotation.detector, taken.detector)
             rotations.append(replace(other.rotation, detector=detector))
         else:
             rotations.append(other.rotation)
             notes.append(f"{path} has no detector for {name}, which keeps its own calibration")
-    theirs, wavelength = model.rotation.beam.wavelength, scan.rotation.beam.wavelength
-    if abs(theirs / wavelength - 1) > _SAME_WAVELENGTH:
+    model_wavelength, wavelength = model.rotation.beam.wavelength, scan.rotation.beam.wavelength
+    if abs(model_wavelength / wavelength - 1) > _SAME_WAVELENGTH:
         notes.append(
-            f"{path} was made with a wavelength of {theirs:.6g} Å, the scan has "
+            f"{path} was made with a wavelength of {model_wavelength:.6g} Å, the scan has "
             f"{wavelength:.6g} Å, which is kept: cell and wavelength do not belong together"
         )
     group = None if model.space_group is None else symmetry.space_group(model.space_group)
-    assert ours.ub is not None
-    return Start(rotations, ours.ub, group, notes)
+    assert reduced.ub is not None
+    return Start(rotations, reduced.ub, group, notes)
 
 
-def _with_geometry(model: Model, own: geometry.Rotation) -> geometry.Rotation:
-    """A rotation of ours with the detector of a model, and its refined head if it has one."""
-    # To the digit as a parent's file would hold it.
-    theirs = geometry.from_dict(geometry.to_dict(model.rotation)).goniometer
-    goniometer = _inherited_goniometer(own.goniometer, [theirs])
-    return replace(own, detector=detector_of(model, own), goniometer=goniometer)
+def _with_geometry(model: Model, rotation: geometry.Rotation) -> geometry.Rotation:
+    """Return a rotation with the detector of a model, and with its refined head if it has one."""
+    # Rounded to the same digits as a parent's file.
+    model_goniometer = geometry.from_dict(geometry.to_dict(model.rotation)).goniometer
+    goniometer = _inherited_goniometer(rotation.goniometer, [model_goniometer])
+    return replace(rotation, detector=detector_of(model, rotation), goniometer=goniometer)
 
 
 def _binned(model: Model, scan: RotationScan) -> Model:
-    """Model of the frames as measured, with the detector of the scan's block sums."""
-    theirs = model.rotation.detector
-    if scan.binning is None or tuple(theirs.shape) != tuple(scan.binning.unbinned):
+    """Return a model of unbinned frames with the detector of the scan's binned frames."""
+    model_detector = model.rotation.detector
+    if scan.binning is None or tuple(model_detector.shape) != tuple(scan.binning.unbinned):
         return model
-    detector = bin_detector(theirs, scan.binning.factor)
+    detector = bin_detector(model_detector, scan.binning.factor)
     return replace(model, rotation=replace(model.rotation, detector=detector))
 
 
@@ -192,58 +194,60 @@ def reconciled(
     tolerance: float,
     where: str,
 ) -> Floats:
-    """UB of another program, in the setting of a space group.
+    """Return the UB of another program in the setting of a space group.
 
     Parameters
     ----------
     ub : (3, 3) array
         1/Å with 2π.
     own : SpaceGroup
-        The group that goes with it; only its centring is used.
+        Group in the file of the UB; only its centring is used.
     group : SpaceGroup
     cell : (6,) array or None
         Expected cell of the group.
     tolerance : float
-        Largest principal strain between two cells that are the same.
+        Largest principal strain between equal cells.
     where : str
-        What the UB is, for the sentence of the error.
+        Name of the UB in error messages.
 
     Returns
     -------
     ub : (3, 3) array
-        As given if its cell is the expected one, else on another basis of the same lattice.
+        The input UB if its cell is the expected cell, otherwise another basis of the lattice.
 
     Raises
     ------
     HklflowError
-        If the lattice cannot be that of the space group, or its cell is not the expected one.
+        If the lattice contradicts the space group, or its cell is not the expected cell.
     """
-    given = lattice.decompose_ub(ub)[1]
-    metric = lattice.metric(given)
-    fits = reduction.strain(metric, symmetry.constrain_cell(given, group)) < min(tolerance, 0.01)
+    given_cell = lattice.decompose_ub(ub)[1]
+    metric = lattice.metric(given_cell)
+    fits = reduction.strain(metric, symmetry.constrain_cell(given_cell, group)) < min(
+        tolerance, 0.01
+    )
     fits &= own.centring == group.centring
     if fits and (cell is None or reduction.strain(metric, cell) < tolerance):
         return np.asarray(ub, dtype=np.float64)
     primitive = np.asarray(ub, dtype=np.float64) @ np.linalg.inv(own.to_primitive)
     if cell is not None:
         settings = reduction.matching_settings(primitive, cell, group, tolerance)
-        found = [s.ub for s in settings if s.ratio == 1 and s.asymmetry < 0.01]
+        matches = [s.ub for s in settings if s.ratio == 1 and s.asymmetry < 0.01]
     else:
         small = lattice.decompose_ub(primitive)[1]
-        found = [
+        matches = [
             primitive
             @ np.linalg.inv(setting.matrix)
             @ np.linalg.inv(symmetry.between_settings(setting.group, group))
             for setting in symmetry.bravais_settings(small, 1.5)
             if setting.group.bravais == group.bravais
         ]
-    if not found:
+    if not matches:
         expected = "" if cell is None else f" with the cell {_text(cell)}"
         raise HklflowError(
-            f"{where} has the cell {_text(given)} ({own.symbol}), which is no lattice of "
+            f"{where} has the cell {_text(given_cell)} ({own.symbol}), which is no lattice of "
             f"{group.symbol}{expected}; check space group and cell, or index again"
         )
-    return found[0]
+    return matches[0]
 
 
 def _text(cell: ArrayLike) -> str:
@@ -256,24 +260,26 @@ def as_given(
     ub: ArrayLike,
     tolerance: float,
 ) -> tuple[refinement.Refined, list[str]]:
-    """Model that is taken as it is, with its figures, and what is to be said of it.
+    """Return a model without refinement, with its figures, and notes on it.
 
     Parameters
     ----------
     tolerance : float
-        Largest deviation of h, k, l from integers of an indexed peak.
+        Largest deviation of h, k and l of an indexed peak from integers.
     """
-    found = unrefined(rotations, observed.peaks, ub, tolerance)
-    n = len(found.indexed)
+    compared = unrefined(rotations, observed.peaks, ub, tolerance)
+    n = len(compared.indexed)
     notes = [
         f"the orientation is fixed: it is as given, its standard deviations are not known (0); "
-        f"{found.indexed.sum()} of {n} peaks are indexed by it"
+        f"{compared.indexed.sum()} of {n} peaks are indexed by it"
     ]
-    return found, notes
+    return compared, notes
 
 
 def constraints_kept(cell: ArrayLike, group: symmetry.SpaceGroup) -> bool:
-    """Whether a cell that was given obeys a space group's relations, to 1e-4."""
-    own = np.asarray(cell, dtype=np.float64)
-    strain = reduction.strain(lattice.metric(own), symmetry.constrain_cell(own, group))
+    """Return True if a given cell obeys the relations of a space group within 1e-4."""
+    lengths_angles = np.asarray(cell, dtype=np.float64)
+    strain = reduction.strain(
+        lattice.metric(lengths_angles), symmetry.constrain_cell(lengths_angles, group)
+    )
     return bool(strain < 1e-4)

@@ -1,0 +1,46 @@
+"""Many paths as one word of a shell: `a/{b,c}/d`, in their order."""
+
+import shlex
+from collections.abc import Sequence
+from itertools import groupby
+
+_Path = tuple[str, ...]
+
+
+def braced(paths: Sequence[str]) -> str:
+    """Return a word that bash expands to the paths, in their order.
+
+    A command is one argument of the shell, which takes 128 kB: a thousand paths in full would not
+    go in.
+    """
+    return _joined([tuple(path.split("/")) for path in paths])
+
+
+def _joined(paths: Sequence[_Path]) -> str:
+    """Join paths by what they begin with, and folders that hold the same."""
+    heads = [(head, tuple(path[1:] for path in group)) for head, group in _by_head(paths)]
+    words = []
+    for tails, alike in groupby(heads, key=lambda item: item[1]):
+        names = _choice([_quoted(head) for head, _ in alike])
+        words.append(names if tails == ((),) else f"{names}/{_joined(tails)}")
+    return _choice(words)
+
+
+def _by_head(paths: Sequence[_Path]) -> list[tuple[str, list[_Path]]]:
+    # A file that stands twice is no folder with two.
+    found: list[tuple[str, list[_Path]]] = []
+    for path in paths:
+        if found and found[-1][0] == path[0] and len(path) > 1 and len(found[-1][1][-1]) > 1:
+            found[-1][1].append(path)
+        else:
+            found.append((path[0], [path]))
+    return found
+
+
+def _choice(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else "{" + ",".join(words) + "}"
+
+
+def _quoted(name: str) -> str:
+    quoted = shlex.quote(name) if name else ""
+    return f"'{name}'" if quoted == name and "," in name else quoted

@@ -1,0 +1,118 @@
+"""Parameters of the stages of one rotation: from raw files to peaks and masks."""
+
+from hklflow import stages
+from hklflow.experiment import binned
+from hklflow.experiment.experiment import Experiment
+from hklflow.experiment.models import PoniFile, PowderImage
+from hklflow.experiment.simulated import simulation_description
+from hklflow.experiment.step import Wildcards
+from hklflow.experiment.tables import Rotation
+from hklflow.geometry import left_out
+
+
+def _row(experiment: Experiment, at: Wildcards) -> Rotation:
+    return experiment.rotation(at["sample"], at["scan"], at["rotation"])
+
+
+def simulate(experiment: Experiment, at: Wildcards) -> stages.simulate.Params:
+    """JSON description of one simulated raw file."""
+    description = simulation_description(experiment, at["raw"])
+    return stages.simulate.Params(description=description.model_dump_json(exclude_defaults=True))
+
+
+def powder_calibration(experiment: Experiment, at: Wildcards) -> stages.powder_calibration.Params:
+    """A calibration of the configuration; its image is an input."""
+    entry = experiment.config.calibrations[at["calibration"]]
+    assert isinstance(entry, PowderImage)
+    return stages.powder_calibration.Params(**entry.model_dump(exclude={"image"}))
+
+
+def import_poni(experiment: Experiment, at: Wildcards) -> stages.import_poni.Params:
+    """A calibration of the configuration; its file is an input."""
+    entry = experiment.config.calibrations[at["calibration"]]
+    assert isinstance(entry, PoniFile)
+    return stages.import_poni.Params(**entry.model_dump(exclude={"poni"}))
+
+
+def sum_scans(experiment: Experiment, at: Wildcards) -> stages.sum_scans.Params:
+    """Sum of repeated scans."""
+    row = _row(experiment, at)
+    given = experiment.settings(at["sample"], at["scan"]).sum_scans.model_dump()
+    if row.is_series:
+        given["patterns"] = row.parts
+    return stages.sum_scans.Params(**given)
+
+
+def correct_frames(experiment: Experiment, at: Wildcards) -> stages.correct_frames.Params:
+    """Correction of an integrating detector's frames."""
+    row, key = _row(experiment, at), (at["sample"], at["scan"])
+    given = experiment.settings(*key).correct_frames.model_dump(exclude={"constants"})
+    if row.is_series:
+        given["pattern"] = row.raw
+    entry = experiment.corrected_detector(*key)
+    if entry is not None and given["asic_size"] is None:
+        given["asic_size"] = entry.asic_size
+    return stages.correct_frames.Params(**given)
+
+
+def _series(experiment: Experiment, at: Wildcards) -> str | None:
+    """Pattern of the images that a rotation's frames are read from, if they are a series."""
+    row = _row(experiment, at)
+    if row.is_sum or experiment.is_corrected(at["sample"], at["scan"]):
+        return None
+    return row.raw if row.is_series else None
+
+
+def bin_frames(experiment: Experiment, at: Wildcards) -> stages.bin_frames.Params:
+    """Block sums of a rotation's frames."""
+    own = experiment.settings(at["sample"], at["scan"]).import_scan
+    return stages.bin_frames.Params.model_validate(
+        {
+            "binning": experiment.config.binning,
+            # A sum of repeated scans has its own saturation.
+            "saturation": None if _row(experiment, at).is_sum else own.saturation,
+            "pattern": _series(experiment, at),
+        }
+    )
+
+
+def import_scan(experiment: Experiment, at: Wildcards) -> stages.import_scan.Params:
+    """Import: configuration, then what the table says of this rotation."""
+    row, binning = _row(experiment, at), experiment.config.binning
+    given = experiment.settings(at["sample"], at["scan"]).import_scan.model_dump()
+    fixed = {name: value for name, (value, step) in row.goniometer.items() if step is None}
+    given["angles"] = given["angles"] | fixed
+    for name, (start, step) in row.goniometer.items():
+        if step is not None:
+            given |= {"scan_axis": name, "start": start, "step": step}
+    given["leave_out"] = left_out.of_rotation(given["leave_out"], at["rotation"])
+    given["binning"] = binning
+    if binning > 1:
+        # Saturation of a pixel: the file of the block sums has the blocks'.
+        given["saturation"] = None
+    elif pattern := _series(experiment, at):
+        given["pattern"] = pattern
+    if row.frames is not None:
+        given["n_frames"] = row.frames
+    if (temperature := experiment.scans[at["sample"], at["scan"]].temperature) is not None:
+        given["temperature"] = temperature
+    return stages.import_scan.Params(**given)
+
+
+def pixel_mask(experiment: Experiment, at: Wildcards) -> stages.pixel_mask.Params:
+    """Pixel mask."""
+    own = experiment.settings(at["sample"], at["scan"]).pixel_mask
+    return binned.pixel_mask(own, experiment.config.binning)
+
+
+def find_peaks(experiment: Experiment, at: Wildcards) -> stages.find_peaks.Params:
+    """Peak search."""
+    own = experiment.settings(at["sample"], at["scan"]).find_peaks
+    return binned.find_peaks(own, experiment.config.binning)
+
+
+def mask_3d(experiment: Experiment, at: Wildcards) -> stages.mask_3d.Params:
+    """3-D mask; the rotation's name is for the mask from the model only."""
+    own = experiment.settings(at["sample"], at["scan"]).mask_3d
+    own = binned.mask_3d(own, experiment.config.binning)
+    return stages.mask_3d.Params(**own.model_dump(), rotation=at["rotation"] if own.model else None)

@@ -1,0 +1,125 @@
+"""Parameters of the stages from the transform to the page of a sample."""
+
+from typing import Any
+
+from hklflow import stages
+from hklflow.experiment.experiment import Experiment
+from hklflow.experiment.models import Config
+from hklflow.experiment.params import MASKED, quick_look, titled
+from hklflow.experiment.params.orientation import refine_parent
+from hklflow.experiment.step import Wildcards
+
+
+def _own(experiment: Experiment, at: Wildcards) -> Config:
+    return experiment.settings(at["sample"], at.get("scan"))
+
+
+def transform(experiment: Experiment, at: Wildcards) -> stages.transform.Params:
+    """Transform of one rotation, or of one of its blocks of frames."""
+    given = _own(experiment, at).transform.model_dump()
+    blocks = (int(at.get("part", 0)), experiment.config.frame_blocks)
+    return stages.transform.Params(**given, rotation=at["rotation"], part=blocks)
+
+
+def add_transforms(_: Experiment, __: Wildcards) -> stages.add_transforms.Params:
+    """Sum of the blocks of frames."""
+    return stages.add_transforms.Params()
+
+
+def merge(experiment: Experiment, at: Wildcards) -> stages.merge.Params:
+    """Merge of the rotations."""
+    own = _own(experiment, at).merge
+    return stages.merge.Params(**own.model_dump(), title=titled(experiment, "S(Q) of ", at))
+
+
+def symmetrise(experiment: Experiment, at: Wildcards) -> stages.symmetrise.Params:
+    """Mean of equivalents."""
+    own = _own(experiment, at).symmetrise
+    title = titled(experiment, "symmetrised S(Q) of ", at)
+    return stages.symmetrise.Params(**own.model_dump(), title=title)
+
+
+def fill(experiment: Experiment, at: Wildcards) -> stages.fill.Params:
+    """Punch and fill."""
+    own = _own(experiment, at).fill
+    title = titled(experiment, "diffuse S(Q) of ", at)
+    return stages.fill.Params(**own.model_dump(), title=title)
+
+
+def pdf(experiment: Experiment, at: Wildcards) -> stages.pdf.Params:
+    """Pair distribution, ``delta`` or ``total``."""
+    own = _own(experiment, at).pdf
+    subject = {"delta": "3D-ΔPDF of ", "total": "total PDF of "}[at["which"]]
+    return stages.pdf.Params(**own.model_dump(), title=titled(experiment, subject, at))
+
+
+def planes(experiment: Experiment, at: Wildcards) -> stages.planes.Params:
+    """Pictures of planes."""
+    return stages.planes.Params(**_own(experiment, at).planes.model_dump())
+
+
+def difference(experiment: Experiment, at: Wildcards) -> stages.difference.Params:
+    """Difference to the reference."""
+    reference = str(experiment.reference(at["sample"], at["scan"]))
+    theirs = titled(experiment, "", {**at, "scan": reference, "kind": "transform"})
+    own = _own(experiment, at).difference
+    title = f"{titled(experiment, '', at)} minus {theirs}"
+    return stages.difference.Params(**own.model_dump(), title=title)
+
+
+def scan_file(experiment: Experiment, at: Wildcards) -> stages.scan_file.Params:
+    """Master file of a scan, with the scan's configuration as the layers make it."""
+    return stages.scan_file.Params.model_validate(
+        {
+            "title": f"{at['sample']} {at['scan']}{quick_look(experiment)}",
+            "configuration": experiment.resolved_json(at["sample"], at["scan"]),
+        }
+    )
+
+
+def _stacked(experiment: Experiment, subject: str, at: Wildcards) -> dict[str, Any]:
+    sample, parent = at["sample"], at["parent"]
+    scans = experiment.stacked(sample, parent)
+    return {
+        "title": f"{subject} of {sample} against temperature, parent {parent}{MASKED[at['kind']]}"
+        f"{quick_look(experiment)}",
+        "scans": scans,
+        "temperatures": [experiment.scans[sample, scan].temperature for scan in scans],
+    }
+
+
+def stack(experiment: Experiment, at: Wildcards) -> stages.stack.Params:
+    """Stack of a parent's volumes along temperature."""
+    parent = refine_parent(experiment, {"sample": at["sample"], "scan": at["parent"]})
+    return stages.stack.Params(
+        **_own(experiment, at).stack.model_dump(),
+        space_group=parent.space_group,
+        **_stacked(experiment, "S(Q)", at),
+    )
+
+
+def stack_pdf(experiment: Experiment, at: Wildcards) -> stages.stack_pdf.Params:
+    """Stack of a parent's 3D-ΔPDFs along temperature."""
+    return stages.stack_pdf.Params(
+        **_own(experiment, at).stack_pdf.model_dump(), **_stacked(experiment, "3D-ΔPDF", at)
+    )
+
+
+def sample_page(experiment: Experiment, at: Wildcards) -> stages.sample_page.Params:
+    """Page of a sample."""
+    sample, paths = at["sample"], experiment.paths
+    scans = experiment.scans_of(sample)
+    temperatures = [experiment.scans[sample, scan].temperature for scan in scans]
+    return stages.sample_page.Params(
+        sample=sample,
+        results=paths.folder,
+        shared=paths.unbinned.folder if experiment.config.binning > 1 else None,
+        scans=scans,
+        temperatures=[float("nan") if kelvin is None else kelvin for kelvin in temperatures],
+        title=f"{sample}{quick_look(experiment)}",
+    )
+
+
+def overview(_: Experiment, __: Wildcards) -> stages.overview.Params:
+    """Overview of all scans."""
+    return stages.overview.Params()

@@ -1,0 +1,454 @@
+"""Where the steps of scans read from: products of a rotation, scan or sample, and raw files."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from hklflow.base.errors import HklflowError
+from hklflow.experiment.flags import files
+from hklflow.experiment.models import PoniFile, PowderImage, StoredGeometry
+from hklflow.experiment.step import Jobs, Level, Source, Wildcards
+
+if TYPE_CHECKING:
+    from hklflow.experiment.experiment import Experiment
+    from hklflow.experiment.models import Config
+    from hklflow.experiment.paths import Paths
+
+KINDS = ("transform", "masked_transform")
+"""Volumes: of all pixels, and without those of the 3-D mask."""
+
+
+def pdf_kinds(config: "Config") -> list[str]:
+    """Kinds of volume of which pair distributions are made."""
+    return [kind for kind in KINDS if kind in config.delta_pdf]
+
+
+def symmetrised_kinds(config: "Config") -> Sequence[str]:
+    """Kinds of volume that are symmetrised.
+
+    The total PDF takes its Bragg reflections from the volume of all pixels.
+    """
+    kinds = pdf_kinds(config)
+    return KINDS if "masked_transform" in kinds else kinds
+
+
+# ------------------------------------------------------------------------------ levels
+
+
+def _calibrations(experiment: "Experiment") -> Iterator[Wildcards]:
+    for name in experiment.used_calibrations():
+        if not isinstance(experiment.config.calibrations[name], StoredGeometry):
+            yield {"calibration": name}
+
+
+def _rotations(experiment: "Experiment") -> Iterator[Wildcards]:
+    for sample, scan, rotation in experiment.all_rotations():
+        yield {"sample": sample, "scan": scan, "rotation": rotation}
+
+
+def _parts(experiment: "Experiment") -> Iterator[Wildcards]:
+    for at in _rotations(experiment):
+        for part in range(experiment.config.frame_blocks):
+            yield {**at, "part": str(part)}
+
+
+def _scans(experiment: "Experiment") -> Iterator[Wildcards]:
+    return ({"sample": sample, "scan": scan} for sample, scan in experiment.scans)
+
+
+def _samples(experiment: "Experiment") -> Iterator[Wildcards]:
+    return ({"sample": sample} for sample in experiment.used_samples())
+
+
+def _stacks(experiment: "Experiment") -> Iterator[Wildcards]:
+    return ({"sample": sample, "parent": parent} for sample, parent in experiment.stacks())
+
+
+def _raws(experiment: "Experiment") -> Iterator[Wildcards]:
+    used = set(experiment.used_calibrations())
+    calibrations = experiment.config.calibrations.items()
+    if experiment.config.simulation is not None:
+        for name, entry in calibrations:
+            if name in used and isinstance(entry, PowderImage):
+                yield {"raw": entry.image}
+        for key in experiment.all_rotations():
+            yield from ({"raw": raw} for raw in experiment.rotation(*key).parts)
+
+
+_OF_ROTATION = ("sample", "scan", "rotation")
+_OF_SCAN = {"scan": "{scan}"}
+
+RAW = Level(("raw",), lambda _, name: name, _raws, unbinned=True)
+CALIBRATION = Level(
+    ("calibration",),
+    lambda paths, name: paths.calibration(name),
+    _calibrations,
+    unbinned=True,
+    labels={"of": "{calibration}"},
+)
+FRAMES = Level(
+    _OF_ROTATION,
+    lambda paths, name: paths.unbinned.rotation(name),
+    _rotations,
+    unbinned=True,
+    labels={"rotation": "{rotation}"},
+    group="{sample} {scan}",
+)
+"""A rotation, whatever the binning."""
+ROTATION = Level(
+    _OF_ROTATION,
+    lambda paths, name: paths.rotation(name),
+    _rotations,
+    labels={"rotation": "{rotation}"},
+    group="{sample} {scan}",
+)
+PART = Level((*_OF_ROTATION, "part"), lambda paths, name: paths.part(name), _parts)
+"""A block of a rotation's frames."""
+SCAN = Level(
+    ("sample", "scan"),
+    lambda paths, name: paths.scan(name),
+    _scans,
+    labels=_OF_SCAN,
+    group="{sample}",
+)
+SCAN_OF_ALL_ROTATIONS = Level(
+    ("sample", "scan"),
+    lambda paths, name: paths.scan(name),
+    _scans,
+    labels={"rotation": "all"},
+    group="{sample} {scan}",
+)
+"""A scan, whose pictures stand with those of its rotations."""
+SAMPLE = Level(("sample",), lambda paths, name: paths.series(name), _samples)
+PAGE = Level(("sample",), lambda paths, name: paths.page(name), _samples)
+STACK = Level(("sample", "parent"), lambda paths, name: paths.stack(name), _stacks)
+"""The scans of a parent."""
+EXPERIMENT = Level((), lambda paths, name: paths.overview(name), lambda e: ({},) if e.scans else ())
+
+
+# ----------------------------------------------------------------------------- sources
+
+
+def _of(
+    place: "Callable[[Paths], Callable[[str], str]]",
+    name: str,
+    when: "Callable[[Jobs, Wildcards], bool] | None" = None,
+) -> Source:
+    def products(plan: Jobs, at: Wildcards) -> list[str]:
+        if when is not None and not when(plan, at):
+            return []
+        return [place(plan.paths)(name).format(**at)]
+
+    return Source(products)
+
+
+def of_rotation(name: str, when: "Callable[[Jobs, Wildcards], bool] | None" = None) -> Source:
+    """Product of the rotation at hand, if a condition holds."""
+    return _of(lambda paths: paths.rotation, name, when)
+
+
+def of_scan(name: str, when: "Callable[[Jobs, Wildcards], bool] | None" = None) -> Source:
+    """Product of the scan at hand, if a condition holds."""
+    return _of(lambda paths: paths.scan, name, when)
+
+
+def of_rotations(
+    name: str, chosen: "Callable[[list[str], str], list[str]] | None" = None
+) -> Source:
+    """Product of all rotations of the scan at hand; or of those that are ``chosen``.
+
+    Parameters
+    ----------
+    chosen : callable, optional
+        (rotations of the scan, the rotation at hand) -> rotations.
+    """
+
+    def products(plan: Jobs, at: Wildcards) -> list[str]:
+        pattern = plan.paths.rotation(name)
+        rotations = plan.experiment.rotations(at["sample"], at["scan"])
+        if chosen is not None:
+            rotations = chosen(rotations, at["rotation"])
+        return [pattern.format(**{**at, "rotation": rotation}) for rotation in rotations]
+
+    return Source(products)
+
+
+def of_first_rotation(name: str) -> Source:
+    """Product of the first rotation of the scan at hand."""
+    return of_rotations(name, lambda rotations, _: rotations[:1])
+
+
+def of_earlier_rotations(name: str) -> Source:
+    """Product of the rotations before the one at hand, of its scan."""
+    return of_rotations(name, lambda rotations, own: rotations[: rotations.index(own)])
+
+
+def of_parts(name: str) -> Source:
+    """Product of all blocks of frames of the rotation at hand."""
+
+    def products(plan: Jobs, at: Wildcards) -> list[str]:
+        pattern = plan.paths.part(name)
+        blocks = range(plan.experiment.config.frame_blocks)
+        return [pattern.format(**at, part=part) for part in blocks]
+
+    return Source(products)
+
+
+def of_parent(name: str) -> Source:
+    """Product of the parent of the scan at hand."""
+
+    def products(plan: Jobs, at: Wildcards) -> list[str]:
+        parent = plan.experiment.scans[at["sample"], at["scan"]].parent
+        return [plan.paths.scan(name).format(**{**at, "scan": parent})]
+
+    return Source(products)
+
+
+def of_reference(name: str) -> Source:
+    """Product of the scan that is subtracted from the scan at hand."""
+
+    def products(plan: Jobs, at: Wildcards) -> list[str]:
+        reference = plan.experiment.reference(at["sample"], at["scan"])
+        if reference is None:
+            raise HklflowError(
+                f"{at['sample']} {at['scan']} is the reference itself: there is no difference; see "
+                "`difference: subtract` of the configuration"
+            )
+        return [plan.paths.scan(name).format(**{**at, "scan": reference})]
+
+    return Source(products)
+
+
+def of_kinds(name: str, kinds: "Callable[[Config], Sequence[str]]" = pdf_kinds) -> Source:
+    """Product of the scan at hand, of each kind of volume."""
+
+    def products(plan: Jobs, at: Wildcards) -> list[str]:
+        pattern = plan.paths.scan(name)
+        return [pattern.format(**at, kind=kind) for kind in kinds(plan.experiment.config)]
+
+    return Source(products)
+
+
+def of_scans(name: str) -> Source:
+    """Product of all scans of the sample at hand, cold to warm; or of all, without a sample."""
+
+    def products(plan: Jobs, at: Wildcards) -> list[str]:
+        pattern, experiment = plan.paths.scan(name), plan.experiment
+        if "sample" in at:
+            keys = [(at["sample"], scan) for scan in experiment.scans_of(at["sample"])]
+        else:
+            keys = list(experiment.scans)
+        return [pattern.format(sample=sample, scan=scan) for sample, scan in keys]
+
+    return Source(products)
+
+
+def of_scans_rotations(name: str) -> Source:
+    """Product of all rotations of all scans of the sample at hand."""
+
+    def products(plan: Jobs, at: Wildcards) -> list[str]:
+        pattern, experiment = plan.paths.rotation(name), plan.experiment
+        return [
+            pattern.format(**at, scan=scan, rotation=rotation)
+            for scan in experiment.scans_of(at["sample"])
+            for rotation in experiment.rotations(at["sample"], scan)
+        ]
+
+    return Source(products)
+
+
+def of_stacked(name: str) -> Source:
+    """Product of the scans of the parent at hand, cold to warm."""
+
+    def products(plan: Jobs, at: Wildcards) -> list[str]:
+        pattern = plan.paths.scan(name)
+        stacked = plan.experiment.stacked(at["sample"], at["parent"])
+        return [pattern.format(**at, scan=scan) for scan in stacked]
+
+    return Source(products)
+
+
+def _with_reflections(_: Jobs, at: Wildcards) -> bool:
+    """True for a fill of 3-D masked volumes and for every total PDF."""
+    which = at.get("which")
+    return which == "total" or (which is None and at["kind"] != "transform")
+
+
+WHOLE_VOLUME = of_scan("symm_transform.nxs", when=_with_reflections)
+"""Symmetrised volume of all pixels: the 3-D mask takes strong reflections out of the other.
+
+The fill measures the reflections' width in it, and the total PDF has them from it.
+"""
+
+
+def shown_of_sample(*, pictures: bool) -> Source:
+    """Pictures, or figures, of all steps of the sample at hand and of its calibrations."""
+
+    def products(plan: Jobs, at: Wildcards) -> list[str]:
+        return [
+            path
+            for job in plan.shown_of(at["sample"])
+            for path in (job.pictures if pictures else job.figures)
+        ]
+
+    return Source(products)
+
+
+def _figures_of_scans(plan: Jobs, _: Wildcards) -> list[str]:
+    return [path for job in plan.of_scans() for path in job.figures]
+
+
+FIGURES_OF_SCANS = Source(_figures_of_scans)
+"""Figures of all steps of all scans: the verdicts are made of them."""
+
+
+# ------------------------------------------------------------------- files from outside
+
+
+def parameter_files(section: str) -> Source:
+    """Files that the parameters of a section name."""
+
+    def outside(plan: Jobs, at: Wildcards) -> list[str]:
+        return files(getattr(plan.experiment.settings(at["sample"], at["scan"]), section))
+
+    return Source(outside=outside)
+
+
+def _row(plan: Jobs, at: Wildcards) -> tuple[str, str, str]:
+    return at["sample"], at["scan"], at["rotation"]
+
+
+def _simulated(plan: Jobs, at: Wildcards) -> list[str]:
+    simulated = plan.experiment.config.simulation is not None
+    return list(plan.experiment.rotation(*_row(plan, at)).parts) if simulated else []
+
+
+def _raw(plan: Jobs, at: Wildcards) -> list[str]:
+    if plan.experiment.config.simulation is not None:
+        return []
+    return plan.experiment.raw_inputs(plan.experiment.rotation(*_row(plan, at)))
+
+
+REPEATED = Source(_simulated, _raw)
+"""Raw files of the rotation at hand; of a sum, those of all repeated scans."""
+
+
+def _prepared(plan: Jobs, at: Wildcards) -> list[str]:
+    """Frames that are made of the raw ones, whatever the binning; none if the raw ones are read."""
+    own, paths = plan.experiment.rotation(*_row(plan, at)), plan.paths.unbinned
+    if plan.experiment.is_corrected(at["sample"], at["scan"]):
+        return [paths.rotation("corrected.nxs").format(**at)]
+    return [paths.rotation("sum.nxs").format(**at)] if own.is_sum else []
+
+
+def _binned(plan: Jobs, at: Wildcards) -> list[str]:
+    binned = plan.experiment.config.binning > 1
+    return [plan.paths.rotation("binned.nxs").format(**at)] if binned else []
+
+
+RAW_FRAMES = Source(
+    lambda plan, at: _prepared(plan, at) or _simulated(plan, at),
+    lambda plan, at: () if _prepared(plan, at) else _raw(plan, at),
+)
+"""Raw files of the rotation at hand (both ends of an image series), their sum, or corrected."""
+
+FRAMES_AS_REDUCED = Source(
+    lambda plan, at: _binned(plan, at) or RAW_FRAMES.products(plan, at),
+    lambda plan, at: () if _binned(plan, at) or _prepared(plan, at) else _raw(plan, at),
+)
+"""Frames of the rotation at hand as they are reduced: raw files, or their block sums."""
+
+LINKED = Source(
+    outside=lambda plan, at: plan.experiment.linked_inputs(
+        plan.experiment.rotation(*_row(plan, at))
+    )
+)
+"""Files with the frames that light scan files link; the jobs find them through the links."""
+
+
+def _own_geometry(plan: Jobs, at: Wildcards) -> list[str]:
+    experiment = plan.experiment
+    name = experiment.rotation(*_row(plan, at)).calibration
+    if name is None or isinstance(experiment.config.calibrations[name], StoredGeometry):
+        return []
+    return [experiment.calibration_file(name)]
+
+
+def _stored_geometry(plan: Jobs, at: Wildcards) -> list[str]:
+    if _own_geometry(plan, at):
+        return []
+    file = plan.experiment.geometry_file(*_row(plan, at))
+    return [] if file is None else [file]
+
+
+GEOMETRY = Source(_own_geometry, _stored_geometry)
+"""Calibration of the rotation at hand; none if the raw file holds the geometry.
+
+Of a calibration store it is the immutable file of the version chosen: an index that changes with
+every proposal would make everything again.
+"""
+
+
+def constants(*, counter: bool, flat_field: bool = False) -> Source:
+    """Constants of the rotation at hand, if they are of this kind of detector.
+
+    Parameters
+    ----------
+    counter : bool
+        Of a photon counter (True), or of an integrating detector.
+    flat_field : bool
+        Only if their flat field is used.
+    """
+
+    def used(plan: Jobs, at: Wildcards, *, stored: bool) -> list[str]:
+        settings = plan.experiment.settings(at["sample"], at["scan"]).correct_frames
+        entry = plan.experiment.config.constants.get(settings.constants or "")
+        if entry is None or (entry.stored is not None) is not stored:
+            return []
+        if flat_field and not settings.flat_field:
+            return []
+        try:
+            file = plan.experiment.constants_file(*_row(plan, at), counter)
+        except HklflowError as error:
+            raise HklflowError(
+                f"{error}; `snakemake constants` makes constants, `hklflow calibration accept` "
+                "accepts them"
+            ) from None
+        return [] if file is None else [file]
+
+    return Source(
+        lambda plan, at: used(plan, at, stored=False), lambda plan, at: used(plan, at, stored=True)
+    )
+
+
+def _start(plan: Jobs, at: Wildcards) -> list[str]:
+    start = plan.experiment.settings(at["sample"], at["scan"]).orientation.start
+    return [str(start)] if start else []
+
+
+START = Source(outside=_start)
+"""Orientation from which the refinement of the parent at hand starts, if one is given."""
+
+
+def _calibration_file(plan: Jobs, at: Wildcards) -> str:
+    entry = plan.experiment.config.calibrations[at["calibration"]]
+    if isinstance(entry, PowderImage):
+        return entry.image
+    assert isinstance(entry, PoniFile)
+    return entry.poni
+
+
+def _is_simulated(plan: Jobs, at: Wildcards) -> bool:
+    image = isinstance(plan.experiment.config.calibrations[at["calibration"]], PowderImage)
+    return image and plan.experiment.config.simulation is not None
+
+
+CALIBRATION_FILE = Source(
+    lambda plan, at: [_calibration_file(plan, at)] if _is_simulated(plan, at) else (),
+    lambda plan, at: () if _is_simulated(plan, at) else [_calibration_file(plan, at)],
+)
+"""Calibrant image, which may be simulated, or PONI file of the calibration at hand."""
+
+FILES_OF_CALIBRATION = Source(
+    outside=lambda plan, at: files(plan.experiment.config.calibrations[at["calibration"]])
+)
+"""Files that the parameters of the calibration at hand name."""

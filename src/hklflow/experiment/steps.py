@@ -1,0 +1,735 @@
+"""The table of steps: what each of them reads, writes and takes, and when it exists.
+
+Rules, targets, planning (`hklflow check`), status and freshness all follow from it. A row has the
+names of the stage's inputs and outputs. The steps that make constants of detectors are in
+`hklflow.experiment.steps_constants`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hklflow.experiment.models import PoniFile, PowderImage
+from hklflow.experiment.params import frames, orientation, section, volumes
+from hklflow.experiment.sources import (
+    CALIBRATION,
+    CALIBRATION_FILE,
+    EXPERIMENT,
+    FIGURES_OF_SCANS,
+    FILES_OF_CALIBRATION,
+    FRAMES,
+    FRAMES_AS_REDUCED,
+    GEOMETRY,
+    KINDS,
+    LINKED,
+    PAGE,
+    PART,
+    RAW,
+    RAW_FRAMES,
+    REPEATED,
+    ROTATION,
+    SAMPLE,
+    SCAN,
+    SCAN_OF_ALL_ROTATIONS,
+    STACK,
+    START,
+    WHOLE_VOLUME,
+    constants,
+    of_earlier_rotations,
+    of_first_rotation,
+    of_kinds,
+    of_parent,
+    of_parts,
+    of_reference,
+    of_rotation,
+    of_rotations,
+    of_scan,
+    of_scans,
+    of_scans_rotations,
+    of_stacked,
+    parameter_files,
+    pdf_kinds,
+    shown_of_sample,
+    symmetrised_kinds,
+)
+from hklflow.experiment.step import Jobs, Output, Step, Wildcards, figures, picture
+
+if TYPE_CHECKING:
+    from hklflow.experiment.models import Config
+
+_OVERVIEW, _DETECTOR, _FRAMES = "0 Overview", "1 Detector", "2 Frames"
+_ORIENTATION, _VOLUME = "3 Lattice and orientation", "4 S(Q)"
+_FACTORS, _PDF = "5 Structure factors", "6 Pair distributions"
+
+
+# ------------------------------------------------------------------------- conditions
+
+
+def _of_kind(kind: type) -> "Callable[[Jobs, Wildcards], Iterable[Wildcards]]":
+    def runs(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
+        if isinstance(plan.experiment.config.calibrations[at["calibration"]], kind):
+            yield {}
+
+    return runs
+
+
+def _corrected(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
+    if plan.experiment.is_corrected(at["sample"], at["scan"]):
+        yield {}
+
+
+def _summed(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
+    row = plan.experiment.rotation(at["sample"], at["scan"], at["rotation"])
+    if row.is_sum and not plan.experiment.is_corrected(at["sample"], at["scan"]):
+        yield {}
+
+
+def _parents(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
+    if plan.experiment.scans[at["sample"], at["scan"]].parent == at["scan"]:
+        yield {}
+
+
+def _kinds(_: Jobs, __: Wildcards) -> Iterator[Wildcards]:
+    return ({"kind": kind} for kind in KINDS)
+
+
+def _symmetrised(plan: Jobs, _: Wildcards) -> Iterator[Wildcards]:
+    return ({"kind": kind} for kind in symmetrised_kinds(plan.experiment.config))
+
+
+def _pdf_kinds(plan: Jobs, _: Wildcards) -> Iterator[Wildcards]:
+    return ({"kind": kind} for kind in pdf_kinds(plan.experiment.config))
+
+
+def _pdfs(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
+    for kind in _pdf_kinds(plan, at):
+        yield from ({"which": which, **kind} for which in ("delta", "total"))
+
+
+def _planes(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
+    for kind in _pdf_kinds(plan, at):
+        yield from ({"volume": volume, **kind} for volume in ("symm", "delta_pdf"))
+
+
+def _differences(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:
+    reference = plan.experiment.reference(at["sample"], at["scan"])
+    return () if reference is None else _pdf_kinds(plan, at)
+
+
+def _stacks(plan: Jobs, _: Wildcards) -> Iterator[Wildcards]:
+    yield from ({"kind": kind} for kind in KINDS)
+    yield from ({"kind": f"symm_{kind}"} for kind in pdf_kinds(plan.experiment.config))
+
+
+def _model_mask(plan: Jobs, at: Wildcards) -> bool:
+    """True if the 3-D mask at hand holds the Bragg reflections of the model."""
+    return plan.experiment.settings(at["sample"], at["scan"]).mask_3d.model
+
+
+def _in_blocks(config: "Config") -> bool:
+    return config.frame_blocks > 1
+
+
+def _structure_factors(config: "Config") -> bool:
+    return config.bragg
+
+
+def _not_in_blocks(config: "Config") -> bool:
+    return not _in_blocks(config)
+
+
+def _quick_look(config: "Config") -> bool:
+    return config.binning > 1
+
+
+# ----------------------------------------------------------------- before the scans
+
+_CALIBRATIONS = (
+    Step(
+        "simulate", RAW, "import", reads={}, writes={"raw": Output("{raw}")}, params=frames.simulate
+    ),
+    Step(
+        "powder_calibration",
+        CALIBRATION,
+        "calibration",
+        reads={"image": CALIBRATION_FILE, "files": FILES_OF_CALIBRATION},
+        writes={
+            "geometry": Output("geometry.json"),
+            "poni": Output("geometry.poni"),
+            "picture": picture("rings.png", _DETECTOR, "powder rings", "rings"),
+        },
+        params=frames.powder_calibration,
+        runs=_of_kind(PowderImage),
+    ),
+    Step(
+        "import_poni",
+        CALIBRATION,
+        "calibration",
+        reads={"poni": CALIBRATION_FILE},
+        writes={"geometry": Output("geometry.json")},
+        params=frames.import_poni,
+        runs=_of_kind(PoniFile),
+    ),
+)
+
+# ------------------------------------------------------------------------ rotations
+
+_ROTATIONS = (
+    Step(
+        "sum_scans",
+        FRAMES,
+        "import",
+        reads={"raw": REPEATED, "linked": LINKED},
+        writes={"sum": Output("sum.nxs")},
+        params=frames.sum_scans,
+        runs=_summed,
+    ),
+    Step(
+        "correct_frames",
+        FRAMES,
+        "import",
+        reads={"raw": REPEATED, "linked": LINKED, "constants": constants(counter=False)},
+        writes={
+            "frames": Output("corrected.nxs"),
+            "picture": picture("corrected.png", _FRAMES, "0 corrected frames", "corrected"),
+            "metrics": figures("corrected.json"),
+        },
+        params=frames.correct_frames,
+        runs=_corrected,
+    ),
+    Step(
+        "bin_frames",
+        ROTATION,
+        "import",
+        reads={"raw": RAW_FRAMES, "linked": LINKED},
+        writes={"binned": Output("binned.nxs")},
+        params=frames.bin_frames,
+        in_all=_quick_look,
+        threads=True,
+    ),
+    Step(
+        "import_scan",
+        ROTATION,
+        "import",
+        reads={"raw": FRAMES_AS_REDUCED, "linked": LINKED, "geometry": GEOMETRY},
+        writes={"scan": Output("scan.nxs")},
+        params=frames.import_scan,
+    ),
+    Step(
+        "pixel_mask",
+        ROTATION,
+        "mask",
+        reads={
+            "scan": of_rotation("scan.nxs"),
+            "files": parameter_files("pixel_mask"),
+            "constants": constants(counter=True),
+        },
+        writes={
+            "mask": Output("mask.nxs"),
+            "picture": picture("mask.png", _FRAMES, "1 pixel mask", "mask"),
+            "metrics": figures("mask.json"),
+        },
+        params=frames.pixel_mask,
+    ),
+    Step(
+        "find_peaks",
+        ROTATION,
+        "peaks",
+        reads={"scan": of_rotation("scan.nxs"), "mask": of_rotation("mask.nxs")},
+        writes={
+            "peaks": Output("peaks.nxs"),
+            "picture": picture("peaks.png", _FRAMES, "3 peaks", "peaks"),
+            "metrics": figures("peaks.json"),
+            "statistics": Output("statistics.nxs"),
+            "statistics_picture": picture("statistics.png", _FRAMES, "2 frame sums", "statistics"),
+            "statistics_metrics": figures("statistics.json"),
+        },
+        params=frames.find_peaks,
+        threads=True,
+    ),
+    Step(
+        "frame_scale",
+        ROTATION,
+        "peaks",
+        reads={
+            "scan": of_rotation("scan.nxs"),
+            "statistics": of_rotation("statistics.nxs"),
+            "reference_scan": of_first_rotation("scan.nxs"),
+            "reference": of_first_rotation("statistics.nxs"),
+            "earlier": of_earlier_rotations("statistics.nxs"),
+        },
+        writes={
+            "scale": Output("scale.nxs"),
+            "picture": picture("scale.png", _FRAMES, "5 scale of the frames", "scale"),
+            "metrics": figures("scale.json"),
+        },
+        params=section("frame_scale"),
+    ),
+    Step(
+        "mask_3d",
+        ROTATION,
+        "mask",
+        reads={
+            "scan": of_rotation("scan.nxs"),
+            "mask": of_rotation("mask.nxs"),
+            "orientation": of_scan("orientation.json", when=_model_mask),
+            "peaks": of_rotation("peaks.nxs", when=_model_mask),
+        },
+        writes={
+            "frame_mask": Output("frame_mask.nxs"),
+            "picture": picture("frame_mask.png", _FRAMES, "4 3-D mask", "frame_mask"),
+        },
+        params=frames.mask_3d,
+        threads=True,
+    ),
+)
+
+# --------------------------------------------------------- orientation of every scan
+
+_ORIENTATIONS = (
+    Step(
+        "refine_parent",
+        SCAN,
+        "refine",
+        reads={
+            "scans": of_rotations("scan.nxs"),
+            "peaks": of_rotations("peaks.nxs"),
+            "masks": of_rotations("mask.nxs"),
+            "start": START,
+        },
+        writes={
+            "orientation": Output("parent.json"),
+            "picture": picture("parent.png", _ORIENTATION, "parent's residuals", "residuals"),
+        },
+        params=orientation.refine_parent,
+        runs=_parents,
+        threads=True,
+    ),
+    Step(
+        "refine",
+        SCAN,
+        "refine",
+        reads={
+            "parent": of_parent("parent.json"),
+            "scans": of_rotations("scan.nxs"),
+            "peaks": of_rotations("peaks.nxs"),
+            "masks": of_rotations("mask.nxs"),
+        },
+        writes={
+            "orientation": figures("orientation.json"),
+            "picture": picture("residuals.png", _ORIENTATION, "residuals", "residuals"),
+        },
+        params=orientation.refine,
+        threads=True,
+    ),
+    Step(
+        "accept",
+        SCAN,
+        "accept",
+        reads={"orientation": of_scan("orientation.json"), "parent": of_parent("parent.json")},
+        writes={"accepted": figures("accepted.json")},
+        params=section("accept"),
+    ),
+)
+
+# -------------------------------------------------------------------------- volumes
+
+_TRANSFORM = Step(
+    "transform",
+    ROTATION,
+    "transform",
+    reads={
+        "scan": of_rotation("scan.nxs"),
+        "mask": of_rotation("mask.nxs"),
+        "scale": of_rotation("scale.nxs"),
+        "frame_mask": of_rotation("frame_mask.nxs"),
+        "orientation": of_scan("orientation.json"),
+        "accepted": of_scan("accepted.json"),
+        "files": parameter_files("transform"),
+        "flat_field": constants(counter=True, flat_field=True),
+    },
+    writes={kind: Output(f"{kind}.nxs") for kind in KINDS},
+    params=volumes.transform,
+    exists=_not_in_blocks,
+    threads=True,
+)
+
+_VOLUMES = (
+    _TRANSFORM,
+    replace(_TRANSFORM, level=PART, exists=_in_blocks, parts_of="add_transforms"),
+    Step(
+        "add_transforms",
+        ROTATION,
+        "transform",
+        reads={
+            "parts": of_parts("transform.nxs"),
+            "masked_parts": of_parts("masked_transform.nxs"),
+        },
+        writes={kind: Output(f"{kind}.nxs") for kind in KINDS},
+        params=volumes.add_transforms,
+        exists=_in_blocks,
+    ),
+    Step(
+        "merge",
+        SCAN,
+        "merge",
+        reads={"volumes": of_rotations("{kind}.nxs")},
+        writes={
+            "volume": Output("{kind}.nxs"),
+            "slices": picture("{kind}.png", _VOLUME, "{kind}", "slices"),
+            "coverage": picture(
+                "{kind}_coverage.png", _VOLUME, "{kind}: coverage and errors", "coverage"
+            ),
+            "metrics": figures("{kind}.json"),
+        },
+        params=volumes.merge,
+        over=("kind",),
+        runs=_kinds,
+    ),
+    Step(
+        "symmetrise",
+        SCAN,
+        "symm",
+        reads={"volumes": of_rotations("{kind}.nxs"), "orientation": of_scan("orientation.json")},
+        writes={
+            "symmetrised": Output("symm_{kind}.nxs"),
+            "picture": picture(
+                "symm_{kind}.png", _VOLUME, "{kind}, symmetrised: agreement", "symmetrised"
+            ),
+            "metrics": figures("symm_{kind}.json"),
+        },
+        params=volumes.symmetrise,
+        over=("kind",),
+        runs=_symmetrised,
+        threads=True,
+    ),
+    Step(
+        "fill",
+        SCAN,
+        "fill",
+        reads={
+            "symmetrised": of_scan("symm_{kind}.nxs"),
+            "orientation": of_scan("orientation.json"),
+            "whole": WHOLE_VOLUME,
+        },
+        writes={
+            "filled": Output("filled_{kind}.nxs"),
+            "picture": picture(
+                "filled_{kind}.png", _VOLUME, "{kind}: without Bragg reflections", "fill"
+            ),
+            "metrics": figures("filled_{kind}.json"),
+        },
+        params=volumes.fill,
+        over=("kind",),
+        runs=_pdf_kinds,
+        threads=True,
+    ),
+    Step(
+        "pdf",
+        SCAN,
+        "pdf",
+        reads={"filled": of_scan("filled_{kind}.nxs"), "symmetrised": WHOLE_VOLUME},
+        writes={
+            "pdf": Output("{which}_pdf_{kind}.nxs"),
+            "picture": picture("{which}_pdf_{kind}.png", _PDF, "{which} PDF ({kind})", "pdf"),
+            "metrics": figures("{which}_pdf_{kind}.json"),
+        },
+        params=volumes.pdf,
+        over=("which", "kind"),
+        runs=_pdfs,
+        threads=True,
+    ),
+    Step(
+        "planes",
+        SCAN,
+        "pdf",
+        reads={"volume": of_scan("{volume}_{kind}.nxs")},
+        writes={
+            "picture": picture(
+                "planes_{volume}_{kind}.png", _PDF, "planes of {volume}_{kind}", "planes"
+            )
+        },
+        params=volumes.planes,
+        over=("volume", "kind"),
+        runs=_planes,
+    ),
+    Step(
+        "difference",
+        SCAN,
+        "pdf",
+        reads={
+            "symmetrised": of_scan("symm_{kind}.nxs"),
+            "reference": of_reference("symm_{kind}.nxs"),
+            "delta_pdf": of_scan("delta_pdf_{kind}.nxs"),
+            "reference_pdf": of_reference("delta_pdf_{kind}.nxs"),
+        },
+        writes={
+            "difference": Output("difference_{kind}.nxs"),
+            "pdf_difference": Output("pdf_difference_{kind}.nxs"),
+            "picture": picture(
+                "difference_{kind}.png", _PDF, "difference to the reference ({kind})", "difference"
+            ),
+            "metrics": figures("difference_{kind}.json"),
+        },
+        params=volumes.difference,
+        over=("kind",),
+        runs=_differences,
+    ),
+)
+
+# ------------------------------------------------------------------ average structure
+
+_REFLECTIONS = (
+    Step(
+        "converge",
+        SCAN,
+        "bragg",
+        reads={
+            "orientation": of_scan("orientation.json"),
+            "accepted": of_scan("accepted.json"),
+            "scans": of_rotations("scan.nxs"),
+            "masks": of_rotations("mask.nxs"),
+            "scales": of_rotations("scale.nxs"),
+            "peaks": of_rotations("peaks.nxs"),
+            "files": parameter_files("transform"),
+        },
+        writes={
+            "converged": Output("converged.json"),
+            "history": figures("convergence.json"),
+            "picture": picture(
+                "convergence.png", _ORIENTATION, "convergence, residuals by module", "convergence"
+            ),
+            "modules": Output("modules.json"),
+        },
+        params=orientation.converge,
+        in_all=_structure_factors,
+        threads=True,
+    ),
+    Step(
+        "integrate",
+        ROTATION,
+        "bragg",
+        reads={
+            "scan": of_rotation("scan.nxs"),
+            "mask": of_rotation("mask.nxs"),
+            "scale": of_rotation("scale.nxs"),
+            "peaks": of_rotation("peaks.nxs"),
+            "orientation": of_scan("converged.json"),
+            "accepted": of_scan("accepted.json"),
+            "files": parameter_files("transform"),
+            "flat_field": constants(counter=True, flat_field=True),
+        },
+        writes={
+            "reflections": Output("reflections.nxs"),
+            "picture": picture(
+                "reflections.png", _FACTORS, "1 integrated reflections", "reflections_integrated"
+            ),
+            "metrics": figures("reflections.json"),
+        },
+        params=orientation.integrate,
+        in_all=_structure_factors,
+        threads=True,
+    ),
+    Step(
+        "scale_reflections",
+        SCAN_OF_ALL_ROTATIONS,
+        "bragg",
+        reads={
+            "reflections": of_rotations("reflections.nxs"),
+            "orientation": of_scan("converged.json"),
+        },
+        writes={
+            "scaled": Output("scaled.nxs"),
+            "picture": picture("scaled.png", _FACTORS, "2 scales and error model", "scaled"),
+            "metrics": figures("scaled.json"),
+        },
+        params=orientation.scale_reflections,
+        in_all=_structure_factors,
+    ),
+    Step(
+        "merge_reflections",
+        SCAN_OF_ALL_ROTATIONS,
+        "bragg",
+        reads={"scaled": of_scan("scaled.nxs"), "orientation": of_scan("converged.json")},
+        writes={
+            "factors": Output("structure_factors.nxs"),
+            "mtz": Output("structure_factors.mtz"),
+            "hkl": Output("structure_factors.hkl"),
+            "table": Output("structure_factors.tsv"),
+            "picture": picture(
+                "structure_factors.png",
+                _FACTORS,
+                "3 merged: statistics by resolution",
+                "structure_factors",
+            ),
+            "metrics": figures("structure_factors.json"),
+        },
+        params=orientation.merge_reflections,
+        in_all=_structure_factors,
+    ),
+    Step(
+        "bragg_series",
+        SAMPLE,
+        "series",
+        reads={"factors": of_scans("structure_factors.nxs")},
+        writes={
+            "table": picture(
+                "intensities.tsv",
+                _OVERVIEW,
+                "{sample}: Bragg intensities against temperature (table)",
+                "intensities",
+            ),
+            "series": Output("intensities.nxs"),
+            "picture": picture(
+                "intensities.png",
+                _OVERVIEW,
+                "{sample}: Bragg intensities against temperature",
+                "intensities",
+            ),
+        },
+        params=section("bragg_series"),
+        in_all=_structure_factors,
+    ),
+)
+
+# ------------------------------------------------------------------------ all together
+
+_TOGETHER = (
+    Step(
+        "scan_file",
+        SCAN,
+        "file",
+        reads={
+            "orientation": of_scan("orientation.json"),
+            "transform": of_scan("transform.nxs"),
+            "masked_transform": of_scan("masked_transform.nxs"),
+            "scans": of_rotations("scan.nxs"),
+            "statistics": of_rotations("statistics.nxs"),
+            "scales": of_rotations("scale.nxs"),
+            "peaks": of_rotations("peaks.nxs"),
+            "frame_masks": of_rotations("frame_mask.nxs"),
+            "symmetrised": of_kinds("symm_{kind}.nxs", symmetrised_kinds),
+            "filled": of_kinds("filled_{kind}.nxs"),
+            "total_pdfs": of_kinds("total_pdf_{kind}.nxs"),
+            "delta_pdfs": of_kinds("delta_pdf_{kind}.nxs"),
+        },
+        writes={"master": Output("{sample}_{scan}.nxs")},
+        params=volumes.scan_file,
+    ),
+    Step(
+        "temperature_series",
+        SAMPLE,
+        "series",
+        reads={
+            "orientations": of_scans("orientation.json"),
+            "peaks": of_scans_rotations("peaks.nxs"),
+            "scales": of_scans_rotations("scale.nxs"),
+        },
+        writes={
+            "table": picture(
+                "series.tsv",
+                _OVERVIEW,
+                "{sample}: against temperature (table)",
+                "temperature_series",
+            ),
+            "series": Output("series.nxs"),
+            "picture": picture(
+                "series.png", _OVERVIEW, "{sample}: against temperature", "temperature_series"
+            ),
+            "findings": figures("findings.json"),
+        },
+        params=section("temperature_series"),
+    ),
+    Step(
+        "stack",
+        STACK,
+        "stacks",
+        reads={"volumes": of_stacked("{kind}.nxs")},
+        writes={
+            "stack": Output("{kind}.nxs"),
+            "table": picture(
+                "{kind}.tsv",
+                _OVERVIEW,
+                "{sample}: reflections, parent {parent}, {kind} (table)",
+                "reflections",
+            ),
+            "picture": picture(
+                "{kind}.png",
+                _OVERVIEW,
+                "{sample}: reflections, parent {parent}, {kind}",
+                "reflections",
+            ),
+        },
+        params=volumes.stack,
+        over=("kind",),
+        runs=_stacks,
+    ),
+    Step(
+        "stack_pdf",
+        STACK,
+        "stacks",
+        reads={"volumes": of_stacked("delta_pdf_{kind}.nxs")},
+        writes={
+            "stack": Output("delta_pdf_{kind}.nxs"),
+            "table": picture(
+                "delta_pdf_{kind}.tsv",
+                _OVERVIEW,
+                "{sample}: 3D-ΔPDF, parent {parent}, {kind} (table)",
+                "stack_pdf",
+            ),
+            "picture": picture(
+                "delta_pdf_{kind}.png",
+                _OVERVIEW,
+                "{sample}: 3D-ΔPDF, parent {parent}, {kind}",
+                "stack_pdf",
+            ),
+        },
+        params=volumes.stack_pdf,
+        over=("kind",),
+        runs=_pdf_kinds,
+    ),
+    Step(
+        "sample_page",
+        PAGE,
+        "page",
+        reads={
+            "pictures": shown_of_sample(pictures=True),
+            "figures": shown_of_sample(pictures=False),
+        },
+        writes={
+            "page": Output(""),
+            "small": picture("in_report_", _OVERVIEW, "{sample}: all on one page", "sample_page"),
+        },
+        params=volumes.sample_page,
+        threads=True,
+    ),
+    Step(
+        "overview",
+        EXPERIMENT,
+        "overview",
+        reads={
+            "orientations": of_scans("orientation.json"),
+            "metrics": of_scans("transform.json"),
+            "accepted": of_scans("accepted.json"),
+            "figures": FIGURES_OF_SCANS,
+        },
+        writes={
+            "table": picture("summary.tsv", _OVERVIEW, "table of all scans", "summary"),
+            "series": picture("series.png", _OVERVIEW, "cell against temperature", "series"),
+        },
+        params=volumes.overview,
+    ),
+)
+
+STEPS: tuple[Step, ...] = (
+    *_CALIBRATIONS,
+    *_ROTATIONS,
+    *_ORIENTATIONS,
+    *_VOLUMES,
+    *_REFLECTIONS,
+    *_TOGETHER,
+)
+"""In the order in which things happen; those of a detector's constants apart."""
+
+STRUCTURE_FACTORS = frozenset(step.rule for step in _REFLECTIONS)
+"""Rules of the average structure, which are asked for together."""
