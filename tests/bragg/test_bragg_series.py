@@ -106,7 +106,7 @@ def test_lonely_scans_are_told(scans: list[tuple[Crystal, StructureFactors]]) ->
 
 
 def test_scans_of_two_samples_are_refused(scans: list[tuple[Crystal, StructureFactors]]) -> None:
-    with pytest.raises(HklflowError, match="give each scan of one sample once"):
+    with pytest.raises(HklflowError, match="give scans of one sample, each once"):
         series.line_up([scans[0], scans[0]])
 
 

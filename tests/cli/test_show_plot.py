@@ -231,7 +231,7 @@ def test_what_is_scanned_is_a_line(tmp_path: Path, frames: list[float], joined: 
         ("v.nxs/entry/nothing", "there is no 'nothing' in"),
         ("v.nxs/entry/title", "has no plot of /entry/title"),
         ("v.nxs/entry/sample", "has no default plot; name a dataset in it"),
-        ("broken.nxs", "leads to 'lost', which is not there"),
+        ("broken.nxs", "is 'lost', which does not exist"),
     ],
 )
 def test_what_has_no_plot_is_one_sentence(
