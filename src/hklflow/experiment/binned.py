@@ -1,14 +1,13 @@
-"""Parameters that are lengths in pixels or counts of a pixel, for frames of block sums.
+"""Conversion of parameters (lengths in pixels, counts per pixel) to frames of block sums.
 
-The configuration says them for frames as measured, whatever `binning` is. Lengths on the sensor
-are divided, and counts of a pixel multiplied by the pixels of a block; what a picture needs to be
-read at all (a window to find a background in, a spot to fit) has a least size.
+The configuration gives these parameters for the measured frames, whatever `binning` is. Lengths are
+divided by the side of a block, and counts per pixel are multiplied by the number of pixels in a
+block. Some lengths have a minimum: the window of a background, and the size of a fitted spot.
 
-Two lengths of `converge` stay, in blocks. `reintegrate` is a part of the voxels that are
-integrated, also along frames. A module's offset is judged by centroids, whose errors grow with the
-block: an eighth of `module_offset` would be noise, and no version of a store comes from a quick
-look. So does `mask_3d.seed_counts`: it is of all counts of a spot above background in a cell, and a
-cell is as large on the sensor (a block at least).
+Three parameters are not converted. `converge.reintegrate` is a fraction of the integrated voxels.
+`converge.module_offset` is compared with centroids, whose errors grow with the block; a smaller
+limit would be below these errors. `mask_3d.seed_counts` is the number of counts above background in
+a cell, and the cell keeps its size on the sensor (at least one block).
 """
 
 import math
@@ -21,10 +20,10 @@ from hklflow import stages
 
 
 def find_peaks(given: stages.find_peaks.Params, factor: int) -> stages.find_peaks.Params:
-    """Parameters of the peak search: a spot has fewer, larger pixels.
+    """Return the parameters of the peak search: a spot has fewer, larger pixels.
 
-    The floor of the centroids' errors is that of a fit to a spot of a pixel or two, in whatever
-    pixels, and stays. Counts that are strong whatever the background are above that of a block.
+    The smallest error of a centroid is not converted: it is the error of a fit to a spot of one or
+    two pixels, whatever their size. The threshold in counts applies to the sum over a block.
     """
     if factor == 1:
         return given
@@ -42,7 +41,7 @@ def find_peaks(given: stages.find_peaks.Params, factor: int) -> stages.find_peak
 
 
 def mask_3d(given: stages.mask_3d.Settings, factor: int) -> stages.mask_3d.Settings:
-    """Parameters of the 3-D mask: halos are as large on the sensor as they were."""
+    """Return the parameters of the 3-D mask: halos keep their size on the sensor."""
     if factor == 1:
         return given
     return given.model_copy(
@@ -55,9 +54,9 @@ def mask_3d(given: stages.mask_3d.Settings, factor: int) -> stages.mask_3d.Setti
 
 
 def pixel_mask(given: stages.pixel_mask.Params, factor: int) -> stages.pixel_mask.Params:
-    """Parameters of the pixel mask: limits of counts are for sums of so many pixels.
+    """Return the parameters of the pixel mask: limits of counts apply to the sum over a block.
 
-    Shapes, edges and images are drawn on the frames as measured, by the stage.
+    The stage draws shapes, edges and images on the measured frames.
     """
     if factor == 1:
         return given
@@ -72,7 +71,7 @@ def pixel_mask(given: stages.pixel_mask.Params, factor: int) -> stages.pixel_mas
 
 
 def integrate(given: stages.integrate.Settings, factor: int) -> stages.integrate.Settings:
-    """Parameters of the integration: the size of a spot, if it is given."""
+    """Return the parameters of the integration; only a given spot size is converted."""
     if factor == 1 or given.spot is None:
         return given
     slow, fast = given.spot

@@ -1,4 +1,4 @@
-"""Many paths as one word of a shell: `a/{b,c}/d`, in their order."""
+"""Abbreviate many paths to one shell word with braces, such as `a/{b,c}/d`."""
 
 import shlex
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ _Path = tuple[str, ...]
 def braced(paths: Sequence[str]) -> str:
     """Return a word that bash expands to the paths, in their order.
 
-    A command is one argument of the shell, which takes 128 kB: a thousand paths in full would not
-    go in.
+    Snakemake gives a command to the shell as one argument, which is limited to 128 kB: a thousand
+    full paths are longer.
     """
     return _joined([tuple(path.split("/")) for path in paths])
 
 
 def _joined(paths: Sequence[_Path]) -> str:
-    """Join paths by what they begin with, and folders that hold the same."""
+    """Join paths with the same first folder, and folders with the same contents."""
     heads = [(head, tuple(path[1:] for path in group)) for head, group in _by_head(paths)]
     words = []
     for tails, alike in groupby(heads, key=lambda item: item[1]):
@@ -27,7 +27,7 @@ def _joined(paths: Sequence[_Path]) -> str:
 
 
 def _by_head(paths: Sequence[_Path]) -> list[tuple[str, list[_Path]]]:
-    # A file that stands twice is no folder with two.
+    # Do not join two entries of the same file as if they were a folder.
     found: list[tuple[str, list[_Path]]] = []
     for path in paths:
         if found and found[-1][0] == path[0] and len(path) > 1 and len(found[-1][1][-1]) > 1:

@@ -1,13 +1,13 @@
-"""What a job needs, from the shape of its data: memory, time and disk.
+"""Estimate memory, time and disk space of a job from the shape of its data.
 
-Memory is a fixed part (interpreter and libraries) and a part in proportion to the
-detector or the grid; the coefficients are those measured by ``benchmarks/memory.py``.
-Time is pixel-frames or voxels over a rate. `minutes` gives a cluster's limit, which is
-generous; `seconds` the expectation, for which rates of this experiment's own finished jobs
-are better than the package's.
+Memory has a fixed part (interpreter and libraries) and a part proportional to the size of the
+detector or of the grid; ``benchmarks/memory.py`` measured the coefficients. Time is the number of
+pixel-frames or voxels, divided by a rate. `minutes` returns the time limit of a cluster job, with a
+wide margin. `seconds` returns the expected time; rates measured in finished jobs of this experiment
+replace the rates of the package.
 
-One raw file is opened for each sample and calibration; its shape stands for the others:
-a job that needs more is given more when it is tried again.
+Only one raw file is opened for each sample and calibration; the other files are assumed to have the
+same shape. A job that fails because it needs more memory or time is repeated with more.
 """
 
 import csv
@@ -24,23 +24,23 @@ from hklflow.experiment.constants import branch as constants_branch
 from hklflow.experiment.jobs import Key, job_counts
 from hklflow.geometry import plausible
 
-_FACTOR = 1.3  # asked for, over what was measured
-_MARGIN = 400.0  # MB: on a cluster two processes of snakemake count too, 140 MB each
+_FACTOR = 1.3  # requested memory over measured memory
+_MARGIN = 400.0  # MB: on a cluster, two processes of snakemake (140 MB each) are included
 _MINIMUM_MINUTES = 10
-_CELL = 10.0  # Å, if the table of samples has no cell
-_Q = 10.0  # 1/Å, if the reach of the detector is not known before the raw file is imported
+_CELL = 10.0  # Å, assumed if the table of samples has no cell
+_Q = 10.0  # 1/Å, assumed if the largest |Q| is unknown until the raw file is imported
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one job of a rule needs.
+    """Memory, time and disk space of one job of a rule.
 
     Attributes
     ----------
     fixed, per_mpixel, per_mvoxel : float
-        MB of memory: in any case, per million pixels of a frame, per million voxels.
+        Memory in MB: constant part, per million pixels of a frame, per million voxels.
     seconds, rate, voxel_rate : float
-        Seconds in any case; million pixel-frames and million voxels per second (one core).
+        Constant time in seconds; million pixel-frames and million voxels per second (one core).
     disk : float
         Bytes written per pixel-frame.
     disk_pixel, disk_voxel : float
@@ -64,7 +64,7 @@ COSTS: Mapping[str, Cost] = {
     "powder_calibration": Cost(300, per_mpixel=350, seconds=20),
     "import_poni": Cost(),
     "sum_scans": Cost(200, per_mpixel=150, rate=25, disk=0.5),
-    # Of the pixels that are read; its sums are pixels of the others.
+    # Per pixel that is read; all other rules count the pixels of the block sums.
     "bin_frames": Cost(250, per_mpixel=150, rate=100, disk=0.1),
     "import_scan": Cost(),
     "pixel_mask": Cost(280, per_mpixel=250, seconds=4, disk_pixel=4),
@@ -90,13 +90,13 @@ COSTS: Mapping[str, Cost] = {
     "stack_pdf": Cost(300, per_mvoxel=2, seconds=5, voxel_rate=1),
     "sample_page": Cost(400, seconds=30),
     "overview": Cost(200, seconds=4),
-    # Memory of reflections in work is bounded by `integrate: memory`.
+    # `integrate: memory` limits the memory of the reflections that are being integrated.
     "converge": Cost(1500, per_mpixel=350, seconds=30, rate=15),
     "integrate": Cost(1500, per_mpixel=350, seconds=5, rate=30),
     "scale_reflections": Cost(500, seconds=10),
     "merge_reflections": Cost(500, seconds=15),
     "bragg_series": Cost(400, seconds=10),
-    # Of what reads frames, memory is bounded by parameters; times are for runs of 1000 frames.
+    # Parameters limit the memory of stages that read frames; times are for runs of 1000 frames.
     "constants_preprocess": Cost(300, seconds=30),
     "constants_sanity": Cost(300, seconds=30),
     "gather": Cost(1500, seconds=300),
@@ -116,12 +116,12 @@ COSTS: Mapping[str, Cost] = {
     "counter_constants": Cost(400, per_mpixel=150),
     "constants_report": Cost(1500, seconds=60),
     "propose_constants": Cost(1500, seconds=30),
-    # With one memory cell; constants of more cells take 44 bytes of a pixel each.
+    # With one memory cell; each further cell needs 44 bytes per pixel.
     "correct_frames": Cost(600, per_mpixel=300, seconds=3, rate=60, disk=2.5),
 }
 
 
-# The same stages with DIALS as their engine, which is given a copy of the frames.
+# The same stages with DIALS as engine; DIALS reads a copy of the frames.
 DIALS_COSTS: Mapping[str, Cost] = {
     "refine_parent": Cost(1500, per_mpixel=300, seconds=240, rate=10),
     "refine": Cost(1500, per_mpixel=300, seconds=120, rate=10),
@@ -131,14 +131,14 @@ DIALS_COSTS: Mapping[str, Cost] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """Shape of the data of a rotation: frames, slow, fast, and voxels of its grid."""
+    """Number of frames, pixels and voxels of a rotation."""
 
     frames: int
     pixels: int
     voxels: int
 
 
-# What reads frames as measured, whatever the binning.
+# Rules that read the measured frames, whatever the binning.
 _UNBINNED = {"simulate", "powder_calibration", "sum_scans", "correct_frames", "bin_frames"}
 
 
@@ -149,7 +149,7 @@ class Estimate:
     ----------
     experiment : Experiment
     learn : bool
-        Whether times of finished jobs are looked at.
+        True: use the times of finished jobs.
     """
 
     def __init__(self, experiment: Experiment, learn: bool = True) -> None:
@@ -160,18 +160,18 @@ class Estimate:
         self._grids: dict[tuple[str, str], tuple[int, int, int]] = {}
         self._needed: dict[tuple[Any, ...], tuple[int, int]] = {}
         self.notes: list[str] = []
-        """Shapes that had to be assumed, and why."""
+        """Sentences on shapes that had to be assumed, with the reason."""
         self.assumed: set[tuple[str, str]] = set()
-        """Sample and parent of grids for which cell or |Q| had to be assumed."""
+        """(sample, parent) of each grid whose cell or largest |Q| had to be assumed."""
 
     # ------------------------------------------------------------------- for rules
 
     def memory_mb(self, rule: str, **wildcards: str) -> int:
-        """Memory in MB to ask for."""
+        """Return the memory to request, in MB."""
         return self._asked(rule, wildcards)[0]
 
     def minutes(self, rule: str, **wildcards: str) -> int:
-        """Wall time in minutes to ask for."""
+        """Return the wall time to request, in minutes."""
         return self._asked(rule, wildcards)[1]
 
     def _asked(self, rule: str, wildcards: Mapping[str, str]) -> tuple[int, int]:
@@ -180,7 +180,7 @@ class Estimate:
         if key not in self._needed:
             shape = self.shape(sample, wildcards.get("scan"), wildcards.get("rotation"))
             megabytes = _FACTOR * self.megabytes(rule, shape) + _MARGIN
-            # What has been quick for one sample says little of another's grid or peaks.
+            # A job that was quick for one sample may be slow for another grid or more peaks.
             time = 4 * max(self.seconds(rule, shape), self._modelled(rule, shape)) / 60
             self._needed[key] = (
                 100 * math.ceil(megabytes / 100),
@@ -191,12 +191,12 @@ class Estimate:
     # ------------------------------------------------------------------ the models
 
     def megabytes(self, rule: str, shape: Shape) -> float:
-        """Memory that a job uses, in MB."""
+        """Return the memory that a job uses, in MB."""
         cost, shape = self._costs[rule], self._of_job(rule, shape)
         return cost.fixed + (cost.per_mpixel * shape.pixels + cost.per_mvoxel * shape.voxels) / 1e6
 
     def seconds(self, rule: str, shape: Shape) -> float:
-        """Time that a job takes, in seconds: with this experiment's own rate if it has one."""
+        """Return the time of a job in seconds, from finished jobs if there are any."""
         own = self._of_job(rule, shape)
         work = own.frames * own.pixels / 1e6
         if rule in self.measured:
@@ -215,16 +215,16 @@ class Estimate:
         return cost.seconds + work / cost.rate + shape.voxels / 1e6 / cost.voxel_rate
 
     def megabytes_on_disk(self, rule: str, shape: Shape) -> float:
-        """Size of what a job writes, in MB."""
+        """Return the size of the products of a job, in MB."""
         cost, shape = COSTS[rule], self._of_job(rule, shape)
         size = cost.disk * shape.frames + cost.disk_pixel
         return (size * shape.pixels + cost.disk_voxel * shape.voxels) / 1e6
 
     @cached_property
     def measured(self) -> dict[str, float]:
-        """Seconds of this experiment's finished jobs: per Mpixel-frame, or per job.
+        """Return the seconds per Mpixel-frame, or per job, of finished jobs of this experiment.
 
-        The median over the benchmark tables that Snakemake wrote.
+        The values are medians over the benchmark tables of Snakemake.
         """
         from statistics import median
 
@@ -252,7 +252,7 @@ class Estimate:
     # ------------------------------------------------------------------ the shapes
 
     def _alike(self, sample: str | None, scan: str | None, rotation: str | None) -> tuple[Any, ...]:
-        """Whose data have the same shape as those of a job."""
+        """Return a key that is equal for jobs whose data have the same shape."""
         experiment = self._experiment
         if sample is None:
             return ()
@@ -262,14 +262,14 @@ class Estimate:
         if rotation is None:
             rotation = next(iter(scans[sample, scan].rotations))
         row = scans[sample, scan].rotations[rotation]
-        # The identity of a section says whether a layer gives this scan another grid.
+        # Scans share the section object unless a layer gives one of them another grid.
         grid = id(experiment.settings(sample, scans[sample, scan].parent).refine_parent)
         return (sample, row.calibration, row.frames, grid)
 
     def shape(
         self, sample: str | None = None, scan: str | None = None, rotation: str | None = None
     ) -> Shape:
-        """Shape of the data of a rotation, or of the first that fits what is given."""
+        """Return the shape of the first rotation with the given sample, scan and name."""
         experiment = self._experiment
         if not experiment.scans:  # constants only
             return Shape(1000, 1_000_000, 0)
@@ -291,7 +291,7 @@ class Estimate:
                 else:
                     n, slow, fast = self._raw_shape(row.parts[0])
             except (HklflowError, OSError) as error:
-                # The import will fail with this sentence; here it must not stop the others.
+                # The import will fail with this error; other jobs can still be estimated.
                 self.notes.append(f"{row.where}: 1000 frames of 4 Mpixel assumed, for {error}")
                 n, slow, fast = 1000, 2000, 2000
             self._frames[key] = (n, slow * fast)
@@ -316,7 +316,7 @@ class Estimate:
             return frames.shape
 
     def grid(self, sample: str, scan: str) -> tuple[int, int, int]:
-        """Voxels along h, k, l of a scan's grid."""
+        """Return the number of voxels along h, k, l of the grid of a scan."""
         self.shape(sample, scan)
         return self._grids[sample, self._experiment.scans[sample, scan].parent]
 
@@ -325,7 +325,7 @@ class Estimate:
         return job_counts(self._experiment)
 
     def volume_gigabytes(self, sample: str, scan: str) -> float:
-        """Size of all volumes of a scan on disk."""
+        """Return the size of all volumes of a scan on disk, in GB."""
         shape = Shape(0, 0, math.prod(self.grid(sample, scan)))
         return sum(
             number * self.megabytes_on_disk(rule, shape) / 1e3
@@ -363,7 +363,7 @@ class Estimate:
         return n_h, n_k, n_l
 
     def _reach(self, sample: str, scan: str, rotation: str, pixels: int) -> float | None:
-        """Largest |Q| in 1/Å that the detector reaches, roughly; None if it is not known yet."""
+        """Return the approximate largest |Q| of the detector in 1/Å; None: not known yet."""
         experiment = self._experiment
         row = experiment.rotation(sample, scan, rotation)
         entry = experiment.config.calibrations.get(row.calibration or "")
@@ -382,7 +382,7 @@ class Estimate:
 
         try:
             header = read_header(str(experiment.base / row.parts[0]))
-        except (HklflowError, OSError):  # the import will fail with this sentence
+        except (HklflowError, OSError):  # the import will fail with this error
             return None
         wavelength = experiment.settings(sample, scan).import_scan.wavelength or header.wavelength
         if header.detector is None or wavelength is None:
@@ -393,11 +393,11 @@ class Estimate:
 
 
 def _seconds_in(path: Path) -> float | None:
-    """Wall time in a benchmark table; None if it is not complete."""
+    """Return the wall time in a benchmark table; None if the table is incomplete."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
         return float(rows[-1]["s"])
-    # Another process may be removing it: its job runs again.
+    # Another process, which runs the job again, may just be removing the table.
     except (FileNotFoundError, IndexError, KeyError, TypeError, ValueError):
         return None

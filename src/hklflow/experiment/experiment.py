@@ -1,4 +1,4 @@
-"""The validated experiment: configuration and tables, and what the rules ask of them."""
+"""The validated experiment: configuration and tables, with look-ups for the rules."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -28,40 +28,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A validated experiment; what the rules ask."""
+    """Validated configuration and tables of an experiment, with look-ups for the rules."""
 
     config: Config
     base: Path
     samples: dict[str, Sample]
     scans: dict[tuple[str, str], Scan]
     layers: tuple[Layer, ...] = ()
-    """Facility, configuration file, command line: what holds for all samples, lowest first."""
+    """Layers for all samples (facility, configuration file, command line), lowest first."""
     resolved: dict[tuple[str, str | None], Config] = field(default_factory=dict)
-    """Configuration of the samples and scans for which a layer says something else."""
+    """Configuration of each sample and scan with a layer of its own."""
     _versions: "dict[tuple[str, str, int | None], Version]" = field(default_factory=dict)
 
     @cached_property
     def paths(self) -> Paths:
-        """Patterns of all products."""
+        """Return the path patterns of all products."""
         return Paths(self.config.results, self.config.binning)
 
     def settings(self, sample: str, scan: str | None = None) -> Config:
-        """Configuration of a sample or of one of its scans."""
+        """Return the configuration of a sample or of one of its scans."""
         for key in ((sample, scan), (sample, None)):
             if key in self.resolved:
                 return self.resolved[key]
         return self.config
 
     def layers_of(self, sample: str | None = None, scan: str | None = None) -> list[Layer]:
-        """Layers that make the configuration of a sample or scan, lowest first.
+        """Return the configuration layers of a sample or scan, lowest first.
 
-        The defaults of the package, which every key has, are not among them.
+        The defaults of the package are not included.
         """
         own = [] if sample is None else layers_of_scan(self.config, self.scans, sample, scan)
         return below_command_line(self.layers, own)
 
     def resolved_json(self, sample: str, scan: str) -> str:
-        """Configuration of a scan as its layers make it, and its rows of the tables."""
+        """Return the resolved configuration of a scan and its rows of the tables, as JSON."""
         scan_row, sample_row = self.scans[sample, scan], self.samples[sample]
         sections = self.settings(sample, scan).model_dump(mode="json", include=set(PER_SCAN))
         names = {row.calibration for row in scan_row.rotations.values()} - {None}
@@ -71,19 +71,19 @@ class Experiment:
             if name in names
         }
         tables = {"sample": asdict(sample_row), "scan": asdict(scan_row)}
-        del tables["sample"]["parents"]  # the scan's own parent is in its row
+        del tables["sample"]["parents"]  # the row of the scan names its parent
         if self.config.binning > 1:
             sections["binning"] = self.config.binning
         for row in tables["scan"]["rotations"].values():
-            del row["where"]  # a new row above it would change it
+            del row["where"]  # the line number changes if a row is added above
         return json.dumps({**tables, "calibrations": calibrations, **sections})
 
     def rotations(self, sample: str, scan: str) -> list[str]:
-        """Names of the rotations of a scan."""
+        """Return the names of the rotations of a scan."""
         return list(self.scans[sample, scan].rotations)
 
     def rotation(self, sample: str, scan: str, rotation: str) -> Rotation:
-        """One row of the table of scans."""
+        """Return one row of the table of scans."""
         return self.scans[sample, scan].rotations[rotation]
 
     def used_samples(self) -> list[str]:
@@ -117,7 +117,7 @@ class Experiment:
         return {raw: key for key in self._rotations for raw in self.rotation(*key).parts}
 
     def geometry_file(self, sample: str, scan: str, rotation: str) -> str | None:
-        """File of a rotation's detector geometry; None if its raw file holds the geometry.
+        """Return the file of a rotation's detector geometry; None: its raw file has the geometry.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class Experiment:
         return self._relative(self.version(sample, scan, rotation).artefact("geometry.json"))
 
     def calibration_file(self, name: str) -> str:
-        """File of a calibration; of a store the pinned or the highest accepted version.
+        """Return the file of a calibration; for a store, the pinned or highest accepted version.
 
         Raises
         ------
@@ -158,12 +158,12 @@ class Experiment:
         return self._relative(accepted[-1].artefact("geometry.json"))
 
     def constants_file(self, sample: str, scan: str, rotation: str, counter: bool) -> str | None:
-        """File of the detector's constants for a rotation; None if there is none to be used.
+        """Return the file of detector constants for a rotation; None if no constants are used.
 
         Parameters
         ----------
         counter : bool
-            Of a photon counter (True), or of an integrating detector.
+            True for a photon counter, False for an integrating detector.
 
         Raises
         ------
@@ -180,26 +180,26 @@ class Experiment:
         return self._relative(found.artefact("constants.nxs"))
 
     def corrected_detector(self, sample: str, scan: str) -> IntegratingDetector | None:
-        """Integrating detector with whose constants the frames of a scan are corrected."""
+        """Return the integrating detector whose constants correct the frames of a scan."""
         name = self.settings(sample, scan).correct_frames.constants
         entry = self.config.constants.get(name or "")
         return entry if isinstance(entry, IntegratingDetector) else None
 
     def is_corrected(self, sample: str, scan: str) -> bool:
-        """Whether the frames of a scan are of an integrating detector, corrected by us."""
+        """Return True if hklflow corrects the frames, which are of an integrating detector."""
         return self.corrected_detector(sample, scan) is not None
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self.base) if path.is_relative_to(self.base) else path)
 
     def stored_name(self, sample: str, scan: str, rotation: str, kind: str = "geometry") -> str:
-        """Entry of the configuration that a rotation has its geometry or constants of; or none."""
+        """Return the entry of a rotation's geometry or constants; empty if there is no entry."""
         if kind == "constants":
             return self.settings(sample, scan).correct_frames.constants or ""
         return self.rotation(sample, scan, rotation).calibration or ""
 
     def version(self, sample: str, scan: str, rotation: str, kind: str = "geometry") -> "Version":
-        """Version of the calibration store for a rotation.
+        """Return the version of the calibration store for a rotation.
 
         Parameters
         ----------
@@ -208,7 +208,7 @@ class Experiment:
         Raises
         ------
         HklflowError
-            If there is none, or the rotation's calibration is not of the store.
+            If there is no version, or the rotation's calibration is not in a store.
         """
         row = self.rotation(sample, scan, rotation)
         name = self.stored_name(sample, scan, rotation, kind)
@@ -233,7 +233,7 @@ class Experiment:
 
     @property
     def stored_kinds(self) -> dict[str, str]:
-        """Entries with a store, and their kind: `geometry` of calibrations, or `constants`."""
+        """Return the kind (`geometry` or `constants`) of each entry with a store, by name."""
         geometries = self.config.calibrations.items()
         constants = self.config.constants.items()
         return {name: "geometry" for name, e in geometries if isinstance(e, StoredGeometry)} | {
@@ -241,12 +241,12 @@ class Experiment:
         }
 
     def stored(self, name: str) -> Stored:
-        """Place in the store of an entry of `calibrations` or `constants`.
+        """Return the place in the store of an entry of `calibrations` or `constants`.
 
         Raises
         ------
         HklflowError
-            If there is no such entry, or it is of another kind.
+            If there is no such entry, or the entry is of another kind.
         """
         entry = self.config.calibrations.get(name)
         if isinstance(entry, StoredGeometry):
@@ -261,13 +261,13 @@ class Experiment:
         )
 
     def store(self, name: str) -> "Store":
-        """Calibration store of an entry."""
+        """Return the calibration store of an entry."""
         from hklflow.calibration.store import Store
 
         return Store(self.base / Path(self.stored(name).store).expanduser())
 
     def state(self, name: str) -> "State":
-        """State of the instrument that an entry describes."""
+        """Return the instrument state that an entry describes."""
         from hklflow.calibration.states import state_of
 
         entry = self.stored(name)
@@ -275,14 +275,14 @@ class Experiment:
         return state_of(kind, entry.state, self.state_schema(name), entry.aliases)
 
     def state_schema(self, name: str) -> "Schema":
-        """Set-points that make a state: the entry's own schema, or the packaged one."""
+        """Return the set-points that define a state: the entry's schema, or the default schema."""
         from hklflow.calibration.states import read_schema
 
         own = self.stored(name).state_schema
         return read_schema(own and self.base / own)
 
     def scans_of(self, sample: str, parent: str | None = None) -> list[str]:
-        """Scans of a sample, or those of one parent (itself too), from cold to warm.
+        """Return the scans of a sample, or of one parent including it, from cold to warm.
 
         Scans without a temperature come first.
         """
@@ -294,7 +294,7 @@ class Experiment:
         return [name for _, name in sorted(mine)]
 
     def raw_inputs(self, rotation: Rotation) -> list[str]:
-        """Raw files that an import or a sum depends on: files, or both ends of a series."""
+        """Return the raw files that an import or a sum depends on; of a series, both ends."""
         if (self.base / rotation.raw).is_dir():
             found = raw_files(rotation.raw, self.base)
             return [self._relative(Path(path)) for path in found]
@@ -303,13 +303,13 @@ class Experiment:
         return list(rotation.parts)
 
     def linked_inputs(self, rotation: Rotation) -> list[str]:
-        """Files with the frames of light scan files: a job depends on them, but is not told."""
+        """Return the files with the frames of light scan files; they are not on command lines."""
         found = [file for raw in rotation.parts for file in linked_files(raw, self.base)]
         return [self._relative(Path(file)) for file in found]
 
     @property
     def uses_dials(self) -> bool:
-        """Whether DIALS is an engine of any scan."""
+        """Return True if DIALS is an engine of any scan."""
         own = [self.settings(*key) for key in self.scans]
         return any(
             "dials" in (found.orientation.engine, found.orientation.spots, found.integrate.engine)
@@ -317,16 +317,16 @@ class Experiment:
         )
 
     def reference(self, sample: str, scan: str) -> str | None:
-        """Scan that is subtracted from a scan; None if that is the scan itself."""
+        """Return the scan that is subtracted from a scan; None if nothing is subtracted."""
         own = self.settings(sample, scan).difference.subtract or self.scans[sample, scan].parent
         return None if own == scan else own
 
     def stacked(self, sample: str, parent: str) -> list[str]:
-        """Scans of a parent that stand in its stack: those with a temperature, cold to warm."""
+        """Return the scans in the stack of a parent (with a temperature), from cold to warm."""
         scans = self.scans_of(sample, parent)
         return [scan for scan in scans if self.scans[sample, scan].temperature is not None]
 
     def stacks(self) -> list[tuple[str, str]]:
-        """(sample, parent) of every stack: there is something to stack from two scans on."""
+        """Return (sample, parent) of every stack; a stack has at least two scans."""
         parents = {(sample, scan.parent) for (sample, _), scan in self.scans.items()}
         return [key for key in sorted(parents) if len(self.stacked(*key)) > 1]

@@ -1,4 +1,4 @@
-"""Parameters as a rule needs them: command-line flags, and the files among them."""
+"""Convert the parameters of a rule to command-line flags, and list the files among them."""
 
 import json
 import shlex
@@ -12,9 +12,9 @@ from hklflow.stage import Params
 
 
 def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
-    """Command-line flags of the parameters that differ from their defaults.
+    """Return the command-line flags of the parameters that differ from their defaults.
 
-    What a rule prints with ``snakemake -n -p`` can so be pasted in a shell.
+    The commands that ``snakemake -n -p`` prints can be pasted into a shell.
     """
     words: list[str] = []
     for name, info in type(params).model_fields.items():
@@ -34,7 +34,7 @@ def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
 
 
 def files(params: BaseModel, base: Path = Path()) -> list[str]:
-    """Files among the parameters (mask images, flat fields): inputs of the rule as well.
+    """Return the files among the parameters (mask images, flat fields), which are inputs, too.
 
     Parameters
     ----------
@@ -72,11 +72,11 @@ def _words(flag: str, value: Any) -> list[str]:
             items = [str(part) for item in value for part in _parts(item)]
         return [flag, *items] if items else []
     if isinstance(value, str | Path):
-        # Joined by "=", for a text may begin with "-" (a Hall symbol, a file's name).
+        # Joined by "=", because a text (Hall symbol, file name) may begin with "-".
         return [f"{flag}={value}"]
     return [flag, str(value)]
 
 
 def _parts(item: Any) -> list[Any]:
-    """Numbers of a vector in a list of vectors: a command line has them one after the other."""
+    """Return the numbers of a vector; a command line lists the numbers of all vectors."""
     return list(item) if isinstance(item, list | tuple) else [item]

@@ -1,12 +1,12 @@
-"""Whether products are those of the configuration and the inputs as they are now.
+"""Test if products are up to date with the configuration and the input files.
 
-Every product holds how it was made (`hklflow.stage`). Here that is compared with what the
-configuration would make now (`hklflow.experiment.jobs`), and the files that were read with those
-that are there. Nothing depends on times, nor on what Snakemake remembers: folders may be copied and
-clocks may differ.
+Every product contains a record of its stage, parameters and inputs (`hklflow.stage`). This module
+compares the record with the present configuration (`hklflow.experiment.jobs`), and the recorded
+inputs with the present files. File times and the metadata of Snakemake are not used, because
+folders may be copied and clocks may differ.
 
-What was read from products and compared is remembered in ``.snakemake/hklflow.json``; it may be
-lost or be another experiment's, for every line of it says of which file it is, as it stands.
+The results of file comparisons are stored in ``.snakemake/hklflow.json``. This file may be deleted
+or copied from another experiment: each line names its product and the state of the product.
 """
 
 import gc
@@ -38,15 +38,15 @@ _HEAD = 200  # bytes
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the products of a job are those that would be made now.
+    """Result of comparing the products of a job with the present configuration and inputs.
 
     Attributes
     ----------
     job : Job
     reasons : tuple of str
-        Why they would be made otherwise; none: they would not.
+        Why the products are out of date; empty: they are up to date.
     doubts : tuple of str
-        What could not be decided.
+        Sentences on comparisons without a result.
     sampled : tuple of str
         Files that were compared by samples only.
     """
@@ -59,7 +59,7 @@ class Verdict:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Hold the garbage collector back, which would look at all jobs again and again."""
+    """Switch the garbage collector off, which would visit all jobs many times."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -76,14 +76,14 @@ class Freshness:
     ----------
     experiment : Experiment
     full : bool
-        Whether to read all inputs as a whole, whatever tells that they are as they were.
+        True: read all inputs completely, even if their times and samples are unchanged.
 
     Attributes
     ----------
     jobs : list of Job
-        All that leave products.
+        All jobs with lasting products.
     of_status : list of Job
-        Of those, with one for all of a detector's constants, what `hklflow status` shows.
+        The same jobs as `hklflow status` shows them: one job for all constants of a detector.
     """
 
     def __init__(self, experiment: Experiment, *, full: bool = False) -> None:
@@ -101,7 +101,7 @@ class Freshness:
         self._top = f"{experiment.base.absolute()}{os.sep}"
 
     def verdicts(self, jobs: Sequence[Job] | None = None) -> list[Verdict]:
-        """Compare the products of jobs, all of them if none are given, that have all of them."""
+        """Return the verdicts on the given jobs (default: all) whose products all exist."""
         try:
             found = [self._judge(job) for job in jobs or self.jobs if self._is_made(job)]
         finally:
@@ -109,7 +109,7 @@ class Freshness:
         return [self._with_edited(verdict) for verdict in found]
 
     def _with_edited(self, verdict: Verdict) -> Verdict:
-        """Add products that are not as they were when others read them, and were not made since."""
+        """Add products that were changed after later jobs read them, and not made again."""
         edited = [
             f"{p} was changed after it was made" for p in verdict.job.products if p in self._edited
         ]
@@ -125,7 +125,7 @@ class Freshness:
         holders = holders or [p for p in job.products if p.endswith((".png", ".html"))]
         try:
             recipes = job.recipes()
-        except HklflowError as error:  # Snakemake tells it as well
+        except HklflowError as error:  # Snakemake reports it, too
             return Verdict(job, doubts=(str(error),))
         if not holders or not recipes:
             return Verdict(job)
@@ -145,7 +145,7 @@ class Freshness:
         sampled: list[str] = []
         for recipe in recipes:
             own = [run for run in of_holders[0] if run["stage"] == recipe.stage]
-            if not own:  # it was not made in blocks of frames
+            if not own:  # the product was not made in blocks of frames
                 reasons.append(f"{holders[0]} was made without {recipe.stage}")
                 continue
             digest = _digest(_params(recipe))
@@ -166,7 +166,7 @@ class Freshness:
                     doubts.append(f"{path} cannot be compared: it may not be read")
                 elif likeness is Likeness.GONE and path in self._made:
                     reasons.append(f"{path} is gone")
-                # Blocks of frames and gathered frames are removed when they were used.
+                # Blocks of frames and gathered frames are removed after use.
                 elif likeness is Likeness.GONE and not path.startswith(self._results):
                     doubts.append(f"{path} is not there any more")
         return Verdict(job, *(tuple(dict.fromkeys(found)) for found in (reasons, doubts, sampled)))
@@ -187,17 +187,17 @@ class Freshness:
             yield f"{path} is no longer among its inputs"
 
     def _place(self, path: str) -> str:
-        """Path from the experiment's folder, however it is spelt."""
+        """Return a path in normal form, relative to the folder of the experiment."""
         return os.path.normpath(os.path.join(self._top, path)).removeprefix(self._top)  # noqa: PTH118
 
     def _started(self, product: str) -> str:
-        """When the run that made a product began; text that sorts."""
+        """Return the start time of the run that made a product, as text that sorts."""
         runs = self._runs(product) if product.endswith((".nxs", ".json")) else []
         return str(runs[-1]["started"]) if runs else "9"
 
     def _parameters(self, holder: str, recipe: Recipe) -> Iterator[str]:
-        """Parameters that are others now."""
-        now = json.loads(json.dumps(_params(recipe)))  # as the record was read
+        """Yield a sentence for each parameter that differs now."""
+        now = json.loads(json.dumps(_params(recipe)))  # in the form of a record
         records = [r for r in self._history(holder) if r["stage"] == recipe.stage]
         before = records[-1]["params"] if records else {}
         for name in sorted(before.keys() | now.keys()):
@@ -208,7 +208,7 @@ class Freshness:
                 )
 
     def _likeness(self, entry: Mapping[str, Any]) -> Likeness:
-        """How a file compares with a record of it."""
+        """Compare a file with its record."""
         path = entry["path"]
         now = self._standing(path)
         if not self._full and now is not None and entry.get("standing") == list(now):
@@ -230,21 +230,21 @@ class Freshness:
         if found is None:
             try:
                 found = self._memory.remember(holder, standing, self._history(holder))
-            except (KeyError, TypeError, AttributeError):  # records that are not ours
+            except (KeyError, TypeError, AttributeError):  # records of another program
                 found = self._memory.remember(holder, standing, [])
         return found
 
     def _history(self, holder: str) -> list[stage.Record]:
-        if no_file(self._base / holder) is not None:  # a pipe would be waited for
+        if no_file(self._base / holder) is not None:  # to open a pipe would block
             return []
         try:
             return stage.provenance(self._base / holder)
-        except HklflowError:  # damaged: it says nothing of how it was made
+        except HklflowError:  # a damaged product has no readable record
             return []
 
 
 def outdated(verdicts: Sequence[Verdict]) -> list[str]:
-    """Outputs of the jobs whose products would be made otherwise now."""
+    """Return the outputs of the jobs whose products are out of date."""
     return [
         output
         for verdict in verdicts
@@ -254,14 +254,14 @@ def outdated(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def sentences(verdicts: Sequence[Verdict], most: int | None = 5, named: int = 1) -> Iterator[str]:
-    """What is out of date and what is in doubt, each reason once with the jobs that it concerns.
+    """Yield a sentence for each reason or doubt, with the jobs that it concerns.
 
     Parameters
     ----------
     most : int or None
-        Reasons that are told; None: all.
+        Number of reasons to print; None: all.
     named : int
-        Jobs that are named for each.
+        Number of jobs to name for each reason.
     """
     for name, head in (("reasons", "out of date"), ("doubts", "not decided")):
         jobs: dict[str, list[str]] = {}
@@ -276,7 +276,7 @@ def sentences(verdicts: Sequence[Verdict], most: int | None = 5, named: int = 1)
 
 
 def sampled_sentence(verdicts: Sequence[Verdict], *, full: bool = False) -> Iterator[str]:
-    """How many files were compared by samples only, if there are any."""
+    """Yield a sentence with the number of files that were compared by samples only."""
     paths = dict.fromkeys(path for verdict in verdicts for path in verdict.sampled)
     if paths:
         (first, *others) = paths
@@ -295,11 +295,11 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-_MUCH = 10**9  # bytes: seconds to minutes
+_MUCH = 10**9  # bytes; to read such a file takes seconds to minutes
 
 
 def _announce(path: str, files: Sequence[Path]) -> None:
-    """Say that a large file is looked at, for it may take a while."""
+    """Print that a large file is being read, because this may take a while."""
     size = sum(file.stat().st_size for file in files)
     if size > _MUCH:
         print(f"hklflow: comparing {path} ({size / 1e9:.1f} GB)", file=sys.stderr, flush=True)
@@ -311,7 +311,7 @@ def _module(name: str) -> Any:
 
 
 def _params(recipe: Recipe) -> dict[str, Any]:
-    """Parameters as a record has them."""
+    """Return the parameters in the form of a record."""
     params = recipe.params
     if type(params) is not (model := _module(recipe.stage).Params):
         params = model(**params.model_dump())
@@ -323,13 +323,13 @@ def _digest(params: Mapping[str, Any]) -> str:
 
 
 def _head(content: bytes) -> bytes:
-    """First line of the memory: its version and the digest of the rest."""
+    """Return the first line of the memory file: version, and digest of the other lines."""
     return f"hklflow {_VERSION} {hashlib.sha256(content).hexdigest()}\n".encode()
 
 
 @dataclass
 class _Memory:
-    """What products say of themselves, and how files compared, while they stand as they did."""
+    """Records of products and results of comparisons, valid while the files are unchanged."""
 
     path: Path
     _runs: dict[str, Any] = field(default_factory=dict)
@@ -339,7 +339,7 @@ class _Memory:
 
     def __post_init__(self) -> None:
         if no_file(self.path) is None:
-            # What is not as it was written is not asked.
+            # Ignore a damaged or edited file.
             with suppress(OSError, ValueError), self.path.open("rb") as file:
                 head, content = file.readline(_HEAD + 1), file.read()
                 if head == _head(content):
@@ -352,11 +352,11 @@ class _Memory:
         return {json.dumps(entry): n for n, entry in enumerate(self._entries)}
 
     def entry(self, number: int) -> Mapping[str, Any]:
-        """One file that was read, as a record has it."""
+        """Return the record entry of one input file."""
         return self._entries[number]
 
     def runs(self, product: str, standing: Standing) -> list[dict[str, Any]] | None:
-        """Runs of stages that a product tells of; None if that is not known."""
+        """Return the runs of stages recorded in a product; None if they are not stored."""
         found = self._runs.get(product)
         if found is None or found["standing"] != list(standing):
             return None
@@ -366,7 +366,7 @@ class _Memory:
     def remember(
         self, product: str, standing: Standing, history: Sequence[stage.Record]
     ) -> list[dict[str, Any]]:
-        """Keep what a product says of the stages that made it."""
+        """Store the records of the stages that made a product, and return its runs."""
         last = list(history[-1:])
         if last and last[0]["stage"] == "add_transforms":
             last = [record for record in history if record["stage"] == "transform"] + last
@@ -398,7 +398,7 @@ class _Memory:
     def likeness(
         self, entry: Mapping[str, Any], base: Path, now: Standing | None, *, full: bool
     ) -> Likeness:
-        """Compare files with a record, unless that was done as they stand."""
+        """Compare a file with a record, or return the stored result for an unchanged file."""
         if now is None:
             return Likeness.GONE
         if not full and entry.get("standing") == list(now):
@@ -412,14 +412,14 @@ class _Memory:
         try:
             _announce(entry["path"], files)
             found = identity.compare(entry, files, now, full=full)
-        except OSError:  # it may not be read, or has just gone
+        except OSError:  # the file is not readable, or was just removed
             return Likeness.UNKNOWN
         self._likeness[key] = found.value
         self._changed = True
         return found
 
     def save(self) -> None:
-        """Write it, if anything is new and the folder may be written to."""
+        """Write the memory file if anything is new and the folder is writable."""
         if not self._changed or not self.path.parent.is_dir():
             return
         used: dict[int, int] = {}

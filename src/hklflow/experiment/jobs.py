@@ -1,8 +1,8 @@
-"""The jobs of an experiment: what each makes, of what, and with which parameters.
+"""The jobs of an experiment, with their products, inputs and parameters.
 
-They follow from the table of steps (`hklflow.experiment.steps`) and the tables of the experiment.
-The rules of the workflow run them, `hklflow status` shows them, `hklflow check` counts them, and
-`hklflow.experiment.freshness` compares them with what the products say of themselves.
+The jobs follow from the table of steps (`hklflow.experiment.steps`) and the tables of the
+experiment. The rules of the workflow run the jobs, `hklflow status` shows them, `hklflow check`
+counts them, and `hklflow.experiment.freshness` compares them with the records in the products.
 """
 
 from collections import Counter
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a run of a stage is to be made.
+    """Stage, parameters and inputs of a run of a stage.
 
     Attributes
     ----------
     stage : str
     params : model
     inputs : tuple of str
-        All files that its command line names, relative to the experiment; those that its
-        parameters name apart.
+        All files on the command line, relative to the experiment, except files that are
+        parameters.
     """
 
     stage: str
@@ -41,16 +41,16 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One job of a step; each is equal to itself only.
+    """One job of a step; two job objects are never equal.
 
     Attributes
     ----------
     plan : Plan
     step : Step
     at : mapping of str to str
-        Its wildcards.
+        Wildcards of the job.
     before : tuple of Job
-        Jobs whose products this one joins; they are removed then.
+        Jobs whose products this job joins and then removes.
     """
 
     plan: "Plan" = field(repr=False)
@@ -71,21 +71,21 @@ class Job:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Sample, scan and rotation, as far as it has them; or the name of a calibration."""
+        """Sample, scan and rotation (without missing ones), or the name of a calibration."""
         if "raw" in self.at:
             return self.plan.owner_of_raw(self.at["raw"])
         return tuple(self.at[name] for name in self.step.level.wildcards[: self.step.level.key])
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name of the job in messages."""
         return f"{' '.join(self.key)} {self.rule}".strip()
 
     # ------------------------------------------------------------------ products
 
     @cached_property
     def outputs(self) -> dict[str, str]:
-        """Name of each output -> its path, relative to the experiment."""
+        """Path of each output by name, relative to the experiment."""
         return {
             name: self.step.pattern(self.plan.paths, output).format(**self.at)
             for name, output in self.step.writes.items()
@@ -93,12 +93,12 @@ class Job:
 
     @cached_property
     def products(self) -> tuple[str, ...]:
-        """Outputs that stay."""
+        """Outputs that are kept."""
         return () if self.step.is_temporary else tuple(self.outputs.values())
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Outputs that are removed in the end, of blocks of frames."""
+        """Outputs of blocks of frames, which are removed in the end."""
         return tuple(path for job in self.before for path in job.outputs.values())
 
     def _outputs(self, chosen: "Iterable[tuple[str, Output]]") -> tuple[str, ...]:
@@ -106,19 +106,19 @@ class Job:
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """Products that hold figures and sentences for the page and the verdict."""
+        """Products with numbers and sentences for the page and the verdict."""
         return self._outputs(item for item in self.step.writes.items() if item[1].figures)
 
     @property
     def pictures(self) -> tuple[str, ...]:
-        """Products that the page shows."""
+        """Pictures that the page shows."""
         return tuple(path for path in self.outputs.values() if path.endswith(".png"))
 
     # -------------------------------------------------------------------- inputs
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
-        """Products of other jobs that it reads."""
+        """Products of other jobs that this job reads."""
         found = [
             path
             for job in (*self.before, self)
@@ -129,27 +129,27 @@ class Job:
         return tuple(path for path in dict.fromkeys(found) if path not in parts)
 
     def files(self, name: str) -> list[str]:
-        """Files of an input."""
+        """Return the files of an input."""
         return self.step.reads[name].files(self.plan, self.at)
 
     @property
     def logs(self) -> tuple[str, ...]:
-        """Logs, its own last."""
+        """Logs of the joined jobs, then of this job."""
         pattern = self.step.log(self.plan.paths)
         return (*(log for job in self.before for log in job.logs), pattern.format(**self.at))
 
     @property
     def params(self) -> Params:
-        """Parameters of its stage."""
+        """Parameters of the stage."""
         return self.step.params(self.plan.experiment, self.at)
 
     def recipes(self) -> list[Recipe]:
-        """Runs of stages that make its products, its own last.
+        """Return the runs of stages that make the products; the run of this job is the last.
 
         Raises
         ------
         HklflowError
-            If a calibration store has no version for it.
+            If a calibration store has no version for the job.
         """
         inputs = [path for name in self.step.on_command_line for path in self.files(name)]
         own = Recipe(self.rule, self.params, tuple(inputs))
@@ -157,7 +157,7 @@ class Job:
 
 
 def _is_of_rotation(job: Job) -> bool:
-    """Sorts what concerns whole scans first: verdicts name their reasons in this order."""
+    """Return True for a job of one rotation; verdicts name whole scans first."""
     return "rotation" in job.at
 
 
@@ -168,7 +168,7 @@ class _Constants(Job):
     logs = ()
 
     def recipes(self) -> list[Recipe]:
-        """None: each step has its own."""
+        """Return no runs, because each step has its own."""
         return []
 
 
@@ -189,7 +189,7 @@ class Plan:
     # ---------------------------------------------------------------------- jobs
 
     def job(self, rule: str, **at: str) -> Job:
-        """One job, also of products that are made only if they are asked for.
+        """Return one job, also for products that are made only on request.
 
         Raises
         ------
@@ -218,7 +218,7 @@ class Plan:
 
     @cached_property
     def jobs(self) -> list[Job]:
-        """All jobs that `snakemake` has to do, in the order of the tables."""
+        """Return all jobs that `snakemake` has to run, in the order of the tables."""
         config = self.experiment.config
         used = [step for step in self.steps.values() if step.in_all(config)]
         jobs = [job for step in used for job in self._jobs_of(step)]
@@ -226,7 +226,7 @@ class Plan:
 
     @cached_property
     def _numbers(self) -> dict[tuple[str, ...], tuple[int, ...]]:
-        """Place of scans and rotations in the tables."""
+        """Return the position of each scan and rotation in the tables."""
         numbers: dict[tuple[str, ...], tuple[int, ...]] = {}
         for i, (key, scan) in enumerate(self.experiment.scans.items()):
             for j, rotation in enumerate(scan.rotations):
@@ -237,7 +237,7 @@ class Plan:
         return numbers
 
     def _place(self, job: Job) -> tuple[int, ...]:
-        """Calibrations, constants, each scan after its rotations, samples, the experiment."""
+        """Return the sort key: calibrations, constants, rotations, their scan, samples, rest."""
         if not job.key:
             return (4,)
         if "constants" in job.at:
@@ -248,7 +248,7 @@ class Plan:
 
     @cached_property
     def lasting(self) -> list[Job]:
-        """Jobs that leave products; those whose products are joined are parts of the others."""
+        """Return the jobs with lasting products; jobs whose products are joined are left out."""
         parts: dict[tuple[str, tuple[str, ...]], list[Job]] = {}
         for job in self.jobs:
             if job.step.parts_of:
@@ -261,7 +261,7 @@ class Plan:
 
     @cached_property
     def of_status(self) -> list[Job]:
-        """Lasting jobs that `hklflow status` shows: all constants of a detector are one of them."""
+        """Return the jobs in `hklflow status`: one job for all constants of a detector."""
         shown: list[Job] = []
         whole = {"constants": Output("constants.nxs")}
         for job in self.lasting:
@@ -275,7 +275,7 @@ class Plan:
     # ------------------------------------------------------------------- for steps
 
     def owner_of_raw(self, raw: str) -> tuple[str, ...]:
-        """Rotation of a simulated raw file, or the calibration of an image."""
+        """Return the rotation of a simulated raw file, or the calibration of an image."""
         return self.experiment.raws.get(raw) or (self._images[raw],)
 
     @cached_property
@@ -284,7 +284,7 @@ class Plan:
         return {str(getattr(entry, "image", "")): name for name, entry in calibrations}
 
     def shown_of(self, sample: str) -> list[Job]:
-        """Jobs whose pictures and figures are on the page of a sample."""
+        """Return the jobs whose pictures and numbers are on the page of a sample."""
         of_sample = [key for key in self.experiment.all_rotations() if key[0] == sample]
         calibrations = {self.experiment.rotation(*key).calibration for key in of_sample}
         jobs = [
@@ -295,16 +295,16 @@ class Plan:
         return sorted(jobs, key=_is_of_rotation)
 
     def of_scans(self) -> list[Job]:
-        """Jobs of scans and rotations."""
+        """Return the jobs of scans and rotations."""
         return sorted((job for job in self.jobs if "scan" in job.at), key=_is_of_rotation)
 
     # --------------------------------------------------------------------- targets
 
     def goals(self, group: str = "all") -> list[str]:
-        """Products that a target of snakemake stands for.
+        """Return the products of a target of snakemake.
 
-        All of them, not only the last: a stage that fails deletes its old product, and a run that
-        looked at final files only would call stale ones finished.
+        Intermediate products are included: a stage that fails deletes its old product, and with
+        the final files alone snakemake would take outdated final files for finished.
 
         Parameters
         ----------
@@ -315,17 +315,17 @@ class Plan:
             jobs: Iterable[Job] = (job for step in steps for job in self._jobs_of(step))
         else:
             jobs = (job for job in self.jobs if group in ("all", job.column))
-            # Simulated raw files may be removed when they were used.
+            # Simulated raw files may be removed after use.
             jobs = (job for job in jobs if "raw" not in job.at)
         return [product for job in jobs for product in job.products]
 
 
 Key = tuple[str | None, str | None, str | None]
-"""(sample, scan, rotation) of a job; None for what its rule does not have."""
+"""(sample, scan, rotation) of a job; None for wildcards that the rule does not have."""
 
 
 def job_counts(experiment: "Experiment") -> dict[str, dict[Key, int]]:
-    """Number of jobs of each rule for every sample, scan and rotation that has some."""
+    """Return the number of jobs of each rule, by sample, scan and rotation."""
     plan = Plan(experiment)
     counts: dict[str, Counter[Key]] = {rule: Counter() for rule in plan.steps}
     for job in plan.jobs:

@@ -1,7 +1,7 @@
 """Layers of the configuration: package < facility < experiment < sample < scan < command line.
 
-Each layer says only what it wants otherwise than the layers below it. Mappings are
-joined key by key; anything else, a list too, replaces what stood there.
+Each layer contains only the values that differ from the layers below it. Mappings are joined key by
+key; any other value, including a list, replaces the value of the lower layer.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,21 +16,21 @@ from hklflow.base.system import require_file
 
 Data = Mapping[str, Any]
 
-_MOST_VALUES = 200_000  # of a configuration, simulated samples included
+_MOST_VALUES = 200_000  # in a configuration, including simulated samples
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: where it stands, and what it says."""
+    """One layer of the configuration: its name and its data."""
 
     name: str
     data: Data
 
 
 def merged(layers: Iterable[Data]) -> dict[str, Any]:
-    """Join mappings, later over earlier.
+    """Join mappings; values of later mappings replace values of earlier ones.
 
-    The inputs are left as they are.
+    The input mappings are not changed.
     """
     result: dict[str, Any] = {}
     for data in layers:
@@ -44,7 +44,7 @@ def merged(layers: Iterable[Data]) -> dict[str, Any]:
 
 
 def value_in(data: Any, keys: Sequence[str]) -> tuple[bool, Any]:
-    """Whether nested mappings hold a key, and its value."""
+    """Return (True, value) if nested mappings contain a path of keys, else (False, None)."""
     for key in keys:
         if not isinstance(data, Mapping) or key not in data:
             return False, None
@@ -53,7 +53,7 @@ def value_in(data: Any, keys: Sequence[str]) -> tuple[bool, Any]:
 
 
 def setters(layers: Iterable[Layer], key: str) -> Iterator[tuple[str, Any]]:
-    """Name and value of every layer that sets a key (``section.parameter``), lowest first."""
+    """Yield name and value of each layer that sets a key (``section.parameter``), lowest first."""
     for layer in layers:
         found, value = value_in(layer.data, key.split("."))
         if found:
@@ -75,7 +75,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise HklflowError(f"{path} cannot be read ({error.strerror})") from error
     except RecursionError:
         raise HklflowError(f"{path} is nested too deeply for a configuration; mend it") from None
-    except (yaml.YAMLError, ValueError) as error:  # not even UTF-8, or a date that is none
+    except (yaml.YAMLError, ValueError) as error:  # not UTF-8, or an invalid date
         told = " ".join(str(error).replace(' in "<unicode string>",', "").split())
         raise HklflowError(f"{path} is not valid YAML: {told}") from error
     if data is None:
@@ -89,7 +89,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key may stand but once: of two, YAML itself takes the last without a word."""
+    """YAML loader that refuses a repeated key; YAML itself silently uses the last value."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [str(key.value) for key, _ in node.value]
@@ -102,12 +102,12 @@ class _Loader(yaml.SafeLoader):
 
 
 def require_unicode(data: Data, where: str) -> None:
-    """Refuse texts that no file and no file's name can hold: halves of a character.
+    """Refuse texts with half a character (a surrogate), which no file can contain.
 
     Raises
     ------
     HklflowError
-        Naming the first of them.
+        If there is such a text; the message names the first one.
     """
     waiting: list[tuple[str, Any]] = [("", data)]
     while waiting:
@@ -128,12 +128,12 @@ def require_unicode(data: Data, where: str) -> None:
 
 
 def require_small(data: Data, where: str) -> None:
-    """Refuse what aliases make huge, or hold in itself: to look at it would never end.
+    """Refuse data that YAML aliases make huge or recursive; validating them would never end.
 
     Raises
     ------
     HklflowError
-        If there are more values than in any configuration.
+        If there are more than 200 000 values.
     """
     left = _MOST_VALUES
     waiting: list[Any] = [data]

@@ -1,4 +1,4 @@
-"""Read all layers and tables of an experiment; every problem is in one report."""
+"""Read all layers and tables of an experiment, and report all problems together."""
 
 import os
 import re
@@ -39,16 +39,16 @@ def load(
     Parameters
     ----------
     data : mapping
-        Content of the configuration file; what the command line says may be joined already.
+        Data of the configuration file; the command line may already be merged in.
     base : Path
         Folder of the experiment; paths of tables and layers are relative to it.
     command_line : mapping, optional
-        What the command line says; it goes before every other layer.
+        Data of the command line, the highest layer.
 
     Raises
     ------
     HklflowError
-        With every problem, one in a line.
+        If there are problems; the message lists all of them, one per line.
     """
     require_small(data, "the configuration")
     require_unicode(data, "the configuration")
@@ -98,7 +98,7 @@ def load(
         problems.append(f"{base / config.scans} has no scans")
     problems += _results_problems(config, base, scans)
     own = resolved(config, layers, samples, scans, problems)
-    # Settings that several scans share are one object.
+    # Several scans may share one settings object: check each object once.
     for settings in {id(found): found for found in (config, *own.values())}.values():
         problems += dict.fromkeys(p for p in _own_problems(settings, base) if p not in problems)
     experiment = Experiment(config, base, samples, scans, tuple(layers), own)
@@ -123,16 +123,16 @@ def require_own_frames(experiment: Experiment) -> None:
     Raises
     ------
     HklflowError
-        With every pair of rows, one in a line.
+        If rows share frames; the message lists every pair of rows, one per line.
     """
-    # Files that the workflow simulates are no copies: each has its own noise.
+    # Simulated files are never copies: each file has its own noise.
     problems = list(copied_frames(experiment)) if experiment.config.simulation is None else []
     if problems:
         raise report(problems)
 
 
 def _own_problems(config: Config, base: Path) -> Iterator[str]:
-    """What only fails when a stage reads it: files, space group and cell of the settings."""
+    """Yield problems of files, space groups and cells that otherwise fail only in a stage."""
     sections = {name: getattr(config, name) for name in PER_SCAN}
     sections |= {f"calibrations.{name}": entry for name, entry in config.calibrations.items()}
     for name, section in sections.items():
@@ -162,7 +162,7 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
 
 
 def _number_problems(config: Config) -> Iterator[str]:
-    """Say which numbers no experiment has: the import of every scan would stop."""
+    """Yield problems of impossible numbers, which would stop the import of every scan."""
     said = config.import_scan
     for name, problem in (
         ("wavelength", plausible.wavelength_problem),
@@ -185,9 +185,9 @@ def _number_problems(config: Config) -> Iterator[str]:
 def _results_problems(
     config: Config, base: Path, scans: Mapping[tuple[str, str], Scan]
 ) -> Iterator[str]:
-    """Say why the results cannot be where the configuration wants them: they need their own place.
+    """Yield problems of the results folder, which must contain nothing but results.
 
-    What lies in it may be deleted at any time.
+    Everything in the results folder may be deleted at any time.
     """
     told = f"config: results: {config.results!r} cannot be the folder of the products"
     if not config.results.strip() or re.search(r"[{}\x00-\x1f]", config.results):
@@ -212,7 +212,7 @@ def _results_problems(
 
 
 def _plane_problems(config: Config) -> Iterator[str]:
-    """Say which planes that are to be drawn cannot be read."""
+    """Yield problems of the planes to draw."""
     usual = type(config.planes)()
     for name in ("hkl", "xyz"):
         written: list[str] = getattr(config.planes, name)
@@ -228,7 +228,7 @@ def _plane_problems(config: Config) -> Iterator[str]:
 
 
 def _metric_problems(experiment: Experiment) -> Iterator[str]:
-    """Say where the symmetry of the volumes does not go with the approximate cell."""
+    """Yield problems where the approximate cell does not obey the symmetry of the volumes."""
     done = set()
     for sample, scan in experiment.scans:
         own = experiment.settings(sample, scan)
@@ -239,7 +239,7 @@ def _metric_problems(experiment: Experiment) -> Iterator[str]:
         if symbol is None or not cell or given in done:
             continue
         done.add(given)
-        # What is no cell or no space group has been told.
+        # Invalid cells and space groups are already reported.
         if any(cell_problems(cell)) or any(space_group_problems(symbol)):
             continue
         from hklflow.geometry.symmetry import space_group
@@ -252,7 +252,7 @@ def _metric_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _state_problems(experiment: Experiment) -> Iterator[str]:
-    """Say what is wrong with the set-points of stored calibrations."""
+    """Yield problems of the set-points of stored calibrations."""
     for name, kind in experiment.stored_kinds.items():
         section = "calibrations" if kind == "geometry" else "constants"
         try:
@@ -262,7 +262,7 @@ def _state_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _start_problems(experiment: Experiment) -> Iterator[str]:
-    """Say what is wrong with the orientations from which parents start."""
+    """Yield problems of the orientations from which parents start."""
     results = (experiment.base / experiment.paths.folder).resolve()
     for (sample, scan), row in experiment.scans.items():
         own, parents = (
@@ -295,7 +295,7 @@ def _start_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _left_out_problems(experiment: Experiment) -> Iterator[str]:
-    """Say which frames that are to be left out are of no rotation."""
+    """Yield problems of left-out frames that are not in any rotation."""
     named: dict[str, set[str]] = {}
     for (sample, scan), row in experiment.scans.items():
         for item in experiment.settings(sample, scan).import_scan.leave_out:
@@ -310,7 +310,7 @@ def _left_out_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _grid_problems(experiment: Experiment) -> Iterator[str]:
-    """Say which grids have no pair distribution."""
+    """Yield problems of grids from which no pair distribution can be computed."""
     if not experiment.config.delta_pdf:
         return
     for (sample, scan), row in experiment.scans.items():
@@ -324,7 +324,7 @@ def _grid_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _reference_problems(experiment: Experiment) -> Iterator[str]:
-    """Say which references are no scans of the sample."""
+    """Yield problems of references that are not scans of the sample."""
     if not experiment.config.delta_pdf:
         return
     for sample, scan in experiment.scans:
@@ -337,7 +337,7 @@ def _reference_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _use_problems(experiment: Experiment) -> Iterator[str]:
-    """Say what is wrong with the use of constants."""
+    """Yield problems in the use of constants."""
     known = experiment.config.constants
     for name, entry in known.items():
         geometry = getattr(entry, "geometry", None)
@@ -386,7 +386,7 @@ def _use_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _axes(config: Config, problems: list[str]) -> tuple[str, ...]:
-    """Names of the goniometer axes; none if the raw files say them."""
+    """Return the names of the goniometer axes; empty if the raw files name them."""
     from hklflow.formats.assemble import parse_axes
 
     try:
@@ -397,7 +397,7 @@ def _axes(config: Config, problems: list[str]) -> tuple[str, ...]:
 
 
 def report(problems: list[str]) -> HklflowError:
-    """Error of several problems, one in a line."""
+    """Return an error that lists all problems, one per line."""
     plural = "s" if len(problems) > 1 else ""
     listed = "\n  ".join(problems)
     return HklflowError(f"{len(problems)} problem{plural} in the experiment:\n  {listed}")

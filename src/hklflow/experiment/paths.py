@@ -1,14 +1,14 @@
-"""Every result path, once: rules and tests read them here.
+"""Path patterns of all results, for rules and tests.
 
 Patterns hold snakemake wildcards: ``{calibration}``, ``{sample}``, ``{scan}``,
 ``{rotation}``, ``{part}``, ``{parent}``, ``{kind}`` (``transform`` or
 ``masked_transform``) and ``{which}`` (``delta`` or ``total``); for constants
 ``{constants}``, ``{run}``, ``{measure}``, ``{module}``, ``{asic}`` and ``{current}``.
-Names of samples and scans have no ``_``: folders with one are free for other products.
+Names of samples and scans contain no ``_``; folders with ``_`` are free for other products.
 
-Products of frames binned b x b are below ``<results>_binned<b>``. What is the same whatever the
-binning is below ``<results>`` in any case (`Paths.unbinned`): calibrations, detector constants,
-sums and corrected frames.
+Products of frames binned b x b are in ``<results>_binned<b>``. Products that do not depend on the
+binning are always in ``<results>`` (`Paths.unbinned`): calibrations, detector constants, sums and
+corrected frames.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from functools import cache, cached_property
 from pathlib import PurePosixPath
 
 RESERVED = frozenset({"calibration", "constants", "overview", "logs", "benchmarks"})
-"""Folders of the results that no sample may be called."""
+"""Folder names in the results that are not allowed as names of samples."""
 
-_OF_ANY_BINNING = frozenset({"calibration", "constants", "raw"})  # wildcards
+_OF_ANY_BINNING = frozenset({"calibration", "constants", "raw"})  # wildcards of unbinned products
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Patterns of all products below one results folder."""
+    """Path patterns of all products in one results folder."""
 
     results: str
     binning: int = 1
@@ -31,83 +31,83 @@ class Paths:
 
     @cached_property
     def folder(self) -> str:
-        """Folder of the products of scans."""
+        """Folder of the products of scans, with the binning in its name."""
         plain = PurePosixPath(self.results)
         return str(plain if self.binning == 1 else f"{plain}_binned{self.binning}")
 
     @cached_property
     def unbinned(self) -> "Paths":
-        """Patterns of what is the same whatever the binning."""
+        """Path patterns of the products that do not depend on the binning."""
         return Paths(self.results)
 
     def _at(self, *parts: str) -> str:
         return _path(self.folder, parts)
 
     def calibration(self, name: str) -> str:
-        """Product of a calibration: ``geometry.json``, ``geometry.poni``, ``rings.png``."""
+        """Return the path of a product of a calibration, such as ``geometry.json``."""
         return self.unbinned._at("calibration", "{calibration}", name)
 
     def constants(self, name: str) -> str:
-        """Product of a detector's constants, such as ``constants.nxs``."""
+        """Return the path of a product of detector constants, such as ``constants.nxs``."""
         return self._of_constants(name)
 
     def run(self, name: str) -> str:
-        """Product of one run of constants, such as ``facts.json``."""
+        """Return the path of a product of one run of constants, such as ``facts.json``."""
         return self._of_constants("runs", "{run}", name)
 
     def gathered(self) -> str:
-        """Folder of the gathered frames of a module in one measure: ``asic_<number>.h5``."""
+        """Return the folder with the frames of a module in one measure (``asic_<number>.h5``)."""
         return self._of_constants("gathered", "{measure}", "module_{module}")
 
     def asic(self, name: str) -> str:
-        """Product of one ASIC, such as ``dark.nxs``."""
+        """Return the path of a product of one ASIC, such as ``dark.nxs``."""
         return self._of_constants("module_{module}", "asic_{asic}", name)
 
     def module(self, name: str) -> str:
-        """Product of one module, such as ``module.nxs``."""
+        """Return the path of a product of one module, such as ``module.nxs``."""
         return self._of_constants("module_{module}", name)
 
     def _of_constants(self, *parts: str) -> str:
         return self.unbinned._at("constants", "{constants}", *parts)
 
     def rotation(self, name: str) -> str:
-        """Product of one rotation of a scan, such as ``peaks.nxs``."""
+        """Return the path of a product of one rotation, such as ``peaks.nxs``."""
         return self._at("{sample}", "{scan}", "{rotation}", name)
 
     def part(self, name: str) -> str:
-        """Product of one block of frames of a rotation, such as ``transform.nxs``."""
+        """Return the path of a product of one block of frames, such as ``transform.nxs``."""
         return self._at("{sample}", "{scan}", "{rotation}", "part_{part}", name)
 
     def scan(self, name: str) -> str:
-        """Product of a scan, such as ``orientation.json``."""
+        """Return the path of a product of a scan, such as ``orientation.json``."""
         return self._at("{sample}", "{scan}", name)
 
     def master(self) -> str:
-        """Master file of a scan."""
+        """Return the path of the master file of a scan."""
         return self._at("{sample}", "{scan}", "{sample}_{scan}.nxs")
 
     def series(self, name: str) -> str:
-        """Product of all scans of a sample, such as ``series.tsv``."""
+        """Return the path of a product of all scans of a sample, such as ``series.tsv``."""
         return self._at("{sample}", "temperature_series", name)
 
     def stack(self, name: str) -> str:
-        """Product of the volumes of a parent and its children, such as ``{kind}.nxs``."""
+        """Return the path of a stack over a parent and its children, such as ``{kind}.nxs``."""
         return self._at("{sample}", "stack_{parent}", name)
 
     def page(self, prefix: str = "") -> str:
-        """Page of a sample."""
+        """Return the path of the page of a sample."""
         return self._at("{sample}", prefix + "{sample}.html")
 
     def overview(self, name: str) -> str:
-        """Product of the whole experiment."""
+        """Return the path of a product of the whole experiment."""
         return self._at("overview", name)
 
     def log(self, rule: str, *wildcards: str) -> str:
-        """Log file of a rule, with its products."""
+        """Return the path of the log of a rule, in the results folder of its products."""
         return self._with_products(wildcards)._at("logs", rule, f"{_joined(wildcards)}.log")
 
     def benchmark(self, rule: str, *wildcards: str) -> str:
-        """Benchmark table of a rule, with its products."""
+        """Return the path of the times of a rule, in the results folder of its products."""
         return self._with_products(wildcards)._at("benchmarks", rule, f"{_joined(wildcards)}.tsv")
 
     def _with_products(self, wildcards: tuple[str, ...]) -> "Paths":
@@ -116,7 +116,7 @@ class Paths:
 
 @cache
 def _path(folder: str, parts: tuple[str, ...]) -> str:
-    """Pattern of a path; there are few of them, and thousands of jobs."""
+    """Return a path pattern from a cache: there are few patterns, but thousands of jobs."""
     return str(PurePosixPath(folder, *parts))
 
 

@@ -1,4 +1,4 @@
-"""Layers of one experiment, joined and validated; each problem names the layer that brought it in.
+"""Join and validate the layers of an experiment; each problem names the layer that causes it.
 
 Layers: defaults of the stages < facility file < configuration file < its ``per_sample``
 < its ``per_scan`` (a parent's entry holds for its children too) < command line.
@@ -15,7 +15,7 @@ from hklflow.experiment.layers import Layer, merged, read_yaml
 from hklflow.experiment.models import Config
 from hklflow.experiment.tables import Sample, Scan
 
-# Sections that a sample or a scan may have otherwise than the experiment.
+# Sections that a layer of a sample or scan may contain.
 PER_SCAN = (
     "correct_frames",
     "sum_scans",
@@ -41,10 +41,10 @@ PER_SCAN = (
     "merge_reflections",
 )
 PER_SAMPLE = (*PER_SCAN, "temperature_series", "stack", "stack_pdf", "bragg_series")
-# About the raw files or the parent itself: a parent's children do not take these from it.
+# Sections on raw files or on the parent itself: children do not inherit them from the parent.
 _OWN = ("sum_scans", "import_scan", "refine_parent")
 
-# Sections that older versions had.
+# Sections of older versions.
 _GONE = {
     "find_maximum": "this section is gone: find_peaks makes the frame statistics, and has `annulus`"
 }
@@ -55,9 +55,9 @@ _COMMAND_LINE = "command line"
 def layers_of_experiment(
     data: Mapping[str, Any], base: Path, command_line: Mapping[str, Any], problems: list[str]
 ) -> list[Layer]:
-    """Layers that hold for all samples, lowest first."""
+    """Return the layers for all samples, lowest first."""
     layers = [Layer("config", data)]
-    # What is wrong with its type is told with the other problems of the configuration.
+    # A wrong type is reported later, with the other problems of the configuration.
     if isinstance(facility := data.get("facility"), str):
         try:
             below = read_yaml(base / facility)
@@ -73,7 +73,7 @@ def layers_of_experiment(
 
 
 def below_command_line(layers: Iterable[Layer], own: list[Layer]) -> list[Layer]:
-    """Put layers of a sample or scan above the file's, below the command line's."""
+    """Return all layers: those of a sample or scan are just below the command line."""
     layers = list(layers)
     at = len(layers) - (1 if layers and layers[-1].name == _COMMAND_LINE else 0)
     return [*layers[:at], *own, *layers[at:]]
@@ -82,7 +82,7 @@ def below_command_line(layers: Iterable[Layer], own: list[Layer]) -> list[Layer]
 def layers_of_scan(
     config: Config, scans: Mapping[tuple[str, str], Scan], sample: str, scan: str | None
 ) -> list[Layer]:
-    """Layers of the file that are of a sample and of a scan, lowest first."""
+    """Return the layers of the configuration file for a sample or scan, lowest first."""
     layers = []
     if sample in config.per_sample:
         layers.append(Layer(f"per_sample.{sample}", config.per_sample[sample]))
@@ -105,11 +105,11 @@ def resolved(
     scans: Mapping[tuple[str, str], Scan],
     problems: list[str],
 ) -> dict[tuple[str, str | None], Config]:
-    """Configuration of every sample and scan that has a layer of its own."""
+    """Return the configuration of every sample and scan with a layer of its own."""
     problems += [
         f"config: per_sample: there is no sample {name!r}"
         for name in config.per_sample
-        if samples and name not in samples  # of a table that cannot be read, that is told
+        if samples and name not in samples  # empty: unreadable, already reported
     ]
     known = {f"{sample}/{scan}" for sample, scan in scans}
     problems += [
@@ -161,20 +161,20 @@ def resolved(
 def validated(data: Mapping[str, Any], layers: list[Layer], problems: list[str]) -> Config:
     """Validate the configuration; sections with a problem are replaced by their defaults.
 
-    So the tables are looked at too, and all problems are in one report.
+    The tables can then be checked, too, and all problems are reported together.
     """
     try:
         return Config.model_validate(dict(data))
     except ValidationError as error:
         problems += validation_problems(error, layers)
-        # YAML makes numbers and truth values of some keys: compare as text.
+        # YAML converts some keys to numbers or truth values: compare as text.
         spoilt = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
         sound = {k: v for k, v in data.items() if isinstance(k, str) and k not in spoilt}
         return Config.model_validate(sound)
 
 
 def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) -> Iterable[str]:
-    """Each problem with the layer that brought it in."""
+    """Yield each problem with the layer that causes it."""
     stack = list(layers)
     for item in error.errors():
         keys = [str(part) for part in item["loc"]]
@@ -186,32 +186,32 @@ def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) ->
         if not stack:
             yield told
             continue
-        # A tagged union puts its tag in the place, and a missing key is in no layer: what
-        # matters is the layer that says most of the path.
+        # The path may contain the tag of a union, and a missing key is in no layer: name the
+        # layer that contains the longest part of the path.
         depth = [_depth(layer.data, keys) for layer in stack]
         best = max(range(len(stack)), key=lambda i: (depth[i], i))
         yield f"{stack[best].name}: {told}"
 
 
 def _siblings(keys: list[str]) -> list[str]:
-    """Keys of the configuration that may stand where a wrong one does."""
+    """Return the valid keys at the place of a wrong key."""
     models: list[type[BaseModel]] = [Config]
     for key in keys[:-1]:
         fields = [model.model_fields[key] for model in models if key in model.model_fields]
-        # A name that is free, a number in a list or the tag of a union leads no further down.
+        # A free name, a number in a list and the tag of a union stay at the same models.
         models = [m for f in fields for m in _models(f.annotation)] if fields else models
     return sorted({name for model in models for name in model.model_fields})
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """Models in a type: in unions, lists, mappings."""
+    """Return the models in a type, also in unions, lists and mappings."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models(part)]
 
 
 def among(name: str, known: Iterable[str]) -> str:
-    """Offer the names that are like a wrong one."""
+    """Return a sentence with the known names that are similar to a wrong name."""
     import difflib
 
     names = list(known)
@@ -222,7 +222,7 @@ def among(name: str, known: Iterable[str]) -> str:
 
 
 def _depth(data: Any, keys: list[str]) -> int:
-    """How many of nested keys a layer holds."""
+    """Return how many of the nested keys a layer contains."""
     for depth, key in enumerate(keys):
         if not isinstance(data, Mapping) or key not in data:
             return depth

@@ -1,6 +1,6 @@
-"""What the rules of the workflow say of a step: inputs, outputs, command, log and resources.
+"""Inputs, outputs, command, log and resources of each rule of the workflow.
 
-``workflow/rules/common.smk`` hands it to snakemake, which nothing here imports.
+``workflow/rules/common.smk`` passes them to snakemake; this module does not import snakemake.
 """
 
 import os
@@ -30,9 +30,9 @@ class Product:
     ----------
     pattern : str
     temporary, folder : bool
-        It is removed when it was used; it is a folder.
+        True if the output is removed after use; True if the output is a folder.
     report : mapping or None
-        What snakemake's ``report`` takes.
+        Arguments of snakemake's ``report``.
     """
 
     pattern: str
@@ -42,34 +42,34 @@ class Product:
 
 
 def one_of(names: Iterable[str]) -> str:
-    """Regular expression: one of these names (or nothing, if there are none)."""
+    """Return a regular expression for one of the names; without names it matches nothing."""
     return "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
 
 
 class Rules:
-    """What the rules of the workflow ask.
+    """Properties of the rules of the workflow.
 
     Parameters
     ----------
     experiment : Experiment
     is_main : bool
-        True for the process of the user, False for the job of a cluster.
+        True for the process that the user started, False for a cluster job.
     """
 
     def __init__(self, experiment: Experiment, *, is_main: bool) -> None:
         self.plan, self._is_main = Plan(experiment), is_main
-        # A job of a cluster has its resources already: it need not learn from finished jobs.
+        # A cluster job has its resources already and need not read the times of finished jobs.
         self._estimate = Estimate(experiment, learn=is_main)
         self._ahead: set[str] = set()
 
     # ----------------------------------------------------------- what is out of date
 
     def outdated(self) -> list[str]:
-        """Products that would be made otherwise now; says so, too.
+        """Return the products that are out of date, and print the reasons.
 
-        Snakemake knows times, and the parameters that it wrote down itself. Folders are copied,
-        files replaced by older ones, and clocks differ: hklflow compares what its products say of
-        themselves with the configuration and the files from outside.
+        Snakemake compares file times and its own record of parameters. These fail if folders are
+        copied, files are replaced by older files, or clocks differ. hklflow therefore compares the
+        records in its products with the configuration and the files from outside.
         """
         with no_collection():
             verdicts = Freshness(self.plan.experiment).verdicts()
@@ -78,14 +78,14 @@ class Rules:
         return outdated(verdicts)
 
     def remember(self) -> None:
-        """Read the records of new products now, that the next plan need not."""
+        """Read and store the records of new products, so that the next plan is fast."""
         if self._is_main:
             Freshness(self.plan.experiment).verdicts()
 
     # ----------------------------------------------------------------- wildcards
 
     def constraints(self) -> dict[str, str]:
-        """Values that each wildcard can have, as a regular expression."""
+        """Return the regular expression of the values of each wildcard."""
         experiment = self.plan.experiment
         branches = experiment.branches.values()
         return {
@@ -104,31 +104,31 @@ class Rules:
         }
 
     def calibrations(self, *, images: bool) -> str:
-        """Calibrations that are made of calibrant images, or of PONI files."""
+        """Return the regular expression of calibrations from images, or from PONI files."""
         kind = PowderImage if images else PoniFile
         entries = self.plan.experiment.config.calibrations.items()
         return one_of([name for name, entry in entries if isinstance(entry, kind)])
 
     def detectors(self, *, integrating: bool) -> str:
-        """Constants of integrating detectors, or of photon counters."""
+        """Return the regular expression of integrating detectors, or of photon counters."""
         experiment = self.plan.experiment
         names = experiment.config.constants
         return one_of([name for name in names if (name in experiment.branches) is integrating])
 
     def raws(self) -> str:
-        """Simulated raw files."""
+        """Return the regular expression of the simulated raw files."""
         return one_of(simulated_raws(self.plan.experiment))
 
     def wildcards(self, rule: str) -> tuple[str, ...]:
-        """Wildcards of the products of a rule."""
+        """Return the wildcards of the products of a rule."""
         return self.plan.steps[rule].wildcards
 
     def require_inputs(self, rule: str, names: Iterable[str]) -> None:
-        """Require the names that a rule says it reads to be those of the table."""
+        """Raise an error if the input names of a rule differ from the table of steps."""
         self._require(rule, "reads", names, self.plan.steps[rule].reads)
 
     def require_outputs(self, rule: str, names: Iterable[str]) -> None:
-        """Require the names that a rule says it writes to be those of the table."""
+        """Raise an error if the output names of a rule differ from the table of steps."""
         self._require(rule, "writes", names, self.plan.steps[rule].writes)
 
     def _require(self, rule: str, verb: str, names: Iterable[str], table: Iterable[str]) -> None:
@@ -141,10 +141,10 @@ class Rules:
     # -------------------------------------------------------------------- inputs
 
     def inputs(self, rule: str, name: str, at: Wildcards) -> tuple[list[str], list[str]]:
-        """Files of an input: those that the workflow makes, and those from outside.
+        """Return the files of an input: files that the workflow makes, and files from outside.
 
-        A file from outside whose time lies in the future is no input at all: Snakemake would
-        remove whatever is made of it. The command has it all the same.
+        A file from outside with a time in the future is left out, because Snakemake would remove
+        every product made from it. The command line still contains the file.
         """
         job = self.plan.job(rule, **at)
         source = job.step.reads[name]
@@ -153,7 +153,7 @@ class Rules:
         return list(source.products(self.plan, at)), kept
 
     def _is_ahead(self, path: str) -> bool:
-        """Return True if the time of a file lies in the future, and say so once."""
+        """Return True if the time of a file is in the future; print a warning once."""
         try:
             seconds = os.lstat(path).st_mtime - time.time()
         except OSError:
@@ -170,7 +170,7 @@ class Rules:
     # ------------------------------------------------------------------- outputs
 
     def output(self, rule: str, name: str) -> Product:
-        """Output of a rule."""
+        """Return an output of a rule."""
         step = self.plan.steps[rule]
         output = step.writes[name]
         return Product(
@@ -193,17 +193,17 @@ class Rules:
         }
 
     def log(self, rule: str) -> str:
-        """Pattern of the log of a rule."""
+        """Return the path pattern of the log of a rule."""
         return self.plan.steps[rule].log(self.plan.paths)
 
     def benchmark(self, rule: str) -> str:
-        """Pattern of the times of a rule."""
+        """Return the path pattern of the benchmark table of a rule."""
         return self.plan.steps[rule].benchmark(self.plan.paths)
 
     # ------------------------------------------------------------------- command
 
     def command(self, rule: str) -> str:
-        """Command of a rule, to be filled in by snakemake."""
+        """Return the command of a rule with placeholders for snakemake."""
         step = self.plan.steps[rule]
         outputs = (
             "{params.outputs}"
@@ -215,7 +215,7 @@ class Rules:
         return f"{' '.join(words)} > {{log:q}} 2>&1"
 
     def words(self, rule: str) -> "Mapping[str, Callable[[str, Wildcards], str]]":
-        """Parts of the command that differ from job to job: functions of rule and wildcards."""
+        """Return functions (rule, wildcards) -> the parts of a command that differ by job."""
         words: dict[str, Callable[[str, Wildcards], str]] = {
             "inputs": self._input_words,
             "flags": self._flags,
@@ -224,32 +224,32 @@ class Rules:
         return words | ({"outputs": self._output_words} if folder else {})
 
     def _input_words(self, rule: str, at: Wildcards) -> str:
-        """Inputs, wherever their times lie."""
+        """Return the inputs on the command line, including files with a time in the future."""
         job = self.plan.job(rule, **at)
         return _words({name: job.files(name) for name in job.step.on_command_line})
 
     def _output_words(self, rule: str, at: Wildcards) -> str:
-        """Outputs of a job that fills a folder."""
+        """Return the outputs on the command line of a job that fills a folder."""
         job = self.plan.job(rule, **at)
         return _words({name: _files_in(job, path) for name, path in job.outputs.items()})
 
     def _flags(self, rule: str, at: Wildcards) -> str:
-        """Parameters."""
+        """Return the parameters on the command line."""
         return flags(self.plan.job(rule, **at).params)
 
     def version(self, rule: str) -> int:
-        """Version of the stage."""
+        """Return the version of the stage."""
         version: int = self.plan.steps[rule].stage.VERSION
         return version
 
     # ----------------------------------------------------------------- resources
 
     def memory_mb(self, rule: str, at: Wildcards, attempt: int) -> int:
-        """Memory from the shape of the data; it doubles with every retry."""
+        """Return the memory in MB from the shape of the data; it doubles with every retry."""
         return self._estimate.memory_mb(rule, **at) * 2 ** (attempt - 1)
 
     def minutes(self, rule: str, at: Wildcards, attempt: int) -> int:
-        """Wall time from the shape of the data; it doubles with every retry."""
+        """Return the wall time in minutes from the shape of the data; doubled at each retry."""
         return self._estimate.minutes(rule, **at) * 2 ** (attempt - 1)
 
 

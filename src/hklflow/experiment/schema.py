@@ -1,4 +1,4 @@
-"""The configuration's JSON schema and reference, generated from the models that validate it.
+"""Generate the JSON schema and the reference of the configuration from its models.
 
 ``python -m hklflow.experiment.schema``, run in the folder of the repository, writes
 ``workflow/schemas/config.schema.json`` and the generated part of ``config/README.md``.
@@ -25,7 +25,7 @@ _BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "
 
 
 def schema_text() -> str:
-    """JSON schema of the configuration file, as it stands in the repository."""
+    """Return the JSON schema of the configuration file, as stored in the repository."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **_one_line(Config.model_json_schema()),
@@ -34,7 +34,7 @@ def schema_text() -> str:
 
 
 def _one_line(node: Any) -> Any:
-    """Join the lines of descriptions, so that wrapping a docstring anew changes nothing."""
+    """Join the lines of descriptions, so that line breaks in a docstring do not matter."""
     if isinstance(node, list):
         return [_one_line(item) for item in node]
     if not isinstance(node, dict):
@@ -48,7 +48,7 @@ def _one_line(node: Any) -> Any:
 
 
 def reference() -> str:
-    """Markdown tables of all keys, section by section."""
+    """Return Markdown tables of all keys, section by section."""
     schema = Config.model_json_schema()
     plain, sections = [], []
     for name, field in schema["properties"].items():
@@ -75,11 +75,11 @@ def _section(name: str, field: Schema, models: list[Schema], defs: Schema) -> It
 
 
 def _nested(model: Schema, defs: Schema, outer: str = "") -> Iterator[str]:
-    """Tables of the models that a model's fields refer to, and of theirs."""
+    """Yield the tables of the models that a model's fields refer to, recursively."""
     for name, field in model["properties"].items():
         models = list(_models(field, defs))
         for nested in models:
-            # A section says best itself what it is for; of several models each does.
+            # The field describes its only model best; several models describe themselves.
             told = field if len(models) == 1 and "description" in field else nested
             yield ""
             yield f"`{outer}{name}`: {told['description']}"
@@ -89,7 +89,7 @@ def _nested(model: Schema, defs: Schema, outer: str = "") -> Iterator[str]:
 
 
 def _models(field: Schema, defs: Schema) -> Iterator[Schema]:
-    """Models that a field refers to, through unions, lists and mappings."""
+    """Yield the models that a field refers to, also in unions, lists and mappings."""
     if "$ref" in field:
         yield defs[field["$ref"].rsplit("/", 1)[-1]]
     for key in ("anyOf", "oneOf", "allOf"):
@@ -119,7 +119,7 @@ def _default(field: Schema) -> str:
 
 
 def _type(field: Schema) -> str:
-    """Describe what a field takes, in words."""
+    """Describe the type of a field in words."""
     if options := [option for option in field.get("anyOf", []) if option.get("type") != "null"]:
         return " or ".join(_type(option) for option in options)
     if "$ref" in field or "oneOf" in field:
@@ -148,7 +148,7 @@ def readme_text(old: str) -> str:
     Raises
     ------
     HklflowError
-        If the markers are not there.
+        If the README has no markers.
     """
     head, begin, rest = old.partition(BEGIN)
     _, end, tail = rest.partition(END)
@@ -158,12 +158,12 @@ def readme_text(old: str) -> str:
 
 
 def main(root: Path) -> None:
-    """Write both files below the repository's folder.
+    """Write schema and reference to the folder of the repository.
 
     Raises
     ------
     HklflowError
-        If the folder is not that of the repository.
+        If the folder is not the repository.
     """
     if not (root / README).is_file():
         raise HklflowError(f"{root / README} does not exist; run this in the repository's folder")

@@ -1,4 +1,4 @@
-"""What each stage takes from the configuration and the tables: functions with the stages' names."""
+"""Parameters of each stage from configuration and tables; functions have the stages' names."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from hklflow.stage import Params
 
 
 def section(name: str) -> Any:
-    """Parameters that are a section of the configuration, as the scan or sample at hand has it."""
+    """Return a function that gives a section of the configuration of a scan or sample."""
 
     def params(experiment: Experiment, at: Wildcards) -> Params:
         own: Params = getattr(experiment.settings(at["sample"], at.get("scan")), name)
@@ -18,7 +18,7 @@ def section(name: str) -> Any:
 
 
 def titled(experiment: Experiment, subject: str, at: Wildcards) -> str:
-    """Title of a volume of a scan."""
+    """Return the title of a volume of a scan."""
     temperature = experiment.scans[at["sample"], at["scan"]].temperature
     kelvin = "" if temperature is None else f" at {temperature:g} K"
     kind = MASKED[at["kind"]]
@@ -26,11 +26,11 @@ def titled(experiment: Experiment, subject: str, at: Wildcards) -> str:
 
 
 def quick_look(experiment: Experiment) -> str:
-    """End of the titles of a quick look."""
+    """Return the end of titles in a quick look; otherwise empty."""
     b = experiment.config.binning
     return "" if b == 1 else f", binned {b} x {b}"
 
 
 MASKED = {"transform": "", "masked_transform": ", 3-D masked"}
 MASKED |= {f"symm_{kind}": f", symmetrised{masked}" for kind, masked in MASKED.items()}
-"""Kind of volume -> how titles name it."""
+"""Kind of volume -> its name in titles."""

@@ -15,27 +15,27 @@ def _row(experiment: Experiment, at: Wildcards) -> Rotation:
 
 
 def simulate(experiment: Experiment, at: Wildcards) -> stages.simulate.Params:
-    """JSON description of one simulated raw file."""
+    """Return the parameters of one simulated raw file, with its JSON description."""
     description = simulation_description(experiment, at["raw"])
     return stages.simulate.Params(description=description.model_dump_json(exclude_defaults=True))
 
 
 def powder_calibration(experiment: Experiment, at: Wildcards) -> stages.powder_calibration.Params:
-    """A calibration of the configuration; its image is an input."""
+    """Return the parameters of a calibration; its image is an input."""
     entry = experiment.config.calibrations[at["calibration"]]
     assert isinstance(entry, PowderImage)
     return stages.powder_calibration.Params(**entry.model_dump(exclude={"image"}))
 
 
 def import_poni(experiment: Experiment, at: Wildcards) -> stages.import_poni.Params:
-    """A calibration of the configuration; its file is an input."""
+    """Return the parameters of a calibration; its PONI file is an input."""
     entry = experiment.config.calibrations[at["calibration"]]
     assert isinstance(entry, PoniFile)
     return stages.import_poni.Params(**entry.model_dump(exclude={"poni"}))
 
 
 def sum_scans(experiment: Experiment, at: Wildcards) -> stages.sum_scans.Params:
-    """Sum of repeated scans."""
+    """Return the parameters of the sum of repeated scans."""
     row = _row(experiment, at)
     given = experiment.settings(at["sample"], at["scan"]).sum_scans.model_dump()
     if row.is_series:
@@ -44,7 +44,7 @@ def sum_scans(experiment: Experiment, at: Wildcards) -> stages.sum_scans.Params:
 
 
 def correct_frames(experiment: Experiment, at: Wildcards) -> stages.correct_frames.Params:
-    """Correction of an integrating detector's frames."""
+    """Return the parameters of the correction of an integrating detector's frames."""
     row, key = _row(experiment, at), (at["sample"], at["scan"])
     given = experiment.settings(*key).correct_frames.model_dump(exclude={"constants"})
     if row.is_series:
@@ -56,7 +56,7 @@ def correct_frames(experiment: Experiment, at: Wildcards) -> stages.correct_fram
 
 
 def _series(experiment: Experiment, at: Wildcards) -> str | None:
-    """Pattern of the images that a rotation's frames are read from, if they are a series."""
+    """Return the pattern of a rotation's images; None if they are not an image series."""
     row = _row(experiment, at)
     if row.is_sum or experiment.is_corrected(at["sample"], at["scan"]):
         return None
@@ -64,7 +64,7 @@ def _series(experiment: Experiment, at: Wildcards) -> str | None:
 
 
 def bin_frames(experiment: Experiment, at: Wildcards) -> stages.bin_frames.Params:
-    """Block sums of a rotation's frames."""
+    """Return the parameters of the block sums of a rotation's frames."""
     own = experiment.settings(at["sample"], at["scan"]).import_scan
     return stages.bin_frames.Params.model_validate(
         {
@@ -77,7 +77,7 @@ def bin_frames(experiment: Experiment, at: Wildcards) -> stages.bin_frames.Param
 
 
 def import_scan(experiment: Experiment, at: Wildcards) -> stages.import_scan.Params:
-    """Import: configuration, then what the table says of this rotation."""
+    """Return the parameters of the import; the table of scans overrides the configuration."""
     row, binning = _row(experiment, at), experiment.config.binning
     given = experiment.settings(at["sample"], at["scan"]).import_scan.model_dump()
     fixed = {name: value for name, (value, step) in row.goniometer.items() if step is None}
@@ -88,7 +88,7 @@ def import_scan(experiment: Experiment, at: Wildcards) -> stages.import_scan.Par
     given["leave_out"] = left_out.of_rotation(given["leave_out"], at["rotation"])
     given["binning"] = binning
     if binning > 1:
-        # Saturation of a pixel: the file of the block sums has the blocks'.
+        # This saturation is of one pixel; the file of the block sums contains that of a block.
         given["saturation"] = None
     elif pattern := _series(experiment, at):
         given["pattern"] = pattern
@@ -100,19 +100,19 @@ def import_scan(experiment: Experiment, at: Wildcards) -> stages.import_scan.Par
 
 
 def pixel_mask(experiment: Experiment, at: Wildcards) -> stages.pixel_mask.Params:
-    """Pixel mask."""
+    """Return the parameters of the pixel mask."""
     own = experiment.settings(at["sample"], at["scan"]).pixel_mask
     return binned.pixel_mask(own, experiment.config.binning)
 
 
 def find_peaks(experiment: Experiment, at: Wildcards) -> stages.find_peaks.Params:
-    """Peak search."""
+    """Return the parameters of the peak search."""
     own = experiment.settings(at["sample"], at["scan"]).find_peaks
     return binned.find_peaks(own, experiment.config.binning)
 
 
 def mask_3d(experiment: Experiment, at: Wildcards) -> stages.mask_3d.Params:
-    """3-D mask; the rotation's name is for the mask from the model only."""
+    """Return the parameters of the 3-D mask; only a mask from the model uses the name."""
     own = experiment.settings(at["sample"], at["scan"]).mask_3d
     own = binned.mask_3d(own, experiment.config.binning)
     return stages.mask_3d.Params(**own.model_dump(), rotation=at["rotation"] if own.model else None)

@@ -13,20 +13,20 @@ from hklflow.stage.scan_limits import ScanLimits
 
 
 def _of_scan(experiment: Experiment, at: Wildcards) -> tuple[Config, dict[str, Any]]:
-    """Settings of a scan, and its names."""
+    """Return the settings of a scan, and its names."""
     sample, scan = at["sample"], at["scan"]
     names = {"sample": sample, "scan": scan, "rotations": experiment.rotations(sample, scan)}
     return experiment.settings(sample, scan), names
 
 
 def _engine(experiment: Experiment, own: Config) -> dict[str, Any]:
-    """Programs that index and refine; the start is an input."""
+    """Return the programs that index and refine; the starting orientation is an input."""
     used = "dials" in (own.orientation.engine, own.orientation.spots)
     return own.orientation.model_dump(exclude={"start"}) | _programs(experiment, used)
 
 
 def _programs(experiment: Experiment, used: bool) -> dict[str, Any]:
-    """Where DIALS is, for stages that run it: others need not run again where that changes."""
+    """Return the place of DIALS for stages that use it; a new place reruns no other stage."""
     return experiment.config.dials.model_dump() if used else {}
 
 
@@ -35,7 +35,7 @@ def _limits(own: Config) -> ScanLimits:
 
 
 def refine_parent(experiment: Experiment, at: Wildcards) -> stages.refine_parent.Params:
-    """Refinement of a parent: configuration, else the table of samples."""
+    """Return the parameters to refine a parent: configuration, else table of samples."""
     own, names = _of_scan(experiment, at)
     row = experiment.samples[at["sample"]]
     given = own.refine_parent.model_dump()
@@ -47,7 +47,7 @@ def refine_parent(experiment: Experiment, at: Wildcards) -> stages.refine_parent
 
 
 def refine(experiment: Experiment, at: Wildcards) -> stages.refine.Params:
-    """Refinement of a scan."""
+    """Return the parameters of the refinement of a scan."""
     own, names = _of_scan(experiment, at)
     return stages.refine.Params(
         **own.refine.model_dump(), **_engine(experiment, own), accept=_limits(own), **names
@@ -55,7 +55,7 @@ def refine(experiment: Experiment, at: Wildcards) -> stages.refine.Params:
 
 
 def converge(experiment: Experiment, at: Wildcards) -> stages.converge.Params:
-    """Loop of refinement and integration of a scan."""
+    """Return the parameters of the loop of refinement and integration of a scan."""
     own, names = _of_scan(experiment, at)
     integrate = binned.integrate(own.integrate, experiment.config.binning)
     fields = IntegrationSettings.model_fields
@@ -68,7 +68,7 @@ def converge(experiment: Experiment, at: Wildcards) -> stages.converge.Params:
 
 
 def integrate(experiment: Experiment, at: Wildcards) -> stages.integrate.Params:
-    """Integration of one rotation; factors of the norm are those of the transform."""
+    """Return the parameters to integrate a rotation, with the transform's norm factors."""
     config = experiment.settings(at["sample"], at["scan"])
     own = binned.integrate(config.integrate, experiment.config.binning)
     corrections = {name: getattr(config.transform, name) for name in Corrections.model_fields}
@@ -81,7 +81,7 @@ def integrate(experiment: Experiment, at: Wildcards) -> stages.integrate.Params:
 
 
 def scale_reflections(experiment: Experiment, at: Wildcards) -> stages.scale_reflections.Params:
-    """Scaling of a scan's reflections."""
+    """Return the parameters to scale the reflections of a scan."""
     own, names = _of_scan(experiment, at)
     return stages.scale_reflections.Params(
         **own.scale_reflections.model_dump(), rotations=names["rotations"]
@@ -89,7 +89,7 @@ def scale_reflections(experiment: Experiment, at: Wildcards) -> stages.scale_ref
 
 
 def merge_reflections(experiment: Experiment, at: Wildcards) -> stages.merge_reflections.Params:
-    """Merge of a scan's reflections: Friedel mates are as in scaling."""
+    """Return the parameters to merge reflections; Friedel mates are treated as in scaling."""
     own, _ = _of_scan(experiment, at)
     return stages.merge_reflections.Params(
         **own.merge_reflections.model_dump(), anomalous=own.scale_reflections.anomalous

@@ -15,51 +15,51 @@ def _own(experiment: Experiment, at: Wildcards) -> Config:
 
 
 def transform(experiment: Experiment, at: Wildcards) -> stages.transform.Params:
-    """Transform of one rotation, or of one of its blocks of frames."""
+    """Return the parameters to transform a rotation, or one of its blocks of frames."""
     given = _own(experiment, at).transform.model_dump()
     blocks = (int(at.get("part", 0)), experiment.config.frame_blocks)
     return stages.transform.Params(**given, rotation=at["rotation"], part=blocks)
 
 
 def add_transforms(_: Experiment, __: Wildcards) -> stages.add_transforms.Params:
-    """Sum of the blocks of frames."""
+    """Return the parameters of the sum over blocks of frames."""
     return stages.add_transforms.Params()
 
 
 def merge(experiment: Experiment, at: Wildcards) -> stages.merge.Params:
-    """Merge of the rotations."""
+    """Return the parameters of the merge of the rotations."""
     own = _own(experiment, at).merge
     return stages.merge.Params(**own.model_dump(), title=titled(experiment, "S(Q) of ", at))
 
 
 def symmetrise(experiment: Experiment, at: Wildcards) -> stages.symmetrise.Params:
-    """Mean of equivalents."""
+    """Return the parameters of the mean of equivalents."""
     own = _own(experiment, at).symmetrise
     title = titled(experiment, "symmetrised S(Q) of ", at)
     return stages.symmetrise.Params(**own.model_dump(), title=title)
 
 
 def fill(experiment: Experiment, at: Wildcards) -> stages.fill.Params:
-    """Punch and fill."""
+    """Return the parameters of punch and fill."""
     own = _own(experiment, at).fill
     title = titled(experiment, "diffuse S(Q) of ", at)
     return stages.fill.Params(**own.model_dump(), title=title)
 
 
 def pdf(experiment: Experiment, at: Wildcards) -> stages.pdf.Params:
-    """Pair distribution, ``delta`` or ``total``."""
+    """Return the parameters of the pair distribution, ``delta`` or ``total``."""
     own = _own(experiment, at).pdf
     subject = {"delta": "3D-ΔPDF of ", "total": "total PDF of "}[at["which"]]
     return stages.pdf.Params(**own.model_dump(), title=titled(experiment, subject, at))
 
 
 def planes(experiment: Experiment, at: Wildcards) -> stages.planes.Params:
-    """Pictures of planes."""
+    """Return the parameters of the pictures of planes."""
     return stages.planes.Params(**_own(experiment, at).planes.model_dump())
 
 
 def difference(experiment: Experiment, at: Wildcards) -> stages.difference.Params:
-    """Difference to the reference."""
+    """Return the parameters of the difference to the reference."""
     reference = str(experiment.reference(at["sample"], at["scan"]))
     theirs = titled(experiment, "", {**at, "scan": reference, "kind": "transform"})
     own = _own(experiment, at).difference
@@ -68,7 +68,7 @@ def difference(experiment: Experiment, at: Wildcards) -> stages.difference.Param
 
 
 def scan_file(experiment: Experiment, at: Wildcards) -> stages.scan_file.Params:
-    """Master file of a scan, with the scan's configuration as the layers make it."""
+    """Return the parameters of the master file of a scan, with its resolved configuration."""
     return stages.scan_file.Params.model_validate(
         {
             "title": f"{at['sample']} {at['scan']}{quick_look(experiment)}",
@@ -89,7 +89,7 @@ def _stacked(experiment: Experiment, subject: str, at: Wildcards) -> dict[str, A
 
 
 def stack(experiment: Experiment, at: Wildcards) -> stages.stack.Params:
-    """Stack of a parent's volumes along temperature."""
+    """Return the parameters to stack a parent's volumes along temperature."""
     parent = refine_parent(experiment, {"sample": at["sample"], "scan": at["parent"]})
     return stages.stack.Params(
         **_own(experiment, at).stack.model_dump(),
@@ -99,14 +99,14 @@ def stack(experiment: Experiment, at: Wildcards) -> stages.stack.Params:
 
 
 def stack_pdf(experiment: Experiment, at: Wildcards) -> stages.stack_pdf.Params:
-    """Stack of a parent's 3D-ΔPDFs along temperature."""
+    """Return the parameters to stack a parent's 3D-ΔPDFs along temperature."""
     return stages.stack_pdf.Params(
         **_own(experiment, at).stack_pdf.model_dump(), **_stacked(experiment, "3D-ΔPDF", at)
     )
 
 
 def sample_page(experiment: Experiment, at: Wildcards) -> stages.sample_page.Params:
-    """Page of a sample."""
+    """Return the parameters of the page of a sample."""
     sample, paths = at["sample"], experiment.paths
     scans = experiment.scans_of(sample)
     temperatures = [experiment.scans[sample, scan].temperature for scan in scans]
@@ -121,5 +121,5 @@ def sample_page(experiment: Experiment, at: Wildcards) -> stages.sample_page.Par
 
 
 def overview(_: Experiment, __: Wildcards) -> stages.overview.Params:
-    """Overview of all scans."""
+    """Return the parameters of the overview of all scans."""
     return stages.overview.Params()
