@@ -1,9 +1,9 @@
-"""Raw frames in two rows of the table of scans: their counts would be taken for two measurements.
+"""Find raw frames that two rows of the table of scans share; they would be counted twice.
 
-`shared_frames` looks at what costs next to nothing, whenever an experiment is loaded: names, links,
-and what light scan files say. `copied_frames` opens the files, for `hklflow check`: it finds
-masters and virtual datasets that take frames from the same files, and copies. Rows of one file are
-legal if each uses frames of its own.
+`shared_frames` runs whenever an experiment is loaded and uses only quick look-ups: names, links and
+light scan files. `copied_frames` opens the files, for `hklflow check`: it finds copies, and masters
+and virtual datasets that link the same files. Several rows may use one file if each row uses other
+frames.
 """
 
 import heapq
@@ -27,19 +27,19 @@ FileId = tuple[int, int]
 """Device and inode: the same under all names of a file."""
 
 Interval = tuple[float, float]
-"""Frames from the first to the last, the last exclusive."""
+"""First frame and last frame + 1."""
 
 _WHOLE: list[Interval] = [(0, math.inf)]
-_IMAGES = 5  # of a series that are compared
+_IMAGES = 5  # number of images of a series that are compared
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Frames of a raw scan that follow one another in one dataset (or are one image)."""
+    """Consecutive frames of a raw scan in one dataset, or one image."""
 
     path: Path
     inside: str | None
-    """Dataset in the file; None: not known."""
+    """Dataset in the file; None: unknown."""
     first: float
     source: float
     n: float
@@ -59,26 +59,26 @@ class _Part:
     given: FrameFiles
     used: list[Interval]
     corrected: bool
-    """The frames are corrected before they are numbered: the raw files are not opened."""
+    """True if hklflow corrects the frames first; the raw files are then not opened here."""
 
     @cached_property
     def name(self) -> str:
-        """The raw scan without detours."""
+        """Path of the raw scan in normal form."""
         return posixpath.normpath(self.raw)
 
     @cached_property
     def files(self) -> list[tuple[Path, str | None]]:
-        """Files with the frames as far as it costs nothing; both ends of a series."""
+        """Files with the frames, without opening HDF5 files; of a series, both ends."""
         found = [(self.base / file, inside) for file, inside in self.given.files]
         if len(found) == 1 and found[0][0].is_dir():
-            # Only a run of an integrating detector can be a folder; others are refused.
+            # Only a run of an integrating detector can be a folder; other folders are refused.
             files = raw_files(self.raw, self.base) if self.corrected else []
             return [(Path(file), None) for file in files]
         return found
 
     @cached_property
     def marks(self) -> set[tuple[FileId, str | None]]:
-        """The same files by what is the same under all their names."""
+        """Device and inode of each file, which are the same for all names of the file."""
         return {(_file_id(path), inside and inside.strip("/")) for path, inside in self.files}
 
     @property
@@ -90,7 +90,7 @@ class _Part:
 
     @cached_property
     def runs(self) -> list[_Run]:
-        """Where every frame is.
+        """Place of every frame.
 
         Raises
         ------
@@ -114,12 +114,12 @@ class _Part:
 
 
 def shared_frames(experiment: Experiment, found: Mapping[str, FrameFiles]) -> Iterator[str]:
-    """Say which rows use the same frames, as far as names and links tell.
+    """Yield a sentence for each row that shares frames, as far as names and links show it.
 
     Parameters
     ----------
     found : mapping
-        Where the frames of each raw scan are; scans whose files are missing are not in it.
+        Raw scan -> place of its frames, without scans whose files are missing.
     """
     parts = _parts(experiment, found)
     by_name: dict[str, list[int]] = defaultdict(list)
@@ -136,9 +136,9 @@ def shared_frames(experiment: Experiment, found: Mapping[str, FrameFiles]) -> It
 
 
 def copied_frames(experiment: Experiment) -> Iterator[str]:
-    """Say which rows use the same frames through masters, virtual datasets and copies.
+    """Yield a sentence for each row that shares frames through masters, links or copies.
 
-    Files that cannot be read are the import's matter: they concern one scan, and the others go on.
+    Unreadable files are ignored: the import reports them, and they concern one scan only.
     """
     found: dict[str, FrameFiles] = {}
     for key in experiment.all_rotations():
@@ -148,7 +148,7 @@ def copied_frames(experiment: Experiment) -> Iterator[str]:
     paths: dict[int, dict[FileId, Path]] = {}
     for part in _parts(experiment, found):
         try:
-            # Of a series both ends stand for all images: there may be millions.
+            # Compare both ends of a series instead of all images: there may be millions.
             files = part.files if part.given.pattern else [(run.path, "") for run in part.runs]
             paths[len(parts)] = {_file_id(path): path for path, _ in files}
             parts.append(part)
@@ -166,9 +166,9 @@ def copied_frames(experiment: Experiment) -> Iterator[str]:
 
 
 def _in_order(places: list[list[int]]) -> Iterator[int]:
-    """Numbers of several lists in order, each once; looked up no further than they are asked for.
+    """Yield the numbers of several sorted lists in order, each once, without full merging.
 
-    Thousands of rows may name one file: of each row the first other one that has it is told.
+    Thousands of rows may name one file, and only the first row in conflict is reported.
     """
     return (number for number, _ in groupby(heapq.merge(*places)))
 
@@ -183,7 +183,7 @@ def _parts(experiment: Experiment, found: Mapping[str, FrameFiles]) -> list[_Par
         for item in left_out.of_rotation(own.leave_out, rotation):
             _, first, last = left_out.parse(item)
             used = _common(used, [(0, first), (last + 1, math.inf)])
-        # A simulated file is made for one row.
+        # A simulated file belongs to one row.
         used = used if experiment.config.simulation is None else _WHOLE
         corrected = experiment.is_corrected(sample, scan)
         parts += [
@@ -196,7 +196,7 @@ def _parts(experiment: Experiment, found: Mapping[str, FrameFiles]) -> list[_Par
 def _first_problem(
     parts: list[_Part], i: int, others: Iterable[int], copies: Mapping[FileId, FileId]
 ) -> Iterator[str]:
-    """Compare a raw scan with earlier ones, and say the first that has the same frames."""
+    """Yield a sentence on the first earlier raw scan with the same frames, if any."""
     part = parts[i]
     for other in (parts[j] for j in others):
         try:
@@ -210,7 +210,7 @@ def _first_problem(
 
 
 def _sentence(a: _Part, b: _Part, frames: list[Interval], copies: Mapping[FileId, FileId]) -> str:
-    """Say that two raw scans share these frames of the second."""
+    """Return the sentence that two raw scans share frames of the second scan."""
     same = a.name == b.name
     if a.row is b.row:
         cure = "name each scan of a sum once"
@@ -227,7 +227,7 @@ def _sentence(a: _Part, b: _Part, frames: list[Interval], copies: Mapping[FileId
 
 
 def _written(frames: list[Interval]) -> str:
-    """Intervals as people write them, the first few."""
+    """Return the first few intervals as text."""
     texts = []
     for first, end in frames[:3]:
         last = "" if end == first + 1 else " and later" if end == math.inf else f"-{end - 1:.0f}"
@@ -236,14 +236,14 @@ def _written(frames: list[Interval]) -> str:
 
 
 def _overlap(a: _Part, b: _Part, copies: Mapping[FileId, FileId]) -> list[Interval]:
-    """Frames of `b` that `a` uses too.
+    """Return the frames of `b` that `a` also uses.
 
     Raises
     ------
     HklflowError
-        If that cannot be said without reading files, and they cannot be read.
+        If files must be opened for the comparison and cannot be read.
     """
-    if not a.given.files or not b.given.files:  # missing, or simulated: the name is the same
+    if not a.given.files or not b.given.files:  # missing or simulated files: the names are equal
         return _common(a.used, b.used)
     plain = a.given.pattern is None and b.given.pattern is None
     if plain and a.used == b.used == _WHOLE and a.marks & b.marks:
@@ -263,19 +263,19 @@ def _overlap(a: _Part, b: _Part, copies: Mapping[FileId, FileId]) -> list[Interv
 
 
 def _moved(used: list[Interval], run: _Run) -> list[Interval]:
-    """Frames of a run that are used, by their numbers in the dataset."""
+    """Return the used frames of a run, by their numbers in the dataset."""
     inside = _common(used, [(run.first, run.first + run.n)])
     return [(first - run.first + run.source, end - run.first + run.source) for first, end in inside]
 
 
 def _common(a: list[Interval], b: list[Interval]) -> list[Interval]:
-    """Frames that are in both."""
+    """Return the frames that are in both lists of intervals."""
     ends = ((max(i[0], j[0]), min(i[1], j[1])) for i in a for j in b)
     return [(first, end) for first, end in ends if first < end]
 
 
 def _joined(intervals: list[Interval]) -> list[Interval]:
-    """The same frames in as few intervals as possible, in order."""
+    """Return the same frames in as few sorted intervals as possible."""
     found: list[Interval] = []
     for first, end in sorted(intervals):
         if found and first <= found[-1][1]:
@@ -286,7 +286,7 @@ def _joined(intervals: list[Interval]) -> list[Interval]:
 
 
 def _may_share(a: _Part, b: _Part) -> bool:
-    """Return False if two raw scans have no file in common, or different datasets of it."""
+    """Return False if two raw scans have no common file, or use different datasets of it."""
     if a.name == b.name:
         return True
     if any(
@@ -320,18 +320,18 @@ def _file_id(path: Path) -> FileId:
 
 
 def _spots(path: Path) -> str:
-    """Hash of some places of a file."""
+    """Return the hash of samples of a file."""
     return identity.sampled([path])
 
 
 def _whole(path: Path) -> str:
-    """Hash of a file; of a large one nothing, for its spots have told enough."""
+    """Return the hash of a file; empty for a large file, whose samples are enough."""
     return "" if path.stat().st_size > identity.LARGE else identity.whole([path])
 
 
 def _copies(files: Mapping[FileId, Path]) -> dict[FileId, FileId]:
-    """Files that have the bytes of an earlier one, and that one."""
-    # Each look costs more than the one before, and is for those that are alike so far.
+    """Return file -> earlier file with the same bytes."""
+    # Each test costs more than the test before it; only files that agree so far are tested.
     groups = [[file for file, path in files.items() if path.stat().st_size > 0]]
     for look in (lambda path: path.stat().st_size, _spots, _whole):
         finer = []
@@ -345,9 +345,9 @@ def _copies(files: Mapping[FileId, Path]) -> dict[FileId, FileId]:
 
 
 def _copied_series(parts: list[_Part]) -> dict[FileId, FileId]:
-    """Images of series that are copies of an earlier series, and the images of that one.
+    """Return image -> image of an earlier series, for series that are copies.
 
-    A few images of each are compared, and of these some places.
+    Only samples of a few images of each series are compared.
     """
     alike: dict[tuple[object, ...], _Part] = {}
     by_size = defaultdict(list)

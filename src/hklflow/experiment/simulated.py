@@ -1,4 +1,4 @@
-"""Simulated experiments: which raw files `rule simulate` makes, and of what."""
+"""Simulated experiments: the raw files that `rule simulate` makes, and their parameters."""
 
 import zlib
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from hklflow.experiment.resolve import validation_problems
 
 
 def simulated_raws(experiment: Experiment) -> list[str]:
-    """Raw files that `rule simulate` makes; none in a real experiment."""
+    """Return the raw files that `rule simulate` makes; empty in a real experiment."""
     if experiment.config.simulation is None:
         return []
     rotations = [
@@ -27,9 +27,9 @@ def simulated_raws(experiment: Experiment) -> list[str]:
 
 
 def simulation_description(experiment: Experiment, raw: str) -> stages.simulate.Description:
-    """Describe what `rule simulate` puts in one raw file: configuration and the file's row.
+    """Return the parameters of one simulated raw file, from configuration and table of scans.
 
-    The seed follows from the file's name, so that every file has its own noise.
+    The seed follows from the name of the file, so that every file has its own noise.
     """
     simulation = experiment.config.simulation
     if simulation is None:
@@ -58,7 +58,7 @@ def simulation_description(experiment: Experiment, raw: str) -> stages.simulate.
 
 
 def simulation_problems(experiment: Experiment) -> Iterable[str]:
-    """Say what is wrong with the `simulation` section."""
+    """Yield the problems of the `simulation` section."""
     simulation = experiment.config.simulation
     if simulation is None:
         return
@@ -83,12 +83,12 @@ def simulation_problems(experiment: Experiment) -> Iterable[str]:
 
 
 def _is_measured(path: Path) -> bool:
-    """Whether a raw HDF5 file exists that `rule simulate` has not written."""
+    """Return True if a raw HDF5 file exists that `rule simulate` has not written."""
     if path.suffix != ".nxs" or not path.is_file():
         return False
     from hklflow import nexus
 
     try:
         return "simulate" not in {record["stage"] for record in nexus.read_provenance(path)}
-    except HklflowError:  # damaged: whatever it was, it cannot be used
+    except HklflowError:  # a damaged file is of no use, so it may be overwritten
         return False

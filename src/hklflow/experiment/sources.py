@@ -1,4 +1,4 @@
-"""Where the steps of scans read from: products of a rotation, scan or sample, and raw files."""
+"""Inputs of the steps of scans: products of a rotation, scan or sample, and raw files."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from hklflow.experiment.paths import Paths
 
 KINDS = ("transform", "masked_transform")
-"""Volumes: of all pixels, and without those of the 3-D mask."""
+"""Volumes of all pixels, and volumes without the pixels of the 3-D mask."""
 
 
 def pdf_kinds(config: "Config") -> list[str]:
-    """Kinds of volume of which pair distributions are made."""
+    """Return the kinds of volume from which pair distributions are computed."""
     return [kind for kind in KINDS if kind in config.delta_pdf]
 
 
 def symmetrised_kinds(config: "Config") -> Sequence[str]:
-    """Kinds of volume that are symmetrised.
+    """Return the kinds of volume that are symmetrised.
 
     The total PDF takes its Bragg reflections from the volume of all pixels.
     """
@@ -93,7 +93,7 @@ FRAMES = Level(
     labels={"rotation": "{rotation}"},
     group="{sample} {scan}",
 )
-"""A rotation, whatever the binning."""
+"""Rotation; its products do not depend on the binning."""
 ROTATION = Level(
     _OF_ROTATION,
     lambda paths, name: paths.rotation(name),
@@ -102,7 +102,7 @@ ROTATION = Level(
     group="{sample} {scan}",
 )
 PART = Level((*_OF_ROTATION, "part"), lambda paths, name: paths.part(name), _parts)
-"""A block of a rotation's frames."""
+"""Block of frames of a rotation."""
 SCAN = Level(
     ("sample", "scan"),
     lambda paths, name: paths.scan(name),
@@ -117,11 +117,11 @@ SCAN_OF_ALL_ROTATIONS = Level(
     labels={"rotation": "all"},
     group="{sample} {scan}",
 )
-"""A scan, whose pictures stand with those of its rotations."""
+"""Scan; the report shows its pictures with the pictures of its rotations."""
 SAMPLE = Level(("sample",), lambda paths, name: paths.series(name), _samples)
 PAGE = Level(("sample",), lambda paths, name: paths.page(name), _samples)
 STACK = Level(("sample", "parent"), lambda paths, name: paths.stack(name), _stacks)
-"""The scans of a parent."""
+"""Parent with its scans."""
 EXPERIMENT = Level((), lambda paths, name: paths.overview(name), lambda e: ({},) if e.scans else ())
 
 
@@ -142,24 +142,24 @@ def _of(
 
 
 def of_rotation(name: str, when: "Callable[[Jobs, Wildcards], bool] | None" = None) -> Source:
-    """Product of the rotation at hand, if a condition holds."""
+    """Return the source: a product of the job's rotation, if a condition holds."""
     return _of(lambda paths: paths.rotation, name, when)
 
 
 def of_scan(name: str, when: "Callable[[Jobs, Wildcards], bool] | None" = None) -> Source:
-    """Product of the scan at hand, if a condition holds."""
+    """Return the source: a product of the job's scan, if a condition holds."""
     return _of(lambda paths: paths.scan, name, when)
 
 
 def of_rotations(
     name: str, chosen: "Callable[[list[str], str], list[str]] | None" = None
 ) -> Source:
-    """Product of all rotations of the scan at hand; or of those that are ``chosen``.
+    """Return the source: a product of all (or of the ``chosen``) rotations of the job's scan.
 
     Parameters
     ----------
     chosen : callable, optional
-        (rotations of the scan, the rotation at hand) -> rotations.
+        Function (rotations of the scan, rotation of the job) -> rotations.
     """
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
@@ -173,17 +173,17 @@ def of_rotations(
 
 
 def of_first_rotation(name: str) -> Source:
-    """Product of the first rotation of the scan at hand."""
+    """Return the source: a product of the first rotation of the job's scan."""
     return of_rotations(name, lambda rotations, _: rotations[:1])
 
 
 def of_earlier_rotations(name: str) -> Source:
-    """Product of the rotations before the one at hand, of its scan."""
+    """Return the source: a product of the scan's rotations before the job's rotation."""
     return of_rotations(name, lambda rotations, own: rotations[: rotations.index(own)])
 
 
 def of_parts(name: str) -> Source:
-    """Product of all blocks of frames of the rotation at hand."""
+    """Return the source: a product of all blocks of frames of the job's rotation."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern = plan.paths.part(name)
@@ -194,7 +194,7 @@ def of_parts(name: str) -> Source:
 
 
 def of_parent(name: str) -> Source:
-    """Product of the parent of the scan at hand."""
+    """Return the source: a product of the parent of the job's scan."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         parent = plan.experiment.scans[at["sample"], at["scan"]].parent
@@ -204,7 +204,7 @@ def of_parent(name: str) -> Source:
 
 
 def of_reference(name: str) -> Source:
-    """Product of the scan that is subtracted from the scan at hand."""
+    """Return the source: a product of the scan that is subtracted from the job's scan."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         reference = plan.experiment.reference(at["sample"], at["scan"])
@@ -219,7 +219,7 @@ def of_reference(name: str) -> Source:
 
 
 def of_kinds(name: str, kinds: "Callable[[Config], Sequence[str]]" = pdf_kinds) -> Source:
-    """Product of the scan at hand, of each kind of volume."""
+    """Return the source: a product of the job's scan for each kind of volume."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern = plan.paths.scan(name)
@@ -229,7 +229,7 @@ def of_kinds(name: str, kinds: "Callable[[Config], Sequence[str]]" = pdf_kinds) 
 
 
 def of_scans(name: str) -> Source:
-    """Product of all scans of the sample at hand, cold to warm; or of all, without a sample."""
+    """Return the source: a product of all scans of the job's sample, or of all samples."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern, experiment = plan.paths.scan(name), plan.experiment
@@ -243,7 +243,7 @@ def of_scans(name: str) -> Source:
 
 
 def of_scans_rotations(name: str) -> Source:
-    """Product of all rotations of all scans of the sample at hand."""
+    """Return the source: a product of all rotations of the job's sample."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern, experiment = plan.paths.rotation(name), plan.experiment
@@ -257,7 +257,7 @@ def of_scans_rotations(name: str) -> Source:
 
 
 def of_stacked(name: str) -> Source:
-    """Product of the scans of the parent at hand, cold to warm."""
+    """Return the source: a product of the scans of the job's parent, cold to warm."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern = plan.paths.scan(name)
@@ -268,20 +268,20 @@ def of_stacked(name: str) -> Source:
 
 
 def _with_reflections(_: Jobs, at: Wildcards) -> bool:
-    """True for a fill of 3-D masked volumes and for every total PDF."""
+    """Return True for a fill of 3-D masked volumes and for every total PDF."""
     which = at.get("which")
     return which == "total" or (which is None and at["kind"] != "transform")
 
 
 WHOLE_VOLUME = of_scan("symm_transform.nxs", when=_with_reflections)
-"""Symmetrised volume of all pixels: the 3-D mask takes strong reflections out of the other.
+"""Symmetrised volume of all pixels; the other volume lacks reflections inside the 3-D mask.
 
-The fill measures the reflections' width in it, and the total PDF has them from it.
+The fill measures the width of the reflections in this volume, and the total PDF takes them from it.
 """
 
 
 def shown_of_sample(*, pictures: bool) -> Source:
-    """Pictures, or figures, of all steps of the sample at hand and of its calibrations."""
+    """Return the source: pictures, or numbers, of all steps of the sample and calibrations."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         return [
@@ -298,14 +298,14 @@ def _figures_of_scans(plan: Jobs, _: Wildcards) -> list[str]:
 
 
 FIGURES_OF_SCANS = Source(_figures_of_scans)
-"""Figures of all steps of all scans: the verdicts are made of them."""
+"""Files of numbers of all steps of all scans, for the verdicts."""
 
 
 # ------------------------------------------------------------------- files from outside
 
 
 def parameter_files(section: str) -> Source:
-    """Files that the parameters of a section name."""
+    """Return the source: files that are parameters in a section."""
 
     def outside(plan: Jobs, at: Wildcards) -> list[str]:
         return files(getattr(plan.experiment.settings(at["sample"], at["scan"]), section))
@@ -329,11 +329,11 @@ def _raw(plan: Jobs, at: Wildcards) -> list[str]:
 
 
 REPEATED = Source(_simulated, _raw)
-"""Raw files of the rotation at hand; of a sum, those of all repeated scans."""
+"""Raw files of the job's rotation; for a sum, of all repeated scans."""
 
 
 def _prepared(plan: Jobs, at: Wildcards) -> list[str]:
-    """Frames that are made of the raw ones, whatever the binning; none if the raw ones are read."""
+    """Return the summed or corrected frames before binning; empty if raw files are read."""
     own, paths = plan.experiment.rotation(*_row(plan, at)), plan.paths.unbinned
     if plan.experiment.is_corrected(at["sample"], at["scan"]):
         return [paths.rotation("corrected.nxs").format(**at)]
@@ -349,20 +349,20 @@ RAW_FRAMES = Source(
     lambda plan, at: _prepared(plan, at) or _simulated(plan, at),
     lambda plan, at: () if _prepared(plan, at) else _raw(plan, at),
 )
-"""Raw files of the rotation at hand (both ends of an image series), their sum, or corrected."""
+"""Raw files of the job's rotation (of a series, both ends), their sum, or corrected frames."""
 
 FRAMES_AS_REDUCED = Source(
     lambda plan, at: _binned(plan, at) or RAW_FRAMES.products(plan, at),
     lambda plan, at: () if _binned(plan, at) or _prepared(plan, at) else _raw(plan, at),
 )
-"""Frames of the rotation at hand as they are reduced: raw files, or their block sums."""
+"""Frames of the job's rotation for the reduction: as `RAW_FRAMES`, or their block sums."""
 
 LINKED = Source(
     outside=lambda plan, at: plan.experiment.linked_inputs(
         plan.experiment.rotation(*_row(plan, at))
     )
 )
-"""Files with the frames that light scan files link; the jobs find them through the links."""
+"""Files that light scan files link; the jobs find these files through the links."""
 
 
 def _own_geometry(plan: Jobs, at: Wildcards) -> list[str]:
@@ -381,22 +381,22 @@ def _stored_geometry(plan: Jobs, at: Wildcards) -> list[str]:
 
 
 GEOMETRY = Source(_own_geometry, _stored_geometry)
-"""Calibration of the rotation at hand; none if the raw file holds the geometry.
+"""Calibration of the job's rotation; empty if the raw file contains the geometry.
 
-Of a calibration store it is the immutable file of the version chosen: an index that changes with
-every proposal would make everything again.
+For a calibration store, the source is the immutable file of the selected version, not the index of
+the store: the index changes with every proposal, and all jobs would run again.
 """
 
 
 def constants(*, counter: bool, flat_field: bool = False) -> Source:
-    """Constants of the rotation at hand, if they are of this kind of detector.
+    """Return the source: constants of the job's rotation, for one kind of detector.
 
     Parameters
     ----------
     counter : bool
-        Of a photon counter (True), or of an integrating detector.
+        True for a photon counter, False for an integrating detector.
     flat_field : bool
-        Only if their flat field is used.
+        True: only constants whose flat field is used.
     """
 
     def used(plan: Jobs, at: Wildcards, *, stored: bool) -> list[str]:
@@ -426,7 +426,7 @@ def _start(plan: Jobs, at: Wildcards) -> list[str]:
 
 
 START = Source(outside=_start)
-"""Orientation from which the refinement of the parent at hand starts, if one is given."""
+"""Orientation file from which the refinement of the job's parent starts, if given."""
 
 
 def _calibration_file(plan: Jobs, at: Wildcards) -> str:
@@ -446,9 +446,9 @@ CALIBRATION_FILE = Source(
     lambda plan, at: [_calibration_file(plan, at)] if _is_simulated(plan, at) else (),
     lambda plan, at: () if _is_simulated(plan, at) else [_calibration_file(plan, at)],
 )
-"""Calibrant image, which may be simulated, or PONI file of the calibration at hand."""
+"""Calibrant image (also simulated) or PONI file of the job's calibration."""
 
 FILES_OF_CALIBRATION = Source(
     outside=lambda plan, at: files(plan.experiment.config.calibrations[at["calibration"]])
 )
-"""Files that the parameters of the calibration at hand name."""
+"""Files that are parameters of the job's calibration."""

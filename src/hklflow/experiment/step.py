@@ -1,7 +1,7 @@
-"""The words of the table of steps: levels, what a step reads, what it writes, and the step.
+"""Classes of the table of steps: level, source (input), output and step.
 
-`hklflow.experiment.steps` and `hklflow.experiment.steps_constants` are written in them;
-`hklflow.experiment.jobs` makes the jobs of an experiment of the table.
+`hklflow.experiment.steps` and `hklflow.experiment.steps_constants` contain the table;
+`hklflow.experiment.jobs` makes the jobs of an experiment from the table.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,37 +19,37 @@ if TYPE_CHECKING:
     from hklflow.experiment.paths import Paths
 
 Wildcards = Mapping[str, str]
-"""Wildcards of snakemake, such as sample, scan and rotation -> their values."""
+"""Name of a wildcard of snakemake (such as sample, scan or rotation) -> its value."""
 
 
 class Shown(Protocol):
-    """A job whose products the page shows."""
+    """Job whose products the page shows."""
 
     @property
     def pictures(self) -> tuple[str, ...]:
-        """Pictures that it makes."""
+        """Pictures that the job makes."""
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """Files of figures that it makes."""
+        """Files of numbers that the job makes."""
 
 
 class Jobs(Protocol):
-    """What a step is told: the experiment, and the jobs of other steps (`jobs.Plan`)."""
+    """Part of `jobs.Plan` that a step uses: the experiment, and the jobs of other steps."""
 
     @property
     def experiment(self) -> "Experiment":
-        """The experiment."""
+        """Experiment of the jobs."""
 
     @property
     def paths(self) -> "Paths":
-        """Patterns of its products."""
+        """Path patterns of the products of the experiment."""
 
     def shown_of(self, sample: str) -> Sequence[Shown]:
-        """Jobs whose products are on the page of a sample."""
+        """Return the jobs whose products are on the page of a sample."""
 
     def of_scans(self) -> Sequence[Shown]:
-        """Jobs of scans and rotations."""
+        """Return the jobs of scans and rotations."""
 
 
 # ----------------------------------------------------------------------------- levels
@@ -57,21 +57,21 @@ class Jobs(Protocol):
 
 @dataclass(frozen=True)
 class Level:
-    """What a step has one job of: a rotation, a scan, a sample, a module of a detector.
+    """Unit for which a step has one job, such as a rotation, scan, sample or module.
 
     Attributes
     ----------
     wildcards : tuple of str
     place : callable
-        (paths, name of a product) -> pattern of its path.
+        Function (paths, name of a product) -> pattern of its path.
     every : callable
-        Wildcards of every job in an experiment.
+        Function (experiment) -> wildcards of every job.
     unbinned : bool
-        Products are the same whatever the binning.
+        True if the products do not depend on the binning.
     key : int
-        Number of wildcards that name the job for people.
+        Number of wildcards (the first ones) that name the job in messages.
     labels : mapping of str to str
-        What the report of snakemake says of a picture, apart from what it shows.
+        Labels of a picture in the report of snakemake, in addition to its subject.
     group : str or None
         Group of the picture in the report.
     """
@@ -95,12 +95,12 @@ class Source:
     Attributes
     ----------
     products : callable
-        Those that other steps make.
+        Function (plan, wildcards) -> files that other steps make.
     outside : callable
-        Those that no step makes. May raise `HklflowError`: a calibration store may have no
-        accepted version.
+        Function (plan, wildcards) -> files from outside. It may raise `HklflowError`, for example
+        if a calibration store has no accepted version.
     inside : str
-        File in a folder that is read, with wildcards.
+        Pattern (with wildcards) of the file that is read if the product is a folder.
     """
 
     products: "Callable[[Jobs, Wildcards], Sequence[str]]" = lambda plan, at: ()
@@ -108,7 +108,7 @@ class Source:
     inside: str = ""
 
     def files(self, plan: "Jobs", at: Wildcards) -> list[str]:
-        """All files, as a command line names them."""
+        """Return all files, as on the command line."""
         files = list(self.products(plan, at))
         if self.outside is not None:
             files += self.outside(plan, at)
@@ -120,7 +120,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Report:
-    """Where the report of snakemake shows a product.
+    """Place of a product in the report of snakemake.
 
     Attributes
     ----------
@@ -137,15 +137,15 @@ class Report:
 
 @dataclass(frozen=True)
 class Output:
-    """A product of a step.
+    """Product of a step.
 
     Attributes
     ----------
     name : str
-        Of the file, with wildcards.
+        Name of the file, with wildcards.
     report : Report or None
     figures : bool
-        Holds figures and sentences for the page and the verdict.
+        True if the file contains numbers and sentences for the page and the verdict.
     """
 
     name: str
@@ -154,12 +154,12 @@ class Output:
 
 
 def picture(name: str, category: str, shows: str, caption: str) -> Output:
-    """Picture (or table) that the report of snakemake shows."""
+    """Return a picture (or table) as an output that the report of snakemake shows."""
     return Output(name, Report(category, shows, caption))
 
 
 def figures(name: str) -> Output:
-    """Figures for the page and the verdict."""
+    """Return a file of numbers, for the page and the verdict, as an output."""
     return Output(name, figures=True)
 
 
@@ -167,47 +167,48 @@ def figures(name: str) -> Output:
 
 
 def always(_: "Config") -> bool:
-    """A step that every experiment has."""
+    """Return True, for a step that every experiment has."""
     return True
 
 
 def once(_: "Jobs", __: Wildcards) -> Iterable[Wildcards]:
-    """One job for each sample, scan or rotation."""
+    """Return no further wildcards: one job for each sample, scan or rotation."""
     return ({},)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the workflow.
+    """Step of the workflow.
 
     Attributes
     ----------
     rule : str
-        Of snakemake; also the name of the stage and of its costs.
+        Name of the rule of snakemake, of the stage, and of its costs.
     level : Level
     column : str
         Group of steps in `hklflow status`.
     reads : mapping of str to Source
-        By the names of the stage's inputs; what has another name is read by way of another file
-        or a parameter, and is not on the command line.
+        Inputs by the stage's names. An input with another name is not on the command line: the
+        stage reads it through another file or a parameter.
     writes : mapping of str to Output
-        By the names of the stage's outputs.
+        Outputs by the stage's names.
     params : callable
-        Parameters of a job.
+        Function (experiment, wildcards) -> parameters of a job.
     over : tuple of str
         Further wildcards, such as the kind of volume.
     runs : callable
-        Their values for each of the level's jobs; none: there is no job.
+        Function (plan, wildcards of the level) -> values of the further wildcards; empty: no job.
     exists : callable
-        Whether an experiment has such a rule.
+        Function (configuration) -> True if the experiment has this rule.
     in_all : callable
-        Whether its products are made unless they are asked for by name.
+        Function (configuration) -> False if the products are made only on request.
     threads : bool
-        Whether the stage is told a number of threads.
-    folder : str
-        The products are files of these names in a folder, which is removed when they were used.
+        True if the stage has an option for the number of threads.
+    folder : callable or None
+        Function (plan, wildcards) -> names of the product files in a folder; the folder is removed
+        after use. None: no such folder.
     parts_of : str
-        Rule that joins the products of this one, which are removed then.
+        Rule that joins the products of this rule, which are then removed; empty: no such rule.
     """
 
     rule: str
@@ -226,37 +227,37 @@ class Step:
 
     @cached_property
     def stage(self) -> ModuleType:
-        """Module of the stage."""
+        """Python module of the stage."""
         return import_module(f"hklflow.stages.{self.rule}")
 
     @property
     def wildcards(self) -> tuple[str, ...]:
-        """Wildcards of its products."""
+        """Wildcards of the products."""
         return (*self.level.wildcards, *self.over)
 
     @property
     def is_temporary(self) -> bool:
-        """Products are removed when they were used."""
+        """True if the products are removed after use."""
         return self.folder is not None or bool(self.parts_of)
 
     @cached_property
     def on_command_line(self) -> list[str]:
-        """Names of the inputs that the command line has; a parameter may be a file."""
+        """Names of the inputs on the command line, without files that are parameters."""
         fields = {**self.stage.Inputs.model_fields, **self.stage.Params.model_fields}
         return [name for name in fields if name in self.reads]
 
     def paths(self, paths: "Paths") -> "Paths":
-        """Paths of its products, logs and times."""
+        """Return the paths of products, logs and times, with the right binning."""
         return paths.unbinned if self.level.unbinned else paths
 
     def pattern(self, paths: "Paths", output: Output) -> str:
-        """Path of a product, with wildcards."""
+        """Return the path of a product, with wildcards."""
         return self.level.place(paths, output.name)
 
     def log(self, paths: "Paths") -> str:
-        """Path of its log, with wildcards."""
+        """Return the path of the log, with wildcards."""
         return self.paths(paths).log(self.rule, *self.wildcards)
 
     def benchmark(self, paths: "Paths") -> str:
-        """Path of its times, with wildcards."""
+        """Return the path of the benchmark table, with wildcards."""
         return self.paths(paths).benchmark(self.rule, *self.wildcards)

@@ -1,8 +1,8 @@
-"""The table of steps: what each of them reads, writes and takes, and when it exists.
+"""The table of steps, with inputs, outputs, parameters and conditions of each step.
 
-Rules, targets, planning (`hklflow check`), status and freshness all follow from it. A row has the
-names of the stage's inputs and outputs. The steps that make constants of detectors are in
-`hklflow.experiment.steps_constants`.
+Rules, targets, planning (`hklflow check`), status and freshness follow from this table. Inputs and
+outputs have the names of the stage's inputs and outputs. The steps that make constants of detectors
+are in `hklflow.experiment.steps_constants`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -122,7 +122,7 @@ def _stacks(plan: Jobs, _: Wildcards) -> Iterator[Wildcards]:
 
 
 def _model_mask(plan: Jobs, at: Wildcards) -> bool:
-    """True if the 3-D mask at hand holds the Bragg reflections of the model."""
+    """Return True if the 3-D mask of the job contains the Bragg reflections of the model."""
     return plan.experiment.settings(at["sample"], at["scan"]).mask_3d.model
 
 
@@ -729,7 +729,7 @@ STEPS: tuple[Step, ...] = (
     *_REFLECTIONS,
     *_TOGETHER,
 )
-"""In the order in which things happen; those of a detector's constants apart."""
+"""All steps in the order of the workflow, except the steps of detector constants."""
 
 STRUCTURE_FACTORS = frozenset(step.rule for step in _REFLECTIONS)
-"""Rules of the average structure, which are asked for together."""
+"""Rules of the average structure, which one target requests together."""

@@ -1,4 +1,4 @@
-"""The table of steps, continued: those that make the constants of detectors."""
+"""The table of steps, continued: steps that make the constants of detectors."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
@@ -65,7 +65,7 @@ _MEASURE = Level(
     unbinned=True,
     key=1,
 )
-"""A measure of a module: one job reads a module's files once, for all its ASICs."""
+"""Measure of a module: one job reads the files of the module once, for all its ASICs."""
 _MODULE = Level(
     ("constants", "module"), lambda paths, name: paths.module(name), _modules, unbinned=True, key=1
 )
@@ -86,12 +86,12 @@ def _branch(plan: Jobs, at: Wildcards) -> Branch:
 
 
 def _products(place: str, name: str) -> Source:
-    """Product of the run, module, ASIC or detector at hand."""
+    """Return the source: a product of the job's run, module, ASIC or detector."""
     return Source(lambda plan, at: [getattr(plan.paths, place)(name).format(**at)])
 
 
 def _measured(name: str, measure: str) -> Source:
-    """Product of the ASIC at hand, if a measure was made."""
+    """Return the source: a product of the job's ASIC, if a measure was made."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         made = _branch(plan, at).measures
@@ -105,7 +105,7 @@ def _measured(name: str, measure: str) -> Source:
 def _each(
     place: str, name: str, wildcard: str, of: "Callable[[Branch, Wildcards], Iterable[Any]]"
 ) -> Source:
-    """Product of each run, current, ASIC or module."""
+    """Return the source: a product of each run, current, ASIC or module."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern = getattr(plan.paths, place)(name)
@@ -119,7 +119,7 @@ def _of_runs(name: str) -> Source:
 
 
 def _gathered(measure: str) -> Source:
-    """Gathered frames of a measure for the ASIC at hand."""
+    """Return the source: the gathered frames of a measure for the job's ASIC."""
     return Source(
         lambda plan, at: [plan.paths.gathered().format(**at, measure=measure.format(**at))],
         inside="asic_{asic}.h5",
@@ -139,7 +139,7 @@ _RAW = Source(outside=_raw_of_run)
 
 
 def _named_file(key: str) -> Source:
-    """File that a key of the entry names."""
+    """Return the source: the file in a key of the entry."""
 
     def outside(plan: Jobs, at: Wildcards) -> list[str]:
         path = getattr(plan.experiment.config.constants[at["constants"]], key)
@@ -149,13 +149,13 @@ def _named_file(key: str) -> Source:
 
 
 def _measurements(plan: Jobs, at: Wildcards) -> dict[str, tuple[str, ...]]:
-    """Measurements of the photon counter at hand -> raw files or patterns."""
+    """Return measurement -> raw files or patterns, for the job's photon counter."""
     entry = plan.experiment.config.constants[at["constants"]]
     return counter_runs(entry) if isinstance(entry, PhotonCounter) else {}
 
 
 def _counter_raw(kind: str) -> Source:
-    """Raw files of a measurement, or both ends of image series."""
+    """Return the source: raw files of a measurement; of image series, both ends."""
     return Source(
         outside=lambda plan, at: [
             end
@@ -166,7 +166,7 @@ def _counter_raw(kind: str) -> Source:
 
 
 def _of_counter(kind: str) -> Source:
-    """Constants of a measurement, if it was made."""
+    """Return the source: the constants from a measurement, if it was made."""
     return Source(
         lambda plan, at: (
             [plan.paths.constants(f"{kind}.nxs").format(**at)]
@@ -188,7 +188,7 @@ _FLOOD_GEOMETRY = Source(
     lambda plan, at: _flood_geometry(plan, at, ours=True),
     lambda plan, at: _flood_geometry(plan, at, ours=False),
 )
-"""Geometry of the flood, if there is an entry for it."""
+"""Geometry of the flood field, if the configuration has an entry for the geometry."""
 
 
 def _files_of_counter(plan: Jobs, at: Wildcards) -> list[str]:
@@ -237,7 +237,10 @@ def _if_currents(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
 
 
 def _params(rule: str, **values: Any) -> "Callable[[Experiment, Wildcards], Params]":
-    """Settings of the entry at hand, and values of (entry, branch, wildcards)."""
+    """Return a function that gives the settings of an entry, updated by ``values``.
+
+    Each value is a function of (entry, branch, wildcards).
+    """
 
     def params(experiment: "Experiment", at: Wildcards) -> Params:
         entry = experiment.config.constants[at["constants"]]
@@ -270,7 +273,7 @@ def _pattern(kind: str) -> dict[str, Any]:
 
 
 def _proposal(experiment: "Experiment", at: Wildcards) -> stages.propose_constants.Params:
-    """Proposal of constants to the store."""
+    """Return the parameters of the proposal of constants to the store."""
     entry = experiment.config.constants[at["constants"]].stored
     assert entry is not None
     given = {
@@ -292,7 +295,7 @@ def _files_of_asics(plan: Jobs, at: Wildcards) -> Sequence[str]:
 
 
 def _process(rule: str, measure: str, name: str, **rest: Any) -> Step:
-    """Step that makes constants of an ASIC from the frames of a measure."""
+    """Return the step that makes constants of an ASIC from the frames of a measure."""
     return _step(
         rule,
         _ASIC,
@@ -417,7 +420,7 @@ _INTEGRATING = (
 
 
 def _counter(kind: str, reads: dict[str, Source] | None = None, **values: Any) -> Step:
-    """Step that makes constants of a photon counter from one measurement."""
+    """Return the step that makes constants of a photon counter from one measurement."""
     rule = f"counter_{kind}"
     return _step(
         rule,
@@ -488,5 +491,5 @@ _BOTH = (
 )
 
 CONSTANTS_STEPS: tuple[Step, ...] = (*_INTEGRATING, *_COUNTERS, *_BOTH)
-"""Integrating detectors: a run, a measure of a module, an ASIC, a module, the detector. Photon
-counters: a measurement, the detector. Then both: report and proposal."""
+"""Steps of integrating detectors (run, measure of a module, ASIC, module, detector), of photon
+counters (measurement, detector), and of both (report, proposal)."""

@@ -1,7 +1,7 @@
-"""Tables of samples and scans: read, and every value checked.
+"""Read the tables of samples and scans, and check every value.
 
-Each function adds the problems that it finds to a list, with table and row, and goes on:
-`experiment.load` tells all of them together.
+Each function adds problems, with table and row, to a list and continues; `experiment.load` reports
+all problems together.
 """
 
 import csv
@@ -19,9 +19,9 @@ from hklflow.base.system import no_file
 from hklflow.geometry import plausible
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
-_LONGEST = 64  # of a name: several of them make that of a file, which may have 255
-_MISFIT = 0.1  # largest strain between a cell and what its space group makes of it
-_MOST_FRAMES = 10_000_000  # that anybody measures
+_LONGEST = 64  # characters in a name; a file name contains several names and is limited to 255
+_MISFIT = 0.1  # largest strain between a cell and the same cell with its space group's symmetry
+_MOST_FRAMES = 10_000_000  # a larger number is a typing error
 
 SAMPLE_COLUMNS = (
     "sample",
@@ -53,49 +53,49 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Sample:
-    """One row of the table of samples."""
+    """Row of the table of samples."""
 
     name: str
     space_group: str
     cell: tuple[float, ...] | None
     formula: str
     parents: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Parent scans and the temperatures [low, high) in K of the scans that start from them."""
+    """Parent scan -> temperature range [low, high) in K of its children."""
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """One row of the table of scans."""
+    """Row of the table of scans."""
 
     name: str
     raw: str
     goniometer: dict[str, tuple[float, float | None]]
     calibration: str | None
     frames: int | None = None
-    """Number of frames expected in each raw scan."""
+    """Expected number of frames in each raw scan; None: not given."""
     run: int | None = None
-    """Run number, by which calibrations say what they apply to."""
+    """Run number, which selects the version of a calibration; None: not given."""
     where: str = ""
-    """Table and row, for messages."""
+    """Table and row, named in messages."""
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
-        """Raw scans, each one file or pattern; several are summed frame by frame."""
+        """Raw scans, each a file or a pattern; several scans are summed frame by frame."""
         return tuple(re.split(r"\s+\+\s+", self.raw))
 
     @property
     def is_sum(self) -> bool:
-        """Whether the raw data are several scans to be summed."""
+        """True if the raw data are several scans to be summed."""
         return len(self.parts) > 1
 
     @property
     def is_series(self) -> bool:
-        """Whether the raw data are a pattern of single images."""
+        """True if the raw data are a pattern of single images."""
         return is_series(self.parts[0])
 
 
 def is_series(raw: str) -> bool:
-    """Whether raw data are a pattern of single images."""
+    """Return True if raw data are a pattern of single images."""
     return bool(re.search(r"[#*?\[]|%0?\d*d", raw))
 
 
@@ -111,7 +111,7 @@ class Scan:
 
 
 def read_samples(path: Path, problems: list[str]) -> dict[str, Sample]:
-    """Samples by name; what is wrong with the table is added to ``problems``."""
+    """Return the samples by name; add the problems of the table to ``problems``."""
     samples: dict[str, Sample] = {}
     for row in _read_table(path, SAMPLE_COLUMNS, 2, problems):
         where = f"{path}, row {row['#']}"
@@ -147,7 +147,7 @@ def read_samples(path: Path, problems: list[str]) -> dict[str, Sample]:
 def read_scans(
     path: Path, samples: Mapping[str, Sample], problems: list[str]
 ) -> dict[tuple[str, str], Scan]:
-    """Scans by (sample, scan); what is wrong with the table is added to ``problems``."""
+    """Return the scans by (sample, scan); add the problems of the table to ``problems``."""
     scans: dict[tuple[str, str], Scan] = {}
     for row in _read_table(path, SCAN_COLUMNS, 6, problems):
         where = f"{path}, row {row['#']}"
@@ -194,7 +194,7 @@ def read_scans(
 
 
 def brace_problem(path: str) -> str | None:
-    """Say why a path cannot be that of an input, if so."""
+    """Return the reason why a path is not allowed for an input; None: the path is allowed."""
     if not re.search("[{}]", path):
         return None
     return f"{path} has braces, which Snakemake takes for wildcards; link it under another name"
@@ -203,7 +203,7 @@ def brace_problem(path: str) -> str | None:
 def _parent_by_range(
     sample: Sample | None, scan: str, temperature: float | None, where: str, problems: list[str]
 ) -> str:
-    """Parent of a scan whose row names none: by the sample's ranges, else the scan itself."""
+    """Return the parent of a scan by the sample's temperature ranges, else the scan itself."""
     if sample is None or not sample.parents or scan in sample.parents:
         return scan
     if temperature is None:
@@ -238,23 +238,23 @@ def _parent_problems(scans: Mapping[tuple[str, str], Scan]) -> Iterable[str]:
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """Where the frames of a raw scan are, as far as its name and its links say."""
+    """Place of the frames of a raw scan, from its name and its links."""
 
     files: list[tuple[str, str | None]]
-    """(file, path in it; None: not known) of HDF5 files; both ends of a series of images."""
+    """(file, path in the file; None: unknown) for HDF5; for an image series, both ends."""
     pattern: str | None = None
-    """Pattern of the images, of a series."""
+    """Pattern of the images; None: not an image series."""
 
 
 def raw_problems(
     rotation: Rotation, base: Path, found: dict[str, FrameFiles] | None = None
 ) -> Iterable[str]:
-    """Say why the raw files of a rotation cannot be read, if so.
+    """Yield the reasons why the raw files of a rotation cannot be read.
 
     Parameters
     ----------
     found : dict, optional
-        Filled: where the frames of each raw scan are. Listing a folder of images takes time.
+        Output: raw scan -> place of its frames, because to list a folder of images takes time.
     """
     from hklflow.formats.light import is_light
     from hklflow.formats.raw import is_hdf5
@@ -269,7 +269,7 @@ def raw_problems(
     for raw in rotation.parts:
         if not is_series(raw):
             try:
-                # A folder can be a run of a detector that is to be corrected first.
+                # A folder can be a run of a detector whose frames are corrected first.
                 reason = None if (base / raw).is_dir() else no_file(base / raw)
                 if reason is not None:
                     yield f"raw file {raw} {reason}"
@@ -277,7 +277,7 @@ def raw_problems(
                     found[raw] = frame_files_of_light(raw, base)
                 else:
                     found[raw] = FrameFiles([(raw, None)])
-            except OSError as error:  # a folder that may not be read, a name that is too long
+            except OSError as error:  # for example an unreadable folder, or a name that is too long
                 yield f"raw file {raw} cannot be reached ({error.strerror})"
             except HklflowError as error:
                 yield str(error)
@@ -291,17 +291,19 @@ def raw_problems(
 
 
 def raw_ends(raw: str, base: Path) -> list[str]:
-    """Raw files that a job depends on: the file, or first and last image of a series."""
+    """Return the raw files that a job depends on: the file, or both ends of a series."""
     return series_ends(raw, base) if is_series(raw) else [raw]
 
 
 def linked_files(raw: str, base: Path) -> list[str]:
-    """Files with the frames of a light scan file, both ends of a series; none for others.
+    """Return the files with the frames of a light scan file; of a series, both ends.
+
+    Return an empty list for other raw files.
 
     Raises
     ------
     HklflowError
-        If it links nothing or what has no frames, or files are not there.
+        If the file links nothing or something without frames, or linked files are missing.
     """
     from hklflow.formats.light import is_light
 
@@ -310,7 +312,7 @@ def linked_files(raw: str, base: Path) -> list[str]:
 
 
 def frame_files_of_light(raw: str, base: Path) -> FrameFiles:
-    """Where the frames of a light scan file are.
+    """Return the place of the frames of a light scan file.
 
     Raises
     ------
@@ -329,7 +331,7 @@ def frame_files_of_light(raw: str, base: Path) -> FrameFiles:
                 f"images ({', '.join(sorted(IMAGE_SUFFIXES))}); import the scan again"
             )
         if is_series(Path(linked).name):
-            # A series is the only link of its file.
+            # A file with a link to a series has no other link.
             return FrameFiles([(end, "") for end in series_ends(linked, base)], linked)
         if not Path(linked).is_file():
             raise HklflowError(
@@ -341,20 +343,19 @@ def frame_files_of_light(raw: str, base: Path) -> FrameFiles:
 
 
 def series_ends(pattern: str, base: Path) -> list[str]:
-    """First and last image of a series, relative to the experiment's folder.
+    """Return first and last image of a series, relative to the experiment's folder.
 
-    An image that is missing between them is the import's matter: it concerns one scan, and
-    the others go on.
+    The import reports images that are missing between them, because they concern one scan only.
 
     Raises
     ------
     HklflowError
-        If there are none, or the pattern is not clear.
+        If there are no images, or the pattern is ambiguous.
     """
     path = base / pattern
-    with suppress(OSError):  # what is wrong, the listing says
+    with suppress(OSError):  # the listing below reports the error
         folder = path.parent.stat()
-        # One that has just been changed may change again within the same tick of the clock.
+        # A folder that was just changed may change again within the resolution of its time.
         if time.time() - folder.st_ctime > 2:
             return list(_ends(path, base, (folder.st_ino, folder.st_mtime_ns, folder.st_ctime_ns)))
     return list(_ends.__wrapped__(path, base, ()))
@@ -362,7 +363,7 @@ def series_ends(pattern: str, base: Path) -> list[str]:
 
 @lru_cache(maxsize=10_000)
 def _ends(path: Path, base: Path, state: tuple[int, ...]) -> tuple[str, str]:
-    """Ends of a series while its folder is as it is: a plan asks for them several times."""
+    """Return the ends of a series from a cache that is valid while the folder is unchanged."""
     from hklflow.formats.series import find_names
 
     names = find_names(str(path), gaps=True)
@@ -374,11 +375,11 @@ def _ends(path: Path, base: Path, state: tuple[int, ...]) -> tuple[str, str]:
 def _read_table(
     path: Path, columns: tuple[str, ...], required: int, problems: list[str]
 ) -> list[Row]:
-    """Rows of a tab-separated table; the first ``required`` columns must be there."""
+    """Return the rows of a tab-separated table; the first ``required`` columns must exist."""
     if (reason := no_file(path)) is not None:
         problems.append(f"{path} {reason}; `hklflow init` makes the tables")
         return []
-    # Spreadsheets put a byte-order mark in front of their tables.
+    # Spreadsheet programs write a byte-order mark at the start of a table.
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [line for line in file if line.strip() and not line.startswith("#")]
@@ -416,7 +417,7 @@ def _read_table(
 
 
 def unreadable(path: Path, line: int, error: csv.Error) -> str:
-    """Say that the row after so many lines of a table cannot be read."""
+    """Return the problem that the row after line ``line`` of a table is unreadable."""
     return (
         f"{path}, row {line}: it cannot be read ({error}); the table is damaged, or a "
         "quotation mark is not closed: correct the row"
@@ -424,7 +425,7 @@ def unreadable(path: Path, line: int, error: csv.Error) -> str:
 
 
 def check_name(value: str, what: str, where: str, problems: list[str]) -> None:
-    """Add a problem if a name cannot be part of file names."""
+    """Add a problem if a name is not allowed in file names."""
     if not _NAME.fullmatch(value):
         problems.append(
             f"{where}: {what} {value!r} may only have letters, digits, '.', '+' and '-' "
@@ -435,7 +436,7 @@ def check_name(value: str, what: str, where: str, problems: list[str]) -> None:
 
 
 def length_problem(value: str, what: str) -> str | None:
-    """Say why a name is too long, if so."""
+    """Return the problem of a name that is too long; None: the name is short enough."""
     if len(value) <= _LONGEST:
         return None
     return (
@@ -457,7 +458,7 @@ def _number(text: str, what: str, where: str, problems: list[str]) -> float | No
 
 
 def _whole(text: str, what: str, least: int, where: str, problems: list[str]) -> int | None:
-    """Read a whole number that may be left out."""
+    """Return a whole number; None if the text is empty or wrong."""
     number = _number(text, what, where, problems) if text else None
     if number is None:
         return None
@@ -471,7 +472,7 @@ def _whole(text: str, what: str, least: int, where: str, problems: list[str]) ->
 
 
 def _ranges(text: str, where: str, problems: list[str]) -> dict[str, tuple[float, float]]:
-    """Read ``300K=160:400 100K=0:160``: parents and their temperature ranges in K."""
+    """Return parent -> temperature range in K from ``300K=160:400 100K=0:160``."""
     ranges: dict[str, tuple[float, float]] = {}
     for item in text.split():
         match = re.fullmatch(r"(\S+)=([-+.\deE]+):([-+.\deE]+)", item)
@@ -489,7 +490,7 @@ def _ranges(text: str, where: str, problems: list[str]) -> dict[str, tuple[float
 def _goniometer(
     text: str, where: str, problems: list[str]
 ) -> dict[str, tuple[float, float | None]]:
-    """Read ``chi=54.7 phi=0:0.5``: settings in degrees, ``start:step`` for the scanned axis."""
+    """Return axis -> (start, step) in degrees from ``chi=54.7 phi=0:0.5``; phi is scanned."""
     settings: dict[str, tuple[float, float | None]] = {}
     for item in text.split():
         match = re.fullmatch(r"(\w+)=([-+.\deE]+)(?::([-+.\deE]+))?", item)
@@ -522,7 +523,7 @@ def _goniometer(
 
 
 def space_group_problems(symbol: str) -> Iterable[str]:
-    """Say why a space group is none, if so."""
+    """Yield the problems of a symbol that is not a space group."""
     from hklflow.geometry.symmetry import space_group
 
     try:
@@ -532,7 +533,7 @@ def space_group_problems(symbol: str) -> Iterable[str]:
 
 
 def cell_problems(cell: tuple[float, ...]) -> Iterable[str]:
-    """Say why a unit cell (Å, degrees) is none, if so."""
+    """Yield the problems of values (Å, degrees) that are not a unit cell."""
     from hklflow.geometry.lattice import metric
 
     try:
@@ -545,7 +546,7 @@ def cell_problems(cell: tuple[float, ...]) -> Iterable[str]:
 
 
 def metric_problems(cell: tuple[float, ...], symbol: str) -> Iterable[str]:
-    """Say why a cell (Å, degrees) is not even roughly one of a space group, if so."""
+    """Yield the problem of a cell (Å, degrees) that does not roughly obey its space group."""
     from hklflow.geometry.lattice import metric
     from hklflow.geometry.reduction import strain
     from hklflow.geometry.symmetry import constrain_cell, space_group

@@ -1,13 +1,13 @@
-"""Compile the kernels before jobs need them, side by side.
+"""Compile the kernels in parallel before jobs need them.
 
-    python -m hklflow.experiment.warm                # what scans of photon counters need
-    python -m hklflow.experiment.warm constants      # what integrating detectors need, too
+    python -m hklflow.experiment.warm                # kernels for scans of photon counters
+    python -m hklflow.experiment.warm constants      # also kernels for integrating detectors
 
-Numba compiles a kernel when it is first called and keeps it on disk: beside the module where
-that can be written to, else in the user's cache; ``NUMBA_CACHE_DIR`` says where else. This
-reduces a tiny rotation of each usual type of frame by the stages themselves, so that what they
-use is there. Without it every job that starts at first compiles for itself; the stages of
-integrating detectors ask for their kernels when they start (`hklflow.stage.kernels.ensure`).
+Numba compiles a kernel at its first call and stores it on disk: next to the module if that folder
+is writable, else in the user's cache, or in ``NUMBA_CACHE_DIR``. This program runs the stages on a
+tiny rotation with each usual type of frame, and thereby compiles all kernels of the stages.
+Otherwise each of the first jobs would compile the kernels again. The stages of integrating
+detectors start the compilation themselves (`hklflow.stage.kernels.ensure`).
 """
 
 import io
@@ -37,17 +37,17 @@ from hklflow.orientation.product import Orientation
 from hklflow.peaks.table import PeakTable
 from hklflow.stage import kernels
 
-#: Types of frames that photon counters write. What does not depend on it comes with the first.
+#: Frame types of photon counters. Kernels for all types are compiled with the first type.
 DTYPES = ("uint32", "uint16", "int32")
 
 _SHAPE, _N_FRAMES, _PIXEL = (96, 112), 48, 1e-3
-_COUNTS = 4000.0  # of a spot
+_COUNTS = 4000.0  # counts of a spot
 _CELL = [8.0, 8.0, 8.0, 90.0, 90.0, 90.0]
 _UB = np.eye(3) * 2 * np.pi / _CELL[0]
 
 
 class Task(NamedTuple):
-    """Something to compile, and the tasks that must be over before it."""
+    """Function that compiles kernels, and the names of the tasks that must end before it."""
 
     step: Callable[[Path], None]
     folder: str
@@ -55,7 +55,7 @@ class Task(NamedTuple):
 
 
 def tasks(groups: tuple[str, ...]) -> dict[str, Task]:
-    """Name -> task of all kernels of these groups, the longest first where there is a choice.
+    """Return name -> task for all kernels of the groups, long tasks first where possible.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def tasks(groups: tuple[str, ...]) -> dict[str, Task]:
 
 
 def _tasks_of_frames(dtype: str, first: str) -> dict[str, Task]:
-    """Tasks of a type of frames, after those of the first type: they share most kernels."""
+    """Return the tasks of a frame type; they follow the first type, which shares most kernels."""
     raw, peaks, binned, integrated = (
         f"{dtype}: {what}" for what in ("raw frames", "peaks", "volumes", "integration")
     )
@@ -91,7 +91,7 @@ def _tasks_of_frames(dtype: str, first: str) -> dict[str, Task]:
 
 
 def warm(*groups: str, jobs: int | None = None) -> None:
-    """Run the tasks of these groups, by default ``frames``, one on each core.
+    """Run the tasks of the groups (default: ``frames``), one on each core.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def warm(*groups: str, jobs: int | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         for task in left.values():
             (Path(name) / task.folder).mkdir(exist_ok=True)
-        # A process of its own for each: Numba compiles one kernel of a process at a time.
+        # One process for each task, because Numba compiles one kernel of a process at a time.
         context = multiprocessing.get_context("spawn")
         cores = len(os.sched_getaffinity(0))
         with ProcessPoolExecutor(jobs or cores, mp_context=context) as pool:
@@ -170,7 +170,7 @@ def _predicted(rotation: geometry.Rotation) -> Prediction:
 
 
 def _predicted_peaks() -> PeakTable:
-    """Return the peaks that the search would give."""
+    """Return the peaks that the peak search would find."""
     seen = _predicted(_geometry())
     n = len(seen.frame)
     one, counts = np.ones(n), np.full(n, _COUNTS)
@@ -205,7 +205,7 @@ def _geometry() -> geometry.Rotation:
 
 
 def _of(folder: Path, *names: str) -> dict[str, Path]:
-    """Files of a rotation by the names that stages have for them."""
+    """Return the files of a rotation by the names of the stages' inputs."""
     return {name: folder / f"{name}.nxs" for name in names}
 
 
@@ -226,7 +226,7 @@ def make_masked(folder: Path, dtype: str) -> None:
     mask = folder / "begin"
     mask.mkdir()
     _run(pixel_mask, _of(folder, "scan"), _of(folder, "mask") | _told(mask), {})
-    # The search for peaks takes longest: what follows from it need not wait.
+    # The peak search takes longest: write known results, so that later stages need not wait.
     known = folder / "known"
     known.mkdir()
     nexus.write_peaks(known / "peaks.nxs", _predicted_peaks())
@@ -246,7 +246,7 @@ def _write_orientation(folder: Path, *known: Any) -> None:
 
 
 def make_peaks(folder: Path) -> None:
-    """Run the stages of peaks and of the frames' scale."""
+    """Run the stages that find peaks and scale frames."""
     from hklflow.stages import find_peaks, frame_scale
 
     place = folder / "peaks"
@@ -278,7 +278,7 @@ def make_volume(folder: Path) -> None:
 
 
 def make_reflections(folder: Path) -> None:
-    """Run the stages that follow the model of the crystal: integration, its mask."""
+    """Run the stages that use the crystal model: integration, and the mask from the model."""
     from hklflow.stages import integrate, mask_3d
 
     place = folder / "bragg"
