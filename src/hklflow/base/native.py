@@ -1,9 +1,9 @@
 """Loading order of native libraries, so that cctbx works with the rest of the stack.
 
 The cctbx-base wheel has its own libstdc++. If another C++ extension has loaded the system's
-libstdc++ first, the import of cctbx kills the process (with the libstdc++ of Debian 13 numpy alone
-is enough). If cctbx is the first to import numpy, numpy's OpenBLAS shadows scipy's and SVD fails.
-To avoid both, cctbx's libstdc++ is loaded first and then numpy, before anything else.
+libstdc++ first, the import of cctbx kills the process (with the libstdc++ of Debian 13, an import
+of numpy is enough). If cctbx is the first to import numpy, numpy's OpenBLAS shadows scipy's and SVD
+fails. To avoid both, cctbx's libstdc++ is loaded first and then numpy, before anything else.
 ``hklflow/__init__.py`` calls `preload`, so every entry point does this.
 """
 

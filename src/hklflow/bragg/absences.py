@@ -43,7 +43,7 @@ _CENTRINGS = {
 
 @dataclass(frozen=True)
 class Element:
-    """Element of symmetry, with the test of the reflections that it forbids.
+    """Symmetry element (centring, screw axis or glide plane), with a test for forbidden hkl.
 
     Attributes
     ----------

@@ -21,7 +21,7 @@ _FEWEST = 30  # deviations of equivalents
 
 @dataclass(frozen=True)
 class LaueGroup:
-    """Agreement of equivalents in a Laue group: R_meas and the number of deviations.
+    """Agreement of equivalents in a Laue group: R_meas, and number of deviations from means.
 
     ``r_meas`` is None without equivalents. ``symbol`` is the Laue group, with a space group that
     shows its axes.

@@ -87,7 +87,7 @@ _STRONG_PEAK = 10.0
 
 
 def matched(spots: Spots, peaks: PeakTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return rows of spots and of strong whole peaks that match, strongest peak first."""
+    """Return the rows of spots and of matching strong, complete peaks, strongest first."""
     fit = (peaks.flags & int(NOT_WHOLE)) == 0
     fit &= peaks.intensity > _STRONG_PEAK * np.sqrt(peaks.var_intensity)
     rows = np.flatnonzero(fit)

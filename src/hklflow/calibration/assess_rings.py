@@ -176,9 +176,10 @@ def d_spacings(table: Rows) -> dict[str, float]:
 def harmonics(residuals: Residuals) -> tuple[dict[str, Any], dict[str, float]]:
     """Return the amplitudes of cos χ, sin χ, cos 2χ, sin 2χ over all rings, and the radial scale.
 
-    Amplitudes are in pixels and fitted together. A wrong beam centre gives cos χ and sin χ; so does
-    a wrong tilt (growing as r²). Pixels that are not square give an ellipse, cos 2χ and sin 2χ. A
-    wrong distance gives a radial scale (Δr / r = -ΔL / L).
+    The amplitudes (pixels) of the ring radius are fitted together. A wrong beam centre changes the
+    radius by terms in cos χ and sin χ; a wrong tilt also does, but in proportion to r². Pixels that
+    are not square make the rings ellipses, with terms in cos 2χ and sin 2χ. A wrong distance
+    changes the radial scale (Δr / r = -ΔL / L).
     """
     names = ("cos", "sin", "cos2", "sin2")
     chi = residuals.chi

@@ -1,13 +1,13 @@
 r"""Correct the frames of a module to photons and give their variance.
 
-The gain stage g of a pixel comes from its digital output, and
+The gain stage g of a pixel is read from its digital output. The number of photons x is
 
 .. math:: x = \frac{A - o_g - c}{G_g E_γ F}, \qquad
           \mathrm{var}(x) = \left(\frac{n_g}{G_g E_γ F}\right)^2 + μ
 
 with the offset o, the noise n and the gain G of pixel, memory cell and stage (ADU/keV; negative if
-the output falls with charge), the common mode c of stage high, the flat field F if it exists, and
-the expected photons μ; ``max(x, 0)`` replaces μ if no better value is known. The noise of the
+the output falls with charge), the common mode c of the high stage, the flat field F if it exists,
+and the expected photons μ; ``max(x, 0)`` replaces μ if no better value is known. The noise of the
 converter's steps, 1/12 ADU², is added because the noise of the dark excludes it. The errors of the
 constants are not part of the variance: they do not average over frames.
 

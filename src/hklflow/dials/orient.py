@@ -1,6 +1,6 @@
 """Index and refine with DIALS as the engine.
 
-All rotations of a scan are one experiment list. Indexing uses one crystal for all. If the
+All rotations of a scan are one experiment list. Indexing uses one crystal for all rotations. If the
 goniometer heads are free, refinement uses one crystal for each rotation, with a common cell: the
 model of `geometry.parameters`, in which differences between orientations are misorientations of the
 head. The beam is fixed, because position and rotation of the detector have the same effect.

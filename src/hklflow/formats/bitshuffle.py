@@ -1,9 +1,9 @@
 """Decoder of bitshuffle-LZ4, the usual compression of detector frames in HDF5.
 
-A chunk is a header of 12 bytes (big-endian: bytes of the frame, 8; bytes of a block, 4), the
-blocks, and at most 7 last elements, uncompressed. A block is its compressed length (4 bytes,
-big-endian) and the LZ4 data of its bit planes: bit 0 of all its elements, bit 1 ... The last block
-may be shorter, by multiples of 8 elements.
+A chunk has a header of 12 bytes (big-endian: frame size in 8 bytes, block size in 4 bytes), then
+the blocks, then at most 7 uncompressed elements. A block has its compressed length (4 bytes,
+big-endian), then the LZ4 data of its bit planes: bit 0 of all its elements, bit 1 ... The last
+block may be shorter by multiples of 8 elements.
 
 Counts are small and masked pixels are all ones, so most planes of a block are zero or equal to
 the plane before. Equal planes are added in one step, zero planes are skipped.

@@ -26,7 +26,7 @@ def unpack_lz4(packed: NDArray[np.uint8], room: NDArray[np.uint8], size: int) ->
 
 @kernel
 def lzf_size(chunk: NDArray[np.uint8], most: int) -> int:
-    """Return the unpacked size of LZF data, counted up to `most`; -1 if they are damaged."""
+    """Return the unpacked size of LZF data (counting stops above `most`); -1: damaged data."""
     at, size = 0, 0
     while at < chunk.size and size <= most:
         control = int(chunk[at])

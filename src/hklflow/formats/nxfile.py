@@ -71,7 +71,7 @@ def find(group: Any, name: str) -> Any:
 
 
 def find_group(group: Any, name: str) -> Any:
-    """Return a group in a group; None if it is absent; raises if it is not a group."""
+    """Return the group ``name`` in a group; None if absent; raise if it is not a group."""
     node = find(group, name)
     return None if node is None else _require_group(node)
 

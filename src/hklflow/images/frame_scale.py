@@ -255,7 +255,7 @@ def _chance(n: int, window: int | None) -> float:
 
 
 def _curve(part: Floats, poisson: Floats, window: int | None) -> tuple[Floats, Floats]:
-    """Return a part's smooth curve minus 1, and its variance, (n_frames,) each."""
+    """Return the smooth curve of a part of the scan, minus 1, and its variance, (n_frames,)."""
     from scipy.ndimage import median_filter
     from scipy.signal import savgol_filter
 

@@ -1,9 +1,9 @@
 r"""Correct spot positions for mosaic spread, which makes spots arcs with skewed rocking curves.
 
 The blocks of a mosaic crystal are rotated against each other about all axes. A reflection is
-therefore a cap around Q; at each angle φ of the scan the Ewald sphere cuts this cap along the
-circle 2θ = const. The counts at φ and at the azimuth ψ about the beam follow the distance d on the
-cap,
+therefore spread over a cap around Q; at each angle φ of the scan, the Ewald sphere cuts this cap
+along the circle 2θ = const. The counts at φ and at the azimuth ψ about the beam depend on the
+angular distance d on the cap,
 
 .. math:: N(d; \eta), \quad
    \cos d = \cos\alpha(\phi) \cos\alpha_0 + \sin\alpha(\phi) \sin\alpha_0
@@ -14,7 +14,8 @@ where α and ψ are the polar angle and azimuth of the mean block's Q, and
 :math:`\sigma_a = \eta / \cos\theta`, moves the centroid towards the beam: the component of the
 ray across the beam is shorter by the mean of the cosine, :math:`\exp(-\sigma_a^2/2)`. With a
 spread of 1° the refined cell is too large by 10⁻⁴.
-Where α and ψ are curved in φ, the centroid also lies next to the mean block's spot and is late.
+If α(φ) and ψ(φ) are curved, the centroid is also shifted from the mean block's spot along ψ and to
+a later frame.
 
 The spread across the scan is fitted to the widths of the spots: along the arcs, along the radius
 (spread of wavelengths) and in all directions. The spread in φ comes from the rocking curves. The
@@ -32,16 +33,16 @@ from hklflow.orientation import sharpness
 Floats = NDArray[np.float64]
 
 _FEWEST = 40  # peaks needed to fit three parameters
-_WELL = 10.0  # I/σ of peaks whose width is known to 10 %
-_OBLIQUE = 0.6  # sine of twice the angle between arcs and pixels
-_SHARPEST = 0.1  # fraction of the peaks, the sharpest, assumed to be reflections
+_WELL = 10.0  # I/σ needed to know the width of a peak to 10 %
+_OBLIQUE = 0.6  # sine of twice the angle between an arc and the pixel rows
+_SHARPEST = 0.1  # the sharpest peaks, as a fraction of all, are assumed to be reflections
 _SELDOM = 0.02  # weight of widths above the lower edge
 _DETERMINED = 25.0  # decrease of χ² that proves arcs
 _ROUNDS = 10
 _POINT = 0.1  # pixels²: smallest possible spot
-_LONGEST = 0.2  # radian: largest width of a rocking curve, divided by its rate
+_LONGEST = 0.2  # radian: largest width of a rocking curve in scan angle, over its rate
 _STEP = 1e-4  # radian, step of the numerical derivatives
-UNSURE = 0.3  #: relative error of a displacement: fits give the middle of a curve more weight
+UNSURE = 0.3  #: relative error of a displacement, because fits weight the middle of a curve more
 
 
 class _Directions(NamedTuple):
@@ -50,9 +51,9 @@ class _Directions(NamedTuple):
     Attributes
     ----------
     along : Floats
-        Shift along the arc, per rotation of the crystal (azimuth times cos θ).
+        Derivative of the position along the arc by the crystal's rotation (azimuth times cos θ).
     out : Floats
-        Shift along the radius, per change of 2θ.
+        Derivative of the position along the radius by 2θ.
     """
 
     along: Floats
@@ -93,8 +94,8 @@ def displaced(
 ) -> Displaced:
     """Return the displacement of each centroid from the spot of the mean block.
 
-    The peak fit may follow only a part of an arc, for example of an arc oblique to the pixels. Each
-    spot is therefore corrected with its own width, at most with the crystal's spread.
+    A peak fit may contain only a part of an arc, for example of an arc oblique to the pixel rows.
+    Each spot is therefore corrected with its own width, limited to the spread of the crystal.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ def displaced(
     slow, fast, width_slow, width_fast, width_frame : (n,) arrays
         Centroids and standard deviations of the spots, in pixels and frames.
     significance : (n,) array
-        Intensity over its standard deviation.
+        Intensity divided by its standard deviation.
     """
     spots = _directions(rotation, slow, fast)
     squares = np.stack([width_slow, width_fast], axis=1) ** 2
@@ -127,7 +128,7 @@ def displaced(
 def within(
     rotation: Rotation, slow: Floats, fast: Floats, half: Floats, spread: float, rocking: float
 ) -> tuple[Floats, Floats, Floats]:
-    """Return the displacement of centroids of summed counts from the spots of the mean block.
+    """Return the displacement of centroids of integrated counts from the mean block's spots.
 
     Parameters
     ----------
@@ -177,7 +178,7 @@ def _mean(
     rocking : (n,) array
         Standard deviations of the rocking curves, radian of crystal rotation.
     """
-    # Other effects broaden rocking curves, too; mosaic spread is limited to what the arcs show.
+    # Other effects also broaden rocking curves: limit the mosaic spread to the value from the arcs.
     late, turned = _rocked(rotation, ray, np.minimum(rocking, np.sqrt(spread)))
     across = ray - np.outer(ray @ BEAM, BEAM)
     aside = np.cross(BEAM, across)
@@ -232,7 +233,7 @@ def _turned(vectors: Floats, axis: Floats, angle: Floats) -> Floats:
 
 
 def _rate(rotation: Rotation, ray: Floats) -> Floats:
-    """Return the rotation between blocks that diffract, per angle of the scan."""
+    """Return the derivative of the rotation between diffracting blocks by the scan angle."""
     normal = np.cross(ray, BEAM)
     with np.errstate(divide="ignore", invalid="ignore"):
         rate: Floats = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / np.linalg.norm(

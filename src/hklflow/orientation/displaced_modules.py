@@ -3,8 +3,8 @@
 All spots of a module that is shifted by s are displaced by -s. Cell, orientation and the position
 of the whole detector absorb a part of this shift and thereby move the spots of all other modules.
 A shift is therefore fitted together with these parameters, as in `orientation.steadiness`. The
-shift that explains most is fitted first, so that one displaced module does not make the others
-look displaced.
+shift with the largest decrease of χ² is fitted first, so that one displaced module does not make
+the others look displaced.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ _OUTLIER = 5.0  # robust standard deviations, as in the refinement
 # A shift of all modules together is a shift of the detector; the detector's parameters are fitted
 # here even if the refinement held them.
 _DETECTOR = ("detector_x", "detector_y", "detector_z", "detector_rotation")
-_ALIKE = 1e-3  # smallest independent part of a shift; cell, orientation and detector make the rest
+_ALIKE = 1e-3  # smallest part of a shift that the other parameters cannot absorb
 
 
 @dataclass(frozen=True)
 class Displaced:
-    """A module that is displaced relative to the others.
+    """Module that is displaced relative to the other modules.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ def displaced(
     least: float,
     spots: int,
 ) -> list[Displaced]:
-    """Return the displaced modules; the shift that explains most comes first.
+    """Return the displaced modules, with the largest decrease of χ² first.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def displaced(
     least : float
         Smallest shift in pixels that is reported.
     spots : int
-        Smallest number of spots with which a module is judged.
+        Smallest number of spots needed to judge a module.
     """
     scene = _Scene.of(refined, peaks, group, free, modules)
     counts = np.bincount(scene.module[scene.module >= 0], minlength=len(modules))
@@ -126,7 +126,7 @@ def displaced(
 
 @dataclass(frozen=True)
 class _Scene:
-    """Spots (n,) with module, weighted residuals (3n,) and derivatives by parameters (3n, p)."""
+    """Module (n,), weighted residuals (3n,) and their parameter derivatives (3n, p) of spots."""
 
     module: Integers
     sigma: Floats
@@ -171,7 +171,7 @@ class _Scene:
         return derivatives.reshape(-1, 2)
 
     def with_excess(self, judged: Sequence[int]) -> "_Scene":
-        """Return the scene with errors scaled to the residuals that remain with all shifts free.
+        """Return the scene with errors scaled to the residuals after a fit of all shifts.
 
         The scale comes from the median: a few very strong spots deviate by many times their errors,
         because the errors do not include merged spots and a wrong profile shape. The excess over
@@ -224,7 +224,7 @@ class _Scene:
 
 
 def _of_their_module(weighted: Floats, module: Integers) -> Mask:
-    """Return True for rows of weighted residuals (n, 3) that are not outliers in their module."""
+    """Return True for spots with weighted residuals (n, 3) that are no outliers of their module."""
     good = np.zeros(len(module), dtype=np.bool_)
     for m in np.unique(module):
         on_module = module == m

@@ -1,9 +1,9 @@
 """Test if centroids are displaced from their reflections, and how much cell and orientation suffer.
 
 Maxima of diffuse scattering are displaced along Q; a spot that merges with a spot of a second
-lattice is displaced towards it. Each effect is one more parameter in the score test of
-`orientation.steadiness`: the displacement of the centroids, and how much of it cell and
-orientation have absorbed.
+lattice is displaced towards that spot. Each effect is an additional parameter in the score test of
+`orientation.steadiness`, which gives the displacement of the centroids and the resulting error of
+cell and orientation.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ _OUTWARD = 5e-4  # fraction of scans without displacement along Q in which one i
 _MERGED = 1e-4  # fraction of scans without merged spots in which merging is reported
 _REACHES = (1.0, 2.0, 4.0)  # pixels and frames between spots that may merge
 _STEP = 1e-4  # 1/Å
-_NARROWEST = 0.05  # fraction of the peaks: reflections, or maxima that are little broader
-_OF_SPOT = 0.5  # times the squared width of these, the least squared width of a spot
-_PARTS = (0.75, 0.5, 0.35, 0.25, 0.15)  # fractions of the peaks, the narrowest, that are tested
+_NARROWEST = 0.05  # fraction of the peaks: reflections, or maxima that are slightly broader
+_OF_SPOT = 0.5  # smallest squared width of a spot over the squared width of the narrowest peaks
+_PARTS = (0.75, 0.5, 0.35, 0.25, 0.15)  # tested fractions of the peaks, narrowest peaks first
 _ENOUGH = 20  # peaks that are enough to refine a crystal
 _FREE_OF_IT = 2.5  # largest bias of undisplaced reflections, in standard uncertainties
 _DIFFERENT = 3.0  # σ between the displacements of narrow and of broad peaks
@@ -110,7 +110,7 @@ class Displacement:
     def outward(self) -> Outward | None:
         """Return the displacement of the peaks along Q; None if it may be chance.
 
-        The displacement of a maximum, and its scatter, grow with its width beyond a spot's width.
+        Displacement and scatter of a maximum grow with the excess of its width over a spot's width.
         """
         square = self._width**2 - _OF_SPOT * np.quantile(self._width, _NARROWEST) ** 2
         beyond = np.sqrt(np.maximum(square, 0.0))
@@ -132,7 +132,7 @@ class Displacement:
         )
 
     def _free_of(self, of_all: "_Scored", moved: Floats) -> float | None:
-        """Return the width up to which peaks do not share the displacement ``found`` for all."""
+        """Return the largest width of peaks without the displacement ``of_all`` of all peaks."""
         for part in _PARTS:
             limit = float(np.quantile(self._width, part))
             narrow = self._width <= limit

@@ -1,4 +1,4 @@
-"""Find the domains of a pseudo-merohedral twin: its lattice is nearly more symmetric.
+"""Find the domains of a pseudo-merohedral twin, whose lattice nearly has a higher symmetry.
 
 The spots of the domains nearly coincide, and indexing finds their mean lattice. Each domain is the
 cell in one of the orientations that the higher symmetry would make equal; the spots decide which
@@ -19,7 +19,7 @@ _NEARLY = 5.0  # degrees, largest deviation of a rotation from a symmetry of the
 _STRONGEST = 2000  # strongest peaks, used to find the domains
 _ROUNDS = 8
 _FEWEST = 10  # peaks needed to fit the orientation of a domain
-_CLEAR = 0.5  # largest distance of peaks from two lattices, over the distance from one lattice
+_CLEAR = 0.5  # largest ratio of the distance of peaks from two lattices to that from one lattice
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def pair(
     Returns
     -------
     Pair or None
-        None if the lattice is not nearly more symmetric, or if one crystal explains the peaks.
+        None if the lattice has no higher approximate symmetry, or if one crystal explains the
+        peaks.
     """
     expected = symmetry.constrain_cell(cell, group)
     b = lattice.b_matrix(expected)

@@ -16,7 +16,7 @@ from hklflow.orientation.residuals import Peaks, Problem
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_OBEYS = 1e-5  # largest strain of a cell that obeys its space group, to the digits of a file
+_OBEYS = 1e-5  # largest strain of a cell that obeys its space group (rounding in a file)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def assign(
     *,
     limits: RefinementLimits,
 ) -> Assigned:
-    """Index peaks as `refine` does before its first step, for the refinement of another program.
+    """Index peaks like `refine` before its first step, to start a refinement by another program.
 
     Parameters
     ----------
@@ -94,13 +94,13 @@ def evaluate(
     Returns
     -------
     Refined
-        Nothing is held out, no steps are made, and the covariance follows from the peaks at the
-        given model.
+        No peak is held out and no step is made; the covariance is computed from the peaks at
+        the given model.
 
     Raises
     ------
     HklflowError
-        If the cell does not obey the group, or where `refine` would refuse the result.
+        If the cell does not obey the group, or if `refine` would refuse the result.
     """
     ub = np.asarray(ub, dtype=np.float64)
     problem = problem_of(rotations, peaks, ub, group, free, None, limits)
@@ -132,7 +132,7 @@ def evaluate(
 def _changes(
     problem: Problem, rotations: Sequence[Rotation], start: Sequence[Rotation], start_u: Floats
 ) -> Floats:
-    """Return a model's parameters relative to another model of the same crystal."""
+    """Return the parameters of a model relative to another model of the same crystal."""
     parameters = problem.parameters
     old, new = start[0].detector, rotations[0].detector
     axes = [np.stack([d.slow, d.fast, np.cross(d.slow, d.fast)], 1) for d in (old, new)]

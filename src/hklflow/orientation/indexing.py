@@ -1,4 +1,4 @@
-"""Find the orientation without prior knowledge: the lattice of a cloud of scattering vectors.
+"""Find lattice and orientation of a crystal from scattering vectors, without prior knowledge.
 
 `orientation.lattice_search` finds the primitive lattice. This module transforms it to the expected
 cell or to a conventional cell, fits it and judges it. The same input always gives the same output.
@@ -21,13 +21,13 @@ Mask = NDArray[np.bool_]
 # Strain that a geometry error, for example a beam centre that is wrong by a pixel, can mimic.
 _METRIC_ACCURACY = 5e-4
 _SHARP = 0.1  # deviation of h, k, l within which hardly any peak is indexed by chance
-_MORE = 1.05  # a lattice must index so many times the peaks of another lattice to replace it
-_FEWER = 0.95  # of the best setting's peaks: a setting with fewer is a twin's, or wrong
+_MORE = 1.05  # ratio of indexed peaks from which a lattice replaces another lattice
+_FEWER = 0.95  # smallest ratio to the best setting's peaks; below it a setting is a twin or wrong
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting in which the peaks can be indexed.
+    """Setting in which the peaks can be indexed.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Candidate:
     ub : (3, 3) array
         1/Å with 2π.
     deviation : float
-        Largest principal strain between the cell and one that obeys the symmetry.
+        Largest principal strain between the cell and the nearest cell with the symmetry.
     rms : float
         Rms distance in 1/Å of the indexed peaks from the lattice when its cell is made to
         obey the symmetry.
@@ -56,7 +56,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Indexing:
-    """A crystal's lattice and orientation.
+    """Lattice and orientation of a crystal.
 
     Attributes
     ----------
@@ -77,8 +77,8 @@ class Indexing:
         Relation of the lattice to the expected cell if it is a supercell or a subcell,
         otherwise empty.
     ambiguities : list of (3, 3) array
-        Rotations of the lattice (``h' = W h``) that are not symmetries of the crystal: each
-        gives another orientation that indexes the peaks as well. Intensities must decide.
+        Rotations of the lattice (``h' = W h``) that are not symmetries of the crystal. Each
+        rotation gives another orientation that indexes the same peaks; only intensities decide.
     candidates : list of Candidate
         Settings, best first.
     """
@@ -129,14 +129,14 @@ def index_peaks(
     max_cell : float
         Longest primitive lattice vector in Å that is searched if no cell is given.
     strength : (n,) array, optional
-        Intensities of the peaks: if the expected cell is not found, the strongest peaks are tried
-        alone.
+        Intensities of the peaks. If the expected cell is not found, the search is repeated with
+        the strongest peaks only.
 
     Raises
     ------
     HklflowError
-        With too few or coplanar peaks, when no lattice explains ``min_fraction`` of them,
-        or when the lattice found is not the expected one.
+        If the peaks are too few or coplanar, if no lattice indexes ``min_fraction`` of the peaks,
+        or if the lattice is not the expected lattice.
     """
     g = _checked(g)
     weights = np.ones(len(g)) if sigma is None else 1 / np.asarray(sigma, dtype=np.float64)
@@ -203,7 +203,7 @@ class _Search:
     def candidates(
         self, g: Floats, weights: Floats, strength: Floats | None
     ) -> tuple[list[Candidate], str]:
-        """Return the settings, and the relation of the lattice to the expected one."""
+        """Return the settings, and the relation of the lattice to the expected lattice."""
         reaches = _reaches(self.cell, self.group, 0.0)
         failed: HklflowError | None = None
         settings: list[Candidate] = []
@@ -215,7 +215,7 @@ class _Search:
                 return settings, relation
         except HklflowError as error:
             failed = error
-        # Twins, satellites or half-wavelength peaks can make the best lattice a wrong one.
+        # Because of twins, satellites or half-wavelength peaks, the best lattice may be wrong.
         known = known_lattice(
             g, self.cell, self.group, self.tolerance, self.cell_tolerance, strength
         )
@@ -325,7 +325,7 @@ def _expected(
     ranked = sorted(
         zip(misses, violations, settings, strict=True), key=lambda x: (x[0], x[1] > allowed)
     )
-    # A symmetry mate of a setting adds no information.
+    # Leave out symmetry mates of a setting.
     distinct: list[Candidate] = []
     for _, _, setting in ranked:
         if all(not np.allclose(setting.cell, c.cell, rtol=2e-3) for c in distinct):
@@ -337,7 +337,7 @@ def _expected(
 
 
 def _misses(ubs: list[Floats], g: Floats, group: symmetry.SpaceGroup) -> list[bool]:
-    """Return True for parts of a supercell's lattice that index fewer peaks, as in a twin."""
+    """Return True for sublattices of a supercell that index fewer peaks, as for a twin."""
     numbers = []
     for ub in ubs:
         good = is_indexed(ub, g, _SHARP)

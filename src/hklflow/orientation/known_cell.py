@@ -1,8 +1,8 @@
-"""Find the lattice of a known cell although many peaks belong to something else.
+"""Find the lattice of a known cell among many peaks that do not belong to the lattice.
 
-Peaks of a twin, of satellites or of half the wavelength form a lattice together with the crystal's
-peaks, and the lattice that indexes most peaks may be wrong. Here only vectors with the lengths of
-the cell's vectors are used.
+Peaks of a twin, satellites or λ/2 can form a lattice together with the peaks of the crystal; the
+lattice that indexes the largest number of peaks may then be wrong. This module uses only vectors
+with the lengths of the cell's vectors.
 """
 
 import numpy as np
@@ -15,12 +15,12 @@ from hklflow.orientation.lattice_search import MIN_PEAKS, fit, is_indexed, vecto
 Floats = NDArray[np.float64]
 
 _MAX_PEAKS = 3000
-_ANGLE = np.radians(3.0)  # deviation of the angle between two vectors from the cell's
-_NEAR = 0.08  # deviation of the third vector from its place, relative to its length
-_TOLERANCE = 0.15  # of h, k, l before the fit
+_ANGLE = np.radians(3.0)  # largest deviation of the angle between two vectors from the cell
+_NEAR = 0.08  # largest deviation of the third vector, relative to its length
+_TOLERANCE = 0.15  # tolerance of h, k, l before the fit
 _TRIED = 24  # number of orientations that are fitted
 _AT_ONCE = 100
-_PARTS = (1.0, 0.4, 0.15)  # strongest fractions: satellites and half-wavelength peaks are weak
+_PARTS = (1.0, 0.4, 0.15)  # fractions of the peaks, strongest first: satellites and λ/2 are weak
 
 
 def known_lattice(
@@ -42,7 +42,7 @@ def known_lattice(
     tolerance : float
         Largest deviation of h, k and l of an indexed peak from integers.
     strength : (n,) array, optional
-        Intensities of the peaks; the strongest are also tried alone.
+        Intensities of the peaks; the search is repeated with the strongest peaks only.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def known_lattice(
 
 
 def _orientations(g: Floats, basis: Floats, tolerance: float) -> list[Floats]:
-    """Return the UB of vector triples like a basis (3, 3) that index most peaks, best first."""
+    """Return the UB of vector triples similar to a basis (3, 3), most indexed peaks first."""
     lengths = np.linalg.norm(basis, axis=0)
     vectors = vectors_of_lengths(g / (2 * np.pi), lengths, tolerance)
     vectors = np.concatenate([vectors, -vectors])
@@ -90,7 +90,7 @@ def _orientations(g: Floats, basis: Floats, tolerance: float) -> list[Floats]:
 
 
 def _triples(vectors: Floats, like: list[NDArray[np.int64]], basis: Floats, i: int) -> list[Floats]:
-    """Return direct bases (3, 3): two vectors at the cell's angle, and the third in its place."""
+    """Return direct bases (3, 3): two vectors at the cell's angle and a fitting third."""
     j, k = (i + 1) % 3, (i + 2) % 3
     a, b = basis[:, i], basis[:, j]
     first, second = vectors[like[i]], vectors[like[j]]

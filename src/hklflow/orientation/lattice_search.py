@@ -20,7 +20,7 @@ MIN_PEAKS = 15
 _SHORTEST = 2.0  # Å; the shortest lattice vector of any crystal is about 2.2 Å.
 _SEARCH_TOLERANCE = 0.15  # in hkl, before the vectors are refined together
 _MAX_VECTORS = 48
-_WEAK = 0.1  # least fraction of the peaks on a lattice of known cell
+_WEAK = 0.1  # smallest fraction of the peaks on a lattice of known cell
 _MAX_GRID = 256
 _MAX_SEARCH_PEAKS = 3000
 
@@ -38,7 +38,7 @@ def is_indexed(ub: Floats, g: Floats, tolerance: float) -> Mask:
 
 
 def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[float]) -> Floats:
-    """Return the UB (3, 3) of the primitive lattice that indexes most peaks.
+    """Return the UB (3, 3) of the primitive lattice that indexes the largest number of peaks.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[flo
     best: Floats = np.eye(3)
     best_count = 0
     for reach in reaches:
-        # A longer reach finds the weak superlattice peaks that a shorter one misses. Once half of
+        # A longer reach finds weak superlattice peaks that a shorter reach misses. Once half of
         # the peaks are indexed, a cell twice as long is not worth a third search.
         if best_count > 0.9 * len(g) or (reach > 50 and best_count > 0.5 * len(g)):
             break
@@ -97,7 +97,7 @@ def _lattice_vectors(s: Floats, reach: float) -> Floats:
 def vectors_of_lengths(s: Floats, lengths: Floats, tolerance: float) -> Floats:
     """Return direct lattice vectors (n, 3) in Å of given lengths; s (m, 3) in 1/Å without 2π.
 
-    The vectors may belong to several lattices and be weak: a tenth of the peaks supports each.
+    The vectors may belong to several lattices; a tenth of the peaks is enough to find a vector.
     """
     amplitude, step = _transform(s, (1 + tolerance) * float(max(lengths)))
     noise = np.sqrt(0.5 * len(s))
@@ -142,13 +142,13 @@ def _is_maximum(amplitude: NDArray[np.float32], where: NDArray[np.int64]) -> Mas
     n0, n1, n2 = amplitude.shape
     for offset in np.ndindex(3, 3, 3):
         i, j, k = (where + np.array(offset) - 1).T
-        # The half axis ends at 0 and at the fold, where a voxel is its own neighbour.
+        # At both ends of the half axis (0 and Nyquist), a voxel is its own neighbour.
         largest &= value >= amplitude[i % n0, j % n1, np.clip(k, 0, n2 - 1)]
     return largest
 
 
 def _refined_vectors(t: Floats, s: Floats, least: float = 0.6) -> Floats:
-    """Return the vectors that maximise ``Σ cos 2π s·t`` (Newton), without copies, by length."""
+    """Return the vectors that maximise ``Σ cos 2π s·t`` (Newton), without duplicates, by length."""
     length = np.linalg.norm(s, axis=1)
     # First use the peaks near the origin: their phases are right even for the coarse vectors.
     for limit, rounds in ((0.6 * length.max(), 3), (length.max(), 4)):
@@ -181,7 +181,7 @@ def _refined_vectors(t: Floats, s: Floats, least: float = 0.6) -> Floats:
 
 
 def _best_triple(vectors: Floats, s: Floats) -> Floats | None:
-    """Return a, b, c (3, 3) in Å, right-handed: most peaks indexed, then smallest volume."""
+    """Return right-handed a, b, c (3, 3) in Å: most indexed peaks, then smallest volume."""
     phase = vectors @ s.T
     hit = (np.abs(phase - np.rint(phase)) < _SEARCH_TOLERANCE).astype(np.float32)
     first, second = np.triu_indices(len(vectors), 1)
@@ -197,7 +197,7 @@ def _best_triple(vectors: Floats, s: Floats) -> Floats | None:
     most = counts.max()
     if most < MIN_PEAKS:
         return None
-    # By chance the numbers of peaks on equal lattices differ by about √n.
+    # The numbers of peaks on equally good lattices differ by about √n by chance.
     good = counts >= min(0.96 * most, most - np.sqrt(most))
     smallest = np.abs(volumes[good]).min()
     good &= np.abs(volumes) < 1.05 * smallest
@@ -223,7 +223,7 @@ def fit(ub: Floats, g: Floats, weights: Floats, tolerance: float) -> Floats:
 
 
 def _smallest(ub: Floats, g: Floats, tolerance: float) -> Floats:
-    """Reduce a basis that is too large: all of its indices obey ``n·h = 0 mod p``."""
+    """Reduce a basis that is too large, as all its indices obey ``n·h = 0 mod p``."""
     for _ in range(6):
         indexed = is_indexed(ub, g, tolerance)
         hkl = np.rint(g[indexed] @ np.linalg.inv(ub).T).astype(np.int64)

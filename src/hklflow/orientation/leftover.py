@@ -28,13 +28,13 @@ _SHARE = 0.3  # fraction of the unexplained peaks that a lattice must explain
 _TOLERANCE = 0.1  # of h, k, l
 _CELL_TOLERANCE = 0.01
 _DOUBT = 40.0  # decrease of -2 ln L from which a part of the scan counts as lost
-_LESS = 0.5  # times the fraction of fitting peaks elsewhere
+_LESS = 0.5  # largest fraction of fitting peaks in a lost part, over the fraction elsewhere
 _PROFILE = 7.35  # see `orientation.steadiness`
-_SHORT = 0.03  # fraction of the frames: the ends of a scan cut spots
-_FEW, _OWN = 8, 0.7  # peaks that a part needs, and the fraction that must be on the lattice
-_SAME = 0.2  # degrees: within this rotation they are badly fitted peaks of the crystal itself
+_SHORT = 0.03  # shortest lost part, as a fraction of the frames: scan ends cut spots
+_FEW, _OWN = 8, 0.7  # fewest peaks of a displaced part, and their fraction on the lattice
+_SAME = 0.2  # degrees: below this rotation the peaks are badly fitted peaks of the crystal
 _NEAR = 3.0  # degrees: largest rotation of a displaced part of the same crystal
-_MUCH = 0.35  # a much better fit has at most so many times the deviations from integers
+_MUCH = 0.35  # largest ratio of the deviations from integers for a much better fit
 _NO_TWIN = np.cos(np.radians(2.0))
 _MOST = 3
 _EXACT = 1e-5  # relative change of a metric that counts as zero
@@ -50,21 +50,21 @@ _SHORT_VECTORS = np.array(
 
 @dataclass(frozen=True)
 class Crystal:
-    """A lattice with the same cell among the unexplained peaks.
+    """Lattice with the same cell among the unexplained peaks.
 
     Attributes
     ----------
     peaks : (n,) int array
         Indices of the peaks on this lattice.
     share : float
-        Fraction of the intensity, among the peaks that are on only one of the two lattices.
+        Fraction of the intensity on this lattice, among peaks on only one of the two lattices.
     ub : (3, 3) array
     axis : (3,) array
         Axis of the smallest rotation from the first crystal, in the goniometer's frame.
     angle : float
         Angle of this rotation, degrees.
     law : str
-        Two-fold rotation of the twin law, as ``[1 1 1]`` or ``(1 0 2)*``; empty: not a twin.
+        Two-fold axis of the twin law, such as ``[1 1 1]`` or ``(1 0 2)*``; empty: not a twin.
     """
 
     peaks: NDArray[np.int64]
@@ -85,7 +85,7 @@ class Lost:
     first, last : float
         Frame coordinates.
     interval : (float, float)
-        Frames where the lost part begins (at the start of a scan: ends), with 95 % confidence.
+        95 % interval of the frame at the border of the lost part.
     inside, outside : float
         Fractions of the peaks that fit, inside and outside the lost part.
     """
@@ -140,7 +140,7 @@ def _likely(hits: ArrayLike, n: ArrayLike) -> Floats:
 
 
 def unexplained(refined: Refined, group: symmetry.SpaceGroup) -> Mask:
-    """Return True for peaks (n,) that do not fit the crystal, or that its centring forbids."""
+    """Return True for peaks (n,) that do not fit the crystal or that the centring forbids."""
     primitive = refined.hkl @ group.to_primitive.T
     absent = np.abs(primitive - np.rint(primitive)).max(axis=1) > 1e-6
     left: Mask = ~(refined.used | refined.held_out) | absent
@@ -204,7 +204,7 @@ def crystal(
 ) -> Crystal | None:
     """Return the second of two lattices, from the peaks (n,) on only one of the two.
 
-    Return None if there are too few such peaks.
+    Return None if too few peaks are on only one of the two lattices.
     """
     rows = np.flatnonzero(theirs)
     if len(rows) < _FEWEST:
@@ -239,7 +239,7 @@ def _is_exact(w: Floats, cell: Floats) -> bool:
 
 
 def _share_of(ub: Floats, other: Floats, g: Floats, intensity: Floats) -> float:
-    """Return the second primitive lattice's part of the intensity that is on only one lattice."""
+    """Return the second lattice's fraction of the intensity that is on only one lattice."""
     counts = np.maximum(np.nan_to_num(intensity), 0.0)
     first, second = is_indexed(ub, g, _TOLERANCE), is_indexed(other, g, _TOLERANCE)
     counts_first, counts_second = counts[first & ~second].sum(), counts[second & ~first].sum()
@@ -247,7 +247,7 @@ def _share_of(ub: Floats, other: Floats, g: Floats, intensity: Floats) -> float:
 
 
 def _law(ub: Floats, other: Floats, exact: Floats) -> str:
-    """Return the two-fold rotation, about a short direct or reciprocal vector, of a twin law."""
+    """Return the two-fold axis of a twin law, as a short direct or reciprocal vector."""
     turns = [lattice.nearest_rotation(other @ w @ np.linalg.inv(ub)) for w in exact]
     if max(np.trace(turn) for turn in turns) > 1 + 2 * _NO_TWIN:
         return ""  # nearly the same lattice; its symmetry contains half turns
@@ -279,13 +279,13 @@ def turned(refined: Refined, g: Floats, intensity: Floats, rows: Mask) -> Crysta
 
 
 def _share(intensity: Floats, rows: NDArray[np.int64]) -> float:
-    """Return the peaks' part of all intensity; negative or unknown intensities count as zero."""
+    """Return the fraction of the intensity in ``rows``; negative or NaN values count as 0."""
     counts = np.maximum(np.nan_to_num(intensity), 0.0)
     return float(counts[rows].sum() / max(counts.sum(), np.finfo(float).tiny))
 
 
 def _turn(ub: Floats, other: Floats, turns: Floats) -> tuple[Floats, float]:
-    """Return axis, and angle in degrees, of the smallest rotation between two lattices."""
+    """Return axis and angle (degrees) of the smallest rotation between two lattices."""
     best = min(
         (lattice.nearest_rotation(other @ w @ np.linalg.inv(ub)) for w in (np.eye(3), *turns)),
         key=lambda turn: lattice.rotation_angle(turn, np.eye(3)),

@@ -1,6 +1,6 @@
-"""Limits of `accept`, by which a scan is compared with its parent, as numbers.
+"""Limits of the stage `accept`, which compares a scan with its parent.
 
-Their defaults are in the parameters of that stage.
+The parameters of the stage contain the defaults.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MODULE_SPOTS = 20
-"""Spots needed to judge a module; fewer do not show their own scatter."""
+"""Spots needed to judge a module; with fewer spots their scatter is unknown."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Compute how far the indexed peaks are from their predicted positions.
 
-`quality.verdict` judges the figures. They matter most for a fixed orientation: unlike a refinement,
-nothing else shows whether its predicted spots are in the right places.
+`quality.verdict` judges the deviations. They matter most for a fixed orientation, because there is
+no refinement that would show wrong positions of the predicted spots.
 """
 
 from collections.abc import Sequence

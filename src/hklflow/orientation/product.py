@@ -1,4 +1,4 @@
-"""Define the orientation of a scan: the result of a refinement that later stages read."""
+"""Orientation of a scan: the result of a refinement, which later stages read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -93,14 +93,14 @@ class Orientation(Identity):
     refined_parameters : mapping
         Name -> value with its error.
     metrics : mapping
-        Figures of the refinement.
+        Numbers on the quality of the refinement.
     figures : mapping
-        Figures of `orientation.transition` and others, by which `quality` judges the scan.
+        Numbers of `orientation.transition` and other modules, which `quality` judges.
     warnings : sequence of str
     started_from : mapping or None
         Programs of the previous refinement; only after a converged refinement.
     converged : mapping or None
-        Course of the convergence, see `bragg.convergence.section`; None: no such refinement.
+        Course of the convergence, see `bragg.convergence.section`; None: `converge` was not run.
     """
 
     cell: Floats

@@ -1,7 +1,8 @@
-"""Choose the right orientation of a lattice that is nearly more symmetric, as far as spots allow.
+"""Choose the right orientation of a lattice that nearly has a higher symmetry.
 
-Indexing takes a lattice for cubic that is cubic within a tenth of a per cent, and may assign any
-of the four diagonals to the trigonal axis. Only one of these choices has the strain of the crystal.
+Example: the lattice of a trigonal crystal is cubic within a tenth of a per cent. Indexing may then
+take any of the four cubic diagonals as the trigonal axis, but only one choice has the strain of the
+crystal. Spot positions decide if the strain is large enough.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +16,9 @@ from hklflow.orientation.refinement import Refined
 
 Floats = NDArray[np.float64]
 
-_DECIDED = 25.0  # difference of χ² over the better reduced χ²: five σ
+_DECIDED = 25.0  # difference of χ², divided by the better reduced χ²: five σ
 _EXACT = 1e-7  # relative change of a cell that counts as zero
-_AS_MANY = 0.9  # times the number of peaks that the best refinement uses
+_AS_MANY = 0.9  # smallest number of used peaks, relative to the largest
 
 
 def oriented(
@@ -39,7 +40,7 @@ def oriented(
     refined : Refined
         The best refinement.
     open : int
-        Number of other orientations that fit as well.
+        Number of other orientations that fit equally well.
     """
     refinements = [refined]
     exact = 0

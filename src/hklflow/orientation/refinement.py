@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _MAX_CYCLES = 15
-_HELD_OUT = 20  # one of so many peaks is not fitted but checks the fit
+_HELD_OUT = 20  # one of 20 peaks is not fitted but checks the fit
 _MAX_CONDITION = 1e9  # above it the normal matrix loses more than half of double precision
 _STRONG_CORRELATION = 0.95
 _UNSETTLED = 0.03  # fraction of peaks at the outlier limit that may alternate between cycles
@@ -95,7 +95,7 @@ class Refined:
         uncertain: a floor for strong peaks makes them too large, a distorted detector too small.
     hkl : (n, 3) int array
     indexed, used, held_out : (n,) bool array
-        ``used``: in the fit; ``held_out``: passes the same tests but was not fitted.
+        ``used``: fitted peaks; ``held_out``: peaks that pass the same tests but were not fitted.
     residuals : (n, 3) array
         Observed minus predicted (slow, fast, frame) in pixels and frames; NaN if the
         reflection does not cross the Ewald sphere.
@@ -105,7 +105,7 @@ class Refined:
         Rms residuals of the held-out peaks. None: fewer than 100 usable peaks, none held out.
     fraction_indexed : float
     correlations : list of (name, name, coefficient)
-        Correlations above 0.95 in size.
+        Correlations with an absolute value above 0.95.
     condition : float
         Condition number of the normal matrix scaled to a unit diagonal.
     chi2 : float
@@ -208,7 +208,7 @@ def problem_of(
     cell: ArrayLike | None,
     limits: RefinementLimits,
 ) -> Problem:
-    """Return the peaks with the parameters to refine; raises errors as `refine`."""
+    """Return the peaks with the parameters to refine; raise the errors of `refine`."""
     if len(rotations) != len(peaks) or not rotations:
         raise HklflowError(
             f"{len(rotations)} rotations and {len(peaks)} lists of peaks; give one list per "
@@ -298,7 +298,7 @@ class Refinement:
             hkl, indexed, usable = self.select(loose=False)
             fitted = self._without_held_out(usable)
             changed = int(np.sum(fitted != before))
-            # Among thousands of peaks, a few at the outlier limit may alternate for ever.
+            # Among thousands of peaks, a few at the outlier limit may alternate without end.
             if changed <= 0.001 * before.sum() and moved < 1e-3:
                 break
         else:
@@ -420,7 +420,7 @@ class Refinement:
             )
 
     def result(self, hkl: Floats, indexed: Mask, usable: Mask, fitted: Mask) -> Refined:
-        """Return the figures of the current model; ``fitted`` peaks give the covariance."""
+        """Return the result for the current model; ``fitted`` peaks give the covariance."""
         problem, values = self.problem, self.values
         parameters = problem.parameters
         rows = np.nonzero(fitted)[0]

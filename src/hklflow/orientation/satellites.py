@@ -20,8 +20,8 @@ NEAR = 0.04  # of a peak from a propagation vector; two vectors differ by at lea
 _STEPS = np.array([0, 3, 4, 6, 2, -2, -3, -4]) / 12  # 0, 1/4, 1/3, 1/2, 1/6 and their negatives
 _FEWEST = 8  # peaks needed to report a propagation vector
 _MOST = 5  # largest number of reported propagation vectors
-_OFF = 0.003  # distance from a rational vector; less is an error of the geometry
-_LEAST = 0.115  # smallest largest component of a vector; less is a displaced main reflection
+_OFF = 0.003  # smallest distance from a rational vector; a smaller one is a geometry error
+_LEAST = 0.115  # a vector whose components are all smaller is a displaced main reflection
 _PLACES = 150  # offsets that are tried as incommensurate vectors
 _WIDEST = 0.015  # largest standard deviation of offsets at a vector; a uniform spread has 0.023
 
@@ -33,10 +33,10 @@ def satellites(
 
     All rational vectors with denominators 2, 3, 4 and 6 are tested, each with symmetry mates and
     opposites. The peaks of the most significant vector are removed before the next test. If the
-    peaks are displaced from a rational vector, or near none, the place with most peaks is taken as
-    an incommensurate vector. The number of peaks by chance is the larger of two: of uniformly
-    distributed peaks, and of the surroundings of the vector along an axis, because maxima on a
-    diffuse rod are everywhere on the rod.
+    peaks are displaced from a rational vector, or are not near a rational vector, the position with
+    most peaks is an incommensurate vector. Two estimates of the number of peaks by chance are made,
+    and the larger one is used: from uniformly distributed peaks, and from peaks next to the vector
+    along an axis, because a diffuse rod has maxima everywhere.
 
     Parameters
     ----------

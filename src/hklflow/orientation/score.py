@@ -1,10 +1,11 @@
 """Test residuals of a refinement for effects that were not refined, by Rao's score test.
 
-The effect is linear where it is small. It is fitted together with the refined parameters, which
-absorb a part of it: its decrease of χ² is that of a score test with these as nuisance parameters
-(Rao, Proc. Camb. Phil. Soc. 44, 50, 1948). If the remaining residuals exceed their errors, their
-variance is measured from sums over blocks of neighbouring peaks (`Left.weighed`). Errors that are
-too small for each single peak are then not mistaken for errors common to a region.
+A small effect is linear. It is fitted together with the refined parameters, which absorb a part of
+the effect. The decrease of χ² is the statistic of a score test in which the refined parameters are
+nuisance parameters (Rao, Proc. Camb. Phil. Soc. 44, 50, 1948). If the remaining residuals exceed
+their errors, their variance is measured from sums over blocks of neighbouring peaks
+(`Left.weighed`). Errors that are too small for each single peak are then not mistaken for errors
+common to a region.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from hklflow.orientation.transition import systematic
 Floats = NDArray[np.float64]
 
 ALIKE = 1e-6
-"""Smallest independent part of a column; the refined parameters reproduce the rest."""
+"""Columns are left out if a smaller part is independent of the refined parameters."""
 _CRYSTAL = (*CELL_NAMES, "u_x", "u_y", "u_z")
 _LARGE = 1000.0  # decrease of χ² above which its probability underflows
 _PARTS = 3  # regions along each side of the detector; its square along a scan, as in `transition`
@@ -149,8 +150,8 @@ class Left:
         The residuals are those after the fit; the largest value of all kinds of blocks counts. The
         variance is limited to the value for an excess that is common to whole regions.
 
-        Few blocks determine the variance badly. With ν degrees of freedom, the decrease is replaced
-        by the χ² that is as probable as F (Bartlett, Proc. R. Soc. A 160, 268, 1937):
+        If there are few blocks, the variance is uncertain. With ν degrees of freedom, the decrease
+        is replaced by the χ² that is as probable as F (Bartlett, Proc. R. Soc. A 160, 268, 1937):
         ``(ν + k/2 - 1) ln(1 + x / ν)``.
         """
         k, chi2 = fit.values.size, float(self.residual @ self.residual)
@@ -217,7 +218,7 @@ def variance_left(gain: float, freedom: int, chi2: float, n: int) -> float:
 
 
 def log_chance(gain: float, freedom: int) -> float:
-    """Return the logarithm of the chance that χ² of so many parameters exceeds a value."""
+    """Return the logarithm of the chance that χ² of ``freedom`` parameters exceeds ``gain``."""
     a, y = freedom / 2, gain / 2
     if gain < _LARGE:
         return float(np.log(gammaincc(a, max(y, 0.0))))

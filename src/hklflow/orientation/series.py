@@ -54,7 +54,7 @@ class Reflections:
     ----------
     hkl : (n, 3) int array
     side : int array
-        Sign of ``ê · (ŝ × ẑ)``: which of the two crossings of the Ewald sphere.
+        Sign of ``ê · (ŝ × ẑ)``, which distinguishes the two crossings of the Ewald sphere.
     turn : int array
         Whole turns of the scan axis.
     s : array
@@ -194,7 +194,7 @@ def relative_scale(
     .. math:: \ln(I / I_p) = \ln k - 2 \Delta B s^2, \qquad s = \sin\theta / \lambda
 
     fitted by Huber's M-estimator with weights ``1 / (var + τ²)``. τ is the scatter beyond counting
-    statistics (changed structure factors, absorption), chosen such that the normalised residuals
+    statistics (changed structure factors, absorption), chosen so that the normalised residuals
     have a median deviation of 1 / 1.4826. The covariance is the sandwich estimate. Only the
     parent's intensity decides which reflections are strong enough: a limit for the scan would
     exclude reflections that are damped.

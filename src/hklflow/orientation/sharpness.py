@@ -16,12 +16,12 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 ENOUGH = 20  #: peaks of a class that are enough to refine a crystal
-_NARROW = 1.3  # upper end of the narrow class, times the width of most narrow peaks
+_NARROW = 1.3  # upper limit of the narrow class, over the most frequent narrow width
 _STEP = 1.2  # ratio of widths between the broader classes
-_BESIDE = 3.0  # times the median squared residual of narrow peaks: worse placed than these
+_BESIDE = 3.0  # squared residual of a displaced peak, over the median of narrow peaks
 _FEWEST = 30  # narrow peaks that are needed, in addition to a fraction of all
 _SHARE = 0.03
-_WELL = 8.0  # I/σ of peaks whose width is known to 10 %
+_WELL = 8.0  # I/σ needed to know the width of a peak to 10 %
 _BANDWIDTH = 0.06  # of the density of ln(width)
 _APART = 0.3  # largest density between two classes, relative to the smaller class
 _SLIGHT = 5  # peaks that form a class, even if too few for a refinement
@@ -63,7 +63,7 @@ def _classes(width: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
 
 
 def gap(width: Floats, significance: Floats) -> float | None:
-    """Return the width in the gap between a narrow and a broader class; None: there is no gap.
+    """Return the width in the gap between a narrow and a broader class; None: no gap.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def gap(width: Floats, significance: Floats) -> float | None:
 
 
 def reflections(width: Floats, core: Mask, squares: Floats) -> Mask:
-    """Return True for peaks in the width classes that are placed as well as the narrow peaks.
+    """Return True for peaks in width classes whose positions fit like those of narrow peaks.
 
     Parameters
     ----------

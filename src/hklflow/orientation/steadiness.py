@@ -42,12 +42,12 @@ _FEWEST = 10  # peaks needed on either side of a slip
 _TELLING = 20  # peaks needed in a rotation to detect a motion
 _PROFILE = 7.35  # decrease of χ² at the ends of a change's 95 % interval, (1 - exp(-x/2))² = 0.95
 _AS_WELL = 9.0  # difference of -2 ln p below which two motions are not distinguished: 3 σ
-_TURNS = (1, 2, 3)  # periods of a wobble in a full rotation of the goniometer
+_TURNS = (1, 2, 3)  # periods of a wobble in 360° of the goniometer
 
 
 @dataclass(frozen=True)
 class Motion:
-    """A motion in one rotation.
+    """Motion of crystal or beam during one rotation.
 
     Attributes
     ----------
@@ -177,7 +177,7 @@ def motions(
     while len(reported) < _MOST * len(scenes):
         left = Left.of(residual, known, peak_blocks)
         best = _best(pairs, left, moving[:, -3:], refined.cell, names)
-        # A motion that is not linear leaves a part of its χ², independent of the errors.
+        # A large (nonlinear) motion leaves a part of its χ² in the residuals after the linear fit.
         if best is None or best[1] < _ECHO * largest:
             break
         motion, gain, columns, moved = best
@@ -264,7 +264,7 @@ def _candidates(
 
 
 class _Moved:
-    """Derivatives of one rotation's weighted residuals by displacements."""
+    """Derivatives of one rotation's weighted residuals by offsets of the crystal and beam."""
 
     def __init__(self, scene: _Scene, ub: Floats, hkl: Floats) -> None:
         self._scene, self._ub, self._hkl = scene, ub, hkl
@@ -371,9 +371,9 @@ def _best(
 
 
 def log_chance_of_slip(gain: float, freedom: int, n_peaks: int) -> float:
-    """Return the logarithm of the chance that a slip at any frame exceeds a value.
+    """Return the logarithm of the chance that the best of all slips exceeds ``gain``.
 
-    The value is the largest χ² over all peaks except the outer `_FEWEST` (Vostrikova, Theory
+    A slip may be at any peak except the outer `_FEWEST` (Vostrikova, Theory
     Probab. Appl. 26, 356, 1981): ``x^{d/2} exp(-x/2) / (2^{d/2} Γ(d/2)) (T - d T / x + 4 / x)``,
     T = 2 ln((1 - h) / h), where h is the fraction of the peaks before the first tested one.
     """

@@ -39,7 +39,7 @@ def figures(
     intensities: Sequence[Floats] | None = None,
     limits: Limits,
 ) -> dict[str, Any]:
-    """Return only the figures of `examine`."""
+    """Return the figures (numbers) of `examine` without the refinement."""
     return examine(refined, peaks, group, free=free, intensities=intensities, limits=limits).figures
 
 
@@ -92,7 +92,7 @@ def examine(
         use, or None with ``why not``; ``relations``: see `relations`; ``metric``: Bravais type
         and cell of the free cell within its errors; ``subgroups``: the largest space
         groups that agree with the free cell and forbid no observed reflection, with their cells;
-        empty if nothing is broken; ``superlattice``: see there.
+        empty if nothing is broken; ``superlattice``: see `orientation.superlattice`.
     """
     miller = _miller(refined, peaks)
     deviation = np.abs(miller - np.rint(miller)).max(axis=1)
@@ -254,7 +254,7 @@ def _absences(
     intensities: Sequence[Floats] | None,
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
     """Return the figures of the forbidden reflections, and their hkl (n, 3)."""
-    # Only peaks at their predicted positions count: a random peak rarely is.
+    # Count only peaks at their predicted positions; random peaks are rarely there.
     good = (refined.used | refined.held_out) & (deviation < INDEXED)
     rows = np.nonzero(good)[0]
     rows = rows[group.is_absent(refined.hkl[rows])]
@@ -361,7 +361,7 @@ def _compatible(
             if not (many and x.is_absent(forbidden).mean() > _CHANCE)
             and _obeys(cell, covariance, x.laue_operations, limits)
         ]
-        # The trivial group always agrees, if its lattice does.
+        # If its lattice is the same, the trivial group always agrees.
         if agreeing:
             return maximal(agreeing)
     return []

@@ -26,9 +26,9 @@ _MOST_HALF = 0.2  # of the intensity at h; sources have a few per cent of half t
 _SIGNIFICANT = 5.0  # σ by which peaks on powder rings exceed the peaks between the rings
 _RING = 0.004  # relative half width of a ring in |Q|; includes the change of cells with T
 _ON_A_RING = 3  # peaks needed on a ring; at least two rings
-_ALONE = 25  # peaks needed on a single ring
+_ALONE = 25  # peaks needed if there is only one ring
 _BY_ERROR = 16.27  # χ² of three coordinates that one of a thousand peaks exceeds
-_TOO_FAR = 0.5 / 3  # σ of h, k or l above which any place is within 3 σ of a lattice point
+_TOO_FAR = 0.5 / 3  # σ of h, k or l above which every position is within 3 σ of a lattice point
 _SINGULAR = 1e-12  # variance added to h, k, l, which may be 0 for a peak on the rotation axis
 _BESIDE = 4.0  # width of the neighbouring shells, in ring widths, for the number by chance
 
@@ -75,8 +75,9 @@ class Unindexed:
 def telling(refined: Refined, peaks: Sequence[Peaks]) -> tuple[Mask, Mask]:
     """Return masks (n,): peaks off the lattice beyond their errors, and peaks that can be judged.
 
-    A peak whose error is as large as the lattice is always near a lattice point. Weak spots of a
-    broad mosaic are uncertain by a few frames: a tenth of them may be off by 0.1 in h, k or l.
+    A peak whose error is as large as the spacing of the lattice points is always near a lattice
+    point and cannot be judged. Weak spots of a crystal with large mosaic spread are uncertain by a
+    few frames: a tenth of these spots may deviate by 0.1 in h, k or l.
 
     Parameters
     ----------
@@ -165,7 +166,7 @@ def unindexed(
 
 
 def on_satellites(miller: Floats, left: Mask, group: symmetry.SpaceGroup) -> Mask:
-    """Return True for peaks (n,) at a propagation vector from a reciprocal lattice point."""
+    """Return True for peaks (n,) at lattice points plus any propagation vector."""
     left = left & (np.abs(miller - np.rint(miller)).max(axis=1) >= INDEXED)
     on = np.zeros_like(left)
     for satellite in (x for kind in satellites(miller[left], group) for x in kind):
@@ -174,7 +175,7 @@ def on_satellites(miller: Floats, left: Mask, group: symmetry.SpaceGroup) -> Mas
 
 
 def _near_vector(miller: Floats, vector: Floats, group: symmetry.SpaceGroup) -> Mask:
-    """Return True for peaks (n,) at a propagation vector, or its mates, from a lattice point."""
+    """Return True for peaks (n,) at lattice points plus a propagation vector or its mates."""
     arms = [w @ np.asarray(vector) for w in group.laue_operations]
     off = miller[:, None] - np.unique(np.round(arms, 6), axis=0)
     near: Mask = (np.abs(off - np.rint(off)).max(axis=2) < NEAR).any(axis=1)
@@ -182,7 +183,7 @@ def _near_vector(miller: Floats, vector: Floats, group: symmetry.SpaceGroup) -> 
 
 
 def _half_wavelength(miller: Floats, length: Floats, intensity: Floats, left: Mask) -> Mask:
-    """Return True for peaks at h/2 whose intensities follow the reflections h."""
+    """Return True for peaks at h/2 whose intensities correlate with the reflections h."""
     double = np.rint(2 * miller)
     near: Mask = left & (np.abs(2 * miller - double).max(axis=1) < 2 * NEAR)
     none = np.zeros_like(left)

@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 def unrefined(
     rotations: Sequence[Rotation], peaks: Sequence[Peaks], ub: ArrayLike, tolerance: float
 ) -> Refined:
-    """Compare a model with peaks, which may be none.
+    """Compare a model with peaks; the list of peaks may be empty.
 
     Parameters
     ----------

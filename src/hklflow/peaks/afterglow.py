@@ -15,8 +15,8 @@ sphere, and scales with the third power of the width, as third cumulants do: it 
 with the mean. If spots differ by more than their errors (blocks of the crystal, a second crystal),
 the error of the mean increases accordingly.
 
-The asymmetry of curves scales with the third power of their widths: for crystals with spots wider
-than a frame (one standard deviation), an afterglow of a few per cent cannot be detected.
+The asymmetry of a rocking curve scales with the third power of its width. If the standard deviation
+of the rocking curves is larger than a frame, an afterglow of a few per cent cannot be detected.
 """
 
 from dataclasses import dataclass, replace

@@ -223,7 +223,7 @@ def blob_extents(at: I64, cuts: I64, width: int) -> tuple[I64, I64, I64]:
 
 
 class BlobLinker:
-    """Linker of strong voxels to blobs, some frames at a time.
+    """Object that links strong voxels into blobs, a few frames at a time.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ class Findings:
     doubts: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, list[str]]:
-        """Return the non-empty lists by name, as metrics store them."""
+        """Return the non-empty lists by name, in the form that metrics contain."""
         entries = {"failures": list(self.failures), "warnings": list(self.doubts)}
         return {name: sentences for name, sentences in entries.items() if sentences}
 

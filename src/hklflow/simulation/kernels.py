@@ -67,7 +67,7 @@ class Cosines(NamedTuple):
 
 
 class Ridges(NamedTuple):
-    """Ridges; the waves of ridge r are ``wave[first[r] : first[r + 1]]``."""
+    """Ridges of intensity; ridge r is made of the waves ``wave[first[r] : first[r + 1]]``."""
 
     wave: NDArray[np.int64]
     first: NDArray[np.int64]

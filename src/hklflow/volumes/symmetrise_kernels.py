@@ -242,7 +242,7 @@ class Words(NamedTuple):
     norm: NDArray[Any]
     fields: int
     noisy: bool
-    """True if the third word of a volume is the variance of its counts."""
+    """True if the third field of a record is the variance of the counts."""
 
 
 class Maps(NamedTuple):
