@@ -87,7 +87,7 @@ class Experiment:
         return self.scans[sample, scan].rotations[rotation]
 
     def used_samples(self) -> list[str]:
-        """Samples that have scans, in the order of the table of scans."""
+        """Return the samples that have scans, in the order of the table of scans."""
         return list(dict.fromkeys(sample for sample, _ in self.scans))
 
     @cached_property
@@ -95,11 +95,11 @@ class Experiment:
         return [(s, n, r) for (s, n), scan in self.scans.items() for r in scan.rotations]
 
     def all_rotations(self) -> list[tuple[str, str, str]]:
-        """(sample, scan, rotation) of every row."""
+        """Return (sample, scan, rotation) of every row of the table of scans."""
         return self._rotations
 
     def used_calibrations(self) -> list[str]:
-        """Calibrations of rotations and of flood fields, in the order of the configuration."""
+        """Return the calibrations of rotations and flood fields, in configuration order."""
         used = {self.rotation(*key).calibration for key in self._rotations}
         counters = self.config.constants.values()
         used |= {entry.geometry for entry in counters if isinstance(entry, PhotonCounter)}

@@ -73,7 +73,7 @@ def layers_of_experiment(
 
 
 def below_command_line(layers: Iterable[Layer], own: list[Layer]) -> list[Layer]:
-    """Return all layers: those of a sample or scan are just below the command line."""
+    """Insert the layers of a sample or scan just below the command line."""
     layers = list(layers)
     at = len(layers) - (1 if layers and layers[-1].name == _COMMAND_LINE else 0)
     return [*layers[:at], *own, *layers[at:]]

@@ -1,4 +1,4 @@
-"""Prepare and evaluate a refinement by another program: starting indices, and final figures."""
+"""Prepare and evaluate a refinement by another program: starting indices and final quality."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -74,7 +74,7 @@ def evaluate(
     free: Sequence[str] = ("cell", "orientation"),
     limits: RefinementLimits,
 ) -> Refined:
-    """Return the figures of a model that another program refined; the model is not changed.
+    """Return a model that another program refined, with its quality; the model is not changed.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 A scan is refined with the constraints of its parent's group. This module tests if the peaks still
 obey them: the unindexed peaks and their propagation vectors; the peaks on reflections that the
 group forbids; and, by a second refinement with a free cell, the relations between the six cell
-parameters. `quality.gates` judges the figures.
+parameters. `quality.gates` judges the resulting numbers.
 """
 
 from collections.abc import Sequence
@@ -39,13 +39,13 @@ def figures(
     intensities: Sequence[Floats] | None = None,
     limits: Limits,
 ) -> dict[str, Any]:
-    """Return the figures (numbers) of `examine` without the refinement."""
+    """Return the numbers of `examine` without the refinement."""
     return examine(refined, peaks, group, free=free, intensities=intensities, limits=limits).figures
 
 
 @dataclass(frozen=True)
 class Examined:
-    """Result of `examine`: figures, and the refinement with a free cell (None if it failed)."""
+    """Result of `examine`: numbers, and the refinement with a free cell (None if it failed)."""
 
     figures: dict[str, Any]
     free: Refined | None
@@ -64,7 +64,7 @@ def examine(
     intensities: Sequence[Floats] | None = None,
     limits: Limits,
 ) -> Examined:
-    """Test if a crystal still has its parent's symmetry; `quality.gates` judges the figures.
+    """Test if a crystal still has its parent's symmetry; `quality.gates` judges the numbers.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def examine(
     Returns
     -------
     Examined
-        The refinement with a free cell, and the figures (None without peaks):
+        The refinement with a free cell, and the numbers (None without peaks):
         ``space group``, ``crystal system``; ``peaks``, ``unindexed peaks``,
         ``fraction unindexed``; ``offsets``, ``incommensurate``: see `satellites`;
         ``absent reflections``: ``number`` ``of`` indexed peaks,
@@ -253,7 +253,7 @@ def _absences(
     group: symmetry.SpaceGroup,
     intensities: Sequence[Floats] | None,
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
-    """Return the figures of the forbidden reflections, and their hkl (n, 3)."""
+    """Return the numbers on forbidden reflections, and their hkl (n, 3)."""
     # Count only peaks at their predicted positions; random peaks are rarely there.
     good = (refined.used | refined.held_out) & (deviation < INDEXED)
     rows = np.nonzero(good)[0]

@@ -1,4 +1,4 @@
-"""Compute the figures of a model without refining it."""
+"""Compute the quality of a model without a refinement."""
 
 from collections.abc import Sequence
 

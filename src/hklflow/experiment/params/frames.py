@@ -88,7 +88,7 @@ def import_scan(experiment: Experiment, at: Wildcards) -> stages.import_scan.Par
     given["leave_out"] = left_out.of_rotation(given["leave_out"], at["rotation"])
     given["binning"] = binning
     if binning > 1:
-        # This saturation is of one pixel; the file of the block sums contains that of a block.
+        # This saturation is of one pixel; the file of the block sums contains a block's saturation.
         given["saturation"] = None
     elif pattern := _series(experiment, at):
         given["pattern"] = pattern
