@@ -2,8 +2,8 @@
 
 Every product contains a record of its stage, parameters and inputs (`hklflow.stage`). This module
 compares the record with the present configuration (`hklflow.experiment.jobs`), and the recorded
-inputs with the present files. File times and the metadata of Snakemake are not used, because
-folders may be copied and clocks may differ.
+inputs with the present files. The module does not test which file is newer, and does not use the
+metadata of Snakemake, because folders may be copied and clocks may differ.
 
 The results of file comparisons are stored in ``.snakemake/hklflow.json``. This file may be deleted
 or copied from another experiment: each line names its product and the state of the product.
@@ -76,7 +76,7 @@ class Freshness:
     ----------
     experiment : Experiment
     full : bool
-        True: read all inputs completely, even if their times and samples are unchanged.
+        True: read all inputs completely, even if their `Standing` is unchanged.
 
     Attributes
     ----------
