@@ -130,7 +130,7 @@ def test_a_copied_rotation_fails_and_the_two_are_named(tmp_path: Path, level: fl
     four = [*paths, tmp_path / "copy/transform.nxs"]
     sentence = only(of_files(tmp_path, four), "failures")
     assert sentence.startswith("r0 and copy are one measurement that counts twice")
-    assert "remove the row of copy from the table of scans" in sentence
+    assert "take the row of copy out of the table of scans" in sentence
     with pytest.raises(HklflowError, match="r0 and copy are one measurement"):
         of_files(tmp_path, four, on_failure="stop")
 

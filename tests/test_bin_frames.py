@@ -235,7 +235,9 @@ def test_binned_frames_are_not_binned_again(tmp_path: Path) -> None:
 def test_frames_of_another_binning_are_refused(tmp_path: Path, file: str, binning: int) -> None:
     raw = write(tmp_path / "raw.nxs", counts())
     binned([raw], tmp_path / "binned.nxs")
-    with pytest.raises(HklflowError, match=f"`binning` is {binning}: give the raw frames"):
+    with pytest.raises(
+        HklflowError, match=f"`binning` is {binning}: enter the unbinned raw frames"
+    ):
         imported(tmp_path / f"{file}.nxs", tmp_path / "scan.nxs", binning=binning)
 
 

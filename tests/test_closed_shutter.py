@@ -117,7 +117,7 @@ def test_closed_frames_are_named_before_the_search(
 
 
 def test_numbers_are_those_of_the_raw_frames(tmp_path: Path, searched: list[int]) -> None:
-    with pytest.raises(HklflowError, match=r"the first is frame 180, .*r1:180-199\]"):
+    with pytest.raises(HklflowError, match=r"the first is frame 180 .*r1:180-199\]"):
         search(tmp_path, closed((180, 199)), np.ones(N), first_frame=7, last_frame=350)
     assert not searched
 

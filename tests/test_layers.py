@@ -177,7 +177,7 @@ def _clash(*trees: Any) -> bool:
         ),
         (
             {"per_sample": {"hexa": {"refine_parent": {"space_group": "P 7 q"}}}},
-            "config: refine_parent.space_group: space group 'P 7 q' is unknown",
+            "config: refine_parent.space_group: unknown space group 'P 7 q'",
         ),
         (
             {"refine_parent": {"cell": [4, 4, 4, 170, 170, 170]}},
@@ -198,7 +198,7 @@ def test_tables_that_cannot_be_read(base: Path) -> None:  # noqa: F811
     table = base / "config/samples.tsv"
     table.write_text("sample\tspace_group\nhexa\tP 7 q\ncube\tP m -3 m\n")
     (problem,) = _problems({"calibrations": CONFIG["calibrations"]}, base)
-    assert "row 1: space group 'P 7 q' is unknown" in problem
+    assert "row 1: unknown space group 'P 7 q'" in problem
     table.write_bytes("sample\tspace_group\tformula\nhexa\tP 1\tÅ\n".encode("latin1"))
     assert any("samples.tsv is not UTF-8 text" in problem for problem in _problems(CONFIG, base))
     table.write_text("sample\tspace_group\tspace_group\nhexa\tP 1\tP 2\n")

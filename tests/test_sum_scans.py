@@ -497,7 +497,7 @@ def test_a_copy_with_another_header_is_no_repeated_scan(tmp_path: Path) -> None:
 def test_real_numbers_are_not_added(tmp_path: Path) -> None:
     raw = [write_scan(tmp_path / f"{i}.nxs", counts(i).astype(np.float32)) for i in range(2)]
     told = refused(raw, tmp_path / "sum.nxs")
-    assert told.startswith(f"{raw[0]}: frames of type float32 are no counts")
+    assert told.startswith(f"{raw[0]}: frames of type float32 cannot be summed")
 
 
 def test_two_formats_are_not_added(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import pkgutil
 import re
 import tomllib
 from collections.abc import Iterator
-from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,11 +17,6 @@ from pydantic import BaseModel
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src/hklflow"
-RULE = re.compile(r"^rule (\w+):\n((?:[ \t].*\n|\n)+)", re.MULTILINE)
-OUTPUT = re.compile(r"^    output:\n((?:        .*\n)+)", re.MULTILINE)
-PRODUCT = re.compile(
-    r"^        (\w+)=[\w(\s]*?(?:paths\.([\w.]+)|of_transform)\((.*?)\)", re.MULTILINE | re.DOTALL
-)
 _OPTION = re.compile(r"^\| `(\w+)` \|")
 
 
@@ -93,22 +87,17 @@ def products() -> str:
 
 def _products() -> Iterator[tuple[str, str, str, str]]:
     from hklflow.experiment.paths import Paths
+    from hklflow.experiment.steps import STEPS
+    from hklflow.experiment.steps_constants import CONSTANTS_STEPS
 
     paths = Paths("results")
-    for file in sorted((ROOT / "workflow/rules").glob("*.smk")):
-        for rule, body in RULE.findall(file.read_text(encoding="utf-8") + "\n"):
-            output = OUTPUT.search(body)
-            if output is None or rule == "simulate":
-                continue  # `simulate` writes raw files, wherever the table says
-            outputs = importlib.import_module(f"hklflow.stages.{rule}").Outputs.model_fields
-            found = PRODUCT.findall(output[1])
-            if {name for name, _, _ in found} != set(outputs):
-                raise RuntimeError(f"rule {rule} of {file} writes what docs/_ext cannot read")
-            for name, method, arguments in found:
-                given = ast.literal_eval(f"({arguments},)" if arguments else "()")
-                path = attrgetter(method or "rotation")(paths)(*given)
-                meaning = " ".join((outputs[name].description or "").split())
-                yield rule, name, path, meaning
+    for step in (*STEPS, *CONSTANTS_STEPS):
+        if step.rule == "simulate":
+            continue  # it writes raw files, wherever the table says
+        fields = step.stage.Outputs.model_fields
+        for name, output in step.writes.items():
+            meaning = " ".join((fields[name].description or "").split())
+            yield step.rule, name, step.pattern(step.paths(paths), output), meaning
 
 
 # ---------------------------------------------------------------------------- explanation

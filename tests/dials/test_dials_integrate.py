@@ -164,7 +164,7 @@ def test_an_orientation_of_another_crystal_is_a_sentence(dials: Dials) -> None:
 def test_read_noise_is_refused(dials: Dials) -> None:
     simulation = simulate()
     measurement, scan = measured(simulation)
-    with pytest.raises(HklflowError, match="of an integrating detector"):
+    with pytest.raises(HklflowError, match="from an integrating detector"):
         integrate_with_dials(
             measurement,
             replace(scan, underload=-5.0),

@@ -181,7 +181,7 @@ def test_frames_of_an_integrating_detector_are_refused(
         scan = replace(nexus.read_scan(path), underload=-5.0)
         nexus.write_scan(tmp_path / f"{i}.nxs", scan, "photons and noise", None)
         scans.append(tmp_path / f"{i}.nxs")
-    with pytest.raises(HklflowError, match="are of an integrating detector"):
+    with pytest.raises(HklflowError, match="are from an integrating detector"):
         parent(hexagonal, tmp_path / "o.json", {"scans": scans}, spots="dials")
 
 

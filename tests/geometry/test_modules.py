@@ -314,14 +314,14 @@ def test_moving_the_detector_carries_its_modules() -> None:
 
 
 def test_a_poni_file_refuses_modules(tmp_path: Any) -> None:
-    with pytest.raises(HklflowError, match="cannot hold the displacements of the detector's 4"):
+    with pytest.raises(HklflowError, match="cannot store the displacements of the 4 modules"):
         poni.poni_from_detector(flat(displaced()))
     told = poni.poni_from_detector(flat(displaced()).plane)
     assert poni.modules_note(flat()) is None
     note = poni.modules_note(flat(displaced()))
     poni.write_poni(tmp_path / "a.poni", told, note)
     text = (tmp_path / "a.poni").read_text()
-    assert "# Only the plane of this detector: its 4 modules are displaced" in text
+    assert "# This file describes only the plane" in text
     assert poni.read_poni(tmp_path / "a.poni") == told
 
 

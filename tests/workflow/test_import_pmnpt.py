@@ -113,7 +113,7 @@ def test_scan_without_images_is_told_and_not_made(
     )
     told = capsys.readouterr().out
     assert "not matched: scan 840" in told
-    assert "no images with its number (401 wanted)" in told
+    assert "no images with its number (for 401 points)" in told
     assert "perhaps" in told
     assert "S839_#####.tif (401 frames)" in told
     assert "h, k, l of all points agree with SPEC's values to 5e-06" in told

@@ -134,7 +134,7 @@ def test_fragments_of_one_maximum_are_no_reflections(data, folder, prepared):
     """Parts of (2 1 1) and its wings count as indexed by SPEC's UB, far from their place."""
     scan, written = pmnpt.read(data)
     start = pmnpt.orientation(scan, written.ub, Grid.symmetric([2.2] * 3, [0.02] * 3))
-    stage.write_json(folder / "start.json", start)
+    stage.write_json(folder / "start.json", start.to_dict())
     tables = {"scans": [folder / "scan.nxs"], "peaks": [folder / "peaks.nxs"]}
     names = {"sample": "PMN-PT", "scan": "839", "rotations": ["eta"], "fixed": True}
     parent, accepted = folder / "fixed.json", folder / "accepted.json"

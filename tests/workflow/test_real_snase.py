@@ -37,7 +37,7 @@ def figures(data, folder):
 
 
 def test_step_of_zero_in_the_headers_is_refused(data, tmp_path):
-    with pytest.raises(HklflowError, match=r"start \(None\) or step \(None\) is not known"):
+    with pytest.raises(HklflowError, match=r"start \(None\) or the step \(None\) of the scan"):
         stage.run(
             import_scan.main,
             inputs=import_scan.Inputs(raw=[data / "snc_newhead_00001.img"]),
