@@ -321,7 +321,7 @@ def test_a_poni_file_refuses_modules(tmp_path: Any) -> None:
     note = poni.modules_note(flat(displaced()))
     poni.write_poni(tmp_path / "a.poni", told, note)
     text = (tmp_path / "a.poni").read_text()
-    assert "# This file describes only the plane" in text
+    assert "# This file describes only the mean plane" in text
     assert poni.read_poni(tmp_path / "a.poni") == told
 
 
