@@ -190,12 +190,11 @@ class Displacement:
         fit = fitted(independent.T @ independent, independent.T @ residual, column.T @ column)
         if not fit.factor.size:  # the refined parameters absorb the whole displacement
             return _Scored(0.0, 0.0, 0.0, 0.0)
-        n = len(residual) - nuisance.shape[1]
-        variance = max((float(residual @ residual) - fit.gain) / max(n - 1, 1), 1.0)
+        fall, variance = left.weighed(independent, fit)
         size = float(fit.values[0])
         off = bias(self._problem, nuisance, size * column[:, 0], self._refined.chi2)
         error = float(np.sqrt(variance * fit.covariance[0, 0]))
-        return _Scored(log_chance(fit.gain / variance, 1), size, error, off)
+        return _Scored(log_chance(fall, 1), size, error, off)
 
 
 class _Scored(NamedTuple):

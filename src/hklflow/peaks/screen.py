@@ -7,7 +7,7 @@ exceed the noise. The test is the likelihood ratio of a Poisson count ``N`` agai
 ``N > V + n_sigma sqrt(V)``; it also holds for few counts.
 
 `screen_band` adds the narrow counts of the frame store in boxes around every pixel and compares
-them with thresholds for each cell, slightly below the exact thresholds. `peaks_strong` tests the
+them with thresholds for each cell, slightly below the exact thresholds. `peaks.strong` tests the
 remaining pixels: a few in a thousand, most of them next to gaps and in peaks.
 """
 

@@ -1,10 +1,10 @@
 """Search for Bragg peaks on rotation frames: one pass, bounded memory, one row per reflection.
 
 1. A frame is packed into narrow counts, and its background is determined (`frame_store`).
-2. Strong voxels (`peaks_screen`) are linked to blobs across frames, with 26 neighbours
-   (`peaks_link`).
+2. Strong voxels (`peaks.screen`) are linked to blobs across frames, with 26 neighbours
+   (`peaks.link`).
 3. A finished blob is divided among its significant maxima, and each is fitted with a
-   voxel-integrated Gaussian by maximum likelihood (`peaks_segments`, `peaks_fit`), on all
+   voxel-integrated Gaussian by maximum likelihood (`peaks.segments`, `peaks.fit`), on all
    valid voxels of a box around it. First moments of the strong voxels alone would be biased
    by the noise that selected them, by gaps and by edges; they are used only if no fit converges.
 

@@ -1,6 +1,6 @@
 r"""Gradient and Fisher matrix of a peak's likelihood, in strips of eight columns.
 
-Each derivative of the model of `peaks_fit` is a product of a function of z, a function of y and a
+Each derivative of the model of `peaks.fit` is a product of a function of z, a function of y and a
 function of x, each one of five. So a row of voxels adds to fifteen sums over y of ``w`` (1/mu)
 times a product of two functions of y, separately for each column. Each frame multiplies these by
 its functions of z, and the last step multiplies by functions of x. Only then are columns added.
@@ -201,7 +201,7 @@ def normal_equations(
 ) -> tuple[float, float]:
     """Fill gradient and Fisher matrix; return -ln L and Pearson's chi².
 
-    The parameters are as in `peaks_fit.fit_peak`; ``middle`` is the point where the slopes of the
+    The parameters are as in `peaks.fit.fit_peak`; ``middle`` is the point where the slopes of the
     background contribute 0.
     """
     nz, ny, nx = counts.shape

@@ -1,6 +1,6 @@
 """Find strong voxels of some frames: the fast test on every pixel, then the exact test.
 
-`peaks_screen` defines strong voxels. The exact test uses the true counts, only valid voxels, and
+`peaks.screen` defines strong voxels. The exact test uses the true counts, only valid voxels, and
 the background interpolated between the centres of the cells.
 """
 

@@ -92,7 +92,7 @@ class Tables(NamedTuple):
     offset: Floats
     """(3,), of the voxels."""
     window: NDArray[np.int32]
-    """(9,), see `lanes_follow.follow`."""
+    """(9,), see `transform.follow.follow`."""
 
 
 class Rules(NamedTuple):
