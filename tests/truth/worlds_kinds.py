@@ -255,11 +255,72 @@ def _wrong_header(d: Draft, rng: np.random.Generator, size: float, what: str) ->
         normal = np.cross(inst.fast, inst.slow)
         shift = sign * size * (inst.origin @ normal) * normal
         d.header = replace(inst, origin=inst.origin + shift)
+    elif what == "arm":
+        return _arm_in_header(d, rng, size)
+    elif what == "mirrored":
+        return _mirrored_in_header(d, rng)
+    elif what == "nanometre":
+        d.header = replace(inst, wavelength=inst.wavelength / 10)
+    elif what == "keV":
+        d.header = replace(inst, wavelength=12.39842 / inst.wavelength)
+    elif what == "setting":
+        d.expected, symbol = other_setting(d.space_group, d.sample.cell)
+        return {"setting": symbol}
     else:
         angle = rng.uniform(0, 2 * np.pi)
         shift = size * inst.pixel_size * (np.cos(angle) * inst.fast + np.sin(angle) * inst.slow)
         d.header = replace(inst, origin=inst.origin + shift)
     return {"sign": sign}
+
+
+def _arm_in_header(d: Draft, rng: np.random.Generator, size: float) -> Record:
+    """State a detector `size` degrees nearer to the beam than it is: an arm that was dropped.
+
+    A detector that is near the beam is stated that far from it.
+    """
+    inst = d.header
+    normal = np.cross(inst.fast, inst.slow)
+    normal = normal * np.sign(normal @ inst.origin)
+    axis = np.eye(3)[1] if abs(normal[0]) > abs(normal[1]) else np.eye(3)[0]
+    vector = size * axis * np.sign(np.cross([0, 0, 1], normal) @ axis)
+    back = rotation(vector, -size)
+    d.header = replace(
+        inst, origin=back @ inst.origin, fast=back @ inst.fast, slow=back @ inst.slow
+    )
+    return {"arm": vector}
+
+
+def _mirrored_in_header(d: Draft, rng: np.random.Generator) -> Record:
+    """State the geometry of the image that is stored with reversed columns or rows.
+
+    The side is the one across the rotation axis; the other one does not change the lattice.
+    """
+    inst, (n_slow, n_fast) = d.header, d.header.shape
+    axis = d.header_scans[0].axis
+    if abs(axis @ inst.fast) < abs(axis @ inst.slow):
+        origin = inst.origin + n_fast * inst.pixel_size * inst.fast
+        d.header = replace(inst, origin=origin, fast=-inst.fast)
+        return {"side": "fast"}
+    origin = inst.origin + n_slow * inst.pixel_size * inst.slow
+    d.header = replace(inst, origin=origin, slow=-inst.slow)
+    return {"side": "slow"}
+
+
+# Axes of other settings, as columns in units of the standard axes (International Tables A).
+OTHER_SETTINGS = {
+    "C2/m": ("I 1 2/m 1", ((1, 0, 0), (0, -1, 0), (1, 0, -1))),
+    "Cmcm": ("A m a m", ((0, 0, 1), (1, 0, 0), (0, 1, 0))),
+    "R-3c:H": ("R -3 c :R", ((2, -1, -1), (1, 1, -2), (1, 1, 1))),
+    "R-3m:H": ("R -3 m :R", ((2, -1, -1), (1, 1, -2), (1, 1, 1))),
+}
+
+
+def other_setting(group: str, cell: Array) -> tuple[Array, str]:
+    """Return a cell in another setting of its space group, and the setting's symbol."""
+    symbol, columns = OTHER_SETTINGS[group]
+    P = np.array(columns, float) / (3 if symbol.endswith(":R") else 1)
+    other = cell_of_axes(direct_basis(busing_levy(cell)) @ P)
+    return np.round(other, 6), symbol
 
 
 def _wrong_cell(d: Draft, rng: np.random.Generator, size: float, what: str) -> Record:
@@ -336,14 +397,23 @@ KINDS = {
     ),
     "noise": Rule(_noise, 0.05, 0.5),  # share of the peaks
     "wrong_header": Rule(  # see HEADER_SIZES
-        _wrong_header, variants=("axis", "distance", "start", "beam", "wavelength")
+        _wrong_header,
+        variants=("axis", "distance", "start", "beam", "wavelength"),
+        by_name=("arm", "mirrored", "nanometre", "keV", "setting"),
     ),
     "wrong_cell": Rule(_wrong_cell, 0.03, 0.03),  # relative
     "transition": Rule(  # strain
         _transition, 0.002, 0.02, tuple(TRANSITIONS), by_name=tuple(MORE_TRANSITIONS)
     ),
 }
-HEADER_SIZES = {"axis": 0.0, "distance": 0.03, "start": 5.0, "beam": 5.0, "wavelength": 0.01}
+HEADER_SIZES = {
+    "axis": 0.0,
+    "distance": 0.03,
+    "start": 5.0,
+    "beam": 5.0,
+    "wavelength": 0.01,
+    "arm": 20.0,
+}
 CELL_KINDS = ("transition", "twin_pseudomerohedral")  # kinds that choose the cell
 EXCLUSIVE = (*CELL_KINDS, "half_wavelength")
 

@@ -237,6 +237,17 @@ def settings_alike(group: SpaceGroup) -> tuple[SpaceGroup, ...]:
     return tuple(sorted(groups.values(), key=lambda g: (g.number, g.symbol)))
 
 
+@lru_cache(maxsize=64)
+def settings_of(group: SpaceGroup) -> tuple[SpaceGroup, ...]:
+    """Return the settings of a space group type among the 530 in International Tables B."""
+    groups = {
+        symbols.hall(): space_group(f"Hall: {symbols.hall()}")
+        for symbols in _sgtbx().space_group_symbol_iterator()
+        if symbols.number() == group.number
+    }
+    return tuple({other.hall: other for other in groups.values()}.values())
+
+
 def _rotations(matrices: Integers) -> frozenset[bytes]:
     return frozenset(np.ascontiguousarray(m, np.int64).tobytes() for m in matrices)
 

@@ -143,7 +143,7 @@ def index_peaks(
     if weights.shape != (len(g),) or not np.all(np.isfinite(weights) & (weights > 0)):
         raise HklflowError(f"sigma of the {len(g)} peaks must be {len(g)} positive numbers in 1/Å")
     if cell is None:
-        ub = _best_lattice(g, weights, tolerance, _reaches(cell, group, max_cell), min_fraction)
+        ub = _best_lattice(g, weights, tolerance, reaches(cell, group, max_cell), min_fraction)
         candidates, relation = _proposed(ub, g, group, tolerance), ""
         expected = candidates[0].group
     else:
@@ -177,9 +177,9 @@ def index_peaks(
 
 
 def _best_lattice(
-    g: Floats, weights: Floats, tolerance: float, reaches: list[float], min_fraction: float
+    g: Floats, weights: Floats, tolerance: float, lengths: list[float], min_fraction: float
 ) -> Floats:
-    ub = find_lattice(g, weights, tolerance, reaches)
+    ub = find_lattice(g, weights, tolerance, lengths)
     indexed = is_indexed(ub, g, tolerance)
     if indexed.mean() < min_fraction:
         raise HklflowError(
@@ -204,12 +204,12 @@ class _Search:
         self, g: Floats, weights: Floats, strength: Floats | None
     ) -> tuple[list[Candidate], str]:
         """Return the settings, and the relation of the lattice to the expected lattice."""
-        reaches = _reaches(self.cell, self.group, 0.0)
+        lengths = reaches(self.cell, self.group, 0.0)
         failed: HklflowError | None = None
         settings: list[Candidate] = []
         relation = ""
         try:
-            ub = _best_lattice(g, weights, self.tolerance, reaches, self.min_fraction)
+            ub = _best_lattice(g, weights, self.tolerance, lengths, self.min_fraction)
             settings, relation = self._settings(ub, g)
             if not relation and self._fraction(settings, g, self.tolerance) >= self.min_fraction:
                 return settings, relation
@@ -254,10 +254,18 @@ def _checked(g: ArrayLike) -> Floats:
     return g
 
 
-def _reaches(
+def reaches(
     cell: ArrayLike | None, group: symmetry.SpaceGroup | None, max_cell: float
 ) -> list[float]:
-    """Return the maximum lengths of lattice vectors in Å of the successive searches."""
+    """Return the maximum lengths of lattice vectors in Å of the successive searches.
+
+    Parameters
+    ----------
+    cell : (6,) array or None
+        Expected conventional cell of ``group``.
+    max_cell : float
+        Longest vector that is searched if no cell is given.
+    """
     if cell is None:
         return [x for x in (25.0, 50.0) if x < max_cell] + [max_cell]
     reduced, _ = symmetry.niggli(cell, group)

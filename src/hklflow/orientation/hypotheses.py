@@ -1,0 +1,220 @@
+"""Try other geometries when peaks cannot be indexed with the stated geometry.
+
+Each hypothesis changes one thing that headers often state wrongly: the sense or the direction of
+the rotation axis, the order of the pixels, the unit of the wavelength, the distance, the angle of
+the detector's arm; and with each of them the beam centre. `orientation.local_lattice` finds a
+lattice for each; the best ones are fitted and compared. Nothing is applied: the caller reports what
+would index the peaks.
+
+Some errors have the same effect on the positions of peaks. The hypotheses name one of them:
+distance, wavelength, pixel size and cell; a reversed axis and a mirrored image; the beam centre and
+the zero of the arm.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.geometry import Rotation, rotation_matrix
+from hklflow.geometry.correction import Correction
+from hklflow.orientation import local_lattice
+from hklflow.orientation.lattice_search import MIN_PEAKS, deviations, fit
+from hklflow.orientation.residuals import Peaks
+
+Floats = NDArray[np.float64]
+
+_REACH = 0.055  # largest shift of the beam centre, as a fraction of the detector's side
+_KEV_A = 12.398420  # energy in keV times wavelength in Å
+_USUAL = (0.1, 3.0)  # wavelengths in Å of which a unit may be wrong
+_FACTORS = np.exp(np.linspace(np.log(0.5), np.log(2.0), 11))  # of the distance
+_ARM_STEP = 0.06  # between two angles of the arm, as a fraction of the detector's opening
+_FARTHEST_ARM = 100.0  # degrees
+_PROMISING = 0.3  # fraction of the peaks from which a hypothesis is fitted
+_SHARP = 0.1  # deviation of h, k and l of the peaks that are counted
+_TRIED = 3  # shifts of a hypothesis that are fitted
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A geometry instead of the stated one.
+
+    Attributes
+    ----------
+    kind : str
+        ``as stated``, ``axis``, ``mirrored``, ``wavelength``, ``distance`` or ``arm``.
+    factor : float
+        Of the wavelength.
+    stretch : float
+        Of the distance.
+    turn : float
+        Rotation of the goniometer's axes about the beam, in degrees.
+    correction : Correction
+        Of the detector, without distance.
+    """
+
+    kind: str
+    factor: float = 1.0
+    stretch: float = 1.0
+    turn: float = 0.0
+    correction: Correction = field(default_factory=Correction)
+
+    def correction_of(self, rotation: Rotation) -> Correction:
+        """Return the correction of a rotation's detector, with its distance."""
+        if self.stretch == 1:
+            return self.correction
+        return replace(self.correction, distance=self.stretch * rotation.detector.distance)
+
+    def applied(self, rotations: Iterable[Rotation]) -> list[Rotation]:
+        """Return the rotations with this geometry."""
+        about = rotation_matrix([0, 0, 1], np.radians(self.turn))
+        return [
+            replace(
+                r,
+                beam=replace(r.beam, wavelength=self.factor * r.beam.wavelength),
+                detector=self.correction_of(r).applied(r.detector),
+                goniometer=replace(r.goniometer, axes=r.goniometer.axes @ about.T)
+                if self.turn
+                else r.goniometer,
+            )
+            for r in rotations
+        ]
+
+    def with_shift(self, shift: Sequence[float]) -> "Hypothesis":
+        """Return the hypothesis with another shift of the beam centre."""
+        return replace(
+            self, correction=replace(self.correction, shift=(float(shift[0]), float(shift[1])))
+        )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A hypothesis whose lattice indexes peaks.
+
+    Attributes
+    ----------
+    hypothesis : Hypothesis
+    ub : (3, 3) array
+        Primitive lattice, 1/Å with 2π.
+    count, of : int
+        Number of peaks within 0.1 of integers h, k and l, and of all peaks.
+    rms : float
+        Rms deviation of these peaks from integers, per component.
+    """
+
+    hypothesis: Hypothesis
+    ub: Floats
+    count: int
+    of: int
+    rms: float
+
+
+def simple(rotations: Sequence[Rotation], cell: ArrayLike | None) -> list[Hypothesis]:
+    """Return the hypotheses of one change each, without the arm."""
+    tried = [Hypothesis("as stated"), *(Hypothesis("axis", turn=t) for t in (180.0, 90.0, 270.0))]
+    for sides in (("fast",), ("slow",), ("slow", "fast")):
+        for turn in (0.0, 90.0):
+            mirrored = Correction(mirrored=sides)
+            tried.append(Hypothesis("mirrored", turn=turn, correction=mirrored))
+    wavelength = rotations[0].beam.wavelength
+    low, high = _USUAL
+    for factor in (10.0, 0.1, _KEV_A / wavelength**2):  # in nm, in 0.1 Å, the energy in keV
+        if low < factor * wavelength < high and (cell is not None or factor > 1):
+            tried.append(Hypothesis("wavelength", factor=factor))
+    return tried + [Hypothesis("distance", stretch=float(x)) for x in _FACTORS if x != 1]
+
+
+def arms(rotations: Sequence[Rotation]) -> Iterator[Hypothesis]:
+    """Yield the angles of the detector's arm about lab y and x, small angles first."""
+    detector = rotations[0].detector
+    side = max(n * p for n, p in zip(detector.shape, detector.pixel_size, strict=True))
+    step = np.degrees(_ARM_STEP * side / detector.distance)
+    for i in range(1, int(_FARTHEST_ARM / step) + 1):
+        for axis in (1, 0):
+            for sign in (1, -1):
+                vector = np.zeros(3)
+                vector[axis] = sign * i * step
+                arm = (float(vector[0]), float(vector[1]), float(vector[2]))
+                yield Hypothesis("arm", correction=Correction(arm=arm))
+
+
+def fitted(
+    hypothesis: Hypothesis,
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    reaches: list[float],
+) -> Fitted | None:
+    """Return a hypothesis with the beam centre that indexes most peaks; None: no lattice.
+
+    Parameters
+    ----------
+    reaches : list of float
+        Maximum lengths of lattice vectors in Å of the successive searches.
+    """
+    changed = hypothesis.applied(rotations)
+    best = None
+    for shifted in local_lattice.found(changed, peaks, reaches, _REACH)[:_TRIED]:
+        if shifted.count < max(_PROMISING * shifted.of, MIN_PEAKS):
+            break
+        # A shift of the corrected detector is one in its own plane, as in `Correction`.
+        one = polished(hypothesis.with_shift(shifted.shift), shifted.ub, rotations, peaks)
+        if best is None or one.count > best.count:
+            best = one
+    return best
+
+
+def polished(
+    hypothesis: Hypothesis,
+    ub: Floats,
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    shifts: bool = True,
+) -> Fitted:
+    """Fit the lattice and, with ``shifts``, the beam centre to the indexed peaks.
+
+    ``G + J shift = UB h`` is linear in the shift and in UB.
+    """
+    pixel = 0.5
+    tolerance = 0.3
+    for _ in range(6):
+        shift = np.array(hypothesis.correction.shift)
+
+        def g_at(s: Floats, one: Hypothesis = hypothesis) -> Floats:
+            return local_lattice.vectors(one.with_shift(s).applied(rotations), peaks)
+
+        g = g_at(shift)
+        away = deviations(ub, g)
+        used = away < tolerance
+        if used.sum() < MIN_PEAKS:
+            break
+        tolerance = float(np.clip(5 * np.median(away[used]), 0.05, tolerance))
+        h = np.rint(g[used] @ np.linalg.inv(ub).T)
+        along = [(g_at(shift + d) - g_at(shift - d))[used] / (2 * pixel) for d in pixel * np.eye(2)]
+        rows = np.zeros((len(h), 3, 11))
+        for i in range(3):
+            rows[:, i, 3 * i : 3 * i + 3] = h
+        if shifts:
+            rows[:, :, 9], rows[:, :, 10] = -along[0], -along[1]
+        scale = np.linalg.norm(rows, axis=(0, 1))
+        scale[scale == 0] = 1.0
+        # Directions that the peaks do not determine keep their values.
+        unknown = np.r_[ub.ravel(), 0.0, 0.0]
+        rest = g[used].ravel() - rows.reshape(-1, 11) @ unknown
+        step = np.linalg.lstsq(rows.reshape(-1, 11) / scale, rest, rcond=1e-6)[0] / scale
+        ub = (unknown + step)[:9].reshape(3, 3)
+        hypothesis = hypothesis.with_shift(shift + step[9:])
+    return counted(hypothesis, ub, rotations, peaks)
+
+
+def counted(
+    hypothesis: Hypothesis, ub: Floats, rotations: Sequence[Rotation], peaks: Sequence[Peaks]
+) -> Fitted:
+    """Return a hypothesis with the number of peaks that it indexes."""
+    g = local_lattice.vectors(hypothesis.applied(rotations), peaks)
+    ub = fit(ub, g, np.ones(len(g)), _SHARP)
+    away = g @ np.linalg.inv(ub).T
+    away -= np.rint(away)
+    good = np.abs(away).max(axis=1) < _SHARP
+    rms = float(np.sqrt(np.mean(away[good] ** 2))) if good.any() else np.inf
+    return Fitted(hypothesis, ub, int(good.sum()), len(g), rms)

@@ -1,0 +1,343 @@
+"""Explain why peaks are not indexed: the hypotheses that index them, the simplest first.
+
+Every explanation is tested as it would be applied: with rounded numbers, by the same search for the
+lattice, against the same limits.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import Rotation, lattice, symmetry
+from hklflow.geometry.reduction import matching_settings, real_basis, strain
+from hklflow.orientation import hypotheses, local_lattice
+from hklflow.orientation.hypotheses import Fitted, Hypothesis
+from hklflow.orientation.indexing import Indexing, index_peaks, reaches
+from hklflow.orientation.residuals import Peaks
+
+Floats = NDArray[np.float64]
+
+_CONVINCING = 0.6  # fraction of the peaks from which the arm is not tried
+_ALIKE = 0.93  # fraction of the best number of peaks from which explanations are equally good
+_BETTER = 1.3  # so many times the peaks of the stated geometry are indexed
+_CANDIDATES = 6  # hypotheses that are tested by indexing
+_SHAPE = 0.02  # strain between a cell and a scaled cell of the same shape
+_NEAR_ARM = 2.0  # pixels of shift that an angle of the arm may leave
+_ROUND_ARM = (1.0, 0.5, 0.1, 0.01)  # degrees
+_SHORTEST = 1.9  # Å; no crystal has a shorter lattice vector
+
+
+@dataclass(frozen=True)
+class Sought:
+    """The limits of indexing, and the expected crystal."""
+
+    cell: Floats | None
+    group: symmetry.SpaceGroup
+    tolerance: float
+    cell_tolerance: float
+    min_fraction: float
+
+    def index(
+        self, rotations: Sequence[Rotation], peaks: Sequence[Peaks], strength: Floats
+    ) -> Indexing | None:
+        """Index the peaks in a geometry; None: too few are indexed, or by an impossible cell."""
+        try:
+            indexing = index_peaks(
+                local_lattice.vectors(rotations, peaks),
+                cell=self.cell,
+                group=self.group,
+                tolerance=self.tolerance,
+                cell_tolerance=self.cell_tolerance,
+                min_fraction=self.min_fraction,
+                strength=strength,
+            )
+        except HklflowError:
+            return None
+        return None if impossible(indexing) else indexing
+
+    @property
+    def reaches(self) -> list[float]:
+        """Maximum lengths of lattice vectors in Å of the successive searches."""
+        return reaches(self.cell, self.group, 50.0)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A change with which the peaks are indexed.
+
+    Attributes
+    ----------
+    kind : str
+        As in `Hypothesis`; with a changed shift of the stated geometry ``beam centre``; ``scale``:
+        distance, wavelength, pixel size or cell; ``setting``: the cell is of another setting of
+        the space group; ``cell``: the lattice is another one, in the stated geometry.
+    hypothesis : Hypothesis
+        Geometry with which the peaks are indexed.
+    count, of : int
+        Indexed peaks, and all peaks.
+    by_chance : int
+        Peaks that the lattice of the stated geometry indexes, which is what a search finds by
+        chance.
+    scale : float
+        Of all lengths of the expected cell, in the stated geometry.
+    cell : (6,) array or None
+        Cell of the lattice: for ``setting`` conventional, for ``cell`` reduced.
+    symbol : str
+        For ``setting``: the setting of the expected cell.
+    """
+
+    kind: str
+    hypothesis: Hypothesis
+    count: int
+    of: int
+    by_chance: int
+    scale: float = 1.0
+    cell: Floats | None = None
+    symbol: str = ""
+
+
+def impossible(indexing: Indexing) -> bool:
+    """Return True if a lattice vector is shorter than those of any crystal."""
+    reduced, _ = symmetry.niggli(indexing.cell, indexing.candidates[0].group)
+    return bool(min(reduced[:3]) < _SHORTEST)
+
+
+def explained(
+    rotations: Sequence[Rotation], peaks: Sequence[Peaks], strength: Floats, sought: Sought
+) -> list[Explanation]:
+    """Return what would index peaks that are not indexed as stated; empty: nothing does.
+
+    Parameters
+    ----------
+    rotations : sequence of Rotation
+        Stated geometry.
+    peaks : sequence of Peaks
+        One for each rotation.
+    strength : (n,) array
+        Intensities of all peaks.
+    sought : Sought
+
+    Returns
+    -------
+    list of Explanation
+        Equally good ones of different kinds; the simplest first.
+    """
+    fits = list(_fits(rotations, peaks, sought))
+    if not fits:
+        return []
+    # The geometry as stated, or the worst of the others, shows what a search finds by chance.
+    stated = _stated(fits, rotations, peaks)
+    most = max(fit.count for fit in fits)
+    known = [] if stated is None else _of_lattice(stated, rotations, peaks, strength, sought)
+    if known and stated is not None and stated.count > _ALIKE * most:
+        return known
+    by_chance = 0 if stated is None else stated.count
+    explanations: list[tuple[int, Explanation]] = []
+    for fit in fits[:_CANDIDATES]:
+        if fit.count < max(_BETTER * by_chance, 0.5 * most):
+            continue
+        for changes, hypothesis in _simplest(fit, rotations, peaks):
+            if changes == 0:
+                continue
+            indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
+            if indexing is not None:
+                kind = "beam centre" if hypothesis.kind == "as stated" else hypothesis.kind
+                count = int(indexing.indexed.sum())
+                one = Explanation(kind, hypothesis, count, fit.of, by_chance)
+                explanations.append((changes, one))
+                break
+    return _best(explanations)
+
+
+def _fits(
+    rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought
+) -> list[Fitted]:
+    """Return the hypotheses that form a lattice, most peaks first."""
+    tried = hypotheses.simple(rotations, sought.cell)
+    fits = [f for h in tried if (f := hypotheses.fitted(h, rotations, peaks, sought.reaches))]
+    if not fits or max(f.count / f.of for f in fits) < _CONVINCING:
+        for hypothesis in hypotheses.arms(rotations):
+            one = hypotheses.fitted(hypothesis, rotations, peaks, sought.reaches)
+            if one is not None:
+                one = _on_arm(one, rotations, peaks)
+                fits.append(one)
+                if one.count > _CONVINCING * one.of:
+                    break
+    return sorted(fits, key=lambda f: -f.count)
+
+
+def _stated(
+    fits: Iterable[Fitted], rotations: Sequence[Rotation], peaks: Sequence[Peaks]
+) -> Fitted | None:
+    """Return the lattice in the stated geometry, without a shift of the beam centre."""
+    for fit in fits:
+        if fit.hypothesis.kind == "as stated":
+            return hypotheses.counted(Hypothesis("as stated"), fit.ub, rotations, peaks)
+    return None
+
+
+def _of_lattice(
+    stated: Fitted,
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    strength: Floats,
+    sought: Sought,
+) -> list[Explanation]:
+    """Return explanations by the expected cell, if a lattice fits the stated geometry."""
+    if sought.cell is None or stated.count < sought.min_fraction * stated.of:
+        return []
+    ub, plain = stated.ub, stated.hypothesis
+    if matching_settings(ub, sought.cell, sought.group, sought.cell_tolerance):
+        return []
+
+    def explanation(kind: str, **more: object) -> Explanation:
+        return Explanation(kind, plain, stated.count, stated.of, 0, **more)  # type: ignore[arg-type]
+
+    for symbol, cell in other_settings(sought.cell, sought.group):
+        if any(
+            s.ratio == 1
+            for s in matching_settings(ub, cell, sought.group, sought.cell_tolerance)
+        ) and replace(sought, cell=cell).index(rotations, peaks, strength):
+            return [explanation("setting", cell=cell, symbol=symbol)]
+    reduced = _reduced(ub)
+    primitive, _ = symmetry.niggli(sought.cell, sought.group)
+    scale = float(np.cbrt(lattice.volume(reduced) / lattice.volume(primitive)))
+    scaled = np.r_[scale * sought.cell[:3], sought.cell[3:]]
+    if any(s.ratio == 1 for s in matching_settings(ub, scaled, sought.group, _SHAPE)):
+        by_distance = _of_distance(stated, scale, rotations, peaks, sought)
+        if sought.index(by_distance.applied(rotations), peaks, strength) is None:
+            by_distance = plain
+        return [replace(explanation("scale", scale=scale), hypothesis=by_distance)]
+    return [explanation("cell", cell=reduced)]
+
+
+def _of_distance(
+    stated: Fitted,
+    scale: float,
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    sought: Sought,
+) -> Hypothesis:
+    """Return the distance with which the cell has the expected volume."""
+    assert sought.cell is not None
+    expected = lattice.volume(symmetry.niggli(sought.cell, sought.group)[0])
+    stretch, ub = 1.0, stated.ub
+    for _ in range(5):
+        stretch /= scale
+        one = Hypothesis("distance", stretch=stretch)
+        fit = hypotheses.polished(one, ub / scale, rotations, peaks, shifts=False)
+        ub = fit.ub
+        scale = float(np.cbrt(lattice.volume(_reduced(ub)) / expected))
+    return Hypothesis("distance", stretch=_rounded(stretch, 4))
+
+
+def _reduced(ub: Floats) -> Floats:
+    basis = real_basis(ub)
+    reduced, _ = symmetry.niggli(lattice.cell_from_metric(basis.T @ basis))
+    return reduced
+
+
+def other_settings(
+    cell: ArrayLike, group: symmetry.SpaceGroup
+) -> Iterator[tuple[str, Floats]]:
+    """Yield the symbols of other settings to which a cell may belong, and the cell of the group.
+
+    Parameters
+    ----------
+    cell : (6,) array
+        Cell in an unknown setting of the space group.
+    group : SpaceGroup
+
+    Yields
+    ------
+    symbol : str
+        Setting.
+    cell : (6,) array
+        The same lattice in the setting of ``group``.
+    """
+    given = np.asarray(cell, dtype=np.float64)
+    yielded = [given]
+    for other in symmetry.settings_of(group):
+        metric = lattice.metric(given)
+        if strain(metric, symmetry.constrain_cell(given, other)) > _SHAPE:
+            continue
+        matrix = symmetry.between_settings(other, group)
+        ub = lattice.b_matrix(given) @ np.linalg.inv(matrix)
+        converted = lattice.cell_from_metric((2 * np.pi) ** 2 * np.linalg.inv(ub.T @ ub))
+        if not any(np.allclose(converted, known, rtol=1e-4) for known in yielded):
+            yielded.append(converted)
+            yield other.symbol, converted
+
+
+def _on_arm(fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks]) -> Fitted:
+    """Return an arm's angle for which the beam centre moves as little as possible."""
+    for _ in range(3):
+        arm = np.array(fit.hypothesis.correction.arm)
+        step = 0.3 * arm / np.linalg.norm(arm)
+        moved = hypotheses.polished(_with_arm(fit.hypothesis, arm + step), fit.ub, rotations, peaks)
+        shift = np.array(fit.hypothesis.correction.shift)
+        slope = np.array(moved.hypothesis.correction.shift) - shift
+        if not slope.any() or moved.count < 0.5 * fit.count:
+            return fit
+        turn = -float(slope @ shift) / float(slope @ slope)
+        near = _with_arm(fit.hypothesis, arm + np.clip(turn, -20, 20) * step)
+        better = hypotheses.polished(
+            near.with_shift(shift + np.clip(turn, -20, 20) * slope), fit.ub, rotations, peaks
+        )
+        if better.count < 0.95 * fit.count:
+            return fit
+        fit = better
+    return fit
+
+
+def _with_arm(hypothesis: Hypothesis, arm: Floats) -> Hypothesis:
+    vector = (float(arm[0]), float(arm[1]), float(arm[2]))
+    return replace(hypothesis, correction=replace(hypothesis.correction, arm=vector))
+
+
+def _simplest(
+    fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks]
+) -> Iterator[tuple[int, Hypothesis]]:
+    """Yield a hypothesis with fewer and more numbers, and the number of changes of each."""
+    hypothesis = fit.hypothesis
+    own = 0 if hypothesis.kind == "as stated" else 1
+    shift = np.round(hypothesis.correction.shift, 1)
+    bare = hypothesis.with_shift((0.0, 0.0))
+    if hypothesis.kind == "arm" and np.linalg.norm(shift) < _NEAR_ARM:
+        for digit in _ROUND_ARM:
+            arm = np.round(np.round(np.array(hypothesis.correction.arm) / digit) * digit, 4)
+            even = _with_arm(bare, arm)
+            if _as_good(even, fit, rotations, peaks):
+                yield own, even
+                return
+    if own and _as_good(bare, fit, rotations, peaks):
+        yield own, bare
+    yield own + 1, hypothesis.with_shift(shift)
+
+
+def _as_good(
+    hypothesis: Hypothesis, fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks]
+) -> bool:
+    """Return True if a rounded hypothesis indexes as many peaks."""
+    return hypotheses.counted(hypothesis, fit.ub, rotations, peaks).count > _ALIKE * fit.count
+
+
+def _best(explanations: Sequence[tuple[int, Explanation]]) -> list[Explanation]:
+    """Return the equally good explanations of different kinds, fewest changes first."""
+    if not explanations:
+        return []
+    most = max(one.count for _, one in explanations)
+    good = [(changes, one) for changes, one in explanations if one.count > _ALIKE * most]
+    fewest = min(changes for changes, _ in good)
+    kinds: dict[str, Explanation] = {}
+    for changes, one in good:
+        if changes == fewest:
+            kinds.setdefault(one.kind, one)
+    return list(kinds.values())
+
+
+def _rounded(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}")
