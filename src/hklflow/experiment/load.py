@@ -28,7 +28,7 @@ from hklflow.experiment.tables import (
     read_scans,
     space_group_problems,
 )
-from hklflow.geometry import left_out, plausible
+from hklflow.geometry import correction, left_out, plausible
 
 
 def load(
@@ -109,7 +109,7 @@ def load(
         problems += _state_problems(experiment)
         problems += _use_problems(experiment)
         problems += _start_problems(experiment)
-        problems += _left_out_problems(experiment)
+        problems += _rotation_problems(experiment)
         problems += _grid_problems(experiment)
         problems += _reference_problems(experiment)
     if problems:
@@ -294,17 +294,19 @@ def _start_problems(experiment: Experiment) -> Iterator[str]:
             )
 
 
-def _left_out_problems(experiment: Experiment) -> Iterator[str]:
-    """Yield problems of left-out frames that are not in any rotation."""
-    named: dict[str, set[str]] = {}
+def _rotation_problems(experiment: Experiment) -> Iterator[str]:
+    """Yield problems of left-out frames and corrections that are not for any rotation."""
+    named: dict[tuple[str, str], set[str]] = {}
     for (sample, scan), row in experiment.scans.items():
-        for item in experiment.settings(sample, scan).import_scan.leave_out:
-            named.setdefault(item, set()).update(row.rotations)
-    for item, rotations in named.items():
-        rotation = left_out.parse(item)[0]
+        said = experiment.settings(sample, scan).import_scan
+        for key, items in (("leave_out", said.leave_out), ("detector", said.detector)):
+            for item in items:
+                named.setdefault((key, item), set()).update(row.rotations)
+    for (key, item), rotations in named.items():
+        rotation = (left_out if key == "leave_out" else correction).parse(item)[0]
         if rotation is not None and rotation not in rotations:
             yield (
-                f"config: import_scan.leave_out: {item!r} is of no rotation of the scans that it "
+                f"config: import_scan.{key}: {item!r} is of no rotation of the scans that it "
                 f"is for (they have {', '.join(sorted(rotations))})"
             )
 

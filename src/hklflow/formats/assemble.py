@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from hklflow import geometry
 from hklflow.base.errors import HklflowError
 from hklflow.formats.header import Header
-from hklflow.geometry import left_out, plausible
+from hklflow.geometry import correction, left_out, plausible
 from hklflow.images.scan import RotationScan
 
 Floats = NDArray[np.float64]
@@ -31,6 +31,7 @@ class Said:
     axes: dict[str, tuple[float, float, float]] | None = None
     angles: dict[str, float] = field(default_factory=dict)
     scan_axis: str | None = None
+    detector: Sequence[str] = ()
     start: float | None = None
     step: float | None = None
     n_frames: int | None = None
@@ -42,6 +43,7 @@ class Said:
     attenuation: float | None = None
     saturation: float | None = None
     temperature: float | None = None
+    binning: int = 1
 
 
 def parse_axes(texts: Sequence[str]) -> dict[str, tuple[float, float, float]] | None:
@@ -155,8 +157,10 @@ def scan(
             f"frames have {shape[1:]} pixels but the geometry has {detector.shape}: give the "
             "calibration of this detector"
         )
-    elif (problem := plausible.detector_problem(detector)) is not None:
-        problems.append(problem)
+    else:
+        detector = _corrected(detector, said, problems)
+        if (problem := plausible.detector_problem(detector)) is not None:
+            problems.append(problem)
 
     goniometer = _goniometer(header, said, problems)
     start, step = _angles(header, said, n_raw, problems)
@@ -207,6 +211,22 @@ def scan(
         underload=underload,
         left_out=out,
     )
+
+
+def _corrected(
+    detector: geometry.Detector, said: Said, problems: list[str]
+) -> geometry.Detector:
+    try:
+        correct = correction.of_items(said.detector).binned(said.binning)
+    except ValueError as error:
+        problems.append(f"`detector`: {error}")
+        return detector
+    if correct.mirrored and detector.modules is not None:
+        problems.append(
+            "`detector`: the calibration has displaced modules, which cannot be mirrored: calibrate "
+            "with the `orientation` of the images"
+        )
+    return correct.applied(detector)
 
 
 def _left_out(said: Said, n_raw: int, last: int, problems: list[str]) -> tuple[int, ...]:

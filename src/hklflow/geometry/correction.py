@@ -63,6 +63,10 @@ class Correction:
             detector, origin=turn @ origin, slow=turn @ slow, fast=turn @ fast, modules=modules
         )
 
+    def binned(self, factor: int) -> "Correction":
+        """Return the correction for blocks of pixels; it is stated in unbinned pixels."""
+        return replace(self, shift=(self.shift[0] / factor, self.shift[1] / factor))
+
     def items(self) -> list[str]:
         """Return the corrections as a user writes them."""
         items = [f"mirrored={side}" for side in self.mirrored]

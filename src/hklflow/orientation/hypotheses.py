@@ -50,6 +50,8 @@ class Hypothesis:
         Of the distance.
     turn : float
         Rotation of the goniometer's axes about the beam, in degrees.
+    reverse : bool
+        The scan's angles have the opposite sign.
     correction : Correction
         Of the detector, without distance.
     """
@@ -58,6 +60,7 @@ class Hypothesis:
     factor: float = 1.0
     stretch: float = 1.0
     turn: float = 0.0
+    reverse: bool = False
     correction: Correction = field(default_factory=Correction)
 
     def correction_of(self, rotation: Rotation) -> Correction:
@@ -77,6 +80,9 @@ class Hypothesis:
                 goniometer=replace(r.goniometer, axes=r.goniometer.axes @ about.T)
                 if self.turn
                 else r.goniometer,
+                scan=replace(r.scan, start=-r.scan.start, step=-r.scan.step)
+                if self.reverse
+                else r.scan,
             )
             for r in rotations
         ]
@@ -112,7 +118,8 @@ class Fitted:
 
 def simple(rotations: Sequence[Rotation], cell: ArrayLike | None) -> list[Hypothesis]:
     """Return the hypotheses of one change each, without the arm."""
-    tried = [Hypothesis("as stated"), *(Hypothesis("axis", turn=t) for t in (180.0, 90.0, 270.0))]
+    tried = [Hypothesis("as stated"), Hypothesis("axis", reverse=True)]
+    tried += [Hypothesis("axis", turn=turn) for turn in (90.0, 270.0)]
     for sides in (("fast",), ("slow",), ("slow", "fast")):
         for turn in (0.0, 90.0):
             mirrored = Correction(mirrored=sides)

@@ -10,7 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow.geometry import lattice, symmetry
 from hklflow.geometry.reduction import real_basis, strain
-from hklflow.orientation.lattice_search import MIN_PEAKS, fit, is_indexed, vectors_of_lengths
+from hklflow.orientation.lattice_search import (
+    MIN_PEAKS,
+    fit,
+    is_indexed,
+    smallest,
+    vectors_of_lengths,
+)
 
 Floats = NDArray[np.float64]
 
@@ -20,6 +26,7 @@ _NEAR = 0.08  # largest deviation of the third vector, relative to its length
 _TOLERANCE = 0.15  # tolerance of h, k, l before the fit
 _TRIED = 24  # number of orientations that are fitted
 _AT_ONCE = 100
+_LARGEST_RATIO = 4.5  # of the volumes of a cell and of the cell that the peaks need
 _PARTS = (1.0, 0.4, 0.15)  # fractions of the peaks, strongest first: satellites and λ/2 are weak
 
 
@@ -67,9 +74,15 @@ def known_lattice(
                 continue
             # With a wide tolerance many peaks are indexed by chance.
             count = int(is_indexed(fitted, g, min(tolerance, 0.1)).sum())
-            if count > most:
+            if count > most and not _is_multiple(fitted, g, tolerance):
                 best, most = fitted, count
     return best
+
+
+def _is_multiple(ub: Floats, g: Floats, tolerance: float) -> bool:
+    """Return True if all indexed peaks have indices of a much smaller cell, as (10 0 0)."""
+    ratio = np.linalg.det(smallest(ub, g, tolerance)) / np.linalg.det(ub)
+    return bool(ratio > _LARGEST_RATIO)
 
 
 def _orientations(g: Floats, basis: Floats, tolerance: float) -> list[Floats]:

@@ -69,7 +69,7 @@ def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[flo
             continue
         ub = np.asarray(2 * np.pi * np.linalg.inv(triple), dtype=np.float64)
         ub = fit(ub, g[near], weights[near], tolerance)
-        ub = fit(_smallest(ub, g, tolerance), g, weights, tolerance)
+        ub = fit(smallest(ub, g, tolerance), g, weights, tolerance)
         count = int(is_indexed(ub, g, tolerance).sum())
         # A larger cell must index clearly more peaks.
         if count > 1.05 * best_count:
@@ -222,7 +222,7 @@ def fit(ub: Floats, g: Floats, weights: Floats, tolerance: float) -> Floats:
     return ub
 
 
-def _smallest(ub: Floats, g: Floats, tolerance: float) -> Floats:
+def smallest(ub: Floats, g: Floats, tolerance: float) -> Floats:
     """Reduce a basis that is too large, as all its indices obey ``n·h = 0 mod p``."""
     for _ in range(6):
         indexed = is_indexed(ub, g, tolerance)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation
 from hklflow.geometry.correction import Correction
-from hklflow.orientation.lattice_search import find_lattice
+from hklflow.orientation.lattice_search import MIN_PEAKS, find_lattice
 from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
@@ -24,6 +24,7 @@ _MOST = 600  # peaks that are used, nearest to the origin
 _NEIGHBOURS = 25  # mean number of peaks in the window of angles
 _WINDOWS = np.radians([0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0])
 _NEAREST = 8  # differences for each peak, the shortest ones
+_ROWS = 12.0  # longest difference in lattice rows; longer ones do not show the lattice
 _TOLERANCE = 0.2  # of h, k and l for the lattice of differences and for the shift
 _STEP = 0.15  # of h, k or l between two shifts
 _AT_ONCE = 2_000_000  # numbers in memory
@@ -87,6 +88,10 @@ def found(
     g = vectors(rotations, peaks)
     near = np.sort(np.argsort(np.linalg.norm(g, axis=1), kind="stable")[:_MOST])
     differences = _differences(rotations, peaks, g, near)
+    length = np.linalg.norm(differences, axis=1)
+    differences = differences[length * reaches[0] < 2 * np.pi * _ROWS]
+    if len(differences) < 3 * MIN_PEAKS:
+        return []
     try:
         ub = find_lattice(differences, np.ones(len(differences)), _TOLERANCE, reaches)
     except HklflowError:

@@ -16,15 +16,17 @@ from hklflow.geometry.reduction import matching_settings, real_basis, strain
 from hklflow.orientation import hypotheses, local_lattice
 from hklflow.orientation.hypotheses import Fitted, Hypothesis
 from hklflow.orientation.indexing import Indexing, index_peaks, reaches
+from hklflow.orientation.lattice_search import MIN_PEAKS
 from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
 
 _CONVINCING = 0.6  # fraction of the peaks from which the arm is not tried
 _ALIKE = 0.93  # fraction of the best number of peaks from which explanations are equally good
-_BETTER = 1.3  # so many times the peaks of the stated geometry are indexed
+_BETTER = 1.1  # so many times the peaks of the stated geometry are indexed
 _CANDIDATES = 6  # hypotheses that are tested by indexing
 _SHAPE = 0.02  # strain between a cell and a scaled cell of the same shape
+_FARTHEST_SCALE = 0.4  # logarithm of the scale of a cell that a distance explains
 _NEAR_ARM = 2.0  # pixels of shift that an angle of the arm may leave
 _ROUND_ARM = (1.0, 0.5, 0.1, 0.01)  # degrees
 _SHORTEST = 1.9  # Å; no crystal has a shorter lattice vector
@@ -34,7 +36,7 @@ _SHORTEST = 1.9  # Å; no crystal has a shorter lattice vector
 class Sought:
     """The limits of indexing, and the expected crystal."""
 
-    cell: Floats | None
+    cell: Sequence[float] | Floats | None
     group: symmetry.SpaceGroup
     tolerance: float
     cell_tolerance: float
@@ -54,9 +56,10 @@ class Sought:
                 min_fraction=self.min_fraction,
                 strength=strength,
             )
+            require_possible(indexing)
         except HklflowError:
             return None
-        return None if impossible(indexing) else indexing
+        return indexing
 
     @property
     def reaches(self) -> list[float]:
@@ -99,10 +102,14 @@ class Explanation:
     symbol: str = ""
 
 
-def impossible(indexing: Indexing) -> bool:
-    """Return True if a lattice vector is shorter than those of any crystal."""
+def require_possible(indexing: Indexing) -> None:
+    """Raise if a lattice vector is shorter than the vectors of any crystal."""
     reduced, _ = symmetry.niggli(indexing.cell, indexing.candidates[0].group)
-    return bool(min(reduced[:3]) < _SHORTEST)
+    if min(reduced[:3]) < _SHORTEST:
+        raise HklflowError(
+            f"the lattice found has a vector of {min(reduced[:3]):.3g} Å, shorter than in any "
+            "crystal; check the wavelength (in nm?) and the distance"
+        )
 
 
 def explained(
@@ -135,12 +142,11 @@ def explained(
     if known and stated is not None and stated.count > _ALIKE * most:
         return known
     by_chance = 0 if stated is None else stated.count
-    explanations: list[tuple[int, Explanation]] = []
+    explanations = []
     for fit in fits[:_CANDIDATES]:
-        if fit.count < max(_BETTER * by_chance, 0.5 * most):
-            continue
-        for changes, hypothesis in _simplest(fit, rotations, peaks):
-            if changes == 0:
+        for changes, hypothesis in _variants(fit, rotations, peaks, sought):
+            sharp = hypotheses.counted(hypothesis, fit.ub, rotations, peaks).count
+            if sharp < max(_BETTER * by_chance, MIN_PEAKS):
                 continue
             indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
             if indexing is not None:
@@ -150,6 +156,19 @@ def explained(
                 explanations.append((changes, one))
                 break
     return _best(explanations)
+
+
+def _variants(
+    fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought
+) -> Iterator[tuple[int, Hypothesis]]:
+    """Yield the ways to state a hypothesis, and the number of changes of each, fewest first."""
+    of_distance = sought.cell is not None and fit.hypothesis.kind in ("as stated", "distance")
+    if of_distance:
+        bare = replace(fit, hypothesis=fit.hypothesis.with_shift((0.0, 0.0)))
+        yield 1, _with_distance(bare, rotations, peaks, sought)
+    yield from (x for x in _simplest(fit, rotations, peaks) if x[0] > 0)
+    if of_distance:
+        yield 2, _with_distance(fit, rotations, peaks, sought)
 
 
 def _fits(
@@ -205,33 +224,30 @@ def _of_lattice(
     reduced = _reduced(ub)
     primitive, _ = symmetry.niggli(sought.cell, sought.group)
     scale = float(np.cbrt(lattice.volume(reduced) / lattice.volume(primitive)))
-    scaled = np.r_[scale * sought.cell[:3], sought.cell[3:]]
+    scaled = np.asarray(sought.cell, dtype=np.float64) * [*[scale] * 3, 1, 1, 1]
     if any(s.ratio == 1 for s in matching_settings(ub, scaled, sought.group, _SHAPE)):
-        by_distance = _of_distance(stated, scale, rotations, peaks, sought)
+        by_distance = _with_distance(stated, rotations, peaks, sought)
         if sought.index(by_distance.applied(rotations), peaks, strength) is None:
             by_distance = plain
         return [replace(explanation("scale", scale=scale), hypothesis=by_distance)]
     return [explanation("cell", cell=reduced)]
 
 
-def _of_distance(
-    stated: Fitted,
-    scale: float,
-    rotations: Sequence[Rotation],
-    peaks: Sequence[Peaks],
-    sought: Sought,
+def _with_distance(
+    fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought
 ) -> Hypothesis:
     """Return the distance with which the cell has the expected volume."""
     assert sought.cell is not None
     expected = lattice.volume(symmetry.niggli(sought.cell, sought.group)[0])
-    stretch, ub = 1.0, stated.ub
-    for _ in range(5):
-        stretch /= scale
-        one = Hypothesis("distance", stretch=stretch)
-        fit = hypotheses.polished(one, ub / scale, rotations, peaks, shifts=False)
-        ub = fit.ub
+    one, ub = fit.hypothesis, fit.ub
+    for _ in range(6):
         scale = float(np.cbrt(lattice.volume(_reduced(ub)) / expected))
-    return Hypothesis("distance", stretch=_rounded(stretch, 4))
+        if abs(np.log(scale)) > _FARTHEST_SCALE:  # another lattice
+            break
+        one = replace(one, kind="distance", stretch=one.stretch / scale)
+        ub = hypotheses.polished(one, ub * scale, rotations, peaks, shifts=False).ub
+    shift = np.round(one.correction.shift, 1)
+    return replace(one, stretch=_rounded(one.stretch, 4)).with_shift(shift)
 
 
 def _reduced(ub: Floats) -> Floats:

@@ -32,6 +32,15 @@ def _frames(value: str) -> str:
     return value
 
 
+def _correction(value: str) -> str:
+    from hklflow.geometry.correction import parse
+
+    parse(value)
+    return value
+
+
+Correction = Annotated[str, AfterValidator(_correction)]
+"""Correction of the detector in the form of `hklflow.geometry.correction`."""
 FrameItem = Annotated[str, BeforeValidator(_text, int | str), AfterValidator(_frames)]
 """Raw frames in the form of `hklflow.geometry.left_out`; YAML reads a single frame as a number."""
 
@@ -60,6 +69,11 @@ class Params(stage.Params):
     empty: from the raw file."""
     angles: dict[str, float] = Field(default_factory=dict)
     """Settings of the axes that are not scanned, in degrees."""
+    detector: tuple[Correction, ...] = ()
+    """Corrections of the detector of calibration or raw file: `shift=12.3,-4.1` of the beam centre
+    (pixels along slow, fast), `distance=0.2104` (m), `mirrored=fast` (or `slow`: the images are
+    stored in reverse order), `arm=0,30,0` (degrees, rotation about the sample along lab x, y, z);
+    `r1:distance=0.2104` for the rotation r1 only."""
     scan_axis: str | None = None
     """Name of the scan axis; None: from the raw file."""
     start: float | None = None
@@ -115,7 +129,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             header,
             assemble.Said(
                 axes=assemble.parse_axes(params.axes),
-                **params.model_dump(exclude={"pattern", "axes", "binning"}),
+                **params.model_dump(exclude={"pattern", "axes"}),
             ),
             detector,
             beam,

@@ -4,7 +4,8 @@ All rotations of the scan are refined together: one cell, one orientation. The p
 also defines the hkl grid on which it and its children are transformed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -177,7 +178,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             if is_builtin and params.cell is not None:
                 domains = orientation.separated(observed, begin, ub, group, params.cell, refine_at)
             if domains is None:
-                refined = refine_from(ub)
+                with _explained(observed, params, group, tried=is_builtin):
+                    refined = refine_from(ub)
                 ambiguities = symmetry.reindexing_operators(refined.cell, group)
                 n_open = len(ambiguities)
                 if is_builtin:
@@ -327,6 +329,7 @@ def _begin(
 
     from hklflow.dials import orient
     from hklflow.orientation.indexing import index_peaks
+    from hklflow.orientation.wrong_header import require_possible
     from hklflow.quality import doubts
     from hklflow.stage import orientation
 
@@ -339,27 +342,49 @@ def _begin(
             start_model.ub, start_group, group, params.cell, tolerance, where
         )
         return start_model.rotations, ub, start_model.notes
-    if used.dials is not None:
-        rotations, ub = orient.index(
-            used.dials, rotations, observed.tables, group, params.cell, free, used.folder
+    with _explained(observed, params, group):
+        if used.dials is not None:
+            rotations, ub = orient.index(
+                used.dials, rotations, observed.tables, group, params.cell, free, used.folder
+            )
+            where = "the lattice that DIALS found"
+            ub = orientation.reconciled(ub, group, group, params.cell, tolerance, where)
+            return rotations, ub, []
+        g = observed.q_crystal(rotations)
+        strength = np.concatenate(observed.intensities)
+        indexing = index_peaks(
+            g,
+            cell=params.cell,
+            group=group,
+            tolerance=params.hkl_tolerance,
+            cell_tolerance=tolerance,
+            min_fraction=min(doubts.LEAST_INDEXED, params.min_indexed),
+            strength=strength,
         )
-        where = "the lattice that DIALS found"
-        ub = orientation.reconciled(ub, group, group, params.cell, tolerance, where)
-        return rotations, ub, []
-    g = observed.q_crystal(rotations)
-    strength = np.concatenate(observed.intensities)
-    indexing = index_peaks(
-        g,
-        cell=params.cell,
-        group=group,
-        tolerance=params.hkl_tolerance,
-        cell_tolerance=tolerance,
-        min_fraction=min(doubts.LEAST_INDEXED, params.min_indexed),
-        strength=strength,
-    )
-    if indexing.fraction < params.min_indexed:
-        raise HklflowError(_too_few(indexing, g, strength, group, params))
+        if indexing.fraction < params.min_indexed:
+            raise HklflowError(_too_few(indexing, g, strength, group, params))
+        require_possible(indexing)
     return rotations, indexing.ub, [indexing.relation] if indexing.relation else []
+
+
+@contextmanager
+def _explained(
+    observed: "Observed", params: Params, group: "SpaceGroup", tried: bool = True
+) -> "Iterator[None]":
+    """Add what would index the peaks to an error, if other geometries are to be tried."""
+    from hklflow.orientation.wrong_header import Sought
+    from hklflow.stage import orientation
+
+    try:
+        yield
+    except HklflowError as error:
+        sought = Sought(
+            params.cell, group, params.hkl_tolerance, params.max_cell_deviation, params.min_indexed
+        )
+        reason = orientation.explanation(observed, sought) if tried else ""
+        if not reason:
+            raise
+        raise HklflowError(f"{error}; {reason}") from error
 
 
 def _too_few(

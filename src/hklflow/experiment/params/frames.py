@@ -7,7 +7,7 @@ from hklflow.experiment.models import PoniFile, PowderImage
 from hklflow.experiment.simulated import simulation_description
 from hklflow.experiment.step import Wildcards
 from hklflow.experiment.tables import Rotation
-from hklflow.geometry import left_out
+from hklflow.geometry import correction, left_out
 
 
 def _row(experiment: Experiment, at: Wildcards) -> Rotation:
@@ -86,6 +86,7 @@ def import_scan(experiment: Experiment, at: Wildcards) -> stages.import_scan.Par
         if step is not None:
             given |= {"scan_axis": name, "start": start, "step": step}
     given["leave_out"] = left_out.of_rotation(given["leave_out"], at["rotation"])
+    given["detector"] = correction.of_rotation(given["detector"], at["rotation"])
     given["binning"] = binning
     if binning > 1:
         # This saturation is of one pixel; the file of the block sums contains a block's saturation.

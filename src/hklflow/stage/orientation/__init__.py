@@ -5,6 +5,7 @@ uncertainties, the refined geometry of every rotation, the hkl grid, and the fig
 person judges the refinement.
 """
 
+from hklflow.stage.orientation.explanation import explanation
 from hklflow.stage.orientation.observed import (
     Observed,
     afterglows,
@@ -32,6 +33,7 @@ __all__ = [
     "afterglows",
     "as_given",
     "constraints_kept",
+    "explanation",
     "inherited",
     "modules_of",
     "named",
