@@ -259,6 +259,8 @@ def _wrong_header(d: Draft, rng: np.random.Generator, size: float, what: str) ->
         return _arm_in_header(d, rng, size)
     elif what == "mirrored":
         return _mirrored_in_header(d, rng)
+    elif what == "row":
+        return _row_in_header(d)
     elif what == "nanometre":
         d.header = replace(inst, wavelength=inst.wavelength / 10)
     elif what == "keV":
@@ -304,6 +306,23 @@ def _mirrored_in_header(d: Draft, rng: np.random.Generator) -> Record:
     origin = inst.origin + n_slow * inst.pixel_size * inst.slow
     d.header = replace(inst, origin=origin, slow=-inst.slow)
     return {"side": "slow"}
+
+
+def _row_in_header(d: Draft) -> Record:
+    """State the beam centre where a reflection next to the beam is, at the middle of the scan."""
+    inst, scan = d.header, d.header_scans[0]
+    middle = scan.R(np.array([scan.n_frames / 2]))[0] @ d.UB
+    rows = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], float)
+    rows = np.r_[rows, -rows]
+    lab = rows @ middle.T
+    row = int(np.argmin(np.abs(lab[:, 2]) / np.linalg.norm(lab, axis=1)))
+    q = lab[row, :2]
+    towards = np.array([*q, np.sqrt(inst.k**2 - q @ q)])
+    at = [np.array(inst.pixel(np.zeros(3), v[None])[:2]).ravel() for v in (towards, [0, 0, 1.0] + 0 * towards)]
+    slow, fast = at[0] - at[1]
+    shift = inst.pixel_size * (slow * inst.slow + fast * inst.fast)
+    d.header = replace(inst, origin=inst.origin - shift)
+    return {"row": rows[row], "shift": (float(slow), float(fast))}
 
 
 # Axes of other settings, as columns in units of the standard axes (International Tables A).
@@ -399,7 +418,7 @@ KINDS = {
     "wrong_header": Rule(  # see HEADER_SIZES
         _wrong_header,
         variants=("axis", "distance", "start", "beam", "wavelength"),
-        by_name=("arm", "mirrored", "nanometre", "keV", "setting"),
+        by_name=("arm", "mirrored", "row", "nanometre", "keV", "setting"),
     ),
     "wrong_cell": Rule(_wrong_cell, 0.03, 0.03),  # relative
     "transition": Rule(  # strain

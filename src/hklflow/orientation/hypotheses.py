@@ -198,20 +198,37 @@ def polished(
         tolerance = float(np.clip(5 * np.median(away[used]), 0.05, tolerance))
         h = np.rint(g[used] @ np.linalg.inv(ub).T)
         along = [(g_at(shift + d) - g_at(shift - d))[used] / (2 * pixel) for d in pixel * np.eye(2)]
-        rows = np.zeros((len(h), 3, 11))
-        for i in range(3):
-            rows[:, i, 3 * i : 3 * i + 3] = h
+        ub, moved = linear_fit(h, g[used], along if shifts else [])
         if shifts:
-            rows[:, :, 9], rows[:, :, 10] = -along[0], -along[1]
-        scale = np.linalg.norm(rows, axis=(0, 1))
-        scale[scale == 0] = 1.0
-        # Directions that the peaks do not determine keep their values.
-        unknown = np.r_[ub.ravel(), 0.0, 0.0]
-        rest = g[used].ravel() - rows.reshape(-1, 11) @ unknown
-        step = np.linalg.lstsq(rows.reshape(-1, 11) / scale, rest, rcond=1e-6)[0] / scale
-        ub = (unknown + step)[:9].reshape(3, 3)
-        hypothesis = hypothesis.with_shift(shift + step[9:])
+            hypothesis = hypothesis.with_shift(shift + moved)
     return counted(hypothesis, ub, rotations, peaks)
+
+
+def linear_fit(h: Floats, g: Floats, along: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Solve ``g + Σ along[k] x[k] = UB h`` by least squares.
+
+    Parameters
+    ----------
+    h, g : (n, 3) array
+    along : sequence of (n, 3) arrays
+        Derivatives of ``g``.
+
+    Returns
+    -------
+    ub : (3, 3) array
+    x : (len(along),) array
+        0 along directions that the peaks do not determine.
+    """
+    rows = np.zeros((len(h), 3, 9 + len(along)))
+    for i in range(3):
+        rows[:, i, 3 * i : 3 * i + 3] = h
+    for k, derivative in enumerate(along):
+        rows[:, :, 9 + k] = -derivative
+    scale = np.linalg.norm(rows, axis=(0, 1))
+    scale[scale == 0] = 1.0
+    flat = rows.reshape(-1, rows.shape[2]) / scale
+    unknown = np.linalg.lstsq(flat, g.ravel(), rcond=1e-6)[0] / scale
+    return unknown[:9].reshape(3, 3), unknown[9:]
 
 
 def counted(

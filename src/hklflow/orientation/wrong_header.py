@@ -112,6 +112,20 @@ def require_possible(indexing: Indexing) -> None:
         )
 
 
+def in_other_setting(
+    ub: Floats, cell: ArrayLike | None, group: symmetry.SpaceGroup, tolerance: float
+) -> bool:
+    """Return True if a lattice is the expected cell's, taken in another setting of the group."""
+    if cell is None:
+        return False
+    primitive = ub @ np.linalg.inv(group.to_primitive)
+    return any(
+        setting.ratio == 1
+        for _, other in other_settings(cell, group)
+        for setting in matching_settings(primitive, other, group, tolerance)
+    )
+
+
 def explained(
     rotations: Sequence[Rotation], peaks: Sequence[Peaks], strength: Floats, sought: Sought
 ) -> list[Explanation]:
@@ -209,7 +223,8 @@ def _of_lattice(
     if sought.cell is None or stated.count < sought.min_fraction * stated.of:
         return []
     ub, plain = stated.ub, stated.hypothesis
-    if matching_settings(ub, sought.cell, sought.group, sought.cell_tolerance):
+    matching = matching_settings(ub, sought.cell, sought.group, sought.cell_tolerance)
+    if any(setting.ratio == 1 for setting in matching):
         return []
 
     def explanation(kind: str, **more: object) -> Explanation:
@@ -221,6 +236,8 @@ def _of_lattice(
             for s in matching_settings(ub, cell, sought.group, sought.cell_tolerance)
         ) and replace(sought, cell=cell).index(rotations, peaks, strength):
             return [explanation("setting", cell=cell, symbol=symbol)]
+    if matching:  # a superlattice
+        return []
     reduced = _reduced(ub)
     primitive, _ = symmetry.niggli(sought.cell, sought.group)
     scale = float(np.cbrt(lattice.volume(reduced) / lattice.volume(primitive)))

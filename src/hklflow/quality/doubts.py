@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.geometry import symmetry
+from hklflow.geometry import BEAM, symmetry
 from hklflow.geometry.modules import Modules
-from hklflow.orientation import displacement, leftover, slip, steadiness, unindexed
+from hklflow.orientation import displacement, leftover, rows, slip, steadiness, unindexed
 from hklflow.orientation.displaced_modules import Displaced
 from hklflow.orientation.displaced_modules import displaced as displaced_modules
 from hklflow.orientation.lattice_search import is_indexed
@@ -80,8 +80,8 @@ def doubts(
     Returns
     -------
     dict
-        ``motions``, ``other crystals``, ``lost``, ``displaced modules``, ``outward``, ``alike``,
-        ``unexplained``, ``unindexed``: lists of dict, each with its ``sentence``. ``unexplained``
+        ``motions``, ``other crystals``, ``lost``, ``rows``, ``displaced modules``, ``outward``,
+        ``alike``, ``unexplained``, ``unindexed``: lists of dict, each with its ``sentence``. ``unexplained``
         contains the residuals, which motions or unindexed peaks may explain in part.
         ``alike``: residuals common to neighbouring peaks, which bias cell and orientation.
     """
@@ -143,6 +143,7 @@ def doubts(
         sure = unindexed.telling(refined, peaks)
         odd = unindexed.unindexed(miller, length, intensity, on_others, group, sure)
         left = [_of_unindexed(odd, named)]
+    row = rows.off_by_row(refined, peaks, group, free)
     alike: list[steadiness.Motion] = []
     if not (motions or gone or shifted or outward is not None):
         alike = steadiness.motions(refined, peaks, group, free, shared=False)
@@ -153,6 +154,7 @@ def doubts(
             for x in others
         ],
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
+        "rows": [] if row is None else [_of_row(row, refined, named)],
         "displaced modules": [_of_module(module, named) for module in shifted],
         "outward": [] if outward is None else [_of_outward(outward, named)],
         "alike": [_of_alike(max(alike, key=lambda m: m.bias), named)] if alike else [],
@@ -314,6 +316,32 @@ def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup)
     miller, length = g @ np.linalg.inv(ub).T, np.linalg.norm(g, axis=1)
     left = unindexed.unindexed(miller, length, intensity, on_others, group)
     return [*map(_whose, others), *_parts(left)]
+
+
+def _of_row(row: rows.Row, refined: Refined, named: Named) -> Record:
+    """Return the record of another indexing; the shift is from the refined beam centre."""
+    axis = " ".join(f"{x:d}" for x in row.axis)
+    better = row.chi2 < row.chi2_as_refined
+    how = "better than" if better else "about as well as"
+    detectors = [rotation.detector for rotation in refined.rotations]
+    centre = detectors[0].plane.intersect(BEAM)
+    at = ""
+    if np.all(np.isfinite(centre)):
+        new = np.array(centre) + row.shift
+        at = f" to ({new[0]:.1f}, {new[1]:.1f})"
+    return {
+        "axis": row.axis.tolist(),
+        "shift": row.shift,
+        "chi2": row.chi2,
+        "sentence": (
+            f"hkl of {named.scan} may be off by one row: with ({axis}) added to all hkl and the "
+            f"beam centre moved by ({row.shift[0]:+.1f}, {row.shift[1]:+.1f}) pixels{at} the peaks "
+            f"fit {how} now (reduced chi² {row.chi2:.3g}, {row.chi2_as_refined:.3g} now); check "
+            "the beam centre with a powder image or the direct beam, or measure a longer rotation; "
+            "if the other one is right, write in config.yaml `import_scan: {detector: "
+            f'["shift={row.shift[0]:.1f},{row.shift[1]:.1f}"]}}`'
+        ),
+    }
 
 
 def _of_lost(part: leftover.Lost, named: Named) -> Record:

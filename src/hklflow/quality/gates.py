@@ -110,6 +110,8 @@ def _findings(
         yield module, module["size"], "", limits.told_module, math.inf
     for excess in figures.get("unexplained", ()):
         yield excess, excess["reduced chi2"], "", limits.told_chi2, math.inf
+    for row in figures.get("rows", ()):
+        yield row, 1.0, "", 0.0, math.inf
     for kept in figures.get("afterglow", ()):
         yield kept, kept["share"], "", 0.0, math.inf
     for part in figures.get("lost", ()):

@@ -329,7 +329,7 @@ def _begin(
 
     from hklflow.dials import orient
     from hklflow.orientation.indexing import index_peaks
-    from hklflow.orientation.wrong_header import require_possible
+    from hklflow.orientation.wrong_header import in_other_setting, require_possible
     from hklflow.quality import doubts
     from hklflow.stage import orientation
 
@@ -364,6 +364,8 @@ def _begin(
         if indexing.fraction < params.min_indexed:
             raise HklflowError(_too_few(indexing, g, strength, group, params))
         require_possible(indexing)
+        if indexing.relation and in_other_setting(indexing.ub, params.cell, group, tolerance):
+            raise HklflowError(f"{indexing.relation}; check cell and space group")
     return rotations, indexing.ub, [indexing.relation] if indexing.relation else []
 
 
