@@ -205,3 +205,18 @@ def test_an_unknown_material_is_reported(
     assert len(lines) == 1
     assert "raw.nxs: unknown sensor material 'Unobtainium'" in (lines[0])
     np.testing.assert_array_equal(efficiency(scan), 1.0)
+
+
+def test_the_detector_of_the_file_is_corrected_as_stated(raw: Path) -> None:
+    before = nexus.read_scan(imported(raw)).rotation.detector
+    items = ("distance=0.15", "shift=2.5,-1", "arm=0,30,0")
+    after = nexus.read_scan(imported(raw, detector=items)).rotation.detector
+    assert after.distance == pytest.approx(0.15)
+    turn = np.array([[np.sqrt(0.75), 0, 0.5], [0, 1, 0], [-0.5, 0, np.sqrt(0.75)]])
+    straight = before.lab(20 - 2.5, 20 + 1) + [0, 0, 0.05]
+    assert after.lab(20, 20) == pytest.approx(turn @ straight)
+
+
+def test_a_malformed_correction_is_refused() -> None:
+    with pytest.raises(ValueError, match="is no correction of a detector"):
+        import_scan.Params(detector=("shift=2",))

@@ -193,10 +193,10 @@ def polished(
         g = g_at(shift)
         away = deviations(ub, g)
         used = away < tolerance
-        if used.sum() < MIN_PEAKS:
+        h = np.rint(g[used] @ np.linalg.inv(ub).T)
+        if used.sum() < MIN_PEAKS or np.linalg.matrix_rank(h) < 3:
             break
         tolerance = float(np.clip(5 * np.median(away[used]), 0.05, tolerance))
-        h = np.rint(g[used] @ np.linalg.inv(ub).T)
         along = [(g_at(shift + d) - g_at(shift - d))[used] / (2 * pixel) for d in pixel * np.eye(2)]
         ub, moved = linear_fit(h, g[used], along if shifts else [])
         if shifts:

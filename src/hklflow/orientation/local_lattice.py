@@ -20,10 +20,10 @@ from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
 
-_MOST = 600  # peaks that are used, nearest to the origin
+_MOST = 400  # peaks that are used, nearest to the origin
 _NEIGHBOURS = 25  # mean number of peaks in the window of angles
 _WINDOWS = np.radians([0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0])
-_NEAREST = 8  # differences for each peak, the shortest ones
+_NEAREST = 6  # differences for each peak, the shortest ones
 _ROWS = 12.0  # longest difference in lattice rows; longer ones do not show the lattice
 _TOLERANCE = 0.2  # of h, k and l for the lattice of differences and for the shift
 _STEP = 0.15  # of h, k or l between two shifts
