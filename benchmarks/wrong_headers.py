@@ -1,9 +1,9 @@
 """How often a wrong header is named, and how often the pasted remedy indexes.
 
-`python -m benchmarks.wrong_headers [seeds] [class ...]` simulates small peak tables (20 degrees) with
-a header that is wrong in one thing, asks for an explanation as `refine_parent` does, takes the text
-to paste out of its sentence, and indexes again. The class ``right`` has right headers and every
-second peak replaced by noise, so that indexing fails although nothing is wrong.
+`python -m benchmarks.wrong_headers [seeds] [class ...]` simulates small peak tables (20 degrees)
+with a header that is wrong in one thing, asks for an explanation as `refine_parent` does, takes the
+text to paste out of its sentence, and indexes again. The class ``right`` has right headers and six
+peaks of ten that are noise, so that indexing fails although no header is wrong.
 """
 
 import re
@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from tests.truth import world_scans, worlds
 
 import hklflow
 from hklflow.geometry import symmetry
@@ -21,7 +22,6 @@ from hklflow.geometry.correction import of_items
 from hklflow.orientation import wrong_header
 from hklflow.quality.explanations import Stated, sentence
 from hklflow.stage import orientation
-from tests.truth import world_scans, worlds
 
 __all__ = ["CLASSES", "applied", "ask", "hklflow"]
 
@@ -35,7 +35,12 @@ CLASSES: dict[str, tuple[str, float | None, tuple[str, ...], tuple[str, ...]]] =
     "distance": ("wrong_header:distance", 0.1, worlds.SYSTEMS, SCALE),
     "nanometre": ("wrong_header:nanometre", None, worlds.SYSTEMS, SCALE),
     "keV": ("wrong_header:keV", None, worlds.SYSTEMS, SCALE),
-    "setting": ("wrong_header:setting", None, ("orthorhombic", "monoclinic", "trigonal"), ("setting",)),
+    "setting": (
+        "wrong_header:setting",
+        None,
+        ("orthorhombic", "monoclinic", "trigonal"),
+        ("setting",),
+    ),
     "right": ("noise", 0.6, worlds.SYSTEMS, ()),
 }
 
@@ -61,7 +66,7 @@ def applied(world: worlds.World, text: str) -> bool:
     scan, table = world_scans.scan_of(world, 0), world_scans.table_of(world, 0)
     rotation = scan.rotation
     cell, group = world.cell, world.space_group
-    text = text.split(", or ")[0].split(" (")[0]
+    text = re.split("write |correct the wrong one: ", text)[1].split(", or ")[0].split(" (")[0]
     if match := re.search(r"detector: \[([^\]]*)\]", text):
         items = re.findall(r'"([^"]*)"', match[1])
         rotation = replace(rotation, detector=of_items(items).applied(rotation.detector))

@@ -213,7 +213,7 @@ def test_the_detector_of_the_file_is_corrected_as_stated(raw: Path) -> None:
     after = nexus.read_scan(imported(raw, detector=items)).rotation.detector
     assert after.distance == pytest.approx(0.15)
     turn = np.array([[np.sqrt(0.75), 0, 0.5], [0, 1, 0], [-0.5, 0, np.sqrt(0.75)]])
-    straight = before.lab(20 - 2.5, 20 + 1) + [0, 0, 0.05]
+    straight = before.lab(20 - 2.5, 20 + 1) + np.array([0, 0, 0.05])
     assert after.lab(20, 20) == pytest.approx(turn @ straight)
 
 

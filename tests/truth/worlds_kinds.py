@@ -318,7 +318,10 @@ def _row_in_header(d: Draft) -> Record:
     row = int(np.argmin(np.abs(lab[:, 2]) / np.linalg.norm(lab, axis=1)))
     q = lab[row, :2]
     towards = np.array([*q, np.sqrt(inst.k**2 - q @ q)])
-    at = [np.array(inst.pixel(np.zeros(3), v[None])[:2]).ravel() for v in (towards, [0, 0, 1.0] + 0 * towards)]
+    at = [
+        np.array(inst.pixel(np.zeros(3), v[None])[:2]).ravel()
+        for v in (towards, [0, 0, 1.0] + 0 * towards)
+    ]
     slow, fast = at[0] - at[1]
     shift = inst.pixel_size * (slow * inst.slow + fast * inst.fast)
     d.header = replace(inst, origin=inst.origin - shift)

@@ -1,6 +1,6 @@
-"""`hklflow model show | export | import | compare`: exchange orientations with other programs."""
+"""`hklflow model show | export | import | compare | orient`: orientations and their exchange."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from hklflow.base.errors import HklflowError, printable
+from hklflow.cli.by_hand import orient
+from hklflow.cli.publishing import Writer, published
 
 if TYPE_CHECKING:
     from hklflow.geometry.model import Model
@@ -15,10 +17,10 @@ if TYPE_CHECKING:
 
 app = App(name="model", help="Orientations and geometry of DIALS, XDS, NXRefine and hklflow.")
 
+app.command(orient)
+
 Program = Literal["dials", "xds", "nxrefine"]
 Output = Annotated[Path, Parameter(name=("--output", "-o"))]
-
-Writer = Callable[[Path], Sequence[str]]  # returns notes about data that the file cannot hold
 
 _TOLERANCE = 0.2  # largest deviation of an indexed peak from whole Miller indices
 _MISFIT = 0.05  # largest relative difference of the scattering vectors of two geometries
@@ -137,11 +139,11 @@ def export(
             names = [output.with_name(f"{output.stem}_{m.name}{output.suffix}") for m in models]
         # `partial` binds each model now; a lambda would write the last model to every file.
         writers = [partial(write_xparm, model=model) for model in models]
-        _published(list(zip(names, writers, strict=True)), force)
+        published(list(zip(names, writers, strict=True)), force)
     else:
         from hklflow.formats.nxrefine import write_nxrefine
 
-        _published([(output, lambda path: write_nxrefine(path, models))], force)
+        published([(output, lambda path: write_nxrefine(path, models))], force)
 
 
 def _scans(paths: Sequence[Path], names: Sequence[str]) -> "list[RotationScan]":
@@ -235,7 +237,7 @@ def _export_dials(
     jobs: list[tuple[Path, Writer]] = [(output, experiments)]
     if peaks:
         jobs.append((output.with_suffix(".refl"), reflections))
-    _published(jobs, force)
+    published(jobs, force)
 
 
 def _reflections(
@@ -312,7 +314,7 @@ def import_(file: Path, /, *, scans: tuple[Path, ...], output: Output, force: bo
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         return content["warnings"]
 
-    _published([(output, write)], force)
+    published([(output, write)], force)
 
 
 @app.command
@@ -364,29 +366,3 @@ def compare(first: Path, second: Path, /, *, space_group: str | None = None) -> 
         if comparison.reindexed:
             rows = "; ".join(" ".join(f"{x:.4g}" for x in row) for row in comparison.matrix)
             print(f"# hkl of the first = [{rows}] hkl of the second, which the Laue group lacks")
-
-
-def _published(jobs: Sequence[tuple[Path, Writer]], force: bool) -> None:
-    """Write all files under temporary names, then rename them; print the notes."""
-    import secrets
-
-    from hklflow.base import publish
-
-    present = [str(path) for path, _ in jobs if path.exists()]
-    if present and not force:
-        raise HklflowError(f"{present[0]} exists; give --force to overwrite it, or another name")
-    absent = [path for path, _ in jobs if not path.parent.is_dir()]
-    if absent:
-        raise HklflowError(f"the folder of {absent[0]} does not exist; make it first")
-    token = secrets.token_hex(4)
-    moves = [(publish.partial(path, token), path) for path, _ in jobs]
-    try:
-        for (temporary, path), (_, write) in zip(moves, jobs, strict=True):
-            for note in write(temporary):
-                print(f"{path}: {printable(note)}")
-        publish.publish(moves)
-    finally:
-        for temporary, _ in moves:
-            temporary.unlink(missing_ok=True)
-    for _, path in moves:
-        print(f"{path} written")

@@ -213,9 +213,7 @@ def scan(
     )
 
 
-def _corrected(
-    detector: geometry.Detector, said: Said, problems: list[str]
-) -> geometry.Detector:
+def _corrected(detector: geometry.Detector, said: Said, problems: list[str]) -> geometry.Detector:
     try:
         correct = correction.of_items(said.detector).binned(said.binning)
     except ValueError as error:
@@ -223,8 +221,8 @@ def _corrected(
         return detector
     if correct.mirrored and detector.modules is not None:
         problems.append(
-            "`detector`: the calibration has displaced modules, which cannot be mirrored: calibrate "
-            "with the `orientation` of the images"
+            "`detector`: the calibration has displaced modules, which cannot be mirrored: "
+            "calibrate with the `orientation` of the images"
         )
     return correct.applied(detector)
 

@@ -1,11 +1,11 @@
 """Corrections of a detector that a header or a calibration states wrongly, as a user writes them.
 
-``shift=12.3,-4.1`` moves the beam centre by pixels (slow, fast); ``distance=0.2104`` is the distance
-from the sample to the detector's plane in m; ``mirrored=fast`` reverses the order of the pixels
-along slow or fast; ``arm=0,30,0`` rotates the detector about the sample (rotation vector along lab
-x, y, z in degrees). They are applied in the order mirrored, distance, shift, arm. An item with a
-rotation's name in front (``r1:distance=0.2104``) applies to this rotation only, and goes before an
-item for all rotations.
+``shift=12.3,-4.1`` moves the beam centre by pixels (slow, fast); ``distance=0.2104`` is the
+distance from the sample to the detector's plane in m; ``mirrored=fast`` reverses the order of the
+pixels along slow or fast; ``arm=0,30,0`` rotates the detector about the sample (rotation vector
+along lab x, y, z in degrees). They are applied in the order mirrored, distance, shift, arm. An item
+with a rotation's name in front (``r1:distance=0.2104``) applies to this rotation only, and goes
+before an item for all rotations.
 """
 
 import re

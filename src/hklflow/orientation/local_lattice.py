@@ -106,23 +106,24 @@ def _differences(
 ) -> Floats:
     """Return the shortest differences (m, 3) of peaks at nearly equal angles of one rotation."""
     # Rotations are set apart by more than a window.
-    angle = np.concatenate(
-        [10.0 * np.pi * i + r.scan.angle(p.frame) for i, (r, p) in enumerate(zip(rotations, peaks))]
-    )[near]
+    parts = [r.scan.angle(p.frame) for r, p in zip(rotations, peaks, strict=True)]
+    angle = np.concatenate([10.0 * np.pi * i + part for i, part in enumerate(parts)])[near]
     order = np.argsort(angle, kind="stable")
     angle, g = angle[order], g[near][order]
     for window in _WINDOWS:
         first = np.searchsorted(angle, angle - window)
         if np.mean(np.searchsorted(angle, angle + window) - first) >= _NEIGHBOURS:
             break
-    parts = []
+    short = []
     for i in range(1, len(g)):
         away = g[i] - g[first[i] : i]
-        parts.append(away[np.argsort(np.linalg.norm(away, axis=1), kind="stable")[:_NEAREST]])
-    return np.concatenate(parts) if parts else np.empty((0, 3))
+        short.append(away[np.argsort(np.linalg.norm(away, axis=1), kind="stable")[:_NEAREST]])
+    return np.concatenate(short) if short else np.empty((0, 3))
 
 
-def _shifts(ub: Floats, g_of: Callable[[tuple[float, float]], Floats], limit: float) -> list[Shifted]:
+def _shifts(
+    ub: Floats, g_of: Callable[[tuple[float, float]], Floats], limit: float
+) -> list[Shifted]:
     """Return the local maxima of the number of indexed peaks over shifts up to ``limit`` pixels."""
     inverse = np.linalg.inv(ub).T
     h = g_of((0.0, 0.0)) @ inverse

@@ -100,8 +100,6 @@ def _refined(
     limits = refinement.RefinementLimits(hkl=0.25, min_fraction=0.3)
     more = [name for name in ("detector_x", "detector_y") if name not in free]
     try:
-        return refinement.refine(
-            rotations, peaks, ub, group, free=[*free, *more], limits=limits
-        )
+        return refinement.refine(rotations, peaks, ub, group, free=[*free, *more], limits=limits)
     except HklflowError:  # the cell does not obey the space group, or peaks are lost
         return None

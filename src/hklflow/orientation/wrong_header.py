@@ -185,9 +185,7 @@ def _variants(
         yield 2, _with_distance(fit, rotations, peaks, sought)
 
 
-def _fits(
-    rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought
-) -> list[Fitted]:
+def _fits(rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought) -> list[Fitted]:
     """Return the hypotheses that form a lattice, most peaks first."""
     tried = hypotheses.simple(rotations, sought.cell)
     fits = [f for h in tried if (f := hypotheses.fitted(h, rotations, peaks, sought.reaches))]
@@ -232,8 +230,7 @@ def _of_lattice(
 
     for symbol, cell in other_settings(sought.cell, sought.group):
         if any(
-            s.ratio == 1
-            for s in matching_settings(ub, cell, sought.group, sought.cell_tolerance)
+            s.ratio == 1 for s in matching_settings(ub, cell, sought.group, sought.cell_tolerance)
         ) and replace(sought, cell=cell).index(rotations, peaks, strength):
             return [explanation("setting", cell=cell, symbol=symbol)]
     if matching:  # a superlattice
@@ -273,9 +270,7 @@ def _reduced(ub: Floats) -> Floats:
     return reduced
 
 
-def other_settings(
-    cell: ArrayLike, group: symmetry.SpaceGroup
-) -> Iterator[tuple[str, Floats]]:
+def other_settings(cell: ArrayLike, group: symmetry.SpaceGroup) -> Iterator[tuple[str, Floats]]:
     """Yield the symbols of other settings to which a cell may belong, and the cell of the group.
 
     Parameters

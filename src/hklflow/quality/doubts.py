@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from hklflow.geometry import BEAM, symmetry
 from hklflow.geometry.modules import Modules
-from hklflow.orientation import displacement, leftover, rows, slip, steadiness, unindexed
+from hklflow.orientation import displacement, leftover, slip, steadiness, unindexed
 from hklflow.orientation.displaced_modules import Displaced
 from hklflow.orientation.displaced_modules import displaced as displaced_modules
 from hklflow.orientation.lattice_search import is_indexed
 from hklflow.orientation.limits import MODULE_SPOTS
 from hklflow.orientation.refinement import Refined
 from hklflow.orientation.residuals import Peaks
+from hklflow.orientation.rows import Row, off_by_row
 from hklflow.orientation.satellites import INDEXED
 from hklflow.quality import remedies
 from hklflow.quality.remedies import vector_text
@@ -81,8 +82,9 @@ def doubts(
     -------
     dict
         ``motions``, ``other crystals``, ``lost``, ``rows``, ``displaced modules``, ``outward``,
-        ``alike``, ``unexplained``, ``unindexed``: lists of dict, each with its ``sentence``. ``unexplained``
-        contains the residuals, which motions or unindexed peaks may explain in part.
+        ``alike``, ``unexplained``, ``unindexed``: lists of dict, each with its ``sentence``.
+        ``unexplained`` contains the residuals, which motions or unindexed peaks may explain
+        in part. ``rows``: another indexing with hkl off by one that fits as well.
         ``alike``: residuals common to neighbouring peaks, which bias cell and orientation.
     """
     g = np.concatenate(
@@ -143,7 +145,7 @@ def doubts(
         sure = unindexed.telling(refined, peaks)
         odd = unindexed.unindexed(miller, length, intensity, on_others, group, sure)
         left = [_of_unindexed(odd, named)]
-    row = rows.off_by_row(refined, peaks, group, free)
+    row = off_by_row(refined, peaks, group, free)
     alike: list[steadiness.Motion] = []
     if not (motions or gone or shifted or outward is not None):
         alike = steadiness.motions(refined, peaks, group, free, shared=False)
@@ -318,7 +320,7 @@ def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup)
     return [*map(_whose, others), *_parts(left)]
 
 
-def _of_row(row: rows.Row, refined: Refined, named: Named) -> Record:
+def _of_row(row: Row, refined: Refined, named: Named) -> Record:
     """Return the record of another indexing; the shift is from the refined beam centre."""
     axis = " ".join(f"{x:d}" for x in row.axis)
     better = row.chi2 < row.chi2_as_refined

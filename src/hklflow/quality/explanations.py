@@ -138,7 +138,9 @@ def _mirrored(one: Explanation, stated: Stated) -> str:
 def _wavelength(one: Explanation, stated: Stated) -> str:
     before = stated.rotations[0].beam.wavelength
     factor = one.hypothesis.factor
-    unit = "in nm" if factor == 10 else "in units of 0.1 Å" if factor == 0.1 else "the energy in keV"
+    unit = (
+        "in nm" if factor == 10 else "in units of 0.1 Å" if factor == 0.1 else "the energy in keV"
+    )
     what = f"the wavelength {factor * before:.5g} Å ({before:g} is perhaps {unit})"
     return (
         f"{_indexed(one, what, _written(one, stated))} (a cell that is wrong by the same factor "
