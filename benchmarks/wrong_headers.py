@@ -57,7 +57,9 @@ def ask(world: worlds.World) -> tuple[bool, list[Any], str]:
     )
     stated = Stated(observed.names, observed.rotations, [0], 1, group.symbol, list(world.cell))
     before = sought.index(observed.rotations, observed.peaks, observed.intensities[0])
+    # A cell that disobeys the space group does not survive the refinement.
     good = before is not None and before.rms < 0.1 and not before.relation
+    good = good and before is not None and before.candidates[0].accepted
     return good, found, sentence(found, stated)
 
 

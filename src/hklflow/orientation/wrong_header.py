@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, lattice, symmetry
@@ -21,7 +22,7 @@ from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
 
-_CONVINCING = 0.6  # fraction of the peaks from which the arm is not tried
+_CONVINCING = 0.9  # fraction of the peaks from which no further angle of the arm is tried
 _ALIKE = 0.93  # fraction of the best number of peaks from which explanations are equally good
 _BETTER = 1.1  # so many times the peaks of the stated geometry are indexed
 _CANDIDATES = 6  # hypotheses that are tested by indexing
@@ -29,6 +30,7 @@ _SHAPE = 0.02  # strain between a cell and a scaled cell of the same shape
 _FARTHEST_SCALE = 0.4  # logarithm of the scale of a cell that a distance explains
 _NEAR_ARM = 2.0  # pixels of shift that an angle of the arm may leave
 _ROUND_ARM = (1.0, 0.5, 0.1, 0.01)  # degrees
+_SPARSE = 6.0  # median distance in hkl of neighbouring peaks from which it is reported
 _SHORTEST = 1.9  # Å; no crystal has a shorter lattice vector
 
 
@@ -112,6 +114,23 @@ def require_possible(indexing: Indexing) -> None:
         )
 
 
+def sparse(ub: Floats, g: Floats) -> str:
+    """Return a note if neighbouring peaks are many lattice points apart, else an empty text.
+
+    A lattice with far too many points indexes any peaks: of a wavelength in nm, a thousand times
+    as many as the crystal has.
+    """
+    hkl = np.rint(g @ np.linalg.inv(ub).T)
+    hkl = np.unique(np.vstack([hkl, -hkl]), axis=0)
+    apart = float(np.median(cKDTree(hkl).query(hkl, k=2)[0][:, 1]))
+    if apart < _SPARSE:
+        return ""
+    return (
+        f"neighbouring peaks are {apart:.0f} lattice points apart: if the crystal is not that weak, "
+        "the wavelength (in nm?) or the cell is wrong"
+    )
+
+
 def in_other_setting(
     ub: Floats, cell: ArrayLike | None, group: symmetry.SpaceGroup, tolerance: float
 ) -> bool:
@@ -146,30 +165,45 @@ def explained(
     list of Explanation
         Equally good ones of different kinds; the simplest first.
     """
-    fits = list(_fits(rotations, peaks, sought))
-    if not fits:
-        return []
-    # The geometry as stated, or the worst of the others, shows what a search finds by chance.
+    tried = hypotheses.simple(rotations, sought.cell)
+    fits = [f for h in tried if (f := hypotheses.fitted(h, rotations, peaks, sought.reaches))]
     stated = _stated(fits, rotations, peaks)
-    most = max(fit.count for fit in fits)
-    known = [] if stated is None else _of_lattice(stated, rotations, peaks, strength, sought)
-    if known and stated is not None and stated.count > _ALIKE * most:
-        return known
+    # What the lattice of the stated geometry indexes is what a search finds by chance.
     by_chance = 0 if stated is None else stated.count
-    explanations = []
-    for fit in fits[:_CANDIDATES]:
-        for changes, hypothesis in _variants(fit, rotations, peaks, sought):
-            sharp = hypotheses.counted(hypothesis, fit.ub, rotations, peaks).count
-            if sharp < max(_BETTER * by_chance, MIN_PEAKS):
-                continue
-            indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
-            if indexing is not None:
-                kind = "beam centre" if hypothesis.kind == "as stated" else hypothesis.kind
-                count = int(indexing.indexed.sum())
-                one = Explanation(kind, hypothesis, count, fit.of, by_chance)
-                explanations.append((changes, one))
-                break
-    return _best(explanations)
+    if stated is not None and stated.count > _ALIKE * max(fit.count for fit in fits):
+        known = _of_lattice(stated, rotations, peaks, strength, sought)
+        if known:
+            return known
+
+    def best_of(some: list[Fitted]) -> list[Explanation]:
+        explanations = []
+        for fit in sorted(some, key=lambda f: -f.count)[:_CANDIDATES]:
+            one = _tested(fit, rotations, peaks, strength, sought, by_chance)
+            explanations += [] if one is None else [one]
+        return _best(explanations)
+
+    return best_of(fits) or best_of(_arms(rotations, peaks, sought))
+
+
+def _tested(
+    fit: Fitted,
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    strength: Floats,
+    sought: Sought,
+    by_chance: int,
+) -> tuple[int, Explanation] | None:
+    """Return a hypothesis as the fewest changes with which the peaks are indexed; None: none."""
+    for changes, hypothesis in _variants(fit, rotations, peaks, sought):
+        sharp = hypotheses.counted(hypothesis, fit.ub, rotations, peaks).count
+        if sharp < max(_BETTER * by_chance, MIN_PEAKS):
+            continue
+        indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
+        if indexing is not None:
+            kind = "beam centre" if hypothesis.kind == "as stated" else hypothesis.kind
+            count = int(indexing.indexed.sum())
+            return changes, Explanation(kind, hypothesis, count, fit.of, by_chance)
+    return None
 
 
 def _variants(
@@ -185,19 +219,16 @@ def _variants(
         yield 2, _with_distance(fit, rotations, peaks, sought)
 
 
-def _fits(rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought) -> list[Fitted]:
-    """Return the hypotheses that form a lattice, most peaks first."""
-    tried = hypotheses.simple(rotations, sought.cell)
-    fits = [f for h in tried if (f := hypotheses.fitted(h, rotations, peaks, sought.reaches))]
-    if not fits or max(f.count / f.of for f in fits) < _CONVINCING:
-        for hypothesis in hypotheses.arms(rotations):
-            one = hypotheses.fitted(hypothesis, rotations, peaks, sought.reaches)
-            if one is not None:
-                one = _on_arm(one, rotations, peaks)
-                fits.append(one)
-                if one.count > _CONVINCING * one.of:
-                    break
-    return sorted(fits, key=lambda f: -f.count)
+def _arms(rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought) -> list[Fitted]:
+    """Return the angles of the arm that form a lattice, up to one that indexes nearly all peaks."""
+    fits = []
+    for hypothesis in hypotheses.arms(rotations):
+        one = hypotheses.fitted(hypothesis, rotations, peaks, sought.reaches)
+        if one is not None:
+            fits.append(_on_arm(one, rotations, peaks))
+            if fits[-1].count > _CONVINCING * one.of:
+                break
+    return fits
 
 
 def _stated(

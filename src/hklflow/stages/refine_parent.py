@@ -329,7 +329,7 @@ def _begin(
 
     from hklflow.dials import orient
     from hklflow.orientation.indexing import index_peaks
-    from hklflow.orientation.wrong_header import in_other_setting, require_possible
+    from hklflow.orientation.wrong_header import in_other_setting, require_possible, sparse
     from hklflow.quality import doubts
     from hklflow.stage import orientation
 
@@ -366,7 +366,8 @@ def _begin(
         require_possible(indexing)
         if indexing.relation and in_other_setting(indexing.ub, params.cell, group, tolerance):
             raise HklflowError(f"{indexing.relation}; check cell and space group")
-    return rotations, indexing.ub, [indexing.relation] if indexing.relation else []
+    notes = [indexing.relation, sparse(indexing.ub, g)]
+    return rotations, indexing.ub, [note for note in notes if note]
 
 
 @contextmanager
