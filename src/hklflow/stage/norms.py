@@ -5,7 +5,7 @@ integration of Bragg reflections divide by the same norm.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hklflow import stage
 
@@ -118,33 +118,54 @@ def _flat(
     return flat
 
 
-def frame_norm(
-    scale: "FrameScale", n_frames: int, where: Path, *, solid_angle: bool
-) -> "NDArray[np.float64]":
-    """Return the frames' part of the norm (n,).
+class Norm(NamedTuple):
+    """Norm of a rotation.
 
-    Parameters
+    Attributes
     ----------
+    pixel : (slow, fast) array
+        Part of the pixels; 0 where masked.
+    frame : (n_frames,) array
+        Part of the frames.
+    corrected : list of str
+        Corrections that the pixels' part contains.
     scale : FrameScale
-    n_frames : int
-        Number of frames of the scan.
-    where : Path
-        File of the scale, named in error messages.
-    solid_angle : bool
-        True if the pixels' part contains the solid angle.
+        Scale that the frames' part contains.
+    """
+
+    pixel: "NDArray[np.float64]"
+    frame: "NDArray[np.float64]"
+    corrected: list[str]
+    scale: "FrameScale"
+
+
+def read_norm(
+    mask: Path,
+    scale_path: Path,
+    corrections: Corrections,
+    first: "Detector",
+    rotation: "Rotation",
+    binning: "PixelBinning | None",
+) -> Norm:
+    """Read pixel mask and frame scale, and return the norm of a rotation; see `pixel_norm`.
 
     Raises
     ------
     HklflowError
         If the scale is for another number of frames.
     """
+    from hklflow import nexus
     from hklflow.base.errors import HklflowError
 
+    scale, n_frames = nexus.read_scale(scale_path), rotation.scan.n_frames
+    pixel, corrected = pixel_norm(mask, corrections, first, rotation, binning)
     if len(scale.scale) != n_frames:
         raise HklflowError(
-            f"{where} is for {len(scale.scale)} frames but the scan has {n_frames}; run "
+            f"{scale_path} is for {len(scale.scale)} frames but the scan has {n_frames}; run "
             "frame_scale again"
         )
-    norm: NDArray[np.float64] = scale.monitor * scale.attenuation * scale.scale
+    frame = scale.monitor * scale.attenuation * scale.scale
     # The scale assumes equal solid angles; correct it if the pixel norm does not contain them.
-    return norm if solid_angle else norm * scale.area
+    if not corrections.solid_angle:
+        frame = frame * scale.area
+    return Norm(pixel, frame, corrected, scale)

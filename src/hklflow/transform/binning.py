@@ -52,9 +52,17 @@ from hklflow.geometry.grid import Grid, pixel_pitch, sub_samples
 from hklflow.transform.counts import LANES
 from hklflow.transform.lanes import DEALT, ROWS
 from hklflow.transform.loops import Lanes, Plain, overflow
-from hklflow.transform.sums import Sums
+from hklflow.transform.sums import Readout, Sums
 
-__all__ = ["Accumulator", "Grid", "counts_type", "pixel_pitch", "sub_samples", "voxel_bytes"]
+__all__ = [
+    "Accumulator",
+    "Grid",
+    "Readout",
+    "counts_type",
+    "pixel_pitch",
+    "sub_samples",
+    "voxel_bytes",
+]
 
 Floats = NDArray[np.float64]
 
@@ -134,7 +142,7 @@ class Accumulator(Sums):
         Parameters
         ----------
         frames : (n, slow, fast) array
-            Counts; NaN and values below ``valid_from`` are flags and are not added.
+            Counts; NaN and values below ``Readout.valid_from`` are flags and are not added.
         first : int
             Frame number of the block's first frame.
         excluded : (n, slow, ceil(fast / 8)) uint8 array, optional
@@ -151,8 +159,6 @@ class Accumulator(Sums):
         """
         if len(frames) == 0:
             return
-        if excluded is not None and not self.keep_excluded:
-            raise ValueError("an artefact mask needs keep_excluded=True")
         self._check(frames.shape, first, None if excluded is None else excluded.shape, row)
         n_fast, row = frames.shape[2], row or 0
         rows_contiguous = frames.strides[1:] == (n_fast * frames.itemsize, frames.itemsize)
@@ -160,7 +166,7 @@ class Accumulator(Sums):
         if not (rows_contiguous and frames.dtype.isnative):
             frames = np.ascontiguousarray(frames, dtype=frames.dtype.newbyteorder("="))
         if self._engine is None:
-            noisy = self.read_variance is not None
+            noisy = self.readout.read_variance is not None
             fast = voxel_bytes(frames.dtype, n_fast, self.samples, noisy) == 8
             self._engine = Lanes(self) if fast else Plain(self)
         rows = slice(row, row + frames.shape[1])
@@ -236,7 +242,7 @@ class Accumulator(Sums):
                     if not measured:
                         continue
                     box = Box((l, k, h), counts, norm, *clean)
-                    if self.read_variance is not None and isinstance(engine, Plain):
+                    if self.readout.read_variance is not None and isinstance(engine, Plain):
                         kept_noise, excluded_noise = engine.read_noise((l, k, h), size)
                         variances = counts + kept_noise + excluded_noise, clean[0] + kept_noise
                         box = box._replace(variance=variances[0], clean_variance=variances[1])

@@ -36,14 +36,12 @@ class Plain:
         self._sums = sums
         self._q = np.ascontiguousarray(np.moveaxis(sums.q(np.float64), (0, 1), (2, 3)))
         self.kept = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
-        self.excluded = (
-            Bricks(sums.grid, *sums.planes, np.float64, np.float64) if sums.keep_excluded else None
-        )
+        self.excluded = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
         self._frame_norm = sums.frame_norm / (sums.n_sub * self.UNIT * sums.norm_bound)
         self._read_variance = np.zeros((0, 0))
         self._noise: Bricks | None = None
-        if sums.read_variance is not None:
-            shares = np.asarray(sums.read_variance, np.float64) / sums.n_sub
+        if sums.readout.read_variance is not None:
+            shares = np.asarray(sums.readout.read_variance, np.float64) / sums.n_sub
             self._read_variance = np.rint(shares / COUNTS_UNIT) * COUNTS_UNIT
             self._noise = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
 
@@ -60,7 +58,7 @@ class Plain:
         self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8], row: int
     ) -> tuple[int, int]:
         """Add a band; (inside, invalid)."""
-        sums, other = self._sums, self.excluded or self.kept
+        sums = self._sums
         to_voxel, offset = sums.to_voxel(first + np.arange(len(frames)))
         return binning_plain.add_block(
             frames,
@@ -79,14 +77,14 @@ class Plain:
             binning_plain.Rules(
                 bool(np.issubdtype(frames.dtype, np.integer)),
                 sums.seed,
-                float(sums.valid_from),
-                float(sums.invalid_from),
+                float(sums.readout.valid_from),
+                float(sums.readout.invalid_from),
             ),
             binning_plain.Volumes(
                 self.kept.counts,
                 self.kept.norm,
-                other.counts,
-                other.norm,
+                self.excluded.counts,
+                self.excluded.norm,
                 (self._noise or self.kept).counts,
             ),
         )
@@ -114,17 +112,14 @@ class Lanes:
         self._tiles = Tiles(q, sums.pixel_norm > 0)
         self._pixels = _pixel_tables(q, sums.pixel_norm)
         self.kept = Bricks(sums.grid, *sums.planes, np.uint32, np.uint32)
-        self.excluded = (
-            Bricks(sums.grid, *sums.planes, np.uint32, np.uint32) if sums.keep_excluded else None
-        )
-        other = self.excluded or self.kept
+        self.excluded = Bricks(sums.grid, *sums.planes, np.uint32, np.uint32)
         self._volumes = binning_lanes.Sums(
             self.kept.counts,
             self.kept.norm,
             self.kept.carry,
-            other.counts,
-            other.norm,
-            other.carry,
+            self.excluded.counts,
+            self.excluded.norm,
+            self.excluded.carry,
         )
 
     def add(
@@ -143,7 +138,7 @@ class Lanes:
             return 0, 0
         # Limit within the type of the frames; a negative number reads as a number above it.
         bits = 8 * frames.dtype.itemsize - (frames.dtype.kind == "i")
-        limit = np.uint32(min(np.ceil(sums.invalid_from), 2**bits, 2**32 - 1))
+        limit = np.uint32(min(np.ceil(sums.readout.invalid_from), 2**bits, 2**32 - 1))
         shape, stride = frames.shape, frames.strides[0] // frames.itemsize
         # Frames may have gaps between them, but lie in the same memory.
         size = (shape[0] - 1) * stride + shape[1] * shape[2]

@@ -1,7 +1,7 @@
 """Input of a transform: the geometry, the norms, the limits and the grid."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,28 @@ Floats = NDArray[np.float64]
 # Largest allowed norm of a frame, or of a pixel, relative to the median; with a larger ratio the
 # other norms would be rounded too coarsely.
 _LARGEST_RATIO = 1e4
+
+
+class Readout(NamedTuple):
+    """Meaning of the values of a frame.
+
+    Attributes
+    ----------
+    invalid_from : float
+        Values from this value on are invalid (flags, saturated pixels).
+    valid_from : float
+        Values of floating-point frames below this value are invalid; negative integers
+        are always invalid.
+    read_variance : (slow, fast) array or None
+        Variance of the read noise in photons², for frames of photons plus read noise.
+    """
+
+    invalid_from: float = np.inf
+    valid_from: float = 0.0
+    read_variance: NDArray[np.floating[Any]] | None = None
+
+
+_ALL_VALID = Readout()
 
 
 class Sums:
@@ -34,16 +56,7 @@ class Sums:
         frame is not used.
     samples : (frame, slow, fast)
         Sub-samples, see `sub_samples`.
-    keep_excluded : bool
-        Store the pixels that an artefact mask excludes in separate volumes, so that the
-        volume without this mask is the sum of both.
-    invalid_from : float
-        Values from this value on are invalid (flags, saturated pixels).
-    valid_from : float
-        Values of floating-point frames below this value are invalid; negative integers
-        are always invalid.
-    read_variance : (slow, fast) array, optional
-        Variance of the read noise in photons², for frames of photons plus read noise.
+    readout : Readout
     seed : int
         Seed for dealing photons, 0 or more. Rotations whose volumes are added or compared
         need different seeds: with the same geometry and the same seed, the photons of a
@@ -67,22 +80,20 @@ class Sums:
         pixel_norm: Floats,
         frame_norm: Floats,
         samples: tuple[int, int, int] = (1, 1, 1),
-        keep_excluded: bool = False,
-        invalid_from: float = np.inf,
+        readout: Readout = _ALL_VALID,
         seed: int = 0,
         planes: tuple[int, int] | None = None,
         threads: int = 1,
-        valid_from: float = 0.0,
-        read_variance: NDArray[np.floating[Any]] | None = None,
     ) -> None:
         if pixel_norm.shape != rotation.detector.shape:
             raise HklflowError(
                 f"the pixel norm has shape {pixel_norm.shape}, the detector "
                 f"{rotation.detector.shape}; mask, flat field and frames must agree"
             )
-        if read_variance is not None and read_variance.shape != pixel_norm.shape:
+        noise = readout.read_variance
+        if noise is not None and noise.shape != pixel_norm.shape:
             raise HklflowError(
-                f"the read noise has shape {read_variance.shape}, the detector {pixel_norm.shape}; "
+                f"the read noise has shape {noise.shape}, the detector {pixel_norm.shape}; "
                 "correct the frames again"
             )
         if len(frame_norm) != rotation.scan.n_frames:
@@ -91,8 +102,7 @@ class Sums:
             )
         self.rotation, self.grid, self.samples = rotation, grid, samples
         self.planes: tuple[int, int] = (0, grid.shape[2]) if planes is None else planes
-        self.invalid_from, self.threads, self.keep_excluded = invalid_from, threads, keep_excluded
-        self.valid_from, self.read_variance = valid_from, read_variance
+        self.readout, self.threads = readout, threads
         # Spread over all bits, so that neighbouring seeds give unrelated numbers.
         self.seed = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         # This test sets NaN to 0, too.
