@@ -28,6 +28,7 @@ from hklflow.nexus.volume import (
     VolumeWriter,
     open_volume,
     read_volume,
+    require_one_grid,
     write_volume,
 )
 
@@ -60,6 +61,7 @@ __all__ = [
     "read_scan",
     "read_statistics",
     "read_volume",
+    "require_one_grid",
     "write_mask",
     "write_master",
     "write_peaks",

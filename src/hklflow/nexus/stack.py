@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.lattice import reciprocal
 from hklflow.nexus.entry import add_array, add_group, create
-from hklflow.nexus.volume import OpenVolume, open_volume
+from hklflow.nexus.volume import OpenVolume, open_volume, require_one_grid
 
 Floats = NDArray[np.float64]
 
@@ -102,13 +102,9 @@ def open_members(
         # The most frequent grid; if several are, the one of the hottest, often the parent.
         n_same_grid = [sum(v.grid.same_as(other.grid) for other in volumes) for v in volumes]
         usual = max(range(len(volumes)), key=lambda i: (n_same_grid[i], i))
-        for member, volume in zip(members, volumes, strict=True):
-            if not volume.grid.same_as(volumes[usual].grid):
-                raise HklflowError(
-                    f"{member.path} has another grid ({volume.grid.to_dict()}) than "
-                    f"{members[usual].path} ({volumes[usual].grid.to_dict()}); transform the scan "
-                    "again with the parent of the others"
-                )
+        require_one_grid(
+            [volumes[usual], *volumes], "transform the scan again with the parent of the others"
+        )
         yield volumes
 
 

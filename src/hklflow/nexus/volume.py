@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid
 from hklflow.nexus.entry import open_entry, text
 from hklflow.nexus.grid_writer import GridWriter
@@ -207,6 +208,27 @@ class SideBySide:
                 for i, dataset in enumerate(datasets):
                     dataset.read_direct(strip, np.s_[first:last, rows], np.s_[i])
             yield rows, sums
+
+
+def require_one_grid(volumes: Sequence[OpenVolume], cure: str) -> None:
+    """Refuse volumes whose grid differs from the grid of the first.
+
+    Parameters
+    ----------
+    cure : str
+        End of the error message: what to do.
+
+    Raises
+    ------
+    HklflowError
+    """
+    first = volumes[0]
+    for volume in volumes:
+        if not volume.grid.same_as(first.grid):
+            raise HklflowError(
+                f"{volume.group.file.filename} has another grid ({volume.grid.to_dict()}) than "
+                f"{first.group.file.filename} ({first.grid.to_dict()}); {cure}"
+            )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ except ``S = C / M``.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,6 +133,11 @@ class Sums(NamedTuple):
     counts: float
     chi2: float
     dof: int
+
+    @classmethod
+    def of(cls, parts: "Sequence[Sums]") -> "Sums":
+        """Add the sums of the parts, in their order."""
+        return cls(*(sum(terms) for terms in zip(*parts, strict=True)))
 
 
 def add(
