@@ -11,6 +11,7 @@ a large error shows in the trend). A calibrant with the same rings on another sc
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -167,52 +168,69 @@ def judge(
         Gates: name, value, limit, passed, sentence. A value that could not be measured (None)
         fails.
     """
-    m, rings, coverage = metrics, metrics["d_spacings"], metrics["coverage"]
-    gates = []
+    gates = _of_fit(metrics, limits)
+    gates += _of_geometry(metrics, limits)
+    gates += _of_coverage(metrics["coverage"], limits)
+    if (pull := metrics["wavelength"]["pull"]) is not None:
+        gates += _most(limits, "wavelength", abs(pull), "refined minus nominal wavelength", " σ")
+    if accepted is not None:
+        widths = _ratio(_widths(metrics), _widths(accepted))
+        chi2 = metrics["chi2"] / accepted["chi2"]
+        gates += _most(
+            limits, "fwhm_ratio", widths, "ratio of the rings' FWHM to the accepted version's"
+        )
+        gates += _most(limits, "chi2_ratio", chi2, "ratio of χ² to the accepted version's")
+    return gates
 
-    def most(name: str, value: float | None, what: str, unit: str = "") -> None:
-        limit = getattr(limits, name)
-        if limit is not None:
-            passed = value is not None and value <= limit
-            gates.append(_gate(name, value, limit, passed, what, f"at most {limit:g}{unit}", unit))
 
+def _most(
+    limits: GateLimits, name: str, value: float | None, what: str, unit: str = ""
+) -> list[dict[str, Any]]:
+    """Return the gate of a largest value; empty if it is switched off."""
+    limit = getattr(limits, name)
+    if limit is None:
+        return []
+    passed = value is not None and value <= limit
+    return [_gate(name, value, limit, passed, what, f"at most {limit:g}{unit}", unit)]
+
+
+def _of_fit(m: Mapping[str, Any], limits: GateLimits) -> list[dict[str, Any]]:
+    """Return the gates of the refinement and of its residuals."""
+    most, rings, convergence = partial(_most, limits), m["d_spacings"], m["convergence"]
+    reason, cycles = convergence["reason"], convergence["cycles"]
+    gates: list[dict[str, Any]] = []
     if limits.settled:
-        reason = m["convergence"]["reason"]
         gates.append(
             {
                 "name": "settled",
                 "value": reason,
                 "limit": "settled",
                 "passed": reason in ("settled", "still"),
-                "sentence": f"the refinement ended after {m['convergence']['cycles']} cycles: "
-                f"{reason}",
+                "sentence": f"the refinement ended after {cycles} cycles: {reason}",
             }
         )
-    most("median_off", m["convergence"]["median_off_fwhm"], "median of Δ2θ over the FWHM")
-    most("ring_pull", rings["max_pull"], "largest mean Δd/d of a ring", " σ")
-    most("ring_rms", rings["rms"], "weighted rms of the rings' Δd/d")
-    most("trend", rings["slope_pull"], "slope of Δd/d against 2θ", " σ")
-    most("rms", m["rms_px"], "rms of Δ2θ", " px")
-    most("sector_spread", m["sector_spread"], "spread of the FWHM over azimuth")
+    gates += most("median_off", convergence["median_off_fwhm"], "median of Δ2θ over the FWHM")
+    gates += most("ring_pull", rings["max_pull"], "largest mean Δd/d of a ring", " σ")
+    gates += most("ring_rms", rings["rms"], "weighted rms of the rings' Δd/d")
+    gates += most("trend", rings["slope_pull"], "slope of Δd/d against 2θ", " σ")
+    gates += most("rms", m["rms_px"], "rms of Δ2θ", " px")
+    gates += most("sector_spread", m["sector_spread"], "spread of the FWHM over azimuth")
     if limits.chi2 is not None:
         low, high = limits.chi2
-        gates.append(
-            _gate(
-                "chi2",
-                m["chi2"],
-                list(limits.chi2),
-                low <= m["chi2"] <= high,
-                "reduced χ²",
-                f"from {low:g} to {high:g}",
-            )
-        )
+        passed, allowed = low <= m["chi2"] <= high, f"from {low:g} to {high:g}"
+        gates.append(_gate("chi2", m["chi2"], [low, high], passed, "reduced χ²", allowed))
     largest = max(abs(value) for name, value in m["harmonics_px"].items() if name != "sigma")
-    most("harmonics", largest, "largest azimuthal harmonic of the residuals", " px")
-    most("beam_centre_sigma", max(m["beam_centre_sigma_px"]), "σ of the beam centre", " px")
+    return gates + most("harmonics", largest, "largest azimuthal harmonic of the residuals", " px")
+
+
+def _of_geometry(m: Mapping[str, Any], limits: GateLimits) -> list[dict[str, Any]]:
+    """Return the gates of beam centre, distance, halves and modules."""
+    most = partial(_most, limits)
     relative = m["direct_distance_sigma_m"] / m["direct_distance_m"]
-    most("distance_sigma", relative, "relative σ of the distance")
     halves = None if m["halves"] is None else m["halves"]["max_pull"]
-    most("halves", halves, "difference between odd and even sectors", " σ")
+    gates = most("beam_centre_sigma", max(m["beam_centre_sigma_px"]), "σ of the beam centre", " px")
+    gates += most("distance_sigma", relative, "relative σ of the distance")
+    gates += most("halves", halves, "difference between odd and even sectors", " σ")
     if m["modules"] is not None and limits.modules is not None:
         known = [
             abs(row[f"{name}_px"])
@@ -220,23 +238,25 @@ def judge(
             for name in ("radial", "tangential")
             if row[f"{name}_px"] is not None and row[f"{name}_sigma_px"] <= limits.modules / 3
         ]
-        most("modules", max(known, default=None), "largest shift of a module", " px")
-    if limits.min_rings is not None:
-        n = coverage["rings"]
-        passed = n >= limits.min_rings
-        allowed = f"at least {limits.min_rings}"
-        gates.append(_gate("min_rings", n, limits.min_rings, passed, "rings used", allowed))
-    most("masked", coverage["masked_fraction"], "fraction of masked pixels")
-    most("rejected", coverage["rejected_fraction"], "fraction of ring sectors left out")
-    most("missing", coverage["missing_fraction"], "fraction of the calibrant's rings missing")
-    most("unexplained", coverage["unexplained"], "highest peak that is not a calibrant ring")
-    if m["wavelength"]["pull"] is not None:
-        most("wavelength", abs(m["wavelength"]["pull"]), "refined minus nominal wavelength", " σ")
-    if accepted is not None:
-        ratio = _ratio(_widths(m), _widths(accepted))
-        most("fwhm_ratio", ratio, "ratio of the rings' FWHM to the accepted version's")
-        most("chi2_ratio", m["chi2"] / accepted["chi2"], "ratio of χ² to the accepted version's")
+        gates += most("modules", max(known, default=None), "largest shift of a module", " px")
     return gates
+
+
+def _of_coverage(coverage: Mapping[str, Any], limits: GateLimits) -> list[dict[str, Any]]:
+    """Return the gates of rings and pixels."""
+    most, least = partial(_most, limits), limits.min_rings
+    gates: list[dict[str, Any]] = []
+    if least is not None:
+        n = coverage["rings"]
+        gates.append(_gate("min_rings", n, least, n >= least, "rings used", f"at least {least}"))
+    gates += most("masked", coverage["masked_fraction"], "fraction of masked pixels")
+    gates += most("rejected", coverage["rejected_fraction"], "fraction of ring sectors left out")
+    gates += most(
+        "missing", coverage["missing_fraction"], "fraction of the calibrant's rings missing"
+    )
+    return gates + most(
+        "unexplained", coverage["unexplained"], "highest peak that is not a calibrant ring"
+    )
 
 
 def change(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
