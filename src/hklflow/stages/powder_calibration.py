@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from hklflow.calibration.calibrants import Calibrant
     from hklflow.calibration.detectors import KnownDetector
     from hklflow.calibration.powder import PowderCalibration
+    from hklflow.calibration.powder_cycles import PowderSettings
     from hklflow.geometry import Detector, Floats
 
 VERSION = 2
@@ -100,7 +100,7 @@ class Params(stage.Params):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Refine the geometry, judge it, and write the results."""
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
     from hklflow import geometry, plots
     from hklflow.base.errors import HklflowError
@@ -108,12 +108,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.formats import poni
 
     counts, bad, known = prepare(inputs.image, params)
-    calibration = powder.calibrate_powder(
-        counts,
-        bad,
-        calibrant=calibrant_of(params),
-        **fit_options(params),
-    )
+    calibration = powder.calibrate_powder(counts, bad, settings(params))
     if calibration.rms_deg > params.max_rms:
         raise HklflowError(
             f"the rings of {inputs.image} fit with an rms of {calibration.rms_deg:.4f} deg, above "
@@ -130,29 +125,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         sensor_thickness=params.sensor_thickness,
         sensor_attenuation=params.sensor_attenuation,
     )
-    stage.write_json(
-        outputs.geometry,
-        {
-            "source": f"powder:{inputs.image}",
-            "detector": geometry.detector_to_dict(detector),
-            "beam": {"wavelength_A": params.wavelength, "polarization": params.polarization},
-            "poni": asdict(calibration.poni),
-            "sigma": calibration.sigma,
-            "correlation": calibration.correlation,
-            "beam_centre_px": calibration.beam_centre,
-            "beam_centre_sigma_px": calibration.beam_centre_sigma,
-            "metrics": {
-                "rms of 2theta in degrees": calibration.rms_deg,
-                "rms by ring": calibration.ring_rms_deg,
-                "points": len(calibration.points),
-                "points rejected": calibration.rejected,
-                "reduced chi2 of counting statistics": calibration.chi2,
-                "scatter beyond counting statistics in degrees": calibration.extra_sigma_deg,
-                **metrics,
-            },
-            "gates": gates,
-        },
-    )
+    product = {
+        "source": f"powder:{inputs.image}",
+        "detector": geometry.detector_to_dict(detector),
+        "beam": {"wavelength_A": params.wavelength, "polarization": params.polarization},
+        **_refined(calibration, metrics),
+        "gates": gates,
+    }
+    stage.write_json(outputs.geometry, product)
     poni.write_poni(outputs.poni, calibration.poni)
 
     title = (
@@ -167,6 +147,27 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     for gate in gates:
         if not gate["passed"]:
             print(f"gate {gate['name']}: {gate['sentence']}")
+
+
+def _refined(calibration: "PowderCalibration", metrics: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "poni": asdict(calibration.poni),
+        "sigma": calibration.sigma,
+        "correlation": calibration.correlation,
+        "beam_centre_px": calibration.beam_centre,
+        "beam_centre_sigma_px": calibration.beam_centre_sigma,
+        "metrics": {
+            "rms of 2theta in degrees": calibration.rms_deg,
+            "rms by ring": calibration.ring_rms_deg,
+            "points": len(calibration.points),
+            "points rejected": calibration.rejected,
+            "reduced chi2 of counting statistics": calibration.chi2,
+            "scatter beyond counting statistics in degrees": calibration.extra_sigma_deg,
+            **metrics,
+        },
+    }
 
 
 def _picture(
@@ -201,14 +202,23 @@ def _picture(
     )
 
 
-def fit_options(params: Params) -> dict[str, Any]:
-    """Return the parameters that a fit of rings takes as they are."""
-    return params.model_dump(
-        include={
-            "wavelength", "pixel_size", "orientation", "distance", "beam_centre", "polarization",
-            "min_rings",
-        }
-    )  # fmt: skip
+def settings(params: Params) -> "PowderSettings":
+    """Return the settings of a fit of rings, with the calibrant's rings to be used."""
+    from hklflow.calibration.calibrants import read_calibrant
+    from hklflow.calibration.powder_cycles import PowderSettings
+
+    return PowderSettings(
+        calibrant=read_calibrant(
+            params.calibrant, max_rings=params.max_rings, purge_rings=params.purge_rings
+        ),
+        wavelength=params.wavelength,
+        pixel_size=params.pixel_size,
+        orientation=params.orientation,
+        distance=params.distance,
+        beam_centre=params.beam_centre,
+        polarization=params.polarization,
+        min_rings=params.min_rings,
+    )
 
 
 def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], KnownDetector | None]":
@@ -244,15 +254,6 @@ def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], Kno
         # Its mean is normalised to 1, so that errors remain those of counts.
         counts = np.where(bad, 0.0, counts / np.where(bad, 1.0, response / response[~bad].mean()))
     return counts, bad, known
-
-
-def calibrant_of(params: Params) -> "Calibrant":
-    """Return the calibrant with the rings to be used."""
-    from hklflow.calibration.calibrants import read_calibrant
-
-    return read_calibrant(
-        params.calibrant, max_rings=params.max_rings, purge_rings=params.purge_rings
-    )
 
 
 def _read_image_of_shape(path: Path, name: str, shape: tuple[int, ...]) -> "NDArray[Any]":

@@ -100,7 +100,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.base.errors import HklflowError
     from hklflow.geometry.symmetry import space_group
     from hklflow.plots import symmetrise as pictures
     from hklflow.volumes import laue_pairs, symmetrise
@@ -132,11 +131,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             progress=lambda items, total: stage.progress(items, total, "symmetrised parts"),
         )
         metrics = _metrics(group, maps, agreement, inputs.volumes)
-        if metrics["coverage before"] == 0:
-            raise HklflowError(
-                f"no voxel is measured in {', '.join(map(str, inputs.volumes))}: the norm is 0 in "
-                "all voxels; check the grid, the orientation and the masks of the transform"
-            )
         metrics["voxels without a usable norm"] = int(unusable.sum())
         findings = _judge(examined, metrics["reduced chi2 of equivalents"], group, params)
         metrics["operations compared"] = examined
@@ -324,10 +318,17 @@ def _write(
 def _metrics(
     group: "SpaceGroup", maps: "Images", agreement: "Agreement", paths: list[Path]
 ) -> dict[str, Any]:
+    """Return the figures of the symmetrised volume; refuse volumes without measured voxels."""
     import numpy as np
 
+    from hklflow.base.errors import HklflowError
     from hklflow.volumes import symmetrise_kernels as columns
 
+    if agreement.total(columns.BEFORE) == 0:
+        raise HklflowError(
+            f"no voxel is measured in {', '.join(map(str, paths))}: the norm is 0 in all voxels; "
+            "check the grid, the orientation and the masks of the transform"
+        )
     halves = agreement.overall_half_correlation
     inside = agreement.total(columns.INSIDE)
     observed = agreement.total(columns.OBSERVED)
