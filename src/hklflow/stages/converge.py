@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import Field
 
 from hklflow import stage
-from hklflow.base.errors import HklflowError
 from hklflow.orientation.limits import MODULE_SPOTS
-from hklflow.quality import remedies
-from hklflow.stage import measured, norms
+from hklflow.stage import measured, module_report, norms
 from hklflow.stage.integration_settings import IntegrationSettings
 
 if TYPE_CHECKING:
@@ -26,11 +24,9 @@ if TYPE_CHECKING:
     from hklflow.bragg.converge import Integrate, Loop, Outcome, RefinedModel
     from hklflow.bragg.measurement import Measurement
     from hklflow.bragg.reflections import Reflections
-    from hklflow.bragg.residual_map import Row
     from hklflow.geometry import Rotation
     from hklflow.geometry.modules import Modules
     from hklflow.geometry.symmetry import SpaceGroup
-    from hklflow.orientation.displaced_modules import Displaced
     from hklflow.orientation.product import Orientation
     from hklflow.orientation.refinement import Refined, RefinementLimits
     from hklflow.stage.orientation import Observed
@@ -144,22 +140,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         return
     run = _run(inputs, params, start, threads)
     outcome = run.outcome
-    modules, notes = _examine_modules(inputs.masks, params, run)
-    section = _section(inputs, run, modules)
+    modules, notes = _modules(inputs.masks, params, run.observed)
+    report = module_report.examine(
+        run.loop, outcome, modules, least=params.module_offset, spots=params.module_spots
+    )
+    section = _section(inputs, run, report)
     notes += run.notes
     notes += convergence.warnings(outcome, section, params.max_unindexed)
-    notes += _of_displaced(modules.displaced, modules.level, params)
+    notes += report.warnings(params.sample, params.scan)
     stage.write_json(outputs.converged, _product(inputs, run, start, notes, section))
     history = [
         convergence.record(item, table)
-        for item, table in zip(outcome.iterations, modules.tables, strict=True)
+        for item, table in zip(outcome.iterations, report.tables, strict=True)
     ]
     stage.write_json(outputs.history, {"kept": outcome.best, "iterations": history})
-    stage.write_json(outputs.modules, _modules_product(params, modules))
+    stage.write_json(outputs.modules, report.to_dict(params.sample, params.scan))
     figure = draw(
         history,
         outcome.best,
-        [row.to_dict() for row in modules.rows[1:] or modules.rows],
+        [row.to_dict() for row in report.rows[1:] or report.rows],
         params.model_dump(),
         f"{params.sample} {params.scan}: {outcome.reason}",
     )
@@ -234,44 +233,7 @@ def _run(inputs: Inputs, params: Params, start: "Orientation", threads: int) -> 
     return _Run(loop, outcome, observed, reads, notes)
 
 
-class _ModuleReport(NamedTuple):
-    """Residuals and displacements of the modules.
-
-    Attributes
-    ----------
-    tables : list of list of Row
-        Residuals by module for each iteration.
-    rows : list of Row
-        Residuals of the kept iteration, or of the first refinement.
-    level : dict
-        Fitted displacements, or the reason why there are none.
-    """
-
-    modules: "Modules | None"
-    tables: "list[list[Row]]"
-    rows: "list[Row]"
-    displaced: "Sequence[Displaced]"
-    level: Record
-
-
-def _examine_modules(
-    masks: Sequence[Path], params: Params, run: _Run
-) -> tuple[_ModuleReport, list[str]]:
-    """Return the report on the modules, and notes."""
-    from hklflow.bragg import residual_map
-
-    modules, notes = _modules(masks, params, run.observed)
-    tables = [
-        [] if item.spots is None else residual_map.by_module(item.spots, modules)
-        for item in run.outcome.iterations
-    ]
-    displaced = _displaced(run, modules, params)
-    level = _module_level(run, modules, displaced)
-    rows = tables[run.outcome.best or 1]
-    return _ModuleReport(modules, tables, rows, displaced, level), notes
-
-
-def _section(inputs: Inputs, run: _Run, report: _ModuleReport) -> Record:
+def _section(inputs: Inputs, run: _Run, report: module_report.ModuleReport) -> Record:
     """Return the figures that the product has under ``converged``."""
     from hklflow.bragg import convergence, residual_map
 
@@ -331,8 +293,8 @@ def _as_given(inputs: Inputs, outputs: Outputs, params: Params) -> None:
     section = {"converged": None, "reason": reason, "refinements": 0, "integrations": 0}
     stage.write_json(outputs.converged, _unchanged(inputs.orientation, converged=section))
     stage.write_json(outputs.history, {"kept": None, "iterations": []})
-    report = _ModuleReport(None, [], [], [], {"why not": reason})
-    stage.write_json(outputs.modules, _modules_product(params, report))
+    report = module_report.ModuleReport(None, [], [], [], {"why not": reason})
+    stage.write_json(outputs.modules, report.to_dict(params.sample, params.scan))
     figure = figure_of(6, 1.5)
     figure.text(0.5, 0.5, f"{params.sample} {params.scan}: {reason}", ha="center", va="center")
     plots.save(figure, outputs.picture)
@@ -498,99 +460,6 @@ def _modules(
         modules, binning = detector_modules(params.detector), observed.scans[0].binning
         return modules if binning is None else bin_modules(modules, binning.factor), []
     return orientation.modules_of(observed, masks), []
-
-
-def _displaced(run: _Run, modules: "Modules | None", params: Params) -> "list[Displaced]":
-    """Return the displaced modules from the spots of the kept refinement, or of the first."""
-    from hklflow.orientation.displaced_modules import displaced
-
-    loop, outcome = run.loop, run.outcome
-    kept = outcome.kept.refined
-    refined = kept or outcome.iterations[1].refined
-    if modules is None or refined is None:
-        return []
-    refinement = loop.fitted if kept is None else outcome.data
-    return displaced(
-        refined, refinement, loop.group, loop.free, modules,
-        least=params.module_offset, spots=params.module_spots,
-    )  # fmt: skip
-
-
-def _of_displaced(displaced: "Sequence[Displaced]", level: Record, params: Params) -> list[str]:
-    """Return sentences on the displaced modules, with the remedy."""
-    if not displaced:
-        return []
-    command = remedies.module_calibration(params.sample, params.scan)
-    cure = f"`{command}` makes the displacements in modules.json part of the calibration"
-    if "why not" in level:
-        cure = (
-            f"they could not be fitted ({level['why not']}): calibrate the modules, with "
-            "`hklflow calibration propose NAME --level module` and a scan or powder images that "
-            "cover them"
-        )
-    sentences = "; ".join(module.told() for module in displaced)
-    return [f"{sentences}: spots on them are integrated beside their places; {cure}"]
-
-
-def _module_level(run: _Run, modules: "Modules | None", displaced: "Sequence[Displaced]") -> Record:
-    """Return the displacements of the modules, or the reason why there are none."""
-    from hklflow.bragg import converge, residual_map
-    from hklflow.bragg.congruence import halves
-    from hklflow.calibration.bragg_level import halves_agree, module_level
-
-    if modules is None or not displaced:
-        return {"why not": "no module is displaced by as much as `module_offset` and beyond chance"}
-    loop, outcome = run.loop, run.outcome
-    model = outcome.kept.model
-    refined = outcome.data
-    # A common motion of all modules is a motion of the detector, which is fixed here.
-    free = [group for group in loop.free if not group.startswith("detector")]
-    try:
-        level = module_level(
-            model.rotations, refined, model.ub, loop.group, modules, free=free,
-            limits=loop.limits,
-        )  # fmt: skip
-    except HklflowError as error:
-        return {"why not": str(error)}
-    after = converge.RefinedModel.of(level.refined, model.rotations)
-    try:
-        agree: Record = halves_agree(level.refined.rotations, halves(refined), after.ub,
-                                     level.fit.modules)  # fmt: skip
-    except HklflowError as error:
-        agree = {"why not": str(error)}
-    spots = residual_map.used(level.refined, refined)
-    return {
-        "modules": level.fit.modules.to_dict(),
-        "shift_sigma_px": level.fit.shift_sigma,
-        "rotation_sigma_rad": level.fit.rotation_sigma,
-        "module_metrics": level.fit.metrics(),
-        "fits": level.cycles,
-        "cell": after.cell,
-        "cell_sigma": after.cell_sigma,
-        "rmsd of held-out peaks before (slow, fast, frame)": outcome.kept.rmsd_held_out,
-        "rmsd of held-out peaks after (slow, fast, frame)": loop.rmsd_held_out(after),
-        "residuals after": [
-            row.to_dict() for row in residual_map.by_module(spots, level.fit.modules)
-        ],
-        "odd and even frames": agree,
-    }
-
-
-def _modules_product(params: Params, report: _ModuleReport) -> Record:
-    """Return the content of ``modules.json``."""
-    modules, level = report.modules, report.level
-    return {
-        "sample": params.sample,
-        "scan": params.scan,
-        "start": None if modules is None else modules.to_dict(),
-        "residuals": [row.to_dict() for row in report.rows],
-        "displaced": [module.to_dict() for module in report.displaced],
-        "fit": None if "why not" in level else level,
-        "why not": level.get("why not"),
-        "propose with": None
-        if "why not" in level
-        else remedies.module_calibration(params.sample, params.scan),
-    }
 
 
 if __name__ == "__main__":

@@ -239,18 +239,17 @@ def _add(
 ) -> None:
     """Add all frames of the block, band by band."""
     begin, end = task.frames
+
+    def frames_done(band: "Band") -> int:
+        return len(band.counts) if band.last else 0
+
     mask = None
-    for band in stage.progress(bands, end - begin, description, _frames_done):
+    for band in stage.progress(bands, end - begin, description, frames_done):
         first = band.first - task.scan.first
         if band.row == 0:
             last = first + len(band.counts)
             mask = excluded[first:last] if excluded.any(first, last) else None
         accumulator.add(band.counts, first, mask, band.row)
-
-
-def _frames_done(band: "Band") -> int:
-    """Return the number of frames for which this band was the last missing one."""
-    return len(band.counts) if band.last else 0
 
 
 if __name__ == "__main__":
