@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hklflow.images.scan import RotationScan
     from hklflow.orientation.product import Orientation
 
-VERSION = 2
+VERSION = 3
 FRAMES_OF = "scan"
 
 _SHELLS = 8

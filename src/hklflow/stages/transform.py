@@ -164,9 +164,6 @@ def _read(inputs: Inputs, params: Params) -> _Task:
     norm = norms.read_norm(
         inputs.mask, inputs.scale, params, orientation.reference_detector, rotation, scan.binning
     )
-    if scan.binning is not None:
-        # S(Q) on the scale of unbinned frames: a binned pixel has the counts of all its pixels.
-        norm = norm._replace(pixel=norm.pixel * scan.binning.factor**2)
     if norm.scale.source != "none":
         norm.corrected.append("transmission")
     pitch = pixel_pitch(rotation, orientation.ub, orientation.grid)
