@@ -7,7 +7,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.constants import files, simulate
 from hklflow.constants.files import Constants, Quantity, write_part
 from hklflow.constants.fluorescence_fit import FOUND, Fit, fill, fit_all
-from hklflow.constants.fluorescence_model import Bins, Lines, expect, sharing
+from hklflow.constants.fluorescence_model import expect, sharing
 from hklflow.constants.gathered import About, GatheredWriter
 from hklflow.constants.simulate_photons import Foil, deposit
 from hklflow.constants.status import Bit, bad
@@ -262,8 +262,7 @@ def test_derivatives_are_those_of_the_model(kind, beta):
     model, slopes = np.empty(bins), np.empty((n, bins))
 
     def at(theta):
-        lines = Lines(peaks, beta, sharing(kind))
-        expect(theta, Bins(-60.5, 2), lines, n, model, slopes, 0.01)
+        expect(theta, -60.5, 2, peaks, beta, n, sharing(kind), model, slopes, 0.01)
         return model.copy(), slopes.copy()
 
     _, found = at(theta)
@@ -301,8 +300,8 @@ def test_the_model_of_a_bin_is_its_integral():
     for width in (1, 3):
         packed = usual[:, : usual.shape[1] // width * width].reshape(1, -1, width).sum(axis=2)
         found = fit_all(
-            packed.astype(np.int32), Bins(-60.5, width), Lines(2, 0.0, sharing("even")),
-            np.zeros(1), np.full(1, 8.0), 55.0, np.nan, 10.0,
+            packed.astype(np.int32), -60.5, width, np.zeros(1), np.full(1, 8.0), 55.0, 2, 0.0,
+            np.nan, 10.0, sharing("even"),
         )  # fmt: skip
         fit = dict(zip(FOUND, found[:, 0], strict=True))
         assert fit["spacing"] == pytest.approx(s, abs=0.003)

@@ -16,7 +16,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.constants.base import Process, process
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.fluorescence_fit import FOUND, Fit, fill, fit_all
-from hklflow.constants.fluorescence_model import Bins, Lines, sharing
+from hklflow.constants.fluorescence_model import sharing
 from hklflow.constants.gathered import CellFrames, Gathered
 from hklflow.constants.status import Bit
 
@@ -270,16 +270,18 @@ class Fluorescence(Process):
         spectrum, shape = self._spectrum, counts.shape[:2]
         if np.isfinite(self._spacing):
             beta, weight = spectrum.beta_energy, spectrum.beta_weight
-            relative = 0.0 if beta is None else beta / spectrum.energy
             values = fit_all(
                 counts.reshape(-1, self._bins),
-                Bins(-self._below - 0.5, self._width),
-                Lines(spectrum.max_photons, relative, sharing(spectrum.sharing)),
+                -self._below - 0.5,
+                self._width,
                 offset.ravel(),
                 noise.ravel(),
                 self._spacing,
+                spectrum.max_photons,
+                0.0 if beta is None else beta / spectrum.energy,
                 np.nan if weight is None else weight,
                 spectrum.min_photons,
+                sharing(spectrum.sharing),
             )
         else:
             values = np.full((len(FOUND), counts.shape[0] * counts.shape[1]), np.nan)

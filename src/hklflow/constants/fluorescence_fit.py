@@ -9,7 +9,7 @@ from math import exp, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.constants.fluorescence_model import F64, Bins, Lines, expect
+from hklflow.constants.fluorescence_model import F64, expect
 from hklflow.peaks.fit import solve_factorised
 from hklflow.simd.jit import kernel
 
@@ -78,37 +78,47 @@ def fill(
 @kernel(error_model="numpy")
 def fit_all(
     counts: NDArray[np.int32],
-    bins: Bins,
-    lines: Lines,
+    first: float,
+    width: int,
     offset: F64,
     noise: F64,
     spacing: float,
+    peaks: int,
+    beta: float,
     beta_weight: float,
     min_photons: float,
+    parts: F64,
 ) -> F64:
     """Fit the histograms of many pixels.
 
     Parameters
     ----------
     counts : (pixels, bins) int32 array
-    bins : Bins
-    lines : Lines
+    first : float
+        Lower edge of the first bin, ADU.
+    width : int
+        Width of a bin, ADU.
     offset, noise : (pixels,) arrays
-        Offset and noise of the dark, on the scale of ``bins.first``; NaN: unknown.
+        Offset and noise of the dark, on the scale of ``first``; NaN: unknown.
     spacing : float
         Approximate ADU of one photon.
+    peaks : int
+        Number of photons of the last fitted peak.
+    beta : float
+        Energy of K-beta divided by K-alpha; 0: no K-beta.
     beta_weight : float
         Fraction of K-beta photons; NaN: fitted.
     min_photons : float
+    parts : (2, n) array
+        Steps of the distribution of shared charge, from `fluorescence_model.sharing`.
 
     Returns
     -------
     (len(FOUND), pixels) array
     """
     n_pixels, n_bins = counts.shape
-    peaks = lines.peaks
     results = np.full((9, n_pixels), np.nan)
-    free_beta = lines.beta > 0 and not beta_weight >= 0
+    free_beta = beta > 0 and not beta_weight >= 0
     n = peaks + 5 + (1 if free_beta else 0)
     model, slopes = np.empty(n_bins), np.empty((n, n_bins))
     theta = np.empty(peaks + 6)
@@ -121,7 +131,7 @@ def fit_all(
         elif total == 0:
             code = Fit.NO_FRAMES.value
         else:
-            _start(theta, data, bins, noise[pixel], spacing, peaks)
+            _start(theta, data, first, width, noise[pixel], spacing, peaks)
             theta[peaks + 5] = beta_weight if beta_weight >= 0 else 0.1
             photons = 0.0
             for k in range(1, peaks + 1):
@@ -132,7 +142,9 @@ def fit_all(
         if code == Fit.GOOD.value:
             covariance = np.zeros((n, n))
             bounds = (0.4 * spacing, 2.2 * spacing)
-            code = _fit(theta, data, bins, lines, n, bounds, model, slopes, covariance)
+            code = _fit(
+                theta, data, first, width, peaks, beta, n, bounds, parts, model, slopes, covariance
+            )
             if code == Fit.GOOD.value:
                 mu, s, sigma = theta[peaks + 2], theta[peaks + 3], theta[peaks + 4]
                 results[0, pixel] = s
@@ -145,7 +157,7 @@ def fit_all(
                 # The fitted heights are for frames without shared photons.
                 results[4, pixel] = photons * exp(theta[peaks + 1])
                 results[5, pixel] = theta[peaks + 1]
-                results[6, pixel] = _quality(model, bins, mu, s)
+                results[6, pixel] = _quality(model, first, width, mu, s)
                 results[7, pixel] = _chi2(data, model, n)
         results[8, pixel] = code
     return results
@@ -153,10 +165,15 @@ def fit_all(
 
 @kernel(error_model="numpy")
 def _start(
-    theta: F64, data: NDArray[np.int32], bins: Bins, noise: float, spacing: float, peaks: int
+    theta: F64,
+    data: NDArray[np.int32],
+    first: float,
+    width: int,
+    noise: float,
+    spacing: float,
+    peaks: int,
 ) -> None:
     """Write start values: the highest peak is no photon, the highest within reach is one photon."""
-    first, width = bins
     half = max(int(0.75 * noise / width), 0)
     zero = _highest(data, half, 0, int((0.5 * spacing - first) / width))
     mu = first + (zero + 0.5) * width
@@ -194,22 +211,25 @@ def _highest(data: NDArray[np.int32], half: int, begin: int, end: int) -> int:
 def _fit(
     theta: F64,
     data: NDArray[np.int32],
-    bins: Bins,
-    lines: Lines,
+    first: float,
+    width: int,
+    peaks: int,
+    beta: float,
     n: int,
     bounds: tuple[float, float],
+    parts: F64,
     model: F64,
     slopes: F64,
     covariance: F64,
 ) -> int:
     """Maximise the likelihood from the start values; return a `Fit` code, write the covariance."""
-    total, peaks = float(data.sum()), lines.peaks
+    total = float(data.sum())
     tried, best = theta.copy(), -np.inf
     score, information, factor = np.zeros(n), np.zeros((n, n)), np.zeros((n, n))
     step, last, held = np.zeros(n), np.zeros(n), np.zeros(n, np.bool_)
     damping, away = 1e-2, np.inf
     for _ in range(_STEPS):
-        expect(tried, bins, lines, n, model, slopes, _STRAY * total)
+        expect(tried, first, width, peaks, beta, n, parts, model, slopes, _STRAY * total)
         likelihood = 0.0
         for i in range(len(data)):
             likelihood += (data[i] * np.log(model[i]) if data[i] > 0 else 0.0) - model[i]
@@ -332,9 +352,8 @@ def _invert(factor: F64, held: NDArray[np.bool_], covariance: F64) -> int:
 
 
 @kernel
-def _quality(model: F64, bins: Bins, mu: float, s: float) -> float:
+def _quality(model: F64, first: float, width: int, mu: float, s: float) -> float:
     """Return the height of the one-photon peak above the valley before it, relative to the peak."""
-    first, width = bins
     zero, first_peak = int((mu - first) / width), int((mu + s - first) / width)
     end = min(first_peak + (first_peak - zero) // 2, len(model))
     if not 0 <= zero < first_peak < end:

@@ -15,7 +15,6 @@ fraction of the photons has the energy of K-beta. Bins are integrated, not sampl
 """
 
 from math import erf, exp, pi, sqrt
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,31 +24,6 @@ from hklflow.simd.jit import kernel
 F64 = NDArray[np.float64]
 
 _FAR = 7.5
-
-
-class Bins(NamedTuple):
-    """Bins of a histogram: lower edge of the first bin, and width of a bin, ADU."""
-
-    first: float
-    width: int
-
-
-class Lines(NamedTuple):
-    """Lines of a spectrum.
-
-    Attributes
-    ----------
-    peaks : int
-        Number of photons of the last fitted peak.
-    beta : float
-        Energy of K-beta divided by K-alpha; 0: no K-beta.
-    parts : (2, n) array
-        Steps of the distribution of shared charge, from `sharing`.
-    """
-
-    peaks: int
-    beta: float
-    parts: F64
 
 
 def sharing(kind: str) -> F64:
@@ -77,17 +51,25 @@ def sharing(kind: str) -> F64:
 
 @kernel(error_model="numpy")
 def expect(
-    theta: F64, bins: Bins, lines: Lines, n: int, model: F64, slopes: F64, stray: float
+    theta: F64,
+    first: float,
+    width: int,
+    peaks: int,
+    beta: float,
+    n: int,
+    parts: F64,
+    model: F64,
+    slopes: F64,
+    stray: float,
 ) -> None:
-    """Write the expected counts of every bin, and their derivatives by the n parameters."""
-    peaks = lines.peaks
+    """Write the expected counts of every bin, and their derivatives by the parameters."""
     # Peak beyond the last, by Poisson's law: proportional to a_1 and the last height, and to 1/a_0.
     law = theta[1] / ((peaks + 1) * theta[0])
     last = theta[peaks] * law
     shape, before = np.zeros((peaks + 2, 6)), np.zeros((peaks + 2, 6))
     places = np.zeros((4, peaks + 4))
     for edge in range(len(model) + 1):
-        _cumulate(bins.first + edge * bins.width, theta, lines, places, shape)
+        _cumulate(first + edge * width, theta, peaks, beta, parts, places, shape)
         if edge > 0:
             i = edge - 1
             model[i] = stray
@@ -108,13 +90,14 @@ def expect(
 
 
 @kernel(error_model="numpy")
-def _cumulate(x: float, theta: F64, lines: Lines, places: F64, shape: F64) -> None:
+def _cumulate(
+    x: float, theta: F64, peaks: int, beta: float, parts: F64, places: F64, shape: F64
+) -> None:
     """Write the cumulative distribution at x of each number of photons, and its derivatives.
 
     Columns of ``shape`` (peaks + 2, 6): the integral; derivatives by b, mu, S, sigma, K-beta
     weight.
     """
-    peaks, beta, parts = lines
     b, mu, s, sigma = theta[peaks + 1], theta[peaks + 2], theta[peaks + 3], theta[peaks + 4]
     cdf, pdf, ramp, curve = places
     for k in range(peaks + 4):

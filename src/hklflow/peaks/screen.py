@@ -11,8 +11,6 @@ them with thresholds for each cell, slightly below the exact thresholds. `peaks.
 remaining pixels: a few in a thousand, most of them next to gaps and in peaks.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,27 +36,6 @@ PANEL, BAND = 1024, 8
 _MARGIN = 32
 #: Shape of the scratch array of `screen_band`.
 SCRATCH = (2 * DEPTH + 7, PANEL + 2 * _MARGIN)
-
-
-class Limits(NamedTuple):
-    """Limits of the tests.
-
-    Attributes
-    ----------
-    n_sigma : float
-    threshold : float
-        A pixel with more counts is always strong.
-    top : int or float
-        Counts above which the narrow type has no exact value.
-    most_one, most_sum : int
-        Largest thresholds of a pixel and of a sum.
-    """
-
-    n_sigma: float
-    threshold: float
-    top: float
-    most_one: int
-    most_sum: int
 
 
 @kernel(error_model="numpy")
@@ -125,12 +102,13 @@ def band_thresholds(rates, near, slots, begin, end, n_sigma, sums, below):  # ty
 
 @kernel
 def screen_band(  # type: ignore[no-untyped-def]
-    counts, slots, panel, rows, below, limits, wide, bits, found, number
+    counts, slots, panel, begin, end, below, most_one, most_sum, wide, bits, found, number
 ):
-    """List the pixels of a panel that may be strong, in the rows of cells (first, end).
+    """List the pixels of a panel that may be strong, in the rows of cells `begin` to `end`.
 
-    `below` are the thresholds; `wide` and `bits` are scratch arrays. Places are written to `found`
-    from index `number`; if it is full, they are only counted.
+    `below` are the thresholds, `most_one` and `most_sum` their maxima; `wide` and `bits` are
+    scratch arrays. Places are written to `found` from index `number`; if it is full, they are only
+    counted.
     """
     kind, wide_kind, width = counts[0, 0, 0], wide[0, 0], counts.shape[2]
     frame, line, size = counts.strides[0], counts.strides[1], counts.itemsize
@@ -144,7 +122,7 @@ def screen_band(  # type: ignore[no-untyped-def]
     a, b, c, d, e = slots * frame
     n = min(PANEL, width - 2 * COLUMNS - panel)
     start = counts.ctypes.data + (COLUMNS + panel - _MARGIN) * size
-    first, last = ROWS + CELL * rows[0], ROWS + CELL * rows[1]
+    first, last = ROWS + CELL * begin, ROWS + CELL * end
     for i in range(first - 2, last + 3):
         here, m0 = start + i * line, i % DEPTH * step
         if i < last + 2:
@@ -167,9 +145,9 @@ def screen_band(  # type: ignore[no-untyped-def]
         r, part = divmod(row - first, CELL)
         if part == 0:
             cells = below.ctypes.data + 3 * r * cells_size + panel // CELL * 4
-            spread(kind, cells, limits.most_one, limit, n // CELL)
-            spread(wide_kind, cells + cells_size, limits.most_sum, limit3, n // CELL)
-            spread(wide_kind, cells + 2 * cells_size, limits.most_sum, limit5, n // CELL)
+            spread(kind, cells, most_one, limit, n // CELL)
+            spread(wide_kind, cells + cells_size, most_sum, limit3, n // CELL)
+            spread(wide_kind, cells + 2 * cells_size, most_sum, limit5, n // CELL)
         take = (i - 1) % 2 * step + inner
         one = start + c + row * line + _MARGIN * size
         if exceed(kind, one, q3 + take, q5 + take, limit, limit3, limit5, bits_at, n) != 0:

@@ -28,7 +28,7 @@ from hklflow.images.statistics import FrameStatistics
 from hklflow.peaks import afterglow
 from hklflow.peaks.boxes import OVERLOAD, VALID, Scene, as_bytes, cut_box
 from hklflow.peaks.link import BlobLinker, Blobs, blob_extents
-from hklflow.peaks.screen import DEPTH, SCRATCH, Limits
+from hklflow.peaks.screen import DEPTH, SCRATCH
 from hklflow.peaks.segments import FitLimits, fit_blobs
 from hklflow.peaks.strong import find_strong
 from hklflow.peaks.table import (
@@ -201,17 +201,12 @@ class PeakSearch:
         if self.gain is None:
             self.gain = dispersion(*frames.around(begin))
             frames.n_sigma = p.n_sigma * np.sqrt(self.gain)
-        limits = Limits(
-            float(p.n_sigma * np.sqrt(self.gain)),
-            float(p.threshold),
-            frames.top,
-            int(min(frames.most_one, p.threshold)),
-            int(frames.most_sum),
-        )
+        limits = float(p.n_sigma * np.sqrt(self.gain)), float(p.threshold)
+        most = int(min(frames.most_one, p.threshold)), int(frames.most_sum)
         shape, numbers = np.array(self._mask.shape), np.zeros(end - begin, np.int64)
         found = self._found
         while more := find_strong(
-            frames.store, begin, end, shape, limits, self._wide, *found, numbers
+            frames.store, begin, end, shape, frames.top, limits, most, self._wide, *found, numbers
         ):
             found = self._found = _room_for(more)
         for k, number in enumerate(range(begin, end)):

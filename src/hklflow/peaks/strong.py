@@ -138,13 +138,12 @@ def _has_flagged(flagged, near, slots, i, j):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _test_band(store, slots, shape, limits, found, strong, values):  # type: ignore[no-untyped-def]
+def _test_band(store, slots, shape, top, n_sigma, threshold, found, strong, values):  # type: ignore[no-untyped-def]
     """Test the pixels `found` (places, ascending) of the middle one of five slots.
 
     Returns the number of strong pixels; see `find_strong`.
     """
     counts, rate, near, width = store.counts, store.rate, store.near, store.counts.shape[2]
-    n_sigma, threshold, top, _, _ = limits
     keep, flagged, odd_number = store.keep, store.flagged, store.odd_number
     odd_at, odd_value = store.odd_at, store.odd_value
     kind, size, line, frame = counts[0, 0, 0], counts.itemsize, counts.strides[1], counts.strides[0]
@@ -224,7 +223,7 @@ def _leave_out(store, slot, strong, top):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def find_strong(store, begin, end, shape, limits, wide, found, strong, values, numbers):  # type: ignore[no-untyped-def]
+def find_strong(store, begin, end, shape, top, limits, most, wide, found, strong, values, numbers):  # type: ignore[no-untyped-def]
     """Find the strong pixels of some frames, and exclude their cells from the frames' means.
 
     The frames are processed in bands of rows, which stay in a cache for all frames and for both
@@ -237,7 +236,12 @@ def find_strong(store, begin, end, shape, limits, wide, found, strong, values, n
         Numbers of the frames; the two before and the two after them are used as well.
     shape : (2,) int
         Detector (slow, fast).
-    limits : Limits
+    top : float
+        Counts above which the narrow type has no exact value.
+    limits : (n_sigma, threshold)
+        A pixel with more than `threshold` counts is always strong.
+    most : (int, int)
+        Largest thresholds of a pixel and of a sum.
     wide : array
         Scratch array of the type of sums, with the shape `SCRATCH`.
     found : (n,) int64
@@ -257,6 +261,7 @@ def find_strong(store, begin, end, shape, limits, wide, found, strong, values, n
     """
     counts, rates, near = store.counts, store.rate, store.near
     n_slots, rows, columns = rates.shape
+    n_sigma, threshold = limits
     slots = np.zeros((end - begin, DEPTH), np.int64)
     for f in range(end - begin):
         for k in range(DEPTH):
@@ -268,20 +273,22 @@ def find_strong(store, begin, end, shape, limits, wide, found, strong, values, n
     for first in range(0, rows, BAND):
         last = min(first + BAND, rows)
         for f in range(end - begin):
-            band_thresholds(rates, near, slots[f], first, last, limits.n_sigma, sums, below)
+            band_thresholds(rates, near, slots[f], first, last, n_sigma, sums, below)
             n = 0
             for panel in range(0, CELL * columns, PANEL):
                 n = screen_band(
-                    counts, slots[f], panel, (first, last), below, limits, wide, bits, found, n
-                )
+                    counts, slots[f], panel, first, last, below, most[0], most[1], wide, bits,
+                    found, n,
+                )  # fmt: skip
             done = numbers[f]
             if n > found.size or done + n > strong.shape[1]:
                 return 2 * (done + n)
             if CELL * columns > PANEL:
                 found[:n].sort()
             numbers[f] += _test_band(
-                store, slots[f], shape, limits, found[:n], strong[f, done:], values[f, done:]
-            )
+                store, slots[f], shape, top, n_sigma, threshold, found[:n], strong[f, done:],
+                values[f, done:],
+            )  # fmt: skip
     for f in range(end - begin):
-        _leave_out(store, slots[f, DEPTH // 2], strong[f, : numbers[f]], limits.top)
+        _leave_out(store, slots[f, DEPTH // 2], strong[f, : numbers[f]], top)
     return 0
