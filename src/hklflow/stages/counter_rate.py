@@ -134,7 +134,8 @@ class _Summed(NamedTuple):
         from hklflow.constants.count_rate import fit_dead_time
 
         good = self.bits[rows, columns] == 0
-        counts, frames = (runs[:, rows, columns][:, good] for runs in (self.counts, self.frames))
+        counts = self.counts[:, rows, columns][:, good]
+        frames = self.frames[:, rows, columns][:, good]
         return fit_dead_time(counts, frames, self.exposure, transmission)
 
 
