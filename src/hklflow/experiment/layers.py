@@ -28,7 +28,7 @@ class Layer:
 
 
 def merged(layers: Iterable[Data]) -> dict[str, Any]:
-    """Join mappings; values of later mappings replace values of earlier ones.
+    """Join mappings; values of later mappings replace values of earlier mappings.
 
     The input mappings are not changed.
     """
@@ -44,7 +44,7 @@ def merged(layers: Iterable[Data]) -> dict[str, Any]:
 
 
 def value_in(data: Any, keys: Sequence[str]) -> tuple[bool, Any]:
-    """Return (True, value) if nested mappings contain a path of keys, else (False, None)."""
+    """Return (True, value) if a path of keys exists in nested mappings, else (False, None)."""
     for key in keys:
         if not isinstance(data, Mapping) or key not in data:
             return False, None
@@ -61,12 +61,12 @@ def setters(layers: Iterable[Layer], key: str) -> Iterator[tuple[str, Any]]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; an empty file is an empty mapping.
+    """Read a YAML mapping; an empty file gives an empty mapping.
 
     Raises
     ------
     HklflowError
-        If the file is missing, is not YAML, or does not hold a mapping.
+        If the file is missing, is not YAML, or does not contain a mapping.
     """
     try:
         require_file(path, "configuration", "mend the path")
@@ -102,7 +102,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def require_unicode(data: Data, where: str) -> None:
-    """Refuse texts with half a character (a surrogate), which no file can contain.
+    """Refuse a text with a lone surrogate (half a character), which cannot be written to a file.
 
     Raises
     ------
