@@ -39,7 +39,7 @@ class Params(stage.Params):
     state_schema: Path | None = None
     """JSON file that lists the set-points of a state; None: the list in the package."""
     aliases: dict[str, str] = Field(default_factory=dict)
-    """State ids that are replaced: id from the set-points, and the id that is used. For example if
+    """State ids that are replaced: id from the set-points, and the id that is used. Needed if
     a set-point lies on the boundary between two steps.
     """
     gates: Gates = Gates()
