@@ -1,7 +1,7 @@
 """Limits of `merge` and `symmetrise`, with a sentence for each missed limit.
 
 Differences beyond the noise are judged twice: by their size as a fraction of S (`volumes.pairs`),
-and by their effect on the error bars, which contain the noise only.
+and by their effect on the error bars, which contain only the noise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,10 @@ class AgreementLimits:
     Attributes
     ----------
     told_chi2 : float
-        Reduced χ² from which it is reported; error bars are too small by its square root.
+        Reduced χ² above which it is reported; error bars are too small by its square root.
     told_difference, max_difference : float
-        Relative rms difference of S beyond the noise, from which it is reported, and fails.
+        Relative rms difference of S beyond the noise. Above the first value it is reported; above
+        the second the volume has failed.
     """
 
     told_chi2: float
@@ -36,7 +37,7 @@ class Findings:
     doubts: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, list[str]]:
-        """Return the non-empty lists by name, in the form that metrics contain."""
+        """Return the non-empty lists by name, in the form of metrics."""
         entries = {"failures": list(self.failures), "warnings": list(self.doubts)}
         return {name: sentences for name, sentences in entries.items() if sentences}
 
@@ -51,7 +52,7 @@ def of_rotations(rows: Sequence[Mapping[str, Any]], limits: AgreementLimits) -> 
     Parameters
     ----------
     rows : sequence of mapping
-        From `pairs.Rotations.figures`.
+        Result of `pairs.Rotations.figures`.
     """
     known = [row for row in rows if row["difference"] is not None and row["z"] > SIGNIFICANT]
     if not known:
@@ -100,7 +101,7 @@ def _cause(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def of_copies(copies: Sequence[Mapping[str, Any]]) -> Findings:
-    """Return findings on rotations that are copies of each other, which makes errors too small.
+    """Return findings on rotations that are copies of each other, so that errors are too small.
 
     A low χ² alone is not a proof: errors may be too large for another reason
     (`estimator.dependence`).
@@ -108,7 +109,7 @@ def of_copies(copies: Sequence[Mapping[str, Any]]) -> Findings:
     Parameters
     ----------
     copies : sequence of mapping
-        From `pairs.Rotations.copies`.
+        Result of `pairs.Rotations.copies`.
     """
     return Findings(
         tuple(
@@ -134,7 +135,7 @@ def of_operations(
     laue : str
         Symbol of the Laue group.
     told_slow : float
-        Relative difference of mates that changes slowly with Q, from which it is reported.
+        Relative difference of mates that changes slowly with Q, above which it is reported.
     """
     failures: list[str] = []
     doubts: list[str] = []
