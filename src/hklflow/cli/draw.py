@@ -70,7 +70,7 @@ def told(drawing: "Drawing", output: Path | None) -> None:
 
 
 def require_place(output: Path | None, source: Path, force: bool) -> None:
-    """Raise if the output would overwrite a file; called before anything is computed.
+    """Raise an error if the output would overwrite a file; called before the computation.
 
     An existing picture or table is replaced only with ``force``, because its name does not show if
     hklflow wrote it. A NeXus file that is not a slice is a product and is never replaced.
@@ -268,7 +268,7 @@ class Volume:
 
     @property
     def needs_norm(self) -> bool:
-        """True for the sums of one rotation, which are still to be divided by the norm."""
+        """True for the sums of one rotation, which are not yet divided by the norm."""
         group = self.plottable.group
         return self.plottable.name == "counts" and "norm" in group
 

@@ -21,7 +21,7 @@ from hklflow.cli.options import Directory
 if TYPE_CHECKING:
     from hklflow.beamlines import Beamline, Found, FoundScan, Request, Unmatched
 
-_ALIKE = 4  # least number of unmatched scans with the same reason that are printed as a group
+_ALIKE = 4  # smallest number of unmatched scans with the same reason that are printed as a group
 
 
 @Parameter(name="*")
@@ -30,9 +30,9 @@ class Facts:
     """Facts about the measurement that the files do not contain."""
 
     monitor: str | None = None
-    """Name of the counter of the incident photons at the instrument."""
+    """Name of the counter of the incident photons in the files of the instrument."""
     attenuator: str | None = None
-    """Name of the value with the attenuators' transmission at the instrument."""
+    """Name of the value with the transmission of the attenuators in the files of the instrument."""
     polarization: float | None = None
     """Fraction of the intensity whose electric vector is horizontal, 0 to 1."""
     saturation: float | None = None
@@ -41,7 +41,7 @@ class Facts:
     """Temperature of all scans, in K."""
 
     def require_possible(self) -> None:
-        """Raise if a value is physically impossible, before it is written."""
+        """Raise an error if a value is physically impossible, before it is written."""
         import math
 
         from hklflow.geometry import plausible
@@ -109,7 +109,7 @@ def import_scans(
     folder = experiment(directory)
     facts.require_possible()
     if from_ in known():
-        # If the plugin is slow or hangs, the user sees its name.
+        # If the plugin is slow or hangs, the user knows its name.
         say(f"asking beamline {from_} ({known()[from_]}) for the scans of {source} ...")
         sys.stdout.flush()
     plugin = beamline(from_)
@@ -152,7 +152,7 @@ def import_scans(
 
 
 def _found(plugin: "Beamline", name: str, request: "Request") -> "Found":
-    """Return the scans that a plugin finds; its errors are reported with the plugin's name."""
+    """Return the scans that a plugin finds; its errors are reported with the name of the plugin."""
     from hklflow.beamlines import Found, known
     from hklflow.beamlines.checked import checked
 
@@ -230,7 +230,7 @@ def _tell_unmatched(unmatched: "Sequence[Unmatched]") -> None:
     """Print the unmatched scans; many scans with the same reason are printed in two lines."""
     reasons: dict[str, list[Unmatched]] = {}
     for lost in unmatched:
-        # Reasons that differ only in numbers are the same reason.
+        # Reasons that differ only in numbers count as the same reason.
         reason = re.sub(r"[-+.\d]*\d(?:e[-+]?\d+)?", "#", lost.why)
         reasons.setdefault(reason if not lost.candidates else lost.what, []).append(lost)
     for alike in reasons.values():

@@ -42,7 +42,7 @@ def show(
     image: Path | None = None,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
 ) -> None:
-    """Print how many pixels each step of a mask file masks and frees, and draw the mask.
+    """Print the number of pixels that each step of a mask file masks and frees, and draw the mask.
 
     Example: `hklflow mask show config/mask.yaml --image raw/quartz_0001.cbf -o mask.png`
 
@@ -117,11 +117,11 @@ class Drawing:
     """Corners of a polygon as `slow,fast`, such as `--corners 0,0 9,0 9,9`; write a corner that
     begins with a minus as `--corners=-9,0`."""
     arm_angle: float | None = None
-    """Direction of a beamstop's arm in degrees, from +fast towards +slow."""
+    """Direction of the arm of a beamstop in degrees, from +fast towards +slow."""
     arm_width: float | None = None
-    """Width of a beamstop's arm, in pixels."""
+    """Width of the arm of a beamstop, in pixels."""
     arm_length: float | None = None
-    """Length of a beamstop's arm, in pixels. Default: the arm ends at the border."""
+    """Length of the arm of a beamstop, in pixels. Default: the arm ends at the border."""
     width: int | None = None
     """Width of the edges, in pixels."""
     detector: str | None = None

@@ -18,7 +18,8 @@ app = App(name="model", help="Orientations and geometry of DIALS, XDS, NXRefine 
 Program = Literal["dials", "xds", "nxrefine"]
 Output = Annotated[Path, Parameter(name=("--output", "-o"))]
 
-Writer = Callable[[Path], Sequence[str]]  # returns notes about data that the file cannot hold
+# writes a file, and returns notes about data that the file cannot contain
+Writer = Callable[[Path], Sequence[str]]
 
 _TOLERANCE = 0.2  # largest deviation of an indexed peak from whole Miller indices
 _MISFIT = 0.05  # largest relative difference of the scattering vectors of two geometries

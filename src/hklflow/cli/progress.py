@@ -1,4 +1,4 @@
-"""State of each job, from its products, its logs and the files that snakemake keeps.
+"""State of each job, from its products, its logs and the files of snakemake.
 
 From the start of a job to its end, snakemake 9 keeps a mark for each output in
 ``.snakemake/incomplete/`` (the name in base64, with the job number on a cluster). While a run is
@@ -57,7 +57,7 @@ _SENTENCE = re.compile(r"^hklflow \w+: (.*)$", re.MULTILINE)
 _TAIL = 20_000  # bytes read from the end of a job's log
 _RUNS = 3  # number of newest runs whose logs are read
 _RUN_TAIL = 8_000_000  # bytes read from the end of a run's log
-_HASHED = 1_000_000  # bytes; snakemake compares smaller files by their hash, not only by time
+_HASHED = 1_000_000  # bytes; snakemake also compares the hash of smaller files, not only their time
 
 
 @dataclass(frozen=True)

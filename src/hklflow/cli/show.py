@@ -88,7 +88,7 @@ def _plot(
 
 
 def _what_else(path: Path) -> str:
-    """Return the description of a file that is neither HDF5 nor JSON."""
+    """Return a description of a file that is neither HDF5 nor JSON."""
     from hklflow.formats.raw import IMAGE_SUFFIXES
 
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -415,7 +415,7 @@ def _history(path: Path, records: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _state(product: Path, name: str, expected: str) -> str:
-    """Return if an input is missing, changed or unchanged.
+    """Return text on the state of an input: missing, changed or unchanged.
 
     The path of the input is relative to a folder above the product, or to the current folder.
     """

@@ -131,11 +131,11 @@ class _Result:
     errors: bool
     label: str
     thick: str
-    """Text about the averaged slab; empty for a single plane."""
+    """Text on the averaged slab; empty for a single plane."""
 
     @property
     def cut(self) -> "Cut":
-        """Cut with the values or the errors as image."""
+        """Cut whose image contains the values or the errors."""
         if not self.errors or self.slab.errors is None:
             return self.slab.cut
         return replace(self.slab.cut, image=self.slab.errors)
@@ -150,7 +150,7 @@ class _Result:
 
     @property
     def axes(self) -> str:
-        """Text about the rows and columns of the numbers."""
+        """Text on the rows and columns of the numbers."""
         cut = self.cut
         columns, rows = (
             f"{letter} from {axis[0]:g} to {axis[-1]:g}"

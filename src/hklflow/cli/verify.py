@@ -70,7 +70,7 @@ def verify(
 
 
 def orphans(experiment: "Experiment") -> list[str]:
-    """Return the folders of results without a row in the tables or entry in the configuration."""
+    """Return the result folders without a row in the tables or an entry in the configuration."""
     from hklflow.experiment.jobs import Plan
     from hklflow.experiment.paths import RESERVED
 

@@ -103,7 +103,7 @@ class Watch:
     interval: float
     settling: Settling
     signal: int = 0
-    """Number of the first signal that asked the watch to stop; 0: no signal."""
+    """Number of the first signal that asked the watch to stop; 0 without a signal."""
     code: int = 0
     """Exit code of the last run of snakemake."""
     _run: Run | None = None
@@ -120,7 +120,7 @@ class Watch:
         return self.folder.base / "config/watch.stop"
 
     def check(self, until_complete: bool) -> None:
-        """Raise if a table is missing or not valid."""
+        """Raise an error if a table is missing or not valid."""
         if not self.plan.is_file():
             raise HklflowError(
                 f"{self.plan} does not exist; copy the line of column names of the table of "
@@ -160,7 +160,7 @@ class Watch:
 
     def once(self, settle: float) -> int:
         """Check the raw files up to three times, add complete scans, and run snakemake once."""
-        # The second check finds settled files, the third finds settled data files behind links.
+        # The second check finds settled files, the third settled data files that are linked.
         for _ in range(3):
             self.settling.waiting = False
             self.look()
@@ -255,13 +255,13 @@ class Watch:
         """Run the workflow, print if the run failed, and keep the exit code."""
         tell(f"run: {shlex.join(self.command)}")
         self._run = Run(self.command, self.folder.base)
-        if self.signal:  # a signal came while the command was being started
+        if self.signal:  # a signal came while the command was started
             self._run.stop()
         last_check = time.monotonic()
         while (code := self._run.ended()) is None:
             time.sleep(_NAP)
             if time.monotonic() - last_check >= self.interval and not self.signal:
-                # Only check the files, so that their settling time runs during the run.
+                # Only check the files, so that their settling time already runs.
                 for scan in self.told_pending() or []:
                     self._is_complete(scan)
                 last_check = time.monotonic()

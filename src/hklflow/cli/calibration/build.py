@@ -67,7 +67,7 @@ class Request:
 
 
 def from_state(target: "Target") -> Record:
-    """Return the parameters of a powder calibration that the state and its entry define."""
+    """Return the parameters of a powder calibration that the state and the entry define."""
     state, entry = target.state.values, target.geometry
     params = {
         "pixel_size": state.get("pixel_size"),
@@ -82,7 +82,7 @@ def from_state(target: "Target") -> Record:
 
 
 def settings(pairs: Sequence[str]) -> Record:
-    """Return the settings in ``key=value`` texts of `--set`; a value that is not JSON is text.
+    """Return the settings from ``key=value`` texts of `--set`; a value that is not JSON is text.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def _import_poni(target: "Target", request: Request, geometry: Path) -> None:
         for name in ("polarization", "sensor_thickness", "sensor_attenuation")
         if name in known
     }
-    # If the file has a shape, it is used and `check_state` compares it with the state.
+    # A shape in the file is used, and `check_state` compares it with the state.
     if (shape := target.state.values.get("shape")) is not None and read_poni(path).shape is None:
         params["shape"] = tuple(shape)
     import_poni.main(

@@ -105,7 +105,8 @@ def _accepted(
                 f"{item.name} is published already, for {item.applies_to}; --applies-to is for "
                 "candidates"
             )
-        # The record of a version cannot be changed: write the overridden gates into the comments.
+        # The record of a candidate cannot be changed; overridden gates are written into the
+        # comments.
         note = "".join(f" ({gate['name']} overridden: {gate['reason']})" for gate in overridden)
         decision["comments"] += note
         return to.store.set_status(item, "accepted", **decision)
@@ -219,7 +220,7 @@ def copy(
 def _gates_of(item: "Version | Candidate") -> list[Mapping[str, Any]]:
     """Return the gates of a candidate or proposed version.
 
-    A copied version has a single failed gate, because its gates are from another state.
+    A copied version has a single failed gate, because its own gates were tested in another state.
     """
     gates: list[Mapping[str, Any]] = list(item.record.get("gates", []))
     if not gates:
@@ -238,7 +239,7 @@ def _gates_of(item: "Version | Candidate") -> list[Mapping[str, Any]]:
 def _check_none_is_lost(
     to: Target, item: "Version | Candidate", applies_to: str | None, supersede: tuple[int, ...]
 ) -> None:
-    """Raise if a rotation would have no version after a version is superseded."""
+    """Raise an error if a rotation would have no version after a version is superseded."""
     from hklflow.calibration import applies
 
     text = item.record.get("appliesTo") if applies_to is None else applies_to
@@ -265,7 +266,7 @@ def _check_none_is_lost(
 def _overridden(
     gates: "list[Mapping[str, Any]]", given: tuple[str, ...], reason: str, name: str
 ) -> list[dict[str, Any]]:
-    """Return the failed gates that the user accepts; raise if any other gate failed."""
+    """Return the failed gates that the user accepts; raise an error if another gate failed."""
     failed = {str(gate["name"]): gate for gate in gates if not gate["passed"]}
     if unknown := [gate for gate in given if gate not in failed]:
         raise HklflowError(

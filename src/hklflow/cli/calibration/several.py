@@ -34,7 +34,7 @@ def series(
         Parameters for all images.
     offsets, arms_deg : sequence of float
         Distance of each image minus the distance of the first image in m, and arm angle of each
-        image in degrees. Empty: all images have the same value.
+        image in degrees. Empty if all images have the same value.
 
     Raises
     ------
@@ -211,7 +211,7 @@ def modules_of_loop(start: Record, path: Path) -> Record:
 
 
 def _kept(start: Record) -> Record:
-    """Return a geometry without the entries that are invalid for other modules."""
+    """Return a geometry without the entries that are not valid for displaced modules."""
     return {k: v for k, v in start.items() if k not in ("provenance", "metrics", "gates")}
 
 

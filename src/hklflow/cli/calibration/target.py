@@ -1,4 +1,4 @@
-"""Stored calibration that a command uses: an entry of the configuration, its store and state."""
+"""Stored calibration for a command: an entry of the configuration, its store and its state."""
 
 import re
 import sys
@@ -28,7 +28,7 @@ class Target:
 
     @property
     def entry(self) -> "Stored":
-        """Entry of the configuration, with the place in the store."""
+        """Entry of the configuration, with store and state."""
         return self.experiment.stored(self.name)
 
     @property
@@ -37,7 +37,7 @@ class Target:
         return self.experiment.stored_kinds[self.name]
 
     def require(self, kind: str) -> None:
-        """Raise if the entry has another kind."""
+        """Raise an error if the entry has another kind."""
         if self.kind != kind:
             raise HklflowError(
                 f"{self.name} has {self.kind}, and this command is for a {kind}; constants are "
@@ -122,12 +122,12 @@ class Entry:
     directory: Directory = Path()
 
     def target(self) -> Target:
-        """Return the selected calibration; raises as `target` does."""
+        """Return the selected calibration; raise the errors of the function `target`."""
         return target(self.directory, self.calibration)
 
 
 def target(directory: Path, name: str | None) -> Target:
-    """Return the stored calibration with a name; None: the only entry with a store.
+    """Return the stored calibration with a name, or (name None) the only entry with a store.
 
     Raises
     ------
