@@ -97,8 +97,8 @@ CASES = [
     Case(
         "no configuration",
         CHECK,
-        "…/config/config.yaml does not exist; make an experiment with `hklflow init …` or "
-        "name its folder",
+        "…/config/config.yaml does not exist; create an experiment with `hklflow init …`, or "
+        "give the folder of an experiment",
         removed(YAML),
     ),
     Case(
@@ -147,7 +147,7 @@ CASES = [
     Case(
         "lists nested 500 deep",
         CHECK,
-        "…/config/config.yaml is nested too deeply for a configuration; mend it",
+        "…/config/config.yaml is nested too deeply for a configuration; correct it",
         more("a: " + 500 * "[" + 500 * "]" + "\n"),
     ),
     Case(
@@ -172,14 +172,14 @@ CASES = [
     Case(
         "section that stands twice",
         CHECK,
-        "…/config/config.yaml is not valid YAML: the key find_peaks stands twice; leave one "
+        "…/config/config.yaml is not valid YAML: the key find_peaks occurs twice; keep one "
         "line 5, column 1: find_peaks: ^",
         more("find_peaks:\n  n_sigma: 6\n"),
     ),
     Case(
         "key that stands twice",
         CHECK,
-        "…/config/config.yaml is not valid YAML: the key n_sigma stands twice; leave one line"
+        "…/config/config.yaml is not valid YAML: the key n_sigma occurs twice; keep one line"
         " 6, column 3: n_sigma: 5 ^",
         config(("n_sigma: 5", "n_sigma: 5\n  n_sigma: 6")),
     ),
@@ -466,7 +466,7 @@ CASES = [
         CHECK,
         "1 problem in the experiment:\n"
         "  config: calibrations.lab.poni.image: there is no such key (it is 'raw/mask.tif'); "
-        "nothing stands below it",
+        "it has no keys",
         config(("{poni:", "{image: raw/mask.tif, poni:")),
     ),
     Case(
@@ -486,14 +486,14 @@ CASES = [
         "facility file that is not there",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: facility: configuration …/../facility.yaml does not exist; mend the path",
+        "  config: facility: configuration …/../facility.yaml does not exist; correct the path",
         more("facility: ../facility.yaml\n"),
     ),
     Case(
         "facility file that names one itself",
         CHECK,
         "1 problem in the experiment:\n"
-        "  facility file config/config.yaml: `facility` cannot stand here",
+        "  facility file config/config.yaml: `facility` is not allowed here",
         more("facility: config/config.yaml\n"),
     ),
     Case(
@@ -506,7 +506,7 @@ CASES = [
         "folder as facility file",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: facility: configuration …/raw is a folder, not a file; mend the path",
+        "  config: facility: configuration …/raw is a folder, not a file; correct the path",
         more("facility: raw\n"),
     ),
     Case(

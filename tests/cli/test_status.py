@@ -277,7 +277,7 @@ def test_a_failure_has_its_sentence_its_log_and_what_waits(hklflow: Hklflow, bas
         "waits for it: hexa 100K: peaks, refine, accept, transform, merge, symm, fill, pdf, file; "
         "hexa: series, stacks, page; experiment: overview\n"
     ) in out
-    assert "\n1 job failed: mend what the sentences say; next" in out
+    assert "\n1 job failed: correct the errors above; next" in out
     # Done are the calibration, the 25 jobs of 300K, and of 100K five of r1 and three of r2.
     number = Counter(job["state"] for job in told_jobs(hklflow, base))
     assert number == {"done": 1 + 25 + 5 + 3, "fail": 1, "old": N_JOBS - 35}
@@ -363,8 +363,8 @@ def test_verify_says_that_snakemake_is_at_work(hklflow: Hklflow, base: Path) -> 
     remove(base, "100K/transform.nxs")
     line = hklflow("verify", base).out.splitlines()[-1]
     assert re.fullmatch(
-        r"snakemake is at work \(process \d+\): what it has still to make is out of date or gone; "
-        "verify again when it has ended",
+        r"snakemake is at work \(process \d+\): products that it has not made yet are out "
+        "of date or missing; verify again when it has ended",
         line,
     )
 
@@ -393,7 +393,7 @@ def test_a_killed_run(hklflow: Hklflow, base: Path) -> None:
         path.unlink()
     out = told(hklflow, base)
     assert cells(out, "100K")["transform"] == "1/2 lost"
-    assert "(what was interrupted begins anew); next" in out.splitlines()[-1]
+    assert "(interrupted jobs start again); next" in out.splitlines()[-1]
 
 
 def test_a_run_on_another_machine_may_live(hklflow: Hklflow, base: Path) -> None:

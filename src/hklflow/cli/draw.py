@@ -83,13 +83,13 @@ def require_place(output: Path | None, source: Path, force: bool) -> None:
     if output is None or not os.path.lexists(output):
         return
     if output.exists() and output.samefile(source):
-        raise HklflowError(f"{output} is what is to be drawn; give the output another name")
+        raise HklflowError(f"{output} is the file to be drawn; give the output another name")
     if output.exists() and (reason := no_file(output)) is not None:
         raise HklflowError(f"{output} {reason}; give the output another name")
     if output.suffix.lower() == ".nxs" and not _is_slice(output):
-        raise HklflowError(f"{output} is there and is no slice; give the output another name")
+        raise HklflowError(f"{output} exists and is not a slice; give the output another name")
     if not force:
-        raise HklflowError(f"{output} is there already; --force replaces it")
+        raise HklflowError(f"{output} exists already; --force replaces it")
 
 
 def _is_slice(path: Path) -> bool:
@@ -126,7 +126,7 @@ def published(output: Path) -> Iterator[Path]:
     from hklflow.base import publish
 
     if not output.parent.is_dir():
-        raise HklflowError(f"there is no folder {output.parent}; make it first or mend the path")
+        raise HklflowError(f"there is no folder {output.parent}; make it first or correct the path")
     partial = publish.partial(output, secrets.token_hex(4))
     try:
         yield partial

@@ -54,7 +54,7 @@ class Table:
                 if any(mark in value for mark in '\t\r\n"'):
                     raise HklflowError(
                         f"{name} {value!r} has a tab, a line break or a quotation mark, which "
-                        f"cannot stand in {self.path}; leave it out"
+                        f"is not allowed in {self.path}; leave it out"
                     )
             line = "\t".join(row.get(name, "") for name in self.columns)
             if line.startswith("#"):
@@ -137,8 +137,8 @@ class Folder:
     def __post_init__(self) -> None:
         if (reason := no_file(self.config)) is not None:
             raise HklflowError(
-                f"{self.config} {reason}; make an experiment with `hklflow init "
-                f"{self.base}` or name its folder"
+                f"{self.config} {reason}; create an experiment with `hklflow init "
+                f"{self.base}`, or give the folder of an experiment"
             )
 
     @property

@@ -139,8 +139,9 @@ def _collision(key: tuple[str, ...], originals: Originals) -> str:
         return f"{problem}; link the files under names that differ, and import the links"
     proposed = [f"`--sample {text}`" for text in _proposed(key[0], texts)]
     return (
-        f"{problem}; import each by itself: {', '.join(proposed[:-1])} and {proposed[-1]} (with "
-        f"its file, or --scans), or all with `--sample {key[0]}` if they are one sample"
+        f"{problem}; import them one by one: {', '.join(proposed[:-1])} and {proposed[-1]} (each "
+        f"with its file, or --scans), or all together with `--sample {key[0]}` if they are "
+        "one sample"
     )
 
 

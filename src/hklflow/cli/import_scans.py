@@ -48,12 +48,12 @@ class Facts:
 
         if self.polarization is not None and not 0 <= self.polarization <= 1:
             raise HklflowError(
-                f"--polarization {self.polarization:g} is no fraction; give 0 to 1 (0.5: "
+                f"--polarization {self.polarization:g} is not a fraction; give 0 to 1 (0.5: "
                 "unpolarised)"
             )
         if self.saturation is not None and not 0 < self.saturation < math.inf:
             raise HklflowError(
-                f"--saturation {self.saturation:g} is no number of counts; give one above 0"
+                f"--saturation {self.saturation:g} is not a number of counts; give a number above 0"
             )
         if self.temperature is not None and (
             problem := plausible.temperature_problem(self.temperature)
@@ -161,15 +161,16 @@ def _found(plugin: "Beamline", name: str, request: "Request") -> "Found":
     except SystemExit as error:
         raise HklflowError(
             f"the plugin of beamline {name}, {known().get(name)}, ended the program ({error}); "
-            "report it to whoever keeps it"
+            "report this error to the maintainer of the plugin"
         ) from error
     except Exception as error:
         error.add_note(f"in the plugin of beamline {name}, {known().get(name)}")
         raise
     if not isinstance(found, Found):
         raise HklflowError(
-            f"the plugin of beamline {name}, {known().get(name)}, gave a {type(found).__name__} "
-            "and not what it found; report it to whoever keeps it"
+            f"the plugin of beamline {name}, {known().get(name)}, returned a "
+            f"{type(found).__name__}, not its scans; report this error to the maintainer of the "
+            "plugin"
         )
     return checked(found, name)
 
@@ -183,7 +184,7 @@ def _numbers(text: str) -> frozenset[str] | None:
         first, _, last = item.partition("-")
         if first.isdecimal() and last.isdecimal():
             if int(last) < int(first) or int(last) - int(first) > 100_000:
-                raise HklflowError(f"--scans {item!r} is no range of scans; write first-last")
+                raise HklflowError(f"--scans {item!r} is not a range of scans; write first-last")
             numbers |= {str(number) for number in range(int(first), int(last) + 1)}
         elif item:
             numbers.add(item)

@@ -131,8 +131,8 @@ def sort_out(
         ]
         taken = names.get((scan.sample, scan.scan, scan.rotation))
         if others:
-            why = f"its frames {scan.raw} would be those of {others[0].where or others[0].raw} too"
-            conflicts.append(Unmatched(place, f"{why}; name the frames of each by --raw"))
+            why = f"its frames {scan.raw} are also frames of {others[0].where or others[0].raw}"
+            conflicts.append(Unmatched(place, f"{why}; give the frames of each scan with --raw"))
         elif same is not None:
             there.append((place, same))
         elif taken is not None:
@@ -272,7 +272,7 @@ def _light(folder: Folder, scan: "FoundScan", made: ExitStack) -> str:
     if is_hdf5(scan.raw) and not datasets:
         raise HklflowError(
             f"the beamline's plugin does not say where in {scan.raw} the frames are (`datasets` of "
-            "FoundScan); report it to whoever keeps the plugin"
+            "FoundScan); report this to the maintainer of the plugin"
         )
     path.parent.mkdir(exist_ok=True)
     _restored(path, made)

@@ -60,8 +60,8 @@ def init_experiment(directory: Path, /, *, facility: Path | None = None) -> None
         ) from error
     if made:
         print(
-            f"Next, in {directory}: tell what is special in config/config.yaml, add rows with "
-            "`hklflow sample add` and `hklflow scan add`, look with `snakemake -n`."
+            f"Next, in {directory}: write your settings to config/config.yaml, add rows with "
+            "`hklflow sample add` and `hklflow scan add`, and list the jobs with `snakemake -n`."
         )
 
 

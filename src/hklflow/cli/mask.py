@@ -63,7 +63,7 @@ def show(
     if (shape is None) == (image is None):
         raise HklflowError("give either --shape, such as 1043,981, or --image")
     if output is not None and output.suffix.lower() != ".png":
-        raise HklflowError(f"--output {output} is no name of a picture; end it in .png")
+        raise HklflowError(f"--output {output} is not the name of a picture; end it in .png")
     pixels = _blank(shape or "") if image is None else _counts(image)
     mask_file = mask_steps.read(file)
     size = (pixels.shape[0], pixels.shape[1])
@@ -309,7 +309,7 @@ def _corner(text: str) -> list[float | int]:
     try:
         slow, fast = (_plain(float(part)) for part in text.split(","))
     except ValueError:
-        raise HklflowError(f"--corners {text!r} is no corner; give slow,fast") from None
+        raise HklflowError(f"--corners {text!r} is not a corner; give slow,fast") from None
     return [slow, fast]
 
 
@@ -321,7 +321,7 @@ def _blank(text: str) -> "NDArray[np.float64]":
     except ValueError:
         rows = columns = 0
     if rows < 1 or columns < 1 or rows * columns > MOST_PIXELS:
-        raise HklflowError(f"--shape {text!r} is no shape; give rows,columns, such as 1043,981")
+        raise HklflowError(f"--shape {text!r} is not a shape; give rows,columns, such as 1043,981")
     return np.zeros((rows, columns))
 
 

@@ -133,7 +133,7 @@ def _named(scan: str, experiment: "Experiment") -> tuple[str, str, list[str]]:
     if len(parts) not in (2, 3) or tuple(parts[:2]) not in experiment.scans:
         known = ", ".join(f"{sample}/{name}" for sample, name in experiment.scans) or "none"
         raise HklflowError(
-            f"there is no scan {scan!r}; name one as sample/scan, or sample/scan/rotation: the "
+            f"there is no scan {scan!r}; write sample/scan, or sample/scan/rotation: the "
             f"table of scans has {known}"
         )
     rotations = experiment.rotations(parts[0], parts[1])

@@ -43,13 +43,13 @@ OF_ROTATION = frozenset({"import", "mask", "peaks", "transform"})
 """Groups of steps that a scan has for each rotation."""
 DONE, OLD, RUN, LOST, FAIL, HELD, WAIT = "done", "old", "run", "lost", "fail", "held", "wait"
 STATES: Mapping[str, str] = {
-    DONE: "its products are there, complete, and not older than what they were made from",
-    OLD: "its products are there, but would be made otherwise now, or of newer files",
-    RUN: "it has begun, and a snakemake is at work",
-    LOST: "it has begun and not ended, and no snakemake is at work here",
+    DONE: "its products exist, are complete, and are not older than their inputs",
+    OLD: "its products exist, but the configuration or an input has changed",
+    RUN: "it has started, and snakemake is running",
+    LOST: "it has started and not ended, and no snakemake is running here",
     FAIL: "it ended with an error",
     HELD: "it waits for a job that failed",
-    WAIT: "it has not begun",
+    WAIT: "it has not started",
 }
 """States of a job, with an explanation of each."""
 

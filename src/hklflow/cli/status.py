@@ -253,13 +253,13 @@ class _Report:
         if self._failures:
             n = len(self._failures)
             return (
-                f"{n} job{'s' if n > 1 else ''} failed: mend what the sentences say; "
+                f"{n} job{'s' if n > 1 else ''} failed: correct the errors above; "
                 f"next{where}: {snakemake}"
             )
         if states and all(state == DONE for state in states):
             return "everything is done, as the configuration and the inputs are now"
         left = sum(state != DONE for state in states)
-        lost = " (what was interrupted begins anew)" if LOST in states else ""
+        lost = " (interrupted jobs start again)" if LOST in states else ""
         return f"{left} of {len(states)} jobs are to be done{lost}; next{where}: {snakemake}"
 
     def _on_cluster(self) -> bool:

@@ -130,13 +130,13 @@ class Watch:
             self.pending()
         except OSError as error:
             raise HklflowError(
-                f"{error.filename} cannot be reached ({error.strerror}); mend the rows of "
+                f"{error.filename} cannot be reached ({error.strerror}); correct the rows of "
                 f"{self.plan}"
             ) from error
         if until_complete and (open_ended := planned.templates(read_table(self.plan))):
             raise HklflowError(
                 f"{self.plan}, row {open_ended[0]['#']}: {open_ended[0]['raw']} is never "
-                "complete; leave --until-complete away, or write a row for each scan"
+                "complete; leave out --until-complete, or write a row for each scan"
             )
 
     # ------------------------------------------------------------------ the loop
@@ -268,7 +268,7 @@ class Watch:
         self._run = None
         self.code = code if code >= 0 else 128 - code
         what = "done" if code == 0 else f"failed with exit code {self.code}"
-        tell(f"run {what}" + ("" if code == 0 else "; what is new later will be run all the same"))
+        tell(f"run {what}" + ("" if code == 0 else "; new scans will still be run"))
 
     @contextmanager
     def signals(self) -> Iterator[None]:

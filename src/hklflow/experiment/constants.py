@@ -320,8 +320,8 @@ def problems(name: str, entry: "IntegratingDetector | PhotonCounter", base: Path
         known = match and int(match[1]) in entry.modules and int(match[2] or 0) < n_asics
         if not known:
             yield (
-                f"{where}: without: {given!r} is no module or ASIC that it has (`3`, or `3/15` "
-                f"with ASICs 0 to {n_asics - 1})"
+                f"{where}: without: {given!r} is not a module or ASIC of the detector (`3`, or "
+                f"`3/15` with ASICs 0 to {n_asics - 1})"
             )
     if min(entry.modules) < 0:
         yield f"{where}: modules {list(entry.modules)} has a negative number"

@@ -132,7 +132,7 @@ class Freshness:
         of_holders = [self._runs(holder) for holder in holders]
         for holder, runs in zip(holders, of_holders, strict=True):
             if not runs:
-                return Verdict(job, (f"{holder} does not say how it was made",))
+                return Verdict(job, (f"{holder} has no record of its stage",))
             if runs[-1]["stage"] != (stage_now := recipes[-1].stage):
                 was = runs[-1]["stage"]
                 return Verdict(
@@ -157,7 +157,7 @@ class Freshness:
                 entry = self._memory.entry(number)
                 path, likeness = entry["path"], self._likeness(entry)
                 if likeness is Likeness.CHANGED:
-                    reasons.append(f"{path} is not as it was")
+                    reasons.append(f"{path} has changed")
                     if path in self._made and self._started(path) <= run["started"]:
                         self._edited.add(path)
                 elif likeness is Likeness.SAMPLED:
@@ -169,7 +169,7 @@ class Freshness:
                 # Blocks of frames and gathered frames are removed after use, so their absence is no
                 # doubt.
                 elif likeness is Likeness.GONE and not path.startswith(self._results):
-                    doubts.append(f"{path} is not there any more")
+                    doubts.append(f"{path} does not exist any more")
         return Verdict(job, *(tuple(dict.fromkeys(found)) for found in (reasons, doubts, sampled)))
 
     def _differences(self, run: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
@@ -273,7 +273,7 @@ def sentences(verdicts: Sequence[Verdict], most: int | None = 5, named: int = 1)
             more = f" and {len(concerned) - named} more" if len(concerned) > named else ""
             yield f"{head}: {', '.join(concerned[:named])}{more}: {reason}"
         if most is not None and len(jobs) > most:
-            yield f"{head}: {len(jobs) - most} more reasons; `hklflow verify` tells all"
+            yield f"{head}: {len(jobs) - most} more reasons; `hklflow verify` lists all"
 
 
 def sampled_sentence(verdicts: Sequence[Verdict], *, full: bool = False) -> Iterator[str]:

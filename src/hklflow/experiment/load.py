@@ -276,9 +276,9 @@ def _start_problems(experiment: Experiment) -> Iterator[str]:
             )
         if own.fixed != parents.fixed:
             yield (
-                f"config: orientation.fixed of {sample}/{scan} is {str(own.fixed).lower()}, that "
-                f"of its parent {row.parent} is not; give both the same, or make {scan} its own "
-                "parent"
+                f"config: orientation.fixed of {sample}/{scan} is {str(own.fixed).lower()}, but "
+                f"not for its parent {row.parent}; give both the same value, or make {scan} its "
+                "own parent"
             )
         if start is None:
             continue

@@ -232,5 +232,5 @@ class Config(_Section):
     @classmethod
     def _binned_as_a_whole(cls, value: stages.import_scan.Params) -> stages.import_scan.Params:
         if value.binning != 1:
-            raise ValueError("`binning` stands at the top of the configuration, for all scans")
+            raise ValueError("set `binning` at the top of the configuration, for all scans")
         return value

@@ -65,7 +65,7 @@ def layers_of_experiment(
             problems.append(f"config: facility: {error}")
         else:
             if "facility" in below:
-                problems.append(f"facility file {facility}: `facility` cannot stand here")
+                problems.append(f"facility file {facility}: `facility` is not allowed here")
             layers.insert(0, Layer(f"facility file {facility}", below))
     if command_line:
         layers.append(Layer(_COMMAND_LINE, command_line))
@@ -140,7 +140,7 @@ def resolved(
             told |= {
                 f"config: {where}: {section}: {_GONE[section]}"
                 if section in _GONE
-                else f"config: {where}: {section} cannot stand here (the sections are "
+                else f"config: {where}: {section} is not allowed here (the sections are "
                 f"{', '.join(allowed[layer.name])})"
                 for section in layer.data
                 if section not in allowed[layer.name]
@@ -219,7 +219,7 @@ def among(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return f"there are {', '.join(names)}" if names else "nothing stands below it"
+    return f"there are {', '.join(names)}" if names else "it has no keys"
 
 
 def _depth(data: Any, keys: list[str]) -> int:

@@ -137,7 +137,7 @@ class Rules:
         if set(names) != set(table):
             raise ValueError(
                 f"rule {rule} {verb} {sorted(names)}, but {sorted(table)} in the table of steps "
-                "(hklflow/experiment/steps.py); name the same in both"
+                "(hklflow/experiment/steps.py); use the same names in both"
             )
 
     # -------------------------------------------------------------------- inputs
@@ -164,7 +164,7 @@ class Rules:
             self._ahead.add(path)
             print(
                 f"hklflow: warning: the time of {path} lies {seconds:.0f} s in the future; check "
-                "the clocks. It is used all the same: hklflow goes by what is in it",
+                "the clocks. The file is still used: hklflow compares contents, not times",
                 file=sys.stderr,
             )
         return seconds > 0

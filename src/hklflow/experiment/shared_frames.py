@@ -220,11 +220,11 @@ def _sentence(a: _Part, b: _Part, frames: list[Interval], copies: Mapping[FileId
     """Return the message that the second raw scan uses frames of the first one."""
     same = a.name == b.name
     if a.row is b.row:
-        cure = "name each scan of a sum once"
+        cure = "list each scan of a sum once"
     else:
-        cure = "take one row out, or give each row frames of its own (`import_scan: leave_out`)"
+        cure = "remove one row, or give each row frames of its own (`import_scan: leave_out`)"
     if same:
-        text = f"{b.row.where}: raw {b.raw} is also that of {a.row.where}"
+        text = f"{b.row.where}: raw {b.raw} is also used in {a.row.where}"
     else:
         text = f"{b.row.where}: raw {b.raw} has the same frames as raw {a.raw} of {a.row.where}"
     if copies and not _overlap(a, b, {}):

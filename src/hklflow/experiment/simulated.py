@@ -70,7 +70,7 @@ def simulation_problems(experiment: Experiment) -> Iterable[str]:
     for raw in simulated_raws(experiment):
         if _is_measured(experiment.base / raw):
             yield (
-                f"config: {raw} exists and was not simulated, but `simulation` would make it anew; "
+                f"config: {raw} exists and was not simulated, but `simulation` would overwrite it; "
                 "remove the `simulation` section, it is for simulated data only"
             )
         try:

@@ -120,7 +120,7 @@ def read_samples(path: Path, problems: list[str]) -> dict[str, Sample]:
         where = f"{path}, row {row['#']}"
         check_name(row["sample"], "sample", where, problems)
         if row["sample"] in samples:
-            problems.append(f"{where}: sample {row['sample']} stands twice")
+            problems.append(f"{where}: sample {row['sample']} occurs twice")
         given = [row[name] for name in ("a", "b", "c", "alpha", "beta", "gamma")]
         cell = None
         if any(given):
@@ -190,7 +190,7 @@ def read_scans(
                 f"{where}: the rotations of {row['scan']} differ in temperature or parent"
             )
         if row["rotation"] in scan.rotations:
-            problems.append(f"{where}: rotation {row['rotation']} of {row['scan']} stands twice")
+            problems.append(f"{where}: rotation {row['rotation']} of {row['scan']} occurs twice")
         scan.rotations[row["rotation"]] = rotation
     problems += _parent_problems(scans)
     return scans
@@ -400,7 +400,7 @@ def _read_table(
         problems.append(f"{path} is not UTF-8 text ({error}); save it as UTF-8")
         return []
     if any("\0" in line for line in lines):
-        problems.append(f"{path} has null bytes: it is damaged or no text; save it anew as UTF-8")
+        problems.append(f"{path} has null bytes: it is damaged or not text; save it again as UTF-8")
         return []
     reader = csv.DictReader(lines, delimiter="\t")
     try:
@@ -414,7 +414,7 @@ def _read_table(
     if unknown or missing or twice:
         what = [f"unknown column {name!r}" for name in unknown]
         what += [f"no column {name!r}" for name in missing]
-        what += [f"column {name!r} stands twice" for name in twice]
+        what += [f"column {name!r} occurs twice" for name in twice]
         problems.append(f"{path}: {', '.join(what)}; columns are {', '.join(columns)} (by tabs)")
         return []
     rows = []

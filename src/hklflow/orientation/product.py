@@ -260,13 +260,13 @@ class Orientation(Identity):
             )
         except KeyError as error:
             raise HklflowError(
-                f"{where} has no {error.args[0]!r}: an older hklflow wrote it, or it is no "
+                f"{where} has no {error.args[0]!r}: an older hklflow wrote it, or it is not an "
                 "orientation; refine that scan again"
             ) from None
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise HklflowError(
-                f"{where} is no orientation ({type(error).__name__}: {error}); refine that scan "
-                "again"
+                f"{where} is not an orientation ({type(error).__name__}: {error}); refine that "
+                "scan again"
             ) from None
 
 

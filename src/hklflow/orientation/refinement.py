@@ -393,15 +393,15 @@ class Refinement:
         scale = np.linalg.norm(jacobian, axis=0)
         if np.any(scale == 0):
             raise HklflowError(
-                f"the peaks do not depend on {', '.join(names[scale == 0])}; leave it out"
+                f"the peaks do not depend on {', '.join(names[scale == 0])}; do not refine it"
             )
         unit = jacobian / scale
         normal = _Normal(scale, *np.linalg.eigh(unit.T @ unit))
         if normal.condition > _MAX_CONDITION:
             involved = names[np.abs(normal.vectors[:, 0]) > 0.2]
             raise HklflowError(
-                f"the peaks cannot tell {', '.join(involved)} apart: condition number "
-                f"{normal.condition:.1e} (limit {_MAX_CONDITION:.0e}); hold one of them"
+                f"the peaks cannot distinguish {', '.join(involved)}: condition number "
+                f"{normal.condition:.1e} (limit {_MAX_CONDITION:.0e}); fix one of them"
             )
         return normal
 

@@ -167,7 +167,7 @@ STEPS = (
     ),
     Step(
         "Difference to the reference",
-        (Product("difference_{kind}", "S(Q) and 3D-ΔPDF minus those of the reference."),),
+        (Product("difference_{kind}", "S(Q) and 3D-ΔPDF minus the reference."),),
         (
             *_of_kinds("χ² of S(Q)", "difference", ("S(Q)", _NONE), "{:.2f}"),
             *_of_kinds("χ² of the 3D-ΔPDF", "difference", ("3D-ΔPDF", _NONE), "{:.2f}"),

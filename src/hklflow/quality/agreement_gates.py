@@ -64,7 +64,7 @@ def of_rotations(rows: Sequence[Mapping[str, Any]], limits: AgreementLimits) -> 
         return Findings()
     text = (
         f"the rotations disagree: {worst['rotation']} differs from the others by {size:.1%} of S "
-        f"beside the noise and away from sharp peaks (limits {limits.told_difference:.1%} and "
+        f"beyond the noise and away from sharp peaks (limits {limits.told_difference:.1%} and "
         f"{limits.max_difference:.0%}), reduced chi2 {chi2:.2f} (limit {limits.told_chi2:g})"
     )
     text += _errors(chi2, limits) + f"; {_cause(worst, rows)}"
@@ -74,7 +74,7 @@ def of_rotations(rows: Sequence[Mapping[str, Any]], limits: AgreementLimits) -> 
 def _errors(chi2: float, limits: AgreementLimits) -> str:
     if chi2 <= limits.told_chi2:
         return ""
-    return f": the error bars, which are of noise alone, are about {chi2**0.5:.1f} times too small"
+    return f": the error bars, which contain only noise, are about {chi2**0.5:.1f} times too small"
 
 
 def _cause(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -95,7 +95,7 @@ def _cause(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"neither a factor ({worst['factor explains']:.0%}) nor what changes slowly with Q "
         f"({worst['smooth explains']:.0%}) explains it: a crystal that moved, another crystal, or "
-        f"artefacts; compare the planes of {name} with those of the others, and see the "
+        f"artefacts; compare the planes of {name} with the planes of the others, and see the "
         "verdict on the orientation"
     )
 

@@ -284,7 +284,7 @@ def _pulled(merged: displacement.Merged | None) -> str:
         return ""
     return (
         f", and {merged.peaks} of the refined peaks are within {merged.reach:g} pixels and frames "
-        "of its reflections and pulled towards them: cell and orientation are off by up to "
+        "of its reflections and pulled towards them: cell and orientation are wrong by up to "
         f"{merged.bias:.1f} of their errors"
     )
 
@@ -346,8 +346,8 @@ def _of_module(module: Displaced, named: Named) -> Record:
     return module.to_dict() | {
         "size": module.size,
         "sentence": (
-            f"{module.told()}: cell and orientation may be off by more than their errors, and its "
-            f"part of S(Q) is displaced; calibrate the modules: "
+            f"{module.told()}: cell and orientation may be wrong by more than their errors, and "
+            f"its part of S(Q) is displaced; calibrate the modules: "
             f"`{remedies.module_calibration(named.sample, named.scan)}`"
         ),
     }
@@ -357,10 +357,10 @@ def _of_outward(shift: displacement.Outward, named: Named) -> Record:
     where = "farther from" if shift.size > 0 else "nearer to"
     stage = "refine_parent" if named.own else "refine"
     cure = (
-        "peaks that are narrow enough to be reflections alone are too few to refine by: measure "
+        "too few peaks are narrow enough to be reflections: measure "
         "longer, or take cell and orientation from another scan (`orientation: start`, `fixed`)"
         if shift.max_width is None
-        else f"narrower peaks are not: refine by these alone, `{stage}: {{max_width: "
+        else f"narrower peaks are not displaced: refine only with these, `{stage}: {{max_width: "
         f"{shift.max_width:.2f}}}`"
     )
     return {
@@ -370,8 +370,8 @@ def _of_outward(shift: displacement.Outward, named: Named) -> Record:
         "max_width": shift.max_width,
         "sentence": (
             f"the peaks of {named.scan} are {abs(shift.size):.2g} ± {shift.sigma:.1g} 1/Å {where} "
-            "the origin than their reflections on average, the broader the more, at any |Q| "
-            "alike, as maxima of diffuse scattering are: cell and orientation are off by up to "
+            "the origin than their reflections on average, the broader peaks more, whatever |Q|, "
+            "like maxima of diffuse scattering: cell and orientation are wrong by up to "
             f"{shift.bias:.1f} of their errors; {cure}"
         ),
     }
@@ -385,10 +385,11 @@ def _of_alike(motion: steadiness.Motion, named: Named) -> Record:
         "chi2": motion.chi2,
         "bias in sigma": motion.bias,
         "sentence": (
-            f"{rotation}: residuals of neighbouring peaks are alike, as {_KINDS[motion.kind]} or "
-            f"a distorted detector makes them (spots are off by {motion.shift[0]:.2g} pixels, "
-            f"{motion.shift[1]:.2g} frames), and too few peaks tell which: cell and orientation "
-            f"are off by up to {motion.bias:.1f} of their errors; measure more peaks (finer "
+            f"{rotation}: residuals of neighbouring peaks are similar, as with "
+            f"{_KINDS[motion.kind]} or a distorted detector (spots are displaced by "
+            f"{motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames); the peaks are too few "
+            "to decide: cell and orientation are wrong by up to "
+            f"{motion.bias:.1f} of their errors; measure more peaks (finer "
             "steps, a second rotation), or calibrate the modules: "
             f"`{remedies.module_calibration(named.sample, named.scan)}`"
         ),
@@ -401,11 +402,11 @@ def _of_residuals(refined: Refined) -> Record:
         "reduced chi2": refined.chi2,
         "sentence": (
             f"residuals are {times:.2g} times the peaks' own errors (reduced chi² "
-            f"{refined.chi2:.3g}), and no motion during the scan explains them: some peaks are no "
+            f"{refined.chi2:.3g}), and no motion during the scan explains them: some peaks are not "
             "reflections (maxima of diffuse scattering, overlapping spots), the detector is "
-            "distorted, or the strongest peaks are not as good as their errors say, and outweigh "
-            "all others: raise `find_peaks: sigma_floor` (0.1 pixels and frames is what spots "
-            "narrower than a pixel are good for). The errors of cell and orientation may be larger "
+            "distorted, or the errors of the strongest peaks are too small, so that they outweigh "
+            "all others: raise `find_peaks: sigma_floor` (0.1 pixels and frames is the accuracy of "
+            "spots narrower than a pixel). The errors of cell and orientation may be larger "
             "than stated: look at the widths in the picture of the peak search" + _arms(refined)
         ),
     }
@@ -418,9 +419,9 @@ def _arms(refined: Refined) -> str:
     if angle < _ARM:
         return ""
     return (
-        f". The detectors of its rotations stand at angles that differ by {angle:.0f}°, and one "
-        "shift on the arm is refined for all of them, which an arm that sags or turns about "
-        "another point does not keep: reduce the rotations of each angle as a scan of their own"
+        f". The detector angles of its rotations differ by {angle:.0f}°, and one "
+        "shift on the arm is refined for all of them, which is wrong if the arm sags or turns "
+        "about another point: reduce the rotations of each angle as a separate scan"
     )
 
 
@@ -555,11 +556,11 @@ _TOLD: dict[str, Callable[[steadiness.Motion, Refined, Named], str]] = {
 
 _KINDS = {
     "slip": "a slip of the crystal",
-    "drift": "a slow turn of the crystal",
-    "wobble": "a crystal that turns to and fro",
+    "drift": "a slow rotation of the crystal",
+    "wobble": "a crystal that rotates back and forth",
     "off centre": "a crystal off the rotation axis",
     "beam position": "a beam or a sample that moved sideways",
-    "beam direction": "a beam that turned",
+    "beam direction": "a beam that changed its direction",
     "cell": "a cell that changed",
 }
 
@@ -576,7 +577,7 @@ def _size(motion: steadiness.Motion, unit: str, factor: float = 1.0) -> str:
 
 
 def _by(motion: steadiness.Motion) -> str:
-    spots = f"spots are off by {motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames"
+    spots = f"spots are displaced by {motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames"
     if motion.bias < 1:  # the errors of the cell include a smaller bias
         return f" ({spots})"
     return f" ({spots}, cell and orientation by up to {motion.bias:.1f} of their errors)"

@@ -101,7 +101,7 @@ def _findings(
     shift = (limits.told_shift, limits.max_shift)
     for motion in figures.get("motions", ()):
         shifts = [motion[f"shift in {unit}"] for unit in ("pixels", "frames")]
-        description = f"spots are off by {shifts[0]:.2g} pixels and {shifts[1]:.2g} frames"
+        description = f"spots are displaced by {shifts[0]:.2g} pixels and {shifts[1]:.2g} frames"
         # Cell and orientation absorb a small motion: they are then wrong although the spots fit.
         far = motion.get("bias in sigma", 0.0) > limits.told_bias
         yield motion, max(shifts), description, 0.0 if far else limits.told_shift, limits.max_shift
@@ -295,7 +295,7 @@ def _jumps(
         limit = times * (limits.max_expansion * step + limits.min_jump) + limits.min_z * noise
         if abs(change) > limit:
             sentences.append(
-                f"{where}: {name} differs by {change:+.2%} from that of {_parent(identity)}"
+                f"{where}: {name} differs by {change:+.2%} from the value of {_parent(identity)}"
                 f" over {step:g} K: more than thermal expansion of "
                 f"{times * limits.max_expansion:.0e}/K, the uncertainties "
                 f"and an allowance of {times * limits.min_jump:.2%} explain "

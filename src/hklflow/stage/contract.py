@@ -217,7 +217,7 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
         for path in paths:
             # A run of a detector may be a folder.
             if not path.is_dir():
-                system.require_file(path, f"{field}:", "make it first or mend the path")
+                system.require_file(path, f"{field}:", "make it first or correct the path")
     _require_apart(read, outputs.paths())
     used = _calibrations([path for paths in read.values() for path in paths])
     frames_of = getattr(module, "FRAMES_OF", None)
@@ -365,8 +365,8 @@ class _Watch:
             difference = identity.compare(entry, files, identity.standing(files))
             if difference is identity.Likeness.CHANGED:
                 raise HklflowError(
-                    f"{entry['path']} is not as it was when {scan} was made of it; run snakemake "
-                    "again: it imports the scan anew"
+                    f"{entry['path']} has changed since {scan} was made from it; run snakemake "
+                    "again, which imports the scan again"
                 )
 
     def ended(self) -> Record:

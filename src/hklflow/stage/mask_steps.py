@@ -171,12 +171,12 @@ def parse(text: str, where: str) -> list[Step]:
         data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         raise HklflowError(
-            f"{where} is not valid YAML: {' '.join(str(error).split())}; mend the line"
+            f"{where} is not valid YAML: {' '.join(str(error).split())}; correct the line"
         ) from error
     if node is None or data is None:
         return []
     if not isinstance(node, yaml.SequenceNode):
-        raise HklflowError(f"{where} is no list; write one step in a line, each after `- `")
+        raise HklflowError(f"{where} is not a list; write one step in a line, each after `- `")
     steps: list[Step] = []
     problems: list[str] = []
     for number, (item, value) in enumerate(zip(node.value, data, strict=True), start=1):
@@ -198,12 +198,12 @@ def step(value: Any, keys: Sequence[str] = ()) -> Step:
             If the value is not a step; lists all problems.
     """
     if not isinstance(value, dict):
-        raise HklflowError(f"{value!r} is no step; a step has `key: value` pairs")
+        raise HklflowError(f"{value!r} is not a step; a step has `key: value` pairs")
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        raise HklflowError(f"{', '.join(twice)} is given twice; leave one")
+        raise HklflowError(f"{', '.join(twice)} is given twice; keep one")
     kind = next((key for key in _KINDS if key in value), None)
     if kind is None:
-        raise HklflowError(f"{value!r} is no step; a step has one of {', '.join(_KINDS)}")
+        raise HklflowError(f"{value!r} is not a step; a step has one of {', '.join(_KINDS)}")
     try:
         parsed: Step = _KINDS[kind].validate_python(value)
     except ValidationError as error:

@@ -70,8 +70,8 @@ def pixel_norm(
     norm = np.where(good, 1.0 if flat is None else flat, 0.0).astype(np.float64)
     if binning is not None and (lost := int(np.count_nonzero(good & (norm == 0)))):
         print(
-            f"note: {lost} of {np.count_nonzero(good)} good blocks are not measured, for the flat "
-            f"field {corrections.flat_field} is not positive in a pixel of theirs"
+            f"note: {lost} of {np.count_nonzero(good)} good blocks are not measured, because the "
+            f"flat field {corrections.flat_field} is not positive in one of their pixels"
         )
     sensor = rotation.detector
     described = None not in (sensor.sensor_thickness, sensor.sensor_attenuation)
@@ -106,7 +106,7 @@ def _flat(
     if path.suffix == ".nxs":
         with open_constants(path) as constants:
             if not any("flatfield" in constants.group(number) for number in constants.modules):
-                print(f"note: {path} has no flat field, for no flood was measured")
+                print(f"note: {path} has no flat field, because no flood was measured")
                 return None
     flat = read_flat(path) if path.suffix == ".nxs" else images.read_image(path)
     if binning is not None:

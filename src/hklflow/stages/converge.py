@@ -319,11 +319,11 @@ def _doubtful_arcs(
     if not np.any(off * size > sigma):
         return []
     return [
-        f"rocking curves of {np.degrees(rocking):.2g}° may be mosaic spread, by which centroids of "
-        f"arcs make the cell up to {1e6 * off:.0f} ppm too large (its error is "
+        f"rocking curves of {np.degrees(rocking):.2g}° may be mosaic spread; the centroids of "
+        f"arcs then make the cell up to {1e6 * off:.0f} ppm too large (its error is "
         f"{1e6 * np.min(sigma[sigma > 0] / size[sigma > 0]):.0f} ppm), and the peaks of "
-        f"{', '.join(observed.names[i] for i in untold)} are too few to tell: find more of them "
-        "(`find_peaks: min_significance`) or take the cell of the refinement before"
+        f"{', '.join(observed.names[i] for i in untold)} are too few to decide: find more peaks "
+        "(`find_peaks: min_significance`) or use the cell of the earlier refinement"
     ]
 
 
@@ -474,7 +474,7 @@ def _of_displaced(displaced: "Sequence[Displaced]", level: Record, params: Param
             "cover them"
         )
     sentences = "; ".join(module.told() for module in displaced)
-    return [f"{sentences}: spots on them are integrated beside their places; {cure}"]
+    return [f"{sentences}: spots on them are integrated at wrong positions; {cure}"]
 
 
 def _module_level(
@@ -490,7 +490,7 @@ def _module_level(
     from hklflow.calibration.bragg_level import halves_agree, module_level
 
     if modules is None or not displaced:
-        return {"why not": "no module is displaced by as much as `module_offset` and beyond chance"}
+        return {"why not": "no module has a significant displacement above `module_offset`"}
     model = outcome.kept.model
     refined = outcome.data
     # A common displacement of all modules is a displacement of the detector, which is fixed here.

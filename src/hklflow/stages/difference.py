@@ -118,7 +118,7 @@ def _pair(
 
     if path.samefile(reference):
         raise HklflowError(
-            f"{path} is both scan and reference, so that the difference is 0; name another scan in "
+            f"{path} is both scan and reference, so that the difference is 0; give another scan in "
             "`subtract`"
         )
     group = "pdf" if direct else "transform"

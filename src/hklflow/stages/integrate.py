@@ -160,9 +160,9 @@ def _warnings(reflections: "Reflections") -> list[str]:
     if share <= _MANY_UNLIKE:
         return []
     return [
-        f"{share:.0%} of {int(strong.sum())} strong reflections are unlike the learned "
-        "profile, and their sums are used: predictions are off, or the spots differ; compare with "
-        "`scale_reflections: {estimate: sum}`"
+        f"{share:.0%} of {int(strong.sum())} strong reflections do not fit the learned "
+        "profile, so their summed intensities are used: predicted positions are wrong, or spots "
+        "vary; compare with `scale_reflections: {estimate: sum}`"
     ]
 
 

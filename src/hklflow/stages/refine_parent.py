@@ -192,8 +192,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 n_open, twins = 0, [twin]
                 n_own = len(refined.indexed)
                 warnings.append(
-                    f"the peaks are those of two domains: {n_own} of {n_all} are on the lattice of "
-                    "the larger one and were refined, the others were left out"
+                    f"the peaks belong to two domains: {n_own} of {n_all} are on the lattice of "
+                    "the larger domain and were refined, the others were left out"
                 )
 
             def again(fewer: "Observed", more: "Sequence[str]" = free) -> "Refined":
@@ -228,8 +228,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         grid = Grid.covering(refined.cell, q_max, params.grid_step)
     if not params.fixed and n_open:
         warnings.append(
-            f"the lattice has {n_open} rotation(s) that are no symmetry of "
-            f"{params.space_group}: which orientation is right only intensities can tell; the "
+            f"the lattice has {n_open} rotation(s) that are not symmetries of "
+            f"{params.space_group}: only intensities can decide which orientation is right; the "
             "children keep the parent's choice"
         )
     identity = Identity(
@@ -390,8 +390,8 @@ def _too_few(
         return f"{intro}; {relation}{check}"
     # With a wrong geometry, a few peaks are at such positions by chance.
     return (
-        f"{intro}; of the others {'; '.join(causes)}; if they should not be there, {check}; to go "
-        "on all the same, lower `refine_parent: min_indexed`"
+        f"{intro}; of the others {'; '.join(causes)}; if they are not expected, {check}; to "
+        "continue nevertheless, lower `refine_parent: min_indexed`"
     )
 
 

@@ -112,8 +112,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     notes = list(outcome.notes)
     if orientation.cell_constraints is None and params.space_group is None:
         notes.append(
-            f"the cell breaks the constraints of {group.symbol}, of whose Laue group equivalents "
-            "were taken all the same; set space_group to that of this scan"
+            f"the cell breaks the constraints of {group.symbol}, but its Laue group defines the "
+            "equivalents; set space_group to the space group of this scan"
         )
     scaled = outcome.scaled(observed)
     metrics = {

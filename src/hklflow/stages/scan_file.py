@@ -102,7 +102,8 @@ def _named(files: Sequence[Path], prefix: str, names: Mapping[str, str]) -> dict
     for path in files:
         if path.name not in known:
             raise HklflowError(
-                f"{path} is not called {' or '.join(known)}: its name says what it holds; rename it"
+                f"{path} is not called {' or '.join(known)}, but the name must show the kind of "
+                "volume; rename it"
             )
         files_by_name[known[path.name]] = path
     return files_by_name

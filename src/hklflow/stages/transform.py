@@ -122,7 +122,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         memory = 8e6 * params.memory / voxel
         ranges = coverage.passes_needed(rotation, ub, grid, (begin, end), memory)
         if len(ranges) > 1:
-            print(f"{len(ranges)} passes over the frames, for the volumes are beyond `memory`")
+            print(f"{len(ranges)} passes over the frames, because the volumes exceed `memory`")
         used = invalid = inside = 0
         for turn, planes in enumerate(ranges):
             accumulator = binning.Accumulator(

@@ -113,8 +113,7 @@ def _gates(to: "Target", request: "Request", data: Record, before: Record) -> li
             "value": None,
             "limit": None,
             "passed": False,
-            "sentence": f"the geometry was imported ({request.source}): nothing says how good it "
-            "is",
+            "sentence": f"the geometry was imported ({request.source}): its quality is unknown",
         }
     ]
 

@@ -60,7 +60,7 @@ class Request:
         names = {item.name for item in fields(cls)}
         values = {key: value for key, value in data.items() if key in names}
         if missing := sorted({"source", "files", "params"} - values.keys()):
-            raise HklflowError(f"parameters.json lacks {', '.join(missing)}; propose it anew")
+            raise HklflowError(f"parameters.json lacks {', '.join(missing)}; propose it again")
         for key in ("offsets", "arms_deg"):
             values[key] = tuple(values.get(key, ()))
         return cls(**values | {"files": tuple(Path(path) for path in data["files"])})
@@ -136,7 +136,8 @@ def powder_params(target: "Target", params: Mapping[str, Any]) -> powder_calibra
     known = from_state(target)
     if taken := sorted({name.replace("-", "_") for name in params} & (set(known) - {"distance"})):
         raise HklflowError(
-            f"--set {', '.join(taken)}: the entry {target.name} and its state say that; mend them"
+            f"--set {', '.join(taken)}: the entry {target.name} and its state define this; change "
+            "it there"
         )
     try:
         return powder_calibration.Params.model_validate({**known, **params})
@@ -356,7 +357,7 @@ def _checked(path: Path) -> Record:
         calibrated(data, path)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise HklflowError(
-            f"{path} is no geometry of this workflow ({type(error).__name__}: {error}); give a "
+            f"{path} is not a geometry of this workflow ({type(error).__name__}: {error}); give a "
             "geometry.json"
         ) from error
     material = {key: data[key] for key in ("sensor_material",) if key in data}
@@ -441,5 +442,5 @@ def check_state(target: "Target", data: Record, path: Path) -> None:
     if problems:
         raise HklflowError(
             f"the geometry has {' and '.join(problems)}, as {target.name} says; give the file of "
-            "this state, or mend the configuration"
+            "this state, or correct the configuration"
         )

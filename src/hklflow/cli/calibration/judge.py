@@ -84,8 +84,8 @@ def accept(
     for key in changed:
         print(f"  {' '.join(key)}: {before.get(key, 'none')} -> {after.get(key, 'none')}")
     print(
-        f"{len(changed)} rotations will be reduced anew; where one is of a parent, its children "
-        "will be refined anew, too"
+        f"{len(changed)} rotations will be reduced again; if one belongs to a parent, its children "
+        "will be refined again, too"
     )
 
 
@@ -224,11 +224,11 @@ def _gates_of(item: "Version | Candidate") -> list[Mapping[str, Any]]:
     """
     gates: list[Mapping[str, Any]] = list(item.record.get("gates", []))
     if not gates:
-        raise HklflowError(f"{in_words(item)} has no gates: nothing says how good it is; propose "
+        raise HklflowError(f"{in_words(item)} has no gates, so its quality is unknown; propose "
                            "it again")  # fmt: skip
     if item.record.get("copiedFrom"):
         donor = item.record["copiedFrom"]
-        origin = f"it was measured in state {donor['stateId']}, of which it is version"
+        origin = f"it was measured in another state, {donor['stateId']}; its number there is"
         return [
             {"name": "copied", "value": None, "limit": None, "passed": False,
              "sentence": f"{origin} {donor['version']}"}

@@ -70,8 +70,7 @@ class Source:
         return kind
 
     def params(self, kind: str) -> dict[str, Any]:
-        """Return the parameters of `--set` and `--calibrant`; raise an error if they do not apply.
-        """
+        """Return the parameters of `--set` and `--calibrant`; raise an error if not allowed."""
         from hklflow.cli.calibration.build import settings
 
         params = settings(self.given)
@@ -264,7 +263,7 @@ def _propose(to: Target, name: str, request: "Request", author: str, comments: s
     to.store.state(to.state.kind, to.state.id)
     check_name(name, "candidate")
     if not author.strip():
-        raise HklflowError("--author is empty; say who proposes")
+        raise HklflowError("--author is empty; give the name of the person who proposes")
     with tempfile.TemporaryDirectory() as folder:
         files = make_files(to, request, Path(folder))
         files, record = assessed(to, name, request, files, Path(folder))

@@ -41,8 +41,8 @@ class Target:
         if self.kind != kind:
             raise HklflowError(
                 f"{self.name} has {self.kind}, and this command is for a {kind}; constants are "
-                "proposed by `snakemake constants` and judged by what `hklflow calibration show` "
-                "says of the candidate"
+                "proposed by `snakemake constants`, and `hklflow calibration show` shows the gates "
+                "of a candidate"
             )
 
     @property
@@ -84,7 +84,7 @@ class Target:
         """
         match = re.fullmatch(r"(?:v_)?(\d+)", name)
         if match is None:
-            raise HklflowError(f"{name!r} is no version; write its number, as 3 or v_0003")
+            raise HklflowError(f"{name!r} is not a version; write its number, such as 3 or v_0003")
         return self.store.version(self.state.kind, self.state.id, int(match[1]))
 
     def item(self, name: str) -> "Version | Candidate":
@@ -144,7 +144,11 @@ def target(directory: Path, name: str | None) -> Target:
             raise HklflowError(
                 f"{folder.config} has {len(names)} calibrations and constants with a store"
                 f"{': ' + ', '.join(names) if names else ''}; "
-                + ("name one with --calibration" if names else "see config/README.md, calibrations")
+                + (
+                    "choose one with --calibration"
+                    if names
+                    else "see config/README.md, calibrations"
+                )
             )
         name = names[0]
     experiment.stored(name)

@@ -88,9 +88,9 @@ def _within(
     if keep.sum() < sharpness.ENOUGH:
         note = (
             f"{np.sum(~keep)} of {len(keep)} peaks are broader than {limit}, {keep.sum()} "
-            "narrower: maxima of the diffuse scattering, and too few reflections to refine by "
-            "alone; cell and orientation are those of the maxima, off by more than they say: "
-            "measure longer, or take them from another scan (`orientation: start`, `fixed`)"
+            "narrower: maxima of the diffuse scattering, and too few reflections for a refinement "
+            "without maxima; cell and orientation come from the maxima, and their errors are too "
+            "small: measure longer, or take them from another scan (`orientation: start`, `fixed`)"
         )
         return observed, refined, [note]
     fewer = observed.select(keep, BROADER)

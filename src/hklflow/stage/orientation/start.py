@@ -247,7 +247,7 @@ def reconciled(
     if not matches:
         expected = "" if cell is None else f" with the cell {_text(cell)}"
         raise HklflowError(
-            f"{where} has the cell {_text(given_cell)} ({own.symbol}), which is no lattice of "
+            f"{where} has the cell {_text(given_cell)} ({own.symbol}), which is not a lattice of "
             f"{group.symbol}{expected}; check space group and cell, or index again"
         )
     return matches[0]
