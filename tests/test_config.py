@@ -853,7 +853,7 @@ def test_a_null_that_no_flag_can_say_is_refused() -> None:
     class Toy(BaseModel):
         gain: float | None = 1.0
 
-    with pytest.raises(HklflowError, match="gain: null cannot be said on a command line"):
+    with pytest.raises(HklflowError, match="gain: null cannot be given on a command line"):
         config.flags(Toy(gain=None))
 
 

@@ -202,7 +202,7 @@ def test_tables_that_cannot_be_read(base: Path) -> None:  # noqa: F811
     table.write_bytes("sample\tspace_group\tformula\nhexa\tP 1\tÅ\n".encode("latin1"))
     assert any("samples.tsv is not UTF-8 text" in problem for problem in _problems(CONFIG, base))
     table.write_text("sample\tspace_group\tspace_group\nhexa\tP 1\tP 2\n")
-    assert any("'space_group' stands twice" in problem for problem in _problems(CONFIG, base))
+    assert any("'space_group' occurs twice" in problem for problem in _problems(CONFIG, base))
 
 
 def test_a_raw_file_by_two_names_or_out_of_reach(base: Path) -> None:  # noqa: F811

@@ -141,7 +141,7 @@ CASES = [
         "YAML bomb: aliases of aliases",
         CHECK,
         "…/config/config.yaml holds more than 200000 values with its aliases (`*name`) "
-        "written out; write what you mean without them",
+        "written out; write the values without aliases",
         more(BOMB),
     ),
     Case(
@@ -160,7 +160,7 @@ CASES = [
         "mapping that holds itself",
         CHECK,
         "…/config/config.yaml holds more than 200000 values with its aliases (`*name`) "
-        "written out; write what you mean without them",
+        "written out; write the values without aliases",
         more("a: &a {b: *a}\n"),
     ),
     Case(
@@ -421,7 +421,7 @@ CASES = [
         "frames to be left out of a rotation that is not there",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: import_scan.leave_out: 'r9:3' is of no rotation of the scans that it is for "
+        "  config: import_scan.leave_out: 'r9:3' is not in a rotation of the scans that it is for "
         "(they have r1)",
         more("import_scan: {leave_out: [4-5, 'r1:2', 'r9:3']}\n"),
     ),

@@ -149,7 +149,7 @@ CASES = [
     Case(
         "import with a cell at odds with the space group",
         NXMX + " --cell 5 5 9 90 90 90 --space-group Pm-3m",
-        "…/config/samples.tsv, row 2: the cell 5 5 9 90 90 90 is none of P m -3 m (cubic), "
+        "…/config/samples.tsv, row 2: the cell 5 5 9 90 90 90 does not fit P m -3 m (cubic), "
         "for which it would be 6.6081 6.6081 6.6081 90 90 90; correct one of them (P 1 if the"
         " space group is not known)",
         good=NXMX,

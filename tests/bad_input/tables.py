@@ -582,7 +582,7 @@ CASES = [
         "space group at odds with the cell",
         CHECK,
         "1 problem in the experiment:\n"
-        "  …/config/samples.tsv, row 1: the cell 4.91 4.91 5.4 90 90 120 is none of F d -3 m "
+        "  …/config/samples.tsv, row 1: the cell 4.91 4.91 5.4 90 90 120 does not fit F d -3 m "
         ":2 (cubic), for which it would be 5.0786 5.0786 5.0786 90 90 90; correct one of them"
         " (P 1 if the space group is not known)",
         samples("P 32 2 1", "F d -3 m"),
@@ -764,7 +764,7 @@ CASES = [
     Case(
         "sample added with a cell at odds with its space group",
         ADD_SAMPLE.replace("P6/mmm", "Pm-3m"),
-        "…/config/samples.tsv, row 2: the cell 4.8 4.8 7.1 90 90 120 is none of P m -3 m "
+        "…/config/samples.tsv, row 2: the cell 4.8 4.8 7.1 90 90 120 does not fit P m -3 m "
         "(cubic), for which it would be 5.6713 5.6713 5.6713 90 90 90; correct one of them (P"
         " 1 if the space group is not known)",
         good=ADD_SAMPLE,

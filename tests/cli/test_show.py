@@ -221,7 +221,7 @@ def test_the_history_tells_every_input_and_its_fate(
       sha256 {hashes[kept]}
    flat: raw/changed.h5  CHANGED
       sha256 {hashes[changed]}
-   dark: raw/removed.h5  not there
+   dark: raw/removed.h5  missing
       sha256 {hashes[removed]}
 2. merge 3 (hklflow 0.1.0), 2026-01-02T03:04:05+00:00, 1.5 s
    pool = 2
@@ -247,7 +247,7 @@ def test_the_history_tells_every_input_and_its_fate(
         ("cut.nxs", "cannot be read"),
         ("hexa.nxs/entry/nothing", "there is no 'nothing' in"),
         ("hexa.nxs/entry/title/x", "entry/title of"),
-        ("hexa.nxs/entry/lost", "lost leads to gone.nxs:/entry/data, which is not there"),
+        ("hexa.nxs/entry/lost", "lost leads to gone.nxs:/entry/data, which does not exist"),
         ("good.json/b", "there is no 'b' in"),
     ],
 )

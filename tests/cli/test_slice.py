@@ -195,7 +195,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["volume.nxs", "--plane", "hk0", "--range", "3", "2"], "--range 3 2 is empty"),
     (["volume.nxs", "--plane", "hk0", "--range", "0", "2"], "begin above 0"),
     (["volume.nxs", "--plane", "hk0", "--range", "a", "2"], "--range a is not a number"),
-    (["volume.nxs", "--plane", "hk0", "--range", "1%", "200%"], "no percentile"),
+    (["volume.nxs", "--plane", "hk0", "--range", "1%", "200%"], "nor a percentile"),
     (["volume.nxs/entry/transform/Qh", "--plane", "hk0"], "has no single volume"),
     (["volume.nxs/entry/gone", "--plane", "hk0"], "there is no 'gone' in"),
     (["text.txt", "--plane", "hk0"], "text.txt is not an HDF5 (NeXus) file"),

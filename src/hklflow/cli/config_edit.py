@@ -13,7 +13,7 @@ _INDENT = 2
 
 
 def lines_for(keys: Sequence[str], values: Mapping[str, Any], indent: int = 0) -> list[str]:
-    """Return the lines of nested mappings with values, as ``per_scan:``, ``  a/b:``, ..."""
+    """Return the lines of nested mappings with values, such as ``per_scan:``, ``  a/b:``."""
     lines = [" " * (indent + _INDENT * k) + f"{_scalar(key)}:" for k, key in enumerate(keys)]
     within = " " * (indent + _INDENT * len(keys))
     return lines + [f"{within}{_scalar(name)}: {_scalar(value)}" for name, value in values.items()]

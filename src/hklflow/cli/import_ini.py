@@ -73,7 +73,7 @@ def translated(file: Path) -> tuple[str, list[str]]:
         else:
             _put(sections, row, where, value, file)
     lines = [f'# From {file.name} of NXRefine. Lines with a "#" are start values of its dialog:']
-    lines.append("# as settings they would go before what calibrations and raw files say.")
+    lines.append("# as settings they would override the values of calibrations and raw files.")
     for section, inner in sections.items():
         # If all values of a section are comments, its heading is a comment, too.
         mark = "" if any(not line.startswith("#") for line in inner) else "#"

@@ -1,4 +1,4 @@
-"""Lock file with the name of its owner, for commands of which only one may run."""
+"""Lock file with the name of its owner, for commands that must not run twice at the same time."""
 
 import fcntl
 import os

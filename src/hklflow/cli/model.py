@@ -157,7 +157,7 @@ def _scans(paths: Sequence[Path], names: Sequence[str]) -> "list[RotationScan]":
 
 
 def _refuse_absent(path: Path, scan: "RotationScan") -> None:
-    """Raise if the images of a scan file do not exist, relative to the current folder."""
+    """Raise an error if the images of a scan file do not exist, relative to the current folder."""
     from hklflow.formats.series import find_files
 
     try:

@@ -74,7 +74,8 @@ def slice_volume(
 
     if output is not None and output.suffix.lower() not in (".png", *_NUMBERS):
         raise HklflowError(
-            f"{output} is none of .png, {', '.join(_NUMBERS)}; give a name that ends in one of them"
+            f"{output} does not end in .png, {', '.join(_NUMBERS)}; give a name with one of "
+            "these endings"
         )
     path, inside = split(file)
     _require_hdf5(path)

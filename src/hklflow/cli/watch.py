@@ -80,7 +80,7 @@ def watch_experiment(
     watch.check(until_complete)
     with only_one(folder.base / "config/watch.lock") as left, watch.signals():
         if left:
-            tell(f"a watch that died left its lock ({left}): taken over")
+            tell(f"an earlier watch was killed and left its lock ({left}); this watch continues")
         if watch.stop_file.exists():
             watch.stop_file.unlink()
             tell(f"{watch.stop_file.name} of an earlier watch removed")
@@ -169,7 +169,7 @@ class Watch:
             self._wait(time.monotonic() + settle)
         if not self.signal and self.rows():
             self.snakemake()
-        tell("end: asked for once")
+        tell("end: only one run was requested")
         return 128 + self.signal if self.signal else self.code
 
     def _why_end(self, deadline: float, until_complete: bool) -> str:

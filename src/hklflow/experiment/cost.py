@@ -293,7 +293,7 @@ class Estimate:
                     n, slow, fast = self._raw_shape(row.parts[0])
             except (HklflowError, OSError) as error:
                 # The import will fail with this error; other jobs can still be estimated.
-                self.notes.append(f"{row.where}: 1000 frames of 4 Mpixel assumed, for {error}")
+                self.notes.append(f"{row.where}: 1000 frames of 4 Mpixel are assumed: {error}")
                 n, slow, fast = 1000, 2000, 2000
             self._frames[key] = (n, slow * fast)
         frames, pixels = self._frames[key]

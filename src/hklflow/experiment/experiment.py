@@ -215,7 +215,7 @@ class Experiment:
         name = self.stored_name(sample, scan, rotation, kind)
         if self.stored_kinds.get(name) != kind:
             raise HklflowError(
-                f"{sample} {scan} {rotation} has no {kind} of a store, but "
+                f"{sample} {scan} {rotation} uses no {kind} from a store, but "
                 f"{name or 'what is in its raw file'}"
             )
         entry = self.stored(name)
@@ -256,7 +256,7 @@ class Experiment:
         if constants is not None and constants.stored is not None:
             return constants.stored
         raise HklflowError(
-            f"{name!r} is nothing with a store; `calibrations` (entries with `store` and `state`) "
+            f"{name!r} has no store; `calibrations` (entries with `store` and `state`) "
             "and `constants` (with `stored`) of the configuration have "
             f"{', '.join(self.stored_kinds) or 'none'}"
         )

@@ -26,7 +26,7 @@ def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
             continue
         if value is None:
             raise HklflowError(
-                f"{name}: null cannot be said on a command line; its default is "
+                f"{name}: null cannot be given on a command line; its default is "
                 f"{info.get_default(call_default_factory=True)!r}"
             )
         flag = f"--{name.replace('_', '-')}"

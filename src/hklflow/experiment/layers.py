@@ -146,5 +146,5 @@ def require_small(data: Data, where: str) -> None:
         if left < 0:
             raise HklflowError(
                 f"{where} holds more than {_MOST_VALUES} values with its aliases (`*name`) written "
-                "out; write what you mean without them"
+                "out; write the values without aliases"
             )

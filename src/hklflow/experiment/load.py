@@ -304,8 +304,8 @@ def _left_out_problems(experiment: Experiment) -> Iterator[str]:
         rotation = left_out.parse(item)[0]
         if rotation is not None and rotation not in rotations:
             yield (
-                f"config: import_scan.leave_out: {item!r} is of no rotation of the scans that it "
-                f"is for (they have {', '.join(sorted(rotations))})"
+                f"config: import_scan.leave_out: {item!r} is not in a rotation of the scans that "
+                f"it is for (they have {', '.join(sorted(rotations))})"
             )
 
 

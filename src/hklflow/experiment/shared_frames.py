@@ -271,7 +271,7 @@ def _overlap(a: _Part, b: _Part, copies: Mapping[FileId, FileId]) -> list[Interv
 
 
 def _moved(used: list[Interval], run: _Run) -> list[Interval]:
-    """Return the numbers in the dataset of those frames of a run that are used."""
+    """Return the used frames of a run, as frame numbers in the dataset."""
     inside = _common(used, [(run.first, run.first + run.n)])
     return [(first - run.first + run.source, end - run.first + run.source) for first, end in inside]
 

@@ -491,7 +491,7 @@ _BOTH = (
 )
 
 CONSTANTS_STEPS: tuple[Step, ...] = (*_INTEGRATING, *_COUNTERS, *_BOTH)
-"""All steps that make constants, with their levels in this order.
+"""All steps that make the constants of detectors.
 
 Integrating detectors have steps for runs, measures of a module, ASICs, modules and detectors.
 Photon counters have steps for measurements and detectors. Report and proposal are steps of both.

@@ -568,6 +568,6 @@ def metric_problems(cell: tuple[float, ...], symbol: str) -> Iterable[str]:
     if strain(metric(cell), fitting) > _MISFIT:
         texts = [" ".join(f"{x:.5g}" for x in numbers) for numbers in (cell, fitting)]
         yield (
-            f"the cell {texts[0]} is none of {group.symbol} ({group.crystal_system}), for which it "
-            f"would be {texts[1]}; correct one of them (P 1 if the space group is not known)"
+            f"the cell {texts[0]} does not fit {group.symbol} ({group.crystal_system}), for which "
+            f"it would be {texts[1]}; correct one of them (P 1 if the space group is not known)"
         )

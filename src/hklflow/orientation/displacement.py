@@ -1,4 +1,4 @@
-"""Test if centroids are displaced from their reflections, and what the error of the cell is.
+"""Test if centroids are displaced from their reflections, and estimate the error of the cell.
 
 Maxima of diffuse scattering are displaced along Q. A spot that merges with a spot of a second
 lattice is displaced towards this spot. Each effect is an additional parameter in the score test of
@@ -26,7 +26,8 @@ _REACHES = (1.0, 2.0, 4.0)  # pixels and frames between spots that may merge
 _STEP = 1e-4  # 1/Å
 # fraction of the peaks, the narrowest ones: reflections, or slightly broader maxima
 _NARROWEST = 0.05
-_OF_SPOT = 0.5  # smallest squared width of a spot, relative to the narrowest peaks
+# smallest squared width of a spot, relative to the squared width of the narrowest peaks
+_OF_SPOT = 0.5
 _PARTS = (0.75, 0.5, 0.35, 0.25, 0.15)  # tested fractions of the peaks, the narrowest peaks first
 _ENOUGH = 20  # number of peaks that is enough to refine a crystal
 _FREE_OF_IT = 2.5  # largest bias from reflections without displacement, in standard uncertainties

@@ -19,7 +19,7 @@ _NEARLY = 5.0  # degrees, largest deviation of a rotation from a symmetry of the
 _STRONGEST = 2000  # number of the strongest peaks that are used to find the domains
 _ROUNDS = 8
 _FEWEST = 10  # smallest number of peaks to fit the orientation of a domain
-_CLEAR = 0.5  # largest ratio of distances: of peaks from two lattices to peaks from one lattice
+_CLEAR = 0.5  # largest ratio: distance of peaks from two lattices to distance from one lattice
 
 
 @dataclass(frozen=True)

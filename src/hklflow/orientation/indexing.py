@@ -21,9 +21,10 @@ Mask = NDArray[np.bool_]
 
 # Strain that an error of the geometry can cause, for example a beam centre wrong by a pixel.
 _METRIC_ACCURACY = 5e-4
-_SHARP = 0.1  # deviation of h, k, l within which hardly any peak is indexed by chance
+_SHARP = 0.1  # deviation of h, k, l from integers within which hardly any peak is indexed by chance
 _MORE = 1.05  # ratio of indexed peaks above which a lattice replaces another lattice
-# smallest number of indexed peaks relative to the best setting; else a setting is a twin or wrong
+# smallest number of indexed peaks relative to the best setting; below it, a setting is a twin or
+# wrong
 _FEWER = 0.95
 
 
@@ -38,7 +39,7 @@ class Candidate:
     cell : (6,) array
         Fitted cell without constraints, Å and degrees.
     ub : (3, 3) array
-        1/Å with 2π.
+        UB in 1/Å with 2π.
     deviation : float
         Largest principal strain between the cell and the nearest cell with the symmetry.
     rms : float

@@ -18,7 +18,8 @@ Mask = NDArray[np.bool_]
 
 MIN_PEAKS = 15
 _SHORTEST = 2.0  # Å; the shortest lattice vector of any crystal is about 2.2 Å
-_SEARCH_TOLERANCE = 0.15  # deviation of h, k, l, before the vectors are refined together
+# largest deviation of h, k, l from integers, before the vectors are refined together
+_SEARCH_TOLERANCE = 0.15
 _MAX_VECTORS = 48
 _WEAK = 0.1  # smallest fraction of the peaks that must be on a lattice of known cell
 _MAX_GRID = 256

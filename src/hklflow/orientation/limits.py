@@ -15,8 +15,7 @@ MODULE_SPOTS = 20
 class Limits:
     """Limits for the differences between a scan and the crystal of its parent.
 
-    Most names say what a limit is for: ``told_`` limits lead to a report, ``max_`` limits to a scan
-    that is not accepted.
+    A value beyond a ``told_`` limit is reported; beyond a ``max_`` limit the scan is not accepted.
 
     Attributes
     ----------

@@ -92,7 +92,7 @@ def reflections(
     rotation : Rotation
         Refined geometry.
     ub : (3, 3) array
-        1/Å with 2π.
+        UB in 1/Å with 2π.
     peaks : PeakTable
     scale : (n_frames,) array
         Divisor of the counts of each frame.

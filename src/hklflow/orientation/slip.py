@@ -19,7 +19,7 @@ from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
 
-_TOLERANCE = 0.25  # largest deviation of h, k, l
+_TOLERANCE = 0.25  # largest deviation of h, k, l from integers
 _LEAST = 0.5  # smallest fraction of the peaks of both parts that must be indexed
 
 

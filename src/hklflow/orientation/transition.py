@@ -277,7 +277,7 @@ def _absences(
 
 
 def relations(cell: Floats, covariance: Floats, group: symmetry.SpaceGroup) -> list[dict[str, Any]]:
-    """Return the deviations of a free cell from the relations of a space group.
+    """Return the deviations of a free cell from the constraints of a space group.
 
     Parameters
     ----------

@@ -185,7 +185,7 @@ def _near_vector(miller: Floats, vector: Floats, group: symmetry.SpaceGroup) -> 
 
 
 def _half_wavelength(miller: Floats, length: Floats, intensity: Floats, left: Mask) -> Mask:
-    """Return True for peaks at h/2 whose intensities correlate with those of the reflections h."""
+    """Return True for peaks at h/2 whose intensities correlate with the reflections at h."""
     double = np.rint(2 * miller)
     near: Mask = left & (np.abs(2 * miller - double).max(axis=1) < 2 * NEAR)
     none = np.zeros_like(left)

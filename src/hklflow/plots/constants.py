@@ -162,7 +162,7 @@ def tiled(
     -------
     image : 2-D array
     places : dict
-        Number of a module -> its first pixel (row, column).
+        First pixel (row, column) of each module, by its number.
     """
     n = len(modules)
     height, width = next(iter(modules.values())).shape

@@ -57,7 +57,7 @@ def fill(
         _plane(axes, image, *where, norm)
         for axes, image in zip(panels[:2], (before, after), strict=True)
     ]
-    # All three panels have the same limits, which are those of the wider panel.
+    # All three panels have the limits of the widest panel.
     spans = [(*axes.get_xlim(), *axes.get_ylim()) for axes in panels[:2]]
     low, high = np.min(spans, axis=0)[[0, 2]], np.max(spans, axis=0)[[1, 3]]
     colours = ListedColormap(["#e8e8e8", "#d1495b", "#30638e", "#ffffff"])

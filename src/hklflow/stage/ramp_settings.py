@@ -64,7 +64,7 @@ def fitted(
     memory : float
         MB for the frames that are processed at a time.
     limits : dict
-        Name of a ratio -> its smallest and largest value.
+        Smallest and largest value of each ratio, by its name.
     """
     from hklflow.constants import base, files, ramp_process
     from hklflow.constants.gathered import open_gathered

@@ -138,7 +138,7 @@ class Params(Settings):
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
     integrate: IntegrationSettings = IntegrationSettings()
-    """Settings of the integration of reflections."""
+    """Settings for the integration of reflections."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:

@@ -47,7 +47,7 @@ class Outputs(stage.Outputs):
     picture: Path
     """Picture: peaks over the maximum image."""
     metrics: Path
-    """Number of blobs found, kept and rejected."""
+    """Number of blobs that were found, kept and rejected."""
     statistics: Path
     """Sum and background of each frame in counts; sums by |Q|; sum and maximum images."""
     statistics_picture: Path

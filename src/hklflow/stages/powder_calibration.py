@@ -251,7 +251,7 @@ def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], Kno
     if params.flat is not None:
         response = _read_image_of_shape(params.flat, "flat", image.shape).astype(np.float64)
         bad |= ~(response > 0)
-        # The flat field is normalised to the mean 1, so that errors remain those of counts.
+        # The flat field is normalised to the mean 1, so that counts keep their errors.
         counts = np.where(bad, 0.0, counts / np.where(bad, 1.0, response / response[~bad].mean()))
     return counts, bad, known
 

@@ -43,7 +43,7 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Process all memory cells; stop if runs are interchanged."""
+    """Process all memory cells; stop if dark runs were interchanged."""
     from contextlib import ExitStack
 
     from hklflow.constants import dark

@@ -155,7 +155,7 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
     Returns
     -------
     dict of Path
-        Name of the product -> file.
+        File of each product, by its name.
 
     Raises
     ------
@@ -234,7 +234,7 @@ def bragg_products(
     orientation : Path
         The scan's ``orientation.json``.
     files : dict
-        Name of a product -> rotation -> file.
+        Files by the name of the product and then of the rotation.
 
     Raises
     ------
@@ -378,7 +378,7 @@ def _set_points(target: "Target") -> Record:
     lacking = [n for n in ("pixel_size", "wavelength", "distance") if n not in known]
     if shape is None or lacking:
         raise HklflowError(
-            f"the state of {target.name} does not say "
+            f"the state of {target.name} has no "
             f"{', '.join(lacking + (['shape'] if shape is None else []))}, which the default "
             "geometry needs"
         )
@@ -411,7 +411,7 @@ def _write_poni(geometry: Path, path: Path) -> None:
 
 
 def check_state(target: "Target", data: Record, path: Path) -> None:
-    """Raise if a geometry does not fit the state.
+    """Raise an error if a geometry does not fit the state.
 
     Raises
     ------

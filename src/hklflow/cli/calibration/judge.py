@@ -70,7 +70,7 @@ def accept(
     item = to.item(name)
     if applies_to is None and isinstance(item, Candidate):
         raise HklflowError(
-            "say --applies-to: which runs or scans it is for, as '>=1040' or 'quartz/*'"
+            "give the runs or scans with --applies-to, such as '>=1040' or 'quartz/*'"
         )
     overridden = _overridden(_gates_of(item), override_gate, reason, in_words(item))
     _check_none_is_lost(to, item, applies_to, supersede)
@@ -257,9 +257,9 @@ def _check_none_is_lost(
             lost.append(" ".join(key))
     if lost:
         raise HklflowError(
-            f"{', '.join(lost)} would be left without a version: what is superseded applies to "
-            f"them, `{new.text}` does not; say --allow-overlap instead of --supersede, or apply it "
-            "to more"
+            f"{', '.join(lost)} would be left without a version: the superseded version applies to "
+            f"them, `{new.text}` does not; give --allow-overlap instead of --supersede, or apply "
+            "it to more"
         )
 
 
@@ -273,11 +273,11 @@ def _overridden(
             f"{', '.join(unknown)} did not fail; of {name} failed {', '.join(failed) or 'none'}"
         )
     if given and not reason.strip():
-        raise HklflowError("--override-gate needs its --reason")
+        raise HklflowError("--override-gate needs a --reason")
     if missed := [gate for gate in failed if gate not in given]:
         reasons = "; ".join(str(failed[gate]["sentence"]) for gate in missed)
         raise HklflowError(
-            f"{name} cannot be accepted: {reasons}; make another iteration, or say "
+            f"{name} cannot be accepted: {reasons}; make another iteration, or give "
             f"--override-gate {' '.join(missed)} --reason ..."
         )
     return [{"name": gate, "value": failed[gate]["value"], "reason": reason} for gate in given]

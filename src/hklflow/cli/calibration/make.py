@@ -64,8 +64,8 @@ class Source:
             )
         if len(self.image) > 1 and self.level == "detector" and not several:
             raise HklflowError(
-                f"{len(self.image)} images are refined together by where the detector stood: give "
-                "--offset or --arm for each; or say --level module"
+                f"{len(self.image)} images are refined together from the detector positions: give "
+                "--offset or --arm for each; or give --level module"
             )
         return kind
 

@@ -146,7 +146,7 @@ def modules_of_peaks(
     orientation : Path
         The scan's ``orientation.json``.
     scans, peaks, masks : mapping
-        Rotation -> scan file, peak table, pixel mask.
+        Scan file, peak table and pixel mask of each rotation, by its name.
     detector_name : str or None
         Name of the detector in pyFAI. None: the modules are between the gaps in the mask.
 
@@ -225,5 +225,5 @@ def _ideal(
     if name is not None:
         return detector_modules(name)
     if bad is None:
-        raise HklflowError("the modules are not known; say --set detector=..., pyFAI's name")
+        raise HklflowError("the modules are not known; give --set detector=... (its name in pyFAI)")
     return Modules.ideal(modules_from_gaps(bad), pixel_size[1] / pixel_size[0])

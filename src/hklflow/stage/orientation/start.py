@@ -202,7 +202,7 @@ def reconciled(
     Parameters
     ----------
     ub : (3, 3) array
-        1/Å with 2π.
+        UB in 1/Å with 2π.
     own : SpaceGroup
         Group in the file of the UB; only its centring is used.
     group : SpaceGroup
