@@ -145,8 +145,8 @@ class Rules:
     def inputs(self, rule: str, name: str, at: Wildcards) -> tuple[list[str], list[str]]:
         """Return the files of an input: files that the workflow makes, and other files.
 
-        Another file with a time in the future is left out, because Snakemake would remove every
-        product made from it. The command line still contains the file.
+        A file that the workflow does not make is left out if its time is in the future, because
+        Snakemake would remove every product made from it. The command line still contains the file.
         """
         job = self.plan.job(rule, **at)
         source = job.step.reads[name]

@@ -126,7 +126,7 @@ def displaced(
 
 @dataclass(frozen=True)
 class _Scene:
-    """Module (n,), weighted residuals (3n,) and their parameter derivatives (3n, p) of spots."""
+    """Spots of a refinement: module (n,), weighted residuals (3n,) and derivatives (3n, p)."""
 
     module: Integers
     sigma: Floats
