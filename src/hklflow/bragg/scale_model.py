@@ -107,7 +107,7 @@ def plan(
 def _linked(
     observed: Observations, groups: Groups, paired: Bools, n: int
 ) -> tuple[tuple[int, ...], list[str]]:
-    """Return the first rotation that is linked to each rotation, and notes on unlinked rotations."""
+    """Return the first rotation that is linked to each rotation, and notes on unlinked ones."""
     rows = (groups.index[paired], observed.rotation[paired])
     seen = sparse.csr_matrix((np.ones(len(rows[0])), rows), shape=(len(groups), n))
     seen.data[:] = 1
