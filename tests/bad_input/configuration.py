@@ -147,7 +147,7 @@ CASES = [
     Case(
         "lists nested 500 deep",
         CHECK,
-        "…/config/config.yaml is nested too deeply for a configuration; mend it",
+        "…/config/config.yaml is nested too deeply for a configuration; correct it",
         more("a: " + 500 * "[" + 500 * "]" + "\n"),
     ),
     Case(
@@ -486,7 +486,7 @@ CASES = [
         "facility file that is not there",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: facility: configuration …/../facility.yaml does not exist; mend the path",
+        "  config: facility: configuration …/../facility.yaml does not exist; correct the path",
         more("facility: ../facility.yaml\n"),
     ),
     Case(
@@ -506,7 +506,7 @@ CASES = [
         "folder as facility file",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: facility: configuration …/raw is a folder, not a file; mend the path",
+        "  config: facility: configuration …/raw is a folder, not a file; correct the path",
         more("facility: raw\n"),
     ),
     Case(

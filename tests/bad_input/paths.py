@@ -72,7 +72,7 @@ CASES = [
         "raw file that may not be read",
         IMPORT,
         "raw: raw/r1.nxs may not be read (Permission denied: ask its owner); make it first or"
-        " mend the path",
+        " correct the path",
         mode("raw/r1.nxs", 0),
         forbidden=True,
     ),
@@ -89,7 +89,7 @@ CASES = [
         "image that may not be read",
         IMPORT_SERIES,
         "raw: raw/r3_0001.cbf may not be read (Permission denied: ask its owner); make it "
-        "first or mend the path",
+        "first or correct the path",
         mode("raw/r3_0001.cbf", 0),
         forbidden=True,
     ),
@@ -111,7 +111,7 @@ CASES = [
         "configuration that may not be read",
         CHECK,
         "configuration …/config/config.yaml may not be read (Permission denied: ask its "
-        "owner); mend the path",
+        "owner); correct the path",
         mode(CONFIG, 0),
         forbidden=True,
     ),
@@ -126,7 +126,7 @@ CASES = [
         "PONI file that may not be read",
         PONI,
         "poni: raw/lab.poni may not be read (Permission denied: ask its owner); make it first"
-        " or mend the path",
+        " or correct the path",
         mode(PONI_FILE, 0),
         forbidden=True,
     ),
@@ -297,7 +297,7 @@ CASES = [
     Case(
         "/dev/zero in the place of the PONI file",
         PONI,
-        "poni: raw/lab.poni is a device, not a file; make it first or mend the path",
+        "poni: raw/lab.poni is a device, not a file; make it first or correct the path",
         link(PONI_FILE, "/dev/zero"),
     ),
     Case(
@@ -328,7 +328,7 @@ CASES = [
         "/dev/zero as facility file",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: facility: configuration /dev/zero is a device, not a file; mend the path",
+        "  config: facility: configuration /dev/zero is a device, not a file; correct the path",
         edited(CONFIG, ("calibrations:", "facility: /dev/zero\ncalibrations:")),
     ),
     Case(

@@ -277,7 +277,7 @@ def test_a_failure_has_its_sentence_its_log_and_what_waits(hklflow: Hklflow, bas
         "waits for it: hexa 100K: peaks, refine, accept, transform, merge, symm, fill, pdf, file; "
         "hexa: series, stacks, page; experiment: overview\n"
     ) in out
-    assert "\n1 job failed: mend what the sentences say; next" in out
+    assert "\n1 job failed: correct what the sentences say; next" in out
     # Done are the calibration, the 25 jobs of 300K, and of 100K five of r1 and three of r2.
     number = Counter(job["state"] for job in told_jobs(hklflow, base))
     assert number == {"done": 1 + 25 + 5 + 3, "fail": 1, "old": N_JOBS - 35}

@@ -126,7 +126,7 @@ def published(output: Path) -> Iterator[Path]:
     from hklflow.base import publish
 
     if not output.parent.is_dir():
-        raise HklflowError(f"there is no folder {output.parent}; make it first or mend the path")
+        raise HklflowError(f"there is no folder {output.parent}; make it first or correct the path")
     partial = publish.partial(output, secrets.token_hex(4))
     try:
         yield partial

@@ -47,7 +47,7 @@ class Run:
             )
         except OSError as error:
             raise HklflowError(
-                f"{command[0]} cannot be started ({error.strerror}); mend what follows `--`"
+                f"{command[0]} cannot be started ({error.strerror}); correct what follows `--`"
             ) from error
 
     def ended(self) -> int | None:

@@ -252,7 +252,7 @@ class _Report:
         if self._failures:
             n = len(self._failures)
             return (
-                f"{n} job{'s' if n > 1 else ''} failed: mend what the sentences say; "
+                f"{n} job{'s' if n > 1 else ''} failed: correct what the sentences say; "
                 f"next{where}: {snakemake}"
             )
         if states and all(state == DONE for state in states):

@@ -130,7 +130,7 @@ class Watch:
             self.pending()
         except OSError as error:
             raise HklflowError(
-                f"{error.filename} cannot be reached ({error.strerror}); mend the rows of "
+                f"{error.filename} cannot be reached ({error.strerror}); correct the rows of "
                 f"{self.plan}"
             ) from error
         if until_complete and (open_ended := planned.templates(read_table(self.plan))):

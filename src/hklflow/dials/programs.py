@@ -137,7 +137,7 @@ def find(prefix: Path | None = None) -> Dials:
     if done.returncode or match is None:
         output = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
         raise HklflowError(
-            f"{program} printed no version but {output!r}; fix this DIALS, or {_GET}"
+            f"{program} printed no version but {output!r}; correct this DIALS, or {_GET}"
         )
     version = (int(match[1]), _NEWEST if match[2] == "dev" else int(match[2]))
     if version < MIN_VERSION:

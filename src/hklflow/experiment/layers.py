@@ -69,12 +69,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         If the file is missing, is not YAML, or does not hold a mapping.
     """
     try:
-        require_file(path, "configuration", "mend the path")
+        require_file(path, "configuration", "correct the path")
         data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise HklflowError(f"{path} cannot be read ({error.strerror})") from error
     except RecursionError:
-        raise HklflowError(f"{path} is nested too deeply for a configuration; mend it") from None
+        raise HklflowError(f"{path} is nested too deeply for a configuration; correct it") from None
     except (yaml.YAMLError, ValueError) as error:  # not UTF-8, or an invalid date
         told = " ".join(str(error).replace(' in "<unicode string>",', "").split())
         raise HklflowError(f"{path} is not valid YAML: {told}") from error

@@ -215,7 +215,7 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
         for path in paths:
             # A run of a detector may be a folder.
             if not path.is_dir():
-                system.require_file(path, f"{field}:", "make it first or mend the path")
+                system.require_file(path, f"{field}:", "make it first or correct the path")
     _require_apart(read, outputs.paths())
     used = _calibrations([path for paths in read.values() for path in paths])
     frames_of = getattr(module, "FRAMES_OF", None)

@@ -171,7 +171,7 @@ def parse(text: str, where: str) -> list[Step]:
         data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         raise HklflowError(
-            f"{where} is not valid YAML: {' '.join(str(error).split())}; mend the line"
+            f"{where} is not valid YAML: {' '.join(str(error).split())}; correct the line"
         ) from error
     if node is None or data is None:
         return []

@@ -136,7 +136,8 @@ def powder_params(target: "Target", params: Mapping[str, Any]) -> powder_calibra
     known = from_state(target)
     if taken := sorted({name.replace("-", "_") for name in params} & (set(known) - {"distance"})):
         raise HklflowError(
-            f"--set {', '.join(taken)}: the entry {target.name} and its state say that; mend them"
+            f"--set {', '.join(taken)}: the entry {target.name} and its state say that; correct "
+            "them"
         )
     try:
         return powder_calibration.Params.model_validate({**known, **params})
@@ -441,5 +442,5 @@ def check_state(target: "Target", data: Record, path: Path) -> None:
     if problems:
         raise HklflowError(
             f"the geometry has {' and '.join(problems)}, as {target.name} says; give the file of "
-            "this state, or mend the configuration"
+            "this state, or correct the configuration"
         )
