@@ -179,7 +179,7 @@ def scan(
     if saturation is not None and (problem := plausible.saturation_problem(saturation)):
         problems.append(problem)
     if not math.isfinite(underload):
-        problems.append(f"the smallest valid value (underload) is {underload:g}: fix the file")
+        problems.append(f"the smallest valid value (underload) is {underload:g}: correct the file")
     if problems:
         raise HklflowError(f"{raw}: " + "; ".join(problems))
     # A missing value is a problem above.
@@ -324,8 +324,8 @@ def _monitor(
     monitor = np.asarray(header.monitor, dtype=np.float64)
     if monitor.shape != (n_raw,):
         problems.append(
-            f"the monitor has the shape {monitor.shape} for {n_raw} frames: fix the file, or set "
-            "`monitor: none`"
+            f"the monitor has the shape {monitor.shape} for {n_raw} frames: correct the file, or "
+            "set `monitor: none`"
         )
         return np.ones(n_raw)
     good = np.isfinite(monitor) & (monitor > 0)
