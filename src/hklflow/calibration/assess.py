@@ -1,12 +1,12 @@
-"""Quality of a powder calibration: its metrics, and the gates that judge them.
+"""Quality of a powder calibration: its metrics, and the gates that the metrics must pass.
 
 `metrics` returns a JSON-ready table, `judge` compares the table with `GateLimits`, and `change`
 returns the difference between two calibrations. The gates judge beam centre, distance along the
 beam and d-spacings. They do not judge poni and rot: the two are correlated (near ±1).
 
-Some errors cannot be detected in one image; they are reported, not judged. A wrong wavelength
-changes the distance by the same factor and gives equally good residuals (at angles beyond some 15°
-a large error shows in the trend). A calibrant with the same rings on another scale does the same.
+Two errors cannot be detected in one image. A wrong wavelength changes the distance by the same
+factor and gives equally good residuals; only at angles above some 15° a large error is seen in the
+trend. A calibrant with the same rings on another scale has the same effect.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,12 @@ Rectangle = tuple[int, int, int, int]
 
 
 class GateLimits(BaseModel):
-    """Limits for a powder calibration; null switches a gate off."""
+    """Limits that a powder calibration must meet; null switches a gate off."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     settled: bool = True
-    """Require that beam centre and distance no longer change at the end."""
+    """Require that beam centre and distance no longer change in the last cycle."""
     median_off: float | None = Field(0.05, gt=0)
     """Largest median of abs(Δ2θ), as a fraction of the rings' FWHM."""
     ring_pull: float | None = Field(5.0, gt=0)
@@ -50,12 +50,12 @@ class GateLimits(BaseModel):
     sector_spread: float | None = Field(0.1, gt=0)
     """Largest spread of a ring's FWHM over azimuth, as a fraction of the FWHM (median of rings)."""
     fwhm_ratio: float | None = Field(1.2, gt=0)
-    """Largest ratio of the rings' FWHM to the accepted version's (median of the rings)."""
+    """Largest ratio of a ring's FWHM to its FWHM in the accepted version (median of the rings)."""
     chi2: tuple[float, float] | None = None
     """Smallest and largest reduced χ² of counting statistics. null: no limit, because real rings
     are spotty; χ² is then only compared with the accepted version."""
     chi2_ratio: float | None = Field(2.0, gt=0)
-    """Largest ratio of the reduced χ² to the accepted version's."""
+    """Largest ratio of the reduced χ² to the reduced χ² of the accepted version."""
     harmonics: float | None = Field(0.05, gt=0)
     """Largest amplitude of cos χ, sin χ, cos 2χ, sin 2χ in the residuals, pixels."""
     beam_centre_sigma: float | None = Field(0.05, gt=0)
@@ -65,7 +65,7 @@ class GateLimits(BaseModel):
     halves: float | None = Field(3.0, gt=0)
     """Largest difference between refinements of odd and even sectors, in its σ."""
     modules: float | None = Field(0.2, gt=0)
-    """Largest shift of a module, pixels; a shift counts if its σ is below a third of this."""
+    """Largest shift of a module, pixels. Only shifts with a σ below a third of this limit count."""
     min_rings: int | None = Field(4, ge=1)
     """Least number of rings."""
     masked: float | None = Field(0.15, gt=0, le=1)
@@ -90,7 +90,8 @@ def metrics(
 ) -> Metrics:
     """Compute the metrics of a calibration.
 
-    Residuals refer to ``calibration.detector``, even if it was replaced by another detector.
+    Residuals are calculated with ``calibration.detector``, which may have replaced the refined
+    detector.
 
     Parameters
     ----------
@@ -105,12 +106,12 @@ def metrics(
     Returns
     -------
     dict
-        JSON-ready; units are in the names. For each ring (`rings`): mean Δd/d with its standard
-        error `sem`, rms, FWHM of the whole ring and of its sectors. For all rings (`d_spacings`):
-        weighted rms, largest mean in its σ, slope. Further: `rms_px`; `harmonics_px` over azimuth;
-        `radial_scale` (Δr / r); `chi2` of counting statistics; `halves` (odd against even sectors);
-        `modules`; `coverage`; `convergence` with its history; `wavelength` with its source; beam
-        centre, distance along the beam, tilt.
+        Data for JSON; units are in the names. `rings`, for each ring: mean Δd/d with its standard
+        error `sem`, rms, FWHM of the whole ring and of its sectors. `d_spacings`, for all rings:
+        weighted rms, largest mean in its σ, slope. Other keys: `rms_px`; `harmonics_px` over
+        azimuth; `radial_scale` (Δr / r); `chi2` of counting statistics; `halves` (odd compared with
+        even sectors); `modules`; `coverage`; `convergence` with its history; `wavelength` with its
+        source; beam centre, distance along the beam, tilt.
     """
     from hklflow.calibration import assess_rings as rings
     from hklflow.calibration.powder_cycles import FWHM, beam_and_distance
@@ -160,13 +161,13 @@ def judge(
         Metrics from `metrics`, or read back from JSON.
     limits : GateLimits
     accepted : mapping, optional
-        Metrics of the accepted version; None: no comparison with it.
+        Metrics of the accepted version. None: no comparison with an accepted version.
 
     Returns
     -------
     list of dict
-        Gates: name, value, limit, passed, sentence. A value that could not be measured (None)
-        fails.
+        One dict for each gate: name, value, limit, passed, sentence. A gate fails if its value
+        could not be measured (None).
     """
     gates = _of_fit(metrics, limits)
     gates += _of_geometry(metrics, limits)
@@ -260,13 +261,13 @@ def _of_coverage(coverage: Mapping[str, Any], limits: GateLimits) -> list[dict[s
 
 
 def change(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the difference between calibrations `a` and `b`; reported, never judged.
+    """Return the difference between calibrations `a` and `b`; it is reported, but has no limit.
 
     Returns
     -------
     dict
-        beam_centre_px (slow, fast) and direct_distance_mm: a minus b; tilt_deg: angle between the
-        normals of the detectors.
+        beam_centre_px (slow, fast) and direct_distance_mm: value of a minus value of b. tilt_deg:
+        angle between the normals of the two detectors.
     """
     along = float(np.clip(np.dot(a["normal"], b["normal"]), -1.0, 1.0))
     across = float(np.linalg.norm(np.cross(a["normal"], b["normal"])))
@@ -318,7 +319,10 @@ def _wavelength(calibration: "PowderCalibration", nominal: float | None) -> dict
 
 
 def _halves(calibration: "PowderCalibration") -> dict[str, Any] | None:
-    """Refine odd and even sectors separately: differences in σ; None if points are too few."""
+    """Refine odd and even sectors separately; return the differences in units of their σ.
+
+    None if there are too few points.
+    """
     from hklflow.calibration import ring_fit
     from hklflow.calibration.powder_cycles import beam_and_distance
 
@@ -333,7 +337,7 @@ def _halves(calibration: "PowderCalibration") -> dict[str, Any] | None:
         points = calibration.points.keep(half)
         if len(points) < 3 * len(ring_fit.PARAMETERS):
             return None
-        # The scatter beyond counting statistics comes from all points.
+        # The scatter beyond counting statistics is determined from all points.
         total = replace(
             points, sigma=np.hypot(points.sigma, np.radians(calibration.extra_sigma_deg))
         )

@@ -1,12 +1,12 @@
 """Detector geometry from a powder image of a calibrant.
 
-The rings are fitted sector by sector (`calibration.rings`), and the geometry is refined against
-their centres (`calibration.ring_fit`) in cycles (`calibration.powder_cycles`).
+The centres of the rings are fitted sector by sector (`calibration.rings`), and the geometry is
+refined against these centres (`calibration.ring_fit`) in cycles (`calibration.powder_cycles`).
 `calibration.powder_guess` finds missing starting values.
 
-The wavelength is not refined, because in one image it cannot be distinguished from the distance
-(`calibration.powder_series` can refine it). Rings do not show the orientation of the image either,
-because a mirrored image has the same rings: `orientation` is an input.
+The wavelength is not refined, because one image cannot distinguish it from the distance;
+`calibration.powder_series` can refine it from several images. A mirrored image has the same rings,
+so `orientation` is an input.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Profile:
-    """Mean counts of an image against 2θ; one row per bin that has pixels.
+    """Mean counts of an image as a function of 2θ; one row for each bin with pixels.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class PowderCalibration:
     ----------
     detector : Detector
     poni : Poni
-        The same geometry as pyFAI's parameters.
+        The refined geometry as parameters of pyFAI.
     sigma : dict of float
         Standard deviations of dist, poni1, poni2 (metres), rot1, rot2 (radians), from counting
         statistics and `extra_sigma_deg`.
@@ -72,15 +72,15 @@ class PowderCalibration:
     rms_deg : float
         Root mean square of Δ2θ over all points.
     ring_rms_deg : dict of float
-        Root mean square of Δ2θ by ring number.
+        Root mean square of Δ2θ for each ring number.
     chi2 : float
-        Reduced χ² of the points against counting statistics alone.
+        Reduced χ² of the points, with errors from counting statistics alone.
     extra_sigma_deg : float
         Scatter of the points in 2θ beyond counting statistics (grains, distortions), degrees.
     points, outliers : RingPoints
         Points used, points left out.
     two_theta_deg : dict of float
-        Calculated 2θ by ring number.
+        Calculated 2θ for each ring number.
     calibrant : Calibrant
     wavelength : float
         Å.
@@ -88,7 +88,7 @@ class PowderCalibration:
         None: the wavelength was not refined.
     history : list of Cycle
     reason : str
-        Reason why the last loop ended, as in `converge.Converged`.
+        Reason why the last loop ended; see `converge.Converged`.
     bad : (slow, fast) bool array
         Pixels that were not used.
     profile : Profile
@@ -182,7 +182,7 @@ def result(
     wavelength = float(fit.poni.wavelength or 0)
     detector = image.setting.detector(reference)
     points = fit.points[number]
-    # The refined parameters belong to the reference setting; other settings follow from it.
+    # The refined parameters belong to the reference setting; other settings are calculated from it.
     poni = poni_from_detector(detector, fit.poni.orientation, wavelength)
 
     def parameters_at(reference_poni: Poni) -> Floats:

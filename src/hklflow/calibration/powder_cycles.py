@@ -1,11 +1,11 @@
 """Cycles from a starting geometry to the refined geometry, for one image or several.
 
-1. search: first a few inner rings with the tilts held, then more; each ring is searched within
-   some pixels. With all rings at once, a ring could be confused with its neighbour.
-2. window: the window of the fits shrinks to the width of the rings.
-3. profile: the same sectors of all rings, until convergence.
+1. search: each ring is searched within some pixels; first a few inner rings with fixed tilts, then
+   more rings. With all rings at once, a ring could be confused with its neighbour.
+2. window: the fitted range is reduced to the width of the rings.
+3. profile: the same sectors of all rings are fitted until convergence.
 
-Medians of abs(Δ2θ) are compared only within a step, where the rings are the same.
+Medians of abs(Δ2θ) are compared only within a step, because the steps use different rings.
 """
 
 from collections.abc import Sequence
@@ -35,9 +35,10 @@ FWHM = 2 * float(np.sqrt(2 * np.log(2)))
 
 
 def response(detector: Detector, polarization: float) -> Floats:
-    """Return the relative counts (slow, fast) over the image for equal intensity.
+    """Return the relative counts (slow, fast) that equal intensity gives over the image.
 
-    On a falling response, a ring of finite width would appear at too small an angle.
+    Without this correction, a ring appears at too small an angle, because the response falls across
+    its width.
     """
     return solid_angle(detector) * polarization_factor(detector, polarization)
 
@@ -134,7 +135,7 @@ def beam_and_distance(detector: Detector) -> Floats:
 
 
 class _Cycles:
-    """Steps of the loops: find the points of all images, then fit."""
+    """Steps of the loops: determine the ring points of all images, then fit the geometry."""
 
     def __init__(self, images: Sequence[Image], settings: PowderSettings) -> None:
         self.images, self.settings, self.calibrant = images, settings, settings.calibrant
@@ -143,7 +144,7 @@ class _Cycles:
     def points(
         self, poni: Poni, n_rings: int | None, window: float | None, search: bool
     ) -> list[RingPoints]:
-        """Return the points of each image: on its `n_rings` innermost rings, or on all."""
+        """Return the points of each image on its `n_rings` innermost rings; None: on all rings."""
         wavelength = float(poni.wavelength or 0)
         rings = self.calibrant.two_theta(wavelength)
         points_of_images = []
@@ -253,7 +254,8 @@ def refine(
     def profile(start: _State) -> tuple[_State, Cycle]:
         points = cycles.points(start.poni, None, window, search=False)
         for i, part in enumerate(points):
-            # Sectors at the detection limit must not appear and disappear for ever.
+            # Keep only known sectors: at the detection limit, a sector could appear and disappear
+            # in turn, and the loop would never end.
             points[i] = part.keep(np.isin(part.key, known[i]))
             known[i] = points[i].key
         cycles.require(points, start.poni)

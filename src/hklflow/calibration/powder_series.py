@@ -1,7 +1,7 @@
 """One detector geometry from several powder images at known displacements.
 
-Steps of the distance or of a 2θ arm separate wavelength and distance: a wrong wavelength scales all
-distances by the same factor, but the known step does not scale.
+Known steps of the distance or of a 2θ arm separate wavelength and distance. A wrong wavelength
+changes all distances by the same factor, but the known step does not change.
 """
 
 from collections.abc import Sequence
@@ -92,13 +92,13 @@ def calibrate_powder_series(
         Lab axis of the arm. For the default, lab y, a positive angle moves the detector towards
         lab x.
     free_wavelength : bool, optional
-        Refine the wavelength; None: yes if there are two or more distances.
+        Refine the wavelength. None: refine it if there are two or more distances.
 
     Raises
     ------
     HklflowError
-        If shapes differ, the wavelength is to be refined from one setting, an image does not fit
-        with the other images; or as in `calibrate_powder`.
+        If shapes differ, if the wavelength shall be refined from one setting, if an image does not
+        fit with the other images, and as in `calibrate_powder`.
     """
     if not images:
         raise HklflowError("the series has no powder images; list one or more")

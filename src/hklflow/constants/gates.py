@@ -1,4 +1,4 @@
-"""Key figures of constants, and the gates that constants must pass."""
+"""Key values of detector constants, and the acceptance limits (gates) that they must meet."""
 
 from typing import Any
 
@@ -22,12 +22,13 @@ _CELLS = 8
 def figures(
     constants: DetectorConstants, before: DetectorConstants | None = None
 ) -> dict[str, Any]:
-    """Compute the figures of all modules, and the changes against earlier constants.
+    """Compute the key values of all modules, and their changes relative to earlier constants.
 
     Returns
     -------
     dict
-        ``modules``: figures of each module, by number; and figures of the detector.
+        ``modules``: key values of each module, by module number. The other keys hold the key
+        values of the detector.
     """
     modules: dict[str, dict[str, Any]] = {}
     sources: list[list[str]] = []
@@ -74,7 +75,7 @@ def figures(
 
 
 def judge(metrics: dict[str, Any], gates: Gates) -> list[dict[str, Any]]:
-    """Return the verdict of every gate: name, value, limit, passed, sentence."""
+    """Return the result of every gate: name, value, limit, passed, sentence."""
     modules = metrics["modules"]
     verdicts = []
     masked, flagged = "the fraction of masked pixels", "the fraction of constants with a status bit"
@@ -153,7 +154,7 @@ def _sample(dataset: h5py.Dataset) -> NDArray[Any]:
 
 
 def _medians(values: NDArray[Any], good: NDArray[np.bool_]) -> Floats:
-    """Return the median over good pixels and memory cells: of every stage, or one number (1,)."""
+    """Return the median over good pixels and memory cells, per stage; (1,) without stages."""
     stages = values if values.ndim == 4 else values[None]
     return np.array([_median(stage[..., good]) for stage in stages])
 
@@ -174,7 +175,7 @@ def _reason_key(name: str) -> str:
 
 
 def _changes(now: h5py.Group, then: h5py.Group, good: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return the largest median change over the stages known in both; or why there is none."""
+    """Return the largest median change over the stages that both have, or why there is none."""
     changes: dict[str, Any] = {}
     for name in ("gain", "offset"):
         if not (name in now and name in then):

@@ -345,8 +345,8 @@ def _monitor(
     monitor = np.asarray(header.monitor, dtype=np.float64)
     if monitor.shape != (n_raw,):
         problems.append(
-            f"the monitor has the shape {monitor.shape} for {n_raw} frames: fix the file, or set "
-            "`monitor: none`"
+            f"the monitor has the shape {monitor.shape} for {n_raw} frames: correct the file, or "
+            "set `monitor: none`"
         )
         return np.ones(n_raw)
     good = np.isfinite(monitor) & (monitor > 0)

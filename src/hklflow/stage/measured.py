@@ -27,7 +27,7 @@ def measurement(
     rotation : Rotation
         Refined geometry.
     block : int
-        Frames read at a time.
+        Number of frames that are read at a time.
     """
     import numpy as np
 

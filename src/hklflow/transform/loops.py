@@ -1,4 +1,4 @@
-"""Two loops of the transform, plain and fast, with their tables and volumes; see `binning`."""
+"""The plain and the fast loop of the transform, with their tables and volumes; see `binning`."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -48,7 +48,7 @@ class Plain:
     def read_noise(
         self, first: tuple[int, int, int], shape: tuple[int, int, int]
     ) -> tuple[Floats, Floats]:
-        """Return the read variance in a box of voxels, of kept and of excluded pixels."""
+        """Return the sums of the read variance in a box of voxels: kept pixels, excluded pixels."""
         kept, excluded = np.zeros((2, *shape))
         if self._noise is not None:
             self._noise.box(first, kept, excluded)
@@ -136,11 +136,11 @@ class Lanes:
             self._begin(first, len(frames))
         if self._steps is None:
             return 0, 0
-        # Limit within the type of the frames; a negative number reads as a number above it.
+        # The limit must fit the type of the frames; negative numbers are read as larger numbers.
         bits = 8 * frames.dtype.itemsize - (frames.dtype.kind == "i")
         limit = np.uint32(min(np.ceil(sums.readout.invalid_from), 2**bits, 2**32 - 1))
         shape, stride = frames.shape, frames.strides[0] // frames.itemsize
-        # Frames may have gaps between them, but lie in the same memory.
+        # Frames lie in the same memory, with possible gaps between them.
         size = (shape[0] - 1) * stride + shape[1] * shape[2]
         flat = np.lib.stride_tricks.as_strided(frames, (size,), (frames.itemsize,))
         tables = (flat, shape, stride, self._steps, self._pixels, self._volumes)
@@ -156,7 +156,7 @@ class Lanes:
         return sum(r[0] for r in results), sum(r[1] for r in results)
 
     def _begin(self, first: int, n: int) -> None:
-        """Make the tables of a block of frames, for all its bands."""
+        """Compute the tables of a block of frames, which all its bands use."""
         sums = self._sums
         self._block, self._steps, self._parts = (first, n), None, []
         used = np.flatnonzero(sums.frame_norm[first : first + n] > 0)
@@ -171,7 +171,7 @@ class Lanes:
             _keys(sums.seed, first + used, sums.samples),
             first + used,
         )
-        # Divide the planes among the threads so that each thread has equally many tiles.
+        # Divide the planes so that all threads have the same number of tiles.
         to_voxel = self._steps.to_voxel
         windows = self._tiles.divide(_window(sums, self.kept), to_voxel, sums.threads)
         for number, window in enumerate(windows):

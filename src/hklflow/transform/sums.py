@@ -13,7 +13,7 @@ from hklflow.transform.counts import LANES
 
 Floats = NDArray[np.float64]
 
-# Largest allowed norm of a frame, or of a pixel, relative to the median; with a larger ratio the
+# Largest allowed norm of a frame, or of a pixel, relative to the median. With a larger ratio, the
 # other norms would be rounded too coarsely.
 _LARGEST_RATIO = 1e4
 
@@ -41,28 +41,28 @@ _ALL_VALID = Readout()
 
 
 class Sums:
-    """Geometry, norms and limits of one rotation whose counts and norm are summed on a grid.
+    """Geometry, norms and limits of one rotation, for summing its counts and norms on a grid.
 
     Parameters
     ----------
     rotation : Rotation
     ub : (3, 3) array
-        1/Å with 2π.
+        Orientation matrix, 1/Å with 2π.
     grid : Grid
     pixel_norm : (slow, fast) array
-        The pixel's part of N; 0: the pixel is not used.
+        The pixel's factor of N; 0: the pixel is not used.
     frame_norm : (n_frames,) array
-        The frame's part of N (monitor, attenuation, transmission, exposure); 0: the
-        frame is not used.
+        The frame's factor of N (monitor, attenuation, transmission, exposure); 0: the frame is not
+        used.
     samples : (frame, slow, fast)
         Sub-samples, see `sub_samples`.
     readout : Readout
     seed : int
-        Seed for dealing photons, 0 or more. Rotations whose volumes are added or compared
-        need different seeds: with the same geometry and the same seed, the photons of a
-        pixel go to the same sub-samples, and the error of the sum is too small.
+        Seed for the distribution of photons, 0 or more. Rotations whose volumes are added or
+        compared need different seeds. With the same geometry and seed, the photons of a pixel go to
+        the same sub-samples, and the error of the sum is too small.
     planes : (first, last) or None
-        Only these planes l of the grid; ``first`` is a multiple of 8. None: all.
+        Planes l of the grid to fill; ``first`` is a multiple of 8. None: all planes.
     threads : int
         Number of threads.
 
@@ -119,7 +119,7 @@ class Sums:
     def q(self, dtype: type[np.floating[Any]]) -> NDArray[Any]:
         """Return q_lab (sub-samples of a pixel, 3, slow, fast) in 1/Å.
 
-        Sixteen more numbers follow in its memory.
+        Sixteen more numbers follow this array in memory.
         """
         _, sub_slow, sub_fast = self.samples
         shape = (sub_slow * sub_fast, 3, *self.rotation.detector.shape)
@@ -160,5 +160,5 @@ def _norm_bound(pixel_norm: Floats, frame_norm: Floats) -> float:
                 f"the norm of {what} {where} is {largest / typical:.1e} times the median norm, and "
                 f"the others would be rounded to 0; correct {advice}"
             )
-    # The factor 1.001: norms of 1 give the same power of two whatever their last digit.
+    # With the factor 1.001, norms near 1 give the same power of two whatever their last digit.
     return math.ldexp(1.0, math.frexp(1.001 * pixels.max() * frames.max())[1])
