@@ -142,7 +142,7 @@ def scan(
     )
     underload = _first(header.underload, 0.0)
     if not math.isfinite(underload):
-        problems.append(f"the smallest valid value (underload) is {underload:g}: fix the file")
+        problems.append(f"the smallest valid value (underload) is {underload:g}: correct the file")
     if problems:
         raise HklflowError(f"{raw}: " + "; ".join(problems))
     # A missing value is a problem above.

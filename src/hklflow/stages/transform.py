@@ -75,7 +75,7 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Transform frames to volumes, in as many passes as the memory needs."""
+    """Transform frames to volumes, in as many passes as the memory requires."""
     from hklflow import nexus
     from hklflow.formats import raw
     from hklflow.transform import binning
@@ -200,7 +200,7 @@ def _passes(task: _Task, frames: "Frames", memory: float) -> list[tuple[int, int
         task.rotation, task.orientation.ub, task.orientation.grid, task.frames, 8e6 * memory / voxel
     )
     if len(ranges) > 1:
-        print(f"{len(ranges)} passes over the frames, for the volumes are beyond `memory`")
+        print(f"{len(ranges)} passes over the frames, because the volumes exceed `memory`")
     return ranges
 
 
