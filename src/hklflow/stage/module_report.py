@@ -50,7 +50,7 @@ class ModuleReport(NamedTuple):
                 "that cover them"
             )
         sentences = "; ".join(module.told() for module in self.displaced)
-        return [f"{sentences}: spots on them are integrated beside their places; {cure}"]
+        return [f"{sentences}: spots on them are integrated at wrong positions; {cure}"]
 
     def to_dict(self, sample: str, scan: str) -> Record:
         """Return the content of ``modules.json``."""
