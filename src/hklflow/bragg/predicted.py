@@ -11,7 +11,7 @@ from hklflow.geometry.symmetry import SpaceGroup
 
 Floats = NDArray[np.float64]
 
-#: Smallest ζ: nearer to the scan axis, reflections graze the Ewald sphere at no defined frame.
+#: Smallest ζ. Reflections nearer to the scan axis graze the Ewald sphere and have no defined frame.
 LEAST_ZETA = 0.02
 
 
@@ -59,7 +59,9 @@ def swept_volume(rotation: Rotation, slow: ArrayLike, fast: ArrayLike) -> Floats
     """Return the volume of Q (n,) that a pixel at coordinates (n,) sweeps in one frame, 1/Å³.
 
     This is ``k³ ΔΩ |ê · (ŝ × ẑ)| |Δφ|`` with ``ΔΩ = A cos³ α / d²``: the Jacobian of Q with respect
-    to the two directions on the detector and the scan angle.
+    to the two directions on the detector and the scan angle. An intensity is the integral of S(Q):
+    the solid angle of the norm cancels ΔΩ here. With `solid_angle: false`, for frames that are
+    already corrected, ΔΩ remains.
     """
     detector, k = rotation.detector, rotation.beam.k
     ray = directions(detector.lab(slow, fast))

@@ -158,7 +158,7 @@ def _scans(paths: Sequence[Path], names: Sequence[str]) -> "list[RotationScan]":
 
 
 def _refuse_absent(path: Path, scan: "RotationScan") -> None:
-    """Raise if the images of a scan file do not exist, relative to the current folder."""
+    """Raise an error if the images of a scan file do not exist, relative to the current folder."""
     from hklflow.formats.series import find_files
 
     try:
@@ -217,7 +217,9 @@ def _export_dials(
     from hklflow.formats.dials_expt import write_expt
 
     if output.suffix != ".expt":
-        raise HklflowError(f"--output {output} is no name of an experiment list; end it in .expt")
+        raise HklflowError(
+            f"--output {output} is not the name of an experiment list; end it in .expt"
+        )
     if peaks and len(peaks) != len(models):
         raise HklflowError(
             f"{len(peaks)} peak tables for {len(models)} rotations; give one of each in this order"
@@ -346,7 +348,7 @@ def compare(first: Path, second: Path, /, *, space_group: str | None = None) -> 
         print(f"{len(models[0])} and {len(models[1])} rotations: the first ones are compared")
     symbol = space_group or models[0][0].space_group
     if symbol is None:
-        raise HklflowError(f"{first} does not say the space group; give --space-group")
+        raise HklflowError(f"{first} has no space group; give --space-group")
     group = known(symbol)
     print(f"space group {group.symbol}, Laue group {group.laue}")
     print("rotations\tdegrees\tindexing\ta\tb\tc\talpha\tbeta\tgamma\tdistance_mm")

@@ -126,8 +126,8 @@ def sparse(ub: Floats, g: Floats) -> str:
     if apart < _SPARSE:
         return ""
     return (
-        f"neighbouring peaks are {apart:.0f} lattice points apart: if the crystal is not that weak, "
-        "the wavelength (in nm?) or the cell is wrong"
+        f"neighbouring peaks are {apart:.0f} lattice points apart: if the crystal is not that "
+        "weak, the wavelength (in nm?) or the cell is wrong"
     )
 
 
