@@ -63,8 +63,8 @@ class Correction:
             detector, origin=turn @ origin, slow=turn @ slow, fast=turn @ fast, modules=modules
         )
 
-    def binned(self, factor: int) -> "Correction":
-        """Return the correction for blocks of pixels; it is stated in unbinned pixels."""
+    def binned(self, factor: float) -> "Correction":
+        """Return the correction in pixels that are ``factor`` times as large."""
         return replace(self, shift=(self.shift[0] / factor, self.shift[1] / factor))
 
     def items(self) -> list[str]:

@@ -87,7 +87,7 @@ class Hypothesis:
             for r in rotations
         ]
 
-    def with_shift(self, shift: Sequence[float]) -> "Hypothesis":
+    def with_shift(self, shift: Sequence[float] | Floats) -> "Hypothesis":
         """Return the hypothesis with another shift of the beam centre."""
         return replace(
             self, correction=replace(self.correction, shift=(float(shift[0]), float(shift[1])))

@@ -122,7 +122,8 @@ def sparse(ub: Floats, g: Floats) -> str:
     """
     hkl = np.rint(g @ np.linalg.inv(ub).T)
     hkl = np.unique(np.vstack([hkl, -hkl]), axis=0)
-    apart = float(np.median(cKDTree(hkl).query(hkl, k=2)[0][:, 1]))
+    distances, _ = cKDTree(hkl).query(hkl, k=[2])
+    apart = float(np.median(distances))
     if apart < _SPARSE:
         return ""
     return (
