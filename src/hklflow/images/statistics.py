@@ -115,8 +115,8 @@ class FrameStatistics:
     mask
         Bad pixels (slow, fast), True = bad.
     annulus
-        Pixels (slow, fast) of the background, ``q_min < q < q_max``. Cells with at least half of
-        their good pixels in the annulus are used. None: no background.
+        Pixels (slow, fast) of the background, see `hklflow.images.annulus`. Cells with at least
+        half of their good pixels in the annulus are used. None: no background.
     invalid_from
         Values from this value on are invalid (2^16 - 1, 2^32 - 1), see
         :func:`hklflow.images.masks.flag_value`; infinity: no such flag. Non-finite values are
@@ -152,7 +152,7 @@ class FrameStatistics:
             )
         if annulus is not None and not (ring & ~mask).any():
             raise HklflowError(
-                "the background annulus has no good pixel: choose a wider range q_min to q_max"
+                "the background annulus has no good pixel; change `find_peaks: annulus`"
             )
         self._mask = np.ascontiguousarray(mask, np.bool_)
         self._flag, self._valid_from = float(invalid_from), float(valid_from)

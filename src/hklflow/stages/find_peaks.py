@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hklflow.formats.raw_frames import Frames
+    from hklflow.images.annulus import Annulus
     from hklflow.images.scan import RotationScan
     from hklflow.images.statistics import FrameStatistics, StatisticsResult
     from hklflow.peaks import afterglow
@@ -83,9 +84,10 @@ class Params(stage.Params):
     sigma_floor: tuple[NonNegativeFloat, NonNegativeFloat] = (0.005, 0.005)
     """Errors of detector geometry (pixels) and goniometer (frames), added in quadrature to the
     standard deviations of centroids."""
-    annulus: tuple[float, float] = (0.3, 0.95)
+    annulus: tuple[float, float] | None = None
     """Range of |Q| in which the background between the Bragg peaks is measured, as fractions of
-    the largest |Q| on the detector."""
+    the largest |Q| on the detector. None: 0.3 to 0.95; from the smallest measured |Q| if this is
+    larger, and up to the largest if the detector has only |Q| above 0.9 of it."""
     block: int = Field(2, gt=0, le=512)
     """Number of frames that are read at a time; a small number keeps them in the cache."""
 
@@ -108,7 +110,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     noise = raw.read_variance(scan)
     with raw.open_scan(scan) as frames:
         invalid_from = masks.flag_value(frames.dtype) or np.inf
-        statistics, q_bins = _statistics(scan, bad, params.annulus, invalid_from)
+        ring = background_annulus(scan, ~bad, params)
+        statistics, q_bins = _statistics(scan, bad, ring.inside, invalid_from)
         chosen = params.model_dump(
             exclude={"block", "threshold", "gain", "sigma_floor", "annulus"},
         )
@@ -164,7 +167,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"{len(peaks.frame)} peaks of {scan.raw}",
     )
     plots.save(picture, outputs.picture)
-    _record(outputs, scan, bad, result, q_bins)
+    _record(outputs, scan, bad, result, q_bins, ring)
+    print(ring.sentence)
     print(f"{len(peaks.frame)} peaks; {peaks.counts}" + (f"; {warning}" if warning else ""))
     print(f"maximum {result.maximum} at (frame, slow, fast) {result.maximum_at}")
 
@@ -186,10 +190,23 @@ def _afterglow(spots: "list[afterglow.Followed]", scan: "RotationScan") -> dict[
     return None if found is None else vars(found)
 
 
+def background_annulus(
+    scan: "RotationScan", good: "NDArray[np.bool_]", params: Params
+) -> "Annulus":
+    """Return the annulus of the background; refuse an annulus without good pixels."""
+    import numpy as np
+
+    from hklflow.images.annulus import annulus
+
+    slow, fast = np.indices(good.shape)
+    q = np.linalg.norm(scan.rotation.q_lab(slow + 0.5, fast + 0.5), axis=-1)
+    return annulus(q, good, params.annulus)
+
+
 def _statistics(
     scan: "RotationScan",
     bad: "NDArray[np.bool_]",
-    annulus: tuple[float, float],
+    ring: "NDArray[np.bool_]",
     invalid_from: float,
 ) -> tuple["FrameStatistics", "NDArray[np.float64]"]:
     """Prepare the frame statistics; return the statistics and the middles of the |Q| bins."""
@@ -199,8 +216,6 @@ def _statistics(
     from hklflow.images.statistics import FrameStatistics
 
     slow, fast = np.indices(bad.shape)
-    q = np.linalg.norm(scan.rotation.q_lab(slow + 0.5, fast + 0.5), axis=-1)
-    low, high = np.array(annulus) * q.max()
     # All pixels of a cell get the bin of its middle: whole cells are fast, and bins are wider.
     middle = [(index // CELL + 0.5) * CELL for index in (slow, fast)]
     q_cell = np.linalg.norm(scan.rotation.q_lab(*middle), axis=-1)
@@ -208,7 +223,7 @@ def _statistics(
     return (
         FrameStatistics(
             bad,
-            annulus=(q >= low) & (q <= high),
+            annulus=ring,
             invalid_from=invalid_from,
             valid_from=scan.underload,
             labels=np.digitize(q_cell, edges) - 1,
@@ -335,6 +350,7 @@ def _record(
     bad: "NDArray[np.bool_]",
     result: "StatisticsResult",
     q_bins: "NDArray[np.float64]",
+    ring: "Annulus",
 ) -> None:
     import numpy as np
 
@@ -364,6 +380,8 @@ def _record(
         "maximum at (frame, slow, fast)": result.maximum_at,
         "mean counts per pixel": float(result.frame_sums.sum() / max(int((~bad).sum()), 1) / n),
         "median background": float(np.median(known)) if known.size else None,
+        "background from and to |Q| in 1/Å": ring.ends,
+        "as fractions of the largest |Q|": ring.fractions,
     }
     stage.write_json(outputs.statistics_metrics, metrics)
 
