@@ -94,8 +94,6 @@ def load(
         if name in config.calibrations:
             problems.append(f"config: {name} is in both calibrations and constants; rename one")
         problems += constants.problems(name, entry, base)
-    if not scans and not problems and not config.constants:
-        problems.append(f"{base / config.scans} has no scans")
     problems += _results_problems(config, base, scans)
     own = resolved(config, layers, samples, scans, problems)
     # Several scans may share one settings object: check each object once.

@@ -199,11 +199,7 @@ class FrameStatistics:
 
     def _start(self, dtype: np.dtype[Any]) -> None:
         """Choose the type of the accumulators from the first block."""
-        if dtype.type not in _TYPES:
-            raise HklflowError(
-                f"frames of type {dtype} cannot be summed without overflow: give integers of up to "
-                "32 bits, or floats"
-            )
+        require_type(dtype)
         self._dtype = dtype
         self._sum_type = np.int64 if np.issubdtype(dtype, np.integer) else np.float64
         self._total = np.zeros(self._mask.shape, self._sum_type)
@@ -396,6 +392,20 @@ def _levels(counts: Floats, pixels: Floats, in_patch: Floats) -> _Levels:
     mean = float(shape @ in_patch) / max(int(in_patch.sum()), 1)
     expected = np.nan_to_num(level)[:, None] * shape * whole_pixels
     return _Levels(level * mean, errors * mean, expected)
+
+
+def require_type(dtype: np.dtype[Any]) -> None:
+    """Refuse frames of a type whose sums may overflow.
+
+    Raises
+    ------
+    HklflowError
+    """
+    if dtype.type not in _TYPES:
+        raise HklflowError(
+            f"frames of type {dtype} cannot be summed without overflow: give integers of up to "
+            "32 bits, or floats"
+        )
 
 
 def _compared(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from hklflow.images.scan import RotationScan
     from hklflow.images.statistics import FrameStatistics, StatisticsResult
     from hklflow.peaks import afterglow
+    from hklflow.peaks.search import PeakParams
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 6
 FRAMES_OF = "scan"
@@ -102,7 +104,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.formats import raw
     from hklflow.images import masks
     from hklflow.peaks import afterglow
-    from hklflow.peaks.search import PeakFlag, PeakParams, PeakSearch
+    from hklflow.peaks.search import PeakFlag, PeakSearch
 
     scan = nexus.read_scan(inputs.scan)
     bad = nexus.read_mask(inputs.mask) != 0
@@ -112,19 +114,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         invalid_from = masks.flag_value(frames.dtype) or np.inf
         ring = background_annulus(scan, ~bad, params)
         statistics, q_bins = _statistics(scan, bad, ring.inside, invalid_from)
-        chosen = params.model_dump(
-            exclude={"block", "threshold", "gain", "sigma_floor", "annulus"},
-        )
         search = PeakSearch(
             bad,
-            PeakParams(
-                **chosen,
-                gain=None if params.gain == "measure" else params.gain,
-                threshold=np.inf if params.threshold is None else params.threshold,
-                saturation=np.inf if scan.saturation is None else scan.saturation,
-                invalid_from=invalid_from,
-                valid_from=scan.underload,
-            ),
+            _criteria(scan, invalid_from, params),
             statistics=statistics if noise is None else None,
         )
         _require_open_shutter(frames, scan, ~bad, invalid_from, inputs.scan, threads)
@@ -188,6 +180,38 @@ def _afterglow(spots: "list[afterglow.Followed]", scan: "RotationScan") -> dict[
     sense = np.sign(np.cross(q, BEAM) @ scan.rotation.goniometer.scan_axis_lab())
     found = afterglow.measured(spots, sense)
     return None if found is None else vars(found)
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Make the criteria of the search, and the annulus without the pixels that are masked."""
+    import numpy as np
+
+    from hklflow.images import masks, statistics
+
+    facts = known.scan(inputs.scan)
+    if facts is None:
+        return
+    statistics.require_type(facts.frames.dtype)
+    _criteria(facts.scan, masks.flag_value(facts.frames.dtype) or np.inf, params)
+    bad = known.bad(inputs.mask)
+    if facts.calibrated and bad is not None:
+        background_annulus(facts.scan, ~bad, params)
+
+
+def _criteria(scan: "RotationScan", invalid_from: float, params: Params) -> "PeakParams":
+    """Return the criteria of the peak search."""
+    import numpy as np
+
+    from hklflow.peaks.search import PeakParams
+
+    return PeakParams(
+        **params.model_dump(exclude={"block", "threshold", "gain", "sigma_floor", "annulus"}),
+        gain=None if params.gain == "measure" else params.gain,
+        threshold=np.inf if params.threshold is None else params.threshold,
+        saturation=np.inf if scan.saturation is None else scan.saturation,
+        invalid_from=invalid_from,
+        valid_from=scan.underload,
+    )
 
 
 def background_annulus(

@@ -15,6 +15,7 @@ from hklflow import stage
 if TYPE_CHECKING:
     from hklflow.images.frame_scale import Transmission, Uneven
     from hklflow.images.scan import RotationScan
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 3
 
@@ -144,6 +145,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"{rotation:.4f}; frames {own.counts}; "
         + ("no smooth curve" if window is None else f"smooth over {window} frames")
     )
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Compare the window with the number of frames."""
+    for path in (inputs.scan, inputs.reference_scan):
+        if (facts := known.scan(path)) is not None:
+            window_of(params, facts.scan.rotation.scan.n_frames)
 
 
 def window_of(params: Params, n_frames: int) -> int | None:

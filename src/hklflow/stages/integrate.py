@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hklflow.bragg.integrate import Integrated
     from hklflow.bragg.reflections import Reflections
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 2
 FRAMES_OF = "scan"
@@ -163,6 +164,19 @@ def _warnings(reflections: "Reflections") -> list[str]:
         "profile, and their sums are used: predictions are off, or the spots differ; compare with "
         "`scale_reflections: {estimate: sum}`"
     ]
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Compare the settings with the engine, and the flat field with the frames."""
+    from hklflow.dials.frames import require_counter
+
+    facts = known.scan(inputs.scan)
+    if params.engine == "dials":
+        _refuse_unheard(params)
+        if facts is not None:
+            require_counter(facts.scan)
+    if facts is not None:
+        norms.require_flat(params, facts.scan, known)
 
 
 def _refuse_unheard(params: Params) -> None:

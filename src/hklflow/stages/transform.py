@@ -15,6 +15,7 @@ from hklflow.stage import norms
 
 if TYPE_CHECKING:
     from hklflow.formats.bands import Band
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 6
 FRAMES_OF = "scan"
@@ -179,6 +180,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 def _frames_done(band: "Band") -> int:
     """Return the number of frames for which this band was the last missing one."""
     return len(band.counts) if band.last else 0
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Compare the flat field with the frames."""
+    if (facts := known.scan(inputs.scan)) is not None:
+        norms.require_flat(params, facts.scan, known)
 
 
 if __name__ == "__main__":
