@@ -151,9 +151,10 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
             yield f"config: symmetrise.symmetry: {problem}"
     yield from _plane_problems(config)
     parent = config.refine_parent
-    if parent.space_group:
-        for problem in space_group_problems(parent.space_group):
-            yield f"config: refine_parent.space_group: {problem}"
+    for name in ("refine_parent", "scale_reflections", "merge_reflections"):
+        if symbol := getattr(config, name).space_group:
+            for problem in space_group_problems(symbol):
+                yield f"config: {name}.space_group: {problem}"
     if parent.cell is not None:
         for problem in cell_problems(parent.cell):
             yield f"config: refine_parent.cell: {problem}"

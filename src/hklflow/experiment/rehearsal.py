@@ -8,7 +8,6 @@ command lines.
 
 import contextlib
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,7 @@ def _refused(job: Job, known: Known) -> str | None:
             # What a stage prints is for its log.
             with contextlib.redirect_stdout(io.StringIO()):
                 rehearse(
-                    inputs=stage.Inputs(**dict(_inputs(job))),
+                    inputs=stage.Inputs(**inputs_of(job)),
                     outputs=stage.Outputs(**job.outputs),
                     params=params,
                     known=known,
@@ -90,13 +89,14 @@ def _refused(job: Job, known: Known) -> str | None:
     return None
 
 
-def _inputs(job: Job) -> Iterator[tuple[str, Any]]:
-    """Yield the inputs on the command line by the stage's names."""
+def inputs_of(job: Job) -> dict[str, Any]:
+    """Return the inputs on the command line by the stage's names."""
     fields = job.step.stage.Inputs.model_fields
+    found: dict[str, Any] = {}
     for name in job.step.on_command_line:
         if name in fields and (files := job.files(name)):
-            several = "list" in str(fields[name].annotation)
-            yield name, files if several else files[0]
+            found[name] = files if "list" in str(fields[name].annotation) else files[0]
+    return found
 
 
 def _row(job: Job) -> Rotation | None:

@@ -81,6 +81,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.bragg.reflections import ReflectionFlag
     from hklflow.plots import bragg as pictures
 
+    if params.engine == "dials":
+        _refuse_unheard(params)
     scan = nexus.read_scan(inputs.scan)
     orientation = stage.read_orientation(inputs.orientation)
     accepted = stage.read_accepted(inputs.accepted)
@@ -104,7 +106,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         from hklflow.dials.integrate import integrate as by_dials
         from hklflow.dials.programs import find
 
-        _refuse_unheard(params)
         dials = find(params.prefix)
         engine = dials.label
         reflections = by_dials(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from hklflow.dials.engine import Engine
     from hklflow.geometry import Rotation
+    from hklflow.geometry.grid import Grid
     from hklflow.geometry.symmetry import SpaceGroup
     from hklflow.orientation.indexing import Indexing
     from hklflow.orientation.refinement import Refined
@@ -130,7 +131,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.quality import doubts, gates, verdict
     from hklflow.stage import orientation
 
-    group = _group(params)
+    group, grid = _group(params), _given_grid(params)
     compared: list[Mapping[str, Any]] = []
     twins: list[Crystal] = []
     with engine.opened(params, threads) as used:
@@ -211,11 +212,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     refined, observed.peaks, group, free, partial(again, observed)
                 )
                 compared = scale.sizes(refined, params.cell, free, partial(again, observed))
-    if params.grid_range is not None:
-        grid = Grid.within(params.grid_range, params.grid_step)
-    elif params.grid_limits is not None:
-        grid = Grid.symmetric(params.grid_limits, params.grid_step)
-    else:
+    if grid is None:
         q_max = max(geometry.q_max(rotation) for rotation in refined.rotations)
         grid = Grid.covering(refined.cell, q_max, params.grid_step)
     if not params.fixed and n_open:
@@ -295,12 +292,24 @@ def _group(params: Params) -> "SpaceGroup":
     return symmetry.space_group(params.space_group)
 
 
+def _given_grid(params: Params) -> "Grid | None":
+    """Return the grid of the parameters; None: the grid follows from the refinement."""
+    from hklflow.geometry.grid import Grid
+
+    if params.grid_range is not None:
+        return Grid.within(params.grid_range, params.grid_step)
+    if params.grid_limits is not None:
+        return Grid.symmetric(params.grid_limits, params.grid_step)
+    return None
+
+
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
-    """Take the orientation that is given, if its geometry is known, and open the engine."""
+    """Make the grid, and take the orientation that is given, if its geometry is known."""
     from hklflow.dials.frames import require_counter
     from hklflow.stage.orientation import Observed
 
     group = _group(params)
+    _given_grid(params)
     facts = [known.scan(path) for path in inputs.scans]
     scans = [one.scan for one in facts if one is not None]
     if params.spots == "dials":
