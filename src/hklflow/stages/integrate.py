@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hklflow.bragg.reflections import Reflections
     from hklflow.stage.rehearsal import Known
 
-VERSION = 2
+VERSION = 3
 FRAMES_OF = "scan"
 
 _SHELLS = 8
