@@ -150,10 +150,6 @@ def _of_another_detector(data: dict[str, Any]) -> None:
         one["detector"]["shape"] = [13, 10]
 
 
-def _of_another_lattice(data: dict[str, Any]) -> None:
-    data["space_group"] = "P 1"
-
-
 def powder(**settings: Any) -> dict[str, Any]:
     """Configuration with a calibrant image, which a scan uses."""
     entry = {"image": "raw/powder.tif", "wavelength": 0.5, "pixel_size": [1e-4, 1e-4]}
@@ -477,6 +473,17 @@ REFUSED = [
         "formats/models.py:read_model",
         "raw/orientation.json",
         lambda data: data.pop("UB"),
+    ),
+    Refused(
+        "start of another lattice",
+        "stage/orientation/start.py:reconciled",
+        "refine_parent",
+        PARENT,
+        "which is no lattice of P m -3 m",
+        config={
+            "orientation": {"start": "raw/orientation.json"},
+            "refine_parent": {"space_group": "P m -3 m", "cell": [4.9, 4.9, 4.9, 90, 90, 90]},
+        },
     ),
     Refused(
         "grid from right to left",

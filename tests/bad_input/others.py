@@ -9,7 +9,7 @@ PIXELS = "it depends on the pixels of frames, or on what was measured in them"
 PRODUCT = "it guards a product that another job has not made yet, or made wrongly"
 LOAD = "it is told when the experiment is loaded, by check as by every other command"
 READER = "check calls the same reader of headers and files; see test_headers_through_check"
-TWIN = "check calls the same function as the job; the case is in another test of the room"
+TWIN = "check calls the same function as the job"
 HAND = "the workflow cannot ask for it: arguments of a function, or of a stage by hand"
 COMMAND = "a command or an importer refuses it, no job"
 RUNS = "it depends on raw runs of a detector whose constants are made"
@@ -85,7 +85,6 @@ OTHERS = {
     "stage/mask_steps.py": LOAD,
     "stage/norms.py:frame_norm": PRODUCT,
     "stage/orientation/observed.py": HAND,
-    "stage/orientation/start.py:reconciled": TWIN,
     "stages/accept.py": PIXELS,
     "stages/add_transforms.py": PRODUCT,
     "stages/constants_sanity.py": RUNS,

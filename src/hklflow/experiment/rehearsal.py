@@ -2,8 +2,8 @@
 
 Jobs are rehearsed in the order in which they run. A stage with tests that need no pixels has a
 function ``rehearse`` (see `hklflow.stage.rehearsal`), which makes them by the functions of its
-`main`; so a refusal is the same sentence here and in the job. All other jobs are only written as
-command lines.
+`main`; so a refusal is the same sentence here and in the job. Of all other jobs, the command lines
+are written and the files from outside are looked for.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.flags import flags
 from hklflow.experiment.jobs import Job, Plan
 from hklflow.experiment.tables import Rotation
+from hklflow.stage.contract import files_read, require_input
 from hklflow.stage.rehearsal import Known
 
 
@@ -69,17 +70,15 @@ def _refused(job: Job, known: Known) -> str | None:
     try:
         params = job.params
         flags(params)
-        rehearse = getattr(job.step.stage, "rehearse", None)
-        if rehearse is not None:
-            stage = job.step.stage
+        stage = job.step.stage
+        inputs, outputs = stage.Inputs(**inputs_of(job)), stage.Outputs(**job.outputs)
+        for field_, paths in files_read(inputs, params).items():
+            for path in set(paths) - set(known.products):
+                require_input(field_, path)
+        if hasattr(stage, "rehearse"):
             # What a stage prints is for its log.
             with contextlib.redirect_stdout(io.StringIO()):
-                rehearse(
-                    inputs=stage.Inputs(**inputs_of(job)),
-                    outputs=stage.Outputs(**job.outputs),
-                    params=params,
-                    known=known,
-                )
+                stage.rehearse(inputs=inputs, outputs=outputs, params=params, known=known)
     except HklflowError as error:
         return system.too_many_files(error) or str(error)
     except OSError as error:
