@@ -6,7 +6,7 @@ as it follows from headers, tables and the configuration.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,6 +38,11 @@ class FrameFacts:
     dtype: "np.dtype[Any]"
     header: "Header"
     dataset: "tuple[Path, str] | None" = None
+
+    def without_images(self) -> "FrameFacts":
+        """Return the facts without images, of which an experiment has too many to hold."""
+        header = replace(self.header, pixel_mask=None, read_variance=None)
+        return replace(self, header=header)
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,10 @@ class Known:
         """Return what is known of raw, summed, corrected or binned frames."""
         return self.of(raw, lambda path: read_facts(pattern or str(path)))
 
-    def bad(self, mask: Path) -> "NDArray[np.bool_] | None":
-        """Return the pixels that are masked whatever the frames hold; None: not known."""
+    def take_bad(self, mask: Path) -> "NDArray[np.bool_] | None":
+        """Return and forget the pixels that are masked whatever the frames hold; None: unknown."""
         found: NDArray[np.bool_] | None = self.products.get(mask)
+        self.products[mask] = None
         return found
 
 

@@ -193,8 +193,9 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
         return
     statistics.require_type(facts.frames.dtype)
     _criteria(facts.scan, masks.flag_value(facts.frames.dtype) or np.inf, params)
-    bad = known.bad(inputs.mask)
-    if facts.calibrated and bad is not None:
+    bad = known.take_bad(inputs.mask)
+    # An annulus that is chosen has good pixels, if there are any.
+    if facts.calibrated and bad is not None and (params.annulus is not None or bad.all()):
         background_annulus(facts.scan, ~bad, params)
 
 

@@ -167,11 +167,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
     """Draw the steps on an image of the frames' size."""
+    from dataclasses import replace
+
     facts = known.scan(inputs.scan)
     if facts is None or (params.constants is not None and params.constants in known.products):
         return
     bits, _, gaps = _given(params, facts.scan, facts.frames.header.pixel_mask)
     known.products[outputs.mask] = (bits != 0) | gaps
+    known.products[inputs.scan] = replace(facts, frames=facts.frames.without_images())
 
 
 def _given(
