@@ -250,7 +250,7 @@ CASES = [
     Case(
         "mask file that is no list",
         SHOW,
-        "config/mask.yaml is no list; write one step in a line, each after `- `",
+        "config/mask.yaml is not a list; write one step in a line, each after `- `",
         written(MASK_FILE, "shape: circle\n"),
     ),
     Case(
@@ -292,7 +292,7 @@ CASES = [
     Case(
         "mask with a key that stands twice",
         SHOW,
-        "1 problem in config/mask.yaml:\n  step 2 (line 2): slow is given twice; leave one",
+        "1 problem in config/mask.yaml:\n  step 2 (line 2): slow is given twice; keep one",
         mask("- {shape: circle, slow: 1, slow: 2, fast: 1, radius: 2}"),
     ),
     Case(
@@ -439,19 +439,19 @@ CASES = [
     Case(
         "shape 12x10 in the place of 12,10",
         SHOW.replace("12,10", "12x10"),
-        "--shape '12x10' is no shape; give rows,columns, such as 1043,981",
+        "--shape '12x10' is not a shape; give rows,columns, such as 1043,981",
         good=SHOW,
     ),
     Case(
         "shape of 10^18 pixels",
         SHOW.replace("12,10", "1000000000,1000000000"),
-        "--shape '1000000000,1000000000' is no shape; give rows,columns, such as 1043,981",
+        "--shape '1000000000,1000000000' is not a shape; give rows,columns, such as 1043,981",
         good=SHOW,
     ),
     Case(
         "picture as JPEG",
         SHOW + " -o mask.jpg",
-        "--output mask.jpg is no name of a picture; end it in .png",
+        "--output mask.jpg is not the name of a picture; end it in .png",
         good=SHOW,
     ),
     Case(

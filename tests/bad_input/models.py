@@ -396,7 +396,7 @@ CASES = [
     Case(
         "file of DIALS with another ending",
         EXPORT.replace("new.expt", "new.json"),
-        "--output new.json is no name of an experiment list; end it in .expt",
+        "--output new.json is not the name of an experiment list; end it in .expt",
         good=EXPORT,
     ),
     Case(

@@ -48,9 +48,10 @@ def read_exposures(
             raise HklflowError(f"dataset {dataset}: {path} is not HDF5; leave `dataset` out")
         image = read_image(path)
         return image, 1, masks.flagged(image, masks.flag_value(image.dtype))
-    if dataset is not None and (image := _single(path, dataset)) is not None:
-        bad = masks.flagged(image, masks.flag_value(image.dtype))
-        return image, 1, bad | _masked(path, (image.shape[0], image.shape[1]))
+    single = None if dataset is None else _single(path, dataset)
+    if single is not None:
+        bad = masks.flagged(single, masks.flag_value(single.dtype))
+        return single, 1, bad | _masked(path, (single.shape[0], single.shape[1]))
     with _frames(path, dataset) as frames:
         n = frames.shape[0] if which == "sum" else 1
         total = np.zeros(frames.shape[1:], np.int64 if frames.dtype.kind in "iu" else np.float64)

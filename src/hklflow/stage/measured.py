@@ -28,9 +28,9 @@ def measurement(
     rotation : Rotation
         Refined geometry.
     pixel_norm, frame_norm
-        See `hklflow.stage.norms`.
+        Parts of the norm, see `hklflow.stage.norms`.
     block : int
-        Frames read at a time.
+        Number of frames that are read at a time.
     """
     import numpy as np
 

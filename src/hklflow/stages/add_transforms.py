@@ -1,6 +1,6 @@
-"""Add the volumes of a rotation's blocks of frames, which separate jobs transformed.
+"""Add the volumes of the frame blocks of a rotation, which separate jobs transformed.
 
-Counts and norms of the blocks are stored without rounding, and their sums are exact: the result is
+Counts and norms of the blocks are stored without rounding, so their sums are exact: the result is
 equal to a transform in one block.
 """
 
@@ -13,16 +13,16 @@ VERSION = 2
 
 class Inputs(stage.Inputs):
     parts: list[Path]
-    """Counts and norm of all good pixels, of the blocks in order."""
+    """Counts and norm of all good pixels, one volume for each block, in the order of the blocks."""
     masked_parts: list[Path]
-    """Counts and norm without the 3-D mask's pixels."""
+    """Counts and norm without the pixels of the 3-D mask, one volume for each block."""
 
 
 class Outputs(stage.Outputs):
     transform: Path
     """Counts and norm of all good pixels."""
     masked_transform: Path
-    """Counts and norm without the 3-D mask's pixels."""
+    """Counts and norm without the pixels of the 3-D mask."""
 
 
 class Params(stage.Params):
@@ -38,7 +38,7 @@ _SUMS = (
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Add planes by planes."""
+    """Add the volumes, a group of planes at a time."""
     from collections.abc import Iterator
     from contextlib import ExitStack
     from itertools import product
@@ -106,7 +106,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         writer.write(boxes())
         notes = [part.notes for part in kinds[0]]
         sums = {name: sum(note[name] for note in notes) for name in _SUMS}
-        # For a block without frames, the unit is larger.
+        # A block without frames has a larger unit.
         sums["unit of the norms"] = min(note["unit of the norms"] for note in notes)
         writer.note({**notes[0], **sums, "blocks of frames": len(notes)})
     print(f"{len(inputs.parts)} blocks of frames added")

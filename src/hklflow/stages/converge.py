@@ -1,7 +1,8 @@
 """Refine, integrate and refine again until the model of a scan converges.
 
 All iterations run in one job, because a graph of rules has no loops. Displaced detector modules are
-reported and written as a proposal for the calibration store; this reduction keeps its geometry.
+reported, and written as a proposal for the calibration store; the geometry of this reduction does
+not change.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,13 +46,13 @@ class Inputs(stage.Inputs):
     orientation: Path
     """Refined orientation of the scan."""
     accepted: Path | None = None
-    """Verdict of the gates on the scan; None: it was not judged."""
+    """Verdict of the quality gates on the scan; None if the scan was not judged."""
     scans: list[Path]
     """Scan files of the rotations."""
     masks: list[Path]
     """Pixel masks of the rotations."""
     scales: list[Path]
-    """Scales of every frame of the rotations."""
+    """Frame scales of the rotations."""
     peaks: list[Path]
     """Peak tables of the rotations."""
 
@@ -60,75 +61,84 @@ class Outputs(stage.Outputs):
     converged: Path
     """Lattice, orientation, geometry of each rotation and grid, from the best iteration."""
     history: Path
-    """One record per iteration."""
+    """History with one record for each iteration."""
     picture: Path
-    """Picture: history, and residuals by module."""
+    """Picture: history of the iterations, and residuals by module."""
     modules: Path
-    """Residuals by module; displacements of the modules if the residuals are significant."""
+    """Residuals by module; also displacements of the modules if the residuals are significant."""
 
 
 class Settings(stage.Params):
-    """Settings from the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     refine_goniometer: bool = True
     """Refine a small rotation of the goniometer head in each rotation except the first."""
     hkl_tolerance: float = Field(0.15, gt=0, lt=0.5)
     """Largest deviation of h, k and l of an indexed peak from integers."""
     min_indexed: float = Field(0.2, gt=0, le=1)
-    """Smallest fraction of the found peaks that must be indexed."""
+    """Smallest fraction of the peaks from the peak search that must be indexed."""
     d_min: float | None = Field(None, gt=0)
-    """Smallest spacing of lattice planes that is integrated, in Å; None: all measured ones."""
+    """Smallest d-spacing of the integrated reflections in Å; None: all measured reflections."""
     min_significance: float = Field(10.0, ge=3)
-    """Smallest I/σ of a reflection whose centroid is used."""
+    """Smallest I/σ of an integrated reflection whose centroid is used."""
     min_correlation: float = Field(0.8, ge=0, lt=1)
-    """Smallest correlation of a reflection with the learned profile for its centroid to be used."""
+    """Smallest correlation of an integrated reflection with the learned profile whose centroid is
+    used.
+    """
     cell_change: float = Field(0.1, gt=0)
-    """Converged: largest change of a cell length or angle, in standard deviations."""
+    """Convergence limit: largest change of a cell length or angle, in standard deviations."""
     orientation_change: float = Field(0.002, gt=0)
-    """Converged: largest change of an orientation, degrees."""
+    """Convergence limit: largest change of an orientation, in degrees."""
     rmsd_change: float = Field(0.01, gt=0)
-    """Converged: largest relative change of the root mean square residuals."""
+    """Convergence limit: largest relative change of the root mean square residuals."""
     indexed_change: float = Field(0.002, gt=0)
-    """Converged: largest change of the fraction of indexed peaks."""
+    """Convergence limit: largest change of the fraction of indexed peaks."""
     max_cycles: int = Field(8, ge=1, le=50)
     """Largest number of refinements."""
     max_integrations: int = Field(3, ge=0)
-    """Largest number of integrations, each of which reads all frames twice; 0: only the found peaks
-    are used. One is enough unless predictions move by more than `reintegrate`."""
+    """Largest number of integrations, each of which reads all frames twice. 0: only peaks from the
+    peak search are used. One integration is enough unless predictions move by more than
+    `reintegrate`.
+    """
     reintegrate: float = Field(0.1, gt=0)
-    """Change of the predictions, in pixels or frames, from which reflections are integrated
-    again."""
+    """Change of the predicted positions, in pixels or frames, above which reflections are
+    integrated again.
+    """
     max_unindexed: float = Field(0.1, ge=0, le=1)
-    """Fraction of strong peaks without an index from which a warning is given."""
+    """Fraction of unindexed peaks, among the strong ones, above which a warning is printed."""
     detector: str | None = None
-    """pyFAI's name of the detector, which defines its modules; None: modules are found from the
-    gaps in the pixel mask."""
+    """Name of the detector in pyFAI, which defines its modules; None: the modules are found from
+    the gaps in the pixel mask.
+    """
     module_spots: int = Field(MODULE_SPOTS, ge=10)
-    """Spots needed to judge a module; fewer do not show their own scatter."""
+    """Smallest number of spots to judge a module; from fewer spots the scatter cannot be estimated.
+    """
     module_offset: float = Field(0.1, gt=0)
-    """Displacement of a module relative to the others, in pixels, from which it is reported and the
-    module level is fitted, if it is significant. Positions of strong spots are not more accurate
-    (error floor of peaks)."""
+    """Displacement of a module relative to the other modules, in pixels, above which a significant
+    displacement is reported and the module level is fitted. Positions of strong spots are not more
+    accurate (error floor of peaks).
+    """
     block: int = Field(32, gt=0, le=512)
-    """Frames held in memory at a time."""
+    """Number of frames in memory at a time."""
 
 
 class Params(Settings):
-    """Settings, entries of the tables for the scan, and the flat field.
+    """Settings of the stage, the scan from the tables, and the flat field.
 
-    Other factors of the norm are smooth, and intensities are not needed.
+    Other factors of the norm are smooth and do not shift centroids; this stage does not use
+    intensities.
     """
 
     flat_field: Path | None = None
-    """Relative response of the pixels, see `transform`."""
+    """File of the relative response of the pixels, see `transform`."""
     sample: str
-    """Sample."""
+    """Name of the sample."""
     scan: str
-    """Scan."""
+    """Name of the scan."""
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
     integrate: IntegrationSettings = IntegrationSettings()
-    """Settings of the integration of reflections."""
+    """Settings for the integration of reflections."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -204,13 +214,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         warnings = [*start.warnings, *notes]
         data = _unchanged(inputs.orientation, warnings=warnings, converged=section)
     else:
-        # The start may come from another program; this refinement does not.
+        # The starting orientation may come from another program; this refinement does not.
         program = f"hklflow {__version__}"
         start_here = replace(start, engine={"program": program, "spots": program})
         product = orientation.product(
             refined, observed, start.grid, start_here, notes, start.figures
         )
-        # The refinement also used integrated centroids, which are indexed by construction.
+        # The refinement also used centroids from integration, which always have an index.
         peaks = {"peaks": loop.total, "fraction indexed": outcome.kept.fraction_indexed}
         data = replace(
             product,
@@ -241,13 +251,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _unchanged(orientation: Path, **entries: Any) -> Record:
-    """Return the unchanged content of an orientation's file, with additional entries."""
+    """Return the content of an orientation file with additional entries."""
     data = stage.read_json(orientation) | entries
     return {key: value for key, value in data.items() if key != "provenance"}
 
 
 def _as_given(inputs: Inputs, outputs: Outputs, params: Params) -> None:
-    """Write the products of a scan of fixed orientation: the input, and no history."""
+    """Write the products of a scan with a fixed orientation: unchanged, without a history."""
     from hklflow import plots
     from hklflow.plots.common import figure_of
 
@@ -263,7 +273,10 @@ def _as_given(inputs: Inputs, outputs: Outputs, params: Params) -> None:
 
 
 def _free(refined: "Mapping[str, float]", params: Params) -> list[str]:
-    """Return the groups refined before; fixing one of them would make the errors too small."""
+    """Return the groups of parameters that were refined before.
+
+    If one of them were fixed now, the errors would be too small.
+    """
     from hklflow.geometry.parameters import groups_of
 
     free = {"cell", "orientation", *groups_of(list(refined))} - {"misorientation"}
@@ -279,7 +292,7 @@ def _reflections_only(
     free: Sequence[str],
     limits: "RefinementLimits",
 ) -> "tuple[Observed, list[str]]":
-    """Remove the diffuse maxima that the previous refinement left out, too."""
+    """Leave out the diffuse maxima that the previous refinement also left out."""
     from hklflow.orientation.refinement import refine
     from hklflow.stage import orientation
 
@@ -293,7 +306,7 @@ def _reflections_only(
 def _doubtful_arcs(
     outcome: "Outcome", observed: "Observed", widths: "Mapping[int, float]"
 ) -> list[str]:
-    """Return a warning if centroids may belong to arcs, and this would change the cell."""
+    """Return a warning if centroids may be on arcs, which would change the cell."""
     import numpy as np
 
     untold = [i for i, spread in enumerate(observed.spreads) if spread is None]
@@ -302,15 +315,15 @@ def _doubtful_arcs(
         return []
     rocking = max(widths[i] for i in untold)
     size, sigma = refined.cell[:3], refined.cell_sigma[:3]
-    off = rocking**2 / 2  # relative to the radius across the beam, see `orientation.arcs`
+    off = rocking**2 / 2  # relative to the radius perpendicular to the beam, see `orientation.arcs`
     if not np.any(off * size > sigma):
         return []
     return [
-        f"rocking curves of {np.degrees(rocking):.2g}° may be mosaic spread, by which centroids of "
-        f"arcs make the cell up to {1e6 * off:.0f} ppm too large (its error is "
+        f"rocking curves of {np.degrees(rocking):.2g}° may be mosaic spread; the centroids of "
+        f"arcs then make the cell up to {1e6 * off:.0f} ppm too large (its error is "
         f"{1e6 * np.min(sigma[sigma > 0] / size[sigma > 0]):.0f} ppm), and the peaks of "
-        f"{', '.join(observed.names[i] for i in untold)} are too few to tell: find more of them "
-        "(`find_peaks: min_significance`) or take the cell of the refinement before"
+        f"{', '.join(observed.names[i] for i in untold)} are too few to decide: find more peaks "
+        "(`find_peaks: min_significance`) or use the cell of the earlier refinement"
     ]
 
 
@@ -321,9 +334,10 @@ def _integrator(
     spreads: "Sequence[float | None]",
     threads: int,
 ) -> "tuple[Integrate, list[str], dict[int, float]]":
-    """Return the integration of all rotations with a model, and two collections that it fills.
+    """Return a function that integrates all rotations with a given model.
 
-    These are a list that gets an entry with each read rotation, and the rocking widths.
+    The function fills the two other results: a list with an entry for each rotation that was read,
+    and the rocking width of each rotation.
     """
     from hklflow import nexus
     from hklflow.bragg.centroids import placed
@@ -383,11 +397,11 @@ def _measurement(
     threads: int,
     reads: list[str],
 ) -> "Measurement":
-    """Return the frames of a rotation and their norm, with the geometry of a model."""
+    """Return the frames of a rotation and their norm, with the geometry of the present model."""
     from hklflow import nexus
 
     scan, rotation = nexus.read_scan(inputs.scans[i]), rotations[i]
-    # The peak search locates spots by counts. Factors that change across a spot would shift the
+    # The peak search locates spots by counts. Factors that vary across a spot would shift the
     # integrated centroids relative to the peaks; intensities are not used here.
     factors = norms.Corrections(
         solid_angle=False, polarization=False, efficiency=False, flat_field=params.flat_field
@@ -414,7 +428,7 @@ def _measurement(
 def _modules(
     masks: Sequence[Path], params: Params, observed: "Observed"
 ) -> "tuple[Modules | None, list[str]]":
-    """Return the modules of the detector of all rotations, from the geometry or ideal ones."""
+    """Return the modules of the detector, from its geometry or from gaps, and messages."""
     from hklflow.calibration.modules import detector_modules
     from hklflow.images.pixel_binning import bin_modules
     from hklflow.stage import orientation
@@ -433,7 +447,7 @@ def _modules(
 def _displaced(
     loop: "Loop", outcome: "Outcome", modules: "Modules | None", params: Params
 ) -> "list[Displaced]":
-    """Return the displaced modules from the spots of the kept refinement, or of the first."""
+    """Return the displaced modules, from the spots of the kept refinement or of the first one."""
     from hklflow.orientation.displaced_modules import displaced
 
     kept = outcome.kept.refined
@@ -460,7 +474,7 @@ def _of_displaced(displaced: "Sequence[Displaced]", level: Record, params: Param
             "cover them"
         )
     sentences = "; ".join(module.told() for module in displaced)
-    return [f"{sentences}: spots on them are integrated beside their places; {cure}"]
+    return [f"{sentences}: spots on them are integrated at wrong positions; {cure}"]
 
 
 def _module_level(
@@ -476,10 +490,10 @@ def _module_level(
     from hklflow.calibration.bragg_level import halves_agree, module_level
 
     if modules is None or not displaced:
-        return {"why not": "no module is displaced by as much as `module_offset` and beyond chance"}
+        return {"why not": "no module has a significant displacement above `module_offset`"}
     model = outcome.kept.model
     refined = outcome.data
-    # A common motion of all modules is a motion of the detector, which is fixed here.
+    # A common displacement of all modules is a displacement of the detector, which is fixed here.
     free = [group for group in loop.free if not group.startswith("detector")]
     try:
         level = module_level(

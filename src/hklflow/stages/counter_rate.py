@@ -1,4 +1,4 @@
-"""Dead time of a photon counter after its own correction, from attenuator steps."""
+"""Find the dead time of a photon counter, after its own correction, from attenuator steps."""
 
 import math
 from pathlib import Path
@@ -25,25 +25,26 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     constants: Path
-    """Dead time of the detector and of its modules, and the table of rates."""
+    """Dead time of the detector and of its modules, and the table of count rates."""
 
 
 class Settings(stage.Params):
-    """Settings in the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     exposure: float | None = Field(None, gt=0)
-    """Exposure of one frame in seconds; None: from the raw files."""
+    """Exposure of one frame in seconds; None: the value in the raw files."""
     saturation: float | None = Field(None, gt=0)
-    """Counts from which a pixel is saturated; None: from the raw files."""
+    """Counts from which a pixel is saturated; None: the value in the raw files."""
     detector: str | None = None
-    """pyFAI's name of the detector, such as `Pilatus 1M`; its modules are also fitted separately.
-    None: the modules are found from the gaps in the raw file."""
+    """Name of the detector in pyFAI, such as `Pilatus 1M`; its modules are also fitted separately.
+    None: the modules are found from the gaps in the raw file.
+    """
     block: int = Field(8, gt=0, le=512)
-    """Number of frames in memory."""
+    """Number of frames in memory at a time."""
 
 
 class Params(Settings):
-    """Settings, and the raw series."""
+    """Settings of the stage, and the image series."""
 
     transmission: tuple[float, ...]
     """Transmission of the attenuators of each run; only ratios matter."""
@@ -60,7 +61,7 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Sum each run; fit the detector, then its modules; report the rate limit."""
+    """Sum each run, fit the detector and then its modules, and report the rate limit."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -142,9 +143,9 @@ class _Summed(NamedTuple):
     counts: "NDArray[Any]"
     """Counts (runs, slow, fast)."""
     frames: "NDArray[np.int32]"
-    """Frames (runs, slow, fast) that have them."""
+    """Number of frames in which each pixel is valid (runs, slow, fast)."""
     bits: "Bits"
-    """Mask of all runs and of the detector's gaps."""
+    """Mask of all runs, with the gaps of the detector."""
     exposure: float
 
 

@@ -24,7 +24,7 @@ VERSION = 3
 FRAMES_OF = "scan"
 
 _SHELLS = 8
-_STRONG = 10.0  # I/σ of reflections whose shape can be judged
+_STRONG = 10.0  # smallest I/σ of a reflection whose shape can be judged
 _MANY_UNLIKE = 0.05
 #: Settings that DIALS decides itself.
 _OF_BUILTIN = ("n_sigma", "mosaic", "spot", "strong", "references", "max_frames", "overlap")
@@ -40,7 +40,7 @@ class Inputs(stage.Inputs):
     orientation: Path
     """Refined orientation of the scan."""
     accepted: Path | None = None
-    """Verdict of the gates on the scan; None: it was not judged."""
+    """Verdict of the quality gates on the scan; None if the scan was not judged."""
     peaks: Path
     """Peak table."""
 
@@ -51,29 +51,30 @@ class Outputs(stage.Outputs):
     picture: Path
     """Picture: learned profiles, I/σ against resolution, background, sums against fits."""
     metrics: Path
-    """Counts, widths, mean I/σ by resolution."""
+    """Numbers of reflections, widths, mean I/σ by resolution."""
 
 
 class Settings(IntegrationSettings):
-    """Settings from the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     engine: Literal["builtin", "dials"] = "builtin"
     """Integration program: hklflow itself, or DIALS with the model fixed."""
     d_min: PositiveFloat | None = None
-    """Smallest spacing of lattice planes, Å; None: to the corner of the detector."""
+    """Smallest d-spacing in Å; None: reflections up to the corner of the detector are integrated.
+    """
     block: int = Field(8, gt=0, le=512)
-    """Frames read at a time."""
+    """Number of frames that are read at a time."""
 
 
 class Params(Settings, DialsPrograms, norms.Corrections):
-    """Settings, the rotation, and the corrections of the norm."""
+    """Settings of the stage, the rotation, and the corrections of the norm."""
 
     rotation: str
     """Name of the rotation in the orientation file."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Predict and integrate the reflections, and write them with their figures."""
+    """Predict and integrate the reflections, and write them with their statistics."""
     import numpy as np
 
     from hklflow import nexus, plots
@@ -161,9 +162,9 @@ def _warnings(reflections: "Reflections") -> list[str]:
     if share <= _MANY_UNLIKE:
         return []
     return [
-        f"{share:.0%} of {int(strong.sum())} strong reflections are unlike the learned "
-        "profile, and their sums are used: predictions are off, or the spots differ; compare with "
-        "`scale_reflections: {estimate: sum}`"
+        f"{share:.0%} of {int(strong.sum())} strong reflections do not fit the learned "
+        "profile, so their summed intensities are used: predicted positions are wrong, or spots "
+        "vary; compare with `scale_reflections: {estimate: sum}`"
     ]
 
 
@@ -181,7 +182,7 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
 
 
 def _refuse_unheard(params: Params) -> None:
-    """Raise an error for settings without effect, which the provenance would list."""
+    """Refuse settings that have no effect but would be in the provenance."""
     fields = Settings.model_fields
     unheard = [name for name in _OF_BUILTIN if getattr(params, name) != fields[name].default]
     if unheard:
@@ -192,7 +193,7 @@ def _refuse_unheard(params: Params) -> None:
 
 
 def _shells(reflections: "Reflections") -> list[dict[str, float]]:
-    """Return number, mean I/σ of both estimates and median background by resolution."""
+    """Return number, mean I/σ of both estimates and median background, by resolution."""
     import numpy as np
 
     from hklflow.bragg.reflections import UNFIT
@@ -224,7 +225,7 @@ def _shells(reflections: "Reflections") -> list[dict[str, float]]:
 
 
 def _figures(integrated: "Integrated") -> dict[str, Any]:
-    """Return the figures that the built-in integration learned."""
+    """Return the quantities that the built-in integration learned."""
     import numpy as np
 
     from hklflow.bragg.reflections import ReflectionFlag

@@ -36,29 +36,34 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """Settings of the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     pool: int = Field(2, ge=0, le=5)
-    """Half-width in voxels of the neighbourhood whose pooled rate enters the error bars; 0: only
-    the voxel."""
+    """Half-width in voxels of the neighbourhood whose pooled count rate enters the error bars; 0:
+    only the voxel itself.
+    """
 
     slab: int = Field(32, ge=1)
     """Number of planes of the volume that are in memory at a time."""
 
     told_chi2: float = Field(2.0, gt=1)
     """Reduced χ² between rotations, away from sharp peaks, above which it is reported. At 2 the
-    error bars, which hold only noise, are 1.4 times too small. Volumes that agree better than noise
-    allows are reported with the same factor."""
+    error bars, which contain only noise, are 1.4 times too small. Volumes that agree better than
+    noise allows are reported with the same factor.
+    """
     told_difference: float = Field(0.03, gt=0)
     """Relative difference of S between a rotation and the others above which it is reported, if it
-    is significant: rms without noise, away from sharp peaks. Monitors and smooth curves of
-    transmission are right to 1 %; a larger difference has another cause."""
+    is significant (rms without noise, away from sharp peaks). Monitors and smooth curves of
+    transmission are accurate to 1 %; a larger difference has another cause.
+    """
     max_difference: float = Field(0.2, gt=0)
-    """Limit of the same difference above which the merged volume has failed. At 0.2, S is wrong by
-    a tenth, and by a fifth in regions that only one rotation measured."""
+    """Limit for the same difference; above it, the merged volume has failed. At 0.2, S is wrong by
+    a tenth, and by a fifth in regions that only one rotation measured.
+    """
     bragg_radius: float = Field(0.1, ge=0)
-    """Voxels that reach closer than this (1/Å) to integer hkl are not compared: sharp peaks fall
-    differently into the voxels of each rotation. 0: all voxels are compared."""
+    """Radius in 1/Å around integer hkl; voxels that reach into it are not compared, because sharp
+    peaks are divided differently between the voxels of each rotation. 0: all voxels are compared.
+    """
     on_failure: Literal["stop", "warn"] = "warn"
     """Action for a volume beyond a limit. "stop": the job fails, and no products are made from the
     volume. "warn": the failure is recorded, and processing continues, so that the planes of each
@@ -66,7 +71,7 @@ class Settings(stage.Params):
 
 
 class Params(Settings):
-    """Settings, and the title."""
+    """Settings of the stage, and the title."""
 
     title: str = "S(Q)"
     """Title of the volume and its pictures."""
@@ -137,7 +142,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         limits = agreement_gates.AgreementLimits(
             params.told_chi2, params.told_difference, params.max_difference
         )
-        # With a copy, the rotations are not independent, and their χ² means nothing.
+        # If a volume is a copy, the rotations are not independent, and their χ² has no meaning.
         of_rotations, of_copies = agreement_gates.of_rotations, agreement_gates.of_copies
         findings = of_copies(copies) if copies else of_rotations(compared, limits)
         if findings.failures and params.on_failure == "stop":
@@ -172,7 +177,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         print(f"warning: {sentence}")
 
 
-# Approximate number of compared voxels of all rotations: larger volumes skip planes.
+# Approximate number of compared voxels of all rotations; of larger volumes, planes are skipped.
 _COMPARED = 50_000_000
 
 
@@ -202,7 +207,7 @@ class _Slab(NamedTuple):
 
 
 def _slabs(volumes: "list[OpenVolume]", params: Params, between: "Rotations") -> "Iterator[_Slab]":
-    """Yield the slabs; each plane is read once, because the next slab is read ahead.
+    """Yield the slabs; each plane is read only once, because the next slab is read ahead.
 
     The differences of the rotations are added to ``between``, for every n-th plane.
     """
@@ -217,7 +222,7 @@ def _slabs(volumes: "list[OpenVolume]", params: Params, between: "Rotations") ->
     planes, n_k, n_h = grid.array_shape
     every = max(1, len(volumes) * planes * n_k * n_h // _COMPARED)
     rotations = SideBySide(volumes)
-    # Two slabs are in memory, each of whole layers of the files' chunks.
+    # Two slabs are in memory; each consists of whole layers of the chunks in the files.
     size, margin = max(params.slab // (2 * PLANES), 1) * PLANES, params.pool
     # Sums of this slab and of the next slab; planes outside the volume stay 0.
     n_sums = 3 if rotations.noisy else 2

@@ -14,7 +14,7 @@ class Inputs(stage.Inputs):
     scaled: Path
     """Scaled reflections of the scan."""
     orientation: Path
-    """Orientation of the scan: cell with its errors."""
+    """Orientation of the scan, for the cell and its errors."""
 
 
 class Outputs(stage.Outputs):
@@ -23,42 +23,47 @@ class Outputs(stage.Outputs):
     mtz: Path
     """The same reflections as MTZ."""
     hkl: Path
-    """SHELX HKLF 4."""
+    """The same reflections in SHELX format HKLF 4."""
     table: Path
     """The same reflections as tab-separated text."""
     picture: Path
     """Picture: statistics by resolution, test of absences."""
     metrics: Path
-    """Statistics by resolution, test of absences and of the Laue group, warnings."""
+    """Statistics by resolution, tests of absences and Laue group, warnings."""
 
 
 class Settings(stage.Params):
-    """Settings from the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     space_group: str | None = None
-    """Space group whose Laue group is used for merging; None: from scaling."""
+    """Space group whose Laue group is used for merging; None: the space group of scaling."""
     d_min: float | None = Field(None, gt=0)
-    """Smallest spacing in Å; None: all."""
+    """Smallest d-spacing in Å; None: all reflections."""
     shells: int = Field(10, ge=1, le=100)
     """Number of resolution shells, of equal volume, in the statistics."""
     outlier_sigma: float = Field(6.0, ge=3)
-    """Deviation from the equivalents, in standard deviations, from which a reflection is an
-    outlier; outliers do not contribute to the mean."""
+    """Limit of an outlier: deviation from its equivalents, in standard deviations. Outliers do not
+    contribute to the mean.
+    """
     amplitudes: Literal["french_wilson", "plain"] = "french_wilson"
     """`french_wilson`: expected |F| for non-negative intensities (French & Wilson,
     Acta Cryst. A34, 517, 1978); `plain`: root of the intensity, 0 for a negative intensity."""
     shelx: Literal["unmerged", "merged"] = "unmerged"
-    """Reflections in the SHELX file; SHELXL and XPREP can merge unmerged ones themselves."""
+    """Kind of reflections in the SHELX file; SHELXL and XPREP can merge unmerged reflections
+    themselves.
+    """
     seed: int = Field(0, ge=0)
     """Seed of the random halves for CC1/2."""
 
 
 class Params(Settings):
-    """Settings, and the scaling's setting for Friedel mates."""
+    """Settings of the stage, and the treatment of Friedel mates in scaling."""
 
     anomalous: bool = False
-    """List Friedel mates also separately, and treat them as not equivalent in the statistics. Must
-    be the setting of scaling, which would otherwise take their differences for errors."""
+    """List Friedel mates also separately, and treat them as not equivalent in the statistics. The
+    value must be the same as in scaling: otherwise scaling takes the differences of Friedel mates
+    for errors.
+    """
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:

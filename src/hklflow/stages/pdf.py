@@ -20,7 +20,7 @@ VERSION = 4
 #: Number of features in the metrics.
 _FEATURES = 20
 
-#: Largest share of the taper's weight that was filled but not measured, without a warning.
+#: Largest fraction of the taper's weight that may be filled but not measured without a warning.
 _FILLED = 0.02
 
 _TITLES = {"delta": "3D-ΔPDF", "total": "total PDF"}
@@ -32,42 +32,48 @@ class Inputs(stage.Inputs):
     filled: Path
     """S(Q) without Bragg reflections."""
     symmetrised: Path | None = None
-    """Symmetrised S(Q), from which punched voxels are restored for the total PDF; None: the
-    3D-ΔPDF is made."""
+    """Symmetrised S(Q), whose values replace the punched voxels for the total PDF; None: the
+    3D-ΔPDF is made.
+    """
 
 
 class Outputs(stage.Outputs):
     pdf: Path
-    """Pair distribution with errors, on the axes of the direct cell."""
+    """Pair distribution function with errors, on the axes of the direct cell."""
     picture: Path
-    """Slices of the pair distribution."""
+    """Slices of the pair distribution function."""
     metrics: Path
-    """Resolution, scale, largest features."""
+    """Resolution, scale factor, largest features."""
 
 
 class Settings(stage.Params):
-    """Settings of the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     taper: Literal["tukey", "hann", "lorch", "gaussian", "none"] = "tukey"
-    """Form of the taper that reduces S to zero at q_max."""
+    """Shape of the taper that reduces S to zero at q_max."""
     flat: float = Field(0.5, ge=0, le=1)
     """For `tukey`: fraction of q_max up to which the taper is 1."""
     q_max: float | None = Field(None, gt=0)
     """Largest |Q| that is used, 1/Å; None: the q_max of the filled volume."""
     sizes: tuple[_AtLeastOne, _AtLeastOne, _AtLeastOne] | None = None
-    """Number of voxels along x, y, z; None: a fast size with lattice vectors on voxels."""
+    """Number of voxels along x, y, z; None: numbers for a fast transform with lattice vectors on
+    voxel centres.
+    """
     allowed_missing: float = Field(0.01, ge=0, le=1)
-    """Largest share of the taper's weight where S is neither measured nor filled; S counts as 0
-    there."""
+    """Largest fraction of the taper's weight in voxels that are neither measured nor filled; S is
+    set to 0 in these voxels.
+    """
     allowed_unmeasured: float = Field(0.3, ge=0, le=1)
-    """Largest share of the taper's weight where S is filled because it was not measured."""
+    """Largest fraction of the taper's weight in voxels that are filled because they were not
+    measured.
+    """
     memory: float = Field(8000.0, gt=0)
-    """Memory for the volumes, MB. A larger volume is kept in a temporary file next to the
-    output."""
+    """Memory for the volumes in MB. A larger volume is kept in a temporary file next to the output.
+    """
 
 
 class Params(Settings):
-    """Settings, and the title."""
+    """Settings of the stage, and the title."""
 
     title: str = ""
     """Title of the volume and its pictures; empty: `3D-ΔPDF` or `total PDF`."""
@@ -171,7 +177,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 class _Source:
-    """S and its errors; punched voxels are restored if the symmetrised volume is given."""
+    """S and its errors; the symmetrised volume, if given, replaces the punched voxels."""
 
     def __init__(self, made: "Plan", filled: "OpenVolume", whole: "OpenVolume | None") -> None:
         import numpy as np
@@ -181,7 +187,7 @@ class _Source:
         if whole is not None:
             from hklflow.geometry import lattice
 
-            # Voxels nearer to 000 than half the shortest reciprocal vector hold the direct beam.
+            # Voxels within half the shortest reciprocal vector of 000 contain the direct beam.
             cell = filled.cell
             near = np.stack(np.meshgrid(*([np.arange(-2, 3)] * 3)), axis=-1).reshape(-1, 3)
             lengths = np.linalg.norm(near @ lattice.b_matrix(cell).T, axis=1)
@@ -231,7 +237,7 @@ class _Source:
 
     @property
     def shares(self) -> dict[str, float | None]:
-        """Filled shares of the taper's weight, after S was read; None: unknown from the file."""
+        """Filled fractions of the taper's weight, known after S was read; None if unknown."""
         total = float(self._weights.sum())
         return {
             f"share of the taper {what} and filled": self._weights[code] / total if total else None

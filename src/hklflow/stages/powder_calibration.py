@@ -1,4 +1,4 @@
-"""Refine the detector's geometry from the rings of a powder calibrant."""
+"""Refine the geometry of the detector from the rings of a powder calibrant."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,7 +43,9 @@ class Params(stage.Params):
     exposures: Literal["sum", "first"] = "sum"
     """Frames of an HDF5 file that are used: the sum of all, or the first."""
     calibrant: str | Path = "CeO2"
-    """Calibrant: pyFAI's name, or a file (`x.D`) of d-spacings in Å, one per line, decreasing."""
+    """Name of the calibrant in pyFAI, or a file (`x.D`) of d-spacings in Å, one per line, in
+    decreasing order.
+    """
     max_rings: int | None = Field(None, ge=1)
     """Number of innermost rings to use; None: all."""
     purge_rings: tuple[int, ...] = ()
@@ -53,33 +55,39 @@ class Params(stage.Params):
     pixel_size: tuple[float, float] = Field()
     """Pixel size (slow, fast) in m."""
     distance: float | None = Field(None, gt=0, le=plausible.DISTANCES[1])
-    """Approximate distance in m; None: found from the rings."""
+    """Approximate distance in m; None: the distance is found from the rings."""
     beam_centre: tuple[float, float] | None = None
-    """Approximate beam centre (slow, fast) in pixels; None: from the symmetry of the rings."""
+    """Approximate beam centre (slow, fast) in pixels; None: the centre is found from the symmetry
+    of the rings.
+    """
     orientation: int = Field(2, ge=1, le=4)
-    """Orientation of the image (pyFAI's detector orientation): 2 is an image seen from the sample
-    with its first row at the top. It is not refined: a mirrored image has the same rings."""
+    """Orientation of the image in pyFAI's numbering: 2 is an image seen from the sample with the
+    first row at the top. It is not refined: a mirrored image has the same rings.
+    """
     detector: str | None = None
-    """pyFAI's name of the detector, such as Pilatus 1M: shape, pixel size and gaps are compared
-    with the image, and the gaps are masked."""
+    """Name of the detector in pyFAI, such as Pilatus 1M. Shape, pixel size and gaps are compared
+    with the image, and the gaps are masked.
+    """
     polarization: float = Field(ge=0, le=1)
     """Fraction of the intensity with the electric vector horizontal (0.5: unpolarised)."""
     sensor_thickness: float | None = Field(None, gt=0)
-    """Thickness of the sensor in m; None: from the scan's raw file."""
+    """Thickness of the sensor in m; None: the value in the raw file of the scan."""
     sensor_attenuation: float | None = Field(None, gt=0)
-    """Attenuation coefficient of the sensor in 1/m; None: computed from the sensor material at the
-    scan's wavelength."""
+    """Attenuation coefficient of the sensor in 1/m; None: calculated from the sensor material and
+    the wavelength of the scan.
+    """
     min_rings: int = Field(3, ge=2)
-    """Least number of rings."""
+    """Smallest number of rings."""
     mask_image: Path | None = None
     """Mask image: nonzero is bad. Negative pixels are always bad."""
     dark: Path | None = None
     """Dark image, which is subtracted from each frame; of several frames in HDF5, their mean."""
     flat: Path | None = None
-    """Flat-field image (relative response of the pixels): the image minus the dark image is divided
-    by it. Pixels with a flat field of 0 or less are bad."""
+    """Flat-field image (relative response of the pixels). The image minus the dark image is divided
+    by the flat field; pixels with a flat field of 0 or less are bad.
+    """
     max_rms: float = Field(0.02, gt=0)
-    """Largest accepted rms of observed minus calculated 2θ, in degrees."""
+    """Largest accepted rms difference of observed and calculated 2θ, in degrees."""
 
     @field_validator("wavelength", mode="after")
     @classmethod
@@ -218,7 +226,7 @@ def _picture(
 
 
 def fit_options(params: Params) -> dict[str, Any]:
-    """Return the parameters that a fit of rings takes as they are."""
+    """Return the parameters that are passed unchanged to a fit of rings."""
     return params.model_dump(
         include={
             "wavelength", "pixel_size", "orientation", "distance", "beam_centre", "polarization",
@@ -228,7 +236,9 @@ def fit_options(params: Params) -> dict[str, Any]:
 
 
 def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], KnownDetector | None]":
-    """Return counts (slow, fast) minus dark over flat field, bad pixels, and the detector.
+    """Return corrected counts (slow, fast), bad pixels, and the detector.
+
+    Counts are the image minus the dark image, divided by the flat field.
 
     Raises
     ------
@@ -248,7 +258,7 @@ def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], Kno
         counts -= np.where(bad, 0.0, n * dark)
     if response is not None:
         bad |= ~(response > 0)
-        # Its mean is normalised to 1, so that errors remain those of counts.
+        # The flat field is normalised to the mean 1, so that counts keep their errors.
         counts = np.where(bad, 0.0, counts / np.where(bad, 1.0, response / response[~bad].mean()))
     return counts, bad, known
 

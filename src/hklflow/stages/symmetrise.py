@@ -20,7 +20,7 @@ VERSION = 3
 
 class Inputs(stage.Inputs):
     volumes: list[Path] = Field(min_length=1)
-    """Volumes of the rotations, which are then compared, or the merged volume."""
+    """Volumes of the rotations, which are then compared with each other, or the merged volume."""
     orientation: Path
     """Refined orientation of the scan, for its space group and cell."""
 
@@ -29,61 +29,71 @@ class Outputs(stage.Outputs):
     symmetrised: Path
     """S(Q) with errors, counts and norm, and maps of multiplicity and disagreement."""
     picture: Path
-    """Slices, multiplicity, disagreement, and agreement of halves by shell."""
+    """Picture: slices of the volume, multiplicity, disagreement of equivalent voxels, and agreement
+    of half data sets by shell.
+    """
     metrics: Path
     """Agreement of equivalents, rejected outliers, coverage. CC1/2 is the mean over shells of |Q|,
-    weighted with the number of orbits, so that the fall of S with |Q| does not raise it."""
+    weighted with the number of orbits, so that the decrease of S with |Q| does not raise it.
+    """
 
 
 class Settings(stage.Params):
-    """Settings of the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     symmetry: str | None = None
-    """Space group whose Laue group is applied, in the setting of the cell; None: the space group of
-    the orientation. `P 1`: only inversion."""
+    """Space group whose Laue group is applied, in the setting of the cell. None: the space group of
+    the orientation. `P 1`: only inversion.
+    """
     n_sigma: float = Field(6.0, ge=3.0)
     """Largest deviation of a measurement of a voxel from its equivalents, in standard deviations;
     measurements farther away are left out."""
     tolerance: float = Field(0.1, ge=0, le=1)
     """Relative difference of equivalents that is allowed in addition to noise."""
     bragg_radius: float = Field(0.1, ge=0)
-    """Voxels that reach closer than this (1/Å) to integer hkl are neither judged nor left out:
-    sharp peaks fall differently into equivalent voxels, and would raise the correlation of halves
-    independently of the diffuse signal. 0: all voxels are judged."""
+    """Radius in 1/Å around integer hkl; voxels that reach into it are neither judged nor left out.
+    Sharp peaks are divided differently between equivalent voxels, and would raise the correlation
+    of half data sets independently of the diffuse signal. 0: all voxels are judged.
+    """
     told_asymmetry: float = Field(0.02, gt=0)
     """Relative difference of S between mates of an operation above which the operation is reported
-    as contradicted: rms without noise, without the part that changes slowly with Q, and beyond the
-    difference of equal S (Friedel mates and repeated voxels). The difference must also be
-    significant, and twice the difference of equal S. Hexagonal voxels, which their own symmetry
-    rotates, differ by 1 % if S has features as narrow as a voxel."""
+    as contradicted. The difference is an rms without noise, without the part that changes slowly
+    with Q, and beyond the difference of equal S (Friedel mates and repeated voxels). It must also
+    be significant, and twice the difference of equal S. Hexagonal voxels, which their own symmetry
+    rotates, differ by 1 % if S has features as narrow as a voxel.
+    """
     max_asymmetry: float = Field(0.1, gt=0)
-    """Limit of the same difference above which the symmetrised volume has failed. With diffuse
-    scattering on a background, a difference of a tenth is most of the diffuse scattering."""
+    """Limit for the same difference; above it, the symmetrised volume has failed. With diffuse
+    scattering on a background, a difference of a tenth is most of the diffuse scattering.
+    """
     told_slow: float = Field(0.03, gt=0)
-    """Relative difference of mates that changes slowly with Q above which it is reported; causes
-    are uncorrected absorption, scales or background."""
+    """Relative difference of mates that changes slowly with Q, above which it is reported. Causes
+    are uncorrected absorption, scales or background.
+    """
     told_chi2: float = Field(2.0, gt=1)
-    """Reduced χ² of equivalents above which it is reported. At 2 the error bars, which hold only
-    noise, are 1.4 times too small."""
+    """Reduced χ² of equivalents above which it is reported. At 2 the error bars, which contain only
+    noise, are 1.4 times too small.
+    """
     on_failure: Literal["stop", "warn"] = "warn"
     """Action for a volume beyond a limit. "stop": the job fails, and no products are made from the
     volume. "warn": the failure is recorded, and processing continues."""
     pool: int = Field(2, ge=0, le=5)
-    """Half-width in voxels of the neighbourhood whose pooled rate enters the error bars; 0: only
-    the voxel."""
+    """Half-width in voxels of the neighbourhood whose pooled count rate enters the error bars; 0:
+    only the voxel itself.
+    """
     memory: float = Field(8000.0, gt=0)
-    """Memory for the volumes, MB. A larger volume is kept in a temporary file next to the
-    output."""
+    """Memory for the volumes in MB. A larger volume is kept in a temporary file next to the output.
+    """
 
 
 class Params(Settings):
-    """Settings, and the title."""
+    """Settings of the stage, and the title."""
 
     title: str = "S(Q)"
     """Title of the volume and its pictures."""
 
 
-# Number of planes that are read and derived at a time: one layer of a file's chunks.
+# Number of planes that are processed at a time: one layer of chunks in the file.
 _PLANES = 16
 
 
@@ -180,6 +190,7 @@ def _require_distinct(paths: list[Path]) -> None:
     Raises
     ------
     HklflowError
+        If a file is given twice, also under another name.
     """
     from hklflow.base.errors import HklflowError
 
@@ -194,11 +205,12 @@ def _require_distinct(paths: list[Path]) -> None:
 
 
 def _require_alike(paths: list[Path], volumes: "list[OpenVolume]") -> None:
-    """Refuse volumes of different grids, and symmetrised volumes.
+    """Refuse volumes on different grids, and symmetrised volumes.
 
     Raises
     ------
     HklflowError
+        If there is such a volume.
     """
     from hklflow.base.errors import HklflowError
 
@@ -218,7 +230,7 @@ def _require_alike(paths: list[Path], volumes: "list[OpenVolume]") -> None:
 def _load(
     volumes: "list[OpenVolume]", maps: "Images", folder: Path, params: Params
 ) -> "tuple[Records, NDArray[np.int64]]":
-    """Read all volumes, with counts as integers if sums of equivalents cannot overflow.
+    """Read all volumes, with integer counts if sums of equivalents cannot overflow.
 
     The second result is the number of unusable voxels of each volume, which are left out.
     """
@@ -234,7 +246,7 @@ def _load(
     limit = (2**32 - 1) / (len(volumes) * len(maps.turns))
     for whole in [True, False] if integers else [False]:
         sizes = grid, len(volumes), rotations.noisy, whole, not maps.exact
-        # More memory: planes as read, and planes to write with their neighbours.
+        # Additional memory: planes as read, and planes to write with their neighbours.
         work = (2 * _PLANES + 2 * params.pool + 8 * len(volumes)) * grid.shape[0] * grid.shape[1]
         size = Records.size_of(*sizes)
         fits = size + 16 * work <= 1e6 * params.memory

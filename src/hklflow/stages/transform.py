@@ -1,7 +1,7 @@
 """Transform the frames of one rotation to counts and norm on the hkl grid.
 
 One pass gives two volumes: one with all good pixels, one without the pixels of the 3-D mask. On a
-cluster a rotation can be cut into blocks of frames, each transformed by its own job;
+cluster a rotation can be divided into blocks of frames, each transformed by its own job;
 `add_transforms` adds the blocks and gives the same volumes.
 """
 
@@ -29,9 +29,9 @@ class Inputs(stage.Inputs):
     scale: Path
     """Scale of every frame."""
     frame_mask: Path
-    """3-D artefact mask."""
+    """3-D mask of artefacts."""
     accepted: Path | None = None
-    """Verdict of the gates on the scan; None: it was not judged."""
+    """Verdict of the quality gates on the scan; None if the scan was not judged."""
     orientation: Path
     """Refined orientation of the scan."""
 
@@ -40,23 +40,24 @@ class Outputs(stage.Outputs):
     transform: Path
     """Counts and norm of all good pixels."""
     masked_transform: Path
-    """Counts and norm without the 3-D mask's pixels."""
+    """Counts and norm without the pixels of the 3-D mask."""
 
 
 class Settings(norms.Corrections):
-    """Settings from the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     samples: tuple[int, int, int] | None = None
-    """Sub-samples of a pixel in a frame along (frame, slow, fast), fastest as powers of two. None:
-    so many that each spans at most half a voxel."""
+    """Number of sub-samples of a pixel in a frame along (frame, slow, fast); powers of two are
+    fastest. None: as many as needed so that each sub-sample extends over at most half a voxel.
+    """
     block: int = Field(32, gt=0, le=512)
-    """Frames held in memory at a time."""
+    """Number of frames in memory at a time."""
     memory: float = Field(8000.0, gt=0)
-    """MB for the volumes; a larger grid needs several passes over the frames."""
+    """Memory for the volumes in MB; a larger grid needs several passes over the frames."""
 
 
 class Params(Settings):
-    """Settings, rotation, and block of frames."""
+    """Settings of the stage, rotation, and block of frames."""
 
     rotation: str
     """Name of the rotation in the orientation file."""
@@ -65,7 +66,7 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Transform frames to volumes, in as many passes as the memory needs."""
+    """Transform frames to volumes, in as many passes as the memory requires."""
     import zlib
 
     import numpy as np
@@ -114,12 +115,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             exact=of > 1,
         ) as writer,
     ):
-        # Memory in voxels of 8 bytes.
+        # Memory as a number of voxels of 8 bytes.
         voxel = binning.voxel_bytes(frames.dtype, frames.shape[2], samples, noise is not None)
         memory = 8e6 * params.memory / voxel
         ranges = coverage.passes_needed(rotation, ub, grid, (begin, end), memory)
         if len(ranges) > 1:
-            print(f"{len(ranges)} passes over the frames, for the volumes are beyond `memory`")
+            print(f"{len(ranges)} passes over the frames, because the volumes exceed `memory`")
         used = invalid = inside = 0
         for turn, planes in enumerate(ranges):
             accumulator = binning.Accumulator(
@@ -130,7 +131,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 frame_norm,
                 samples,
                 keep_excluded=True,
-                # Sweeps that are merged need different random sub-sampling of their photons.
+                # Sweeps that are merged later need different random numbers for their sub-samples.
                 seed=zlib.crc32(
                     f"{orientation.sample}/{orientation.scan}/{params.rotation}".encode()
                 ),
@@ -175,7 +176,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _frames_done(band: "Band") -> int:
-    """Return the number of frames for which this band was the last missing one."""
+    """Return the number of frames that are complete with this band."""
     return len(band.counts) if band.last else 0
 
 
