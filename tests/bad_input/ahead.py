@@ -479,7 +479,7 @@ REFUSED = [
         "stage/orientation/start.py:reconciled",
         "refine_parent",
         PARENT,
-        "which is no lattice of P m -3 m",
+        "which is not a lattice of P m -3 m",
         config={
             "orientation": {"start": "raw/orientation.json"},
             "refine_parent": {"space_group": "P m -3 m", "cell": [4.9, 4.9, 4.9, 90, 90, 90]},

@@ -1,6 +1,6 @@
 """Rehearse all jobs: what they would refuse before they read the pixels of frames.
 
-Jobs are rehearsed in the order in which they run. A stage with tests that need no pixels has a
+The jobs of a rotation are rehearsed in their order, then the jobs of its scan. A stage with tests that need no pixels has a
 function ``rehearse`` (see `hklflow.stage.rehearsal`), which makes them by the functions of its
 `main`; so a refusal is the same sentence here and in the job. Of all other jobs, the command lines
 are written and the files from outside are looked for.
@@ -50,12 +50,11 @@ class Refusal:
 def refusals(experiment: Experiment) -> list[Refusal]:
     """Return what the jobs would refuse before they read pixels; alike sentences together."""
     found: dict[str, Refusal] = {}
-    known = Known()
+    jobs = Plan(experiment).jobs
+    known = Known({Path(path): None for job in jobs for path in job.outputs.values()})
     with contextlib.chdir(experiment.base):
-        for job in Plan(experiment).jobs:
+        for job in jobs:
             sentence = _refused(job, known)
-            for path in job.outputs.values():
-                known.products.setdefault(Path(path), None)
             if sentence is None:
                 continue
             raw = str(getattr(_row(job), "raw", "")) or "\0"
