@@ -59,13 +59,13 @@ CASES = [
     Case(
         "import of a file whose definition is a group",
         NXMX,
-        "/entry/definition in …/raw/repeated.nxs is a group, not a value; fix the file",
+        "/entry/definition in …/raw/repeated.nxs is a group, not a value; correct the file",
         _member("definition", h5py.File.create_group),
     ),
     Case(
         "import of a file whose chi is a group",
         NXMX,
-        "/entry/sample/goniometer/chi in …/raw/repeated.nxs has no value; fix the file",
+        "/entry/sample/goniometer/chi in …/raw/repeated.nxs has no value; correct the file",
         _member("sample/goniometer/chi", h5py.File.create_group),
     ),
     Case(

@@ -319,7 +319,8 @@ CASES = [
     Case(
         "matrix of NXRefine with NaN",
         SHOW_NXREFINE,
-        "/r1/instrument/detector/orientation_matrix in raw/refined.nxs is not finite; fix the file",
+        "/r1/instrument/detector/orientation_matrix in raw/refined.nxs is not finite; correct the "
+        "file",
         replaced(NXREFINE, MATRIX, np.full((3, 3), np.nan)),
     ),
     Case(

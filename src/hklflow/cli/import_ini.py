@@ -96,7 +96,7 @@ def _check(text: str, file: Path) -> None:
         item = error.errors()[0]
         key = ".".join(str(part) for part in item["loc"])
         raise HklflowError(
-            f"{file}: what becomes {key} is {item['input']!r}: {item['msg']}; mend it"
+            f"{file}: what becomes {key} is {item['input']!r}: {item['msg']}; correct it"
         ) from error
 
 
@@ -112,7 +112,7 @@ def _put(sections: dict[str, list[str]], row: Becomes, where: str, value: str, f
         converted = row.convert(value)
     except ValueError as error:
         raise HklflowError(
-            f"{file}: {where} is {value!r}, which is not what it needs ({row.says}); mend it"
+            f"{file}: {where} is {value!r}, which is not what it needs ({row.says}); correct it"
         ) from error
     mark = "#" if row.nominal else ""
     shown = yaml.safe_dump(converted).splitlines()[0]

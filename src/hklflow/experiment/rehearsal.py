@@ -1,9 +1,9 @@
 """Rehearse all jobs: what they would refuse before they read the pixels of frames.
 
-The jobs of a rotation are rehearsed in their order, then the jobs of its scan. A stage with tests that need no pixels has a
-function ``rehearse`` (see `hklflow.stage.rehearsal`), which makes them by the functions of its
-`main`; so a refusal is the same sentence here and in the job. Of all other jobs, the command lines
-are written and the files from outside are looked for.
+The jobs of a rotation are rehearsed in their order, then the jobs of its scan. A stage with tests
+that need no pixels has a function ``rehearse`` (see `hklflow.stage.rehearsal`), which makes them by
+the functions of its `main`; so a refusal is the same sentence here and in the job. Of all other
+jobs, the command lines are written and the files from outside are looked for.
 """
 
 import contextlib

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hklflow.base.errors import HklflowError
 from hklflow.volumes.pairs import SIGNIFICANT
 
 
@@ -44,6 +45,12 @@ class Findings:
     def plus(self, *doubts: str) -> "Findings":
         """Return the findings with additional doubts."""
         return Findings(self.failures, (*self.doubts, *doubts))
+
+    def checked(self, on_failure: str) -> "Findings":
+        """Return the findings; a failed limit is an error if ``on_failure`` is "stop"."""
+        if self.failures and on_failure == "stop":
+            raise HklflowError(". ".join(self.failures))
+        return self
 
 
 def of_rotations(rows: Sequence[Mapping[str, Any]], limits: AgreementLimits) -> Findings:

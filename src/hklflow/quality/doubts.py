@@ -8,7 +8,7 @@ of `orientation.transition`.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,80 +87,126 @@ def doubts(
         contains the residuals, which motions or unindexed peaks may explain in part.
         ``alike``: residuals common to neighbouring peaks, which bias cell and orientation.
     """
-    g = np.concatenate(
-        [
-            rotation.q_crystal(
-                rotation_peaks.frame, rotation_peaks.slow, rotation_peaks.fast
-            ).reshape(-1, 3)
-            for rotation, rotation_peaks in zip(refined.rotations, peaks, strict=True)
-        ]
-    )
-    which = np.repeat(
-        np.arange(len(peaks)), [len(rotation_peaks.frame) for rotation_peaks in peaks]
-    )
-    frame = np.concatenate([rotation_peaks.frame for rotation_peaks in peaks])
+    fit = _Fit(refined, peaks, group, free)
+    joined = _joined(refined, peaks, intensities)
     gone = leftover.lost(refined, peaks)
-    intensity = np.concatenate(intensities)
     unexplained = leftover.unexplained(refined, group)
-    forbidden = refined.indexed & group.is_absent(refined.hkl)
-    others = _crystals(refined.ub, unexplained, g, intensity, group)
-    slips = {}
-    for part in gone:
-        rows = (which == part.rotation) & (frame >= part.first) & (frame <= part.last)
-        slips[id(part)] = leftover.turned(refined, g, intensity, rows) or _seen(others, rows)
-    # A lattice that is observed only where the crystal was lost belongs to the crystal itself.
-    taken = {id(x) for x in others if any(_is(x, s) for s in slips.values() if s is not None)}
-    # Some peaks of a lost part fit by chance; they contain no information on motions.
-    lost = {part.rotation for part in gone}
-
-    def sized(motion: steadiness.Motion) -> steadiness.Motion:
-        if motion.kind != "slip" or motion.interval is None:
-            return motion
-        about = slip.Slip(motion.rotation, motion.interval, np.radians(motion.values))
-        vector = slip.measured(about, refined, peaks, group, free)
-        return motion if vector is None else motion.of_size(*vector)
-
-    moved = steadiness.motions(refined, peaks, group, free)
-    motions = [_of_motion(sized(m), refined, named) for m in moved if m.rotation not in lost]
-    for part in gone:
-        if (crystal := slips[id(part)]) is not None:
-            turn = np.radians(crystal.angle) * np.asarray(crystal.axis)
-            about = slip.Slip(part.rotation, part.interval, turn, late=part.first > 0)
-            measured_slip = slip.measured(about, refined, peaks, group, free)
-            n_own = len(peaks[part.rotation].frame)
-            motions.append(_of_slip(part, crystal, measured_slip, n_own, refined, named))
-    # Peaks before or after a rotation of the crystal may be indexed only with this rotation.
-    turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
-    others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
-    displaced = displacement.Displacement(refined, peaks, group, free, widths)
+    others = _crystals(refined.ub, unexplained, joined.g, joined.intensity, group)
+    slips = [_slipped(refined, joined, others, part) for part in gone]
+    # A lattice seen only where the crystal was lost belongs to the crystal itself.
+    others_left = [x for x in others if not any(_is(x, s) for s in slips if s is not None)]
+    motions = _motions(fit, list(zip(gone, slips, strict=True)), named)
+    if motions:
+        # Peaks from before or after a rotation of the crystal are indexed by a rotation of that
+        # size.
+        turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
+        others_left = [x for x in others_left if x.angle > 2 * turned]
+    displaced = displacement.Displacement(*fit, widths)
     left, outward, shifted = [], None, []
     if not motions and not gone:  # motions and lost parts leave unindexed peaks
         outward = displaced.outward()
-        if modules is not None:  # a motion may displace the spots of one module more than others
-            shifted = displaced_modules(
-                refined, peaks, group, free, modules, least=0.0, spots=MODULE_SPOTS
-            )
-        on_others = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
-        miller, length = g @ np.linalg.inv(refined.ub).T, np.linalg.norm(g, axis=1)
+        if modules is not None:  # a motion may displace the spots of one module more
+            shifted = displaced_modules(*fit, modules, least=0.0, spots=MODULE_SPOTS)
         sure = unindexed.telling(refined, peaks)
-        odd = unindexed.unindexed(miller, length, intensity, on_others, group, sure)
+        odd = _unindexed(refined.ub, joined.g, joined.intensity, others_left, group, sure)
         left = [_of_unindexed(odd, named)]
     alike: list[steadiness.Motion] = []
     if not (motions or gone or shifted or outward is not None):
-        alike = steadiness.motions(refined, peaks, group, free, shared=False)
+        alike = steadiness.motions(*fit, shared=False)
+    forbidden = refined.indexed & group.is_absent(refined.hkl)
     return {
         "motions": motions,
         "other crystals": [
             of_crystal(x, named, int(forbidden[x.peaks].sum()), displaced.towards(x.ub))
-            for x in others
+            for x in others_left
         ],
-        "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
+        "lost": [_of_lost(part, named) for part, s in zip(gone, slips, strict=True) if s is None],
         "displaced modules": [_of_module(module, named) for module in shifted],
         "outward": [] if outward is None else [_of_outward(outward, named)],
         "alike": [_of_alike(max(alike, key=lambda m: m.bias), named)] if alike else [],
         "unexplained": [] if motions else [_of_residuals(refined)],
         "unindexed": left,
     }
+
+
+class _Fit(NamedTuple):
+    """A refinement: its result, peaks, symmetry, and refined groups of parameters."""
+
+    refined: Refined
+    peaks: Sequence[Peaks]
+    group: symmetry.SpaceGroup
+    free: Sequence[str]
+
+
+class _Joined(NamedTuple):
+    """Peaks of all rotations: scattering vector, number of the rotation, frame, intensity."""
+
+    g: Floats
+    rotation: NDArray[np.int64]
+    frame: Floats
+    intensity: Floats
+
+
+def _joined(refined: Refined, peaks: Sequence[Peaks], intensities: Sequence[Floats]) -> _Joined:
+    g = [
+        rotation.q_crystal(p.frame, p.slow, p.fast).reshape(-1, 3)
+        for rotation, p in zip(refined.rotations, peaks, strict=True)
+    ]
+    return _Joined(
+        np.concatenate(g),
+        np.repeat(np.arange(len(peaks)), [len(p.frame) for p in peaks]),
+        np.concatenate([p.frame for p in peaks]),
+        np.concatenate(intensities),
+    )
+
+
+def _slipped(
+    refined: Refined, joined: _Joined, others: Sequence[leftover.Crystal], part: leftover.Lost
+) -> leftover.Crystal | None:
+    """Return the lattice of the crystal where it was lost."""
+    rows = joined.rotation == part.rotation
+    rows &= (joined.frame >= part.first) & (joined.frame <= part.last)
+    return leftover.turned(refined, joined.g, joined.intensity, rows) or _seen(others, rows)
+
+
+def _motions(
+    fit: _Fit, gone: Sequence[tuple[leftover.Lost, leftover.Crystal | None]], named: Named
+) -> list[Record]:
+    """Return the motions, and the slips too large for the refinement, with their sizes."""
+    # Some peaks of a lost part fit by chance; they contain no information on motions.
+    lost = {part.rotation for part, _ in gone}
+
+    def sized(motion: steadiness.Motion) -> steadiness.Motion:
+        if motion.kind != "slip" or motion.interval is None:
+            return motion
+        about = slip.Slip(motion.rotation, motion.interval, np.radians(motion.values))
+        vector = slip.measured(about, *fit)
+        return motion if vector is None else motion.of_size(*vector)
+
+    moved = steadiness.motions(*fit)
+    motions = [_of_motion(sized(m), fit.refined, named) for m in moved if m.rotation not in lost]
+    for part, crystal in gone:
+        if crystal is not None:
+            turn = np.radians(crystal.angle) * np.asarray(crystal.axis)
+            about = slip.Slip(part.rotation, part.interval, turn, late=part.first > 0)
+            measured_slip = slip.measured(about, *fit)
+            n_own = len(fit.peaks[part.rotation].frame)
+            motions.append(_of_slip(part, crystal, measured_slip, n_own, fit.refined, named))
+    return motions
+
+
+def _unindexed(
+    ub: Floats,
+    g: Floats,
+    intensity: Floats,
+    others: Sequence[leftover.Crystal],
+    group: symmetry.SpaceGroup,
+    sure: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
+) -> unindexed.Unindexed:
+    """Return the origins of unindexed peaks that are not on other lattices."""
+    on_others = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
+    miller, length = g @ np.linalg.inv(ub).T, np.linalg.norm(g, axis=1)
+    return unindexed.unindexed(miller, length, intensity, on_others, group, sure)
 
 
 def _seen(others: Sequence[leftover.Crystal], rows: NDArray[np.bool_]) -> leftover.Crystal | None:
@@ -318,9 +364,7 @@ def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup)
     if indexed.mean() < LEAST_INDEXED:
         return []
     others = _crystals(ub, ~indexed, g, intensity, group)
-    on_others = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
-    miller, length = g @ np.linalg.inv(ub).T, np.linalg.norm(g, axis=1)
-    left = unindexed.unindexed(miller, length, intensity, on_others, group)
+    left = _unindexed(ub, g, intensity, others, group)
     return [*map(_whose, others), *_parts(left)]
 
 

@@ -5,7 +5,7 @@ of Bragg reflections divide by the same norm.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hklflow import stage
 
@@ -136,33 +136,59 @@ def require_flat(corrections: Corrections, scan: "RotationScan", known: "Known")
         _flat(path, scan.rotation.detector.shape, scan.binning)
 
 
-def frame_norm(
-    scale: "FrameScale", n_frames: int, where: Path, *, solid_angle: bool
-) -> "NDArray[np.float64]":
-    """Return the frame part of the norm (n,).
+class Norm(NamedTuple):
+    """Norm of a rotation.
 
-    Parameters
+    Attributes
     ----------
+    pixel : (slow, fast) array
+        Part of the pixels; 0 where masked.
+    frame : (n_frames,) array
+        Part of the frames.
+    corrected : list of str
+        Corrections that the pixels' part contains.
     scale : FrameScale
-    n_frames : int
-        Number of frames of the scan.
-    where : Path
-        File of the scale, named in error messages.
-    solid_angle : bool
-        True if the pixel part contains the solid angle.
+        Scale that the frames' part contains.
+    """
+
+    pixel: "NDArray[np.float64]"
+    frame: "NDArray[np.float64]"
+    corrected: list[str]
+    scale: "FrameScale"
+
+
+def read_norm(
+    mask: Path,
+    scale_path: Path,
+    corrections: Corrections,
+    first: "Detector",
+    rotation: "Rotation",
+    binning: "PixelBinning | None",
+) -> Norm:
+    """Read pixel mask and frame scale, and return the norm of a rotation; see `pixel_norm`.
 
     Raises
     ------
     HklflowError
         If the scale is for another number of frames.
     """
+    from hklflow import nexus
+
+    scale = nexus.read_scale(scale_path)
+    pixel, corrected = pixel_norm(mask, corrections, first, rotation, binning)
+    frame = frame_norm(scale, rotation, scale_path)
+    # The scale assumes equal solid angles; correct it if the pixel norm does not contain them.
+    return Norm(pixel, frame if corrections.solid_angle else frame * scale.area, corrected, scale)
+
+
+def frame_norm(scale: "FrameScale", rotation: "Rotation", path: Path) -> "NDArray[np.float64]":
+    """Return the part of the norm of the frames (n,), for equal solid angles; see `read_norm`."""
     from hklflow.base.errors import HklflowError
 
-    if len(scale.scale) != n_frames:
+    if len(scale.scale) != rotation.scan.n_frames:
         raise HklflowError(
-            f"{where} is for {len(scale.scale)} frames but the scan has {n_frames}; run "
-            "frame_scale again"
+            f"{path} is for {len(scale.scale)} frames but the scan has {rotation.scan.n_frames}; "
+            "run frame_scale again"
         )
     norm: NDArray[np.float64] = scale.monitor * scale.attenuation * scale.scale
-    # The scale assumes equal solid angles; correct it if the pixel norm does not contain them.
-    return norm if solid_angle else norm * scale.area
+    return norm

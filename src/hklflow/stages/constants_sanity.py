@@ -50,8 +50,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     if ended:
         failures = "; ".join(f"{finding.name}: {finding.told}" for finding in ended)
         raise HklflowError(
-            f"run {run.name} fails {len(ended)} of {len(findings)} checks ({failures}); fix the "
-            "run, or change strict and ignore of constants_sanity"
+            f"run {run.name} fails {len(ended)} of {len(findings)} checks ({failures}); correct "
+            "the run, or change strict and ignore of constants_sanity"
         )
     stage.write_json(outputs.report, sanity.report(findings))
 

@@ -9,15 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
 from hklflow import stage
-from hklflow.base.errors import HklflowError
 from hklflow.orientation.limits import MODULE_SPOTS
-from hklflow.quality import remedies
-from hklflow.stage import measured, norms
+from hklflow.stage import measured, module_report, norms
 from hklflow.stage.integration_settings import IntegrationSettings
 
 if TYPE_CHECKING:
@@ -27,11 +25,10 @@ if TYPE_CHECKING:
     from hklflow.bragg.converge import Integrate, Loop, Outcome, RefinedModel
     from hklflow.bragg.measurement import Measurement
     from hklflow.bragg.reflections import Reflections
-    from hklflow.bragg.residual_map import Row
     from hklflow.geometry import Rotation
     from hklflow.geometry.modules import Modules
     from hklflow.geometry.symmetry import SpaceGroup
-    from hklflow.orientation.displaced_modules import Displaced
+    from hklflow.orientation.product import Orientation
     from hklflow.orientation.refinement import Refined, RefinementLimits
     from hklflow.stage.orientation import Observed
 
@@ -143,35 +140,89 @@ class Params(Settings):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Iterate, judge the result and write it."""
-    from hklflow import __version__, plots
-    from hklflow.bragg import converge, convergence, residual_map
-    from hklflow.bragg.centroids import Acceptance, without
-    from hklflow.orientation import refinement
+    from hklflow import plots
+    from hklflow.bragg import convergence
     from hklflow.plots.convergence import convergence as draw
-    from hklflow.stage import orientation
 
     start = stage.read_orientation(inputs.orientation)
     if start.fixed:
         _as_given(inputs, outputs, params)
         return
-    observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
+    run = _run(inputs, params, start, threads)
+    outcome = run.outcome
+    modules, notes = _modules(inputs.masks, params, run.observed)
+    report = module_report.examine(
+        run.loop, outcome, modules, least=params.module_offset, spots=params.module_spots
+    )
+    section = _section(inputs, run, report)
+    notes += run.notes
+    notes += convergence.warnings(outcome, section, params.max_unindexed)
+    notes += report.warnings(params.sample, params.scan)
+    stage.write_json(outputs.converged, _product(inputs, run, start, notes, section))
+    history = [
+        convergence.record(item, table)
+        for item, table in zip(outcome.iterations, report.tables, strict=True)
+    ]
+    stage.write_json(outputs.history, {"kept": outcome.best, "iterations": history})
+    stage.write_json(outputs.modules, report.to_dict(params.sample, params.scan))
+    figure = draw(
+        history,
+        outcome.best,
+        [row.to_dict() for row in report.rows[1:] or report.rows],
+        params.model_dump(),
+        f"{params.sample} {params.scan}: {outcome.reason}",
+    )
+    plots.save(figure, outputs.picture)
+    print(
+        f"{outcome.reason}; iteration {outcome.best} is kept; cell "
+        + " ".join(f"{value:.5g}" for value in outcome.kept.model.cell)
+        + "".join(f"; {note}" for note in notes)
+    )
+
+
+class _Run(NamedTuple):
+    """The loop and its outcome.
+
+    Attributes
+    ----------
+    observed : Observed
+        Peaks of the rotations that the loop used.
+    reads : list of str
+        Name of the rotation of each pass over the frames.
+    notes : list of str
+        Warnings about the peaks.
+    """
+
+    loop: "Loop"
+    outcome: "Outcome"
+    observed: "Observed"
+    reads: list[str]
+    notes: list[str]
+
+
+def _run(inputs: Inputs, params: Params, start: "Orientation", threads: int) -> _Run:
+    """Read the peaks and iterate from the start."""
+    from hklflow.bragg import converge
+    from hklflow.bragg.centroids import Acceptance, without
+    from hklflow.orientation import refinement
+    from hklflow.stage import orientation
+
+    everything = orientation.read(params.rotations, inputs.scans, inputs.peaks)
     before = {name: program.value for name, program in start.refined_parameters.items()}
     model = converge.RefinedModel(
         [start.rotation(name) for name in params.rotations],
         start.ub,
         start.cell,
         start.cell_sigma,
-        converge.offsets_of(before, observed.rotations),
+        converge.offsets_of(before, everything.rotations),
     )
     free = _free(before, params)
-    constraints = start.constraints
     limits = refinement.RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
-    everything = observed
-    observed, left_out = _reflections_only(observed, model, constraints, free, limits)
+    observed, notes = _reflections_only(everything, model, start.constraints, free, limits)
     integrate, reads, rocking = _integrator(inputs, params, start.group, observed.spreads, threads)
     loop = converge.Loop(
         observed.peaks,
-        constraints,
+        start.constraints,
         free,
         integrate if params.max_integrations else None,
         limits,
@@ -188,66 +239,53 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         [without(a, b) for a, b in zip(everything.peaks, observed.peaks, strict=True)],
     )
     outcome = loop.run(model)
-    modules, notes = _modules(inputs.masks, params, observed)
-    notes += left_out + _doubtful_arcs(outcome, observed, rocking)
-    tables = [
-        [] if item.spots is None else residual_map.by_module(item.spots, modules)
-        for item in outcome.iterations
-    ]
+    notes += _doubtful_arcs(outcome, observed, rocking)
+    return _Run(loop, outcome, observed, reads, notes)
+
+
+def _section(inputs: Inputs, run: _Run, report: module_report.ModuleReport) -> Record:
+    """Return the figures that the product has under ``converged``."""
+    from hklflow.bragg import convergence, residual_map
+
+    outcome, observed = run.outcome, run.observed
     spots = outcome.kept.spots or outcome.iterations[1].spots
-    rows = tables[outcome.best or 1]
     assert spots is not None
-    displaced = _displaced(loop, outcome, modules, params)
-    level = _module_level(loop, outcome, modules, displaced, params)
     section = convergence.section(
-        loop, outcome, observed.names, observed.intensities, observed.n_found
+        run.loop, outcome, observed.names, observed.intensities, observed.n_found
     )
     section["accepted"] = stage.read_accepted(inputs.accepted)
-    section["passes over the frames"] = len(reads) / len(observed.names)
-    module_sentences = [module.told() for module in displaced]
-    section["modules"] = {"displaced": module_sentences, "fitted": "why not" not in level}
+    section["passes over the frames"] = len(run.reads) / len(observed.names)
+    sentences = [module.told() for module in report.displaced]
+    section["modules"] = {"displaced": sentences, "fitted": "why not" not in report.level}
     section["residuals by frame"] = residual_map.by_frame(spots, observed.names)
-    notes += convergence.warnings(outcome, section, params.max_unindexed)
-    notes += _of_displaced(displaced, level, params)
-    refined = outcome.kept.refined
-    if refined is None:
+    return section
+
+
+def _product(
+    inputs: Inputs, run: _Run, start: "Orientation", notes: list[str], section: Record
+) -> Record:
+    """Return the orientation of the kept iteration."""
+    from hklflow import __version__
+    from hklflow.stage import orientation
+
+    kept = run.outcome.kept
+    if kept.refined is None:
         warnings = [*start.warnings, *notes]
-        data = _unchanged(inputs.orientation, warnings=warnings, converged=section)
-    else:
-        # The starting orientation may come from another program; this refinement does not.
-        program = f"hklflow {__version__}"
-        start_here = replace(start, engine={"program": program, "spots": program})
-        product = orientation.product(
-            refined, observed, start.grid, start_here, notes, start.figures
-        )
-        # The refinement also used centroids from integration, which always have an index.
-        peaks = {"peaks": loop.total, "fraction indexed": outcome.kept.fraction_indexed}
-        data = replace(
-            product,
-            metrics={**product.metrics, **peaks},
-            started_from=start.engine,
-            converged=section,
-        ).to_dict()
-    stage.write_json(outputs.converged, data)
-    history = [
-        convergence.record(item, table)
-        for item, table in zip(outcome.iterations, tables, strict=True)
-    ]
-    stage.write_json(outputs.history, {"kept": outcome.best, "iterations": history})
-    stage.write_json(outputs.modules, _modules_product(params, modules, rows, displaced, level))
-    figure = draw(
-        history,
-        outcome.best,
-        [row.to_dict() for row in rows[1:] or rows],
-        params.model_dump(),
-        f"{params.sample} {params.scan}: {outcome.reason}",
+        return _unchanged(inputs.orientation, warnings=warnings, converged=section)
+    # The start may come from another program; this refinement does not.
+    program = f"hklflow {__version__}"
+    start_here = replace(start, engine={"program": program, "spots": program})
+    product = orientation.product(
+        kept.refined, run.observed, start.grid, start_here, notes, start.figures
     )
-    plots.save(figure, outputs.picture)
-    print(
-        f"{outcome.reason}; iteration {outcome.best} is kept; cell "
-        + " ".join(f"{value:.5g}" for value in outcome.kept.model.cell)
-        + "".join(f"; {note}" for note in notes)
-    )
+    # The refinement also used integrated centroids, which are indexed by construction.
+    peaks = {"peaks": run.loop.total, "fraction indexed": kept.fraction_indexed}
+    return replace(
+        product,
+        metrics={**product.metrics, **peaks},
+        started_from=start.engine,
+        converged=section,
+    ).to_dict()
 
 
 def _unchanged(orientation: Path, **entries: Any) -> Record:
@@ -265,7 +303,8 @@ def _as_given(inputs: Inputs, outputs: Outputs, params: Params) -> None:
     section = {"converged": None, "reason": reason, "refinements": 0, "integrations": 0}
     stage.write_json(outputs.converged, _unchanged(inputs.orientation, converged=section))
     stage.write_json(outputs.history, {"kept": None, "iterations": []})
-    stage.write_json(outputs.modules, _modules_product(params, None, [], [], {"why not": reason}))
+    report = module_report.ModuleReport(None, [], [], [], {"why not": reason})
+    stage.write_json(outputs.modules, report.to_dict(params.sample, params.scan))
     figure = figure_of(6, 1.5)
     figure.text(0.5, 0.5, f"{params.sample} {params.scan}: {reason}", ha="center", va="center")
     plots.save(figure, outputs.picture)
@@ -406,17 +445,10 @@ def _measurement(
     factors = norms.Corrections(
         solid_angle=False, polarization=False, efficiency=False, flat_field=params.flat_field
     )
-    scale = nexus.read_scale(inputs.scales[i])
-    measurement = measured.measurement(
-        scan,
-        rotation,
-        norms.pixel_norm(inputs.masks[i], factors, rotations[0].detector, rotation, scan.binning)[
-            0
-        ],
-        norms.frame_norm(scale, rotation.scan.n_frames, inputs.scales[i], solid_angle=False),
-        block=params.block,
-        threads=threads,
+    norm = norms.read_norm(
+        inputs.masks[i], inputs.scales[i], factors, rotations[0].detector, rotation, scan.binning
     )
+    measurement = measured.measurement(scan, rotation, norm, block=params.block, threads=threads)
 
     def blocks() -> "Iterable[NDArray[Any]]":
         reads.append(params.rotations[i])
@@ -442,110 +474,6 @@ def _modules(
         modules, binning = detector_modules(params.detector), observed.scans[0].binning
         return modules if binning is None else bin_modules(modules, binning.factor), []
     return orientation.modules_of(observed, masks), []
-
-
-def _displaced(
-    loop: "Loop", outcome: "Outcome", modules: "Modules | None", params: Params
-) -> "list[Displaced]":
-    """Return the displaced modules, from the spots of the kept refinement or of the first one."""
-    from hklflow.orientation.displaced_modules import displaced
-
-    kept = outcome.kept.refined
-    refined = kept or outcome.iterations[1].refined
-    if modules is None or refined is None:
-        return []
-    refinement = loop.fitted if kept is None else outcome.data
-    return displaced(
-        refined, refinement, loop.group, loop.free, modules,
-        least=params.module_offset, spots=params.module_spots,
-    )  # fmt: skip
-
-
-def _of_displaced(displaced: "Sequence[Displaced]", level: Record, params: Params) -> list[str]:
-    """Return sentences on the displaced modules, with the remedy."""
-    if not displaced:
-        return []
-    command = remedies.module_calibration(params.sample, params.scan)
-    cure = f"`{command}` makes the displacements in modules.json part of the calibration"
-    if "why not" in level:
-        cure = (
-            f"they could not be fitted ({level['why not']}): calibrate the modules, with "
-            "`hklflow calibration propose NAME --level module` and a scan or powder images that "
-            "cover them"
-        )
-    sentences = "; ".join(module.told() for module in displaced)
-    return [f"{sentences}: spots on them are integrated at wrong positions; {cure}"]
-
-
-def _module_level(
-    loop: "Loop",
-    outcome: "Outcome",
-    modules: "Modules | None",
-    displaced: "Sequence[Displaced]",
-    params: Params,
-) -> Record:
-    """Return the displacements of the modules, or the reason why there are none."""
-    from hklflow.bragg import converge, residual_map
-    from hklflow.bragg.congruence import halves
-    from hklflow.calibration.bragg_level import halves_agree, module_level
-
-    if modules is None or not displaced:
-        return {"why not": "no module has a significant displacement above `module_offset`"}
-    model = outcome.kept.model
-    refined = outcome.data
-    # A common displacement of all modules is a displacement of the detector, which is fixed here.
-    free = [group for group in loop.free if not group.startswith("detector")]
-    try:
-        level = module_level(
-            model.rotations, refined, model.ub, loop.group, modules, free=free,
-            limits=loop.limits,
-        )  # fmt: skip
-    except HklflowError as error:
-        return {"why not": str(error)}
-    after = converge.RefinedModel.of(level.refined, model.rotations)
-    try:
-        agree: Record = halves_agree(level.refined.rotations, halves(refined), after.ub,
-                                     level.fit.modules)  # fmt: skip
-    except HklflowError as error:
-        agree = {"why not": str(error)}
-    spots = residual_map.used(level.refined, refined)
-    return {
-        "modules": level.fit.modules.to_dict(),
-        "shift_sigma_px": level.fit.shift_sigma,
-        "rotation_sigma_rad": level.fit.rotation_sigma,
-        "module_metrics": level.fit.metrics(),
-        "fits": level.cycles,
-        "cell": after.cell,
-        "cell_sigma": after.cell_sigma,
-        "rmsd of held-out peaks before (slow, fast, frame)": outcome.kept.rmsd_held_out,
-        "rmsd of held-out peaks after (slow, fast, frame)": loop.rmsd_held_out(after),
-        "residuals after": [
-            row.to_dict() for row in residual_map.by_module(spots, level.fit.modules)
-        ],
-        "odd and even frames": agree,
-    }
-
-
-def _modules_product(
-    params: Params,
-    modules: "Modules | None",
-    rows: "Sequence[Row]",
-    displaced: "Sequence[Displaced]",
-    level: Record,
-) -> Record:
-    """Return the content of ``modules.json``."""
-    return {
-        "sample": params.sample,
-        "scan": params.scan,
-        "start": None if modules is None else modules.to_dict(),
-        "residuals": [row.to_dict() for row in rows],
-        "displaced": [module.to_dict() for module in displaced],
-        "fit": None if "why not" in level else level,
-        "why not": level.get("why not"),
-        "propose with": None
-        if "why not" in level
-        else remedies.module_calibration(params.sample, params.scan),
-    }
 
 
 if __name__ == "__main__":

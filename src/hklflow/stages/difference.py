@@ -130,11 +130,7 @@ def _pair(
                 f"{own} has no {' and no '.join(missing)} in `{group}`: it is not a volume with "
                 "errors; give a symmetrised volume or a pair distribution"
             )
-    if not one.grid.same_as(other.grid):
-        raise HklflowError(
-            f"{path} has another grid ({one.grid.to_dict()}) than {reference} "
-            f"({other.grid.to_dict()}); make both on the grid of one parent"
-        )
+    nexus.require_one_grid([other, one], "make both on the grid of one parent")
     return one, other
 
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hklflow.bragg.integrate import Integrated
+    from hklflow.bragg.measurement import Measurement
     from hklflow.bragg.reflections import Reflections
+    from hklflow.images.scan import RotationScan
+    from hklflow.orientation.product import Orientation
     from hklflow.stage.rehearsal import Known
 
 VERSION = 3
@@ -78,7 +81,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.bragg import integrate as bragg
     from hklflow.bragg.reflections import ReflectionFlag
     from hklflow.plots import bragg as pictures
 
@@ -88,65 +90,89 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     orientation = stage.read_orientation(inputs.orientation)
     accepted = stage.read_accepted(inputs.accepted)
     rotation = orientation.rotation(params.rotation)
-    scale = nexus.read_scale(inputs.scale)
-    pixel_norm, corrected = norms.pixel_norm(
-        inputs.mask, params, orientation.reference_detector, rotation, scan.binning
+    norm = norms.read_norm(
+        inputs.mask, inputs.scale, params, orientation.reference_detector, rotation, scan.binning
     )
-    n = rotation.scan.n_frames
-    frame_norm = norms.frame_norm(scale, n, inputs.scale, solid_angle=params.solid_angle)
-    ub, group = orientation.ub, orientation.group
-    integrated, engine = None, f"hklflow {__version__}"
-    measurement = measured.measurement(
-        scan, rotation, pixel_norm, frame_norm, block=params.block, threads=threads
-    )
-
-    def shown(blocks: "Iterable[NDArray[Any]]", description: str) -> "Iterable[NDArray[Any]]":
-        return stage.progress(blocks, n, f"{description}, frames", len)
-
+    measurement = measured.measurement(scan, rotation, norm, block=params.block, threads=threads)
+    integrated = None
     if params.engine == "dials":
-        from hklflow.dials.integrate import integrate as by_dials
-        from hklflow.dials.programs import find
-
-        dials = find(params.prefix)
-        engine = dials.label
-        reflections = by_dials(
-            measurement,
-            scan,
-            ub,
-            group,
-            dials=dials,
-            d_min=params.d_min,
-            min_zeta=params.min_zeta,
-            min_recorded=params.min_recorded,
-            threads=threads,
-        )
+        engine, reflections = _by_dials(measurement, scan, orientation, params, threads)
     else:
-        chosen = params.chosen(threads)
-        peaks = nexus.read_peaks(inputs.peaks)
-        integrated = bragg.integrate(
-            measurement, ub, group, peaks, chosen, d_min=params.d_min, shown=shown
-        )
+        engine = f"hklflow {__version__}"
+        integrated = _by_hklflow(measurement, inputs.peaks, orientation, params, threads)
         reflections = integrated.reflections
     title = f"{params.rotation} of {orientation.scan}: integrated reflections"
     nexus.write_reflections(outputs.reflections, reflections, title)
+    warnings = _warnings(reflections)
     metrics = {
         "engine": engine,
         "accepted": accepted,
-        "corrected for": corrected,
+        "corrected for": norm.corrected,
         "rows": len(reflections),
         "flags": {flag.name: int(reflections.has(flag).sum()) for flag in ReflectionFlag},
         "shells": _shells(reflections),
         **({} if integrated is None else _figures(integrated)),
+        "warnings": warnings,
     }
-    metrics["warnings"] = _warnings(reflections)
     stage.write_json(outputs.metrics, metrics)
-    picture = pictures.integration(reflections, integrated, title, str(metrics["engine"]))
-    plots.save(picture, outputs.picture)
+    plots.save(pictures.integration(reflections, integrated, title, engine), outputs.picture)
     usable = np.isfinite(reflections.intensity_sum)
     description = "" if integrated is None else f"; {integrated.counters}"
     print(f"{int(usable.sum())} of {len(reflections)} reflections have an intensity{description}")
-    for warning in metrics["warnings"]:
+    for warning in warnings:
         print(f"warning: {warning}")
+
+
+def _by_hklflow(
+    measurement: "Measurement",
+    peaks: Path,
+    orientation: "Orientation",
+    params: Params,
+    threads: int,
+) -> "Integrated":
+    from hklflow import nexus
+    from hklflow.bragg.integrate import integrate
+
+    n_frames = measurement.rotation.scan.n_frames
+
+    def shown(blocks: "Iterable[NDArray[Any]]", description: str) -> "Iterable[NDArray[Any]]":
+        return stage.progress(blocks, n_frames, f"{description}, frames", len)
+
+    return integrate(
+        measurement,
+        orientation.ub,
+        orientation.group,
+        nexus.read_peaks(peaks),
+        params.chosen(threads),
+        d_min=params.d_min,
+        shown=shown,
+    )
+
+
+def _by_dials(
+    measurement: "Measurement",
+    scan: "RotationScan",
+    orientation: "Orientation",
+    params: Params,
+    threads: int,
+) -> "tuple[str, Reflections]":
+    """Return the name of the program and the reflections."""
+    from hklflow.dials.integrate import integrate
+    from hklflow.dials.programs import find
+
+    dials = find(params.prefix)
+    reflections = integrate(
+        measurement,
+        scan,
+        orientation.ub,
+        orientation.group,
+        dials=dials,
+        d_min=params.d_min,
+        min_zeta=params.min_zeta,
+        min_recorded=params.min_recorded,
+        threads=threads,
+    )
+    return dials.label, reflections
 
 
 def _warnings(reflections: "Reflections") -> list[str]:

@@ -1,17 +1,21 @@
 """Transform S(Q) to the pair distribution function in direct space: 3D-ΔPDF or total PDF."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from hklflow import stage
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     import numpy as np
     from numpy.typing import NDArray
 
+    from hklflow.nexus.grid_writer import GridWriter
     from hklflow.nexus.volume import OpenVolume
+    from hklflow.plots.pdf import Sections
     from hklflow.volumes import pdf
     from hklflow.volumes.pdf_plan import Plan
 
@@ -86,94 +90,129 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import plots
-    from hklflow.base.errors import HklflowError
-    from hklflow.geometry import lattice
-    from hklflow.nexus.grid_writer import PLANES, GridWriter
-    from hklflow.nexus.scratch import Scratch
-    from hklflow.nexus.volume import open_volume
+    from hklflow.nexus.grid_writer import GridWriter
     from hklflow.plots import pdf as pictures
     from hklflow.plots.planes import near_origin
-    from hklflow.volumes import pdf
 
     with ExitStack() as stack:
-        filled = stack.enter_context(open_volume(inputs.filled))
-        whole = None
-        if inputs.symmetrised is not None:
-            whole = stack.enter_context(open_volume(inputs.symmetrised))
-            _require_symmetrised(inputs.symmetrised, whole)
-            if not whole.grid.same_as(filled.grid):
-                raise HklflowError(
-                    f"{inputs.symmetrised} has another grid ({whole.grid.to_dict()}) than "
-                    f"{inputs.filled} ({filled.grid.to_dict()}); run the stage fill on "
-                    f"{inputs.symmetrised}, then this stage again"
-                )
+        filled, whole = _open(stack, inputs)
         made = _plan(inputs.filled, filled, params)
         kind = "delta" if whole is None else "total"
         title = params.title or _TITLES[kind]
-        where, folder = pdf.room(made, params.memory), outputs.pdf.parent
-
-        def store(fits: bool, shape: tuple[int, ...], dtype: Any) -> pdf.Store:
-            return pdf.Store(shape, dtype) if fits else Scratch(shape, dtype, folder)
-
         source = _Source(made, filled, whole)
-        half = store(where.half, made.half_shape, np.complex64)
-        transform = pdf.Transform(made, half, where.block, threads, source.unit())
-
-        def load(name: str, what: str) -> pdf.Sums:
-            steps = list(range(0, made.grid.shape[2], PLANES))
-            planes = pdf.slabs(made, lambda a, b: source.read(name, a, b), PLANES)
-            return transform.load(
-                stage.progress(planes, len(steps), what), variance=name == "data_errors"
-            )
-
-        of_errors = load("data_errors", "slabs of errors read")
-        kept = store(where.kept, made.kept_shape, np.float32)
-        errors = pdf.Errors(made, kept, transform, threads)
-        sums = load("data", "slabs of S read")
-        _check(inputs.filled, sums, of_errors, params)
-        _check_measured(inputs.filled, source.shares, params)
-
-        grid, beyond = made.direct, max(1.0, made.taper.resolution)
-        extent = lattice.volume(made.cell) * float(np.prod(grid.step * grid.shape))
-        rms = float(np.sqrt(sums.squares * made.scale / extent))
-        sections, found = pictures.Sections(grid), pdf.Found(0.0, [])
+        loaded = _load(made, source, inputs.filled, outputs.pdf.parent, params, threads)
         types = {"data": np.float32, "data_errors": np.float32}
         writer = stack.enter_context(
-            GridWriter(outputs.pdf, grid, made.cell, title, types, group="pdf", direct=True)
+            GridWriter(outputs.pdf, made.direct, made.cell, title, types, group="pdf", direct=True)
         )
-        step = writer.chunks[0]
-        blocks = pdf.blocks(made, transform, errors, step, rms, found)
-        for first, values, sigma in stage.progress(
-            blocks, -(-made.sizes[2] // step), "blocks of the PDF"
-        ):
-            writer.write_block((first, 0), data=values, data_errors=sigma)
-            sections.add(first, values, sigma)
-        metrics = _metrics(made, sums, found, errors.general, beyond) | source.shares
+        sections, extrema = _write(writer, loaded)
+        metrics = _metrics(loaded, extrema) | loaded.shares
         metrics["at the origin"] = float(sections.rows[0][made.sizes[0] // 2])
         metrics["sigma at the origin"] = float(sections.sigmas[0][made.sizes[0] // 2])
-        metrics["warnings"] = [*_warnings(source.shares), *filled.doubts]
-        notes = _notes(made, kind, sums, where) | source.shares | {"metrics": metrics}
+        metrics["warnings"] = [*_warnings(loaded.shares), *filled.doubts]
+        notes = _notes(loaded, kind) | loaded.shares | {"metrics": metrics}
         notes["doubts"] = filled.doubts
         if "space_group" in filled.notes:
             notes["space_group"] = filled.notes["space_group"]
         writer.note(notes)
-    seen = near_origin(notes)
-    picture = pictures.pair_distribution(grid, made.cell, sections, errors.general, seen, title)
+    general = metrics["sigma at a general position"]
+    picture = pictures.pair_distribution(
+        made.direct, made.cell, sections, general, near_origin(notes), title
+    )
     plots.save(picture, outputs.picture)
     stage.write_json(outputs.metrics, {"kind": kind, **metrics})
-    strong = metrics["features"][0] if metrics["features"] else None
-    told = (
-        f"strongest feature at {strong['length']:.2f} Å ({strong['value / sigma']:.0f} σ of noise)"
-        if strong
-        else "no feature besides the origin"
-    )
     for warning in metrics["warnings"]:
         print(f"warning: {warning}")
-    print(
-        f"{kind} PDF of {' x '.join(str(n) for n in made.sizes)} voxels up to "
-        f"{made.taper.q_max:.2f} 1/Å, resolution {made.taper.resolution:.2f} Å: {told}; "
-        f"{100 * metrics['share of the taper missing']:.2g} % of the taper's weight missing"
+    print(_summary(kind, made, metrics))
+
+
+def _open(stack: "ExitStack", inputs: Inputs) -> "tuple[OpenVolume, OpenVolume | None]":
+    """Open the filled volume, and the symmetrised volume if the total PDF is made."""
+    from hklflow.nexus.volume import open_volume, require_one_grid
+
+    filled = stack.enter_context(open_volume(inputs.filled))
+    if inputs.symmetrised is None:
+        return filled, None
+    whole = stack.enter_context(open_volume(inputs.symmetrised))
+    _require_symmetrised(inputs.symmetrised, whole)
+    require_one_grid(
+        [filled, whole], f"run the stage fill on {inputs.symmetrised}, then this stage again"
     )
+    return filled, whole
+
+
+class _Loaded(NamedTuple):
+    """S and its errors in direct space.
+
+    Attributes
+    ----------
+    sums : pdf.Sums
+        Sums over the voxels of S that entered.
+    shares : dict of str to float or None
+        Filled shares of the taper's weight, see `_Source.shares`.
+    """
+
+    plan: "Plan"
+    room: "pdf.Room"
+    transform: "pdf.Transform"
+    errors: "pdf.Errors"
+    sums: "pdf.Sums"
+    shares: dict[str, float | None]
+
+
+def _load(
+    made: "Plan", source: "_Source", path: Path, folder: Path, params: Params, threads: int
+) -> _Loaded:
+    """Read and transform the errors, then S, in one memory; large arrays are files in `folder`."""
+    import numpy as np
+
+    from hklflow.nexus.grid_writer import PLANES
+    from hklflow.nexus.scratch import Scratch
+    from hklflow.volumes import pdf
+
+    room = pdf.room(made, params.memory)
+
+    def store(fits: bool, shape: tuple[int, ...], dtype: Any) -> pdf.Store:
+        return pdf.Store(shape, dtype) if fits else Scratch(shape, dtype, folder)
+
+    half = store(room.half, made.half_shape, np.complex64)
+    transform = pdf.Transform(made, half, room.block, threads, source.unit())
+
+    def load(name: str, what: str) -> pdf.Sums:
+        steps = list(range(0, made.grid.shape[2], PLANES))
+        planes = pdf.slabs(made, lambda a, b: source.read(name, a, b), PLANES)
+        return transform.load(
+            stage.progress(planes, len(steps), what), variance=name == "data_errors"
+        )
+
+    of_errors = load("data_errors", "slabs of errors read")
+    kept = store(room.kept, made.kept_shape, np.float32)
+    errors = pdf.Errors(made, kept, transform, threads)
+    sums = load("data", "slabs of S read")
+    _check(path, sums, of_errors, params)
+    _check_measured(path, source.shares, params)
+    return _Loaded(made, room, transform, errors, sums, source.shares)
+
+
+def _write(writer: "GridWriter", loaded: _Loaded) -> "tuple[Sections, pdf.Found]":
+    """Write the PDF and its errors; return the planes for the picture, and the extrema."""
+    import numpy as np
+
+    from hklflow.geometry import lattice
+    from hklflow.plots.pdf import Sections
+    from hklflow.volumes import pdf
+
+    made, grid = loaded.plan, loaded.plan.direct
+    extent = lattice.volume(made.cell) * float(np.prod(grid.step * grid.shape))
+    rms = float(np.sqrt(loaded.sums.squares * made.scale / extent))
+    sections, extrema = Sections(grid), pdf.Found(0.0, [])
+    step = writer.chunks[0]
+    blocks = pdf.blocks(made, loaded.transform, loaded.errors, step, rms, extrema)
+    n_blocks = -(-made.sizes[2] // step)
+    for first, values, sigma in stage.progress(blocks, n_blocks, "blocks of the PDF"):
+        writer.write_block((first, 0), data=values, data_errors=sigma)
+        sections.add(first, values, sigma)
+    return sections, extrema
 
 
 class _Source:
@@ -334,25 +373,25 @@ def _check(path: Path, sums: "pdf.Sums", of_errors: "pdf.Sums", params: Params) 
         )
 
 
-def _metrics(
-    made: "Plan", sums: "pdf.Sums", found: "pdf.Found", general: float, beyond: float
-) -> dict[str, Any]:
+def _metrics(loaded: _Loaded, extrema: "pdf.Found") -> dict[str, Any]:
     import numpy as np
 
     from hklflow.geometry import lattice
     from hklflow.volumes import pdf
 
+    made, sums = loaded.plan, loaded.sums
     # ΔV_r = V Δx Δy Δz
     voxel = lattice.volume(made.cell) * float(np.prod(made.direct.step))
     of_s = sums.squares * made.scale
     at_zero = float(made.taper.resolution_function(0.0))
+    beyond = max(1.0, made.taper.resolution)
     return {
         "sizes": list(made.sizes),
         "voxel in angstrom": (made.direct.step * made.cell[:3]).tolist(),
         "q_max": made.taper.q_max,
         "resolution in angstrom": made.taper.resolution,
-        "Parseval ratio": found.squares * voxel / of_s if of_s > 0 else None,
-        "sigma at a general position": general,
+        "Parseval ratio": extrema.squares * voxel / of_s if of_s > 0 else None,
+        "sigma at a general position": loaded.errors.general,
         "voxels missing": sums.n_missing,
         "share of the taper missing": sums.missing / (sums.weight + sums.missing),
         "share of the taper on the grid": (sums.weight + sums.missing) * made.scale / at_zero,
@@ -363,12 +402,13 @@ def _metrics(
                 "value": value,
                 "value / sigma": value / sigma if sigma > 0 else None,
             }
-            for x, length, value, sigma in pdf.strongest(made, found, beyond, _FEATURES)
+            for x, length, value, sigma in pdf.strongest(made, extrema, beyond, _FEATURES)
         ],
     }
 
 
-def _notes(made: "Plan", kind: str, sums: "pdf.Sums", where: "pdf.Room") -> dict[str, Any]:
+def _notes(loaded: _Loaded, kind: str) -> dict[str, Any]:
+    made = loaded.plan
     exact = made.moves[2]
     return {
         "kind": kind,
@@ -383,7 +423,7 @@ def _notes(made: "Plan", kind: str, sums: "pdf.Sums", where: "pdf.Room") -> dict
             "padded with zeros to": list(made.sizes),
         },
         "Friedel mates": "one measurement" if made.symmetrised else "averaged by this stage",
-        "missing": f"{sums.n_missing} voxels within q_max counted as 0",
+        "missing": f"{loaded.sums.n_missing} voxels within q_max counted as 0",
         "000": "as filled by the stage fill: the PDF is relative to the mean density",
         "errors": (
             "from the errors of the symmetrised voxels, with equivalents fully correlated and "
@@ -391,8 +431,23 @@ def _notes(made: "Plan", kind: str, sums: "pdf.Sums", where: "pdf.Room") -> dict
             "lattice vectors, where all holes have the same phase); "
             + ("exact" if exact else "V at the nearest voxel")
         ),
-        "kept in a scratch file": not where.half,
+        "kept in a scratch file": not loaded.room.half,
     }
+
+
+def _summary(kind: str, made: "Plan", metrics: dict[str, Any]) -> str:
+    feature = "no feature besides the origin"
+    if metrics["features"]:
+        strongest = metrics["features"][0]
+        feature = (
+            f"strongest feature at {strongest['length']:.2f} Å "
+            f"({strongest['value / sigma']:.0f} σ of noise)"
+        )
+    return (
+        f"{kind} PDF of {' x '.join(str(n) for n in made.sizes)} voxels up to "
+        f"{made.taper.q_max:.2f} 1/Å, resolution {made.taper.resolution:.2f} Å: {feature}; "
+        f"{100 * metrics['share of the taper missing']:.2g} % of the taper's weight missing"
+    )
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from hklflow.calibration.calibrants import Calibrant
     from hklflow.calibration.detectors import KnownDetector
     from hklflow.calibration.powder import PowderCalibration
+    from hklflow.calibration.powder_cycles import PowderSettings
     from hklflow.geometry import Detector, Floats
     from hklflow.stage.rehearsal import Known
 
@@ -114,7 +114,7 @@ class Params(stage.Params):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Refine the geometry, judge it, and write the results."""
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
     from hklflow import geometry, plots
     from hklflow.base.errors import HklflowError
@@ -122,12 +122,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.formats import poni
 
     counts, bad, known = prepare(inputs.image, params)
-    calibration = powder.calibrate_powder(
-        counts,
-        bad,
-        calibrant=calibrant_of(params),
-        **fit_options(params),
-    )
+    calibration = powder.calibrate_powder(counts, bad, settings(params))
     if calibration.rms_deg > params.max_rms:
         raise HklflowError(
             f"the rings of {inputs.image} fit with an rms of {calibration.rms_deg:.4f} deg, above "
@@ -144,29 +139,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         sensor_thickness=params.sensor_thickness,
         sensor_attenuation=params.sensor_attenuation,
     )
-    stage.write_json(
-        outputs.geometry,
-        {
-            "source": f"powder:{inputs.image}",
-            "detector": geometry.detector_to_dict(detector),
-            "beam": {"wavelength_A": params.wavelength, "polarization": params.polarization},
-            "poni": asdict(calibration.poni),
-            "sigma": calibration.sigma,
-            "correlation": calibration.correlation,
-            "beam_centre_px": calibration.beam_centre,
-            "beam_centre_sigma_px": calibration.beam_centre_sigma,
-            "metrics": {
-                "rms of 2theta in degrees": calibration.rms_deg,
-                "rms by ring": calibration.ring_rms_deg,
-                "points": len(calibration.points),
-                "points rejected": calibration.rejected,
-                "reduced chi2 of counting statistics": calibration.chi2,
-                "scatter beyond counting statistics in degrees": calibration.extra_sigma_deg,
-                **metrics,
-            },
-            "gates": gates,
-        },
-    )
+    product = {
+        "source": f"powder:{inputs.image}",
+        "detector": geometry.detector_to_dict(detector),
+        "beam": {"wavelength_A": params.wavelength, "polarization": params.polarization},
+        **_refined(calibration, metrics),
+        "gates": gates,
+    }
+    stage.write_json(outputs.geometry, product)
     poni.write_poni(outputs.poni, calibration.poni)
 
     title = (
@@ -187,10 +167,31 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     """Open the calibrant, the images and the detector; no ring is searched."""
     if inputs.image in known.products:  # it is simulated first
         return
-    calibrant_of(params)
+    settings(params)
     image, *_ = opened(inputs.image, params)
     for name in ("dark", "flat"):
         _read(name, params, image.shape)
+
+
+def _refined(calibration: "PowderCalibration", metrics: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "poni": asdict(calibration.poni),
+        "sigma": calibration.sigma,
+        "correlation": calibration.correlation,
+        "beam_centre_px": calibration.beam_centre,
+        "beam_centre_sigma_px": calibration.beam_centre_sigma,
+        "metrics": {
+            "rms of 2theta in degrees": calibration.rms_deg,
+            "rms by ring": calibration.ring_rms_deg,
+            "points": len(calibration.points),
+            "points rejected": calibration.rejected,
+            "reduced chi2 of counting statistics": calibration.chi2,
+            "scatter beyond counting statistics in degrees": calibration.extra_sigma_deg,
+            **metrics,
+        },
+    }
 
 
 def _picture(
@@ -225,14 +226,23 @@ def _picture(
     )
 
 
-def fit_options(params: Params) -> dict[str, Any]:
-    """Return the parameters that are passed unchanged to a fit of rings."""
-    return params.model_dump(
-        include={
-            "wavelength", "pixel_size", "orientation", "distance", "beam_centre", "polarization",
-            "min_rings",
-        }
-    )  # fmt: skip
+def settings(params: Params) -> "PowderSettings":
+    """Return the settings of a fit of rings, with the calibrant's rings to be used."""
+    from hklflow.calibration.calibrants import read_calibrant
+    from hklflow.calibration.powder_cycles import PowderSettings
+
+    return PowderSettings(
+        calibrant=read_calibrant(
+            params.calibrant, max_rings=params.max_rings, purge_rings=params.purge_rings
+        ),
+        wavelength=params.wavelength,
+        pixel_size=params.pixel_size,
+        orientation=params.orientation,
+        distance=params.distance,
+        beam_centre=params.beam_centre,
+        polarization=params.polarization,
+        min_rings=params.min_rings,
+    )
 
 
 def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], KnownDetector | None]":
@@ -286,15 +296,6 @@ def opened(
         bad = bad | known.gaps
     masked = _read("mask_image", params, image.shape)
     return image, n, bad if masked is None else bad | (masked != 0), known
-
-
-def calibrant_of(params: Params) -> "Calibrant":
-    """Return the calibrant with the rings to be used."""
-    from hklflow.calibration.calibrants import read_calibrant
-
-    return read_calibrant(
-        params.calibrant, max_rings=params.max_rings, purge_rings=params.purge_rings
-    )
 
 
 def _read(name: str, params: Params, shape: tuple[int, ...]) -> "NDArray[Any] | None":

@@ -8,11 +8,17 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
+    from hklflow.geometry.grid import Grid
     from hklflow.geometry.symmetry import SpaceGroup
-    from hklflow.nexus import OpenVolume
+    from hklflow.nexus import OpenVolume, VolumeWriter
+    from hklflow.plots.symmetrise import Maps
+    from hklflow.plots.volumes import Sections
+    from hklflow.quality.agreement_gates import Findings
     from hklflow.volumes.symmetrise import Agreement, Images, Records
 
 VERSION = 3
@@ -104,11 +110,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.base.errors import HklflowError
     from hklflow.geometry.symmetry import space_group
     from hklflow.plots import symmetrise as pictures
-    from hklflow.plots.volumes import Sections
-    from hklflow.quality import agreement_gates
     from hklflow.volumes import laue_pairs, symmetrise
 
     symbol = params.symmetry
@@ -121,14 +124,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         _require_alike(inputs.volumes, volumes)
         grid, cell = volumes[0].grid, volumes[0].cell
         symmetrise.require_metric(cell, group.laue_operations, symbol)
-        maps = symmetrise.images(grid, group.laue_operations)
-        if not maps.exact:
-            print(
-                f"warning: only {len(maps.turns)} of the {len(group.laue_operations)} operations "
-                f"of {group.laue} map voxels of this grid onto voxels; the others are interpolated "
-                "between eight voxels, which smooths S; to avoid this, transform with equal steps "
-                "along equivalent axes and a voxel centre at 0"
-            )
+        maps = _images(grid, group)
         records, unusable = _load(volumes, maps, outputs.symmetrised.parent, params)
         _tell_unusable(inputs.volumes, unusable)
         examined = laue_pairs.examine(
@@ -145,36 +141,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             progress=lambda items, total: stage.progress(items, total, "symmetrised parts"),
         )
         metrics = _metrics(group, maps, agreement, inputs.volumes)
-        if metrics["coverage before"] == 0:
-            raise HklflowError(
-                f"no voxel is measured in {', '.join(map(str, inputs.volumes))}: the norm is 0 in "
-                "all voxels; check the grid, the orientation and the masks of the transform"
-            )
         metrics["voxels without a usable norm"] = int(unusable.sum())
-        limits = agreement_gates.AgreementLimits(
-            params.told_chi2, params.told_asymmetry, params.max_asymmetry
-        )
-        findings = agreement_gates.of_operations(examined, group.laue, limits, params.told_slow)
-        findings = findings.plus(
-            *agreement_gates.of_equivalents(metrics["reduced chi2 of equivalents"], limits)
-        )
-        if findings.failures and params.on_failure == "stop":
-            raise HklflowError(". ".join(findings.failures))
+        findings = _judge(examined, metrics["reduced chi2 of equivalents"], group, params)
         metrics["operations compared"] = examined
         metrics |= findings.to_dict()
-        sections = Sections(grid)
-        planes = pictures.Maps(grid, sections.at[2])
         counts_type: Any = np.float64
         if maps.exact and all(volume.counts_are_whole for volume in volumes):
             counts_type = np.uint32 if records.counts.dtype == np.uint32 else np.uint64
-        extra = {"multiplicity": np.uint8, "disagreement": np.float32}
         writer = stack.enter_context(
             nexus.VolumeWriter(
                 outputs.symmetrised, grid, cell, params.title, counts_type, True,
-                variance=records.noisy, extra=extra,
+                variance=records.noisy,
+                extra={"multiplicity": np.uint8, "disagreement": np.float32},
             )
         )  # fmt: skip
-        _write(writer, records, params.pool, counts_type, sections, planes, threads)
+        sections, planes = _write(writer, records, counts_type, params.pool, threads)
         writer.note(_notes(group, params, metrics))
     figure = pictures.symmetrised(grid, cell, sections, planes, agreement, params.title)
     plots.save(figure, outputs.picture)
@@ -212,19 +193,31 @@ def _require_alike(paths: list[Path], volumes: "list[OpenVolume]") -> None:
     HklflowError
         If there is such a volume.
     """
+    from hklflow import nexus
     from hklflow.base.errors import HklflowError
 
+    nexus.require_one_grid(volumes, "transform them with the same parent")
     for path, volume in zip(paths, volumes, strict=True):
-        if not volume.grid.same_as(volumes[0].grid):
-            raise HklflowError(
-                f"{path} has another grid ({volume.grid.to_dict()}) than {paths[0]} "
-                f"({volumes[0].grid.to_dict()}); transform them with the same parent"
-            )
         if "operations" in volume.notes:
             raise HklflowError(
                 f"{path} is symmetrised already: symmetrised again, its errors would be too small; "
                 "give the volumes of the rotations or the merged volume"
             )
+
+
+def _images(grid: "Grid", group: "SpaceGroup") -> "Images":
+    """Return the images of each voxel; warn if some operations are not exact on this grid."""
+    from hklflow.volumes import symmetrise
+
+    maps = symmetrise.images(grid, group.laue_operations)
+    if not maps.exact:
+        print(
+            f"warning: only {len(maps.turns)} of the {len(group.laue_operations)} operations of "
+            f"{group.laue} map voxels of this grid onto voxels; the others are interpolated "
+            "between eight voxels, which smooths S; to avoid this, transform with equal steps "
+            "along equivalent axes and a voxel centre at 0"
+        )
+    return maps
 
 
 def _load(
@@ -273,23 +266,35 @@ def _tell_unusable(paths: list[Path], unusable: "NDArray[np.int64]") -> None:
             )
 
 
+def _judge(
+    examined: "Mapping[str, Any]", chi2: float | None, group: "SpaceGroup", params: Params
+) -> "Findings":
+    """Return findings on the operations and on the scatter of equivalents."""
+    from hklflow.quality import agreement_gates
+
+    limits = agreement_gates.AgreementLimits(
+        params.told_chi2, params.told_asymmetry, params.max_asymmetry
+    )
+    findings = agreement_gates.of_operations(examined, group.laue, limits, params.told_slow)
+    findings = findings.plus(*agreement_gates.of_equivalents(chi2, limits))
+    return findings.checked(params.on_failure)
+
+
 def _write(
-    writer: Any,
-    records: "Records",
-    pool: int,
-    counts_type: Any,
-    sections: Any,
-    planes: Any,
-    threads: int,
-) -> None:
-    """Derive S and its errors, slab by slab."""
+    writer: "VolumeWriter", records: "Records", counts_type: Any, pool: int, threads: int
+) -> "tuple[Sections, Maps]":
+    """Derive S and its errors, and write them slab by slab; return the planes for the picture."""
     from concurrent.futures import ThreadPoolExecutor
     from functools import partial
 
     import numpy as np
 
+    from hklflow.plots.symmetrise import Maps
+    from hklflow.plots.volumes import Sections
     from hklflow.transform import estimator
 
+    sections = Sections(records.grid)
+    planes = Maps(records.grid, sections.at[2])
     n_l = records.grid.array_shape[0]
     starts = range(0, n_l, _PLANES)
     for first in stage.progress(starts, len(starts), "slabs written"):
@@ -300,15 +305,9 @@ def _write(
         own = slice(first - low, last - low)
         data, errors = np.empty((2, *counts[own].shape), np.float32)
         derived = partial(
-            estimator.derive,
-            counts,
-            norm,
-            own,
-            reach=pool,
-            data=data,
-            errors=errors,
-            variance=variance,
-        )
+            estimator.derive, counts, norm, own,
+            reach=pool, data=data, errors=errors, variance=variance,
+        )  # fmt: skip
         with ThreadPoolExecutor(threads) as workers:
             list(workers.map(lambda rows, run=derived: run(rows=rows), writer.strips))
         many, chi2 = records.maps(first, last)
@@ -325,15 +324,23 @@ def _write(
         writer.write(first, **arrays)
         sections.add(first, data, errors, norm[own])
         planes.add(first, many, chi2)
+    return sections, planes
 
 
 def _metrics(
     group: "SpaceGroup", maps: "Images", agreement: "Agreement", paths: list[Path]
 ) -> dict[str, Any]:
+    """Return the figures of the symmetrised volume; refuse volumes without measured voxels."""
     import numpy as np
 
+    from hklflow.base.errors import HklflowError
     from hklflow.volumes import symmetrise_kernels as columns
 
+    if agreement.total(columns.BEFORE) == 0:
+        raise HklflowError(
+            f"no voxel is measured in {', '.join(map(str, paths))}: the norm is 0 in all voxels; "
+            "check the grid, the orientation and the masks of the transform"
+        )
     halves = agreement.overall_half_correlation
     inside = agreement.total(columns.INSIDE)
     observed = agreement.total(columns.OBSERVED)

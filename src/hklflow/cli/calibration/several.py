@@ -57,8 +57,7 @@ def series(
             )
             for i, (counts, bad, _) in enumerate(prepared)
         ],
-        calibrant=powder_calibration.calibrant_of(params),
-        **powder_calibration.fit_options(params),
+        powder_calibration.settings(params),
     )
     metrics = []
     for image, (_, _, known) in zip(series.images, prepared, strict=True):
@@ -98,15 +97,10 @@ def modules_of_rings(images: Sequence[Path], params: powder_calibration.Params) 
     from hklflow.calibration.powder_cycles import response
     from hklflow.geometry import detector_to_dict
 
-    rings, modules = [], None
+    rings, modules, settings = [], None, powder_calibration.settings(params)
     for path in stage.progress(images, len(images), "images"):
         counts, bad, _ = powder_calibration.prepare(path, params)
-        calibration = powder.calibrate_powder(
-            counts,
-            bad,
-            calibrant=powder_calibration.calibrant_of(params),
-            **powder_calibration.fit_options(params),
-        )
+        calibration = powder.calibrate_powder(counts, bad, settings)
         modules = modules or _ideal(params.detector, bad, params.pixel_size)
         detector = replace(calibration.detector, modules=modules)
         angles = calibration.calibrant.two_theta(calibration.wavelength)
