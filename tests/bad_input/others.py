@@ -102,7 +102,6 @@ OTHERS = {
     "stages/gather.py": RUNS,
     "stages/mask_3d.py:_model": HAND,
     "stages/mask_constants.py": RUNS,
-    "stages/merge.py": PRODUCT,
     "stages/merge_reflections.py": PRODUCT,
     "stages/pdf.py": PRODUCT,
     "stages/pixel_mask.py:_constants": TWIN,
