@@ -5,7 +5,8 @@ on (default 0), reduces each from raw frames to S(Q), and counts for each stage 
 reported, refused, silently wrong. ``python -m benchmarks.frame_worlds cells N FIRST`` makes N
 crystals with spots and maxima of all widths, and prints the pulls of cell and orientation,
 refined and converged. ``refined N FIRST`` does the same without converging, which takes a tenth of
-the time, and ``motions N FIRST`` for crystals and beams that move.
+the time, and ``motions N FIRST`` for crystals and beams that move. ``stages N FIRST`` is the table
+without converging.
 """
 
 import contextlib
@@ -33,13 +34,14 @@ def _reduced(world: FrameWorld, *, volume: bool, convergence: bool = True) -> Re
         return reduced(world, Path(folder), volume=volume, convergence=convergence)
 
 
-def table(number: int = 60, first: int = 0) -> None:
+def table(number: int = 60, first: int = 0, *, convergence: bool = True) -> None:
     """Print what each stage made of each kind of world, and the table."""
     rows: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for kind, system, seed in frames.frame_catalogue(number, first):
         if "transition" in kind:
             continue
-        found = _reduced(frames.frame_world(kind, system, seed), volume=True)
+        world = frames.frame_world(kind, system, seed)
+        found = _reduced(world, volume=True, convergence=convergence)
         verdicts = {name: found.verdict(name) for name in found.wrong}
         verdicts |= dict.fromkeys(found.refused, "refused")
         figures = ", ".join(f"{name} {found.wrong[name]:.2g}" for name in found.wrong)
@@ -104,7 +106,12 @@ def _pulls(worlds: Sequence[tuple[int, str, dict[str, float]]], convergence: boo
 
 
 if __name__ == "__main__":
-    commands = {"cells": cells, "refined": partial(cells, convergence=False), "motions": motions}
+    commands = {
+        "cells": cells,
+        "refined": partial(cells, convergence=False),
+        "motions": motions,
+        "stages": partial(table, convergence=False),
+    }
     if sys.argv[1:2] and sys.argv[1] in commands:
         commands[sys.argv[1]](*map(int, sys.argv[2:]))
     else:

@@ -25,7 +25,7 @@ def _runs(results: Results, key: str, field: str) -> list[float]:
 def _seconds(results: Results, key: str) -> list[float]:
     """CPU seconds of each round, less the median of what is taken off."""
     less = results["jobs"][key]["less"]
-    off = statistics.median(_runs(results, less, "cpu")) if less else 0.0
+    off = statistics.median(_runs(results, less, "cpu") or [0.0]) if less else 0.0
     return [cpu - off for cpu in _runs(results, key, "cpu")]
 
 
