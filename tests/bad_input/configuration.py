@@ -366,10 +366,9 @@ CASES = [
         "grid that no machine can hold",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: refine_parent of quartz/300K: a grid of 6401 x 6401 x 7201 = 2.95e+11 voxels is "
-        "too large for any machine (2e+11 voxels at most: one volume to be symmetrised takes 4 TB "
-        "of memory, this one 5.9 TB); set a coarser `grid_step` (it is 0.0025, 0.0025, 0.0025), "
-        "smaller `grid_limits` or a `grid_range`",
+        "  quartz 300K refine_parent: a grid of 6401 x 6401 x 7201 = 2.95e+11 voxels is too large "
+        "for any machine (2e+11 voxels at most: one volume to be symmetrised takes 4 TB of memory, "
+        "this one 5.9 TB); set a coarser `grid_step` or a smaller grid",
         more("refine_parent: {grid_step: [0.0025, 0.0025, 0.0025], grid_limits: [8, 8, 9]}\n"),
     ),
     Case(

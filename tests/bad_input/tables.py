@@ -75,12 +75,6 @@ CASES = [
         written(SCANS_TSV, ""),
     ),
     Case(
-        "table of scans without rows",
-        CHECK,
-        "1 problem in the experiment:\n  …/config/scans.tsv has no scans",
-        written(SCANS_TSV, SCANS.splitlines()[0] + "\n"),
-    ),
-    Case(
         "no table of scans",
         CHECK,
         "1 problem in the experiment:\n"

@@ -47,6 +47,7 @@ def _left_out(folder: Path) -> None:
 _BOM = b"\xef\xbb\xbf"
 
 FINE = [
+    Fine("table of scans without rows", CHECK, written(SCANS_TSV, SCANS.splitlines()[0] + "\n")),
     Fine("start at -5°", IMPORT_SERIES),
     Fine("negative steps", IMPORT, r1(PHI, -ANGLES)),
     Fine("angles beyond a turn", IMPORT, r1(PHI, 720 + ANGLES)),

@@ -20,6 +20,7 @@ from hklflow.constants.status import Bit
 from hklflow.constants.write_layouts import RawFrames, write_run
 from hklflow.formats.raw import open_frames, read_header
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
+from hklflow.stage.rehearsal import FrameFacts, Known
 from hklflow.stages import correct_frames, import_scan
 
 ENERGY, N, MODULE = 12.0, 5, (32, 64)
@@ -308,10 +309,15 @@ def test_frames_of_another_type_are_refused(tmp_path: Path, kind: type) -> None:
         values_of([path], "jungfrau")
 
 
-def refused(raw: Path, constants: Path, **params: Any) -> str:
+def refused(raw: Path, constants: Path, *, ahead: bool = True, **params: Any) -> str:
+    """The sentence of the job, which `hklflow check` tells too unless it needs the arrays."""
     with pytest.raises(HklflowError) as error:
         correct([raw], constants, raw.with_name("refused.nxs"), **params)
     assert not raw.with_name("refused.nxs").exists()
+    if ahead:
+        with pytest.raises(HklflowError) as told:
+            rehearsed(raw, constants, **params)
+        assert str(told.value) == str(error.value)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -335,4 +341,27 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         constants_of(t, "jungfrau", m, pixel_mask=mask) for m, t in enumerate(truths("jungfrau", 1))
     ]
     path = write_constants(tmp_path / "masked.nxs", masked)
-    assert "every pixel is masked" in refused(raw, path)
+    assert "every pixel is masked" in refused(raw, path, ahead=False)
+
+
+def rehearsed(raw: Path, constants: Path, **params: Any) -> FrameFacts | None:
+    known, out = Known(), raw.with_name("corrected.nxs")
+    correct_frames.rehearse(
+        inputs=correct_frames.Inputs(raw=[raw], constants=constants),
+        outputs=correct_frames.Outputs(frames=out, picture=out, metrics=out),
+        params=correct_frames.Params(**({"energy": ENERGY, "asic_size": ASIC} | params)),
+        known=known,
+    )
+    return known.products.get(out)
+
+
+def test_check_knows_the_frames_before_they_are_corrected(tmp_path: Path) -> None:
+    raw, constants = jungfrau(tmp_path, np.zeros((2, *STACK)))
+    facts = rehearsed(raw, constants)
+    correct([raw], constants, tmp_path / "corrected.nxs")
+    header = read_header(tmp_path / "corrected.nxs")
+    with open_frames(tmp_path / "corrected.nxs") as frames:
+        assert facts is not None
+        assert (facts.shape, facts.dtype) == (frames.shape, frames.dtype)
+    for name in ("wavelength", "start_deg", "step_deg", "exposure_time", "underload"):
+        assert getattr(facts.header, name) == pytest.approx(getattr(header, name)), name

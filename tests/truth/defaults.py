@@ -109,7 +109,14 @@ index_peaks = configured(
     cell_tolerance="max_cell_deviation",
     min_fraction="min_indexed",
 )
-transmission = configured(frame_scale.transmission, frame_scale_stage.Params)
+
+
+def transmission(signal: Any, incident: Any, **given: Any) -> frame_scale.Transmission:
+    """Return the transmission with the window that the stage chooses, if no other is given."""
+    chosen = {"window": frame_scale_stage.window_of(frame_scale_stage.Params(), len(signal))}
+    return frame_scale.transmission(signal, incident, **chosen | given)
+
+
 bragg_positions = configured(punch.bragg_positions, fill.Params)
 made_taper = configured(tapers.Taper, pdf.Params)
 scaling_settings = configured(scaling.Settings, scale_reflections.Params)

@@ -77,6 +77,18 @@ def test_mask_and_maximum(prepared, reference):
     assert prepared["maximum at"] == [bright["frame"], bright["row"], bright["col"]]
 
 
+def test_the_default_annulus_is_what_the_detector_reaches(data, folder, prepared):
+    """All pixels have |Q| above 0.948 of the largest: 0.3 to 0.95 of it is a strip of 3 %."""
+    scan, _ = pmnpt.read(data)
+    q = np.linalg.norm(
+        scan.rotation.q_lab(*(np.indices(scan.rotation.detector.shape) + 0.5)), axis=-1
+    )
+    figures = stage.read_json(folder / "statistics.json")
+    assert figures["background from and to |Q| in 1/Å"] == pytest.approx([q.min(), q.max()])
+    background = nexus.read_statistics(folder / "statistics.nxs", "background")
+    assert np.isfinite(background).all()
+
+
 def test_attenuators_and_monitor_join_the_frames(folder, prepared):
     scan = nexus.read_scan(folder / "scan.nxs")
     sums = nexus.read_statistics(folder / "statistics.nxs", "frame_sum")

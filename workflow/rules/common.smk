@@ -17,6 +17,9 @@ except HklflowError as error:
     print(printable_lines(f"hklflow: {error}"), file=sys.stderr)
     sys.exit(2)
 
+if workflow.is_main_process and experiment.note:
+    print(f"hklflow: {experiment.note}", file=sys.stderr)
+
 table = Rules(experiment, is_main=workflow.is_main_process)
 ENVIRONMENT = "../../envs/hklflow.yaml"
 # `retries:` of a rule is obeyed a second time inside a cluster job; this is not.

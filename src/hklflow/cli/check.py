@@ -28,7 +28,9 @@ class _Row:
 def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool = False) -> None:
     """Validate configuration and tables, and estimate jobs, time, memory and disk of each rule.
 
-    Nothing is run and nothing is written. All problems are reported together (exit code 2). The
+    Every test that a job makes before it reads the pixels of frames is made here, too: headers,
+    geometry, monitor, masks, settings. Nothing is run and nothing is written. All problems are
+    reported together (exit code 2). The
     times of finished jobs of this experiment are used to predict the other jobs. The estimate is
     for the whole experiment; `snakemake -n` shows the jobs that are still to be done.
 
@@ -48,13 +50,16 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
     from hklflow.experiment.cost import Estimate
     from hklflow.experiment.jobs import job_counts
     from hklflow.experiment.load import report
+    from hklflow.experiment.rehearsal import refusals
 
     if cores < 1:
         raise HklflowError(f"--cores {cores} is not a number of cores; give 1 or more")
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
     require_own_frames(experiment)
-    if problems := _store_problems(experiment):
+    problems = _store_problems(experiment)
+    problems = problems or [refusal.problem for refusal in refusals(experiment)]
+    if problems:
         raise report(problems)
     if experiment.uses_dials:
         from hklflow.dials import programs
@@ -105,14 +110,14 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
     if any(row.measured for row in rows):
         print("* from the times of this experiment's own finished jobs")
     print(f"\nabout {hours / cores:.2g} hours on {cores} core{'s' if cores > 1 else ''}")
-    for note in estimate.notes:
+    for note in (*filter(None, [experiment.note]), *estimate.notes):
         print(f"note: {note}")
     free = disk_here.free / 1e9
     if disk > free:
         warnings.append(f"{disk:.1f} GB are needed and {free:.1f} GB are free in {folder.base}")
-    largest = max(rows, key=lambda row: row.megabytes)
+    largest = max(rows, key=lambda row: row.megabytes, default=None)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    if largest.megabytes / 1e3 > memory:
+    if largest is not None and largest.megabytes / 1e3 > memory:
         warnings.append(
             f"a job of {largest.rule} needs {largest.megabytes / 1e3:.1f} GB of memory and this "
             f"machine has {memory:.1f} GB; run it on a larger one"

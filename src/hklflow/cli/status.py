@@ -92,6 +92,7 @@ def show_status(
     # A product that is being made is neither old nor new.
     resting = [v for v in verdicts if progress.of(v.job).state not in (RUN, LOST)]
     notes = [*sentences(resting), *sampled_sentence(resting)]
+    notes += [experiment.note] if experiment.note else []
     notes += [f"orphan: {path}" for path in orphans(experiment)]
     report = _Report(experiment, progress, sample, failed, config or [], notes)
     lines = report.as_json() if json_output else report.lines()

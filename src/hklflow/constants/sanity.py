@@ -91,6 +91,17 @@ def check_run(raw: Raw) -> list[Finding]:
     return findings
 
 
+def require_checks(names: Sequence[str]) -> None:
+    """Refuse names of no check.
+
+    Raises
+    ------
+    HklflowError
+    """
+    if unknown := sorted({*names} - {*CHECKS, "all"}):
+        raise HklflowError(f"unknown check {', '.join(unknown)}; use {', '.join(CHECKS)}, or all")
+
+
 def fatal(
     findings: Sequence[Finding], strict: Sequence[str], ignore: Sequence[str]
 ) -> list[Finding]:
@@ -101,9 +112,7 @@ def fatal(
     HklflowError
         If a name is unknown.
     """
-    unknown = sorted({*strict, *ignore} - {*CHECKS, "all"})
-    if unknown:
-        raise HklflowError(f"unknown check {', '.join(unknown)}; use {', '.join(CHECKS)}, or all")
+    require_checks([*strict, *ignore])
     strict = list(CHECKS) if "all" in strict else strict
     ignore = list(CHECKS) if "all" in ignore else ignore
     return [

@@ -33,6 +33,20 @@ def flat(rotation: Rotation) -> Rotation:
     return replace(rotation, detector=rotation.detector.plane)
 
 
+def require_counter(scan: RotationScan) -> None:
+    """Refuse frames of an integrating detector.
+
+    Raises
+    ------
+    HklflowError
+    """
+    if scan.underload < 0:
+        raise HklflowError(
+            f"the frames {scan.raw} are from an integrating detector, and DIALS does not handle "
+            "its read noise; use hklflow's own peak search and integration"
+        )
+
+
 def write_frames(
     path: Path,
     scan: RotationScan,
@@ -67,11 +81,7 @@ def write_frames(
     HklflowError
         If the detector is integrating, or the disk is full.
     """
-    if scan.underload < 0:
-        raise HklflowError(
-            f"the frames {scan.raw} are from an integrating detector, and DIALS does not handle "
-            "its read noise; use hklflow's own peak search and integration"
-        )
+    require_counter(scan)
     from hklflow.formats.write_raw import NXmxHeader, NXmxWriter, geometry_facts
 
     # The limits are between integers, because versions of DIALS differ in whether a limit itself is

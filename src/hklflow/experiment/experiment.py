@@ -91,6 +91,16 @@ class Experiment:
         """Return the samples that have scans, in the order of the table of scans."""
         return list(dict.fromkeys(sample for sample, _ in self.scans))
 
+    @property
+    def note(self) -> str | None:
+        """Sentence for an experiment without scans, of which little is run."""
+        if self.scans:
+            return None
+        return (
+            f"{self.config.scans} has no row yet, so only calibrations and constants are made; add "
+            "rows with `hklflow import` or `hklflow scan add`"
+        )
+
     @cached_property
     def _rotations(self) -> list[tuple[str, str, str]]:
         return [(s, n, r) for (s, n), scan in self.scans.items() for r in scan.rotations]
@@ -100,7 +110,12 @@ class Experiment:
         return self._rotations
 
     def used_calibrations(self) -> list[str]:
-        """Return the calibrations of rotations and flood fields, in configuration order."""
+        """Return the calibrations of rotations and flood fields, in configuration order.
+
+        While there are no scans, all: at a beamline the calibrant is measured first.
+        """
+        if not self.scans:
+            return list(self.config.calibrations)
         used = {self.rotation(*key).calibration for key in self._rotations}
         counters = self.config.constants.values()
         used |= {entry.geometry for entry in counters if isinstance(entry, PhotonCounter)}

@@ -94,8 +94,6 @@ def load(
         if name in config.calibrations:
             problems.append(f"config: {name} is in both calibrations and constants; rename one")
         problems += constants.problems(name, entry, base)
-    if not scans and not problems and not config.constants:
-        problems.append(f"{base / config.scans} has no scans")
     problems += _results_problems(config, base, scans)
     own = resolved(config, layers, samples, scans, problems)
     # Several scans may share one settings object: check each object once.
@@ -153,9 +151,10 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
             yield f"config: symmetrise.symmetry: {problem}"
     yield from _plane_problems(config)
     parent = config.refine_parent
-    if parent.space_group:
-        for problem in space_group_problems(parent.space_group):
-            yield f"config: refine_parent.space_group: {problem}"
+    for name in ("refine_parent", "scale_reflections", "merge_reflections"):
+        if symbol := getattr(config, name).space_group:
+            for problem in space_group_problems(symbol):
+                yield f"config: {name}.space_group: {problem}"
     if parent.cell is not None:
         for problem in cell_problems(parent.cell):
             yield f"config: refine_parent.cell: {problem}"

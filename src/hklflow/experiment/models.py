@@ -8,7 +8,15 @@ module with the same name.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 import hklflow.stages.accept
 import hklflow.stages.add_transforms
@@ -58,7 +66,19 @@ class PowderImage(stages.powder_calibration.Params):
     """A calibration from the image of a powder calibrant."""
 
     image: str
-    """Path of the calibrant image."""
+    """Calibrant image; in an HDF5 file a dataset can be named: `file.h5::/entry/data/data`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """Split the name of an HDF5 file from its dataset."""
+        from hklflow.formats.exposures import split_dataset
+
+        if isinstance(value, dict) and isinstance(value.get("image"), str):
+            file, dataset = split_dataset(value["image"])
+            if dataset is not None:
+                return value | {"image": file, "dataset": dataset}
+        return value
 
 
 class PoniFile(stages.import_poni.Params):

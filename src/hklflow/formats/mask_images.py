@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import require_file
 from hklflow.base.values import MOST_PIXELS
+from hklflow.formats.exposures import split_dataset
 from hklflow.formats.images import read_image
 from hklflow.formats.raw import HDF5_SUFFIXES
 
@@ -23,9 +24,9 @@ def split_name(name: str) -> tuple[Path, str]:
     HklflowError
         If the name of an HDF5 file has no dataset.
     """
-    file, _, dataset = name.rpartition(":/")
-    if file and Path(file).suffix.lower() in HDF5_SUFFIXES:
-        return Path(file), f"/{dataset}"
+    file, dataset = split_dataset(name)
+    if dataset is not None:
+        return Path(file), dataset
     if Path(name).suffix.lower() in HDF5_SUFFIXES:
         raise HklflowError(f"{name} needs the path of the mask in it: write {name}:/path")
     return Path(name), ""

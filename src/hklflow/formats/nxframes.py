@@ -71,13 +71,21 @@ class Run:
 
 
 class NexusFrames(Frames):
-    """Frames of an HDF5 file: one dataset, or linked files data_000001, data_000002 ..."""
+    """Frames of an HDF5 file: one dataset, or linked files data_000001, data_000002 ...
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path : Path
+    inside : str, optional
+        Dataset of the frames. Default: where detectors write them.
+    """
+
+    def __init__(self, path: Path, inside: str | None = None) -> None:
         self._file = open_file(path)
         try:
             self.files = [path]
-            self._segments = list(self._find(path))
+            found = self._find(path) if inside is None else [self._named(path, inside)]
+            self._segments = list(found)
         except BaseException:
             self._file.close()
             raise
@@ -155,6 +163,15 @@ class NexusFrames(Frames):
             data, source = self._dataset(group, name, path, first)
             yield _Segment(data, source, first)
             first += data.shape[0]
+
+    def _named(self, path: Path, inside: str) -> _Segment:
+        import h5py
+
+        folder, _, name = inside.rstrip("/").rpartition("/")
+        group = self._file.get(folder or "/")
+        if not isinstance(group, h5py.Group) or name not in group:
+            raise HklflowError(f"{path} has no dataset {inside}")
+        return _Segment(*self._dataset(group, name, path, 0), 0)
 
     def _dataset(self, group: Any, name: str, path: Path, first: int) -> tuple[Any, Path]:
         import h5py

@@ -337,13 +337,7 @@ def write_sum(
     HklflowError
         If the frames are not integers, or a scan cannot be read.
     """
-    for repeat in repeats:
-        # Name the file in the error.
-        try:
-            largest_count(repeat.frames.dtype, saturation)
-        except HklflowError as error:
-            raise HklflowError(f"{repeat.name}: {error}") from error
-    kinds = sum_types([repeat.frames.dtype for repeat in repeats], saturation)
+    kinds = types_of_sum(repeats, saturation)
     for kind in kinds:
         # If a count needs 64 bits, the whole stack is written again in 64 bits.
         if _write(path, repeats, saturation, kind, size, progress):
@@ -352,6 +346,23 @@ def write_sum(
         f"a sum of {', '.join(r.name for r in repeats)} is above {kinds[-1].limit}, the limit of "
         f"{kinds[-1].dtype}; the frames are damaged or do not contain counts"
     )
+
+
+def types_of_sum(repeats: Sequence[Repeat], saturation: float | None) -> list[SumType]:
+    """Return the types in which a sum can be stored, the smallest first.
+
+    Raises
+    ------
+    HklflowError
+        If the frames are not integers.
+    """
+    for repeat in repeats:
+        # Name the file in the error.
+        try:
+            largest_count(repeat.frames.dtype, saturation)
+        except HklflowError as error:
+            raise HklflowError(f"{repeat.name}: {error}") from error
+    return list(sum_types([repeat.frames.dtype for repeat in repeats], saturation))
 
 
 class _DoesNotFitError(Exception):
@@ -384,16 +395,25 @@ def _write(
 
 
 def _described(repeats: Sequence[Repeat], kind: SumType) -> NXmxHeader:
-    """Return the header of the sum: common values, and values that are added or averaged."""
-    header, shape = repeats[0].header, repeats[0].frames.shape
-    headers = [repeat.header for repeat in repeats]
+    header, shape = header_of_sum(repeats, kind), repeats[0].frames.shape
     masks = [repeat.mask for repeat in repeats if repeat.mask is not None]
-    temperatures = [h.temperature for h in headers if h.temperature is not None]
     return replace(
         described(header, shape[1:], shape[0]),
         dtype=kind.dtype,
         saturation=kind.saturation,
-        exposure=_added([h.exposure_time for h in headers]),
+        pixel_mask=np.bitwise_or.reduce(masks) if masks else None,
+    )
+
+
+def header_of_sum(repeats: Sequence[Repeat], kind: SumType) -> Header:
+    """Return the header of the sum: common values, and values that are added or averaged."""
+    headers = [repeat.header for repeat in repeats]
+    masks = [repeat.mask != 0 for repeat in repeats if repeat.mask is not None]
+    temperatures = [h.temperature for h in headers if h.temperature is not None]
+    return replace(
+        headers[0],
+        saturation=kind.saturation,
+        exposure_time=_added([h.exposure_time for h in headers]),
         monitor=_added([h.monitor for h in headers]),
         temperature=float(np.mean(temperatures)) if temperatures else None,
         pixel_mask=np.bitwise_or.reduce(masks) if masks else None,

@@ -159,11 +159,7 @@ def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | Non
                 "frames): give a positive value for every frame, or leave these frames out "
                 "(`import_scan: leave_out`)"
             )
-    if window is not None and (window < 5 or window % 2 == 0 or window > b.size):
-        raise HklflowError(
-            f"window={window} of the transmission over {b.size} frames: give an odd number from "
-            "5 to the number of frames, or set `smooth: false`"
-        )
+    require_window(window, b.size)
     ratio = b / m
     weight = m / np.median(m)
     if window is None:
@@ -175,10 +171,26 @@ def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | Non
         raise HklflowError(
             f"the transmission is {value[bad[0]]:.3g} on frame {bad[0]} ({bad.size} such frames; "
             f"{int(np.sum(b > 0))} of {b.size} frames have a signal): the signal is too weak; "
-            "widen `window` or the annulus, or set `source: none`"
+            "widen `frame_scale: window` or `find_peaks: annulus`, or set `frame_scale: {source: "
+            "none}`"
         )
     level = float(np.median(value))
     return Transmission(value / level, error / level, ratio / level, status, level)
+
+
+def require_window(window: int | None, n_frames: int) -> None:
+    """Refuse a window that is even, shorter than 5 frames, or longer than the rotation.
+
+    Raises
+    ------
+    HklflowError
+    """
+    if window is not None and (window < 5 or window % 2 == 0 or window > n_frames):
+        raise HklflowError(
+            f"window={window} of the transmission over {n_frames} frames: set `frame_scale: "
+            "window` to an odd number from 5 to the number of frames, leave it out, or set "
+            "`smooth: false`"
+        )
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,20 @@ class Mask3dParams:
             raise HklflowError(f"boxes={self.boxes} of the 3-D mask: give odd numbers of cells")
 
 
+def require_length(n_frames: int) -> None:
+    """Refuse a scan with too few frames for a background.
+
+    Raises
+    ------
+    HklflowError
+    """
+    if n_frames < _MIN_FRAMES:
+        raise HklflowError(
+            f"a scan of {n_frames} frames is too short for the 3-D mask: "
+            f"give at least {_MIN_FRAMES} frames"
+        )
+
+
 class _Binner:
     """Sums frames over cells."""
 
@@ -206,11 +220,7 @@ class _Masker:
 
     def close(self) -> Iterator[Flagged]:
         """Yield the masks of the last frames."""
-        if self.n_in < _MIN_FRAMES:
-            raise HklflowError(
-                f"a scan of {self.n_in} frames is too short for the 3-D mask: "
-                f"give at least {_MIN_FRAMES} frames"
-            )
+        require_length(self.n_in)
         while self.n_judged < self.n_in:
             yield from self._judge()
         yield self._finish()

@@ -119,8 +119,8 @@ class FrameStatistics:
     mask
         Bad pixels (slow, fast), True = bad.
     annulus
-        Pixels (slow, fast) of the background, ``q_min < q < q_max``. Cells with at least half of
-        their good pixels in the annulus are used. None: no background.
+        Pixels (slow, fast) of the background, see `hklflow.images.annulus`. Cells with at least
+        half of their good pixels in the annulus are used. None: no background.
     invalid_from
         Smallest invalid value (2^16 - 1, 2^32 - 1), see :func:`hklflow.images.masks.flag_value`;
         infinity: no value is a flag. Non-finite values are always invalid.
@@ -155,7 +155,7 @@ class FrameStatistics:
             )
         if annulus is not None and not (ring & ~mask).any():
             raise HklflowError(
-                "the background annulus has no good pixel: choose a wider range q_min to q_max"
+                "the background annulus has no good pixel; change `find_peaks: annulus`"
             )
         self._mask = np.ascontiguousarray(mask, np.bool_)
         self._flag, self._valid_from = float(invalid_from), float(valid_from)
@@ -202,11 +202,7 @@ class FrameStatistics:
 
     def _start(self, dtype: np.dtype[Any]) -> None:
         """Choose the type of the accumulators from the first block."""
-        if dtype.type not in _TYPES:
-            raise HklflowError(
-                f"frames of type {dtype} cannot be summed without overflow: give integers of up to "
-                "32 bits, or floats"
-            )
+        require_type(dtype)
         self._dtype = dtype
         self._sum_type = np.int64 if np.issubdtype(dtype, np.integer) else np.float64
         self._total = np.zeros(self._mask.shape, self._sum_type)
@@ -399,6 +395,20 @@ def _levels(counts: Floats, pixels: Floats, in_patch: Floats) -> _Levels:
     mean = float(shape @ in_patch) / max(int(in_patch.sum()), 1)
     expected = np.nan_to_num(level)[:, None] * shape * whole_pixels
     return _Levels(level * mean, errors * mean, expected)
+
+
+def require_type(dtype: np.dtype[Any]) -> None:
+    """Refuse frames of a type whose sums may overflow.
+
+    Raises
+    ------
+    HklflowError
+    """
+    if dtype.type not in _TYPES:
+        raise HklflowError(
+            f"frames of type {dtype} cannot be summed without overflow: give integers of up to "
+            "32 bits, or floats"
+        )
 
 
 def _compared(

@@ -211,13 +211,10 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
         )
     module = _module(main)
     name = Path(str(module.__file__)).stem
-    # A mask image or a flat field is a parameter, but its file is an input, too.
-    read = inputs.paths() | {field: paths for field, paths in params.paths().items() if paths}
+    read = files_read(inputs, params)
     for field, paths in read.items():
         for path in paths:
-            # A run of a detector may be a folder.
-            if not path.is_dir():
-                system.require_file(path, f"{field}:", "make it first or correct the path")
+            require_input(field, path)
     _require_apart(read, outputs.paths())
     used = _calibrations([path for paths in read.values() for path in paths])
     frames_of = getattr(module, "FRAMES_OF", None)
@@ -265,6 +262,26 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
         for folder in reversed(made):
             with suppress(OSError):  # the folder is in use
                 folder.rmdir()
+
+
+def files_read(inputs: Inputs, params: Params) -> dict[str, list[Path]]:
+    """Return the files of a run by field.
+
+    A mask image or a flat field is given by a parameter, but it is also an input file.
+    """
+    return inputs.paths() | {field: paths for field, paths in params.paths().items() if paths}
+
+
+def require_input(field: str, path: Path) -> None:
+    """Refuse a file that does not exist or cannot be read.
+
+    Raises
+    ------
+    HklflowError
+    """
+    # A run of a detector may be a folder.
+    if not path.is_dir():
+        system.require_file(path, f"{field}:", "make it first or correct the path")
 
 
 def _require_apart(read: Mapping[str, Sequence[Path]], final: Mapping[str, Sequence[Path]]) -> None:

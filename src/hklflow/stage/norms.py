@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from hklflow.geometry import Detector, Rotation
     from hklflow.images.frame_scale import FrameScale
     from hklflow.images.pixel_binning import PixelBinning
+    from hklflow.images.scan import RotationScan
+    from hklflow.stage.rehearsal import Known
 
 
 class Corrections(stage.Params):
@@ -120,6 +122,18 @@ def _flat(
             "detector"
         )
     return flat
+
+
+def require_flat(corrections: Corrections, scan: "RotationScan", known: "Known") -> None:
+    """Refuse a flat field of another detector, unless it is still to be made.
+
+    Raises
+    ------
+    HklflowError
+    """
+    path = corrections.flat_field
+    if path is not None and path not in known.products:
+        _flat(path, scan.rotation.detector.shape, scan.binning)
 
 
 class Norm(NamedTuple):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hklflow.formats.write_raw import NXmxHeader
     from hklflow.images.masks import Bits
     from hklflow.images.pixel_binning import PixelBinning
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 2
 
@@ -49,23 +50,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Read the frames, sum the blocks, write the sums."""
     import numpy as np
 
-    from hklflow.base.errors import HklflowError
     from hklflow.formats import raw
     from hklflow.formats.write_raw import NXmxWriter
     from hklflow.images.block_sum import BlockSum
-    from hklflow.images.pixel_binning import PixelBinning
 
     source, b = params.pattern or str(inputs.raw[0]), params.binning
     with raw.open_frames(source) as frames:
         header = raw.read_header(source)
         n, *shape = frames.shape
-        binning = PixelBinning(b, (shape[0], shape[1]))
-        if header.binning is not None:
-            done = header.binning.factor
-            raise HklflowError(
-                f"{source} is already binned {done} x {done}; enter the unbinned raw frames in "
-                "the table of scans"
-            )
+        binning = _binning(source, header, (shape[0], shape[1]), b)
         bits = _mask(source, header, binning)
         sums = BlockSum(
             b,
@@ -89,6 +82,51 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     print(f"{n} frames of {shape[0]} x {shape[1]} pixels summed to {binning.shape}")
     if any(lost):
         print(f"note: {lost[0]} rows and {lost[1]} columns at the far edges fill no block")
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Describe the block sums."""
+    from hklflow.stage.rehearsal import FrameFacts
+
+    source = params.pattern or str(inputs.raw[0])
+    frames = known.frames(inputs.raw[0], params.pattern)
+    if frames is None:
+        return
+    n, slow, fast = frames.shape
+    binning = _binning(source, frames.header, (slow, fast), params.binning)
+    sums = _of_sums(frames.header, binning)
+    known.products[outputs.binned] = FrameFacts((n, *binning.shape), frames.dtype, sums)
+
+
+def _binning(source: str, header: "Header", shape: tuple[int, int], factor: int) -> "PixelBinning":
+    """Return the binning; refuse frames that are binned already, or too small."""
+    from hklflow.base.errors import HklflowError
+    from hklflow.images.pixel_binning import PixelBinning
+
+    binning = PixelBinning(factor, shape)
+    if header.binning is not None:
+        done = header.binning.factor
+        raise HklflowError(
+            f"{source} is already binned {done} x {done}; enter the unbinned raw frames in "
+            "the table of scans"
+        )
+    return binning
+
+
+def _of_sums(header: "Header", binning: "PixelBinning") -> "Header":
+    """Return the header of the block sums, but for the saturation and the bits of the mask."""
+    from hklflow.images.pixel_binning import bin_detector, bin_mask, bin_sum
+
+    detector, noise, b = header.detector, header.read_variance, binning.factor
+    mask = header.pixel_mask
+    return replace(
+        header,
+        detector=None if detector is None else bin_detector(detector, b),
+        pixel_mask=None if mask is None else bin_mask(mask, b),
+        read_variance=None if noise is None else bin_sum(noise, b),
+        binning=binning,
+        underload=_underload(header, b),
+    )
 
 
 def _underload(header: "Header", factor: int) -> float | None:
@@ -121,14 +159,10 @@ def _mask(source: str, header: "Header", binning: Any) -> "Bits | None":
 def _described(header: "Header", binning: "PixelBinning", n_frames: int) -> "NXmxHeader":
     """Convert the header of the raw file to the header of the binned frames."""
     from hklflow.formats.write_raw import described
-    from hklflow.images.pixel_binning import bin_detector, bin_sum
 
-    detector, noise, b = header.detector, header.read_variance, binning.factor
-    sums = replace(header, detector=None if detector is None else bin_detector(detector, b))
+    sums = _of_sums(header, binning)
     return replace(
-        described(sums, binning.shape, n_frames),
-        binning=binning,
-        read_variance=None if noise is None else bin_sum(noise, b),
+        described(sums, binning.shape, n_frames), binning=binning, read_variance=sums.read_variance
     )
 
 

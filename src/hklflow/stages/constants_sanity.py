@@ -56,5 +56,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stage.write_json(outputs.report, sanity.report(findings))
 
 
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: object) -> None:
+    """Look for names of no check."""
+    from hklflow.constants import sanity
+
+    sanity.require_checks([*params.strict, *params.ignore])
+
+
 if __name__ == "__main__":
     stage.command(main)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hklflow.constants.detectors import Integrating
     from hklflow.constants.rotation_frames import RotationFrames
     from hklflow.formats.header import Header
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 2
 KERNELS = "constants"
@@ -141,6 +142,27 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     plots.save(picture, outputs.picture)
     fractions = ", ".join(f"{name} {value:.3g}" for name, value in metrics["fractions"].items())
     print(f"{frames.n} frames of {len(corrections)} modules corrected; {fractions}")
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Compare the frames with constants that exist already."""
+    from hklflow.base.values import HC
+    from hklflow.stage.rehearsal import FrameFacts
+
+    if {inputs.constants, *inputs.raw} & set(known.products):
+        return
+    import numpy as np
+
+    detector, modules, cells = _described(inputs.constants, params)
+    with _open(inputs, params, detector, modules, cells) as frames:
+        _require_energy(params.energy, frames.header, inputs.raw[0])
+        header = replace(
+            frames.header,
+            wavelength=HC / (1000 * params.energy),
+            underload=float(np.finfo(np.float32).min),
+        )
+        shape = (frames.n, len(modules) * detector.module[0], detector.module[1])
+        known.products[outputs.frames] = FrameFacts(shape, np.dtype(np.float32), header)
 
 
 def _described(path: Path, params: Params) -> "tuple[Integrating, list[int], list[int]]":

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hklflow.formats.raw_frames import Frames
+    from hklflow.images.annulus import Annulus
     from hklflow.images.scan import RotationScan
     from hklflow.images.statistics import FrameStatistics, StatisticsResult
     from hklflow.peaks import afterglow
+    from hklflow.peaks.search import PeakParams
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 6
 FRAMES_OF = "scan"
@@ -85,9 +88,10 @@ class Params(stage.Params):
     sigma_floor: tuple[NonNegativeFloat, NonNegativeFloat] = (0.005, 0.005)
     """Errors of detector geometry (pixels) and goniometer (frames), added in quadrature to the
     standard deviations of centroids."""
-    annulus: tuple[float, float] = (0.3, 0.95)
+    annulus: tuple[float, float] | None = None
     """Range of |Q| in which the background between the Bragg peaks is measured, as fractions of
-    the largest |Q| on the detector."""
+    the largest |Q| on the detector. None: 0.3 to 0.95; from the smallest measured |Q| if this is
+    larger, and up to the largest if the detector has only |Q| above 0.9 of it."""
     block: int = Field(2, gt=0, le=512)
     """Number of frames that are read at a time; a small number fits into the processor cache."""
 
@@ -102,7 +106,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.formats import raw
     from hklflow.images import masks
     from hklflow.peaks import afterglow
-    from hklflow.peaks.search import PeakFlag, PeakParams, PeakSearch
+    from hklflow.peaks.search import PeakFlag, PeakSearch
 
     scan = nexus.read_scan(inputs.scan)
     bad = nexus.read_mask(inputs.mask) != 0
@@ -110,20 +114,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     noise = raw.read_variance(scan)
     with raw.open_scan(scan) as frames:
         invalid_from = masks.flag_value(frames.dtype) or np.inf
-        statistics, q_bins = _statistics(scan, bad, params.annulus, invalid_from)
-        chosen = params.model_dump(
-            exclude={"block", "threshold", "gain", "sigma_floor", "annulus"},
-        )
+        ring = background_annulus(scan, ~bad, params)
+        statistics, q_bins = _statistics(scan, bad, ring.inside, invalid_from)
         search = PeakSearch(
             bad,
-            PeakParams(
-                **chosen,
-                gain=None if params.gain == "measure" else params.gain,
-                threshold=np.inf if params.threshold is None else params.threshold,
-                saturation=np.inf if scan.saturation is None else scan.saturation,
-                invalid_from=invalid_from,
-                valid_from=scan.underload,
-            ),
+            _criteria(scan, invalid_from, params),
             statistics=statistics if noise is None else None,
         )
         _require_open_shutter(frames, scan, ~bad, invalid_from, inputs.scan, threads)
@@ -166,7 +161,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"{len(peaks.frame)} peaks of {scan.raw}",
     )
     plots.save(picture, outputs.picture)
-    _record(outputs, scan, bad, result, q_bins)
+    _record(outputs, scan, bad, result, q_bins, ring)
+    print(ring.sentence)
     print(f"{len(peaks.frame)} peaks; {peaks.counts}" + (f"; {warning}" if warning else ""))
     print(f"maximum {result.maximum} at (frame, slow, fast) {result.maximum_at}")
 
@@ -188,10 +184,56 @@ def _afterglow(spots: "list[afterglow.Followed]", scan: "RotationScan") -> dict[
     return None if found is None else vars(found)
 
 
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Make the criteria of the search, and the annulus without the pixels that are masked."""
+    import numpy as np
+
+    from hklflow.images import masks, statistics
+
+    facts = known.scan(inputs.scan)
+    if facts is None:
+        return
+    statistics.require_type(facts.frames.dtype)
+    _criteria(facts.scan, masks.flag_value(facts.frames.dtype) or np.inf, params)
+    bad = known.take_bad(inputs.mask)
+    # An annulus that is chosen has good pixels, if there are any.
+    if facts.calibrated and bad is not None and (params.annulus is not None or bad.all()):
+        background_annulus(facts.scan, ~bad, params)
+
+
+def _criteria(scan: "RotationScan", invalid_from: float, params: Params) -> "PeakParams":
+    """Return the criteria of the peak search."""
+    import numpy as np
+
+    from hklflow.peaks.search import PeakParams
+
+    return PeakParams(
+        **params.model_dump(exclude={"block", "threshold", "gain", "sigma_floor", "annulus"}),
+        gain=None if params.gain == "measure" else params.gain,
+        threshold=np.inf if params.threshold is None else params.threshold,
+        saturation=np.inf if scan.saturation is None else scan.saturation,
+        invalid_from=invalid_from,
+        valid_from=scan.underload,
+    )
+
+
+def background_annulus(
+    scan: "RotationScan", good: "NDArray[np.bool_]", params: Params
+) -> "Annulus":
+    """Return the annulus of the background; refuse an annulus without good pixels."""
+    import numpy as np
+
+    from hklflow.images.annulus import annulus
+
+    slow, fast = np.indices(good.shape)
+    q = np.linalg.norm(scan.rotation.q_lab(slow + 0.5, fast + 0.5), axis=-1)
+    return annulus(q, good, params.annulus)
+
+
 def _statistics(
     scan: "RotationScan",
     bad: "NDArray[np.bool_]",
-    annulus: tuple[float, float],
+    ring: "NDArray[np.bool_]",
     invalid_from: float,
 ) -> tuple["FrameStatistics", "NDArray[np.float64]"]:
     """Prepare the frame statistics; return them and the centres of the |Q| bins."""
@@ -201,8 +243,6 @@ def _statistics(
     from hklflow.images.statistics import FrameStatistics
 
     slow, fast = np.indices(bad.shape)
-    q = np.linalg.norm(scan.rotation.q_lab(slow + 0.5, fast + 0.5), axis=-1)
-    low, high = np.array(annulus) * q.max()
     # All pixels of a cell get the bin of its centre: whole cells are fast, and bins are wider.
     middle = [(index // CELL + 0.5) * CELL for index in (slow, fast)]
     q_cell = np.linalg.norm(scan.rotation.q_lab(*middle), axis=-1)
@@ -210,7 +250,7 @@ def _statistics(
     return (
         FrameStatistics(
             bad,
-            annulus=(q >= low) & (q <= high),
+            annulus=ring,
             invalid_from=invalid_from,
             valid_from=scan.underload,
             labels=np.digitize(q_cell, edges) - 1,
@@ -337,6 +377,7 @@ def _record(
     bad: "NDArray[np.bool_]",
     result: "StatisticsResult",
     q_bins: "NDArray[np.float64]",
+    ring: "Annulus",
 ) -> None:
     import numpy as np
 
@@ -366,6 +407,8 @@ def _record(
         "maximum at (frame, slow, fast)": result.maximum_at,
         "mean counts per pixel": float(result.frame_sums.sum() / max(int((~bad).sum()), 1) / n),
         "median background": float(np.median(known)) if known.size else None,
+        "background from and to |Q| in 1/Å": ring.ends,
+        "as fractions of the largest |Q|": ring.fractions,
     }
     stage.write_json(outputs.statistics_metrics, metrics)
 

@@ -15,8 +15,11 @@ from hklflow import stage
 if TYPE_CHECKING:
     from hklflow.images.frame_scale import Transmission, Uneven
     from hklflow.images.scan import RotationScan
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 3
+
+_WINDOW = 31
 
 
 class Inputs(stage.Inputs):
@@ -49,11 +52,11 @@ class Params(stage.Params):
     transmission is 1 (for few frames, or no background).
     """
     smooth: bool = True
-    """Fit a smooth curve to the values of the frames; False: each frame keeps its own value."""
-    window: int = Field(31, ge=5)
-    """Odd number of frames in the window of the smooth curve. The transmission should change little
-    within half a window.
-    """
+    """Fit a smooth curve to the frames' values; False: each frame keeps its own value."""
+    window: int | None = Field(None, ge=5)
+    """Odd number of frames over which the curve is smooth; the transmission should change little in
+    half of them. None: 31, or as many as the rotation has; with fewer than 5, each frame keeps its
+    own value."""
     rotation_scale: bool = True
     """Scale the rotations of a scan to each other by the medians of signal over monitor. Set False
     if their detector settings differ, so that their backgrounds cannot be compared."""
@@ -96,16 +99,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             pixels = nexus.read_statistics(path, "pixels")
             # A frame with only flagged pixels has no value.
             signal = nexus.read_statistics(path, "frame_sum") / np.where(pixels > 0, pixels, np.nan)
-        window = params.window if params.smooth else None
-        return frame_scale.transmission(signal, incident, window), signal
+        return frame_scale.transmission(signal, incident, window_of(params, len(signal))), signal
 
     scan, first = nexus.read_scan(inputs.scan), nexus.read_scan(inputs.reference_scan)
     _require_own_frames(scan, inputs)
     own, signal = estimate(inputs.scan, inputs.statistics)
     reference, _ = estimate(inputs.reference_scan, inputs.reference)
     uneven = None
+    window = window_of(params, len(signal))
     if params.source != "none":
-        window = params.window if params.smooth else None
         uneven = frame_scale.uneven(*nexus.read_parts(inputs.statistics), window)
     if uneven is not None and uneven.significant:
         own = replace(own, errors=np.hypot(own.errors, uneven.error))
@@ -125,9 +127,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     plots.save(picture, outputs.picture)
     curve = own.transmission
-    warnings = [*_scale_doubts(rotation, scan, first, params), *_curve_doubts(own, uneven, params)]
+    warnings = _scale_doubts(rotation, scan, first, params)
+    warnings += _curve_doubts(own, uneven, window, params)
     metrics = {
         "frames": len(curve),
+        "frames over which the curve is smooth": 1 if window is None else window,
         "counts": own.counts,
         "smallest and largest transmission": [float(curve.min()), float(curve.max())],
         "median error of the transmission": float(np.median(own.errors)),
@@ -142,17 +146,43 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         print(f"warning: {warning}")
     print(
         f"transmission {curve.min():.4f} to {curve.max():.4f} of its median, scale of the rotation "
-        f"{rotation:.4f}; frames {own.counts}"
+        f"{rotation:.4f}; frames {own.counts}; "
+        + ("no smooth curve" if window is None else f"smooth over {window} frames")
     )
 
 
-def _curve_doubts(own: "Transmission", uneven: "Uneven | None", params: Params) -> list[str]:
-    """Return a warning if the background changes differently on parts of the detector.
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Compare the window with the number of frames."""
+    for path in (inputs.scan, inputs.reference_scan):
+        if (facts := known.scan(path)) is not None:
+            window_of(params, facts.scan.rotation.scan.n_frames)
 
-    Also return a warning if this could not be judged.
+
+def window_of(params: Params, n_frames: int) -> int | None:
+    """Return the frames over which the curve is smooth; None: no smooth curve.
+
+    Raises
+    ------
+    HklflowError
+        If the given window does not fit the number of frames.
     """
+    from hklflow.images import frame_scale
+
+    if not params.smooth or params.source == "none":
+        return None
+    if params.window is not None:
+        frame_scale.require_window(params.window, n_frames)
+        return params.window
+    longest = min(_WINDOW, n_frames - 1 + n_frames % 2)
+    return longest if longest >= 5 else None
+
+
+def _curve_doubts(
+    own: "Transmission", uneven: "Uneven | None", window: int | None, params: Params
+) -> list[str]:
+    """Return a warning if the background changes differently on parts of the detector, or may."""
     if uneven is None:
-        return _unjudged(own, params)
+        return _unjudged(own, window, params)
     if not uneven.significant or uneven.error <= params.told_error:
         return []
     return [
@@ -165,14 +195,14 @@ def _curve_doubts(own: "Transmission", uneven: "Uneven | None", params: Params) 
     ]
 
 
-def _unjudged(own: "Transmission", params: Params) -> list[str]:
-    """Return a warning if the curve may be wrong but parts of the detector were not compared.
+def _unjudged(own: "Transmission", window: int | None, params: Params) -> list[str]:
+    """Return a warning if the curve may be wrong, and parts of the detector were not compared.
 
     A flat curve needs no warning: it changes nothing.
     """
     from hklflow.images import frame_scale
 
-    change = frame_scale.change(own, params.window if params.smooth else None)
+    change = frame_scale.change(own, window)
     if params.source == "none" or change <= params.told_error:
         return []
     return [

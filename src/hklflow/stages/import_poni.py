@@ -1,10 +1,14 @@
 """Import a detector geometry from a PONI file of pyFAI."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from hklflow import stage
+
+if TYPE_CHECKING:
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 2
 
@@ -40,14 +44,32 @@ class Params(stage.Params):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Convert the PONI file to hklflow's geometry."""
+    data = converted(inputs.poni, params)
+    stage.write_json(outputs.geometry, data)
+    print(f"imported {inputs.poni}: distance {1e3 * data['poni']['dist']:.4f} mm")
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Convert the PONI file."""
+    known.products[outputs.geometry] = converted(inputs.poni, params)
+
+
+def converted(path: Path, params: Params) -> dict[str, Any]:
+    """Return the geometry of a PONI file.
+
+    Raises
+    ------
+    HklflowError
+        If the file lacks something, or its numbers are impossible.
+    """
     from dataclasses import asdict, replace
 
     from hklflow.base.errors import HklflowError
     from hklflow.formats import poni
     from hklflow.geometry import detector_to_dict, plausible
 
-    parameters = poni.read_poni(inputs.poni)
-    material, thickness = poni.read_sensor(inputs.poni)
+    parameters = poni.read_poni(path)
+    material, thickness = poni.read_sensor(path)
     settings = {
         name: getattr(params, name)
         for name in ("shape", "orientation", "wavelength")
@@ -55,9 +77,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     }
     parameters = replace(parameters, **settings)
     if parameters.wavelength is None:
-        raise HklflowError(f"{inputs.poni} has no Wavelength; set `wavelength` in Å")
+        raise HklflowError(f"{path} has no Wavelength; set `wavelength` in Å")
     if parameters.shape is None:
-        raise HklflowError(f"{inputs.poni} has no detector shape; set `shape` (slow, fast)")
+        raise HklflowError(f"{path} has no detector shape; set `shape` (slow, fast)")
     detector = replace(
         parameters.detector(),
         sensor_thickness=params.sensor_thickness or thickness,
@@ -68,21 +90,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         plausible.detector_problem(detector),
     ):
         if problem is not None:
-            raise HklflowError(f"{inputs.poni}: {problem}")
-    stage.write_json(
-        outputs.geometry,
-        {
-            "source": f"poni:{inputs.poni}",
-            "detector": detector_to_dict(detector),
-            "beam": {
-                "wavelength_A": parameters.wavelength,
-                "polarization": params.polarization,
-            },
-            "poni": asdict(parameters),
-            **({} if material is None else {"sensor_material": material}),
-        },
-    )
-    print(f"imported {inputs.poni}: distance {1e3 * detector.distance:.4f} mm")
+            raise HklflowError(f"{path}: {problem}")
+    return {
+        "source": f"poni:{path}",
+        "detector": detector_to_dict(detector),
+        "beam": {"wavelength_A": parameters.wavelength, "polarization": params.polarization},
+        "poni": asdict(parameters),
+        **({} if material is None else {"sensor_material": material}),
+    }
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hklflow.formats.header import Header
     from hklflow.geometry import Detector
     from hklflow.images.pixel_binning import PixelBinning
+    from hklflow.images.scan import RotationScan
+    from hklflow.stage.rehearsal import FrameFacts, Known
 
 VERSION = 5
 
@@ -111,34 +113,104 @@ class Params(stage.Params):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Collect and check the facts, and write the scan file."""
-    from dataclasses import replace
-
     from hklflow import nexus
-    from hklflow.formats import assemble, raw
-    from hklflow.geometry import sensor
+    from hklflow.formats import assemble
+    from hklflow.stage.rehearsal import read_facts
 
     source = params.pattern or str(inputs.raw[0])
-    with raw.open_frames(source) as frames:
-        header = raw.read_header(source)
-        binning = _binning(source, header, params.binning)
-        detector = beam = material = None
-        if inputs.geometry is not None:
-            data = stage.read_json(inputs.geometry)
-            detector, beam = assemble.calibrated(data, inputs.geometry)
-            material = data.get("sensor_material")
-            detector = detector if binning is None else _binned(detector, binning, inputs.geometry)
-        scan = assemble.scan(
-            source,
-            frames.shape,
-            header,
-            assemble.Said(
-                axes=assemble.parse_axes(params.axes),
-                **params.model_dump(exclude={"pattern", "axes"}),
-            ),
-            detector,
-            beam,
-        )
-        dataset = frames.dataset
+    frames = read_facts(source)
+    geometry = None if inputs.geometry is None else stage.read_json(inputs.geometry)
+    scan, doubt = collected(source, frames, geometry, inputs.geometry, params)
+    nexus.write_scan(outputs.scan, scan, f"scan of {source}", frames.dataset)
+    binning = scan.binning
+    binned = "" if binning is None else f", binned {binning.factor} x {binning.factor}"
+    print(assemble.summary(scan) + binned)
+    if params.saturation is None and frames.header.saturation_doubt is not None:
+        print(f"note: {frames.header.saturation_doubt}")
+    if doubt is not None:
+        print(f"note: {source}: {doubt}")
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Collect and check the facts; a geometry that is not calibrated yet is left out."""
+    from hklflow.stage.rehearsal import ScanFacts
+
+    source = params.pattern or str(inputs.raw[0])
+    frames = known.frames(inputs.raw[0], params.pattern)
+    if frames is None:
+        return
+    geometry, calibrated = None, True
+    if inputs.geometry is not None:
+        geometry = known.of(inputs.geometry, stage.read_json)
+        calibrated = geometry is not None
+        geometry = geometry or _stand_in(frames)
+    scan, _ = collected(source, frames, geometry, inputs.geometry, params)
+    known.products[outputs.scan] = ScanFacts(scan, frames, calibrated)
+
+
+def _stand_in(frames: "FrameFacts") -> dict[str, Any]:
+    """Return a geometry of the frames' size that is refused by no test."""
+    import numpy as np
+
+    from hklflow.geometry import Detector, detector_to_dict
+
+    _, slow, fast = frames.shape
+    shape = (slow, fast) if frames.header.binning is None else frames.header.binning.unbinned
+    origin, slow_axis, fast_axis = np.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
+    detector = Detector(shape, (1e-4, 1e-4), origin, slow_axis, fast_axis)
+    return {
+        "detector": detector_to_dict(detector),
+        "beam": {"wavelength_A": 1.0, "polarization": 1.0},
+    }
+
+
+def collected(
+    source: str,
+    frames: "FrameFacts",
+    geometry: dict[str, Any] | None,
+    where: Path | None,
+    params: Params,
+) -> "tuple[RotationScan, str | None]":
+    """Return the scan, and a doubt about the sensor.
+
+    Parameters
+    ----------
+    source : str
+        File or pattern of the frames.
+    frames : FrameFacts
+    geometry : mapping or None
+        Content of the calibrated geometry; None: the header has the geometry.
+    where : Path or None
+        File of the geometry, for messages.
+
+    Raises
+    ------
+    HklflowError
+        If a fact is missing, impossible or contradicts another; one message has all problems.
+    """
+    from dataclasses import replace
+
+    from hklflow.formats import assemble
+    from hklflow.geometry import sensor
+
+    header = frames.header
+    binning = _binning(source, header, params.binning)
+    detector = beam = material = None
+    if geometry is not None and where is not None:
+        detector, beam = assemble.calibrated(geometry, where)
+        material = geometry.get("sensor_material")
+        detector = detector if binning is None else _binned(detector, binning, where)
+    scan = assemble.scan(
+        source,
+        frames.shape,
+        header,
+        assemble.Said(
+            axes=assemble.parse_axes(params.axes),
+            **params.model_dump(exclude={"pattern", "axes"}),
+        ),
+        detector,
+        beam,
+    )
     rotation = scan.rotation
     described, doubt = sensor.completed(
         rotation.detector,
@@ -147,13 +219,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         header.detector.sensor_thickness if header.detector is not None else None,
     )
     scan = replace(scan, binning=binning, rotation=replace(rotation, detector=described))
-    nexus.write_scan(outputs.scan, scan, f"scan of {source}", dataset)
-    binned = "" if binning is None else f", binned {binning.factor} x {binning.factor}"
-    print(assemble.summary(scan) + binned)
-    if params.saturation is None and header.saturation_doubt is not None:
-        print(f"note: {header.saturation_doubt}")
-    if doubt is not None:
-        print(f"note: {source}: {doubt}")
+    return scan, doubt
 
 
 def _binning(source: str, header: "Header", factor: int) -> "PixelBinning | None":

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hklflow.bragg.reflections import Reflections
     from hklflow.images.scan import RotationScan
     from hklflow.orientation.product import Orientation
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 3
 FRAMES_OF = "scan"
@@ -83,6 +84,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.bragg.reflections import ReflectionFlag
     from hklflow.plots import bragg as pictures
 
+    if params.engine == "dials":
+        _refuse_unheard(params)
     scan = nexus.read_scan(inputs.scan)
     orientation = stage.read_orientation(inputs.orientation)
     accepted = stage.read_accepted(inputs.accepted)
@@ -157,7 +160,6 @@ def _by_dials(
     from hklflow.dials.integrate import integrate
     from hklflow.dials.programs import find
 
-    _refuse_unheard(params)
     dials = find(params.prefix)
     reflections = integrate(
         measurement,
@@ -190,6 +192,19 @@ def _warnings(reflections: "Reflections") -> list[str]:
         "profile, so their summed intensities are used: predicted positions are wrong, or spots "
         "vary; compare with `scale_reflections: {estimate: sum}`"
     ]
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Compare the settings with the engine, and the flat field with the frames."""
+    from hklflow.dials.frames import require_counter
+
+    facts = known.scan(inputs.scan)
+    if params.engine == "dials":
+        _refuse_unheard(params)
+        if facts is not None:
+            require_counter(facts.scan)
+    if facts is not None:
+        norms.require_flat(params, facts.scan, known)
 
 
 def _refuse_unheard(params: Params) -> None:

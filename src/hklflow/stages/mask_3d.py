@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hklflow.bragg.model_mask import ModelMask
+    from hklflow.images.mask3d import Mask3dParams
+    from hklflow.images.scan import RotationScan
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 1
 FRAMES_OF = "scan"
@@ -94,12 +97,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     fractions = np.zeros(n)
     noise = raw.read_variance(scan)
     with raw.open_scan(scan) as frames:
-        settings = mask3d.Mask3dParams(
-            **params.model_dump(exclude={"block", "model", "model_sigma", "rotation"}),
-            flag_from=masks.flag_value(frames.dtype),
-            overload_from=scan.saturation,
-            valid_from=scan.underload,
-        )
+        settings = _criteria(scan, masks.flag_value(frames.dtype), params)
         blocks: Iterable[Any] = frames.stream(
             params.block, scan.first, scan.first + n, threads=threads
         )
@@ -130,6 +128,27 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     title = f"3-D mask of {scan.raw}: {100 * fractions.mean():.2f} % of good pixels excluded"
     plots.save(plots.frame_mask(frame, excluded_worst, fractions, worst, title), outputs.picture)
     print(f"{100 * fractions.mean():.3f} % of good pixels excluded")
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Make the criteria, and require enough frames."""
+    from hklflow.images import mask3d
+
+    if (facts := known.scan(inputs.scan)) is not None:
+        _criteria(facts.scan, None, params)
+        mask3d.require_length(facts.scan.rotation.scan.n_frames)
+
+
+def _criteria(scan: "RotationScan", flag: int | None, params: Params) -> "Mask3dParams":
+    """Return the criteria of the mask."""
+    from hklflow.images.mask3d import Mask3dParams
+
+    return Mask3dParams(
+        **params.model_dump(exclude={"block", "model", "model_sigma", "rotation"}),
+        flag_from=flag,
+        overload_from=scan.saturation,
+        valid_from=scan.underload,
+    )
 
 
 def _model(inputs: Inputs, params: Params, good: "NDArray[np.bool_]") -> "ModelMask":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hklflow.images.masks import Bits, BoolImage
     from hklflow.images.pixel_moments import Moments
     from hklflow.images.scan import RotationScan
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 3
 FRAMES_OF = "scan"
@@ -120,10 +121,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     n = scan.rotation.scan.n_frames
     detector = scan.rotation.detector
     shape = detector.shape
-    known = raw.read_header(scan.raw).pixel_mask
-    before, freed, gaps = _given(params, scan)
-    if known is not None:
-        gaps |= known
+    before, freed, gaps = _given(params, scan, raw.read_header(scan.raw).pixel_mask)
     whole = np.array([[0, shape[0], 0, shape[1]]])
     modules = whole if detector.modules is None else detector.modules.rectangles
     with raw.open_scan(scan) as frames:
@@ -173,8 +171,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     print(f"{int((bits != 0).sum())} of {bits.size} pixels masked")
 
 
-def _given(params: Params, scan: "RotationScan") -> "tuple[Bits, BoolImage, BoolImage]":
-    """Return the bits of steps and constants, the pixels that steps unmask, and the gaps."""
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Draw the steps on an image of the frames' size."""
+    from dataclasses import replace
+
+    facts = known.scan(inputs.scan)
+    if facts is None or (params.constants is not None and params.constants in known.products):
+        return
+    bits, _, gaps = _given(params, facts.scan, facts.frames.header.pixel_mask)
+    known.products[outputs.mask] = (bits != 0) | gaps
+    known.products[inputs.scan] = replace(facts, frames=facts.frames.without_images())
+
+
+def _given(
+    params: Params, scan: "RotationScan", of_file: "BoolImage | None"
+) -> "tuple[Bits, BoolImage, BoolImage]":
+    """Return the bits of steps and constants, the pixels that steps unmask, and the gaps.
+
+    The gaps contain the pixels that the raw file masks, ``of_file``.
+    """
     import numpy as np
 
     from hklflow.images import pixel_binning
@@ -186,12 +201,13 @@ def _given(params: Params, scan: "RotationScan") -> "tuple[Bits, BoolImage, Bool
     gaps = np.zeros(shape, bool)
     if params.detector is not None:
         gaps |= mask_steps.detector_gaps(params.detector, shape)
-    if binning is None:
-        return bits, drawn.freed, gaps
-    b = binning.factor
-    between = pixel_binning.outside_modules(detector)
-    freed, gaps = (pixel_binning.bin_mask(image, b) for image in (drawn.freed, gaps))
-    return pixel_binning.bin_bits(bits, b), freed, gaps | between
+    freed = drawn.freed
+    if binning is not None:
+        b = binning.factor
+        between = pixel_binning.outside_modules(detector)
+        freed, gaps = (pixel_binning.bin_mask(image, b) for image in (freed, gaps))
+        bits, gaps = pixel_binning.bin_bits(bits, b), gaps | between
+    return bits, freed, gaps if of_file is None else gaps | of_file
 
 
 def _constants(params: Params, shape: tuple[int, int]) -> "Bits":

@@ -1,7 +1,7 @@
 """Refine the geometry of the detector from the rings of a powder calibrant."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from hklflow.calibration.powder import PowderCalibration
     from hklflow.calibration.powder_cycles import PowderSettings
     from hklflow.geometry import Detector, Floats
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 2
 
 
 class Inputs(stage.Inputs):
     image: Path
-    """Calibrant image: TIFF, CBF, EDF or .npy."""
+    """Calibrant image: TIFF, CBF, EDF, .npy, or HDF5 as detectors write it."""
 
 
 class Outputs(stage.Outputs):
@@ -36,6 +37,11 @@ class Outputs(stage.Outputs):
 
 
 class Params(stage.Params):
+    dataset: str | None = None
+    """Dataset of an HDF5 file: an image or a stack of frames; None: where detectors write frames.
+    In the configuration `image: file.h5::/path` says the same."""
+    exposures: Literal["sum", "first"] = "sum"
+    """Frames of an HDF5 file that are used: the sum of all, or the first."""
     calibrant: str | Path = "CeO2"
     """Name of the calibrant in pyFAI, or a file (`x.D`) of d-spacings in Å, one per line, in
     decreasing order.
@@ -75,7 +81,7 @@ class Params(stage.Params):
     mask_image: Path | None = None
     """Mask image: nonzero is bad. Negative pixels are always bad."""
     dark: Path | None = None
-    """Dark image, which is subtracted."""
+    """Dark image, which is subtracted from each frame; of several frames in HDF5, their mean."""
     flat: Path | None = None
     """Flat-field image (relative response of the pixels). The image minus the dark image is divided
     by the flat field; pixels with a flat field of 0 or less are bad.
@@ -155,6 +161,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     for gate in gates:
         if not gate["passed"]:
             print(f"gate {gate['name']}: {gate['sentence']}")
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Open the calibrant, the images and the detector; no ring is searched."""
+    if inputs.image in known.products:  # it is simulated first
+        return
+    settings(params)
+    image, *_ = opened(inputs.image, params)
+    for name in ("dark", "flat"):
+        _read(name, params, image.shape)
 
 
 def _refined(calibration: "PowderCalibration", metrics: dict[str, Any]) -> dict[str, Any]:
@@ -241,37 +257,56 @@ def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], Kno
     """
     import numpy as np
 
-    from hklflow.calibration import detectors
-    from hklflow.formats import images
-    from hklflow.images import defects, masks
+    from hklflow.images import defects
 
-    image = images.read_image(path)
-    bad = masks.flagged(image, masks.flag_value(image.dtype))
-    known = None
-    if params.detector is not None:
-        known = detectors.known_detector(params.detector)
-        known.check(image, bad | (image == 0), params.pixel_size)
-        bad |= known.gaps
-    if params.mask_image is not None:
-        bad |= _read_image_of_shape(params.mask_image, "mask_image", image.shape) != 0
+    image, n, bad, known = opened(path, params)
+    dark, response = (_read(name, params, image.shape) for name in ("dark", "flat"))
     bad |= defects.find_defects(np.where(bad, 0, image), bad) != 0
     counts = np.where(bad, 0.0, image)
-    if params.dark is not None:
-        counts -= _read_image_of_shape(params.dark, "dark", image.shape)
-    if params.flat is not None:
-        response = _read_image_of_shape(params.flat, "flat", image.shape).astype(np.float64)
+    if dark is not None:
+        bad |= ~np.isfinite(dark)
+        counts -= np.where(bad, 0.0, n * dark)
+    if response is not None:
         bad |= ~(response > 0)
         # The flat field is normalised to the mean 1, so that counts keep their errors.
         counts = np.where(bad, 0.0, counts / np.where(bad, 1.0, response / response[~bad].mean()))
     return counts, bad, known
 
 
-def _read_image_of_shape(path: Path, name: str, shape: tuple[int, ...]) -> "NDArray[Any]":
-    """Read an image; refuse it if its shape is not the shape of the powder image."""
-    from hklflow.base.errors import HklflowError
-    from hklflow.formats import images
+def opened(
+    path: Path, params: Params
+) -> "tuple[NDArray[Any], int, NDArray[np.bool_], KnownDetector | None]":
+    """Return the image (slow, fast), its number of exposures, its bad pixels, and the detector.
 
-    image = images.read_image(path)
+    Raises
+    ------
+    HklflowError
+        If a file cannot be read, or shapes or the detector do not match.
+    """
+    from hklflow.calibration import detectors
+    from hklflow.formats.exposures import read_exposures
+
+    image, n, bad = read_exposures(path, params.dataset, params.exposures)
+    if n > 1:
+        print(f"sum of {n} frames of {path}")
+    known = None
+    if params.detector is not None:
+        known = detectors.known_detector(params.detector)
+        known.check(image, bad | (image == 0), params.pixel_size)
+        bad = bad | known.gaps
+    masked = _read("mask_image", params, image.shape)
+    return image, n, bad if masked is None else bad | (masked != 0), known
+
+
+def _read(name: str, params: Params, shape: tuple[int, ...]) -> "NDArray[Any] | None":
+    """Read the image of a parameter; None if it is not given. Require the powder image's shape."""
+    from hklflow.base.errors import HklflowError
+    from hklflow.formats.exposures import read_mean
+
+    path: Path | None = getattr(params, name)
+    if path is None:
+        return None
+    image = read_mean(path)
     if image.shape != shape:
         raise HklflowError(
             f"{name}: {path} has {image.shape} pixels but the powder image has {shape}; use an "

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
     from hklflow.dials.engine import Engine
     from hklflow.geometry import Rotation
+    from hklflow.geometry.grid import Grid
     from hklflow.geometry.symmetry import SpaceGroup
     from hklflow.orientation.indexing import Indexing
     from hklflow.orientation.refinement import Refined
     from hklflow.stage.orientation import Observed, Start
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 10
 FRAMES_OF = frames_of
@@ -134,12 +136,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.quality import doubts, gates, verdict
     from hklflow.stage import orientation
 
-    if params.space_group is None:
-        raise HklflowError(
-            f"{params.sample} {params.scan} has no space group; give it in the table of samples or "
-            "as `refine_parent: space_group`"
-        )
-    group = symmetry.space_group(params.space_group)
+    group, grid = _group(params), _given_grid(params)
     compared: list[Mapping[str, Any]] = []
     twins: list[Crystal] = []
     with engine.opened(params, threads) as used:
@@ -221,11 +218,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     refined, observed.peaks, group, free, partial(again, observed)
                 )
                 compared = scale.sizes(refined, params.cell, free, partial(again, observed))
-    if params.grid_range is not None:
-        grid = Grid.within(params.grid_range, params.grid_step)
-    elif params.grid_limits is not None:
-        grid = Grid.symmetric(params.grid_limits, params.grid_step)
-    else:
+    if grid is None:
         q_max = max(geometry.q_max(rotation) for rotation in refined.rotations)
         grid = Grid.covering(refined.cell, q_max, params.grid_step)
     if not params.fixed and n_open:
@@ -238,7 +231,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         sample=params.sample,
         scan=params.scan,
         temperature=observed.scans[0].temperature,
-        space_group=params.space_group,
+        space_group=str(params.space_group),
         parent=params.scan,
         parent_temperature=observed.scans[0].temperature,
         cell_constraints=params.space_group
@@ -293,29 +286,81 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
 
 
+def _group(params: Params) -> "SpaceGroup":
+    """Return the space group of the parameters."""
+    from hklflow.geometry import symmetry
+
+    if params.space_group is None:
+        raise HklflowError(
+            f"{params.sample} {params.scan} has no space group; give it in the table of samples or "
+            "as `refine_parent: space_group`"
+        )
+    return symmetry.space_group(params.space_group)
+
+
+def _given_grid(params: Params) -> "Grid | None":
+    """Return the grid of the parameters; None: the grid follows from the refinement."""
+    from hklflow.geometry.grid import Grid
+
+    if params.grid_range is not None:
+        return Grid.within(params.grid_range, params.grid_step)
+    if params.grid_limits is not None:
+        return Grid.symmetric(params.grid_limits, params.grid_step)
+    return None
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Make the grid, and take the orientation that is given, if its geometry is known."""
+    from hklflow.dials.frames import require_counter
+    from hklflow.stage.orientation import Observed
+
+    group = _group(params)
+    _given_grid(params)
+    facts = [known.scan(path) for path in inputs.scans]
+    scans = [one.scan for one in facts if one is not None]
+    if params.spots == "dials":
+        for scan in scans:
+            require_counter(scan)
+    if len(scans) < len(facts) or not all(one is not None and one.calibrated for one in facts):
+        return
+    observed = Observed(tuple(params.rotations), tuple(scans), (), 0, ())
+    if params.fixed:
+        _taken(inputs.start, params, observed, group)
+    elif inputs.start is not None:
+        _started(inputs.start, params, observed, group)
+
+
+def _started(
+    start: Path, params: Params, observed: "Observed", group: "SpaceGroup"
+) -> "tuple[Start, NDArray[np.float64]]":
+    """Return the start, and its UB in the setting of the space group."""
+    from hklflow.stage import orientation
+
+    model = orientation.started(start, observed)
+    start_group = group if model.group is None else model.group
+    tolerance, where = params.max_cell_deviation, f"the start {start}"
+    return model, orientation.reconciled(
+        model.ub, start_group, group, params.cell, tolerance, where
+    )
+
+
 def _taken(
     start: Path | None, params: Params, observed: "Observed", group: "SpaceGroup"
 ) -> "Start":
     """Return the starting orientation; its UB must be in the setting of the space group."""
     import numpy as np
 
-    from hklflow.stage import orientation
-
     if start is None:
         raise HklflowError(
             f"{params.sample} {params.scan} has `orientation: fixed` without an orientation; give "
             "it as `orientation: start`"
         )
-    start_model = orientation.started(start, observed)
-    start_group = group if start_model.group is None else start_model.group
-    tolerance = params.max_cell_deviation
-    where = f"the start {start}"
-    same = orientation.reconciled(start_model.ub, start_group, group, params.cell, tolerance, where)
+    start_model, same = _started(start, params, observed, group)
     if not np.allclose(same, start_model.ub, atol=1e-9):
         raise HklflowError(
-            f"{where} has the lattice of {group.symbol}, but in another setting, in which it "
-            "cannot be taken as it is; give the space group and the cell of its setting, or "
-            "its UB in theirs"
+            f"the start {start} has the lattice of {group.symbol}, but in another setting, in "
+            "which it cannot be taken as it is; give the space group and the cell of its setting, "
+            "or its UB in theirs"
         )
     return start_model
 
@@ -339,12 +384,7 @@ def _begin(
 
     rotations, tolerance = observed.rotations, params.max_cell_deviation
     if start is not None:
-        start_model = orientation.started(start, observed)
-        start_group = group if start_model.group is None else start_model.group
-        where = f"the start {start}"
-        ub = orientation.reconciled(
-            start_model.ub, start_group, group, params.cell, tolerance, where
-        )
+        start_model, ub = _started(start, params, observed, group)
         return start_model.rotations, ub, start_model.notes
     with _explained(observed, params, group):
         if used.dials is not None:

@@ -6,10 +6,14 @@ anything else are refused, and the message names every difference.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from hklflow import stage
+
+if TYPE_CHECKING:
+    from hklflow.stage.rehearsal import Known
 
 VERSION = 2
 
@@ -46,16 +50,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Compare the scans, add them and write the sum."""
     from contextlib import ExitStack
 
-    from hklflow.base.errors import HklflowError
-    from hklflow.formats import raw, sum_raw
+    from hklflow.formats import sum_raw
 
-    hdf5 = [str(path) for path in inputs.raw if raw.is_hdf5(path)]
-    if params.patterns and hdf5:
-        raise HklflowError(
-            f"{hdf5[0]} is an HDF5 file, but there are also patterns of image series "
-            f"({', '.join(params.patterns)}); sum scans of one format"
-        )
-    names = list(params.patterns) or [str(path) for path in inputs.raw]
+    names = _names(inputs, params)
     with ExitStack() as stack:
         repeats = sum_raw.open_repeats(names, stack)
         sum_raw.require_alike(repeats, params.temperature_tolerance)
@@ -73,6 +70,39 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             print("note: the raw files state no exposure: set `import_scan: exposure` to the sum's")
     if stored.dtype.itemsize > 4:
         print("note: later stages cannot process sums above 32 bits; sum fewer scans")
+
+
+def _names(inputs: Inputs, params: Params) -> list[str]:
+    """Return the names of the scans, which must be of one format."""
+    from hklflow.base.errors import HklflowError
+    from hklflow.formats import raw
+
+    hdf5 = [str(path) for path in inputs.raw if raw.is_hdf5(path)]
+    if params.patterns and hdf5:
+        raise HklflowError(
+            f"{hdf5[0]} is an HDF5 file, but there are also patterns of image series "
+            f"({', '.join(params.patterns)}); sum scans of one format"
+        )
+    return list(params.patterns) or [str(path) for path in inputs.raw]
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Compare the headers of the scans."""
+    from contextlib import ExitStack
+
+    from hklflow.formats import sum_raw
+    from hklflow.stage.rehearsal import FrameFacts
+
+    if any(path in known.products for path in inputs.raw):  # they are simulated first
+        return
+    with ExitStack() as stack:
+        repeats = sum_raw.open_repeats(_names(inputs, params), stack)
+        sum_raw.require_alike(repeats, params.temperature_tolerance)
+        saturation = params.saturation or repeats[0].header.saturation
+        kind = sum_raw.types_of_sum(repeats, saturation)[0]
+        n, slow, fast = repeats[0].frames.shape
+        header = sum_raw.header_of_sum(repeats, kind)
+        known.products[outputs.sum] = FrameFacts((n, slow, fast), kind.dtype, header)
 
 
 if __name__ == "__main__":

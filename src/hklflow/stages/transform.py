@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hklflow.images.scan import RotationScan
     from hklflow.nexus.masks import FrameMask
     from hklflow.orientation.product import Orientation
+    from hklflow.stage.rehearsal import Known
     from hklflow.transform.binning import Accumulator
 
 VERSION = 6
@@ -248,6 +249,12 @@ def _add(
             last = first + len(band.counts)
             mask = excluded[first:last] if excluded.any(first, last) else None
         accumulator.add(band.counts, first, mask, band.row)
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Compare the flat field with the frames."""
+    if (facts := known.scan(inputs.scan)) is not None:
+        norms.require_flat(params, facts.scan, known)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,131 @@
+"""Refusals without a case in `ahead.REFUSED`, and the reason.
+
+A key is a folder, a file, or a function of a file; the longest key that fits counts. A new refusal
+in a file that is not listed, or in a function of a mixed file, fails a test until somebody decides
+whether `hklflow check` can tell it.
+"""
+
+PIXELS = "it depends on the pixels of frames, or on what was measured in them"
+PRODUCT = "it guards a product that another job has not made yet, or made wrongly"
+LOAD = "it is told when the experiment is loaded, by check as by every other command"
+READER = "check calls the same reader of headers and files; see test_headers_through_check"
+TWIN = "check calls the same function as the job"
+HAND = "the workflow cannot ask for it: arguments of a function, or of a stage by hand"
+COMMAND = "a command or an importer refuses it, no job"
+RUNS = "it depends on raw runs of a detector whose constants are made"
+
+OTHERS = {
+    "base/": READER,
+    "bragg/": PIXELS,
+    "bragg/tune.py": COMMAND,
+    "calibration/": COMMAND,
+    "calibration/calibrants.py:_read_file": TWIN,
+    "calibration/choice.py": LOAD,
+    "calibration/detectors.py:detector_modules": COMMAND,
+    "calibration/powder_cycles.py": PIXELS,
+    "calibration/powder_guess.py": PIXELS,
+    "calibration/ring_fit.py": PIXELS,
+    "calibration/states.py": LOAD,
+    "constants/": RUNS,
+    "constants/rotation_frames.py": TWIN,
+    "constants/sanity.py:require_checks": TWIN,
+    "dials/": PRODUCT,
+    "dials/frames.py:require_counter": TWIN,
+    "dials/programs.py:find": LOAD,
+    "dials/programs.py:_program": LOAD,
+    "formats/": READER,
+    "formats/assemble.py:parse_axes": LOAD,
+    "formats/dials_peaks.py": PRODUCT,
+    "formats/dials_refl.py": PRODUCT,
+    "formats/frame_log.py": COMMAND,
+    "formats/mask_images.py": TWIN,
+    "formats/nxrefine_header.py": COMMAND,
+    "formats/nxrefine_settings.py": COMMAND,
+    "formats/raw_frames.py:Frames._begin": HAND,
+    "formats/raw_frames.py:_require_size": HAND,
+    "formats/shelx.py": PIXELS,
+    "formats/spec.py": COMMAND,
+    "formats/spec_limits.py": COMMAND,
+    "formats/sum_raw.py:open_repeats": LOAD,
+    "formats/sum_raw.py:require_distinct": PIXELS,
+    "formats/sum_raw.py:write_sum": PIXELS,
+    "formats/write_images.py": COMMAND,
+    "formats/write_raw.py": HAND,
+    "geometry/grid.py:Grid.__post_init__": TWIN,
+    "geometry/grid.py:Grid.symmetric": TWIN,
+    "geometry/lattice.py": LOAD,
+    "geometry/model.py": READER,
+    "geometry/model_compare.py:compare": COMMAND,
+    "geometry/modules.py": READER,
+    "geometry/parameters.py": HAND,
+    "geometry/rotation.py": READER,
+    "geometry/symmetry.py": LOAD,
+    "images/background.py": PIXELS,
+    "images/block_sum.py": PIXELS,
+    "images/defects.py": HAND,
+    "images/dispersion.py": HAND,
+    "images/frame_scale.py:transmission": PIXELS,
+    "images/frame_sum.py:largest_count": TWIN,
+    "images/frame_sum.py:FrameSum.add": PIXELS,
+    "images/mask3d.py": HAND,
+    "images/mask_shapes.py": LOAD,
+    "images/masks.py": HAND,
+    "images/noise.py": HAND,
+    "images/pixel_binning.py:bin_modules": TWIN,
+    "images/pixel_moments.py": HAND,
+    "images/statistics.py:FrameStatistics.__init__": HAND,
+    "images/statistics.py:FrameStatistics.add": HAND,
+    "images/statistics.py:FrameStatistics.result": PIXELS,
+    "images/statistics.py:propose_peak_threshold": HAND,
+    "orientation/": PIXELS,
+    "peaks/": HAND,
+    "quality/": PRODUCT,
+    "simulation/": LOAD,
+    "stage/contract.py": PRODUCT,
+    "stage/mask_steps.py": LOAD,
+    "stage/norms.py:frame_norm": PRODUCT,
+    "stage/orientation/observed.py": HAND,
+    "stages/accept.py": PIXELS,
+    "stages/add_transforms.py": PRODUCT,
+    "stages/constants_sanity.py": RUNS,
+    "stages/correct_frames.py:_described": TWIN,
+    "stages/correct_frames.py:_require_energy": TWIN,
+    "stages/correct_frames.py:_step": PRODUCT,
+    "stages/counter_constants.py": RUNS,
+    "stages/counter_flood.py": RUNS,
+    "stages/counter_rate.py": RUNS,
+    "stages/counter_stability.py": RUNS,
+    "stages/difference.py": PRODUCT,
+    "stages/fill.py": PRODUCT,
+    "stages/find_peaks.py": PIXELS,
+    "stages/frame_scale.py": PIXELS,
+    "stages/gather.py": RUNS,
+    "stages/mask_3d.py:_model": HAND,
+    "stages/mask_constants.py": RUNS,
+    "stages/merge_reflections.py": PRODUCT,
+    "stages/pdf.py": PRODUCT,
+    "stages/pixel_mask.py:_constants": TWIN,
+    "stages/planes.py": PRODUCT,
+    "stages/powder_calibration.py:main": PIXELS,
+    "stages/refine_parent.py:_group": LOAD,
+    "stages/refine_parent.py:_taken": TWIN,
+    "stages/refine_parent.py:_begin": PIXELS,
+    "stages/sample_page.py": HAND,
+    "stages/scale_reflections.py": PRODUCT,
+    "stages/scan_file.py": HAND,
+    "stages/stack.py": PRODUCT,
+    "stages/stack_pdf.py": PRODUCT,
+    "stages/sum_scans.py": LOAD,
+    "stages/symmetrise.py": PRODUCT,
+    "stages/temperature_series.py": HAND,
+    "transform/": PRODUCT,
+    "volumes/": PRODUCT,
+    "volumes/symmetrise.py:require_metric": LOAD,
+}
+"""Key -> reason."""
+
+TOLD = {LOAD, READER, TWIN}
+"""Reasons by which `hklflow check` tells the refusal."""
+
+NOT_JOBS = ("beamlines/", "cli/", "experiment/", "nexus/", "page/", "plots/", "templates.py")
+"""Rooms whose refusals are not of a job before pixels: importers, commands, products, tables."""
