@@ -149,7 +149,10 @@ def scan(
         problems.append(f"the polarisation is {what}: set `polarization` (0.5: unpolarised)")
     detector = detector or header.detector
     if detector is None:
-        problems.append("the detector's geometry is not known: give the row a `calibration`")
+        problems.append(
+            header.detector_doubt
+            or "the detector's geometry is not known: give the row a `calibration`"
+        )
     elif tuple(detector.shape) != tuple(shape[1:]):
         problems.append(
             f"frames have {shape[1:]} pixels but the geometry has {detector.shape}: give the "

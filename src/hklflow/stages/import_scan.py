@@ -132,6 +132,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     nexus.write_scan(outputs.scan, scan, f"scan of {source}", dataset)
     binned = "" if binning is None else f", binned {binning.factor} x {binning.factor}"
     print(assemble.summary(scan) + binned)
+    for note in header.notes or ():
+        print(f"note: {note}")
     if params.saturation is None and header.saturation_doubt is not None:
         print(f"note: {header.saturation_doubt}")
     if doubt is not None:
