@@ -24,9 +24,8 @@ from hklflow.formats import mini_cbf
 from hklflow.formats import smv as smv_header
 from hklflow.formats.frame_log import FrameLog, read_log
 from hklflow.formats.header import Header
-from hklflow.formats.images import read_image_header
 from hklflow.formats.instruments import named
-from hklflow.formats.raw import open_frames
+from hklflow.formats.raw import open_frames, read_header
 from hklflow.formats.text_headers import Choices, parse_axis, parse_unit, parse_vector
 
 _OPTIONS = {
@@ -196,7 +195,7 @@ class ImageFiles:
         with open_frames(series.pattern) as frames:
             shape = frames.shape
         choices = self._choices(request, log)
-        header = read_image_header(series.pattern, choices)
+        header = read_header(series.pattern, choices)
         goniometer = ""
         notes = list(header.notes or ())
         if self.reads is not None:
@@ -204,6 +203,8 @@ class ImageFiles:
             notes += remarks
         if header.detector_doubt is not None:
             notes.append(header.detector_doubt)
+        if self.reads == "CBF" and header.monitor is None and log is None:
+            notes.append("no monitor: if the experiment has none, set `import_scan: monitor: none`")
         read = None
         if log is not None:
             read = read_log(Path(log.replace("{series}", series.stem)))
