@@ -113,7 +113,7 @@ EULER = {"Omega": 10.0, "Chi": 20.0, "Phi": 30.0}
 CASES = {
     "DLS-I04": _cbf(PILATUS, "PILATUS 6M, S/N 60-0100 Diamond", OLD, **KAPPA),
     "DLS-I03": _cbf(PILATUS, "PILATUS3 6M, S/N 60-0126", OLD, **KAPPA),
-    "DLS-I04-EIGER": _cbf(EIGER, "Dectris EIGER2 16M, S/N 160-0001", OLD, **EULER),
+    "DLS-EIGER-160": _cbf(EIGER, "Dectris EIGER2 16M, S/N 160-0001", OLD, **EULER),
     "DLS-VMXi": _cbf(PILATUS, "PILATUS3 6M, S/N 60-0114", NEW),
     "DLS-VMXi before": _cbf(PILATUS, "PILATUS3 6M, S/N 60-0114", "2014-05-12T10:11:12.345"),
     "DLS-I24": _cbf(PILATUS, "PILATUS3 6M, S/N 60-0119", NEW),

@@ -225,8 +225,8 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         axes=_MINI_KAPPA,
     ),
     _cbf(
-        "DLS-I04-EIGER",
-        "Diamond I04, EIGER 16M, SmarGon",
+        "DLS-EIGER-160",
+        "Diamond, EIGER 16M 160-0001, SmarGon",
         "S/N 160-0001",
         _dxtbx("CBFMiniEigerDLS16MSN160"),
         axes=_SMARGON,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hklflow.images.masks import Bits
     from hklflow.images.pixel_binning import PixelBinning
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):

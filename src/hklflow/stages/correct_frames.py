@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hklflow.constants.rotation_frames import RotationFrames
     from hklflow.formats.header import Header
 
-VERSION = 2
+VERSION = 3
 KERNELS = "constants"
 
 

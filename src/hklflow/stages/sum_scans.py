@@ -11,7 +11,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
