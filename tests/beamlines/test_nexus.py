@@ -298,6 +298,21 @@ def test_an_orientation_that_is_not_the_usual_one_is_refused(tmp_path):
     assert any("not the usual mounting" in note for note in one.notes)
 
 
+def test_fields_that_are_not_used_are_listed(tmp_path):
+    path = write_eiger(tmp_path, "ice_1")
+    edit(path, geometry__translation__distances=[0.0, 0, 0.1], threshold_energy=6000.0)
+    (note,) = [note for note in find(path, eiger).notes if "but not used" in note]
+    listed = note.partition("not used: ")[2].split(", ")
+    assert "instrument/detector/geometry/translation/distances" in listed
+    assert "instrument/detector/threshold_energy" in listed
+    assert not any(
+        "beam_center" in name or "wavelength" in name or "omega" in name for name in listed
+    )
+    edit(path, **{f"detectorSpecific__f{i}": i for i in range(20)})
+    (note,) = [note for note in find(path, eiger).notes if "but not used" in note]
+    assert "instrument/detector/detectorSpecific (20 fields)" in note
+
+
 @pytest.mark.parametrize(
     ("number", "axis"), [("E-18-0133", [0, 1, 0]), ("E-32-0112", [1.0, 0, 0]), ("E-1", None)]
 )

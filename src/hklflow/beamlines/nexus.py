@@ -18,7 +18,7 @@ from hklflow.formats.hdf5_file import open_file
 from hklflow.formats.header import Header
 from hklflow.formats.instruments import named
 from hklflow.formats.light import is_light
-from hklflow.formats.nxfile import find, find_entry, find_group, numbers, word
+from hklflow.formats.nxfile import find, find_entry, find_group, numbers, recorded, unread, word
 from hklflow.formats.raw import HDF5_SUFFIXES, open_frames, read_header
 from hklflow.formats.text_headers import Choices, goniometer_of, parse_vector
 from hklflow.geometry import Goniometer
@@ -63,6 +63,8 @@ class NeXusFiles:
         notes: tuple[str, ...] = ()
         if others:
             notes = (f"left out by their names; --scans includes them: {', '.join(others)}",)
+        if singles:
+            notes += _unused(Path(singles[0].found.raw))
         return Found(tuple(grouped(request, singles)), unmatched=tuple(unmatched), notes=notes)
 
     def _files(self, source: Path) -> Iterator[Path]:
@@ -121,6 +123,22 @@ class NeXusFiles:
             stem(path),
             sample,
         )
+
+
+def _unused(path: Path) -> tuple[str, ...]:
+    """Return a note about the fields of a file's instrument and sample that are not used."""
+    with recorded() as names:
+        read_header(path)
+        with open_file(path) as file:
+            entry = find_entry(file)
+            sample_name(entry)
+            _settings(entry)
+            groups = [find_group(entry, name) for name in ("instrument", "sample")]
+            listed = [
+                name for group in groups if group is not None for name in unread(group, names)
+            ]
+    shown = ", ".join(name.removeprefix("/entry/") for name in listed)
+    return (f"in {path.name}, but not used: {shown}",) if shown else ()
 
 
 def _choices(request: Request) -> Choices:
