@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hklflow.images.pixel_moments import Moments
     from hklflow.images.scan import RotationScan
 
-VERSION = 3
+VERSION = 4
 FRAMES_OF = "scan"
 
 # Pairs of frames for the dispersion: a thousand tiles of a module, for an error of 0.3 %.
@@ -106,7 +106,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import nexus, plots
     from hklflow.constants import counters
     from hklflow.formats import raw
-    from hklflow.images import defects, masks
+    from hklflow.images import defects, masks, persistence
     from hklflow.images.dispersion import ModuleDispersion
     from hklflow.images.noise import PairDispersion
     from hklflow.images.pixel_moments import PixelMoments
@@ -147,7 +147,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     if params.find_defects:
         noisy = dispersion.noisy(bits != 0)
         del dispersion
-        bits |= defects.find_defects(sampled.total, bits != 0)
+        defective = defects.find_defects(sampled.total, bits != 0)
+        bits |= persistence.without_reflections(defective, sampled)
         constant = defects.find_constant(sampled.total, sampled.largest, sampled.frames)
         bits = masks.combine(
             shape,
