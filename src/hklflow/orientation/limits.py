@@ -41,8 +41,8 @@ class Limits:
         Rms displacement of spots, in pixels or frames, by a motion during the scan, from which the
         motion is reported, and from which the scan is not accepted.
     told_bias : float
-        Resulting error of cell or orientation, in standard deviations, from which a motion, or a
-        displacement of peaks along Q, is reported.
+        Resulting error of cell or orientation, in standard deviations, from which a motion, a
+        displacement of peaks along Q, or a wrong distance of the detector is reported.
     max_crystal : float
         Largest fraction of the peaks' intensity on a second lattice of the same cell.
     told_module : float

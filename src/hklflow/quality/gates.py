@@ -118,6 +118,8 @@ def _findings(
         most = limits.told_cell if size["what"] == "cell" else limits.told_distance
         if size["what"] == "distance" and figures.get("motions"):
             continue  # the distance would absorb a part of the motions
+        if size.get("bias in sigma", 0.0) > limits.told_bias:
+            most = 0.0  # the errors of the cell do not contain the error of the distance
         yield size, abs(size["relative"]), "", most, math.inf
     for left in figures.get("unindexed", ()):
         least = 0.0 if left["named"] else limits.told_unindexed

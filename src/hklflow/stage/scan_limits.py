@@ -32,10 +32,10 @@ class ScanLimits(stage.Params):
     slip, a drift, a crystal off the axis) from which the motion is reported. The default is the
     accuracy of centroids."""
     told_bias: float = Field(3.0, gt=0)
-    """Error of cell or orientation, in standard deviations, caused by a motion, by peaks that are
-    displaced along Q or by neighbouring peaks that are displaced alike, from which it is reported,
-    even if spots are displaced by less than `told_shift`. A difference of three standard deviations
-    counts as significant."""
+    """Error of cell or orientation, in standard deviations, from which its cause is reported: a
+    motion (even if spots are displaced by less than `told_shift`), peaks that are displaced along
+    Q, neighbouring peaks that are displaced alike, or a distance of the detector that does not fit
+    (even below `told_distance`). Three standard deviations count as significant."""
     max_shift: float = Field(0.5, gt=0)
     """Rms displacement of spots by a motion from which the scan is not accepted: half a pixel or
     frame blurs S(Q), and cell and orientation are wrong by many standard deviations."""

@@ -82,7 +82,8 @@ class Params(stage.Params):
     sample_frames: int = Field(60, ge=12)
     """Number of frames, spread over the scan, in which dead, hot and noisy pixels are searched."""
     find_defects: bool = True
-    """Search for dead, hot and noisy pixels."""
+    """Search for dead, hot and noisy pixels. A pixel that counts in a few of the frames only is a
+    reflection, not a hot pixel."""
     limits: tuple[Limit, ...] = ()
     """Limits of the pixels' mean, standard deviation and maximum over the sampled frames."""
     constants: Path | None = None
