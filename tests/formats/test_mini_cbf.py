@@ -219,3 +219,102 @@ def test_arm_and_axes_of_lcysteine(real_data, sweep):
     assert np.linalg.norm(1e3 * header.detector.lab(1679 / 2, 1475 / 2) - centre) < 2
     assert header.detector.distance == pytest.approx(0.16)
     assert header.transmission == 1.0
+
+
+IMGCIF = """
+loop_
+_diffrn_scan_axis.scan_id
+_diffrn_scan_axis.axis_id
+_diffrn_scan_axis.angle_start
+_diffrn_scan_axis.angle_increment
+_diffrn_scan_axis.displacement_start
+S GON_OMEGA 10.0 0.1 0.0
+S GON_KAPPA 20.0 0.0 0.0
+S DET_2THETA 15.0 0.0 0.0
+S DET_Z 0.0 0.0 250.0
+loop_
+_axis.id
+_axis.type
+_axis.equipment
+_axis.depends_on
+_axis.vector[1] _axis.vector[2] _axis.vector[3]
+_axis.offset[1] _axis.offset[2] _axis.offset[3]
+GON_OMEGA  rotation    goniometer .          0 1 0 . . .
+GON_KAPPA  rotation    goniometer GON_OMEGA  0 0.6 0.8 . . .
+SOURCE     general     source     .          0 0 1 . . .
+GRAVITY    general     gravity    .          {gravity} . . .
+DET_2THETA rotation    detector   .          0 1 0 . . .
+DET_Z      translation detector   DET_2THETA 0 0 -1 0 0 0
+ELEMENT_X  translation detector   DET_Z      1 0 0 -209.84 216.806 0
+ELEMENT_Y  translation detector   ELEMENT_X  0 -1 0 0 0 0
+loop_
+_array_structure_list.array_id
+_array_structure_list.index
+_array_structure_list.dimension
+_array_structure_list.precedence
+_array_structure_list.direction
+_array_structure_list.axis_set_id
+A 1 2463 1 increasing ELEMENT_X
+A 2 2527 2 increasing ELEMENT_Y
+loop_
+_array_structure_list_axis.axis_set_id
+_array_structure_list_axis.axis_id
+_array_structure_list_axis.displacement
+_array_structure_list_axis.displacement_increment
+ELEMENT_X ELEMENT_X 0.086 0.172
+ELEMENT_Y ELEMENT_Y 0.086 0.172
+"""
+
+
+def with_axes(folder, axes):
+    path = write(folder)
+    text = path.read_text("latin-1").replace("\n_array_data.data", f"{axes}\n_array_data.data", 1)
+    path.write_bytes(text.encode("latin-1"))
+    return path
+
+
+def test_full_cbf_axes(tmp_path):
+    """The first pixel's centre is at its displacement: the corner is half a pixel before."""
+    path = with_axes(tmp_path, IMGCIF.format(gravity="0 -1 0"))
+    header = header_of(path)
+    turn = Turn.from_rotvec([0, np.radians(15), 0]).as_matrix()
+    from_imgcif = np.diag([-1.0, 1.0, -1.0])
+    corner = from_imgcif @ turn @ [-209.84, 216.806, -250.0]
+    np.testing.assert_allclose(1e3 * header.detector.lab(0, 0), corner, atol=1e-9)
+    np.testing.assert_allclose(header.detector.fast, from_imgcif @ turn @ [1, 0, 0], atol=1e-12)
+    assert header.detector.pixel_size == pytest.approx((172e-6, 172e-6))
+    assert header.goniometer.names == ("omega", "kappa")
+    np.testing.assert_allclose(header.goniometer.axes, [[0, 1, 0], [0, 0.6, -0.8]], atol=1e-12)
+    assert np.degrees(header.goniometer.angles[1]) == pytest.approx(20)
+    assert (header.start_deg, header.step_deg) == (10.0, 0.1)
+    told = " ".join(header.notes)
+    assert "Detector_2theta is 0 degrees in the text header, but 15" in told
+
+
+def test_gravity_says_what_is_up(tmp_path):
+    """Gravity along x of imgCIF: up is -x, the beam -z, so lab x (up times beam) is -y."""
+    header = header_of(with_axes(tmp_path, IMGCIF.format(gravity="1 0 0")))
+    np.testing.assert_allclose(header.goniometer.axes[0], [-1, 0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("GON_OMEGA 10.0 0.1", "GON_OMEGA 10.0 x", "damaged or incomplete"),
+        ("GON_KAPPA 20.0 0.0", "GON_KAPPA 20.0 0.1", "omega, kappa|GON_OMEGA, GON_KAPPA"),
+        ("GON_OMEGA  0 0.6 0.8", "GON_OMEGA  0 0 0", "no direction"),
+        ("goniometer .          0 1 0", "goniometer GON_KAPPA 0 1 0", "depends on itself"),
+    ],
+)  # fmt: skip
+def test_broken_axes_are_refused(tmp_path, old, new, message):
+    axes = IMGCIF.format(gravity="0 -1 0")
+    assert old in axes
+    with pytest.raises(HklflowError, match=message):
+        header_of(with_axes(tmp_path, axes.replace(old, new)))
+
+
+def test_a_detector_of_another_size_is_taken_from_the_text_header(tmp_path):
+    axes = IMGCIF.format(gravity="0 -1 0").replace("A 1 2463", "A 1 2464")
+    header = header_of(with_axes(tmp_path, axes))
+    np.testing.assert_allclose(header.detector.lab(1260.5, 1220), [0, 0, 0.25], atol=1e-12)
+    assert any("2464 pixels where the image has 2463" in note for note in header.notes)

@@ -77,7 +77,17 @@ def read_imgcif(header: str, shape: tuple[int, int], where: str) -> ImgCif | Non
     """
     if "_axis.id" not in header:
         return None
-    block = _block(header, where)
+    try:
+        return _read(_block(header, where), shape, where)
+    except (KeyError, ValueError) as error:
+        raise HklflowError(
+            f"the imgCIF header of {where} is damaged or incomplete ({type(error).__name__}: "
+            f"{error}); fix the header, or give the geometry as a calibration"
+        ) from error
+
+
+def _read(block: Any, shape: tuple[int, int], where: str) -> ImgCif | None:
+    """Return the geometry in the axes of a data block; None if it has no goniometer."""
     axes = {row["id"]: _axis(row, where) for row in _rows(block, "_axis")}
     if not any(axis.equipment == "goniometer" for axis in axes.values()):
         return None
@@ -256,12 +266,10 @@ def _detector(
     for row in _rows(block, "_array_structure_list_axis"):
         sets.setdefault(row.get("axis_set_id", row["axis_id"]), []).append(row)
     indices = {row["precedence"]: row for row in _rows(block, "_array_structure_list")}
-    pair = [indices.get(precedence) for precedence in ("2", "1")]  # slow, fast
-    if len(indices) != 2 or None in pair or len(_rows(block, "_array_structure_list")) != 2:
+    if set(indices) != {"1", "2"} or len(_rows(block, "_array_structure_list")) != 2:
         raise HklflowError(f"the imgCIF header of {where} does not describe one image of two axes")
     steps: list[tuple[str, float, float]] = []
-    for row, pixels in zip(pair, shape, strict=True):
-        assert row is not None
+    for row, pixels in zip((indices["2"], indices["1"]), shape, strict=True):  # slow, fast
         members = sets.get(row.get("axis_set_id", ""), [])
         if len(members) != 1 or row.get("direction", "increasing") != "increasing":
             raise HklflowError(f"the pixel axes in {where} are not two straight increasing axes")

@@ -257,9 +257,9 @@ def _compare(fields: Fields, axes: ImgCif, notes: list[str]) -> None:
             f"{1e3 * axes.detector.distance:g} mm in the imgCIF axes, which are used"
         )
     start, step = fields.number("Start_angle"), fields.number("Angle_increment")
-    if None not in (start, step, axes.start_deg, axes.step_deg) and (
-        abs(start - axes.start_deg) > 0.05 * abs(step) or abs(step / axes.step_deg - 1) > 0.01  # type: ignore[operator]
-    ):
+    if start is None or not step or axes.start_deg is None or axes.step_deg is None:
+        return
+    if abs(start - axes.start_deg) > 0.05 * abs(step) or abs(step / axes.step_deg - 1) > 0.01:
         notes.append(
             f"Start_angle {start:g} and Angle_increment {step:g} of the text header are not those "
             f"of the imgCIF axes, {axes.start_deg:g} and {axes.step_deg:g}, which are used"

@@ -224,6 +224,7 @@ def parse_unit(text: str | None) -> Unit | None:
     HklflowError
         If it is neither ``fraction`` nor ``percent``.
     """
-    if text is None or text == "fraction" or text == "percent":
-        return text
+    units: dict[str, Unit] = {"fraction": "fraction", "percent": "percent"}
+    if text is None or text in units:
+        return None if text is None else units[text]
     raise HklflowError(f"--option transmission={text} is neither fraction nor percent")
