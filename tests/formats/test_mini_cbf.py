@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation as Turn
 from tests.oracles import dials_headers
+from tests.truth import lcysteine
 
 from hklflow.base.errors import HklflowError
 from hklflow.formats.instruments import named
@@ -200,6 +201,9 @@ def test_arm_and_axes_of_lcysteine(real_data, sweep):
     header = read_header(folder / f"l-cyst_{sweep}_#####.cbf.gz")
     theirs = json.loads((folder / "reference.json").read_text())["sweeps"][sweep]
     from_dials = np.diag([-1.0, 1.0, -1.0])
+    by_hand = lcysteine.rotation(sweep)
+    np.testing.assert_allclose(header.detector.origin, by_hand.detector.origin, atol=1e-9)
+    np.testing.assert_allclose(header.goniometer.axes, by_hand.goniometer.axes, atol=1e-9)
     scan = header.goniometer.scan
     assert header.goniometer.names[scan] == ("phi" if sweep == "04" else "omega")
     assert header.start_deg == theirs["start_deg"]
