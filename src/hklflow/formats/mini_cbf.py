@@ -165,6 +165,7 @@ def read_cbf(files: list[Path], pixels: NDArray[Any], choices: Choices) -> Heade
     row = choices.instrument_of("CBF", first.text)
     shape = (int(pixels.shape[0]), int(pixels.shape[1]))
     axes = read_imgcif(first.text, shape, str(files[0]))
+    stated = axes or ImgCif()
     notes: list[str] = []
     detector, doubt, thickness = _detector(first, axes, row, choices, shape, notes)
     if detector is not None and thickness is not None:
@@ -175,22 +176,27 @@ def read_cbf(files: list[Path], pixels: NDArray[Any], choices: Choices) -> Heade
     flux, filters = _every_frame(files)
     header = Header(
         n_frames=len(files),
-        wavelength=first.number("Wavelength") or (axes.wavelength if axes else None),
+        wavelength=_stated(first.number("Wavelength"), stated.wavelength),
         detector=detector,
         detector_doubt=doubt,
         goniometer=goniometer,
         sensor_material=None if material is None else material[1],
-        exposure_time=first.number("Exposure_time") or (axes.exposure_time if axes else None),
+        exposure_time=_stated(first.number("Exposure_time"), stated.exposure_time),
         monitor=flux,
         transmission=_transmission(filters, row, choices, notes),
         polarization=first.number("Polarization"),
-        saturation=first.number("Count_cutoff") or (axes.saturation if axes else None),
+        saturation=_stated(first.number("Count_cutoff"), stated.saturation),
         # In a miniCBF negative counts are flags: -1 between modules, -2 bad pixel.
         pixel_mask=bad if np.any(bad) else None,
         notes=None,
     )
     start, step = _angles(files, first, axes, choices)
     return replace(header, start_deg=start, step_deg=step, notes=tuple(notes) or None)
+
+
+def _stated(text: float | None, axes: float | None) -> float | None:
+    """Return the value of the text header, or of the imgCIF part if it is absent or 0."""
+    return axes if axes is not None and not text else text
 
 
 def _detector(
