@@ -82,7 +82,7 @@ def read_imgcif(header: str, shape: tuple[int, int], where: str) -> ImgCif | Non
     except (KeyError, ValueError) as error:
         raise HklflowError(
             f"the imgCIF header of {where} is damaged or incomplete ({type(error).__name__}: "
-            f"{error}); fix the header, or give the geometry as a calibration"
+            f"{error}); correct the header, or give the geometry as a calibration"
         ) from error
 
 
@@ -128,7 +128,7 @@ def _block(header: str, where: str) -> Any:
     except Exception as error:
         why = " ".join(str(error).split())[:200]
         raise HklflowError(
-            f"the imgCIF header of {where} cannot be read ({why}); fix the header, or convert the "
+            f"the imgCIF header of {where} cannot be read ({why}); correct the header, or convert the "
             "images to miniCBF and give the geometry as a calibration"
         ) from error
 
@@ -173,7 +173,7 @@ def _axis(row: Row, where: str) -> _Axis:
     kind = next((k for k in ("rotation", "translation") if k in kinds), "general")
     equipment = next((k for k in kinds if k in _EQUIPMENT), "general")
     if kind != "general" and not 0 < length < np.inf:
-        raise HklflowError(f"axis {row['id']} in {where} has no direction; fix the header")
+        raise HklflowError(f"axis {row['id']} in {where} has no direction; correct the header")
     return _Axis(kind, equipment, row.get("depends_on", "."), vector / (length or 1.0), offset)
 
 
@@ -217,7 +217,7 @@ def _chain(axes: dict[str, _Axis], name: str, where: str) -> list[str]:
     while name not in _NONE:
         if name not in axes or name in chain:
             what = "depends on itself" if name in chain else "is not defined"
-            raise HklflowError(f"axis {name} in {where} {what}; fix the header")
+            raise HklflowError(f"axis {name} in {where} {what}; correct the header")
         chain.append(name)
         name = axes[name].carrier
     return chain
@@ -229,7 +229,9 @@ def _goniometer(
     """Return the goniometer, and the name of the axis that moves."""
     names = [n for n, a in axes.items() if a.equipment == "goniometer" and a.kind == "rotation"]
     if not names:
-        raise HklflowError(f"the goniometer in {where} has no axis that rotates; fix the header")
+        raise HklflowError(
+            f"the goniometer in {where} has no axis that rotates; correct the header"
+        )
     chain = max((_chain(axes, name, where) for name in names), key=len)
     order = [name for name in reversed(chain) if name in names]
     steps = _increments(block)

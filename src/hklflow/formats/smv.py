@@ -51,7 +51,7 @@ def number(keys: dict[str, str], name: str, path: Path) -> float | None:
         return float(text)
     except ValueError:
         raise HklflowError(
-            f"{name} is {text!r} in {path}, not a number; fix the header or give the value "
+            f"{name} is {text!r} in {path}, not a number; correct the header or give the value "
             "in the configuration"
         ) from None
 

@@ -62,7 +62,7 @@ def length_in_metres(number: str, unit: str, path: Path) -> float:
     if unit not in LENGTHS:
         raise HklflowError(
             f"the length {number} {unit} in the header of {path} has no known unit "
-            f"({', '.join(LENGTHS)}); fix the header, or give the geometry with a calibration"
+            f"({', '.join(LENGTHS)}); correct the header, or give the geometry with a calibration"
         )
     return float(number) * LENGTHS[unit]
 

@@ -1,8 +1,8 @@
-"""Check the size of a cell against the expected cell and the calibrated detector distance.
+"""Compare the size of a cell with the expected cell, and the distance with the calibration.
 
-A relative error of the distance or of the wavelength makes the cell wrong by about the same factor,
-and the spots stay in place. The distance can be refined, because tan 2θ differs from 2θ; an error
-of the wavelength shows only in the cell.
+A relative error of the distance or of the wavelength changes the cell by about the same factor, but
+not the positions of the spots. The distance can be refined, because tan 2θ differs from 2θ. An
+error of the wavelength is visible only in the cell.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice
 from hklflow.orientation.refinement import Refined
 
-_SIGNIFICANT = 5.0  # σ from which a difference of distances is reported
+_SIGNIFICANT = 5.0  # σ above which a difference of distances is reported
 
 
 def sizes(
