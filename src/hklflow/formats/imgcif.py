@@ -128,8 +128,8 @@ def _block(header: str, where: str) -> Any:
     except Exception as error:
         why = " ".join(str(error).split())[:200]
         raise HklflowError(
-            f"the imgCIF header of {where} cannot be read ({why}); correct the header, or convert the "
-            "images to miniCBF and give the geometry as a calibration"
+            f"the imgCIF header of {where} cannot be read ({why}); correct the header, or convert "
+            "the images to miniCBF and give the geometry as a calibration"
         ) from error
 
 
