@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import tomllib
@@ -98,6 +99,53 @@ def _products() -> Iterator[tuple[str, str, str, str]]:
         for name, output in step.writes.items():
             meaning = " ".join((fields[name].description or "").split())
             yield step.rule, name, step.pattern(step.paths(paths), output), meaning
+
+
+# ------------------------------------------------------------------------- instruments
+
+
+def instruments() -> str:
+    """Table of what each instrument means by its headers, its source and its test."""
+    from hklflow.formats.instruments import INSTRUMENTS
+
+    oracle = json.loads((ROOT / "tests/oracles/dials_headers.json").read_text(encoding="utf-8"))
+    # The installed dxtbx may lack the class of an instrument: then its later class is the source.
+    generic = {"FormatCBFMiniPilatus", "FormatCBFMiniEiger"}
+    by_dxtbx = {n.split(" ")[0] for n, seen in oracle.items() if seen["format"] not in generic}
+    rows = [
+        "| name | instrument | format | recognised by | goniometer | arm | detector (fast; slow) |"
+        " filters | source | test |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in INSTRUMENTS:
+        test = "dxtbx reads the same header" if row.name in by_dxtbx else "by hand"
+        rows.append(f"| `{row.name}` | {' | '.join(_cells(row))} | {row.source} | {test} |")
+    return "\n".join(rows)
+
+
+def _cells(row: Any) -> Iterator[str]:
+    """Yield instrument, format, mark, goniometer, arm, detector and filters of an instrument."""
+    dates = [f"{word} {day}" for word, day in (("from", row.since), ("before", row.until)) if day]
+    notes = [row.remark, f"not supported: {row.unsupported}" if row.unsupported else ""]
+    yield ". ".join([", ".join([row.where, *dates]), *filter(None, notes)])
+    yield row.files
+    yield ", ".join(f"`{mark}`" for mark in row.marks) or "only by name"
+    axes = [f"{name} {_lab(vector)}" for name, vector in row.axes]
+    if row.kappa:
+        axes.append(f"kappa in direction {row.kappa} of imgCIF, at `Alpha`")
+    if row.axes_if is not None:
+        axes.append(f"with {row.axes_if[0]}: {_lab(row.axes_if[1][0][1])}")
+    yield "; ".join(axes)
+    yield "" if row.arm is None else _lab(row.arm)
+    centre = "; beam at its centre" if row.centred else ""
+    yield f"{_lab(row.fast)}; {_lab(row.slow)}{centre}"
+    yield {None: "", "percent": "per cent", "fraction": "fraction"}[row.transmission]
+
+
+def _lab(vector: Any) -> str:
+    from hklflow.formats.instruments import to_lab
+
+    return ",".join(f"{x:g}" for x in to_lab(vector) + 0.0)
 
 
 # ---------------------------------------------------------------------------- explanation

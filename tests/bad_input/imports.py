@@ -188,7 +188,9 @@ CASES = [
     Case(
         "import with an unknown option",
         NXMX + " --option x=1",
-        "--option 'x=1' is not one `name=value` of nxmx's own options (none)",
+        "--option 'x=1' is not one `name=value` of nxmx's own options (instrument: instrument "
+        "whose conventions the files follow, if they state no axes (see docs/instruments.md); arm: "
+        "axis of the detector's arm, a lab vector x,y,z, if the files state only its angle)",
         good=NXMX,
     ),
     Case(

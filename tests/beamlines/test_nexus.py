@@ -270,6 +270,72 @@ def test_a_circle_that_jitters_rests(tmp_path):
     assert one.goniometer == "omega=-90:0.2 chi=45 phi=0"
 
 
+def edit(path, **fields):
+    with h5py.File(path, "a") as file:
+        for name, value in fields.items():
+            file[f"entry/instrument/detector/{name.replace('__', '/')}"] = value
+
+
+def test_an_arm_without_axis_in_a_master(tmp_path):
+    path = write_eiger(tmp_path, "ice_1")
+    edit(path, goniometer__two_theta=np.full(N, 25.0))
+    (one,) = find(path, eiger).scans
+    assert one.header.detector is None
+    assert any("arm is at 25 degrees" in note for note in one.notes)
+    (one,) = find(path, eiger, options={"arm": "0,1,0"}).scans
+    assert one.light
+    flat = find(write_eiger(tmp_path, "flat_1"), eiger).scans[0].header.detector
+    s, c = np.sin(np.radians(25)), np.cos(np.radians(25))
+    turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])  # about y, from z to x
+    np.testing.assert_allclose(one.header.detector.lab(2, 3), turn @ flat.lab(2, 3), atol=1e-12)
+
+
+def test_an_orientation_that_is_not_the_usual_one_is_refused(tmp_path):
+    path = write_eiger(tmp_path, "ice_1")
+    edit(path, geometry__orientation__value=[0.0, -1, 0, 1, 0, 0])
+    (one,) = find(path, eiger).scans
+    assert one.header.detector is None
+    assert any("not the usual mounting" in note for note in one.notes)
+
+
+def test_fields_that_are_not_used_are_listed(tmp_path):
+    path = write_eiger(tmp_path, "ice_1")
+    edit(path, geometry__translation__distances=[0.0, 0, 0.1], threshold_energy=6000.0)
+    (note,) = [note for note in find(path, eiger).notes if "but not used" in note]
+    listed = note.partition("not used: ")[2].split(", ")
+    assert "instrument/detector/geometry/translation/distances" in listed
+    assert "instrument/detector/threshold_energy" in listed
+    assert not any(
+        "beam_center" in name or "wavelength" in name or "omega" in name for name in listed
+    )
+    edit(path, **{f"detectorSpecific__f{i}": i for i in range(20)})
+    (note,) = [note for note in find(path, eiger).notes if "but not used" in note]
+    assert "instrument/detector/detectorSpecific (20 fields)" in note
+
+
+@pytest.mark.parametrize(
+    ("number", "axis"), [("E-18-0133", [0, 1, 0]), ("E-32-0112", [1.0, 0, 0]), ("E-1", None)]
+)
+def test_axes_of_the_table_of_instruments(tmp_path, number, axis):
+    path = write_eiger(tmp_path, "ice_1")
+    edit(path, detector_number=number)
+    (one,) = find(path, eiger).scans
+    if axis is None:
+        assert one.header.goniometer is None
+        assert "the directions of the axes are unknown: set `import_scan: axes`" in one.notes
+        return
+    assert one.light
+    np.testing.assert_allclose(one.header.goniometer.axes, [axis])
+    assert one.goniometer == ""
+    # An inner axis that the table does not have: the angles stay in the table of scans.
+    path = write_eiger(tmp_path, "ice_2", chi=30.0)
+    edit(path, detector_number=number)
+    (one,) = find(path, eiger).scans
+    assert one.header.goniometer is None
+    assert "chi=30" in one.goniometer
+    assert any("the direction of chi=30 is not known" in note for note in one.notes)
+
+
 def test_what_the_user_states_makes_a_light_file(tmp_path):
     write_nxmx(tmp_path / "quartz_300K_r1.nxs", polarization=None)
     (plain,) = find(tmp_path).scans

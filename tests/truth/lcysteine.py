@@ -1,8 +1,7 @@
 """L-cysteine: four wedges of 15 measured frames through the stages, and DIALS's answer to them.
 
 The data's folder holds the frames and `reference.json` of the `rotation_lcysteine` measurement. The
-detector's arm, which no reader knows of yet, is put in by hand: everything is in the frames'
-headers.
+geometry is put in by hand, from the text of the frames' headers: a truth for the reader of headers.
 """
 
 import json

@@ -209,7 +209,8 @@ _HEADER: dict[str, Kind] = {
         ("a number or an array of numbers", lambda value: _is_number(value) or _is_array(value))
     ),
     **dict.fromkeys(("sensor_material", "monitor_doubt", "temperature_doubt"), _or_none(_TEXT)),
-    "saturation_doubt": _or_none(_TEXT),
+    **dict.fromkeys(("saturation_doubt", "detector_doubt"), _or_none(_TEXT)),
+    "notes": _or_none(_several(_TEXT)),
     # The writer checks that they match the frames.
     **dict.fromkeys(("monitor", "angles_deg", "pixel_mask", "read_variance"), _ARRAY),
 }

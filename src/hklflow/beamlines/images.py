@@ -1,5 +1,8 @@
 """Series of single images: CBF and SMV with useful headers; TIFF and EDF headers are ignored.
 
+What a header leaves open is taken from the table of instruments (`formats.instruments`) or from
+options; what it says and hklflow does not use is listed.
+
 A series consists of the images of one folder whose names differ only in the last number. Wavelength
 or distance in a TIFF header often come from an earlier experiment. A text log next to the images
 can give angles, monitor and temperature (`formats.frame_log`).
@@ -9,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -16,17 +20,27 @@ from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
 from hklflow.beamlines.grouping import Single, grouped, stated
 from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
+from hklflow.formats import mini_cbf
+from hklflow.formats import smv as smv_header
 from hklflow.formats.frame_log import FrameLog, read_log
 from hklflow.formats.header import Header
+from hklflow.formats.instruments import named
 from hklflow.formats.raw import open_frames, read_header
+from hklflow.formats.text_headers import Choices, parse_axis, parse_unit, parse_vector
 
 _OPTIONS = {
     "log": "text log of the frames, columns with units in the header line; {series} in its name "
     "is replaced by the series' name",
-    "axis": "column of the log, or axis in CBF headers, that is scanned; default: the moving one",
+    "axis": "column of the log, or axis in headers, that is scanned (default: the moving one); "
+    "with its angles in degrees if the headers have none: axis=phi=0:0.1",
     "least": "least number of images of a series (default 5)",
 }
-_MOTORS = ("omega", "chi", "kappa", "phi")
+_HEADER_OPTIONS = {
+    "instrument": "instrument whose conventions the headers follow, if they do not name it (see "
+    "docs/instruments.md)",
+    "arm": "axis of the detector's arm, a lab vector x,y,z",
+    "transmission": "unit of the filters' transmission, fraction or percent",
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,8 @@ class ImageFiles:
     summary: str
     suffixes: tuple[str, ...]
     options: Mapping[str, str]
+    reads: Literal["CBF", "SMV"] | None = None
+    """Format of the headers that are used."""
 
     def find(self, request: Request) -> Found:
         """Search for scans; see `hklflow.beamlines.Beamline`."""
@@ -83,7 +99,7 @@ class ImageFiles:
         log = self._log(request)
         singles: list[Single] = []
         unmatched: list[Unmatched] = []
-        named: list[str] = []
+        excluded: list[str] = []
         short: list[str] = []
         series = list(self._series(request.source))
         if not series:
@@ -95,7 +111,7 @@ class ImageFiles:
             if not request.wants(series_of_images.stem):
                 continue
             if request.scans is None and looks_like_no_scan(series_of_images.stem):
-                named.append(series_of_images.stem)
+                excluded.append(series_of_images.stem)
                 continue
             if len(series_of_images.images) < least and request.scans is None:
                 short.append(f"{series_of_images.stem} ({len(series_of_images.images)})")
@@ -106,16 +122,18 @@ class ImageFiles:
                 hints = () if log is None else (log,)
                 unmatched.append(Unmatched(series_of_images.pattern, str(error), hints))
         notes = []
-        if named:
+        if excluded:
             notes.append(
                 "left out, because their names do not look like scans; --scans NAME includes them: "
-                f"{', '.join(named)}"
+                f"{', '.join(excluded)}"
             )
         if short:
             notes.append(
                 f"left out, because they have fewer than {least} images; --option least=1 or "
                 f"--scans NAME includes them: {', '.join(short)}"
             )
+        read = {single.found.raw for single in singles}
+        notes += self._unused([one for one in series if one.pattern in read])
         return Found(
             tuple(grouped(request, singles)), unmatched=tuple(unmatched), notes=tuple(notes)
         )
@@ -127,6 +145,31 @@ class ImageFiles:
             raise HklflowError(f"least is {text!r}, not a number of images; use 1 or more")
         return int(text)
 
+    def _unused(self, series: list[Series]) -> list[str]:
+        """Return a note about fields of headers that are not used, the same in many series once."""
+        if self.reads is None:
+            return []
+        texts = [text for one in series for text in _unused(one, self.reads)]
+        keys: dict[str, set[str]] = {}
+        for key, _, value in (text.partition(" ") for text in texts):
+            keys.setdefault(key, set()).add(value)
+        shown = [f"{key} {next(iter(v))}" if len(v) == 1 else key for key, v in keys.items()]
+        return [f"in the headers, but not used: {'; '.join(shown)}"] if shown else []
+
+    def _choices(self, request: Request, log: str | None) -> Choices:
+        """Return the options that are about headers; with a log, the axis is a column of it."""
+        options = request.options
+        axis, start, step = parse_axis(None if log is not None else options.get("axis"))
+        name = options.get("instrument")
+        return Choices(
+            instrument=None if name is None or self.reads is None else named(self.reads, name),
+            axis=axis,
+            start_deg=start,
+            step_deg=step,
+            arm=parse_vector(options.get("arm")),
+            transmission=parse_unit(options.get("transmission")),
+        )
+
     @staticmethod
     def _log(request: Request) -> str | None:
         text = request.options.get("log")
@@ -136,14 +179,14 @@ class ImageFiles:
 
     def _series(self, source: Path) -> Iterator[Series]:
         if source.is_file():
-            if source.suffix.lower() not in self.suffixes:
+            if plain_suffix(source) not in self.suffixes:
                 raise HklflowError(f"{source} is not a file of *{' *'.join(self.suffixes)}")
             candidates = numbered([p for p in sorted(source.parent.iterdir()) if p.is_file()])
             yield from (s for s in candidates if source in [p for _, p in s.images])
             return
         for _, inside in folders(source, skip=is_experiment):
             yield from numbered(
-                [p for p in inside if p.suffix.lower() in self.suffixes and p.is_file()]
+                [p for p in inside if plain_suffix(p) in self.suffixes and p.is_file()]
             )
 
     def _single(self, series: Series, request: Request, log: str | None) -> Single:
@@ -151,17 +194,17 @@ class ImageFiles:
             raise HklflowError(fault)
         with open_frames(series.pattern) as frames:
             shape = frames.shape
-        header = read_header(series.pattern)
+        choices = self._choices(request, log)
+        header = read_header(series.pattern, choices)
         goniometer = ""
-        notes: list[str] = []
-        if ".cbf" in self.suffixes:
-            header, goniometer, notes = _from_cbf(series, header, request.options.get("axis"))
-        elif header.start_deg is not None and header.step_deg is not None:
-            # SMV headers have angles, but not the name of the axis.
-            if (axis := request.options.get("axis")) is not None:
-                goniometer = f"{axis}={header.start_deg:.8g}:{header.step_deg:.8g}"
-            else:
-                notes.append("the header does not name the scan axis: --option axis=NAME")
+        notes = list(header.notes or ())
+        if self.reads is not None:
+            goniometer, remarks = _settings(series, header, choices, self.reads)
+            notes += remarks
+        if header.detector_doubt is not None:
+            notes.append(header.detector_doubt)
+        if self.reads == "CBF" and header.monitor is None and log is None:
+            notes.append("no monitor: if the experiment has none, set `import_scan: monitor: none`")
         read = None
         if log is not None:
             read = read_log(Path(log.replace("{series}", series.stem)))
@@ -178,13 +221,21 @@ class ImageFiles:
                 series.pattern,
                 joined(request.facts, header),
                 (shape[1], shape[2]),
-                light=read is not None or stated(request.facts),
+                light=read is not None or stated(request.facts) or choices.any(),
                 goniometer=goniometer,
                 where=str(Path(series.pattern).relative_to(_common(request.source))),
                 notes=tuple(notes),
             ),
             series.stem,
         )
+
+
+def plain_suffix(path: Path) -> str:
+    """Return the suffix of an image, without that of its compression."""
+    name = path.name.lower()
+    for packed in (".gz", ".bz2"):
+        name = name.removesuffix(packed)
+    return Path(name).suffix
 
 
 def _common(source: Path) -> Path:
@@ -195,7 +246,7 @@ def numbered(files: list[Path]) -> list[Series]:
     """Return the series among the files of one folder."""
     groups: dict[tuple[str, str], Series] = {}
     for path in files:
-        match = re.fullmatch(r"(.*?)(\d+)(\D*\.[^.]+)", path.name, re.ASCII)
+        match = re.fullmatch(r"(.*?)(\d+)(\D*\.[^.]+?(?:\.gz|\.bz2)?)", path.name, re.ASCII)
         if match is None:
             continue
         key = (match[1], match[3])
@@ -206,29 +257,43 @@ def numbered(files: list[Path]) -> list[Series]:
     return list(groups.values())
 
 
-def _from_cbf(series: Series, header: Header, axis: str | None) -> tuple[Header, str, list[str]]:
-    """Return header, goniometer settings and notes of a CBF series."""
-    with series.images[0][1].open("rb") as file:
-        text = file.read(65536).partition(b"\x0c\x1a\x04\xd5")[0].decode("latin-1")
-    settings: dict[str, float] = {}
-    for motor in _MOTORS:
-        line = re.search(rf"^#?\s*{motor}\s+([-+.\deE]+)\s*deg", text, re.MULTILINE | re.I)
-        if line is not None:
-            settings[motor] = float(line[1])
-    named = re.search(r"Oscillation_axis\s+(\w+)", text)
-    scanned = axis or (named[1].lower() if named else None)
+def _settings(
+    series: Series, header: Header, choices: Choices, reads: Literal["CBF", "SMV"]
+) -> tuple[str, list[str]]:
+    """Return the goniometer's settings for the table, and notes; empty if the header has axes."""
+    path = series.images[0][1]
+    if header.goniometer is not None:
+        return "", []
+    if reads == "CBF":
+        fields = mini_cbf.Fields(mini_cbf.head(path), path)
+        settings, named = (
+            fields.settings(choices.instrument_of("CBF", fields.text)),
+            fields.scanned(),
+        )
+    else:
+        keys = smv_header.keys_of(smv_header.head(path))
+        settings, named = {}, smv_header.scanned(keys)
+    scanned = choices.axis or named
+    known = header.start_deg is not None and header.step_deg is not None
+    if known and scanned is not None:
+        settings.pop(scanned, None)
+        words = [f"{name}={value:.6g}" for name, value in settings.items()]
+        return " ".join([*words, f"{scanned}={header.start_deg:.8g}:{header.step_deg:.8g}"]), []
     notes = []
-    if header.start_deg is None or header.step_deg is None:
+    if not known and reads == "CBF":
         notes.append("the headers state no angles of the scan")
-        return header, " ".join(f"{k}={v:.6g}" for k, v in settings.items()), notes
-    if scanned is None or scanned not in (*settings, *_MOTORS):
-        if len(settings) > 0:
-            notes.append("the header does not name the scan axis: --option axis=NAME")
-        return header, "", notes
-    settings.pop(scanned, None)
-    words = [f"{name}={value:.6g}" for name, value in settings.items()]
-    words.append(f"{scanned}={header.start_deg:.8g}:{header.step_deg:.8g}")
-    return header, " ".join(words), notes
+    if scanned is None and (settings or reads == "SMV"):
+        notes.append("the header does not name the scan axis: --option axis=NAME")
+    return "" if known else " ".join(f"{k}={v:.6g}" for k, v in settings.items()), notes
+
+
+def _unused(series: Series, reads: Literal["CBF", "SMV"]) -> list[str]:
+    """Return what the header of a series says and hklflow does not use."""
+    path = series.images[0][1]
+    if reads == "CBF":
+        return mini_cbf.Fields(mini_cbf.head(path), path).unused()
+    keys = smv_header.keys_of(smv_header.head(path))
+    return [f"{key} {value}" for key, value in keys.items() if key not in smv_header.USED]
 
 
 def _from_log(log: FrameLog, series: Series, request: Request) -> tuple[Header, str, list[str]]:
@@ -302,8 +367,9 @@ def _angles(log: FrameLog, rows: list[int], axis: str | None) -> tuple[str, Head
     return " ".join(words), scan
 
 
-cbf = ImageFiles("cbf", "series of CBF images", (".cbf",), _OPTIONS)
-smv = ImageFiles("smv", "series of SMV images of ADSC detectors", (".img",), _OPTIONS)
+_OF_HEADERS = _OPTIONS | _HEADER_OPTIONS
+cbf = ImageFiles("cbf", "series of CBF images", (".cbf",), _OF_HEADERS, "CBF")
+smv = ImageFiles("smv", "series of SMV images of ADSC detectors", (".img",), _OF_HEADERS, "SMV")
 edf = ImageFiles("edf", "series of EDF images, with a log next to them", (".edf",), _OPTIONS)
 tiff = ImageFiles(
     "tiff", "series of TIFF images, with a log next to them", (".tif", ".tiff"), _OPTIONS

@@ -5,7 +5,7 @@ master files and not hklflow's own files.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,15 @@ from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
 from hklflow.beamlines.grouping import Single, grouped, stated
 from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
+from hklflow.formats.eiger_geometry import instrument_of
 from hklflow.formats.hdf5_file import open_file
 from hklflow.formats.header import Header
+from hklflow.formats.instruments import named
 from hklflow.formats.light import is_light
-from hklflow.formats.nxfile import find, find_entry, find_group, numbers, word
+from hklflow.formats.nxfile import find, find_entry, find_group, numbers, recorded, unread, word
 from hklflow.formats.raw import HDF5_SUFFIXES, open_frames, read_header
+from hklflow.formats.text_headers import Choices, goniometer_of, parse_vector
+from hklflow.geometry import Goniometer
 
 _MASTER = "_master"
 
@@ -59,6 +63,8 @@ class NeXusFiles:
         notes: tuple[str, ...] = ()
         if others:
             notes = (f"left out by their names; --scans includes them: {', '.join(others)}",)
+        if singles:
+            notes += _unused(Path(singles[0].found.raw))
         return Found(tuple(grouped(request, singles)), unmatched=tuple(unmatched), notes=notes)
 
     def _files(self, source: Path) -> Iterator[Path]:
@@ -85,12 +91,19 @@ class NeXusFiles:
                 return None
             sample = sample_name(entry)
             goniometer, sweep = _settings(entry)
-        header = joined(request.facts, read_header(path), sweep)
+        notes: list[str] = []
+        choices = _choices(request)
+        header = joined(request.facts, read_header(path, choices), sweep)
         with open_frames(path) as frames:
             shape = frames.shape
-        notes = []
+        light = stated(request.facts) or choices.any()
         if header.goniometer is None and goniometer:
-            notes.append("the directions of the axes are unknown: set `import_scan: axes`")
+            axes = _axes_of(path, goniometer, choices, notes)
+            header, light = replace(header, goniometer=axes), light or axes is not None
+            if axes is None and not notes:
+                notes.append("the directions of the axes are unknown: set `import_scan: axes`")
+        if header.detector_doubt is not None:
+            notes.append(header.detector_doubt)
         if header.monitor is None and header.monitor_doubt is not None:
             notes.append(header.monitor_doubt)
         return Single(
@@ -101,15 +114,53 @@ class NeXusFiles:
                 str(path),
                 header,
                 (shape[1], shape[2]),
-                light=stated(request.facts),
+                light=light,
                 goniometer="" if header.goniometer is not None else goniometer,
                 where=path.name,
                 notes=tuple(notes),
-                datasets=links(path) if stated(request.facts) else (),
+                datasets=links(path) if light else (),
             ),
             stem(path),
             sample,
         )
+
+
+def _unused(path: Path) -> tuple[str, ...]:
+    """Return a note about the fields of a file's instrument and sample that are not used."""
+    with recorded() as names:
+        read_header(path)
+        with open_file(path) as file:
+            entry = find_entry(file)
+            sample_name(entry)
+            _settings(entry)
+            groups = [find_group(entry, name) for name in ("instrument", "sample")]
+            listed = [
+                name for group in groups if group is not None for name in unread(group, names)
+            ]
+    shown = ", ".join(name.removeprefix("/entry/") for name in listed)
+    return (f"in {path.name}, but not used: {shown}",) if shown else ()
+
+
+def _choices(request: Request) -> Choices:
+    name = request.options.get("instrument")
+    return Choices(
+        instrument=None if name is None else named("HDF5", name),
+        arm=parse_vector(request.options.get("arm")),
+    )
+
+
+def _axes_of(path: Path, settings: str, choices: Choices, notes: list[str]) -> Goniometer | None:
+    """Return the goniometer of the instrument that wrote a file; None if it is not known."""
+    with open_file(path) as file:
+        instrument = find_group(find_entry(file), "instrument")
+        detector = None if instrument is None else find_group(instrument, "detector")
+        row = choices.instrument if detector is None else instrument_of(detector, choices)
+    if row is None:
+        return None
+    angles = dict(item.split("=") for item in settings.split())
+    fixed = {name: float(angle) for name, angle in angles.items() if ":" not in angle}
+    scanned = next((name for name, angle in angles.items() if ":" in angle), None)
+    return goniometer_of(row, fixed, scanned, row.axes, notes)
 
 
 def stem(path: Path) -> str:
@@ -170,5 +221,11 @@ def links(path: Path) -> tuple[tuple[str, str], ...]:
         return frames.datasets
 
 
-nxmx = NeXusFiles("nxmx", "NXmx files, recognised by their definition", False, {})
-eiger = NeXusFiles("eiger", "master files of Eiger detectors, *_master.h5", True, {})
+_OPTIONS = {
+    "instrument": "instrument whose conventions the files follow, if they state no axes (see "
+    "docs/instruments.md)",
+    "arm": "axis of the detector's arm, a lab vector x,y,z, if the files state only its angle",
+}
+
+nxmx = NeXusFiles("nxmx", "NXmx files, recognised by their definition", False, _OPTIONS)
+eiger = NeXusFiles("eiger", "master files of Eiger detectors, *_master.h5", True, _OPTIONS)

@@ -125,7 +125,9 @@ def scan(
     used[frames] = True
     used[list(out)] = False
     beam = _beam(header, said, beam, problems)
-    detector = _detector(detector or header.detector, said, shape[1:], problems)
+    detector = _detector(
+        detector or header.detector, said, shape[1:], header.detector_doubt, problems
+    )
     goniometer = _goniometer(header, said, problems)
     start, step = _angles(header, said, n_raw, problems)
     exposure = _plausible(
@@ -218,11 +220,17 @@ def _beam(
 
 
 def _detector(
-    detector: geometry.Detector | None, said: Said, shape: tuple[int, int], problems: list[str]
+    detector: geometry.Detector | None,
+    said: Said,
+    shape: tuple[int, int],
+    doubt: str | None,
+    problems: list[str],
 ) -> geometry.Detector | None:
     """Return the detector with the stated corrections."""
     if detector is None:
-        problems.append("the detector's geometry is not known: give the row a `calibration`")
+        problems.append(
+            doubt or "the detector's geometry is not known: give the row a `calibration`"
+        )
     elif tuple(detector.shape) != tuple(shape):
         problems.append(
             f"frames have {shape} pixels but the geometry has {detector.shape}: give the "

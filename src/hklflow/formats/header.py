@@ -19,6 +19,8 @@ class Header:
         Wavelength, Å.
     detector : Detector or None
         Detector in the lab frame of `geometry.frames`.
+    detector_doubt : str or None
+        Reason why the detector of the file cannot be used, and what to do.
     goniometer : Goniometer or None
         Goniometer in the lab frame.
     start_deg, step_deg : float or None
@@ -53,10 +55,13 @@ class Header:
     sensor_material : str or None
     binning : PixelBinning or None
         Binning that hklflow applied; detector, mask and noise are for the binned pixels.
+    notes : tuple of str or None
+        Sentences about conventions that the file leaves open, and what was taken.
     """
 
     wavelength: float | None = None
     detector: Detector | None = None
+    detector_doubt: str | None = None
     goniometer: Goniometer | None = None
     start_deg: float | None = None
     step_deg: float | None = None
@@ -76,3 +81,4 @@ class Header:
     polarization: float | None = None
     sensor_material: str | None = None
     binning: PixelBinning | None = None
+    notes: tuple[str, ...] | None = None

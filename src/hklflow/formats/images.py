@@ -1,12 +1,8 @@
 """Read series of single images with fabio: CBF, SMV, TIFF and EDF.
 
-Numbers of a header are used only if the format defines them: the miniCBF text of PILATUS and EIGER
-detectors, and the keys of SMV. TIFF and EDF give pixels only: the geometry in TIFF headers is often
-a left-over of another experiment.
-
-Neither miniCBF nor SMV states how the detector is mounted. The usual mounting is assumed: seen from
-the sample, fast runs to the right (-lab x) and slow downwards (-lab y). The scan axis is not stated
-either and remains None.
+Numbers of a header are used only if the format defines them: CBF (`formats.mini_cbf`) and SMV
+(`formats.smv`). TIFF and EDF give pixels only: the geometry in TIFF headers is often a left-over of
+another experiment.
 """
 
 import logging
@@ -25,12 +21,7 @@ from hklflow.base.system import require_file
 from hklflow.formats.header import Header
 from hklflow.formats.raw_frames import Frames, require_frame_size
 from hklflow.formats.series import Raw, find_files
-from hklflow.geometry import Detector
-
-FAST, SLOW = np.array([-1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
-
-LENGTHS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6}
-
+from hklflow.formats.text_headers import NOTHING_STATED, Choices
 
 # fabio only logs such damage, and returns zeros for the missing pixels.
 _DAMAGED = re.compile("checksum|could not broadcast|too small|incomplete", re.IGNORECASE)
@@ -141,8 +132,14 @@ class ImageSeries(Frames):
         return block
 
 
-def read_image_header(raw: Raw) -> Header:
-    """Read the header of the first image and, for the angles, of the last image.
+def read_image_header(raw: Raw, choices: Choices = NOTHING_STATED) -> Header:
+    """Read the headers of a series of images.
+
+    Parameters
+    ----------
+    raw : path, pattern or list of paths
+    choices : Choices
+        Facts that the user states about the headers.
 
     Raises
     ------
@@ -150,158 +147,19 @@ def read_image_header(raw: Raw) -> Header:
         If a number in a header cannot be read, or the angles of the first and the last image
         contradict the step.
     """
+    from hklflow.formats.mini_cbf import read_cbf
+    from hklflow.formats.smv import read_smv
+
     files = find_files(raw)
     image = _open(files[0], 0)
     kind = type(image).__name__
     if kind == "CbfImage":
-        header, start, step = _read_cbf(image, files[0])
-        last = _cbf_text(_open(files[-1], len(files) - 1)) if len(files) > 1 else ""
-        last_start = _cbf_number(last, "Start_angle", files[-1])
-        header["monitor"] = _cbf_flux(files)
+        return read_cbf(files, image.data, choices)
     # fabio takes SMV for its superset d*TREK.
-    elif kind in {"AdscImage", "DtrekImage"}:
-        header, start, step = _read_smv(image, files[0])
-        keys = _open(files[-1], len(files) - 1).header if len(files) > 1 else {}
-        last_start = _smv_number(keys, "OSC_START", files[-1])
-    else:
-        return Header(n_frames=len(files))
-    values = {**header, "n_frames": len(files)}
-    # A step of 0 in a scan is an empty field, and then the start is empty too.
-    if step:
-        values.update(start_deg=start, step_deg=step)
-        if start is not None and last_start is not None:
-            expected = start + step * (len(files) - 1)
-            off = (last_start - expected + 180) % 360 - 180
-            if abs(off) > 0.05 * abs(step):
-                raise HklflowError(
-                    f"the last image {files[-1]} starts at {last_start:g}° but {len(files)} "
-                    f"frames of {step:g}° from {start:g}° should end with {expected:g}°; frames "
-                    "are missing or the header is wrong: give the angles in scans.tsv"
-                )
-    return Header(**values)
-
-
-def _flat_detector(
-    shape: tuple[int, int],
-    pixel: tuple[float, float] | None,
-    distance: float | None,
-    beam: tuple[float, float] | None,
-    thickness: float | None = None,
-) -> Detector | None:
-    """Return a detector normal to the beam; pixel and beam are (slow, fast), beam in pixels."""
-    if pixel is None or distance is None or beam is None:
-        return None
-    origin = -beam[0] * pixel[0] * SLOW - beam[1] * pixel[1] * FAST
-    origin = origin + np.array([0.0, 0.0, distance])
-    return Detector(shape, pixel, origin, SLOW, FAST, sensor_thickness=thickness)
-
-
-def _cbf_text(image: Any) -> str:
-    return str(image.header.get("_array_data.header_contents", ""))
-
-
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-
-
-def _cbf_number(text: str, key: str, path: Path, *, length: bool = False) -> float | None:
-    """Return the value of a line ``# Key value unit``; None if it is absent or "not set"."""
-    line = re.search(rf"^#?\s*{key}\s*[:=]?\s+(.*)$", text, re.MULTILINE)
-    if line is None:
-        return None
-    match = re.match(rf"({_NUMBER})\s*(\S*)", line[1].strip())
-    if match is None:
-        return None
-    return _length(match[1], match[2].strip("().,"), path) if length else float(match[1])
-
-
-def _length(number: str, unit: str, path: Path) -> float:
-    """Return a length in metres."""
-    if unit not in LENGTHS:
-        raise HklflowError(
-            f"the length {number} {unit} in the header of {path} has no known unit "
-            f"({', '.join(LENGTHS)}); correct the header, or give the geometry with a calibration"
-        )
-    return float(number) * LENGTHS[unit]
-
-
-def _read_cbf(image: Any, path: Path) -> tuple[dict[str, Any], float | None, float | None]:
-    text = _cbf_text(image)
-    shape = (int(image.data.shape[0]), int(image.data.shape[1]))
-    pixel = beam = None
-    if match := re.search(rf"Pixel_size\s+({_NUMBER})\s*(\S+)\s*x\s*({_NUMBER})\s*(\S+)", text):
-        # The header gives fast x slow.
-        pixel = (_length(match[3], match[4], path), _length(match[1], match[2], path))
-    if match := re.search(rf"Beam_xy\s+\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)", text):
-        beam = (float(match[2]), float(match[1]))
-    thickness = None
-    material = re.search(r"^#?\s*(\S.*?)\s+sensor,\s*thickness", text, re.MULTILINE)
-    if match := re.search(rf"thickness\s+({_NUMBER})\s*(\S+)", text):
-        thickness = _length(match[1], match[2].strip(","), path)
-    distance = _cbf_number(text, "Detector_distance", path, length=True)
-    bad = image.data < 0
-    values = {
-        "wavelength": _cbf_number(text, "Wavelength", path),
-        "detector": _flat_detector(shape, pixel, distance, beam, thickness),
-        "sensor_material": None if material is None else material[1],
-        "exposure_time": _cbf_number(text, "Exposure_time", path),
-        "transmission": _cbf_number(text, "Filter_transmission", path),
-        "polarization": _cbf_number(text, "Polarization", path),
-        "saturation": _cbf_number(text, "Count_cutoff", path),
-        # In a miniCBF negative counts are flags: -1 between modules, -2 bad pixel.
-        "pixel_mask": bad if np.any(bad) else None,
-    }
-    start = _cbf_number(text, "Start_angle", path)
-    return values, start, _cbf_number(text, "Angle_increment", path)
-
-
-def _cbf_flux(files: list[Path]) -> NDArray[np.float64] | None:
-    """Return the flux of each frame; None if a header lacks it or has the idle value 0."""
-    flux = []
-    for frame, path in enumerate(files):
-        if path.suffix.lower() == ".cbf":
-            with path.open("rb") as file:
-                text = file.read(16384).partition(b"\x0c\x1a\x04\xd5")[0].decode("latin-1")
-        else:
-            text = _cbf_text(_open(path, frame))
-        value = _cbf_number(text, "Flux", path)
-        if not value:
-            return None
-        flux.append(value)
-    return np.array(flux)
-
-
-def _smv_number(keys: Any, name: str, path: Path) -> float | None:
-    value = {str(key).upper(): value for key, value in dict(keys).items()}.get(name)
-    # fabio may leave the rest of the header block behind the last value.
-    text = "" if value is None else str(value).partition(";")[0].strip()
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise HklflowError(
-            f"{name} is {text!r} in {path}, not a number; correct the header or give the value "
-            "in the configuration"
-        ) from None
-
-
-def _read_smv(image: Any, path: Path) -> tuple[dict[str, Any], float | None, float | None]:
-    keys = image.header
-    shape = (int(image.data.shape[0]), int(image.data.shape[1]))
-    size = _smv_number(keys, "PIXEL_SIZE", path)
-    distance = _smv_number(keys, "DISTANCE", path)
-    x, y = _smv_number(keys, "BEAM_CENTER_X", path), _smv_number(keys, "BEAM_CENTER_Y", path)
-    pixel = (size * 1e-3, size * 1e-3) if size else None
-    # X runs along the slow direction of the image, Y along the fast one (Mosflm's frame).
-    beam = (x / size, y / size) if size and x is not None and y is not None else None
-    detector = _flat_detector(shape, pixel, distance * 1e-3 if distance else None, beam)
-    values = {
-        "wavelength": _smv_number(keys, "WAVELENGTH", path) or None,
-        "detector": detector,
-        "exposure_time": _smv_number(keys, "TIME", path) or None,
-        "saturation": _smv_number(keys, "CCD_IMAGE_SATURATION", path) or None,
-    }
-    return values, _smv_number(keys, "OSC_START", path), _smv_number(keys, "OSC_RANGE", path)
+    if kind in {"AdscImage", "DtrekImage"}:
+        shape = (int(image.data.shape[0]), int(image.data.shape[1]))
+        return read_smv(files, shape, choices)
+    return Header(n_frames=len(files))
 
 
 def read_image(path: Path) -> NDArray[Any]:

@@ -1,6 +1,9 @@
 """NeXus files of other programs: open them, find groups, read values in hklflow's units."""
 
 import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,9 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 
 Floats = NDArray[np.float64]
+
+_MANY = 12  # fields of one group that are listed one by one
+_names: ContextVar[set[str] | None] = ContextVar("names of the nodes that were read", default=None)
 
 UNITS = {
     "length": {
@@ -60,7 +66,7 @@ def find(group: Any, name: str) -> Any:
         If the link is circular.
     """
     try:
-        return group.get(name)
+        node = group.get(name)
     except OSError:  # the linked file does not exist or is not HDF5
         return None
     except RuntimeError as error:
@@ -68,6 +74,42 @@ def find(group: Any, name: str) -> Any:
             f"{posixpath.join(group.name, name)} in {group.file.filename} is a link that leads "
             "back to itself; the file is damaged: copy it again"
         ) from error
+    names = _names.get()
+    if names is not None and node is not None:
+        names.add(str(node.name))
+    return node
+
+
+@contextmanager
+def recorded() -> Iterator[set[str]]:
+    """Record the paths of all nodes that `find` returns inside the context."""
+    names: set[str] = set()
+    token = _names.set(names)
+    try:
+        yield names
+    finally:
+        _names.reset(token)
+
+
+def unread(group: Any, names: set[str], depth: int = 8) -> list[str]:
+    """Return the paths of the fields below a group that are not among the recorded names.
+
+    Many fields of one group are returned as one item. Groups may contain themselves: ``depth``
+    ends the search.
+    """
+    found: list[str] = []
+    for key in group if depth else ():
+        link = group.get(key, getlink=True)
+        node = member(group, key) if type(link).__name__ == "HardLink" else None
+        if node is None:
+            continue
+        if hasattr(node, "keys"):
+            below = unread(node, names, depth - 1)
+            many = len(below) > _MANY
+            found += [f"{node.name} ({len(below)} fields)"] if many else below
+        elif str(node.name) not in names:
+            found.append(str(node.name))
+    return found
 
 
 def find_group(group: Any, name: str) -> Any:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.values import HC
+from hklflow.formats.eiger_geometry import simple_detector
 from hklflow.formats.hdf5_file import open_file
 from hklflow.formats.header import Header
 from hklflow.formats.nxfile import (
@@ -36,6 +37,7 @@ from hklflow.formats.nxtransformations import (
     placement,
 )
 from hklflow.formats.raw_frames import Frames
+from hklflow.formats.text_headers import NOTHING_STATED, Choices
 from hklflow.formats.write_raw import BINNING, READ_VARIANCE
 from hklflow.geometry import Detector, Goniometer
 from hklflow.images.pixel_binning import PixelBinning
@@ -88,7 +90,10 @@ def _data_origin(module: Any) -> Floats:
     return values[-2:]
 
 
-def _read_detector(group: Any, shape: tuple[int, int]) -> Detector | None:
+def _read_detector(
+    group: Any, shape: tuple[int, int], choices: Choices
+) -> tuple[Detector | None, str | None]:
+    """Return the detector with its arm, and the reason if the file leaves it open."""
     single = find_group(group, "module")
     modules = find_class(group, "NXdetector_module") or ([] if single is None else [single])
     sensor = find(group, "sensor_thickness")
@@ -109,19 +114,9 @@ def _read_detector(group: Any, shape: tuple[int, int]) -> Detector | None:
                 "detectors"
             )
     else:
-        centre = [find(group, f"beam_center_{axis}") for axis in "xy"]
-        sizes = [find(group, f"{axis}_pixel_size") for axis in "xy"]
-        distances = [find(group, name) for name in ("detector_distance", "distance")]
-        distance = next((node for node in distances if node is not None), None)
-        if any(node is None for node in (distance, *centre, *sizes)):
-            return None
-        # The usual mounting: seen from the sample, fast is along -x and slow along -y.
-        slow, fast = np.array([0.0, -1.0, 0.0]), np.array([-1.0, 0.0, 0.0])
-        pixel_fast, pixel_slow = (constant(node, "length") for node in sizes)
-        x, y = (float(np.ravel(numbers(node))[0]) for node in centre)
-        origin = -x * pixel_fast * fast - y * pixel_slow * slow
-        origin = origin + np.array([0, 0, constant(distance, "length")])
-    return Detector(shape, (pixel_slow, pixel_fast), origin, slow, fast, sensor_thickness=thickness)
+        return simple_detector(group, shape, thickness, choices)
+    flat = Detector(shape, (pixel_slow, pixel_fast), origin, slow, fast, sensor_thickness=thickness)
+    return flat, None
 
 
 def _read_goniometer(sample: Any, n_frames: int) -> tuple[Goniometer | None, dict[str, Any]]:
@@ -299,8 +294,10 @@ def _clock_doubt(times: Floats, log: Any) -> str | None:
     )
 
 
-def read_nexus_header(path: Path, frames: Frames) -> Header:
+def read_nexus_header(path: Path, frames: Frames, choices: Choices = NOTHING_STATED) -> Header:
     """Read the header of an NXmx, Eiger or plain HDF5 file.
+
+    ``choices`` are facts that the user states where the file leaves the geometry open.
 
     Raises
     ------
@@ -315,7 +312,7 @@ def read_nexus_header(path: Path, frames: Frames) -> Header:
         instrument = find_group(entry, "instrument")
         detectors = _detectors(entry, path)
         if detectors:
-            fields.update(_detector_fields(detectors[0], shape))
+            fields.update(_detector_fields(detectors[0], shape, choices))
             if frames.dtype.kind == "f":
                 fields.update(_noise_fields(detectors[0], shape))
         for group in [] if instrument is None else find_class(instrument, "NXattenuator"):
@@ -406,8 +403,9 @@ def _monitor(entry: Any, n: int, path: Path) -> dict[str, Any]:
     return {"monitor": monitor}
 
 
-def _detector_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
-    fields: dict[str, Any] = {"detector": _read_detector(group, shape)}
+def _detector_fields(group: Any, shape: tuple[int, int], choices: Choices) -> dict[str, Any]:
+    detector, doubt = _read_detector(group, shape, choices)
+    fields: dict[str, Any] = {"detector": detector, "detector_doubt": doubt}
     for name in ("count_time", "frame_time"):
         node = find(group, name)
         if node is not None and "exposure_time" not in fields:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hklflow.formats.header import Header
 from hklflow.formats.raw_frames import Frames
 from hklflow.formats.series import Raw
+from hklflow.formats.text_headers import NOTHING_STATED, Choices
 from hklflow.images.scan import RotationScan
 
 HDF5_SUFFIXES = {".h5", ".hdf5", ".nxs", ".nx5", ".nexus", ".hdf"}
@@ -68,23 +69,25 @@ def open_scan(scan: RotationScan) -> Frames:
     return PartlyLeftOut(frames, scan.left_out)
 
 
-def read_header(raw: Raw) -> Header:
+def read_header(raw: Raw, choices: Choices = NOTHING_STATED) -> Header:
     """Read geometry and measurement from the header of the raw files.
 
     Parameters
     ----------
     raw : path, pattern or list of paths
         As for `open_frames`.
+    choices : Choices
+        Facts that the user states where the header leaves the geometry open.
     """
     if is_hdf5(raw):
         from hklflow.formats.nxmx import read_nexus_header
 
         with open_frames(raw) as frames:
-            header = read_nexus_header(Path(str(raw)), frames)
+            header = read_nexus_header(Path(str(raw)), frames, choices)
     else:
         from hklflow.formats.images import read_image_header
 
-        header = read_image_header(raw)
+        header = read_image_header(raw, choices)
     return _without_zero(header)
 
 

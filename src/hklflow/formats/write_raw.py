@@ -231,6 +231,7 @@ def geometry_facts(detector: Detector | None, goniometer: Goniometer | None) -> 
 def described(header: Header, shape: tuple[int, int], n_frames: int) -> NXmxHeader:
     """Return the scan's header for a file of other frames made from the raw file."""
     for value, doubt in (
+        (header.detector, header.detector_doubt),
         (header.temperature, header.temperature_doubt),
         (header.monitor, header.monitor_doubt),
     ):

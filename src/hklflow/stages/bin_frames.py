@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hklflow.images.pixel_binning import PixelBinning
     from hklflow.stage.rehearsal import Known
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hklflow.formats.header import Header
     from hklflow.stage.rehearsal import Known
 
-VERSION = 2
+VERSION = 3
 KERNELS = "constants"
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hklflow.images.scan import RotationScan
     from hklflow.stage.rehearsal import FrameFacts, Known
 
-VERSION = 5
+VERSION = 6
 
 
 def _text(value: Any) -> Any:
@@ -125,6 +125,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     binning = scan.binning
     binned = "" if binning is None else f", binned {binning.factor} x {binning.factor}"
     print(assemble.summary(scan) + binned)
+    for note in frames.header.notes or ():
+        print(f"note: {note}")
     if params.saturation is None and frames.header.saturation_doubt is not None:
         print(f"note: {frames.header.saturation_doubt}")
     if doubt is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hklflow.images.scan import RotationScan
     from hklflow.stage.rehearsal import Known
 
-VERSION = 3
+VERSION = 4
 FRAMES_OF = "scan"
 
 # Pairs of frames for the dispersion; about a thousand tiles of a module give an error of 0.3 %.
@@ -88,7 +88,8 @@ class Params(stage.Params):
     sample_frames: int = Field(60, ge=12)
     """Number of frames, spread over the scan, in which dead, hot and noisy pixels are searched."""
     find_defects: bool = True
-    """Search for dead, hot and noisy pixels."""
+    """Search for dead, hot and noisy pixels. A pixel that counts in a few of the frames only is a
+    reflection, not a hot pixel."""
     limits: tuple[Limit, ...] = ()
     """Limits for mean, standard deviation and maximum of a pixel over the sampled frames."""
     constants: Path | None = None
@@ -112,7 +113,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import nexus, plots
     from hklflow.constants import counters
     from hklflow.formats import raw
-    from hklflow.images import defects, masks
+    from hklflow.images import defects, masks, persistence
     from hklflow.images.dispersion import ModuleDispersion
     from hklflow.images.noise import PairDispersion
     from hklflow.images.pixel_moments import PixelMoments
@@ -151,7 +152,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     if params.find_defects:
         noisy = dispersion.noisy(bits != 0)
         del dispersion
-        bits |= defects.find_defects(sampled.total, bits != 0)
+        defective = defects.find_defects(sampled.total, bits != 0)
+        bits |= persistence.without_reflections(defective, sampled)
         constant = defects.find_constant(sampled.total, sampled.largest, sampled.frames)
         bits = masks.combine(
             shape,

@@ -275,6 +275,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             warnings = [text for text in warnings if "supercell" not in text]
     judged = (figures, figures, params.accept.limits(), identity.identity())
     warnings += gates.failures(*judged) + verdict.doubts(*judged)
+    if params.cell is None and not (params.fixed or params.refine_distance):
+        warnings.append(
+            "no cell is given, so the size of the cell is as right as the detector's distance: the "
+            "two go together (1 % of the distance is about 1 % of the cell); give the cell, if it "
+            "is known, in the table of samples"
+        )
     product = orientation.product(refined, observed, grid, identity, warnings, figures)
     stage.write_json(outputs.orientation, product.to_dict())
     plots.save(orientation.picture(refined, observed, product), outputs.picture)
