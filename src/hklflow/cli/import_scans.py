@@ -108,6 +108,7 @@ def import_scans(
 
     folder = experiment(directory)
     facts.require_possible()
+    stated = stated.with_cif()
     if from_ in known():
         # If the plugin is slow or hangs, the user sees its name.
         say(f"asking beamline {from_} ({known()[from_]}) for the scans of {source} ...")
