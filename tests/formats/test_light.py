@@ -162,11 +162,17 @@ def test_linked_files_that_are_gone_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("named", "sound"),
-    [("/etc/passwd", False), ("../raw/a_###.txt", False), ("a_###.TIF", True), ("a.cbf.gz", True)],
+    [
+        ("/etc/passwd", False),
+        ("../raw/a_###.txt", False),
+        ("a_###.TIF", True),
+        ("a.cbf.gz", True),
+        ("a.####", True),
+    ],
 )
 def test_what_cannot_be_frames_is_not_linked(tmp_path: Path, named: str, sound: bool) -> None:
     (tmp_path / "raw").mkdir()
-    for name in ("a_001.txt", "a_001.TIF", "a.cbf.gz"):
+    for name in ("a_001.txt", "a_001.TIF", "a.cbf.gz", "a.0001"):
         (tmp_path / "raw" / name).touch()
     write(tmp_path / f"raw/a{SUFFIX}", named, Header(n_frames=N))
     rotation = tables.Rotation("r1", f"raw/a{SUFFIX}", {}, None)

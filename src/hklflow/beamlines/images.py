@@ -20,12 +20,13 @@ from hklflow.formats.frame_log import FrameLog, read_log
 from hklflow.formats.header import Header
 from hklflow.formats.raw import open_frames, read_header
 
-_OPTIONS = {
+IMAGE_OPTIONS = {
     "log": "text log of the frames, columns with units in the header line; {series} in its name "
     "is replaced by the series' name",
     "axis": "column of the log, or axis in CBF headers, that is scanned; default: the moving one",
     "least": "least number of images of a series (default 5)",
 }
+_COMPRESSED = {".gz", ".bz2"}
 _MOTORS = ("omega", "chi", "kappa", "phi")
 
 
@@ -134,34 +135,44 @@ class ImageFiles:
             request.path("log")
         return text
 
+    def _is_mine(self, path: Path) -> bool:
+        """Return True for an image of this plugin, by its name; it may be compressed."""
+        named = path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
+        return named.suffix.lower() in self.suffixes
+
     def _series(self, source: Path) -> Iterator[Series]:
         if source.is_file():
-            if source.suffix.lower() not in self.suffixes:
+            if not self._is_mine(source):
                 raise HklflowError(f"{source} is not a file of *{' *'.join(self.suffixes)}")
             candidates = numbered([p for p in sorted(source.parent.iterdir()) if p.is_file()])
             yield from (s for s in candidates if source in [p for _, p in s.images])
             return
         for _, inside in folders(source, skip=is_experiment):
-            yield from numbered(
-                [p for p in inside if p.suffix.lower() in self.suffixes and p.is_file()]
-            )
+            yield from numbered([p for p in inside if self._is_mine(p) and p.is_file()])
+
+    def _facts(self, series: Series, request: Request) -> tuple[Header, str, list[str]]:
+        """Return header, goniometer settings and notes from the headers of a series."""
+        header = read_header(series.pattern)
+        axis = request.options.get("axis")
+        if ".cbf" in self.suffixes:
+            return _from_cbf(series, header, axis)
+        if header.start_deg is None or header.step_deg is None:
+            return header, "", []
+        # SMV headers have angles, but not the name of the axis.
+        if axis is not None:
+            return header, f"{axis}={header.start_deg:.8g}:{header.step_deg:.8g}", []
+        return header, "", ["the header does not name the scan axis: --option axis=NAME"]
+
+    def _adds(self, request: Request) -> bool:
+        """Return True if the user states facts that must be written to a light scan file."""
+        return stated(request.facts)
 
     def _single(self, series: Series, request: Request, log: str | None) -> Single:
         if fault := series.fault():
             raise HklflowError(fault)
         with open_frames(series.pattern) as frames:
             shape = frames.shape
-        header = read_header(series.pattern)
-        goniometer = ""
-        notes: list[str] = []
-        if ".cbf" in self.suffixes:
-            header, goniometer, notes = _from_cbf(series, header, request.options.get("axis"))
-        elif header.start_deg is not None and header.step_deg is not None:
-            # SMV headers have angles, but not the name of the axis.
-            if (axis := request.options.get("axis")) is not None:
-                goniometer = f"{axis}={header.start_deg:.8g}:{header.step_deg:.8g}"
-            else:
-                notes.append("the header does not name the scan axis: --option axis=NAME")
+        header, goniometer, notes = self._facts(series, request)
         read = None
         if log is not None:
             read = read_log(Path(log.replace("{series}", series.stem)))
@@ -178,7 +189,7 @@ class ImageFiles:
                 series.pattern,
                 joined(request.facts, header),
                 (shape[1], shape[2]),
-                light=read is not None or stated(request.facts),
+                light=read is not None or self._adds(request),
                 goniometer=goniometer,
                 where=str(Path(series.pattern).relative_to(_common(request.source))),
                 notes=tuple(notes),
@@ -195,7 +206,10 @@ def numbered(files: list[Path]) -> list[Series]:
     """Return the series among the files of one folder."""
     groups: dict[tuple[str, str], Series] = {}
     for path in files:
-        match = re.fullmatch(r"(.*?)(\d+)(\D*\.[^.]+)", path.name, re.ASCII)
+        # The number is the last one of the name, or its suffix: `x_0001.cbf`, `x.0001`.
+        match = re.fullmatch(
+            r"(.*?)(\d+)(\D*\.[^.]*\D[^.]*(?:\.(?:gz|bz2))?)", path.name, re.ASCII
+        ) or re.fullmatch(r"(.+\.)(\d{3,})()", path.name, re.ASCII)
         if match is None:
             continue
         key = (match[1], match[3])
@@ -302,9 +316,9 @@ def _angles(log: FrameLog, rows: list[int], axis: str | None) -> tuple[str, Head
     return " ".join(words), scan
 
 
-cbf = ImageFiles("cbf", "series of CBF images", (".cbf",), _OPTIONS)
-smv = ImageFiles("smv", "series of SMV images of ADSC detectors", (".img",), _OPTIONS)
-edf = ImageFiles("edf", "series of EDF images, with a log next to them", (".edf",), _OPTIONS)
+cbf = ImageFiles("cbf", "series of CBF images", (".cbf",), IMAGE_OPTIONS)
+smv = ImageFiles("smv", "series of SMV images of ADSC detectors", (".img",), IMAGE_OPTIONS)
+edf = ImageFiles("edf", "series of EDF images, with a log next to them", (".edf",), IMAGE_OPTIONS)
 tiff = ImageFiles(
-    "tiff", "series of TIFF images, with a log next to them", (".tif", ".tiff"), _OPTIONS
+    "tiff", "series of TIFF images, with a log next to them", (".tif", ".tiff"), IMAGE_OPTIONS
 )

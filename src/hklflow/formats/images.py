@@ -1,8 +1,8 @@
-"""Read series of single images with fabio: CBF, SMV, TIFF and EDF.
+"""Read series of single images: CBF, SMV, TIFF, EDF, and whatever else fabio reads.
 
 Numbers of a header are used only if the format defines them: the miniCBF text of PILATUS and EIGER
-detectors, and the keys of SMV. TIFF and EDF give pixels only: the geometry in TIFF headers is often
-a left-over of another experiment.
+detectors, the keys of SMV, and the formats of `hklflow.formats.frame_table`. TIFF and EDF give
+pixels only: the geometry in TIFF headers is often a left-over of another experiment.
 
 Neither miniCBF nor SMV states how the detector is mounted. The usual mounting is assumed: seen from
 the sample, fast runs to the right (-lab x) and slow downwards (-lab y). The scan axis is not stated
@@ -22,7 +22,11 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import require_file
+from hklflow.formats.frame_headers import Fields, FrameFacts, ImageDirections, series_facts
+from hklflow.formats.frame_table import format_of
 from hklflow.formats.header import Header
+from hklflow.formats.marccd import read_marccd
+from hklflow.formats.oxford import read_crysalis
 from hklflow.formats.raw_frames import Frames, require_frame_size
 from hklflow.formats.series import Raw, find_files
 from hklflow.geometry import Detector
@@ -95,7 +99,7 @@ def _open(path: Path, frame: int) -> Any:
         # These decoders allocate what the header claims.
         if {".cbf", ".edf"} & set(map(str.lower, path.suffixes[-2:])):
             _require_possible(fabio.openheader(str(path)), path, frame)
-        image = fabio.open(str(path))
+        image = read_crysalis(path) or read_marccd(path) or fabio.open(str(path))
         pixels = image.data
     except HklflowError:
         raise
@@ -118,19 +122,27 @@ def _open(path: Path, frame: int) -> Any:
     return image
 
 
+def _pixels(image: Any) -> NDArray[Any]:
+    """Return the pixels; formats that store each frame in the smallest type get one type."""
+    pixels: NDArray[Any] = image.data
+    if format_of(image) is not None and pixels.dtype.kind in "iu":
+        return pixels.astype(np.int32)
+    return pixels
+
+
 class ImageSeries(Frames):
     """Series of images, one in each file; see `raw.open_frames` for the names of the files."""
 
     def __init__(self, raw: Raw) -> None:
         self.files = find_files(raw)
-        first = _open(self.files[0], 0).data
+        first = _pixels(_open(self.files[0], 0))
         self.shape = (len(self.files), first.shape[0], first.shape[1])
         self.dtype = first.dtype
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         block = np.empty((stop - start, *self.shape[1:]), self.dtype)
         for frame in range(start, stop):
-            pixels = _open(self.files[frame], frame).data
+            pixels = _pixels(_open(self.files[frame], frame))
             if pixels.shape != self.shape[1:] or pixels.dtype != self.dtype:
                 raise HklflowError(
                     f"frame {frame} ({self.files[frame]}) is {pixels.shape} {pixels.dtype} but "
@@ -152,6 +164,8 @@ def read_image_header(raw: Raw) -> Header:
     """
     files = find_files(raw)
     image = _open(files[0], 0)
+    if (facts := _frame_facts(files, image, None)) is not None:
+        return facts.header
     kind = type(image).__name__
     if kind == "CbfImage":
         header, start, step = _read_cbf(image, files[0])
@@ -179,6 +193,37 @@ def read_image_header(raw: Raw) -> Header:
                     "are missing or the header is wrong: give the angles in scans.tsv"
                 )
     return Header(**values)
+
+
+def read_frame_facts(raw: Raw, image: ImageDirections | None = None) -> FrameFacts | None:
+    """Return what the headers of a series state; None if its format is not in the table of formats.
+
+    Parameters
+    ----------
+    image : ImageDirections, optional
+        Directions of columns and rows, if the user states them.
+
+    Raises
+    ------
+    HklflowError
+        If a header is damaged, or the last frame is not where the first frame and the step say.
+    """
+    files = find_files(raw)
+    return _frame_facts(files, _open(files[0], 0), image)
+
+
+def _frame_facts(
+    files: list[Path], opened: Any, image: ImageDirections | None
+) -> FrameFacts | None:
+    table = format_of(opened)
+    if table is None:
+        return None
+    end = opened if len(files) == 1 else _open(files[-1], len(files) - 1)
+    first, last = (
+        Fields(path, dict(frame.header), (int(frame.data.shape[0]), int(frame.data.shape[1])))
+        for path, frame in ((files[0], opened), (files[-1], end))
+    )
+    return series_facts(table, first, last, len(files), image)
 
 
 def _flat_detector(
