@@ -281,11 +281,11 @@ def _from_log(log: FrameLog, series: Series, request: Request) -> tuple[Header, 
         exposure_time=None if exposure is None else float(np.median(exposure)),
         temperature=None if temperature is None else round(float(temperature.mean()), 2),
     )
-    words, angles = _angles(log, rows, request.options.get("axis"))
+    words, angles = angle_settings(log, rows, request.options.get("axis"))
     return joined(header, angles), words, notes
 
 
-def _angles(log: FrameLog, rows: list[int], axis: str | None) -> tuple[str, Header]:
+def angle_settings(log: FrameLog, rows: list[int], axis: str | None) -> tuple[str, Header]:
     """Return settings for the table, and start and step of the scan."""
     values = {name: log.columns[name][rows] for name in log.angles}
     moving = [name for name, angle in values.items() if np.ptp(angle) > 0.01]
