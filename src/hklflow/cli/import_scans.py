@@ -89,8 +89,8 @@ def import_scans(
         File or folder with the scans.
     from_
         Format: `spec`, `nxmx`, `eiger`, `cbf`, `tiff`, `smv`, `edf`, `sfrm`, `rodhypix`,
-        `esperanto`, `marccd`, `raxis`, `fabio` (any other), `bluesky`, `nxrefine`, or a beamline
-        whose plugin is installed.
+        `esperanto`, `marccd`, `raxis`, `fabio` (any other), `bluesky`, `qm2`, `nxrefine`, or a
+        beamline whose plugin is installed.
     raw
         Folder of the frames, or a pattern such as `images/x_S{scan}_####.tif`. Default: the usual
         place of the format.
