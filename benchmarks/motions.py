@@ -266,7 +266,7 @@ _KNOWN = 1e-3  # relative, and of angles in radians: a cell that the data determ
 
 def cells(number: int = 200, first: int = 40000, minutes: int = 600) -> None:
     """Print the pulls of cells and orientations beside broad maxima."""
-    pulls: dict[str, list[Floats]] = {"cell": [], "orientation": []}
+    pulls: dict[str, list[Floats]] = defaultdict(list)
     table: Counter[str] = Counter()
     for made in within(minutes, broad(number, first)):
         limit, answer = most(made), asked(made)
@@ -281,9 +281,10 @@ def cells(number: int = 200, first: int = 40000, minutes: int = 600) -> None:
                 print(f"{what}: {answer.refusal}", flush=True)
             continue
         far = "" if answer.worst < FAR else "wrong, "
-        table[far + ("reported" if answer.said else "no sentence")] += 1
-        pulls["cell"].append(answer.cell_pulls[answer.cell_pulls != 0])
-        pulls["orientation"].append(answer.turn_pulls)
+        said = "reported" if answer.said else "no sentence"
+        table[far + said] += 1
+        pulls[f"cell, {said}"].append(answer.cell_pulls[answer.cell_pulls != 0])
+        pulls[f"orientation, {said}"].append(answer.turn_pulls)
         if answer.worst > 4 or answer.said:
             print(f"{what}: {answer.worst:.1f} sigma; {answer.said}", flush=True)
     print(dict(table))

@@ -79,9 +79,8 @@ def reduced(arrows: Iterable[Edge]) -> list[Edge]:
 def mermaid(arrows: Iterable[Edge], direction: str) -> str:
     """Mermaid text of a graph; the goal `all` is left out, for everything points there."""
     kept = [(a, b) for a, b in reduced(arrows) if "all" not in (a, b)]
-    boxes = {
-        label: f"id{i}" for i, label in enumerate(sorted({x for arrow in kept for x in arrow}))
-    }
+    # A number would change with every new rule.
+    boxes = {x: re.sub(r"\W+", "_", x) for x in sorted({x for arrow in kept for x in arrow})}
     lines = [f"flowchart {direction}"]
     lines += [f"    {box}[{label}]" for label, box in boxes.items()]
     lines += [f"    {boxes[a]} --> {boxes[b]}" for a, b in kept]
@@ -89,7 +88,7 @@ def mermaid(arrows: Iterable[Edge], direction: str) -> str:
 
 
 def drawn(page: str) -> str:
-    """Return the page with its graphs drawn anew."""
+    """Return the page with its graphs drawn again."""
     graphs = {
         "rules": mermaid(edges("--rulegraph", "mermaid-js"), "TB"),
         "jobs": mermaid(edges("--dag", "mermaid-js", CHILD), "LR"),

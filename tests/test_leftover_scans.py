@@ -75,7 +75,9 @@ def test_the_common_lattice_of_a_twin_is_not_a_supercell(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("system", "seed"), [("tetragonal", 50005), ("trigonal", 50014)])
+@pytest.mark.parametrize(
+    ("system", "seed"), [("tetragonal", 50005), ("trigonal", 50014), ("orthorhombic", 80006)]
+)
 def test_domains_of_a_pseudo_cubic_crystal_are_told_apart(
     tmp_path: Path, system: str, seed: int
 ) -> None:

@@ -80,3 +80,4 @@ def test_a_stage_is_added_by_the_recipe(extended: Path, finished: Path, tmp_path
     shares = product["crowded share of the peaks"]
     assert len(shares) == 2
     assert all(0 <= share < 1 for share in shares)
+    assert "300K" in _run(extended, "hklflow.cli", "status", "--directory", str(experiment))

@@ -181,3 +181,13 @@ def test_the_page_has_a_place_for_every_picture_and_figure(tmp_path: Path) -> No
         place = page.place(Path(path), results, "hexa", scans_of_sample)
         assert place.part != "other", path
         assert place.part != "scan" or page.STEPS[place.step].title != "Other", path
+
+
+def test_the_graph_of_the_readme_names_every_rule() -> None:
+    repository = Path(__file__).parents[2]
+    graph = (repository / "README.md").read_text(encoding="utf-8").split("```mermaid")[1]
+    config = read_yaml(repository / "demo/config/config.yaml")
+    experiment = load(config, repository / "demo", {})
+    rules = {job.rule for job in Plan(experiment).jobs}
+    assert len(rules) > 20
+    assert not {rule for rule in rules if rule not in graph.split("```")[0]}

@@ -59,7 +59,9 @@ def swept_volume(rotation: Rotation, slow: ArrayLike, fast: ArrayLike) -> Floats
     """Return the volume of Q (n,) that a pixel at coordinates (n,) sweeps in one frame, 1/Å³.
 
     This is ``k³ ΔΩ |ê · (ŝ × ẑ)| |Δφ|`` with ``ΔΩ = A cos³ α / d²``: the Jacobian of Q with respect
-    to the two directions on the detector and the scan angle.
+    to the two directions on the detector and the scan angle. An intensity is the integral of S(Q):
+    the solid angle of the norm cancels ΔΩ here. With `solid_angle: false`, for frames that are
+    already corrected, ΔΩ remains.
     """
     detector, k = rotation.detector, rotation.beam.k
     ray = directions(detector.lab(slow, fast))

@@ -201,6 +201,8 @@ class _Report:
             return _told(worst)
         rotations: dict[str, bool] = {}
         for job in self._of_scan[scan, column]:
+            if len(job.key) < len(scan) + 1:  # a job of the whole scan
+                continue
             name = job.key[2]
             rotations[name] = rotations.get(name, True) and self._state(job) == DONE
         count = f"{sum(rotations.values())}/{len(rotations)} " if len(rotations) > 1 else ""

@@ -186,7 +186,8 @@ class Step:
         Name of the rule of snakemake, of the stage, and of its costs.
     level : Level
     column : str
-        Group of steps in `hklflow status`.
+        Group of steps in `hklflow status`: one of `COLUMNS` in `cli/progress.py`, or the name of
+        another group, which has a line of its own below the table.
     reads : mapping of str to Source
         Inputs by the stage's names. An input with another name is not on the command line: the
         stage reads it through another file or a parameter.

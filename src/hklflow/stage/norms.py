@@ -51,7 +51,7 @@ def pixel_norm(
         its normal.
     binning : PixelBinning or None
         Binning of the scan; the flat field is for unbinned frames. The norm of a block of pixels is
-        that of a single pixel of the same size.
+        the sum of the norms of its pixels: S(Q) has the scale of unbinned frames.
 
     Raises
     ------
@@ -82,6 +82,8 @@ def pixel_norm(
         print("note: the sensor is not described, so its efficiency is not corrected for")
     if corrections.efficiency:
         norm *= factors.sensor_efficiency(sensor)
+    if binning is not None:
+        norm *= binning.factor**2
     done = {
         "solid angle": corrections.solid_angle,
         "polarisation": corrections.polarization,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hklflow.bragg.integrate import Integrated
     from hklflow.bragg.reflections import Reflections
 
-VERSION = 2
+VERSION = 3
 FRAMES_OF = "scan"
 
 _SHELLS = 8

@@ -13,6 +13,7 @@ from hklflow import stage
 from hklflow.base.values import CELL_NAMES
 
 if TYPE_CHECKING:
+    from hklflow.geometry import Rotation
     from hklflow.orientation.product import Orientation
     from hklflow.orientation.series import Departure, Floats, Reflections
 
@@ -124,17 +125,18 @@ def _observed(
                 rotation,
                 scan.ub,
                 nexus.read_peaks(peaks),
-                _frame_norm(scale),
+                _frame_norm(scale, rotation),
             )
     return found
 
 
-def _frame_norm(path: Path) -> "Floats":
-    """Return the divisor of the counts of each frame (n_frames,)."""
+def _frame_norm(path: Path, rotation: "Rotation") -> "Floats":
+    """Return the divisor of the counts of each frame (n_frames,), for equal solid angles."""
     from hklflow import nexus
+    from hklflow.stage.norms import frame_norm
 
     scale = nexus.read_scale(path)
-    return scale.monitor * scale.attenuation * scale.scale
+    return frame_norm(scale, rotation.scan.n_frames, path, solid_angle=True)
 
 
 def _comparable(scan: "Orientation", parent: "Orientation") -> set[str]:

@@ -84,9 +84,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     pixel_norm, corrected = norms.pixel_norm(
         inputs.mask, params, orientation.reference_detector, rotation, scan.binning
     )
-    if scan.binning is not None:
-        # S(Q) on the scale of unbinned frames: a binned pixel has the counts of all its pixels.
-        pixel_norm *= scan.binning.factor**2
     if scale.source != "none":
         corrected.append("transmission")
     frame_norm = norms.frame_norm(

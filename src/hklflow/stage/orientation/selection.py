@@ -154,7 +154,8 @@ def separated(
         for _ in range(_DOMAIN_ROUNDS):
             misfit_first, misfit_second = misfits(first), misfits(second)
             limit = _ON * max(float(np.median(np.minimum(misfit_first, misfit_second))), 1.0)
-            refined = refine_at(observed.select(misfit_first < limit, _OTHER), rotations, first)
+            mine = observed.select(misfit_first < limit, _OTHER)
+            refined = refine_at(mine, rotations, first)
             rotations, first = refined.rotations, refined.ub
             g = observed.q_crystal(rotations)
             u = refinement.realigned(
@@ -168,7 +169,7 @@ def separated(
     # Two crystals at an arbitrary angle are not domains.
     if crystal is None or not crystal.law or refined.chi2 > _STRAYING:
         return None
-    return observed.select(keep, _OTHER), refined, crystal
+    return mine, refined, crystal
 
 
 def _u(ub: Floats) -> Floats:
