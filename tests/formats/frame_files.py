@@ -91,7 +91,12 @@ def write_esperanto(path: Path, pixels: np.ndarray, **more: float) -> Path:
 
 
 def write_rodhypix(
-    path: Path, pixels: np.ndarray, *, start: tuple[float, ...], end: tuple[float, ...]
+    path: Path,
+    pixels: np.ndarray,
+    *,
+    start: tuple[float, ...],
+    end: tuple[float, ...],
+    images: int = 1,
 ) -> Path:
     """A frame of a HyPix detector, from the vendor's description as dxtbx and fabio state it.
 
@@ -115,6 +120,7 @@ def write_rodhypix(
     put(general, "h", 1, 1)
     put(general + 22, "h", columns, rows, columns, rows)
     put(general + 36, "I", rows * columns)
+    put(general + 40, "h", images)
     put(special + 56, "d", 1.0)
     put(special + 472, "i", 900000)
     put(special + 480, "d", 0.25, 0.0)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fabio.compression import agi_bitfield
+from fabio.OXDimage import OxdImage
 from tests.formats import frame_files as files
 from tests.formats.dials_program import run_dials_python
 
@@ -181,6 +182,30 @@ def test_crysalis_directions(tmp_path: Path) -> None:
     assert (header.exposure_time, header.saturation) == (0.25, 900_000)
 
 
+def test_older_compressions_are_those_of_fabio(tmp_path: Path) -> None:
+    """OD SAPPHIRE 3.0 with TY1, written by fabio: other sizes of the header."""
+    pixels = counts(64, 64, 30_000)
+    facts = {
+        "Header Version": "OD SAPPHIRE  3.0",
+        "Compression": "TY1",
+        "Detector type": "Unknown Oxford diffraction detector",
+        "Omega step in deg": 1e-3,
+        "Omega start in deg": 12.0,
+        "Omega end in deg": 12.5,
+        "Alpha angle in deg": 50.0,
+        "Distance in mm": 55.0,
+        "Wavelength alpha": 0.71073,
+        "Exposure time in sec": 2.0,
+    }
+    image = OxdImage(data=pixels, header=facts)
+    image.write(str(tmp_path / "a_1.img"))
+    np.testing.assert_array_equal(read(tmp_path / "a_1.img"), pixels)
+    header = read_header(str(tmp_path / "a_1.img"))
+    assert header.wavelength == pytest.approx(0.71073)
+    assert header.exposure_time == 2
+    assert (header.start_deg, header.step_deg) == (pytest.approx(12), pytest.approx(0.5))
+
+
 def test_esperanto_is_the_same_experiment_as_rodhypix(tmp_path: Path) -> None:
     pixels = counts(256, 256)
     one = read_header(str(files.write_esperanto(tmp_path / "a.esperanto", pixels)))
@@ -273,6 +298,11 @@ def test_what_is_not_supported_says_so(tmp_path: Path) -> None:
     plate = files.write_raxis(tmp_path / "a.osc", counts(64, 64, 30_000), start=0, curved=1)
     with pytest.raises(HklflowError, match=r"a.osc is of a curved image plate"):
         read_header(str(plate))
+    several = files.write_rodhypix(
+        tmp_path / "a.rodhypix", counts(32, 32), start=START, end=END, images=2
+    )
+    with pytest.raises(HklflowError, match=r"a.rodhypix has 2 images"):
+        read_header(str(several))
     minutes = read_header(str(files.write_raxis(tmp_path / "b.osc", counts(64, 64, 9), start=0)))
     assert minutes.exposure_time == pytest.approx(180)
     arm = files.write_marccd(tmp_path / "a.mccd", counts(64, 64, 30_000), phi=0, _668=20_000)

@@ -16,6 +16,7 @@ from hklflow.formats.frame_headers import (
     Fields,
     ImageDirections,
     Mounting,
+    gain_note,
     rotation,
     two_lines,
 )
@@ -94,7 +95,7 @@ def bruker_notes(fields: Fields) -> list[str]:
     parameters = fields.numbers("CCDPARM")
     if len(parameters) > 2 and parameters[1] > 0 and parameters[2] != parameters[1]:
         gain = parameters[2] / parameters[1]
-        notes.append(f"the header states {gain:.4g} counts per photon: set `find_peaks: gain`")
+        notes.append(gain_note(gain))
     lines = fields.numbers("WAVELEN")
     if len(lines) > 2 and lines[2] > lines[1] > 0:
         notes.append(two_lines(lines[1], lines[2]))

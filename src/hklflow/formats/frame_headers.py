@@ -162,6 +162,14 @@ def two_lines(alpha1: float, alpha2: float) -> str:
     )
 
 
+def gain_note(gain: float) -> str:
+    """Return the note on a detector whose counts are not photons."""
+    return (
+        f"the header states {gain:.4g} counts per photon: set `find_peaks: gain`; errors of S(Q) "
+        "take counts for photons"
+    )
+
+
 def nothing(fields: Fields) -> None:
     """Return None: the format does not state this."""
 

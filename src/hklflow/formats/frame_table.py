@@ -37,6 +37,7 @@ from hklflow.formats.frame_headers import (
     Mounting,
     Vector,
     complete,
+    gain_note,
 )
 
 _STILL = np.eye(3)
@@ -101,9 +102,11 @@ def _marccd_notes(fields: Fields) -> list[str]:
     if max(map(abs, tilts)) > SMALL:
         notes.append(f"not used: rotations of the detector, {' '.join(f'{x:g}' for x in tilts)}°")
     if bias := fields.number("mean_bias", scale=1e-3):
-        notes.append(f"counts contain a bias of {bias:g}, which is not subtracted")
+        notes.append(
+            f"counts contain a bias of {bias:g}: it stays as a background; subtract it from the images"
+        )
     if photons := fields.positive("photons_per_100adu", scale=0.01):
-        notes.append(f"the header states {1 / photons:.4g} counts per photon: `find_peaks: gain`")
+        notes.append(gain_note(1 / photons))
     return notes
 
 

@@ -26,34 +26,33 @@ from hklflow.simd.jit import kernel
 
 OXFORD, ESPERANTO = b"OD SAPPHIRE", b"ESPERANTO FORMAT"  # beginnings of the files
 
-_ASCII = 256  # bytes of the text at the beginning
+_SIZES = {"NX", "NY", "NHEADER", "NG", "NS", "NK", "NH"}
+_TEXT = 256  # bytes at the beginning that have the text of the header
 _ZERO = 127  # byte of the difference 0
 _SHORT, _LONG = 254, 255  # escape bytes: the number follows in 2 or 4 bytes
 _BLOCK = 16  # differences of a block
 
-# Offset in the file and type of each field: behind 256 bytes of text there are sections of 512
-# (general), 768 (special) and 1024 bytes (goniometer).
-_GENERAL, _SPECIAL, _GONIOMETER = 256, 768, 1536
+# Section, offset in it, and type of each field; the text states the sizes of the sections.
 _FIELDS = {
-    "binning": (_GENERAL, "<2h"),
-    "gain": (_SPECIAL + 56, "<d"),
-    "overflow threshold": (_SPECIAL + 472, "<i"),
-    "exposure": (_SPECIAL + 480, "<d"),
-    "detector type": (_SPECIAL + 548, "<i"),
-    "pixel size": (_SPECIAL + 568, "<2d"),
-    "start": (_GONIOMETER + 284, "<4i"),
-    "end": (_GONIOMETER + 324, "<4i"),
-    "radians per step": (_GONIOMETER + 368, "<4d"),
-    "zero": (_GONIOMETER + 512, "<4i"),
-    "beam rotation": (_GONIOMETER + 552, "<2d"),
-    "wavelengths": (_GONIOMETER + 568, "<4d"),
-    "detector rotation": (_GONIOMETER + 640, "<3d"),
-    "origin": (_GONIOMETER + 664, "<2d"),
-    "alpha": (_GONIOMETER + 680, "<d"),
-    "beta": (_GONIOMETER + 688, "<d"),
-    "distance": (_GONIOMETER + 712, "<d"),
+    "binning": ("general", 0, "<2h"),
+    "images": ("general", 40, "<h"),
+    "gain": ("special", 56, "<d"),
+    "overflow threshold": ("special", 472, "<i"),
+    "exposure": ("special", 480, "<d"),
+    "detector type": ("special", 548, "<i"),
+    "pixel size": ("special", 568, "<2d"),
+    "start": ("goniometer", 284, "<4i"),
+    "end": ("goniometer", 324, "<4i"),
+    "radians per step": ("goniometer", 368, "<4d"),
+    "zero": ("goniometer", 512, "<4i"),
+    "beam rotation": ("goniometer", 552, "<2d"),
+    "wavelengths": ("goniometer", 568, "<4d"),
+    "detector rotation": ("goniometer", 640, "<3d"),
+    "origin": ("goniometer", 664, "<2d"),
+    "alpha": ("goniometer", 680, "<d"),
+    "beta": ("goniometer", 688, "<d"),
+    "distance": ("goniometer", 712, "<d"),
 }
-_HEADER = _GONIOMETER + 1024
 
 
 @dataclass(frozen=True)
@@ -95,15 +94,28 @@ def _read_esperanto(path: Path) -> EsperantoImage:
 
 def _read_oxford(path: Path) -> OxfordImage:
     content = path.read_bytes()
-    text = content[:_ASCII].decode("latin-1")
-    sizes = {key: int(value) for key, value in re.findall(r"\b([A-Z]+)=\s*(\d+)", text)}
+    text = content[:_TEXT].decode("latin-1")
+    # NS occurs twice: sizes of the special and of the statistics section.
+    words = [(key, int(value)) for key, value in re.findall(r"\b([A-Z]+)=\s*(\d+)", text)]
+    sizes = dict(reversed(words))
     compression = re.search(r"COMPRESSION=\s*(\w+)", text)
-    if len(content) < _HEADER or compression is None or not {"NX", "NY", "NHEADER"} <= set(sizes):
+    version = re.match(r"OD SAPPHIRE\s+([\d.]+)", text)
+    if compression is None or version is None or not set(sizes) >= _SIZES:
         raise HklflowError(f"{path} has no complete header of CrysAlisPro; copy it again")
+    first = _TEXT
+    if float(version[1]) < 4:
+        first = sizes["NHEADER"] - sum(n for key, n in words if key in {"NG", "NS", "NK", "NH"})
+    sections = {"general": first, "special": first + sizes["NG"]}
+    sections["goniometer"] = sections["special"] + sizes["NS"]
     header: dict[str, Any] = {}
-    for name, (offset, kind) in _FIELDS.items():
-        values = struct.unpack_from(kind, content, offset)
-        header[name] = values[0] if len(values) == 1 else values
+    try:
+        for name, (section, offset, kind) in _FIELDS.items():
+            values = struct.unpack_from(kind, content, sections[section] + offset)
+            header[name] = values[0] if len(values) == 1 else values
+    except struct.error as error:
+        raise HklflowError(f"{path} is truncated: copy it again") from error
+    if header["images"] > 1:
+        raise HklflowError(f"{path} has {header['images']} images; export one image in each file")
     shape = (sizes["NY"], sizes["NX"])
     require_frame_size(shape, str(path))
     if compression[1] == "TY6":
