@@ -102,9 +102,7 @@ def _marccd_notes(fields: Fields) -> list[str]:
     if max(map(abs, tilts)) > SMALL:
         notes.append(f"not used: rotations of the detector, {' '.join(f'{x:g}' for x in tilts)}°")
     if bias := fields.number("mean_bias", scale=1e-3):
-        notes.append(
-            f"counts contain a bias of {bias:g}: it stays as a background; subtract it from the images"
-        )
+        notes.append(f"counts contain a bias of {bias:g}, a background of S(Q): subtract it before")
     if photons := fields.positive("photons_per_100adu", scale=0.01):
         notes.append(gain_note(1 / photons))
     return notes
