@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from fabio.compression import agi_bitfield
 from fabio.OXDimage import OxdImage
+from scipy.optimize import brentq
+from scipy.spatial.transform import Rotation as Turn
 from tests.formats import frame_files as files
 from tests.formats.dials_program import run_dials_python
 
 from hklflow.base.errors import HklflowError
+from hklflow.beamlines import rotation_of
 from hklflow.formats.frame_headers import IMAGES
 from hklflow.formats.frame_table import FORMATS
 from hklflow.formats.images import read_frame_facts
@@ -180,6 +183,50 @@ def test_crysalis_directions(tmp_path: Path) -> None:
     assert (header.start_deg, header.step_deg) == (pytest.approx(11.5), pytest.approx(0.5))
     assert header.wavelength == pytest.approx(0.71073)
     assert (header.exposure_time, header.saturation) == (0.25, 900_000)
+
+
+def test_reflections_in_the_vendors_frame(tmp_path: Path) -> None:
+    """Spots of a crystal, computed in the vendor's words, have whole indices here.
+
+    e1 points to the source, e3 upwards, e2 = e3 x e1. Omega, theta and phi turn clockwise from
+    above, kappa about -cos(50) e3 + sin(50) e1. Columns run along e2, rows along e3.
+    """
+    header = read_header(
+        str(files.write_rodhypix(tmp_path / "a.rodhypix", counts(64, 48), start=START, end=END))
+    )
+    rotation = rotation_of(header)
+    assert rotation is not None
+    ub = Turn.from_rotvec([0.4, -0.2, 0.7]).as_matrix() @ np.diag([1 / 5.0, 1 / 6.0, 1 / 7.0])
+
+    def turned(axis: list[float], degrees: float) -> np.ndarray:
+        return Turn.from_rotvec(np.radians(degrees) * np.array(axis)).as_matrix()
+
+    down, tilt = [0.0, 0.0, -1.0], np.radians(50)
+    inner = turned([np.sin(tilt), 0, -np.cos(tilt)], 40.0) @ turned(down, -70.0) @ ub
+    beam = np.array([-1 / 0.71073, 0, 0])
+    arm = turned(down, 25.0) @ turned([0, -1, 0], -0.2) @ turned([1, 0, 0], 0.3)
+    lab = np.array([[0.0, 0, -1], [-1, 0, 0], [0, 1, 0]]).T  # e1, e2, e3 in our frame
+    found = 0
+    for hkl in np.stack(np.indices((7, 7, 7)), -1).reshape(-1, 3) - 3:
+
+        def off(omega: float, hkl: np.ndarray = hkl) -> float:
+            out = beam + turned(down, omega) @ inner @ hkl
+            return float(np.linalg.norm(out) - np.linalg.norm(beam))
+
+        for low in range(0, 360, 15):
+            if not hkl.any() or off(low) * off(low + 15) >= 0:
+                continue
+            omega = brentq(off, low, low + 15, xtol=1e-12)
+            out = arm.T @ (beam + turned(down, omega) @ inner @ hkl)
+            if out[0] >= 0:
+                continue
+            place = 60.0 / -out[0] * out
+            fast, slow = 150.5 + place[1] / 0.1, 99.25 + place[2] / 0.1
+            frame = (omega - 11.5) / 0.5
+            ours = rotation.hkl(2 * np.pi * lab @ ub, frame, slow, fast)
+            np.testing.assert_allclose(np.ravel(ours), hkl, atol=1e-6)
+            found += 1
+    assert found > 100
 
 
 def test_older_compressions_are_those_of_fabio(tmp_path: Path) -> None:
