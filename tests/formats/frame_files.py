@@ -213,7 +213,7 @@ def write_raxis(path: Path, pixels: np.ndarray, *, start: float, curved: int = 0
     put(540, "f", 32.0, 41.0)
     put(768, "i", columns, rows)
     put(776, "f", 0.1, 0.1)
-    put(784, "i", 2 * columns, rows)
+    put(784, "i", len(head), rows)
     head[812:822] = b"IRIS      "  # big-endian
     path.write_bytes(bytes(head) + pixels.astype(">u2").tobytes())
     return path

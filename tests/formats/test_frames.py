@@ -85,6 +85,26 @@ def test_pixels_are_those_that_were_written(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame, pixels, err_msg=str(path))
 
 
+@pytest.mark.parametrize("cut", [1, 4, 100, 1000, 2048])
+def test_truncated_frames_are_refused(tmp_path: Path, cut: int) -> None:
+    """Or whole, where only padding is lost: .sfrm pads its last table to 16 bytes."""
+    small, weak = counts(64, 48), counts(64, 48, 30_000)
+    for path in (
+        files.write_sfrm(tmp_path / "a.sfrm", small),
+        files.write_esperanto(tmp_path / "a.esperanto", counts(256, 256)),
+        files.write_rodhypix(tmp_path / "a.rodhypix", small, start=START, end=END),
+        files.write_marccd(tmp_path / "a.mccd", weak, phi=0),
+        files.write_raxis(tmp_path / "a.osc", weak, start=0),
+    ):
+        whole = read(path)
+        path.write_bytes(path.read_bytes()[:-cut])
+        if path.suffix == ".sfrm" and cut < 16:
+            np.testing.assert_array_equal(read(path), whole)
+            continue
+        with pytest.raises(HklflowError, match=path.name):
+            read(path)
+
+
 DIALS = """
 import json, sys
 from dxtbx.format.FormatRAXIS import FormatRAXIS

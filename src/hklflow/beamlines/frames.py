@@ -20,7 +20,7 @@ _IMAGE = {
     "image": "directions of increasing columns and rows as seen from the sample: "
     f"{', '.join(IMAGES)}"
 }
-_SUFFIX = {"suffix": "ending of the files' names, such as .kcd"}
+_SUFFIX = {"suffix": "ending of the files' names, such as .stk"}
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,18 @@ class FrameFiles(ImageFiles):
 
 @dataclass(frozen=True)
 class AnyFrames(FrameFiles):
-    """Plugin for any format that fabio reads; the user states the suffix."""
+    """Plugin for any format, recognised by its content; the user states the suffix.
+
+    fabio reads more formats than `IMAGE_SUFFIXES` has: those of them whose damage it cannot notice
+    (mar345, KCD) are left out.
+    """
 
     def find(self, request: Request) -> Found:
         """Search for scans; see `hklflow.beamlines.Beamline`."""
         suffix = request.options.get("suffix", request.source.suffix)
         if not suffix.startswith("."):
             raise HklflowError(
-                "the ending of the files' names is not known: --option suffix=.kcd, for example"
+                "the ending of the files' names is not known: --option suffix=.stk, for example"
             )
         if suffix.lower() not in IMAGE_SUFFIXES:
             raise HklflowError(
@@ -79,4 +83,9 @@ rodhypix = _plugin("rodhypix", "frames of Rigaku and Oxford detectors", ".rodhyp
 esperanto = _plugin("esperanto", "frames that CrysAlisPro exported", ".esperanto", ".esper")
 marccd = _plugin("marccd", "images of MarCCD and Rayonix", ".mccd", ".img", ".tif", ".#")
 raxis = _plugin("raxis", "images of R-AXIS plates", ".osc", ".img", ".stk")
-fabio = AnyFrames("fabio", "any other images that fabio reads", (), {**IMAGE_OPTIONS, **_SUFFIX})
+fabio = AnyFrames(
+    "fabio",
+    "images of any format that fabio reads, recognised by their content",
+    (),
+    {**IMAGE_OPTIONS, **_IMAGE, **_SUFFIX},
+)

@@ -74,6 +74,19 @@ def _require_whole_cbf(path: Path, frame: int) -> None:
         )
 
 
+def _require_whole_raxis(header: Any, path: Path, frame: int) -> None:
+    """Require that whole records precede the pixels: fabio counts pixels from the end."""
+    if path.suffix.lower() in {".gz", ".bz2"}:
+        return  # decompressing notices what is missing
+    before = path.stat().st_size - 2 * int(header["X Pixels"]) * int(header["Y Pixels"])
+    record = int(header["Record Length"])
+    if before < 1024 or record < 1 or before % record:
+        raise HklflowError(
+            f"frame {frame} cannot be read from {path}: it has no whole records of {record} bytes "
+            "before its pixels, so it is truncated; copy it again"
+        )
+
+
 def _require_possible(head: Any, path: Path, frame: int) -> None:
     """Require a possible image size that agrees with the number of pixels in the header."""
     shape = tuple(map(int, head.shape))
@@ -100,6 +113,8 @@ def _open(path: Path, frame: int) -> Any:
         if {".cbf", ".edf"} & set(map(str.lower, path.suffixes[-2:])):
             _require_possible(fabio.openheader(str(path)), path, frame)
         image = read_crysalis(path) or read_marccd(path) or fabio.open(str(path))
+        if type(image).__name__ == "RaxisImage":
+            _require_whole_raxis(image.header, path, frame)
         pixels = image.data
     except HklflowError:
         raise
