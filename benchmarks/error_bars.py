@@ -65,7 +65,7 @@ def volumes(
     """[C, M] of everything and [C, M] without the mask, settings merged."""
     total, clean = np.zeros((2, 2, *grid.array_shape))
     for simulation in simulations:
-        sums = accumulator(simulation, grid, samples, keep_excluded=True)
+        sums = accumulator(simulation, grid, samples)
         done = 0
         for block in simulation.frames(8) if noise else expected_blocks(simulation):
             sums.add(block, done, made_up_mask(done, len(block), simulation.detector.shape))

@@ -100,7 +100,6 @@ def accumulator(
     simulation: Simulation,
     grid: binning.Grid,
     samples: tuple[int, int, int] = (1, 1, 1),
-    keep_excluded: bool = False,
 ) -> binning.Accumulator:
     """Empty sums with N from `geometry.corrections`; monitor and transmission as handed over."""
     rotation = rotation_of(simulation)
@@ -116,8 +115,7 @@ def accumulator(
         pixel_norm,
         frame_norm,
         samples,
-        keep_excluded=keep_excluded,
-        invalid_from=float(0xFFFFFFFF),
+        binning.Readout(float(0xFFFFFFFF)),
         seed=scan.seed,
     )
 

@@ -388,11 +388,11 @@ PARENTS = [
     ),
     (
         ["hexa\tA\t\tA\tr\traw/a1.nxs\t\t", "hexa\tA\t\tA\tr\traw/a2.nxs\t\t"],
-        "row 2: rotation r of A stands twice",
+        "row 2: rotation r of A occurs twice",
     ),
     (
         ["hexa\tA\t\tA\tr\traw/a1.nxs\t\t", "hexa\tA\t\tA\ts\traw/a1.nxs\t\t"],
-        "row 2: raw raw/a1.nxs is also that of",
+        "row 2: raw raw/a1.nxs is also used in",
     ),
     (
         ["hexa\tA\t5\tA\tr\traw/a1.nxs\t\t", "hexa\tA\t6\tA\ts\traw/a2.nxs\t\t"],
@@ -416,7 +416,7 @@ BAD_SAMPLES = [
     ("x\tP 1\t-1\t2\t3\t90\t90\t90\t", "has no volume"),
     ("x\t\t\t\t\t\t\t\t", "no space group"),
     ("x y\tP 1\t\t\t\t\t\t\t", "sample 'x y' may only have"),
-    ("hexa\tP 1\t\t\t\t\t\t\t", "sample hexa stands twice"),
+    ("hexa\tP 1\t\t\t\t\t\t\t", "sample hexa occurs twice"),
 ]
 
 
@@ -479,7 +479,7 @@ def test_all_problems_are_told_together(base: Path) -> None:
         "scans.tsv, row 1: calibration 'none'",
         "scans.tsv, row 1: raw file raw/no.nxs does not exist",
         "scans.tsv, row 3: sample 'tetra'",
-        "scans.tsv, row 3: raw raw/a1.nxs is also that of",
+        "scans.tsv, row 3: raw raw/a1.nxs is also used in",
         "scan hexa 100K: its parent '200K' is not a scan",
     ):
         assert part in problems
@@ -853,7 +853,7 @@ def test_a_null_that_no_flag_can_say_is_refused() -> None:
     class Toy(BaseModel):
         gain: float | None = 1.0
 
-    with pytest.raises(HklflowError, match="gain: null cannot be said on a command line"):
+    with pytest.raises(HklflowError, match="gain: null cannot be given on a command line"):
         config.flags(Toy(gain=None))
 
 

@@ -98,9 +98,9 @@ def test_what_is_left_out_is_left_out(base: Path, without: list[str]) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"without": ["03"]}, "'03' is no module or ASIC"),
-        ({"without": ["0/16"]}, "'0/16' is no module or ASIC"),
-        ({"without": ["1"]}, "'1' is no module or ASIC"),
+        ({"without": ["03"]}, "'03' is not a module or ASIC"),
+        ({"without": ["0/16"]}, "'0/16' is not a module or ASIC"),
+        ({"without": ["1"]}, "'1' is not a module or ASIC"),
         ({"without": ["0", "3"]}, "leaves no ASIC"),
         ({"modules": [0, 0]}, "has one twice"),
         ({"modules": [-1]}, "negative"),

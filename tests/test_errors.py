@@ -27,7 +27,7 @@ def test_a_long_value_is_shown_by_its_ends(value: str, shown: str) -> None:
 
 
 def test_values_are_shortened_one_by_one() -> None:
-    told = printable(f"'{'x' * 300}' of the raw file's header is not '{'y' * 300}'; mend it")
+    told = printable(f"'{'x' * 300}' of the raw file's header is not '{'y' * 300}'; correct it")
     assert told.count("(302 characters)") == 2
     assert len(told) < 250
 

@@ -241,7 +241,7 @@ def test_what_follows_copes(tmp_path: Path, number: int) -> None:
 def test_what_cannot_be_taken_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HklflowError, match="without an orientation"):
         made(tmp_path / "a", table(1), start=None)
-    with pytest.raises(HklflowError, match="no lattice of P 6"):
+    with pytest.raises(HklflowError, match="not a lattice of P 6"):
         made(tmp_path / "b", table(1), space_group="P 6/m m m")
 
 

@@ -116,7 +116,7 @@ def test_memory_is_only_a_memory(base: Path, made: Path, memory: str) -> None:
         path.unlink()
         path.mkdir()
     write_value(base / "raw/r1.nxs", "entry/instrument/beam/incident_wavelength", 0.9)
-    assert told(base) == {"quartz 300K r1 import_scan": "raw/r1.nxs is not as it was"}
+    assert told(base) == {"quartz 300K r1 import_scan": "raw/r1.nxs has changed"}
 
 
 def test_a_parameter_changes_and_goes_back(base: Path) -> None:
@@ -139,7 +139,7 @@ def test_linked_data_file(base: Path) -> None:
     data[-1] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    reason = "raw/r2_data_000002.h5 is not as it was"
+    reason = "raw/r2_data_000002.h5 has changed"
     assert told(base) == {"quartz 100K r1 import_scan": reason}
 
 
@@ -160,7 +160,7 @@ def test_mask_file(base: Path) -> None:
     times = path.stat()
     path.write_text(path.read_text().replace("radius: 2", "radius: 3"))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    reason = "config/mask.yaml is not as it was"
+    reason = "config/mask.yaml has changed"
     assert told(base) == {f"quartz {t} r1 pixel_mask": reason for t in ("300K", "100K")}
 
 
@@ -194,7 +194,7 @@ def test_a_mask_that_is_linked(base: Path) -> None:
         )
     assert "quartz 300K r1 pixel_mask" not in told(base)
     write_value(base / "raw/inner.h5", "entry/mask", 1)
-    assert "inner.h5 is not as it was" in told(base)["quartz 300K r1 pixel_mask"]
+    assert "inner.h5 has changed" in told(base)["quartz 300K r1 pixel_mask"]
 
 
 def test_a_path_that_is_spelt_otherwise(base: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_pipe_in_the_place_of_a_product_or_an_input(base: Path) -> None:
         os.mkfifo(path)
     found = {v.job.name: (v.reasons, v.doubts) for v in verdicts(base)}
     reasons, _ = found["quartz 300K r1 import_scan"]
-    assert reasons == ("results/quartz/300K/r1/scan.nxs does not say how it was made",)
+    assert reasons == ("results/quartz/300K/r1/scan.nxs has no record of its stage",)
     _, doubts = found["quartz 100K r1 import_scan"]
     assert doubts == ("raw/r2_data_000001.h5 cannot be compared: it may not be read",)
 
@@ -242,7 +242,7 @@ def test_products_that_do_not_belong_together(base: Path) -> None:
 def test_records_of_others(base: Path, records: object) -> None:
     path = base / "results/quartz/300K/r1/mask.json"
     path.write_text(json.dumps({"provenance": records}))
-    assert "does not say how it was made" in told(base)["quartz 300K r1 pixel_mask"]
+    assert "has no record of its stage" in told(base)["quartz 300K r1 pixel_mask"]
 
 
 @pytest.mark.parametrize("damage", ["empty", "foreign"])
@@ -254,7 +254,7 @@ def test_a_product_without_a_record(base: Path, damage: str) -> None:
     else:
         with h5py.File(path, "w") as file:
             file["entry/data"] = 1
-    assert "does not say how it was made" in told(base)["quartz 300K r1 import_scan"]
+    assert "has no record of its stage" in told(base)["quartz 300K r1 import_scan"]
 
 
 def test_another_version_of_a_stage(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,11 +277,11 @@ def test_verify_and_remove(base: Path, capsys: pytest.CaptureFixture[str]) -> No
     (base / "results/quartz/100K/notes.txt").write_text("mine")
     code, out = run("verify", str(base), "--full")
     assert code == 0
-    assert "orphan: results/quartz/100K is of no row of the tables" in out
+    assert "orphan: results/quartz/100K belongs to no row of the tables" in out
     assert "orphan: results/quartz/100K" in run("status", str(base))[1]
     code, out = run("remove", "results/quartz/300K", "--directory", str(base))
     assert code == 2
-    assert "is no orphan; those that can be removed are results/quartz/100K" in out
+    assert "is not an orphan; you can remove results/quartz/100K" in out
     code, out = run("remove", "results/quartz/100K", "--directory", str(base))
     assert code == 0
     assert "notes.txt is kept" in out
@@ -291,14 +291,14 @@ def test_verify_and_remove(base: Path, capsys: pytest.CaptureFixture[str]) -> No
     write_value(base / "raw/r1.nxs", "entry/instrument/beam/incident_wavelength", 0.9)
     code, out = run("verify", str(base))
     assert code == 1
-    assert "out of date: quartz 300K r1 import_scan: raw/r1.nxs is not as it was" in out
+    assert "out of date: quartz 300K r1 import_scan: raw/r1.nxs has changed" in out
 
 
 def test_frames_that_were_not_imported(base: Path, tmp_path: Path) -> None:
     """A stage that reads frames stops, if they are not those of its scan file."""
     write_value(base / "raw/r1.nxs", "entry/data/data", 7)
     at = Path("results/quartz/300K/r1")
-    with chdir(base), pytest.raises(HklflowError, match="is not as it was when"):
+    with chdir(base), pytest.raises(HklflowError, match="has changed since"):
         stage.run(
             pixel_mask.main,
             inputs=pixel_mask.Inputs(scan=at / "scan.nxs"),
@@ -311,7 +311,7 @@ def test_frames_that_were_not_imported(base: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "m.nxs").exists()
 
 
-@pytest.mark.parametrize(("spots", "said"), [("dials", "not as it was"), ("builtin", "no peak")])
+@pytest.mark.parametrize(("spots", "said"), [("dials", "has changed"), ("builtin", "no peak")])
 def test_frames_of_which_dials_searches_the_peaks(
     base: Path, tmp_path: Path, spots: str, said: str
 ) -> None:

@@ -111,7 +111,7 @@ def test_a_problem_is_told_with_its_layer(base: Path) -> None:  # noqa: F811
         "per_sample.hexa: mask_3d.n_sigma: Input should be greater than",
         "config: per_sample: there is no sample 'gone'",
         "per_scan.hexa/100K: find_peaks.n_sigma: Input should be a valid number",
-        "config: per_scan.hexa/100K: calibrations cannot stand here",
+        "config: per_scan.hexa/100K: calibrations is not allowed here",
         "config: per_scan: there is no scan 'hexa/77K'",
     ):
         assert sum(problem.startswith(expected) for problem in problems) == 1, (expected, problems)
@@ -124,7 +124,7 @@ def test_a_problem_is_told_with_its_layer(base: Path) -> None:  # noqa: F811
         (None, "does not exist"),
         ("a: [1", "is not valid YAML"),
         ("- a list\n", "holds a list"),
-        ("facility: other.yaml\n", "`facility` cannot stand here"),
+        ("facility: other.yaml\n", "`facility` is not allowed here"),
     ],
 )
 def test_a_bad_facility_file(base: Path, text: str | None, told: str) -> None:  # noqa: F811
@@ -202,7 +202,7 @@ def test_tables_that_cannot_be_read(base: Path) -> None:  # noqa: F811
     table.write_bytes("sample\tspace_group\tformula\nhexa\tP 1\tÅ\n".encode("latin1"))
     assert any("samples.tsv is not UTF-8 text" in problem for problem in _problems(CONFIG, base))
     table.write_text("sample\tspace_group\tspace_group\nhexa\tP 1\tP 2\n")
-    assert any("'space_group' stands twice" in problem for problem in _problems(CONFIG, base))
+    assert any("'space_group' occurs twice" in problem for problem in _problems(CONFIG, base))
 
 
 def test_a_raw_file_by_two_names_or_out_of_reach(base: Path) -> None:  # noqa: F811
@@ -213,7 +213,7 @@ def test_a_raw_file_by_two_names_or_out_of_reach(base: Path) -> None:  # noqa: F
         f"hexa\t300K\t300\t\tr3\t{'a' * 5000}\t\t",
     )
     too_long, twice = _problems({}, base)
-    assert "row 2: raw ./raw//a1.nxs is also that of" in twice
+    assert "row 2: raw ./raw//a1.nxs is also used in" in twice
     assert "cannot be reached (File name too long)" in too_long
 
 
@@ -303,7 +303,7 @@ def test_repeated_scans_are_summed(base: Path) -> None:  # noqa: F811
         "hexa\t300K\t300\t\tr1\traw/a1.nxs + raw/a2.nxs\t\t",
         "hexa\t300K\t300\t\tr2\traw/a2.nxs\t\t",
     )
-    assert any("raw/a2.nxs is also that of" in problem for problem in _problems({}, base))
+    assert any("raw/a2.nxs is also used in" in problem for problem in _problems({}, base))
 
 
 def test_a_raw_file_is_not_an_option(base: Path) -> None:  # noqa: F811

@@ -143,8 +143,8 @@ def test_every_problem_is_told_with_its_step_and_line(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (b"shape: circle\n", "is no list"),
-        (b"just text\n", "is no list"),
+        (b"shape: circle\n", "is not a list"),
+        (b"just text\n", "is not a list"),
         (b"- {shape: circle\n", "not valid YAML"),
         (b"- {shape: circle, comment: \xff}\n", "not UTF-8"),
     ],

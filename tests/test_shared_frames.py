@@ -113,7 +113,7 @@ def test_one_file_under_two_names(
     table = base / "config/scans.tsv"
     assert problem.strip() == (
         f"{table}, row 2: raw raw/c.nxs has the same frames as raw raw/a.nxs of {table}, row 1: "
-        "all frames would count twice; take one row out, or give each row frames of its own "
+        "all frames would count twice; remove one row, or give each row frames of its own "
         "(`import_scan: leave_out`)"
     )
 
@@ -128,7 +128,7 @@ def test_rows_of_one_file_with_frames_of_their_own(base: Path) -> None:
     """By rotation or by scan; the frame that both have is named."""
     assert two(base, "raw/a.nxs", "raw/a.nxs", leave_out=["r1:3-5", "r2:0-2"]) == []
     (problem,) = two(base, "raw/a.nxs", "raw/a.nxs", leave_out=["r1:4-5", "r2:0-2"])
-    assert "is also that of" in problem
+    assert "is also used in" in problem
     assert "frames 3 would count twice" in problem
     rows(base, ("hexa", "300K", "r1", "raw/a.nxs"), ("hexa", "5K", "r1", "raw/a.nxs"))
     own = {"hexa/300K": {"import_scan": {"last_frame": 2}}}
@@ -148,7 +148,7 @@ def test_a_sum_of_one_scan_with_itself(base: Path) -> None:
     (base / "raw/c.nxs").symlink_to("a.nxs")
     rows(base, ("hexa", "300K", "r1", "raw/a.nxs + raw/c.nxs"))
     (problem,) = loaded(base)
-    assert problem.endswith("name each scan of a sum once")
+    assert problem.endswith("list each scan of a sum once")
 
 
 def test_images_of_two_patterns(base: Path) -> None:

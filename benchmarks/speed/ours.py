@@ -54,8 +54,7 @@ def accumulate(options: argparse.Namespace, n_frames: int) -> binning.Accumulato
             pixel_norm,
             np.ones(n_frames),
             tuple(options.samples),
-            keep_excluded=options.keep_excluded,
-            invalid_from=float(masks.flag_value(frames.dtype) or np.inf),
+            binning.Readout(float(masks.flag_value(frames.dtype) or np.inf)),
             **more,
         )
         part = None

@@ -97,8 +97,8 @@ CASES = [
     Case(
         "no configuration",
         CHECK,
-        "…/config/config.yaml does not exist; make an experiment with `hklflow init …` or "
-        "name its folder",
+        "…/config/config.yaml does not exist; create an experiment with `hklflow init …`, or "
+        "give the folder of an experiment",
         removed(YAML),
     ),
     Case(
@@ -141,13 +141,13 @@ CASES = [
         "YAML bomb: aliases of aliases",
         CHECK,
         "…/config/config.yaml holds more than 200000 values with its aliases (`*name`) "
-        "written out; write what you mean without them",
+        "written out; write the values without aliases",
         more(BOMB),
     ),
     Case(
         "lists nested 500 deep",
         CHECK,
-        "…/config/config.yaml is nested too deeply for a configuration; mend it",
+        "…/config/config.yaml is nested too deeply for a configuration; correct it",
         more("a: " + 500 * "[" + 500 * "]" + "\n"),
     ),
     Case(
@@ -160,7 +160,7 @@ CASES = [
         "mapping that holds itself",
         CHECK,
         "…/config/config.yaml holds more than 200000 values with its aliases (`*name`) "
-        "written out; write what you mean without them",
+        "written out; write the values without aliases",
         more("a: &a {b: *a}\n"),
     ),
     Case(
@@ -172,14 +172,14 @@ CASES = [
     Case(
         "section that stands twice",
         CHECK,
-        "…/config/config.yaml is not valid YAML: the key find_peaks stands twice; leave one "
+        "…/config/config.yaml is not valid YAML: the key find_peaks occurs twice; keep one "
         "line 5, column 1: find_peaks: ^",
         more("find_peaks:\n  n_sigma: 6\n"),
     ),
     Case(
         "key that stands twice",
         CHECK,
-        "…/config/config.yaml is not valid YAML: the key n_sigma stands twice; leave one line"
+        "…/config/config.yaml is not valid YAML: the key n_sigma occurs twice; keep one line"
         " 6, column 3: n_sigma: 5 ^",
         config(("n_sigma: 5", "n_sigma: 5\n  n_sigma: 6")),
     ),
@@ -421,7 +421,7 @@ CASES = [
         "frames to be left out of a rotation that is not there",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: import_scan.leave_out: 'r9:3' is of no rotation of the scans that it is for "
+        "  config: import_scan.leave_out: 'r9:3' is not in a rotation of the scans that it is for "
         "(they have r1)",
         more("import_scan: {leave_out: [4-5, 'r1:2', 'r9:3']}\n"),
     ),
@@ -466,7 +466,7 @@ CASES = [
         CHECK,
         "1 problem in the experiment:\n"
         "  config: calibrations.lab.poni.image: there is no such key (it is 'raw/mask.tif'); "
-        "nothing stands below it",
+        "it has no keys",
         config(("{poni:", "{image: raw/mask.tif, poni:")),
     ),
     Case(
@@ -486,14 +486,14 @@ CASES = [
         "facility file that is not there",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: facility: configuration …/../facility.yaml does not exist; mend the path",
+        "  config: facility: configuration …/../facility.yaml does not exist; correct the path",
         more("facility: ../facility.yaml\n"),
     ),
     Case(
         "facility file that names one itself",
         CHECK,
         "1 problem in the experiment:\n"
-        "  facility file config/config.yaml: `facility` cannot stand here",
+        "  facility file config/config.yaml: `facility` is not allowed here",
         more("facility: config/config.yaml\n"),
     ),
     Case(
@@ -506,7 +506,7 @@ CASES = [
         "folder as facility file",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: facility: configuration …/raw is a folder, not a file; mend the path",
+        "  config: facility: configuration …/raw is a folder, not a file; correct the path",
         more("facility: raw\n"),
     ),
     Case(

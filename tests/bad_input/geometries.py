@@ -64,7 +64,7 @@ CASES = [
     Case(
         "PONI file truncated",
         PONI,
-        "Detector_config in raw/lab.poni is not JSON (…); fix it",
+        "Detector_config in raw/lab.poni is not JSON (…); correct it",
         cut(PONI_FILE),
     ),
     Case(
@@ -90,66 +90,66 @@ CASES = [
         "PONI file with a negative distance",
         PONI,
         "raw/lab.poni has the distance -0.1 m and the rotations 0, 0, 0; the distance must be"
-        " positive, and the rotations in radians: fix the PONI file",
+        " positive, and the rotations in radians: correct the PONI file",
         poni(("Distance: 0.1", "Distance: -0.1")),
     ),
     Case(
         "PONI file with the distance in mm",
         PONI,
         "raw/lab.poni: detector centre 100 m from the sample is outside the plausible range "
-        "0.001 to 20 m (entered in mm?): fix the geometry",
+        "0.001 to 20 m (entered in mm?): correct the geometry",
         poni(("Distance: 0.1", "Distance: 100")),
     ),
     Case(
         "PONI file with a distance that is NaN",
         PONI,
         "raw/lab.poni has the distance nan m and the rotations 0, 0, 0; the distance must be "
-        "positive, and the rotations in radians: fix the PONI file",
+        "positive, and the rotations in radians: correct the PONI file",
         poni(("Distance: 0.1", "Distance: nan")),
     ),
     Case(
         "PONI file with the distance in words",
         PONI,
-        "distance is '10 cm' in raw/lab.poni, not a number; fix the PONI file",
+        "distance is '10 cm' in raw/lab.poni, not a number; correct the PONI file",
         poni(("Distance: 0.1", "Distance: 10 cm")),
     ),
     Case(
         "PONI file with rotations in degrees",
         PONI,
         "raw/lab.poni has the distance 0.1 m and the rotations 29, 0, 0; the distance must be"
-        " positive, and the rotations in radians: fix the PONI file",
+        " positive, and the rotations in radians: correct the PONI file",
         poni(("Rot1: 0", "Rot1: 2.9e1")),
     ),
     Case(
         "PONI file with pixels of size 0",
         PONI,
         "raw/lab.poni: pixel size 0 x 0.0001 m is outside the plausible range 1e-06 to 0.01 m "
-        "(entered in mm or µm?): fix the geometry",
+        "(entered in mm or µm?): correct the geometry",
         poni(('"pixel1": 0.0001', '"pixel1": 0')),
     ),
     Case(
         "PONI file with pixels in µm",
         PONI,
         "raw/lab.poni: pixel size 100 x 0.0001 m is outside the plausible range 1e-06 to 0.01 "
-        "m (entered in mm or µm?): fix the geometry",
+        "m (entered in mm or µm?): correct the geometry",
         poni(('"pixel1": 0.0001', '"pixel1": 100')),
     ),
     Case(
         "PONI file with pixels in words",
         PONI,
-        "Detector_config in raw/lab.poni is damaged (…); fix it",
+        "Detector_config in raw/lab.poni is damaged (…); correct it",
         poni(('"pixel1": 0.0001', '"pixel1": "big"')),
     ),
     Case(
         "PONI file whose shape has one number",
         PONI,
-        "Detector_config in raw/lab.poni is damaged (…); fix it",
+        "Detector_config in raw/lab.poni is damaged (…); correct it",
         poni(("[12, 10]", "[12]")),
     ),
     Case(
         "PONI file with a negative shape",
         PONI,
-        "raw/lab.poni: a detector cannot have (-12, 10) pixels: fix the geometry",
+        "raw/lab.poni: a detector cannot have (-12, 10) pixels: correct the geometry",
         poni(("[12, 10]", "[-12, 10]")),
     ),
     Case(
@@ -168,7 +168,7 @@ CASES = [
     Case(
         "PONI file whose detector is no JSON",
         PONI,
-        "Detector_config in raw/lab.poni is not JSON (…); fix it",
+        "Detector_config in raw/lab.poni is not JSON (…); correct it",
         poni(('"orientation": 2}', '"orientation": 2')),
     ),
     Case(
@@ -219,7 +219,7 @@ CASES = [
         "geometry with pixels in mm",
         IMPORT_SERIES,
         "raw/r3_####.cbf: pixel size 0.1 x 0.1 m is outside the plausible range 1e-06 to 0.01 "
-        "m (entered in mm or µm?): fix the geometry",
+        "m (entered in mm or µm?): correct the geometry",
         geometry("detector", "pixel_size_m", [0.1, 0.1]),
     ),
     Case(
@@ -250,7 +250,7 @@ CASES = [
     Case(
         "mask file that is no list",
         SHOW,
-        "config/mask.yaml is no list; write one step in a line, each after `- `",
+        "config/mask.yaml is not a list; write one step in a line, each after `- `",
         written(MASK_FILE, "shape: circle\n"),
     ),
     Case(
@@ -292,7 +292,7 @@ CASES = [
     Case(
         "mask with a key that stands twice",
         SHOW,
-        "1 problem in config/mask.yaml:\n  step 2 (line 2): slow is given twice; leave one",
+        "1 problem in config/mask.yaml:\n  step 2 (line 2): slow is given twice; keep one",
         mask("- {shape: circle, slow: 1, slow: 2, fast: 1, radius: 2}"),
     ),
     Case(
@@ -439,19 +439,19 @@ CASES = [
     Case(
         "shape 12x10 in the place of 12,10",
         SHOW.replace("12,10", "12x10"),
-        "--shape '12x10' is no shape; give rows,columns, such as 1043,981",
+        "--shape '12x10' is not a shape; give rows,columns, such as 1043,981",
         good=SHOW,
     ),
     Case(
         "shape of 10^18 pixels",
         SHOW.replace("12,10", "1000000000,1000000000"),
-        "--shape '1000000000,1000000000' is no shape; give rows,columns, such as 1043,981",
+        "--shape '1000000000,1000000000' is not a shape; give rows,columns, such as 1043,981",
         good=SHOW,
     ),
     Case(
         "picture as JPEG",
         SHOW + " -o mask.jpg",
-        "--output mask.jpg is no name of a picture; end it in .png",
+        "--output mask.jpg is not the name of a picture; end it in .png",
         good=SHOW,
     ),
     Case(

@@ -113,7 +113,7 @@ def _grouped(path: str, what: str = "is a group, not a value") -> Case:
     return Case(
         f"group where a value is expected: {path.removeprefix('entry/')}",
         IMPORT,
-        f"/{path} in raw/r1.nxs {what}; fix the file",
+        f"/{path} in raw/r1.nxs {what}; correct the file",
         group(path),
     )
 
@@ -122,7 +122,7 @@ def _vector(what: str, value: Any, shown: str) -> Case:
     return Case(
         f"axis whose direction {what}",
         IMPORT,
-        f"the vector of /{PHI} in raw/r1.nxs is {shown}, not a direction; fix the file",
+        f"the vector of /{PHI} in raw/r1.nxs is {shown}, not a direction; correct the file",
         attribute(PHI, "vector", value),
     )
 
@@ -131,7 +131,7 @@ def _origin(what: str, value: Any, told: str) -> Case:
     return Case(
         f"module whose first pixel is {what}",
         IMPORT,
-        f"/{ORIGIN} in raw/r1.nxs {told} fix the file",
+        f"/{ORIGIN} in raw/r1.nxs {told} correct the file",
         inside(R1, lambda file: _put(file, ORIGIN, value)),
     )
 
@@ -157,7 +157,7 @@ CASES = [
     Case(
         "value where a group is expected",
         IMPORT,
-        "/entry/instrument in raw/r1.nxs is a value, not a group; fix the file",
+        "/entry/instrument in raw/r1.nxs is a value, not a group; correct the file",
         r1("entry/instrument", 3.0),
     ),
     _vector("is text", "abc", "abc"),
@@ -166,7 +166,7 @@ CASES = [
     Case(
         "offset of an axis that is text",
         IMPORT,
-        f"the offset of /{OFFSET} in raw/r1.nxs is abc, not three numbers; fix the file",
+        f"the offset of /{OFFSET} in raw/r1.nxs is abc, not three numbers; correct the file",
         attribute(OFFSET, "offset", "abc"),
     ),
     _origin("one number", [1.0], f"is [1.0]; {_FIRST}:"),
@@ -183,13 +183,13 @@ CASES = [
         "text of megabytes where an angle is expected",
         IMPORT,
         f"/{PHI} in raw/r1.nxs is not numeric (could not convert string to float: b'xxx… "
-        "(5000005 characters) …); fix the file",
+        "(5000005 characters) …); correct the file",
         r1(PHI, "x" * 5_000_000),
     ),
     Case(
         "energy of 0",
         IMPORT,
-        f"/{ENERGY} in raw/r1.nxs is 0 eV, which is not a photon energy; fix the file",
+        f"/{ENERGY} in raw/r1.nxs is 0 eV, which is not a photon energy; correct the file",
         inside(R1, _energy),
     ),
     Case(
@@ -238,20 +238,20 @@ CASES = [
         "wavelength in an unknown unit",
         IMPORT,
         "/entry/instrument/beam/incident_wavelength in raw/r1.nxs has the unit 'inch', which is "
-        "not a known unit of wavelength; fix the file",
+        "not a known unit of wavelength; correct the file",
         attribute(WAVELENGTH, "units", "inch"),
     ),
     Case(
         "wavelength without a unit",
         IMPORT,
         "/entry/instrument/beam/incident_wavelength in raw/r1.nxs has the unit '', which is not "
-        "a known unit of wavelength; fix the file",
+        "a known unit of wavelength; correct the file",
         attribute(WAVELENGTH, "units", ""),
     ),
     Case(
         "wavelength without a value",
         IMPORT,
-        "/entry/instrument/beam/incident_wavelength in raw/r1.nxs has no value; fix the file",
+        "/entry/instrument/beam/incident_wavelength in raw/r1.nxs has no value; correct the file",
         r1(WAVELENGTH, np.zeros(0)),
     ),
     Case(
@@ -282,7 +282,7 @@ CASES = [
         "Stokes vector of one number",
         IMPORT,
         "/entry/instrument/beam/incident_polarization_stokes in raw/r1.nxs is [1.0]; it must "
-        "be I, Q, U, V with I > 0: fix the file",
+        "be I, Q, U, V with I > 0: correct the file",
         r1(STOKES, [1.0]),
     ),
     Case(
@@ -346,41 +346,41 @@ CASES = [
         "angles in mm",
         IMPORT,
         "/entry/sample/transformations/phi in raw/r1.nxs has the unit 'mm', which is not a known "
-        "unit of angle; fix the file",
+        "unit of angle; correct the file",
         attribute(PHI, "units", "mm"),
     ),
     Case(
         "rotation axis of length 0",
         IMPORT,
         "the vector of /entry/sample/transformations/phi in raw/r1.nxs is [0.0, 0.0, 0.0], not a "
-        "direction; fix the file",
+        "direction; correct the file",
         attribute(PHI, "vector", [0.0, 0, 0]),
     ),
     Case(
         "rotation axis with NaN",
         IMPORT,
         "the vector of /entry/sample/transformations/phi in raw/r1.nxs is [0.0, nan, 0.0], not a "
-        "direction; fix the file",
+        "direction; correct the file",
         attribute(PHI, "vector", [0.0, np.nan, 0]),
     ),
     Case(
         "axis that depends on itself",
         IMPORT,
-        "the depends_on chain of /entry/sample/transformations/phi is circular; fix the file",
+        "the depends_on chain of /entry/sample/transformations/phi is circular; correct the file",
         attribute(PHI, "depends_on", PHI.rsplit("/")[-1]),
     ),
     Case(
         "axis that depends on one that is not there",
         IMPORT,
         "/entry/sample/transformations/phi in raw/r1.nxs depends on omega, which is not in "
-        "the file; fix the file",
+        "the file; correct the file",
         attribute(PHI, "depends_on", "omega"),
     ),
     Case(
         "sample that depends on an axis that is not there",
         IMPORT,
         "/entry/sample in raw/r1.nxs depends on /entry/nothing, which is not in the file; "
-        "fix the file",
+        "correct the file",
         r1("entry/sample/depends_on", "/entry/nothing"),
     ),
     Case(
@@ -448,7 +448,7 @@ CASES = [
     Case(
         "monitor of letters",
         IMPORT,
-        "/entry/monitor/data in raw/r1.nxs is not numeric (…); fix the file",
+        "/entry/monitor/data in raw/r1.nxs is not numeric (…); correct the file",
         r1(MONITOR, ["a"] * N),
     ),
     Case(
@@ -495,13 +495,13 @@ CASES = [
     Case(
         "temperature in words",
         IMPORT,
-        "/entry/sample/temperature in raw/r1.nxs is not numeric (…); fix the file",
+        "/entry/sample/temperature in raw/r1.nxs is not numeric (…); correct the file",
         r1(TEMPERATURE, "cold"),
     ),
     Case(
         "temperature without a value",
         IMPORT,
-        "/entry/sample/temperature in raw/r1.nxs has no value; fix the file",
+        "/entry/sample/temperature in raw/r1.nxs has no value; correct the file",
         r1(TEMPERATURE, np.zeros(0)),
     ),
     Case(
@@ -536,28 +536,29 @@ CASES = [
         "exposure that changes within the rotation",
         IMPORT,
         "/entry/instrument/detector/count_time in raw/r1.nxs has 6 values from 0.1 to 10, but "
-        "must be constant in a rotation; split the rotation where it changes, or fix the file",
+        "must be constant in a rotation; split the rotation where it changes, or correct the file",
         r1(f"{DETECTOR}/count_time", [0.1, 0.1, 0.1, 10, 0.1, 0.1], units="s"),
     ),
     Case(
         "wavelength that changes within the rotation",
         IMPORT,
         "/entry/instrument/beam/incident_wavelength in raw/r1.nxs has 6 values from 0.5 to 0.9, "
-        "but must be constant in a rotation; split the rotation where it changes, or fix the file",
+        "but must be constant in a rotation; split the rotation where it changes, or correct the "
+        "file",
         r1(WAVELENGTH, np.linspace(0.5, 0.9, 6), units="angstrom"),
     ),
     Case(
         "complex wavelength",
         IMPORT,
         "/entry/instrument/beam/incident_wavelength in raw/r1.nxs is not numeric (its type is "
-        "complex128); fix the file",
+        "complex128); correct the file",
         r1(WAVELENGTH, 0.5 + 1j, units="angstrom"),
     ),
     Case(
         "exposure in degrees",
         IMPORT,
         "/entry/instrument/detector/count_time in raw/r1.nxs has the unit 'deg', which is not a "
-        "known unit of time; fix the file",
+        "known unit of time; correct the file",
         attribute(f"{DETECTOR}/count_time", "units", "deg"),
     ),
     Case(
@@ -584,14 +585,15 @@ CASES = [
     Case(
         "pixel mask of another shape",
         IMPORT,
-        "the pixel mask in raw/r1.nxs has the shape (5, 5), but the frames have (12, 10); fix "
+        "the pixel mask in raw/r1.nxs has the shape (5, 5), but the frames have (12, 10); correct "
         "the file",
         r1(f"{DETECTOR}/pixel_mask", np.zeros((5, 5), np.uint32)),
     ),
     Case(
         "pixel mask in words",
         IMPORT,
-        "the pixel mask in raw/r1.nxs has the type |S4 or values that are not bits; fix the file",
+        "the pixel mask in raw/r1.nxs has the type |S4 or values that are not bits; correct the "
+        "file",
         r1(f"{DETECTOR}/pixel_mask", "none"),
     ),
     Case(
@@ -604,28 +606,28 @@ CASES = [
         "pixels of size 0",
         IMPORT,
         "raw/r1.nxs: pixel size 0.0001 x 0 m is outside the plausible range 1e-06 to 0.01 m "
-        "(entered in mm or µm?): fix the geometry",
+        "(entered in mm or µm?): correct the geometry",
         r1(FAST, 0.0),
     ),
     Case(
         "pixel size in mm given in m",
         IMPORT,
         "raw/r1.nxs: pixel size 0.0001 x 0.1 m is outside the plausible range 1e-06 to 0.01 m "
-        "(entered in mm or µm?): fix the geometry",
+        "(entered in mm or µm?): correct the geometry",
         r1(FAST, 0.1),
     ),
     Case(
         "pixel size that is NaN",
         IMPORT,
         "raw/r1.nxs: pixel size 0.0001 x nan m is outside the plausible range 1e-06 to 0.01 m "
-        "(entered in mm or µm?): fix the geometry",
+        "(entered in mm or µm?): correct the geometry",
         r1(FAST, np.nan),
     ),
     Case(
         "distance in mm given in m",
         IMPORT,
         "raw/r1.nxs: detector centre 99.9993 m from the sample is outside the plausible range "
-        "0.001 to 20 m (entered in mm?): fix the geometry",
+        "0.001 to 20 m (entered in mm?): correct the geometry",
         r1(OFFSET, 100.0),
     ),
     Case(
@@ -638,7 +640,7 @@ CASES = [
     Case(
         "saturation in words",
         IMPORT,
-        "/entry/instrument/detector/saturation_value in raw/r1.nxs is not numeric (…); fix the "
+        "/entry/instrument/detector/saturation_value in raw/r1.nxs is not numeric (…); correct the "
         "file",
         r1(f"{DETECTOR}/saturation_value", "many"),
     ),
@@ -653,14 +655,14 @@ CASES = [
         "CBF header with pixels in feet",
         IMPORT_SERIES,
         "the length 0.0001 ft in the header of raw/r3_0001.cbf has no known unit (m, cm, mm, um, "
-        "µm); fix the header, or give the geometry with a calibration",
+        "µm); correct the header, or give the geometry with a calibration",
         bytes_of(FIRST, b"Pixel_size 0.0001 m", b"Pixel_size 0.0001 ft"),
     ),
     Case(
         "CBF header with the distance in yards",
         IMPORT_SERIES,
         "the length 0.1 y in the header of raw/r3_0001.cbf has no known unit (m,"
-        " cm, mm, um, µm); fix the header, or give the geometry with a calibration",
+        " cm, mm, um, µm); correct the header, or give the geometry with a calibration",
         bytes_of(FIRST, b"Detector_distance 0.1 m", b"Detector_distance 0.1 y"),
     ),
     Case(

@@ -59,13 +59,13 @@ CASES = [
     Case(
         "import of a file whose definition is a group",
         NXMX,
-        "/entry/definition in …/raw/repeated.nxs is a group, not a value; fix the file",
+        "/entry/definition in …/raw/repeated.nxs is a group, not a value; correct the file",
         _member("definition", h5py.File.create_group),
     ),
     Case(
         "import of a file whose chi is a group",
         NXMX,
-        "/entry/sample/goniometer/chi in …/raw/repeated.nxs has no value; fix the file",
+        "/entry/sample/goniometer/chi in …/raw/repeated.nxs has no value; correct the file",
         _member("sample/goniometer/chi", h5py.File.create_group),
     ),
     Case(
@@ -109,9 +109,9 @@ CASES = [
         "import of two crystals whose names are one without Greek letters",
         "hklflow import two --from nxmx",
         "'α-Al2O3' (a.nxs) and 'β-Al2O3' (b.nxs) would all be the sample Al2O3, because names have "
-        "letters, digits, '.', '+' and '-' only; import each by itself: `--sample alpha-Al2O3` and "
-        "`--sample beta-Al2O3` (with its file, or --scans), or all with `--sample Al2O3` if they "
-        "are one sample",
+        "letters, digits, '.', '+' and '-' only; import them one by one: `--sample alpha-Al2O3` "
+        "and `--sample beta-Al2O3` (each with its file, or --scans), or all together with "
+        "`--sample Al2O3` if they are one sample",
         lambda folder: _named(folder, a="α-Al2O3", b="β-Al2O3"),
         good=NXMX,
     ),
@@ -119,9 +119,9 @@ CASES = [
         "import of PMN/PT, PMN PT and PMN_PT",
         "hklflow import two --from nxmx",
         "'PMN/PT' (a.nxs), 'PMN PT' (b.nxs) and 'PMN_PT' (c.nxs) would all be the sample PMN-PT, "
-        "because names have letters, digits, '.', '+' and '-' only; import each by itself: "
-        "`--sample PMN-PT-1`, `--sample PMN-PT-2` and `--sample PMN-PT-3` (with its file, or "
-        "--scans), or all with `--sample PMN-PT` if they are one sample",
+        "because names have letters, digits, '.', '+' and '-' only; import them one by one: "
+        "`--sample PMN-PT-1`, `--sample PMN-PT-2` and `--sample PMN-PT-3` (each with its file, or "
+        "--scans), or all together with `--sample PMN-PT` if they are one sample",
         lambda folder: _named(folder, a="PMN/PT", b="PMN PT", c="PMN_PT"),
         good=NXMX,
     ),
@@ -149,7 +149,7 @@ CASES = [
     Case(
         "import with a cell at odds with the space group",
         NXMX + " --cell 5 5 9 90 90 90 --space-group Pm-3m",
-        "…/config/samples.tsv, row 2: the cell 5 5 9 90 90 90 is none of P m -3 m (cubic), "
+        "…/config/samples.tsv, row 2: the cell 5 5 9 90 90 90 does not fit P m -3 m (cubic), "
         "for which it would be 6.6081 6.6081 6.6081 90 90 90; correct one of them (P 1 if the"
         " space group is not known)",
         good=NXMX,
@@ -170,19 +170,19 @@ CASES = [
     Case(
         "import with a polarisation in percent",
         NXMX + " --polarization 99",
-        "--polarization 99 is no fraction; give 0 to 1 (0.5: unpolarised)",
+        "--polarization 99 is not a fraction; give 0 to 1 (0.5: unpolarised)",
         good=NXMX,
     ),
     Case(
         "import with a negative saturation",
         NXMX + " --saturation=-1",
-        "--saturation -1 is no number of counts; give one above 0",
+        "--saturation -1 is not a number of counts; give a number above 0",
         good=NXMX,
     ),
     Case(
         "import of scans 9 to 3",
         NXMX + " --scans 9-3",
-        "--scans '9-3' is no range of scans; write first-last",
+        "--scans '9-3' is not a range of scans; write first-last",
         good=NXMX,
     ),
     Case(

@@ -319,7 +319,8 @@ CASES = [
     Case(
         "matrix of NXRefine with NaN",
         SHOW_NXREFINE,
-        "/r1/instrument/detector/orientation_matrix in raw/refined.nxs is not finite; fix the file",
+        "/r1/instrument/detector/orientation_matrix in raw/refined.nxs is not finite; correct the "
+        "file",
         replaced(NXREFINE, MATRIX, np.full((3, 3), np.nan)),
     ),
     Case(
@@ -396,7 +397,7 @@ CASES = [
     Case(
         "file of DIALS with another ending",
         EXPORT.replace("new.expt", "new.json"),
-        "--output new.json is no name of an experiment list; end it in .expt",
+        "--output new.json is not the name of an experiment list; end it in .expt",
         good=EXPORT,
     ),
     Case(

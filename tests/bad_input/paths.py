@@ -72,7 +72,7 @@ CASES = [
         "raw file that may not be read",
         IMPORT,
         "raw: raw/r1.nxs may not be read (Permission denied: ask its owner); make it first or"
-        " mend the path",
+        " correct the path",
         mode("raw/r1.nxs", 0),
         forbidden=True,
     ),
@@ -89,7 +89,7 @@ CASES = [
         "image that may not be read",
         IMPORT_SERIES,
         "raw: raw/r3_0001.cbf may not be read (Permission denied: ask its owner); make it "
-        "first or mend the path",
+        "first or correct the path",
         mode("raw/r3_0001.cbf", 0),
         forbidden=True,
     ),
@@ -111,7 +111,7 @@ CASES = [
         "configuration that may not be read",
         CHECK,
         "configuration …/config/config.yaml may not be read (Permission denied: ask its "
-        "owner); mend the path",
+        "owner); correct the path",
         mode(CONFIG, 0),
         forbidden=True,
     ),
@@ -126,7 +126,7 @@ CASES = [
         "PONI file that may not be read",
         PONI,
         "poni: raw/lab.poni may not be read (Permission denied: ask its owner); make it first"
-        " or mend the path",
+        " or correct the path",
         mode(PONI_FILE, 0),
         forbidden=True,
     ),
@@ -257,15 +257,15 @@ CASES = [
     Case(
         "pipe in the place of the configuration",
         CHECK,
-        "…/config/config.yaml is a pipe, not a file; make an experiment with `hklflow init …`"
-        " or name its folder",
+        "…/config/config.yaml is a pipe, not a file; create an experiment with `hklflow init …`,"
+        " or give the folder of an experiment",
         pipe(CONFIG),
     ),
     Case(
         "/dev/zero in the place of the configuration",
         CHECK,
-        "…/config/config.yaml is a device, not a file; make an experiment with `hklflow init "
-        "…` or name its folder",
+        "…/config/config.yaml is a device, not a file; create an experiment with `hklflow init "
+        "…`, or give the folder of an experiment",
         link(CONFIG, "/dev/zero"),
     ),
     Case(
@@ -297,7 +297,7 @@ CASES = [
     Case(
         "/dev/zero in the place of the PONI file",
         PONI,
-        "poni: raw/lab.poni is a device, not a file; make it first or mend the path",
+        "poni: raw/lab.poni is a device, not a file; make it first or correct the path",
         link(PONI_FILE, "/dev/zero"),
     ),
     Case(
@@ -309,7 +309,7 @@ CASES = [
     Case(
         "folder to be shown",
         "hklflow show raw",
-        "raw is a folder; name a file in it",
+        "raw is a folder; give a file in it",
         good="hklflow show raw/r1.nxs",
     ),
     Case(
@@ -328,7 +328,7 @@ CASES = [
         "/dev/zero as facility file",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: facility: configuration /dev/zero is a device, not a file; mend the path",
+        "  config: facility: configuration /dev/zero is a device, not a file; correct the path",
         edited(CONFIG, ("calibrations:", "facility: /dev/zero\ncalibrations:")),
     ),
     Case(
@@ -398,8 +398,8 @@ CASES = [
     Case(
         "check of a file",
         "hklflow check raw/r1.nxs",
-        "…/raw/r1.nxs/config/config.yaml cannot be reached (Not a directory); make an "
-        "experiment with `hklflow init …/raw/r1.nxs` or name its folder",
+        "…/raw/r1.nxs/config/config.yaml cannot be reached (Not a directory); create an "
+        "experiment with `hklflow init …/raw/r1.nxs`, or give the folder of an experiment",
         good="hklflow check .",
     ),
     Case(
@@ -413,9 +413,9 @@ CASES = [
         "check of a folder with a name of 300 letters",
         "hklflow check " + 300 * "x",
         "…/xxx… (300 characters) …xxx/config/config.yaml"
-        " cannot be reached (File name too long); make an experiment with `hklflow init "
-        "…/xxx… (301 characters) …xxx`"
-        " or name its folder",
+        " cannot be reached (File name too long); create an experiment with `hklflow init "
+        "…/xxx… (302 characters) …xxx`,"
+        " or give the folder of an experiment",
         good="hklflow check .",
     ),
     Case(

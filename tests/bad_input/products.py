@@ -38,7 +38,7 @@ CASES = [
     Case(
         "path below a number",
         SHOW + "/entry/title/x",
-        "entry/title of results/quartz/300K/transform.nxs is no group",
+        "entry/title of results/quartz/300K/transform.nxs is not a group",
         good=SHOW + "/entry/transform",
     ),
     Case(

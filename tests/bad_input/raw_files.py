@@ -330,13 +330,13 @@ CASES = [
     Case(
         "a pipe (FIFO) in the place of the raw file",
         IMPORT,
-        "raw: raw/r1.nxs is a pipe, not a file; make it first or mend the path",
+        "raw: raw/r1.nxs is a pipe, not a file; make it first or correct the path",
         pipe(R1),
     ),
     Case(
         "a link to /dev/zero in the place of the raw file",
         IMPORT,
-        "raw: raw/r1.nxs is a device, not a file; make it first or mend the path",
+        "raw: raw/r1.nxs is a device, not a file; make it first or correct the path",
         link(R1, "/dev/zero"),
     ),
     Case(

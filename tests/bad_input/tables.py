@@ -17,7 +17,7 @@ TOO_LONG = (
     "at most with all that products, logs and Snakemake add"
 )
 TWICE = (
-    "would count twice; take one row out, or give each row frames of its own "
+    "would count twice; remove one row, or give each row frames of its own "
     "(`import_scan: leave_out`)"
 )
 
@@ -127,7 +127,7 @@ CASES = [
         "null byte in a table",
         CHECK,
         "1 problem in the experiment:\n"
-        "  …/config/scans.tsv has null bytes: it is damaged or no text; save it anew as UTF-8",
+        "  …/config/scans.tsv has null bytes: it is damaged or not text; save it again as UTF-8",
         written(SCANS_TSV, SCANS.encode().replace(b"r1.nxs", b"r1\0.nxs")),
     ),
     Case(
@@ -150,7 +150,7 @@ CASES = [
         "column that stands twice",
         CHECK,
         "1 problem in the experiment:\n"
-        "  …/config/scans.tsv: column 'raw' stands twice; columns are sample, scan, "
+        "  …/config/scans.tsv: column 'raw' occurs twice; columns are sample, scan, "
         "temperature, parent, rotation, raw, goniometer, calibration, frames, run (by tabs)",
         scans(("goniometer", "raw")),
     ),
@@ -158,14 +158,14 @@ CASES = [
         "row that stands twice",
         CHECK,
         "1 problem in the experiment:\n"
-        "  …/config/scans.tsv, row 2: rotation r1 of 300K stands twice",
+        "  …/config/scans.tsv, row 2: rotation r1 of 300K occurs twice",
         scans(("quartz\t100K\t100", "quartz\t300K\t300")),
     ),
     Case(
         "raw file of two rows",
         CHECK,
         "1 problem in the experiment:\n"
-        "  …/config/scans.tsv, row 2: raw ./raw/r1.nxs is also that of …/config/scans.tsv, "
+        "  …/config/scans.tsv, row 2: raw ./raw/r1.nxs is also used in …/config/scans.tsv, "
         f"row 1: all frames {TWICE}",
         scans(("raw/r2_master.h5", "./raw/r1.nxs")),
     ),
@@ -181,7 +181,7 @@ CASES = [
         "frames of one file in two rows, some in both",
         CHECK,
         "1 problem in the experiment:\n"
-        "  …/config/scans.tsv, row 4: raw raw/r1.nxs is also that of …/config/scans.tsv, row 1: "
+        "  …/config/scans.tsv, row 4: raw raw/r1.nxs is also used in …/config/scans.tsv, row 1: "
         f"frames 2-3 {TWICE}",
         several(again("raw/r1.nxs"), own_frames("r1:4-5", "r2:0-1")),
     ),
@@ -496,7 +496,7 @@ CASES = [
         "2 problems in the experiment:\n"
         "  …/config/scans.tsv, row 1: raw/r1.nxs + raw/r3_####.cbf sums image series and "
         "single files; give one kind\n"
-        "  …/config/scans.tsv, row 3: raw raw/r3_####.cbf is also that of …/config/scans.tsv,"
+        "  …/config/scans.tsv, row 3: raw raw/r3_####.cbf is also used in …/config/scans.tsv,"
         f" row 1: frames 0-5 {TWICE}",
         scans(("raw/r1.nxs", "raw/r1.nxs + raw/r3_####.cbf")),
     ),
@@ -540,7 +540,7 @@ CASES = [
     Case(
         "sample that stands twice",
         CHECK,
-        "1 problem in the experiment:\n  …/config/samples.tsv, row 2: sample quartz stands twice",
+        "1 problem in the experiment:\n  …/config/samples.tsv, row 2: sample quartz occurs twice",
         written(SAMPLES_TSV, SAMPLES + SAMPLES.splitlines()[1] + "\n"),
     ),
     Case(
@@ -582,7 +582,7 @@ CASES = [
         "space group at odds with the cell",
         CHECK,
         "1 problem in the experiment:\n"
-        "  …/config/samples.tsv, row 1: the cell 4.91 4.91 5.4 90 90 120 is none of F d -3 m "
+        "  …/config/samples.tsv, row 1: the cell 4.91 4.91 5.4 90 90 120 does not fit F d -3 m "
         ":2 (cubic), for which it would be 5.0786 5.0786 5.0786 90 90 90; correct one of them"
         " (P 1 if the space group is not known)",
         samples("P 32 2 1", "F d -3 m"),
@@ -682,22 +682,22 @@ CASES = [
     Case(
         "scan added with a tab in its path",
         ADD.replace("raw/r4_####.tif", "'raw/\tr4_####.tif'"),
-        "raw 'raw/\\tr4_####.tif' has a tab, a line break or a quotation mark, which cannot "
-        "stand in …/config/scans.tsv; leave it out",
+        "raw 'raw/\\tr4_####.tif' has a tab, a line break or a quotation mark, which is not "
+        "allowed in …/config/scans.tsv; leave it out",
         good=ADD,
     ),
     Case(
         "scan added with a line break in its path",
         ADD.replace("raw/r4_####.tif", "'raw/\nr4_####.tif'"),
-        "raw 'raw/\\nr4_####.tif' has a tab, a line break or a quotation mark, which cannot "
-        "stand in …/config/scans.tsv; leave it out",
+        "raw 'raw/\\nr4_####.tif' has a tab, a line break or a quotation mark, which is not "
+        "allowed in …/config/scans.tsv; leave it out",
         good=ADD,
     ),
     Case(
         "scan added with a quotation mark in its path",
         ADD.replace("raw/r4_####.tif", "'raw/\"r4_####.tif'"),
-        "raw 'raw/\"r4_####.tif' has a tab, a line break or a quotation mark, which cannot "
-        "stand in …/config/scans.tsv; leave it out",
+        "raw 'raw/\"r4_####.tif' has a tab, a line break or a quotation mark, which is not "
+        "allowed in …/config/scans.tsv; leave it out",
         good=ADD,
     ),
     Case(
@@ -718,14 +718,14 @@ CASES = [
         "scan added again",
         ADD.replace("50K", "300K"),
         "…/config/scans.tsv, row 4: the rotations of 300K differ in temperature or parent; "
-        "…/config/scans.tsv, row 4: rotation r1 of 300K stands twice",
+        "…/config/scans.tsv, row 4: rotation r1 of 300K occurs twice",
         good=ADD,
     ),
     Case(
         "scan added in a folder that is no experiment",
         ADD + " --directory nowhere",
-        "…/nowhere/config/config.yaml does not exist; make an experiment with `hklflow init "
-        "…/nowhere` or name its folder",
+        "…/nowhere/config/config.yaml does not exist; create an experiment with `hklflow init "
+        "…/nowhere`, or give the folder of an experiment",
         good=ADD,
     ),
     Case(
@@ -764,7 +764,7 @@ CASES = [
     Case(
         "sample added with a cell at odds with its space group",
         ADD_SAMPLE.replace("P6/mmm", "Pm-3m"),
-        "…/config/samples.tsv, row 2: the cell 4.8 4.8 7.1 90 90 120 is none of P m -3 m "
+        "…/config/samples.tsv, row 2: the cell 4.8 4.8 7.1 90 90 120 does not fit P m -3 m "
         "(cubic), for which it would be 5.6713 5.6713 5.6713 90 90 90; correct one of them (P"
         " 1 if the space group is not known)",
         good=ADD_SAMPLE,
@@ -785,7 +785,7 @@ CASES = [
     Case(
         "sample added again",
         ADD_SAMPLE.replace("hexa", "quartz"),
-        "…/config/samples.tsv, row 2: sample quartz stands twice",
+        "…/config/samples.tsv, row 2: sample quartz occurs twice",
         good=ADD_SAMPLE,
     ),
 ]

@@ -181,7 +181,7 @@ def test_many_that_are_unlike_the_profile_are_told_and_summed(made: Path) -> Non
     flags = table.flags | np.where(odd, int(ReflectionFlag.UNLIKE), 0)
     spoilt = replace(table, flags=flags)
     (told,) = integrate._warnings(spoilt)
-    assert "strong reflections are unlike the learned profile" in told
+    assert "strong reflections do not fit the learned profile" in told
     intensity, sigma = spoilt.intensity("profile")
     np.testing.assert_array_equal(intensity[odd], table.intensity_sum[odd])
     np.testing.assert_array_equal(sigma[odd], table.sigma_sum[odd])

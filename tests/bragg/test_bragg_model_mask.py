@@ -174,9 +174,7 @@ def test_the_transformed_volume_holds_the_diffuse_scattering_alone() -> None:
     pixel_norm = simulation.norm(0, 1)[0] / frame_norm[0]
     volumes = []
     for frames in (counts.astype(np.float64), diffuse):
-        into = Accumulator(
-            rotation, simulation.ub, grid, pixel_norm, frame_norm, keep_excluded=True
-        )
+        into = Accumulator(rotation, simulation.ub, grid, pixel_norm, frame_norm)
         for z in range(0, len(frames), 30):
             packed = np.zeros((30, frames.shape[1], -(-frames.shape[2] // 8)), np.uint8)
             model.add(packed, z)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from powder_images import PIXEL, TRUTH, WAVELENGTH, simulate, true_centre, turned
-from tests.truth.defaults import calibrate_powder
+from tests.truth.defaults import calibrate_powder, powder_settings
 
 from hklflow.base.errors import HklflowError
 from hklflow.calibration import assess
@@ -27,7 +27,7 @@ def taken(seed, offset=0.0, arm_deg=0.0, name="CeO2"):
     return PowderImage(counts, bad, offset, arm_deg)
 
 
-def calibrated(images, **changes):
+def calibrated(images, free_wavelength=None, **changes):
     options = {
         "calibrant": "CeO2",
         "wavelength": WAVELENGTH,
@@ -36,7 +36,8 @@ def calibrated(images, **changes):
         "distance": 0.202,
         "beam_centre": tuple(true_centre() + np.array([1.5, -1.5])),
     }
-    return calibrate_powder_series(images, **{**options, **changes})
+    settings = powder_settings(**{**options, **changes})
+    return calibrate_powder_series(images, settings, free_wavelength=free_wavelength)
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ RAW = ("--raw", "raw/300K.h5")
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ((*SAMPLE, "quartz", "--space-group", "P1"), "quartz stands twice"),
+        ((*SAMPLE, "quartz", "--space-group", "P1"), "quartz occurs twice"),
         ((*SAMPLE, "a_b", "--space-group", "P1"), "'a_b'"),
         ((*SAMPLE, "a/b", "--space-group", "P1"), "'a/b'"),
         ((*SAMPLE, "#a", "--space-group", "P1"), "comment"),
@@ -164,7 +164,7 @@ def test_a_row_that_stands_already_is_refused(raws: Path, hklflow: Hklflow) -> N
     before = _tables(raws)
     done = hklflow(*add)
     assert done.code == 2
-    assert "rotation r1 of 300K stands twice" in done.err
+    assert "rotation r1 of 300K occurs twice" in done.err
     assert _tables(raws) == before
 
 

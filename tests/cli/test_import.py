@@ -292,7 +292,7 @@ def test_the_same_names_for_other_frames_are_a_conflict(
     plugin.found = Found((*plugin.found.scans, scan(raw, 2, scan="50K")))
     code, out, _ = imported()
     assert code == 2  # the same frames twice: neither is taken
-    assert "would be those of" in out
+    assert "are also frames of" in out
     assert tree(folder) == before
 
 
@@ -593,7 +593,7 @@ def test_many_of_one_name_are_numbered(raw: Path, plugin: Plugin, imported: Impo
     )
     code, _, err = imported()
     assert code == 2
-    assert "import each by itself: `--sample PMN-PT-1` and `--sample PMN-PT-2` (with" in err
+    assert "import them one by one: `--sample PMN-PT-1` and `--sample PMN-PT-2` (each" in err
 
 
 @pytest.mark.parametrize(
@@ -638,7 +638,7 @@ def test_many_alike_are_told_in_two_lines(plugin: Plugin, imported: Import) -> N
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"), [(None, "gave a NoneType and not what it found"), (SystemExit(0), "ended")]
+    ("wrong", "told"), [(None, "returned a NoneType, not its scans"), (SystemExit(0), "ended")]
 )
 def test_a_plugin_that_does_not_behave_is_named(
     plugin: Plugin,
@@ -724,7 +724,7 @@ def test_found_nothing_is_an_error(plugin: Plugin, imported: Import) -> None:
     [
         (("--option", "lag=x"), "log: a log file"),
         (("--option", "log"), "'log' is not one `name=value`"),
-        (("--scans", "9-3"), "'9-3' is no range"),
+        (("--scans", "9-3"), "'9-3' is not a range"),
         (("--scans", "1,,2"), "empty item"),
     ],
 )

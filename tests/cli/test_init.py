@@ -64,7 +64,7 @@ def test_a_second_time_changes_nothing_and_says_so(tmp_path: Path, hklflow: Hklf
     before = _contents(tmp_path)
     done = hklflow("init", tmp_path)
     assert done.code == 0
-    assert "config/scans.tsv was there already" in done.out
+    assert "config/scans.tsv exists already" in done.out
     assert "Snakefile made" in done.out
     assert mine.read_text() == "mine"
     assert {k: v for k, v in _contents(tmp_path).items() if not k.endswith("Snakefile")} == before

@@ -181,7 +181,7 @@ def test_a_wrong_step_changes_nothing(
         ("- {shape: circle}\n", "step 1 (line 1): slow: "),
         ("[{edges: 2}]\n", "add this one by hand"),
         ("- {edges: 2}\n...\n", "add this one by hand"),
-        ("edges: 2\n", "is no list"),
+        ("edges: 2\n", "is not a list"),
     ],
 )
 def test_a_file_to_which_nothing_can_be_appended(

@@ -217,17 +217,17 @@ def test_the_history_tells_every_input_and_its_fate(
         == f"""\
 1. import_scan 3 (hklflow 0.1.0), 2026-01-02T03:04:05+00:00, 1.5 s
    pool = 2
-   raw: raw/kept.h5  as it was
+   raw: raw/kept.h5  unchanged
       sha256 {hashes[kept]}
    flat: raw/changed.h5  CHANGED
       sha256 {hashes[changed]}
-   dark: raw/removed.h5  not there
+   dark: raw/removed.h5  missing
       sha256 {hashes[removed]}
 2. merge 3 (hklflow 0.1.0), 2026-01-02T03:04:05+00:00, 1.5 s
    pool = 2
-   volumes: raw/kept.h5  as it was
+   volumes: raw/kept.h5  unchanged
       sha256 {hashes[kept]}
-2 stages, 3 inputs: 1 as it was, 1 CHANGED, 1 not there
+2 stages, 3 inputs: 1 unchanged, 1 CHANGED, 1 missing
 """
     )
     assert "workflow  NXcollection  2 stages, see --history" in hklflow("show", moved).out
@@ -242,12 +242,12 @@ def test_the_history_tells_every_input_and_its_fate(
         ("text.txt", "is neither HDF5 (NeXus) nor .json"),
         ("slices.png", "slices.png is a picture: open it in a viewer"),
         ("absent.nxs", "there is no file"),
-        (".", "is a folder; name a file in it"),
+        (".", "is a folder; give a file in it"),
         ("broken.json", "broken.json"),
         ("cut.nxs", "cannot be read"),
         ("hexa.nxs/entry/nothing", "there is no 'nothing' in"),
         ("hexa.nxs/entry/title/x", "entry/title of"),
-        ("hexa.nxs/entry/lost", "lost leads to gone.nxs:/entry/data, which is not there"),
+        ("hexa.nxs/entry/lost", "lost leads to gone.nxs:/entry/data, which does not exist"),
         ("good.json/b", "there is no 'b' in"),
     ],
 )

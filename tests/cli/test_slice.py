@@ -194,11 +194,11 @@ WRONG: list[tuple[list[str], str]] = [
     (["volume.nxs", "--plane", "hk0", "--width", "-1"], "the width of the slab is -1"),
     (["volume.nxs", "--plane", "hk0", "--range", "3", "2"], "--range 3 2 is empty"),
     (["volume.nxs", "--plane", "hk0", "--range", "0", "2"], "begin above 0"),
-    (["volume.nxs", "--plane", "hk0", "--range", "a", "2"], "--range a is no number"),
-    (["volume.nxs", "--plane", "hk0", "--range", "1%", "200%"], "no percentile"),
+    (["volume.nxs", "--plane", "hk0", "--range", "a", "2"], "--range a is not a number"),
+    (["volume.nxs", "--plane", "hk0", "--range", "1%", "200%"], "nor a percentile"),
     (["volume.nxs/entry/transform/Qh", "--plane", "hk0"], "has no single volume"),
     (["volume.nxs/entry/gone", "--plane", "hk0"], "there is no 'gone' in"),
-    (["text.txt", "--plane", "hk0"], "text.txt is no HDF5 (NeXus) file"),
+    (["text.txt", "--plane", "hk0"], "text.txt is not an HDF5 (NeXus) file"),
     (["empty.nxs", "--plane", "hk0"], "has no single volume"),
     (["gone.nxs", "--plane", "hk0"], "there is no file"),
     (["empty-plane.nxs", "--plane", "hk0"], "nothing was measured on h k 0"),
@@ -250,7 +250,7 @@ def test_stacks_are_refused_with_a_cure(hklflow: Hklflow, tmp_path: Path) -> Non
         group.attrs["axes"] = ["temperature", "Ql", "Qk", "Qh"]
     done = hklflow("slice", volume, "--plane", "hk0")
     assert done.code == 2
-    assert "but a stack of volumes: give that of one scan" in done.err
+    assert "but a stack of volumes; give the volume of one scan" in done.err
     shown = draw.drawing_of(volume, [])
     assert isinstance(shown, Planes)
     assert [cut.plane.text for cut in shown.cuts] == ["h k 0, 100 K", "h k 0, 300 K"]
@@ -299,9 +299,9 @@ def test_what_is_there_is_not_written_over(hklflow: Hklflow, volume: Path, tmp_p
     (tmp_path / "folder.tsv").mkdir()
     os.mkfifo(tmp_path / "pipe.tsv")
     for name, told in (
-        ("volume.nxs", "is what is to be drawn"),
-        ("link.nxs", "is what is to be drawn"),
-        ("product.nxs", "is there and is no slice"),
+        ("volume.nxs", "is the file to be drawn"),
+        ("link.nxs", "is the file to be drawn"),
+        ("product.nxs", "exists and is not a slice"),
         ("folder.tsv", "is a folder"),
         ("pipe.tsv", "is a pipe"),
     ):

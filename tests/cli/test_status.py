@@ -279,7 +279,7 @@ def test_a_failure_has_its_sentence_its_log_and_what_waits(hklflow: Hklflow, bas
         "waits for it: hexa 100K: peaks, refine, accept, transform, merge, symm, fill, pdf, file; "
         "hexa: series, stacks, page; experiment: overview\n"
     ) in out
-    assert "\n1 job failed: mend what the sentences say; next" in out
+    assert "\n1 job failed: correct the errors above; next" in out
     # Done are the calibration, all jobs of 300K, and of 100K those of r1 and all but two of r2.
     of_rotation = len(OF_ROTATION.strip().splitlines())
     of_parent = [job for job in all_jobs() if job.key[:2] == ("hexa", "300K")]
@@ -369,8 +369,8 @@ def test_verify_says_that_snakemake_is_at_work(hklflow: Hklflow, base: Path) -> 
     remove(base, "100K/transform.nxs")
     line = hklflow("verify", base).out.splitlines()[-1]
     assert re.fullmatch(
-        r"snakemake is at work \(process \d+\): what it has still to make is out of date or gone; "
-        "verify again when it has ended",
+        r"snakemake is at work \(process \d+\): products that it has not made yet are out "
+        "of date or missing; verify again when it has ended",
         line,
     )
 
@@ -399,7 +399,7 @@ def test_a_killed_run(hklflow: Hklflow, base: Path) -> None:
         path.unlink()
     out = told(hklflow, base)
     assert cells(out, "100K")["transform"] == "1/2 lost"
-    assert "(what was interrupted begins anew); next" in out.splitlines()[-1]
+    assert "(interrupted jobs start again); next" in out.splitlines()[-1]
 
 
 def test_a_run_on_another_machine_may_live(hklflow: Hklflow, base: Path) -> None:

@@ -519,7 +519,7 @@ def test_one_watch_and_a_lock_that_was_left(folder: Path, watch: Watching) -> No
     first.wait()
     assert str(first.pid) in (folder / "config/watch.lock").read_text()
     third = watch()
-    watch.says("taken over")
+    watch.says("this watch continues")
     assert third.poll() is None
 
 

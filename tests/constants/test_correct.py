@@ -259,5 +259,5 @@ def test_constants_of_another_detector_are_refused() -> None:
     with pytest.raises(HklflowError, match="no gain_threshold"):
         correction(replace(constants, quantities=lacking), detector, ENERGY)
     frames = np.zeros((1, 32, 64), np.uint16)
-    with pytest.raises(HklflowError, match="use constants of this detector"):
+    with pytest.raises(HklflowError, match="use the constants of the detector"):
         correction(constants, detector, ENERGY).correct(frames, frames, 0)

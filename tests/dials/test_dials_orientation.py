@@ -238,8 +238,8 @@ def test_a_start_in_another_setting_and_laboratory(
 @pytest.mark.parametrize(
     ("group", "cell", "told"),
     [
-        ("P 6/m m m", (5.4, 5.4, 8.1, 90, 90, 120), "which is no lattice of P 6/m m m"),
-        ("I m -3 m", None, "which is no lattice of I m -3 m"),
+        ("P 6/m m m", (5.4, 5.4, 8.1, 90, 90, 120), "which is not a lattice of P 6/m m m"),
+        ("I m -3 m", None, "which is not a lattice of I m -3 m"),
     ],
 )
 def test_a_start_of_another_crystal_is_refused(

@@ -38,7 +38,7 @@ def test_peaks_displaced_along_q_are_told_with_what_the_cell_took_up() -> None:
     assert 3 < found.bias < 10
     record = case.doubts()
     assert record["motions"] == []
-    (said,) = (s for s in gates.doubtful(record, ScanLimits().limits()) if "|Q| alike" in s)
+    (said,) = (s for s in gates.doubtful(record, ScanLimits().limits()) if "whatever |Q|" in s)
     assert "1/Å nearer to the origin than their reflections" in said
 
 
@@ -61,7 +61,7 @@ def test_the_width_that_is_proposed_leaves_reflections(tmp_path: Path) -> None:
     made = worlds.world("broad", "tetragonal", 7039, mosaic=0.0998, strong=81.1387)
     before = answered(made, tmp_path / "before")
     assert before.worst > 8
-    (said,) = (text for text in before.said if "|Q| alike" in text)
+    (said,) = (text for text in before.said if "whatever |Q|" in text)
     limit = re.search(r"`refine_parent: \{max_width: ([0-9.]+)\}`", said)
     assert limit is not None
     after = answered(made, tmp_path / "after", max_width=float(limit[1]))
@@ -84,7 +84,7 @@ def test_spots_that_merge_with_those_of_a_twin_are_told_with_the_bias(
     case = Case("twin_nonmerohedral", system, seed, None)
     first, *_ = case.doubts()["other crystals"]
     assert first["bias in sigma"] == pytest.approx(bias, rel=0.3)
-    assert "pulled towards them: cell and orientation are off by up to" in first["sentence"]
+    assert "pulled towards them: cell and orientation are wrong by up to" in first["sentence"]
     # That is told at any share of the second lattice.
     assert first["sentence"] in gates.doubtful(case.doubts(), ScanLimits(max_crystal=0.5).limits())
 

@@ -76,7 +76,9 @@ def test_an_absent_key_is_said_with_its_cure(tmp_path: Path, absent: str) -> Non
 def test_an_entry_that_is_none_of_its_kind(tmp_path: Path, wrong: dict[str, Any]) -> None:
     path = tmp_path / "o.json"
     stage.write_json(path, whole().to_dict() | wrong)
-    with pytest.raises(HklflowError, match=r"o.json is no orientation \(.*refine that scan again$"):
+    with pytest.raises(
+        HklflowError, match=r"o.json is not an orientation \(.*refine that scan again$"
+    ):
         stage.read_orientation(path)
 
 

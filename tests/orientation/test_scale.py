@@ -35,3 +35,12 @@ def test_the_distance_that_the_peaks_would_rather_have(seed: int, tmp_path: Path
     relative = float(told.split("calibration has it (")[1].split("%")[0]) / 100
     sign = float(world.effects[0]["sign"])  # type: ignore[arg-type]
     assert relative == pytest.approx(1 / (1 + 0.03 * sign) - 1, abs=0.005)
+
+
+def test_a_small_error_of_the_distance_is_told_where_the_cell_is_known_better(
+    tmp_path: Path,
+) -> None:
+    """1 part in 1000 is below `told_distance`, and many errors of this cell."""
+    answer = answered(worlds.world("wrong_header:distance", "cubic", 42, 0.001), tmp_path)
+    assert any("the detector seems to be +" in sentence for sentence in answer.said)
+    assert answer.worst > 5

@@ -365,7 +365,7 @@ def test_what_the_peaks_do_not_tell_from_a_motion_is_named_too(tmp_path: Path) -
     found = answered(made, tmp_path)
     kinds = {
         "beam position": "a beam or a sample that moved",
-        "beam direction": "a beam that turned",
+        "beam direction": "a beam that changed its direction",
     }
     motion = found.data["symmetry"]["motions"][0]
     (other,) = motion["others"]

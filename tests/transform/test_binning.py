@@ -32,6 +32,7 @@ COSINES = (
 )
 FLAT = Diffuse(flat=1.0)
 COARSE = (0.06, 0.06, 0.1)
+FLAGS = binning.Readout(float(0xFFFFFFFF))
 
 
 def settings(
@@ -118,13 +119,13 @@ def empty(
     simulation: Simulation,
     grid: binning.Grid,
     samples: tuple[int, int, int] = (1, 1, 1),
-    keep_excluded: bool = False,
+    readout: binning.Readout = FLAGS,
     **changes: Any,
 ) -> binning.Accumulator:
     pixel, frame = norms(simulation)
-    more = {"invalid_from": float(0xFFFFFFFF), "seed": simulation.scan.seed, **changes}
+    more = {"seed": simulation.scan.seed, **changes}
     return binning.Accumulator(
-        rotation_of(simulation), simulation.ub, grid, pixel, frame, samples, keep_excluded, **more
+        rotation_of(simulation), simulation.ub, grid, pixel, frame, samples, readout, **more
     )
 
 
@@ -158,7 +159,7 @@ def merged_with_mask(
     """(C, M) of everything, and (C, M) without what the made-up mask excludes."""
     total, clean = np.zeros((2, 2, *grid.array_shape))
     for simulation in simulations:
-        sums = empty(simulation, grid, samples, keep_excluded=True)
+        sums = empty(simulation, grid, samples)
         for first, frames in blocks(simulation, noise):
             sums.add(frames, first, made_up_mask(first, frames.shape))
         total += sums.total()
@@ -247,7 +248,7 @@ def test_a_spot_at_a_grid_point_lands_in_its_voxel() -> None:
 def test_every_pixel_frame_lands_where_the_simulator_says(dtype: type, width: int) -> None:
     simulation = settings(shape=(20, width), n_frames=15)[1]
     grid = covering(simulation)
-    sums = empty(simulation, grid, invalid_from=np.inf)
+    sums = empty(simulation, grid, readout=binning.Readout())
     rng = np.random.default_rng(1)
     frames = rng.integers(0, 100, (15, 20, width)).astype(dtype)
     z, i, j = (a.ravel() for a in np.indices(frames.shape))
@@ -334,7 +335,7 @@ def test_block_size_does_not_matter(size: int) -> None:
     frames = np.concatenate(list(simulation.frames(40)))
     results = []
     for step in (16, size):
-        sums = empty(simulation, grid, (2, 2, 2), keep_excluded=True)
+        sums = empty(simulation, grid, (2, 2, 2))
         for first in range(0, 40, step):
             part = frames[first : first + step]
             sums.add(part, first, made_up_mask(first, part.shape))
@@ -357,7 +358,7 @@ def test_threads_and_passes_change_no_bit(samples: tuple[int, int, int]) -> None
     def volumes(
         threads: int, planes: tuple[int, int] | None = None
     ) -> tuple[binning.Accumulator, list[np.ndarray]]:
-        sums = empty(simulation, grid, samples, keep_excluded=True, threads=threads, planes=planes)
+        sums = empty(simulation, grid, samples, threads=threads, planes=planes)
         for first in range(0, 40, 16):
             part = frames[first : first + 16]
             sums.add(part, first, made_up_mask(first, part.shape))
@@ -386,13 +387,13 @@ def test_bands_of_rows_change_no_bit(samples: tuple[int, int, int], threads: int
     grid = covering(simulation)
     frames = np.concatenate(list(simulation.frames(20)))
     mask = made_up_mask(0, frames.shape)
-    whole = empty(simulation, grid, samples, keep_excluded=True)
+    whole = empty(simulation, grid, samples)
     whole.add(frames[:12], 0, mask[:12])
     whole.add(frames[12:], 12, mask[12:])
     # In memory, the rows of a band are not followed by those of the next frame.
     wide = np.full((20, 70, 56), 999, np.uint32)
     wide[:, 10:60] = frames
-    banded = empty(simulation, grid, samples, keep_excluded=True, threads=threads)
+    banded = empty(simulation, grid, samples, threads=threads)
     for first, last in ((0, 12), (12, 20)):
         for row, end in ((0, 16), (16, 24), (24, 50)):
             band = wide[first:last, 10 + row : 10 + end]
@@ -418,17 +419,17 @@ def test_counts_beyond_32_bits_are_refused() -> None:
     frames = np.zeros((3, 20, 24), dtype=np.uint32)
     # As many as fit; a pixel that stays in its voxel; the same in two blocks; two pixels.
     frames[:, 9, 9] = 2**31 - 1
-    sums = empty(simulation, grid, invalid_from=np.inf)
+    sums = empty(simulation, grid, readout=binning.Readout())
     sums.add(frames[:2], 0)
     assert sums.total()[0].max() == 2**32 - 2
     with pytest.raises(HklflowError, match="4294967295 counts"):
         sums.add(frames[2:], 2)
     with pytest.raises(HklflowError, match="4294967295 counts"):
-        empty(simulation, grid, invalid_from=np.inf).add(frames, 0)
+        empty(simulation, grid, readout=binning.Readout()).add(frames, 0)
     frames[:] = 0
     frames[0, 9, 9:11] = 2**31
     with pytest.raises(HklflowError, match="4294967295 counts"):
-        empty(simulation, grid, invalid_from=np.inf).add(frames, 0)
+        empty(simulation, grid, readout=binning.Readout()).add(frames, 0)
 
 
 def test_byte_order_does_not_matter() -> None:
@@ -474,7 +475,7 @@ def test_split_scans_add_up() -> None:
             grid,
             pixel,
             frame[first:stop],
-            invalid_from=float(0xFFFFFFFF),
+            readout=FLAGS,
         )
         part.add(frames[first:stop], 0)
         counts += part.total()[0]
@@ -521,7 +522,7 @@ def test_what_is_not_measured_adds_to_nothing(samples: tuple[int, int, int]) -> 
     pixel[7, :] = 0.0
     pixel[:, 9] = np.nan
     sums = binning.Accumulator(
-        rotation_of(simulation), simulation.ub, grid, pixel, frame, samples, invalid_from=1e6
+        rotation_of(simulation), simulation.ub, grid, pixel, frame, samples, binning.Readout(1e6)
     )
     sums.add(frames, 0)
     counts, norm = sums.total()
@@ -594,7 +595,7 @@ def test_the_artefact_mask_parts_the_whole(samples: tuple[int, int, int]) -> Non
     mask = made_up_mask(0, frames.shape)
     left_out = blobs(0, frames.shape)
     assert 0.05 < left_out.mean() < 0.3
-    masked = empty(simulation, grid, samples, keep_excluded=True)
+    masked = empty(simulation, grid, samples)
     masked.add(frames, 0, mask)
     without = empty(simulation, grid, samples)
     without.add(np.where(left_out, 0xFFFFFFFF, frames), 0)
@@ -609,13 +610,6 @@ def test_the_artefact_mask_parts_the_whole(samples: tuple[int, int, int]) -> Non
     norm = masked.total()[1]
     assert np.array_equal(norm, masked.clean()[1] + only.total()[1])
     assert np.array_equal(norm, everything.total()[1])
-
-
-def test_a_mask_without_room_for_it_is_refused() -> None:
-    simulation = settings(n_frames=2)[0]
-    frames = np.zeros((2, 50, 56), dtype=np.uint32)
-    with pytest.raises(ValueError, match="keep_excluded"):
-        empty(simulation, covering(simulation)).add(frames, 0, made_up_mask(0, frames.shape))
 
 
 @pytest.mark.parametrize(
@@ -633,7 +627,7 @@ def test_blocks_that_do_not_fit_are_refused(
     shape: tuple[int, ...], first: int, mask_shape: tuple[int, ...] | None, message: str
 ) -> None:
     simulation = settings(n_frames=20)[0]
-    sums = empty(simulation, covering(simulation), keep_excluded=True)
+    sums = empty(simulation, covering(simulation))
     mask = None if mask_shape is None else np.zeros(mask_shape, dtype=np.uint8)
     with pytest.raises(HklflowError, match=message):
         sums.add(np.zeros(shape, dtype=np.uint32), first, mask)

@@ -70,17 +70,18 @@ def sums(
     """
     simulation = settings(shape=(50, 100), n_frames=N, flux=20.0)[0]
     grid, frames = covering(simulation), measured(noisy)
-    more: dict[str, Any] = {"threads": threads, "invalid_from": 4000.0}
+    readout = binning.Readout(4000.0)
     names = ["counts", "norm", "clean_counts", "clean_norm"]
     if noisy:
         noise = np.random.default_rng(6).uniform(0.008, 0.012, frames.shape[1:])
-        more |= {"read_variance": noise.astype(np.float32), "valid_from": -5.0}
+        readout = binning.Readout(4000.0, -5.0, noise.astype(np.float32))
         names += ["variance", "clean_variance"]
     found = np.zeros((len(names), *grid.array_shape))
     edges = np.linspace(0, grid.shape[2] // 8, passes + 1).astype(int)[:-1] * 8
     for first, last in zip(edges, [*edges[1:], grid.shape[2]], strict=True):
         for block in range(blocks):
-            part = empty(simulation, grid, samples, True, planes=(int(first), int(last)), **more)
+            planes = int(first), int(last)
+            part = empty(simulation, grid, samples, readout, planes=planes, threads=threads)
             end = N * (block + 1) // blocks
             for begin in range(N * block // blocks, end, held):
                 piece = frames[begin : min(begin + held, end)]
@@ -165,7 +166,7 @@ def test_norms_are_rounded_as_little_as_promised() -> None:
     simulation = settings(shape=(50, 100), n_frames=N, flux=20.0)[0]
     frames = np.ones((N, 50, 100), np.uint32)
     # One voxel takes all: 2²² units of each pixel-frame are far beyond 32 bits.
-    total = empty(simulation, binning.Grid.symmetric(30.0, 30.0), keep_excluded=True)
+    total = empty(simulation, binning.Grid.symmetric(30.0, 30.0))
     mask = made_up_mask(0, frames.shape)
     for begin in range(0, N, 16):
         total.add(frames[begin : begin + 16], begin, mask[begin : begin + 16])

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +12,8 @@ from pydantic import BaseModel
 from hklflow.bragg import centroids, merging, observations, scaling, shells
 from hklflow.bragg import converge as bragg_converge
 from hklflow.calibration import powder
+from hklflow.calibration.calibrants import Calibrant, read_calibrant
+from hklflow.calibration.powder_cycles import PowderSettings
 from hklflow.constants import (
     correct,
     dark,
@@ -113,9 +116,21 @@ scaling_settings = configured(scaling.Settings, scale_reflections.Params)
 gather = partial(observations.gather, d_min=0.0)
 merge = configured(merging.merge, merge_reflections.Params, estimator="amplitudes")
 shell_statistics = configured(shells.statistics, merge_reflections.Params, n_shells="shells")
-calibrate_powder = partial(
-    configured(powder.calibrate_powder, powder_calibration.Params), polarization=0.99
-)
+
+
+def powder_settings(calibrant: str | Path | Calibrant, **options: Any) -> PowderSettings:
+    """Return settings of the refinement of a geometry; the calibrant may be a name or a file."""
+    if not isinstance(calibrant, Calibrant):
+        calibrant = read_calibrant(calibrant)
+    made = configured(PowderSettings, powder_calibration.Params)
+    return made(calibrant=calibrant, **{"polarization": 0.99} | options)
+
+
+def calibrate_powder(image: Any, bad: Any, **options: Any) -> powder.PowderCalibration:
+    """Refine the geometry from an image, with options of `powder_settings`."""
+    return powder.calibrate_powder(image, bad, powder_settings(**options))
+
+
 dark_limits = configured(dark.DarkLimits, process_dark.Params)
 spectrum = configured(fluorescence.Spectrum, process_xray.Params)
 mask_of_constants = configured(masking.mask_constants, mask_constants.Params)

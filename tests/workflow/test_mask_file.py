@@ -40,7 +40,7 @@ def test_the_rule_reads_the_mask_file_and_its_images(tmp_path: Path) -> None:
     assert "Nothing to be done" in snakemake(folder, "--dry-run", target).stdout
     np.save(folder / "masks/hole.npy", np.ones((150, 150)))
     run = snakemake(folder, "--dry-run", target)
-    assert "pixel_mask: masks/hole.npy is not as it was" in run.stdout + run.stderr
+    assert "pixel_mask: masks/hole.npy has changed" in run.stdout + run.stderr
     assert re.search(r"^pixel_mask +1$", run.stdout + run.stderr, re.MULTILINE)
 
 

@@ -1,9 +1,9 @@
 """Test the space group by systematic absences.
 
-An element of symmetry with the rotation part R and the translation t forbids the reflections
-with ``h R = h`` and ``h · t`` not an integer (International Tables A, 1.6.3). The elements are from
-all space groups on the same axes with the same Laue group and lattice. Elements that forbid the
-same reflections, up to the Laue group, count as one element here.
+A symmetry element with the rotation part R and the translation t forbids the reflections with
+``h R = h`` and ``h · t`` not an integer (International Tables A, 1.6.3). Tested are the elements of
+all space groups with the same axes, Laue group and lattice. Elements that forbid equivalent
+reflections count as one element.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,12 @@ Verdict = Literal["fulfilled", "weak", "violated", "not tested"]
 
 _BOX = 8  # largest index in the comparison of patterns: above the order of any screw axis
 _FEWEST = 3  # observations: a class with fewer is not tested
-_CLIP = 5.0  # I/σ: larger values count as this
-_PRESENT = 5.0  # mean I/σ, in its standard deviations, above which a class has intensity
-_ABOVE = {3: 0.2, 1: 0.4}  # I/σ -> fraction above it in a violated class; one is enough
-_RATIO = 0.01  # mean intensity relative to comparable reflections; less may be multiple scattering
+_CLIP = 5.0  # I/σ: larger values are replaced by this limit
+_PRESENT = 5.0  # mean I/σ over the error of this mean, above which a class has intensity
+# I/σ -> fraction of a class above this I/σ. A class that exceeds one of the fractions is violated.
+_ABOVE = {3: 0.2, 1: 0.4}
+# Mean intensity over comparable reflections; below it, multiple scattering is possible.
+_RATIO = 0.01
 _CENTRINGS = {
     "A": ((0, 0.5, 0.5),),
     "B": ((0.5, 0, 0.5),),
@@ -51,15 +53,15 @@ class Element:
     observed : int
         Number of observations that the element forbids.
     mean, mean_error : float
-        Mean I/σ of these observations and its error; NaN without observations.
+        Mean I/σ of these observations, and the error of the mean; NaN without observations.
     above : float
         Fraction of these observations above 3σ.
     ratio : float
         Mean intensity relative to the allowed reflections on the same rows or planes.
     verdict : str
-        "fulfilled": no intensity; "weak": significant but small, as from multiple scattering or a
-        harmonic of the wavelength; "violated"; "not tested": too few observations, or the allowed
-        reflections are as weak.
+        "fulfilled": no intensity. "weak": significant but small intensity, which may come from
+        multiple scattering or a harmonic of the wavelength. "violated". "not tested": too few
+        observations, or the allowed reflections are as weak as the forbidden ones.
     given : bool
         True if the given space group has the element.
     """
@@ -91,7 +93,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Extinctions:
-    """Elements with their verdicts, space groups (best first), and warnings."""
+    """Tested symmetry elements, possible space groups (best first), and warnings."""
 
     elements: tuple[Element, ...]
     candidates: tuple[Candidate, ...]
@@ -127,7 +129,11 @@ class _Operation:
     name: str
 
     def forbids(self, hkl: Integers, laue: Integers) -> tuple[Bools, Bools]:
-        """Return two masks of hkl (n, 3): forbidden by an equivalent; on a row or plane of one."""
+        """Return two masks of hkl (n, 3), which include all equivalents of the operation.
+
+        The first is True for forbidden reflections; the second for all reflections on the row or
+        plane of an equivalent.
+        """
         absent, there = np.zeros((2, len(hkl)), dtype=np.bool_)
         for operation in laue:
             turned = hkl @ operation.T
@@ -139,7 +145,7 @@ class _Operation:
 
 
 def examine(table: Scaled, group: SpaceGroup) -> Extinctions:
-    """Test the given space group, and all on the same axes with its Laue group and lattice.
+    """Test the given space group, and all space groups with its axes, Laue group and lattice.
 
     Parameters
     ----------
@@ -253,8 +259,8 @@ def _kind(name: str) -> str:
 
 
 def _judged(name: str, observed: Scaled, absent: Bools, comparable: Bools, given: bool) -> Element:
-    # Only the counting error: the error part proportional to I comes from equivalents, which a
-    # wrong Laue group would spoil.
+    # Use only the counting error. The error proportional to I is determined from equivalents, so a
+    # wrong Laue group would make it wrong.
     ratio_of = observed.intensity / observed.sigma_counting
     n = int(absent.sum())
     if not n:
@@ -280,13 +286,13 @@ def _judged(name: str, observed: Scaled, absent: Bools, comparable: Bools, given
 
 
 def _more(hits: Bools, part: float) -> bool:
-    """Return True if a fraction is reached, and not by chance from half of it."""
+    """Return True if at least this fraction is True, and half of it can be excluded (2σ)."""
     n = len(hits)
     return bool(hits.sum() >= max(part * n, 0.5 * part * n + 2 * np.sqrt(0.5 * part * n)))
 
 
 def _centrings(table: Scaled, group: SpaceGroup) -> list[Element]:
-    """Return verdicts on the given centring and on centrings without intensity in P."""
+    """Return the result for the given centring; for P, centrings with no forbidden intensity."""
     found = []
     for name, shifts in _CENTRINGS.items():
         phase = table.hkl @ np.array(shifts, dtype=np.float64).T

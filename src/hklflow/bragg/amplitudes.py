@@ -32,12 +32,12 @@ def amplitudes(
     d : (n,) array
         d-spacing, Å.
     epsilon : (n,) int array
-        Factor on the expected intensity of each reflection.
+        Factor by which symmetry increases the expected intensity of each reflection.
     centric : (n,) bool array
     estimator : "french_wilson" or "plain"
-        "french_wilson": the mean of F over ``p(J) exp(-(I - J)² / 2σ²)``, J = F² > 0; p is Wilson's
-        distribution with the mean of reflections of similar d (French & Wilson, Acta Cryst. A34,
-        517, 1978). "plain": √I, or 0 for negative I, with the error ``√(I + σ) - √I``.
+        "french_wilson": mean of F with the weight ``p(J) exp(-(I - J)² / 2σ²)``, J = F² > 0. p is
+        Wilson's distribution; its mean is the mean intensity at similar d (French & Wilson, Acta
+        Cryst. A34, 517, 1978). "plain": √I, or 0 for negative I, with the error ``√(I + σ) - √I``.
     """
     if estimator == "plain":
         positive = np.maximum(intensity, 0.0)
@@ -72,9 +72,8 @@ def _posterior(
 ) -> tuple[Floats, Floats]:
     """Return mean and standard deviation of F (n,).
 
-    As functions of F, both distributions are ``F^m exp(-(F² - I')² / 2σ²)``: m = 1 and
-    I' = I - σ²/Σ for acentric, m = 0 and I' = I - σ²/2Σ for centric reflections.
-    acentric, m = 0 and I' = I - σ²/2Σ for centric reflections.
+    The distribution of F is ``F^m exp(-(F² - I')² / 2σ²)``. For acentric reflections m = 1 and
+    I' = I - σ²/Σ; for centric reflections m = 0 and I' = I - σ²/2Σ. Σ is the expected intensity.
     """
     centre = intensity - sigma**2 / (expected * np.where(centric, 2.0, 1.0))
     # For strongly negative intensities the density decays within σ² / |I'|.

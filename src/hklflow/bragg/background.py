@@ -1,12 +1,12 @@
 """Background around a reflection: a surface in S, fitted to a shell of voxels.
 
-The surface is a plane. If the diffuse scattering of the scan is curved below the reflections, the
-surface also has curvature along frame, slow and fast. The mean curvature and its spread among
-reflections are learned first (`Curvature`) and are the prior of each fit.
+The surface is a plane. If the diffuse scattering is curved below the reflections, the surface also
+has curvature along frame, slow and fast. The mean curvature and its spread among the reflections
+are determined first (`Curvature`) and are the prior of each fit.
 
-Voxels above the background (spots that are not predicted, hot pixels) are rejected in cells of
-voxels: a cell is rejected if its counts are improbable, and with it all neighbouring cells,
-whatever their own counts. So the remaining voxels are an unbiased sample: a limit of 4.5 standard
+Voxels above the background (spots that are not predicted, hot pixels) are rejected in small cells.
+A cell with improbable counts is rejected together with all neighbouring cells, whatever the counts
+of these cells. The remaining voxels are therefore almost unbiased: a limit of 4.5 standard
 deviations lowers the mean of a cell by only 3e-5 of its standard deviation.
 """
 
@@ -23,7 +23,7 @@ F64 = NDArray[np.float64]
 # Columns as in `kernels`, which imports from this module.
 _COUNTS, _NORM, _SHARE, _READ, _Z, _Y, _X, _CELL = range(8)
 _LIMIT = 4.5
-# Relative deviation of a cell from the plane that curvature can explain.
+# Largest relative deviation of a cell from the plane that curvature may explain.
 _CURVED = 0.15
 _ITERATIONS = 3
 # Standard deviations: a curvature above the first is significant; above the second an outlier.
@@ -38,14 +38,14 @@ PLANE, CURVED = 4, 7
 
 @dataclass(frozen=True)
 class Curvature:
-    """Second-order terms of the background relative to its level, along (frame, slow, fast).
+    """Curvature of the background relative to its level, along (frame, slow, fast).
 
     ``S = S_0 (1 + ... + c_z z² + c_y y² + c_x x²)`` with z, y and x in voxels from the centre.
 
     Attributes
     ----------
     mean, spread : (3,) array
-        Mean of c over the reflections, and its standard deviation among them, 1/voxel². All 0: a
+        Mean and standard deviation of c over the reflections, 1/voxel². All 0: the surface is a
         plane.
     """
 
@@ -59,7 +59,7 @@ class Curvature:
 
 
 def curvature_of(level: F64, bend: F64, variance: F64) -> Curvature:
-    """Return the common curvature of backgrounds, from fits without a prior on it.
+    """Return the common curvature of backgrounds, from fits without a prior for the curvature.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def curvature_of(level: F64, bend: F64, variance: F64) -> Curvature:
         keep = np.ones(len(level), dtype=bool)
         for _ in range(5):
             n, middle = keep.sum(), level[keep].mean()
-            # A ratio of sums: weights of single ratios would depend on the noise of the levels.
+            # Ratio of sums. Single ratios would get weights that depend on the noise of the level.
             mean[a] = bend[keep, a].sum() / level[keep].sum()
             off2 = (bend[:, a] - mean[a] * level) ** 2
             excess = off2 - variance[:, a]
@@ -107,7 +107,7 @@ def level_at(level: F64, z: float, y: float, x: float) -> float:
 def least_level(rows: F64, m: int, level: float) -> float:
     """Return the smallest S that is used for the variance of a voxel.
 
-    The plane may cross zero, and zero counts do not prove zero intensity.
+    It is above 0: the fitted plane may cross zero, and zero counts do not prove zero intensity.
     """
     total = 0.0
     for r in range(m):
@@ -117,7 +117,7 @@ def least_level(rows: F64, m: int, level: float) -> float:
 
 @kernel
 def _excess(n: float, mean: float, read: float) -> float:
-    """Return the deviation of counts from their mean in standard deviations; negative below."""
+    """Return the deviation of counts from their mean in standard deviations, with its sign."""
     if read > 0:
         return (n - mean) / math.sqrt(max(mean, 0.0) + read)
     # Signed root of the deviance, with continuity correction.
@@ -203,8 +203,8 @@ def fit_background(
     intensity
         Counts per norm of the reflection, whose tail is in the shell.
     prior, terms
-        Mean and standard deviation (3, 2) of the curvature relative to the level, in half boxes;
-        and the number of terms: `PLANE` or `CURVED`.
+        Mean and standard deviation (3, 2) of the curvature relative to the level, with lengths in
+        half boxes; and the number of terms of the surface: `PLANE` or `CURVED`.
     n_cells, cells
         Number of cells, and number of cells along slow and fast.
     used

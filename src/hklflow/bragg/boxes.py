@@ -14,8 +14,8 @@ from hklflow.simd.jit import kernel
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# A box extends the half axes of the foreground by a factor and by some voxels: the shell then has
-# several times as many voxels as the foreground.
+# The half axes of the foreground times this factor, plus some voxels, give the box. The shell then
+# has several times as many voxels as the foreground.
 _SHELL = np.array([1.0, 1.25, 1.25])
 _MORE = np.array([1.5, 2.0, 2.0])
 # The boxes of a group begin within this number of frames.
@@ -35,7 +35,7 @@ class Boxes:
     Attributes
     ----------
     origin, shape : (n, 3) int array
-        First voxel, which may be before the scan or outside the detector, and extent.
+        First voxel (may be before the scan or outside the detector), and number of voxels per axis.
     """
 
     origin: Integers
@@ -63,7 +63,7 @@ class Group:
     rows : (m,) int array
         Indices into `Boxes`.
     first, last : int
-        First frame of the boxes, and the frame behind their last.
+        First frame of the boxes, and last frame of the boxes plus 1.
     n_voxels : int
     """
 
@@ -74,7 +74,7 @@ class Group:
 
 
 def groups(boxes: Boxes, n_frames: int, memory: float) -> list[Group]:
-    """Sort boxes into groups (in order of their first frames) of at most ``memory`` bytes / 8."""
+    """Sort boxes by first frame and divide them into groups of at most ``memory`` / 8 bytes."""
     first = np.clip(boxes.origin[:, 0], 0, n_frames - 1)
     last = np.clip(boxes.origin[:, 0] + boxes.shape[:, 0], first + 1, n_frames)
     length = np.floor(np.log2(np.maximum(last - first, _GROUP))).astype(np.int64)
@@ -135,7 +135,7 @@ class Filled:
         self.counts = np.full(group.n_voxels, np.nan, np.float32)
 
     def select(self, local: Integers) -> "Filled":
-        """Return some of the boxes, with shared voxels."""
+        """Return some of the boxes; their voxels are not copied."""
         part = copy(self)
         part.group = replace(self.group, rows=self.group.rows[local])
         part.origin, part.shape = self.origin[local], self.shape[local]

@@ -1,9 +1,9 @@
-"""Choose the spots of a refinement: found peaks, and centroids of integrated reflections.
+"""Choose the spots for a refinement: found peaks, and centroids of integrated reflections.
 
-A reflection that was found as a peak is used once, as the peak. If its peak was rejected as a
-maximum of the diffuse scattering, the reflection is not used: the diffuse scattering shifts its
-centroid. Held-out peaks judge the refinements: these peaks and their integrated reflections are
-never fitted.
+If a reflection was also found as a peak, only the peak is used. If this peak was rejected as a
+maximum of the diffuse scattering, the reflection is not used, because the diffuse scattering shifts
+its centroid. Some peaks are held out to judge the refinements. These peaks and their integrated
+reflections are never fitted.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ Mask = NDArray[np.bool_]
 _SAME_SPOT = 4.0  # pixels; largest distance of a peak from the prediction of its reflection
 _OUTLIER = 5.0  # robust standard deviations
 
-#: Outcomes for an integrated reflection, in order of precedence.
+#: Possible results of `judge` for an integrated reflection; the first that applies is taken.
 FATES = (
     "partial",
     "overlap",
@@ -64,7 +64,7 @@ class Acceptance:
     correlation : float
         Smallest correlation with the learned profile.
     zeta : float
-        Smallest ζ: reflections that cross the Ewald sphere more slowly are not used.
+        Smallest ζ; reflections with a smaller ζ cross the Ewald sphere more slowly.
     """
 
     significance: float
@@ -73,10 +73,10 @@ class Acceptance:
 
 
 def hold_out(peaks: Sequence[Peaks]) -> list[Mask]:
-    """Choose the peaks that judge: 1 of 20; if there are few peaks, up to 1 of 5.
+    """Choose the peaks to hold out: 1 of 20; if there are few peaks, up to 1 of 5.
 
     With 400 peaks or more, `orientation.refinement.refine` holds out the same peaks of this list.
-    So these peaks did not influence the start either.
+    The starting model is then also independent of the held-out peaks.
     """
     sizes = [len(p.frame) for p in peaks]
     every = int(np.clip(sum(sizes) // 20, 5, 20))
@@ -85,7 +85,7 @@ def hold_out(peaks: Sequence[Peaks]) -> list[Mask]:
 
 
 def without(peaks: Peaks, fewer: Peaks) -> Peaks:
-    """Return the peaks that are not in another part of the same list."""
+    """Return the peaks of a list that are not in ``fewer``, a part of the same list."""
     left = {tuple(row) for row in fewer.position.tolist()}
     return peaks.select(np.array([tuple(x) not in left for x in peaks.position.tolist()], np.bool_))
 
@@ -120,7 +120,7 @@ def same_reflection(hkl: Integers, at: Floats, table: Reflections) -> Integers:
 def placed(
     table: Reflections, rotation: Rotation, widths: Widths, n_sigma: float, spread: float
 ) -> Reflections:
-    """Correct centroids for the arcs of a mosaic crystal, to the spots of its mean block.
+    """Correct centroids for the arcs of a mosaic crystal: return the spots of the mean block.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def judge(
     offset: Floats | None = None,
     maxima: Integers | None = None,
 ) -> Integers:
-    """Return the outcome (n,) for each integrated reflection, an index of `FATES`.
+    """Return the index (n,) in `FATES` for each integrated reflection.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Refine two halves of the spots separately: their scatter must match the error bars.
+"""Test of error bars: refine two halves of the spots separately and compare the results.
 
-Spots of odd and of even frames have no photon in common. The difference of the two models over
-the combined error bars is 1 if the error bars are right, and larger if the errors of spots on one
-frame are correlated, or if the model is wrong.
+Spots of odd and of even frames have no photon in common. The difference of the two models, divided
+by the combined error bars, is 1 if the error bars are right. The ratio is larger if the errors of
+spots on the same frame are correlated, or if the model is wrong.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,8 @@ class Congruence:
         right.
     names : tuple of p str
     difference, sigma : (p,) array
-        Odd minus even, and the expected standard deviation of this difference.
+        Parameters from odd frames minus parameters from even frames, and the expected standard
+        deviation of this difference.
     spots : (odd, even)
         Number of spots used in each half.
     """
@@ -55,7 +56,7 @@ class Congruence:
 
 
 def halves(peaks: Sequence[Peaks]) -> tuple[list[Peaks], list[Peaks]]:
-    """Split the peaks into those with their centre in an odd frame, and the others."""
+    """Split the peaks into two parts: centre in an odd frame, centre in an even frame."""
     odd = [np.floor(p.frame).astype(np.int64) % 2 == 1 for p in peaks]
     return (
         [p.select(use) for p, use in zip(peaks, odd, strict=True)],
@@ -72,7 +73,7 @@ def congruence(
     free: Sequence[str],
     limits: RefinementLimits,
 ) -> Congruence:
-    """Refine the peaks of odd and of even frames separately from one start, and compare.
+    """Refine the peaks of odd and of even frames separately from the same start, and compare.
 
     Raises
     ------

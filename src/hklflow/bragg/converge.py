@@ -1,7 +1,7 @@
-"""Refine, integrate with the model, refine with the integrated reflections, until convergence.
+"""Refinement loop: refine, integrate with the model, refine with the integrated reflections.
 
-Found peaks that are never fitted judge each iteration. The result is the last model that no other
-model beats. The start is one of the models, so the result is never worse than the start.
+Each iteration is judged by found peaks that are never fitted. The result is the last model that no
+other model beats. The starting model takes part, so the result is never worse than the start.
 """
 
 import time
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_WORST = 5.0  # robust standard deviations: larger residuals count as this in the score
+_WORST = 5.0  # robust standard deviations: limit of a residual in the score
 _BEATEN = 2.0  # standard errors by which a better score must differ
 
 Integrate = Callable[[Sequence[Rotation], Floats], Sequence[Reflections]]
@@ -52,7 +52,7 @@ class Rest:
     rmsd : float
         Largest relative change of the rms residuals.
     indexed : float
-        Largest change of the fraction of found peaks that are indexed.
+        Largest change of the indexed fraction of the found peaks.
     cycles : int
         Largest number of refinements.
     integrations : int
@@ -109,8 +109,8 @@ class Seen:
     off : (n, 3) array
         Observed minus predicted (slow, fast, frame).
     indexed, sharp : (n,) bool array
-        True if indexed (near whole indices); and if crossing the Ewald sphere quickly enough to
-        be compared.
+        ``indexed``: h, k, l are near integers. ``sharp``: the reflection crosses the Ewald sphere
+        quickly enough to be compared.
     """
 
     hkl: Integers
@@ -120,7 +120,7 @@ class Seen:
 
 
 def offsets_of(values: Mapping[str, float], start: Sequence[Rotation]) -> dict[int, Floats]:
-    """Return the displacement of the crystal from the axis for each rotation that refined it."""
+    """Return the displacement of the crystal from the axis, for rotations where it was refined."""
     found = {}
     for i, rotation in enumerate(start):
         two = [values.get(f"off_centre_{i}_{n}") for n in (1, 2)]
@@ -154,20 +154,20 @@ class Iteration:
     refined : Refined or None
         None for the start.
     spots : Spots or None
-        Spots used, with residuals of this model; None for the start.
+        Spots used, with residuals relative to this model; None for the start.
     integrations : int
-        Number of integrations before it, of which the last was used; 0: peaks only.
+        Number of integrations before this refinement, which uses the last one; 0: peaks only.
     change : dict
         Change from the previous iteration: ``cell`` (in σ), ``orientation`` (degrees), ``rmsd``
-        (relative), ``indexed``; empty for the start.
+        (relative), ``indexed``. Empty for the start.
     rmsd : (3,) array
-        Rms residuals of the peaks and centroids used (for the start: of the indexed peaks).
+        Rms residuals of the peaks and centroids used; for the start, of the indexed peaks.
     rmsd_held_out : (3,) array
         Rms residuals of the held-out peaks that are indexed, without outliers.
     losses : (m,) array
         Contribution of each held-out peak to the squared score, see `Loop`.
     fraction_indexed : float
-        Fraction of all found peaks.
+        Indexed fraction of all found peaks.
     peaks, reflections : dict
         Number of spots by outcome; empty ``reflections`` if none were integrated.
     seconds : float
@@ -201,14 +201,14 @@ class Outcome:
     Attributes
     ----------
     iterations : list of Iteration
-        The start first.
+        All iterations; the first is the start.
     best : int
         Index of the kept iteration, see `Loop`.
     converged : bool
     reason : str
         Reason why the loop ended.
     data : list of Peaks
-        Spots of the best refinement (for the start: the peaks that are not held out).
+        Spots of the best refinement; if the start is the best, the peaks that are not held out.
     tables : sequence of Reflections or None
         Reflections of the last integration.
     integrations : int
@@ -232,10 +232,11 @@ class Outcome:
 class Loop:
     """Refinement loop of one scan.
 
-    The score of a model is the root mean square of the residuals of the held-out peaks, relative
-    to their scatter under the first refined model: about 1. Each residual counts at most 5; a peak
-    without index counts 5. A model beats another if its squared score is smaller by two standard
-    errors of the difference, peak by peak. The last model that no other model beats is kept.
+    The score of a model is the root mean square of the residuals of the held-out peaks. The
+    residuals are relative to the scatter under the first refined model, so the score is about 1.
+    Residuals above 5 count as 5, and so does a peak without index. A model beats another if its
+    squared score is smaller by two standard errors of the difference, computed peak by peak. The
+    last model that no other model beats is kept.
 
     Attributes
     ----------
@@ -268,7 +269,8 @@ class Loop:
         self.held = hold_out(self.peaks)
         self.fitted = [p.select(~h) for p, h in zip(self.peaks, self.held, strict=True)]
         self.judges = [p.select(h) for p, h in zip(self.peaks, self.held, strict=True)]
-        # The search adds a floor to all variances for errors of the geometry: the smallest has it.
+        # The peak search adds the same floor to all variances, for errors of the geometry. The
+        # smallest variance is close to this floor.
         self.floor = np.min([p.sigma.min(axis=0, initial=np.inf) for p in self.peaks], axis=0) ** 2
         self.scatter: Floats | None = None
 
@@ -278,12 +280,12 @@ class Loop:
         return sum(len(p.frame) for p in self.peaks)
 
     def run(self, start: RefinedModel) -> Outcome:
-        """Iterate from a start.
+        """Iterate from a starting model.
 
         Raises
         ------
         HklflowError
-            If the first refinement fails: then the start is wrong.
+            If the first refinement fails, because the start is wrong.
         """
         iterations: list[Iteration] = []
         data: list[list[Peaks]] = [self.fitted]
@@ -330,7 +332,7 @@ class Loop:
     def _union(
         self, model: RefinedModel, tables: Sequence[Reflections] | None
     ) -> tuple[list[Peaks], Integers | None]:
-        """Return the peaks and accepted centroids to fit, and the outcomes of all reflections."""
+        """Return the peaks and accepted centroids to fit, and the `FATES` of all reflections."""
         if tables is None:
             return self.fitted, None
         given, fates = [], []
@@ -413,7 +415,7 @@ class Loop:
         return all(change[name] < getattr(self.rest, name) for name in change)
 
     def _moved(self, model: RefinedModel, other: RefinedModel) -> float:
-        """Return the 95 % quantile of the moves of found peaks' predictions: pixels or frames."""
+        """Return the 95 % quantile of the shifts of predicted peaks, in pixels or frames."""
         now, then = (seen(m, self.fitted, self.limits) for m in (model, other))
         both = now.sharp & then.sharp & np.all(now.hkl == then.hkl, axis=1)
         if both.sum() < 0.5 * now.sharp.sum():
@@ -446,7 +448,7 @@ class Loop:
         return losses
 
     def rmsd_held_out(self, model: RefinedModel) -> Floats:
-        """Return rms residuals (3,) of the held-out peaks that a model indexes, no outliers."""
+        """Return rms residuals (3,) of the held-out peaks that are indexed, without outliers."""
         under = seen(model, self.judges, self.limits)
         off = under.off[under.sharp]
         return _rms(off[_near(off)])
@@ -479,7 +481,7 @@ def _in_sigma(change: Floats, sigma: Floats) -> float:
 
 
 def _turned(a: RefinedModel, b: RefinedModel) -> float:
-    """Return the largest rotation in degrees of a crystal between two models, with its head."""
+    """Return the largest rotation in degrees of crystal and goniometer head between two models."""
     u, v = (lattice.decompose_ub(m.ub)[0] for m in (a, b))
     return max(
         float(

@@ -1,4 +1,4 @@
-"""Report on a converging refinement: verdict, records of its iterations, warnings."""
+"""Report of the refinement loop: result, records of its iterations, warnings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +13,8 @@ from hklflow.bragg.residual_map import Row
 
 Record = dict[str, Any]
 
-_INCONGRUENT = 2.0  # with so few parameters the figure scatters by a third
-_DRAWN = 3.0  # σ of the peaks' cell: one of six parameters deviates so far in 1 % of the cases
+_INCONGRUENT = 2.0  # ratio of difference to error bars; for few parameters it scatters by a third
+_DRAWN = 3.0  # σ of the peaks' cell; by chance one of six parameters exceeds it in 1 % of the cases
 _STRONGEST = 20  # number of unindexed peaks that are listed
 
 
@@ -25,14 +25,14 @@ def section(
     intensities: Sequence[NDArray[np.float64]],
     n_found: int,
 ) -> Record:
-    """Return verdict and figures, stored in the product of the loop under ``converged``.
+    """Return the record of the loop that its product stores under ``converged``.
 
     Parameters
     ----------
     names : sequence of str
         Names of the rotations.
     intensities : sequence of (n,) arrays
-        Intensities of the loop's peaks, counts.
+        Intensities of the peaks in the loop, counts.
     n_found : int
         Number of peaks found, including those that cannot be used in the refinement.
     """
@@ -70,7 +70,7 @@ def unindexed(
     names: Sequence[str],
     intensities: Sequence[NDArray[np.float64]],
 ) -> Record:
-    """Return the number of peaks that the model does not index, and the strongest of them."""
+    """Return the number of peaks that the model does not index, and a list of the strongest."""
     under = seen(outcome.kept.model, loop.peaks, loop.limits)
     intensity = np.concatenate(intensities)
     which = np.repeat(np.arange(len(names)), [len(p.frame) for p in loop.peaks])
@@ -93,12 +93,12 @@ def unindexed(
 
 
 def warnings(outcome: Outcome, figures: Record, max_unindexed: float) -> list[str]:
-    """Return the warnings of a converging refinement.
+    """Return the warnings of the refinement loop.
 
     Parameters
     ----------
     figures : dict
-        Figures from `section`.
+        Record from `section`.
     max_unindexed : float
         Fraction of unindexed peaks above which a warning is given.
     """
@@ -125,12 +125,12 @@ def warnings(outcome: Outcome, figures: Record, max_unindexed: float) -> list[st
 
 
 def _drawn(outcome: Outcome) -> list[str]:
-    """Warn if centroids change the cell of the peaks by more than additional spots should."""
+    """Warn if the centroids change the cell by more than additional spots can explain."""
     alone = [item for item in outcome.iterations[1:] if not item.integrations]
     best = outcome.kept
     if not alone or not best.integrations:
         return []
-    # An estimate from a part of the spots differs from the estimate from all by less than its σ.
+    # The cell from a part of the spots should differ from the cell of all spots by less than its σ.
     before, sigma = alone[-1].model.cell, alone[-1].model.cell_sigma
     free = sigma > 0
     pulls = np.abs(best.model.cell - before)[free] / sigma[free]

@@ -1,8 +1,8 @@
 r"""Error model for equivalents: ``σ'² = a² (σ² + (b I)²)``.
 
-The likelihood is the one of the differences within groups of equivalents (restricted maximum
-likelihood, Patterson & Thompson, Biometrika 58, 545, 1971): group means are unknown, so n
-equivalents count as n - 1 deviations. Pairs thus contribute the right weight.
+The likelihood uses the differences within groups of equivalents (restricted maximum likelihood,
+Patterson & Thompson, Biometrika 58, 545, 1971). Group means are unknown, so n equivalents count as
+n - 1 deviations. Pairs therefore get the right weight.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from hklflow.bragg.groups import Groups
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_FEWEST = 30  # deviations; σ of a is then 13 %
+_FEWEST = 30  # deviations; with this number, a has an error of 13 %
 _SURE = 4.0  # difference of -2 ln L: two standard deviations
 _GRID = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 41)])
 _MAD = 1.4826  # standard deviation of a normal distribution over its median |deviation|
@@ -27,8 +27,8 @@ _BINS = 10
 class ErrorModel:
     """Parameters a and b of ``σ'² = a² (σ² + (b I)²)``, and their standard deviations.
 
-    ``deviations`` is the number of deviations of equivalents in the fit, ``why_not`` the reason why
-    the model was not refined ("" if it was).
+    ``deviations`` is the number of deviations of equivalents in the fit. ``why_not`` is the reason
+    why the model was not refined; it is empty if the model was refined.
     """
 
     a: float = 1.0
@@ -68,7 +68,7 @@ def fit(
     Returns
     -------
     ErrorModel
-        With b = 0 if b is not larger than twice its standard deviation.
+        The model; b is 0 unless it exceeds twice its standard deviation.
     """
     use = use & (groups.sum(use)[groups.index] >= 2)
     rows = np.flatnonzero(use)
@@ -146,7 +146,7 @@ class _Likelihood:
 def robust_start(
     intensity: Floats, counting: Floats, groups: Groups, use: Bools
 ) -> tuple[ErrorModel, Floats]:
-    """Return first a and b before outliers are known, and the medians (n,) of the groups.
+    """Return first estimates of a and b before outliers are known, and the group medians (n,).
 
     b makes the median deviations in all bins of intensity equal.
     """
@@ -168,7 +168,7 @@ def robust_start(
 
 
 def _bins(level: Floats, sigma: Floats) -> NDArray[np.int64]:
-    """Return the number (n,) of the bin of each intensity; bins in I/σ with equal population."""
+    """Return the bin number (n,) of each intensity; the bins in I/σ have equal populations."""
     n = max(1, min(_BINS, len(level) // _FEWEST))
     rank = np.argsort(np.argsort(level / sigma, kind="stable"), kind="stable")
     found: NDArray[np.int64] = rank * n // len(level)
@@ -186,7 +186,8 @@ class Spread:
     n : (k,) int array
         Number of observations.
     before, after : (k,) arrays
-        Root mean square of the deviations, relative to counting errors and to errors of the model.
+        Root mean square of the deviations; ``before``: relative to the counting errors, ``after``:
+        relative to the errors of the error model.
     """
 
     intensity: Floats

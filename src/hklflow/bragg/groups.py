@@ -29,7 +29,7 @@ class Groups:
     def of(cls, hkl: ArrayLike) -> "Groups":
         """Return the groups of the rows of hkl (n, 3)."""
         rows = np.asarray(hkl, dtype=np.int64).reshape(-1, 3)
-        # One number per index: sorting rows would take ten times as long.
+        # Each hkl is encoded as one number: sorting rows would take ten times as long.
         low = rows.min(axis=0, initial=0)
         width = rows.max(axis=0, initial=0) - low + 1
         code = ((rows[:, 0] - low[0]) * width[1] + rows[:, 1] - low[1]) * width[2]
@@ -69,7 +69,7 @@ class Groups:
         return found
 
     def mean(self, values: Floats, weights: Floats) -> tuple[Floats, Floats]:
-        """Return weighted means (m,) of values (n,), NaN if weights add to 0; and these sums."""
+        """Return weighted means (m,) of values (n,), and sums of weights; NaN if the sum is 0."""
         total = self.sum(weights)
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.sum(weights * values) / total, total

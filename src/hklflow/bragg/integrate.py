@@ -30,16 +30,20 @@ Shown = Callable[[Blocks, str], Blocks]
 _FEWEST = 10
 # A reflection is partial if more than this part of it is before or after the scan.
 _CUT = 0.005
-# Predicted spots to search for strong ones: without peaks, and in addition to peaks.
+# Number of predicted spots among which strong ones are searched: if no peaks are given, and in
+# addition to given peaks.
 _SAMPLE = 20000
 _OTHERS = 2000
-# Most passes over the frames for learning; another pass if widths change by more than the factor.
+# Largest number of passes over the frames to learn widths; another pass follows if the widths
+# change by more than the factor.
 _LEARNING_PASSES = 4
 _CHANGED = 1.15
-# Most iterations with the same voxels; converged if widths change by less than the factor.
+# Largest number of iterations with the same voxels; converged if the widths change by less than
+# the factor.
 _TURNS = 6
 _RESTS = 1.01
-# Counts in a shell from which its curvature can be determined; boxes for curvature and for widths.
+# Counts in a shell that are needed to determine its curvature; number of boxes for the curvature,
+# and for the widths.
 _BACKGROUND_COUNTS = 100.0
 _FOR_CURVATURE = 500
 _FOR_WIDTHS = 600
@@ -58,24 +62,25 @@ class IntegrationParams:
         Half axes of the foreground in standard deviations of the spot; half a voxel is added.
     mosaic : float or None
         Start value of the standard deviation of the rocking curve about the scan axis at ζ = 1,
-        radians; None: from the peaks, or one frame.
+        radians. None: determined from the peaks; without peaks, one frame.
     spot : (slow, fast) or None
-        Start values of the standard deviations of a spot, pixels; None: from the peaks, or 1.5.
+        Start values of the standard deviations of a spot, pixels. None: determined from the peaks;
+        without peaks, 1.5.
     strong : float
-        Smallest intensity over its standard deviation of a reflection to learn from.
+        Smallest I/σ of a reflection that is used to learn widths and profiles.
     references : int
-        Largest number of reflections to learn from.
+        Largest number of reflections that are used to learn widths and profiles.
     max_frames : int
         Reflections with more frames in the foreground are not integrated.
     min_zeta : float
         Reflections with a smaller ζ are flagged ``LONG``.
     overlap : float
-        Share of a reflection (by its profile) in the foreground of other reflections, above which
-        it is flagged. Below, the shared voxels are left out.
+        Largest share of a reflection (by its profile) in the foreground of other reflections.
+        Above it, the reflection is flagged; below it, the shared voxels are left out.
     min_recorded : float
-        Smallest part of a reflection on summed voxels for an intensity.
+        Smallest part of a reflection that must lie on summed voxels to determine an intensity.
     memory : float
-        Memory for the voxels of the reflections in work, MB.
+        Memory for the voxels of the reflections that are processed at the same time, MB.
     threads : int
     """
 
@@ -105,7 +110,7 @@ class Integrated:
     curvature : Curvature
         Curvature of the background; zero if a plane is sufficient.
     chi2 : (n,) array
-        Reduced chi² of the foreground, from the model of background and profile.
+        Reduced chi² of the foreground relative to the model of background and profile.
     background_chi2 : (n,) array
         Reduced chi² of the background.
     profile_error : float
@@ -167,7 +172,7 @@ def integrate(
     else:
         widths = profiles.constant_widths(abs(step), (1.5, 1.5), shape, step)
     widths = _as_told(widths, params)
-    # Peaks mark strong reflections; the other spots are for the background.
+    # Peaks mark strong reflections; the other spots are used for the background.
     sample = _SAMPLE if len(rows) < 5 * _FEWEST else _OTHERS
     others = np.random.default_rng(0).permutation(len(spots))[:sample]
     rows = np.concatenate([rows, np.setdiff1d(others, rows)])
@@ -187,7 +192,7 @@ def _unseen(blocks: Blocks, _: str) -> Blocks:
 
 
 def _as_told(widths: Widths, params: IntegrationParams) -> Widths:
-    """Return start widths, with the values that the parameters give."""
+    """Return the start widths, replaced by the values that the parameters give."""
     if params.spot is not None:
         mosaic = widths.mosaic
         widths = profiles.constant_widths(mosaic, params.spot, widths.shape, widths.step)
@@ -357,7 +362,7 @@ def _learn(
         kept = list(_sweep(measurement, boxes, 0.5e6 * params.memory, shown, told))
         curvature = _curvature(measurement, scene, rows, kept, params)
         found = _strong(measurement, scene, rows, kept, params, curvature)
-        # Weak spots stay weak with other widths, and some of the spots are enough for widths.
+        # Weak spots stay weak with other widths, and a part of the spots is enough for the widths.
         sample = _thinned(kept, _FOR_CURVATURE)
         kept = [one.likely for one in found]
         some = _thinned(kept, _FOR_WIDTHS)
@@ -386,7 +391,7 @@ def _learn(
 
 
 def _thinned(kept: list[bx.Filled], number: int) -> list[bx.Filled]:
-    """Return about this number of the boxes."""
+    """Return about this number of boxes, evenly chosen."""
     every = -(-sum(len(filled.offset) for filled in kept) // number) or 1
     return [filled.select(np.arange(0, len(filled.offset), every)) for filled in kept]
 
@@ -398,10 +403,10 @@ def _curvature(
     kept: list[bx.Filled],
     params: IntegrationParams,
 ) -> Curvature:
-    """Return the curvature of the background below some of the kept reflections."""
+    """Return the curvature of the background, determined from an even sample of the kept boxes."""
     kept = _thinned(kept, _FOR_CURVATURE)
     shape = np.concatenate([filled.shape for filled in kept])
-    # Weak prior: the level half a box from the centre may be ten times the level at the centre.
+    # Weak prior: at half a box from the centre, the level may be ten times the level at the centre.
     free = Curvature(np.zeros(3), 10 / np.median(0.5 * shape, axis=0) ** 2)
     tables = []
     for filled in kept:
@@ -428,7 +433,7 @@ def _keys(spots: Spots) -> list[tuple[int, int, int, int]]:
 
 @dataclass(frozen=True)
 class _Strong:
-    """Strong reflections of a group of filled boxes, and boxes of possibly strong reflections."""
+    """Filled boxes of one group with possibly strong reflections, and the strong ones of them."""
 
     filled: bx.Filled
     likely: bx.Filled
@@ -500,7 +505,7 @@ def _boxes(measurement: Measurement, scene: _Scene, spots: Integers, filled: bx.
 
 
 def _wider(measurement: Measurement, scene: _Scene, found: list[_Strong], widths: Widths) -> Widths:
-    """Return the widths with the largest likelihood for the projections of the references."""
+    """Return the widths that maximise the likelihood of the projected reference reflections."""
     scores = []
     for one in found:
         out = np.empty((len(one.local), 3, len(profiles.FACTORS)))
@@ -541,7 +546,7 @@ def _corrections(
     *,
     moved: bool,
 ) -> Floats:
-    """Return corrections about the predicted centres, or (``moved``) about the observed ones."""
+    """Return profile corrections about the predicted centres; if ``moved``, the observed ones."""
     number, m = int(np.prod(regions)), len(profiles.NODES)
     observed, expected, variance = (np.zeros((number, m, m, m)) for _ in range(3))
     sums = learning_kernels.ProfileSums(observed, expected, variance, np.zeros((m, m, m)))
@@ -642,10 +647,10 @@ def _table(
 
 
 def _profile_error(column: dict[str, Floats], reference: NDArray[np.bool_]) -> float:
-    """Return the scatter of fitted against summed intensities of references beyond counting.
+    """Return the scatter between fitted and summed intensities that exceeds counting statistics.
 
-    Fit and sum use the same voxels, so the variance of their difference is the difference of
-    their variances.
+    Only reference reflections are used. Fit and sum use the same voxels, so the variance of their
+    difference is the difference of their variances.
     """
     use = reference & np.isfinite(column["profile"]) & np.isfinite(column["sum"])
     if use.sum() < _FEWEST:

@@ -5,11 +5,11 @@ The model of the counts of voxel v is
 .. math:: \mu_v = N_v (I P_v + b(z, y, x)), \qquad
           \mathrm{var}_v = \mu_v + r_v^2
 
-with N the norm, I the reflection's counts per norm, P its profile (the share of the voxel; the sum
-over all voxels is 1), b the background in units of S (`background`), and r the read noise. The
-model is linear, so each fit is an iterated least-squares fit with variances from the model itself;
-without read noise this is Fisher scoring of the Poisson likelihood. No variance comes from the
-counts of a single voxel, so few counts cause no bias.
+with the norm N, the reflection's counts per norm I, its profile P (the share of voxel v; the sum
+over all voxels is 1), the background b in units of S (`background`), and the read noise r. The
+model is linear, so each fit is an iterated least-squares fit. Its variances come from the model,
+never from the counts of a single voxel, so that few counts cause no bias. Without read noise the
+fit is Fisher scoring of the Poisson likelihood.
 """
 
 import math
@@ -56,12 +56,12 @@ _NO_BACKGROUND = int(ReflectionFlag.NO_BACKGROUND)
 _NO_PROFILE = int(ReflectionFlag.NO_PROFILE)
 _EDGE = int(ReflectionFlag.EDGE)
 
-#: Width of the zone around the foreground that belongs neither to it nor to the shell, voxels.
+#: Width, in voxels, of the zone between foreground and shell; its voxels are not used.
 _GAP = 1.0
 #: Side of the cells in which outliers of the background are searched: frames, pixels.
 _CELL = (3, 4, 4)
 _LEAST_BACKGROUND = 30
-# Relative error of a profile's voxel that is normal, see `UNLIKE`.
+# Usual relative error of the profile in a voxel, see `UNLIKE`.
 _TOLERANCE = 0.3
 # Smallest I/σ for a centroid, and for a profile fit at the centroid: three coordinates fitted to
 # the counts add about 1.5 / (I/σ)² to I.
@@ -71,7 +71,7 @@ _MOVED = 10.0
 
 @kernel
 def correction_at(grid: F64, last: float, uz: float, uy: float, ux: float) -> float:
-    """Interpolate a profile's correction (m, m, m) with nodes from -last to last; 1 outside."""
+    """Interpolate a profile's correction (m, m, m), nodes from -last to last; 1 outside them."""
     m = grid.shape[0]
     scale = (m - 1) / (2 * last)
     tz, ty, tx = (uz + last) * scale, (uy + last) * scale, (ux + last) * scale
@@ -93,7 +93,7 @@ def correction_at(grid: F64, last: float, uz: float, uy: float, ux: float) -> fl
 def fill_profile(
     start: I64, centre: F64, sigma: F64, correction: F64, last: float, out: F64
 ) -> None:
-    """Compute the share of each voxel of a box (z, y, x) in the reflection."""
+    """Compute the share of the reflection in each voxel (z, y, x) of a box."""
     nz, ny, nx = out.shape
     pz, py, px = np.zeros(nz), np.zeros(ny), np.zeros(nx)
     add_profile(start[0], centre[0], sigma[0], pz)
@@ -140,7 +140,7 @@ def sort_out(
     all_half: F64,
     kind: NDArray[np.uint8],
 ) -> None:
-    """Classify the voxels of a box: foreground, shared, of a neighbour, zone, or outside all."""
+    """Classify the voxels of a box: foreground, shared, neighbour's foreground, zone, outside."""
     nz, ny, nx = kind.shape
     for k in range(nz):
         z = start[0] + k + 0.5
@@ -190,8 +190,9 @@ def fit_intensity(
     Parameters
     ----------
     start, least
-        Start value in counts per norm, and its least increase for variances: half a count, because
-        zero counts could have been one.
+        ``start``: start value of the intensity, counts per norm. ``least``: amount added to the
+        intensity for the variances. It corresponds to half a count, because a pixel with zero
+        counts could equally have had one.
 
     Returns
     -------
@@ -255,9 +256,9 @@ def fit_centre(
 ) -> None:
     """Fit the position of a Gaussian: centroid (3) and its variances (3); NaN if it diverges.
 
-    The background is fixed. The fit does not use the learned profile, which is centred at the mean
-    observed offset from predicted centres: relative to it, a common error of the predictions in a
-    region, or the arc of a mosaic crystal, would vanish.
+    The background is fixed. The learned profile is not used, because its centre is the mean offset
+    of the observed from the predicted centres in a region. With it, a common error of the
+    predictions in this region, or the arc of a mosaic crystal, would not be seen.
     """
     p = centre.copy()
     covariance = np.empty((4, 4))
@@ -382,7 +383,7 @@ class Rows(NamedTuple):
 
     front: F64
     place: NDArray[np.int32]
-    """Place (most, 3) of the foreground's voxels in the box."""
+    """Indices (most, 3) of the foreground's voxels in the box."""
     back: F64
 
 
@@ -477,7 +478,7 @@ def box_of(voxels: Voxels, i: int) -> NDArray[np.float32]:
 
 @kernel
 def _whole_profile(kind: NDArray[np.uint8], share: F64, overlap: float) -> tuple[float, bool]:
-    """Return the profile's sum over the foreground, and True if neighbours share too much of it."""
+    """Return the profile's sum over the foreground, and True if the shared part is too large."""
     whole = shared = 0.0
     for k in range(kind.shape[0]):
         for y in range(kind.shape[1]):
@@ -507,7 +508,7 @@ def _gather(
     Returns
     -------
     m, n : int
-        Voxels of foreground and background.
+        Numbers of voxels of foreground and background.
     recorded : float
         Share of the profile on the foreground.
     """
@@ -612,7 +613,7 @@ def _fit_level(
 def _summed(
     rows: F64, m: int, level: F64, fisher: F64, intensity: float
 ) -> tuple[float, float, float]:
-    """Return norm times profile, counts above background and their variance, of m voxels."""
+    """Return sums over m voxels: norm times profile, counts above background, their variance."""
     weight = above = var = 0.0
     h = np.zeros(7)
     for r in range(m):

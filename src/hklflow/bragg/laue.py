@@ -14,14 +14,15 @@ from hklflow.geometry.symmetry import SpaceGroup
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_TIMES = 2.0  # R_meas relative to a subgroup, ...
-_MORE = 0.05  # ... and its excess, above which the Laue group is in doubt
+# The Laue group is in doubt if its R_meas exceeds the R_meas of a subgroup by this factor,
+_TIMES = 2.0
+_MORE = 0.05  # and by this difference.
 _FEWEST = 30  # deviations of equivalents
 
 
 @dataclass(frozen=True)
 class LaueGroup:
-    """Agreement of equivalents in a Laue group: R_meas, and number of deviations from means.
+    """Agreement of equivalents in a Laue group: R_meas, and number of deviations from the means.
 
     ``r_meas`` is None without equivalents. ``symbol`` is the Laue group, with a space group that
     shows its axes.
@@ -67,7 +68,7 @@ def examine(table: Scaled, group: SpaceGroup) -> LaueGroups:
     known = [g for g in others if g.deviations >= _FEWEST and g.r_meas is not None]
     warnings = []
     if known and given.r_meas is not None:
-        # The most symmetric of the groups that agree about as well as the best.
+        # Choose the most symmetric of the groups that agree about as well as the best group.
         least = min(g.r_meas for g in known if g.r_meas is not None)
         good = [g for g in known if g.r_meas is not None and g.r_meas <= 1.3 * least + 0.01]
         best = max(good, key=lambda g: g.order)
@@ -82,7 +83,7 @@ def examine(table: Scaled, group: SpaceGroup) -> LaueGroups:
 def _r_meas(table: Scaled, operations: Integers) -> tuple[float | None, int]:
     """Return R_meas with unweighted means, and the number of deviations."""
     turned = np.einsum("oij,nj->noi", operations, table.hkl)
-    # The last equivalent in the order of h, k, l represents all.
+    # The last equivalent in the order of h, k, l represents all equivalents.
     span = 2 * int(np.abs(turned).max(initial=0)) + 1
     code = (turned[..., 0] * span + turned[..., 1]) * span + turned[..., 2]
     chosen = turned[np.arange(len(turned)), np.argmax(code, axis=1)]

@@ -45,7 +45,7 @@ def _level(fitted: F64, z: float, y: float, x: float) -> float:
 
 
 class ProfileSums(NamedTuple):
-    """Sums at the nodes of the profiles' correction, (regions, m, m, m); the mass is (m, m, m)."""
+    """Sums at the nodes of the profile corrections, (regions, m, m, m); ``mass`` is (m, m, m)."""
 
     observed: F64
     expected: F64
@@ -64,7 +64,7 @@ def width_scores(
     factors: F64,
     out: F64,
 ) -> None:
-    """Compute ``-ln L`` of the projection along each axis for factors on the width.
+    """Compute ``-ln L`` of the projection along each axis, for a set of factors on the width.
 
     Parameters
     ----------
@@ -157,12 +157,12 @@ def profile_sums(
     last: float,
     sums: ProfileSums,
 ) -> None:
-    """Add reference reflections to the sums at the nodes of the profiles' corrections.
+    """Add reference reflections to the sums at the nodes of the profile corrections.
 
     Parameters
     ----------
     rows, fitted
-        As in `width_scores`.
+        Same meaning as in `width_scores`.
     region, last
         Region (n,) of each box; coordinate of the last node.
     sums

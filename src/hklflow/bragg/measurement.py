@@ -30,11 +30,11 @@ class Measurement:
         Function that returns an iterator over the frames of the scan: arrays (n, slow, fast) in
         order, from the first frame to the last. A block is valid only until the next one is read.
     invalid_from : float
-        Counts from which a value is a flag, not a measurement.
+        Smallest value that is a flag instead of a measurement.
     saturation : float
-        Counts from which a pixel is saturated.
+        Smallest saturated count.
     valid_from : float
-        Smallest valid value of floats; negative integers are never valid.
+        Smallest valid value, for frames of floats; negative integers are never valid.
     read_variance : (slow, fast) array or None
         Variance of the read noise in photons².
     """

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_MANY = 0.05  # fraction of outliers, or of groups that disagree, above which is warned
+_MANY = 0.05  # warn above this fraction of outliers, or of groups that disagree
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Merged:
     observed : Scaled
         The n observations that are merged.
     equivalents : Groups
-        Groups of these n rows; Friedel mates separate if ``anomalous``.
+        Groups of these n rows; Friedel mates are separate groups if ``anomalous``.
     outlier : (m,) bool array
         True for outliers, of the m input rows.
     warnings : tuple of str
@@ -51,10 +51,10 @@ def merge(
     outlier_sigma: float,
     estimator: Estimator,
 ) -> Merged:
-    """Merge by the Laue group: means weighted with the inverse variances.
+    """Merge equivalents of the Laue group: means weighted with the inverse variances.
 
-    If no two thirds of the equivalents agree, no observation is rejected, and their scatter
-    gives the error.
+    If fewer than two thirds of the equivalents agree, no observation is rejected, and the scatter
+    of the equivalents gives the error.
 
     Parameters
     ----------

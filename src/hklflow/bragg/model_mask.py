@@ -1,8 +1,8 @@
 """Bragg mask from the model: the (frame, slow, fast) voxels that predicted reflections cover.
 
 A reflection is an ellipsoid in (frame, slow, fast). A voxel (a pixel during one frame) is excluded
-if any part of it is inside. So the mask leaves at most the tail of a Gaussian reflection outside
-the ellipsoid, whatever the size of the voxels. `touched` gives the number of excluded voxels.
+if any part of the voxel is inside. Whatever the size of the voxels, at most the tail of a Gaussian
+reflection outside the ellipsoid is not masked. `touched` gives the number of excluded voxels.
 
 Widths of reflections and errors of predictions come from the found peaks. Reflections that graze
 the Ewald sphere (`predicted.LEAST_ZETA`) are not predicted and not masked.
@@ -88,8 +88,8 @@ def reflections(
     peaks : PeakTable
         Peaks found in the rotation.
     n_sigma : float
-        Half axes in units of a width: the one of the widest tenth of the strong peaks, combined in
-        quadrature with the distance between peak and prediction.
+        Half axes in units of a width. The width is the 90th percentile of the strong peaks,
+        combined in quadrature with the distance between peak and prediction.
 
     Raises
     ------
@@ -115,7 +115,8 @@ def _widths(
 ) -> tuple[float, float, float]:
     """Return the mosaic spread in radians at ζ = 1, and widths along slow and fast in pixels.
 
-    Each width combines shape and position, so it holds around the predicted centre.
+    Each width combines the width of the spot with the error of the prediction, so the mask can be
+    centred at the predicted position.
     """
     place = np.stack([peaks.frame, peaks.slow, peaks.fast], axis=1)
     width = np.stack([peaks.width_frame, peaks.width_slow, peaks.width_fast], axis=1)
@@ -227,8 +228,8 @@ def _paint(centre, half, good, start, packed, added):  # type: ignore[no-untyped
 def touched(half: ArrayLike) -> Floats:
     """Return the mean number of voxels (n,) that an ellipsoid touches, over positions in a voxel.
 
-    This is the volume of the Minkowski sum of ellipsoid and unit cube: volume of the ellipsoid, its
-    three projected areas, its three widths, volume of the cube.
+    This is the volume of the Minkowski sum of the ellipsoid and a unit cube. It is the sum of the
+    volume of the ellipsoid, its three projected areas, its three widths and the volume of the cube.
     """
     a, b, c = np.moveaxis(np.asarray(half, dtype=np.float64), -1, 0)
     ball = 4 / 3 * np.pi * a * b * c

@@ -29,7 +29,7 @@ class Observations:
     intensity, sigma : array
         Intensity and its error, 1/Å³.
     per_count : array
-        Intensity that corresponds to one photon; 0 if it is not known.
+        Intensity that corresponds to one photon; 0 if this value is unknown.
     incident, diffracted : (n, 3) arrays
         Unit vectors from the crystal towards the source and along the diffracted beam, in the
         frame of the goniometer at zero angles, which is fixed to the crystal.
@@ -60,8 +60,8 @@ class Observations:
     def expected_variance(self, mean: Floats) -> Floats:
         """Return the counting variances (n,) for the expected intensities.
 
-        Variances from the observed counts are too small for reflections that were measured too
-        weak, and a weighted mean would give these too much weight.
+        Variances from the observed counts would be too small for observations that are too weak by
+        chance. A weighted mean would give these observations too much weight.
 
         Parameters
         ----------
@@ -87,15 +87,15 @@ def gather(
     estimate: Estimate,
     d_min: float,
 ) -> tuple[Observations, dict[str, int]]:
-    """Collect the reflections that can be scaled from the tables of the rotations.
+    """Collect, from the tables of all rotations, the reflections that can be scaled.
 
     Returns
     -------
     Observations
         Observations, with systematically absent reflections flagged.
     dict
-        Number of reflections left out, by reason, each counted once. Together with the returned
-        ones these are all reflections.
+        Number of reflections left out, for each reason. Every reflection is either returned or
+        counted once here.
     """
     parts, left_out = [], dict.fromkeys([*(_named(f) for f in UNFIT), *_OTHER], 0)
     for number, (table, rotation) in enumerate(zip(tables, rotations, strict=True)):

@@ -14,11 +14,11 @@ def find_outliers(
 ) -> tuple[Bools, Bools]:
     """Find outliers among equivalent observations.
 
-    Repeatedly, the worst observation of each group is compared with the weighted mean of the
-    others, if there are at least two others; it is an outlier if it differs by more than ``limit``
-    standard deviations of the difference. Of two observations, the wrong one cannot be identified:
-    if they disagree, ``agree`` is False for the group and none is an outlier. The same applies if
-    more than a third of a group would be outliers.
+    In each group of three or more, the worst observation is compared with the weighted mean of the
+    others. It is an outlier if the difference exceeds ``limit`` standard deviations; then the next
+    observation is tested. In a group of two that disagree, the wrong observation cannot be
+    identified: ``agree`` is False and neither is an outlier. The same applies if more than a third
+    of a group would be outliers.
 
     Parameters
     ----------
@@ -35,7 +35,8 @@ def find_outliers(
     -------
     outlier : (n,) bool array
     agree : (m,) bool array
-        False if no two thirds of the observations of a group agree; none of them is an outlier.
+        False if fewer than two thirds of a group's observations agree; the group then has no
+        outliers.
     """
     kept = use.copy()
     while True:
@@ -53,7 +54,7 @@ def find_outliers(
 def _deviations(
     intensity: Floats, variance: Floats, groups: Groups, use: Bools
 ) -> tuple[Floats, Floats]:
-    """Return |I - mean of the others| in standard deviations, and the number used in the group."""
+    """Return |I - mean of the other equivalents| in σ, and the number used in the group."""
     weight = np.where(use, 1 / variance, 0.0)
     others = groups.sum(weight)[groups.index] - weight
     n = groups.sum(use)[groups.index]

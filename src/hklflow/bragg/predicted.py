@@ -11,7 +11,7 @@ from hklflow.geometry.symmetry import SpaceGroup
 
 Floats = NDArray[np.float64]
 
-#: Smallest ζ: nearer to the scan axis, reflections graze the Ewald sphere at no defined frame.
+#: Smallest ζ. Reflections nearer to the scan axis graze the Ewald sphere and have no defined frame.
 LEAST_ZETA = 0.02
 
 

@@ -49,15 +49,15 @@ class Widths:
 
 @dataclass(frozen=True)
 class Profile:
-    """Profiles of spots, relative to voxel-integrated Gaussians of their widths.
+    """Profiles of spots, relative to voxel-integrated Gaussians with the widths of the spots.
 
     Attributes
     ----------
     correction : (regions, m, m, m) array
         Factor on the Gaussian at `nodes` in (frame, slow, fast), about predicted centres.
     sharp : (regions, m, m, m) array
-        The same about observed centres, without the broadening by errors of the predictions; for
-        strong reflections, which are fitted at their observed centres.
+        Factor on the Gaussian about observed centres, without the broadening by errors of the
+        predictions. It is used for strong reflections, which are fitted at their observed centres.
     nodes : (m,) array
         Positions of the nodes in standard deviations of the spot, convolved with a voxel.
     regions : (frame, slow, fast)
@@ -87,7 +87,7 @@ _STRONG_PEAK = 10.0
 
 
 def matched(spots: Spots, peaks: PeakTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows of spots and of matching strong, complete peaks, strongest first."""
+    """Match spots with strong, complete peaks; return the rows of both, strongest first."""
     fit = (peaks.flags & int(NOT_WHOLE)) == 0
     fit &= peaks.intensity > _STRONG_PEAK * np.sqrt(peaks.var_intensity)
     rows = np.flatnonzero(fit)
@@ -104,7 +104,7 @@ def matched(spots: Spots, peaks: PeakTable) -> tuple[NDArray[np.int64], NDArray[
 
 
 def widths_of_peaks(peaks: PeakTable, zeta: Floats, shape: tuple[int, int], step: float) -> Widths:
-    """Return start widths: medians over peaks (n,) of reflections with these ζ."""
+    """Return start widths: medians over peaks (n,), for the ζ (n,) of their reflections."""
     turn = np.maximum(peaks.width_frame, 0.2) * zeta * abs(step)
     return constant_widths(
         float(np.median(turn)),
@@ -126,18 +126,19 @@ def constant_widths(
 
 #: Factors on the widths for which the likelihood is computed.
 FACTORS = np.exp(np.linspace(-1.2, 1.2, 49))
-# Largest contribution of one reflection to the difference in ln L between widths.
+# Largest contribution of one reflection to the difference of ln L between two widths.
 _VOICE = 50.0
 _HUBER = 1.345
 
 
 def better_widths(widths: Widths, scores: Floats, slow: Floats, fast: Floats) -> Widths:
-    """Return the widths of largest likelihood.
+    """Return the widths with the largest likelihood.
 
     Parameters
     ----------
     scores : (n, 3, factors) array
-        ``-ln L`` of each reflection along frame, slow and fast for `FACTORS` times the widths.
+        ``-ln L`` of each reflection along frame, slow and fast; the widths are multiplied by each
+        of `FACTORS`.
     slow, fast : (n,) array
         Positions of the reflections.
     """
@@ -172,9 +173,10 @@ def _lowest(score: Floats, log: Floats) -> float:
 
 
 def _robust(design: Floats, y: Floats) -> Floats:
-    """Return Huber's estimate of a polynomial; its constant is 0 if it is the only term.
+    """Return Huber's estimate of a polynomial.
 
-    The terms have a prior of 0 with a standard deviation of 0.5: widths vary little.
+    Because the widths vary little, the terms have a prior of 0 with a standard deviation of 0.5. A
+    constant alone is 0.
     """
     if design.shape[1] == 1 or not len(y):
         return np.zeros(1)
@@ -198,7 +200,7 @@ _LEAST = 0.02
 
 
 def regions_for(n: int) -> tuple[int, int, int]:
-    """Return the numbers of parts of scan and detector for which n references are enough."""
+    """Return into how many parts scan and detector can be divided with n references."""
     side = 3 if n >= 9 * _PER_REGION else 2 if n >= 4 * _PER_REGION else 1
     return min(4, max(1, n // (2 * side**2 * _PER_REGION))), side, side
 
@@ -219,16 +221,17 @@ def learned(
     variance: Floats,
     mass: Floats,
 ) -> Floats:
-    """Return corrections (regions, m, m, m) from sums over reference reflections at the nodes.
+    """Return the profile corrections (regions, m, m, m) at the nodes of the grid.
 
-    The ratio of observed to expected counts is noisy. It is shrunk towards 1, and the ratio of a
-    region towards the ratio of all, by the fraction of its scatter that is noise at the same
-    distance from the centre.
+    The input are sums over the reference reflections of each region. The ratio of observed to
+    expected counts is noisy. The ratio over all regions is shrunk towards 1, and the ratio of each
+    region towards the ratio over all regions. The shrinkage is the noise fraction of the scatter at
+    the same distance from the centre.
 
     Parameters
     ----------
     observed, expected, variance : (regions, m, m, m) array
-        Counts above background, counts of the Gaussians, and variance.
+        Counts above background, counts expected from the Gaussians, and variance of the counts.
     mass : (m, m, m) array
         Mean share of a Gaussian at each node.
     """
@@ -244,7 +247,7 @@ def learned(
 
 
 def _drawn(observed: Floats, expected: Floats, variance: Floats, towards: Floats) -> Floats:
-    """Return the ratio of counts, shrunk towards another ratio by its fraction of noise."""
+    """Return observed over expected counts, shrunk towards another ratio as far as it is noise."""
     known = expected > 0
     safe = np.where(known, expected, 1.0)
     ratio = np.where(known, observed / safe, towards)

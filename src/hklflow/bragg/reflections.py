@@ -42,8 +42,8 @@ class ReflectionFlag(IntFlag):
     OUTLIER = 2048
 
 
-#: Reflections that scaling leaves out. Reflections cut by edges or masks stay: the profile
-#: corrects for their missing part.
+#: Flags of reflections that scaling leaves out. Reflections cut by edges or masks are used: the
+#: profile corrects for their missing part.
 UNFIT = (
     ReflectionFlag.PARTIAL
     | ReflectionFlag.OVERLAP
@@ -73,14 +73,15 @@ class Reflections:
     d : array
         d-spacing, Å.
     intensity_sum, sigma_sum : array
-        Integral of S over the reflection by summation, 1/Å³: counts above background times
-        ``volume`` over the norm at the centre, corrected for the part that was not recorded.
+        Integral of S over the reflection, by summation, 1/Å³: counts above background, times
+        ``volume``, divided by the norm at the centre, and corrected for the part that was not
+        recorded.
     intensity_profile, sigma_profile : array
-        The same integral by fit of the learned profile.
+        Integral of S over the reflection, by a fit of the learned profile, 1/Å³.
     counts : array
         Counts above background, as recorded.
     recorded : array
-        Part of the reflection (0 to 1), by its profile, on the summed voxels.
+        Part of the reflection (0 to 1) on the summed voxels, according to its profile.
     background, background_sigma : array
         S of the diffuse scattering below the reflection (counts per norm).
     norm : array

@@ -1,9 +1,9 @@
 """Residuals of the spots by module and by frame.
 
-Residuals that all spots of a module have in common are a motion of the module: a shift along slow
-and fast and, with enough spots, a rotation in its plane and a distance (its pattern is larger or
-smaller than predicted). Residuals are observed minus predicted: for a module that is shifted or
-rotated by s they are -s.
+If all spots of a module have a residual in common, the module is displaced: it is shifted along
+slow and fast. With enough spots, a rotation in its plane and a different distance can also be seen
+(the pattern is larger or smaller than predicted). Residuals are observed minus predicted. If a
+module is shifted or rotated by s, they are -s.
 """
 
 from collections.abc import Sequence
@@ -132,7 +132,7 @@ class Row:
 def by_module(spots: Spots, modules: Modules | None) -> list[Row]:
     """Return residuals of the whole detector, then of each module.
 
-    Spots outside five robust standard deviations of their module are left out.
+    Spots more than five robust standard deviations from the median of their module are left out.
     """
     shape = spots.rotations[0].detector.shape
     whole = Modules.ideal([(0, shape[0], 0, shape[1])]).rectangles[0]
@@ -148,7 +148,7 @@ def _row(module: int, box: Integers, spots: Spots) -> Row:
     if len(off):
         from_middle = np.abs(off - np.median(off, axis=0))
         scatter = 1.4826 * np.median(from_middle, axis=0)
-        # The small term keeps all spots of exact data.
+        # The small term keeps all spots if the data are exact.
         spots = spots.select(np.all(from_middle <= _OUTLIER * scatter + 1e-9, axis=1))
     n, rectangle = len(spots.which), [int(x) for x in box]
     if n == 0:
@@ -172,8 +172,8 @@ def _row(module: int, box: Integers, spots: Spots) -> Row:
 def _motion(box: Integers, spots: Spots) -> tuple[float, float, float, float]:
     """Fit distance (µm) and rotation (mrad) of a module, with errors, by least squares.
 
-    ``off = shift + rotation × (x - c) + (x - c) Δz / D`` about the module's centre c: on a detector
-    that is farther by Δz, the spots are farther from the foot of the normal by the factor Δz / D.
+    The model is ``off = shift + rotation × (x - c) + (x - c) Δz / D`` about the module's centre c:
+    if the detector is farther away by Δz, all distances on it are larger by the fraction Δz / D.
     """
     detector = spots.rotations[0].detector
     size = np.array(detector.pixel_size)

@@ -23,9 +23,10 @@ Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Kind = Literal["scale", "decay"]
 
-_PER_NODE: dict[Kind, int] = {"scale": 20, "decay": 40}  # reflections with an equivalent, per node
-_PER_PARAMETER = 5  # deviations of equivalents per parameter
-_LINKS = 10  # unique reflections in common for a common scale of two rotations
+# Number of reflections with an equivalent that each node needs.
+_PER_NODE: dict[Kind, int] = {"scale": 20, "decay": 40}
+_PER_PARAMETER = 5  # deviations of equivalents that each parameter needs
+_LINKS = 10  # unique reflections that two rotations must share for a common scale
 _ROUGH = 0.1  # prior: standard deviation of second differences of ln g between nodes
 _HARMONIC = 0.3  # prior: standard deviation of coefficients of spherical harmonics
 
@@ -45,7 +46,7 @@ class Plan:
     linked : tuple of int
         For each rotation, the first rotation with which it shares a scale.
     notes : tuple of str
-        Notes on parameters that are not refined, and the reasons.
+        Reasons why parameters are not refined.
     """
 
     spans: tuple[tuple[float, float], ...]
@@ -56,7 +57,7 @@ class Plan:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters, including the gauge."""
+        """Number of parameters, including those fixed by the gauge."""
         return sum(map(sum, self.nodes.values())) + (self.degree + 1) ** 2 - 1
 
 
@@ -106,7 +107,7 @@ def plan(
 def _linked(
     observed: Observations, groups: Groups, paired: Bools, n: int
 ) -> tuple[tuple[int, ...], list[str]]:
-    """Return the first rotation to which each one is linked, and notes on unlinked ones."""
+    """Return the first rotation that is linked to each rotation, and notes on unlinked ones."""
     rows = (groups.index[paired], observed.rotation[paired])
     seen = sparse.csr_matrix((np.ones(len(rows[0])), rows), shape=(len(groups), n))
     seen.data[:] = 1
@@ -123,7 +124,7 @@ def _linked(
 
 
 def _afforded(made: Plan, free: float, notes: list[str]) -> Plan:
-    """Drop parameters for which there are too few deviations of equivalents, finest first."""
+    """Drop parameters, the finest first, until there are enough deviations of equivalents."""
     nodes = dict(made.nodes)
     degree = made.degree
     one = {kind: tuple(min(k, 1) for k in each) for kind, each in nodes.items()}
@@ -131,7 +132,7 @@ def _afforded(made: Plan, free: float, notes: list[str]) -> Plan:
 
     def too_many() -> bool:
         now = Plan(made.spans, nodes, degree, made.linked).parameters
-        # One scale and one B belong to the gauge.
+        # The gauge fixes one scale and one B.
         return free < _PER_PARAMETER * (now - sum(map(any, nodes.values())))
 
     def drop(what: str) -> None:
@@ -146,7 +147,7 @@ def _afforded(made: Plan, free: float, notes: list[str]) -> Plan:
             nodes[kind] = one[kind]
             drop(f"dependence of {kind} on the angle is")
     for kind in kinds:
-        # For a single rotation, a constant is only the gauge.
+        # For a single rotation, a constant is fixed by the gauge.
         if any(nodes[kind]) and too_many():
             nodes[kind] = none
             drop(f"{kind} is")
@@ -155,7 +156,7 @@ def _afforded(made: Plan, free: float, notes: list[str]) -> Plan:
 
 @dataclass(frozen=True)
 class Curve:
-    """Scale and B of one rotation against the angle, with standard deviations; arrays (k,).
+    """Scale and B of one rotation as functions of the angle, with standard deviations (k,).
 
     ``angle`` is in degrees, ``decay`` in Å².
     """
@@ -169,16 +170,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class ScaleModel:
-    """Design matrix of the observations, restraints and gauge.
+    """Scale model of a set of observations: design matrix, restraints and gauge.
 
     Attributes
     ----------
     matrix : (n, p) sparse array
         ``ln g = matrix @ parameters``.
     restraint : (p, p) array
-        Restraint, added to the normal matrix.
+        Matrix of the restraints, which is added to the normal matrix.
     gauge : (p, p) array
-        Transforms parameters such that the first rotation has mean scale 1 and mean B 0.
+        Matrix that transforms the parameters so that the first rotation has a mean scale of 1 and
+        a mean B of 0.
     """
 
     plan: Plan
@@ -241,7 +243,7 @@ class ScaleModel:
         return found
 
     def absorption(self, parameters: Floats) -> Floats:
-        """Return the factors (n,) of absorption only."""
+        """Return only the absorption factors (n,)."""
         n = (self.plan.degree + 1) ** 2 - 1
         start = self.matrix.shape[1] - n
         factors: Floats = np.exp(self.matrix[:, start:] @ parameters[start:])

@@ -1,8 +1,9 @@
 """Scale observations by the agreement of equivalents.
 
-``Σ (I - g <I>)² / σ'²`` is minimised; <I> is the weighted mean of equivalents on one scale
-(Hamilton, Rollett & Sparks, Acta Cryst. 18, 129, 1965), and the logarithm of g is linear, see
-`hklflow.bragg.scale_model`. Scales, error model and outliers are refined in turn to convergence.
+``Σ (I - g <I>)² / σ'²`` is minimised. <I> is the weighted mean of equivalents on one scale
+(Hamilton, Rollett & Sparks, Acta Cryst. 18, 129, 1965). The logarithm of the scale g is linear in
+the parameters, see `hklflow.bragg.scale_model`. Scales, error model and outliers are determined in
+turn until convergence.
 """
 
 from dataclasses import dataclass
@@ -26,11 +27,11 @@ from hklflow.geometry.symmetry import SpaceGroup
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_HUBER = 4.0  # standard deviations: larger deviations get no larger weight
-_STRONG = 2.0  # smallest I/σ of a mean that is used for scales
+_HUBER = 4.0  # standard deviations: the influence of larger deviations does not increase further
+_STRONG = 2.0  # smallest I/σ of a mean that is used to determine scales
 _FEW = 0.05  # largest fraction of groups that may disagree by chance
 _CYCLES = 20
-_CHANGE = 4.0  # largest plausible ratio within a rotation's scale: absorption changes it less
+_CHANGE = 4.0  # largest plausible ratio of scales within a rotation; absorption changes them less
 _BLOCK = 20_000  # observations
 _RESTS = 1e-4  # converged: largest change of ln g
 
@@ -55,10 +56,10 @@ class Scaling:
     Attributes
     ----------
     scale : array
-        Divisor of observed intensities and errors.
+        Scale g, by which observed intensities and errors are divided.
     counting, variance : array
-        Variances on one scale: from counting, for the mean intensities of the groups; and from
-        the error model.
+        Variances on one scale. ``counting``: from counting statistics, for the mean intensity of
+        the group. ``variance``: from the error model.
     outlier : bool array
     curves : list of Curve
         Curves of each rotation.
@@ -70,7 +71,7 @@ class Scaling:
     cycles : int
     rested : bool
     notes : tuple of str
-        Notes on parameters that were not refined, and on problems.
+        Reasons why parameters were not refined, and problems.
     """
 
     scale: Floats
@@ -107,7 +108,7 @@ class Scaling:
         )
 
     def metrics(self, names: list[str]) -> dict[str, Any]:
-        """Return figures for JSON; ``names`` are the names of the rotations."""
+        """Return the statistics of scaling for JSON; ``names`` are the names of the rotations."""
         errors = self.errors
         return {
             "rotations": {
@@ -228,10 +229,9 @@ class _Work:
 
     @property
     def kept(self) -> Bools:
-        """Mask (n,) of the observations for the error model.
+        """Mask (n,) of the observations that determine the error model.
 
-        Groups that do not agree are left out, unless they are so many that chance cannot explain
-        it.
+        Groups that do not agree are left out, unless there are more of them than chance explains.
         """
         kept = self.use & ~self.outlier
         if np.sum(~self.agree) > _FEW * len(self.groups):
@@ -333,7 +333,7 @@ class _Work:
 def _normal(matrix: sparse.csr_array, weight: Floats, groups: Groups) -> Floats:
     """Return the normal matrix (p, p) of deviations from weighted means of groups.
 
-    The means follow the scales: a change that is common to a group has no effect.
+    The means change with the scales, so a change that is common to a group has no effect.
     """
     rows = np.argsort(groups.index, kind="stable")
     rows = rows[weight[rows] > 0]

@@ -14,7 +14,7 @@ from hklflow.orientation import series
 Floats = NDArray[np.float64]
 
 _MOST = 30  # iterations of the relative scale
-_ALIKE = 0.03  # relative, and radians: largest difference of cells of one setting
+_ALIKE = 0.03  # largest difference of two cells with the same setting: lengths relative, radians
 
 Scan = tuple[Crystal, StructureFactors]
 
@@ -22,8 +22,8 @@ Scan = tuple[Crystal, StructureFactors]
 def line_up(scans: Sequence[Scan]) -> IntensitySeries:
     """Align the reflections of the scans of one sample, sorted from high to low temperature.
 
-    Scans share rows if they have the same space group in the same setting, and similar cells. Scale
-    and ΔB relative to the parent are reported, not applied.
+    Two scans share the rows of the table if they have the same space group in the same setting, and
+    similar cells. Scale and ΔB relative to the parent are reported, not applied.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def _hkl(scans: Sequence[Scan], members: list[int]) -> NDArray[np.int64]:
 
 
 def _settings(crystals: list[Crystal]) -> list[str]:
-    """Return the name of the setting of each scan: the parent of the first scan with it."""
+    """Return the setting of each scan, named after the parent of the first scan that has it."""
     firsts: list[Crystal] = []
     names = []
     for crystal in crystals:
@@ -106,7 +106,7 @@ def _alike(one: Crystal, other: Crystal) -> bool:
 
 
 def _relative(scans: Sequence[Scan]) -> tuple[list[series.RelativeScale], list[str]]:
-    """Return the scale of each scan relative to its parent, and notes on scans without."""
+    """Return the scale of each scan relative to its parent, and notes on scans without a scale."""
     by_name = {crystal.scan: (crystal, factors) for crystal, factors in scans}
     nan = float("nan")
     found, notes = [], []
@@ -133,7 +133,7 @@ def _relative(scans: Sequence[Scan]) -> tuple[list[series.RelativeScale], list[s
 
 
 def _against(factors: StructureFactors, parent: StructureFactors) -> series.RelativeScale:
-    """Fit ``I = k I_parent exp(-2 ΔB s²)`` to intensities, because weak ones may be negative."""
+    """Fit ``I = k I_parent exp(-2 ΔB s²)``; intensities, not logarithms: they may be negative."""
     groups = Groups.of(np.concatenate([factors.hkl, parent.hkl]))
     mine, theirs = groups.index[: len(factors)], groups.index[len(factors) :]
     strong = parent.mean.intensity > series.STRONG * parent.mean.sigma
@@ -148,7 +148,7 @@ def _against(factors: StructureFactors, parent: StructureFactors) -> series.Rela
     x = np.array([np.log(max(found.sum() / known.sum(), 1e-6)), 0.0])
     for _ in range(_MOST):
         model = known * np.exp(design @ x)
-        # Relative to the model, whose error is included.
+        # Variance relative to the model; the error of the model is included.
         var = (sigma / model) ** 2 + (error / known) ** 2
         change, covariance, tau = series.robust_line(design, found / model - 1, var)
         x = x + np.clip(change, -1.0, 1.0)

@@ -24,11 +24,11 @@ _PER_SHELL = 10
 
 @dataclass(frozen=True)
 class Statistics:
-    """Figures for each shell, from low to high resolution, and for all reflections.
+    """Statistics of each shell, from low to high resolution, and of all reflections.
 
     ``fall_off`` has B and its standard deviation in Å², from ``exp(-2 B (sin θ / λ)²)`` fitted to
-    the mean intensities of the shells. It includes the fall of the form factors; B of a Wilson plot
-    would need the composition.
+    the mean intensities of the shells. This B includes the decrease of the form factors; the B of a
+    Wilson plot would require the composition.
     """
 
     rows: list[Row]
@@ -44,14 +44,14 @@ def statistics(
     n_shells: int,
     seed: int,
 ) -> Statistics:
-    """Compute figures of merit.
+    """Compute R values, CC1/2, completeness and similar statistics of the shells.
 
     R_merge, R_meas and R_pim are ``Σ f(n) Σ |I - <I>| / Σ Σ I`` over reflections with n ≥ 2
     observations; f = 1, √(n / (n - 1)), √(1 / (n - 1)) (Diederichs & Karplus, Nat. Struct.
     Biol. 4, 269, 1997; Weiss, J. Appl. Cryst. 34, 130, 2001). CC1/2 is the correlation between the
     means of two halves of the observations of each reflection, and CC* = √(2 CC / (1 + CC))
-    (Karplus & Diederichs, Science 336, 1030, 2012). Halves are random, rotations of odd and even
-    number, or frames of odd and even number. Unknown figures are None.
+    (Karplus & Diederichs, Science 336, 1030, 2012). The halves are random, or rotations of odd and
+    even number, or frames of odd and even number. Unknown values are None.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def statistics(
     exact = symmetry.constrain_cell(cell, group)
     d = lattice.d_spacing(exact, groups.hkl)
     apart = merged.factors.plus is not None
-    # Slightly less: the smallest spacing itself is possible.
+    # The limit is slightly smaller, so that the smallest spacing itself is included.
     possible = symmetry.possible_reflections(exact, group, d.min() * (1 - 1e-9), anomalous=apart)
     n_shells = max(1, min(n_shells, len(groups) // _PER_SHELL))
     edges = np.linspace(0.0, (1 / d.min()) ** 3 * (1 + 1e-9), n_shells + 1)
@@ -111,7 +111,7 @@ class _Halves:
 
 
 def _random_half(groups: Groups, rng: np.random.Generator) -> Bools:
-    """Split each group into halves (n,); an odd observation goes to a random half."""
+    """Split each group randomly into halves (n,); of an odd number, one half gets one more."""
     order = np.lexsort((rng.random(len(groups.index)), groups.index))
     start = np.cumsum(groups.n) - groups.n
     place = np.empty(len(order), dtype=np.int64)
@@ -130,7 +130,7 @@ class _Figures:
     halves: _Halves
 
     def row(self, use: Bools, possible: int) -> Row:
-        """Compute the figures for the used groups (m,)."""
+        """Compute the statistics of the used groups (m,)."""
         n = self.groups.n
         several = use & (n >= 2)
         row: Row = {
@@ -173,12 +173,12 @@ def _correlation(a: Floats, b: Floats) -> float | None:
 
 
 def cc_star(half: float | None) -> float | None:
-    """Return the correlation with the true intensities from CC1/2; None if CC1/2 is negative."""
+    """Return CC*, the correlation with the true intensities; None if CC1/2 is negative."""
     return None if half is None or half < 0 else float(np.sqrt(2 * half / (1 + half)))
 
 
 def _fall_off(merged: Merged, group: SpaceGroup, rows: list[Row]) -> Row:
-    """Fit a line through the logarithms of the shells' means."""
+    """Fit a line to the logarithms of the shells' mean intensities."""
     factors = merged.factors
     s2 = 0.25 / factors.d**2
     level = factors.mean.intensity / group.epsilon(factors.hkl)
@@ -197,7 +197,7 @@ def _fall_off(merged: Merged, group: SpaceGroup, rows: list[Row]) -> Row:
 
 
 def line(table: Statistics) -> str:
-    """Return the overall figures in one line."""
+    """Return the statistics of all reflections as one line of text."""
     row = table.overall
     shown = {
         "completeness": "{:.1%}",

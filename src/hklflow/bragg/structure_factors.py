@@ -1,4 +1,4 @@
-"""Scaled reflections of one scan, and the structure factors from merging them."""
+"""Scaled reflections of one scan, and the structure factors that merging gives."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -73,11 +73,11 @@ class Scaled:
     d : array
         d-spacing, Å.
     intensity : array
-        Observed intensity over ``scale``, 1/Å³, on the scale of the first rotation.
+        Observed intensity divided by ``scale``, 1/Å³, on the scale of the first rotation.
     sigma : array
         Error from the error model.
     sigma_counting : array
-        Error from integration, over ``scale``.
+        Error from the integration, divided by ``scale``.
     scale : array
         Divisor of the observed intensity.
     flags : int array
@@ -140,7 +140,8 @@ class StructureFactors:
     amplitude, amplitude_sigma : array
         ``|F|`` and its error, in the square root of the intensity's unit.
     agree : bool array
-        False if no two thirds of the equivalents agree: the error is then from their scatter.
+        False if fewer than two thirds of the equivalents agree. The error is then the scatter of
+        the equivalents.
     plus, minus : Means or None
         Separate means of hkl and its Friedel mate; centric reflections are all in ``plus``. None:
         not separated.
@@ -170,8 +171,8 @@ class IntensitySeries:
     d : (n,) array
         d-spacing in Å, in the first scan of the setting.
     settings : tuple of n str
-        Parent that defines the axes and the space group of the indices; parents with different
-        cells share no setting.
+        Name of the parent that defines axes and space group of the indices. Parents with different
+        cells have different settings.
     scans, parents : tuples of t str
     temperature : (t,) array
         Temperature, K; NaN if not known.
@@ -180,7 +181,8 @@ class IntensitySeries:
     n : (n, t) int array
         Number of observations.
     scale, scale_sigma, decay, decay_sigma : (t,) arrays
-        ``I / I_parent = scale exp(-2 ΔB (sin θ / λ)²)``, ΔB in Å²; not applied.
+        Parameters of ``I / I_parent = scale exp(-2 ΔB (sin θ / λ)²)``, ΔB in Å². They are not
+        applied to the intensities.
     notes : tuple of str
     """
 

@@ -5,15 +5,16 @@ spots, I of them indexed beyond chance, the score is
 
     I (1 - U / S) = I² / S,    U = S - I unindexed;
 
-a class of weak spots improves the score if more than half of it is indexed. A fraction
-``p = (2 tolerance)³`` of random spots has h, k and l near integers. So, if I' spots are near
-integers, ``I = (I' - p S) / (1 - p)``. Lattice and orientation are the same for all settings.
+a class of weak spots improves the score if more than half of them are indexed. A fraction
+``p = (2 tolerance)³`` of random spots has h, k and l near integers. If I' spots are near integers,
+``I = (I' - p S) / (1 - p)``. Lattice and orientation are the same for all settings.
 
-The search begins at the best point of a coarse grid of the three correlated parameters, and changes
+The search begins at the best point of a coarse grid of the three correlated parameters. It changes
 one parameter after the other, first over its full range, then to neighbouring values, until nothing
-changes. Among values that are equal to the best within the noise of their difference, the one with
-the fewest unindexed spots is chosen, and among these the nearest to the present one. The noise is
-the scatter between blocks (jackknife); two settings have most of their spots in common.
+changes. Of all values with a score equal to the best within noise, the one with the fewest
+unindexed spots is chosen, then the one nearest to the present value. The noise is the error of the
+difference of two scores, from the scatter between blocks (jackknife), because two settings have
+most of their spots in common.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +38,7 @@ Index = Callable[[Floats], Floats]
 TOLERANCE = 0.15
 """Largest deviation of h, k, l from integers of an indexed spot."""
 
-#: Values of the search. Other parameters, such as margins, belong to the fit and matter little.
+#: Values that are tried. Other parameters, such as margins, affect only the fit and matter little.
 LADDERS: dict[str, tuple[float, ...]] = {
     "n_sigma": (3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.5, 10.0, 12.0, 15.0),
     "min_significance": (4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0),
@@ -55,7 +56,7 @@ GRID: dict[str, tuple[float, ...]] = {
 }
 
 _CLEARLY = 3.5  # standard deviations of a significant gain over the present setting
-_LENGTH = 50  # frames of a block: its ends cut few peaks
+_LENGTH = 50  # frames of a block; long enough that its ends cut few peaks
 _SHORTEST = 10
 _FEWEST, _ENOUGH = 4, 8  # blocks
 _PASSES = 6
@@ -63,7 +64,7 @@ _PASSES = 6
 _OTHERS = ((5.0, 8.0), (8.0, 12.0), (12.0, 20.0))
 _STRONG = 100, 3000  # smallest and largest number of strong spots for finding a lattice
 _AS_GOOD = 0.95  # smallest score relative to the best lattice
-# Spots with unreliable centroids; the ends of a block cut spots.
+# Flags of spots with unreliable centroids; the ends of a block cut spots.
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Block:
     read : callable
         Function that returns an iterator over the frames: arrays (n, slow, fast) in order.
     invalid_from, saturation, valid_from : float
-        As in `PeakParams`.
+        Same meaning as in `PeakParams`.
     """
 
     rotation: Rotation
@@ -115,7 +116,7 @@ class Trial:
 
     @property
     def beyond_chance(self) -> float:
-        """Number of indexed spots, without those indexed by chance."""
+        """Number of indexed spots, minus the number expected by chance."""
         return float(_beyond_chance(self.found.sum(), self.indexed.sum(), self.tolerance))
 
     @property
@@ -151,7 +152,7 @@ def _score(found: Any, indexed: Any, tolerance: float) -> Any:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Trials along one parameter, with the others fixed; and its values before and after."""
+    """Trials of one parameter with the others fixed, and its values before and after."""
 
     name: str
     trials: tuple[Trial, ...]
@@ -202,7 +203,8 @@ class Tuning:
     def worth_it(self) -> bool:
         """True if the gain is significant: more than 3.5 standard deviations.
 
-        By chance, the best of many trials on the same blocks is better by about two of them.
+        By chance, the best of many trials on the same blocks is better by about two standard
+        deviations.
         """
         gain, sigma = self.gain
         return bool(self.changed) and gain > _CLEARLY * sigma
@@ -230,7 +232,7 @@ def spread(
     Raises
     ------
     HklflowError
-        If this leaves fewer than four blocks.
+        If there are fewer than four blocks.
     """
     length = max(_LENGTH, 2 * max_frames)
     if sum(n // length for n in n_frames) < _FEWEST:
@@ -276,7 +278,7 @@ def tune(
     lattice : (3, 3) array or callable
         UB in 1/Å with 2π, or a function that finds it from scattering vectors.
     unset : PeakParams
-        Parameters of a configuration without settings, also used for finding the lattice.
+        Default parameters, which are also tried to find the lattice.
     tolerance : float
         Largest deviation of h, k, l from integers of an indexed spot.
     told : callable
@@ -326,7 +328,7 @@ def tune(
 
 
 def _values(ladder: Sequence[float], present: float, start: float, *, coarse: bool) -> list[float]:
-    """Return the values of a sweep: every other one of all, or the neighbours of the present."""
+    """Return the values of a sweep: every second value, or the neighbours of the present value."""
     everything = sorted({*ladder, present, start})
     at = everything.index(present)
     if coarse:
@@ -341,9 +343,9 @@ def _typed(values: dict[str, float]) -> dict[str, Any]:
 
 
 def _cleanest_of_the_best(trials: list[Trial], values: list[float], present: float) -> Trial:
-    """Return the cleanest trial that equals the best within noise; of several, the nearest.
+    """Return the trial with the fewest unindexed spots, of those equal to the best within noise.
 
-    If the scores are equal, fewer unindexed spots are better.
+    If several have the same number, return the one nearest to the present value.
     """
     best = max(trials, key=lambda trial: trial.score)
     as_good = []
@@ -358,7 +360,7 @@ def _cleanest_of_the_best(trials: list[Trial], values: list[float], present: flo
 def _without_idle_changes(
     best: Trial, start: Trial, tried: Callable[[PeakParams, str], Trial]
 ) -> Trial:
-    """Revert each change without which the spots are as good within noise, and as clean."""
+    """Revert each change that neither improves the score nor reduces the unindexed spots."""
     for name in LADDERS:
         old = getattr(start.params, name)
         if getattr(best.params, name) != old:
@@ -371,9 +373,9 @@ def _without_idle_changes(
 def _indexed_by(
     blocks: Sequence[Block], start: PeakParams, unset: PeakParams, index: Index
 ) -> Floats:
-    """Return the UB that fits the strong spots of several settings best.
+    """Return the UB that best fits the strong spots of several settings.
 
-    A bad setting gives too few spots, or so many false ones that a wrong lattice fits them.
+    A bad setting gives too few spots, or so many false spots that a wrong lattice fits them.
     """
     tuned = {name: getattr(unset, name) for name in LADDERS}
     others = [replace(start, **tuned | {"n_sigma": a, "min_significance": b}) for a, b in _OTHERS]

@@ -51,12 +51,12 @@ class _Group:
 
 @dataclass(frozen=True)
 class AppliesTo:
-    """An expression after parsing.
+    """A parsed expression.
 
     Attributes
     ----------
     text : str
-        The expression in its normal form; `parse` reproduces the object from it.
+        The expression in its normal form. `parse` of this text gives the same object.
     """
 
     text: str
@@ -96,7 +96,7 @@ def parse(text: str) -> AppliesTo:
     Raises
     ------
     HklflowError
-        If it is malformed, or one alternative covers no scan (``>5,<3``).
+        If the expression is malformed, or one alternative covers no scan (``>5,<3``).
     """
     groups, plain = [], []
     for alternative in text.split(";"):
@@ -137,8 +137,8 @@ def _term(term: str, text: str) -> tuple[_Group, str]:
 def _have_common_name(patterns: Iterable[str]) -> bool:
     """Return True if a text of at least one character matches all patterns.
 
-    Each pattern is followed as the set of positions that it can have reached after the same
-    characters; one character that is in no pattern represents all other characters.
+    All patterns read the same characters. For each pattern, the set of positions that it can have
+    reached is followed. One character that is in no pattern represents all other characters.
     """
     patterns = tuple(set(patterns))
     alphabet = {*chain.from_iterable(patterns), "\0"} - set("*?")

@@ -1,16 +1,17 @@
-"""Quality of a powder calibration: its metrics, and the gates that judge them.
+"""Quality of a powder calibration: its metrics, and the gates that the metrics must pass.
 
 `metrics` returns a JSON-ready table, `judge` compares the table with `GateLimits`, and `change`
 returns the difference between two calibrations. The gates judge beam centre, distance along the
 beam and d-spacings. They do not judge poni and rot: the two are correlated (near ±1).
 
-Some errors cannot be detected in one image; they are reported, not judged. A wrong wavelength
-changes the distance by the same factor and gives equally good residuals (at angles beyond some 15°
-a large error shows in the trend). A calibrant with the same rings on another scale does the same.
+Two errors cannot be detected in one image. A wrong wavelength changes the distance by the same
+factor and gives equally good residuals; only at angles above some 15° a large error is seen in the
+trend. A calibrant with the same rings on another scale has the same effect.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,12 +31,12 @@ Rectangle = tuple[int, int, int, int]
 
 
 class GateLimits(BaseModel):
-    """Limits for a powder calibration; null switches a gate off."""
+    """Limits that a powder calibration must meet; null switches a gate off."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     settled: bool = True
-    """Require that beam centre and distance no longer change at the end."""
+    """Require that beam centre and distance no longer change in the last cycle."""
     median_off: float | None = Field(0.05, gt=0)
     """Largest median of abs(Δ2θ), as a fraction of the rings' FWHM."""
     ring_pull: float | None = Field(5.0, gt=0)
@@ -49,12 +50,12 @@ class GateLimits(BaseModel):
     sector_spread: float | None = Field(0.1, gt=0)
     """Largest spread of a ring's FWHM over azimuth, as a fraction of the FWHM (median of rings)."""
     fwhm_ratio: float | None = Field(1.2, gt=0)
-    """Largest ratio of the rings' FWHM to the accepted version's (median of the rings)."""
+    """Largest ratio of a ring's FWHM to its FWHM in the accepted version (median of the rings)."""
     chi2: tuple[float, float] | None = None
     """Smallest and largest reduced χ² of counting statistics. null: no limit, because real rings
     are spotty; χ² is then only compared with the accepted version."""
     chi2_ratio: float | None = Field(2.0, gt=0)
-    """Largest ratio of the reduced χ² to the accepted version's."""
+    """Largest ratio of the reduced χ² to the reduced χ² of the accepted version."""
     harmonics: float | None = Field(0.05, gt=0)
     """Largest amplitude of cos χ, sin χ, cos 2χ, sin 2χ in the residuals, pixels."""
     beam_centre_sigma: float | None = Field(0.05, gt=0)
@@ -64,7 +65,7 @@ class GateLimits(BaseModel):
     halves: float | None = Field(3.0, gt=0)
     """Largest difference between refinements of odd and even sectors, in its σ."""
     modules: float | None = Field(0.2, gt=0)
-    """Largest shift of a module, pixels; a shift counts if its σ is below a third of this."""
+    """Largest shift of a module, pixels. Only shifts with a σ below a third of this limit count."""
     min_rings: int | None = Field(4, ge=1)
     """Least number of rings."""
     masked: float | None = Field(0.15, gt=0, le=1)
@@ -89,7 +90,8 @@ def metrics(
 ) -> Metrics:
     """Compute the metrics of a calibration.
 
-    Residuals refer to ``calibration.detector``, even if it was replaced by another detector.
+    Residuals are calculated with ``calibration.detector``, which may have replaced the refined
+    detector.
 
     Parameters
     ----------
@@ -104,12 +106,12 @@ def metrics(
     Returns
     -------
     dict
-        JSON-ready; units are in the names. For each ring (`rings`): mean Δd/d with its standard
-        error `sem`, rms, FWHM of the whole ring and of its sectors. For all rings (`d_spacings`):
-        weighted rms, largest mean in its σ, slope. Further: `rms_px`; `harmonics_px` over azimuth;
-        `radial_scale` (Δr / r); `chi2` of counting statistics; `halves` (odd against even sectors);
-        `modules`; `coverage`; `convergence` with its history; `wavelength` with its source; beam
-        centre, distance along the beam, tilt.
+        Data for JSON; units are in the names. `rings`, for each ring: mean Δd/d with its standard
+        error `sem`, rms, FWHM of the whole ring and of its sectors. `d_spacings`, for all rings:
+        weighted rms, largest mean in its σ, slope. Other keys: `rms_px`; `harmonics_px` over
+        azimuth; `radial_scale` (Δr / r); `chi2` of counting statistics; `halves` (odd compared with
+        even sectors); `modules`; `coverage`; `convergence` with its history; `wavelength` with its
+        source; beam centre, distance along the beam, tilt.
     """
     from hklflow.calibration import assess_rings as rings
     from hklflow.calibration.powder_cycles import FWHM, beam_and_distance
@@ -159,60 +161,77 @@ def judge(
         Metrics from `metrics`, or read back from JSON.
     limits : GateLimits
     accepted : mapping, optional
-        Metrics of the accepted version; None: no comparison with it.
+        Metrics of the accepted version. None: no comparison with an accepted version.
 
     Returns
     -------
     list of dict
-        Gates: name, value, limit, passed, sentence. A value that could not be measured (None)
-        fails.
+        One dict for each gate: name, value, limit, passed, sentence. A gate fails if its value
+        could not be measured (None).
     """
-    m, rings, coverage = metrics, metrics["d_spacings"], metrics["coverage"]
-    gates = []
+    gates = _of_fit(metrics, limits)
+    gates += _of_geometry(metrics, limits)
+    gates += _of_coverage(metrics["coverage"], limits)
+    if (pull := metrics["wavelength"]["pull"]) is not None:
+        gates += _most(limits, "wavelength", abs(pull), "refined minus nominal wavelength", " σ")
+    if accepted is not None:
+        widths = _ratio(_widths(metrics), _widths(accepted))
+        chi2 = metrics["chi2"] / accepted["chi2"]
+        gates += _most(
+            limits, "fwhm_ratio", widths, "ratio of the rings' FWHM to the accepted version's"
+        )
+        gates += _most(limits, "chi2_ratio", chi2, "ratio of χ² to the accepted version's")
+    return gates
 
-    def most(name: str, value: float | None, what: str, unit: str = "") -> None:
-        limit = getattr(limits, name)
-        if limit is not None:
-            passed = value is not None and value <= limit
-            gates.append(_gate(name, value, limit, passed, what, f"at most {limit:g}{unit}", unit))
 
+def _most(
+    limits: GateLimits, name: str, value: float | None, what: str, unit: str = ""
+) -> list[dict[str, Any]]:
+    """Return the gate of a largest value; empty if it is switched off."""
+    limit = getattr(limits, name)
+    if limit is None:
+        return []
+    passed = value is not None and value <= limit
+    return [_gate(name, value, limit, passed, what, f"at most {limit:g}{unit}", unit)]
+
+
+def _of_fit(m: Mapping[str, Any], limits: GateLimits) -> list[dict[str, Any]]:
+    """Return the gates of the refinement and of its residuals."""
+    most, rings, convergence = partial(_most, limits), m["d_spacings"], m["convergence"]
+    reason, cycles = convergence["reason"], convergence["cycles"]
+    gates: list[dict[str, Any]] = []
     if limits.settled:
-        reason = m["convergence"]["reason"]
         gates.append(
             {
                 "name": "settled",
                 "value": reason,
                 "limit": "settled",
                 "passed": reason in ("settled", "still"),
-                "sentence": f"the refinement ended after {m['convergence']['cycles']} cycles: "
-                f"{reason}",
+                "sentence": f"the refinement ended after {cycles} cycles: {reason}",
             }
         )
-    most("median_off", m["convergence"]["median_off_fwhm"], "median of Δ2θ over the FWHM")
-    most("ring_pull", rings["max_pull"], "largest mean Δd/d of a ring", " σ")
-    most("ring_rms", rings["rms"], "weighted rms of the rings' Δd/d")
-    most("trend", rings["slope_pull"], "slope of Δd/d against 2θ", " σ")
-    most("rms", m["rms_px"], "rms of Δ2θ", " px")
-    most("sector_spread", m["sector_spread"], "spread of the FWHM over azimuth")
+    gates += most("median_off", convergence["median_off_fwhm"], "median of Δ2θ over the FWHM")
+    gates += most("ring_pull", rings["max_pull"], "largest mean Δd/d of a ring", " σ")
+    gates += most("ring_rms", rings["rms"], "weighted rms of the rings' Δd/d")
+    gates += most("trend", rings["slope_pull"], "slope of Δd/d against 2θ", " σ")
+    gates += most("rms", m["rms_px"], "rms of Δ2θ", " px")
+    gates += most("sector_spread", m["sector_spread"], "spread of the FWHM over azimuth")
     if limits.chi2 is not None:
         low, high = limits.chi2
-        gates.append(
-            _gate(
-                "chi2",
-                m["chi2"],
-                list(limits.chi2),
-                low <= m["chi2"] <= high,
-                "reduced χ²",
-                f"from {low:g} to {high:g}",
-            )
-        )
+        passed, allowed = low <= m["chi2"] <= high, f"from {low:g} to {high:g}"
+        gates.append(_gate("chi2", m["chi2"], [low, high], passed, "reduced χ²", allowed))
     largest = max(abs(value) for name, value in m["harmonics_px"].items() if name != "sigma")
-    most("harmonics", largest, "largest azimuthal harmonic of the residuals", " px")
-    most("beam_centre_sigma", max(m["beam_centre_sigma_px"]), "σ of the beam centre", " px")
+    return gates + most("harmonics", largest, "largest azimuthal harmonic of the residuals", " px")
+
+
+def _of_geometry(m: Mapping[str, Any], limits: GateLimits) -> list[dict[str, Any]]:
+    """Return the gates of beam centre, distance, halves and modules."""
+    most = partial(_most, limits)
     relative = m["direct_distance_sigma_m"] / m["direct_distance_m"]
-    most("distance_sigma", relative, "relative σ of the distance")
     halves = None if m["halves"] is None else m["halves"]["max_pull"]
-    most("halves", halves, "difference between odd and even sectors", " σ")
+    gates = most("beam_centre_sigma", max(m["beam_centre_sigma_px"]), "σ of the beam centre", " px")
+    gates += most("distance_sigma", relative, "relative σ of the distance")
+    gates += most("halves", halves, "difference between odd and even sectors", " σ")
     if m["modules"] is not None and limits.modules is not None:
         known = [
             abs(row[f"{name}_px"])
@@ -220,33 +239,35 @@ def judge(
             for name in ("radial", "tangential")
             if row[f"{name}_px"] is not None and row[f"{name}_sigma_px"] <= limits.modules / 3
         ]
-        most("modules", max(known, default=None), "largest shift of a module", " px")
-    if limits.min_rings is not None:
-        n = coverage["rings"]
-        passed = n >= limits.min_rings
-        allowed = f"at least {limits.min_rings}"
-        gates.append(_gate("min_rings", n, limits.min_rings, passed, "rings used", allowed))
-    most("masked", coverage["masked_fraction"], "fraction of masked pixels")
-    most("rejected", coverage["rejected_fraction"], "fraction of ring sectors left out")
-    most("missing", coverage["missing_fraction"], "fraction of the calibrant's rings missing")
-    most("unexplained", coverage["unexplained"], "highest peak that is not a calibrant ring")
-    if m["wavelength"]["pull"] is not None:
-        most("wavelength", abs(m["wavelength"]["pull"]), "refined minus nominal wavelength", " σ")
-    if accepted is not None:
-        ratio = _ratio(_widths(m), _widths(accepted))
-        most("fwhm_ratio", ratio, "ratio of the rings' FWHM to the accepted version's")
-        most("chi2_ratio", m["chi2"] / accepted["chi2"], "ratio of χ² to the accepted version's")
+        gates += most("modules", max(known, default=None), "largest shift of a module", " px")
     return gates
 
 
+def _of_coverage(coverage: Mapping[str, Any], limits: GateLimits) -> list[dict[str, Any]]:
+    """Return the gates of rings and pixels."""
+    most, least = partial(_most, limits), limits.min_rings
+    gates: list[dict[str, Any]] = []
+    if least is not None:
+        n = coverage["rings"]
+        gates.append(_gate("min_rings", n, least, n >= least, "rings used", f"at least {least}"))
+    gates += most("masked", coverage["masked_fraction"], "fraction of masked pixels")
+    gates += most("rejected", coverage["rejected_fraction"], "fraction of ring sectors left out")
+    gates += most(
+        "missing", coverage["missing_fraction"], "fraction of the calibrant's rings missing"
+    )
+    return gates + most(
+        "unexplained", coverage["unexplained"], "highest peak that is not a calibrant ring"
+    )
+
+
 def change(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the difference between calibrations `a` and `b`; reported, never judged.
+    """Return the difference between calibrations `a` and `b`; it is reported, but has no limit.
 
     Returns
     -------
     dict
-        beam_centre_px (slow, fast) and direct_distance_mm: a minus b; tilt_deg: angle between the
-        normals of the detectors.
+        beam_centre_px (slow, fast) and direct_distance_mm: value of a minus value of b. tilt_deg:
+        angle between the normals of the two detectors.
     """
     along = float(np.clip(np.dot(a["normal"], b["normal"]), -1.0, 1.0))
     across = float(np.linalg.norm(np.cross(a["normal"], b["normal"])))
@@ -298,7 +319,10 @@ def _wavelength(calibration: "PowderCalibration", nominal: float | None) -> dict
 
 
 def _halves(calibration: "PowderCalibration") -> dict[str, Any] | None:
-    """Refine odd and even sectors separately: differences in σ; None if points are too few."""
+    """Refine odd and even sectors separately; return the differences in units of their σ.
+
+    None if there are too few points.
+    """
     from hklflow.calibration import ring_fit
     from hklflow.calibration.powder_cycles import beam_and_distance
 
@@ -313,7 +337,7 @@ def _halves(calibration: "PowderCalibration") -> dict[str, Any] | None:
         points = calibration.points.keep(half)
         if len(points) < 3 * len(ring_fit.PARAMETERS):
             return None
-        # The scatter beyond counting statistics comes from all points.
+        # The scatter beyond counting statistics is determined from all points.
         total = replace(
             points, sigma=np.hypot(points.sigma, np.radians(calibration.extra_sigma_deg))
         )

@@ -1,4 +1,4 @@
-"""Tables of numbers from the ring points of a calibration, for `calibration.assess`."""
+"""Statistics of the ring points of a calibration, for `calibration.assess`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +24,11 @@ class Residuals:
     Attributes
     ----------
     off, sigma : (n,) array
-        Radians; the errors include the scatter of a ring's sectors about the ring's mean beyond
-        counting statistics (so that a displaced ring does not increase its own error).
+        Residuals and their errors, radians. The errors include the scatter of the sectors about the
+        mean of their ring, beyond counting statistics. A displaced ring does not increase the
+        errors.
     off_px, sigma_px : (n,) array
-        The same in pixels, along the direction of increasing 2θ.
+        Residuals and their errors in pixels, along the direction of increasing 2θ.
     along : (n, 2) array
         Direction of increasing 2θ on the image (slow, fast), unit vectors.
     chi : (n,) array
@@ -155,7 +156,7 @@ def _ring_fwhm(calibration: PowderCalibration, angle: float, width: float) -> fl
 
 
 def d_spacings(table: Rows) -> dict[str, float]:
-    """Return Δd/d of all rings: weighted mean and rms, largest mean in σ, slope against 2θ."""
+    """Return statistics of Δd/d: weighted mean and rms, largest mean in σ, slope against 2θ."""
     mean, sem, angle = (
         np.array([row[name] for row in table]) for name in ("mean", "sem", "two_theta_deg")
     )
@@ -176,10 +177,10 @@ def d_spacings(table: Rows) -> dict[str, float]:
 def harmonics(residuals: Residuals) -> tuple[dict[str, Any], dict[str, float]]:
     """Return the amplitudes of cos χ, sin χ, cos 2χ, sin 2χ over all rings, and the radial scale.
 
-    The amplitudes (pixels) of the ring radius are fitted together. A wrong beam centre changes the
-    radius by terms in cos χ and sin χ; a wrong tilt also does, but in proportion to r². Pixels that
-    are not square make the rings ellipses, with terms in cos 2χ and sin 2χ. A wrong distance
-    changes the radial scale (Δr / r = -ΔL / L).
+    The amplitudes (pixels) of the ring radius are fitted together. A wrong beam centre gives terms
+    in cos χ and sin χ. A wrong tilt gives the same terms, but in proportion to r². Pixels that are
+    not square make the rings ellipses, with terms in cos 2χ and sin 2χ. A wrong distance changes
+    the radial scale (Δr / r = -ΔL / L).
     """
     names = ("cos", "sin", "cos2", "sin2")
     chi = residuals.chi
@@ -197,8 +198,8 @@ def harmonics(residuals: Residuals) -> tuple[dict[str, Any], dict[str, float]]:
 def modules(residuals: Residuals, rectangles: Sequence[tuple[int, int, int, int]]) -> Rows:
     """Return the shift of each module: radial (median of its points) and tangential, in pixels.
 
-    Rings measure radial shifts only; the tangential shift follows from the variation of the radial
-    shift across the module, with a larger σ. None: too few points.
+    Rings measure only radial shifts. The tangential shift follows from the variation of the radial
+    shift across the module, so its σ is larger. A shift is None if there are too few points.
     """
     rows = []
     for s0, s1, f0, f1 in rectangles:
@@ -220,7 +221,7 @@ def modules(residuals: Residuals, rectangles: Sequence[tuple[int, int, int, int]
             normal = design.T @ design
             middle = along.mean(axis=0)
             length = float(np.linalg.norm(middle))
-            # The beam is on the module: rings all around it have no common direction.
+            # If the beam is on the module, the rings around it have no common radial direction.
             if length > 0.1 and np.linalg.cond(normal) < 1e8:
                 radial = middle / length
                 across = np.array([-radial[1], radial[0]])
@@ -239,7 +240,7 @@ def modules(residuals: Residuals, rectangles: Sequence[tuple[int, int, int, int]
 
 
 def coverage(calibration: PowderCalibration, gaps: NDArray[np.bool_] | None) -> dict[str, Any]:
-    """Return the used rings, azimuth and pixels; missing rings; peaks that are not rings."""
+    """Return fractions of used rings, azimuth and pixels; missing rings; unexplained peaks."""
     existing = np.ones(calibration.bad.shape, bool) if gaps is None else ~gaps
     points, n_out = calibration.points, calibration.rejected
     numbers = np.array(calibration.rings)
@@ -269,7 +270,10 @@ def _apart(calibration: PowderCalibration, numbers: NDArray[np.int64]) -> NDArra
 
 
 def _unexplained(calibration: PowderCalibration) -> Rows:
-    """Return the peaks of the profile that are not rings, highest first, relative to the rings."""
+    """Return the peaks of the profile that are not rings, highest first.
+
+    Heights are relative to the highest ring.
+    """
     from scipy.ndimage import median_filter
     from scipy.signal import find_peaks
 

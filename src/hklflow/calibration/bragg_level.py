@@ -25,7 +25,7 @@ Mask = NDArray[np.bool_]
 
 _MIN_POINTS = 10  # modules with fewer spots keep their displacement
 _CYCLES = 6
-_REST = 0.1  # convergence: largest change of a shift, in its σ
+_REST = 0.1  # converged: largest change of a shift, in its σ
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ModuleLevel:
     Attributes
     ----------
     fit : ModuleFit
-        Last fit; its table compares with the modules before the first fit.
+        Last fit. Its table compares the fitted modules with the modules before the first fit.
     refined : Refined
         The scan refined with these modules.
     cycles : int
@@ -62,7 +62,7 @@ def module_level(
     Parameters
     ----------
     rotations : sequence of Rotation
-        Rotations refined with ``modules``, or without modules if ``modules`` are ideal.
+        Rotations refined with ``modules``; or without modules, if ``modules`` are not displaced.
     peaks : sequence of Peaks
         Peaks that the refinement used; one list for each rotation.
     ub : (3, 3) array
@@ -71,7 +71,7 @@ def module_level(
     modules : Modules
         Modules at the start.
     free : sequence of str
-        Groups of parameters of the model.
+        Groups of parameters that are refined.
     limits : RefinementLimits
 
     Raises
@@ -105,7 +105,7 @@ def _with(rotation: Rotation, modules: Modules) -> Rotation:
 
 
 def _since(first: ModuleFit, last: ModuleFit) -> ModuleFit:
-    """Return the last fit with the residuals before the first fit."""
+    """Return the last fit; as residuals before the fit, it gets those of the first fit."""
     rows = zip(first.table, last.table, strict=True)
     return replace(last, table=tuple(replace(b, rms_before_px=a.rms_before_px) for a, b in rows))
 
@@ -116,7 +116,7 @@ def halves_agree(
     ub: Floats,
     modules: Modules,
 ) -> dict[str, Any]:
-    """Fit the modules from two halves of the spots: difference over the claimed errors.
+    """Fit the modules to two halves of the spots, and compare the difference with the error bars.
 
     Parameters
     ----------
@@ -126,8 +126,8 @@ def halves_agree(
     Returns
     -------
     dict
-        ``figure``: rms pull of the differences, 1 if the error bars are right; ``modules``: number
-        of modules that both halves determine; ``rms difference (px)``.
+        ``figure``: rms of the differences divided by their errors, 1 if the error bars are right;
+        ``modules``: number of modules that both halves determine; ``rms difference (px)``.
 
     Raises
     ------

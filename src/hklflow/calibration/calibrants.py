@@ -63,7 +63,7 @@ class Calibrant:
 
 
 def two_theta(d: Floats, wavelength: float) -> Floats:
-    """Return 2θ (n,) in radians of d-spacings (n,) in Å, all above λ/2, by Bragg's law."""
+    """Return 2θ (n,) in radians for d-spacings (n,) in Å, which must all be above λ/2."""
     angle: Floats = 2 * np.arcsin(wavelength / (2 * d))
     return angle
 

@@ -1,4 +1,4 @@
-"""Candidates: iterations of a calibration, side by side, before one is published."""
+"""Candidates: iterations of a calibration that are compared before one is published."""
 
 import errno
 import fcntl
@@ -47,7 +47,7 @@ class Candidate:
         Raises
         ------
         HklflowError
-            If a file is missing, was changed or was added; the message names the first.
+            If a file is missing, was changed or was added; the message names the first such file.
         """
         known = {item["file"]: item["sha256"] for item in self.record["artefacts"]}
         what = "since the candidate was judged; restore it, or create another iteration"
@@ -68,7 +68,8 @@ def read(root: Path, kind: str, state_id: str, name: str, iteration: int) -> Can
     Raises
     ------
     HklflowError
-        If it is damaged or belongs to another folder, or it or its candidate is a symbolic link.
+        If the iteration is damaged, belongs to another folder or is a symbolic link, or if its
+        candidate is a symbolic link.
     """
     path = layout.store_path(root, kind, state_id, candidate=name, iteration=iteration)
     _refuse_links(path.parent, path)
@@ -97,7 +98,7 @@ def listed(root: Path, kind: str, state_id: str) -> list[Candidate]:
 
 
 def problems(root: Path, kind: str, state_id: str) -> Iterator[str]:
-    """Yield a sentence for each damaged candidate of a state; every file is hashed."""
+    """Yield a sentence for each damaged candidate of a state; the hash of every file is checked."""
     for entry in _read_all(root, kind, state_id):
         try:
             if isinstance(entry, HklflowError):
@@ -113,7 +114,7 @@ def _read_all(root: Path, kind: str, state_id: str) -> Iterator[Candidate | Hklf
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith("."):
             continue
-        # A link is reported once, for any number of iterations in its target.
+        # A link is reported only once, even if its target has several iterations.
         for iteration in [1] if path.is_symlink() else layout.iteration_numbers(path):
             try:
                 yield read(root, kind, state_id, path.name, iteration)
@@ -129,7 +130,7 @@ def add(
     files: Mapping[str, Path],
     record: Mapping[str, Any],
 ) -> Candidate:
-    """Add the next iteration of a candidate in one atomic step."""
+    """Add the next iteration of a candidate; other processes see it complete or not at all."""
     folder = layout.store_path(root, kind, state_id, candidate=name)
     _refuse_links(folder)
     disk.check_sources(files)
@@ -147,7 +148,8 @@ def add(
                 **record,
                 "kind": kind,
                 "stateId": state_id,
-                # A version has the author and comments of its acceptance; these stay here.
+                # A version gets the author and the comments of its acceptance; author and comments
+                # of the proposal are kept here.
                 "candidate": {**proposed, "name": name, "iteration": iteration},
                 "timestamp": proposed["timestamp"],
                 "artefacts": [{"file": file, "sha256": sums[file]} for file in sorted(sums)],
@@ -208,7 +210,7 @@ def place(
 
 
 def remove(root: Path, kind: str, state_id: str, name: str) -> None:
-    """Remove all iterations of a candidate in one atomic step."""
+    """Remove all iterations of a candidate at once."""
     folder = layout.store_path(root, kind, state_id, candidate=name)
     _refuse_links(folder)
     with disk.telling(f"{folder.parent}"), disk.temporary(folder.parent) as doomed:
@@ -219,8 +221,8 @@ def remove(root: Path, kind: str, state_id: str, name: str) -> None:
 def locked(root: Path, kind: str, state_id: str, name: str) -> Iterator[None]:
     """Lock a candidate for this process.
 
-    The system releases the lock when this process ends, even if it is killed; the content of the
-    lock file is only for people.
+    The operating system releases the lock when this process ends, even if it is killed. The content
+    of the lock file is not read by the program.
 
     Raises
     ------
@@ -245,7 +247,8 @@ def _lock(path: Path, name: str) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its last owner may have removed the file after it was opened: open the new file.
+            # The last owner may have removed the file after it was opened here; then open the new
+            # file.
             if os.fstat(file).st_ino == path.stat().st_ino:
                 disk.share(path)
                 os.ftruncate(file, 0)

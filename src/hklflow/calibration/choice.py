@@ -1,4 +1,4 @@
-"""Choice of the version for a scan, and the check for overlaps of versions."""
+"""Choice of the version for a scan, and check for versions that overlap."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.calibration import applies, layout, statuses, versions
 from hklflow.calibration.versions import Version
 
-# For geometries, and for constants.
+# First text for geometries, second text for constants.
 _MADE = ("`hklflow calibration propose`", "`snakemake constants`")
 _OR_DEFAULT = (", or set `allow_default: true` for a diagnostic reduction", "")
 
@@ -17,8 +17,8 @@ def choose(
 ) -> Version:
     """Return the accepted version with the highest number that covers a scan; see `Store.resolve`.
 
-    Versions are read from the highest number down to the chosen one; damage in lower numbers
-    does not matter.
+    Versions are read from the highest number down to the chosen one. Damaged versions with lower
+    numbers do not matter.
     """
     reasons = []
     for number in reversed(layout.version_numbers(layout.store_path(root, kind, state_id))):
@@ -77,14 +77,14 @@ def check_accept(
 ) -> None:
     """Refuse a version that overlaps with an accepted version.
 
-    ``own`` is the number of the version, if it has one: another process may already have accepted
-    the version.
+    ``own`` is the number of the version, if it has one. It is needed because another process may
+    already have accepted this version.
 
     Raises
     ------
     HklflowError
-        If it overlaps with a version that is not superseded, unless overlaps are allowed; or if a
-        version to be superseded is not accepted.
+        If the version overlaps with an accepted version that it does not supersede, unless overlaps
+        are allowed; or if a version to be superseded is not accepted.
     """
     expression = applies.parse(applies_to)
     accepted = [v for v in versions.readable(root, kind, state_id) if v.status == "accepted"]

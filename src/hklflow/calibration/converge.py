@@ -1,8 +1,9 @@
-"""Convergence of a refinement in cycles: the rule alone, without any geometry.
+"""Convergence of a refinement in cycles; independent of the geometry.
 
-A cycle refines and measures again. The loop stops when beam centre and distance no longer change
-and the rings fit; when the median abs(Δ2θ) rises (the cycle before is kept, as in SNAPRed); and
-after `max_cycles`. The parameters themselves are not tested, because poni and rot are correlated.
+A cycle refines the geometry and measures the rings again. The loop stops when beam centre and
+distance no longer change and the rings fit. It also stops when the median abs(Δ2θ) rises (then the
+cycle before is kept, as in SNAPRed), and after `max_cycles`. The parameters poni and rot are not
+tested, because they are correlated.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class Cycle:
     rings, points : int
         Number of used rings and points.
     what : str
-        Kind of the cycle.
+        Name of the step to which the cycle belongs.
     """
 
     beam_centre: tuple[float, float]
@@ -70,13 +71,13 @@ class Tolerance:
     off: float = 0.05
 
     def still(self, before: Cycle, after: Cycle) -> bool:
-        """Return True if beam centre and distance no longer change."""
+        """Return True if beam centre and distance changed by less than the limits."""
         moved = np.hypot(*np.subtract(after.beam_centre, before.beam_centre))
         far = abs(after.distance - before.distance)
         return bool(moved < self.centre and far < self.distance * after.distance_sigma)
 
     def fits(self, cycle: Cycle) -> bool:
-        """Return True if the rings fit."""
+        """Return True if the median abs(Δ2θ) is below its limit."""
         return cycle.median_off <= self.off * cycle.fwhm
 
 
@@ -93,8 +94,9 @@ class Converged(Generic[T]):
     history : list of Cycle
         All cycles, including a rejected last cycle if the median rose.
     reason : str
-        "settled": no more changes, and the rings fit; "still": no more changes, but the rings
-        scatter; "median rose": the cycle before was kept; "cap": not converged in `max_cycles`.
+        "settled": no more changes, and the rings fit. "still": no more changes, but the rings
+        scatter. "median rose": the median abs(Δ2θ) rose, so the cycle before was kept. "cap": not
+        converged in `max_cycles`.
     """
 
     state: T
@@ -110,12 +112,12 @@ def converge(
     max_cycles: int = 10,
     tolerance: Tolerance | None = None,
 ) -> Converged[T]:
-    """Repeat `step` until it converges.
+    """Repeat `step` until the refinement converges.
 
     Parameters
     ----------
     step : callable
-        Function: state -> next state and its `Cycle`.
+        Function that takes a state and returns the next state and its `Cycle`.
     state
         First state.
     max_cycles : int
@@ -131,7 +133,7 @@ def converge(
         gained = last.median_off - cycle.median_off
         if gained >= 0:  # False for nan
             state, last = after, cycle
-        # Rounding noise after convergence is not a rise.
+        # After convergence, rounding errors may increase the median; this is not a rise.
         if still and limit.fits(last):
             return Converged(state, last, history, "settled")
         if still and gained < 0.01 * last.median_off:

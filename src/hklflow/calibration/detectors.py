@@ -1,7 +1,7 @@
-"""Detectors in pyFAI's list: pixel size, shape and gaps, compared with an image.
+"""Detectors in pyFAI's list: compare pixel size, shape and gaps with an image.
 
-The gaps show if an image is mirrored or rotated, unless they are symmetric (PILATUS: only a
-transposed image is detected). Rings do not show it.
+The gaps reveal a mirrored or rotated image, unless they are symmetric (for PILATUS only a
+transposed image is detected). Powder rings do not reveal it.
 """
 
 from collections.abc import Callable

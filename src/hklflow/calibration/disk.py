@@ -1,8 +1,9 @@
 """Atomic file operations: files are complete or absent, even if the writer is killed.
 
 A folder is built under a temporary name and then renamed; the rename fails if the target exists. A
-file that must not replace another is hard-linked to its final name. The temporary name contains the
-writer's process and host, so that files of dead writers can be recognised.
+file that must not replace another file is hard-linked to its final name. The temporary name
+contains process and host of the writer. Files of a writer that was killed can therefore be
+recognised.
 """
 
 import errno
@@ -25,7 +26,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.base.system import require_no_pipe
 from hklflow.calibration.layout import RECORD, TEMPORARY, check_file
 
-# Age (seconds) from which a temporary file is checked for a dead writer.
+# Age in seconds; for older temporary files it is checked if the writer still runs.
 OLD = 3600.0
 
 _BLOCK = 2**20
@@ -40,13 +41,14 @@ def telling(what: str, then: str = "repeat") -> Iterator[None]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise HklflowError(
-            f"{what} cannot be written ({reason}); free space or fix the permissions, then {then}"
+            f"{what} cannot be written ({reason}); free disk space or correct the permissions, "
+            f"then {then}"
         ) from error
 
 
 @contextmanager
 def temporary(parent: Path) -> Iterator[Path]:
-    """Yield a new path in a folder; a file that still has this name at the end is removed."""
+    """Yield a new path in a folder; a file that still has this path at the end is removed."""
     path = parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{socket.gethostname()}"
     try:
         yield path
@@ -80,7 +82,7 @@ def remove(path: Path) -> None:
 
 
 def abandoned(path: Path) -> bool:
-    """Return True if a temporary file or folder is old and its writer on this host is dead."""
+    """Return True if a temporary file or folder is old and its writer on this host has ended."""
     match = _OWNER.fullmatch(path.name)
     if match is None or match[2] != socket.gethostname():
         return False
@@ -90,13 +92,13 @@ def abandoned(path: Path) -> bool:
         os.kill(int(match[1]), 0)
     except ProcessLookupError:
         return True
-    except (FileNotFoundError, PermissionError):  # removed; or a living process of another user
+    except (FileNotFoundError, PermissionError):  # file removed, or another user's
         return False
     return False
 
 
 def claim_folder(source: Path, target: Path) -> bool:
-    """Rename a complete folder to its final name; False if the target exists."""
+    """Rename a complete folder to its final name; return False if the target exists."""
     # A rename would replace an empty folder, which a user may have created.
     if os.path.lexists(target):
         return False
@@ -111,7 +113,7 @@ def claim_folder(source: Path, target: Path) -> bool:
 
 
 def claim_file(target: Path, content: bytes) -> bool:
-    """Create a complete new file; False if the target exists."""
+    """Create a complete new file; return False if the target exists."""
     with temporary(target.parent) as path:
         write(path, content)
         try:
@@ -131,7 +133,10 @@ def replace_file(target: Path, content: bytes) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[bool]:
-    """Yield True if no other process is in a block for this folder; only an optimisation."""
+    """Yield True if no other process holds the lock of this folder, False otherwise.
+
+    File systems without locks also give True, so the lock only saves work.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -197,7 +202,7 @@ def copy(source: Path, target: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a whole file; refuse pipes."""
+    """Return the SHA-256 of a whole file; pipes are refused."""
     require_no_pipe(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -216,7 +221,7 @@ def sync(folder: Path) -> None:
 
 
 def json_bytes(data: Mapping[str, Any], where: str) -> bytes:
-    """Return JSON that is the same for the same data and good for line-by-line comparison.
+    """Return JSON text that depends only on the data and can be compared line by line.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Index of a state's versions (only a cache), and the check of a whole store.
+"""Index of a state's versions, and the check of a whole store.
 
-No choice depends on the index. It is computed from records and status events alone, so that every
-computation gives the same bytes.
+The index is only a cache: no version is chosen with it. It is computed only from records and status
+events, so that every computation gives the same bytes.
 """
 
 import json
@@ -39,9 +39,9 @@ class Report:
     rebuilt: list[Path] = field(default_factory=list)
     """Indexes that were absent or out of date."""
     removed: list[Path] = field(default_factory=list)
-    """Temporary files of dead writers."""
+    """Temporary files of writers that no longer run."""
     problems: list[str] = field(default_factory=list)
-    """Sentences on versions that cannot be read; the index omits these versions."""
+    """One sentence for each version that cannot be read; the index omits these versions."""
     dry_run: bool = False
 
     @property
@@ -98,7 +98,7 @@ def write(root: Path, kind: str, state_id: str) -> None:
 
 
 def _stamp(folder: Path) -> list[tuple[int, list[int]]]:
-    """Return the existing versions and events; their number never decreases."""
+    """Return the numbers of all versions and of their events; nothing is ever removed from it."""
     return [
         (number, layout.status_numbers(folder / f"v_{number:04d}"))
         for number in layout.version_numbers(folder)
@@ -106,7 +106,7 @@ def _stamp(folder: Path) -> list[tuple[int, list[int]]]:
 
 
 def reindex(root: Path, dry_run: bool) -> Report:
-    """Write every outdated index, remove files of dead writers, report unreadable versions."""
+    """Write outdated indexes, remove files of writers that ended, report unreadable versions."""
     report = Report(dry_run=dry_run)
     for kind, state_id in layout.state_folders(root):
         folder = layout.store_path(root, kind, state_id)
@@ -134,7 +134,7 @@ def _record_problems(folder: Path) -> Iterator[str]:
 
 
 def verify(root: Path) -> list[str]:
-    """Return a sentence for everything in a store that was changed; every file is hashed."""
+    """Return a sentence for each change in a store; the hash of every file is checked."""
     if not root.is_dir():
         what = "is not a folder" if os.path.lexists(root) else "does not exist"
         return [f"the store {root} {what}; correct its path, or run `hklflow calibration init`"]

@@ -87,7 +87,7 @@ def check_name(name: str, what: str) -> str:
     Raises
     ------
     HklflowError
-        If it contains characters that are not allowed in names of samples and scans.
+        If the name contains characters that are not allowed in names of samples and scans.
     """
     if not _NAME.fullmatch(name):
         raise HklflowError(
@@ -112,7 +112,7 @@ def version_number(name: str) -> int | None:
 
 
 def version_numbers(folder: Path) -> list[int]:
-    """Return the used version numbers in a state's folder, increasing: readable or not."""
+    """Return all version numbers in a state's folder, increasing; also of damaged versions."""
     return _numbers(folder, _VERSION)
 
 

@@ -1,7 +1,7 @@
-"""Input data of the fit of modules, and their derivatives by modules and geometry.
+"""Input data for fitting the modules, with derivatives with respect to modules and geometry.
 
-A ring point measures the displacement of its module along the ring's radius, a Bragg peak along
-slow and fast.
+A ring point measures the displacement of its module along the radius of the ring. A Bragg peak
+measures it along slow and fast.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_NEAR = 0.25  # largest distance of hkl from integers; peaks further off belong to another lattice
+_NEAR = 0.25  # largest deviation of h, k, l from integers; other peaks belong to another lattice
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class BraggPeaks:
     Attributes
     ----------
     detector : Detector
-        Refined geometry; it was used for the predictions, with the starting modules.
+        Refined geometry. The predictions were calculated with this geometry and the starting
+        modules.
     slow, fast : (n,) array
         Observed pixel coordinates on the image.
     off_slow, off_fast : (n,) array
@@ -71,18 +72,18 @@ class BraggPeaks:
 
 
 class Rows(NamedTuple):
-    """Residuals of points, and their derivatives.
+    """Residuals of points, and derivatives of the residuals.
 
     Attributes
     ----------
     residual : (n,) array
         Residuals divided by their σ.
     by_module : (n, 3) array
-        Derivatives by the module's shift along slow and fast and by its rotation.
+        Derivatives with respect to the shift of the module along slow and fast, and its rotation.
     by_detector : (n, p) array
-        Derivatives by the free parameters of the detector.
+        Derivatives with respect to the free parameters of the detector.
     pixels : (n,) array
-        Size in pixels of a residual of 1.
+        Distance in pixels that corresponds to a residual of 1.
     """
 
     residual: Floats
@@ -92,14 +93,14 @@ class Rows(NamedTuple):
 
 
 def _turning(modules: Modules, number: Ints, slow: Floats, fast: Floats) -> Floats:
-    """Return the derivative (2, n) of the effective coordinates by the rotation of the module."""
+    """Return the derivative (2, n) of the effective coordinates by the module's rotation."""
     effective = np.stack(modules.displaced(slow, fast))
     off = effective - (modules.centres + modules.shift)[number].T
     return np.stack([-modules.aspect * off[1], off[0] / modules.aspect])
 
 
 class Rings:
-    """A powder image in the fit; free are its distance, beam centre and two tilts."""
+    """A powder image in the fit; its distance, beam centre and two tilts are refined."""
 
     per_point, free = 1, 5
 
@@ -144,7 +145,7 @@ class Rings:
 
 
 class Bragg:
-    """A rotation scan in the fit; free are its shift, rotation and distance."""
+    """A rotation scan in the fit; its shift, rotation and distance are refined."""
 
     per_point, free = 2, 4
 
@@ -206,7 +207,7 @@ def ring_image(
     Parameters
     ----------
     image : (slow, fast) array
-        Counts, divided by the response that falls along a ring's profile.
+        Counts divided by the response, because the response falls across the profile of a ring.
     bad : (slow, fast) bool array
     detector : Detector
         Detector with modules; accurate to some pixels.

@@ -13,8 +13,8 @@ def modules_from_gaps(bad: ArrayLike, smallest: int = 16) -> Ints:
     """Return the rectangles (n, 4) of modules between the gaps of a mask.
 
     A gap is two or more adjacent rows, or columns, that are completely masked within a rectangle.
-    The rectangles between gaps are searched again, so that modules need not lie on a grid. Single
-    masked lines (dead ones) are not gaps.
+    The rectangles between gaps are searched again, so that modules need not lie on a grid. A single
+    masked line is not a gap: it is a dead row or column.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def modules_from_gaps(bad: ArrayLike, smallest: int = 16) -> Ints:
 
 
 def _between_gaps(full: Mask, smallest: int) -> list[tuple[int, int]]:
-    """Return the runs of lines between gaps of two or more masked lines, without masked rims."""
+    """Return the (start, stop) of lines between gaps of two or more lines, without masked rims."""
     gap = full.copy()
     gap[1:-1] &= full[:-2] | full[2:]
     edges = np.flatnonzero(np.diff(np.concatenate([[1], gap.astype(np.int8), [1]])))

@@ -21,7 +21,8 @@ class ModuleRow:
     ----------
     module, points : int
     radial_um, tangential_um, rotation_mrad : float
-        Displacement; the tangential direction is rotated by 90° from radial, from slow to fast.
+        Displacement. The tangential direction is the radial direction rotated by 90°, from slow
+        towards fast.
     radial_sigma_um, tangential_sigma_um, rotation_sigma_mrad : float
         σ of the displacement; 0 for parameters that were held.
     rms_before_px, rms_after_px : float or None

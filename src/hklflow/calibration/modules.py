@@ -3,15 +3,15 @@
 All displacements are fitted together with the geometry of each powder image (distance, beam centre,
 two tilts) and of each rotation scan (shift, rotation, distance) by linearised least squares.
 
-Some common motions of all modules are motions of the detector. Constraints on the displacements of
-the fitted modules, all with equal weight, exclude these motions: zero mean shift, zero net
-rotation, zero radial expansion.
+Some common motions of all modules are motions of the whole detector. Constraints exclude these
+motions: the fitted modules, with equal weight, have zero mean shift, zero net rotation and zero
+radial expansion.
 
 Rings do not measure the rotation of a module about the beam. With one beam centre, at any distance,
 a small rotation of a module cannot be distinguished from a large tangential shift, and such a fit
 is refused. Beam centres that differ by a large fraction of the detector's size separate the two.
-The error of the modules is proportional to the inverse of this fraction, the condition number to
-its inverse square.
+If the distance of the beam centres is a fraction f of the detector's size, the error of the modules
+is proportional to 1/f, and the condition number to 1/f².
 """
 
 from collections.abc import Collection, Sequence
@@ -57,7 +57,8 @@ Mask = NDArray[np.bool_]
 #: Parts of the fit: the geometry of each image as a whole, and the modules.
 LEVELS = ("detector", "module")
 
-# Examples: one beam centre 1e6 to 1e8; centres 2 % of the detector's side apart 1e5, 30 % 4e2.
+# Examples: 1e6 to 1e8 for one beam centre; 1e5 for beam centres at a distance of 2 % of the
+# detector's side; 4e2 for 30 %.
 _MAX_CONDITION = 1e5
 _OUTLIER = 5.0  # robust standard deviations
 _MAX_CYCLES = 20
@@ -96,7 +97,7 @@ class ModuleFit:
     table: tuple[ModuleRow, ...]
 
     def metrics(self) -> dict[str, Any]:
-        """Return JSON-ready figures of the fit."""
+        """Return the statistics of the fit for JSON."""
         names = ("condition", "chi2", "points", "rejected")
         return {
             **{name: getattr(self, name) for name in names},
@@ -131,8 +132,8 @@ def fit_modules(
     Parameters
     ----------
     modules : Modules
-        Modules at the start. Modules with too few points keep their displacement and are not in
-        the constraints.
+        Modules before the fit. Modules with too few points keep their displacement and take no part
+        in the constraints.
     images : sequence of RingImage
     bragg : sequence of BraggPeaks
     levels : collection of str
@@ -159,7 +160,10 @@ def fit_modules(
 
 
 class _Fit:
-    """Fit of shift along slow, along fast and rotation of each module, and of each datum."""
+    """Fit of the shift along slow, the shift along fast and the rotation of each module.
+
+    The geometry of each image and scan is fitted, too.
+    """
 
     def __init__(
         self,
@@ -202,8 +206,8 @@ class _Fit:
             )
 
     def _check_condition(self) -> None:
-        # With rings alone, a held rotation would determine the tangential shift: the data are
-        # therefore judged as if all rotations were free.
+        # With rings alone, a fixed rotation would seem to determine the tangential shift. The data
+        # are therefore judged as if all rotations were free.
         turning = self.turning if self.has_bragg else self.fitted
         condition = self._solve(self._normal()[0], self._active(turning)).condition
         if condition > _MAX_CONDITION:

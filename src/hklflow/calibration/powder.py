@@ -1,24 +1,24 @@
 """Detector geometry from a powder image of a calibrant.
 
-The rings are fitted sector by sector (`calibration.rings`), and the geometry is refined against
-their centres (`calibration.ring_fit`) in cycles (`calibration.powder_cycles`).
+The centres of the rings are fitted sector by sector (`calibration.rings`), and the geometry is
+refined against these centres (`calibration.ring_fit`) in cycles (`calibration.powder_cycles`).
 `calibration.powder_guess` finds missing starting values.
 
-The wavelength is not refined, because in one image it cannot be distinguished from the distance
-(`calibration.powder_series` can refine it). Rings do not show the orientation of the image either,
-because a mirrored image has the same rings: `orientation` is an input.
+The wavelength is not refined, because one image cannot distinguish it from the distance;
+`calibration.powder_series` can refine it from several images. A mirrored image has the same rings,
+so `orientation` is an input.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.calibration.calibrants import Calibrant, read_calibrant, two_theta
+from hklflow.calibration.calibrants import Calibrant, two_theta
 from hklflow.calibration.converge import Cycle, Reason
 from hklflow.calibration.powder_cycles import (
     Image,
+    PowderSettings,
     Refined,
     beam_and_distance,
     prepared,
@@ -37,7 +37,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Profile:
-    """Mean counts of an image against 2θ; one row per bin that has pixels.
+    """Mean counts of an image as a function of 2θ; one row for each bin with pixels.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class PowderCalibration:
     ----------
     detector : Detector
     poni : Poni
-        The same geometry as pyFAI's parameters.
+        The refined geometry as parameters of pyFAI.
     sigma : dict of float
         Standard deviations of dist, poni1, poni2 (metres), rot1, rot2 (radians), from counting
         statistics and `extra_sigma_deg`.
@@ -72,15 +72,15 @@ class PowderCalibration:
     rms_deg : float
         Root mean square of Δ2θ over all points.
     ring_rms_deg : dict of float
-        Root mean square of Δ2θ by ring number.
+        Root mean square of Δ2θ for each ring number.
     chi2 : float
-        Reduced χ² of the points against counting statistics alone.
+        Reduced χ² of the points, with errors from counting statistics alone.
     extra_sigma_deg : float
         Scatter of the points in 2θ beyond counting statistics (grains, distortions), degrees.
     points, outliers : RingPoints
         Points used, points left out.
     two_theta_deg : dict of float
-        Calculated 2θ by ring number.
+        Calculated 2θ for each ring number.
     calibrant : Calibrant
     wavelength : float
         Å.
@@ -88,7 +88,7 @@ class PowderCalibration:
         None: the wavelength was not refined.
     history : list of Cycle
     reason : str
-        Reason why the last loop ended, as in `converge.Converged`.
+        Reason why the last loop ended; see `converge.Converged`.
     bad : (slow, fast) bool array
         Pixels that were not used.
     profile : Profile
@@ -131,21 +131,9 @@ class PowderCalibration:
 
 
 def calibrate_powder(
-    image: ArrayLike,
-    bad: ArrayLike,
-    *,
-    calibrant: str | Path | Calibrant,
-    wavelength: float,
-    pixel_size: tuple[float, float],
-    orientation: int,
-    distance: float | None = None,
-    beam_centre: tuple[float, float] | None = None,
-    polarization: float,
-    min_rings: int,
-    min_points: int = 30,
-    max_cycles: int = 10,
+    image: ArrayLike, bad: ArrayLike, settings: PowderSettings
 ) -> PowderCalibration:
-    """Refine distance, beam centre and tilts from a powder image.
+    """Refine distance, beam centre and tilts from a powder image; the wavelength is fixed.
 
     Parameters
     ----------
@@ -153,58 +141,19 @@ def calibrate_powder(
         Counts.
     bad : (slow, fast) bool array
         True for pixels that must not be used (gaps, hot pixels).
-    calibrant : str, path or Calibrant
-        pyFAI's name, for example CeO2 or LaB6, or a file, as for `read_calibrant`.
-    wavelength : float
-        Å; fixed.
-    pixel_size : (slow, fast)
-        Metres.
-    orientation : int
-        Orientation of the image, 1 to 4 as in `formats.poni`; not refined.
-    distance : float, optional
-        Starting value in metres, accurate to some per cent; None: found from the rings.
-    beam_centre : (slow, fast), optional
-        Starting value in pixel coordinates, accurate to some pixels; None: found from the
-        symmetry of the rings.
-    polarization : float
-        Fraction of the intensity with the electric vector along lab x.
-    min_rings, min_points : int
-        Least number of rings and points; fewer raise an error.
-    max_cycles : int
-        Largest number of cycles of the last loop.
+    settings : PowderSettings
 
     Raises
     ------
     HklflowError
-        If shapes differ, the calibrant is unknown, too few rings or points are
-        found, or the refinement does not converge.
+        If shapes differ, too few rings or points are found, or the refinement does not converge.
     """
-    known = calibrant if isinstance(calibrant, Calibrant) else read_calibrant(calibrant)
     prepared_image = prepared(image, bad)
-    poni = start_poni(
-        prepared_image, known, wavelength, pixel_size, orientation, distance, beam_centre
-    )
-    refined = refine(
-        [prepared_image],
-        known,
-        poni,
-        polarization=polarization,
-        min_rings=min_rings,
-        min_points=min_points,
-        max_cycles=max_cycles,
-    )
-    return result(refined, 0, prepared_image, known, polarization)
+    refined = refine([prepared_image], start_poni(prepared_image, settings), settings)
+    return result(refined, 0, prepared_image, settings)
 
 
-def start_poni(
-    image: Image,
-    calibrant: Calibrant,
-    wavelength: float,
-    pixel_size: tuple[float, float],
-    orientation: int,
-    distance: float | None,
-    beam_centre: tuple[float, float] | None,
-) -> Poni:
+def start_poni(image: Image, settings: PowderSettings) -> Poni:
     """Return an untilted starting geometry; values that are None are found from the rings.
 
     Raises
@@ -212,26 +161,28 @@ def start_poni(
     HklflowError
         If the orientation is unknown, or the rings show no clear centre or distance.
     """
-    centre = beam_centre
+    centre, distance, wavelength = settings.beam_centre, settings.distance, settings.wavelength
     if centre is None:
         centre = find_beam_centre(image.counts, image.bad)
     if distance is None:
-        rings = calibrant.two_theta(wavelength)
-        distance = find_distance(image.counts, image.bad, centre, pixel_size, rings)
+        rings = settings.calibrant.two_theta(wavelength)
+        distance = find_distance(image.counts, image.bad, centre, settings.pixel_size, rings)
     shape = (image.counts.shape[0], image.counts.shape[1])
-    return guess_poni(shape, pixel_size, distance, centre, orientation, wavelength)
+    return guess_poni(
+        shape, settings.pixel_size, distance, centre, settings.orientation, wavelength
+    )
 
 
 def result(
-    refined: Refined, number: int, image: Image, calibrant: Calibrant, polarization: float
+    refined: Refined, number: int, image: Image, settings: PowderSettings
 ) -> PowderCalibration:
     """Return the calibration of image `number`, with the geometry of its setting."""
-    fit = refined.fit
+    fit, calibrant = refined.fit, settings.calibrant
     reference = fit.poni.detector()
     wavelength = float(fit.poni.wavelength or 0)
     detector = image.setting.detector(reference)
     points = fit.points[number]
-    # The refined parameters belong to the reference setting; other settings follow from it.
+    # The refined parameters belong to the reference setting; other settings are calculated from it.
     poni = poni_from_detector(detector, fit.poni.orientation, wavelength)
 
     def parameters_at(reference_poni: Poni) -> Floats:
@@ -276,7 +227,7 @@ def result(
         history=refined.history,
         reason=refined.reason,
         bad=image.bad,
-        profile=_profile(image, detector, polarization),
+        profile=_profile(image, detector, settings.polarization),
     )
 
 

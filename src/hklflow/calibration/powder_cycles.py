@@ -1,11 +1,11 @@
 """Cycles from a starting geometry to the refined geometry, for one image or several.
 
-1. search: first a few inner rings with the tilts held, then more; each ring is searched within
-   some pixels. With all rings at once, a ring could be confused with its neighbour.
-2. window: the window of the fits shrinks to the width of the rings.
-3. profile: the same sectors of all rings, until convergence.
+1. search: each ring is searched within some pixels; first a few inner rings with fixed tilts, then
+   more rings. With all rings at once, a ring could be confused with its neighbour.
+2. window: the fitted range is reduced to the width of the rings.
+3. profile: the same sectors of all rings are fitted until convergence.
 
-Medians of abs(Δ2θ) are compared only within a step, where the rings are the same.
+Medians of abs(Δ2θ) are compared only within a step, because the steps use different rings.
 """
 
 from collections.abc import Sequence
@@ -35,11 +35,50 @@ FWHM = 2 * float(np.sqrt(2 * np.log(2)))
 
 
 def response(detector: Detector, polarization: float) -> Floats:
-    """Return the relative counts (slow, fast) over the image for equal intensity.
+    """Return the relative counts (slow, fast) that equal intensity gives over the image.
 
-    On a falling response, a ring of finite width would appear at too small an angle.
+    Without this correction, a ring appears at too small an angle, because the response falls across
+    its width.
     """
     return solid_angle(detector) * polarization_factor(detector, polarization)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowderSettings:
+    """Settings of the refinement of a geometry.
+
+    Attributes
+    ----------
+    calibrant : Calibrant
+    wavelength : float
+        Å; the starting value if it is refined.
+    pixel_size : (slow, fast)
+        Metres.
+    orientation : int
+        Orientation of the image, 1 to 4 as in `formats.poni`; not refined.
+    distance : float or None
+        Starting value in metres, accurate to some per cent; None: found from the rings.
+    beam_centre : (slow, fast) or None
+        Starting value in pixel coordinates, accurate to some pixels; None: found from the
+        symmetry of the rings.
+    polarization : float
+        Fraction of the intensity with the electric vector along lab x.
+    min_rings, min_points : int
+        Least number of rings and points; fewer raise an error.
+    max_cycles : int
+        Largest number of cycles of the last loop.
+    """
+
+    calibrant: Calibrant
+    wavelength: float
+    pixel_size: tuple[float, float]
+    orientation: int
+    distance: float | None = None
+    beam_centre: tuple[float, float] | None = None
+    polarization: float
+    min_rings: int
+    min_points: int = 30
+    max_cycles: int = 10
 
 
 @dataclass(frozen=True)
@@ -96,32 +135,23 @@ def beam_and_distance(detector: Detector) -> Floats:
 
 
 class _Cycles:
-    """Steps of the loops: find the points of all images, then fit."""
+    """Steps of the loops: determine the ring points of all images, then fit the geometry."""
 
-    def __init__(
-        self,
-        images: Sequence[Image],
-        calibrant: Calibrant,
-        polarization: float,
-        min_rings: int,
-        min_points: int,
-    ) -> None:
-        self.images, self.calibrant, self.polarization = images, calibrant, polarization
-        self.settings = [image.setting for image in images]
-        self.min_rings, self.min_points = min_rings, min_points
+    def __init__(self, images: Sequence[Image], settings: PowderSettings) -> None:
+        self.images, self.settings, self.calibrant = images, settings, settings.calibrant
         self.known: list[NDArray[np.int64]] | None = None
 
     def points(
         self, poni: Poni, n_rings: int | None, window: float | None, search: bool
     ) -> list[RingPoints]:
-        """Return the points of each image: on its `n_rings` innermost rings, or on all."""
+        """Return the points of each image on its `n_rings` innermost rings; None: on all rings."""
         wavelength = float(poni.wavelength or 0)
         rings = self.calibrant.two_theta(wavelength)
         points_of_images = []
         for image in self.images:
             detector = image.setting.detector(poni.detector())
             # The search does not need an accurate response.
-            relative = 1.0 if search else response(detector, self.polarization)
+            relative = 1.0 if search else response(detector, self.settings.polarization)
             points_of_images.append(
                 ring_points(
                     image.counts / relative,
@@ -139,10 +169,11 @@ class _Cycles:
     def require(self, points: Sequence[RingPoints], poni: Poni) -> None:
         """Raise an error if there are too few points."""
         n_points, n_rings = sum(map(len, points)), _n_rings(points)
-        if n_rings < self.min_rings or n_points < self.min_points:
+        least_rings, least_points = self.settings.min_rings, self.settings.min_points
+        if n_rings < least_rings or n_points < least_points:
             raise HklflowError(
                 f"only {n_points} points on {n_rings} rings of {self.calibrant.name} were found; "
-                f"{self.min_points} points on {self.min_rings} rings are needed; check distance "
+                f"{least_points} points on {least_rings} rings are needed; check distance "
                 f"({poni.dist:.6g} m), beam centre, wavelength, calibrant and mask"
             )
 
@@ -150,7 +181,8 @@ class _Cycles:
         self, state: _State, points: list[RingPoints], free: tuple[str, ...], what: str
     ) -> tuple[_State, Cycle]:
         """Refine the geometry against the points."""
-        fit = robust_fit(points, self.settings, self.calibrant.d, state.poni, free)
+        places = [image.setting for image in self.images]
+        fit = robust_fit(points, places, self.calibrant.d, state.poni, free)
         everything = [part for pair in zip(fit.points, fit.rejected, strict=True) for part in pair]
         off = np.concatenate([part.residual for part in everything])
         width = float(np.median(np.concatenate([part.width for part in everything])))
@@ -177,23 +209,18 @@ def _n_rings(points: Sequence[RingPoints]) -> int:
 
 def refine(
     images: Sequence[Image],
-    calibrant: Calibrant,
     poni: Poni,
-    *,
+    settings: PowderSettings,
     free: tuple[str, ...] = PARAMETERS,
-    polarization: float,
-    min_rings: int,
-    min_points: int,
-    max_cycles: int,
 ) -> Refined:
-    """Refine one geometry against the rings of images at known settings.
+    """Refine one geometry against the rings of images at known places of the detector.
 
     Raises
     ------
     HklflowError
-        If there are too few points, or the loop does not converge in `max_cycles`.
+        If there are too few points, or the loop does not converge in ``max_cycles``.
     """
-    cycles = _Cycles(images, calibrant, polarization, min_rings, min_points)
+    cycles = _Cycles(images, settings)
     state = _State(poni)
     history: list[Cycle] = []
     reach = SEARCH_PIXELS * pixel_angle(mean_two_theta(poni.detector()))
@@ -227,20 +254,21 @@ def refine(
     def profile(start: _State) -> tuple[_State, Cycle]:
         points = cycles.points(start.poni, None, window, search=False)
         for i, part in enumerate(points):
-            # Sectors at the detection limit must not appear and disappear for ever.
+            # Keep only known sectors: at the detection limit, a sector could appear and disappear
+            # in turn, and the loop would never end.
             points[i] = part.keep(np.isin(part.key, known[i]))
             known[i] = points[i].key
         cycles.require(points, start.poni)
         return cycles.step(start, points, free, "profile")
 
-    final = converge(profile, state, max_cycles=max_cycles)
+    final = converge(profile, state, max_cycles=settings.max_cycles)
     history += final.history
     if final.reason == "cap" or final.state.fit is None:
         last, before = final.history[-1], final.history[-2:][0]
         moved = np.hypot(*np.subtract(last.beam_centre, before.beam_centre))
         raise HklflowError(
-            f"the geometry did not converge in {max_cycles} cycles: in the last cycle the beam "
-            f"centre moved by {moved:.2g} px, the distance by "
+            f"the geometry did not converge in {settings.max_cycles} cycles: in the last cycle the "
+            f"beam centre moved by {moved:.2g} px, the distance by "
             f"{abs(last.distance - before.distance):.2g} m; check calibrant, wavelength and mask"
         )
     return Refined(final.state.fit, history, final.reason)

@@ -1,7 +1,7 @@
 """First guess of beam centre and distance from a powder image, without starting values.
 
-The centre is the point about which the image is most similar to its copy rotated by 180°. The
-distance is the one at which the calibrant's rings collect the most signal of the radial profile.
+The centre is the point about which the image is most similar to a copy rotated by 180°. At the
+right distance, the calculated rings of the calibrant collect the most signal of the radial profile.
 """
 
 import numpy as np
@@ -60,7 +60,8 @@ def find_beam_centre(image: ArrayLike, bad: NDArray[np.bool_]) -> tuple[float, f
     from scipy.ndimage import gaussian_filter
 
     good = (~bad).astype(np.float64)
-    # Square root: a few bright grains must not dominate. High-pass: removes the background.
+    # The square root prevents a few bright grains from dominating; the high-pass filter removes the
+    # background.
     values = np.sqrt(np.where(bad, 0.0, np.asarray(image, dtype=np.float64)).clip(min=0))
     level = gaussian_filter(values, 15) / gaussian_filter(good, 15).clip(min=1e-3)
     values = np.where(bad, 0.0, values - level)
@@ -86,8 +87,8 @@ def find_beam_centre(image: ArrayLike, bad: NDArray[np.bool_]) -> tuple[float, f
             f"no beam centre found in the powder image: the best is {height:.1f} standard "
             "deviations high, and 8 are needed; set the beam centre"
         )
-    # Pixel i has its centre at i + 1/2; for index sums s = i + i' the symmetry centre is (s + 1) /
-    # 2.
+    # Pixel i has its centre at i + 1/2. If pixels i and i' are symmetric, the centre is at
+    # (i + i' + 1) / 2.
     return (float(peak[0]) + 1) / 2, (float(peak[1]) + 1) / 2
 
 
@@ -98,7 +99,7 @@ def find_distance(
     pixel_size: tuple[float, float],
     rings: Floats,
 ) -> float:
-    """Find the distance in metres at which the rings collect the most signal, to about 1 %.
+    """Find the distance in metres, to about 1 %, at which the rings collect the most signal.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def find_distance(
     count = np.bincount(index)
     profile = total / count.clip(min=1)
     profile = np.where(count > 20, profile - median_filter(profile, 61), 0.0)
-    # Limited, because any distance would match a single strong ring.
+    # The profile is limited, because a single strong ring could match at any distance.
     profile = profile.clip(0, 5 * profile.std())
     profile = gaussian_filter1d(profile - profile.mean(), 1.5)
     norm = np.sqrt(np.sum(profile**2))

@@ -1,20 +1,18 @@
 """One detector geometry from several powder images at known displacements.
 
-Steps of the distance or of a 2θ arm separate wavelength and distance: a wrong wavelength scales all
-distances by the same factor, but the known step does not scale.
+Known steps of the distance or of a 2θ arm separate wavelength and distance. A wrong wavelength
+changes all distances by the same factor, but the known step does not change.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.calibration.calibrants import Calibrant, read_calibrant
 from hklflow.calibration.powder import PowderCalibration, result, start_poni
-from hklflow.calibration.powder_cycles import prepared, refine
+from hklflow.calibration.powder_cycles import Image, PowderSettings, prepared, refine
 from hklflow.calibration.ring_fit import PARAMETERS, Setting
 from hklflow.formats.poni import Poni
 
@@ -76,84 +74,42 @@ class PowderSeries:
 
 def calibrate_powder_series(
     images: Sequence[PowderImage],
+    settings: PowderSettings,
     *,
-    calibrant: str | Path | Calibrant,
-    wavelength: float,
-    pixel_size: tuple[float, float],
-    orientation: int,
-    distance: float | None = None,
-    beam_centre: tuple[float, float] | None = None,
     arm_axis: tuple[float, float, float] = (0.0, 1.0, 0.0),
     free_wavelength: bool | None = None,
-    polarization: float = 0.99,
-    min_rings: int = 3,
-    min_points: int = 30,
-    max_cycles: int = 10,
 ) -> PowderSeries:
     """Refine one geometry, and also the wavelength if the images determine it.
 
     Parameters
     ----------
     images : sequence of PowderImage
-        Images of the same shape. If `distance` or `beam_centre` is None, the first image must be
-        at the reference setting.
-    wavelength : float
-        Wavelength, Å; the starting value if it is refined.
-    distance, beam_centre : optional
-        Starting values at the reference setting, as in `calibrate_powder`.
+        Images of the same shape. If distance or beam centre is to be found, the first image must
+        be at the reference setting.
+    settings : PowderSettings
+        Starting values of distance and beam centre are for the reference setting.
     arm_axis : (3,)
         Lab axis of the arm. For the default, lab y, a positive angle moves the detector towards
         lab x.
     free_wavelength : bool, optional
-        Refine the wavelength; None: yes if there are two or more distances.
-
-    The other parameters are those of `calibrate_powder`.
+        Refine the wavelength. None: refine it if there are two or more distances.
 
     Raises
     ------
     HklflowError
-        If shapes differ, the wavelength is to be refined from one setting, an image does not fit
-        with the other images; or as in `calibrate_powder`.
+        If shapes differ, if the wavelength shall be refined from one setting, if an image does not
+        fit with the other images, and as in `calibrate_powder`.
     """
     if not images:
         raise HklflowError("the series has no powder images; list one or more")
-    known = calibrant if isinstance(calibrant, Calibrant) else read_calibrant(calibrant)
     ready = [
         prepared(i.counts, i.bad, Setting(i.offset, float(np.radians(i.arm_deg)), arm_axis))
         for i in images
     ]
-    shapes = {image.counts.shape for image in ready}
-    if len(shapes) > 1:
-        listed = ", ".join(str(shape) for shape in sorted(shapes))
-        raise HklflowError(f"the powder images have shapes {listed}; use images of one detector")
-    several = len({i.offset for i in images}) > 1
-    turned = len({i.arm_deg for i in images}) > 1
-    if free_wavelength and not (several or turned):
-        raise HklflowError(
-            f"the wavelength cannot be refined from {len(images)} powder image(s) at one "
-            "distance: a wrong wavelength and a wrong distance have the same effect; add images "
-            "at other distances, or fix the wavelength"
-        )
-    first = images[0]
-    guessed = distance is None or beam_centre is None
-    if guessed and (first.offset != 0 or first.arm_deg != 0):
-        raise HklflowError(
-            f"the first powder image is at offset {first.offset:g} m and arm {first.arm_deg:g} "
-            "deg; set distance and beam centre of the reference setting, or put an image at the "
-            "reference setting first"
-        )
-    free_it = several if free_wavelength is None else free_wavelength
+    free_it = len({i.offset for i in images}) > 1 if free_wavelength is None else free_wavelength
+    _require_series(images, ready, settings, free_it)
     free = (*PARAMETERS, "wavelength") if free_it else PARAMETERS
-    refined = refine(
-        ready,
-        known,
-        start_poni(ready[0], known, wavelength, pixel_size, orientation, distance, beam_centre),
-        free=free,
-        polarization=polarization,
-        min_rings=min_rings,
-        min_points=min_points,
-        max_cycles=max_cycles,
-    )
+    refined = refine(ready, start_poni(ready[0], settings), settings, free)
     fit = refined.fit
     for number, (image, points) in enumerate(zip(images, fit.points, strict=True), start=1):
         if len(points) < MIN_IMAGE_POINTS or len(points) < len(fit.rejected[number - 1]):
@@ -169,7 +125,34 @@ def calibrate_powder_series(
         covariance=fit.covariance,
         correlation=fit.covariance / np.outer(sigma, sigma),
         wavelength=float(fit.poni.wavelength or 0),
-        wavelength_given=wavelength,
+        wavelength_given=settings.wavelength,
         wavelength_sigma=float(sigma[-1]) if free_it else None,
-        images=[result(refined, i, image, known, polarization) for i, image in enumerate(ready)],
+        images=[result(refined, i, image, settings) for i, image in enumerate(ready)],
     )
+
+
+def _require_series(
+    images: Sequence[PowderImage],
+    ready: Sequence[Image],
+    settings: PowderSettings,
+    free_wavelength: bool,
+) -> None:
+    """Refuse images that do not determine what is to be refined."""
+    shapes = {image.counts.shape for image in ready}
+    if len(shapes) > 1:
+        listed = ", ".join(str(shape) for shape in sorted(shapes))
+        raise HklflowError(f"the powder images have shapes {listed}; use images of one detector")
+    if free_wavelength and len({(i.offset, i.arm_deg) for i in images}) == 1:
+        raise HklflowError(
+            f"the wavelength cannot be refined from {len(images)} powder image(s) at one "
+            "distance: a wrong wavelength and a wrong distance have the same effect; add images "
+            "at other distances, or fix the wavelength"
+        )
+    first = images[0]
+    guessed = settings.distance is None or settings.beam_centre is None
+    if guessed and (first.offset != 0 or first.arm_deg != 0):
+        raise HklflowError(
+            f"the first powder image is at offset {first.offset:g} m and arm {first.arm_deg:g} "
+            "deg; set distance and beam centre of the reference setting, or put an image at the "
+            "reference setting first"
+        )

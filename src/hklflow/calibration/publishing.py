@@ -1,4 +1,4 @@
-"""Publishing of a version: its folder is built completely, then renamed to the next number."""
+"""Publish a version: its folder is built completely, then renamed to the next free number."""
 
 import os
 import pwd
@@ -28,28 +28,28 @@ def write_version(
     number: int | None = None,
     donor: Mapping[str, Any] | None = None,
 ) -> Version:
-    """Publish a version with its first status event; the caller updates history and index.
+    """Publish a version with its first status event; history and index are left to the caller.
 
     Parameters
     ----------
     root : Path
     state : State
     files : mapping
-        File to be copied for each name in the version.
+        Maps each file name in the version's folder to the file that is copied there.
     record : mapping
-        Record data from the caller.
+        Data for the record of the version.
     event : mapping
         First status event.
     applies_to : str or None
     number : int, optional
         Required number of the version; None: the next free number.
     donor : mapping, optional
-        Version that was copied.
+        Original of a copied version: state and number.
 
     Raises
     ------
     HklflowError
-        If something is missing, malformed or not writable; then nothing is published.
+        If something is missing, malformed or not writable. Nothing is published in this case.
     """
     kind, state_id, status = state.kind, state.id, event["status"]
     _check(state, files, record, status)
@@ -109,7 +109,7 @@ def _number(
     parameters: Mapping[str, Any],
     copied: Mapping[str, str],
 ) -> None:
-    """Write the two files that contain the version's number; again for each number tried."""
+    """Write the two files that contain the version number; repeated for each number tried."""
     path = new / layout.PARAMETERS
     disk.write(path, disk.json_bytes({**parameters, "version": number}, layout.PARAMETERS))
     sums = {**copied, layout.PARAMETERS: disk.sha256(path)}
@@ -125,7 +125,7 @@ def _number(
 
 
 def check_audit(root: Path, kind: str, state_id: str) -> None:
-    """Check that the history of a state can be written, before anything is done."""
+    """Check that the history of a state can be written, before a version is changed."""
     path = layout.store_path(root, kind, state_id, file=layout.AUDIT)
     require_no_pipe(path)
     with disk.telling(str(path)), suppress(FileNotFoundError):  # the first line creates it
@@ -144,7 +144,7 @@ def audit_published(root: Path, version: Version, event: Mapping[str, Any]) -> N
 def audit(
     root: Path, kind: str, state_id: str, action: str, event: Mapping[str, Any], **more: Any
 ) -> None:
-    """Add a line to the history of a state: who did what, when and why."""
+    """Add a line to the history of a state: author, action, time and reason."""
     path = layout.store_path(root, kind, state_id, file=layout.AUDIT)
     line = {
         "timestamp": event["timestamp"],

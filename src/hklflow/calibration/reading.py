@@ -48,7 +48,7 @@ class Reader:
         return State(kind, state_id, warnings=(), **fields)
 
     def version(self, kind: str, state_id: str, number: int) -> Version:
-        """Read one version; HklflowError if it does not exist or is damaged."""
+        """Read one version; raise HklflowError if it does not exist or is damaged."""
         return stored.numbered(self.root, kind, state_id, number)
 
     def versions(self, kind: str, state_id: str) -> list[Version]:
@@ -65,9 +65,9 @@ class Reader:
         pin: int | None = None,
         allow_default: bool = False,
     ) -> Version:
-        """Return the version for a scan: pinned, else the accepted one with the highest number.
+        """Return the version for a scan: the pinned one, else the highest accepted number.
 
-        Two processes that accept versions at the same moment may both pass the check for overlaps.
+        If two processes accept versions at the same moment, both may pass the check for overlaps.
         The choice is still unique: if two versions cover a scan, the higher number is used.
 
         Parameters
@@ -76,7 +76,7 @@ class Reader:
         scan : str
             Name as sample/scan.
         run : int or None
-            Run number, if the table of scans has it.
+            Run number; None if the table of scans has no run number.
         pin : int, optional
             Version pinned in the configuration; it need not apply to the scan, but must be
             accepted or superseded.
@@ -86,7 +86,8 @@ class Reader:
         Raises
         ------
         HklflowError
-            If there is no version (with the commands to run), or a damaged version may be the one.
+            If no version covers the scan (the message gives the commands to run), or if a damaged
+            version might cover it.
         """
         self.state(kind, state_id)
         if pin is not None:
@@ -94,7 +95,7 @@ class Reader:
         return choice.choose(self.root, kind, state_id, scan, run, allow_default)
 
     def verify(self) -> list[str]:
-        """Return a sentence for everything in the store that was changed."""
+        """Return a sentence for each change in the store."""
         return index.verify(self.root)
 
     def _path(self, kind: str, state_id: str, **what: Any) -> Path:

@@ -43,11 +43,11 @@ class Artefact(_Part):
 class Input(_Part):
     path: Text
     sha256: Text
-    """SHA-256 of the file; "ends:..." is the hash of only its size, start and end."""
+    """SHA-256 of the file. "ends:..." is a hash of only the size, the start and the end."""
 
 
 class Origin(_Part):
-    """Candidate that was published; further fields may name who proposed it and why."""
+    """Candidate that was published; further fields may give author and reason of the proposal."""
 
     name: Text
     iteration: int = Field(ge=1)
@@ -61,7 +61,7 @@ class Donor(_Part):
 class Calibrant(_Part):
     name: Text
     sha256: Sha256 | None = None
-    """SHA-256 of the list of its d-spacings."""
+    """SHA-256 of the list of d-spacings."""
     source: str | None = None
 
 
@@ -80,7 +80,7 @@ class Record(_Part):
     kind: Text
     stateId: StateId  # noqa: N815
     version: int = Field(ge=0)
-    """Number of the version, the same as in the folder's name and in parameters.json."""
+    """Number of the version; the folder's name and parameters.json have the same number."""
     scan: str | None = None
     """Scan or image used for the calibration."""
     runNumber: int | None = Field(None, ge=0)  # noqa: N815
@@ -93,7 +93,7 @@ class Record(_Part):
     """Time of publication (UTC); not used for the choice of a version."""
     candidate: Origin | None = None
     parentVersion: int | None = Field(None, ge=0)  # noqa: N815
-    """Version at the start of the refinement."""
+    """Number of the version with which the refinement started."""
     copiedFrom: Donor | None = None  # noqa: N815
     calibrant: Calibrant | None = None
     inputs: list[Input] = []
@@ -116,7 +116,7 @@ class Proposal(_Part):
     timestamp: AwareDatetime
     gates: list[Gate] = []
     artefacts: list[Artefact]
-    """Files of the candidate, with the hashes that were judged."""
+    """Files of the candidate, with their hashes at the time of the proposal."""
 
 
 OWNED = (
@@ -141,7 +141,7 @@ def validate(record: Mapping[str, Any], where: str, model: type[BaseModel] = Rec
     Raises
     ------
     HklflowError
-        With all problems and the location ``where``.
+        If the record is not valid; the message lists all problems and the location ``where``.
     """
     try:
         model.model_validate(record)

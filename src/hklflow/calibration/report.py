@@ -1,6 +1,6 @@
 """HTML page for judging a calibration: one file with its pictures inside.
 
-The page is opened from a disk or sent by mail, so it links to nothing outside.
+The page may be opened from a disk or sent by mail, so it has no links to other files.
 """
 
 import base64
@@ -72,7 +72,7 @@ def gates_table(gates: Sequence[Mapping[str, Any]]) -> str:
 
 
 def verdict(gates: Sequence[Mapping[str, Any]]) -> str:
-    """Return one line: how many gates failed, and which."""
+    """Return one line with the number and the names of the failed gates."""
     failed = [str(g["name"]) for g in gates if not g["passed"]]
     if not failed:
         return f'<p class="verdict">All {len(gates)} gates passed.</p>'

@@ -1,8 +1,8 @@
-"""Least squares of ring points: one geometry, for one image or several at known displacements.
+"""Least-squares fit of one geometry to ring points of one or several images.
 
-Points from a few strong grains deviate by more than counting statistics. Outliers among the points
-are left out, and the remaining scatter is added to the errors of all points. The covariance is then
-realistic, and no strong sector dominates the fit.
+Several images must have known displacements. Points from a few strong grains deviate by more than
+counting statistics. Outliers are left out, and the remaining scatter is added to the errors of all
+points. The covariance is then realistic, and no strong sector dominates the fit.
 
 rot3 rotates the detector about the beam. Rings do not measure it, so it is not refined.
 """
@@ -39,7 +39,7 @@ class Setting:
     arm : float
         Angle of the arm, radians.
     arm_axis : (3,)
-        Lab axis of the arm; for the default, lab y, positive angles move the detector towards
+        Lab axis of the arm. For the default, lab y, a positive angle moves the detector towards
         lab x.
     """
 
@@ -105,7 +105,7 @@ def two_theta_at(detector: Detector, slow: Floats, fast: Floats) -> Floats:
 
 
 def residuals(points: RingPoints, poni: Poni, setting: Setting, d: Floats) -> Floats:
-    """Return observed minus calculated 2θ (n,) in radians; d are the spacings of rings in Å."""
+    """Return observed minus calculated 2θ (n,) in radians; ``d`` are the ring spacings in Å."""
     observed = two_theta_at(setting.detector(poni.detector()), points.slow, points.fast)
     return observed - two_theta(d[points.ring], float(poni.wavelength or 0))
 
@@ -124,14 +124,14 @@ def least_squares_fit(
     -------
     poni : Poni
     covariance : (n, n) array
-        From the Jacobian, with the errors `sigma` as weights.
+        Covariance from the Jacobian, with weights from `sigma`.
 
     Raises
     ------
     HklflowError
         If the points do not determine the parameters.
     """
-    # Metres and radians have similar values here but different effects: scale by a pixel.
+    # Scale metres and radians by one pixel, because similar values have different effects.
     angle = poni.pixel1 / poni.dist
     wavelength = float(poni.wavelength or 0)
     sizes = {"rot1": angle, "rot2": angle, "wavelength": wavelength * angle}
@@ -158,10 +158,10 @@ def least_squares_fit(
 
 
 def extra_sigma(off: Floats, sigma: Floats, n_free: int) -> float:
-    """Return the scatter (radians) in addition to `sigma` that makes the reduced χ² equal to 1.
+    """Return the scatter (radians) that must be added to `sigma` for a reduced χ² of 1.
 
-    Few grains in the beam and distortions of the detector move ring centres by more than counting
-    statistics, on strong rings as much as on weak rings.
+    If few grains are in the beam, or the detector is distorted, ring centres deviate by more than
+    counting statistics, equally on strong and on weak rings.
     """
     wanted = len(off) - n_free
 
@@ -181,7 +181,7 @@ def robust_fit(
     free: tuple[str, ...],
     cut: float = 4.0,
 ) -> RingFit:
-    """Refine, leave out points beyond `cut` robust standard deviations, and repeat.
+    """Refine repeatedly, without points beyond `cut` robust standard deviations.
 
     Raises
     ------
@@ -208,7 +208,7 @@ def robust_fit(
         off = all_residuals(poni)
         spread = max(1.4826 * float(np.median(np.abs(off[good] / total[good]))), 1.0)
         before, was = extra, good
-        # A rejected point may return: the geometry has changed since.
+        # A rejected point may be used again, because the geometry has changed.
         good = np.abs(off) < cut * spread * total
         if good.sum() <= len(free):
             good = was
@@ -229,7 +229,7 @@ def robust_fit(
 def propagated(
     function: Callable[[Poni], Floats], poni: Poni, free: Sequence[str], covariance: Floats
 ) -> Floats:
-    """Return the covariance (m, m) of a function's values (m,), by central differences."""
+    """Return the covariance (m, m) of the values (m,) of a function of the refined geometry."""
     values = values_of(poni, free)
     columns = []
     for i, step in enumerate(0.1 * np.sqrt(np.diag(covariance))):

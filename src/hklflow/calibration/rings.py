@@ -1,8 +1,8 @@
 """Centres of powder rings: fits of the 2θ profile to the pixels of each azimuth sector.
 
 The profile is a Gaussian on a linear background. The errors of the centres follow from the counts.
-Positions of maxima would be biased towards pixel centres and bright grains; fitted profiles are
-not.
+Fitted profiles are used because the positions of maxima would be biased towards pixel centres and
+bright grains.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class RingPoints:
     sigma : (n,) array
         Standard deviation of the observed 2θ from counting statistics, radians.
     width, width_sigma : (n,) array
-        Standard deviation of the ring's profile and its error, radians.
+        Width (standard deviation) of the ring's profile, and its error, radians.
     """
 
     ring: NDArray[np.int64]
@@ -75,20 +75,21 @@ def ring_points(
     Parameters
     ----------
     image : (slow, fast) array
-        Counts, divided by the response that falls along a profile.
+        Counts divided by the response, because the response falls across the profile of a ring.
     bad : (slow, fast) bool array
     rings : (n,) array
         2θ in radians of all rings, increasing.
     used : (n,) bool array, optional
-        Rings to fit; the other rings only limit their neighbours' windows. None: all.
+        True for rings to fit; the other rings only limit the fitted range of their neighbours.
+        None: all rings.
     innermost : int, optional
         Number of innermost rings on the image to fit; None: all.
     window : float, optional
         Half width in 2θ (radians) of the fitted range, at most 0.45 of the distance to the next
         ring; None: 6 pixels.
     search : bool
-        Start at the maximum in the window, not at its centre: for a geometry that is wrong by
-        some pixels.
+        True: the fit starts at the maximum in the window, not at the centre of the window. This is
+        needed if the geometry is wrong by some pixels.
     """
     angle, chi = (two_theta if search else mean_two_theta)(detector), azimuth(detector)
     pixel = pixel_angle(angle)
@@ -156,10 +157,10 @@ def _highest(x: Floats, counts: Floats, pixel: float) -> float:
 def _fit_profile(
     x: Floats, counts: Floats, start: float, width: float
 ) -> tuple[float, float, float, float] | None:
-    """Fit a Gaussian ring on a linear background: centre and width, each with its σ.
+    """Fit a Gaussian on a linear background; return centre and width, each with its σ.
 
-    Weights come from the fitted model: weights from observed Poisson counts would bias the fit
-    towards low pixels.
+    Weights come from the fitted model, because weights from the observed counts would bias the fit
+    towards low counts.
     """
     low, high = np.percentile(counts, [20, 95])
     p = np.array([max(high - low, 1.0), start, width, low, 0.0])
@@ -185,7 +186,7 @@ def _fit_profile(
         if abs(step[1]) < 1e-3 * p[2] and limit > 1:
             break
     inverse = np.linalg.inv(normal)
-    # At least 5 σ of signal: below, the Gaussian approximation of the errors fails.
+    # The signal must exceed 5 σ; below, the Gaussian approximation of the errors fails.
     if p[0] < 5 * np.sqrt(inverse[0, 0]):
         return None
     sigma = np.sqrt(np.diag(inverse))
@@ -195,9 +196,9 @@ def _fit_profile(
 def mean_two_theta(detector: Detector) -> Floats:
     """Return 2θ (slow, fast) in radians averaged over the area of each pixel.
 
-    A pixel counts photons on its whole area, and rings are curved: the mean 2θ of a pixel of side p
-    at distance r from the beam is larger than 2θ of its centre by about p² / (24 r). Four
-    Gauss-Legendre points give this to third order.
+    A pixel counts photons on its whole area, and rings are curved. For a pixel of side p at
+    distance r from the beam, the mean radius is therefore larger than the radius of the pixel
+    centre by about p² / (24 r). Four Gauss-Legendre points give the mean to third order.
     """
     offset = 0.5 / np.sqrt(3.0)
     slow = np.arange(detector.shape[0])[:, None] + 0.5

@@ -1,9 +1,9 @@
-"""States of a detector: they determine which calibration may be used for a measurement.
+"""States of a detector; the state determines which calibration may be used for a measurement.
 
-The keys of a state (serial number, distance, energy ...) are listed in ``state_schema.json`` with
-unit and step. A value is rounded to a whole number of steps, so that encoder noise and the text
-format of a number do not change the id, which is a hash of these numbers. Each kind of calibration
-uses only its own keys, so each kind has its own id.
+The keys of a state (serial number, distance, energy ...) are listed in ``state_schema.json``, with
+their units and steps. Each value is rounded to an integer number of steps. The id of the state is a
+hash of these integers, so encoder noise and the text format of a number do not change the id. Each
+kind of calibration uses only its own keys, so each kind has its own id.
 """
 
 import hashlib
@@ -22,7 +22,8 @@ from hklflow.base.system import require_no_pipe
 
 PACKAGED = Path(__file__).with_name("state_schema.json")
 
-# A value this close to an edge, in steps, may be on the other side in the next reading.
+# Distance from the boundary between two steps, in steps. A value that is closer to the boundary may
+# be on the other side in the next reading.
 EDGE = 0.1
 
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -35,10 +36,10 @@ class Key(BaseModel):
 
     type: Literal["text", "integer", "number"]
     length: int | None = Field(None, ge=1)
-    """Length of a list of values; None: a single value."""
+    """Length of the list of values. None: the key has a single value."""
     unit: str | None
     step: float | None = Field(gt=0)
-    """Size of a step in `unit`; None: values must be equal."""
+    """Size of a step in `unit`. None: the values of one state must be exactly equal."""
     kinds: tuple[str, ...]
     """Kinds of calibration that depend on the key."""
     required: tuple[str, ...]
@@ -69,19 +70,19 @@ class State:
     kind : str
         Kind of calibration, such as "geometry".
     id : str
-        16 hexadecimal digits; the alias's target if an alias applies.
+        16 hexadecimal digits. If an alias applies, the id to which the alias points.
     values : dict
         Values of the keys of this kind, in the units of the schema.
     steps : dict
-        Number of steps (a list for a list) of each key with a step.
+        Number of steps of each key with a step; a list if the value is a list.
     schema : int
         Number of the schema.
     warnings : tuple of str
-        One sentence for each value close to an edge of a step.
+        One sentence for each value close to the boundary between two steps.
     canonical : dict
-        Data that the id is a hash of.
+        Data whose hash is the id.
     alias_of : str or None
-        Id computed from the values, if an alias replaced it.
+        Id computed from the values, if an alias replaced this id; else None.
     """
 
     kind: str
@@ -137,12 +138,13 @@ def state_of(
         Values in the units of the schema. Keys of other kinds are allowed.
     schema : Schema
     aliases : mapping, optional
-        Ids that are replaced by other ids, for set-points on an edge of a step.
+        Maps an id to the id that replaces it, for set-points on the boundary between two steps.
 
     Raises
     ------
     HklflowError
-        If the kind or keys are unknown, or keys are missing or malformed; all problems are listed.
+        If the kind or keys are unknown, or keys are missing or malformed. The message lists all
+        problems.
     """
     if kind not in schema.kinds:
         raise HklflowError(f"calibration kind {kind!r} is unknown; use {', '.join(schema.kinds)}")
@@ -182,7 +184,7 @@ def state_of(
 
 
 def state_id(canonical: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits: SHA-256 of JSON with sorted keys; steps are integers."""
+    """Return the id: first 16 hexadecimal digits of the SHA-256 of the JSON with sorted keys."""
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -198,7 +200,7 @@ def _with_unit(name: str, key: Key) -> str:
 
 
 def _read(value: Any, key: Key) -> Any:
-    """Convert one value or a list; the ValueError describes the expected value."""
+    """Convert one value or a list of values; a ValueError describes the expected value."""
     if key.length is None:
         return _read_one(value, key)
     if not isinstance(value, list | tuple) or len(value) != key.length:
@@ -211,7 +213,7 @@ def _read_one(value: Any, key: Key) -> str | int | float:
         if not isinstance(value, str) or not value.strip():
             raise ValueError("a text (put it in quotes)")
         return value.strip()
-    # YAML reads 1e-3 as a text: such numbers need a dot.
+    # YAML reads 1e-3, a number without a dot, as a text.
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
@@ -249,7 +251,7 @@ def _alias(measured: str, aliases: Mapping[str, str]) -> str:
 def _edges(
     values: Mapping[str, Any], keys: Mapping[str, Key], canonical: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Return a sentence for each value close to an edge, with the id beyond the edge."""
+    """Return a sentence for each value close to the boundary of a step, with the other id."""
     warnings = []
     measured = state_id(canonical)
     for name, value in values.items():

@@ -1,8 +1,8 @@
-"""Status of a version: an append-only list of events; the last event is valid.
+"""Status of a version: a list of events, which can only be appended; the last event is valid.
 
-An event has a number, and only one process can create it. A process that reads event 2 and then
-creates event 3 knows that nothing came between, so a change of the status is checked and made in
-one atomic step, without a lock.
+Events are numbered, and only one process can create an event with a given number. If a process has
+read event 2 and can create event 3, no other event was created between. A change of the status is
+therefore checked and made in one atomic step, without a lock.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ Event = dict[str, Any]
 
 
 def now() -> str:
-    """Return the time in UTC, ISO 8601, for people: no decision depends on it."""
+    """Return the time in UTC, ISO 8601; it is only for reading: no choice depends on the time."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -38,7 +38,7 @@ def event(status: str, author: str, comments: str, **more: Any) -> Event:
     Raises
     ------
     HklflowError
-        If the status is unknown, or author or comment are missing.
+        If the status is unknown, or the author or the comment is missing.
     """
     if status not in get_args(Status):
         raise HklflowError(f"unknown status {status!r}; use {', '.join(get_args(Status))}")
@@ -96,8 +96,8 @@ def append(version: Path, following: Callable[[str], Mapping[str, Any]]) -> int:
     version : Path
         Folder of the version.
     following : callable
-        Function: present status -> event. It is called again if another process was faster; an
-        error that it raises ends the attempt.
+        Function that takes the present status and returns the event. It is called again if another
+        process was faster. If it raises an error, no event is added.
     """
     while True:
         numbers = status_numbers(version)
@@ -113,7 +113,7 @@ def check(name: str, old: str, new: str) -> None:
     Raises
     ------
     HklflowError
-        With the allowed next statuses.
+        If the change is not allowed; the message lists the allowed changes.
     """
     if new in FOLLOWING[old]:
         return

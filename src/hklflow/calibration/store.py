@@ -1,8 +1,8 @@
-"""Store of calibrations: versions that never change, and the choice of one for a scan.
+"""Store of calibrations: versions that never change, and the choice of a version for a scan.
 
-A version is built in a temporary folder and published by a rename to its number: no lock is needed,
-and readers see a complete version or none. All choices depend on the numbers and the status of
-versions, never on a clock. See `layout.store_path` for the tree.
+A version is built in a temporary folder, which is then renamed to the number of the version. No
+lock is needed, and readers see a complete version or none. The choice depends on the numbers and
+the status of versions, never on a clock. See `layout.store_path` for the tree of folders.
 """
 
 import os
@@ -103,23 +103,25 @@ class Store(Reader):
         Parameters
         ----------
         state : State
-            State; it must have been initialised.
+            State that `init` has created in the store.
         files : mapping
-            File to be copied for each name in the version's folder. ``parameters.json`` is
-            required; the number of the version is added to it.
+            Maps each file name in the version's folder to the file that is copied there.
+            ``parameters.json`` is required; the version number is added to it.
         record : mapping
-            Record data, see `records.Record`; the store fills `records.OWNED`.
+            Data for the record, see `records.Record`; the store fills the fields in
+            `records.OWNED`.
         status : {"proposed", "accepted", "rejected"}
         author, comments : str
             Author and reason; both are required.
         applies_to : str or None
-            Scans that the version applies to, see `applies`; None only if it is rejected.
+            Scans that the version applies to, see `applies`. None only for a rejected version.
         supersede : iterable of int
-            Accepted versions to be replaced. They are superseded after this version is visible, so
-            that every scan always has a version.
+            Accepted versions that this version replaces. They are superseded after this version is
+            visible, so that every scan always has a version.
         allow_overlap : bool
-            Allow another accepted version for the same scans. The higher number is then used. (Two
-            overlapping versions accepted at the same moment may not see each other; see `resolve`.)
+            Allow another accepted version for the same scans; the higher number is then used. (If
+            two versions are accepted at the same moment, the overlap may not be detected; see
+            `resolve`.)
 
         Raises
         ------
@@ -161,7 +163,7 @@ class Store(Reader):
             self.root, state, files, record, event, applies_to=applies_to or None, donor=donor
         )
         try:
-            # Before anything else: a later error must not leave two versions for a scan.
+            # This comes first: a later error must not leave two versions for a scan.
             self._supersede(version, replaced, author)
         finally:
             publishing.audit_published(self.root, version, event)
@@ -186,7 +188,7 @@ class Store(Reader):
         status : {"accepted", "rejected", "superseded", "withdrawn"}
         author, comments : str
         supersede, allow_overlap
-            As in `publish`; only with "accepted".
+            Same meaning as in `publish`; allowed only with "accepted".
 
         Raises
         ------
@@ -230,7 +232,7 @@ class Store(Reader):
         supersede: Iterable[int] = (),
         allow_overlap: bool = False,
     ) -> Version:
-        """Publish a version of another state for this state, with ``copiedFrom`` in its record.
+        """Copy a version of another state to this state; the record has ``copiedFrom``.
 
         Parameters
         ----------
@@ -241,15 +243,15 @@ class Store(Reader):
         author, comments : str
         status : {"proposed", "accepted"}
         applies_to : str, optional
-            Scans that the copy applies to; None: the same as the copied version.
+            Scans that the copy applies to. None: the scans of the copied version.
         supersede, allow_overlap
             As in `publish`.
 
         Raises
         ------
         HklflowError
-            If the copied version is itself a copy, is neither accepted nor superseded, was
-            changed, belongs to this state or to another kind; or as in `publish`.
+            If the copied version is itself a copy, is neither accepted nor superseded, was changed,
+            or belongs to this state or to another kind; and as in `publish`.
         """
         if version.kind != state.kind or version.state_id == state.id:
             raise HklflowError(
@@ -313,7 +315,7 @@ class Store(Reader):
                         raise
                     raise HklflowError(
                         f"{version.path} is accepted, but {old.path} cannot be superseded "
-                        f"({error.__cause__ or error}); fix this, then withdraw {old.name}"
+                        f"({error.__cause__ or error}); correct this, then withdraw {old.name}"
                     ) from error
 
     # ---------------------------------------------------------------- candidates
@@ -336,12 +338,13 @@ class Store(Reader):
 
     @contextmanager
     def lock(self, state: State, name: str) -> Iterator[None]:
-        """Lock a candidate, from reading its last iteration to writing the next.
+        """Lock a candidate from reading its last iteration until writing the next one.
 
         Raises
         ------
         HklflowError
-            If a living process holds the lock; the message names it. Locks of dead ones are void.
+            If a running process holds the lock; the message names the process. A lock of a process
+            that ended does not count.
         """
         self.state(state.kind, state.id)
         where = (self.root, state.kind, state.id, name)
@@ -379,12 +382,12 @@ class Store(Reader):
         author: str = "",
         comments: str = "",
     ) -> None:
-        """Remove a candidate with all its iterations; it is searched as in `candidate`.
+        """Remove a candidate with all iterations; the candidate is searched as in `candidate`.
 
         Raises
         ------
         HklflowError
-            If an iteration was published, the candidate does not exist, or it is locked.
+            If an iteration was published, or the candidate does not exist or is locked.
         """
         if "/" in name:
             raise HklflowError(f"{name} is one iteration; cancel {name.split('/')[0]} as a whole")
@@ -410,5 +413,5 @@ class Store(Reader):
         return index.content(self.root, kind, state_id)
 
     def reindex(self, dry_run: bool = False) -> Report:
-        """Write outdated indexes and remove files of dead writers; see `Report`."""
+        """Write outdated indexes and remove files of writers that ended; see `Report`."""
         return index.reindex(self.root, dry_run)

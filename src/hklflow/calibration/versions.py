@@ -1,4 +1,4 @@
-"""Published versions: how they are read, and what products record about them."""
+"""Published versions: reading them, and the data that products record about them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ class Version:
     kind, state_id : str
     number : int
     path : Path
-        Folder of the version, which never changes (except for status events).
+        Folder of the version. Except for status events, its content never changes.
     record : dict
         Content of record.json.
     status : str
@@ -63,7 +63,7 @@ class Version:
 
 
 def read_version(path: Path) -> Version:
-    """Read the version in a folder; its files are not hashed.
+    """Read the version in a folder; the hashes of its files are not checked.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def _place(path: Path) -> tuple[str, str, int | None]:
 
 
 def numbered(root: Path, kind: str, state_id: str, number: int) -> Version:
-    """Read the version with a number; HklflowError if it does not exist or is damaged."""
+    """Read the version with this number; raise HklflowError if it is absent or damaged."""
     path = layout.store_path(root, kind, state_id, version=number)
     if number not in layout.version_numbers(path.parent):
         there = ", ".join(map(str, layout.version_numbers(path.parent))) or "none"

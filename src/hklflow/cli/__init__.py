@@ -1,7 +1,7 @@
 """The command `hklflow`: prepare an experiment, start its workflow and inspect its results.
 
-`snakemake` does the computing; these commands write its input and start it. The command modules
-import heavy packages inside functions, to keep ``--help`` fast.
+`snakemake` runs the computing jobs; these commands write its input and start it. The command
+modules import heavy packages inside functions, to keep ``--help`` fast.
 """
 
 import os
@@ -97,5 +97,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    # The line breaks of cyclopts are removed; a list of problems keeps one problem in a line.
+    # Line breaks in messages of cyclopts are removed; a list of problems has one problem per line.
     return str(error) if isinstance(error, HklflowError) else " ".join(str(error).split())

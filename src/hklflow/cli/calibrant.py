@@ -11,7 +11,7 @@ calibrant = App(name="calibrant", help="Powders whose rings a calibration can us
 def list_all() -> None:
     """List the calibrants of pyFAI: name, number of d-spacings, largest d-spacing in Å.
 
-    A file with one d-spacing in Å per line, in falling order, can be used instead.
+    A file with one d-spacing in Å per line, in decreasing order, can be used instead.
 
     Example: `hklflow calibrant list`
     """

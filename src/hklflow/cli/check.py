@@ -122,7 +122,7 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
 
 
 def _store_problems(experiment: "Experiment") -> list[str]:
-    """Return the geometries and constants without a version for a rotation: the run would stop."""
+    """Return the entries that have no version for a rotation, which would stop the workflow."""
     from hklflow.base.errors import HklflowError
     from hklflow.base.system import require_file
 
@@ -177,7 +177,7 @@ def _grid_problems(
             f"{problem}; set a coarser `grid_step` (it is {', '.join(f'{x:g}' for x in step)}), "
             f"smaller `grid_limits` or a `grid_range`{elsewhere}"
         )
-        # If the cell or the largest |Q| is a guess, the true grid may be smaller.
+        # If cell or largest |Q| are assumed, the true grid may be smaller.
         place = warnings if key in estimate.assumed else problems
         place.setdefault(key, f"config: refine_parent of {'/'.join(key)}: {told}")
     return list(problems.values()), list(warnings.values())

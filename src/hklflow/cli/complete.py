@@ -23,7 +23,7 @@ State = tuple[int, int, int]
 
 
 class Settling:
-    """Memory of the size and modification time of files, to find files that no longer change.
+    """Record of size and modification time of files, to find files that no longer change.
 
     Parameters
     ----------
@@ -40,7 +40,8 @@ class Settling:
     def __init__(self, settle: float) -> None:
         self._settle = settle
         self.waiting = False
-        self._unchanged: dict[Path, tuple[State, float]] = {}  # state of a file, and since when
+        # state of each file, and time since when it is unchanged
+        self._unchanged: dict[Path, tuple[State, float]] = {}
 
     def settled(self, paths: Iterable[Path]) -> bool:
         """Return True if no file has changed for `settle` seconds."""
@@ -66,7 +67,7 @@ def _state(path: Path) -> State:
 
 
 def missing(row: Row, base: Path, settling: Settling) -> str:
-    """Return a message about the missing part of a row's raw files; empty if they are complete.
+    """Return a message about missing raw files or frames of a row; empty if they are complete.
 
     The message is `NOT_THERE` if none of the files exists.
     """
@@ -113,14 +114,14 @@ def _missing(path: Path, raw: str, frames: str, settling: Settling) -> str:
 
     try:
         files = find_files(path)
-        # Do not open a series that is being written: opening reads all its images.
+        # Do not open a series that is still written: opening reads all its images.
         if not settling.settled(files):
             return f"{raw} is still changing"
         if empty := [file for file in files if not file.stat().st_size]:
             return f"{empty[0]} is empty"
         before = [_state(file) for file in files]
         with open_frames(path) as opened:
-            # Data files to which a master file has links.
+            # Data files that a master file links.
             linked = [file for file in opened.files if file not in files]
             if not settling.settled(linked):
                 return f"data files of {raw} are still changing"

@@ -13,7 +13,7 @@ _INDENT = 2
 
 
 def lines_for(keys: Sequence[str], values: Mapping[str, Any], indent: int = 0) -> list[str]:
-    """Return the lines of nested mappings with values, such as ``per_scan:``, ``  a/b:``, ..."""
+    """Return the lines of nested mappings with values, such as ``per_scan:``, ``  a/b:``."""
     lines = [" " * (indent + _INDENT * k) + f"{_scalar(key)}:" for k, key in enumerate(keys)]
     within = " " * (indent + _INDENT * len(keys))
     return lines + [f"{within}{_scalar(name)}: {_scalar(value)}" for name, value in values.items()]
@@ -29,7 +29,7 @@ def with_values(text: str, keys: Sequence[str], values: Mapping[str, Any]) -> st
     keys : sequence of str
         Nested keys, the outermost first.
     values : mapping
-        Key -> number, text or None.
+        Value of each key: number, text or None.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def _set(text: str, root: yaml.Node | None, keys: Sequence[str], values: Mapping
 
 
 def _below(lines: list[str], node: yaml.Node | None, above: yaml.Node) -> int:
-    """Return the index of the line after a mapping's last entry, where new keys are inserted.
+    """Return the index of the line after the last entry of a mapping, where new keys are inserted.
 
     Comments below the key of an empty mapping belong to the mapping.
     """
@@ -98,7 +98,7 @@ def _below(lines: list[str], node: yaml.Node | None, above: yaml.Node) -> int:
 
 
 def _last(node: yaml.Node) -> int:
-    """Return the index of a node's last line.
+    """Return the index of the last line of a node.
 
     The end mark of a block node cannot be used: it is at the start of the next node, after comments
     in between.
@@ -128,7 +128,7 @@ def _mapping(
 
 
 def _scalar(value: Any) -> str:
-    """Return a text that YAML reads as this value."""
+    """Return a text that YAML reads as the given value."""
     if isinstance(value, str):
         return value if yaml.safe_load(value) == value and ": " not in value else json.dumps(value)
     return json.dumps(value)

@@ -70,7 +70,7 @@ def told(drawing: "Drawing", output: Path | None) -> None:
 
 
 def require_place(output: Path | None, source: Path, force: bool) -> None:
-    """Raise if the output would overwrite a file; called before anything is computed.
+    """Raise an error if the output would overwrite a file; called before the computation.
 
     An existing picture or table is replaced only with ``force``, because its name does not show if
     hklflow wrote it. A NeXus file that is not a slice is a product and is never replaced.
@@ -83,13 +83,13 @@ def require_place(output: Path | None, source: Path, force: bool) -> None:
     if output is None or not os.path.lexists(output):
         return
     if output.exists() and output.samefile(source):
-        raise HklflowError(f"{output} is what is to be drawn; give the output another name")
+        raise HklflowError(f"{output} is the file to be drawn; give the output another name")
     if output.exists() and (reason := no_file(output)) is not None:
         raise HklflowError(f"{output} {reason}; give the output another name")
     if output.suffix.lower() == ".nxs" and not _is_slice(output):
-        raise HklflowError(f"{output} is there and is no slice; give the output another name")
+        raise HklflowError(f"{output} exists and is not a slice; give the output another name")
     if not force:
-        raise HklflowError(f"{output} is there already; --force replaces it")
+        raise HklflowError(f"{output} exists already; --force replaces it")
 
 
 def _is_slice(path: Path) -> bool:
@@ -126,7 +126,7 @@ def published(output: Path) -> Iterator[Path]:
     from hklflow.base import publish
 
     if not output.parent.is_dir():
-        raise HklflowError(f"there is no folder {output.parent}; make it first or mend the path")
+        raise HklflowError(f"there is no folder {output.parent}; make it first or correct the path")
     partial = publish.partial(output, secrets.token_hex(4))
     try:
         yield partial
@@ -268,7 +268,7 @@ class Volume:
 
     @property
     def needs_norm(self) -> bool:
-        """True for the sums of one rotation, which are still to be divided by the norm."""
+        """True for the sums of one rotation, which are not yet divided by the norm."""
         group = self.plottable.group
         return self.plottable.name == "counts" and "norm" in group
 

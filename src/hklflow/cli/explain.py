@@ -69,7 +69,7 @@ def explain(
     ]
     lines = [("config.yaml" if name == "config" else name, v) for name, v in lines]
     # The value of a section is joined from all layers.
-    mark = "  <- joined with what stands above" if isinstance(value, dict) else "  <- in force"
+    mark = "  <- joined with the lines above" if isinstance(value, dict) else "  <- in force"
     for number, (name, setting) in enumerate(lines):
         last = mark if number == len(lines) - 1 else ""
         print(f"  {name:40s} {json.dumps(setting, default=str)}{last}")

@@ -32,7 +32,7 @@ class Table:
     rows: tuple[Row, ...]
 
     def with_rows(self, rows: Sequence[Mapping[str, str]]) -> bytes:
-        """Return the unchanged content with rows appended.
+        """Return the unchanged content with additional rows.
 
         Raises
         ------
@@ -54,7 +54,7 @@ class Table:
                 if any(mark in value for mark in '\t\r\n"'):
                     raise HklflowError(
                         f"{name} {value!r} has a tab, a line break or a quotation mark, which "
-                        f"cannot stand in {self.path}; leave it out"
+                        f"is not allowed in {self.path}; leave it out"
                     )
             line = "\t".join(row.get(name, "") for name in self.columns)
             if line.startswith("#"):
@@ -137,8 +137,8 @@ class Folder:
     def __post_init__(self) -> None:
         if (reason := no_file(self.config)) is not None:
             raise HklflowError(
-                f"{self.config} {reason}; make an experiment with `hklflow init "
-                f"{self.base}` or name its folder"
+                f"{self.config} {reason}; create an experiment with `hklflow init "
+                f"{self.base}`, or give the folder of an experiment"
             )
 
     @property
@@ -172,7 +172,7 @@ class Folder:
         Parameters
         ----------
         instead : mapping, optional
-            ``samples`` or ``scans`` -> file that is checked instead of the table.
+            Files that are checked instead of the tables ``samples`` or ``scans``, by table name.
         config : str, optional
             YAML text that is checked instead of the configuration file.
         """
@@ -196,7 +196,7 @@ class Folder:
         name : str
             ``samples`` or ``scans``.
         rows : sequence of mappings
-            Column -> value.
+            Values of each row, by the name of the column.
 
         Raises
         ------
@@ -215,7 +215,7 @@ class Folder:
         Parameters
         ----------
         rows : mapping
-            ``samples`` or ``scans`` -> rows; a row is a mapping column -> value.
+            New rows of the tables ``samples`` or ``scans``, by table name; values by column name.
         values : sequence of (keys, mapping)
             Nested keys of a mapping in the configuration, and the values to set in this mapping.
 
@@ -228,7 +228,7 @@ class Folder:
         from hklflow.cli.config_edit import with_values
 
         with self.locked(), ExitStack() as stack:
-            new: dict[Path, tuple[bytes, bytes]] = {}  # file -> content before and after
+            new: dict[Path, tuple[bytes, bytes]] = {}  # content of each file before and after
             for name, added in rows.items():
                 path = self.table(name).resolve()
                 table = read_table(path)
@@ -266,7 +266,7 @@ class Folder:
                         f"{path} was changed by somebody else meanwhile; nothing is added, "
                         "try again"
                     )
-            # Rename the table of scans last: if the command is killed earlier, no scan is added and
+            # Rename the table of scans last: if the command is killed before, no scan is added, and
             # the command can be repeated.
             last = tables.get("scans")
             for path, temporary in sorted(written.items(), key=lambda item: item[0] == last):

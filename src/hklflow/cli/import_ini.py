@@ -1,8 +1,8 @@
 """`hklflow config import-ini`: translate NXRefine's ``settings.ini`` to a facility file.
 
 The values in [nxrefine] are only start values of NXRefine's dialog for a new configuration. They
-are written as comments (lines that begin with "#"), because as settings they would replace the
-values of calibrations and raw files.
+are written as comments (lines that begin with "#"). As settings they would override the values of
+calibrations and raw files.
 """
 
 import re
@@ -52,7 +52,7 @@ def import_ini(
 
 
 def translated(file: Path) -> tuple[str, list[str]]:
-    """Return the YAML text for a ``settings.ini``, and a line about each key that is left out.
+    """Return the YAML text for a ``settings.ini``, and a line for each key that is left out.
 
     Raises
     ------
@@ -73,9 +73,9 @@ def translated(file: Path) -> tuple[str, list[str]]:
         else:
             _put(sections, row, where, value, file)
     lines = [f'# From {file.name} of NXRefine. Lines with a "#" are start values of its dialog:']
-    lines.append("# as settings they would go before what calibrations and raw files say.")
+    lines.append("# as settings they would override the values of calibrations and raw files.")
     for section, inner in sections.items():
-        # If all values of a section are comments, its heading is a comment too.
+        # If all values of a section are comments, its heading is a comment, too.
         mark = "" if any(not line.startswith("#") for line in inner) else "#"
         lines += ["", f"{mark}{section}:", *inner]
     text = "\n".join(lines) + "\n"
@@ -84,7 +84,7 @@ def translated(file: Path) -> tuple[str, list[str]]:
 
 
 def _check(text: str, file: Path) -> None:
-    """Raise if the configuration refuses a value; values in comments are checked too."""
+    """Raise an error if the configuration refuses a value; values in comments are checked, too."""
     import yaml
     from pydantic import ValidationError
 
@@ -96,7 +96,7 @@ def _check(text: str, file: Path) -> None:
         item = error.errors()[0]
         key = ".".join(str(part) for part in item["loc"])
         raise HklflowError(
-            f"{file}: what becomes {key} is {item['input']!r}: {item['msg']}; mend it"
+            f"{file}: what becomes {key} is {item['input']!r}: {item['msg']}; correct it"
         ) from error
 
 
@@ -112,7 +112,7 @@ def _put(sections: dict[str, list[str]], row: Becomes, where: str, value: str, f
         converted = row.convert(value)
     except ValueError as error:
         raise HklflowError(
-            f"{file}: {where} is {value!r}, which is not what it needs ({row.says}); mend it"
+            f"{file}: {where} is {value!r}, which is not what it needs ({row.says}); correct it"
         ) from error
     mark = "#" if row.nominal else ""
     shown = yaml.safe_dump(converted).splitlines()[0]

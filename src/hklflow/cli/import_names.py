@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 _LONGEST = 40  # letters of a name in a message
 
 Originals = dict[str, list[str]]
-"""Original name in the files -> files with this name."""
+"""Files with each original name, by the name in the files."""
 
 
 def require_names(found: "Found") -> None:
-    """Raise if a name cannot be part of a path.
+    """Raise an error if a name cannot be part of a path.
 
     Raises
     ------
     HklflowError
-        If a name from a file's name or header is too long, or a plugin gives a name with letters
+        If a name from a file name or a header is too long, or a plugin gives a name with letters
         that are not allowed.
     """
     from hklflow.experiment.tables import check_name, length_problem
@@ -50,7 +50,7 @@ def require_distinct(
     rows: Sequence[Mapping[str, str]],
     sample: str | None,
 ) -> None:
-    """Raise if different names in the files become the same name, such as α-Al2O3 and β-Al2O3.
+    """Raise an error if different names in the files become equal, such as α-Al2O3 and β-Al2O3.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def require_distinct(
     rows : sequence of mapping
         Rows of the table of scans.
     sample : str or None
-        Name of the sample that the user states; rows with this name are the same sample.
+        Name of the sample that the user gives; rows with this name are the same sample.
 
     Raises
     ------
@@ -88,7 +88,8 @@ def _samples_of_rows(
 ) -> Iterator[tuple[str, str]]:
     """Yield the original name of a sample in the raw file of each row, and the file.
 
-    Rows whose original name does not give the sample's name are skipped: a person named the sample.
+    Rows whose original name does not give the name of the sample are skipped: the user chose this
+    name.
     """
     from hklflow.beamlines import name
     from hklflow.cli.planned import parts
@@ -105,7 +106,7 @@ def _samples_of_rows(
 
 
 def _sample_of(raw: Path) -> str:
-    """Return the sample's name from the header of a raw file, or else from the file's name."""
+    """Return the name of the sample from the header of a raw file, else from the file name."""
     from hklflow.beamlines.nexus import sample_name, stem
     from hklflow.beamlines.tree import guess
     from hklflow.formats.hdf5_file import open_file
@@ -138,13 +139,14 @@ def _collision(key: tuple[str, ...], originals: Originals) -> str:
         return f"{problem}; link the files under names that differ, and import the links"
     proposed = [f"`--sample {text}`" for text in _proposed(key[0], texts)]
     return (
-        f"{problem}; import each by itself: {', '.join(proposed[:-1])} and {proposed[-1]} (with "
-        f"its file, or --scans), or all with `--sample {key[0]}` if they are one sample"
+        f"{problem}; import them one by one: {', '.join(proposed[:-1])} and {proposed[-1]} (each "
+        f"with its file, or --scans), or all together with `--sample {key[0]}` if they are "
+        "one sample"
     )
 
 
 def _proposed(name_of_all: str, originals: Sequence[str]) -> list[str]:
-    """Return different names: with Greek letters written as words, or else with numbers."""
+    """Return different names: with Greek letters written as words, else with numbers."""
     from hklflow.beamlines import name
 
     written = [name("".join(map(_written, text))) for text in originals]

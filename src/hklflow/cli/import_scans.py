@@ -21,7 +21,7 @@ from hklflow.cli.options import Directory
 if TYPE_CHECKING:
     from hklflow.beamlines import Beamline, Found, FoundScan, Request, Unmatched
 
-_ALIKE = 4  # least number of unmatched scans with the same reason that are printed as a group
+_ALIKE = 4  # smallest number of unmatched scans with the same reason that are printed as a group
 
 
 @Parameter(name="*")
@@ -30,9 +30,9 @@ class Facts:
     """Facts about the measurement that the files do not contain."""
 
     monitor: str | None = None
-    """Name of the counter of the incident photons at the instrument."""
+    """Name of the counter of the incident photons in the files of the instrument."""
     attenuator: str | None = None
-    """Name of the value with the attenuators' transmission at the instrument."""
+    """Name of the value with the transmission of the attenuators in the files of the instrument."""
     polarization: float | None = None
     """Fraction of the intensity whose electric vector is horizontal, 0 to 1."""
     saturation: float | None = None
@@ -41,19 +41,19 @@ class Facts:
     """Temperature of all scans, in K."""
 
     def require_possible(self) -> None:
-        """Raise if a value is physically impossible, before it is written."""
+        """Raise an error if a value is physically impossible, before it is written."""
         import math
 
         from hklflow.geometry import plausible
 
         if self.polarization is not None and not 0 <= self.polarization <= 1:
             raise HklflowError(
-                f"--polarization {self.polarization:g} is no fraction; give 0 to 1 (0.5: "
+                f"--polarization {self.polarization:g} is not a fraction; give 0 to 1 (0.5: "
                 "unpolarised)"
             )
         if self.saturation is not None and not 0 < self.saturation < math.inf:
             raise HklflowError(
-                f"--saturation {self.saturation:g} is no number of counts; give one above 0"
+                f"--saturation {self.saturation:g} is not a number of counts; give a number above 0"
             )
         if self.temperature is not None and (
             problem := plausible.temperature_problem(self.temperature)
@@ -111,7 +111,7 @@ def import_scans(
     facts.require_possible()
     stated = stated.with_cif()
     if from_ in known():
-        # If the plugin is slow or hangs, the user sees its name.
+        # If the plugin is slow or hangs, the user knows its name.
         say(f"asking beamline {from_} ({known()[from_]}) for the scans of {source} ...")
         sys.stdout.flush()
     plugin = beamline(from_)
@@ -154,7 +154,7 @@ def import_scans(
 
 
 def _found(plugin: "Beamline", name: str, request: "Request") -> "Found":
-    """Return the scans that a plugin finds; its errors are reported with the plugin's name."""
+    """Return the scans that a plugin finds; its errors are reported with the name of the plugin."""
     from hklflow.beamlines import Found, known
     from hklflow.beamlines.checked import checked
 
@@ -163,15 +163,16 @@ def _found(plugin: "Beamline", name: str, request: "Request") -> "Found":
     except SystemExit as error:
         raise HklflowError(
             f"the plugin of beamline {name}, {known().get(name)}, ended the program ({error}); "
-            "report it to whoever keeps it"
+            "report this error to the maintainer of the plugin"
         ) from error
     except Exception as error:
         error.add_note(f"in the plugin of beamline {name}, {known().get(name)}")
         raise
     if not isinstance(found, Found):
         raise HklflowError(
-            f"the plugin of beamline {name}, {known().get(name)}, gave a {type(found).__name__} "
-            "and not what it found; report it to whoever keeps it"
+            f"the plugin of beamline {name}, {known().get(name)}, returned a "
+            f"{type(found).__name__}, not its scans; report this error to the maintainer of the "
+            "plugin"
         )
     return checked(found, name)
 
@@ -185,7 +186,7 @@ def _numbers(text: str) -> frozenset[str] | None:
         first, _, last = item.partition("-")
         if first.isdecimal() and last.isdecimal():
             if int(last) < int(first) or int(last) - int(first) > 100_000:
-                raise HklflowError(f"--scans {item!r} is no range of scans; write first-last")
+                raise HklflowError(f"--scans {item!r} is not a range of scans; write first-last")
             numbers |= {str(number) for number in range(int(first), int(last) + 1)}
         elif item:
             numbers.add(item)
@@ -232,7 +233,7 @@ def _tell_unmatched(unmatched: "Sequence[Unmatched]") -> None:
     """Print the unmatched scans; many scans with the same reason are printed in two lines."""
     reasons: dict[str, list[Unmatched]] = {}
     for lost in unmatched:
-        # Reasons that differ only in numbers are the same reason.
+        # Reasons that differ only in numbers count as the same reason.
         reason = re.sub(r"[-+.\d]*\d(?:e[-+]?\d+)?", "#", lost.why)
         reasons.setdefault(reason if not lost.candidates else lost.what, []).append(lost)
     for alike in reasons.values():

@@ -1,4 +1,4 @@
-"""Output of `hklflow import`: light scan files, rows, start orientations, settings of scans.
+"""Output of `hklflow import`: light scan files, table rows, start orientations, settings.
 
 Everything is written under the lock of the tables. After an error the files are as they were before
 the command.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 Source = tuple[str, str]
-"""Source of frames: a file or the first file of a series, and the path in an HDF5 file (or "")."""
+"""Source of frames: a file (of a series the first one), and the path in an HDF5 file, else ""."""
 
 
 def say(line: str) -> None:
@@ -35,7 +35,7 @@ def say(line: str) -> None:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Stated:
-    """Options for all new rows; empty or None: not stated by the user."""
+    """Options for all new rows; empty or None if the user does not give a value."""
 
     space_group: str | None = None
     """Space group of a new sample."""
@@ -44,8 +44,9 @@ class Stated:
     formula: str = ""
     """Chemical formula of a new sample."""
     parent: str = ""
-    """Scan of the same sample whose orientation all scans start from. Default: the parent in the
-    files."""
+    """Scan of the same sample with whose orientation all scans start. Default: the parent in the
+    files.
+    """
     calibration: str = ""
     """Name of a detector geometry in the configuration. Default: the geometry in the files."""
     cif: Cif = Cif()
@@ -100,7 +101,7 @@ def sort_out(
     Parameters
     ----------
     sample : str or None
-        Name of the sample that the user states.
+        Name of the sample that the user gives.
 
     Returns
     -------
@@ -144,8 +145,8 @@ def sort_out(
         ]
         taken = names.get((scan.sample, scan.scan, scan.rotation))
         if others:
-            why = f"its frames {scan.raw} would be those of {others[0].where or others[0].raw} too"
-            conflicts.append(Unmatched(place, f"{why}; name the frames of each by --raw"))
+            why = f"its frames {scan.raw} are also frames of {others[0].where or others[0].raw}"
+            conflicts.append(Unmatched(place, f"{why}; give the frames of each scan with --raw"))
         elif same is not None:
             there.append((place, same))
         elif taken is not None:
@@ -163,7 +164,7 @@ def _sources(scan: "FoundScan") -> list[Source]:
 
 
 def _source(file: str | Path, inside: str) -> Source:
-    """Return frames in a form for comparison: a series is named by its first image."""
+    """Return the source of frames in a form for comparison: of a series the first image."""
     from hklflow.experiment.tables import is_series
     from hklflow.formats.series import find_files
 
@@ -288,7 +289,7 @@ def _light(folder: Folder, scan: "FoundScan", made: ExitStack) -> str:
     if is_hdf5(scan.raw) and not datasets:
         raise HklflowError(
             f"the beamline's plugin does not say where in {scan.raw} the frames are (`datasets` of "
-            "FoundScan); report it to whoever keeps the plugin"
+            "FoundScan); report this to the maintainer of the plugin"
         )
     path.parent.mkdir(exist_ok=True)
     _restored(path, made)
@@ -306,7 +307,7 @@ def _light(folder: Folder, scan: "FoundScan", made: ExitStack) -> str:
 def _orientations(
     folder: Folder, fresh: "list[FoundScan]", stated: Stated, made: ExitStack
 ) -> Iterator[tuple[str, str]]:
-    """Write start orientations for parents without one; yield the scan and the path of the file."""
+    """Write start orientations for parents without one; yield the scan and the file path."""
     from hklflow import geometry
     from hklflow.beamlines import rotation_of
     from hklflow.experiment.config import value_in

@@ -60,8 +60,8 @@ def init_experiment(directory: Path, /, *, facility: Path | None = None) -> None
         ) from error
     if made:
         print(
-            f"Next, in {directory}: tell what is special in config/config.yaml, add rows with "
-            "`hklflow sample add` and `hklflow scan add`, look with `snakemake -n`."
+            f"Next, in {directory}: write your settings to config/config.yaml, add rows with "
+            "`hklflow sample add` and `hklflow scan add`, and list the jobs with `snakemake -n`."
         )
 
 
@@ -87,7 +87,7 @@ def _write_new(path: Path, text: str, name: str) -> bool:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        print(f"{name} was there already: left as it is")
+        print(f"{name} exists already and is not changed")
         return False
     print(f"{name} made")
     return True
@@ -99,7 +99,7 @@ def _reference(facility: Path, directory: Path) -> str:
 
 
 def _check_facility(facility: Path, directory: Path) -> None:
-    """Raise if the facility file cannot be read, or an existing config.yaml names another file."""
+    """Refuse a facility file that cannot be read, or is not the one in an existing config.yaml."""
     from hklflow.experiment.config import read_yaml
 
     read_yaml(facility)
@@ -109,7 +109,7 @@ def _check_facility(facility: Path, directory: Path) -> None:
     named = read_yaml(config).get("facility")
     if not isinstance(named, str) or (directory / named).resolve() != facility.resolve():
         raise HklflowError(
-            f"{config} was there already and its facility is {named!r}; write "
+            f"{config} exists already and its facility is {named!r}; write "
             f"`facility: {_reference(facility, directory)}` in it"
         )
 

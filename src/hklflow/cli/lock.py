@@ -1,4 +1,4 @@
-"""Lock file with the name of its owner, for commands that must run only once."""
+"""Lock file with the name of its owner, for commands that must not run twice at the same time."""
 
 import fcntl
 import os
@@ -12,9 +12,9 @@ from hklflow.base.errors import HklflowError
 
 @contextmanager
 def only_one(path: Path) -> Iterator[str]:
-    """Hold a lock file; give the name of an owner that was killed, or an empty text.
+    """Hold a lock file; yield the name of an owner that was killed, or an empty text.
 
-    The operating system releases the lock when the process ends, so a remaining file does not lock.
+    The operating system releases the lock when the process ends, so a remaining file is no lock.
     The content of the file is only for messages.
 
     Raises

@@ -42,7 +42,7 @@ def show(
     image: Path | None = None,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
 ) -> None:
-    """Print how many pixels each step of a mask file masks and frees, and draw the mask.
+    """Print the number of pixels that each step of a mask file masks and frees, and draw the mask.
 
     Example: `hklflow mask show config/mask.yaml --image raw/quartz_0001.cbf -o mask.png`
 
@@ -63,7 +63,7 @@ def show(
     if (shape is None) == (image is None):
         raise HklflowError("give either --shape, such as 1043,981, or --image")
     if output is not None and output.suffix.lower() != ".png":
-        raise HklflowError(f"--output {output} is no name of a picture; end it in .png")
+        raise HklflowError(f"--output {output} is not the name of a picture; end it in .png")
     pixels = _blank(shape or "") if image is None else _counts(image)
     mask_file = mask_steps.read(file)
     size = (pixels.shape[0], pixels.shape[1])
@@ -117,11 +117,11 @@ class Drawing:
     """Corners of a polygon as `slow,fast`, such as `--corners 0,0 9,0 9,9`; write a corner that
     begins with a minus as `--corners=-9,0`."""
     arm_angle: float | None = None
-    """Direction of a beamstop's arm in degrees, from +fast towards +slow."""
+    """Direction of the arm of a beamstop in degrees, from +fast towards +slow."""
     arm_width: float | None = None
-    """Width of a beamstop's arm, in pixels."""
+    """Width of the arm of a beamstop, in pixels."""
     arm_length: float | None = None
-    """Length of a beamstop's arm, in pixels. Default: the arm ends at the border."""
+    """Length of the arm of a beamstop, in pixels. Default: the arm ends at the border."""
     width: int | None = None
     """Width of the edges, in pixels."""
     detector: str | None = None
@@ -309,7 +309,7 @@ def _corner(text: str) -> list[float | int]:
     try:
         slow, fast = (_plain(float(part)) for part in text.split(","))
     except ValueError:
-        raise HklflowError(f"--corners {text!r} is no corner; give slow,fast") from None
+        raise HklflowError(f"--corners {text!r} is not a corner; give slow,fast") from None
     return [slow, fast]
 
 
@@ -321,7 +321,7 @@ def _blank(text: str) -> "NDArray[np.float64]":
     except ValueError:
         rows = columns = 0
     if rows < 1 or columns < 1 or rows * columns > MOST_PIXELS:
-        raise HklflowError(f"--shape {text!r} is no shape; give rows,columns, such as 1043,981")
+        raise HklflowError(f"--shape {text!r} is not a shape; give rows,columns, such as 1043,981")
     return np.zeros((rows, columns))
 
 

@@ -18,7 +18,8 @@ app = App(name="model", help="Orientations and geometry of DIALS, XDS, NXRefine 
 Program = Literal["dials", "xds", "nxrefine"]
 Output = Annotated[Path, Parameter(name=("--output", "-o"))]
 
-Writer = Callable[[Path], Sequence[str]]  # returns notes about data that the file cannot hold
+# writes a file, and returns notes about data that the file cannot contain
+Writer = Callable[[Path], Sequence[str]]
 
 _TOLERANCE = 0.2  # largest deviation of an indexed peak from whole Miller indices
 _MISFIT = 0.05  # largest relative difference of the scattering vectors of two geometries
@@ -156,7 +157,7 @@ def _scans(paths: Sequence[Path], names: Sequence[str]) -> "list[RotationScan]":
 
 
 def _refuse_absent(path: Path, scan: "RotationScan") -> None:
-    """Raise if the images of a scan file do not exist, relative to the current folder."""
+    """Raise an error if the images of a scan file do not exist, relative to the current folder."""
     from hklflow.formats.series import find_files
 
     try:
@@ -215,7 +216,9 @@ def _export_dials(
     from hklflow.formats.dials_expt import write_expt
 
     if output.suffix != ".expt":
-        raise HklflowError(f"--output {output} is no name of an experiment list; end it in .expt")
+        raise HklflowError(
+            f"--output {output} is not the name of an experiment list; end it in .expt"
+        )
     if peaks and len(peaks) != len(models):
         raise HklflowError(
             f"{len(peaks)} peak tables for {len(models)} rotations; give one of each in this order"
@@ -344,7 +347,7 @@ def compare(first: Path, second: Path, /, *, space_group: str | None = None) -> 
         print(f"{len(models[0])} and {len(models[1])} rotations: the first ones are compared")
     symbol = space_group or models[0][0].space_group
     if symbol is None:
-        raise HklflowError(f"{first} does not say the space group; give --space-group")
+        raise HklflowError(f"{first} has no space group; give --space-group")
     group = known(symbol)
     print(f"space group {group.symbol}, Laue group {group.laue}")
     print("rotations\tdegrees\tindexing\ta\tb\tc\talpha\tbeta\tgamma\tdistance_mm")

@@ -128,12 +128,12 @@ def _present(given: "Params") -> "PeakParams":
 
 
 def _named(scan: str, experiment: "Experiment") -> tuple[str, str, list[str]]:
-    """Return the sample, the scan and the rotations for `sample/scan` or `sample/scan/rotation`."""
+    """Return sample, scan and rotations from `sample/scan` or `sample/scan/rotation`."""
     parts = scan.split("/")
     if len(parts) not in (2, 3) or tuple(parts[:2]) not in experiment.scans:
         known = ", ".join(f"{sample}/{name}" for sample, name in experiment.scans) or "none"
         raise HklflowError(
-            f"there is no scan {scan!r}; name one as sample/scan, or sample/scan/rotation: the "
+            f"there is no scan {scan!r}; write sample/scan, or sample/scan/rotation: the "
             f"table of scans has {known}"
         )
     rotations = experiment.rotations(parts[0], parts[1])
@@ -177,8 +177,8 @@ class _Reader:
 
     def _counts(self, start: int, stop: int) -> "Iterator[NDArray[Any]]":
         for block in self.frames.blocks(_BLOCK, self.first + start, self.first + stop):
-            # As in `find_peaks`: after adding the variance of the read noise, the mean of the
-            # counts equals their variance.
+            # As in `find_peaks`: with the variance of the read noise added, the mean of the counts
+            # equals their variance.
             yield block if self.noise is None else block + self.noise
 
 
@@ -198,7 +198,7 @@ class _Measured:
 
     @cached_property
     def scans(self) -> "list[RotationScan]":
-        """Contents of the scan files, with raw paths that are valid from the current folder."""
+        """Scan files of the rotations, with raw paths that are valid from the current folder."""
         from hklflow import nexus
 
         found = []
@@ -220,7 +220,7 @@ class _Measured:
         return [self.folder.base / path for path in products]
 
     def lattice(self) -> "tuple[list[Rotation], NDArray[np.float64] | Index, str]":
-        """Return the rotations, UB or a function that finds UB, and the source of the lattice."""
+        """Return the rotations, UB (or a function that finds UB), and the source of the lattice."""
         from hklflow import stage
         from hklflow.experiment.params.orientation import refine_parent
         from hklflow.geometry import symmetry

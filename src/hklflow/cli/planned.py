@@ -1,7 +1,7 @@
 """Rows of ``config/planned.tsv``: scans that are still to be measured.
 
 The table has the columns of the table of scans. A row with ``{temperature}`` or ``{scan}`` in
-``raw`` is a template: the placeholder matches a part of a file's name, and this text replaces the
+``raw`` is a template. Its placeholder matches a part of a file name, and this part replaces the
 placeholder in the other columns.
 """
 
@@ -142,8 +142,8 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 def _captures(raw: str, base: Path) -> Iterator[dict[str, str]]:
     """Yield the text of each placeholder for every matching file.
 
-    If several raw scans are summed, only the first part of the sum is searched, because all parts
-    have the same placeholders.
+    If several raw scans are summed, only the first of them is searched, because all must have the
+    same placeholders.
     """
     first = parts(raw)[0]
     held = sorted(set(_HOLDER.findall(raw)))

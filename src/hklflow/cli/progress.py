@@ -1,4 +1,4 @@
-"""State of each job, from its products, its logs and the files that snakemake keeps.
+"""State of each job, from its products, its logs and the files of snakemake.
 
 From the start of a job to its end, snakemake 9 keeps a mark for each output in
 ``.snakemake/incomplete/`` (the name in base64, with the job number on a cluster). While a run is
@@ -43,13 +43,13 @@ OF_ROTATION = frozenset({"import", "mask", "peaks", "transform"})
 """Groups of steps that a scan has for each rotation."""
 DONE, OLD, RUN, LOST, FAIL, HELD, WAIT = "done", "old", "run", "lost", "fail", "held", "wait"
 STATES: Mapping[str, str] = {
-    DONE: "its products are there, complete, and not older than what they were made from",
-    OLD: "its products are there, but would be made otherwise now, or of newer files",
-    RUN: "it has begun, and a snakemake is at work",
-    LOST: "it has begun and not ended, and no snakemake is at work here",
+    DONE: "its products exist, are complete, and are not older than their inputs",
+    OLD: "its products exist, but the configuration or an input has changed",
+    RUN: "it has started, and snakemake is running",
+    LOST: "it has started and not ended, and no snakemake is running here",
     FAIL: "it ended with an error",
     HELD: "it waits for a job that failed",
-    WAIT: "it has not begun",
+    WAIT: "it has not started",
 }
 """States of a job, with an explanation of each."""
 
@@ -57,7 +57,7 @@ _SENTENCE = re.compile(r"^hklflow \w+: (.*)$", re.MULTILINE)
 _TAIL = 20_000  # bytes read from the end of a job's log
 _RUNS = 3  # number of newest runs whose logs are read
 _RUN_TAIL = 8_000_000  # bytes read from the end of a run's log
-_HASHED = 1_000_000  # bytes; snakemake compares smaller files by their hash, not only by time
+_HASHED = 1_000_000  # bytes; snakemake also compares the hash of smaller files, not only their time
 
 
 @dataclass(frozen=True)

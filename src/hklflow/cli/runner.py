@@ -1,4 +1,4 @@
-"""Run snakemake for `hklflow watch` in a separate process group, and stop it in order."""
+"""Run snakemake for `hklflow watch` in a separate process group, and stop it properly."""
 
 import os
 import signal
@@ -47,11 +47,11 @@ class Run:
             )
         except OSError as error:
             raise HklflowError(
-                f"{command[0]} cannot be started ({error.strerror}); mend what follows `--`"
+                f"{command[0]} cannot be started ({error.strerror}); correct the command after `--`"
             ) from error
 
     def ended(self) -> int | None:
-        """Return the exit code of the command, or None while the command runs."""
+        """Return the exit code of the command; None while the command runs."""
         code = self._process.poll()
         if code is not None:
             # Kill remaining jobs, which would write into the results of the next run.

@@ -88,7 +88,7 @@ def _plot(
 
 
 def _what_else(path: Path) -> str:
-    """Return the description of a file that is neither HDF5 nor JSON."""
+    """Return a description of a file that is neither HDF5 nor JSON."""
     from hklflow.formats.raw import IMAGE_SUFFIXES
 
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -113,7 +113,7 @@ def split(given: Path) -> tuple[Path, list[str]]:
             require_file(path, "the file")
             return path, list(given.parts[len(path.parts) :])
     if given.is_dir():
-        raise HklflowError(f"{given} is a folder; name a file in it")
+        raise HklflowError(f"{given} is a folder; give a file in it")
     raise HklflowError(f"there is no file {given}; check the path")
 
 
@@ -140,12 +140,12 @@ def _nexus_lines(path: Path, inside: list[str]) -> Iterator[str]:
             node: Any = file
             for i, name in enumerate(inside):
                 if not isinstance(node, h5py.Group):
-                    raise HklflowError(f"{'/'.join(inside[:i])} of {path} is no group")
+                    raise HklflowError(f"{'/'.join(inside[:i])} of {path} is not a group")
                 if node.get(name, getlink=True) is None:
                     raise _nothing(name, f"{path}/{'/'.join(inside[:i])}".rstrip("/"), node)
                 if (below := node.get(name)) is None:
                     target = _target(node, name)
-                    raise HklflowError(f"{path}: {name} leads to {target}, which is not there")
+                    raise HklflowError(f"{path}: {name} leads to {target}, which does not exist")
                 node = below
             if isinstance(node, h5py.Dataset):
                 yield from _values(node, "/".join(inside))
@@ -415,7 +415,7 @@ def _history(path: Path, records: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _state(product: Path, name: str, expected: str) -> str:
-    """Return if an input is missing, changed or unchanged.
+    """Return text on the state of an input: missing, changed or unchanged.
 
     The path of the input is relative to a folder above the product, or to the current folder.
     """
@@ -424,6 +424,6 @@ def _state(product: Path, name: str, expected: str) -> str:
     folders = [*product.absolute().parents, Path.cwd()]
     files = dict.fromkeys(folder / name for folder in folders if (folder / name).is_file())
     if not files:
-        return "not there"
+        return "missing"
     same = any(stage.fingerprint(file) == expected for file in files)
-    return "as it was" if same else "CHANGED"
+    return "unchanged" if same else "CHANGED"

@@ -74,7 +74,8 @@ def slice_volume(
 
     if output is not None and output.suffix.lower() not in (".png", *_NUMBERS):
         raise HklflowError(
-            f"{output} is none of .png, {', '.join(_NUMBERS)}; give a name that ends in one of them"
+            f"{output} does not end in .png, {', '.join(_NUMBERS)}; give a name with one of "
+            "these endings"
         )
     path, inside = split(file)
     _require_hdf5(path)
@@ -83,9 +84,9 @@ def slice_volume(
         if plottable is None or plottable.signal.ndim != 3 or not plottable.space:
             stack = plottable is not None and plottable.space and plottable.signal.ndim == 4
             cure = (
-                "but a stack of volumes: give that of one scan"
+                "but a stack of volumes; give the volume of one scan"
                 if stack
-                else "as the tree of `hklflow show` tells; give a merged, symmetrised or filled "
+                else "see `hklflow show`; give a merged, symmetrised or filled "
                 "volume, a difference, or a pair distribution"
             )
             raise HklflowError(f"{path} has no single volume of hkl or direct space, {cure}")
@@ -94,7 +95,7 @@ def slice_volume(
         slab = volume.slab(parsed, width)
         title, name = plottable.title, str(plottable.signal.name)
     if errors and slab.errors is None:
-        raise HklflowError(f"{path} has no errors of {name}; leave --errors away")
+        raise HklflowError(f"{path} has no errors of {name}; leave out --errors")
     unit = "cells" if volume.direct else "r.l.u."
     thick = f", mean over {slab.thickness:g} {unit} (voxels: {len(slab.offsets)})" if width else ""
     result = _Result(slab, errors, f"σ of {volume.label}" if errors else volume.label, thick)
@@ -131,11 +132,11 @@ class _Result:
     errors: bool
     label: str
     thick: str
-    """Text about the averaged slab; empty for a single plane."""
+    """Text on the averaged slab; empty for a single plane."""
 
     @property
     def cut(self) -> "Cut":
-        """Cut with the values or the errors as image."""
+        """Cut whose image contains the values or the errors."""
         if not self.errors or self.slab.errors is None:
             return self.slab.cut
         return replace(self.slab.cut, image=self.slab.errors)
@@ -150,7 +151,7 @@ class _Result:
 
     @property
     def axes(self) -> str:
-        """Text about the rows and columns of the numbers."""
+        """Text on the rows and columns of the numbers."""
         cut = self.cut
         columns, rows = (
             f"{letter} from {axis[0]:g} to {axis[-1]:g}"
@@ -167,7 +168,7 @@ def _require_hdf5(path: Path) -> None:
     import h5py
 
     if not h5py.is_hdf5(path):
-        raise HklflowError(f"{path} is no HDF5 (NeXus) file; give one with a volume")
+        raise HklflowError(f"{path} is not an HDF5 (NeXus) file; give one with a volume")
 
 
 # ------------------------------------------------------------------------------ colours
@@ -189,7 +190,7 @@ def _norm(
 
     if log and diverging:
         raise HklflowError(
-            f"--log cannot show {result.label}, which has values of both signs; leave it away"
+            f"--log cannot show {result.label}, which has values of both signs; leave out --log"
         )
     logarithmic = not diverging if log is None else log
     values = result.measured
@@ -218,10 +219,10 @@ def _limit(word: str, values: "NDArray[Any]") -> float:
         number = float(word.removesuffix("%"))
     except ValueError as error:
         raise HklflowError(
-            f"--range {word} is no number; give values, or percentiles as 1%"
+            f"--range {word} is not a number; give values, or percentiles such as 1%"
         ) from error
     if not np.isfinite(number) or (word.endswith("%") and not 0 <= number <= 100):
-        raise HklflowError(f"--range {word} is no value and no percentile from 0% to 100%")
+        raise HklflowError(f"--range {word} is neither a value nor a percentile from 0% to 100%")
     return float(np.percentile(values, number)) if word.endswith("%") else number
 
 

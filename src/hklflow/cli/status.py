@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from hklflow.experiment.config import Experiment
     from hklflow.experiment.jobs import Job
 
-_WORST = (FAIL, LOST, RUN, HELD, WAIT, OLD, DONE)  # worst first: a group has its worst state
+# worst first: a group has the state of its worst job
+_WORST = (FAIL, LOST, RUN, HELD, WAIT, OLD, DONE)
 _COLOURS = {DONE: "32", OLD: "33", RUN: "36", LOST: "35", FAIL: "31", HELD: "33", WAIT: "2"}
 _TOLD = 5  # largest number of running jobs that are printed
 
@@ -99,7 +100,7 @@ def show_status(
 
 
 def _values(given: Sequence[str]) -> dict[str, object]:
-    """Return the values of `--config`, converted as snakemake converts them."""
+    """Return the values of `--config`, converted as in snakemake."""
     import yaml
 
     found: dict[str, object] = {}
@@ -254,13 +255,13 @@ class _Report:
         if self._failures:
             n = len(self._failures)
             return (
-                f"{n} job{'s' if n > 1 else ''} failed: mend what the sentences say; "
+                f"{n} job{'s' if n > 1 else ''} failed: correct the errors above; "
                 f"next{where}: {snakemake}"
             )
         if states and all(state == DONE for state in states):
             return "everything is done, as the configuration and the inputs are now"
         left = sum(state != DONE for state in states)
-        lost = " (what was interrupted begins anew)" if LOST in states else ""
+        lost = " (interrupted jobs start again)" if LOST in states else ""
         return f"{left} of {len(states)} jobs are to be done{lost}; next{where}: {snakemake}"
 
     def _on_cluster(self) -> bool:

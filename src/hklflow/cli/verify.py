@@ -51,18 +51,18 @@ def verify(
     for line in (*told, *sampled_sentence(verdicts, full=full)):
         print(line)
     for path in orphans(experiment):
-        print(f"orphan: {path} is of no row of the tables; `hklflow remove {path}` removes it")
+        print(f"orphan: {path} belongs to no row of the tables; `hklflow remove {path}` removes it")
     n, missing = len(verdicts), len(freshness.jobs) - len(verdicts)
     left = f"; {missing} have not been made" if missing else ""
-    how = "every file read" if full else "files compared by what tells a change"
+    how = "every file read" if full else "only files with changed size or time read"
     print(
         f"{n - len(outdated)} of {n} jobs have the products that the configuration makes ({how})"
         f"{left}"
     )
     if (run := run_of(folder.base)).alive:
         print(
-            f"snakemake is at work ({run.where}): what it has still to make is out of date or "
-            "gone; verify again when it has ended"
+            f"snakemake is at work ({run.where}): products that it has not made yet are out "
+            "of date or missing; verify again when it has ended"
         )
     elif outdated:
         print("the others are made again by snakemake")
@@ -70,7 +70,7 @@ def verify(
 
 
 def orphans(experiment: "Experiment") -> list[str]:
-    """Return the folders of results without a row in the tables or entry in the configuration."""
+    """Return the result folders without a row in the tables or an entry in the configuration."""
     from hklflow.experiment.jobs import Plan
     from hklflow.experiment.paths import RESERVED
 
@@ -147,7 +147,7 @@ def remove(paths: list[Path], /, *, directory: Directory = Path()) -> None:
     for name in named:
         if name not in known:
             raise HklflowError(
-                f"{name} is no orphan; those that can be removed are {', '.join(known) or 'none'}"
+                f"{name} is not an orphan; you can remove {', '.join(known) or 'none'}"
             )
     for name in named:
         _remove(folder.base / name, name)

@@ -80,7 +80,7 @@ def watch_experiment(
     watch.check(until_complete)
     with only_one(folder.base / "config/watch.lock") as left, watch.signals():
         if left:
-            tell(f"a watch that died left its lock ({left}): taken over")
+            tell(f"an earlier watch was killed and left its lock ({left}); this watch continues")
         if watch.stop_file.exists():
             watch.stop_file.unlink()
             tell(f"{watch.stop_file.name} of an earlier watch removed")
@@ -103,7 +103,7 @@ class Watch:
     interval: float
     settling: Settling
     signal: int = 0
-    """Number of the first signal that asked the watch to stop; 0: no signal."""
+    """Number of the first signal that asked the watch to stop; 0 without a signal."""
     code: int = 0
     """Exit code of the last run of snakemake."""
     _run: Run | None = None
@@ -120,7 +120,7 @@ class Watch:
         return self.folder.base / "config/watch.stop"
 
     def check(self, until_complete: bool) -> None:
-        """Raise if a table is missing or not valid."""
+        """Raise an error if a table is missing or not valid."""
         if not self.plan.is_file():
             raise HklflowError(
                 f"{self.plan} does not exist; copy the line of column names of the table of "
@@ -130,13 +130,13 @@ class Watch:
             self.pending()
         except OSError as error:
             raise HklflowError(
-                f"{error.filename} cannot be reached ({error.strerror}); mend the rows of "
+                f"{error.filename} cannot be reached ({error.strerror}); correct the rows of "
                 f"{self.plan}"
             ) from error
         if until_complete and (open_ended := planned.templates(read_table(self.plan))):
             raise HklflowError(
                 f"{self.plan}, row {open_ended[0]['#']}: {open_ended[0]['raw']} is never "
-                "complete; leave --until-complete away, or write a row for each scan"
+                "complete; leave out --until-complete, or write a row for each scan"
             )
 
     # ------------------------------------------------------------------ the loop
@@ -160,7 +160,7 @@ class Watch:
 
     def once(self, settle: float) -> int:
         """Check the raw files up to three times, add complete scans, and run snakemake once."""
-        # The second check finds settled files, the third finds settled data files behind links.
+        # The second check finds settled files, the third settled data files that are linked.
         for _ in range(3):
             self.settling.waiting = False
             self.look()
@@ -169,7 +169,7 @@ class Watch:
             self._wait(time.monotonic() + settle)
         if not self.signal and self.rows():
             self.snakemake()
-        tell("end: asked for once")
+        tell("end: only one run was requested")
         return 128 + self.signal if self.signal else self.code
 
     def _why_end(self, deadline: float, until_complete: bool) -> str:
@@ -255,20 +255,20 @@ class Watch:
         """Run the workflow, print if the run failed, and keep the exit code."""
         tell(f"run: {shlex.join(self.command)}")
         self._run = Run(self.command, self.folder.base)
-        if self.signal:  # a signal came while the command was being started
+        if self.signal:  # a signal came while the command was started
             self._run.stop()
         last_check = time.monotonic()
         while (code := self._run.ended()) is None:
             time.sleep(_NAP)
             if time.monotonic() - last_check >= self.interval and not self.signal:
-                # Only check the files, so that their settling time runs during the run.
+                # Only check the files, so that their settling time already runs.
                 for scan in self.told_pending() or []:
                     self._is_complete(scan)
                 last_check = time.monotonic()
         self._run = None
         self.code = code if code >= 0 else 128 - code
         what = "done" if code == 0 else f"failed with exit code {self.code}"
-        tell(f"run {what}" + ("" if code == 0 else "; what is new later will be run all the same"))
+        tell(f"run {what}" + ("" if code == 0 else "; new scans will still be run"))
 
     @contextmanager
     def signals(self) -> Iterator[None]:

@@ -30,7 +30,7 @@ class Process(ABC):
     def calculate(
         self, frames: Sequence[CellFrames], cell: int, rows: slice
     ) -> Mapping[str, NDArray[Any]]:
-        """Return the results (..., rows, fs) of one memory cell under the names of `initiate`.
+        """Return the results (..., rows, fs) of one memory cell; the keys are as in `initiate`.
 
         Parameters
         ----------

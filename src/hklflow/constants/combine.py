@@ -61,8 +61,8 @@ def combine(
 ) -> Constants:
     """Combine measurements of one ASIC.
 
-    The memory cells are the dark's. A cell without a value in another measurement takes the mean
-    of the pixel's good cells and gets the bit INTERPOLATED.
+    The result has the memory cells of the dark. If another measurement has no value for a cell,
+    the cell gets the mean of the pixel's good cells and the bit INTERPOLATED.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def combine(
     current_source : Constants, optional
         Constants that `merge_currents` returns.
     gain_map : (3, ss, fs) array, optional
-        Gain in ADU/keV, the same for all memory cells, of stages that were not measured.
+        Gain in ADU/keV for stages that were not measured. All memory cells use the same gain.
     default_gain : 3 floats, optional
         Gain in ADU/keV of high, medium, low, for stages without any other gain.
 
@@ -150,10 +150,10 @@ def combine(
 def on_cells(
     part: Constants, name: str, wanted: NDArray[np.int64], stage: int, source: str
 ) -> Measured:
-    """Return a quantity in the requested cells; cells not measured take the pixel's mean.
+    """Return a quantity in the requested cells; a missing cell gets the pixel's mean.
 
-    The error of such a mean is the scatter of one cell about the mean combined with the error of
-    the mean; a pixel with one good cell has no scatter, so the error of that cell is used.
+    The error of a missing cell combines the scatter of the pixel's cells with the error of their
+    mean. If a pixel has only one good cell, the error of this cell is used.
     """
     measured = Measured(
         part[name].astype(np.float64),
@@ -184,7 +184,10 @@ def on_cells(
 
 
 def _combined_ratio(parts: Sequence[Measured]) -> Measured | None:
-    """Return the weighted mean of the good values; if none is good, the last with all bits."""
+    """Return the weighted mean of the good ratios.
+
+    If no ratio is good, return the last measurement with the bits of all measurements.
+    """
     if len(parts) < 2:
         return parts[0] if parts else None
     good = np.stack([part.good for part in parts])

@@ -1,9 +1,10 @@
-"""Common mode: the shift that all dark pixels of one part of a module share on one frame.
+"""Common mode: the shift of all dark pixels in one part of a module, frame by frame.
 
 The shift is the centre of the peak of pixels without a photon. The first guess is the 5 % quantile,
-because photons only add. Around the guess, the mean of the values within two standard deviations of
-the read noise is repeated until it converges. The window is symmetric, so pixels with photons,
-which lie outside the window, do not bias the mean. The error is ``1.1 σ / √n`` for n dark pixels.
+because photons only increase the values. The next guess is the mean of the values within two
+standard deviations of the read noise around the guess; this is repeated until it converges. The
+window is symmetric, and pixels with photons lie outside it, so that they do not bias the mean. The
+error is ``1.1 σ / √n`` for n dark pixels.
 If photons share their charge between neighbours, a few per cent of the pixels lie in the upper part
 of the window. Two standard deviations must stay below half a photon: otherwise the window ends at
 half a photon, pixels with and without a photon cannot be distinguished, and the shift is not
@@ -27,7 +28,7 @@ Kind = Literal["none", "module", "asic", "row"]
 def boxes(kind: Kind, detector: Integrating) -> NDArray[np.int64]:
     """Return the parts of a module that share a shift (n, 4): first and last row and column.
 
-    The last row and column are exclusive. `row` is one row of one ASIC.
+    The last row and column are exclusive. For the kind `row`, a part is one row of one ASIC.
     """
     if kind == "module":
         return np.array([[0, detector.module[0], 0, detector.module[1]]])

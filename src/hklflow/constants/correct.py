@@ -34,7 +34,6 @@ from hklflow.images.masks import MaskBit
 
 Floats = NDArray[np.float64]
 
-#: Variance of rounding to whole ADU.
 _OUTCOMES = (*STAGES, "saturated", "no value")
 _STAGED = ("offset", "noise", "gain", "constants_status")
 
@@ -75,7 +74,7 @@ class Correction:
     energy : float
         Photon energy, keV.
     shared : {"none", "module", "asic", "row"}
-        Pixels that share one common mode, which is subtracted.
+        Group of pixels that share one common mode. The common mode is subtracted.
     least : float
         Fraction of dark pixels required to determine a common mode.
     flat : bool
@@ -158,7 +157,7 @@ class Correction:
         return np.divide(total, known, out=np.full(total.shape, np.nan), where=known > 0)
 
     def variance(self, expected: Floats, stage: NDArray[np.uint8], cell: int) -> Floats:
-        """Return the variance (n, ss, fs) in photons² of values with these expected photons."""
+        """Return the variance (n, ss, fs) in photons² for the expected numbers of photons."""
         read = self.read_variance(cell)
         total = np.full(stage.shape, np.nan)
         for number in range(len(STAGES)):
@@ -167,9 +166,10 @@ class Correction:
 
     @property
     def saturation(self) -> float:
-        """Number of photons, a whole number, at which half of the pixels are saturated.
+        """Number of photons, an integer, at which half of the pixels are saturated.
 
-        The end of each pixel's last usable stage; infinite if no pixel has a usable stage.
+        A pixel is saturated at the end of its last usable stage. The number is infinite if no
+        pixel has a usable stage.
         """
         most = np.full(self.factor.shape[1:], np.nan, np.float32)
         for offset, factor in zip(self._offset, self.factor, strict=True):
@@ -199,8 +199,9 @@ class Correction:
         """
         if analog.shape[1:] != self.detector.module or analog.shape != digital.shape:
             raise HklflowError(
-                f"frames of {analog.shape} (analogue) and {digital.shape} (digital) pixels are not "
-                f"of modules of {self.detector.module}; use constants of this detector"
+                f"frames of {analog.shape} (analogue) and {digital.shape} (digital) pixels do not "
+                f"match the modules of the constants, {self.detector.module} pixels; use the "
+                "constants of the detector that measured the frames"
             )
         stage = self.stages(digital, cell)
         offset, factor = self._offset[:, cell], self.factor[:, cell]
@@ -240,7 +241,7 @@ class Correction:
 
 
 class Tally:
-    """Counts of a detector's pixels by stage, saturated and without value; and their mean.
+    """Statistics of corrected frames: fraction of pixels in each stage, and mean of each pixel.
 
     Parameters
     ----------

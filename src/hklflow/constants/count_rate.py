@@ -1,14 +1,15 @@
-"""Dead time of a photon counter from attenuator steps: the dead time not yet corrected.
+"""Dead time that a photon counter does not yet correct, from runs with attenuator steps.
 
 A counter with dead time τ that receives n photons per second counts
 
-    m = n exp(-n τ)      (paralysable: a photon within the dead time starts it again)
+    m = n exp(-n τ)      (paralysable: each photon within a dead time starts a new dead time)
     m = n / (1 + n τ)    (non-paralysable)
 
 A run with the transmission t receives n = t n₀(pixel). The fit refines n₀ of each pixel together
-with τ, which all pixels share, by the Poisson quasi-likelihood of the counts; its scores assume
-only the mean. The error of τ comes from the scatter of the pixels' scores (the sandwich). It is
-therefore valid if dead time makes counts more regular than photons, or a correction less regular.
+with τ, which all pixels share, by the Poisson quasi-likelihood of the counts. This likelihood
+requires only the right mean, not Poisson statistics. The error of τ comes from the scatter of the
+pixels' scores (sandwich estimator). The error is therefore also valid if the dead time makes the
+counts more regular than photons, or if a correction makes them less regular.
 
 If the detector corrects for its dead time, τ is the error of this correction and may be negative.
 """
@@ -34,7 +35,7 @@ _MOST = 300_000  # largest number of pixels in the fit; if there are more, every
 
 @dataclass(frozen=True)
 class DeadTime:
-    """Dead time that pixels share, as fitted.
+    """Fitted dead time, which all pixels share.
 
     Attributes
     ----------
@@ -66,10 +67,10 @@ class DeadTime:
         return rate * _response(self.model, np.asarray(rate) * self.tau)[0]
 
     def limit(self, part: float = 0.01) -> float:
-        """Return the photons per second above which more than this part is lost or added.
+        """Return the rate (photons/s) above which more than this fraction is lost or added.
 
-        It is infinite without dead time. It uses |τ|, or twice its error if that is larger, since
-        the data do not exclude such a dead time.
+        The rate is infinite without dead time. It is calculated from |τ|, or from twice the error
+        of τ if this is larger, because the data do not exclude such a dead time.
         """
         tau = max(abs(self.tau), 2 * self.error)
         x = -math.log1p(-part) if self.model == "paralysable" else part / (1 - part)
@@ -83,14 +84,14 @@ class DeadTime:
 def fit_dead_time(
     counts: Floats, frames: NDArray[np.integer[Any]], exposure: float, transmission: Sequence[float]
 ) -> DeadTime:
-    """Fit both models and choose the likelier one.
+    """Fit both models and return the more probable one.
 
     Parameters
     ----------
     counts : (runs, pixels) array
         Sum of a pixel's counts over the frames of a run.
     frames : (runs, pixels) int array
-        Number of these frames.
+        Number of frames in each sum.
     exposure : float
         Exposure time of a frame, s.
     transmission : (runs,) sequence
@@ -155,7 +156,7 @@ class _Fit:
             efficient = score_tau - both / weight * score_rate
             information = float(((mean * by_tau**2).sum(axis=0) - both**2 / weight).sum())
             step = float(efficient.sum()) / information
-            # A step beyond the maximum of the paralysable curve would not return.
+            # After a step beyond the maximum of the paralysable curve, the fit could not return.
             step = float(np.clip(step, -0.3 / (t.max() * rate.max()), 0.3 / (t.max() * rate.max())))
             tau += step
             rate = rate * np.exp(np.clip((score_rate - both * step) / weight, -1, 1))

@@ -77,7 +77,7 @@ def measure(
     source : str
         File or pattern, as for `hklflow.formats.raw.open_frames`.
     size : int
-        Frames of a block.
+        Number of frames in each block.
     threads : int
     levels : bool
         Compute the intensity of each frame from its pixels, so that a changing beam does not make
@@ -85,7 +85,7 @@ def measure(
     trusted : bool
         Leave out saturated counts.
     saturation : float, optional
-        Counts from which a pixel is saturated; None: the value in the raw file.
+        Smallest saturated count. None: the value in the raw file.
     shown : callable
         Wraps the iteration over the blocks to show progress.
 
@@ -166,13 +166,13 @@ def frame_level(frame: NDArray[Any], bad: BoolImage) -> float:
 def hot_in_the_dark(moments: Moments, bits: Bits) -> tuple[BoolImage, float]:
     """Return the pixels that count too much in the dark, and the dark counts of good pixels.
 
-    A pixel is hot if the probability of so many counts, or more, is below `HOT_CHANCE`. The rate
-    is the mean of the good pixels; the search for it starts above the median.
+    A pixel is hot if the probability of its counts, or more, is below `HOT_CHANCE`. The expected
+    rate is the mean over the good pixels; its iteration starts above the median.
 
     Parameters
     ----------
     moments : Moments
-        Of the dark frames.
+        Moments of the dark frames.
     bits : (ss, fs) uint32 array
         Bits of known pixels, which are not tested.
 

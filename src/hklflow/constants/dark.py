@@ -190,7 +190,7 @@ def require_order(constants: Constants, min_separation: float) -> None:
     """
     level = constants["level"].astype(np.float64)
     if constants.about["digital"] == "stage":
-        apart = np.full(level.shape, 0.35)  # half a stage between two
+        apart = np.full(level.shape, 0.35)  # the difference of two levels must exceed half a stage
     else:
         frames = np.maximum(constants["n_frames"], 1)
         spread = constants["level_errors"] * np.sqrt(frames)
@@ -231,13 +231,13 @@ def clipped(values: U16, digital: U16, least: int, most: int, clip: float) -> F6
     Returns
     -------
     (4, ss, fs) array
-        Number of values used; number kept; mean; standard deviation, which includes the
-        rounding. NaN if no value is kept.
+        Number of values in the digital range; number of values without outliers; mean; standard
+        deviation, which includes the rounding. NaN if no value is left.
     """
     n, n_rows, n_fast = values.shape
     statistics = np.full((4, n_rows, n_fast), np.nan)
     counts = np.zeros(65536, np.int64)
-    # The values of a pixel side by side: in the input they are far apart in memory.
+    # Values of one pixel next to each other: in the input they are far apart in memory.
     beside = np.empty((n_fast, n), np.int32)
     for row in range(n_rows):
         for i in range(n):
@@ -298,7 +298,7 @@ def _limits(
 def _normal(
     counts: NDArray[np.int64], low: int, begin: int, end: int, cut: bool
 ) -> tuple[int, float, float]:
-    """Return number, mean and spread; for cut values, of the underlying normal distribution.
+    """Return number, mean and spread; for cut values, correct mean and spread for the cut.
 
     ``counts`` begins at the value ``low``; the cut keeps values from ``begin`` to ``end``.
     """

@@ -18,7 +18,7 @@ from hklflow.images.pixel_moments import Moments
 
 Floats = NDArray[np.float64]
 
-#: Limits of the relative response: a pixel outside is masked.
+#: Limits of the relative response; pixels outside these limits are masked.
 UNDER, OVER = 0.6, 1.6
 #: Probability that a good pixel is flagged as noisy.
 NOISY_CHANCE = 1e-8
@@ -45,8 +45,8 @@ class Flood:
     noise_judged : bool
         True if frames and counts were enough to detect noisy pixels.
     large_scale : float
-        Range over the detector of the smooth part (second order in slow and fast) of the flat
-        field: it may be a property of the illumination, not of the pixels.
+        Range, over the detector, of a second-order surface fitted to the flat field. This smooth
+        part may come from the illumination instead of the pixels.
     """
 
     flat: Floats
@@ -58,7 +58,9 @@ class Flood:
 
 
 def illumination(detector: Detector, attenuation: float | None = None) -> Floats:
-    """Return the fluorescence that an ideal pixel (ss, fs) receives, 1 at the foot of the normal.
+    """Return the fluorescence that an ideal pixel (ss, fs) receives.
+
+    The value is 1 at the point of the detector plane that is nearest to the sample.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""X-ray fluorescence: the ADU of one photon of known energy, and so the gain of stage high.
+"""Gain of stage high from X-ray fluorescence: the ADU of one photon of known energy.
 
 A survey of some rows finds the approximate peak of one photon and the rate of photons. If there are
-many photons, each memory cell of each pixel is fitted separately. If there are few, the frames of
-all memory cells, minus the dark offset of each cell, are one spectrum per pixel.
+many photons, each memory cell of each pixel is fitted separately. If there are few, each pixel has
+one spectrum: the sum over all memory cells, after subtraction of the dark offset of each cell.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ from hklflow.constants.status import Bit
 
 F64 = NDArray[np.float64]
 
-# The width of the noise in bins: binning then loses under 1 % of the information.
+# Width of the noise in bins; at this width, binning loses less than 1 % of the information.
 _BINS_OF_NOISE = 3
 # Distance of the first bin below the offset, in standard deviations of the noise.
 _BELOW = 8.0
@@ -153,7 +153,8 @@ def _peak(values: NDArray[np.floating[Any]], noise: float, spectrum: Spectrum) -
     smooth = np.convolve(counts, np.ones(5) / 5, "same")
     places = 0.5 * (edges[1:] + edges[:-1])
     if spectrum.expected_gain is not None:
-        # The range applies to the median; a wrong energy must also be detected.
+        # The search range is wider than the expected range of the ASIC's median gain: single
+        # pixels may lie outside, and a wrong energy must be detected.
         low, high = (spectrum.energy * gain for gain in spectrum.expected_gain)
         smooth = np.where((places > 0.3 * low) & (places < 3 * high), smooth, 0)
     # Running means at the ends cover fewer bins.
@@ -172,9 +173,9 @@ class Fluorescence(Process):
     ----------
     spectrum : Spectrum
     dark : DarkOf
-    found : Survey
+    result : Survey
     together : bool
-        Only sum the frames of all memory cells; `finish` fits.
+        True: only sum the frames of all memory cells; `finish` then fits the sums.
     """
 
     def __init__(self, spectrum: Spectrum, dark: DarkOf, result: Survey, together: bool) -> None:

@@ -173,7 +173,11 @@ def _start(
     spacing: float,
     peaks: int,
 ) -> None:
-    """Write start values: the highest peak is no photon, the highest within reach is one photon."""
+    """Write the starting values of the fit.
+
+    The highest bin near the offset is taken as the peak without photons, and the highest bin at
+    0.65 to 1.45 times the approximate spacing as the peak of one photon.
+    """
     half = max(int(0.75 * noise / width), 0)
     zero = _highest(data, half, 0, int((0.5 * spacing - first) / width))
     mu = first + (zero + 0.5) * width
@@ -324,7 +328,7 @@ def _normal(data: NDArray[np.int32], model: F64, slopes: F64, score: F64, inform
 
 @kernel
 def _factorise(matrix: F64) -> bool:
-    """Replace the matrix by its Cholesky factor, in the lower triangle; False if not positive."""
+    """Replace the matrix by its lower Cholesky factor; return False if it is not positive."""
     n = len(matrix)
     for j in range(n):
         for i in range(j, n):

@@ -6,12 +6,13 @@ The expectation at an output x in ADU is, with ``*`` for a convolution,
 
 N is the normal distribution. U is the distribution of the part of a photon's charge that a pixel
 collects if it shares the photon with a neighbour: uniform between 0 and S, or from a normal cloud
-of charge near the border (`sharing`). b is the mean number of such parts per frame. Parts add to
-frames with whole photons as often as to frames without: a model with a plateau only between 0 and
-1 photon would shift the peak of one photon down by some tenths of a per cent.
+of charge near the border (`sharing`). b is the mean number of such parts per frame. Frames with
+whole photons have such parts as often as frames without photons. A model with a plateau only
+between 0 and 1 photon would shift the peak of one photon down by some tenths of a per cent.
 
-One peak beyond the fitted peaks has the weight of Poisson's law. If K-beta is not filtered, a
-fraction of the photons has the energy of K-beta. Bins are integrated, not sampled.
+The weight of one more peak, beyond the fitted peaks, follows from the Poisson distribution. If
+K-beta is not filtered, a fraction of the photons has the energy of K-beta. Bins are integrated, not
+sampled.
 """
 
 from math import erf, exp, pi, sqrt
@@ -32,8 +33,9 @@ def sharing(kind: str) -> F64:
     Parameters
     ----------
     kind : {"even", "cloud"}
-        ``cloud``: diffused charge, a normal distribution of width d, within 2 d of the
-        border; the parts do not depend on d: Phi(t) with t uniform from -2 to 2.
+        ``even``: uniform. ``cloud``: the charge diffuses to a normal distribution of width d, and
+        is shared within 2 d of the border. The density does not depend on d: the part is Phi(t),
+        with t uniform from -2 to 2.
 
     Returns
     -------
@@ -63,7 +65,7 @@ def expect(
     stray: float,
 ) -> None:
     """Write the expected counts of every bin, and their derivatives by the parameters."""
-    # Peak beyond the last, by Poisson's law: proportional to a_1 and the last height, and to 1/a_0.
+    # One more peak, by the Poisson distribution: proportional to a_1, the last height, and 1/a_0.
     law = theta[1] / ((peaks + 1) * theta[0])
     last = theta[peaks] * law
     shape, before = np.zeros((peaks + 2, 6)), np.zeros((peaks + 2, 6))
@@ -146,7 +148,7 @@ def _cumulate(
 def _add_mixture(
     x: float, s: float, sigma: float, k: int, beta: float, weight: float, shape: F64
 ) -> None:
-    """Add the lines of k photons, 0 ... k of them K-beta."""
+    """Add the lines of k photons: one line for each number of K-beta photons, from 0 to k."""
     ways = 1.0
     for of_beta in range(k + 1):
         place = k + of_beta * (beta - 1)

@@ -19,7 +19,8 @@ class Gates(BaseModel):
     """Require that every gain was measured or is in a gain map: unknown gains and gains from
     `default_gain` fail."""
     max_gain_change: float | None = Field(0.03, gt=0)
-    """Largest median change of a module's gain against the accepted constants (fraction)."""
+    """Largest median change of a module's gain, as a fraction of the gain in the accepted
+    constants."""
     max_offset_change: float | None = Field(None, gt=0)
-    """Largest median change of a module's offset against the accepted constants, in units of its
-    noise. Offsets change with temperature."""
+    """Largest median difference between a module's offset and the offset in the accepted
+    constants, in units of the noise. Offsets change with temperature."""

@@ -1,4 +1,4 @@
-"""Key figures of constants, and the gates that constants must pass."""
+"""Key values of detector constants, and the acceptance limits (gates) that they must meet."""
 
 from typing import Any
 
@@ -22,12 +22,13 @@ _CELLS = 8
 def figures(
     constants: DetectorConstants, before: DetectorConstants | None = None
 ) -> dict[str, Any]:
-    """Compute the figures of all modules, and the changes against earlier constants.
+    """Compute the key values of all modules, and their changes relative to earlier constants.
 
     Returns
     -------
     dict
-        ``modules``: figures of each module, by number; and figures of the detector.
+        ``modules``: key values of each module, by module number. The other keys hold the key
+        values of the detector.
     """
     modules: dict[str, dict[str, Any]] = {}
     sources: list[list[str]] = []
@@ -74,88 +75,73 @@ def figures(
 
 
 def judge(metrics: dict[str, Any], gates: Gates) -> list[dict[str, Any]]:
-    """Return the verdict of every gate: name, value, limit, passed, sentence."""
+    """Return the result of every gate: name, value, limit, passed, sentence."""
     modules = metrics["modules"]
     verdicts = []
-
-    def limit(name: str, values: dict[str, float], top: float | None, what: str) -> None:
-        if top is None or not values:
-            return
-        # NaN must not pass.
-        worst = max(values, key=lambda key: values[key] if values[key] <= np.inf else np.inf)
-        value = values[worst]
-        suffix = f" of module {worst}" if worst else ""
-        passed = bool(value <= top)
-        sentence = "is within" if passed else "exceeds"
-        verdicts.append(
-            {
-                "name": name,
-                "value": value if np.isfinite(value) else None,
-                "limit": top,
-                "passed": passed,
-                "sentence": f"{what}{suffix} is {value:.4g}, which {sentence} {top:g}",
-            }
-        )
-
-    def of_modules(key: str) -> dict[str, float]:
-        return {number: row[key] for number, row in modules.items() if key in row}
-
-    limit("masked", {"": metrics["masked"]}, gates.max_masked, "the fraction of masked pixels")
-    limit(
-        "masked_module",
-        of_modules("masked"),
-        gates.max_masked_module,
-        "the fraction of masked pixels",
+    masked, flagged = "the fraction of masked pixels", "the fraction of constants with a status bit"
+    verdicts += _limit("masked", {"": metrics["masked"]}, gates.max_masked, masked)
+    verdicts += _limit(
+        "masked_module", _of_modules(modules, "masked"), gates.max_masked_module, masked
     )
     if "bad constants" in metrics:
-        limit(
-            "bad_constants",
-            {"": metrics["bad constants"]},
-            gates.max_bad_constants,
-            "the fraction of constants with a status bit",
-        )
-
-    def change(name: str, top: float | None, unit: str = "") -> None:
-        what = f"the median change of the {name}"
-        not_compared = {
-            n: row[key] for n, row in modules.items() if (key := _reason_key(name)) in row
-        }
-        if top is None or not not_compared:
-            limit(f"{name}_change", of_modules(f"{name} change"), top, what + unit)
-            return
-        module, why = next(iter(not_compared.items()))
-        sentence = f"{what} of module {module} cannot be determined: {why}"
-        verdicts.append(
-            {
-                "name": f"{name}_change",
-                "value": None,
-                "limit": top,
-                "passed": False,
-                "sentence": sentence,
-            }
-        )
-
-    change("gain", gates.max_gain_change)
-    change("offset", gates.max_offset_change, " in units of the noise")
+        values = {"": metrics["bad constants"]}
+        verdicts += _limit("bad_constants", values, gates.max_bad_constants, flagged)
+    verdicts += _change(modules, "gain", gates.max_gain_change)
+    verdicts += _change(modules, "offset", gates.max_offset_change, " in units of the noise")
     if gates.measured_gains and "gain source" in metrics:
-        sources = metrics["gain source"]
-        wrong = []
-        for stage, source in zip(STAGES, sources, strict=True):
-            if NONE in source.split("|"):
-                wrong.append(f"the gain of {stage} is unknown")
-            elif "default" in source.split("|"):
-                wrong.append(f"the gain of {stage} is from default_gain")
-        sentence = f"the gains of high, medium, low are from {', '.join(sources)}"
-        verdicts.append(
-            {
-                "name": "measured_gains",
-                "value": float(len(wrong)),
-                "limit": 0.0,
-                "passed": not wrong,
-                "sentence": ", ".join(wrong) or sentence,
-            }
-        )
+        verdicts.append(_measured_gains(metrics["gain source"]))
     return verdicts
+
+
+def _verdict(
+    name: str, value: float | None, limit: float, passed: bool, sentence: str
+) -> dict[str, Any]:
+    return {"name": name, "value": value, "limit": limit, "passed": passed, "sentence": sentence}
+
+
+def _of_modules(modules: dict[str, Any], key: str) -> dict[str, float]:
+    return {number: row[key] for number, row in modules.items() if key in row}
+
+
+def _limit(
+    name: str, values: dict[str, float], top: float | None, what: str
+) -> list[dict[str, Any]]:
+    """Return the verdict on the worst module; empty without a limit or without values."""
+    if top is None or not values:
+        return []
+    # NaN must not pass.
+    worst = max(values, key=lambda key: values[key] if values[key] <= np.inf else np.inf)
+    value = values[worst]
+    suffix = f" of module {worst}" if worst else ""
+    passed = bool(value <= top)
+    verb = "is within" if passed else "exceeds"
+    sentence = f"{what}{suffix} is {value:.4g}, which {verb} {top:g}"
+    return [_verdict(name, value if np.isfinite(value) else None, top, passed, sentence)]
+
+
+def _change(
+    modules: dict[str, Any], name: str, top: float | None, unit: str = ""
+) -> list[dict[str, Any]]:
+    what = f"the median change of the {name}"
+    not_compared = {n: row[key] for n, row in modules.items() if (key := _reason_key(name)) in row}
+    if top is None or not not_compared:
+        return _limit(f"{name}_change", _of_modules(modules, f"{name} change"), top, what + unit)
+    module, why = next(iter(not_compared.items()))
+    sentence = f"{what} of module {module} cannot be determined: {why}"
+    return [_verdict(f"{name}_change", None, top, False, sentence)]
+
+
+def _measured_gains(sources: list[str]) -> dict[str, Any]:
+    wrong = []
+    for stage, source in zip(STAGES, sources, strict=True):
+        if NONE in source.split("|"):
+            wrong.append(f"the gain of {stage} is unknown")
+        elif "default" in source.split("|"):
+            wrong.append(f"the gain of {stage} is from default_gain")
+    sentence = f"the gains of high, medium, low are from {', '.join(sources)}"
+    return _verdict(
+        "measured_gains", float(len(wrong)), 0.0, not wrong, ", ".join(wrong) or sentence
+    )
 
 
 def _sample(dataset: h5py.Dataset) -> NDArray[Any]:
@@ -168,7 +154,7 @@ def _sample(dataset: h5py.Dataset) -> NDArray[Any]:
 
 
 def _medians(values: NDArray[Any], good: NDArray[np.bool_]) -> Floats:
-    """Return the median over good pixels and memory cells: of every stage, or one number (1,)."""
+    """Return the median over good pixels and memory cells, per stage; (1,) without stages."""
     stages = values if values.ndim == 4 else values[None]
     return np.array([_median(stage[..., good]) for stage in stages])
 
@@ -189,7 +175,7 @@ def _reason_key(name: str) -> str:
 
 
 def _changes(now: h5py.Group, then: h5py.Group, good: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return the largest median change over the stages known in both; or why there is none."""
+    """Return the largest median change over the stages that both have, or why there is none."""
     changes: dict[str, Any] = {}
     for name in ("gain", "offset"):
         if not (name in now and name in then):

@@ -184,7 +184,10 @@ def _assemble(
     pixels: Sequence[NDArray[np.bool_]],
     detector: Integrating,
 ) -> tuple[Images, Images, NDArray[np.bool_]]:
-    """Read a block of frames: analogue part, digital part, and True for frames full in all runs."""
+    """Read a block of frames.
+
+    Return the analogue part, the digital part, and True for each frame that is empty in no run.
+    """
     analog, digital = _read(sources[0], plan.places[0], block, detector)
     full = _full(analog)
     for source, place, driven_pixels in zip(sources[1:], plan.places[1:], pixels[1:], strict=True):
@@ -212,7 +215,7 @@ def _read(
 
 
 def _full(analog: Images) -> NDArray[np.bool_]:
-    """Return True for frames whose analogue part is not 0 in all pixels."""
+    """Return True for each frame with an analogue part other than 0 in at least one pixel."""
     full = np.asarray(analog[:, ::16, ::16].any(axis=(1, 2)))
     for frame in np.flatnonzero(~full):
         full[frame] = analog[frame].any()

@@ -1,4 +1,4 @@
-"""Interface of a layout of raw files: the description of a file's frames, and their reading."""
+"""Interface of a raw file layout: it describes the frames of a file and reads them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from hklflow.constants.raw_frames import Part
 
 Images = NDArray[np.uint16]
 Read = Callable[[int, int], tuple[Images, Images]]
-"""Function that reads frames: analogue and digital part (n, ss, fs), first to last (exclusive).
+"""Function that reads frames first to last (exclusive): analogue and digital part (n, ss, fs).
 
 The digital part is the raw output: an analogue level, or the code of the gain stage.
 """

@@ -45,7 +45,7 @@ class Euxfel(Layout):
 
     @contextmanager
     def open(self, part: Part, detector: Integrating) -> Iterator[Read]:
-        """Open the module's source."""
+        """Open the data source of the module."""
         access = _open(part.path)
         pattern = _SOURCES[detector.name]
         numbers = {s: m for s in access.instrument_sources if (m := pattern.fullmatch(s))}
@@ -100,7 +100,7 @@ def _agipd(path: Path, access: Any, source: str, module: int, detector: Integrat
         count,
         image["trainId"][()].reshape(-1).astype(np.uint64),
         image["cellId"][()].reshape(-1).astype(np.int64),
-        # A detector whose counter is off writes zeros.
+        # A detector writes zeros if it does not count pulses.
         pulses if len(pulses) == len(trains) and pulses.any() else None,
         suspect,
         {

@@ -1,8 +1,9 @@
 """Merge the ramps of several currents: select the best current for each pixel and memory cell.
 
-A ramp is valid if it has no bit of ``fit_status``. The chosen current is the valid one with the
-smallest value of its largest relative slope error. If no current is valid, the ratios are the
-medians of the ASIC: they get the bit INTERPOLATED for display, and CI2_EVAL_ERROR masks them.
+A ramp is valid if it has no bit of ``fit_status``. Each valid current is judged by the largest
+relative error of its slopes; the current with the smallest value is chosen. If no current is
+valid, the ratios are the medians of the ASIC. These ratios get the bit INTERPOLATED for display,
+and the bit CI2_EVAL_ERROR, which masks them.
 """
 
 from collections.abc import Sequence
@@ -21,16 +22,17 @@ from hklflow.constants.status import Bit
 def merge_currents(
     parts: Sequence[Constants], currents: Sequence[str], weighted: bool
 ) -> Constants:
-    """Merge the results of `current_source` with different currents.
+    """Merge the results that `current_source` gave at different currents.
 
     Parameters
     ----------
     parts : sequence of Constants
-        Results for one ASIC; a memory cell missing from a part is not valid there.
+        Results for one ASIC; a memory cell that is missing from a part is not valid in this part.
     currents : sequence of str
         Name of the current of each part.
     weighted : bool
-        True: ratios are the weighted means of all valid currents; False: of the chosen current.
+        True: ratios are weighted means over all valid currents. False: ratios of the chosen
+        current.
 
     Returns
     -------

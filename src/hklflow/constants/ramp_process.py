@@ -19,7 +19,7 @@ from hklflow.constants.status import Bit
 RATIOS = ("gain_ratio_mh", "gain_ratio_lm")
 """Names of the slope ratios medium / high and low / medium."""
 
-# Fraction of a stage's frames; above it, saturation is not an accident.
+# Fraction of saturated frames of a stage; above it, the saturation is systematic.
 _SATURATED = 0.05
 
 
@@ -47,8 +47,8 @@ class RampProcess(Process):
     ----------
     ramp : Gathered
     dark : Constants or None
-        Processed dark of the same ASIC, for its ``gain_threshold``. For None, and for pixels
-        without a threshold, the stages are separated by the digital levels of the ramp.
+        Processed dark of the same ASIC; its ``gain_threshold`` separates the stages. If it is
+        None, and for pixels without a threshold, the digital levels of the ramp separate them.
     segments : sequence of (n, increment)
         Segments of the ramp, see `ramps.abscissa`.
     margin : float

@@ -37,8 +37,8 @@ class Fit(NamedTuple):
         Decay constant, in units of the ramp, of the exponential that is fitted after each switch
         in addition to the line; 0: none.
     linearity : float
-        Largest systematic deviation from the line (rms), as a fraction of its rise; above it the
-        ramp is curved.
+        Largest systematic deviation from the line (rms), as a fraction of the rise of the line.
+        Ramps with a larger deviation are marked as curved.
     """
 
     stages: int
@@ -64,7 +64,7 @@ class Lines:
     points : int array
         Number of fitted frames.
     reached : int array
-        Number of frames of the stage between its switches, including those left out.
+        Number of frames of the stage between its switches, including frames left out.
     saturated : int array
         Number of frames left out as saturated.
     curved : bool array
@@ -91,7 +91,7 @@ def abscissa(segments: Segments, step: NDArray[np.int64]) -> Floats:
         Each of the n frames of a segment is one increment after the frame before. After the last
         segment the ramp starts again. Empty: one ramp with increment 1.
     step : (n,) array
-        Number of each frame, including lost frames.
+        Number of each frame; lost frames are counted, too.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def fit_lines(
     """
     shape = frames.analog.shape[1:]
     order = np.argsort(x, kind="stable")
-    # The frames of a pixel side by side: they are processed together.
+    # Frames of one pixel next to each other in memory, because they are processed together.
     analog, levels = (
         np.ascontiguousarray(part[order].reshape(len(x), math.prod(shape)).T)
         for part in (frames.analog, frames.digital)

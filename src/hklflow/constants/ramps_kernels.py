@@ -117,7 +117,7 @@ def _spread(values):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _switch(g, stage):  # type: ignore[no-untyped-def]
-    """Return the index where frames switch to `stage` or beyond, with the fewest exceptions."""
+    """Return the index of the switch to `stage` or beyond that leaves the fewest exceptions."""
     wrong = 0
     for value in g:
         wrong += 0 <= value < stage
@@ -136,8 +136,8 @@ def _switch(g, stage):  # type: ignore[no-untyped-def]
 def _line(x, y, e, settles, linearity):  # type: ignore[no-untyped-def]
     """Return slope, its error, intercept, its error, residual; points; curved.
 
-    The start is the median slope between the two halves, which tolerates a quarter of outliers;
-    least squares without the outliers follow.
+    The first estimate is the median slope between the two halves, which tolerates a quarter of
+    outliers. A least-squares fit without the outliers follows.
     """
     keep = np.ones(len(x), np.bool_)
     if settles:
@@ -209,9 +209,10 @@ def _least_squares(x, y, e, keep, settles):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _curved(x, r, limit):  # type: ignore[no-untyped-def]
-    """Return True if residuals r exceed noise and a limit: all of them, or their parabola.
+    """Return True if the residuals r are systematic, not only noise, and exceed the limit.
 
-    The common part of successive residuals is not noise.
+    Either all residuals or the parabola through them must exceed the limit. The noise is computed
+    from the differences of successive residuals.
     """
     n = len(x)
     noise = 0.5 * np.mean((r[1:] - r[:-1]) ** 2)

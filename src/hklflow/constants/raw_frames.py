@@ -39,7 +39,7 @@ class Part:
     cell : (n,) int64 array
         Memory cell of each frame; negative if the detector marks the frame as empty.
     pulses : (t,) int64 array, optional
-        Frames of each train according to the detector's header; None: unknown.
+        Number of frames of each train in the detector's header. None: unknown.
     suspect : (t,) bool array, optional
         True for trains whose number did not come from the machine; None: unknown.
     lengths : dict
@@ -80,7 +80,10 @@ def listed(first: Ints, count: Ints) -> tuple[Ints, Ints]:
 
 
 def one_frame_each(train: Trains) -> tuple[Trains, Ints, Ints]:
-    """Return trains, first, count of a file without index: a train is a run of equal numbers."""
+    """Return trains, first, count of a file without index.
+
+    Consecutive frames with the same train number are one train.
+    """
     first = np.flatnonzero(np.diff(train.astype(np.int64), prepend=-1))
     return train[first], first, np.diff(first, append=len(train))
 
@@ -119,9 +122,9 @@ class Frames:
 def valid_frames(parts: Sequence[Part], outliers: Trains) -> Frames:
     """Find the consistent frames of a module; all other frames are treated as lost.
 
-    A frame is used if its train is listed, is not an outlier or suspect, equals the train number
-    stored with the frame, and has the number of frames in the detector's header. If frames have the
-    same train and cell, the first one is used.
+    A frame is used if its train is listed, is not an outlier or suspect, and has as many frames as
+    the detector's header states, and if the train number stored with the frame is the same. If
+    several frames have the same train and cell, the first one is used.
     """
     columns: list[tuple[Ints, ...]] = [(np.zeros(0, np.int64),) * 4]
     for number, part in enumerate(parts):

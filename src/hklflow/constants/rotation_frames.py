@@ -3,8 +3,8 @@
 The frames come from a raw file with the usual layout of a photon counter (JUNGFRAU: uint16, gain
 in the two top bits, modules stacked along slow), or from the files of a run in one of the layouts
 of `hklflow.constants.layouts`. The frames of a run are all trains from the first to the last listed
-train, with all memory cells in use, in this order: a frame that a module has lost keeps its place,
-because the place gives the rotation angle.
+train, with all memory cells in use, in this order. A frame that a module has lost is still counted,
+because the index of a frame gives its rotation angle.
 """
 
 from abc import ABC, abstractmethod
@@ -69,7 +69,7 @@ class RotationFrames(ABC):
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Iterator[Part]:
-        """Read frames start..stop (exclusive); frames in no part are lost."""
+        """Read frames from start to stop (exclusive); a frame that no part contains is lost."""
 
     @abstractmethod
     def close(self) -> None:

@@ -350,7 +350,10 @@ def cells_equal(raw: Raw) -> Iterator[str]:
     usual = Counter(cells.values()).most_common(1)[0][0]
     for number, used in cells.items():
         if used != usual:
-            yield f"module {number} uses {len(used)} memory cells, others use other {len(usual)}"
+            yield (
+                f"module {number} uses {len(used)} memory cells, which are not the {len(usual)} "
+                "cells of the other modules"
+            )
 
 
 def _numbers(values: Iterable[int]) -> str:

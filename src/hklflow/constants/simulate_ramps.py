@@ -70,7 +70,7 @@ class Source:
 def pulse_capacitor(
     truth: Truth, rng: np.random.Generator, rate: float = 10.0, **others: float
 ) -> Source:
-    """Return pulses of about `rate` keV; capacitors differ by 5 % between pixels, not cells."""
+    """Return pulses of about `rate` keV; capacitors differ by 5 % between pixels."""
     pixels = rate * rng.normal(1, 0.05, truth.shape)
     return Source(np.broadcast_to(pixels, (truth.cells, *truth.shape)), **others)
 

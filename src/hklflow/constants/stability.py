@@ -1,7 +1,7 @@
-"""Pixels that are strong in most frames of a rotation: their counts do not come from the crystal.
+"""Search for pixels that are strong in many frames of a rotation.
 
-A rotating crystal has reflections in a given pixel only now and then; a pixel that stands out in
-half of the frames is bad (the idea of dials.find_bad_pixels).
+A rotating crystal has reflections in a given pixel only now and then. A pixel that is strong in
+half of the frames is therefore bad (as in dials.find_bad_pixels).
 """
 
 import math
@@ -41,17 +41,18 @@ class Found:
 class Stability:
     """Count the frames in which each pixel is strong.
 
-    With b the mean of the good pixels in a square of 9 pixels, and x3 the third highest of the
-    eight nearest neighbours (the highest, next to bad pixels), a count x is strong if
-    ``x - b > n_sigma sqrt(b + 1)`` and ``x - b > contrast (x3 - b)``: rings and the edges of
-    shadows are also in the neighbours. Groups of up to three adjacent bad pixels are found.
+    A count x is strong if ``x - b > n_sigma sqrt(b + 1)`` and ``x - b > contrast (x3 - b)``. b is
+    the mean of the good pixels in a square of 9 x 9 pixels; x3 is the third highest of the eight
+    nearest neighbours (next to bad pixels: the highest). The second condition excludes rings and
+    the edges of shadows, because the neighbours see them, too. Groups of up to three adjacent bad
+    pixels are found.
 
     Parameters
     ----------
     bad : (ss, fs) bool array
         Pixels that are neither tested nor used.
     flag_from : float
-        Values from this value on are not measurements.
+        Smallest value that is a flag instead of a measurement.
     n_sigma, contrast : float
     """
 

@@ -1,4 +1,4 @@
-"""Summary of a detector's constants: numbers of every ASIC, and images.
+"""Summary of a detector's constants: statistics of every ASIC, and images.
 
 If there are many memory cells, some evenly spaced ones are sampled, because a detector of a million
 pixels has hundreds of cells.
@@ -28,13 +28,13 @@ _PLANES = {3: STAGES, 2: ("high_medium", "medium_low")}
 
 
 def summarise(constants: DetectorConstants, asic: Size | None, cells: int) -> dict[str, Any]:
-    """Return the numbers of all ASICs, over pixels that are not masked.
+    """Return the statistics of each ASIC, over pixels that are not masked.
 
     Parameters
     ----------
     constants : DetectorConstants
     asic : (ss, fs), optional
-        Size of an ASIC; None: as the detector has it, whole modules for photon counters.
+        Size of an ASIC. None: the ASIC size of the detector; for photon counters whole modules.
     cells : int
         Approximate number of sampled memory cells.
 

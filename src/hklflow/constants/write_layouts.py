@@ -161,7 +161,7 @@ def write_lab(
     trains_per_part: int = 256,
     axes: tuple[str, str] = ("ss", "fs"),
 ) -> list[Path]:
-    """Write laboratory files whose images have these axes."""
+    """Write files of the layout `lab`, with images in the given axes."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for module, number, frames in _split(modules, trains_per_part):

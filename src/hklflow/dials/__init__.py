@@ -1,1 +1,1 @@
-"""DIALS as an engine: its programs are run, never imported."""
+"""DIALS as an engine: hklflow runs the programs of DIALS and never imports them."""

@@ -1,4 +1,4 @@
-"""Engine for spot finding and orientation refinement: hklflow or DIALS, chosen in the settings."""
+"""Engine for spot finding and orientation refinement: hklflow or DIALS, as set by the user."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Engine:
-    """Engine of one stage; made by `opened`.
+    """Engine of one stage; `opened` creates it.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Engine:
     threads: int
 
     def described(self) -> dict[str, Any]:
-        """Return the programs that made an orientation, for its file."""
+        """Return the programs that determined an orientation, for the file of the orientation."""
         from hklflow import __version__
 
         hklflow = f"hklflow {__version__}"
@@ -53,7 +53,7 @@ class Engine:
     def tables(
         self, scans: Sequence[RotationScan], peaks: Sequence[Path], masks: Sequence[Path]
     ) -> list[PeakTable]:
-        """Return the peaks of all rotations: read from tables, or found by DIALS.
+        """Return the peaks of all rotations, read from tables or found by DIALS.
 
         Raises
         ------
@@ -103,7 +103,7 @@ def opened(settings: EngineSettings, threads: int) -> Iterator[Engine]:
     Raises
     ------
     HklflowError
-        If the settings need DIALS and it is not available.
+        If the settings need DIALS, but DIALS is not available.
     """
     needed = "dials" in (settings.engine, settings.spots)
     dials = find(settings.prefix) if needed else None

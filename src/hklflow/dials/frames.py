@@ -1,7 +1,7 @@
 """Write frames for DIALS as an NXmx file, and find spots on them with DIALS.
 
-DIALS and hklflow read different formats of raw files. A copy of the frames, with one geometry and
-one mask, can be read by both.
+DIALS and hklflow read different formats of raw files. DIALS can always read the copy of the frames,
+which has hklflow's geometry and mask.
 """
 
 import errno
@@ -24,12 +24,12 @@ from hklflow.peaks.table import PeakTable
 
 FRAMES, IMPORTED, STRONG = "frames.nxs", "imported.expt", "strong.refl"
 
-_LEAST = -0.5  # below whole counts; negative ones are flags
+_LEAST = -0.5  # smallest valid value, between -1 (a flag) and 0 counts
 _THIN = 1e-9  # m; DIALS needs a sensor thickness, and would shift the spots of a thick sensor
 
 
 def flat(rotation: Rotation) -> Rotation:
-    """Return the geometry with all pixels on one grid, the only one that DIALS gets."""
+    """Return the geometry with all pixels on one grid; DIALS gets only such a geometry."""
     return replace(rotation, detector=rotation.detector.plane)
 
 
@@ -74,7 +74,8 @@ def write_frames(
         )
     from hklflow.formats.write_raw import NXmxHeader, NXmxWriter, geometry_facts
 
-    # Between whole counts: DIALS versions differ in whether the limits are valid counts.
+    # The limits are between integers, because versions of DIALS differ in whether a limit itself is
+    # a valid count.
     most = min(scan.saturation or np.inf, masks.flag_value(dtype) or np.inf, 2**31 - 1) - 0.5
     facts = geometry_facts(rotation.detector, rotation.goniometer) | {"sensor_thickness": _THIN}
     header = NXmxHeader(
@@ -101,7 +102,7 @@ def write_frames(
 
 @contextmanager
 def _room(path: Path) -> Iterator[None]:
-    """Report that the temporary folder is full, not the folder of the outputs."""
+    """Report a full temporary folder, so that the user does not look at the output folder."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -136,7 +137,7 @@ def find_spots(
     dials : Dials
     scan : RotationScan
     rotation : Rotation
-        Geometry; the positions of the spots do not depend on it.
+        Geometry; the positions of the spots do not depend on the geometry.
     mask : Path
         Pixel mask.
     folder : Path

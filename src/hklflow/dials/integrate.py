@@ -1,9 +1,10 @@
 """Integrate with DIALS as the engine.
 
-DIALS gets a copy of the frames, hklflow's model, and its own strong spots with hklflow's indices;
-it learns its profiles, and sums and fits counts. These counts are raw: Lorentz factor, polarisation
-and efficiency are separate columns of DIALS, which are not used. Volume and norm of hklflow replace
-them, so that intensities have the unit of hklflow's own engine.
+DIALS gets a copy of the frames, the model of hklflow, and the strong spots that DIALS found, with
+the indices of hklflow. DIALS learns its profiles, and sums and fits the counts. These are raw
+counts: Lorentz factor, polarisation and efficiency are separate columns of DIALS, which are not
+used. Volume and norm of hklflow replace these columns, so that intensities have the same unit as
+with the engine of hklflow.
 """
 
 from collections.abc import Mapping
@@ -35,12 +36,12 @@ _INTEGRATED, _INTEGRATED_REFL = "integrated.expt", "integrated.refl"
 _SUMMED, _FITTED, _OVERLOADED, _OVERLAPPED = 256, 512, 1024, 4096
 _BAD_PIXELS, _MODELLED = 16384, 65536
 
-_NEAR = 0.25  # largest deviation of h, k, l from integers of an indexed spot
-_WHOLE = 0.995  # fraction of the rocking curve from which a reflection is not partial
-_WIDE = 3.0  # standard deviations of the rocking curve from its centre to the ends of a box
+_NEAR = 0.25  # largest deviation of h, k, l from integers for an indexed spot
+_WHOLE = 0.995  # fraction of the rocking curve below which a reflection is partial
+_WIDE = 3.0  # distance of the ends of a box from its centre, in widths of the rocking curve
 _MISSING = 0.005  # largest fraction of the rocking curve on frames without a norm
 _OBSERVED = 3.0  # smallest I/σ of a reflection with a useful centroid
-_WARNED = 0.5  # pixels; larger displacements of modules are reported, DIALS gets one plane
+_WARNED = 0.5  # pixels; larger displacements of modules are reported, because DIALS ignores them
 
 
 def integrate(
@@ -62,25 +63,26 @@ def integrate(
     measurement : Measurement
         Measurement with the refined rotation.
     scan : RotationScan
-        The imported scan.
+        Imported scan.
     ub : (3, 3) array
         Orientation matrix, 1/Å with 2π.
     group : SpaceGroup
     dials : Dials, optional
-        Programs of DIALS; None: from PATH.
+        Programs of DIALS. None: the programs on PATH.
     d_min : float, optional
-        Smallest d-spacing, Å; None: all reflections that DIALS predicts.
+        Smallest d-spacing, Å. None: all reflections that DIALS predicts.
     min_zeta : float
         Reflections with a smaller ζ are flagged ``LONG``.
     min_recorded : float
-        Smallest recorded part of the rocking curve for an intensity.
+        Smallest part of the rocking curve that must be recorded to determine an intensity.
     threads : int
 
     Returns
     -------
     Reflections
-        Reflections in the unit of `bragg.reflections`: counts of DIALS times volume over norm of
-        hklflow, sorted by frame. Sums are divided by the recorded part of the rocking curve.
+        Reflections sorted by frame, in the unit of `bragg.reflections`: the counts of DIALS, times
+        the volume and divided by the norm of hklflow. Sums are divided by the recorded part of the
+        rocking curve.
 
     Raises
     ------
@@ -116,7 +118,7 @@ def _run(
     folder: Path,
     threads: int,
 ) -> dict[str, NDArray[Any]]:
-    """Return the columns of the table of DIALS."""
+    """Integrate with DIALS and return the columns of its table."""
     from hklflow.formats.dials_expt import write_expt
     from hklflow.formats.dials_peaks import peaks_to_refl, refl_to_peaks
     from hklflow.formats.dials_refl import read_refl, write_refl
@@ -225,7 +227,7 @@ def _translated(
 
 
 def _root(variance: Floats, known: NDArray[np.bool_]) -> Floats:
-    """Return standard deviations; DIALS marks unknown ones by -1."""
+    """Return standard deviations; DIALS marks unknown variances by -1."""
     good = known & (variance >= 0)
     return np.sqrt(np.where(good, variance, np.nan))
 
@@ -239,13 +241,13 @@ def _norm(
 ) -> Floats:
     """Return the norm (n,) at predicted centres, averaged over frames with the rocking curve.
 
-    DIALS adds the counts of all frames of a reflection without regard to monitor and attenuators.
-    NaN if the pixel, or a frame with a relevant weight, is bad.
+    DIALS adds the counts of all frames of a reflection and ignores monitor and attenuators. The
+    norm is NaN if the pixel, or a frame with a relevant weight, is bad.
 
     Parameters
     ----------
     frames : (n, 2) array
-        First frame of the reflection and its end, which are `_WIDE` standard deviations of the
+        First frame and end of the reflection, at a distance of `_WIDE` standard deviations of the
         rocking curve from its centre.
     """
     shape = measurement.pixel_norm.shape

@@ -1,9 +1,10 @@
 """Index and refine with DIALS as the engine.
 
-All rotations of a scan are one experiment list. Indexing uses one crystal for all rotations. If the
-goniometer heads are free, refinement uses one crystal for each rotation, with a common cell: the
-model of `geometry.parameters`, in which differences between orientations are misorientations of the
-head. The beam is fixed, because position and rotation of the detector have the same effect.
+All rotations of a scan are in one experiment list. Indexing uses one crystal for all rotations. If
+the goniometer heads are refined, refinement uses one crystal for each rotation, with a common cell.
+This corresponds to the model of `geometry.parameters`, where different orientations are
+misorientations of the head. The beam is fixed, because position and rotation of the detector have
+the same effect.
 """
 
 import json
@@ -27,13 +28,13 @@ Floats = NDArray[np.float64]
 _IMPORTED, _STRONG = "imported.expt", "strong.refl"
 _INDEXED, _INDEXED_REFL = "indexed.expt", "indexed.refl"
 _REFINED, _REFINED_REFL = "refined.expt", "refined.refl"
-_MAX_CYCLES = 4  # cycles of refinement and new indices
-_ONE_CELL = 1e-6  # largest relative difference of equal cells, from the digits of a file
-_SETTLED = 0.002  # converged: largest fraction of peaks whose indices change
+_MAX_CYCLES = 4  # largest number of cycles of refinement and indexing
+_ONE_CELL = 1e-6  # largest relative difference of equal cells, due to the digits in a file
+_SETTLED = 0.002  # converged if the indices of a smaller fraction of peaks change
 
 
 def on_plane(rotation: Rotation, table: PeakTable) -> PeakTable:
-    """Return the peaks as on one grid of pixels, which is the detector that DIALS gets."""
+    """Return the peaks at positions on one grid of pixels, the detector that DIALS gets."""
     modules = rotation.detector.modules
     if modules is None:
         return table
@@ -59,16 +60,16 @@ def index(
         Geometry and peaks of all rotations.
     group : SpaceGroup
     cell : (6,) array or None
-        Expected cell; None: not known.
+        Expected cell; None if it is not known.
     free : sequence of str
-        Names from `geometry.parameters.GROUPS` that may be refined meanwhile.
+        Names from `geometry.parameters.GROUPS`; `dials.index` may refine these parameters.
     folder : Path
         Folder in which DIALS runs.
 
     Returns
     -------
     rotations : list of Rotation
-        Geometry with the detector as refined by DIALS with one crystal for all.
+        Geometry with the detector that DIALS refined with one crystal for all rotations.
     ub : (3, 3) array
         Orientation matrix, 1/Å with 2π, in a setting of DIALS.
 
@@ -99,9 +100,9 @@ def refine(
     folder: Path,
     start: Sequence[Rotation] | None = None,
 ) -> refinement.Refined:
-    """Refine with `dials.refine` and evaluate the result as for hklflow's own refinement.
+    """Refine with `dials.refine`, and evaluate the result as for the refinement of hklflow.
 
-    The indices are from hklflow; they are assigned again after each refinement until they converge.
+    The indices are assigned by hklflow, and again after each refinement until they converge.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def refine(
     rotations, tables
         Starting geometry and peaks of all rotations.
     ub : (3, 3) array
-        Start of the orientation matrix, in the setting of ``group``.
+        Starting orientation matrix, in the setting of ``group``.
     group : SpaceGroup
         Space group, with its constraints on the cell.
     free : sequence of str
@@ -123,7 +124,7 @@ def refine(
     Raises
     ------
     HklflowError
-        If DIALS fails, or in the cases of `orientation.refinement.refine`.
+        If DIALS fails, and in the cases of `orientation.refinement.refine`.
     """
     peaks = [refinement.Peaks.of(table) for table in tables]
     current, refined_ub = list(rotations), np.asarray(ub, dtype=np.float64)
@@ -165,7 +166,7 @@ def _refine_once(
     _write(folder, _INDEXED, _INDEXED_REFL, rotations, tables, group, assigned, heads)
     arguments = [_INDEXED, _INDEXED_REFL, "scan_varying=False", *_held(free)]
     if heads:
-        # One entry for each parameter that has the same change in all crystals.
+        # The cell has the same change in all crystals: one entry for each free cell parameter.
         n = len(symmetry.cell_constraints(group).free)
         tied = "\n".join(
             f"refinement.parameterisation.crystal.unit_cell.constraints.parameter=g_param_{i}"
@@ -179,7 +180,7 @@ def _refine_once(
 
 
 def _held(free: Sequence[str]) -> list[str]:
-    """Return the options of refinement for the fixed parameters."""
+    """Return the options of `dials.refine` that fix parameters."""
     arguments = ["beam.fix=all", "goniometer.fix=all"]
     parameters = {
         "detector_x": "Shift1",
@@ -208,7 +209,7 @@ def _write(
     assigned: evaluation.Assigned | None = None,
     own_crystals: bool = False,
 ) -> None:
-    """Write the files of all rotations; with a crystal if it has indices."""
+    """Write the files of all rotations; with crystals if the peaks are indexed."""
     from hklflow.formats.dials_expt import write_expt
     from hklflow.formats.dials_peaks import peaks_to_refl
     from hklflow.formats.dials_refl import Refl, write_refl
@@ -257,7 +258,7 @@ def _write(
 def _read(path: Path, rotations: Sequence[Rotation]) -> tuple[list[Rotation], Floats]:
     """Return the rotations with the result of DIALS, and their common UB.
 
-    Only detector and crystals are from the file: modules, sensor and goniometer are unchanged.
+    Only detector and crystals are read from the file; modules, sensor and goniometer are unchanged.
     """
     from hklflow.formats.dials_expt import read_expt
 

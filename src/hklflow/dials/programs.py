@@ -1,7 +1,7 @@
 """Programs of DIALS: find them, check their version, and run them.
 
-They run in a separate folder, without hklflow's Python environment, and end with their products or
-with an error message.
+The programs run in a separate folder, without the Python environment of hklflow. Each run ends with
+its products or with an error message.
 """
 
 import os
@@ -29,23 +29,23 @@ _GET = (
     "get it with `apt-get install dials` or `conda env create -f envs/dials.yaml`, or set its "
     "folder in `dials: prefix` (see docs/dials.md)"
 )
-# Variables that would make Python or the loader of DIALS use other modules than its own.
+# Environment variables with which Python or the loader of DIALS would use wrong modules.
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "LD_PRELOAD")
 
 
 @dataclass(frozen=True)
 class Dials:
-    """DIALS on this machine; made by `find`.
+    """DIALS on this machine; `find` creates this object.
 
     Attributes
     ----------
     prefix : Path or None
-        Folder of the programs; None: PATH.
+        Folder of the programs. None: the programs are on PATH.
     version : (major, minor)
     label : str
         Version as printed by DIALS, such as ``DIALS 3.12``.
     environment : dict
-        Environment variables of its programs.
+        Environment variables for the programs of DIALS.
     """
 
     prefix: Path | None
@@ -75,7 +75,8 @@ class Dials:
         Raises
         ------
         HklflowError
-            If the program fails, or ends without a product; the message has the error of DIALS.
+            If the program fails, or ends without a product; the message contains the error of
+            DIALS.
         """
         for product in products:
             (folder / product).unlink(missing_ok=True)
@@ -96,7 +97,7 @@ class Dials:
                 raise HklflowError(
                     f"{program} of {self.label} cannot be run ({error}); {_GET}"
                 ) from error
-        # Some programs exit with 0 although they found and wrote nothing.
+        # Some programs exit with code 0 although they found and wrote nothing.
         missing = [name for name in products if not (folder / name).exists()]
         if code or missing:
             what = f"failed (exit code {code})" if code else f"ended without {missing[0]}"
@@ -108,17 +109,18 @@ class Dials:
 
 
 def find(prefix: Path | None = None) -> Dials:
-    """Find DIALS and ask for its version.
+    """Find DIALS and read its version.
 
     Parameters
     ----------
     prefix : Path, optional
-        Folder of the programs; None: PATH.
+        Folder of the programs. None: the programs on PATH.
 
     Raises
     ------
     HklflowError
-        If DIALS is absent, broken or older than `MIN_VERSION`; the message tells how to get it.
+        If DIALS is absent, does not run or is older than `MIN_VERSION`. The message gives the
+        command to install it.
     """
     program = _program("dials.version", prefix)
     environment = {key: value for key, value in os.environ.items() if key not in _FOREIGN}
@@ -135,14 +137,14 @@ def find(prefix: Path | None = None) -> Dials:
     if done.returncode or match is None:
         output = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
         raise HklflowError(
-            f"{program} printed no version but {output!r}; fix this DIALS, or {_GET}"
+            f"{program} printed no version but {output!r}; correct this DIALS, or {_GET}"
         )
     version = (int(match[1]), _NEWEST if match[2] == "dev" else int(match[2]))
     if version < MIN_VERSION:
         least = ".".join(map(str, MIN_VERSION))
         raise HklflowError(f"{program} is {match[0]}, older than {least}; {_GET}")
     if "HDF5_PLUGIN_PATH" not in environment and "Installed in: /usr/" in done.stdout:
-        # A distribution's HDF5 has no filters of detectors; DIALS from conda brings its own.
+        # The HDF5 of a Linux distribution has no filters for detectors; DIALS from conda has them.
         import hdf5plugin
 
         environment["HDF5_PLUGIN_PATH"] = hdf5plugin.PLUGIN_PATH
@@ -159,7 +161,7 @@ def _program(name: str, prefix: Path | None) -> str:
 
 
 def _complaint(log: Path) -> str:
-    """Return the last line of a program's output that looks like an error, else its last line."""
+    """Return the last line of the output that looks like an error; if none, the last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
     lines = [line for line in lines if line]
     errors = [line for line in lines if re.match(r"(Sorry|Usage)\b|.*(Error|Exception)\b", line)]
@@ -196,8 +198,8 @@ def _end(number: int, _: object) -> None:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Turn a request to terminate into an exception, so that files and processes are removed."""
-    # Only the main thread may set handlers; the outermost of nested handlers is sufficient.
+    """Convert a request to terminate to an exception, so that files and processes are removed."""
+    # Only the main thread may set handlers. If calls are nested, the outermost handler is enough.
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     if not main or before is _end:

@@ -10,10 +10,10 @@ class DialsPrograms(stage.Params):
     """Section `dials` of the configuration: the folder of DIALS."""
 
     prefix: Path | None = None
-    """Folder of the programs `dials.*`; None: they are on PATH."""
+    """Folder of the programs `dials.*`. None: the programs are on PATH."""
 
     def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
-        """Return the paths of all parameters except `prefix`: programs are not data."""
+        """Return the paths of all parameters except `prefix`, because programs are not data."""
         paths = super().paths(base)
         del paths["prefix"]
         return paths
@@ -27,14 +27,14 @@ class OrientationEngine(stage.Params):
     spots: Literal["builtin", "dials"] = "builtin"
     """Source of the spots: hklflow's peak tables, or `dials.find_spots` on the frames."""
     fixed: bool = False
-    """Use the orientation and the detector of `start` unchanged: nothing is indexed or refined,
-    neither for the parent nor for its children. For scans with too few reflections."""
+    """Use the orientation and the detector of `start` unchanged: neither the parent nor its
+    children are indexed or refined. For scans with too few reflections."""
 
 
 class EngineSettings(OrientationEngine, DialsPrograms):
-    """Parameters of the stages that index and refine: both sections."""
+    """Parameters of the stages that index and refine, from both sections."""
 
 
 def frames_of(params: EngineSettings) -> str | None:
-    """Return the name of the input with scan files, if DIALS finds the spots on the frames."""
+    """Return the name of the input with scan files if DIALS searches the frames, else None."""
     return "scans" if params.spots == "dials" else None

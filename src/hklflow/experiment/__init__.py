@@ -1,1 +1,1 @@
-"""An experiment: its configuration and tables, paths, jobs, costs, and what is out of date."""
+"""An experiment: its configuration and tables, paths, jobs, costs, and outdated products."""

@@ -1,4 +1,4 @@
-"""Conversion of parameters (lengths in pixels, counts per pixel) to frames of block sums.
+"""Convert parameters (lengths in pixels, counts per pixel) to parameters of binned frames.
 
 The configuration gives these parameters for the measured frames, whatever `binning` is. Lengths are
 divided by the side of a block, and counts per pixel are multiplied by the number of pixels in a
@@ -20,7 +20,7 @@ from hklflow import stages
 
 
 def find_peaks(given: stages.find_peaks.Params, factor: int) -> stages.find_peaks.Params:
-    """Return the parameters of the peak search: a spot has fewer, larger pixels.
+    """Return the parameters of the peak search for binned frames: a spot has fewer, larger pixels.
 
     The smallest error of a centroid is not converted: it is the error of a fit to a spot of one or
     two pixels, whatever their size. The threshold in counts applies to the sum over a block.

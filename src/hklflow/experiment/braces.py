@@ -10,14 +10,14 @@ _Path = tuple[str, ...]
 def braced(paths: Sequence[str]) -> str:
     """Return a word that bash expands to the paths, in their order.
 
-    Snakemake gives a command to the shell as one argument, which is limited to 128 kB: a thousand
-    full paths are longer.
+    Snakemake gives a command to the shell as one argument, which is limited to 128 kB. A thousand
+    full paths would be longer.
     """
     return _joined([tuple(path.split("/")) for path in paths])
 
 
 def _joined(paths: Sequence[_Path]) -> str:
-    """Join paths with the same first folder, and folders with the same contents."""
+    """Join paths with the same first folder, and folders with the same files."""
     heads = [(head, tuple(path[1:] for path in group)) for head, group in _by_head(paths)]
     words = []
     for tails, alike in groupby(heads, key=lambda item: item[1]):
@@ -27,7 +27,7 @@ def _joined(paths: Sequence[_Path]) -> str:
 
 
 def _by_head(paths: Sequence[_Path]) -> list[tuple[str, list[_Path]]]:
-    # Do not join two entries of the same file as if they were a folder.
+    # Do not join two entries of the same file, because a file is not a folder.
     found: list[tuple[str, list[_Path]]] = []
     for path in paths:
         if found and found[-1][0] == path[0] and len(path) > 1 and len(found[-1][1][-1]) > 1:

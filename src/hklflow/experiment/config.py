@@ -1,4 +1,4 @@
-"""The experiment: configuration layers and tables, validated together before anything runs."""
+"""Names that users of an experiment need: configuration layers, tables and their functions."""
 
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.flags import files, flags

@@ -1,7 +1,7 @@
-"""The section `constants`: runs from which a detector's constants are made, and what of them.
+"""The section `constants` of the configuration: runs that give the constants of a detector.
 
-An entry says which runs there are; a measurement that was not made is not in it. `branch` tells the
-rules which jobs that makes.
+An entry lists the runs that were measured; other measurements are left out. `branch` lists the jobs
+that follow from an entry.
 """
 
 import re
@@ -43,47 +43,60 @@ class _Section(BaseModel):
 
 
 class Stored(_Section):
-    """Place of calibrations in a store."""
+    """Folder and state of a calibration in a calibration store."""
 
     store: str
-    """Folder of the store."""
+    """Folder of the calibration store."""
     state: dict[str, Any]
-    """Set-points of the instrument that make the state, see `hklflow calibration states`."""
+    """Set-points of the instrument that define the state, see `hklflow calibration states`."""
     state_schema: Path | None = None
-    """JSON file of the set-points that make a state; None: the packaged one."""
+    """JSON file that lists the set-points of a state; None: the list in the package."""
     aliases: dict[str, str] = Field(default_factory=dict)
-    """State id -> state id, where a set-point lies on the edge of its step."""
+    """State ids that are replaced: id from the set-points, and the id that is used. Needed if
+    a set-point lies on the boundary between two steps.
+    """
     pin: int | None = Field(None, ge=0)
-    """Version to be used whatever the store says; None: the highest accepted one that applies."""
+    """Number of the version that is used for all scans; None: the highest accepted version that
+    applies to the scan.
+    """
 
 
 class StoredConstants(Stored):
-    """Store that the constants are proposed to; scans use the version that was accepted there."""
+    """Store to which the constants are proposed.
+
+    Scans use the version that is accepted in the store.
+    """
 
     author: str
-    """Who proposes."""
+    """Name of the person who proposes the constants."""
     gates: stages.propose_constants.Gates = stages.propose_constants.Gates()
-    """What constants must keep to be accepted."""
+    """Limits that the constants must meet to be accepted."""
 
 
 class Runs(_Section):
-    """Runs of an integrating detector: each a folder, a file or a pattern of files."""
+    """Runs of an integrating detector.
 
-    # YAML takes the name of a current for a number.
+    Each run is a folder, a file or a pattern of files.
+    """
+
+    # YAML reads the name of a current as a number.
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     dark_high: str
     """Dark run in high gain."""
     dark_medium: str
-    """Dark run with medium gain forced."""
+    """Dark run in forced medium gain."""
     dark_low: str
-    """Dark run with low gain forced."""
+    """Dark run in forced low gain."""
     xray: str | None = None
-    """X-ray fluorescence, in high gain."""
+    """Run of X-ray fluorescence in high gain."""
     pulse_capacitor: tuple[str, ...] = ()
-    """Ramp of the pulse capacitor: 8 runs, each of every 8th row; or one of all rows."""
+    """Runs of the pulse capacitor ramp: 8 runs with every 8th row each, or one run with all rows.
+    """
     current_source: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Ramps of the current source by their current: 4 runs, each of every 4th column; or one."""
+    """Runs of the current source ramps, by the name of the current: 4 runs with every 4th column
+    each, or one run with all columns.
+    """
 
 
 class IntegratingDetector(_Section):
@@ -94,58 +107,58 @@ class IntegratingDetector(_Section):
     layout: Literal["euxfel", "lab", "jungfrau"]
     """Layout of the raw files: European XFEL, laboratory HDF5, PSI's HDF5 of JUNGFRAU."""
     modules: tuple[int, ...] = Field(min_length=1)
-    """Numbers of the modules that the detector has."""
+    """Numbers of the modules of the detector."""
     module_size: tuple[int, int] | None = None
-    """Pixels of a module (ss, fs); None: as the kind has it."""
+    """Pixels of a module (ss, fs); None: the usual size of this kind of detector."""
     asic_size: tuple[int, int] | None = None
-    """Pixels of an ASIC (ss, fs); None: as the kind has it."""
+    """Pixels of an ASIC (ss, fs); None: the usual size of this kind of detector."""
     without: tuple[str, ...] = ()
-    """Modules (`3`) and ASICs (`3/15`) that are left out: all their pixels are masked."""
+    """Modules (`3`) and ASICs (`3/15`) that are left out; all their pixels are masked."""
     runs: Runs
     """Runs that were measured."""
     constants_sanity: stages.constants_sanity.Settings = stages.constants_sanity.Settings()
     """Checks of the raw runs."""
     process_dark: stages.process_dark.Settings = stages.process_dark.Settings()
-    """Offset, noise and thresholds."""
+    """Settings for offset, noise and thresholds from the dark runs."""
     process_xray: stages.process_xray.Settings | None = None
-    """Gain from fluorescence; needed with `runs: xray`."""
+    """Settings for the gain from fluorescence; required with `runs: xray`."""
     process_pulse_capacitor: stages.process_pulse_capacitor.Settings = (
         stages.process_pulse_capacitor.Settings()
     )
-    """Ratio of high and medium gain."""
+    """Settings for the ratio of high and medium gain from the pulse capacitor."""
     process_current_source: stages.process_current_source.Settings = (
         stages.process_current_source.Settings()
     )
-    """Ratios of all gains."""
+    """Settings for the ratios of all gains from the current source."""
     merge_current_source: stages.merge_current_source.Settings = (
         stages.merge_current_source.Settings()
     )
-    """Choice of the best current."""
+    """Settings for the choice of the best current."""
     combine_constants: stages.combine_constants.Settings = stages.combine_constants.Settings()
-    """Absolute gains."""
+    """Settings for the absolute gains."""
     gain_map: str | None = None
-    """File of gains (ADU/keV) that the manufacturer measured."""
+    """File with gains (ADU/keV) that the manufacturer measured."""
     mask_constants: stages.mask_constants.Settings = stages.mask_constants.Settings()
     """Limits of good pixels."""
     mask: str | None = None
-    """Image of pixels that are known to be bad (of a module or an ASIC; nonzero is bad)."""
+    """Image of pixels that are known to be bad, of a module or an ASIC; nonzero is bad."""
     stored: StoredConstants | None = None
-    """Store that the constants are proposed to; None: scans use them as they are."""
+    """Store to which the constants are proposed; None: scans use the constants without approval."""
 
 
 class CounterRuns(_Section):
-    """Runs of a photon counter: each an HDF5 file or a pattern of images."""
+    """Runs of a photon counter. Each run is an HDF5 file or a pattern of images."""
 
     dark: str | None = None
     """Frames without X-rays."""
     flood: str | None = None
-    """Fluorescence, or another flat illumination."""
+    """Frames of fluorescence or another flat illumination."""
     stability: str | None = None
-    """Rotation scan, in which pixels that are always strong are looked for."""
+    """Rotation scan in which pixels that are always strong are searched."""
     rate: tuple[str, ...] = ()
-    """The same scene behind one attenuator after the other."""
+    """Runs of the same scene, each behind another attenuator."""
     transmission: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    """Transmission of the attenuators of each run of `rate`; only ratios matter."""
+    """Transmission of the attenuators in each run of `rate`; only ratios matter."""
 
 
 class PhotonCounter(_Section):
@@ -156,19 +169,19 @@ class PhotonCounter(_Section):
     runs: CounterRuns
     """Runs that were measured."""
     geometry: str | None = None
-    """Entry of `calibrations`: where the detector stood when the flood was measured."""
+    """Entry of `calibrations` with the geometry of the detector during the flood measurement."""
     counter_dark: stages.counter_dark.Settings = stages.counter_dark.Settings()
-    """Hot pixels."""
+    """Settings of the search for hot pixels."""
     counter_flood: stages.counter_flood.Settings = stages.counter_flood.Settings()
-    """Flat field; dead, weak, strong and noisy pixels."""
+    """Settings for the flat field, and for dead, weak, strong and noisy pixels."""
     counter_stability: stages.counter_stability.Settings = stages.counter_stability.Settings()
-    """Pixels that are strong on most frames."""
+    """Settings of the search for pixels that are strong on most frames."""
     counter_rate: stages.counter_rate.Settings = stages.counter_rate.Settings()
-    """Dead time."""
+    """Settings for the dead time."""
     counter_constants: stages.counter_constants.Settings = stages.counter_constants.Settings()
-    """Mask and flat field from all of these."""
+    """Settings for the mask and the flat field, which combine all measurements."""
     stored: StoredConstants | None = None
-    """Store that the constants are proposed to; None: scans use them as they are."""
+    """Store to which the constants are proposed; None: scans use the constants without approval."""
 
 
 def _kind(value: Any) -> str:
@@ -183,16 +196,19 @@ DetectorConstants = Annotated[
 
 
 class UsedConstants(stages.correct_frames.Settings):
-    """How frames are corrected, and with which constants."""
+    """Correction of the frames, and the constants that it uses."""
 
     constants: str | None = None
-    """Entry of `constants`. The frames of an integrating detector are corrected with it; of a
-    photon counter the mask and the flat field are used. None: the raw frames as they are."""
+    """Entry of `constants`. For an integrating detector, the frames are corrected with the
+    constants; for a photon counter, their mask and flat field are used. None: raw frames are not
+    corrected.
+    """
     energy: float | None = Field(None, gt=0)
-    """Energy of the scans' photons in keV, for an integrating detector."""
+    """Photon energy of the scans in keV; required for an integrating detector."""
     layout: Literal["euxfel", "lab", "jungfrau"] | None = None
-    """Layout of the scans' raw files; they are then runs (folders) in the table of scans. None: raw
-    files with all frames, the gain in the two top bits and the modules stacked along slow."""
+    """Layout of the raw files of the scans; the table of scans then lists runs (folders). None: raw
+    files with all frames, with the gain in the two top bits and the modules stacked along slow.
+    """
 
 
 @dataclass(frozen=True)
@@ -202,9 +218,9 @@ class Branch:
     Attributes
     ----------
     measures : dict
-        Measure -> its runs as they are named in the configuration.
+        Runs of each measure, as the configuration lists them.
     modules : tuple of int
-        Those that are not left out.
+        Modules that are not left out.
     """
 
     entry: IntegratingDetector
@@ -213,12 +229,15 @@ class Branch:
 
     @property
     def detector(self) -> Integrating:
-        """How a module is divided."""
+        """Shape of modules and ASICs."""
         return integrating(self.entry.detector, self.entry.module_size, self.entry.asic_size)
 
     @property
     def runs(self) -> dict[str, str]:
-        """Name of each run (that of its measure, and a number) -> folder, file or pattern."""
+        """Folder, file or pattern of each run, by the name of the run.
+
+        The name of a run is its measure, with a number if the measure has several runs.
+        """
         return {
             _run_name(measure, number, len(runs)): run
             for measure, runs in self.measures.items()
@@ -226,22 +245,22 @@ class Branch:
         }
 
     def runs_of(self, measure: str) -> list[str]:
-        """Names of the runs of a measure, in their order."""
+        """Return the names of the runs of a measure, in the order of the configuration."""
         n = len(self.measures[measure])
         return [_run_name(measure, number, n) for number in range(n)]
 
     def asics(self, module: int) -> list[int]:
-        """ASICs of a module that are not left out."""
+        """Return the ASICs of a module that are not left out."""
         return [a for a in range(self.detector.asics) if f"{module}/{a}" not in self.entry.without]
 
     @property
     def currents(self) -> list[str]:
-        """Currents of the current source."""
+        """Names of the currents of the current source."""
         return list(self.entry.runs.current_source)
 
 
 def branch(entry: IntegratingDetector) -> Branch:
-    """Jobs that an entry asks for."""
+    """Return the jobs that follow from an entry."""
     runs = entry.runs
     measures: dict[str, tuple[str, ...]] = {
         f"dark_{stage}": (getattr(runs, f"dark_{stage}"),) for stage in _STAGES
@@ -256,7 +275,7 @@ def branch(entry: IntegratingDetector) -> Branch:
 
 
 def steps(branch: Branch) -> list[str]:
-    """Files that are made of every ASIC."""
+    """Return the names of the files that are made for each ASIC."""
     made = ["dark.nxs", "combined.nxs", "masked.nxs"]
     made += [f"{name}.nxs" for name in ("xray", "pulse_capacitor") if name in branch.measures]
     made += [f"current_source_{current}.nxs" for current in branch.currents]
@@ -267,12 +286,12 @@ _STAGES = ("high", "medium", "low")
 
 
 def _run_name(measure: str, number: int, of: int) -> str:
-    # No current has an underscore in its name.
+    # The name of a current has no underscore, so names of runs are unique.
     return measure if of == 1 else f"{measure}_{number}"
 
 
 def problems(name: str, entry: "IntegratingDetector | PhotonCounter", base: Path) -> Iterator[str]:
-    """Say what is wrong with an entry that only its parts together, or its files, show."""
+    """Yield problems of an entry that its single values do not show: combinations and files."""
     where = f"config: constants.{name}"
     if entry.stored is not None:
         needed = _SET_POINTS["counter" if isinstance(entry, PhotonCounter) else "integrating"]
@@ -301,8 +320,8 @@ def problems(name: str, entry: "IntegratingDetector | PhotonCounter", base: Path
         known = match and int(match[1]) in entry.modules and int(match[2] or 0) < n_asics
         if not known:
             yield (
-                f"{where}: without: {given!r} is no module or ASIC that it has (`3`, or `3/15` "
-                f"with ASICs 0 to {n_asics - 1})"
+                f"{where}: without: {given!r} is not a module or ASIC of the detector (`3`, or "
+                f"`3/15` with ASICs 0 to {n_asics - 1})"
             )
     if min(entry.modules) < 0:
         yield f"{where}: modules {list(entry.modules)} has a negative number"
@@ -325,7 +344,7 @@ def problems(name: str, entry: "IntegratingDetector | PhotonCounter", base: Path
             yield f"{where}: runs.current_source.{current} has {len(runs_of)} runs, not 1 or 4"
 
 
-# Set-points of the state that the constants of such a detector depend on.
+# Set-points of the state on which the constants of each kind of detector depend.
 _SET_POINTS = {
     "integrating": ("gain_mode", "integration_time", "memory_cells"),
     "counter": ("threshold", "energy"),
@@ -351,7 +370,7 @@ def _counter_problems(where: str, entry: PhotonCounter, base: Path) -> Iterator[
 
 
 def counter_runs(entry: PhotonCounter) -> dict[str, tuple[str, ...]]:
-    """Measurement of a photon counter -> its raw files or patterns; those that were made."""
+    """Return the raw files or patterns of each measurement that was made of a photon counter."""
     runs = entry.runs
     found = {"dark": runs.dark, "flood": runs.flood, "stability": runs.stability}
     made = {name: (run,) for name, run in found.items() if run is not None}

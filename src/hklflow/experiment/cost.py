@@ -7,7 +7,7 @@ wide margin. `seconds` returns the expected time; rates measured in finished job
 replace the rates of the package.
 
 Only one raw file is opened for each sample and calibration; the other files are assumed to have the
-same shape. A job that fails because it needs more memory or time is repeated with more.
+same shape. If a job needs more memory or time than requested, it is repeated with a larger request.
 """
 
 import csv
@@ -24,11 +24,11 @@ from hklflow.experiment.constants import branch as constants_branch
 from hklflow.experiment.jobs import Key, job_counts
 from hklflow.geometry import plausible
 
-_FACTOR = 1.3  # requested memory over measured memory
-_MARGIN = 400.0  # MB: on a cluster, two processes of snakemake (140 MB each) are included
+_FACTOR = 1.3  # ratio of requested memory to measured memory
+_MARGIN = 400.0  # MB; includes the two processes of snakemake on a cluster node (140 MB each)
 _MINIMUM_MINUTES = 10
 _CELL = 10.0  # Å, assumed if the table of samples has no cell
-_Q = 10.0  # 1/Å, assumed if the largest |Q| is unknown until the raw file is imported
+_Q = 10.0  # 1/Å, assumed as long as the largest |Q| is unknown (before the import)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ COSTS: Mapping[str, Cost] = {
     "powder_calibration": Cost(300, per_mpixel=350, seconds=20),
     "import_poni": Cost(),
     "sum_scans": Cost(200, per_mpixel=150, rate=25, disk=0.5),
-    # Per pixel that is read; all other rules count the pixels of the block sums.
+    # The rate is for pixels before binning; all other rules count the binned pixels.
     "bin_frames": Cost(250, per_mpixel=150, rate=100, disk=0.1),
     "import_scan": Cost(),
     "pixel_mask": Cost(280, per_mpixel=250, seconds=4, disk_pixel=4),
@@ -90,7 +90,7 @@ COSTS: Mapping[str, Cost] = {
     "stack_pdf": Cost(300, per_mvoxel=2, seconds=5, voxel_rate=1),
     "sample_page": Cost(400, seconds=30),
     "overview": Cost(200, seconds=4),
-    # `integrate: memory` limits the memory of the reflections that are being integrated.
+    # `integrate: memory` limits the memory of the reflections during their integration.
     "converge": Cost(1500, per_mpixel=350, seconds=30, rate=15),
     "integrate": Cost(1500, per_mpixel=350, seconds=5, rate=30),
     "scale_reflections": Cost(500, seconds=10),
@@ -116,7 +116,7 @@ COSTS: Mapping[str, Cost] = {
     "counter_constants": Cost(400, per_mpixel=150),
     "constants_report": Cost(1500, seconds=60),
     "propose_constants": Cost(1500, seconds=30),
-    # With one memory cell; each further cell needs 44 bytes per pixel.
+    # Memory for constants of one memory cell; each further cell needs 44 bytes per pixel.
     "correct_frames": Cost(600, per_mpixel=300, seconds=3, rate=60, disk=2.5),
 }
 
@@ -138,12 +138,12 @@ class Shape:
     voxels: int
 
 
-# Rules that read the measured frames, whatever the binning.
+# Rules that read frames before binning.
 _UNBINNED = {"simulate", "powder_calibration", "sum_scans", "correct_frames", "bin_frames"}
 
 
 class Estimate:
-    """Memory, time and disk of every job of an experiment.
+    """Memory, time and disk space of every job of an experiment.
 
     Parameters
     ----------
@@ -160,9 +160,9 @@ class Estimate:
         self._grids: dict[tuple[str, str], tuple[int, int, int]] = {}
         self._needed: dict[tuple[Any, ...], tuple[int, int]] = {}
         self.notes: list[str] = []
-        """Sentences on shapes that had to be assumed, with the reason."""
+        """Messages on shapes that had to be assumed, with the reason."""
         self.assumed: set[tuple[str, str]] = set()
-        """(sample, parent) of each grid whose cell or largest |Q| had to be assumed."""
+        """Sample and parent of each grid whose cell or largest |Q| had to be assumed."""
 
     # ------------------------------------------------------------------- for rules
 
@@ -180,7 +180,7 @@ class Estimate:
         if key not in self._needed:
             shape = self.shape(sample, wildcards.get("scan"), wildcards.get("rotation"))
             megabytes = _FACTOR * self.megabytes(rule, shape) + _MARGIN
-            # A job that was quick for one sample may be slow for another grid or more peaks.
+            # A job that was fast for one sample may be slow for a larger grid or more peaks.
             time = 4 * max(self.seconds(rule, shape), self._modelled(rule, shape)) / 60
             self._needed[key] = (
                 100 * math.ceil(megabytes / 100),
@@ -196,7 +196,7 @@ class Estimate:
         return cost.fixed + (cost.per_mpixel * shape.pixels + cost.per_mvoxel * shape.voxels) / 1e6
 
     def seconds(self, rule: str, shape: Shape) -> float:
-        """Return the time of a job in seconds, from finished jobs if there are any."""
+        """Return the expected time of a job in seconds, from finished jobs if there are any."""
         own = self._of_job(rule, shape)
         work = own.frames * own.pixels / 1e6
         if rule in self.measured:
@@ -222,9 +222,10 @@ class Estimate:
 
     @cached_property
     def measured(self) -> dict[str, float]:
-        """Return the seconds per Mpixel-frame, or per job, of finished jobs of this experiment.
+        """Measured time of finished jobs in seconds, per Mpixel-frame or per job.
 
-        The values are medians over the benchmark tables of Snakemake.
+        The time is per job for rules without a rate. The values are medians over the benchmark
+        tables of Snakemake.
         """
         from statistics import median
 
@@ -262,7 +263,7 @@ class Estimate:
         if rotation is None:
             rotation = next(iter(scans[sample, scan].rotations))
         row = scans[sample, scan].rotations[rotation]
-        # Scans share the section object unless a layer gives one of them another grid.
+        # Scans share the settings object unless a layer gives one of them another grid.
         grid = id(experiment.settings(sample, scans[sample, scan].parent).refine_parent)
         return (sample, row.calibration, row.frames, grid)
 
@@ -292,7 +293,7 @@ class Estimate:
                     n, slow, fast = self._raw_shape(row.parts[0])
             except (HklflowError, OSError) as error:
                 # The import will fail with this error; other jobs can still be estimated.
-                self.notes.append(f"{row.where}: 1000 frames of 4 Mpixel assumed, for {error}")
+                self.notes.append(f"{row.where}: 1000 frames of 4 Mpixel are assumed: {error}")
                 n, slow, fast = 1000, 2000, 2000
             self._frames[key] = (n, slow * fast)
         frames, pixels = self._frames[key]
@@ -363,7 +364,7 @@ class Estimate:
         return n_h, n_k, n_l
 
     def _reach(self, sample: str, scan: str, rotation: str, pixels: int) -> float | None:
-        """Return the approximate largest |Q| of the detector in 1/Å; None: not known yet."""
+        """Return the approximate largest |Q| of the detector in 1/Å; None if it is unknown."""
         experiment = self._experiment
         row = experiment.rotation(sample, scan, rotation)
         entry = experiment.config.calibrations.get(row.calibration or "")
@@ -398,6 +399,6 @@ def _seconds_in(path: Path) -> float | None:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
         return float(rows[-1]["s"])
-    # Another process, which runs the job again, may just be removing the table.
+    # If the job runs again at this moment, its process may just have removed the table.
     except (FileNotFoundError, IndexError, KeyError, TypeError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""The validated experiment: configuration and tables, with look-ups for the rules."""
+"""The validated experiment: configuration and tables, with functions that look up values."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -28,16 +28,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Validated configuration and tables of an experiment, with look-ups for the rules."""
+    """Validated configuration and tables of an experiment, with functions that look up values."""
 
     config: Config
     base: Path
     samples: dict[str, Sample]
     scans: dict[tuple[str, str], Scan]
     layers: tuple[Layer, ...] = ()
-    """Layers for all samples (facility, configuration file, command line), lowest first."""
+    """Layers that apply to all samples (facility, configuration file, command line), lowest first.
+    """
     resolved: dict[tuple[str, str | None], Config] = field(default_factory=dict)
-    """Configuration of each sample and scan with a layer of its own."""
+    """Configuration of each sample and scan that has a layer of its own."""
     _versions: "dict[tuple[str, str, int | None], Version]" = field(default_factory=dict)
 
     @cached_property
@@ -71,11 +72,11 @@ class Experiment:
             if name in names
         }
         tables = {"sample": asdict(sample_row), "scan": asdict(scan_row)}
-        del tables["sample"]["parents"]  # the row of the scan names its parent
+        del tables["sample"]["parents"]  # the row of the scan contains the name of its parent
         if self.config.binning > 1:
             sections["binning"] = self.config.binning
         for row in tables["scan"]["rotations"].values():
-            del row["where"]  # the line number changes if a row is added above
+            del row["where"]  # the row number changes if another row is added above
         return json.dumps({**tables, "calibrations": calibrations, **sections})
 
     def rotations(self, sample: str, scan: str) -> list[str]:
@@ -107,17 +108,17 @@ class Experiment:
 
     @cached_property
     def branches(self) -> dict[str, Branch]:
-        """Jobs that make the constants of each integrating detector."""
+        """Jobs that make the constants of each integrating detector, by the name of the entry."""
         entries = self.config.constants.items()
         return {name: branch(e) for name, e in entries if isinstance(e, IntegratingDetector)}
 
     @cached_property
     def raws(self) -> dict[str, tuple[str, str, str]]:
-        """(sample, scan, rotation) of every raw file or pattern."""
+        """Sample, scan and rotation of every raw file or pattern."""
         return {raw: key for key in self._rotations for raw in self.rotation(*key).parts}
 
     def geometry_file(self, sample: str, scan: str, rotation: str) -> str | None:
-        """Return the file of a rotation's detector geometry; None: its raw file has the geometry.
+        """Return the file of a rotation's detector geometry; None if the raw file has the geometry.
 
         Raises
         ------
@@ -186,14 +187,14 @@ class Experiment:
         return entry if isinstance(entry, IntegratingDetector) else None
 
     def is_corrected(self, sample: str, scan: str) -> bool:
-        """Return True if hklflow corrects the frames, which are of an integrating detector."""
+        """Return True if hklflow corrects the frames of a scan with detector constants."""
         return self.corrected_detector(sample, scan) is not None
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self.base) if path.is_relative_to(self.base) else path)
 
     def stored_name(self, sample: str, scan: str, rotation: str, kind: str = "geometry") -> str:
-        """Return the entry of a rotation's geometry or constants; empty if there is no entry."""
+        """Return the entry of a rotation for geometry or constants; empty if there is none."""
         if kind == "constants":
             return self.settings(sample, scan).correct_frames.constants or ""
         return self.rotation(sample, scan, rotation).calibration or ""
@@ -214,7 +215,7 @@ class Experiment:
         name = self.stored_name(sample, scan, rotation, kind)
         if self.stored_kinds.get(name) != kind:
             raise HklflowError(
-                f"{sample} {scan} {rotation} has no {kind} of a store, but "
+                f"{sample} {scan} {rotation} uses no {kind} from a store, but "
                 f"{name or 'what is in its raw file'}"
             )
         entry = self.stored(name)
@@ -255,7 +256,7 @@ class Experiment:
         if constants is not None and constants.stored is not None:
             return constants.stored
         raise HklflowError(
-            f"{name!r} is nothing with a store; `calibrations` (entries with `store` and `state`) "
+            f"{name!r} has no store; `calibrations` (entries with `store` and `state`) "
             "and `constants` (with `stored`) of the configuration have "
             f"{', '.join(self.stored_kinds) or 'none'}"
         )
@@ -267,7 +268,7 @@ class Experiment:
         return Store(self.base / Path(self.stored(name).store).expanduser())
 
     def state(self, name: str) -> "State":
-        """Return the instrument state that an entry describes."""
+        """Return the instrument state that an entry defines."""
         from hklflow.calibration.states import state_of
 
         entry = self.stored(name)
@@ -275,14 +276,14 @@ class Experiment:
         return state_of(kind, entry.state, self.state_schema(name), entry.aliases)
 
     def state_schema(self, name: str) -> "Schema":
-        """Return the set-points that define a state: the entry's schema, or the default schema."""
+        """Return the schema of a state: the schema of the entry, or the default schema."""
         from hklflow.calibration.states import read_schema
 
         own = self.stored(name).state_schema
         return read_schema(own and self.base / own)
 
     def scans_of(self, sample: str, parent: str | None = None) -> list[str]:
-        """Return the scans of a sample, or of one parent including it, from cold to warm.
+        """Return the scans of a sample, or a parent with its children, from cold to warm.
 
         Scans without a temperature come first.
         """
@@ -294,7 +295,10 @@ class Experiment:
         return [name for _, name in sorted(mine)]
 
     def raw_inputs(self, rotation: Rotation) -> list[str]:
-        """Return the raw files that an import or a sum depends on; of a series, both ends."""
+        """Return the raw files that an import or a sum depends on.
+
+        For an image series, return the first and the last image.
+        """
         if (self.base / rotation.raw).is_dir():
             found = raw_files(rotation.raw, self.base)
             return [self._relative(Path(path)) for path in found]
@@ -303,7 +307,7 @@ class Experiment:
         return list(rotation.parts)
 
     def linked_inputs(self, rotation: Rotation) -> list[str]:
-        """Return the files with the frames of light scan files; they are not on command lines."""
+        """Return the files that light scan files link; these files are not on command lines."""
         found = [file for raw in rotation.parts for file in linked_files(raw, self.base)]
         return [self._relative(Path(file)) for file in found]
 
@@ -322,7 +326,7 @@ class Experiment:
         return None if own == scan else own
 
     def stacked(self, sample: str, parent: str) -> list[str]:
-        """Return the scans in the stack of a parent (with a temperature), from cold to warm."""
+        """Return the scans with a temperature in the stack of a parent, from cold to warm."""
         scans = self.scans_of(sample, parent)
         return [scan for scan in scans if self.scans[sample, scan].temperature is not None]
 

@@ -14,7 +14,8 @@ from hklflow.stage import Params
 def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
     """Return the command-line flags of the parameters that differ from their defaults.
 
-    The commands that ``snakemake -n -p`` prints can be pasted into a shell.
+    The flags are quoted, so that commands printed by ``snakemake -n -p`` can be pasted into a
+    shell.
     """
     words: list[str] = []
     for name, info in type(params).model_fields.items():
@@ -25,7 +26,7 @@ def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
             continue
         if value is None:
             raise HklflowError(
-                f"{name}: null cannot be said on a command line; its default is "
+                f"{name}: null cannot be given on a command line; its default is "
                 f"{info.get_default(call_default_factory=True)!r}"
             )
         flag = f"--{name.replace('_', '-')}"
@@ -34,19 +35,19 @@ def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
 
 
 def files(params: BaseModel, base: Path = Path()) -> list[str]:
-    """Return the files among the parameters (mask images, flat fields), which are inputs, too.
+    """Return the files among the parameters, such as mask images; these files are inputs, too.
 
     Parameters
     ----------
     params : model
         A section of the configuration.
     base : Path
-        Folder to which the parameters' paths are relative.
+        Folder to which the paths in the parameters are relative.
 
     Raises
     ------
     HklflowError
-        If a file that names others cannot be read.
+        If a parameter file that lists other files cannot be read.
     """
     if isinstance(params, Params):
         return [str(path) for paths in params.paths(base).values() for path in paths]
@@ -72,11 +73,11 @@ def _words(flag: str, value: Any) -> list[str]:
             items = [str(part) for item in value for part in _parts(item)]
         return [flag, *items] if items else []
     if isinstance(value, str | Path):
-        # Joined by "=", because a text (Hall symbol, file name) may begin with "-".
+        # "=" joins flag and value, because a text (Hall symbol, file name) may begin with "-".
         return [f"{flag}={value}"]
     return [flag, str(value)]
 
 
 def _parts(item: Any) -> list[Any]:
-    """Return the numbers of a vector; a command line lists the numbers of all vectors."""
+    """Return the numbers of a vector as a list; a command line lists the numbers of all vectors."""
     return list(item) if isinstance(item, list | tuple) else [item]

@@ -6,7 +6,7 @@ inputs with the present files. The module does not test which file is newer, and
 metadata of Snakemake, because folders may be copied and clocks may differ.
 
 The results of file comparisons are stored in ``.snakemake/hklflow.json``. This file may be deleted
-or copied from another experiment: each line names its product and the state of the product.
+or copied from another experiment: each entry contains its product and the state of the product.
 """
 
 import gc
@@ -33,18 +33,18 @@ from hklflow.formats.sources import files_of
 
 MEMORY = ".snakemake/hklflow.json"
 _VERSION = 1
-_HEAD = 200  # bytes
+_HEAD = 200  # bytes, more than the first line of the memory file
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Result of comparing the products of a job with the present configuration and inputs.
+    """Result of a comparison: products of a job with the present configuration and inputs.
 
     Attributes
     ----------
     job : Job
     reasons : tuple of str
-        Why the products are out of date; empty: they are up to date.
+        Reasons why the products are out of date; empty if they are up to date.
     doubts : tuple of str
         Sentences on comparisons without a result.
     sampled : tuple of str
@@ -59,7 +59,7 @@ class Verdict:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Switch the garbage collector off, which would visit all jobs many times."""
+    """Switch off the garbage collector, which would visit all jobs many times."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -70,7 +70,7 @@ def no_collection() -> Iterator[None]:
 
 
 class Freshness:
-    """Compares the products of an experiment with its configuration and inputs.
+    """Comparison of the products of an experiment with its configuration and inputs.
 
     Parameters
     ----------
@@ -81,9 +81,9 @@ class Freshness:
     Attributes
     ----------
     jobs : list of Job
-        All jobs with lasting products.
+        All jobs whose products are kept.
     of_status : list of Job
-        The same jobs as `hklflow status` shows them: one job for all constants of a detector.
+        The jobs of `hklflow status`, with one job for all constants of a detector.
     """
 
     def __init__(self, experiment: Experiment, *, full: bool = False) -> None:
@@ -101,7 +101,7 @@ class Freshness:
         self._top = f"{experiment.base.absolute()}{os.sep}"
 
     def verdicts(self, jobs: Sequence[Job] | None = None) -> list[Verdict]:
-        """Return the verdicts on the given jobs (default: all) whose products all exist."""
+        """Return the verdicts on the given jobs (default: all jobs) if all their products exist."""
         try:
             found = [self._judge(job) for job in jobs or self.jobs if self._is_made(job)]
         finally:
@@ -109,7 +109,7 @@ class Freshness:
         return [self._with_edited(verdict) for verdict in found]
 
     def _with_edited(self, verdict: Verdict) -> Verdict:
-        """Add products that were changed after later jobs read them, and not made again."""
+        """Add a reason for each product that was edited after its run, and read by later jobs."""
         edited = [
             f"{p} was changed after it was made" for p in verdict.job.products if p in self._edited
         ]
@@ -125,14 +125,14 @@ class Freshness:
         holders = holders or [p for p in job.products if p.endswith((".png", ".html"))]
         try:
             recipes = job.recipes()
-        except HklflowError as error:  # Snakemake reports it, too
+        except HklflowError as error:  # Snakemake reports this error, too
             return Verdict(job, doubts=(str(error),))
         if not holders or not recipes:
             return Verdict(job)
         of_holders = [self._runs(holder) for holder in holders]
         for holder, runs in zip(holders, of_holders, strict=True):
             if not runs:
-                return Verdict(job, (f"{holder} does not say how it was made",))
+                return Verdict(job, (f"{holder} has no record of its stage",))
             if runs[-1]["stage"] != (stage_now := recipes[-1].stage):
                 was = runs[-1]["stage"]
                 return Verdict(
@@ -157,7 +157,7 @@ class Freshness:
                 entry = self._memory.entry(number)
                 path, likeness = entry["path"], self._likeness(entry)
                 if likeness is Likeness.CHANGED:
-                    reasons.append(f"{path} is not as it was")
+                    reasons.append(f"{path} has changed")
                     if path in self._made and self._started(path) <= run["started"]:
                         self._edited.add(path)
                 elif likeness is Likeness.SAMPLED:
@@ -166,9 +166,10 @@ class Freshness:
                     doubts.append(f"{path} cannot be compared: it may not be read")
                 elif likeness is Likeness.GONE and path in self._made:
                     reasons.append(f"{path} is gone")
-                # Blocks of frames and gathered frames are removed after use.
+                # Blocks of frames and gathered frames are removed after use, so their absence is no
+                # doubt.
                 elif likeness is Likeness.GONE and not path.startswith(self._results):
-                    doubts.append(f"{path} is not there any more")
+                    doubts.append(f"{path} does not exist any more")
         return Verdict(job, *(tuple(dict.fromkeys(found)) for found in (reasons, doubts, sampled)))
 
     def _differences(self, run: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
@@ -196,7 +197,7 @@ class Freshness:
         return str(runs[-1]["started"]) if runs else "9"
 
     def _parameters(self, holder: str, recipe: Recipe) -> Iterator[str]:
-        """Yield a sentence for each parameter that differs now."""
+        """Yield a sentence for each parameter that has changed."""
         now = json.loads(json.dumps(_params(recipe)))  # in the form of a record
         records = [r for r in self._history(holder) if r["stage"] == recipe.stage]
         before = records[-1]["params"] if records else {}
@@ -208,7 +209,7 @@ class Freshness:
                 )
 
     def _likeness(self, entry: Mapping[str, Any]) -> Likeness:
-        """Compare a file with its record."""
+        """Compare a file with its entry in a record."""
         path = entry["path"]
         now = self._standing(path)
         if not self._full and now is not None and entry.get("standing") == list(now):
@@ -230,7 +231,7 @@ class Freshness:
         if found is None:
             try:
                 found = self._memory.remember(holder, standing, self._history(holder))
-            except (KeyError, TypeError, AttributeError):  # records of another program
+            except (KeyError, TypeError, AttributeError):  # a record that another program wrote
                 found = self._memory.remember(holder, standing, [])
         return found
 
@@ -244,7 +245,7 @@ class Freshness:
 
 
 def outdated(verdicts: Sequence[Verdict]) -> list[str]:
-    """Return the outputs of the jobs whose products are out of date."""
+    """Return the outputs of all jobs that have outdated products."""
     return [
         output
         for verdict in verdicts
@@ -272,7 +273,7 @@ def sentences(verdicts: Sequence[Verdict], most: int | None = 5, named: int = 1)
             more = f" and {len(concerned) - named} more" if len(concerned) > named else ""
             yield f"{head}: {', '.join(concerned[:named])}{more}: {reason}"
         if most is not None and len(jobs) > most:
-            yield f"{head}: {len(jobs) - most} more reasons; `hklflow verify` tells all"
+            yield f"{head}: {len(jobs) - most} more reasons; `hklflow verify` lists all"
 
 
 def sampled_sentence(verdicts: Sequence[Verdict], *, full: bool = False) -> Iterator[str]:
@@ -299,7 +300,7 @@ _MUCH = 10**9  # bytes; to read such a file takes seconds to minutes
 
 
 def _announce(path: str, files: Sequence[Path]) -> None:
-    """Print that a large file is being read, because this may take a while."""
+    """Print that a large file is read, because this may take minutes."""
     size = sum(file.stat().st_size for file in files)
     if size > _MUCH:
         print(f"hklflow: comparing {path} ({size / 1e9:.1f} GB)", file=sys.stderr, flush=True)
@@ -329,7 +330,7 @@ def _head(content: bytes) -> bytes:
 
 @dataclass
 class _Memory:
-    """Records of products and results of comparisons, valid while the files are unchanged."""
+    """Stored records and results of comparisons, valid while the files are unchanged."""
 
     path: Path
     _runs: dict[str, Any] = field(default_factory=dict)
@@ -356,7 +357,7 @@ class _Memory:
         return self._entries[number]
 
     def runs(self, product: str, standing: Standing) -> list[dict[str, Any]] | None:
-        """Return the runs of stages recorded in a product; None if they are not stored."""
+        """Return the runs of stages that a product records; None if they are not stored."""
         found = self._runs.get(product)
         if found is None or found["standing"] != list(standing):
             return None
@@ -366,7 +367,7 @@ class _Memory:
     def remember(
         self, product: str, standing: Standing, history: Sequence[stage.Record]
     ) -> list[dict[str, Any]]:
-        """Store the records of the stages that made a product, and return its runs."""
+        """Store the records of the stages that made a product, and return their runs."""
         last = list(history[-1:])
         if last and last[0]["stage"] == "add_transforms":
             last = [record for record in history if record["stage"] == "transform"] + last

@@ -1,8 +1,9 @@
 """The jobs of an experiment, with their products, inputs and parameters.
 
 The jobs follow from the table of steps (`hklflow.experiment.steps`) and the tables of the
-experiment. The rules of the workflow run the jobs, `hklflow status` shows them, `hklflow check`
-counts them, and `hklflow.experiment.freshness` compares them with the records in the products.
+experiment. The rules of the workflow run these jobs, `hklflow status` shows them, and `hklflow
+check` counts them. `hklflow.experiment.freshness` compares the jobs with the records in their
+products.
 """
 
 from collections import Counter
@@ -23,15 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stage, parameters and inputs of a run of a stage.
+    """Stage, parameters and inputs of one run of a stage.
 
     Attributes
     ----------
     stage : str
     params : model
     inputs : tuple of str
-        All files on the command line, relative to the experiment, except files that are
-        parameters.
+        All input files, relative to the experiment, except files that are parameters.
     """
 
     stage: str
@@ -41,7 +41,9 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One job of a step; two job objects are never equal.
+    """One job of a step.
+
+    Two job objects are never equal.
 
     Attributes
     ----------
@@ -50,7 +52,7 @@ class Job:
     at : mapping of str to str
         Wildcards of the job.
     before : tuple of Job
-        Jobs whose products this job joins and then removes.
+        Jobs that this job joins; their products are then removed.
     """
 
     plan: "Plan" = field(repr=False)
@@ -60,7 +62,7 @@ class Job:
 
     @property
     def rule(self) -> str:
-        """Rule of snakemake."""
+        """Name of the snakemake rule."""
         return self.step.rule
 
     @property
@@ -71,7 +73,7 @@ class Job:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Sample, scan and rotation (without missing ones), or the name of a calibration."""
+        """Sample, scan and rotation of the job (those that exist), or the name of a calibration."""
         if "raw" in self.at:
             return self.plan.owner_of_raw(self.at["raw"])
         return tuple(self.at[name] for name in self.step.level.wildcards[: self.step.level.key])
@@ -85,7 +87,7 @@ class Job:
 
     @cached_property
     def outputs(self) -> dict[str, str]:
-        """Path of each output by name, relative to the experiment."""
+        """Path of each output, relative to the experiment, by the name of the output."""
         return {
             name: self.step.pattern(self.plan.paths, output).format(**self.at)
             for name, output in self.step.writes.items()
@@ -93,12 +95,12 @@ class Job:
 
     @cached_property
     def products(self) -> tuple[str, ...]:
-        """Outputs that are kept."""
+        """Paths of the outputs that are kept."""
         return () if self.step.is_temporary else tuple(self.outputs.values())
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Outputs of blocks of frames, which are removed in the end."""
+        """Paths of the outputs of the joined jobs, which are removed in the end."""
         return tuple(path for job in self.before for path in job.outputs.values())
 
     def _outputs(self, chosen: "Iterable[tuple[str, Output]]") -> tuple[str, ...]:
@@ -129,7 +131,7 @@ class Job:
         return tuple(path for path in dict.fromkeys(found) if path not in parts)
 
     def files(self, name: str) -> list[str]:
-        """Return the files of an input."""
+        """Return the files of an input, by its name in the table of steps."""
         return self.step.reads[name].files(self.plan, self.at)
 
     @property
@@ -157,18 +159,18 @@ class Job:
 
 
 def _is_of_rotation(job: Job) -> bool:
-    """Return True for a job of one rotation; verdicts name whole scans first."""
+    """Return True for a job of one rotation; in lists, such jobs follow the jobs of whole scans."""
     return "rotation" in job.at
 
 
 class _Constants(Job):
-    """All steps of a detector's constants, as one job of `hklflow status`."""
+    """One job of `hklflow status` for all steps that make the constants of a detector."""
 
     inputs = ()
     logs = ()
 
     def recipes(self) -> list[Recipe]:
-        """Return no runs, because each step has its own."""
+        """Return no runs, because each step of the constants has its own run."""
         return []
 
 
@@ -189,7 +191,7 @@ class Plan:
     # ---------------------------------------------------------------------- jobs
 
     def job(self, rule: str, **at: str) -> Job:
-        """Return one job, also for products that are made only on request.
+        """Return one job, also if its products are made only on request.
 
         Raises
         ------
@@ -226,7 +228,7 @@ class Plan:
 
     @cached_property
     def _numbers(self) -> dict[tuple[str, ...], tuple[int, ...]]:
-        """Return the position of each scan and rotation in the tables."""
+        """Return the sort key of each scan, rotation and sample: its position in the tables."""
         numbers: dict[tuple[str, ...], tuple[int, ...]] = {}
         for i, (key, scan) in enumerate(self.experiment.scans.items()):
             for j, rotation in enumerate(scan.rotations):
@@ -237,7 +239,7 @@ class Plan:
         return numbers
 
     def _place(self, job: Job) -> tuple[int, ...]:
-        """Return the sort key: calibrations, constants, rotations, their scan, samples, rest."""
+        """Return the sort key: calibrations, constants, rotations, scans, samples, other jobs."""
         if not job.key:
             return (4,)
         if "constants" in job.at:
@@ -248,7 +250,7 @@ class Plan:
 
     @cached_property
     def lasting(self) -> list[Job]:
-        """Return the jobs with lasting products; jobs whose products are joined are left out."""
+        """Return the jobs with products that are kept; each contains the jobs that it joins."""
         parts: dict[tuple[str, tuple[str, ...]], list[Job]] = {}
         for job in self.jobs:
             if job.step.parts_of:
@@ -261,7 +263,7 @@ class Plan:
 
     @cached_property
     def of_status(self) -> list[Job]:
-        """Return the jobs in `hklflow status`: one job for all constants of a detector."""
+        """Return the jobs in `hklflow status`, with one job for all constants of a detector."""
         shown: list[Job] = []
         whole = {"constants": Output("constants.nxs")}
         for job in self.lasting:
@@ -275,7 +277,7 @@ class Plan:
     # ------------------------------------------------------------------- for steps
 
     def owner_of_raw(self, raw: str) -> tuple[str, ...]:
-        """Return the rotation of a simulated raw file, or the calibration of an image."""
+        """Return the rotation of a simulated raw file, or the calibration of a powder image."""
         return self.experiment.raws.get(raw) or (self._images[raw],)
 
     @cached_property
@@ -303,8 +305,8 @@ class Plan:
     def goals(self, group: str = "all") -> list[str]:
         """Return the products of a target of snakemake.
 
-        Intermediate products are included: a stage that fails deletes its old product, and with
-        the final files alone snakemake would take outdated final files for finished.
+        Intermediate products are included. A stage that fails deletes its old product; from the
+        final files alone, snakemake would then take outdated final files for finished.
 
         Parameters
         ----------
@@ -315,13 +317,13 @@ class Plan:
             jobs: Iterable[Job] = (job for step in steps for job in self._jobs_of(step))
         else:
             jobs = (job for job in self.jobs if group in ("all", job.column))
-            # Simulated raw files may be removed after use.
+            # Simulated raw files are no goals, because the user may remove them after use.
             jobs = (job for job in jobs if "raw" not in job.at)
         return [product for job in jobs for product in job.products]
 
 
 Key = tuple[str | None, str | None, str | None]
-"""(sample, scan, rotation) of a job; None for wildcards that the rule does not have."""
+"""Sample, scan and rotation of a job; None for a wildcard that the rule does not have."""
 
 
 def job_counts(experiment: "Experiment") -> dict[str, dict[Key, int]]:

@@ -28,7 +28,7 @@ class Layer:
 
 
 def merged(layers: Iterable[Data]) -> dict[str, Any]:
-    """Join mappings; values of later mappings replace values of earlier ones.
+    """Join mappings; values of later mappings replace values of earlier mappings.
 
     The input mappings are not changed.
     """
@@ -44,7 +44,7 @@ def merged(layers: Iterable[Data]) -> dict[str, Any]:
 
 
 def value_in(data: Any, keys: Sequence[str]) -> tuple[bool, Any]:
-    """Return (True, value) if nested mappings contain a path of keys, else (False, None)."""
+    """Return (True, value) if a path of keys exists in nested mappings, else (False, None)."""
     for key in keys:
         if not isinstance(data, Mapping) or key not in data:
             return False, None
@@ -61,20 +61,20 @@ def setters(layers: Iterable[Layer], key: str) -> Iterator[tuple[str, Any]]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; an empty file is an empty mapping.
+    """Read a YAML mapping; an empty file gives an empty mapping.
 
     Raises
     ------
     HklflowError
-        If the file is missing, is not YAML, or does not hold a mapping.
+        If the file is missing, is not YAML, or does not contain a mapping.
     """
     try:
-        require_file(path, "configuration", "mend the path")
+        require_file(path, "configuration", "correct the path")
         data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise HklflowError(f"{path} cannot be read ({error.strerror})") from error
     except RecursionError:
-        raise HklflowError(f"{path} is nested too deeply for a configuration; mend it") from None
+        raise HklflowError(f"{path} is nested too deeply for a configuration; correct it") from None
     except (yaml.YAMLError, ValueError) as error:  # not UTF-8, or an invalid date
         told = " ".join(str(error).replace(' in "<unicode string>",', "").split())
         raise HklflowError(f"{path} is not valid YAML: {told}") from error
@@ -96,13 +96,13 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if keys.count(str(key.value)) > 1:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value} stands twice; leave one", key.start_mark
+                    None, None, f"the key {key.value} occurs twice; keep one", key.start_mark
                 )
         return super().construct_mapping(node, deep)
 
 
 def require_unicode(data: Data, where: str) -> None:
-    """Refuse texts with half a character (a surrogate), which no file can contain.
+    """Refuse a text with a lone surrogate (half a character), which cannot be written to a file.
 
     Raises
     ------
@@ -146,5 +146,5 @@ def require_small(data: Data, where: str) -> None:
         if left < 0:
             raise HklflowError(
                 f"{where} holds more than {_MOST_VALUES} values with its aliases (`*name`) written "
-                "out; write what you mean without them"
+                "out; write the values without aliases"
             )

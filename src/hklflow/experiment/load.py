@@ -39,7 +39,7 @@ def load(
     Parameters
     ----------
     data : mapping
-        Data of the configuration file; the command line may already be merged in.
+        Data of the configuration file; it may already include the data of the command line.
     base : Path
         Folder of the experiment; paths of tables and layers are relative to it.
     command_line : mapping, optional
@@ -132,7 +132,7 @@ def require_own_frames(experiment: Experiment) -> None:
 
 
 def _own_problems(config: Config, base: Path) -> Iterator[str]:
-    """Yield problems of files, space groups and cells that otherwise fail only in a stage."""
+    """Yield problems of files, space groups and cells that would otherwise stop a stage."""
     sections = {name: getattr(config, name) for name in PER_SCAN}
     sections |= {f"calibrations.{name}": entry for name, entry in config.calibrations.items()}
     for name, section in sections.items():
@@ -185,7 +185,7 @@ def _number_problems(config: Config) -> Iterator[str]:
 def _results_problems(
     config: Config, base: Path, scans: Mapping[tuple[str, str], Scan]
 ) -> Iterator[str]:
-    """Yield problems of the results folder, which must contain nothing but results.
+    """Yield problems of the results folder, which must contain only results.
 
     Everything in the results folder may be deleted at any time.
     """
@@ -228,7 +228,7 @@ def _plane_problems(config: Config) -> Iterator[str]:
 
 
 def _metric_problems(experiment: Experiment) -> Iterator[str]:
-    """Yield problems where the approximate cell does not obey the symmetry of the volumes."""
+    """Yield a problem if the approximate cell does not have the symmetry of the volumes."""
     done = set()
     for sample, scan in experiment.scans:
         own = experiment.settings(sample, scan)
@@ -239,7 +239,7 @@ def _metric_problems(experiment: Experiment) -> Iterator[str]:
         if symbol is None or not cell or given in done:
             continue
         done.add(given)
-        # Invalid cells and space groups are already reported.
+        # Invalid cells and space groups were reported before.
         if any(cell_problems(cell)) or any(space_group_problems(symbol)):
             continue
         from hklflow.geometry.symmetry import space_group
@@ -262,7 +262,7 @@ def _state_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _start_problems(experiment: Experiment) -> Iterator[str]:
-    """Yield problems of the orientations from which parents start."""
+    """Yield problems of the starting orientations of parents."""
     results = (experiment.base / experiment.paths.folder).resolve()
     for (sample, scan), row in experiment.scans.items():
         own, parents = (
@@ -276,9 +276,9 @@ def _start_problems(experiment: Experiment) -> Iterator[str]:
             )
         if own.fixed != parents.fixed:
             yield (
-                f"config: orientation.fixed of {sample}/{scan} is {str(own.fixed).lower()}, that "
-                f"of its parent {row.parent} is not; give both the same, or make {scan} its own "
-                "parent"
+                f"config: orientation.fixed of {sample}/{scan} is {str(own.fixed).lower()}, but "
+                f"not for its parent {row.parent}; give both the same value, or make {scan} its "
+                "own parent"
             )
         if start is None:
             continue
@@ -295,7 +295,7 @@ def _start_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _left_out_problems(experiment: Experiment) -> Iterator[str]:
-    """Yield problems of left-out frames that are not in any rotation."""
+    """Yield problems of left-out frames that belong to no rotation."""
     named: dict[str, set[str]] = {}
     for (sample, scan), row in experiment.scans.items():
         for item in experiment.settings(sample, scan).import_scan.leave_out:
@@ -304,13 +304,13 @@ def _left_out_problems(experiment: Experiment) -> Iterator[str]:
         rotation = left_out.parse(item)[0]
         if rotation is not None and rotation not in rotations:
             yield (
-                f"config: import_scan.leave_out: {item!r} is of no rotation of the scans that it "
-                f"is for (they have {', '.join(sorted(rotations))})"
+                f"config: import_scan.leave_out: {item!r} is not in a rotation of the scans that "
+                f"it is for (they have {', '.join(sorted(rotations))})"
             )
 
 
 def _grid_problems(experiment: Experiment) -> Iterator[str]:
-    """Yield problems of grids from which no pair distribution can be computed."""
+    """Yield problems of grids that do not allow a pair distribution function."""
     if not experiment.config.delta_pdf:
         return
     for (sample, scan), row in experiment.scans.items():
@@ -324,7 +324,7 @@ def _grid_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _reference_problems(experiment: Experiment) -> Iterator[str]:
-    """Yield problems of references that are not scans of the sample."""
+    """Yield problems of reference scans that do not exist."""
     if not experiment.config.delta_pdf:
         return
     for sample, scan in experiment.scans:
@@ -337,7 +337,7 @@ def _reference_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _use_problems(experiment: Experiment) -> Iterator[str]:
-    """Yield problems in the use of constants."""
+    """Yield problems in the use of detector constants."""
     known = experiment.config.constants
     for name, entry in known.items():
         geometry = getattr(entry, "geometry", None)

@@ -1,10 +1,8 @@
-"""The configuration file as typed sections.
+"""The sections of the configuration file.
 
-Each stage's section is that stage's own ``Params`` (or ``Settings``), so a parameter is
-written down once.
-
-A field that has an imported module's name would shadow it in the class body, so the
-stage modules are reached through their package.
+The section of a stage is the ``Params`` (or ``Settings``) of the stage itself, so each parameter is
+defined in one place only. Stage modules are used as ``stages.<name>``, because a field would hide a
+module with the same name.
 """
 
 from pathlib import Path
@@ -60,35 +58,38 @@ class PowderImage(stages.powder_calibration.Params):
     """A calibration from the image of a powder calibrant."""
 
     image: str
-    """Calibrant image."""
+    """Path of the calibrant image."""
 
 
 class PoniFile(stages.import_poni.Params):
     """A calibration from a PONI file."""
 
     poni: str
-    """PONI file."""
+    """Path of the PONI file."""
 
 
 class StoredGeometry(Stored):
-    """A calibration of the store: for each rotation the version that was accepted for its run.
+    """A calibration of the store. Each rotation uses the version that was accepted for its run.
 
-    Versions are made and judged with `hklflow calibration`.
+    Versions are proposed and judged with `hklflow calibration`.
     """
 
     allow_default: bool = False
-    """Whether version 0, the set-points themselves, may be used where no version is accepted. What
-    is made with it is marked as diagnostic."""
+    """Allow version 0 (the geometry of the set-points) if no version is accepted. Products made
+    with version 0 are marked as diagnostic.
+    """
     gates: GateLimits = GateLimits()
-    """What a candidate must keep to be accepted."""
+    """Limits that a candidate must meet to be accepted."""
     polarization: float = Field(ge=0, le=1)
     """Fraction of the intensity with the electric vector horizontal (0.5: unpolarised)."""
     orientation: int = Field(2, ge=1, le=4)
-    """How the images lie (pyFAI's detector orientation): 2 is an image seen from the sample with
-    its first row at the top."""
+    """Orientation of the images in pyFAI's numbering: 2 is an image seen from the sample with the
+    first row at the top.
+    """
     sensor_attenuation: float | None = Field(None, gt=0)
-    """Attenuation coefficient of the sensor in 1/m; None: of its material at the wavelength of the
-    scan."""
+    """Attenuation coefficient of the sensor in 1/m; None: calculated from the sensor material and
+    the wavelength of the scan.
+    """
 
 
 def _kind(value: Any) -> str:
@@ -107,39 +108,44 @@ Calibration = Annotated[
 
 
 class Orientation(OrientationEngine):
-    """What indexes and refines, and from where it starts."""
+    """Programs that index and refine, and the orientation from which they start."""
 
     start: Path | None = None
-    """Orientation of a parent that another program found (DIALS .expt, XPARM.XDS, GXPARM.XDS, a
-    file of NXRefine, an orientation.json): refinement starts there, nothing is indexed. With
-    `fixed` nothing is refined either."""
+    """Orientation of a parent from another program (DIALS .expt, XPARM.XDS, GXPARM.XDS, a file of
+    NXRefine, an orientation.json). The refinement starts from this orientation, and nothing is
+    indexed. With `fixed`, nothing is refined either.
+    """
 
 
 class Simulation(_Section):
-    """What `rule simulate` makes of the raw files; see `hklflow.stages.simulate`."""
+    """Properties of the simulated raw files; see `hklflow.stages.simulate`."""
 
     scan: dict[str, Any]
-    """What all raw files share."""
+    """Properties that all raw files share."""
     samples: dict[str, dict[str, Any]]
     """Crystal, diffuse scattering and background of each sample."""
     scans: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """What is different in a scan, by `sample/scan`."""
+    """Properties that are different in a scan, by `sample/scan`."""
     rotations: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """What is different in a rotation, by its name."""
+    """Properties that are different in a rotation, by the name of the rotation."""
     powder: dict[str, Any] = Field(default_factory=dict)
-    """The calibrant image."""
+    """Properties of the calibrant image."""
 
 
 class Config(_Section):
-    """The experiment's configuration file."""
+    """The configuration file of the experiment."""
 
     facility: str | None = None
-    """YAML file of the facility or beamline with the same keys; what stands here goes before it."""
+    """YAML file of the facility or beamline with the same keys. The configuration file overrides
+    the values of the facility file.
+    """
     results: str = "results"
     """Folder of all products."""
     binning: Literal[1, 2, 4, 8] = 1
-    """Pixels along each side of the blocks that are summed before all else, for a quick look with
-    results of its own (`<results>_binned4`); 1: frames as measured."""
+    """Side in pixels of the blocks that are summed before all other steps, for a quick look; 1:
+    frames are not binned. Results of binned frames are in a folder of their own
+    (`<results>_binned4`).
+    """
     samples: str = "config/samples.tsv"
     """Table of samples."""
     scans: str = "config/scans.tsv"
@@ -149,14 +155,18 @@ class Config(_Section):
     constants: dict[str, DetectorConstants] = Field(default_factory=dict)
     """Constants of detectors (offsets, gains, flat fields, bad pixels), by name."""
     bragg: bool = False
-    """Whether `snakemake` makes structure factors too; `snakemake bragg` makes them in any case."""
+    """Make structure factors with `snakemake`, too. `snakemake bragg` makes them in any case."""
     delta_pdf: list[Literal["transform", "masked_transform"]] = Field(["masked_transform"])
-    """Merged volumes that are symmetrised, filled and transformed to the 3D-ΔPDF: with all, without
-    the 3-D mask's pixels, both, or none."""
+    """Merged volumes that are symmetrised, filled and transformed to the 3D-ΔPDF: the volume of all
+    pixels (`transform`), the volume without the pixels of the 3-D mask (`masked_transform`), both,
+    or none.
+    """
     frame_blocks: int = Field(1, ge=1, le=1000)
-    """Blocks of frames of a rotation that are transformed by jobs of their own, for a cluster."""
+    """Number of blocks into which the frames of a rotation are divided. Each block is transformed
+    by a separate job, for a cluster.
+    """
     correct_frames: UsedConstants = UsedConstants()
-    """Use of a detector's constants."""
+    """Correction of the frames with the constants of a detector."""
     sum_scans: stages.sum_scans.Settings = stages.sum_scans.Settings()
     """Sum of repeated scans."""
     import_scan: stages.import_scan.Params = stages.import_scan.Params()
@@ -164,62 +174,63 @@ class Config(_Section):
     pixel_mask: stages.pixel_mask.Params = stages.pixel_mask.Params()
     """Pixel mask."""
     frame_scale: stages.frame_scale.Params = stages.frame_scale.Params()
-    """Scale of every frame: monitor, attenuators, the sample's transmission."""
+    """Scale of every frame from monitor, attenuators and the transmission of the sample."""
     find_peaks: stages.find_peaks.Params = stages.find_peaks.Params()
     """Peak search and frame statistics."""
     dials: DialsPrograms = DialsPrograms()
-    """Where the programs of DIALS are, for the engines that use it."""
+    """Paths of the DIALS programs, for engines that use DIALS."""
     orientation: Orientation = Orientation()
-    """What indexes and refines: hklflow or DIALS."""
+    """Programs that index and refine: hklflow or DIALS."""
     refine_parent: stages.refine_parent.Settings = stages.refine_parent.Settings()
     """Indexing and refinement of parents, and the hkl grid."""
     refine: stages.refine.Settings = stages.refine.Settings()
-    """Refinement of every scan from its parent's orientation."""
+    """Refinement of every scan, which starts from the orientation of its parent."""
     accept: stages.accept.Params = stages.accept.Params()
-    """Gates that a scan's refinement must pass before its frames are transformed."""
+    """Limits that the refinement of a scan must meet before its frames are transformed."""
     mask_3d: stages.mask_3d.Settings = stages.mask_3d.Settings()
-    """3-D mask: artefacts of the sensor, and Bragg reflections if wanted."""
+    """3-D mask of sensor artefacts, and of Bragg reflections if requested."""
     transform: stages.transform.Settings = stages.transform.Settings()
     """Transform to hkl."""
     merge: stages.merge.Settings = stages.merge.Settings()
-    """Merge of the rotations."""
+    """Merge of the rotations of a scan."""
     symmetrise: stages.symmetrise.Settings = stages.symmetrise.Settings()
-    """Sum of equivalent voxels."""
+    """Average of equivalent voxels."""
     fill: stages.fill.Settings = stages.fill.Settings()
-    """Punching of the Bragg reflections, and filling of the holes."""
+    """Removal of the Bragg reflections (punch), and filling of the holes."""
     pdf: stages.pdf.Settings = stages.pdf.Settings()
-    """Taper and transform to the total PDF and the 3D-ΔPDF."""
+    """Taper, and Fourier transform to the total PDF and the 3D-ΔPDF."""
     difference: stages.difference.Settings = stages.difference.Settings()
-    """Difference to another temperature."""
+    """Difference from another temperature."""
     planes: stages.planes.Settings = stages.planes.Settings()
-    """Planes of S(Q) and of the pair distributions that are drawn."""
+    """Planes of S(Q) and of the pair distribution functions that are drawn."""
     converge: stages.converge.Settings = stages.converge.Settings()
-    """Refinement and integration in turn, until the model rests."""
+    """Refinement and integration in turn, until the model converges."""
     integrate: stages.integrate.Settings = stages.integrate.Settings()
     """Integration of the Bragg reflections."""
     scale_reflections: stages.scale_reflections.Settings = stages.scale_reflections.Settings()
-    """Scale of the reflections of all rotations, and their error model."""
+    """Scale factors and error model of the reflections of all rotations."""
     merge_reflections: stages.merge_reflections.Settings = stages.merge_reflections.Settings()
     """Merge of the reflections to structure factors."""
     temperature_series: stages.temperature_series.Settings = stages.temperature_series.Settings()
-    """Quantities against temperature."""
+    """Plots of quantities against temperature."""
     stack: stages.stack.Settings = stages.stack.Settings()
-    """Merged volumes along temperature, and chosen reflections."""
+    """Merged volumes against temperature, and chosen reflections."""
     stack_pdf: stages.stack_pdf.Settings = stages.stack_pdf.Settings()
-    """3D-ΔPDFs along temperature, and chosen vectors."""
+    """3D-ΔPDFs against temperature, and chosen vectors."""
     bragg_series: stages.bragg_series.Settings = stages.bragg_series.Settings()
     """Bragg intensities against temperature."""
     per_sample: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Sections that are different for a sample, by its name."""
+    """Sections that are different for a sample, by the name of the sample."""
     per_scan: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Sections that are different for a scan, by `sample/scan`. What a parent's entry says holds
-    for its children too, but for `sum_scans`, `import_scan` and `refine_parent`."""
+    """Sections that are different for a scan, by `sample/scan`. The entry of a parent applies to
+    its children, too, except for `sum_scans`, `import_scan` and `refine_parent`.
+    """
     simulation: Simulation | None = None
-    """Only for simulated experiments: what `rule simulate` makes of each raw file."""
+    """Properties of simulated raw files; only for simulated experiments."""
 
     @field_validator("import_scan")
     @classmethod
     def _binned_as_a_whole(cls, value: stages.import_scan.Params) -> stages.import_scan.Params:
         if value.binning != 1:
-            raise ValueError("`binning` stands at the top of the configuration, for all scans")
+            raise ValueError("set `binning` at the top of the configuration, for all scans")
         return value

@@ -1,7 +1,7 @@
 """Join and validate the layers of an experiment; each problem names the layer that causes it.
 
 Layers: defaults of the stages < facility file < configuration file < its ``per_sample``
-< its ``per_scan`` (a parent's entry holds for its children too) < command line.
+< its ``per_scan`` (the entry of a parent applies to its children, too) < command line.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from hklflow.experiment.layers import Layer, merged, read_yaml
 from hklflow.experiment.models import Config
 from hklflow.experiment.tables import Sample, Scan
 
-# Sections that a layer of a sample or scan may contain.
+# Sections that may differ for a sample or a scan.
 PER_SCAN = (
     "correct_frames",
     "sum_scans",
@@ -41,10 +41,10 @@ PER_SCAN = (
     "merge_reflections",
 )
 PER_SAMPLE = (*PER_SCAN, "temperature_series", "stack", "stack_pdf", "bragg_series")
-# Sections on raw files or on the parent itself: children do not inherit them from the parent.
+# Sections of raw files, or of the parent itself: children do not inherit them from the parent.
 _OWN = ("sum_scans", "import_scan", "refine_parent")
 
-# Sections of older versions.
+# Messages for sections of older versions.
 _GONE = {
     "find_maximum": "this section is gone: find_peaks makes the frame statistics, and has `annulus`"
 }
@@ -55,7 +55,7 @@ _COMMAND_LINE = "command line"
 def layers_of_experiment(
     data: Mapping[str, Any], base: Path, command_line: Mapping[str, Any], problems: list[str]
 ) -> list[Layer]:
-    """Return the layers for all samples, lowest first."""
+    """Return the layers that apply to all samples, lowest first."""
     layers = [Layer("config", data)]
     # A wrong type is reported later, with the other problems of the configuration.
     if isinstance(facility := data.get("facility"), str):
@@ -65,7 +65,7 @@ def layers_of_experiment(
             problems.append(f"config: facility: {error}")
         else:
             if "facility" in below:
-                problems.append(f"facility file {facility}: `facility` cannot stand here")
+                problems.append(f"facility file {facility}: `facility` is not allowed here")
             layers.insert(0, Layer(f"facility file {facility}", below))
     if command_line:
         layers.append(Layer(_COMMAND_LINE, command_line))
@@ -105,11 +105,12 @@ def resolved(
     scans: Mapping[tuple[str, str], Scan],
     problems: list[str],
 ) -> dict[tuple[str, str | None], Config]:
-    """Return the configuration of every sample and scan with a layer of its own."""
+    """Return the configuration of every sample and scan that has a layer of its own."""
     problems += [
         f"config: per_sample: there is no sample {name!r}"
         for name in config.per_sample
-        if samples and name not in samples  # empty: unreadable, already reported
+        # an empty table was unreadable, which is already reported
+        if samples and name not in samples
     ]
     known = {f"{sample}/{scan}" for sample, scan in scans}
     problems += [
@@ -139,7 +140,7 @@ def resolved(
             told |= {
                 f"config: {where}: {section}: {_GONE[section]}"
                 if section in _GONE
-                else f"config: {where}: {section} cannot stand here (the sections are "
+                else f"config: {where}: {section} is not allowed here (the sections are "
                 f"{', '.join(allowed[layer.name])})"
                 for section in layer.data
                 if section not in allowed[layer.name]
@@ -159,7 +160,7 @@ def resolved(
 
 
 def validated(data: Mapping[str, Any], layers: list[Layer], problems: list[str]) -> Config:
-    """Validate the configuration; sections with a problem are replaced by their defaults.
+    """Validate the configuration; a section with a problem is replaced by its defaults.
 
     The tables can then be checked, too, and all problems are reported together.
     """
@@ -167,7 +168,7 @@ def validated(data: Mapping[str, Any], layers: list[Layer], problems: list[str])
         return Config.model_validate(dict(data))
     except ValidationError as error:
         problems += validation_problems(error, layers)
-        # YAML converts some keys to numbers or truth values: compare as text.
+        # YAML converts some keys to numbers or truth values, so keys are compared as text.
         spoilt = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
         sound = {k: v for k, v in data.items() if isinstance(k, str) and k not in spoilt}
         return Config.model_validate(sound)
@@ -186,15 +187,15 @@ def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) ->
         if not stack:
             yield told
             continue
-        # The path may contain the tag of a union, and a missing key is in no layer: name the
-        # layer that contains the longest part of the path.
+        # The path of the error may contain the tag of a union, and a missing key is in no layer.
+        # The message therefore names the layer that contains the longest part of the path.
         depth = [_depth(layer.data, keys) for layer in stack]
         best = max(range(len(stack)), key=lambda i: (depth[i], i))
         yield f"{stack[best].name}: {told}"
 
 
 def _siblings(keys: list[str]) -> list[str]:
-    """Return the valid keys at the place of a wrong key."""
+    """Return the valid keys of the mapping that contains a wrong key."""
     models: list[type[BaseModel]] = [Config]
     for key in keys[:-1]:
         fields = [model.model_fields[key] for model in models if key in model.model_fields]
@@ -218,11 +219,11 @@ def among(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return f"there are {', '.join(names)}" if names else "nothing stands below it"
+    return f"there are {', '.join(names)}" if names else "it has no keys"
 
 
 def _depth(data: Any, keys: list[str]) -> int:
-    """Return how many of the nested keys a layer contains."""
+    """Return the number of the nested keys that a layer contains."""
     for depth, key in enumerate(keys):
         if not isinstance(data, Mapping) or key not in data:
             return depth

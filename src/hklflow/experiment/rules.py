@@ -1,6 +1,7 @@
 """Inputs, outputs, command, log and resources of each rule of the workflow.
 
-``workflow/rules/common.smk`` passes them to snakemake; this module does not import snakemake.
+``workflow/rules/common.smk`` passes these properties to snakemake; this module does not import
+snakemake.
 """
 
 import os
@@ -53,12 +54,12 @@ class Rules:
     ----------
     experiment : Experiment
     is_main : bool
-        True for the process that the user started, False for a cluster job.
+        True in the process that the user started, False in a cluster job.
     """
 
     def __init__(self, experiment: Experiment, *, is_main: bool) -> None:
         self.plan, self._is_main = Plan(experiment), is_main
-        # A cluster job has its resources already and need not read the times of finished jobs.
+        # A cluster job already has its resources and need not read the times of finished jobs.
         self._estimate = Estimate(experiment, learn=is_main)
         self._ahead: set[str] = set()
 
@@ -67,9 +68,10 @@ class Rules:
     def outdated(self) -> list[str]:
         """Return the products that are out of date, and print the reasons.
 
-        Snakemake compares file times and its own record of parameters. These fail if folders are
-        copied, files are replaced by older files, or clocks differ. hklflow therefore compares the
-        records in its products with the configuration and the files from outside.
+        Snakemake compares file times and its own record of parameters. This comparison fails if
+        folders are copied, files are replaced by older files, or clocks differ. hklflow therefore
+        compares the records in its products with the configuration and with the files that no step
+        makes.
         """
         with no_collection():
             verdicts = Freshness(self.plan.experiment).verdicts()
@@ -85,7 +87,7 @@ class Rules:
     # ----------------------------------------------------------------- wildcards
 
     def constraints(self) -> dict[str, str]:
-        """Return the regular expression of the values of each wildcard."""
+        """Return the regular expression of the allowed values of each wildcard."""
         experiment = self.plan.experiment
         branches = experiment.branches.values()
         return {
@@ -104,7 +106,7 @@ class Rules:
         }
 
     def calibrations(self, *, images: bool) -> str:
-        """Return the regular expression of calibrations from images, or from PONI files."""
+        """Return the regular expression of the calibrations from images, or from PONI files."""
         kind = PowderImage if images else PoniFile
         entries = self.plan.experiment.config.calibrations.items()
         return one_of([name for name, entry in entries if isinstance(entry, kind)])
@@ -135,16 +137,16 @@ class Rules:
         if set(names) != set(table):
             raise ValueError(
                 f"rule {rule} {verb} {sorted(names)}, but {sorted(table)} in the table of steps "
-                "(hklflow/experiment/steps.py); name the same in both"
+                "(hklflow/experiment/steps.py); use the same names in both"
             )
 
     # -------------------------------------------------------------------- inputs
 
     def inputs(self, rule: str, name: str, at: Wildcards) -> tuple[list[str], list[str]]:
-        """Return the files of an input: files that the workflow makes, and files from outside.
+        """Return the files of an input: files that the workflow makes, and other files.
 
-        A file from outside with a time in the future is left out, because Snakemake would remove
-        every product made from it. The command line still contains the file.
+        A file that the workflow does not make is left out if its time is in the future, because
+        Snakemake would remove every product made from it. The command line still contains the file.
         """
         job = self.plan.job(rule, **at)
         source = job.step.reads[name]
@@ -162,7 +164,7 @@ class Rules:
             self._ahead.add(path)
             print(
                 f"hklflow: warning: the time of {path} lies {seconds:.0f} s in the future; check "
-                "the clocks. It is used all the same: hklflow goes by what is in it",
+                "the clocks. The file is still used: hklflow compares contents, not times",
                 file=sys.stderr,
             )
         return seconds > 0
@@ -215,7 +217,7 @@ class Rules:
         return f"{' '.join(words)} > {{log:q}} 2>&1"
 
     def words(self, rule: str) -> "Mapping[str, Callable[[str, Wildcards], str]]":
-        """Return functions (rule, wildcards) -> the parts of a command that differ by job."""
+        """Return functions (rule, wildcards) for the parts of a command that differ by job."""
         words: dict[str, Callable[[str, Wildcards], str]] = {
             "inputs": self._input_words,
             "flags": self._flags,
@@ -234,7 +236,7 @@ class Rules:
         return _words({name: _files_in(job, path) for name, path in job.outputs.items()})
 
     def _flags(self, rule: str, at: Wildcards) -> str:
-        """Return the parameters on the command line."""
+        """Return the flags of the parameters on the command line."""
         return flags(self.plan.job(rule, **at).params)
 
     def version(self, rule: str) -> int:
@@ -245,11 +247,14 @@ class Rules:
     # ----------------------------------------------------------------- resources
 
     def memory_mb(self, rule: str, at: Wildcards, attempt: int) -> int:
-        """Return the memory in MB from the shape of the data; it doubles with every retry."""
+        """Return the memory in MB, estimated from the shape of the data; doubled at each retry."""
         return self._estimate.memory_mb(rule, **at) * 2 ** (attempt - 1)
 
     def minutes(self, rule: str, at: Wildcards, attempt: int) -> int:
-        """Return the wall time in minutes from the shape of the data; doubled at each retry."""
+        """Return the wall time in minutes, estimated from the shape of the data.
+
+        The time is doubled at each retry.
+        """
         return self._estimate.minutes(rule, **at) * 2 ** (attempt - 1)
 
 

@@ -1,6 +1,6 @@
-"""Generate the JSON schema and the reference of the configuration from its models.
+"""Generate the JSON schema and the reference of the configuration from the models.
 
-``python -m hklflow.experiment.schema``, run in the folder of the repository, writes
+Run ``python -m hklflow.experiment.schema`` in the folder of the repository. It writes
 ``workflow/schemas/config.schema.json`` and the generated part of ``config/README.md``.
 """
 
@@ -34,7 +34,7 @@ def schema_text() -> str:
 
 
 def _one_line(node: Any) -> Any:
-    """Join the lines of descriptions, so that line breaks in a docstring do not matter."""
+    """Join the lines of each description, so that line breaks in a docstring do not matter."""
     if isinstance(node, list):
         return [_one_line(item) for item in node]
     if not isinstance(node, dict):
@@ -75,11 +75,11 @@ def _section(name: str, field: Schema, models: list[Schema], defs: Schema) -> It
 
 
 def _nested(model: Schema, defs: Schema, outer: str = "") -> Iterator[str]:
-    """Yield the tables of the models that a model's fields refer to, recursively."""
+    """Yield the tables of all models that the fields of a model refer to, recursively."""
     for name, field in model["properties"].items():
         models = list(_models(field, defs))
         for nested in models:
-            # The field describes its only model best; several models describe themselves.
+            # A field with one model describes it best; if there are several, each describes itself.
             told = field if len(models) == 1 and "description" in field else nested
             yield ""
             yield f"`{outer}{name}`: {told['description']}"
@@ -143,7 +143,7 @@ def _type(field: Schema) -> str:
 
 
 def readme_text(old: str) -> str:
-    """Put the reference between the markers of a README.
+    """Return the README with the new reference between its markers.
 
     Raises
     ------

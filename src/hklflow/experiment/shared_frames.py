@@ -1,9 +1,9 @@
-"""Find raw frames that two rows of the table of scans share; they would be counted twice.
+"""Find raw frames that two rows of the table of scans share; they would count twice.
 
 `shared_frames` runs whenever an experiment is loaded and uses only quick look-ups: names, links and
-light scan files. `copied_frames` opens the files, for `hklflow check`: it finds copies, and masters
-and virtual datasets that link the same files. Several rows may use one file if each row uses other
-frames.
+light scan files. `copied_frames` opens the files, for `hklflow check`. It finds copies, and it
+finds master files and virtual datasets that link the same files. Several rows may use one file if
+each row uses other frames.
 """
 
 import heapq
@@ -24,7 +24,7 @@ from hklflow.experiment.tables import FrameFiles, Rotation, raw_problems
 from hklflow.geometry import left_out
 
 FileId = tuple[int, int]
-"""Device and inode: the same under all names of a file."""
+"""Device and inode of a file; all names of the file have the same."""
 
 Interval = tuple[float, float]
 """First frame and last frame + 1."""
@@ -39,7 +39,7 @@ class _Run:
 
     path: Path
     inside: str | None
-    """Dataset in the file; None: unknown."""
+    """Path of the dataset in the file; None if it is unknown."""
     first: float
     source: float
     n: float
@@ -59,7 +59,7 @@ class _Part:
     given: FrameFiles
     used: list[Interval]
     corrected: bool
-    """True if hklflow corrects the frames first; the raw files are then not opened here."""
+    """True if hklflow corrects the frames first; this module then does not open the raw files."""
 
     @cached_property
     def name(self) -> str:
@@ -68,7 +68,10 @@ class _Part:
 
     @cached_property
     def files(self) -> list[tuple[Path, str | None]]:
-        """Files with the frames, without opening HDF5 files; of a series, both ends."""
+        """Files with the frames, found without opening HDF5 files.
+
+        For an image series, only the first and the last image.
+        """
         found = [(self.base / file, inside) for file, inside in self.given.files]
         if len(found) == 1 and found[0][0].is_dir():
             # Only a run of an integrating detector can be a folder; other folders are refused.
@@ -78,19 +81,22 @@ class _Part:
 
     @cached_property
     def marks(self) -> set[tuple[FileId, str | None]]:
-        """Device and inode of each file, which are the same for all names of the file."""
+        """Device and inode of each file, with the dataset in it.
+
+        Device and inode do not depend on the name of the file.
+        """
         return {(_file_id(path), inside and inside.strip("/")) for path, inside in self.files}
 
     @property
     def images(self) -> list[Path]:
-        """All images of a series."""
+        """Paths of all images of a series."""
         from hklflow.formats.series import find_files
 
         return find_files(self.base / (self.given.pattern or ""), gaps=True)
 
     @cached_property
     def runs(self) -> list[_Run]:
-        """Place of every frame.
+        """Position of every frame in the files.
 
         Raises
         ------
@@ -119,7 +125,7 @@ def shared_frames(experiment: Experiment, found: Mapping[str, FrameFiles]) -> It
     Parameters
     ----------
     found : mapping
-        Raw scan -> place of its frames, without scans whose files are missing.
+        Files of each raw scan; scans with missing files are left out.
     """
     parts = _parts(experiment, found)
     by_name: dict[str, list[int]] = defaultdict(list)
@@ -136,7 +142,7 @@ def shared_frames(experiment: Experiment, found: Mapping[str, FrameFiles]) -> It
 
 
 def copied_frames(experiment: Experiment) -> Iterator[str]:
-    """Yield a sentence for each row that shares frames through masters, links or copies.
+    """Yield a sentence for each row that shares frames, also through master files or copies.
 
     Unreadable files are ignored: the import reports them, and they concern one scan only.
     """
@@ -148,7 +154,7 @@ def copied_frames(experiment: Experiment) -> Iterator[str]:
     paths: dict[int, dict[FileId, Path]] = {}
     for part in _parts(experiment, found):
         try:
-            # Compare both ends of a series instead of all images: there may be millions.
+            # Compare first and last image of a series instead of all images: there may be millions.
             files = part.files if part.given.pattern else [(run.path, "") for run in part.runs]
             paths[len(parts)] = {_file_id(path): path for path, _ in files}
             parts.append(part)
@@ -166,9 +172,10 @@ def copied_frames(experiment: Experiment) -> Iterator[str]:
 
 
 def _in_order(places: list[list[int]]) -> Iterator[int]:
-    """Yield the numbers of several sorted lists in order, each once, without full merging.
+    """Merge several sorted lists of numbers; yield each number once.
 
-    Thousands of rows may name one file, and only the first row in conflict is reported.
+    The lists are read only as far as needed: thousands of rows may have the same file, and only the
+    first row with shared frames is reported.
     """
     return (number for number, _ in groupby(heapq.merge(*places)))
 
@@ -183,7 +190,7 @@ def _parts(experiment: Experiment, found: Mapping[str, FrameFiles]) -> list[_Par
         for item in left_out.of_rotation(own.leave_out, rotation):
             _, first, last = left_out.parse(item)
             used = _common(used, [(0, first), (last + 1, math.inf)])
-        # A simulated file belongs to one row.
+        # A simulated file belongs to one row, so all its frames are compared.
         used = used if experiment.config.simulation is None else _WHOLE
         corrected = experiment.is_corrected(sample, scan)
         parts += [
@@ -196,7 +203,7 @@ def _parts(experiment: Experiment, found: Mapping[str, FrameFiles]) -> list[_Par
 def _first_problem(
     parts: list[_Part], i: int, others: Iterable[int], copies: Mapping[FileId, FileId]
 ) -> Iterator[str]:
-    """Yield a sentence on the first earlier raw scan with the same frames, if any."""
+    """Yield a sentence on the first earlier raw scan with the same frames, if there is one."""
     part = parts[i]
     for other in (parts[j] for j in others):
         try:
@@ -210,14 +217,14 @@ def _first_problem(
 
 
 def _sentence(a: _Part, b: _Part, frames: list[Interval], copies: Mapping[FileId, FileId]) -> str:
-    """Return the sentence that two raw scans share frames of the second scan."""
+    """Return the message that the second raw scan uses frames of the first one."""
     same = a.name == b.name
     if a.row is b.row:
-        cure = "name each scan of a sum once"
+        cure = "list each scan of a sum once"
     else:
-        cure = "take one row out, or give each row frames of its own (`import_scan: leave_out`)"
+        cure = "remove one row, or give each row frames of its own (`import_scan: leave_out`)"
     if same:
-        text = f"{b.row.where}: raw {b.raw} is also that of {a.row.where}"
+        text = f"{b.row.where}: raw {b.raw} is also used in {a.row.where}"
     else:
         text = f"{b.row.where}: raw {b.raw} has the same frames as raw {a.raw} of {a.row.where}"
     if copies and not _overlap(a, b, {}):
@@ -227,7 +234,7 @@ def _sentence(a: _Part, b: _Part, frames: list[Interval], copies: Mapping[FileId
 
 
 def _written(frames: list[Interval]) -> str:
-    """Return the first few intervals as text."""
+    """Return the first three intervals as text."""
     texts = []
     for first, end in frames[:3]:
         last = "" if end == first + 1 else " and later" if end == math.inf else f"-{end - 1:.0f}"
@@ -236,14 +243,15 @@ def _written(frames: list[Interval]) -> str:
 
 
 def _overlap(a: _Part, b: _Part, copies: Mapping[FileId, FileId]) -> list[Interval]:
-    """Return the frames of `b` that `a` also uses.
+    """Return the frames of `b` that `a` uses, too.
 
     Raises
     ------
     HklflowError
         If files must be opened for the comparison and cannot be read.
     """
-    if not a.given.files or not b.given.files:  # missing or simulated files: the names are equal
+    # missing or simulated files: the raw scans have the same name
+    if not a.given.files or not b.given.files:
         return _common(a.used, b.used)
     plain = a.given.pattern is None and b.given.pattern is None
     if plain and a.used == b.used == _WHOLE and a.marks & b.marks:
@@ -263,7 +271,7 @@ def _overlap(a: _Part, b: _Part, copies: Mapping[FileId, FileId]) -> list[Interv
 
 
 def _moved(used: list[Interval], run: _Run) -> list[Interval]:
-    """Return the used frames of a run, by their numbers in the dataset."""
+    """Return the used frames of a run, as frame numbers in the dataset."""
     inside = _common(used, [(run.first, run.first + run.n)])
     return [(first - run.first + run.source, end - run.first + run.source) for first, end in inside]
 
@@ -286,7 +294,7 @@ def _joined(intervals: list[Interval]) -> list[Interval]:
 
 
 def _may_share(a: _Part, b: _Part) -> bool:
-    """Return False if two raw scans have no common file, or use different datasets of it."""
+    """Return False if two raw scans have no common file, or use different datasets in it."""
     if a.name == b.name:
         return True
     if any(
@@ -300,7 +308,7 @@ def _may_share(a: _Part, b: _Part) -> bool:
 
 
 def _matches(a: _Part, b: _Part) -> bool:
-    """Return True if an end of series `b` is also an image of `a`, of the same folder."""
+    """Return True if first or last image of series `b` is also an image of series `a`."""
     from hklflow.formats.series import number_pattern
 
     template = number_pattern(Path(a.given.pattern or "").name)
@@ -330,8 +338,8 @@ def _whole(path: Path) -> str:
 
 
 def _copies(files: Mapping[FileId, Path]) -> dict[FileId, FileId]:
-    """Return file -> earlier file with the same bytes."""
-    # Each test costs more than the test before it; only files that agree so far are tested.
+    """Return the earlier identical file of each file that is a copy."""
+    # Each test costs more than the previous test; only files that agree so far are tested.
     groups = [[file for file, path in files.items() if path.stat().st_size > 0]]
     for look in (lambda path: path.stat().st_size, _spots, _whole):
         finer = []
@@ -345,7 +353,7 @@ def _copies(files: Mapping[FileId, Path]) -> dict[FileId, FileId]:
 
 
 def _copied_series(parts: list[_Part]) -> dict[FileId, FileId]:
-    """Return image -> image of an earlier series, for series that are copies.
+    """Return the image of an earlier series for each image of a copied series.
 
     Only samples of a few images of each series are compared.
     """

@@ -15,7 +15,7 @@ from hklflow.experiment.resolve import validation_problems
 
 
 def simulated_raws(experiment: Experiment) -> list[str]:
-    """Return the raw files that `rule simulate` makes; empty in a real experiment."""
+    """Return the raw files that `rule simulate` makes; an empty list for a real experiment."""
     if experiment.config.simulation is None:
         return []
     rotations = [
@@ -27,7 +27,7 @@ def simulated_raws(experiment: Experiment) -> list[str]:
 
 
 def simulation_description(experiment: Experiment, raw: str) -> stages.simulate.Description:
-    """Return the parameters of one simulated raw file, from configuration and table of scans.
+    """Return the parameters of one simulated raw file, from configuration and scan table.
 
     The seed follows from the name of the file, so that every file has its own noise.
     """
@@ -70,7 +70,7 @@ def simulation_problems(experiment: Experiment) -> Iterable[str]:
     for raw in simulated_raws(experiment):
         if _is_measured(experiment.base / raw):
             yield (
-                f"config: {raw} exists and was not simulated, but `simulation` would make it anew; "
+                f"config: {raw} exists and was not simulated, but `simulation` would overwrite it; "
                 "remove the `simulation` section, it is for simulated data only"
             )
         try:
@@ -90,5 +90,5 @@ def _is_measured(path: Path) -> bool:
 
     try:
         return "simulate" not in {record["stage"] for record in nexus.read_provenance(path)}
-    except HklflowError:  # a damaged file is of no use, so it may be overwritten
+    except HklflowError:  # a damaged file has no value, so the simulation may overwrite it
         return False

@@ -14,18 +14,19 @@ if TYPE_CHECKING:
     from hklflow.experiment.paths import Paths
 
 KINDS = ("transform", "masked_transform")
-"""Volumes of all pixels, and volumes without the pixels of the 3-D mask."""
+"""Names of the merged volumes: with all pixels, and without the pixels of the 3-D mask."""
 
 
 def pdf_kinds(config: "Config") -> list[str]:
-    """Return the kinds of volume from which pair distributions are computed."""
+    """Return the kinds of volume for which pair distribution functions are computed."""
     return [kind for kind in KINDS if kind in config.delta_pdf]
 
 
 def symmetrised_kinds(config: "Config") -> Sequence[str]:
     """Return the kinds of volume that are symmetrised.
 
-    The total PDF takes its Bragg reflections from the volume of all pixels.
+    The total PDF takes its Bragg reflections from the volume of all pixels, so this volume is
+    needed for both kinds.
     """
     kinds = pdf_kinds(config)
     return KINDS if "masked_transform" in kinds else kinds
@@ -93,7 +94,7 @@ FRAMES = Level(
     labels={"rotation": "{rotation}"},
     group="{sample} {scan}",
 )
-"""Rotation; its products do not depend on the binning."""
+"""Level of a rotation whose products do not depend on the binning."""
 ROTATION = Level(
     _OF_ROTATION,
     lambda paths, name: paths.rotation(name),
@@ -102,7 +103,7 @@ ROTATION = Level(
     group="{sample} {scan}",
 )
 PART = Level((*_OF_ROTATION, "part"), lambda paths, name: paths.part(name), _parts)
-"""Block of frames of a rotation."""
+"""Level of a block of frames of a rotation."""
 SCAN = Level(
     ("sample", "scan"),
     lambda paths, name: paths.scan(name),
@@ -117,11 +118,11 @@ SCAN_OF_ALL_ROTATIONS = Level(
     labels={"rotation": "all"},
     group="{sample} {scan}",
 )
-"""Scan; the report shows its pictures with the pictures of its rotations."""
+"""Level of a scan whose pictures the report shows together with the pictures of its rotations."""
 SAMPLE = Level(("sample",), lambda paths, name: paths.series(name), _samples)
 PAGE = Level(("sample",), lambda paths, name: paths.page(name), _samples)
 STACK = Level(("sample", "parent"), lambda paths, name: paths.stack(name), _stacks)
-"""Parent with its scans."""
+"""Level of a parent together with its children."""
 EXPERIMENT = Level((), lambda paths, name: paths.overview(name), lambda e: ({},) if e.scans else ())
 
 
@@ -142,24 +143,25 @@ def _of(
 
 
 def of_rotation(name: str, when: "Callable[[Jobs, Wildcards], bool] | None" = None) -> Source:
-    """Return the source: a product of the job's rotation, if a condition holds."""
+    """Return the input file: a product of the job's rotation, if a condition holds."""
     return _of(lambda paths: paths.rotation, name, when)
 
 
 def of_scan(name: str, when: "Callable[[Jobs, Wildcards], bool] | None" = None) -> Source:
-    """Return the source: a product of the job's scan, if a condition holds."""
+    """Return the input file: a product of the job's scan, if a condition holds."""
     return _of(lambda paths: paths.scan, name, when)
 
 
 def of_rotations(
     name: str, chosen: "Callable[[list[str], str], list[str]] | None" = None
 ) -> Source:
-    """Return the source: a product of all (or of the ``chosen``) rotations of the job's scan.
+    """Return the input files: a product of all rotations of the job's scan, or of ``chosen`` ones.
 
     Parameters
     ----------
     chosen : callable, optional
-        Function (rotations of the scan, rotation of the job) -> rotations.
+        Function that takes the rotations of the scan and the rotation of the job, and returns the
+        rotations whose product is read.
     """
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
@@ -173,17 +175,17 @@ def of_rotations(
 
 
 def of_first_rotation(name: str) -> Source:
-    """Return the source: a product of the first rotation of the job's scan."""
+    """Return the input file: a product of the first rotation of the job's scan."""
     return of_rotations(name, lambda rotations, _: rotations[:1])
 
 
 def of_earlier_rotations(name: str) -> Source:
-    """Return the source: a product of the scan's rotations before the job's rotation."""
+    """Return the input files: a product of each earlier rotation of the job's scan."""
     return of_rotations(name, lambda rotations, own: rotations[: rotations.index(own)])
 
 
 def of_parts(name: str) -> Source:
-    """Return the source: a product of all blocks of frames of the job's rotation."""
+    """Return the input files: a product of all blocks of frames of the job's rotation."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern = plan.paths.part(name)
@@ -194,7 +196,7 @@ def of_parts(name: str) -> Source:
 
 
 def of_parent(name: str) -> Source:
-    """Return the source: a product of the parent of the job's scan."""
+    """Return the input file: a product of the parent of the job's scan."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         parent = plan.experiment.scans[at["sample"], at["scan"]].parent
@@ -204,7 +206,7 @@ def of_parent(name: str) -> Source:
 
 
 def of_reference(name: str) -> Source:
-    """Return the source: a product of the scan that is subtracted from the job's scan."""
+    """Return the input file: a product of the scan that is subtracted from the job's scan."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         reference = plan.experiment.reference(at["sample"], at["scan"])
@@ -219,7 +221,7 @@ def of_reference(name: str) -> Source:
 
 
 def of_kinds(name: str, kinds: "Callable[[Config], Sequence[str]]" = pdf_kinds) -> Source:
-    """Return the source: a product of the job's scan for each kind of volume."""
+    """Return the input files: a product of the job's scan for each kind of volume."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern = plan.paths.scan(name)
@@ -229,7 +231,7 @@ def of_kinds(name: str, kinds: "Callable[[Config], Sequence[str]]" = pdf_kinds) 
 
 
 def of_scans(name: str) -> Source:
-    """Return the source: a product of all scans of the job's sample, or of all samples."""
+    """Return the input files: a product of all scans of the job's sample, or of all samples."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern, experiment = plan.paths.scan(name), plan.experiment
@@ -243,7 +245,7 @@ def of_scans(name: str) -> Source:
 
 
 def of_scans_rotations(name: str) -> Source:
-    """Return the source: a product of all rotations of the job's sample."""
+    """Return the input files: a product of all rotations of the job's sample."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern, experiment = plan.paths.rotation(name), plan.experiment
@@ -257,7 +259,7 @@ def of_scans_rotations(name: str) -> Source:
 
 
 def of_stacked(name: str) -> Source:
-    """Return the source: a product of the scans of the job's parent, cold to warm."""
+    """Return the input files: a product of the scans of the job's parent, from cold to warm."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern = plan.paths.scan(name)
@@ -268,20 +270,21 @@ def of_stacked(name: str) -> Source:
 
 
 def _with_reflections(_: Jobs, at: Wildcards) -> bool:
-    """Return True for a fill of 3-D masked volumes and for every total PDF."""
+    """Return True for every total PDF, and for the fill of a 3-D masked volume."""
     which = at.get("which")
     return which == "total" or (which is None and at["kind"] != "transform")
 
 
 WHOLE_VOLUME = of_scan("symm_transform.nxs", when=_with_reflections)
-"""Symmetrised volume of all pixels; the other volume lacks reflections inside the 3-D mask.
+"""Symmetrised volume of all pixels.
 
-The fill measures the width of the reflections in this volume, and the total PDF takes them from it.
+The 3-D masked volume lacks the reflections inside the mask. The fill measures the width of the
+reflections in the volume of all pixels, and the total PDF takes the reflections from it.
 """
 
 
 def shown_of_sample(*, pictures: bool) -> Source:
-    """Return the source: pictures, or numbers, of all steps of the sample and calibrations."""
+    """Return the input files of a sample page: the pictures, or the numbers, of all its steps."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         return [
@@ -298,14 +301,14 @@ def _figures_of_scans(plan: Jobs, _: Wildcards) -> list[str]:
 
 
 FIGURES_OF_SCANS = Source(_figures_of_scans)
-"""Files of numbers of all steps of all scans, for the verdicts."""
+"""Files with numbers of all steps of all scans, for the verdicts."""
 
 
 # ------------------------------------------------------------------- files from outside
 
 
 def parameter_files(section: str) -> Source:
-    """Return the source: files that are parameters in a section."""
+    """Return the input files that are parameters in a section of the configuration."""
 
     def outside(plan: Jobs, at: Wildcards) -> list[str]:
         return files(getattr(plan.experiment.settings(at["sample"], at["scan"]), section))
@@ -329,11 +332,11 @@ def _raw(plan: Jobs, at: Wildcards) -> list[str]:
 
 
 REPEATED = Source(_simulated, _raw)
-"""Raw files of the job's rotation; for a sum, of all repeated scans."""
+"""Raw files of the job's rotation; for a sum, the raw files of all repeated scans."""
 
 
 def _prepared(plan: Jobs, at: Wildcards) -> list[str]:
-    """Return the summed or corrected frames before binning; empty if raw files are read."""
+    """Return the summed or corrected frames before binning; empty if the raw files are used."""
     own, paths = plan.experiment.rotation(*_row(plan, at)), plan.paths.unbinned
     if plan.experiment.is_corrected(at["sample"], at["scan"]):
         return [paths.rotation("corrected.nxs").format(**at)]
@@ -349,20 +352,20 @@ RAW_FRAMES = Source(
     lambda plan, at: _prepared(plan, at) or _simulated(plan, at),
     lambda plan, at: () if _prepared(plan, at) else _raw(plan, at),
 )
-"""Raw files of the job's rotation (of a series, both ends), their sum, or corrected frames."""
+"""Frames of the job's rotation before binning: raw files, their sum, or corrected frames."""
 
 FRAMES_AS_REDUCED = Source(
     lambda plan, at: _binned(plan, at) or RAW_FRAMES.products(plan, at),
     lambda plan, at: () if _binned(plan, at) or _prepared(plan, at) else _raw(plan, at),
 )
-"""Frames of the job's rotation for the reduction: as `RAW_FRAMES`, or their block sums."""
+"""Frames that the reduction of the job's rotation reads: binned, or as in `RAW_FRAMES`."""
 
 LINKED = Source(
     outside=lambda plan, at: plan.experiment.linked_inputs(
         plan.experiment.rotation(*_row(plan, at))
     )
 )
-"""Files that light scan files link; the jobs find these files through the links."""
+"""Files that light scan files link; they are not on the command line of a job."""
 
 
 def _own_geometry(plan: Jobs, at: Wildcards) -> list[str]:
@@ -381,22 +384,22 @@ def _stored_geometry(plan: Jobs, at: Wildcards) -> list[str]:
 
 
 GEOMETRY = Source(_own_geometry, _stored_geometry)
-"""Calibration of the job's rotation; empty if the raw file contains the geometry.
+"""Geometry of the job's rotation; empty if the raw file contains the geometry.
 
-For a calibration store, the source is the immutable file of the selected version, not the index of
-the store: the index changes with every proposal, and all jobs would run again.
+For a calibration store, the input is the immutable file of the selected version. The index of the
+store is not an input: it changes with every proposal, and all jobs would run again.
 """
 
 
 def constants(*, counter: bool, flat_field: bool = False) -> Source:
-    """Return the source: constants of the job's rotation, for one kind of detector.
+    """Return the input file: constants for the job's rotation, for one kind of detector.
 
     Parameters
     ----------
     counter : bool
         True for a photon counter, False for an integrating detector.
     flat_field : bool
-        True: only constants whose flat field is used.
+        True if the constants are an input only when their flat field is used.
     """
 
     def used(plan: Jobs, at: Wildcards, *, stored: bool) -> list[str]:
@@ -426,7 +429,7 @@ def _start(plan: Jobs, at: Wildcards) -> list[str]:
 
 
 START = Source(outside=_start)
-"""Orientation file from which the refinement of the job's parent starts, if given."""
+"""Orientation file from which the refinement starts; empty if it is not given."""
 
 
 def _calibration_file(plan: Jobs, at: Wildcards) -> str:
@@ -446,7 +449,7 @@ CALIBRATION_FILE = Source(
     lambda plan, at: [_calibration_file(plan, at)] if _is_simulated(plan, at) else (),
     lambda plan, at: () if _is_simulated(plan, at) else [_calibration_file(plan, at)],
 )
-"""Calibrant image (also simulated) or PONI file of the job's calibration."""
+"""Calibrant image (measured or simulated) or PONI file of the job's calibration."""
 
 FILES_OF_CALIBRATION = Source(
     outside=lambda plan, at: files(plan.experiment.config.calibrations[at["calibration"]])

@@ -1,4 +1,4 @@
-"""Classes of the table of steps: level, source (input), output and step.
+"""Classes of the table of steps: level, source of the input files, output and step.
 
 `hklflow.experiment.steps` and `hklflow.experiment.steps_constants` contain the table;
 `hklflow.experiment.jobs` makes the jobs of an experiment from the table.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hklflow.experiment.paths import Paths
 
 Wildcards = Mapping[str, str]
-"""Name of a wildcard of snakemake (such as sample, scan or rotation) -> its value."""
+"""Map from the name of a snakemake wildcard (such as sample, scan or rotation) to its value."""
 
 
 class Shown(Protocol):
@@ -31,7 +31,7 @@ class Shown(Protocol):
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """Files of numbers that the job makes."""
+        """JSON files with the numbers that the page shows."""
 
 
 class Jobs(Protocol):
@@ -49,7 +49,7 @@ class Jobs(Protocol):
         """Return the jobs whose products are on the page of a sample."""
 
     def of_scans(self) -> Sequence[Shown]:
-        """Return the jobs of scans and rotations."""
+        """Return the jobs of all scans and rotations."""
 
 
 # ----------------------------------------------------------------------------- levels
@@ -63,13 +63,13 @@ class Level:
     ----------
     wildcards : tuple of str
     place : callable
-        Function (paths, name of a product) -> pattern of its path.
+        Function that takes the paths and the name of a product, and returns the path pattern.
     every : callable
-        Function (experiment) -> wildcards of every job.
+        Function that takes the experiment and returns the wildcards of each job.
     unbinned : bool
         True if the products do not depend on the binning.
     key : int
-        Number of wildcards (the first ones) that name the job in messages.
+        Messages name a job by the first ``key`` wildcards.
     labels : mapping of str to str
         Labels of a picture in the report of snakemake, in addition to its subject.
     group : str or None
@@ -95,12 +95,12 @@ class Source:
     Attributes
     ----------
     products : callable
-        Function (plan, wildcards) -> files that other steps make.
+        Function that takes plan and wildcards, and returns the files that other steps make.
     outside : callable
-        Function (plan, wildcards) -> files from outside. It may raise `HklflowError`, for example
-        if a calibration store has no accepted version.
+        Function that takes plan and wildcards, and returns the files that no step makes. It may
+        raise `HklflowError`, for example if a calibration store has no accepted version.
     inside : str
-        Pattern (with wildcards) of the file that is read if the product is a folder.
+        If the product is a folder: pattern (with wildcards) of the file that is read in it.
     """
 
     products: "Callable[[Jobs, Wildcards], Sequence[str]]" = lambda plan, at: ()
@@ -108,7 +108,7 @@ class Source:
     inside: str = ""
 
     def files(self, plan: "Jobs", at: Wildcards) -> list[str]:
-        """Return all files, as on the command line."""
+        """Return all input files in the order of the command line."""
         files = list(self.products(plan, at))
         if self.outside is not None:
             files += self.outside(plan, at)
@@ -159,7 +159,7 @@ def picture(name: str, category: str, shows: str, caption: str) -> Output:
 
 
 def figures(name: str) -> Output:
-    """Return a file of numbers, for the page and the verdict, as an output."""
+    """Return a JSON file with numbers for the page and the verdict, as an output."""
     return Output(name, figures=True)
 
 
@@ -172,7 +172,7 @@ def always(_: "Config") -> bool:
 
 
 def once(_: "Jobs", __: Wildcards) -> Iterable[Wildcards]:
-    """Return no further wildcards: one job for each sample, scan or rotation."""
+    """Return one empty set of further wildcards: one job for each sample, scan or rotation."""
     return ({},)
 
 
@@ -194,22 +194,25 @@ class Step:
     writes : mapping of str to Output
         Outputs by the stage's names.
     params : callable
-        Function (experiment, wildcards) -> parameters of a job.
+        Function that takes experiment and wildcards, and returns the parameters of a job.
     over : tuple of str
         Further wildcards, such as the kind of volume.
     runs : callable
-        Function (plan, wildcards of the level) -> values of the further wildcards; empty: no job.
+        Function that takes plan and wildcards of the level, and returns the values of the further
+        wildcards. There is one job for each value; there is no job if it returns nothing.
     exists : callable
-        Function (configuration) -> True if the experiment has this rule.
+        Function that takes the configuration, and returns True if the experiment has this rule.
     in_all : callable
-        Function (configuration) -> False if the products are made only on request.
+        Function that takes the configuration, and returns False if the products are made only on
+        request.
     threads : bool
         True if the stage has an option for the number of threads.
     folder : callable or None
-        Function (plan, wildcards) -> names of the product files in a folder; the folder is removed
-        after use. None: no such folder.
+        Function that takes plan and wildcards, and returns the names of the product files in a
+        folder. The folder is removed after use. None if the step does not write a folder.
     parts_of : str
-        Rule that joins the products of this rule, which are then removed; empty: no such rule.
+        Name of the rule that joins the products of this rule and then removes them. Empty if the
+        products are not joined.
     """
 
     rule: str
@@ -243,22 +246,22 @@ class Step:
 
     @cached_property
     def on_command_line(self) -> list[str]:
-        """Names of the inputs on the command line, without files that are parameters."""
+        """Names of the inputs on the command line, in the order of the stage's fields."""
         fields = {**self.stage.Inputs.model_fields, **self.stage.Params.model_fields}
         return [name for name in fields if name in self.reads]
 
     def paths(self, paths: "Paths") -> "Paths":
-        """Return the paths of products, logs and times, with the right binning."""
+        """Return the path patterns of the products, with the right binning."""
         return paths.unbinned if self.level.unbinned else paths
 
     def pattern(self, paths: "Paths", output: Output) -> str:
-        """Return the path of a product, with wildcards."""
+        """Return the path pattern of a product."""
         return self.level.place(paths, output.name)
 
     def log(self, paths: "Paths") -> str:
-        """Return the path of the log, with wildcards."""
+        """Return the path pattern of the log."""
         return self.paths(paths).log(self.rule, *self.wildcards)
 
     def benchmark(self, paths: "Paths") -> str:
-        """Return the path of the benchmark table, with wildcards."""
+        """Return the path pattern of the benchmark table."""
         return self.paths(paths).benchmark(self.rule, *self.wildcards)

@@ -1,8 +1,8 @@
 """The table of steps, with inputs, outputs, parameters and conditions of each step.
 
-Rules, targets, planning (`hklflow check`), status and freshness follow from this table. Inputs and
-outputs have the names of the stage's inputs and outputs. The steps that make constants of detectors
-are in `hklflow.experiment.steps_constants`.
+Rules, targets, planning (`hklflow check`), status and freshness follow from this table. A step has
+the same names of inputs and outputs as its stage. `hklflow.experiment.steps_constants` contains the
+steps that make constants of detectors.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -732,4 +732,4 @@ STEPS: tuple[Step, ...] = (
 """All steps in the order of the workflow, except the steps of detector constants."""
 
 STRUCTURE_FACTORS = frozenset(step.rule for step in _REFLECTIONS)
-"""Rules of the average structure, which one target requests together."""
+"""Names of the rules of the average structure; the target `bragg` requests all of them."""

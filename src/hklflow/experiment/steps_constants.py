@@ -1,4 +1,4 @@
-"""The table of steps, continued: steps that make the constants of detectors."""
+"""Second part of the table of steps: steps that make the constants of detectors."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
@@ -65,7 +65,7 @@ _MEASURE = Level(
     unbinned=True,
     key=1,
 )
-"""Measure of a module: one job reads the files of the module once, for all its ASICs."""
+"""Measure of a module: one job reads the files of the module once for all ASICs of the module."""
 _MODULE = Level(
     ("constants", "module"), lambda paths, name: paths.module(name), _modules, unbinned=True, key=1
 )
@@ -86,12 +86,12 @@ def _branch(plan: Jobs, at: Wildcards) -> Branch:
 
 
 def _products(place: str, name: str) -> Source:
-    """Return the source: a product of the job's run, module, ASIC or detector."""
+    """Return the input file: an earlier product of the same run, module, ASIC or detector."""
     return Source(lambda plan, at: [getattr(plan.paths, place)(name).format(**at)])
 
 
 def _measured(name: str, measure: str) -> Source:
-    """Return the source: a product of the job's ASIC, if a measure was made."""
+    """Return the input file: a product of the same ASIC, if the measure is in the configuration."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         made = _branch(plan, at).measures
@@ -105,7 +105,7 @@ def _measured(name: str, measure: str) -> Source:
 def _each(
     place: str, name: str, wildcard: str, of: "Callable[[Branch, Wildcards], Iterable[Any]]"
 ) -> Source:
-    """Return the source: a product of each run, current, ASIC or module."""
+    """Return the input files: a product of each run, current, ASIC or module."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern = getattr(plan.paths, place)(name)
@@ -119,7 +119,7 @@ def _of_runs(name: str) -> Source:
 
 
 def _gathered(measure: str) -> Source:
-    """Return the source: the gathered frames of a measure for the job's ASIC."""
+    """Return the input file: the gathered frames of a measure for the ASIC of the job."""
     return Source(
         lambda plan, at: [plan.paths.gathered().format(**at, measure=measure.format(**at))],
         inside="asic_{asic}.h5",
@@ -139,7 +139,7 @@ _RAW = Source(outside=_raw_of_run)
 
 
 def _named_file(key: str) -> Source:
-    """Return the source: the file in a key of the entry."""
+    """Return the input file: the file that a key of the configuration entry names."""
 
     def outside(plan: Jobs, at: Wildcards) -> list[str]:
         path = getattr(plan.experiment.config.constants[at["constants"]], key)
@@ -149,13 +149,13 @@ def _named_file(key: str) -> Source:
 
 
 def _measurements(plan: Jobs, at: Wildcards) -> dict[str, tuple[str, ...]]:
-    """Return measurement -> raw files or patterns, for the job's photon counter."""
+    """Return the raw files or patterns of each measurement of a photon counter."""
     entry = plan.experiment.config.constants[at["constants"]]
     return counter_runs(entry) if isinstance(entry, PhotonCounter) else {}
 
 
 def _counter_raw(kind: str) -> Source:
-    """Return the source: raw files of a measurement; of image series, both ends."""
+    """Return the input files: raw files of a measurement, or both ends of each image series."""
     return Source(
         outside=lambda plan, at: [
             end
@@ -166,7 +166,7 @@ def _counter_raw(kind: str) -> Source:
 
 
 def _of_counter(kind: str) -> Source:
-    """Return the source: the constants from a measurement, if it was made."""
+    """Return the input file: the constants from a measurement, if the configuration has it."""
     return Source(
         lambda plan, at: (
             [plan.paths.constants(f"{kind}.nxs").format(**at)]
@@ -188,7 +188,7 @@ _FLOOD_GEOMETRY = Source(
     lambda plan, at: _flood_geometry(plan, at, ours=True),
     lambda plan, at: _flood_geometry(plan, at, ours=False),
 )
-"""Geometry of the flood field, if the configuration has an entry for the geometry."""
+"""Geometry of the flood field, if the configuration names one."""
 
 
 def _files_of_counter(plan: Jobs, at: Wildcards) -> list[str]:
@@ -237,7 +237,7 @@ def _if_currents(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
 
 
 def _params(rule: str, **values: Any) -> "Callable[[Experiment, Wildcards], Params]":
-    """Return a function that gives the settings of an entry, updated by ``values``.
+    """Return a function that returns the settings of an entry, updated by ``values``.
 
     Each value is a function of (entry, branch, wildcards).
     """
@@ -273,7 +273,7 @@ def _pattern(kind: str) -> dict[str, Any]:
 
 
 def _proposal(experiment: "Experiment", at: Wildcards) -> stages.propose_constants.Params:
-    """Return the parameters of the proposal of constants to the store."""
+    """Return the parameters that propose constants to the store."""
     entry = experiment.config.constants[at["constants"]].stored
     assert entry is not None
     given = {
@@ -491,5 +491,8 @@ _BOTH = (
 )
 
 CONSTANTS_STEPS: tuple[Step, ...] = (*_INTEGRATING, *_COUNTERS, *_BOTH)
-"""Steps of integrating detectors (run, measure of a module, ASIC, module, detector), of photon
-counters (measurement, detector), and of both (report, proposal)."""
+"""All steps that make the constants of detectors.
+
+Integrating detectors have steps for runs, measures of a module, ASICs, modules and detectors.
+Photon counters have steps for measurements and detectors. Report and proposal are steps of both.
+"""

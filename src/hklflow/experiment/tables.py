@@ -1,7 +1,7 @@
 """Read the tables of samples and scans, and check every value.
 
-Each function adds problems, with table and row, to a list and continues; `experiment.load` reports
-all problems together.
+Each function adds its problems, with table and row, to a list and continues. `experiment.load`
+reports all problems together.
 """
 
 import csv
@@ -60,7 +60,7 @@ class Sample:
     cell: tuple[float, ...] | None
     formula: str
     parents: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Parent scan -> temperature range [low, high) in K of its children."""
+    """Temperature range [low, high) in K of the children of each parent scan."""
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,23 @@ class Rotation:
     goniometer: dict[str, tuple[float, float | None]]
     calibration: str | None
     frames: int | None = None
-    """Expected number of frames in each raw scan; None: not given."""
+    """Expected number of frames in each raw scan; None if it is not given."""
     run: int | None = None
-    """Run number, which selects the version of a calibration; None: not given."""
+    """Run number, which selects the version of a calibration; None if it is not given."""
     where: str = ""
-    """Table and row, named in messages."""
+    """Table and row of this rotation, for messages."""
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
-        """Raw scans, each a file or a pattern; several scans are summed frame by frame."""
+        """Raw scans, each a file or a pattern.
+
+        The frames of several scans are summed one by one.
+        """
         return tuple(re.split(r"\s+\+\s+", self.raw))
 
     @property
     def is_sum(self) -> bool:
-        """True if the raw data are several scans to be summed."""
+        """True if the raw data are several scans whose frames are summed."""
         return len(self.parts) > 1
 
     @property
@@ -111,13 +114,13 @@ class Scan:
 
 
 def read_samples(path: Path, problems: list[str]) -> dict[str, Sample]:
-    """Return the samples by name; add the problems of the table to ``problems``."""
+    """Return the samples by name; add the problems of the sample table to ``problems``."""
     samples: dict[str, Sample] = {}
     for row in _read_table(path, SAMPLE_COLUMNS, 2, problems):
         where = f"{path}, row {row['#']}"
         check_name(row["sample"], "sample", where, problems)
         if row["sample"] in samples:
-            problems.append(f"{where}: sample {row['sample']} stands twice")
+            problems.append(f"{where}: sample {row['sample']} occurs twice")
         given = [row[name] for name in ("a", "b", "c", "alpha", "beta", "gamma")]
         cell = None
         if any(given):
@@ -147,7 +150,7 @@ def read_samples(path: Path, problems: list[str]) -> dict[str, Sample]:
 def read_scans(
     path: Path, samples: Mapping[str, Sample], problems: list[str]
 ) -> dict[tuple[str, str], Scan]:
-    """Return the scans by (sample, scan); add the problems of the table to ``problems``."""
+    """Return the scans by (sample, scan); add the problems of the scan table to ``problems``."""
     scans: dict[tuple[str, str], Scan] = {}
     for row in _read_table(path, SCAN_COLUMNS, 6, problems):
         where = f"{path}, row {row['#']}"
@@ -187,14 +190,14 @@ def read_scans(
                 f"{where}: the rotations of {row['scan']} differ in temperature or parent"
             )
         if row["rotation"] in scan.rotations:
-            problems.append(f"{where}: rotation {row['rotation']} of {row['scan']} stands twice")
+            problems.append(f"{where}: rotation {row['rotation']} of {row['scan']} occurs twice")
         scan.rotations[row["rotation"]] = rotation
     problems += _parent_problems(scans)
     return scans
 
 
 def brace_problem(path: str) -> str | None:
-    """Return the reason why a path is not allowed for an input; None: the path is allowed."""
+    """Return the reason why an input path is not allowed; None if it is allowed."""
     if not re.search("[{}]", path):
         return None
     return f"{path} has braces, which Snakemake takes for wildcards; link it under another name"
@@ -203,7 +206,7 @@ def brace_problem(path: str) -> str | None:
 def _parent_by_range(
     sample: Sample | None, scan: str, temperature: float | None, where: str, problems: list[str]
 ) -> str:
-    """Return the parent of a scan by the sample's temperature ranges, else the scan itself."""
+    """Return the parent of a scan from the temperature ranges; without ranges, the scan itself."""
     if sample is None or not sample.parents or scan in sample.parents:
         return scan
     if temperature is None:
@@ -238,12 +241,14 @@ def _parent_problems(scans: Mapping[tuple[str, str], Scan]) -> Iterable[str]:
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """Place of the frames of a raw scan, from its name and its links."""
+    """Files that contain the frames of a raw scan, from the name of the scan and its links."""
 
     files: list[tuple[str, str | None]]
-    """(file, path in the file; None: unknown) for HDF5; for an image series, both ends."""
+    """Files, each with the path of the dataset in it (None if unknown). For an image series only
+    the first and the last image.
+    """
     pattern: str | None = None
-    """Pattern of the images; None: not an image series."""
+    """Pattern of the images; None if the raw scan is not an image series."""
 
 
 def raw_problems(
@@ -254,7 +259,8 @@ def raw_problems(
     Parameters
     ----------
     found : dict, optional
-        Output: raw scan -> place of its frames, because to list a folder of images takes time.
+        Output: the files of each raw scan. To list a folder of images takes time; the caller can
+        use this list again.
     """
     from hklflow.formats.light import is_light
     from hklflow.formats.raw import is_hdf5
@@ -269,7 +275,8 @@ def raw_problems(
     for raw in rotation.parts:
         if not is_series(raw):
             try:
-                # A folder can be a run of a detector whose frames are corrected first.
+                # A folder can be a run of an integrating detector, whose frames are corrected
+                # first.
                 reason = None if (base / raw).is_dir() else no_file(base / raw)
                 if reason is not None:
                     yield f"raw file {raw} {reason}"
@@ -291,12 +298,12 @@ def raw_problems(
 
 
 def raw_ends(raw: str, base: Path) -> list[str]:
-    """Return the raw files that a job depends on: the file, or both ends of a series."""
+    """Return the raw files that a job depends on: one file, or first and last image of a series."""
     return series_ends(raw, base) if is_series(raw) else [raw]
 
 
 def linked_files(raw: str, base: Path) -> list[str]:
-    """Return the files with the frames of a light scan file; of a series, both ends.
+    """Return the files that a light scan file links; of an image series only first and last image.
 
     Return an empty list for other raw files.
 
@@ -312,12 +319,12 @@ def linked_files(raw: str, base: Path) -> list[str]:
 
 
 def frame_files_of_light(raw: str, base: Path) -> FrameFiles:
-    """Return the place of the frames of a light scan file.
+    """Return the files that contain the frames of a light scan file.
 
     Raises
     ------
     HklflowError
-        As `linked_files`.
+        If the file links nothing or something without frames, or linked files are missing.
     """
     from hklflow.formats.light import sources_of
     from hklflow.formats.raw import HDF5_SUFFIXES, IMAGE_SUFFIXES
@@ -332,7 +339,7 @@ def frame_files_of_light(raw: str, base: Path) -> FrameFiles:
                 f"images ({', '.join(sorted(IMAGE_SUFFIXES))}); import the scan again"
             )
         if is_series(Path(linked).name):
-            # A file with a link to a series has no other link.
+            # A light scan file with a link to an image series has no other link.
             return FrameFiles([(end, "") for end in series_ends(linked, base)], linked)
         if not Path(linked).is_file():
             raise HklflowError(
@@ -344,9 +351,9 @@ def frame_files_of_light(raw: str, base: Path) -> FrameFiles:
 
 
 def series_ends(pattern: str, base: Path) -> list[str]:
-    """Return first and last image of a series, relative to the experiment's folder.
+    """Return first and last image of a series, relative to the folder of the experiment.
 
-    The import reports images that are missing between them, because they concern one scan only.
+    The import reports missing images in between, because they concern one scan only.
 
     Raises
     ------
@@ -356,7 +363,7 @@ def series_ends(pattern: str, base: Path) -> list[str]:
     path = base / pattern
     with suppress(OSError):  # the listing below reports the error
         folder = path.parent.stat()
-        # A folder that was just changed may change again within the resolution of its time.
+        # A folder that has just changed may change again without a new time stamp.
         if time.time() - folder.st_ctime > 2:
             return list(_ends(path, base, (folder.st_ino, folder.st_mtime_ns, folder.st_ctime_ns)))
     return list(_ends.__wrapped__(path, base, ()))
@@ -364,7 +371,10 @@ def series_ends(pattern: str, base: Path) -> list[str]:
 
 @lru_cache(maxsize=10_000)
 def _ends(path: Path, base: Path, state: tuple[int, ...]) -> tuple[str, str]:
-    """Return the ends of a series from a cache that is valid while the folder is unchanged."""
+    """Return first and last image of a series from a cache.
+
+    The cache is valid while the folder is unchanged.
+    """
     from hklflow.formats.series import find_names
 
     names = find_names(str(path), gaps=True)
@@ -391,7 +401,7 @@ def _read_table(
         problems.append(f"{path} is not UTF-8 text ({error}); save it as UTF-8")
         return []
     if any("\0" in line for line in lines):
-        problems.append(f"{path} has null bytes: it is damaged or no text; save it anew as UTF-8")
+        problems.append(f"{path} has null bytes: it is damaged or not text; save it again as UTF-8")
         return []
     reader = csv.DictReader(lines, delimiter="\t")
     try:
@@ -405,7 +415,7 @@ def _read_table(
     if unknown or missing or twice:
         what = [f"unknown column {name!r}" for name in unknown]
         what += [f"no column {name!r}" for name in missing]
-        what += [f"column {name!r} stands twice" for name in twice]
+        what += [f"column {name!r} occurs twice" for name in twice]
         problems.append(f"{path}: {', '.join(what)}; columns are {', '.join(columns)} (by tabs)")
         return []
     rows = []
@@ -418,7 +428,7 @@ def _read_table(
 
 
 def unreadable(path: Path, line: int, error: csv.Error) -> str:
-    """Return the problem that the row after line ``line`` of a table is unreadable."""
+    """Return the message for an unreadable row of a table, the row after ``line``."""
     return (
         f"{path}, row {line}: it cannot be read ({error}); the table is damaged, or a "
         "quotation mark is not closed: correct the row"
@@ -437,7 +447,7 @@ def check_name(value: str, what: str, where: str, problems: list[str]) -> None:
 
 
 def length_problem(value: str, what: str) -> str | None:
-    """Return the problem of a name that is too long; None: the name is short enough."""
+    """Return the message for a name that is too long; None if the name is short enough."""
     if len(value) <= _LONGEST:
         return None
     return (
@@ -473,7 +483,7 @@ def _whole(text: str, what: str, least: int, where: str, problems: list[str]) ->
 
 
 def _ranges(text: str, where: str, problems: list[str]) -> dict[str, tuple[float, float]]:
-    """Return parent -> temperature range in K from ``300K=160:400 100K=0:160``."""
+    """Return the temperature range in K of each parent, from ``300K=160:400 100K=0:160``."""
     ranges: dict[str, tuple[float, float]] = {}
     for item in text.split():
         match = re.fullmatch(r"(\S+)=([-+.\deE]+):([-+.\deE]+)", item)
@@ -491,7 +501,7 @@ def _ranges(text: str, where: str, problems: list[str]) -> dict[str, tuple[float
 def _goniometer(
     text: str, where: str, problems: list[str]
 ) -> dict[str, tuple[float, float | None]]:
-    """Return axis -> (start, step) in degrees from ``chi=54.7 phi=0:0.5``; phi is scanned."""
+    """Return (start, step) in degrees of each axis, from ``chi=54.7 phi=0:0.5``; phi is scanned."""
     settings: dict[str, tuple[float, float | None]] = {}
     for item in text.split():
         match = re.fullmatch(r"(\w+)=([-+.\deE]+)(?::([-+.\deE]+))?", item)
@@ -524,7 +534,7 @@ def _goniometer(
 
 
 def space_group_problems(symbol: str) -> Iterable[str]:
-    """Yield the problems of a symbol that is not a space group."""
+    """Yield a message if a symbol is not a space group."""
     from hklflow.geometry.symmetry import space_group
 
     try:
@@ -534,7 +544,7 @@ def space_group_problems(symbol: str) -> Iterable[str]:
 
 
 def cell_problems(cell: tuple[float, ...]) -> Iterable[str]:
-    """Yield the problems of values (Å, degrees) that are not a unit cell."""
+    """Yield a message if values (Å, degrees) are not a unit cell."""
     from hklflow.geometry.lattice import metric
 
     try:
@@ -547,7 +557,7 @@ def cell_problems(cell: tuple[float, ...]) -> Iterable[str]:
 
 
 def metric_problems(cell: tuple[float, ...], symbol: str) -> Iterable[str]:
-    """Yield the problem of a cell (Å, degrees) that does not roughly obey its space group."""
+    """Yield a message if a cell (Å, degrees) does not roughly fit its space group."""
     from hklflow.geometry.lattice import metric
     from hklflow.geometry.reduction import strain
     from hklflow.geometry.symmetry import constrain_cell, space_group
@@ -559,6 +569,6 @@ def metric_problems(cell: tuple[float, ...], symbol: str) -> Iterable[str]:
     if strain(metric(cell), fitting) > _MISFIT:
         texts = [" ".join(f"{x:.5g}" for x in numbers) for numbers in (cell, fitting)]
         yield (
-            f"the cell {texts[0]} is none of {group.symbol} ({group.crystal_system}), for which it "
-            f"would be {texts[1]}; correct one of them (P 1 if the space group is not known)"
+            f"the cell {texts[0]} does not fit {group.symbol} ({group.crystal_system}), for which "
+            f"it would be {texts[1]}; correct one of them (P 1 if the space group is not known)"
         )

@@ -3,11 +3,11 @@
     python -m hklflow.experiment.warm                # kernels for scans of photon counters
     python -m hklflow.experiment.warm constants      # also kernels for integrating detectors
 
-Numba compiles a kernel at its first call and stores it on disk: next to the module if that folder
-is writable, else in the user's cache, or in ``NUMBA_CACHE_DIR``. This program runs the stages on a
-tiny rotation with each usual type of frame, and thereby compiles all kernels of the stages.
-Otherwise each of the first jobs would compile the kernels again. The stages of integrating
-detectors start the compilation themselves (`hklflow.stage.kernels.ensure`).
+Numba compiles a kernel at its first call and stores it on disk. The folder is that of the module if
+it is writable, else the user's cache or ``NUMBA_CACHE_DIR``. This program runs the stages on a tiny
+rotation with each usual type of frame, which compiles all kernels of these stages. Without it, each
+of the first jobs would compile the kernels again. The stages of integrating detectors start the
+compilation themselves (`hklflow.stage.kernels.ensure`).
 """
 
 import io
@@ -37,17 +37,17 @@ from hklflow.orientation.product import Orientation
 from hklflow.peaks.table import PeakTable
 from hklflow.stage import kernels
 
-#: Frame types of photon counters. Kernels for all types are compiled with the first type.
+#: Frame types of photon counters. The first type compiles the kernels that all types share.
 DTYPES = ("uint32", "uint16", "int32")
 
 _SHAPE, _N_FRAMES, _PIXEL = (96, 112), 48, 1e-3
-_COUNTS = 4000.0  # counts of a spot
+_COUNTS = 4000.0  # counts of one spot
 _CELL = [8.0, 8.0, 8.0, 90.0, 90.0, 90.0]
 _UB = np.eye(3) * 2 * np.pi / _CELL[0]
 
 
 class Task(NamedTuple):
-    """Function that compiles kernels, and the names of the tasks that must end before it."""
+    """Function that compiles kernels, its folder, and the tasks that must end before it."""
 
     step: Callable[[Path], None]
     folder: str
@@ -55,7 +55,7 @@ class Task(NamedTuple):
 
 
 def tasks(groups: tuple[str, ...]) -> dict[str, Task]:
-    """Return name -> task for all kernels of the groups, long tasks first where possible.
+    """Return the tasks of all kernels of the groups by name, long tasks first where possible.
 
     Raises
     ------
@@ -78,7 +78,10 @@ def tasks(groups: tuple[str, ...]) -> dict[str, Task]:
 
 
 def _tasks_of_frames(dtype: str, first: str) -> dict[str, Task]:
-    """Return the tasks of a frame type; they follow the first type, which shares most kernels."""
+    """Return the tasks of a frame type; the tasks of the first type run before them.
+
+    The first type compiles most kernels; the other types share them.
+    """
     raw, peaks, binned, integrated = (
         f"{dtype}: {what}" for what in ("raw frames", "peaks", "volumes", "integration")
     )
@@ -91,7 +94,12 @@ def _tasks_of_frames(dtype: str, first: str) -> dict[str, Task]:
 
 
 def warm(*groups: str, jobs: int | None = None) -> None:
-    """Run the tasks of the groups (default: ``frames``), one on each core.
+    """Run the tasks of the groups (default: ``frames``) in parallel.
+
+    Parameters
+    ----------
+    jobs : int, optional
+        Number of processes; default: the number of cores.
 
     Raises
     ------
@@ -104,7 +112,7 @@ def warm(*groups: str, jobs: int | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         for task in left.values():
             (Path(name) / task.folder).mkdir(exist_ok=True)
-        # One process for each task, because Numba compiles one kernel of a process at a time.
+        # One process for each task, because Numba compiles only one kernel at a time in a process.
         context = multiprocessing.get_context("spawn")
         cores = len(os.sched_getaffinity(0))
         with ProcessPoolExecutor(jobs or cores, mp_context=context) as pool:
@@ -128,7 +136,7 @@ def _timed(step: Callable[[Path], None], folder: Path) -> float:
 
 
 def write_rotation(path: Path, dtype: np.dtype[Any]) -> None:
-    """Write a rotation with background, spots (two of which touch) and a gap."""
+    """Write a rotation with background, a gap between modules, and spots; two spots overlap."""
     rng = np.random.default_rng(1)
     frame, slow, fast = np.ogrid[:_N_FRAMES, : _SHAPE[0], : _SHAPE[1]]
     rate: NDArray[np.float64] = np.full((_N_FRAMES, *_SHAPE), 4.0)
@@ -170,7 +178,7 @@ def _predicted(rotation: geometry.Rotation) -> Prediction:
 
 
 def _predicted_peaks() -> PeakTable:
-    """Return the peaks that the peak search would find."""
+    """Return the peaks that the peak search would find in the tiny rotation."""
     seen = _predicted(_geometry())
     n = len(seen.frame)
     one, counts = np.ones(n), np.full(n, _COUNTS)
@@ -205,7 +213,7 @@ def _geometry() -> geometry.Rotation:
 
 
 def _of(folder: Path, *names: str) -> dict[str, Path]:
-    """Return the files of a rotation by the names of the stages' inputs."""
+    """Return the files of a rotation by the names of stage inputs or outputs."""
     return {name: folder / f"{name}.nxs" for name in names}
 
 
@@ -226,7 +234,8 @@ def make_masked(folder: Path, dtype: str) -> None:
     mask = folder / "begin"
     mask.mkdir()
     _run(pixel_mask, _of(folder, "scan"), _of(folder, "mask") | _told(mask), {})
-    # The peak search takes longest: write known results, so that later stages need not wait.
+    # The peak search takes longest. Known results are written here, so that later stages need not
+    # wait.
     known = folder / "known"
     known.mkdir()
     nexus.write_peaks(known / "peaks.nxs", _predicted_peaks())
@@ -292,7 +301,7 @@ def make_reflections(folder: Path) -> None:
 
 
 def transform_volume(folder: Path) -> None:
-    """Run the stages from a merged volume to the pair distribution and a difference."""
+    """Run the stages from a merged volume to the pair distribution function and a difference."""
     from hklflow import nexus
     from hklflow.stages import difference, fill, pdf, planes, symmetrise
 
@@ -320,7 +329,7 @@ def transform_volume(folder: Path) -> None:
 
 
 def simulate_rotation(folder: Path) -> None:
-    """Run the stage that makes the demo's raw frames."""
+    """Run the stage that simulates the raw frames of the demo."""
     from hklflow.stages import simulate
 
     rod = {"amplitude": 1.0, "vectors": [[1, 0, 0]], "width": 0.1, "centre": [0.5, 0, 0]}
@@ -350,7 +359,7 @@ def simulate_rotation(folder: Path) -> None:
 
 
 def make_constants(folder: Path) -> None:
-    """Run the stages from raw runs of a tiny ASIC to its gains, and correct frames with them."""
+    """Make constants from raw runs of a tiny ASIC, and correct frames with these constants."""
     from hklflow.constants.detectors import integrating
     from hklflow.constants.simulate import agipd
     from hklflow.constants.simulate_photons import Foil

@@ -5,7 +5,7 @@ polarisation), then the header of the raw file. One message reports all missing 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,69 @@ def scan(
     """
     problems: list[str] = []
     n_raw = shape[0]
+    frames, out = _frames(said, n_raw, problems)
+    used = np.zeros(n_raw, np.bool_)
+    used[frames] = True
+    used[list(out)] = False
+    beam = _beam(header, said, beam, problems)
+    detector = _detector(detector or header.detector, shape[1:], problems)
+    goniometer = _goniometer(header, said, problems)
+    start, step = _angles(header, said, n_raw, problems)
+    exposure = _plausible(
+        _first(said.exposure, header.exposure_time), plausible.exposure_problem, problems,
+        "the exposure time is not known: set `exposure` in seconds",
+    )  # fmt: skip
+    monitor = _monitor(header, said, used, exposure, problems)
+    attenuation = _attenuation(header, said, used, problems)
+    temperature = _plausible(
+        _first(said.temperature, header.temperature), plausible.temperature_problem, problems
+    )
+    if said.temperature is None and header.temperature_doubt is not None:
+        problems.append(header.temperature_doubt)
+    saturation = _plausible(
+        _first(said.saturation, header.saturation), plausible.saturation_problem, problems
+    )
+    underload = _first(header.underload, 0.0)
+    if not math.isfinite(underload):
+        problems.append(f"the smallest valid value (underload) is {underload:g}: correct the file")
+    if problems:
+        raise HklflowError(f"{raw}: " + "; ".join(problems))
+    # A missing value is a problem above.
+    assert beam
+    assert detector
+    assert goniometer
+    assert exposure
+    n = frames.stop - frames.start
+    angles = geometry.Scan(np.radians(start + step * frames.start), np.radians(step), n)
+    return RotationScan(
+        raw=raw,
+        first=frames.start,
+        rotation=geometry.Rotation(beam, detector, goniometer, angles),
+        monitor=monitor[frames],
+        exposure=np.full(n, float(exposure)),
+        attenuation=attenuation[frames],
+        monitor_source="none" if said.monitor == "none" else raw,
+        temperature=temperature,
+        saturation=saturation,
+        underload=underload,
+        left_out=out,
+    )
+
+
+def _plausible(
+    value: float | None,
+    problem_of: Callable[[float], str | None],
+    problems: list[str],
+    missing: str | None = None,
+) -> float | None:
+    """Return the value; note its problem, or that it is missing."""
+    problem = missing if value is None else problem_of(value)
+    problems += [problem] if problem else []
+    return value
+
+
+def _frames(said: Said, n_raw: int, problems: list[str]) -> tuple[slice, tuple[int, ...]]:
+    """Return the raw frames that are used, and those within the raw file that are left out."""
     if said.n_frames not in (None, n_raw):
         problems.append(
             f"the raw file has {n_raw} frames but the scan table expects {said.n_frames}: it is "
@@ -130,83 +193,41 @@ def scan(
             "`first_frame` and `last_frame`"
         )
         last = n_raw - 1
-    n = last - said.first_frame + 1
-    out = _left_out(said, n_raw, last, problems)
-    used = np.zeros(n_raw, np.bool_)
-    used[said.first_frame : last + 1] = True
-    used[list(out)] = False
+    return slice(said.first_frame, last + 1), _left_out(said, n_raw, last, problems)
 
-    wavelength = _first(said.wavelength, beam.wavelength if beam else None, header.wavelength)
-    if wavelength is None:
-        problems.append("the wavelength is not known: set `wavelength` in Å")
-    elif (problem := plausible.wavelength_problem(wavelength)) is not None:
-        problems.append(problem)
+
+def _beam(
+    header: Header, said: Said, beam: geometry.Beam | None, problems: list[str]
+) -> geometry.Beam | None:
+    wavelength = _plausible(
+        _first(said.wavelength, beam.wavelength if beam else None, header.wavelength),
+        plausible.wavelength_problem, problems,
+        "the wavelength is not known: set `wavelength` in Å",
+    )  # fmt: skip
     polarization = _first(
         said.polarization, beam.polarization if beam else None, header.polarization
     )
     if polarization is None or not 0 <= polarization <= 1:
         what = "not known" if polarization is None else f"{polarization:g}, outside 0 to 1"
         problems.append(f"the polarisation is {what}: set `polarization` (0.5: unpolarised)")
-    detector = detector or header.detector
+    if wavelength is None or polarization is None:
+        return None
+    return geometry.Beam(float(wavelength), float(polarization))
+
+
+def _detector(
+    detector: geometry.Detector | None, shape: tuple[int, int], problems: list[str]
+) -> geometry.Detector | None:
     if detector is None:
         problems.append("the detector's geometry is not known: give the row a `calibration`")
-    elif tuple(detector.shape) != tuple(shape[1:]):
+    elif tuple(detector.shape) != tuple(shape):
         problems.append(
-            f"frames have {shape[1:]} pixels but the geometry has {detector.shape}: give the "
+            f"frames have {shape} pixels but the geometry has {detector.shape}: give the "
             "calibration of this detector"
         )
     elif (problem := plausible.detector_problem(detector)) is not None:
         problems.append(problem)
-
-    goniometer = _goniometer(header, said, problems)
-    start, step = _angles(header, said, n_raw, problems)
-    exposure = _first(said.exposure, header.exposure_time)
-    if exposure is None:
-        problems.append("the exposure time is not known: set `exposure` in seconds")
-    elif (problem := plausible.exposure_problem(exposure)) is not None:
-        problems.append(problem)
-    monitor = _monitor(header, said, used, exposure, problems)
-    attenuation = _attenuation(header, said, used, problems)
-    temperature = _first(said.temperature, header.temperature)
-    if temperature is not None and (problem := plausible.temperature_problem(temperature)):
-        problems.append(problem)
-    if said.temperature is None and header.temperature_doubt is not None:
-        problems.append(header.temperature_doubt)
-    saturation, underload = (
-        _first(said.saturation, header.saturation),
-        _first(header.underload, 0.0),
-    )
-    if saturation is not None and (problem := plausible.saturation_problem(saturation)):
-        problems.append(problem)
-    if not math.isfinite(underload):
-        problems.append(f"the smallest valid value (underload) is {underload:g}: fix the file")
-    if problems:
-        raise HklflowError(f"{raw}: " + "; ".join(problems))
-    # A missing value is a problem above.
-    assert wavelength
-    assert polarization is not None
-    assert detector
-    assert goniometer
-    assert exposure
-    frames = slice(said.first_frame, last + 1)
-    return RotationScan(
-        raw=raw,
-        first=said.first_frame,
-        rotation=geometry.Rotation(
-            geometry.Beam(float(wavelength), float(polarization)),
-            detector,
-            goniometer,
-            geometry.Scan(np.radians(start + step * said.first_frame), np.radians(step), n),
-        ),
-        monitor=monitor[frames],
-        exposure=np.full(n, float(exposure)),
-        attenuation=attenuation[frames],
-        monitor_source="none" if said.monitor == "none" else raw,
-        temperature=temperature,
-        saturation=saturation,
-        underload=underload,
-        left_out=out,
-    )
+    return detector
 
 
 def _left_out(said: Said, n_raw: int, last: int, problems: list[str]) -> tuple[int, ...]:
@@ -324,8 +345,8 @@ def _monitor(
     monitor = np.asarray(header.monitor, dtype=np.float64)
     if monitor.shape != (n_raw,):
         problems.append(
-            f"the monitor has the shape {monitor.shape} for {n_raw} frames: fix the file, or set "
-            "`monitor: none`"
+            f"the monitor has the shape {monitor.shape} for {n_raw} frames: correct the file, or "
+            "set `monitor: none`"
         )
         return np.ones(n_raw)
     good = np.isfinite(monitor) & (monitor > 0)

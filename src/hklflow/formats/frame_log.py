@@ -161,7 +161,8 @@ def read_log(path: Path) -> FrameLog:
     for number, row in rows:
         if len(row) != len(heads):
             raise HklflowError(
-                f"{path}, line {number}: {len(row)} values for {len(heads)} columns; fix the log"
+                f"{path}, line {number}: {len(row)} values for {len(heads)} columns; correct the "
+                "log"
             )
     columns: dict[str, Floats] = {}
     kinds: dict[str, str] = {}

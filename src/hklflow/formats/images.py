@@ -279,7 +279,7 @@ def _length(number: str, unit: str, path: Path) -> float:
     if unit not in LENGTHS:
         raise HklflowError(
             f"the length {number} {unit} in the header of {path} has no known unit "
-            f"({', '.join(LENGTHS)}); fix the header, or give the geometry with a calibration"
+            f"({', '.join(LENGTHS)}); correct the header, or give the geometry with a calibration"
         )
     return float(number) * LENGTHS[unit]
 
@@ -340,7 +340,7 @@ def _smv_number(keys: Any, name: str, path: Path) -> float | None:
         return float(text)
     except ValueError:
         raise HklflowError(
-            f"{name} is {text!r} in {path}, not a number; fix the header or give the value "
+            f"{name} is {text!r} in {path}, not a number; correct the header or give the value "
             "in the configuration"
         ) from None
 

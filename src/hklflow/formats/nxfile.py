@@ -78,7 +78,7 @@ def find_group(group: Any, name: str) -> Any:
 
 def _require_group(node: Any) -> Any:
     if not hasattr(node, "keys"):
-        raise HklflowError(f"{located(node)} is a value, not a group; fix the file")
+        raise HklflowError(f"{located(node)} is a value, not a group; correct the file")
     return node
 
 
@@ -116,7 +116,7 @@ def read_values(node: Any) -> Any:
 
     where = located(node)
     if not hasattr(node, "dtype"):
-        raise HklflowError(f"{where} is a group, not a value; fix the file")
+        raise HklflowError(f"{where} is a group, not a value; correct the file")
     if (node.size or 0) > MOST_PIXELS:
         raise HklflowError(
             f"{where} has the shape {node.shape}, more values than {MOST_PIXELS}; the file is "
@@ -153,13 +153,13 @@ def numbers(node: Any) -> Floats:
     """
     where = located(node)
     if not hasattr(node, "dtype") or not node.size:
-        raise HklflowError(f"{where} has no value; fix the file")
+        raise HklflowError(f"{where} has no value; correct the file")
     if node.dtype.kind in "cbV":  # numpy would take the real part, 0 and 1, or the first field
-        raise HklflowError(f"{where} is not numeric (its type is {node.dtype}); fix the file")
+        raise HklflowError(f"{where} is not numeric (its type is {node.dtype}); correct the file")
     try:
         return np.asarray(read_values(node), dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise HklflowError(f"{where} is not numeric ({error}); fix the file") from error
+        raise HklflowError(f"{where} is not numeric ({error}); correct the file") from error
 
 
 def scaled(node: Any, kind: str, default: str | None = None) -> Floats:
@@ -170,7 +170,7 @@ def scaled(node: Any, kind: str, default: str | None = None) -> Floats:
     if factor is None:
         raise HklflowError(
             f"{node.name} in {node.file.filename} has the unit {unit!r}, which is not a known unit "
-            f"of {kind}; fix the file"
+            f"of {kind}; correct the file"
         )
     return values * factor
 
@@ -189,6 +189,6 @@ def constant(node: Any, kind: str | None = None) -> float:
         raise HklflowError(
             f"{node.name} in {node.file.filename} has {len(values)} values from {low:g} to "
             f"{high:g}, but must be constant in a rotation; split the rotation where it changes, "
-            "or fix the file"
+            "or correct the file"
         )
     return float(values[0])

@@ -69,7 +69,7 @@ def _module(module: Any, shape: tuple[int, int]) -> tuple[Floats, Floats, Floats
 def _required(group: Any, name: str) -> Any:
     node = find(group, name)
     if node is None:
-        raise HklflowError(f"{located(group)} has no {name}; fix the file")
+        raise HklflowError(f"{located(group)} has no {name}; correct the file")
     return node
 
 
@@ -83,7 +83,7 @@ def _data_origin(module: Any) -> Floats:
     if len(values) not in (2, 3) or not np.isfinite(values).all():
         raise HklflowError(
             f"{located(node)} is {values.tolist()}; it must be the first pixel (slow, fast) of the "
-            "module: fix the file"
+            "module: correct the file"
         )
     return values[-2:]
 
@@ -241,7 +241,7 @@ def _read_beam(entry: Any) -> dict[str, Any]:
             if len(stokes) < 2 or not stokes[0] > 0:
                 raise HklflowError(
                     f"{located(node)} is {stokes.tolist()}; it must be I, Q, U, V with I > 0: "
-                    "fix the file"
+                    "correct the file"
                 )
             fields["polarization"] = float((1 + stokes[1] / stokes[0]) / 2)
     return fields
@@ -252,7 +252,7 @@ def _wavelength(energy: Any) -> float:
     value = constant(energy, "energy")
     if not value > 0:
         raise HklflowError(
-            f"{located(energy)} is {value:g} eV, which is not a photon energy; fix the file"
+            f"{located(energy)} is {value:g} eV, which is not a photon energy; correct the file"
         )
     return HC / value
 
@@ -349,7 +349,7 @@ def _mask_bits(group: Any, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
     if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
         raise HklflowError(
             f"the pixel mask in {group.file.filename} has the type {values.dtype} or values that "
-            "are not bits; fix the file"
+            "are not bits; correct the file"
         )
     bits = values.astype(np.uint32)
     # Values that do not fit into 32 bits are bad as well.
@@ -359,7 +359,7 @@ def _mask_bits(group: Any, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
     if bits.shape != shape:
         raise HklflowError(
             f"the pixel mask in {group.file.filename} has the shape {bits.shape}, but the frames "
-            f"have {shape}; fix the file"
+            f"have {shape}; correct the file"
         )
     return bits
 

@@ -169,7 +169,7 @@ def _detector(group: Any) -> Detector:
         text = words(group, f"{DETECTOR}/detector_orientation") or _DEFAULT_ORIENTATION
         orientation = _signed_axes(text)
     if not np.allclose(orientation @ orientation.T, np.eye(3), atol=1e-6):
-        raise HklflowError(f"detector_orientation in {where} is not orthogonal; fix it")
+        raise HklflowError(f"detector_orientation in {where} is not orthogonal; correct it")
     roll, pitch, yaw = (number(group, f"{DETECTOR}/{n}", 0.0) for n in ("roll", "pitch", "yaw"))
     tilt = _rotation_about(0, roll) @ _rotation_about(1, pitch) @ _rotation_about(2, yaw)
     fast, slow, _ = (tilt @ orientation.T).T

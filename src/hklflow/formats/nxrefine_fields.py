@@ -100,7 +100,7 @@ def numbers(group: Any, name: str, default: float | None = None) -> Floats:
         return np.array([default])
     values = np.asarray(field[()], dtype=np.float64)
     if not np.isfinite(values).all():
-        raise HklflowError(f"{field.name} in {group.file.filename} is not finite; fix the file")
+        raise HklflowError(f"{field.name} in {group.file.filename} is not finite; correct the file")
     return np.atleast_1d(values)
 
 

@@ -110,7 +110,7 @@ def _transmission(group: Any, n: int) -> float | Floats | None:
         if len(value) not in (1, n):
             raise HklflowError(
                 f"the transmission of {group.name} in {group.file.filename} has {len(value)} "
-                f"values for {n} frames; fix the file"
+                f"values for {n} frames; correct the file"
             )
         total = total * value
     return float(total[0]) if len(total) == 1 or np.ptp(total) == 0 else total
@@ -165,7 +165,7 @@ def read_grid(file: Any) -> tuple[dict[str, Any], str]:
     values = [np.asarray(axis[()], float) for axis in axes]
     steps = [round(float(v[-1] - v[0]) / (len(v) - 1), 9) for v in values]
     if not np.isfinite(steps).all() or min(steps) <= 0:
-        raise HklflowError(f"the grid in {file.filename} has steps {steps}; fix the file")
+        raise HklflowError(f"the grid in {file.filename} has steps {steps}; correct the file")
     ends = [[round(float(v[0]), 9), round(float(v[-1]), 9)] for v in values]
     note = "the grid is that of NXRefine; its volumes are shifted by half a voxel from hklflow's"
     if any(abs(low + high) > 0.5 * step for (low, high), step in zip(ends, steps, strict=True)):

@@ -152,7 +152,7 @@ def read_ini(file: Path) -> Iterator[tuple[str, str, str]]:
     try:
         parser.read_string(file.read_text(encoding="utf-8"), source=file.name)
     except OSError as error:
-        raise HklflowError(f"{file} cannot be read ({error.strerror}); fix the path") from error
+        raise HklflowError(f"{file} cannot be read ({error.strerror}); correct the path") from error
     except (configparser.Error, UnicodeDecodeError) as error:
         message = " ".join(str(error).split())
         raise HklflowError(f"{file} is not an ini file: {message}; give a settings.ini") from error

@@ -26,7 +26,7 @@ def carrier(node: Any, value: Any) -> Any | None:
     node_of_name = find(base, name)
     if node_of_name is None:
         raise HklflowError(
-            f"{located(node)} depends on {name}, which is not in the file; fix the file"
+            f"{located(node)} depends on {name}, which is not in the file; correct the file"
         )
     return node_of_name
 
@@ -36,7 +36,9 @@ def chain_of(node: Any | None) -> list[Any]:
     chain: list[Any] = []
     while node is not None:
         if len(chain) > 100:
-            raise HklflowError(f"the depends_on chain of {chain[0].name} is circular; fix the file")
+            raise HklflowError(
+                f"the depends_on chain of {chain[0].name} is circular; correct the file"
+            )
         chain.append(node)
         node = carrier(node, node.attrs.get("depends_on", "."))
     return chain
@@ -49,8 +51,8 @@ def axis_offset(node: Any) -> Floats:
     offset = attribute(node, "offset")
     if offset is None or offset.shape != (3,) or not np.isfinite(offset).all():
         raise HklflowError(
-            f"the offset of {located(node)} is {_listed(node, 'offset')}, not three numbers; fix "
-            "the file"
+            f"the offset of {located(node)} is {_listed(node, 'offset')}, not three numbers; "
+            "correct the file"
         )
     if not offset.any():
         return offset
@@ -58,7 +60,7 @@ def axis_offset(node: Any) -> Floats:
     factor = UNITS["length"].get(unit.lower())
     if factor is None:
         raise HklflowError(
-            f"the offset of {located(node)} has the unit {unit!r}, not a length; fix the file"
+            f"the offset of {located(node)} has the unit {unit!r}, not a length; correct the file"
         )
     return offset * factor
 
@@ -71,13 +73,13 @@ def _listed(node: Any, name: str) -> Any:
 def axis_vector(node: Any) -> Floats:
     """Return the direction (3,) of an axis, a unit vector."""
     if "vector" not in node.attrs:
-        raise HklflowError(f"{located(node)} has no vector; fix the file")
+        raise HklflowError(f"{located(node)} has no vector; correct the file")
     vector = attribute(node, "vector")
     length = 0.0 if vector is None else float(np.linalg.norm(vector))
     if vector is None or vector.shape != (3,) or not 0 < length < np.inf:
         raise HklflowError(
-            f"the vector of {located(node)} is {_listed(node, 'vector')}, not a direction; fix the "
-            "file"
+            f"the vector of {located(node)} is {_listed(node, 'vector')}, not a direction; correct "
+            "the file"
         )
     return vector / length
 
@@ -88,7 +90,7 @@ def is_rotation(node: Any) -> bool:
     if kind not in {"rotation", "translation"}:
         raise HklflowError(
             f"{node.name} in {node.file.filename} has the transformation_type {kind!r}, neither "
-            "rotation nor translation; fix it"
+            "rotation nor translation; correct it"
         )
     return kind == "rotation"
 

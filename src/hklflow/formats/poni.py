@@ -247,7 +247,8 @@ def read_poni(path: str | Path) -> Poni:
                     return float(entries[name])
                 except ValueError:
                     raise HklflowError(
-                        f"{name} is {entries[name]!r} in {path}, not a number; fix the PONI file"
+                        f"{name} is {entries[name]!r} in {path}, not a number; correct the PONI "
+                        "file"
                     ) from None
         raise HklflowError(f"{names[0]} is missing in {path}; a PONI file needs it")
 
@@ -280,7 +281,7 @@ def read_poni(path: str | Path) -> Poni:
         raise HklflowError(
             f"{path} has the distance {poni.dist:g} m and the rotations "
             f"{', '.join(f'{x:g}' for x in rotations)}; the distance must be positive, and the "
-            "rotations in radians: fix the PONI file"
+            "rotations in radians: correct the PONI file"
         )
     return poni
 
@@ -321,12 +322,12 @@ def _entries(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     try:
         return entries, json.loads(entries.get("detector_config", "{}"))
     except json.JSONDecodeError as error:
-        raise HklflowError(f"Detector_config in {path} is not JSON ({error}); fix it") from None
+        raise HklflowError(f"Detector_config in {path} is not JSON ({error}); correct it") from None
 
 
 def _damaged(path: Path, error: Exception) -> HklflowError:
     return HklflowError(
-        f"Detector_config in {path} is damaged ({type(error).__name__}: {error}); fix it"
+        f"Detector_config in {path} is damaged ({type(error).__name__}: {error}); correct it"
     )
 
 

@@ -206,17 +206,17 @@ def _scan(file: Any, key: str, path: Path) -> SpecScan:
         ) from error
     except (SfError, KeyError) as error:
         raise HklflowError(
-            f"scan {number} of {path} cannot be read ({error}); fix the file"
+            f"scan {number} of {path} cannot be read ({error}); correct the file"
         ) from error
     if len(data) and len(data) != len(labels):
         raise HklflowError(
-            f"scan {number} of {path} has {len(labels)} labels for {len(data)} columns; fix the "
-            "file"
+            f"scan {number} of {path} has {len(labels)} labels for {len(data)} columns; correct "
+            "the file"
         )
     if names and positions and len(names) != len(positions):
         raise HklflowError(
             f"scan {number} of {path} has {len(names)} names of motors (#O) for {len(positions)} "
-            "positions (#P); fix the file"
+            "positions (#P); correct the file"
         )
     motors = {name.strip(): float(at) for name, at in zip(names, positions, strict=False)}
     header = scan.scan_header_dict
@@ -253,7 +253,7 @@ def _numbers(header: Any, key: str, path: Path, number: int) -> Floats | None:
         return np.array([float(word) for word in text])
     except ValueError as error:
         raise HklflowError(
-            f"line #{key} of scan {number} in {path} is not numeric ({error}); fix the file"
+            f"line #{key} of scan {number} in {path} is not numeric ({error}); correct the file"
         ) from None
 
 
@@ -283,7 +283,7 @@ def _direction(text: str) -> Floats:
     """Return the lab vector of a direction ``x+`` to ``z-`` in You's frame."""
     match = re.fullmatch(r"\s*([xyz])([+-])\s*", text)
     if match is None:
-        raise HklflowError(f"direction {text!r} is not x+, x-, y+, y-, z+ or z-; fix the file")
+        raise HklflowError(f"direction {text!r} is not x+, x-, y+, y-, z+ or z-; correct the file")
     sign = 1.0 if match[2] == "+" else -1.0
     column: Floats = sign * YOU_AXES_LAB[:, "xyz".index(match[1])]
     return column

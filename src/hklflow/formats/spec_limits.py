@@ -107,7 +107,7 @@ class _Check:
         # The number ends at a blank, possibly of the next line.
         start = os.pread(self._descriptor, SCAN_NUMBER, self.at)
         if b" " not in start[3:]:
-            self._refuse("begins a scan without number and command; fix the line #S")
+            self._refuse("begins a scan without number and command; correct the line #S")
 
     def _header_line(self, line: bytes) -> None:
         text = line.rstrip(b"\n")
@@ -115,7 +115,7 @@ class _Check:
         kind = text[1:2]
         # The library starts behind "#L ", "#O0 " and "#P0 ", even if the line is shorter.
         if len(text) < {b"L": 3, b"O": 4, b"P": 4}.get(kind, 0):
-            self._refuse(f"({text.decode('ascii', 'replace')}) is empty; fix the line")
+            self._refuse(f"({text.decode('ascii', 'replace')}) is empty; correct the line")
         if kind == b"L":
             self._names(text[3:])
         elif kind in self.motors:

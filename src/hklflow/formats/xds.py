@@ -262,6 +262,6 @@ def _read_input(path: Path) -> _Input:
             normal = np.array([float(x) for x in values["POLARIZATION_PLANE_NORMAL"]])
             polarization = (float(values["FRACTION_OF_POLARIZATION"][0]), normal)
     except (ValueError, KeyError, IndexError) as error:
-        raise HklflowError(f"{path} is not a valid XDS.INP ({error}); fix it") from None
+        raise HklflowError(f"{path} is not a valid XDS.INP ({error}); correct it") from None
     names = values.get("NAME_TEMPLATE_OF_DATA_FRAMES")
     return _Input(images, names[0].replace("?", "#") if names else None, polarization)

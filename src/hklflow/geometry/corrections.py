@@ -1,7 +1,7 @@
 """Per-pixel factors of the norm: solid angle, polarisation, sensor efficiency.
 
-A pixel counts ``n ~ Poisson(N S(Q))``; these factors are the parts of N that depend only on the
-pixel. All arrays have the shape (slow, fast).
+A pixel counts ``n ~ Poisson(N S(Q))``. These are the factors of N that depend only on the pixel.
+All arrays have the shape (slow, fast).
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from hklflow.geometry import Detector
 
 Floats = NDArray[np.float64]
 
-# Number of rows whose vectors fit in the cache.
+# Number of rows that are processed together; their vectors fit in the cache.
 _ROWS = 32
 
 
@@ -30,16 +30,16 @@ def cos_incidence(detector: Detector) -> Floats:
 
 
 def solid_angle(detector: Detector) -> Floats:
-    """Return the solid angle of each pixel relative to a pixel at the foot of the normal: cos³ α.
+    """Return the solid angle of each pixel relative to a pixel nearest to the sample: cos³ α.
 
-    From ``ΔΩ ∝ cos α / r²`` with ``r = d / cos α``.
+    This follows from ``ΔΩ ∝ cos α / r²`` with ``r = d / cos α``.
     """
     factor = cos_incidence(detector)
     return np.power(factor, 3, out=factor)
 
 
 def pixel_area(detector: Detector) -> float:
-    """Return the solid angle of a pixel at the foot of the normal, sr: ``p_slow p_fast / d²``."""
+    """Return the solid angle (sr) of the pixel nearest to the sample: ``p_slow p_fast / d²``."""
     return detector.pixel_size[0] * detector.pixel_size[1] / detector.distance**2
 
 

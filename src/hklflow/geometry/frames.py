@@ -7,19 +7,20 @@ Lab frame (NeXus / McStas)
 
 Pixel frame
     Coordinates ``(frame, slow, fast)``, in array order. Pixel ``i`` spans
-    ``[i, i + 1)`` and its centre is at ``i + 0.5``; frame ``z`` spans
-    ``[z, z + 1)`` likewise, so the scan angle at frame coordinate ``z`` is
-    ``start + z * step``: its start at integer ``z``, mid-frame at ``z + 0.5``.
+    ``[i, i + 1)`` and its centre is at ``i + 0.5``. Frame ``z`` spans
+    ``[z, z + 1)`` in the same way: the frame starts at ``z``, and its middle
+    is at ``z + 0.5``. The scan angle at frame coordinate ``z`` is
+    ``start + z * step``.
 
 Detector
     ``r = origin + fast_coordinate * pixel_fast * f + slow_coordinate * pixel_slow * s``
-    with the unit vectors ``f`` and ``s`` and the outer corner of pixel (0, 0),
-    ``origin``, all in the lab frame at the detector's setting.
+    with the unit vectors ``f`` and ``s``, and ``origin``, the outer corner of
+    pixel (0, 0). All are in the lab frame at the detector's setting.
 
 Goniometer
     An ordered chain of axes; the first axis is fixed to the laboratory.
-    ``R_lab_gonio = R(axis_0, angle_0) R(axis_1, angle_1) ...``; each axis is a
-    lab vector with all angles at zero, rotations are right-handed.
+    ``R_lab_gonio = R(axis_0, angle_0) R(axis_1, angle_1) ...``. Each axis is
+    given as a lab vector when all angles are zero; rotations are right-handed.
 
 Crystal
     ``Q_lab = R_lab_gonio @ U_gonio_cryst @ B_cryst_hkl @ hkl``.

@@ -12,15 +12,15 @@ from hklflow.geometry import Rotation
 
 Floats = NDArray[np.float64]
 
-_TB_EACH = 20e-12  # memory per voxel to symmetrise a volume, TB
+_TB_EACH = 20e-12  # memory for each voxel when a volume is symmetrised, TB
 MOST_VOXELS = 200_000_000_000
-"""Largest number of voxels that a machine can hold: symmetrising one volume takes 20 bytes of
-memory per voxel, 4 TB in total, which is the memory of the largest cluster nodes."""
+"""Largest number of voxels. Symmetrising one volume takes 20 bytes of memory per voxel, 4 TB in
+total, which is the memory of the largest cluster nodes."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A regular grid in hkl; its axes give the voxel centres.
+    """A regular grid in hkl; the values on the axes are voxel centres.
 
     Attributes
     ----------
@@ -40,7 +40,9 @@ class Grid:
 
     @classmethod
     def symmetric(cls, limits: ArrayLike, step: ArrayLike) -> "Grid":
-        """Create a grid from -limit to limit (rounded to whole steps) with a voxel centred at 0.
+        """Create a grid from -limit to limit with a voxel centred at 0.
+
+        Limits are rounded to a multiple of the step.
 
         Raises
         ------
@@ -71,7 +73,8 @@ class Grid:
         Parameters
         ----------
         ranges : (3, 2) array
-            Centres of the first voxel and of the last (or slightly beyond) along h, k, l.
+            Centre of the first voxel, and centre of the last voxel (or slightly more), along
+            h, k, l.
         step : (3,) array
 
         Raises
@@ -86,14 +89,14 @@ class Grid:
                 f"grid: ranges {np.stack([low, high], 1).tolist()} and steps {steps.tolist()} in "
                 "h, k, l; steps must be positive, and each range must go from low to high"
             )
-        # A millionth of a step: (high - low) / step may be a whole number except for rounding.
+        # A millionth of a step is added, because (high - low) / step may have a rounding error.
         n_h, n_k, n_l = (int(n) + 1 for n in np.floor((high - low) / steps + 1e-6))
         return cls(low.copy(), steps, (n_h, n_k, n_l))
 
     def axis(self, i: int) -> Floats:
         """Return the voxel centres along axis i (0: h, 1: k, 2: l)."""
         centres: Floats = self.first[i] + self.step[i] * np.arange(self.shape[i])
-        # Values such as -0.0 and 1e-17 at the centre would be confusing.
+        # Rounding avoids values such as -0.0 and 1e-17 at the centre.
         return np.round(centres, 10) + 0.0
 
     @property
@@ -127,7 +130,7 @@ class Grid:
 
 
 def size_problem(shape: tuple[int, int, int]) -> str | None:
-    """Return why no machine can hold the volumes of a grid; None if one can."""
+    """Return the reason why a grid is too large for any machine; None if it is not."""
     voxels = math.prod(shape)
     if voxels <= MOST_VOXELS:
         return None
@@ -144,10 +147,10 @@ def pixel_pitch(rotation: Rotation, ub: ArrayLike, grid: Grid) -> Floats:
     Returns
     -------
     (3,) array
-        For (frame, slow, fast): the largest component in units of the grid's step, over the
-        detector's corners and edge centres and 13 frame coordinates.
+        Sizes for (frame, slow, fast): the largest component in units of the step of the grid, over
+        the corners and edge centres of the detector and 13 frame coordinates.
     """
-    # Displaced modules have a step between them that no pixel spans.
+    # The ideal plane is used, because no pixel spans the step between two displaced modules.
     rotation = replace(rotation, detector=rotation.detector.plane)
     n_slow, n_fast = rotation.detector.shape
     slow, fast = (a.ravel() for a in np.meshgrid([0, n_slow / 2, n_slow], [0, n_fast / 2, n_fast]))
@@ -162,9 +165,10 @@ def pixel_pitch(rotation: Rotation, ub: ArrayLike, grid: Grid) -> Floats:
 
 
 def sub_samples(pitch: Floats) -> tuple[int, int, int]:
-    """Return sub-samples along (frame, slow, fast) so that each spans at most half a voxel.
+    """Return the number of sub-samples along (frame, slow, fast).
 
-    The numbers are powers of two, for which photons are distributed quickly.
+    Each sub-sample spans at most half a voxel. The numbers are powers of two, for which photons are
+    distributed quickly.
     """
     frame, slow, fast = (
         2 ** max(0, int(np.ceil(np.log2(max(p, 1e-9) / 0.5) - 1e-9))) for p in pitch

@@ -1,7 +1,7 @@
 """Unit cells: metric, B matrix, and the decomposition of a UB matrix.
 
-Lengths in Å, angles in degrees (as in tables of cells), reciprocal vectors in 1/Å with 2π. B after
-Busing & Levy, Acta Cryst. 22, 457 (1967).
+Lengths are in Å, angles in degrees (as in tables of cells), reciprocal vectors in 1/Å with 2π. B is
+defined as by Busing & Levy, Acta Cryst. 22, 457 (1967).
 """
 
 import numpy as np
@@ -125,6 +125,6 @@ def indices_within(cell: ArrayLike, q_max: float, q_min: float = 0.0) -> NDArray
 def rotation_angle(a: ArrayLike, b: ArrayLike) -> float:
     """Return the angle in radians of the rotation that maps one rotation matrix to another."""
     turn = np.asarray(a, dtype=np.float64) @ np.asarray(b, dtype=np.float64).T
-    # Half-angle from the antisymmetric part: accurate for small angles, unlike arccos(trace).
+    # The antisymmetric part gives an accurate angle also if it is small, unlike arccos(trace).
     skew = np.array([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
     return float(np.arctan2(np.linalg.norm(skew), np.trace(turn) - 1))

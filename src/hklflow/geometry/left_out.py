@@ -1,7 +1,7 @@
-"""Frames left out of a scan, as a user writes them: ``17``, ``100-120``, ``r1:17-18``.
+"""Text of the frames to leave out of a scan: ``17``, ``100-120``, ``r1:17-18``.
 
-Numbers are raw frame numbers, counted from 0; a range includes both ends. An item with a rotation's
-name in front applies to this rotation only, other items apply to all rotations.
+Numbers are raw frame numbers, counted from 0; a range includes both ends. An item that begins with
+the name of a rotation applies only to this rotation; other items apply to all rotations.
 """
 
 import re

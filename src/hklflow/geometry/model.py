@@ -1,7 +1,8 @@
 """Model for exchange with other programs: geometry of a rotation and orientation of its crystal.
 
-Formats of other programs are read into `Model` and written from it, so that their conventions stay
-in `hklflow.formats`. A crystal measured in several rotations is several models with the same UB.
+Formats of other programs are read to a `Model` and written from a `Model`, so that only
+`hklflow.formats` contains the conventions of other programs. If a crystal is measured in several
+rotations, there are several models with the same UB.
 """
 
 from collections.abc import Sequence
@@ -30,22 +31,22 @@ class Model:
     ----------
     rotation : Rotation
     ub : (3, 3) array or None
-        Orientation matrix, 1/Å with 2π, in the goniometer's frame; None: no crystal.
+        Orientation matrix, 1/Å with 2π, in the goniometer's frame. None: there is no crystal.
     space_group : str or None
-        Symbol for `geometry.symmetry.space_group`; Hall symbols begin with ``Hall:``, since
-        ``P 2`` means another axis in both notations.
+        Symbol for `geometry.symmetry.space_group`. Hall symbols begin with ``Hall:``, because
+        ``P 2`` means different axes in the two notations.
     raw : str or None
         HDF5 file of the frames, or pattern of the images with # for digits.
     first_image : int
-        Number of the image of frame 0, counted from 1.
+        Number of the image that contains frame 0; images are counted from 1.
     name : str
         Name of the rotation.
     mask : str or None
         File of a pixel mask in the format of the program.
     trusted_range : (float, float) or None
-        Smallest and largest valid counts; None: not stated.
+        Smallest and largest valid counts. None: the file does not state them.
     ub_at_frames : (n_frames + 1, 3, 3) array or None
-        UB at the edges of the frames, for a model that varies during the scan; `ub` is the static
+        UB at the edges of the frames, for a model that varies during the scan; `ub` is the constant
         part.
     notes : tuple of str
         Contents of the file that the model cannot represent.
@@ -79,7 +80,7 @@ class Model:
 
 
 def sound(model: Model) -> Model:
-    """Return a model that was read, after checking its numbers.
+    """Check the numbers of a model that was read, and return the model.
 
     Raises
     ------
@@ -143,7 +144,8 @@ def fraction_along_x(fraction: float, normal: ArrayLike) -> tuple[float, bool]:
     -------
     polarization : float
     oblique : bool
-        True if the plane is so oblique that no fraction along lab x describes the intensity to 1 %.
+        True if the plane is so oblique that a fraction along lab x cannot describe the intensity
+        to 1 %.
 
     Raises
     ------
@@ -171,8 +173,8 @@ def angles_of(u: ArrayLike) -> Floats:
 def with_one_crystal(models: Sequence[Model]) -> list[Model]:
     """Return the models with the UB of the first model.
 
-    A difference in orientation becomes a head on the goniometer of the rotation, as in refinement.
-    A different cell is reported in the notes.
+    A difference in orientation becomes an additional goniometer axis (head) of the rotation, as in
+    refinement. A different cell is reported in the notes.
     """
     first = models[0]
     u, cell = first.crystal
@@ -201,7 +203,7 @@ def with_one_crystal(models: Sequence[Model]) -> list[Model]:
 
 
 def _headed(goniometer: geometry.Goniometer, turn: Floats) -> geometry.Goniometer:
-    """Return the goniometer with a head nearest the crystal, combined with an existing head."""
+    """Return the goniometer with a head as last axis; an existing head is combined with it."""
     from scipy.spatial.transform import Rotation as Turn
 
     bare = without_head(goniometer)
@@ -224,7 +226,7 @@ def _numbers(cell: Floats) -> str:
 
 
 def to_orientation(models: Sequence[Model]) -> dict[str, Any]:
-    """Return the content of an ``orientation.json``, as far as models have it; JSON-ready.
+    """Return the content of an ``orientation.json`` for JSON, as far as the models have it.
 
     Raises
     ------
@@ -264,7 +266,7 @@ def _plain_symbol(group: str | None) -> str | None:
 
 
 def _require_agreement(data: dict[str, Any], ub: Floats) -> None:
-    """Require that U and cell give UB: otherwise one of them was edited."""
+    """Require that U and cell give UB; if not, one of them was edited."""
     if "U" not in data or "cell" not in data:
         return
     try:

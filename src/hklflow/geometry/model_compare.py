@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 _SAME_CELL = 0.03  # largest principal strain between cells of the same lattice
 _SAME_INDEX = 0.02  # largest difference between elements of equal index matrices
-_PLAINLY_LESS = 0.1  # degrees; a reindexed crystal must be nearer by this to be reported
+_PLAINLY_LESS = 0.1  # degrees by which a reindexed crystal must be nearer to be reported
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Comparison:
     degrees : float
         Misorientation after the best symmetry operation of the Laue group, or after `reindexed`.
     reindexed : bool
-        True if the best fit needs a symmetry of the lattice that the Laue group lacks: both
-        programs index the same spots, but the orientation of the crystal's contents differs.
+        True if the best fit needs a symmetry of the lattice that the Laue group does not have. Both
+        programs then index the same spots, but with different orientations of the structure.
     matrix : (3, 3) array
         ``h_first = matrix @ h_second``.
     cells : (2, 6) array
@@ -42,7 +42,7 @@ class Comparison:
 def compare(first: Model, second: Model, group: symmetry.SpaceGroup) -> Comparison:
     """Compare the crystals of two rotations, in the laboratory at scan angle zero.
 
-    The cells may have different settings; the result uses the setting of the first.
+    The cells may have different settings; the result uses the setting of the first model.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def _is_same_indexing(
 ) -> bool:
     """Return False if a change of indices is a lattice symmetry that the Laue group lacks."""
     if group.bravais != other_group.bravais:
-        return True  # the second was indexed without the symmetry: its contents are unknown
+        return True  # the second model has no such symmetry, so its structure is unknown
     operation = matrix @ np.linalg.inv(symmetry.between_settings(other_group, group))
     if np.any(np.abs(group.laue_operations - operation).max(axis=(1, 2)) < _SAME_INDEX):
         return True
@@ -98,9 +98,9 @@ def _is_same_indexing(
 def on_geometry(model: Model, rotation: Rotation, first: int) -> tuple[Model, float]:
     """Transfer the crystal of a model to the geometry of one of hklflow's scans.
 
-    Both geometries give Miller indices and scattering vectors for the same pixels and frames; the
-    matrix between them gives the rotation of the crystal. The model's cell is kept. The definitions
-    of the laboratory frames do not matter.
+    The model gives Miller indices for pixels and frames; the scan gives scattering vectors for the
+    same pixels and frames. The matrix between indices and vectors gives the rotation of the
+    crystal. The cell of the model is kept. The definitions of the laboratory frames do not matter.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def on_geometry(model: Model, rotation: Rotation, first: int) -> tuple[Model, fl
     model : Model
         Model with this rotation and its UB.
     misfit : float
-        Rms of the residual over the rms of the scattering vectors.
+        Rms of the residual divided by the rms of the scattering vectors.
 
     Raises
     ------
@@ -143,14 +143,15 @@ def on_geometry(model: Model, rotation: Rotation, first: int) -> tuple[Model, fl
 def detector_of(model: Model, rotation: Rotation) -> Detector:
     """Return the position of a model's detector in the laboratory frame of one of hklflow's scans.
 
-    Both laboratory frames have the beam in common; the model's frame is rotated about the beam so
-    that the crystals rotate about the same direction. Modules and sensor are the rotation's.
+    Both laboratory frames have the same beam direction. The frame of the model is rotated about the
+    beam so that the crystals rotate about the same direction. Modules and sensor are taken from the
+    rotation.
     """
     turns = [
         r.goniometer.scan_axis_lab() * np.sign(r.scan.step) for r in (rotation, model.rotation)
     ]
     (x, y), (x_0, y_0) = (turn[:2] for turn in turns)
-    # A rotation axis along the beam does not determine the angle between the frames.
+    # If the rotation axis is along the beam, the angle between the frames is unknown.
     angle = np.arctan2(x_0 * y - y_0 * x, x_0 * x + y_0 * y) if np.hypot(x, y) > 0.1 else 0.0
     turned = rotation_matrix(BEAM, angle)
     theirs = model.rotation.detector

@@ -1,14 +1,16 @@
 """Displaced modules of a flat detector: small shifts and rotations within its plane.
 
-An image is stored as if all modules were on one grid of pixels. Module m is the rectangle of pixels
-with centre c; its true position is shifted by s and rotated by ω about c, so that pixel coordinates
-x of the image are at ``c + s + R(ω) (x - c)`` on the ideal plane (the *effective* coordinates).
+An image is stored as if all modules were on one grid of pixels. A module is a rectangle of pixels
+with centre c. The true position of the module is shifted by s and rotated by ω about c. Pixel
+coordinates x of the image are therefore at ``c + s + R(ω) (x - c)`` on the ideal plane (*effective*
+coordinates).
 
-In gaps: the edges of the modules and the lines halfway between them divide the image into cells,
-and cells at the rim extend to infinity. A point of the image in a gap moves with the module nearest
-to the centre of its cell. A point of the plane on no displaced module uses the module with the
-nearest edge, so that the tails of a spot at an edge are continuous. If modules moved apart by more
-than the gap, this may give a pixel of the neighbour, which does not measure this point.
+Gaps. The edges of the modules, and the lines halfway between the edges, divide the image into
+cells; cells at the rim extend to infinity. A point of the image in a gap moves with the module that
+is nearest to the centre of the cell. A point of the plane that is on no displaced module uses the
+module with the nearest edge, so that the tails of a spot at an edge are continuous. If modules
+moved apart by more than the gap, the result may be a pixel of the neighbour, which does not measure
+this point.
 """
 
 from dataclasses import dataclass
@@ -119,29 +121,29 @@ class Modules:
         return np.stack([-2 * np.sin(0.5 * self.rotation) ** 2, np.sin(self.rotation)], axis=1)
 
     def displaced(self, slow: ArrayLike, fast: ArrayLike) -> tuple[Floats, Floats]:
-        """Return the effective coordinates (slow, fast) on the ideal plane of pixel coordinates."""
+        """Convert pixel coordinates (slow, fast) to effective coordinates on the ideal plane."""
         slow, fast = (np.asarray(a, dtype=np.float64) for a in (slow, fast))
         return self._forward(self.nearest(slow, fast), slow, fast)
 
     def undisplaced(self, slow: ArrayLike, fast: ArrayLike) -> tuple[Floats, Floats]:
-        """Return the pixel coordinates (slow, fast) of the image at effective coordinates.
+        """Convert effective coordinates to pixel coordinates (slow, fast) of the image.
 
-        Inverse of `displaced` for modules that do not overlap on the plane; if two overlap, the
-        module at this place of the image is preferred. Exact for displacements below the side of a
-        module.
+        This is the inverse of `displaced` if modules do not overlap on the plane. If two modules
+        overlap, the module at this position of the image is preferred. The result is exact if the
+        displacements are smaller than the side of a module.
         """
         slow, fast = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (slow, fast)))
         points = np.stack([slow.ravel(), fast.ravel()])
         near = self.nearest(*points)
         image_points = np.stack(self._backward(near, *points))
-        # Points at an edge may belong to a neighbour, which is at most `reach` away.
+        # Points at an edge may belong to a neighbour at a distance of at most `reach`.
         lost = np.flatnonzero(self._outside(near, *image_points) > 0)
         if len(lost) and self._reach > 0:
             image_points[:, lost] = self._from_neighbours(points[:, lost])
         return image_points[0].reshape(slow.shape), image_points[1].reshape(slow.shape)
 
     def _from_neighbours(self, points: Floats) -> Floats:
-        """Return the image coordinates (2, n) on the nearest module in reach."""
+        """Return the image coordinates (2, n) on the nearest module within `reach`."""
         best, least = np.full_like(points, np.nan), np.full(points.shape[1], np.inf)
         for step in np.ndindex(3, 3):
             by = (np.array(step) - 1) * self._reach
@@ -207,7 +209,7 @@ class Modules:
         return far
 
     def _forward(self, module: Ints, slow: Floats, fast: Floats) -> tuple[Floats, Floats]:
-        # Written as x + displacement, so that modules without displacement change no bit.
+        # Computed as x + displacement, so that coordinates stay exactly equal without displacement.
         cos1, sin = self.turns[module, 0], self.turns[module, 1]
         ds, df = slow - self.centres[module, 0], fast - self.centres[module, 1]
         return (

@@ -1,7 +1,7 @@
-"""Parameters of a refinement: names, groups, and how values change the model.
+"""Parameters of a refinement: names, groups, and the model for given values.
 
-A parameter is a change added to the starting model, so that all start at 0; only the cell's
-parameters are the free lengths and angles themselves.
+A parameter is a change that is added to the starting model, so its starting value is 0. Only the
+parameters of the cell are the free lengths and angles themselves.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from hklflow.geometry.symmetry import CellConstraints
 
 Floats = NDArray[np.float64]
 
-#: Groups of parameters; ``off_centre_0`` also exists for other rotations than 0.
+#: Groups of parameters; ``off_centre_0`` exists with other numbers for the other rotations.
 GROUPS = (
     "cell",
     "orientation",
@@ -39,7 +39,7 @@ HEAD = "misorientation"
 
 @dataclass(frozen=True)
 class Parameters:
-    """Names of the refined parameters and the model they change.
+    """Names of the refined parameters, and the model that these parameters change.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Parameters:
         return np.array([cell.get(name, 0.0) for name in self.names])
 
     def steps(self) -> Floats:
-        """Return steps (n,) for numerical derivatives: small, but well above rounding."""
+        """Return steps (n,) for numerical derivatives: small, but well above rounding errors."""
         sizes = {"wavelength": 1e-5, "a": 1e-5, "b": 1e-5, "c": 1e-5}
         angles = {"alpha": 1e-4, "beta": 1e-4, "gamma": 1e-4}
         detector = {"detector_x": 1e-6, "detector_y": 1e-6, "detector_z": 1e-6}
@@ -124,7 +124,7 @@ class Parameters:
         )
 
     def offset_of(self, values: ArrayLike, i: int) -> Floats | None:
-        """Return the crystal's offset (3,) from the axis in rotation ``i``, m; None: fixed."""
+        """Return the crystal's offset (3,) in m from the axis in rotation ``i``; None if fixed."""
         table = dict(zip(self.names, np.asarray(values, dtype=np.float64), strict=True))
         if f"{_OFF_CENTRE}{i}_1" not in table:
             return None
@@ -133,9 +133,9 @@ class Parameters:
         return offset
 
     def _on_arm(self, vector: Floats, i: int) -> Floats:
-        """Rotate a vector with the detector of rotation ``i``, to lab axes.
+        """Rotate a vector from the axes of the detector of rotation ``i`` to lab axes.
 
-        A tilt or a wrong distance of a detector on its arm is the same at every angle of the arm.
+        A tilt or a wrong distance of a detector on an arm is the same at every angle of the arm.
         """
         detector, first = (self.rotations[n].detector for n in (i, 0))
         turn = tilt(first.normal)
@@ -173,12 +173,12 @@ def rotation_vector(turn: Floats) -> Floats:
 
 
 def with_head(goniometer: Goniometer, vector: Floats) -> Goniometer:
-    """Return the goniometer with an additional fixed rotation, nearest the crystal."""
+    """Return the goniometer with an additional fixed rotation as last axis."""
     angle = float(np.linalg.norm(vector))
     if angle == 0:
         return goniometer
     if goniometer.names[-1] == HEAD and goniometer.scan != len(goniometer.names) - 1:
-        # One head is enough: the new rotation, nearer the crystal, is combined with the old one.
+        # One head is enough: the new rotation is combined with the old rotation.
         both = rotation_matrix(goniometer.axes[-1], goniometer.angles[-1]) @ _turn(vector)
         goniometer = without_head(goniometer)
         vector = rotation_vector(both)
@@ -232,7 +232,7 @@ def choose(
     Raises
     ------
     HklflowError
-        If a group is unknown, or if two of them describe the same change.
+        If a group is unknown, or if two groups describe the same change.
     """
     _refuse_degenerate(groups, len(rotations))
     names: list[str] = []
@@ -291,7 +291,7 @@ def _refuse_degenerate(groups: Sequence[str], n_rotations: int) -> None:
 
 
 def tilt(normal: Floats) -> Floats:
-    """Return the smallest rotation that takes the beam to a detector's normal."""
+    """Return the smallest rotation that maps the beam direction to the normal of a detector."""
     axis = np.cross(BEAM, normal)
     size = float(np.linalg.norm(axis))
     angle = float(np.arctan2(size, BEAM @ normal))

@@ -15,14 +15,14 @@ class Prediction:
     Attributes
     ----------
     index : (n,) int array
-        Row of the input ``hkl``.
+        Row number in the input ``hkl``.
     angle : (n,) array
         Scan-axis angle in radians.
     frame, slow, fast : (n,) array
         Frame and pixel coordinates.
     zeta : (n,) array
-        ``|ê · (ŝ × ẑ)| / |ŝ × ẑ|``: 1 for the fastest crossing, near 0 for reflections that graze
-        the sphere.
+        ``|ê · (ŝ × ẑ)| / |ŝ × ẑ|``. It is 1 for the fastest crossing, and near 0 for reflections
+        that graze the sphere.
     """
 
     index: NDArray[np.int64]
@@ -36,7 +36,7 @@ class Prediction:
 def ewald_crossings(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike) -> tuple[Floats, Floats]:
     """Return the scan angles at which reciprocal-lattice points cross the Ewald sphere.
 
-    They solve ``|k ẑ + R(φ) G| = k``, that is ``A cos φ + B sin φ = C``.
+    These angles solve ``|k ẑ + R(φ) G| = k``, which is ``A cos φ + B sin φ = C``.
 
     Parameters
     ----------
@@ -45,13 +45,13 @@ def ewald_crossings(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike) -> tuple[
     Returns
     -------
     angles : (n, 2) array
-        Radians, NaN if the point never crosses.
+        Angles in radians; NaN if the point never crosses the sphere.
     q_lab : (n, 2, 3) array
         Scattering vectors at these angles.
     """
     goniometer = rotation.goniometer
     axis = goniometer.scan_axis_lab()
-    # Outer axes move the scan axis; write R(φ) G = turn(axis, φ) (outer · inner · G).
+    # Outer axes move the scan axis: R(φ) G = turn(axis, φ) (outer · inner · G).
     at_zero = goniometer.rotation(0.0)
     g = np.asarray(hkl, dtype=np.float64) @ (at_zero @ np.asarray(ub, dtype=np.float64)).T
     along = g @ axis
@@ -77,11 +77,11 @@ def predict(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike, margin: float = 0
     Parameters
     ----------
     ub : (3, 3) array
-        1/Å with 2π.
+        Orientation matrix, 1/Å with 2π.
     hkl : (n, 3) array
     margin : float
-        Tolerance: frames before the first and after the last, and pixels outside the detector's
-        edges, that are still included.
+        Number of frames before the first and after the last frame, and of pixels outside the edges
+        of the detector, that are included.
     """
     angles, q_lab = ewald_crossings(rotation, ub, hkl)
     scan = rotation.scan

@@ -1,7 +1,7 @@
 """Directions from the sample to all pixels of a detector, computed in one pass.
 
-`geometry.q_lab` gives the same for any points; for a megapixel it takes ten times as long, mostly
-for the allocation of temporary arrays. The results are equal to the last bit, because terms are
+`Rotation.q_lab` gives the same results for any points. For a megapixel it takes ten times as long,
+mostly to allocate temporary arrays. The results are identical to the last bit, because terms are
 added in the order of `numpy.einsum`.
 """
 
@@ -19,7 +19,7 @@ from hklflow.simd.jit import kernel
 Floats = NDArray[np.float64]
 Vector = tuple[float, float, float]
 
-# Number of rows whose arrays fit in the cache.
+# Number of rows that are processed together; their arrays fit in the cache.
 _ROWS = 32
 
 
@@ -63,7 +63,7 @@ def q_lab(rotation: Rotation, shift: tuple[float, float], out: NDArray[np.floati
 def _by_modules(
     detector: Detector, shift: tuple[float, float], first: int, last: int
 ) -> Iterator[tuple[slice, Floats]]:
-    """Yield rows, and unit vectors (rows, fast, 3) to their pixels, for displaced modules."""
+    """Yield rows and the unit vectors (rows, fast, 3) to the pixels of displaced modules."""
     modules, plane = detector.modules, _plane(detector)
     assert modules is not None
     centres, shifts, turns = modules.centres, modules.shift, modules.turns

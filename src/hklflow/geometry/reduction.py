@@ -1,7 +1,7 @@
 """Comparison of a lattice found from peaks with an expected cell.
 
-Lattices are given by UB (1/Å with 2π). A lattice has infinitely many bases; this module lists those
-similar to the expected cell.
+Lattices are given by UB (1/Å with 2π). A lattice has infinitely many bases; this module lists the
+bases that are similar to the expected cell.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from hklflow.geometry import lattice, symmetry
 
 Floats = NDArray[np.float64]
 
-# Largest index of searched sublattices and superlattices.
+# Largest index of the sublattices and superlattices that are searched.
 _MAX_INDEX = 4
 
 
@@ -69,8 +69,8 @@ def matching_settings(
 ) -> list[Setting]:
     """List the right-handed bases of a lattice that are similar to an expected cell, best first.
 
-    Bases of the lattice itself are preferred; if there are none, bases of its superlattices and
-    sublattices of the smallest index up to 4 are listed.
+    Bases of the lattice itself are preferred. If there are none, the bases of superlattices and
+    sublattices are listed, with the smallest index that gives bases, up to 4.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def matching_settings(
     cell : (6,) array
         Expected conventional cell of ``group``.
     tolerance : float
-        Largest principal strain of an equal cell.
+        Largest principal strain at which two cells count as equal.
     """
     primitive = reduced_ub(ub)
     basis = real_basis(primitive)
@@ -150,9 +150,9 @@ def _setting(
 
 
 def _ranked(settings: list[Setting]) -> list[Setting]:
-    # The constraints of the space group are exact, the expected cell is not: a setting that
-    # violates the constraints comes last, however well it fits the cell. Settings that are equal
-    # in both are symmetry mates; the one with the smallest rotation makes the answer unique.
+    # The constraints of the space group are exact, but the expected cell is not. A setting that
+    # violates the constraints therefore comes last, however well it fits the cell. Settings that
+    # are equal in both are symmetry mates; the smallest rotation makes the result unique.
     symmetric = min(s.asymmetry for s in settings) + 0.002
     closest = min((s.strain for s in settings if s.asymmetry <= symmetric), default=0.0) + 0.0005
 

@@ -1,7 +1,7 @@
 """Detector, goniometer and beam: conversion of pixels to Q and back.
 
-Indexing, refinement, masks and transform share these functions, so that they agree on pixel
-positions. Frames are defined in `geometry.frames`. Pixel coordinates always refer to the image;
+Indexing, refinement, masks and transform use these functions, so that all agree on pixel positions.
+Frames of reference are defined in `geometry.frames`. Pixel coordinates always refer to the image;
 only `Detector.lab` and `Detector.intersect` handle displaced modules.
 """
 
@@ -50,7 +50,7 @@ class Beam:
     Attributes
     ----------
     wavelength : float
-        Å.
+        Wavelength, Å.
     polarization : float
         Fraction of the intensity with the electric vector along lab x (0 to 1).
     """
@@ -73,7 +73,7 @@ class Detector:
     shape : (slow, fast)
         Number of pixels.
     pixel_size : (slow, fast)
-        Metres.
+        Size of a pixel, metres.
     origin : (3,) array
         Lab position of the outer corner of pixel (0, 0), in metres.
     slow, fast : (3,) array
@@ -83,7 +83,7 @@ class Detector:
     sensor_attenuation : float or None
         Linear attenuation coefficient of the sensor in 1/m.
     modules : Modules or None
-        Displacements of the modules on the plane given by origin, slow and fast; None: all pixels
+        Displacements of the modules on the plane given by origin, slow and fast. None: all pixels
         are on one grid.
     """
 
@@ -126,11 +126,11 @@ class Detector:
 
     @property
     def plane(self) -> "Detector":
-        """The same detector with all pixels on one grid."""
+        """Detector without displacements: all pixels are on one grid."""
         return self if self.modules is None else replace(self, modules=None)
 
     def patch(self, module: int) -> "Detector":
-        """Return one module as a flat detector; its first pixel is the first of the rectangle.
+        """Return one module as a flat detector that begins at the first pixel of the module.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class Detector:
             raise ValueError("the detector has no modules")
         s0, s1, f0, f1 = (int(x) for x in self.modules.rectangles[module])
         angle = self.modules.rotation[module]
-        # `lab` is evaluated inside the corner: the corner itself may belong to a neighbour.
+        # `lab` is evaluated inside the module, because its corner may belong to a neighbour.
         inner = self.lab(s0 + 0.5, f0 + 0.5)
         slow = np.cos(angle) * self.slow + np.sin(angle) * self.fast
         fast = np.cos(angle) * self.fast - np.sin(angle) * self.slow
@@ -181,8 +181,8 @@ class Detector:
         Parameters
         ----------
         direction : (..., 3) array
-            Lab directions, any length. Rays away from the plane give NaN; rays that meet no module
-            use the nearest module, see `geometry.modules`.
+            Lab directions of any length. Rays that do not reach the plane give NaN. Rays that hit
+            no module use the nearest module, see `geometry.modules`.
         """
         ray = np.asarray(direction, dtype=np.float64)
         normal = self.normal
@@ -204,7 +204,7 @@ class Detector:
         shift : (3,) array
             Shift in metres along lab x, y, z.
         rotation : (3,) array
-            Rotation vector in radians (lab axes): direction is the axis, length the angle.
+            Rotation vector in lab axes: its direction is the axis, its length the angle in radians.
         """
         vector = _vector(rotation)
         angle = float(np.linalg.norm(vector))
@@ -226,9 +226,9 @@ class Goniometer:
     ----------
     names : tuple of n str
     axes : (n, 3) array
-        Lab vectors with all angles at zero; the first axis is fixed to the laboratory.
+        Lab vectors of the axes when all angles are zero; the first axis is fixed to the laboratory.
     angles : (n,) array
-        Settings in radians; the setting of the scan axis is ignored.
+        Settings of the axes in radians; the setting of the scan axis is ignored.
     scan : int
         Index of the scan axis.
     """
@@ -265,14 +265,14 @@ class Goniometer:
         return result
 
     def scan_axis_lab(self) -> Floats:
-        """Return the direction of the scan axis in the lab at this setting, a unit vector."""
+        """Return the unit vector along the scan axis in the lab at this setting."""
         outer = np.eye(3)
         for axis, angle in zip(self.axes[: self.scan], self.angles[: self.scan], strict=True):
             outer = outer @ rotation_matrix(axis, angle)
         return outer @ self.axes[self.scan]
 
     def inner(self) -> Floats:
-        """Return the rotation (3, 3) by the axes that the scan axis carries."""
+        """Return the rotation (3, 3) by the axes between scan axis and crystal."""
         result = np.eye(3)
         for axis, angle in zip(
             self.axes[self.scan + 1 :], self.angles[self.scan + 1 :], strict=True
@@ -288,7 +288,7 @@ class Scan:
     Attributes
     ----------
     start, step : float
-        Radians.
+        Angle at frame coordinate 0, and angle per frame, radians.
     n_frames : int
     """
 
@@ -330,7 +330,7 @@ class Rotation:
 
 
 def directions(position: Floats) -> Floats:
-    """Return unit vectors (..., 3) along positions; 3 times as fast as `numpy.linalg.norm`."""
+    """Return unit vectors (..., 3) along positions, 3 times as fast as with `numpy.linalg.norm`."""
     length = np.sqrt(np.einsum("...i,...i->...", position, position))
     unit: Floats = position / length[..., None]
     return unit
@@ -345,7 +345,8 @@ def two_theta(detector: Detector) -> Floats:
 def azimuth(detector: Detector) -> Floats:
     """Return the azimuth (slow, fast) in radians of all pixel centres.
 
-    The azimuth is counted from -lab x (pyFAI's axis 2) towards lab y, in (-π, π]: pyFAI's ``chi``.
+    The azimuth is the ``chi`` of pyFAI: it is counted from -lab x (pyFAI's axis 2) towards lab y,
+    in (-π, π].
     """
     position = detector.pixel_centres()
     return np.arctan2(position[..., 1], -position[..., 0])
@@ -387,7 +388,7 @@ def to_dict(rotation: Rotation) -> dict[str, Any]:
 
 
 def detector_to_dict(detector: Detector) -> dict[str, Any]:
-    """Return a JSON-ready description of a detector in metres; ``modules`` only if present."""
+    """Return a JSON-ready description of a detector in metres, with ``modules`` if it has any."""
     modules = {} if detector.modules is None else {"modules": detector.modules.to_dict()}
     return {
         "shape": list(detector.shape),

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from hklflow.geometry import Detector
 
 _HC = 12.398419843  # keV Å
-#: Density in g/cm³ and names of the materials, in letters only. The densities of CdTe and GaAs
-#: follow from their unit cells: the value of the NIST tables for CdTe (6.2 g/cm³) is 6 % too large.
+#: Densities in g/cm³. The densities of CdTe and GaAs follow from their unit cells, because the
+#: value in the NIST tables for CdTe (6.2 g/cm³) is 6 % too large.
 _DENSITIES = {"Si": 2.33, "Ge": 5.32, "CdTe": 5.85, "GaAs": 5.32}
 _NAMES = {
     "silicon": "Si",
@@ -45,7 +45,7 @@ def attenuation(material: str, wavelength: float) -> float | None:
 def completed(
     detector: "Detector", wavelength: float, material: str | None, thickness: float | None
 ) -> "tuple[Detector, str | None]":
-    """Return the detector with its missing thickness and attenuation filled in.
+    """Return the detector with thickness and attenuation of the sensor, if they were missing.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def completed(
     -------
     detector : Detector
     doubt : str or None
-        Reason why the sensor's material cannot be used, and what to do.
+        Reason why the material of the sensor cannot be used, with the remedy.
     """
     if detector.sensor_thickness is None:
         thick = replace(detector, sensor_thickness=thickness)

@@ -1,8 +1,8 @@
-"""Subgroups of a space group: the possible symmetries after a phase transition.
+"""Subgroups of a space group: possible symmetries after a phase transition.
 
-Translationengleiche subgroups keep all lattice translations (International Tables A1): each is a
-subgroup of the point group with the translations of the group. If the centring itself is lost, the
-subgroups of the symmorphic group with a primitive lattice are used instead.
+Translationengleiche subgroups keep all lattice translations (International Tables A1). Each of them
+combines a subgroup of the point group with the translations of the group. If the centring is lost,
+the subgroups of the symmorphic group with a primitive lattice are used instead.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Subgroup:
     Attributes
     ----------
     symbol : str
-        Symbol of the proposed setting: on the parent's axes if there is a plain symbol, else
-        in the reference setting.
+        Symbol of the proposed setting. It is on the axes of the parent if a standard symbol exists
+        there, else in the reference setting.
     hall : str
         Hall symbol on the parent's axes.
     rotations : frozenset of 9-tuples of int
@@ -48,7 +48,7 @@ class Subgroup:
         return symmetry.space_group(f"Hall: {self.hall}").is_absent(hkl)
 
     def proposed_cell(self, cell: ArrayLike) -> Floats:
-        """Return the constrained cell (6,) in the proposed setting; the input is on these axes."""
+        """Return the constrained cell (6,) in the proposed setting, for a cell on parent axes."""
         # |Q|² = hᵀ G* h = h'ᵀ (M⁻ᵀ G* M⁻¹) h'; the direct metric is the inverse.
         direct = self.matrix @ lattice.metric(cell) @ self.matrix.T
         return symmetry.constrain_cell(
@@ -58,14 +58,14 @@ class Subgroup:
 
 @lru_cache(maxsize=64)
 def subgroups(group: symmetry.SpaceGroup, centred: bool = True) -> tuple[Subgroup, ...]:
-    """List the subgroups that keep all translations, largest first; the first is the group itself.
+    """List the subgroups that keep all translations, largest first, beginning with the group.
 
     Parameters
     ----------
     group : SpaceGroup
     centred : bool
-        False: subgroups of the symmorphic group with the same point group and a primitive lattice
-        on the same axes, for a lost centring.
+        False: the centring is lost. Subgroups of the symmorphic group with the same point group,
+        and with a primitive lattice on the same axes, are listed.
     """
     require_cctbx_is_safe()
     from cctbx import sgtbx

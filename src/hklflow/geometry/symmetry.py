@@ -1,7 +1,7 @@
-"""Space groups, Laue groups, lattices; only this module and `geometry.subgroups` use cctbx.
+"""Space groups, Laue groups and lattices, from cctbx.
 
 Operations act on Miller indices as column vectors, ``h' = W h``. A change of basis has the same
-form: ``h_new = M h_old``, hence ``UB_new = UB_old M⁻¹``.
+form: ``h_new = M h_old``, and therefore ``UB_new = UB_old M⁻¹``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -103,7 +103,8 @@ class SpaceGroup:
         Parameters
         ----------
         anomalous : bool
-            Keep Friedel mates separate: the mate of a reflection in the unit maps to the opposite.
+            True: keep Friedel mates separate. The mate of a reflection in the asymmetric unit is
+            then mapped to the opposite of this reflection.
         """
         from cctbx import miller
 
@@ -112,7 +113,7 @@ class SpaceGroup:
         return np.array(indices.as_vec3_double()).astype(np.int64).reshape(-1, 3)
 
     def is_centric(self, hkl: ArrayLike) -> NDArray[np.bool_]:
-        """Return True for centric reflections (n,) of hkl (n, 3), equivalent to their mates."""
+        """Return True for centric reflections (n,) of hkl (n, 3), equivalent to Friedel mates."""
         return np.asarray(self._cctbx.is_centric(_miller_indices(hkl)), dtype=np.bool_)
 
     def epsilon(self, hkl: ArrayLike) -> Integers:
@@ -123,7 +124,7 @@ class SpaceGroup:
     def to_primitive(self) -> Floats:
         """Matrix M (3, 3) from hkl to the indices in a primitive cell, ``h_p = M h``.
 
-        Its determinant is positive: right-handed axes stay right-handed.
+        The determinant of M is positive, so that right-handed axes stay right-handed.
         """
         return hkl_matrix(self._cctbx.z2p_op())
 
@@ -150,7 +151,7 @@ def space_group(symbol: str | int) -> SpaceGroup:
 def _space_group(symbol: str) -> SpaceGroup:
     sgtbx = _sgtbx()
     info = None
-    # Hermann-Mauguin first: "P 3" is a valid symbol in both notations, with one meaning.
+    # Hermann-Mauguin comes first; symbols such as "P 3" are valid and equal in both notations.
     for spelling in (symbol, f"Hall: {symbol}"):
         try:
             info = sgtbx.space_group_info(spelling)
@@ -166,7 +167,7 @@ def _space_group(symbol: str) -> SpaceGroup:
     every = [(op.r().as_double(), op.t().as_double()) for op in group.all_ops(1)]
     rotations = np.rint([r for r, _ in every]).astype(np.int64).reshape(-1, 3, 3)
     laue = [op.r().as_double() for op in group.build_derived_laue_group().all_ops()]
-    # Coordinates transform with R, and so do indices as row vectors: h' = hR, W = Rᵀ.
+    # Indices as row vectors transform with R, h' = hR; therefore W = Rᵀ.
     on_hkl = np.rint(laue).astype(np.int64).reshape(-1, 3, 3).transpose(0, 2, 1)
     from cctbx.sgtbx.bravais_types import bravais_lattice
 
@@ -249,7 +250,7 @@ def crystal_symmetry(cell: ArrayLike, group: SpaceGroup) -> Any:
 def settings_alike(group: SpaceGroup) -> tuple[SpaceGroup, ...]:
     """Return the space groups with the same axes, Laue group and lattice translations.
 
-    They are from the 530 settings in International Tables B, and the group itself.
+    Searched are the 530 settings in International Tables B. The group itself is included.
     """
     groups = {group.hall: group}
     wanted = (_rotations(group.laue_operations), _translations(group))
@@ -275,7 +276,7 @@ def hkl_matrix(cb_op: Any) -> Floats:
     """Return M with ``h_new = M h_old`` of a cctbx change of basis ``x_new = C x_old``."""
     c = np.array(cb_op.c().r().as_double()).reshape(3, 3)
     m: Floats = np.linalg.inv(c).T
-    # Elements are rational with small denominators; rounding removes inversion errors.
+    # Elements are fractions with small denominators; rounding removes errors of the inversion.
     return np.round(m * 12) / 12
 
 
@@ -292,7 +293,7 @@ def _text(cell: ArrayLike) -> str:
 
 
 def constrain_cell(cell: ArrayLike, group: SpaceGroup) -> Floats:
-    """Return the cell (6,) closest to the input that satisfies the group (metric averaged)."""
+    """Return the cell (6,) that satisfies the group, from the averaged metric of the input."""
     return np.array(group._cctbx.average_unit_cell(_unit_cell(cell)).parameters())
 
 
@@ -333,7 +334,7 @@ def cell_constraints(group: SpaceGroup) -> CellConstraints:
         If the constraints relate angles to lengths, as in a primitive setting of a face-centred
         group.
     """
-    # Average different cells and see which parameters become fixed or equal: this works for every
+    # Constrain different cells and see which parameters become fixed or equal. This works for every
     # setting without a table.
     probes = np.array([[5, 6.3, 8.1, 83, 97, 105], [7.2, 4.4, 9.5, 99, 88, 76]])
     cells = np.array([constrain_cell(probe, group) for probe in probes])
@@ -363,7 +364,7 @@ def cell_constraints(group: SpaceGroup) -> CellConstraints:
 
 
 def niggli(cell: ArrayLike, group: SpaceGroup | None = None) -> tuple[Floats, Floats]:
-    """Return the Niggli-reduced cell and the matrix to it.
+    """Return the Niggli-reduced cell and the matrix of the reduction.
 
     Parameters
     ----------
@@ -394,7 +395,8 @@ def niggli(cell: ArrayLike, group: SpaceGroup | None = None) -> tuple[Floats, Fl
 def between_settings(group: SpaceGroup, target: SpaceGroup) -> Floats:
     """Return the matrix M (3, 3) between the settings of two groups of the same Bravais type.
 
-    ``h_target = M h``; it uses the reference settings of International Tables A.
+    ``h_target = M h``. M is the change of basis via the reference settings of International
+    Tables A.
     """
     steps = []
     for member in (group, target):
@@ -420,7 +422,7 @@ class BravaisSetting:
         ``h_setting = matrix @ h_input``.
     delta : float
         Largest angle in degrees between a two-fold axis of the direct and of the reciprocal
-        lattice (Le Page, J. Appl. Cryst. 15, 255, 1982): 0 if exact.
+        lattice (Le Page, J. Appl. Cryst. 15, 255, 1982); 0 if the symmetry is exact.
     """
 
     bravais: str
@@ -462,7 +464,7 @@ def bravais_settings(cell: ArrayLike, max_delta: float = 1.0) -> list[BravaisSet
                 delta=float(item["max_angular_difference"]),
             )
         )
-    # The sort is stable: cctbx's order is kept for ties.
+    # The sort is stable, so that ties keep the order of cctbx.
     return sorted(settings, key=lambda s: (-len(s.group.laue_operations), round(s.delta, 3)))
 
 
@@ -471,7 +473,7 @@ def lattice_rotations(
 ) -> Floats:
     """Return the rotations (n, 3, 3) on hkl that map the lattice to itself within ``max_delta``°.
 
-    Elements can be fractions for a centred cell. The first is the identity.
+    For a centred cell, matrix elements can be fractions. The first rotation is the identity.
     """
     reduced, matrix = niggli(cell, group)
     from cctbx.sgtbx import lattice_symmetry
@@ -491,7 +493,7 @@ def cosets(operations: ArrayLike, group: SpaceGroup) -> list[Floats]:
     operations : (n, 3, 3) array
         Operations on hkl column vectors.
     """
-    # UB W and UB W L give the same indexing of the crystal if L is in the Laue group.
+    # If L is in the Laue group, UB W and UB W L are equivalent indexings of the crystal.
     known = list(group.laue_operations.astype(np.float64))
     chosen = []
     for operation in np.asarray(operations, dtype=np.float64).reshape(-1, 3, 3):
@@ -506,7 +508,7 @@ def reindexing_operators(
 ) -> list[Floats]:
     """Return the lattice rotations outside the crystal's Laue group, one of each coset.
 
-    ``h' = W h`` indexes the lattice as well as h, but for another orientation of the crystal's
-    contents. The list is empty if indexing is unique.
+    ``h' = W h`` indexes the lattice as well as h, but with another orientation of the structure.
+    The list is empty if the indexing is unique.
     """
     return cosets(lattice_rotations(cell, group, max_delta), group)

@@ -1,8 +1,8 @@
 """Background of a frame between its Bragg peaks, on cells of 4 x 4 pixels.
 
-The background of a cell is the mean over a square window of cells. Cells with a Bragg peak
-are found with a first mean and left out; the second mean finds further cells, which are left
-out, too. So a peak does not raise its own background.
+The background of a cell is the mean over a square window of cells. Cells with a Bragg peak (loud
+cells) are found with a first mean and left out. A second mean finds further loud cells, which are
+left out, too. A peak therefore does not raise its own background.
 """
 
 from typing import Any
@@ -19,8 +19,8 @@ I32 = NDArray[np.int32]
 
 #: Pixels on the side of a cell.
 CELL = 4
-#: A loud cell exceeds the background by this multiple of `n_sigma`. With 4, its mean pixel would be
-#: a strong pixel; with 1, the texture of a smooth background would be loud, too.
+#: A loud cell exceeds the background by this multiple of `n_sigma`. With 4, only cells whose mean
+#: pixel is a strong pixel would be loud; with 1, texture of a smooth background would be loud.
 _LOUD = 3.0
 #: Fewest expected counts in a box, and fewest such boxes, for `dispersion`.
 _ENOUGH_COUNTS, _ENOUGH_BOXES = 20.0, 1000
@@ -39,7 +39,7 @@ def _add_row(total: Any, row: Any) -> None:
 
 @kernel
 def window_sums(values: Any, half: int, out: Any) -> None:
-    """Sum over windows of ``2 half + 1`` cells on an edge, cut at the borders."""
+    """Sum over square windows with sides of ``2 half + 1`` cells, cut at the borders."""
     rows, columns = values.shape
     line = np.zeros(columns + 2 * half, values.dtype)
     inner = line[half : half + columns]
@@ -88,9 +88,9 @@ def cell_background(
     size
         Number of valid pixels of each cell.
     half
-        The window has ``2 half + 1`` cells on an edge.
+        The sides of the window have ``2 half + 1`` cells.
     n_sigma
-        Cells that exceed their expectation by more than 3 ``n_sigma`` standard deviations are left
+        Cells above their expected counts by more than 3 ``n_sigma`` standard deviations are left
         out.
     rate
         Out: counts per pixel (rows, columns); -1 where no valid pixel is near.
@@ -111,8 +111,8 @@ def cell_background(
     rate[:] = np.float32(-1.0)
     loud[:] = 0
     limit = np.float32(_LOUD * _LOUD * n_sigma * n_sigma)
-    # Where few quiet pixels are left, the earlier mean is kept. It is too high, but this hides
-    # only the edges of a peak, and the peak is found anyway.
+    # If few pixels are left in a window, the first mean is kept. It is too high, but this hides
+    # only the edges of a peak; the peak itself is still found.
     few = max(1, (2 * half + 1) ** 2 * CELL * CELL // 20)
     new = np.zeros(columns, np.uint8)
     total, number = 0.0, 0

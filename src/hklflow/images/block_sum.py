@@ -6,7 +6,7 @@ The sum of a block on a frame is, in this order:
   negative count; a float that is not finite or below the smallest valid value);
 * the saturation value of the sums, if a pixel of the block is saturated: ``n (s - 1) + 1`` for n
   pixels of saturation value s (n s for floats), which no sum of unsaturated pixels reaches;
-* else the sum of all pixels. A sum never holds only a part of a block.
+* else the sum of all pixels. A sum never contains only a part of a block.
 
 Counts are stored as uint32 with its largest number as the flag, floats as float32 with NaN as the
 flag.
@@ -99,7 +99,7 @@ class BlockSum:
     dtype : numpy dtype
         Type of the frames.
     saturation : float or None
-        Value from which a pixel is saturated; None: pixels do not saturate.
+        Smallest value of a saturated pixel. None: pixels do not saturate.
     valid_from : float
         Smallest valid value of floating-point frames.
     """

@@ -14,9 +14,10 @@ from hklflow.simd.jit import kernel
 def _neighbourhood(image, bad, radius, median, scatter, third_high, third_low):  # type: ignore[no-untyped-def]
     """Compute the local statistics of the good neighbours of every good pixel.
 
-    ``median`` and ``scatter`` (1.4826 MAD) are over the square of ``radius``. ``third_high`` and
-    ``third_low`` are the third highest and third lowest of the 8 nearest neighbours, or the highest
-    and lowest if some of these are bad. ``median`` is NaN for too few good neighbours.
+    ``median`` and ``scatter`` (1.4826 MAD) are taken over the square of half size ``radius``.
+    ``third_high`` and ``third_low`` are the third highest and third lowest of the 8 nearest
+    neighbours; if some of these neighbours are bad, the highest and lowest. ``median`` is NaN if
+    there are too few good neighbours.
     """
     n_slow, n_fast = image.shape
     values = np.empty((2 * radius + 1) ** 2)
@@ -45,7 +46,7 @@ def _neighbourhood(image, bad, radius, median, scatter, third_high, third_low): 
                 values[k] = abs(values[k] - centre)
             scatter[i, j] = 1.4826 * np.median(values[:n])
             ordered = np.sort(near[:m])
-            # Next to a gap a spot may have only three pixels: compare with all neighbours.
+            # Next to a gap only three pixels of a spot may be visible: compare with all neighbours.
             rank = 2 if m == 8 else 0
             third_high[i, j] = ordered[m - 1 - rank]
             third_low[i, j] = ordered[rank]
@@ -65,16 +66,16 @@ def find_defects(
 
     A pixel is compared with the median m of its good neighbours in a square of
     ``2 radius + 1`` pixels. The σ of a pixel is the larger of the Poisson error sqrt(m + 1) and
-    the scatter (1.4826 MAD) of these neighbours, which is larger on a steep background.
+    the scatter (1.4826 MAD) of these neighbours; the scatter is larger on a steep background.
 
     * hot: ``x - m > n_sigma σ`` and ``x - m > contrast (x3 - m)``, where x3 is the third highest
       of the eight nearest neighbours. A Bragg spot fails the second test because it extends over
-      the neighbours; groups of up to three hot pixels pass it. Next to bad pixels x3 is the
-      highest neighbour, because a gap may hide most of a spot: a single hot pixel is found there,
-      a pair is not.
+      the neighbours; groups of up to three hot pixels pass this test. Next to bad pixels x3 is the
+      highest neighbour, because a gap may hide most of a spot. A single hot pixel is found there,
+      a pair of hot pixels is not.
     * dead: x = 0 where ``m >= dead_expected`` (probability exp(-m), 1e-13 for 30 counts).
-    * under-responding: x is below ``low_fraction`` of m and of x3', the third lowest of the eight
-      nearest neighbours, and ``x3' - x > n_sigma sqrt(x3' + 1)``.
+    * under-responding: x is below ``low_fraction`` times m, below ``low_fraction`` times x3', and
+      ``x3' - x > n_sigma sqrt(x3' + 1)``; x3' is the third lowest of the eight nearest neighbours.
 
     Draw the beamstop first: the shadow of a thin arm looks like dead pixels.
 

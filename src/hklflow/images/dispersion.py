@@ -1,13 +1,13 @@
 """Index of dispersion of the background: 1 for photon counts, else the gain of the detector.
 
 If a detector records g counts per photon, the variance of the counts is g times their mean. As in
-`images.noise`, pairs of consecutive frames are compared: for a given total n of a pixel, its count
-x in the first frame is binomial, and t = (x - s n)² / (s (1 - s) n) has the mean g, where s is the
-first frame's share of the beam. Slow changes cancel.
+`images.noise`, pairs of consecutive frames are compared. For a given total n of a pixel in both
+frames, the count x in the first frame is binomial. t = (x - s n)² / (s (1 - s) n) then has the mean
+g; s is the first frame's share of the beam. Slow changes cancel.
 
-A Bragg peak on only one frame of a pair must be left out. For a given n the mean of t does not
-depend on n, so that tiles can be selected by n without bias: tiles with a pixel far above the
-others are left out, and then tiles whose mean t is an outlier.
+A Bragg peak on only one frame of a pair must be left out. The mean of t does not depend on n, so
+tiles can be selected by n without bias. Tiles with a pixel far above the other pixels are left out,
+and then tiles whose mean t is an outlier.
 """
 
 import math
@@ -35,7 +35,7 @@ class Dispersion:
     value, error : float
         Index and its standard error; NaN if no tile has enough counts.
     tiles : int
-        Number of averaged tiles, of all pairs.
+        Number of averaged tiles in all pairs.
     """
 
     value: float
@@ -51,7 +51,7 @@ class ModuleDispersion:
     modules
         Rectangles (n, 4): first and last + 1 pixel along slow, then along fast.
     flag_from
-        Values from this value on are invalid, see :func:`hklflow.images.masks.flag_value`.
+        Smallest invalid value, see :func:`hklflow.images.masks.flag_value`.
     """
 
     def __init__(self, modules: NDArray[np.int64], *, flag_from: float = math.inf) -> None:

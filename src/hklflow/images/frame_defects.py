@@ -3,22 +3,22 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Expected counts from which an empty frame, or two equal frames, cannot be chance.
+# Expected counts above which an empty frame, or two equal frames, cannot be chance.
 _COUNTS = 100.0
-# Frames of two rotations are the same if the probability of chance is below 10⁻²⁰. There are about
-# 10⁸ relative positions of two rotations, so that a chance match has a probability of 10⁻¹².
+# Frames of two rotations are the same if the probability of a chance match is below 10⁻²⁰. Two
+# rotations have about 10⁸ relative positions, so a false match has a probability of 10⁻¹².
 _DECADES = 20.0
 
 
 def lost(sums: ArrayLike, incident: ArrayLike) -> NDArray[np.int64]:
-    """Return frames (m,) without counts where 100 or more are expected (probability e⁻¹⁰⁰).
+    """Return the frames (m,) with no counts although 100 or more are expected.
 
     Parameters
     ----------
     sums : (n,) array
         Counts of each frame.
     incident : (n,) array
-        Incident intensity of each frame, in any unit: without beam an empty frame is not lost.
+        Incident intensity of each frame, in any unit. An empty frame without beam is not lost.
     """
     counts, beam = np.asarray(sums, dtype=np.float64), np.asarray(incident, dtype=np.float64)
     expected = np.median(counts / beam) * beam
@@ -48,15 +48,16 @@ def copies(sums: ArrayLike, rings: ArrayLike) -> list[tuple[int, int]]:
 def shared(a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike]) -> list[tuple[int, int]]:
     """Return pairs (frame of a, frame of b) of two rotations that are the same measurement.
 
-    Two independent frames of C counts have the same sum with a probability of at most 1/√(2πC); the
-    same holds for the counts in a ring. The probabilities of consecutive frames, in the same or in
-    the opposite order in both rotations, are multiplied. Frames without counts prove nothing.
+    Two independent frames with C counts have the same sum with a probability of at most 1/√(2πC).
+    The counts in a ring have the same property. The probabilities of consecutive frames are
+    multiplied; the order in both rotations may be the same or opposite. Frames without counts prove
+    nothing.
 
     Parameters
     ----------
     a, b : (sums, rings)
-        Counts of each frame (n,), and in rings of the detector (n, m). Rings give a stronger proof,
-        but depend on the geometry; sums do not.
+        Counts of each frame (n,), and counts in rings of the detector (n, m). Rings give a stronger
+        proof than sums, but depend on the geometry.
     """
     counts = [np.asarray(sums, np.float64) for sums, _ in (a, b)]
     known: dict[bytes, int] = {}
@@ -90,6 +91,6 @@ def shared(a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike]) -> li
 
 
 def _decades(counts: ArrayLike) -> NDArray[np.float64]:
-    """Return -log10 of the largest probability that independent counts of this mean are equal."""
+    """Return -log10 of the largest probability that two independent counts are equal."""
     known = np.maximum(2 * np.pi * np.asarray(counts, np.float64), 1.0)
     return 0.5 * np.log10(known)

@@ -1,13 +1,13 @@
 """Scale of every frame: the part of the norm that depends only on the frame.
 
-A pixel counts ``n ~ Poisson(N S)``; the part of N that belongs to frame z is
+A pixel counts ``n ~ Poisson(N S)``. The factor of the norm N that belongs to frame z is
 
     monitor(z) * attenuation(z) * scale(z),   scale(z) = transmission(z) * rotation
 
-Monitor and attenuators are measured. The transmission of the sample is estimated from a signal
-that changes with the frame only by absorption: the background between the Bragg peaks, divided by
-the incident intensity. The transmission is known only relative to its median over the
-rotation; the factor ``rotation`` scales it to the median of the scan's first rotation.
+Monitor and attenuators are measured. The transmission of the sample is estimated from the
+background between the Bragg peaks, divided by the incident intensity, because this signal changes
+only by absorption. The transmission is known only relative to the median over its rotation; the
+factor ``rotation`` scales it to the median of the scan's first rotation.
 """
 
 from dataclasses import dataclass
@@ -22,37 +22,37 @@ from hklflow.base.errors import HklflowError
 Floats = NDArray[np.float64]
 
 FEWEST_PARTS = 6
-"""Fewest parts of the detector: half of them are independent and give their scatter to a third."""
+"""Fewest parts of the detector. Half of them are independent and give the scatter within 1/3."""
 
 
 class Status(IntEnum):
-    """Use of a frame's own value."""
+    """Use of the value measured on a frame."""
 
     USED = 0
     """The value contributes to the curve."""
     REPLACED = 1
     """The value is an outlier and is replaced by the curve."""
     INTERPOLATED = 2
-    """No value, or too few values near the frame: the curve is interpolated."""
+    """The frame has no value, or has too few values around it; the curve is interpolated."""
 
 
 @dataclass(frozen=True)
 class Transmission:
-    """Relative transmission of the sample per frame, all (n_frames,) but `level`.
+    """Relative transmission of the sample on each frame; arrays (n_frames,) except ``level``.
 
     Attributes
     ----------
     transmission
         The smooth curve, divided by its median.
     errors
-        Standard errors of ``transmission``, without the error of the common scale; they include
-        the error of `uneven` if it was computed.
+        Standard errors of ``transmission``, without the error of the common scale. They include the
+        error that `uneven` returns, if it was computed.
     ratio
-        The frames' own values, divided by the same median; NaN for frames without a value.
+        Measured values of the frames, divided by the same median; NaN for frames without a value.
     status
         `Status` of each frame.
     level : float
-        Median of the curve: signal over incident intensity.
+        Median of the curve (signal divided by incident intensity).
     """
 
     transmission: Floats
@@ -68,7 +68,7 @@ class Transmission:
 
     @property
     def scatter(self) -> float:
-        """Relative scatter (1.4826 MAD) of the frames' own values about the curve."""
+        """Relative scatter (1.4826 MAD) of the measured values about the curve."""
         valued = self.status != Status.INTERPOLATED
         off = self.ratio[valued] / self.transmission[valued] - 1
         return float(1.4826 * np.median(np.abs(off)))
@@ -88,8 +88,8 @@ class FrameScale:
     rotation : float
         Median transmission relative to the median of the scan's first rotation.
     area : float
-        Solid angle of the pixel at the foot of the detector normal, relative to the first rotation.
-        ``rotation`` is divided by it; 1 if the rotations were not compared.
+        Solid angle of the pixel nearest to the sample, relative to the first rotation.
+        ``rotation`` is divided by this ratio; 1 if the rotations were not compared.
     source : str
         The signal: ``background``, ``frame_sum`` or ``none``.
     """
@@ -104,7 +104,7 @@ class FrameScale:
 
     @property
     def scale(self) -> Floats:
-        """Factor (n_frames,) of monitor times attenuation."""
+        """Factor (n_frames,) by which monitor times attenuation is multiplied."""
         return self.transmission.transmission * self.rotation
 
 
@@ -117,14 +117,17 @@ def constant(incident: NDArray[Any]) -> Transmission:
 def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | None) -> Transmission:
     """Estimate the relative transmission of the sample from signal over incident intensity.
 
-    A parabola (a line if ``window`` is below 11) is fitted to the ratio in the ``window``
-    frames nearest to each frame, with Tukey's biweight (c = 4.685 times the scatter, 1.4826
-    MAD) in six iterations; its value at the frame is the transmission. The weight of a frame is
-    its incident intensity: the best weight for Poisson counts, and, unlike a weight from the
-    counts, it does not favour low counts. If the frames around do not follow one parabola, but
-    the frames before or the frames after do, the parabola of this side is taken: a step of many
-    standard deviations stays a step (after Gijbels, Lambert & Qiu, Ann. Inst. Stat. Math. 59,
-    235, 2007), unless there is another step within the window.
+    For each frame, a parabola (a line if ``window`` is below 11) is fitted to the ratio in the
+    ``window`` nearest frames. The fit uses Tukey's biweight (c = 4.685 times the scatter, 1.4826
+    MAD) in six iterations. The value of the parabola at the frame is the transmission.
+
+    The weight of a frame is its incident intensity. This weight is best for Poisson counts, and it
+    does not favour low counts, as weights from the counts would.
+
+    If the frames on both sides do not follow one parabola, but the frames before or the frames
+    after do, the parabola of this side is used. A step of many standard deviations is thus kept
+    (after Gijbels, Lambert & Qiu, Ann. Inst. Stat. Math. 59, 235, 2007), unless there is another
+    step within the window.
 
     Parameters
     ----------
@@ -133,8 +136,8 @@ def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | Non
     incident
         (n_frames,) positive incident intensity of each frame: monitor times attenuation.
     window
-        Odd number of frames, 5 or more; the transmission should change little in half of it.
-        None: no curve, every frame keeps its own value.
+        Odd number of frames, 5 or more; the transmission should change little within half a window.
+        None: no curve; every frame keeps its measured value.
 
     Raises
     ------
@@ -180,14 +183,15 @@ def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | Non
 
 @dataclass(frozen=True)
 class Uneven:
-    """Difference of the background's change between parts of the detector.
+    """Test if the background changes differently in different parts of the detector.
 
     Attributes
     ----------
     spread : float
-        Relative rms of the parts' curves about the common curve, without counting noise.
+        Relative rms difference between the curves of the parts and the common curve, without
+        counting noise.
     error : float
-        Relative error of the common curve by this spread.
+        Relative error of the common curve that follows from this spread.
     significant : bool
         True if counting noise cannot explain the spread.
     """
@@ -200,15 +204,16 @@ class Uneven:
 def uneven(parts: Floats, errors: Floats, window: int | None) -> Uneven | None:
     """Compare the transmissions from the backgrounds of different parts of the detector.
 
-    The absorption by the whole sample is the same for all parts. Diffuse scattering that rotates
-    with the crystal, and absorption that depends on direction, differ between parts; their mean
+    Absorption by the whole sample is the same for all parts. Diffuse scattering that rotates with
+    the crystal, and absorption that depends on the direction, differ between parts, and their mean
     over the detector changes the common curve. Parts on opposite sides of the beam measure nearly
-    the same, because S(-Q) = S(Q): for the error of the mean, only half of the parts count.
+    the same values, because S(-Q) = S(Q). Therefore only half of the parts count for the error of
+    the mean.
 
     Parameters
     ----------
     parts, errors
-        (n_frames, n_parts) backgrounds divided by level and shape, and their Poisson errors; see
+        Backgrounds (n_frames, n_parts) divided by level and shape, and their Poisson errors; see
         `images.statistics`.
     window
         See `transmission`.
@@ -228,14 +233,14 @@ def uneven(parts: Floats, errors: Floats, window: int | None) -> Uneven | None:
     if len(off) < FEWEST_PARTS:
         return None
     d, v = np.concatenate(off), np.concatenate(variance)
-    # For noise alone χ² is 1, with the standard deviation `noise`.
+    # For counting noise alone, χ² is 1 with the standard deviation `noise`.
     chi2, noise = float(np.mean(d**2) / np.mean(v)), _chance(len(d), window)
     spread = float(np.sqrt(max(float(np.mean(d**2) - np.mean(v)), 0.0)))
     return Uneven(spread, spread / float(np.sqrt(len(off) / 2 - 1)), chi2 > 1 + 5 * noise)
 
 
 def change(curve: Transmission, window: int | None) -> float:
-    """Return the relative rms of a curve about its mean, beyond its errors; 0: not significant.
+    """Return the relative rms change of a curve, corrected for its errors; 0: not significant.
 
     Parameters
     ----------
@@ -259,7 +264,7 @@ def _curve(part: Floats, poisson: Floats, window: int | None) -> tuple[Floats, F
     from scipy.ndimage import median_filter
     from scipy.signal import savgol_filter
 
-    # Wings of peaks add to the noise of single frames.
+    # Tails of peaks increase the noise of single frames.
     noise = max(float(np.median(poisson)), _noise(part, np.ones_like(part)))
     if window is None:
         return part - 1, np.full(part.size, noise**2)
@@ -285,16 +290,17 @@ def _smooth(ratio: Floats, weight: Floats, window: int) -> tuple[Floats, Floats,
     if not enough.any():
         return np.full(n, np.nan), np.full(n, np.nan), np.full(n, Status.INTERPOLATED, np.uint8)
     before, after = np.clip(frames - window + 1, 0, last), np.clip(frames, 0, last)
-    # If the frame is an outlier of a side's parabola, this side is the wrong one.
+    # A parabola of one side is wrong if the frame itself is an outlier of this parabola.
     cost = [blocks.misfit[b] + (blocks.tukey[b, frames - b] < 0.5) for b in (before, after)]
     side = np.where(cost[0] < cost[1], before, after)
-    # A misfit above 2 is not one parabola; a side with less than half of it is beyond a step.
+    # With a misfit above 2, the frames do not follow one parabola. If one side has less than half
+    # of this misfit, there is a step.
     step = (blocks.misfit[centred] > 2) & (blocks.misfit[side] < 0.5 * blocks.misfit[centred])
     choice = np.where(step & known, side, centred)
     value, error, kept = blocks.at(frames, choice)
     status = np.where(kept, Status.USED, Status.REPLACED).astype(np.uint8)
     status[~known | ~enough] = Status.INTERPOLATED
-    # Where too few frames around have a value, interpolate linearly.
+    # Interpolate linearly where too few frames around the frame have a value.
     fitted = np.flatnonzero(enough)
     values = np.interp(frames, fitted, value[fitted])
     return values, np.interp(frames, fitted, error[fitted]), status
@@ -302,7 +308,7 @@ def _smooth(ratio: Floats, weight: Floats, window: int) -> tuple[Floats, Floats,
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Parabolas in all blocks of ``window`` frames; (m, ...) arrays, one row for each start.
+    """Parabolas fitted to all blocks of ``window`` frames; arrays (m, ...), one row per block.
 
     Attributes
     ----------
@@ -326,7 +332,7 @@ class _Blocks:
     def at(
         self, frames: NDArray[np.int64], start: NDArray[np.int64]
     ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        """Return value and error of frames from the blocks ``start``; True for inliers."""
+        """Return value and error of frames from the blocks ``start``, and True for inliers."""
         window, k = self.tukey.shape[1], self.coefficients.shape[1]
         powers = _places(window)[frames - start][:, None] ** np.arange(k)
         value = np.sum(powers * self.coefficients[start], axis=1)
@@ -385,36 +391,36 @@ def _noise(ratio: Floats, weight: Floats) -> float:
 
 
 def _own_values(ratio: Floats, weight: Floats) -> tuple[Floats, Floats, NDArray[np.uint8]]:
-    """Return the frames' own values, interpolated for frames without a value or with zero."""
+    """Return the measured values, interpolated for frames without a value or with zero."""
     known = np.isfinite(ratio) & (ratio > 0)
     frames = np.flatnonzero(known)
     status = np.where(known, Status.USED, Status.INTERPOLATED).astype(np.uint8)
     if frames.size == 0:
         return np.full(ratio.size, np.nan), np.full(ratio.size, np.nan), status
     value = np.interp(np.arange(ratio.size), frames, ratio[frames])
-    # Neighbours differ only by noise: the transmission changes slowly.
+    # The transmission changes slowly, so neighbours differ only by noise.
     return value, _noise(ratio, weight) / np.sqrt(weight), status
 
 
 def compare(
     own: Transmission, first: Transmission, area: float, source: str, enabled: bool
 ) -> tuple[float, float]:
-    """Return the scale of a rotation relative to the scan's first rotation, and the area.
+    """Return the scale of a rotation relative to the first rotation, and the area.
 
-    The signal is counted per pixel, so that the ratio of the levels contains the ratio of the
-    pixels' solid angles. The transform corrects solid angles; therefore the scale is divided by
-    this ratio, the area.
+    The signal is counted per pixel, so the ratio of the levels contains the ratio of the solid
+    angles of the pixels (the area). The transform corrects solid angles; therefore the scale is
+    divided by the area.
 
     Parameters
     ----------
     own, first
         Transmission of the rotation and of the first rotation.
     area
-        Solid angle of the pixel at the foot of the detector normal, relative to the first rotation.
+        Solid angle of the pixel nearest to the sample, relative to the first rotation.
     source
-        The signal; ``none``: rotations cannot be compared.
+        Kind of signal; with ``none``, rotations cannot be compared.
     enabled
-        False: every rotation keeps its own scale, 1.
+        False: rotations are not compared, and the scale is 1.
     """
     if not enabled or source == "none":
         return 1.0, 1.0

@@ -1,9 +1,10 @@
-"""Compact store of the last frames of a scan and their background, from one reading.
+"""Compact store of the last frames of a scan and their background, filled in one pass.
 
 A frame is stored as narrow counts: 8 bits, or 16 bits if the background is high, or 32-bit floats
-for floating-point frames. A list in raster order holds the odd pixels of the frame: pixels whose
-counts do not fit, and invalid pixels. In the narrow counts, invalid and masked pixels hold the
-counts expected from the background around them, so that sums over boxes do not need the mask.
+for floating-point frames. A list of exceptions (``odd_at``, ``odd_value``) holds, in raster order,
+the pixels whose counts do not fit, and the invalid pixels. In the narrow counts, invalid and masked
+pixels have the counts expected from the background around them, so that sums over boxes do not need
+the mask.
 
 All images have a border: `ROWS` above and below, `COLUMNS` on the left and at least `COLUMNS` on
 the right, up to a multiple of `PER_WORD`. Images of cells are only padded to this multiple.
@@ -22,7 +23,7 @@ from hklflow.simd.words import lowest_bit
 ROWS, COLUMNS = 4, 64
 #: Number of frames that are added to the sums together: a row of all of them fits in the cache.
 SUMMED = 8
-#: Value of an invalid pixel in the list of odd pixels, below every valid value.
+#: Value of an invalid pixel in the list of exceptions; it is below every valid value.
 FLAGGED = -np.inf
 #: Largest fraction of the pixels of the first frame that may not fit 8 bits.
 _MANY = 0.002
@@ -37,15 +38,16 @@ class Store(NamedTuple):
     counts
         (slots, rows, columns) narrow counts.
     keep
-        (rows, columns) of the same type; all bits set (1 for floats), or 0 for masked pixels.
+        (rows, columns) of the type of ``counts``: 0 for masked pixels; all bits set (1 for floats)
+        for other pixels.
     odd_at, odd_value
-        (slots, n) flat index in the image, and value, of the odd pixels.
+        (slots, n) exceptions: flat index in the image, and value.
     odd_number, flagged
-        (slots,) number of odd pixels, and number of invalid pixels among them.
+        (slots,) number of exceptions, and number of invalid pixels among them.
     rate
         (slots, cell rows, cell columns) background per pixel, -1 where unknown.
     near
-        (slots, cell rows, cell columns) 1 where a box may hold an invalid or masked pixel.
+        (slots, cell rows, cell columns) 1 where a box may contain an invalid or masked pixel.
     loud
         (slots, cell rows, cell columns) 1 for cells that are left out of the background.
     whole
@@ -85,7 +87,7 @@ class Scratch(NamedTuple):
 
 @kernel
 def _list_odd(raw, bits, at, invalid_from, out, store, slot, number):  # type: ignore[no-untyped-def]
-    """Add the pixels whose bit is set to the list of odd pixels; set invalid pixels to 0."""
+    """Add the pixels whose bit is set to the list of exceptions; set invalid pixels to 0."""
     where, values = store.odd_at[slot], store.odd_value[slot]
     for word in range(bits.size):
         rest = bits[word]
@@ -114,9 +116,10 @@ def _add_cells(a, b, c, d, line, cells):  # type: ignore[no-untyped-def]
 
 @kernel
 def pack_integers(raw, slot, top, invalid_from, store, scratch, line):  # type: ignore[no-untyped-def]
-    """Pack a frame of unsigned integers (slow, fast); return the number of odd pixels.
+    """Pack a frame of unsigned integers (slow, fast); return the number of exceptions.
 
-    Values from ``top`` on are odd. If the list of odd pixels is too short, the result is not valid.
+    Values from ``top`` on are exceptions. If the list of exceptions is too short, the result is not
+    valid.
     """
     counts, keep = store.counts[slot], store.keep
     rows, columns = raw.shape
@@ -149,7 +152,7 @@ def pack_integers(raw, slot, top, invalid_from, store, scratch, line):  # type: 
 
 @kernel
 def pack_floats(raw, slot, valid_from, invalid_from, store, scratch, line):  # type: ignore[no-untyped-def]
-    """Pack a frame of floats, like `pack_integers`; only invalid values are odd."""
+    """Pack a frame of floats, like `pack_integers`; only invalid values are exceptions."""
     counts, keep = store.counts[slot], store.keep
     rows, columns = raw.shape
     inner = counts.shape[1] - 2 * COLUMNS
@@ -179,11 +182,11 @@ def pack_floats(raw, slot, valid_from, invalid_from, store, scratch, line):  # t
 
 @kernel
 def sum_counts(slots, top, store, total, most):  # type: ignore[no-untyped-def]
-    """Add frames to the images of the sum and of the maximum, without their odd pixels."""
+    """Add frames to the images of the sum and of the maximum, without the exceptions."""
     counts = store.counts
     width, kind = counts.shape[2], counts[0, 0, 0]
     n = width - 2 * COLUMNS
-    # Invalid pixels hold expected counts, which must not be added.
+    # Invalid pixels contain expected counts, which must not be added.
     held = np.zeros((slots.size, store.odd_at.shape[1]), counts.dtype)
     for f in range(slots.size):
         flat, slot = counts[slots[f]].reshape(-1), slots[f]
@@ -207,7 +210,7 @@ def sum_counts(slots, top, store, total, most):  # type: ignore[no-untyped-def]
 
 @kernel
 def _set_odd(slot, top, most_in_cell, store, scratch):  # type: ignore[no-untyped-def]
-    """Add the counts of odd pixels to the cells, and remove invalid pixels from the cells."""
+    """Add the counts of the exceptions to the cells, and remove invalid pixels from the cells."""
     scratch.size[:] = scratch.mask_size
     store.near[slot] = scratch.mask_near
     width = store.counts.shape[2]
@@ -270,13 +273,13 @@ class FrameStore:
     n_sigma
         Limit of the cells that are left out of the background, see `cell_background`.
     invalid_from
-        Values from this value on are invalid; NaN is always invalid.
+        Smallest invalid value; NaN is always invalid.
     valid_from
         Values of floating-point frames below this value are invalid; negative integers are always
         invalid.
     sums
-        True: make the images ``total`` (sum of the narrow counts) and ``most`` (maximum), only for
-        integers; both images have the borders, and odd pixels are left out.
+        True: compute the images ``total`` (sum of the narrow counts) and ``most`` (maximum), only
+        for integers. Both images have the borders and omit the exceptions.
     """
 
     def __init__(
@@ -298,11 +301,11 @@ class FrameStore:
         self._invalid_from, self._valid_from = invalid_from, valid_from
         bits = 8 * dtype.itemsize
         if dtype.kind == "i":
-            # Read as unsigned integers, negative numbers are large numbers.
+            # Frames are read as unsigned integers, so negative numbers become large numbers.
             self._invalid_from = min(invalid_from, 2.0 ** (bits - 1))
 
     def _begin(self, frame: NDArray[Any]) -> None:
-        """Choose the narrow type by the first frame and make the arrays."""
+        """Choose the narrow type from the first frame and create the arrays."""
         mask = self.mask
         narrow: np.dtype[Any]
         wide: np.dtype[Any]
@@ -364,7 +367,7 @@ class FrameStore:
             mask_size=size,
             mask_near=near,
             mask_sizes=sizes,
-            # Unsigned: with signed indices, each access would test for negative values.
+            # Unsigned, because with signed indices each access would test for negative values.
             fill_at=fill_at.astype(np.uint32),
             fill_cell=(cell_row * columns + cell_column).astype(np.uint32),
             fill_more=np.asarray((fill_at * _GOLDEN) % 1.0, np.float32),
@@ -378,7 +381,7 @@ class FrameStore:
         """Return counts (3, slow, fast) and background of a frame and its two neighbours.
 
         The third array is True for pixels that are not masked. Counts that do not fit the narrow
-        type are too low.
+        type have its largest value.
         """
         rows, columns = self.mask.shape
         slots = np.arange(number - 1, number + 2) % self.slots
@@ -395,7 +398,7 @@ class FrameStore:
         return self.store.odd_at.shape[1]
 
     def _make_room(self, number: int) -> None:
-        """Make the lists of odd pixels longer."""
+        """Make the lists of exceptions longer."""
         more = ((0, 0), (0, number - self._room()))
         places, values = np.pad(self.store.odd_at, more), np.pad(self.store.odd_value, more)
         self.store = self.store._replace(odd_at=places, odd_value=values)
@@ -423,7 +426,7 @@ class FrameStore:
         return slot
 
     def add_up(self) -> None:
-        """Add the frames taken since the last call to ``total`` and ``most``."""
+        """Update ``total`` and ``most`` with the frames that were taken since the last call."""
         if self.sums and self.dtype.kind != "f":
             slots = np.arange(self._summed, self.n_frames) % self.slots
             sum_counts(slots, int(self.top), self.store, self.total, self.most)
@@ -431,7 +434,7 @@ class FrameStore:
 
 
 def _beside(keep: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the flat indices of masked pixels that a box around a good pixel can hold."""
+    """Return the flat indices of masked pixels that a box around a good pixel can contain."""
     near = np.zeros(keep.shape, bool)
     for i in range(-2, 3):
         for j in range(-2, 3):

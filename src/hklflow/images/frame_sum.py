@@ -4,11 +4,11 @@ The sum of a pixel on a frame is, in this order:
 
 * flagged (the largest number of the type of the sum), if the pixel is flagged in any scan (the
   largest number of an unsigned type; a negative count);
-* the saturation value of the sum, if the pixel is saturated in any scan: ``n (s - 1) + 1`` for n
-  scans of saturation value s, the smallest number that n counts below s cannot reach;
+* the saturation value of the sum, if the pixel is saturated in any scan. For n scans with the
+  saturation value s it is ``n (s - 1) + 1``: a sum of n unsaturated counts is always smaller;
 * else the sum of the counts.
 
-Sums are made in 64 bits and stored in the smallest unsigned type that holds them.
+Sums are computed in 64 bits and stored in the smallest unsigned type that can hold them.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ _STORED = (np.uint16, np.uint32, np.uint64)
 
 
 def largest_count(dtype: np.dtype[Any], saturation: float | None) -> int:
-    """Return the largest count of a pixel of a scan, below flag and saturation."""
+    """Return the largest valid count of a pixel of one scan, below flag and saturation."""
     if not np.issubdtype(dtype, np.integer):
         raise HklflowError(f"frames of type {dtype} cannot be summed: give frames of integers")
     largest = int(np.iinfo(dtype).max) - (flag_value(dtype) is not None)
@@ -47,7 +47,7 @@ class SumType:
     flag : int
         Value of invalid pixels.
     saturation : int or None
-        Value of saturated pixels; None: the scans do not saturate.
+        Value of saturated pixels. None: the scans do not saturate.
     """
 
     dtype: np.dtype[Any]
@@ -56,15 +56,15 @@ class SumType:
 
     @property
     def limit(self) -> int:
-        """Upper limit: every sum of counts must be smaller."""
+        """Upper limit; every sum of counts must be smaller."""
         return self.flag if self.saturation is None else self.saturation
 
 
 def sum_types(dtypes: list[np.dtype[Any]], saturation: float | None) -> list[SumType]:
-    """Return the types to try for the sum of scans of types ``dtypes``, smallest first.
+    """Return the types to try for the sum of scans with types ``dtypes``, smallest first.
 
-    If 16 or 32 bits hold all possible counts of the scans, this type is the only one. If no
-    such type exists, the first type has 32 bits, enough for real counts, and the second 64 bits.
+    If 16 or 32 bits are enough for all possible counts, this type is the only one. Otherwise the
+    first type has 32 bits, which is usually enough for measured counts, and the second has 64 bits.
     """
     bound = sum(largest_count(dtype, saturation) for dtype in dtypes)
     saturated = None if saturation is None else len(dtypes) * (_threshold(saturation) - 1) + 1

@@ -1,32 +1,32 @@
-r"""3-D artefact mask: pixel-frames around strong Bragg peaks that hold sensor artefacts.
+r"""3-D artefact mask: pixel-frames around strong Bragg peaks that contain sensor artefacts.
 
 At high energy a strong reflection adds counts to its surroundings on the same frame (fluorescence
 and Compton scattering inside the sensor, blooming) and on the following frames (afterglow). The
 diffuse scattering changes slowly from frame to frame. An artefact is therefore an excess over the
 same pixels on the neighbouring frames, in an area connected to a strong peak.
 
-Method, on cells of ``cell`` x ``cell`` pixels, sums over valid pixels only:
+The method uses cells of ``cell`` x ``cell`` pixels, summed over valid pixels only:
 
-1. *Background* of a cell on frame z: clipped mean of its count rate on the other frames of a
-   window of ``window`` frames (median m of the cell, then the mean of the values up to
-   ``m + 4 sqrt(m + 1)``: the median alone is biased for few counts).
+1. *Background* of a cell on frame z: clipped mean of the count rate of the cell on the other frames
+   of a window of ``window`` frames. It is the mean of the values up to ``m + 4 sqrt(m + 1)``, where
+   m is the median; the median alone would be biased for few counts.
 2. *Excess* E = counts - background, with the Poisson variance ``V = B (1 + 1/n) + 1`` of a cell
-   with background B from n frames; one count is the floor where B vanishes. For sums over boxes
-   of several cells E is capped at ``10 sqrt(V)``, so that a spot does not smear over the box.
+   with background B from n frames; the added 1 is needed where B vanishes. For sums over boxes of
+   several cells E is limited to ``10 sqrt(V)``, so that a spot does not spread over the box.
 3. *Significant* cells: the excess summed over one of the ``boxes`` is above ``n_sigma`` sigma and
    above ``min_ratio`` times the background (incident flux and diffuse scattering may change less).
 4. *Seeds*: cells with ``E >= seed_counts`` and ``E >= seed_ratio B``, or cells with overloaded
    pixels that are not overloaded on most frames. A seed also counts on the frame before and the
    frame after if its cell is significant there (tails of the rocking curve).
-5. *Region*: significant cells connected to a seed, also across cells without data (gaps), at most
-   ``reach`` pixels from the seed; dilated by ``margin`` pixels. The seeds, dilated, stay flagged
-   for ``afterglow_frames`` more frames.
+5. *Region*: significant cells that are connected to a seed and at most ``reach`` pixels from the
+   seed; the connection may cross cells without data (gaps). The region is extended by ``margin``
+   pixels. Extended seeds stay flagged for ``afterglow_frames`` more frames.
 
-A strong peak under masked pixels has no seed unless its halo has one (in a gap there is no sensor
-and no halo). A reflection that lasts longer than about half of the window counts as background:
-choose a window at least twice as long as the longest spot. Diffuse scattering near a strong peak
-that changes by more than ``min_ratio`` within the window is taken for an artefact: the mask is for
-fine slices, on which the diffuse scattering changes less.
+A strong peak under masked pixels has no seed, unless its halo has one (in a gap there is no sensor
+and no halo). A reflection that lasts longer than about half of the window counts as background, so
+choose a window at least twice as long as the longest spot. Use the mask only for fine slices: if
+diffuse scattering near a strong peak changes by more than ``min_ratio`` within the window, it is
+flagged as an artefact.
 """
 
 import math
@@ -43,7 +43,7 @@ from hklflow.images import mask3d_kernels as kernels
 
 BoolImage = NDArray[np.bool_]
 Flagged = tuple[NDArray[np.uint8] | None, int]
-"""Packed mask of a frame (None: nothing is flagged), and the number of good pixels flagged."""
+"""Packed mask of a frame (None: nothing is flagged), and the number of flagged good pixels."""
 
 _MIN_FRAMES = 4  # shorter scans have no background
 
@@ -69,7 +69,7 @@ class Mask3dParams:
         Odd sides of the boxes in which the excess is summed, in cells. A larger box finds
         fainter halos and flags more clean pixels around them.
     window
-        Number of frames from which the background of a frame is taken, centred where possible.
+        Number of frames that determine the background of a frame; centred on it where possible.
     reach
         Largest distance of a halo from its seed, pixels.
     margin
@@ -77,10 +77,10 @@ class Mask3dParams:
     afterglow_frames
         Number of frames after a seed on which its cells stay flagged.
     flag_from
-        Values from this value on are invalid (2^32 - 1 and the like); None: no such flag.
+        Smallest invalid value, such as 2^32 - 1. None: no value is a flag.
     overload_from
-        Values from this value on, below ``flag_from``, are overloaded: they are not summed, and are
-        seeds unless they are overloaded on most frames. None: pixels are never overloaded.
+        Smallest overloaded value, below ``flag_from``. Overloaded pixels are not summed; they are
+        seeds, unless they are overloaded on most frames. None: pixels are never overloaded.
     valid_from
         Values of floating-point frames below this value are invalid; negative integers are always
         invalid.
@@ -146,7 +146,7 @@ class _Binner:
         words = frame.view(f"u{frame.itemsize}")
         if self.keep.dtype != words.dtype:
             self.keep = np.where(self.good, np.iinfo(words.dtype).max, 0).astype(words.dtype)
-            # Read as unsigned words, negative numbers are large.
+            # The values are read as unsigned words, so negative numbers become large numbers.
             top = min(self.over, float(np.iinfo(frame.dtype).max), 2.0**32 // self.cell**2)
             self.limit = np.uint64(max(math.floor(top), 0))
         binned = (self.keep, self.n_good, self.sums, self.limit, self.cell, self.flag, self.over)
@@ -154,10 +154,11 @@ class _Binner:
 
 
 def _ring(size: int, grid: tuple[int, int], dtype: Any) -> NDArray[Any]:
-    """Return zeros (size, slow, fast), padded so that a cell's frames use different cache sets.
+    """Return zeros (size, slow, fast), padded so that frames of a cell use different cache sets.
 
-    A frame then has an odd number of rows and of half cache lines per row; the sizes of detectors
-    are often powers of two, for which all frames of a cell would use the same set.
+    The padding gives an odd number of rows, and an odd number of half cache lines per row. Without
+    it, all frames of a cell would use the same set, because the sizes of detectors are often powers
+    of two.
     """
     lines = -(-grid[1] // 8)
     return np.zeros((size, grid[0] + 1 - grid[0] % 2, 8 * (lines + 1 - lines % 2)), dtype)
@@ -199,7 +200,7 @@ class _Masker:
         slot = self.n_in % self.size
         self.binner.add(frame, *(ring[slot] for ring in self.rings))
         self.n_in += 1
-        # The first full window is used for all frames up to its middle.
+        # The first complete window is used for all frames up to the middle of the window.
         while self.n_in >= self.p.window and self.n_judged < self.n_in - self.p.window // 2:
             yield from self._judge()
 
@@ -273,16 +274,16 @@ def _disc(radius: int) -> NDArray[np.int64]:
 def flag_frames(
     blocks: Iterable[NDArray[Any]], mask: BoolImage | None, params: Mask3dParams
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """Flag the sensor artefacts of a scan, streaming.
+    """Flag the sensor artefacts of a scan while its frames are read.
 
-    Only ``window`` + 1 frames, summed over cells, are held in memory (16 / cell² bytes per pixel
-    and frame). A mask is returned ``window / 2 + 1`` frames after its frame was read.
+    Only ``window`` + 1 frames, summed over cells, are kept in memory (16 / cell² bytes per pixel
+    and frame). The mask of a frame is returned ``window / 2 + 1`` frames after the frame was read.
 
     Parameters
     ----------
     blocks
         Frames (n, slow, fast) in order, any real type; negative and non-finite values are
-        invalid. A block is not used after the next block is requested.
+        invalid. A block is no longer used when the next block is requested.
     mask
         Bad pixels (slow, fast), True = bad, or None. Bad pixels are not summed, and their values
         in the result have no meaning.
@@ -295,7 +296,7 @@ def flag_frames(
         Masks (m, slow, ceil(fast / 8)), packed by :func:`pack`, 1 = artefact; one mask for each
         frame, in order. The values do not depend on the sizes of the blocks.
     n_good
-        Number of good pixels flagged (m,).
+        Number of flagged good pixels (m,).
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """Kernels of the 3-D mask: sums of frames over cells, seeds, regions around seeds, masks.
 
 The frames of a window, summed over cells, are kept in ring buffers (slot, cell slow, cell fast) of
-counts, valid pixels and overloaded pixels. Cells are numbered ``a * n_fast_cells + b``. The
-background of a cell takes far more time than its counts: it is computed only where a seed is
-possible and where a region grows.
+counts, valid pixels and overloaded pixels. Cells are numbered ``a * n_fast_cells + b``. To compute
+the background of a cell takes far more time than to sum its counts. The background is therefore
+computed only where a seed is possible and where a region grows.
 
 Tuples of the kernels:
 
@@ -11,19 +11,19 @@ Tuples of the kernels:
   frame that is judged.
 - ``rules``: boxes, n_sigma, min_ratio.
 - ``memory``: stamp of the frame (a new number for each frame); stamps (slow, part) of the parts of
-  rows, equal to the frame's stamp for parts that are computed; excess (slow, fast), capped excess,
-  variance of the excess; working array (slot, PART). The excess is -inf in a blind cell, which has
-  no valid pixel or no background.
+  rows, which equal the stamp of the frame if the part was computed; excess (slow, fast), limited
+  excess, variance of the excess; working array (slot, PART). The excess is -inf in a cell without a
+  valid pixel or without background.
 """
 
 import numpy as np
 
 from hklflow.simd.jit import kernel
 
-PART = 16  # cells of a row whose background is computed together, in little more time than for one
+PART = 16  # cells of a row whose background is computed together, almost as fast as for one cell
 
-_CAP = 10.0  # largest excess of a cell in a box, in σ; averaged over 3 x 3 cells below n_sigma
-_CLIP = 4.0  # largest background above the median, in σ
+_CAP = 10.0  # largest excess of a cell in a box, in σ; one such cell in 3 x 3 is not significant
+_CLIP = 4.0  # largest value used for the background, in σ above the median
 _SLACK = 1e-9  # relative tolerance, larger than the rounding of a mean
 
 
@@ -167,9 +167,9 @@ def _is_overloaded(window, a, b):  # type: ignore[no-untyped-def]
 def _note_lowest(window, a, first, lowest, noted):  # type: ignore[no-untyped-def]
     """Lower ``lowest`` (slow, fast), in the row ``a``, to the smallest counts of the window.
 
-    ``first``: number of the window's first frame. ``noted`` (slow, 2): first and last + 1 frame
-    that are included in ``lowest``. Frames that have left the window can only make ``lowest`` too
-    low, so that it is computed again only now and then.
+    ``first``: number of the window's first frame. ``noted`` (slow, 2): first frame, and last frame
+    + 1, that ``lowest`` includes. Frames that have left the window can only make ``lowest`` too
+    low, so it is enough to compute it again from time to time.
     """
     counts, valid, _, slots, _ = window
     stop = first + len(slots)
@@ -202,8 +202,8 @@ def find_seeds(window, memory, n_good, first, seed_counts, seed_ratio, lowest, n
             continue
         _note_lowest(window, a, first, lowest, noted)
         for b in range(n_fast):
-            # The background is at least the lowest counts (from as many valid pixels or fewer).
-            # This excludes most cells of a bright background without computing it.
+            # The background is not below the lowest counts of the window. This excludes most cells
+            # of a bright background without computing the background.
             floor = lowest[a, b] * (1.0 - _SLACK) if valid[own, a, b] == n_good[a, b] else 0.0
             needed = floor + max(seed_counts, seed_ratio * floor) * (1.0 - _SLACK)
             seed = False
@@ -266,8 +266,8 @@ def grow(window, rules, memory, reach, own_seeds, other_seeds, met, queue, neare
     """Write the region of a frame to ``region`` (cells,); return its number of cells.
 
     The region starts at ``own_seeds``, and at the cells of ``other_seeds`` that are significant on
-    this frame, and ends at the distance ``reach`` (squared cells) from them. ``met`` (slow, fast):
-    stamps of the frames on which a cell was visited last. ``queue`` and ``nearest`` (cells,):
+    this frame. It ends at the squared distance ``reach`` (cells²) from these seeds. ``met`` (slow,
+    fast): stamp of the frame on which a cell was last visited. ``queue`` and ``nearest`` (cells,):
     working arrays.
     """
     stamp, excess = memory[0], memory[2]
@@ -313,8 +313,8 @@ def grow(window, rules, memory, reach, own_seeds, other_seeds, met, queue, neare
 def paint(region, margin, cell, good, stamp, met, packed):  # type: ignore[no-untyped-def]
     """Set the bits of the cells of a region and around them; return the number of good pixels.
 
-    ``margin`` (n, 2): steps from a cell to the cells that are flagged with it. ``packed``
-    (slow, bytes): zeros before the call; the first pixel is the highest bit.
+    ``margin`` (n, 2): steps from a cell to the neighbours that are flagged together with the cell.
+    ``packed`` (slow, bytes): zeros before the call; the first pixel is the highest bit.
     """
     n_slow, n_fast = good.shape
     n_cells_slow, n_cells_fast = met.shape

@@ -1,4 +1,4 @@
-"""Shapes of a pixel mask, and their drawing on a detector image in order.
+"""Shapes of a pixel mask, and a function that draws them one after the other.
 
 Coordinates are detector pixel coordinates as in :mod:`hklflow.geometry.frames`: pixel ``i`` spans
 ``[i, i + 1)`` with its centre at ``i + 0.5``. A pixel belongs to a shape if its centre is inside.
@@ -26,7 +26,7 @@ class Shape(Protocol):
         """Operation: ``add`` marks the pixels bad, ``subtract`` marks them good again."""
 
     def inside(self, slow: NDArray[np.float64], fast: NDArray[np.float64]) -> BoolImage:
-        """Return True for points inside; slow (n, 1) and fast (1, m) broadcast to (n, m)."""
+        """Return True (n, m) for points inside the shape; slow is (n, 1) and fast (1, m)."""
 
 
 def _check_op(name: str, op: str, lengths: dict[str, float]) -> None:
@@ -194,7 +194,7 @@ class Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """Pixels within ``width`` of the border of an image or of a gap in it.
+    """Pixels within ``width`` of the border of an image, or of a gap in the image.
 
     Parameters
     ----------
@@ -260,13 +260,13 @@ class Drawn:
     Attributes
     ----------
     bits
-        uint32 (slow, fast), bits of the steps that masked a pixel.
+        uint32 (slow, fast): bits of the steps that masked a pixel.
     last
-        int (slow, fast), number (from 0) of the step that masked a pixel last; -1 for pixels that
+        int (slow, fast): number (from 0) of the last step that masked a pixel; -1 for pixels that
         are not masked.
     freed
-        bool (slow, fast), True for pixels in a shape that subtracts, unless a later step masked
-        them again; also for pixels that no earlier step had masked.
+        bool (slow, fast): True for pixels in a shape that subtracts, unless a later step masked
+        them again. Pixels that no earlier step had masked are included.
     changes
         Number of added and freed pixels of each step.
     """
@@ -280,8 +280,8 @@ class Drawn:
 def draw(shape: tuple[int, int], steps: Iterable[tuple[MaskBit, Shape]]) -> Drawn:
     """Apply steps in the given order.
 
-    A step that adds sets its bit. A step that subtracts clears all bits that the steps before
-    it set; pixels flagged by the measurement are not changed.
+    A step that adds sets its bit. A step that subtracts clears all bits that earlier steps have
+    set; flags of the measurement are not changed.
 
     Parameters
     ----------

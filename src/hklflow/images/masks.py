@@ -36,7 +36,7 @@ class MaskBit(IntFlag):
 
 
 def flag_value(dtype: np.dtype[Any]) -> int | None:
-    """Return the value of invalid pixels in raw frames of a type; None: no such value.
+    """Return the value that marks invalid pixels in raw frames of a type; None if there is none.
 
     For unsigned types, NXmx and DECTRIS write the largest number (2^16 - 1, 2^32 - 1). For signed
     and floating-point types, negative numbers and NaN are the flags.
@@ -54,9 +54,9 @@ def flagged(
     frames
         (..., slow, fast), any real type.
     flag_from
-        Smallest value that is a flag, see :func:`flag_value`; None: no value is a flag.
+        Smallest value that is a flag, see :func:`flag_value`. None: no value is a flag.
     valid_from
-        Smallest valid value; below 0 for data with read noise, which may be negative.
+        Smallest valid value; it is below 0 for data with read noise, which may be negative.
     """
     bad = ~np.isfinite(frames) | (frames < valid_from)
     if flag_from is not None:
@@ -91,7 +91,7 @@ def find_gaps(blocks: Iterable[NDArray[Any]], flag_from: float | None = None) ->
 def combine(
     shape: tuple[int, int], parts: Iterable[tuple[MaskBit, BoolImage]], base: Bits | None = None
 ) -> Bits:
-    """Set one bit per reason.
+    """Combine masks: set one bit for each reason.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Noisy pixels: counts that change between frames more than photon counts do.
 
-Pairs of consecutive frames are compared. For photon counts and a given total n = x1 + x2 of a
-pixel, x1 is binomial for any rate, so that t = (x1 - x2)^2 / n has the mean 1. Signals that change
-slowly (diffuse scattering, absorption, background) are the same in both frames of a pair and
-cancel; they would not cancel if all frames were compared with their mean.
+Pairs of consecutive frames are compared. If photons are counted, x1 is binomial for a given total
+n = x1 + x2 of a pixel, at any rate; therefore t = (x1 - x2)^2 / n has the mean 1. Signals that
+change slowly (diffuse scattering, absorption, background) are the same in both frames of a pair and
+cancel. They would not cancel if all frames were compared with their mean.
 """
 
 import math
@@ -18,11 +18,12 @@ from hklflow.simd.jit import kernel
 
 Floats = NDArray[np.float64]
 
-#: Fraction of the pairs that is left out, those with the largest t: a Bragg peak makes t large.
+#: Fraction of the pairs that is left out. Pairs with the largest t are left out, because a Bragg
+#: peak makes t large.
 TRIMMED = 0.2
 #: Fewest pairs with which a pixel is judged.
 MIN_PAIRS = 8
-_CALM = 25.0  # largest t of the pixels that give the first frame's share of the beam
+_CALM = 25.0  # largest t of pixels that are used to determine the first frame's share of the beam
 
 
 @kernel
@@ -88,7 +89,7 @@ def _means(total, largest, pairs, judged, n_left_out):  # type: ignore[no-untype
 
 @kernel
 def _alone(values, judged, loud, contrast):  # type: ignore[no-untyped-def]
-    """Return True for loud pixels whose value exceeds ``contrast`` times their neighbours'."""
+    """Return True for loud pixels above ``contrast`` times the value of their neighbours."""
     result = np.zeros(loud.shape, np.bool_)
     near = np.empty(8)
     for i in range(loud.shape[0]):
@@ -101,7 +102,7 @@ def _alone(values, judged, loud, contrast):  # type: ignore[no-untyped-def]
                     if judged[a, b] and not (a == i and b == j):
                         near[n] = values[a, b]
                         n += 1
-            # Next to a gap a spot may have only three pixels: compare with all neighbours.
+            # Next to a gap only three pixels of a spot may be visible: compare with all neighbours.
             ordered = np.sort(near[:n])
             rival = 0.0 if n == 0 else ordered[n - 3] if n == 8 else ordered[n - 1]
             result[i, j] = values[i, j] > contrast * rival
@@ -118,8 +119,8 @@ class PairDispersion:
     n_pairs
         Number of pairs that will be added; the pairs must not share frames.
     flag_from
-        Values from this value on are invalid, see :func:`hklflow.images.masks.flag_value`;
-        infinity: no such flag. Negative and non-finite values are always invalid.
+        Smallest invalid value, see :func:`hklflow.images.masks.flag_value`; infinity: no value is a
+        flag. Negative and non-finite values are always invalid.
     """
 
     def __init__(self, bad: BoolImage, n_pairs: int, *, flag_from: float = math.inf) -> None:
@@ -137,7 +138,7 @@ class PairDispersion:
             )
         first, second = pair
         share = 0.5
-        # The beam may change between both frames: find the first frame's share of it.
+        # The beam may change between both frames: determine the first frame's share of the beam.
         for calm in (math.inf, _CALM, _CALM):
             sum_first, sum_second = _sums(first, second, self._bad, self._flag, share, calm)
             share = (
@@ -151,16 +152,16 @@ class PairDispersion:
     ) -> BoolImage:
         """Find noisy pixels.
 
-        A pixel's dispersion D is its mean t without the fifth of the pairs with the largest t. A
-        pixel is noisy if D is above a limit that photon counts exceed on fewer than
-        ``false_pixels`` pixels of the whole detector, and above ``contrast`` times the third
-        highest D of its eight nearest neighbours (the highest D next to bad pixels): a Bragg spot
-        that appears in many pairs is on the neighbours, too.
+        The dispersion D of a pixel is its mean t, without the fifth of the pairs with the largest
+        t. A pixel is noisy if D is above two limits. Photon counts exceed the first limit on fewer
+        than ``false_pixels`` pixels of the whole detector. The second limit is ``contrast`` times
+        the third highest D of the eight nearest neighbours (next to bad pixels, the highest D),
+        because a Bragg spot that appears in many pairs is on the neighbours, too.
 
-        The limit holds for all count rates: `dispersion_limit` is for the mean of all pairs, and D,
-        the mean of the smallest values, is below it. The limit is 3.5 for 60 frames of a Mpixel.
-        Pixels with 12 times the variance of photon counts are at the limit; pixels with 50 times
-        are found.
+        The first limit is safe for all count rates: `dispersion_limit` is for the mean of all
+        pairs, and D, the mean without the largest values, is smaller. The limit is 3.5 for 60
+        frames of a Mpixel. Pixels with 12 times the variance of photon counts are at the limit;
+        pixels with 50 times this variance are found.
 
         Pixels that are noisy in less than a fifth of the pairs, or change slowly, are not found.
 
@@ -169,7 +170,7 @@ class PairDispersion:
         bad
             Pixels (slow, fast) that are neither judged nor used as neighbours.
         false_pixels
-            Expected number of good pixels in a whole image that are taken for noisy.
+            Expected number of good pixels in a whole image that are flagged as noisy by chance.
         contrast
             Smallest ratio of D to the D of the neighbours.
 
@@ -192,12 +193,12 @@ class PairDispersion:
 
 
 def dispersion_limit(pairs: int, chance: float) -> float:
-    """Return the sum of t over pairs of frames that photons exceed with at most this probability.
+    """Return the limit of the sum of t over pairs; photons exceed it with this probability or less.
 
-    By Hoeffding's lemma x1 - E(x1) is sub-Gaussian with the variance n / 4, so that E exp(s t) <=
-    (1 - 2 s)^(-1/2), with equality for χ². Therefore Chernoff's bound of χ² holds for every n:
-    P(sum > x) <= (x / m)^(m/2) exp((m - x) / 2) for m pairs and x > m. Newton's method solves for
-    x.
+    By Hoeffding's lemma x1 - E(x1) is sub-Gaussian with the variance n / 4. Therefore E exp(s t) <=
+    (1 - 2 s)^(-1/2), with equality for χ², and Chernoff's bound of χ² is valid for every n:
+    P(sum > x) <= (x / m)^(m/2) exp((m - x) / 2) for m pairs and x > m. Newton's method solves this
+    equation for x.
     """
     if not (pairs > 0 and 0 < chance < 1):
         raise HklflowError(
@@ -205,7 +206,7 @@ def dispersion_limit(pairs: int, chance: float) -> float:
             "probability between 0 and 1"
         )
     m, target = float(pairs), -math.log(chance)
-    x = m + 2 * target + 2 * math.sqrt(m * target)  # starts above the root: the bound is convex
+    x = m + 2 * target + 2 * math.sqrt(m * target)  # start above the root: the bound is convex
     for _ in range(50):
         excess = 0.5 * (x - m - m * math.log(x / m)) - target
         x -= excess / (0.5 * (1 - m / x))

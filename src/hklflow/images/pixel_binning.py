@@ -1,7 +1,7 @@
 """Binned frames: detector, masks and images for frames whose pixels are sums of blocks.
 
-With factor b, block (i, j) holds the pixels b i to b i + b - 1 along slow and b j to b j + b - 1
-along fast: a pixel coordinate x of the unbinned frames is x / b in the binned frames. Rows and
+With factor b, block (i, j) contains the pixels b i to b i + b - 1 along slow and b j to b j + b - 1
+along fast. A pixel coordinate x of the unbinned frames is x / b in the binned frames. Rows and
 columns at the far ends that do not fill a block are cut off.
 """
 
@@ -74,7 +74,7 @@ def bin_mask(bad: BoolImage, factor: int) -> BoolImage:
 
 
 def bin_bits(bits: Bits, factor: int) -> Bits:
-    """Join the bits of a block's pixels."""
+    """Return the bitwise or of the bits of each block."""
     joined: Bits = np.bitwise_or.reduce(blocks(bits, factor), axis=(1, 3))
     return joined
 
@@ -88,8 +88,8 @@ def bin_sum(image: NDArray[Any], factor: int) -> NDArray[np.float64]:
 def bin_mean(image: NDArray[Any], factor: int) -> NDArray[np.float64]:
     """Return the mean of each block; 0 if a pixel's value is not positive or not finite.
 
-    The rule is made for flat fields: the counts of a block are the sum over all its pixels, so that
-    a block with a pixel of unknown response has no norm.
+    This rule is for flat fields: the counts of a block are the sum over all its pixels, so a block
+    has no norm if the response of one pixel is unknown.
     """
     bad = ~(np.isfinite(image) & (image > 0))
     total = bin_sum(np.where(bad, 0.0, image), factor)
@@ -99,7 +99,7 @@ def bin_mean(image: NDArray[Any], factor: int) -> NDArray[np.float64]:
 def bin_detector(detector: Detector, factor: int) -> Detector:
     """Return the detector of the binned frames: the same plane, corner and axes.
 
-    A module keeps the blocks that are completely inside; for other blocks see `outside_modules`.
+    A module keeps only the blocks that are completely inside it; see also `outside_modules`.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def bin_modules(modules: Modules, factor: int) -> Modules:
             f"module {small} {boxes[small].tolist()} does not contain a block of {factor} x "
             f"{factor} pixels; use a smaller `binning`"
         )
-    # The smaller rectangle has another centre, which the old rotation has moved.
+    # The smaller rectangle has another centre, and the rotation about the old centre has moved it.
     middle = factor * reduced.sum(axis=2) / 2
     moved = np.stack(modules.displaced(middle[:, 0], middle[:, 1]), axis=1)
     rectangles = reduced.reshape(-1, 4)
@@ -135,7 +135,7 @@ def outside_modules(detector: Detector) -> BoolImage:
     """Mark the pixels (slow, fast) outside all modules; none if the detector has no modules.
 
     For a binned detector these are the blocks in gaps, and the blocks that extend over several
-    modules, whose position is not defined.
+    modules, because their position is not defined.
     """
     outside = np.full(detector.shape, detector.modules is not None)
     if detector.modules is not None:

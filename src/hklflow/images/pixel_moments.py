@@ -33,7 +33,7 @@ def _add(block, levels, bad, valid_from, flag_from, frames, light, total, square
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over frames, each (slow, fast); pixels that were never measured are 0.
+    """Sums over frames, arrays (slow, fast); 0 for pixels that were never measured.
 
     Attributes
     ----------
@@ -70,10 +70,10 @@ class Moments:
 
     @property
     def dispersion(self) -> Floats:
-        """Index of dispersion: χ² against the frames' levels over N - 1; NaN without counts.
+        """Index of dispersion: χ² relative to the levels, divided by N - 1; NaN without counts.
 
-        For levels of 1 the index is variance / mean (Fano factor). The index is 1 for photon
-        counts.
+        For levels of 1 the index is variance / mean (Fano factor). For photon counts the index is
+        1.
         """
         enough = (self.frames > 1) & (self.total > 0)
         rate = np.divide(self.total, self.light, where=enough, out=_nan(self.total))
@@ -89,7 +89,7 @@ class PixelMoments:
     bad
         Pixels (slow, fast) that are left out.
     flag_from
-        Values from this value on are invalid, see :func:`hklflow.images.masks.flag_value`.
+        Smallest invalid value, see :func:`hklflow.images.masks.flag_value`.
     valid_from
         Values below this value are invalid; non-finite values are always invalid.
     """
@@ -122,21 +122,21 @@ class PixelMoments:
 def local_outliers(
     values: Floats, bad: BoolImage, n_sigma: float, radius: int = 3
 ) -> tuple[BoolImage, BoolImage]:
-    """Find pixels far below, and far above, the pixels around them.
+    """Find pixels with values far below, and far above, the values of the pixels around them.
 
-    A pixel is compared with the median of the other good pixels in a square of ``2 radius + 1``
-    pixels, in units of their scatter (1.4826 MAD). Pixels with fewer than 8 good neighbours, or
-    with a scatter of 0 (more than half of the neighbours are equal, as for few counts), are not
-    judged.
+    A pixel is compared with the median of the other good pixels in a square with sides of
+    ``2 radius + 1`` pixels, in units of the scatter of these pixels (1.4826 MAD). Pixels with fewer
+    than 8 good neighbours are not judged, nor pixels whose neighbours have a scatter of 0. The
+    scatter is 0 if more than half of the neighbours are equal, which is usual for few counts.
 
     Parameters
     ----------
     values
         Image (slow, fast); non-finite values are bad.
     bad
-        Pixels (slow, fast) that are neither judged nor used.
+        Pixels (slow, fast) that are neither judged nor used as neighbours.
     n_sigma
-        Smallest deviation of an outlier, in scatters.
+        Smallest deviation of an outlier, in units of the scatter.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """Vector code for rows of pixels: narrowing frames, box sums, comparison with thresholds.
 
-Counts are kept in a narrow type and added in one twice as wide: 8 in 16 bits, 16 in 32 bits,
-or all in 32-bit floats. Numba would widen every integer to 64 bits. All functions take
-addresses, and numbers of pixels that are multiples of `PER_WORD`.
+Counts are kept in a narrow type and summed in a type of twice the width: 8 bits in 16 bits, 16 bits
+in 32 bits. Floats are kept and summed in 32 bits. Numba would widen every integer to 64 bits. The
+arguments of all functions are addresses, and numbers of pixels that are multiples of `PER_WORD`.
 """
 
 from functools import reduce
@@ -16,10 +16,10 @@ from hklflow.simd.lanes import bits_of, count_bits, lane, splat, take
 from hklflow.simd.memory import load, store
 from hklflow.simd.value import Value, constant, convert, maximum, minimum, select
 
-#: Pixels that `pack_row` treats together, whose bits are one word; the sums treat as many as 64
-#: bytes hold.
+#: Number of pixels that `pack_row` processes together; their bits fill one word. Sums process the
+#: number of pixels that fits 64 bytes.
 PER_WORD = 64
-#: Kind of narrow counts -> kind of their sums.
+#: Maps the kind of narrow counts to the kind of their sums.
 _SUMS = {U8: U16, U16: U32, F32: F32}
 
 
@@ -33,11 +33,11 @@ def _sum(*values: Value) -> Value:
 
 @word(LIKE, LIKE, I64, I64, I64, I64)
 def pack_row(raw: Array, out: Array, top: Value, keep: Value, bits: Value, n: Value) -> None:
-    """Narrow a row of integers: the counts, no more than `top`, and 0 where masked.
+    """Convert a row of integers to narrow counts, at most `top`, and 0 for masked pixels.
 
-    ``raw`` and ``out`` are arrays, whose types and first items are taken; ``keep`` is the
-    address of narrow numbers that are all ones, or 0 for a masked pixel; ``bits`` that of a bit
-    for each pixel that reached ``top``.
+    ``raw`` and ``out`` are arrays; their types and the addresses of their first items are used.
+    ``keep`` is the address of narrow numbers with all bits set, or 0 for masked pixels. ``bits`` is
+    the address of one bit for each pixel; the bit is set if the pixel reached ``top``.
     """
     narrow, unsigned = out.kind, Kind("u", raw.kind.bits)
     wide = unsigned if unsigned.bits >= narrow.bits else narrow
@@ -54,9 +54,9 @@ def pack_row(raw: Array, out: Array, top: Value, keep: Value, bits: Value, n: Va
 def add_counts(
     like: Value, counts: Value, keep: Value, top: Value, sums: Value, most: Value, n: Value
 ) -> None:
-    """Add a row of narrow integers to the sums of its pixels, and keep the largest.
+    """Add a row of narrow integers to the sums of its pixels, and keep the largest values.
 
-    Masked pixels and those that reached `top` add nothing.
+    Masked pixels, and pixels that reached `top`, are not added to the sums.
     """
     narrow, wide = like.kind, _SUMS[like.kind]
     lanes = _lanes(wide)
@@ -73,7 +73,10 @@ def add_frames(
     like: Value, a: Value, b: Value, c: Value, d: Value, e: Value,
     three: Value, five: Value, n: Value,
 ) -> None:  # fmt: skip
-    """Add a row over the three middle frames (b, c, d) and over all five; `like` is a count."""
+    """Sum a row over the three middle frames (b, c, d), and over all five frames.
+
+    `like` is a number of the type of the counts.
+    """
     wide = _SUMS[like.kind]
     lanes = _lanes(wide)
     with span(n, step=lanes) as j:
@@ -89,7 +92,7 @@ def add_rows(
     a5: Value, b5: Value, c5: Value, d5: Value, e5: Value,
     three: Value, five: Value, n: Value,
 ) -> None:  # fmt: skip
-    """Add three rows of sums over three frames, and five rows of sums over five."""
+    """Add three rows of sums over three frames, and five rows of sums over five frames."""
     wide = _SUMS[like.kind]
     lanes = _lanes(wide)
     with span(n, step=lanes) as j:
@@ -103,10 +106,12 @@ def exceed(
     like: Value, counts: Value, three: Value, five: Value,
     limit: Value, limit3: Value, limit5: Value, bits: Value, n: Value,
 ) -> Value:  # fmt: skip
-    """Set a bit where the counts, or three columns, or five, are above their limits.
+    """Set the bit of each pixel whose counts or sums over columns exceed a limit.
 
-    The addresses are those of the first pixel; two columns before it and after the last are
-    read as well. Returns 0 if there is none.
+    ``counts`` are compared with ``limit``, sums of ``three`` over three columns with ``limit3``,
+    and sums of ``five`` over five columns with ``limit5``. Addresses are addresses of the first
+    pixel; two columns before the first and after the last pixel are also read. The result is 0 if
+    no bit was set.
     """
     narrow, wide = like.kind, _SUMS[like.kind]
     lanes = _lanes(wide)
@@ -126,9 +131,10 @@ def exceed(
 
 @word(LIKE, *[I64] * 4)
 def spread(like: Value, cells: Value, limit: Value, pixels: Value, n: Value) -> None:
-    """Write the thresholds of cells (32-bit floats) to their four columns of pixels.
+    """Write the thresholds of cells (32-bit floats) to the four columns of pixels in each cell.
 
-    `like` is a number of the type to write, `limit` the largest; ``n`` cells, a multiple of 16.
+    `like` is a number of the type that is written, `limit` the largest written number, and ``n``
+    the number of cells, a multiple of 16.
     """
     with span(n, step=16) as j:
         value = minimum(load(F32, cells, j, 16), splat(convert(limit, F32), 16))
@@ -141,16 +147,17 @@ def spread(like: Value, cells: Value, limit: Value, pixels: Value, n: Value) -> 
 def box_sums(
     like: Value, image: Value, slots: Value, frame: Value, line: Value, keep: Value, out: Value
 ) -> None:
-    """Add up the boxes of 1, 3 and 5 voxels on an edge around a pixel, without masked pixels.
+    """Sum boxes with sides of 1, 3 and 5 voxels around a pixel, without masked pixels.
 
-    `like` is a count; ``image`` and ``keep`` are addresses of the first pixel of the largest box
-    (two rows up, two columns to the left) in the first slot and in the mask, ``slots`` that of
-    five numbers of slots (int64), ``frame`` and ``line`` the bytes from one slot, and one row, to
-    the next; three pixels beyond the box are read. ``out`` is the address of six 64-bit floats:
-    the three sums, the valid pixels of 3 x 3 and of 5 x 5, and the largest of all counts.
+    `like` is a number of the type of the counts. ``image`` and ``keep`` are the addresses of the
+    first pixel of the largest box (two rows up, two columns to the left) in the first slot and in
+    the mask. ``slots`` is the address of five slot numbers (int64). ``frame`` and ``line`` are the
+    bytes from one slot to the next, and from one row to the next. Three pixels beyond the box are
+    read. ``out`` is the address of six 64-bit floats: the three sums, the number of valid pixels in
+    3 x 3 and in 5 x 5, and the largest count.
     """
     narrow = like.kind
-    # Sums of many floats need more digits than one has.
+    # Sums of many 32-bit floats need more digits than a 32-bit float has.
     wide = F64 if narrow.is_float else _SUMS[narrow]
     kept, bits = _kept_rows(narrow, keep, line)
     rows3, rows5 = [], []
@@ -179,7 +186,7 @@ def box_sums(
 
 
 def _kept_rows(kind: Kind, keep: Value, line: Value) -> tuple[list[Value], Value]:
-    """Return five rows of a mask, of the first five columns, and eight bits for each of them."""
+    """Return the first five columns of five rows of a mask, and eight bits for each row."""
     five = constant(BOOL, [k < 5 for k in range(8)], 8)
     rows, bits = [], constant(U64, 0)
     for a in range(5):

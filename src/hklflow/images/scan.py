@@ -22,11 +22,12 @@ class RotationScan:
     first : int
         Number of the first raw frame used.
     rotation : Rotation
-        Geometry; its ``scan.n_frames`` frames are used, from ``first`` on.
+        Geometry; the ``scan.n_frames`` frames from ``first`` on are used.
     monitor : (n_frames,) array
-        Incident intensity integrated over each frame's exposure, before the attenuators;
-        the exposure time if the experiment has no monitor. A frame in ``left_out`` whose monitor
-        or attenuation is not a positive number has the median of the others; it is not used.
+        Incident intensity before the attenuators, integrated over the exposure of each frame; the
+        exposure time if the experiment has no monitor. If monitor or attenuation of a frame in
+        ``left_out`` is not a positive number, it is replaced by the median of the other frames,
+        because the frame is not used.
     exposure : (n_frames,) array
         Exposure time, s.
     attenuation : (n_frames,) array
@@ -36,12 +37,12 @@ class RotationScan:
     temperature : float or None
         Temperature, K; None: unknown.
     saturation : float or None
-        Counts from which a pixel is saturated; None: pixels do not saturate.
+        Smallest count of a saturated pixel. None: pixels do not saturate.
     underload : float
-        Values of floating-point frames below this value are invalid: 0 for photon counts, below 0
-        for data with read noise. Negative integers are always flags.
+        Smallest valid value of floating-point frames: 0 for photon counts, below 0 for data with
+        read noise. Negative integers are always flags.
     binning : PixelBinning or None
-        Binning of the frames; None: the frames are not binned. Geometry and saturation are for the
+        Binning of the frames. None: the frames are not binned. Geometry and saturation are for the
         binned frames.
     left_out : tuple of int
         Numbers (from 0) of the raw frames that are not used, in rising order.

@@ -1,11 +1,12 @@
 """Statistics of a scan from one pass over its frames: maximum, sums, background.
 
-Integer frames are summed in 64-bit integers, exactly: 2^32 counts on 2^22 pixels of 2^9 frames
-fit. Floating-point frames are summed in 64-bit floats in the order (frame, slow, fast), which is
-exact for integer counts. The result does not depend on the blocks in which frames are read.
+Integer frames are summed exactly in 64-bit integers, which can hold 2^32 counts on 2^22 pixels of
+2^9 frames. Floating-point frames are summed in 64-bit floats in the order (frame, slow, fast),
+which is exact for integer counts. The result does not depend on the blocks in which frames are
+read.
 
-The sums are made from the narrow counts of a `FrameStore`, which may be the store of the peak
-search, so that frames are read once.
+The sums are computed from the narrow counts of a `FrameStore`. This may be the store of the peak
+search, so that frames are read only once.
 """
 
 import math
@@ -59,10 +60,10 @@ class StatisticsResult:
     background_errors
         (n_frames,) Poisson standard error of ``background``.
     parts
-        (n_frames, n_parts) background of parts of the detector, divided by the expected background
-        (level of the frame times shape of the background, which is the same on all frames); NaN
-        where no counts are expected. Parts with less than a quarter of the pixels of the largest
-        part are left out.
+        (n_frames, n_parts) background of parts of the detector, divided by the expected background;
+        NaN where no counts are expected. The expected background is the level of the frame times a
+        shape that is the same on all frames. Parts with less than a quarter of the pixels of the
+        largest part are left out.
     parts_errors
         Poisson standard errors of ``parts``.
     summed, maximum_image
@@ -70,7 +71,7 @@ class StatisticsResult:
     valid_frames
         (slow, fast) int64, number of frames with a measurement.
     radial_sums, radial_counts
-        (n_frames, n_labels) sum and number of pixels per label; None without labels.
+        (n_frames, n_labels) sum and number of pixels of each label; None without labels.
     """
 
     maximum: int | float
@@ -98,17 +99,20 @@ class FrameStatistics:
     """Statistics of a scan, accumulated block by block.
 
     The background of a frame is measured on cells of 4 x 4 pixels in the annulus, in groups of
-    2 x 2 cells. A group with a pixel above ``1.5 m + 6 sqrt(m + 1)`` holds a Bragg peak and is left
-    out; m is the middle of the means of the four cells, or the background around.
+    2 x 2 cells. A group with a pixel above ``1.5 m + 6 sqrt(m + 1)`` contains a Bragg peak and is
+    left out; m is the middle of the means of the four cells, or the background around the group if
+    this is lower. The other cells are called calm.
 
-    The remaining cells are summed in patches of the detector, and the model ``level(frame) *
-    shape(patch)`` is fitted to all frames together: without the shape, the level of a frame would
-    depend on the cells that its peaks exclude. The level of a frame excludes the highest and the
-    lowest tenth of the patches, relative to the shape, because tails of peaks may remain. Each
-    patch has two halves (cells in the colours of a chessboard), and the counts of one half decide
-    if the other half is left out. A tail is in both halves and is left out; photon noise is
-    independent in both halves and does not bias the level. At one count per patch, a mean trimmed
-    by its own noise would be about 20 % too small.
+    Calm cells are summed in patches of the detector, and the model ``level(frame) * shape(patch)``
+    is fitted to all frames together. Without the shape, the level of a frame would depend on the
+    cells that its peaks exclude.
+
+    Tails of peaks may remain, so the level of a frame excludes the highest and the lowest tenth of
+    the patches, relative to the shape. Each patch has two halves (cells in the colours of a
+    chessboard), and the counts of one half decide if the other half is left out. A tail is in both
+    halves and is left out. Photon noise is independent in both halves and does not bias the level.
+    If a patch were selected by its own noise, the level would be about 20 % too small at one count
+    per patch.
 
     Parameters
     ----------
@@ -118,15 +122,14 @@ class FrameStatistics:
         Pixels (slow, fast) of the background, ``q_min < q < q_max``. Cells with at least half of
         their good pixels in the annulus are used. None: no background.
     invalid_from
-        Values from this value on are invalid (2^16 - 1, 2^32 - 1), see
-        :func:`hklflow.images.masks.flag_value`; infinity: no such flag. Non-finite values are
-        always invalid.
+        Smallest invalid value (2^16 - 1, 2^32 - 1), see :func:`hklflow.images.masks.flag_value`;
+        infinity: no value is a flag. Non-finite values are always invalid.
     valid_from
         Values of floating-point frames below this value are invalid; negative integers are always
         invalid.
     labels
-        Radial label (slow, fast) of each pixel, from 0 up; negative: no label. None: no radial
-        sums. Cells whose pixels have the same label are fast.
+        Radial label (slow, fast) of each pixel, from 0 up; negative for pixels without a label.
+        None: no radial sums. Cells whose pixels all have the same label are processed faster.
 
     Raises
     ------
@@ -183,7 +186,7 @@ class FrameStatistics:
         self._labels = np.full(mask.shape, -1)
         if labels is not None:
             self._labels[~mask] = np.maximum(labels[~mask], -1)
-        # Masked pixels match any label.
+        # A masked pixel fits any label.
         parts = _in_cells(self._labels, -1), _in_cells(~mask, False)
         lowest = np.where(parts[1], parts[0], self._n_labels).min(axis=(1, 3))
         highest = np.where(parts[1], parts[0], -1).max(axis=(1, 3))
@@ -276,7 +279,7 @@ class FrameStatistics:
     def _take_integers(
         self, frames: FrameStore, slot: int, radial: NDArray[Any], radial_n: NDArray[np.int64]
     ) -> tuple[int, int, int, int]:
-        """Add integers; return the sum, the number of flagged pixels, the maximum and its place."""
+        """Add a frame of integers; return sum, number of flagged pixels, maximum and its index."""
         store, cells, size = frames.store, frames.scratch.cells, frames.scratch.size
         image, n = store.counts[slot], store.odd_number[slot]
         places, values = store.odd_at[slot, :n], store.odd_value[slot, :n]
@@ -300,7 +303,7 @@ class FrameStatistics:
         return total, int(store.flagged[slot]), best, best_at
 
     def _spill(self, frames: FrameStore) -> None:
-        """Add the narrow sums to the wide ones."""
+        """Add the narrow sums to the wide sums."""
         frames.add_up()
         inner = (slice(ROWS, ROWS + self._mask.shape[0]), slice(COLUMNS, None))
         sums, most = (part[inner][:, : self._mask.shape[1]] for part in (frames.total, frames.most))
@@ -361,9 +364,9 @@ class _Levels(NamedTuple):
     Attributes
     ----------
     level, errors : (n_frames,) arrays
-        Counts per pixel of the annulus, and the Poisson error.
+        Counts per pixel in the annulus, and the Poisson error of this level.
     expected : (n_frames, n_patches) array
-        Expected counts in the calm cells of the patches: level times shape.
+        Expected counts in the calm cells of the patches (level times shape).
     """
 
     level: Floats
@@ -401,7 +404,7 @@ def _levels(counts: Floats, pixels: Floats, in_patch: Floats) -> _Levels:
 def _compared(
     counts: Floats, expected: Floats, in_patch: Floats, n_patches: tuple[int, ...]
 ) -> tuple[Floats, Floats]:
-    """Return counts over expected counts of the detector's parts, and the Poisson errors.
+    """Return the ratio of counts to expected counts for parts of the detector, and its error.
 
     Parameters
     ----------
@@ -424,12 +427,12 @@ def _compared(
 
 
 def propose_peak_threshold(result: StatisticsResult, false_pixels: float = 1.0) -> float:
-    """Propose the counts from which a pixel belongs to a peak.
+    """Propose the smallest counts of a pixel that belongs to a peak.
 
     Diffuse scattering at the level of the 99th percentile of the mean image exceeds this threshold
     on at most ``false_pixels`` pixel-frames of the whole scan (Poisson quantile). Stronger diffuse
-    scattering (1 % of the pixels) may exceed it: the threshold is a first value for the peak
-    search.
+    scattering (1 % of the pixels) may exceed it, so the threshold is only a first value for the
+    peak search.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Kernels of `statistics`."""
+"""Compiled loops of `statistics`."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ F64 = NDArray[np.float64]
 def add_float_frame(  # type: ignore[no-untyped-def]
     frame, mask, valid_from, invalid_from, labels, total, top, unseen, radial, radial_n
 ):
-    """Add a frame of floats; return its sum, number of flagged pixels, maximum and its place."""
+    """Add a frame of floats; return sum, number of flagged pixels, maximum and its index."""
     frame_sum, best = 0.0, 0.0
     flagged, best_at = 0, -1
     n_fast = frame.shape[1]
@@ -42,10 +42,10 @@ def add_float_frame(  # type: ignore[no-untyped-def]
 
 @kernel
 def add_odd(at, values, width, top, most_in_cell, total, largest, unseen):  # type: ignore[no-untyped-def]
-    """Add the odd pixels of a frame to the images (slow, fast).
+    """Add the exceptions of a frame (see `frame_store`) to the images (slow, fast).
 
-    Returns the largest of them, its place (-1: no pixel), and the counts missing in the sum of all
-    cells: a cell holds at most ``most_in_cell`` counts above ``top`` of a pixel.
+    Return the largest exception, its index (-1: no pixel), and the counts that are missing in the
+    sum of all cells: a cell contains at most ``most_in_cell`` counts above ``top`` of a pixel.
     """
     best, best_at, lacking = 0, -1, 0
     for k in range(at.size):
@@ -64,9 +64,9 @@ def add_odd(at, values, width, top, most_in_cell, total, largest, unseen):  # ty
 
 @kernel
 def narrow_largest(image, keep, shape, odd_at, odd_value):  # type: ignore[no-untyped-def]
-    """Return the largest valid pixel of a frame whose counts fit the narrow type, and its place.
+    """Return the largest valid count of a frame that fits the narrow type, and its index.
 
-    The place is -1 if there is no valid pixel. Invalid pixels, which hold expected counts, are left
+    The index is -1 if there is no valid pixel. Invalid pixels contain expected counts and are left
     out.
     """
     flat = image.reshape(-1)
@@ -104,10 +104,11 @@ def _largest(a, b, c, d, line, out):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _is_calm(largest, cells, size, rate, use):  # type: ignore[no-untyped-def]
-    """Return True if the used cells of a group of 2 x 2 cells hold no Bragg peak.
+    """Return True if the used cells of a group of 2 x 2 cells contain no Bragg peak.
 
-    The background is the middle of the cells' means, which a peak in one or two cells does not
-    change, or the background of the cells around, if it is lower (a peak covers all four cells).
+    The background is the middle of the means of the cells; a peak in one or two cells does not
+    change it. If the background around the group is lower, this background is used, because a peak
+    may cover all four cells.
     """
     low, high, total = np.inf, -np.inf, 0.0
     n, top, around = 0, 0.0, np.inf
@@ -123,13 +124,13 @@ def _is_calm(largest, cells, size, rate, use):  # type: ignore[no-untyped-def]
     if n == 0:
         return False
     middle = min(around, (total - low - high) / (n - 2) if n > 2 else low)
-    # Half of the background allows for its slope within the cells.
+    # Half of the background is added, because the background may have a slope within the cells.
     return top <= 1.5 * middle + 6.0 * np.sqrt(middle + 1.0)
 
 
 @kernel(error_model="numpy")
 def _bounds(largest, cells, size, rate, ring, low, top):  # type: ignore[no-untyped-def]
-    """Lower ``low`` to means and backgrounds of a row of used cells; raise ``top`` to maxima."""
+    """Lower ``low`` to means and backgrounds of a row of used cells, raise ``top`` to maxima."""
     for k in range(cells.size):
         used = ring[k] & (size[k] > 0)
         mean = np.float32(cells[k]) / np.float32(max(size[k], np.int32(1)))
@@ -140,9 +141,9 @@ def _bounds(largest, cells, size, rate, ring, low, top):  # type: ignore[no-unty
 
 @kernel(error_model="numpy")
 def _surely_calm(low, top, state):  # type: ignore[no-untyped-def]
-    """Set the state of pairs of columns: 1: `_is_calm` is surely True; 0: no used cell; else 2.
+    """Set the state of pairs of columns. 1: `_is_calm` is True; 0: no used cell; 2: not known.
 
-    The test is fast: instead of the middle of the means, it takes the lowest mean or background.
+    This test is fast: instead of the middle of the means it uses the lowest mean or background.
     """
     for q in range(state.size):
         least, most = min(low[2 * q], low[2 * q + 1]), max(top[2 * q], top[2 * q + 1])
@@ -164,9 +165,9 @@ def _add_calm(cells, size, ring, calm, counts, pixels):  # type: ignore[no-untyp
 def add_patches(image, cells, size, rate, ring, side, counts, pixels):  # type: ignore[no-untyped-def]
     """Add the calm cells of a frame in patches, separately for both colours of cells.
 
-    Four cells, 8 x 8 pixels, are judged together, so that the tails of a peak are left out with the
-    peak for any intensity of the beam. With single cells, fewer tails would be left out on frames
-    with few counts.
+    Four cells, 8 x 8 pixels, are judged together, so that the tails of a peak are left out together
+    with the peak, whatever the intensity of the beam. If single cells were judged, fewer tails
+    would be left out on frames with few counts.
 
     Parameters
     ----------
@@ -177,7 +178,7 @@ def add_patches(image, cells, size, rate, ring, side, counts, pixels):  # type: 
     side : (2,)
         Number of cells along the sides of a patch.
     counts, pixels : (patch rows, patch columns, 2)
-        Sums of the frame are added.
+        Output: the sums of the frame are added.
     """
     rows, columns = cells.shape
     line = np.zeros(CELL * columns, image.dtype)
@@ -220,7 +221,7 @@ def add_patches(image, cells, size, rate, ring, side, counts, pixels):  # type: 
 
 @kernel
 def add_labels(cells, size, cell_at, cell_labels, image, at, labels, radial, radial_n):  # type: ignore[no-untyped-def]
-    """Add whole cells, and single pixels, to the sums of their labels (flat indices)."""
+    """Add complete cells, and single pixels, to the sums of their labels (flat indices)."""
     flat, number = cells.reshape(-1), size.reshape(-1)
     for k in range(cell_at.size):
         radial[cell_labels[k]] += flat[cell_at[k]]
@@ -233,7 +234,7 @@ def add_labels(cells, size, cell_at, cell_labels, image, at, labels, radial, rad
 
 @kernel
 def correct_labels(odd_at, odd_value, image, labels, whole, top, most_in_cell, radial, radial_n):  # type: ignore[no-untyped-def]
-    """Correct the sums of `add_labels` for the odd pixels.
+    """Correct the sums of `add_labels` for the exceptions (see `frame_store`).
 
     ``labels`` and ``whole`` are images (slow, fast); ``whole`` is True for pixels that were added
     with their cell.
@@ -257,7 +258,7 @@ def correct_labels(odd_at, odd_value, image, labels, whole, top, most_in_cell, r
 
 @kernel
 def trimmed_level(counts, pixels, shape):  # type: ignore[no-untyped-def]
-    """Return counts over expected counts; one half of each patch decides if the other is used.
+    """Return the level of a frame; one half of each patch decides if the other half is used.
 
     Parameters
     ----------

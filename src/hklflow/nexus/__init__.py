@@ -1,8 +1,8 @@
-"""Every HDF5/NeXus layout of hklflow, with its writer and its reader.
+"""Writers and readers of all HDF5/NeXus layouts of hklflow.
 
-Each product is one file with one NXentry; its chain of ``@default`` leads to an NXdata for the
-default plot. The history is in ``/entry/workflow``, one NXprocess for each stage that led to the
-file.
+Each product is one file with one NXentry. The ``@default`` attributes lead to an NXdata, which is
+the default plot. The history is in ``/entry/workflow``, with one NXprocess for each stage that
+contributed to the file.
 """
 
 from hklflow.nexus.grid_writer import PLANES, GridWriter
@@ -28,6 +28,7 @@ from hklflow.nexus.volume import (
     VolumeWriter,
     open_volume,
     read_volume,
+    require_one_grid,
     write_volume,
 )
 
@@ -60,6 +61,7 @@ __all__ = [
     "read_scan",
     "read_statistics",
     "read_volume",
+    "require_one_grid",
     "write_mask",
     "write_master",
     "write_peaks",

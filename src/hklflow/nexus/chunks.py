@@ -1,7 +1,7 @@
-"""Cut chunks out of a strip of a volume, and pack them as HDF5's filters do.
+"""Cut chunks out of a strip of a volume, and compress them in the format of the HDF5 filters.
 
-Deflate of HDF5 takes most of the time of merging and writing a volume. ISA-L writes the same
-format, which all programs can read, six times as fast.
+With the deflate filter of HDF5, compression takes most of the time of merging and writing a volume.
+ISA-L writes the same format, which all programs can read, six times as fast.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from hklflow.simd.jit import kernel
 
 
 def pack(chunk: NDArray[Any]) -> bytes:
-    """Return a chunk packed as the filters shuffle and gzip pack it.
+    """Return a chunk compressed in the format of the filters shuffle and gzip.
 
     Parameters
     ----------
@@ -29,7 +29,10 @@ def pack(chunk: NDArray[Any]) -> bytes:
 
 @kernel
 def take(strip, h0, fill, chunk):  # type: ignore[no-untyped-def]
-    """Copy a part of a strip (l, k, h) to a chunk, padded with fill; False if all is fill."""
+    """Copy a part of a strip (l, k, h) to a chunk and pad it with ``fill``.
+
+    Return False if all values are ``fill``.
+    """
     n_l, n_k, n_h = strip.shape
     high = min(h0 + chunk.shape[2], n_h)
     used = 0
@@ -41,6 +44,6 @@ def take(strip, h0, fill, chunk):  # type: ignore[no-untyped-def]
                 part = strip[l, k, h0:high]
                 for h in range(part.size):
                     row[h] = part[h]
-                    # The last term handles NaN, which differs from itself.
+                    # The last term handles NaN, which is not equal to itself.
                     used |= (part[h] != fill) & ((part[h] == part[h]) | (fill == fill))
     return used != 0

@@ -34,7 +34,7 @@ def open_entry(path: Path) -> Iterator[h5py.Group]:
     Raises
     ------
     HklflowError
-        If the file is not HDF5, or its entry lacks a group or field that is read.
+        If the file is not HDF5, or its entry lacks a required group or field.
     """
     try:
         file = h5py.File(path, "r")

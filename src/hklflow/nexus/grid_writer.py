@@ -17,7 +17,7 @@ from hklflow.nexus.entry import PACKED, add_array, add_group, create
 
 Floats = NDArray[np.float64]
 
-#: Planes of a chunk in the file.
+#: Number of planes of a chunk in the file.
 PLANES = 16
 
 _DESCRIPTIONS = {
@@ -44,7 +44,7 @@ class GridWriter:
     """Writer of arrays on a grid, slab by slab, so that they need not fit in memory.
 
     The first array is the default plot. Axes are at voxel centres. The NXdata has the angles
-    between its axes, and each axis its ``scaling_factor``: NeXpy uses them to draw skewed cells
+    between its axes, and each axis has a ``scaling_factor``. NeXpy uses both to draw skewed cells
     with their true shape.
 
     Parameters
@@ -54,15 +54,15 @@ class GridWriter:
     cell : (6,) array
         Cell, Å and degrees.
     types : mapping of name to numpy dtype
-        Arrays to write. Where nothing is written, floating-point arrays called ``data...`` are NaN
-        and all others 0.
+        Arrays to write. Where nothing is written, floating-point arrays called ``data...`` read as
+        NaN and all other arrays as 0.
     group : str
         Name of the NXdata.
     direct : bool
         True for a grid of x, y, z.
     fast : bool
-        True to pack with bitshuffle and LZ4, ten times faster than gzip, for volumes that only
-        hklflow reads. Gzip needs no plugin.
+        True: compress with bitshuffle and LZ4, ten times faster than gzip, for volumes that only
+        hklflow reads. False: compress with gzip, which needs no plugin.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class GridWriter:
         return self._chunks
 
     def write(self, first: int, **arrays: NDArray[Any]) -> None:
-        """Write planes from ``first`` on: all arrays of ``types``, by name.
+        """Write planes from ``first`` on; all arrays of ``types`` are given by name.
 
         Raises
         ------
@@ -161,7 +161,7 @@ class GridWriter:
         self.write_block((first, rows.start), **{n: arrays[n][:, rows] for n in self._types})
 
     def write_block(self, at: tuple[int, int], **arrays: NDArray[Any]) -> None:
-        """Write a block (l, k, h) of all h, by name, whose first plane and row are ``at``.
+        """Write a block (l, k, h) of all h; ``at`` is its first plane and row.
 
         Raises
         ------
@@ -204,7 +204,7 @@ class GridWriter:
 
     @property
     def datasets(self) -> dict[str, h5py.Dataset]:
-        """Datasets of the file by name, to be written chunk by chunk."""
+        """Datasets of the file by name; they must be written chunk by chunk."""
         return {name: self._group[name] for name in self._types}
 
     def note(self, notes: Mapping[str, Any]) -> None:

@@ -43,7 +43,7 @@ def read_mask(path: Path) -> NDArray[np.uint32]:
 
 
 class FrameMaskWriter:
-    """Writer of a 3-D mask, block by block of frames, bit-packed along fast."""
+    """Writer of a 3-D mask, bit-packed along fast; frames are written in blocks."""
 
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
         self._path, self._shape = path, shape
@@ -111,12 +111,12 @@ class FrameMask:
         return bits
 
     def any(self, first: int, last: int) -> bool:
-        """Return True if a good pixel of the frames first..last (exclusive) is flagged."""
+        """Return True if a good pixel of the frames first to last (exclusive) is flagged."""
         return bool(self._flagged[first:last].any())
 
 
 @contextmanager
 def open_frame_mask(path: Path) -> Iterator[FrameMask]:
-    """Open the packed bits of a 3-D mask, indexed by frame."""
+    """Open the packed bits of a 3-D mask, which are indexed by frame."""
     with open_entry(path) as entry:
         yield FrameMask(entry)

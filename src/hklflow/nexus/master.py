@@ -13,7 +13,7 @@ from hklflow.nexus.entry import add_array, add_group, create, open_entry
 from hklflow.orientation.product import Orientation
 
 SYMMETRISED = {"transform": "symm_transform", "masked_transform": "masked_symm_transform"}
-"""Kind of volume -> name of the symmetrised volume in the master file, as in NXRefine."""
+"""Name of the symmetrised volume in the master file for each kind of volume, as in NXRefine."""
 DELTA_PDF = {"transform": "pdf", "masked_transform": "masked_pdf"}
 TOTAL_PDF = {"transform": "total_pdf", "masked_transform": "masked_total_pdf"}
 DIFFERENCE = {"transform": "difference", "masked_transform": "masked_difference"}
@@ -35,21 +35,21 @@ def write_master(
 ) -> None:
     """Write the master file of one scan: a small file with links to all of its products.
 
-    The layout is the one of NeXpy and NXRefine: ``entry/transform``, ``entry/masked_transform``,
-    the symmetrised volumes and the pair distributions, and one entry ``fN`` for each rotation with
-    its frames, peaks, frame sums, scale and 3-D mask, and a copy of its instrument. All links are
+    The layout follows NeXpy and NXRefine: ``entry/transform``, ``entry/masked_transform``, the
+    symmetrised volumes and the pair distributions. Each rotation has an entry ``fN`` with its
+    frames, peaks, frame sums, scale and 3-D mask, and a copy of its instrument. All links are
     relative. ``entry/configuration`` has the complete configuration of the scan as JSON. The
-    default plot is the first symmetrised volume (it has the fewest holes), else the first of
+    default plot is the first symmetrised volume (which has the fewest holes), else the first of
     ``volumes``.
 
     Parameters
     ----------
     volumes, symmetrised, pdfs, differences : mapping
-        Name in the master -> file; ``differences`` are volumes of S(Q), differences of pair
-        distributions are in ``pdfs``.
+        Maps a name in the master file to a file. ``differences`` are volumes of S(Q); differences
+        of pair distributions are in ``pdfs``.
     filled : mapping
-        Name of a symmetrised volume -> the file without Bragg reflections. It has no own group:
-        as in NXRefine, ``filled_data`` is next to the ``data`` from which it was made.
+        Maps the name of a symmetrised volume to the file without Bragg reflections. As in NXRefine,
+        a filled volume has no separate group: ``filled_data`` is next to ``data``.
 
     Raises
     ------

@@ -24,7 +24,7 @@ _NX_REFLECTIONS = {
 
 
 def write_peaks(path: Path, peaks: PeakTable) -> None:
-    """Write a peak table as NXreflections (``observed_px_x`` is fast, ``_y`` slow)."""
+    """Write a peak table as NXreflections; ``observed_px_x`` is fast, ``observed_px_y`` slow."""
     with create(path, "peaks", "picture") as entry:
         table = add_group(entry, "peaks", "NXreflections")
         for column in fields(peaks):

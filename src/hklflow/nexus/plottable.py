@@ -1,4 +1,4 @@
-"""Find the plot of a NeXus file: the chain of default plots, or the data at a path in it."""
+"""Find the plot of a NeXus file: the default plot, or the data at a path in the file."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ class Plottable:
     Attributes
     ----------
     group : h5py.Group
-        Group of the dataset, in the file to which a link may lead.
+        Group of the dataset; if the dataset is a link, the group in the linked file.
     signal : h5py.Dataset
     name : str
         Name of the signal in its group; a link may have another name.

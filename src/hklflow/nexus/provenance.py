@@ -1,4 +1,4 @@
-"""History of a product: one NXprocess for each stage that led to it, and its calibrations."""
+"""History of a product: one NXprocess for each stage that contributed, and the calibrations."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Record = dict[str, Any]
 
 
 def write_provenance(path: Path, history: Sequence[Record]) -> None:
-    """Store the history of a file; replaces the existing history."""
+    """Store the history of a file; an existing history is replaced."""
     with hdf5_output(path, "r+") as file:
         entry = file["entry"]
         if "workflow" in entry:
@@ -49,10 +49,10 @@ def _write_calibrations(entry: h5py.Group, history: Sequence[Record]) -> None:
 
 
 def calibrations(history: Sequence[Record]) -> list[Record]:
-    """Return the versions of the calibration store in a history, each once.
+    """Return the versions of the calibration store in a history, each version once.
 
-    A version that was used with two statuses (superseded in between) gets both statuses, and the
-    worse quality.
+    A version that was used with two statuses (because it was superseded between) gets both
+    statuses, and the worse quality.
     """
     versions: dict[tuple[str, str, int], Record] = {}
     for record in history:

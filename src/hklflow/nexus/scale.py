@@ -1,4 +1,4 @@
-"""Scale of the frames: the part of the norm that depends only on the frame."""
+"""Scale of the frames: the factor of the norm that depends only on the frame."""
 
 from pathlib import Path
 

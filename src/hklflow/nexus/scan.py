@@ -22,7 +22,7 @@ def write_scan(
     Parameters
     ----------
     dataset : (file, path in file) or None
-        HDF5 dataset of the frames; linked for viewers. None: no link.
+        HDF5 dataset of the frames, to which a link for viewers is created. None: no link.
     """
     rotation = scan.rotation
     n = rotation.scan.n_frames

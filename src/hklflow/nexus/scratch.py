@@ -12,13 +12,13 @@ from hklflow.volumes.pdf import Store
 
 
 def mapped(folder: Path, size: int) -> mmap.mmap:
-    """Map a file of zero bytes without a name; it disappears with the process.
+    """Map a file of zero bytes without a name; the file disappears when the process ends.
 
     Raises
     ------
     OSError
-        If the folder has too little space: otherwise the first access to a missing page would
-        crash the process.
+        If the folder has too little space. (Without this check, the first access to a missing page
+        would crash the process.)
     """
     with tempfile.TemporaryFile(dir=folder) as file:
         os.posix_fallocate(file.fileno(), 0, size)
@@ -26,12 +26,12 @@ def mapped(folder: Path, size: int) -> mmap.mmap:
 
 
 class Scratch(Store):
-    """Array of zeros in a file without a name, which disappears with the process.
+    """Array, initially zeros, in a file without a name that disappears when the process ends.
 
     Parameters
     ----------
     folder : Path
-        Folder of the output: it has space for results.
+        Folder of the output, which has space for results.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, folder: Path) -> None:
@@ -39,5 +39,5 @@ class Scratch(Store):
         self.array = np.frombuffer(self._map, dtype).reshape(shape)
 
     def release(self) -> None:
-        """Release the memory of the array: its content remains in the file."""
+        """Release the memory of the array; its content remains in the file."""
         self._map.madvise(mmap.MADV_DONTNEED)

@@ -14,7 +14,7 @@ from hklflow.nexus.entry import add_array, add_group, create
 
 @dataclass(frozen=True)
 class Quantity:
-    """Label of a column of a series, with its unit, and the unit for files."""
+    """Label of a column of a series with its unit, and the unit in files."""
 
     label: str
     units: str
@@ -23,19 +23,19 @@ class Quantity:
 def write_series(
     path: Path, title: str, rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, Quantity]
 ) -> None:
-    """Write the results of all scans of one sample against temperature.
+    """Write the results of all scans of one sample as functions of temperature.
 
-    The entry has one NXdata for each quantity, with errors, over the scans with a known
-    temperature, in ascending order; ``cell``, the default plot, has a, b and c together. The
-    collection ``scans`` lists all scans, also scans without temperature (NaN).
+    For each quantity there is one NXdata, with errors, over the scans with a known temperature in
+    ascending order. The default plot ``cell`` shows a, b and c together. The collection ``scans``
+    lists all scans, also scans without temperature (NaN).
 
     Parameters
     ----------
     rows : sequence of mappings
-        One for each scan: "scan", "parent", "temperature" (K or None), and for each quantity its
-        value and ``<quantity>_sigma``.
+        One mapping for each scan: "scan", "parent", "temperature" (K or None), and for each
+        quantity its value and ``<quantity>_sigma``.
     quantities : mapping
-        Name -> label and units; must contain a, b and c.
+        Label and units of each name; must contain a, b and c.
     """
     with_temperature = sorted(
         (row for row in rows if row["temperature"] is not None), key=lambda r: r["temperature"]

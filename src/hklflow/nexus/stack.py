@@ -1,4 +1,4 @@
-"""Stack volumes along temperature in one virtual four-dimensional NXdata."""
+"""Stack of volumes along temperature: one virtual four-dimensional NXdata."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.lattice import reciprocal
 from hklflow.nexus.entry import add_array, add_group, create
-from hklflow.nexus.volume import OpenVolume, open_volume
+from hklflow.nexus.volume import OpenVolume, open_volume, require_one_grid
 
 Floats = NDArray[np.float64]
 
@@ -64,7 +64,8 @@ class Intensities:
     ----------
     hkl : (n, 3) array
     intensity, sigma : (n, t) arrays
-        S × r.l.u.³; NaN if not measured. σ is from the photons only, see `volumes.boxes`.
+        Integrated intensity and σ, S × r.l.u.³; NaN if not measured. σ contains only the photon
+        noise, see `volumes.boxes`.
     """
 
     hkl: Floats
@@ -99,16 +100,13 @@ def open_members(
                     f"{member.path} has no {', '.join(missing)}, so it cannot be stacked; give "
                     "merged volumes with their errors"
                 )
-        # The most frequent grid; if several are, the one of the hottest, often the parent.
+        # Choose the most frequent grid; of equally frequent grids, the grid of the hottest scan,
+        # which is often the parent.
         n_same_grid = [sum(v.grid.same_as(other.grid) for other in volumes) for v in volumes]
         usual = max(range(len(volumes)), key=lambda i: (n_same_grid[i], i))
-        for member, volume in zip(members, volumes, strict=True):
-            if not volume.grid.same_as(volumes[usual].grid):
-                raise HklflowError(
-                    f"{member.path} has another grid ({volume.grid.to_dict()}) than "
-                    f"{members[usual].path} ({volumes[usual].grid.to_dict()}); transform the scan "
-                    "again with the parent of the others"
-                )
+        require_one_grid(
+            [volumes[usual], *volumes], "transform the scan again with the parent of the others"
+        )
         yield volumes
 
 
@@ -128,8 +126,8 @@ def write_stack(
     """Write the stack: links to the arrays of the members, and intensities of reflections.
 
     ``transform`` is one NXdata (temperature, Ql, Qk, Qh) of virtual datasets. The paths of the
-    members are relative to its folder, so that stack and members can be moved together. If a
-    member is missing, data and errors read as NaN and the norm as 0.
+    members are relative to the folder of the stack, so that stack and members can be moved
+    together. If a member is missing, data and errors read as NaN and the norm as 0.
 
     Parameters
     ----------
@@ -159,7 +157,7 @@ def add_stack(
     Parameters
     ----------
     entry : h5py.Group
-        Entry of a file in ``folder``: the paths of the members are relative to it.
+        Entry of a file in ``folder``; the paths of the members are relative to this folder.
     name : str
         Name of the NXdata, in this file and in the members.
     arrays : sequence of str
@@ -215,7 +213,7 @@ def add_stack(
 
 
 def doubts_of(members: Sequence[Member], volumes: Sequence[OpenVolume]) -> list[str]:
-    """Return the doubts about the members, each with the name of its scan."""
+    """Return the doubts about the members, each with the name of the scan."""
     return [
         f"{member.scan}: {sentence}"
         for member, volume in zip(members, volumes, strict=True)

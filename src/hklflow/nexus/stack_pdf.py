@@ -1,4 +1,4 @@
-"""Stack pair distributions along temperature in one virtual NXdata, with chosen vectors."""
+"""Stack of pair distributions along temperature: one virtual NXdata, and chosen vectors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def write_stack_pdf(
     volumes: Sequence[OpenVolume],
     vectors: Vectors,
 ) -> None:
-    """Write the stack: links to ``pdf`` of the members, and ``vectors`` against temperature.
+    """Write the stack: links to ``pdf`` of the members, and values at ``vectors`` by temperature.
 
     Parameters
     ----------

@@ -20,11 +20,11 @@ def write_statistics(
     radial: tuple[Any, Any, Any] | None = None,
     parts: tuple[Any, Any] | None = None,
 ) -> None:
-    """Write per-frame arrays (n_frames,) and images (slow, fast) of one pass over the frames.
+    """Write arrays with one value per frame (n_frames,), and images (slow, fast).
 
     The first array is the default plot. `radial` has the centres of bins in |Q| (n,) in Å⁻¹, and
-    the counts and the pixels (n_frames, n) in them. `parts` has the relative backgrounds
-    (n_frames, n_parts) of parts of the detector, and their errors.
+    counts and numbers of pixels (n_frames, n) in these bins. `parts` has the relative backgrounds
+    (n_frames, n_parts) of parts of the detector, and the errors of these backgrounds.
     """
     signal, *others = arrays
     with create(path, "frame statistics", "frame_sums") as entry:
@@ -60,7 +60,7 @@ def write_statistics(
 
 
 def read_statistics(path: Path, name: str) -> Floats:
-    """Read one array or image of `write_statistics`."""
+    """Read one array or image that `write_statistics` wrote."""
     with open_entry(path) as entry:
         group = entry["frame_sums"] if name in entry["frame_sums"] else entry[name]
         values: Floats = group[name][()]
@@ -68,7 +68,7 @@ def read_statistics(path: Path, name: str) -> Floats:
 
 
 def read_rings(path: Path) -> Floats:
-    """Read the counts (n_frames, n) in the bins of |Q| of `write_statistics`."""
+    """Read the counts (n_frames, n) in bins of |Q| that `write_statistics` wrote."""
     with open_entry(path) as entry:
         counts: Floats = entry["radial/counts"][()]
         return counts

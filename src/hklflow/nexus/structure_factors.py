@@ -1,4 +1,4 @@
-"""Scaled reflections, structure factors and their series: NeXus files, and text tables."""
+"""NeXus files and text tables of scaled reflections, structure factors and their series."""
 
 import csv
 import json
@@ -55,7 +55,7 @@ def write_scaled(
     crystal: Crystal,
     figures: Mapping[str, Any],
 ) -> None:
-    """Write scaled reflections, and for each rotation a plot of scale against angle.
+    """Write scaled reflections, and for each rotation a plot of the scale as function of angle.
 
     The default plot shows the first rotation with reflections.
     """
@@ -181,7 +181,7 @@ def write_intensity_table(path: Path, series: IntensitySeries) -> None:
 
 
 def write_intensities(path: Path, series: IntensitySeries, title: str) -> None:
-    """Write I(hkl, T) as an image of reflections against temperature.
+    """Write I(hkl, T) as an image: reflections and temperature are the axes.
 
     Scans without a temperature are only in the group ``scans`` and in the table.
     """
@@ -215,7 +215,7 @@ def write_intensities(path: Path, series: IntensitySeries, title: str) -> None:
 
 
 def _write_columns(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write tab-separated columns: numbers with 9 digits, flags as 0 and 1, NaN empty."""
+    """Write tab-separated columns: numbers with 9 digits, flags as 0 and 1, NaN as empty text."""
 
     def texts(column: NDArray[Any]) -> list[str]:
         if column.dtype.kind == "f":
@@ -239,7 +239,7 @@ def _read_hkl(table: h5py.Group) -> NDArray[np.int64]:
 
 
 def _write_figures(entry: h5py.Group, figures: Mapping[str, Any]) -> None:
-    """Store the statistics, also in the JSON file in the same folder, with the data."""
+    """Store the statistics with the data; the JSON file in the same folder also has them."""
     note = add_group(entry, "statistics", "NXnote")
     note["type"] = "application/json"
     note["data"] = json.dumps(_plain(figures))

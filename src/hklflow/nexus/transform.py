@@ -1,4 +1,4 @@
-"""Write the two volumes of a transform: all pixels, and without those in the 3-D mask."""
+"""Write the two volumes of a transform: with all pixels, and without pixels in the 3-D mask."""
 
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -33,7 +33,7 @@ class TransformWriter:
     variance : bool
         True if the boxes have variances of the counts.
     exact : bool
-        True to store norms and variances as float64, without rounding, for volumes that will be
+        True: store norms and variances as float64, without rounding, for volumes that will be
         added.
     """
 
@@ -76,9 +76,9 @@ class TransformWriter:
         self._stack.__exit__(*error)
 
     def write(self, boxes: "Iterable[Box]") -> None:
-        """Write boxes of voxels, each one or more whole chunks of the files; see `CHUNK`.
+        """Write boxes of voxels; each box must consist of complete chunks, see `CHUNK`.
 
-        Voxels outside all boxes were not measured: they take no space and read as zeros.
+        Voxels outside all boxes were not measured; they take no space and read as zeros.
         """
         full, masked = (writer.datasets for writer in self._writers)
         for box in boxes:
@@ -106,7 +106,7 @@ def _store(values: NDArray[Any], target: h5py.Dataset, at: tuple[slice, ...]) ->
 def _copy_chunks(
     source: h5py.Dataset, target: h5py.Dataset, first: tuple[int, int, int], shape: tuple[int, ...]
 ) -> None:
-    """Copy packed chunks without unpacking them."""
+    """Copy compressed chunks without decompressing them."""
     starts = (range(i, i + n, c) for i, n, c in zip(first, shape, source.chunks, strict=True))
     for at in product(*starts):
         mask, packed = source.id.read_direct_chunk(at)

@@ -1,4 +1,4 @@
-"""Volumes on an hkl grid: read and write them, whole or slab by slab."""
+"""Read and write volumes on an hkl grid, as a whole or slab by slab."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid
 from hklflow.nexus.entry import open_entry, text
 from hklflow.nexus.grid_writer import GridWriter
@@ -20,13 +21,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Volume:
-    """Accumulated counts and norm on a grid; with S and its errors, if derived.
+    """Accumulated counts and norm on a grid; also S and its errors, if calculated.
 
     Attributes
     ----------
     grid : Grid
     cell : (6,) array
-        Cell, Å and degrees: scale and angles of the axes.
+        Cell, Å and degrees; it gives scale and angles of the axes.
     counts, norm : (l, k, h) arrays
     data, errors : (l, k, h) arrays or None
         S and σ(S); NaN if nothing was measured.
@@ -44,23 +45,23 @@ class Volume:
 
 
 class VolumeWriter(GridWriter):
-    """Writer of counts and norm on an hkl grid, and of S(Q), then the default plot.
+    """Writer of counts and norm on an hkl grid; also of S(Q), which is then the default plot.
 
     Parameters
     ----------
     counts_dtype : numpy dtype
         Type of the stored counts.
     derived : bool
-        True if S and its errors will be written too.
+        True if S and its errors will also be written.
     fast : bool
         See `GridWriter`.
     variance : bool
-        True if the variance of the counts will be written: it differs from the counts with read
-        noise.
+        True if the variance of the counts will also be written; with read noise, the variance
+        differs from the counts.
     extra : mapping of name to numpy dtype
         Additional arrays.
     exact : bool
-        True to store norm and variance as float64.
+        True: store norm and variance as float64.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class VolumeWriter(GridWriter):
         extra: Mapping[str, Any] | None = None,
         exact: bool = False,
     ) -> None:
-        # Single precision keeps 6e-8 of a norm; values that will be added must not be rounded.
+        # Single precision has a relative error of 6e-8; values that will be added must be exact.
         sums = np.float64 if exact else np.float32
         types: dict[str, Any] = {"counts": counts_dtype, "norm": sums}
         if variance:
@@ -99,14 +100,14 @@ def write_volume(path: Path, volume: Volume, title: str) -> None:
 
 
 def _smallest(counts: Floats) -> NDArray[Any]:
-    """Return the counts as uint32 if they are whole and fit: exact, with half the space."""
+    """Return the counts as uint32, which takes half the space, if they are integers and fit."""
     whole = counts.size > 0 and counts.max() < 2**32 and bool(np.all(counts == np.rint(counts)))
     return counts.astype(np.uint32) if whole else counts
 
 
 @dataclass(frozen=True)
 class OpenVolume:
-    """Volume on disk, read by planes; see `open_volume`."""
+    """Volume on disk whose planes are read when needed; see `open_volume`."""
 
     grid: Grid
     cell: Floats
@@ -123,7 +124,7 @@ class OpenVolume:
         return "variance" in self.group
 
     def variance(self, region: Any) -> Floats:
-        """Return the variance of the counts in a region (l, k, h): for photons, the counts."""
+        """Return the variance of the counts in a region (l, k, h); for photons, the counts."""
         name = "variance" if self.has_variance else "counts"
         values: Floats = self.group[name][region].astype(np.float64)
         return values
@@ -136,7 +137,7 @@ class OpenVolume:
 
     @property
     def doubts(self) -> list[str]:
-        """Doubts and failures of this volume and of its input."""
+        """Doubts and failures of this volume and of the files from which it was made."""
         if "notes/notes" not in self.group.parent:
             return []
         notes = self.notes
@@ -158,7 +159,7 @@ class OpenVolume:
 
 
 class SideBySide:
-    """Reader of planes of several volumes with the same grid; unpacks each chunk once.
+    """Reader of planes of several volumes with the same grid; each chunk is decompressed once.
 
     Attributes
     ----------
@@ -207,6 +208,27 @@ class SideBySide:
                 for i, dataset in enumerate(datasets):
                     dataset.read_direct(strip, np.s_[first:last, rows], np.s_[i])
             yield rows, sums
+
+
+def require_one_grid(volumes: Sequence[OpenVolume], cure: str) -> None:
+    """Refuse volumes whose grid differs from the grid of the first.
+
+    Parameters
+    ----------
+    cure : str
+        End of the error message: what to do.
+
+    Raises
+    ------
+    HklflowError
+    """
+    first = volumes[0]
+    for volume in volumes:
+        if not volume.grid.same_as(first.grid):
+            raise HklflowError(
+                f"{volume.group.file.filename} has another grid ({volume.grid.to_dict()}) than "
+                f"{first.group.file.filename} ({first.grid.to_dict()}); {cure}"
+            )
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""From a table of peaks to cell and orientation: indexing, refinement, what is left over."""
+"""Find cell and orientation from a table of peaks: indexing, refinement, unexplained peaks."""

@@ -1,25 +1,25 @@
 r"""Correct spot positions for mosaic spread, which makes spots arcs with skewed rocking curves.
 
-The blocks of a mosaic crystal are rotated against each other about all axes. A reflection is
-therefore spread over a cap around Q; at each angle φ of the scan, the Ewald sphere cuts this cap
-along the circle 2θ = const. The counts at φ and at the azimuth ψ about the beam depend on the
-angular distance d on the cap,
+The blocks of a mosaic crystal are rotated against each other about all axes. The vectors Q of all
+blocks form a cap. At each angle φ of the scan, the Ewald sphere cuts this cap along the circle
+2θ = const. The counts at φ and at the azimuth ψ about the beam depend on the angular distance d
+on the cap,
 
 .. math:: N(d; \eta), \quad
    \cos d = \cos\alpha(\phi) \cos\alpha_0 + \sin\alpha(\phi) \sin\alpha_0
    \cos(\psi - \psi(\phi)) ,
 
-where α and ψ are the polar angle and azimuth of the mean block's Q, and
+where α and ψ are the polar angle and azimuth of the Q of the mean block, and
 :math:`\alpha_0 = \pi/2 - \theta`. The spread along the azimuth,
 :math:`\sigma_a = \eta / \cos\theta`, moves the centroid towards the beam: the component of the
-ray across the beam is shorter by the mean of the cosine, :math:`\exp(-\sigma_a^2/2)`. With a
-spread of 1° the refined cell is too large by 10⁻⁴.
-If α(φ) and ψ(φ) are curved, the centroid is also shifted from the mean block's spot along ψ and to
-a later frame.
+ray perpendicular to the beam is shorter by the mean of the cosine, :math:`\exp(-\sigma_a^2/2)`.
+With a spread of 1° the refined cell is too large by 10⁻⁴.
+If α(φ) and ψ(φ) are curved, the centroid is also shifted from the spot of the mean block, along ψ
+and to a later frame.
 
-The spread across the scan is fitted to the widths of the spots: along the arcs, along the radius
-(spread of wavelengths) and in all directions. The spread in φ comes from the rocking curves. The
-centroid of an integrated reflection contains only the part of the arc inside its foreground.
+Three spreads on the detector are fitted to the widths of the spots: along the arcs, along the
+radius (spread of wavelengths) and in all directions. The spread in φ comes from the rocking curves.
+The centroid of an integrated reflection contains only the part of the arc inside its foreground.
 """
 
 from typing import NamedTuple
@@ -32,15 +32,15 @@ from hklflow.orientation import sharpness
 
 Floats = NDArray[np.float64]
 
-_FEWEST = 40  # peaks needed to fit three parameters
-_WELL = 10.0  # I/σ needed to know the width of a peak to 10 %
-_OBLIQUE = 0.6  # sine of twice the angle between an arc and the pixel rows
-_SHARPEST = 0.1  # the sharpest peaks, as a fraction of all, are assumed to be reflections
-_SELDOM = 0.02  # weight of widths above the lower edge
-_DETERMINED = 25.0  # decrease of χ² that proves arcs
+_FEWEST = 40  # smallest number of peaks to fit three parameters
+_WELL = 10.0  # I/σ above which the width of a peak is known to 10 %
+_OBLIQUE = 0.6  # limit of the sine of twice the angle between an arc and the pixel rows
+_SHARPEST = 0.1  # fraction of the peaks, the sharpest ones, that are assumed to be reflections
+_SELDOM = 0.02  # weight of widths above the lower edge of all widths
+_DETERMINED = 25.0  # decrease of χ² above which arcs are significant
 _ROUNDS = 10
-_POINT = 0.1  # pixels²: smallest possible spot
-_LONGEST = 0.2  # radian: largest width of a rocking curve in scan angle, over its rate
+_POINT = 0.1  # pixels², squared width of the smallest possible spot
+_LONGEST = 0.2  # radian, limit for the width of a rocking curve in scan angle, divided by its rate
 _STEP = 1e-4  # radian, step of the numerical derivatives
 UNSURE = 0.3  #: relative error of a displacement, because fits weight the middle of a curve more
 
@@ -128,13 +128,13 @@ def displaced(
 def within(
     rotation: Rotation, slow: Floats, fast: Floats, half: Floats, spread: float, rocking: float
 ) -> tuple[Floats, Floats, Floats]:
-    """Return the displacement of centroids of integrated counts from the mean block's spots.
+    """Return the displacement of centroids of integrated counts from the spots of the mean block.
 
     Parameters
     ----------
     rotation : Rotation
     slow, fast : (n,) array
-        Pixels.
+        Positions in pixels.
     half : (n, 2) array
         Half axes of the foregrounds along slow and fast, pixels.
     spread : float
@@ -149,7 +149,8 @@ def within(
     ray = _rays(rotation, slow, fast)
     along = _directions(rotation, slow, fast).along
     with np.errstate(divide="ignore", invalid="ignore"):
-        # The ellipsoid ends where |d · along / half| = 1; d is the rotation of the block there.
+        # The ellipsoid ends at |d · along / half| = 1; d is the rotation of the block at this
+        # point.
         reach = 1 / np.sqrt(np.sum((along / half) ** 2, axis=1) * max(spread, 1e-12))
     square = spread * _cut(reach) / _cos_theta(ray) ** 2
     spot_position, late = _mean(rotation, ray, square, np.full(len(ray), rocking), spread)
@@ -178,7 +179,7 @@ def _mean(
     rocking : (n,) array
         Standard deviations of the rocking curves, radian of crystal rotation.
     """
-    # Other effects also broaden rocking curves: limit the mosaic spread to the value from the arcs.
+    # Other effects also broaden rocking curves: limit the mosaic spread to its value from the arcs.
     late, turned = _rocked(rotation, ray, np.minimum(rocking, np.sqrt(spread)))
     across = ray - np.outer(ray @ BEAM, BEAM)
     aside = np.cross(BEAM, across)
@@ -196,7 +197,7 @@ def _rocked(rotation: Rotation, ray: Floats, mosaic: Floats) -> tuple[Floats, Fl
     ray : (n, 3) array
         Scattered beams.
     mosaic : (n,) array
-        Standard deviations in radians.
+        Standard deviations of the mosaic spread in radians.
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(7)
     q = ray - BEAM
@@ -205,7 +206,7 @@ def _rocked(rotation: Rotation, ray: Floats, mosaic: Floats) -> tuple[Floats, Fl
     with np.errstate(divide="ignore", invalid="ignore"):
         alpha = np.arccos(np.clip(-(q @ BEAM) / length, -1, 1))
         rate = (np.cross(axis, q) @ BEAM) / (length * np.sin(alpha))
-        # For a very long, curved rocking curve the mean block's spot is not defined.
+        # For a very long, curved rocking curve, the spot of the mean block is not defined.
         spread = np.minimum(mosaic / np.abs(rate), _LONGEST * np.abs(rate))
         total, late, turned = np.zeros((3, len(q)))
         across = q - np.outer(q @ BEAM, BEAM)
@@ -233,7 +234,7 @@ def _turned(vectors: Floats, axis: Floats, angle: Floats) -> Floats:
 
 
 def _rate(rotation: Rotation, ray: Floats) -> Floats:
-    """Return the derivative of the rotation between diffracting blocks by the scan angle."""
+    """Return the rotation between diffracting blocks per scan angle, for each peak."""
     normal = np.cross(ray, BEAM)
     with np.errstate(divide="ignore", invalid="ignore"):
         rate: Floats = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / np.linalg.norm(
@@ -260,7 +261,7 @@ def _widths(
     """
     from scipy.optimize import nnls
 
-    # Fits along slow and fast miss a part of an arc that is oblique to both.
+    # Fits along slow and fast miss a part of an arc that is oblique to both directions.
     oblique = 2 * np.abs(np.prod(spots.along, axis=1)) / np.sum(spots.along**2, axis=1)
     columns = (np.ones_like(squares), spots.along**2, spots.out**2)
     design = np.stack(columns, axis=2)
@@ -270,8 +271,8 @@ def _widths(
     if keep.sum() < _FEWEST:
         return None
     rows, wide = design[keep], squares[keep]
-    # Diffuse maxima are broad in all directions and may be the majority: begin with the lower edge
-    # of the widths, then use the narrowest class.
+    # Diffuse maxima are broad in all directions and may be the majority. The fit therefore begins
+    # with the lower edge of the widths, and then uses the narrowest class.
     sharp = np.quantile(rocking[keep], _SHARPEST)
     expected = np.maximum(_POINT + sharp * rows[:, :, 1], _POINT)
 
@@ -306,7 +307,7 @@ def _widths(
 def _determined(
     rows: Floats, wide: Floats, expected: Floats, solution: tuple[float, float, float]
 ) -> bool:
-    """Return True if squared widths (n, 2) fit much worse without the arcs' term."""
+    """Return True if squared widths (n, 2) fit much worse without the term for arcs."""
     from scipy.optimize import nnls
 
     w = 1 / expected

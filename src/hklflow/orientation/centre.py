@@ -1,8 +1,8 @@
 """Refine the offset of a crystal that is not centred on the rotation axis.
 
 The offset moves the spots periodically with the rotation. Cell, orientation and detector absorb a
-part of this motion, so the offset is refined together with them if the residuals show it. If the
-residuals do not show an offset, it cannot be determined and need not be refined.
+part of this motion. The offset is therefore refined together with them, but only if the residuals
+show it: otherwise it cannot be determined and is not needed.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ def centred(
     free: Sequence[str],
     again: Callable[[Sequence[str]], Refined],
 ) -> tuple[Refined, list[str]]:
-    """Refine the crystal's offset from the axis in the rotations whose residuals show an offset.
+    """Refine the offset of the crystal from the axis, in rotations whose residuals show an offset.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def centred(
     Returns
     -------
     refined : Refined
-        The input, if no rotation shows an offset.
+        Refinement with offsets; the input, if no rotation shows an offset.
     free : list of str
         Groups of parameters of the returned refinement.
     """

@@ -1,10 +1,10 @@
-"""Find modules of the detector that are displaced from their place in the geometry.
+"""Find modules of the detector that are displaced from their positions in the geometry.
 
 All spots of a module that is shifted by s are displaced by -s. Cell, orientation and the position
-of the whole detector absorb a part of this shift and thereby move the spots of all other modules.
+of the whole detector absorb a part of this shift, and thereby move the spots of all other modules.
 A shift is therefore fitted together with these parameters, as in `orientation.steadiness`. The
-shift with the largest decrease of χ² is fitted first, so that one displaced module does not make
-the others look displaced.
+shift with the largest decrease of χ² is fitted first: otherwise one displaced module would make the
+others look displaced.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_BY_CHANCE = 1e-3  # fraction of scans with correct modules in which a module is reported
-_OUTLIER = 5.0  # robust standard deviations, as in the refinement
-# A shift of all modules together is a shift of the detector; the detector's parameters are fitted
-# here even if the refinement held them.
+_BY_CHANCE = 1e-3  # fraction of scans with correct modules for which a module is wrongly reported
+_OUTLIER = 5.0  # limit in robust standard deviations, as in the refinement
+# A shift of all modules together is a shift of the detector. The parameters of the detector are
+# therefore fitted here even if they were fixed in the refinement.
 _DETECTOR = ("detector_x", "detector_y", "detector_z", "detector_rotation")
-_ALIKE = 1e-3  # smallest part of a shift that the other parameters cannot absorb
+_ALIKE = 1e-3  # smallest part of a shift that the other parameters must leave
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Displaced:
 
     @property
     def size(self) -> float:
-        """Length of the shift, pixels."""
+        """Length of the shift in pixels."""
         return float(np.linalg.norm(self.shift))
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,9 +68,9 @@ class Displaced:
         return asdict(self) | {"sentence": self.told()}
 
     def told(self) -> str:
-        """Return the sentence that reports which module is displaced, and how far."""
+        """Return the sentence that reports the displaced module and its displacement."""
         s0, s1, f0, f1 = self.rectangle
-        # The error is never printed smaller than the rounding of the value.
+        # The printed error is never smaller than the rounding of the value.
         parts = [
             f"{value:+.2f} ± {max(sigma, 0.005):.1g} pixels along {axis}"
             for value, sigma, axis in zip(self.shift, self.sigma, ("slow", "fast"), strict=True)
@@ -126,7 +126,7 @@ def displaced(
 
 @dataclass(frozen=True)
 class _Scene:
-    """Module (n,), weighted residuals (3n,) and their parameter derivatives (3n, p) of spots."""
+    """Spots of a refinement: module (n,), weighted residuals (3n,) and derivatives (3n, p)."""
 
     module: Integers
     sigma: Floats
@@ -142,7 +142,7 @@ class _Scene:
         free: Sequence[str],
         modules: Modules,
     ) -> "_Scene":
-        """Select all indexed spots, because the refinement rejects spots of displaced modules."""
+        """Select all indexed spots; the refinement rejects spots of displaced modules."""
         finite = np.all(np.isfinite(refined.residuals), axis=1)
         rows = np.flatnonzero(refined.indexed & finite)
         more = [*free, *(name for name in _DETECTOR if name not in free)]
@@ -163,7 +163,7 @@ class _Scene:
         )
 
     def columns(self, module: int) -> Floats:
-        """Return derivatives (3n, 2) of the weighted residuals by a module's shift, per pixel."""
+        """Return derivatives (3n, 2) of the weighted residuals by the shift of a module."""
         derivatives = np.zeros((len(self.module), 3, 2))
         on_module = self.module == module
         derivatives[on_module, 0, 0] = -1 / self.sigma[on_module, 0]
@@ -173,8 +173,8 @@ class _Scene:
     def with_excess(self, judged: Sequence[int]) -> "_Scene":
         """Return the scene with errors scaled to the residuals after a fit of all shifts.
 
-        The scale comes from the median: a few very strong spots deviate by many times their errors,
-        because the errors do not include merged spots and a wrong profile shape. The excess over
+        The scale comes from the median, because a few very strong spots deviate by many times their
+        errors: the errors do not include merged spots and a wrong profile shape. The excess over
         the errors is common to neighbouring spots, as in `orientation.transition`.
         """
         free = [self.nuisance, *(self.columns(m) for m in judged)]
@@ -191,7 +191,7 @@ class _Scene:
         )
 
     def stepwise(self, judged: Sequence[int]) -> list[tuple[int, Floats, Floats, float]]:
-        """Return module, shift, σ and χ² of the modules with a significant shift."""
+        """Return module, shift, σ and decrease of χ² of each significantly shifted module."""
         known, left = self.nuisance, list(judged)
         order: list[tuple[int, float]] = []
         while len(left) > 1:  # the last module is the reference for the others
@@ -199,7 +199,8 @@ class _Scene:
             rest = self.residual - basis @ (basis.T @ self.residual)
             gains = {m: _gain(self.columns(m), basis, rest) for m in left}
             best = max(left, key=lambda m: gains[m])
-            # exp(-χ²/2): chance to exceed χ² (2 degrees of freedom); Bonferroni over the modules.
+            # exp(-χ²/2) is the chance to exceed χ² (2 degrees of freedom); Bonferroni over the
+            # modules.
             if len(judged) * np.exp(-gains[best] / 2) > _BY_CHANCE:
                 break
             known = np.hstack([known, self.columns(best)])
@@ -224,7 +225,7 @@ class _Scene:
 
 
 def _of_their_module(weighted: Floats, module: Integers) -> Mask:
-    """Return True for spots with weighted residuals (n, 3) that are no outliers of their module."""
+    """Return True for weighted residuals (n, 3) of spots that are not outliers of their module."""
     good = np.zeros(len(module), dtype=np.bool_)
     for m in np.unique(module):
         on_module = module == m
@@ -240,13 +241,16 @@ def _basis(columns: Floats) -> Floats:
 
 
 def _unexplained(columns: Floats, residual: Floats) -> Floats:
-    """Return the residuals after a fit of all columns; the columns may be linearly dependent."""
+    """Return the residuals after a fit of all columns, which may be linearly dependent."""
     unexplained: Floats = residual - columns @ np.linalg.lstsq(columns, residual, rcond=1e-9)[0]
     return unexplained
 
 
 def _gain(columns: Floats, basis: Floats, rest: Floats) -> float:
-    """Return the decrease of χ² by two columns (3n, 2) in addition to a basis; 0: undetermined."""
+    """Return the decrease of χ² by two columns (3n, 2) in addition to a basis.
+
+    Return 0 if the columns are not independent of the basis.
+    """
     independent = columns - basis @ (basis.T @ columns)
     gram, whole = independent.T @ independent, np.diag(columns.T @ columns)
     if np.linalg.eigvalsh(gram / np.sqrt(np.outer(whole, whole)))[0] < _ALIKE:

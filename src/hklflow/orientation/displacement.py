@@ -1,9 +1,9 @@
-"""Test if centroids are displaced from their reflections, and how much cell and orientation suffer.
+"""Test if centroids are displaced from their reflections, and estimate the error of the cell.
 
-Maxima of diffuse scattering are displaced along Q; a spot that merges with a spot of a second
-lattice is displaced towards that spot. Each effect is an additional parameter in the score test of
-`orientation.steadiness`, which gives the displacement of the centroids and the resulting error of
-cell and orientation.
+Maxima of diffuse scattering are displaced along Q. A spot that merges with a spot of a second
+lattice is displaced towards this spot. Each effect is an additional parameter in the score test of
+`orientation.steadiness`. The test gives the displacement of the centroids, and the resulting error
+of cell and orientation.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,19 @@ from hklflow.orientation.score import Left, bias, fitted, log_chance, taken_up
 
 Floats = NDArray[np.float64]
 
-_OUTWARD = 5e-4  # fraction of scans without displacement along Q in which one is reported
-_MERGED = 1e-4  # fraction of scans without merged spots in which merging is reported
+_OUTWARD = 5e-4  # fraction of scans without displacement along Q for which one is wrongly reported
+_MERGED = 1e-4  # fraction of scans without merged spots for which merging is wrongly reported
 _REACHES = (1.0, 2.0, 4.0)  # pixels and frames between spots that may merge
 _STEP = 1e-4  # 1/Å
-_NARROWEST = 0.05  # fraction of the peaks: reflections, or maxima that are slightly broader
-_OF_SPOT = 0.5  # smallest squared width of a spot over the squared width of the narrowest peaks
-_PARTS = (0.75, 0.5, 0.35, 0.25, 0.15)  # tested fractions of the peaks, narrowest peaks first
-_ENOUGH = 20  # peaks that are enough to refine a crystal
-_FREE_OF_IT = 2.5  # largest bias of undisplaced reflections, in standard uncertainties
-_DIFFERENT = 3.0  # σ between the displacements of narrow and of broad peaks
+# fraction of the peaks, the narrowest ones: reflections, or slightly broader maxima
+_NARROWEST = 0.05
+# smallest squared width of a spot, relative to the squared width of the narrowest peaks
+_OF_SPOT = 0.5
+_PARTS = (0.75, 0.5, 0.35, 0.25, 0.15)  # tested fractions of the peaks, the narrowest peaks first
+_ENOUGH = 20  # number of peaks that is enough to refine a crystal
+_FREE_OF_IT = 2.5  # largest bias from reflections without displacement, in standard uncertainties
+# σ between the displacements of narrow and of broad peaks that makes them different
+_DIFFERENT = 3.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Outward:
     """Displacement of the peaks from their reflections along Q, away from the origin.
 
     A cell that is too small moves reflections in proportion to Q. Maxima of diffuse scattering are
-    displaced by a part of their width at any Q; the cell absorbs a part of this displacement.
+    displaced by a fraction of their width at any Q; the cell absorbs a part of this displacement.
 
     Attributes
     ----------
@@ -46,8 +49,8 @@ class Outward:
     bias : float
         Resulting error of cell and orientation, in their standard deviations.
     max_width : float or None
-        Peaks up to this width, in pixels, are not displaced and are enough for a refinement.
-        None: no such width exists.
+        Width in pixels: narrower peaks are not displaced and are enough for a refinement. None if
+        there is no such width.
     """
 
     size: float
@@ -110,7 +113,8 @@ class Displacement:
     def outward(self) -> Outward | None:
         """Return the displacement of the peaks along Q; None if it may be chance.
 
-        Displacement and scatter of a maximum grow with the excess of its width over a spot's width.
+        Displacement and scatter of a maximum increase with its width in excess of the width of a
+        spot.
         """
         square = self._width**2 - _OF_SPOT * np.quantile(self._width, _NARROWEST) ** 2
         beyond = np.sqrt(np.maximum(square, 0.0))
@@ -132,7 +136,7 @@ class Displacement:
         )
 
     def _free_of(self, of_all: "_Scored", moved: Floats) -> float | None:
-        """Return the largest width of peaks without the displacement ``of_all`` of all peaks."""
+        """Return the largest width of peaks that do not have the displacement ``of_all`` peaks."""
         for part in _PARTS:
             limit = float(np.quantile(self._width, part))
             narrow = self._width <= limit
@@ -175,10 +179,11 @@ class Displacement:
         return best[1] if best is not None and known else None
 
     def _score(self, moved: Floats, rows: NDArray[np.bool_] | None = None) -> "_Scored":
-        """Test a displacement that changes residuals by ``moved`` (n, 3), of all or some peaks.
+        """Test a displacement that changes residuals by ``moved`` (n, 3), for all or some peaks.
 
         The residuals beyond the errors are assumed to be independent from peak to peak, as for the
-        errors of cell and orientation. If this is wrong, those errors are too small as well.
+        errors of cell and orientation. If this assumption is wrong, those errors are too small as
+        well.
         """
         rows = np.ones(len(moved), np.bool_) if rows is None else rows
         sigma = self._problem.sigma[self._rows][rows]
@@ -198,7 +203,15 @@ class Displacement:
 
 
 class _Scored(NamedTuple):
-    """Logarithm of the chance probability, size, its σ, and bias of cell and orientation in σ."""
+    """Result of a test: logarithm of the chance probability, size, and bias of the cell.
+
+    Attributes
+    ----------
+    size, sigma : float
+        Size of the displacement and its σ.
+    bias : float
+        Error of cell and orientation, in their σ.
+    """
 
     chance: float
     size: float

@@ -1,8 +1,8 @@
 """Find the domains of a pseudo-merohedral twin, whose lattice nearly has a higher symmetry.
 
-The spots of the domains nearly coincide, and indexing finds their mean lattice. Each domain is the
-cell in one of the orientations that the higher symmetry would make equal; the spots decide which
-two orientations occur.
+The spots of the domains nearly coincide, and indexing finds their mean lattice. Each domain has the
+cell in one of the orientations that would be equivalent in the higher symmetry; the spots decide
+which two orientations occur.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from hklflow.geometry import lattice, symmetry
 Floats = NDArray[np.float64]
 
 _NEARLY = 5.0  # degrees, largest deviation of a rotation from a symmetry of the lattice
-_STRONGEST = 2000  # strongest peaks, used to find the domains
+_STRONGEST = 2000  # number of the strongest peaks that are used to find the domains
 _ROUNDS = 8
-_FEWEST = 10  # peaks needed to fit the orientation of a domain
-_CLEAR = 0.5  # largest ratio of the distance of peaks from two lattices to that from one lattice
+_FEWEST = 10  # smallest number of peaks to fit the orientation of a domain
+_CLEAR = 0.5  # largest ratio: distance of peaks from two lattices to distance from one lattice
 
 
 @dataclass(frozen=True)
 class Pair:
-    """UB (3, 3) of two domains in 1/Å with 2π; the first has more intensity."""
+    """UB (3, 3) of two domains in 1/Å with 2π; the first domain has more intensity."""
 
     first: Floats
     second: Floats
@@ -86,7 +86,7 @@ def _nearest(us: tuple[Floats, ...], b: Floats, g: Floats) -> Floats:
 
 
 def _settled(us: tuple[Floats, ...], b: Floats, g: Floats) -> tuple[Floats, ...]:
-    """Rotate each domain to fit the peaks that are nearer to it than to the others."""
+    """Rotate each domain to fit the peaks that are nearer to it than to the other domain."""
     for _ in range(_ROUNDS):
         each = [_distances(u @ b, g) for u in us]
         owner = np.argmin([distance for distance, _ in each], axis=0)

@@ -21,12 +21,12 @@ _OBEYS = 1e-5  # largest strain of a cell that obeys its space group (rounding i
 
 @dataclass(frozen=True)
 class Assigned:
-    """Indices of the peaks of all rotations, the start of a refinement.
+    """Indices of the peaks of all rotations, with which a refinement starts.
 
     Attributes
     ----------
     ub : (3, 3) array
-        1/Å with 2π; the orientation is rotated to fit the peaks, the cell obeys its group.
+        UB in 1/Å with 2π. Its orientation is rotated to fit the peaks; its cell obeys the group.
     hkl : (n, 3) int array
         Nearest indices of all peaks.
     indexed : (n,) bool array
@@ -45,7 +45,7 @@ def assign(
     *,
     limits: RefinementLimits,
 ) -> Assigned:
-    """Index peaks like `refine` before its first step, to start a refinement by another program.
+    """Index peaks as `refine` does before its first step, to start a refinement by another program.
 
     Parameters
     ----------
@@ -74,14 +74,16 @@ def evaluate(
     free: Sequence[str] = ("cell", "orientation"),
     limits: RefinementLimits,
 ) -> Refined:
-    """Return a model that another program refined, with its quality; the model is not changed.
+    """Return the result and quality of a model that another program refined.
+
+    The model is not changed.
 
     Parameters
     ----------
     rotations : sequence of Rotation
         Refined geometry.
     peaks : sequence of Peaks
-        One for each rotation.
+        Peaks of each rotation.
     ub : (3, 3) array
         Refined UB in 1/Å with 2π; its cell obeys ``group``.
     group : SpaceGroup
@@ -94,7 +96,7 @@ def evaluate(
     Returns
     -------
     Refined
-        No peak is held out and no step is made; the covariance is computed from the peaks at
+        No peak is held out, and no step is made; the covariance is computed from the peaks at
         the given model.
 
     Raises
@@ -137,7 +139,7 @@ def _changes(
     old, new = start[0].detector, rotations[0].detector
     axes = [np.stack([d.slow, d.fast, np.cross(d.slow, d.fast)], 1) for d in (old, new)]
     centre = [d.plane.lab(d.shape[0] / 2, d.shape[1] / 2) for d in (old, new)]
-    along = tilt(old.normal)  # axes of the detector that moved, see `Parameters`
+    along = tilt(old.normal)  # axes along which the detector moved, see `Parameters`
     vectors = {
         "u": rotation_vector(parameters.u @ start_u.T),
         "detector": (centre[1] - centre[0]) @ along,

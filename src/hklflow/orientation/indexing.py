@@ -1,7 +1,8 @@
 """Find lattice and orientation of a crystal from scattering vectors, without prior knowledge.
 
-`orientation.lattice_search` finds the primitive lattice. This module transforms it to the expected
-cell or to a conventional cell, fits it and judges it. The same input always gives the same output.
+`orientation.lattice_search` finds the primitive lattice. This module transforms the lattice to the
+expected cell or to a conventional cell, fits it and judges it. The same input always gives the same
+result.
 """
 
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from hklflow.orientation.lattice_search import MIN_PEAKS, find_lattice, fit, is_
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# Strain that a geometry error, for example a beam centre that is wrong by a pixel, can mimic.
+# Strain that an error of the geometry can cause, for example a beam centre wrong by a pixel.
 _METRIC_ACCURACY = 5e-4
-_SHARP = 0.1  # deviation of h, k, l within which hardly any peak is indexed by chance
-_MORE = 1.05  # ratio of indexed peaks from which a lattice replaces another lattice
-_FEWER = 0.95  # smallest ratio to the best setting's peaks; below it a setting is a twin or wrong
+_SHARP = 0.1  # deviation of h, k, l from integers within which hardly any peak is indexed by chance
+_MORE = 1.05  # ratio of indexed peaks above which a lattice replaces another lattice
+# smallest number of indexed peaks relative to the best setting; below it, a setting is a twin or
+# wrong
+_FEWER = 0.95
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,11 @@ class Candidate:
     cell : (6,) array
         Fitted cell without constraints, Å and degrees.
     ub : (3, 3) array
-        1/Å with 2π.
+        UB in 1/Å with 2π.
     deviation : float
         Largest principal strain between the cell and the nearest cell with the symmetry.
     rms : float
-        Rms distance in 1/Å of the indexed peaks from the lattice when its cell is made to
-        obey the symmetry.
+        Rms distance in 1/Å of the indexed peaks from the lattice whose cell obeys the symmetry.
     accepted : bool
         True if the fit with the symmetry is about as good as the fit without it.
     """
@@ -115,9 +117,9 @@ def index_peaks(
         Scattering vectors in the goniometer's frame, 1/Å with 2π, of one or several
         rotations of the crystal.
     cell : (6,) array, optional
-        Expected conventional cell, good to a few per cent.
+        Expected conventional cell, accurate to a few per cent.
     group : SpaceGroup, optional
-        Default: P 1 if a cell is given; otherwise the lattice's symmetry is proposed.
+        Default: P 1 if a cell is given; otherwise the symmetry of the lattice is proposed.
     sigma : (n,) array, optional
         Standard deviation of ``g`` in 1/Å, which gives the weights of the fit.
     tolerance : float
@@ -257,7 +259,7 @@ def _checked(g: ArrayLike) -> Floats:
 def _reaches(
     cell: ArrayLike | None, group: symmetry.SpaceGroup | None, max_cell: float
 ) -> list[float]:
-    """Return the maximum lengths of lattice vectors in Å of the successive searches."""
+    """Return the maximum lengths of lattice vectors in Å for the successive searches."""
     if cell is None:
         return [x for x in (25.0, 50.0) if x < max_cell] + [max_cell]
     reduced, _ = symmetry.niggli(cell, group)
@@ -270,7 +272,7 @@ def _candidate(ub: Floats, g: Floats, group: symmetry.SpaceGroup, indexed: Mask)
     hkl = np.rint(g[indexed] @ np.linalg.inv(ub).T)
     free = np.linalg.norm(g[indexed] - hkl @ ub.T, axis=1)
     tied = np.linalg.norm(g[indexed] - hkl @ (u @ lattice.b_matrix(constrained)).T, axis=1)
-    # Random spots that happen to be indexed would hide a misfit.
+    # Random spots that are indexed by chance would hide a misfit.
     core = free < 4 * np.median(free) + 1e-12
     rms = float(np.sqrt(np.mean(tied[core] ** 2)))
     deviation = float(strain(lattice.metric(cell), constrained))
@@ -293,7 +295,7 @@ def _expected(
     tolerance: float,
     cell_tolerance: float,
 ) -> tuple[list[Candidate], str]:
-    """Return settings of a lattice like the expected cell, and the name of their relation."""
+    """Return settings of a lattice that match the expected cell, and the name of their relation."""
     settings = matching_settings(ub, cell, group, cell_tolerance)
     basis = real_basis(ub)
     reduced = lattice.cell_from_metric(basis.T @ basis)
@@ -316,7 +318,7 @@ def _expected(
         )
     indexed = is_indexed(ub, g, tolerance)
     # If cell and metric allow several choices (a and c of a Pnma crystal with nearly equal axes),
-    # the systematic absences decide; random spots violate a few of them.
+    # the systematic absences decide; random spots violate a few absences.
     violations = [_violations(setting.ub, g[indexed], group) for setting in settings]
     allowed = 2 * min(violations) + 4
     misses = [False] * len(settings)
@@ -325,11 +327,12 @@ def _expected(
     ranked = sorted(
         zip(misses, violations, settings, strict=True), key=lambda x: (x[0], x[1] > allowed)
     )
-    # Leave out symmetry mates of a setting.
+    # Keep one of the settings that are equivalent by symmetry.
     distinct: list[Candidate] = []
     for _, _, setting in ranked:
         if all(not np.allclose(setting.cell, c.cell, rtol=2e-3) for c in distinct):
-            # A lattice symmetry may change the absences (Pa-3): take the fewest violations.
+            # A lattice symmetry may change the absences (Pa-3): take the mate with the fewest
+            # violations.
             mates = [x for x in ranked if np.allclose(setting.cell, x[2].cell, rtol=2e-3)]
             _, _, best = min(mates, key=lambda x: x[:2])
             distinct.append(_candidate(best.ub, g, group, indexed))

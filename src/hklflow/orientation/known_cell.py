@@ -1,8 +1,8 @@
 """Find the lattice of a known cell among many peaks that do not belong to the lattice.
 
-Peaks of a twin, satellites or λ/2 can form a lattice together with the peaks of the crystal; the
-lattice that indexes the largest number of peaks may then be wrong. This module uses only vectors
-with the lengths of the cell's vectors.
+Peaks of a twin, satellites or λ/2 peaks can form a lattice together with the peaks of the crystal.
+The lattice that indexes the largest number of peaks may then be wrong. This module uses only
+vectors with the lengths of the cell axes.
 """
 
 import numpy as np
@@ -15,12 +15,14 @@ from hklflow.orientation.lattice_search import MIN_PEAKS, fit, is_indexed, vecto
 Floats = NDArray[np.float64]
 
 _MAX_PEAKS = 3000
-_ANGLE = np.radians(3.0)  # largest deviation of the angle between two vectors from the cell
+# largest deviation of the angle between two vectors from the angle of the cell
+_ANGLE = np.radians(3.0)
 _NEAR = 0.08  # largest deviation of the third vector, relative to its length
 _TOLERANCE = 0.15  # tolerance of h, k, l before the fit
 _TRIED = 24  # number of orientations that are fitted
 _AT_ONCE = 100
-_PARTS = (1.0, 0.4, 0.15)  # fractions of the peaks, strongest first: satellites and λ/2 are weak
+# fractions of the peaks, the strongest first: satellites and λ/2 peaks are weak
+_PARTS = (1.0, 0.4, 0.15)
 
 
 def known_lattice(
@@ -38,7 +40,7 @@ def known_lattice(
     g : (n, 3) array
         Scattering vectors in 1/Å with 2π.
     cell : (6,) array
-        Expected conventional cell, good to ``cell_tolerance``.
+        Expected conventional cell, accurate to ``cell_tolerance``.
     tolerance : float
         Largest deviation of h, k and l of an indexed peak from integers.
     strength : (n,) array, optional
@@ -65,7 +67,7 @@ def known_lattice(
             metric = real_basis(fitted)
             if not strain(metric.T @ metric, reduced) < cell_tolerance:
                 continue
-            # With a wide tolerance many peaks are indexed by chance.
+            # With a wide tolerance, many peaks would be indexed by chance.
             count = int(is_indexed(fitted, g, min(tolerance, 0.1)).sum())
             if count > most:
                 best, most = fitted, count
@@ -90,7 +92,7 @@ def _orientations(g: Floats, basis: Floats, tolerance: float) -> list[Floats]:
 
 
 def _triples(vectors: Floats, like: list[NDArray[np.int64]], basis: Floats, i: int) -> list[Floats]:
-    """Return direct bases (3, 3): two vectors at the cell's angle and a fitting third."""
+    """Return direct bases (3, 3): two vectors at the angle of the cell, and a third that fits."""
     j, k = (i + 1) % 3, (i + 2) % 3
     a, b = basis[:, i], basis[:, j]
     first, second = vectors[like[i]], vectors[like[j]]

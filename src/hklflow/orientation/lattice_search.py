@@ -1,9 +1,9 @@
-"""Find the primitive lattice of a cloud of scattering vectors.
+"""Find the primitive lattice of a set of scattering vectors.
 
-The Fourier transform of the cloud is large at the vectors of the direct lattice. The short
-vectors are read from a three-dimensional FFT (after Bricogne, as in Campbell,
-J. Appl. Cryst. 31, 407, 1998) and refined. The triple that indexes the most peaks with the
-smallest volume is fitted by least squares. The search uses no random numbers.
+The Fourier transform of the scattering vectors is large at the vectors of the direct lattice. The
+short vectors are read from a three-dimensional FFT (after Bricogne, as in Campbell, J. Appl. Cryst.
+31, 407, 1998) and refined. The triple that indexes the most peaks with the smallest volume is
+fitted by least squares. The search uses no random numbers.
 """
 
 import numpy as np
@@ -17,10 +17,11 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 MIN_PEAKS = 15
-_SHORTEST = 2.0  # Å; the shortest lattice vector of any crystal is about 2.2 Å.
-_SEARCH_TOLERANCE = 0.15  # in hkl, before the vectors are refined together
+_SHORTEST = 2.0  # Å; the shortest lattice vector of any crystal is about 2.2 Å
+# largest deviation of h, k, l from integers, before the vectors are refined together
+_SEARCH_TOLERANCE = 0.15
 _MAX_VECTORS = 48
-_WEAK = 0.1  # smallest fraction of the peaks on a lattice of known cell
+_WEAK = 0.1  # smallest fraction of the peaks that must be on a lattice of known cell
 _MAX_GRID = 256
 _MAX_SEARCH_PEAKS = 3000
 
@@ -59,8 +60,8 @@ def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[flo
     best: Floats = np.eye(3)
     best_count = 0
     for reach in reaches:
-        # A longer reach finds weak superlattice peaks that a shorter reach misses. Once half of
-        # the peaks are indexed, a cell twice as long is not worth a third search.
+        # A longer reach finds weak superlattice peaks that a shorter reach misses. If half of the
+        # peaks are indexed, no third search is made for a cell that is twice as long.
         if best_count > 0.9 * len(g) or (reach > 50 and best_count > 0.5 * len(g)):
             break
         vectors = _lattice_vectors(g[near] / (2 * np.pi), reach)
@@ -71,7 +72,7 @@ def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[flo
         ub = fit(ub, g[near], weights[near], tolerance)
         ub = fit(_smallest(ub, g, tolerance), g, weights, tolerance)
         count = int(is_indexed(ub, g, tolerance).sum())
-        # A larger cell must index clearly more peaks.
+        # A larger cell must index significantly more peaks.
         if count > 1.05 * best_count:
             best, best_count = ub, count
     if best_count == 0:
@@ -117,7 +118,10 @@ def _signed(where: NDArray[np.int64], size: int) -> Floats:
 
 
 def _transform(s: Floats, reach: float) -> tuple[NDArray[np.float32], float]:
-    """Return ``Σ cos 2π s·t`` on a grid (n, n, n / 2 + 1) of t, 0 beyond reach; its step in Å."""
+    """Return ``Σ cos 2π s·t`` on a grid (n, n, n / 2 + 1) of t, and the step of the grid in Å.
+
+    The function is set to 0 beyond ``reach``.
+    """
     spacing = 1 / (2 * reach)
     needed = 2 * int(np.ceil(np.abs(s).max() / spacing)) + 2
     size = int(scipy.fft.next_fast_len(min(max(needed, 64), _MAX_GRID), real=True))
@@ -125,7 +129,7 @@ def _transform(s: Floats, reach: float) -> tuple[NDArray[np.float32], float]:
     cell = cell[np.all(np.abs(cell) < size // 2, axis=1)] % size
     flat = (cell[:, 0] * size + cell[:, 1]) * size + cell[:, 2]
     density = np.bincount(flat, minlength=size**3).astype(np.float32).reshape(size, size, size)
-    # Σ cos 2π s·t; the last axis holds t >= 0, because the function is symmetric.
+    # The last axis has only t >= 0, because ``Σ cos 2π s·t`` is symmetric.
     amplitude = scipy.fft.rfftn(density).real
     step = 1 / (size * spacing)
     position = np.minimum(np.arange(size), size - np.arange(size)) * step
@@ -150,7 +154,8 @@ def _is_maximum(amplitude: NDArray[np.float32], where: NDArray[np.int64]) -> Mas
 def _refined_vectors(t: Floats, s: Floats, least: float = 0.6) -> Floats:
     """Return the vectors that maximise ``Σ cos 2π s·t`` (Newton), without duplicates, by length."""
     length = np.linalg.norm(s, axis=1)
-    # First use the peaks near the origin: their phases are right even for the coarse vectors.
+    # First use the peaks near the origin: their phases are right even if the vectors are
+    # inaccurate.
     for limit, rounds in ((0.6 * length.max(), 3), (length.max(), 4)):
         part = s[length <= limit]
         for _ in range(rounds):
@@ -159,7 +164,7 @@ def _refined_vectors(t: Floats, s: Floats, least: float = 0.6) -> Floats:
             slope = (np.sin(phase) * weight) @ part / (2 * np.pi)
             curvature = np.einsum("kn,ni,nj->kij", weight, part, part, optimize=True)
             trace = np.trace(curvature, axis1=1, axis2=2)
-            # A vector that no peak near the origin supports is not moved.
+            # A vector without peaks near the origin is not moved.
             curvature += np.where(trace > 0, 1e-6 * trace, 1.0)[:, None, None] * np.eye(3)
             t = t - np.linalg.solve(curvature, slope[..., None])[..., 0]
     phase = t @ s.T
@@ -167,7 +172,7 @@ def _refined_vectors(t: Floats, s: Floats, least: float = 0.6) -> Floats:
     keep = (score > least * score.max(initial=0)) & (np.linalg.norm(t, axis=1) > _SHORTEST)
     t = t[keep]
     t = t[np.argsort(np.linalg.norm(t, axis=1), kind="stable")]
-    # Keep the first of vectors that are equal within 5 %, up to their sign.
+    # Of vectors that are equal within 5 %, up to their sign, keep the first.
     near = 0.05 * np.linalg.norm(t, axis=1)[:, None]
     apart = np.minimum(
         np.linalg.norm(t[:, None] - t[None], axis=-1), np.linalg.norm(t[:, None] + t[None], axis=-1)
@@ -181,7 +186,7 @@ def _refined_vectors(t: Floats, s: Floats, least: float = 0.6) -> Floats:
 
 
 def _best_triple(vectors: Floats, s: Floats) -> Floats | None:
-    """Return right-handed a, b, c (3, 3) in Å: most indexed peaks, then smallest volume."""
+    """Return right-handed a, b, c (3, 3) in Å with most indexed peaks and smallest volume."""
     phase = vectors @ s.T
     hit = (np.abs(phase - np.rint(phase)) < _SEARCH_TOLERANCE).astype(np.float32)
     first, second = np.triu_indices(len(vectors), 1)
@@ -191,13 +196,13 @@ def _best_triple(vectors: Floats, s: Floats) -> Floats | None:
     cross = np.cross(vectors[first], vectors[second])
     volumes = cross @ vectors.T
     length = np.linalg.norm(vectors, axis=1)
-    # The volume of a reduced basis is at least 1/√2 of its box; less means nearly coplanar.
+    # The volume of a reduced basis is at least 1/√2 of its box; a smaller one is nearly coplanar.
     box = (length[first] * length[second])[:, None] * length[None]
     counts[np.abs(volumes) < 0.2 * box] = 0
     most = counts.max()
     if most < MIN_PEAKS:
         return None
-    # The numbers of peaks on equally good lattices differ by about √n by chance.
+    # By chance, the numbers of peaks on equally good lattices differ by about √n.
     good = counts >= min(0.96 * most, most - np.sqrt(most))
     smallest = np.abs(volumes[good]).min()
     good &= np.abs(volumes) < 1.05 * smallest
@@ -207,7 +212,7 @@ def _best_triple(vectors: Floats, s: Floats) -> Floats | None:
 
 
 def fit(ub: Floats, g: Floats, weights: Floats, tolerance: float) -> Floats:
-    """Fit UB to the indexed peaks by least squares; the tolerance is tightened to their scatter."""
+    """Fit UB to the indexed peaks by least squares; the tolerance decreases with their scatter."""
     limit = tolerance
     for _ in range(8):
         hkl = g @ np.linalg.inv(ub).T
@@ -223,7 +228,7 @@ def fit(ub: Floats, g: Floats, weights: Floats, tolerance: float) -> Floats:
 
 
 def _smallest(ub: Floats, g: Floats, tolerance: float) -> Floats:
-    """Reduce a basis that is too large, as all its indices obey ``n·h = 0 mod p``."""
+    """Reduce a basis that is too large, because all its indices obey ``n·h = 0 mod p``."""
     for _ in range(6):
         indexed = is_indexed(ub, g, tolerance)
         hkl = np.rint(g[indexed] @ np.linalg.inv(ub).T).astype(np.int64)
@@ -231,8 +236,8 @@ def _smallest(ub: Floats, g: Floats, tolerance: float) -> Floats:
             normals = np.array([n for n in np.ndindex(p, p, p) if _leads_with_one(n)])
             obey = np.mean(hkl @ normals.T % p == 0, axis=0)
             if obey.max() > 0.95:
-                # The direct lattice vector n / p joins the lattice: h_new = M h_old, where the
-                # rows of M are a basis of Z³ + (n/p) Z.
+                # The direct lattice vector n / p is added to the lattice: h_new = M h_old, where
+                # the rows of M are a basis of Z³ + (n/p) Z.
                 normal = normals[int(np.argmax(obey))]
                 matrix = np.eye(3)
                 matrix[int(np.argmax(normal != 0))] = normal / p

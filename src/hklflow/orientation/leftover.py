@@ -1,7 +1,7 @@
 """Analyse the peaks that a refined crystal does not explain: their frames and their lattice.
 
-A second crystal, a twin, or the same crystal after a slip too large for the refinement has the
-cell of the first crystal. The lattice of this cell is searched among the unexplained peaks.
+A second crystal, a twin, or the same crystal after a slip too large for the refinement has the same
+cell. The lattice of this cell is therefore searched among the unexplained peaks.
 """
 
 from collections.abc import Sequence
@@ -22,24 +22,26 @@ from hklflow.orientation.residuals import Peaks
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_FEWEST = 25  # peaks needed to search a lattice
-_AT_AN_END = 6  # peaks needed at an end of the scan to report a lost crystal
-_SHARE = 0.3  # fraction of the unexplained peaks that a lattice must explain
-_TOLERANCE = 0.1  # of h, k, l
+_FEWEST = 25  # smallest number of peaks for the search of a lattice
+_AT_AN_END = 6  # smallest number of peaks at an end of the scan to report a lost crystal
+_SHARE = 0.3  # smallest fraction of the unexplained peaks that a lattice must explain
+_TOLERANCE = 0.1  # largest deviation of h, k, l from integers
 _CELL_TOLERANCE = 0.01
-_DOUBT = 40.0  # decrease of -2 ln L from which a part of the scan counts as lost
-_LESS = 0.5  # largest fraction of fitting peaks in a lost part, over the fraction elsewhere
+_DOUBT = 40.0  # decrease of -2 ln L above which a part of the scan counts as lost
+_LESS = 0.5  # largest fraction of fitting peaks in a lost part, relative to the rest of the scan
 _PROFILE = 7.35  # see `orientation.steadiness`
-_SHORT = 0.03  # shortest lost part, as a fraction of the frames: scan ends cut spots
-_FEW, _OWN = 8, 0.7  # fewest peaks of a displaced part, and their fraction on the lattice
-_SAME = 0.2  # degrees: below this rotation the peaks are badly fitted peaks of the crystal
-_NEAR = 3.0  # degrees: largest rotation of a displaced part of the same crystal
+_SHORT = 0.03  # length of the shortest lost part, as a fraction of the frames: scan ends cut spots
+# smallest number of peaks of a displaced part, and their fraction on the lattice
+_FEW, _OWN = 8, 0.7
+_SAME = 0.2  # degrees; below this rotation the peaks are badly fitted peaks of the same crystal
+_NEAR = 3.0  # degrees, largest rotation of a displaced part of the same crystal
 _MUCH = 0.35  # largest ratio of the deviations from integers for a much better fit
 _NO_TWIN = np.cos(np.radians(2.0))
 _MOST = 3
 _EXACT = 1e-5  # relative change of a metric that counts as zero
-_HALF_TURN = np.cos(np.radians(0.5))  # largest deviation of a twin's rotation from 180°
-_ON_AXIS = np.cos(np.radians(1.0))  # largest angle between an axis and its image: twice the error
+_HALF_TURN = np.cos(np.radians(0.5))  # 0.5°: largest deviation of the rotation of a twin from 180°
+# 1°: largest angle between an axis and its image, which is twice the error
+_ON_AXIS = np.cos(np.radians(1.0))
 _SHORT_VECTORS = np.array(
     sorted(
         (v for v in product(range(-2, 3), repeat=3) if v > (0, 0, 0) and gcd(*v) == 1),
@@ -50,7 +52,7 @@ _SHORT_VECTORS = np.array(
 
 @dataclass(frozen=True)
 class Crystal:
-    """Lattice with the same cell among the unexplained peaks.
+    """Lattice with the cell of the crystal, found among the unexplained peaks.
 
     Attributes
     ----------
@@ -64,7 +66,7 @@ class Crystal:
     angle : float
         Angle of this rotation, degrees.
     law : str
-        Two-fold axis of the twin law, such as ``[1 1 1]`` or ``(1 0 2)*``; empty: not a twin.
+        Two-fold axis of the twin law, such as ``[1 1 1]`` or ``(1 0 2)*``; empty if not a twin.
     """
 
     peaks: NDArray[np.int64]
@@ -99,7 +101,7 @@ class Lost:
 
 
 def lost(refined: Refined, peaks: Sequence[Peaks]) -> list[Lost]:
-    """Return the ends of the rotations where the crystal was lost."""
+    """Return the parts at the ends of the rotations in which the crystal was lost."""
     starts = np.cumsum([0, *(len(p.frame) for p in peaks)])
     fits = refined.used | refined.held_out
     lost_ends = []
@@ -202,9 +204,10 @@ def crystal(
     intensity: Floats,
     group: symmetry.SpaceGroup,
 ) -> Crystal | None:
-    """Return the second of two lattices, from the peaks (n,) on only one of the two.
+    """Return the second of two lattices.
 
-    Return None if too few peaks are on only one of the two lattices.
+    ``mine`` and ``theirs`` are peaks (n,) on only one of the two lattices. Return None if there are
+    too few of them.
     """
     rows = np.flatnonzero(theirs)
     if len(rows) < _FEWEST:
@@ -218,10 +221,10 @@ def crystal(
 
 
 def _is_apart(ub: Floats, other: Floats, g: Floats) -> bool:
-    """Return True if peaks (n, 3) fit another lattice much better than the crystal's own.
+    """Return True if peaks (n, 3) fit another lattice much better than the lattice of the crystal.
 
     Badly centred peaks of the crystal itself, for example at a gap, also form a slightly rotated
-    lattice, but they do not fit it well.
+    lattice, but they do not fit this lattice well.
     """
     deviation, deviation_other = (
         float(np.median(np.linalg.norm(miller - np.rint(miller), axis=1)))
@@ -239,7 +242,7 @@ def _is_exact(w: Floats, cell: Floats) -> bool:
 
 
 def _share_of(ub: Floats, other: Floats, g: Floats, intensity: Floats) -> float:
-    """Return the second lattice's fraction of the intensity that is on only one lattice."""
+    """Return the fraction of the second lattice in the intensity that is on only one lattice."""
     counts = np.maximum(np.nan_to_num(intensity), 0.0)
     first, second = is_indexed(ub, g, _TOLERANCE), is_indexed(other, g, _TOLERANCE)
     counts_first, counts_second = counts[first & ~second].sum(), counts[second & ~first].sum()
@@ -250,7 +253,7 @@ def _law(ub: Floats, other: Floats, exact: Floats) -> str:
     """Return the two-fold axis of a twin law, as a short direct or reciprocal vector."""
     turns = [lattice.nearest_rotation(other @ w @ np.linalg.inv(ub)) for w in exact]
     if max(np.trace(turn) for turn in turns) > 1 + 2 * _NO_TWIN:
-        return ""  # nearly the same lattice; its symmetry contains half turns
+        return ""  # nearly the same lattice, whose symmetry contains half turns
     halves = np.array([turn for turn in turns if np.trace(turn) < 1 - 2 * _HALF_TURN])
     if not len(halves):
         return ""
@@ -264,7 +267,7 @@ def _law(ub: Floats, other: Floats, exact: Floats) -> str:
 
 
 def turned(refined: Refined, g: Floats, intensity: Floats, rows: Mask) -> Crystal | None:
-    """Return the crystal, rotated by a few degrees, if most of the peaks in ``rows`` then fit."""
+    """Return the crystal after a rotation by a few degrees, if most peaks in ``rows`` then fit."""
     numbers = np.flatnonzero(rows)
     if len(numbers) < _FEW:
         return None

@@ -1,7 +1,7 @@
 """Compute how far the indexed peaks are from their predicted positions.
 
-`quality.verdict` judges the deviations. They matter most for a fixed orientation, because there is
-no refinement that would show wrong positions of the predicted spots.
+`quality.verdict` judges the deviations. They are most important for a fixed orientation, because
+there is no refinement that would show wrong predicted positions.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def misfit(
     ----------
     refined : Refined
     peaks : sequence of Peaks
-        One for each rotation: the peaks compared with the model.
+        Peaks of each rotation, which are compared with the model.
     tolerance : float
         Largest deviation of h, k and l of an indexed peak from integers.
     least : float
@@ -36,8 +36,8 @@ def misfit(
     -------
     dict
         ``fixed``; ``peaks``: number of compared peaks; ``rms in pixels``, ``rms in frames``:
-        deviations beyond the peaks' own errors, see `_excess`; ``reduced chi2``;
-        ``fraction indexed`` and ``least fraction``. None if no peak is indexed.
+        deviations beyond the errors of the peaks, see `_excess`; ``reduced chi2``;
+        ``fraction indexed`` and ``least fraction``. Values are None if no peak is indexed.
     """
     rows = np.flatnonzero(refined.held_out if fixed else refined.used)
     figures: dict[str, Any] = {
@@ -65,11 +65,12 @@ def misfit(
 
 
 def _excess(squares: NDArray[Any], variances: NDArray[Any]) -> float:
-    """Return the variance of deviations (n,) in excess of their own variances (n,).
+    """Return the part of the variance of deviations (n,) that their variances (n,) do not explain.
 
     The excess is common to all peaks: the sum of ``squares / (variances + excess)`` is n (Paule and
-    Mandel, J. Res. Natl. Bur. Stand. 87, 377, 1982). The mean of the differences would be dominated
-    by the few peaks near the rotation axis, whose positions are uncertain by some ten frames.
+    Mandel, J. Res. Natl. Bur. Stand. 87, 377, 1982). A simple mean of the differences would be
+    dominated by the few peaks near the rotation axis, whose positions are uncertain by some ten
+    frames.
     """
 
     def beyond(excess: float) -> float:
@@ -82,10 +83,11 @@ def _excess(squares: NDArray[Any], variances: NDArray[Any]) -> float:
 
 
 def _without_chance(refined: Refined, size: NDArray[Any], tolerance: float) -> NDArray[Any]:
-    """Return the rows without the farthest peaks; as many are removed as are indexed by chance.
+    """Return the rows without the farthest peaks.
 
-    Peaks that are not reflections have random hkl: a fraction (2 tolerance)³ of them is indexed,
-    far from predicted positions. A refinement rejects them itself. At most half is removed.
+    As many peaks are removed as are indexed by chance, at most half. Peaks that are not reflections
+    have random hkl: a fraction (2 tolerance)³ of them is indexed, far from predicted positions. A
+    refinement rejects such peaks itself.
     """
     chance = (2 * tolerance) ** 3
     n_chance = round(float(np.sum(~refined.indexed)) * chance / (1 - chance))

@@ -32,21 +32,21 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Identity:
-    """Scan of an orientation, its parent, and settings of the refinement.
+    """Scan, sample and parent of an orientation, and the settings of its refinement.
 
     Attributes
     ----------
     sample, scan : str
     temperature : float or None
-        K.
+        Temperature of the scan in K.
     space_group : str
-        Symbol of the parent's space group with its setting.
+        Symbol of the space group of the parent, with its setting.
     parent : str
-        Scan from which the refinement started; a parent is its own parent.
+        Scan from whose orientation the refinement started; a parent is its own parent.
     parent_temperature : float or None
-        K.
+        Temperature of the parent in K.
     cell_constraints : str or None
-        Space group whose relations the cell obeys. None: the cell is not constrained.
+        Space group whose constraints the cell obeys. None if the cell is not constrained.
     fixed : bool
         True if the orientation was not refined.
     engine : mapping
@@ -64,7 +64,7 @@ class Identity:
     engine: Mapping[str, Any]
 
     def identity(self) -> dict[str, Any]:
-        """Return names and values of the attributes above, JSON-ready."""
+        """Return names and values of the attributes of `Identity`, JSON-ready."""
         return {field.name: getattr(self, field.name) for field in fields(Identity)}
 
 
@@ -75,23 +75,23 @@ class Orientation(Identity):
     Attributes
     ----------
     cell, cell_sigma : (6,) array
-        Å and degrees.
+        Cell and its standard deviations, Å and degrees.
     cell_covariance : (6, 6) array
         Covariance of the cell, in the same units.
     u : (3, 3) array
-        Rotation from the crystal's Cartesian frame to the goniometer's.
+        Rotation from the Cartesian frame of the crystal to the frame of the goniometer.
     ub : (3, 3) array
-        1/Å with 2π.
+        UB in 1/Å with 2π.
     orientation_sigma : (3,) array
         Standard deviations of the rotation about the axes of the goniometer's frame, degrees.
     rotations : mapping
-        Name -> refined geometry, in the order of the scan.
+        Refined geometry of each rotation by name, in the order of the scan.
     calibrated_detectors : mapping
-        Name of a rotation -> calibrated detector, the start of the refinement.
+        Calibrated detector of each rotation by name, with which the refinement started.
     grid : Grid
-        The parent's grid.
+        Grid of the parent.
     refined_parameters : mapping
-        Name -> value with its error.
+        Values with errors, by the name of the parameter.
     metrics : mapping
         Numbers on the quality of the refinement.
     figures : mapping
@@ -100,7 +100,7 @@ class Orientation(Identity):
     started_from : mapping or None
         Programs of the previous refinement; only after a converged refinement.
     converged : mapping or None
-        Course of the convergence, see `bragg.convergence.section`; None: `converge` was not run.
+        History of the convergence, see `bragg.convergence.section`; None if `converge` was not run.
     """
 
     cell: Floats
@@ -126,7 +126,7 @@ class Orientation(Identity):
 
     @property
     def constraints(self) -> SpaceGroup:
-        """Space group whose relations the cell obeys; P 1 if it is not constrained."""
+        """Space group whose constraints the cell obeys; P 1 if the cell is not constrained."""
         return space_group(self.cell_constraints or "P 1")
 
     @property
@@ -136,14 +136,14 @@ class Orientation(Identity):
 
     @property
     def volume(self) -> float:
-        """Volume of the cell, Å³."""
+        """Volume of the cell in Å³."""
         return lattice.volume(self.cell)
 
     @property
     def fraction_indexed(self) -> float:
         """Fraction of the peaks that are on the lattice within their errors; NaN without peaks.
 
-        Unlike the fraction in `metrics`, it does not depend on the refinement's `hkl_tolerance`.
+        Unlike the fraction in `metrics`, it does not depend on `hkl_tolerance` of the refinement.
         """
         unindexed = self.figures["fraction unindexed"]
         return float("nan") if unindexed is None else 1 - unindexed
@@ -167,7 +167,7 @@ class Orientation(Identity):
     def known(
         cls, scan: str, rotations: Mapping[str, Rotation], ub: ArrayLike, group: str, grid: Grid
     ) -> "Orientation":
-        """Return the orientation of a known crystal: without peaks and without refinement."""
+        """Return the orientation of a known crystal, without peaks and without refinement."""
         u, cell = lattice.decompose_ub(ub)
         return cls(
             sample="known",
@@ -226,7 +226,7 @@ class Orientation(Identity):
         Parameters
         ----------
         where : object
-            The file, named in error messages.
+            File name for error messages.
 
         Raises
         ------
@@ -260,13 +260,13 @@ class Orientation(Identity):
             )
         except KeyError as error:
             raise HklflowError(
-                f"{where} has no {error.args[0]!r}: an older hklflow wrote it, or it is no "
+                f"{where} has no {error.args[0]!r}: an older hklflow wrote it, or it is not an "
                 "orientation; refine that scan again"
             ) from None
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise HklflowError(
-                f"{where} is no orientation ({type(error).__name__}: {error}); refine that scan "
-                "again"
+                f"{where} is not an orientation ({type(error).__name__}: {error}); refine that "
+                "scan again"
             ) from None
 
 

@@ -16,22 +16,22 @@ from hklflow.orientation.refinement import Refined
 
 Floats = NDArray[np.float64]
 
-_DECIDED = 25.0  # difference of χ², divided by the better reduced χ²: five σ
+_DECIDED = 25.0  # difference of χ² divided by the better reduced χ²: five σ
 _EXACT = 1e-7  # relative change of a cell that counts as zero
-_AS_MANY = 0.9  # smallest number of used peaks, relative to the largest
+_AS_MANY = 0.9  # smallest number of used peaks, relative to the refinement with the most used peaks
 
 
 def oriented(
     refined: Refined, operators: Sequence[Floats], refine_from: Callable[[Floats], Refined]
 ) -> tuple[Refined, int]:
-    """Refine each orientation that indexing cannot distinguish, and return the best.
+    """Refine each orientation that indexing cannot distinguish, and return the best one.
 
     Parameters
     ----------
     refined : Refined
         Refinement in one of the orientations.
     operators : sequence of (3, 3) arrays
-        From `symmetry.reindexing_operators`.
+        Operators from `symmetry.reindexing_operators`.
     refine_from : callable
         Function that repeats the refinement from a UB in 1/Å.
 
@@ -62,6 +62,6 @@ def oriented(
         for refinement in rivals
         if 3 * refinement.used.sum() * (refinement.chi2 / best.chi2 - 1) < _DECIDED
     ]
-    # Of equal fits take the first: indexing has compared cell and absences with the expectation.
-    # An exact mate of the crystal fits as well as the best.
+    # Of equal fits take the first: indexing has already compared cell and absences with the
+    # expected ones. An exact mate of the crystal fits as well as the best orientation.
     return as_good[0], exact + len(as_good) - 1

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _MAX_CYCLES = 15
-_HELD_OUT = 20  # one of 20 peaks is not fitted but checks the fit
+_HELD_OUT = 20  # one of 20 peaks is held out of the fit and tests it
 _MAX_CONDITION = 1e9  # above it the normal matrix loses more than half of double precision
 _STRONG_CORRELATION = 0.95
 _UNSETTLED = 0.03  # fraction of peaks at the outlier limit that may alternate between cycles
@@ -47,11 +47,11 @@ class RefinementLimits:
     hkl : float
         Largest deviation of h, k and l of an indexed peak from integers.
     min_fraction : float
-        Fraction of peaks that must be indexed.
+        Smallest fraction of peaks that must be indexed.
     outlier : float
-        Peaks with a larger residual, in robust standard deviations, are not used.
+        Largest residual of a used peak, in robust standard deviations.
     zeta : float
-        Reflections with a smaller zeta, which cross the Ewald sphere more slowly, are not used.
+        Smallest zeta of a used reflection: a smaller one crosses the Ewald sphere too slowly.
     min_peaks : int
         Smallest number of used peaks.
     max_turn : float
@@ -76,33 +76,35 @@ class Refined:
     Attributes
     ----------
     cell, cell_sigma : (6,) array
-        Å and degrees; σ is 0 if symmetry fixes the value or if it was not refined.
+        Cell and σ in Å and degrees; σ is 0 if symmetry fixes the value or if it was not refined.
     cell_covariance : (6, 6) array
-        In Å and degrees.
+        Covariance of the cell in Å and degrees.
     u : (3, 3) array
         Proper rotation.
     ub : (3, 3) array
-        1/Å with 2π.
+        UB in 1/Å with 2π.
     orientation_sigma : (3,) array
-        Radians, about x, y, z of the goniometer's frame; 0 if not refined.
+        σ of the rotation in radians, about x, y, z of the goniometer's frame; 0 if not refined.
     rotations : list of Rotation
         Refined geometry.
     names : tuple of p str
     values, sigma : (p,) array
         Refined parameters (see `geometry.parameters.Parameters`).
     covariance : (p, p) array
-        Inverse normal matrix times the reduced χ², because the scale of the peaks' errors is
-        uncertain: a floor for strong peaks makes them too large, a distorted detector too small.
+        Inverse normal matrix times the reduced χ². This factor is needed because the scale of the
+        peak errors is uncertain: a floor for strong peaks makes them too large, a distorted
+        detector too small.
     hkl : (n, 3) int array
     indexed, used, held_out : (n,) bool array
         ``used``: fitted peaks; ``held_out``: peaks that pass the same tests but were not fitted.
     residuals : (n, 3) array
-        Observed minus predicted (slow, fast, frame) in pixels and frames; NaN if the
-        reflection does not cross the Ewald sphere.
+        Observed minus predicted (slow, fast, frame) in pixels and frames; NaN if the reflection
+        does not cross the Ewald sphere.
     rmsd : (3,) array
         Rms residuals of the used peaks, in pixels, pixels and frames.
     rmsd_held_out : (3,) array or None
-        Rms residuals of the held-out peaks. None: fewer than 100 usable peaks, none held out.
+        Rms residuals of the held-out peaks. None if no peaks were held out, because fewer than 100
+        are usable.
     fraction_indexed : float
     correlations : list of (name, name, coefficient)
         Correlations with an absolute value above 0.95.
@@ -227,9 +229,9 @@ def problem_of(
 
 
 def realigned(g: Floats, u: Floats, cell: Floats) -> Floats:
-    """Rotate U to fit the indices of the innermost peaks, then of more and more peaks.
+    """Rotate U to fit the indices of the innermost peaks, and then of more and more peaks.
 
-    A misorientation moves h in proportion to |Q|, so the inner peaks keep their indices.
+    The error of the indices is proportional to |Q|, so the inner peaks keep their indices.
 
     Parameters
     ----------
@@ -240,7 +242,7 @@ def realigned(g: Floats, u: Floats, cell: Floats) -> Floats:
     length = np.linalg.norm(g, axis=1)
     order = np.argsort(length, kind="stable")
     for doubt in np.radians([1.5, 1.0, 0.5, 0.25, 0.1]):
-        # |Δh| = |a · δ × G| / 2π at most.
+        # The error of an index is at most |Δh| = |a · δ × G| / 2π.
         reach = 0.35 * 2 * np.pi / (doubt * float(max(cell[:3])))
         number = max(int(np.searchsorted(length[order], reach)), min(30, len(g)))
         inner = order[:number]
@@ -287,7 +289,7 @@ class Refinement:
         self.warnings: list[str] = []
 
     def run(self) -> Refined:
-        """Refine until the same peaks are used again and the values converge."""
+        """Refine until the selection of peaks and the values converge."""
         hkl, indexed, usable = self.select(loose=True)
         fitted = self._without_held_out(usable)
         for cycle in range(_MAX_CYCLES):
@@ -298,7 +300,7 @@ class Refinement:
             hkl, indexed, usable = self.select(loose=False)
             fitted = self._without_held_out(usable)
             changed = int(np.sum(fitted != before))
-            # Among thousands of peaks, a few at the outlier limit may alternate without end.
+            # Among thousands of peaks, a few at the outlier limit may alternate for ever.
             if changed <= 0.001 * before.sum() and moved < 1e-3:
                 break
         else:
@@ -335,7 +337,8 @@ class Refinement:
         weighted = np.abs(difference) / self.problem.sigma[rows]
         good = np.all(np.isfinite(weighted), axis=1) & (zeta > limits.zeta)
         if good.any():
-            # Use the observed scatter, as variances may be wrong; the floor is for exact data.
+            # The limit uses the observed scatter, as variances may be wrong; the floor is for exact
+            # data.
             scatter = np.maximum(1.4826 * np.median(weighted[good], axis=0), 0.1)
             good &= np.all(np.nan_to_num(weighted, nan=np.inf) < limits.outlier * scatter, axis=1)
         usable = np.zeros(self.total, dtype=np.bool_)
@@ -356,7 +359,7 @@ class Refinement:
         return fitted
 
     def _minimise(self, hkl: Floats, fitted: Mask, iterations: int) -> float:
-        """Run damped Gauss-Newton steps and return the last step over σ."""
+        """Run damped Gauss-Newton steps and return the last step, relative to σ."""
         rows = np.nonzero(fitted)[0]
         sigma = self.problem.sigma[rows]
         current = (self.problem.residuals(self.values, hkl[rows], rows)[0] / sigma).ravel()
@@ -390,15 +393,15 @@ class Refinement:
         scale = np.linalg.norm(jacobian, axis=0)
         if np.any(scale == 0):
             raise HklflowError(
-                f"the peaks do not depend on {', '.join(names[scale == 0])}; leave it out"
+                f"the peaks do not depend on {', '.join(names[scale == 0])}; do not refine it"
             )
         unit = jacobian / scale
         normal = _Normal(scale, *np.linalg.eigh(unit.T @ unit))
         if normal.condition > _MAX_CONDITION:
             involved = names[np.abs(normal.vectors[:, 0]) > 0.2]
             raise HklflowError(
-                f"the peaks cannot tell {', '.join(involved)} apart: condition number "
-                f"{normal.condition:.1e} (limit {_MAX_CONDITION:.0e}); hold one of them"
+                f"the peaks cannot distinguish {', '.join(involved)}: condition number "
+                f"{normal.condition:.1e} (limit {_MAX_CONDITION:.0e}); fix one of them"
             )
         return normal
 

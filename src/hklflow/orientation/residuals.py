@@ -51,7 +51,7 @@ class Peaks:
 
     @classmethod
     def of(cls, table: PeakTable) -> "Peaks":
-        """Return the centroids of a table of peaks."""
+        """Return the centroids of a peak table."""
         return cls(*(getattr(table, name) for name in cls.__dataclass_fields__))
 
     def select(self, keep: NDArray[np.bool_]) -> "Peaks":
@@ -70,11 +70,11 @@ class Peaks:
 
 
 CENTROID = tuple(Peaks.__dataclass_fields__)
-"""Columns of a table of peaks from which `Peaks` is made."""
+"""Columns of a peak table from which `Peaks` is made."""
 
 
 class Problem:
-    """Peaks of all rotations as one list, and their residuals under a model."""
+    """Peaks of all rotations in one list, and their residuals for the parameters of a model."""
 
     def __init__(self, parameters: Parameters, peaks: Sequence[Peaks]) -> None:
         self.parameters = parameters
@@ -94,9 +94,9 @@ class Problem:
     def residuals(
         self, values: Floats, hkl: Floats, rows: NDArray[np.int64], only: int | None = None
     ) -> tuple[Floats, Floats]:
-        """Return observed minus predicted (m, 3), and zeta (m,), of the peaks ``rows`` (m,).
+        """Return observed minus predicted (m, 3) and zeta (m,) for the peaks ``rows`` (m,).
 
-        With ``only``, the values of all other rotations are 0.
+        If a rotation ``only`` is given, the values of all other rotations are 0.
         """
         difference = np.zeros((len(rows), 3))
         zeta = np.zeros(len(rows))
@@ -141,20 +141,22 @@ def compare(
 ) -> tuple[Floats, Floats]:
     """Return observed minus predicted (n, 3), in pixels and frames, and |zeta| (n,).
 
+    Both are NaN for a reflection that does not cross the Ewald sphere.
+
     Parameters
     ----------
     rotation : Rotation
     ub : (3, 3) array
-        1/Å.
+        UB in 1/Å.
     hkl : (n, 3) array
     position : (n, 3) array
-        Observed (slow, fast, frame). The result is NaN for a reflection that does not cross.
+        Observed (slow, fast, frame).
     offset : (3,) array or None
         Offset of the crystal from the rotation axis, in the goniometer's frame, metres.
     """
     angles, q_lab = ewald_crossings(rotation, ub, hkl)
     observed = rotation.scan.angle(position[:, 2])
-    # The crossing nearest to the observed peak, except for whole rotations.
+    # Take the crossing nearest to the observed peak, without whole turns.
     ahead = (angles - observed[:, None] + np.pi) % (2 * np.pi) - np.pi
     nearest = np.argmin(np.where(np.isnan(ahead), np.inf, np.abs(ahead)), axis=1)
     rows = np.arange(len(hkl))
@@ -177,10 +179,10 @@ def compare(
 
 
 def displacement(rotation: Rotation, place: Floats, ray: Floats) -> Floats:
-    """Return the displacement (n, 2) in pixels of spots whose rays start at places (n, 3), m.
+    """Return the displacement (n, 2) in pixels of spots whose rays start at places (n, 3) in m.
 
-    The end of the ray moves by the place minus the place's component along the detector normal,
-    projected along the ray.
+    The end of the ray moves by the vector to the starting place, projected along the ray onto the
+    detector plane.
     """
     detector = rotation.detector
     along = (place @ detector.normal) / (ray @ detector.normal)

@@ -16,14 +16,17 @@ Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 INDEXED = 0.1  # largest deviation of an indexed peak from integers, the same for all scans
-NEAR = 0.04  # of a peak from a propagation vector; two vectors differ by at least 1/12
+# largest distance of a peak from a propagation vector; two vectors differ by at least 1/12
+NEAR = 0.04
 _STEPS = np.array([0, 3, 4, 6, 2, -2, -3, -4]) / 12  # 0, 1/4, 1/3, 1/2, 1/6 and their negatives
-_FEWEST = 8  # peaks needed to report a propagation vector
+_FEWEST = 8  # smallest number of peaks to report a propagation vector
 _MOST = 5  # largest number of reported propagation vectors
-_OFF = 0.003  # smallest distance from a rational vector; a smaller one is a geometry error
-_LEAST = 0.115  # a vector whose components are all smaller is a displaced main reflection
-_PLACES = 150  # offsets that are tried as incommensurate vectors
-_WIDEST = 0.015  # largest standard deviation of offsets at a vector; a uniform spread has 0.023
+_OFF = 0.003  # smallest distance from a rational vector; a smaller distance is a geometry error
+# a vector with only smaller components is a displaced main reflection
+_LEAST = 0.115
+_PLACES = 150  # number of offsets that are tried as incommensurate vectors
+# largest standard deviation of offsets at a vector; a uniform distribution has 0.023
+_WIDEST = 0.015
 
 
 def satellites(
@@ -33,10 +36,10 @@ def satellites(
 
     All rational vectors with denominators 2, 3, 4 and 6 are tested, each with symmetry mates and
     opposites. The peaks of the most significant vector are removed before the next test. If the
-    peaks are displaced from a rational vector, or are not near a rational vector, the position with
-    most peaks is an incommensurate vector. Two estimates of the number of peaks by chance are made,
-    and the larger one is used: from uniformly distributed peaks, and from peaks next to the vector
-    along an axis, because a diffuse rod has maxima everywhere.
+    peaks are displaced from a rational vector, or are not near one, the position with the most
+    peaks is an incommensurate vector. The number of peaks by chance is estimated in two ways, and
+    the larger estimate is used: from uniformly distributed peaks, and from peaks next to the vector
+    along an axis. The second is needed because a diffuse rod has maxima everywhere.
 
     Parameters
     ----------
@@ -46,11 +49,11 @@ def satellites(
     Returns
     -------
     rational : list of dict
-        ``vector`` (3,), ``arms`` (mates modulo integers), ``peaks``, ``expected by chance``;
-        ``multiples`` (3,) of a, b, c in a cell that indexes all arms, and ``space_group``, a
-        primitive group of the same point group that the multiplied cell obeys.
+        ``vector`` (3,), ``arms`` (number of mates modulo integers), ``peaks``,
+        ``expected by chance``; ``multiples`` (3,) of a, b, c in a cell that indexes all arms;
+        ``space_group``: a primitive group of the same point group that the multiplied cell obeys.
     incommensurate : list of dict
-        ``vector``, ``sigma`` (3,), 0 for components fixed by symmetry; ``arms``, ``peaks``,
+        ``vector``; ``sigma`` (3,), 0 for components fixed by symmetry; ``arms``, ``peaks``,
         ``expected by chance``.
     """
     rational: list[dict[str, Any]] = []
@@ -88,18 +91,18 @@ def satellites(
 
 
 def _significance(hits: Mask, beside: Mask, left: Mask, n_arms: int) -> tuple[float, int, float]:
-    """Return the excess over chance in standard deviations, the peaks, and the peaks by chance."""
+    """Return the significance in standard deviations, the number of peaks, and that by chance."""
     # Volume of the unit cube outside the surroundings of integers.
     volume = 1 - (2 * INDEXED) ** 3
     number = int((hits & left).sum())
     spread = (2 * NEAR) ** 3 / volume * n_arms * int(left.sum())
-    # The two flanks together are twice as long as the window.
+    # The two neighbouring ranges along an axis are together twice as long as the window.
     expected = max(spread, 0.5 * int((beside & left).sum()))
     return float((number - expected) / np.sqrt(expected + 1)), number, float(expected)
 
 
 def _nearest(difference: Floats) -> Floats:
-    """Return differences of vectors modulo integers."""
+    """Return the differences from the nearest integers."""
     return difference - np.rint(difference)
 
 
@@ -114,12 +117,12 @@ def _is_beside(offset: Floats, star: Sequence[tuple[float, ...]], group: Any) ->
     little = operations[
         [bool(np.all(np.abs(_nearest(w @ first - first)) < 1e-6)) for w in operations]
     ]
-    # The component that is invariant under the vector's symmetry is zero or significant.
+    # Test the component that is invariant under the symmetry of the vector: zero or significant.
     along = aligned @ little.mean(axis=0).T
     error = along.std(axis=0) / np.sqrt(len(along))
     if np.any(np.abs(along.mean(axis=0)) > np.maximum(5 * error, _OFF)):
         return True
-    # Other components are folded onto symmetry mates. Folded noise has a mean of up to 2.4 of its
+    # Other components are folded onto symmetry mates. The mean of folded noise is up to 2.4 of its
     # standard deviations.
     place = aligned[np.argsort(np.abs(aligned).max(axis=1))[len(aligned) // 2]]
     for _ in range(5):
@@ -133,7 +136,7 @@ def _is_beside(offset: Floats, star: Sequence[tuple[float, ...]], group: Any) ->
 def _incommensurate(
     offset: Floats, left: Mask, group: symmetry.SpaceGroup
 ) -> tuple[dict[str, Any], Mask] | None:
-    """Return the vector with most peaks, and its peaks; None if no such vector exists."""
+    """Return the vector with the most peaks, and its peaks; None if there is no such vector."""
     rows = np.nonzero(left)[0]
     if len(rows) < _FEWEST:
         return None
@@ -156,7 +159,7 @@ def _incommensurate(
             return None
         aligned = away[np.arange(len(rows)), best][close]
         little = [w for w in operations if np.abs(_nearest(w @ place - place)).max() < NEAR]
-        # A component that the vector's symmetry does not leave invariant is 0 or a fraction.
+        # A component that is not invariant under the symmetry of the vector is 0 or a fraction.
         along = np.mean([_nearest((place + aligned) @ w.T - place) for w in little], axis=0)
         place = place + np.median(along, axis=0)
     if along.std(axis=0).max() > _WIDEST or np.abs(_nearest(place)).max() < _LEAST:
@@ -203,16 +206,16 @@ def _near(offset: Floats, star: Sequence[tuple[float, ...]]) -> tuple[Mask, Mask
 
 @lru_cache(maxsize=16)
 def _stars(group: symmetry.SpaceGroup) -> list[list[tuple[float, ...]]]:
-    """Return the stars of vectors modulo integers under the Laue group, the simplest first."""
+    """Return the stars of vectors modulo integers under the Laue group, simplest star first."""
     grid = np.stack(np.meshgrid(_STEPS, _STEPS, _STEPS, indexing="ij"), -1).reshape(-1, 3)
     assigned: set[tuple[float, ...]] = set()
     stars = []
     for vector in sorted(map(_folded, grid), key=_plainness):
         if vector in assigned or not any(vector):
             continue
-        # The Laue group contains the inversion, and therefore the opposites.
+        # The Laue group contains the inversion, and therefore the opposite vectors.
         mates = {_folded(w @ np.array(vector)) for w in group.laue_operations}
-        # A mate may be missing in the list (1/2 - 1/3 along other axes) but is still an arm.
+        # A mate that is not in the list (1/2 - 1/3 along other axes) is still an arm.
         assigned |= mates
         stars.append(sorted(mates, key=_plainness))
     return stars

@@ -1,11 +1,11 @@
 """Test residuals of a refinement for effects that were not refined, by Rao's score test.
 
-A small effect is linear. It is fitted together with the refined parameters, which absorb a part of
-the effect. The decrease of χ² is the statistic of a score test in which the refined parameters are
-nuisance parameters (Rao, Proc. Camb. Phil. Soc. 44, 50, 1948). If the remaining residuals exceed
-their errors, their variance is measured from sums over blocks of neighbouring peaks
-(`Left.weighed`). Errors that are too small for each single peak are then not mistaken for errors
-common to a region.
+A small effect changes the residuals linearly. It is fitted together with the refined parameters,
+which absorb a part of the effect. The decrease of χ² is the statistic of a score test in which the
+refined parameters are nuisance parameters (Rao, Proc. Camb. Phil. Soc. 44, 50, 1948). If the
+remaining residuals exceed their errors, their variance is measured from sums over blocks of
+neighbouring peaks (`Left.weighed`). This distinguishes errors that are too small for each single
+peak from errors that are common to a region.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from hklflow.orientation.transition import systematic
 Floats = NDArray[np.float64]
 
 ALIKE = 1e-6
-"""Columns are left out if a smaller part is independent of the refined parameters."""
+"""Smallest part of a column that must be independent of the refined parameters."""
 _CRYSTAL = (*CELL_NAMES, "u_x", "u_y", "u_z")
 _LARGE = 1000.0  # decrease of χ² above which its probability underflows
 _PARTS = 3  # regions along each side of the detector; its square along a scan, as in `transition`
@@ -41,7 +41,7 @@ def taken_up(
     """Return the refined problem, its derivatives (3n, p) and residuals (3n,) for peaks (n,)."""
     problem = problem_of(refined, peaks, group, free)
     hkl = refined.hkl[rows].astype(np.float64)
-    # Near the rotation axis a reflection may cease to cross the sphere; it has no information.
+    # Near the rotation axis a reflection may cease to cross the sphere; its derivative is set to 0.
     nuisance = np.nan_to_num(problem.jacobian(problem.parameters.start(), hkl, rows))
     return problem, nuisance, (refined.residuals[rows] / problem.sigma[rows]).ravel()
 
@@ -68,7 +68,17 @@ def bias(problem: Problem, nuisance: Floats, moved: Floats, chi2: float) -> floa
 
 @dataclass(frozen=True)
 class Fit:
-    """Decrease of χ², fitted values and covariance, and factor f (k, r): covariance = ``f fᵀ``."""
+    """Result of a fit.
+
+    Attributes
+    ----------
+    gain : float
+        Decrease of χ².
+    values, covariance
+        Fitted values and their covariance.
+    factor : (k, r) array
+        Factor f of the covariance, ``f fᵀ``.
+    """
 
     gain: float
     values: Floats
@@ -77,7 +87,7 @@ class Fit:
 
 
 def fitted(gram: Floats, gradient: Floats, whole: Floats) -> Fit:
-    """Fit columns from which the part of the nuisance parameters was subtracted.
+    """Fit columns after subtraction of the part that the nuisance parameters explain.
 
     Parameters
     ----------
@@ -97,7 +107,9 @@ def fitted(gram: Floats, gradient: Floats, whole: Floats) -> Fit:
 def blocks(
     rotations: Sequence[Rotation], which: NDArray[np.int64], position: Floats
 ) -> tuple[NDArray[np.int64], ...]:
-    """Return blocks (n,) of neighbouring peaks: detector regions, parts of the scans, and both.
+    """Return the block number (n,) of each peak, for three kinds of blocks of neighbouring peaks.
+
+    The kinds are detector regions, parts of the scans, and both.
 
     Parameters
     ----------
@@ -121,15 +133,14 @@ def blocks(
 
 @dataclass(frozen=True)
 class Left:
-    """Residuals (3n,) after a fit of the known columns, whose orthonormal ``basis`` is (3n, p).
-
-    ``blocks`` are the result of the function `blocks`.
-    """
+    """Residuals (3n,) after a fit of known columns, which have an orthonormal ``basis`` (3n, p)."""
 
     basis: Floats
     residual: Floats
     blocks: tuple[NDArray[np.int64], ...]
-    """Empty: residuals beyond the errors are assumed to be independent from peak to peak."""
+    """Results of the function `blocks`. If empty, the residuals beyond the errors are assumed to be
+    independent from peak to peak.
+    """
 
     @classmethod
     def of(cls, residual: Floats, known: Floats, blocks: tuple[NDArray[np.int64], ...]) -> "Left":
@@ -143,16 +154,16 @@ class Left:
         return beside
 
     def weighed(self, own: Floats, fit: Fit) -> tuple[float, float]:
-        """Return the decrease of χ² over the variance, and the variance, for columns (3n, k).
+        """Return the decrease of χ² divided by the variance, and the variance, for columns (3n, k).
 
         The variance is the mean square of sums of the score over blocks, divided by the value for
-        independent residuals of variance one (White, Econometrica 48, 817, 1980, for clusters).
-        The residuals are those after the fit; the largest value of all kinds of blocks counts. The
-        variance is limited to the value for an excess that is common to whole regions.
+        independent residuals of variance one (White, Econometrica 48, 817, 1980, for clusters). The
+        residuals are those after the fit. The largest value of all kinds of blocks is used, limited
+        to the value for an excess that is common to whole regions.
 
-        If there are few blocks, the variance is uncertain. With ν degrees of freedom, the decrease
-        is replaced by the χ² that is as probable as F (Bartlett, Proc. R. Soc. A 160, 268, 1937):
-        ``(ν + k/2 - 1) ln(1 + x / ν)``.
+        If there are few blocks, the variance is uncertain. With ν degrees of freedom of the
+        variance, the decrease of χ² is replaced by the χ² value that has the same probability as
+        the F ratio (Bartlett, Proc. R. Soc. A 160, 268, 1937): ``(ν + k/2 - 1) ln(1 + x / ν)``.
         """
         k, chi2 = fit.values.size, float(self.residual @ self.residual)
         n = len(self.residual) - self.basis.shape[1]
@@ -192,9 +203,10 @@ def block_sums(
     Returns
     -------
     square, expected, freedom : float
-        With ``C_b`` the covariance (r, r) of the sum over a block: ``Σ tr C_b`` and
-        ``(Σ tr C_b)² / (r Σ tr C_b²)`` (Satterthwaite, Biometrics Bull. 2, 110, 1946), for one
-        column, because an effect common to a block may involve only one of them.
+        Expectation ``Σ tr C_b`` and degrees of freedom ``(Σ tr C_b)² / (r Σ tr C_b²)``
+        (Satterthwaite, Biometrics Bull. 2, 110, 1946), where ``C_b`` is the covariance (r, r) of
+        the sum over a block. The degrees of freedom are for one column, because an effect common
+        to a block may involve only one column.
     """
     square, expected, second = 0.0, 0.0, 0.0
     order = np.argsort(block, kind="stable")
@@ -209,7 +221,7 @@ def block_sums(
 
 
 def variance_left(gain: float, freedom: int, chi2: float, n: int) -> float:
-    """Return the variance after a fit that explains a part of χ²; it is not less than 1.
+    """Return the variance after a fit that explains a part of χ², at least 1.
 
     The excess over the errors is common to neighbouring peaks, as in `orientation.transition`.
     """

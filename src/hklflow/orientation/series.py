@@ -18,17 +18,17 @@ Integers = NDArray[np.int64]
 Key = tuple[str, int, int, int, int, int]
 
 STRONG = 20.0  # intensity over its standard deviation
-_LEAST_ZETA = 0.2  # reflections with a smaller zeta graze the Ewald sphere
-_UNRESOLVED = 0.25  # largest fraction of strong peaks that one frame contains
+_LEAST_ZETA = 0.2  # reflections with a smaller zeta cross the Ewald sphere too slowly
+_UNRESOLVED = 0.25  # largest fraction of strong peaks that are contained in one frame
 _MAD = 1.4826  # standard deviation of a normal distribution over its median |deviation|
 _HUBER = 1.345
 FEWEST = 10
 
-# A departure exceeds five standard deviations and a strain of 2e-4, ...
+# A departure is larger than five standard deviations and than a strain of 2e-4, ...
 _N_SIGMA = 5.0
 _STRAIN = 2e-4
-# ... and the change of a normal solid's expansion coefficient, per kelvin
-# (metals between 300 and 100 K: 2e-8 to 8e-8 /K²).
+# ... and larger than the change of the expansion coefficient of a normal solid, per kelvin (metals
+# between 300 and 100 K: 2e-8 to 8e-8 /K²).
 _CURVATURE = 5e-8
 _NEIGHBOURS = 3
 
@@ -39,8 +39,8 @@ _NEIGHBOURS = 3
 def fraction_sigma(fraction: float, n: int) -> float:
     """Return the standard deviation of an observed fraction of n.
 
-    It is taken from the Beta(k + ½, n - k + ½) distribution (Jeffreys' prior). For large n this
-    equals the binomial value, and it does not vanish if all or none of n were counted.
+    It is the standard deviation of the Beta(k + ½, n - k + ½) distribution (Jeffreys' prior). For
+    large n it equals the binomial value, and it is not zero if all or none of n were counted.
     """
     a, b = fraction * n + 0.5, (1 - fraction) * n + 0.5
     return float(np.sqrt(a * b / (n + 1) ** 2 / (n + 2)))
@@ -92,7 +92,7 @@ def reflections(
     rotation : Rotation
         Refined geometry.
     ub : (3, 3) array
-        1/Å with 2π.
+        UB in 1/Å with 2π.
     peaks : PeakTable
     scale : (n_frames,) array
         Divisor of the counts of each frame.
@@ -144,14 +144,14 @@ class Estimate:
 def mosaic_width(observed: Sequence[Reflections]) -> Estimate:
     """Return the rocking width of the strong reflections of all rotations, crystal plus beam.
 
-    The width is the median over reflections of the standard deviation about the scan axis times ζ.
+    The width is the median over reflections of: standard deviation about the scan axis, times ζ.
     Its standard deviation follows from the scatter, ``√(π / 2) · 1.4826 MAD / √n``.
 
     Returns
     -------
     Estimate
-        Radians; NaN with fewer than ten strong reflections, or if one frame contains more than a
-        quarter of them.
+        Width in radians. NaN with fewer than ten strong reflections, or if more than a quarter of
+        them are contained in one frame each.
     """
     none = np.zeros(0)
     strong = [r.intensity > STRONG * np.sqrt(r.var) for r in observed]
@@ -171,7 +171,7 @@ def mosaic_width(observed: Sequence[Reflections]) -> Estimate:
 class RelativeScale:
     """``I / I_parent = scale · exp(-2 ΔB s²)`` with standard deviations; n reflections.
 
-    ``debye_waller`` is ΔB = B - B_parent in Å²; ``scatter`` the standard deviation of
+    ``debye_waller`` is ΔB = B - B_parent in Å². ``scatter`` is the standard deviation of
     ln(I / I_parent) beyond counting statistics.
     """
 
@@ -188,7 +188,7 @@ def relative_scale(
 ) -> RelativeScale:
     r"""Return scale and Debye-Waller difference of a scan relative to its parent.
 
-    The same crossing of the same reflection in the rotation of the same name is compared, so that
+    The same crossing of each reflection is compared, in rotations with the same name, so that
     effects of the position on the detector cancel. The model is
 
     .. math:: \ln(I / I_p) = \ln k - 2 \Delta B s^2, \qquad s = \sin\theta / \lambda
@@ -196,13 +196,13 @@ def relative_scale(
     fitted by Huber's M-estimator with weights ``1 / (var + τ²)``. τ is the scatter beyond counting
     statistics (changed structure factors, absorption), chosen so that the normalised residuals
     have a median deviation of 1 / 1.4826. The covariance is the sandwich estimate. Only the
-    parent's intensity decides which reflections are strong enough: a limit for the scan would
-    exclude reflections that are damped.
+    intensity in the parent decides if a reflection is strong enough: a limit for the scan would
+    exclude damped reflections.
 
     Parameters
     ----------
     scan, parent : mapping
-        Name of the rotation -> its reflections.
+        Reflections of each rotation, by its name.
 
     Returns
     -------
@@ -312,10 +312,11 @@ def _additional_variance(residual: Floats, var: Floats) -> float:
 
 @dataclass(frozen=True)
 class Departure:
-    """A value that departs from the course of the warmer values, between two temperatures.
+    """A value that departs from the trend of the warmer values, between two temperatures.
 
-    ``deviation`` is relative to the range expected for smooth contraction, ``sigma`` is its
-    standard deviation, and ``strain`` is the deviation over the value's unit strain.
+    ``deviation`` is relative to the range expected for smooth contraction. ``sigma`` is the
+    standard deviation of ``deviation``, and ``strain`` is ``deviation`` divided by the change of
+    the value for a strain of 1.
     """
 
     warmer: float
@@ -333,9 +334,9 @@ def departures(
     From the highest temperature down, each value is compared with a weighted line through up to
     three nearest warmer neighbours. Expansion coefficients of normal solids decrease on cooling, so
     a value between the line and the nearest neighbour is not a departure. This range is widened by
-    a change of the expansion coefficient of 5e-8 /K². A departure lies outside it by more than five
-    standard deviations (of value and line together) and by more than a strain of 2e-4. After a
-    departure the course starts again. The two highest temperatures have too few neighbours for a
+    a change of the expansion coefficient of 5e-8 /K². A departure is outside this range by more
+    than five standard deviations (of value and line together) and by more than a strain of 2e-4.
+    After a departure a new line starts. The two highest temperatures have too few neighbours for a
     test.
 
     Parameters
@@ -350,7 +351,7 @@ def departures(
     Returns
     -------
     list of Departure
-        From high to low temperature.
+        Departures from high to low temperature.
     """
     temperatures, y, error = _averaged(
         *(np.asarray(a, dtype=np.float64) for a in (temperature, value, sigma))
@@ -362,7 +363,7 @@ def departures(
         distance = temperatures[near] - temperatures[i]
         if len(distance) < 2:
             continue
-        # Below this floor, errors do not show how well a line describes the course.
+        # A floor for the errors: smaller errors do not show how well a line describes the trend.
         weight = 1 / (error[near] ** 2 + (_STRAIN * unit_strain / _N_SIGMA) ** 2)
         share = _extrapolation(distance, weight)
         line = float(share @ y[near])
@@ -396,7 +397,7 @@ def _averaged(temperature: Floats, y: Floats, error: Floats) -> tuple[Floats, Fl
 
 
 def _extrapolation(distance: Floats, weight: Floats) -> Floats:
-    """Return the neighbours' weights in a weighted line's value at distance 0."""
+    """Return the weights of the neighbours in the value of a weighted line at distance 0."""
     design = np.stack([np.ones(len(distance)), distance], axis=1)
     shares: Floats = np.linalg.solve((design.T * weight) @ design, design.T * weight)[0]
     return shares

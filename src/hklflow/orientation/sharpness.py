@@ -1,10 +1,10 @@
 """Separate Bragg reflections from the maxima of diffuse scattering around them.
 
-A diffuse maximum is broader than a reflection, and it lies next to the reflection, on the side
-where S(Q) is larger. If the widths form two classes with few peaks between them, the width alone is
-enough: weak maxima are displaced by less than their errors, but they bias the cell because all are
-displaced to the same side. Otherwise width and displacement are used together: the width of spots
-also varies across a detector, and a displacement may have other reasons.
+A diffuse maximum is broader than a reflection. It is next to the reflection, on the side where S(Q)
+is larger. If the widths form two classes with few peaks between them, the width alone is enough.
+This is important for weak maxima: they are displaced by less than their errors, but they bias the
+cell because all are displaced to the same side. Otherwise width and displacement are used together:
+the width of spots also varies across a detector, and a displacement may have other reasons.
 """
 
 from itertools import pairwise
@@ -15,26 +15,26 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-ENOUGH = 20  #: peaks of a class that are enough to refine a crystal
-_NARROW = 1.3  # upper limit of the narrow class, over the most frequent narrow width
+ENOUGH = 20  #: number of peaks of a class that is enough to refine a crystal
+_NARROW = 1.3  # upper limit of the narrow class, relative to its most frequent width
 _STEP = 1.2  # ratio of widths between the broader classes
-_BESIDE = 3.0  # squared residual of a displaced peak, over the median of narrow peaks
-_FEWEST = 30  # narrow peaks that are needed, in addition to a fraction of all
+_BESIDE = 3.0  # squared residual of a displaced peak, relative to the median of narrow peaks
+_FEWEST = 30  # smallest number of narrow peaks, in addition to a fraction of all
 _SHARE = 0.03
-_WELL = 8.0  # I/σ needed to know the width of a peak to 10 %
-_BANDWIDTH = 0.06  # of the density of ln(width)
+_WELL = 8.0  # I/σ above which the width of a peak is known to 10 %
+_BANDWIDTH = 0.06  # bandwidth of the density of ln(width)
 _APART = 0.3  # largest density between two classes, relative to the smaller class
-_SLIGHT = 5  # peaks that form a class, even if too few for a refinement
-_SPIKE = 0.08  # relative to the highest density; less is noise
+_SLIGHT = 5  # smallest number of peaks in a class, even if too small for a refinement
+_SPIKE = 0.08  # density relative to the highest density; a smaller maximum is noise
 
 
 def narrow(width: Floats, significance: Floats) -> Mask | None:
-    """Return the narrowest class of peaks (n,) that is large enough; None: no such class.
+    """Return the narrowest class of peaks (n,) that is large enough; None if there is none.
 
     Parameters
     ----------
     width : (n,) array
-        Pixels.
+        Width in pixels.
     significance : (n,) array
         Intensity over its standard deviation.
     """
@@ -52,7 +52,7 @@ def narrow(width: Floats, significance: Floats) -> Mask | None:
 
 
 def _classes(width: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Return logarithms of widths, the density of peaks there, and the indices of its maxima."""
+    """Return logarithms of widths, the density of peaks there, and indices of its maxima."""
     x = np.log(width)
     log_width = np.linspace(x.min() - _BANDWIDTH, x.max() + _BANDWIDTH, 400)
     density = np.array([np.exp(-0.5 * ((x - y) / _BANDWIDTH) ** 2).sum() for y in log_width])
@@ -63,12 +63,12 @@ def _classes(width: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
 
 
 def gap(width: Floats, significance: Floats) -> float | None:
-    """Return the width in the gap between a narrow and a broader class; None: no gap.
+    """Return a width between a narrow and a broader class; None if there is no gap.
 
     Parameters
     ----------
     width : (n,) array
-        Pixels.
+        Width in pixels.
     significance : (n,) array
         Intensity over its standard deviation. If enough peaks have a well-known width, only these
         are used.
@@ -88,12 +88,12 @@ def gap(width: Floats, significance: Floats) -> float | None:
 
 
 def reflections(width: Floats, core: Mask, squares: Floats) -> Mask:
-    """Return True for peaks in width classes whose positions fit like those of narrow peaks.
+    """Return True for peaks in width classes whose positions fit as well as those of narrow peaks.
 
     Parameters
     ----------
     width : (n,) array
-        Pixels.
+        Width in pixels.
     core : (n,) bool array
         Narrow peaks, with which the crystal was refined.
     squares : (n,) array

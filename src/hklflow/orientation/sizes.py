@@ -1,8 +1,8 @@
-"""Check the size of a cell against the expected cell and the calibrated detector distance.
+"""Compare the size of a cell with the expected cell, and the distance with the calibration.
 
-A relative error of the distance or of the wavelength makes the cell wrong by about the same factor,
-and the spots stay in place. The distance can be refined, because tan 2θ differs from 2θ; an error
-of the wavelength shows only in the cell.
+A relative error of the distance or of the wavelength changes the cell by about the same factor, but
+not the positions of the spots. The distance can be refined, because tan 2θ differs from 2θ. An
+error of the wavelength is visible only in the cell.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice
 from hklflow.orientation.refinement import Refined
 
-_SIGNIFICANT = 5.0  # σ from which a difference of distances is reported
+_SIGNIFICANT = 5.0  # σ above which a difference of distances is reported
 
 
 def sizes(
@@ -39,7 +39,8 @@ def sizes(
     Returns
     -------
     list of dict
-        ``what`` (``cell``, ``distance``), ``relative`` (relative difference) and ``sentence``.
+        ``what`` (``cell``, ``distance``), ``relative`` (relative difference), and ``sentence``. A
+        distance has ``bias in sigma``, too: the change of the cell in its standard deviations.
     """
     differences: list[Mapping[str, Any]] = []
     if expected is not None:
@@ -70,13 +71,17 @@ def _distance(
     if abs(moved) < _SIGNIFICANT * sigma:
         return []
     change = float(np.cbrt(lattice.volume(other.cell) / lattice.volume(refined.cell)) - 1)
+    precision = np.max(refined.cell[:3] / np.maximum(refined.cell_sigma[:3], np.finfo(float).tiny))
+    bias = abs(change) * float(precision)
     sentence = (
         f"the detector seems to be {1e3 * moved:+.3f} ± {1e3 * sigma:.1g} mm along its normal "
         f"from where the calibration has it ({moved / distance:+.2%} of its distance): the cell "
-        f"would be {abs(change):.2%} {_larger(change)}; check the calibration, or set "
-        "`refine_parent: refine_distance: true`"
+        f"would be {abs(change):.2%} {_larger(change)}, {bias:.2g} of its errors; check the "
+        "calibration, or set `refine_parent: refine_distance: true`"
     )
-    return [{"what": "distance", "relative": moved / distance, "sentence": sentence}]
+    relative = moved / distance
+    found = {"what": "distance", "relative": relative, "bias in sigma": bias, "sentence": sentence}
+    return [found]
 
 
 def _larger(difference: float) -> str:

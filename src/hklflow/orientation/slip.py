@@ -1,8 +1,8 @@
 """Measure a slip by refining the frames before and after it as two rotations.
 
 `orientation.steadiness` detects a slip by a linear approximation, `orientation.leftover` by the
-lattice of the unexplained peaks. Above 0.1° the linear approximation does not give the right size:
-some peaks of both parts were rejected as outliers, and the others were fitted between the two.
+lattice of the unexplained peaks. Above 0.1° the linear approximation gives a wrong size: some peaks
+of both parts were rejected as outliers, and the others were fitted by a compromise.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
 
-_TOLERANCE = 0.25  # of h, k, l
-_LEAST = 0.5  # fraction of the peaks of both parts that must be indexed
+_TOLERANCE = 0.25  # largest deviation of h, k, l from integers
+_LEAST = 0.5  # smallest fraction of the peaks of both parts that must be indexed
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Slip:
     interval : (float, float)
         Frames between which the slip happened; their peaks are left out.
     turn : (3,) array
-        Starting value: rotation vector in radians, in the goniometer's frame.
+        Starting value for the rotation vector in radians, in the goniometer's frame.
     late : bool
         True if the part after the slip is rotated relative to the refined crystal.
     """
@@ -51,7 +51,7 @@ def measured(
     group: symmetry.SpaceGroup,
     free: Sequence[str],
 ) -> tuple[Floats, Floats] | None:
-    """Return rotation vector (3,) in degrees and covariance (3, 3) of the displaced part.
+    """Return rotation vector (3,) in degrees and covariance (3, 3) of the rotated part.
 
     Return None if the two parts cannot be refined as one crystal.
     """
@@ -62,7 +62,8 @@ def measured(
     ]
     whole = refined.rotations[number]
     turned = replace(whole, goniometer=with_head(whole.goniometer, slip.turn))
-    # Heads are relative to the first rotation: use the part with the known orientation first.
+    # Head rotations are relative to the first rotation: the part with the known orientation is
+    # first.
     others = [i for i in range(len(peaks)) if i != number]
     try:
         refinement = refine(
@@ -82,7 +83,7 @@ def measured(
 
 
 def _groups(free: Sequence[str], order: Sequence[int]) -> list[str]:
-    """Return the refined groups, with the rotations in another order and their heads free."""
+    """Return the refined groups for rotations in another order, with free head rotations."""
     kept = [g for g in free if not g.startswith("off_centre_") and g != "scan_offset"]
     off = [f"off_centre_{n}" for n, i in enumerate(order) if f"off_centre_{i}" in free]
     return [*dict.fromkeys([*kept, "misorientation"]), *off]

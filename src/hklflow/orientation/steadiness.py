@@ -1,9 +1,9 @@
 """Test if crystal and beam were steady, from the residuals of a refinement along the scan.
 
 A refinement assumes one rigid crystal on the rotation axis. Each motion moves the spots in its own
-pattern: a slip rotates the crystal from one frame on, a drift or a wobble rotates it gradually, and
-a crystal off the axis shifts its spots periodically. Each motion is tested by `orientation.score`.
-Motions have one to six parameters, and a slip may be at any frame; they are therefore compared by
+pattern. A slip rotates the crystal from one frame on. A drift or a wobble rotates it gradually. A
+crystal off the axis shifts its spots periodically. Each motion is tested by `orientation.score`.
+Motions have one to six parameters, and a slip may be at any frame. They are therefore compared by
 the probability that a scan without motion has the same decrease of χ². The least probable motion is
 reported first, then further motions in the remaining residuals.
 """
@@ -35,14 +35,15 @@ Floats = NDArray[np.float64]
 
 OFF_CENTRE = "off centre"
 
-_BY_CHANCE = 5e-4  # fraction of steady scans with a report; with all other doubts 1e-3
+_BY_CHANCE = 5e-4  # fraction of steady scans with a wrong report; with all other doubts 1e-3
 _MOST = 3  # largest number of reported motions of a rotation
 _ECHO = 1e-3  # fraction of the largest decrease of χ² that a nonlinear motion leaves
-_FEWEST = 10  # peaks needed on either side of a slip
-_TELLING = 20  # peaks needed in a rotation to detect a motion
-_PROFILE = 7.35  # decrease of χ² at the ends of a change's 95 % interval, (1 - exp(-x/2))² = 0.95
+_FEWEST = 10  # smallest number of peaks on either side of a slip
+_TELLING = 20  # smallest number of peaks in a rotation to detect a motion
+# decrease of χ² at the ends of the 95 % interval of a change, (1 - exp(-x/2))² = 0.95
+_PROFILE = 7.35
 _AS_WELL = 9.0  # difference of -2 ln p below which two motions are not distinguished: 3 σ
-_TURNS = (1, 2, 3)  # periods of a wobble in 360° of the goniometer
+_TURNS = (1, 2, 3)  # numbers of periods of a wobble in 360° of the goniometer
 
 
 @dataclass(frozen=True)
@@ -56,21 +57,22 @@ class Motion:
         ``cell``.
     rotation : int
     chi2 : float
-        Decrease of χ² over the remaining variance.
+        Decrease of χ² divided by the remaining variance.
     values, sigma : (k,) array
-        Slip: degrees about x, y, z of the goniometer's frame. Drift: the same, over the whole
-        scan. Wobble: degrees, cosine and sine amplitude of each. Beam direction: degrees about lab
-        x and y. Off centre: metres, two directions across the axis. Beam position: metres, lab x
-        and y. Cell: Å and degrees of the free parameters, over the whole scan.
+        Values of the motion. Slip: rotation in degrees about x, y, z of the goniometer's frame.
+        Drift: rotation in degrees about these axes, over the whole scan. Wobble: cosine and sine
+        amplitude in degrees for each of these axes. Beam direction: degrees about lab x and y. Off
+        centre: metres, along two directions perpendicular to the axis. Beam position: metres along
+        lab x and y. Cell: Å and degrees of the free parameters, over the whole scan.
     size : float
-        Length of the values; of a wobble: amplitude; of a cell: largest relative change.
+        Length of the values; for a wobble the amplitude, for a cell the largest relative change.
     size_sigma : float
     frame : float or None
-        Frame of a slip, otherwise None.
+        Frame of a slip; None for other motions.
     interval : (float, float) or None
-        Frames between which a slip happened, with 95 % confidence.
+        Frames between which a slip happened, with 95 % confidence; None for other motions.
     periods : int or None
-        Periods of a wobble in a full rotation of the goniometer.
+        Number of periods of a wobble in a full rotation of the goniometer; None for other motions.
     shift : (float, float)
         Rms displacement of the spots by the motion, pixels and frames, after the refinement.
     bias : float
@@ -94,7 +96,7 @@ class Motion:
     others: tuple[str, ...] = ()
 
     def of_size(self, values: Floats, covariance: Floats) -> "Motion":
-        """Return the motion with values from another measurement."""
+        """Return the motion with the values of another measurement."""
         size, sigma = length(values, covariance)
         return replace(
             self, values=values, sigma=np.sqrt(np.diag(covariance)), size=size, size_sigma=sigma
@@ -109,7 +111,7 @@ def length(values: Floats, covariance: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A motion, and the columns (3n, k) that it adds to the normal equations."""
+    """A motion, with the columns (3n, k) that it adds to the normal equations."""
 
     kind: str
     columns: Floats
@@ -138,8 +140,8 @@ def motions(
     shared : bool
         True: the excess of residuals over the errors may be common to neighbouring peaks, and a
         motion must be significant in addition to it. False: the excess is independent from peak to
-        peak, as the errors of the refinement assume; a result may then be a motion or a distortion
-        of the detector.
+        peak, as in the errors of the refinement; a result may then be a motion or a distortion of
+        the detector.
     """
     rows = np.nonzero(refined.used | refined.held_out)[0]
     if not len(rows):
@@ -188,7 +190,7 @@ def motions(
 
 
 def _refined_offset(refined: Refined, nuisance: Floats, scene: "_Scene") -> Motion:
-    """Return the offset from the axis, if the refinement had the offset as a parameter."""
+    """Return the offset from the axis, if the offset was a parameter of the refinement."""
     is_offset = np.array([name.startswith(f"off_centre_{scene.number}_") for name in refined.names])
     values, covariance = refined.values[is_offset], refined.covariance[np.ix_(is_offset, is_offset)]
     basis, _ = np.linalg.qr(nuisance[:, ~is_offset])
@@ -216,15 +218,15 @@ class _Scene:
     sigma: Floats
     mine: NDArray[np.bool_]
     centred: bool
-    """True if the crystal's offset was refined."""
+    """True if the offset of the crystal was refined."""
 
     @property
     def time(self) -> Floats:
-        """Time (n,): 0 at the rotation's first frame, 1 at its last; 0 for other rotations."""
+        """Time (n,): 0 at the first frame of the rotation, 1 at its last, 0 for other rotations."""
         return np.where(self.mine, self.frame / self.rotation.scan.n_frames, 0.0)
 
     def shift(self, columns: Floats, values: Floats) -> tuple[float, float]:
-        """Return the rms displacement of spots by columns times values, pixels and frames."""
+        """Return the rms displacement of spots, in pixels and frames, by columns times values."""
         moved = (columns @ values).reshape(-1, 3)[self.mine] * self.sigma[self.mine]
         squares = np.mean(moved**2, axis=0)
         return float(np.sqrt(squares[0] + squares[1])), float(np.sqrt(squares[2]))
@@ -241,7 +243,7 @@ def _candidates(
     rotation, t = scene.rotation, scene.time
     yield _Candidate("drift", scene.with_time(turns, t))
     angle = rotation.scan.angle(scene.frame)
-    # A periodic error of the goniometer is fixed in the laboratory.
+    # A periodic error of the goniometer is fixed to the laboratory.
     back = np.swapaxes(rotation.goniometer.rotation(angle), 1, 2)
     in_lab = np.einsum("nia,nab->nib", turns.reshape(-1, 3, 3), back).reshape(-1, 3)
     for periods in _TURNS:
@@ -264,7 +266,7 @@ def _candidates(
 
 
 class _Moved:
-    """Derivatives of one rotation's weighted residuals by offsets of the crystal and beam."""
+    """Derivatives of the weighted residuals of one rotation by offsets of crystal and beam."""
 
     def __init__(self, scene: _Scene, ub: Floats, hkl: Floats) -> None:
         self._scene, self._ub, self._hkl = scene, ub, hkl
@@ -317,7 +319,7 @@ class _Moved:
 
 @dataclass(frozen=True)
 class _Found:
-    """A fitted motion, and -2 ln of the chance probability of its decrease of χ²."""
+    """A fitted motion, with the chance probability p of its decrease of χ² (as -2 ln p)."""
 
     credit: float
     variance: float
@@ -337,7 +339,7 @@ def _best(
 ) -> tuple[Motion, float, Floats, Floats] | None:
     """Return the most significant motion, its decrease of χ², columns and displacements.
 
-    Return None if no motion is significant. Displacements (3n,) have the weights of the residuals.
+    Return None if no motion is significant. Displacements (3n,) are weighted like the residuals.
     """
     tested = []
     for scene, candidate in pairs:
@@ -355,7 +357,7 @@ def _best(
     if not tested:
         return None
     best = max(tested, key=lambda entry: entry.credit)
-    # Bonferroni correction for the number of trials.
+    # Bonferroni correction for the number of tested motions.
     if best.credit < -2 * np.log(_BY_CHANCE / len(tested)):
         return None
     columns = best.candidate.columns
@@ -373,20 +375,20 @@ def _best(
 def log_chance_of_slip(gain: float, freedom: int, n_peaks: int) -> float:
     """Return the logarithm of the chance that the best of all slips exceeds ``gain``.
 
-    A slip may be at any peak except the outer `_FEWEST` (Vostrikova, Theory
-    Probab. Appl. 26, 356, 1981): ``x^{d/2} exp(-x/2) / (2^{d/2} Γ(d/2)) (T - d T / x + 4 / x)``,
-    T = 2 ln((1 - h) / h), where h is the fraction of the peaks before the first tested one.
+    A slip may be at any peak except the first and last `_FEWEST` peaks (Vostrikova, Theory Probab.
+    Appl. 26, 356, 1981): ``x^{d/2} exp(-x/2) / (2^{d/2} Γ(d/2)) (T - d T / x + 4 / x)`` with T = 2
+    ln((1 - h) / h), where h is the fraction of the peaks before the first tested peak.
     """
     h = _FEWEST / n_peaks
     whole, a, y = 2 * np.log((1 - h) / h), freedom / 2, gain / 2
-    if y <= a:  # the formula is valid far in the tail
+    if y <= a:  # the formula is valid only for large values
         return 0.0
     trials = whole * (1 - a / y) + 2 / y
     return float(min(a * np.log(y) - y - gammaln(a) + np.log(trials), 0.0))
 
 
 def _slip(scene: _Scene, left: Left, turns: Floats) -> list[_Found]:
-    """Return the best slip over all frames, from sums between each frame and the end."""
+    """Return the best slip over all frames, from sums from each frame to the end."""
     rows = np.nonzero(scene.mine)[0]
     rows = rows[np.argsort(-scene.frame[rows], kind="stable")]
     d = turns.reshape(-1, 3, 3)[rows]
@@ -406,7 +408,7 @@ def _slip(scene: _Scene, left: Left, turns: Floats) -> list[_Found]:
     best_cut = int(np.argmax(gains))
     fit = fitted(independent[best_cut], gradient[inner][best_cut], gram[inner][best_cut])
     frames = scene.frame[rows]
-    # Between the last peak before the slip and the first peak of the rotated part.
+    # The slip is between the last peak before it and the first peak of the rotated part.
     ends = np.stack([frames[inner.start + 1 : inner.stop + 1], frames[inner]], axis=1)
     frame = float(ends[best_cut].mean())
     step = np.where(scene.mine & (scene.frame > frame), 1.0, 0.0)
@@ -414,7 +416,7 @@ def _slip(scene: _Scene, left: Left, turns: Floats) -> list[_Found]:
     fall, variance = left.weighed(left.beside(candidate.columns), fit)
     as_good = gains > gains[best_cut] - _PROFILE * variance
     low, high = float(ends[as_good, 0].min()), float(ends[as_good, 1].max())
-    # The slip may also lie beyond the last tested frame.
+    # The slip may also be beyond the last tested frame.
     interval = (
         0.0 if as_good[-1] else low,
         float(scene.rotation.scan.n_frames) if as_good[0] else high,

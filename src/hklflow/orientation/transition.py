@@ -1,9 +1,9 @@
-"""Find symptoms of a phase transition: a refined scan compared with its parent's space group.
+"""Find signs of a phase transition: a refined scan compared with the space group of its parent.
 
-A scan is refined with the constraints of its parent's group. This module tests if the peaks still
-obey them: the unindexed peaks and their propagation vectors; the peaks on reflections that the
-group forbids; and, by a second refinement with a free cell, the relations between the six cell
-parameters. `quality.gates` judges the resulting numbers.
+A scan is refined with the constraints of the space group of its parent. This module tests if the
+peaks still obey them, with three tests: the unindexed peaks and their propagation vectors, the
+peaks on reflections that the group forbids, and the relations between the six cell parameters after
+a second refinement with a free cell. `quality.gates` judges the results.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _MOST = 5  # largest number of reported space groups
-_REGIONS = 9  # regions over which geometry errors are assumed to average out
+_REGIONS = 9  # number of regions over which geometry errors are assumed to average out
 _CHANCE = 0.1  # fraction of the forbidden peaks that may also be forbidden in a subgroup
 
 
@@ -39,7 +39,7 @@ def figures(
     intensities: Sequence[Floats] | None = None,
     limits: Limits,
 ) -> dict[str, Any]:
-    """Return the numbers of `examine` without the refinement."""
+    """Return the results of `examine` without the refinement."""
     return examine(refined, peaks, group, free=free, intensities=intensities, limits=limits).figures
 
 
@@ -51,7 +51,7 @@ class Examined:
     free: Refined | None
 
     def broken(self, limits: Limits) -> list[str]:
-        """Return the broken relations of the cell, as ``a = b``."""
+        """Return the broken relations of the cell, such as ``a = b``."""
         return [str(x["relation"]) for x in self.figures["relations"] if limits.broken(x)]
 
 
@@ -64,7 +64,7 @@ def examine(
     intensities: Sequence[Floats] | None = None,
     limits: Limits,
 ) -> Examined:
-    """Test if a crystal still has its parent's symmetry; `quality.gates` judges the numbers.
+    """Test if a crystal still has the symmetry of its parent; `quality.gates` judges the numbers.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def examine(
     intensities : sequence of (n,) arrays, optional
         Intensities of the peaks, used only to select the forbidden reflections that are named.
     limits : Limits
-        Limits from which a relation counts as broken when subgroups are searched.
+        Limits above which a relation counts as broken when subgroups are searched.
 
     Returns
     -------
@@ -85,14 +85,16 @@ def examine(
         The refinement with a free cell, and the numbers (None without peaks):
         ``space group``, ``crystal system``; ``peaks``, ``unindexed peaks``,
         ``fraction unindexed``; ``offsets``, ``incommensurate``: see `satellites`;
-        ``absent reflections``: ``number`` ``of`` indexed peaks,
-        ``fraction``, ``strongest`` hkl; ``cell`` and ``volume`` (constrained, with σ); ``free
-        cell``: ``cell``, ``sigma`` (Å, degrees), the ``systematic factor`` in all σ of the free
-        cell and its relations, ``reduced chi2`` of both refinements over the peaks that both
-        use, or None with ``why not``; ``relations``: see `relations`; ``metric``: Bravais type
-        and cell of the free cell within its errors; ``subgroups``: the largest space
-        groups that agree with the free cell and forbid no observed reflection, with their cells;
-        empty if nothing is broken; ``superlattice``: see `orientation.superlattice`.
+        ``absent reflections``: ``number`` ``of`` indexed peaks, ``fraction``, ``strongest`` hkl;
+        ``cell`` and ``volume`` (constrained, with σ);
+        ``free cell``: ``cell``, ``sigma`` (Å, degrees), the ``systematic factor`` in all σ of the
+        free cell and its relations, ``reduced chi2`` of both refinements over the peaks that both
+        use, or None with ``why not``;
+        ``relations``: see `relations`;
+        ``metric``: Bravais type and cell of the free cell within its errors;
+        ``subgroups``: the largest space groups that agree with the free cell and forbid no observed
+        reflection, with their cells; empty if nothing is broken;
+        ``superlattice``: see `orientation.superlattice`.
     """
     miller = _miller(refined, peaks)
     deviation = np.abs(miller - np.rint(miller)).max(axis=1)
@@ -121,7 +123,7 @@ def examine(
     cell_relations = relations(loose.cell, free_covariance, group)
     broken = any(limits.broken(relation) for relation in cell_relations)
     if broken:
-        # With the constrained cell, the deviations would grow in proportion to hkl.
+        # From the constrained cell, the deviations would increase in proportion to hkl.
         miller = _miller(loose, peaks)
     both = (refined.used | refined.held_out) & (loose.used | loose.held_out)
     result |= {
@@ -209,7 +211,7 @@ def systematic(chi2: float, n: int) -> float:
     """Return the factor for standard deviations if residuals of n peaks exceed their errors.
 
     The excess (distortion of a detector, a crystal off the centre) is common to neighbouring peaks.
-    It does not average with the number of peaks n but with the number of `_REGIONS`. With the
+    It does not average over the number of peaks n but over the number of `_REGIONS`. With the
     excess fraction e = (χ² - 1) / χ² the variance is ``σ² ((1 - e) + e n / regions)``, where σ is
     already scaled by χ². The statistical scatter of χ² does not count as excess.
     """
@@ -230,7 +232,7 @@ def _miller(refined: Refined, peaks: Sequence[Peaks]) -> Floats:
 
 
 def _chi2(refined: Refined, peaks: Sequence[Peaks], rows: Mask) -> float | None:
-    """Return the mean square of the residuals over σ of some peaks."""
+    """Return the mean square of (residual / σ) for some peaks."""
     if not rows.any():
         return None
     sigma = np.concatenate([p.sigma for p in peaks])
@@ -254,7 +256,7 @@ def _absences(
     intensities: Sequence[Floats] | None,
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
     """Return the numbers on forbidden reflections, and their hkl (n, 3)."""
-    # Count only peaks at their predicted positions; random peaks are rarely there.
+    # Count only peaks at their predicted positions; random peaks are rarely near them.
     good = (refined.used | refined.held_out) & (deviation < INDEXED)
     rows = np.nonzero(good)[0]
     rows = rows[group.is_absent(refined.hkl[rows])]
@@ -275,7 +277,7 @@ def _absences(
 
 
 def relations(cell: Floats, covariance: Floats, group: symmetry.SpaceGroup) -> list[dict[str, Any]]:
-    """Return the deviations of a free cell from the relations of a space group.
+    """Return the deviations of a free cell from the constraints of a space group.
 
     Parameters
     ----------
@@ -286,9 +288,9 @@ def relations(cell: Floats, covariance: Floats, group: symmetry.SpaceGroup) -> l
     Returns
     -------
     relations : list of dict
-        ``relation`` (as ``b = a`` or ``gamma = 120``), ``deviation`` and ``sigma`` in ``unit``
-        (A or deg), ``z`` = |deviation| / σ, ``relative``: deviation over the length, or angle
-        deviation in radians.
+        ``relation`` (such as ``b = a`` or ``gamma = 120``), ``deviation`` and ``sigma`` in
+        ``unit`` (A or deg), ``z`` = |deviation| / σ, ``relative``: deviation divided by the
+        length, or deviation of the angle in radians.
     """
     constraints = symmetry.cell_constraints(group)
     records = []
@@ -319,7 +321,7 @@ def relations(cell: Floats, covariance: Floats, group: symmetry.SpaceGroup) -> l
 
 
 def _strain_off(cell: Floats, operations: NDArray[np.int64]) -> Floats:
-    """Return twice the strain (6,) by which a cell's reciprocal metric breaks operations on hkl.
+    """Return twice the strain (6,) by which a reciprocal metric breaks operations on hkl.
 
     With the factor two, a component is the relative difference of two lengths, or the deviation of
     an angle in radians.
@@ -371,7 +373,8 @@ def _metric(
     cell: Floats, covariance: Floats, group: symmetry.SpaceGroup, limits: Limits
 ) -> dict[str, Any]:
     """Return the most symmetric Bravais type that the free cell allows within its errors."""
-    # Le Page's angle of a lattice is about its strain; use the least certain length or angle.
+    # Le Page's angle of a lattice is about its strain; the least certain length or angle sets the
+    # limit.
     relative = np.sqrt(np.diag(covariance)) * np.array([*(1 / cell[:3]), *np.full(3, np.pi / 180)])
     tolerance = max(limits.min_strain, limits.min_z * float(relative.max()))
     # With h' = M h the direct metric becomes M G Mᵀ.

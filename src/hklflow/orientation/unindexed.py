@@ -1,7 +1,7 @@
-"""Identify the peaks that the crystal's lattice does not index.
+"""Identify the origin of the peaks that the lattice of the crystal does not index.
 
-The possible origins are tested one after the other, each with the peaks that are still
-unexplained: half the wavelength, satellites, powder rings around the crystal.
+The possible origins are tested one after the other, each with the peaks that are still unexplained:
+half the wavelength, satellites, powder rings of material around the crystal.
 """
 
 from collections.abc import Sequence
@@ -19,21 +19,23 @@ from hklflow.orientation.satellites import INDEXED, NEAR, satellites
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-FEWEST = 8  # peaks of one kind needed for a report
+FEWEST = 8  # smallest number of peaks of one origin for a report
 _HALVES = 7 * (2 * NEAR) ** 3  # fraction of the unit cube near half-integer indices
 _ALIKE = 0.4  # smallest rank correlation of the intensities at h/2 and at h
-_MOST_HALF = 0.2  # of the intensity at h; sources have a few per cent of half the wavelength
+# largest intensity relative to h; sources emit a few per cent of half the wavelength
+_MOST_HALF = 0.2
 _SIGNIFICANT = 5.0  # σ by which peaks on powder rings exceed the peaks between the rings
-_RING = 0.004  # relative half width of a ring in |Q|; includes the change of cells with T
-_ON_A_RING = 3  # peaks needed on a ring; at least two rings
-_ALONE = 25  # peaks needed if there is only one ring
+_RING = 0.004  # relative half width of a ring in |Q|; includes the change of cells with temperature
+_ON_A_RING = 3  # smallest number of peaks on a ring, if there are at least two rings
+_ALONE = 25  # smallest number of peaks if there is only one ring
 _BY_ERROR = 16.27  # χ² of three coordinates that one of a thousand peaks exceeds
 _TOO_FAR = 0.5 / 3  # σ of h, k or l above which every position is within 3 σ of a lattice point
 _SINGULAR = 1e-12  # variance added to h, k, l, which may be 0 for a peak on the rotation axis
-_BESIDE = 4.0  # width of the neighbouring shells, in ring widths, for the number by chance
+_BESIDE = 4.0  # width of the shells for the number by chance, in ring widths
 
-# Cells (Å, degrees) of materials around crystals, and the hkl of their rings: ice Ih midway between
-# 100 and 250 K (Röttger et al., Acta Cryst. B 50, 644, 1994), the others at 293 K.
+# Cells (Å, degrees) of materials around crystals, and the hkl of their rings. Ice Ih is for a
+# temperature between 100 and 250 K (Röttger et al., Acta Cryst. B 50, 644, 1994), the others for
+# 293 K.
 _CUBIC_F = ((1, 1, 1), (2, 0, 0), (2, 2, 0), (3, 1, 1), (2, 2, 2))
 _DIAMOND = ((1, 1, 1), (2, 2, 0), (3, 1, 1), (4, 0, 0), (3, 3, 1))
 _ICE = ((1, 0, 0), (0, 0, 2), (1, 0, 1), (1, 0, 2), (1, 1, 0), (1, 0, 3), (2, 0, 0), (1, 1, 2))
@@ -76,8 +78,8 @@ def telling(refined: Refined, peaks: Sequence[Peaks]) -> tuple[Mask, Mask]:
     """Return masks (n,): peaks off the lattice beyond their errors, and peaks that can be judged.
 
     A peak whose error is as large as the spacing of the lattice points is always near a lattice
-    point and cannot be judged. Weak spots of a crystal with large mosaic spread are uncertain by a
-    few frames: a tenth of these spots may deviate by 0.1 in h, k or l.
+    point, so it cannot be judged. Weak spots of a crystal with large mosaic spread are uncertain by
+    a few frames: a tenth of these spots may deviate by 0.1 in h, k or l.
 
     Parameters
     ----------
@@ -135,10 +137,10 @@ def unindexed(
         |Q| in 1/Å with 2π.
     intensity : (n,) array
     others : (n,) bool array
-        Peaks of other crystals, which are excluded.
+        True for peaks of other crystals, which are excluded.
     group : SpaceGroup
     told : two (n,) bool arrays or None
-        Result of `telling`. None: the errors are not known.
+        Result of `telling`. None if the errors are not known.
     """
     left: Mask = (np.abs(miller - np.rint(miller)).max(axis=1) >= INDEXED) & ~others
     n = len(left)
@@ -166,7 +168,7 @@ def unindexed(
 
 
 def on_satellites(miller: Floats, left: Mask, group: symmetry.SpaceGroup) -> Mask:
-    """Return True for peaks (n,) at lattice points plus any propagation vector."""
+    """Return True for peaks (n,) at a lattice point plus a propagation vector."""
     left = left & (np.abs(miller - np.rint(miller)).max(axis=1) >= INDEXED)
     on = np.zeros_like(left)
     for satellite in (x for kind in satellites(miller[left], group) for x in kind):
@@ -175,7 +177,7 @@ def on_satellites(miller: Floats, left: Mask, group: symmetry.SpaceGroup) -> Mas
 
 
 def _near_vector(miller: Floats, vector: Floats, group: symmetry.SpaceGroup) -> Mask:
-    """Return True for peaks (n,) at lattice points plus a propagation vector or its mates."""
+    """Return True for peaks (n,) at a lattice point plus a mate of a propagation vector."""
     arms = [w @ np.asarray(vector) for w in group.laue_operations]
     off = miller[:, None] - np.unique(np.round(arms, 6), axis=0)
     near: Mask = (np.abs(off - np.rint(off)).max(axis=2) < NEAR).any(axis=1)
@@ -183,7 +185,7 @@ def _near_vector(miller: Floats, vector: Floats, group: symmetry.SpaceGroup) -> 
 
 
 def _half_wavelength(miller: Floats, length: Floats, intensity: Floats, left: Mask) -> Mask:
-    """Return True for peaks at h/2 whose intensities correlate with the reflections h."""
+    """Return True for peaks at h/2 whose intensities correlate with the reflections at h."""
     double = np.rint(2 * miller)
     near: Mask = left & (np.abs(2 * miller - double).max(axis=1) < 2 * NEAR)
     none = np.zeros_like(left)
@@ -201,7 +203,7 @@ def _half_wavelength(miller: Floats, length: Floats, intensity: Floats, left: Ma
         for row in rows
         if (key := _friedel(double[row].astype(int))) in strength
     ]
-    # The intensities of a superlattice do not correlate with the reflections at twice h.
+    # The intensities of a superlattice do not correlate with the reflections at twice their h.
     if len(pairs) < FEWEST:
         return none
     q, half_intensity, full_intensity = np.array(pairs).T
@@ -230,21 +232,21 @@ def _friedel(hkl: NDArray[np.int64]) -> tuple[int, ...]:
 
 
 def _on_rings(length: Floats, left: Mask, q: Floats) -> Mask:
-    """Return True for peaks on rings of a powder that have more peaks than their neighbourhood."""
+    """Return True for peaks on powder rings that have more peaks than the shells around them."""
     on_any_ring = np.zeros_like(left)
     number = chance = rings = 0.0
     for centre in q:
         away = np.abs(length / centre - 1)
         on = left & (away < _RING)
-        # The number by chance is taken from shells on both sides.
+        # The number by chance is taken from shells on both sides of the ring.
         beside = left & (away >= 2 * _RING) & (away < (2 + _BESIDE) * _RING)
         expected = max(float(beside.sum()) / _BESIDE, 0.5)
         if on.sum() - expected > 2 * np.sqrt(expected):
             on_any_ring |= on
             number, chance = number + float(on.sum()), chance + expected
             rings += on.sum() >= _ON_A_RING
-    # Reflections of a lattice may have the length of one ring, but not of several rings.
-    # If the detector covers one ring only, it must hold most of the remaining peaks.
+    # Reflections of a lattice may have the length of one ring, but not of several rings. If the
+    # detector covers one ring only, it must contain most of the remaining peaks.
     alone = number >= _ALONE and number > 0.5 * left.sum()
     good = number >= FEWEST and number - chance > _SIGNIFICANT * np.sqrt(chance)
     good = good and (rings > 1 or alone)

@@ -1,4 +1,4 @@
-"""Compute the quality of a model without a refinement."""
+"""Compute the quality of a model that was not refined."""
 
 from collections.abc import Sequence
 
@@ -21,18 +21,18 @@ def unrefined(
     ----------
     rotations : sequence of Rotation
     peaks : sequence of Peaks
-        One for each rotation.
+        Peaks of each rotation.
     ub : (3, 3) array
-        1/Å with 2π.
+        UB in 1/Å with 2π.
     tolerance : float
         Largest deviation of h, k and l of an indexed peak from integers.
 
     Returns
     -------
     Refined
-        A result without parameters; all standard deviations are 0. No peak is ``used``; indexed
-        peaks that cross the Ewald sphere are ``held_out`` and give ``rmsd`` and ``chi2`` (NaN
-        without such peaks).
+        A result without parameters; all standard deviations are 0. No peak is ``used``. Indexed
+        peaks that cross the Ewald sphere are ``held_out``; ``rmsd`` and ``chi2`` come from them
+        (NaN without such peaks).
     """
     ub = np.asarray(ub, dtype=np.float64)
     u, cell = lattice.decompose_ub(ub)

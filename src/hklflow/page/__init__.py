@@ -1,1 +1,1 @@
-"""HTML pages for people: one file each; nothing is loaded from other places."""
+"""HTML pages for people: each page is one file, and nothing is loaded from a network."""

@@ -1,4 +1,4 @@
-"""Table of the gates of `accept`: each with its figure, its limit and its result."""
+"""Table of the gates of `accept`: each gate with its value, its limit and its result."""
 
 import math
 from collections.abc import Mapping
@@ -38,13 +38,13 @@ def table(accepted: Mapping[str, Any]) -> list[Gate]:
     Parameters
     ----------
     accepted : mapping
-        Product of `accept`: figures of the scan and its parent, limits, temperatures.
+        Product of `accept`: numbers of the scan and its parent, limits, temperatures.
     """
     limits = Limits(**accepted["limits"])
     figures, parent = accepted["figures"], accepted["parent_figures"]
 
     def holds(*names: str) -> bool:
-        # For a single gate: all other gates have no limit.
+        # To test a single gate, remove the limits of all other gates.
         alone = replace(limits, **{key: x for key, x in _OPEN.items() if key not in names})
         return not failures(figures, parent, alone, accepted)
 

@@ -1,4 +1,4 @@
-"""Build HTML that is always escaped; no scripts, nothing from a network."""
+"""Build HTML in which all text is escaped; there are no scripts and no links to a network."""
 
 import html
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ def join(parts: Iterable[str | Iterable[str]]) -> Html:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1, class_: str = ""
 ) -> Html:
-    """Make a table whose first ``names`` columns are row headers; only wide tables scroll."""
+    """Make a table whose first ``names`` columns are row headers; a wide table can be scrolled."""
 
     def row(cells: Sequence[str]) -> Html:
         return tag(
@@ -58,7 +58,7 @@ def table(
 
 
 def gallery(pictures: Sequence[tuple[str, str, Picture]], name: str) -> Html:
-    """Show (title, caption, picture) small, side by side; a click enlarges one to full width.
+    """Show pictures (title, caption, picture) small, side by side; a click enlarges a picture.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def gallery(pictures: Sequence[tuple[str, str, Picture]], name: str) -> Html:
     return tag("div", figures, class_="gallery")
 
 
-# Nothing may be loaded from other places, whatever a text contains.
+# The browser must not load anything from a network, whatever a text contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 

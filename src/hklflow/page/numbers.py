@@ -1,4 +1,4 @@
-"""Format numbers and figures for people."""
+"""Format numbers and metrics for people."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def with_error(value: float | None, sigma: float | None, digits: int = 6) -> str:
-    """Write a number with its standard uncertainty as crystallographers do: 1.234(5).
+    """Write a number with its standard uncertainty in the form of crystallography: 1.234(5).
 
     The uncertainty has one digit, or two digits from 10 to 19 (rule of the IUCr journals). Without
     an uncertainty (None, or 0: fixed by symmetry) the number has ``digits`` digits.
@@ -27,7 +27,7 @@ def with_error(value: float | None, sigma: float | None, digits: int = 6) -> str
 
 
 def flat(data: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
-    """List the figures of a product for reading: (name, value).
+    """List the metrics of a product for reading, as pairs of name and value.
 
     For long lists and nested lists, only the length is shown.
     """

@@ -1,4 +1,4 @@
-"""Pack pictures small enough to embed them in a page."""
+"""Compress pictures, so that a page with all of them is small enough."""
 
 import base64
 import io
@@ -10,17 +10,17 @@ from pathlib import Path
 from hklflow.base.errors import HklflowError
 
 BUDGET = 10_500_000
-"""Bytes of all pictures of a page; base64 adds a third."""
+"""Largest number of bytes of all pictures of a page; base64 adds a third."""
 
 WIDTHS = (1800, 1400, 1100, 850)
-"""Widths of pictures to try, pixels, best first."""
+"""Picture widths to try, in pixels, best first."""
 
 SMALL_WIDTHS = (850, 640, 480, 360, 280)
-"""Widths for pages with little space, pixels, best first."""
+"""Picture widths for pages with little space, in pixels, best first."""
 
 _HIGHEST = 16383  # largest height of WebP, pixels
-_QUALITY = 85  # of WebP; colour bars remain smooth, unlike with 256 colours
-_EFFORT = 2  # of WebP; 4 takes twice the time for 4 % fewer bytes
+_QUALITY = 85  # quality of WebP; colour bars stay smooth, unlike with 256 colours
+_EFFORT = 2  # effort of WebP; 4 takes twice the time for 4 % fewer bytes
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,20 @@ def pack(
     last: bool = True,
     threads: int = 1,
 ) -> list[Picture]:
-    """Read pictures such that together they fit into a budget of bytes.
+    """Read pictures and compress them, so that together they fit into a budget of bytes.
 
-    All are converted to WebP, as wide as the budget allows, which a sample of them determines.
+    All pictures are converted to WebP, as wide as the budget allows. A sample of the pictures
+    determines the width.
 
     Parameters
     ----------
     budget, widths
-        None: `BUDGET`, `WIDTHS`.
+        Default: `BUDGET`, `WIDTHS`.
     last : bool
-        True: use the last width even if it exceeds the budget. False: return no pictures then.
+        Action if even the last width exceeds the budget. True: use this width. False: return no
+        pictures.
     threads : int
-        Number of pictures packed at a time.
+        Number of pictures that are packed at a time.
 
     Raises
     ------
@@ -66,7 +68,7 @@ def pack(
     budget = BUDGET if budget is None else budget
     widths = WIDTHS if widths is None else widths
     tried = paths[:: max(len(paths) // 12, 1)]
-    with ThreadPoolExecutor(threads) as pool:  # Pillow works without the interpreter's lock
+    with ThreadPoolExecutor(threads) as pool:  # Pillow releases the interpreter lock
 
         def packed(some: Sequence[Path], width: int) -> list[Picture]:
             return list(pool.map(lambda path: _packed(path, width), some))
@@ -84,7 +86,7 @@ def _packed(path: Path, width: int) -> Picture:
     try:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
-    except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a SyntaxError
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
         raise HklflowError(
             f"{path} is not a readable picture ({error}); create it again"
         ) from error

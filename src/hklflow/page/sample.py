@@ -1,4 +1,4 @@
-"""Page of a sample: overview first, then every step of every scan, then the temperatures."""
+"""Page of a sample: overview, every step of every scan, plots against temperature."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ _SAID = (
     "failures",
     "sentences",
     "doubts",
-)  # not figures, or shown in another place
+)  # not shown as metrics, or shown elsewhere
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Page:
     pictures : sequence of (Place, Picture)
         Pictures, in their order within a step.
     figures : sequence of (Place, mapping)
-        Contents of the JSON files.
+        Contents of the JSON files with metrics.
     remark : str
         Text below the title.
     """
@@ -54,7 +54,7 @@ class Page:
     remark: str = ""
 
     def found(self, scan: str, product: str) -> list[tuple[str, Mapping[str, Any]]]:
-        """Return (rotation, figures) of a product of a scan, by its name without suffix."""
+        """Return rotation and metrics of each product of a scan with a name (without suffix)."""
         return [
             (at.rotation, data)
             for at, data in self.figures
@@ -72,7 +72,7 @@ class Page:
         return {scan: files[scan] for scan in self.scans if scan in files}
 
     def one(self, scan: str, product: str) -> Mapping[str, Any]:
-        """Return the figures of a product of a scan; empty if there are none."""
+        """Return the metrics of a product of a scan; empty if there are none."""
         found = self.found(scan, product)
         return found[0][1] if found else {}
 
@@ -84,7 +84,7 @@ class Page:
         return verdict.of_scan(accepted, self._named(scan))
 
     def notes(self, scan: str) -> list[str]:
-        """Return messages of a scan's stages that are not reasons of its verdict."""
+        """Return messages of the stages of a scan that are not reasons of its verdict."""
         accepted = self.one(scan, "accepted")
         if accepted:
             return verdict.notes(accepted, self._named(scan))
@@ -176,13 +176,13 @@ def _overview(page: Page) -> list[Html]:
 def _badge(judged: verdict.OfScan | None) -> Html:
     if judged is None:
         return tag("span", "not judged", class_="note")
-    # The sign is for readers who cannot see colours.
+    # The sign is for readers who cannot distinguish colours.
     words, colour = _BADGES[judged.verdict]
     return tag("span", words, class_=f"badge {colour}")
 
 
 def _verdicts(page: Page) -> Html:
-    """Count the verdicts, and give the reasons of all that are not passed: failed ones first."""
+    """Count the verdicts, and give the reasons of failed scans, then of doubtful scans."""
     found = {scan: page.judged(scan) for scan in page.scans}
     judged = {scan: one for scan, one in found.items() if one is not None}
     if not judged:
@@ -217,7 +217,7 @@ def _warnings(page: Page) -> Html:
 
 
 def _lattices(page: Page) -> Html:
-    """Make the table of scans; angles fixed by symmetry in all scans are below it, once."""
+    """Make the table of scans; angles that symmetry fixes in all scans are below it, once."""
     known = list(page.orientations.values())
     fixed = {
         i: known[0].cell[i]
@@ -226,7 +226,7 @@ def _lattices(page: Page) -> Html:
         and not any(one.cell_sigma[i] for one in known)
     }
     shown = [i for i in range(6) if i not in fixed]
-    # A common space group is in the first line of the page.
+    # A space group common to all scans is in the first line of the page.
     groups = len({one.space_group for one in known}) > 1
     head = ["Scan", "Verdict", "T", "Parent", *(["Space group"] if groups else [])]
     head += [f"{_AXES[i]} ({'Å' if i < 3 else '°'})" for i in shown]
@@ -304,7 +304,7 @@ def _values(page: Page, scan: str, figure: Figure) -> str:
 
 
 def _first_figures(page: Page, step: int, most: int = 3) -> list[Figure]:
-    """Return the first numbers of a step's products, if the table of steps has none."""
+    """Return the first numbers of the products of a step, if `STEPS` names none."""
     found: dict[tuple[str, str], Figure] = {}
     for at, data in page.figures:
         if at.part == "scan" and at.step == step:
@@ -352,7 +352,7 @@ def _scan(page: Page, number: int, scan: str) -> Html:
             parts.append(_pictures(pictures, f"s{number}-{i}"))
         if figures:
             parts.append(_figures(figures))
-    # Open: the first scan, and scans with reasons of a verdict; all, if there are few.
+    # Open the first scan and scans with reasons of a verdict; open all scans if there are few.
     look = len(page.scans) <= 3 or number == 0 or (judged is not None and judged.reasons)
     return tag("details", head, parts, class_="scan", id=f"scan-{number}", open=bool(look))
 
@@ -366,7 +366,7 @@ def _brief(page: Page, scan: str) -> str:
 
 
 def _figures(found: Sequence[tuple[Place, Mapping[str, Any]]]) -> Html:
-    """Make tables of all numbers of a step, folded."""
+    """Make tables of all numbers of a step, which a click unfolds."""
     tables = []
     for at, data in found:
         title = ", ".join(word for word in (at.rotation, at.path.stem) if word)

@@ -1,4 +1,4 @@
-"""Which step a product belongs to, by its name in the results folder: the one table of them."""
+"""Table of the steps of the page: each product belongs to a step by its file name."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Product:
-    """Files of one kind: a pattern of their names, and what their pictures show.
+    """Files of one kind: a pattern of their names, and the caption of their pictures.
 
     ``{kind}`` in a pattern is ``transform`` or ``masked_transform``.
     """
@@ -21,7 +21,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Figure:
-    """A number of the overview: its name, the product, the keys that lead to it, its format."""
+    """A number of the overview: its name, the product, the keys of the value, its format."""
 
     name: str
     product: str
@@ -31,7 +31,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the reduction; without ``figures`` the first of its numbers are shown."""
+    """A step of the reduction; without ``figures``, the first numbers of its products are shown."""
 
     title: str
     products: tuple[Product, ...]
@@ -44,7 +44,7 @@ KINDS = {_S: "all pixels", _M: "3-D masked"}
 
 
 def _of_kinds(name: str, product: str, keys: tuple[str, ...], form: str) -> tuple[Figure, Figure]:
-    """A number of the volumes with all pixels, and of the 3-D masked ones."""
+    """Return a number twice: for the volume of all pixels, and for the 3-D masked volume."""
     return (
         Figure(name, f"{product}_{_S}", keys, form),
         Figure(f"{name}, {KINDS[_M]}", f"{product}_{_M}", keys, form),
@@ -167,7 +167,7 @@ STEPS = (
     ),
     Step(
         "Difference to the reference",
-        (Product("difference_{kind}", "S(Q) and 3D-ΔPDF minus those of the reference."),),
+        (Product("difference_{kind}", "S(Q) and 3D-ΔPDF minus the reference."),),
         (
             *_of_kinds("χ² of S(Q)", "difference", ("S(Q)", _NONE), "{:.2f}"),
             *_of_kinds("χ² of the 3D-ΔPDF", "difference", ("3D-ΔPDF", _NONE), "{:.2f}"),
@@ -175,7 +175,7 @@ STEPS = (
     ),
     Step("Other", (Product(".*"),)),
 )
-"""In the order of the page; the last takes what no other knows."""
+"""All steps in the order of the page; the last step takes the products that fit no other step."""
 
 SERIES = (
     Product("series", "Cell, mosaic width and scale.", "Against temperature"),
@@ -189,7 +189,7 @@ STACKS = (
 
 
 def match(name: str, products: Sequence[Product]) -> tuple[Product, str] | None:
-    """Find the product that a file's name (without its suffix) says, and the kind of volume."""
+    """Return the product and the kind of volume that fit a file name (without suffix)."""
     for product in products:
         pattern = product.pattern.replace("{kind}", "(?P<kind>transform|masked_transform)")
         if found := re.fullmatch(pattern, name):
@@ -199,16 +199,16 @@ def match(name: str, products: Sequence[Product]) -> tuple[Product, str] | None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a product belongs.
+    """Place of a product on the page.
 
     Attributes
     ----------
     part : str
         ``calibration``, ``scan``, ``series``, ``stack`` or ``other``.
     owner : str
-        Calibration, scan, or parent of the stack; of others the path.
+        Name of the calibration, the scan, or the parent of the stack; path of other products.
     rotation : str
-        Of a rotation's product.
+        Name of the rotation; empty for products of other levels.
     step : int
         Index in `STEPS`.
     """
@@ -223,14 +223,14 @@ class Place:
 
     @property
     def title(self) -> str:
-        """What tells the picture from others of its step."""
+        """Text that distinguishes the picture from the other pictures of its step."""
         words = (self.rotation, self.product.title, KINDS.get(self.kind, ""))
         return ", ".join(word for word in words if word) or self.owner or self.path.stem
 
 
 def place(path: Path, results: Path, sample: str, scans: Sequence[str]) -> Place:
-    """Say where a product of a sample belongs, by its path below the results folder."""
-    # No `resolve`: a product may be a symbolic link to elsewhere.
+    """Return the place of a product of a sample, from its path below the results folder."""
+    # Do not use `resolve`: a product may be a symbolic link to another folder.
     relative = os.path.relpath(path, results)
     parts = Path(relative).parts
     name = path.stem

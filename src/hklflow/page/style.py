@@ -1,4 +1,4 @@
-"""Style sheet of the pages: calm on a screen, complete on paper."""
+"""Style sheet of the pages, for the screen and for printing."""
 
 STYLE = """
 :root { color-scheme: light; --ink: #1b1f24; --soft: #5b6570; --line: #dfe3e8; --wash: #f6f8fa;

@@ -1,22 +1,23 @@
-r"""Afterglow: a share of the counts of one frame that the detector shows again on the next.
+r"""Afterglow: a share of the counts of a frame that the detector shows again on the next frame.
 
-If a share a of the counts is kept, a pixel with counts s(z) in frame z shows s(z) + a s(z - 1).
-Then all strong spots are late by a frames, and the crystal's orientation is off by a steps about
-the rotation axis. No residual shows it; but a crossing of the Ewald sphere is symmetric in time. If
-the rocking curve is symmetric, so is the course of a pixel over the frames, and the part after the
-middle exceeds the mirrored part before it only by the afterglow. To the course of each pixel
+If a share a of the counts is kept, a pixel with counts s(z) in frame z shows s(z) + a s(z - 1). All
+strong spots are then late by a frames, and the orientation of the crystal is wrong by a steps about
+the rotation axis. No residual reveals this error. But a crossing of the Ewald sphere is symmetric
+in time: if the rocking curve is symmetric, the counts of a pixel as a function of the frame are
+symmetric, too. The part after the middle exceeds the mirrored part before the middle only by the
+afterglow. To the counts of each pixel as a function of the frame (its course), the model
 
 .. math:: \mu(z) = A g(z) + b + a A [g(z - 1) - g(z + 1)] / 2
 
-is fitted by weighted least squares, with g the integral of a Gaussian over a frame. Errors of this
-model that are symmetric in time do not affect a. An asymmetric rocking curve (mosaic spread rotates
-spots along their powder rings) has opposite signs for reflections that enter and that leave the
-sphere, and scales with the third power of the width, as third cumulants do: it is fitted together
-with the mean. If spots differ by more than their errors (blocks of the crystal, a second crystal),
-the error of the mean increases accordingly.
+is fitted by weighted least squares; g is the integral of a Gaussian over a frame. Errors of this
+model that are symmetric in time do not affect a.
 
-The asymmetry of a rocking curve scales with the third power of its width. If the standard deviation
-of the rocking curves is larger than a frame, an afterglow of a few per cent cannot be detected.
+Rocking curves may be asymmetric, because mosaic spread rotates spots along their powder rings. This
+asymmetry has opposite signs for reflections that enter and that leave the sphere, and it is
+proportional to the third power of the width. It is fitted together with the mean of a. If spots
+differ by more than their errors (blocks of the crystal, a second crystal), the error of the mean
+increases accordingly. If the standard deviation of the rocking curves is larger than a frame, an
+afterglow of a few per cent cannot be detected.
 """
 
 from dataclasses import dataclass, replace
@@ -31,24 +32,24 @@ Floats = NDArray[np.float64]
 
 #: Number of pixels on each side of a spot's centre, and of frames, that are recorded.
 REACH, FRAMES = 2, 9
-#: Widest spots that are recorded, frames: the window does not contain the ends of wider ones.
+#: Largest width of recorded spots, frames; the window does not contain the ends of wider spots.
 WIDEST = 2.0
 #: Smallest significance of a spot, and smallest counts of a pixel at its maximum.
 SIGNIFICANT, LEAST = 30.0, 300.0
-#: Number of spots: the strongest, which contribute most.
+#: Number of used spots; the strongest spots are used, because they contribute most.
 MOST = 1000
 _FEWEST = 25  # smallest number of spots for a scatter
-_SURE = 4.0  # standard deviations: exceeded by chance once in 30000 scans
-_BIASED = 2.0  # errors of the mean centroid: a smaller share does not matter for the orientation
+_SURE = 4.0  # standard deviations; chance exceeds this limit once in 30000 scans
+_BIASED = 2.0  # share in errors of the mean centroid; smaller shares do not affect the orientation
 _LEAST_DELAY = 1e-3  # frames: no goniometer is more accurate
 _STEPS, _PASSES = 20, 3
-_TAILS = 3.0  # widths within which another peak is near
+_TAILS = 3.0  # distance in widths within which another peak is near
 _HUBER = 2.0  # standard deviations above which a spot has less weight
-_LEVEL = 0.01  # share for which the response of the fit is computed
+_LEVEL = 0.01  # known share with which the response of the fit is computed
 
 
 class Followed(NamedTuple):
-    """Courses of the pixels of one spot over the frames.
+    """Counts of the pixels of one spot as functions of the frame (courses).
 
     Attributes
     ----------
@@ -57,7 +58,7 @@ class Followed(NamedTuple):
     width : (3,) array
     significance : float
     first : int
-        Frame of the first column of `counts`.
+        Number of the frame in the first column of `counts`.
     counts : (pixels, 2 FRAMES + 1) float32 array
         Counts; NaN without a measurement.
     """
@@ -71,7 +72,7 @@ class Followed(NamedTuple):
 
 @dataclass(frozen=True)
 class Afterglow:
-    """Share of the counts of the previous frame, from `measured`.
+    """Share of the counts of the previous frame that a frame contains, from `measured`.
 
     Attributes
     ----------
@@ -94,7 +95,7 @@ class Afterglow:
 
 
 def sentence(peaks: PeakTable) -> str | None:
-    """Return the effect of an afterglow on the centroids, if it is significant and matters."""
+    """Return a sentence on the afterglow if it is significant and affects the centroids."""
     if peaks.afterglow is None:
         return None
     found = Afterglow(**peaks.afterglow)
@@ -137,7 +138,7 @@ def measured(spots: list[Followed], sense: Floats) -> Afterglow | None:
     ----------
     spots : list of Followed
     sense : (spots,) array
-        1 if a reflection enters the Ewald sphere, -1 if it leaves it.
+        1 for reflections that enter the Ewald sphere, -1 for reflections that leave it.
     """
     if len(spots) < _FEWEST:
         return None
@@ -148,7 +149,7 @@ def measured(spots: list[Followed], sense: Floats) -> Afterglow | None:
     number = np.repeat(np.arange(len(spots)), pixels)
     share, found = 0.0, None
     for _ in range(_PASSES):
-        # Converged when the frames without the share show no afterglow.
+        # Converged when no afterglow is left after subtraction of the share.
         fit = _fitted(_without(counts, share), centre, width)
         found = _of_spots(fit, number, sense)
         if found is None:
@@ -169,10 +170,10 @@ def _without(counts: Floats, share: float) -> Floats:
 
 
 def _of_spots(fit: "_Fit", number: NDArray[np.int64], sense: Floats) -> Afterglow | None:
-    """Combine the shares of pixels of the spots `number` (m,)."""
+    """Combine shares of pixels (m,) to shares of spots; `number` (m,) is the spot of each pixel."""
     # If a spot is hardly wider than a frame, its fitted centre and width absorb a part of the
-    # afterglow: the fit of a course with a known share gives this part. Afterglow and its mirror
-    # image are treated equally; otherwise weights would favour spots early in a frame.
+    # afterglow. This part is determined by fitting a course with a known share. Afterglow and its
+    # mirror image are treated equally; otherwise the weights would favour spots early in a frame.
     answers = [
         side * _fitted(_marked(fit, more), fit.centre, fit.width).share / _LEVEL
         for side, more in ((1, fit.after), (-1, fit.before))
@@ -193,7 +194,7 @@ def _of_spots(fit: "_Fit", number: NDArray[np.int64], sense: Floats) -> Afterglo
 
 
 def _marked(fit: "_Fit", more: Floats) -> Floats:
-    """Return the model of a fit with a known share of later or earlier counts."""
+    """Return the model of a fit with a known share of counts from later or earlier frames."""
     return np.where(fit.known, fit.model + _LEVEL * more, np.nan)
 
 
@@ -242,7 +243,8 @@ def _fitted(counts: Floats, centre: Floats, width: Floats) -> _Fit:
         weighted = columns * weight[..., None]
         matrix = np.swapaxes(weighted, 1, 2) @ columns
         right = np.einsum("mni,mn->mi", weighted, counts - model)
-        # Negligible compared with all data: a course without flanks does not determine the width.
+        # This term is negligible for good data; without it, a course without flanks would not
+        # determine the width.
         matrix += 1e-9 * np.eye(matrix.shape[1])
         return matrix, right
 

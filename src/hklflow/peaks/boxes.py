@@ -20,23 +20,23 @@ _MOMENTS, _FIT_FAILED = int(PeakFlag.MOMENTS), int(PeakFlag.FIT_FAILED)
 class Scene(NamedTuple):
     """Frames and strong voxels that a fit can use.
 
-    The type of the counts is not a part of the type of this class: otherwise all compiled code of
-    the fit, most of the search, would be compiled for each type.
+    The type of the counts is not a part of the type of this class. Otherwise the fit, which is most
+    of the code, would be compiled again for each type.
 
     Attributes
     ----------
     store
-        Frames, with `counts` and `keep` as bytes, see `as_bytes`.
+        Frame store with `counts` and `keep` as bytes, see `as_bytes`.
     size
         Bytes of a count: 1 or 2 for an integer, 4 for a float.
     strong_at
-        (slots, n) places of the strong voxels of each frame, ascending.
+        (slots, n) flat indices of the strong voxels of each frame, ascending.
     strong_number
         (slots) number of strong voxels of each frame.
     shape
         (2,) shape of the detector (slow, fast).
     top
-        Counts above which the store's narrow type has no exact value.
+        Largest counts that the narrow type of the store holds exactly.
     saturation
         Counts above which a voxel is excluded from the fit.
     """
@@ -51,7 +51,7 @@ class Scene(NamedTuple):
 
 
 def as_bytes(store: Store) -> Store:
-    """Return the frames with counts and keep as bytes."""
+    """Return the store with `counts` and `keep` viewed as bytes."""
     return store._replace(counts=store.counts.view(np.uint8), keep=store.keep.view(np.uint8))
 
 
@@ -66,7 +66,7 @@ def clip_box(low, high, frames, shape):  # type: ignore[no-untyped-def]
 
 @kernel
 def _copy_row(line, kept, saturation, counts, kind):  # type: ignore[no-untyped-def]
-    """Copy valid counts and classify them; return the largest narrow number."""
+    """Copy the valid counts of a row and classify its voxels; return the largest narrow count."""
     largest = line.dtype.type(0)
     for x in range(line.size):
         largest = max(largest, line[x])
@@ -85,7 +85,7 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
     ----------
     scene : Scene
     low, high : (3,) int64
-        (frame, slow, fast) of the first voxel, and of the one behind the last.
+        (frame, slow, fast) of the first voxel, and of the last voxel plus 1.
     at : (n, 3)
         Strong voxels of the blob.
 
@@ -128,7 +128,7 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
             if not look and largest < scene.top:
                 continue
             for x in range(nx):
-                # Pixels that are not kept are 0 and not a measurement.
+                # Pixels that are not kept have 0 counts and are not valid.
                 if what[x] != 0 and (look or out[x] >= scene.top):
                     place, narrow = row * width + left + x, out[x]
                     value = listed(
@@ -227,8 +227,8 @@ def moments(counts, kind, level, extra, low, at, start, gain):  # type: ignore[n
         centre = first / total
         spread = second / total - centre**2
         if np.all(centre > least - 0.5) and np.all(centre < most + 0.5):
-            # The extent of a voxel is part of the spread; for a few noisy voxels the rest can be
-            # negative.
+            # The spread includes the extent of a voxel, which is subtracted. For a few noisy voxels
+            # the difference can be negative.
             width = np.sqrt(np.maximum(spread - 1.0 / 12.0, 0.1**2))
             about = noise[2] - 2.0 * centre * noise[1] + centre**2 * noise[0]
             var_centre = np.maximum(about / total**2, 1e-6)

@@ -4,12 +4,12 @@ The model of the expected counts in voxel (z, y, x) is
 
 .. math:: \mu = A\,P_z P_y P_x + l_z \left[b + b_y (y - y_0) + b_x (x - x_0)\right] + e,
 
-with ``P`` the integral of a normalised Gaussian over the voxel's extent on each axis (a difference
-of error functions, because peaks can be narrower than a pixel or a frame), ``l`` the known relative
-level of each frame's background and ``e`` the known contribution of other peaks. The Poisson
+where ``P`` is the integral of a normalised Gaussian over the voxel on each axis (a difference of
+error functions, because peaks can be narrower than a pixel or a frame), ``l`` the known relative
+background level of each frame and ``e`` the known contribution of other peaks. The Poisson
 likelihood is maximised by Fisher scoring with Levenberg-Marquardt damping; the covariance is the
-inverse Fisher information. Invalid voxels are left out, so a gap or an edge does not shift the
-centre: the rest of the profile determines it.
+inverse Fisher information. Invalid voxels are left out. A gap or an edge therefore does not shift
+the centre, which the rest of the profile determines.
 
 Parameters are ``A, z, y, x, ln s_z, ln s_y, ln s_x, b, b_y, b_x``.
 """
@@ -25,7 +25,7 @@ from hklflow.simd.jit import kernel
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-#: Standard deviation of the weak prior on ln(width), which matters only without other information.
+#: Standard deviation of the prior on ln(width); it is so weak that any other information dominates.
 _PRIOR_LOG_WIDTH = 1.5
 _MIN_LOG = math.log(0.1)
 
@@ -42,7 +42,7 @@ def add_profile(start: int, centre: float, width: float, out: F64) -> None:
 
 @kernel(error_model="numpy")
 def _factorise(matrix: F64) -> bool:
-    """Replace a symmetric matrix by its lower Cholesky factor; False if it is not positive."""
+    """Replace a symmetric matrix by its lower Cholesky factor; return False if not positive."""
     n = matrix.shape[0]
     for j in range(n):
         pivot = matrix[j, j]
@@ -77,7 +77,7 @@ def solve_factorised(factor: F64, x: F64) -> None:
 
 @kernel
 def _solve(matrix: F64, right: F64) -> F64:
-    """Solve for a step; for ten parameters a library call has too much overhead."""
+    """Solve the equations of a step; for ten parameters a library call would be too slow."""
     factor, step = matrix.copy(), right.copy()
     if not _factorise(factor):
         return np.linalg.solve(matrix, right).astype(np.float64)
@@ -139,7 +139,8 @@ def fit_peak(
     level
         Relative background of each frame, about 1.
     origin
-        Coordinates (3) of the box's first voxel; voxel k spans ``origin + k ... + 1``.
+        Coordinates (3) of the first voxel of the box; voxel k spans ``origin + k`` to
+        ``origin + k + 1``.
     columns
         Number of columns of the box without padding.
     start
@@ -147,7 +148,7 @@ def fit_peak(
     centre_precision
         1/variance (3) of the prior on the centre; 0 for no prior.
     max_log_width
-        Largest ln(width) (3): wider features are background.
+        Largest ln(width) (3); wider features belong to the background.
     max_iterations
         Largest number of steps.
 
@@ -165,7 +166,8 @@ def fit_peak(
     number = int(use.sum())
     gradient, fisher = np.zeros(N_PARAMETERS), np.zeros((N_PARAMETERS, N_PARAMETERS))
     new_gradient, new_fisher = gradient.copy(), fisher.copy()
-    # A slope cannot exceed the background over the box by much: empty frames remain solvable.
+    # The prior keeps slopes below about the background over the box, so that boxes without counts
+    # can be fitted.
     extent = max(counts.shape[1], columns)
     slopes = (0.5 * extent / max(start[7], 0.05)) ** 2
     value, chi2 = normal_equations(counts, use, extra, level, origin, p, middle, gradient, fisher)
@@ -177,7 +179,7 @@ def fit_peak(
         for a in range(N_PARAMETERS):
             matrix[a, a] += damping * fisher[a, a] + 1e-12
         for a in range(4, 7):
-            # A width at its limit that would exceed it is fixed for this step.
+            # A width is fixed for this step if it is at its limit and would exceed the limit.
             low, high = p[a] <= _MIN_LOG, p[a] >= max_log_width[a - 4]
             if (low and pull[a] < 0.0) or (high and pull[a] > 0.0):
                 matrix[a, :] = 0.0
@@ -197,10 +199,10 @@ def fit_peak(
         )
         new_alone = new_fisher[0, 0]
         new_value += _add_priors(trial, start, centre_precision, slopes, new_gradient, new_fisher)
-        # Promised gain of the step in units of ln L: 1e-3 is 0.045 of a standard deviation. A
-        # width at its limit can make even such a small step fail.
+        # Expected gain of the step in ln L; 1e-3 corresponds to 0.045 standard deviations. If a
+        # width is at its limit, even such a small step can fail.
         promised = abs(float(np.sum((trial - p) * gradient)))
-        # If the model does not describe the profile, the likelihood is steeper by the factor chi².
+        # If the model does not describe the profile, the likelihood is chi² times steeper.
         enough = 1e-3 * max(1.0, chi2 / max(number, 1))
         converged = abs(value - new_value) < enough and promised < enough
         if new_value <= value + 1e-9:

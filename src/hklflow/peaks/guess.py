@@ -1,7 +1,8 @@
-"""Test with known shapes, before any fit, if a blob can be a peak.
+"""Fast test, before any fit, if a blob can be a peak; it uses known shapes.
 
-Most blobs are fluctuations that one of the detection boxes picked up by chance. The score test of a
-Gaussian with fixed position and widths on a flat background takes a hundredth of the time of a fit.
+Most blobs are fluctuations that exceeded the threshold of one of the detection boxes by chance. The
+score test of a Gaussian with fixed position and widths on a flat background takes a hundredth of
+the time of a fit.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ _SHAPES = 3
 
 @kernel(fastmath=True, error_model="numpy")
 def _add_row(counts, use, expected, fast, slow, sums):  # type: ignore[no-untyped-def]
-    """Add a row of voxels to the sums of P times the excess, and of P², for three shapes P."""
+    """Add a row of voxels to the sums of P times excess, and of P², for three shapes P."""
     a0 = a1 = a2 = b0 = b1 = b2 = 0.0
     f0, f1, f2 = fast[0], fast[1], fast[2]
     for x in range(counts.size):
@@ -72,7 +73,7 @@ def guess_significance(counts, use, level, low, columns, centre, background, gai
             _add_row(counts[z, y], use[z, y], background * level[z], fast, slow[y], sums)
         for m in range(_SHAPES):
             for k in range(_SHAPES):
-                # Weights P / mu, so the score is sum P (n - mu) / mu; its variance sum P² / mu.
+                # Weights P / mu give the score sum P (n - mu) / mu with the variance sum P² / mu.
                 total[m, k, 0] += along[m, z] * sums[k, 0] / level[z]
                 total[m, k, 1] += along[m, z] ** 2 * sums[k, 1] / level[z]
     best = 0.0
@@ -82,7 +83,7 @@ def guess_significance(counts, use, level, low, columns, centre, background, gai
             if norm <= 0.0 or excess <= 0.0:
                 continue
             intensity = excess / norm
-            # The counts of the peak are noise as well: use those of a typical voxel.
+            # The counts of the peak also contribute noise; the counts of a typical voxel are used.
             typical = _typical(along[m]) * _typical(line[k]) * _typical(fast[k])
             noise = gain * (background + intensity * typical)
             best = max(best, intensity * np.sqrt(norm / noise))

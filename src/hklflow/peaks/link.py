@@ -10,22 +10,23 @@ from hklflow.simd.jit import kernel
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
-#: Largest offset on the second axis between two maxima of one peak divided by a gap.
+#: Largest offset, on the second axis, between two maxima of a peak that a gap divides.
 _ASIDE = 3
 
 
 class Blobs(NamedTuple):
-    """Voxels of blobs, one blob behind the other.
+    """Voxels of blobs, one blob after the other.
 
     Attributes
     ----------
     at
-        (n, 3) frame, place in the image (row times width plus column), and the first known frame
-        of the blob.
+        (n, 3) frame, index in the image (row times width plus column), and first known frame of the
+        blob.
     values
-        (n, 3) counts above background, background, and valid voxels, in the surrounding box of 27.
+        (n, 3) counts above background, background, and number of valid voxels, in the box of 27
+        voxels around the voxel.
     cuts
-        (blobs + 1) index where each blob begins and the previous one ends.
+        (blobs + 1) index at which each blob begins and the previous blob ends.
     """
 
     at: I64
@@ -72,7 +73,10 @@ def _join(parent: I64, a: int, b: int) -> None:
 
 @kernel
 def _link_row(key: I64, low: int, at: int, target: int, parent: I64) -> int:
-    """Join a voxel with voxels whose key is within one of `target`; `low` only increases."""
+    """Join a voxel with the voxels whose key differs from `target` by 1 or less.
+
+    Return the new value of `low`, which only increases.
+    """
     while low < at and key[low] < target - 1:
         low += 1
     k = low
@@ -92,7 +96,7 @@ def link_voxels(key: I64, begin: int, size: int, width: int, parent: I64) -> Non
         (n) ``frame * size + row * width + column`` in ascending order. The border of the image
         separates the ends of rows and of frames.
     begin
-        Index of the first new voxel: voxels before it are already joined.
+        Index of the first new voxel; the voxels before this index are already joined.
     size, width
         Pixels of a frame and of a row.
     parent
@@ -111,23 +115,23 @@ def link_voxels(key: I64, begin: int, size: int, width: int, parent: I64) -> Non
 def split_maxima(voxels: I64, values: F64, prominence: float) -> I64:
     """Divide a blob among its significant maxima (watershed with a persistence limit).
 
-    Voxels are processed from the highest to the lowest. Where two hills meet, the lower one
-    remains separate only if its top exceeds the pass by `prominence` standard deviations of both,
-    and the pass is not in a gap.
+    Voxels are processed from the highest to the lowest. Where two hills meet (at a pass), the lower
+    hill remains separate only if its top exceeds the pass by `prominence` standard deviations of
+    the difference, and if the pass is not in a gap.
 
     Parameters
     ----------
     voxels
         (n, 3) frame, slow, fast of the blob's voxels.
     values
-        (n, 3) see `Blobs`.
+        Values (n, 3) of the voxels, see `Blobs`.
     prominence
-        Number of standard deviations between a separate top and its pass.
+        Number of standard deviations by which a separate top must exceed its pass.
 
     Returns
     -------
     ndarray (n) of int64
-        Number of the top of each voxel: the index of the top's voxel.
+        Index of the top to which each voxel belongs.
     """
     height, noise, valid = values[:, 0].copy(), values[:, 1], values[:, 2]
     n = height.size
@@ -155,8 +159,8 @@ def split_maxima(voxels: I64, values: F64, prominence: float) -> I64:
                     sigma = np.sqrt(
                         max(height[lower], 0.0) + max(height[v], 0.0) + noise[lower] + noise[v]
                     )
-                    # A pass in a gap proves nothing: missing voxels cause the dip. But tops that
-                    # are separated on two axes are two peaks.
+                    # A pass in a gap proves nothing, because missing voxels cause the dip. But tops
+                    # that are separated on two axes are two peaks.
                     aside = np.sort(np.abs(voxels[upper] - voxels[lower]))[1]
                     in_gap = valid[v] < 0.7 * full and aside <= _ASIDE
                     if in_gap or height[lower] - height[v] < prominence * sigma:
@@ -176,15 +180,16 @@ def split_maxima(voxels: I64, values: F64, prominence: float) -> I64:
 def _split(at: I64, parent: I64, last: int, max_frames: int) -> tuple[I64, I64, I64, I64]:
     """Separate the voxels of blobs that ended before frame `last` from those to keep.
 
-    Returns the voxels of the ended blobs, blob after blob, their cuts, the kept voxels, and for
-    each of these the first kept voxel of its blob. `at` gets the first frames of the blobs.
+    Return the voxels of the ended blobs, blob after blob; their cuts; the kept voxels; and, for
+    each kept voxel, the first kept voxel of the same blob. The first frames of the blobs are
+    written to `at`.
     """
     n = parent.size
     root, low, high = np.empty(n, np.int64), at[:, 2].copy(), at[:, 0].copy()
     for v in range(n):
         r = root[v] = _find(parent, v)
         low[r], high[r] = min(low[r], at[v, 2]), max(high[r], at[v, 0])
-    # The root is the first voxel of its blob.
+    # The root of a blob is its first voxel.
     size, start, cuts = np.zeros(n, np.int64), np.zeros(n, np.int64), [0]
     for v in range(n):
         at[v, 2] = low[root[v]]
@@ -230,7 +235,8 @@ class BlobLinker:
     rows, width
         Rows and columns of the image.
     max_frames
-        For longer blobs, only voxels that can still get neighbours are kept.
+        Largest number of frames of a blob. For longer blobs, only voxels that can still get
+        neighbours are kept.
     """
 
     def __init__(self, rows: int, width: int, max_frames: int) -> None:
@@ -246,7 +252,7 @@ class BlobLinker:
         last
             Number of the last frame.
         at, values
-            See `Blobs`; the first frame of a voxel is its own frame.
+            See `Blobs`; as first frame, each voxel has the number of its frame.
 
         Returns
         -------
@@ -265,5 +271,5 @@ class BlobLinker:
         return blobs
 
     def finish(self, n_frames: int) -> Blobs:
-        """Return the blobs that have not ended."""
+        """Return the blobs that have not yet ended."""
         return self.add(n_frames, np.zeros((0, 3), np.int64), np.zeros((0, 3)))

@@ -1,14 +1,15 @@
-"""Find candidates for strong voxels of a frame: a fast test on every pixel that misses none.
+"""Find candidates for strong voxels of a frame: a fast test of every pixel that misses none.
 
-A voxel is strong if the counts summed over a box of 1, 3 or 5 voxels on an edge exceed the
+A voxel is strong if the counts, summed over a box with sides of 1, 3 or 5 voxels, exceed the
 background in this box. The larger boxes find broad and weak peaks, whose single pixels do not
-exceed the noise. The test is the likelihood ratio of a Poisson count ``N`` against its expectation
-``V``, ``2 (N ln(N / V) - N + V) > n_sigma²``. For many counts it becomes
-``N > V + n_sigma sqrt(V)``; it also holds for few counts.
+exceed the noise. The test is the likelihood ratio of a Poisson count ``N`` with the expectation
+``V``: ``2 (N ln(N / V) - N + V) > n_sigma²``. For many counts this becomes
+``N > V + n_sigma sqrt(V)``, but the test is also valid for few counts.
 
-`screen_band` adds the narrow counts of the frame store in boxes around every pixel and compares
-them with thresholds for each cell, slightly below the exact thresholds. `peaks.strong` tests the
-remaining pixels: a few in a thousand, most of them next to gaps and in peaks.
+`screen_band` sums the narrow counts of the frame store in boxes around every pixel. The sums are
+compared with thresholds for each cell, which are slightly below the exact thresholds.
+`peaks.strong` tests the remaining pixels exactly: a few in a thousand, most of them next to gaps
+and in peaks.
 """
 
 import numpy as np
@@ -25,12 +26,12 @@ I64 = NDArray[np.int64]
 
 #: Number of frames of the largest box.
 DEPTH = 5
-#: Factors on `n_sigma` for the thresholds: for whole boxes, and next to a gap, where a box has
-#: fewer voxels and less noise than the whole box of the thresholds. Only masked pixels inside a
-#: gap are missed, which their few neighbours alone would make strong.
+#: Factors on `n_sigma` for the thresholds: the first for complete boxes, the second next to a gap.
+#: There a box has fewer voxels, and less noise, than the complete box of the thresholds. Only
+#: masked pixels inside a gap can be missed, if their few neighbours alone make them strong.
 _SHARE, _SHARE_AT_GAP = 0.97, 0.76
-#: Columns of pixels, and rows of cells, that are processed together: the sums of a panel's rows
-#: fit into the fastest cache, the counts of a band into the next.
+#: Number of columns of pixels (panel), and of rows of cells (band), that are processed together.
+#: The sums of the rows of a panel fit into the fastest cache, the counts of a band into the second.
 PANEL, BAND = 1024, 8
 #: Columns on each side of a panel; boxes need two, vector instructions sixteen or more.
 _MARGIN = 32
@@ -40,7 +41,7 @@ SCRATCH = (2 * DEPTH + 7, PANEL + 2 * _MARGIN)
 
 @kernel(error_model="numpy")
 def _below_threshold(expected, n_sigma):  # type: ignore[no-untyped-def]
-    """Return counts slightly below the likelihood ratio's threshold, mostly by less than 0.2."""
+    """Return counts slightly below the threshold of the likelihood ratio, mostly by under 0.2."""
     root = np.sqrt(expected)
     more = root / (root + np.float32(0.0864) * n_sigma)
     bend = np.float32(0.158) * n_sigma * n_sigma * (np.float32(0.42) + np.float32(0.56) * more)
@@ -49,7 +50,10 @@ def _below_threshold(expected, n_sigma):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _cell_sums(rate, slots, row, sums):  # type: ignore[no-untyped-def]
-    """Compute expected counts of whole boxes (3 sizes, columns) in a cell row, ends repeated."""
+    """Compute expected counts of complete boxes (3 sizes, columns) of a row of cells.
+
+    The values at both ends are repeated.
+    """
     a, b, c = rate[slots[0], row], rate[slots[1], row], rate[slots[2], row]
     d, e = rate[slots[3], row], rate[slots[4], row]
     zero = np.float32(0.0)
@@ -66,7 +70,7 @@ def _cell_sums(rate, slots, row, sums):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _thresholds(up, here, down, near, n_sigma, out):  # type: ignore[no-untyped-def]
-    """Compute thresholds (3, columns); on a slope of the background, for the cell's lower end."""
+    """Compute the thresholds (3, columns), for the lowest background within each cell."""
     share, at_gap = np.float32(_SHARE) * n_sigma, np.float32(_SHARE_AT_GAP) * n_sigma
     for k in range(3):
         left, middle, right, line = here[k], here[k, 1:], here[k, 2:], out[k]
@@ -91,7 +95,7 @@ def _append(bits, words, at, found, number):  # type: ignore[no-untyped-def]
 
 @kernel
 def band_thresholds(rates, near, slots, begin, end, n_sigma, sums, below):  # type: ignore[no-untyped-def]
-    """Compute the thresholds of boxes of 1, 3, 5 voxels: (cell rows begin to end, 3, columns)."""
+    """Compute the thresholds (rows of cells, 3, columns) of boxes with sides of 1, 3, 5 voxels."""
     rows, sigma = rates.shape[1], np.float32(n_sigma)
     for r in range(begin, end):
         for k in range(max(r - 1, 0) if r == begin else r + 1, min(r + 2, rows)):
@@ -106,14 +110,15 @@ def screen_band(  # type: ignore[no-untyped-def]
 ):
     """List the pixels of a panel that may be strong, in the rows of cells `begin` to `end`.
 
-    `below` are the thresholds, `most_one` and `most_sum` their maxima; `wide` and `bits` are
-    scratch arrays. Places are written to `found` from index `number`; if it is full, they are only
-    counted.
+    `below` are the thresholds, `most_one` and `most_sum` the largest thresholds; `wide` and `bits`
+    are scratch arrays. Flat indices are written to `found` from index `number` on; if `found` is
+    full, they are only counted.
     """
     kind, wide_kind, width = counts[0, 0, 0], wide[0, 0], counts.shape[2]
     frame, line, size = counts.strides[0], counts.strides[1], counts.itemsize
     step, inner = wide.strides[0], _MARGIN * wide.itemsize
-    # Rows of `wide`: sums over three frames, over five; boxes of a row, of the previous row.
+    # Rows of `wide`: sums over three frames and over five frames; boxes of this row and of the
+    # previous row.
     p3 = wide.ctypes.data
     p5, q3, q5 = p3 + DEPTH * step, p3 + 2 * DEPTH * step, p3 + (2 * DEPTH + 2) * step
     limit3 = p3 + (2 * DEPTH + 4) * step
@@ -138,7 +143,7 @@ def screen_band(  # type: ignore[no-untyped-def]
                 kind, p3 + m1, p3 + m2, p3 + m3, p5 + m0, p5 + m1, p5 + m2, p5 + m3, p5 + m4,
                 q3 + into, q5 + into, n + 2 * _MARGIN,
             )  # fmt: skip
-        # One row behind, so that the data read are no longer in the write queue.
+        # The test is one row behind, so that the data it reads are no longer in the write queue.
         row = i - 3
         if row < first:
             continue

@@ -3,15 +3,16 @@
 1. A frame is packed into narrow counts, and its background is determined (`frame_store`).
 2. Strong voxels (`peaks.screen`) are linked to blobs across frames, with 26 neighbours
    (`peaks.link`).
-3. A finished blob is divided among its significant maxima, and each is fitted with a
-   voxel-integrated Gaussian by maximum likelihood (`peaks.segments`, `peaks.fit`), on all
-   valid voxels of a box around it. First moments of the strong voxels alone would be biased
-   by the noise that selected them, by gaps and by edges; they are used only if no fit converges.
+3. A finished blob is divided among its significant maxima. Each part is fitted with a
+   voxel-integrated Gaussian by maximum likelihood (`peaks.segments`, `peaks.fit`), on all valid
+   voxels of a box around the part. First moments of the strong voxels alone would be biased by the
+   noise that selected these voxels, by gaps and by edges. Moments are used only if no fit
+   converges.
 
-Coordinates are (frame, slow, fast) as `frames` defines them. Frames are processed one by one, so
-the result does not depend on the block size. The memory contains slightly more than the last
-``max_frames + 2 margin_frames`` frames, in a little more than one byte per pixel (two if the
-background is high, four for frames of floats), and the voxels of the unfinished blobs.
+Coordinates are (frame, slow, fast) as in `hklflow.geometry.frames`. Frames are processed one by
+one, so the result does not depend on the block size. The memory contains slightly more than the
+last ``max_frames + 2 margin_frames`` frames and the voxels of unfinished blobs. A pixel takes a
+little more than one byte; two if the background is high, four for frames of floats.
 """
 
 from collections.abc import Iterable
@@ -46,8 +47,9 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 _REJECTED = ("too_long", "too_large", "too_small", "insignificant", "duplicate")
-_CAP = 0.999  # fraction of the largest width from which a width is at its limit
-#: Number of frames that are tested together, and after which blobs are linked and fitted.
+_CAP = 0.999  # fraction of the largest width above which a width counts as at its limit
+#: Number of frames that are tested together; number of frames after which blobs are linked and
+#: fitted.
 _TESTED, _LINKED = 8, 16
 
 
@@ -72,7 +74,7 @@ def find_peaks(
     first_frame
         Frame coordinate of the first frame.
     scan_frames
-        Required number of frames; None: not known.
+        Required number of frames. None: the number is not checked.
 
     Returns
     -------
@@ -95,12 +97,12 @@ def find_peaks(
 
 
 def _room_for(n: int) -> tuple[I64, I64, F64]:
-    """Allocate places of candidates of a band, and places and values of strong voxels of frames."""
+    """Allocate arrays: candidates of a band, strong voxels of frames, values of strong voxels."""
     return np.zeros(n, np.int64), np.zeros((_TESTED, n), np.int64), np.zeros((_TESTED, n, 3))
 
 
 class PeakSearch:
-    """Peak search as an accumulator: call `add` for blocks in order, then `finish` once.
+    """Peak search that reads frames in blocks: call `add` for all blocks in order, then `finish`.
 
     Parameters
     ----------
@@ -111,7 +113,7 @@ class PeakSearch:
     first_frame
         Frame coordinate of the first frame.
     statistics
-        Frame statistics with the same mask, updated with every frame in the same pass.
+        Frame statistics with the same mask; every frame is also added to them.
     """
 
     def __init__(
@@ -195,7 +197,7 @@ class PeakSearch:
             self._test(self._tested + _TESTED)
 
     def _test(self, end: int) -> None:
-        """Find the strong voxels of the frames before `end`, whose neighbours are available."""
+        """Find the strong voxels of the frames before `end`; their neighbours must be stored."""
         assert self._frames is not None
         frames, begin, p = self._frames, self._tested, self.params
         if self.gain is None:
@@ -232,7 +234,7 @@ class PeakSearch:
             self._new_at, self._new_values = [], []
 
     def _take_blobs(self, blobs: Blobs) -> None:
-        """Count blobs, and keep those that may be peaks."""
+        """Count the blobs, and keep the blobs that may be peaks."""
         frames, pixels, _ = blob_extents(blobs.at, blobs.cuts, self._blobs.width)
         too_long = frames > self.params.max_frames
         too_large = (pixels > self.params.max_pixels) & ~too_long
@@ -273,7 +275,7 @@ class PeakSearch:
                 margin=np.array([p.margin_frames, p.margin_pixels, p.margin_pixels]),
                 max_width=np.array([p.max_frames, p.window, p.window]) / 2.0,
                 gain=float(gain),
-                floor=0.0,  # the stage adds the floors of pixels and of frames
+                floor=0.0,  # the stage adds the error floors in pixels and in frames
                 max_frames=p.max_frames,
                 min_significance=float(p.min_significance),
             ),
@@ -287,7 +289,7 @@ class PeakSearch:
         self._follow(scene, rows[~small & good])
 
     def _follow(self, scene: Scene, rows: F64) -> None:
-        """Store the courses of the pixels of strong spots, while their frames are in memory."""
+        """Store the counts around strong spots for `afterglow`, while the frames are in memory."""
         column = {name: rows[:, k] for k, name in enumerate(FIELDS)}
         strong = (column["flags"] == 0) & (column["significance"] >= afterglow.SIGNIFICANT)
         strong &= (column["width_frame"] <= afterglow.WIDEST) & np.isfinite(column["frame"])
@@ -302,7 +304,7 @@ class PeakSearch:
             )
             low = np.floor(centre).astype(np.int64) - reach
             high = low + 2 * reach + 1
-            # The same number of frames before and after the middle: only these are used.
+            # Only the frames at equal distances before and after the middle are used.
             middle = low[0] + afterglow.FRAMES
             half = min(afterglow.FRAMES, middle - start[0], end[0] - 1 - middle)
             first, last = middle - half, middle + half + 1
@@ -326,7 +328,7 @@ class PeakSearch:
             self._followed = afterglow.strongest(self._followed)
 
     def followed(self, peaks: PeakTable) -> list[afterglow.Followed]:
-        """Return the strongest spots without a neighbour among the peaks of the whole scan."""
+        """Return the strongest spots that have no neighbour among the peaks of the whole scan."""
         own = replace(peaks, frame=peaks.frame - self._first_frame)
         return afterglow.strongest(afterglow.alone(self._followed, own))
 
@@ -348,7 +350,7 @@ class PeakSearch:
     def _table(self) -> PeakTable:
         rows = np.concatenate([np.zeros((0, len(FIELDS))), *self._rows])
         columns: dict[str, Any] = {name: rows[:, k] for k, name in enumerate(FIELDS)}
-        # flag peaks cut by an end of the scan, now that its length is known
+        # The length of the scan is known now: flag peaks that an end of the scan cuts.
         low = columns["frame"] - 2 * columns["width_frame"]
         high = columns["frame"] + 2 * columns["width_frame"]
         ends = (low < 0) | (high > self.n_frames)

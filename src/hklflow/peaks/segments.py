@@ -1,6 +1,6 @@
 """Fit the peaks of a finished blob: joint fits, flags, test of significance, rows of the table.
 
-All functions are compiled: an ordinary peak takes a few hundred microseconds.
+All functions are compiled; a usual peak takes a few hundred microseconds.
 """
 
 from typing import NamedTuple
@@ -16,15 +16,15 @@ from hklflow.peaks.strips import N_PARAMETERS
 from hklflow.peaks.table import FIELDS, PeakFlag
 from hklflow.simd.jit import kernel
 
-_NARROW = 0.25  # voxels: below this width the centre within the voxel is not measurable
+_NARROW = 0.25  # voxels; below this width, the centre within the voxel cannot be measured
 _ITERATIONS = 30
 _FIRST_ITERATIONS = 12  # sufficient for choosing the final box and rejecting noise
-_WEAK = 15.0  # significance below which a second start is tried
-_WIDE = np.array([1.5, 1.8, 1.8])  # widths of the second start: frames, pixels, pixels
-_FEW = 12  # voxels of a blob with mostly noise: even a narrow peak makes more boxes strong
-_MANY = 60  # strong voxels: more than any fluctuation has
-_NEARLY = 0.7  # fraction of the smallest significance; a fit gives more than a guess
-_FAR = 0.85  # fraction of it below which a peak is not fitted again
+_WEAK = 15.0  # significance below which a second fit with wide starting values is tried
+_WIDE = np.array([1.5, 1.8, 1.8])  # wide starting values of the widths: frames, pixels, pixels
+_FEW = 12  # strong voxels; blobs with fewer are mostly noise: even a narrow peak has more
+_MANY = 60  # strong voxels; no fluctuation has so many
+_NEARLY = 0.7  # fraction of min_significance required of a guess; a fit gives a larger value
+_FAR = 0.85  # fraction of min_significance below which a peak is not fitted again
 _SWEEPS = 2  # joint fits of touching peaks converge geometrically
 _N_FIELDS = len(FIELDS)
 _OVERLAP, _SINGLE, _EDGE, _LONG = (
@@ -39,17 +39,18 @@ class FitLimits(NamedTuple):
     Attributes
     ----------
     margin
-        (3,) voxels added around the strong ones for the first fit.
+        (3,) number of voxels that are added around the strong voxels for the first fit.
     max_width
         (3,) largest widths of a peak.
     gain
         Ratio variance/mean of the counts.
     floor
-        Standard deviation, in pixels and frames, added to the centroid's.
+        Standard deviation, in pixels and frames, that is added in quadrature to the centroid error.
     max_frames
         Limit for the flag ``LONG``.
     min_significance
-        A single peak far below it after the first fit is not fitted again.
+        Smallest significance. A single peak that is far below it after the first fit is not fitted
+        again.
     """
 
     margin: NDArray[np.int64]
@@ -86,9 +87,9 @@ def _new_segments(n):  # type: ignore[no-untyped-def]
 
 @kernel
 def _begin(scene, at, own, height, noise, frames, limits, k, segments):  # type: ignore[no-untyped-def]
-    """Set start values from the moments of the smoothed counts of the voxels `own`.
+    """Set the starting values from moments of the smoothed counts of the voxels `own`.
 
-    Returns the box.
+    Return the box of the first fit.
     """
     weights, total = np.empty(own.size), 0.0
     best, mean_noise = 0, 0.0
@@ -114,7 +115,7 @@ def _begin(scene, at, own, height, noise, frames, limits, k, segments):  # type:
         low[a] = max(least, top - radius) - limits.margin[a]
         high[a] = min(most, top + radius) + 1 + limits.margin[a]
         if own.size > _MANY and segments.ready.size == 1:
-            # Their moments are accurate; outskirts of a bright peak would only take time.
+            # The moments of a bright peak are accurate; a box with its outskirts would be slow.
             half = 4.0 * width + 3.0
             low[a] = max(low[a], int(np.floor(centre - half)))
             high[a] = min(high[a], int(np.ceil(centre + half)))
@@ -153,7 +154,7 @@ def _significance(segments, k):  # type: ignore[no-untyped-def]
 
 @kernel
 def _fit(box, extra, low, begin, limits, final, k, segments):  # type: ignore[no-untyped-def]
-    """Fit a segment, starting at `begin`; return -ln of its posterior."""
+    """Fit a segment with the starting values `begin`; return -ln of its posterior."""
     counts, _, level, use = box
     columns = segments.high[k, 2] - low[2]
     start, max_log = begin.copy(), np.log(limits.max_width)
@@ -163,8 +164,8 @@ def _fit(box, extra, low, begin, limits, final, k, segments):  # type: ignore[no
     value = 0.0
     for _ in range(2):
         for a in range(3):
-            # Contained in one voxel on this axis: the centre is known only to be within it,
-            # with a variance of 1/12 about the centre of the voxel.
+            # If the peak is contained in one voxel on this axis, its centre has a variance of 1/12
+            # about the centre of the voxel.
             precision[a] = 12.0 if narrow[a] else 0.0
             if narrow[a]:
                 start[1 + a] = np.floor(start[1 + a]) + 0.5
@@ -187,13 +188,13 @@ def _fit(box, extra, low, begin, limits, final, k, segments):  # type: ignore[no
 
 @kernel
 def _fit_first(box, extra, low, few, limits, k, segments):  # type: ignore[no-untyped-def]
-    """Fit from the widths of the blob and, if the peak is weak, from wide ones too.
+    """Fit with the widths of the blob as starting values; for a weak peak also with wide values.
 
-    The strong voxels of a weak peak are a few fluctuations near its maximum, and a fit that starts
-    with their narrow widths can converge on one of them. A blob of very few voxels is mostly noise
-    and gets only the wide start.
+    The strong voxels of a weak peak are a few fluctuations near its maximum. A fit that starts with
+    their narrow widths can converge on one of these fluctuations. A blob with very few voxels is
+    mostly noise, so it is fitted only with the wide starting values.
     """
-    # For a constant False, Numba would compile `_fit` again.
+    # With a constant False, Numba would compile `_fit` again.
     final = np.bool_(False)
     begin, value = segments.start[k], np.inf
     if not few:
@@ -222,7 +223,7 @@ def _others(segments, me, shape):  # type: ignore[no-untyped-def]
 
 @kernel
 def _widen(scene, at, frames, k, segments):  # type: ignore[no-untyped-def]
-    """Cut the box for the fitted widths: 3.5 widths and two voxels on each side."""
+    """Cut the box again with the fitted widths: 3.5 widths and two voxels on each side."""
     low, high = np.empty(3, np.int64), np.empty(3, np.int64)
     for a in range(3):
         half = 3.5 * np.exp(segments.p[k, 4 + a]) + 2.0
@@ -254,11 +255,11 @@ def fit_segments(scene, at, height, noise, tops, frames, limits):  # type: ignor
     at : (n, 3) int64
         Strong voxels of the blob: frame, slow, fast.
     height, noise : (n,)
-        Counts above background, and background, in the surrounding box of 27 of each voxel.
+        Counts above background, and background, in the box of 27 voxels around each voxel.
     tops : (n,) int64
-        Number of the maximum of each voxel: the index of the maximum's voxel.
+        Index of the maximum to which each voxel belongs.
     frames : (2,) int64
-        Frames (first, one behind the last) that boxes may use.
+        First frame, and last frame + 1, that boxes may use.
     limits : FitLimits
 
     Returns
@@ -283,7 +284,7 @@ def fit_segments(scene, at, height, noise, tops, frames, limits):  # type: ignor
             if single and near and _significance(segments, k) < _FAR * limits.min_significance:
                 break
             if near:
-                # The priors remain weak: they are centred on the last fit.
+                # Centre the priors on the last fit, so that they remain weak.
                 segments.start[k] = segments.p[k]
             if sweep == 1 and near:
                 box = _widen(scene, at, frames, k, segments)
@@ -307,7 +308,7 @@ def fit_segments(scene, at, height, noise, tops, frames, limits):  # type: ignor
 
 @kernel
 def _is_noise(box, noise, segments, limits):  # type: ignore[no-untyped-def]
-    """Return True if no known shape makes a single peak nearly significant."""
+    """Return True if a single peak is not even nearly significant with any of the known shapes."""
     counts, _, level, use = box
     background = max(noise.mean() / 27.0, 1e-3)
     centre = segments.start[0, 1:4]
@@ -324,11 +325,11 @@ def fit_blobs(scene, at, values, cuts, n_frames, margin_frames, prominence, limi
     ----------
     scene : Scene
     at : (n, 3) int64
-        (frame, slow, fast) of strong voxels, one blob behind the other.
+        (frame, slow, fast) of strong voxels, one blob after the other.
     values : (n, 3)
         See `Blobs`.
     cuts : (blobs + 1,) int64
-        Index where each blob begins and the previous one ends.
+        Index at which each blob begins and the previous blob ends.
     n_frames : int
         Number of frames read so far.
     margin_frames : int
@@ -371,7 +372,7 @@ def _row(scene, box, at, own, limits, k, segments, row):  # type: ignore[no-unty
     counts, kind, level, _ = box
     if segments.converged[k] and segments.ready[k]:
         chi2 = segments.chi2[k] / max(segments.number[k] - N_PARAMETERS, 1) / limits.gain
-        # If the profile is not Gaussian, the errors become larger, never smaller.
+        # If the profile is not Gaussian, the errors are increased, never reduced.
         scale = limits.gain * max(1.0, chi2)
         centre, width, intensity = p[1:4].copy(), np.exp(p[4:7]), p[0]
         variance = np.empty(3)
@@ -391,7 +392,8 @@ def _row(scene, box, at, own, limits, k, segments, row):  # type: ignore[no-unty
         flags |= mark
         significance, chi2 = intensity / np.sqrt(var_intensity), np.nan
     for a in range(3):
-        # Within one voxel the likelihood is flat, and its curvature has no information.
+        # If the peak is within one voxel, the likelihood is flat, and its curvature has no
+        # information.
         if width[a] < _NARROW and abs(centre[a] % 1.0 - 0.5) + 1.5 * width[a] < 0.5:
             centre[a], variance[a] = np.floor(centre[a]) + 0.5, 1.0 / 12.0
             if a == 0:
@@ -418,8 +420,8 @@ def _row(scene, box, at, own, limits, k, segments, row):  # type: ignore[no-unty
 def _core(counts, kind, low, high, centre, width, limit):  # type: ignore[no-untyped-def]
     """Examine the voxels within two widths.
 
-    Returns the flags of these voxels, the number of voxels above `limit` and of frames with such
-    voxels, and the largest counts.
+    Return the flags of these voxels, the number of voxels above `limit`, the number of frames with
+    such voxels, and the largest counts.
     """
     flags, above, frames, largest = 0, 0, 0, 0.0
     nz, ny, nx = high - low

@@ -1,9 +1,10 @@
 r"""Gradient and Fisher matrix of a peak's likelihood, in strips of eight columns.
 
 Each derivative of the model of `peaks.fit` is a product of a function of z, a function of y and a
-function of x, each one of five. So a row of voxels adds to fifteen sums over y of ``w`` (1/mu)
-times a product of two functions of y, separately for each column. Each frame multiplies these by
-its functions of z, and the last step multiplies by functions of x. Only then are columns added.
+function of x. There are five functions on each axis, and 15 products of two functions. For each
+column of a frame, 15 sums over y are computed: ``w`` (1/mu) times a product of two functions of y.
+The sums of a frame are multiplied by products of functions of z and added over the frames. The last
+step multiplies by products of functions of x and adds the columns.
 """
 
 import math
@@ -27,34 +28,35 @@ N_PARAMETERS = 10
 #: Columns of a strip; the width of a box is a multiple of this.
 STRIP = 8
 LEAST_BACKGROUND = 1e-3
-#: Functions of z (P, dP/dz, P again, dP/d ln s, level), of y and of x (P, dP/dx, dP/d ln s, 1,
-#: distance from the middle) in the derivative by each parameter. The functions of z contain the
-#: amplitude, except for the first parameter and the level.
+#: Number of the function of z, of y and of x in the derivative with respect to each parameter. The
+#: functions of z are P, dP/dz, P again, dP/d ln s, level; they contain the amplitude, except for
+#: the first function and the level. The functions of y and of x are P, dP/dx, dP/d ln s, 1,
+#: distance from the middle.
 _OF_Z = (0, 1, 2, 2, 3, 2, 2, 4, 4, 4)
 _OF_Y = (0, 0, 1, 0, 0, 2, 0, 3, 4, 3)
 _OF_X = (0, 0, 0, 1, 0, 0, 2, 3, 3, 4)
 
 
 def _pair(a: int, b: int) -> int:
-    """Return the number of a pair of the five functions, in the order of the upper triangle."""
+    """Return the number of a pair of functions, in the order of the upper triangle."""
     a, b = min(a, b), max(a, b)
     return 5 * a - a * (a - 1) // 2 + b - a
 
 
-#: Pairs of parameters (lower triangle), as pairs of their functions of z, y and x.
+#: Pairs of parameters (lower triangle).
 _ENTRIES = [(a, b) for a in range(N_PARAMETERS) for b in range(a + 1)]
 _PAIRS = [tuple(_pair(table[a], table[b]) for table in (_OF_Z, _OF_Y, _OF_X)) for a, b in _ENTRIES]
 _N_ENTRIES, _N_PAIRS = len(_ENTRIES), 15
 #: Rows of the sums over frames: matrix, gradient, chi², -ln L.
 _N_SUMS = _N_ENTRIES + N_PARAMETERS + 2
-#: Functions of x for each row, as pairs (with 1 for a single function or none).
+#: Pair of functions of x for each row; the function 1 stands for a missing function.
 _X_PAIR = np.array([pair[2] for pair in _PAIRS] + [_pair(x, 3) for x in _OF_X] + 2 * [_pair(3, 3)])
 _FIRST = np.array([a for a in range(5) for _ in range(a, 5)])
 _SECOND = np.array([b for a in range(5) for b in range(a, 5)])
 
 
 def _columns(address: Value, strip: int = 0) -> Value:
-    """Return eight numbers; strips follow each other."""
+    """Return the eight numbers of a strip; strips are contiguous in memory."""
     return load(DOUBLE, address, STRIP * strip, lanes=STRIP)
 
 
@@ -72,7 +74,7 @@ def _inverse_and_logarithm(mu: Value) -> tuple[Value, Value]:
     exponent = (bits - 0x3FE6A09E667F3BCD) >> 52
     m = reinterpret(bits - (exponent << 52), DOUBLE)
     above = m + 1.0
-    # One division for both results.
+    # Only one division is needed for both results.
     both = 1.0 / (mu * above)
     s = (m - 1.0) * (both * mu)
     t = s * s
@@ -89,11 +91,12 @@ def _add_strip(
 ) -> None:
     """Add eight columns of a frame to its sums.
 
-    All arguments except numbers are addresses. ``box`` has the addresses of counts, of use, and of
-    the counts of other peaks (first row; rows follow each other ``row`` bytes apart). ``of_x`` has
-    P and distance of the columns, 8 each. ``of_y`` has the five functions and their 15 products for
-    each row. ``of_z`` has the 15 products, the 5 functions, ``A P``, and level times the background
-    and its two slopes. There is at least one row.
+    ``row`` is the distance of two rows in bytes, ``n_rows`` the number of rows, at least 1. All
+    other arguments are pointers to arrays. ``box`` has three pointers, to the first row of counts,
+    of usable voxels and of the counts of other peaks. ``of_x`` has P (8 columns), then the distance
+    from the middle (8 columns). ``of_y`` has the 5 functions and their 15 products for each row.
+    ``of_z`` has the 15 products, the 5 functions, ``A P``, and the level times the background and
+    times its two slopes.
     """
     assume(n_rows > 0)
     boxes = [load(INTEGER, box, k) for k in range(3)]
@@ -101,7 +104,8 @@ def _add_strip(
     height, flat, rise, slope = (_number(of_z, 20 + k) for k in range(4))
     flat = multiply_add(slope, along, flat)
     profile = height * profile
-    # Sums of w times products of functions of y, and of the pull times functions; chi²; -ln L.
+    # Sums of w times the products of functions of y; sums of the pull times the functions of y;
+    # chi²; -ln L.
     totals = [Variable(constant(DOUBLE, 0.0, STRIP)) for _ in range(_N_PAIRS + 5 + 2)]
     with span(n_rows) as index:
         counts, use, extra = (_columns(address + index * row) for address in boxes)
@@ -127,9 +131,10 @@ def _add_strip(
 
 @kernel
 def profile(start: int, centre: float, log_width: float, out: F64, n: int) -> None:
-    """Compute the integral per voxel (row 0), its derivatives by centre (1) and by ln width (2).
+    """Compute the integral over each of the first `n` voxels, and its derivatives.
 
-    Only for the first `n` voxels; rows beyond the third are unchanged.
+    Row 0 of `out`: the integral; row 1: derivative with respect to the centre; row 2: with respect
+    to ln(width). Other rows are not changed.
     """
     width = math.exp(log_width)
     inverse, root, norm = 1.0 / width, math.sqrt(0.5), 1.0 / math.sqrt(2.0 * math.pi)
@@ -171,7 +176,7 @@ def _add_columns(sums: F64, shape: F64, whole: F64) -> None:
 
 @kernel(fastmath=True)
 def _spread(whole: F64, gradient: F64, fisher: F64) -> tuple[float, float]:
-    """Add up the columns and fill the matrix; return chi² and -ln L."""
+    """Add the columns and fill gradient and matrix; return chi² and -ln L."""
     added = np.empty(_N_SUMS)
     for n in range(_N_SUMS):
         total = 0.0
@@ -201,8 +206,8 @@ def normal_equations(
 ) -> tuple[float, float]:
     """Fill gradient and Fisher matrix; return -ln L and Pearson's chi².
 
-    The parameters are as in `peaks.fit.fit_peak`; ``middle`` is the point where the slopes of the
-    background contribute 0.
+    The arguments have the same meaning as in `peaks.fit.fit_peak`; ``middle`` is the point where
+    the slopes of the background contribute 0.
     """
     nz, ny, nx = counts.shape
     along, shape = np.empty((3, max(nz, ny))), np.zeros((5, nx))

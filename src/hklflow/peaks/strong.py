@@ -1,4 +1,4 @@
-"""Find strong voxels of some frames: the fast test on every pixel, then the exact test.
+"""Find strong voxels of some frames: a fast test of every pixel, then the exact test.
 
 `peaks.screen` defines strong voxels. The exact test uses the true counts, only valid voxels, and
 the background interpolated between the centres of the cells.
@@ -17,10 +17,10 @@ from hklflow.simd.jit import kernel
 
 @kernel
 def voxel(store, slot, at, top):  # type: ignore[no-untyped-def]
-    """Return the counts of a pixel (by its place) that is not masked, or `frame_store.FLAGGED`.
+    """Return the counts of a pixel that is not masked, or `frame_store.FLAGGED`.
 
-    Pixels without a measurement contain their expected counts; if the frame has such pixels, the
-    list of odd pixels is searched.
+    Invalid pixels contain expected counts. If the frame has such pixels, the list of exceptions is
+    searched.
     """
     width = store.counts.shape[2]
     value = float(store.counts[slot, at // width, at % width])
@@ -31,7 +31,7 @@ def voxel(store, slot, at, top):  # type: ignore[no-untyped-def]
 
 @kernel
 def listed(odd_at, odd_value, slot, number, at, value):  # type: ignore[no-untyped-def]
-    """Return the counts of a pixel from the list of odd pixels, or ``value`` if not listed."""
+    """Return the counts of a pixel from the list of exceptions, or ``value`` if not listed."""
     low, high = 0, number
     while low < high:
         middle = (low + high) // 2
@@ -46,7 +46,7 @@ def listed(odd_at, odd_value, slot, number, at, value):  # type: ignore[no-untyp
 
 @kernel
 def _between(rate, slot, i, j):  # type: ignore[no-untyped-def]
-    """Return the background of a pixel, interpolated between the four nearest cells (if known)."""
+    """Return the background of a pixel, interpolated between the four nearest known cells."""
     rows, columns = rate.shape[1:]
     y, x = (i - ROWS + 0.5) / CELL - 0.5, (j - COLUMNS + 0.5) / CELL - 0.5
     r, c = math.floor(y), math.floor(x)
@@ -68,10 +68,11 @@ def _between(rate, slot, i, j):  # type: ignore[no-untyped-def]
 def _cut_box(  # type: ignore[no-untyped-def]
     counts, keep, rate, flagged, odd_at, odd_value, odd_number, slots, i, j, top, half
 ):
-    """Return counts and background of a box of ``2 half + 1`` voxels on an edge, and valid voxels.
+    """Return counts, background and number of valid voxels of a box.
 
-    For boxes with narrow counts that are not exact. It takes single arrays, because passing the
-    whole store takes longer than adding up a box.
+    The sides of the box have ``2 half + 1`` voxels. The function is for boxes with narrow counts
+    that are not exact. Its arguments are single arrays, because passing the whole store takes
+    longer than summing a box.
     """
     width = counts.shape[2]
     total, expected, valid = 0.0, 0.0, 0
@@ -97,7 +98,7 @@ def _cut_box(  # type: ignore[no-untyped-def]
 
 @kernel
 def stands_out(number, expected, n_sigma):  # type: ignore[no-untyped-def]
-    """Return True if counts exceed their expectation by the likelihood ratio."""
+    """Return True if counts exceed the expected counts significantly (likelihood ratio)."""
     excess = number - expected
     if excess <= 0.0 or expected <= 0.0 or excess * excess <= n_sigma * n_sigma * expected:
         return False
@@ -108,7 +109,8 @@ def stands_out(number, expected, n_sigma):  # type: ignore[no-untyped-def]
 def _corners(rate, slots, r, c, level):  # type: ignore[no-untyped-def]
     """Compute `level` (3, 4): the background of four cells at (r, c), summed over 1, 3, 5 frames.
 
-    Returns True if it is known for all; cells outside the detector repeat those at the edge.
+    Return True if the background of all cells is known. Cells outside the detector have the
+    background of the nearest cell at the edge.
     """
     up, down = max(r, 0), min(r + 1, rate.shape[1] - 1)
     left, right = max(c, 0), min(c + 1, rate.shape[2] - 1)
@@ -139,9 +141,9 @@ def _has_flagged(flagged, near, slots, i, j):  # type: ignore[no-untyped-def]
 
 @kernel
 def _test_band(store, slots, shape, top, n_sigma, threshold, found, strong, values):  # type: ignore[no-untyped-def]
-    """Test the pixels `found` (places, ascending) of the middle one of five slots.
+    """Test the pixels `found` (flat indices, ascending) of the middle frame of five slots.
 
-    Returns the number of strong pixels; see `find_strong`.
+    Return the number of strong pixels; see `find_strong`.
     """
     counts, rate, near, width = store.counts, store.rate, store.near, store.counts.shape[2]
     keep, flagged, odd_number = store.keep, store.flagged, store.odd_number
@@ -151,7 +153,8 @@ def _test_band(store, slots, shape, top, n_sigma, threshold, found, strong, valu
     some_flagged = False
     for slot in slots:
         some_flagged = some_flagged or flagged[slot] > 0
-    # For boxes of 1, 3, 5 voxels: sums, then valid pixels of two of them, and the largest count.
+    # `box`: sums over boxes with sides of 1, 3, 5 voxels; numbers of valid pixels in the last two
+    # boxes; largest count.
     box, level = np.zeros(6), np.zeros((3, 4))
     total, expected, valid = np.zeros(3), np.zeros(3), np.zeros(3)
     row = column = -(1 << 40)
@@ -161,7 +164,7 @@ def _test_band(store, slots, shape, top, n_sigma, threshold, found, strong, valu
         i, j = at // width, at % width
         if i >= ROWS + shape[0] or j >= COLUMNS + shape[1]:
             continue
-        # Four cells have their centres around the pixel.
+        # The pixel lies between the centres of four cells.
         r, c = (i - ROWS - CELL // 2) // CELL, (j - COLUMNS - CELL // 2) // CELL
         if r != row or c != column:
             row, column = r, c
@@ -197,8 +200,8 @@ def _test_band(store, slots, shape, top, n_sigma, threshold, found, strong, valu
 def _leave_out(store, slot, strong, top):  # type: ignore[no-untyped-def]
     """Exclude the cells with strong voxels from the mean of a frame.
 
-    Beam and exposure can change from frame to frame, and a fit needs the level of each frame. The
-    outskirts of peaks would raise the mean on frames with many peaks.
+    Beam and exposure can change from frame to frame, so a fit needs the background level of each
+    frame. On frames with many peaks, the outskirts of the peaks would increase the mean.
     """
     counts, keep, width = store.counts, store.keep, store.counts.shape[2]
     loud, some_flagged = store.loud[slot], store.flagged[slot] > 0
@@ -233,11 +236,12 @@ def find_strong(store, begin, end, shape, top, limits, most, wide, found, strong
     ----------
     store : Store
     begin, end : int
-        Numbers of the frames; the two before and the two after them are used as well.
+        Numbers of the first frame and of the last frame + 1. The two frames before and the two
+        frames after them are also read.
     shape : (2,) int
-        Detector (slow, fast).
+        Shape of the detector (slow, fast).
     top : float
-        Counts above which the narrow type has no exact value.
+        Largest counts that the narrow type holds exactly.
     limits : (n_sigma, threshold)
         A pixel with more than `threshold` counts is always strong.
     most : (int, int)
@@ -245,19 +249,21 @@ def find_strong(store, begin, end, shape, top, limits, most, wide, found, strong
     wide : array
         Scratch array of the type of sums, with the shape `SCRATCH`.
     found : (n,) int64
-        Scratch.
+        Scratch array.
     strong : (end - begin, m) int64
-        Output: places of the strong pixels, ascending. An invalid pixel can be strong: it then
-        bridges a gap.
+        Output: flat indices of the strong pixels, ascending. An invalid pixel can be strong; it
+        then connects the two sides of a gap.
     values : (end - begin, m, 3)
-        Output: counts above background, background, and valid voxels, in the box of 27.
+        Output: counts above background, background, and number of valid voxels, in the box of 27
+        voxels.
     numbers : (end - begin,) int64
         Output: number of strong pixels of each frame.
 
     Returns
     -------
     int
-        0, or the required length of `found` and of a row of `strong`: call again.
+        0; or, if the arrays are too short, the required length of `found` and of a row of `strong`,
+        with which the function must be called again.
     """
     counts, rates, near = store.counts, store.rate, store.near
     n_slots, rows, columns = rates.shape

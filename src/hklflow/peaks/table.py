@@ -29,9 +29,9 @@ class PeakFlag(IntFlag):
     together with a touching peak; ``SINGLE_FRAME``: contained in one frame, so its centre is the
     middle of the frame with the variance 1/12; ``OVERLOAD``: has saturated voxels, which the fit
     leaves out; ``MOMENTS``: the fit did not converge, and the row has moments of the counts above
-    background; ``FIT_FAILED``: moments failed too, and the row has only the position of the strong
-    voxels; ``WIDEST``: the fitted width on the detector is at its upper limit, half of
-    `PeakParams.window`; the true width may be larger.
+    background; ``FIT_FAILED``: the moments failed, too, and the row has only the position of the
+    strong voxels; ``WIDEST``: the fitted width on the detector is at its upper limit, half of
+    `PeakParams.window`, and the true width may be larger.
     """
 
     EDGE = 1
@@ -58,7 +58,7 @@ NOT_WHOLE = (
     | PeakFlag.OVERLOAD
     | PeakFlag.MOMENTS
 )
-"""Flags of peaks whose intensity or width is not the one of a single whole reflection."""
+"""Flags of peaks whose intensity or width does not belong to a single, complete reflection."""
 
 
 @dataclass(frozen=True)
@@ -70,32 +70,32 @@ class PeakParams:
     n_sigma
         Standard deviations by which a box of 1, 3 or 5 voxels must exceed its background.
     threshold
-        Counts above which a voxel is strong whatever its background.
+        Counts above which a voxel is strong, whatever its background.
     window
-        Half size of the window for the background, pixels; must be wider than a peak. The
-        standard deviations of a peak are limited to half of it.
+        Half size of the window for the background, pixels; it must be wider than a peak. The
+        standard deviations of a peak are limited to half of this size.
     gain
         Ratio variance/mean of the counts: 1 for a counting detector, larger for an integrating
-        one. None: estimated from the background of the first frame, including the texture of the
-        background.
+        detector. None: estimated from the background of the first frame, including the texture of
+        the background.
     min_pixels
         Smallest number of voxels within two widths that exceed the background by its noise; a
-        cosmic ray, or a hot pixel on one frame, has one.
+        cosmic ray, or a hot pixel on one frame, has only one such voxel.
     min_significance
         Smallest ratio of intensity to its Poisson error (see `PeakTable`). With all parameters
-        free, half of it is required, unless an edge or a gap cuts the peak.
+        free, half of this ratio is required, unless an edge or a gap cuts the peak.
     max_frames
-        Largest number of frames of a blob; longer ones are rejected: hot pixels, streaks, ice.
+        Largest number of frames of a blob; longer blobs (hot pixels, streaks, ice) are rejected.
     max_pixels
-        Largest extent of a blob in slow or fast, pixels; larger ones are rejected.
+        Largest extent of a blob along slow or fast, pixels; larger blobs are rejected.
     margin_pixels, margin_frames
         Margin of the fit on each side of the strong voxels.
     prominence
-        Standard deviations by which a separate maximum must exceed its pass.
+        Standard deviations by which a separate maximum must exceed the pass to the next maximum.
     saturation
-        Counts from which a voxel is saturated: it is found, but excluded from the fit.
+        Smallest count of a saturated voxel. Saturated voxels are found, but excluded from the fit.
     invalid_from
-        Counts from which a value is a flag, not a measurement.
+        Smallest value that is a flag instead of a measurement.
     valid_from
         Smallest valid value of floats; negative integers are always flags.
 
@@ -157,8 +157,8 @@ class PeakTable:
     frame, slow, fast
         Centroid in the convention of `hklflow.geometry.frames`.
     var_frame, var_slow, var_fast
-        Variances of the centroid from counting statistics, times chi2 if it is above 1, plus the
-        floor.
+        Variances of the centroid: from counting statistics, times chi2 if chi2 is above 1, plus the
+        error floor.
     width_frame, width_slow, width_fast
         Standard deviations of the peak, frames and pixels.
     intensity, var_intensity
@@ -183,7 +183,7 @@ class PeakTable:
         ``blobs`` is the number of connected blobs, ``candidates - blobs`` the number that
         splitting added, ``frames`` the number of frames read.
     afterglow
-        Fields of `peaks.afterglow.Afterglow`; None: not measured.
+        Fields of `peaks.afterglow.Afterglow`; None if the afterglow was not measured.
     """
 
     frame: F64
@@ -220,8 +220,8 @@ class PeakTable:
 def significant(rows: F64, least: float) -> NDArray[np.bool_]:
     """Return a mask of rows (n, len(FIELDS)): True for peaks, False for fluctuations.
 
-    A wide feature of the background may pass the test with a fixed shape, but not with all
-    parameters free. A peak cut by an edge or a gap is exempt from the second test, because its
+    A wide feature of the background may pass the test with a fixed shape, but not the test with all
+    parameters free. The second test is omitted for a peak that an edge or a gap cuts, because its
     intensity is extrapolated.
     """
     column = {name: rows[:, k] for k, name in enumerate(FIELDS)}
@@ -231,9 +231,9 @@ def significant(rows: F64, least: float) -> NDArray[np.bool_]:
 
 
 def without_duplicates(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
-    """Keep the most significant of peaks that are closer to each other than their widths.
+    """Return a mask that keeps the most significant of peaks closer together than their widths.
 
-    Two sides of a reflection that a wide gap divides are fitted to the same centre.
+    Such duplicates occur if a wide gap divides a reflection: both sides give the same centre.
     """
     at = np.stack([columns[n] for n in ("frame", "slow", "fast")], axis=1)
     width = np.stack([columns[f"width_{n}"] for n in ("frame", "slow", "fast")], axis=1)

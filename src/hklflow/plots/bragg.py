@@ -27,10 +27,10 @@ def integration(
     ----------
     reflections : Reflections
     found : Integrated or None
-        Result of hklflow's integration; None: another engine integrated.
+        Result of the integration by hklflow; None if another program integrated.
     title : str
     engine : str
-        Name of the engine, for the title; empty: no name.
+        Name of the program for the title; empty: no name.
     """
     figure = figure_of(16, 9) if found is not None else figure_of(20, 4.8)
     axes = figure.subplots(2, 4) if found is not None else figure.subplots(1, 5, squeeze=False)
@@ -61,13 +61,13 @@ def _strength(axes: Any, table: Reflections) -> None:
     axes.plot(*_binned(1 / table.d, fitted, np.nanmean), label="mean, fits")
     axes.set_yscale("symlog", linthresh=1.0)
     low, high = np.nanmin(ratio), np.nanmax(ratio)
-    # Only decades have labels, so the range ends at decades.
+    # Only powers of ten have labels, so the range ends at powers of ten.
     axes.set_ylim(_decade(low, down=True), _decade(high, down=False))
     axes.legend(**SMALL)
 
 
 def _decade(value: float, *, down: bool) -> float:
-    """Return the nearest power of ten of either sign, or zero, below or above a value."""
+    """Return the nearest power of ten (positive or negative), or zero, below or above a value."""
     if abs(value) <= 1:
         return float(np.floor(value) if down else np.ceil(value))
     outward = (value < 0) == down
@@ -95,7 +95,7 @@ def _binned(x: Floats, y: Floats, what: Any) -> tuple[Floats, Floats]:
 
 
 def _estimates(axes: Any, table: Reflections) -> None:
-    """Draw fitted over summed intensities against I/σ."""
+    """Draw the ratio of fitted to summed intensity against I/σ."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = table.intensity_profile / table.intensity_sum
         strength = table.intensity_sum / table.sigma_sum
@@ -121,7 +121,7 @@ def _places(axes: Any, table: Reflections) -> None:
 
 
 def _detector(axes: Any, table: Reflections) -> None:
-    """Draw the reflections on the detector, in colours for integrated and unfit ones."""
+    """Draw the reflections on the detector; colours show integrated reflections and others."""
     unfit = table.has(UNFIT)
     unlike = table.has(ReflectionFlag.UNLIKE)
     for rows, style, label in (
@@ -138,7 +138,7 @@ def _detector(axes: Any, table: Reflections) -> None:
 
 
 def _profiles(axes: Any, found: "Integrated") -> None:
-    """Draw the learned profiles: Gaussian times correction through the centre, for each region."""
+    """Draw the learned profiles of each region, and sections of them through the centre."""
     nodes = found.profile.nodes
     middle = len(nodes) // 2
     gaussian = np.exp(-0.5 * (nodes[:, None] ** 2 + nodes[None, :] ** 2))

@@ -52,7 +52,7 @@ def draw_rings(axes: Axes, metrics: Mapping[str, Metrics]) -> None:
 
 
 def draw_widths(axes: Axes, metrics: Mapping[str, Metrics]) -> None:
-    """Draw the width of each ring: of its whole profile, and of its sectors separately."""
+    """Draw the width of each ring: from its whole profile, and from its sectors separately."""
     for name, one in metrics.items():
         angle, whole, sectors = _columns(one, "two_theta_deg", "fwhm_deg", "sector_fwhm_deg")
         (line,) = axes.plot(angle, whole, "o", ms=3, label=f"{name} whole ring".strip())
@@ -105,7 +105,7 @@ def _draw_modules(axes: Axes, modules: list[dict[str, Any]]) -> None:
 
 
 def _color(value: float) -> tuple[float, float, float]:
-    """Return red for outwards, blue for inwards; values from -1 to 1."""
+    """Return red for outwards, blue for inwards, for values from -1 to 1."""
     strength = min(abs(value), 1.0)
     faint = 1.0 - 0.7 * strength
     return (1.0, faint, faint) if value > 0 else (faint, faint, 1.0)

@@ -17,7 +17,7 @@ _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 class _Powers(LogFormatterSciNotation):
-    """Labels of a logarithmic axis as text: parsing formulas takes as long as a whole picture."""
+    """Labels of a logarithmic axis as text, because parsing formulas takes as long as a picture."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         text = super().__call__(x, pos).replace(r"\times", "×")
@@ -28,7 +28,7 @@ class _Powers(LogFormatterSciNotation):
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG; draws it once, whereas `Figure.savefig` draws it twice."""
+    """Write a figure as PNG and draw it once; `Figure.savefig` would draw it twice."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -58,7 +58,7 @@ def halves(figure: Figure, width_ratios: tuple[float, float] = (1, 1)) -> tuple[
 
 
 def log_range(image: NDArray[Any]) -> LogNorm:
-    """Return a colour range that shows the diffuse signal and lets Bragg peaks saturate."""
+    """Return a colour range that shows the diffuse scattering; Bragg peaks saturate."""
     values = image[np.isfinite(image) & (image > 0)]
     if values.size == 0:
         return LogNorm(0.1, 1.0)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hklflow.plots.common import IMAGE, figure_of
 
-# Quantities of each row of pictures; each stage has a column.
+# Quantities in each row of pictures; each gain stage has a column.
 _ROWS = (
     ("offset_high", "offset_medium", "offset_low"),
     ("noise_high", "noise_medium", "noise_low"),
@@ -19,7 +19,7 @@ _ROWS = (
     ("gain_ratio_mh", "gain_ratio_lm"),
     ("flatfield", "flatfield_errors"),
 )
-_SEEN = 400  # largest size of a picture in which single pixels are visible
+_SEEN = 400  # largest size of a picture in pixels for which single pixels are visible
 _WIDE = 1.6  # width over height of a picture of all modules
 
 
@@ -50,7 +50,7 @@ def constants_histograms(summary: Mapping[str, Any], title: str) -> Figure:
 
 
 def draw_histogram(axes: Axes, summary: Mapping[str, Any], name: str) -> None:
-    """Draw the histogram of all values of a quantity, with the median of the ASICs' medians."""
+    """Draw the histogram of all values of a quantity, and the median of the ASIC medians."""
     histogram = summary["histograms"][name]
     counts = np.array(histogram["counts"])
     low, high = histogram["range"]
@@ -123,7 +123,8 @@ def _draw_map(axes: Axes, modules: Mapping[int, NDArray[Any]], name: str) -> Non
     image, places = tiled(modules)
     step = 1
     if name == "bad":
-        # Single bad pixels must be visible among a million.
+        # Draw the largest value of each block, so that single bad pixels are visible among a
+        # million.
         step = max(1, max(image.shape) // _SEEN)
         image = _largest(image, step)
     known = image[np.isfinite(image)]
@@ -161,7 +162,7 @@ def tiled(
     -------
     image : 2-D array
     places : dict
-        Number of a module -> its first pixel (row, column).
+        First pixel (row, column) of each module, by its number.
     """
     n = len(modules)
     height, width = next(iter(modules.values())).shape

@@ -13,7 +13,7 @@ from hklflow.plots.common import figure_of, halves
 
 Record = Mapping[str, Any]
 
-# Smallest ranges of the map: smaller residuals are drawn proportionally small.
+# Smallest ranges of the map, so that small residuals have short arrows.
 _ARROW_PX = 0.2
 _SHADE_PX = 0.1
 _CHANGES = {
@@ -94,7 +94,7 @@ def _draw_changes(axes: Axes, iterations: Sequence[Record], limits: Record) -> N
 
 
 def _draw_rmsd(axes: Axes, iterations: Sequence[Record]) -> None:
-    """Draw residuals without outliers, if known, and in faint colours those of all spots used."""
+    """Draw residuals without outliers, if known, and in faint colours those of all used spots."""
     used, held = "rmsd (slow, fast, frame)", "rmsd of held-out peaks (slow, fast, frame)"
     number = [item["iteration"] for item in iterations]
     values = {key: np.array([item[key] for item in iterations], float) for key in (used, held)}

@@ -15,8 +15,8 @@ from hklflow.plots.common import IMAGE, SMALL, figure_of, halves, log_range
 
 Floats = NDArray[np.float64]
 
-# Colours that viridis does not have. If a pixel has two reasons, the later one is drawn: gaps and
-# shapes are large, and a defect in them is a single pixel.
+# Colours that viridis does not have. If a pixel has several reasons, the last one is drawn: gaps
+# and shapes are large, and a defect in them is a single pixel.
 _BITS = {
     MaskBit.GAP: "0.45",
     MaskBit.VIRTUAL: "0.7",
@@ -28,7 +28,7 @@ _BITS = {
     MaskBit.NOISY: "magenta",
 }
 _STEPS = ("0.45", "red", "orange", "magenta", "white", "tan", "brown", "deeppink")
-_FEW = 200  # up to this number, pixels are circled
+_FEW = 200  # number of pixels up to which each pixel is circled
 
 
 def detector_image(
@@ -100,7 +100,7 @@ def _masked(
     colours: Sequence[str],
     title: str,
 ) -> Figure:
-    """Draw an image with masked pixels in the colour of their reason, and the reasons' numbers."""
+    """Draw an image with masked pixels in the colour of their reason, and the numbers of pixels."""
     figure = figure_of(13, 5.6)
     left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
     shown = np.where(last >= 0, 0, image)
@@ -112,7 +112,7 @@ def _masked(
         overlay[last == number] = to_rgba(colour)
     left.imshow(overlay, extent=left.get_images()[0].get_extent(), interpolation="nearest")
     for number, colour in enumerate(colours):
-        # Otherwise a few single pixels would be invisible.
+        # Without circles, a few single pixels would be invisible.
         slow, fast = np.nonzero(last == number)
         if len(slow) <= _FEW:
             left.plot(fast + 0.5, slow + 0.5, "o", mfc="none", mec=colour, ms=7, mew=1.2)

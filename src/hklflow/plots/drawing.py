@@ -1,4 +1,4 @@
-"""Drawings as a picture or as lines of a terminal: curves, images, masks, planes of volumes."""
+"""Drawings as a picture or as lines on a terminal: curves, images, masks, planes of volumes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -192,7 +192,7 @@ class Planes:
         ]
         foot = f"{ends[0]} across, {ends[1]} up"
         wide = max(points.shape[1], len(foot), len(one.plane.text))
-        # Pictures to the right must stay aligned: lines are padded to the width of the text.
+        # Pictures to the right must stay aligned, so lines are padded to the width of the text.
         padded = [line + " " * (wide - points.shape[1]) for line in drawn]
         return [one.plane.text, *padded, foot], wide
 

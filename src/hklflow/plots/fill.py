@@ -1,4 +1,4 @@
-"""Picture of the fill: before, after, what was punched, and the errors at control holes."""
+"""Picture of the fill: S before and after, punched voxels, and errors in control holes."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from hklflow.plots.volumes import _plane
 Floats = NDArray[np.float64]
 
 _CODES = ("measured", "punched,\nfilled", "not measured,\nfilled", "not\nmeasured")
-_LARGE = 14  # font size, readable at half the size
+_LARGE = 14  # font size that is readable at half the size
 
 
 def fill(
@@ -39,7 +39,7 @@ def fill(
     before, after, code : arrays
         S and the codes of the stage; the second array axis is the first varying one.
     control : (n,) array and str, or None
-        Pulls of the control holes and the name of the interpolant; None: no control holes.
+        Pulls of the control holes and the name of the fill method; None without control holes.
     q_max : float
         Limit in |Q|, 1/Å, drawn as a circle.
     """
@@ -57,7 +57,7 @@ def fill(
         _plane(axes, image, *where, norm)
         for axes, image in zip(panels[:2], (before, after), strict=True)
     ]
-    # All three have the same limits, wide enough for the wider one.
+    # All three panels have the limits of the widest panel.
     spans = [(*axes.get_xlim(), *axes.get_ylim()) for axes in panels[:2]]
     low, high = np.min(spans, axis=0)[[0, 2]], np.max(spans, axis=0)[[1, 3]]
     colours = ListedColormap(["#e8e8e8", "#d1495b", "#30638e", "#ffffff"])
@@ -80,7 +80,7 @@ def fill(
     off = value * lengths[axis]
     round_ = np.sqrt(max(q_max**2 - off**2, 0.0))
     for axes in panels[:3]:
-        # The circle is exact for a section through the origin, approximate for others.
+        # The circle is exact for a section through the origin, and approximate for other sections.
         axes.plot(round_ * np.cos(angle), round_ * np.sin(angle), color="0.4", lw=0.8, ls="--")
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         axes.set_xlabel(f"along {'abc'[i]}* (1/Å)", fontsize=_LARGE)
@@ -104,6 +104,6 @@ def _histogram(axes: Any, control: tuple[Floats, str] | None) -> None:
     axes.hist(np.clip(pulls, -5, 5), edges, density=True, color="0.7", label="control holes")
     axes.plot(edges, np.exp(-0.5 * edges**2) / np.sqrt(2 * np.pi), color="k", label="normal curve")
     axes.set_title(f"control holes:\n{name}", fontsize=_LARGE)
-    # The legend is above the curve, so that it hides nothing.
+    # The legend is above the curve and does not cover it.
     axes.set_ylim(top=1.5 * axes.get_ylim()[1])
     axes.legend(loc="upper center", fontsize=_LARGE)

@@ -24,9 +24,9 @@ def residuals(
     Parameters
     ----------
     per_rotation : mapping
-        Rotation -> arrays "at frame", then one array for each kind of residual.
+        Arrays of each rotation: "at frame", then one array for each kind of residual.
     units : mapping
-        Kind of residual -> unit.
+        Unit of each kind of residual.
     lines : sequence of str
         Lines of text next to the panels.
     """

@@ -1,4 +1,4 @@
-"""Pictures of pair distributions: planes through the origin, and their errors."""
+"""Pictures of pair distribution functions: planes through the origin, and their errors."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from hklflow.plots.common import figure_of
 
 Floats = NDArray[np.float64]
 
-#: Distance from the origin that is drawn, Å.
+#: Largest distance from the origin that is drawn, in Å.
 REACH = 25.0
 
 
@@ -61,7 +61,7 @@ def pair_distribution(
     general : float
         σ at a general position.
     beyond : float
-        Distance in Å: the colour range is set by values farther from the origin.
+        Distance in Å. Values farther from the origin set the colour range.
     """
     lengths, angles = np.split(np.asarray(cell, dtype=np.float64), 2)
     planes = (
@@ -114,7 +114,7 @@ def _plane(
     angle: float,
     norm: Normalize,
 ) -> Any:
-    """Draw a plane with fractions transformed to Cartesian Å, x along the first axis."""
+    """Draw a plane in Cartesian Å, with x along the first axis."""
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     shear = Affine2D(np.array([[scale[0], scale[1] * c, 0], [0, scale[1] * s, 0], [0, 0, 1]]))
     dx, dy = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2

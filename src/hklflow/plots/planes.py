@@ -21,7 +21,7 @@ DIVERGING = "RdBu_r"
 _EMPTY = "0.85"
 
 UNITS = {False: "counts per unit norm", True: "S per Å³"}
-"""Unit of S(Q) (False), and of pair distributions (True)."""
+"""Unit of S(Q) (False), and of pair distribution functions (True)."""
 
 
 def near_origin(notes: Mapping[str, Any]) -> float:
@@ -30,8 +30,8 @@ def near_origin(notes: Mapping[str, Any]) -> float:
     Parameters
     ----------
     notes : mapping
-        Notes of a pair distribution. Without its resolution, the first zero of a ball's transform
-        is used, 4.49 / q_max; without both, 1 Å.
+        Notes of a pair distribution function. Without its resolution, the first zero of the
+        transform of a ball is used, 4.49 / q_max; without both, 1 Å.
     """
     resolution, q_max = notes.get("metrics", {}).get("resolution in angstrom"), notes.get("q_max")
     reach = 1.5 * resolution if resolution else 4.49 / q_max if q_max else 0.0
@@ -97,7 +97,7 @@ def _drawn(one: Cut) -> bool:
 
 
 def _aspect(one: Cut, metric: Floats) -> float:
-    """Return height over width of a plane with equal ranges of its letters."""
+    """Return the ratio of height to width of a plane with equal ranges of its letters."""
     (along, _), (_, upright) = one.plane.cartesian(metric)
     return float(upright / along)
 
@@ -140,10 +140,10 @@ def _all(cuts: Sequence[Cut]) -> Floats:
 def symmetric_range(
     cuts: Sequence[Cut], metric: Floats, direct: bool, near: float = 1.0
 ) -> Normalize:
-    """Return colours symmetric about 0 such that 1 of 200 points saturates.
+    """Return colours symmetric about 0 for which 1 of 200 points saturates.
 
     In direct space, points closer to the origin than ``near`` (Å, see `near_origin`) are ignored:
-    all distributions have a peak there.
+    all pair distribution functions have a peak there.
     """
     values = _all(cuts)
     if direct:
@@ -165,7 +165,7 @@ def draw(axes: Axes, one: Cut, metric: Floats, unit: str, norm: Normalize, diver
     matrix = one.plane.cartesian(metric)
     skew = Affine2D(np.block([[matrix, np.zeros((2, 1))], [np.zeros((1, 2)), np.ones((1, 1))]]))
     du, dv = (float(x[1] - x[0]) / 2 if len(x) > 1 else 0.5 for x in (u, v))
-    # Measured and empty has the darkest colour; voxels without measurement are NaN.
+    # Measured voxels without counts have the darkest colour; unmeasured voxels are NaN.
     lowest = float(norm.vmin or 0.0)
     drawn = axes.imshow(
         np.where(image <= 0, lowest, image) if isinstance(norm, LogNorm) else image,
@@ -173,7 +173,7 @@ def draw(axes: Axes, one: Cut, metric: Floats, unit: str, norm: Normalize, diver
         cmap=DIVERGING if diverging else IMAGE,
         extent=(u[0] - du, u[-1] + du, v[0] - dv, v[-1] + dv),
         origin="lower",
-        # Sharp peaks of a volume finer than the picture remain visible.
+        # Sharp peaks remain visible if the volume is finer than the picture.
         interpolation="antialiased",
         transform=skew + axes.transData,
     )

@@ -1,4 +1,4 @@
-"""Picture of the frames' scale."""
+"""Picture of the scale of the frames."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,7 +9,7 @@ from hklflow.plots.common import SMALL, figure_of
 
 Floats = NDArray[np.float64]
 
-# Values of single frames behind the curve, by their status.
+# Values of single frames behind the curve, by the status of the frame.
 _POINTS = {Status.USED: ("0.65", "used"), Status.REPLACED: ("orangered", "replaced")}
 
 
@@ -36,7 +36,7 @@ def frame_scale(scale: FrameScale, angle: Floats, axis: str, title: str) -> Figu
     for status, (colour, name) in _POINTS.items():
         mine = transmission.status == status
         if mine.any():
-            # Values far outside are drawn at the border.
+            # Values far outside the range are drawn at the border.
             shown = np.clip(transmission.ratio[mine], low, high)
             text = f"{mine.sum()} {name}"
             curve.plot(angle[mine], shown, ".", ms=3, color=colour, label=text, clip_on=False)

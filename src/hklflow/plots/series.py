@@ -1,4 +1,4 @@
-"""Quantities against temperature."""
+"""Plots of quantities against temperature."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ _POINT: dict[str, Any] = {"fmt": "o", "ms": 4, "capsize": 3}
 
 
 def _panels(n: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure with n panels in rows; spare panels of the last row are empty."""
+    """Return a figure with n panels in rows; unused panels of the last row are empty."""
     columns = max(1, min(n, columns))
     rows = max(1, -(-n // columns))
     figure = figure_of(4.2 * columns + 0.6, height * rows + 0.8)
@@ -38,10 +38,10 @@ def series(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str], tit
     Parameters
     ----------
     rows : sequence of mappings
-        Each with "sample", "temperature", and for each quantity its value and
+        Rows with "sample", "temperature", and for each quantity its value and
         ``<quantity>_sigma``.
     quantities : mapping
-        Quantity -> axis label.
+        Axis label of each quantity.
     """
     samples = sorted({str(row["sample"]) for row in rows})
     figure = figure_of(3.2 * len(quantities) + 1, 2.6 * len(samples) + 0.6)
@@ -72,10 +72,10 @@ def temperature_series(
     Parameters
     ----------
     rows : sequence of mappings
-        Each with "scan", "parent", "temperature" (K; None is not drawn), and for each
+        Rows with "scan", "parent", "temperature" (K; a row with None is not drawn), and for each
         quantity its value and ``<quantity>_sigma``.
     quantities : mapping
-        Quantity -> axis label.
+        Axis label of each quantity.
     transitions : sequence of (warmer, colder)
         Temperatures between which a band is drawn.
     """

@@ -124,16 +124,16 @@ def _absences(axes: Axes, elements: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _shown_verdict(element: Mapping[str, Any]) -> str:
-    """Return the verdict; an absent element of another space group is not a violation."""
+    """Return the verdict; an element of another space group that is absent is not a violation."""
     verdict = str(element["verdict"])
     return "not present" if verdict == "violated" and not element["given"] else verdict
 
 
 def changes(series: IntensitySeries, n: int, title: str) -> Figure:
-    """Draw intensities against temperature of the n reflections that change most.
+    """Draw the intensities of the n reflections that change most with temperature.
 
-    These have the largest ratio of the scatter over the scans to the error, among reflections
-    observed at two or more temperatures.
+    These reflections have the largest ratio of scatter over the scans to error, among reflections
+    that were observed at two or more temperatures.
     """
     known = np.isfinite(series.temperature)
     value, sigma = series.intensity[:, known], series.sigma[:, known]

@@ -1,8 +1,9 @@
-"""Pictures as lines of text, for a terminal: functions from arrays to `str`.
+"""Pictures as lines of text, for a terminal: functions that convert arrays to `str`.
 
-In colour, images are half blocks in 24-bit colour, two points of the picture in each character, and
-curves are braille dots. Plain, an image has one character for two points, and curves are asterisks.
-The text does not depend on the terminal: `hklflow.cli.draw` examines the terminal.
+In colour, images are half blocks in 24-bit colour, with two points of the picture in each
+character, and curves are braille dots. Plain images have one character for two points, and plain
+curves are asterisks. The text does not depend on the terminal: `hklflow.cli.draw` examines the
+terminal.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ SIGNED = "#=-.+o@"
 """Plain characters from negative to positive values."""
 _RESET = "\x1b[0m"
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
-_FINEST = 6  # largest number of samples along a point of the picture
+_FINEST = 6  # largest number of samples along each side of a point of the picture
 
 
 def raster(
@@ -35,7 +36,7 @@ def raster(
     columns, rows : int
         Largest number of points of the picture.
     matrix : (2, 2) array, optional
-        From steps of (column, row) of the image to lengths across and up; default: squares.
+        Matrix from steps of (column, row) of the image to lengths across and up; default: squares.
     upward : bool
         True if the first row of the image is the lowest.
 
@@ -86,7 +87,7 @@ def _thinned(values: Floats, rows: int, columns: int) -> Floats:
 
 
 def image_lines(points: Floats, norm: Normalize, cmap: str, colour: bool) -> list[str]:
-    """Return lines of a picture of points (r, c), r even; each line has c characters."""
+    """Return lines of a picture of points (r, c), with even r; each line has c characters."""
     pairs = points.reshape(-1, 2, points.shape[1])
     if not colour:
         number = np.isfinite(pairs).sum(axis=1)
@@ -102,7 +103,7 @@ def image_lines(points: Floats, norm: Normalize, cmap: str, colour: bool) -> lis
 
 
 def ramp_of(norm: Normalize) -> str:
-    """Return the plain characters of a range."""
+    """Return the plain characters for a range of values."""
     return SIGNED if norm.vmin is not None and norm.vmin == -(norm.vmax or 0) else RAMP
 
 
@@ -145,7 +146,7 @@ def bar_line(norm: Normalize, cmap: str, label: str, colour: bool, length: int =
 
 
 def beside(parts: Sequence[Sequence[str]], widths: Sequence[int], gap: int = 2) -> list[str]:
-    """Return lines of pictures side by side; ``widths`` are without escapes."""
+    """Return the lines of pictures side by side; ``widths`` do not include escapes."""
     high = max(map(len, parts))
     lines = []
     for i in range(high):
@@ -226,7 +227,7 @@ def curve_lines(
 
 
 def _ends(low: float, high: float, least: float) -> tuple[float, float]:
-    """Return the ends of the axis; it begins at 0 if that is close."""
+    """Return the ends of the axis; the axis begins at 0 if 0 is close."""
     if 0 <= least < 0.5 * high:
         low = min(low, 0.0)
     if high > low:

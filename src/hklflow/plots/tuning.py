@@ -10,9 +10,9 @@ from hklflow.plots.common import SMALL, figure_of
 
 
 def tuning(result: Tuning, title: str) -> Figure:
-    """Draw the score along each parameter, and below it the indexed and the unindexed spots.
+    """Draw the score along each parameter, and below it the numbers of indexed and other spots.
 
-    The last sweep of each parameter is drawn, with the other parameters at their values in it.
+    The last series of trials for each parameter is drawn; the other parameters are constant in it.
     """
     last = {sweep.name: sweep for sweep in result.sweeps}
     figure = figure_of(3.4 * len(last), 5.6)

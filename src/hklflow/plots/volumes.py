@@ -35,11 +35,11 @@ def _plane(
     """
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     shear = Affine2D(np.array([[scale[0], scale[1] * c, 0], [0, scale[1] * s, 0], [0, 0, 1]]))
-    # Half a step outside the voxel centres at the ends of the axes.
+    # The image extends by half a step beyond the first and last voxel centres.
     dx, dy = (float(a[1] - a[0]) / 2 if len(a) > 1 else 0.5 for a in (x, y))
     # An image, because a mesh of quadrilaterals takes a hundred times as long.
     drawn = axes.imshow(
-        # Measured and empty has the darkest colour; voxels without measurement are NaN.
+        # Measured voxels without counts have the darkest colour; unmeasured voxels are NaN.
         np.where(image <= 0, float(norm.vmin or 0), image),
         norm=norm,
         cmap=IMAGE,
@@ -48,7 +48,7 @@ def _plane(
         interpolation="nearest",
         transform=shear + axes.transData,
     )
-    # Only the part with data: the grid of a skewed cell has empty corners.
+    # Show only the part with data: the grid of a skewed cell has empty corners.
     rows, columns = np.nonzero(np.isfinite(image))
     if rows.size:
         points = np.stack([x[columns], y[rows]], axis=1)
@@ -66,7 +66,7 @@ def _plane(
 
 
 def _plane_near_zero(grid: Grid, i: int) -> int:
-    """Return the index of the plane at 0 along axis i, or the middle one if 0 is outside."""
+    """Return the index of the plane at 0 along axis i, or of the middle plane if 0 is outside."""
     axis = grid.axis(i)
     inside = axis[0] <= 0 <= axis[-1]
     return int(np.argmin(np.abs(axis))) if inside else len(axis) // 2

@@ -1,1 +1,1 @@
-"""Limits with reasons, and the verdict on a scan: passed, doubtful or failed."""
+"""Limits with their reasons, and the verdict on a scan: passed, doubtful or failed."""

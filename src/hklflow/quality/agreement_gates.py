@@ -1,13 +1,14 @@
 """Limits of `merge` and `symmetrise`, with a sentence for each missed limit.
 
 Differences beyond the noise are judged twice: by their size as a fraction of S (`volumes.pairs`),
-and by their effect on the error bars, which contain the noise only.
+and by their effect on the error bars, which contain only the noise.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hklflow.base.errors import HklflowError
 from hklflow.volumes.pairs import SIGNIFICANT
 
 
@@ -18,9 +19,10 @@ class AgreementLimits:
     Attributes
     ----------
     told_chi2 : float
-        Reduced χ² from which it is reported; error bars are too small by its square root.
+        Reduced χ² above which it is reported; error bars are too small by its square root.
     told_difference, max_difference : float
-        Relative rms difference of S beyond the noise, from which it is reported, and fails.
+        Relative rms difference of S beyond the noise. Above the first value it is reported; above
+        the second the volume has failed.
     """
 
     told_chi2: float
@@ -36,13 +38,19 @@ class Findings:
     doubts: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, list[str]]:
-        """Return the non-empty lists by name, in the form that metrics contain."""
+        """Return the non-empty lists by name, in the form of metrics."""
         entries = {"failures": list(self.failures), "warnings": list(self.doubts)}
         return {name: sentences for name, sentences in entries.items() if sentences}
 
     def plus(self, *doubts: str) -> "Findings":
         """Return the findings with additional doubts."""
         return Findings(self.failures, (*self.doubts, *doubts))
+
+    def checked(self, on_failure: str) -> "Findings":
+        """Return the findings; a failed limit is an error if ``on_failure`` is "stop"."""
+        if self.failures and on_failure == "stop":
+            raise HklflowError(". ".join(self.failures))
+        return self
 
 
 def of_rotations(rows: Sequence[Mapping[str, Any]], limits: AgreementLimits) -> Findings:
@@ -51,7 +59,7 @@ def of_rotations(rows: Sequence[Mapping[str, Any]], limits: AgreementLimits) -> 
     Parameters
     ----------
     rows : sequence of mapping
-        From `pairs.Rotations.figures`.
+        Result of `pairs.Rotations.figures`.
     """
     known = [row for row in rows if row["difference"] is not None and row["z"] > SIGNIFICANT]
     if not known:
@@ -63,7 +71,7 @@ def of_rotations(rows: Sequence[Mapping[str, Any]], limits: AgreementLimits) -> 
         return Findings()
     text = (
         f"the rotations disagree: {worst['rotation']} differs from the others by {size:.1%} of S "
-        f"beside the noise and away from sharp peaks (limits {limits.told_difference:.1%} and "
+        f"beyond the noise and away from sharp peaks (limits {limits.told_difference:.1%} and "
         f"{limits.max_difference:.0%}), reduced chi2 {chi2:.2f} (limit {limits.told_chi2:g})"
     )
     text += _errors(chi2, limits) + f"; {_cause(worst, rows)}"
@@ -73,7 +81,7 @@ def of_rotations(rows: Sequence[Mapping[str, Any]], limits: AgreementLimits) -> 
 def _errors(chi2: float, limits: AgreementLimits) -> str:
     if chi2 <= limits.told_chi2:
         return ""
-    return f": the error bars, which are of noise alone, are about {chi2**0.5:.1f} times too small"
+    return f": the error bars, which contain only noise, are about {chi2**0.5:.1f} times too small"
 
 
 def _cause(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -94,13 +102,13 @@ def _cause(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"neither a factor ({worst['factor explains']:.0%}) nor what changes slowly with Q "
         f"({worst['smooth explains']:.0%}) explains it: a crystal that moved, another crystal, or "
-        f"artefacts; compare the planes of {name} with those of the others, and see the "
+        f"artefacts; compare the planes of {name} with the planes of the others, and see the "
         "verdict on the orientation"
     )
 
 
 def of_copies(copies: Sequence[Mapping[str, Any]]) -> Findings:
-    """Return findings on rotations that are copies of each other, which makes errors too small.
+    """Return findings on rotations that are copies of each other, so that errors are too small.
 
     A low χ² alone is not a proof: errors may be too large for another reason
     (`estimator.dependence`).
@@ -108,7 +116,7 @@ def of_copies(copies: Sequence[Mapping[str, Any]]) -> Findings:
     Parameters
     ----------
     copies : sequence of mapping
-        From `pairs.Rotations.copies`.
+        Result of `pairs.Rotations.copies`.
     """
     return Findings(
         tuple(
@@ -134,7 +142,7 @@ def of_operations(
     laue : str
         Symbol of the Laue group.
     told_slow : float
-        Relative difference of mates that changes slowly with Q, from which it is reported.
+        Relative difference of mates that changes slowly with Q, above which it is reported.
     """
     failures: list[str] = []
     doubts: list[str] = []

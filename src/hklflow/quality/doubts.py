@@ -1,14 +1,14 @@
-"""Collect doubts about a refined crystal, as figures and as sentences that name the remedy.
+"""Collect doubts about a refined crystal, as numbers and as sentences that give a remedy.
 
 The doubts are motions during the scan (`orientation.steadiness`) and peaks that the crystal does
-not explain (`orientation.leftover`). `quality.gates` judges these figures together with those of
-`orientation.transition`.
+not explain (`orientation.leftover`). `quality.gates` judges these numbers together with the numbers
+of `orientation.transition`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +29,15 @@ from hklflow.quality.remedies import vector_text
 Floats = NDArray[np.float64]
 Record = dict[str, Any]
 
-_OF_A_SLIP = 0.8  # fraction of another lattice's peaks on the frames where the first was lost
+# fraction of the peaks of another lattice that are on frames where the first lattice was lost
+_OF_A_SLIP = 0.8
 _TURNS = ("slip", "drift", "wobble")
 _SLOW = 0.1  # degrees
-_ARM = 1.0  # degrees between detector normals from which the detector is on a moving arm
-_MORE = 1.3  # satellites explain so many times the peaks of lattices that fit by chance
+_ARM = 1.0  # degrees between detector normals above which the detector is on a moving arm
+# smallest ratio: peaks that satellites explain, to peaks of lattices that fit by chance
+_MORE = 1.3
 LEAST_INDEXED = 0.1
-"""Smallest indexed fraction of the peaks with which a lattice is analysed."""
+"""Smallest fraction of indexed peaks for which a lattice is analysed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Named:
     rotations: Sequence[str]
     first: Sequence[int]
     own: bool = True
-    """True for a parent; satellites of other scans are compared with the parent's in `gates`."""
+    """True for a parent; `gates` compares satellites of other scans with those of the parent."""
 
 
 def doubts(
@@ -60,7 +62,7 @@ def doubts(
     named: Named,
     modules: Modules | None = None,
 ) -> Record:
-    """Test the assumptions of a refinement, and return what contradicts them.
+    """Test the assumptions of a refinement, and return the findings that contradict them.
 
     Parameters
     ----------
@@ -75,7 +77,7 @@ def doubts(
         Groups of parameters that were refined.
     named : Named
     modules : Modules, optional
-        Modules of the detector; None: not known.
+        Modules of the detector; None if they are not known.
 
     Returns
     -------
@@ -85,74 +87,40 @@ def doubts(
         contains the residuals, which motions or unindexed peaks may explain in part.
         ``alike``: residuals common to neighbouring peaks, which bias cell and orientation.
     """
-    g = np.concatenate(
-        [
-            rotation.q_crystal(
-                rotation_peaks.frame, rotation_peaks.slow, rotation_peaks.fast
-            ).reshape(-1, 3)
-            for rotation, rotation_peaks in zip(refined.rotations, peaks, strict=True)
-        ]
-    )
-    which = np.repeat(
-        np.arange(len(peaks)), [len(rotation_peaks.frame) for rotation_peaks in peaks]
-    )
-    frame = np.concatenate([rotation_peaks.frame for rotation_peaks in peaks])
+    fit = _Fit(refined, peaks, group, free)
+    joined = _joined(refined, peaks, intensities)
     gone = leftover.lost(refined, peaks)
-    intensity = np.concatenate(intensities)
     unexplained = leftover.unexplained(refined, group)
-    forbidden = refined.indexed & group.is_absent(refined.hkl)
-    others = _crystals(refined.ub, unexplained, g, intensity, group)
-    slips = {}
-    for part in gone:
-        rows = (which == part.rotation) & (frame >= part.first) & (frame <= part.last)
-        slips[id(part)] = leftover.turned(refined, g, intensity, rows) or _seen(others, rows)
+    others = _crystals(refined.ub, unexplained, joined.g, joined.intensity, group)
+    slips = [_slipped(refined, joined, others, part) for part in gone]
     # A lattice seen only where the crystal was lost belongs to the crystal itself.
-    taken = {id(x) for x in others if any(_is(x, s) for s in slips.values() if s is not None)}
-    # Some peaks of a lost part fit by chance; they contain no information on motions.
-    lost = {part.rotation for part in gone}
-
-    def sized(motion: steadiness.Motion) -> steadiness.Motion:
-        if motion.kind != "slip" or motion.interval is None:
-            return motion
-        about = slip.Slip(motion.rotation, motion.interval, np.radians(motion.values))
-        vector = slip.measured(about, refined, peaks, group, free)
-        return motion if vector is None else motion.of_size(*vector)
-
-    moved = steadiness.motions(refined, peaks, group, free)
-    motions = [_of_motion(sized(m), refined, named) for m in moved if m.rotation not in lost]
-    for part in gone:
-        if (crystal := slips[id(part)]) is not None:
-            turn = np.radians(crystal.angle) * np.asarray(crystal.axis)
-            about = slip.Slip(part.rotation, part.interval, turn, late=part.first > 0)
-            measured_slip = slip.measured(about, refined, peaks, group, free)
-            n_own = len(peaks[part.rotation].frame)
-            motions.append(_of_slip(part, crystal, measured_slip, n_own, refined, named))
-    # Peaks from before or after a rotation of the crystal are indexed by a rotation of that size.
-    turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
-    others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
-    displaced = displacement.Displacement(refined, peaks, group, free, widths)
+    others_left = [x for x in others if not any(_is(x, s) for s in slips if s is not None)]
+    motions = _motions(fit, list(zip(gone, slips, strict=True)), named)
+    if motions:
+        # Peaks from before or after a rotation of the crystal are indexed by a rotation of that
+        # size.
+        turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
+        others_left = [x for x in others_left if x.angle > 2 * turned]
+    displaced = displacement.Displacement(*fit, widths)
     left, outward, shifted = [], None, []
     if not motions and not gone:  # motions and lost parts leave unindexed peaks
         outward = displaced.outward()
         if modules is not None:  # a motion may displace the spots of one module more
-            shifted = displaced_modules(
-                refined, peaks, group, free, modules, least=0.0, spots=MODULE_SPOTS
-            )
-        on_others = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
-        miller, length = g @ np.linalg.inv(refined.ub).T, np.linalg.norm(g, axis=1)
+            shifted = displaced_modules(*fit, modules, least=0.0, spots=MODULE_SPOTS)
         sure = unindexed.telling(refined, peaks)
-        odd = unindexed.unindexed(miller, length, intensity, on_others, group, sure)
+        odd = _unindexed(refined.ub, joined.g, joined.intensity, others_left, group, sure)
         left = [_of_unindexed(odd, named)]
     alike: list[steadiness.Motion] = []
     if not (motions or gone or shifted or outward is not None):
-        alike = steadiness.motions(refined, peaks, group, free, shared=False)
+        alike = steadiness.motions(*fit, shared=False)
+    forbidden = refined.indexed & group.is_absent(refined.hkl)
     return {
         "motions": motions,
         "other crystals": [
             of_crystal(x, named, int(forbidden[x.peaks].sum()), displaced.towards(x.ub))
-            for x in others
+            for x in others_left
         ],
-        "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
+        "lost": [_of_lost(part, named) for part, s in zip(gone, slips, strict=True) if s is None],
         "displaced modules": [_of_module(module, named) for module in shifted],
         "outward": [] if outward is None else [_of_outward(outward, named)],
         "alike": [_of_alike(max(alike, key=lambda m: m.bias), named)] if alike else [],
@@ -161,8 +129,88 @@ def doubts(
     }
 
 
+class _Fit(NamedTuple):
+    """A refinement: its result, peaks, symmetry, and refined groups of parameters."""
+
+    refined: Refined
+    peaks: Sequence[Peaks]
+    group: symmetry.SpaceGroup
+    free: Sequence[str]
+
+
+class _Joined(NamedTuple):
+    """Peaks of all rotations: scattering vector, number of the rotation, frame, intensity."""
+
+    g: Floats
+    rotation: NDArray[np.int64]
+    frame: Floats
+    intensity: Floats
+
+
+def _joined(refined: Refined, peaks: Sequence[Peaks], intensities: Sequence[Floats]) -> _Joined:
+    g = [
+        rotation.q_crystal(p.frame, p.slow, p.fast).reshape(-1, 3)
+        for rotation, p in zip(refined.rotations, peaks, strict=True)
+    ]
+    return _Joined(
+        np.concatenate(g),
+        np.repeat(np.arange(len(peaks)), [len(p.frame) for p in peaks]),
+        np.concatenate([p.frame for p in peaks]),
+        np.concatenate(intensities),
+    )
+
+
+def _slipped(
+    refined: Refined, joined: _Joined, others: Sequence[leftover.Crystal], part: leftover.Lost
+) -> leftover.Crystal | None:
+    """Return the lattice of the crystal where it was lost."""
+    rows = joined.rotation == part.rotation
+    rows &= (joined.frame >= part.first) & (joined.frame <= part.last)
+    return leftover.turned(refined, joined.g, joined.intensity, rows) or _seen(others, rows)
+
+
+def _motions(
+    fit: _Fit, gone: Sequence[tuple[leftover.Lost, leftover.Crystal | None]], named: Named
+) -> list[Record]:
+    """Return the motions, and the slips too large for the refinement, with their sizes."""
+    # Some peaks of a lost part fit by chance; they contain no information on motions.
+    lost = {part.rotation for part, _ in gone}
+
+    def sized(motion: steadiness.Motion) -> steadiness.Motion:
+        if motion.kind != "slip" or motion.interval is None:
+            return motion
+        about = slip.Slip(motion.rotation, motion.interval, np.radians(motion.values))
+        vector = slip.measured(about, *fit)
+        return motion if vector is None else motion.of_size(*vector)
+
+    moved = steadiness.motions(*fit)
+    motions = [_of_motion(sized(m), fit.refined, named) for m in moved if m.rotation not in lost]
+    for part, crystal in gone:
+        if crystal is not None:
+            turn = np.radians(crystal.angle) * np.asarray(crystal.axis)
+            about = slip.Slip(part.rotation, part.interval, turn, late=part.first > 0)
+            measured_slip = slip.measured(about, *fit)
+            n_own = len(fit.peaks[part.rotation].frame)
+            motions.append(_of_slip(part, crystal, measured_slip, n_own, fit.refined, named))
+    return motions
+
+
+def _unindexed(
+    ub: Floats,
+    g: Floats,
+    intensity: Floats,
+    others: Sequence[leftover.Crystal],
+    group: symmetry.SpaceGroup,
+    sure: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
+) -> unindexed.Unindexed:
+    """Return the origins of unindexed peaks that are not on other lattices."""
+    on_others = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
+    miller, length = g @ np.linalg.inv(ub).T, np.linalg.norm(g, axis=1)
+    return unindexed.unindexed(miller, length, intensity, on_others, group, sure)
+
+
 def _seen(others: Sequence[leftover.Crystal], rows: NDArray[np.bool_]) -> leftover.Crystal | None:
-    """Return the lattice that is observed on some peaks (n,), and hardly elsewhere."""
+    """Return the lattice that is observed on some peaks (n,), and hardly on other peaks."""
     for crystal in others:
         if rows[crystal.peaks].mean() > _OF_A_SLIP:
             return crystal
@@ -180,7 +228,7 @@ def _crystals(
     intensity: Floats,
     group: symmetry.SpaceGroup,
 ) -> list[leftover.Crystal]:
-    """Return other crystals, unless the peaks are satellites that form a lattice by chance."""
+    """Return other crystals; none if the peaks are satellites that form a lattice by chance."""
     lattices = leftover.crystals(ub, left, g, intensity, group)
     if not lattices:
         return lattices
@@ -218,7 +266,10 @@ def _of_slip(
     refined: Refined,
     named: Named,
 ) -> Record:
-    """Return the record of a slip too large for the refinement; ``n_own`` peaks in its rotation."""
+    """Return the record of a slip that is too large for the refinement.
+
+    ``n_own`` is the number of peaks in the rotation of the slip.
+    """
     size, sigma = (
         (crystal.angle, None) if measured_slip is None else steadiness.length(*measured_slip)
     )
@@ -252,7 +303,10 @@ def of_crystal(
     absent: int = 0,
     merged: displacement.Merged | None = None,
 ) -> Record:
-    """Return the record of another crystal or twin; ``absent``: its peaks on absent reflections."""
+    """Return the record of another crystal or twin.
+
+    ``absent`` is the number of its peaks on absent reflections of the first crystal.
+    """
     bias = 0.0 if merged is None else merged.bias
     return {
         "peaks": len(crystal.peaks),
@@ -271,12 +325,12 @@ def of_crystal(
 
 
 def _pulled(merged: displacement.Merged | None) -> str:
-    """Return how merged spots of two lattices bias the first one, if beyond its errors."""
+    """Return text on the bias of the first lattice by merged spots; empty if within errors."""
     if merged is None or merged.bias < 1:
         return ""
     return (
         f", and {merged.peaks} of the refined peaks are within {merged.reach:g} pixels and frames "
-        "of its reflections and pulled towards them: cell and orientation are off by up to "
+        "of its reflections and pulled towards them: cell and orientation are wrong by up to "
         f"{merged.bias:.1f} of their errors"
     )
 
@@ -291,12 +345,12 @@ def _whose(crystal: leftover.Crystal) -> str:
 
 
 def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup) -> list[str]:
-    """Return explanations of the unindexed peaks if a lattice indexes too few to continue.
+    """Return explanations of the unindexed peaks, for a lattice that indexes too few peaks.
 
     Parameters
     ----------
     ub : (3, 3) array
-        1/Å with 2π.
+        UB in 1/Å with 2π.
     g : (n, 3) array
         Scattering vectors of all peaks in the goniometer's frame, 1/Å with 2π.
     intensity : (n,) array
@@ -310,9 +364,7 @@ def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup)
     if indexed.mean() < LEAST_INDEXED:
         return []
     others = _crystals(ub, ~indexed, g, intensity, group)
-    on_others = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
-    miller, length = g @ np.linalg.inv(ub).T, np.linalg.norm(g, axis=1)
-    left = unindexed.unindexed(miller, length, intensity, on_others, group)
+    left = _unindexed(ub, g, intensity, others, group)
     return [*map(_whose, others), *_parts(left)]
 
 
@@ -338,8 +390,8 @@ def _of_module(module: Displaced, named: Named) -> Record:
     return module.to_dict() | {
         "size": module.size,
         "sentence": (
-            f"{module.told()}: cell and orientation may be off by more than their errors, and its "
-            f"part of S(Q) is displaced; calibrate the modules: "
+            f"{module.told()}: cell and orientation may be wrong by more than their errors, and "
+            f"its part of S(Q) is displaced; calibrate the modules: "
             f"`{remedies.module_calibration(named.sample, named.scan)}`"
         ),
     }
@@ -349,10 +401,10 @@ def _of_outward(shift: displacement.Outward, named: Named) -> Record:
     where = "farther from" if shift.size > 0 else "nearer to"
     stage = "refine_parent" if named.own else "refine"
     cure = (
-        "peaks that are narrow enough to be reflections alone are too few to refine by: measure "
+        "too few peaks are narrow enough to be reflections: measure "
         "longer, or take cell and orientation from another scan (`orientation: start`, `fixed`)"
         if shift.max_width is None
-        else f"narrower peaks are not: refine by these alone, `{stage}: {{max_width: "
+        else f"narrower peaks are not displaced: refine only with these, `{stage}: {{max_width: "
         f"{shift.max_width:.2f}}}`"
     )
     return {
@@ -362,8 +414,8 @@ def _of_outward(shift: displacement.Outward, named: Named) -> Record:
         "max_width": shift.max_width,
         "sentence": (
             f"the peaks of {named.scan} are {abs(shift.size):.2g} ± {shift.sigma:.1g} 1/Å {where} "
-            "the origin than their reflections on average, the broader the more, at any |Q| "
-            "alike, as maxima of diffuse scattering are: cell and orientation are off by up to "
+            "the origin than their reflections on average, the broader peaks more, whatever |Q|, "
+            "like maxima of diffuse scattering: cell and orientation are wrong by up to "
             f"{shift.bias:.1f} of their errors; {cure}"
         ),
     }
@@ -377,10 +429,11 @@ def _of_alike(motion: steadiness.Motion, named: Named) -> Record:
         "chi2": motion.chi2,
         "bias in sigma": motion.bias,
         "sentence": (
-            f"{rotation}: residuals of neighbouring peaks are alike, as {_KINDS[motion.kind]} or "
-            f"a distorted detector makes them (spots are off by {motion.shift[0]:.2g} pixels, "
-            f"{motion.shift[1]:.2g} frames), and too few peaks tell which: cell and orientation "
-            f"are off by up to {motion.bias:.1f} of their errors; measure more peaks (finer "
+            f"{rotation}: residuals of neighbouring peaks are similar, as with "
+            f"{_KINDS[motion.kind]} or a distorted detector (spots are displaced by "
+            f"{motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames); the peaks are too few "
+            "to decide: cell and orientation are wrong by up to "
+            f"{motion.bias:.1f} of their errors; measure more peaks (finer "
             "steps, a second rotation), or calibrate the modules: "
             f"`{remedies.module_calibration(named.sample, named.scan)}`"
         ),
@@ -393,11 +446,11 @@ def _of_residuals(refined: Refined) -> Record:
         "reduced chi2": refined.chi2,
         "sentence": (
             f"residuals are {times:.2g} times the peaks' own errors (reduced chi² "
-            f"{refined.chi2:.3g}), and no motion during the scan explains them: some peaks are no "
+            f"{refined.chi2:.3g}), and no motion during the scan explains them: some peaks are not "
             "reflections (maxima of diffuse scattering, overlapping spots), the detector is "
-            "distorted, or the strongest peaks are not as good as their errors say, and outweigh "
-            "all others: raise `find_peaks: sigma_floor` (0.1 pixels and frames is what spots "
-            "narrower than a pixel are good for). The errors of cell and orientation may be larger "
+            "distorted, or the errors of the strongest peaks are too small, so that they outweigh "
+            "all others: raise `find_peaks: sigma_floor` (0.1 pixels and frames is the accuracy of "
+            "spots narrower than a pixel). The errors of cell and orientation may be larger "
             "than stated: look at the widths in the picture of the peak search" + _arms(refined)
         ),
     }
@@ -410,9 +463,9 @@ def _arms(refined: Refined) -> str:
     if angle < _ARM:
         return ""
     return (
-        f". The detectors of its rotations stand at angles that differ by {angle:.0f}°, and one "
-        "shift on the arm is refined for all of them, which an arm that sags or turns about "
-        "another point does not keep: reduce the rotations of each angle as a scan of their own"
+        f". The detector angles of its rotations differ by {angle:.0f}°, and one "
+        "shift on the arm is refined for all of them, which is wrong if the arm sags or turns "
+        "about another point: reduce the rotations of each angle as a separate scan"
     )
 
 
@@ -463,7 +516,7 @@ def _when(frame: float, interval: tuple[float, float]) -> str:
 
 
 def _in_two(i: int, interval: tuple[float, float], refined: Refined, named: Named) -> str:
-    """Return how to split a rotation into two; the frames in the interval are left out."""
+    """Return how to split a rotation in two; frames in the interval are left out."""
     name, first = named.rotations[i], named.first[i]
     last = refined.rotations[i].scan.n_frames - 1
     begin, end = max(floor(interval[0]), 1), min(ceil(interval[1]), last)
@@ -547,17 +600,17 @@ _TOLD: dict[str, Callable[[steadiness.Motion, Refined, Named], str]] = {
 
 _KINDS = {
     "slip": "a slip of the crystal",
-    "drift": "a slow turn of the crystal",
-    "wobble": "a crystal that turns to and fro",
+    "drift": "a slow rotation of the crystal",
+    "wobble": "a crystal that rotates back and forth",
     "off centre": "a crystal off the rotation axis",
     "beam position": "a beam or a sample that moved sideways",
-    "beam direction": "a beam that turned",
+    "beam direction": "a beam that changed its direction",
     "cell": "a cell that changed",
 }
 
 
 def _or(motion: steadiness.Motion) -> str:
-    """Return the names of the motions that the peaks cannot distinguish from this one."""
+    """Return the names of other motions that explain the peaks equally well."""
     if not motion.others:
         return ""
     return f"; these peaks agree with {' or '.join(_KINDS[x] for x in motion.others)} as well"
@@ -568,7 +621,7 @@ def _size(motion: steadiness.Motion, unit: str, factor: float = 1.0) -> str:
 
 
 def _by(motion: steadiness.Motion) -> str:
-    spots = f"spots are off by {motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames"
-    if motion.bias < 1:  # covered by the errors of the cell
+    spots = f"spots are displaced by {motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames"
+    if motion.bias < 1:  # the errors of the cell include a smaller bias
         return f" ({spots})"
     return f" ({spots}, cell and orientation by up to {motion.bias:.1f} of their errors)"

@@ -1,12 +1,13 @@
 """Check whether a scan still fits its parent: limits, and a sentence for each failed limit.
 
-The figures come from `orientation.transition` and are stored in ``orientation.json`` under
-``symmetry``. This module is plain Python: the job that decides is small and imports nothing.
+The numbers come from `orientation.transition` and are stored in ``orientation.json`` under
+``symmetry``. This module is plain Python, so that the job that decides is small.
 
-No gate detects a transition that keeps the mean of unresolved peaks. Domains of lower symmetry in
-equal fractions, for example, have the parent's cell on average. Such domains show in the rocking
-width of the temperature series, or where the peaks split. The strength of a forbidden peak is not
-tested either: multiple scattering or half the wavelength count only above the parent's level.
+One kind of transition is not detected: unresolved peaks whose mean does not change. Domains of
+lower symmetry in equal fractions, for example, have on average the cell of the parent. Such domains
+are visible in the rocking width of the temperature series, or where the peaks split. The strength
+of a forbidden peak is not tested either: multiple scattering and half the wavelength are judged
+only by the increase above the level of the parent.
 """
 
 import math
@@ -19,7 +20,7 @@ from hklflow.quality import remedies
 from hklflow.quality.remedies import vector_text
 
 FEWEST = 20
-"""Smallest number of peaks in a refinement; a fixed orientation with fewer cannot be judged."""
+"""Smallest number of peaks in a refinement; a fixed orientation with fewer peaks is not judged."""
 
 
 def failures(
@@ -30,16 +31,16 @@ def failures(
 ) -> list[str]:
     """Return the sentences of the failed limits; the last sentence proposes a remedy.
 
-    The size of the cell is compared only if both temperatures are known, because only then the
-    thermal expansion is known.
+    The size of the cell is compared only if both temperatures are known: otherwise the thermal
+    expansion is unknown.
 
     Parameters
     ----------
     figures, parent_figures : mapping
-        From `orientation.transition.figures`, of the scan and of its parent.
+        Results of `orientation.transition.figures` for the scan and for its parent.
     identity : mapping
-        ``sample``, ``scan``, ``temperature`` (K or None), ``parent``, ``parent_temperature``,
-        ``space_group`` (the parent's).
+        ``sample``, ``scan``, ``temperature`` (K or None), ``parent``, ``parent_temperature``, and
+        ``space_group`` of the parent.
 
     Returns
     -------
@@ -76,7 +77,7 @@ def failures(
 
 
 def doubtful(figures: Mapping[str, Any], limits: Limits) -> list[str]:
-    """Return sentences on findings of `quality.doubts` that deserve a look but stop no scan."""
+    """Return sentences on findings of `quality.doubts` that need a look but do not stop a scan."""
     return [
         str(finding["sentence"])
         for finding, size, _, least, most in _findings(figures, limits)
@@ -96,12 +97,12 @@ def _moved(figures: Mapping[str, Any], limits: Limits) -> list[str]:
 def _findings(
     figures: Mapping[str, Any], limits: Limits
 ) -> Iterator[tuple[Mapping[str, Any], float, str, float, float]]:
-    """Yield findings: record, size, description, limit of the report and limit of the gate."""
+    """Yield findings: record, size, description, limit for the report and limit for the gate."""
     shift = (limits.told_shift, limits.max_shift)
     for motion in figures.get("motions", ()):
         shifts = [motion[f"shift in {unit}"] for unit in ("pixels", "frames")]
-        description = f"spots are off by {shifts[0]:.2g} pixels and {shifts[1]:.2g} frames"
-        # Cell and orientation absorb a small motion: then they are wrong, but the spots fit.
+        description = f"spots are displaced by {shifts[0]:.2g} pixels and {shifts[1]:.2g} frames"
+        # Cell and orientation absorb a small motion: they are then wrong although the spots fit.
         far = motion.get("bias in sigma", 0.0) > limits.told_bias
         yield motion, max(shifts), description, 0.0 if far else limits.told_shift, limits.max_shift
     for displaced in (*figures.get("outward", ()), *figures.get("alike", ())):
@@ -118,10 +119,12 @@ def _findings(
         most = limits.told_cell if size["what"] == "cell" else limits.told_distance
         if size["what"] == "distance" and figures.get("motions"):
             continue  # the distance would absorb a part of the motions
+        if size.get("bias in sigma", 0.0) > limits.told_bias:
+            most = 0.0  # the errors of the cell do not contain the error of the distance
         yield size, abs(size["relative"]), "", most, math.inf
     for left in figures.get("unindexed", ()):
         least = 0.0 if left["named"] else limits.told_unindexed
-        # With few peaks, three unindexed ones may exceed the limit by chance.
+        # With few peaks, three unindexed peaks may exceed the limit by chance.
         size = left["fraction"] - (0.0 if left["named"] else left["error"])
         yield left, size, "peaks not indexed", least, limits.max_unindexed
     for other in figures.get("other crystals", ()):
@@ -131,7 +134,10 @@ def _findings(
 def untested(
     figures: Mapping[str, Any], parent_figures: Mapping[str, Any], identity: Mapping[str, Any]
 ) -> str | None:
-    """Return why no gate can judge: a scan with fixed orientation may have too few peaks."""
+    """Return the reason why no gate can judge a scan; None if the gates can judge it.
+
+    A scan with a fixed orientation may have too few peaks.
+    """
     counts = {identity["parent"]: parent_figures["peaks"], identity["scan"]: figures["peaks"]}
     few = [f"{scan} has {n}" for scan, n in counts.items() if n < FEWEST]
     if not few:
@@ -148,10 +154,10 @@ def hints(
     limits: Limits,
     identity: Mapping[str, Any],
 ) -> list[str]:
-    """Return sentences on a weak superlattice, which needs a look but stops no scan.
+    """Return sentences on a weak superlattice, which needs a look but does not stop a scan.
 
-    A few satellites raise the fraction of unindexed peaks by less than its limit, but lie on
-    one propagation vector far more often than by chance.
+    With only a few satellites, the fraction of unindexed peaks stays below its limit. But a single
+    propagation vector explains far more of these peaks than expected by chance.
     """
     if untested(figures, parent_figures, identity) is not None:
         return []
@@ -172,12 +178,12 @@ def own_absences(
 ) -> list[str]:
     """Return a sentence if a parent has peaks that its own space group forbids.
 
-    No gate detects such peaks, because the children's figures are compared with the parent's.
+    No gate detects such peaks, because the gates compare the children with the parent.
     """
     absent = figures["absent reflections"]
     if absent["number"] < limits.min_absent_peaks or absent["fraction"] <= limits.max_absent:
         return []
-    # Reflections of a twin lie where the centring forbids reflections.
+    # Reflections of a twin may be where the centring forbids reflections.
     twins = sum(other.get("absent", 0) for other in figures.get("other crystals", ()))
     if absent["number"] - twins <= limits.max_absent * absent["of"]:
         return []
@@ -194,7 +200,7 @@ def _listed(reflections: Sequence[Sequence[int]]) -> str:
 
 
 def _rise(figures: Mapping[str, Any], parent: Mapping[str, Any]) -> float:
-    """Return the rise of the fraction of unindexed peaks above the parent's."""
+    """Return the increase of the fraction of unindexed peaks above that of the parent."""
     return float(figures["fraction unindexed"] - parent["fraction unindexed"])
 
 
@@ -291,7 +297,7 @@ def _jumps(
         limit = times * (limits.max_expansion * step + limits.min_jump) + limits.min_z * noise
         if abs(change) > limit:
             sentences.append(
-                f"{where}: {name} differs by {change:+.2%} from that of {_parent(identity)}"
+                f"{where}: {name} differs by {change:+.2%} from the value of {_parent(identity)}"
                 f" over {step:g} K: more than thermal expansion of "
                 f"{times * limits.max_expansion:.0e}/K, the uncertainties "
                 f"and an allowance of {times * limits.min_jump:.2%} explain "
@@ -301,7 +307,7 @@ def _jumps(
 
 
 def _step(identity: Mapping[str, Any]) -> float | None:
-    """Return the temperature difference to the parent in K; None if either is unknown."""
+    """Return the temperature difference from the parent in K; None if a temperature is unknown."""
     temperatures = (identity["temperature"], identity["parent_temperature"])
     if None in temperatures:
         return None
@@ -311,7 +317,10 @@ def _step(identity: Mapping[str, Any]) -> float | None:
 def _extents(
     figures: Mapping[str, Any], parent: Mapping[str, Any]
 ) -> list[tuple[str, float, float, float, float, float]]:
-    """Return axes and volume: name, multiple of the linear limit, and value and σ of both scans."""
+    """Return axes and volume for the comparison.
+
+    Each entry has the name, a multiple of the linear limit, and value and σ of both scans.
+    """
     rows = [
         (
             name,

@@ -1,13 +1,13 @@
 """Propose what to do with a scan that no longer fits its parent, with settings to paste.
 
-This module is plain Python, as `quality.gates`.
+This module is plain Python, like `quality.gates`.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_SAME = 0.02  # largest difference of equal propagation vectors, in each component
+_SAME = 0.02  # largest difference between equal propagation vectors, in each component
 _MARGIN = 0.05  # added to the observed fraction of unindexed peaks in a proposed limit
 
 
@@ -34,15 +34,18 @@ def proposal(
 
     Parameters
     ----------
-    figures, parent : mapping
-        As for `quality.gates.failures`; so is ``identity``.
+    figures, parent, identity : mapping
+        As for `quality.gates.failures`.
     rise : float or None
-        Rise of the fraction of unindexed peaks, if it exceeds its limit.
+        Increase of the fraction of unindexed peaks, if it exceeds its limit.
     unindexed : float or None
         Fraction of unindexed peaks, if it exceeds its limit.
-    broken, absent, jumped : bool
-        True if a relation of the cell is broken; if forbidden reflections are observed; if the
-        change of an axis or of the volume exceeds its limit.
+    broken : bool
+        True if a relation of the cell is broken.
+    absent : bool
+        True if forbidden reflections are observed.
+    jumped : bool
+        True if the change of an axis or of the volume exceeds its limit.
     """
     satellites = _modulation(figures, parent)
     if satellites and rise is not None and not (broken or absent or jumped):
@@ -55,7 +58,7 @@ def proposal(
     alternatives = f" (or {', '.join(others)})" if others else ""
     copied, more = "", ""
     if satellites:
-        # Satellites outnumber the main reflections: indexing would not find the main lattice.
+        # If satellites outnumber the main reflections, indexing would not find the main lattice.
         file = f"{scan}_start.json"
         copied = f"copy results/{identity['sample']}/{scan}/orientation.json to {file}, "
         more = f", orientation: {{start: {file}}}"
@@ -102,7 +105,7 @@ def _lattice(
     if larger is not None:
         vector += f"{larger['volume']} times the parent's primitive cell; "
         return group, cell, others, vector
-    # Without a free cell it is unknown which arms of the vector occur.
+    # Without a free cell, it is unknown which arms of the vector occur.
     times = offsets[0]["multiples"]
     vector += f"the parent's cell multiplied {' x '.join(map(str, times))} or a smaller one; "
     if lower:
@@ -123,7 +126,7 @@ def is_new(offset: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
 def _modulation(figures: Mapping[str, Any], parent: Mapping[str, Any]) -> str:
     """Return incommensurate satellites as text if they are most of the new peaks, else empty."""
     new = [x for x in figures.get("incommensurate", ()) if is_new(x, parent)]
-    # Peaks of a twin are at many such places, a few at each.
+    # Peaks of a twin are at many such positions, with a few peaks at each.
     if not new or max(x["peaks"] for x in new) < 0.5 * figures["unindexed peaks"]:
         return ""
     if figures.get("other crystals"):
@@ -160,7 +163,10 @@ def _denominator(x: float) -> int | None:
 
 
 def vector_text(vector: Sequence[float], sigma: Sequence[float] | None = None) -> str:
-    """Format a propagation vector with fractions, as ``(1/2, 1/2, 0)`` or ``(0, 0, 0.2876(4))``."""
+    """Format a propagation vector with fractions, such as ``(1/2, 1/2, 0)``.
+
+    Incommensurate components have an error, such as ``(0, 0, 0.2876(4))``.
+    """
     parts = []
     for i, x in enumerate(vector):
         n = _denominator(x)
@@ -172,7 +178,7 @@ def vector_text(vector: Sequence[float], sigma: Sequence[float] | None = None) -
 
 
 def _with_error(x: float, sigma: float) -> str:
-    """Format a value with its standard uncertainty in the last digits, as ``0.2876(4)``."""
+    """Format a value with its standard uncertainty in the last digits, such as ``0.2876(4)``."""
     if sigma <= 0:
         return f"{x:.4f}"
     digits = max(-math.floor(math.log10(sigma)), 0)

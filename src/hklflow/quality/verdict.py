@@ -1,8 +1,8 @@
-"""Give the verdict on a scan, passed, doubtful or failed, with the doubts as sentences.
+"""Give the verdict on a scan (passed, doubtful or failed), with sentences on the doubts.
 
 A scan that misses a gate of `quality.gates`, or a limit of another stage, has failed. A doubtful
-scan is processed further, but a person should look at it first: its figures contain ``warnings``
-of some stage. This module is plain Python, as `quality.gates`.
+scan is processed further, but a person should look at it first: a stage gave ``warnings`` in its
+metrics. This module is plain Python, like `quality.gates`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +35,10 @@ def reasons(accepted: Mapping[str, Any]) -> list[str]:
 
 
 class OfScan(NamedTuple):
-    """Verdict on a scan from all of its stages, and ``reasons``: sentences, most serious first."""
+    """Verdict on a scan from all of its stages.
+
+    ``reasons`` are sentences, the most serious first.
+    """
 
     verdict: Level
     reasons: list[str]
@@ -46,14 +49,14 @@ def of_scan(
 ) -> OfScan:
     """Combine the verdict on the orientation with the findings of the other stages.
 
-    Warnings of ``orientation`` become notes, because `doubts` has selected from them.
+    Warnings of ``orientation`` become notes, because `doubts` has already selected from them.
 
     Parameters
     ----------
     accepted : mapping
         Content of ``accepted.json``.
     figures : iterable of (str, mapping)
-        Name of each product, as ``r1, scale``, and its figures; their ``failures`` and
+        Name of each product, such as ``r1, scale``, and its metrics; their ``failures`` and
         ``warnings`` are sentences. A repeated sentence is kept once, with its first product.
     """
     failed, doubts = list(accepted["sentences"]), list(accepted["doubts"])
@@ -70,7 +73,7 @@ def of_scan(
 def notes(
     accepted: Mapping[str, Any], figures: Iterable[tuple[str, Mapping[str, Any]]]
 ) -> list[str]:
-    """Return the warnings of a scan's stages that are not reasons of its verdict; see `of_scan`."""
+    """Return the warnings of the stages of a scan that are not reasons of its verdict."""
     known = {*accepted["sentences"], *accepted["doubts"]}
     warnings = {
         f"{name}: {sentence}": None
@@ -86,7 +89,7 @@ def _is_note(name: str) -> bool:
 
 
 def product_name(stem: str, rotation: str = "") -> str:
-    """Return a product's name for `of_scan`: rotation, if any, and the file without suffix."""
+    """Return the name of a product for `of_scan`: rotation, if any, and file without suffix."""
     return f"{rotation}, {stem}" if rotation else stem
 
 
@@ -96,18 +99,19 @@ def require(accepted: Mapping[str, Any], where: object) -> None:
     Parameters
     ----------
     where : object
-        The file, named in the message.
+        File name for the message.
 
     Raises
     ------
     HklflowError
+        If there is no verdict.
     """
     if "verdict" not in accepted:
         raise HklflowError(f"{where} has no verdict: an older hklflow wrote it; run `accept` again")
 
 
 def counted(levels: Sequence[str]) -> str:
-    """Count verdicts, as ``12 passed, 1 doubtful, 2 failed``; zero counts are omitted."""
+    """Count verdicts, such as ``12 passed, 1 doubtful, 2 failed``; zero counts are omitted."""
     numbers = [(levels.count(name), name) for name in LEVELS]
     return ", ".join(f"{n} {name}" for n, name in numbers if n)
 
@@ -118,7 +122,7 @@ def doubts(
     limits: Limits,
     identity: Mapping[str, Any],
 ) -> list[str]:
-    """Return sentences on what makes a scan doubtful but does not stop it, each with a remedy.
+    """Return sentences on doubts that do not stop a scan, each with a remedy.
 
     Parameters
     ----------
@@ -131,7 +135,7 @@ def doubts(
     is_parent = identity["scan"] == identity["parent"]
     sentences = gates.doubtful(figures, limits)
     sentences += _misplaced(figures, limits)
-    # The parent's refinement requires more indexed peaks than the children's refinements.
+    # The refinement of the parent requires more indexed peaks than those of its children.
     misfit = figures["misfit"]
     if is_parent and "sizes" not in figures:
         sentences += gates.doubtful({"sizes": parent_figures.get("sizes", ())}, limits)
@@ -146,7 +150,7 @@ def doubts(
 
 
 def _misplaced(figures: Mapping[str, Any], limits: Limits) -> Iterator[str]:
-    """Yield a sentence if spots are misplaced and `quality.doubts` has not explained it."""
+    """Yield a sentence if spots are displaced and `quality.doubts` has not explained it."""
     misfit = figures["misfit"]
     if misfit["rms in pixels"] is None or figures.get("motions"):
         return
@@ -170,7 +174,7 @@ def _misplaced(figures: Mapping[str, Any], limits: Limits) -> Iterator[str]:
 
 
 def _poorly_indexed(misfit: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence if a fixed orientation indexes few peaks; a refinement would have failed."""
+    """Yield a sentence if a fixed orientation indexes few peaks, where a refinement would fail."""
     fraction, least = misfit["fraction indexed"], misfit["least fraction"]
     if misfit["fixed"] and fraction is not None and fraction < least:
         yield (
@@ -181,7 +185,7 @@ def _poorly_indexed(misfit: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _too_good(misfit: Mapping[str, Any], limits: Limits) -> Iterator[str]:
-    """Yield a sentence if residuals are far below the peaks' errors; not for few peaks."""
+    """Yield a sentence if residuals are far below the errors of the peaks, unless peaks are few."""
     chi2 = misfit["reduced chi2"]
     if chi2 is not None and chi2 < limits.min_chi2 and misfit["peaks"] >= gates.FEWEST:
         yield (

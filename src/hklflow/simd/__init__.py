@@ -1,8 +1,8 @@
-"""Vectors of numbers in compiled kernels; only here numba's private interfaces are touched.
+"""Vectors of numbers in compiled kernels. Only this room uses private interfaces of Numba.
 
-Not every loop becomes vector code in numba: it widens integers to 64 bits, and cannot move the
-marked ones of sixteen numbers to the front. Such parts of kernels are words, functions that write
-the code themselves:
+Numba does not turn every loop into vector code. It widens integers to 64 bits, and it cannot move
+the selected ones of sixteen numbers to the front of a vector. Such parts of kernels are written as
+words: functions that generate the machine code themselves:
 
     @word(LIKE, I64, I64, I64)
     def add_to(like: Value, sums: Value, counts: Value, n: Value) -> None:
@@ -13,12 +13,12 @@ the code themselves:
 * `jit`: the decorator of kernels
 * `define`: the decorator of words, which kernels call
 * `kinds`: the types of numbers
-* `value`: arithmetic, comparisons and conversions, as numpy has them
-* `lanes`: from a number to all lanes and back; masks and their bits
-* `memory`: numbers at addresses
+* `value`: arithmetic, comparisons and conversions, with the rules of numpy
+* `lanes`: copying a number to all lanes, selecting lanes, masks and their bits
+* `memory`: reading and writing numbers at addresses
 * `control`: loops, branches, variables
-* `words`: words that kernels call as they are
-* `private`: what of numba is not public
+* `words`: words that kernels call directly
+* `private`: private interfaces of Numba and llvmlite
 
-A vector has any power of two of lanes: LLVM fits it to the processor.
+The number of lanes of a vector is any power of two; LLVM adapts it to the processor.
 """

@@ -1,4 +1,4 @@
-"""Loops, branches and variables in code that is being written."""
+"""Loops, branches and variables in generated code."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,7 +10,7 @@ from hklflow.simd.value import Value, builder, constant
 
 
 class Variable:
-    """A number or a vector that changes; in a register, where one is left."""
+    """A number or a vector that can change; LLVM keeps it in a register if possible."""
 
     def __init__(self, value: Value) -> None:
         code = builder()
@@ -21,7 +21,7 @@ class Variable:
 
     @property
     def value(self) -> Value:
-        """What it is at this place of the code."""
+        """Value at the present position of the generated code."""
         return Value(builder().load(self._place), self._kind, self._lanes)
 
     @value.setter
@@ -31,7 +31,7 @@ class Variable:
 
 @contextmanager
 def span(stop: Value, *, start: Value | int = 0, step: int = 1) -> Iterator[Value]:
-    """Repeat for each int64 from `start` to below `stop`."""
+    """Generate a loop over int64 numbers from `start` to `stop` (exclusive)."""
     code = builder()
     first = constant(I64, start) if isinstance(start, int) else start
     before = code.basic_block
@@ -51,7 +51,7 @@ def span(stop: Value, *, start: Value | int = 0, step: int = 1) -> Iterator[Valu
 
 @contextmanager
 def repeat_while(condition: Callable[[], Value]) -> Iterator[None]:
-    """Repeat as long as a condition holds, whose code the function writes."""
+    """Generate a loop that repeats while a condition is true; `condition` generates its code."""
     code = builder()
     test, body, end = (code.append_basic_block(name) for name in ("test", "body", "end"))
     code.branch(test)
@@ -67,11 +67,11 @@ def repeat_while(condition: Callable[[], Value]) -> Iterator[None]:
 def either(
     condition: Value,
 ) -> Iterator[tuple[AbstractContextManager[None], AbstractContextManager[None]]]:
-    """Do one of two things: ``with either(c) as (then, otherwise)``, and both ``with``."""
+    """Generate two branches: ``with either(c) as (then, otherwise)``, then a ``with`` for each."""
     with builder().if_else(condition.llvm) as branches:
         yield branches
 
 
 def assume(condition: Value) -> None:
-    """Let LLVM rely on a condition, which always holds: otherwise anything may happen."""
+    """Tell LLVM that a condition is always true; the code is undefined if it is not."""
     builder().assume(condition.llvm)

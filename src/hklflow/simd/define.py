@@ -1,4 +1,4 @@
-"""Words: functions that write code, for kernels to call."""
+"""Decorator of words: functions that generate code and that kernels can call."""
 
 import inspect
 from collections.abc import Callable
@@ -12,26 +12,27 @@ from hklflow.simd import private
 from hklflow.simd.kinds import I64, Kind, kind_of
 from hklflow.simd.value import Value, builder, writing
 
-#: An argument of any type: an array, which the word gets as `Array`, or a number.
+#: Kind of an argument of any type. The word gets an array as `Array`, and a number as `Value`.
 LIKE = None
 
 
 class Array(NamedTuple):
-    """An array in code that is being written: kind of its items, address of the first."""
+    """An array in generated code: kind of its items, and address of the first item."""
 
     kind: Kind
     address: Value
 
 
 def word(*kinds: Kind | None, returns: Kind | None = None) -> Callable[[Callable[..., Any]], Any]:
-    """Make a word of a function that takes values and writes code with them.
+    """Turn a function that generates code from values into a word.
 
     Parameters
     ----------
     kinds
-        Of the arguments, to which numba converts what a kernel hands over; or `LIKE`.
+        Kinds of the arguments; Numba converts the arguments of a call to these kinds. `LIKE`
+        accepts any type.
     returns
-        Kind of what the function returns, if it does.
+        Kind of the result; None if the function returns nothing.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -52,7 +53,7 @@ def word(*kinds: Kind | None, returns: Kind | None = None) -> Callable[[Callable
 
             return result(*given), write
 
-        # Numba takes the names of arguments from here.
+        # Numba reads the names of the arguments from the signature.
         context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         setattr(typed, "__signature__", inspect.Signature([context, *own]))  # noqa: B010
         return intrinsic(typed)

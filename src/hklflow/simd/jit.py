@@ -1,4 +1,4 @@
-"""How kernels are compiled: one decorator for all of them.
+"""Decorator that compiles all kernels.
 
     @kernel
     def add(a, b): ...
@@ -6,12 +6,13 @@
     @kernel(error_model="numpy")
     def divide(a, b): ...
 
-A kernel is compiled when it is first called, kept on disk (see `hklflow.base.kernel_cache`), and
-lets other threads run. No C entry is made for it, which nobody calls: a tenth of the compilation.
+A kernel is compiled when it is called for the first time, and stored on disk (see
+`hklflow.base.kernel_cache`). Kernels release the GIL, so that other threads can run. No C wrapper
+is compiled, because it is never called and takes a tenth of the compilation time.
 
-Numba's index of what is on disk is read, changed and written without a lock: of two processes that
-compile one function for two types at once, the index could give the code of one for the type of
-the other. Here it is locked.
+Numba reads, changes and writes its index of the kernels on disk without a lock. If two processes
+compile the same function for two types at the same time, the index could assign the code for one
+type to the other type. The index is therefore locked here.
 """
 
 from collections.abc import Callable
@@ -35,6 +36,6 @@ def kernel(**options: Any) -> Callable[[Any], Any]: ...
 
 
 def kernel(function: Any = None, **options: Any) -> Any:
-    """Compile a function, with further options of `numba.njit`."""
+    """Compile a function as a kernel; further options are passed to `numba.njit`."""
     compiled = partial(njit, cache=True, nogil=True, no_cfunc_wrapper=True, **options)
     return compiled if function is None else compiled(function)

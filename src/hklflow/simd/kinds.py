@@ -11,7 +11,7 @@ _NAMES = {"b": "boolean", "u": "uint", "i": "int", "f": "float"}
 
 @dataclass(frozen=True)
 class Kind:
-    """A type of numbers: its letter as in `numpy.dtype.kind`, and its bits."""
+    """A type of numbers: the letter of `numpy.dtype.kind`, and the number of bits."""
 
     letter: str
     bits: int
@@ -28,14 +28,14 @@ class Kind:
 
     @property
     def llvm(self) -> Any:
-        """LLVM's type, which is the same for integers with and without a sign."""
+        """Type in LLVM; signed and unsigned integers have the same type."""
         if self.is_float:
             return ir.FloatType() if self.bits == 32 else ir.DoubleType()
         return ir.IntType(self.bits)
 
     @property
     def numba(self) -> Any:
-        """Numba's type."""
+        """Type in Numba."""
         return getattr(types, str(self))
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ F32, F64 = Kind("f", 32), Kind("f", 64)
 
 
 def kind_of(numba_type: Any) -> Kind:
-    """Return the kind of a number from numba's type."""
+    """Return the kind of numbers for a type of Numba."""
     for kind in (BOOL, U8, U16, U32, U64, I8, I16, I32, I64, F32, F64):
         if numba_type == kind.numba:
             return kind

@@ -1,4 +1,4 @@
-"""Lanes of vectors: from one number to all lanes and back, other orders, masks and their bits."""
+"""Lanes of vectors: copy a number to all lanes, select and reorder lanes, masks and their bits."""
 
 from collections.abc import Sequence
 
@@ -25,26 +25,26 @@ def lane(vector: Value, k: int) -> Value:
 
 
 def take(vector: Value, lanes: Sequence[int]) -> Value:
-    """Return a vector of the numbers in these lanes, any of them as often as wanted."""
+    """Return a vector of the numbers in the given lanes; lanes may be repeated."""
     order = ir.Constant(ir.VectorType(_I32, len(lanes)), [_I32(k) for k in lanes])
     written = builder().shuffle_vector(vector.llvm, vector.llvm, order)
     return Value(written, vector.kind, len(lanes))
 
 
 def bits_of(mask: Value) -> Value:
-    """Return a mask as an integer of so many bits; the first lane is the lowest bit."""
+    """Return a mask as an integer with one bit for each lane; the first lane is the lowest bit."""
     bits = Kind("u", mask.lanes)
     return Value(builder().bitcast(mask.llvm, bits.llvm), bits)
 
 
 def mask_of(bits: Value) -> Value:
-    """Return an integer as a mask; the lowest bit is the first lane."""
+    """Return the bits of an integer as a mask; the lowest bit is the first lane."""
     kind, lanes = Kind("b", 1), bits.kind.bits
     return Value(builder().bitcast(bits.llvm, llvm_type(kind, lanes)), kind, lanes)
 
 
 def any_lane(mask: Value) -> Value:
-    """Return true if the mask is set in a lane."""
+    """Return True if the mask is set in at least one lane."""
     return bits_of(mask) != 0
 
 
@@ -54,7 +54,7 @@ def count_lanes(mask: Value) -> Value:
 
 
 def compress(vector: Value, mask: Value) -> Value:
-    """Return the numbers under the mask, moved to the front; the lanes behind are undefined."""
+    """Return the selected numbers, moved to the front; the other lanes are undefined."""
     if not 128 <= vector.kind.bits * vector.lanes <= 512:
         # LLVM 20 aborts on smaller vectors, and larger ones corrupt memory with AVX-512.
         raise TypeError("LLVM compresses vectors of 16 to 64 bytes only")
@@ -68,5 +68,5 @@ def count_bits(value: Value) -> Value:
 
 
 def lowest_bit(value: Value) -> Value:
-    """Return the place of the lowest bit that is set; undefined if none is."""
+    """Return the position of the lowest bit that is set; undefined if no bit is set."""
     return call("llvm.cttz", value, Value(ir.IntType(1)(1), Kind("b", 1)))

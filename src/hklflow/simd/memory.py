@@ -1,6 +1,6 @@
-"""Numbers and bytes in memory, by address and without any check.
+"""Read and write numbers and bytes in memory by address, without any check.
 
-Addresses are int64. Nothing is assumed of their alignment: processors do not mind.
+Addresses are int64 and need not be aligned.
 """
 
 from typing import Any
@@ -14,24 +14,24 @@ _POINTER, _I32, _BOOL = ir.PointerType(), ir.IntType(32), ir.IntType(1)
 
 
 def load(kind: Kind, address: Value, index: Value | int = 0, lanes: int = 1) -> Value:
-    """Return numbers that follow each other, from the one at an index on."""
+    """Return contiguous numbers; the first is at an index."""
     place = _place(kind, address, index)
     return Value(builder().load(place, align=1, typ=llvm_type(kind, lanes)), kind, lanes)
 
 
 def store(value: Value, address: Value, index: Value | int = 0) -> None:
-    """Write all numbers of a vector, from an index on."""
+    """Write all numbers of a vector; the first is written at an index."""
     builder().store(value.llvm, _place(value.kind, address, index), align=1)
 
 
 def prefetch(kind: Kind, address: Value, index: Value | int = 0, *, write: bool = False) -> None:
-    """Bring a number into the cache; the address may be anything."""
+    """Prefetch a number into the cache; the address may be invalid."""
     arguments = [_place(kind, address, index), _I32(int(write)), _I32(3), _I32(1)]
     _call("llvm.prefetch.p0", *arguments)
 
 
 def copy_bytes(target: Value, source: Value, n: Value) -> None:
-    """Copy `n` bytes that do not overlap."""
+    """Copy `n` bytes; source and target must not overlap."""
     to, come_from = (_place(U8, address, 0) for address in (target, source))
     _call("llvm.memcpy.p0.p0.i64", to, come_from, n.llvm, _BOOL(0))
 

@@ -1,7 +1,7 @@
-"""What hklflow uses of numba and llvmlite that is not public, and may change in any release.
+"""Private interfaces of Numba and llvmlite that hklflow uses; they may change in any release.
 
-Nothing else imports `numba.core`. `changed` says which of these interfaces are not as they were;
-no module of numba is imported before it is needed, so that it can be asked whatever has changed.
+No other module imports `numba.core`. `changed` lists the interfaces that differ from the expected
+ones. Modules of Numba are imported only when needed, so that `changed` always works.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from importlib import import_module
 from pkgutil import resolve_name
 from typing import Any
 
-#: Module, name in it and parameters of each, with what needs it.
+#: Module, name and parameters of each interface, and its purpose in hklflow.
 INTERFACES = {
     ("numba.core.caching", "IndexDataCacheFile.save"): (
         ("self", "key", "data"),
@@ -50,7 +50,7 @@ INTERFACES = {
 
 
 def changed() -> list[str]:
-    """Return a sentence for each interface that is not as it was."""
+    """Return a sentence for each interface that is missing or has changed."""
     sentences = []
     for (module, name), (parameters, purpose) in INTERFACES.items():
         package = module.partition(".")[0]
@@ -70,7 +70,7 @@ def changed() -> list[str]:
 
 
 def lock_index(locked: Callable[[], AbstractContextManager[None]]) -> None:
-    """Hold a lock whenever numba writes its index of the kernels on disk."""
+    """Make Numba hold a lock when it writes its index of the kernels on disk."""
     from numba.core.caching import IndexDataCacheFile
 
     save: Any = IndexDataCacheFile.save
@@ -84,17 +84,17 @@ def lock_index(locked: Callable[[], AbstractContextManager[None]]) -> None:
 
 
 def pointer_to_data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
-    """Return the pointer to an array's first item; `kind` is its type in numba."""
+    """Return the pointer to the first item of an array; `kind` is the array's type in Numba."""
     return context.make_array(kind)(context, builder, array).data
 
 
 def nothing(context: Any) -> Any:
-    """Return what a word returns that returns nothing."""
+    """Return the result of a word without a result."""
     return context.get_dummy_value()
 
 
 def dispatcher_and_cache() -> tuple[Any, Any]:
-    """Return numba's classes that compile kernels, and that load and keep them."""
+    """Return the classes of Numba that compile kernels, and that load and store kernels."""
     from numba.core.caching import FunctionCache
     from numba.core.dispatcher import Dispatcher
 
@@ -102,7 +102,7 @@ def dispatcher_and_cache() -> tuple[Any, Any]:
 
 
 def processor() -> str:
-    """Return LLVM's name of this processor."""
+    """Return the name of this processor in LLVM."""
     from llvmlite.binding import get_host_cpu_name
 
     return str(get_host_cpu_name())

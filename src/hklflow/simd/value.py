@@ -1,8 +1,8 @@
-"""Numbers and vectors in code that is being written, with the arithmetic of numpy.
+"""Numbers and vectors in generated code, with the arithmetic of numpy.
 
-`a + b` adds nothing: it writes the instruction that will. Both sides are of the same kind and
-have the same lanes; a Python number becomes what the other side is. Integers wrap around;
-whether they have a sign decides how they are compared, shifted and converted.
+`a + b` does not add: it generates the instruction that adds. Both operands must have the same kind
+and number of lanes; a Python number is converted to the kind of the other operand. Integers wrap
+around. Signed and unsigned integers differ in comparisons, shifts and conversions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ _BUILDER: ContextVar[Any] = ContextVar("builder")
 
 @contextmanager
 def writing(code: Any) -> Iterator[None]:
-    """Write all that follows with this builder of llvmlite."""
+    """Use this llvmlite builder for all code that is generated in the context."""
     token = _BUILDER.set(code)
     try:
         yield
@@ -28,12 +28,12 @@ def writing(code: Any) -> Iterator[None]:
 
 
 def builder() -> Any:
-    """Return the builder of the code that is being written."""
+    """Return the builder of the code that is generated now."""
     return _BUILDER.get()
 
 
 def llvm_type(kind: Kind, lanes: int) -> Any:
-    """Return LLVM's type of a number, or of a vector if there are more lanes than one."""
+    """Return the LLVM type of a number, or of a vector if there is more than one lane."""
     return kind.llvm if lanes == 1 else ir.VectorType(kind.llvm, lanes)
 
 
@@ -43,7 +43,7 @@ class Value:
     Parameters
     ----------
     llvm
-        The value as llvmlite has it.
+        The value in llvmlite.
     kind : Kind
     lanes : int
     """
@@ -72,7 +72,7 @@ class Value:
     def _compare(self, how: str, other: Any) -> "Value":
         other, code = _same(self, other), builder()
         if self.kind.is_float:
-            # As always with NaN: it is not equal to anything, itself included.
+            # NaN is not equal to any number, also not to itself.
             write = code.fcmp_unordered if how == "!=" else code.fcmp_ordered
         else:
             write = code.icmp_signed if self.kind.is_signed else code.icmp_unsigned
@@ -151,38 +151,38 @@ def constant(kind: Kind, number: float | Sequence[float], lanes: int = 1) -> Val
 
 
 def select(condition: Value, a: Value, b: Any) -> Value:
-    """Return `a` in lanes in which the condition holds, `b` in the others."""
+    """Return `a` in lanes where the condition is true, `b` in the other lanes."""
     written = builder().select(condition.llvm, a.llvm, _same(a, b).llvm)
     return Value(written, a.kind, a.lanes)
 
 
 def minimum(a: Value, b: Any) -> Value:
-    """Return the smaller one; `b` if one of them is NaN."""
+    """Return the smaller number; `b` if one number is NaN."""
     return select(a < b, a, b)
 
 
 def maximum(a: Value, b: Any) -> Value:
-    """Return the larger one; `b` if one of them is NaN."""
+    """Return the larger number; `b` if one number is NaN."""
     return select(a > b, a, b)
 
 
 def fma(a: Value, b: Value, c: Any) -> Value:
-    """Return ``a b + c``, rounded once, on every processor."""
+    """Return ``a b + c`` with a single rounding, on every processor."""
     return call("llvm.fma", a, _same(a, b), _same(a, c))
 
 
 def multiply_add(a: Value, b: Value, c: Any) -> Value:
-    """Return ``a b + c``, rounded once where the processor has an instruction for it."""
+    """Return ``a b + c``, with a single rounding if the processor has such an instruction."""
     code, both = builder(), ("contract",)
     product = code.fmul(a.llvm, _same(a, b).llvm, flags=both)
     return Value(code.fadd(product, _same(a, c).llvm, flags=both), a.kind, a.lanes)
 
 
 def convert(value: Value, kind: Kind) -> Value:
-    """Return the same numbers as another kind.
+    """Convert numbers to another kind.
 
-    Integers that do not fit lose their highest bits. Of a float that does not fit, or is NaN, any
-    integer may become.
+    Integers that do not fit lose their highest bits. A float that does not fit, or is NaN, gives an
+    undefined integer.
     """
     before, code = value.kind, builder()
     if kind.llvm == before.llvm:
@@ -202,7 +202,7 @@ def convert(value: Value, kind: Kind) -> Value:
 
 
 def reinterpret(value: Value, kind: Kind) -> Value:
-    """Return the same bits as another kind of so many bits."""
+    """Return the same bits as another kind with the same number of bits."""
     if kind.llvm == value.kind.llvm:
         return Value(value.llvm, kind, value.lanes)
     written = builder().bitcast(value.llvm, llvm_type(kind, value.lanes))
@@ -210,7 +210,7 @@ def reinterpret(value: Value, kind: Kind) -> Value:
 
 
 def call(name: str, first: Value, *others: Value) -> Value:
-    """Call an operation of LLVM whose result is like its first argument."""
+    """Call an operation of LLVM whose result has the type of the first argument."""
     letter = "f" if first.kind.is_float else "i"
     lanes = f"v{first.lanes}" if first.lanes > 1 else ""
     arguments = [value.llvm for value in (first, *others)]
@@ -225,7 +225,7 @@ def _fitting(kind: Kind, number: Any) -> Any:
 
 
 def _same(value: Value, other: Any) -> Value:
-    """Return the other side of an operation: a value like the first, or a number as one."""
+    """Return the second operand of an operation; a number becomes a value like the first."""
     if not isinstance(other, Value):
         return value.like(other)
     if (other.kind, other.lanes) != (value.kind, value.lanes):

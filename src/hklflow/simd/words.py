@@ -1,6 +1,6 @@
-"""Words that kernels call as they are: memory by address, bits.
+"""Words that kernels call directly: memory access by address, and bits.
 
-The caller must own every byte that is touched.
+The caller must own every byte that is read or written.
 """
 
 from typing import Any
@@ -13,26 +13,26 @@ from hklflow.simd.value import Value, convert, reinterpret
 
 @word(LIKE, returns=I64)
 def address(array: Array) -> Value:
-    """Address of an array's first item."""
+    """Return the address of the first item of an array."""
     return array.address
 
 
 @word(I64)
 def prefetch(address: Value) -> None:
-    """Bring the memory at an address into the cache, to be written."""
+    """Prefetch the memory at an address into the cache for writing."""
     memory.prefetch(U8, address, write=True)
 
 
 @word(U64, returns=I64)
 def lowest_bit(number: Value) -> Value:
-    """Place of the lowest bit that is set in a number that is not 0."""
+    """Return the position of the lowest bit that is set in a number other than 0."""
     return reinterpret(lanes.lowest_bit(number), I64)
 
 
 def _loader(bits: int) -> Any:
     @word(I64, returns=I64)
     def load(address: Value) -> Value:
-        """Little-endian unsigned number; of 64 bits the sign is as it falls."""
+        """Return a little-endian unsigned number; with 64 bits, the highest bit is the sign."""
         return convert(memory.load(Kind("u", bits), address), I64)
 
     return load
@@ -44,7 +44,7 @@ load8, load16, load64 = _loader(8), _loader(16), _loader(64)
 def _storer(bits: int) -> Any:
     @word(I64, I64)
     def store(target: Value, number: Value) -> None:
-        """Write the lowest bits of a number, little-endian."""
+        """Write the lowest bits of a number in little-endian order."""
         memory.store(convert(number, Kind("u", bits)), target)
 
     return store
@@ -56,7 +56,7 @@ store8, store64 = _storer(8), _storer(64)
 def _copier(n_bytes: int) -> Any:
     @word(I64, I64)
     def copy(target: Value, source: Value) -> None:
-        """Copy so many bytes, all read before one is written."""
+        """Copy a fixed number of bytes; all bytes are read before any byte is written."""
         memory.store(memory.load(U8, source, lanes=n_bytes), target)
 
     return copy
@@ -67,7 +67,7 @@ copy8, copy16, copy32 = _copier(8), _copier(16), _copier(32)
 
 @word(I64, I64, I64)
 def copy(target: Value, source: Value, n: Value) -> None:
-    """Copy `n` bytes that do not overlap."""
+    """Copy `n` bytes; source and target must not overlap."""
     memory.copy_bytes(target, source, n)
 
 

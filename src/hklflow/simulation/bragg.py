@@ -55,7 +55,7 @@ def find_spots(
     hkl, intensity = crystal.reflections(
         1.01 * k * float(np.linalg.norm(corners - _BEAM, axis=1).max())
     )
-    # In the frame of the scan axis: beam and axis are fixed, g rotates.
+    # In the frame of the scan axis, beam and axis are fixed, and g rotates.
     outer = sg.chain(goniometer.axes[: goniometer.scan], goniometer.angles[: goniometer.scan])
     inner = sg.chain(
         goniometer.axes[goniometer.scan + 1 :], goniometer.angles[goniometer.scan + 1 :]

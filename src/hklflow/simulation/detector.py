@@ -1,7 +1,7 @@
 """Simulated detector: geometry, response and defects.
 
-The module does not use `geometry.rotation`, because it is the reference for the tests of that
-module.
+This module does not use `geometry.rotation`, because it is the reference in the tests of
+`geometry.rotation`.
 """
 
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ Floats = NDArray[np.float64]
 class DetectorModel:
     """A flat detector of one or several modules with gaps.
 
-    Without tilt, fast is along -x and slow along -y of the lab (the image as seen along the beam).
-    The detector is rotated about the sample: by `in_plane` about z, then by `tilt[1]` about y,
-    then by `tilt[0]` about x.
+    Without tilt, fast is along -x and slow along -y of the lab (the image is seen along the beam).
+    The detector is rotated about the sample: first by `in_plane` about z, then by `tilt[1]` about
+    y, then by `tilt[0]` about x.
 
     Attributes
     ----------
     shape, pixel_size : (slow, fast)
-        Pixels; metres.
+        Number of pixels; size of a pixel in metres.
     distance : float
         Distance from the sample to the plane along its normal, metres.
     foot : (slow, fast)
-        Pixel coordinates of the foot of the normal.
+        Pixel coordinates of the point that is nearest to the sample.
     tilt : (about x, about y)
         Rotations in radians.
     in_plane : float
@@ -40,15 +40,15 @@ class DetectorModel:
     gaps : tuple of (slow start, slow stop, fast start, fast stop)
         Pixels in gaps, which do not exist.
     n_dead, n_hot, hot_counts
-        Number of dead pixels, without counts; number of hot pixels, with `hot_counts` additional
-        counts in every frame; `seed` determines their positions.
+        Number of dead pixels, which have no counts; number of hot pixels, which have `hot_counts`
+        additional counts in every frame. `seed` determines the positions.
     sensor_thickness, sensor_attenuation : float or None
         Thickness in metres, attenuation in 1/m. None: every photon is counted.
     sensor_material : str
-        Material in raw files, if it gives the simulated attenuation; see `stated_material`.
+        Material that raw files state if it gives the simulated attenuation; see `stated_material`.
     halo_fraction, halo_sigma, halo_minimum : float
-        Halo: fraction of the intensity of spots above `halo_minimum` counts, distributed over the
-        same frames in a Gaussian of `halo_sigma` pixels.
+        Halo of spots with more than `halo_minimum` counts. `halo_fraction` of the intensity is
+        distributed over the same frames in a Gaussian with a width of `halo_sigma` pixels.
     """
 
     shape: tuple[int, int]
@@ -131,9 +131,9 @@ class DetectorModel:
     def response(self, ray: Floats, solid_angle: bool, polarization: float | None) -> Floats:
         """Return the counts per S of a pixel in direction (..., 3), 1 at normal incidence.
 
-        It is the product of ``cos α / r²`` relative to the foot of the normal (``cos³ α``), the
-        polarisation ``p (1 - s_x²) + (1 - p) (1 - s_y²)`` and the sensor's efficiency
-        ``1 - exp(-μ t / cos α)``.
+        The response is a product of three factors: ``cos α / r²`` relative to the point nearest to
+        the sample (``cos³ α``), the polarisation ``p (1 - s_x²) + (1 - p) (1 - s_y²)``, and the
+        efficiency of the sensor ``1 - exp(-μ t / cos α)``.
         """
         cos_alpha = ray @ self.normal
         result: Floats = cos_alpha**3 if solid_angle else np.ones_like(cos_alpha)
@@ -149,7 +149,7 @@ class DetectorModel:
     def stated_material(self, wavelength: float) -> str | None:
         """Return the sensor's material for the raw file; None if its attenuation differs.
 
-        Without a thickness the material does not matter, but DIALS requires it.
+        Without a thickness, the material has no effect, but DIALS requires a material.
         """
         if self.sensor_thickness is None:
             return self.sensor_material

@@ -1,10 +1,10 @@
-"""A binary crystal with short-range order and size-effect displacements, all of them known.
+"""A binary crystal with known short-range order and known size-effect displacements.
 
-Each cell has one site, with an atom A or B. The species are drawn by a threshold on a Gaussian
-random field, so that the Warren-Cowley parameters follow from counting; neighbours displace every
-atom. The scattering is computed from all atoms of a periodic supercell, on its own reciprocal grid.
-The pair distribution is counted from the same atoms in direct space, independently of the
-scattering.
+Each cell has one site with an atom A or B. The species are drawn with a threshold on a Gaussian
+random field, and the Warren-Cowley parameters follow from counting. Atoms are displaced by their
+neighbours. The scattering is computed from all atoms of a periodic supercell, on the reciprocal
+lattice of the supercell. The pair distribution is counted from the same atoms in direct space,
+independently of the scattering.
 """
 
 from collections.abc import Sequence
@@ -60,14 +60,14 @@ class Crystal:
         return np.where(self.species, *self.f)
 
     def alpha(self, vector: Sequence[int]) -> float:
-        """Return the Warren-Cowley parameter: 1: all pairs alike, below 0: most unlike."""
+        """Return the Warren-Cowley parameter: 1 if all pairs are alike, below 0 if most differ."""
         contrast = self.species - self.species.mean()
         shifted = np.roll(contrast, [-v for v in vector], axis=(0, 1, 2))
         return float((contrast * shifted).mean() / contrast.var())
 
     @property
     def contrast(self) -> float:
-        """x_A x_B (f_A - f_B)²: the ΔPDF at a vector is α times this times the resolution."""
+        """Contrast x_A x_B (f_A - f_B)²; the ΔPDF at a vector is α × contrast × resolution."""
         return float(self.species.var()) * (self.f[0] - self.f[1]) ** 2
 
 
@@ -93,8 +93,8 @@ def crystal(
     share : float
         Fraction of A atoms.
     push : float
-        Displacement (fraction of a cell) of the six neighbours of an A away from it, for a
-        neighbour with a B on its other side.
+        Displacement, as a fraction of a cell, of an atom between an A and a B along an axis; the
+        atom moves away from the A.
     """
     rng = np.random.default_rng(seed)
     h = np.stack(np.meshgrid(*(np.arange(n) / n,) * 3, indexing="ij"), axis=-1)
@@ -107,7 +107,7 @@ def crystal(
 
 
 def intensity(made: Crystal, limit: ArrayLike, terms: int = 12) -> tuple[Grid, Floats, float]:
-    """Return |F(h)|²/N of a supercell on its whole reciprocal lattice, Bragg peaks included.
+    """Return |F(h)|²/N of a supercell on its reciprocal lattice, including Bragg peaks.
 
     F(h) = Σ f exp(2πi h·(x + u)) is a series in h·u; every term is an FFT of the supercell.
 
@@ -137,7 +137,7 @@ def intensity(made: Crystal, limit: ArrayLike, terms: int = 12) -> tuple[Grid, F
     index = [np.rint(axis * made.n).astype(np.int64) % made.n for axis in axes]
     for p in powers:
         moment = made.powers * np.prod((made.steps * made.push) ** np.array(p), axis=-1)
-        # exp(+2πi h·x) is the inverse transform without its factor 1/n³.
+        # The sum with exp(+2πi h·x) is the inverse transform without the factor 1/n³.
         table = np.fft.ifftn(moment, norm="forward")
         factors = [(2j * np.pi * axis) ** q / factorial(q) for axis, q in zip(axes, p, strict=True)]
         _add(total, table, *index, *factors)
@@ -165,9 +165,9 @@ def pair_distribution(
 ) -> Floats:
     """Count pairs in direct space, with the resolution of a taper.
 
-    Per cell: Σ_ij f_i f_j R(x - x_ij) / N over all pairs of atoms, with the resolution function R.
-    With ``delta``, the same sum for the average structure is subtracted, in which every site holds
-    all atoms of the supercell, each at its displaced position.
+    The result per cell is Σ_ij f_i f_j R(x - x_ij) / N over all pairs of atoms, with the resolution
+    function R. With ``delta``, the same sum for the average structure is subtracted. In the average
+    structure, every site contains all atoms of the supercell at their displaced positions.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def pair_distribution(
     axes = sg.real_axes(made.cell)
     g = axes @ axes.T
     size, f = made.species.size, made.powers
-    # Differences of displacements are a few whole steps along each axis, so a histogram is exact.
+    # Differences of displacements are a few integer steps along each axis, so a histogram is exact.
     shifts = np.array(list(product(range(-2, 3), repeat=3)))
     kinds = np.array(list(product(range(-1, 2), repeat=3)))
     per_kind = np.array([f[np.all(made.steps == kind, axis=-1)].sum() for kind in kinds])
@@ -217,5 +217,5 @@ def pair_distribution(
 
 
 def _place(step: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the list index of a whole step from -2 to 2 along each axis."""
+    """Return the list index of an integer step from -2 to 2 along each axis."""
     return (step[..., 0] + 2) * 25 + (step[..., 1] + 2) * 5 + step[..., 2] + 2

@@ -1,8 +1,8 @@
 """Simulated rotation scans with known truth.
 
-Counts are Poisson distributed with the mean ``μ = N S(Q)``: N from monitor, transmission, solid
-angle, polarisation and sensor, S from an analytic diffuse model, plus background and Bragg spots. A
-reflection of integral I (of S over its volume in Q, 1/Å³) gives ``N I / J`` counts in total, where
+Counts are Poisson distributed with the mean ``μ = N S(Q)``. N contains monitor, transmission, solid
+angle, polarisation and sensor. S is an analytic diffuse model plus background and Bragg spots. A
+reflection with the integral I (of S over its volume in Q, 1/Å³) gives ``N I / J`` counts in total.
 ``J = k³ ΔΩ |e·(s × z)| Δφ`` is the volume of Q that one pixel covers in one frame; J contains the
 Lorentz factor. A reduction that averages S in voxels therefore gives the same I as a sum over the
 peak.
@@ -61,7 +61,7 @@ _BEAM = np.array([0.0, 0.0, 1.0])
 def module_gaps(
     modules: tuple[int, int], module_shape: tuple[int, int], gap: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[tuple[int, int, int, int], ...]]:
-    """Return shape and gaps of a detector of ``modules`` (slow, fast) with `gap` pixels between."""
+    """Return shape and gaps of a detector with ``modules`` (slow, fast), `gap` pixels apart."""
     shape = (
         modules[0] * (module_shape[0] + gap[0]) - gap[0],
         modules[1] * (module_shape[1] + gap[1]) - gap[1],
@@ -83,7 +83,7 @@ class TruePeaks:
     Attributes
     ----------
     hkl : (n, 3) array
-        Integers, except for superlattice reflections.
+        Indices; integers, except for superlattice reflections.
     frame, slow, fast : (n,) array
         Centre of the spot, which may be in a gap.
     sigma : (n, 3) array
@@ -91,7 +91,7 @@ class TruePeaks:
     intensity : (n,) array
         Integral of S over the reflection, 1/Å³.
     counts : (n,) array
-        Expected counts of the whole spot, including its halo, for the N at its centre.
+        Expected counts of the whole spot, including its halo, with the N at the centre of the spot.
     recorded : (n,) array
         Expected counts on live pixels within the scan.
     background : (n,) array
@@ -122,8 +122,8 @@ class Simulation:
     Attributes
     ----------
     n_sub : (frame, slow, fast)
-        Numbers of sub-samples for the average of the diffuse S in each pixel and frame.
-        (1, 1, 1): the value at the pixel's centre in mid-frame.
+        Numbers of sub-samples with which the diffuse S is averaged over each pixel and frame.
+        (1, 1, 1): the value at the centre of the pixel in mid-frame.
     """
 
     detector: DetectorModel
@@ -220,7 +220,9 @@ class Simulation:
     def frames(
         self, block: int = 8, start: int = 0, stop: int | None = None
     ) -> Iterator[NDArray[np.uint32]]:
-        """Yield Poisson counts in blocks (n <= block, slow, fast); `GAP_VALUE` in gaps.
+        """Yield Poisson counts in blocks of up to `block` frames (n, slow, fast).
+
+        Gaps have the value `GAP_VALUE`.
 
         Every frame has its own seed, so that counts do not depend on `block`.
         """
@@ -351,7 +353,7 @@ class Simulation:
         )
 
     def _kernels(self, spots: Spots) -> list[tuple[Floats, float | None]]:
-        """Return the fractions (n,) of each spot's counts in core and halo, with the width."""
+        """Return the fractions (n,) of the counts in core and in halo, with the width of each."""
         strong = spots.counts * self.scan.frame_factor.max() >= self.detector.halo_minimum
         halo = np.where(strong, self.detector.halo_fraction, 0.0)
         parts: list[tuple[Floats, float | None]] = [(1 - halo, None)]

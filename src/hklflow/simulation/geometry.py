@@ -1,8 +1,8 @@
 """Independent geometry of the simulator.
 
-This module does not use `geometry.rotation` or `geometry.lattice`: the simulator is the reference
-for their tests. The conventions are defined in `geometry.frames`. Rotations are quaternions,
-reciprocal vectors are cross products of Cartesian cell axes.
+This module does not use `geometry.rotation` or `geometry.lattice`, because the simulator is the
+reference in the tests of these modules. The conventions are defined in `geometry.frames`. Rotations
+are quaternions, reciprocal vectors are cross products of Cartesian cell axes.
 """
 
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ def real_axes(cell: ArrayLike) -> Floats:
 def reciprocal_basis(cell: ArrayLike) -> Floats:
     """Return the matrix (3, 3) with columns a*, b*, c* in 1/Å, including 2π.
 
-    ``a* = 2π b × c / V``; then rotated so that a* is along x and b* in the xy plane (Busing & Levy,
-    Acta Cryst. 22, 457, 1967).
+    ``a* = 2π b × c / V``; the vectors are then rotated so that a* is along x and b* in the xy plane
+    (Busing & Levy, Acta Cryst. 22, 457, 1967).
     """
     a, b, c = real_axes(cell)
     stars = np.array([np.cross(b, c), np.cross(c, a), np.cross(a, b)])
@@ -75,8 +75,8 @@ def chain(axes: Sequence[Sequence[float]], angles: Sequence[float]) -> Rotation:
 def crossings(g: Floats, axis: Floats, beam: Floats, k: float) -> Floats:
     """Return angles (n, 2) in radians with ``|k beam + R(axis, angle) g| = k``; NaN if none.
 
-    With p, the component of beam normal to the axis, and q = axis × p as basis vectors, the
-    component of the rotated vector along the beam must be ``-g² / 2k``.
+    The component of the rotated vector along the beam must be ``-g² / 2k``. The basis vectors of
+    the calculation are p, the component of beam normal to the axis, and q = axis × p.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def crossings(g: Floats, axis: Floats, beam: Floats, k: float) -> Floats:
     p = beam - (beam @ axis) * axis
     q = np.cross(axis, p)
     wanted = -np.sum(g * g, axis=1) / (2 * k) - (g @ axis) * (beam @ axis)
-    # In this plane, g has the polar angle `phase`; a rotation adds to it.
+    # In the plane of p and q, g has the polar angle `phase`; a rotation adds its angle.
     radius = np.hypot(g @ p, g @ q)
     phase = np.arctan2(g @ q, g @ p)
     opening = np.arctan2(

@@ -1,7 +1,7 @@
 """Numba kernels of the simulator: diffuse scattering per pixel, Gaussian spots.
 
-Loops are serial, as in all kernels of hklflow: numba's threads use OpenMP, and after iotbx has
-loaded the OpenMP of its wheel, two threads can process the same part, so that spots appear twice.
+Loops are serial, as in all kernels of hklflow. Threads of Numba use OpenMP. After iotbx has loaded
+the OpenMP of its wheel, two threads can process the same part, so that spots appear twice.
 """
 
 import math
@@ -60,7 +60,7 @@ class Waves(NamedTuple):
 
 
 class Cosines(NamedTuple):
-    """Terms that are a wave, by its index, times an amplitude."""
+    """Terms: an amplitude times a wave, which is given by its index."""
 
     wave: NDArray[np.int64]
     amplitude: Floats
@@ -125,7 +125,8 @@ def diffuse(  # type: ignore[no-untyped-def]
                         h2[j] = m[2, 0] * px + m[2, 1] * py + m[2, 2] * pz
                         q2[j] = px * px + py * py + pz * pz
                         s[j] = flat
-                    # Many terms share a wave, and the cosine takes most of the time.
+                    # Each wave is computed only once, because many terms use the same wave and the
+                    # cosine takes most of the time.
                     for t in range(len(vectors)):
                         v0, v1, v2 = vectors[t, 0], vectors[t, 1], vectors[t, 2]
                         shift = shifts[t]
@@ -162,7 +163,7 @@ def diffuse(  # type: ignore[no-untyped-def]
 
 @kernel
 def _weights(centre, sigma, n):  # type: ignore[no-untyped-def]
-    """Return integrals of a normal distribution over cells of unit width: first cell, values."""
+    """Return first cell and integrals of a normal distribution over cells of unit width."""
     first = max(0, math.floor(centre - _REACH * sigma))
     stop = min(n, math.floor(centre + _REACH * sigma) + 1)
     values = np.empty(max(0, stop - first))

@@ -1,7 +1,7 @@
 """Models of a simulation: crystal, diffuse scattering, background, goniometer, scan.
 
-Models are frozen dataclasses with known truth; `simulation.frames` converts them to counts. Units:
-metres, Å, 1/Å, radians, kelvin; pixel coordinates as in `geometry.frames`.
+Models are frozen dataclasses; `simulation.frames` calculates counts from them. Units are metres, Å,
+1/Å, radians and kelvin; pixel coordinates are defined in `geometry.frames`.
 """
 
 from dataclasses import dataclass, replace
@@ -41,8 +41,8 @@ def allowed(centring: str, hkl: ArrayLike) -> NDArray[np.bool_]:
 class Superlattice:
     """Satellites at ± `vector` from every allowed reflection, below a phase transition.
 
-    Their intensity is `ratio` times ``(Σ f)²`` of the atoms times the square of the order parameter
-    ``(1 - T / t_c) ** beta``.
+    The intensity of the satellites is `ratio` times ``(Σ f)²`` of the atoms times the square of the
+    order parameter ``(1 - T / t_c) ** beta``.
     """
 
     vector: Vector
@@ -60,8 +60,8 @@ class Distortion:
     """A phase transition at `t_c` that strains the cell and moves the atoms below `t_c`.
 
     Below `t_c` the order parameter η follows ``η² = f + (1 - f) (1 - T / t_c) ** (2 beta)`` with
-    ``f = first_order``: 0 is a continuous transition, 1 a step. The strain is proportional to η²
-    (if η breaks the symmetry, no strain couples to η itself), the atomic shifts to η.
+    ``f = first_order``: 0 is a continuous transition, 1 a step. The atomic shifts are proportional
+    to η. The strain is proportional to η², because no strain couples to η if η breaks the symmetry.
 
     Attributes
     ----------
@@ -75,8 +75,8 @@ class Distortion:
     first_order : float
         Discontinuous part of η², 0 to 1.
     shifts : tuple of (x, y, z, f)
-        Changes of position and scattering power of each atom at η = 1; reflections that are
-        extinct above `t_c`, for example by a glide plane, appear. Empty: no changes.
+        Changes of position and scattering power of each atom at η = 1; empty: no changes.
+        Reflections that are extinct above `t_c`, for example by a glide plane, then appear.
     """
 
     t_c: float
@@ -105,16 +105,16 @@ class CrystalModel:
     orientation : (3,) tuple
         Rotation vector of U in radians (crystal to goniometer frame).
     turn : (3,) tuple
-        Rotation vector in degrees, goniometer frame, of a rotation after `orientation`: drift of
-        the crystal between two scans.
+        Rotation vector in degrees, in the goniometer frame, of a rotation after `orientation`. It
+        simulates a drift of the crystal between two scans.
     centring : str
-        Lattice letter.
+        Letter of the centring.
     atoms : tuple of (x, y, z, f)
         Fractional positions and scattering power; ``I ∝ |Σ f exp(2πi h·x)|²``.
     b_iso : float
         B of the Debye-Waller factor ``exp(-2 b_iso (sin θ / λ)²)`` on intensities, Å².
     scale : float
-        Integral of S over the Q volume of a reflection, per ``|F|²``, 1/Å³.
+        Integral of S over the Q volume of a reflection with ``|F|² = 1``, 1/Å³.
     mosaic : float
         Standard deviation of the mosaic blocks about the scan axis at ζ = 1, radians.
     spot_sigma : (slow, fast)
@@ -193,14 +193,14 @@ class CrystalModel:
         Satellites of the superlattice have fractional hkl.
         """
         lengths = np.linalg.norm(sg.real_axes(self.cell), axis=1)
-        # One more index, so that satellites of reflections just outside are included.
+        # The limit is one index higher, to include satellites of reflections just outside.
         limit = np.ceil(q_max * lengths / (2 * np.pi)).astype(int) + 1
         grid = np.meshgrid(*(np.arange(-n, n + 1) for n in limit), indexing="ij")
         main = np.stack(grid, axis=-1).reshape(-1, 3).astype(np.float64)
         main = main[allowed(self.centring, main)]
         xyz, f = self.current_atoms[:, :3], self.current_atoms[:, 3]
         power = [np.abs(np.exp(2j * np.pi * main @ xyz.T) @ f) ** 2]
-        # Extinct reflections are 0 except for rounding, so they are set to 0.
+        # Remove the rounding errors of extinct reflections.
         power[0][power[0] < 1e-20 * np.abs(f).sum() ** 2] = 0
         hkl = [main]
         for satellite in self.superlattice:
@@ -220,7 +220,7 @@ class CrystalModel:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Short-range order: ``amplitude * cos(2π h·vector)``; integer or half-integer vectors."""
+    """Short-range order: ``amplitude * cos(2π h·vector)`` with integer or half-integer vectors."""
 
     amplitude: float
     vector: Vector
@@ -231,18 +231,18 @@ class Ridge:
     """Periodic diffuse maxima around lattice points, rods or sheets.
 
     With ``u = Σ_t (1 - cos 2π (h - centre)·t) / (2π² width²)`` the profile is
-    ``amplitude / (1 + u)`` (lorentzian) or ``amplitude * exp(-u / 2)`` (gaussian): this is the
+    ``amplitude / (1 + u)`` (lorentzian) or ``amplitude * exp(-u / 2)`` (gaussian). u is the
     acoustic dispersion of a lattice with springs along the vectors t. Three independent lattice
-    vectors give maxima at the lattice points (with centring vectors, only at the allowed points),
-    two vectors give rods along the third direction, one vector gives sheets. Near a sheet of unit
+    vectors give maxima at the lattice points; with centring vectors, only at the allowed points.
+    Two vectors give rods along the third direction, one vector gives sheets. Near a sheet of unit
     spacing ``u = (δh / width)²``.
 
     Attributes
     ----------
     thermal : bool
-        True: proportional to the temperature.
+        True: the intensity is proportional to the temperature.
     q_squared : bool
-        True: multiplied by ``|Q|²`` in 1/Å².
+        True: the intensity is multiplied by ``|Q|²`` in 1/Å².
     """
 
     amplitude: float
@@ -308,7 +308,7 @@ class Background:
 
 @dataclass(frozen=True)
 class GoniometerModel:
-    """Goniometer: lab vectors of the axes at zero, the fixed axis first; angles in radians."""
+    """Goniometer: lab vectors of the axes at angle zero, fixed axis first; angles in radians."""
 
     axes: tuple[Vector, ...] = ((-1.0, 0.0, 0.0),)
     angles: tuple[float, ...] = (0.0,)
@@ -330,15 +330,16 @@ class ScanModel:
     Attributes
     ----------
     start, step : float
-        Radians.
+        First angle, and angle per frame, radians.
     wavelength : float
-        Å.
+        Wavelength, Å.
     polarization : float or None
-        Fraction with the electric vector along lab x; None: no polarisation factor.
+        Fraction of the intensity with the electric vector along lab x. None: no polarisation
+        factor.
     flux : float
-        Counts per second for S = 1 in a pixel at the foot of the normal.
+        Counts per second for S = 1 in the pixel that is nearest to the sample.
     exposure : float
-        Seconds per frame.
+        Exposure time of a frame, s.
     drift : float
         Relative change of the monitor from the first to the last frame.
     transmission : tuple of n_frames floats or None
@@ -346,7 +347,7 @@ class ScanModel:
     attenuator : float
         Transmission of the attenuators, a factor of N that the monitor does not measure.
     solid_angle : bool
-        False: N has no solid angle.
+        False: N does not contain the solid angle.
     """
 
     start: float
@@ -376,7 +377,7 @@ class ScanModel:
 
     @cached_property
     def frame_factor(self) -> Floats:
-        """Part of N that depends only on the frame, (n_frames,)."""
+        """Factor (n_frames,) of N that depends only on the frame."""
         factor = self.monitor * self.attenuator
         if self.transmission is None:
             return factor

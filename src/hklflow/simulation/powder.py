@@ -17,16 +17,17 @@ CALIBRANTS = {"CeO2": (5.411651, "F"), "LaB6": (4.156826, "P"), "Si": (5.431179,
 
 @dataclass(frozen=True)
 class Grains:
-    """Few strong grains on part of the rings.
+    """A few strong grains on a part of the rings.
 
     Attributes
     ----------
     fraction : float
-        Fraction of the sectors of 10° of all rings with strong grains.
+        Fraction of the sectors (10° of a ring) that have strong grains.
     number : int
-        Number of grains in such a sector.
+        Number of strong grains in such a sector.
     strength : float
-        Counts of the strongest grain relative to its ring; each grain has at least a tenth of this.
+        Counts of the strongest grain relative to its ring; all grains have at least a tenth of
+        these counts.
     size : float
         Standard deviation of a grain's spot, pixels.
     """
@@ -76,9 +77,9 @@ def powder_expected(
     Parameters
     ----------
     wavelength : float
-        Å.
+        Wavelength, Å.
     d_spacings, intensities : (n,) array
-        Spacings in Å; counts at the top of each ring at normal incidence.
+        Spacings in Å; counts at the maximum of each ring at normal incidence.
     ring_width : float
         Standard deviation of the Gaussian profile in 2θ, radians.
     n_sub : int
@@ -122,7 +123,7 @@ def powder_image(
     """Return a Poisson image (slow, fast) of a calibrant; gaps are -1, dead pixels 0.
 
     Heights of the rings are multiplicity × Lorentz factor × Debye-Waller factor, scaled so that
-    the highest ring has `peak_counts`. Parameters are as in `powder_expected`.
+    the highest ring has `peak_counts`. The other parameters are as in `powder_expected`.
     """
     generator = np.random.default_rng(seed)
     rays = detector.rays(
@@ -143,7 +144,8 @@ def powder_image(
     )
     if grains is not None:
         heights = peak_counts * heights / heights.max()
-        # Separate random numbers: the same seed gives the same noise without grains.
+        # Separate random numbers are used, so that a seed gives the same noise with and without
+        # grains.
         scattered = np.random.default_rng([seed, 1])
         mean += _grains(detector, 2 * theta, heights, ring_width, grains, scattered)
     image = generator.poisson(mean).astype(np.int32)

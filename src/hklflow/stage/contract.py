@@ -1,10 +1,11 @@
-"""Define the contract of every stage: typed inputs, outputs, parameters, atomic files, provenance.
+"""The contract of every stage: typed inputs, outputs and parameters, atomic files, provenance.
 
-A stage module has ``VERSION`` (raised when the same input gives a different output), ``Inputs``,
-``Outputs`` and ``Params``, and ``main(*, inputs, outputs, params, threads)``. ``KERNELS`` names a
-group of `hklflow.experiment.warm` whose kernels `make setup` does not compile. ``FRAMES_OF`` names
-the field of the inputs with the scan files whose frames the stage reads; it may be a function of
-the parameters. `command` turns ``main`` into a command line; tests call ``main`` directly.
+A stage module has ``VERSION``, ``Inputs``, ``Outputs`` and ``Params``, and ``main(*, inputs,
+outputs, params, threads)``. ``VERSION`` is raised when the same input gives a different output.
+``KERNELS`` names a group of `hklflow.experiment.warm` whose kernels `make setup` does not compile.
+``FRAMES_OF`` names the field of the inputs with the scan files whose frames the stage reads; it may
+be a function of the parameters. `command` turns ``main`` into a command line; tests call ``main``
+directly.
 """
 
 import atexit
@@ -61,13 +62,14 @@ class Params(_Model):
     def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
         """Return the paths of each field, by its name, relative to ``base``.
 
-        A stage whose parameter file names further files adds them, because they are read as well.
+        A stage with a parameter file that lists other files adds these files, because they are also
+        read.
         """
         return _paths(self)
 
 
 def _in_threes(value: Any) -> Any:
-    """Group the numbers of a command line, which follow one another, in threes."""
+    """Group a list of numbers from a command line in threes."""
     flat = isinstance(value, list) and not any(isinstance(x, list | tuple) for x in value)
     if not flat or len(value) % 3:
         return value
@@ -75,7 +77,7 @@ def _in_threes(value: Any) -> Any:
 
 
 Vectors = Annotated[list[tuple[float, float, float]], BeforeValidator(_in_threes)]
-"""Vectors of three numbers; on a command line the numbers follow one another."""
+"""Vectors of three numbers; on a command line all numbers are in one list."""
 
 
 def _paths(model: BaseModel) -> dict[str, list[Path]]:
@@ -101,8 +103,8 @@ def _module(main: Main) -> ModuleType:
 def command(main: Main) -> None:
     """Parse the command line, run the stage, and publish its outputs together.
 
-    Outputs are written under temporary names in the same folders and renamed when all are
-    complete. `HklflowError` and bad arguments end with one line and exit code 2, everything else
+    Outputs are written under temporary names in the same folders, and renamed when all are
+    complete. `HklflowError` and wrong arguments end with one line and exit code 2, other errors
     with a traceback and exit code 1.
     """
     _collect_rarely()
@@ -148,11 +150,11 @@ def command(main: Main) -> None:
     except ValidationError as error:
         _fail(name, _problems_of(error), 2)
     except HklflowError as error:
-        # Too many open files (no free file number) does not mean a damaged file.
+        # Without this test, too many open files would look like a damaged file.
         _fail(name, system.too_many_files(error) or str(error), 2)
     except Exception as error:  # noqa: BLE001  (shown in full with a traceback)
         if (lack := system.lack_of_memory(error)) is not None:
-            # Exit code 1: a retry may get more memory (`mem_mb` grows with every retry).
+            # Exit code 1: a repeated job may get more memory (`mem_mb` grows with every retry).
             _fail(name, _no_memory(lack, module["Params"]), 1)
         if (lack := system.sentence(error)) is not None:
             _fail(name, lack, 2)
@@ -163,7 +165,7 @@ def command(main: Main) -> None:
 def _collect_rarely() -> None:
     """Collect garbage rarely, and not at the end of the process.
 
-    A job imports a hundred thousand objects that live until it ends; repeated garbage collections
+    A job imports a hundred thousand objects that stay until it ends; repeated garbage collections
     took 0.3 s of each job.
     """
     gc.set_threshold(100_000)
@@ -181,7 +183,7 @@ def _problems_of(error: ValidationError) -> str:
 
 
 def _no_memory(reason: str, params: type[Params]) -> str:
-    """Return how much memory was requested, if known, and which parameter to lower."""
+    """Return the requested memory, if known, and the parameter to lower, as text."""
     details = " ".join(reason.split())
     if (limit := system.memory_limit_mb()) is not None:
         details += f"{'; ' if details else ''}a process may have {limit} MB (`ulimit -v`)"
@@ -209,13 +211,13 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
         )
     module = _module(main)
     name = Path(str(module.__file__)).stem
-    # A mask image or a flat field is given by a parameter, but it is also an input file.
+    # A mask image or a flat field is a parameter, but its file is an input, too.
     read = inputs.paths() | {field: paths for field, paths in params.paths().items() if paths}
     for field, paths in read.items():
         for path in paths:
             # A run of a detector may be a folder.
             if not path.is_dir():
-                system.require_file(path, f"{field}:", "make it first or mend the path")
+                system.require_file(path, f"{field}:", "make it first or correct the path")
     _require_apart(read, outputs.paths())
     used = _calibrations([path for paths in read.values() for path in paths])
     frames_of = getattr(module, "FRAMES_OF", None)
@@ -223,8 +225,8 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
     started = datetime.now(UTC)
     clock = time.perf_counter()
     final = outputs.paths()
-    # The name is unique to this run: a process left behind by a killed run may still write, and
-    # its files must never be published as files of this run, nor the other way round.
+    # The name is unique to this run. A killed run may have left a process that still writes; its
+    # files must never be published as files of this run, nor the other way round.
     token = secrets.token_hex(4)
     temporary = {
         field: [publish.partial(path, token) for path in paths] for field, paths in final.items()
@@ -266,7 +268,7 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
 
 
 def _require_apart(read: Mapping[str, Sequence[Path]], final: Mapping[str, Sequence[Path]]) -> None:
-    """Raise an error if an output would overwrite an input: raw data would be lost."""
+    """Raise an error if an output would overwrite an input, because raw data would be lost."""
     for field, paths in final.items():
         for path in paths:
             for other in (read_path for paths_read in read.values() for read_path in paths_read):
@@ -314,7 +316,7 @@ def _with_paths(outputs: Outputs, paths: Mapping[str, Sequence[Path]]) -> Output
 
 
 class _Watch:
-    """The files that a run reads; they must not change until its end, nor since the import.
+    """The files that a run reads; they must not change during the run or between import and run.
 
     Raises
     ------
@@ -363,8 +365,8 @@ class _Watch:
             difference = identity.compare(entry, files, identity.standing(files))
             if difference is identity.Likeness.CHANGED:
                 raise HklflowError(
-                    f"{entry['path']} is not as it was when {scan} was made of it; run snakemake "
-                    "again: it imports the scan anew"
+                    f"{entry['path']} has changed since {scan} was made from it; run snakemake "
+                    "again, which imports the scan again"
                 )
 
     def ended(self) -> Record:
@@ -380,7 +382,7 @@ class _Watch:
         for name, files in self._all():
             entries[name] = identity.identify(name, files, product=_is_product(files))
             before, now = self._before[name], identity.standing(files)
-            # A backup or a link changes the time of the last status change, not the content.
+            # A backup or a link changes the time of the last status change, but not the content.
             if before is None or now is None or before[:2] != now[:2]:
                 raise HklflowError(f"{name} changed while it was read; run again")
         record: Record = {
@@ -412,15 +414,15 @@ def fingerprint(path: Path) -> str:
 
 
 def _is_product(files: Sequence[Path]) -> bool:
-    """Return True for a large product of hklflow, which need not be read completely."""
+    """Return True for a large product of hklflow, which is not read completely."""
     (size, *others) = (path.stat().st_size for path in files)
     return not others and size > identity.LARGE and bool(provenance(files[0]))
 
 
 def _record(record: Record, inputs: Inputs, outputs: Sequence[Path]) -> None:
-    """Append this run, after the history of its inputs, to the products that can store it.
+    """Append the record of this run, after the history of its inputs, to its products.
 
-    Pictures and pages store the record only if no other product does.
+    Pictures and pages store the record only if no other product can.
     """
     history: list[Record] = []
     alone = not any(path.suffix in _WITH_HISTORY for path in outputs)
@@ -468,7 +470,10 @@ def provenance(path: Path) -> list[Record]:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON that diffs well: numpy values become numbers, non-finite values become null."""
+    """Write JSON in a form that is easy to compare; non-finite values become null.
+
+    numpy values become numbers.
+    """
     path.write_text(json.dumps(_plain(data), indent=1, allow_nan=False) + "\n")
 
 

@@ -16,23 +16,28 @@ class IntegrationSettings(stage.Params):
     n_sigma: float = Field(3.5, ge=2, le=8)
     """Half axes of the summed region, in standard deviations of the spot."""
     mosaic: float | None = Field(None, gt=0)
-    """Starting value: standard deviation of the rocking curve in degrees. None: from the peaks."""
+    """Starting value of the standard deviation of the rocking curve, in degrees; None: from the
+    peaks.
+    """
     spot: tuple[PositiveFloat, PositiveFloat] | None = None
-    """Starting value: standard deviation of spots in pixels (slow, fast). None: from the peaks."""
+    """Starting value of the standard deviation of spots in pixels (slow, fast); None: from the
+    peaks.
+    """
     strong: float = Field(20.0, ge=5)
     """Smallest I/σ of reflections from which widths and profiles are learned."""
     references: int = Field(3000, ge=50)
     """Largest number of reflections from which widths and profiles are learned."""
     max_frames: int = Field(100, ge=3)
-    """Reflections on more frames than this are not integrated."""
+    """Largest number of frames of an integrated reflection."""
     min_zeta: float = Field(0.1, ge=0, le=1)
-    """Reflections with a smaller |ζ| are flagged LONG and are not scaled."""
+    """Smallest |ζ| of a scaled reflection; reflections with a smaller value are flagged LONG."""
     overlap: float = Field(0.05, ge=0, le=1)
-    """Fraction of a reflection in the foreground of others from which it is flagged OVERLAP."""
+    """Fraction of a reflection in the foreground of others, above which it is flagged OVERLAP."""
     min_recorded: float = Field(0.5, gt=0, le=1)
-    """Smallest fraction of a reflection on good pixels for which an intensity is given."""
+    """Smallest fraction of a reflection on good pixels that gives an intensity."""
     memory: PositiveFloat = 1000.0
-    """MB for the voxels of reflections; larger data need several passes over the frames."""
+    """Memory in MB for the voxels of reflections; larger data need several passes over the frames.
+    """
 
     def chosen(self, threads: int = 1) -> "IntegrationParams":
         """Return the parameters of the integration."""

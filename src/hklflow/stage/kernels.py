@@ -12,7 +12,7 @@ from hklflow.simd import private
 
 
 def ensure(group: str) -> None:
-    """Compile a group of kernels unless it was done; other jobs that need them wait.
+    """Compile a group of kernels unless it is compiled already; other jobs that need it wait.
 
     Without this step, all jobs that start together on a new installation would compile the same
     kernels. If the file system does not support locks, or nothing can be precompiled, each job
@@ -36,7 +36,7 @@ def ensure(group: str) -> None:
 
 
 def marker(group: str) -> Path | None:
-    """Return the file which marks a group as compiled for this installation and processor."""
+    """Return the file that marks a group as compiled for this installation and processor."""
     folder = os.environ.get("NUMBA_CACHE_DIR")
     state = kernel_cache.state(Path(__file__).parents[1])
     words = group, state, sys.implementation.cache_tag, private.processor()

@@ -5,8 +5,8 @@
     - {image: beamline.tif, bad: zero}
     - {edges: 2, detector: Pilatus 1M}
 
-Paths are relative to the mask file. A step that subtracts unmasks pixels of earlier steps, but
-never pixels flagged by the measurement itself, because a pixel without counts has no data.
+Paths are relative to the mask file. A step with `op: subtract` unmasks pixels of earlier steps. It
+never unmasks pixels that are flagged in the measurement, because they have no data.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ class _Step(stage.Params):
     op: Literal["add", "subtract"] = "add"
     """`add` masks the pixels, `subtract` unmasks pixels that earlier steps masked."""
     comment: str = ""
-    """Comment for the reader."""
+    """Comment for readers of the mask file."""
 
 
 class Rectangle(_Step):
@@ -47,7 +47,7 @@ class Rectangle(_Step):
 
 
 class Circle(_Step):
-    """Pixels whose centre is within radius of (slow, fast)."""
+    """Pixels whose centre is inside a circle around (slow, fast)."""
 
     shape: Literal["circle"]
     slow: float
@@ -56,7 +56,7 @@ class Circle(_Step):
 
 
 class Annulus(_Step):
-    """Pixels between two radii of (slow, fast)."""
+    """Pixels between two circles around (slow, fast)."""
 
     shape: Literal["annulus", "ring"]
     slow: float
@@ -66,7 +66,7 @@ class Annulus(_Step):
 
 
 class Polygon(_Step):
-    """Pixels inside the polygon with the given (slow, fast) corners."""
+    """Pixels inside the polygon with the given corners (slow, fast)."""
 
     shape: Literal["polygon"]
     corners: tuple[tuple[float, float], ...]
@@ -82,11 +82,11 @@ class Beamstop(_Step):
     arm_angle: float = 0.0
     arm_width: float = Field(0.0, ge=0)
     arm_length: float | None = Field(None, gt=0)
-    """Length of the arm from the centre, pixels; None: to the detector's border."""
+    """Length of the arm from the centre, in pixels; None: to the border of the detector."""
 
 
 class Edges(_Step):
-    """Pixels along the detector's border, and along the gaps of the named detector."""
+    """Pixels along the border of the detector, and along the gaps of the named detector."""
 
     edges: int = Field(ge=1)
     detector: str | None = None
@@ -107,7 +107,7 @@ class Gaps(_Step):
 
 Shape = Annotated[Rectangle | Circle | Annulus | Polygon | Beamstop, Field(discriminator="shape")]
 Step = Rectangle | Circle | Annulus | Polygon | Beamstop | Edges | Image | Gaps
-# The kind of a step follows from the first of these keys in it.
+# The first of these keys in a step defines its kind.
 _KINDS: dict[str, TypeAdapter[Any]] = {
     "shape": TypeAdapter(Shape),
     "edges": TypeAdapter(Edges),
@@ -171,12 +171,12 @@ def parse(text: str, where: str) -> list[Step]:
         data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         raise HklflowError(
-            f"{where} is not valid YAML: {' '.join(str(error).split())}; mend the line"
+            f"{where} is not valid YAML: {' '.join(str(error).split())}; correct the line"
         ) from error
     if node is None or data is None:
         return []
     if not isinstance(node, yaml.SequenceNode):
-        raise HklflowError(f"{where} is no list; write one step in a line, each after `- `")
+        raise HklflowError(f"{where} is not a list; write one step in a line, each after `- `")
     steps: list[Step] = []
     problems: list[str] = []
     for number, (item, value) in enumerate(zip(node.value, data, strict=True), start=1):
@@ -198,12 +198,12 @@ def step(value: Any, keys: Sequence[str] = ()) -> Step:
             If the value is not a step; lists all problems.
     """
     if not isinstance(value, dict):
-        raise HklflowError(f"{value!r} is no step; a step has `key: value` pairs")
+        raise HklflowError(f"{value!r} is not a step; a step has `key: value` pairs")
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        raise HklflowError(f"{', '.join(twice)} is given twice; leave one")
+        raise HklflowError(f"{', '.join(twice)} is given twice; keep one")
     kind = next((key for key in _KINDS if key in value), None)
     if kind is None:
-        raise HklflowError(f"{value!r} is no step; a step has one of {', '.join(_KINDS)}")
+        raise HklflowError(f"{value!r} is not a step; a step has one of {', '.join(_KINDS)}")
     try:
         parsed: Step = _KINDS[kind].validate_python(value)
     except ValidationError as error:

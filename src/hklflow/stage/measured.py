@@ -4,19 +4,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from hklflow.bragg.measurement import Measurement
     from hklflow.geometry import Rotation
     from hklflow.images.scan import RotationScan
+    from hklflow.stage.norms import Norm
 
 
 def measurement(
     scan: "RotationScan",
     rotation: "Rotation",
-    pixel_norm: "NDArray[np.float64]",
-    frame_norm: "NDArray[np.float64]",
+    norm: "Norm",
     *,
     block: int,
     threads: int,
@@ -27,10 +26,8 @@ def measurement(
     ----------
     rotation : Rotation
         Refined geometry.
-    pixel_norm, frame_norm
-        See `hklflow.stage.norms`.
     block : int
-        Frames read at a time.
+        Number of frames that are read at a time.
     """
     import numpy as np
 
@@ -48,8 +45,8 @@ def measurement(
         flag = masks.flag_value(frames.dtype) or np.inf
     return Measurement(
         rotation,
-        pixel_norm,
-        frame_norm,
+        norm.pixel,
+        norm.frame,
         blocks,
         invalid_from=flag,
         saturation=scan.saturation or np.inf,

@@ -1,11 +1,11 @@
-"""Compute the norm, the counts of a pixel for S(Q) = 1, from factors that stages share.
+"""Compute the norm (the counts of a pixel for S(Q) = 1) from factors that stages share.
 
-The norm of pixel p in frame z is ``pixel(p) * frame(z)``. The transform to S(Q) and the
-integration of Bragg reflections divide by the same norm.
+The norm of pixel p in frame z is ``pixel(p) * frame(z)``. The transform to S(Q) and the integration
+of Bragg reflections divide by the same norm.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hklflow import stage
 
@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 
 
 class Corrections(stage.Params):
-    """Factors that the pixels' part of the norm contains."""
+    """Factors in the part of the norm that depends on the pixel."""
 
     solid_angle: bool = True
     """Correct for the solid angle of the pixels."""
     polarization: bool = True
     """Correct for polarisation."""
     efficiency: bool = True
-    """Correct for the sensor's efficiency (needs the sensor's thickness, and its attenuation or
-    material)."""
+    """Correct for the efficiency of the sensor (needs its thickness, and its attenuation or
+    material).
+    """
     flat_field: Path | None = None
-    """The pixels' relative response: an image (any format that fabio reads, or .npy), or the
-    constants of a photon counter (.nxs)."""
+    """File of the relative response of the pixels: an image (any format that fabio reads, or .npy),
+    or the constants of a photon counter (.nxs).
+    """
 
 
 def pixel_norm(
@@ -40,15 +42,15 @@ def pixel_norm(
     rotation: "Rotation",
     binning: "PixelBinning | None" = None,
 ) -> "tuple[NDArray[np.float64], list[str]]":
-    """Return the pixels' part of the norm (slow, fast), 0 where masked, and its corrections.
+    """Return the pixel part of the norm (slow, fast), 0 for masked pixels, and its corrections.
 
     Parameters
     ----------
     mask : Path
         Pixel mask.
     first : Detector
-        Detector of the scan's first rotation. Solid angles are relative to a pixel at the foot of
-        its normal.
+        Detector of the first rotation of the scan. Solid angles are relative to a pixel at the foot
+        of its normal.
     binning : PixelBinning or None
         Binning of the scan; the flat field is for unbinned frames. The norm of a block of pixels is
         the sum of the norms of its pixels: S(Q) has the scale of unbinned frames.
@@ -56,7 +58,7 @@ def pixel_norm(
     Raises
     ------
     HklflowError
-            If the flat field is for another detector.
+        If the flat field is for another detector.
     """
     import numpy as np
 
@@ -68,8 +70,8 @@ def pixel_norm(
     norm = np.where(good, 1.0 if flat is None else flat, 0.0).astype(np.float64)
     if binning is not None and (lost := int(np.count_nonzero(good & (norm == 0)))):
         print(
-            f"note: {lost} of {np.count_nonzero(good)} good blocks are not measured, for the flat "
-            f"field {corrections.flat_field} is not positive in a pixel of theirs"
+            f"note: {lost} of {np.count_nonzero(good)} good blocks are not measured, because the "
+            f"flat field {corrections.flat_field} is not positive in one of their pixels"
         )
     sensor = rotation.detector
     described = None not in (sensor.sensor_thickness, sensor.sensor_attenuation)
@@ -96,7 +98,7 @@ def pixel_norm(
 def _flat(
     path: Path, shape: tuple[int, ...], binning: "PixelBinning | None"
 ) -> "NDArray[Any] | None":
-    """Return the relative response of the pixels (slow, fast); None if the constants lack it."""
+    """Return the relative response of the pixels (slow, fast); None if it was not measured."""
     from hklflow.base.errors import HklflowError
     from hklflow.constants.files import open_constants
     from hklflow.constants.flood import read_flat
@@ -106,7 +108,7 @@ def _flat(
     if path.suffix == ".nxs":
         with open_constants(path) as constants:
             if not any("flatfield" in constants.group(number) for number in constants.modules):
-                print(f"note: {path} has no flat field, for no flood was measured")
+                print(f"note: {path} has no flat field, because no flood was measured")
                 return None
     flat = read_flat(path) if path.suffix == ".nxs" else images.read_image(path)
     if binning is not None:
@@ -120,33 +122,54 @@ def _flat(
     return flat
 
 
-def frame_norm(
-    scale: "FrameScale", n_frames: int, where: Path, *, solid_angle: bool
-) -> "NDArray[np.float64]":
-    """Return the frames' part of the norm (n,).
+class Norm(NamedTuple):
+    """Norm of a rotation.
 
-    Parameters
+    Attributes
     ----------
+    pixel : (slow, fast) array
+        Part of the pixels; 0 where masked.
+    frame : (n_frames,) array
+        Part of the frames.
+    corrected : list of str
+        Corrections that the pixels' part contains.
     scale : FrameScale
-    n_frames : int
-        Number of frames of the scan.
-    where : Path
-        File of the scale, named in error messages.
-    solid_angle : bool
-        True if the pixels' part contains the solid angle.
+        Scale that the frames' part contains.
+    """
+
+    pixel: "NDArray[np.float64]"
+    frame: "NDArray[np.float64]"
+    corrected: list[str]
+    scale: "FrameScale"
+
+
+def read_norm(
+    mask: Path,
+    scale_path: Path,
+    corrections: Corrections,
+    first: "Detector",
+    rotation: "Rotation",
+    binning: "PixelBinning | None",
+) -> Norm:
+    """Read pixel mask and frame scale, and return the norm of a rotation; see `pixel_norm`.
 
     Raises
     ------
     HklflowError
         If the scale is for another number of frames.
     """
+    from hklflow import nexus
     from hklflow.base.errors import HklflowError
 
+    scale, n_frames = nexus.read_scale(scale_path), rotation.scan.n_frames
+    pixel, corrected = pixel_norm(mask, corrections, first, rotation, binning)
     if len(scale.scale) != n_frames:
         raise HklflowError(
-            f"{where} is for {len(scale.scale)} frames but the scan has {n_frames}; run "
+            f"{scale_path} is for {len(scale.scale)} frames but the scan has {n_frames}; run "
             "frame_scale again"
         )
-    norm: NDArray[np.float64] = scale.monitor * scale.attenuation * scale.scale
+    frame = scale.monitor * scale.attenuation * scale.scale
     # The scale assumes equal solid angles; correct it if the pixel norm does not contain them.
-    return norm if solid_angle else norm * scale.area
+    if not corrections.solid_angle:
+        frame = frame * scale.area
+    return Norm(pixel, frame, corrected, scale)

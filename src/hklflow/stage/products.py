@@ -23,5 +23,5 @@ def read_orientation(path: Path) -> "Orientation":
 
 
 def read_accepted(path: Path | None) -> bool | Literal["not judged"]:
-    """Return from an ``accepted.json`` if the scan was accepted; path None: it was not judged."""
+    """Return from an ``accepted.json`` if the scan was accepted; "not judged" without a path."""
     return "not judged" if path is None else bool(read_json(path)["accepted"])

@@ -17,23 +17,28 @@ class RampSettings(stage.Params):
     """Settings from the configuration file."""
 
     ramp: Segments = ()
-    """The ramp as segments [n, increment]: each of n frames has an increment more charge, or more
-    integration time, than the frame before. After the last segment the ramp starts again. Empty:
-    every frame of the run has one step more than the frame before."""
+    """Segments of the ramp as [n, increment]. Each of the n frames has an increment more charge, or
+    more integration time, than the frame before. After the last segment the ramp starts again.
+    Empty: every frame of the run has one step more than the frame before.
+    """
     trim: float = Field(0.10, ge=0, lt=0.5)
-    """Fraction of a stage's frames next to a gain switch that is left out."""
+    """Fraction of the frames of a gain stage, next to a gain switch, that is left out."""
     settling: float = Field(0.0, ge=0)
     """Decay constant, in units of the ramp, of an exponential that is fitted with the line after a
-    gain switch; 0: no exponential."""
+    gain switch; 0: no exponential.
+    """
     saturation_margin: float = Field(50, ge=0)
-    """Values closer than this to either end of the output range, in ADU, are not used."""
+    """Distance from either end of the output range, in ADU, within which values are not used."""
     min_points: int = Field(20, ge=5)
-    """Smallest number of frames for the line of a stage."""
+    """Smallest number of frames for the line of a gain stage."""
     linearity: float = Field(0.002, gt=0)
-    """Systematic rms deviation from the line, as a fraction of its rise, from which a pixel is not
-    linear; the error of its slope is then about six times this fraction."""
+    """Systematic rms deviation from the line, as a fraction of its rise, above which a pixel is not
+    linear. The error of its slope is then about six times this fraction.
+    """
     n_sigma: float = Field(5.0, gt=0)
-    """Robust standard deviations from the ASIC's median from which a ratio is an outlier."""
+    """Limit of an outlier: distance of a ratio from the median of the ASIC, in robust standard
+    deviations.
+    """
     limits_mh: tuple[float, float] | None = None
     """Smallest and largest ratio of medium to high gain; None: no limits."""
 
@@ -59,7 +64,7 @@ def fitted(
     memory : float
         MB for the frames that are processed at a time.
     limits : dict
-        Name of a ratio -> its smallest and largest value.
+        Smallest and largest value of each ratio, by its name.
     """
     from hklflow.constants import base, files, ramp_process
     from hklflow.constants.gathered import open_gathered

@@ -1,4 +1,4 @@
-"""One module per rule, with the rule's name: load, compute, save.
+"""One module for each rule, with the name of the rule: load, compute, save.
 
-Importing a stage is cheap: what is heavy is imported inside ``main``.
+To import a stage takes little time: large packages are imported inside ``main``.
 """

@@ -1,9 +1,9 @@
-"""Decide whether a scan still fits its parent's space group, cell and peaks.
+"""Decide whether a scan still fits the space group, cell and peaks of its parent.
 
-The figures come from `refine` and `refine_parent`. `hklflow.quality.gates` explains the limits,
-and `hklflow.quality.verdict` explains when a scan is doubtful. A parent passes the same gates
-against its own figures: its cell must have the symmetry of its space group. A fixed orientation
-with too few peaks for any gate is doubtful.
+The numbers come from `refine` and `refine_parent`. `hklflow.quality.gates` explains the limits, and
+`hklflow.quality.verdict` explains when a scan is doubtful. A parent passes the same gates with its
+own numbers: its cell must have the symmetry of its space group. A scan with a fixed orientation and
+too few peaks for all gates is doubtful.
 """
 
 from pathlib import Path
@@ -26,13 +26,14 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     accepted: Path
-    """Verdict with its sentences, limits and figures."""
+    """Verdict with its sentences, limits and numbers."""
 
 
 class Params(ScanLimits):
     on_failure: Literal["stop", "warn"] = "stop"
-    """Treatment of a scan that misses a limit: "stop" fails the scan and all its later products,
-    "warn" records that the scan is not accepted and continues."""
+    """Action for a scan that misses a limit. "stop" fails the scan and all its later products.
+    "warn" records that the scan is not accepted, and continues.
+    """
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:

@@ -1,6 +1,6 @@
 """Sum the pixels of raw frames in blocks, for a quick look; the output is like a raw file.
 
-Counts are added exactly. A block with a masked or flagged pixel is flagged; a block with a
+Counts are added exactly. A block with a masked or flagged pixel is flagged. A block with a
 saturated pixel is saturated, so the saturation value of the sums is above the largest sum of valid
 pixels. If pixels are valid down to a negative value u, sums are valid down to b² u, and a block
 with a pixel below u is flagged. The header has the detector geometry, pixel mask and read noise of
@@ -40,9 +40,9 @@ class Params(stage.Params):
     pattern: str | None = None
     """Pattern of an image series (`name_####.cbf`); None: one HDF5 file."""
     saturation: float | None = Field(None, gt=0)
-    """Counts from which a pixel is saturated; None: from the raw file."""
+    """Counts from which a pixel is saturated; None: the value in the raw file."""
     block: int = Field(16, gt=0, le=512)
-    """Number of frames in memory."""
+    """Number of frames in memory at a time."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -92,7 +92,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _underload(header: "Header", factor: int) -> float | None:
-    """Return the smallest valid sum; sums with a pixel below the valid range are flagged."""
+    """Return the smallest valid sum of a block.
+
+    Sums that contain a pixel below the valid range are flagged.
+    """
     import numpy as np
 
     if header.underload is None or header.underload >= 0:
@@ -116,7 +119,7 @@ def _mask(source: str, header: "Header", binning: Any) -> "Bits | None":
 
 
 def _described(header: "Header", binning: "PixelBinning", n_frames: int) -> "NXmxHeader":
-    """Convert facts of the raw file to facts of the block sums."""
+    """Convert the header of the raw file to the header of the binned frames."""
     from hklflow.formats.write_raw import described
     from hklflow.images.pixel_binning import bin_detector, bin_sum
 

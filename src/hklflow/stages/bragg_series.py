@@ -29,14 +29,14 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """Settings from the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     shown: int = Field(12, ge=1, le=60)
     """Number of reflections in the picture."""
 
 
 class Params(Settings):
-    """The settings only."""
+    """Settings of the stage only."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:

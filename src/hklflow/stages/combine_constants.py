@@ -1,4 +1,4 @@
-"""Combine the measurements of one ASIC: offset, noise and gain of every stage."""
+"""Combine the measurements of one ASIC: offset, noise and gain of every gain stage."""
 
 import math
 from pathlib import Path
@@ -30,11 +30,12 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """Settings in the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     default_gain: tuple[float, float, float] | None = None
-    """Gain of high, medium and low in ADU/keV, for stages that were neither measured nor are in a
-    gain map; their source in the constants is `default`. None: such gains are unknown."""
+    """Gain of high, medium and low in ADU/keV, for stages without a measurement and without a gain
+    map. The constants name the source of such a gain `default`. None: such gains are unknown.
+    """
 
     @field_validator("default_gain", mode="after")
     @classmethod
@@ -49,7 +50,7 @@ class Settings(stage.Params):
 
 
 class Params(Settings):
-    """Settings, and the size of modules."""
+    """Settings of the stage, and the size of modules."""
 
     module_size: tuple[int, int] | None = Field(None)
     """Pixels (ss, fs) of a module; None: the detector's default."""

@@ -1,4 +1,4 @@
-"""Find the facts of a raw run of an integrating detector: modules, cells, trains, losses."""
+"""Read the facts of a raw run of an integrating detector: modules, cells, trains, losses."""
 
 from pathlib import Path
 from typing import Literal
@@ -30,7 +30,7 @@ class Params(stage.Params):
     asic_size: tuple[int, int] | None = None
     """Pixels (ss, fs) of an ASIC; None: the detector's default."""
     modules: tuple[int, ...]
-    """Expected modules."""
+    """Numbers of the expected modules."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:

@@ -20,7 +20,9 @@ class Outputs(stage.Outputs):
     maps: Path
     """Picture: map of every quantity, averaged over the memory cells."""
     table: Path
-    """Numbers of every ASIC: medians, spreads, fractions masked by each bit, frames; JSON."""
+    """JSON table with the numbers of every ASIC: medians, spreads, fraction masked by each bit,
+    frames.
+    """
 
 
 class Params(stage.Params):

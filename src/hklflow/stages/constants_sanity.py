@@ -1,4 +1,4 @@
-"""Check a raw run of an integrating detector for losses and contradictions."""
+"""Check a raw run of an integrating detector for lost data and contradictions."""
 
 from pathlib import Path
 
@@ -18,14 +18,14 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     report: Path
-    """Every check with its severity, result and one sentence (JSON)."""
+    """Severity and result of every check, with one sentence (JSON)."""
 
 
 class Settings(stage.Params):
     strict: tuple[str, ...] = Field(())
     """Names of checks whose warning also ends the run, or `all`; errors always end the run."""
     ignore: tuple[str, ...] = Field(())
-    """Names of checks whose error is only reported, or `all`."""
+    """Names of checks whose error is reported but does not end the run, or `all`."""
 
 
 class Params(Settings):
@@ -33,7 +33,7 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Run all checks, write the report, and raise an error for fatal failures."""
+    """Run all checks, write the report, and stop if a check ends the run."""
     from hklflow.base.errors import HklflowError
     from hklflow.constants import sanity
     from hklflow.constants.layouts import read_parts
@@ -50,8 +50,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     if ended:
         failures = "; ".join(f"{finding.name}: {finding.told}" for finding in ended)
         raise HklflowError(
-            f"run {run.name} fails {len(ended)} of {len(findings)} checks ({failures}); fix the "
-            "run, or change strict and ignore of constants_sanity"
+            f"run {run.name} fails {len(ended)} of {len(findings)} checks ({failures}); correct "
+            "the run, or change strict and ignore of constants_sanity"
         )
     stage.write_json(outputs.report, sanity.report(findings))
 

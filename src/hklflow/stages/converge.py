@@ -1,22 +1,21 @@
 """Refine, integrate and refine again until the model of a scan converges.
 
 All iterations run in one job, because a graph of rules has no loops. Displaced detector modules are
-reported and written as a proposal for the calibration store; this reduction keeps its geometry.
+reported, and written as a proposal for the calibration store; the geometry of this reduction does
+not change.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
 from hklflow import stage
-from hklflow.base.errors import HklflowError
 from hklflow.orientation.limits import MODULE_SPOTS
-from hklflow.quality import remedies
-from hklflow.stage import measured, norms
+from hklflow.stage import measured, module_report, norms
 from hklflow.stage.integration_settings import IntegrationSettings
 
 if TYPE_CHECKING:
@@ -26,11 +25,10 @@ if TYPE_CHECKING:
     from hklflow.bragg.converge import Integrate, Loop, Outcome, RefinedModel
     from hklflow.bragg.measurement import Measurement
     from hklflow.bragg.reflections import Reflections
-    from hklflow.bragg.residual_map import Row
     from hklflow.geometry import Rotation
     from hklflow.geometry.modules import Modules
     from hklflow.geometry.symmetry import SpaceGroup
-    from hklflow.orientation.displaced_modules import Displaced
+    from hklflow.orientation.product import Orientation
     from hklflow.orientation.refinement import Refined, RefinementLimits
     from hklflow.stage.orientation import Observed
 
@@ -45,13 +43,13 @@ class Inputs(stage.Inputs):
     orientation: Path
     """Refined orientation of the scan."""
     accepted: Path | None = None
-    """Verdict of the gates on the scan; None: it was not judged."""
+    """Verdict of the quality gates on the scan; None if the scan was not judged."""
     scans: list[Path]
     """Scan files of the rotations."""
     masks: list[Path]
     """Pixel masks of the rotations."""
     scales: list[Path]
-    """Scales of every frame of the rotations."""
+    """Frame scales of the rotations."""
     peaks: list[Path]
     """Peak tables of the rotations."""
 
@@ -60,108 +58,171 @@ class Outputs(stage.Outputs):
     converged: Path
     """Lattice, orientation, geometry of each rotation and grid, from the best iteration."""
     history: Path
-    """One record per iteration."""
+    """History with one record for each iteration."""
     picture: Path
-    """Picture: history, and residuals by module."""
+    """Picture: history of the iterations, and residuals by module."""
     modules: Path
-    """Residuals by module; displacements of the modules if the residuals are significant."""
+    """Residuals by module; also displacements of the modules if the residuals are significant."""
 
 
 class Settings(stage.Params):
-    """Settings from the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     refine_goniometer: bool = True
     """Refine a small rotation of the goniometer head in each rotation except the first."""
     hkl_tolerance: float = Field(0.15, gt=0, lt=0.5)
     """Largest deviation of h, k and l of an indexed peak from integers."""
     min_indexed: float = Field(0.2, gt=0, le=1)
-    """Smallest fraction of the found peaks that must be indexed."""
+    """Smallest fraction of the peaks from the peak search that must be indexed."""
     d_min: float | None = Field(None, gt=0)
-    """Smallest spacing of lattice planes that is integrated, in Å; None: all measured ones."""
+    """Smallest d-spacing of the integrated reflections in Å; None: all measured reflections."""
     min_significance: float = Field(10.0, ge=3)
-    """Smallest I/σ of a reflection whose centroid is used."""
+    """Smallest I/σ of an integrated reflection whose centroid is used."""
     min_correlation: float = Field(0.8, ge=0, lt=1)
-    """Smallest correlation of a reflection with the learned profile for its centroid to be used."""
+    """Smallest correlation of an integrated reflection with the learned profile whose centroid is
+    used.
+    """
     cell_change: float = Field(0.1, gt=0)
-    """Converged: largest change of a cell length or angle, in standard deviations."""
+    """Convergence limit: largest change of a cell length or angle, in standard deviations."""
     orientation_change: float = Field(0.002, gt=0)
-    """Converged: largest change of an orientation, degrees."""
+    """Convergence limit: largest change of an orientation, in degrees."""
     rmsd_change: float = Field(0.01, gt=0)
-    """Converged: largest relative change of the root mean square residuals."""
+    """Convergence limit: largest relative change of the root mean square residuals."""
     indexed_change: float = Field(0.002, gt=0)
-    """Converged: largest change of the fraction of indexed peaks."""
+    """Convergence limit: largest change of the fraction of indexed peaks."""
     max_cycles: int = Field(8, ge=1, le=50)
     """Largest number of refinements."""
     max_integrations: int = Field(3, ge=0)
-    """Largest number of integrations, each of which reads all frames twice; 0: only the found peaks
-    are used. One is enough unless predictions move by more than `reintegrate`."""
+    """Largest number of integrations, each of which reads all frames twice. 0: only peaks from the
+    peak search are used. One integration is enough unless predictions move by more than
+    `reintegrate`.
+    """
     reintegrate: float = Field(0.1, gt=0)
-    """Change of the predictions, in pixels or frames, from which reflections are integrated
-    again."""
+    """Change of the predicted positions, in pixels or frames, above which reflections are
+    integrated again.
+    """
     max_unindexed: float = Field(0.1, ge=0, le=1)
-    """Fraction of strong peaks without an index from which a warning is given."""
+    """Fraction of unindexed peaks, among the strong ones, above which a warning is printed."""
     detector: str | None = None
-    """pyFAI's name of the detector, which defines its modules; None: modules are found from the
-    gaps in the pixel mask."""
+    """Name of the detector in pyFAI, which defines its modules; None: the modules are found from
+    the gaps in the pixel mask.
+    """
     module_spots: int = Field(MODULE_SPOTS, ge=10)
-    """Spots needed to judge a module; fewer do not show their own scatter."""
+    """Smallest number of spots to judge a module; from fewer spots the scatter cannot be estimated.
+    """
     module_offset: float = Field(0.1, gt=0)
-    """Displacement of a module relative to the others, in pixels, from which it is reported and the
-    module level is fitted, if it is significant. Positions of strong spots are not more accurate
-    (error floor of peaks)."""
+    """Displacement of a module relative to the other modules, in pixels, above which a significant
+    displacement is reported and the module level is fitted. Positions of strong spots are not more
+    accurate (error floor of peaks).
+    """
     block: int = Field(32, gt=0, le=512)
-    """Frames held in memory at a time."""
+    """Number of frames in memory at a time."""
 
 
 class Params(Settings):
-    """Settings, entries of the tables for the scan, and the flat field.
+    """Settings of the stage, the scan from the tables, and the flat field.
 
-    Other factors of the norm are smooth, and intensities are not needed.
+    Other factors of the norm are smooth and do not shift centroids; this stage does not use
+    intensities.
     """
 
     flat_field: Path | None = None
-    """Relative response of the pixels, see `transform`."""
+    """File of the relative response of the pixels, see `transform`."""
     sample: str
-    """Sample."""
+    """Name of the sample."""
     scan: str
-    """Scan."""
+    """Name of the scan."""
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
     integrate: IntegrationSettings = IntegrationSettings()
-    """Settings of the integration of reflections."""
+    """Settings for the integration of reflections."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Iterate, judge the result and write it."""
-    from hklflow import __version__, plots
-    from hklflow.bragg import converge, convergence, residual_map
-    from hklflow.bragg.centroids import Acceptance, without
-    from hklflow.orientation import refinement
+    from hklflow import plots
+    from hklflow.bragg import convergence
     from hklflow.plots.convergence import convergence as draw
-    from hklflow.stage import orientation
 
     start = stage.read_orientation(inputs.orientation)
     if start.fixed:
         _as_given(inputs, outputs, params)
         return
-    observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
+    run = _run(inputs, params, start, threads)
+    outcome = run.outcome
+    modules, notes = _modules(inputs.masks, params, run.observed)
+    report = module_report.examine(
+        run.loop, outcome, modules, least=params.module_offset, spots=params.module_spots
+    )
+    section = _section(inputs, run, report)
+    notes += run.notes
+    notes += convergence.warnings(outcome, section, params.max_unindexed)
+    notes += report.warnings(params.sample, params.scan)
+    stage.write_json(outputs.converged, _product(inputs, run, start, notes, section))
+    history = [
+        convergence.record(item, table)
+        for item, table in zip(outcome.iterations, report.tables, strict=True)
+    ]
+    stage.write_json(outputs.history, {"kept": outcome.best, "iterations": history})
+    stage.write_json(outputs.modules, report.to_dict(params.sample, params.scan))
+    figure = draw(
+        history,
+        outcome.best,
+        [row.to_dict() for row in report.rows[1:] or report.rows],
+        params.model_dump(),
+        f"{params.sample} {params.scan}: {outcome.reason}",
+    )
+    plots.save(figure, outputs.picture)
+    print(
+        f"{outcome.reason}; iteration {outcome.best} is kept; cell "
+        + " ".join(f"{value:.5g}" for value in outcome.kept.model.cell)
+        + "".join(f"; {note}" for note in notes)
+    )
+
+
+class _Run(NamedTuple):
+    """The loop and its outcome.
+
+    Attributes
+    ----------
+    observed : Observed
+        Peaks of the rotations that the loop used.
+    reads : list of str
+        Name of the rotation of each pass over the frames.
+    notes : list of str
+        Warnings about the peaks.
+    """
+
+    loop: "Loop"
+    outcome: "Outcome"
+    observed: "Observed"
+    reads: list[str]
+    notes: list[str]
+
+
+def _run(inputs: Inputs, params: Params, start: "Orientation", threads: int) -> _Run:
+    """Read the peaks and iterate from the start."""
+    from hklflow.bragg import converge
+    from hklflow.bragg.centroids import Acceptance, without
+    from hklflow.orientation import refinement
+    from hklflow.stage import orientation
+
+    everything = orientation.read(params.rotations, inputs.scans, inputs.peaks)
     before = {name: program.value for name, program in start.refined_parameters.items()}
     model = converge.RefinedModel(
         [start.rotation(name) for name in params.rotations],
         start.ub,
         start.cell,
         start.cell_sigma,
-        converge.offsets_of(before, observed.rotations),
+        converge.offsets_of(before, everything.rotations),
     )
     free = _free(before, params)
-    constraints = start.constraints
     limits = refinement.RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
-    everything = observed
-    observed, left_out = _reflections_only(observed, model, constraints, free, limits)
+    observed, notes = _reflections_only(everything, model, start.constraints, free, limits)
     integrate, reads, rocking = _integrator(inputs, params, start.group, observed.spreads, threads)
     loop = converge.Loop(
         observed.peaks,
-        constraints,
+        start.constraints,
         free,
         integrate if params.max_integrations else None,
         limits,
@@ -178,76 +239,63 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         [without(a, b) for a, b in zip(everything.peaks, observed.peaks, strict=True)],
     )
     outcome = loop.run(model)
-    modules, notes = _modules(inputs.masks, params, observed)
-    notes += left_out + _doubtful_arcs(outcome, observed, rocking)
-    tables = [
-        [] if item.spots is None else residual_map.by_module(item.spots, modules)
-        for item in outcome.iterations
-    ]
+    notes += _doubtful_arcs(outcome, observed, rocking)
+    return _Run(loop, outcome, observed, reads, notes)
+
+
+def _section(inputs: Inputs, run: _Run, report: module_report.ModuleReport) -> Record:
+    """Return the figures that the product has under ``converged``."""
+    from hklflow.bragg import convergence, residual_map
+
+    outcome, observed = run.outcome, run.observed
     spots = outcome.kept.spots or outcome.iterations[1].spots
-    rows = tables[outcome.best or 1]
     assert spots is not None
-    displaced = _displaced(loop, outcome, modules, params)
-    level = _module_level(loop, outcome, modules, displaced, params)
     section = convergence.section(
-        loop, outcome, observed.names, observed.intensities, observed.n_found
+        run.loop, outcome, observed.names, observed.intensities, observed.n_found
     )
     section["accepted"] = stage.read_accepted(inputs.accepted)
-    section["passes over the frames"] = len(reads) / len(observed.names)
-    module_sentences = [module.told() for module in displaced]
-    section["modules"] = {"displaced": module_sentences, "fitted": "why not" not in level}
+    section["passes over the frames"] = len(run.reads) / len(observed.names)
+    sentences = [module.told() for module in report.displaced]
+    section["modules"] = {"displaced": sentences, "fitted": "why not" not in report.level}
     section["residuals by frame"] = residual_map.by_frame(spots, observed.names)
-    notes += convergence.warnings(outcome, section, params.max_unindexed)
-    notes += _of_displaced(displaced, level, params)
-    refined = outcome.kept.refined
-    if refined is None:
+    return section
+
+
+def _product(
+    inputs: Inputs, run: _Run, start: "Orientation", notes: list[str], section: Record
+) -> Record:
+    """Return the orientation of the kept iteration."""
+    from hklflow import __version__
+    from hklflow.stage import orientation
+
+    kept = run.outcome.kept
+    if kept.refined is None:
         warnings = [*start.warnings, *notes]
-        data = _unchanged(inputs.orientation, warnings=warnings, converged=section)
-    else:
-        # The start may come from another program; this refinement does not.
-        program = f"hklflow {__version__}"
-        start_here = replace(start, engine={"program": program, "spots": program})
-        product = orientation.product(
-            refined, observed, start.grid, start_here, notes, start.figures
-        )
-        # The refinement also used integrated centroids, which are indexed by construction.
-        peaks = {"peaks": loop.total, "fraction indexed": outcome.kept.fraction_indexed}
-        data = replace(
-            product,
-            metrics={**product.metrics, **peaks},
-            started_from=start.engine,
-            converged=section,
-        ).to_dict()
-    stage.write_json(outputs.converged, data)
-    history = [
-        convergence.record(item, table)
-        for item, table in zip(outcome.iterations, tables, strict=True)
-    ]
-    stage.write_json(outputs.history, {"kept": outcome.best, "iterations": history})
-    stage.write_json(outputs.modules, _modules_product(params, modules, rows, displaced, level))
-    figure = draw(
-        history,
-        outcome.best,
-        [row.to_dict() for row in rows[1:] or rows],
-        params.model_dump(),
-        f"{params.sample} {params.scan}: {outcome.reason}",
+        return _unchanged(inputs.orientation, warnings=warnings, converged=section)
+    # The start may come from another program; this refinement does not.
+    program = f"hklflow {__version__}"
+    start_here = replace(start, engine={"program": program, "spots": program})
+    product = orientation.product(
+        kept.refined, run.observed, start.grid, start_here, notes, start.figures
     )
-    plots.save(figure, outputs.picture)
-    print(
-        f"{outcome.reason}; iteration {outcome.best} is kept; cell "
-        + " ".join(f"{value:.5g}" for value in outcome.kept.model.cell)
-        + "".join(f"; {note}" for note in notes)
-    )
+    # The refinement also used integrated centroids, which are indexed by construction.
+    peaks = {"peaks": run.loop.total, "fraction indexed": kept.fraction_indexed}
+    return replace(
+        product,
+        metrics={**product.metrics, **peaks},
+        started_from=start.engine,
+        converged=section,
+    ).to_dict()
 
 
 def _unchanged(orientation: Path, **entries: Any) -> Record:
-    """Return the unchanged content of an orientation's file, with additional entries."""
+    """Return the content of an orientation file with additional entries."""
     data = stage.read_json(orientation) | entries
     return {key: value for key, value in data.items() if key != "provenance"}
 
 
 def _as_given(inputs: Inputs, outputs: Outputs, params: Params) -> None:
-    """Write the products of a scan of fixed orientation: the input, and no history."""
+    """Write the products of a scan with a fixed orientation: unchanged, without a history."""
     from hklflow import plots
     from hklflow.plots.common import figure_of
 
@@ -255,7 +303,8 @@ def _as_given(inputs: Inputs, outputs: Outputs, params: Params) -> None:
     section = {"converged": None, "reason": reason, "refinements": 0, "integrations": 0}
     stage.write_json(outputs.converged, _unchanged(inputs.orientation, converged=section))
     stage.write_json(outputs.history, {"kept": None, "iterations": []})
-    stage.write_json(outputs.modules, _modules_product(params, None, [], [], {"why not": reason}))
+    report = module_report.ModuleReport(None, [], [], [], {"why not": reason})
+    stage.write_json(outputs.modules, report.to_dict(params.sample, params.scan))
     figure = figure_of(6, 1.5)
     figure.text(0.5, 0.5, f"{params.sample} {params.scan}: {reason}", ha="center", va="center")
     plots.save(figure, outputs.picture)
@@ -263,7 +312,10 @@ def _as_given(inputs: Inputs, outputs: Outputs, params: Params) -> None:
 
 
 def _free(refined: "Mapping[str, float]", params: Params) -> list[str]:
-    """Return the groups refined before; fixing one of them would make the errors too small."""
+    """Return the groups of parameters that were refined before.
+
+    If one of them were fixed now, the errors would be too small.
+    """
     from hklflow.geometry.parameters import groups_of
 
     free = {"cell", "orientation", *groups_of(list(refined))} - {"misorientation"}
@@ -279,7 +331,7 @@ def _reflections_only(
     free: Sequence[str],
     limits: "RefinementLimits",
 ) -> "tuple[Observed, list[str]]":
-    """Remove the diffuse maxima that the previous refinement left out, too."""
+    """Leave out the diffuse maxima that the previous refinement also left out."""
     from hklflow.orientation.refinement import refine
     from hklflow.stage import orientation
 
@@ -293,7 +345,7 @@ def _reflections_only(
 def _doubtful_arcs(
     outcome: "Outcome", observed: "Observed", widths: "Mapping[int, float]"
 ) -> list[str]:
-    """Return a warning if centroids may belong to arcs, and this would change the cell."""
+    """Return a warning if centroids may be on arcs, which would change the cell."""
     import numpy as np
 
     untold = [i for i, spread in enumerate(observed.spreads) if spread is None]
@@ -302,15 +354,15 @@ def _doubtful_arcs(
         return []
     rocking = max(widths[i] for i in untold)
     size, sigma = refined.cell[:3], refined.cell_sigma[:3]
-    off = rocking**2 / 2  # relative to the radius across the beam, see `orientation.arcs`
+    off = rocking**2 / 2  # relative to the radius perpendicular to the beam, see `orientation.arcs`
     if not np.any(off * size > sigma):
         return []
     return [
-        f"rocking curves of {np.degrees(rocking):.2g}° may be mosaic spread, by which centroids of "
-        f"arcs make the cell up to {1e6 * off:.0f} ppm too large (its error is "
+        f"rocking curves of {np.degrees(rocking):.2g}° may be mosaic spread; the centroids of "
+        f"arcs then make the cell up to {1e6 * off:.0f} ppm too large (its error is "
         f"{1e6 * np.min(sigma[sigma > 0] / size[sigma > 0]):.0f} ppm), and the peaks of "
-        f"{', '.join(observed.names[i] for i in untold)} are too few to tell: find more of them "
-        "(`find_peaks: min_significance`) or take the cell of the refinement before"
+        f"{', '.join(observed.names[i] for i in untold)} are too few to decide: find more peaks "
+        "(`find_peaks: min_significance`) or use the cell of the earlier refinement"
     ]
 
 
@@ -321,9 +373,10 @@ def _integrator(
     spreads: "Sequence[float | None]",
     threads: int,
 ) -> "tuple[Integrate, list[str], dict[int, float]]":
-    """Return the integration of all rotations with a model, and two collections that it fills.
+    """Return a function that integrates all rotations with a given model.
 
-    These are a list that gets an entry with each read rotation, and the rocking widths.
+    The function fills the two other results: a list with an entry for each rotation that was read,
+    and the rocking width of each rotation.
     """
     from hklflow import nexus
     from hklflow.bragg.centroids import placed
@@ -383,26 +436,19 @@ def _measurement(
     threads: int,
     reads: list[str],
 ) -> "Measurement":
-    """Return the frames of a rotation and their norm, with the geometry of a model."""
+    """Return the frames of a rotation and their norm, with the geometry of the present model."""
     from hklflow import nexus
 
     scan, rotation = nexus.read_scan(inputs.scans[i]), rotations[i]
-    # The peak search locates spots by counts. Factors that change across a spot would shift the
+    # The peak search locates spots by counts. Factors that vary across a spot would shift the
     # integrated centroids relative to the peaks; intensities are not used here.
     factors = norms.Corrections(
         solid_angle=False, polarization=False, efficiency=False, flat_field=params.flat_field
     )
-    scale = nexus.read_scale(inputs.scales[i])
-    measurement = measured.measurement(
-        scan,
-        rotation,
-        norms.pixel_norm(inputs.masks[i], factors, rotations[0].detector, rotation, scan.binning)[
-            0
-        ],
-        norms.frame_norm(scale, rotation.scan.n_frames, inputs.scales[i], solid_angle=False),
-        block=params.block,
-        threads=threads,
+    norm = norms.read_norm(
+        inputs.masks[i], inputs.scales[i], factors, rotations[0].detector, rotation, scan.binning
     )
+    measurement = measured.measurement(scan, rotation, norm, block=params.block, threads=threads)
 
     def blocks() -> "Iterable[NDArray[Any]]":
         reads.append(params.rotations[i])
@@ -414,7 +460,7 @@ def _measurement(
 def _modules(
     masks: Sequence[Path], params: Params, observed: "Observed"
 ) -> "tuple[Modules | None, list[str]]":
-    """Return the modules of the detector of all rotations, from the geometry or ideal ones."""
+    """Return the modules of the detector, from its geometry or from gaps, and messages."""
     from hklflow.calibration.modules import detector_modules
     from hklflow.images.pixel_binning import bin_modules
     from hklflow.stage import orientation
@@ -428,110 +474,6 @@ def _modules(
         modules, binning = detector_modules(params.detector), observed.scans[0].binning
         return modules if binning is None else bin_modules(modules, binning.factor), []
     return orientation.modules_of(observed, masks), []
-
-
-def _displaced(
-    loop: "Loop", outcome: "Outcome", modules: "Modules | None", params: Params
-) -> "list[Displaced]":
-    """Return the displaced modules from the spots of the kept refinement, or of the first."""
-    from hklflow.orientation.displaced_modules import displaced
-
-    kept = outcome.kept.refined
-    refined = kept or outcome.iterations[1].refined
-    if modules is None or refined is None:
-        return []
-    refinement = loop.fitted if kept is None else outcome.data
-    return displaced(
-        refined, refinement, loop.group, loop.free, modules,
-        least=params.module_offset, spots=params.module_spots,
-    )  # fmt: skip
-
-
-def _of_displaced(displaced: "Sequence[Displaced]", level: Record, params: Params) -> list[str]:
-    """Return sentences on the displaced modules, with the remedy."""
-    if not displaced:
-        return []
-    command = remedies.module_calibration(params.sample, params.scan)
-    cure = f"`{command}` makes the displacements in modules.json part of the calibration"
-    if "why not" in level:
-        cure = (
-            f"they could not be fitted ({level['why not']}): calibrate the modules, with "
-            "`hklflow calibration propose NAME --level module` and a scan or powder images that "
-            "cover them"
-        )
-    sentences = "; ".join(module.told() for module in displaced)
-    return [f"{sentences}: spots on them are integrated beside their places; {cure}"]
-
-
-def _module_level(
-    loop: "Loop",
-    outcome: "Outcome",
-    modules: "Modules | None",
-    displaced: "Sequence[Displaced]",
-    params: Params,
-) -> Record:
-    """Return the displacements of the modules, or the reason why there are none."""
-    from hklflow.bragg import converge, residual_map
-    from hklflow.bragg.congruence import halves
-    from hklflow.calibration.bragg_level import halves_agree, module_level
-
-    if modules is None or not displaced:
-        return {"why not": "no module is displaced by as much as `module_offset` and beyond chance"}
-    model = outcome.kept.model
-    refined = outcome.data
-    # A common motion of all modules is a motion of the detector, which is fixed here.
-    free = [group for group in loop.free if not group.startswith("detector")]
-    try:
-        level = module_level(
-            model.rotations, refined, model.ub, loop.group, modules, free=free,
-            limits=loop.limits,
-        )  # fmt: skip
-    except HklflowError as error:
-        return {"why not": str(error)}
-    after = converge.RefinedModel.of(level.refined, model.rotations)
-    try:
-        agree: Record = halves_agree(level.refined.rotations, halves(refined), after.ub,
-                                     level.fit.modules)  # fmt: skip
-    except HklflowError as error:
-        agree = {"why not": str(error)}
-    spots = residual_map.used(level.refined, refined)
-    return {
-        "modules": level.fit.modules.to_dict(),
-        "shift_sigma_px": level.fit.shift_sigma,
-        "rotation_sigma_rad": level.fit.rotation_sigma,
-        "module_metrics": level.fit.metrics(),
-        "fits": level.cycles,
-        "cell": after.cell,
-        "cell_sigma": after.cell_sigma,
-        "rmsd of held-out peaks before (slow, fast, frame)": outcome.kept.rmsd_held_out,
-        "rmsd of held-out peaks after (slow, fast, frame)": loop.rmsd_held_out(after),
-        "residuals after": [
-            row.to_dict() for row in residual_map.by_module(spots, level.fit.modules)
-        ],
-        "odd and even frames": agree,
-    }
-
-
-def _modules_product(
-    params: Params,
-    modules: "Modules | None",
-    rows: "Sequence[Row]",
-    displaced: "Sequence[Displaced]",
-    level: Record,
-) -> Record:
-    """Return the content of ``modules.json``."""
-    return {
-        "sample": params.sample,
-        "scan": params.scan,
-        "start": None if modules is None else modules.to_dict(),
-        "residuals": [row.to_dict() for row in rows],
-        "displaced": [module.to_dict() for module in displaced],
-        "fit": None if "why not" in level else level,
-        "why not": level.get("why not"),
-        "propose with": None
-        if "why not" in level
-        else remedies.module_calibration(params.sample, params.scan),
-    }
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """Correct the raw frames of an integrating detector to photons; the output is like a raw file.
 
 Offset, gain stage, gain, common mode, flat field and mask are applied, see
-`hklflow.constants.correct`. The file has 32-bit floats in photons. They can be negative, because
-the read noise has the mean 0; NaN means no measurement. The file also has the facts that later
-stages need: the variance of the read noise of stage high, the smallest valid value and the
-saturation. (Pixels that have switched stage have a larger variance; the metrics give the excess as
-a fraction of the photons' variance.) Photons are rounded to a power of two below a quarter of the
-read noise, for compression; the stored read noise includes this rounding, at most half a per cent.
+`hklflow.constants.correct`. The file has 32-bit floats in photons. Values can be negative, because
+the read noise has the mean 0; NaN means that the pixel was not measured. The file also has the
+facts that later stages need: the variance of the read noise of gain stage high, the smallest valid
+value and the saturation. (Pixels in another gain stage have a larger variance; the metrics give the
+excess as a fraction of the photons' variance.) For compression, photons are rounded to a power of
+two below a quarter of the read noise. The stored read noise includes this rounding, at most half a
+per cent.
 
-The memory holds the constants of the memory cells in use: 36 bytes per pixel and cell, 44 if the
-gain is a level (AGIPD). While a module is opened, the module's constants in the file take another
-48 or 56 bytes per pixel and cell, for all cells. A block of frames takes 5 bytes per pixel and
-frame.
+The constants of the used memory cells are kept in memory: 36 bytes per pixel and cell, 44 if the
+gain stage is coded as a level (AGIPD). While a module is opened, the constants of all its cells
+take another 48 or 56 bytes per pixel and cell. A block of frames takes 5 bytes per pixel and frame.
 """
 
 from dataclasses import replace
@@ -48,27 +48,30 @@ class Outputs(stage.Outputs):
     picture: Path
     """Picture: mean of the corrected frames, and the mask."""
     metrics: Path
-    """Fractions of pixels in each gain stage, saturated and without a value; common mode."""
+    """Fractions of pixels in each gain stage, saturated pixels and pixels without a value; common
+    mode.
+    """
 
 
 class Settings(stage.Params):
-    """Settings in the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     common_mode: Literal["none", "module", "asic", "row"] = "none"
-    """Pixels with a common shift on each frame, which is subtracted: a module, an ASIC, or each row
-    of an ASIC."""
+    """Group of pixels with a common shift on each frame, which is subtracted: a module, an ASIC, or
+    each row of an ASIC.
+    """
     dark_pixels: float = Field(0.2, gt=0, le=1)
-    """Least fraction of pixels without photons to determine a common mode."""
+    """Smallest fraction of pixels without photons that is needed to determine a common mode."""
     flat_field: bool = True
     """Apply the flat field of the constants, if it exists."""
     asic_size: tuple[int, int] | None = None
     """Pixels (slow, fast) of an ASIC; None: the detector's default."""
     block: int = Field(16, gt=0, le=512)
-    """Number of frames in memory."""
+    """Number of frames in memory at a time."""
 
 
 class Params(Settings):
-    """Settings, and the rotation."""
+    """Settings of the stage, and the rotation."""
 
     energy: float = Field(gt=0)
     """Photon energy in keV."""

@@ -14,7 +14,7 @@ class Inputs(stage.Inputs):
     dark: Path | None = None
     """Constants from the dark frames."""
     flood: Path | None = None
-    """Constants from the flood; None: there is no flat field."""
+    """Constants from the flood; None: the constants have no flat field."""
     stability: Path | None = None
     """Constants from the stability test."""
     rate: Path | None = None
@@ -31,17 +31,18 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """Settings in the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     detector: str | None = None
-    """pyFAI's name of the detector, such as `Pilatus 1M`; its gaps are masked as gaps. None: the
-    gaps are known from the raw files."""
+    """Name of the detector in pyFAI, such as `Pilatus 1M`; the mask bit of its gaps is `gap`. None:
+    the gaps are taken from the raw files.
+    """
     image: Path | None = None
-    """Mask image from the user (any format that fabio reads, .npy or .png): nonzero is bad."""
+    """Mask image from the user (any format that fabio reads, .npy or .png); nonzero is bad."""
 
 
 class Params(Settings):
-    """Settings."""
+    """Settings of the stage."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:

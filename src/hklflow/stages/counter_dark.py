@@ -1,4 +1,4 @@
-"""Hot pixels of a photon counter, from frames without X-rays."""
+"""Find hot pixels of a photon counter in frames without X-rays."""
 
 from pathlib import Path
 
@@ -20,14 +20,14 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """Settings in the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     block: int = Field(8, gt=0, le=512)
-    """Number of frames in memory."""
+    """Number of frames in memory at a time."""
 
 
 class Params(Settings):
-    """Settings, and the raw series."""
+    """Settings of the stage, and the image series."""
 
     pattern: str | None = None
     """Pattern of an image series (`name_####.cbf`); None: one HDF5 file."""
@@ -47,7 +47,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         shown=lambda blocks, n: stage.progress(blocks, n, "dark frames", len),
     )
     hot, rate = counters.hot_in_the_dark(run.moments, run.bits)
-    # Counts without photons are noise, even if they are regular.
+    # Counts without photons are noise, even if they are the same on each frame.
     bits = combine(hot.shape, [(MaskBit.NOISY, hot)], base=run.bits)
     rates = run.moments.mean.astype(np.float32)
     quantities = {

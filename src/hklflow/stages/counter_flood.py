@@ -1,7 +1,7 @@
-"""Flat field and bad pixels (dead, weak, too strong, noisy) of a photon counter, from a flood.
+"""Find flat field and bad pixels (dead, weak, too strong, noisy) of a photon counter from a flood.
 
-The flood is fluorescence of a sample in place of the crystal. Fluorescence is isotropic, so each
-pixel counts its solid angle times its response.
+For a flood, a fluorescent sample replaces the crystal. Fluorescence is isotropic, so the counts of
+a pixel are proportional to its solid angle times its response.
 """
 
 from pathlib import Path
@@ -28,13 +28,13 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """Settings in the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     attenuation: float | None = Field(None, gt=0)
     """Attenuation of the fluorescence in the sensor, 1/m: at oblique incidence the sensor absorbs
     more. None: the sensor absorbs all photons."""
     block: int = Field(8, gt=0, le=512)
-    """Number of frames in memory."""
+    """Number of frames in memory at a time."""
 
 
 class Params(Settings):

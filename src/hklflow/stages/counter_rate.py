@@ -1,4 +1,4 @@
-"""Dead time of a photon counter after its own correction, from attenuator steps."""
+"""Find the dead time of a photon counter, after its own correction, from attenuator steps."""
 
 import math
 from pathlib import Path
@@ -9,9 +9,12 @@ from pydantic import Field, field_validator
 from hklflow import stage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
+    from hklflow.constants.count_rate import DeadTime
     from hklflow.images.masks import Bits
 
 VERSION = 1
@@ -25,25 +28,26 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     constants: Path
-    """Dead time of the detector and of its modules, and the table of rates."""
+    """Dead time of the detector and of its modules, and the table of count rates."""
 
 
 class Settings(stage.Params):
-    """Settings in the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     exposure: float | None = Field(None, gt=0)
-    """Exposure of one frame in seconds; None: from the raw files."""
+    """Exposure of one frame in seconds; None: the value in the raw files."""
     saturation: float | None = Field(None, gt=0)
-    """Counts from which a pixel is saturated; None: from the raw files."""
+    """Counts from which a pixel is saturated; None: the value in the raw files."""
     detector: str | None = None
-    """pyFAI's name of the detector, such as `Pilatus 1M`; its modules are also fitted separately.
-    None: the modules are found from the gaps in the raw file."""
+    """Name of the detector in pyFAI, such as `Pilatus 1M`; its modules are also fitted separately.
+    None: the modules are found from the gaps in the raw file.
+    """
     block: int = Field(8, gt=0, le=512)
-    """Number of frames in memory."""
+    """Number of frames in memory at a time."""
 
 
 class Params(Settings):
-    """Settings, and the raw series."""
+    """Settings of the stage, and the image series."""
 
     transmission: tuple[float, ...]
     """Transmission of the attenuators of each run; only ratios matter."""
@@ -60,12 +64,12 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Sum each run; fit the detector, then its modules; report the rate limit."""
+    """Sum each run, fit the detector and then its modules, and report the rate limit."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
     from hklflow.calibration.module_gaps import modules_from_gaps
-    from hklflow.constants import count_rate, counters, files
+    from hklflow.constants import counters, files
 
     names = list(params.patterns) or [str(path) for path in inputs.raw]
     if len(names) != len(params.transmission):
@@ -73,30 +77,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             f"transmission has {len(params.transmission)} values for {len(names)} runs; enter one "
             "for each run, in the same order"
         )
-    counts, frames, bits, exposure = _summed(names, params, threads)
-    good = bits == 0
-
-    def fitted(part: tuple[slice, slice]) -> count_rate.DeadTime:
-        part_of_runs = (slice(None), *part)
-        pixels = good[part]
-        return count_rate.fit_dead_time(
-            counts[part_of_runs][:, pixels],
-            frames[part_of_runs][:, pixels],
-            exposure,
-            params.transmission,
-        )
-
-    whole = fitted((slice(None), slice(None)))
-    boxes = modules_from_gaps(bits != 0)
-    of_modules: list[tuple[float, float]] = []
-    for s0, s1, f0, f1 in boxes.tolist() if len(boxes) > 1 else []:
-        try:
-            dead_time = fitted((slice(s0, s1), slice(f0, f1)))
-        except HklflowError as error:
-            print(f"note: module {len(of_modules)} cannot be fitted separately: {error}")
-            of_modules.append((np.nan, np.nan))
-        else:
-            of_modules.append((dead_time.tau, dead_time.error))
+    runs = _summed(names, params, threads)
+    whole = runs.fit(slice(None), slice(None), params.transmission)
+    boxes = modules_from_gaps(runs.bits != 0)
     limit = whole.limit()
     rates = np.linspace(0, whole.largest_rate, 256)
     facts = {
@@ -111,19 +94,19 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "limit_1_percent": limit,
     }
     quantities = {
-        "pixel_mask": counters.mask_quantity(bits),
+        "pixel_mask": counters.mask_quantity(runs.bits),
         "observed_rate": files.Quantity(whole.observed(rates), "counts/s", facts),
         "true_rate": files.Quantity(rates, "photons/s"),
     }
-    if of_modules:
-        values, errors = np.array(of_modules).T
+    if len(boxes) > 1:
+        values, errors = _fit_modules(runs, boxes.tolist(), params.transmission).T
         quantities["dead_time_module"] = files.Quantity(values, "s", {"modules": boxes})
         quantities["dead_time_module_errors"] = files.Quantity(errors, "s")
     about = {
         "measure": "rate",
         "raw": names,
         "transmission": params.transmission,
-        "exposure_s": exposure,
+        "exposure_s": runs.exposure,
     }
     title = f"count rate of {names[0]} and {len(names) - 1} more"
     files.write_part(outputs.constants, title, files.Constants(about | facts, quantities))
@@ -142,10 +125,38 @@ class _Summed(NamedTuple):
     counts: "NDArray[Any]"
     """Counts (runs, slow, fast)."""
     frames: "NDArray[np.int32]"
-    """Frames (runs, slow, fast) that have them."""
+    """Number of frames in which each pixel is valid (runs, slow, fast)."""
     bits: "Bits"
-    """Mask of all runs and of the detector's gaps."""
+    """Mask of all runs, with the gaps of the detector."""
     exposure: float
+
+    def fit(self, rows: slice, columns: slice, transmission: "Sequence[float]") -> "DeadTime":
+        """Fit the good pixels of a part of the detector."""
+        from hklflow.constants.count_rate import fit_dead_time
+
+        good = self.bits[rows, columns] == 0
+        counts = self.counts[:, rows, columns][:, good]
+        frames = self.frames[:, rows, columns][:, good]
+        return fit_dead_time(counts, frames, self.exposure, transmission)
+
+
+def _fit_modules(
+    runs: _Summed, boxes: list[list[int]], transmission: "Sequence[float]"
+) -> "NDArray[np.float64]":
+    """Return dead time and error of each module (n, 2); NaN if it cannot be fitted separately."""
+    import numpy as np
+
+    from hklflow.base.errors import HklflowError
+
+    times = np.full((len(boxes), 2), np.nan)
+    for i, (s0, s1, f0, f1) in enumerate(boxes):
+        try:
+            dead_time = runs.fit(slice(s0, s1), slice(f0, f1), transmission)
+        except HklflowError as error:
+            print(f"note: module {i} cannot be fitted separately: {error}")
+        else:
+            times[i] = dead_time.tau, dead_time.error
+    return times
 
 
 def _summed(names: list[str], params: Params, threads: int) -> _Summed:

@@ -1,4 +1,4 @@
-"""Pixels of a photon counter that are strong in most frames of a rotation."""
+"""Find pixels of a photon counter that are strong in most frames of a rotation."""
 
 from pathlib import Path
 
@@ -20,27 +20,27 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """Settings in the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     often: float = Field(0.5, gt=0, le=1)
-    """Fraction of the frames in which a pixel must be strong to be bad."""
+    """Fraction of the frames above which a strong pixel is bad."""
     n_sigma: float = Field(3.0, ge=2)
     """Threshold for a strong pixel, in standard deviations above the local background."""
     every: int = Field(1, ge=1)
     """Use every n-th frame; some hundred frames are enough."""
     block: int = Field(8, gt=0, le=512)
-    """Number of frames in memory."""
+    """Number of frames in memory at a time."""
 
 
 class Params(Settings):
-    """Settings, and the raw series."""
+    """Settings of the stage, and the image series."""
 
     pattern: str | None = None
     """Pattern of an image series (`name_####.cbf`); None: one HDF5 file."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Count in how many frames each pixel is strong."""
+    """Count the frames in which each pixel is strong."""
     import math
 
     import numpy as np

@@ -1,7 +1,7 @@
 """Difference of S(Q) and of the 3D-ΔPDF between a scan and a reference.
 
-The errors of both scans are added in quadrature. Differences from the same reference share the
-error of the reference and are not independent of each other.
+The errors of both scans are added in quadrature. Differences from the same reference contain the
+same error of the reference, so they are not independent.
 """
 
 from contextlib import ExitStack
@@ -44,7 +44,7 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """Settings of the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     subtract: str | None = None
     """Name of the scan that is subtracted; None: the parent."""
@@ -54,7 +54,7 @@ class Settings(stage.Params):
 
 
 class Params(Settings):
-    """Settings, and the title."""
+    """Settings of the stage, and the title."""
 
     title: str = "difference"
     """Title of the volumes and their pictures."""
@@ -75,7 +75,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         factor, factor_error = _fitted_scale(hkl, needed=params.match_scale)
         scale = factor if params.match_scale else 1.0
         operations = hkl[0].notes.get("operations")
-        # The 3D-ΔPDF repeats the doubts of S(Q): report each only once.
+        # The 3D-ΔPDF has the same doubts as S(Q): report each only once.
         doubts = list(dict.fromkeys([*hkl[0].doubts, *xyz[0].doubts]))
         doubts += [f"the reference: {x}" for x in dict.fromkeys([*hkl[1].doubts, *xyz[1].doubts])]
         found = {
@@ -118,7 +118,7 @@ def _pair(
 
     if path.samefile(reference):
         raise HklflowError(
-            f"{path} is both scan and reference, so that the difference is 0; name another scan in "
+            f"{path} is both scan and reference, so that the difference is 0; give another scan in "
             "`subtract`"
         )
     group = "pdf" if direct else "transform"
@@ -130,11 +130,7 @@ def _pair(
                 f"{own} has no {' and no '.join(missing)} in `{group}`: it is not a volume with "
                 "errors; give a symmetrised volume or a pair distribution"
             )
-    if not one.grid.same_as(other.grid):
-        raise HklflowError(
-            f"{path} has another grid ({one.grid.to_dict()}) than {reference} "
-            f"({other.grid.to_dict()}); make both on the grid of one parent"
-        )
+    nexus.require_one_grid([other, one], "make both on the grid of one parent")
     return one, other
 
 
@@ -163,11 +159,11 @@ def _reaches(pair: "tuple[OpenVolume, OpenVolume]") -> list[float | None]:
 
 
 def _fitted_scale(pair: "tuple[OpenVolume, OpenVolume]", needed: bool) -> tuple[float, float]:
-    """Return the factor for the reference and its error, from a sample of voxels.
+    """Return the scale factor for the reference and its error, from a sample of voxels.
 
-    The sample consists of whole chunks, drawn at random with a fixed seed, and of one voxel of each
-    set of equivalents, because equivalents have the same errors. If no factor can be fitted and
-    none is needed, both are NaN.
+    The sample consists of whole chunks, drawn at random with a fixed seed. Of each set of
+    equivalent voxels only one is used, because equivalents have the same errors. If no factor can
+    be fitted and none is needed, both results are NaN.
     """
     import itertools
 
@@ -216,7 +212,7 @@ def _subtract(
     direct: bool,
     doubts: list[str],
 ) -> dict[str, Any]:
-    """Write the difference; return its size and its most significant places."""
+    """Write the difference; return its size and its most significant points."""
     import numpy as np
 
     from hklflow import nexus
@@ -254,7 +250,7 @@ def _subtract(
     points, significance = strongest.points()
     far = np.sqrt(np.einsum("ni,ij,nj->n", points, metric, points)) >= (1.0 if direct else 0.0)
     points, significance = points[far], significance[far]
-    # A feature may be several voxels wide.
+    # A feature may be several voxels wide, so close points count as one.
     apart = 3.5 * float(np.max(one.grid.step * np.sqrt(np.diag(metric))))
     symmetry = extrema.operations_of(laue, direct)
     chosen = extrema.distinct(points, significance, _PLACES, symmetry, metric, apart)

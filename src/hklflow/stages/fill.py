@@ -1,4 +1,4 @@
-"""Punch the Bragg reflections out of S(Q) and fill the holes; the diffuse scattering remains."""
+"""Remove the Bragg reflections from S(Q) and fill the holes; the diffuse scattering remains."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 VERSION = 4
 
-# Radius in 1/Å that is used if it cannot be measured.
+# 1/Å, used if the radius cannot be measured.
 _USUAL_RADIUS = 0.2
 
 _Radius = Annotated[float, Field(gt=0)]
 
 # Memory per voxel: S, σ, code, labels of the holes, and temporary arrays.
 _BYTES_PER_VOXEL = 16
-# Filled fraction within q_max above which the errors of the ΔPDF are affected.
+# Filled fraction within q_max above which the errors of the ΔPDF are too small.
 _MUCH = 0.02
 
 
@@ -36,9 +36,10 @@ class Inputs(stage.Inputs):
     orientation: Path
     """Refined orientation of the scan, for its space group and cell."""
     whole: Path | None = None
-    """Symmetrised S(Q) of all pixels, in which the radius of reflections is measured: the 3-D mask
-    excludes strong reflections from the volume to fill. None: the radius is measured in the volume
-    to fill."""
+    """Symmetrised S(Q) of all pixels, in which the radius of the reflections is measured. It is
+    needed because the 3-D mask removes strong reflections from the volume to fill. None: the radius
+    is measured in the volume to fill.
+    """
 
 
 class Outputs(stage.Outputs):
@@ -47,24 +48,28 @@ class Outputs(stage.Outputs):
     picture: Path
     """Slices before and after, and residuals of the fill."""
     metrics: Path
-    """Filled fraction, and residuals of the fill in control holes, where S was measured."""
+    """Filled fraction, and residuals of the fill in control holes (where S was measured)."""
 
 
 class Settings(stage.Params):
-    """Settings of the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     method: Literal["bragg", "karen"] = "bragg"
-    """Method to choose the punched voxels. `bragg`: around the positions that cell and centring
-    allow. `karen`: all voxels that exceed their surroundings, for reflections at unknown
-    positions."""
+    """Method to choose the punched voxels. `bragg`: voxels around the positions that cell and
+    centring allow. `karen`: all voxels that exceed their surroundings, for reflections at unknown
+    positions.
+    """
     radius: _Radius | Literal["measured"] = "measured"
-    """Radius in 1/Å that is punched around a reflection. `measured`: from the profile of the
-    strongest reflections; if that fails, 0.2 or the edge of a voxel, with a warning."""
+    """Radius in 1/Å that is punched around a reflection. `measured`: the radius follows from the
+    profile of the strongest reflections; if that fails, it is 0.2 or the edge of a voxel, with a
+    warning.
+    """
     radii: tuple[_Radius, _Radius, _Radius] | None = None
     """Radii of an ellipsoid along a*, b* and c*, 1/Å; None: `radius` is used."""
     absences: bool = False
-    """Do not punch reflections that are extinct by glide planes and screw axes. Multiple scattering
-    often gives them intensity."""
+    """Do not punch reflections that are extinct by glide planes and screw axes. Such reflections
+    often have intensity because of multiple scattering.
+    """
     satellites: stage.Vectors = Field(default_factory=list)
     """Propagation vectors of satellites in r.l.u.; their equivalents are punched, too."""
     order: int = Field(1, ge=1, le=10)
@@ -76,24 +81,25 @@ class Settings(stage.Params):
     window: float = Field(1.0, gt=0)
     """For `karen`: width of the window in r.l.u."""
     q_max: float | None = Field(None, gt=0)
-    """|Q| in 1/Å within which unmeasured voxels are filled; None: the largest sphere in the grid,
-    but not beyond the last shell whose measured fraction is `coverage`."""
+    """Radius |Q| in 1/Å up to which unmeasured voxels are filled. None: the largest sphere in the
+    grid, up to the last shell that is measured according to `coverage`.
+    """
     coverage: float = Field(0.9, gt=0, le=1)
-    """Measured fraction with which a shell of |Q| counts as measured."""
+    """Smallest measured fraction of a shell of |Q| that counts as measured."""
     memory: float = Field(8000.0, gt=0)
-    """Memory for the volumes, MB. A larger volume is kept in a temporary file next to the
-    output."""
+    """Memory for the volumes in MB. A larger volume is kept in a temporary file next to the output.
+    """
 
 
 class Params(Settings):
-    """Settings, and the title."""
+    """Settings of the stage, and the title."""
 
     title: str = "S(Q)"
     """Title of the volume and its pictures."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Read, punch, judge the interpolants on control holes, fill, write."""
+    """Read, punch, compare the fill methods on control holes, fill, write."""
     import numpy as np
 
     from hklflow import nexus, plots
@@ -172,7 +178,7 @@ def _room(
 
 
 def _operations(volume: "OpenVolume", path: Path) -> "NDArray[np.int64]":
-    """Return the Laue operations of a symmetrised volume."""
+    """Return the Laue operations with which a volume was symmetrised."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -190,7 +196,7 @@ def _operations(volume: "OpenVolume", path: Path) -> "NDArray[np.int64]":
 
 
 def _within_reason(params: Params, target: "Target", group: "SpaceGroup") -> None:
-    """Refuse spheres that would overlap the spheres of neighbouring reflections."""
+    """Refuse radii for which the spheres of neighbouring reflections would overlap."""
     from hklflow.base.errors import HklflowError
     from hklflow.volumes import punch
 
@@ -242,7 +248,7 @@ def _read(volume: "OpenVolume", target: "Target", params: Params) -> tuple[float
             f"coverage: no shell of |Q| is measured to {100 * params.coverage:g} %, the best shell "
             f"to {100 * best:.0f} %; set q_max, or lower coverage"
         )
-    # Distance of the faces of the grid from 0, to the outer ends of the voxels.
+    # Distance from 0 to the faces of the grid, at the outer ends of the voxels.
     last = target.grid.first + target.grid.step * (np.array(target.grid.shape) - 1)
     limits = np.minimum(np.abs(target.grid.first), np.abs(last)) + target.grid.step / 2
     inscribed = float(np.min(limits * 2 * np.pi / np.asarray(target.cell)[:3]))
@@ -251,7 +257,7 @@ def _read(volume: "OpenVolume", target: "Target", params: Params) -> tuple[float
 
 
 def _gaps(shells: "Shells", q_max: float, coverage: float) -> list[str]:
-    """Return a warning about the shell within q_max with the smallest measured fraction."""
+    """Return a warning on the shell within q_max with the smallest measured fraction."""
     import numpy as np
 
     part = shells.seen / np.maximum(shells.inside, 1)
@@ -282,7 +288,7 @@ def _much(share: float) -> list[str]:
 def _radius(
     inputs: Inputs, params: Params, target: "Target", group: "SpaceGroup"
 ) -> dict[str, Any]:
-    """Measure the radius to punch, if it is to be measured; return figures and warnings."""
+    """Measure the radius to punch, if it is not given; return numbers and warnings."""
     import numpy as np
 
     from hklflow import nexus
@@ -320,7 +326,7 @@ def _radius(
 def _punch(
     target: "Target", params: Params, group: "SpaceGroup", q_max: float, width: dict[str, Any]
 ) -> dict[str, Any]:
-    """Set the codes of the voxels; return figures of radii and positions."""
+    """Set the codes of the voxels; return numbers on radii and positions."""
     import numpy as np
 
     from hklflow.volumes import fill, fill_kernels, karen, punch
@@ -355,7 +361,7 @@ def _punch(
 
 
 def _told(found: "dict[str, Control]", model: str) -> dict[str, Any]:
-    """Return the figures of the control holes, and warnings."""
+    """Return the results in the control holes, and warnings."""
     warnings = []
     if model not in found:
         warnings.append("fewer than ten control holes fit between holes: the fill is not judged")

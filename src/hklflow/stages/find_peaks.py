@@ -4,8 +4,8 @@ Frames of an integrating detector are photons plus read noise. The variance of t
 added to the frames, so that variance and mean are equal, as for counted photons, and the search and
 the fits need no change. The added counts are background; they are subtracted again in the peak
 table, and the statistics are computed without them. In a pixel that has switched its gain, the
-added variance is the variance of the most sensitive gain stage. Counts are not biased by
-this, but the variance is too small, by less than a tenth of the variance of the photons.
+added variance is the variance of the most sensitive gain stage. Intensities are not biased by this,
+but their variance is too small, by less than a tenth of the variance of the photons.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ VERSION = 6
 FRAMES_OF = "scan"
 
 _RADIAL_BINS = 100
-# Every n-th frame is checked before the search, so that a closed shutter is found at once.
+# Every n-th frame is checked before the search, so that a closed shutter is found early.
 _LOOK = 16
 
 
@@ -47,9 +47,9 @@ class Outputs(stage.Outputs):
     picture: Path
     """Picture: peaks over the maximum image."""
     metrics: Path
-    """Number of blobs found, kept and rejected."""
+    """Number of blobs that were found, kept and rejected."""
     statistics: Path
-    """Sum and background of each frame in counts; radial sums; sum and maximum images."""
+    """Sum and background of each frame in counts; sums by |Q|; sum and maximum images."""
     statistics_picture: Path
     """Picture of the statistics."""
     statistics_metrics: Path
@@ -60,22 +60,24 @@ class Params(stage.Params):
     n_sigma: float = Field(4.5, ge=1)
     """Smallest excess of a strong voxel over the local background, in standard deviations."""
     threshold: float | None = Field(None, ge=0)
-    """Counts above which a voxel is strong for any background; None: no such threshold."""
+    """Counts above which a voxel is strong, whatever the background; None: no such threshold."""
     window: int = Field(9, ge=2)
     """Half-size of the window for the background, in pixels; larger than a peak."""
     min_pixels: int = Field(3, ge=1)
     """Smallest number of strong voxels in a peak."""
     min_significance: float = Field(6.0, ge=0)
-    """Smallest intensity of a peak over its Poisson uncertainty."""
+    """Smallest ratio of the intensity of a peak to its Poisson uncertainty."""
     max_frames: int = Field(25, ge=1)
     """Largest number of frames of a blob; longer blobs are rejected (hot pixels, streaks)."""
     max_pixels: int = Field(150, ge=1)
     """Largest extent of a blob along slow or fast, in pixels; larger blobs are rejected."""
     prominence: float = Field(3.0, ge=0)
-    """Smallest height of a separate peak above the saddle to a higher peak, in standard
-    deviations."""
+    """Smallest height of a separate peak above the saddle to a higher peak, in standard deviations.
+    """
     gain: PositiveFloat | Literal["measure"] = 1.0
-    """Counts per photon: 1 for photon counters; `measure`: estimated from the background (CCDs)."""
+    """Counts per photon. 1 for photon counters; `measure`: the gain is estimated from the
+    background (CCDs).
+    """
     margin_pixels: int = Field(5, ge=1)
     """Pixels added on each side of the strong voxels for the fit."""
     margin_frames: int = Field(4, ge=1)
@@ -87,11 +89,11 @@ class Params(stage.Params):
     """Range of |Q| in which the background between the Bragg peaks is measured, as fractions of
     the largest |Q| on the detector."""
     block: int = Field(2, gt=0, le=512)
-    """Number of frames that are read at a time; a small number keeps them in the cache."""
+    """Number of frames that are read at a time; a small number fits into the processor cache."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Search and fit peaks, make the frame statistics, and write both."""
+    """Search and fit peaks, make the frame statistics, and write all results."""
     from dataclasses import replace
 
     import numpy as np
@@ -180,7 +182,7 @@ def _afterglow(spots: "list[afterglow.Followed]", scan: "RotationScan") -> dict[
         return None
     slow, fast = (np.array([spot.centre[k] for spot in spots]) for k in (1, 2))
     q = scan.rotation.q_lab(slow, fast)
-    # Sense of the crossing: sign of the speed of a reflection through the Ewald sphere.
+    # Direction of the crossing: sign of the speed of a reflection through the Ewald sphere.
     sense = np.sign(np.cross(q, BEAM) @ scan.rotation.goniometer.scan_axis_lab())
     found = afterglow.measured(spots, sense)
     return None if found is None else vars(found)
@@ -192,7 +194,7 @@ def _statistics(
     annulus: tuple[float, float],
     invalid_from: float,
 ) -> tuple["FrameStatistics", "NDArray[np.float64]"]:
-    """Prepare the frame statistics; return the statistics and the middles of the |Q| bins."""
+    """Prepare the frame statistics; return them and the centres of the |Q| bins."""
     import numpy as np
 
     from hklflow.images.background import CELL
@@ -201,7 +203,7 @@ def _statistics(
     slow, fast = np.indices(bad.shape)
     q = np.linalg.norm(scan.rotation.q_lab(slow + 0.5, fast + 0.5), axis=-1)
     low, high = np.array(annulus) * q.max()
-    # All pixels of a cell get the bin of its middle: whole cells are fast, and bins are wider.
+    # All pixels of a cell get the bin of its centre: whole cells are fast, and bins are wider.
     middle = [(index // CELL + 0.5) * CELL for index in (slow, fast)]
     q_cell = np.linalg.norm(scan.rotation.q_lab(*middle), axis=-1)
     edges = np.linspace(0.0, q_cell.max() * (1 + 1e-9), _RADIAL_BINS + 1)
@@ -225,10 +227,10 @@ def _require_open_shutter(
     path: Path,
     threads: int,
 ) -> None:
-    """Refuse lost frames before the search, which takes minutes, by a check of every n-th frame.
+    """Check every n-th frame before the search, and stop if frames were lost.
 
-    If one of these is lost, all frames are summed, so that the error is the same as after the
-    search.
+    The search takes minutes. If one of these frames is lost, all frames are summed, so that the
+    error is the same as after the search.
     """
     import numpy as np
 
@@ -260,7 +262,7 @@ def _lost(
     from hklflow.images import frame_defects
 
     lost = frame_defects.lost(sums, (scan.monitor * scan.attenuation)[which])
-    # A frame without valid pixels (NaN, or left out) is not used, and therefore not lost.
+    # A frame without valid pixels (NaN, or left out) is not used, so it is not a lost frame.
     return which[lost[flagged[lost] < n_pixels]]
 
 
@@ -271,7 +273,7 @@ def _require_counts(
     n_pixels: int,
     path: Path,
 ) -> None:
-    """Refuse lost frames: their zero counts would be taken for a measurement."""
+    """Refuse lost frames, because their zero counts would be used as a measurement."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -293,7 +295,7 @@ def _require_sound(
     n_pixels: int,
     path: Path,
 ) -> None:
-    """Refuse lost frames and copied frames: their counts would be taken for a measurement."""
+    """Refuse lost and copied frames, because their counts would be used as a measurement."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -318,7 +320,7 @@ def _require_sound(
 
 
 def _cure(path: Path, frames: list[int]) -> str:
-    """Return the remedy for frames of a scan file at sample/scan/rotation."""
+    """Return the remedy for frames of a scan file with the path sample/scan/rotation."""
     from hklflow.geometry.left_out import written
 
     sample, scan, rotation = path.absolute().parts[-4:-1]
@@ -345,7 +347,7 @@ def _record(
         "background": result.background,
         "monitor": scan.monitor,
     }
-    # Valid pixels of each frame; they are not shown in the picture.
+    # Number of valid pixels of each frame, which is not in the picture.
     pixels = int((~bad).sum()) - result.frame_flagged
     nexus.write_statistics(
         outputs.statistics,

@@ -1,4 +1,4 @@
-"""Find the scale of every frame of one rotation: the sample's transmission from its background.
+"""Find the scale of every frame of one rotation.
 
 Monitor and attenuators are known. The transmission of the rotating sample is estimated from the
 background between the Bragg peaks, and so is the scale of the rotation relative to the first
@@ -25,11 +25,12 @@ class Inputs(stage.Inputs):
     statistics: Path
     """Frame statistics."""
     reference_scan: Path
-    """Scan file of the scan's first rotation, to which the other rotations are scaled."""
+    """Scan file of the first rotation of the scan, to which the other rotations are scaled."""
     reference: Path
-    """Frame statistics of the scan's first rotation."""
+    """Frame statistics of the first rotation of the scan."""
     earlier: list[Path] = Field(default_factory=list)
-    """Frame statistics of the scan's earlier rotations, which must not have the same frames."""
+    """Frame statistics of the earlier rotations of the scan, which must not have the same frames.
+    """
 
 
 class Outputs(stage.Outputs):
@@ -38,30 +39,34 @@ class Outputs(stage.Outputs):
     picture: Path
     """Picture: monitor, attenuators, transmission and scale."""
     metrics: Path
-    """Number of frames used, replaced and interpolated; range of the transmission."""
+    """Number of frames that were used, replaced and interpolated; range of the transmission."""
 
 
 class Params(stage.Params):
     source: Literal["background", "frame_sum", "none"] = "background"
-    """Signal from which the sample's transmission is estimated. `background`: the level between the
-    Bragg peaks; `frame_sum`: all good pixels, with Bragg peaks; `none`: the transmission is 1 (too
-    few frames, no background)."""
+    """Signal from which the transmission of the sample is estimated. `background`: the level
+    between the Bragg peaks. `frame_sum`: all good pixels, with Bragg peaks. `none`: the
+    transmission is 1 (for few frames, or no background).
+    """
     smooth: bool = True
-    """Fit a smooth curve to the frames' values; False: each frame keeps its own value."""
+    """Fit a smooth curve to the values of the frames; False: each frame keeps its own value."""
     window: int = Field(31, ge=5)
-    """Odd number of frames over which the curve is smooth; the transmission should change little in
-    half of them."""
+    """Odd number of frames in the window of the smooth curve. The transmission should change little
+    within half a window.
+    """
     rotation_scale: bool = True
     """Scale the rotations of a scan to each other by the medians of signal over monitor. Set False
     if their detector settings differ, so that their backgrounds cannot be compared."""
     doubtful_scale: float = Field(10.0, gt=1)
-    """Factor between two rotations, up or down, above which it is reported. One crystal in one beam
-    cannot cause such a factor; slits, attenuators and monitors that are missing in the headers can,
-    and a background that does not come from the sample."""
+    """Ratio of the scales of two rotations, or its inverse, above which the ratio is reported. One
+    crystal in one beam cannot cause such a ratio. Slits, attenuators and monitors that are missing
+    in the headers can, and so can a background that does not come from the sample.
+    """
     told_error: float = Field(0.003, gt=0)
-    """Relative error of the transmission above which it is reported, estimated from the differences
-    between parts of the detector. A larger error exceeds the error bars of sums over some hundred
-    voxels with as many counts each."""
+    """Relative error of the transmission above which it is reported. It is estimated from the
+    differences between parts of the detector. A larger error exceeds the error bars of sums over
+    some hundred voxels with as many counts each.
+    """
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -142,7 +147,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _curve_doubts(own: "Transmission", uneven: "Uneven | None", params: Params) -> list[str]:
-    """Return a warning if the background changes differently on parts of the detector, or may."""
+    """Return a warning if the background changes differently on parts of the detector.
+
+    Also return a warning if this could not be judged.
+    """
     if uneven is None:
         return _unjudged(own, params)
     if not uneven.significant or uneven.error <= params.told_error:
@@ -158,7 +166,7 @@ def _curve_doubts(own: "Transmission", uneven: "Uneven | None", params: Params) 
 
 
 def _unjudged(own: "Transmission", params: Params) -> list[str]:
-    """Return a warning if the curve may be wrong, and parts of the detector were not compared.
+    """Return a warning if the curve may be wrong but parts of the detector were not compared.
 
     A flat curve needs no warning: it changes nothing.
     """
@@ -179,7 +187,7 @@ def _unjudged(own: "Transmission", params: Params) -> list[str]:
 def _scale_doubts(
     rotation: float, scan: "RotationScan", first: "RotationScan", params: Params
 ) -> list[str]:
-    """Return a warning if two rotations differ by more than one crystal in one beam can."""
+    """Return a warning if one crystal in one beam cannot explain the ratio of two rotations."""
     import numpy as np
 
     if 1 / params.doubtful_scale <= rotation <= params.doubtful_scale:
@@ -195,11 +203,12 @@ def _scale_doubts(
 
 
 def _require_own_frames(scan: "RotationScan", inputs: Inputs) -> None:
-    """Refuse frames that an earlier rotation of the scan has already, even in another file.
+    """Refuse frames that an earlier rotation of the scan already has, even in another file.
 
     Raises
     ------
     HklflowError
+        If there are such frames.
     """
     from hklflow import nexus
     from hklflow.base.errors import HklflowError

@@ -1,4 +1,4 @@
-"""Gather the frames of one module from raw runs: one file per ASIC, sorted by memory cell."""
+"""Gather the frames of one module from raw runs: one file for each ASIC, sorted by memory cell."""
 
 from pathlib import Path
 from typing import Literal
@@ -12,10 +12,11 @@ VERSION = 1
 
 class Inputs(stage.Inputs):
     facts: list[Path]
-    """Facts of the runs, in the order in which the runs drive rows or columns; the facts name the
-    raw files."""
+    """Facts of the runs, which contain the paths of the raw files. The order of the runs is the
+    order in which they drive rows or columns.
+    """
     sanity: list[Path]
-    """Reports of the runs' checks: a run that fails is not gathered."""
+    """Reports of the checks of the runs; a run that fails is not gathered."""
 
 
 class Outputs(stage.Outputs):
@@ -42,7 +43,7 @@ class Params(stage.Params):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Gather the frames that exist in all of the runs."""
+    """Gather the frames that exist in all runs."""
     from hklflow.base.errors import HklflowError
     from hklflow.constants.detectors import integrating
     from hklflow.constants.gather import gather

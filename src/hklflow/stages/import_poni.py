@@ -21,18 +21,21 @@ class Outputs(stage.Outputs):
 
 class Params(stage.Params):
     shape: tuple[int, int] | None = None
-    """Number of pixels (slow, fast); None: from the file."""
+    """Number of pixels (slow, fast); None: the value in the PONI file."""
     orientation: int | None = Field(None, ge=1, le=4)
-    """Orientation of the image (pyFAI's detector orientation); None: from the file."""
+    """Orientation of the image (pyFAI's detector orientation); None: the value in the PONI file."""
     wavelength: float | None = Field(None, gt=0)
-    """Wavelength in Å; None: from the file."""
+    """Wavelength in Å; None: the value in the PONI file."""
     polarization: float = Field(ge=0, le=1)
     """Fraction of the intensity with the electric vector horizontal (0.5: unpolarised)."""
     sensor_thickness: float | None = Field(None, gt=0)
-    """Thickness of the sensor in m; None: from the file, else from the scan's raw file."""
+    """Thickness of the sensor in m; None: the value in the PONI file, else in the raw file of the
+    scan.
+    """
     sensor_attenuation: float | None = Field(None, gt=0)
-    """Attenuation coefficient of the sensor in 1/m; None: computed from the sensor material at the
-    scan's wavelength."""
+    """Attenuation coefficient of the sensor in 1/m; None: calculated from the sensor material and
+    the wavelength of the scan.
+    """
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:

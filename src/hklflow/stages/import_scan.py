@@ -1,9 +1,9 @@
 """Import one rotation scan: link its frames and collect angles, wavelength, monitor.
 
-The configuration and the scan table override the header of the raw file. A fact that is in none of
-them stops the import: nothing is assumed.
+The configuration and the scan table override the header of the raw file. If a fact is missing in
+all of them, the import stops: nothing is assumed.
 
-Frames of block sums (`binning`) use a calibration of the unbinned frames, which is then binned.
+Binned frames (`binning`) use the calibration of the unbinned frames, which is then binned.
 """
 
 from pathlib import Path
@@ -52,22 +52,24 @@ class Params(stage.Params):
     pattern: str | None = None
     """Pattern of an image series (`name_####.cbf`); None: one HDF5 file."""
     wavelength: float | None = Field(None, gt=0)
-    """Wavelength in Å; None: from the calibration, else from the raw file."""
+    """Wavelength in Å; None: the value of the calibration, else of the raw file."""
     polarization: float | None = Field(None, ge=0, le=1)
-    """Fraction of the intensity with the electric vector horizontal; None: from the raw file."""
+    """Fraction of the intensity with the electric vector horizontal; None: the value in the
+    raw file.
+    """
     axes: tuple[str, ...] = ()
     """Goniometer axes as `name=x,y,z` (lab vector at zero), the axis fixed to the laboratory first;
     empty: from the raw file."""
     angles: dict[str, float] = Field(default_factory=dict)
     """Settings of the axes that are not scanned, in degrees."""
     scan_axis: str | None = None
-    """Name of the scan axis; None: from the raw file."""
+    """Name of the scan axis; None: the value in the raw file."""
     start: float | None = None
-    """Angle at the start of the first raw frame, in degrees; None: from the raw file."""
+    """Angle at the start of the first raw frame, in degrees; None: the value in the raw file."""
     step: float | None = None
-    """Angle step of one frame, in degrees; None: from the raw file."""
+    """Angle step of one frame, in degrees; None: the value in the raw file."""
     n_frames: int | None = Field(None, ge=1)
-    """Number of raw frames in the scan table; None: as many as the raw file has."""
+    """Number of raw frames according to the scan table; None: all frames of the raw file."""
     first_frame: int = Field(0, ge=0)
     """First raw frame to use, counted from 0."""
     last_frame: int | None = Field(None, ge=0)
@@ -76,19 +78,21 @@ class Params(stage.Params):
     """Raw frames that are not used (lost, copied, without beam), counted from 0: `17`, `100-120`,
     or `r1:17-18` for the rotation r1 only."""
     monitor: str = "file"
-    """`file`: from the raw file. `none`: the experiment has no monitor (the intensity is assumed to
-    be constant)."""
+    """Source of the monitor. `file`: the raw file. `none`: the experiment has no monitor (the
+    intensity is assumed to be constant).
+    """
     exposure: float | None = Field(None, gt=0)
-    """Exposure of one frame in seconds; None: from the raw file."""
+    """Exposure of one frame in seconds; None: the value in the raw file."""
     attenuation: float | None = Field(None, gt=0, le=1)
-    """Transmission of the attenuators; None: from the raw file, else 1."""
+    """Transmission of the attenuators; None: the value in the raw file, else 1."""
     saturation: float | None = Field(None, gt=0)
-    """Counts from which a pixel is saturated; None: from the raw file."""
+    """Counts from which a pixel is saturated; None: the value in the raw file."""
     temperature: float | None = Field(None, ge=0)
     """Sample temperature in K, from the scan table."""
     binning: int = Field(1, ge=1, le=8)
-    """Side in pixels of the blocks that the frames are sums of; 1: unbinned frames. It is set by
-    the key `binning` at the top of the configuration."""
+    """Side in pixels of the blocks of binned frames; 1: unbinned frames. The key `binning` at the
+    top of the configuration sets this value.
+    """
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -153,7 +157,7 @@ def _binning(source: str, header: "Header", factor: int) -> "PixelBinning | None
 
 
 def _binned(detector: "Detector", binning: "PixelBinning", path: Path) -> "Detector":
-    """Return the detector of the block sums, from the calibration of the unbinned frames."""
+    """Return the detector of the binned frames, from the calibration of the unbinned frames."""
     from hklflow.images.pixel_binning import bin_detector
 
     binning.require(detector.shape, f"the geometry {path}")

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hklflow.bragg.integrate import Integrated
+    from hklflow.bragg.measurement import Measurement
     from hklflow.bragg.reflections import Reflections
+    from hklflow.images.scan import RotationScan
+    from hklflow.orientation.product import Orientation
 
 VERSION = 3
 FRAMES_OF = "scan"
 
 _SHELLS = 8
-_STRONG = 10.0  # I/σ of reflections whose shape can be judged
+_STRONG = 10.0  # smallest I/σ of a reflection whose shape can be judged
 _MANY_UNLIKE = 0.05
 #: Settings that DIALS decides itself.
 _OF_BUILTIN = ("n_sigma", "mosaic", "spot", "strong", "references", "max_frames", "overlap")
@@ -39,7 +42,7 @@ class Inputs(stage.Inputs):
     orientation: Path
     """Refined orientation of the scan."""
     accepted: Path | None = None
-    """Verdict of the gates on the scan; None: it was not judged."""
+    """Verdict of the quality gates on the scan; None if the scan was not judged."""
     peaks: Path
     """Peak table."""
 
@@ -50,33 +53,33 @@ class Outputs(stage.Outputs):
     picture: Path
     """Picture: learned profiles, I/σ against resolution, background, sums against fits."""
     metrics: Path
-    """Counts, widths, mean I/σ by resolution."""
+    """Numbers of reflections, widths, mean I/σ by resolution."""
 
 
 class Settings(IntegrationSettings):
-    """Settings from the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     engine: Literal["builtin", "dials"] = "builtin"
     """Integration program: hklflow itself, or DIALS with the model fixed."""
     d_min: PositiveFloat | None = None
-    """Smallest spacing of lattice planes, Å; None: to the corner of the detector."""
+    """Smallest d-spacing in Å; None: reflections up to the corner of the detector are integrated.
+    """
     block: int = Field(8, gt=0, le=512)
-    """Frames read at a time."""
+    """Number of frames that are read at a time."""
 
 
 class Params(Settings, DialsPrograms, norms.Corrections):
-    """Settings, the rotation, and the corrections of the norm."""
+    """Settings of the stage, the rotation, and the corrections of the norm."""
 
     rotation: str
     """Name of the rotation in the orientation file."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Predict and integrate the reflections, and write them with their figures."""
+    """Predict and integrate the reflections, and write them with their statistics."""
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.bragg import integrate as bragg
     from hklflow.bragg.reflections import ReflectionFlag
     from hklflow.plots import bragg as pictures
 
@@ -84,66 +87,90 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     orientation = stage.read_orientation(inputs.orientation)
     accepted = stage.read_accepted(inputs.accepted)
     rotation = orientation.rotation(params.rotation)
-    scale = nexus.read_scale(inputs.scale)
-    pixel_norm, corrected = norms.pixel_norm(
-        inputs.mask, params, orientation.reference_detector, rotation, scan.binning
+    norm = norms.read_norm(
+        inputs.mask, inputs.scale, params, orientation.reference_detector, rotation, scan.binning
     )
-    n = rotation.scan.n_frames
-    frame_norm = norms.frame_norm(scale, n, inputs.scale, solid_angle=params.solid_angle)
-    ub, group = orientation.ub, orientation.group
-    integrated, engine = None, f"hklflow {__version__}"
-    measurement = measured.measurement(
-        scan, rotation, pixel_norm, frame_norm, block=params.block, threads=threads
-    )
-
-    def shown(blocks: "Iterable[NDArray[Any]]", description: str) -> "Iterable[NDArray[Any]]":
-        return stage.progress(blocks, n, f"{description}, frames", len)
-
+    measurement = measured.measurement(scan, rotation, norm, block=params.block, threads=threads)
+    integrated = None
     if params.engine == "dials":
-        from hklflow.dials.integrate import integrate as by_dials
-        from hklflow.dials.programs import find
-
-        _refuse_unheard(params)
-        dials = find(params.prefix)
-        engine = dials.label
-        reflections = by_dials(
-            measurement,
-            scan,
-            ub,
-            group,
-            dials=dials,
-            d_min=params.d_min,
-            min_zeta=params.min_zeta,
-            min_recorded=params.min_recorded,
-            threads=threads,
-        )
+        engine, reflections = _by_dials(measurement, scan, orientation, params, threads)
     else:
-        chosen = params.chosen(threads)
-        peaks = nexus.read_peaks(inputs.peaks)
-        integrated = bragg.integrate(
-            measurement, ub, group, peaks, chosen, d_min=params.d_min, shown=shown
-        )
+        engine = f"hklflow {__version__}"
+        integrated = _by_hklflow(measurement, inputs.peaks, orientation, params, threads)
         reflections = integrated.reflections
     title = f"{params.rotation} of {orientation.scan}: integrated reflections"
     nexus.write_reflections(outputs.reflections, reflections, title)
+    warnings = _warnings(reflections)
     metrics = {
         "engine": engine,
         "accepted": accepted,
-        "corrected for": corrected,
+        "corrected for": norm.corrected,
         "rows": len(reflections),
         "flags": {flag.name: int(reflections.has(flag).sum()) for flag in ReflectionFlag},
         "shells": _shells(reflections),
         **({} if integrated is None else _figures(integrated)),
+        "warnings": warnings,
     }
-    metrics["warnings"] = _warnings(reflections)
     stage.write_json(outputs.metrics, metrics)
-    picture = pictures.integration(reflections, integrated, title, str(metrics["engine"]))
-    plots.save(picture, outputs.picture)
+    plots.save(pictures.integration(reflections, integrated, title, engine), outputs.picture)
     usable = np.isfinite(reflections.intensity_sum)
     description = "" if integrated is None else f"; {integrated.counters}"
     print(f"{int(usable.sum())} of {len(reflections)} reflections have an intensity{description}")
-    for warning in metrics["warnings"]:
+    for warning in warnings:
         print(f"warning: {warning}")
+
+
+def _by_hklflow(
+    measurement: "Measurement",
+    peaks: Path,
+    orientation: "Orientation",
+    params: Params,
+    threads: int,
+) -> "Integrated":
+    from hklflow import nexus
+    from hklflow.bragg.integrate import integrate
+
+    n_frames = measurement.rotation.scan.n_frames
+
+    def shown(blocks: "Iterable[NDArray[Any]]", description: str) -> "Iterable[NDArray[Any]]":
+        return stage.progress(blocks, n_frames, f"{description}, frames", len)
+
+    return integrate(
+        measurement,
+        orientation.ub,
+        orientation.group,
+        nexus.read_peaks(peaks),
+        params.chosen(threads),
+        d_min=params.d_min,
+        shown=shown,
+    )
+
+
+def _by_dials(
+    measurement: "Measurement",
+    scan: "RotationScan",
+    orientation: "Orientation",
+    params: Params,
+    threads: int,
+) -> "tuple[str, Reflections]":
+    """Return the name of the program and the reflections."""
+    from hklflow.dials.integrate import integrate
+    from hklflow.dials.programs import find
+
+    _refuse_unheard(params)
+    dials = find(params.prefix)
+    reflections = integrate(
+        measurement,
+        scan,
+        orientation.ub,
+        orientation.group,
+        dials=dials,
+        d_min=params.d_min,
+        min_zeta=params.min_zeta,
+        min_recorded=params.min_recorded,
+        threads=threads,
+    )
+    return dials.label, reflections
 
 
 def _warnings(reflections: "Reflections") -> list[str]:
@@ -159,14 +186,14 @@ def _warnings(reflections: "Reflections") -> list[str]:
     if share <= _MANY_UNLIKE:
         return []
     return [
-        f"{share:.0%} of {int(strong.sum())} strong reflections are unlike the learned "
-        "profile, and their sums are used: predictions are off, or the spots differ; compare with "
-        "`scale_reflections: {estimate: sum}`"
+        f"{share:.0%} of {int(strong.sum())} strong reflections do not fit the learned "
+        "profile, so their summed intensities are used: predicted positions are wrong, or spots "
+        "vary; compare with `scale_reflections: {estimate: sum}`"
     ]
 
 
 def _refuse_unheard(params: Params) -> None:
-    """Raise an error for settings without effect, which the provenance would list."""
+    """Refuse settings that have no effect but would be in the provenance."""
     fields = Settings.model_fields
     unheard = [name for name in _OF_BUILTIN if getattr(params, name) != fields[name].default]
     if unheard:
@@ -177,7 +204,7 @@ def _refuse_unheard(params: Params) -> None:
 
 
 def _shells(reflections: "Reflections") -> list[dict[str, float]]:
-    """Return number, mean I/σ of both estimates and median background by resolution."""
+    """Return number, mean I/σ of both estimates and median background, by resolution."""
     import numpy as np
 
     from hklflow.bragg.reflections import UNFIT
@@ -209,7 +236,7 @@ def _shells(reflections: "Reflections") -> list[dict[str, float]]:
 
 
 def _figures(integrated: "Integrated") -> dict[str, Any]:
-    """Return the figures that the built-in integration learned."""
+    """Return the quantities that the built-in integration learned."""
     import numpy as np
 
     from hklflow.bragg.reflections import ReflectionFlag

@@ -1,4 +1,4 @@
-"""Join the constants of all modules in the detector's file."""
+"""Join the constants of all modules in one file for the detector."""
 
 from pathlib import Path
 
@@ -21,13 +21,13 @@ class Params(stage.Params):
     numbers: tuple[int, ...]
     """Numbers of the modules."""
     absent: tuple[int, ...] = ()
-    """Numbers of the detector's modules without constants; they are masked."""
+    """Numbers of the modules that have no constants; they are masked."""
     title: str = "detector constants"
     """Title of the file."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Join the modules, and report absent ones."""
+    """Join the modules, and report missing modules."""
     from hklflow.constants import files
     from hklflow.constants.join import join_modules
 

@@ -33,7 +33,7 @@ class Params(stage.Params):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Join the ASICs, and report absent ones."""
+    """Join the ASICs, and report missing ASICs."""
     from hklflow.constants import files
     from hklflow.constants.detectors import integrating
     from hklflow.constants.join import join_asics

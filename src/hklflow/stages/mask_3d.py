@@ -1,6 +1,6 @@
 """Flag sensor artefacts around strong Bragg peaks, frame by frame.
 
-With ``model`` the predicted Bragg reflections are excluded, too; the diffuse scattering remains.
+With ``model``, the predicted Bragg reflections are masked, too; the diffuse scattering remains.
 """
 
 from collections.abc import Iterable
@@ -41,12 +41,12 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """Settings of the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     seed_counts: float = Field(400.0, ge=1)
-    """Smallest counts above background, in one cell, that start a region."""
+    """Smallest number of counts above background, in one cell, that starts a region."""
     seed_ratio: float = Field(1.0, ge=0)
-    """Smallest excess that starts a region, as a multiple of the cell's background."""
+    """Smallest excess that starts a region, as a multiple of the background of the cell."""
     n_sigma: float = Field(6.0, ge=1)
     """Smallest significance of the excess in an artefact, in standard deviations."""
     min_ratio: float = Field(0.05, ge=0)
@@ -54,23 +54,23 @@ class Settings(stage.Params):
     cell: int = Field(4, ge=1)
     """Side of a cell in pixels."""
     window: int = Field(15, ge=4)
-    """Number of frames from which the background of a frame is taken."""
+    """Number of frames in the window from which the background of a frame is determined."""
     reach: float = Field(128.0, ge=0)
     """Largest distance of an artefact from its peak, in pixels."""
     margin: float = Field(4.0, ge=0)
     """Width of the border added around each region, in pixels."""
     afterglow_frames: int = Field(0, ge=0)
-    """Number of frames after a peak on which its pixels stay flagged."""
+    """Number of frames after a peak on which the pixels of the peak stay flagged."""
     block: int = Field(16, gt=0, le=512)
     """Number of frames that are read at a time."""
     model: bool = False
-    """Exclude also the predicted Bragg reflections, for volumes of the diffuse scattering."""
+    """Mask also the predicted Bragg reflections, for volumes of the diffuse scattering."""
     model_sigma: float = Field(5.0, ge=1, le=20)
     """Half axes of a predicted reflection, in standard deviations of its shape and position."""
 
 
 class Params(Settings):
-    """Settings, and the name of the rotation."""
+    """Settings of the stage, and the name of the rotation."""
 
     rotation: str | None = None
     """Name of the rotation; needed with `model`."""
@@ -89,7 +89,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     n = scan.rotation.scan.n_frames
     n_good = max(int((~bad).sum()), 1)
     model = _model(inputs, params, ~bad) if params.model else None
-    # The picture shows a frame that was measured.
+    # The picture shows a frame that is not left out.
     worst = next(z for z in range(n) if scan.first + z not in scan.left_out)
     fractions = np.zeros(n)
     noise = raw.read_variance(scan)
@@ -104,7 +104,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             params.block, scan.first, scan.first + n, threads=threads
         )
         if noise is not None:
-            # With the read variance added, variance and mean are equal, as for photons.
+            # With the variance of the read noise added, variance and mean are equal, as for
+            # photons.
             blocks = (block + noise for block in blocks)
         shape = (n, *scan.rotation.detector.shape)
         done = 0

@@ -26,20 +26,22 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     constants: Path
-    """Constants with complete status, and the pixel mask."""
+    """Constants with their complete status, and the pixel mask."""
 
 
 class Settings(stage.Params):
-    """Settings in the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     n_sigma: float = Field(5.0, gt=0)
-    """An offset, noise or gain is an outlier beyond this many robust standard deviations from the
-    median of its stage and ASIC."""
+    """Limit of offset, noise and gain: distance from the median of the stage and ASIC, in robust
+    standard deviations. Values beyond it are outliers.
+    """
     default_ranges: bool = True
-    """Use the detector's default ranges where no range is set: for AGIPD `offset_high` 2000 to
-    9000 ADU, `noise_high` 2 to 40 ADU, `gain_high` 2.5 to 25 ADU/keV; for JUNGFRAU `offset_high`
+    """Use the default ranges of the detector for ranges that are not set. AGIPD: `offset_high` 2000
+    to 9000 ADU, `noise_high` 2 to 40 ADU, `gain_high` 2.5 to 25 ADU/keV. JUNGFRAU: `offset_high`
     500 to 8000 ADU, `noise_high` 2 to 60 ADU, `gain_high` 20 to 150 ADU/keV. False: no default
-    ranges."""
+    ranges.
+    """
     offset_high: tuple[float, float] | None = None
     """Smallest and largest offset of stage high in ADU; None: see `default_ranges`."""
     offset_medium: tuple[float, float] | None = None
@@ -61,13 +63,15 @@ class Settings(stage.Params):
     edges: int = Field(0, ge=0)
     """Width in pixels of the masked border of each ASIC."""
     max_bad_cells: float = Field(0.5, ge=0, le=1)
-    """Largest fraction of bad memory cells of a good pixel; a pixel that is bad in all cells is
-    always masked."""
+    """Largest fraction of bad memory cells in a good pixel. A pixel that is bad in all cells is
+    always masked.
+    """
     stages: tuple[Literal["high", "medium", "low"], ...] = Field(
         ("high", "medium", "low"), min_length=1
     )
-    """Gain stages that a pixel needs; stages with unknown gain or without a dark are ignored. If no
-    stage is left, all pixels are masked."""
+    """Gain stages that a pixel needs. Stages with unknown gain or without a dark are ignored; if no
+    stage remains, all pixels are masked.
+    """
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> Self:
@@ -81,7 +85,7 @@ class Settings(stage.Params):
 
 
 class Params(Settings):
-    """Settings, and the size of modules."""
+    """Settings of the stage, and the size of modules."""
 
     module_size: tuple[int, int] | None = Field(None)
     """Pixels (ss, fs) of a module; None: the detector's default."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.nexus import OpenVolume
+    from hklflow.nexus import OpenVolume, VolumeWriter
+    from hklflow.plots.volumes import Sections
+    from hklflow.quality.agreement_gates import Findings
     from hklflow.transform import estimator
+    from hklflow.transform.shells import Shells
     from hklflow.volumes.pairs import Rotations
 
 VERSION = 3
@@ -36,29 +39,34 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """Settings of the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     pool: int = Field(2, ge=0, le=5)
-    """Half-width in voxels of the neighbourhood whose pooled rate enters the error bars; 0: only
-    the voxel."""
+    """Half-width in voxels of the neighbourhood whose pooled count rate enters the error bars; 0:
+    only the voxel itself.
+    """
 
     slab: int = Field(32, ge=1)
     """Number of planes of the volume that are in memory at a time."""
 
     told_chi2: float = Field(2.0, gt=1)
     """Reduced χ² between rotations, away from sharp peaks, above which it is reported. At 2 the
-    error bars, which hold only noise, are 1.4 times too small. Volumes that agree better than noise
-    allows are reported with the same factor."""
+    error bars, which contain only noise, are 1.4 times too small. Volumes that agree better than
+    noise allows are reported with the same factor.
+    """
     told_difference: float = Field(0.03, gt=0)
     """Relative difference of S between a rotation and the others above which it is reported, if it
-    is significant: rms without noise, away from sharp peaks. Monitors and smooth curves of
-    transmission are right to 1 %; a larger difference has another cause."""
+    is significant (rms without noise, away from sharp peaks). Monitors and smooth curves of
+    transmission are accurate to 1 %; a larger difference has another cause.
+    """
     max_difference: float = Field(0.2, gt=0)
-    """Limit of the same difference above which the merged volume has failed. At 0.2, S is wrong by
-    a tenth, and by a fifth in regions that only one rotation measured."""
+    """Limit for the same difference; above it, the merged volume has failed. At 0.2, S is wrong by
+    a tenth, and by a fifth in regions that only one rotation measured.
+    """
     bragg_radius: float = Field(0.1, ge=0)
-    """Voxels that reach closer than this (1/Å) to integer hkl are not compared: sharp peaks fall
-    differently into the voxels of each rotation. 0: all voxels are compared."""
+    """Radius in 1/Å around integer hkl; voxels that reach into it are not compared, because sharp
+    peaks are divided differently between the voxels of each rotation. 0: all voxels are compared.
+    """
     on_failure: Literal["stop", "warn"] = "warn"
     """Action for a volume beyond a limit. "stop": the job fails, and no products are made from the
     volume. "warn": the failure is recorded, and processing continues, so that the planes of each
@@ -66,7 +74,7 @@ class Settings(stage.Params):
 
 
 class Params(Settings):
-    """Settings, and the title."""
+    """Settings of the stage, and the title."""
 
     title: str = "S(Q)"
     """Title of the volume and its pictures."""
@@ -79,71 +87,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.base.errors import HklflowError
-    from hklflow.plots.volumes import Sections
-    from hklflow.quality import agreement_gates
-    from hklflow.transform import estimator
-    from hklflow.transform.shells import Shells
-    from hklflow.volumes.pairs import Rotations
 
     with ExitStack() as stack:
         volumes = [stack.enter_context(nexus.open_volume(path)) for path in inputs.volumes]
-        reference = volumes[0]
-        for path, volume in zip(inputs.volumes, volumes, strict=True):
-            if not volume.grid.same_as(reference.grid):
-                raise HklflowError(
-                    f"{path} has another grid ({volume.grid.to_dict()}) than {inputs.volumes[0]} "
-                    f"({reference.grid.to_dict()}); transform them with the same parent"
-                )
-        grid = reference.grid
-        sections, shells, sums = Sections(grid), Shells(grid, reference.cell), []
+        nexus.require_one_grid(volumes, "transform them with the same parent")
+        grid, cell = volumes[0].grid, volumes[0].cell
         noisy = any(v.has_variance for v in volumes)
         dtype = np.uint64 if all(v.counts_are_whole for v in volumes) else np.float64
         writer = stack.enter_context(
             nexus.VolumeWriter(
-                outputs.volume, grid, reference.cell, params.title, dtype, True, variance=noisy
+                outputs.volume, grid, cell, params.title, dtype, True, variance=noisy
             )
         )
-        between = Rotations(len(volumes))
-        for slab in _slabs(volumes, params, between):
-            counts, norm = slab.counts[slab.own], slab.norm[slab.own]
-            data, errors = np.empty((2, *counts.shape), np.float32)
-            own = {"data": data, "data_errors": errors, "counts": counts, "norm": norm}
-            if slab.variance is not None:
-                own["variance"] = slab.variance[slab.own]
-            derived = slab.counts, slab.norm, slab.own
-            for rows in writer.strips:
-                estimator.derive(*derived, rows, params.pool, data, errors, slab.variance)
-                writer.write_rows(slab.first, rows, **own)
-            sections.add(slab.first, data, errors, norm)
-            shells.add(slab.first, norm)
-            sums.append(slab.sums)
-        measured, total, chi2, dof = (sum(terms) for terms in zip(*sums, strict=True))
-        doubt = estimator.dependence(chi2, dof)
-        coverage = measured / int(np.prod(grid.shape))
-        metrics = {
-            "rotations": len(volumes),
-            "voxels measured": measured,
-            "voxels in the grid": int(np.prod(grid.shape)),
-            "coverage": coverage,
-            "mean counts per measured voxel": total / max(measured, 1),
-            "rotations' reduced chi2": chi2 / dof if dof else None,
-            "rotations' degrees of freedom": dof,
-        }
+        merged = _write(writer, volumes, params)
         names = [path.absolute().parent.name for path in inputs.volumes]
         if len(set(names)) < len(names):
             names = [str(path) for path in inputs.volumes]
-        compared, copies = between.figures(names), between.copies(names)
-        limits = agreement_gates.AgreementLimits(
-            params.told_chi2, params.told_difference, params.max_difference
-        )
-        # With a copy, the rotations are not independent, and their χ² means nothing.
-        of_rotations, of_copies = agreement_gates.of_rotations, agreement_gates.of_copies
-        findings = of_copies(copies) if copies else of_rotations(compared, limits)
-        if findings.failures and params.on_failure == "stop":
-            raise HklflowError(". ".join(findings.failures))
-        if doubt is not None and not copies:
-            findings = findings.plus(doubt)
+        compared = merged.between.figures(names)
+        findings = _judge(merged, names, compared, params)
+        metrics = _metrics(merged.sums, len(volumes), int(np.prod(grid.shape)))
         if len(volumes) > 1:
             metrics["rotations compared"] = compared
         metrics |= findings.to_dict()
@@ -159,17 +121,84 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 **metrics,
             }
         )
-    cell = reference.cell
+    sections, shells = merged.sections, merged.shells
     plots.save(plots.slices(grid, cell, sections, params.title), outputs.slices)
     plots.save(plots.coverage(grid, cell, sections, shells, params.title), outputs.coverage)
     stage.write_json(outputs.metrics, metrics)
-    agreement = f"{chi2 / dof:.3f}" if dof else "not known"
+    chi2 = metrics["rotations' reduced chi2"]
     print(
-        f"merged {len(volumes)} rotations: {100 * coverage:.1f} % of voxels measured, "
-        f"reduced chi2 between rotations {agreement}"
+        f"merged {len(volumes)} rotations: {100 * metrics['coverage']:.1f} % of voxels measured, "
+        f"reduced chi2 between rotations {'not known' if chi2 is None else f'{chi2:.3f}'}"
     )
     for sentence in (*findings.failures, *findings.doubts):
         print(f"warning: {sentence}")
+
+
+class _Merged(NamedTuple):
+    """Summary of the merged volume, for its pictures and for the comparison of the rotations."""
+
+    sections: "Sections"
+    shells: "Shells"
+    between: "Rotations"
+    sums: "estimator.Sums"
+
+
+def _write(writer: "VolumeWriter", volumes: "list[OpenVolume]", params: Params) -> _Merged:
+    """Add the rotations, derive S and its errors, and write them slab by slab."""
+    import numpy as np
+
+    from hklflow.plots.volumes import Sections
+    from hklflow.transform import estimator
+    from hklflow.transform.shells import Shells
+    from hklflow.volumes.pairs import Rotations
+
+    grid, cell = volumes[0].grid, volumes[0].cell
+    sections, shells, between = Sections(grid), Shells(grid, cell), Rotations(len(volumes))
+    sums = []
+    for slab in _slabs(volumes, params, between):
+        counts, norm = slab.counts[slab.own], slab.norm[slab.own]
+        data, errors = np.empty((2, *counts.shape), np.float32)
+        own = {"data": data, "data_errors": errors, "counts": counts, "norm": norm}
+        if slab.variance is not None:
+            own["variance"] = slab.variance[slab.own]
+        derived = slab.counts, slab.norm, slab.own
+        for rows in writer.strips:
+            estimator.derive(*derived, rows, params.pool, data, errors, slab.variance)
+            writer.write_rows(slab.first, rows, **own)
+        sections.add(slab.first, data, errors, norm)
+        shells.add(slab.first, norm)
+        sums.append(slab.sums)
+    return _Merged(sections, shells, between, estimator.Sums.of(sums))
+
+
+def _metrics(sums: "estimator.Sums", n_rotations: int, n_voxels: int) -> dict[str, Any]:
+    return {
+        "rotations": n_rotations,
+        "voxels measured": sums.measured,
+        "voxels in the grid": n_voxels,
+        "coverage": sums.measured / n_voxels,
+        "mean counts per measured voxel": sums.counts / max(sums.measured, 1),
+        "rotations' reduced chi2": sums.chi2 / sums.dof if sums.dof else None,
+        "rotations' degrees of freedom": sums.dof,
+    }
+
+
+def _judge(
+    merged: _Merged, names: list[str], compared: list[dict[str, Any]], params: Params
+) -> "Findings":
+    """Return findings on the agreement of the rotations."""
+    from hklflow.quality import agreement_gates
+    from hklflow.transform import estimator
+
+    if copies := merged.between.copies(names):
+        # With a copy, the rotations are not independent, and their χ² means nothing.
+        return agreement_gates.of_copies(copies).checked(params.on_failure)
+    limits = agreement_gates.AgreementLimits(
+        params.told_chi2, params.told_difference, params.max_difference
+    )
+    findings = agreement_gates.of_rotations(compared, limits).checked(params.on_failure)
+    doubt = estimator.dependence(merged.sums.chi2, merged.sums.dof)
+    return findings if doubt is None else findings.plus(doubt)
 
 
 # Approximate number of compared voxels of all rotations: larger volumes skip planes.
@@ -202,7 +231,7 @@ class _Slab(NamedTuple):
 
 
 def _slabs(volumes: "list[OpenVolume]", params: Params, between: "Rotations") -> "Iterator[_Slab]":
-    """Yield the slabs; each plane is read once, because the next slab is read ahead.
+    """Yield the slabs; each plane is read only once, because the next slab is read ahead.
 
     The differences of the rotations are added to ``between``, for every n-th plane.
     """
@@ -217,7 +246,7 @@ def _slabs(volumes: "list[OpenVolume]", params: Params, between: "Rotations") ->
     planes, n_k, n_h = grid.array_shape
     every = max(1, len(volumes) * planes * n_k * n_h // _COMPARED)
     rotations = SideBySide(volumes)
-    # Two slabs are in memory, each of whole layers of the files' chunks.
+    # Two slabs are in memory; each consists of whole layers of the chunks in the files.
     size, margin = max(params.slab // (2 * PLANES), 1) * PLANES, params.pool
     # Sums of this slab and of the next slab; planes outside the volume stay 0.
     n_sums = 3 if rotations.noisy else 2
@@ -237,7 +266,7 @@ def _slabs(volumes: "list[OpenVolume]", params: Params, between: "Rotations") ->
                 away = pairs.away_from_bragg(grid, cell, params.bragg_radius, region)
                 if away.any():
                     between.add([part[:, some] for part in found], away)
-        return estimator.Sums(*(sum(terms) for terms in zip(*parts, strict=True)))
+        return estimator.Sums.of(parts)
 
     sums = read(0, now)
     starts = range(0, planes, size)

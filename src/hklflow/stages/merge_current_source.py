@@ -1,4 +1,4 @@
-"""Merge the currents of one ASIC's current source: the best current for each pixel and cell."""
+"""Merge the current source ramps of one ASIC: the best current for each pixel and cell."""
 
 from pathlib import Path
 
@@ -14,25 +14,25 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     constants: Path
-    """Ratios of the gains, and the current that each is from."""
+    """Ratios of the gains, and the current from which each ratio is."""
 
 
 class Settings(stage.Params):
-    """Settings in the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     weighted: bool = False
     """Use the weighted means of the ratios of all valid currents instead of the best current."""
 
 
 class Params(Settings):
-    """Settings, and the currents."""
+    """Settings of the stage, and the currents."""
 
     names: tuple[str, ...]
     """Names of the currents."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Merge the currents, and report how often each was chosen."""
+    """Merge the currents, and report how often each current was chosen."""
     from hklflow.constants import files
     from hklflow.constants.merge_currents import merge_currents
 

@@ -24,7 +24,7 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     table: Path
-    """Table, tab-separated."""
+    """Table of all scans, tab-separated."""
     series: Path
     """Picture: cell, indexed fraction and coverage against temperature."""
 
@@ -57,19 +57,19 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         sigma = orientation.cell_sigma.tolist()
         row |= {f"{n}_sigma": s for n, s in zip(names, sigma, strict=True)}
         row["volume"] = orientation.volume
-        # None for a fixed orientation without peaks.
+        # The entry is None for a fixed orientation without peaks.
         entries = {
             name: float("nan") if value is None else value
             for name, value in orientation.metrics.items()
         }
         row |= {
-            # Fraction of the verdict; the refinements' `hkl_tolerance` may differ between scans.
+            # Fraction in the verdict; in refinement, `hkl_tolerance` may differ between scans.
             "indexed": orientation.fraction_indexed,
             "peaks": entries["peaks"],
             "rmsd_px": entries["rmsd in pixels"],
             "rmsd_frames": entries["rmsd in frames"],
             "coverage": metrics["coverage"],
-            # A single rotation has no agreement with others.
+            # A single rotation cannot be compared with others.
             "rotations_chi2": metrics["rotations' reduced chi2"] or float("nan"),
             "reasons": _cell(reasons),
             "warnings": _cell(x for x in orientation.warnings if x not in reasons),
@@ -99,7 +99,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _by_scan(paths: Iterable[Path]) -> dict[tuple[str, ...], list[tuple[str, Path]]]:
-    """Return the figures of each sample and scan by name, from the folders of their paths."""
+    """Return names and paths of the metrics of each sample and scan, from their folders."""
     from hklflow.quality import verdict
 
     figures: dict[tuple[str, ...], list[tuple[str, Path]]] = {}

@@ -1,17 +1,21 @@
 """Transform S(Q) to the pair distribution function in direct space: 3D-ΔPDF or total PDF."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from hklflow import stage
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     import numpy as np
     from numpy.typing import NDArray
 
+    from hklflow.nexus.grid_writer import GridWriter
     from hklflow.nexus.volume import OpenVolume
+    from hklflow.plots.pdf import Sections
     from hklflow.volumes import pdf
     from hklflow.volumes.pdf_plan import Plan
 
@@ -20,7 +24,7 @@ VERSION = 4
 #: Number of features in the metrics.
 _FEATURES = 20
 
-#: Largest share of the taper's weight that was filled but not measured, without a warning.
+#: Largest fraction of the taper's weight that may be filled but not measured without a warning.
 _FILLED = 0.02
 
 _TITLES = {"delta": "3D-ΔPDF", "total": "total PDF"}
@@ -32,42 +36,48 @@ class Inputs(stage.Inputs):
     filled: Path
     """S(Q) without Bragg reflections."""
     symmetrised: Path | None = None
-    """Symmetrised S(Q), from which punched voxels are restored for the total PDF; None: the
-    3D-ΔPDF is made."""
+    """Symmetrised S(Q), whose values replace the punched voxels for the total PDF; None: the
+    3D-ΔPDF is made.
+    """
 
 
 class Outputs(stage.Outputs):
     pdf: Path
-    """Pair distribution with errors, on the axes of the direct cell."""
+    """Pair distribution function with errors, on the axes of the direct cell."""
     picture: Path
-    """Slices of the pair distribution."""
+    """Slices of the pair distribution function."""
     metrics: Path
-    """Resolution, scale, largest features."""
+    """Resolution, scale factor, largest features."""
 
 
 class Settings(stage.Params):
-    """Settings of the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     taper: Literal["tukey", "hann", "lorch", "gaussian", "none"] = "tukey"
-    """Form of the taper that reduces S to zero at q_max."""
+    """Shape of the taper that reduces S to zero at q_max."""
     flat: float = Field(0.5, ge=0, le=1)
     """For `tukey`: fraction of q_max up to which the taper is 1."""
     q_max: float | None = Field(None, gt=0)
     """Largest |Q| that is used, 1/Å; None: the q_max of the filled volume."""
     sizes: tuple[_AtLeastOne, _AtLeastOne, _AtLeastOne] | None = None
-    """Number of voxels along x, y, z; None: a fast size with lattice vectors on voxels."""
+    """Number of voxels along x, y, z; None: numbers for a fast transform with lattice vectors on
+    voxel centres.
+    """
     allowed_missing: float = Field(0.01, ge=0, le=1)
-    """Largest share of the taper's weight where S is neither measured nor filled; S counts as 0
-    there."""
+    """Largest fraction of the taper's weight in voxels that are neither measured nor filled; S is
+    set to 0 in these voxels.
+    """
     allowed_unmeasured: float = Field(0.3, ge=0, le=1)
-    """Largest share of the taper's weight where S is filled because it was not measured."""
+    """Largest fraction of the taper's weight in voxels that are filled because they were not
+    measured.
+    """
     memory: float = Field(8000.0, gt=0)
-    """Memory for the volumes, MB. A larger volume is kept in a temporary file next to the
-    output."""
+    """Memory for the volumes in MB. A larger volume is kept in a temporary file next to the output.
+    """
 
 
 class Params(Settings):
-    """Settings, and the title."""
+    """Settings of the stage, and the title."""
 
     title: str = ""
     """Title of the volume and its pictures; empty: `3D-ΔPDF` or `total PDF`."""
@@ -80,98 +90,133 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import plots
-    from hklflow.base.errors import HklflowError
-    from hklflow.geometry import lattice
-    from hklflow.nexus.grid_writer import PLANES, GridWriter
-    from hklflow.nexus.scratch import Scratch
-    from hklflow.nexus.volume import open_volume
+    from hklflow.nexus.grid_writer import GridWriter
     from hklflow.plots import pdf as pictures
     from hklflow.plots.planes import near_origin
-    from hklflow.volumes import pdf
 
     with ExitStack() as stack:
-        filled = stack.enter_context(open_volume(inputs.filled))
-        whole = None
-        if inputs.symmetrised is not None:
-            whole = stack.enter_context(open_volume(inputs.symmetrised))
-            _require_symmetrised(inputs.symmetrised, whole)
-            if not whole.grid.same_as(filled.grid):
-                raise HklflowError(
-                    f"{inputs.symmetrised} has another grid ({whole.grid.to_dict()}) than "
-                    f"{inputs.filled} ({filled.grid.to_dict()}); run the stage fill on "
-                    f"{inputs.symmetrised}, then this stage again"
-                )
+        filled, whole = _open(stack, inputs)
         made = _plan(inputs.filled, filled, params)
         kind = "delta" if whole is None else "total"
         title = params.title or _TITLES[kind]
-        where, folder = pdf.room(made, params.memory), outputs.pdf.parent
-
-        def store(fits: bool, shape: tuple[int, ...], dtype: Any) -> pdf.Store:
-            return pdf.Store(shape, dtype) if fits else Scratch(shape, dtype, folder)
-
         source = _Source(made, filled, whole)
-        half = store(where.half, made.half_shape, np.complex64)
-        transform = pdf.Transform(made, half, where.block, threads, source.unit())
-
-        def load(name: str, what: str) -> pdf.Sums:
-            steps = list(range(0, made.grid.shape[2], PLANES))
-            planes = pdf.slabs(made, lambda a, b: source.read(name, a, b), PLANES)
-            return transform.load(
-                stage.progress(planes, len(steps), what), variance=name == "data_errors"
-            )
-
-        of_errors = load("data_errors", "slabs of errors read")
-        kept = store(where.kept, made.kept_shape, np.float32)
-        errors = pdf.Errors(made, kept, transform, threads)
-        sums = load("data", "slabs of S read")
-        _check(inputs.filled, sums, of_errors, params)
-        _check_measured(inputs.filled, source.shares, params)
-
-        grid, beyond = made.direct, max(1.0, made.taper.resolution)
-        extent = lattice.volume(made.cell) * float(np.prod(grid.step * grid.shape))
-        rms = float(np.sqrt(sums.squares * made.scale / extent))
-        sections, found = pictures.Sections(grid), pdf.Found(0.0, [])
+        loaded = _load(made, source, inputs.filled, outputs.pdf.parent, params, threads)
         types = {"data": np.float32, "data_errors": np.float32}
         writer = stack.enter_context(
-            GridWriter(outputs.pdf, grid, made.cell, title, types, group="pdf", direct=True)
+            GridWriter(outputs.pdf, made.direct, made.cell, title, types, group="pdf", direct=True)
         )
-        step = writer.chunks[0]
-        blocks = pdf.blocks(made, transform, errors, step, rms, found)
-        for first, values, sigma in stage.progress(
-            blocks, -(-made.sizes[2] // step), "blocks of the PDF"
-        ):
-            writer.write_block((first, 0), data=values, data_errors=sigma)
-            sections.add(first, values, sigma)
-        metrics = _metrics(made, sums, found, errors.general, beyond) | source.shares
+        sections, extrema = _write(writer, loaded)
+        metrics = _metrics(loaded, extrema) | loaded.shares
         metrics["at the origin"] = float(sections.rows[0][made.sizes[0] // 2])
         metrics["sigma at the origin"] = float(sections.sigmas[0][made.sizes[0] // 2])
-        metrics["warnings"] = [*_warnings(source.shares), *filled.doubts]
-        notes = _notes(made, kind, sums, where) | source.shares | {"metrics": metrics}
+        metrics["warnings"] = [*_warnings(loaded.shares), *filled.doubts]
+        notes = _notes(loaded, kind) | loaded.shares | {"metrics": metrics}
         notes["doubts"] = filled.doubts
         if "space_group" in filled.notes:
             notes["space_group"] = filled.notes["space_group"]
         writer.note(notes)
-    seen = near_origin(notes)
-    picture = pictures.pair_distribution(grid, made.cell, sections, errors.general, seen, title)
+    general = metrics["sigma at a general position"]
+    picture = pictures.pair_distribution(
+        made.direct, made.cell, sections, general, near_origin(notes), title
+    )
     plots.save(picture, outputs.picture)
     stage.write_json(outputs.metrics, {"kind": kind, **metrics})
-    strong = metrics["features"][0] if metrics["features"] else None
-    told = (
-        f"strongest feature at {strong['length']:.2f} Å ({strong['value / sigma']:.0f} σ of noise)"
-        if strong
-        else "no feature besides the origin"
-    )
     for warning in metrics["warnings"]:
         print(f"warning: {warning}")
-    print(
-        f"{kind} PDF of {' x '.join(str(n) for n in made.sizes)} voxels up to "
-        f"{made.taper.q_max:.2f} 1/Å, resolution {made.taper.resolution:.2f} Å: {told}; "
-        f"{100 * metrics['share of the taper missing']:.2g} % of the taper's weight missing"
+    print(_summary(kind, made, metrics))
+
+
+def _open(stack: "ExitStack", inputs: Inputs) -> "tuple[OpenVolume, OpenVolume | None]":
+    """Open the filled volume, and the symmetrised volume if the total PDF is made."""
+    from hklflow.nexus.volume import open_volume, require_one_grid
+
+    filled = stack.enter_context(open_volume(inputs.filled))
+    if inputs.symmetrised is None:
+        return filled, None
+    whole = stack.enter_context(open_volume(inputs.symmetrised))
+    _require_symmetrised(inputs.symmetrised, whole)
+    require_one_grid(
+        [filled, whole], f"run the stage fill on {inputs.symmetrised}, then this stage again"
     )
+    return filled, whole
+
+
+class _Loaded(NamedTuple):
+    """S and its errors in direct space.
+
+    Attributes
+    ----------
+    sums : pdf.Sums
+        Sums over the voxels of S that entered.
+    shares : dict of str to float or None
+        Filled shares of the taper's weight, see `_Source.shares`.
+    """
+
+    plan: "Plan"
+    room: "pdf.Room"
+    transform: "pdf.Transform"
+    errors: "pdf.Errors"
+    sums: "pdf.Sums"
+    shares: dict[str, float | None]
+
+
+def _load(
+    made: "Plan", source: "_Source", path: Path, folder: Path, params: Params, threads: int
+) -> _Loaded:
+    """Read and transform the errors, then S, in one memory; large arrays are files in `folder`."""
+    import numpy as np
+
+    from hklflow.nexus.grid_writer import PLANES
+    from hklflow.nexus.scratch import Scratch
+    from hklflow.volumes import pdf
+
+    room = pdf.room(made, params.memory)
+
+    def store(fits: bool, shape: tuple[int, ...], dtype: Any) -> pdf.Store:
+        return pdf.Store(shape, dtype) if fits else Scratch(shape, dtype, folder)
+
+    half = store(room.half, made.half_shape, np.complex64)
+    transform = pdf.Transform(made, half, room.block, threads, source.unit())
+
+    def load(name: str, what: str) -> pdf.Sums:
+        steps = list(range(0, made.grid.shape[2], PLANES))
+        planes = pdf.slabs(made, lambda a, b: source.read(name, a, b), PLANES)
+        return transform.load(
+            stage.progress(planes, len(steps), what), variance=name == "data_errors"
+        )
+
+    of_errors = load("data_errors", "slabs of errors read")
+    kept = store(room.kept, made.kept_shape, np.float32)
+    errors = pdf.Errors(made, kept, transform, threads)
+    sums = load("data", "slabs of S read")
+    _check(path, sums, of_errors, params)
+    _check_measured(path, source.shares, params)
+    return _Loaded(made, room, transform, errors, sums, source.shares)
+
+
+def _write(writer: "GridWriter", loaded: _Loaded) -> "tuple[Sections, pdf.Found]":
+    """Write the PDF and its errors; return the planes for the picture, and the extrema."""
+    import numpy as np
+
+    from hklflow.geometry import lattice
+    from hklflow.plots.pdf import Sections
+    from hklflow.volumes import pdf
+
+    made, grid = loaded.plan, loaded.plan.direct
+    extent = lattice.volume(made.cell) * float(np.prod(grid.step * grid.shape))
+    rms = float(np.sqrt(loaded.sums.squares * made.scale / extent))
+    sections, extrema = Sections(grid), pdf.Found(0.0, [])
+    step = writer.chunks[0]
+    blocks = pdf.blocks(made, loaded.transform, loaded.errors, step, rms, extrema)
+    n_blocks = -(-made.sizes[2] // step)
+    for first, values, sigma in stage.progress(blocks, n_blocks, "blocks of the PDF"):
+        writer.write_block((first, 0), data=values, data_errors=sigma)
+        sections.add(first, values, sigma)
+    return sections, extrema
 
 
 class _Source:
-    """S and its errors; punched voxels are restored if the symmetrised volume is given."""
+    """S and its errors; the symmetrised volume, if given, replaces the punched voxels."""
 
     def __init__(self, made: "Plan", filled: "OpenVolume", whole: "OpenVolume | None") -> None:
         import numpy as np
@@ -181,7 +226,7 @@ class _Source:
         if whole is not None:
             from hklflow.geometry import lattice
 
-            # Voxels nearer to 000 than half the shortest reciprocal vector hold the direct beam.
+            # Voxels within half the shortest reciprocal vector of 000 contain the direct beam.
             cell = filled.cell
             near = np.stack(np.meshgrid(*([np.arange(-2, 3)] * 3)), axis=-1).reshape(-1, 3)
             lengths = np.linalg.norm(near @ lattice.b_matrix(cell).T, axis=1)
@@ -231,7 +276,7 @@ class _Source:
 
     @property
     def shares(self) -> dict[str, float | None]:
-        """Filled shares of the taper's weight, after S was read; None: unknown from the file."""
+        """Filled fractions of the taper's weight, known after S was read; None if unknown."""
         total = float(self._weights.sum())
         return {
             f"share of the taper {what} and filled": self._weights[code] / total if total else None
@@ -328,25 +373,25 @@ def _check(path: Path, sums: "pdf.Sums", of_errors: "pdf.Sums", params: Params) 
         )
 
 
-def _metrics(
-    made: "Plan", sums: "pdf.Sums", found: "pdf.Found", general: float, beyond: float
-) -> dict[str, Any]:
+def _metrics(loaded: _Loaded, extrema: "pdf.Found") -> dict[str, Any]:
     import numpy as np
 
     from hklflow.geometry import lattice
     from hklflow.volumes import pdf
 
+    made, sums = loaded.plan, loaded.sums
     # ΔV_r = V Δx Δy Δz
     voxel = lattice.volume(made.cell) * float(np.prod(made.direct.step))
     of_s = sums.squares * made.scale
     at_zero = float(made.taper.resolution_function(0.0))
+    beyond = max(1.0, made.taper.resolution)
     return {
         "sizes": list(made.sizes),
         "voxel in angstrom": (made.direct.step * made.cell[:3]).tolist(),
         "q_max": made.taper.q_max,
         "resolution in angstrom": made.taper.resolution,
-        "Parseval ratio": found.squares * voxel / of_s if of_s > 0 else None,
-        "sigma at a general position": general,
+        "Parseval ratio": extrema.squares * voxel / of_s if of_s > 0 else None,
+        "sigma at a general position": loaded.errors.general,
         "voxels missing": sums.n_missing,
         "share of the taper missing": sums.missing / (sums.weight + sums.missing),
         "share of the taper on the grid": (sums.weight + sums.missing) * made.scale / at_zero,
@@ -357,12 +402,13 @@ def _metrics(
                 "value": value,
                 "value / sigma": value / sigma if sigma > 0 else None,
             }
-            for x, length, value, sigma in pdf.strongest(made, found, beyond, _FEATURES)
+            for x, length, value, sigma in pdf.strongest(made, extrema, beyond, _FEATURES)
         ],
     }
 
 
-def _notes(made: "Plan", kind: str, sums: "pdf.Sums", where: "pdf.Room") -> dict[str, Any]:
+def _notes(loaded: _Loaded, kind: str) -> dict[str, Any]:
+    made = loaded.plan
     exact = made.moves[2]
     return {
         "kind": kind,
@@ -377,7 +423,7 @@ def _notes(made: "Plan", kind: str, sums: "pdf.Sums", where: "pdf.Room") -> dict
             "padded with zeros to": list(made.sizes),
         },
         "Friedel mates": "one measurement" if made.symmetrised else "averaged by this stage",
-        "missing": f"{sums.n_missing} voxels within q_max counted as 0",
+        "missing": f"{loaded.sums.n_missing} voxels within q_max counted as 0",
         "000": "as filled by the stage fill: the PDF is relative to the mean density",
         "errors": (
             "from the errors of the symmetrised voxels, with equivalents fully correlated and "
@@ -385,8 +431,23 @@ def _notes(made: "Plan", kind: str, sums: "pdf.Sums", where: "pdf.Room") -> dict
             "lattice vectors, where all holes have the same phase); "
             + ("exact" if exact else "V at the nearest voxel")
         ),
-        "kept in a scratch file": not where.half,
+        "kept in a scratch file": not loaded.room.half,
     }
+
+
+def _summary(kind: str, made: "Plan", metrics: dict[str, Any]) -> str:
+    feature = "no feature besides the origin"
+    if metrics["features"]:
+        strongest = metrics["features"][0]
+        feature = (
+            f"strongest feature at {strongest['length']:.2f} Å "
+            f"({strongest['value / sigma']:.0f} σ of noise)"
+        )
+    return (
+        f"{kind} PDF of {' x '.join(str(n) for n in made.sizes)} voxels up to "
+        f"{made.taper.q_max:.2f} 1/Å, resolution {made.taper.resolution:.2f} Å: {feature}; "
+        f"{100 * metrics['share of the taper missing']:.2g} % of the taper's weight missing"
+    )
 
 
 if __name__ == "__main__":

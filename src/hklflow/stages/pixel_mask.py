@@ -1,7 +1,7 @@
-"""Make the pixel mask of one rotation: gaps, steps of the mask file, defective pixels.
+"""Make the pixel mask of one rotation from gaps, steps of the mask file and defective pixels.
 
-For binned frames, shapes in pixels and images are for the unbinned frames; a block is masked if any
-of its pixels is masked, or if it is not completely inside one module.
+For binned frames, shapes in pixels and images refer to the unbinned frames. A block is masked if
+any of its pixels is masked, or if it is not completely inside one module.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 VERSION = 3
 FRAMES_OF = "scan"
 
-# Pairs of frames for the dispersion: a thousand tiles of a module, for an error of 0.3 %.
+# Pairs of frames for the dispersion; about a thousand tiles of a module give an error of 0.3 %.
 _DISPERSION_PAIRS = 4
 _MAX_DISPERSION = 0.05
 
@@ -40,11 +40,11 @@ class Outputs(stage.Outputs):
     picture: Path
     """Picture: the mask over the mean of the sampled frames."""
     metrics: Path
-    """Number of masked pixels by reason; mean, standard deviation and dispersion of modules."""
+    """Number of masked pixels by reason; mean, standard deviation and dispersion of each module."""
 
 
 class Limit(stage.Params):
-    """Limits of a statistic of each pixel over the sampled frames."""
+    """Limits for a statistic of each pixel over the sampled frames."""
 
     of: Literal["mean", "std", "maximum"]
     """Statistic of the pixel over the sampled frames."""
@@ -54,8 +54,9 @@ class Limit(stage.Params):
     """Pixels with a larger value are over-responding, or noisy for `of: std`; None: no such
     limit."""
     n_sigma: float | None = Field(None, gt=0)
-    """Largest deviation from the median of the pixels within 3 pixels, in scatters (1.4826 MAD);
-    pixels farther away are below or above the limits. None: no such limit."""
+    """Largest deviation from the median of the pixels within 3 pixels, in units of their scatter
+    (1.4826 MAD). A pixel beyond it is treated as below or above the limits. None: no such limit.
+    """
 
     @model_validator(mode="after")
     def _has_one(self) -> "Limit":
@@ -66,30 +67,34 @@ class Limit(stage.Params):
 
 class Params(stage.Params):
     detector: str | None = None
-    """Name of the detector in pyFAI, such as `Pilatus 1M`, whose gaps are masked; None: gaps are
-    the pixels that the raw file masks, and the pixels that are flagged on every sampled frame."""
+    """Name of the detector in pyFAI, such as `Pilatus 1M`, whose gaps are masked. None: gaps are
+    the pixels that the raw file masks, and the pixels that are flagged on every sampled frame.
+    """
     edges: int = Field(0, ge=0)
-    """Width of the masked edges, in pixels, along the detector's border and along the gaps of
-    `detector`."""
+    """Width in pixels of the masked edges along the border of the detector and along the gaps of
+    `detector`.
+    """
     image: Path | None = None
     """Mask image to import (any format that fabio reads, .npy or .png); pixels that are not 0 are
     bad."""
     shapes: tuple[mask_steps.Shape, ...] = ()
-    """Shapes to mask or to free, in pixels and in order, written like steps of a mask file."""
+    """Shapes to mask or to unmask, in this order and in pixels, written like steps of a mask file.
+    """
     mask_file: Path | None = None
-    """Text file of steps that mask or free pixels. `edges`, `image`, `shapes` and the steps of
-    this file are applied in this order."""
+    """Text file of steps that mask or unmask pixels. `edges`, `image`, `shapes` and the steps of
+    this file are applied in this order.
+    """
     sample_frames: int = Field(60, ge=12)
     """Number of frames, spread over the scan, in which dead, hot and noisy pixels are searched."""
     find_defects: bool = True
     """Search for dead, hot and noisy pixels."""
     limits: tuple[Limit, ...] = ()
-    """Limits of the pixels' mean, standard deviation and maximum over the sampled frames."""
+    """Limits for mean, standard deviation and maximum of a pixel over the sampled frames."""
     constants: Path | None = None
-    """Constants of the detector (a photon counter), whose mask is added; None: no constants."""
+    """Constants of a photon counter, whose mask is added; None: no constants."""
 
     def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
-        """Return the paths of the parameters, with the images of the mask file."""
+        """Return the files among the parameters, including the images of the mask file."""
         found = super().paths(base)
         if self.mask_file is not None and (base / self.mask_file).is_file():
             images = mask_steps.read(base / self.mask_file).images()
@@ -123,7 +128,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     modules = whole if detector.modules is None else detector.modules.rectangles
     with raw.open_scan(scan) as frames:
         invalid_from = masks.flag_value(frames.dtype) or math.inf
-        # Pairs of frames are fast to read from files with large chunks, and show noise.
+        # Pairs of consecutive frames show the noise, and are fast to read from files with large
+        # chunks.
         out = {(frame - scan.first) // 2 for frame in scan.left_out}
         pairs = np.array([i for i in range(max(n // 2, 1)) if i not in out] or range(-(-n // 2)))
         n_pairs = max(1, min(params.sample_frames // 2, len(pairs)))
@@ -137,7 +143,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             block = frames.read(scan.first + start, scan.first + min(start + 2, n))
             always_flagged &= masks.flagged(block, invalid_from, scan.underload).all(axis=0)
             moments.add(block)
-            # With read noise, noisy pixels are marked in the detector constants.
+            # With read noise, the detector constants already contain the noisy pixels.
             if len(block) == 2 and scan.underload >= 0:
                 dispersion.add(block)
                 if start in few:
@@ -168,7 +174,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _given(params: Params, scan: "RotationScan") -> "tuple[Bits, BoolImage, BoolImage]":
-    """Return the bits of steps and constants, the pixels that steps free, and the gaps."""
+    """Return the bits of steps and constants, the pixels that steps unmask, and the gaps."""
     import numpy as np
 
     from hklflow.images import pixel_binning
@@ -215,7 +221,7 @@ def _beyond(limit: Limit, sampled: "Moments", bits: "Bits") -> "Bits":
 
     good = (bits == 0) & (sampled.frames > 0)
     statistics = {"mean": sampled.mean, "std": sampled.std, "maximum": sampled.largest}
-    # Pixels without the statistic, such as a standard deviation of one frame, pass.
+    # Pixels without a value, such as the standard deviation of one frame, pass.
     values = np.where(good, statistics[limit.of], np.nan)
     low, high = np.zeros(bits.shape, bool), np.zeros(bits.shape, bool)
     if limit.n_sigma is not None:
@@ -237,7 +243,7 @@ def _module_rows(
     bits: "Bits",
     dispersions: "list[Dispersion]",
 ) -> list[dict[str, Any]]:
-    """Return figures of each module; warn about modules that do not count single photons."""
+    """Return numbers for each module; warn about modules that do not count single photons."""
     import numpy as np
 
     rows = []

@@ -26,31 +26,31 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """Settings of the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     hkl: list[str] = Field(["h k 0", "h 0 l", "0 k l", "h h l"], min_length=1)
     """Planes of S(Q), such as `h k 0`, `h h l`, `h k 0.5`, `h -h l`."""
     xyz: list[str] = Field(["x y 0", "x 0 z", "0 y z", "x x z"], min_length=1)
-    """Planes of the pair distributions."""
+    """Planes of the pair distribution functions."""
     reach: float = Field(30.0, gt=0)
-    """Largest distance from the origin, in Å, to which pair distributions are drawn."""
+    """Largest distance from the origin, in Å, to which pair distribution functions are drawn."""
 
 
 class Params(Settings):
-    """Settings, and the title."""
+    """Settings of the stage, and the title."""
 
     title: str = ""
     """Title of the picture; empty: the title of the volume."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Cut and draw the planes; only the voxels on them are read."""
+    """Cut and draw the planes; only the voxels on the planes are read."""
     from hklflow import plots
     from hklflow.nexus.entry import text
     from hklflow.plots import planes as pictures
     from hklflow.volumes import planes
 
-    # Parse the planes of both spaces, so that mistakes in either are reported.
+    # Parse the planes of both spaces, so that mistakes in both are reported.
     wanted = {
         direct: [planes.parse(one, names) for one in written]
         for direct, names, written in ((False, "hkl", params.hkl), (True, "xyz", params.xyz))
@@ -83,7 +83,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 @contextmanager
 def _open(path: Path) -> "Iterator[tuple[OpenVolume, bool]]":
-    """Open a volume; the second value is True for a volume of direct space."""
+    """Open a volume; the second result is True for a volume of direct space."""
     from hklflow import nexus
     from hklflow.base.errors import HklflowError
     from hklflow.nexus.entry import open_entry

@@ -1,4 +1,4 @@
-"""Refine the detector's geometry from the rings of a powder calibrant."""
+"""Refine the geometry of the detector from the rings of a powder calibrant."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from hklflow.calibration.calibrants import Calibrant
     from hklflow.calibration.detectors import KnownDetector
     from hklflow.calibration.powder import PowderCalibration
+    from hklflow.calibration.powder_cycles import PowderSettings
     from hklflow.geometry import Detector, Floats
 
 VERSION = 2
@@ -37,7 +37,9 @@ class Outputs(stage.Outputs):
 
 class Params(stage.Params):
     calibrant: str | Path = "CeO2"
-    """Calibrant: pyFAI's name, or a file (`x.D`) of d-spacings in Å, one per line, decreasing."""
+    """Name of the calibrant in pyFAI, or a file (`x.D`) of d-spacings in Å, one per line, in
+    decreasing order.
+    """
     max_rings: int | None = Field(None, ge=1)
     """Number of innermost rings to use; None: all."""
     purge_rings: tuple[int, ...] = ()
@@ -47,33 +49,39 @@ class Params(stage.Params):
     pixel_size: tuple[float, float] = Field()
     """Pixel size (slow, fast) in m."""
     distance: float | None = Field(None, gt=0, le=plausible.DISTANCES[1])
-    """Approximate distance in m; None: found from the rings."""
+    """Approximate distance in m; None: the distance is found from the rings."""
     beam_centre: tuple[float, float] | None = None
-    """Approximate beam centre (slow, fast) in pixels; None: from the symmetry of the rings."""
+    """Approximate beam centre (slow, fast) in pixels; None: the centre is found from the symmetry
+    of the rings.
+    """
     orientation: int = Field(2, ge=1, le=4)
-    """Orientation of the image (pyFAI's detector orientation): 2 is an image seen from the sample
-    with its first row at the top. It is not refined: a mirrored image has the same rings."""
+    """Orientation of the image in pyFAI's numbering: 2 is an image seen from the sample with the
+    first row at the top. It is not refined: a mirrored image has the same rings.
+    """
     detector: str | None = None
-    """pyFAI's name of the detector, such as Pilatus 1M: shape, pixel size and gaps are compared
-    with the image, and the gaps are masked."""
+    """Name of the detector in pyFAI, such as Pilatus 1M. Shape, pixel size and gaps are compared
+    with the image, and the gaps are masked.
+    """
     polarization: float = Field(ge=0, le=1)
     """Fraction of the intensity with the electric vector horizontal (0.5: unpolarised)."""
     sensor_thickness: float | None = Field(None, gt=0)
-    """Thickness of the sensor in m; None: from the scan's raw file."""
+    """Thickness of the sensor in m; None: the value in the raw file of the scan."""
     sensor_attenuation: float | None = Field(None, gt=0)
-    """Attenuation coefficient of the sensor in 1/m; None: computed from the sensor material at the
-    scan's wavelength."""
+    """Attenuation coefficient of the sensor in 1/m; None: calculated from the sensor material and
+    the wavelength of the scan.
+    """
     min_rings: int = Field(3, ge=2)
-    """Least number of rings."""
+    """Smallest number of rings."""
     mask_image: Path | None = None
     """Mask image: nonzero is bad. Negative pixels are always bad."""
     dark: Path | None = None
     """Dark image, which is subtracted."""
     flat: Path | None = None
-    """Flat-field image (relative response of the pixels): the image minus the dark image is divided
-    by it. Pixels with a flat field of 0 or less are bad."""
+    """Flat-field image (relative response of the pixels). The image minus the dark image is divided
+    by the flat field; pixels with a flat field of 0 or less are bad.
+    """
     max_rms: float = Field(0.02, gt=0)
-    """Largest accepted rms of observed minus calculated 2θ, in degrees."""
+    """Largest accepted rms difference of observed and calculated 2θ, in degrees."""
 
     @field_validator("wavelength", mode="after")
     @classmethod
@@ -100,7 +108,7 @@ class Params(stage.Params):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Refine the geometry, judge it, and write the results."""
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
     from hklflow import geometry, plots
     from hklflow.base.errors import HklflowError
@@ -108,12 +116,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.formats import poni
 
     counts, bad, known = prepare(inputs.image, params)
-    calibration = powder.calibrate_powder(
-        counts,
-        bad,
-        calibrant=calibrant_of(params),
-        **fit_options(params),
-    )
+    calibration = powder.calibrate_powder(counts, bad, settings(params))
     if calibration.rms_deg > params.max_rms:
         raise HklflowError(
             f"the rings of {inputs.image} fit with an rms of {calibration.rms_deg:.4f} deg, above "
@@ -130,29 +133,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         sensor_thickness=params.sensor_thickness,
         sensor_attenuation=params.sensor_attenuation,
     )
-    stage.write_json(
-        outputs.geometry,
-        {
-            "source": f"powder:{inputs.image}",
-            "detector": geometry.detector_to_dict(detector),
-            "beam": {"wavelength_A": params.wavelength, "polarization": params.polarization},
-            "poni": asdict(calibration.poni),
-            "sigma": calibration.sigma,
-            "correlation": calibration.correlation,
-            "beam_centre_px": calibration.beam_centre,
-            "beam_centre_sigma_px": calibration.beam_centre_sigma,
-            "metrics": {
-                "rms of 2theta in degrees": calibration.rms_deg,
-                "rms by ring": calibration.ring_rms_deg,
-                "points": len(calibration.points),
-                "points rejected": calibration.rejected,
-                "reduced chi2 of counting statistics": calibration.chi2,
-                "scatter beyond counting statistics in degrees": calibration.extra_sigma_deg,
-                **metrics,
-            },
-            "gates": gates,
-        },
-    )
+    product = {
+        "source": f"powder:{inputs.image}",
+        "detector": geometry.detector_to_dict(detector),
+        "beam": {"wavelength_A": params.wavelength, "polarization": params.polarization},
+        **_refined(calibration, metrics),
+        "gates": gates,
+    }
+    stage.write_json(outputs.geometry, product)
     poni.write_poni(outputs.poni, calibration.poni)
 
     title = (
@@ -167,6 +155,27 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     for gate in gates:
         if not gate["passed"]:
             print(f"gate {gate['name']}: {gate['sentence']}")
+
+
+def _refined(calibration: "PowderCalibration", metrics: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "poni": asdict(calibration.poni),
+        "sigma": calibration.sigma,
+        "correlation": calibration.correlation,
+        "beam_centre_px": calibration.beam_centre,
+        "beam_centre_sigma_px": calibration.beam_centre_sigma,
+        "metrics": {
+            "rms of 2theta in degrees": calibration.rms_deg,
+            "rms by ring": calibration.ring_rms_deg,
+            "points": len(calibration.points),
+            "points rejected": calibration.rejected,
+            "reduced chi2 of counting statistics": calibration.chi2,
+            "scatter beyond counting statistics in degrees": calibration.extra_sigma_deg,
+            **metrics,
+        },
+    }
 
 
 def _picture(
@@ -201,18 +210,29 @@ def _picture(
     )
 
 
-def fit_options(params: Params) -> dict[str, Any]:
-    """Return the parameters that a fit of rings takes as they are."""
-    return params.model_dump(
-        include={
-            "wavelength", "pixel_size", "orientation", "distance", "beam_centre", "polarization",
-            "min_rings",
-        }
-    )  # fmt: skip
+def settings(params: Params) -> "PowderSettings":
+    """Return the settings of a fit of rings, with the calibrant's rings to be used."""
+    from hklflow.calibration.calibrants import read_calibrant
+    from hklflow.calibration.powder_cycles import PowderSettings
+
+    return PowderSettings(
+        calibrant=read_calibrant(
+            params.calibrant, max_rings=params.max_rings, purge_rings=params.purge_rings
+        ),
+        wavelength=params.wavelength,
+        pixel_size=params.pixel_size,
+        orientation=params.orientation,
+        distance=params.distance,
+        beam_centre=params.beam_centre,
+        polarization=params.polarization,
+        min_rings=params.min_rings,
+    )
 
 
 def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], KnownDetector | None]":
-    """Return counts (slow, fast) minus dark over flat field, bad pixels, and the detector.
+    """Return corrected counts (slow, fast), bad pixels, and the detector.
+
+    Counts are the image minus the dark image, divided by the flat field.
 
     Raises
     ------
@@ -241,22 +261,13 @@ def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], Kno
     if params.flat is not None:
         response = _read_image_of_shape(params.flat, "flat", image.shape).astype(np.float64)
         bad |= ~(response > 0)
-        # Its mean is normalised to 1, so that errors remain those of counts.
+        # The flat field is normalised to the mean 1, so that counts keep their errors.
         counts = np.where(bad, 0.0, counts / np.where(bad, 1.0, response / response[~bad].mean()))
     return counts, bad, known
 
 
-def calibrant_of(params: Params) -> "Calibrant":
-    """Return the calibrant with the rings to be used."""
-    from hklflow.calibration.calibrants import read_calibrant
-
-    return read_calibrant(
-        params.calibrant, max_rings=params.max_rings, purge_rings=params.purge_rings
-    )
-
-
 def _read_image_of_shape(path: Path, name: str, shape: tuple[int, ...]) -> "NDArray[Any]":
-    """Read an image and require the shape of the powder image."""
+    """Read an image; refuse it if its shape is not the shape of the powder image."""
     from hklflow.base.errors import HklflowError
     from hklflow.formats import images
 

@@ -1,4 +1,4 @@
-"""Process the ramp of one ASIC with one current of the current source: ratios of the gains."""
+"""Find the ratios of the gains of one ASIC from the ramp of one current of the current source."""
 
 from pathlib import Path
 
@@ -15,31 +15,32 @@ class Inputs(stage.Inputs):
     gathered: Path
     """Gathered frames of the ramp."""
     dark: Path | None = None
-    """Processed dark of the ASIC, for its gain thresholds; None: the stages are separated by the
-    digital levels of the ramp."""
+    """Processed dark of the ASIC, for its gain thresholds; None: the digital levels of the ramp
+    separate the gain stages.
+    """
 
 
 class Outputs(stage.Outputs):
     constants: Path
-    """Lines of the three stages, ratios of their slopes and status."""
+    """Fitted lines of the three gain stages, ratios of their slopes, and status."""
 
 
 class Settings(ramp_settings.RampSettings):
-    """Settings in the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     limits_lm: tuple[float, float] | None = None
     """Smallest and largest ratio of low to medium gain; None: no limits."""
 
 
 class Params(Settings):
-    """Settings, and the available memory."""
+    """Settings of the stage, and the available memory."""
 
     memory: float = Field(500, gt=0)
     """Memory for the frames, in MB."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Fit the lines, mark outliers, report the failures."""
+    """Fit the lines, mark outliers, report failed fits."""
     from hklflow.constants import files, ramp_process
     from hklflow.constants.current_source import CurrentSource
 

@@ -1,4 +1,4 @@
-"""Process the dark frames of one ASIC: offset, noise, gain levels and thresholds."""
+"""Find offset, noise, gain levels and thresholds of one ASIC from its dark frames."""
 
 from pathlib import Path
 
@@ -26,13 +26,15 @@ class Outputs(stage.Outputs):
 
 class Settings(stage.Params):
     clip: float = Field(5.0, ge=3, le=20)
-    """Values further from a pixel's median than this many standard deviations are left out."""
+    """Largest distance of a value from the median of its pixel, in standard deviations; values
+    farther away are left out.
+    """
     max_clipped: float = Field(0.2, gt=0, lt=1)
-    """Largest fraction of values left out; above it, offset and noise of a pixel are not used."""
+    """Largest fraction of left-out values; above it, offset and noise of the pixel are not used."""
     min_frames: int = Field(10, ge=2)
-    """Least number of frames of a memory cell."""
+    """Smallest number of frames of a memory cell."""
     min_separation: float = Field(6.0, gt=0)
-    """Least distance of the gain levels of neighbouring stages, in standard deviations."""
+    """Smallest distance of the gain levels of neighbouring stages, in standard deviations."""
 
 
 class Params(Settings):
@@ -41,7 +43,7 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Process all memory cells; interchanged runs are an error."""
+    """Process all memory cells; stop if dark runs were interchanged."""
     from contextlib import ExitStack
 
     from hklflow.constants import dark

@@ -1,4 +1,4 @@
-"""Process the pulse capacitor ramp of one ASIC: ratio of medium to high gain."""
+"""Find the ratio of medium to high gain of one ASIC from its pulse capacitor ramp."""
 
 from pathlib import Path
 
@@ -15,21 +15,22 @@ class Inputs(stage.Inputs):
     gathered: Path
     """Gathered frames of the ramp."""
     dark: Path | None = None
-    """Processed dark of the ASIC, for its gain thresholds; None: the stages are separated by the
-    digital levels of the ramp."""
+    """Processed dark of the ASIC, for its gain thresholds; None: the digital levels of the ramp
+    separate the gain stages.
+    """
 
 
 class Outputs(stage.Outputs):
     constants: Path
-    """Lines of high and medium gain, their ratio and status."""
+    """Fitted lines of high and medium gain, their ratio and status."""
 
 
 class Settings(ramp_settings.RampSettings):
-    """Settings in the configuration file."""
+    """Settings of this stage in the configuration file."""
 
 
 class Params(Settings):
-    """Settings, and the available memory."""
+    """Settings of the stage, and the available memory."""
 
     memory: float = Field(500, gt=0)
     """Memory for the frames, in MB."""

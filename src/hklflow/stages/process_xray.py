@@ -1,4 +1,4 @@
-"""Process the fluorescence frames of one ASIC: the gain of stage high from its photon peaks."""
+"""Find the gain of stage high of one ASIC from the photon peaks of fluorescence frames."""
 
 from pathlib import Path
 from typing import Literal
@@ -25,30 +25,36 @@ class Outputs(stage.Outputs):
 
 class Settings(stage.Params):
     energy: float = Field(gt=0)
-    """Energy of the fluorescence in keV, weighted mean of both K-alpha lines: 8.041 for Cu, 17.444
-    for Mo."""
+    """Energy of the fluorescence in keV, the weighted mean of both K-alpha lines: 8.041 for Cu,
+    17.444 for Mo.
+    """
     beta_energy: float | None = Field(None, gt=0)
-    """Energy of K-beta in keV (8.905 for Cu, 19.607 for Mo); None: K-beta is filtered by a foil."""
+    """Energy of K-beta in keV (8.905 for Cu, 19.607 for Mo); None if a foil absorbs K-beta."""
     beta_weight: float | None = Field(None, gt=0, lt=1)
-    """Fraction of the photons that are K-beta; None: fitted for every pixel, which needs a noise
-    below half the distance of the two lines."""
+    """Fraction of K-beta photons. None: the fraction is fitted for every pixel; the noise must then
+    be below half the distance of the two lines.
+    """
     sharing: Literal["even", "cloud"] = "even"
-    """Model of charge sharing between two pixels. `even`: all parts are equally likely; `cloud`:
-    diffused charge (nearly all or nearly none is more likely). The right model has the smaller
-    `chi2`; the wrong one changes the gain by some tenths of a per cent."""
+    """Model of charge sharing between two pixels. `even`: all divisions of the charge are equally
+    likely. `cloud`: diffused charge, of which one pixel mostly gets nearly all. The right model has
+    the smaller `chi2`; the wrong model changes the gain by some tenths of a per cent.
+    """
     max_photons: int = Field(2, ge=1, le=5)
-    """Number of photons of the last fitted peak; one more than a frame usually has."""
+    """Number of photons of the last fitted peak, one more than the usual number in a frame."""
     min_photons: float = Field(50.0, gt=0)
-    """Least number of photons in a spectrum for a fit."""
+    """Smallest number of photons in a fitted spectrum."""
     photons_per_cell: float = Field(400.0, ge=0)
-    """Least mean number of photons per memory cell and pixel to fit each cell separately; below it,
-    the spectra of a pixel's memory cells are fitted as one."""
+    """Smallest mean number of photons per memory cell and pixel to fit each cell separately. Below
+    it, one fit uses the spectra of all memory cells of a pixel.
+    """
     min_quality: float = Field(0.2, ge=0, lt=1)
-    """Least depth of the valley before the one-photon peak, as a fraction of the peak's height."""
+    """Smallest depth of the valley before the one-photon peak, as a fraction of the height of the
+    peak.
+    """
     max_chi2: float = Field(10.0, gt=1)
     """Largest reduced χ² of an accepted fit."""
     expected_gain: tuple[float, float] | None = None
-    """Range in ADU/keV in which the median gain of every ASIC must be; None: not checked."""
+    """Range in ADU/keV that must contain the median gain of every ASIC; None: no check."""
 
 
 class Params(Settings):

@@ -1,4 +1,4 @@
-"""Propose a detector's constants to the calibration store, with figures and gates.
+"""Propose the constants of a detector to the calibration store, with key values and gates.
 
 A person accepts or rejects the proposal in the store (`hklflow calibration accept`); scans are
 corrected only with accepted constants.
@@ -19,12 +19,12 @@ class Inputs(stage.Inputs):
     constants: Path
     """Constants of the detector."""
     report: list[Path]
-    """Pictures and tables for judging the constants."""
+    """Pictures and tables that help to judge the constants."""
 
 
 class Outputs(stage.Outputs):
     proposed: Path
-    """Name of the candidate, and its gates."""
+    """Name of the candidate, and the results of its gates."""
 
 
 class Params(stage.Params):
@@ -37,14 +37,16 @@ class Params(stage.Params):
     author: str
     """Author of the proposal."""
     state_schema: Path | None = None
-    """JSON file of the keys that define a state; None: the packaged file."""
+    """JSON file that lists the set-points of a state; None: the list in the package."""
     aliases: dict[str, str] = Field(default_factory=dict)
-    """State id -> state id, for a set-point on an edge of its step."""
+    """State ids that are replaced: id from the set-points, and the id that is used. Needed if
+    a set-point lies on the boundary between two steps.
+    """
     gates: Gates = Gates()
     """Limits for accepting the constants."""
 
     def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
-        """Return the input files; the store is not an input, because it changes with proposals."""
+        """Return the input files; the store is not an input, because every proposal changes it."""
         return {"state_schema": [self.state_schema] if self.state_schema else []}
 
 

@@ -1,6 +1,7 @@
-"""Refine lattice and orientation of one scan, starting from its parent's orientation.
+"""Refine lattice and orientation of one scan, starting from the orientation of its parent.
 
-A fixed orientation is the parent's, unchanged; only its figures come from this scan's peaks.
+A fixed orientation is the unchanged orientation of the parent; only the statistics come from the
+peaks of this scan.
 """
 
 from collections.abc import Sequence
@@ -30,44 +31,48 @@ class Inputs(stage.Inputs):
     peaks: list[Path]
     """Peak tables of the rotations."""
     masks: list[Path] = Field([])
-    """Pixel masks of the rotations. Their gaps show the modules of the detector; needed if DIALS
-    searches the peaks."""
+    """Pixel masks of the rotations. Their gaps show the modules of the detector. Required if DIALS
+    searches the peaks.
+    """
 
 
 class Outputs(stage.Outputs):
     orientation: Path
-    """Lattice, orientation, geometry of each rotation, grid."""
+    """Lattice, orientation, geometry of each rotation, and grid."""
     picture: Path
     """Picture: residuals."""
 
 
 class Settings(stage.Params):
-    """Settings from the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     refine_goniometer: bool = True
     """Refine a small rotation of the goniometer head in each rotation except the first."""
     constraints: Literal["auto", "parent"] = "auto"
-    """`parent`: the cell obeys the relations of the parent's space group. `auto`: if the limits of
-    `accept` show that they are broken, the cell is refined without them; the reported space group
-    remains the parent's until the scan gets its own parent."""
+    """`parent`: the cell obeys the constraints of the space group of the parent. `auto`: if the
+    limits of `accept` show that these constraints are broken, the cell is refined without them. The
+    reported space group remains that of the parent until the scan gets its own parent.
+    """
     hkl_tolerance: float = Field(0.15, gt=0, lt=0.5)
     """Largest deviation of h, k and l of an indexed peak from integers."""
     max_width: float | None = Field(None, gt=0)
-    """Broader peaks, assumed to be diffuse maxima, are left out. Standard deviation in pixels; for
-    arcs without the part from the mosaic spread. None: only peaks identified as diffuse maxima
-    are left out."""
+    """Largest width of a peak: standard deviation in pixels, for arcs without the part from the
+    mosaic spread. Broader peaks are assumed to be diffuse maxima and left out. None: only peaks
+    that are identified as diffuse maxima are left out.
+    """
     min_indexed: float = Field(0.2, gt=0, le=1)
-    """Smallest fraction of peaks that must be indexed; low, because superlattice reflections may
-    outnumber the others below a transition. By chance the fraction is (2 hkl_tolerance)³."""
+    """Smallest fraction of peaks that must be indexed. It is low, because below a transition most
+    peaks may be superlattice reflections. By chance the fraction is (2 hkl_tolerance)³.
+    """
 
 
 class Params(Settings, EngineSettings):
-    """Settings, engine, and entries of the tables for the scan."""
+    """Settings of the stage, the programs that refine, and the scan from the tables."""
 
     sample: str
-    """Sample."""
+    """Name of the sample."""
     scan: str
-    """Scan."""
+    """Name of the scan."""
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
     accept: ScanLimits = ScanLimits()
@@ -126,7 +131,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         loose &= not params.fixed
         none = symmetry.space_group("P 1")
         if examined.free is not None and loose:
-            # Start from the inherited geometry, with the limits of this stage, as before.
+            # Start again from the geometry of the parent, with the limits of this stage.
             refined = used.refine(rotations, observed.tables, examined.free.ub, none, free, limits)
             notes.append(f"the cell was refined without constraints: {', '.join(broken)} is broken")
     figures = examined.figures
@@ -150,7 +155,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             named,
             orientation.modules_of(observed, inputs.masks),
         )
-    # For a fixed orientation: the relations that its cell happens to obey.
+    # Constraints that the cell happens to obey, for a fixed orientation.
     constraints = parent.cell_constraints if params.fixed else parent.space_group
     identity = Identity(
         sample=params.sample,
@@ -163,7 +168,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         fixed=params.fixed,
         engine=used.described(),
     )
-    # Only reported; the stage `accept` decides with its limits whether the scan goes on.
+    # This judgement is only reported; the stage `accept` decides with its limits.
     judged = (figures, parent.figures, params.accept.limits(), identity.identity())
     notes += gates.failures(*judged) + verdict.doubts(*judged)
     product = orientation.product(refined, observed, parent.grid, identity, notes, figures)

@@ -1,7 +1,7 @@
 """Index the peaks of a parent scan and refine its lattice and orientation.
 
-All rotations of the scan are refined together: one cell, one orientation. The parent
-also defines the hkl grid on which it and its children are transformed.
+All rotations of the scan are refined together, with one cell and one orientation. The parent also
+defines the hkl grid to which the parent and its children are transformed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,53 +44,57 @@ class Inputs(stage.Inputs):
     peaks: list[Path]
     """Peak tables of the rotations."""
     masks: list[Path] = Field([])
-    """Pixel masks of the rotations. Their gaps show the modules of the detector; needed if DIALS
-    searches the peaks."""
+    """Pixel masks of the rotations. Their gaps show the modules of the detector. Required if DIALS
+    searches the peaks.
+    """
     start: Path | None = None
-    """Orientation from another program: refinement starts there without indexing; with `fixed` it
-    is not refined either."""
+    """Orientation from another program. The refinement starts from it without indexing; with
+    `fixed` it is not refined either.
+    """
 
 
 class Outputs(stage.Outputs):
     orientation: Path
-    """Lattice, orientation, geometry of each rotation, grid."""
+    """Lattice, orientation, geometry of each rotation, and grid."""
     picture: Path
     """Picture: residuals."""
 
 
 class Settings(stage.Params):
-    """Settings from the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     space_group: str | None = None
-    """Space group (Hermann-Mauguin, Hall or number); None: from the sample table."""
+    """Space group (Hermann-Mauguin, Hall or number); None: the space group in the sample table."""
     cell: tuple[float, float, float, float, float, float] | None = None
-    """Approximate cell in Å and degrees; None: from the sample table."""
+    """Approximate cell in Å and degrees; None: the cell in the sample table."""
     refine_detector: bool = True
-    """Refine the beam centre and the detector's rotation, together with the cell."""
+    """Refine the beam centre and the rotation of the detector, together with the cell."""
     refine_distance: bool = False
-    """Refine the distance too; it correlates with the size of the cell."""
+    """Refine the distance, too. It correlates with the size of the cell."""
     hkl_tolerance: float = Field(0.25, gt=0, lt=0.5)
     """Largest deviation of h, k and l of an indexed peak from integers."""
     max_width: float | None = Field(None, gt=0)
-    """Broader peaks, assumed to be diffuse maxima, are left out. Standard deviation in pixels; for
-    arcs without the part from the mosaic spread. None: only peaks identified as diffuse maxima
-    are left out."""
+    """Largest width of a peak: standard deviation in pixels, for arcs without the part from the
+    mosaic spread. Broader peaks are assumed to be diffuse maxima and left out. None: only peaks
+    that are identified as diffuse maxima are left out.
+    """
     min_indexed: float = Field(0.5, gt=0, le=1)
     """Smallest fraction of peaks that must be indexed."""
     max_cell_deviation: float = Field(0.03, gt=0)
-    """Largest relative difference from the cell of the sample table."""
+    """Largest relative difference of the refined cell from the cell in the sample table."""
     grid_step: tuple[Step, Step, Step] = (0.05, 0.05, 0.05)
     """Voxel size along h, k, l in r.l.u."""
     grid_limits: tuple[Limit, Limit, Limit] | None = None
-    """Largest h, k, l of the grid; None: all that the detector covers."""
+    """Largest h, k, l of the grid; None: the largest that the detector covers."""
     grid_range: tuple[Range, Range, Range] | None = None
-    """A part of reciprocal space instead: centres of the first and the last voxel along h, k and l,
-    such as [[1.8, 2.2], [0.8, 1.2], [0.8, 1.2]]."""
+    """First and last voxel centre along h, k and l, for a grid that covers a part of reciprocal
+    space only, such as [[1.8, 2.2], [0.8, 1.2], [0.8, 1.2]].
+    """
 
     @field_validator("grid_range", mode="before")
     @classmethod
     def _as_pairs(cls, value: Any) -> Any:
-        """Pair the six numbers of a command line, which follow one another."""
+        """Pair the six numbers of a command line, which are in one list."""
         if isinstance(value, list | tuple) and len(value) == 6:
             return [value[0:2], value[2:4], value[4:6]]
         return value
@@ -103,12 +107,12 @@ class Settings(stage.Params):
 
 
 class Params(Settings, EngineSettings):
-    """Settings, engine, and entries of the tables for the scan."""
+    """Settings of the stage, the programs that refine, and the scan from the tables."""
 
     sample: str
-    """Sample."""
+    """Name of the sample."""
     scan: str
-    """Scan."""
+    """Name of the scan."""
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
     accept: ScanLimits = ScanLimits()
@@ -188,8 +192,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 n_open, twins = 0, [twin]
                 n_own = len(refined.indexed)
                 warnings.append(
-                    f"the peaks are those of two domains: {n_own} of {n_all} are on the lattice of "
-                    "the larger one and were refined, the others were left out"
+                    f"the peaks belong to two domains: {n_own} of {n_all} are on the lattice of "
+                    "the larger domain and were refined, the others were left out"
                 )
 
             def again(fewer: "Observed", more: "Sequence[str]" = free) -> "Refined":
@@ -224,8 +228,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         grid = Grid.covering(refined.cell, q_max, params.grid_step)
     if not params.fixed and n_open:
         warnings.append(
-            f"the lattice has {n_open} rotation(s) that are no symmetry of "
-            f"{params.space_group}: which orientation is right only intensities can tell; the "
+            f"the lattice has {n_open} rotation(s) that are not symmetries of "
+            f"{params.space_group}: only intensities can decide which orientation is right; the "
             "children keep the parent's choice"
         )
     identity = Identity(
@@ -290,7 +294,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 def _taken(
     start: Path | None, params: Params, observed: "Observed", group: "SpaceGroup"
 ) -> "Start":
-    """Return the start; its UB must be in the setting of the space group."""
+    """Return the starting orientation; its UB must be in the setting of the space group."""
     import numpy as np
 
     from hklflow.stage import orientation
@@ -369,7 +373,7 @@ def _too_few(
     group: "SpaceGroup",
     params: Params,
 ) -> str:
-    """Return why too few peaks are indexed, as far as the unindexed peaks show it."""
+    """Return the reason why too few peaks are indexed, as far as the unindexed peaks show it."""
     from hklflow.quality import doubts
 
     intro = (
@@ -384,10 +388,10 @@ def _too_few(
     if not causes:
         relation = f"{indexing.relation}; " if indexing.relation else ""
         return f"{intro}; {relation}{check}"
-    # With a wrong geometry a few peaks are at such places by chance.
+    # With a wrong geometry, a few peaks are at such positions by chance.
     return (
-        f"{intro}; of the others {'; '.join(causes)}; if they should not be there, {check}; to go "
-        "on all the same, lower `refine_parent: min_indexed`"
+        f"{intro}; of the others {'; '.join(causes)}; if they are not expected, {check}; to "
+        "continue nevertheless, lower `refine_parent: min_indexed`"
     )
 
 

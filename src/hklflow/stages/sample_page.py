@@ -1,4 +1,4 @@
-"""Make one HTML page for each sample, with the pictures of all steps, the figures and the gates."""
+"""Make one HTML page for each sample, with the pictures of all steps, the numbers and the gates."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,14 +16,15 @@ VERSION = 5
 
 class Inputs(stage.Inputs):
     pictures: list[Path]
-    """Pictures of all steps, by their names in the results folder."""
+    """Pictures of all steps; their paths in the results folder show step, scan and rotation."""
     figures: list[Path]
-    """Metrics of all steps as JSON, by their names in the results folder."""
+    """Metrics of all steps as JSON; their paths in the results folder show step, scan and rotation.
+    """
 
 
 class Outputs(stage.Outputs):
     page: Path
-    """The page: self-contained, opens in any browser without a network."""
+    """The page in one file, which opens in any browser without a network."""
     small: Path
     """The same page with small pictures, for the report of snakemake: browsers show no embedded
     pages above 2 MB."""
@@ -33,23 +34,23 @@ class Params(stage.Params):
     sample: str
     """Name of the sample."""
     results: str
-    """Folder of the results, to which the names of pictures and figures are relative."""
+    """Folder of the results, to which the paths of pictures and metrics are relative."""
     shared: str | None = None
-    """Folder of the results that do not depend on the binning; None: the same folder."""
+    """Folder of the results that do not depend on the binning; None if it is the same folder."""
     scans: list[str]
     """Names of the scans, cold to warm."""
     temperatures: list[Annotated[float, AllowInfNan()]]
-    """Temperatures of the scans in K; NaN: not known."""
+    """Temperatures of the scans in K; NaN if a temperature is unknown."""
     title: str = ""
     """Title of the page."""
 
 
-# Size limit in bytes of a data address, in which the report embeds a page.
+# Size limit in bytes of a data address; the report of snakemake embeds a page as one.
 _LARGEST_IN_REPORT = 2_000_000
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Sort the pictures by their place in the results folder, and render the page."""
+    """Sort the pictures by their paths in the results folder, and write the page."""
     from dataclasses import replace
 
     from hklflow.page.pictures import SMALL_WIDTHS, pack
@@ -64,7 +65,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         )
 
     def placed(paths: list[Path]) -> "list[Place]":
-        # Products with the 3-D mask follow the products with all pixels.
+        # Products with the 3-D mask follow the products of all pixels.
         places = [
             place(path, folder_of(path, params), params.sample, params.scans) for path in paths
         ]
@@ -107,14 +108,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def folder_of(path: Path, params: Params) -> Path:
-    """Return the results folder that contains a product: the binning's or the shared one."""
+    """Return the results folder of a product: the folder of the binning, or the shared folder."""
     if params.shared is not None and not path.is_relative_to(params.results):
         return Path(params.shared)
     return Path(params.results)
 
 
 def _room(bare: int) -> int:
-    """Return the bytes available to all pictures in a page with ``bare`` bytes without them.
+    """Return the bytes available to all pictures; without them the page has ``bare`` bytes.
 
     The report encodes the page in base64, and the page encodes its pictures in base64.
     """

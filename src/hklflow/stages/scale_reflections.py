@@ -1,8 +1,8 @@
 """Scale the reflections of all rotations of a scan together, and correct their error bars.
 
-The model of an observation is ``s(φ) exp(-2 B(φ) (sin θ / λ)²) A I``. ``s`` and ``B`` are smooth in
-each rotation, the absorption ``A`` is optional. For the first rotation the mean of ``s`` is 1 and
-the mean of ``B`` is 0.
+The model of an observation is ``s(φ) exp(-2 B(φ) (sin θ / λ)²) A I``. ``s`` and ``B`` are smooth
+functions in each rotation; the absorption ``A`` is optional. For the first rotation the mean of
+``s`` is 1 and the mean of ``B`` is 0.
 """
 
 from pathlib import Path
@@ -26,40 +26,48 @@ class Outputs(stage.Outputs):
     scaled: Path
     """Scaled reflections, not merged."""
     picture: Path
-    """Picture: scale and B against angle, deviations of equivalents before and after."""
+    """Picture: scale and B against angle, deviations of equivalents before and after scaling."""
     metrics: Path
     """Refined and fixed parameters, error model, outliers, numbers of reflections left out."""
 
 
 class Settings(stage.Params):
-    """Settings from the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     estimate: Literal["profile", "sum"] = "profile"
-    """Intensity: `profile` from the profile fit (reflections without a fit are left out), `sum`
-    from summation."""
+    """Intensity that is scaled. `profile`: from the profile fit (reflections without a fit are left
+    out). `sum`: from summation.
+    """
     space_group: str | None = None
-    """Space group whose Laue group defines the equivalents; None: from the orientation."""
+    """Space group whose Laue group defines the equivalents; None: the space group of the
+    orientation.
+    """
     anomalous: bool = False
     """Treat Friedel mates as not equivalent, in scaling and in merging."""
     d_min: float | None = Field(None, gt=0)
-    """Smallest spacing in Å of the reflections used; None: all."""
+    """Smallest d-spacing in Å of the reflections used; None: all reflections."""
     scale_interval: float = Field(15.0, gt=0)
-    """Degrees between the nodes of the scale; larger if there are too few reflections."""
+    """Interval in degrees between the nodes of the scale; larger if there are too few reflections.
+    """
     decay: bool = True
     """Refine B (Debye-Waller factor relative to the first rotation)."""
     decay_interval: float = Field(30.0, gt=0)
-    """Degrees between the nodes of B."""
+    """Interval in degrees between the nodes of B."""
     absorption: int = Field(0, ge=0, le=8)
-    """Highest degree of the spherical harmonics of the directions of incident and diffracted beam
-    in the crystal; 0: no absorption. Needs many equivalents in different directions."""
+    """Highest degree of the spherical harmonics of the absorption, as a function of the directions
+    of incident and diffracted beam in the crystal. 0: no absorption. Needs many equivalents in
+    different directions.
+    """
     error_model: Literal["refine", "none"] = "refine"
-    """`refine`: σ'² = a²(σ² + (b I)²) from the spread of equivalents; `none`: a = 1, b = 0."""
+    """Error model. `refine`: σ'² = a²(σ² + (b I)²) from the spread of equivalents. `none`: a = 1, b
+    = 0.
+    """
     outlier_sigma: float = Field(6.0, ge=3)
-    """Deviation from the equivalents, in standard deviations, from which one is an outlier."""
+    """Limit of an outlier: deviation from its equivalents, in standard deviations."""
 
 
 class Params(Settings):
-    """Settings, and entries of the tables for the scan."""
+    """Settings of the stage, and the rotations from the tables."""
 
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
@@ -104,8 +112,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     notes = list(outcome.notes)
     if orientation.cell_constraints is None and params.space_group is None:
         notes.append(
-            f"the cell breaks the constraints of {group.symbol}, of whose Laue group equivalents "
-            "were taken all the same; set space_group to that of this scan"
+            f"the cell breaks the constraints of {group.symbol}, but its Laue group defines the "
+            "equivalents; set space_group to the space group of this scan"
         )
     scaled = outcome.scaled(observed)
     metrics = {

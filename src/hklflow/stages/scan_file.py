@@ -17,7 +17,7 @@ class Inputs(stage.Inputs):
     transform: Path
     """Merged volume."""
     masked_transform: Path
-    """Merged volume without the 3-D mask's pixels."""
+    """Merged volume without the pixels of the 3-D mask."""
     scans: list[Path]
     """Scan files of the rotations."""
     statistics: list[Path]
@@ -33,13 +33,13 @@ class Inputs(stage.Inputs):
     filled: list[Path] = Field(default_factory=list)
     """Volumes without Bragg reflections, `filled_{kind}.nxs`."""
     total_pdfs: list[Path] = Field(default_factory=list)
-    """Total pair distributions, `total_pdf_{kind}.nxs`."""
+    """Total pair distribution functions, `total_pdf_{kind}.nxs`."""
     delta_pdfs: list[Path] = Field(default_factory=list)
-    """Pair distributions of the diffuse scattering, `delta_pdf_{kind}.nxs`."""
+    """Pair distribution functions of the diffuse scattering, `delta_pdf_{kind}.nxs`."""
     differences: list[Path] = Field(default_factory=list)
     """S(Q) minus the S(Q) of the reference scan, `difference_{kind}.nxs`."""
     pdf_differences: list[Path] = Field(default_factory=list)
-    """Pair distributions minus those of the reference scan, `pdf_difference_{kind}.nxs`."""
+    """3D-ΔPDF minus the 3D-ΔPDF of the reference scan, `pdf_difference_{kind}.nxs`."""
 
 
 class Outputs(stage.Outputs):
@@ -51,7 +51,7 @@ class Params(stage.Params):
     title: str = ""
     """Title of the scan."""
     configuration: str = ""
-    """Configuration of the scan as JSON: all layers merged, and the scan's rows of the tables."""
+    """Configuration of the scan as JSON, from all layers, with the scan's rows of the tables."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -96,13 +96,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _named(files: Sequence[Path], prefix: str, names: Mapping[str, str]) -> dict[str, Path]:
-    """Return the files by their name in the master file, from the kind in the file name."""
+    """Return the files by their name in the master file, which follows from the file name."""
     known = {f"{prefix}{kind}.nxs": name for kind, name in names.items()}
     files_by_name: dict[str, Path] = {}
     for path in files:
         if path.name not in known:
             raise HklflowError(
-                f"{path} is not called {' or '.join(known)}: its name says what it holds; rename it"
+                f"{path} is not called {' or '.join(known)}, but the name must show the kind of "
+                "volume; rename it"
             )
         files_by_name[known[path.name]] = path
     return files_by_name

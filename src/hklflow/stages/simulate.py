@@ -1,7 +1,7 @@
 """Simulate a raw file: one rotation scan (NXmx or CBF series) or a powder image.
 
-Simulations serve the demo and the tests, and let you try a strategy before the beamtime. The true
-parameters are in the description, from which `build` makes the simulation.
+Simulations serve the demo and the tests, and let you test a strategy before the beamtime. The
+description contains the true parameters, and `build` makes the simulation from it.
 """
 
 import math
@@ -50,14 +50,14 @@ class Detector(stage.Params):
 
 
 class Powder(stage.Params):
-    """A calibrant image."""
+    """Parameters of a calibrant image."""
 
     calibrant: str = "CeO2"
     ring_width: float = Field(0.05, gt=0)
     """Standard deviation in 2θ, degrees."""
     peak_counts: float = Field(1000.0, gt=0)
     background: float = Field(5.0, ge=0)
-    """Air scatter near the beam, counts."""
+    """Air scatter near the beam in counts."""
 
 
 class Description(stage.Params):
@@ -65,7 +65,7 @@ class Description(stage.Params):
 
     detector: Detector
     wavelength: float = Field(gt=0)
-    """Wavelength, Å."""
+    """Wavelength in Å."""
     polarization: float = 0.99
     axes: dict[str, tuple[float, float, float]] = Field(default_factory=dict)
     """Goniometer axes as lab vectors; the axis fixed to the laboratory comes first."""
@@ -73,19 +73,19 @@ class Description(stage.Params):
     """Angles of the axes in degrees."""
     scan_axis: str = ""
     start: float = 0.0
-    """Start angle of the scan, degrees."""
+    """Start angle of the scan in degrees."""
     step: float = 0.1
-    """Angle of one frame, degrees."""
+    """Angle of one frame in degrees."""
     n_frames: int = Field(1, ge=1)
     flux: float = 1.0
     """Counts in one frame for S = 1 in a pixel at normal incidence."""
     drift: float = 0.0
     transmission_swing: float = Field(0.0, ge=0, lt=1)
-    """Relative amplitude of the sample's transmission over the scan."""
+    """Relative amplitude by which the transmission of the sample varies over the scan."""
     transmission_level: float = Field(1.0, gt=0, le=1)
     """Largest transmission of the sample in the scan."""
     temperature: float = 300.0
-    """Temperature, K."""
+    """Temperature in K."""
     crystal: dict[str, Any] = Field(default_factory=dict)
     """Fields of `hklflow.simulation.frames.CrystalModel`."""
     diffuse: dict[str, Any] = Field(default_factory=dict)
@@ -103,7 +103,7 @@ class Params(stage.Params):
 
 
 def build(description: Description) -> "Simulation":
-    """Make the simulation from a description; tests compare their results with it."""
+    """Make the simulation from a description; tests also use it to know the true values."""
     from hklflow.simulation import frames as simulate
 
     swing = description.transmission_swing

@@ -1,8 +1,8 @@
-"""Stack the merged volumes of one parent's scans along temperature, and integrate reflections.
+"""Stack the merged volumes of a parent and its children by temperature; integrate reflections.
 
 The stack is virtual: one four-dimensional NXdata links to the arrays of the volumes and takes no
-space. Scans are in ascending order of temperature; scans at the same temperature are in the order
-of their names, none is dropped or averaged.
+space. Scans are in ascending order of temperature. Scans at the same temperature are in the order
+of their names; no scan is left out or averaged.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ Hkl = tuple[float, float, float]
 
 class Inputs(stage.Inputs):
     volumes: list[Path]
-    """Merged volumes of the scans of one parent."""
+    """Merged volumes of a parent and its children."""
 
 
 class Outputs(stage.Outputs):
     stack: Path
-    """S(Q), errors, counts and norm along temperature, and the intensities of reflections."""
+    """S(Q), errors, counts and norm against temperature, and the intensities of reflections."""
     table: Path
     """Table of the intensities of reflections, tab-separated."""
     picture: Path
@@ -38,26 +38,29 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """Settings of the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     reflections: stage.Vectors = Field(default_factory=list)
-    """Points hkl, also fractional, whose intensity is integrated; empty: the strongest integer hkl
-    of the hottest scan, distinct by symmetry, by their intensity in the volume."""
+    """Points hkl, also fractional, whose intensity is integrated. If none are given, the integer
+    hkl that are strongest in the volume of the hottest scan and distinct by symmetry.
+    """
     number: int = Field(6, ge=1, le=100)
     """Number of reflections that are chosen if none are given."""
     box: Hkl = (0.2, 0.2, 0.2)
-    """Half-width of the box of integration along h, k, l, in r.l.u. A box should extend to at least
-    four standard deviations of the reflections: tails outside are lost, and tails in the shell
-    count as background."""
+    """Half-width of the integration box along h, k, l, in r.l.u. A box should extend to at least
+    four standard deviations of the reflections: tails outside the box are lost, and tails in the
+    shell count as background.
+    """
     shell: int = Field(2, ge=1, le=20)
     """Thickness in voxels of the shell around the box, in which the background is measured."""
     min_measured: float = Field(0.95, gt=0, le=1)
-    """Smallest measured fraction of the box for an intensity; the shell needs half this fraction.
-    Unmeasured voxels of the box count as background."""
+    """Smallest measured fraction of a box that gives an intensity; the shell needs half this
+    fraction. Unmeasured voxels of the box count as background.
+    """
 
 
 class Params(Settings):
-    """Settings, and the scans from the tables."""
+    """Settings of the stage, and the scans that the tables list."""
 
     scans: list[str]
     """Names of the scans, in the order of the inputs."""
@@ -66,7 +69,7 @@ class Params(Settings):
     space_group: str = "P 1"
     """Space group, to choose reflections that are distinct by symmetry."""
     title: str = "S(Q) against temperature"
-    """Title of the stack and its picture."""
+    """Title of the stack and of its picture."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -154,9 +157,10 @@ def _strongest(
 ) -> tuple[list[Hkl], list["boxes.Box"]]:
     """Return the strongest integer reflections of the hottest scan, one of each set of mates.
 
-    The strength of a set is the mean over its measured mates. The chosen mate is not the strongest
-    one, which noise would favour, but the mate with the most even norm in the hottest scan. All
-    scans must have measured this mate, and its norm must be at least half of the largest norm.
+    The strength of a set is the mean over its measured mates. The strongest mate is not chosen,
+    because noise would influence the choice. The chosen mate is the one with the most even norm in
+    the hottest scan. All scans must have measured it, and its norm must be at least half of the
+    largest norm.
     """
     import itertools
 
@@ -185,7 +189,8 @@ def _strongest(
                 key = max(map(tuple, (operations @ np.array(hkl)).astype(int).tolist()))
                 mates.setdefault(key, []).append((found, hkl, box))
     if not mates:
-        # With a 3-D mask, or few frames, no box may be measured; the stack is made nevertheless.
+        # With a 3-D mask or few frames, all boxes may be unmeasured; the stack is made
+        # nevertheless.
         print(
             "warning: no integer hkl of the hottest scan has a measured box; reduce `box` or "
             "`min_measured`, or give `reflections`"

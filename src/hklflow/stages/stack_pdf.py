@@ -1,11 +1,11 @@
-"""Stack 3D-ΔPDFs along temperature as one 4-D array, and follow chosen vectors with temperature.
+"""Stack 3D-ΔPDFs by temperature as one 4-D array, and plot chosen vectors against temperature.
 
-The value at a vector is interpolated linearly between the voxels around it. Vectors chosen by this
-stage are voxel centres and have the value and the error of this voxel. For other vectors, σ is the
-weighted mean of the voxels' σ. The true error may be smaller: the noise of neighbouring voxels is
-correlated over the resolution, and the correlations are not stored. Values are not averaged over
-the resolution, because the error of a mean would need these correlations, and because a voxel is
-about as large as the resolution.
+The value at a vector is interpolated linearly between the voxels around it. Vectors that this stage
+chooses are voxel centres, with the value and the error of the voxel. For other vectors, σ is the
+weighted mean of the σ of the voxels. The true error may be smaller: the noise of neighbouring
+voxels is correlated over the resolution, and the correlations are not stored. Values are not
+averaged over the resolution, because the error of a mean would need these correlations, and because
+a voxel is about as large as the resolution.
 """
 
 from collections.abc import Sequence
@@ -36,32 +36,35 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     stack: Path
-    """4-D array of links, and the ΔPDF at chosen vectors."""
+    """4-D array of links, and the 3D-ΔPDF at chosen vectors."""
     table: Path
-    """ΔPDF at chosen vectors, tab-separated: one row for each vector and scan."""
+    """3D-ΔPDF at chosen vectors, tab-separated, with one row for each vector and scan."""
     picture: Path
-    """ΔPDF at chosen vectors against temperature."""
+    """3D-ΔPDF at chosen vectors against temperature."""
 
 
 class Settings(stage.Params):
-    """Settings of the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     vectors: stage.Vectors = Field(default_factory=list)
-    """Interatomic vectors in fractions of a, b, c; empty: the strongest local extrema."""
+    """Interatomic vectors in fractions of a, b, c. If none are given, the strongest local extrema
+    are used.
+    """
     number: int = Field(6, ge=1, le=100)
-    """Number of vectors that are chosen if none are given: extrema of the error-weighted mean of
-    |ΔPDF| over the scans, distinct by symmetry, without the origin and its ripple."""
+    """Number of vectors that are chosen if none are given. They are extrema of the error-weighted
+    mean of |ΔPDF| over the scans, distinct by symmetry, without the origin and its ripple.
+    """
 
 
 class Params(Settings):
-    """Settings, and the scans from the tables."""
+    """Settings of the stage, and the scans that the tables list."""
 
     scans: list[str]
     """Names of the scans, in the order of the inputs."""
     temperatures: list[float | None]
     """Temperatures of the scans in K, in the order of the inputs."""
     title: str = "3D-ΔPDF against temperature"
-    """Title of the stack and its picture."""
+    """Title of the stack and of its picture."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -103,7 +106,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _values(chosen: Sequence[tuple[float, float, float]], volumes: "list[OpenVolume]") -> "Vectors":
-    """Return the ΔPDF at vectors; see the docstring of this module."""
+    """Return the 3D-ΔPDF at vectors; see the docstring of this module."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -135,7 +138,7 @@ def _values(chosen: Sequence[tuple[float, float, float]], volumes: "list[OpenVol
 def _strongest(
     volumes: "list[OpenVolume]", paths: list[Path], number: int
 ) -> list[tuple[float, float, float]]:
-    """Return the strongest distinct extrema of either sign."""
+    """Return the strongest distinct extrema, positive or negative."""
     import numpy as np
 
     from hklflow import nexus

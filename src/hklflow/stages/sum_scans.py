@@ -1,8 +1,8 @@
 """Sum repeated scans, measured under identical conditions, into one raw file.
 
-Counts are added frame by frame as integers; monitors and exposures are added too. A pixel that is
-masked, flagged or saturated in any of the scans is so in the sum. Scans with any other difference
-are refused, and every difference is named.
+Counts are added frame by frame as integers; monitors and exposures are added, too. A pixel that is
+masked, flagged or saturated in one of the scans has the same state in the sum. Scans that differ in
+anything else are refused, and the message names every difference.
 """
 
 from pathlib import Path
@@ -25,18 +25,18 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """Settings in the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     temperature_tolerance: float = Field(0.5, ge=0)
-    """Largest temperature difference between the scans in K; the sum has their mean."""
+    """Largest temperature difference between the scans in K; the sum has the mean temperature."""
     saturation: float | None = Field(None, gt=0)
-    """Counts from which a pixel of one scan is saturated; None: from the raw files."""
+    """Counts from which a pixel of one scan is saturated; None: the value in the raw files."""
     block: int = Field(4, gt=0, le=512)
-    """Number of frames in memory."""
+    """Number of frames in memory at a time."""
 
 
 class Params(Settings):
-    """Settings, and the raw series."""
+    """Settings of the stage, and the image series."""
 
     patterns: tuple[str, ...] = ()
     """Patterns of the image series (`name_####.cbf`); empty: HDF5 files."""

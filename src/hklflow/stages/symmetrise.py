@@ -8,11 +8,17 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
+    from hklflow.geometry.grid import Grid
     from hklflow.geometry.symmetry import SpaceGroup
-    from hklflow.nexus import OpenVolume
+    from hklflow.nexus import OpenVolume, VolumeWriter
+    from hklflow.plots.symmetrise import Maps
+    from hklflow.plots.volumes import Sections
+    from hklflow.quality.agreement_gates import Findings
     from hklflow.volumes.symmetrise import Agreement, Images, Records
 
 VERSION = 3
@@ -20,7 +26,7 @@ VERSION = 3
 
 class Inputs(stage.Inputs):
     volumes: list[Path] = Field(min_length=1)
-    """Volumes of the rotations, which are then compared, or the merged volume."""
+    """Volumes of the rotations, which are then compared with each other, or the merged volume."""
     orientation: Path
     """Refined orientation of the scan, for its space group and cell."""
 
@@ -29,61 +35,71 @@ class Outputs(stage.Outputs):
     symmetrised: Path
     """S(Q) with errors, counts and norm, and maps of multiplicity and disagreement."""
     picture: Path
-    """Slices, multiplicity, disagreement, and agreement of halves by shell."""
+    """Picture: slices of the volume, multiplicity, disagreement of equivalent voxels, and agreement
+    of half data sets by shell.
+    """
     metrics: Path
     """Agreement of equivalents, rejected outliers, coverage. CC1/2 is the mean over shells of |Q|,
-    weighted with the number of orbits, so that the fall of S with |Q| does not raise it."""
+    weighted with the number of orbits, so that the decrease of S with |Q| does not raise it.
+    """
 
 
 class Settings(stage.Params):
-    """Settings of the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     symmetry: str | None = None
-    """Space group whose Laue group is applied, in the setting of the cell; None: the space group of
-    the orientation. `P 1`: only inversion."""
+    """Space group whose Laue group is applied, in the setting of the cell. None: the space group of
+    the orientation. `P 1`: only inversion.
+    """
     n_sigma: float = Field(6.0, ge=3.0)
     """Largest deviation of a measurement of a voxel from its equivalents, in standard deviations;
     measurements farther away are left out."""
     tolerance: float = Field(0.1, ge=0, le=1)
     """Relative difference of equivalents that is allowed in addition to noise."""
     bragg_radius: float = Field(0.1, ge=0)
-    """Voxels that reach closer than this (1/Å) to integer hkl are neither judged nor left out:
-    sharp peaks fall differently into equivalent voxels, and would raise the correlation of halves
-    independently of the diffuse signal. 0: all voxels are judged."""
+    """Radius in 1/Å around integer hkl; voxels that reach into it are neither judged nor left out.
+    Sharp peaks are divided differently between equivalent voxels, and would raise the correlation
+    of half data sets independently of the diffuse signal. 0: all voxels are judged.
+    """
     told_asymmetry: float = Field(0.02, gt=0)
     """Relative difference of S between mates of an operation above which the operation is reported
-    as contradicted: rms without noise, without the part that changes slowly with Q, and beyond the
-    difference of equal S (Friedel mates and repeated voxels). The difference must also be
-    significant, and twice the difference of equal S. Hexagonal voxels, which their own symmetry
-    rotates, differ by 1 % if S has features as narrow as a voxel."""
+    as contradicted. The difference is an rms without noise, without the part that changes slowly
+    with Q, and beyond the difference of equal S (Friedel mates and repeated voxels). It must also
+    be significant, and twice the difference of equal S. Hexagonal voxels, which their own symmetry
+    rotates, differ by 1 % if S has features as narrow as a voxel.
+    """
     max_asymmetry: float = Field(0.1, gt=0)
-    """Limit of the same difference above which the symmetrised volume has failed. With diffuse
-    scattering on a background, a difference of a tenth is most of the diffuse scattering."""
+    """Limit for the same difference; above it, the symmetrised volume has failed. With diffuse
+    scattering on a background, a difference of a tenth is most of the diffuse scattering.
+    """
     told_slow: float = Field(0.03, gt=0)
-    """Relative difference of mates that changes slowly with Q above which it is reported; causes
-    are uncorrected absorption, scales or background."""
+    """Relative difference of mates that changes slowly with Q, above which it is reported. Causes
+    are uncorrected absorption, scales or background.
+    """
     told_chi2: float = Field(2.0, gt=1)
-    """Reduced χ² of equivalents above which it is reported. At 2 the error bars, which hold only
-    noise, are 1.4 times too small."""
+    """Reduced χ² of equivalents above which it is reported. At 2 the error bars, which contain only
+    noise, are 1.4 times too small.
+    """
     on_failure: Literal["stop", "warn"] = "warn"
     """Action for a volume beyond a limit. "stop": the job fails, and no products are made from the
     volume. "warn": the failure is recorded, and processing continues."""
     pool: int = Field(2, ge=0, le=5)
-    """Half-width in voxels of the neighbourhood whose pooled rate enters the error bars; 0: only
-    the voxel."""
+    """Half-width in voxels of the neighbourhood whose pooled count rate enters the error bars; 0:
+    only the voxel itself.
+    """
     memory: float = Field(8000.0, gt=0)
-    """Memory for the volumes, MB. A larger volume is kept in a temporary file next to the
-    output."""
+    """Memory for the volumes in MB. A larger volume is kept in a temporary file next to the output.
+    """
 
 
 class Params(Settings):
-    """Settings, and the title."""
+    """Settings of the stage, and the title."""
 
     title: str = "S(Q)"
     """Title of the volume and its pictures."""
 
 
-# Number of planes that are read and derived at a time: one layer of a file's chunks.
+# Number of planes that are processed at a time: one layer of chunks in the file.
 _PLANES = 16
 
 
@@ -94,11 +110,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.base.errors import HklflowError
     from hklflow.geometry.symmetry import space_group
     from hklflow.plots import symmetrise as pictures
-    from hklflow.plots.volumes import Sections
-    from hklflow.quality import agreement_gates
     from hklflow.volumes import laue_pairs, symmetrise
 
     symbol = params.symmetry
@@ -111,14 +124,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         _require_alike(inputs.volumes, volumes)
         grid, cell = volumes[0].grid, volumes[0].cell
         symmetrise.require_metric(cell, group.laue_operations, symbol)
-        maps = symmetrise.images(grid, group.laue_operations)
-        if not maps.exact:
-            print(
-                f"warning: only {len(maps.turns)} of the {len(group.laue_operations)} operations "
-                f"of {group.laue} map voxels of this grid onto voxels; the others are interpolated "
-                "between eight voxels, which smooths S; to avoid this, transform with equal steps "
-                "along equivalent axes and a voxel centre at 0"
-            )
+        maps = _images(grid, group)
         records, unusable = _load(volumes, maps, outputs.symmetrised.parent, params)
         _tell_unusable(inputs.volumes, unusable)
         examined = laue_pairs.examine(
@@ -135,36 +141,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             progress=lambda items, total: stage.progress(items, total, "symmetrised parts"),
         )
         metrics = _metrics(group, maps, agreement, inputs.volumes)
-        if metrics["coverage before"] == 0:
-            raise HklflowError(
-                f"no voxel is measured in {', '.join(map(str, inputs.volumes))}: the norm is 0 in "
-                "all voxels; check the grid, the orientation and the masks of the transform"
-            )
         metrics["voxels without a usable norm"] = int(unusable.sum())
-        limits = agreement_gates.AgreementLimits(
-            params.told_chi2, params.told_asymmetry, params.max_asymmetry
-        )
-        findings = agreement_gates.of_operations(examined, group.laue, limits, params.told_slow)
-        findings = findings.plus(
-            *agreement_gates.of_equivalents(metrics["reduced chi2 of equivalents"], limits)
-        )
-        if findings.failures and params.on_failure == "stop":
-            raise HklflowError(". ".join(findings.failures))
+        findings = _judge(examined, metrics["reduced chi2 of equivalents"], group, params)
         metrics["operations compared"] = examined
         metrics |= findings.to_dict()
-        sections = Sections(grid)
-        planes = pictures.Maps(grid, sections.at[2])
         counts_type: Any = np.float64
         if maps.exact and all(volume.counts_are_whole for volume in volumes):
             counts_type = np.uint32 if records.counts.dtype == np.uint32 else np.uint64
-        extra = {"multiplicity": np.uint8, "disagreement": np.float32}
         writer = stack.enter_context(
             nexus.VolumeWriter(
                 outputs.symmetrised, grid, cell, params.title, counts_type, True,
-                variance=records.noisy, extra=extra,
+                variance=records.noisy,
+                extra={"multiplicity": np.uint8, "disagreement": np.float32},
             )
         )  # fmt: skip
-        _write(writer, records, params.pool, counts_type, sections, planes, threads)
+        sections, planes = _write(writer, records, counts_type, params.pool, threads)
         writer.note(_notes(group, params, metrics))
     figure = pictures.symmetrised(grid, cell, sections, planes, agreement, params.title)
     plots.save(figure, outputs.picture)
@@ -180,6 +171,7 @@ def _require_distinct(paths: list[Path]) -> None:
     Raises
     ------
     HklflowError
+        If a file is given twice, also under another name.
     """
     from hklflow.base.errors import HklflowError
 
@@ -194,20 +186,18 @@ def _require_distinct(paths: list[Path]) -> None:
 
 
 def _require_alike(paths: list[Path], volumes: "list[OpenVolume]") -> None:
-    """Refuse volumes of different grids, and symmetrised volumes.
+    """Refuse volumes on different grids, and symmetrised volumes.
 
     Raises
     ------
     HklflowError
+        If there is such a volume.
     """
+    from hklflow import nexus
     from hklflow.base.errors import HklflowError
 
+    nexus.require_one_grid(volumes, "transform them with the same parent")
     for path, volume in zip(paths, volumes, strict=True):
-        if not volume.grid.same_as(volumes[0].grid):
-            raise HklflowError(
-                f"{path} has another grid ({volume.grid.to_dict()}) than {paths[0]} "
-                f"({volumes[0].grid.to_dict()}); transform them with the same parent"
-            )
         if "operations" in volume.notes:
             raise HklflowError(
                 f"{path} is symmetrised already: symmetrised again, its errors would be too small; "
@@ -215,10 +205,25 @@ def _require_alike(paths: list[Path], volumes: "list[OpenVolume]") -> None:
             )
 
 
+def _images(grid: "Grid", group: "SpaceGroup") -> "Images":
+    """Return the images of each voxel; warn if some operations are not exact on this grid."""
+    from hklflow.volumes import symmetrise
+
+    maps = symmetrise.images(grid, group.laue_operations)
+    if not maps.exact:
+        print(
+            f"warning: only {len(maps.turns)} of the {len(group.laue_operations)} operations of "
+            f"{group.laue} map voxels of this grid onto voxels; the others are interpolated "
+            "between eight voxels, which smooths S; to avoid this, transform with equal steps "
+            "along equivalent axes and a voxel centre at 0"
+        )
+    return maps
+
+
 def _load(
     volumes: "list[OpenVolume]", maps: "Images", folder: Path, params: Params
 ) -> "tuple[Records, NDArray[np.int64]]":
-    """Read all volumes, with counts as integers if sums of equivalents cannot overflow.
+    """Read all volumes, with integer counts if sums of equivalents cannot overflow.
 
     The second result is the number of unusable voxels of each volume, which are left out.
     """
@@ -234,7 +239,7 @@ def _load(
     limit = (2**32 - 1) / (len(volumes) * len(maps.turns))
     for whole in [True, False] if integers else [False]:
         sizes = grid, len(volumes), rotations.noisy, whole, not maps.exact
-        # More memory: planes as read, and planes to write with their neighbours.
+        # Additional memory: planes as read, and planes to write with their neighbours.
         work = (2 * _PLANES + 2 * params.pool + 8 * len(volumes)) * grid.shape[0] * grid.shape[1]
         size = Records.size_of(*sizes)
         fits = size + 16 * work <= 1e6 * params.memory
@@ -261,23 +266,35 @@ def _tell_unusable(paths: list[Path], unusable: "NDArray[np.int64]") -> None:
             )
 
 
+def _judge(
+    examined: "Mapping[str, Any]", chi2: float | None, group: "SpaceGroup", params: Params
+) -> "Findings":
+    """Return findings on the operations and on the scatter of equivalents."""
+    from hklflow.quality import agreement_gates
+
+    limits = agreement_gates.AgreementLimits(
+        params.told_chi2, params.told_asymmetry, params.max_asymmetry
+    )
+    findings = agreement_gates.of_operations(examined, group.laue, limits, params.told_slow)
+    findings = findings.plus(*agreement_gates.of_equivalents(chi2, limits))
+    return findings.checked(params.on_failure)
+
+
 def _write(
-    writer: Any,
-    records: "Records",
-    pool: int,
-    counts_type: Any,
-    sections: Any,
-    planes: Any,
-    threads: int,
-) -> None:
-    """Derive S and its errors, slab by slab."""
+    writer: "VolumeWriter", records: "Records", counts_type: Any, pool: int, threads: int
+) -> "tuple[Sections, Maps]":
+    """Derive S and its errors, and write them slab by slab; return the planes for the picture."""
     from concurrent.futures import ThreadPoolExecutor
     from functools import partial
 
     import numpy as np
 
+    from hklflow.plots.symmetrise import Maps
+    from hklflow.plots.volumes import Sections
     from hklflow.transform import estimator
 
+    sections = Sections(records.grid)
+    planes = Maps(records.grid, sections.at[2])
     n_l = records.grid.array_shape[0]
     starts = range(0, n_l, _PLANES)
     for first in stage.progress(starts, len(starts), "slabs written"):
@@ -288,15 +305,9 @@ def _write(
         own = slice(first - low, last - low)
         data, errors = np.empty((2, *counts[own].shape), np.float32)
         derived = partial(
-            estimator.derive,
-            counts,
-            norm,
-            own,
-            reach=pool,
-            data=data,
-            errors=errors,
-            variance=variance,
-        )
+            estimator.derive, counts, norm, own,
+            reach=pool, data=data, errors=errors, variance=variance,
+        )  # fmt: skip
         with ThreadPoolExecutor(threads) as workers:
             list(workers.map(lambda rows, run=derived: run(rows=rows), writer.strips))
         many, chi2 = records.maps(first, last)
@@ -313,15 +324,23 @@ def _write(
         writer.write(first, **arrays)
         sections.add(first, data, errors, norm[own])
         planes.add(first, many, chi2)
+    return sections, planes
 
 
 def _metrics(
     group: "SpaceGroup", maps: "Images", agreement: "Agreement", paths: list[Path]
 ) -> dict[str, Any]:
+    """Return the figures of the symmetrised volume; refuse volumes without measured voxels."""
     import numpy as np
 
+    from hklflow.base.errors import HklflowError
     from hklflow.volumes import symmetrise_kernels as columns
 
+    if agreement.total(columns.BEFORE) == 0:
+        raise HklflowError(
+            f"no voxel is measured in {', '.join(map(str, paths))}: the norm is 0 in all voxels; "
+            "check the grid, the orientation and the masks of the transform"
+        )
     halves = agreement.overall_half_correlation
     inside = agreement.total(columns.INSIDE)
     observed = agreement.total(columns.OBSERVED)

@@ -1,8 +1,8 @@
 """Collect the scans of one sample against temperature: cell, mosaic width, scale, transitions.
 
 Scale and Debye-Waller difference (``I / I_parent = scale · exp(-2 ΔB sin²θ/λ²)``) are relative to
-the parent of the scan (column ``reference``). Scans of different parents are not compared, because
-their cells may have different settings, so that they have no common indices.
+the parent of the scan (column ``reference``). Scans of different parents are not compared: the
+settings of their cells may differ, so that their indices are not the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 
 VERSION = 2
 
-_SETTING = 0.02  # rad; largest difference of equal goniometer settings, for small corrections
-_PLACE = 0.02  # largest difference of equal detector positions, relative to the distance
+# rad; goniometer settings with a smaller difference (after small corrections) are equal
+_SETTING = 0.02
+_PLACE = 0.02  # detector positions with a smaller difference, relative to the distance, are equal
 
 
 class Inputs(stage.Inputs):
     orientations: list[Path]
     """Refined orientation of every scan of the sample."""
     peaks: list[Path]
-    """Peak tables of all rotations: scan by scan, in the order of the orientation's rotations."""
+    """Peak tables of all rotations, scan by scan; within a scan in the order of the orientation
+    file.
+    """
     scales: list[Path]
-    """Scales of the frames of all rotations, in the same order."""
+    """Scales of the frames of all rotations, in the same order as the peak tables."""
 
 
 class Outputs(stage.Outputs):
@@ -40,15 +43,15 @@ class Outputs(stage.Outputs):
     picture: Path
     """Picture: all quantities with errors against temperature."""
     findings: Path
-    """Findings in sentences, and the temperatures of likely transitions."""
+    """Findings in sentences, and the temperatures of possible transitions."""
 
 
 class Settings(stage.Params):
-    """Settings of the configuration file."""
+    """Settings of this stage in the configuration file."""
 
 
 class Params(Settings):
-    """Settings only."""
+    """Settings of the stage only."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -62,7 +65,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     observed = _observed(scans, inputs)
     by_name = {scan.scan: scan for scan in scans}
     rows = [_row(scan, by_name, observed, inputs.orientations) for scan in scans]
-    # Scans without a temperature come last; equal temperatures in the order of the names.
+    # Scans without a temperature come last; scans at equal temperature are in the order of names.
     rows.sort(key=lambda r: (r["temperature"] is None, -(r["temperature"] or 0.0), r["scan"]))
     transitions = _transitions(rows)
     sample = scans[0].sample
@@ -140,10 +143,10 @@ def _frame_norm(path: Path, rotation: "Rotation") -> "Floats":
 
 
 def _comparable(scan: "Orientation", parent: "Orientation") -> set[str]:
-    """Return the rotations of both scans with the same goniometer setting and detector position.
+    """Return the rotations with the same goniometer setting and detector position in both scans.
 
-    In these rotations a reflection is at the same place of the detector, with the same
-    polarisation and the same path in the sample.
+    In these rotations a reflection has the same position on the detector, the same polarisation and
+    the same path in the sample.
     """
     import numpy as np
 
@@ -244,7 +247,8 @@ def _transitions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             known = [value for value in sigma if value > 0]
             if _implied(name, mine) or not known:
                 continue
-            # σ is 0 where symmetry fixes the value; a colder scan may be refined without symmetry.
+            # σ is 0 if symmetry fixes the value; a colder scan may be refined without this
+            # symmetry.
             sigma = [value if value > 0 else min(known) for value in sigma]
             unit = 180 / math.pi if name in CELL_NAMES[3:] else mine[0][name]
             departures = series.departures(

@@ -1,12 +1,13 @@
 """Transform the frames of one rotation to counts and norm on the hkl grid.
 
 One pass gives two volumes: one with all good pixels, one without the pixels of the 3-D mask. On a
-cluster a rotation can be cut into blocks of frames, each transformed by its own job;
+cluster a rotation can be divided into blocks of frames, each transformed by its own job;
 `add_transforms` adds the blocks and gives the same volumes.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
@@ -14,7 +15,16 @@ from hklflow import stage
 from hklflow.stage import norms
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hklflow.formats.bands import Band
+    from hklflow.formats.raw_frames import Frames
+    from hklflow.geometry import Rotation
+    from hklflow.images.scan import RotationScan
+    from hklflow.nexus.masks import FrameMask
+    from hklflow.orientation.product import Orientation
+    from hklflow.transform.binning import Accumulator
 
 VERSION = 6
 FRAMES_OF = "scan"
@@ -28,9 +38,9 @@ class Inputs(stage.Inputs):
     scale: Path
     """Scale of every frame."""
     frame_mask: Path
-    """3-D artefact mask."""
+    """3-D mask of artefacts."""
     accepted: Path | None = None
-    """Verdict of the gates on the scan; None: it was not judged."""
+    """Verdict of the quality gates on the scan; None if the scan was not judged."""
     orientation: Path
     """Refined orientation of the scan."""
 
@@ -39,23 +49,24 @@ class Outputs(stage.Outputs):
     transform: Path
     """Counts and norm of all good pixels."""
     masked_transform: Path
-    """Counts and norm without the 3-D mask's pixels."""
+    """Counts and norm without the pixels of the 3-D mask."""
 
 
 class Settings(norms.Corrections):
-    """Settings from the configuration file."""
+    """Settings of this stage in the configuration file."""
 
     samples: tuple[int, int, int] | None = None
-    """Sub-samples of a pixel in a frame along (frame, slow, fast), fastest as powers of two. None:
-    so many that each spans at most half a voxel."""
+    """Number of sub-samples of a pixel in a frame along (frame, slow, fast); powers of two are
+    fastest. None: as many as needed so that each sub-sample extends over at most half a voxel.
+    """
     block: int = Field(32, gt=0, le=512)
-    """Frames held in memory at a time."""
+    """Number of frames in memory at a time."""
     memory: float = Field(8000.0, gt=0)
-    """MB for the volumes; a larger grid needs several passes over the frames."""
+    """Memory for the volumes in MB; a larger grid needs several passes over the frames."""
 
 
 class Params(Settings):
-    """Settings, rotation, and block of frames."""
+    """Settings of the stage, rotation, and block of frames."""
 
     rotation: str
     """Name of the rotation in the orientation file."""
@@ -64,118 +75,179 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Transform frames to volumes, in as many passes as the memory needs."""
-    import zlib
+    """Transform frames to volumes, in as many passes as the memory requires."""
+    from hklflow import nexus
+    from hklflow.formats import raw
+    from hklflow.transform import binning
 
-    import numpy as np
+    accepted = stage.read_accepted(inputs.accepted)
+    task = _read(inputs, params)
+    orientation, samples, noisy = task.orientation, task.samples, task.noise is not None
+    with (
+        raw.open_scan(task.scan) as frames,
+        nexus.open_frame_mask(inputs.frame_mask) as excluded,
+        nexus.TransformWriter(
+            outputs.transform,
+            outputs.masked_transform,
+            orientation.grid,
+            orientation.cell,
+            binning.counts_type(frames.dtype, frames.shape[2], samples),
+            noisy,
+            exact=params.part[1] > 1,
+        ) as writer,
+    ):
+        used = invalid = inside = 0
+        for number, planes in enumerate(_passes(task, frames, params.memory)):
+            accumulator = _accumulator(task, frames.dtype, planes, threads)
+            bands = frames.bands(
+                params.block, *(task.scan.first + i for i in task.frames), threads=threads
+            )
+            description = "transform frames" + (f", pass {number + 1}" if number else "")
+            _add(accumulator, bands, excluded, task, description)
+            used, invalid = accumulator.used, accumulator.invalid
+            inside += accumulator.inside
+            writer.write(accumulator.boxes())
+        outside = used * accumulator.n_sub - inside
+        writer.note(
+            {
+                "accepted": accepted,
+                "scale of the rotation": task.norm.scale.rotation,
+                "sub-samples (frame, slow, fast)": list(samples),
+                "corrected for": task.norm.corrected,
+                "pixel-frames used": used,
+                "pixel-frames flagged or saturated": invalid,
+                "sub-samples outside the grid": outside,
+                "unit of the norms": accumulator.norm_unit,
+                "voxels spanned by one (frame, slow, fast)": task.pitch.round(3).tolist(),
+            }
+        )
+    print(
+        f"{used} pixel-frames used, {outside} sub-samples outside the grid, {invalid} flagged or "
+        "saturated"
+    )
+
+
+class _Task(NamedTuple):
+    """Rotation with all that its transform needs.
+
+    Attributes
+    ----------
+    frames : (int, int)
+        First and last frame of this block, the last excluded.
+    pitch : (3,) array
+        Voxels spanned by one step of (frame, slow, fast).
+    noise : (slow, fast) array or None
+        Variance of the read noise.
+    """
+
+    scan: "RotationScan"
+    orientation: "Orientation"
+    rotation: "Rotation"
+    norm: norms.Norm
+    frames: tuple[int, int]
+    pitch: "NDArray[np.float64]"
+    samples: tuple[int, int, int]
+    noise: "NDArray[np.float32] | None"
+    seed: int
+
+
+def _read(inputs: Inputs, params: Params) -> _Task:
+    """Read the geometry and the norm; warn if voxels are smaller than the pixels."""
+    import zlib
 
     from hklflow import nexus
     from hklflow.formats import raw
     from hklflow.geometry.grid import pixel_pitch, sub_samples
-    from hklflow.images import masks
-    from hklflow.transform import binning, coverage
 
     scan = nexus.read_scan(inputs.scan)
     orientation = stage.read_orientation(inputs.orientation)
-    accepted = stage.read_accepted(inputs.accepted)
     rotation = orientation.rotation(params.rotation)
-    grid, ub = orientation.grid, orientation.ub
-    scale = nexus.read_scale(inputs.scale)
-    pixel_norm, corrected = norms.pixel_norm(
-        inputs.mask, params, orientation.reference_detector, rotation, scan.binning
+    norm = norms.read_norm(
+        inputs.mask, inputs.scale, params, orientation.reference_detector, rotation, scan.binning
     )
-    if scale.source != "none":
-        corrected.append("transmission")
-    frame_norm = norms.frame_norm(
-        scale, rotation.scan.n_frames, inputs.scale, solid_angle=params.solid_angle
-    )
-    pitch = pixel_pitch(rotation, ub, grid)
-    samples = params.samples or sub_samples(pitch)
+    if norm.scale.source != "none":
+        norm.corrected.append("transmission")
+    pitch = pixel_pitch(rotation, orientation.ub, orientation.grid)
     if pitch.max() > 1:
         print(
             "warning: a voxel is smaller than a pixel-frame: one (frame, slow, fast) step spans "
             f"{pitch[0]:.2f}, {pitch[1]:.2f}, {pitch[2]:.2f} voxels; a coarser grid loses nothing"
         )
-    n_frames = rotation.scan.n_frames
     number, of = params.part
-    begin, end = (n_frames * i // of for i in (number, number + 1))
-    noise = raw.read_variance(scan)
-    with (
-        raw.open_scan(scan) as frames,
-        nexus.open_frame_mask(inputs.frame_mask) as excluded,
-        nexus.TransformWriter(
-            outputs.transform,
-            outputs.masked_transform,
-            grid,
-            orientation.cell,
-            binning.counts_type(frames.dtype, frames.shape[2], samples),
-            noise is not None,
-            exact=of > 1,
-        ) as writer,
-    ):
-        # Memory in voxels of 8 bytes.
-        voxel = binning.voxel_bytes(frames.dtype, frames.shape[2], samples, noise is not None)
-        memory = 8e6 * params.memory / voxel
-        ranges = coverage.passes_needed(rotation, ub, grid, (begin, end), memory)
-        if len(ranges) > 1:
-            print(f"{len(ranges)} passes over the frames, for the volumes are beyond `memory`")
-        used = invalid = inside = 0
-        for turn, planes in enumerate(ranges):
-            accumulator = binning.Accumulator(
-                rotation,
-                ub,
-                grid,
-                pixel_norm,
-                frame_norm,
-                samples,
-                keep_excluded=True,
-                # Sweeps that are merged need different random sub-sampling of their photons.
-                seed=zlib.crc32(
-                    f"{orientation.sample}/{orientation.scan}/{params.rotation}".encode()
-                ),
-                invalid_from=min(
-                    masks.flag_value(frames.dtype) or np.inf, scan.saturation or np.inf
-                ),
-                planes=planes,
-                threads=threads,
-                valid_from=scan.underload,
-                read_variance=noise,
-            )
-            bands = frames.bands(
-                params.block, scan.first + begin, scan.first + end, threads=threads
-            )
-            description = "transform frames" + (f", pass {turn + 1}" if turn else "")
-            mask = None
-            for band in stage.progress(bands, end - begin, description, _frames_done):
-                first = band.first - scan.first
-                if band.row == 0:
-                    last = first + len(band.counts)
-                    mask = excluded[first:last] if excluded.any(first, last) else None
-                accumulator.add(band.counts, first, mask, band.row)
-            used, invalid = accumulator.used, accumulator.invalid
-            inside += accumulator.inside
-            writer.write(accumulator.boxes())
-        notes = {
-            "accepted": accepted,
-            "scale of the rotation": scale.rotation,
-            "sub-samples (frame, slow, fast)": list(samples),
-            "corrected for": corrected,
-            "pixel-frames used": used,
-            "pixel-frames flagged or saturated": invalid,
-            "sub-samples outside the grid": used * int(np.prod(samples)) - inside,
-            "unit of the norms": accumulator.norm_unit,
-            "voxels spanned by one (frame, slow, fast)": np.round(pitch, 3).tolist(),
-        }
-        writer.note(notes)
-    print(
-        f"{used} pixel-frames used, {notes['sub-samples outside the grid']} sub-samples outside "
-        f"the grid, {invalid} flagged or saturated"
+    begin, end = (rotation.scan.n_frames * i // of for i in (number, number + 1))
+    # Sweeps that are merged need different random sub-sampling of their photons.
+    seed = zlib.crc32(f"{orientation.sample}/{orientation.scan}/{params.rotation}".encode())
+    return _Task(
+        scan,
+        orientation,
+        rotation,
+        norm,
+        (begin, end),
+        pitch,
+        params.samples or sub_samples(pitch),
+        raw.read_variance(scan),
+        seed,
     )
 
 
-def _frames_done(band: "Band") -> int:
-    """Return the number of frames for which this band was the last missing one."""
-    return len(band.counts) if band.last else 0
+def _passes(task: _Task, frames: "Frames", memory: float) -> list[tuple[int, int]]:
+    """Return the planes (first, last) of each pass over the frames; ``memory`` is in MB."""
+    from hklflow.transform import binning, coverage
+
+    voxel = binning.voxel_bytes(frames.dtype, frames.shape[2], task.samples, task.noise is not None)
+    # `passes_needed` counts voxels of 8 bytes.
+    ranges = coverage.passes_needed(
+        task.rotation, task.orientation.ub, task.orientation.grid, task.frames, 8e6 * memory / voxel
+    )
+    if len(ranges) > 1:
+        print(f"{len(ranges)} passes over the frames, because the volumes exceed `memory`")
+    return ranges
+
+
+def _accumulator(
+    task: _Task, dtype: "np.dtype[Any]", planes: tuple[int, int], threads: int
+) -> "Accumulator":
+    """Return empty sums of some planes."""
+    import numpy as np
+
+    from hklflow.images import masks
+    from hklflow.transform.binning import Accumulator, Readout
+
+    flag, saturation = masks.flag_value(dtype) or np.inf, task.scan.saturation or np.inf
+    return Accumulator(
+        task.rotation,
+        task.orientation.ub,
+        task.orientation.grid,
+        task.norm.pixel,
+        task.norm.frame,
+        task.samples,
+        Readout(min(flag, saturation), task.scan.underload, task.noise),
+        seed=task.seed,
+        planes=planes,
+        threads=threads,
+    )
+
+
+def _add(
+    accumulator: "Accumulator",
+    bands: "Iterator[Band]",
+    excluded: "FrameMask",
+    task: _Task,
+    description: str,
+) -> None:
+    """Add all frames of the block, band by band."""
+    begin, end = task.frames
+
+    def frames_done(band: "Band") -> int:
+        return len(band.counts) if band.last else 0
+
+    mask = None
+    for band in stage.progress(bands, end - begin, description, frames_done):
+        first = band.first - task.scan.first
+        if band.row == 0:
+            last = first + len(band.counts)
+            mask = excluded[first:last] if excluded.any(first, last) else None
+        accumulator.add(band.counts, first, mask, band.row)
 
 
 if __name__ == "__main__":

@@ -1,43 +1,44 @@
 r"""Accumulate counts and norm of pixel-frames on a grid of reciprocal space.
 
-The estimator is ``S_v = C_v / M_v``: C is the sum of counts and M the sum of the
-norm N over the (sub-samples of) pixel-frames whose Q falls in voxel v. This estimator
-has the maximum likelihood for Poisson data. Volumes are merged by adding C and M.
+The estimator is ``S_v = C_v / M_v``. C is the sum of the counts, and M the sum of the norms N, over
+all pixel-frames (or sub-samples of pixel-frames) whose Q is in voxel v. This is the
+maximum-likelihood estimator for Poisson data. Volumes are merged by adding C and M.
 
-Sub-samples. A pixel-frame that is larger than half a voxel is divided into n
-sub-samples, each with N / n. Counted photons are dealt at random (but
-reproducibly) to the sub-samples, one by one: a Poisson number divided like this
-gives independent Poisson numbers, so that C stays an integer, is conserved
-exactly, and ``C / M²`` stays the variance of a voxel. Dividing the counts evenly
-would correlate neighbouring voxels, and C / M² would be wrong by 1.3 to 2 times.
-Data that are not counts (floating point) are divided evenly.
+Sub-samples. A pixel-frame that is larger than half a voxel is divided into n sub-samples, each with
+the norm N / n. The counted photons are distributed to the sub-samples one by one, at random but
+reproducibly. A Poisson number that is divided in this way gives independent Poisson numbers. C
+stays an integer and is conserved exactly, and the variance of a voxel is still ``C / M²``. If the
+counts were divided evenly, neighbouring voxels would be correlated, and C / M² would be wrong by a
+factor of 1.3 to 2. Data that are not counts (floating point) are divided evenly.
 
 Read noise. A value of an integrating detector is a number of photons plus normal noise of known
-variance R. The nearest whole number of photons is dealt to the sub-samples; the remainder goes to
-one sub-sample at random. A share has the mean λ / n and the variance ``(λ + R) / n``, and shares
-are not correlated, if the remainder is the noise; this is so for noise below a sixth of a photon.
-Larger noise is partly dealt as photons, and the variance of a share is larger: 1.18 times for noise
-of 0.3 photons and λ = 0.05. ``C + Σ R / n`` is an unbiased estimate of the variance of C, and is
-used instead of C wherever C is the variance for photons alone.
+variance R. The nearest integer number of photons is distributed to the sub-samples; the remainder
+goes to one sub-sample at random. If the remainder is the noise, a share has the mean λ / n and the
+variance ``(λ + R) / n``, and shares are not correlated; this is true for noise below a sixth of a
+photon. Larger noise is partly distributed as photons, and the variance of a share is then larger:
+1.18 times for noise of 0.3 photons and λ = 0.05. ``C + Σ R / n`` is an unbiased estimate of the
+variance of C. It replaces C wherever C is the variance for photons alone.
 
-Whole numbers. The norm of a sub-sample is rounded to a multiple of a unit: 2⁻²² of a power of two
-that is larger than N of every pixel-frame. Sums of whole numbers do not depend on their order.
-Therefore C and M are the same to the last bit for any blocks of frames, threads and passes, and the
-volumes of parts of a rotation add up exactly to the volume of the whole rotation, if the norms of
-the whole rotation are given for all parts. Rounding changes M of a voxel with m sub-samples by
-√(m / 12) units. This change is ``√(c n / 12) / (2²² a)`` of the voxel's error bar for pixel-frames
-of c photons whose N is 2²² a units: 2 · 10⁻⁷ for c = 1, n = 1, a = 0.3, and 0.04 for c = 1000,
-n = 4 behind an attenuator of 10⁴ that other frames do not have (a = 10⁻⁴). A sum above 32 bits is
-carried to 32 more bits; an overflow of these would need 2⁴² pixel-frames in one voxel. Sums are
-returned as float64, which is exact up to 2³¹ times the largest N.
+Integers. The norm of a sub-sample is rounded to a multiple of a unit. The unit is 2⁻²² of a power
+of two that is larger than N of every pixel-frame. Sums of integers do not depend on their order.
+Therefore C and M are identical to the last bit for any blocks of frames, threads and passes. If all
+parts of a rotation are given the norms of the whole rotation, their volumes add up exactly to the
+volume of the whole rotation.
 
-Floating point. Floating-point frames are added in float64, norms in units of 2⁻³². Photons with
-read noise are rounded to 2⁻²⁶ of a photon, so that C does not depend on the order either, up to 2²⁷
-photons in a voxel. The scale of other data that are not counts is not known: C depends on the order
-by about 10⁻¹⁶, M does not.
+Rounding changes M of a voxel with m sub-samples by √(m / 12) units. For pixel-frames of c photons
+whose N is 2²² a units, this change is ``√(c n / 12) / (2²² a)`` of the voxel's error bar: 2 · 10⁻⁷
+for c = 1, n = 1, a = 0.3; and 0.04 for c = 1000, n = 4 behind an attenuator of 10⁴ that other
+frames do not have (a = 10⁻⁴). A sum above 32 bits is carried to 32 more bits; an overflow of these
+would need 2⁴² pixel-frames in one voxel. Sums are returned as float64, which is exact up to 2³¹
+times the largest N.
 
-Threads. Each thread owns some planes of the grid and adds the sub-samples in these planes;
-it reads only the tiles of the detector that may reach them.
+Floating point. Floating-point frames are added in float64, norms in units of 2⁻³². Photon values
+with read noise are rounded to multiples of 2⁻²⁶ photon. Up to 2²⁷ photons in a voxel, C then does
+not depend on the order of summation either. The scale of other data that are not counts is unknown,
+so their C depends on the order by about 10⁻¹⁶; their M does not.
+
+Threads. Each thread owns some planes of the grid and adds the sub-samples in these planes. A thread
+reads only the tiles of the detector that may reach its planes.
 """
 
 from collections.abc import Iterator
@@ -52,9 +53,17 @@ from hklflow.geometry.grid import Grid, pixel_pitch, sub_samples
 from hklflow.transform.counts import LANES
 from hklflow.transform.lanes import DEALT, ROWS
 from hklflow.transform.loops import Lanes, Plain, overflow
-from hklflow.transform.sums import Sums
+from hklflow.transform.sums import Readout, Sums
 
-__all__ = ["Accumulator", "Grid", "counts_type", "pixel_pitch", "sub_samples", "voxel_bytes"]
+__all__ = [
+    "Accumulator",
+    "Grid",
+    "Readout",
+    "counts_type",
+    "pixel_pitch",
+    "sub_samples",
+    "voxel_bytes",
+]
 
 Floats = NDArray[np.float64]
 
@@ -69,10 +78,10 @@ class Box(NamedTuple):
     counts, norm : (l, k, h) arrays
         Sums of all pixel-frames.
     clean_counts, clean_norm : (l, k, h) arrays
-        Sums without the pixels that the artefact mask excludes; the same arrays as ``counts``,
-        ``norm`` if the mask excludes nothing in this box.
+        Sums without the pixels that the artefact mask excludes. If the mask excludes nothing in
+        this box, these are the arrays ``counts`` and ``norm``.
     variance, clean_variance : (l, k, h) arrays or None
-        Variance of the counts with read noise; None: the variance is the counts.
+        Variance of the counts with read noise. None: the variance equals the counts.
     """
 
     first: tuple[int, int, int]
@@ -87,17 +96,17 @@ class Box(NamedTuple):
 class Accumulator(Sums):
     """Sums of counts and norm of one rotation on a grid.
 
-    Counts and norms are stored as uint32: 8 bytes per touched voxel, and 4 more bytes where a norm
-    exceeds 1024 times the largest N. Both are float64 for frames of floating point, of 64-bit
-    integers or with fewer than 16 pixels along fast, and if the number of sub-samples is not a
+    Counts and norms are stored as uint32. A voxel that was reached takes 8 bytes, and 4 more if its
+    norm exceeds 1024 times the largest N. Counts and norms are float64 for frames of floats or
+    64-bit integers, for fewer than 16 pixels along fast, and if the number of sub-samples is not a
     power of two up to 32.
 
-    Parameters: see `sums.Sums`.
+    For the parameters see `sums.Sums`.
 
     Attributes
     ----------
     used, invalid : int
-        Number of valid and invalid pixel-frames of the pixels in use.
+        Numbers of valid and of invalid pixel-frames of the pixels in use.
     inside : int
         Number of sub-samples inside the planes.
     """
@@ -134,14 +143,14 @@ class Accumulator(Sums):
         Parameters
         ----------
         frames : (n, slow, fast) array
-            Counts; NaN and values below ``valid_from`` are flags and are not added.
+            Counts; NaN and values below ``Readout.valid_from`` are flags and are not added.
         first : int
             Frame number of the block's first frame.
         excluded : (n, slow, ceil(fast / 8)) uint8 array, optional
             Bit-packed artefact mask (`numpy.packbits` along fast) for all rows.
         row : int, optional
-            First row, a multiple of 8, if ``frames`` is a band of rows (n, rows, fast). Rows
-            must be contiguous in memory, frames need not be.
+            First row, a multiple of 8, if ``frames`` is a band of rows (n, rows, fast). The rows of
+            a frame must be contiguous in memory; there may be gaps between frames.
 
         Raises
         ------
@@ -151,8 +160,6 @@ class Accumulator(Sums):
         """
         if len(frames) == 0:
             return
-        if excluded is not None and not self.keep_excluded:
-            raise ValueError("an artefact mask needs keep_excluded=True")
         self._check(frames.shape, first, None if excluded is None else excluded.shape, row)
         n_fast, row = frames.shape[2], row or 0
         rows_contiguous = frames.strides[1:] == (n_fast * frames.itemsize, frames.itemsize)
@@ -160,7 +167,7 @@ class Accumulator(Sums):
         if not (rows_contiguous and frames.dtype.isnative):
             frames = np.ascontiguousarray(frames, dtype=frames.dtype.newbyteorder("="))
         if self._engine is None:
-            noisy = self.read_variance is not None
+            noisy = self.readout.read_variance is not None
             fast = voxel_bytes(frames.dtype, n_fast, self.samples, noisy) == 8
             self._engine = Lanes(self) if fast else Plain(self)
         rows = slice(row, row + frames.shape[1])
@@ -180,7 +187,7 @@ class Accumulator(Sums):
         excluded: tuple[int, ...] | None,
         row: int | None,
     ) -> None:
-        # The kernel does not check bounds: a wrong size would read foreign memory.
+        # The kernel does not check bounds: with a wrong size it would read other memory.
         n_slow, n_fast = self.rotation.detector.shape
         n_frames = self.rotation.scan.n_frames
         begin = row or 0
@@ -236,7 +243,7 @@ class Accumulator(Sums):
                     if not measured:
                         continue
                     box = Box((l, k, h), counts, norm, *clean)
-                    if self.read_variance is not None and isinstance(engine, Plain):
+                    if self.readout.read_variance is not None and isinstance(engine, Plain):
                         kept_noise, excluded_noise = engine.read_noise((l, k, h), size)
                         variances = counts + kept_noise + excluded_noise, clean[0] + kept_noise
                         box = box._replace(variance=variances[0], clean_variance=variances[1])
@@ -263,7 +270,7 @@ class Accumulator(Sums):
 def voxel_bytes(
     frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int], read_noise: bool = False
 ) -> int:
-    """Return the bytes of a touched voxel: 8; 16 without the fast loop; 32 with read noise."""
+    """Return the bytes of a voxel that is reached: 8; without the fast loop 16; read noise 32."""
     if read_noise:
         return 32
     whole = frames.kind in "ui" and frames.itemsize <= 4

@@ -1,8 +1,8 @@
 """Counts and norm of a grid's voxels in bricks of 8 × 8 × 8 voxels.
 
-A wedge of rotation reaches a thin shell of the grid. In bricks, neighbours in all three
-directions are neighbours in memory. A brick is one or two pages, and the operating system
-gives memory only to pages that are written. A wedge of 10° touches one twentieth of a
+A wedge of rotation reaches only a thin shell of the grid. In bricks, voxels that are neighbours in
+any of the three directions are close in memory. A brick is one or two pages, and the operating
+system provides memory only for pages that are written. A wedge of 10° reaches one twentieth of a
 volume, a full rotation about half.
 """
 
@@ -18,7 +18,7 @@ from hklflow.simd.jit import kernel
 
 #: Voxels along an edge of a brick.
 EDGE = 8
-#: Largest number of voxels: one of 32 bits marks excluded pixels.
+#: Largest number of voxels. The number of a voxel has 31 bits; bit 32 marks excluded pixels.
 MOST_VOXELS = 2**31
 
 
@@ -36,10 +36,10 @@ class Bricks:
     Attributes
     ----------
     counts, norm : flat arrays
-        Views of one memory: the counts of voxel v at ``2 v``, the norm at ``2 v + 1``.
+        Views of the same memory: the counts of voxel v are at ``2 v``, its norm is at ``2 v + 1``.
     carry : flat uint32 array
-        Upper 32 bits of the norm of voxel v, for norms of 32 bits; the last item is above 0 if a
-        voxel has a carry. Empty for other types. Most pages are never written and take no memory.
+        Upper 32 bits of the norm of voxel v, for norms of 32 bits; empty for other types. The last
+        item is above 0 if any voxel has a carry. Most pages are never written and take no memory.
     strides : (int, int)
         Strides in the number of a voxel: ``h + (h // 8) 504 + 8 k + (k // 8) strides[0] + 64 l' +
         (l' // 8) strides[1]`` with ``l' = l - first``.
@@ -82,10 +82,10 @@ class Bricks:
         first : (l, k, h)
             First voxel, on the grid; multiples of 8.
         counts, norm : (l, k, h) arrays
-            Filled; they have the shape of the box, which must lie within the planes. Norms with a
+            Output arrays with the shape of the box, which must lie within the planes. Norms with a
             carry need float64, which is exact up to 2⁵³.
         unit : float
-            Factor of the norms.
+            Factor by which the norms are multiplied.
 
         Returns
         -------
@@ -99,10 +99,10 @@ class Bricks:
 
 def _memory(size: int) -> mmap.mmap:
     """Return zeros; their pages take memory only after they are written."""
-    # Private: in shared memory, pages that are only read would take memory, too.
+    # Private, because in shared memory pages that are only read would take memory, too.
     memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        # A huge page would hold 500 bricks, but few of them are touched.
+        # A huge page would contain 500 bricks, but only few of them are reached.
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return memory
 
@@ -126,7 +126,7 @@ def _box(
         for j in range(n_k):
             k = first[1] + j
             row = plane + EDGE * k + (k // EDGE) * strides[0]
-            # The bricks of a row are not adjacent in memory; the voxels of a brick are.
+            # The voxels of a brick are adjacent in memory; the bricks of a row are not.
             for part in range(0, n_h, EDGE):
                 at = 2 * (row + (first[2] + part) * EDGE**2)
                 for m in range(min(EDGE, n_h - part)):

@@ -1,19 +1,19 @@
-"""Counts of sixteen pixels on the steps of a block, for `follow` and `deal`."""
+"""Functions that load the counts of sixteen pixels on a step, for `follow` and `deal`."""
 
 from hklflow.simd.define import LIKE, Array, word
 from hklflow.simd.kinds import I64, U32, Kind
 from hklflow.simd.memory import load, prefetch
 from hklflow.simd.value import Value, convert
 
-#: Pixels that are treated together.
+#: Number of pixels that are processed together.
 LANES = 16
 
 
 def load_counts(kind: Kind, values: Value, offsets: Value, step: Value) -> Value:
-    """Return the counts of a step, uint32; negative ones become too large to be valid.
+    """Return the counts of sixteen pixels on a step, uint32; negative counts become invalid.
 
-    The next sixteen are on their way into the cache: frames are too many streams for the
-    processor to foresee.
+    Negative counts become numbers that are too large. The counts of the next sixteen pixels are
+    prefetched, because the processor cannot predict the access to so many frames.
     """
     first = load(I64, offsets, step)
     prefetch(kind, values, first + LANES)
@@ -22,5 +22,5 @@ def load_counts(kind: Kind, values: Value, offsets: Value, step: Value) -> Value
 
 @word(LIKE, *[I64] * 4, returns=U32)
 def count_at(like: Array, values: Value, offsets: Value, step: Value, lane: Value) -> Value:
-    """Counts of one lane on a step, from where `load_counts` takes them."""
+    """Return the counts of one of the sixteen pixels on a step; see `load_counts`."""
     return convert(load(like.kind, values, load(I64, offsets, step) + lane), U32)

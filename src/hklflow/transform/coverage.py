@@ -1,4 +1,4 @@
-"""Part of a grid that a rotation reaches, and the passes in which it fits into memory."""
+"""Part of the grid that a rotation reaches, and division of the grid into passes by memory."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,16 +9,16 @@ from hklflow.transform.bricks import EDGE, MOST_VOXELS
 
 #: Bytes of a brick with 8 bytes per voxel.
 BRICK_BYTES = 8 * EDGE**3
-# Distance of the sampled pixels and frames in voxels.
+# Distance between sampled pixels, and between sampled frames, in voxels.
 _SPACING = 3.0
-# Factor for bricks with a touched corner, which the samples miss.
+# Correction factor for bricks that are reached only at a corner, which the samples miss.
 _MISSED = 1.15
 
 
 def touched_bricks(
     rotation: Rotation, ub: ArrayLike, grid: Grid, first: int, last: int
 ) -> NDArray[np.int64]:
-    """Estimate the number of bricks that frames ``first <= z < last`` reach, by layer of 8 planes.
+    """Estimate how many bricks frames ``first <= z < last`` reach in each layer of 8 planes.
 
     The estimate uses a sample of pixels and frames and is usually some per cent too large.
     """
@@ -59,12 +59,13 @@ def passes(grid: Grid, bricks: NDArray[np.int64], memory: float) -> list[tuple[i
     bricks : (layers,) array
         See `touched_bricks`.
     memory : float
-        Bytes for voxels of 8 bytes each. A range has at least 16 planes, even if they need more.
+        Available memory in bytes, for voxels of 8 bytes. A range has at least 16 planes, even if
+        these need more memory.
     """
     n_h, n_k = (-(-n // EDGE) for n in grid.shape[:2])
     most_layers = max(1, MOST_VOXELS // (n_h * n_k * EDGE**3))
     ranges, begin, used = [], 0, 0.0
-    # Cut at every second layer: chunks of the files have 16 planes.
+    # Cut only at every second layer, because chunks of the files have 16 planes.
     for layer in range(0, len(bricks), 2):
         size = float(bricks[layer : layer + 2].sum() * BRICK_BYTES)
         if layer > begin and (used + size > memory or layer + 2 - begin > most_layers):

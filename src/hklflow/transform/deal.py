@@ -1,8 +1,8 @@
-"""Photons of sixteen pixels dealt at random to sub-samples, as LLVM vectors (see `lanes`).
+"""Distribution of the photons of sixteen pixels to sub-samples at random, with LLVM vectors.
 
-Two sub-samples take one random bit for each photon, four take two, and so on. A 32-bit
-random number serves many photons at once: the photons of a sub-sample are those whose
-bits are its number, and they are counted by counting bits.
+With two sub-samples each photon needs one random bit, with four sub-samples two bits, and so on. A
+32-bit random number is therefore enough for many photons. A photon goes to the sub-sample whose
+number is given by the bits of the photon; photons are counted by counting bits.
 """
 
 from typing import Any
@@ -16,49 +16,51 @@ from hklflow.simd.value import Value, constant, convert, minimum, select
 from hklflow.transform.counts import LANES, load_counts
 from hklflow.transform.follow import NOWHERE
 
-#: A pixel with more photons than this is left to the caller of `deal`.
+#: Largest number of photons of a pixel; the caller of `deal` must process pixels with more photons.
 MOST_DEALT = 1024
 _GOLDEN = 0x9E3779B9
 
 
 def _mix(x: Value) -> Value:
-    """A 32-bit integer to a random-looking one (C. Wellons' hash prospector, lowbias32)."""
+    """Return a random-looking 32-bit integer for each integer (C. Wellons' lowbias32)."""
     for shift, factor in ((16, 0x21F0AAAD), (15, 0xD35A2D97)):
         x = (x ^ (x >> shift)) * factor
     return x ^ (x >> 15)
 
 
 def _dealer(bits: int) -> Any:
-    """`deal` for 2 ** bits sub-samples."""
+    """Return the function `deal` for 2 ** bits sub-samples."""
 
     @word(LIKE, *[I64] * 6, U32, *[I64] * 2, returns=I64)
     def deal(
         like: Array, values: Value, offsets: Value, n_phi: Value, n_frames: Value, keys: Value,
         first_pixel: Value, invalid_from: Value, places: Value, stride: Value,
     ) -> Value:  # fmt: skip
-        """Deal the photons of sixteen pixels at random to the sub-samples of each frame.
+        """Distribute the photons of sixteen pixels at random to the sub-samples of each frame.
 
         Parameters
         ----------
-        like, values, offsets : as for `follow`
+        like, values, offsets
+            Same meaning as in `follow`.
         n_phi : int64
-            Steps of a frame, of which the first gives the offset.
+            Number of steps of a frame; the first step of a frame gives the offset.
         n_frames : int64
-        keys : of uint32 (n_frames, 2)
-            What the random numbers of a frame begin with.
+        keys : address of uint32 (n_frames, 2)
+            Seeds of the random numbers of each frame.
         first_pixel : int64
             Number of the first pixel on the detector.
         invalid_from : uint32
-        places : of int64 (sub-samples,)
-            Address of the shares uint32 (16,) of each sub-sample on the first frame. Pixels
+        places : address of int64 (sub-samples,)
+            Addresses of the output, uint32 (16,), of each sub-sample on the first frame. Pixels
             without a measurement get `NOWHERE`.
         stride : int64
-            Bytes from there to the next frame.
+            Bytes from the output of a frame to the output of the next frame.
 
         Returns
         -------
         int64
-            Whether a pixel has more than `MOST_DEALT` photons: its shares are 0.
+            1 if a pixel has more than `MOST_DEALT` photons, else 0. The shares of such pixels are
+            0.
         """
         zero, limit = constant(U32, 0, LANES), splat(invalid_from, LANES)
         pixel = splat(convert(first_pixel, U32), LANES) + constant(U32, range(LANES), LANES)
@@ -71,7 +73,8 @@ def _dealer(bits: int) -> Any:
             above.value = above.value | convert(any_lane(many), I64)
             photons.left.value = select(valid & ~many, counts, zero)
             first, second = (splat(load(U32, keys, (frame << 1) + k), LANES) for k in range(2))
-            # The second key parts pixels of two frames that the first happens to send the same way.
+            # By chance the first key may give two frames the same number; the second key then
+            # gives different random numbers.
             photons.state.value = _mix(pixel + first) ^ second
             for share in photons.shares:
                 share.value = zero
@@ -85,7 +88,7 @@ def _dealer(bits: int) -> Any:
 
 
 class _Photons:
-    """Photons of a frame that are left, and those that each sub-sample has."""
+    """Photons of a frame that are not yet distributed, and photons of each sub-sample."""
 
     def __init__(self, bits: int) -> None:
         zero = constant(U32, 0, LANES)
@@ -94,15 +97,15 @@ class _Photons:
         self.shares = [Variable(zero) for _ in range(1 << bits)]
 
     def deal(self) -> None:
-        """Deal until no pixel has photons left."""
-        #: Photons that one random number serves, and the lowest bit of each.
+        """Distribute photons until no pixel has photons left."""
+        #: Number of photons for one random number; `base` has the lowest bit of each photon.
         photons = 32 // self.bits
         base = sum(1 << (self.bits * i) for i in range(photons))
         with repeat_while(lambda: any_lane(self.left.value != 0)):
             left = self.left.value
             number = minimum(left, photons)
             self.left.value = left - number
-            # A shift by 32 has no meaning.
+            # A shift by 32 bits is not defined.
             full = number == photons
             width = select(full, left.like(0), number * self.bits)
             some = ((left.like(1) << width) - 1) & base

@@ -1,26 +1,26 @@
-r"""S(Q) and its error bar from accumulated counts and norm.
+r"""S(Q) and its error bar, calculated from accumulated counts and norm.
 
-``S = C / M`` with ``C ~ Poisson(M S)``, so ``var(S) = μ / M²`` with the unknown
-expected count μ. With ``μ = C``, σ and S would fluctuate together: an empty voxel
-would have zero error, and residual/σ would be biased by ``-1 / (2 √μ)``, which is
-not small below a thousand counts. Therefore μ is the linear Bayes estimate (the
-local Wiener filter of J.-S. Lee, IEEE PAMI 2, 165, 1980) from the voxel and its
-neighbourhood of ``(2 reach + 1)³`` voxels:
+``S = C / M`` with ``C ~ Poisson(M S)``. The variance of S is therefore ``μ / M²`` with the unknown
+expected count μ. If μ were C, σ and S would fluctuate together: an empty voxel would have zero
+error, and residual/σ would be biased by ``-1 / (2 √μ)``, which is not small below a thousand
+counts. Therefore μ is a linear Bayes estimate (the local Wiener filter of J.-S. Lee, IEEE PAMI 2,
+165, 1980) from the voxel and its neighbourhood of ``(2 reach + 1)³`` voxels:
 
 .. math:: \hat μ = M \frac{V S + (r / M) r}{V + r / M},
           \qquad V = \max(0, s² - \text{Poisson part})
 
 with the pooled rate ``r = Σ C / Σ M`` and the variance ``s²`` of S between voxels
-of the neighbourhood. Where the neighbourhood is flat within Poisson noise, V = 0
-and μ is pooled over many voxels; where there is structure, μ is the voxel's own
-count. S itself is never smoothed.
+of the neighbourhood. Where the neighbourhood is flat within Poisson noise, V = 0 and μ is pooled
+over many voxels. Where the neighbourhood has structure, μ is the count of the voxel itself. S is
+never smoothed.
 
-With read noise the variance of C differs from its mean. The unbiased estimate of this variance
-(photons plus read variance) fluctuates like C, so that it takes the place of C in all formulas
+With read noise, the variance of C differs from the mean of C. The unbiased estimate of this
+variance (photons plus read variance) fluctuates like C. It therefore replaces C in all formulas
 except ``S = C / M``.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,17 +32,17 @@ Floats = NDArray[np.float64]
 
 
 def expected_counts(counts: Floats, norm: Floats, reach: int = 2) -> Floats:
-    """Estimate the expected count of every voxel, for its variance.
+    """Estimate the expected count of every voxel; it determines the variance of the voxel.
 
-    Where S has structure, the neighbourhood shrinks from ``reach`` to 1 and to the
-    voxel itself.
+    Where S has structure, the neighbourhood is reduced from ``reach`` to 1, and then to the voxel
+    itself.
 
     Parameters
     ----------
     counts, norm : (l, k, h) arrays
         Sums of counts and of the norm; voxels with norm 0 are empty.
     reach : int
-        Half-width of the neighbourhood in voxels, up to 8; 0 gives ``max(counts, 1)``.
+        Half-width of the neighbourhood in voxels, up to 8; for 0 the result is ``max(counts, 1)``.
 
     Returns
     -------
@@ -85,20 +85,20 @@ def derive(
     errors: NDArray[Any],
     variance: Floats | None = None,
 ) -> None:
-    """Write S and its standard deviation of some planes and rows into existing arrays.
+    """Write S and its standard deviation, for some planes and rows, into existing arrays.
 
     Parameters
     ----------
     counts, norm : (l, k, h) arrays
-        Planes to derive and ``reach`` more planes on both sides, unless the volume ends there.
+        Planes to calculate, and ``reach`` more planes on both sides, unless the volume ends there.
     planes, rows : slice
-        Planes and rows of ``counts`` to derive, along l and k.
+        Planes and rows of ``counts`` to calculate, along l and k.
     reach : int
         See `expected_counts`.
     data, errors : (planes, k, h) arrays
-        Filled in these rows; of any precision.
+        Output arrays of any precision; only these rows are written.
     variance : (l, k, h) array, optional
-        Variance of the counts with read noise; None: the variance is the counts.
+        Variance of the counts with read noise. None: the variance equals the counts.
     """
     _check(counts, norm, reach)
     l, k = (planes.start, planes.stop), (rows.start, rows.stop)  # noqa: E741
@@ -116,12 +116,12 @@ def _check(counts: Floats, norm: Floats, reach: int) -> None:
 
 
 class Sums(NamedTuple):
-    """Sums of `add` over some planes; sums of parts of a volume can be added.
+    """Sums that `add` returns for some planes; sums of parts of a volume can be added.
 
     Attributes
     ----------
     measured : int
-        Number of voxels with a norm.
+        Number of voxels with a norm above 0.
     counts : float
         Sum of all counts.
     chi2, dof : float, int
@@ -133,6 +133,11 @@ class Sums(NamedTuple):
     chi2: float
     dof: int
 
+    @classmethod
+    def of(cls, parts: "Sequence[Sums]") -> "Sums":
+        """Add the sums of the parts, in their order."""
+        return cls(*(sum(terms) for terms in zip(*parts, strict=True)))
+
 
 def add(
     parts_counts: NDArray[Any],
@@ -141,27 +146,27 @@ def add(
     norm: Floats,
     at: tuple[int, int] = (0, 0),
 ) -> Sums:
-    """Sum counts and norm over n volumes, and compare the volumes.
+    """Sum counts and norm over n volumes, and compare the volumes with each other.
 
     Parameters
     ----------
     parts_counts, parts_norm : (n, l, k, h) arrays
         Arrays of any numeric type.
     counts, norm : (l, k, h) float64 arrays
-        Filled from the plane and row ``at`` on.
+        Output arrays; they are written from the plane and row ``at`` on.
     """
     return Sums(*kernels.add(parts_counts, parts_norm, counts, norm, *at))
 
 
 def add_noisy(parts: list[NDArray[Any]], sums: list[Floats], at: tuple[int, int] = (0, 0)) -> Sums:
-    """Do `add` for volumes if at least one of them has read noise.
+    """Sum and compare volumes as `add`, if at least one volume has read noise.
 
     Parameters
     ----------
     parts : three (n, l, k, h) arrays
         Counts, norm and variance of the counts.
     sums : three (l, k, h) float64 arrays
-        Filled from the plane and row ``at`` on.
+        Output arrays; they are written from the plane and row ``at`` on.
     """
     added = add(parts[0], parts[1], sums[0], sums[1], at)
     counts, norm, variance = (np.asarray(part, dtype=np.float64) for part in parts)
@@ -174,7 +179,7 @@ def add_noisy(parts: list[NDArray[Any]], sums: list[Floats], at: tuple[int, int]
     use = (norm > 0) & (norm * rate + read >= kernels.NORMAL)
     pooled = np.sum(counts * use, axis=0) / np.maximum(np.sum(norm * use, axis=0), 1e-300)
     expected = np.where(use, np.maximum(pooled, 0.0) * norm + read, 1.0)
-    # Weights differ between volumes, like the noise.
+    # The noise differs between volumes, and so do the weights.
     weight = use * norm / expected
     rate = np.sum(weight * counts, axis=0) / np.maximum(np.sum(weight * norm, axis=0), 1e-300)
     several = use & (use.sum(axis=0) > 1)
@@ -188,13 +193,16 @@ _CHANCE = 1e-6
 
 
 def dependence(chi2: float, dof: int) -> str | None:
-    """Return a warning if volumes agree better than independent counts can; else None.
+    """Return a warning if volumes agree better than independent counts can agree; else None.
 
-    For independent counts χ² is dof ± √(2 dof). If the variance is overestimated, as for a gain
-    below 1 or for corrected frames, χ²/dof is the ratio of the variances: 0.69 for error bars that
-    are 1.2 times too large. The warning needs a χ²/dof below 0.5 (error bars 1.4 times too large)
-    and a probability below 10⁻⁶ for independent counts (few voxels often give a small χ²/dof). Two
-    copies of one measurement have χ² = 0, or slightly more if orientations or scales differ.
+    For independent counts χ² is dof ± √(2 dof). If the variance is overestimated (a gain below 1,
+    or corrected frames), χ²/dof is the ratio of true to estimated variance: 0.69 for error bars
+    that are 1.2 times too large. Two copies of the same measurement have χ² = 0, or slightly more
+    if orientations or scales differ.
+
+    The warning is given if χ²/dof is below 0.5 (error bars 1.4 times too large) and the probability
+    of this value for independent counts is below 10⁻⁶. The second condition is needed because few
+    voxels often give a small χ²/dof.
 
     Parameters
     ----------
@@ -217,10 +225,9 @@ def dependence(chi2: float, dof: int) -> str | None:
 def disagreement(volumes: list[tuple[Floats, Floats]]) -> tuple[float, int]:
     """Return the reduced χ² between volumes of the same S, and its degrees of freedom.
 
-    Voxels are used that at least two volumes measured with at least 25 expected
-    counts each, so that the Poisson distribution is close to normal. Each volume is
-    compared with the rate of all these volumes together: its expected count is
-    ``M Σ C / Σ M``.
+    A voxel is used if at least two volumes measured it with at least 25 expected counts each; the
+    Poisson distribution is then close to normal. Each volume is compared with the common rate of
+    these volumes: its expected count is ``M Σ C / Σ M``.
 
     Parameters
     ----------

@@ -1,11 +1,11 @@
 """Kernels of `estimator`: box sums of moments, tile by tile, and sums over volumes.
 
 A tile is one plane of `_ROWS` × `_COLUMNS` voxels. The moments of the planes around a tile are kept
-in a ring buffer: they are computed once per column of tiles, and all sums read cached memory. Tiles
-without measured voxels are skipped.
+in a ring buffer. They are computed only once for each column of tiles, and all sums read cached
+memory. Tiles without measured voxels are skipped.
 
-Sums are direct, not running: in a running sum, the rounding error of a Bragg peak would stay on all
-voxels after the peak.
+The sums are not running sums: with a running sum, the rounding error of a Bragg peak would remain
+in all voxels after the peak.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from hklflow.simd.jit import kernel
 
 _ROWS, _COLUMNS = 16, 64
-# A row of the ring: the five moments one after the other, each with margins on both sides.
+# A row of the ring has the five moments one after the other, each with a margin on both sides.
 _MARGIN = 8
 _PITCH = _COLUMNS + 2 * _MARGIN
 _M, _C, _MM, _CC, _CM = (i * _PITCH for i in range(5))
@@ -22,13 +22,13 @@ _LINE = 5 * _PITCH
 #: Largest half-width of the neighbourhood.
 MOST_REACH = _MARGIN
 
-# The sums of a whole tile cost as much as separate sums for 1 in _FEW of its voxels.
+# The sums of a whole tile take the same time as separate sums for 1/_FEW of its voxels.
 _FEW = 12
 
 _TINY = float(np.finfo(np.float64).tiny)
 
-# The excess variance must exceed this multiple of its fluctuation in a flat
-# neighbourhood before the voxel's own count gets more weight than the pool.
+# The count of the voxel itself gets more weight than the pooled rate only if the excess variance
+# exceeds this multiple of its fluctuation in a flat neighbourhood.
 _SIGNIFICANT = 3.0
 
 # Expected counts that make the Poisson distribution close to normal.
@@ -37,13 +37,13 @@ NORMAL = 25.0
 
 @kernel(error_model="numpy")
 def _fill(counts, norm, plane, k0, h0, reach, ring):  # type: ignore[no-untyped-def]
-    """Compute the moments of a tile and the ``reach`` voxels around it; 0 outside the volume."""
+    """Compute the moments of a tile and of ``reach`` voxels around it; 0 outside the volume."""
     slot = plane % ring.shape[0]
     n_l, n_k, n_h = counts.shape
     low, high = max(h0 - reach, 0), min(h0 + _COLUMNS + reach, n_h)
     for row in range(_ROWS + 2 * reach):
         k = k0 - reach + row
-        # A view: LLVM vectorises only loops with indices that cannot be negative.
+        # A view is used because LLVM vectorises only loops with indices that cannot be negative.
         line = ring[slot, row, low - h0 + _MARGIN :]
         if high - low < _COLUMNS + 2 * reach or not (0 <= plane < n_l and 0 <= k < n_k):
             ring[slot, row] = 0.0
@@ -62,8 +62,8 @@ def _fill(counts, norm, plane, k0, h0, reach, ring):  # type: ignore[no-untyped-
 def _sums(ring, around, first, rows, across, sums):  # type: ignore[no-untyped-def]
     """Compute the box sums of the moments (rows, _LINE) of a tile.
 
-    The sums are made axis by axis, from outside to inside. ``first``: first row of the tile in the
-    ring; ``around``: slots of the planes to sum.
+    The sums are computed axis by axis; on an axis, outer neighbours are added before inner ones.
+    ``first``: first row of the tile in the ring; ``around``: slots of the planes to sum.
     """
     reach = len(around) // 2
     middle = around[reach]
@@ -128,7 +128,7 @@ def _sum_at(ring, around, row, i):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _pool(m, norm, counts, squares, counts2, mixed):  # type: ignore[no-untyped-def]
-    """Return the pooled rate of a neighbourhood, and the weight of a voxel's own count.
+    """Return the pooled rate of a neighbourhood, and the weight of the count of the voxel itself.
 
     The weight is V / (V + r / M) of `estimator`, 0 to 1; it is 0 if the voxel's norm m is 0.
     """
@@ -195,7 +195,7 @@ def _expect(ring, plane, rows, reach, scratch, expected):  # type: ignore[no-unt
                             _sum_at(ring, around, reach + row, _CC + i),
                             _sum_at(ring, around, reach + row, _CM + i),
                         )
-        # A smaller neighbourhood is needed only where the larger one leaves weight for it.
+        # A smaller neighbourhood is needed only where the larger one gives the count a weight.
         wanted = 0
         for row in range(rows):
             for x in range(_COLUMNS):
@@ -212,16 +212,16 @@ def _expect(ring, plane, rows, reach, scratch, expected):  # type: ignore[no-unt
 
 @kernel(error_model="numpy")
 def derive(counts, norm, planes, rows, reach, data, errors, only_expected):  # type: ignore[no-untyped-def]
-    """Compute S and its errors of some planes and rows, or expected counts instead of errors.
+    """Compute S and its errors for some planes and rows, or only the expected counts.
 
     Parameters
     ----------
     counts, norm : (l, k, h) arrays
-        Planes to derive and ``reach`` more planes on both sides, unless the volume ends there.
+        Planes to calculate, and ``reach`` more planes on both sides, unless the volume ends there.
     planes, rows : (int, int)
-        First, and last + 1.
+        First number, and last number + 1.
     data, errors : (planes, k, h) arrays
-        Filled in these rows; NaN where nothing was measured.
+        Output arrays; only these rows are written. NaN where nothing was measured.
     only_expected : bool
         True: write the expected counts to ``errors`` (0 where nothing was measured) and nothing to
         ``data``.
@@ -237,7 +237,7 @@ def derive(counts, norm, planes, rows, reach, data, errors, only_expected):  # t
         k1 = min(k0 + _ROWS, rows[1])
         for h0 in range(0, n_h, _COLUMNS):
             h1 = min(h0 + _COLUMNS, n_h)
-            ahead = low - reach  # the first plane that the ring has not held
+            ahead = low - reach  # first plane that was not yet in the ring
             for plane in range(low, high):
                 used = _is_used(norm, plane, k0, k1, h0, h1)
                 if used:
@@ -283,7 +283,7 @@ def add(parts_counts, parts_norm, counts, norm, plane, row):  # type: ignore[no-
     ----------
     parts_counts, parts_norm : (n, l, k, h) arrays
     counts, norm : (l, k, h) float64 arrays
-        Filled from ``plane`` and ``row`` on.
+        Output arrays; they are written from ``plane`` and ``row`` on.
 
     Returns
     -------
@@ -307,7 +307,7 @@ def add(parts_counts, parts_norm, counts, norm, plane, row):  # type: ignore[no-
                 row_total += c[h]
             if n > 1:
                 for h in range(n_h):
-                    # A part cannot expect more counts than all parts have.
+                    # The expected count of one part cannot exceed the counts of all parts.
                     if c[h] > 0.99 * NORMAL and m[h] > 0:
                         part, terms = _disagreement(parts_counts, parts_norm, l, k, h, c[h] / m[h])
                         row_chi2 += part

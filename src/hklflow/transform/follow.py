@@ -1,8 +1,8 @@
-"""The inner loop of the transform, on sixteen pixels at a time (see `lanes`).
+"""Inner loop of the transform, for sixteen pixels at a time (see `lanes`).
 
-A rotating pixel enters another voxel every three or four frames only. `follow` takes
-sixteen pixels through the frames of a block and writes out a record, (voxel, counts,
-norm), when one of them does.
+A pixel enters another voxel only every three or four frames. `follow` reads the counts of sixteen
+pixels on all frames of a block. When a pixel leaves a voxel, its sum in this voxel is written as a
+record (voxel, counts, norm).
 """
 
 from typing import NamedTuple
@@ -16,9 +16,9 @@ from hklflow.simd.value import Value, constant, convert, fma, reinterpret, selec
 from hklflow.transform.bricks import EDGE
 from hklflow.transform.counts import LANES, load_counts
 
-#: Voxel of a pixel that adds to nothing.
+#: Voxel number of a pixel that is not in any voxel.
 NOWHERE = 0xFFFFFFFF
-#: Marks a voxel's number if the artefact mask excludes the pixel.
+#: Bit of the voxel number that is set if the artefact mask excludes the pixel.
 EXCLUDED = 0x80000000
 
 
@@ -29,47 +29,48 @@ def follow(
     window: Value, invalid_from: Value, voxel_out: Value, counts_out: Value, norm_out: Value,
     n_out: Value, inside_out: Value,
 ) -> Value:  # fmt: skip
-    """Follow sixteen pixels through the steps of a block; write out a record per voxel entered.
+    """Follow sixteen pixels through the steps of a block; write a record for each voxel entered.
 
-    All arguments but the numbers are addresses (`int64`, of the first of sixteen lanes where
-    there is one number per pixel), so nothing is checked.
+    Arguments of type `int64` that are described as an address are memory addresses, which are not
+    checked. If there is one value for each pixel, the address belongs to the first of the sixteen.
 
     Parameters
     ----------
     like : array
-        Of the type of the counts; nothing else of it is used.
-    values : of counts
-    offsets : of int64 (n_steps,)
-        Where, in items from ``values``, the counts of each step stand.
+        Array with the type of the counts; only its type is used.
+    values : address of the counts
+    offsets : address of int64 (n_steps,)
+        Position of the counts of each step, in items from ``values``.
     n_steps : int64
-    to_voxel : of float32 (n_steps, 12)
-        Rows of the matrix that takes q_lab to voxels, each followed by its offset.
-    step_norm : of float32 (n_steps,)
-        Its product with the weight of a pixel, below 2²³, is rounded to an integer, which is what
-        the pixel adds to the norm.
-    qx, qy, qz, weight : of float32
-        q_lab in 1/Å and norm of the pixels; a norm of 0 leaves a pixel out.
-    excluded : of uint8
-        Two bytes, first pixel in the highest bit; 0 as the address: nothing is excluded.
-    excluded_offsets : of int64 (n_steps,)
-        In bytes.
-    window : of int32 (9,)
-        First voxel and number of voxels on h, k, l that belong to the caller; then, of
-        `Bricks`, the extra steps of a brick on k and on l, and the first plane l.
+    to_voxel : address of float32 (n_steps, 12)
+        Rows of the matrix from q_lab to voxels, each followed by its offset.
+    step_norm : address of float32 (n_steps,)
+        Norm of each step. Its product with the weight of a pixel must be below 2²³; rounded to an
+        integer, it is the norm that the pixel adds.
+    qx, qy, qz, weight : addresses of float32
+        q_lab in 1/Å, and norm of the pixels; a pixel with norm 0 is left out.
+    excluded : address of uint8
+        Two bytes of the artefact mask; the first pixel is the highest bit. If the address is 0,
+        nothing is excluded.
+    excluded_offsets : address of int64 (n_steps,)
+        Position of the mask of each step, in bytes from ``excluded``.
+    window : address of int32 (9,)
+        First voxel and number of voxels along h, k, l that belong to the caller; then the strides
+        of `Bricks` along k and l, and the first plane l of the bricks.
     invalid_from : uint32
-        Counts from here on are no measurement.
-    voxel_out, counts_out, norm_out : of uint32
-        Records from ``n_out`` on; room for 16 (n_steps + 1) of them and 16 more.
+        Smallest invalid count.
+    voxel_out, counts_out, norm_out : addresses of uint32
+        Records are written from ``n_out`` on; there must be room for 16 (n_steps + 1) records and
+        16 more.
     n_out : int64
-    inside_out : of int64 (3,)
-        Raised by the number of (pixel, step) that were recorded, by the number of pixels of
-        which a record has more than 2³² - 1 counts, and by that of pixels with a norm that
-        are no measurement on some step.
+    inside_out : address of int64 (3,)
+        Three counters are increased: recorded (pixel, step) pairs; pixels with a record of more
+        than 2³² - 1 counts; pixels with a norm that have an invalid count on some step.
 
     Returns
     -------
     int64
-        The new number of records.
+        New number of records.
     """
     steps = _Steps(like.kind, values, offsets, n_steps, to_voxel, step_norm)
     q = [load(F32, at, lanes=LANES) for at in (qx, qy, qz)]
@@ -77,7 +78,7 @@ def follow(
     records = _Records((voxel_out, counts_out, norm_out), n_out)
     edges = [splat(load(I32, window, i), LANES) for i in range(9)]
     code = _Follow(steps, pixels, records, edges, splat(invalid_from, LANES))
-    # Two loops: the mask takes a tenth of one.
+    # There are two loops, because the mask takes a tenth of the time of a loop.
     with either(excluded != 0) as (masked, plain):
         with masked:
             code.loop((excluded, excluded_offsets))
@@ -93,7 +94,7 @@ def follow(
 
 
 class _Steps(NamedTuple):
-    """Addresses of what there is for each step, and the number of steps."""
+    """Addresses of the arrays with one item for each step, and the number of steps."""
 
     kind: Kind
     values: Value
@@ -111,7 +112,7 @@ class _Pixels(NamedTuple):
 
 
 class _Records:
-    """Voxel, counts and norm of each pixel until it leaves the voxel; then they are written out."""
+    """Voxel, counts and norm of each pixel; written when the pixel leaves the voxel."""
 
     def __init__(self, out: tuple[Value, Value, Value], n: Value) -> None:
         self.out, self.n = out, Variable(n)
@@ -120,7 +121,7 @@ class _Records:
         )
 
     def write(self, mask: Value) -> None:
-        """Write out the records under the mask."""
+        """Write the records of the pixels for which the mask is True."""
         n = self.n.value
         for item, address in zip((self.voxel, self.counts, self.norm), self.out, strict=True):
             store(compress(item.value, mask), address, n)
@@ -128,7 +129,7 @@ class _Records:
 
 
 class _Follow:
-    """Writes the loop of `follow`."""
+    """Generator of the code of the loop in `follow`."""
 
     def __init__(
         self, steps: _Steps, pixels: _Pixels, records: _Records, window: list[Value], limit: Value
@@ -141,7 +142,7 @@ class _Follow:
         self.valid = Variable(constant(BOOL, 1, LANES))
 
     def loop(self, mask: tuple[Value, Value] | None) -> None:
-        """The loop over the steps; the artefact mask is two addresses."""
+        """Generate the loop over the steps; the artefact mask is given by two addresses."""
         steps, records = self.steps, self.records
         with span(steps.n) as step:
             counts = load_counts(steps.kind, steps.values, steps.offsets, step)
@@ -157,9 +158,10 @@ class _Follow:
             records.norm.value = kept + self._norm_of(step)
 
     def _norm_of(self, step: Value) -> Value:
-        """Norm of each pixel on a step, in whole units."""
+        """Return the norm of each pixel on a step, an integer number of units."""
         norm = splat(load(F32, self.steps.norm, step), LANES)
-        # Between 2²³ and 2²⁴, the last bit is 1: the product is rounded to the nearest integer.
+        # Between 2²³ and 2²⁴ the last bit of a float32 is 1, so that adding 2²³ rounds the product
+        # to the nearest integer.
         above = norm.like(2.0**23)
         rounded = fma(self.pixels.weight, norm, above)
         return reinterpret(rounded, U32) - reinterpret(above, U32)
@@ -167,7 +169,7 @@ class _Follow:
     def _voxel(
         self, step: Value, counts: Value, mask: tuple[Value, Value] | None
     ) -> tuple[Value, Value]:
-        """Voxel of each pixel, or `NOWHERE`, and whether it has one."""
+        """Return the voxel of each pixel, or `NOWHERE`; and True if the pixel is in a voxel."""
         base = step * 12
         valid = counts < self.invalid_from
         self.valid.value = self.valid.value & valid
@@ -181,10 +183,10 @@ class _Follow:
             at = row[3]
             for i in range(3):
                 at = fma(row[i], self.pixels.q[i], at)
-            # Rounded towards zero, which is down where it is inside.
+            # Conversion rounds towards zero; for positions inside the grid this rounds down.
             signs = signs | reinterpret(at, I32)
             index.append(convert(at, I32))
-            # As if without a sign: below 0 is above all voxels.
+            # As an unsigned number, a negative number is larger than all voxel numbers.
             ahead = reinterpret(index[axis] - self.window[2 * axis], U32)
             inside = inside & (ahead < reinterpret(self.window[2 * axis + 1], U32))
         inside = inside & (signs >= 0)
@@ -195,10 +197,11 @@ class _Follow:
         return select(inside, voxel, voxel.like(NOWHERE)), inside
 
     def _brick(self, index: list[Value]) -> Value:
-        """Place of a voxel in the memory of `Bricks`."""
-        # Counted from an origin after rounding, so that no choice of it moves a pixel.
+        """Return the number of a voxel in the memory of `Bricks`."""
+        # The origin is subtracted after rounding, so that its choice cannot change the voxel.
         h, k, l = (*index[:2], index[2] - self.window[8])  # noqa: E741
-        # Nine bits within a brick; above them stands the number of the brick on h.
+        # The lowest nine bits are the position in the brick; the bits above are the number of the
+        # brick along h.
         voxel = _bit_select(0o7, h, k << 3)
         voxel = _bit_select(0o77, voxel, l << 6)
         voxel = _bit_select(0o777, voxel, h << 6)
@@ -208,7 +211,7 @@ class _Follow:
 
 
 def _bit_select(mask: int, these: Value, others: Value) -> Value:
-    """Bits of a mask from these integers, the rest from others."""
+    """Return integers with the bits of a mask from ``these`` and all other bits from ``others``."""
     return (these & mask) | (others & ~mask)
 
 
@@ -216,7 +219,7 @@ def _excluded(mask: tuple[Value, Value], step: Value) -> Value:
     """Return the mark of the pixels that the artefact mask excludes on a step."""
     excluded, offsets = mask
     bits = splat(load(U16, excluded + load(I64, offsets, step)), LANES)
-    # Bytes in the order of little-endian memory: pixel 0 is bit 7, pixel 8 is bit 15.
+    # The bytes are read as a little-endian number: pixel 0 is bit 7, pixel 8 is bit 15.
     places = [1 << (8 * (i // 8) + 7 - i % 8) for i in range(LANES)]
     marked = (bits & constant(U16, places, LANES)) != 0
     return select(marked, constant(U32, EXCLUDED, LANES), constant(U32, 0, LANES))

@@ -1,8 +1,8 @@
-"""The transform's loop over the pixels of a block of frames, sixteen at a time.
+"""Fast loop of the transform over the pixels of a block of frames, sixteen pixels at a time.
 
-Strips of eight rows by a thousand pixels go through all frames of a block before the next
-strip begins: their voxels stay in the cache, and a pixel's counts are added up in a
-register until it leaves a voxel.
+A strip of eight rows by a thousand pixels is processed on all frames of a block before the next
+strip begins. The voxels of the strip then stay in the cache, and the counts of a pixel are summed
+in a register until the pixel leaves a voxel.
 """
 
 from typing import Any, NamedTuple
@@ -21,35 +21,37 @@ F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
 I64 = NDArray[np.int64]
 
-#: Rows and groups of pixels of a tile, which is judged as a whole, and of a strip.
+#: Number of rows of a tile and of a strip; number of groups of pixels along a tile, and along a
+#: strip. A tile is processed or skipped as a whole.
 ROWS = 8
 TILE_GROUPS = 2
 _STRIP_GROUPS = 64
-#: Records after which they are added to the volume.
+#: Number of records after which the records are added to the volume.
 _ENOUGH = 4096
-#: Records whose voxels are on their way into the cache.
+#: Number of records ahead whose voxels are prefetched.
 _AHEAD = 64
-#: Frames of a block: of 2²² units each, what a pixel leaves in a voxel has 32 bits.
+#: Largest number of frames in a block. A frame adds at most 2²² units, so that the sum of a pixel
+#: in a voxel has at most 32 bits.
 MOST_FRAMES = 512
-#: Sub-samples that photons can be dealt to here.
+#: Numbers of sub-samples to which `deal` can distribute photons.
 DEALT = (1, 2, 4, 8, 16, 32)
 
 
 class Steps(NamedTuple):
-    """The frames of a block that are used, each with its sub-samples in angle.
+    """Used frames of a block, each with its sub-samples in angle.
 
     Attributes
     ----------
     frames : (n_used,) int64
-        Where in the block they stand.
+        Index of each used frame in the block.
     to_voxel : (n_steps, 12) float32
-        Rows of the matrices that take q_lab to voxels, each followed by its offset.
+        Rows of the matrices from q_lab to voxels, each followed by its offset.
     norm : (n_steps,) float32
-        The frame's part of N, divided by the number of sub-samples and by the unit of the norm.
+        The frame's factor of N, divided by the number of sub-samples and by the unit of the norm.
     keys : (n_used, 2) uint32
-        What the random numbers of a frame begin with.
+        Seeds of the random numbers of each used frame.
     numbers : (n_used,) int64
-        Of the frames in the scan.
+        Number of each used frame in the scan.
     """
 
     frames: I64
@@ -65,13 +67,13 @@ class Pixels(NamedTuple):
     Attributes
     ----------
     q : (sub-samples, 3, slow, fast) float32
-        q_lab in 1/Å; sixteen more numbers follow it in memory.
+        q_lab in 1/Å; sixteen more numbers follow this array in memory.
     norm : (pixels + 16,) float32
-        The pixel's part of N; 0: not used.
+        The pixel's factor of N; 0: the pixel is not used.
     tail : (slow, 16) float32
-        Norm of the last group of each row, 0 beyond the row's end.
+        Norm of the last group of each row, 0 beyond the end of the row.
     live : (slow, groups) bool
-        Whether a group of sixteen has a pixel that is used.
+        True if a group of sixteen pixels has a used pixel.
     """
 
     q: F32
@@ -82,7 +84,7 @@ class Pixels(NamedTuple):
 
 @kernel
 def fill_norm(norm: NDArray[np.float64], pixels: Pixels) -> None:
-    """Fill all but q, which were zeros, from the pixels' norm (slow, fast)."""
+    """Fill all tables except q from the norm of the pixels (slow, fast); they must be zero."""
     n_slow, n_fast = norm.shape
     last = n_fast - pixels.tail.shape[1] * (pixels.live.shape[1] - 1)
     for i in range(n_slow):
@@ -99,7 +101,7 @@ def fill_norm(norm: NDArray[np.float64], pixels: Pixels) -> None:
 
 
 class Sums(NamedTuple):
-    """Flat memory of `Bricks`, of what is kept and of what the artefact mask excludes."""
+    """Flat memory of `Bricks`: sums of kept pixels, and sums of pixels in the artefact mask."""
 
     counts: U32
     norm: U32
@@ -110,16 +112,16 @@ class Sums(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one thread does.
+    """Task of one thread.
 
     Attributes
     ----------
     window : (9,) int32
-        See `follow`: voxels outside are left to the other threads.
+        Voxels of this thread, see `follow`; other threads add the voxels outside.
     tiles : (tiles along slow, along fast) bool
-        Tiles that may reach into it.
+        True for tiles that may reach into the window.
     counted : (tiles along slow,) bool
-        Rows of tiles in which it counts the invalid pixels.
+        True for rows of tiles in which this thread counts the invalid pixels.
     """
 
     window: NDArray[np.int32]
@@ -128,7 +130,7 @@ class Part(NamedTuple):
 
 
 class _Records(NamedTuple):
-    """Room for the records of `follow`."""
+    """Arrays for the records of `follow`."""
 
     voxel: U32
     counts: U32
@@ -136,9 +138,9 @@ class _Records(NamedTuple):
 
 
 class _Tables(NamedTuple):
-    """Addresses of what `follow` reads and writes, and how many steps there are.
+    """Number of steps, and addresses of the arrays that `follow` reads and writes.
 
-    Numbers, for arrays would be counted in and out of use at every call.
+    Addresses are used because Numba would count references to arrays at every call.
     """
 
     n_steps: int
@@ -153,7 +155,7 @@ class _Tables(NamedTuple):
 
 @kernel(inline="always")
 def _add_norm(v: int, more: np.uint32, norm: U32, carry: U32) -> None:
-    """Add to a voxel's norm; what exceeds 32 bits is rare, and counted elsewhere."""
+    """Add to the norm of a voxel; overflows of 32 bits are rare and counted in ``carry``."""
     before = norm[2 * v + 1]
     after = np.uint32(before + more)
     norm[2 * v + 1] = after
@@ -164,7 +166,7 @@ def _add_norm(v: int, more: np.uint32, norm: U32, carry: U32) -> None:
 
 @kernel
 def _add(n: int, records: _Records, sums: Sums) -> int:
-    """Add records to the volumes; whether a voxel's counts have become too many."""
+    """Add records to the volumes; return 1 if the counts of a voxel exceed 32 bits, else 0."""
     voxel, counts, norm = records
     overflow, marked = 0, 0
     memory = address(sums.counts)
@@ -172,7 +174,7 @@ def _add(n: int, records: _Records, sums: Sums) -> int:
         v = np.int64(voxel[r])
         prefetch(memory + 8 * np.int64(voxel[r + _AHEAD] & np.uint32(EXCLUDED - 1)))
         if v >= EXCLUDED:
-            # Put off: with both volumes in one loop, it is three times slower.
+            # Added in a second loop: one loop with both volumes would be three times slower.
             voxel[marked], counts[marked], norm[marked] = voxel[r], counts[r], norm[r]
             marked += 1
             continue
@@ -202,7 +204,10 @@ def _invalid(
     pixels: Pixels,
     limit: np.uint32,
 ) -> int:
-    """Pixel-frames of a group that are used but no measurement; its row begins at ``begin``."""
+    """Return the number of invalid pixel-frames of used pixels in a group.
+
+    The row of the group begins at ``begin``.
+    """
     n_fast = pixels.q.shape[3]
     left, right = group * LANES, min((group + 1) * LANES, n_fast)
     norm = pixels.norm[row * n_fast + left : row * n_fast + right]
@@ -210,7 +215,7 @@ def _invalid(
     for z in steps.frames:
         values = frames[z * stride + begin + left : z * stride + begin + right]
         for j in range(values.size):
-            # A negative number becomes one that is too large.
+            # A negative number becomes a number that is too large.
             total += (np.uint32(values[j]) >= limit) & (norm[j] > 0)
     return total
 
@@ -229,7 +234,7 @@ def _deal_group(
 ) -> None:
     """Fill the shares (pixel sub-samples, steps, 16) of the sixteen pixels from ``first`` on.
 
-    ``values`` and ``offsets`` are addresses, as for `follow`.
+    ``values`` and ``offsets`` are addresses, as in `follow`.
     """
     n_pix, n_steps = shares.shape[:2]
     n = steps.frames.size
@@ -276,7 +281,7 @@ def _follow(
     to: _Tables,
     n: int,
 ) -> int:
-    """`follow` with q_lab in planes of so many bytes."""
+    """Call `follow` with q_lab in planes of ``plane`` bytes."""
     return follow(
         like,
         values,
@@ -319,36 +324,37 @@ def add_block(
     Parameters
     ----------
     frames : flat contiguous array
-        Integers of up to 32 bits, in which the frames stand.
+        Integers of up to 32 bits that contain the frames.
     shape : (n, rows, fast)
-        Up to `MOST_FRAMES`, and 16 or more along fast. Rows follow each other.
+        Shape of the band: up to `MOST_FRAMES` frames, and 16 or more pixels along fast. The rows of
+        a frame are contiguous.
     stride : int
-        Items from one frame to the next.
+        Number of items from one frame to the next.
     steps, pixels, sums, part
-        See there. The number of sub-samples is one of `DEALT`.
+        See these classes. The number of sub-samples must be one of `DEALT`.
     excluded : (n, slow, ceil(fast / 8)) uint8, or empty
-        Bit-packed along fast.
+        Artefact mask, bit-packed along fast.
     limit : uint32
-        Counts from here on are no measurement.
+        Smallest invalid count.
     seed : uint64
     first_row : int
-        Of the band on the detector, a multiple of `ROWS`.
+        First row of the band on the detector, a multiple of `ROWS`.
 
     Returns
     -------
     inside : int
-        (Sub-samples of) pixel-frames that were added.
+        Number of sub-samples of pixel-frames that were added.
     invalid : int
-        Pixel-frames that are no measurement, in the tiles that this part counts.
+        Number of invalid pixel-frames in the tiles that this thread counts.
     overflow : bool
-        Whether a voxel's counts have exceeded 32 bits: the sums are wrong.
+        True if the counts of a voxel exceeded 32 bits; the sums are then wrong.
     """
     n_frames, n_rows, n_fast = shape
     n_used, n_steps, n_pix = steps.frames.size, steps.norm.size, pixels.q.shape[0]
     (n_slow, n_groups), n_phi = pixels.live.shape, n_steps // n_used
     plane, size, q_plane = n_slow * n_fast, frames.itemsize, 4 * n_slow * n_fast
     masked, row_bytes = excluded.size > 0, excluded.shape[2]
-    # Counts stand in the frames, or in copies for the last group of a row, or in shares.
+    # Counts are in the frames, in copies of the last group of a row, or in the shares.
     of_step = np.repeat(steps.frames, n_phi)
     in_frames = of_step * stride
     in_tail, in_shares = of_step * LANES, np.arange(n_steps) * LANES

@@ -1,4 +1,4 @@
-"""Two loops of the transform, plain and fast, with their tables and volumes; see `binning`."""
+"""The plain and the fast loop of the transform, with their tables and volumes; see `binning`."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -36,21 +36,19 @@ class Plain:
         self._sums = sums
         self._q = np.ascontiguousarray(np.moveaxis(sums.q(np.float64), (0, 1), (2, 3)))
         self.kept = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
-        self.excluded = (
-            Bricks(sums.grid, *sums.planes, np.float64, np.float64) if sums.keep_excluded else None
-        )
+        self.excluded = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
         self._frame_norm = sums.frame_norm / (sums.n_sub * self.UNIT * sums.norm_bound)
         self._read_variance = np.zeros((0, 0))
         self._noise: Bricks | None = None
-        if sums.read_variance is not None:
-            shares = np.asarray(sums.read_variance, np.float64) / sums.n_sub
+        if sums.readout.read_variance is not None:
+            shares = np.asarray(sums.readout.read_variance, np.float64) / sums.n_sub
             self._read_variance = np.rint(shares / COUNTS_UNIT) * COUNTS_UNIT
             self._noise = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
 
     def read_noise(
         self, first: tuple[int, int, int], shape: tuple[int, int, int]
     ) -> tuple[Floats, Floats]:
-        """Return the read variance in a box of voxels, of kept and of excluded pixels."""
+        """Return the sums of the read variance in a box of voxels: kept pixels, excluded pixels."""
         kept, excluded = np.zeros((2, *shape))
         if self._noise is not None:
             self._noise.box(first, kept, excluded)
@@ -60,7 +58,7 @@ class Plain:
         self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8], row: int
     ) -> tuple[int, int]:
         """Add a band; (inside, invalid)."""
-        sums, other = self._sums, self.excluded or self.kept
+        sums = self._sums
         to_voxel, offset = sums.to_voxel(first + np.arange(len(frames)))
         return binning_plain.add_block(
             frames,
@@ -79,14 +77,14 @@ class Plain:
             binning_plain.Rules(
                 bool(np.issubdtype(frames.dtype, np.integer)),
                 sums.seed,
-                float(sums.valid_from),
-                float(sums.invalid_from),
+                float(sums.readout.valid_from),
+                float(sums.readout.invalid_from),
             ),
             binning_plain.Volumes(
                 self.kept.counts,
                 self.kept.norm,
-                other.counts,
-                other.norm,
+                self.excluded.counts,
+                self.excluded.norm,
                 (self._noise or self.kept).counts,
             ),
         )
@@ -114,17 +112,14 @@ class Lanes:
         self._tiles = Tiles(q, sums.pixel_norm > 0)
         self._pixels = _pixel_tables(q, sums.pixel_norm)
         self.kept = Bricks(sums.grid, *sums.planes, np.uint32, np.uint32)
-        self.excluded = (
-            Bricks(sums.grid, *sums.planes, np.uint32, np.uint32) if sums.keep_excluded else None
-        )
-        other = self.excluded or self.kept
+        self.excluded = Bricks(sums.grid, *sums.planes, np.uint32, np.uint32)
         self._volumes = binning_lanes.Sums(
             self.kept.counts,
             self.kept.norm,
             self.kept.carry,
-            other.counts,
-            other.norm,
-            other.carry,
+            self.excluded.counts,
+            self.excluded.norm,
+            self.excluded.carry,
         )
 
     def add(
@@ -141,11 +136,11 @@ class Lanes:
             self._begin(first, len(frames))
         if self._steps is None:
             return 0, 0
-        # Limit within the type of the frames; a negative number reads as a number above it.
+        # The limit must fit the type of the frames; negative numbers are read as larger numbers.
         bits = 8 * frames.dtype.itemsize - (frames.dtype.kind == "i")
-        limit = np.uint32(min(np.ceil(sums.invalid_from), 2**bits, 2**32 - 1))
+        limit = np.uint32(min(np.ceil(sums.readout.invalid_from), 2**bits, 2**32 - 1))
         shape, stride = frames.shape, frames.strides[0] // frames.itemsize
-        # Frames may have gaps between them, but lie in the same memory.
+        # Frames lie in the same memory, with possible gaps between them.
         size = (shape[0] - 1) * stride + shape[1] * shape[2]
         flat = np.lib.stride_tricks.as_strided(frames, (size,), (frames.itemsize,))
         tables = (flat, shape, stride, self._steps, self._pixels, self._volumes)
@@ -161,7 +156,7 @@ class Lanes:
         return sum(r[0] for r in results), sum(r[1] for r in results)
 
     def _begin(self, first: int, n: int) -> None:
-        """Make the tables of a block of frames, for all its bands."""
+        """Compute the tables of a block of frames, which all its bands use."""
         sums = self._sums
         self._block, self._steps, self._parts = (first, n), None, []
         used = np.flatnonzero(sums.frame_norm[first : first + n] > 0)
@@ -176,7 +171,7 @@ class Lanes:
             _keys(sums.seed, first + used, sums.samples),
             first + used,
         )
-        # Divide the planes among the threads so that each thread has equally many tiles.
+        # Divide the planes so that all threads have the same number of tiles.
         to_voxel = self._steps.to_voxel
         windows = self._tiles.divide(_window(sums, self.kept), to_voxel, sums.threads)
         for number, window in enumerate(windows):

@@ -14,19 +14,19 @@ from hklflow.simd.jit import kernel
 
 Floats = NDArray[np.float64]
 
-#: Unit in photons: photons with read noise, and their variance, are rounded to multiples. Sums are
-#: then exact up to 2²⁷ photons and do not depend on their order.
+#: Unit, in photons, to which photon values with read noise and their variances are rounded. Sums
+#: are then exact up to 2²⁷ photons and do not depend on the order of summation.
 COUNTS_UNIT = 2.0**-26
 
-# Above this many photons in a pixel, and this many per sub-sample, the shares are drawn
-# from the normal limit of the binomial distribution: its width is then 8 or more.
+# Number of photons in a pixel, and number per sub-sample, above which the shares are drawn from the
+# normal limit of the binomial distribution. The width of the distribution is then 8 or more.
 _DEAL_ONE_BY_ONE = 1024
 _NORMAL_SHARE = 64
 
 
 @kernel(inline="always")
 def _next_random(state: np.uint64) -> np.uint64:
-    """Do one step of the splitmix64 generator (Steele, Lea & Flood, OOPSLA 2014)."""
+    """Return the next state of the splitmix64 generator (Steele, Lea & Flood, OOPSLA 2014)."""
     z = state + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -35,11 +35,11 @@ def _next_random(state: np.uint64) -> np.uint64:
 
 @kernel
 def deal(n: int, place: int, seed: np.uint64, dealt: Floats) -> None:
-    """Deal n photons at random to the sub-samples; ``dealt`` is overwritten.
+    """Distribute n photons at random to the sub-samples; ``dealt`` is overwritten.
 
-    Photons are dealt one by one. For many photons, the multinomial distribution is
-    drawn as a chain of binomial distributions in their normal limit. ``place`` is the
-    number of the pixel-frame in the scan: the same place and seed give the same shares.
+    Photons are distributed one by one. For many photons, the multinomial distribution is drawn as a
+    chain of binomial distributions in their normal limit. ``place`` is the number of the
+    pixel-frame in the scan; the same place and seed give the same shares.
     """
     n_sub = len(dealt)
     state = _next_random(seed ^ (np.uint64(place) * np.uint64(0xD1342543DE82EF95)))
@@ -47,7 +47,7 @@ def deal(n: int, place: int, seed: np.uint64, dealt: Floats) -> None:
         dealt[:] = 0.0
         for _ in range(n):
             state = _next_random(state)
-            # high bits times n_sub: a choice with a bias below 2⁻³²
+            # The high bits times n_sub select a sub-sample with a bias below 2⁻³².
             dealt[int(((state >> np.uint64(32)) * np.uint64(n_sub)) >> np.uint64(32))] += 1.0
         return
     left = float(n)
@@ -65,13 +65,13 @@ def deal(n: int, place: int, seed: np.uint64, dealt: Floats) -> None:
 
 @kernel
 def deal_noisy(value: float, place: int, seed: np.uint64, dealt: Floats) -> None:
-    """Deal the nearest whole number of photons; one sub-sample gets the remainder; see `deal`."""
+    """Distribute the nearest integer as `deal` does; one sub-sample gets the remainder."""
     whole = max(int(np.floor(value + 0.5)), 0)
     if whole > 0:
         deal(whole, place, seed, dealt)
     else:
         dealt[:] = 0.0
-    # A random stream that differs from the stream of the photons.
+    # This random stream differs from the stream of the photons.
     other = seed ^ np.uint64(0xA0761D6478BD642F)
     state = _next_random(other ^ (np.uint64(place) * np.uint64(0xD1342543DE82EF95)))
     s = int(((_next_random(state) >> np.uint64(32)) * np.uint64(len(dealt))) >> np.uint64(32))
@@ -79,32 +79,32 @@ def deal_noisy(value: float, place: int, seed: np.uint64, dealt: Floats) -> None
 
 
 class Tables(NamedTuple):
-    """Where pixels of frames lie in reciprocal space, and how much they count."""
+    """Positions of pixels in reciprocal space, and their norms."""
 
     q: Floats
-    """(slow, fast, pixel sub-samples, 3), q_lab in 1/Å."""
+    """q_lab in 1/Å, (slow, fast, pixel sub-samples, 3)."""
     pixel_norm: Floats
-    """(slow, fast)."""
+    """The pixel's factor of N, (slow, fast); pixels are used only if it is above 0."""
     frame_norm: Floats
-    """(n,); with the pixel norm a part of N. What is not above 0 is left out."""
+    """The frame's factor of N, (n,); frames are used only if it is above 0."""
     to_voxel: Floats
-    """(n, frame sub-samples, 3, 3), takes q_lab to voxels."""
+    """Matrices from q_lab to voxels, (n, frame sub-samples, 3, 3)."""
     offset: Floats
-    """(3,), of the voxels."""
+    """Offset of the voxels, (3,)."""
     window: NDArray[np.int32]
-    """(9,), see `transform.follow.follow`."""
+    """Voxels of the caller, (9,); see `transform.follow.follow`."""
 
 
 class Rules(NamedTuple):
-    """What is a measurement, and how it is divided."""
+    """Limits of valid values, and the rule for dividing values among sub-samples."""
 
     deal_photons: bool
-    """Deal whole photons to the sub-samples instead of dividing the counts."""
+    """True: distribute photons to the sub-samples. False: divide the counts evenly."""
     seed: np.uint64
     valid_from: float
-    """Values below are no measurement."""
+    """Smallest valid value."""
     invalid_from: float
-    """Nor are values from there on."""
+    """Smallest invalid value above the valid values."""
 
 
 class Volumes(NamedTuple):
@@ -115,7 +115,7 @@ class Volumes(NamedTuple):
     counts_excluded: Floats
     norm_excluded: Floats
     noise: Floats
-    """Sums of the read variance: of what is kept at 2 v, of what is excluded at 2 v + 1."""
+    """Sums of the read variance: kept pixels at 2 v, excluded pixels at 2 v + 1."""
 
 
 @kernel
@@ -129,7 +129,7 @@ def add_block(
     rules: Rules,
     volumes: Volumes,
 ) -> tuple[int, int]:
-    """Add a block of frames to the volumes; nothing is checked.
+    """Add a block of frames to the volumes; the arguments are not checked.
 
     Parameters
     ----------
@@ -139,9 +139,9 @@ def add_block(
     tables : Tables
         The product of both norms is rounded to an integer.
     excluded : (n, slow, ceil(fast / 8)) uint8, or empty
-        Bit-packed along fast.
+        Artefact mask, bit-packed along fast.
     read_variance : (slow, fast) array, or empty
-        Variance of the read noise of a sub-sample; photons with read noise are dealt as well.
+        Variance of the read noise of a sub-sample. Photons with read noise are distributed, too.
     rules : Rules
     volumes : Volumes
 

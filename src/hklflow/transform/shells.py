@@ -9,17 +9,17 @@ from hklflow.simd.jit import kernel
 
 Floats = NDArray[np.float64]
 
-_SEEN = 32  # bit from which on measured voxels are counted
+_SEEN = 32  # the upper 32 bits of a number count measured voxels, the lower bits all voxels
 
 
 class Shells:
-    """Voxels and measured voxels of a grid by shell, added up plane by plane.
+    """Number of voxels, and of measured voxels, in each shell of a grid; counted plane by plane.
 
     Parameters
     ----------
     grid : Grid
     cell : (6,) array
-        Å and degrees.
+        Cell, Å and degrees.
     n : int
         Number of shells, from |Q| = 0 to beyond the corners of the grid.
 
@@ -30,7 +30,7 @@ class Shells:
     inside : (n,) int array
         Number of voxels whose centre is in the shell.
     seen : (n,) int array
-        Number of these voxels with a norm.
+        Number of these voxels with a norm above 0.
     """
 
     def __init__(self, grid: Grid, cell: ArrayLike, n: int = 120) -> None:
@@ -41,7 +41,7 @@ class Shells:
             self._metric[i, j] = self._metric[j, i] = lengths[i] * lengths[j] * c
         self._axes = [grid.axis(i) for i in range(3)]
         corner = np.array([np.abs(axis).max() for axis in self._axes])
-        # A grid may consist of the origin alone.
+        # The minimum is for a grid that consists only of the origin.
         self.edges = np.linspace(0, max(float(np.sum(corner * lengths)), 1e-6), n + 1)
         self.inside, self.seen = np.zeros(n, np.int64), np.zeros(n, np.int64)
 
@@ -55,7 +55,8 @@ class Shells:
 def _count(norm, h, k, l, metric, per_q, inside, seen):  # type: ignore[no-untyped-def]  # noqa: E741
     n, n_h = inside.size, h.size
     index = np.empty(n_h, np.int32)
-    # Four tables: neighbours are in the same shell and would wait for each other in one table.
+    # Four tables are used, because neighbours are in the same shell and would wait for each other
+    # in a single table.
     tables = np.zeros((4, n), np.int64)
     for i in range(norm.shape[0]):
         for j in range(norm.shape[1]):
@@ -68,7 +69,7 @@ def _count(norm, h, k, l, metric, per_q, inside, seen):  # type: ignore[no-untyp
                 index[m] = np.int32(min(np.sqrt(max(q2, 0.0)) * per_q, n - 1.0))
             for m in range(n_h):
                 tables[m & 3, index[m]] += 1 | (np.int64(norm[i, j, m] > 0) << _SEEN)
-        # Empty the tables before the lower half of a number can overflow.
+        # Empty the tables before the lower 32 bits of a number can overflow.
         for m in range(n):
             for table in range(4):
                 inside[m] += tables[table, m] & ((1 << _SEEN) - 1)

@@ -1,7 +1,7 @@
 """Input of a transform: the geometry, the norms, the limits and the grid."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,43 +13,56 @@ from hklflow.transform.counts import LANES
 
 Floats = NDArray[np.float64]
 
-# Largest allowed norm of a frame, or of a pixel, relative to the median; with a larger ratio the
+# Largest allowed norm of a frame, or of a pixel, relative to the median. With a larger ratio, the
 # other norms would be rounded too coarsely.
 _LARGEST_RATIO = 1e4
 
 
-class Sums:
-    """Geometry, norms and limits of one rotation whose counts and norm are summed on a grid.
+class Readout(NamedTuple):
+    """Meaning of the values of a frame.
 
-    Parameters
+    Attributes
     ----------
-    rotation : Rotation
-    ub : (3, 3) array
-        1/Å with 2π.
-    grid : Grid
-    pixel_norm : (slow, fast) array
-        The pixel's part of N; 0: the pixel is not used.
-    frame_norm : (n_frames,) array
-        The frame's part of N (monitor, attenuation, transmission, exposure); 0: the
-        frame is not used.
-    samples : (frame, slow, fast)
-        Sub-samples, see `sub_samples`.
-    keep_excluded : bool
-        Store the pixels that an artefact mask excludes in separate volumes, so that the
-        volume without this mask is the sum of both.
     invalid_from : float
         Values from this value on are invalid (flags, saturated pixels).
     valid_from : float
         Values of floating-point frames below this value are invalid; negative integers
         are always invalid.
-    read_variance : (slow, fast) array, optional
+    read_variance : (slow, fast) array or None
         Variance of the read noise in photons², for frames of photons plus read noise.
+    """
+
+    invalid_from: float = np.inf
+    valid_from: float = 0.0
+    read_variance: NDArray[np.floating[Any]] | None = None
+
+
+_ALL_VALID = Readout()
+
+
+class Sums:
+    """Geometry, norms and limits of one rotation, for summing its counts and norms on a grid.
+
+    Parameters
+    ----------
+    rotation : Rotation
+    ub : (3, 3) array
+        Orientation matrix, 1/Å with 2π.
+    grid : Grid
+    pixel_norm : (slow, fast) array
+        The pixel's factor of N; 0: the pixel is not used.
+    frame_norm : (n_frames,) array
+        The frame's factor of N (monitor, attenuation, transmission, exposure); 0: the frame is not
+        used.
+    samples : (frame, slow, fast)
+        Sub-samples, see `sub_samples`.
+    readout : Readout
     seed : int
-        Seed for dealing photons, 0 or more. Rotations whose volumes are added or compared
-        need different seeds: with the same geometry and the same seed, the photons of a
-        pixel go to the same sub-samples, and the error of the sum is too small.
+        Seed for the distribution of photons, 0 or more. Rotations whose volumes are added or
+        compared need different seeds. With the same geometry and seed, the photons of a pixel go to
+        the same sub-samples, and the error of the sum is too small.
     planes : (first, last) or None
-        Only these planes l of the grid; ``first`` is a multiple of 8. None: all.
+        Planes l of the grid to fill; ``first`` is a multiple of 8. None: all planes.
     threads : int
         Number of threads.
 
@@ -67,22 +80,20 @@ class Sums:
         pixel_norm: Floats,
         frame_norm: Floats,
         samples: tuple[int, int, int] = (1, 1, 1),
-        keep_excluded: bool = False,
-        invalid_from: float = np.inf,
+        readout: Readout = _ALL_VALID,
         seed: int = 0,
         planes: tuple[int, int] | None = None,
         threads: int = 1,
-        valid_from: float = 0.0,
-        read_variance: NDArray[np.floating[Any]] | None = None,
     ) -> None:
         if pixel_norm.shape != rotation.detector.shape:
             raise HklflowError(
                 f"the pixel norm has shape {pixel_norm.shape}, the detector "
                 f"{rotation.detector.shape}; mask, flat field and frames must agree"
             )
-        if read_variance is not None and read_variance.shape != pixel_norm.shape:
+        noise = readout.read_variance
+        if noise is not None and noise.shape != pixel_norm.shape:
             raise HklflowError(
-                f"the read noise has shape {read_variance.shape}, the detector {pixel_norm.shape}; "
+                f"the read noise has shape {noise.shape}, the detector {pixel_norm.shape}; "
                 "correct the frames again"
             )
         if len(frame_norm) != rotation.scan.n_frames:
@@ -91,8 +102,7 @@ class Sums:
             )
         self.rotation, self.grid, self.samples = rotation, grid, samples
         self.planes: tuple[int, int] = (0, grid.shape[2]) if planes is None else planes
-        self.invalid_from, self.threads, self.keep_excluded = invalid_from, threads, keep_excluded
-        self.valid_from, self.read_variance = valid_from, read_variance
+        self.readout, self.threads = readout, threads
         # Spread over all bits, so that neighbouring seeds give unrelated numbers.
         self.seed = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         # This test sets NaN to 0, too.
@@ -109,7 +119,7 @@ class Sums:
     def q(self, dtype: type[np.floating[Any]]) -> NDArray[Any]:
         """Return q_lab (sub-samples of a pixel, 3, slow, fast) in 1/Å.
 
-        Sixteen more numbers follow in its memory.
+        Sixteen more numbers follow this array in memory.
         """
         _, sub_slow, sub_fast = self.samples
         shape = (sub_slow * sub_fast, 3, *self.rotation.detector.shape)
@@ -150,5 +160,5 @@ def _norm_bound(pixel_norm: Floats, frame_norm: Floats) -> float:
                 f"the norm of {what} {where} is {largest / typical:.1e} times the median norm, and "
                 f"the others would be rounded to 0; correct {advice}"
             )
-    # The factor 1.001: norms of 1 give the same power of two whatever their last digit.
+    # With the factor 1.001, norms near 1 give the same power of two whatever their last digit.
     return math.ldexp(1.0, math.frexp(1.001 * pixels.max() * frames.max())[1])

@@ -1,4 +1,4 @@
-"""Tiles of the detector, and the tiles that reach into a part of the grid."""
+"""Tiles of the detector, and selection of the tiles that reach into a part of the grid."""
 
 from itertools import pairwise
 from typing import Any
@@ -19,7 +19,7 @@ _SLACK = 0.01
 
 
 class Tiles:
-    """Spheres in q_lab around the pixels of each tile of 8 × 32.
+    """Spheres in q_lab around the pixels of each tile of 8 × 32 pixels.
 
     Parameters
     ----------
@@ -43,21 +43,21 @@ class Tiles:
         _spheres(q, live, self._centre, self._radius)
 
     def reaching(self, window: Window, to_voxel: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return True for tiles (slow, fast) that may fall into a window on one of the steps.
+        """Return True for tiles (slow, fast) that may reach into a window on one of the steps.
 
         Parameters
         ----------
         window : (9,) array
             First voxel and number of voxels along h, k, l, and strides (see `follow.follow`).
         to_voxel : (steps, 12) array
-            Rows of the matrices, each followed by its offset.
+            Rows of the matrices from q_lab to voxels, each followed by its offset.
         """
         return _reaching(self._centre, self._radius, window, to_voxel.astype(np.float64))
 
     def divide(self, window: Window, to_voxel: NDArray[np.float32], n: int) -> list[Window]:
-        """Cut a window into at most n windows with equally many tiles, at edges of bricks.
+        """Cut a window, at edges of bricks, into at most n windows with equal numbers of tiles.
 
-        The window is cut across the axis along which these frames reach farthest.
+        The window is cut across the axis along which these frames extend farthest.
         """
         use = self._radius >= 0
         if n == 1 or np.count_nonzero(use) < 2:
@@ -110,7 +110,7 @@ def _reaching(centre: Floats, radius: Floats, window: Window, rows: Floats) -> N
 def _spheres(
     q: NDArray[np.floating[Any]], live: NDArray[np.bool_], centre: Floats, radius: Floats
 ) -> None:
-    """Fill centre and radius of all tiles with a live pixel; the spheres hold dead pixels, too."""
+    """Fill centre and radius of tiles with a used pixel; spheres also contain unused pixels."""
     n_slow, n_fast = live.shape
     wide = TILE_GROUPS * LANES
     farthest = np.empty(wide)

@@ -1,27 +1,28 @@
-r"""Integrate volumes over boxes around points of reciprocal space, above the shell's background.
+r"""Integrate volumes over boxes around points of reciprocal space, above a background.
 
 .. math:: I = \Delta V \sum_{box} \frac{C_v - B M_v}{\bar M_v}, \qquad
           B = \frac{\sum_{shell} C}{\sum_{shell} M}
 
-with the volume ΔV of a voxel in r.l.u.³: the integral of S over (h, k, l), in units of
-S × r.l.u.³. Multiplied by the volume of the reciprocal cell it is the integral over Q. A slope of
-the background cancels because the shell surrounds the box.
+with the volume ΔV of a voxel in r.l.u.³. I is the integral of S over (h, k, l), in units of
+S × r.l.u.³. Multiplied by the volume of the reciprocal cell, I is the integral over Q. The
+background comes from a shell around the box, so a slope of the background cancels.
 
-:math:`\bar M_v` is a mean norm: of the 27 voxels around v, those whose norm differs from the norm
-of v by less than a fifth. The voxel's own norm is not used: the number of pixel-frames in a voxel
-is nearly random, and the photons of a reflection sharper than a voxel do not follow this number,
-so that the intensities would scatter by the roughness of the norm, several per cent. Where the
-norm has a step (a gap, the end of a scan, a second crossing), voxels beyond the step must not
-enter: they would change the mean by tens of per cent.
+:math:`\bar M_v` is the mean norm of the 27 voxels around v; only voxels whose norm differs from the
+norm of v by less than a fifth are used. The norm of v alone is not used, because the number of
+pixel-frames in a voxel is nearly random. The photons of a reflection that is sharper than a voxel
+do not follow this number, so the intensities would scatter by the roughness of the norm, several
+per cent. Voxels beyond a step of the norm (a gap, the end of a scan, a second crossing) must not be
+used, because they would change the mean by tens of per cent.
 
 The variance is ``ΔV² (Σ μ / M̄² + (Σ M / M̄)² var(B))`` over the measured voxels of the box, with
-the expected counts μ of `transform.estimator`. Only counts contribute to this variance. For
-reflections sharper than a voxel the norm adds an error (`Sums.roughness`): below one per cent
-where the norm is even, up to ten per cent where it has a step within the reflection.
+the expected counts μ from `transform.estimator`. Only counts contribute to this variance. For
+reflections sharper than a voxel the norm adds an error (`Sums.roughness`). This error is below one
+per cent where the norm is even, and up to ten per cent where the norm has a step within the
+reflection.
 
-The tails outside the box are lost, and the tails in the shell count as background: the box should
-extend to four standard deviations of the reflection. S and the intensity are relative to the
-median transmission of the scan's first rotation (`images.frame_scale`).
+Tails outside the box are lost, and tails in the shell count as background. The box should therefore
+extend to four standard deviations of the reflection. S and the intensity are relative to the median
+transmission of the scan's first rotation (`images.frame_scale`).
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from hklflow.transform import estimator
 
 Floats = NDArray[np.float64]
 
-_ALIKE = 0.2  # largest relative difference of norms that is explained by roughness
+_ALIKE = 0.2  # largest relative difference of norms that roughness can explain
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Box:
     Attributes
     ----------
     region : (l, k, h) slices
-        Part of the volume that holds box and shell.
+        Part of the volume that contains box and shell.
     inside : (l, k, h) bool array
         For each voxel of the region: True in the box, False in the shell.
     voxel : float
@@ -71,7 +72,7 @@ def box_at(grid: Grid, hkl: ArrayLike, half_width: ArrayLike, shell: int) -> Box
     Returns
     -------
     Box or None
-        None if the shell does not fit in the grid or the box holds no voxel centre.
+        None if the shell does not fit in the grid, or the box contains no voxel centre.
     """
     centre = (np.asarray(hkl, dtype=np.float64) - grid.first) / grid.step
     reach = np.asarray(half_width, dtype=np.float64) / grid.step + 1e-6
@@ -94,13 +95,13 @@ class Sums:
     intensity : float
         Integral of S above the background; NaN if too little of the box was measured.
     norm : float
-        Sum over the box.
+        Sum of the norm over the box.
     background : float
-        S of the shell; NaN if too little was measured.
+        S of the shell; NaN if too little of the shell was measured.
     roughness : float
         Relative standard deviation of the norm of the 27 voxels in the middle of the box
-        (unmeasured voxels count as 0). The relative uncertainty of the intensity of a reflection
-        sharper than a voxel is about a sixth of the roughness.
+        (unmeasured voxels count as 0). If a reflection is sharper than a voxel, the relative
+        uncertainty of its intensity is about one sixth of this roughness.
     """
 
     intensity: float
@@ -140,7 +141,7 @@ def integrate(
 ) -> tuple[float, float]:
     """Return the integrated intensity and its standard deviation, S × r.l.u.³; see `sums`.
 
-    ``variance``: variance of the counts with read noise; None: the variance is the counts.
+    ``variance``: variance of the counts with read noise. None: the variance equals the counts.
     """
     result = sums(box, counts, norm, least)
     if np.isnan(result.intensity):

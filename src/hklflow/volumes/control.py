@@ -1,8 +1,9 @@
 """Control holes: compare the filled values with measured values.
 
-A control hole has the shape of the most common hole, at a random place near the holes, in the same
-shells of |Q| and near the same diffuse scattering. All voxels of a control hole, and most of its
-support, were measured. No voxel of a control hole has an equivalent in the support of this hole.
+A control hole has the shape of the most common hole. It lies at a random position near the real
+holes, in the same shells of |Q| and near the same diffuse scattering. All voxels of a control hole,
+and most of its support, were measured. No voxel of a control hole has an equivalent in the support
+of this hole.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from hklflow.volumes.interpolants import OTHERS
 Floats = NDArray[np.float64]
 
 _WANTED, _FEWEST, _TRIALS = 80, 10, 8000
-# Smallest measured fraction of the support; the second where reflections are close to each other.
+# Smallest measured fraction of the support; the second value is used if reflections are close to
+# each other.
 _MEASURED = (0.97, 0.6)
 
 
@@ -28,16 +30,17 @@ class Control:
     Attributes
     ----------
     rms : float
-        Rms of (fill - measured) / σ of the measurement, with the measured noise subtracted in
-        quadrature.
+        Rms of (fill - measured) / σ, with the σ of the measurement; the noise of the measurement is
+        subtracted in quadrature.
     bias : float
         Mean of (fill - measured) / σ.
     error : float
-        Standard error of the bias, from the scatter of the holes' biases.
+        Standard error of the bias, from the scatter of the bias between holes.
     pull : float
-        Rms of (fill - measured) / sqrt(σ² of both); NaN if the interpolant has no errors.
+        Rms of (fill - measured) / sqrt(σ_fill² + σ_measured²); NaN if the interpolant has no
+        errors.
     pulls : (n,) array
-        (fill - measured) / sqrt(σ² of both) of each voxel.
+        (fill - measured) / sqrt(σ_fill² + σ_measured²) of each voxel.
     holes : int
         Number of control holes.
     """
@@ -51,7 +54,7 @@ class Control:
 
 
 def controls(target: Target, holes: list[Holes], seed: int = 0) -> dict[str, Control]:
-    """Fill control holes with every interpolant; empty if fewer than ten control holes fit.
+    """Fill control holes with every interpolant; return {} if there are fewer than ten holes.
 
     Parameters
     ----------
@@ -87,7 +90,7 @@ def controls(target: Target, holes: list[Holes], seed: int = 0) -> dict[str, Con
 
 
 def best_of(judged: dict[str, Control], default: str) -> str:
-    """Return the kriging with the smallest rms; the default unless another is better by 2 %."""
+    """Return the kriging with the smallest rms, but only if it is 2 % better than the default."""
     rms = {name: item.rms for name, item in judged.items() if name in MODELS}
     if default not in rms:
         return default
@@ -121,7 +124,7 @@ def _places(
     """Return the first voxels (n, 3) of control holes."""
     size = common.voxels.max(axis=0) - common.voxels.min(axis=0) + 1
     shape = target.data.shape
-    # Holes repeat within about this distance; farther away the diffuse scattering differs.
+    # Real holes repeat within about this distance; farther away the diffuse scattering differs.
     shift = rng.integers(-3 * size, 3 * size + 1, (_TRIALS, 3))
     trials = common.bases[rng.integers(len(common.bases), size=_TRIALS)] + shift
     trials = np.unique(trials, axis=0)

@@ -1,12 +1,12 @@
 r"""Difference of two measurements, its significance, and the scale between them.
 
-The scale f minimises the sum of ρ(z) with ``z = (a - f b) / √(σ_a² + f² σ_b²)``. Both a and b
-have errors: in a plain least-squares fit of a on b, the errors of b would make f too small. The
-normal equation is ``Σ w (a - f b) β = 0``, ``w = ψ(z) / z / (σ_a² + f² σ_b²)``. The equation holds,
-instead of b, the best estimate of b from both measurements,
-``β = (σ_a² b + f σ_b² a) / (σ_a² + f² σ_b²)``, whose error is independent of the residual
+The scale f minimises the sum of ρ(z) with ``z = (a - f b) / √(σ_a² + f² σ_b²)``. Both a and b have
+errors; in a plain least-squares fit of a on b, the errors of b would make f too small. The normal
+equation is ``Σ w (a - f b) β = 0`` with ``w = ψ(z) / z / (σ_a² + f² σ_b²)``. Instead of b, this
+equation contains β, the best estimate of b from both measurements:
+``β = (σ_a² b + f σ_b² a) / (σ_a² + f² σ_b²)``. The error of β is independent of the residual
 (D. York, Can. J. Phys. 44, 1079, 1966). ψ is Tukey's biweight: voxels that differ by more than 4.7
-standard deviations (of the residuals, if the residuals scatter more) have no weight.
+standard deviations have no weight. If the residuals scatter more than σ, their scatter is used.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ _TUKEY = 4.685  # 95 % of the efficiency of least squares for normal errors
 def subtract(
     data: Floats, errors: Floats, reference: Floats, reference_errors: Floats, scale: float = 1.0
 ) -> tuple[Floats, Floats]:
-    """Return ``data - scale reference`` and its σ; NaN where one of the two is not measured."""
+    """Return ``data - scale * reference`` and its σ; NaN where either volume is not measured."""
     difference = data - scale * reference
     sigma = np.hypot(errors, scale * reference_errors)
     return difference, np.where(np.isnan(difference), np.nan, sigma)
@@ -32,14 +32,14 @@ def subtract(
 
 @dataclass
 class Tally:
-    """Sums over the parts of a volume: the size of the differences.
+    """Sums over parts of a volume that give the size of the differences.
 
     Attributes
     ----------
     measured : int
-        Voxels that were measured in both volumes.
+        Number of voxels that were measured in both volumes.
     judged : int
-        Voxels of `measured` that have an error.
+        Number of these voxels that have an error.
     """
 
     measured: int = 0
@@ -57,7 +57,7 @@ class Tally:
         return z
 
     def figures(self) -> dict[str, float | int | None]:
-        """Return rms of difference and σ, and the reduced χ² of no difference; None: no voxels."""
+        """Return rms of difference and σ, and reduced χ² for no difference; None without voxels."""
         difference, sigma, chi2 = self._squares
         return {
             "voxels": self.measured,
@@ -70,12 +70,12 @@ class Tally:
 def fit_scale(
     data: Floats, errors: Floats, reference: Floats, reference_errors: Floats
 ) -> tuple[float, float]:
-    """Return the factor that scales the reference to most of the data, and its σ.
+    """Return the factor that scales the reference to most voxels of the data, and its σ.
 
     Parameters
     ----------
     data, errors, reference, reference_errors : (n,) arrays
-        Independent measurements: only one of each set of equivalent voxels.
+        Independent measurements: only one voxel of each set of equivalent voxels.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def fit_scale(
         trust = np.square(np.clip(1 - (z / (_TUKEY * wide)) ** 2, 0, None))
         best = weight * (va * b + factor * vb * a)
         bottom = np.sum(trust * weight * b * best)
-        # Without information all factors are equally good.
+        # There is no information on the factor.
         if not bottom > 0:
             break
         factor = float(np.sum(trust * weight * a * best) / bottom)
@@ -121,13 +121,13 @@ def fit_scale(
 
 
 def _start(a: Floats, b: Floats, va: Floats, vb: Floats) -> float:
-    """Return a first factor: the weighted median of the ratios where the reference is strong."""
+    """Return a first factor: weighted median of the ratios in voxels with a strong reference."""
     strong = b >= np.quantile(b / np.sqrt(vb), 0.5) * np.sqrt(vb)
     strong &= b > 0
     if not strong.any():
         return 1.0
     ratio = a[strong] / b[strong]
-    # Weights are limited: otherwise a few bright reflections would decide.
+    # Weights are limited, so that a few bright reflections do not dominate.
     weight = np.minimum(b[strong] / np.sqrt(va[strong] + vb[strong]), 10.0)
     order = np.argsort(ratio)
     total = np.cumsum(weight[order])

@@ -1,7 +1,7 @@
-"""Strongest local maxima of a volume that is read slab by slab, one of each set of equivalents.
+"""Search for the strongest local maxima of a volume, one of each set of equivalents.
 
-The operations W of the Laue group act on hkl, ``h' = W h``, and on vectors of direct space,
-``x' = W⁻ᵀ x``.
+The volume is read slab by slab. The operations W of the Laue group act on hkl, ``h' = W h``, and on
+vectors of direct space, ``x' = W⁻ᵀ x``.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _IDENTITY = np.eye(3)[None]
 
 
 def operations_of(hkl_operations: ArrayLike | None, direct: bool) -> Floats:
-    """Return the operations (n, 3, 3) on points of a volume; None: the identity alone."""
+    """Return the operations (n, 3, 3) on points of a volume; for None only the identity."""
     if hkl_operations is None:
         return _IDENTITY
     on_hkl = np.asarray(hkl_operations, dtype=np.float64).reshape(-1, 3, 3)
@@ -55,7 +55,7 @@ def asymmetric(operations: Floats, axes: Sequence[Floats]) -> NDArray[np.bool_]:
 
 
 class Strongest:
-    """Collect local maxima, the strongest of each slab.
+    """Collector of the strongest local maxima of each slab.
 
     Parameters
     ----------
@@ -121,19 +121,19 @@ def distinct(
     Parameters
     ----------
     points : (n, 3) array
-        The strongest first.
+        Points, the strongest first.
     strength : (n,) array
     number : int
         Largest number of chosen points.
     operations : (m, 3, 3) array
     metric : (3, 3) array
-        1/Å² or Å².
+        Metric tensor, 1/Å² or Å².
     apart : float
-        1/Å or Å: a point nearer than this to a stronger point, or to an equivalent of a stronger
-        point, belongs to the same feature.
+        Distance, 1/Å or Å. A point that is nearer to a stronger point, or to an equivalent of a
+        stronger point, belongs to the same feature.
     ripple : (distance, fraction)
-        A point nearer than this distance to a stronger point and weaker than this fraction of it
-        is a ripple of the stronger point.
+        A point is a ripple of a stronger point if it is nearer than this distance and weaker than
+        this fraction of the stronger point.
 
     Returns
     -------
@@ -159,8 +159,8 @@ def distinct(
 def simplest(point: Floats, operations: Floats, grid: Grid) -> Floats:
     """Return the equivalent of a voxel centre that is easiest to read.
 
-    Only equivalents that are voxel centres count. The best one has the most zeros, then the fewest
-    minus signs, then the largest first coordinates.
+    Only equivalents that are voxel centres are considered. The chosen point has the most zeros,
+    then the fewest minus signs, then the largest first coordinates.
     """
 
     def on_grid(other: Floats) -> bool:
@@ -182,7 +182,7 @@ def trilinear(grid: Grid, point: ArrayLike) -> tuple[tuple[slice, slice, slice],
     region : (l, k, h) slices
         Voxels around the point; only one voxel if the point is a voxel centre.
     weights : (l, k, h) array
-        Their sum is 1.
+        Weights; their sum is 1.
     None
         If the point is not between voxel centres.
     """

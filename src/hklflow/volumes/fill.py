@@ -1,11 +1,11 @@
 """Fill holes of S(Q): punched Bragg reflections and unmeasured voxels.
 
-Punched voxels that touch are one hole, which is filled at once; so are unmeasured voxels that
-touch. Holes of the same shape share a `Pattern`: the voxels of the hole, the measured voxels around
-them (support), and the `Kriging` from support to hole. If all equivalents of the holes are holes
-too, one hole of each set of equivalents is filled and copied to the others. Holes larger than
-``_LARGEST`` voxels, and holes with too small a measured support, take the level of their shell of
-|Q| plus a smooth correction.
+Punched voxels that touch form one hole, and so do unmeasured voxels that touch. A hole is filled as
+a whole. Holes of the same shape share a `Pattern`: the voxels of the hole, the measured voxels
+around them (support), and the `Kriging` from support to hole. If all equivalents of the holes are
+also holes, only one hole of each set of equivalents is filled and copied to the others. Holes
+larger than ``_LARGEST`` voxels, and holes with too small a measured support, get the level of their
+shell of |Q| plus a smooth correction.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ Indices = NDArray[np.int64]
 
 MEASURED, PUNCHED, UNMEASURED, LEFT = 0, 1, 2, 3
 
-#: Covariance and drift of the krigings that are compared.
+#: Covariance and order of the drift of the krigings that are compared.
 MODELS = {
     "kriging (Gaussian, linear drift)": ("gaussian", 1),
     "kriging (Matérn, linear drift)": ("matern", 1),
@@ -36,11 +36,11 @@ BEST = next(iter(MODELS))
 
 _LARGEST = 3000  # largest number of voxels of a hole that is kriged
 _BATCH = 256  # holes that are filled at a time
-# Support of a rare and a common shape in voxels (the decomposition of a pattern takes the third
-# power of this time), and the number of holes from which a shape is common.
+# Support of a rare shape and of a common shape, in voxels (the time of the decomposition grows with
+# the third power), and smallest number of holes of a common shape.
 _FEW, _MANY, _RARE = 400, 800, 8
-_SHAPES = 8  # shapes with the larger support even if they are rare
-_MOSTLY = 0.8  # with a smaller measured part of the support, a hole gets its own decomposition
+_SHAPES = 8  # number of shapes that get the larger support even if they are rare
+_MOSTLY = 0.8  # if a smaller part of the support was measured, a hole gets its own decomposition
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Holes:
 def find_holes(target: Target, mask: NDArray[np.uint8]) -> list[Holes]:
     """Find holes (connected voxels of a mask), sorted by shape; large holes are left out.
 
-    One hole of each set of equivalents is returned, if all its images are holes too.
+    If all images of a hole are also holes, only one hole of the set is returned.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def find_holes(target: Target, mask: NDArray[np.uint8]) -> list[Holes]:
     for size in np.unique(sizes[unique & (sizes <= _LARGEST)]):
         starts = first[unique & (sizes == size)]
         members = voxels[starts[:, None] + np.arange(size)]
-        # Holes are connected and small: the numbers relative to the first voxel give the shape.
+        # Holes are connected and small, so the numbers relative to the first voxel give the shape.
         shapes, which = np.unique(members - members[:, :1], axis=0, return_inverse=True)
         which = which.reshape(-1)
         for i in range(len(shapes)):
@@ -142,15 +142,15 @@ def find_holes(target: Target, mask: NDArray[np.uint8]) -> list[Holes]:
 def support_of(voxels: Indices, edges: Floats, most: int) -> Indices:
     """Return the voxels (m, 3) nearest to a hole, at most ``most``.
 
-    Of voxels at the same distance, all or none are returned. All voxels within the longest edge of
-    a voxel are returned.
+    Voxels at the same distance are either all returned or all left out. All voxels within the
+    longest edge of a voxel are returned.
     """
     from scipy.spatial import cKDTree
 
     lengths = np.linalg.norm(edges, axis=1)
-    # Wide enough: all voxels outside are farther than the chosen voxels.
+    # This box is so wide that all voxels outside are farther away than the chosen voxels.
     reach = lengths.max() * (1 + (most / 4.0) ** (1 / 3))
-    # In an oblique lattice the distance of planes is smaller than the edges.
+    # In an oblique lattice, the distance between planes is smaller than the edges.
     margin = np.ceil(reach * np.linalg.norm(np.linalg.inv(edges), axis=0)).astype(int)
     low, high = voxels.min(axis=0) - margin, voxels.max(axis=0) + margin
     ranges = (np.arange(a, b + 1) for a, b in zip(low, high, strict=True))
@@ -170,7 +170,7 @@ def most_of(voxels: int, common: bool) -> int:
 
 
 class Pattern:
-    """Shape of a hole, its support and the kriging from support to hole.
+    """Shape of a hole, with its support and the kriging from support to hole.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ class Pattern:
         return values, sigma
 
     def twins(self, target: Target, bases: Indices) -> Indices:
-        """Return a number for each voxel of the support (holes, m), the same for equivalents."""
+        """Return a number for each support voxel (holes, m); equivalents have the same number."""
         shape = np.array(target.data.shape)
         places = bases[:, None] + self.support
         numbers = np.ravel_multi_index(tuple(np.moveaxis(places, -1, 0)), tuple(shape), mode="clip")
@@ -208,20 +208,23 @@ def fill(
     model: str = BEST,
     progress: Callable[[Iterator[int], int], Iterator[int]] | None = None,
 ) -> dict[str, int]:
-    """Fill PUNCHED and UNMEASURED voxels, in place; symmetric if the support is symmetric.
+    """Fill PUNCHED and UNMEASURED voxels, in place.
+
+    The result is symmetric if the support is symmetric.
 
     Parameters
     ----------
     model : str
         One of `MODELS`.
     progress : callable, optional
-        Gets the iterator over the numbers of filled holes, and the number of all holes.
+        Function that gets the iterator over the numbers of filled holes, and the number of all
+        holes.
 
     Returns
     -------
     dict
-        Number of kriged holes, number of their shapes, and number of voxels filled with the level
-        of their shell.
+        Number of kriged holes, number of shapes of these holes, and number of voxels filled with
+        the level of their shell.
     """
     code = target.code
     work: list[Holes] = []
@@ -262,11 +265,11 @@ def _krige(target: Target, work: list[Holes], model: str) -> Iterator[int]:
 def _alike(
     target: Target, holes: Holes, support: Indices
 ) -> Iterator[tuple[Indices, NDArray[np.bool_]]]:
-    """Group holes by the part of the support to use; little of this part is unmeasured.
+    """Group holes by the part of the support that they use; little of this part is unmeasured.
 
     Neighbouring holes and the edges of the grid remove the same voxels from the support of many
-    holes: each such group gets a reduced support. Voxels that are missing in few holes are left to
-    the kriging, which can deal with missing voxels.
+    holes; each such group gets a reduced support. Voxels that are missing in only few holes stay in
+    the support, because the kriging can deal with missing voxels.
     """
     bases = holes.bases
     measured = np.empty((len(bases), len(support)), bool)
@@ -297,7 +300,7 @@ def _unfilled(target: Target) -> Indices:
 
 
 def radii(target: Target, numbers: Indices) -> Floats:
-    """Return |Q| (n,) of voxels in 1/Å; ``numbers`` count in C order of [l, k, h]."""
+    """Return |Q| (n,) of voxels in 1/Å; ``numbers`` are flat indices of [l, k, h]."""
     index = np.stack(np.unravel_index(numbers, target.data.shape), axis=1)[:, ::-1]
     q = (target.grid.first + index * target.grid.step) @ lattice.b_matrix(target.cell).T
     length: Floats = np.linalg.norm(q, axis=1)
@@ -308,7 +311,7 @@ def plane_radii(target: Target, l: int) -> Floats:  # noqa: E741
     """Return |Q| (k, h) of a plane, 1/Å."""
     b = lattice.b_matrix(target.cell)
     h, k, at_l = (target.grid.axis(i) for i in range(3))
-    # Component by component: the vectors of a plane would not fit in the cache.
+    # Computed for each component separately, because the vectors of a plane do not fit the cache.
     q2 = (b[0, 0] * h + (b[0, 1] * k)[:, None] + b[0, 2] * at_l[l]) ** 2
     q2 += ((b[1, 1] * k + b[1, 2] * at_l[l]) ** 2)[:, None] + (b[2, 2] * at_l[l]) ** 2
     length: Floats = np.sqrt(q2)
@@ -316,7 +319,7 @@ def plane_radii(target: Target, l: int) -> Floats:  # noqa: E741
 
 
 def _level(target: Target, numbers: Indices) -> None:
-    """Fill with the level of the shell of |Q| plus the mean residual of the surroundings."""
+    """Fill voxels with the level of their shell of |Q| plus the mean residual around them."""
     n_l, n_k, n_h = target.data.shape
     width = 2 * float(np.linalg.norm(target.edges, axis=1).max())
     corners = np.array([0, target.data.size - 1])
@@ -352,7 +355,7 @@ def _farthest(target: Target) -> float:
 
 
 def _pyramid(target: Target, mean: Floats, width: float) -> list[tuple[Any, Any]]:
-    """Return sums and numbers of residuals (S - level of shell) in cubes of 2, 4, 8 … voxels."""
+    """Return sums and numbers of residuals (S - level of shell) in cubes of 2, 4, 8 ... voxels."""
     n_l, n_k, n_h = target.data.shape
     shape = [(n + 1) // 2 for n in target.data.shape]
     sums, counts = np.zeros((2, *shape), np.float32)
@@ -380,8 +383,8 @@ def _halved(cubes: NDArray[np.float32]) -> NDArray[np.float32]:
 def _pull(levels: list[tuple[Any, Any]], where: Indices) -> Floats:
     """Return the mean residual around voxels, from the smallest cubes with 8 measured voxels.
 
-    Values are interpolated between cubes of each size; where cubes hold fewer than 8 measured
-    voxels, the next larger size gives the rest of the weight.
+    Values are interpolated between cubes of each size. Where cubes have fewer than 8 measured
+    voxels, the next larger size gets the rest of the weight.
     """
     from scipy.ndimage import map_coordinates
 
@@ -390,7 +393,7 @@ def _pull(levels: list[tuple[Any, Any]], where: Indices) -> Floats:
         edge = 2 ** (i + 1)
         place = ((where + 0.5) / edge - 0.5).T
         total, n = (map_coordinates(x, place, order=1, mode="nearest") for x in (sums, counts))
-        # The remaining weight is left to the next size.
+        # The next size gets the remaining weight.
         share = np.minimum(n / 8.0, 1.0) * trust
         value += share * np.divide(total, n, out=np.zeros(len(n)), where=n > 1e-6)
         trust -= share

@@ -11,9 +11,9 @@ from hklflow.simd.jit import kernel
 
 @kernel
 def gather(data, errors, code, bases, offsets, values, sigma):  # type: ignore[no-untyped-def]
-    """Read measured S and σ (holes, m) at offsets (m, 3) from bases (holes, 3), as (l, k, h).
+    """Read measured S and σ (holes, m) at offsets (m, 3) from bases (holes, 3), in (l, k, h).
 
-    NaN for voxels that are not measured, punched (code not 0) or outside the grid.
+    Voxels that are not measured, punched (code not 0) or outside the grid are NaN.
     """
     n_l, n_k, n_h = data.shape
     for i in range(len(bases)):
@@ -29,7 +29,7 @@ def gather(data, errors, code, bases, offsets, values, sigma):  # type: ignore[n
 
 @kernel
 def canonical(voxels, operations, shape):  # type: ignore[no-untyped-def]
-    """Return the smallest number among each voxel's images; -1 if an image is outside the grid."""
+    """Return the smallest number of the images of each voxel; -1 if one is outside the grid."""
     n_l, n_k, n_h = shape
     found = np.empty(len(voxels), np.int64)
     for i in range(len(voxels)):
@@ -52,7 +52,7 @@ def canonical(voxels, operations, shape):  # type: ignore[no-untyped-def]
 
 @kernel
 def is_symmetric(code, operations):  # type: ignore[no-untyped-def]
-    """Return True if all images of voxels to be filled (code 1 or 2) are to be filled."""
+    """Return True if all images of voxels to be filled (code 1 or 2) must also be filled."""
     n_l, n_k, n_h = code.shape
     for l in range(n_l):  # noqa: E741
         for k in range(n_k):
@@ -75,8 +75,9 @@ def is_symmetric(code, operations):  # type: ignore[no-untyped-def]
 def average(data, errors, code, operations):  # type: ignore[no-untyped-def]
     """Give every filled voxel the mean over its filled images.
 
-    Errors are averaged, not reduced: images are filled from images of the same measurements. The
-    sum is made once, for the image with the smallest number, so that images are equal to the bit.
+    Errors are averaged, not reduced, because images are filled from images of the same
+    measurements. The sum is computed only for the image with the smallest number, so that all
+    images are identical to the last bit.
     """
     n_l, n_k, n_h = code.shape
     images = np.empty((len(operations), 3), np.int64)

@@ -1,8 +1,8 @@
-"""Simple interpolants for comparison with kriging: one matrix per pattern of holes.
+"""Simple interpolants for comparison with kriging: one matrix for each pattern of holes.
 
 Each function takes the voxels of a hole (n, 3) and of its support (m, 3), as indices (l, k, h), and
-the edges of a voxel (3, 3), whose rows are the steps along l, k, h in 1/Å; it returns the weights
-(n, m) of the measured voxels of the support.
+the edges of a voxel (3, 3), whose rows are the steps along l, k, h in 1/Å. Each function returns
+the weights (n, m) of the measured voxels of the support.
 """
 
 from collections.abc import Callable
@@ -61,8 +61,8 @@ def polynomial(hole: Indices, support: Indices, edges: Floats) -> Floats:
 
 
 def linear(hole: Indices, support: Indices, edges: Floats) -> Floats:
-    """Interpolate linearly along each axis between the nearest measured voxels; mean of axes."""
-    del edges  # only ratios of distances along an axis enter
+    """Interpolate linearly between the nearest measured voxels on each axis; average the axes."""
+    del edges  # only ratios of distances along an axis are needed
     number = {tuple(v): i for i, v in enumerate(support.tolist())}
     weights = np.zeros((len(hole), len(support)))
     for i, voxel in enumerate(hole.tolist()):

@@ -1,11 +1,11 @@
-"""Outliers of S(Q) in a moving window: Bragg reflections at unknown positions.
+"""Search for outliers of S(Q) in a moving window: Bragg reflections at unknown positions.
 
-After KAREN (Weng et al., J. Appl. Cryst. 53, 159, 2020). KAREN punches voxels that exceed the
-median of a window by 2.2 median absolute deviations (MAD), which is 1.5 standard deviations: 7 % of
-pure noise. The threshold of this module is ``median + k max(1.4826 MAD, σ)`` with the σ of the
-voxel, so that badly measured voxels are not taken for peaks. Windows lie on a coarse lattice, half
-their width apart; median and MAD are interpolated between the windows. Each flagged region is
-widened by one voxel in all 26 directions.
+The method follows KAREN (Weng et al., J. Appl. Cryst. 53, 159, 2020). KAREN punches voxels that
+exceed the median of a window by 2.2 median absolute deviations (MAD). This is 1.5 standard
+deviations, so KAREN punches 7 % of pure noise. The threshold here is
+``median + k max(1.4826 MAD, σ)`` with the σ of the voxel, so that badly measured voxels do not
+count as peaks. The windows lie on a coarse lattice at distances of half their width; median and MAD
+are interpolated between windows. Each flagged region is extended by one voxel in all 26 directions.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow.volumes import karen_kernels
 
-# Voxels that give the median of a window, about; more do not improve the median.
+# Approximate number of voxels for the median of a window; more do not improve the median.
 _ENOUGH = 2000
 
 
@@ -27,8 +27,8 @@ def outliers(
     data, errors : (l, k, h) arrays
         NaN where not measured.
     half : (3,) ints
-        Half-widths of the window along l, k, h, in voxels. The window should hold far more voxels
-        than a reflection.
+        Half-widths of the window along l, k, h, in voxels. The window should contain far more
+        voxels than a reflection.
     k : float
         Threshold in standard deviations.
     """
@@ -37,7 +37,7 @@ def outliers(
     half = np.maximum(np.asarray(half, dtype=np.int64), 1)
     nodes = [_nodes(n, int(w)) for n, w in zip(data.shape, half, strict=True)]
     size = float(np.prod(2 * half + 1))
-    # Odd, so that a superstructure with an even period in voxels is not missed completely.
+    # The stride is odd, so that a superstructure with an even period in voxels is not missed.
     stride = np.full(3, 2 * int(round((size / _ENOUGH) ** (1 / 3)) // 2) + 1, np.int64)
     level, scatter = (np.empty([len(n) for n in nodes]) for _ in range(2))
     at_l, at_k, at_h = nodes
@@ -81,7 +81,8 @@ def _plane(
 ) -> NDArray[np.float64]:
     """Interpolate a field on the nodes to the voxels (k, h) of a plane.
 
-    Windows with too few measured voxels are left out; NaN where all windows around are left out.
+    Windows with too few measured voxels are left out. The result is NaN where all windows around
+    are left out.
     """
     along = _weights(np.array([plane]), nodes)[0]
     known = np.isfinite(field)

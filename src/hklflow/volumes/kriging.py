@@ -1,19 +1,20 @@
 r"""Kriging of holes: the expected S in a hole and its error, from the measured voxels around it.
 
-The model of S is a drift (constant, or linear in Q) plus a Gaussian process of covariance
-``s² c(d / ℓ)``, with the distance d in 1/Å; the measurements have independent errors σ. This is
+The model of S is a drift (constant, or linear in Q) plus a Gaussian process with the covariance
+``s² c(d / ℓ)``, where d is a distance in 1/Å. The measurements have independent errors σ. This is
 universal kriging (Cressie, Statistics for Spatial Data, 1993, c. 3.4): the result passes through
-well-measured values and averages badly measured values. ``s² / σ²`` and ℓ are chosen for each hole
-from a list, as the pair with the largest restricted likelihood of the support.
+well-measured values and averages badly measured values. For each hole, the pair of ``s² / σ²`` and
+ℓ with the largest restricted likelihood of the support is chosen from a list.
 
-The matrices are computed once per pattern (the shape of a hole with its support). Let the columns
+The matrices are computed once for each pattern (shape of a hole with its support). Let the columns
 of C be an orthonormal basis of the space orthogonal to the drift, and ``Cᵀ K C = V Λ Vᵀ``. Then the
-contrasts ``z = Vᵀ Cᵀ y`` of the measured y are independent, with variance ``σ² (1 + λ s²/σ²)``, so
-that the likelihoods for all s² and the predictions are simple sums.
+contrasts ``z = Vᵀ Cᵀ y`` of the measured y are independent, with variance ``σ² (1 + λ s²/σ²)``. The
+likelihoods for all s² and the predictions are therefore simple sums.
 
-Missing voxels of the support, r, take the values expected from the other voxels, o:
-``y_r = -P_rr⁻¹ P_ro y_o`` with the precision P of the contrasts. The method is exact: predictions,
-likelihood and variance (with ``A_r P_rr⁻¹ A_rᵀ``, A the weights) are the same as without r.
+Missing voxels r of the support get the values expected from the other voxels o:
+``y_r = -P_rr⁻¹ P_ro y_o`` with the precision P of the contrasts. This is exact: predictions,
+likelihood and variance (with ``A_r P_rr⁻¹ A_rᵀ``, A the weights) are the same as with a support
+without r.
 """
 
 from collections.abc import Callable
@@ -27,8 +28,8 @@ Floats = NDArray[np.float64]
 
 #: Ratios of the variance of the process to the variance of the noise.
 RATIOS = 4.0 ** np.arange(-6, 11)
-#: Correlation lengths in units of the thickness of the hole (the largest distance of a voxel from
-#: the support: the radius of a ball).
+#: Correlation lengths in units of the thickness of the hole. The thickness is the largest distance
+#: of a voxel of the hole from the support (for a ball, its radius).
 LENGTHS = (0.5, 1.0, 2.0, 4.0)
 
 _COVARIANCES: dict[str, Callable[[Floats], Floats]] = {
@@ -38,7 +39,7 @@ _COVARIANCES: dict[str, Callable[[Floats], Floats]] = {
 
 
 class Filled(NamedTuple):
-    """Values and errors (holes, n) of the voxels of holes; NaN where the support is too small."""
+    """Values and errors (holes, n) of the voxels of holes; NaN if the support is too small."""
 
     values: Floats
     errors: Floats
@@ -63,7 +64,7 @@ class Kriging:
     covariance : str
         "gaussian" or "matern" (ν = 5/2).
     drift : int
-        0: constant, 1: linear.
+        Order of the drift. 0: constant, 1: linear.
     """
 
     def __init__(self, hole: Floats, support: Floats, covariance: str, drift: int) -> None:
@@ -127,8 +128,8 @@ class Kriging:
         values, sigma : (holes, m) arrays
             S and σ of the support; NaN where not measured.
         twins : (holes, m) int array, optional
-            Support voxels with the same number are one measurement, repeated by symmetry: their
-            noise does not average out.
+            Support voxels with the same number are the same measurement, repeated by symmetry, so
+            their noise does not average out.
         """
         missing = ~np.isfinite(values)
         sigma = np.where(missing, np.nan, sigma)
@@ -144,7 +145,7 @@ class Kriging:
                     repeated = None if twins is None else twins[row]
                     variance = self._variance(pair, sigma[row], repeated)
                     filled.errors[row] = np.sqrt(variance)
-        # The drift and a quarter of the support must be known.
+        # At least 8 voxels, for the drift, and a quarter of the support must be known.
         some = np.flatnonzero(~whole & ((~missing).sum(axis=1) >= max(8, 0.25 * n_s)))
         for row, chosen in zip(
             some, self._likeliest_partly(values[some], sigma[some]), strict=True
@@ -157,7 +158,7 @@ class Kriging:
         return filled
 
     def _likeliest(self, y: Floats, noise: Floats) -> list[tuple[int, int]]:
-        """Return the most likely indices of length and ratio for each hole."""
+        """Return the indices of length and ratio with the largest likelihood for each hole."""
         score = np.empty((len(y), len(LENGTHS), len(RATIOS)))
         for i, basis in enumerate(self._bases):
             z2 = (y @ basis.contrasts.T) ** 2 / noise[:, None]
@@ -175,7 +176,7 @@ class Kriging:
         return noise + self._model(*pair) * _noise(sigma[None])[0]
 
     def _likeliest_partly(self, values: Floats, sigma: Floats) -> list[tuple[int, int] | None]:
-        """Do `_likeliest` for a partly missing support; None if no pair can be determined."""
+        """Return the same as `_likeliest` for a partly missing support; None if undetermined."""
         from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
         missing = ~np.isfinite(values)
@@ -234,7 +235,8 @@ class Kriging:
 
 def _noise(sigma: Floats) -> Floats:
     """Return the mean variance (holes,) of the support."""
-    # Never 0, because it divides; with monitors of 1e18 the variances are near 1e-36.
+    # The result is never 0, because values are divided by it. With monitors of 1e18, variances are
+    # near 1e-36.
     return np.maximum(np.nanmean(sigma**2, axis=1), 1e-200)
 
 

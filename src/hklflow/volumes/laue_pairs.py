@@ -1,10 +1,11 @@
-"""Test if S(Q) has a Laue group: compare the mates of each operation on a part of the voxels.
+"""Test if S(Q) has a Laue group: compare equivalent voxels (mates) for each operation.
 
-S of Friedel mates, and S of one voxel in several volumes, is equal in any crystal: their difference
-measures the effect of scale, absorption, background and motion on equal S. An operation is
-contradicted if its mates differ by much more. The part of a difference that changes slowly with Q
-(a polynomial of third order) is reported separately: it is typical of absorption, while a wrong
-symmetry makes differences that vary between the reflections.
+Only a part of the voxels is compared. Friedel mates have the same S in any crystal, and so has one
+voxel in several volumes. Their differences measure the effect of scale, absorption, background and
+motion on equal S. An operation is contradicted if its mates differ by much more. The part of a
+difference that changes slowly with Q (a polynomial of third order) is reported separately. A slow
+part is typical of absorption; a wrong symmetry causes differences that vary between the
+reflections.
 """
 
 from collections.abc import Sequence
@@ -25,9 +26,9 @@ Integers = NDArray[np.int64]
 # Approximate number of compared voxels times operations.
 _SAMPLE = 8_000_000
 _FEWEST_BRICKS, _MOST_BRICKS = 300, 1000
-# Fewest pairs with which an operation is judged.
+# Smallest number of pairs with which an operation is judged.
 _FEWEST = 200
-# An operation is contradicted if its difference exceeds this multiple of the one of equal S.
+# An operation is contradicted if its difference exceeds the difference of equal S by this factor.
 TIMES = 2.0
 _FLOOR = ("the same voxels in other volumes", "Friedel mates")
 
@@ -39,7 +40,7 @@ def examine(
     bragg_radius: float,
     reported_difference: float,
 ) -> dict[str, Any]:
-    """Compare mates, operation by operation, before they are summed.
+    """Compare the mates of each operation before they are summed.
 
     Parameters
     ----------
@@ -50,15 +51,15 @@ def examine(
     bragg_radius : float
         1/Å; see `symmetrise.apply`.
     reported_difference : float
-        Smallest relative difference of S, beyond the difference of equal S, with which an operation
-        is contradicted.
+        Smallest relative difference of S, in addition to the difference of equal S, that
+        contradicts an operation.
 
     Returns
     -------
     dict
-        ``floor`` (equal S) and ``operations``: lists of figures; ``contradicted``: list of
-        triplets; ``not tested``: number of operations; ``Laue group that remains``: None if no
-        operation is contradicted.
+        ``floor`` (equal S) and ``operations``: differences, as lists of dicts; ``contradicted``:
+        list of triplets; ``not tested``: number of operations; ``Laue group that remains``: None
+        if no operation is contradicted.
     """
     operations = np.asarray(group.laue_operations)
     *maps, is_exact = index_maps(records.grid, operations)
@@ -99,7 +100,7 @@ def examine(
 
 
 def triplet(operation: NDArray[Any]) -> str:
-    """Name an operation on hkl, as ``k h -l``."""
+    """Return the text of an operation on hkl, such as ``k h -l``."""
     words = []
     for row in np.rint(operation).astype(int):
         word = "".join(
@@ -114,7 +115,7 @@ def triplet(operation: NDArray[Any]) -> str:
 def _row(
     compared: tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]], basis: Floats
 ) -> dict[str, Any]:
-    """Return the figures of one operation: the difference, its part slow in Q, and the rest."""
+    """Return the difference of one operation, its part that is slow in Q, and the other part."""
     x, v, spread, weight, used = compared
     slow, rank = 0.0, 0
     if used.sum() > 10 * basis.shape[1]:
@@ -124,7 +125,7 @@ def _row(
         slow = float(right @ np.linalg.pinv(normal) @ right)
     chi2 = float(np.sum(x[used] ** 2 / v[used]))
     n, spread_sum, weight_sum = float(used.sum()), float(spread.sum()), float(weight.sum())
-    # An operation that is its own inverse gives each pair twice.
+    # Each pair occurs twice if the operation is its own inverse.
     difference = Difference(n, chi2, 2 * spread_sum, weight_sum)
     rest = difference._replace(chi2=chi2 - slow, pairs=n - rank)
     slowly = max(slow - rank, 0.0) / weight_sum if weight_sum > 0 else 0.0
@@ -139,7 +140,7 @@ def _row(
 
 
 def _sample(records: Records, cell: ArrayLike, radius: float, operations: int) -> Integers:
-    """Return the indices (n, 3) in h, k, l of voxels of some bricks, away from reflections."""
+    """Return indices (n, 3) in h, k, l of voxels in a sample of bricks, away from reflections."""
     n_bricks = int(np.prod(records.bricks))
     most = int(np.clip(_SAMPLE // (kernels.BRICK * operations), _FEWEST_BRICKS, _MOST_BRICKS))
     chosen = np.random.default_rng(0).permutation(n_bricks)
@@ -185,7 +186,7 @@ def _pooled(records: Records, voxels: Integers) -> tuple[Floats, Floats, Floats]
 
 
 def _repeats(records: Records, voxels: Integers, basis: Floats) -> dict[str, Any]:
-    """Compare each volume with the sum of the others; figures of the volume that differs most."""
+    """Compare each volume with the sum of the others; return the volume that differs most."""
     if records.n_volumes < 2:
         return {}
     words, rows = _words(records, voxels), []
@@ -208,7 +209,7 @@ def _polynomial(records: Records, voxels: Integers, cell: ArrayLike) -> Floats:
 
 
 def floor_of(floor: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """Return the largest mean square difference of equal S, and its σ; 0 if not measured."""
+    """Return the largest mean square difference of equal S, and its σ; 0 without measurements."""
     known = [row for row in floor if row["pairs"] >= _FEWEST and row["difference"] is not None]
     if not known:
         return 0.0, 0.0
@@ -221,8 +222,8 @@ def _contradicted(
 ) -> list[dict[str, Any]]:
     """Return the operations whose mates differ much more than equal S.
 
-    Without measured Friedel mates or repeated voxels, the mates of the operation with the best
-    agreement are taken as equal S.
+    If neither Friedel mates nor repeated voxels were measured, the operation with the best
+    agreement is assumed to have equal S.
     """
     known = [row for row in rows if row["pairs"] >= _FEWEST and row["difference"] is not None]
     if not known:

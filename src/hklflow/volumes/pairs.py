@@ -1,14 +1,15 @@
-r"""Difference of two measurements of the same S beyond noise, as a fraction of S.
+r"""Difference of two measurements of the same S in addition to noise, as a fraction of S.
 
-χ² alone is not enough: at high counts a difference of 1 % gives a large χ², at low counts even a
-difference of 30 % is not seen. If two voxels of norms M₁, M₂ have the same S and T counts together,
-the first voxel's counts C₁ are binomial, whatever S is: with ``p = M₁ / (M₁ + M₂)``
+χ² alone is not enough: with many counts a difference of 1 % gives a large χ², with few counts even
+a difference of 30 % cannot be seen. If two voxels with norms M₁, M₂ have the same S and T counts
+together, the counts C₁ of the first voxel are binomial, whatever S is. With
+``p = M₁ / (M₁ + M₂)``
 
 .. math:: x = C_1 - p T, \qquad \langle x² \rangle = v = p (1 - p) T,
 
 exactly, for any T. If the voxels differ by a fraction d of S, ``<x> = v d``, and x² / v exceeds 1
-by ``(T - 1) p (1 - p) d²``. Therefore the excess of χ², divided by the sum of these weights, is the
-mean d². Read noise adds its variance to v.
+by ``(T - 1) p (1 - p) d²``. The excess of χ², divided by the sum of the weights
+``(T - 1) p (1 - p)``, is therefore the mean d². Read noise adds its variance to v.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _EDGE = 8
-# A spot is a voxel with more than this multiple of its block's rate plus 5 standard deviations.
+# A voxel is a spot if it exceeds this multiple of the rate of its block plus 5 standard deviations.
 _SPOT = 3.0
 # Standard deviations above which a difference is significant.
 SIGNIFICANT = 5.0
@@ -61,7 +62,7 @@ class Difference(NamedTuple):
 
     @property
     def z(self) -> float:
-        """Excess of χ² over its expectation for noise, in standard deviations."""
+        """Excess of χ² over the value expected from noise, in standard deviations."""
         return (self.chi2 - self.pairs) / self.spread**0.5 if self.spread > 0 else 0.0
 
     @property
@@ -71,7 +72,7 @@ class Difference(NamedTuple):
 
     @property
     def square_sigma(self) -> float:
-        """Standard deviation of `square` by noise; infinite without weight."""
+        """Standard deviation of `square` due to noise; infinite without weight."""
         return float(self.spread**0.5 / self.weight) if self.weight > 0 else float("inf")
 
     @property
@@ -80,7 +81,7 @@ class Difference(NamedTuple):
         return float(max(self.square, 0.0) ** 0.5)
 
     def figures(self) -> dict[str, float | None]:
-        """Return the figures for JSON files."""
+        """Return the difference and its significance for JSON files."""
         return {
             "pairs": self.pairs,
             "reduced chi2": self.reduced if self.pairs else None,
@@ -136,7 +137,7 @@ def away_from_bragg(grid: Grid, cell: ArrayLike, radius: float, region: Any) -> 
     Parameters
     ----------
     region : three slices
-        Along l, k, h.
+        Region along l, k, h.
     """
     b = lattice.b_matrix(cell)
     axes = [grid.axis(i)[part] for i, part in enumerate(region[::-1])]
@@ -154,18 +155,18 @@ def away_from_bragg(grid: Grid, cell: ArrayLike, radius: float, region: Any) -> 
 
 @dataclass
 class Rotations:
-    """Comparison of each rotation with the sum of the others, added up over parts of a volume.
+    """Comparison of each rotation with the sum of the others; parts of a volume are added.
 
     Attributes
     ----------
     sums : list of Difference
         Sums of each rotation.
     total : (n, 2) array
-        Σ x and Σ v, which give a factor for the whole rotation.
+        Σ x and Σ v, which give one factor for the whole rotation.
     smooth : (n,) array
-        Decrease of χ² with one factor for each block of 8 × 8 voxels, beyond the decrease by noise.
+        Decrease of χ² if each block of 8 × 8 voxels gets a factor, minus the decrease due to noise.
     compared : (n, n) array
-        Number of voxels that both rotations measured and at least one has counts.
+        Number of voxels that both rotations measured and in which at least one has counts.
     equal : (n, n) array
         Number of compared voxels in which both rotations have the same counts.
     """
@@ -200,7 +201,7 @@ class Rotations:
         for i in range(self.n):
             rotation = counts[i], norm[i], read[i]
             others = tuple(total - part for total, part in zip(sums, rotation, strict=True))
-            # A smaller remainder of the norm is only rounding.
+            # A smaller remainder of the norm is only a rounding error.
             use = away & (others[1] > 1e-6 * sums[1])
             x, v, spread, weight, used = terms(rotation, others, use)
             chi2 = np.sum(x[used] ** 2 / v[used])
@@ -220,9 +221,9 @@ class Rotations:
     def copies(self, names: list[str]) -> list[dict[str, Any]]:
         """Describe pairs of rotations that are copies of the same measurement.
 
-        Two independent Poisson numbers of sum T > 0 are equal with a probability of at most 1/2
-        (reached for T = 2), whatever their norms; for odd T they are never equal. Error bars of the
-        wrong size do not make counts equal.
+        Two independent Poisson numbers with the sum T > 0 are equal with a probability of at most
+        1/2 (for T = 2), whatever their norms; for odd T they are never equal. Wrong error bars do
+        not make counts equal.
         """
         pairs = []
         for j, i in np.argwhere(2 * self.equal.T > self.compared.T):
@@ -232,7 +233,7 @@ class Rotations:
         return pairs
 
     def figures(self, names: list[str]) -> list[dict[str, Any]]:
-        """Describe each rotation: its difference, and the parts explained by simple factors.
+        """Describe each rotation: its difference, and the parts that simple factors explain.
 
         ``factor`` is the mean S of the rotation divided by the mean S of the others.
         """
@@ -257,7 +258,7 @@ class Rotations:
 
 
 def _factor(x: float, v: float) -> float | None:
-    """Return S of a rotation over S of the others, from x = v d (d: difference over mean)."""
+    """Return S of a rotation divided by S of the others, from x = v d (d: relative difference)."""
     if v <= 0:
         return None
     half = float(np.clip(x / v, -1.99, 1.99)) / 2
@@ -274,7 +275,8 @@ def _blocks(values: Floats) -> Floats:
 def _spots(counts: Floats, norm: Floats) -> Bools:
     """Return True for voxels far brighter than their block of 8 × 8 voxels.
 
-    Rotations divide the counts of a sharp maximum differently among the voxels.
+    These voxels are not compared, because each rotation divides the counts of a sharp maximum
+    differently among the voxels.
     """
     total, measured = _blocks(counts), _blocks(norm)
     rate = np.divide(total, measured, out=np.zeros_like(total), where=measured > 0)

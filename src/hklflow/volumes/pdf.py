@@ -2,22 +2,22 @@
 
     PDF(r) = ∫ w(|Q|) S(Q) cos(Q·r) d³Q/(2π)³ = (1/V) Σ_hkl w S cos(2π h·x) Δh Δk Δl
 
-x is r in fractions of a, b, c, and V the volume of the cell; the PDF is in units of S per Å³. If S
-is the scattering of a unit cell, the PDF of all S is the Patterson function of a cell, and the PDF
-of the diffuse part is the 3D-ΔPDF. Parseval: Σ PDF² ΔV_r = Σ (w S)² ΔV_Q / (2π)³.
+x is r in fractions of a, b, c, and V is the volume of the cell; the PDF is in units of S per Å³. If
+S is the scattering of a unit cell, the PDF of the total S is the Patterson function of a cell, and
+the PDF of the diffuse part is the 3D-ΔPDF. Parseval: Σ PDF² ΔV_r = Σ (w S)² ΔV_Q / (2π)³.
 
-Errors. Symmetrised voxels of an orbit o under the Laue group G (order |G|, with inversion) are one
-measurement with error σ_o; different orbits are independent. The sum of cos(2π h·x) over the n_o
-voxels of an orbit is n_o/|G| times the sum over all W in G of cos(2π h·Wᵀx). The square of this sum
-is written as the product of a sum over the orbit and a sum over G. With
+Errors. The symmetrised voxels of an orbit o under the Laue group G (order |G|, with inversion) are
+one measurement with error σ_o; different orbits are independent. The sum of cos(2π h·x) over the
+n_o voxels of an orbit is n_o/|G| times the sum of cos(2π h·Wᵀx) over all W in G. The square of this
+sum is written as the product of a sum over the orbit and a sum over G. With
 cos a cos b = ½[cos(a - b) + cos(a + b)], where both terms give the same sum because G contains -1,
 the variance is
 
     var PDF(x) = Σ_{W in G} V(x - Wᵀx),
     V(u) = (ΔhΔkΔl/V)² Σ_h σ_h² w_h² (n_h/|G|) cos(2π h·u),
 
-which needs one more transform. On a symmetry element several W give u = 0: the error is larger.
-Data that were not symmetrised are averaged with their Friedel mates first; then G = {1, -1}.
+This needs one more transform. On a symmetry element several W give u = 0, so the error is larger
+there. Data that were not symmetrised are first averaged with their Friedel mates; then G = {1, -1}.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -44,13 +44,13 @@ _BASE = 380.0
 
 
 class Store:
-    """Array of zeros in memory; a subclass may keep the array in a file."""
+    """Array, initially zeros, in memory; a subclass may keep the array in a file."""
 
     def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
         self.array: NDArray[Any] = np.zeros(shape, dtype)
 
     def release(self) -> None:
-        """Give the memory of an array in a file back to the system; its content stays."""
+        """Release the memory of an array in a file; the content of the array is kept."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Room:
     kept : bool
         True if V fits.
     block : float
-        Bytes for a block.
+        Number of bytes for a block.
     """
 
     half: bool
@@ -98,7 +98,7 @@ class Sums:
     missing : float
         Sum of the taper over the voxels with unknown S.
     n_missing : int
-        Number of voxels with a weight and unknown S, which count as 0.
+        Number of voxels with a weight and unknown S; unknown S counts as 0.
     squares : float
         Σ (w S)².
     """
@@ -121,7 +121,7 @@ class Transform:
         Largest additional memory in bytes.
     threads : int
     unit : float
-        Divisor of S and σ, applied before they are squared and stored: `unit_of`.
+        S and σ are divided by this number before they are squared and stored; see `unit_of`.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Transform:
         self.unit = float(unit)
 
     def load(self, slabs: Slabs, *, variance: bool = False) -> Sums:
-        """Load and transform a volume of S, or with ``variance`` of σ.
+        """Load and transform a volume of S; with ``variance``, a volume of σ.
 
         The squares of σ give V without the factor (ΔhΔkΔl/V)². A voxel is averaged with its Friedel
         mate if both are known.
@@ -169,7 +169,8 @@ class Transform:
             number = np.maximum(number, 1)
             if variance:
                 pdf_kernels.stabilisers(l, moved, stays)
-                # Mates are one measurement after symmetrising; otherwise they halve the variance.
+                # After symmetrising, mates are one measurement; otherwise averaging them halves the
+                # variance.
                 w = w * w / stays
                 number = number if made.symmetrised else number * number
             values = np.where(known, part.real * (w / number), 0)
@@ -194,14 +195,14 @@ class Transform:
             self._planewise(half[:, k : k + rows], block)
 
     def _planewise(self, target: NDArray[Any], source: Any) -> None:
-        """Copy in groups of planes: the system may map much more than one access needs."""
+        """Copy in groups of planes, because the system may map much more than one access needs."""
         source = np.broadcast_to(source, target.shape)
         for l in range(0, len(target), 32):  # noqa: E741
             target[l : l + 32] = source[l : l + 32]
             self._store.release()
 
     def planes(self, first: int, last: int) -> Singles:
-        """Return planes z of the sum of cosines, (last - first, y, x), with 0 in the middle.
+        """Return planes z of the sum of cosines, (last - first, y, x); x = y = 0 is in the middle.
 
         ``first`` and ``last`` count from the first plane of the PDF, modulo the number of planes.
         """
@@ -227,7 +228,7 @@ class Errors:
     store : Store
         Array of shape ``made.kept_shape``, float32.
     transform : Transform
-        Loaded with the variances of S.
+        Transform into which the variances of S were loaded.
 
     Attributes
     ----------
@@ -263,7 +264,7 @@ class Errors:
             variance, z = np.empty((n_y, n_x)), first + i - n_z // 2
             add = pdf_kernels.add_variance
             add(z, moves, weights, v, places, made.octant, sizes, variance)
-            # Where all cosines of the orbits vanish, only rounding remains.
+            # Where all cosines of the orbits vanish, only a rounding error is left.
             sigma[i] = self._scale * np.sqrt(np.maximum(variance, self._least))
 
         with ThreadPoolExecutor(self._threads) as pool:
@@ -297,10 +298,10 @@ def blocks(
     ----------
     made : Plan
     data : Transform
-        Loaded with S.
+        Transform into which S was loaded.
     errors : Errors
     planes : int
-        Planes of a block.
+        Number of planes of a block.
     low : float
         Smallest |PDF| of a feature.
     extrema : Found
@@ -361,7 +362,7 @@ def strongest(
             continue
         mates = x @ made.operations
         known.extend(mates)
-        # The mate with most positive coordinates, then the largest first coordinates.
+        # Choose the mate with the most positive coordinates, then the largest first coordinates.
         best = max(mates, key=lambda m: (int((m > -1e-9).sum()), np.round(m, 6).tolist()))
         chosen.append((best + 0.0, length, value, sigma))
         if len(chosen) == number:
@@ -372,7 +373,7 @@ def strongest(
 def unit_of(sigma: Singles) -> float | None:
     """Return a power of two near the rms of the errors; None without errors.
 
-    In this unit the squares of the errors keep all digits in float32 for any monitor counts.
+    In this unit, the squares of the errors keep all digits in float32, whatever the monitor counts.
     """
     squares = np.square(sigma[np.isfinite(sigma) & (sigma > 0)], dtype=np.float64)
     return float(2.0 ** np.rint(0.5 * np.log2(squares.mean()))) if len(squares) else None
@@ -381,7 +382,7 @@ def unit_of(sigma: Singles) -> float | None:
 def transform_volume(
     made: Plan, data: Singles, sigma: Singles, threads: int = 1
 ) -> tuple[Singles, Singles, Sums]:
-    """Return PDF and σ (z, y, x) of S and σ (l, k, h) in memory."""
+    """Return PDF and σ (z, y, x) for S and σ (l, k, h), all in memory."""
     store = Store(made.half_shape, np.complex64)
     forward = Transform(made, store, 100e6, threads, unit_of(sigma) or 1.0)
     forward.load([(0, sigma.astype(np.float32))], variance=True)
@@ -397,7 +398,7 @@ Reader = Callable[[int, int], Singles]
 
 
 def slabs(made: Plan, read: Reader, planes: int) -> Iterator[tuple[int, Singles]]:
-    """Read the planes that are transformed, in whole layers of ``planes``."""
+    """Read the planes that are transformed, in complete layers of ``planes`` planes."""
     n_l = made.grid.shape[2]
     start = max(int(made.zero[2] - made.reach[2]), 0) // planes * planes
     stop = min(int(made.zero[2] + made.reach[2]) + 1, n_l)

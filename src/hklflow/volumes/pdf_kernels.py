@@ -1,4 +1,4 @@
-"""Kernels of `pdf`: Friedel mates on one half volume, special positions, errors, extrema."""
+"""Compiled loops of `pdf`: half volume of Friedel mates, special positions, errors, extrema."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from hklflow.simd.jit import kernel
 def fold(values, first, zero, reach, half):  # type: ignore[no-untyped-def]
     """Add planes (l, k, h) and their Friedel mates to the half with h >= 0.
 
-    The indices l and k of ``half`` [l, k, h] are modulo its size. The real part of ``half`` is the
-    sum, the imaginary part the number of added voxels. ``zero``: index of Q = 0 along h, k, l;
-    ``reach``: largest distance from this index, in voxels.
+    The indices l and k of ``half`` [l, k, h] are taken modulo its size. The real part of ``half``
+    is the sum, the imaginary part the number of added voxels. ``zero``: index of Q = 0 along
+    h, k, l; ``reach``: largest distance from this index, in voxels.
     """
     n_l, n_k, _ = half.shape
     for i in range(values.shape[0]):
@@ -31,14 +31,14 @@ def fold(values, first, zero, reach, half):  # type: ignore[no-untyped-def]
                     continue
                 if h >= 0:
                     half[l % n_l, k % n_k, h] += np.complex64(complex(value, 1.0))
-                # In the plane h = 0 both mates are in the half.
+                # In the plane h = 0, both mates are in the stored half.
                 if h < 0 or (h == 0 and (k != 0 or l != 0)):
                     half[-l % n_l, -k % n_k, -h] += np.complex64(complex(value, 1.0))
 
 
 @kernel
 def stabilisers(l, moved, out):  # type: ignore[no-untyped-def]  # noqa: E741
-    """Count the operations that leave each voxel of a plane in its place.
+    """Count the operations that map each voxel of a plane onto itself.
 
     ``moved`` (n, 3, 3): (W - 1) times the step of each column; ``out`` [k, h]: k runs from -reach
     to reach, h from 0.
@@ -110,10 +110,11 @@ def add_variance(z, moves, weights, v, places, octant, sizes, out):  # type: ign
 
 
 def places(sizes: tuple[int, int, int], furthest: int, octant: bool) -> tuple[Any, ...]:
-    """Return tables that map an index, also beyond the period, to a place in the stored part of V.
+    """Return tables that map indices, also beyond the period, to indices of the stored part of V.
 
-    The tables of x and y have two rows: the second is for negative z, where (x, y, z) is replaced
-    by (-x, -y, -z). ``furthest``: largest element of the moves. ``middle``: place of index 0.
+    The tables of x and y have two rows; the second row is for negative z, where (x, y, z) is
+    replaced by (-x, -y, -z). ``furthest``: largest element of the moves. ``middle``: position of
+    index 0 in the tables.
     """
     both, middle = [], []
     for n in sizes:
@@ -132,8 +133,8 @@ def places(sizes: tuple[int, int, int], furthest: int, octant: bool) -> tuple[An
 def extrema(planes, low, found):  # type: ignore[no-untyped-def]
     """Find voxels with |PDF| above ``low`` and not below |PDF| of the 26 neighbours.
 
-    The outer planes serve only as neighbours. Returns the number of these voxels; ``found`` (n, 3)
-    takes z, y, x of the first n.
+    The first and the last plane serve only as neighbours. Return the number of these voxels;
+    z, y, x of the first n voxels are written to ``found`` (n, 3).
     """
     count = 0
     n_z, n_y, n_x = planes.shape

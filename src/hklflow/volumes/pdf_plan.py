@@ -16,7 +16,7 @@ from hklflow.volumes.tapers import Taper
 
 Floats = NDArray[np.float64]
 
-#: Largest size relative to the data that is chosen so that lattice vectors fall on voxels.
+#: Largest ratio of a size to the size of the data, for sizes with lattice vectors on voxels.
 _MOST_PADDING = 1.5
 
 #: Largest number of voxels: 34 GB for the PDF in float32, and as much for its errors.
@@ -34,13 +34,13 @@ class Plan:
     cell : (6,) array
     taper : Taper
     operations : (n, 3, 3) array
-        The Laue group G on hkl, inversion included.
+        Operations of the Laue group G on hkl, with the inversion.
     symmetrised : bool
-        True if Friedel mates are one measurement.
+        True if Friedel mates are the same measurement.
     zero : (3,) int array
         Index of Q = 0 along h, k, l.
     reach : (3,) int array
-        Largest distance from ``zero`` of the voxels that enter, in voxels.
+        Largest distance of used voxels from ``zero``, in voxels.
     sizes : (3,) tuple of int
         Number of voxels of the PDF along x, y, z.
     """
@@ -72,7 +72,7 @@ class Plan:
 
     @cached_property
     def octant(self) -> bool:
-        """True if G has mirrors along all three axes: an octant of V is enough."""
+        """True if G has mirrors along all three axes, so that an octant of V is enough."""
         flips = [np.diag(d) for d in ((-1, 1, 1), (1, -1, 1), (1, 1, -1))]
         return all(any(np.array_equal(f, w) for w in self.operations) for f in flips)
 
@@ -86,9 +86,9 @@ class Plan:
     def moves(self) -> tuple[NDArray[np.int64], Floats, bool]:
         """Matrices 1 - Wᵀ on indices x, y, z; number of W for each; True if all are exact.
 
-        V(u) = V(Pᵀu) for all P of the group, so that any of the matrices Pᵀ - PᵀWᵀ gives the same
-        result. Chosen is a matrix that keeps a row along x in one plane z, and in one row, if there
-        is such a matrix; many W share it. A voxel that is mapped between voxels takes the nearest.
+        V(u) = V(Pᵀu) for all P of the group, so each of the matrices Pᵀ - PᵀWᵀ gives the same
+        result. If possible, a matrix is chosen that maps a row along x into one plane z, or into
+        one row; many W share this matrix. A position between voxels gets the nearest voxel.
         """
         extent = np.array(self.sizes) * self.grid.step
         counted: dict[bytes, tuple[NDArray[np.int64], float]] = {}
@@ -131,13 +131,14 @@ def plan(
     cell : (6,) array
     taper : Taper
     operations : (n, 3, 3) array
-        Operations on hkl, with inversion, by which S was symmetrised; the identity alone: S was
-        not symmetrised.
+        Operations on hkl, with inversion, by which S was symmetrised. Only the identity: S was not
+        symmetrised.
     sizes : (3,) ints, optional
         Number of voxels of the PDF along x, y, z. None: the smallest 11-smooth size (fast to
-        transform) that holds the data. If 1/step is an integer, the size is a multiple of 2/step,
-        so that (1, 0, 0) and (½, ½, 0) are voxels; if this size is more than 1.5 times the data, a
-        multiple of 1/step, or else any. Axes mixed by the symmetry get the same size.
+        transform) that is not smaller than the data. If 1/step is an integer, the size is a
+        multiple of 2/step, so that (1, 0, 0) and (½, ½, 0) are voxels. If this size exceeds the
+        data by more than a factor of 1.5, a multiple of 1/step is tried, and then any size. Axes
+        that the symmetry mixes get the same size.
 
     Raises
     ------
@@ -184,7 +185,7 @@ def plan(
 
 
 def _sizes(grid: Grid, on_grid: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return fast sizes with lattice vectors on voxels, the same for axes mixed by symmetry."""
+    """Return fast sizes with lattice vectors on voxels, equal for axes that symmetry mixes."""
     sizes = np.array(
         [_size(2 * int(n) + 1, float(s)) for n, s in zip(on_grid, grid.step, strict=True)]
     )

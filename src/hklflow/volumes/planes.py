@@ -1,13 +1,13 @@
-r"""Planes of a volume: read their text, place them in the volume, and cut the volume.
+r"""Planes of a volume: read the text of a plane, and cut the volume by the plane.
 
 A plane is written as three linear expressions of two free letters: ``h k 0``, ``h h l``,
 ``h+k -h l/2``; in direct space ``x x z``. Its points are ``origin + u first + v second``, where u
 and v are the values of the letters.
 
-Each point of a plane takes the value of the voxel that contains it; nothing is interpolated.
-Values and errors are therefore the measured ones, unmeasured points stay unmeasured, and features
-move by at most half a voxel. A point between two voxels takes the voxel with the even index, so
-that features do not move on average.
+Each point of a plane gets the value of the voxel that contains the point; nothing is interpolated.
+Values and errors are therefore measured values and errors, unmeasured points stay unmeasured, and
+features are shifted by at most half a voxel. A point on the face between two voxels gets the voxel
+with the even index, so that features are not shifted on average.
 """
 
 import re
@@ -126,8 +126,8 @@ def parse(text: str, names: str) -> Plane:
     Raises
     ------
     HklflowError
-        If the text is not three linear expressions of exactly two letters, or they do not span a
-        plane.
+        If the text is not three linear expressions of exactly two letters, or the expressions do
+        not span a plane.
     """
     coefficients = np.array([_expression(part, text, names) for part in _parts(text, names)])
     free = [i for i in range(3) if coefficients[:, i + 1].any()]
@@ -167,8 +167,8 @@ def _parts(text: str, names: str) -> list[str]:
 def _terms(plain: str, names: str) -> list[str]:
     """Split a text without separators into terms.
 
-    A number is the factor of the next letter if this gives three terms: ``h2hl`` is h, 2h, l; but
-    ``h0l`` is h, 0, l, and ``h0.5l`` is h, 0.5, l.
+    A number multiplies the letter that follows it if the text then has three terms: ``h2hl`` is
+    h, 2h, l. Otherwise a number is a term: ``h0l`` is h, 0, l, and ``h0.5l`` is h, 0.5, l.
     """
     matches = [m for m in re.finditer(_TERM.format(names), plain) if m.group()]
     both = [m for m in matches if m["number"] and m["letter"]]
@@ -211,7 +211,7 @@ def cut(values: Any, grid: Grid, plane: Plane, block: tuple[int, int, int] = (16
     Parameters
     ----------
     values : (l, k, h) array, or an object that is sliced like an array
-        Only boxes that the plane meets are read, each within one block.
+        Values of the volume. Only boxes that the plane crosses are read, each within one block.
     block : (int, int, int)
         Shape (l, k, h) of the blocks in which ``values`` are stored.
     """
@@ -258,10 +258,10 @@ def sample(
 
 
 def _nearest(place: Floats) -> NDArray[np.int64]:
-    """Return the index of the voxel that contains a place; places are in units of voxels.
+    """Return the index of the voxel that contains a position; positions are in units of voxels.
 
-    A place on the face between two voxels takes the even index: with always the upper index the
-    picture would move by up to half a voxel. Places within rounding of a face are on the face.
+    A position on the face between two voxels gets the even index. If it always got the upper index,
+    the picture would be shifted by up to half a voxel. Rounding errors near a face are tolerated.
     """
     half = np.rint(2 * place) / 2
     return np.rint(np.where(np.abs(place - half) < 1e-6, half, place)).astype(np.int64)
@@ -287,7 +287,7 @@ def _corners(plane: Plane, grid: Grid) -> Floats:
 
 
 def _mesh(vector: Floats, origin: Floats, grid: Grid, reach: Floats) -> Floats:
-    """Return values of a letter, one voxel apart along the axis with the fastest change."""
+    """Return values of a letter with a step of one voxel along the axis that changes fastest."""
     pace = np.abs(vector) / grid.step
     i = int(np.argmax(pace))
     step, start = 1 / pace[i], (grid.first[i] - origin[i]) / vector[i]

@@ -1,9 +1,9 @@
 """Positions and radii of Bragg reflections and satellites, and the voxels to punch.
 
-An ellipsoid of radii r_i holds the points whose components ``x_i = Δh_i a_i*`` along the reciprocal
-axes (1/Å) obey ``Σ (x_i / r_i) cos(a_i*, a_j*) (x_j / r_j) <= 1``: a sphere that is stretched along
-the axes, which may be oblique. The surface cuts axis i at the distance r_i; equal radii give a
-sphere. A voxel is punched if its centre is inside.
+The components ``x_i = Δh_i a_i*`` (1/Å) of a point along the reciprocal axes are inside the
+ellipsoid with radii r_i if ``Σ (x_i / r_i) cos(a_i*, a_j*) (x_j / r_j) <= 1``. This is a sphere
+that is stretched along the axes, which may be oblique. The surface cuts axis i at the distance r_i;
+equal radii give a sphere. A voxel is punched if its centre is inside.
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ Floats = NDArray[np.float64]
 
 #: Largest and smallest number of reflections in the measured profile.
 _STRONGEST, _FEWEST = 100, 3
-# Fewest bins of the profile: the middle, two on the slope, two outside.
+# Smallest number of bins of the profile: the middle, two on the slope, two outside.
 _FEWEST_BINS = 5
-# Below this fraction of its middle a Gaussian peak falls steeper than r⁻⁷; thermal diffuse
-# scattering falls as r⁻², a little faster after the level around it is subtracted.
+# Below this fraction of the middle, a Gaussian peak decreases faster than r⁻⁷. Thermal diffuse
+# scattering decreases as r⁻², or a little faster after subtraction of the level around it.
 _FOOT, _STEEP = 0.02, 5.0
-# Remainder of a strong reflection in a voxel that is tolerated, in σ.
+# Tolerated remainder of a strong reflection in a voxel, in σ.
 _HARMLESS = 0.3
 _GIVE = "give the radius in 1/Å, such as `fill: {radius: 0.2}`"
 
@@ -40,7 +40,7 @@ class Ellipsoid:
     form : (3, 3) array
         ``dᵀ form d <= 1`` inside, d in voxels along h, k, l.
     reach : (3,) array
-        Half-widths of its box, in voxels.
+        Half-widths of the box around the ellipsoid, in voxels.
     """
 
     form: Floats
@@ -48,7 +48,7 @@ class Ellipsoid:
 
     @classmethod
     def of(cls, grid: Grid, cell: ArrayLike, radii: ArrayLike) -> "Ellipsoid":
-        """Return a sphere (one radius), or an ellipsoid (three along a*, b*, c*), in 1/Å."""
+        """Return a sphere (one radius) or an ellipsoid (radii along a*, b*, c*); radii in 1/Å."""
         lengths = np.broadcast_to(np.asarray(radii, dtype=np.float64), (3,))
         b = lattice.b_matrix(cell)
         axes = np.linalg.norm(b, axis=0)
@@ -61,17 +61,17 @@ class Ellipsoid:
 def bragg_positions(
     grid: Grid, cell: ArrayLike, group: SpaceGroup, radii: ArrayLike, absences: bool
 ) -> Floats:
-    """Return the positions hkl (n, 3) whose ellipsoids reach into the grid, with 000.
+    """Return the positions hkl (n, 3) whose ellipsoids reach into the grid, including 000.
 
     Parameters
     ----------
     group : SpaceGroup
-        Only reflections allowed by its centring are returned.
+        Space group; only reflections that its centring allows are returned.
     radii : float or (3,)
         Radius, or radii along a*, b*, c*, 1/Å.
     absences : bool
-        True: leave out reflections extinct by glide planes and screw axes, too. Multiple scattering
-        and disorder often give them intensity.
+        True: also leave out reflections that glide planes and screw axes forbid. Multiple
+        scattering and disorder often give such reflections intensity.
     """
     return _within(grid, cell, radii, _lattice(grid, cell, group, radii, absences, 0.0))
 
@@ -100,7 +100,7 @@ def satellite_positions(
     star = np.einsum("wij,qj->wqi", np.asarray(operations, dtype=np.float64), q).reshape(-1, 3)
     star = np.concatenate([star, -star])
     star = np.unique(np.round(np.concatenate([m * star for m in range(1, order + 1)]), 9), axis=0)
-    # Absences are not left out: satellites of extinct reflections are not extinct.
+    # Absences are kept, because satellites of extinct reflections are not extinct.
     main = _lattice(grid, cell, group, radii, False, np.abs(star).max(axis=0))
     satellites = (main[:, None] + star[None]).reshape(-1, 3)
     return _within(grid, cell, radii, np.unique(np.round(satellites, 9) + 0.0, axis=0))
@@ -159,7 +159,7 @@ def punch(
         Radius, or radii along a*, b*, c*, 1/Å.
     """
     shape = Ellipsoid.of(grid, cell, radii)
-    # Rounded, so that equivalent positions have equivalent voxels.
+    # Positions are rounded, so that equivalent positions have equivalent voxels.
     centres = np.round((hkl - grid.first) / grid.step, 6)
     punch_kernels.mark(mask, centres, shape.form, shape.reach)
 
@@ -175,7 +175,8 @@ class Profile:
     r : (n,) array
         Upper ends of the bins, 1/Å.
     value : (n,) array
-        Median over the reflections of S above the level around them, relative to their middle.
+        Median over the reflections of S above the level around a reflection, relative to the value
+        in its middle.
     error : (n,) array
         Standard error of ``value``.
     reflections : int
@@ -194,13 +195,14 @@ def measured_radius(
 ) -> Profile:
     """Measure the radius of the Bragg reflections from their radial profile.
 
-    The profiles of the strongest reflections (up to 100), above the level at 0.35 to 0.45 of the
-    shortest distance between positions, are divided by their middle; their median is the stacked
-    profile. The radius is the distance at which the stacked profile falls below the noise (the
-    larger of 2 standard errors of the profile and 0.3 σ of a voxel). If the profile, below 2 % of
-    its middle, falls less steeply than r⁻⁵ over two bins, diffuse scattering begins, which must not
-    be punched: then a Gaussian through the last bins is extrapolated to the noise. Bins are as wide
-    as the largest voxel edge.
+    The profiles of the strongest reflections (up to 100) are taken above the level at 0.35 to 0.45
+    of the shortest distance between positions, and divided by the value in their middle. Their
+    median is the stacked profile. The radius is the distance at which the stacked profile falls
+    below the noise (the larger of 2 standard errors of the profile and 0.3 σ of a voxel).
+
+    If the profile, below 2 % of its middle, decreases more slowly than r⁻⁵ over two bins, it is
+    diffuse scattering, which must not be punched. A Gaussian through the last bins is then
+    extrapolated to the noise. Bins are as wide as the largest voxel edge.
 
     Raises
     ------
@@ -241,7 +243,7 @@ def measured_radius(
             f"radius: too few strong reflections ({len(strong)}, {_FEWEST} are needed) to measure "
             f"it; {len(sums)} of {len(hkl)} positions have a measured neighbourhood; {_GIVE}"
         )
-    # The tails of reflections far weaker than the strongest are only noise.
+    # The tails of reflections that are far weaker than the strongest are only noise.
     strong = strong[height[strong] > 0.05 * height[strong[0]]]
     relative = (means[strong] - ground[strong, None]) / height[strong, None]
     value = np.median(relative, axis=0)
@@ -261,7 +263,7 @@ def _end(r: Floats, value: Floats, floor: Floats, last: int) -> float:
             high, low = np.log(value[i - 1] / floor[i]), np.log(max(value[i] / floor[i], 1e-2))
             squares = middle[i - 1 : i + 1] ** 2
             return float(np.sqrt(squares[0] + (squares[1] - squares[0]) * high / (high - low)))
-        # The bins of the ground are not used: their mean is 0 by construction.
+        # Bins of the subtracted level are not used, because their mean is 0 by construction.
         start, ahead = (i, min(i + 2, last - 1)) if i < last - 1 else (i - 1, i)
         fall = np.log(value[start] / max(abs(value[ahead]), 1e-12))
         steep = fall / np.log(middle[ahead] / middle[start])

@@ -36,7 +36,7 @@ def mark(mask, centres, form, reach):  # type: ignore[no-untyped-def]
 
 @kernel
 def profile(data, errors, centre, form, reach, bins, sums, squares, counts):  # type: ignore[no-untyped-def]
-    """Add up data and squared errors in bins of d = sqrt(dᵀ form d), equally wide, from 0 to 1."""
+    """Sum data and squared errors in bins of d = sqrt(dᵀ form d) of equal width, from 0 to 1."""
     n_l, n_k, n_h = data.shape
     h0, k0, l0 = centre
     for l in range(max(int(np.ceil(l0 - reach[2])), 0), min(int(l0 + reach[2]) + 1, n_l)):  # noqa: E741

@@ -1,7 +1,8 @@
 """Mean of a volume over a slab around a plane, with errors.
 
-A slab is the plane moved along its normal in index space, scaled to a largest component of 1:
-``h k 0`` of thickness w is ``h k t``, ``h h l`` is ``h+t h-t l``, with t from -w/2 to w/2.
+A slab consists of copies of the plane, shifted along the normal of the plane in index space. The
+normal is scaled to a largest component of 1. For a slab of thickness w, ``h k 0`` becomes
+``h k t`` and ``h h l`` becomes ``h+t h-t l``, with t from -w/2 to w/2.
 """
 
 from dataclasses import dataclass, replace
@@ -78,10 +79,10 @@ def average(
     Parameters
     ----------
     values, sigmas : (l, k, h) array, or an object that is sliced like an array
-        Values and their standard deviations; ``sigmas`` None: there are no errors.
+        Values and their standard deviations. If ``sigmas`` is None, there are no errors.
     width : float
-        Thickness in r.l.u. (cells in direct space); 0: only the plane. Layers of voxels whose
-        middle is in the slab are averaged: see `Slab.thickness`.
+        Thickness in r.l.u. (cells in direct space); 0: only the plane. The layers of voxels whose
+        middle is in the slab are averaged; see `Slab.thickness`.
     block : (int, int, int)
         See `hklflow.volumes.planes.cut`.
 

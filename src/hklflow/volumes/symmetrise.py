@@ -1,14 +1,15 @@
 """Sums of counts and norm over voxels that a Laue group makes equivalent.
 
-An operation W of the group that maps voxel centres onto voxel centres is exact. An exact operation
+An operation W of the group is exact if it maps voxel centres onto voxel centres. An exact operation
 is a map of indices, ``i' = (step⁻¹ W step) i + step⁻¹ (W first - first)``. The exact operations
-form a group; each of its orbits is summed once over the distinct voxels, and all these voxels get
-the sum. The other operations map voxels between voxel centres: each sum takes the counts and norms
-of the eight voxels around with trilinear weights. Voxels outside the grid are left out.
+form a group. Each orbit of this group is summed once over its distinct voxels, and all these voxels
+get the sum. The other operations map voxels to positions between voxel centres. For these, the
+counts and norms of the eight voxels around the position are added with trilinear weights. Voxels
+outside the grid are left out.
 
-Memory holds one record for each voxel, with all volumes, in bricks of 8 × 8 × 8 voxels. The voxels
-of an orbit and their neighbours are then on a few pages of memory (or of a file, if the memory is
-too small).
+Memory contains one record for each voxel, with all volumes, in bricks of 8 × 8 × 8 voxels. The
+voxels of an orbit and their neighbours are then on a few pages of memory (or of a file, if the
+memory is too small).
 """
 
 import mmap
@@ -29,7 +30,7 @@ from hklflow.volumes import symmetrise_kernels as kernels
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: Bricks of one task; after each task, pages of a file are given back to the system.
+#: Number of bricks of one task; after each task, pages of a file are released.
 _TASK = 128
 # Largest distance, in voxels, of an image from a voxel centre at the far end of the grid.
 _MISS = 1e-3
@@ -46,7 +47,7 @@ class Images:
     turns, shifts : (n, 3, 3), (n, 3) int arrays
         ``i' = turns i + shifts`` for the n exact operations; the first is the identity.
     dealt_turns, dealt_shifts : (m, 3, 3), (m, 3) arrays
-        The same for the other operations, one of each coset of the exact operations.
+        Maps of the other operations, one of each coset of the exact operations.
     """
 
     turns: Integers
@@ -92,7 +93,7 @@ def images(grid: Grid, operations: NDArray[Any]) -> Images:
         if operations[i].tobytes() not in reached:
             cosets.append(i)
             reached |= {np.ascontiguousarray(op @ operations[i]).tobytes() for op in exact}
-    # The inversion comes next: it decides for half of all voxels.
+    # The inversion comes next, because it decides for half of all voxels.
     order = np.argsort([np.abs(op + np.eye(3)).sum() for op in exact], kind="stable")
     order = np.concatenate([[0], order[order != 0]])
     return Images(
@@ -124,7 +125,7 @@ def require_metric(cell: ArrayLike, operations: NDArray[Any], symbol: str) -> No
 
 
 def leave_out_unusable(parts: list[NDArray[Any]]) -> NDArray[np.int64]:
-    """Mark unusable voxels as not measured, in place; they would spoil sums of equivalents.
+    """Mark unusable voxels as not measured, in place; sums with such voxels would be wrong.
 
     A voxel is unusable if its counts are not finite, or its norm or variance is negative or not
     finite.
@@ -140,7 +141,7 @@ def leave_out_unusable(parts: list[NDArray[Any]]) -> NDArray[np.int64]:
     (n,) int array
         Number of unusable voxels in each volume, without voxels of norm 0 (not measured).
     """
-    # Fast test without a mask: the minimum and maximum of an array with NaN are NaN.
+    # Fast test: the minimum and maximum of an array with NaN are NaN.
     ends = [(part.min(), part.max()) for part in parts]
     if np.all(np.isfinite(ends)) and all(least >= 0 for least, _ in ends[1:]):
         return np.zeros(len(parts[0]), np.int64)
@@ -165,9 +166,10 @@ class Records:
     whole : bool
         True: counts in uint32 and norms in single precision; False: all in double precision.
     dealt : bool
-        True if there are operations that are not exact: they need a second set of sums.
+        True if there are operations that are not exact, which need a second set of sums.
     shared : mmap, optional
-        Mapping of a file of `size_of` zero bytes that keeps the records; None: they are in memory.
+        Mapping of a file with `size_of` zero bytes for the records. None: the records are in
+        memory.
     """
 
     def __init__(
@@ -181,7 +183,7 @@ class Records:
     ) -> None:
         self.grid, self.n_volumes, self.noisy = grid, n_volumes, noisy
         self.words, self.fields = self._words(n_volumes, noisy, dealt)
-        #: Bricks along h, k, l.
+        #: Number of bricks along h, k, l.
         self.bricks = tuple(-(-n // EDGE) for n in grid.shape)
         n_h, n_k, _ = self.bricks
         self.strides = (kernels.BRICK * n_h - 64, kernels.BRICK * n_h * n_k - kernels.BRICK)
@@ -198,7 +200,7 @@ class Records:
         self.norm: NDArray[Any] = every[:records].view(real)
         self.disagreement = every[records : records + 4 * size].view(np.float32)
         self.multiplicity = every[records + 4 * size :]
-        # First word of the sums: the sums of `kernels.deal` follow the sums they are made from.
+        # First word of the sums. The sums of `kernels.deal` are behind the sums of `combine`.
         self._result = 0
 
     @staticmethod
@@ -253,7 +255,7 @@ class Records:
         return many, chi2
 
     def give_back(self) -> None:
-        """Give memory pages of a file back to the system; the file keeps their content."""
+        """Release the memory pages of a file; the file keeps their content."""
         if self._in_file:
             self._memory.madvise(mmap.MADV_DONTNEED)
 
@@ -264,14 +266,14 @@ class Records:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of equivalents by shell of |Q|; all but the coverage excludes Bragg surroundings.
+    """Agreement of equivalents in shells of |Q|; only the coverage includes Bragg surroundings.
 
     Attributes
     ----------
     edges : (n + 1,) array
         Edges of the shells, 1/Å.
     table : (n, columns) array
-        See `symmetrise_kernels`.
+        Statistics of the shells; the columns are defined in `symmetrise_kernels`.
     rejected : (volumes,) int array
         Number of rejected observations of each volume.
     """
@@ -301,8 +303,8 @@ class Agreement:
     def half_correlation(self) -> Floats:
         """CC1/2 (n,): correlation of S from two halves of the observations of each orbit.
 
-        Orbits are weighted with the norm, because orbits with little exposure are noise; NaN for
-        fewer than 10 orbits.
+        Orbits are weighted with the norm, because orbits with little exposure are mostly noise.
+        CC1/2 is NaN for fewer than 10 orbits.
         """
         return _correlation(self.table)
 
@@ -310,7 +312,7 @@ class Agreement:
     def overall_half_correlation(self) -> float:
         """Mean CC1/2 of the shells, weighted with the number of orbits; NaN if no shell has CC1/2.
 
-        The CC1/2 of all orbits together would be high already by the fall of S with |Q|.
+        The CC1/2 of all orbits together would be high only because S decreases with |Q|.
         """
         halves, orbits = self.half_correlation, self.table[:, kernels.PAIRS]
         known = np.isfinite(halves)
@@ -350,10 +352,10 @@ def apply(
     n_sigma, tolerance
         See `symmetrise_kernels.reject`.
     bragg_radius : float
-        Voxels that reach closer than this (1/Å) to integer hkl are not judged and nothing in them
-        is rejected; 0: all voxels are judged.
+        Voxels that reach closer than this distance (1/Å) to integer hkl are not judged, and their
+        observations are not rejected; 0: all voxels are judged.
     progress : callable
-        Gets the tasks and their number.
+        Function that gets the tasks and the number of tasks.
     """
     grid = records.grid
     b = lattice.b_matrix(cell)

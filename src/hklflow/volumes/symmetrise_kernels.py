@@ -1,8 +1,8 @@
 """Kernels of `symmetrise`: orbits of voxels, their outliers, and their agreement.
 
-Voxels are stored in bricks of 8 × 8 × 8. The record of a voxel has, for every volume, one word for
-counts, one for the norm and, with read noise, one for the variance; counts may be integers in the
-same memory.
+Voxels are stored in bricks of 8 × 8 × 8. For every volume, the record of a voxel has one word for
+the counts, one word for the norm and, with read noise, one word for the variance. Counts may be
+integers in the same memory.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from hklflow.transform.bricks import EDGE
 
 BRICK = EDGE**3
 
-# Columns of the table by shell: all voxels, voxels measured before and after symmetrising, ...
+# Columns of the table of shells: all voxels, voxels measured before and after symmetrising, ...
 INSIDE, BEFORE, AFTER = 0, 1, 2
 # ... number of orbits divided in halves, and weighted sums of 1, x, y, x², y², xy, ...
 PAIRS, W, X, Y, XX, YY, XY = 3, 4, 5, 6, 7, 8, 9
@@ -31,15 +31,15 @@ _SAME = 1e-4
 
 @kernel(inline="always")
 def number(h, k, l, strides):  # type: ignore[no-untyped-def]  # noqa: E741
-    """Return the place of a voxel in the bricks."""
+    """Return the index of a voxel in the bricks."""
     return h + (h >> 3) * 504 + 8 * k + (k >> 3) * strides[0] + 64 * l + (l >> 3) * strides[1]
 
 
 @kernel
 def _members(h, k, l, shape, strides, turns, shifts, members):  # type: ignore[no-untyped-def]  # noqa: E741
-    """Return the number of distinct voxels of an orbit, if this voxel has the last place, else 0.
+    """Return the number of distinct voxels of an orbit if this voxel has the last index, else 0.
 
-    ``members`` takes the places of these voxels.
+    The indices of these voxels are written to ``members``.
     """
     n_h, n_k, n_l = shape
     members[0] = number(h, k, l, strides)
@@ -71,9 +71,9 @@ def reject(c, m, r, use, limit, tolerance):  # type: ignore[no-untyped-def]
     """Reject the worst observation until all agree or two remain.
 
     If all observations have the same rate, the counts for a given total T are binomial,
-    ``C_i ~ B(T, M_i / Σ M)``. z² is the deviance of an observation against the others; it bounds
-    the tail probability, ``P <= exp(-z² / 2)``, for any number of counts (Chernoff). Read noise is
-    treated as a Poisson background of the same variance.
+    ``C_i ~ B(T, M_i / Σ M)``. z² is the deviance of an observation relative to the others. It gives
+    an upper limit of the tail probability, ``P <= exp(-z² / 2)``, for any number of counts
+    (Chernoff). Read noise is treated as a Poisson background with the same variance.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def reject(c, m, r, use, limit, tolerance):  # type: ignore[no-untyped-def]
         z² above which an observation is rejected.
     tolerance : float
         Relative difference that is allowed in addition to noise: z² is divided by
-        ``1 + tolerance² μ``, with the counts μ expected from the others.
+        ``1 + tolerance² μ``, with the counts μ expected from the other observations.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def reject(c, m, r, use, limit, tolerance):  # type: ignore[no-untyped-def]
                 continue
             expected = m[i] * rate + r[i]
             x = min(max(c[i] + r[i], 0.0), total)
-            # The deviance is at most twice Pearson's χ²: this test saves two logarithms.
+            # This test saves two logarithms, because the deviance is at most twice Pearson's χ².
             if 2 * (x - expected) ** 2 * total <= limit * expected * (total - expected):
                 continue
             deviance = 0.0
@@ -131,12 +131,12 @@ def reject(c, m, r, use, limit, tolerance):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def disagreement(c, m, r, use):  # type: ignore[no-untyped-def]
-    """Return χ² of observations around their common rate, and its expectation.
+    """Return χ² of observations about their common rate, and its expectation.
 
-    Observations are joined, in their order, into groups of at least 5 expected counts. The norms
-    alone decide on the groups, so that the expectation is right for few counts. For photons the
-    expectation is n - 1 with n groups; with read noise ``n - 2 + (V / M²) Σ M_g² / V_g``. Returns
-    (0, 0) for fewer than two groups.
+    Observations are joined, in their order, to groups of at least 5 expected counts. The groups
+    depend only on the norms, so that the expectation is right for few counts. For n groups the
+    expectation is n - 1 for photons, and ``n - 2 + (V / M²) Σ M_g² / V_g`` with read noise. For
+    fewer than two groups the result is (0, 0).
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def disagreement(c, m, r, use):  # type: ignore[no-untyped-def]
             norm += m[i]
     rate = max(counts, 0.0) / norm if norm > 0 else 0.0
     groups, chi2, shares, variance = 0, 0.0, 0.0, 0.0
-    # 0: the last complete group, which takes the remainder at the end; 1: the growing group.
+    # Suffix 0: last complete group, which gets the remainder at the end; 1: incomplete group.
     c0, m0, v0, c1, m1, v1 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(c.size):
         if not use[i]:
@@ -175,7 +175,7 @@ def disagreement(c, m, r, use):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _halves(c, m, use, seed, row):  # type: ignore[no-untyped-def]
-    """Add an orbit to the correlation of halves; a hash divides it in two halves of equal size."""
+    """Divide an orbit into two halves of equal size by a hash; add it to their correlation."""
     order = np.empty(c.size, np.int64)
     n = 0
     for i in range(c.size):
@@ -199,7 +199,7 @@ def _halves(c, m, use, seed, row):  # type: ignore[no-untyped-def]
         sums[(side + i) & 1, 0] += c[chosen]
         sums[(side + i) & 1, 1] += m[chosen]
     x, y = sums[0, 0] / sums[0, 1], sums[1, 0] / sums[1, 1]
-    # Weights depend on the norm, not on the counts: with counts, low ones would weigh more.
+    # Weights depend on the norm, because weights from counts would favour low counts.
     w = sums[0, 1] * sums[1, 1] / (sums[0, 1] + sums[1, 1])
     row[PAIRS] += 1
     row[W] += w
@@ -236,7 +236,7 @@ def _square(a, b, c, g):  # type: ignore[no-untyped-def]
 
 
 class Words(NamedTuple):
-    """Records of voxels as two views of one memory, ``fields`` words each."""
+    """Records of voxels with ``fields`` words each, as two views of the same memory."""
 
     counts: NDArray[Any]
     norm: NDArray[Any]
@@ -246,65 +246,65 @@ class Words(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """One word a voxel."""
+    """Arrays with one word for each voxel."""
 
     chi2: NDArray[np.float32]
     multiplicity: NDArray[np.uint8]
 
 
 class Orbits(NamedTuple):
-    """Voxels along h, k, l and of `number`; voxel i has its mate at ``turns i + shifts``."""
+    """Shape of the grid, strides of `number`, and maps: the mate of voxel i is turns i + shifts."""
 
     shape: tuple[int, int, int]
     strides: tuple[int, int]
     turns: NDArray[np.int64]
-    """(n, 3, 3), the identity first."""
+    """Matrices (n, 3, 3); the first is the identity."""
     shifts: NDArray[np.int64]
 
 
 class Dealt(NamedTuple):
-    """Float arrays (n, 3, 3), (n, 3) of one operation of each further coset."""
+    """Maps (n, 3, 3), (n, 3), as floats, of one operation of each coset that is not exact."""
 
     turns: NDArray[np.float64]
     shifts: NDArray[np.float64]
 
 
 class Shells(NamedTuple):
-    """How a voxel finds its shell of |Q|."""
+    """Data that determine the shell of |Q| of a voxel."""
 
     axes: tuple[NDArray[np.float64], NDArray[np.float64]]
-    """First and step of h, k, l."""
+    """First value and step of h, k, l."""
     metric: NDArray[np.float64]
-    """Reciprocal (3, 3), 1/Å²."""
+    """Reciprocal metric tensor (3, 3), 1/Å²."""
     per_q: float
-    """Shells per 1/Å."""
+    """Number of shells per 1/Å."""
 
 
 class Judge(NamedTuple):
-    """What is judged, and how."""
+    """Limits for rejecting observations."""
 
     radius: float
-    """Nothing is judged or left out this close (1/Å) to integer hkl."""
+    """Distance (1/Å) from integer hkl within which observations are neither judged nor rejected."""
     limit: float
-    """Of `reject`."""
+    """See `reject`."""
     tolerance: float
-    """Of `reject`."""
+    """See `reject`."""
 
 
 @kernel(error_model="numpy")
 def combine(  # type: ignore[no-untyped-def]
     records, maps, bricks, orbits, shells, judge, table, rejected
 ):
-    """Sum, in place, the orbits whose last voxel (largest place) is in some bricks.
+    """Sum, in place, the orbits whose last voxel (largest index) is in some bricks.
 
     Parameters
     ----------
     records : Words
-        The sums replace the first volume's words.
+        Records of the voxels; the sums replace the words of the first volume.
     maps : Maps
-        Filled.
+        Output.
     bricks : (int, int)
-        First brick, and the brick after the last.
+        Number of the first brick, and number of the last brick + 1.
     orbits : Orbits
     shells : Shells
     judge : Judge
@@ -401,21 +401,21 @@ def deal(  # type: ignore[no-untyped-def]
 ):
     """Add the images that lie between voxel centres, for the orbits of some bricks (see `combine`).
 
-    Each image takes the words of the 8 voxels around it with trilinear weights, counts and norm
-    with the same weights, so that S is an average weighted with the exposure. The sums are written
-    to the second ``words`` words of the records.
+    Each image adds the words of the 8 voxels around it with trilinear weights. Counts and norm have
+    the same weights, so that S is an average weighted with the exposure. The sums are written to
+    the second ``words`` words of the records.
 
     Parameters
     ----------
     values : flat float array
     bricks : (int, int)
-        From, to.
+        Number of the first brick, and number of the last brick + 1.
     orbits : Orbits
-        Of the operations that have been applied exactly.
+        Orbits of the exact operations.
     dealt : Dealt
     shells : Shells
     table : (shells, COLUMNS) array
-        The number of voxels with a norm is added to it.
+        The number of voxels with a norm is added to this table.
     """
     shape, strides, turns, shifts = orbits
     turns_dealt, shifts_dealt = dealt
@@ -474,7 +474,7 @@ def _is_new(image, images, turns, shifts):  # type: ignore[no-untyped-def]
 
 @kernel
 def _fixing(x, y, z, turns, shifts):  # type: ignore[no-untyped-def]
-    """Return the number of exact operations that leave a place where it is."""
+    """Return the number of exact operations that map a position onto itself."""
     n = 0
     for op in range(turns.shape[0]):
         a, b = turns[op], shifts[op]
@@ -487,9 +487,9 @@ def _fixing(x, y, z, turns, shifts):  # type: ignore[no-untyped-def]
 
 @kernel
 def _gather(image, values, fields, shape, strides, turns, shifts, sums):  # type: ignore[no-untyped-def]
-    # A voxel on a mirror has been summed once, but is a neighbour of images on both sides of it.
+    # A voxel on a mirror was summed once, but is a neighbour of images on both sides of the mirror.
     alone = _fixing(image[0], image[1], image[2], turns, shifts)
-    # A place that is just below a voxel centre by rounding is at this voxel.
+    # A position that is only by rounding below a voxel centre belongs to this voxel.
     h, k, l = (  # noqa: E741
         int(np.floor(image[0] + 1e-9)),
         int(np.floor(image[1] + 1e-9)),

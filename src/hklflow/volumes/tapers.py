@@ -25,9 +25,9 @@ class Taper:
     kind : str
         Form of w, with t = |Q| / q_max. tukey: 1 up to t = flat, then half a cosine down to 0.
         hann: tukey with flat = 0. lorch: sin(πt)/πt (Lorch, J. Phys. C 2, 229, 1969). gaussian:
-        falls to 0.01 at q_max. none: 1.
+        decreases to 0.01 at q_max. none: 1.
     q_max : float
-        1/Å.
+        End of the taper, 1/Å.
     flat : float
         Value of t up to which tukey is 1, from 0 to 1; other kinds ignore it.
     """
@@ -62,7 +62,8 @@ class Taper:
     def resolution_function(self, r: ArrayLike) -> Floats:
         """Return the image of a point at distance r (Å), ∫ w cos(Q·r) d³Q/(2π)³, in 1/Å³."""
         r = np.asarray(r, dtype=np.float64)
-        # w is smooth except at the end of the flat part of the Tukey window: integrate two pieces.
+        # w is smooth except at the end of the flat part of the Tukey window, so two pieces are
+        # integrated.
         knot = self.flat if self.kind == "tukey" and 0 < self.flat < 1 else 0.5
         n = 64 + int(self.q_max * r.max(initial=0.0))
         node, weight = np.polynomial.legendre.leggauss(n)

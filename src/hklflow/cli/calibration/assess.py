@@ -47,7 +47,7 @@ def assessed(
     record: Record = {
         "source": request.source,
         "inputs": [{"path": str(p), "sha256": stage.fingerprint(p)} for p in read_files(request)],
-        # Read the JSON file, which has no numpy types and no infinities.
+        # Read the JSON file again, because it has no numpy types and no infinities.
         "metrics": stage.read_json(files["metrics.json"])["metrics"],
         "gates": gates,
         "parentVersion": request.parent,
@@ -77,7 +77,7 @@ def difference(a: Record, b: Record) -> Record:
 def summary(data: Record) -> Record:
     """Return beam centre, distance along the beam, tilt and normal of a geometry file.
 
-    These values are compared because the PONI coordinates and the rotations are correlated.
+    These values are compared, because PONI coordinates and rotations are correlated.
     """
     import numpy as np
 
@@ -113,14 +113,13 @@ def _gates(to: "Target", request: "Request", data: Record, before: Record) -> li
             "value": None,
             "limit": None,
             "passed": False,
-            "sentence": f"the geometry was imported ({request.source}): nothing says how good it "
-            "is",
+            "sentence": f"the geometry was imported ({request.source}): its quality is unknown",
         }
     ]
 
 
 def _module_gates(metrics: Record, limit: float | None) -> list[Record]:
-    """Return the gates for the precision of the modules and for the improvement they bring."""
+    """Return the gates for the precision of the modules, and for their effect on the residuals."""
     better, sigma = metrics["improvement"], metrics["largest_sigma_px"]
     gates: list[Record] = [
         {

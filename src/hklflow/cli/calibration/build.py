@@ -60,14 +60,14 @@ class Request:
         names = {item.name for item in fields(cls)}
         values = {key: value for key, value in data.items() if key in names}
         if missing := sorted({"source", "files", "params"} - values.keys()):
-            raise HklflowError(f"parameters.json lacks {', '.join(missing)}; propose it anew")
+            raise HklflowError(f"parameters.json lacks {', '.join(missing)}; propose it again")
         for key in ("offsets", "arms_deg"):
             values[key] = tuple(values.get(key, ()))
         return cls(**values | {"files": tuple(Path(path) for path in data["files"])})
 
 
 def from_state(target: "Target") -> Record:
-    """Return the parameters of a powder calibration that the state and its entry define."""
+    """Return the parameters of a powder calibration that the state and the entry define."""
     state, entry = target.state.values, target.geometry
     params = {
         "pixel_size": state.get("pixel_size"),
@@ -82,7 +82,7 @@ def from_state(target: "Target") -> Record:
 
 
 def settings(pairs: Sequence[str]) -> Record:
-    """Return the settings in ``key=value`` texts of `--set`; a value that is not JSON is text.
+    """Return the settings from ``key=value`` texts of `--set`; a value that is not JSON is text.
 
     Raises
     ------
@@ -136,7 +136,8 @@ def powder_params(target: "Target", params: Mapping[str, Any]) -> powder_calibra
     known = from_state(target)
     if taken := sorted({name.replace("-", "_") for name in params} & (set(known) - {"distance"})):
         raise HklflowError(
-            f"--set {', '.join(taken)}: the entry {target.name} and its state say that; mend them"
+            f"--set {', '.join(taken)}: the entry {target.name} and its state define this; change "
+            "it there"
         )
     try:
         return powder_calibration.Params.model_validate({**known, **params})
@@ -154,7 +155,7 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
     Returns
     -------
     dict of Path
-        Name of the product -> file.
+        File of each product, by its name.
 
     Raises
     ------
@@ -206,7 +207,7 @@ def _import_poni(target: "Target", request: Request, geometry: Path) -> None:
         for name in ("polarization", "sensor_thickness", "sensor_attenuation")
         if name in known
     }
-    # If the file has a shape, it is used and `check_state` compares it with the state.
+    # A shape in the file is used, and `check_state` compares it with the state.
     if (shape := target.state.values.get("shape")) is not None and read_poni(path).shape is None:
         params["shape"] = tuple(shape)
     import_poni.main(
@@ -233,7 +234,7 @@ def bragg_products(
     orientation : Path
         The scan's ``orientation.json``.
     files : dict
-        Name of a product -> rotation -> file.
+        Files by the name of the product and then of the rotation.
 
     Raises
     ------
@@ -356,7 +357,7 @@ def _checked(path: Path) -> Record:
         calibrated(data, path)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise HklflowError(
-            f"{path} is no geometry of this workflow ({type(error).__name__}: {error}); give a "
+            f"{path} is not a geometry of this workflow ({type(error).__name__}: {error}); give a "
             "geometry.json"
         ) from error
     material = {key: data[key] for key in ("sensor_material",) if key in data}
@@ -377,7 +378,7 @@ def _set_points(target: "Target") -> Record:
     lacking = [n for n in ("pixel_size", "wavelength", "distance") if n not in known]
     if shape is None or lacking:
         raise HklflowError(
-            f"the state of {target.name} does not say "
+            f"the state of {target.name} has no "
             f"{', '.join(lacking + (['shape'] if shape is None else []))}, which the default "
             "geometry needs"
         )
@@ -410,7 +411,7 @@ def _write_poni(geometry: Path, path: Path) -> None:
 
 
 def check_state(target: "Target", data: Record, path: Path) -> None:
-    """Raise if a geometry does not fit the state.
+    """Raise an error if a geometry does not fit the state.
 
     Raises
     ------
@@ -441,5 +442,5 @@ def check_state(target: "Target", data: Record, path: Path) -> None:
     if problems:
         raise HklflowError(
             f"the geometry has {' and '.join(problems)}, as {target.name} says; give the file of "
-            "this state, or mend the configuration"
+            "this state, or correct the configuration"
         )

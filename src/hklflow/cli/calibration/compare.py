@@ -34,7 +34,7 @@ def compare(
     if output is not None and not output.absolute().parent.is_dir():
         raise HklflowError(f"--output {output}: there is no such folder; make it first")
     if len(names) < 2:
-        raise HklflowError("name two or more versions or candidates, as v_0001 morning/02")
+        raise HklflowError("give two or more versions or candidates, such as v_0001 morning/02")
     to = entry.target()
     to.require("geometry")
     items: dict[str, dict[str, Any]] = {}
@@ -45,7 +45,7 @@ def compare(
             raise HklflowError(f"{in_words(item)} has no geometry.json; compare others")
         items[in_words(item)] = {"data": stage.read_json(path), "record": item.record}
     if len(items) < 2:
-        raise HklflowError(f"{', '.join(names)} are the same; name different ones")
+        raise HklflowError(f"{', '.join(names)} are the same; give different ones")
     first = next(iter(items.values()))["data"]
     rows = [_row(name, item["data"], first, item["record"]) for name, item in items.items()]
     if json_:

@@ -70,7 +70,7 @@ def accept(
     item = to.item(name)
     if applies_to is None and isinstance(item, Candidate):
         raise HklflowError(
-            "say --applies-to: which runs or scans it is for, as '>=1040' or 'quartz/*'"
+            "give the runs or scans with --applies-to, such as '>=1040' or 'quartz/*'"
         )
     overridden = _overridden(_gates_of(item), override_gate, reason, in_words(item))
     _check_none_is_lost(to, item, applies_to, supersede)
@@ -84,8 +84,8 @@ def accept(
     for key in changed:
         print(f"  {' '.join(key)}: {before.get(key, 'none')} -> {after.get(key, 'none')}")
     print(
-        f"{len(changed)} rotations will be reduced anew; where one is of a parent, its children "
-        "will be refined anew, too"
+        f"{len(changed)} rotations will be reduced again; if one belongs to a parent, its children "
+        "will be refined again, too"
     )
 
 
@@ -105,7 +105,8 @@ def _accepted(
                 f"{item.name} is published already, for {item.applies_to}; --applies-to is for "
                 "candidates"
             )
-        # The record of a version cannot be changed: write the overridden gates into the comments.
+        # The record of a candidate cannot be changed; overridden gates are written into the
+        # comments.
         note = "".join(f" ({gate['name']} overridden: {gate['reason']})" for gate in overridden)
         decision["comments"] += note
         return to.store.set_status(item, "accepted", **decision)
@@ -219,15 +220,15 @@ def copy(
 def _gates_of(item: "Version | Candidate") -> list[Mapping[str, Any]]:
     """Return the gates of a candidate or proposed version.
 
-    A copied version has a single failed gate, because its gates are from another state.
+    A copied version has a single failed gate, because its own gates were tested in another state.
     """
     gates: list[Mapping[str, Any]] = list(item.record.get("gates", []))
     if not gates:
-        raise HklflowError(f"{in_words(item)} has no gates: nothing says how good it is; propose "
+        raise HklflowError(f"{in_words(item)} has no gates, so its quality is unknown; propose "
                            "it again")  # fmt: skip
     if item.record.get("copiedFrom"):
         donor = item.record["copiedFrom"]
-        origin = f"it was measured in state {donor['stateId']}, of which it is version"
+        origin = f"it was measured in another state, {donor['stateId']}; its number there is"
         return [
             {"name": "copied", "value": None, "limit": None, "passed": False,
              "sentence": f"{origin} {donor['version']}"}
@@ -238,7 +239,7 @@ def _gates_of(item: "Version | Candidate") -> list[Mapping[str, Any]]:
 def _check_none_is_lost(
     to: Target, item: "Version | Candidate", applies_to: str | None, supersede: tuple[int, ...]
 ) -> None:
-    """Raise if a rotation would have no version after a version is superseded."""
+    """Raise an error if a rotation would have no version after a version is superseded."""
     from hklflow.calibration import applies
 
     text = item.record.get("appliesTo") if applies_to is None else applies_to
@@ -256,27 +257,27 @@ def _check_none_is_lost(
             lost.append(" ".join(key))
     if lost:
         raise HklflowError(
-            f"{', '.join(lost)} would be left without a version: what is superseded applies to "
-            f"them, `{new.text}` does not; say --allow-overlap instead of --supersede, or apply it "
-            "to more"
+            f"{', '.join(lost)} would be left without a version: the superseded version applies to "
+            f"them, `{new.text}` does not; give --allow-overlap instead of --supersede, or apply "
+            "it to more"
         )
 
 
 def _overridden(
     gates: "list[Mapping[str, Any]]", given: tuple[str, ...], reason: str, name: str
 ) -> list[dict[str, Any]]:
-    """Return the failed gates that the user accepts; raise if any other gate failed."""
+    """Return the failed gates that the user accepts; raise an error if another gate failed."""
     failed = {str(gate["name"]): gate for gate in gates if not gate["passed"]}
     if unknown := [gate for gate in given if gate not in failed]:
         raise HklflowError(
             f"{', '.join(unknown)} did not fail; of {name} failed {', '.join(failed) or 'none'}"
         )
     if given and not reason.strip():
-        raise HklflowError("--override-gate needs its --reason")
+        raise HklflowError("--override-gate needs a --reason")
     if missed := [gate for gate in failed if gate not in given]:
         reasons = "; ".join(str(failed[gate]["sentence"]) for gate in missed)
         raise HklflowError(
-            f"{name} cannot be accepted: {reasons}; make another iteration, or say "
+            f"{name} cannot be accepted: {reasons}; make another iteration, or give "
             f"--override-gate {' '.join(missed)} --reason ..."
         )
     return [{"name": gate, "value": failed[gate]["value"], "reason": reason} for gate in given]

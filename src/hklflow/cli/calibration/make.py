@@ -32,8 +32,8 @@ class Source:
     """Product of this workflow: `geometry.json`."""
     bragg: str | None = None
     """Refined scan (`sample/scan`) whose Bragg peaks determine the positions of the modules. If the
-    converging refinement of the scan (`modules.json`) found displaced modules, these are
-    proposed."""
+    stage `converge` found displaced modules in this scan (`modules.json`), they are proposed.
+    """
     level: Literal["detector", "module"] = "detector"
     """`detector`: refine the detector as a whole. `module`: refine shifts and rotations of the
     modules in the plane of the detector."""
@@ -42,14 +42,14 @@ class Source:
     offset: tuple[float, ...] = ()
     """Detector distance of each image minus the distance of the first image, in m."""
     arm: tuple[float, ...] = ()
-    """Angle of the detector's arm for each image, in degrees."""
+    """Angle of the detector arm for each image, in degrees."""
     given: Settings = ()
-    """Further parameters of `powder_calibration`, as `min_rings=5`."""
+    """Further parameters of `powder_calibration`, in the form `min_rings=5`."""
     start: Annotated[str | None, Parameter(name="--from")] = None
     """Version or candidate whose distance and beam centre are the start values."""
 
     def kind(self) -> str:
-        """Return the name of the source option; raise if other options do not fit the source."""
+        """Return the name of the source option; raise an error if other options do not fit."""
         names = ("image", "poni", "geometry", "bragg")
         chosen = [name for name in names if getattr(self, name)]
         if len(chosen) != 1:
@@ -64,13 +64,13 @@ class Source:
             )
         if len(self.image) > 1 and self.level == "detector" and not several:
             raise HklflowError(
-                f"{len(self.image)} images are refined together by where the detector stood: give "
-                "--offset or --arm for each; or say --level module"
+                f"{len(self.image)} images are refined together from the detector positions: give "
+                "--offset or --arm for each; or give --level module"
             )
         return kind
 
     def params(self, kind: str) -> dict[str, Any]:
-        """Return the parameters of `--set` and `--calibrant`; raise if the source has none."""
+        """Return the parameters of `--set` and `--calibrant`; raise an error if not allowed."""
         from hklflow.cli.calibration.build import settings
 
         params = settings(self.given)
@@ -109,12 +109,12 @@ class Source:
 def _bragg_files(
     to: Target, scan: str, params: Mapping[str, Any]
 ) -> tuple[int | None, tuple[Path, ...]]:
-    """Return the version that a scan was reduced with, and the products with its Bragg peaks."""
+    """Return the version with which a scan was reduced, and the products with its Bragg peaks."""
     from hklflow.cli.calibration.build import bragg_products, converged_modules
 
     used, orientation, products = bragg_products(to, scan)
     files = (orientation, *(path for paths in products.values() for path in paths.values()))
-    # Use the modules of the converging refinement, unless the user names a detector.
+    # Use the modules of the stage `converge`, unless the user names a detector.
     converged = converged_modules(to, used, orientation, scan)
     if converged is not None and "detector" not in params:
         files = (converged, *files)
@@ -259,11 +259,11 @@ def _propose(to: Target, name: str, request: "Request", author: str, comments: s
     from hklflow.cli.calibration.assess import assessed
     from hklflow.cli.calibration.build import make_files
 
-    # Check state and names before the calibration, which takes long.
+    # Check state and names first, because the calibration takes long.
     to.store.state(to.state.kind, to.state.id)
     check_name(name, "candidate")
     if not author.strip():
-        raise HklflowError("--author is empty; say who proposes")
+        raise HklflowError("--author is empty; give the name of the person who proposes")
     with tempfile.TemporaryDirectory() as folder:
         files = make_files(to, request, Path(folder))
         files, record = assessed(to, name, request, files, Path(folder))

@@ -34,7 +34,7 @@ def series(
         Parameters for all images.
     offsets, arms_deg : sequence of float
         Distance of each image minus the distance of the first image in m, and arm angle of each
-        image in degrees. Empty: all images have the same value.
+        image in degrees. Empty if all images have the same value.
 
     Raises
     ------
@@ -57,8 +57,7 @@ def series(
             )
             for i, (counts, bad, _) in enumerate(prepared)
         ],
-        calibrant=powder_calibration.calibrant_of(params),
-        **powder_calibration.fit_options(params),
+        powder_calibration.settings(params),
     )
     metrics = []
     for image, (_, _, known) in zip(series.images, prepared, strict=True):
@@ -98,15 +97,10 @@ def modules_of_rings(images: Sequence[Path], params: powder_calibration.Params) 
     from hklflow.calibration.powder_cycles import response
     from hklflow.geometry import detector_to_dict
 
-    rings, modules = [], None
+    rings, modules, settings = [], None, powder_calibration.settings(params)
     for path in stage.progress(images, len(images), "images"):
         counts, bad, _ = powder_calibration.prepare(path, params)
-        calibration = powder.calibrate_powder(
-            counts,
-            bad,
-            calibrant=powder_calibration.calibrant_of(params),
-            **powder_calibration.fit_options(params),
-        )
+        calibration = powder.calibrate_powder(counts, bad, settings)
         modules = modules or _ideal(params.detector, bad, params.pixel_size)
         detector = replace(calibration.detector, modules=modules)
         angles = calibration.calibrant.two_theta(calibration.wavelength)
@@ -146,7 +140,7 @@ def modules_of_peaks(
     orientation : Path
         The scan's ``orientation.json``.
     scans, peaks, masks : mapping
-        Rotation -> scan file, peak table, pixel mask.
+        Scan file, peak table and pixel mask of each rotation, by its name.
     detector_name : str or None
         Name of the detector in pyFAI. None: the modules are between the gaps in the mask.
 
@@ -211,7 +205,7 @@ def modules_of_loop(start: Record, path: Path) -> Record:
 
 
 def _kept(start: Record) -> Record:
-    """Return a geometry without the entries that are invalid for other modules."""
+    """Return a geometry without the entries that are not valid for displaced modules."""
     return {k: v for k, v in start.items() if k not in ("provenance", "metrics", "gates")}
 
 
@@ -225,5 +219,5 @@ def _ideal(
     if name is not None:
         return detector_modules(name)
     if bad is None:
-        raise HklflowError("the modules are not known; say --set detector=..., pyFAI's name")
+        raise HklflowError("the modules are not known; give --set detector=... (its name in pyFAI)")
     return Modules.ideal(modules_from_gaps(bad), pixel_size[1] / pixel_size[0])

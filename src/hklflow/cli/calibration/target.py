@@ -1,4 +1,4 @@
-"""Stored calibration that a command uses: an entry of the configuration, its store and state."""
+"""Stored calibration for a command: an entry of the configuration, its store and its state."""
 
 import re
 import sys
@@ -28,7 +28,7 @@ class Target:
 
     @property
     def entry(self) -> "Stored":
-        """Entry of the configuration, with the place in the store."""
+        """Entry of the configuration, with store and state."""
         return self.experiment.stored(self.name)
 
     @property
@@ -37,12 +37,12 @@ class Target:
         return self.experiment.stored_kinds[self.name]
 
     def require(self, kind: str) -> None:
-        """Raise if the entry has another kind."""
+        """Raise an error if the entry has another kind."""
         if self.kind != kind:
             raise HklflowError(
                 f"{self.name} has {self.kind}, and this command is for a {kind}; constants are "
-                "proposed by `snakemake constants` and judged by what `hklflow calibration show` "
-                "says of the candidate"
+                "proposed by `snakemake constants`, and `hklflow calibration show` shows the gates "
+                "of a candidate"
             )
 
     @property
@@ -84,7 +84,7 @@ class Target:
         """
         match = re.fullmatch(r"(?:v_)?(\d+)", name)
         if match is None:
-            raise HklflowError(f"{name!r} is no version; write its number, as 3 or v_0003")
+            raise HklflowError(f"{name!r} is not a version; write its number, such as 3 or v_0003")
         return self.store.version(self.state.kind, self.state.id, int(match[1]))
 
     def item(self, name: str) -> "Version | Candidate":
@@ -122,12 +122,12 @@ class Entry:
     directory: Directory = Path()
 
     def target(self) -> Target:
-        """Return the selected calibration; raises as `target` does."""
+        """Return the selected calibration; raise the errors of the function `target`."""
         return target(self.directory, self.calibration)
 
 
 def target(directory: Path, name: str | None) -> Target:
-    """Return the stored calibration with a name; None: the only entry with a store.
+    """Return the stored calibration with a name, or (name None) the only entry with a store.
 
     Raises
     ------
@@ -144,7 +144,11 @@ def target(directory: Path, name: str | None) -> Target:
             raise HklflowError(
                 f"{folder.config} has {len(names)} calibrations and constants with a store"
                 f"{': ' + ', '.join(names) if names else ''}; "
-                + ("name one with --calibration" if names else "see config/README.md, calibrations")
+                + (
+                    "choose one with --calibration"
+                    if names
+                    else "see config/README.md, calibrations"
+                )
             )
         name = names[0]
     experiment.stored(name)

@@ -1,4 +1,7 @@
-"""Parameters of each stage from configuration and tables; functions have the stages' names."""
+"""Functions that take the parameters of each stage from the configuration and the tables.
+
+Each function has the name of its stage.
+"""
 
 from typing import Any
 
@@ -8,7 +11,7 @@ from hklflow.stage import Params
 
 
 def section(name: str) -> Any:
-    """Return a function that gives a section of the configuration of a scan or sample."""
+    """Return a function that returns a section of the configuration of a scan or sample."""
 
     def params(experiment: Experiment, at: Wildcards) -> Params:
         own: Params = getattr(experiment.settings(at["sample"], at.get("scan")), name)
@@ -26,11 +29,11 @@ def titled(experiment: Experiment, subject: str, at: Wildcards) -> str:
 
 
 def quick_look(experiment: Experiment) -> str:
-    """Return the end of titles in a quick look; otherwise empty."""
+    """Return the end of all titles if frames are binned; else an empty text."""
     b = experiment.config.binning
     return "" if b == 1 else f", binned {b} x {b}"
 
 
 MASKED = {"transform": "", "masked_transform": ", 3-D masked"}
 MASKED |= {f"symm_{kind}": f", symmetrised{masked}" for kind, masked in MASKED.items()}
-"""Kind of volume -> its name in titles."""
+"""Map from the kind of volume to its name in titles."""

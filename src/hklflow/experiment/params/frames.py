@@ -15,20 +15,20 @@ def _row(experiment: Experiment, at: Wildcards) -> Rotation:
 
 
 def simulate(experiment: Experiment, at: Wildcards) -> stages.simulate.Params:
-    """Return the parameters of one simulated raw file, with its JSON description."""
+    """Return the parameters of one simulated raw file."""
     description = simulation_description(experiment, at["raw"])
     return stages.simulate.Params(description=description.model_dump_json(exclude_defaults=True))
 
 
 def powder_calibration(experiment: Experiment, at: Wildcards) -> stages.powder_calibration.Params:
-    """Return the parameters of a calibration; its image is an input."""
+    """Return the parameters of a calibration from a powder image."""
     entry = experiment.config.calibrations[at["calibration"]]
     assert isinstance(entry, PowderImage)
     return stages.powder_calibration.Params(**entry.model_dump(exclude={"image"}))
 
 
 def import_poni(experiment: Experiment, at: Wildcards) -> stages.import_poni.Params:
-    """Return the parameters of a calibration; its PONI file is an input."""
+    """Return the parameters of a calibration from a PONI file."""
     entry = experiment.config.calibrations[at["calibration"]]
     assert isinstance(entry, PoniFile)
     return stages.import_poni.Params(**entry.model_dump(exclude={"poni"}))
@@ -44,7 +44,7 @@ def sum_scans(experiment: Experiment, at: Wildcards) -> stages.sum_scans.Params:
 
 
 def correct_frames(experiment: Experiment, at: Wildcards) -> stages.correct_frames.Params:
-    """Return the parameters of the correction of an integrating detector's frames."""
+    """Return the parameters that correct the frames of an integrating detector."""
     row, key = _row(experiment, at), (at["sample"], at["scan"])
     given = experiment.settings(*key).correct_frames.model_dump(exclude={"constants"})
     if row.is_series:
@@ -56,7 +56,7 @@ def correct_frames(experiment: Experiment, at: Wildcards) -> stages.correct_fram
 
 
 def _series(experiment: Experiment, at: Wildcards) -> str | None:
-    """Return the pattern of a rotation's images; None if they are not an image series."""
+    """Return the file name pattern of an image series; None for other raw data."""
     row = _row(experiment, at)
     if row.is_sum or experiment.is_corrected(at["sample"], at["scan"]):
         return None
@@ -64,12 +64,12 @@ def _series(experiment: Experiment, at: Wildcards) -> str | None:
 
 
 def bin_frames(experiment: Experiment, at: Wildcards) -> stages.bin_frames.Params:
-    """Return the parameters of the block sums of a rotation's frames."""
+    """Return the parameters that bin the frames of a rotation."""
     own = experiment.settings(at["sample"], at["scan"]).import_scan
     return stages.bin_frames.Params.model_validate(
         {
             "binning": experiment.config.binning,
-            # A sum of repeated scans has its own saturation.
+            # The sum of repeated scans contains the saturation of the sum.
             "saturation": None if _row(experiment, at).is_sum else own.saturation,
             "pattern": _series(experiment, at),
         }
@@ -77,7 +77,7 @@ def bin_frames(experiment: Experiment, at: Wildcards) -> stages.bin_frames.Param
 
 
 def import_scan(experiment: Experiment, at: Wildcards) -> stages.import_scan.Params:
-    """Return the parameters of the import; the table of scans overrides the configuration."""
+    """Return the parameters of the import; values of the scan table override the configuration."""
     row, binning = _row(experiment, at), experiment.config.binning
     given = experiment.settings(at["sample"], at["scan"]).import_scan.model_dump()
     fixed = {name: value for name, (value, step) in row.goniometer.items() if step is None}
@@ -88,7 +88,8 @@ def import_scan(experiment: Experiment, at: Wildcards) -> stages.import_scan.Par
     given["leave_out"] = left_out.of_rotation(given["leave_out"], at["rotation"])
     given["binning"] = binning
     if binning > 1:
-        # This saturation is of one pixel; the file of the block sums contains a block's saturation.
+        # `saturation` is for one pixel; the file of binned frames contains the saturation of a
+        # block.
         given["saturation"] = None
     elif pattern := _series(experiment, at):
         given["pattern"] = pattern
@@ -112,7 +113,7 @@ def find_peaks(experiment: Experiment, at: Wildcards) -> stages.find_peaks.Param
 
 
 def mask_3d(experiment: Experiment, at: Wildcards) -> stages.mask_3d.Params:
-    """Return the parameters of the 3-D mask; only a mask from the model uses the name."""
+    """Return the parameters of the 3-D mask; the rotation is needed only with the crystal model."""
     own = experiment.settings(at["sample"], at["scan"]).mask_3d
     own = binned.mask_3d(own, experiment.config.binning)
     return stages.mask_3d.Params(**own.model_dump(), rotation=at["rotation"] if own.model else None)

@@ -1,4 +1,4 @@
-"""Parameters of the stages that index, refine and integrate a scan."""
+"""Parameters of the stages that index, refine, integrate, scale and merge."""
 
 from typing import Any
 
@@ -13,20 +13,23 @@ from hklflow.stage.scan_limits import ScanLimits
 
 
 def _of_scan(experiment: Experiment, at: Wildcards) -> tuple[Config, dict[str, Any]]:
-    """Return the settings of a scan, and its names."""
+    """Return the settings of a scan, and the names of the scan and its rotations."""
     sample, scan = at["sample"], at["scan"]
     names = {"sample": sample, "scan": scan, "rotations": experiment.rotations(sample, scan)}
     return experiment.settings(sample, scan), names
 
 
 def _engine(experiment: Experiment, own: Config) -> dict[str, Any]:
-    """Return the programs that index and refine; the starting orientation is an input."""
+    """Return the settings of the programs that index and refine, without `start`."""
     used = "dials" in (own.orientation.engine, own.orientation.spots)
     return own.orientation.model_dump(exclude={"start"}) | _programs(experiment, used)
 
 
 def _programs(experiment: Experiment, used: bool) -> dict[str, Any]:
-    """Return the place of DIALS for stages that use it; a new place reruns no other stage."""
+    """Return the paths of the DIALS programs if the stage uses DIALS, else nothing.
+
+    Stages without DIALS therefore do not run again if the paths change.
+    """
     return experiment.config.dials.model_dump() if used else {}
 
 
@@ -35,7 +38,7 @@ def _limits(own: Config) -> ScanLimits:
 
 
 def refine_parent(experiment: Experiment, at: Wildcards) -> stages.refine_parent.Params:
-    """Return the parameters to refine a parent: configuration, else table of samples."""
+    """Return the parameters that refine a parent; the sample table adds a missing cell or group."""
     own, names = _of_scan(experiment, at)
     row = experiment.samples[at["sample"]]
     given = own.refine_parent.model_dump()
@@ -68,7 +71,7 @@ def converge(experiment: Experiment, at: Wildcards) -> stages.converge.Params:
 
 
 def integrate(experiment: Experiment, at: Wildcards) -> stages.integrate.Params:
-    """Return the parameters to integrate a rotation, with the transform's norm factors."""
+    """Return the parameters that integrate a rotation, with the corrections of the transform."""
     config = experiment.settings(at["sample"], at["scan"])
     own = binned.integrate(config.integrate, experiment.config.binning)
     corrections = {name: getattr(config.transform, name) for name in Corrections.model_fields}
@@ -81,7 +84,7 @@ def integrate(experiment: Experiment, at: Wildcards) -> stages.integrate.Params:
 
 
 def scale_reflections(experiment: Experiment, at: Wildcards) -> stages.scale_reflections.Params:
-    """Return the parameters to scale the reflections of a scan."""
+    """Return the parameters that scale the reflections of a scan."""
     own, names = _of_scan(experiment, at)
     return stages.scale_reflections.Params(
         **own.scale_reflections.model_dump(), rotations=names["rotations"]
@@ -89,7 +92,7 @@ def scale_reflections(experiment: Experiment, at: Wildcards) -> stages.scale_ref
 
 
 def merge_reflections(experiment: Experiment, at: Wildcards) -> stages.merge_reflections.Params:
-    """Return the parameters to merge reflections; Friedel mates are treated as in scaling."""
+    """Return the parameters that merge reflections; scaling sets the treatment of Friedel mates."""
     own, _ = _of_scan(experiment, at)
     return stages.merge_reflections.Params(
         **own.merge_reflections.model_dump(), anomalous=own.scale_reflections.anomalous

@@ -15,39 +15,39 @@ def _own(experiment: Experiment, at: Wildcards) -> Config:
 
 
 def transform(experiment: Experiment, at: Wildcards) -> stages.transform.Params:
-    """Return the parameters to transform a rotation, or one of its blocks of frames."""
+    """Return the parameters that transform a rotation, or one block of its frames."""
     given = _own(experiment, at).transform.model_dump()
     blocks = (int(at.get("part", 0)), experiment.config.frame_blocks)
     return stages.transform.Params(**given, rotation=at["rotation"], part=blocks)
 
 
 def add_transforms(_: Experiment, __: Wildcards) -> stages.add_transforms.Params:
-    """Return the parameters of the sum over blocks of frames."""
+    """Return the parameters that add the transforms of blocks of frames."""
     return stages.add_transforms.Params()
 
 
 def merge(experiment: Experiment, at: Wildcards) -> stages.merge.Params:
-    """Return the parameters of the merge of the rotations."""
+    """Return the parameters that merge the rotations of a scan."""
     own = _own(experiment, at).merge
     return stages.merge.Params(**own.model_dump(), title=titled(experiment, "S(Q) of ", at))
 
 
 def symmetrise(experiment: Experiment, at: Wildcards) -> stages.symmetrise.Params:
-    """Return the parameters of the mean of equivalents."""
+    """Return the parameters that average symmetry-equivalent voxels."""
     own = _own(experiment, at).symmetrise
     title = titled(experiment, "symmetrised S(Q) of ", at)
     return stages.symmetrise.Params(**own.model_dump(), title=title)
 
 
 def fill(experiment: Experiment, at: Wildcards) -> stages.fill.Params:
-    """Return the parameters of punch and fill."""
+    """Return the parameters that remove Bragg peaks and fill the holes (punch and fill)."""
     own = _own(experiment, at).fill
     title = titled(experiment, "diffuse S(Q) of ", at)
     return stages.fill.Params(**own.model_dump(), title=title)
 
 
 def pdf(experiment: Experiment, at: Wildcards) -> stages.pdf.Params:
-    """Return the parameters of the pair distribution, ``delta`` or ``total``."""
+    """Return the parameters of the pair distribution function, ``delta`` or ``total``."""
     own = _own(experiment, at).pdf
     subject = {"delta": "3D-ΔPDF of ", "total": "total PDF of "}[at["which"]]
     return stages.pdf.Params(**own.model_dump(), title=titled(experiment, subject, at))
@@ -59,7 +59,7 @@ def planes(experiment: Experiment, at: Wildcards) -> stages.planes.Params:
 
 
 def difference(experiment: Experiment, at: Wildcards) -> stages.difference.Params:
-    """Return the parameters of the difference to the reference."""
+    """Return the parameters of the difference from the reference scan."""
     reference = str(experiment.reference(at["sample"], at["scan"]))
     theirs = titled(experiment, "", {**at, "scan": reference, "kind": "transform"})
     own = _own(experiment, at).difference
@@ -89,7 +89,7 @@ def _stacked(experiment: Experiment, subject: str, at: Wildcards) -> dict[str, A
 
 
 def stack(experiment: Experiment, at: Wildcards) -> stages.stack.Params:
-    """Return the parameters to stack a parent's volumes along temperature."""
+    """Return the parameters that stack the volumes of a parent and its children by temperature."""
     parent = refine_parent(experiment, {"sample": at["sample"], "scan": at["parent"]})
     return stages.stack.Params(
         **_own(experiment, at).stack.model_dump(),
@@ -99,7 +99,7 @@ def stack(experiment: Experiment, at: Wildcards) -> stages.stack.Params:
 
 
 def stack_pdf(experiment: Experiment, at: Wildcards) -> stages.stack_pdf.Params:
-    """Return the parameters to stack a parent's 3D-ΔPDFs along temperature."""
+    """Return the parameters that stack the 3D-ΔPDFs of a parent and its children by temperature."""
     return stages.stack_pdf.Params(
         **_own(experiment, at).stack_pdf.model_dump(), **_stacked(experiment, "3D-ΔPDF", at)
     )

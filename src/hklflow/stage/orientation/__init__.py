@@ -1,8 +1,8 @@
 """Make the orientation product: from peak tables to ``orientation.json`` and its picture.
 
-Parent and child refinements share this code. The product contains the cell, U and UB with their
-uncertainties, the refined geometry of every rotation, the hkl grid, and the figures by which a
-person judges the refinement.
+Refinements of parents and children share this code. The product contains the cell, U and UB with
+their uncertainties, the refined geometry of every rotation, the hkl grid, and the numbers by which
+a person judges the refinement.
 """
 
 from hklflow.stage.orientation.observed import (

@@ -29,9 +29,11 @@ _WHY = {
     "as wide as the fit allows": PeakFlag.WIDEST,
 }
 _UNKNOWN = "without a place or its error"
-_BROAD = 1.8  # times the typical width of strong peaks; broader peaks are diffuse maxima
+# limit relative to the typical width of strong peaks; broader peaks are diffuse maxima
+_BROAD = 1.8
 BROADER = "broader than reflections"
-_COMMON = 0.5  # fraction of peaks at the largest fitted width from which these are reflections
+# fraction of peaks with the largest fitted width above which they count as reflections
+_COMMON = 0.5
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ class Observed:
     peaks: tuple[refinement.Peaks, ...]
     n_found: int
     tables: tuple[PeakTable, ...]
-    """All columns of the same peaks."""
+    """All columns of the peak tables, for the same peaks."""
     widths: tuple[Floats, ...] = ()
     """Widths of the peaks in pixels, see `orientation.arcs.Displaced`."""
     spreads: tuple[float | None, ...] = ()
-    """Mosaic spread from each rotation's peaks, radian²; None: too few peaks."""
+    """Mosaic spread in radian² from the peaks of each rotation; None if there are too few peaks."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Number of peaks that were left out, by reason."""
 
@@ -68,7 +70,7 @@ class Observed:
         ]
 
     def select(self, keep: NDArray[np.bool_], why: str) -> "Observed":
-        """Select peaks of all rotations by a mask (n,), and record why others are left out."""
+        """Select peaks of all rotations by a mask (n,), and record why the others are left out."""
         ends = np.cumsum([len(table) for table in self.tables])[:-1]
         parts = np.split(keep, ends)
         tables = [table.select(part) for table, part in zip(self.tables, parts, strict=True)]
@@ -102,16 +104,16 @@ class Observed:
 
 
 def named(sample: str, scan: str, observed: Observed, *, own: bool) -> "Named":
-    """Return the names of a scan and its frames for sentences; ``own``: the scan is a parent."""
+    """Return the names of a scan and its frames for sentences; ``own`` is True for a parent."""
     from hklflow.quality.doubts import Named
 
     return Named(sample, scan, observed.names, [one.first for one in observed.scans], own)
 
 
 def modules_of(observed: Observed, masks: Sequence[Path]) -> "Modules | None":
-    """Return the modules of the detector of all rotations; for an ideal detector from mask gaps.
+    """Return the modules of the detector of all rotations, from its geometry or from mask gaps.
 
-    Return None if the rotations' detectors have different shapes, or if no modules are found.
+    Return None if the detectors of the rotations have different shapes, or if no modules are found.
     """
     from hklflow.calibration.module_gaps import modules_from_gaps
     from hklflow.geometry.modules import Modules
@@ -126,7 +128,7 @@ def modules_of(observed: Observed, masks: Sequence[Path]) -> "Modules | None":
 
 
 def read(names: Sequence[str], scans: Sequence[Path], peaks: Sequence[Path]) -> Observed:
-    """Read the scan files and peak tables of one scan's rotations.
+    """Read the scan files and peak tables of the rotations of one scan.
 
     Raises
     ------
@@ -140,7 +142,7 @@ def read(names: Sequence[str], scans: Sequence[Path], peaks: Sequence[Path]) -> 
 def read_scans(
     names: Sequence[str], scans: Sequence[Path], peaks: Sequence[Path]
 ) -> list[RotationScan]:
-    """Read the scan files of one scan's rotations.
+    """Read the scan files of the rotations of one scan.
 
     Raises
     ------
@@ -161,9 +163,9 @@ def observe(
     tables: Sequence[PeakTable],
     max_width: float | None = None,
 ) -> Observed:
-    """Select the peaks for refinement, corrected to the positions of the crystal's mean block.
+    """Select the peaks for refinement, corrected to the positions of the mean block of the crystal.
 
-    With a ``max_width`` (pixels), broader peaks are left out.
+    Peaks broader than ``max_width`` (pixels) are left out, if it is given.
     """
     chosen, widths, spreads = [], [], []
     for scan, table in zip(scans, tables, strict=True):
@@ -187,7 +189,7 @@ def observe(
 
 
 def afterglows(names: Sequence[str], tables: Sequence[PeakTable]) -> list[dict[str, Any]]:
-    """Return the significant afterglow in the peaks of each rotation, with its sentence."""
+    """Return the significant afterglow in the peaks of each rotation, with a sentence."""
     said = {n: (t, afterglow.sentence(t)) for n, t in zip(names, tables, strict=True)}
     return [
         {"rotation": name, **(table.afterglow or {}), "sentence": f"{name}: {text}"}
@@ -202,7 +204,7 @@ def _displaced(rotation: geometry.Rotation, table: PeakTable) -> arcs.Displaced:
 
 
 def _placed(table: PeakTable, off: arcs.Displaced) -> PeakTable:
-    """Correct peaks, which are parts of arcs, to the positions of the crystal's mean block."""
+    """Correct peaks, which are parts of arcs, to the positions of the mean block of the crystal."""
     names = ("slow", "fast", "frame")
     moved = {name: getattr(table, name) - getattr(off, name) for name in names}
     unsure = {
@@ -234,7 +236,7 @@ def _widest_are_left_out(flags: NDArray[np.int64]) -> bool:
 
 
 def usable(table: PeakTable) -> NDArray[np.bool_]:
-    """Return True for peaks (n,) whose position can be trusted."""
+    """Return True for peaks (n,) with a reliable position."""
     values = np.stack([getattr(table, name) for name in CENTROID])
     use: NDArray[np.bool_] = ((table.flags & int(UNUSABLE)) == 0) & np.all(
         np.isfinite(values), axis=0
@@ -246,14 +248,16 @@ def usable(table: PeakTable) -> NDArray[np.bool_]:
 
 
 def _sharp(width: Floats, intensity: Floats) -> NDArray[np.bool_]:
-    """Return True for peaks (n,) that are not much broader than peaks with half of the intensity.
+    """Return True for peaks (n,) that are not much broader than the typical strong peak.
 
     `selection.without_maxima` separates classes of widths, but it needs a first refinement, which
-    the broadest maxima may spoil: in one L-cysteine sweep they made it reject all reflections.
+    the broadest maxima may spoil: in one L-cysteine sweep, the refinement rejected all reflections
+    because of them.
     """
     if not len(width):
         return np.ones(0, np.bool_)
-    # Narrower peaks contain half of the intensity: strong peaks are Bragg peaks.
+    # The typical width is the one up to which peaks contain half of the intensity: strong peaks are
+    # Bragg peaks.
     order = np.argsort(width)
     share = np.cumsum(np.maximum(intensity, 0.0)[order])
     typical = width[order][np.searchsorted(share, 0.5 * share[-1])]

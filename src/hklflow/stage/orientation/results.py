@@ -28,9 +28,9 @@ def product(
     Parameters
     ----------
     figures : mapping
-        Figures of `orientation.transition` and others.
+        Results of `orientation.transition` and other tests.
     """
-    # For a model without refinement, the figures are for the peaks that agree with it.
+    # For a model without refinement, the numbers are for the peaks that agree with the model.
     shown = refined.used if refined.used.any() else refined.held_out
     untested = (
         [f"whether the cell obeys the space group was not tested: {figures['why not']}"]
@@ -59,7 +59,7 @@ def product(
             "peaks found": observed.n_found,
             "peaks": len(refined.indexed),
             "peaks left out": dict(observed.left_out),
-            # The value depends on this refinement's `hkl_tolerance`; do not compare scans by it.
+            # This value depends on `hkl_tolerance` of this refinement; do not compare scans by it.
             "fraction indexed": refined.fraction_indexed,
             "used in refinement": int(refined.used.sum()),
             "rmsd in pixels": float(np.hypot(refined.rmsd[0], refined.rmsd[1])),
@@ -123,5 +123,5 @@ def picture(refined: refinement.Refined, observed: Observed, orientation: Orient
 
 
 def _known(value: float | None, form: str = ".3f") -> str:
-    """Format a figure; a dash if there were no peaks."""
+    """Format a number; a dash if there were no peaks."""
     return "–" if value is None or np.isnan(value) else format(value, form)

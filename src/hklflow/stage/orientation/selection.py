@@ -20,9 +20,9 @@ Floats = NDArray[np.float64]
 
 _INDEXED = 0.25  # largest deviation of h, k, l of peaks whose position is tested
 _DOMAIN_ROUNDS = 4
-_ON = 8.0  # times the median χ² of three residuals, within which a peak is on a lattice
+_ON = 8.0  # limit of χ² for a peak on a lattice, relative to the median χ² of three residuals
 _STRAYING = 1.5  # reduced χ² below which all peaks fit
-_BETTER = 0.7  # times the reduced χ²: significant for the 30 or more peaks of a class
+_BETTER = 0.7  # limit relative to the reduced χ²: significant for the 30 or more peaks of a class
 _OTHER = "of the other domain of a twin"
 
 
@@ -31,7 +31,7 @@ def without_maxima(
     refined: refinement.Refined,
     again: Callable[[Observed], refinement.Refined],
 ) -> tuple[Observed, refinement.Refined, list[str]]:
-    """Remove the broader of two classes of peaks, otherwise peaks displaced from reflections.
+    """Remove the broader of two classes of peaks, else the peaks displaced from reflections.
 
     Parameters
     ----------
@@ -43,9 +43,11 @@ def without_maxima(
     Returns
     -------
     observed : Observed
+        Remaining peaks.
     refined : Refined
+        Refinement with the remaining peaks.
     notes : list of str
-        Number of removed peaks.
+        Note with the number of removed peaks.
     """
     width = np.concatenate(observed.widths)
     significance = np.concatenate([t.significance for t in observed.tables])
@@ -60,7 +62,7 @@ def without_maxima(
     try:
         by_core = again(observed.select(core, BROADER))
         if by_core.chi2 > _BETTER * refined.chi2:
-            return observed, refined, []  # no better placed: widths differ for another reason
+            return observed, refined, []  # the fit is not better: widths differ for another reason
         all_peaks = unrefined(by_core.rotations, observed.peaks, by_core.ub, _INDEXED)
         sigma = np.concatenate([p.sigma for p in observed.peaks])
         keep = sharpness.reflections(
@@ -86,9 +88,9 @@ def _within(
     if keep.sum() < sharpness.ENOUGH:
         note = (
             f"{np.sum(~keep)} of {len(keep)} peaks are broader than {limit}, {keep.sum()} "
-            "narrower: maxima of the diffuse scattering, and too few reflections to refine by "
-            "alone; cell and orientation are those of the maxima, off by more than they say: "
-            "measure longer, or take them from another scan (`orientation: start`, `fixed`)"
+            "narrower: maxima of the diffuse scattering, and too few reflections for a refinement "
+            "without maxima; cell and orientation come from the maxima, and their errors are too "
+            "small: measure longer, or take them from another scan (`orientation: start`, `fixed`)"
         )
         return observed, refined, [note]
     fewer = observed.select(keep, BROADER)

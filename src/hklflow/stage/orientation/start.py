@@ -1,4 +1,4 @@
-"""Provide the start of a refinement: a parent's geometry, or another program's result."""
+"""Provide the start of a refinement: the geometry of a parent, or the result of a program."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,21 +22,22 @@ from hklflow.stage.orientation.observed import Observed
 
 Floats = NDArray[np.float64]
 
-_MAX_MISFIT = 0.03  # largest difference of two programs' geometries, relative to |Q|
-_SAME_WAVELENGTH = 1e-4  # relative difference of equal wavelengths
+_MAX_MISFIT = 0.03  # largest difference of the geometries of two programs, relative to |Q|
+_SAME_WAVELENGTH = 1e-4  # relative difference of wavelengths that count as equal
 
 
 def inherited(observed: Observed, parent: Orientation) -> tuple[list[geometry.Rotation], list[str]]:
-    """Return a child's rotations with the detector and heads that the parent refined.
+    """Return the rotations of a child with the detector and heads that the parent refined.
 
-    The refined small rotation of the head at a goniometer setting is used for the child's rotation
-    at the same setting; if there are several, from the rotation of the same name.
+    The child uses the refined head rotation of the parent's rotation with the same goniometer
+    setting. If several have this setting, it uses the one with the same name.
 
     Returns
     -------
     rotations : list of Rotation
     notes : list of str
-        Sentences on rotations that keep their calibration because the parent's differs.
+        Sentences on rotations that keep their calibration because the calibration of the parent
+        differs.
     """
     refined = [
         (calibrated, parent.rotation(name).detector)
@@ -63,7 +64,7 @@ def inherited(observed: Observed, parent: Orientation) -> tuple[list[geometry.Ro
 
 
 def _with_sensor_of(detector: geometry.Detector, other: geometry.Detector) -> geometry.Detector:
-    """Return the other detector with the sensor attenuation for the own wavelength."""
+    """Return the other detector with the sensor attenuation for the wavelength of this one."""
     return replace(
         other,
         sensor_thickness=detector.sensor_thickness,
@@ -72,7 +73,7 @@ def _with_sensor_of(detector: geometry.Detector, other: geometry.Detector) -> ge
 
 
 def _same_calibration(a: geometry.Detector, b: geometry.Detector) -> bool:
-    """Return True if two detectors are at the same place; sensor attenuations may differ."""
+    """Return True if two detectors have the same position; sensor attenuations may differ."""
     return geometry.detector_to_dict(_with_sensor_of(b, a)) == geometry.detector_to_dict(b)
 
 
@@ -101,9 +102,9 @@ class Start:
     rotations : list of Rotation
         Rotations of the scan with the detector of the file.
     ub : (3, 3) array
-        1/Å with 2π in our goniometer's frame, in the setting of the file.
+        UB in 1/Å with 2π in our goniometer's frame, in the setting of the file.
     group : SpaceGroup or None
-        None: the file names no space group.
+        Space group in the file; None if the file has none.
     notes : list of str
         Sentences on geometry of the file that is not used.
     """
@@ -122,8 +123,9 @@ def started(path: Path, observed: Observed) -> Start:
     path : Path
         Any file that `formats.models.read_model` supports.
     observed : Observed
-        Rotations of the scan; the first one is the file's first. A rotation that is not in the
-        file gets the detector of the first one, if the import gave both the same detector.
+        Rotations of the scan; the first rotation is the first one in the file. A rotation that is
+        not in the file gets the detector of the first one, if the import gave both the same
+        detector.
 
     Raises
     ------
@@ -134,7 +136,8 @@ def started(path: Path, observed: Observed) -> Start:
 
     models, scan = read_model(path), observed.scans[0]
     model = models[0]
-    # With the same number of frames, the frames are the same, whatever their first number.
+    # With the same number of frames, the frames are the same, even if they are numbered
+    # differently.
     same = model.rotation.scan.n_frames == scan.rotation.scan.n_frames
     first = model.first_image - 1 if same else scan.first
     model = _binned(model, scan)
@@ -171,14 +174,14 @@ def started(path: Path, observed: Observed) -> Start:
 
 def _with_geometry(model: Model, rotation: geometry.Rotation) -> geometry.Rotation:
     """Return a rotation with the detector of a model, and with its refined head if it has one."""
-    # Rounded to the same digits as a parent's file.
+    # Round to the same digits as in the file of a parent.
     model_goniometer = geometry.from_dict(geometry.to_dict(model.rotation)).goniometer
     goniometer = _inherited_goniometer(rotation.goniometer, [model_goniometer])
     return replace(rotation, detector=detector_of(model, rotation), goniometer=goniometer)
 
 
 def _binned(model: Model, scan: RotationScan) -> Model:
-    """Return a model of unbinned frames with the detector of the scan's binned frames."""
+    """Return a model of unbinned frames with the detector of the binned frames of a scan."""
     model_detector = model.rotation.detector
     if scan.binning is None or tuple(model_detector.shape) != tuple(scan.binning.unbinned):
         return model
@@ -199,7 +202,7 @@ def reconciled(
     Parameters
     ----------
     ub : (3, 3) array
-        1/Å with 2π.
+        UB in 1/Å with 2π.
     own : SpaceGroup
         Group in the file of the UB; only its centring is used.
     group : SpaceGroup
@@ -244,7 +247,7 @@ def reconciled(
     if not matches:
         expected = "" if cell is None else f" with the cell {_text(cell)}"
         raise HklflowError(
-            f"{where} has the cell {_text(given_cell)} ({own.symbol}), which is no lattice of "
+            f"{where} has the cell {_text(given_cell)} ({own.symbol}), which is not a lattice of "
             f"{group.symbol}{expected}; check space group and cell, or index again"
         )
     return matches[0]
@@ -260,7 +263,7 @@ def as_given(
     ub: ArrayLike,
     tolerance: float,
 ) -> tuple[refinement.Refined, list[str]]:
-    """Return a model without refinement, with its figures, and notes on it.
+    """Return a model without refinement, with its statistics, and notes on it.
 
     Parameters
     ----------
@@ -277,7 +280,7 @@ def as_given(
 
 
 def constraints_kept(cell: ArrayLike, group: symmetry.SpaceGroup) -> bool:
-    """Return True if a given cell obeys the relations of a space group within 1e-4."""
+    """Return True if a given cell obeys the constraints of a space group within 1e-4."""
     lengths_angles = np.asarray(cell, dtype=np.float64)
     strain = reduction.strain(
         lattice.metric(lengths_angles), symmetry.constrain_cell(lengths_angles, group)
