@@ -159,17 +159,22 @@ def read_norm(
         If the scale is for another number of frames.
     """
     from hklflow import nexus
+
+    scale = nexus.read_scale(scale_path)
+    pixel, corrected = pixel_norm(mask, corrections, first, rotation, binning)
+    frame = frame_norm(scale, rotation, scale_path)
+    # The scale assumes equal solid angles; correct it if the pixel norm does not contain them.
+    return Norm(pixel, frame if corrections.solid_angle else frame * scale.area, corrected, scale)
+
+
+def frame_norm(scale: "FrameScale", rotation: "Rotation", path: Path) -> "NDArray[np.float64]":
+    """Return the part of the norm of the frames (n,), for equal solid angles; see `read_norm`."""
     from hklflow.base.errors import HklflowError
 
-    scale, n_frames = nexus.read_scale(scale_path), rotation.scan.n_frames
-    pixel, corrected = pixel_norm(mask, corrections, first, rotation, binning)
-    if len(scale.scale) != n_frames:
+    if len(scale.scale) != rotation.scan.n_frames:
         raise HklflowError(
-            f"{scale_path} is for {len(scale.scale)} frames but the scan has {n_frames}; run "
-            "frame_scale again"
+            f"{path} is for {len(scale.scale)} frames but the scan has {rotation.scan.n_frames}; "
+            "run frame_scale again"
         )
-    frame = scale.monitor * scale.attenuation * scale.scale
-    # The scale assumes equal solid angles; correct it if the pixel norm does not contain them.
-    if not corrections.solid_angle:
-        frame = frame * scale.area
-    return Norm(pixel, frame, corrected, scale)
+    norm: NDArray[np.float64] = scale.monitor * scale.attenuation * scale.scale
+    return norm

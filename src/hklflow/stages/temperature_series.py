@@ -138,8 +138,7 @@ def _frame_norm(path: Path, rotation: "Rotation") -> "Floats":
     from hklflow import nexus
     from hklflow.stage.norms import frame_norm
 
-    scale = nexus.read_scale(path)
-    return frame_norm(scale, rotation.scan.n_frames, path, solid_angle=True)
+    return frame_norm(nexus.read_scale(path), rotation, path)
 
 
 def _comparable(scan: "Orientation", parent: "Orientation") -> set[str]:
