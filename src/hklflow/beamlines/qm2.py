@@ -104,7 +104,7 @@ def _single(scan: SpecScan, folder: Path, request: Request) -> Single:
     start, step, remarks = angles_of(scan, "phi", request)
     temperature = column_of(scan, _TEMPERATURE)
     exposure = exposure_of(scan, True)
-    monitor, told = _monitor(scan, request)
+    monitor, monitor_notes = _monitor(scan, request)
     with open_frames(images.pattern) as frames:
         shape = frames.shape[1:]
     header = Header(
@@ -129,7 +129,7 @@ def _single(scan: SpecScan, folder: Path, request: Request) -> Single:
             joined(request.facts, header),
             (shape[0], shape[1]),
             where=f"scan {scan.number} of {sample}, {label} {warm}",
-            notes=(*notes, *remarks, *told),
+            notes=(*notes, *remarks, *monitor_notes),
         ),
         f"{label}_{f'{digits[1]}K' if digits else warm}_s{scan.number}",
         f"{sample}-{label}",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.geometry import Detector
     from hklflow.images.pixel_binning import PixelBinning
 
-VERSION = 5
+VERSION = 6
 
 
 def _text(value: Any) -> Any:
