@@ -55,6 +55,40 @@ def test_rows_mean_what_was_said(raws: Path, hklflow: Hklflow) -> None:
     assert warm.rotations["r1"].goniometer == {"phi": (0, 0.1)}
 
 
+QUARTZ = """\
+data_quartz
+_cell_length_a 4.9134(2)
+_cell_length_b 4.9134(2)
+_cell_length_c 5.4052(3)
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 120
+_chemical_formula_sum 'O2 Si'
+"""
+SYMBOL = "_space_group_name_H-M_alt 'P 32 2 1'\n"
+
+
+def test_a_sample_from_a_cif(folder: Path, hklflow: Hklflow) -> None:
+    cif = folder / "quartz.cif"
+    cif.write_text(QUARTZ + SYMBOL)
+    add = ("sample", "add", "low", "--cif", cif, "--directory", folder)
+    done = hklflow(*add)
+    assert done.code == 0, done.err
+    assert "data block quartz: cell 4.9134 4.9134 5.4052 90 90 120, P 32 2 1" in done.out
+    row = (folder / "config/samples.tsv").read_text().splitlines()[-1]
+    cell = ["4.9134", "4.9134", "5.4052", "90", "90", "120"]
+    assert row.split("\t") == ["low", "O2 Si", "P 32 2 1", *cell, ""]
+    before = _tables(folder)
+    both = hklflow(*add, "--cell", "1", "1", "1", "90", "90", "90")
+    assert both.code == 2
+    assert "both state the cell" in both.err
+    cif.write_text(QUARTZ)
+    silent = hklflow(*add)
+    assert silent.code == 2
+    assert "no space group; enter --space-group" in silent.err
+    assert _tables(folder) == before
+
+
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_what_was_there_is_kept_byte_for_byte(raws: Path, hklflow: Hklflow, newline: str) -> None:
     """A spreadsheet's mark and line ends, any order of columns, blanks, remarks."""

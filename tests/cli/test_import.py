@@ -153,6 +153,39 @@ def test_rows_links_and_a_start(folder: Path, raw: Path, plugin: Plugin, importe
     assert tree(raw) == before
 
 
+CIF = """\
+data_heavy
+_cell_length_a 4.01
+_cell_length_b 5.01
+_cell_length_c 6.01
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_space_group_IT_number 16
+_chemical_formula_sum 'D2 O'
+"""
+
+
+def test_new_samples_from_a_cif(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import, tmp_path: Path
+) -> None:
+    cif = tmp_path / "ice.cif"
+    cif.write_text(CIF)
+    plugin.found = Found((scan(raw, 1),))
+    code, out, err = imported("--cif", str(cif))
+    assert code == 0, err
+    assert "data block heavy: cell 4.01 5.01 6.01 90 90 90, P 2 2 2" in out
+    sample = load(folder).samples["ice"]
+    assert sample.cell == (4.01, 5.01, 6.01, 90, 90, 90)
+    assert (sample.space_group, sample.formula) == ("P 2 2 2", "D2 O")
+    cif.write_text(CIF.replace("4.01", "9.99"))
+    plugin.found = Found((scan(raw, 2),))
+    code, out, err = imported("--cif", str(cif))
+    assert code == 0, err
+    assert "already in the table of samples, and stays as it is there: ice" in out
+    assert load(folder).samples["ice"] == sample
+
+
 def test_twice_is_once_even_after_a_person_renamed(
     folder: Path, raw: Path, plugin: Plugin, imported: Import
 ) -> None:

@@ -1,5 +1,6 @@
 """Light scan files: frames stay where they are, and what is known comes back as it was given."""
 
+import resource
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
@@ -162,11 +163,17 @@ def test_linked_files_that_are_gone_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("named", "sound"),
-    [("/etc/passwd", False), ("../raw/a_###.txt", False), ("a_###.TIF", True), ("a.cbf.gz", True)],
+    [
+        ("/etc/passwd", False),
+        ("../raw/a_###.txt", False),
+        ("a_###.TIF", True),
+        ("a.cbf.gz", True),
+        ("a.####", True),
+    ],
 )
 def test_what_cannot_be_frames_is_not_linked(tmp_path: Path, named: str, sound: bool) -> None:
     (tmp_path / "raw").mkdir()
-    for name in ("a_001.txt", "a_001.TIF", "a.cbf.gz"):
+    for name in ("a_001.txt", "a_001.TIF", "a.cbf.gz", "a.0001"):
         (tmp_path / "raw" / name).touch()
     write(tmp_path / f"raw/a{SUFFIX}", named, Header(n_frames=N))
     rotation = tables.Rotation("r1", f"raw/a{SUFFIX}", {}, None)
@@ -210,3 +217,22 @@ def test_a_detector_on_an_arm_comes_back(tmp_path: Path, delta: float) -> None:
     assert found is not None
     np.testing.assert_allclose(found.lab([0, 1.5], [0, 2.5]), detector.lab([0, 3], [0, 5]))
     np.testing.assert_allclose(found.distance, DETECTOR.distance)
+
+
+def test_more_files_than_may_be_open(tmp_path: Path) -> None:
+    """One file for each frame, as some detectors write them."""
+    links = []
+    for i in range(80):
+        with h5py.File(tmp_path / f"f{i}.h5", "w") as file:
+            file["d"] = np.full((1, 2, 3), i, np.uint32)
+        links.append((str(tmp_path / f"f{i}.h5"), "d"))
+    light = tmp_path / f"a{SUFFIX}"
+    write_light(light, Header(n_frames=80), (2, 3), links, sample="x", source={})
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 40, limits[1]))
+    try:
+        with open_frames(light) as frames:
+            assert frames.read(0, 80)[:, 0, 0].tolist() == list(range(80))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

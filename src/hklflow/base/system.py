@@ -18,6 +18,7 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_OTHER_FILES = 200  # open files of libraries, logs and products
 _NO_ROOM = {
     errno.ENOSPC: "free some disk space and run again",
     errno.EDQUOT: "free some of your quota and run again",
@@ -168,3 +169,23 @@ def sentence(error: BaseException) -> str | None:
                         else "correct the path"
                     )
     return None
+
+
+def allow_open_files(number: int, what: str) -> None:
+    """Raise this process's limit of open files, if it needs more.
+
+    Raises
+    ------
+    HklflowError
+        If the system does not allow as many; the message begins with ``what``.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = number + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise HklflowError(
+            f"{what} has frames in {number} files, but only {hard} may be open here; ask the "
+            f"administrator for `ulimit -n {needed}`, or join the files"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -28,7 +28,7 @@ from hklflow.formats.instruments import named
 from hklflow.formats.raw import open_frames, read_header
 from hklflow.formats.text_headers import Choices, parse_axis, parse_unit, parse_vector
 
-_OPTIONS = {
+IMAGE_OPTIONS = {
     "log": "text log of the frames, columns with units in the header line; {series} in its name "
     "is replaced by the series' name",
     "axis": "column of the log, or axis in headers, that is scanned (default: the moving one); "
@@ -179,21 +179,22 @@ class ImageFiles:
 
     def _series(self, source: Path) -> Iterator[Series]:
         if source.is_file():
-            if plain_suffix(source) not in self.suffixes:
+            if not self._is_mine(source):
                 raise HklflowError(f"{source} is not a file of *{' *'.join(self.suffixes)}")
             candidates = numbered([p for p in sorted(source.parent.iterdir()) if p.is_file()])
             yield from (s for s in candidates if source in [p for _, p in s.images])
             return
         for _, inside in folders(source, skip=is_experiment):
-            yield from numbered(
-                [p for p in inside if plain_suffix(p) in self.suffixes and p.is_file()]
-            )
+            yield from numbered([p for p in inside if self._is_mine(p) and p.is_file()])
 
-    def _single(self, series: Series, request: Request, log: str | None) -> Single:
-        if fault := series.fault():
-            raise HklflowError(fault)
-        with open_frames(series.pattern) as frames:
-            shape = frames.shape
+    def _is_mine(self, path: Path) -> bool:
+        """Return True for an image of this plugin, by its name; it may be compressed."""
+        return plain_suffix(path) in self.suffixes
+
+    def _facts(
+        self, series: Series, request: Request, log: str | None
+    ) -> tuple[Header, str, list[str]]:
+        """Return header, goniometer settings and notes from the headers of a series."""
         choices = self._choices(request, log)
         header = read_header(series.pattern, choices)
         goniometer = ""
@@ -205,6 +206,18 @@ class ImageFiles:
             notes.append(header.detector_doubt)
         if self.reads == "CBF" and header.monitor is None and log is None:
             notes.append("no monitor: if the experiment has none, set `import_scan: monitor: none`")
+        return header, goniometer, notes
+
+    def _adds(self, request: Request, log: str | None) -> bool:
+        """Return True if the user states facts that must be written to a light scan file."""
+        return stated(request.facts) or self._choices(request, log).any()
+
+    def _single(self, series: Series, request: Request, log: str | None) -> Single:
+        if fault := series.fault():
+            raise HklflowError(fault)
+        with open_frames(series.pattern) as frames:
+            shape = frames.shape
+        header, goniometer, notes = self._facts(series, request, log)
         read = None
         if log is not None:
             read = read_log(Path(log.replace("{series}", series.stem)))
@@ -221,7 +234,7 @@ class ImageFiles:
                 series.pattern,
                 joined(request.facts, header),
                 (shape[1], shape[2]),
-                light=read is not None or stated(request.facts) or choices.any(),
+                light=read is not None or self._adds(request, log),
                 goniometer=goniometer,
                 where=str(Path(series.pattern).relative_to(_common(request.source))),
                 notes=tuple(notes),
@@ -246,7 +259,10 @@ def numbered(files: list[Path]) -> list[Series]:
     """Return the series among the files of one folder."""
     groups: dict[tuple[str, str], Series] = {}
     for path in files:
-        match = re.fullmatch(r"(.*?)(\d+)(\D*\.[^.]+?(?:\.gz|\.bz2)?)", path.name, re.ASCII)
+        # The number is the last one of the name, or its suffix: `x_0001.cbf`, `x.0001`.
+        match = re.fullmatch(
+            r"(.*?)(\d+)(\D*\.[^.]*\D[^.]*?(?:\.(?:gz|bz2))?)", path.name, re.ASCII
+        ) or re.fullmatch(r"(.+\.)(\d{3,})()", path.name, re.ASCII)
         if match is None:
             continue
         key = (match[1], match[3])
@@ -332,11 +348,11 @@ def _from_log(log: FrameLog, series: Series, request: Request) -> tuple[Header, 
         exposure_time=None if exposure is None else float(np.median(exposure)),
         temperature=None if temperature is None else round(float(temperature.mean()), 2),
     )
-    words, angles = _angles(log, rows, request.options.get("axis"))
+    words, angles = angle_settings(log, rows, request.options.get("axis"))
     return joined(header, angles), words, notes
 
 
-def _angles(log: FrameLog, rows: list[int], axis: str | None) -> tuple[str, Header]:
+def angle_settings(log: FrameLog, rows: list[int], axis: str | None) -> tuple[str, Header]:
     """Return settings for the table, and start and step of the scan."""
     values = {name: log.columns[name][rows] for name in log.angles}
     moving = [name for name, angle in values.items() if np.ptp(angle) > 0.01]
@@ -367,10 +383,10 @@ def _angles(log: FrameLog, rows: list[int], axis: str | None) -> tuple[str, Head
     return " ".join(words), scan
 
 
-_OF_HEADERS = _OPTIONS | _HEADER_OPTIONS
+_OF_HEADERS = IMAGE_OPTIONS | _HEADER_OPTIONS
 cbf = ImageFiles("cbf", "series of CBF images", (".cbf",), _OF_HEADERS, "CBF")
 smv = ImageFiles("smv", "series of SMV images of ADSC detectors", (".img",), _OF_HEADERS, "SMV")
-edf = ImageFiles("edf", "series of EDF images, with a log next to them", (".edf",), _OPTIONS)
+edf = ImageFiles("edf", "series of EDF images, with a log next to them", (".edf",), IMAGE_OPTIONS)
 tiff = ImageFiles(
-    "tiff", "series of TIFF images, with a log next to them", (".tif", ".tiff"), _OPTIONS
+    "tiff", "series of TIFF images, with a log next to them", (".tif", ".tiff"), IMAGE_OPTIONS
 )

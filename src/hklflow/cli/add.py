@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.values import CELL_NAMES
+from hklflow.cli.cif import Cif
 from hklflow.cli.folder import experiment
 from hklflow.cli.options import Directory
 
@@ -15,16 +16,17 @@ def add_sample(
     name: str,
     /,
     *,
-    space_group: str,
+    space_group: str | None = None,
     cell: tuple[float, float, float, float, float, float] | None = None,
     formula: str = "",
+    cif: Cif = Cif(),
     parents: str = "",
     directory: Directory = Path(),
 ) -> None:
     """Add a sample to the table of samples.
 
     Example: `hklflow sample add quartz --space-group "P 32 2 1" --cell 4.91 4.91 5.40 90 90 120
-    --formula SiO2`
+    --formula SiO2`, or `hklflow sample add quartz --cif quartz.cif`
 
     Parameters
     ----------
@@ -32,15 +34,27 @@ def add_sample(
         Name of the sample: letters, digits, `.`, `+` and `-`.
     space_group
         Hermann-Mauguin symbol, Hall symbol or number; `P 1` if the space group is not known.
+        Default: the one in the CIF file.
     cell
-        Approximate a, b, c in Å and alpha, beta, gamma in degrees. Default: search the cell.
+        Approximate a, b, c in Å and alpha, beta, gamma in degrees. Default: the one in the CIF
+        file; without file, search the cell.
     formula
-        Chemical formula; a comment that is not used in the computing.
+        Chemical formula; a comment that is not used in the computing. Default: the one in the CIF
+        file.
     parents
         Parent scan for each temperature range in K, such as `300K=160:400 100K=0:160`.
     """
     from hklflow.geometry.symmetry import space_group as known
 
+    crystal = cif.crystal(space_group, cell)
+    if crystal is not None:
+        space_group = space_group or crystal.space_group
+        cell, formula = crystal.cell, formula or crystal.formula
+    if space_group is None:
+        raise HklflowError(
+            "the space group is not stated; enter --space-group (P 1 if it is not known), or a "
+            "file with --cif"
+        )
     known(space_group)
     row = {"sample": name, "space_group": space_group, "formula": formula, "parents": parents}
     if cell is not None:

@@ -88,8 +88,9 @@ def import_scans(
     source
         File or folder with the scans.
     from_
-        Format: `spec`, `nxmx`, `eiger`, `cbf`, `tiff`, `smv`, `edf`, `nxrefine`, or a beamline
-        whose plugin is installed.
+        Format: `spec`, `nxmx`, `eiger`, `cbf`, `tiff`, `smv`, `edf`, `sfrm`, `rodhypix`,
+        `esperanto`, `marccd`, `raxis`, `fabio` (any other), `bluesky`, `qm2`, `nxrefine`, or a
+        beamline whose plugin is installed.
     raw
         Folder of the frames, or a pattern such as `images/x_S{scan}_####.tif`. Default: the usual
         place of the format.
@@ -108,6 +109,7 @@ def import_scans(
 
     folder = experiment(directory)
     facts.require_possible()
+    stated = stated.with_cif()
     if from_ in known():
         # If the plugin is slow or hangs, the user knows its name.
         say(f"asking beamline {from_} ({known()[from_]}) for the scans of {source} ...")

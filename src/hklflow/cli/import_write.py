@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from cyclopts import Parameter
 
 from hklflow.base.errors import HklflowError, printable
 from hklflow.base.values import CELL_NAMES
+from hklflow.cli.cif import Cif
 from hklflow.cli.folder import Folder, commented_rows, read_table
 
 if TYPE_CHECKING:
@@ -48,6 +49,19 @@ class Stated:
     """
     calibration: str = ""
     """Name of a detector geometry in the configuration. Default: the geometry in the files."""
+    cif: Cif = Cif()
+
+    def with_cif(self) -> "Stated":
+        """Return the options with the facts of the CIF file."""
+        crystal = self.cif.crystal(self.space_group, self.cell)
+        if crystal is None:
+            return self
+        return replace(
+            self,
+            space_group=self.space_group or crystal.space_group,
+            cell=crystal.cell,
+            formula=self.formula or crystal.formula,
+        )
 
     def sample_row(self, name: str, found: "FoundSample | None") -> dict[str, str]:
         """Return the row of the table of samples."""
@@ -203,6 +217,9 @@ def write(
             for name in dict.fromkeys(scan.sample for scan in written)
             if name not in known
         ]
+        kept = sorted({scan.sample for scan in written} & known)
+        if kept and (stated.cell or stated.space_group or stated.formula):
+            say(f"already in the table of samples, and stays as it is there: {', '.join(kept)}")
         values = list(_settings(folder, found, written))
         for scan_name, start in _orientations(folder, written, stated, made):
             values.append((["per_scan", scan_name, "orientation"], {"start": start}))

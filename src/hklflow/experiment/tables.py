@@ -332,7 +332,8 @@ def frame_files_of_light(raw: str, base: Path) -> FrameFiles:
     files: list[tuple[str, str | None]] = []
     for linked, inside in sources_of(base / raw):
         suffix = Path(linked.removesuffix(".gz").removesuffix(".bz2")).suffix.lower()
-        if suffix not in HDF5_SUFFIXES | IMAGE_SUFFIXES:
+        numbered = suffix.startswith(".#")  # `x.####`: the number is the suffix
+        if not numbered and suffix not in HDF5_SUFFIXES | IMAGE_SUFFIXES:
             raise HklflowError(
                 f"{linked}, from which {raw} takes its frames, is neither HDF5 nor a series of "
                 f"images ({', '.join(sorted(IMAGE_SUFFIXES))}); import the scan again"

@@ -1,8 +1,8 @@
-"""Read series of single images with fabio: CBF, SMV, TIFF and EDF.
+"""Read series of single images: CBF, SMV, TIFF, EDF, and whatever else fabio reads.
 
-Numbers of a header are used only if the format defines them: CBF (`formats.mini_cbf`) and SMV
-(`formats.smv`). TIFF and EDF give pixels only: the geometry in TIFF headers is often a left-over of
-another experiment.
+Numbers of a header are used only if the format defines them: CBF (`formats.mini_cbf`), SMV
+(`formats.smv`) and the formats of `formats.frame_table`. TIFF and EDF give pixels only: the
+geometry in TIFF headers is often a left-over of another experiment.
 """
 
 import logging
@@ -18,7 +18,11 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import require_file
+from hklflow.formats.frame_headers import Fields, FrameFacts, ImageDirections, series_facts
+from hklflow.formats.frame_table import format_of
 from hklflow.formats.header import Header
+from hklflow.formats.marccd import read_marccd
+from hklflow.formats.oxford import read_crysalis
 from hklflow.formats.raw_frames import Frames, require_frame_size
 from hklflow.formats.series import Raw, find_files
 from hklflow.formats.text_headers import NOTHING_STATED, Choices
@@ -61,6 +65,19 @@ def _require_whole_cbf(path: Path, frame: int) -> None:
         )
 
 
+def _require_whole_raxis(header: Any, path: Path, frame: int) -> None:
+    """Require that whole records precede the pixels: fabio counts pixels from the end."""
+    if path.suffix.lower() in {".gz", ".bz2"}:
+        return  # decompressing notices what is missing
+    before = path.stat().st_size - 2 * int(header["X Pixels"]) * int(header["Y Pixels"])
+    record = int(header["Record Length"])
+    if before < 1024 or record < 1 or before % record:
+        raise HklflowError(
+            f"frame {frame} cannot be read from {path}: it has no whole records of {record} bytes "
+            "before its pixels, so it is truncated; copy it again"
+        )
+
+
 def _require_possible(head: Any, path: Path, frame: int) -> None:
     """Require a possible image size that agrees with the number of pixels in the header."""
     shape = tuple(map(int, head.shape))
@@ -86,7 +103,9 @@ def _open(path: Path, frame: int) -> Any:
         # These decoders allocate what the header claims.
         if {".cbf", ".edf"} & set(map(str.lower, path.suffixes[-2:])):
             _require_possible(fabio.openheader(str(path)), path, frame)
-        image = fabio.open(str(path))
+        image = read_crysalis(path) or read_marccd(path) or fabio.open(str(path))
+        if type(image).__name__ == "RaxisImage":
+            _require_whole_raxis(image.header, path, frame)
         pixels = image.data
     except HklflowError:
         raise
@@ -109,19 +128,27 @@ def _open(path: Path, frame: int) -> Any:
     return image
 
 
+def _pixels(image: Any) -> NDArray[Any]:
+    """Return the pixels; formats that store each frame in the smallest type get one type."""
+    pixels: NDArray[Any] = image.data
+    if format_of(image) is not None and pixels.dtype.kind in "iu":
+        return pixels.astype(np.int32)
+    return pixels
+
+
 class ImageSeries(Frames):
     """Series of images, one in each file; see `raw.open_frames` for the names of the files."""
 
     def __init__(self, raw: Raw) -> None:
         self.files = find_files(raw)
-        first = _open(self.files[0], 0).data
+        first = _pixels(_open(self.files[0], 0))
         self.shape = (len(self.files), first.shape[0], first.shape[1])
         self.dtype = first.dtype
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         block = np.empty((stop - start, *self.shape[1:]), self.dtype)
         for frame in range(start, stop):
-            pixels = _open(self.files[frame], frame).data
+            pixels = _pixels(_open(self.files[frame], frame))
             if pixels.shape != self.shape[1:] or pixels.dtype != self.dtype:
                 raise HklflowError(
                     f"frame {frame} ({self.files[frame]}) is {pixels.shape} {pixels.dtype} but "
@@ -152,6 +179,8 @@ def read_image_header(raw: Raw, choices: Choices = NOTHING_STATED) -> Header:
 
     files = find_files(raw)
     image = _open(files[0], 0)
+    if (facts := _frame_facts(files, image, None)) is not None:
+        return facts.header
     kind = type(image).__name__
     if kind == "CbfImage":
         return read_cbf(files, image.data, choices)
@@ -160,6 +189,37 @@ def read_image_header(raw: Raw, choices: Choices = NOTHING_STATED) -> Header:
         shape = (int(image.data.shape[0]), int(image.data.shape[1]))
         return read_smv(files, shape, choices)
     return Header(n_frames=len(files))
+
+
+def read_frame_facts(raw: Raw, image: ImageDirections | None = None) -> FrameFacts | None:
+    """Return what the headers of a series state; None if its format is not in the table of formats.
+
+    Parameters
+    ----------
+    image : ImageDirections, optional
+        Directions of columns and rows, if the user states them.
+
+    Raises
+    ------
+    HklflowError
+        If a header is damaged, or the last frame is not where the first frame and the step say.
+    """
+    files = find_files(raw)
+    return _frame_facts(files, _open(files[0], 0), image)
+
+
+def _frame_facts(
+    files: list[Path], opened: Any, image: ImageDirections | None
+) -> FrameFacts | None:
+    table = format_of(opened)
+    if table is None:
+        return None
+    end = opened if len(files) == 1 else _open(files[-1], len(files) - 1)
+    first, last = (
+        Fields(path, dict(frame.header), (int(frame.data.shape[0]), int(frame.data.shape[1])))
+        for path, frame in ((files[0], opened), (files[-1], end))
+    )
+    return series_facts(table, first, last, len(files), image)
 
 
 def read_image(path: Path) -> NDArray[Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.base.system import no_file
+from hklflow.base.system import allow_open_files, no_file
 from hklflow.base.values import MOST_FRAMES
 from hklflow.formats.bands import PackedFrames
 from hklflow.formats.chunk_sizes import compressions, filters_of, require_sizes
@@ -159,6 +159,7 @@ class NexusFrames(Frames):
                     f"data_{numbers[-1]:06d}; the master file is damaged: copy it again"
                 )
         first = 0
+        allow_open_files(len(names), str(path))
         for name in names:
             data, source = self._dataset(group, name, path, first)
             yield _Segment(data, source, first)

@@ -52,6 +52,11 @@ UNPOLARIZED = "the polarization is not in the file; the beam is taken as unpolar
 _DEFAULT_ORIENTATION = "-y +z -x"  # of old files, which do not store it
 
 
+def goniometer_of(degrees: Sequence[float]) -> Goniometer:
+    """Return the goniometer of NXRefine at theta, omega and chi in degrees; phi is scanned."""
+    return Goniometer(_NAMES, _AXES @ _TO_OURS.T, np.radians([*degrees, 0.0]), 3)
+
+
 def read_nxrefine(path: str | Path) -> list[Model]:
     """Read the rotations of an NXRefine file that have an orientation.
 
@@ -100,7 +105,7 @@ def read_rotation(file: Any, name: str) -> Model:
         rotation=Rotation(
             Beam(number(group, "instrument/monochromator/wavelength")),
             _detector(group),
-            Goniometer(_NAMES, _AXES @ _TO_OURS.T, np.radians([*angles, 0.0]), 3),
+            goniometer_of(angles),
             Scan(
                 float(np.radians(phi[0] - 0.5 * step)),
                 float(np.radians(step)),

@@ -17,7 +17,20 @@ from hklflow.formats.text_headers import NOTHING_STATED, Choices
 from hklflow.images.scan import RotationScan
 
 HDF5_SUFFIXES = {".h5", ".hdf5", ".nxs", ".nx5", ".nexus", ".hdf"}
-IMAGE_SUFFIXES = {".cbf", ".tif", ".tiff", ".img", ".edf"}
+IMAGE_SUFFIXES = {
+    ".cbf",
+    ".edf",
+    ".esper",
+    ".esperanto",
+    ".img",
+    ".mccd",
+    ".osc",
+    ".rodhypix",
+    ".sfrm",
+    ".stk",
+    ".tif",
+    ".tiff",
+}
 
 
 def is_hdf5(raw: Raw) -> bool:
@@ -32,8 +45,9 @@ def open_frames(raw: Raw) -> Frames:
     ----------
     raw : path, pattern or list of paths
         An HDF5 file (NXmx or Eiger master, a plain stack, or a light scan file that links
-        frames), or images (CBF, TIFF, SMV, EDF): one file, a list, a glob (``scan_*.cbf``), a
-        template (``scan_####.cbf``) or a printf pattern (``scan_%05d.tif``).
+        frames), or images (CBF, TIFF, SMV, EDF, frames of CrysAlisPro, and what else fabio reads):
+        one file, a list, a glob (``scan_*.cbf``), a template (``scan_####.cbf``) or a printf
+        pattern (``scan_%05d.tif``).
 
     Raises
     ------

@@ -4,7 +4,7 @@ Operations act on Miller indices as column vectors, ``h' = W h``. A change of ba
 form: ``h_new = M h_old``, and therefore ``UB_new = UB_old M⁻¹``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -182,6 +182,29 @@ def _space_group(symbol: str) -> SpaceGroup:
         laue_operations=on_hkl,
         operations=(rotations, np.array([t for _, t in every], dtype=np.float64)),
     )
+
+
+def group_of_operations(operations: Iterable[str]) -> SpaceGroup:
+    """Return the space group that operations such as ``-x, y+1/2, -z`` generate, on their axes.
+
+    Raises
+    ------
+    HklflowError
+        If a text is no symmetry operation, or the operations do not form a group.
+    """
+    sgtbx = _sgtbx()
+    group = sgtbx.space_group()
+    text = ""
+    try:
+        for text in operations:
+            group.expand_smx(sgtbx.rt_mx(text))
+        hall = str(sgtbx.space_group_info(group=group).type().hall_symbol())
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise HklflowError(
+            f"{text!r} is not an operation of a space group ({reason}); correct it"
+        ) from error
+    return space_group(f"Hall: {hall}")
 
 
 def _miller_indices(hkl: ArrayLike) -> Any:
