@@ -356,7 +356,8 @@ def test_the_readme_names_every_column() -> None:
 
 WITHOUT_DEFAULTS = {*COMPUTING, "bragg", "calibration", "constants", "dials"}
 #: Functions that get what is made of a stage's parameters and may have a default, and why.
-MAY_HAVE_DEFAULTS = {"Accumulator": "its seed is made of the rotation's name; nobody sets it"}
+MAY_HAVE_DEFAULTS: dict[str, str] = {}
+"""Names of what may have a default that is a stage's parameter, with the reason."""
 _NOT_GIVEN = (None, (), "")  # defaults that say that there is none
 
 

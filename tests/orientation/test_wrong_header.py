@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from benchmarks.wrong_headers import CLASSES, applied, ask
 from tests.truth import worlds
+from tests.truth.wrong_headers import CLASSES, applied, ask
 
 
 def small(kind: str, system: str, seed: int, size: float | None) -> worlds.World:
