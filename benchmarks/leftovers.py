@@ -46,7 +46,7 @@ _COLUMNS = (
     "wrong",
 )
 _TWINS = ("twin_nonmerohedral", "twin_pseudomerohedral")
-_REMARKS = ("correlated", "no symmetry of", "multiplied by its root")  # on every refinement
+_REMARKS = ("correlated", "not symmetries of", "multiplied by its root")  # on every refinement
 
 
 @dataclass(frozen=True)

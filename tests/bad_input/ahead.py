@@ -297,7 +297,7 @@ REFUSED = [
         "formats/nxtransformations.py:axis_vector",
         "import_scan",
         R1,
-        "has no vector; fix the file",
+        "has no vector; correct the file",
         _without_vector,
     ),
     # Calibrations.

@@ -110,6 +110,7 @@ OTHERS = {
     "stages/refine_parent.py:_group": LOAD,
     "stages/refine_parent.py:_taken": TWIN,
     "stages/refine_parent.py:_begin": PIXELS,
+    "stages/refine_parent.py:_explained": PIXELS,
     "stages/sample_page.py": HAND,
     "stages/scale_reflections.py": PRODUCT,
     "stages/scan_file.py": HAND,

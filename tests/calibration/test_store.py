@@ -985,9 +985,9 @@ def test_a_full_disk_leaves_nothing(store, files):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(HklflowError, match=r"cannot be written .*too large.*free space"):
+        with pytest.raises(HklflowError, match=r"cannot be written .*too large.*free disk space"):
             store.publish(STATE, files, {}, status="accepted", applies_to="*", **WHO)
-        with pytest.raises(HklflowError, match=r"cannot be written .*too large.*free space"):
+        with pytest.raises(HklflowError, match=r"cannot be written .*too large.*free disk space"):
             store.new_iteration(STATE, "lab6", files, PROPOSED)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

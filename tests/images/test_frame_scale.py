@@ -5,6 +5,7 @@ import pytest
 from tests.truth.defaults import transmission
 
 from hklflow.base.errors import HklflowError
+from hklflow.images import frame_scale
 from hklflow.images.frame_scale import FrameScale, Status, change, compare, constant, uneven
 from hklflow.images.statistics import FrameStatistics
 from hklflow.simulation.frames import (
@@ -270,7 +271,7 @@ def test_a_curve_changes_by_more_than_its_noise(window: int | None) -> None:
         rng = np.random.default_rng(seed)
         noise = 1 + 0.02 * rng.normal(size=N)
         sine = 1 + 0.05 * np.sin(2 * np.pi * np.arange(N) / N)
-        flat.append(change(transmission(noise, np.ones(N), window), window))
-        swing.append(change(transmission(noise * sine, np.ones(N), window), window))
+        flat.append(change(frame_scale.transmission(noise, np.ones(N), window), window))
+        swing.append(change(frame_scale.transmission(noise * sine, np.ones(N), window), window))
     assert flat == [0.0] * 20
     assert swing == pytest.approx([0.05 / np.sqrt(2)] * 20, abs=0.008)

@@ -65,6 +65,7 @@ def test_the_width_that_is_proposed_leaves_reflections(tmp_path: Path) -> None:
     limit = re.search(r"`refine_parent: \{max_width: ([0-9.]+)\}`", said)
     assert limit is not None
     after = answered(made, tmp_path / "after", max_width=float(limit[1]))
+    assert not after.refusal
     assert after.worst < 4
     assert after.said == []
 

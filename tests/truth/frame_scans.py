@@ -267,7 +267,7 @@ def _sentences(name: str, folder: Path) -> Iterator[str]:
         data = stage.read_json(path)
         said = [*data.get("warnings", ()), *data.get("doubts", ()), *data.get("sentences", ())]
         # Standing remarks of a refinement; a χ² that makes a scan doubtful has another sentence.
-        usual = ("are correlated", "no symmetry of", "standard deviations are multiplied")
+        usual = ("are correlated", "not symmetries of", "standard deviations are multiplied")
         yield from (text for text in said if not any(word in text for word in usual))
 
 

@@ -117,7 +117,7 @@ class Answer:
     @property
     def said(self) -> list[str]:
         """Sentences that are no remarks on every refinement."""
-        usual = ("are correlated", "no symmetry of", "reduced chi", "is correlated")
+        usual = ("are correlated", "not symmetries of", "reduced chi", "is correlated")
         found = self.data.get("warnings", [])
         return [text for text in found if not any(word in text for word in usual)]
 

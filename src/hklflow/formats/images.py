@@ -183,6 +183,8 @@ def read_image_header(raw: Raw, choices: Choices = NOTHING_STATED) -> Header:
         return facts.header
     kind = type(image).__name__
     if kind == "CbfImage":
+        if len(files) > 1:
+            _open(files[-1], len(files) - 1)  # a copy that was cut off ends here, not in a job
         return read_cbf(files, image.data, choices)
     # fabio takes SMV for its superset d*TREK.
     if kind in {"AdscImage", "DtrekImage"}:

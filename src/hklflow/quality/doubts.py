@@ -435,7 +435,7 @@ def _of_outward(shift: displacement.Outward, named: Named) -> Record:
         "longer, or take cell and orientation from another scan (`orientation: start`, `fixed`)"
         if shift.max_width is None
         else f"narrower peaks are not displaced: refine only with these, `{stage}: {{max_width: "
-        f"{shift.max_width:.2f}}}`"
+        f"{ceil(100 * shift.max_width) / 100:.2f}}}`"  # rounded down, it would exclude them
     )
     return {
         "size": shift.size,

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
 
 def explanation(observed: Observed, sought: "Sought") -> str:
     """Return what would index the peaks of a scan; empty: nothing that was tried."""
+    from hklflow.orientation.indexing import MIN_PEAKS
     from hklflow.orientation.wrong_header import explained
     from hklflow.quality.explanations import Stated, sentence
 
+    if sum(len(p.frame) for p in observed.peaks) < MIN_PEAKS:
+        return ""
     rotations, binning = observed.rotations, observed.scans[0].binning
     strength = np.concatenate(observed.intensities)
     stated = Stated(
