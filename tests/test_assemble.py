@@ -168,8 +168,8 @@ def test_all_that_is_missing_is_told_together() -> None:
         ("goniometer", "the goniometer is not known"),
         ("start_deg", "the start (None)"),
         ("step_deg", "step (None)"),
-        ("exposure_time", "set `exposure` in seconds"),
-        ("monitor", "set `monitor: none`"),
+        ("exposure_time", "set `import_scan: exposure` in seconds"),
+        ("monitor", "set `import_scan: {monitor: none}`"),
     ],
 )
 def test_each_missing_thing_is_told_with_its_cure(field: str, expected: str) -> None:

@@ -224,7 +224,9 @@ REFUSED = [
         config={"per_scan": {"quartz/200K": {"import_scan": {"axes": []}}}},
     ),
     _import(
-        "no monitor", "the raw file has no monitor: set `monitor: none`", gone("entry/monitor")
+        "no monitor",
+        "the raw file has no monitor: set `import_scan: {monitor: none}`",
+        gone("entry/monitor"),
     ),
     Refused(
         "neither start nor step",

@@ -395,28 +395,28 @@ CASES = [
         "monitor of 0 in a frame",
         IMPORT,
         "raw/r1.nxs: the monitor must have one positive value for each of 6 frames (frame 2 "
-        "has 0): leave out the frames without beam (`leave_out: [2]`), or set `monitor: none`",
+        "has 0): leave out the frames without beam (`import_scan: {leave_out: [2]}`), or set `import_scan: {monitor: none}`",
         r1(MONITOR, at(COUNTS, 2, 0)),
     ),
     Case(
         "negative monitor",
         IMPORT,
         "raw/r1.nxs: the monitor must have one positive value for each of 6 frames (frame 2 "
-        "has -1): leave out the frames without beam (`leave_out: [2]`), or set `monitor: none`",
+        "has -1): leave out the frames without beam (`import_scan: {leave_out: [2]}`), or set `import_scan: {monitor: none}`",
         r1(MONITOR, at(COUNTS, 2, -1)),
     ),
     Case(
         "monitor that is NaN",
         IMPORT,
         "raw/r1.nxs: the monitor must have one positive value for each of 6 frames (frame 2 "
-        "has nan): leave out the frames without beam (`leave_out: [2]`), or set `monitor: none`",
+        "has nan): leave out the frames without beam (`import_scan: {leave_out: [2]}`), or set `import_scan: {monitor: none}`",
         r1(MONITOR, at(COUNTS, 2, np.nan)),
     ),
     Case(
         "monitor of 10^300",
         IMPORT,
         "raw/r1.nxs: the monitor of frame 2 is 1e+300, outside the plausible range 1e-15 to "
-        "1e+18: copy the file again, leave such frames out (`leave_out: [2]`), or set `monitor: "
+        "1e+18: copy the file again, leave such frames out (`import_scan: {leave_out: [2]}`), or set `monitor: "
         "none`",
         r1(MONITOR, at(COUNTS, 2, 1e300)),
     ),
@@ -424,7 +424,7 @@ CASES = [
         "monitor of 10^-300",
         IMPORT,
         "raw/r1.nxs: the monitor of frame 2 is 1e-300, outside the plausible range 1e-15 to "
-        "1e+18: copy the file again, leave such frames out (`leave_out: [2]`), or set `monitor: "
+        "1e+18: copy the file again, leave such frames out (`import_scan: {leave_out: [2]}`), or set `monitor: "
         "none`",
         r1(MONITOR, at(COUNTS, 2, 1e-300)),
     ),
@@ -432,7 +432,7 @@ CASES = [
         "CBF header with a flux of 10^300",
         IMPORT_SERIES.replace("--monitor none ", ""),
         "raw/r3_####.cbf: the monitor of frame 0 is 1e+300, outside the plausible range 1e-15 to "
-        "1e+18: copy the file again, leave such frames out (`leave_out: [0]`), or set `monitor: "
+        "1e+18: copy the file again, leave such frames out (`import_scan: {leave_out: [0]}`), or set `monitor: "
         "none`",
         bytes_of(FIRST, b"Flux 100", b"Flux 1e300"),
         good=IMPORT_SERIES,
@@ -441,7 +441,7 @@ CASES = [
         "monitor of another length",
         IMPORT,
         "raw/r1.nxs: the monitor in raw/r1.nxs has 5 values for 6 frames: data files are missing "
-        "or from another scan, or the file is damaged: copy it again, or set `monitor: none` if "
+        "or from another scan, or the file is damaged: copy it again, or set `import_scan: {monitor: none}` if "
         "no frame is missing",
         r1(MONITOR, COUNTS[:-1]),
     ),
@@ -454,14 +454,14 @@ CASES = [
     Case(
         "no monitor",
         IMPORT,
-        "raw/r1.nxs: the raw file has no monitor: set `monitor: none` if the experiment has none",
+        "raw/r1.nxs: the raw file has no monitor: set `import_scan: {monitor: none}` if the experiment has none",
         gone("entry/monitor"),
     ),
     Case(
         "two monitors",
         IMPORT,
         "raw/r1.nxs: raw/r1.nxs has 2 monitors and does not say which to use: keep one, or "
-        "set `monitor: none`",
+        "set `import_scan: {monitor: none}`",
         twice("entry/monitor", "entry/second"),
     ),
     Case(
@@ -522,14 +522,14 @@ CASES = [
         "exposure that is NaN",
         IMPORT,
         "raw/r1.nxs: exposure time nan s is outside the plausible range 1e-15 to 100000 s: "
-        "set `exposure` in seconds",
+        "set `import_scan: exposure` in seconds",
         r1(f"{DETECTOR}/count_time", np.nan),
     ),
     Case(
         "exposure of 10^300 s",
         IMPORT,
         "raw/r1.nxs: exposure time 1e+300 s is outside the plausible range 1e-15 to 100000 s: "
-        "set `exposure` in seconds",
+        "set `import_scan: exposure` in seconds",
         r1(f"{DETECTOR}/count_time", 1e300),
     ),
     Case(

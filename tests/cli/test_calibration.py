@@ -389,10 +389,20 @@ def test_wrong_words_are_told_in_one_line(
 def test_the_check_tells_which_scans_have_no_version(
     initialised: Calibration, tmp_path: Path, hklflow: Hklflow, base: Path
 ) -> None:
-    """As the run would: nothing is accepted, then not for all, then for all."""
-    for number, raw in enumerate(sorted((base / "raw").glob("*.h5"))):  # else copies
-        with h5py.File(raw, "r+") as file:
-            file["entry/data/data"][0, 0, 0] = number
+    """As the run would: nothing is accepted, then not for all, then for all.
+
+    The raw files fit the geometry and state nothing else, which the configuration does.
+    """
+    for number, raw in enumerate(
+        sorted((base / "raw").glob("*.h5"))
+    ):  # unlike: else they are copies
+        with h5py.File(raw, "w") as file:
+            file["entry/data/data"] = np.full((5, 150, 144), number, dtype=np.uint32)
+    config = yaml.safe_load((base / "config/config.yaml").read_text())
+    config["import_scan"] = config.get("import_scan", {}) | {
+        "axes": ["phi=-1,0,0"], "exposure": 0.1, "monitor": "none",
+    }  # fmt: skip
+    (base / "config/config.yaml").write_text(yaml.safe_dump(config))
     _propose(initialised, "one", _geometry(tmp_path / "1.json"))
     done = hklflow("check", base)
     assert done.code == 2

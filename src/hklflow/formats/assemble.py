@@ -132,7 +132,7 @@ def scan(
     start, step = _angles(header, said, n_raw, problems)
     exposure = _plausible(
         _first(said.exposure, header.exposure_time), plausible.exposure_problem, problems,
-        "the exposure time is not known: set `exposure` in seconds",
+        "the exposure time is not known: set `import_scan: exposure` in seconds",
     )  # fmt: skip
     monitor = _monitor(header, said, used, exposure, problems)
     attenuation = _attenuation(header, said, used, problems)
@@ -366,14 +366,15 @@ def _monitor(
     if header.monitor is None:
         problems.append(
             header.monitor_doubt
-            or "the raw file has no monitor: set `monitor: none` if the experiment has none"
+            or "the raw file has no monitor: set `import_scan: {monitor: none}` if the "
+            "experiment has none"
         )
         return np.ones(n_raw)
     monitor = np.asarray(header.monitor, dtype=np.float64)
     if monitor.shape != (n_raw,):
         problems.append(
             f"the monitor has the shape {monitor.shape} for {n_raw} frames: correct the file, or "
-            "set `monitor: none`"
+            "set `import_scan: {monitor: none}`"
         )
         return np.ones(n_raw)
     good = np.isfinite(monitor) & (monitor > 0)
@@ -382,7 +383,8 @@ def _monitor(
         problems.append(
             f"the monitor must have one positive value for each of {n_raw} frames (frame {bad[0]} "
             f"has {monitor[bad[0]]:g}): leave out the frames without beam "
-            f"(`leave_out: [{items}]`), or set `monitor: none`"
+            f"(`import_scan: {{leave_out: [{items}]}}`), or set "
+            "`import_scan: {monitor: none}`"
         )
         return np.ones(n_raw)
     low, high = plausible.MONITORS
@@ -392,7 +394,8 @@ def _monitor(
         problems.append(
             f"the monitor of frame {bad[0]} is {monitor[bad[0]]:g}, outside the plausible range "
             f"{low:g} to {high:g}: copy the file again, leave such frames out "
-            f"(`leave_out: [{items}]`), or set `monitor: none`"
+            f"(`import_scan: {{leave_out: [{items}]}}`), or set "
+            "`import_scan: {monitor: none}`"
         )
         return np.ones(n_raw)
     return _completed(monitor, good, used)

@@ -391,14 +391,14 @@ def _monitor(entry: Any, n: int, path: Path) -> dict[str, Any]:
     if len(monitors) > 1:
         return {
             "monitor_doubt": f"{path} has {len(monitors)} monitors and does not say which to use: "
-            "keep one, or set `monitor: none`"
+            "keep one, or set `import_scan: {monitor: none}`"
         }
     monitor = np.ravel(numbers(monitors[0]))
     if len(monitor) != n:
         return {
             "monitor_doubt": f"the monitor in {path} has {len(monitor)} values for {n} frames: "
             "data files are missing or from another scan, or the file is damaged: copy it again, "
-            "or set `monitor: none` if no frame is missing"
+            "or set `import_scan: {monitor: none}` if no frame is missing"
         }
     return {"monitor": monitor}
 
