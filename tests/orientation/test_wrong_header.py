@@ -1,13 +1,40 @@
-"""What is said of a header that is wrong in one thing indexes the peaks when it is pasted."""
+"""What is said of a header that is wrong in one thing finds the crystal when it is pasted.
+
+Remedies are pasted into the configuration or the tables of an experiment, which is loaded, imported
+and refined again (`tests.truth.wrong_headers`).
+"""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.truth import worlds
-from tests.truth.wrong_headers import CLASSES, applied, ask
+from tests.truth.world_scans import compared
+from tests.truth.wrong_headers import (
+    CLASSES,
+    Answer,
+    Pasted,
+    remedies,
+    stated,
+    true_detector,
+)
+
+from hklflow.geometry import BEAM
+from hklflow.geometry.correction import Correction
 
 
-def small(kind: str, system: str, seed: int, size: float | None) -> worlds.World:
-    return worlds.world(kind, system, seed, size, n_frames=40, mosaic=0.1)
+def small(kind: str, system: str, seed: int, size: float | None = None, **more: Any) -> worlds.World:
+    return worlds.world(kind, system, seed, size, n_frames=40, mosaic=0.1, **more)
+
+
+def beam_centre(answer: Answer, rotation: str = "r0") -> np.ndarray:
+    from hklflow.geometry import detector_from_dict
+
+    detector = detector_from_dict(answer.data["rotations"][rotation]["detector"])
+    return np.array(detector.plane.intersect(BEAM))
 
 
 @pytest.mark.parametrize(
@@ -23,43 +50,136 @@ def small(kind: str, system: str, seed: int, size: float | None) -> worlds.World
         pytest.param("keV", "cubic", 0, marks=pytest.mark.slow),
     ],
 )
-def test_the_wrong_thing_is_named_and_the_pasted_text_indexes(
-    name: str, system: str, seed: int
+def test_the_wrong_thing_is_named_and_every_remedy_finds_the_crystal(
+    name: str, system: str, seed: int, tmp_path: Path
 ) -> None:
-    kind, size, _, kinds = CLASSES[name]
+    kind, size, _, words = CLASSES[name]
     world = small(kind, system, seed, size)
-    as_stated, found, text = ask(world)
-    assert not as_stated
-    assert found[0].kind in kinds
-    assert applied(world, text)
+    experiment = stated(world, tmp_path)
+    refused = experiment.refined()
+    assert re.search(words, refused.explanation)
+    assert remedies(refused.explanation)
+    for remedy in remedies(refused.explanation):
+        cured = experiment.with_remedy(remedy).refined()
+        assert not cured.refusal, remedy
+        if name != "setting":
+            assert np.abs(compared(world, cured.data).cell_off).max() < 0.005, remedy
 
 
-def test_the_beam_centre_is_given_to_a_pixel() -> None:
-    world = small("wrong_header:beam", "hexagonal", 3, 25.0)
-    (one,) = ask(world)[1]
-    detector = world.instrument
-    error = detector.origin - world.sample.instrument.origin
-    moved = np.array([error @ detector.slow, error @ detector.fast]) / detector.pixel_size
-    assert np.abs(np.array(one.hypothesis.correction.shift) - moved).max() < 0.5
+def test_a_wrong_scale_is_cured_by_each_of_its_remedies(tmp_path: Path) -> None:
+    """The wavelength is 8 % wrong. Its remedy restores the cell; another cell is the scaled one."""
+    world = small("wrong_header:wavelength", "tetragonal", 1, 0.08)
+    experiment = stated(world, tmp_path)
+    by_wavelength, by_cell = remedies(experiment.refined().explanation)
+    cured = experiment.with_remedy(by_wavelength)
+    assert cured.config["import_scan"]["wavelength"] == pytest.approx(
+        world.sample.instrument.wavelength, rel=1e-3
+    )
+    assert np.abs(compared(world, cured.refined().data).cell_off).max() < 0.002
+    scaled = np.array(experiment.with_remedy(by_cell).refined().data["cell"])
+    factor = world.instrument.wavelength / world.sample.instrument.wavelength
+    assert scaled[:3] * 1 == pytest.approx(world.cell[:3] * factor, rel=2e-3)
 
 
-def test_the_angle_of_a_dropped_arm_is_given() -> None:
-    world = small("wrong_header:arm", "cubic", 0, 20.0)
-    (one,) = ask(world)[1]
-    assert one.hypothesis.correction.arm == pytest.approx(world.effects[0]["arm"], abs=0.5)
+def test_at_small_angles_distance_wavelength_pixels_and_cell_are_alike(tmp_path: Path) -> None:
+    """A far detector: each of the four is a remedy of a wavelength that is 8 % wrong."""
+    world = far(small, 3.0)
+    experiment = stated(world, tmp_path)
+    texts = remedies(experiment.refined().explanation)
+    words = ["distance=", "pixels of", "wavelength:", "samples.tsv"]
+    assert [word in text for text, word in zip(texts, words, strict=True)] == [True] * 4
+    for text in texts:
+        assert experiment.with_remedy(text).refined().indexed, text
+
+
+def test_mirrored_images_keep_a_beam_centre_that_is_not_in_the_middle(tmp_path: Path) -> None:
+    """The alternative to a reversed axis has the shift 2c - n: here 95 pixels."""
+    world = small("wrong_header:axis", "monoclinic", 12, arm=0.0)
+    experiment = stated(world, tmp_path, config={"import_scan": {"detector": ["shift=0,0.5"]}})
+    _, mirrored = remedies(experiment.refined().explanation)
+    assert 'mirrored=fast' in mirrored
+    cured = experiment.with_remedy(mirrored).refined()
+    assert np.abs(compared(world, cured.data).cell_off).max() < 0.005
+    assert beam_centre(cured) == pytest.approx(beam_centre_of(world), abs=2)
+
+
+def beam_centre_of(world: worlds.World) -> np.ndarray:
+    return np.array(true_detector(world).intersect(BEAM))
+
+
+@pytest.mark.parametrize("layer", ["", "per_sample", "per_scan"])
+def test_a_remedy_contains_what_is_configured_and_replaces_it_in_its_layer(
+    layer: str, tmp_path: Path
+) -> None:
+    """The header is an image of another distance and order of pixels; both are corrected."""
+    world = small("wrong_header:beam", "triclinic", 6, 25.0)
+    experiment = stated(world, tmp_path)
+    raw = Correction(distance=1.3 * experiment.detectors[0].distance, mirrored=("slow",))
+    again = [f"distance={experiment.detectors[0].distance:.6g}", "mirrored=slow"]
+    section: dict[str, Any] = {"import_scan": {"detector": again}}
+    config = {"": section, "per_sample": {"per_sample": {"s": section}}}.get(
+        layer, {"per_scan": {"s/a": section}}
+    )
+    detectors = [raw.applied(d) for d in experiment.detectors]
+    experiment = replace(experiment, detectors=detectors, config=config)
+    (remedy,) = remedies(experiment.refined().explanation)
+    assert f"config.yaml `{layer or 'import_scan'}: " in remedy
+    cured = experiment.with_remedy(remedy).refined()
+    assert np.abs(compared(world, cured.data).cell_off).max() < 0.005
+    assert beam_centre(cured) == pytest.approx(beam_centre_of(world), abs=2)
+
+
+def test_numbers_are_for_pixels_that_are_not_binned(tmp_path: Path) -> None:
+    world = small("wrong_header:beam", "triclinic", 6, 25.0)
+    config = {"import_scan": {"detector": ["shift=3,-5"]}}
+    experiment = stated(world, tmp_path, binning=2, config=config)
+    (remedy,) = remedies(experiment.refined().explanation)
+    cured = experiment.with_remedy(remedy).refined()
+    assert beam_centre(cured) == pytest.approx(beam_centre_of(world), abs=2)
+
+
+@pytest.mark.parametrize("configured", [[], ["shift=1,0"]])
+def test_an_arm_that_three_of_four_headers_lack_is_given_for_these(
+    configured: list[str], tmp_path: Path
+) -> None:
+    world = small("wrong_header:arm", "tetragonal", 1, 20.0, rotations=4)
+    experiment = of_some(world, tmp_path, right=("r3",))
+    experiment = replace(experiment, config={"import_scan": {"detector": configured}})
+    refused = experiment.refined()
+    assert "for r0, r1 and r2 only" in refused.explanation
+    (remedy,) = remedies(refused.explanation)
+    assert "`per_scan: {s/a: {import_scan: " in remedy
+    cured = experiment.with_remedy(remedy).refined()
+    assert np.abs(compared(world, cured.data).cell_off).max() < 0.005
+
+
+def of_some(world: worlds.World, folder: Path, right: tuple[str, ...]) -> Pasted:
+    """The headers of some rotations are right."""
+    experiment = stated(world, folder)
+    detectors = [
+        true_detector(world) if f"r{i}" in right else d for i, d in enumerate(experiment.detectors)
+    ]
+    return replace(experiment, detectors=detectors)
+
+
+def test_a_beam_centre_of_one_rotation_is_given_for_it(tmp_path: Path) -> None:
+    world = small("wrong_header:beam", "triclinic", 6, 25.0, rotations=3)
+    experiment = of_some(world, tmp_path, right=("r0", "r2"))
+    (remedy,) = remedies(experiment.refined().explanation)
+    assert '["r1:shift=' in remedy
+    cured = experiment.with_remedy(remedy).refined()
+    assert beam_centre(cured, "r1") == pytest.approx(beam_centre_of(world), abs=2)
 
 
 @pytest.mark.parametrize(("system", "seed"), [("cubic", 0), ("monoclinic", 5)])
-def test_a_right_header_is_not_blamed(system: str, seed: int) -> None:
+def test_a_right_header_is_not_blamed(system: str, seed: int, tmp_path: Path) -> None:
     """Six peaks of ten are noise: indexing fails."""
-    as_stated, found, text = ask(small("noise", system, seed, 0.6))
-    assert not as_stated
-    assert found == []
-    assert text == ""
+    refused = stated(small("noise", system, seed, 0.6), tmp_path).refined()
+    assert refused.refusal
+    assert refused.explanation == ""
 
 
-def test_a_cell_of_another_crystal_is_told_from_a_wrong_geometry() -> None:
-    as_stated, found, text = ask(small("wrong_cell", "tetragonal", 1, 0.08))
-    assert not as_stated
-    assert [one.kind for one in found] == ["cell"]
-    assert "the geometry is right" in text
+def test_a_cell_of_another_crystal_is_told_from_a_wrong_geometry(tmp_path: Path) -> None:
+    refused = stated(small("wrong_cell", "tetragonal", 1, 0.08), tmp_path).refined()
+    assert "the geometry is right" in refused.refusal
+    assert refused.explanation == ""

@@ -22,6 +22,7 @@ _ITEM = re.compile(
 )
 _NUMBERS = {"shift": 2, "distance": 1, "arm": 3}
 _SIDES = ("slow", "fast")
+_Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,25 @@ class Correction:
         """Return the correction in pixels that are ``factor`` times as large."""
         return replace(self, shift=(self.shift[0] / factor, self.shift[1] / factor))
 
+    def after(self, first: "Correction") -> "Correction":
+        """Return one correction with the effect of ``first`` and then this one.
+
+        An arm rotates the whole detector, so it can be exchanged with the other changes; a
+        mirrored direction reverses the shift that was made before it.
+        """
+        before = [
+            -x if side in self.mirrored else x for side, x in zip(_SIDES, first.shift, strict=True)
+        ]
+        arm = first.arm
+        if any(self.arm):
+            arm = _rotated(first.arm, self.arm)
+        return Correction(
+            shift=(self.shift[0] + before[0], self.shift[1] + before[1]),
+            distance=first.distance if self.distance is None else self.distance,
+            mirrored=tuple(x for x in _SIDES if (x in self.mirrored) != (x in first.mirrored)),
+            arm=arm,
+        )
+
     def items(self) -> list[str]:
         """Return the corrections as a user writes them."""
         items = [f"mirrored={side}" for side in self.mirrored]
@@ -77,6 +97,15 @@ class Correction:
         if any(self.arm):
             items.append(f"arm={_text(self.arm)}")
         return items
+
+
+def _rotated(first: _Vector, then: _Vector) -> _Vector:
+    """Return the rotation vector, in degrees, of two rotations."""
+    from scipy.spatial.transform import Rotation as Turn
+
+    both = Turn.from_rotvec(then, degrees=True) * Turn.from_rotvec(first, degrees=True)
+    x, y, z = np.round(both.as_rotvec(degrees=True), 9).tolist()
+    return (x, y, z)
 
 
 def _text(values: Iterable[float]) -> str:

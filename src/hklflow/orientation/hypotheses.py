@@ -11,13 +11,13 @@ distance, wavelength, pixel size and cell; a reversed axis and a mirrored image;
 the zero of the arm.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.geometry import Rotation, rotation_matrix
+from hklflow.geometry import BEAM, Detector, Rotation, rotation_matrix
 from hklflow.geometry.correction import Correction
 from hklflow.orientation import local_lattice
 from hklflow.orientation.lattice_search import MIN_PEAKS, deviations, fit
@@ -33,6 +33,8 @@ _ARM_STEP = 0.06  # between two angles of the arm, as a fraction of the detector
 _FARTHEST_ARM = 100.0  # degrees
 _PROMISING = 0.3  # fraction of the peaks from which a hypothesis is fitted
 _SHARP = 0.1  # deviation of h, k and l of the peaks that are counted
+_ACROSS = 0.5  # sine of the angle between beam and rotation axis from which images are mirrored
+_PARALLEL = np.cos(np.radians(3))  # between the axes of a reflected and of a mirrored detector
 _TRIED = 3  # shifts of a hypothesis that are fitted
 
 
@@ -54,6 +56,8 @@ class Hypothesis:
         The scan's angles have the opposite sign.
     correction : Correction
         Of the detector, without distance.
+    only : tuple of int or None
+        Numbers of the rotations that are changed; None: all.
     """
 
     kind: str
@@ -62,6 +66,11 @@ class Hypothesis:
     turn: float = 0.0
     reverse: bool = False
     correction: Correction = field(default_factory=Correction)
+    only: tuple[int, ...] | None = None
+
+    def chosen(self, rotations: Sequence[Rotation]) -> tuple[int, ...]:
+        """Return the numbers of the rotations that are changed."""
+        return tuple(range(len(rotations))) if self.only is None else self.only
 
     def correction_of(self, rotation: Rotation) -> Correction:
         """Return the correction of a rotation's detector, with its distance."""
@@ -69,23 +78,25 @@ class Hypothesis:
             return self.correction
         return replace(self.correction, distance=self.stretch * rotation.detector.distance)
 
-    def applied(self, rotations: Iterable[Rotation]) -> list[Rotation]:
+    def applied(self, rotations: Sequence[Rotation]) -> list[Rotation]:
         """Return the rotations with this geometry."""
-        about = rotation_matrix([0, 0, 1], np.radians(self.turn))
-        return [
-            replace(
-                r,
-                beam=replace(r.beam, wavelength=self.factor * r.beam.wavelength),
-                detector=self.correction_of(r).applied(r.detector),
-                goniometer=replace(r.goniometer, axes=r.goniometer.axes @ about.T)
-                if self.turn
-                else r.goniometer,
-                scan=replace(r.scan, start=-r.scan.start, step=-r.scan.step)
-                if self.reverse
-                else r.scan,
-            )
-            for r in rotations
-        ]
+        chosen = self.chosen(rotations)
+        return [self._changed(r) if i in chosen else r for i, r in enumerate(rotations)]
+
+    def _changed(self, rotation: Rotation) -> Rotation:
+        goniometer, scan = rotation.goniometer, rotation.scan
+        if self.turn:
+            about = rotation_matrix([0, 0, 1], np.radians(self.turn))
+            goniometer = replace(goniometer, axes=goniometer.axes @ about.T)
+        if self.reverse:
+            scan = replace(scan, start=-scan.start, step=-scan.step)
+        return replace(
+            rotation,
+            beam=replace(rotation.beam, wavelength=self.factor * rotation.beam.wavelength),
+            detector=self.correction_of(rotation).applied(rotation.detector),
+            goniometer=goniometer,
+            scan=scan,
+        )
 
     def with_shift(self, shift: Sequence[float] | Floats) -> "Hypothesis":
         """Return the hypothesis with another shift of the beam centre."""
@@ -120,7 +131,8 @@ def simple(rotations: Sequence[Rotation], cell: ArrayLike | None) -> list[Hypoth
     """Return the hypotheses of one change each, without the arm."""
     tried = [Hypothesis("as stated"), Hypothesis("axis", reverse=True)]
     tried += [Hypothesis("axis", turn=turn) for turn in (90.0, 270.0)]
-    for sides in (("fast",), ("slow",), ("slow", "fast")):
+    flat = all(r.detector.modules is None for r in rotations)  # modules cannot be mirrored
+    for sides in (("fast",), ("slow",), ("slow", "fast")) if flat else ():
         for turn in (0.0, 90.0):
             mirrored = Correction(mirrored=sides)
             tried.append(Hypothesis("mirrored", turn=turn, correction=mirrored))
@@ -130,6 +142,46 @@ def simple(rotations: Sequence[Rotation], cell: ArrayLike | None) -> list[Hypoth
         if low < factor * wavelength < high and (cell is not None or factor > 1):
             tried.append(Hypothesis("wavelength", factor=factor))
     return tried + [Hypothesis("distance", stretch=float(x)) for x in _FACTORS if x != 1]
+
+
+def mirror_image(reversed_axis: Hypothesis, rotations: Sequence[Rotation]) -> Hypothesis | None:
+    """Return the mirrored images that have the effect of a reversed axis; None: there are none.
+
+    A reflection in the plane of beam and rotation axis reverses the sense of the rotation. The
+    reflected detector is one with mirrored pixels if it is nearly perpendicular to this plane; its
+    beam centre stays where it is in the image.
+    """
+    corrections = [
+        _mirrored(reversed_axis.correction.applied(rotations[i].detector), rotations[i])
+        for i in reversed_axis.chosen(rotations)
+    ]
+    if corrections[0] is None or any(c != corrections[0] for c in corrections):
+        return None
+    return Hypothesis("mirrored", correction=corrections[0], only=reversed_axis.only)
+
+
+def _mirrored(detector: Detector, stated: Rotation) -> Correction | None:
+    """Return the correction of the stated detector whose result is a reflected detector."""
+    across = np.cross(stated.goniometer.scan_axis_lab(), BEAM)
+    if stated.detector.modules is not None or np.linalg.norm(across) < _ACROSS:
+        return None
+    across = across / np.linalg.norm(across)
+    origin, slow, fast = (
+        v - 2 * (v @ across) * across for v in (detector.origin, detector.slow, detector.fast)
+    )
+    for side in ("fast", "slow"):
+        one = Correction(mirrored=(side,)).applied(stated.detector)
+        if min(one.slow @ slow, one.fast @ fast) > _PARALLEL:
+            away = (one.origin - origin) @ np.transpose([one.slow, one.fast])
+            shift = np.round(away / one.pixel_size, 1) + 0.0
+            return Correction(shift=(float(shift[0]), float(shift[1])), mirrored=(side,))
+    return None
+
+
+def exchanged(peaks: Sequence[Peaks]) -> list[Peaks]:
+    """Return peaks of no lattice: the positions of each table with the frames of other peaks."""
+    rng = np.random.default_rng(0)
+    return [replace(p, frame=rng.permutation(p.frame)) for p in peaks]
 
 
 def arms(rotations: Sequence[Rotation]) -> Iterator[Hypothesis]:
@@ -151,6 +203,7 @@ def fitted(
     rotations: Sequence[Rotation],
     peaks: Sequence[Peaks],
     reaches: list[float],
+    least: float = _PROMISING,
 ) -> Fitted | None:
     """Return a hypothesis with the beam centre that indexes most peaks; None: no lattice.
 
@@ -158,11 +211,13 @@ def fitted(
     ----------
     reaches : list of float
         Maximum lengths of lattice vectors in Å of the successive searches.
+    least : float
+        Fraction of the peaks that must be indexed.
     """
     changed = hypothesis.applied(rotations)
     best = None
     for shifted in local_lattice.found(changed, peaks, reaches, _REACH)[:_TRIED]:
-        if shifted.count < max(_PROMISING * shifted.of, MIN_PEAKS):
+        if shifted.count < max(least * shifted.of, MIN_PEAKS):
             break
         # A shift of the corrected detector is one in its own plane, as in `Correction`.
         one = polished(hypothesis.with_shift(shifted.shift), shifted.ub, rotations, peaks)

@@ -84,14 +84,16 @@ class Explanation:
     count, of : int
         Indexed peaks, and all peaks.
     by_chance : int
-        Peaks that the lattice of the stated geometry indexes, which is what a search finds by
-        chance.
+        Peaks that the same search indexes, in this geometry, if their frames are exchanged.
     scale : float
         Of all lengths of the expected cell, in the stated geometry.
     cell : (6,) array or None
         Cell of the lattice: for ``setting`` conventional, for ``cell`` reduced.
     symbol : str
         For ``setting``: the setting of the expected cell.
+    alternatives : tuple of Hypothesis
+        Other geometries that index the peaks: for ``scale`` all ways to change the geometry, for a
+        reversed axis mirrored images.
     """
 
     kind: str
@@ -102,6 +104,7 @@ class Explanation:
     scale: float = 1.0
     cell: Floats | None = None
     symbol: str = ""
+    alternatives: tuple[Hypothesis, ...] = ()
 
 
 def require_possible(indexing: Indexing) -> None:
@@ -166,11 +169,20 @@ def explained(
     list of Explanation
         Equally good ones of different kinds; the simplest first.
     """
+    if failing := _failing(rotations, peaks, strength, sought):
+        some = _of_some(failing, rotations, peaks, strength, sought)
+        if some:
+            return some
+    return _explained(rotations, peaks, strength, sought)
+
+
+def _explained(
+    rotations: Sequence[Rotation], peaks: Sequence[Peaks], strength: Floats, sought: Sought
+) -> list[Explanation]:
     tried = hypotheses.simple(rotations, sought.cell)
     fits = [f for h in tried if (f := hypotheses.fitted(h, rotations, peaks, sought.reaches))]
     stated = _stated(fits, rotations, peaks)
-    # What the lattice of the stated geometry indexes is what a search finds by chance.
-    by_chance = 0 if stated is None else stated.count
+    as_stated = 0 if stated is None else stated.count
     if stated is not None and stated.count > _ALIKE * max(fit.count for fit in fits):
         known = _of_lattice(stated, rotations, peaks, strength, sought)
         if known:
@@ -179,11 +191,79 @@ def explained(
     def best_of(some: list[Fitted]) -> list[Explanation]:
         explanations = []
         for fit in sorted(some, key=lambda f: -f.count)[:_CANDIDATES]:
-            one = _tested(fit, rotations, peaks, strength, sought, by_chance)
+            one = _tested(fit, rotations, peaks, strength, sought, as_stated)
             explanations += [] if one is None else [one]
-        return _best(explanations)
+        best = _best(explanations)
+        return [_with_mirror_image(one, rotations, peaks, strength, sought) for one in best]
 
     return best_of(fits) or best_of(_arms(rotations, peaks, sought))
+
+
+def _parts(peaks: Sequence[Peaks], strength: Floats) -> list[Floats]:
+    """Return the intensities of each rotation."""
+    return np.split(strength, np.cumsum([len(p.frame) for p in peaks])[:-1])
+
+
+def _failing(
+    rotations: Sequence[Rotation], peaks: Sequence[Peaks], strength: Floats, sought: Sought
+) -> tuple[int, ...]:
+    """Return the numbers of the rotations that are not indexed by themselves; empty if none is."""
+    parts = zip(rotations, peaks, _parts(peaks, strength), strict=True)
+    failing = [i for i, (r, p, s) in enumerate(parts) if sought.index([r], [p], s) is None]
+    return tuple(failing) if 0 < len(failing) < len(rotations) else ()
+
+
+def _of_some(
+    failing: tuple[int, ...],
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    strength: Floats,
+    sought: Sought,
+) -> list[Explanation]:
+    """Return what would index some rotations, and all of them together."""
+    some = [rotations[i] for i in failing], [peaks[i] for i in failing]
+    strengths = _parts(peaks, strength)
+    if sum(len(p.frame) for p in some[1]) < MIN_PEAKS:
+        return []
+    explanations = []
+    for one in _explained(*some, np.concatenate([strengths[i] for i in failing]), sought):
+        hypothesis = replace(one.hypothesis, only=failing)
+        if one.kind in ("scale", "setting", "cell") or hypothesis.factor != 1 or hypothesis.turn:
+            continue  # settings of all rotations
+        indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
+        if indexing is not None:
+            count, of = int(indexing.indexed.sum()), len(strength)
+            whole = replace(one, hypothesis=hypothesis, count=count, of=of, alternatives=())
+            explanations.append(_with_mirror_image(whole, rotations, peaks, strength, sought))
+    return explanations
+
+
+def _with_mirror_image(
+    one: Explanation,
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    strength: Floats,
+    sought: Sought,
+) -> Explanation:
+    """Add the mirrored images that have the effect of a reversed axis, if they index the peaks."""
+    if one.kind != "axis" or not one.hypothesis.reverse:
+        return one
+    mirrored = hypotheses.mirror_image(one.hypothesis, rotations)
+    if mirrored is None:
+        return one
+    indexing = sought.index(mirrored.applied(rotations), peaks, strength)
+    if indexing is None or indexing.indexed.sum() < _ALIKE * one.count:
+        return one
+    return replace(one, alternatives=(mirrored,))
+
+
+def _by_chance(
+    hypothesis: Hypothesis, rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought
+) -> int:
+    """Return the number of peaks that the same search indexes if they belong to no lattice."""
+    bare, none = hypothesis.with_shift((0.0, 0.0)), hypotheses.exchanged(peaks)
+    fit = hypotheses.fitted(bare, rotations, none, sought.reaches, least=0.0)
+    return 0 if fit is None else fit.count
 
 
 def _tested(
@@ -192,18 +272,22 @@ def _tested(
     peaks: Sequence[Peaks],
     strength: Floats,
     sought: Sought,
-    by_chance: int,
+    as_stated: int,
 ) -> tuple[int, Explanation] | None:
     """Return a hypothesis as the fewest changes with which the peaks are indexed; None: none."""
     for changes, hypothesis in _variants(fit, rotations, peaks, sought):
         sharp = hypotheses.counted(hypothesis, fit.ub, rotations, peaks).count
-        if sharp < max(_BETTER * by_chance, MIN_PEAKS):
+        if sharp < max(_BETTER * as_stated, MIN_PEAKS):
             continue
         indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
-        if indexing is not None:
-            kind = "beam centre" if hypothesis.kind == "as stated" else hypothesis.kind
-            count = int(indexing.indexed.sum())
-            return changes, Explanation(kind, hypothesis, count, fit.of, by_chance)
+        if indexing is None:
+            continue
+        by_chance = _by_chance(hypothesis, rotations, peaks, sought)
+        if sharp < _BETTER * by_chance:
+            return None
+        kind = "beam centre" if hypothesis.kind == "as stated" else hypothesis.kind
+        count = int(indexing.indexed.sum())
+        return changes, Explanation(kind, hypothesis, count, fit.of, by_chance)
     return None
 
 
@@ -256,9 +340,12 @@ def _of_lattice(
     matching = matching_settings(ub, sought.cell, sought.group, sought.cell_tolerance)
     if any(setting.ratio == 1 for setting in matching):
         return []
+    by_chance = _by_chance(plain, rotations, peaks, sought)
+    if stated.count < _BETTER * by_chance:
+        return []
 
     def explanation(kind: str, **more: object) -> Explanation:
-        return Explanation(kind, plain, stated.count, stated.of, 0, **more)  # type: ignore[arg-type]
+        return Explanation(kind, plain, stated.count, stated.of, by_chance, **more)  # type: ignore[arg-type]
 
     for symbol, cell in other_settings(sought.cell, sought.group):
         if any(
@@ -272,10 +359,14 @@ def _of_lattice(
     scale = float(np.cbrt(lattice.volume(reduced) / lattice.volume(primitive)))
     scaled = np.asarray(sought.cell, dtype=np.float64) * [*[scale] * 3, 1, 1, 1]
     if any(s.ratio == 1 for s in matching_settings(ub, scaled, sought.group, _SHAPE)):
-        by_distance = _with_distance(stated, rotations, peaks, sought)
-        if sought.index(by_distance.applied(rotations), peaks, strength) is None:
-            by_distance = plain
-        return [replace(explanation("scale", scale=scale), hypothesis=by_distance)]
+        wavelength = rotations[0].beam.wavelength
+        factor = _rounded(wavelength / scale, 5) / wavelength
+        ways = (
+            _with_distance(stated, rotations, peaks, sought),
+            Hypothesis("wavelength", factor=factor),
+        )
+        good = [w for w in ways if sought.index(w.applied(rotations), peaks, strength) is not None]
+        return [explanation("scale", scale=scale, alternatives=tuple(good))]
     return [explanation("cell", cell=reduced)]
 
 

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.geometry import BEAM, symmetry
+from hklflow.geometry import symmetry
+from hklflow.geometry.correction import Correction
 from hklflow.geometry.modules import Modules
-from hklflow.orientation import displacement, leftover, slip, steadiness, unindexed
+from hklflow.orientation import displacement, leftover, local_lattice, slip, steadiness, unindexed
 from hklflow.orientation.displaced_modules import Displaced
 from hklflow.orientation.displaced_modules import displaced as displaced_modules
 from hklflow.orientation.lattice_search import is_indexed
@@ -24,7 +25,8 @@ from hklflow.orientation.refinement import Refined
 from hklflow.orientation.residuals import Peaks
 from hklflow.orientation.rows import Row, off_by_row
 from hklflow.orientation.satellites import INDEXED
-from hklflow.quality import remedies
+from hklflow.quality import pasted, remedies
+from hklflow.quality.pasted import Imported
 from hklflow.quality.remedies import vector_text
 
 Floats = NDArray[np.float64]
@@ -51,6 +53,9 @@ class Named:
     first: Sequence[int]
     own: bool = True
     """True for a parent; `gates` compares satellites of other scans with those of the parent."""
+    imported: Imported | None = None
+    """Import that a remedy of a parent changes; None: a child, whose detector the parent refined.
+    """
 
 
 def doubts(
@@ -373,29 +378,33 @@ def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup)
 
 
 def _of_row(row: Row, refined: Refined, named: Named) -> Record:
-    """Return the record of another indexing; the shift is from the refined beam centre."""
+    """Return the record of another indexing; its shift is from the refined beam centre."""
     axis = " ".join(f"{x:d}" for x in row.axis)
     better = row.chi2 < row.chi2_as_refined
     how = "better than" if better else "about as well as"
-    detectors = [rotation.detector for rotation in refined.rotations]
-    centre = detectors[0].plane.intersect(BEAM)
-    at = ""
-    if np.all(np.isfinite(centre)):
-        new = np.array(centre) + row.shift
-        at = f" to ({new[0]:.1f}, {new[1]:.1f})"
     return {
         "axis": row.axis.tolist(),
         "shift": row.shift,
         "chi2": row.chi2,
         "sentence": (
             f"hkl of {named.scan} may be off by one row: with ({axis}) added to all hkl and the "
-            f"beam centre moved by ({row.shift[0]:+.1f}, {row.shift[1]:+.1f}) pixels{at} the peaks "
-            f"fit {how} now (reduced chi² {row.chi2:.3g}, {row.chi2_as_refined:.3g} now); check "
-            "the beam centre with a powder image or the direct beam, or measure a longer rotation; "
-            "if the other one is right, write in config.yaml `import_scan: {detector: "
-            f'["shift={row.shift[0]:.1f},{row.shift[1]:.1f}"]}}`'
+            f"refined beam centre moved by ({row.shift[0]:+.1f}, {row.shift[1]:+.1f}) pixels of "
+            f"the frames the peaks fit {how} now (reduced chi² {row.chi2:.3g}, "
+            f"{row.chi2_as_refined:.3g} now); check the beam centre with a powder image or the "
+            f"direct beam, or measure a longer rotation{_row_cure(row, refined, named)}"
         ),
     }
+
+
+def _row_cure(row: Row, refined: Refined, named: Named) -> str:
+    """Return what to write for the other indexing; a child takes the detector of its parent."""
+    if named.imported is None:
+        return ""
+    stated = [rotation.detector for rotation in named.imported.rotations]
+    moved = [r.detector for r in local_lattice.shifted(refined.rotations, row.shift)]
+    shifts = [pasted.shift_near_beam(a, b) for a, b in zip(stated, moved, strict=True)]
+    changes = [Correction(shift=shift) for shift in shifts]
+    return f"; if the other one is right, write {pasted.settings(named.imported, changes)}"
 
 
 def _of_lost(part: leftover.Lost, named: Named) -> Record:

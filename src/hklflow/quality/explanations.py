@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.geometry import BEAM, Rotation
+from hklflow.geometry.correction import Correction
+from hklflow.orientation.hypotheses import Hypothesis
 from hklflow.orientation.wrong_header import Explanation
+from hklflow.quality.pasted import Imported, settings, text_list
 
 
 @dataclass(frozen=True)
@@ -20,24 +23,21 @@ class Stated:
 
     Attributes
     ----------
-    names : sequence of str
-        Names of the rotations.
-    rotations : sequence of Rotation
-    first : sequence of int
-        First raw frame of each rotation.
-    binning : int
-        Side of the blocks of pixels that are summed.
+    imported : Imported
+        Rotations of the scan, and their configuration.
     space_group : str
     cell : sequence of float or None
         Expected cell.
     """
 
-    names: Sequence[str]
-    rotations: Sequence[Rotation]
-    first: Sequence[int]
-    binning: int
+    imported: Imported
     space_group: str
     cell: Sequence[float] | None
+
+    @property
+    def rotations(self) -> Sequence[Rotation]:
+        """Geometry of the rotations as imported."""
+        return self.imported.rotations
 
 
 def sentence(explanations: Sequence[Explanation], stated: Stated) -> str:
@@ -45,45 +45,43 @@ def sentence(explanations: Sequence[Explanation], stated: Stated) -> str:
     return "; or ".join(_SENTENCES[one.kind](one, stated) for one in explanations)
 
 
-def _indexed(one: Explanation, what: str, cure: str) -> str:
-    before = f", {one.by_chance} as stated" if one.by_chance else ""
-    return f"with {what}, {one.count} of {one.of} peaks are indexed{before}: {cure}"
+def _indexed(one: Explanation, what: str, stated: Stated, cure: str = "") -> str:
+    only = one.hypothesis.only
+    of = "" if only is None else f" for {_and([stated.imported.names[i] for i in only])} only"
+    chance = f", {one.by_chance} by chance" if one.by_chance else ""
+    cure = cure or f"write {_written(one.hypothesis, stated)}"
+    return f"with {what}{of}, {one.count} of {one.of} peaks are indexed{chance}: {cure}"
 
 
-def _written(one: Explanation, stated: Stated) -> str:
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _written(hypothesis: Hypothesis, stated: Stated) -> str:
     """Return what to write in the configuration and the table of scans."""
-    parts, hypothesis = [], one.hypothesis
-    corrections = [
-        # Numbers in a configuration are in unbinned pixels.
-        hypothesis.correction_of(rotation).binned(1 / stated.binning).items()
-        for rotation in stated.rotations
+    imported = stated.imported
+    chosen = hypothesis.chosen(stated.rotations)
+    none = Correction()
+    changes = [
+        hypothesis.correction_of(rotation) if i in chosen else none
+        for i, rotation in enumerate(stated.rotations)
     ]
-    items = corrections[0]
-    if any(own != items for own in corrections):
-        pairs = zip(stated.names, corrections, strict=True)
-        items = [f"{name}:{item}" for name, own in pairs for item in own]
-    if items:
-        parts.append(f"detector: {_list(items)}")
+    values = {}
     if hypothesis.factor != 1:
-        wavelength = hypothesis.factor * stated.rotations[0].beam.wavelength
-        parts.append(f"wavelength: {wavelength:.5g}")
+        values["wavelength"] = f"{hypothesis.factor * stated.rotations[0].beam.wavelength:.5g}"
     changed = hypothesis.applied(stated.rotations)
     if hypothesis.turn:
         goniometer = changed[0].goniometer
         axes = zip(goniometer.names, goniometer.axes, strict=True)
-        parts.append(f"axes: {_list([f'{n}={_vector(axis)}' for n, axis in axes])}")
-    texts = [f"in config.yaml `import_scan: {{{', '.join(parts)}}}`"] if parts else []
+        values["axes"] = text_list([f"{name}={_vector(axis)}" for name, axis in axes])
+    in_config = settings(imported, changes, values)
+    texts = [in_config] if in_config else []
     if hypothesis.reverse or hypothesis.turn:
         columns = [
-            f"`{_settings(rotation, first)}` for {name}"
-            for name, rotation, first in zip(stated.names, changed, stated.first, strict=True)
+            f"`{_settings(changed[i], imported.first[i])}` for {imported.names[i]}" for i in chosen
         ]
         texts.append(f"in the column goniometer of scans.tsv {', '.join(columns)}")
-    return f"write {' and '.join(texts)}"
-
-
-def _list(items: Sequence[str]) -> str:
-    return "[" + ", ".join(f'"{item}"' for item in items) + "]"
+    return " and ".join(texts)
 
 
 def _vector(values: NDArray[np.float64]) -> str:
@@ -109,19 +107,12 @@ def _axis(one: Explanation, stated: Stated) -> str:
         alike = "images that are stored rotated have the same effect"
     else:
         what = "the sense of the rotation reversed"
-        alike = (
-            "mirrored images have the same effect: if the axis is right, write `import_scan: "
-            f"{{detector: {_list([f'mirrored={_across(stated.rotations[0])}'])}}}` instead"
-        )
+        alike = "mirrored images have nearly the same effect"
+        for mirrored in one.alternatives:
+            alike += f": if the axis is right, instead write {_written(mirrored, stated)}"
     shift = one.hypothesis.correction.shift
     what += f" and the beam centre moved by {_pixels(shift, stated)}" if any(shift) else ""
-    return f"{_indexed(one, what, _written(one, stated))} ({alike})"
-
-
-def _across(rotation: Rotation) -> str:
-    """Return the direction of the pixels that is nearer to perpendicular to the rotation axis."""
-    axis, detector = rotation.goniometer.scan_axis_lab(), rotation.detector
-    return "slow" if abs(axis @ detector.slow) < abs(axis @ detector.fast) else "fast"
+    return f"{_indexed(one, what, stated)} ({alike})"
 
 
 def _mirrored(one: Explanation, stated: Stated) -> str:
@@ -132,7 +123,7 @@ def _mirrored(one: Explanation, stated: Stated) -> str:
     shift = one.hypothesis.correction.shift
     what += f" and the beam centre moved by {_pixels(shift, stated)}" if any(shift) else ""
     alike = "a reversed rotation axis has the same effect, apart from the beam centre"
-    return f"{_indexed(one, what, _written(one, stated))} ({alike})"
+    return f"{_indexed(one, what, stated)} ({alike})"
 
 
 def _wavelength(one: Explanation, stated: Stated) -> str:
@@ -143,23 +134,23 @@ def _wavelength(one: Explanation, stated: Stated) -> str:
     )
     what = f"the wavelength {factor * before:.5g} Å ({before:g} is perhaps {unit})"
     return (
-        f"{_indexed(one, what, _written(one, stated))} (a cell that is wrong by the same factor "
+        f"{_indexed(one, what, stated)} (a cell that is wrong by the same factor "
         "has the same effect)"
     )
 
 
 def _distance(one: Explanation, stated: Stated) -> str:
-    rotation = stated.rotations[0]
+    rotation = _rotation(one, stated)
     distance = one.hypothesis.stretch * rotation.detector.distance
     what = f"the detector's distance {distance:.4g} m instead of {rotation.detector.distance:.4g} m"
     return (
-        f"{_indexed(one, what, _written(one, stated))} (pixels of another size have the same "
+        f"{_indexed(one, what, stated)} (pixels of another size have the same "
         "effect)"
     )
 
 
 def _arm(one: Explanation, stated: Stated) -> str:
-    detector = one.hypothesis.applied(stated.rotations)[0].detector
+    detector = one.hypothesis.correction.applied(_rotation(one, stated).detector)
     angle = np.degrees(np.arccos(np.clip(detector.normal @ BEAM, -1, 1)))
     vector = np.array(one.hypothesis.correction.arm)
     about = f"lab {'xyz'[int(np.argmax(np.abs(vector)))]}"
@@ -168,43 +159,53 @@ def _arm(one: Explanation, stated: Stated) -> str:
         f"detector's normal is then at {angle:.1f}° to the beam)"
     )
     return (
-        f"{_indexed(one, what, _written(one, stated))} (a few degrees are also a wrong beam centre)"
+        f"{_indexed(one, what, stated)} (a few degrees are also a wrong beam centre)"
     )
 
 
 def _beam_centre(one: Explanation, stated: Stated) -> str:
     shift = one.hypothesis.correction.shift
-    slow, fast = stated.rotations[0].detector.plane.intersect(BEAM)
+    slow, fast = _rotation(one, stated).detector.plane.intersect(BEAM)
     at = ""
     if np.isfinite(slow) and np.isfinite(fast):
-        old = stated.binning * np.array([slow, fast])
-        new = old + stated.binning * np.array(shift)
+        old = stated.imported.binning * np.array([slow, fast])
+        new = old + stated.imported.binning * np.array(shift)
         at = f" from ({old[0]:.1f}, {old[1]:.1f}) to ({new[0]:.1f}, {new[1]:.1f})"
     what = f"the beam centre moved by {_pixels(shift, stated)}{at}"
     return (
-        f"{_indexed(one, what, _written(one, stated))} (a wrong zero of the detector's arm has the "
+        f"{_indexed(one, what, stated)} (a wrong zero of the detector's arm has the "
         "same effect)"
     )
 
 
+def _rotation(one: Explanation, stated: Stated) -> Rotation:
+    """Return the first rotation that is changed."""
+    return stated.rotations[one.hypothesis.chosen(stated.rotations)[0]]
+
+
 def _pixels(shift: Sequence[float], stated: Stated) -> str:
-    slow, fast = (stated.binning * x for x in shift)
+    slow, fast = (stated.imported.binning * x for x in shift)
     return f"({slow:+.1f}, {fast:+.1f}) pixels along slow and fast"
 
 
 def _scale(one: Explanation, stated: Stated) -> str:
     assert stated.cell is not None
-    rotation, scale = stated.rotations[0], one.scale
-    ways = [f"in config.yaml `import_scan: {{wavelength: {scale * rotation.beam.wavelength:.5g}}}`"]
-    if one.hypothesis.stretch != 1:
-        ways.insert(0, _written(one, stated).removeprefix("write "))
+    scale, size = one.scale, stated.rotations[0].detector.pixel_size
+    causes, ways = [], []
+    for way in one.alternatives:
+        causes.append("the wavelength")
+        ways.append(_written(way, stated))
+        if way.kind == "distance":  # smaller pixels are the same as a larger distance
+            pixels = (f"{1e6 * x / way.stretch / stated.imported.binning:.5g}" for x in size)
+            causes[-1:] = ["the distance", "the pixel size"]
+            ways.append(f"in a calibration pixels of {' x '.join(pixels)} µm")
     cell = [*(scale * x for x in stated.cell[:3]), *stated.cell[3:]]
     ways.append(f"in samples.tsv the cell {' '.join(_number(x) for x in cell)}")
     return (
         f"{one.count} of {one.of} peaks are indexed by a cell of the expected shape whose lengths "
-        f"are {scale:.4g} times the expected ones: the distance, the wavelength, the pixel size or "
-        f"the cell is wrong by about this factor, which the peaks cannot tell apart; correct the "
-        f"wrong one: {', or '.join(ways)}"
+        f"are {scale:.4g} times the expected ones: {', '.join([*causes, 'or the cell'])} is wrong "
+        f"by about this factor, which the peaks cannot tell apart; correct the wrong one: "
+        f"{', or '.join(ways)}"
     )
 
 
@@ -213,6 +214,7 @@ def _setting(one: Explanation, stated: Stated) -> str:
     return _indexed(
         one,
         f"the cell taken as one of the setting {one.symbol}",
+        stated,
         f"write in samples.tsv the space group `{one.symbol}`, or for {stated.space_group} the "
         f"cell {' '.join(_number(x) for x in one.cell)}",
     )

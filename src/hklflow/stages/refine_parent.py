@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from hklflow import stage
 from hklflow.base.errors import HklflowError
 from hklflow.dials.settings import EngineSettings, frames_of
+from hklflow.stage.import_settings import ImportSettings
 from hklflow.stage.scan_limits import ScanLimits
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from hklflow.geometry.symmetry import SpaceGroup
     from hklflow.orientation.indexing import Indexing
     from hklflow.orientation.refinement import Refined
+    from hklflow.quality.pasted import Imported
     from hklflow.stage.orientation import Observed, Start
     from hklflow.stage.rehearsal import Known
 
-VERSION = 10
+VERSION = 11
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
@@ -120,6 +122,8 @@ class Params(Settings, EngineSettings):
     """Names of the rotations, in the order of the inputs."""
     accept: ScanLimits = ScanLimits()
     """Limits by which the scan will be judged."""
+    imported: ImportSettings = ImportSettings()
+    """Corrections of the import, which a remedy takes into account."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -257,7 +261,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     figures["afterglow"] = orientation.afterglows(params.rotations, tables)
     if not params.fixed:
-        named = orientation.named(params.sample, params.scan, observed, own=True)
+        named = orientation.named(
+            params.sample,
+            params.scan,
+            observed,
+            own=True,
+            imported=_imported(observed, params),
+        )
         figures["sizes"] = compared
         modules = orientation.modules_of(observed, inputs.masks)
         figures |= doubts.doubts(
@@ -434,10 +444,18 @@ def _explained(
         sought = Sought(
             params.cell, group, params.hkl_tolerance, params.max_cell_deviation, params.min_indexed
         )
-        reason = orientation.explanation(observed, sought) if tried else ""
+        reason = (
+            orientation.explanation(observed, sought, _imported(observed, params)) if tried else ""
+        )
         if not reason:
             raise
         raise HklflowError(f"{error}; {reason}") from error
+
+
+def _imported(observed: "Observed", params: Params) -> "Imported":
+    from hklflow.stage import orientation
+
+    return orientation.imported(f"{params.sample}/{params.scan}", observed, params.imported)
 
 
 def _too_few(

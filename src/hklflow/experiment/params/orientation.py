@@ -5,11 +5,16 @@ from typing import Any
 from hklflow import stages
 from hklflow.experiment import binned
 from hklflow.experiment.experiment import Experiment
+from hklflow.experiment.layers import value_in
 from hklflow.experiment.models import Config
 from hklflow.experiment.step import Wildcards
+from hklflow.geometry import correction
+from hklflow.stage.import_settings import ImportSettings
 from hklflow.stage.integration_settings import IntegrationSettings
 from hklflow.stage.norms import Corrections
 from hklflow.stage.scan_limits import ScanLimits
+
+_REPLACED = ("detector", "wavelength", "axes")  # settings of `import_scan` that remedies replace
 
 
 def _of_scan(experiment: Experiment, at: Wildcards) -> tuple[Config, dict[str, Any]]:
@@ -45,8 +50,28 @@ def refine_parent(experiment: Experiment, at: Wildcards) -> stages.refine_parent
     given["space_group"] = given["space_group"] or row.space_group
     given["cell"] = given["cell"] or row.cell
     return stages.refine_parent.Params(
-        **given, **_engine(experiment, own), accept=_limits(own), **names
+        **given,
+        **_engine(experiment, own),
+        accept=_limits(own),
+        imported=_imported(experiment, own, names),
+        **names,
     )
+
+
+def _imported(experiment: Experiment, own: Config, names: dict[str, Any]) -> ImportSettings:
+    """Return the corrections of a scan's import, and the layer in which to change them."""
+    items, (sample, scan) = own.import_scan.detector, (names["sample"], names["scan"])
+    layer = ""
+    for entry in experiment.layers_of(sample, scan):
+        present = any(value_in(entry.data, ("import_scan", key))[0] for key in _REPLACED)
+        if present and entry.name.startswith(("per_sample.", "per_scan.")):
+            layer = entry.name
+    if any(correction.parse(item)[0] is not None for item in items):
+        # The list has items for rotations by their names, perhaps of other scans.
+        layer = f"per_scan.{sample}/{scan}"
+    by_rotation = {name: correction.of_rotation(items, name) for name in names["rotations"]}
+    detector = {name: given for name, given in by_rotation.items() if given}
+    return ImportSettings(detector=detector, layer=layer)
 
 
 def refine(experiment: Experiment, at: Wildcards) -> stages.refine.Params:

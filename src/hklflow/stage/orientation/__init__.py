@@ -5,7 +5,7 @@ their uncertainties, the refined geometry of every rotation, the hkl grid, and t
 a person judges the refinement.
 """
 
-from hklflow.stage.orientation.explanation import explanation
+from hklflow.stage.orientation.explanation import explanation, imported
 from hklflow.stage.orientation.observed import (
     Observed,
     afterglows,
@@ -34,6 +34,7 @@ __all__ = [
     "as_given",
     "constraints_kept",
     "explanation",
+    "imported",
     "inherited",
     "modules_of",
     "named",

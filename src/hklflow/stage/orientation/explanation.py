@@ -4,13 +4,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hklflow.geometry.correction import of_items
+from hklflow.stage.import_settings import ImportSettings
 from hklflow.stage.orientation.observed import Observed
 
 if TYPE_CHECKING:
     from hklflow.orientation.wrong_header import Sought
+    from hklflow.quality.pasted import Imported
 
 
-def explanation(observed: Observed, sought: "Sought") -> str:
+def imported(scan: str, observed: Observed, settings: ImportSettings) -> "Imported":
+    """Return the import of a scan (``sample/scan``), which remedies change."""
+    from hklflow.quality.pasted import Imported
+
+    binning = observed.scans[0].binning
+    return Imported(
+        scan=scan,
+        names=observed.names,
+        rotations=observed.rotations,
+        first=[one.first for one in observed.scans],
+        binning=1 if binning is None else binning.factor,
+        corrections=[of_items(settings.detector.get(name, ())) for name in observed.names],
+        layer=settings.layer,
+    )
+
+
+def explanation(observed: Observed, sought: "Sought", of_import: "Imported") -> str:
     """Return what would index the peaks of a scan; empty: nothing that was tried."""
     from hklflow.orientation.indexing import MIN_PEAKS
     from hklflow.orientation.wrong_header import explained
@@ -18,14 +37,10 @@ def explanation(observed: Observed, sought: "Sought") -> str:
 
     if sum(len(p.frame) for p in observed.peaks) < MIN_PEAKS:
         return ""
-    rotations, binning = observed.rotations, observed.scans[0].binning
     strength = np.concatenate(observed.intensities)
     stated = Stated(
-        names=observed.names,
-        rotations=rotations,
-        first=[scan.first for scan in observed.scans],
-        binning=1 if binning is None else binning.factor,
+        imported=of_import,
         space_group=sought.group.symbol,
         cell=None if sought.cell is None else [float(x) for x in sought.cell],
     )
-    return sentence(explained(rotations, observed.peaks, strength, sought), stated)
+    return sentence(explained(observed.rotations, observed.peaks, strength, sought), stated)

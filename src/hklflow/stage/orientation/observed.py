@@ -19,6 +19,7 @@ from hklflow.peaks.table import UNUSABLE, PeakFlag, PeakTable
 if TYPE_CHECKING:
     from hklflow.geometry.modules import Modules
     from hklflow.quality.doubts import Named
+    from hklflow.quality.pasted import Imported
 
 Floats = NDArray[np.float64]
 
@@ -103,11 +104,19 @@ class Observed:
         )
 
 
-def named(sample: str, scan: str, observed: Observed, *, own: bool) -> "Named":
+def named(
+    sample: str,
+    scan: str,
+    observed: Observed,
+    *,
+    own: bool,
+    imported: "Imported | None" = None,
+) -> "Named":
     """Return the names of a scan and its frames for sentences; ``own`` is True for a parent."""
     from hklflow.quality.doubts import Named
 
-    return Named(sample, scan, observed.names, [one.first for one in observed.scans], own)
+    first = [one.first for one in observed.scans]
+    return Named(sample, scan, observed.names, first, own, imported)
 
 
 def modules_of(observed: Observed, masks: Sequence[Path]) -> "Modules | None":

@@ -1,0 +1,101 @@
+"""Write corrections of the import as text to paste into the configuration.
+
+A list in a layer of the configuration replaces the list of the layers below it. A remedy therefore
+contains the corrections that are configured, too, and goes to the layer that has them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hklflow.geometry import BEAM, Detector, Rotation
+from hklflow.geometry.correction import Correction
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Import of a scan: its result, and the corrections that are configured.
+
+    Attributes
+    ----------
+    scan : str
+        ``sample/scan``.
+    names : sequence of str
+        Names of the rotations.
+    rotations : sequence of Rotation
+        Geometry with the configured corrections.
+    first : sequence of int
+        First raw frame of each rotation.
+    binning : int
+        Side of the blocks of pixels that are summed.
+    corrections : sequence of Correction
+        Configured corrections of the detector of each rotation, in unbinned pixels.
+    layer : str
+        Layer that has settings of the import: ``per_sample.quartz``, ``per_scan.quartz/300K``;
+        empty: the top of the configuration.
+    """
+
+    scan: str
+    names: Sequence[str]
+    rotations: Sequence[Rotation]
+    first: Sequence[int]
+    binning: int
+    corrections: Sequence[Correction]
+    layer: str = ""
+
+
+def settings(
+    imported: Imported, changes: Sequence[Correction], values: Mapping[str, str] | None = None
+) -> str:
+    """Return where and what to write so that the import makes changes; empty without changes.
+
+    Parameters
+    ----------
+    imported : Imported
+    changes : sequence of Correction
+        Changes of the detector of each rotation as imported, in pixels of its frames.
+    values : mapping, optional
+        Other settings of `import_scan`.
+    """
+    parts, layer = [], imported.layer
+    # Numbers in a configuration are in unbinned pixels.
+    items = [
+        change.binned(1 / imported.binning).after(configured).items()
+        for change, configured in zip(changes, imported.corrections, strict=True)
+    ]
+    if items != [configured.items() for configured in imported.corrections]:
+        listed = items[0]
+        if any(item != items[0] for item in items):
+            # The same name may be that of a rotation of another scan.
+            layer = f"per_scan.{imported.scan}"
+            pairs = zip(imported.names, items, strict=True)
+            listed = [f"{name}:{item}" for name, own in pairs for item in own]
+        parts.append(f"detector: {text_list(listed)}")
+    parts += [f"{name}: {value}" for name, value in (values or {}).items()]
+    if not parts:
+        return ""
+    text = f"import_scan: {{{', '.join(parts)}}}"
+    if not layer:
+        return f"in config.yaml `{text}`"
+    section, _, name = layer.partition(".")
+    return f"in config.yaml `{section}: {{{name}: {{{text}}}}}`"
+
+
+def text_list(items: Sequence[str]) -> str:
+    """Return texts as a list in YAML."""
+    return "[" + ", ".join(f'"{item}"' for item in items) + "]"
+
+
+def shift_near_beam(stated: Detector, better: Detector) -> tuple[float, float]:
+    """Return the shift (slow, fast) that moves a detector to a better one.
+
+    The two may differ by small rotations, too; they agree at the pixel that is nearest to the beam.
+    """
+    centre = np.array(better.plane.intersect(BEAM))
+    if not np.all(np.isfinite(centre)):
+        centre = 0.5 * np.array(better.shape)
+    pixel = np.clip(centre, 0, better.shape)
+    place = np.array(stated.plane.intersect(better.plane.lab(*pixel)))
+    slow, fast = np.round(pixel - place, 1) + 0.0
+    return (float(slow), float(fast))
