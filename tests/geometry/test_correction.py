@@ -61,3 +61,25 @@ def test_malformed_items_are_refused(item: str) -> None:
 def test_an_item_that_is_given_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="corrected twice"):
         of_items(["shift=1,2", "shift=3,4"])
+
+
+CORRECTIONS = [
+    Correction((3.0, -5.0), 0.25, ("fast",), (0.0, 30.0, 0.0)),
+    Correction((-1.5, 2.0), None, ("slow", "fast"), (4.0, 0.0, -2.0)),
+    Correction(arm=(0.0, -20.0, 5.0)),
+    Correction((7.0, 1.0), 0.18),
+]
+
+
+@pytest.mark.parametrize("first", CORRECTIONS)
+@pytest.mark.parametrize("then", CORRECTIONS)
+def test_two_corrections_are_one(first: Correction, then: Correction) -> None:
+    one, two = then.after(first).applied(DETECTOR), then.applied(first.applied(DETECTOR))
+    for pixel in ((0.0, 0.0), (400.0, 10.0), (30.0, 300.0)):
+        assert one.lab(*pixel) == pytest.approx(two.lab(*pixel), abs=1e-9)
+
+
+def test_a_correction_that_is_taken_back_is_none() -> None:
+    first = Correction((3.0, -5.0), None, ("fast",), (0.0, 30.0, 0.0))
+    back = Correction((-3.0, -5.0), None, ("fast",), (0.0, -30.0, 0.0))
+    assert back.after(first) == Correction()

@@ -1,14 +1,20 @@
 """Indices that are all off by one lattice row are found, and right ones are not suspected."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tests.truth import world_scans, worlds
+from tests.truth.world_scans import compared
 from tests.truth.worlds_physics import busing_levy
+from tests.truth.wrong_headers import stated, true_detector
 
-from hklflow.geometry import symmetry
+from hklflow.experiment.params.orientation import refine_parent
+from hklflow.geometry import BEAM, symmetry
 from hklflow.orientation import refinement
 from hklflow.orientation.rows import Row, off_by_row
-from hklflow.quality.doubts import Named, doubts
+from hklflow.quality.doubts import doubts
+from hklflow.stage import orientation
 
 FREE = ["cell", "orientation", "detector_x", "detector_y", "detector_rotation"]
 LIMITS = refinement.RefinementLimits(
@@ -48,12 +54,32 @@ def test_right_indices_are_not_suspected(seed: int) -> None:
     assert other("plain", worlds.SYSTEMS[seed], seed)[1] is None
 
 
-def test_the_doubt_names_the_remedy() -> None:
-    world, model, peaks = refined("wrong_header:row", "cubic", 0)
-    table = world_scans.table_of(world, 0)
+@pytest.mark.parametrize("binning", [1, 2])
+def test_the_remedy_is_from_the_stated_centre_and_finds_the_crystal(
+    binning: int, tmp_path: Path
+) -> None:
+    """What is pasted is the true beam centre, whatever the refinement did to the stated one."""
+    world = worlds.world("wrong_header:row", "cubic", 0, n_frames=12, mosaic=0.1, overlaps=False)
+    configured = {"import_scan": {"detector": [f"shift={3 * binning},{2 * binning}"]}}
+    experiment = stated(world, tmp_path, binning=binning, config=configured)
+    loaded, table = experiment.experiment(), world_scans.table_of(world, 0)
+    observed = orientation.observe(["r0"], [experiment.scan(0, loaded)], [table])
+    ub = world.sample.U @ busing_levy(world.sample.cell)
     group = symmetry.space_group(world.space_group)
-    width = np.hypot(table.width_slow, table.width_fast)
-    named = Named("s", "a", ["r0"], [0])
-    (row,) = doubts(model, peaks, [table.intensity], [width], group, FREE, named)["rows"]
-    assert "(1 0 0) added to all hkl" in row["sentence"]
-    assert 'import_scan: {detector: ["shift=8.8,-14.6"]}' in row["sentence"]
+    model = refinement.refine(
+        observed.rotations, observed.peaks, ub, group, free=FREE, limits=LIMITS
+    )
+    params = refine_parent(loaded, {"sample": "s", "scan": "a"})
+    of_import = orientation.imported("s/a", observed, params.imported)
+    named = orientation.named("s", "a", observed, own=True, imported=of_import)
+    width = [np.hypot(table.width_slow, table.width_fast)]
+    found = doubts(model, observed.peaks, observed.intensities, width, group, FREE, named)
+    (sentence,) = (row["sentence"] for row in found["rows"])
+    assert "(1 0 0) added to all hkl" in sentence
+    cured = experiment.with_remedy(sentence)
+    detector = cured.scan(0, cured.experiment()).rotation.detector
+    centre, true = (np.array(d.intersect(BEAM)) for d in (detector, true_detector(world)))
+    assert centre == pytest.approx(true, abs=0.5)
+    answer = cured.refined()
+    assert "off by one row" not in answer.warnings
+    assert np.abs(compared(world, answer.data).cell_off).max() < 0.005

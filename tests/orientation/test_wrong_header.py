@@ -26,7 +26,9 @@ from hklflow.geometry import BEAM
 from hklflow.geometry.correction import Correction
 
 
-def small(kind: str, system: str, seed: int, size: float | None = None, **more: Any) -> worlds.World:
+def small(
+    kind: str, system: str, seed: int, size: float | None = None, **more: Any
+) -> worlds.World:
     return worlds.world(kind, system, seed, size, n_frames=40, mosaic=0.1, **more)
 
 
@@ -78,15 +80,18 @@ def test_a_wrong_scale_is_cured_by_each_of_its_remedies(tmp_path: Path) -> None:
     assert np.abs(compared(world, cured.refined().data).cell_off).max() < 0.002
     scaled = np.array(experiment.with_remedy(by_cell).refined().data["cell"])
     factor = world.instrument.wavelength / world.sample.instrument.wavelength
-    assert scaled[:3] * 1 == pytest.approx(world.cell[:3] * factor, rel=2e-3)
+    assert scaled[:3] == pytest.approx(world.cell[:3] * factor, rel=2e-3)
 
 
 def test_at_small_angles_distance_wavelength_pixels_and_cell_are_alike(tmp_path: Path) -> None:
-    """A far detector: each of the four is a remedy of a wavelength that is 8 % wrong."""
-    world = far(small, 3.0)
+    """15° to the detector's edge: each of the four indexes the peaks.
+
+    The one that was wrong comes first: it fits best.
+    """
+    world = small("wrong_header:wavelength", "tetragonal", 57, 0.08, arm=0.0)
     experiment = stated(world, tmp_path)
     texts = remedies(experiment.refined().explanation)
-    words = ["distance=", "pixels of", "wavelength:", "samples.tsv"]
+    words = ["wavelength:", "distance=", "pixels of", "samples.tsv"]
     assert [word in text for text, word in zip(texts, words, strict=True)] == [True] * 4
     for text in texts:
         assert experiment.with_remedy(text).refined().indexed, text
@@ -97,7 +102,7 @@ def test_mirrored_images_keep_a_beam_centre_that_is_not_in_the_middle(tmp_path: 
     world = small("wrong_header:axis", "monoclinic", 12, arm=0.0)
     experiment = stated(world, tmp_path, config={"import_scan": {"detector": ["shift=0,0.5"]}})
     _, mirrored = remedies(experiment.refined().explanation)
-    assert 'mirrored=fast' in mirrored
+    assert "mirrored=fast" in mirrored
     cured = experiment.with_remedy(mirrored).refined()
     assert np.abs(compared(world, cured.data).cell_off).max() < 0.005
     assert beam_centre(cured) == pytest.approx(beam_centre_of(world), abs=2)
@@ -180,6 +185,17 @@ def test_a_right_header_is_not_blamed(system: str, seed: int, tmp_path: Path) ->
 
 
 def test_a_cell_of_another_crystal_is_told_from_a_wrong_geometry(tmp_path: Path) -> None:
-    refused = stated(small("wrong_cell", "tetragonal", 1, 0.08), tmp_path).refined()
+    world = worlds.world("wrong_cell", "tetragonal", 1, 0.08, n_frames=80, mosaic=0.1)
+    refused = stated(world, tmp_path).refined()
     assert "the geometry is right" in refused.refusal
     assert refused.explanation == ""
+
+
+def test_a_short_rotation_does_not_tell_a_wrong_cell_from_a_wrong_beam_centre(
+    tmp_path: Path,
+) -> None:
+    """Six degrees, with a beam centre that is wrong by one lattice row, farther than is tried."""
+    world = worlds.world("wrong_header:row", "tetragonal", 15, n_frames=12, mosaic=0.1)
+    refused = stated(world, tmp_path).refined()
+    assert "the geometry is right" not in refused.refusal
+    assert "or the beam centre is wrong" in refused.refusal

@@ -57,7 +57,9 @@ class Answer:
     @property
     def explanation(self) -> str:
         """The part of a refusal that says what would index the peaks."""
-        found = re.search(r"; ((with (the|images)|\d+ of \d+ peaks are indexed by a cell).*)", self.refusal)
+        found = re.search(
+            r"; ((with (the|images)|\d+ of \d+ peaks are indexed by a cell).*)", self.refusal
+        )
         return "" if found is None else found[1]
 
     @property
@@ -120,7 +122,9 @@ class Pasted:
             binning=None if self.binning == 1 else PixelBinning(self.binning, unbinned),
         )
         facts = FrameFacts((scan.n_frames, *detector.shape), np.dtype(np.int32), header)
-        params = frames.import_scan(experiment, {"sample": "s", "scan": "a", "rotation": f"r{number}"})
+        params = frames.import_scan(
+            experiment, {"sample": "s", "scan": "a", "rotation": f"r{number}"}
+        )
         return import_scan.collected(f"r{number}.h5", facts, None, None, params)[0]
 
     def refined(self) -> Answer:

@@ -92,8 +92,8 @@ class Explanation:
     symbol : str
         For ``setting``: the setting of the expected cell.
     alternatives : tuple of Hypothesis
-        Other geometries that index the peaks: for ``scale`` all ways to change the geometry, for a
-        reversed axis mirrored images.
+        Other geometries that index the peaks: for ``scale`` all ways to change the geometry, best
+        first; for a reversed axis mirrored images.
     """
 
     kind: str
@@ -365,8 +365,9 @@ def _of_lattice(
             _with_distance(stated, rotations, peaks, sought),
             Hypothesis("wavelength", factor=factor),
         )
-        good = [w for w in ways if sought.index(w.applied(rotations), peaks, strength) is not None]
-        return [explanation("scale", scale=scale, alternatives=tuple(good))]
+        indexings = [(sought.index(w.applied(rotations), peaks, strength), w) for w in ways]
+        good = sorted((i.rms, w.kind, w) for i, w in indexings if i is not None)
+        return [explanation("scale", scale=scale, alternatives=tuple(w for _, _, w in good))]
     return [explanation("cell", cell=reduced)]
 
 

@@ -16,6 +16,9 @@ from hklflow.orientation.hypotheses import Hypothesis
 from hklflow.orientation.wrong_header import Explanation
 from hklflow.quality.pasted import Imported, settings, text_list
 
+# degrees of rotation below which hkl that are off by one row are hardly off a lattice
+_SHEARED = 30.0
+
 
 @dataclass(frozen=True)
 class Stated:
@@ -143,10 +146,7 @@ def _distance(one: Explanation, stated: Stated) -> str:
     rotation = _rotation(one, stated)
     distance = one.hypothesis.stretch * rotation.detector.distance
     what = f"the detector's distance {distance:.4g} m instead of {rotation.detector.distance:.4g} m"
-    return (
-        f"{_indexed(one, what, stated)} (pixels of another size have the same "
-        "effect)"
-    )
+    return f"{_indexed(one, what, stated)} (pixels of another size have the same effect)"
 
 
 def _arm(one: Explanation, stated: Stated) -> str:
@@ -158,9 +158,7 @@ def _arm(one: Explanation, stated: Stated) -> str:
         f"the detector arm rotated by {vector[np.argmax(np.abs(vector))]:g}° about {about} (the "
         f"detector's normal is then at {angle:.1f}° to the beam)"
     )
-    return (
-        f"{_indexed(one, what, stated)} (a few degrees are also a wrong beam centre)"
-    )
+    return f"{_indexed(one, what, stated)} (a few degrees are also a wrong beam centre)"
 
 
 def _beam_centre(one: Explanation, stated: Stated) -> str:
@@ -172,10 +170,7 @@ def _beam_centre(one: Explanation, stated: Stated) -> str:
         new = old + stated.imported.binning * np.array(shift)
         at = f" from ({old[0]:.1f}, {old[1]:.1f}) to ({new[0]:.1f}, {new[1]:.1f})"
     what = f"the beam centre moved by {_pixels(shift, stated)}{at}"
-    return (
-        f"{_indexed(one, what, stated)} (a wrong zero of the detector's arm has the "
-        "same effect)"
-    )
+    return f"{_indexed(one, what, stated)} (a wrong zero of the detector's arm has the same effect)"
 
 
 def _rotation(one: Explanation, stated: Stated) -> Rotation:
@@ -204,7 +199,7 @@ def _scale(one: Explanation, stated: Stated) -> str:
     return (
         f"{one.count} of {one.of} peaks are indexed by a cell of the expected shape whose lengths "
         f"are {scale:.4g} times the expected ones: {', '.join([*causes, 'or the cell'])} is wrong "
-        f"by about this factor, which the peaks cannot tell apart; correct the wrong one: "
+        f"by about this factor, which the peaks hardly tell apart; correct the wrong one: "
         f"{', or '.join(ways)}"
     )
 
@@ -222,10 +217,21 @@ def _setting(one: Explanation, stated: Stated) -> str:
 
 def _cell(one: Explanation, stated: Stated) -> str:
     assert one.cell is not None
+    widest = max(abs(r.scan.step) * r.scan.n_frames for r in stated.rotations)
+    if np.degrees(widest) < _SHEARED:
+        cause = (
+            "the cell in samples.tsv is another crystal's (leave it empty, or correct it), or the "
+            "beam centre is wrong, which deforms the lattice of a short rotation (check it with a "
+            "powder image or the direct beam, or measure a longer rotation)"
+        )
+    else:
+        cause = (
+            "the geometry is right, and the cell in samples.tsv is another crystal's; leave it "
+            "empty, or correct it"
+        )
     return (
         f"{one.count} of {one.of} peaks are indexed in the stated geometry by another lattice, "
-        f"with the reduced cell {' '.join(_number(x) for x in one.cell)}: the geometry is right, "
-        "and the cell in samples.tsv is another crystal's; leave it empty, or correct it"
+        f"with the reduced cell {' '.join(_number(x) for x in one.cell)}: {cause}"
     )
 
 
