@@ -46,7 +46,10 @@ def refined(experiment: Pasted) -> Answer:
 
 def main(number: int, first: int, names: list[str]) -> None:
     """Print a table."""
-    print("class\tworlds\trefused\tnamed\tall remedies work\tother\tsilent\tseconds (CPU)")
+    print(
+        "class\tworlds\trefused\tnamed\tall remedies work\tother\tsilent\t"
+        "refused at import or loading\tseconds (CPU)"
+    )
     for name in names or list(CLASSES):
         n, begin = Counter[str](), time.process_time()
         for world, _ in zip(worlds_of(name, first), range(number), strict=False):
@@ -54,6 +57,9 @@ def main(number: int, first: int, names: list[str]) -> None:
                 experiment = stated(world, Path(folder))
                 answer = refined(experiment)
                 text = answer.explanation
+                if re.search("outside the range of X-rays|does not fit", answer.refusal):
+                    n["before"] += 1
+                    continue
                 n["refused"] += bool(answer.refusal)
                 named = bool(re.search(CLASSES[name][3], re.split("; or (?=with )", text)[0]))
                 n["named"] += named
@@ -66,7 +72,9 @@ def main(number: int, first: int, names: list[str]) -> None:
                 if answer.refusal and not (named and all(works)):
                     tail = text or answer.refusal[-150:]
                     print(f"# {name} {world.system} {world.seed} {works} {tail}", file=sys.stderr)
-        counts = "\t".join(str(n[x]) for x in ("refused", "named", "work", "other", "silent"))
+        counts = "\t".join(
+            str(n[x]) for x in ("refused", "named", "work", "other", "silent", "import")
+        )
         seconds = (time.process_time() - begin) / number
         print(f"{name}\t{number}\t{counts}\t{seconds:.1f}", flush=True)
 

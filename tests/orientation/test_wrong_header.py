@@ -94,7 +94,7 @@ def test_at_small_angles_distance_wavelength_pixels_and_cell_are_alike(tmp_path:
     words = ["wavelength:", "distance=", "pixels of", "samples.tsv"]
     assert [word in text for text, word in zip(texts, words, strict=True)] == [True] * 4
     for text in texts:
-        assert experiment.with_remedy(text).refined().indexed, text
+        assert not experiment.with_remedy(text).refined().refusal, text
 
 
 def test_mirrored_images_keep_a_beam_centre_that_is_not_in_the_middle(tmp_path: Path) -> None:

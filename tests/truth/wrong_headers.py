@@ -49,7 +49,7 @@ CLASSES: dict[str, tuple[str, float | None, tuple[str, ...], str]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What `refine_parent` makes of an experiment: a refusal, or ``parent.json``."""
+    """What the stages make of an experiment: a refusal, or ``parent.json``."""
 
     refusal: str
     data: dict[str, Any]
@@ -65,10 +65,6 @@ class Answer:
     @property
     def warnings(self) -> str:
         return " ".join(self.data.get("warnings", []))
-
-    @property
-    def indexed(self) -> bool:
-        return not self.refusal
 
 
 @dataclass(frozen=True)
@@ -129,16 +125,18 @@ class Pasted:
 
     def refined(self) -> Answer:
         """Import, index and refine."""
-        experiment, paths = self.experiment(), {"scans": [], "peaks": []}  # type: ignore[var-annotated]
-        for i in range(len(self.world.scans)):
-            paths["scans"].append(self.folder / f"r{i}.nxs")
-            nexus.write_scan(paths["scans"][-1], self.scan(i, experiment), f"r{i}", None)
-            paths["peaks"].append(self.folder / f"p{i}.nxs")
-            nexus.write_peaks(paths["peaks"][-1], world_scans.table_of(self.world, i))
         output = self.folder / "parent.json"
+        scans: list[Path] = []
+        peaks: list[Path] = []
         try:
+            experiment = self.experiment()
+            for i in range(len(self.world.scans)):
+                scans.append(self.folder / f"r{i}.nxs")
+                nexus.write_scan(scans[-1], self.scan(i, experiment), f"r{i}", None)
+                peaks.append(self.folder / f"p{i}.nxs")
+                nexus.write_peaks(peaks[-1], world_scans.table_of(self.world, i))
             refine_parent.main(
-                inputs=refine_parent.Inputs(**paths),
+                inputs=refine_parent.Inputs(scans=scans, peaks=peaks),
                 outputs=refine_parent.Outputs(orientation=output, picture=self.folder / "p.png"),
                 params=orientation.refine_parent(experiment, {"sample": "s", "scan": "a"}),
             )

@@ -8,15 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
+from numpy.typing import NDArray
 
-from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, lattice, symmetry
-from hklflow.geometry.reduction import matching_settings, real_basis, strain
-from hklflow.orientation import hypotheses, local_lattice
+from hklflow.geometry.reduction import matching_settings, real_basis
+from hklflow.orientation import hypotheses
+from hklflow.orientation.expected import SHAPE, Sought, other_settings
 from hklflow.orientation.hypotheses import Fitted, Hypothesis
-from hklflow.orientation.indexing import Indexing, index_peaks, reaches
 from hklflow.orientation.lattice_search import MIN_PEAKS
 from hklflow.orientation.residuals import Peaks
 
@@ -24,49 +22,11 @@ Floats = NDArray[np.float64]
 
 _CONVINCING = 0.9  # fraction of the peaks from which no further angle of the arm is tried
 _ALIKE = 0.93  # fraction of the best number of peaks from which explanations are equally good
-_BETTER = 1.1  # so many times the peaks of the stated geometry are indexed
+_BETTER = 1.1  # so many times the peaks of the stated geometry, or by chance, are indexed
 _CANDIDATES = 6  # hypotheses that are tested by indexing
-_SHAPE = 0.02  # strain between a cell and a scaled cell of the same shape
 _FARTHEST_SCALE = 0.4  # logarithm of the scale of a cell that a distance explains
 _NEAR_ARM = 2.0  # pixels of shift that an angle of the arm may leave
 _ROUND_ARM = (1.0, 0.5, 0.1, 0.01)  # degrees
-_SPARSE = 6.0  # median distance in hkl of neighbouring peaks from which it is reported
-_SHORTEST = 1.9  # Å; no crystal has a shorter lattice vector
-
-
-@dataclass(frozen=True)
-class Sought:
-    """The limits of indexing, and the expected crystal."""
-
-    cell: Sequence[float] | Floats | None
-    group: symmetry.SpaceGroup
-    tolerance: float
-    cell_tolerance: float
-    min_fraction: float
-
-    def index(
-        self, rotations: Sequence[Rotation], peaks: Sequence[Peaks], strength: Floats
-    ) -> Indexing | None:
-        """Index the peaks in a geometry; None: too few are indexed, or by an impossible cell."""
-        try:
-            indexing = index_peaks(
-                local_lattice.vectors(rotations, peaks),
-                cell=self.cell,
-                group=self.group,
-                tolerance=self.tolerance,
-                cell_tolerance=self.cell_tolerance,
-                min_fraction=self.min_fraction,
-                strength=strength,
-            )
-            require_possible(indexing)
-        except HklflowError:
-            return None
-        return indexing
-
-    @property
-    def reaches(self) -> list[float]:
-        """Maximum lengths of lattice vectors in Å of the successive searches."""
-        return reaches(self.cell, self.group, 50.0)
 
 
 @dataclass(frozen=True)
@@ -107,48 +67,6 @@ class Explanation:
     alternatives: tuple[Hypothesis, ...] = ()
 
 
-def require_possible(indexing: Indexing) -> None:
-    """Raise if a lattice vector is shorter than the vectors of any crystal."""
-    reduced, _ = symmetry.niggli(indexing.cell, indexing.candidates[0].group)
-    if min(reduced[:3]) < _SHORTEST:
-        raise HklflowError(
-            f"the lattice found has a vector of {min(reduced[:3]):.3g} Å, shorter than in any "
-            "crystal; check the wavelength (in nm?) and the distance"
-        )
-
-
-def sparse(ub: Floats, g: Floats) -> str:
-    """Return a note if neighbouring peaks are many lattice points apart, else an empty text.
-
-    A lattice with far too many points indexes any peaks: of a wavelength in nm, a thousand times
-    as many as the crystal has.
-    """
-    hkl = np.rint(g @ np.linalg.inv(ub).T)
-    hkl = np.unique(np.vstack([hkl, -hkl]), axis=0)
-    distances, _ = cKDTree(hkl).query(hkl, k=[2])
-    apart = float(np.median(distances))
-    if apart < _SPARSE:
-        return ""
-    return (
-        f"neighbouring peaks are {apart:.0f} lattice points apart: if the crystal is not that "
-        "weak, the wavelength (in nm?) or the cell is wrong"
-    )
-
-
-def in_other_setting(
-    ub: Floats, cell: ArrayLike | None, group: symmetry.SpaceGroup, tolerance: float
-) -> bool:
-    """Return True if a lattice is the expected cell's, taken in another setting of the group."""
-    if cell is None:
-        return False
-    primitive = ub @ np.linalg.inv(group.to_primitive)
-    return any(
-        setting.ratio == 1
-        for _, other in other_settings(cell, group)
-        for setting in matching_settings(primitive, other, group, tolerance)
-    )
-
-
 def explained(
     rotations: Sequence[Rotation], peaks: Sequence[Peaks], strength: Floats, sought: Sought
 ) -> list[Explanation]:
@@ -182,21 +100,24 @@ def _explained(
     tried = hypotheses.simple(rotations, sought.cell)
     fits = [f for h in tried if (f := hypotheses.fitted(h, rotations, peaks, sought.reaches))]
     stated = _stated(fits, rotations, peaks)
-    as_stated = 0 if stated is None else stated.count
-    if stated is not None and stated.count > _ALIKE * max(fit.count for fit in fits):
-        known = _of_lattice(stated, rotations, peaks, strength, sought)
-        if known:
-            return known
+    known, least = [], 0.0
+    if stated is not None:
+        # A lattice that is not the expected one may be the crystal's, deformed by the geometry.
+        least = (_BETTER if _is_expected(stated.ub, sought) else _ALIKE) * stated.count
+        if stated.count > _ALIKE * max(fit.count for fit in fits):
+            known = _of_lattice(stated, rotations, peaks, strength, sought)
+    if known and known[0].kind != "cell":
+        return known
 
     def best_of(some: list[Fitted]) -> list[Explanation]:
         explanations = []
         for fit in sorted(some, key=lambda f: -f.count)[:_CANDIDATES]:
-            one = _tested(fit, rotations, peaks, strength, sought, as_stated)
+            one = _tested(fit, rotations, peaks, strength, sought, least)
             explanations += [] if one is None else [one]
         best = _best(explanations)
         return [_with_mirror_image(one, rotations, peaks, strength, sought) for one in best]
 
-    return best_of(fits) or best_of(_arms(rotations, peaks, sought))
+    return best_of(fits) or known or best_of(_arms(rotations, peaks, sought))
 
 
 def _parts(peaks: Sequence[Peaks], strength: Floats) -> list[Floats]:
@@ -272,12 +193,15 @@ def _tested(
     peaks: Sequence[Peaks],
     strength: Floats,
     sought: Sought,
-    as_stated: int,
+    least: float,
 ) -> tuple[int, Explanation] | None:
-    """Return a hypothesis as the fewest changes with which the peaks are indexed; None: none."""
+    """Return a hypothesis as the fewest changes with which the peaks are indexed; None: none.
+
+    At least ``least`` peaks must be near integer hkl.
+    """
     for changes, hypothesis in _variants(fit, rotations, peaks, sought):
         sharp = hypotheses.counted(hypothesis, fit.ub, rotations, peaks).count
-        if sharp < max(_BETTER * as_stated, MIN_PEAKS):
+        if sharp < max(least, MIN_PEAKS):
             continue
         indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
         if indexing is None:
@@ -326,6 +250,14 @@ def _stated(
     return None
 
 
+def _is_expected(ub: Floats, sought: Sought) -> bool:
+    """Return True if a lattice is the expected one, or none is expected."""
+    if sought.cell is None:
+        return True
+    matching = matching_settings(ub, sought.cell, sought.group, sought.cell_tolerance)
+    return any(setting.ratio == 1 for setting in matching)
+
+
 def _of_lattice(
     stated: Fitted,
     rotations: Sequence[Rotation],
@@ -338,7 +270,7 @@ def _of_lattice(
         return []
     ub, plain = stated.ub, stated.hypothesis
     matching = matching_settings(ub, sought.cell, sought.group, sought.cell_tolerance)
-    if any(setting.ratio == 1 for setting in matching):
+    if _is_expected(ub, sought):
         return []
     by_chance = _by_chance(plain, rotations, peaks, sought)
     if stated.count < _BETTER * by_chance:
@@ -358,7 +290,7 @@ def _of_lattice(
     primitive, _ = symmetry.niggli(sought.cell, sought.group)
     scale = float(np.cbrt(lattice.volume(reduced) / lattice.volume(primitive)))
     scaled = np.asarray(sought.cell, dtype=np.float64) * [*[scale] * 3, 1, 1, 1]
-    if any(s.ratio == 1 for s in matching_settings(ub, scaled, sought.group, _SHAPE)):
+    if any(s.ratio == 1 for s in matching_settings(ub, scaled, sought.group, SHAPE)):
         wavelength = rotations[0].beam.wavelength
         factor = _rounded(wavelength / scale, 5) / wavelength
         ways = (
@@ -392,36 +324,6 @@ def _reduced(ub: Floats) -> Floats:
     basis = real_basis(ub)
     reduced, _ = symmetry.niggli(lattice.cell_from_metric(basis.T @ basis))
     return reduced
-
-
-def other_settings(cell: ArrayLike, group: symmetry.SpaceGroup) -> Iterator[tuple[str, Floats]]:
-    """Yield the symbols of other settings to which a cell may belong, and the cell of the group.
-
-    Parameters
-    ----------
-    cell : (6,) array
-        Cell in an unknown setting of the space group.
-    group : SpaceGroup
-
-    Yields
-    ------
-    symbol : str
-        Setting.
-    cell : (6,) array
-        The same lattice in the setting of ``group``.
-    """
-    given = np.asarray(cell, dtype=np.float64)
-    yielded = [given]
-    for other in symmetry.settings_of(group):
-        metric = lattice.metric(given)
-        if strain(metric, symmetry.constrain_cell(given, other)) > _SHAPE:
-            continue
-        matrix = symmetry.between_settings(other, group)
-        ub = lattice.b_matrix(given) @ np.linalg.inv(matrix)
-        converted = lattice.cell_from_metric((2 * np.pi) ** 2 * np.linalg.inv(ub.T @ ub))
-        if not any(np.allclose(converted, known, rtol=1e-4) for known in yielded):
-            yielded.append(converted)
-            yield other.symbol, converted
 
 
 def _on_arm(fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks]) -> Fitted:

@@ -393,8 +393,8 @@ def _begin(
     import numpy as np
 
     from hklflow.dials import orient
+    from hklflow.orientation.expected import in_other_setting, require_possible, sparse
     from hklflow.orientation.indexing import index_peaks
-    from hklflow.orientation.wrong_header import in_other_setting, require_possible, sparse
     from hklflow.quality import doubts
     from hklflow.stage import orientation
 
@@ -435,7 +435,7 @@ def _explained(
     observed: "Observed", params: Params, group: "SpaceGroup", tried: bool = True
 ) -> "Iterator[None]":
     """Add what would index the peaks to an error, if other geometries are to be tried."""
-    from hklflow.orientation.wrong_header import Sought
+    from hklflow.orientation.expected import Sought
     from hklflow.stage import orientation
 
     try:

@@ -9,7 +9,7 @@ from hklflow.stage.import_settings import ImportSettings
 from hklflow.stage.orientation.observed import Observed
 
 if TYPE_CHECKING:
-    from hklflow.orientation.wrong_header import Sought
+    from hklflow.orientation.expected import Sought
     from hklflow.quality.pasted import Imported
 
 

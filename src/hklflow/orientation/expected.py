@@ -1,0 +1,129 @@
+"""Crystal that indexing expects: the limits of indexing, and lattices that cannot be right."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import Rotation, lattice, symmetry
+from hklflow.geometry.reduction import matching_settings, strain
+from hklflow.orientation import local_lattice
+from hklflow.orientation.indexing import Indexing, index_peaks, reaches
+from hklflow.orientation.residuals import Peaks
+
+Floats = NDArray[np.float64]
+
+SHAPE = 0.02
+"""Strain between cells of the same shape."""
+_SPARSE = 6.0  # median distance in hkl of neighbouring peaks from which it is reported
+_SHORTEST = 1.9  # Å; no crystal has a shorter lattice vector
+
+
+@dataclass(frozen=True)
+class Sought:
+    """The limits of indexing, and the expected crystal."""
+
+    cell: Sequence[float] | Floats | None
+    group: symmetry.SpaceGroup
+    tolerance: float
+    cell_tolerance: float
+    min_fraction: float
+
+    def index(
+        self, rotations: Sequence[Rotation], peaks: Sequence[Peaks], strength: Floats
+    ) -> Indexing | None:
+        """Index the peaks in a geometry; None: too few are indexed, or by an impossible cell."""
+        try:
+            indexing = index_peaks(
+                local_lattice.vectors(rotations, peaks),
+                cell=self.cell,
+                group=self.group,
+                tolerance=self.tolerance,
+                cell_tolerance=self.cell_tolerance,
+                min_fraction=self.min_fraction,
+                strength=strength,
+            )
+            require_possible(indexing)
+        except HklflowError:
+            return None
+        return indexing
+
+    @property
+    def reaches(self) -> list[float]:
+        """Maximum lengths of lattice vectors in Å of the successive searches."""
+        return reaches(self.cell, self.group, 50.0)
+
+
+def require_possible(indexing: Indexing) -> None:
+    """Raise if a lattice vector is shorter than the vectors of any crystal."""
+    reduced, _ = symmetry.niggli(indexing.cell, indexing.candidates[0].group)
+    if min(reduced[:3]) < _SHORTEST:
+        raise HklflowError(
+            f"the lattice found has a vector of {min(reduced[:3]):.3g} Å, shorter than in any "
+            "crystal; check the wavelength (in nm?) and the distance"
+        )
+
+
+def sparse(ub: Floats, g: Floats) -> str:
+    """Return a note if neighbouring peaks are many lattice points apart, else an empty text.
+
+    A lattice with far too many points indexes any peaks: of a wavelength in nm, a thousand times
+    as many as the crystal has.
+    """
+    hkl = np.rint(g @ np.linalg.inv(ub).T)
+    hkl = np.unique(np.vstack([hkl, -hkl]), axis=0)
+    distances, _ = cKDTree(hkl).query(hkl, k=[2])
+    apart = float(np.median(distances))
+    if apart < _SPARSE:
+        return ""
+    return (
+        f"neighbouring peaks are {apart:.0f} lattice points apart: if the crystal is not that "
+        "weak, the wavelength (in nm?) or the cell is wrong"
+    )
+
+
+def in_other_setting(
+    ub: Floats, cell: ArrayLike | None, group: symmetry.SpaceGroup, tolerance: float
+) -> bool:
+    """Return True if a lattice is the expected cell's, taken in another setting of the group."""
+    if cell is None:
+        return False
+    primitive = ub @ np.linalg.inv(group.to_primitive)
+    return any(
+        setting.ratio == 1
+        for _, other in other_settings(cell, group)
+        for setting in matching_settings(primitive, other, group, tolerance)
+    )
+
+
+def other_settings(cell: ArrayLike, group: symmetry.SpaceGroup) -> Iterator[tuple[str, Floats]]:
+    """Yield the symbols of other settings to which a cell may belong, and the cell of the group.
+
+    Parameters
+    ----------
+    cell : (6,) array
+        Cell in an unknown setting of the space group.
+    group : SpaceGroup
+
+    Yields
+    ------
+    symbol : str
+        Setting.
+    cell : (6,) array
+        The same lattice in the setting of ``group``.
+    """
+    given = np.asarray(cell, dtype=np.float64)
+    yielded = [given]
+    for other in symmetry.settings_of(group):
+        metric = lattice.metric(given)
+        if strain(metric, symmetry.constrain_cell(given, other)) > SHAPE:
+            continue
+        matrix = symmetry.between_settings(other, group)
+        ub = lattice.b_matrix(given) @ np.linalg.inv(matrix)
+        converted = lattice.cell_from_metric((2 * np.pi) ** 2 * np.linalg.inv(ub.T @ ub))
+        if not any(np.allclose(converted, known, rtol=1e-4) for known in yielded):
+            yielded.append(converted)
+            yield other.symbol, converted
