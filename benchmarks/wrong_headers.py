@@ -73,7 +73,7 @@ def main(number: int, first: int, names: list[str]) -> None:
                     tail = text or answer.refusal[-150:]
                     print(f"# {name} {world.system} {world.seed} {works} {tail}", file=sys.stderr)
         counts = "\t".join(
-            str(n[x]) for x in ("refused", "named", "work", "other", "silent", "import")
+            str(n[x]) for x in ("refused", "named", "work", "other", "silent", "before")
         )
         seconds = (time.process_time() - begin) / number
         print(f"{name}\t{number}\t{counts}\t{seconds:.1f}", flush=True)

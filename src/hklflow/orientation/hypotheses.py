@@ -33,6 +33,7 @@ _ARM_STEP = 0.06  # between two angles of the arm, as a fraction of the detector
 _FARTHEST_ARM = 100.0  # degrees
 _PROMISING = 0.3  # fraction of the peaks from which a hypothesis is fitted
 _SHARP = 0.1  # deviation of h, k and l of the peaks that are counted
+_SAME = 5e-4  # relative change of a wavelength or distance that changes nothing
 _ACROSS = 0.5  # sine of the angle between beam and rotation axis from which images are mirrored
 _PARALLEL = np.cos(np.radians(3))  # between the axes of a reflected and of a mirrored detector
 _TRIED = 3  # shifts of a hypothesis that are fitted
@@ -71,6 +72,12 @@ class Hypothesis:
     def chosen(self, rotations: Sequence[Rotation]) -> tuple[int, ...]:
         """Return the numbers of the rotations that are changed."""
         return tuple(range(len(rotations))) if self.only is None else self.only
+
+    @property
+    def changes(self) -> bool:
+        """False if this is the stated geometry, nearly."""
+        scaled = max(abs(self.factor - 1), abs(self.stretch - 1)) > _SAME
+        return scaled or bool(self.turn) or self.reverse or bool(self.correction.items())
 
     def correction_of(self, rotation: Rotation) -> Correction:
         """Return the correction of a rotation's detector, with its distance."""

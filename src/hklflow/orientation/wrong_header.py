@@ -200,6 +200,8 @@ def _tested(
     At least ``least`` peaks must be near integer hkl.
     """
     for changes, hypothesis in _variants(fit, rotations, peaks, sought):
+        if not hypothesis.changes:
+            continue
         sharp = hypotheses.counted(hypothesis, fit.ub, rotations, peaks).count
         if sharp < max(least, MIN_PEAKS):
             continue
@@ -298,7 +300,11 @@ def _of_lattice(
             Hypothesis("wavelength", factor=factor),
         )
         indexings = [(sought.index(w.applied(rotations), peaks, strength), w) for w in ways]
-        good = sorted((i.rms, w.kind, w) for i, w in indexings if i is not None)
+        good = sorted(
+            (indexing.rms, way.kind, way)
+            for indexing, way in indexings
+            if indexing is not None and indexing.indexed.sum() > _ALIKE * stated.count
+        )
         return [explanation("scale", scale=scale, alternatives=tuple(w for _, _, w in good))]
     return [explanation("cell", cell=reduced)]
 
