@@ -109,15 +109,18 @@ def _explained(
     if known and known[0].kind != "cell":
         return known
 
-    def best_of(some: list[Fitted]) -> list[Explanation]:
-        explanations = []
-        for fit in sorted(some, key=lambda f: -f.count)[:_CANDIDATES]:
-            one = _tested(fit, rotations, peaks, strength, sought, least)
-            explanations += [] if one is None else [one]
-        best = _best(explanations)
-        return [_with_mirror_image(one, rotations, peaks, strength, sought) for one in best]
+    def tested(some: list[Fitted]) -> list[tuple[int, Explanation]]:
+        best = sorted(some, key=lambda f: -f.count)[:_CANDIDATES]
+        tried = [_tested(fit, rotations, peaks, strength, sought, least) for fit in best]
+        return [one for one in tried if one is not None]
 
-    return best_of(fits) or known or best_of(_arms(rotations, peaks, sought))
+    explanations = tested(fits)
+    if not known and all(one.count < _CONVINCING * one.of for _, one in explanations):
+        explanations += tested(_arms(rotations, peaks, sought))
+    found = [
+        _with_mirror_image(one, rotations, peaks, strength, sought) for one in _best(explanations)
+    ]
+    return found or known
 
 
 def _parts(peaks: Sequence[Peaks], strength: Floats) -> list[Floats]:
