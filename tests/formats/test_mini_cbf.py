@@ -10,7 +10,8 @@ from tests.truth import lcysteine
 
 from hklflow.base.errors import HklflowError
 from hklflow.formats.instruments import named
-from hklflow.formats.mini_cbf import Fields, read_cbf
+from hklflow.formats.cbf_fields import Fields
+from hklflow.formats.mini_cbf import read_cbf
 from hklflow.formats.raw import read_header
 from hklflow.formats.text_headers import NOTHING_STATED, Choices
 

@@ -20,8 +20,8 @@ from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
 from hklflow.beamlines.grouping import Single, grouped, stated
 from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
-from hklflow.formats import mini_cbf
 from hklflow.formats import smv as smv_header
+from hklflow.formats.cbf_fields import Fields, head
 from hklflow.formats.frame_log import FrameLog, read_log
 from hklflow.formats.header import Header
 from hklflow.formats.instruments import named
@@ -39,7 +39,7 @@ _HEADER_OPTIONS = {
     "instrument": "instrument whose conventions the headers follow, if they do not name it (see "
     "docs/instruments.md)",
     "arm": "axis of the detector's arm, a lab vector x,y,z",
-    "transmission": "unit of the filters' transmission, fraction or percent",
+    "transmission": "unit of the filters' transmission, fraction or percent; none: not used",
 }
 
 
@@ -98,6 +98,7 @@ class ImageFiles:
         least = self._least(request)
         log = self._log(request)
         singles: list[Single] = []
+        taken: list[Series] = []
         unmatched: list[Unmatched] = []
         excluded: list[str] = []
         short: list[str] = []
@@ -118,10 +119,13 @@ class ImageFiles:
                 continue
             try:
                 singles.append(self._single(series_of_images, request, log))
+                taken.append(series_of_images)
             except HklflowError as error:
                 hints = () if log is None else (log,)
                 unmatched.append(Unmatched(series_of_images.pattern, str(error), hints))
-        notes = []
+        notes: list[str] = []
+        if self.reads == "CBF" and log is None and "transmission" not in request.options:
+            singles = self._in_one_unit(taken, singles, request, notes)
         if excluded:
             notes.append(
                 "left out, because their names do not look like scans; --scans NAME includes them: "
@@ -132,11 +136,32 @@ class ImageFiles:
                 f"left out, because they have fewer than {least} images; --option least=1 or "
                 f"--scans NAME includes them: {', '.join(short)}"
             )
-        read = {single.found.raw for single in singles}
-        notes += self._unused([one for one in series if one.pattern in read])
+        notes += self._unused(taken)
         return Found(
             tuple(grouped(request, singles)), unmatched=tuple(unmatched), notes=tuple(notes)
         )
+
+    def _in_one_unit(
+        self, series: list[Series], singles: list[Single], request: Request, notes: list[str]
+    ) -> list[Single]:
+        """Return the scans with the filters' transmission in one unit: per cent if one has it.
+
+        A series alone leaves open whether 0.5 is a half or half a per cent; another one may tell.
+        """
+        divisors = [
+            _divisor(one, single.found.header)
+            for one, single in zip(series, singles, strict=True)
+        ]
+        if not {1, 100} <= set(divisors):
+            return singles
+        notes.append(
+            "Filter_transmission is above 1 in some series, so it is taken in per cent in all"
+        )
+        in_percent = replace(request, options={**request.options, "transmission": "percent"})
+        return [
+            self._single(one, in_percent, None) if divisor == 1 else single
+            for one, single, divisor in zip(series, singles, divisors, strict=True)
+        ]
 
     @staticmethod
     def _least(request: Request) -> int:
@@ -205,7 +230,10 @@ class ImageFiles:
         if header.detector_doubt is not None:
             notes.append(header.detector_doubt)
         if self.reads == "CBF" and header.monitor is None and log is None:
-            notes.append("no monitor: if the experiment has none, set `import_scan: monitor: none`")
+            notes.append(
+                header.monitor_doubt
+                or "no monitor: if the experiment has none, set `import_scan: monitor: none`"
+            )
         return header, goniometer, notes
 
     def _adds(self, request: Request, log: str | None) -> bool:
@@ -241,6 +269,15 @@ class ImageFiles:
             ),
             series.stem,
         )
+
+
+def _divisor(series: Series, header: Header) -> int | None:
+    """Return 1 or 100, by which Filter_transmission was divided; None without it."""
+    path = series.images[0][1]
+    text = Fields(head(path), path).number("Filter_transmission")
+    if header.transmission is None or not text:
+        return None
+    return round(text / float(np.ravel(header.transmission)[0]))
 
 
 def plain_suffix(path: Path) -> str:
@@ -281,7 +318,7 @@ def _settings(
     if header.goniometer is not None:
         return "", []
     if reads == "CBF":
-        fields = mini_cbf.Fields(mini_cbf.head(path), path)
+        fields = Fields(head(path), path)
         settings, named = (
             fields.settings(choices.instrument_of("CBF", fields.text)),
             fields.scanned(),
@@ -307,7 +344,7 @@ def _unused(series: Series, reads: Literal["CBF", "SMV"]) -> list[str]:
     """Return what the header of a series says and hklflow does not use."""
     path = series.images[0][1]
     if reads == "CBF":
-        return mini_cbf.Fields(mini_cbf.head(path), path).unused()
+        return Fields(head(path), path).unused()
     keys = smv_header.keys_of(smv_header.head(path))
     return [f"{key} {value}" for key, value in keys.items() if key not in smv_header.USED]
 
