@@ -140,6 +140,21 @@ def test_what_is_left_out_is_taken_by_the_name_that_is_told(tmp_path):
     assert "pmn" in one.where
 
 
+def test_the_unit_of_filters_is_that_of_the_whole_import(tmp_path):
+    """0.5 alone may be a half; beside a series with 30 it is half a per cent."""
+    for name, value in (("quartz_r1", "0.5"), ("quartz_r2", "30.0")):
+        write_cbfs(tmp_path, name, motors=f"# Filter_transmission {value}")
+    scans = {scan.rotation: scan for scan in find(tmp_path).scans}
+    assert scans["r1"].header.transmission == pytest.approx(0.005)
+    assert scans["r1"].light  # a job that reads the series alone cannot know it
+    assert scans["r2"].header.transmission == pytest.approx(0.3)
+    assert not scans["r2"].light
+    assert any("per cent in all" in note for note in find(tmp_path).notes)
+    (one,) = find(tmp_path, scans=frozenset({"quartz_r1"})).scans
+    assert one.header.transmission == 0.5
+    assert any("taken as a fraction" in note for note in one.notes)
+
+
 def find(source, plugin=cbf, **more):
     return plugin.find(Request(source, **more))
 
