@@ -325,7 +325,13 @@ def _settings(
         )
     else:
         keys = smv_header.keys_of(smv_header.head(path))
-        settings, named = {}, smv_header.scanned(keys)
+        named = smv_header.scanned(keys)
+        # Every key is in every header: an axis at 0 changes nothing, and may not exist.
+        settings = {
+            name: angle
+            for name, angle in smv_header.settings(keys, path).items()
+            if angle and name != (choices.axis or named)
+        }
     scanned = choices.axis or named
     known = header.start_deg is not None and header.step_deg is not None
     if known and scanned is not None:
