@@ -441,7 +441,7 @@ def test_fields_of_marccd_are_where_fabio_has_them() -> None:
         offsets.setdefault(name, at)
         at += struct.calcsize(f"<{kind}")
     assert at == 3072
-    assert marccd._FIELDS == {name: offsets[name] for name in marccd._FIELDS}
+    assert {name: offsets[name] for name in marccd._FIELDS} == marccd._FIELDS
 
 
 def test_a_marccd_image_in_another_order_is_not_placed(tmp_path: Path) -> None:
@@ -473,7 +473,7 @@ def test_formats_that_are_left_out_say_so(tmp_path: Path) -> None:
     with pytest.raises(HklflowError, match="mar345 image, which hklflow does not read"):
         read(tmp_path / "a_001.img")
     for suffix in (".mar2300", ".kcd"):
-        with pytest.raises(HklflowError, match="mar345 or KCD images.*convert"):
+        with pytest.raises(HklflowError, match=r"mar345 or KCD images.*convert"):
             fabio_plugin.find(Request(tmp_path, options={"suffix": suffix}))
 
 

@@ -10,8 +10,8 @@ from tests.oracles import dials_headers
 from tests.truth import lcysteine
 
 from hklflow.base.errors import HklflowError
-from hklflow.formats.instruments import named
 from hklflow.formats.cbf_fields import Fields
+from hklflow.formats.instruments import named
 from hklflow.formats.mini_cbf import read_cbf
 from hklflow.formats.raw import read_header
 from hklflow.formats.text_headers import NOTHING_STATED, Choices
@@ -176,15 +176,18 @@ def series(folder, n=3, **columns):
 def test_one_frame_without_flux_is_named(tmp_path):
     paths = series(tmp_path, Flux=["5.0 ph/s", "0.0 ph/s", "6.0 ph/s"])
     header = read_cbf(paths, PIXELS, NOTHING_STATED)
-    assert header.monitor is None
-    assert f"Flux is 0 in frame 1 ({paths[1]})" in header.monitor_doubt
+    np.testing.assert_array_equal(header.monitor, [5, 0, 6])  # a job refuses frame 1
+    told = " ".join(header.notes)
+    assert f"Flux is 0 in frame 1 ({paths[1]})" in told
+    assert "leave_out: [1]" in told
     paths = series(tmp_path, Flux=["0.0 ph/s"] * 3)
     header = read_cbf(paths, PIXELS, NOTHING_STATED)
-    assert (header.monitor, header.monitor_doubt) == (None, None)
+    assert header.monitor is None
+    assert not any("Flux" in note for note in header.notes or ())
     paths = series(tmp_path, Flux=["5.0", "7.0", "6.0"], Filter_transmission=["0.5", "0.0", "0.5"])
     header = read_cbf(paths, PIXELS, NOTHING_STATED)
     np.testing.assert_array_equal(header.monitor, [5, 7, 6])
-    assert header.transmission is None
+    np.testing.assert_array_equal(header.transmission, [0.5, 0, 0.5])
     assert any("Filter_transmission is 0 in frame 1" in note for note in header.notes)
 
 

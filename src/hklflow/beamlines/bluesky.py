@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlparse
 
 from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
-from hklflow.beamlines.grouping import Single, grouped
 from hklflow.beamlines.bluesky_facts import PARTS, run_facts
+from hklflow.beamlines.grouping import Single, grouped
 from hklflow.beamlines.tree import folders, is_experiment
 from hklflow.formats.bluesky import DAMAGE, SUFFIXES, Document, Run, read_runs
 from hklflow.formats.hdf5_file import open_file

@@ -149,8 +149,7 @@ class ImageFiles:
         A series alone leaves open whether 0.5 is a half or half a per cent; another one may tell.
         """
         divisors = [
-            _divisor(one, single.found.header)
-            for one, single in zip(series, singles, strict=True)
+            _divisor(one, single.found.header) for one, single in zip(series, singles, strict=True)
         ]
         if not {1, 100} <= set(divisors):
             return singles
@@ -230,10 +229,7 @@ class ImageFiles:
         if header.detector_doubt is not None:
             notes.append(header.detector_doubt)
         if self.reads == "CBF" and header.monitor is None and log is None:
-            notes.append(
-                header.monitor_doubt
-                or "no monitor: if the experiment has none, set `import_scan: monitor: none`"
-            )
+            notes.append("no monitor: if the experiment has none, set `import_scan: monitor: none`")
         return header, goniometer, notes
 
     def _adds(self, request: Request, log: str | None) -> bool:
@@ -273,11 +269,13 @@ class ImageFiles:
 
 def _divisor(series: Series, header: Header) -> int | None:
     """Return 1 or 100, by which Filter_transmission was divided; None without it."""
-    path = series.images[0][1]
-    text = Fields(head(path), path).number("Filter_transmission")
-    if header.transmission is None or not text:
+    if header.transmission is None:
         return None
-    return round(text / float(np.ravel(header.transmission)[0]))
+    fractions = np.ravel(header.transmission)
+    at = int(np.argmax(fractions > 0))
+    path = series.images[at][1]
+    text = Fields(head(path), path).number("Filter_transmission") or 0.0
+    return round(text / float(fractions[at]))
 
 
 def plain_suffix(path: Path) -> str:

@@ -20,9 +20,9 @@ class Column:
     Attributes
     ----------
     values : (n,) array or None
-        None: the headers lack the field, or a frame has no value.
+        0 where a frame has no value; None: no frame has one.
     doubt : str or None
-        Sentence about the first frame without a value, if other frames have one.
+        Words about the first frame without a value, if other frames have one.
     files : tuple of Path
         The frames, for messages.
     """
@@ -54,8 +54,9 @@ def _column(key: str, values: list[float | None], files: tuple[Path, ...]) -> Co
     first, value = empty[0], values[empty[0]]
     stated = "absent" if value is None else f"{value:g}"
     others = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-    doubt = f"{key} is {stated} in frame {first} ({files[first]}){others}, but not in other frames"
-    return Column(None, doubt, files)
+    doubt = f"{key} is {stated} in frame {first} ({files[first]}){others}: leave out the frames "
+    doubt += f"without beam, such as `import_scan: {{leave_out: [{first}]}}`"
+    return Column(np.array([value or 0.0 for value in values]), doubt, files)
 
 
 def transmission(
@@ -71,7 +72,7 @@ def transmission(
     if choices.transmission == "none":
         return None
     if filters.doubt is not None:
-        notes.append(f"{filters.doubt}, so it is not used: correct the headers")
+        notes.append(f"{filters.doubt}, or --option transmission=none")
     values = filters.values
     if values is None:
         return None

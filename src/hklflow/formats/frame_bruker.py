@@ -2,7 +2,8 @@
 
 Directions are known for PHOTON II and III: those of DIALS for omega scans. Sources disagree about
 CCD detectors (dxtbx, FormatBrukerFixedChi; the imgCIF description of a Kappa APEX II), and none
-states those of PHOTON 100, so nothing is assumed for them. Angles are signed: with a negative increment an axis turns backwards.
+states those of PHOTON 100, so nothing is assumed for them. Angles are signed: with a
+negative increment an axis turns backwards.
 """
 
 from hklflow.base.errors import HklflowError

@@ -60,6 +60,8 @@ def read_cbf(files: list[Path], pixels: NDArray[Any], choices: Choices) -> Heade
     goniometer = _goniometer(first, axes, row, choices, notes)
     bad = pixels < 0
     flux, filters = columns(files, ("Flux", "Filter_transmission"))
+    if flux.doubt is not None:
+        notes.append(f"{flux.doubt}, or set `import_scan: {{monitor: none}}`")
     header = Header(
         n_frames=len(files),
         # A field that is 0 is empty: nobody filled it in.
@@ -70,7 +72,8 @@ def read_cbf(files: list[Path], pixels: NDArray[Any], choices: Choices) -> Heade
         sensor_material=None if material is None else material[1],
         exposure_time=first.number("Exposure_time") or stated.exposure_time or None,
         monitor=flux.values,
-        monitor_doubt=flux.doubt and f"{flux.doubt}, so there is no monitor: correct the headers, "
+        monitor_doubt=flux.doubt
+        and f"{flux.doubt}, so there is no monitor: correct the headers, "
         "or set `import_scan: {monitor: none}`",
         transmission=transmission(filters, row, choices, notes),
         polarization=first.number("Polarization") or None,
@@ -140,9 +143,7 @@ def _detector(
     return moved, doubt, thickness
 
 
-def _arm(
-    fields: Fields, axes: ImgCif | None, choices: Choices, notes: list[str]
-) -> float | None:
+def _arm(fields: Fields, axes: ImgCif | None, choices: Choices, notes: list[str]) -> float | None:
     """Return the angle of the arm for the detector of the text header, degrees."""
     text = fields.number("Detector_2theta")
     other = None if axes is None else axes.arm_deg
