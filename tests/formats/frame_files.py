@@ -2,7 +2,9 @@
 
 import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from fabio.bruker100image import Bruker100Image
@@ -197,7 +199,12 @@ def write_marccd(path: Path, pixels: np.ndarray, *, phi: float, **more: int) -> 
 
 
 def write_raxis(
-    path: Path, pixels: np.ndarray, *, start: float, curved: int = 0, **angles: float
+    path: Path,
+    pixels: np.ndarray,
+    *,
+    start: float,
+    curved: int = 0,
+    angles: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
     """An image of an R-AXIS plate, from Rigaku's description of the header."""
     rows, columns = pixels.shape

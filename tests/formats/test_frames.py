@@ -424,19 +424,20 @@ def test_axes_of_an_image_plate_are_compared_by_name(tmp_path: Path) -> None:
     """R-AXIS headers have all axes; those at zero are left out of the table."""
     pixels = counts(64, 64, 9)
     for number, angles in ((1, {"chi": 40.0}), (2, {"chi": 40.0})):
-        files.write_raxis(tmp_path / f"a_{number}.osc", pixels, start=number, **angles)
+        files.write_raxis(tmp_path / f"a_{number}.osc", pixels, start=number, angles=angles)
     facts = read_frame_facts(str(tmp_path / "a_#.osc"))
     assert facts is not None
     assert facts.settings == "chi=40 phi=1:1"
     for angles in ({"omega": 40.0}, {"chi": 40.0, "omega": 5.0}, {}):
-        files.write_raxis(tmp_path / "a_2.osc", pixels, start=2, **angles)
+        files.write_raxis(tmp_path / "a_2.osc", pixels, start=2, angles=angles)
         with pytest.raises(HklflowError, match="in the last frame"):
             read_frame_facts(str(tmp_path / "a_#.osc"))
 
 
 def test_fields_of_marccd_are_where_fabio_has_them() -> None:
     """fabio parses MarUSA's structure; the sizes of its fields give the offsets."""
-    at, offsets = 0, {}
+    at = 0
+    offsets: dict[str, int] = {}
     for name, kind in zip(HEADER_NAMES, HEADER_FORMAT, strict=True):
         offsets.setdefault(name, at)
         at += struct.calcsize(f"<{kind}")

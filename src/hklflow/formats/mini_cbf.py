@@ -64,26 +64,31 @@ def read_cbf(files: list[Path], pixels: NDArray[Any], choices: Choices) -> Heade
         notes.append(f"{flux.doubt}, or set `import_scan: {{monitor: none}}`")
     header = Header(
         n_frames=len(files),
-        # A field that is 0 is empty: nobody filled it in.
-        wavelength=first.number("Wavelength") or stated.wavelength or None,
+        wavelength=_stated(first.number("Wavelength"), stated.wavelength),
         detector=detector,
         detector_doubt=doubt,
         goniometer=goniometer,
         sensor_material=None if material is None else material[1],
-        exposure_time=first.number("Exposure_time") or stated.exposure_time or None,
+        exposure_time=_stated(first.number("Exposure_time"), stated.exposure_time),
         monitor=flux.values,
         monitor_doubt=flux.doubt
         and f"{flux.doubt}, so there is no monitor: correct the headers, "
         "or set `import_scan: {monitor: none}`",
         transmission=transmission(filters, row, choices, notes),
+        # 0 is the value of a field that nobody filled in.
         polarization=first.number("Polarization") or None,
-        saturation=first.number("Count_cutoff") or stated.saturation,
+        saturation=_stated(first.number("Count_cutoff"), stated.saturation),
         # In a miniCBF negative counts are flags: -1 between modules, -2 bad pixel.
         pixel_mask=bad if np.any(bad) else None,
         notes=None,
     )
     start, step = _angles(files, first, axes, choices, shape, notes)
     return replace(header, start_deg=start, step_deg=step, notes=tuple(notes) or None)
+
+
+def _stated(text: float | None, axes: float | None) -> float | None:
+    """Return the value of the text header, or of the imgCIF part if it is absent or 0."""
+    return axes if axes is not None and not text else text
 
 
 def _detector(
@@ -116,12 +121,12 @@ def _detector(
         )
     if match := re.search(rf"Beam_xy\s+\(\s*({NUMBER})\s*,\s*({NUMBER})\s*\)", fields.block):
         beam = (float(match[2]), float(match[1]))
-    distance = fields.length("Detector_distance") or None
+    distance = fields.length("Detector_distance")
     empty = beam == (0.0, 0.0)
     detector = flat_detector(shape, pixel, distance, None if empty else beam, row, thickness)
     if empty and detector is None:
-        doubt = "Beam_xy is (0, 0) in the header, an empty field: give the row a `calibration`"
-        return None, doubt, thickness
+        why = "Beam_xy is (0, 0) in the header, an empty field: give the row a `calibration`"
+        return None, why, thickness
     if axes is not None and choices.arm is not None and detector is None:
         raise HklflowError(
             "--option arm moves the detector of the text header, but the text header of "
