@@ -10,7 +10,7 @@ import numpy as np
 from hklflow.base.errors import HklflowError
 from hklflow.base.values import HC
 from hklflow.beamlines import Request, joined
-from hklflow.beamlines.images import angle_settings
+from hklflow.beamlines.image_logs import angle_settings
 from hklflow.formats.bluesky import Run, Stream, kind_of
 from hklflow.formats.frame_log import FrameLog
 from hklflow.formats.header import Header

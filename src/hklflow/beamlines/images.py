@@ -19,10 +19,11 @@ import numpy as np
 from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
 from hklflow.beamlines.grouping import Single, grouped, stated
+from hklflow.beamlines.image_logs import from_log
 from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
 from hklflow.formats import smv as smv_header
 from hklflow.formats.cbf_fields import Fields, head
-from hklflow.formats.frame_log import FrameLog, read_log
+from hklflow.formats.frame_log import read_log
 from hklflow.formats.header import Header
 from hklflow.formats.instruments import named
 from hklflow.formats.raw import open_frames, read_header
@@ -245,7 +246,7 @@ class ImageFiles:
         read = None
         if log is not None:
             read = read_log(Path(log.replace("{series}", series.stem)))
-            facts, words, remarks = _from_log(read, series, request)
+            facts, words, remarks = from_log(read, series.images, request)
             header, goniometer = joined(facts, header), words or goniometer
             notes += remarks
         if goniometer:
@@ -351,77 +352,6 @@ def _unused(series: Series, reads: Literal["CBF", "SMV"]) -> list[str]:
         return Fields(head(path), path).unused()
     keys = smv_header.keys_of(smv_header.head(path))
     return [f"{key} {value}" for key, value in keys.items() if key not in smv_header.USED]
-
-
-def _from_log(log: FrameLog, series: Series, request: Request) -> tuple[Header, str, list[str]]:
-    """Return header, goniometer settings and notes from the log of a series."""
-    images = [path for _, path in series.images]
-    rows, notes = log.rows_of(images, [number for number, _ in series.images])
-    notes += log.clock(rows)
-    n = len(rows)
-    header = Header(n_frames=n)
-
-    def column(
-        wanted: str | None, *usual: str
-    ) -> "np.ndarray[tuple[int], np.dtype[np.float64]] | None":
-        if wanted is not None and wanted.lower() not in log.columns:
-            raise HklflowError(
-                f"{log.path} has no column {wanted}; it has {', '.join(log.columns)}"
-            )
-        label = wanted.lower() if wanted is not None else log.first(*usual)
-        return None if label is None else log.columns[label][rows]
-
-    monitor = column(request.monitor, "monitor", "i0")
-    transmission = column(request.attenuator, "transmission", "attenuator_transmission")
-    exposure = column(None, "exposure", "exposure_time", "count_time")
-    temperature = column(None, "temperature", "temp", "sample_temperature")
-    if temperature is not None and np.ptp(temperature) > 1:
-        notes.append(f"the temperature changes by {np.ptp(temperature):.3g} K during the scan")
-    if exposure is not None and np.ptp(exposure) > 1e-3 * np.median(exposure):
-        raise HklflowError(
-            f"{log.path}: exposures from {exposure.min():g} to {exposure.max():g} s in one scan; "
-            "split the scan"
-        )
-    header = replace(
-        header,
-        monitor=monitor,
-        transmission=transmission,
-        exposure_time=None if exposure is None else float(np.median(exposure)),
-        temperature=None if temperature is None else round(float(temperature.mean()), 2),
-    )
-    words, angles = angle_settings(log, rows, request.options.get("axis"))
-    return joined(header, angles), words, notes
-
-
-def angle_settings(log: FrameLog, rows: list[int], axis: str | None) -> tuple[str, Header]:
-    """Return settings for the table, and start and step of the scan."""
-    values = {name: log.columns[name][rows] for name in log.angles}
-    moving = [name for name, angle in values.items() if np.ptp(angle) > 0.01]
-    if axis is not None and axis not in values:
-        raise HklflowError(f"{log.path} has no column {axis} of angles")
-    if axis is None and len(moving) > 1:
-        raise HklflowError(
-            f"{log.path}: {', '.join(moving)} move during the scan; name the scan axis: --option "
-            "axis=NAME"
-        )
-    words, scan = [], Header()
-    for name, angle in values.items():
-        if name != (axis or (moving[0] if moving else None)):
-            words.append(f"{name}={np.mean(angle):.6g}")
-            continue
-        if len(angle) < 2:
-            continue
-        step = float((angle[-1] - angle[0]) / (len(angle) - 1))
-        even = angle[0] + step * np.arange(len(angle))
-        worst = int(np.abs(angle - even).argmax())
-        if step == 0 or abs(angle[worst] - even[worst]) > 0.25 * abs(step):
-            raise HklflowError(
-                f"{log.path}: {name} is not evenly spaced: frame {worst} is at {angle[worst]:g} "
-                f"degrees, not {even[worst]:.6g}"
-            )
-        words.append(f"{name}={angle[0]:.8g}:{step:.8g}")
-        scan = Header(start_deg=float(angle[0]), step_deg=step)
-    return " ".join(words), scan
 
 
 _OF_HEADERS = IMAGE_OPTIONS | _HEADER_OPTIONS
