@@ -577,14 +577,16 @@ CASES = [
         "transmission in per cent",
         IMPORT,
         "raw/r1.nxs: the transmission of the attenuators (shape (), 50 to 50) must be above "
-        "1e-12 and at most 1, one value or one for each of 6 frames: set `import_scan: attenuation`",
+        "1e-12 and at most 1, one value or one for each of 6 frames: set "
+        "`import_scan: attenuation`",
         r1(TRANSMISSION, 50.0),
     ),
     Case(
         "transmission that is NaN",
         IMPORT,
         "raw/r1.nxs: the transmission of the attenuators (shape (), nan to nan) must be above "
-        "1e-12 and at most 1, one value or one for each of 6 frames: set `import_scan: attenuation`",
+        "1e-12 and at most 1, one value or one for each of 6 frames: set "
+        "`import_scan: attenuation`",
         r1(TRANSMISSION, np.nan),
     ),
     Case(
