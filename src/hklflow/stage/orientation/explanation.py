@@ -31,7 +31,7 @@ def imported(scan: str, observed: Observed, settings: ImportSettings) -> "Import
 
 def explanation(observed: Observed, sought: "Sought", of_import: "Imported") -> str:
     """Return what would index the peaks of a scan; empty: nothing that was tried."""
-    from hklflow.orientation.indexing import MIN_PEAKS
+    from hklflow.orientation.lattice_search import MIN_PEAKS
     from hklflow.orientation.wrong_header import explained
     from hklflow.quality.explanations import Stated, sentence
 
