@@ -343,14 +343,16 @@ def _mask_bits(group: Any, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
     if mask is None:
         return None
     values = np.asarray(read_values(mask))
-    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+    kind = values.dtype.kind
+    if kind not in "biuf" or (kind == "f" and not np.isfinite(values).all()):
         raise HklflowError(
             f"the pixel mask in {group.file.filename} has the type {values.dtype} or values that "
             "are not bits; correct the file"
         )
-    bits = values.astype(np.uint32)
-    # Values that do not fit into 32 bits are bad as well.
-    bits[(values != 0) & (bits == 0)] = 1
+    bits = values.astype(np.uint32, copy=False)
+    if kind == "f" or values.dtype.itemsize > 4:
+        # Values that do not fit into 32 bits are bad as well.
+        bits[(values != 0) & (bits == 0)] = 1
     # A mask per frame: a pixel is bad if it is bad in any frame.
     bits = np.bitwise_or.reduce(bits, axis=0) if bits.ndim == 3 else bits
     if bits.shape != shape:

@@ -14,6 +14,7 @@ from hklflow.stage import mask_steps
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
     from hklflow.images import mask_shapes
     from hklflow.images.dispersion import Dispersion
@@ -122,7 +123,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     n = scan.rotation.scan.n_frames
     detector = scan.rotation.detector
     shape = detector.shape
-    before, freed, gaps = _given(params, scan, raw.read_header(scan.raw).pixel_mask)
+    before, freed, gaps = _given(params, scan)
+    if (of_file := raw.read_header(scan.raw).pixel_mask) is not None:
+        gaps = gaps | of_file
     whole = np.array([[0, shape[0], 0, shape[1]]])
     modules = whole if detector.modules is None else detector.modules.rectangles
     with raw.open_scan(scan) as frames:
@@ -175,23 +178,27 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
     """Draw the steps on an image of the frames' size."""
-    from dataclasses import replace
+    import numpy as np
 
     facts = known.scan(inputs.scan)
     if facts is None or (params.constants is not None and params.constants in known.products):
         return
-    bits, _, gaps = _given(params, facts.scan, facts.frames.header.pixel_mask)
-    known.products[outputs.mask] = (bits != 0) | gaps
-    known.products[inputs.scan] = replace(facts, frames=facts.frames.without_images())
+
+    def drawn() -> "NDArray[np.uint8]":
+        bits, _, gaps = _given(params, facts.scan)
+        return np.packbits((bits != 0) | gaps, axis=-1)
+
+    detector, binning = facts.scan.rotation.detector, facts.scan.binning
+    modules = b"" if detector.modules is None else detector.modules.rectangles.tobytes()
+    key = ("pixel_mask", params.model_dump_json(), detector.shape, binning, modules)
+    of_file = facts.frames.header.pixel_mask
+    packed = known.once(key, drawn)
+    bad = np.unpackbits(packed, axis=-1, count=facts.frames.shape[2]).view(np.bool_)
+    known.products[outputs.mask] = bad if of_file is None else bad | of_file
 
 
-def _given(
-    params: Params, scan: "RotationScan", of_file: "BoolImage | None"
-) -> "tuple[Bits, BoolImage, BoolImage]":
-    """Return the bits of steps and constants, the pixels that steps unmask, and the gaps.
-
-    The gaps contain the pixels that the raw file masks, ``of_file``.
-    """
+def _given(params: Params, scan: "RotationScan") -> "tuple[Bits, BoolImage, BoolImage]":
+    """Return the bits of steps and constants, the pixels that steps unmask, and the gaps."""
     import numpy as np
 
     from hklflow.images import pixel_binning
@@ -209,7 +216,7 @@ def _given(
         between = pixel_binning.outside_modules(detector)
         freed, gaps = (pixel_binning.bin_mask(image, b) for image in (freed, gaps))
         bits, gaps = pixel_binning.bin_bits(bits, b), gaps | between
-    return bits, freed, gaps if of_file is None else gaps | of_file
+    return bits, freed, gaps
 
 
 def _constants(params: Params, shape: tuple[int, int]) -> "Bits":
