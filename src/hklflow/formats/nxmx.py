@@ -53,15 +53,24 @@ def _module(module: Any, shape: tuple[int, int]) -> tuple[Floats, Floats, Floats
     """Return the image origin, slow and fast direction, and pixel sizes, from one module."""
     slow, fast = (_required(module, f"{name}_pixel_direction") for name in ("slow", "fast"))
     pixels = [float(np.ravel(scaled(node, "length"))[0]) for node in (slow, fast)]
-    directions = []
-    for node in (slow, fast):
-        turn, _ = placement(carrier(node, node.attrs.get("depends_on", ".")))
-        directions.append(turn @ axis_vector(node))
+    placements: dict[str, tuple[Floats, Floats]] = {}
+
+    def placed(node: Any | None) -> tuple[Floats, Floats]:
+        """Return the placement of an axis, which often carries several others."""
+        name = "." if node is None else str(node.name)
+        if name not in placements:
+            placements[name] = placement(node)
+        return placements[name]
+
+    carriers = [carrier(node, node.attrs.get("depends_on", ".")) for node in (slow, fast)]
+    directions = [
+        placed(by)[0] @ axis_vector(node) for node, by in zip((slow, fast), carriers, strict=True)
+    ]
     offset = find(module, "module_offset")
     if offset is not None:
-        _, origin = placement(offset)
+        _, origin = placed(offset)
     else:
-        turn, shift = placement(carrier(fast, fast.attrs.get("depends_on", ".")))
+        turn, shift = placed(carriers[1])
         origin = turn @ axis_offset(fast) + shift
     at = _data_origin(module)
     origin = origin - at[0] * pixels[0] * directions[0] - at[1] * pixels[1] * directions[1]
