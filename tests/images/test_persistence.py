@@ -111,5 +111,10 @@ def test_a_reflection_in_a_short_rocking_scan_is_freed(sigma, base):
     assert share(bump(15, sigma, 300), base=base) > 0.95
 
 
+@pytest.mark.parametrize("height", [5, 10, 30])
+def test_a_weak_reflection_is_mostly_freed(height):
+    assert share(bump(15, 0.8, height)) > 0.8
+
+
 def test_a_reflection_on_few_sampled_frames_of_a_long_scan_is_freed():
     assert share(lambda rng: np.r_[0:0:30j, 100, 40, 0:0:28j]) == 1

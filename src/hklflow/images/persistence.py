@@ -6,6 +6,8 @@ could tell. Their counts in time differ:
 * a reflection is one bump: nearly all its excess is in consecutive frames, and rises and falls;
 * a hot pixel has the same rate on all frames on which it is hot, or flickers: its excess is spread
   over separate frames, or has a flat top.
+
+Few counts show no shape. They are a reflection's if they are on few consecutive frames.
 """
 
 import numpy as np
@@ -22,6 +24,8 @@ _TOGETHER = 0.7  # smallest fraction of the excess in consecutive frames
 _FLAT = 0.03  # squared variation of the excess in a bump, relative to its mean, of a flat top
 _SIGMA = 3.0  # significance of this variation
 _SHORT = 3  # frames of a bump without a visible shape
+_FEW = 5, 0.1  # frames, or fraction of the frames, of a bump that is too weak to have a shape
+_CURVED = 0.15  # half of the squared variation of a Gaussian curve
 _AROUND = [(i, j) for i in range(-3, 4) for j in range(-3, 4) if (i, j) != (0, 0)]
 
 
@@ -81,4 +85,5 @@ def are_reflections(counts: Floats, rate: Floats) -> Bools:
     variation = (scatter - poisson) / squared
     error = poisson * np.sqrt(2 / np.maximum(m - 1, 1)) / squared
     shaped = (m <= _SHORT) | (variation > np.maximum(_FLAT, _SIGMA * error))
-    return np.asarray(together & shaped & (largest > 0))
+    weak = (m <= max(_FEW[0], _FEW[1] * len(counts))) & (variation + _SIGMA * error > _CURVED)
+    return np.asarray(together & (shaped | weak) & (largest > 0))
