@@ -160,8 +160,8 @@ def read_values(node: Any) -> Any:
         raise HklflowError(f"{located(node)} is a group, not a value; correct the file")
     if (node.size or 0) > MOST_PIXELS:
         raise HklflowError(
-            f"{located(node)} has the shape {node.shape}, more values than {MOST_PIXELS}; the file is "
-            "damaged or has something else in this place"
+            f"{located(node)} has the shape {node.shape}, more values than {MOST_PIXELS}; the file "
+            "is damaged or has something else in this place"
         )
     try:
         if node.shape and not node.is_virtual:
