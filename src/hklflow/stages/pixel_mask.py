@@ -90,7 +90,7 @@ class Params(stage.Params):
     sample_frames: int = Field(60, ge=12)
     """Number of frames, spread over the scan, in which dead, hot and noisy pixels are searched."""
     find_defects: bool = True
-    """Search for dead, hot and noisy pixels. A bright pixel is a reflection, not a hot pixel, if its
+    """Search for dead, hot and noisy pixels. A bright pixel is a reflection, not hot, if its
     counts over the sampled frames are one bump: together in time, without a flat top."""
     limits: tuple[Limit, ...] = ()
     """Limits for mean, standard deviation and maximum of a pixel over the sampled frames."""
