@@ -203,7 +203,7 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     _criteria(facts.scan, masks.flag_value(facts.frames.dtype) or np.inf, params)
     bad = known.bad(inputs.mask)
     if facts.calibrated and bad is not None and not _has_pixels(facts.scan, ~bad, params):
-        rotation, mask = facts.scan.rotation, blake2b(np.packbits(bad)).digest()
+        rotation, mask = facts.scan.rotation, blake2b(np.packbits(bad).tobytes()).digest()
         geometry = json.dumps(detector_to_dict(rotation.detector)), rotation.beam.wavelength
         known.once(
             ("annulus", *geometry, mask, params.annulus),
