@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.peaks.search import PeakParams
     from hklflow.stage.rehearsal import Known
 
-VERSION = 6
+VERSION = 7
 FRAMES_OF = "scan"
 
 _RADIAL_BINS = 100
@@ -106,6 +106,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.formats import raw
     from hklflow.images import masks
     from hklflow.peaks import afterglow
+    from hklflow.peaks.sampling import with_sampling
     from hklflow.peaks.search import PeakFlag, PeakSearch
 
     scan = nexus.read_scan(inputs.scan)
@@ -134,9 +135,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     pixels, frames_floor = params.sigma_floor
     peaks = replace(
         peaks,
-        var_slow=peaks.var_slow + pixels**2,
-        var_fast=peaks.var_fast + pixels**2,
-        var_frame=peaks.var_frame + frames_floor**2,
+        var_slow=with_sampling(peaks.var_slow, peaks.width_slow) + pixels**2,
+        var_fast=with_sampling(peaks.var_fast, peaks.width_fast) + pixels**2,
+        var_frame=with_sampling(peaks.var_frame, peaks.width_frame) + frames_floor**2,
     )
     if noise is not None:
         last = np.array(bad.shape) - 1
