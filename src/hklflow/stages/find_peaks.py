@@ -87,7 +87,8 @@ class Params(stage.Params):
     """Frames added on each side of the strong voxels for the fit."""
     sigma_floor: tuple[NonNegativeFloat, NonNegativeFloat] = (0.005, 0.005)
     """Errors of detector geometry (pixels) and goniometer (frames), added in quadrature to the
-    standard deviations of centroids."""
+    standard deviations of centroids. The error of spots narrower than a pixel or a frame is added
+    in any case."""
     annulus: tuple[float, float] | None = None
     """Range of |Q| in which the background between the Bragg peaks is measured, as fractions of
     the largest |Q| on the detector. None: 0.3 to 0.95; from the smallest measured |Q| if this is
