@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hklflow.images.scan import RotationScan
     from hklflow.stage.rehearsal import FrameFacts, Known
 
-VERSION = 6
+VERSION = 7
 
 
 def _text(value: Any) -> Any:
