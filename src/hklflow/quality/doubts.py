@@ -480,8 +480,8 @@ def _of_residuals(refined: Refined) -> Record:
             "reflections (maxima of diffuse scattering, overlapping spots), the detector is "
             "distorted, or the errors of the strongest peaks are too small, so that they outweigh "
             "all others: raise `find_peaks: sigma_floor` to the accuracy of detector and "
-            "goniometer. The errors of cell and orientation may be larger than stated: look at the widths in the picture of the peak search"
-            + _arms(refined)
+            "goniometer. The errors of cell and orientation may be larger than stated: look at "
+            "the widths in the picture of the peak search" + _arms(refined)
         ),
     }
 
