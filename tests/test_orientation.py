@@ -1,5 +1,7 @@
 """Which peaks an orientation is refined from."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from hklflow.peaks.table import PeakFlag, PeakTable
@@ -45,6 +47,27 @@ def test_peaks_as_wide_as_the_fit_allows_are_left_out_and_counted() -> None:
     assert found.notes == []
     fewer = found.select(np.arange(36) < 30, "broader than reflections")
     assert fewer.left_out["broader than reflections"] == 6
+
+
+def test_a_peak_cut_beside_its_centre_keeps_its_place_but_not_its_frame() -> None:
+    table = peaks(np.full(40, 1.0), np.full(40, 100.0))
+    last = float(SCAN.rotation.scan.n_frames)
+    table = replace(table, frame=np.full(40, 1.0))
+    table.frame[:4] = 0.5, last - 0.5, -0.5, last + 0.5  # centres beyond the ends are left out
+    table.flags[:4] = PeakFlag.SCAN_END
+    table.flags[4] = PeakFlag.SCAN_END | PeakFlag.MOMENTS  # not fitted
+    found = observe(["r"], [SCAN], [table])
+    assert len(found.tables[0]) == 37
+    assert found.left_out == {"cut by the scan's end": 3}
+    # Rocking widths are 1 frame, in addition to the errors of the fit.
+    np.testing.assert_allclose(found.tables[0].var_frame, [2, 2] + [1] * 35, atol=1e-3)
+    np.testing.assert_allclose(found.tables[0].var_slow, 1, atol=1e-3)
+
+
+def test_spots_narrower_than_a_pixel_do_not_differ_in_width() -> None:
+    """A strong spot of 0.3 pixels does not make weaker spots of 0.6 pixels odd."""
+    widths, intensity = np.array([0.3, 0.6, 0.7, 2.0]), np.array([1e5, 1e3, 1e3, 1e3])
+    assert _sharp(widths, intensity).tolist() == [True, True, True, False]
 
 
 def test_where_most_peaks_are_as_wide_as_the_fit_allows_the_window_is_told() -> None:

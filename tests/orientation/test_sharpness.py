@@ -38,6 +38,38 @@ def test_broad_spots_that_are_well_placed_stay() -> None:
     assert not sharpness.reflections(width, core, gap)[width > 2.0].any()
 
 
+def turned(rng: np.random.Generator, size: np.ndarray, mosaic: float) -> np.ndarray:
+    """Rocking widths (radian) of maxima as large along the rotation as on the detector."""
+    return np.hypot(size, mosaic) * rng.lognormal(0, 0.15, len(size))
+
+
+def test_broad_spots_with_narrow_rocking_curves_are_reflections() -> None:
+    """A wide crystal, or a thick sensor, makes spots broad on the detector only."""
+    rng = np.random.default_rng(3)
+    mosaic, step = 1e-3, np.full(60, 2e-3)
+    broad = np.arange(60) >= 30
+    size = np.where(broad, 4e-3, 1e-3)
+    reflections = turned(rng, np.zeros(60), mosaic)
+    found = sharpness.broad_reflections(broad, size, reflections, step)
+    assert found[broad].all()
+    assert not found[~broad].any()
+    maxima = np.where(broad, turned(rng, size, mosaic), reflections)
+    assert not sharpness.broad_reflections(broad, size, maxima, step).any()
+    # Some maxima among broad reflections
+    few = np.arange(60) >= 50
+    mixed = np.where(few, maxima, reflections)
+    np.testing.assert_array_equal(
+        sharpness.broad_reflections(broad, size, mixed, step), broad & ~few
+    )
+
+
+def test_rocking_curves_within_a_frame_say_nothing() -> None:
+    broad = np.arange(60) >= 30
+    size, rocking = np.where(broad, 4e-3, 1e-3), np.full(60, 1e-3)
+    assert not sharpness.broad_reflections(broad, size, rocking, np.full(60, 0.02)).any()
+    assert not sharpness.broad_reflections(~broad | broad, size, rocking, rocking).any()
+
+
 # Widths of the maxima of 1.7, 2.1, 6.9 and 1.8 spots; nine of ten reflections have one.
 @pytest.mark.parametrize(
     ("system", "seed"),

@@ -139,3 +139,29 @@ def off_reference(data: Path, found: dict[str, Any], sweep: str = "01") -> float
         u, _, vt = np.linalg.svd(change)
         angles.append(np.degrees(Turn.from_matrix(u @ vt).magnitude()))
     return float(min(angles))
+
+
+def arm_of_reference(data: Path, sweep: str) -> tuple[float, NDArray[np.float64], float]:
+    """Detector of a full sweep as DIALS refined it: distance (mm), beam (pixels), arm (degrees)."""
+    entry = json.loads((data / "reference.json").read_text())["sweeps"][sweep]
+    origin, fast, slow, source = (
+        np.array(entry[name])
+        for name in (
+            "detector_origin_mm",
+            "detector_fast",
+            "detector_slow",
+            "beam_direction_sample_to_source",
+        )
+    )
+    normal, beam = np.cross(fast, slow), -source
+    hit = (origin @ normal) / (beam @ normal) * beam - origin
+    arm = np.degrees(np.arccos(abs(normal @ beam)))
+    return abs(float(origin @ normal)), np.array([hit @ slow, hit @ fast]) / PIXEL, float(arm)
+
+
+def arm(rotation: geometry.Rotation) -> tuple[float, NDArray[np.float64], float]:
+    """Detector of a rotation, like `arm_of_reference`."""
+    detector = rotation.detector
+    hit = np.array(detector.intersect(geometry.BEAM[None]))[:, 0]
+    angle = np.degrees(np.arccos(abs(detector.normal @ geometry.BEAM)))
+    return 1000 * detector.distance, hit, float(angle)

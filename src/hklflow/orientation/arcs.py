@@ -72,6 +72,12 @@ class Displaced(NamedTuple):
     width : Floats
         Equivalent width of the spot, pixels: the observed width relative to the expected width of
         an arc at this position, times the width of a point-like spot.
+    size : Floats
+        Observed width of the spot as a rotation of the crystal along the arc, radian.
+    rocking : Floats
+        Width of the rocking curve as a rotation of the crystal, radian.
+    step : Floats
+        Rotation of the crystal in a frame, radian.
     spread : float or None
         Mosaic spread of the crystal, radian². None: too few peaks to determine the spread.
     """
@@ -80,6 +86,9 @@ class Displaced(NamedTuple):
     fast: Floats
     frame: Floats
     width: Floats
+    size: Floats
+    rocking: Floats
+    step: Floats
     spread: float | None
 
 
@@ -108,7 +117,8 @@ def displaced(
     spots = _directions(rotation, slow, fast)
     squares = np.stack([width_slow, width_fast], axis=1) ** 2
     ray = _rays(rotation, slow, fast)
-    rocking = width_frame * abs(rotation.scan.step) * _rate(rotation, ray)
+    step = abs(rotation.scan.step) * _rate(rotation, ray)
+    rocking = width_frame * step
     widths = _widths(spots, squares, rocking**2, significance)
     spot, spread, radial = widths or (_POINT, 0.0, 0.0)
     long = np.maximum(np.sum(spots.along**2, axis=1), 1e-12)
@@ -121,6 +131,9 @@ def displaced(
         spot_position[1] - fast,
         late,
         np.sqrt(np.sum(squares, axis=1) / expected * 2 * spot),
+        np.sqrt(np.sum(squares, axis=1) / 2 / long),
+        rocking,
+        step,
         None if widths is None else spread,
     )
 

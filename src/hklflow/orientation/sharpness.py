@@ -5,6 +5,10 @@ is larger. If the widths form two classes with few peaks between them, the width
 This is important for weak maxima: they are displaced by less than their errors, but they bias the
 cell because all are displaced to the same side. Otherwise width and displacement are used together:
 the width of spots also varies across a detector, and a displacement may have other reasons.
+
+A diffuse maximum is broad in all directions, also along the rotation. A broad spot with the rocking
+width of sharp reflections is a reflection: mosaic spread, strain, the size of the crystal and the
+depth of the sensor broaden spots on the detector only.
 """
 
 from itertools import pairwise
@@ -25,7 +29,18 @@ _WELL = 8.0  # I/σ above which the width of a peak is known to 10 %
 _BANDWIDTH = 0.06  # bandwidth of the density of ln(width)
 _APART = 0.3  # largest density between two classes, relative to the smaller class
 _SLIGHT = 5  # smallest number of peaks in a class, even if too small for a refinement
+_TOLD_APART = 1.3  # smallest ratio of the rocking widths of a maximum and of a reflection
+_RESOLVED = 0.3  # frames; smallest width of a maximum along the rotation that frames resolve
+_PIXEL = np.sqrt(1 / 6)  # pixels; width of a pixel, like a width of both directions
 _SPIKE = 0.08  # density relative to the highest density; a smaller maximum is noise
+
+
+def seen(width: Floats) -> Floats:
+    """Return widths (n,) with the width of a pixel, from widths without it.
+
+    Spots that are much narrower than a pixel have the same image, whatever their width.
+    """
+    return np.hypot(width, _PIXEL)
 
 
 def narrow(width: Floats, significance: Floats) -> Mask | None:
@@ -49,6 +64,37 @@ def narrow(width: Floats, significance: Floats) -> Mask | None:
         if around.sum() >= max(_FEWEST, _SHARE * len(width)):
             return narrow_peaks
     return None
+
+
+def broad_reflections(broad: Mask, size: Floats, rocking: Floats, step: Floats) -> Mask:
+    """Return True for broad peaks (n,) that are reflections, as their rocking curves show.
+
+    A maximum of the diffuse scattering has its size on the detector also along the rotation, in
+    addition to the rocking width of reflections. Single widths are uncertain: if most broad peaks
+    are as broad along the rotation as maxima, no peak is a reflection.
+
+    Parameters
+    ----------
+    broad : (n,) bool array
+        Peaks that are broad on the detector.
+    size : (n,) array
+        Width on the detector, as a rotation of the crystal, radian.
+    rocking : (n,) array
+        Width along the scan, as a rotation of the crystal, radian.
+    step : (n,) array
+        Rotation of the crystal in a frame, radian.
+    """
+    none = np.zeros_like(broad)
+    if not broad.any() or broad.all():
+        return none
+    typical = float(np.median(rocking[~broad]))
+    maximum = np.hypot(size, typical)
+    judged = broad & (maximum > _TOLD_APART * typical) & (size > _RESOLVED * step)
+    # The limit between reflection and maximum is the geometric mean of their widths.
+    narrow_curve: Mask = rocking**2 < maximum * typical
+    if judged.sum() < _SLIGHT or np.mean(narrow_curve[judged]) <= 0.5:
+        return none
+    return broad & narrow_curve
 
 
 def _classes(width: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:

@@ -488,9 +488,9 @@ def _of_residuals(refined: Refined) -> Record:
             f"{refined.chi2:.3g}), and no motion during the scan explains them: some peaks are not "
             "reflections (maxima of diffuse scattering, overlapping spots), the detector is "
             "distorted, or the errors of the strongest peaks are too small, so that they outweigh "
-            "all others: raise `find_peaks: sigma_floor` (0.1 pixels and frames is the accuracy of "
-            "spots narrower than a pixel). The errors of cell and orientation may be larger "
-            "than stated: look at the widths in the picture of the peak search" + _arms(refined)
+            "all others: raise `find_peaks: sigma_floor` to the accuracy of detector and "
+            "goniometer. The errors of cell and orientation may be larger than stated: look at "
+            "the widths in the picture of the peak search" + _arms(refined)
         ),
     }
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-VERSION = 5
+VERSION = 6
 FRAMES_OF = "scans"
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.peaks.search import PeakParams
     from hklflow.stage.rehearsal import Known
 
-VERSION = 6
+VERSION = 7
 FRAMES_OF = "scan"
 
 _RADIAL_BINS = 100
@@ -89,7 +89,8 @@ class Params(stage.Params):
     """Frames added on each side of the strong voxels for the fit."""
     sigma_floor: tuple[NonNegativeFloat, NonNegativeFloat] = (0.005, 0.005)
     """Errors of detector geometry (pixels) and goniometer (frames), added in quadrature to the
-    standard deviations of centroids."""
+    standard deviations of centroids. The error of spots narrower than a pixel or a frame is added
+    in any case."""
     annulus: tuple[float, float] | None = None
     """Range of |Q| in which the background between the Bragg peaks is measured, as fractions of
     the largest |Q| on the detector. None: 0.3 to 0.95; from the smallest measured |Q| if this is
@@ -108,6 +109,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.formats import raw
     from hklflow.images import masks
     from hklflow.peaks import afterglow
+    from hklflow.peaks.sampling import with_sampling
     from hklflow.peaks.search import PeakFlag, PeakSearch
 
     scan = nexus.read_scan(inputs.scan)
@@ -136,9 +138,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     pixels, frames_floor = params.sigma_floor
     peaks = replace(
         peaks,
-        var_slow=peaks.var_slow + pixels**2,
-        var_fast=peaks.var_fast + pixels**2,
-        var_frame=peaks.var_frame + frames_floor**2,
+        var_slow=with_sampling(peaks.var_slow, peaks.width_slow) + pixels**2,
+        var_fast=with_sampling(peaks.var_fast, peaks.width_fast) + pixels**2,
+        var_frame=with_sampling(peaks.var_frame, peaks.width_frame) + frames_floor**2,
     )
     if noise is not None:
         last = np.array(bad.shape) - 1

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hklflow import geometry, nexus
 from hklflow.base.errors import HklflowError
 from hklflow.images.scan import RotationScan
-from hklflow.orientation import arcs, refinement
+from hklflow.orientation import arcs, refinement, sharpness
 from hklflow.orientation.residuals import CENTROID
 from hklflow.peaks import afterglow
 from hklflow.peaks.table import UNUSABLE, PeakFlag, PeakTable
@@ -49,6 +49,8 @@ class Observed:
     """All columns of the peak tables, for the same peaks."""
     widths: tuple[Floats, ...] = ()
     """Widths of the peaks in pixels, see `orientation.arcs.Displaced`."""
+    extents: tuple[Floats, ...] = ()
+    """Size, rocking width and step of the peaks (n, 3), see `orientation.arcs.Displaced`."""
     spreads: tuple[float | None, ...] = ()
     """Mosaic spread in radian² from the peaks of each rotation; None if there are too few peaks."""
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -81,12 +83,17 @@ class Observed:
         ]
         left_out = dict(self.left_out)
         left_out[why] = left_out.get(why, 0) + int(np.sum(~keep))
-        widths = tuple(
-            part_of_rotation[part]
-            for part_of_rotation, part in zip(self.widths, parts, strict=True)
+        widths, extents = (
+            tuple(values[part] for values, part in zip(of_rotations, parts, strict=True))
+            for of_rotations in (self.widths, self.extents)
         )
         return replace(
-            self, peaks=tuple(peaks), tables=tuple(tables), widths=widths, left_out=left_out
+            self,
+            peaks=tuple(peaks),
+            tables=tuple(tables),
+            widths=widths,
+            extents=extents,
+            left_out=left_out,
         )
 
     @property
@@ -176,14 +183,20 @@ def observe(
 
     Peaks broader than ``max_width`` (pixels) are left out, if it is given.
     """
-    chosen, widths, spreads = [], [], []
+    chosen, widths, extents, spreads = [], [], [], []
+    tables = [
+        _cut_at_ends(table, scan.rotation.scan.n_frames)
+        for scan, table in zip(scans, tables, strict=True)
+    ]
     for scan, table in zip(scans, tables, strict=True):
         fit = table.select(usable(table))
         off = _displaced(scan.rotation, fit)
         sharp = _sharp(off.width, fit.intensity)
+        sharp |= sharpness.broad_reflections(~sharp, off.size, off.rocking, off.step)
         sharp &= off.width <= (np.inf if max_width is None else max_width)
         chosen.append(_placed(fit, off).select(sharp))
         widths.append(off.width[sharp])
+        extents.append(np.stack([off.size, off.rocking, off.step], axis=1)[sharp])
         spreads.append(off.spread)
     return Observed(
         tuple(names),
@@ -192,6 +205,7 @@ def observe(
         sum(len(table) for table in tables),
         tuple(chosen),
         tuple(widths),
+        tuple(extents),
         tuple(spreads),
         _left_out_of(tables, chosen),
     )
@@ -205,6 +219,22 @@ def afterglows(names: Sequence[str], tables: Sequence[PeakTable]) -> list[dict[s
         for name, (table, text) in said.items()
         if text
     ]
+
+
+def _cut_at_ends(table: PeakTable, n_frames: int) -> PeakTable:
+    """Remove the flag of peaks that an end of the scan cuts beside their centres.
+
+    The position on the detector is measured; the centre along the scan is extrapolated from a part
+    of the rocking curve, so its error is as large as the width of the curve.
+    """
+    cut = table.flags & int(PeakFlag.SCAN_END) != 0
+    cut &= table.flags & int(PeakFlag.LONG | PeakFlag.MOMENTS | PeakFlag.FIT_FAILED) == 0
+    cut &= (table.frame >= 0) & (table.frame <= n_frames)
+    return replace(
+        table,
+        flags=np.where(cut, table.flags & ~int(PeakFlag.SCAN_END), table.flags),
+        var_frame=table.var_frame + np.where(cut, table.width_frame**2, 0.0),
+    )
 
 
 def _displaced(rotation: geometry.Rotation, table: PeakTable) -> arcs.Displaced:
@@ -260,8 +290,7 @@ def _sharp(width: Floats, intensity: Floats) -> NDArray[np.bool_]:
     """Return True for peaks (n,) that are not much broader than the typical strong peak.
 
     `selection.without_maxima` separates classes of widths, but it needs a first refinement, which
-    the broadest maxima may spoil: in one L-cysteine sweep, the refinement rejected all reflections
-    because of them.
+    the broadest maxima may spoil.
     """
     if not len(width):
         return np.ones(0, np.bool_)
@@ -270,5 +299,5 @@ def _sharp(width: Floats, intensity: Floats) -> NDArray[np.bool_]:
     order = np.argsort(width)
     share = np.cumsum(np.maximum(intensity, 0.0)[order])
     typical = width[order][np.searchsorted(share, 0.5 * share[-1])]
-    sharp: NDArray[np.bool_] = width <= _BROAD * typical
+    sharp: NDArray[np.bool_] = sharpness.seen(width) <= _BROAD * sharpness.seen(typical)
     return sharp

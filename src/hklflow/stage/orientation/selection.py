@@ -51,9 +51,14 @@ def without_maxima(
     """
     width = np.concatenate(observed.widths)
     significance = np.concatenate([t.significance for t in observed.tables])
-    gap = sharpness.gap(width, significance)
+    seen = sharpness.seen(width)
+    gap = sharpness.gap(seen, significance)
     if gap is not None:
-        return _within(width <= gap, f"{gap:.2g} pixels", observed, refined, again)
+        sharp = seen <= gap
+        sharp |= sharpness.broad_reflections(~sharp, *np.concatenate(observed.extents).T)
+        if sharp.all():
+            return observed, refined, []
+        return _within(sharp, f"{width[sharp].max():.2g} pixels", observed, refined, again)
     if refined.chi2 < _STRAYING:
         return observed, refined, []
     core = sharpness.narrow(width, significance)
