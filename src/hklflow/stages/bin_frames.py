@@ -125,6 +125,7 @@ def _of_sums(header: "Header", binning: "PixelBinning") -> "Header":
         pixel_mask=None if mask is None else bin_mask(mask, b),
         read_variance=None if noise is None else bin_sum(noise, b),
         binning=binning,
+        readouts=header.readouts * b**2,
         underload=_underload(header, b),
     )
 

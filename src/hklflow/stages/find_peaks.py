@@ -205,7 +205,14 @@ def _criteria(scan: "RotationScan", invalid_from: float, params: Params) -> "Pea
     """Return the criteria of the peak search."""
     import numpy as np
 
+    from hklflow.base.errors import HklflowError
     from hklflow.peaks.search import PeakParams
+
+    if scan.gain is not None and params.gain != 1:
+        raise HklflowError(
+            f"`find_peaks: gain` is {params.gain}, but the frames of {scan.raw} are converted to "
+            "photons with the gain of `import_scan`: take `find_peaks: gain` out"
+        )
 
     return PeakParams(
         **params.model_dump(exclude={"block", "threshold", "gain", "sigma_floor", "annulus"}),
