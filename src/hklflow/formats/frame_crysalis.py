@@ -99,6 +99,11 @@ def oxford_notes(fields: Fields) -> list[str]:
     notes = []
     if max(fields.numbers("binning"), default=1) > 1:
         notes.append("the frames are binned: check the pixel size")
+    if (gain := fields.positive("gain")) is not None and gain != 1:
+        notes.append(
+            f"not used: gain, {gain:.4g}; if the detector is a CCD, set `import_scan: gain` to it "
+            "(ADU per photon) or to `measure`"
+        )
     return notes + _crysalis_notes(
         fields.numbers("wavelengths")[:2],
         fields.number("detector rotation", 2),

@@ -398,7 +398,7 @@ class NXmxWriter:
 
     def _write_gain(self, detector: Any) -> None:
         if self.header.integrates:
-            _field(detector, INTEGRATES, True)
+            _field(detector, INTEGRATES, np.uint8(1))
         if self.header.readouts != 1:
             _field(detector, READOUTS, self.header.readouts)
         for name, field in GAIN_FIELDS.items():
