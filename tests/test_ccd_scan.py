@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from hklflow import nexus, stage
+from hklflow.base.errors import HklflowError
 from hklflow.base.values import HC
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry.grid import Grid
-from hklflow.images.gain import Stated
+from hklflow.peaks.table import PeakTable
 from hklflow.simulation.frames import (
     CrystalModel,
     DetectorModel,
@@ -39,18 +40,21 @@ from tests.truth.orientations import write_orientation
 
 pytestmark = pytest.mark.slow
 
-ENERGY, RATE, N, SIDE = 12.0, 4.0, 60, 256
+ENERGY, RATE, N, SIDE = 12.0, 4.0, 120, 256
 CELL = (6.0, 6.0, 6.0, 90.0, 90.0, 90.0)
-GRID = Grid.symmetric((4.0, 4.0, 4.0), (0.1, 0.1, 0.1))
+GRID = Grid.symmetric((4.0, 4.0, 4.0), (0.05, 0.05, 0.05))
 SHARP = Ccd(1.6, 40.0, 3.0)
 BLURRED = Ccd(1.6, 40.0, 3.0, spread=0.6)
 
 
-def simulation() -> Simulation:
+STATED = {"gain": 1.6, "offset": 40.0, "read_noise": 3.0}
+
+
+def simulation(seed: int) -> Simulation:
     return Simulation(
         DetectorModel((SIDE, SIDE), 0.11, (124.0, 131.0), (5e-4, 5e-4), gaps=()),
         GoniometerModel(),
-        ScanModel(0.0, np.radians(1.0), N, HC / 1000 / ENERGY, flux=RATE, drift=0.2, seed=3),
+        ScanModel(0.0, np.radians(1.0), N, HC / 1000 / ENERGY, flux=RATE, drift=0.2, seed=seed),
         CrystalModel(CELL, orientation=(0.3, 0.2, -0.4), scale=20.0, mosaic=0.012, b_iso=1.0),
         Diffuse(flat=1.0),
     )
@@ -82,6 +86,9 @@ class Reduced:
     def at(self, name: str) -> Path:
         return self.folder / name
 
+    def told(self, name: str) -> dict[str, Path]:
+        return {"picture": self.at(f"{name}.png"), "metrics": self.at(f"{name}.json")}
+
     def pulls(self) -> Pulls:
         """Compare the merged volume with S = 1, away from the Bragg peaks."""
         path = self.at("volume.nxs")
@@ -93,13 +100,14 @@ class Reduced:
         assert volume.data is not None
         assert volume.errors is not None
         voxels = ((volume.data - 1) / volume.errors)[far]
-        # Blocks of h from n + 0.3 to n + 0.7.
+        # Whole blocks between the peaks' planes: their first h is n + 0.25.
         begin = int(np.flatnonzero(~near)[0])
-        length = (len(near) - begin) // 10 * 10
+        shape = [n // 5 for n in far[..., begin:].shape]
 
         def summed(values: np.ndarray) -> np.ndarray:
-            values = values[:80, :80, begin : begin + length].astype(float)
-            return values.reshape(16, 5, 16, 5, length // 5, 5).sum(axis=(1, 3, 5))[..., ::2]
+            whole = values[..., begin:][tuple(slice(0, 5 * n) for n in shape)].astype(float)
+            l, k, h = shape  # noqa: E741
+            return whole.reshape(l, 5, k, 5, h, 5).sum(axis=(1, 3, 5))
 
         whole = summed(far) == 125
         counts, norm, expected = (summed(v)[whole] for v in (volume.counts, volume.norm, variance))
@@ -108,21 +116,19 @@ class Reduced:
         return Pulls(voxels, (counts - norm) / np.sqrt(norm + read))
 
 
-def reduce_scan(folder: Path, camera: Ccd, **given: Any) -> Reduced:
-    """All stages from the raw file to the volume."""
-    simulated = simulation()
+def measure(folder: Path, camera: Ccd, seed: int) -> Simulation:
+    """Write a raw file of the camera."""
+    simulated = simulation(seed)
     photons = np.concatenate(list(simulated.frames())).astype(np.int64)
-    frames = camera.adu(photons, np.random.default_rng(8))
     header = simulated.raw_header() | {"dtype": np.uint16, "saturation": 65535, "integrates": True}
     with NXmxWriter(folder / "raw.nxs", NXmxHeader(**header)) as writer:
-        writer.append(frames)
+        writer.append(camera.adu(photons, np.random.default_rng(seed)))
+    return simulated
 
-    reduced = Reduced(folder)
-    at = reduced.at
 
-    def told(name: str) -> dict[str, Path]:
-        return {"picture": at(f"{name}.png"), "metrics": at(f"{name}.json")}
-
+def search(reduced: Reduced, **given: Any) -> None:
+    """From the import to the peaks."""
+    at, told = reduced.at, reduced.told
     run(import_scan, {"raw": [at("raw.nxs")]}, {"scan": at("scan.nxs")}, **given)
     both = {"scan": at("scan.nxs"), "mask": at("mask.nxs")}
     run(pixel_mask, {"scan": at("scan.nxs")}, {"mask": at("mask.nxs"), **told("mask")})
@@ -132,6 +138,15 @@ def reduce_scan(folder: Path, camera: Ccd, **given: Any) -> Reduced:
         "statistics_metrics": at("statistics.json"),
     }
     run(find_peaks, both, {"peaks": at("peaks.nxs"), **told("peaks"), **statistics})
+
+
+def reduce_scan(folder: Path, camera: Ccd, seed: int = 3, **given: Any) -> Reduced:
+    """All stages from the raw file to the volume."""
+    folder.mkdir(exist_ok=True)
+    simulated, reduced = measure(folder, camera, seed), Reduced(folder)
+    search(reduced, **given)
+    at, told = reduced.at, reduced.told
+    both = {"scan": at("scan.nxs"), "mask": at("mask.nxs")}
     inputs = {
         "scan": at("scan.nxs"),
         "statistics": at("statistics.nxs"),
@@ -158,3 +173,58 @@ def reduce_scan(folder: Path, camera: Ccd, **given: Any) -> Reduced:
     }
     run(merge, {"volumes": [at("all.nxs")]}, outputs)
     return reduced
+
+
+@pytest.fixture(scope="module")
+def sharp(tmp_path_factory: pytest.TempPathFactory) -> Reduced:
+    return reduce_scan(tmp_path_factory.mktemp("sharp"), SHARP, **STATED)
+
+
+def test_error_bars_hold_in_voxels_and_in_sums(sharp: Reduced) -> None:
+    voxels, blocks = sharp.pulls()
+    assert len(voxels) > 400_000
+    assert len(blocks) > 2500
+    assert abs(voxels.mean()) < 0.02
+    assert abs(blocks.mean()) < 0.02 + 2 / np.sqrt(len(blocks))
+    assert 0.95 < voxels.std() < 1.05
+    assert 0.95 < blocks.std() < 1.05
+
+
+def test_light_that_spreads_narrows_voxels_but_not_sums(tmp_path: Path) -> None:
+    """The gain of the detector is right for sums; a single pixel fluctuates less."""
+    voxels, blocks = reduce_scan(tmp_path, BLURRED, **STATED).pulls()
+    assert abs(voxels.mean()) < 0.02
+    assert abs(blocks.mean()) < 0.02 + 2 / np.sqrt(len(blocks))
+    assert 0.95 < blocks.std() < 1.05
+    assert 0.8 < voxels.std() < 0.95
+
+
+def both(one: PeakTable, other: PeakTable) -> tuple[PeakTable, PeakTable]:
+    """Return the peaks that are in both tables, in the same order."""
+    places = [np.stack([p.frame, p.slow, p.fast], axis=1) for p in (one, other)]
+    distance = np.linalg.norm(places[0][:, None] - places[1][None], axis=-1)
+    nearest = distance.argmin(axis=1)
+    found = distance.min(axis=1) < 1
+    return one.select(found), other.select(nearest[found])
+
+
+def test_peaks_of_two_measurements_agree_within_their_errors(
+    sharp: Reduced, tmp_path: Path
+) -> None:
+    again = Reduced(tmp_path)
+    measure(tmp_path, SHARP, 5)
+    search(again, **STATED)
+    one, other = both(*(nexus.read_peaks(r.at("peaks.nxs")) for r in (sharp, again)))
+    assert len(one) > 60
+    for name in ("frame", "slow", "fast", "intensity"):
+        difference = getattr(one, name) - getattr(other, name)
+        variance = getattr(one, f"var_{name}") + getattr(other, f"var_{name}")
+        pull = difference / np.sqrt(variance)
+        assert abs(np.median(pull)) < 0.4, name
+        assert 0.75 < np.quantile(np.abs(pull), 0.6827) < 1.25, name
+
+
+def test_the_peak_search_refuses_a_second_gain(sharp: Reduced) -> None:
+    scan = nexus.read_scan(sharp.at("scan.nxs"))
+    with pytest.raises(HklflowError, match="take `find_peaks: gain` out"):
+        find_peaks._criteria(scan, np.inf, find_peaks.Params(gain=1.6))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hklflow.stage.rehearsal import Known
     from hklflow.transform.binning import Accumulator
 
-VERSION = 6
+VERSION = 7
 FRAMES_OF = "scan"
 
 
