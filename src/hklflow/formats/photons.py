@@ -154,19 +154,20 @@ def measured_scan(
         return scan, []
     stated, by_user = known[0].summed(header.readouts), known[1]
     line = _noise_line(scan, header, stated.offset or 0.0)
-    noise = None if stated.read_noise is None else float(np.hypot(stated.read_noise, ROUNDING**0.5))
-    seen = line.result(read_noise=noise)
+    read_noise, notes = stated.read_noise, []
+    if read_noise is None:
+        fit = line.result(gain=stated.gain)
+        notes = _require_offset(scan.raw, fit, stated)
+        seen = line.result()
+    else:
+        seen = line.result(read_noise=float(np.hypot(read_noise, ROUNDING**0.5)))
     if stated.gain is None:
         _require_measured(scan.raw, seen)
         if _is_photons(seen) and not stated.offset and not measure:
             return scan, [f"the values are photons: {_shown(seen)}"]
-    if noise is None:
-        final = line.result(gain=stated.gain)
-        notes = _require_offset(scan.raw, final, stated)
-        variance = 0.0 if np.isnan(final.noise2) else final.noise2
+    if read_noise is None:
+        variance = 0.0 if np.isnan(fit.noise2) else fit.noise2
         read_noise = float(np.sqrt(max(variance - ROUNDING, 0.0)))
-    else:
-        notes, read_noise = [], float(stated.read_noise or 0.0)
     source = _shown(seen)
     if stated.gain is not None:
         notes += _compared(stated.gain, seen, by_user)
