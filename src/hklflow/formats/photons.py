@@ -154,10 +154,10 @@ def measured_scan(
         return scan, []
     stated, by_user = known[0].summed(header.readouts), known[1]
     line = _noise_line(scan, header, stated.offset or 0.0)
-    read_noise, notes = stated.read_noise, []
+    read_noise, doubts = stated.read_noise, list[str]()
     if read_noise is None:
         fit = line.result(gain=stated.gain)
-        notes = _require_offset(scan.raw, fit, stated)
+        doubts = _require_offset(scan.raw, fit, stated)
         seen = line.result()
     else:
         seen = line.result(read_noise=float(np.hypot(read_noise, ROUNDING**0.5)))
@@ -166,20 +166,21 @@ def measured_scan(
         if _is_photons(seen) and not stated.offset and not measure:
             return scan, [f"the values are photons: {_shown(seen)}"]
     if read_noise is None:
+        doubts += _noise_doubt(fit)
         variance = 0.0 if np.isnan(fit.noise2) else fit.noise2
         read_noise = float(np.sqrt(max(variance - ROUNDING, 0.0)))
     source = _shown(seen)
     if stated.gain is not None:
-        notes += _compared(stated.gain, seen, by_user)
+        doubts += _compared(stated.gain, seen, by_user)
         source = f"{stated.gain:.4g} ADU per photon, as {_stater(by_user)} states"
-    gain = Gain(stated.gain or seen.gain, stated.offset or 0.0, read_noise, source)
     offset = "" if stated.offset is not None else " (not stated)"
-    numbers = f"offset {gain.offset:.4g} ADU{offset}, read noise {read_noise:.3g} ADU"
-    if stated.read_noise is None:
-        numbers += " (from the frames)"
-    sentence = f"gain: {source}; {numbers}"
-    gain = replace(gain, source=sentence)
-    return in_photons(scan, gain, header.underload), [sentence, *notes]
+    noise = "" if stated.read_noise is not None else " (from the frames)"
+    sentence = (
+        f"gain: {source}; offset {stated.offset or 0.0:.4g} ADU{offset}, read noise "
+        f"{read_noise:.3g} ADU{noise}" + _spread(seen)
+    )
+    gain = Gain(stated.gain or seen.gain, stated.offset or 0.0, read_noise, sentence, tuple(doubts))
+    return in_photons(scan, gain, header.underload), [sentence, *doubts]
 
 
 def rehearsed_scan(
@@ -205,16 +206,27 @@ def _stater(by_user: bool) -> str:
 
 
 def _shown(seen: Estimate) -> str:
-    spread = ""
-    if seen.single < 0.9:
-        spread = (
-            f"; neighbouring pixels share the light: single voxels have {seen.single:.2g} of the "
-            "stated variance, sums of many voxels all of it"
-        )
+    return f"{seen.gain:.3f} ± {seen.gain_error:.3f} ADU per photon from the noise of the frames"
+
+
+def _spread(seen: Estimate) -> str:
+    if not seen.single < 0.9:
+        return ""
     return (
-        f"{seen.gain:.3f} ± {seen.gain_error:.3f} ADU per photon from the noise of the frames"
-        + spread
+        f"; neighbouring pixels share the light: a single pixel has {seen.single:.2g} of the "
+        "variance that counts in sums, so error bars of single voxels are too large, those of sums "
+        "are right"
     )
+
+
+def _noise_doubt(fit: Estimate) -> list[str]:
+    if not np.isnan(fit.noise2):
+        return []
+    return [
+        "doubt: the read noise is not stated, and the frames do not show it; it is taken as 0, so "
+        "error bars of weak voxels are too small: set `import_scan: read_noise` to the standard "
+        "deviation of a dark image, ADU"
+    ]
 
 
 def _is_photons(seen: Estimate) -> bool:

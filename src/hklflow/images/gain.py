@@ -26,22 +26,20 @@ class Gain:
         Standard deviation of the value without photons, ADU.
     source : str
         Where the numbers are from, in one sentence.
+    doubts : tuple of str
+        Sentences on what contradicts the numbers, or is not known.
     """
 
     adu_per_photon: float
     offset: float
     read_noise: float
     source: str
+    doubts: tuple[str, ...] = ()
 
     @property
     def read_variance(self) -> float:
         """Variance of read noise and rounding, photons²."""
         return (self.read_noise**2 + ROUNDING) / self.adu_per_photon**2
-
-    @property
-    def counts_photons(self) -> bool:
-        """True if the values are photons: nothing needs to be converted."""
-        return self.adu_per_photon == 1 and self.offset == 0 and self.read_noise == 0
 
     def photons(self, value: float) -> float:
         """Return a value in photons."""

@@ -123,6 +123,7 @@ def _add_gain(detector: h5py.Group, gain: Gain) -> None:
     add_array(group, "offset", gain.offset, "ADU")
     add_array(group, "read_noise", gain.read_noise, "ADU")
     group["source"] = gain.source
+    group["doubts"] = json.dumps(gain.doubts)
 
 
 def _gain(detector: h5py.Group) -> Gain | None:
@@ -130,7 +131,7 @@ def _gain(detector: h5py.Group) -> Gain | None:
         return None
     group = detector["gain"]
     numbers = (float(group[name][()]) for name in ("adu_per_photon", "offset", "read_noise"))
-    return Gain(*numbers, text(group["source"]))
+    return Gain(*numbers, text(group["source"]), tuple(json.loads(text(group["doubts"]))))
 
 
 def _binning(raw: h5py.Group) -> PixelBinning | None:

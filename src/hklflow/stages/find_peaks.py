@@ -147,7 +147,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     warning = afterglow.sentence(peaks)
     nexus.write_peaks(outputs.peaks, peaks)
     figures: dict[str, Any] = {"peaks": len(peaks.frame), "blobs": peaks.counts}
-    figures |= {"afterglow": peaks.afterglow, "warnings": [warning] if warning else []}
+    gain = scan.gain
+    doubts = [*([warning] if warning else []), *(() if gain is None else gain.doubts)]
+    figures |= {"afterglow": peaks.afterglow, "warnings": doubts}
+    if gain is not None:
+        figures["gain"] = gain.source
     widest = int(np.count_nonzero(peaks.flags & int(PeakFlag.WIDEST)))
     stage.write_json(outputs.metrics, {**figures, "as wide as the fit allows": widest})
     picture = plots.peaks(

@@ -119,6 +119,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 "pixel-frames flagged or saturated": invalid,
                 "sub-samples outside the grid": outside,
                 "unit of the norms": accumulator.norm_unit,
+                **({} if task.scan.gain is None else {"gain": task.scan.gain.source}),
                 "voxels spanned by one (frame, slow, fast)": task.pitch.round(3).tolist(),
             }
         )
