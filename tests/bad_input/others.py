@@ -41,6 +41,8 @@ OTHERS = {
     "formats/mask_images.py": TWIN,
     "formats/nxrefine_header.py": COMMAND,
     "formats/nxrefine_settings.py": COMMAND,
+    "formats/photons.py:_require_measured": PIXELS,
+    "formats/photons.py:_require_offset": PIXELS,
     "formats/raw_frames.py:Frames._begin": HAND,
     "formats/raw_frames.py:_require_size": HAND,
     "formats/shelx.py": PIXELS,

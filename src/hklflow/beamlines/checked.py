@@ -212,9 +212,9 @@ _HEADER: dict[str, Kind] = {
     **dict.fromkeys(("sensor_material", "monitor_doubt", "temperature_doubt"), _or_none(_TEXT)),
     **dict.fromkeys(("saturation_doubt", "detector_doubt"), _or_none(_TEXT)),
     "notes": _or_none(_several(_TEXT)),
-    "integrates": ("True or False", lambda value: isinstance(value, bool)),
+    "integrates": _or_none(("True or False", lambda value: isinstance(value, bool))),
     "gain": _or_none(_instance(Stated)),
-    "readouts": ("a whole number above 0", _is_count),
+    "readouts": _or_none(("a whole number above 0", _is_count)),
     # The writer checks that they match the frames.
     **dict.fromkeys(("monitor", "angles_deg", "pixel_mask", "read_variance"), _ARRAY),
 }

@@ -253,7 +253,7 @@ def series_facts(
         saturation=table.saturation(first),
         detector=None if mounting is None else mounting.detector(first.shape),
         n_frames=n_frames,
-        integrates=gain is not None,
+        integrates=None if gain is None else True,
         gain=gain,
     )
     if scan is None:

@@ -152,7 +152,7 @@ def measured_scan(
     known = stated_gain(scan.raw, header, given, measure)
     if known is None:
         return scan, []
-    stated, by_user = known[0].summed(header.readouts), known[1]
+    stated, by_user = known[0].summed(header.readouts or 1), known[1]
     line = _noise_line(scan, header, stated.offset or 0.0)
     read_noise, doubts = stated.read_noise, list[str]()
     if read_noise is None:
@@ -196,7 +196,7 @@ def rehearsed_scan(
     known = stated_gain(scan.raw, header, given, measure)
     if known is None or known[0].gain is None:
         return scan
-    stated = known[0].summed(header.readouts)
+    stated = known[0].summed(header.readouts or 1)
     gain = Gain(known[0].gain, stated.offset or 0.0, stated.read_noise or 0.0, "not measured")
     return in_photons(scan, gain, header.underload)
 

@@ -414,7 +414,7 @@ def header_of_sum(repeats: Sequence[Repeat], kind: SumType) -> Header:
     return replace(
         headers[0],
         saturation=kind.saturation,
-        readouts=sum(header.readouts for header in headers),
+        readouts=sum(header.readouts or 1 for header in headers),
         exposure_time=_added([h.exposure_time for h in headers]),
         monitor=_added([h.monitor for h in headers]),
         temperature=float(np.mean(temperatures)) if temperatures else None,

@@ -180,9 +180,9 @@ class NXmxHeader:
     underload: float | None = None
     read_variance: ArrayLike | None = None
     binning: PixelBinning | None = None
-    integrates: bool = False
+    integrates: bool | None = None
     gain: Stated | None = None
-    readouts: int = 1
+    readouts: int | None = None
     sample_name: str | None = "sample"
     instrument_name: str | None = "simulated beamline"
     dtype: DTypeLike = np.uint32
@@ -399,7 +399,7 @@ class NXmxWriter:
     def _write_gain(self, detector: Any) -> None:
         if self.header.integrates:
             _field(detector, INTEGRATES, np.uint8(1))
-        if self.header.readouts != 1:
+        if self.header.readouts is not None:
             _field(detector, READOUTS, self.header.readouts)
         for name, field in GAIN_FIELDS.items():
             value = None if self.header.gain is None else getattr(self.header.gain, name)
