@@ -130,8 +130,11 @@ def _gain(detector: h5py.Group) -> Gain | None:
     if "gain" not in detector:
         return None
     group = detector["gain"]
-    numbers = (float(group[name][()]) for name in ("adu_per_photon", "offset", "read_noise"))
-    return Gain(*numbers, text(group["source"]), tuple(json.loads(text(group["doubts"]))))
+    gain, offset, noise = (
+        float(group[name][()]) for name in ("adu_per_photon", "offset", "read_noise")
+    )
+    doubts = tuple(json.loads(text(group["doubts"])))
+    return Gain(gain, offset, noise, text(group["source"]), doubts)
 
 
 def _binning(raw: h5py.Group) -> PixelBinning | None:

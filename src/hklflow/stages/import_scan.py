@@ -125,14 +125,14 @@ class Params(stage.Params):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Collect and check the facts, and write the scan file."""
     from hklflow import nexus
-    from hklflow.formats import assemble, photons
+    from hklflow.formats import assemble, measured_gain
     from hklflow.stage.rehearsal import read_facts
 
     source = params.pattern or str(inputs.raw[0])
     frames = read_facts(source)
     geometry = None if inputs.geometry is None else stage.read_json(inputs.geometry)
     scan, doubt = collected(source, frames, geometry, inputs.geometry, params)
-    scan, gains = photons.measured_scan(
+    scan, gains = measured_gain.measured_scan(
         scan, frames.header, _stated(params), params.gain == "measure"
     )
     nexus.write_scan(outputs.scan, scan, f"scan of {source}", frames.dataset)
@@ -149,7 +149,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
     """Collect and check the facts; a geometry that is not calibrated yet is left out."""
-    from hklflow.formats import photons
+    from hklflow.formats import measured_gain
     from hklflow.stage.rehearsal import ScanFacts
 
     source = params.pattern or str(inputs.raw[0])
@@ -162,7 +162,9 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
         calibrated = geometry is not None
         geometry = geometry or _stand_in(frames)
     scan, _ = collected(source, frames, geometry, inputs.geometry, params)
-    scan = photons.rehearsed_scan(scan, frames.header, _stated(params), params.gain == "measure")
+    scan = measured_gain.rehearsed_scan(
+        scan, frames.header, _stated(params), params.gain == "measure"
+    )
     known.products[outputs.scan] = ScanFacts(scan, frames, calibrated)
 
 
