@@ -377,9 +377,10 @@ def test_frames_that_are_not_used_need_no_monitor() -> None:
     monitor = np.array([1.0, 2, 3, 4, 0, 6, 7, 8, np.nan, -3])
     transmission = np.array([1.0, 1, 1, 1, 0, 1, 1, 1, np.nan, 0])
     header = replace(HEADER, monitor=monitor, transmission=transmission)
-    assert "(frame 4 has 0): leave out the frames without beam (`leave_out: [4, 8-9]`)" in _problem(
-        header, attenuation=1.0
+    told = (
+        "(frame 4 has 0): leave out the frames without beam (`import_scan: {leave_out: [4, 8-9]}`)"
     )
+    assert told in _problem(header, attenuation=1.0)
     scan = _scan(header, leave_out=("4",), last_frame=7)
     np.testing.assert_array_equal(scan.monitor, [1, 2, 3, 4, 4, 6, 7, 8])
     np.testing.assert_array_equal(scan.attenuation, np.ones(8))

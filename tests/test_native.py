@@ -48,11 +48,16 @@ def test_cctbx_before_and_after_all_the_others() -> None:
         assert (done.returncode, done.stdout.strip()) == (0, "fine"), done.stderr
 
 
-def test_too_late_is_an_import_error_not_a_crash() -> None:
-    done = run(
-        "import scipy.optimize\nimport hklflow\n"
-        "from hklflow.geometry import symmetry\nsymmetry.space_group('P1')"
-    )
+@pytest.mark.parametrize(
+    "use",
+    [
+        "from hklflow.geometry import symmetry\nsymmetry.space_group('P1')",
+        "from hklflow.geometry import sensor\nsensor.attenuation('Si', 0.7)",
+        "from hklflow.formats import imgcif\nimgcif.read_imgcif('_axis.id X', (1, 1), 'x')",
+    ],
+)
+def test_too_late_is_an_import_error_not_a_crash(use: str) -> None:
+    done = run(f"import scipy.optimize\nimport hklflow\n{use}")
     assert done.returncode == 1, done
     assert "ImportError: scipy.linalg" in done.stderr
     assert "put `import hklflow` first" in done.stderr

@@ -52,7 +52,7 @@ CASES = [
         "exposure",
         "1e-320",
         "exposure time 9.99989e-321 s is outside the plausible range 1e-15 to 100000 s: set "
-        "`exposure` in seconds",
+        "`import_scan: exposure` in seconds",
     ),
     _number(
         "import_scan",
@@ -72,7 +72,7 @@ CASES = [
         "attenuation",
         "1e-320",
         "transmission 9.99989e-321 of the attenuators is not plausible (above 1e-12, at most "
-        "1): set `attenuation`",
+        "1): set `import_scan: attenuation`",
     ),
     _number(
         "correct_frames",

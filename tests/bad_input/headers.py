@@ -395,45 +395,48 @@ CASES = [
         "monitor of 0 in a frame",
         IMPORT,
         "raw/r1.nxs: the monitor must have one positive value for each of 6 frames (frame 2 "
-        "has 0): leave out the frames without beam (`import_scan: {leave_out: [2]}`), or set `import_scan: {monitor: none}`",
+        "has 0): leave out the frames without beam (`import_scan: {leave_out: [2]}`), or set "
+        "`import_scan: {monitor: none}`",
         r1(MONITOR, at(COUNTS, 2, 0)),
     ),
     Case(
         "negative monitor",
         IMPORT,
         "raw/r1.nxs: the monitor must have one positive value for each of 6 frames (frame 2 "
-        "has -1): leave out the frames without beam (`import_scan: {leave_out: [2]}`), or set `import_scan: {monitor: none}`",
+        "has -1): leave out the frames without beam (`import_scan: {leave_out: [2]}`), or set "
+        "`import_scan: {monitor: none}`",
         r1(MONITOR, at(COUNTS, 2, -1)),
     ),
     Case(
         "monitor that is NaN",
         IMPORT,
         "raw/r1.nxs: the monitor must have one positive value for each of 6 frames (frame 2 "
-        "has nan): leave out the frames without beam (`import_scan: {leave_out: [2]}`), or set `import_scan: {monitor: none}`",
+        "has nan): leave out the frames without beam (`import_scan: {leave_out: [2]}`), or set "
+        "`import_scan: {monitor: none}`",
         r1(MONITOR, at(COUNTS, 2, np.nan)),
     ),
     Case(
         "monitor of 10^300",
         IMPORT,
         "raw/r1.nxs: the monitor of frame 2 is 1e+300, outside the plausible range 1e-15 to "
-        "1e+18: copy the file again, leave such frames out (`import_scan: {leave_out: [2]}`), or set `monitor: "
-        "none`",
+        "1e+18: copy the file again, leave such frames out (`import_scan: {leave_out: [2]}`), or "
+        "set `import_scan: {monitor: none}`",
         r1(MONITOR, at(COUNTS, 2, 1e300)),
     ),
     Case(
         "monitor of 10^-300",
         IMPORT,
         "raw/r1.nxs: the monitor of frame 2 is 1e-300, outside the plausible range 1e-15 to "
-        "1e+18: copy the file again, leave such frames out (`import_scan: {leave_out: [2]}`), or set `monitor: "
-        "none`",
+        "1e+18: copy the file again, leave such frames out (`import_scan: {leave_out: [2]}`), or "
+        "set `import_scan: {monitor: none}`",
         r1(MONITOR, at(COUNTS, 2, 1e-300)),
     ),
     Case(
         "CBF header with a flux of 10^300",
         IMPORT_SERIES.replace("--monitor none ", ""),
         "raw/r3_####.cbf: the monitor of frame 0 is 1e+300, outside the plausible range 1e-15 to "
-        "1e+18: copy the file again, leave such frames out (`import_scan: {leave_out: [0]}`), or set `monitor: "
-        "none`",
+        "1e+18: copy the file again, leave such frames out (`import_scan: {leave_out: [0]}`), or "
+        "set `import_scan: {monitor: none}`",
         bytes_of(FIRST, b"Flux 100", b"Flux 1e300"),
         good=IMPORT_SERIES,
     ),
@@ -441,7 +444,8 @@ CASES = [
         "monitor of another length",
         IMPORT,
         "raw/r1.nxs: the monitor in raw/r1.nxs has 5 values for 6 frames: data files are missing "
-        "or from another scan, or the file is damaged: copy it again, or set `import_scan: {monitor: none}` if "
+        "or from another scan, or the file is damaged: copy it again, or set `import_scan: "
+        "{monitor: none}` if "
         "no frame is missing",
         r1(MONITOR, COUNTS[:-1]),
     ),
@@ -454,7 +458,8 @@ CASES = [
     Case(
         "no monitor",
         IMPORT,
-        "raw/r1.nxs: the raw file has no monitor: set `import_scan: {monitor: none}` if the experiment has none",
+        "raw/r1.nxs: the raw file has no monitor: set `import_scan: {monitor: none}` if the "
+        "experiment has none",
         gone("entry/monitor"),
     ),
     Case(
@@ -515,7 +520,7 @@ CASES = [
         "exposure of 0",
         IMPORT,
         "raw/r1.nxs: exposure time 0 s is outside the plausible range 1e-15 to 100000 s: set "
-        "`exposure` in seconds",
+        "`import_scan: exposure` in seconds",
         r1(f"{DETECTOR}/count_time", 0.0),
     ),
     Case(
@@ -565,21 +570,23 @@ CASES = [
         "attenuators that let nothing through",
         IMPORT,
         "raw/r1.nxs: the transmission of the attenuators (shape (), 0 to 0) must be above 1e-12 "
-        "and at most 1, one value or one for each of 6 frames: set `attenuation`",
+        "and at most 1, one value or one for each of 6 frames: set `import_scan: attenuation`",
         r1(TRANSMISSION, 0.0),
     ),
     Case(
         "transmission in per cent",
         IMPORT,
         "raw/r1.nxs: the transmission of the attenuators (shape (), 50 to 50) must be above "
-        "1e-12 and at most 1, one value or one for each of 6 frames: set `attenuation`",
+        "1e-12 and at most 1, one value or one for each of 6 frames: set "
+        "`import_scan: attenuation`",
         r1(TRANSMISSION, 50.0),
     ),
     Case(
         "transmission that is NaN",
         IMPORT,
         "raw/r1.nxs: the transmission of the attenuators (shape (), nan to nan) must be above "
-        "1e-12 and at most 1, one value or one for each of 6 frames: set `attenuation`",
+        "1e-12 and at most 1, one value or one for each of 6 frames: set "
+        "`import_scan: attenuation`",
         r1(TRANSMISSION, np.nan),
     ),
     Case(

@@ -143,8 +143,8 @@ CASES = [
         "detector's geometry is not known: give the row a `calibration`; the goniometer is "
         "not known: set `import_scan: axes` in the configuration; the start (None) or the step "
         "(None) of the scan is not known: give both in the scan table, `axis=start:step` in "
-        "degrees; the exposure time is not known: set `import_scan: exposure` in seconds; the raw file has no "
-        "monitor: set `import_scan: {monitor: none}` if the experiment has none",
+        "degrees; the exposure time is not known: set `import_scan: exposure` in seconds; the "
+        "raw file has no monitor: set `import_scan: {monitor: none}` if the experiment has none",
         good=IMPORT,
     ),
     Case(

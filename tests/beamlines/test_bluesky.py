@@ -215,6 +215,10 @@ def _skips(docs):
         ({"keys": {"second_image": key(external="STREAM:")}}, {}, "--option detector=KEY"),
         ({}, {"temperature": "oven"}, "its events have no oven; they have phi"),
         ({}, {"axis": "kappa"}, "has no column kappa"),
+        ({}, {"energy": "TYPO"}, "its events have no TYPO; they have phi"),
+        ({"keys": {"cryo": key()}}, {"temperature": "cryo"}, "cryo has no unit"),
+        ({"keys": {"cryo": key("V")}}, {"temperature": "cryo"}, "--option temperature=cryo:degC"),
+        ({"keys": {"i0": key("keV")}}, {"energy": "i0:K"}, "the unit 'K'"),
     ],
 )
 def test_runs_that_make_no_sense(tmp_path, change, options, told):
@@ -225,6 +229,79 @@ def test_runs_that_make_no_sense(tmp_path, change, options, told):
     except HklflowError as error:
         why = str(error)
     assert told in why
+
+
+def test_a_unit_that_no_document_states(tmp_path):
+    """The user states it; a wavelength that is not known says why."""
+    write_frames(tmp_path / "frames")
+    docs = list(documents(tmp_path / "frames", keys={"cryo": key()}))
+    for name, doc in docs:
+        if name == "descriptor" and doc["name"] == "baseline":
+            doc["data_keys"]["mono_energy"] = key()
+    source = as_lines(tmp_path / "run.jsonl", docs)
+    scan = found(source, temperature="cryo:degC", energy="mono_energy:keV")
+    assert scan.header.temperature == 100
+    assert scan.header.wavelength == pytest.approx(12.3984198 / 20)
+    scan = found(source)
+    assert scan.header.wavelength is None
+    assert scan.header.temperature is None
+    assert "--option energy=mono_energy:keV" in " ".join(scan.notes)
+
+
+def test_an_exposure_in_milliseconds(tmp_path):
+    write_frames(tmp_path / "frames")
+    docs = list(documents(tmp_path / "frames"))
+    device = docs[1][1]["configuration"]["pil"]
+    device["data"]["pil_cam_acquire_time"] = 200
+    device["data_keys"] = {"pil_cam_acquire_time": key("ms")}
+    assert found(as_lines(tmp_path / "run.jsonl", docs)).header.exposure_time == 0.2
+
+
+def ends(request):
+    """Return True for scans, or for a refusal of one line; other exceptions are not caught."""
+    try:
+        result = plugin.find(request)
+    except HklflowError as error:
+        return "\n" not in str(error)
+    return bool(result.scans or result.unmatched or result.notes)
+
+
+def places(value, path=()):
+    """Yield the path of each key and each item in a document."""
+    inside = (
+        value.items() if isinstance(value, dict)
+        else enumerate(value) if isinstance(value, list) else ()
+    )  # fmt: skip
+    for step, item in inside:
+        yield (*path, step)
+        yield from places(item, (*path, step))
+
+
+@pytest.mark.parametrize("make", [documents, tiled_documents])
+def test_documents_that_lack_a_key_or_have_another_type(tmp_path, make):
+    """Each key is dropped and each value changed: a scan or one sentence, never a traceback."""
+    write_frames(tmp_path / "frames")
+    whole = json.loads(json.dumps(list(make(tmp_path / "frames"))))
+    seen = {}
+    for i, (name, doc) in enumerate(whole):
+        seen.setdefault((name, doc.get("name")), i)
+    options = {"temperature": "cryo", "energy": "mono_energy"}
+    tried = 0
+    for i in seen.values():
+        for path in places(whole[i][1]):
+            for new in ("drop", None, "x", -1, 1e400, [], {}, [1]):
+                docs = json.loads(json.dumps(whole))
+                inside = docs[i][1]
+                for step in path[:-1]:
+                    inside = inside[step]
+                if new == "drop":
+                    del inside[path[-1]]
+                else:
+                    inside[path[-1]] = new
+                source = as_lines(tmp_path / "run.jsonl", docs)
+                tried += 1
+                assert ends(Request(source, monitor="i0", options=options)), (path, new)
+    assert tried > 300
 
 
 def test_frames_in_another_order_than_events_are_refused(tmp_path):

@@ -152,7 +152,7 @@ def test_directions_that_the_user_states_are_kept(tmp_path):
         (sfrm, {"image": "up"}, "image is 'up'; use one of right,up"),
         (sfrm, {"axis": "phi"}, "the headers state the scanned axis"),
         (fabio, {}, "--option suffix=.stk"),
-        (fabio, {"suffix": ".kcd"}, ".kcd is no ending of images"),
+        (fabio, {"suffix": ".xyz"}, ".xyz is no ending of images"),
     ],
 )
 def test_options_that_make_no_sense(tmp_path, plugin, options, told):

@@ -1,5 +1,8 @@
 """Import of series of images: CBF headers, TIFF with a text log beside it."""
 
+import bz2
+import gzip
+
 import fabio
 import numpy as np
 import pytest
@@ -77,7 +80,7 @@ def make_tiff(folder):
     return Example(folder, {("pmn", "100K", "r1")}, options={"log": str(log)})
 
 
-def write_smvs(folder, prefix, *, start=0.0, step=0.5, n=N):
+def write_smvs(folder, prefix, *, start=0.0, step=0.5, n=N, **more):
     """As an ADSC detector writes them."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(n):
@@ -85,7 +88,7 @@ def write_smvs(folder, prefix, *, start=0.0, step=0.5, n=N):
             "HEADER_BYTES": 512, "DIM": 2, "BYTE_ORDER": "little_endian", "TYPE": "unsigned_short",
             "SIZE1": SHAPE[1], "SIZE2": SHAPE[0], "PIXEL_SIZE": 0.1, "DISTANCE": 120.0,
             "BEAM_CENTER_X": 0.45, "BEAM_CENTER_Y": 0.3, "WAVELENGTH": 0.98, "TIME": 2.0,
-            "OSC_START": start + i * step, "OSC_RANGE": step,
+            "OSC_START": start + i * step, "OSC_RANGE": step, **more,
         }  # fmt: skip
         text = "{\n" + "".join(f"{key}={value};\n" for key, value in keys.items()) + "}\f"
         (folder / f"{prefix}_{i + 1:04d}.img").write_bytes(
@@ -122,6 +125,22 @@ def test_smv_has_angles_and_no_axis(tmp_path):
     assert one.goniometer == "omega=20:0.5"
 
 
+def test_smv_settings_and_fields_that_are_not_used(tmp_path):
+    """An axis that rests gets its angle in the table; an axis at 0 may not exist."""
+    more = {"AXIS": "phi", "PHI": 20.0, "OMEGA": 30.0, "KAPPA": 0.0, "BEAM_SIZE": "0.1"}
+    write_smvs(tmp_path, "quartz_100K_r1", start=20.0, **more)
+    for packed in ("", ".gz", ".bz2"):
+        for path in sorted(tmp_path.glob("*.img")) if packed else ():
+            opened = {".gz": gzip, ".bz2": bz2}[packed].open
+            with opened(f"{path}{packed}", "wb") as file:
+                file.write(path.read_bytes())
+        source = next(iter(sorted(tmp_path.glob(f"*_0001.img{packed}"))))
+        result = find(source, smv)
+        (one,) = result.scans
+        assert one.goniometer == "omega=30 phi=20:0.5"
+        assert any("not used: BEAM_SIZE 0.1" in note for note in result.notes)
+
+
 def test_what_is_left_out_is_taken_by_the_name_that_is_told(tmp_path):
     write_tiffs(tmp_path, "snapshot")
     write_tiffs(tmp_path, "pmn", n=1)
@@ -138,6 +157,21 @@ def test_what_is_left_out_is_taken_by_the_name_that_is_told(tmp_path):
     (one,) = find(tmp_path, tiff, options={"least": "1"}).scans
     assert one.header.n_frames == 1
     assert "pmn" in one.where
+
+
+def test_the_unit_of_filters_is_that_of_the_whole_import(tmp_path):
+    """0.5 alone may be a half; beside a series with 30 it is half a per cent."""
+    for name, value in (("quartz_r1", "0.5"), ("quartz_r2", "30.0")):
+        write_cbfs(tmp_path, name, motors=f"# Filter_transmission {value}")
+    scans = {scan.rotation: scan for scan in find(tmp_path).scans}
+    assert scans["r1"].header.transmission == pytest.approx(0.005)
+    assert scans["r1"].light  # a job that reads the series alone cannot know it
+    assert scans["r2"].header.transmission == pytest.approx(0.3)
+    assert not scans["r2"].light
+    assert any("per cent in all" in note for note in find(tmp_path).notes)
+    (one,) = find(tmp_path, scans=frozenset({"quartz_r1"})).scans
+    assert one.header.transmission == 0.5
+    assert any("taken as a fraction" in note for note in one.notes)
 
 
 def find(source, plugin=cbf, **more):

@@ -290,6 +290,14 @@ def test_an_arm_without_axis_in_a_master(tmp_path):
     np.testing.assert_allclose(one.header.detector.lab(2, 3), turn @ flat.lab(2, 3), atol=1e-12)
 
 
+@pytest.mark.parametrize("option", [("arm", "0,1,0"), ("instrument", "ESRF-ID23-2")])
+def test_options_that_the_transformations_of_the_file_contradict(tmp_path, option):
+    path = write_nxmx(tmp_path / "quartz_1_master.h5")
+    told = f"states the place of its pixels: leave out --option {option[0]}"
+    with pytest.raises(HklflowError, match=told):
+        eiger.find(Request(path, options=dict([option])))
+
+
 def test_an_orientation_that_is_not_the_usual_one_is_refused(tmp_path):
     path = write_eiger(tmp_path, "ice_1")
     edit(path, geometry__orientation__value=[0.0, -1, 0, 1, 0, 0])

@@ -393,9 +393,7 @@ def test_the_check_tells_which_scans_have_no_version(
 
     The raw files fit the geometry and state nothing else, which the configuration does.
     """
-    for number, raw in enumerate(
-        sorted((base / "raw").glob("*.h5"))
-    ):  # unlike: else they are copies
+    for number, raw in enumerate(sorted((base / "raw").glob("*.h5"))):  # else copies
         with h5py.File(raw, "w") as file:
             file["entry/data/data"] = np.full((5, 150, 144), number, dtype=np.uint32)
     config = yaml.safe_load((base / "config/config.yaml").read_text())

@@ -2,7 +2,9 @@
 
 import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from fabio.bruker100image import Bruker100Image
@@ -97,6 +99,8 @@ def write_rodhypix(
     start: tuple[float, ...],
     end: tuple[float, ...],
     images: int = 1,
+    binning: int = 1,
+    zero: float = 0.0,
 ) -> Path:
     """A frame of a HyPix detector, from the vendor's description as dxtbx and fabio state it.
 
@@ -117,7 +121,7 @@ def write_rodhypix(
         struct.pack_into(f"<{len(values)}{kind}", head, offset, *values)
 
     general, special, goniometer = 256, 256 + 512, 256 + 512 + 768
-    put(general, "h", 1, 1)
+    put(general, "h", binning, binning)
     put(general + 22, "h", columns, rows, columns, rows)
     put(general + 36, "I", rows * columns)
     put(general + 40, "h", images)
@@ -129,7 +133,7 @@ def write_rodhypix(
     put(goniometer + 284, "i", *(round(angle / STEP) for angle in start))
     put(goniometer + 324, "i", *(round(angle / STEP) for angle in end))
     put(goniometer + 368, "d", *[math.radians(STEP)] * 10)
-    put(goniometer + 512, "i", round(1.5 / STEP), 0, 0, 0)
+    put(goniometer + 512, "i", round(1.5 / STEP), round(zero / STEP), 0, 0)
     put(goniometer + 568, "d", 0.7093, 0.71359, 0.71073, 0.63229)
     put(goniometer + 640, "d", 0.3, -0.2, 0.0)
     put(goniometer + 664, "d", 150.5, 99.25)
@@ -194,7 +198,14 @@ def write_marccd(path: Path, pixels: np.ndarray, *, phi: float, **more: int) -> 
     return path
 
 
-def write_raxis(path: Path, pixels: np.ndarray, *, start: float, curved: int = 0) -> Path:
+def write_raxis(
+    path: Path,
+    pixels: np.ndarray,
+    *,
+    start: float,
+    curved: int = 0,
+    angles: Mapping[str, float] = MappingProxyType({}),
+) -> Path:
     """An image of an R-AXIS plate, from Rigaku's description of the header."""
     rows, columns = pixels.shape
     head = bytearray(2048)
@@ -211,6 +222,8 @@ def write_raxis(path: Path, pixels: np.ndarray, *, start: float, curved: int = 0
     put(532, "i", 1)
     put(536, "f", 3.0)  # minutes
     put(540, "f", 32.0, 41.0)
+    for name, offset in (("omega", 548), ("chi", 552), ("mu", 560)):
+        put(offset, "f", angles.get(name, 0.0))
     put(768, "i", columns, rows)
     put(776, "f", 0.1, 0.1)
     put(784, "i", len(head), rows)

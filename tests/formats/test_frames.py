@@ -1,11 +1,15 @@
 """Frames of vendors' formats: pixels against fabio, geometry against DIALS and the descriptions."""
 
 import json
+import struct
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fabio.compression import agi_bitfield
+from fabio.mar345image import Mar345Image
+from fabio.marccdimage import HEADER_FORMAT, HEADER_NAMES
 from fabio.OXDimage import OxdImage
 from scipy.optimize import brentq
 from scipy.spatial.transform import Rotation as Turn
@@ -13,7 +17,9 @@ from tests.formats import frame_files as files
 from tests.formats.dials_program import run_dials_python
 
 from hklflow.base.errors import HklflowError
-from hklflow.beamlines import rotation_of
+from hklflow.beamlines import Request, rotation_of
+from hklflow.beamlines.frames import fabio as fabio_plugin
+from hklflow.formats import marccd
 from hklflow.formats.frame_headers import IMAGES
 from hklflow.formats.frame_table import FORMATS
 from hklflow.formats.images import read_frame_facts
@@ -377,6 +383,110 @@ def test_what_is_not_supported_says_so(tmp_path: Path) -> None:
     assert facts is not None
     assert facts.header.detector is None
     assert "the detector arm is at 20°" in " ".join(facts.notes)
+
+
+def test_the_beam_centre_of_binned_frames(tmp_path: Path) -> None:
+    """The origin 150.5, 99.25 of write_rodhypix, in frames whose middle it is with and without."""
+    for shape, binning, x, y in (
+        ((196, 300), 2, 150.5, 99.25),
+        ((98, 150), 2, 75.25, 49.625),
+        ((196, 300), 1, 150.5, 99.25),
+    ):
+        path = files.write_rodhypix(
+            tmp_path / "a.rodhypix", counts(*shape), start=START, end=END, binning=binning
+        )
+        facts = read_frame_facts(str(path))
+        assert facts is not None
+        detector = facts.header.detector
+        assert detector is not None
+        assert np.linalg.norm(detector.lab(y, x)) == pytest.approx(0.06)
+        told = " ".join(facts.notes)
+        assert ("the frames are binned 2 x 2" in told) == (binning == 2)
+        assert (f"beam centre {x:g}, {y:g}" in told) == (binning == 2)
+
+
+def test_zero_corrections_are_reported(tmp_path: Path) -> None:
+    path = files.write_rodhypix(
+        tmp_path / "a.rodhypix", counts(64, 48), start=START, end=END, zero=0.4
+    )
+    facts = read_frame_facts(str(path))
+    assert facts is not None
+    assert "(omega 1.5°, theta 0.4°); no public description states" in " ".join(facts.notes)
+    other = files.write_esperanto(
+        tmp_path / "a.esperanto", counts(256, 256), dzerocorrectionsoftindeg_th=0.4
+    )
+    facts = read_frame_facts(str(other))
+    assert facts is not None
+    assert "(omega 1.5°, theta 0.4°)" in " ".join(facts.notes)
+
+
+def test_axes_of_an_image_plate_are_compared_by_name(tmp_path: Path) -> None:
+    """R-AXIS headers have all axes; those at zero are left out of the table."""
+    pixels = counts(64, 64, 9)
+    for number, angles in ((1, {"chi": 40.0}), (2, {"chi": 40.0})):
+        files.write_raxis(tmp_path / f"a_{number}.osc", pixels, start=number, angles=angles)
+    facts = read_frame_facts(str(tmp_path / "a_#.osc"))
+    assert facts is not None
+    assert facts.settings == "chi=40 phi=1:1"
+    for angles in ({"omega": 40.0}, {"chi": 40.0, "omega": 5.0}, {}):
+        files.write_raxis(tmp_path / "a_2.osc", pixels, start=2, angles=angles)
+        with pytest.raises(HklflowError, match="in the last frame"):
+            read_frame_facts(str(tmp_path / "a_#.osc"))
+
+
+def test_fields_of_marccd_are_where_fabio_has_them() -> None:
+    """fabio parses MarUSA's structure; the sizes of its fields give the offsets."""
+    at = 0
+    offsets: dict[str, int] = {}
+    for name, kind in zip(HEADER_NAMES, HEADER_FORMAT, strict=True):
+        offsets.setdefault(name, at)
+        at += struct.calcsize(f"<{kind}")
+    assert at == 3072
+    assert {name: offsets[name] for name in marccd._FIELDS} == marccd._FIELDS
+
+
+def test_a_marccd_image_in_another_order_is_not_placed(tmp_path: Path) -> None:
+    """dxtbx, FormatTIFFRayonix, reads no image with another origin, orientation or direction."""
+    path = files.write_marccd(tmp_path / "a.mccd", counts(64, 64, 9), phi=0, _120=1)
+    facts = read_frame_facts(str(path))
+    assert facts is not None
+    assert facts.header.detector is None
+    assert "orientation 1, view_direction 0): give a --calibration" in " ".join(facts.notes)
+
+
+def test_directions_of_photon_100_are_asked_for(tmp_path: Path) -> None:
+    """dxtbx has a class for PHOTON II and III only."""
+    angles = {"ANGLES": "0.0 10.0 30.0 54.7", "ENDING": "0.0 10.5 30.0 54.7"}
+    name = {"DETTYPE": "CMOS-PHOTON 52.0833 0.1 0 0.425 0.035 1"} | angles
+    path = str(files.write_sfrm(tmp_path / "a.sfrm", counts(1024, 1024), **name))
+    facts = read_frame_facts(path)
+    assert facts is not None
+    assert facts.header.detector is None
+    assert "CMOS-PHOTON are not known: --option image=right,up" in " ".join(facts.notes)
+    facts = read_frame_facts(path, IMAGES["right,up"])
+    assert facts is not None
+    assert facts.header.detector is not None
+    assert facts.header.detector.pixel_size[0] == pytest.approx(9.6e-5, rel=1e-4)
+
+
+def test_formats_that_are_left_out_say_so(tmp_path: Path) -> None:
+    (tmp_path / "a_001.img").write_bytes(mar345_bytes())
+    with pytest.raises(HklflowError, match="mar345 image, which hklflow does not read"):
+        read(tmp_path / "a_001.img")
+    for suffix in (".mar2300", ".kcd"):
+        with pytest.raises(HklflowError, match=r"mar345 or KCD images.*convert"):
+            fabio_plugin.find(Request(tmp_path, options={"suffix": suffix}))
+
+
+def mar345_bytes() -> bytes:
+    """An image plate of 64 x 64 pixels, by fabio."""
+    image = Mar345Image(data=np.zeros((64, 64), np.uint32))
+    image.byteorder = "<"
+    image.header["PIXEL_LENGTH"] = 150
+    image.header["PIXEL_HEIGHT"] = 150
+    with tempfile.TemporaryDirectory() as folder:
+        image.write(f"{folder}/a.mar2300")
+        return Path(f"{folder}/a.mar2300").read_bytes()
 
 
 def test_every_format_names_its_source() -> None:

@@ -1,6 +1,7 @@
 """Headers of CBF: arm, motors, filters, imgCIF axes; measured headers and a lab instrument's."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from tests.oracles import dials_headers
 from tests.truth import lcysteine
 
 from hklflow.base.errors import HklflowError
+from hklflow.formats.cbf_fields import Fields
 from hklflow.formats.instruments import named
-from hklflow.formats.mini_cbf import Fields, read_cbf
+from hklflow.formats.mini_cbf import read_cbf
 from hklflow.formats.raw import read_header
 from hklflow.formats.text_headers import NOTHING_STATED, Choices
 
@@ -117,7 +119,7 @@ def test_a_laboratory_instrument_with_an_arm(tmp_path):
         ("100.0000", "PILATUS 2M, S/N 9", 1.0, "per cent"),
         ("0.5", "PILATUS 2M, S/N 24-0107 Diamond", 0.005, "in per cent"),
         ("0.5", "PILATUS 2M, S/N 9", 0.5, "taken as a fraction"),
-        ("1.0000", "PILATUS 2M, S/N 9", 1.0, None),
+        ("1.0000", "PILATUS 2M, S/N 9", 1.0, "1 is taken as a fraction"),
         ("0.0000", "PILATUS 2M, S/N 9", None, None),
     ],
 )
@@ -128,6 +130,62 @@ def test_unit_of_filters(tmp_path, value, detector, expected, words):
     )
     said = [note for note in header.notes or () if "Filter_transmission" in note]
     assert (words is None and not said) or words in said[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "told"),
+    [
+        ("120", None, "Filter_transmission is 120 in frame 0"),
+        ("-0.5", None, "is -0.5 in frame 0"),
+        ("30.0", "fraction", "is 30 in frame 0"),
+    ],
+)
+def test_an_impossible_transmission_is_refused(tmp_path, value, unit, told):
+    path = write(tmp_path, Filter_transmission=value)
+    with pytest.raises(HklflowError, match=told) as error:
+        read_cbf([path], PIXELS, Choices(transmission=unit))
+    assert str(path) in str(error.value)
+    assert header_of(path, transmission="none").transmission is None
+
+
+def test_empty_fields_are_no_values(tmp_path):
+    """0 is what camserver writes where nobody filled in a field."""
+    assert header_of(write(tmp_path, Polarization="0.000")).polarization is None
+    assert header_of(write(tmp_path, Polarization="0.990")).polarization == 0.99
+    header = header_of(write(tmp_path, Beam_xy="(0.00, 0.00) pixels"))
+    assert header.detector is None
+    assert "Beam_xy is (0, 0)" in header.detector_doubt
+
+
+def series(folder, n=3, **columns):
+    """Images that start 0.1 degrees apart; a column has the text of a field for each image."""
+    return [
+        write(
+            folder,
+            number=i + 1,
+            Start_angle=f"{10 + 0.1 * i:.4f} deg.",
+            **{key: values[i] for key, values in columns.items()},
+        )
+        for i in range(n)
+    ]
+
+
+def test_one_frame_without_flux_is_named(tmp_path):
+    paths = series(tmp_path, Flux=["5.0 ph/s", "0.0 ph/s", "6.0 ph/s"])
+    header = read_cbf(paths, PIXELS, NOTHING_STATED)
+    np.testing.assert_array_equal(header.monitor, [5, 0, 6])  # a job refuses frame 1
+    told = " ".join(header.notes)
+    assert f"Flux is 0 in frame 1 ({paths[1]})" in told
+    assert "leave_out: [1]" in told
+    paths = series(tmp_path, Flux=["0.0 ph/s"] * 3)
+    header = read_cbf(paths, PIXELS, NOTHING_STATED)
+    assert header.monitor is None
+    assert not any("Flux" in note for note in header.notes or ())
+    paths = series(tmp_path, Flux=["5.0", "7.0", "6.0"], Filter_transmission=["0.5", "0.0", "0.5"])
+    header = read_cbf(paths, PIXELS, NOTHING_STATED)
+    np.testing.assert_array_equal(header.monitor, [5, 7, 6])
+    np.testing.assert_array_equal(header.transmission, [0.5, 0, 0.5])
+    assert any("Filter_transmission is 0 in frame 1" in note for note in header.notes)
 
 
 def test_filters_change_during_a_scan(tmp_path):
@@ -293,6 +351,59 @@ def test_full_cbf_axes(tmp_path):
     assert (header.start_deg, header.step_deg) == (10.0, 0.1)
     told = " ".join(header.notes)
     assert "Detector_2theta is 0 degrees in the text header, but 15" in told
+
+
+def series_with_axes(folder, text_start, text_step=0.1):
+    """Three images whose imgCIF axes start at 10, 10.1 and 10.2 degrees."""
+    paths = []
+    for i in range(3):
+        axes = IMGCIF.format(gravity="0 -1 0").replace("OMEGA 10.0", f"OMEGA {10 + 0.1 * i:.1f}")
+        path = with_axes(folder, axes)
+        text = path.read_text("latin-1")
+        for key, value in (
+            ("Start_angle", f"{text_start + i * text_step:.4f} deg."),
+            ("Angle_increment", f"{text_step:.4f} deg."),
+        ):
+            text = re.sub(rf"# {key} .*", f"# {key} {value}", text)
+        paths.append(path.with_name(f"s_{i + 1:05d}.cbf"))
+        paths[-1].write_bytes(text.encode("latin-1"))
+    return paths
+
+
+@pytest.mark.parametrize(("start", "step"), [(100.0, 0.1), (100.0, -0.1), (10.0, 0.2)])
+def test_angles_of_the_axes_go_before_those_of_the_text_header(tmp_path, start, step):
+    """Docs: the contradiction is reported and the axes are used."""
+    paths = series_with_axes(tmp_path, start, step)
+    header = read_cbf(paths, PIXELS, NOTHING_STATED)
+    assert (header.start_deg, header.step_deg) == (10.0, 0.1)
+    assert any(f"Start_angle {start:g}" in note for note in header.notes)
+    with pytest.raises(HklflowError, match="frames are missing"):
+        read_cbf([paths[0], paths[2]], PIXELS, NOTHING_STATED)
+
+
+def test_what_is_stated_goes_before_imgcif_axes(tmp_path):
+    path = with_axes(tmp_path, IMGCIF.format(gravity="0 -1 0"))
+    header = header_of(path, instrument=named("CBF", "ESRF-ID23"))
+    np.testing.assert_allclose(header.goniometer.axes, [[-1, 0, 0]])
+    np.testing.assert_allclose(header.detector.lab(1260.5, 1220), [0, 0, 0.25], atol=1e-12)
+    assert any("imgCIF axes are not used" in note for note in header.notes)
+    # The arm is at 15 degrees in the axes; -x turns the detector of the text header upwards.
+    header = header_of(path, arm=(-1.0, 0.0, 0.0))
+    s, c = np.sin(np.radians(15)), np.cos(np.radians(15))
+    np.testing.assert_allclose(header.detector.lab(1260.5, 1220), [0, 0.25 * s, 0.25 * c])
+    header = header_of(path, axis="kappa", start_deg=5.0, step_deg=0.2)
+    assert header.goniometer.names[header.goniometer.scan] == "kappa"
+    assert (header.start_deg, header.step_deg) == (5.0, 0.2)
+    for axis, told in (("phi", "none of the imgCIF axes"), ("kappa", "omega moves")):
+        with pytest.raises(HklflowError, match=told):
+            header_of(path, axis=axis)
+
+
+def test_an_arm_needs_the_detector_of_the_text_header(tmp_path):
+    path = with_axes(tmp_path, IMGCIF.format(gravity="0 -1 0"))
+    path.write_text(path.read_text("latin-1").replace("# Beam_xy", "# Unknown"), "latin-1")
+    with pytest.raises(HklflowError, match="leave the option out"):
+        header_of(path, arm=(-1.0, 0.0, 0.0))
 
 
 def test_gravity_says_what_is_up(tmp_path):

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from tests.truth.ccd import Ccd
 
 from hklflow.images.gain_estimate import FRAMES, Estimate, NoiseLine
-from tests.truth.ccd import Ccd
 
 SIDE, GROUPS = 384, 8
 

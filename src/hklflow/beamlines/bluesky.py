@@ -5,27 +5,20 @@ file) or of a stream resource are linked in the order of the events.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-import numpy as np
-
 from hklflow.base.errors import HklflowError
-from hklflow.base.values import HC
 from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
+from hklflow.beamlines.bluesky_facts import PARTS, run_facts
 from hklflow.beamlines.grouping import Single, grouped
-from hklflow.beamlines.images import angle_settings
 from hklflow.beamlines.tree import folders, is_experiment
-from hklflow.formats.bluesky import SUFFIXES, Document, Run, Stream, read_runs
-from hklflow.formats.frame_log import FrameLog
+from hklflow.formats.bluesky import DAMAGE, SUFFIXES, Document, Run, read_runs
 from hklflow.formats.hdf5_file import open_file
-from hklflow.formats.header import Header
 
-_CIRCLES = ("phi", "omega", "chi", "kappa", "theta", "th", "eta", "mu", "keta", "kphi")
 _INSIDE = "entry/data/data"  # AreaDetector's default
-_PARTS = {"start": 0.0, "middle": 0.5, "end": 1.0}
 
 
 @dataclass(frozen=True)
@@ -48,14 +41,16 @@ class Bluesky:
         "angles": "part of the exposure to which the angles belong: start (default), middle, end",
         "exposure": "data or configuration key of the exposure of a frame; default: the only "
         "acquire_time, exposure_time or count_time",
-        "energy": "data key of the photon energy, with its unit; default: the only energy",
-        "temperature": "data key of the sample's temperature",
+        "energy": "data key of the photon energy; default: the only energy. With its unit if the "
+        "descriptor states none: KEY:keV",
+        "temperature": "data key of the sample's temperature; with its unit if the descriptor "
+        "states none: KEY:degC",
     }
 
     def find(self, request: Request) -> Found:
         """Search for scans; see `hklflow.beamlines.Beamline`."""
-        if (part := request.options.get("angles", "start")) not in _PARTS:
-            raise HklflowError(f"angles is {part!r}; use one of {', '.join(_PARTS)}")
+        if (part := request.options.get("angles", "start")) not in PARTS:
+            raise HklflowError(f"angles is {part!r}; use one of {', '.join(PARTS)}")
         singles: list[Single] = []
         lost: list[Unmatched] = []
         other = 0
@@ -72,14 +67,17 @@ class Bluesky:
                 uid = str(run.start.get("uid", ""))
                 if not (request.wants(number) or request.wants(uid)):
                     continue
-                if _frames_key(run, request) is None:
-                    other += 1
-                    continue
                 where = f"{path.name}: scan {number or uid[:8]}"
                 try:
-                    singles.append(_single(run, request, where, path.parent))
+                    single = _single(run, request, where, path.parent)
                 except HklflowError as error:
                     lost.append(Unmatched(where, str(error)))
+                except DAMAGE as error:
+                    why = f"a document of the run is damaged ({type(error).__name__}: {error})"
+                    lost.append(Unmatched(where, f"{why}; export the run again"))
+                else:
+                    singles += [] if single is None else [single]
+                    other += single is None
         notes = (f"{other} runs without frames in files are left out",) if other else ()
         if not singles and not lost and not other:
             raise HklflowError(
@@ -97,10 +95,6 @@ def _files(source: Path) -> Iterator[Path]:
         yield from (p for p in inside if p.suffix in SUFFIXES and p.is_file())
 
 
-def _primary(run: Run) -> Stream:
-    return run.streams.get("primary", Stream())
-
-
 def _frames_key(run: Run, request: Request) -> str | None:
     """Return the data key of the frames; None if the run has none.
 
@@ -110,7 +104,7 @@ def _frames_key(run: Run, request: Request) -> str | None:
         If there are several, or the stated one is absent.
     """
     named = request.options.get("detector")
-    keys = [key for key, about in _primary(run).keys.items() if about.get("external")]
+    keys = [key for key, about in run.primary.keys.items() if about.get("external")]
     keys += [str(r["data_key"]) for r in run.stream_resources.values() if "data_key" in r]
     keys = list(dict.fromkeys(keys))
     if named is not None:
@@ -120,18 +114,19 @@ def _frames_key(run: Run, request: Request) -> str | None:
     return keys[0] if keys else None
 
 
-def _single(run: Run, request: Request, where: str, beside: Path) -> Single:
-    stream = _primary(run)
+def _single(run: Run, request: Request, where: str, beside: Path) -> Single | None:
+    """Return the rotation of a run; None if it has no frames in files."""
+    stream, key = run.primary, _frames_key(run, request)
+    if key is None:
+        return None
     if not stream.rows:
         raise HklflowError("it has no events, so that no angles are known")
     numbers = sorted(stream.rows)
     if absent := sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers)):
         raise HklflowError(f"its events lack number {absent[0]}; export the whole run again")
-    key = _frames_key(run, request)
-    assert key is not None
     parts = _parts(run, key, request, beside)
     shape = _checked_shape(parts, len(stream.rows))
-    header, words, notes = _facts(run, request)
+    header, words, notes = run_facts(run, request)
     if run.stopped != "success":
         notes.append(f"the run ended with {run.stopped or 'no stop document'}")
     sample = run.start.get("sample_name") or run.start.get("sample")
@@ -159,7 +154,7 @@ def _single(run: Run, request: Request, where: str, beside: Path) -> Single:
 
 def _parts(run: Run, key: str, request: Request, beside: Path) -> list[Part]:
     """Return the datasets of the frames in the order of the events."""
-    stream = _primary(run)
+    stream = run.primary
     resources = [r for r in run.stream_resources.values() if r.get("data_key") == key]
     if resources:
         parts = [part for r in resources for part in _of_stream(r, len(stream.rows))]
@@ -198,7 +193,7 @@ def _of_datums(run: Run, key: str) -> Iterator[Part]:
     """Yield the dataset of each resource, checked to be used from its first frame on."""
     last: Document | None = None
     point = 0
-    for number, row in sorted(_primary(run).rows.items()):
+    for number, row in sorted(run.primary.rows.items()):
         datum = run.datums.get(str(row.get(key)))
         resource = None if datum is None else run.resources.get(str(datum["resource"]))
         if datum is None or resource is None:
@@ -277,108 +272,6 @@ def _checked_shape(parts: list[Part], n_events: int) -> tuple[int, int]:
         )
     slow, fast = shapes.pop()
     return slow, fast
-
-
-# ------------------------------------------------------------------------------ facts
-
-
-def _facts(run: Run, request: Request) -> tuple[Header, str, list[str]]:
-    """Return header, goniometer settings and notes."""
-    stream, n = _primary(run), len(_primary(run).rows)
-    columns, kinds = _columns(run)
-    log = FrameLog(Path("its events"), columns, kinds, [])
-    rows = list(range(n))
-    words, angles = angle_settings(log, rows, _axis(run, columns, request))
-    notes = []
-    if angles.start_deg is not None and angles.step_deg is not None:
-        part = request.options.get("angles", "start")
-        start = angles.start_deg - _PARTS[part] * angles.step_deg
-        words = words.replace(f"={angles.start_deg:.8g}:", f"={start:.8g}:")
-        angles = replace(angles, start_deg=start)
-        if "angles" not in request.options:
-            notes.append(
-                "angles are taken for those at the beginning of the frames: --option angles=middle "
-                "or angles=end if they are not"
-            )
-    temperature = _one(request.options.get("temperature"), columns, ())
-    header = Header(
-        n_frames=n,
-        exposure_time=_constant(_exposure(stream, columns, request), "exposure"),
-        monitor=_one(request.monitor, columns, ()),
-        transmission=_one(request.attenuator, columns, ()),
-        temperature=None if temperature is None else round(float(temperature.mean()), 2),
-        wavelength=_wavelength(run, columns, request),
-    )
-    if header.monitor is None:
-        notes.append("no monitor: name its data key with --monitor")
-    return joined(header, angles), words, notes
-
-
-def _columns(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return numbers for each event, and kinds; circles that rest are in the stream baseline."""
-    columns: dict[str, Any] = {}
-    kinds: dict[str, str] = {}
-    n = len(_primary(run).rows)
-    for stream_name in ("primary", "baseline"):
-        stream = run.streams.get(stream_name, Stream())
-        for key in stream.keys:
-            numbers = stream.numbers(key)
-            kind, factor, offset = stream.kind(key)
-            circle = kind == "angle" and key.lower().split("_")[-1] in _CIRCLES
-            scanned = kind == "angle" and key in (run.start.get("motors") or ())
-            resting = stream_name == "baseline"
-            if numbers is None or key in columns or (resting and not circle):
-                continue
-            values = numbers * factor + offset
-            columns[key] = np.full(n, values.mean()) if resting else values
-            # Setpoints and mirrors are angles too, but not of the goniometer.
-            kinds[key] = kind if kind != "angle" or circle or scanned else ""
-    return columns, kinds
-
-
-def _axis(run: Run, columns: Mapping[str, Any], request: Request) -> str | None:
-    named = request.options.get("axis")
-    motors = [m for m in run.start.get("motors") or () if m in columns]
-    return named or (motors[0] if len(motors) == 1 else None)
-
-
-def _one(key: str | None, columns: Mapping[str, Any], usual: tuple[str, ...]) -> Any:
-    """Return the column of a stated key, else the only one with a usual ending; None if absent."""
-    if key is not None:
-        if key not in columns:
-            raise HklflowError(f"its events have no {key}; they have {', '.join(columns)}")
-        return columns[key]
-    found = [name for name in columns if name.lower().endswith(usual)] if usual else []
-    return columns[found[0]] if len(found) == 1 else None
-
-
-def _exposure(stream: Stream, columns: Mapping[str, Any], request: Request) -> Any:
-    constant = {key: np.array([value]) for key, value in stream.configuration.items()}
-    usual = ("acquire_time", "exposure_time", "count_time")
-    return _one(request.options.get("exposure"), {**constant, **columns}, usual)
-
-
-def _constant(values: Any, what: str) -> float | None:
-    if values is None:
-        return None
-    if np.ptp(values) > 1e-3 * abs(np.median(values)):
-        raise HklflowError(
-            f"its {what} changes from {values.min():g} to {values.max():g}; split the run"
-        )
-    return float(np.median(values))
-
-
-def _wavelength(run: Run, columns: Mapping[str, Any], request: Request) -> float | None:
-    """Return the wavelength from the photon energy, whose unit must be stated."""
-    for stream in (_primary(run), run.streams.get("baseline", Stream())):
-        keys = [k for k in stream.keys if k.lower().endswith("energy")]
-        key = request.options.get("energy") or (keys[0] if len(keys) == 1 else None)
-        unit = str(stream.keys.get(key or "", {}).get("units") or "").lower()
-        values = None if key is None else stream.numbers(key)
-        if values is not None and unit in {"ev", "kev"}:
-            energy = float(values.mean()) * (1e3 if unit == "kev" else 1.0)
-            return HC / energy if energy > 0 else None
-    return None
 
 
 plugin = Bluesky()

@@ -4,6 +4,7 @@
 table gives pixels only: a log and a calibration give the rest.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,11 @@ class AnyFrames(FrameFiles):
         if not suffix.startswith("."):
             raise HklflowError(
                 "the ending of the files' names is not known: --option suffix=.stk, for example"
+            )
+        if re.fullmatch(r"\.(mar\d+|pck|kcd)", suffix.lower()):
+            raise HklflowError(
+                f"{suffix} is an ending of mar345 or KCD images, which hklflow does not read, "
+                "because a truncated file would pass unnoticed: convert the images to CBF"
             )
         if suffix.lower() not in IMAGE_SUFFIXES:
             raise HklflowError(

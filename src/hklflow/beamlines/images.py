@@ -19,10 +19,11 @@ import numpy as np
 from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
 from hklflow.beamlines.grouping import Single, grouped, stated
+from hklflow.beamlines.image_logs import from_log
 from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
-from hklflow.formats import mini_cbf
 from hklflow.formats import smv as smv_header
-from hklflow.formats.frame_log import FrameLog, read_log
+from hklflow.formats.cbf_fields import Fields, head
+from hklflow.formats.frame_log import read_log
 from hklflow.formats.header import Header
 from hklflow.formats.instruments import named
 from hklflow.formats.raw import open_frames, read_header
@@ -39,7 +40,7 @@ _HEADER_OPTIONS = {
     "instrument": "instrument whose conventions the headers follow, if they do not name it (see "
     "docs/instruments.md)",
     "arm": "axis of the detector's arm, a lab vector x,y,z",
-    "transmission": "unit of the filters' transmission, fraction or percent",
+    "transmission": "unit of the filters' transmission, fraction or percent; none: not used",
 }
 
 
@@ -98,6 +99,7 @@ class ImageFiles:
         least = self._least(request)
         log = self._log(request)
         singles: list[Single] = []
+        taken: list[Series] = []
         unmatched: list[Unmatched] = []
         excluded: list[str] = []
         short: list[str] = []
@@ -118,10 +120,13 @@ class ImageFiles:
                 continue
             try:
                 singles.append(self._single(series_of_images, request, log))
+                taken.append(series_of_images)
             except HklflowError as error:
                 hints = () if log is None else (log,)
                 unmatched.append(Unmatched(series_of_images.pattern, str(error), hints))
-        notes = []
+        notes: list[str] = []
+        if self.reads == "CBF" and log is None and "transmission" not in request.options:
+            singles = self._in_one_unit(taken, singles, request, notes)
         if excluded:
             notes.append(
                 "left out, because their names do not look like scans; --scans NAME includes them: "
@@ -132,11 +137,31 @@ class ImageFiles:
                 f"left out, because they have fewer than {least} images; --option least=1 or "
                 f"--scans NAME includes them: {', '.join(short)}"
             )
-        read = {single.found.raw for single in singles}
-        notes += self._unused([one for one in series if one.pattern in read])
+        notes += self._unused(taken)
         return Found(
             tuple(grouped(request, singles)), unmatched=tuple(unmatched), notes=tuple(notes)
         )
+
+    def _in_one_unit(
+        self, series: list[Series], singles: list[Single], request: Request, notes: list[str]
+    ) -> list[Single]:
+        """Return the scans with the filters' transmission in one unit: per cent if one has it.
+
+        A series alone leaves open whether 0.5 is a half or half a per cent; another one may tell.
+        """
+        divisors = [
+            _divisor(one, single.found.header) for one, single in zip(series, singles, strict=True)
+        ]
+        if not {1, 100} <= set(divisors):
+            return singles
+        notes.append(
+            "Filter_transmission is above 1 in some series, so it is taken in per cent in all"
+        )
+        in_percent = replace(request, options={**request.options, "transmission": "percent"})
+        return [
+            self._single(one, in_percent, None) if divisor == 1 else single
+            for one, single, divisor in zip(series, singles, divisors, strict=True)
+        ]
 
     @staticmethod
     def _least(request: Request) -> int:
@@ -221,7 +246,7 @@ class ImageFiles:
         read = None
         if log is not None:
             read = read_log(Path(log.replace("{series}", series.stem)))
-            facts, words, remarks = _from_log(read, series, request)
+            facts, words, remarks = from_log(read, series.images, request)
             header, goniometer = joined(facts, header), words or goniometer
             notes += remarks
         if goniometer:
@@ -241,6 +266,17 @@ class ImageFiles:
             ),
             series.stem,
         )
+
+
+def _divisor(series: Series, header: Header) -> int | None:
+    """Return 1 or 100, by which Filter_transmission was divided; None without it."""
+    if header.transmission is None:
+        return None
+    fractions = np.ravel(header.transmission)
+    at = int(np.argmax(fractions > 0))
+    path = series.images[at][1]
+    text = Fields(head(path), path).number("Filter_transmission") or 0.0
+    return round(text / float(fractions[at]))
 
 
 def plain_suffix(path: Path) -> str:
@@ -281,14 +317,20 @@ def _settings(
     if header.goniometer is not None:
         return "", []
     if reads == "CBF":
-        fields = mini_cbf.Fields(mini_cbf.head(path), path)
+        fields = Fields(head(path), path)
         settings, named = (
             fields.settings(choices.instrument_of("CBF", fields.text)),
             fields.scanned(),
         )
     else:
         keys = smv_header.keys_of(smv_header.head(path))
-        settings, named = {}, smv_header.scanned(keys)
+        named = smv_header.scanned(keys)
+        # Every key is in every header: an axis at 0 changes nothing, and may not exist.
+        settings = {
+            name: angle
+            for name, angle in smv_header.settings(keys, path).items()
+            if angle and name != (choices.axis or named)
+        }
     scanned = choices.axis or named
     known = header.start_deg is not None and header.step_deg is not None
     if known and scanned is not None:
@@ -307,80 +349,9 @@ def _unused(series: Series, reads: Literal["CBF", "SMV"]) -> list[str]:
     """Return what the header of a series says and hklflow does not use."""
     path = series.images[0][1]
     if reads == "CBF":
-        return mini_cbf.Fields(mini_cbf.head(path), path).unused()
+        return Fields(head(path), path).unused()
     keys = smv_header.keys_of(smv_header.head(path))
     return [f"{key} {value}" for key, value in keys.items() if key not in smv_header.USED]
-
-
-def _from_log(log: FrameLog, series: Series, request: Request) -> tuple[Header, str, list[str]]:
-    """Return header, goniometer settings and notes from the log of a series."""
-    images = [path for _, path in series.images]
-    rows, notes = log.rows_of(images, [number for number, _ in series.images])
-    notes += log.clock(rows)
-    n = len(rows)
-    header = Header(n_frames=n)
-
-    def column(
-        wanted: str | None, *usual: str
-    ) -> "np.ndarray[tuple[int], np.dtype[np.float64]] | None":
-        if wanted is not None and wanted.lower() not in log.columns:
-            raise HklflowError(
-                f"{log.path} has no column {wanted}; it has {', '.join(log.columns)}"
-            )
-        label = wanted.lower() if wanted is not None else log.first(*usual)
-        return None if label is None else log.columns[label][rows]
-
-    monitor = column(request.monitor, "monitor", "i0")
-    transmission = column(request.attenuator, "transmission", "attenuator_transmission")
-    exposure = column(None, "exposure", "exposure_time", "count_time")
-    temperature = column(None, "temperature", "temp", "sample_temperature")
-    if temperature is not None and np.ptp(temperature) > 1:
-        notes.append(f"the temperature changes by {np.ptp(temperature):.3g} K during the scan")
-    if exposure is not None and np.ptp(exposure) > 1e-3 * np.median(exposure):
-        raise HklflowError(
-            f"{log.path}: exposures from {exposure.min():g} to {exposure.max():g} s in one scan; "
-            "split the scan"
-        )
-    header = replace(
-        header,
-        monitor=monitor,
-        transmission=transmission,
-        exposure_time=None if exposure is None else float(np.median(exposure)),
-        temperature=None if temperature is None else round(float(temperature.mean()), 2),
-    )
-    words, angles = angle_settings(log, rows, request.options.get("axis"))
-    return joined(header, angles), words, notes
-
-
-def angle_settings(log: FrameLog, rows: list[int], axis: str | None) -> tuple[str, Header]:
-    """Return settings for the table, and start and step of the scan."""
-    values = {name: log.columns[name][rows] for name in log.angles}
-    moving = [name for name, angle in values.items() if np.ptp(angle) > 0.01]
-    if axis is not None and axis not in values:
-        raise HklflowError(f"{log.path} has no column {axis} of angles")
-    if axis is None and len(moving) > 1:
-        raise HklflowError(
-            f"{log.path}: {', '.join(moving)} move during the scan; name the scan axis: --option "
-            "axis=NAME"
-        )
-    words, scan = [], Header()
-    for name, angle in values.items():
-        if name != (axis or (moving[0] if moving else None)):
-            words.append(f"{name}={np.mean(angle):.6g}")
-            continue
-        if len(angle) < 2:
-            continue
-        step = float((angle[-1] - angle[0]) / (len(angle) - 1))
-        even = angle[0] + step * np.arange(len(angle))
-        worst = int(np.abs(angle - even).argmax())
-        if step == 0 or abs(angle[worst] - even[worst]) > 0.25 * abs(step):
-            raise HklflowError(
-                f"{log.path}: {name} is not evenly spaced: frame {worst} is at {angle[worst]:g} "
-                f"degrees, not {even[worst]:.6g}"
-            )
-        words.append(f"{name}={angle[0]:.8g}:{step:.8g}")
-        scan = Header(start_deg=float(angle[0]), step_deg=step)
-    return " ".join(words), scan
 
 
 _OF_HEADERS = IMAGE_OPTIONS | _HEADER_OPTIONS

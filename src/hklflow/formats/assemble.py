@@ -415,7 +415,7 @@ def _attenuation(
             f"the transmission of the attenuators (shape {transmission.shape}, "
             f"{transmission.min():g} to {transmission.max():g}) must be above "
             f"{plausible.FAINTEST:g} and at most 1, one value or one for each of {n_raw} frames: "
-            "set `attenuation`"
+            "set `import_scan: attenuation`"
         )
         return np.ones(n_raw)
     return _completed(values, good, used)

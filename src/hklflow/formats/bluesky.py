@@ -20,6 +20,9 @@ Document = Mapping[str, Any]
 
 SUFFIXES = (".msgpack", ".jsonl", ".jsonseq", ".json")
 
+#: What a document that lacks a key or has a value of another type raises.
+DAMAGE = (LookupError, TypeError, AttributeError, ValueError, OverflowError)
+
 _UNITS = {  # unit -> kind, factor, offset
     "deg": ("angle", 1.0, 0.0),
     "degree": ("angle", 1.0, 0.0),
@@ -29,11 +32,24 @@ _UNITS = {  # unit -> kind, factor, offset
     "kelvin": ("temperature", 1.0, 0.0),
     "c": ("temperature", 1.0, 273.15),
     "degc": ("temperature", 1.0, 273.15),
+    "celsius": ("temperature", 1.0, 273.15),
     "s": ("time", 1.0, 0.0),
     "sec": ("time", 1.0, 0.0),
     "seconds": ("time", 1.0, 0.0),
     "ms": ("time", 1e-3, 0.0),
+    "ev": ("energy", 1.0, 0.0),
+    "kev": ("energy", 1e3, 0.0),
+    "%": ("fraction", 1e-2, 0.0),
+    "percent": ("fraction", 1e-2, 0.0),
 }
+
+
+def kind_of(unit: Any) -> tuple[str, float, float]:
+    """Return what a unit measures, with factor and offset to degrees, K, s, eV or a fraction.
+
+    The kind of an unknown unit is empty.
+    """
+    return _UNITS.get(str(unit or "").strip().lower().lstrip("°"), ("", 1.0, 0.0))
 
 
 @dataclass
@@ -45,7 +61,8 @@ class Stream:
     keys : dict
         Data keys of the descriptor: units, shape, whether the data are in files.
     configuration : dict of float
-        Numbers of the devices' configuration, by the device's and the setting's name.
+        Numbers of the devices' configuration, by the device's and the setting's name; in the
+        units of `kind_of`.
     rows : dict
         Sequence number -> data of the event.
     """
@@ -64,9 +81,12 @@ class Stream:
         return numbers if numbers.size and np.isfinite(numbers).all() else None
 
     def kind(self, key: str) -> tuple[str, float, float]:
-        """Return what a key measures, with factor and offset to degrees, K or s."""
-        unit = str(self.keys.get(key, {}).get("units") or "").strip().lower().lstrip("°")
-        return _UNITS.get(unit, ("", 1.0, 0.0))
+        """Return what a key measures; see `kind_of`."""
+        return kind_of(self.unit(key))
+
+    def unit(self, key: str) -> str:
+        """Return the unit of a key; empty if it is not stated."""
+        return str(self.keys.get(key, {}).get("units") or "")
 
 
 @dataclass
@@ -78,9 +98,13 @@ class Run:
     resources: dict[str, Document] = field(default_factory=dict)
     datums: dict[str, Document] = field(default_factory=dict)
     stream_resources: dict[str, Document] = field(default_factory=dict)
-    stream_datums: list[Document] = field(default_factory=list)
     stopped: str = ""
     """Exit status; empty: the run has no last document."""
+
+    @property
+    def primary(self) -> Stream:
+        """The stream of the frames; empty if the run has none."""
+        return self.streams.get("primary", Stream())
 
 
 def read_runs(path: Path) -> list[Run]:
@@ -95,11 +119,13 @@ def read_runs(path: Path) -> list[Run]:
     descriptors: dict[str, Stream] = {}
     try:
         for name, document in _documents(path):
+            if not isinstance(document, Mapping):
+                raise TypeError(f"{name} is no mapping")
             if name == "start":
                 runs.append(Run(document))
             elif runs:
                 _add(runs[-1], descriptors, name, document)
-    except (LookupError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise HklflowError(
             f"{path}: a document lacks what Bluesky's event model requires "
             f"({type(error).__name__}: {error}); export the run again"
@@ -122,7 +148,7 @@ def _documents(path: Path) -> Iterator[tuple[str, Document]]:
                 yield str(item[0]), item[1]
     except OSError as error:
         raise HklflowError(f"{path} cannot be read ({error.strerror}); check the path") from error
-    except (ValueError, LookupError, TypeError) as error:
+    except DAMAGE as error:
         raise HklflowError(
             f"{path} is no sequence of Bluesky's documents, or truncated ({error}); export the run "
             "again"
@@ -169,10 +195,11 @@ def _add(run: Run, descriptors: dict[str, Stream], name: str, document: Document
         stream.keys |= document["data_keys"]
         for device, settings in (document.get("configuration") or {}).items():
             for key, value in settings.get("data", {}).items():
-                if isinstance(value, int | float | np.number):
-                    stream.configuration[key if key.startswith(device) else f"{device}_{key}"] = (
-                        float(value)
-                    )
+                if isinstance(value, int | float | np.number) and np.isfinite(value):
+                    unit = settings.get("data_keys", {}).get(key, {}).get("units")
+                    _, factor, offset = kind_of(unit)
+                    whole = key if key.startswith(device) else f"{device}_{key}"
+                    stream.configuration[whole] = float(value) * factor + offset
         descriptors[document["uid"]] = stream
     elif name == "event":
         _row(descriptors, document["descriptor"], document["seq_num"], document["data"])
@@ -190,8 +217,6 @@ def _add(run: Run, descriptors: dict[str, Stream], name: str, document: Document
             run.datums[identifier] = {"resource": document["resource"], "datum_kwargs": kwargs}
     elif name == "stream_resource":
         run.stream_resources[document["uid"]] = document
-    elif name == "stream_datum":
-        run.stream_datums.append(document)
     elif name == "stop":
         run.stopped = str(document.get("exit_status", "unknown"))
 

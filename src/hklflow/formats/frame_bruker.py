@@ -1,8 +1,9 @@
 """Frames of Bruker, FORMAT 86 and 100: angles, mounting of the detector, notes.
 
-Directions are known for PHOTON detectors: those of DIALS for omega scans. Sources disagree about
-CCD detectors (dxtbx, FormatBrukerFixedChi; the imgCIF description of a Kappa APEX II), so nothing
-is assumed for them. Angles are signed: with a negative increment an axis turns backwards.
+Directions are known for PHOTON II and III: those of DIALS for omega scans. Sources disagree about
+CCD detectors (dxtbx, FormatBrukerFixedChi; the imgCIF description of a Kappa APEX II), and none
+states those of PHOTON 100, so nothing is assumed for them. Angles are signed: with a
+negative increment an axis turns backwards.
 """
 
 from hklflow.base.errors import HklflowError
@@ -54,11 +55,11 @@ def bruker_scanned(fields: Fields) -> str | None:
 
 
 def _is_photon(fields: Fields) -> bool:
-    return fields.text("DETTYPE").upper().startswith("CMOS-PHOTON")
+    return fields.text("DETTYPE").upper().startswith("CMOS-PHOTONII")
 
 
 def bruker_mounting(fields: Fields, image: ImageDirections | None) -> Mounting | None:
-    """Return the mounting: known for PHOTON detectors, else the directions must be stated."""
+    """Return the mounting: known for PHOTON II and III, else the directions must be stated."""
     # CENTER: x, y of the raw frame, then of the unwarped frame; DISTANC: to the window, then to the
     # phosphor; DETTYPE: name, pixels per cm of a frame of 512 pixels.
     centre, distance = fields.numbers("CENTER"), fields.numbers("DISTANC")

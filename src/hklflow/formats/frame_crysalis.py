@@ -37,17 +37,61 @@ def crysalis_axes(alpha: float | None, angles: dict[str, tuple[float, float]]) -
     return [Axis(name, directions[name], *angles[name]) for name in directions]
 
 
+def _binning(fields: Fields) -> tuple[int, int]:
+    """Return by how many pixels the frame is binned, x and y."""
+    x, y = (int(n or 1) for n in (fields.numbers("binning") or [1, 1])[:2])
+    return int(fields.positive("lbx") or x), int(fields.positive("lby") or y)
+
+
+def _beam(fields: Fields, x: float, y: float) -> tuple[float, float]:
+    """Return the origin (x, y) in pixels of the frame.
+
+    The descriptions do not say which pixels count in binned frames: the beam meets the detector
+    near its middle with the arm at zero, so the nearer of the two is taken (and reported).
+    """
+    bins = _binning(fields)
+    middle = (fields.shape[1] / 2, fields.shape[0] / 2)
+    whole, binned = (x, y), (x / bins[0], y / bins[1])
+    return min(whole, binned, key=lambda place: math.dist(place, middle))
+
+
 def _crysalis_mounting(
-    theta: float, rotations: list[float], facts: tuple[float, ...] | None
+    fields: Fields, theta: float, rotations: list[float], facts: tuple[float, ...] | None
 ) -> Mounting | None:
     """Return the mounting; facts: pixel x, y and distance in mm, origin x, y in pixels."""
     if facts is None or min(facts[:3]) <= 0:
         return None
-    px, py, distance, x, y = facts
+    px, py, distance = facts[:3]
+    x, y = _beam(fields, *facts[3:])
     placed = rotation(DOWN, theta)
     if len(rotations) > 1:
         placed = placed @ rotation(LEFT, rotations[1]) @ rotation(UPSTREAM, rotations[0])
     return Mounting(UP, RIGHT, (1e-3 * py, 1e-3 * px), (y, x), 1e-3 * distance, placed)
+
+
+def _binning_note(fields: Fields, origin: tuple[float, ...] | None) -> list[str]:
+    """Return the note on the beam centre of binned frames."""
+    bins = _binning(fields)
+    if max(bins) == 1 or origin is None:
+        return []
+    x, y = _beam(fields, *origin)
+    pixels = "binned pixels" if (x, y) == origin else "pixels before binning"
+    return [
+        f"the frames are binned {bins[0]} x {bins[1]}: the origin {origin[0]:g}, {origin[1]:g} is "
+        f"taken to be in {pixels} (beam centre {x:g}, {y:g}), and the pixel size to be that of a "
+        "binned pixel; check both, or give a --calibration"
+    ]
+
+
+def _zero_note(zeros: dict[str, float]) -> list[str]:
+    """Return the note on the software zero corrections (degrees)."""
+    listed = ", ".join(f"{name} {zero:g}°" for name, zero in zeros.items() if abs(zero) > SMALL)
+    if not listed:
+        return []
+    return [
+        f"the software zero corrections are added to the angles ({listed}); no public description "
+        "states their sign: if peaks are not indexed, check the beam centre"
+    ]
 
 
 def _crysalis_notes(
@@ -67,6 +111,7 @@ def _crysalis_notes(
 
 
 _OXFORD_AXES = ("omega", "theta", "kappa", "phi")
+_ESPERANTO_AXES = ("om", "th", "ka", "ph")
 
 
 def oxford_angles(fields: Fields) -> dict[str, tuple[float, float]]:
@@ -87,24 +132,24 @@ def oxford_mounting(fields: Fields, image: ImageDirections | None) -> Mounting |
         fields.number("origin", 1),
     )
     theta = oxford_angles(fields)["theta"][0]
-    return _crysalis_mounting(theta, fields.numbers("detector rotation"), facts)
+    return _crysalis_mounting(fields, theta, fields.numbers("detector rotation"), facts)
 
 
 def oxford_notes(fields: Fields) -> list[str]:
     """Return notes on facts of an OD SAPPHIRE file that are not used."""
     if fields.number("detector type") in {12, 14}:
         raise HklflowError(
-            f"{fields.path} is of a curved HyPix-Arc detector, which is not supported"
+            f"{fields.path} is of a curved HyPix-Arc detector; hklflow reduces flat detectors only"
         )
-    notes = []
-    if max(fields.numbers("binning"), default=1) > 1:
-        notes.append("the frames are binned: check the pixel size")
+    steps = np.degrees(np.nan_to_num(fields.numbers("radians per step")))
+    zeros = dict(zip(_OXFORD_AXES, steps * fields.numbers("zero"), strict=True))
+    notes = _binning_note(fields, complete(fields.number("origin"), fields.number("origin", 1)))
     if (gain := fields.positive("gain")) is not None and gain != 1:
         notes.append(
             f"not used: gain, {gain:.4g}; if the detector is a CCD, set `import_scan: gain` to it "
             "(ADU per photon) or to `measure`"
         )
-    return notes + _crysalis_notes(
+    return (notes + _zero_note(zeros)) + _crysalis_notes(
         fields.numbers("wavelengths")[:2],
         fields.number("detector rotation", 2),
         fields.number("beta"),
@@ -115,7 +160,7 @@ def oxford_notes(fields: Fields) -> list[str]:
 def esperanto_angles(fields: Fields) -> dict[str, tuple[float, float]]:
     """Return start and end of each axis in degrees, with the zero corrections added."""
     angles = {}
-    for name, short in zip(_OXFORD_AXES, ("om", "th", "ka", "ph"), strict=True):
+    for name, short in zip(_OXFORD_AXES, _ESPERANTO_AXES, strict=True):
         start, end = fields.number(f"d{short}_s"), fields.number(f"d{short}_e")
         zero = fields.number(f"dzerocorrectionsoftindeg_{short}") or 0.0
         if start is None or end is None:
@@ -135,14 +180,20 @@ def esperanto_mounting(fields: Fields, image: ImageDirections | None) -> Mountin
     )
     theta = esperanto_angles(fields).get("theta", (0.0, 0.0))[0]
     rotations = [fields.number(f"detectorrotindeg_{axis}") or 0.0 for axis in "xy"]
-    return _crysalis_mounting(theta, rotations, facts)
+    return _crysalis_mounting(fields, theta, rotations, facts)
 
 
 def esperanto_notes(fields: Fields) -> list[str]:
     """Return notes on facts of an Esperanto file that are not used."""
+    zeros = {
+        name: fields.number(f"dzerocorrectionsoftindeg_{short}") or 0.0
+        for name, short in zip(_OXFORD_AXES, _ESPERANTO_AXES, strict=True)
+    }
+    origin = complete(fields.number("dxorigininpix"), fields.number("dyorigininpix"))
     lines = [fields.number(key) or 0.0 for key in ("dalpha1", "dalpha2")]
     beam = [fields.number(key) or 0.0 for key in ("dbeam2indeg", "dbeam3indeg")]
-    notes = _crysalis_notes(
+    notes = _binning_note(fields, origin) + _zero_note(zeros)
+    notes += _crysalis_notes(
         lines, fields.number("detectorrotindeg_z"), fields.number("dbetaindeg"), beam
     )
     if (thickness := fields.number("dsithicknessmmforpixeldetector")) is not None and thickness > 0:

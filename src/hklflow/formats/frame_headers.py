@@ -300,13 +300,16 @@ def _require_followed(
     axes: Sequence[Axis], last: Sequence[Axis], scan: int, n_frames: int, path: Path
 ) -> None:
     """Require that the last frame is where the first frame and the step say."""
-    step = axes[scan].end - axes[scan].start
-    for i, (axis, end) in enumerate(zip(axes, last, strict=True)):
-        expected = axis.start + (step * (n_frames - 1) if i == scan else 0.0)
-        off = (end.start - expected + 180) % 360 - 180
+    name, step = axes[scan].name, axes[scan].end - axes[scan].start
+    # Some formats list only the axes that are not at zero.
+    first, ends = ({axis.name: axis.start for axis in listed} for listed in (axes, last))
+    for axis in dict.fromkeys((*first, *ends)):
+        expected = first.get(axis, 0.0) + (step * (n_frames - 1) if axis == name else 0.0)
+        end = ends.get(axis, 0.0)
+        off = (end - expected + 180) % 360 - 180
         if abs(off) > 0.05 * abs(step):
             raise HklflowError(
-                f"{axis.name} is {end.start:g}° in the last frame {path}, but {n_frames} frames of "
+                f"{axis} is {end:g}° in the last frame {path}, but {n_frames} frames of "
                 f"{step:g}° should have it at {expected:g}°; frames are missing, or the axis moved "
                 "between frames: split the series"
             )

@@ -47,6 +47,8 @@ _RAXIS_SCANS = ("Horizontal", "Vertical", "Front/Back")
 
 # ------------------------------------------------------------------------ MarCCD, Rayonix
 
+# Zero in images with the first pixel at the upper left, as seen from the sample.
+_MAR_VIEW = ("origin", "orientation", "view_direction")
 # The goniometer block of MarCCD counts its axes in this order.
 _MAR_AXES = ("twotheta", "omega", "chi", "kappa", "phi", "delta", "gamma")
 
@@ -83,7 +85,16 @@ def _marccd_axes(fields: Fields) -> list[Axis]:
     return axes
 
 
+def _marccd_unmounted(fields: Fields) -> str:
+    if any(fields.number(name) for name in _MAR_VIEW):
+        values = ", ".join(f"{name} {fields.number(name) or 0:g}" for name in _MAR_VIEW)
+        return f"the image is stored in another order than usual ({values}): give a --calibration"
+    return _usual_unmounted(fields.number("start_twotheta", scale=1e-3))
+
+
 def _marccd_mounting(fields: Fields, image: ImageDirections | None) -> Mounting | None:
+    if any(fields.number(name) for name in _MAR_VIEW):
+        return None
     distance = fields.positive("xtal_to_detector", scale=1e-6) or fields.positive(
         "start_xtal_to_detector", scale=1e-6
     )
@@ -127,7 +138,9 @@ def _raxis_axes(fields: Fields) -> list[Axis]:
 
 def _raxis_mounting(fields: Fields, image: ImageDirections | None) -> Mounting | None:
     if fields.number("IP shape"):
-        raise HklflowError(f"{fields.path} is of a curved image plate, which is not supported")
+        raise HklflowError(
+            f"{fields.path} is of a curved image plate; hklflow reduces flat detectors only"
+        )
     facts = complete(
         fields.positive("X Pixel Length", scale=1e-3),
         fields.positive("Y Pixel Length", scale=1e-3),
@@ -148,8 +161,8 @@ def _raxis_unmounted(fields: Fields) -> str:
 # ------------------------------------------------------------------------------ the table
 
 _BRUKER = Format(
-    source="header keys: Bruker, BIS frame file formats; directions for PHOTON detectors: DIALS "
-    "(dxtbx, FormatBrukerPhotonII)",
+    source="header keys: Bruker, BIS frame file formats; directions for PHOTON II and III: "
+    "DIALS (dxtbx, FormatBrukerPhoton)",
     wavelength=lambda f: f.positive("WAVELEN", 0),
     exposure=lambda f: f.positive("CUMULAT", 0),
     axes=bruker_angles,
@@ -192,7 +205,7 @@ FORMATS: dict[str, Format] = {
         axes=_marccd_axes,
         mounting=_marccd_mounting,
         saturation=lambda f: f.positive("saturated_value"),
-        unmounted=lambda f: _usual_unmounted(f.number("start_twotheta", scale=1e-3)),
+        unmounted=_marccd_unmounted,
         notes=_marccd_notes,
         gain=_marccd_gain,
     ),

@@ -30,6 +30,9 @@ from hklflow.formats.text_headers import NOTHING_STATED, Choices
 # fabio only logs such damage, and returns zeros for the missing pixels.
 _DAMAGED = re.compile("checksum|could not broadcast|too small|incomplete", re.IGNORECASE)
 
+# fabio does not notice a truncated file of these formats.
+_UNSAFE = {"Mar345Image": "mar345", "KcdImage": "KCD"}
+
 _log = threading.local()  # log of fabio for the image that this thread opens
 
 
@@ -104,6 +107,11 @@ def _open(path: Path, frame: int) -> Any:
         if {".cbf", ".edf"} & set(map(str.lower, path.suffixes[-2:])):
             _require_possible(fabio.openheader(str(path)), path, frame)
         image = read_crysalis(path) or read_marccd(path) or fabio.open(str(path))
+        if (kind := _UNSAFE.get(type(image).__name__)) is not None:
+            raise HklflowError(
+                f"{path} is a {kind} image, which hklflow does not read, because a truncated file "
+                "would pass unnoticed: convert the images to CBF"
+            )
         if type(image).__name__ == "RaxisImage":
             _require_whole_raxis(image.header, path, frame)
         pixels = image.data

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.native import require_cctbx_is_safe
 from hklflow.geometry import Detector, Goniometer, rotation_matrix
 
 Floats = NDArray[np.float64]
@@ -118,6 +119,7 @@ def _read(block: Any, shape: tuple[int, int], where: str) -> ImgCif | None:
 
 def _block(header: str, where: str) -> Any:
     """Return the data block of a header, without the pixels."""
+    require_cctbx_is_safe()
     from iotbx import cif
 
     text = header.partition("\n_array_data.data")[0].replace("\r\n", "\n")

@@ -22,7 +22,8 @@ Vector = tuple[float, float, float]
 Axes = tuple[tuple[str, Vector], ...]
 """Axes of a goniometer, name and direction with all angles at zero, the fixed axis first."""
 
-Unit = Literal["fraction", "percent"]
+Unit = Literal["fraction", "percent", "none"]
+"""Unit of a transmission; none: the field is not used."""
 
 TO_LAB = np.diag([-1.0, 1.0, -1.0])
 

@@ -16,6 +16,9 @@ _NAME = b"MMX"
 # Offsets in the block, from the structure frame_header of MarUSA; all are integers of 4 bytes.
 _FIELDS = {
     "saturated_value": 104,
+    "origin": 116,
+    "orientation": 120,
+    "view_direction": 124,
     "xtal_to_detector": 640,
     "beam_x": 644,
     "beam_y": 648,

@@ -4,11 +4,8 @@ Axes that a header states go before the table of instruments (`formats.instrumen
 before the usual mounting (seen from the sample, fast to the right and slow downwards).
 """
 
-import bz2
-import gzip
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.formats.cbf_columns import columns, transmission
+from hklflow.formats.cbf_fields import Fields, head
 from hklflow.formats.header import Header
-from hklflow.formats.imgcif import ImgCif, plain_name, read_imgcif
+from hklflow.formats.imgcif import ImgCif, read_imgcif
 from hklflow.formats.instruments import Instrument
 from hklflow.formats.text_headers import (
     NUMBER,
@@ -28,122 +27,6 @@ from hklflow.formats.text_headers import (
     on_arm,
 )
 from hklflow.geometry import Detector, Goniometer
-
-MOTORS = ("omega", "chi", "kappa", "phi")
-
-_LONGEST = 1 << 20  # bytes of a header
-_PIXELS = b"\x0c\x1a\x04\xd5"
-_COMMENTS = {"This", "Template", "CBF_template_file"}
-_USED = {"Detector", "Pixel_size", "Exposure_time", "Count_cutoff", "Wavelength", "Beam_xy"}
-_USED |= {"Detector_distance", "Flux", "Filter_transmission", "Start_angle", "Angle_increment"}
-_USED |= {"Detector_2theta", "Polarization", "Oscillation_axis", "Alpha"}
-_USED |= {name for motor in MOTORS for name in (motor.title(), f"{motor.title()}_increment")}
-
-
-def head(path: Path) -> str:
-    """Return the text of a CBF before its pixels, also of a compressed file."""
-    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
-    text = b""
-    try:
-        with openers.get(path.suffix.lower(), open)(path, "rb") as file:
-            while _PIXELS not in text and len(text) < _LONGEST:
-                part = file.read(16384)
-                if not part:
-                    break
-                text += part
-    except (OSError, EOFError) as error:
-        raise HklflowError(
-            f"the header of {path} cannot be read ({error}); the file is damaged: copy it again"
-        ) from error
-    return text.partition(_PIXELS)[0].decode("latin-1").replace("\r\n", "\n")
-
-
-@dataclass(frozen=True)
-class Fields:
-    """Fields of the text header of one image.
-
-    Attributes
-    ----------
-    text : str
-        Whole text of the file before its pixels.
-    path : Path
-        The file, for messages.
-    """
-
-    text: str
-    path: Path
-
-    @property
-    def block(self) -> str:
-        """The lines of the text header, without imgCIF."""
-        contents = self.text.partition("_array_data.header_contents")[2] or self.text
-        return re.split(r"\n(?=_|loop_|--CIF)", contents)[0]
-
-    def line(self, key: str) -> str | None:
-        """Return the text behind a key; None if the header does not have it."""
-        match = re.search(rf"^#?\s*{key}\s*[:=]?\s+(.*)$", self.block, re.MULTILINE)
-        return None if match is None else match[1].strip()
-
-    def number(self, key: str) -> float | None:
-        """Return the value of a line ``# Key value unit``; None if it is absent or "not set"."""
-        match = re.match(NUMBER, self.line(key) or "")
-        return None if match is None else float(match[0])
-
-    def length(self, key: str) -> float | None:
-        """Return a length in metres; None if it is absent or "not set"."""
-        match = re.match(rf"({NUMBER})\s*(\S*)", self.line(key) or "")
-        if match is None:
-            return None
-        return length_in_metres(match[1], match[2].strip("().,"), self.path)
-
-    def motors(self, suffix: str = "") -> dict[str, float]:
-        """Return the angles of the goniometer's motors, or their increments, degrees."""
-        values = {name: self.number(f"(?i:{name}){suffix}") for name in MOTORS}
-        return {name: value for name, value in values.items() if value is not None}
-
-    def settings(self, row: Instrument | None = None) -> dict[str, float]:
-        """Return the motors that exist: a header may have columns of another goniometer.
-
-        Zero kappa and alpha beside chi are an Eulerian cradle; with alpha, chi is no motor.
-        """
-        motors, alpha = self.motors(), self.number("Alpha") or 0.0
-        if row is not None and row.chi_is_omega and alpha and "chi" in motors:
-            motors["omega"] = motors.pop("chi")
-        if "chi" in motors and "kappa" in motors:
-            if alpha == 0 and motors["kappa"] == 0:
-                del motors["kappa"]
-            elif alpha != 0 and motors["chi"] == 0:
-                del motors["chi"]
-        return motors
-
-    def scanned(self) -> str | None:
-        """Return the name of the scanned motor; None if the header does not name it.
-
-        Raises
-        ------
-        HklflowError
-            If several motors move.
-        """
-        moving = [name for name, step in self.motors("_increment").items() if step]
-        if len(moving) > 1:
-            raise HklflowError(
-                f"{', '.join(moving)} move during the scan, as the header of {self.path} says; "
-                "hklflow reduces scans of one axis"
-            )
-        word = plain_name((self.line("Oscillation_axis") or "").split(" ")[0])
-        # `X.CW` and `X, CW` are directions, which camserver writes whatever moves.
-        return word if word in MOTORS else (moving[0] if moving else None)
-
-    def unused(self) -> list[str]:
-        """Return the fields that hklflow does not use, with their values."""
-        fields = re.findall(r"^#\s*([A-Z]\w*)\s*[:=]?\s+(.*)$", self.block, re.MULTILINE)
-        listed = [
-            f"{key} {value.strip()}"
-            for key, value in fields
-            if key not in _USED | _COMMENTS and "sensor, thickness" not in value
-        ]
-        offset = self.number("Detector_Voffset")
-        return [text for text in listed if offset or not text.startswith("Detector_Voffset")]
 
 
 def read_cbf(files: list[Path], pixels: NDArray[Any], choices: Choices) -> Header:
@@ -167,13 +50,18 @@ def read_cbf(files: list[Path], pixels: NDArray[Any], choices: Choices) -> Heade
     axes = read_imgcif(first.text, shape, str(files[0]))
     stated = axes or ImgCif()
     notes: list[str] = []
+    if axes is not None and choices.instrument is not None:
+        notes.append("the imgCIF axes are not used, because --option instrument is stated")
+        axes = None
     detector, doubt, thickness = _detector(first, axes, row, choices, shape, notes)
     if detector is not None and thickness is not None:
         detector = replace(detector, sensor_thickness=thickness)
     material = re.search(r"^#?\s*(\S.*?)\s+sensor,\s*thickness", first.block, re.MULTILINE)
     goniometer = _goniometer(first, axes, row, choices, notes)
     bad = pixels < 0
-    flux, filters = _every_frame(files)
+    flux, filters = columns(files, ("Flux", "Filter_transmission"))
+    if flux.doubt is not None:
+        notes.append(f"{flux.doubt}, or set `import_scan: {{monitor: none}}`")
     header = Header(
         n_frames=len(files),
         wavelength=_stated(first.number("Wavelength"), stated.wavelength),
@@ -182,15 +70,19 @@ def read_cbf(files: list[Path], pixels: NDArray[Any], choices: Choices) -> Heade
         goniometer=goniometer,
         sensor_material=None if material is None else material[1],
         exposure_time=_stated(first.number("Exposure_time"), stated.exposure_time),
-        monitor=flux,
-        transmission=_transmission(filters, row, choices, notes),
-        polarization=first.number("Polarization"),
+        monitor=flux.values,
+        monitor_doubt=flux.doubt
+        and f"{flux.doubt}, so there is no monitor: correct the headers, "
+        "or set `import_scan: {monitor: none}`",
+        transmission=transmission(filters, row, choices, notes),
+        # 0 is the value of a field that nobody filled in.
+        polarization=first.number("Polarization") or None,
         saturation=_stated(first.number("Count_cutoff"), stated.saturation),
         # In a miniCBF negative counts are flags: -1 between modules, -2 bad pixel.
         pixel_mask=bad if np.any(bad) else None,
         notes=None,
     )
-    start, step = _angles(files, first, axes, choices)
+    start, step = _angles(files, first, axes, choices, shape, notes)
     return replace(header, start_deg=start, step_deg=step, notes=tuple(notes) or None)
 
 
@@ -216,7 +108,7 @@ def _detector(
             thickness = None
     if row is not None and row.unsupported:
         return None, f"{row.where}: {row.unsupported}", thickness
-    if axes is not None and axes.detector is not None:
+    if axes is not None and axes.detector is not None and choices.arm is None:
         _compare(fields, axes, notes)
         return axes.detector, None, thickness
     pixel = beam = None
@@ -230,20 +122,45 @@ def _detector(
     if match := re.search(rf"Beam_xy\s+\(\s*({NUMBER})\s*,\s*({NUMBER})\s*\)", fields.block):
         beam = (float(match[2]), float(match[1]))
     distance = fields.length("Detector_distance")
-    detector = flat_detector(shape, pixel, distance, beam, row, thickness)
+    empty = beam == (0.0, 0.0)
+    detector = flat_detector(shape, pixel, distance, None if empty else beam, row, thickness)
+    if empty and detector is None:
+        why = "Beam_xy is (0, 0) in the header, an empty field: give the row a `calibration`"
+        return None, why, thickness
+    if axes is not None and choices.arm is not None and detector is None:
+        raise HklflowError(
+            "--option arm moves the detector of the text header, but the text header of "
+            f"{fields.path} does not state pixel size, distance and beam centre: leave the option "
+            "out, then the imgCIF axes place the detector"
+        )
     if axes is not None and axes.doubt is not None:
         notes.append(f"{axes.doubt}: the detector is taken from the text header")
-    if row is not None and row.centred and beam is None and detector is not None:
+    if row is not None and row.centred and (empty or beam is None) and detector is not None:
         notes.append(
             f"no beam centre in the header: {row.where} has it at the detector's centre "
             f"({row.source}); calibrate, or refine the detector"
         )
-    arm = fields.number("Detector_2theta")
+    arm = _arm(fields, axes, choices, notes)
     moved, doubt = on_arm(detector, arm, row, choices)
     if moved is not None and arm:
         source = "--option arm" if choices.arm is not None or row is None else row.source
         notes.append(f"the detector's arm is at {arm:g} degrees; its axis is from {source}")
     return moved, doubt, thickness
+
+
+def _arm(fields: Fields, axes: ImgCif | None, choices: Choices, notes: list[str]) -> float | None:
+    """Return the angle of the arm for the detector of the text header, degrees."""
+    text = fields.number("Detector_2theta")
+    other = None if axes is None else axes.arm_deg
+    if not other or text == other:
+        return text
+    if text is None or (text == 0 and choices.arm is not None):
+        return other
+    notes.append(
+        f"Detector_2theta {text:g} degrees of the text header is used; the imgCIF axes have "
+        f"{other:g}"
+    )
+    return text
 
 
 def _compare(fields: Fields, axes: ImgCif, notes: list[str]) -> None:
@@ -262,6 +179,10 @@ def _compare(fields: Fields, axes: ImgCif, notes: list[str]) -> None:
             f"Detector_distance is {1e3 * distance:g} mm in the text header, but "
             f"{1e3 * axes.detector.distance:g} mm in the imgCIF axes, which are used"
         )
+
+
+def _compare_angles(fields: Fields, axes: ImgCif, notes: list[str]) -> None:
+    """Note where the text header contradicts the angles of the imgCIF axes, which are used."""
     start, step = fields.number("Start_angle"), fields.number("Angle_increment")
     if start is None or not step or axes.start_deg is None or axes.step_deg is None:
         return
@@ -289,9 +210,7 @@ def _goniometer(
                 f"{', '.join(extra)} of the text header has no axis in the imgCIF part: the axes "
                 "are used as they stand there"
             )
-        if choices.axis is not None and choices.axis in known.names:
-            return replace(known, scan=known.names.index(choices.axis))
-        return known
+        return known if choices.axis is None else _scanned_by_choice(axes, choices, fields.path)
     if row is None:
         return None
     return goniometer_of(
@@ -303,8 +222,38 @@ def _goniometer(
     )
 
 
+def _scanned_by_choice(axes: ImgCif, choices: Choices, path: Path) -> Goniometer:
+    """Return the goniometer of the imgCIF axes, with the scanned axis that the user states.
+
+    Raises
+    ------
+    HklflowError
+        If it is no axis, or another axis moves and the angles of the stated one are not known.
+    """
+    known, axis = axes.goniometer, choices.axis
+    assert known is not None
+    assert axis is not None
+    if axis not in known.names:
+        raise HklflowError(
+            f"--option axis={axis} is none of the imgCIF axes in {path} "
+            f"({', '.join(known.names)}): name one of these, or state --option instrument=NAME"
+        )
+    scan = known.names.index(axis)
+    if scan != known.scan and axes.step_deg is not None and choices.step_deg is None:
+        raise HklflowError(
+            f"{known.names[known.scan]} moves in the imgCIF axes of {path}, not {axis}: leave "
+            f"--option axis out, or state the angles too, axis={axis}=start:step"
+        )
+    return replace(known, scan=scan)
+
+
 def _angles(
-    files: list[Path], first: Fields, axes: ImgCif | None, choices: Choices
+    files: list[Path],
+    first: Fields,
+    axes: ImgCif | None,
+    choices: Choices,
+    shape: tuple[int, int],
+    notes: list[str],
 ) -> tuple[float | None, float | None]:
     """Return start and step of the scan in degrees; None if they are not known.
 
@@ -315,16 +264,37 @@ def _angles(
     """
     if choices.step_deg is not None:
         return choices.start_deg, choices.step_deg
-    start, step = first.number("Start_angle"), first.number("Angle_increment")
+    text = first.number("Start_angle"), first.number("Angle_increment")
+    start, step = text
     if axes is not None and axes.step_deg is not None:
+        _compare_angles(first, axes, notes)
         start, step = axes.start_deg, axes.step_deg
     # A step of 0 in a scan is an empty field, and then the start is empty too.
     if not step:
         return None, None
     if len(files) > 1:
-        last = Fields(head(files[-1]), files[-1]).number("Start_angle")
-        require_end(files, start, step, last)
+        _require_followed(files, (start, step), text, shape)
     return start, step
+
+
+def _require_followed(
+    files: list[Path],
+    used: tuple[float | None, float],
+    text: tuple[float | None, float | None],
+    shape: tuple[int, int],
+) -> None:
+    """Require that the last image is where start and step say, by the part of the header used."""
+    start, step = used
+    last = Fields(head(files[-1]), files[-1])
+    end = last.number("Start_angle")
+    if used != text:
+        axes = read_imgcif(last.text, shape, str(files[-1]))
+        if axes is not None and axes.start_deg not in (None, start):
+            require_end(files, start, step, axes.start_deg)
+            return
+        # The axes state only the start of the scan; the text header states that of each frame.
+        start, step = text[0], text[1] or step
+    require_end(files, start, step, end)
 
 
 def require_end(files: list[Path], start: float | None, step: float, last: float | None) -> None:
@@ -345,51 +315,3 @@ def require_end(files: list[Path], start: float | None, step: float, last: float
             f"from {start:g}° should end with {expected:g}°; frames are missing or the header is "
             "wrong: give the angles in scans.tsv"
         )
-
-
-def _every_frame(
-    files: list[Path],
-) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
-    """Return flux and filter transmission of each frame.
-
-    None: a header lacks the field, or it has its idle value 0.
-    """
-    columns: dict[str, list[float] | None] = {"Flux": [], "Filter_transmission": []}
-    for path in files:
-        fields = Fields(head(path), path)
-        for key, values in columns.items():
-            if values is not None:
-                value = fields.number(key)
-                columns[key] = [*values, value] if value else None
-        if not any(columns.values()):
-            return None, None
-    flux, filters = (None if v is None else np.array(v) for v in columns.values())
-    return flux, filters
-
-
-def _transmission(
-    filters: NDArray[np.float64] | None,
-    row: Instrument | None,
-    choices: Choices,
-    notes: list[str],
-) -> float | NDArray[np.float64] | None:
-    """Return the transmission of the filters as a fraction, and note its unit where it is open."""
-    if filters is None:
-        return None
-    unit = choices.transmission or (row.transmission if row is not None else None)
-    high = float(filters.max())
-    shown = f"{filters.min():g}" + (f" to {high:g}" if np.ptp(filters) else "")
-    if unit is None:
-        # The field has no unit. A fraction cannot exceed 1.
-        unit = "percent" if 1 < high <= 100 else "fraction"
-        if unit == "percent":
-            notes.append(f"Filter_transmission {shown} is above 1, so it is in per cent")
-        elif high != 1:
-            notes.append(
-                f"Filter_transmission {shown} is taken as a fraction; if this instrument writes "
-                "per cent: --option transmission=percent"
-            )
-    elif unit == "percent":
-        notes.append(f"Filter_transmission {shown} is in per cent")
-    values = filters / (100 if unit == "percent" else 1)
-    return values if np.ptp(values) else float(values[0])

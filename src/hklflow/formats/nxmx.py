@@ -100,6 +100,12 @@ def _read_detector(
     sensor = find(group, "sensor_thickness")
     thickness = None if sensor is None else constant(sensor, "length")
     if modules:
+        if choices.arm is not None or choices.instrument is not None:
+            name = "instrument" if choices.arm is None else "arm"
+            raise HklflowError(
+                f"{located(group)} states the place of its pixels: leave out --option {name}, or "
+                "give a --calibration"
+            )
         parts = [_module(module, shape) for module in modules]
         origin, slow, fast, pixel_slow, pixel_fast = parts[0]
         corners = np.array([[0, 0], [shape[0], 0], [0, shape[1]]])

@@ -1,8 +1,11 @@
 """Headers of SMV images (ADSC and compatible detectors)."""
 
+import bz2
 import gzip
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hklflow.base.errors import HklflowError
 from hklflow.formats.header import Header
@@ -15,14 +18,16 @@ USED = {
     "HEADER_BYTES", "DIM", "BYTE_ORDER", "TYPE", "SIZE1", "SIZE2", "PIXEL_SIZE", "DISTANCE",
     "BEAM_CENTER_X", "BEAM_CENTER_Y", "WAVELENGTH", "TIME", "OSC_START", "OSC_RANGE", "AXIS",
     "TWOTHETA", "CCD_IMAGE_SATURATION", "DETECTOR_SN", "IMAGE_PEDESTAL", "DARK_PEDESTAL",
+    "OMEGA", "CHI", "KAPPA", "PHI",
 }  # fmt: skip
 _MOTORS = ("OMEGA", "CHI", "KAPPA", "PHI")
 
 
 def head(path: Path) -> str:
     """Return the text of an SMV header, from ``{`` to ``}``."""
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
     try:
-        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
+        with openers.get(path.suffix.lower(), open)(path, "rb") as file:
             text = file.read(65536).partition(b"}")[0]
     except (OSError, EOFError) as error:
         raise HklflowError(

@@ -29,7 +29,7 @@ class Choices:
     arm : (3,) tuple or None
         Axis of the detector's arm, a lab vector.
     transmission : str or None
-        Unit of the filters' transmission.
+        Unit of the filters' transmission; `none` leaves it out.
     """
 
     instrument: Instrument | None = None
@@ -222,9 +222,9 @@ def parse_unit(text: str | None) -> Unit | None:
     Raises
     ------
     HklflowError
-        If it is neither ``fraction`` nor ``percent``.
+        If it is not a unit.
     """
-    units: dict[str, Unit] = {"fraction": "fraction", "percent": "percent"}
+    units: dict[str, Unit] = {"fraction": "fraction", "percent": "percent", "none": "none"}
     if text is None or text in units:
         return None if text is None else units[text]
-    raise HklflowError(f"--option transmission={text} is neither fraction nor percent")
+    raise HklflowError(f"--option transmission={text} is none of fraction, percent and none")

@@ -53,7 +53,7 @@ def attenuation_problem(value: float) -> str | None:
         return None
     return (
         f"transmission {value:g} of the attenuators is not plausible (above {FAINTEST:g}, at most "
-        "1): set `attenuation`"
+        "1): set `import_scan: attenuation`"
     )
 
 
@@ -129,7 +129,7 @@ def exposure_problem(value: float) -> str | None:
         return None
     return (
         f"exposure time {value:g} s is outside the plausible range {low:g} to {high:g} s: set "
-        "`exposure` in seconds"
+        "`import_scan: exposure` in seconds"
     )
 
 

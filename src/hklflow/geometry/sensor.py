@@ -3,20 +3,25 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hklflow.base.native import require_cctbx_is_safe
 from hklflow.geometry import plausible
 
 if TYPE_CHECKING:
     from hklflow.geometry import Detector
 
 _HC = 12.398419843  # keV Å
-#: Densities in g/cm³. The densities of CdTe and GaAs follow from their unit cells, because the
+#: Densities in g/cm³. The densities of the compounds follow from their unit cells, because the
 #: value in the NIST tables for CdTe (6.2 g/cm³) is 6 % too large.
-_DENSITIES = {"Si": 2.33, "Ge": 5.32, "CdTe": 5.85, "GaAs": 5.32}
+_DENSITIES = {"Si": 2.33, "Ge": 5.32, "CdTe": 5.85, "GaAs": 5.32, "CdZnTe": 5.84}
+#: Fractions by mass of a compound that the tables lack: Cd0.9Zn0.1Te, the usual CZT.
+_MIXTURES = {"CdZnTe": {"Cd": 0.4300, "Zn": 0.0278, "Te": 0.5422}}
 _NAMES = {
     "silicon": "Si",
     "germanium": "Ge",
     "cadmiumtelluride": "CdTe",
     "galliumarsenide": "GaAs",
+    "cadmiumzinctelluride": "CdZnTe",
+    "czt": "CdZnTe",
 } | {symbol.lower(): symbol for symbol in _DENSITIES}
 
 
@@ -35,11 +40,15 @@ def attenuation(material: str, wavelength: float) -> float | None:
     symbol = _NAMES.get("".join(filter(str.isalpha, material.lower())))
     if symbol is None:
         return None
+    require_cctbx_is_safe()
     # The import takes 0.2 s.
     from cctbx.eltbx import attenuation_coefficient
 
-    mass = attenuation_coefficient.get_table(symbol).mu_rho_at_kev(_HC / wavelength)
-    return 100 * _DENSITIES[symbol] * float(mass)
+    mass = sum(
+        share * float(attenuation_coefficient.get_table(part).mu_rho_at_kev(_HC / wavelength))
+        for part, share in _MIXTURES.get(symbol, {symbol: 1.0}).items()
+    )
+    return 100 * _DENSITIES[symbol] * mass
 
 
 def completed(
