@@ -5,8 +5,9 @@ through many tiles of the detector gives gain and read noise. Two effects would 
 
 * The light of a photon spreads over neighbouring pixels. The variance of a pixel is then smaller
   than the gain says, and what is missing is in the covariance of neighbours. V is therefore the sum
-  of the covariances of a pixel with all pixels up to `REACH` away (the variance per pixel of a
-  large block, without the loss at the block's edges).
+  of the covariances of a pixel with all pixels as far as the light spreads (the variance per pixel
+  of a large block, without the loss at the block's edges). Covariances are measured in square rings
+  around the pixel, up to `REACH` away; outer rings are left out if they are 0 within their errors.
 * Diffuse scattering and the beam change from frame to frame. The noise is measured in second
   differences of equally spaced frames, in which steady changes cancel. What is left grows with the
   fourth power of the distance of the frames: frames at twice the distance show it, and it is
@@ -86,15 +87,19 @@ class NoiseLine:
         scale = beam.mean() / beam
         tiles *= scale[:, None, None, None]
         near, far = (_variances(tiles[chosen], scale[chosen]) for chosen in ([1, 2, 3], [0, 2, 4]))
-        with_neighbours, single = (16 * near - far) / 15
-        self._rows.append(np.stack([means.mean(axis=0), with_neighbours, single]))
+        rings = (16 * near - far) / 15
+        self._rows.append(np.concatenate([means.mean(axis=0)[None], rings]))
 
     def result(self, read_noise: float | None = None, gain: float | None = None) -> Estimate:
         """Fit the line; ``read_noise`` (ADU) or ``gain`` is known, or both are fitted."""
-        rows = np.concatenate(self._rows, axis=1) if self._rows else np.zeros((3, 0))
-        mean, variance, single = rows
+        rows = np.concatenate(self._rows, axis=1) if self._rows else np.zeros((REACH + 2, 0))
+        mean, rings = rows[0], rows[1:]
         if len(mean) < _FEW:
             return Estimate(*[np.nan] * 5)
+        reach = _reach(rings)
+        # What the subtraction of the tile's mean takes from each covariance.
+        variance = rings[: reach + 1].sum(axis=0) / (1 - ((2 * reach + 1) / TILE) ** 2)
+        single = rings[0] + variance / TILE**2
         columns = np.stack([mean, np.ones(len(mean))])
         known = np.array([gain or 0.0, 0.0 if read_noise is None else read_noise**2])
         free = np.array([gain is None, read_noise is None])
@@ -139,22 +144,30 @@ def _calm(total: Floats) -> NDArray[np.bool_]:
     return np.asarray((scatter > 0) & (total.max(axis=(1, 2)) - centre <= 5 * scatter + 4))
 
 
+def _reach(rings: Floats) -> int:
+    """Return the number of the outermost ring that is used."""
+    # What the subtraction of the mean takes from the pixels of a ring is added again.
+    areas = np.diff((2 * np.arange(REACH + 1) + 1) ** 2, prepend=0)
+    total = rings.sum(axis=0) / (1 - (2 * REACH + 1) ** 2 / TILE**2)
+    rings = rings + areas[:, None] * total / TILE**2
+    rings = rings / np.maximum(rings[0], 0.1 * np.median(rings[0]) + 1e-12)
+    errors = rings.std(axis=1) / np.sqrt(rings.shape[1])
+    spread = np.flatnonzero(np.abs(rings.mean(axis=1)) > 3 * errors)
+    # The next ring has a part that is lost in its noise.
+    return int(min(REACH, spread.max(initial=0) + 1))
+
+
 def _variances(tiles: Floats, scale: Floats) -> Floats:
-    """Return the variance of each tile, with neighbours and of single pixels (2, tiles)."""
+    """Return sums of covariances of each tile, in rings from the pixel itself on (rings, tiles)."""
     difference = tiles[0] - 2 * tiles[1] + tiles[2]
     difference -= difference.mean(axis=(1, 2), keepdims=True)
     lags = range(-REACH, REACH + 1)
-    total = np.zeros(len(difference))
+    rings = np.zeros((REACH + 1, len(difference)))
     for slow in range(REACH + 1):
         for fast in lags if slow else range(REACH + 1):
             low, high = max(0, -fast), TILE - max(0, fast)
             one = difference[:, : TILE - slow, low:high]
             other = difference[:, slow:, low + fast : high + fast]
             covariance = np.einsum("tij,tij->t", one, other) / (one.shape[1] * one.shape[2])
-            total += covariance * (1 if slow == fast == 0 else 2)
-    single = np.mean(difference**2, axis=(1, 2))
-    # What the subtraction of the mean takes from each covariance.
-    n = TILE * TILE
-    total /= 1 - len(lags) ** 2 / n
-    single += total / n
-    return np.asarray(np.stack([total, single]) / (scale @ np.array([1.0, 4.0, 1.0])))
+            rings[max(slow, abs(fast))] += covariance * (1 if slow == fast == 0 else 2)
+    return np.asarray(rings / (scale @ np.array([1.0, 4.0, 1.0])))
