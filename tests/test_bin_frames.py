@@ -32,6 +32,7 @@ from hklflow.simulation.frames import (
     Simulation,
 )
 from hklflow.stage import norms
+from hklflow.stage.rehearsal import Known, read_facts
 from hklflow.stages import bin_frames, import_scan, pixel_mask, sample_page
 from tests.parameters import params_of
 
@@ -457,3 +458,25 @@ def test_no_version_of_a_store_comes_from_a_scan_that_was_reduced_with_several()
     target: Any = SimpleNamespace(experiment=experiment, name="beamline")
     with pytest.raises(HklflowError, match=r"several versions \(3, 4\); reduce them with one"):
         bragg_products(target, "hexa/300K")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("saturation", [None, 500.0])
+def test_check_knows_the_sums_that_the_stage_writes(
+    tmp_path: Path, dtype: Any, saturation: float | None
+) -> None:
+    frames = np.full((N, *SHAPE), 3, dtype)
+    raw = write(tmp_path / "raw.nxs", frames, saturation=saturation)
+    out = binned([raw], tmp_path / "binned.nxs", binning=2)
+    known = Known({out: None})
+    bin_frames.rehearse(
+        inputs=bin_frames.Inputs(raw=[raw]),
+        outputs=bin_frames.Outputs(binned=out),
+        params=bin_frames.Params(binning=2),
+        known=known,
+    )
+    rehearsed, written = known.products[out], read_facts(str(out))
+    assert (rehearsed.shape, rehearsed.dtype) == (written.shape, written.dtype)
+    for name in ("saturation", "underload", "binning", "wavelength", "exposure_time"):
+        assert getattr(rehearsed.header, name) == getattr(written.header, name), name
+    assert (rehearsed.header.pixel_mask == written.header.pixel_mask).all()

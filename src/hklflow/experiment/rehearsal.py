@@ -8,6 +8,7 @@ jobs, the command lines are written and the files from outside are looked for.
 
 import contextlib
 import io
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,15 +54,23 @@ def refusals(experiment: Experiment) -> list[Refusal]:
     jobs = Plan(experiment).jobs
     known = Known({Path(path): None for job in jobs for path in job.outputs.values()})
     with contextlib.chdir(experiment.base):
-        for job in jobs:
-            sentence = _refused(job, known)
-            if sentence is None:
-                continue
-            raw = str(getattr(_row(job), "raw", "")) or "\0"
-            alike = found.setdefault(sentence.replace(raw, "\0"), Refusal(_where(job), sentence))
-            if alike.sentence != sentence or alike.where != _where(job):
-                alike.others.append(job.name)
+        # Only the jobs of a rotation itself read its images.
+        for _, group in itertools.groupby(jobs, lambda job: job.key):
+            of_rotation = list(group)
+            for job in of_rotation:
+                if (sentence := _refused(job, known)) is not None:
+                    _add(found, job, sentence)
+            paths = (Path(path) for job in of_rotation for path in job.outputs.values())
+            known.forget_images(paths)
     return list(found.values())
+
+
+def _add(found: dict[str, Refusal], job: Job, sentence: str) -> None:
+    """Add the sentence of a job to the refusals, or to the other jobs of an alike sentence."""
+    raw = str(getattr(_row(job), "raw", "")) or "\0"
+    alike = found.setdefault(sentence.replace(raw, "\0"), Refusal(_where(job), sentence))
+    if alike.sentence != sentence or alike.where != _where(job):
+        alike.others.append(job.name)
 
 
 def _refused(job: Job, known: Known) -> str | None:
@@ -72,8 +81,9 @@ def _refused(job: Job, known: Known) -> str | None:
         stage = job.step.stage
         inputs, outputs = stage.Inputs(**inputs_of(job)), stage.Outputs(**job.outputs)
         for field_, paths in files_read(inputs, params).items():
-            for path in set(paths) - set(known.products):
-                require_input(field_, path)
+            for path in paths:
+                if path not in known.products:
+                    require_input(field_, path)
         if hasattr(stage, "rehearse"):
             # What a stage prints is for its log.
             with contextlib.redirect_stdout(io.StringIO()):

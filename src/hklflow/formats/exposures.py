@@ -64,6 +64,21 @@ def read_exposures(
     return total, n, bad
 
 
+def read_first(path: Path, dataset: str | None) -> tuple[NDArray[Any], int, NDArray[np.bool_]]:
+    """Return the first exposure (slow, fast), the number of exposures, and the bad pixels.
+
+    Raises
+    ------
+    HklflowError
+        As for `read_exposures`.
+    """
+    image, n, bad = read_exposures(path, dataset, "first")
+    if is_hdf5(path) and (dataset is None or _single(path, dataset) is None):
+        with _frames(path, dataset) as frames:
+            n = frames.shape[0]
+    return image, n, bad
+
+
 def read_mean(path: Path) -> NDArray[Any]:
     """Return the mean of the exposures of a file (slow, fast); bad pixels are NaN in HDF5.
 

@@ -140,7 +140,7 @@ def find_class(group: Any, name: str) -> list[Any]:
     return [
         _require_group(g)
         for g in members
-        if g is not None and text(g.attrs.get("NX_class", "")) == name
+        if g is not None and "NX_class" in g.attrs and text(g.attrs["NX_class"]) == name
     ]
 
 
@@ -156,13 +156,12 @@ def read_values(node: Any) -> Any:
     from hklflow.formats.chunks import DamagedFrameError
     from hklflow.formats.raw_frames import MOST_PIXELS
 
-    where = located(node)
     if not hasattr(node, "dtype"):
-        raise HklflowError(f"{where} is a group, not a value; correct the file")
+        raise HklflowError(f"{located(node)} is a group, not a value; correct the file")
     if (node.size or 0) > MOST_PIXELS:
         raise HklflowError(
-            f"{where} has the shape {node.shape}, more values than {MOST_PIXELS}; the file is "
-            "damaged or has something else in this place"
+            f"{located(node)} has the shape {node.shape}, more values than {MOST_PIXELS}; the file "
+            "is damaged or has something else in this place"
         )
     try:
         if node.shape and not node.is_virtual:
@@ -170,6 +169,7 @@ def read_values(node: Any) -> Any:
         return node[()]
     except (DamagedFrameError, OSError) as error:
         why = error.why if isinstance(error, DamagedFrameError) else error
+        where = located(node)
         raise HklflowError(f"{where} cannot be read ({why}); copy the file again") from error
 
 
@@ -193,14 +193,16 @@ def numbers(node: Any) -> Floats:
     HklflowError
         If they are not real numbers, or the dataset is empty.
     """
-    where = located(node)
     if not hasattr(node, "dtype") or not node.size:
-        raise HklflowError(f"{where} has no value; correct the file")
+        raise HklflowError(f"{located(node)} has no value; correct the file")
     if node.dtype.kind in "cbV":  # numpy would take the real part, 0 and 1, or the first field
-        raise HklflowError(f"{where} is not numeric (its type is {node.dtype}); correct the file")
+        raise HklflowError(
+            f"{located(node)} is not numeric (its type is {node.dtype}); correct the file"
+        )
     try:
         return np.asarray(read_values(node), dtype=np.float64)
     except (TypeError, ValueError) as error:
+        where = located(node)
         raise HklflowError(f"{where} is not numeric ({error}); correct the file") from error
 
 

@@ -54,15 +54,24 @@ def _module(module: Any, shape: tuple[int, int]) -> tuple[Floats, Floats, Floats
     """Return the image origin, slow and fast direction, and pixel sizes, from one module."""
     slow, fast = (_required(module, f"{name}_pixel_direction") for name in ("slow", "fast"))
     pixels = [float(np.ravel(scaled(node, "length"))[0]) for node in (slow, fast)]
-    directions = []
-    for node in (slow, fast):
-        turn, _ = placement(carrier(node, node.attrs.get("depends_on", ".")))
-        directions.append(turn @ axis_vector(node))
+    placements: dict[str, tuple[Floats, Floats]] = {}
+
+    def placed(node: Any | None) -> tuple[Floats, Floats]:
+        """Return the placement of an axis, which often carries several others."""
+        name = "." if node is None else str(node.name)
+        if name not in placements:
+            placements[name] = placement(node)
+        return placements[name]
+
+    carriers = [carrier(node, node.attrs.get("depends_on", ".")) for node in (slow, fast)]
+    directions = [
+        placed(by)[0] @ axis_vector(node) for node, by in zip((slow, fast), carriers, strict=True)
+    ]
     offset = find(module, "module_offset")
     if offset is not None:
-        _, origin = placement(offset)
+        _, origin = placed(offset)
     else:
-        turn, shift = placement(carrier(fast, fast.attrs.get("depends_on", ".")))
+        turn, shift = placed(carriers[1])
         origin = turn @ axis_offset(fast) + shift
     at = _data_origin(module)
     origin = origin - at[0] * pixels[0] * directions[0] - at[1] * pixels[1] * directions[1]
@@ -350,14 +359,16 @@ def _mask_bits(group: Any, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
     if mask is None:
         return None
     values = np.asarray(read_values(mask))
-    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+    kind = values.dtype.kind
+    if kind not in "biuf" or (kind == "f" and not np.isfinite(values).all()):
         raise HklflowError(
             f"the pixel mask in {group.file.filename} has the type {values.dtype} or values that "
             "are not bits; correct the file"
         )
-    bits = values.astype(np.uint32)
-    # Values that do not fit into 32 bits are bad as well.
-    bits[(values != 0) & (bits == 0)] = 1
+    bits = values.astype(np.uint32, copy=False)
+    if kind == "f" or values.dtype.itemsize > 4:
+        # Values that do not fit into 32 bits are bad as well.
+        bits[(values != 0) & (bits == 0)] = 1
     # A mask per frame: a pixel is bad if it is bad in any frame.
     bits = np.bitwise_or.reduce(bits, axis=0) if bits.ndim == 3 else bits
     if bits.shape != shape:

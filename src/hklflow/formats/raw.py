@@ -98,15 +98,20 @@ def read_header(raw: Raw, choices: Choices = NOTHING_STATED) -> Header:
         Facts that the user states where the header leaves the geometry open.
     """
     if is_hdf5(raw):
-        from hklflow.formats.nxmx import read_nexus_header
-
         with open_frames(raw) as frames:
-            header = read_nexus_header(Path(str(raw)), frames, choices)
-    else:
-        from hklflow.formats.images import read_image_header
+            return header_of(raw, frames, choices)
+    from hklflow.formats.images import read_image_header
 
-        header = read_image_header(raw, choices)
-    return _without_zero(header)
+    return _without_zero(read_image_header(raw, choices))
+
+
+def header_of(raw: Raw, frames: Frames, choices: Choices = NOTHING_STATED) -> Header:
+    """Read the header of raw files with open frames; see `read_header`."""
+    if not is_hdf5(raw):
+        return read_header(raw, choices)
+    from hklflow.formats.nxmx import read_nexus_header
+
+    return _without_zero(read_nexus_header(Path(str(raw)), frames, choices))
 
 
 def _without_zero(header: Header) -> Header:

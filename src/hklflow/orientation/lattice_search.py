@@ -6,6 +6,8 @@ short vectors are read from a three-dimensional FFT (after Bricogne, as in Campb
 fitted by least squares. The search uses no random numbers.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
@@ -132,11 +134,18 @@ def _transform(s: Floats, reach: float) -> tuple[NDArray[np.float32], float]:
     # The last axis has only t >= 0, because ``Σ cos 2π s·t`` is symmetric.
     amplitude = scipy.fft.rfftn(density).real
     step = 1 / (size * spacing)
+    amplitude *= _within(size, step, reach)
+    return amplitude, step
+
+
+@lru_cache(maxsize=4)  # equal for the many geometries of `wrong_header`
+def _within(size: int, step: float, reach: float) -> Mask:
+    """Return True for the points of the transform's grid that may be lattice vectors."""
     position = np.minimum(np.arange(size), size - np.arange(size)) * step
     squared = position**2
     r2 = squared[:, None, None] + squared[None, :, None] + squared[None, None, : size // 2 + 1]
-    amplitude[(r2 < _SHORTEST**2) | (r2 > reach**2)] = 0
-    return amplitude, step
+    within: Mask = (r2 >= _SHORTEST**2) & (r2 <= reach**2)
+    return within
 
 
 def _is_maximum(amplitude: NDArray[np.float32], where: NDArray[np.int64]) -> Mask:
@@ -158,11 +167,12 @@ def _refined_vectors(t: Floats, s: Floats, least: float = 0.6) -> Floats:
     # inaccurate.
     for limit, rounds in ((0.6 * length.max(), 3), (length.max(), 4)):
         part = s[length <= limit]
+        squares = (part[:, :, None] * part[:, None, :]).reshape(-1, 9)
         for _ in range(rounds):
             phase = 2 * np.pi * t @ part.T
             weight = np.cos(phase).clip(min=0)
             slope = (np.sin(phase) * weight) @ part / (2 * np.pi)
-            curvature = np.einsum("kn,ni,nj->kij", weight, part, part, optimize=True)
+            curvature = (weight @ squares).reshape(-1, 3, 3)
             trace = np.trace(curvature, axis1=1, axis2=2)
             # A vector without peaks near the origin is not moved.
             curvature += np.where(trace > 0, 1e-6 * trace, 1.0)[:, None, None] * np.eye(3)

@@ -114,11 +114,17 @@ def _differences(
         first = np.searchsorted(angle, angle - window)
         if np.mean(np.searchsorted(angle, angle + window) - first) >= _NEIGHBOURS:
             break
-    short = []
-    for i in range(1, len(g)):
-        away = g[i] - g[first[i] : i]
-        short.append(away[np.argsort(np.linalg.norm(away, axis=1), kind="stable")[:_NEAREST]])
-    return np.concatenate(short) if short else np.empty((0, 3))
+    number = np.arange(len(g))
+    earlier = (number < number[:, None]) & (number >= first[:, None])
+    squared = np.full(earlier.shape, np.inf)
+    one, other = np.nonzero(earlier)
+    squared[one, other] = ((g[one] - g[other]) ** 2).sum(axis=1)
+    most = min(_NEAREST, len(g))
+    nearest = np.argpartition(squared, most - 1, axis=1)[:, :most] if len(g) else earlier[:, :0]
+    one = np.repeat(number, most)[earlier[number[:, None], nearest].ravel()]
+    other = nearest[earlier[number[:, None], nearest]]
+    away: Floats = g[one] - g[other]
+    return away
 
 
 def _shifts(

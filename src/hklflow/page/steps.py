@@ -56,7 +56,15 @@ STEPS = (
     Step(
         "Pixel mask",
         (Product("mask", "Mean of sampled frames; masked pixels in colour."),),
-        (Figure("pixels masked", "mask", ("masked pixels", "masked"), "{:,}"),),
+        (
+            Figure("pixels masked", "mask", ("masked pixels", "masked"), "{:,}"),
+            Figure(
+                "reflections not masked",
+                "mask",
+                ("bright pixels that are reflections, not hot",),
+                "{:,}",
+            ),
+        ),
     ),
     Step(
         "Frames",

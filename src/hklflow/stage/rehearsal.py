@@ -5,10 +5,13 @@ functions that `main` calls, writes nothing, and leaves in ``known`` what later 
 as it follows from headers, tables and the configuration.
 """
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from hklflow.base.errors import HklflowError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from hklflow.images.scan import RotationScan
 
 T = TypeVar("T")
+# Results that are kept for rotations with equal settings.
+_KEPT = 64
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class FrameFacts:
     dataset: "tuple[Path, str] | None" = None
 
     def without_images(self) -> "FrameFacts":
-        """Return the facts without images, of which an experiment has too many to hold."""
+        """Return the facts without images."""
         header = replace(self.header, pixel_mask=None, read_variance=None)
         return replace(self, header=header)
 
@@ -73,6 +78,7 @@ class Known:
     """
 
     products: dict[Path, Any] = field(default_factory=dict)
+    _made: "OrderedDict[Hashable, Any]" = field(default_factory=OrderedDict)
 
     def of(self, path: Path, read: Callable[[Path], T]) -> T | None:
         """Return what is known of a product, or read a file from outside; None: not known yet."""
@@ -90,11 +96,41 @@ class Known:
         """Return what is known of raw, summed, corrected or binned frames."""
         return self.of(raw, lambda path: read_facts(pattern or str(path)))
 
-    def take_bad(self, mask: Path) -> "NDArray[np.bool_] | None":
-        """Return and forget the pixels that are masked whatever the frames hold; None: unknown."""
+    def bad(self, mask: Path) -> "NDArray[np.bool_] | None":
+        """Return the pixels that are masked whatever the frames hold; None: unknown."""
         found: NDArray[np.bool_] | None = self.products.get(mask)
-        self.products[mask] = None
         return found
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what a function makes, or refuses, for a key; equal keys share the result.
+
+        Most rotations of an experiment have the same geometry and the same mask.
+        """
+        if key not in self._made:
+            try:
+                self._made[key] = make()
+            except HklflowError as error:
+                self._made[key] = error
+            if len(self._made) > _KEPT:
+                self._made.popitem(last=False)
+        self._made.move_to_end(key)
+        made: T | HklflowError = self._made[key]
+        if isinstance(made, HklflowError):
+            raise made.with_traceback(None)
+        return made
+
+    def forget_images(self, paths: Iterable[Path]) -> None:
+        """Forget the images of products: an experiment has too many to hold."""
+        import numpy as np
+
+        for path in paths:
+            match self.products.get(path):
+                case np.ndarray():
+                    self.products[path] = None
+                case FrameFacts() as frames:
+                    self.products[path] = frames.without_images()
+                case ScanFacts() as scan:
+                    self.products[path] = replace(scan, frames=scan.frames.without_images())
 
 
 def read_facts(source: str) -> FrameFacts:
@@ -110,4 +146,4 @@ def read_facts(source: str) -> FrameFacts:
     with raw.open_frames(source) as frames:
         n, slow, fast = frames.shape
         dataset = frames.dataset
-        return FrameFacts((n, slow, fast), frames.dtype, raw.read_header(source), dataset)
+        return FrameFacts((n, slow, fast), frames.dtype, raw.header_of(source, frames), dataset)

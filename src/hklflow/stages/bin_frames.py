@@ -16,9 +16,12 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from hklflow.formats.header import Header
     from hklflow.formats.write_raw import NXmxHeader
-    from hklflow.images.masks import Bits
+    from hklflow.images.block_sum import BlockSum
+    from hklflow.images.masks import Bits, BoolImage
     from hklflow.images.pixel_binning import PixelBinning
     from hklflow.stage.rehearsal import Known
 
@@ -52,7 +55,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow.formats import raw
     from hklflow.formats.write_raw import NXmxWriter
-    from hklflow.images.block_sum import BlockSum
 
     source, b = params.pattern or str(inputs.raw[0]), params.binning
     with raw.open_frames(source) as frames:
@@ -60,13 +62,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         n, *shape = frames.shape
         binning = _binning(source, header, (shape[0], shape[1]), b)
         bits = _mask(source, header, binning)
-        sums = BlockSum(
-            b,
-            np.zeros(binning.shape, bool) if bits is None else bits != 0,
-            frames.dtype,
-            header.saturation if params.saturation is None else params.saturation,
-            header.underload or 0.0,
-        )
+        bad = np.zeros(binning.shape, bool) if bits is None else bits != 0
+        sums = _block_sum(bad, frames.dtype, header, params)
         facts = replace(
             _described(header, binning, n),
             pixel_mask=bits,
@@ -86,6 +83,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
     """Describe the block sums."""
+    import numpy as np
+
     from hklflow.stage.rehearsal import FrameFacts
 
     source = params.pattern or str(inputs.raw[0])
@@ -94,8 +93,19 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
         return
     n, slow, fast = frames.shape
     binning = _binning(source, frames.header, (slow, fast), params.binning)
-    sums = _of_sums(frames.header, binning)
-    known.products[outputs.binned] = FrameFacts((n, *binning.shape), frames.dtype, sums)
+    sums = _block_sum(np.zeros(binning.shape, bool), frames.dtype, frames.header, params)
+    header = replace(_of_sums(frames.header, binning), saturation=sums.saturated)
+    known.products[outputs.binned] = FrameFacts((n, *binning.shape), sums.stored, header)
+
+
+def _block_sum(
+    bad: "BoolImage", dtype: "np.dtype[Any]", header: "Header", params: Params
+) -> "BlockSum":
+    """Return the function that sums the blocks of frames."""
+    from hklflow.images.block_sum import BlockSum
+
+    saturation = header.saturation if params.saturation is None else params.saturation
+    return BlockSum(params.binning, bad, dtype, saturation, header.underload or 0.0)
 
 
 def _binning(source: str, header: "Header", shape: tuple[int, int], factor: int) -> "PixelBinning":

@@ -35,6 +35,8 @@ FRAMES_OF = "scan"
 _RADIAL_BINS = 100
 # Every n-th frame is checked before the search, so that a closed shutter is found early.
 _LOOK = 16
+# Every n-th pixel shows that an annulus has pixels; a margin for the largest |Q| of all pixels.
+_COARSE, _MARGIN = 32, 1.01
 
 
 class Inputs(stage.Inputs):
@@ -190,8 +192,12 @@ def _afterglow(spots: "list[afterglow.Followed]", scan: "RotationScan") -> dict[
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
     """Make the criteria of the search, and the annulus without the pixels that are masked."""
+    import json
+    from hashlib import blake2b
+
     import numpy as np
 
+    from hklflow.geometry import detector_to_dict
     from hklflow.images import masks, statistics
 
     facts = known.scan(inputs.scan)
@@ -199,10 +205,28 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
         return
     statistics.require_type(facts.frames.dtype)
     _criteria(facts.scan, masks.flag_value(facts.frames.dtype) or np.inf, params)
-    bad = known.take_bad(inputs.mask)
-    # An annulus that is chosen has good pixels, if there are any.
-    if facts.calibrated and bad is not None and (params.annulus is not None or bad.all()):
-        background_annulus(facts.scan, ~bad, params)
+    bad = known.bad(inputs.mask)
+    if facts.calibrated and bad is not None and not _has_pixels(facts.scan, ~bad, params):
+        rotation, mask = facts.scan.rotation, blake2b(np.packbits(bad).tobytes()).digest()
+        geometry = json.dumps(detector_to_dict(rotation.detector)), rotation.beam.wavelength
+        known.once(
+            ("annulus", *geometry, mask, params.annulus),
+            lambda: background_annulus(facts.scan, ~bad, params).sentence,
+        )
+
+
+def _has_pixels(scan: "RotationScan", good: "NDArray[np.bool_]", params: Params) -> bool:
+    """Return True if a few pixels are enough to see that the annulus has a good one."""
+    import numpy as np
+
+    if params.annulus is None:  # an annulus that is chosen has good pixels, if there are any
+        return bool(good.any())
+    slow, fast = (np.r_[0:n:_COARSE, n - 1] for n in good.shape)
+    q = np.linalg.norm(scan.rotation.q_lab(slow[:, None] + 0.5, fast + 0.5), axis=-1)
+    low, high = (end * q.max() for end in params.annulus)
+    # The largest |Q| of all pixels is hardly larger than of these.
+    inside = (q > _MARGIN * low) & (q < high / _MARGIN) & good[np.ix_(slow, fast)]
+    return bool(inside.any())
 
 
 def _criteria(scan: "RotationScan", invalid_from: float, params: Params) -> "PeakParams":

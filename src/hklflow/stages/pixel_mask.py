@@ -4,6 +4,7 @@ For binned frames, shapes in pixels and images refer to the unbinned frames. A b
 any of its pixels is masked, or if it is not completely inside one module.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ from hklflow.stage import mask_steps
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
     from hklflow.images import mask_shapes
     from hklflow.images.dispersion import Dispersion
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from hklflow.images.scan import RotationScan
     from hklflow.stage.rehearsal import Known
 
-VERSION = 4
+VERSION = 5
 FRAMES_OF = "scan"
 
 # Pairs of frames for the dispersion; about a thousand tiles of a module give an error of 0.3 %.
@@ -88,8 +90,8 @@ class Params(stage.Params):
     sample_frames: int = Field(60, ge=12)
     """Number of frames, spread over the scan, in which dead, hot and noisy pixels are searched."""
     find_defects: bool = True
-    """Search for dead, hot and noisy pixels. A pixel that counts in a few of the frames only is a
-    reflection, not a hot pixel."""
+    """Search for dead, hot and noisy pixels. A bright pixel is a reflection, not hot, if its
+    counts over the sampled frames are one bump: together in time, without a flat top."""
     limits: tuple[Limit, ...] = ()
     """Limits for mean, standard deviation and maximum of a pixel over the sampled frames."""
     constants: Path | None = None
@@ -113,7 +115,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import nexus, plots
     from hklflow.constants import counters
     from hklflow.formats import raw
-    from hklflow.images import defects, masks, persistence
+    from hklflow.images import defects, masks
     from hklflow.images.dispersion import ModuleDispersion
     from hklflow.images.noise import PairDispersion
     from hklflow.images.pixel_moments import PixelMoments
@@ -122,7 +124,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     n = scan.rotation.scan.n_frames
     detector = scan.rotation.detector
     shape = detector.shape
-    before, freed, gaps = _given(params, scan, raw.read_header(scan.raw).pixel_mask)
+    before, freed, gaps = _given(params, scan)
+    if (of_file := raw.read_header(scan.raw).pixel_mask) is not None:
+        gaps = gaps | of_file
     whole = np.array([[0, shape[0], 0, shape[1]]])
     modules = whole if detector.modules is None else detector.modules.rectangles
     with raw.open_scan(scan) as frames:
@@ -133,27 +137,34 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         pairs = np.array([i for i in range(max(n // 2, 1)) if i not in out] or range(-(-n // 2)))
         n_pairs = max(1, min(params.sample_frames // 2, len(pairs)))
         starts = 2 * pairs[np.linspace(0, len(pairs) - 1, n_pairs).astype(int)]
+        blocks = [(scan.first + start, scan.first + min(start + 2, n)) for start in starts.tolist()]
         moments = PixelMoments(gaps, flag_from=invalid_from, valid_from=scan.underload)
         dispersion = PairDispersion(gaps, n_pairs, flag_from=invalid_from)
         of_modules = ModuleDispersion(modules, flag_from=invalid_from)
         few = set(starts[:: -(-n_pairs // _DISPERSION_PAIRS)].tolist())
         always_flagged = np.ones(shape, bool)
-        for start in stage.progress(starts.tolist(), len(starts), "sampled frame pairs"):
-            block = frames.read(scan.first + start, scan.first + min(start + 2, n))
+        for ends in stage.progress(blocks, len(blocks), "sampled frame pairs"):
+            block = frames.read(*ends)
             always_flagged &= masks.flagged(block, invalid_from, scan.underload).all(axis=0)
             moments.add(block)
             # With read noise, the detector constants already contain the noisy pixels.
             if len(block) == 2 and scan.underload >= 0:
                 dispersion.add(block)
-                if start in few:
+                if ends[0] - scan.first in few:
                     of_modules.add(block, gaps | (before != 0))
-    sampled = moments.result()
-    bits = masks.combine(shape, [(masks.MaskBit.GAP, gaps | always_flagged)], base=before)
+        sampled = moments.result()
+        bits = masks.combine(shape, [(masks.MaskBit.GAP, gaps | always_flagged)], base=before)
+        spots = np.zeros((0, 2), np.intp)
+        if params.find_defects:
+            noisy = dispersion.noisy(bits != 0)
+            del dispersion
+            defective = defects.find_defects(sampled.total, bits != 0)
+            again = (frames.read(*ends) for ends in blocks)
+            valid = invalid_from, scan.underload
+            spots = _reflections(defective, sampled, bits == 0, again, valid)
     if params.find_defects:
-        noisy = dispersion.noisy(bits != 0)
-        del dispersion
-        defective = defects.find_defects(sampled.total, bits != 0)
-        bits |= persistence.without_reflections(defective, sampled)
+        defective[tuple(spots.T)] &= ~np.uint32(masks.MaskBit.OVER_RESPONDING)
+        bits |= defective
         constant = defects.find_constant(sampled.total, sampled.largest, sampled.frames)
         bits = masks.combine(
             shape,
@@ -166,32 +177,66 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     mean = sampled.total / np.maximum(sampled.frames, 1)
     plots.save(plots.pixel_mask(mean, bits, f"pixel mask of {scan.raw}"), outputs.picture)
     rows = _module_rows(modules, sampled, bits, of_modules.result())
-    facts = {"masked pixels": counters.numbers(bits), "sampled frames": sampled.frames.max()}
+    facts = {
+        "masked pixels": counters.numbers(bits),
+        "sampled frames": sampled.frames.max(),
+        "bright pixels that are reflections, not hot": len(spots),
+    }
     stage.write_json(outputs.metrics, facts | {"modules": rows})
     if kept := int((freed & (bits != 0)).sum()):
         print(f"{kept} pixels that a step frees stay masked: they are flagged in the measurement")
+    if len(spots):
+        print(f"{len(spots)} bright pixels are not masked: they are reflections, not hot pixels")
     print(f"{int((bits != 0).sum())} of {bits.size} pixels masked")
+
+
+def _reflections(
+    defective: "Bits",
+    sampled: "Moments",
+    good: "BoolImage",
+    blocks: "Iterable[NDArray[Any]]",
+    valid: tuple[float, float],
+) -> "NDArray[np.intp]":
+    """Return the pixels (k, 2) that look hot in the sum of the blocks, but are reflections."""
+    import numpy as np
+
+    from hklflow.images import masks, persistence
+    from hklflow.images.masks import MaskBit
+
+    hot = (defective & np.uint32(MaskBit.OVER_RESPONDING)) != 0
+    pixels = persistence.brief(hot, sampled)
+    if not len(pixels):
+        return pixels
+    slow, fast = pixels.T
+    read = np.concatenate([block[:, slow, fast] for block in blocks])
+    counts = np.where(masks.flagged(read, *valid), np.nan, read)
+    rate = persistence.background(pixels, sampled, good & ~hot)
+    return pixels[persistence.are_reflections(counts, rate)]
 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
     """Draw the steps on an image of the frames' size."""
-    from dataclasses import replace
+    import numpy as np
 
     facts = known.scan(inputs.scan)
     if facts is None or (params.constants is not None and params.constants in known.products):
         return
-    bits, _, gaps = _given(params, facts.scan, facts.frames.header.pixel_mask)
-    known.products[outputs.mask] = (bits != 0) | gaps
-    known.products[inputs.scan] = replace(facts, frames=facts.frames.without_images())
+
+    def drawn() -> "NDArray[np.uint8]":
+        bits, _, gaps = _given(params, facts.scan)
+        return np.packbits((bits != 0) | gaps, axis=-1)
+
+    detector, binning = facts.scan.rotation.detector, facts.scan.binning
+    modules = b"" if detector.modules is None else detector.modules.rectangles.tobytes()
+    key = ("pixel_mask", params.model_dump_json(), detector.shape, binning, modules)
+    of_file = facts.frames.header.pixel_mask
+    packed = known.once(key, drawn)
+    bad = np.unpackbits(packed, axis=-1, count=facts.frames.shape[2]).view(np.bool_)
+    known.products[outputs.mask] = bad if of_file is None else bad | of_file
 
 
-def _given(
-    params: Params, scan: "RotationScan", of_file: "BoolImage | None"
-) -> "tuple[Bits, BoolImage, BoolImage]":
-    """Return the bits of steps and constants, the pixels that steps unmask, and the gaps.
-
-    The gaps contain the pixels that the raw file masks, ``of_file``.
-    """
+def _given(params: Params, scan: "RotationScan") -> "tuple[Bits, BoolImage, BoolImage]":
+    """Return the bits of steps and constants, the pixels that steps unmask, and the gaps."""
     import numpy as np
 
     from hklflow.images import pixel_binning
@@ -209,7 +254,7 @@ def _given(
         between = pixel_binning.outside_modules(detector)
         freed, gaps = (pixel_binning.bin_mask(image, b) for image in (freed, gaps))
         bits, gaps = pixel_binning.bin_bits(bits, b), gaps | between
-    return bits, freed, gaps if of_file is None else gaps | of_file
+    return bits, freed, gaps
 
 
 def _constants(params: Params, shape: tuple[int, int]) -> "Bits":

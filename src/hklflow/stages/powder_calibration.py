@@ -164,13 +164,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
-    """Open the calibrant, the images and the detector; no ring is searched."""
+    """Open the calibrant, the first exposures and the detector; no ring is searched."""
     if inputs.image in known.products:  # it is simulated first
         return
     settings(params)
-    image, *_ = opened(inputs.image, params)
+    image, *_ = opened(inputs.image, params, first=True)
     for name in ("dark", "flat"):
-        _read(name, params, image.shape)
+        _read(name, params, image.shape, first=True)
 
 
 def _refined(calibration: "PowderCalibration", metrics: dict[str, Any]) -> dict[str, Any]:
@@ -274,9 +274,11 @@ def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], Kno
 
 
 def opened(
-    path: Path, params: Params
+    path: Path, params: Params, first: bool = False
 ) -> "tuple[NDArray[Any], int, NDArray[np.bool_], KnownDetector | None]":
     """Return the image (slow, fast), its number of exposures, its bad pixels, and the detector.
+
+    With ``first`` only the first exposure is read, whatever exposures are used.
 
     Raises
     ------
@@ -284,29 +286,36 @@ def opened(
         If a file cannot be read, or shapes or the detector do not match.
     """
     from hklflow.calibration import detectors
-    from hklflow.formats.exposures import read_exposures
+    from hklflow.formats.exposures import read_exposures, read_first
 
-    image, n, bad = read_exposures(path, params.dataset, params.exposures)
-    if n > 1:
+    if first:
+        image, n, bad = read_first(path, params.dataset)
+    else:
+        image, n, bad = read_exposures(path, params.dataset, params.exposures)
+    if n > 1 and not first:
         print(f"sum of {n} frames of {path}")
     known = None
     if params.detector is not None:
         known = detectors.known_detector(params.detector)
-        known.check(image, bad | (image == 0), params.pixel_size)
+        # Pixels without counts in one of many exposures may have counts in the sum.
+        partial = first and n > 1 and params.exposures == "sum"
+        known.check(image, bad | (image == 0) | partial, params.pixel_size)
         bad = bad | known.gaps
-    masked = _read("mask_image", params, image.shape)
+    masked = _read("mask_image", params, image.shape, first)
     return image, n, bad if masked is None else bad | (masked != 0), known
 
 
-def _read(name: str, params: Params, shape: tuple[int, ...]) -> "NDArray[Any] | None":
+def _read(
+    name: str, params: Params, shape: tuple[int, ...], first: bool = False
+) -> "NDArray[Any] | None":
     """Read the image of a parameter; None if it is not given. Require the powder image's shape."""
     from hklflow.base.errors import HklflowError
-    from hklflow.formats.exposures import read_mean
+    from hklflow.formats.exposures import read_first, read_mean
 
     path: Path | None = getattr(params, name)
     if path is None:
         return None
-    image = read_mean(path)
+    image = read_first(path, None)[0] if first else read_mean(path)
     if image.shape != shape:
         raise HklflowError(
             f"{name}: {path} has {image.shape} pixels but the powder image has {shape}; use an "

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def explanation(observed: Observed, sought: "Sought") -> str:
     """Return what would index the peaks of a scan; empty: nothing that was tried."""
-    from hklflow.orientation.indexing import MIN_PEAKS
+    from hklflow.orientation.lattice_search import MIN_PEAKS
     from hklflow.orientation.wrong_header import explained
     from hklflow.quality.explanations import Stated, sentence
 
