@@ -190,9 +190,9 @@ def _require_offset(source: str, fit: Estimate, stated: Stated) -> list[str]:
         )
     if stated.gain is None:
         raise HklflowError(
-            f"{source}: {what}, not at the stated offset of {stated.offset:g} ADU, so the gain cannot "
-            "be measured (a wrong offset, or peaks everywhere): set `import_scan: gain`, or `offset` "
-            "to the mean value of a dark image"
+            f"{source}: {what}, not at the stated offset of {stated.offset:g} ADU, so the gain "
+            "cannot be measured (a wrong offset, or peaks everywhere): set `import_scan: gain`, or "
+            "`offset` to the mean value of a dark image"
         )
     return [f"doubt: {what}, not at the stated offset: check `import_scan: offset`"]
 
