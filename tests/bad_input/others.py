@@ -39,6 +39,8 @@ OTHERS = {
     "formats/dials_refl.py": PRODUCT,
     "formats/frame_log.py": COMMAND,
     "formats/mask_images.py": TWIN,
+    "formats/measured_gain.py:_require_measured": PIXELS,
+    "formats/measured_gain.py:_require_offset": PIXELS,
     "formats/nxrefine_header.py": COMMAND,
     "formats/nxrefine_settings.py": COMMAND,
     "formats/raw_frames.py:Frames._begin": HAND,

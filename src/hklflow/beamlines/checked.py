@@ -17,6 +17,7 @@ from hklflow.beamlines import Found, FoundSample, FoundScan, Unmatched
 from hklflow.formats.header import Header
 from hklflow.formats.raw_frames import MOST_PIXELS
 from hklflow.geometry import Detector, Goniometer, plausible
+from hklflow.images.gain import Stated
 from hklflow.images.pixel_binning import PixelBinning
 
 Fits = Callable[[Any], bool]
@@ -211,6 +212,9 @@ _HEADER: dict[str, Kind] = {
     **dict.fromkeys(("sensor_material", "monitor_doubt", "temperature_doubt"), _or_none(_TEXT)),
     **dict.fromkeys(("saturation_doubt", "detector_doubt"), _or_none(_TEXT)),
     "notes": _or_none(_several(_TEXT)),
+    "integrates": _or_none(("True or False", lambda value: isinstance(value, bool))),
+    "gain": _or_none(_instance(Stated)),
+    "readouts": _or_none(("a whole number above 0", _is_count)),
     # The writer checks that they match the frames.
     **dict.fromkeys(("monitor", "angles_deg", "pixel_mask", "read_variance"), _ARRAY),
 }

@@ -17,10 +17,10 @@ from hklflow.formats.frame_headers import (
     Fields,
     ImageDirections,
     Mounting,
-    gain_note,
     rotation,
     two_lines,
 )
+from hklflow.images.gain import Stated
 
 # Order of ANGLES and ENDING, counted from 1 by AXIS.
 _BRUKER_AXES = ("2theta", "omega", "phi", "chi")
@@ -87,20 +87,30 @@ def bruker_mounting(fields: Fields, image: ImageDirections | None) -> Mounting |
 
 
 def bruker_notes(fields: Fields) -> list[str]:
-    """Return notes on the gain and on a source with two lines."""
+    """Return notes on the axes and on a source with two lines."""
     notes = []
     if bruker_scanned(fields) == "phi":
         notes.append(
             "directions of the axes are certain for omega scans only: index this one alone"
         )
-    parameters = fields.numbers("CCDPARM")
-    if len(parameters) > 2 and parameters[1] > 0 and parameters[2] != parameters[1]:
-        gain = parameters[2] / parameters[1]
-        notes.append(gain_note(gain))
     lines = fields.numbers("WAVELEN")
     if len(lines) > 2 and lines[2] > lines[1] > 0:
         notes.append(two_lines(lines[1], lines[2]))
     return notes
+
+
+def bruker_gain(fields: Fields) -> Stated | None:
+    """Return gain and read noise; None if a photon is one ADU, as from a photon counter.
+
+    CCDPARM: read noise in electrons, electrons per ADU, electrons per photon, bias, full scale.
+    """
+    parameters = fields.numbers("CCDPARM")
+    if len(parameters) < 3 or min(parameters[1:3]) <= 0:
+        return Stated()
+    noise, per_adu, per_photon = parameters[:3]
+    if per_photon == per_adu:
+        return None
+    return Stated(per_photon / per_adu, None, noise / per_adu if noise > 0 else None)
 
 
 def bruker_unmounted(fields: Fields) -> str:

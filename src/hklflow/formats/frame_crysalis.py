@@ -144,6 +144,11 @@ def oxford_notes(fields: Fields) -> list[str]:
     steps = np.degrees(np.nan_to_num(fields.numbers("radians per step")))
     zeros = dict(zip(_OXFORD_AXES, steps * fields.numbers("zero"), strict=True))
     notes = _binning_note(fields, complete(fields.number("origin"), fields.number("origin", 1)))
+    if (gain := fields.positive("gain")) is not None and gain != 1:
+        notes.append(
+            f"not used: gain, {gain:.4g}; if the detector is a CCD, set `import_scan: gain` to it "
+            "(ADU per photon) or to `measure`"
+        )
     return (notes + _zero_note(zeros)) + _crysalis_notes(
         fields.numbers("wavelengths")[:2],
         fields.number("detector rotation", 2),

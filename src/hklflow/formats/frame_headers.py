@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.formats.header import Header
 from hklflow.geometry import Detector, Goniometer, rotation_matrix
+from hklflow.images.gain import Stated
 
 Vector = tuple[float, float, float]
 ImageDirections = tuple[Vector, Vector]
@@ -162,14 +163,6 @@ def two_lines(alpha1: float, alpha2: float) -> str:
     )
 
 
-def gain_note(gain: float) -> str:
-    """Return the note on a detector whose counts are not photons."""
-    return (
-        f"the header states {gain:.4g} counts per photon: set `find_peaks: gain`; errors of S(Q) "
-        "take counts for photons"
-    )
-
-
 def nothing(fields: Fields) -> None:
     """Return None: the format does not state this."""
 
@@ -198,6 +191,8 @@ class Format:
         Name of the scanned axis; default: the axis that moves during a frame.
     notes : function -> list of str
         Facts in the header that are not used, with the cure.
+    gain : function -> Stated
+        Gain, offset and read noise of an integrating detector; None: the detector counts photons.
     """
 
     source: str
@@ -211,6 +206,7 @@ class Format:
         "the header does not state the whole geometry of the detector: give a --calibration"
     )
     notes: Callable[[Fields], list[str]] = lambda fields: []
+    gain: Callable[[Fields], Stated | None] = nothing
 
 
 @dataclass(frozen=True)
@@ -248,7 +244,7 @@ def series_facts(
     axes = table.axes(first)
     notes = list(table.notes(first))
     scan = _scan_axis(table, first, axes)
-    mounting = table.mounting(first, image)
+    mounting, gain = table.mounting(first, image), table.gain(first)
     if mounting is None:
         notes.append(table.unmounted(first))
     header = Header(
@@ -257,6 +253,8 @@ def series_facts(
         saturation=table.saturation(first),
         detector=None if mounting is None else mounting.detector(first.shape),
         n_frames=n_frames,
+        integrates=None if gain is None else True,
+        gain=gain,
     )
     if scan is None:
         return FrameFacts(header, "", (*notes, "the headers state no angles of the scan"))

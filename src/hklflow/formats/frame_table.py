@@ -11,6 +11,7 @@ import numpy as np
 from hklflow.base.errors import HklflowError
 from hklflow.formats.frame_bruker import (
     bruker_angles,
+    bruker_gain,
     bruker_mounting,
     bruker_notes,
     bruker_scanned,
@@ -37,8 +38,8 @@ from hklflow.formats.frame_headers import (
     Mounting,
     Vector,
     complete,
-    gain_note,
 )
+from hklflow.images.gain import Stated
 
 _STILL = np.eye(3)
 _RAXIS_SCANS = ("Horizontal", "Vertical", "Front/Back")
@@ -112,11 +113,12 @@ def _marccd_notes(fields: Fields) -> list[str]:
     tilts = [fields.number(f"detector_rot{axis}", scale=1e-3) or 0.0 for axis in "xyz"]
     if max(map(abs, tilts)) > SMALL:
         notes.append(f"not used: rotations of the detector, {' '.join(f'{x:g}' for x in tilts)}°")
-    if bias := fields.number("mean_bias", scale=1e-3):
-        notes.append(f"counts contain a bias of {bias:g}, a background of S(Q): subtract it before")
-    if photons := fields.positive("photons_per_100adu", scale=0.01):
-        notes.append(gain_note(1 / photons))
     return notes
+
+
+def _marccd_gain(fields: Fields) -> Stated:
+    photons = fields.positive("photons_per_100adu", scale=0.01)
+    return Stated(None if photons is None else 1 / photons, fields.number("mean_bias", scale=1e-3))
 
 
 # ------------------------------------------------------------------------ image plates
@@ -169,6 +171,7 @@ _BRUKER = Format(
     unmounted=bruker_unmounted,
     saturation=lambda f: f.positive("CCDPARM", 4),
     notes=bruker_notes,
+    gain=bruker_gain,
 )
 
 FORMATS: dict[str, Format] = {
@@ -204,6 +207,7 @@ FORMATS: dict[str, Format] = {
         saturation=lambda f: f.positive("saturated_value"),
         unmounted=_marccd_unmounted,
         notes=_marccd_notes,
+        gain=_marccd_gain,
     ),
     "RaxisImage": Format(
         source="Rigaku, structure of the R-AXIS header; mounting: DIALS (dxtbx, FormatRAXIS)",
@@ -212,6 +216,7 @@ FORMATS: dict[str, Format] = {
         axes=_raxis_axes,
         mounting=_raxis_mounting,
         unmounted=_raxis_unmounted,
+        gain=lambda f: Stated(),
     ),
 }
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.geometry import Detector, Goniometer
+from hklflow.images.gain import Stated
 from hklflow.images.pixel_binning import PixelBinning
 
 
@@ -53,6 +54,12 @@ class Header:
     polarization : float or None
         Fraction of the intensity with the electric vector along lab x.
     sensor_material : str or None
+    integrates : bool or None
+        True if the detector integrates charge or light, so that its values (ADU) are not photons.
+    gain : Stated or None
+        Gain, offset and read noise of one readout, as far as the file states them.
+    readouts : int or None
+        Number of readouts in a value, for sums of scans or of blocks of pixels; None: 1.
     binning : PixelBinning or None
         Binning that hklflow applied; detector, mask and noise are for the binned pixels.
     notes : tuple of str or None
@@ -82,3 +89,6 @@ class Header:
     sensor_material: str | None = None
     binning: PixelBinning | None = None
     notes: tuple[str, ...] | None = None
+    integrates: bool | None = None
+    gain: Stated | None = None
+    readouts: int | None = None

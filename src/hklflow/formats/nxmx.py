@@ -38,8 +38,9 @@ from hklflow.formats.nxtransformations import (
 )
 from hklflow.formats.raw_frames import Frames
 from hklflow.formats.text_headers import NOTHING_STATED, Choices
-from hklflow.formats.write_raw import BINNING, READ_VARIANCE
+from hklflow.formats.write_raw import BINNING, GAIN_FIELDS, INTEGRATES, READ_VARIANCE, READOUTS
 from hklflow.geometry import Detector, Goniometer
+from hklflow.images.gain import Stated
 from hklflow.images.pixel_binning import PixelBinning
 
 Floats = NDArray[np.float64]
@@ -441,6 +442,18 @@ def _detector_fields(group: Any, shape: tuple[int, int], choices: Choices) -> di
         node = _detector_field(group, name)
         if node is not None and "saturation" not in fields:
             fields["saturation"] = constant(node)
+    return fields | _gain_fields(group)
+
+
+def _gain_fields(group: Any) -> dict[str, Any]:
+    """Return the fields of an integrating detector; empty for photon counters."""
+    nodes = {name: find(group, field) for name, field in GAIN_FIELDS.items()}
+    numbers = {name: constant(node) for name, node in nodes.items() if node is not None}
+    fields: dict[str, Any] = {"gain": Stated(**numbers)} if numbers else {}
+    if (node := find(group, INTEGRATES)) is not None:
+        fields["integrates"] = bool(constant(node))
+    if (node := find(group, READOUTS)) is not None:
+        fields["readouts"] = int(constant(node))
     return fields
 
 

@@ -68,7 +68,7 @@ def open_frames(raw: Raw) -> Frames:
 
 
 def open_scan(scan: RotationScan) -> Frames:
-    """Open the frames of a scan; all pixels of frames that are left out are flagged.
+    """Open the frames of a scan in photons; all pixels of frames that are left out are flagged.
 
     Raises
     ------
@@ -76,11 +76,15 @@ def open_scan(scan: RotationScan) -> Frames:
         As for `open_frames`.
     """
     frames = open_frames(scan.raw)
-    if not scan.left_out:
-        return frames
-    from hklflow.formats.left_out import PartlyLeftOut
+    if scan.left_out:
+        from hklflow.formats.left_out import PartlyLeftOut
 
-    return PartlyLeftOut(frames, scan.left_out)
+        frames = PartlyLeftOut(frames, scan.left_out)
+    if scan.gain is not None:
+        from hklflow.formats.photons import InPhotons
+
+        frames = InPhotons(frames, scan.gain)
+    return frames
 
 
 def read_header(raw: Raw, choices: Choices = NOTHING_STATED) -> Header:
@@ -130,6 +134,8 @@ def read_variance(scan: RotationScan) -> NDArray[np.float32] | None:
 
     None for photon counters. Pixels that cannot be used have 0.
     """
+    if scan.gain is not None:
+        return np.full(scan.rotation.detector.shape, scan.gain.read_variance, np.float32)
     # Files of photon counters need not be opened.
     variance = read_header(scan.raw).read_variance if scan.underload < 0 else None
     return None if variance is None else variance.astype(np.float32)

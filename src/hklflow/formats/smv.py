@@ -11,12 +11,14 @@ from hklflow.base.errors import HklflowError
 from hklflow.formats.header import Header
 from hklflow.formats.mini_cbf import require_end
 from hklflow.formats.text_headers import Choices, flat_detector, goniometer_of, on_arm
+from hklflow.images.gain import Stated
 
 #: Keys that are used, that describe the storage, or that only repeat others.
 USED = {
     "HEADER_BYTES", "DIM", "BYTE_ORDER", "TYPE", "SIZE1", "SIZE2", "PIXEL_SIZE", "DISTANCE",
     "BEAM_CENTER_X", "BEAM_CENTER_Y", "WAVELENGTH", "TIME", "OSC_START", "OSC_RANGE", "AXIS",
-    "TWOTHETA", "CCD_IMAGE_SATURATION", "DETECTOR_SN", "OMEGA", "CHI", "KAPPA", "PHI",
+    "TWOTHETA", "CCD_IMAGE_SATURATION", "DETECTOR_SN", "IMAGE_PEDESTAL", "DARK_PEDESTAL",
+    "OMEGA", "CHI", "KAPPA", "PHI",
 }  # fmt: skip
 _MOTORS = ("OMEGA", "CHI", "KAPPA", "PHI")
 
@@ -129,7 +131,15 @@ def read_smv(files: list[Path], shape: tuple[int, int], choices: Choices) -> Hea
         exposure_time=number(keys, "TIME", path) or None,
         saturation=number(keys, "CCD_IMAGE_SATURATION", path) or None,
         notes=tuple(notes) or None,
+        integrates=True,
+        gain=Stated(offset=_pedestal(keys, path)),
     )
+
+
+def _pedestal(keys: dict[str, str], path: Path) -> float | None:
+    """Return the value without photons: ADSC and Rigaku name it differently."""
+    ours = number(keys, "IMAGE_PEDESTAL", path)
+    return number(keys, "DARK_PEDESTAL", path) if ours is None else ours
 
 
 def _no_step(files: list[Path], start: float | None, keys: dict[str, str]) -> str:

@@ -167,6 +167,7 @@ def _differences(a: Repeat, b: Repeat) -> Iterator[tuple[str, str, str]]:
         # Values may differ, but a value that one scan lacks cannot be added.
         if (value is None) != (other_value is None):
             yield what, _stated(value), _stated(other_value)
+    yield from _compare("gain", x.gain, y.gain, str, _equal)
     yield from _compare("sensor material", x.sensor_material, y.sensor_material, str, _equal)
     if x.detector is None or y.detector is None or shapes[0] == shapes[1]:
         yield from _detectors(x.detector, y.detector)
@@ -413,6 +414,7 @@ def header_of_sum(repeats: Sequence[Repeat], kind: SumType) -> Header:
     return replace(
         headers[0],
         saturation=kind.saturation,
+        readouts=sum(header.readouts or 1 for header in headers),
         exposure_time=_added([h.exposure_time for h in headers]),
         monitor=_added([h.monitor for h in headers]),
         temperature=float(np.mean(temperatures)) if temperatures else None,

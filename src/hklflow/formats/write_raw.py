@@ -20,10 +20,14 @@ from hklflow.formats.hdf5_output import hdf5_output
 from hklflow.formats.header import Header
 from hklflow.formats.write_images import partial
 from hklflow.geometry import Detector, Goniometer
+from hklflow.images.gain import Stated
 from hklflow.images.pixel_binning import PixelBinning
 
 #: Field of NXdetector (no standard name): variance of the read noise (slow, fast), photons².
 READ_VARIANCE = "read_variance"
+# Fields of integrating detectors, in ADU; their absence means that values are photons.
+INTEGRATES, READOUTS = "integrates", "readouts_in_a_value"
+GAIN_FIELDS = {"gain": "adu_per_photon", "offset": "adu_offset", "read_noise": "adu_read_noise"}
 #: Field of NXdata, which cannot link images: pattern of their names, relative to the file's folder.
 IMAGE_FILES = "image_files"
 #: Field of NXdetector: binning factor of hklflow; the attribute ``unbinned`` has the number of
@@ -140,6 +144,8 @@ class NXmxHeader:
         Variance of the read noise in photons².
     binning : PixelBinning or None
         Binning that hklflow applied; None: no binning.
+    integrates, gain, readouts
+        As in `hklflow.formats.header.Header`.
     sample_name, instrument_name : str or None
     dtype : numpy dtype
         Type of the pixels as stored.
@@ -174,6 +180,9 @@ class NXmxHeader:
     underload: float | None = None
     read_variance: ArrayLike | None = None
     binning: PixelBinning | None = None
+    integrates: bool | None = None
+    gain: Stated | None = None
+    readouts: int | None = None
     sample_name: str | None = "sample"
     instrument_name: str | None = "simulated beamline"
     dtype: DTypeLike = np.uint32
@@ -255,6 +264,9 @@ def described(header: Header, shape: tuple[int, int], n_frames: int) -> NXmxHead
         temperature=header.temperature,
         sensor_material=header.sensor_material,
         binning=header.binning,
+        integrates=header.integrates,
+        gain=header.gain,
+        readouts=header.readouts,
         sample_name=None,
         instrument_name=None,
         **facts,
@@ -377,11 +389,22 @@ class NXmxWriter:
         ):
             if value is not None:
                 _field(detector, name, value, units)
+        self._write_gain(detector)
         if header.binning is not None:
             unbinned = np.array(header.binning.unbinned)
             _field(detector, BINNING, header.binning.factor, unbinned=unbinned)
         if header.pixel_mask is not None:
             _field(detector, "pixel_mask", np.asarray(header.pixel_mask, dtype=np.uint32))
+
+    def _write_gain(self, detector: Any) -> None:
+        if self.header.integrates:
+            _field(detector, INTEGRATES, np.uint8(1))
+        if self.header.readouts is not None:
+            _field(detector, READOUTS, self.header.readouts)
+        for name, field in GAIN_FIELDS.items():
+            value = None if self.header.gain is None else getattr(self.header.gain, name)
+            if value is not None:
+                _field(detector, field, value)
 
     def _write_geometry(
         self, detector: Any, origin: ArrayLike, pixel_size: tuple[float, float]

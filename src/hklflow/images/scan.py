@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.geometry import Rotation
+from hklflow.images.gain import Gain
 from hklflow.images.pixel_binning import PixelBinning
 
 Floats = NDArray[np.float64]
@@ -46,6 +47,9 @@ class RotationScan:
         binned frames.
     left_out : tuple of int
         Numbers (from 0) of the raw frames that are not used, in rising order.
+    gain : Gain or None
+        How the stored values become photons; saturation and underload are in photons. None: the
+        frames are photons.
     """
 
     raw: str
@@ -60,3 +64,4 @@ class RotationScan:
     underload: float = 0.0
     binning: PixelBinning | None = None
     left_out: tuple[int, ...] = ()
+    gain: Gain | None = None

@@ -9,6 +9,7 @@ import numpy as np
 
 from hklflow import geometry
 from hklflow.geometry import Detector
+from hklflow.images.gain import Gain
 from hklflow.images.pixel_binning import PixelBinning
 from hklflow.images.scan import RotationScan
 from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
@@ -54,6 +55,8 @@ def write_scan(
             add_array(detector, "saturation_value", scan.saturation)
         if scan.underload != 0:
             add_array(detector, "underload_value", scan.underload)
+        if scan.gain is not None:
+            _add_gain(detector, scan.gain)
         goniometer = add_group(instrument, "goniometer", "NXtransformations")
         for name, axis, setting in zip(
             rotation.goniometer.names,
@@ -110,7 +113,28 @@ def read_scan(path: Path) -> RotationScan:
             underload=_optional(detector, "underload_value") or 0.0,
             binning=_binning(entry["raw"]),
             left_out=_left_out(entry["raw"]),
+            gain=_gain(detector),
         )
+
+
+def _add_gain(detector: h5py.Group, gain: Gain) -> None:
+    group = add_group(detector, "gain", "NXcollection")
+    add_array(group, "adu_per_photon", gain.adu_per_photon)
+    add_array(group, "offset", gain.offset, "ADU")
+    add_array(group, "read_noise", gain.read_noise, "ADU")
+    group["source"] = gain.source
+    group["doubts"] = json.dumps(gain.doubts)
+
+
+def _gain(detector: h5py.Group) -> Gain | None:
+    if "gain" not in detector:
+        return None
+    group = detector["gain"]
+    gain, offset, noise = (
+        float(group[name][()]) for name in ("adu_per_photon", "offset", "read_noise")
+    )
+    doubts = tuple(json.loads(text(group["doubts"])))
+    return Gain(gain, offset, noise, text(group["source"]), doubts)
 
 
 def _binning(raw: h5py.Group) -> PixelBinning | None:

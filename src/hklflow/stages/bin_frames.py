@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hklflow.images.pixel_binning import PixelBinning
     from hklflow.stage.rehearsal import Known
 
-VERSION = 3
+VERSION = 4
 
 
 class Inputs(stage.Inputs):
@@ -135,6 +135,7 @@ def _of_sums(header: "Header", binning: "PixelBinning") -> "Header":
         pixel_mask=None if mask is None else bin_mask(mask, b),
         read_variance=None if noise is None else bin_sum(noise, b),
         binning=binning,
+        readouts=(header.readouts or 1) * b**2,
         underload=_underload(header, b),
     )
 

@@ -151,7 +151,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     warning = afterglow.sentence(peaks)
     nexus.write_peaks(outputs.peaks, peaks)
     figures: dict[str, Any] = {"peaks": len(peaks.frame), "blobs": peaks.counts}
-    figures |= {"afterglow": peaks.afterglow, "warnings": [warning] if warning else []}
+    gain = scan.gain
+    doubts = [*([warning] if warning else []), *(() if gain is None else gain.doubts)]
+    figures |= {"afterglow": peaks.afterglow, "warnings": doubts}
+    if gain is not None:
+        figures["gain"] = gain.source
     widest = int(np.count_nonzero(peaks.flags & int(PeakFlag.WIDEST)))
     stage.write_json(outputs.metrics, {**figures, "as wide as the fit allows": widest})
     picture = plots.peaks(
@@ -231,7 +235,14 @@ def _criteria(scan: "RotationScan", invalid_from: float, params: Params) -> "Pea
     """Return the criteria of the peak search."""
     import numpy as np
 
+    from hklflow.base.errors import HklflowError
     from hklflow.peaks.search import PeakParams
+
+    if scan.gain is not None and params.gain != 1:
+        raise HklflowError(
+            f"`find_peaks: gain` is {params.gain}, but the frames of {scan.raw} are converted to "
+            "photons with the gain of `import_scan`: take `find_peaks: gain` out"
+        )
 
     return PeakParams(
         **params.model_dump(exclude={"block", "threshold", "gain", "sigma_floor", "annulus"}),

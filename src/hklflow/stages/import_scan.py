@@ -7,15 +7,16 @@ Binned frames (`binning`) use the calibration of the unbinned frames, which is t
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat
 
 from hklflow import stage
 
 if TYPE_CHECKING:
     from hklflow.formats.header import Header
     from hklflow.geometry import Detector
+    from hklflow.images.gain import Stated
     from hklflow.images.pixel_binning import PixelBinning
     from hklflow.images.scan import RotationScan
     from hklflow.stage.rehearsal import FrameFacts, Known
@@ -103,6 +104,16 @@ class Params(stage.Params):
     """Transmission of the attenuators; None: the value in the raw file, else 1."""
     saturation: float | None = Field(None, gt=0)
     """Counts from which a pixel is saturated; None: the value in the raw file."""
+    gain: PositiveFloat | Literal["measure"] | None = None
+    """ADU per photon of an integrating detector (CCD, flat panel, image plate); 1: the values are
+    photons; `measure`: from the noise of the frames. None: the value in the raw file; if the format
+    is one of integrating detectors and states none, from the noise of the frames."""
+    offset: float | None = None
+    """Value of a pixel without photons, in ADU; None: the value in the raw file, else 0."""
+    read_noise: float | None = Field(None, ge=0)
+    """Standard deviation of a pixel without photons, in ADU; None: the value in the raw file, else
+    from the noise of the frames. Gain, offset and read noise are those of one pixel of one frame as
+    measured, also for binned frames and sums of scans."""
     temperature: float | None = Field(None, ge=0)
     """Sample temperature in K, from the scan table."""
     binning: int = Field(1, ge=1, le=8)
@@ -114,18 +125,21 @@ class Params(stage.Params):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Collect and check the facts, and write the scan file."""
     from hklflow import nexus
-    from hklflow.formats import assemble
+    from hklflow.formats import assemble, measured_gain
     from hklflow.stage.rehearsal import read_facts
 
     source = params.pattern or str(inputs.raw[0])
     frames = read_facts(source)
     geometry = None if inputs.geometry is None else stage.read_json(inputs.geometry)
     scan, doubt = collected(source, frames, geometry, inputs.geometry, params)
+    scan, gains = measured_gain.measured_scan(
+        scan, frames.header, _stated(params), params.gain == "measure"
+    )
     nexus.write_scan(outputs.scan, scan, f"scan of {source}", frames.dataset)
     binning = scan.binning
     binned = "" if binning is None else f", binned {binning.factor} x {binning.factor}"
     print(assemble.summary(scan) + binned)
-    for note in frames.header.notes or ():
+    for note in (*(frames.header.notes or ()), *gains):
         print(f"note: {note}")
     if params.saturation is None and frames.header.saturation_doubt is not None:
         print(f"note: {frames.header.saturation_doubt}")
@@ -135,6 +149,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
     """Collect and check the facts; a geometry that is not calibrated yet is left out."""
+    from hklflow.formats import measured_gain
     from hklflow.stage.rehearsal import ScanFacts
 
     source = params.pattern or str(inputs.raw[0])
@@ -147,7 +162,17 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
         calibrated = geometry is not None
         geometry = geometry or _stand_in(frames)
     scan, _ = collected(source, frames, geometry, inputs.geometry, params)
+    scan = measured_gain.rehearsed_scan(
+        scan, frames.header, _stated(params), params.gain == "measure"
+    )
     known.products[outputs.scan] = ScanFacts(scan, frames, calibrated)
+
+
+def _stated(params: Params) -> "Stated":
+    from hklflow.images.gain import Stated
+
+    gain = None if params.gain == "measure" else params.gain
+    return Stated(gain, params.offset, params.read_noise)
 
 
 def _stand_in(frames: "FrameFacts") -> dict[str, Any]:
@@ -208,7 +233,7 @@ def collected(
         header,
         assemble.Said(
             axes=assemble.parse_axes(params.axes),
-            **params.model_dump(exclude={"pattern", "axes"}),
+            **params.model_dump(exclude={"pattern", "axes", "gain", "offset", "read_noise"}),
         ),
         detector,
         beam,

@@ -329,7 +329,8 @@ def _module_rows(
             print(
                 f"warning: the index of dispersion of module {number} is {told.value:.3f} ± "
                 f"{told.error:.3f} instead of 1: its counts are not single photons (gain, sums, "
-                "corrections), and errors are wrong by the square root of this index"
+                "corrections), and errors are wrong by the square root of this index; for an "
+                "integrating detector, set `import_scan: {gain: measure}`"
             )
     return rows
 

@@ -15,7 +15,7 @@ from hklflow import stage
 if TYPE_CHECKING:
     from hklflow.stage.rehearsal import Known
 
-VERSION = 3
+VERSION = 4
 
 
 class Inputs(stage.Inputs):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hklflow.stage.rehearsal import Known
     from hklflow.transform.binning import Accumulator
 
-VERSION = 6
+VERSION = 7
 FRAMES_OF = "scan"
 
 
@@ -119,6 +119,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 "pixel-frames flagged or saturated": invalid,
                 "sub-samples outside the grid": outside,
                 "unit of the norms": accumulator.norm_unit,
+                **({} if task.scan.gain is None else {"gain": task.scan.gain.source}),
                 "voxels spanned by one (frame, slow, fast)": task.pitch.round(3).tolist(),
             }
         )

@@ -16,7 +16,12 @@ variance R. The nearest integer number of photons is distributed to the sub-samp
 goes to one sub-sample at random. If the remainder is the noise, a share has the mean λ / n and the
 variance ``(λ + R) / n``, and shares are not correlated; this is true for noise below a sixth of a
 photon. Larger noise is partly distributed as photons, and the variance of a share is then larger:
-1.18 times for noise of 0.3 photons and λ = 0.05. ``C + Σ R / n`` is an unbiased estimate of the
+1.18 times for noise of 0.3 photons and λ = 0.05. If R is above 1/12, the variance of the remainder,
+the remainder is not the noise. Then normal numbers with the variance ``(R - 1/12) / n``, whose sum
+is 0, are added to the shares; negative values are distributed like photons, with less of the normal
+numbers. The shares then have the variance ``(λ + R) / n`` within 5 % and are not correlated; if λ
+is far below R, the variance of a share is larger: 1.1 to 1.2 times for R of 1 or more, 1.5 times
+for R = 0.3. ``C + Σ R / n`` is an unbiased estimate of the
 variance of C. It replaces C wherever C is the variance for photons alone.
 
 Integers. The norm of a sub-sample is rounded to a multiple of a unit. The unit is 2⁻²² of a power

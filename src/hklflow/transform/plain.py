@@ -22,6 +22,9 @@ COUNTS_UNIT = 2.0**-26
 # normal limit of the binomial distribution. The width of the distribution is then 8 or more.
 _DEAL_ONE_BY_ONE = 1024
 _NORMAL_SHARE = 64
+# Variance of the remainder of a number that is rounded to an integer.
+_ROUNDING = 1.0 / 12.0
+_BOTH_SIGNS = 2.0
 
 
 @kernel(inline="always")
@@ -64,11 +67,19 @@ def deal(n: int, place: int, seed: np.uint64, dealt: Floats) -> None:
 
 
 @kernel
-def deal_noisy(value: float, place: int, seed: np.uint64, dealt: Floats) -> None:
-    """Distribute the nearest integer as `deal` does; one sub-sample gets the remainder."""
-    whole = max(int(np.floor(value + 0.5)), 0)
-    if whole > 0:
-        deal(whole, place, seed, dealt)
+def deal_noisy(value: float, read: float, place: int, seed: np.uint64, dealt: Floats) -> None:
+    """Distribute a value with read noise of the variance ``read``, see `transform.binning`.
+
+    The nearest integer is distributed as `deal` does; one sub-sample gets the remainder. If the
+    noise is larger than the rounding, normal numbers with the sum 0 are added.
+    """
+    whole = int(np.floor(value + 0.5))
+    if read <= _ROUNDING:
+        whole = max(whole, 0)
+    if whole != 0:
+        deal(abs(whole), place, seed, dealt)
+        if whole < 0:
+            dealt[:] *= -1.0
     else:
         dealt[:] = 0.0
     # This random stream differs from the stream of the photons.
@@ -76,6 +87,30 @@ def deal_noisy(value: float, place: int, seed: np.uint64, dealt: Floats) -> None
     state = _next_random(other ^ (np.uint64(place) * np.uint64(0xD1342543DE82EF95)))
     s = int(((_next_random(state) >> np.uint64(32)) * np.uint64(len(dealt))) >> np.uint64(32))
     dealt[s] += value - whole
+    # Units taken from a negative number have added twice their number to the variance.
+    variance = read - _ROUNDING - 2.0 * max(-whole, 0)
+    # Where noise alone makes units of both signs, they have added enough.
+    if variance > 0 and (whole != 0 or read >= _BOTH_SIGNS):
+        _add_normal(np.sqrt(variance / len(dealt)), state, dealt)
+
+
+@kernel
+def _add_normal(width: float, state: np.uint64, dealt: Floats) -> None:
+    """Add normal numbers whose sum is 0, in multiples of `COUNTS_UNIT`."""
+    total = 0.0
+    n_sub = len(dealt)
+    for s in range(n_sub):
+        state = _next_random(state)
+        radius = np.sqrt(-2.0 * np.log((float(state >> np.uint64(11)) + 0.5) * 2.0**-53))
+        state = _next_random(state)
+        normal = radius * np.cos(2.0 * np.pi * float(state >> np.uint64(11)) * 2.0**-53)
+        number = np.rint(width * normal / COUNTS_UNIT) * COUNTS_UNIT
+        dealt[s] += number
+        total += number
+    mean = np.rint(total / n_sub / COUNTS_UNIT) * COUNTS_UNIT
+    for s in range(n_sub):
+        dealt[s] -= mean
+    dealt[n_sub - 1] -= total - n_sub * mean
 
 
 class Tables(NamedTuple):
@@ -183,7 +218,7 @@ def add_block(
                     extra = read_variance[i, j]
                     n = np.rint(n / COUNTS_UNIT) * COUNTS_UNIT
                 if noisy and n_sub > 1:
-                    deal_noisy(n, place, seed, dealt)
+                    deal_noisy(n, extra * n_sub, place, seed, dealt)
                 elif deal_photons and n_sub > 1 and n > 0:
                     deal(int(n), place, seed, dealt)
                 else:
