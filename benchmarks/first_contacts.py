@@ -36,7 +36,9 @@ def one(seed: int, kind: str, fault: str | None, keep: Path | None) -> tuple[Con
             shutil.rmtree(folder)
         write(c, folder / "raw")
         found = judge(c, folder / "raw", folder / "experiment")
-        (folder / "log.txt").write_text(found.heard.log + (found.second.log if found.second else ""))
+        (folder / "log.txt").write_text(
+            found.heard.log + (found.second.log if found.second else "")
+        )
     return c, found
 
 
@@ -87,7 +89,10 @@ def main() -> None:
             continue
         good = j.outcome == "right" if not c.fault else j.outcome in ("right", "reported")
         good = good and j.named is not False and j.pasted != "still wrong"
-        print(f"[{time.monotonic() - begin:.0f} s] {told(c, j, full=bool(c.fault) or not good)}", flush=True)
+        print(
+            f"[{time.monotonic() - begin:.0f} s] {told(c, j, full=bool(c.fault) or not good)}",
+            flush=True,
+        )
         row = rows[c.fault or f"right: {c.kind}"]
         row[j.outcome] += 1
         row["named"] += bool(j.named)

@@ -83,7 +83,11 @@ def _circles(kind: str, rng: np.random.Generator) -> tuple[tuple[str, Array], ..
     if kind in ("cbf sparse", "smv"):
         return (("phi", first),)
     if rng.random() < 0.5:
-        return (("omega", first), ("chi", np.array([0, 0, rng.choice([-1.0, 1.0])])), ("phi", first))
+        return (
+            ("omega", first),
+            ("chi", np.array([0, 0, rng.choice([-1.0, 1.0])])),
+            ("phi", first),
+        )
     return (("chi", np.array([0, 0, 1.0])), ("phi", first))
 
 
@@ -108,9 +112,7 @@ def _sweeps(
         exposure = float(rng.choice([0.1, 0.2, 0.5, 1.0])) * (1 if rng.random() < 0.7 else 2)
         start = float(np.round(rng.uniform(-90, 90), 1))
         turned = detector.turned(arm_axis, arms[r])
-        found.append(
-            Sweep(axes, angles, scanned, start, step, frames, exposure, turned, arms[r])
-        )
+        found.append(Sweep(axes, angles, scanned, start, step, frames, exposure, turned, arms[r]))
     return found, arm_axis
 
 
@@ -172,10 +174,22 @@ def _attempt(seed: int, kind: str, fault: str, rng: np.random.Generator) -> Cont
         return None
     stated = [
         Stated(
-            wavelength, distance, centre, pixel, shape, s.arm, arm_axis, detector.fast,
-            detector.slow, s.start, s.step, s, axes,
-            circles=kind != "cbf sparse", saturation=65535 if ccd else 1048575,
-        )  # fmt: skip
+            wavelength,
+            distance,
+            centre,
+            pixel,
+            shape,
+            s.arm,
+            arm_axis,
+            detector.fast,
+            detector.slow,
+            s.start,
+            s.step,
+            s,
+            axes,
+            circles=kind != "cbf sparse",
+            saturation=65535 if ccd else 1048575,
+        )
         for s in sweeps
     ]
     cif = None
@@ -184,9 +198,22 @@ def _attempt(seed: int, kind: str, fault: str, rng: np.random.Generator) -> Cont
         cif = (crystal.cell * np.r_[np.full(3, change), np.ones(3)], crystal.group)
     gain = float(np.round(rng.uniform(1.5, 6), 2)) if ccd else 1.0
     contact = Contact(
-        seed, kind, fault, crystal, wavelength, sweeps, stated, axes, cif, gain, scale,
-        float(rng.uniform(0.6, 1.2)), level, n_spots, poni=kind in LOGGED,
-    )  # fmt: skip
+        seed,
+        kind,
+        fault,
+        crystal,
+        wavelength,
+        sweeps,
+        stated,
+        axes,
+        cif,
+        gain,
+        scale,
+        float(rng.uniform(0.6, 1.2)),
+        level,
+        n_spots,
+        poni=kind in LOGGED,
+    )
     return _spoilt(contact, rng)
 
 
@@ -200,6 +227,13 @@ def _spoilt(c: Contact, rng: np.random.Generator) -> Contact | None:
         x = c.stated[0].centre
         centre = (float(np.round(x[0] + shift[0], 2)), float(np.round(x[1] + shift[1], 2)))
         c.stated = [replace(s, centre=centre) for s in c.stated]
+        if c.kind == "smv" and c.fault == "beam centre" and rng.random() < 0.6:
+            # Programs of sites write x and y exchanged, or y from the last row.
+            other = (x[1], x[0]) if rng.random() < 0.5 else (c.stated[0].shape[0] - x[0], x[1])
+            if not 0.012 < np.hypot(other[0] - x[0], other[1] - x[1]) / side < 0.05:
+                return None
+            c.stated = [replace(s, centre=other) for s in c.stated]
+            shift = np.subtract(other, x)
         c.details = f"centre off by {shift[0]:.1f}, {shift[1]:.1f} px"
         c.poni = c.poni or c.fault == "stale poni"
         if c.fault == "stale poni" and len({s.arm for s in c.sweeps}) > 1:
@@ -213,7 +247,9 @@ def _spoilt(c: Contact, rng: np.random.Generator) -> Contact | None:
         c.axes = wrong
         c.stated = [replace(s, axes=wrong) for s in c.stated]
     elif c.fault == "mirrored":
-        c.mirrored = str(rng.choice(["slow", "fast"]))
+        # Along the axis of the scan no data can tell: it is the mirror image of the lattice.
+        axis = dict(c.axes)[c.sweeps[0].scanned]
+        c.mirrored = "slow" if abs(axis[0]) > 0.5 else "fast"
         c.details = f"stored in reverse along {c.mirrored}"
     elif c.fault == "arm missing":
         c.details = f"arm {[s.arm for s in c.stated]} about {c.stated[0].arm_axis}"

@@ -55,9 +55,7 @@ def cell_of(UB: Array) -> Array:
     """Return the cell of a matrix of reciprocal axes (columns, times 2π)."""
     direct = 2 * np.pi * np.linalg.inv(UB)
     length = np.linalg.norm(direct, axis=1)
-    cosine = [
-        direct[i] @ direct[j] / length[i] / length[j] for i, j in ((1, 2), (0, 2), (0, 1))
-    ]
+    cosine = [direct[i] @ direct[j] / length[i] / length[j] for i, j in ((1, 2), (0, 2), (0, 1))]
     return np.r_[length, np.degrees(np.arccos(np.clip(cosine, -1, 1)))]
 
 
@@ -114,7 +112,10 @@ def draw_crystal(seed: int, rng: np.random.Generator) -> Crystal:
     group = str(rng.choice(GROUPS[system]))
     cell = draw_cell(system, rng, group)
     quaternion = rng.normal(size=4)
-    axis, angle = quaternion[1:], 2 * np.degrees(np.arctan2(np.linalg.norm(quaternion[1:]), quaternion[0]))
+    axis, angle = (
+        quaternion[1:],
+        2 * np.degrees(np.arctan2(np.linalg.norm(quaternion[1:]), quaternion[0])),
+    )
     UB = turn(axis, angle) @ b_matrix(cell)
     mosaic, b = float(rng.uniform(0.04, 0.15)), float(rng.uniform(0.5, 2.5))
     return Crystal(system, group, cell, UB, mosaic, b, seed)
@@ -177,7 +178,8 @@ class Detector:
 
     def q_max(self, wavelength: float) -> float:
         corners = [
-            self.corner + self.pixel * (i * self.shape[0] * self.slow + j * self.shape[1] * self.fast)
+            self.corner
+            + self.pixel * (i * self.shape[0] * self.slow + j * self.shape[1] * self.fast)
             for i in (0, 1)
             for j in (0, 1)
         ]
@@ -203,7 +205,9 @@ class Sweep:
         """Return the rotation (n, 3, 3) of the crystal at angles of the scanned circle."""
         R = np.broadcast_to(np.eye(3), (len(angle), 3, 3))
         for name, axis in self.axes:
-            R = R @ turn(axis, angle if name == self.scanned else np.full(len(angle), self.angles[name]))
+            R = R @ turn(
+                axis, angle if name == self.scanned else np.full(len(angle), self.angles[name])
+            )
         return R
 
 
@@ -239,7 +243,7 @@ def crossings(crystal: Crystal, sweep: Sweep, wavelength: float) -> dict[str, Ar
             ok = np.nonzero(phi < high + 2)[0]
         R = sweep.matrix(phi[ok])
         Q = np.einsum("nij,nj->ni", R, hkl[ok] @ crystal.UB.T)
-        ray = Q + [0, 0, k]
+        ray = Q + np.array([0, 0, k])
         slow, fast = sweep.detector.hit(ray)
         e = np.cross(outer @ axis, Q)
         zeta = np.abs(e @ [0, 0, k]) / k / np.linalg.norm(np.cross(Q, [0, 0, k]) / k, axis=1)
@@ -266,9 +270,17 @@ def images(
     """Return counted photons (frames, slow, fast): spots of width `spot` pixels, and background."""
     n, shape = sweep.n_frames, sweep.detector.shape
     level = 0.9995 * background.max()
-    cut = rng.poisson(level, (n, *shape)).astype(np.int32) if level > 3 else _few(level, (n, *shape), rng)
+    cut = (
+        rng.poisson(level, (n, *shape)).astype(np.int32)
+        if level > 3
+        else _few(level, (n, *shape), rng)
+    )
     if np.ptp(background) > 0:  # a share of the photons, which is Poisson again
-        cut = rng.binomial(cut, np.minimum(background / level, 1)) if level > 3 else _thin(cut, background / level, rng)
+        cut = (
+            rng.binomial(cut, np.minimum(background / level, 1))
+            if level > 3
+            else _thin(cut, background / level, rng)
+        )
     first = np.floor(spots["frame"] - 4 * spots["width"]).astype(int)
     count = np.ceil(8 * spots["width"]).astype(int) + 2
     which = np.repeat(np.arange(len(first)), count)

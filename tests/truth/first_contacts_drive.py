@@ -65,7 +65,7 @@ class Judged:
 def run(command: list[str], folder: Path, heard: Heard) -> int:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["nice", "-n", "10", *command],
+        command,
         cwd=folder,
         capture_output=True,
         text=True,
@@ -232,19 +232,22 @@ def _remedies(c: Contact, heard: Heard) -> list[str]:
     return sorted(dict.fromkeys(found), key=lambda t: not (word and word in t))
 
 
-def paste(text: str, home: Path) -> bool:
+def paste(text: str, home: Path, sentences: list[str]) -> bool:
     """Put a remedy where it belongs; return whether it is one that can be put anywhere."""
     if re.fullmatch(r"(\S+=[-\d.:]+ ?)+", text):
+        pairs = re.findall(r"`((?:[a-z_]+=[-\d.:]+ ?)+)`(?: for (\w+))?", " ".join(sentences))
+        settings = {rotation: setting for setting, rotation in pairs}
         path = home / "config" / "scans.tsv"
         lines = path.read_text().splitlines()
         names = next(x for x in lines if not x.startswith("#")).split("\t")
-        column = names.index("goniometer")
+        column, which = names.index("goniometer"), names.index("rotation")
         for i, line in enumerate(lines):
-            if line.startswith("sugar\t"):
-                cells = line.split("\t")
-                new = dict(x.split("=") for x in text.split())
+            cells = line.split("\t")
+            new = settings.get(cells[which]) or settings.get("") if cells[0] == "sugar" else None
+            if new:
                 old = dict(x.split("=") for x in cells[column].split())
-                cells[column] = " ".join(f"{k}={v}" for k, v in {**old, **new}.items())
+                turned = {**old, **dict(x.split("=") for x in new.split())}
+                cells[column] = " ".join(f"{k}={v}" for k, v in turned.items())
                 lines[i] = "\t".join(cells)
         path.write_text("\n".join(lines) + "\n")
         return True
@@ -261,7 +264,9 @@ def paste(text: str, home: Path) -> bool:
 def judge(c: Contact, folder: Path, home: Path) -> Judged:
     """Run a contact, and judge it; paste what is proposed if something is wrong."""
     heard = contact(c, folder, home)
-    angle, cell, good = error(c, heard.orientation) if heard.orientation else (np.inf, np.inf, False)
+    angle, cell, good = (
+        error(c, heard.orientation) if heard.orientation else (np.inf, np.inf, False)
+    )
     said = bool(heard.stopped) or heard.verdict in ("doubtful", "failed")
     if heard.traceback:
         outcome = "crash"
@@ -276,11 +281,14 @@ def judge(c: Contact, folder: Path, home: Path) -> Judged:
     text = " ".join(heard.sentences)
     named = bool(re.search(NAMES[FAULTS[c.fault]], text, re.I)) if c.fault and said else None
     result = Judged(outcome, named, "", heard, (angle, cell))
-    if outcome not in ("reported", "refused without cause", "needless doubt") or heard.stopped == "import":
+    if (
+        outcome not in ("reported", "refused without cause", "needless doubt")
+        or heard.stopped == "import"
+    ):
         return result
     result.pasted = "nothing to paste"
     for remedy in _remedies(c, heard)[:6]:
-        if paste(remedy, home):
+        if paste(remedy, home, heard.sentences):
             result.remedy, again = remedy, Heard()
             reduce(home, again)
             result.second = again

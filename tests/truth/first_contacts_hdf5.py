@@ -59,7 +59,10 @@ def write_master(s: Stated, path: Path, frames: NDArray[np.int32], full: bool) -
                 chunks = (1, *part.shape[1:])
                 packing = dict(hdf5plugin.Bitshuffle(cname="lz4"))
                 stack = group.create_dataset("data", data=part, chunks=chunks, **packing)
-                stack.attrs["image_nr_low"], stack.attrs["image_nr_high"] = first + 1, first + len(part)
+                stack.attrs["image_nr_low"], stack.attrs["image_nr_high"] = (
+                    first + 1,
+                    first + len(part),
+                )
             data[f"data_{i:06d}"] = h5py.ExternalLink(name, "/entry/data/data")
         instrument = _group(entry, "instrument", "NXinstrument")
         beam = _group(instrument, "beam", "NXbeam")

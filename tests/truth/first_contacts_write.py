@@ -158,14 +158,32 @@ def _imgcif(s: Stated, z: int) -> str:
             [f"FRAME1 {z + 1} {w.exposure:.5f} SCAN1"],
         ),
         "diffrn_scan_axis": (
-            ["scan_id", "axis_id", "angle_start", "angle_range", "angle_increment"]
-            + ["displacement_start", "displacement_range", "displacement_increment"],
+            [
+                "scan_id",
+                "axis_id",
+                "angle_start",
+                "angle_range",
+                "angle_increment",
+                "displacement_start",
+                "displacement_range",
+                "displacement_increment",
+            ],
             scan,
         ),
         "diffrn_scan_frame_axis": (["frame_id", "axis_id", "angle", "displacement"], frame),
         "axis": (
-            ["id", "type", "equipment", "depends_on", "vector[1]", "vector[2]", "vector[3]"]
-            + ["offset[1]", "offset[2]", "offset[3]"],
+            [
+                "id",
+                "type",
+                "equipment",
+                "depends_on",
+                "vector[1]",
+                "vector[2]",
+                "vector[3]",
+                "offset[1]",
+                "offset[2]",
+                "offset[3]",
+            ],
             rows,
         ),
         "array_structure_list": (
@@ -256,8 +274,8 @@ def marccd(s: Stated, path: Path, z: int, image: NDArray[np.int32]) -> None:
         struct.pack_into("<HHII", head, 10 + 12 * i, tag, kind, 1, value)
     at = 1024
 
-    def put(offset: int, *values: int) -> None:
-        struct.pack_into(f"<{len(values)}i", head, at + offset, *(int(round(v)) for v in values))
+    def put(offset: int, *values: float) -> None:
+        struct.pack_into(f"<{len(values)}i", head, at + offset, *(round(v) for v in values))
 
     put(0, 2)
     head[at + 4 : at + 7] = b"MMX"
