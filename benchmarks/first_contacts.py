@@ -51,6 +51,9 @@ def told(c: Contact, j: Judged, *, full: bool) -> str:
         f"{len(c.sweeps)} x {c.sweeps[0].n_frames} x {c.sweeps[0].step:g} deg, arm {arms}: "
         f"{j.outcome}, {j.error[0]:.3g} deg, cell {j.error[1]:.2g}, {j.heard.seconds:.0f} s"
     )
+    if j.heard.orientation:
+        sigma = sum(x * x for x in j.heard.orientation["orientation_sigma_deg"]) ** 0.5
+        text += f", {j.error[0] / sigma:.0f} of its sigma" if sigma else ""
     text += f", stopped by {j.heard.stopped}" if j.heard.stopped else ""
     text += f", {j.heard.verdict}" if j.heard.verdict else ""
     if c.fault and j.named is not None:

@@ -102,7 +102,7 @@ def _sweeps(
     arm_axis = np.array(((-1.0, 0, 0), (0, 1.0, 0), (0, -1.0, 0)))[rng.integers(3)]
     arm = float(np.round(rng.uniform(15, 40), 2)) if rng.random() < 0.35 else 0.0
     arms = [arm] * n
-    if arm and kind not in LOGGED and rng.random() < 0.4:
+    if arm and kind not in (*LOGGED, "marccd") and rng.random() < 0.4:
         arms = [0.0 if i % 2 else arm for i in range(n)]
     found = []
     for r in range(n):
@@ -212,7 +212,7 @@ def _attempt(seed: int, kind: str, fault: str, rng: np.random.Generator) -> Cont
         float(rng.uniform(0.6, 1.2)),
         level,
         n_spots,
-        poni=kind in LOGGED,
+        poni=kind in LOGGED or (kind == "marccd" and any(s.arm for s in sweeps)),
     )
     return _spoilt(contact, rng)
 

@@ -87,7 +87,11 @@ def _statements(c: Contact, folder: Path) -> tuple[dict[str, Any], list[str]]:
     if c.kind in ("nxmx", "cbf full"):
         arguments = arguments[:2] if c.kind == "nxmx" else arguments
     else:
-        axes = [f"{n}=" + ",".join(f"{x:g}" for x in v) for n, v in c.axes]
+        stated = list(c.axes)
+        if c.kind == "marccd":  # its header has all four circles, at zero where there is none
+            known = dict(stated)
+            stated = [(n, known.get(n, stated[0][1])) for n in ("omega", "chi", "kappa", "phi")]
+        axes = [f"{n}=" + ",".join(f"{x:g}" for x in v) for n, v in stated]
         config["import_scan"]["axes"] = axes
     if c.kind == "cbf sparse":
         arguments += ["--option", "axis=phi"]

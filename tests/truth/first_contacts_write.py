@@ -244,8 +244,9 @@ def smv(s: Stated, path: Path, z: int, image: NDArray[np.int32]) -> None:
         "OSC_START": f"{angle:.4f}",
         "OSC_RANGE": f"{s.step:.4f}",
         "WAVELENGTH": f"{s.wavelength:.5f}",
-        "BEAM_CENTER_X": f"{s.centre[1] * s.pixel:.3f}",
-        "BEAM_CENTER_Y": f"{s.centre[0] * s.pixel:.3f}",
+        # As MOSFLM has it, and programs read it: X along slow, Y along fast.
+        "BEAM_CENTER_X": f"{s.centre[0] * s.pixel:.3f}",
+        "BEAM_CENTER_Y": f"{s.centre[1] * s.pixel:.3f}",
         "AXIS": w.scanned,
         "CCD_IMAGE_SATURATION": 65535,
     }
