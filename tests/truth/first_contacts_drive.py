@@ -222,6 +222,7 @@ def _remedies(c: Contact, heard: Heard) -> list[str]:
     found: list[str] = []
     for sentence in heard.sentences:
         found += [t for t in re.findall(r"`([^`]+)`", sentence) if re.search(r"[:=]\S|: ", t)]
+    found = [t for t in found if not re.search(r"\br\d+b\b", t)]  # these need more rows
     words = {
         "distance": "distance",
         "wavelength": "wavelength",
@@ -255,6 +256,8 @@ def paste(text: str, home: Path, sentences: list[str]) -> bool:
                 lines[i] = "\t".join(cells)
         path.write_text("\n".join(lines) + "\n")
         return True
+    if short := re.fullmatch(r"(\w+): (\w+): ([^{}]+)", text):  # a section and its key in one line
+        text = f"{short[1]}: {{{short[2]}: {short[3]}}}"
     try:
         more = yaml.safe_load(text)
     except yaml.YAMLError:
