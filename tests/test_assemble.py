@@ -136,8 +136,8 @@ def test_an_axis_at_0_needs_no_direction() -> None:
     goniometer = assemble.scan(RAW, SHAPE, HEADER, said, None, None).rotation.goniometer
     assert goniometer.names == ("chi", "phi")
     assert np.degrees(goniometer.angles[0]) == pytest.approx(54)
+    moved = replace(said, angles=said.angles | {"kappa": 1.0})
     with pytest.raises(HklflowError, match="no goniometer axis kappa"):
-        moved = replace(said, angles=said.angles | {"kappa": 1.0})
         assemble.scan(RAW, SHAPE, HEADER, moved, None, None)
 
 

@@ -254,8 +254,8 @@ class ImageFiles:
             notes += remarks
         if goniometer:
             notes.append(
-                "set the directions of its axes in `import_scan: axes` (an axis that is always at 0 "
-                "may be left out)"
+                "set the directions of its axes in `import_scan: axes` (an axis that is always at "
+                "0 may be left out)"
             )
         return Single(
             FoundScan(

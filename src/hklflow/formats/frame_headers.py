@@ -103,6 +103,9 @@ class StatedDirections:
     arm: Vector | None = None
 
 
+NO_DIRECTIONS = StatedDirections()
+
+
 @dataclass(frozen=True)
 class Axis:
     """A goniometer axis: its lab vector with all angles at zero, or None, and its angles (degrees).
@@ -204,8 +207,8 @@ class Format:
     saturation : function -> float
         Counts.
     two_theta : function -> float
-        Angle in degrees of a detector arm whose axis the header does not state; the mounting is then
-        the one at zero of the arm.
+        Angle in degrees of a detector arm whose axis the header does not state; the mounting is
+        then the one at zero of the arm.
     scanned : function -> str
         Name of the scanned axis; default: the axis that moves during a frame.
     notes : function -> list of str

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import require_file
-from hklflow.formats.frame_headers import Fields, FrameFacts, StatedDirections, series_facts
+from hklflow.formats.frame_headers import (
+    NO_DIRECTIONS,
+    Fields,
+    FrameFacts,
+    StatedDirections,
+    series_facts,
+)
 from hklflow.formats.frame_table import format_of
 from hklflow.formats.header import Header
 from hklflow.formats.marccd import read_marccd
@@ -187,7 +193,7 @@ def read_image_header(raw: Raw, choices: Choices = NOTHING_STATED) -> Header:
 
     files = find_files(raw)
     image = _open(files[0], 0)
-    if (facts := _frame_facts(files, image, StatedDirections())) is not None:
+    if (facts := _frame_facts(files, image, NO_DIRECTIONS)) is not None:
         return facts.header
     kind = type(image).__name__
     if kind == "CbfImage":
@@ -201,7 +207,7 @@ def read_image_header(raw: Raw, choices: Choices = NOTHING_STATED) -> Header:
     return Header(n_frames=len(files))
 
 
-def read_frame_facts(raw: Raw, stated: StatedDirections = StatedDirections()) -> FrameFacts | None:
+def read_frame_facts(raw: Raw, stated: StatedDirections = NO_DIRECTIONS) -> FrameFacts | None:
     """Return what the headers of a series state; None if its format is not in the table of formats.
 
     Parameters
