@@ -99,16 +99,15 @@ def child_of(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", [True, False])
-def test_errors_of_a_child_are_as_large_as_its_deviations(head: bool) -> None:
+def test_errors_of_a_child_are_as_large_as_its_deviations() -> None:
     setup, own, total = rotations(), [], []
     for seed in range(SEEDS):
         rng = np.random.default_rng(seed)
         parent, _, inheritance = parent_of(setup, Turn.random(rng=rng).as_matrix(), rng)
         u = Turn.random(rng=rng).as_matrix()
         peaks = [observe(one, u @ lattice.b_matrix(CELL), rng) for one in setup]
-        free = ("misorientation",) if head else ()
-        found, extra = child_of(parent, peaks, u, inheritance, *free)
+        heads = ("misorientation",) * (seed % 2)  # refined in every second child
+        found, extra = child_of(parent, peaks, u, inheritance, *heads)
         off = np.r_[
             (found.cell - CELL)[[0, 2]], np.degrees(Turn.from_matrix(found.u @ u.T).as_rotvec())
         ]
