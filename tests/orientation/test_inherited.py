@@ -62,7 +62,7 @@ def observe(setup: geometry.Rotation, ub: np.ndarray, rng: np.random.Generator) 
     for sign in (1, -1):
         phi = (np.arctan2(sine[:, 2], cosine[:, 2]) + sign * opening) % (2 * np.pi)
         q = along + cosine * np.cos(phi)[:, None] + sine * np.sin(phi)[:, None]
-        ray = q + [0, 0, K]
+        ray = q + np.array([0, 0, K])
         normal = np.cross(plate.slow, plate.fast)
         reach = (plate.origin @ normal) / (ray @ normal)
         spot = ray * reach[:, None] - plate.origin

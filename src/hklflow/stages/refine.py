@@ -180,7 +180,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     # This judgement is only reported; the stage `accept` decides with its limits.
     judged = (figures, parent.figures, params.accept.limits(), identity.identity())
     notes += gates.failures(*judged) + verdict.doubts(*judged)
-    product = orientation.product(refined, observed, parent.grid, identity, notes, figures, inherited)
+    product = orientation.product(
+        refined, observed, parent.grid, identity, notes, figures, inherited
+    )
     stage.write_json(outputs.orientation, product.to_dict())
     plots.save(orientation.picture(refined, observed, product), outputs.picture)
     print(

@@ -134,8 +134,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.geometry.grid import Grid
     from hklflow.orientation import centre, misfit, pseudosymmetry, transition
     from hklflow.orientation import sizes as scale
-    from hklflow.orientation.leftover import Crystal
     from hklflow.orientation.inherited import InheritedErrors
+    from hklflow.orientation.leftover import Crystal
     from hklflow.orientation.product import Identity
     from hklflow.orientation.refinement import RefinementLimits
     from hklflow.quality import doubts, gates, verdict
