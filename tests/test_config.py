@@ -87,6 +87,12 @@ def _with_scan(base: Path, *rows: str) -> None:
 # -------------------------------------------------------------------- good experiments
 
 
+def test_an_axis_at_0_may_be_listed_without_a_direction(base: Path) -> None:
+    _with_scan(base, "hexa\t1\t\t\tr1\traw/a1.nxs\tkappa=0 chi=3 phi=0:0.1\tpowder")
+    [scan] = config.load(CONFIG, base).scans.values()
+    assert scan.rotations["r1"].goniometer["kappa"] == (0, None)
+
+
 def test_a_good_experiment(base: Path) -> None:
     experiment = config.load(CONFIG, base)
     assert experiment.samples["hexa"] == config.Sample(
