@@ -300,7 +300,7 @@ def write(c: Contact, folder: Path) -> None:
         glow = c.level * (0.4 + 0.6 * np.exp(-(1 - cosine) * 12))
         counts = images(sweep, spots, c.scale, c.spot, glow, rng)
         if c.gain != 1:
-            noise = rng.normal(0, READ_NOISE, counts.shape[1:])  # a sheet of noise, shifted for each frame
+            noise = rng.normal(0, READ_NOISE, counts.shape[1:])  # shifted for each frame
             for z in range(len(counts)):
                 sheet = np.roll(noise, rng.integers(0, 300, 2), (0, 1))
                 counts[z] = np.clip(np.rint(c.gain * counts[z] + sheet + OFFSET), 0, 65535)
