@@ -65,7 +65,7 @@ test: setup-dev
 
 # One process more than there are cores: the test of the cluster mostly waits.
 test-all: setup-dev
-	PATH="$(BIN):$$PATH" $(PYTEST) -n $(shell expr $(PROCESSES) + 1)
+	PATH="$(BIN):$$PATH" $(PYTEST) -n $(shell expr $(PROCESSES) + 1) --durations 60 --durations-min 8
 
 lint: setup-dev
 	PATH="$(BIN):$$PATH" ruff check src tests benchmarks docs

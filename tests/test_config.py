@@ -124,6 +124,17 @@ def test_sections_reach_every_stage_that_goes_by_them(base: Path) -> None:
     assert """--integrate '{"spot":[1.0,1.5],"strong":7.0}'""" in config.flags(converge)
 
 
+def test_a_job_reads_the_corrections_of_the_import_from_its_command_line(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One item or several; as the workflow writes them."""
+    for items in (["arm=0,20,0"], ["r1:arm=0,20,0", "mirrored=fast"]):
+        given = CONFIG | {"import_scan": CONFIG["import_scan"] | {"detector": items}}
+        params = params_of(config.load(given, base), "refine_parent", "hexa", "300K")
+        assert params.imported.detector == tuple(items)
+        assert _parsed("refine_parent", config.flags(params), monkeypatch) == params
+
+
 def test_import_params_join_configuration_and_table(base: Path) -> None:
     experiment = config.load(CONFIG, base)
     params = params_of(experiment, "import_scan", "hexa", "300K", "r2")

@@ -69,9 +69,7 @@ def _imported(experiment: Experiment, own: Config, names: dict[str, Any]) -> Imp
     if any(correction.parse(item)[0] is not None for item in items):
         # The list has items for rotations by their names, perhaps of other scans.
         layer = f"per_scan.{sample}/{scan}"
-    by_rotation = {name: correction.of_rotation(items, name) for name in names["rotations"]}
-    detector = {name: given for name, given in by_rotation.items() if given}
-    return ImportSettings(detector=detector, layer=layer)
+    return ImportSettings(detector=items, layer=layer)
 
 
 def refine(experiment: Experiment, at: Wildcards) -> stages.refine.Params:

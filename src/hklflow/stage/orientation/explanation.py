@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hklflow.geometry.correction import of_items
+from hklflow.geometry.correction import of_items, of_rotation
 from hklflow.stage.import_settings import ImportSettings
 from hklflow.stage.orientation.observed import Observed
 
@@ -24,7 +24,7 @@ def imported(scan: str, observed: Observed, settings: ImportSettings) -> "Import
         rotations=observed.rotations,
         first=[one.first for one in observed.scans],
         binning=1 if binning is None else binning.factor,
-        corrections=[of_items(settings.detector.get(name, ())) for name in observed.names],
+        corrections=[of_items(of_rotation(settings.detector, name)) for name in observed.names],
         layer=settings.layer,
     )
 
