@@ -54,7 +54,7 @@ def show_status(
 
     Nothing is run and nothing is written, so the command can be used while snakemake runs. `done`:
     the products are complete and match the present configuration and inputs. `old`: the products
-    will be made again. `part`: some steps of the column are done, none of its rotations is complete. `2/3`:
+    will be made again. `part`: some steps of the column are done, but of no rotation all. `2/3`:
     two of three rotations are done. Below the table are the number of scans with each verdict, and
     the first reason for each doubtful or failed scan. `hklflow verify` reports more.
 
