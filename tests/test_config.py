@@ -344,7 +344,10 @@ BAD_ROWS = [
     ("hexa\t1\t\t\tr1\t\t\t", ["row 1: no raw file"]),
     ("hexa\t1\t\t\tr1\traw/no_###.cbf\t\t", ["row 1: ", "no_###.cbf"]),
     ("hexa\t1\t\t\tr1\traw/a#.nxs\t\t", ["row 1: raw/a#.nxs is a series of HDF5 files"]),
-    ("hexa\t1\t\t\tr1\traw/a1.nxs\t\tother", ["row 1: calibration 'other' is not one of powder"]),
+    (
+        "hexa\t1\t\t\tr1\traw/a1.nxs\t\tother",
+        ["row 1: there is no calibration 'other': the configuration defines powder"],
+    ),
     ("hexa\ta_b\t\t\tr1\traw/a1.nxs\t\t", ["row 1: scan 'a_b' may only have"]),
     ("hexa\t..\t\t\tr1\traw/a1.nxs\t\t", ["row 1: scan '..' may only have"]),
     ("hexa\t1\t\t\ta/b\traw/a1.nxs\t\t", ["row 1: rotation 'a/b' may only have"]),
