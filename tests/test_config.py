@@ -491,7 +491,7 @@ def test_all_problems_are_told_together(base: Path) -> None:
         "samples.tsv, row 3: no space group",
         "scans.tsv, row 1: temperature 'warm'",
         "scans.tsv, row 1: goniometer 'phi'",
-        "scans.tsv, row 1: calibration 'none'",
+        "scans.tsv, row 1: there is no calibration 'none'",
         "scans.tsv, row 1: raw file raw/no.nxs does not exist",
         "scans.tsv, row 3: sample 'tetra'",
         "scans.tsv, row 3: raw raw/a1.nxs is also used in",
