@@ -178,6 +178,15 @@ def test_children_start_from_the_parents_heads(experiment: Path) -> None:
     assert np.abs(added).max() < np.radians(0.002)
 
 
+def test_the_scan_of_the_parent_has_its_errors(experiment: Path) -> None:
+    """The same peaks with the detector inherited instead of refined know no more."""
+    parent = stage.read_json(experiment / "300K/parent.json")
+    again = stage.read_json(experiment / "300K/orientation.json")
+    for key in ("cell_sigma", "orientation_sigma_deg"):
+        np.testing.assert_allclose(again[key], parent[key], rtol=0.1)
+    assert np.all(np.array(parent["inherited_cell_covariance"]) == 0)
+
+
 def test_a_child_keeps_the_attenuation_of_its_own_wavelength(experiment: Path) -> None:
     """And takes the place of the parent's detector: the calibration is the same."""
     folder, sensor = experiment / "150K", {"sensor_thickness": 1e-3, "sensor_attenuation": 777.0}

@@ -129,6 +129,18 @@ def test_settings_of_the_table_replace_those_of_the_raw_file_one_by_one() -> Non
     np.testing.assert_allclose(np.degrees(scan.rotation.goniometer.angles[:2]), [11, -5])
 
 
+def test_an_axis_at_0_needs_no_direction() -> None:
+    """MarCCD headers have omega, chi, kappa and phi, whatever the goniometer is."""
+    axes = {"chi": (0.0, 0.0, 1.0), "phi": (0.0, 1.0, 0.0)}
+    said = replace(FULL, axes=axes, angles={"omega": 0.0, "chi": 54.0, "kappa": 0.0})
+    goniometer = assemble.scan(RAW, SHAPE, HEADER, said, None, None).rotation.goniometer
+    assert goniometer.names == ("chi", "phi")
+    assert np.degrees(goniometer.angles[0]) == pytest.approx(54)
+    moved = replace(said, angles=said.angles | {"kappa": 1.0})
+    with pytest.raises(HklflowError, match="no goniometer axis kappa"):
+        assemble.scan(RAW, SHAPE, HEADER, moved, None, None)
+
+
 def test_a_part_of_the_frames() -> None:
     transmission = np.linspace(0.1, 1, 10)
     scan = _scan(replace(HEADER, transmission=transmission), first_frame=3, last_frame=6)

@@ -368,6 +368,7 @@ BAD_GONIOMETERS = [
     ("phi=0:0", "goniometer 'phi=0:0' has a step of 0"),
     ("phi=0:1 phi=3", "goniometer sets phi twice"),
     ("ph=0:1", "there is no goniometer axis ph (the axes are chi, phi)"),
+    ("kappa=3 phi=0:1", "there is no goniometer axis kappa (the axes are chi, phi)"),
 ]
 BAD_ROWS += [
     (f"hexa\t1\t\t\tr1\traw/a1.nxs\t{text}\t", [f"row 1: {told}"]) for text, told in BAD_GONIOMETERS

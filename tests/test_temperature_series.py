@@ -366,6 +366,23 @@ def test_an_angle_that_leaves_its_fixed_value_is_a_departure(tmp_path: Path) -> 
     assert found[0]["departures"]["beta"]["strain"] == pytest.approx(np.radians(0.1))
 
 
+def test_the_shared_error_of_a_detector_hides_no_departure(tmp_path: Path) -> None:
+    """It is common to the scans of a parent: their differences do not contain it."""
+    scans = {f"s{t}": Truth(t, "s300") for t in (300, 280, 260, 240)}
+    inputs = write_sample(tmp_path / "sample", scans)
+    shared = np.diag([1.0, 1.0, 1.0, 0, 0, 0]) * 0.05**2
+    for path in inputs.orientations:
+        data = json.loads(path.read_text())
+        data["inherited_cell_covariance"] = shared
+        data["cell_covariance"] = np.array(data["cell_covariance"]) + shared
+        data["cell_sigma"] = np.sqrt(np.array(data["cell_sigma"]) ** 2 + np.diag(shared))
+        data["cell"][2] += 0.02 * (path == inputs.orientations[-1])
+        stage.write_json(path, data)
+    found = stage.read_json(run(inputs, tmp_path).findings)["transitions"]
+    assert [(t["warmer"], t["colder"]) for t in found] == [(260, 240)]
+    assert "c" in found[0]["departures"]
+
+
 @pytest.mark.slow
 def test_rotations_at_other_settings_are_not_compared(tmp_path: Path) -> None:
     inputs = write_sample(tmp_path / "sample", {n: SCANS[n] for n in ("s300", "s250")})

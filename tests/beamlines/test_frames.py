@@ -129,6 +129,29 @@ def test_axes_without_directions_are_settings(tmp_path, plugin, make, words):
     assert any("import_scan: axes" in note for note in scan.notes)
 
 
+def test_only_whole_words_say_that_images_are_no_scan(tmp_path):
+    """`xtal` is what many call their crystal."""
+    for name in ("xtal_100K_r1", "latest_100K_r1", "test_100K_r1"):
+        write_series(tmp_path / "data", mar, name + ".{:04d}")
+    result = marccd.find(Request(tmp_path / "data"))
+    assert {one.sample for one in result.scans} == {"xtal", "latest"}
+    [note] = [note for note in result.notes if "--scans NAME" in note]
+    assert note.endswith(": test_100K_r1")
+
+
+def test_a_stated_axis_of_the_arm_is_written_to_a_light_scan_file(tmp_path):
+    def on_arm(path, pixels, i):
+        files.write_marccd(path, pixels, phi=12 + 0.5 * i, _668=20_000)
+
+    write_series(tmp_path / "data", on_arm, "quartz_100K_r1.{:04d}")
+    assert found(marccd, tmp_path / "data").header.detector is None
+    scan = found(marccd, tmp_path / "data", arm="-1,0,0")
+    assert scan.light
+    assert scan.header.detector.normal == pytest.approx(
+        [0, np.sin(np.radians(20)), np.cos(np.radians(20))]
+    )
+
+
 def test_directions_that_the_user_states_are_kept(tmp_path):
     def ccd(path, pixels, i):
         angles = {"ANGLES": f"0.0 {10 + 0.5 * i} 30.0 54.7", "START": f"{10 + 0.5 * i}"}

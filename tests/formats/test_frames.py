@@ -20,7 +20,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Request, rotation_of
 from hklflow.beamlines.frames import fabio as fabio_plugin
 from hklflow.formats import marccd
-from hklflow.formats.frame_headers import IMAGES
+from hklflow.formats.frame_headers import IMAGES, StatedDirections
 from hklflow.formats.frame_table import FORMATS
 from hklflow.formats.images import read_frame_facts
 from hklflow.formats.oxford import unpack_ty6
@@ -321,7 +321,7 @@ def test_unknown_directions_are_asked_for(tmp_path: Path) -> None:
     """The header of a CCD does not say how the image is mounted, nor how the axes turn."""
     name = {"DETTYPE": "CCD-PXL-KAF2 83.3333 0.1 0 0.4 0.05 1"}
     arm = str(files.write_sfrm(tmp_path / "b.sfrm", counts(512, 512), **name))
-    facts = read_frame_facts(arm, IMAGES["right,up"])
+    facts = read_frame_facts(arm, StatedDirections(IMAGES["right,up"]))
     assert facts is not None
     assert facts.header.detector is None
     assert "the detector arm is at 20°" in " ".join(facts.notes)
@@ -334,7 +334,7 @@ def test_unknown_directions_are_asked_for(tmp_path: Path) -> None:
     assert facts.settings == "chi=54.7 phi=30 omega=10:0.5"
     assert "CCD-PXL-KAF2 are not known: --option image=right,up" in " ".join(facts.notes)
     for image in IMAGES.values():
-        facts = read_frame_facts(path, image)
+        facts = read_frame_facts(path, StatedDirections(image))
         assert facts is not None
         detector = facts.header.detector
         assert detector is not None
@@ -383,6 +383,23 @@ def test_what_is_not_supported_says_so(tmp_path: Path) -> None:
     assert facts is not None
     assert facts.header.detector is None
     assert "the detector arm is at 20°" in " ".join(facts.notes)
+    assert "--option arm=x,y,z" in " ".join(facts.notes)
+
+
+def test_a_stated_arm_moves_the_detector_about_the_sample(tmp_path: Path) -> None:
+    """By Rodrigues' formula about lab -x: the beam's pixel goes from z up to y."""
+    path = files.write_marccd(tmp_path / "a.mccd", counts(64, 64, 30_000), phi=0, _668=20_000)
+    facts = read_frame_facts(str(path), StatedDirections(arm=(-2.0, 0.0, 0.0)))
+    assert facts is not None
+    detector = facts.header.detector
+    assert detector is not None
+    c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
+    np.testing.assert_allclose(detector.lab(20.0, 30.0), [0, 0.12 * s, 0.12 * c], atol=1e-9)
+    np.testing.assert_allclose(detector.slow, [0, -c, s], atol=1e-12)
+    np.testing.assert_allclose(detector.fast, [-1, 0, 0], atol=1e-12)
+    other = files.write_sfrm(tmp_path / "a.sfrm", counts(32, 32))
+    with pytest.raises(HklflowError, match="--option arm is for MarCCD"):
+        read_frame_facts(str(other), StatedDirections(arm=(1.0, 0.0, 0.0)))
 
 
 def test_the_beam_centre_of_binned_frames(tmp_path: Path) -> None:
@@ -463,7 +480,7 @@ def test_directions_of_photon_100_are_asked_for(tmp_path: Path) -> None:
     assert facts is not None
     assert facts.header.detector is None
     assert "CMOS-PHOTON are not known: --option image=right,up" in " ".join(facts.notes)
-    facts = read_frame_facts(path, IMAGES["right,up"])
+    facts = read_frame_facts(path, StatedDirections(IMAGES["right,up"]))
     assert facts is not None
     assert facts.header.detector is not None
     assert facts.header.detector.pixel_size[0] == pytest.approx(9.6e-5, rel=1e-4)

@@ -68,6 +68,18 @@ def test_the_wrong_thing_is_named_and_every_remedy_finds_the_crystal(
             assert np.abs(compared(world, cured.data).cell_off).max() < 0.005, remedy
 
 
+@pytest.mark.parametrize("seed", [2, 3])
+def test_absences_choose_among_the_settings_of_one_lattice(seed: int, tmp_path: Path) -> None:
+    """C m c m, with the cell of B b m m: B m m b has the same centring, with other glide planes."""
+    world = small("wrong_header:setting", "orthorhombic", seed)
+    assert world.space_group == "Cmcm"
+    experiment = stated(world, tmp_path)
+    by_symbol, by_cell = remedies(experiment.refined().explanation)
+    assert "`B b m m`" in by_symbol
+    cured = experiment.with_remedy(by_cell).refined()
+    assert cured.data["cell"] == pytest.approx(world.sample.cell, rel=1e-3)
+
+
 def test_a_wrong_scale_is_cured_by_each_of_its_remedies(tmp_path: Path) -> None:
     """The wavelength is 8 % wrong. Its remedy restores the cell; another cell is the scaled one."""
     world = small("wrong_header:wavelength", "tetragonal", 1, 0.08)

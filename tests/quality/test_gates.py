@@ -338,3 +338,17 @@ def test_what_moved_or_is_another_crystal_is_told_or_stops_the_scan(
         assert len(sentences) == 1
         assert "scans.tsv" not in sentences[0]
         assert "limit" in sentences[0]
+
+
+@pytest.mark.parametrize(("cell", "first"), [(-0.0117, "cell"), (-0.001, "outward")])
+def test_a_displacement_that_the_distance_explains_comes_last(cell: float, first: str) -> None:
+    """Diffuse maxima do not change the cell by a per cent."""
+    sizes = [
+        {"what": "cell", "relative": cell, "sentence": "cell"},
+        {"what": "distance", "relative": 0.0132, "bias in sigma": 40.0, "sentence": "distance"},
+    ]
+    outward = [{"bias in sigma": 12.0, "sentence": "outward"}]
+    sentences = doubtful({"outward": outward, "sizes": sizes}, ScanLimits().limits())
+    assert sentences[0] == first
+    assert {"outward", "distance"} <= set(sentences)
+    assert (sentences[-1] == "outward") == (first == "cell")

@@ -28,6 +28,7 @@ from tests.truth.first_contacts_write import WRITERS, Stated, poni
 
 FORMATS = ("cbf mini", "cbf sparse", "cbf full", "nxmx", "eiger", "smv", "marccd", "tiff", "edf")
 CCD = ("smv", "marccd")
+OFFSET, READ_NOISE = 20.0, 1.5  # of a CCD, ADU
 LOGGED = ("tiff", "edf")  # formats with a log and a PONI file
 # Fault and the class of faults that no data can tell apart from it.
 FAULTS = {
@@ -299,10 +300,10 @@ def write(c: Contact, folder: Path) -> None:
         glow = c.level * (0.4 + 0.6 * np.exp(-(1 - cosine) * 12))
         counts = images(sweep, spots, c.scale, c.spot, glow, rng)
         if c.gain != 1:
-            noise = rng.normal(0, 1.5, counts.shape[1:])  # a sheet of noise, shifted for each frame
+            noise = rng.normal(0, READ_NOISE, counts.shape[1:])  # shifted for each frame
             for z in range(len(counts)):
                 sheet = np.roll(noise, rng.integers(0, 300, 2), (0, 1))
-                counts[z] = np.clip(np.rint(c.gain * counts[z] + sheet + 20), 0, 65535)
+                counts[z] = np.clip(np.rint(c.gain * counts[z] + sheet + OFFSET), 0, 65535)
         for rotation, z in c.doubled:
             if rotation == r:
                 counts[z] = counts[z - 1]

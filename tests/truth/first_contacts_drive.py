@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tests.truth.first_contacts import CCD, FAULTS, LOGGED, Contact
+from tests.truth.first_contacts import CCD, FAULTS, LOGGED, OFFSET, READ_NOISE, Contact
 from tests.truth.first_contacts_crystal import Array, cell_of
 
 SOURCES = {"cbf mini": "cbf", "cbf sparse": "cbf", "cbf full": "cbf"}
@@ -105,7 +105,7 @@ def _statements(c: Contact, folder: Path) -> tuple[dict[str, Any], list[str]]:
     if c.cif:
         arguments += ["--cif", str(folder / "crystal.cif")]
     if c.kind in CCD and c.fault != "no gain":
-        config["find_peaks"] = {"gain": c.gain}
+        config["import_scan"] |= {"gain": c.gain, "offset": OFFSET, "read_noise": READ_NOISE}
     return config, arguments
 
 

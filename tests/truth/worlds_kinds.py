@@ -331,7 +331,7 @@ def _row_in_header(d: Draft) -> Record:
 # Axes of other settings, as columns in units of the standard axes (International Tables A).
 OTHER_SETTINGS = {
     "C2/m": ("I 1 2/m 1", ((1, 0, 0), (0, -1, 0), (1, 0, -1))),
-    "Cmcm": ("A m a m", ((0, 0, 1), (1, 0, 0), (0, 1, 0))),
+    "Cmcm": ("B b m m", ((0, 0, 1), (1, 0, 0), (0, 1, 0))),
     "R-3c:H": ("R -3 c :R", ((2, -1, -1), (1, 1, -2), (1, 1, 1))),
     "R-3m:H": ("R -3 m :R", ((2, -1, -1), (1, 1, -2), (1, 1, 1))),
 }

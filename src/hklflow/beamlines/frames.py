@@ -12,11 +12,12 @@ from pathlib import Path
 from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, Request
 from hklflow.beamlines.grouping import stated
-from hklflow.beamlines.images import IMAGE_OPTIONS, ImageFiles, Series
-from hklflow.formats.frame_headers import IMAGES
+from hklflow.beamlines.images import ARM_OPTION, IMAGE_OPTIONS, ImageFiles, Series
+from hklflow.formats.frame_headers import IMAGES, StatedDirections
 from hklflow.formats.header import Header
 from hklflow.formats.images import read_frame_facts
 from hklflow.formats.raw import IMAGE_SUFFIXES
+from hklflow.formats.text_headers import parse_vector
 
 _IMAGE = {
     "image": "directions of increasing columns and rows as seen from the sample: "
@@ -39,14 +40,19 @@ class FrameFiles(ImageFiles):
         named = request.options.get("image")
         if named is not None and named not in IMAGES:
             raise HklflowError(f"image is {named!r}; use one of {' '.join(IMAGES)}")
-        facts = read_frame_facts(series.pattern, None if named is None else IMAGES[named])
+        facts = read_frame_facts(
+            series.pattern,
+            StatedDirections(
+                None if named is None else IMAGES[named], parse_vector(request.options.get("arm"))
+            ),
+        )
         if facts is None:
             notes = ["its header is not read: give the angles in a log and a --calibration"]
             return Header(n_frames=len(series.images)), "", notes
         return facts.header, facts.settings, list(facts.notes)
 
     def _adds(self, request: Request, log: str | None) -> bool:
-        return "image" in request.options or stated(request.facts)
+        return bool({"image", "arm"} & request.options.keys()) or stated(request.facts)
 
     def _is_mine(self, path: Path) -> bool:
         # Bruker and MarCCD may count their frames by the suffix: `x.0001`.
@@ -90,11 +96,13 @@ def _plugin(name: str, summary: str, *suffixes: str, **more: str) -> FrameFiles:
 sfrm = _plugin("sfrm", "frames of Bruker, .sfrm or numbered by the suffix", ".sfrm", ".#", **_IMAGE)
 rodhypix = _plugin("rodhypix", "frames of Rigaku and Oxford detectors", ".rodhypix", ".img")
 esperanto = _plugin("esperanto", "frames that CrysAlisPro exported", ".esperanto", ".esper")
-marccd = _plugin("marccd", "images of MarCCD and Rayonix", ".mccd", ".img", ".tif", ".#")
-raxis = _plugin("raxis", "images of R-AXIS plates", ".osc", ".img", ".stk")
+marccd = _plugin(
+    "marccd", "images of MarCCD and Rayonix", ".mccd", ".img", ".tif", ".#", **ARM_OPTION
+)
+raxis = _plugin("raxis", "images of R-AXIS plates", ".osc", ".img", ".stk", **ARM_OPTION)
 fabio = AnyFrames(
     "fabio",
     "images of any format that fabio reads, recognised by their content",
     (),
-    {**IMAGE_OPTIONS, **_IMAGE, **_SUFFIX},
+    {**IMAGE_OPTIONS, **_IMAGE, **ARM_OPTION, **_SUFFIX},
 )

@@ -36,10 +36,11 @@ IMAGE_OPTIONS = {
     "with its angles in degrees if the headers have none: axis=phi=0:0.1",
     "least": "least number of images of a series (default 5)",
 }
+ARM_OPTION = {"arm": "axis of the detector's arm, a lab vector x,y,z"}
 _HEADER_OPTIONS = {
     "instrument": "instrument whose conventions the headers follow, if they do not name it (see "
     "docs/instruments.md)",
-    "arm": "axis of the detector's arm, a lab vector x,y,z",
+    **ARM_OPTION,
     "transmission": "unit of the filters' transmission, fraction or percent; none: not used",
 }
 
@@ -230,7 +231,9 @@ class ImageFiles:
         if header.detector_doubt is not None:
             notes.append(header.detector_doubt)
         if self.reads == "CBF" and header.monitor is None and log is None:
-            notes.append("no monitor: if the experiment has none, set `import_scan: monitor: none`")
+            notes.append(
+                "no monitor: if the experiment has none, set `import_scan: {monitor: none}`"
+            )
         return header, goniometer, notes
 
     def _adds(self, request: Request, log: str | None) -> bool:
@@ -250,7 +253,10 @@ class ImageFiles:
             header, goniometer = joined(facts, header), words or goniometer
             notes += remarks
         if goniometer:
-            notes.append("set the directions of its axes in `import_scan: axes`")
+            notes.append(
+                "set the directions of its axes in `import_scan: axes` (an axis that is always at "
+                "0 may be left out)"
+            )
         return Single(
             FoundScan(
                 "",

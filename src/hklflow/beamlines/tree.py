@@ -14,7 +14,7 @@ _TEMPERATURE = re.compile(r"(?P<minus>m|-)?(?P<whole>\d+)(?:[p.](?P<part>\d+))?K
 _ROTATION = re.compile(r"(?:r|f|rot|rotation|run|scan|s)?\d+[a-z]?", re.IGNORECASE | re.ASCII)
 _NO_SCAN = re.compile(
     r"(?<![a-z])(?:dark|flat|flood|background|bkg|empty|air|thumb|thumbnail|preview|snapshot|snap|"
-    r"powder|calib|calibration|ceo2|lab6|si640|mask|beamstop|test|xtal|center|centre|align)"
+    r"powder|calib|calibration|ceo2|lab6|si640|mask|beamstop|test|center|centre|align)"
     r"(?![a-z])",
     re.IGNORECASE,
 )

@@ -140,7 +140,7 @@ def _drawn(outcome: Outcome) -> list[str]:
         f"{best.reflections['used']} centroids of integrated reflections move the cell by "
         f"{pulls.max():.1f} σ from the cell of the {alone[-1].peaks['used']} peaks: scattering "
         "next to the reflections shifts them; refine with the peaks only (`converge: "
-        "max_integrations: 0`)"
+        "{max_integrations: 0}`)"
     ]
 
 

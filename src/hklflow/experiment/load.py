@@ -75,8 +75,9 @@ def load(
                 )
             problems += [
                 f"{row.where}: there is no goniometer axis {name} (the axes are {', '.join(axes)})"
-                for name in row.goniometer
-                if axes and name not in axes
+                for name, setting in row.goniometer.items()
+                # An axis at 0 without a direction changes nothing: headers list it anyway.
+                if axes and name not in axes and setting != (0, None)
             ]
             if not simulated:
                 of_files = raw_problems(row, base, frame_files)

@@ -298,12 +298,14 @@ def _goniometer(header: Header, said: Said, problems: list[str]) -> geometry.Gon
     else:
         problems.append("the goniometer is not known: set `import_scan: axes` in the configuration")
         return None
-    unknown = [name for name in (*said.angles, scan_axis or "") if name and name not in names]
+    # An axis at 0 that has no direction changes nothing, and may not exist.
+    angles_of = {n: angle for n, angle in said.angles.items() if angle != 0 or n in names}
+    unknown = [name for name in (*angles_of, scan_axis or "") if name and name not in names]
     if scan_axis is None or unknown:
         what = f"no goniometer axis {', '.join(unknown)}" if unknown else "unknown scan axis"
         problems.append(f"{what} (the axes are {', '.join(names)}): name one of them")
         return None
-    settings = {scan_axis: 0.0} | settings | said.angles
+    settings = {scan_axis: 0.0} | settings | angles_of
     missing = [name for name in names if name not in settings]
     if missing:
         problems.append(

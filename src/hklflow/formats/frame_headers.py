@@ -88,6 +88,25 @@ class Fields:
 
 
 @dataclass(frozen=True)
+class StatedDirections:
+    """Directions in the laboratory that the user states; None: as the header says.
+
+    Attributes
+    ----------
+    image : ImageDirections or None
+        Directions of increasing columns and of increasing rows.
+    arm : Vector or None
+        Axis of the detector's arm.
+    """
+
+    image: ImageDirections | None = None
+    arm: Vector | None = None
+
+
+NO_DIRECTIONS = StatedDirections()
+
+
+@dataclass(frozen=True)
 class Axis:
     """A goniometer axis: its lab vector with all angles at zero, or None, and its angles (degrees).
 
@@ -187,6 +206,9 @@ class Format:
         What to do where the mounting is not known.
     saturation : function -> float
         Counts.
+    two_theta : function -> float
+        Angle in degrees of a detector arm whose axis the header does not state; the mounting is
+        then the one at zero of the arm.
     scanned : function -> str
         Name of the scanned axis; default: the axis that moves during a frame.
     notes : function -> list of str
@@ -201,6 +223,7 @@ class Format:
     axes: Callable[[Fields], list[Axis]]
     mounting: Callable[[Fields, ImageDirections | None], Mounting | None]
     saturation: Callable[[Fields], float | None] = nothing
+    two_theta: Callable[[Fields], float | None] = nothing
     scanned: Callable[[Fields], str | None] = nothing
     unmounted: Callable[[Fields], str] = lambda fields: (
         "the header does not state the whole geometry of the detector: give a --calibration"
@@ -227,14 +250,13 @@ class FrameFacts:
 
 
 def series_facts(
-    table: Format, first: Fields, last: Fields, n_frames: int, image: ImageDirections | None
+    table: Format, first: Fields, last: Fields, n_frames: int, stated: StatedDirections
 ) -> FrameFacts:
     """Return the facts of a series from its first and last frame.
 
     Parameters
     ----------
-    image : ImageDirections or None
-        Directions of columns and rows, if the user states them.
+    stated : StatedDirections
 
     Raises
     ------
@@ -244,9 +266,9 @@ def series_facts(
     axes = table.axes(first)
     notes = list(table.notes(first))
     scan = _scan_axis(table, first, axes)
-    mounting, gain = table.mounting(first, image), table.gain(first)
-    if mounting is None:
-        notes.append(table.unmounted(first))
+    gain = table.gain(first)
+    mounting, remarks = _mounting(table, first, stated)
+    notes += remarks
     header = Header(
         wavelength=table.wavelength(first),
         exposure_time=table.exposure(first),
@@ -274,6 +296,33 @@ def series_facts(
     return FrameFacts(
         replace(header, start_deg=start, step_deg=step, goniometer=goniometer), "", tuple(notes)
     )
+
+
+def _mounting(
+    table: Format, fields: Fields, stated: StatedDirections
+) -> tuple[Mounting | None, list[str]]:
+    """Return the mounting of the detector, rotated with its arm, and notes; None: not known."""
+    mounting = table.mounting(fields, stated.image)
+    if mounting is None:
+        return None, [table.unmounted(fields)]
+    if stated.arm is not None and table.two_theta is nothing:
+        raise HklflowError(
+            f"--option arm is for MarCCD and R-AXIS images, which {fields.path} is not: leave the "
+            "option out"
+        )
+    degrees = table.two_theta(fields) or 0.0
+    if abs(degrees) <= SMALL:
+        return mounting, []
+    at = f"the detector arm is at {degrees:g}°"
+    if stated.arm is None:
+        return None, [
+            f"{at} about an axis that the header does not state: give --option arm=x,y,z (lab "
+            "vector of the axis, such as -1,0,0), or a --calibration"
+        ]
+    axis = np.array(stated.arm) / np.linalg.norm(stated.arm)
+    turn = rotation_matrix(axis, math.radians(degrees))
+    turned = replace(mounting, rotation=turn @ mounting.rotation)
+    return turned, [f"{at}; its axis is from --option arm"]
 
 
 def _scan_axis(table: Format, fields: Fields, axes: Sequence[Axis]) -> int | None:

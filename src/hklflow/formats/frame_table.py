@@ -53,23 +53,15 @@ _MAR_VIEW = ("origin", "orientation", "view_direction")
 _MAR_AXES = ("twotheta", "omega", "chi", "kappa", "phi", "delta", "gamma")
 
 
-def _usual_mounting(
-    facts: tuple[float, ...] | None, two_theta: float | None, slow: Vector = DOWN
-) -> Mounting | None:
+def _usual_mounting(facts: tuple[float, ...] | None, slow: Vector = DOWN) -> Mounting | None:
     """Return a detector normal to the beam; facts: pixel x, y, distance, beam x, y."""
-    if facts is None or min(facts[:3]) <= 0 or abs(two_theta or 0.0) > SMALL:
+    if facts is None or min(facts[:3]) <= 0:
         return None
     px, py, distance, x, y = facts
     return Mounting(slow, RIGHT, (py, px), (y, x), distance, _STILL)
 
 
-def _usual_unmounted(two_theta: float | None) -> str:
-    if abs(two_theta or 0.0) <= SMALL:
-        return "the header states no pixel size, distance or beam centre: give a --calibration"
-    return (
-        f"the detector arm is at {two_theta:g}° about an axis that the header does not state: give "
-        "a --calibration"
-    )
+_UNMOUNTED = "the header states no pixel size, distance or beam centre: give a --calibration"
 
 
 def _marccd_axes(fields: Fields) -> list[Axis]:
@@ -89,7 +81,7 @@ def _marccd_unmounted(fields: Fields) -> str:
     if any(fields.number(name) for name in _MAR_VIEW):
         values = ", ".join(f"{name} {fields.number(name) or 0:g}" for name in _MAR_VIEW)
         return f"the image is stored in another order than usual ({values}): give a --calibration"
-    return _usual_unmounted(fields.number("start_twotheta", scale=1e-3))
+    return _UNMOUNTED
 
 
 def _marccd_mounting(fields: Fields, image: ImageDirections | None) -> Mounting | None:
@@ -105,7 +97,7 @@ def _marccd_mounting(fields: Fields, image: ImageDirections | None) -> Mounting 
         fields.positive("beam_x", scale=1e-3),
         fields.positive("beam_y", scale=1e-3),
     )
-    return _usual_mounting(facts, fields.number("start_twotheta", scale=1e-3))
+    return _usual_mounting(facts)
 
 
 def _marccd_notes(fields: Fields) -> list[str]:
@@ -149,13 +141,13 @@ def _raxis_mounting(fields: Fields, image: ImageDirections | None) -> Mounting |
         fields.number("Direct beam Y position"),
     )
     usual = not any(fields.number(f"{name} Scan") for name in _RAXIS_SCANS)
-    return _usual_mounting(facts, fields.number("2Theta Angle"), slow=UP) if usual else None
+    return _usual_mounting(facts, slow=UP) if usual else None
 
 
 def _raxis_unmounted(fields: Fields) -> str:
     if any(fields.number(f"{name} Scan") for name in _RAXIS_SCANS):
         return "the plate was read in another order than usual: give a --calibration"
-    return _usual_unmounted(fields.number("2Theta Angle"))
+    return _UNMOUNTED
 
 
 # ------------------------------------------------------------------------------ the table
@@ -204,6 +196,7 @@ FORMATS: dict[str, Format] = {
         exposure=lambda f: f.positive("exposure_time", scale=1e-3),
         axes=_marccd_axes,
         mounting=_marccd_mounting,
+        two_theta=lambda f: f.number("start_twotheta", scale=1e-3),
         saturation=lambda f: f.positive("saturated_value"),
         unmounted=_marccd_unmounted,
         notes=_marccd_notes,
@@ -215,6 +208,7 @@ FORMATS: dict[str, Format] = {
         exposure=lambda f: f.positive("Exposure Time", scale=60),
         axes=_raxis_axes,
         mounting=_raxis_mounting,
+        two_theta=lambda f: f.number("2Theta Angle"),
         unmounted=_raxis_unmounted,
         gain=lambda f: Stated(),
     ),

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import require_file
-from hklflow.formats.frame_headers import Fields, FrameFacts, ImageDirections, series_facts
+from hklflow.formats.frame_headers import (
+    NO_DIRECTIONS,
+    Fields,
+    FrameFacts,
+    StatedDirections,
+    series_facts,
+)
 from hklflow.formats.frame_table import format_of
 from hklflow.formats.header import Header
 from hklflow.formats.marccd import read_marccd
@@ -187,7 +193,7 @@ def read_image_header(raw: Raw, choices: Choices = NOTHING_STATED) -> Header:
 
     files = find_files(raw)
     image = _open(files[0], 0)
-    if (facts := _frame_facts(files, image, None)) is not None:
+    if (facts := _frame_facts(files, image, NO_DIRECTIONS)) is not None:
         return facts.header
     kind = type(image).__name__
     if kind == "CbfImage":
@@ -201,13 +207,12 @@ def read_image_header(raw: Raw, choices: Choices = NOTHING_STATED) -> Header:
     return Header(n_frames=len(files))
 
 
-def read_frame_facts(raw: Raw, image: ImageDirections | None = None) -> FrameFacts | None:
+def read_frame_facts(raw: Raw, stated: StatedDirections = NO_DIRECTIONS) -> FrameFacts | None:
     """Return what the headers of a series state; None if its format is not in the table of formats.
 
     Parameters
     ----------
-    image : ImageDirections, optional
-        Directions of columns and rows, if the user states them.
+    stated : StatedDirections
 
     Raises
     ------
@@ -215,12 +220,10 @@ def read_frame_facts(raw: Raw, image: ImageDirections | None = None) -> FrameFac
         If a header is damaged, or the last frame is not where the first frame and the step say.
     """
     files = find_files(raw)
-    return _frame_facts(files, _open(files[0], 0), image)
+    return _frame_facts(files, _open(files[0], 0), stated)
 
 
-def _frame_facts(
-    files: list[Path], opened: Any, image: ImageDirections | None
-) -> FrameFacts | None:
+def _frame_facts(files: list[Path], opened: Any, stated: StatedDirections) -> FrameFacts | None:
     table = format_of(opened)
     if table is None:
         return None
@@ -229,7 +232,7 @@ def _frame_facts(
         Fields(path, dict(frame.header), (int(frame.data.shape[0]), int(frame.data.shape[1])))
         for path, frame in ((files[0], opened), (files[-1], end))
     )
-    return series_facts(table, first, last, len(files), image)
+    return series_facts(table, first, last, len(files), stated)
 
 
 def read_image(path: Path) -> NDArray[Any]:

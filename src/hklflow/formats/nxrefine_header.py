@@ -47,7 +47,7 @@ def read_measurement(file: Any, name: str, n: int, monitor: str | None) -> tuple
         pixel_mask=None if mask is None else np.asarray(mask[()]) != 0,
     )
     if counts is None:
-        notes.append("no monitor: if the experiment has none, set `import_scan: monitor: none`")
+        notes.append("no monitor: if the experiment has none, set `import_scan: {monitor: none}`")
     return header, notes + list(_tilts(group))
 
 

@@ -1,7 +1,7 @@
 """Crystal that indexing expects: the limits of indexing, and lattices that cannot be right."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +11,13 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, lattice, symmetry
 from hklflow.geometry.reduction import matching_settings, strain
 from hklflow.orientation import local_lattice
-from hklflow.orientation.indexing import Indexing, index_peaks, reaches
+from hklflow.orientation.indexing import (
+    Indexing,
+    index_peaks,
+    most_violations,
+    reaches,
+    violations,
+)
 from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
@@ -127,3 +133,30 @@ def other_settings(cell: ArrayLike, group: symmetry.SpaceGroup) -> Iterator[tupl
         if not any(np.allclose(converted, known, rtol=1e-4) for known in yielded):
             yielded.append(converted)
             yield other.symbol, converted
+
+
+def fitting_settings(
+    ub: Floats,
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    strength: Floats,
+    sought: Sought,
+) -> list[tuple[str, Floats, int]]:
+    """Return the settings of the expected cell that index the peaks, fewest violations first.
+
+    Several settings may have the same lattice (the cell of A m a m is also one of A m m a): their
+    systematic absences decide. Each has a symbol, a cell and the number of peaks at absences.
+    """
+    assert sought.cell is not None
+    g = local_lattice.vectors(rotations, peaks)
+    fits = []
+    for symbol, cell in other_settings(sought.cell, sought.group):
+        matching = matching_settings(ub, cell, sought.group, sought.cell_tolerance)
+        if not any(setting.ratio == 1 for setting in matching):
+            continue
+        indexing = replace(sought, cell=cell).index(rotations, peaks, strength)
+        if indexing is not None:
+            absent = violations(indexing.ub, g[indexing.indexed], sought.group)
+            fits.append((symbol, cell, absent))
+    allowed = most_violations([absent for _, _, absent in fits]) if fits else 0
+    return sorted((fit for fit in fits if fit[2] <= allowed), key=lambda fit: fit[2])

@@ -5,6 +5,7 @@ expected cell or to a conventional cell, fits it and judges it. The same input a
 result.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -327,13 +328,13 @@ def _expected(
     indexed = is_indexed(ub, g, tolerance)
     # If cell and metric allow several choices (a and c of a Pnma crystal with nearly equal axes),
     # the systematic absences decide; random spots violate a few absences.
-    violations = [_violations(setting.ub, g[indexed], group) for setting in settings]
-    allowed = 2 * min(violations) + 4
+    numbers = [violations(setting.ub, g[indexed], group) for setting in settings]
+    allowed = most_violations(numbers)
     misses = [False] * len(settings)
     if ratio < 1:
         misses = _misses([setting.ub for setting in settings], g, group)
     ranked = sorted(
-        zip(misses, violations, settings, strict=True), key=lambda x: (x[0], x[1] > allowed)
+        zip(misses, numbers, settings, strict=True), key=lambda x: (x[0], x[1] > allowed)
     )
     # Keep one of the settings that are equivalent by symmetry.
     distinct: list[Candidate] = []
@@ -352,13 +353,18 @@ def _misses(ubs: list[Floats], g: Floats, group: symmetry.SpaceGroup) -> list[bo
     numbers = []
     for ub in ubs:
         good = is_indexed(ub, g, _SHARP)
-        numbers.append(int(good.sum()) - _violations(ub, g[good], group))
+        numbers.append(int(good.sum()) - violations(ub, g[good], group))
     return [number < _FEWER * max(numbers) for number in numbers]
 
 
-def _violations(ub: Floats, g: Floats, group: symmetry.SpaceGroup) -> int:
+def violations(ub: Floats, g: Floats, group: symmetry.SpaceGroup) -> int:
     """Return the number of peaks at systematically absent reflections."""
     return int(group.is_absent(np.rint(g @ np.linalg.inv(ub).T)).sum())
+
+
+def most_violations(numbers: Sequence[int]) -> int:
+    """Return the number of violations up to which a setting may be right, from those of all."""
+    return 2 * min(numbers) + 4
 
 
 def _text(cell: ArrayLike) -> str:

@@ -19,6 +19,7 @@ from hklflow.geometry import (
 )
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.symmetry import SpaceGroup, space_group
+from hklflow.orientation.inherited import InheritedErrors
 
 Floats = NDArray[np.float64]
 
@@ -75,7 +76,7 @@ class Orientation(Identity):
     Attributes
     ----------
     cell, cell_sigma : (6,) array
-        Cell and its standard deviations, Å and degrees.
+        Cell and its standard deviations, Å and degrees, with the inherited errors.
     cell_covariance : (6, 6) array
         Covariance of the cell, in the same units.
     u : (3, 3) array
@@ -83,7 +84,10 @@ class Orientation(Identity):
     ub : (3, 3) array
         UB in 1/Å with 2π.
     orientation_sigma : (3,) array
-        Standard deviations of the rotation about the axes of the goniometer's frame, degrees.
+        Standard deviations of the rotation about the axes of the goniometer's frame, degrees, with
+        the inherited errors.
+    inherited : InheritedErrors
+        Part of these covariances from the geometry of the parent; 0 for a parent.
     rotations : mapping
         Refined geometry of each rotation by name, in the order of the scan.
     calibrated_detectors : mapping
@@ -91,7 +95,10 @@ class Orientation(Identity):
     grid : Grid
         Grid of the parent.
     refined_parameters : mapping
-        Values with errors, by the name of the parameter.
+        Values with errors, by the name of the parameter. These errors are without the inherited
+        errors.
+    parameter_covariance : (n, n) array
+        Covariance of the n refined parameters.
     metrics : mapping
         Numbers on the quality of the refinement.
     figures : mapping
@@ -109,10 +116,12 @@ class Orientation(Identity):
     u: Floats
     ub: Floats
     orientation_sigma: Floats
+    inherited: InheritedErrors
     rotations: Mapping[str, Rotation]
     calibrated_detectors: Mapping[str, Detector]
     grid: Grid
     refined_parameters: Mapping[str, Parameter]
+    parameter_covariance: Floats
     metrics: Mapping[str, Any]
     figures: Mapping[str, Any]
     warnings: Sequence[str]
@@ -138,6 +147,12 @@ class Orientation(Identity):
     def volume(self) -> float:
         """Volume of the cell in Å³."""
         return lattice.volume(self.cell)
+
+    @property
+    def own_cell_sigma(self) -> Floats:
+        """Standard deviations (6,) of the cell without the error that scans of a parent share."""
+        variance = self.cell_sigma**2 - np.diag(self.inherited.cell)
+        return np.sqrt(np.maximum(variance, 0.0))
 
     @property
     def fraction_indexed(self) -> float:
@@ -185,10 +200,12 @@ class Orientation(Identity):
             u=u,
             ub=_array(ub),
             orientation_sigma=np.zeros(3),
+            inherited=InheritedErrors.none(),
             rotations=rotations,
             calibrated_detectors={name: one.detector for name, one in rotations.items()},
             grid=grid,
             refined_parameters={},
+            parameter_covariance=np.zeros((0, 0)),
             metrics={"peaks": 0},
             figures={"fraction unindexed": None},
             warnings=(),
@@ -205,6 +222,8 @@ class Orientation(Identity):
             "U": self.u,
             "UB": self.ub,
             "orientation_sigma_deg": self.orientation_sigma,
+            "inherited_cell_covariance": self.inherited.cell,
+            "inherited_orientation_covariance_deg2": self.inherited.orientation,
             "rotations": {name: to_dict(item) for name, item in self.rotations.items()},
             "calibrated_detectors": {
                 name: detector_to_dict(item) for name, item in self.calibrated_detectors.items()
@@ -213,6 +232,7 @@ class Orientation(Identity):
             "refined_parameters": {
                 name: parameter._asdict() for name, parameter in self.refined_parameters.items()
             },
+            "parameter_covariance": self.parameter_covariance,
             "metrics": self.metrics,
             "symmetry": self.figures,
             "warnings": list(self.warnings),
@@ -242,6 +262,10 @@ class Orientation(Identity):
                 u=_array(data["U"]),
                 ub=_array(data["UB"]),
                 orientation_sigma=_array(data["orientation_sigma_deg"]),
+                inherited=InheritedErrors(
+                    _array(data["inherited_cell_covariance"]),
+                    _array(data["inherited_orientation_covariance_deg2"]),
+                ),
                 rotations={name: from_dict(one) for name, one in data["rotations"].items()},
                 calibrated_detectors={
                     name: detector_from_dict(one)
@@ -252,6 +276,7 @@ class Orientation(Identity):
                     name: Parameter(one["value"], one["sigma"])
                     for name, one in data["refined_parameters"].items()
                 },
+                parameter_covariance=_array(data["parameter_covariance"]),
                 metrics=data["metrics"],
                 figures=data["symmetry"],
                 warnings=data["warnings"],

@@ -77,7 +77,7 @@ def _distance(
         f"the detector seems to be {1e3 * moved:+.3f} ± {1e3 * sigma:.1g} mm along its normal "
         f"from where the calibration has it ({moved / distance:+.2%} of its distance): the cell "
         f"would be {abs(change):.2%} {_larger(change)}, {bias:.2g} of its errors; check the "
-        "calibration, or set `refine_parent: refine_distance: true`"
+        "calibration, or set `refine_parent: {refine_distance: true}`"
     )
     relative = moved / distance
     found = {"what": "distance", "relative": relative, "bias in sigma": bias, "sentence": sentence}

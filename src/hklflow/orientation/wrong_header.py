@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hklflow.geometry import Rotation, lattice, symmetry
 from hklflow.geometry.reduction import matching_settings, real_basis
 from hklflow.orientation import hypotheses
-from hklflow.orientation.expected import SHAPE, Sought, other_settings
+from hklflow.orientation.expected import SHAPE, Sought, fitting_settings
 from hklflow.orientation.hypotheses import Fitted, Hypothesis
 from hklflow.orientation.lattice_search import MIN_PEAKS
 from hklflow.orientation.residuals import Peaks
@@ -51,6 +51,8 @@ class Explanation:
         Cell of the lattice: for ``setting`` conventional, for ``cell`` reduced.
     symbol : str
         For ``setting``: the setting of the expected cell.
+    absent : int
+        For ``setting``: indexed peaks at systematically absent reflections.
     alternatives : tuple of Hypothesis
         Other geometries that index the peaks: for ``scale`` all ways to change the geometry, best
         first; for a reversed axis mirrored images.
@@ -64,6 +66,7 @@ class Explanation:
     scale: float = 1.0
     cell: Floats | None = None
     symbol: str = ""
+    absent: int = 0
     alternatives: tuple[Hypothesis, ...] = ()
 
 
@@ -284,11 +287,12 @@ def _of_lattice(
     def explanation(kind: str, **more: object) -> Explanation:
         return Explanation(kind, plain, stated.count, stated.of, by_chance, **more)  # type: ignore[arg-type]
 
-    for symbol, cell in other_settings(sought.cell, sought.group):
-        if any(
-            s.ratio == 1 for s in matching_settings(ub, cell, sought.group, sought.cell_tolerance)
-        ) and replace(sought, cell=cell).index(rotations, peaks, strength):
-            return [explanation("setting", cell=cell, symbol=symbol)]
+    settings = [
+        explanation("setting", cell=cell, symbol=symbol, absent=absent)
+        for symbol, cell, absent in fitting_settings(ub, rotations, peaks, strength, sought)
+    ]
+    if settings:
+        return settings
     if matching:  # a superlattice
         return []
     reduced = _reduced(ub)

@@ -52,6 +52,7 @@ def _indexed(one: Explanation, what: str, stated: Stated, cure: str = "") -> str
     only = one.hypothesis.only
     of = "" if only is None else f" for {_and([stated.imported.names[i] for i in only])} only"
     chance = f", {one.by_chance} by chance" if one.by_chance else ""
+    chance += f", {one.absent} of them at absent reflections" if one.absent else ""
     cure = cure or f"write {_written(one.hypothesis, stated)}"
     return f"with {what}{of}, {one.count} of {one.of} peaks are indexed{chance}: {cure}"
 
@@ -218,16 +219,19 @@ def _setting(one: Explanation, stated: Stated) -> str:
 def _cell(one: Explanation, stated: Stated) -> str:
     assert one.cell is not None
     widest = max(abs(r.scan.step) * r.scan.n_frames for r in stated.rotations)
+    correct = (
+        "correct it there, or empty its columns a to gamma and give the space group, P 1 if it is "
+        "not known"
+    )
     if np.degrees(widest) < _SHEARED:
         cause = (
-            "the cell in samples.tsv is another crystal's (leave it empty, or correct it), or the "
+            f"the cell in samples.tsv is another crystal's ({correct}), or the "
             "beam centre is wrong, which deforms the lattice of a short rotation (check it with a "
             "powder image or the direct beam, or measure a longer rotation)"
         )
     else:
         cause = (
-            "the geometry is right, and the cell in samples.tsv is another crystal's; leave it "
-            "empty, or correct it"
+            f"the geometry is right, and the cell in samples.tsv is another crystal's; {correct}"
         )
     return (
         f"{one.count} of {one.of} peaks are indexed in the stated geometry by another lattice, "

@@ -105,7 +105,17 @@ def _findings(
         # Cell and orientation absorb a small motion: they are then wrong although the spots fit.
         far = motion.get("bias in sigma", 0.0) > limits.told_bias
         yield motion, max(shifts), description, 0.0 if far else limits.told_shift, limits.max_shift
-    for displaced in (*figures.get("outward", ()), *figures.get("alike", ())):
+    outward = [
+        (one, one["bias in sigma"], "", limits.told_bias, math.inf)
+        for one in figures.get("outward", ())
+    ]
+    # A wrong distance, which the cell confirms, displaces peaks along Q, too.
+    sizes = {size["what"]: abs(size["relative"]) for size in figures.get("sizes", ())}
+    explained = sizes.get("cell", 0.0) > limits.told_cell
+    explained &= sizes.get("distance", 0.0) > limits.told_distance
+    if not explained:
+        yield from outward
+    for displaced in figures.get("alike", ()):
         yield displaced, displaced["bias in sigma"], "", limits.told_bias, math.inf
     for module in figures.get("displaced modules", ()):
         yield module, module["size"], "", limits.told_module, math.inf
@@ -131,6 +141,8 @@ def _findings(
         yield left, size, "peaks not indexed", least, limits.max_unindexed
     for other in figures.get("other crystals", ()):
         yield other, other["share"], f"a share of {other['share']:.2g}", 0.0, limits.max_crystal
+    if explained:
+        yield from outward
 
 
 def untested(

@@ -133,12 +133,12 @@ def doubts(
         As for `gates.failures`.
     """
     is_parent = identity["scan"] == identity["parent"]
+    if is_parent and "sizes" not in figures:
+        figures = {**figures, "sizes": parent_figures.get("sizes", ())}
     sentences = gates.doubtful(figures, limits)
     sentences += _misplaced(figures, limits)
     # The refinement of the parent requires more indexed peaks than those of its children.
     misfit = figures["misfit"]
-    if is_parent and "sizes" not in figures:
-        sentences += gates.doubtful({"sizes": parent_figures.get("sizes", ())}, limits)
     sentences += _poorly_indexed(parent_figures.get("misfit", misfit) if is_parent else misfit)
     sentences += _too_good(misfit, limits)
     if is_parent:

@@ -14,7 +14,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.quality import gates, verdict
 from hklflow.stage.scan_limits import ScanLimits
 
-VERSION = 5
+VERSION = 6
 
 
 class Inputs(stage.Inputs):

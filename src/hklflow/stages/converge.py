@@ -213,7 +213,7 @@ def _run(inputs: Inputs, params: Params, start: "Orientation", threads: int) -> 
         [start.rotation(name) for name in params.rotations],
         start.ub,
         start.cell,
-        start.cell_sigma,
+        start.own_cell_sigma,
         converge.offsets_of(before, everything.rotations),
     )
     free = _free(before, params)
@@ -276,7 +276,13 @@ def _product(
     program = f"hklflow {__version__}"
     start_here = replace(start, engine={"program": program, "spots": program})
     product = orientation.product(
-        kept.refined, run.observed, start.grid, start_here, notes, start.figures
+        kept.refined,
+        run.observed,
+        start.grid,
+        start_here,
+        notes,
+        start.figures,
+        start.inherited,
     )
     # The refinement also used integrated centroids, which are indexed by construction.
     peaks = {"peaks": run.loop.total, "fraction indexed": kept.fraction_indexed}

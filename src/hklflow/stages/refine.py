@@ -85,6 +85,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.dials import engine
     from hklflow.geometry import symmetry
     from hklflow.orientation import centre, misfit, transition
+    from hklflow.orientation.inherited import InheritedErrors, inherited_errors
     from hklflow.orientation.product import Identity
     from hklflow.orientation.refinement import RefinementLimits
     from hklflow.quality import doubts, gates, verdict
@@ -134,6 +135,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             # Start again from the geometry of the parent, with the limits of this stage.
             refined = used.refine(rotations, observed.tables, examined.free.ub, none, free, limits)
             notes.append(f"the cell was refined without constraints: {', '.join(broken)} is broken")
+    inherited = InheritedErrors.none()
+    if not params.fixed:
+        inherited = inherited_errors(
+            refined,
+            observed.peaks,
+            none if loose else group,
+            orientation.inheritance(observed, parent, rotations),
+        )
     figures = examined.figures
     figures["misfit"] = misfit.misfit(
         refined,
@@ -171,7 +180,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     # This judgement is only reported; the stage `accept` decides with its limits.
     judged = (figures, parent.figures, params.accept.limits(), identity.identity())
     notes += gates.failures(*judged) + verdict.doubts(*judged)
-    product = orientation.product(refined, observed, parent.grid, identity, notes, figures)
+    product = orientation.product(
+        refined, observed, parent.grid, identity, notes, figures, inherited
+    )
     stage.write_json(outputs.orientation, product.to_dict())
     plots.save(orientation.picture(refined, observed, product), outputs.picture)
     print(

@@ -134,6 +134,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.geometry.grid import Grid
     from hklflow.orientation import centre, misfit, pseudosymmetry, transition
     from hklflow.orientation import sizes as scale
+    from hklflow.orientation.inherited import InheritedErrors
     from hklflow.orientation.leftover import Crystal
     from hklflow.orientation.product import Identity
     from hklflow.orientation.refinement import RefinementLimits
@@ -291,7 +292,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "two go together (1 % of the distance is about 1 % of the cell); give the cell, if it "
             "is known, in the table of samples"
         )
-    product = orientation.product(refined, observed, grid, identity, warnings, figures)
+    product = orientation.product(
+        refined, observed, grid, identity, warnings, figures, InheritedErrors.none()
+    )
     stage.write_json(outputs.orientation, product.to_dict())
     plots.save(orientation.picture(refined, observed, product), outputs.picture)
     print(

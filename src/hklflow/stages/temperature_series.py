@@ -2,7 +2,8 @@
 
 Scale and Debye-Waller difference (``I / I_parent = scale · exp(-2 ΔB sin²θ/λ²)``) are relative to
 the parent of the scan (column ``reference``). Scans of different parents are not compared: the
-settings of their cells may differ, so that their indices are not the same.
+settings of their cells may differ, so that their indices are not the same. The standard deviations
+of the cell are without the error of the detector and heads that the scans of a parent share.
 """
 
 from collections.abc import Mapping, Sequence
@@ -201,12 +202,14 @@ def _row(
         "reference": parent,
         "space_group": scan.space_group,
     }
-    cell = zip(CELL_NAMES, scan.cell.tolist(), scan.cell_sigma.tolist(), strict=True)
+    # The error of the detector is common to the scans of a parent; the trend does not show it.
+    own_covariance = scan.cell_covariance - scan.inherited.cell
+    cell = zip(CELL_NAMES, scan.cell.tolist(), scan.own_cell_sigma.tolist(), strict=True)
     for key, value, sigma in cell:
         row |= {key: value, f"{key}_sigma": sigma}
     return row | {
         "volume": scan.volume,
-        "volume_sigma": lattice.volume_sigma(scan.cell, scan.cell_covariance),
+        "volume_sigma": lattice.volume_sigma(scan.cell, own_covariance),
         "mosaic": float(np.degrees(mosaic.value)),
         "mosaic_sigma": float(np.degrees(mosaic.sigma)),
         "mosaic_reflections": mosaic.n,

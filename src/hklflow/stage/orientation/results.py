@@ -8,6 +8,7 @@ import numpy as np
 from hklflow.base.values import CELL_NAMES
 from hklflow.geometry.grid import Grid
 from hklflow.orientation import refinement
+from hklflow.orientation.inherited import InheritedErrors
 from hklflow.orientation.product import Identity, Orientation, Parameter
 from hklflow.stage.orientation.observed import Observed
 
@@ -22,6 +23,7 @@ def product(
     identity: Identity,
     warnings: Sequence[str],
     figures: Mapping[str, Any],
+    inherited: InheritedErrors,
 ) -> Orientation:
     """Return the refined orientation of a scan.
 
@@ -29,6 +31,8 @@ def product(
     ----------
     figures : mapping
         Results of `orientation.transition` and other tests.
+    inherited : InheritedErrors
+        Errors from the geometry of the parent, to be added to those of the refinement.
     """
     # For a model without refinement, the numbers are for the peaks that agree with the model.
     shown = refined.used if refined.used.any() else refined.held_out
@@ -37,14 +41,17 @@ def product(
         if figures["free cell"] is None
         else []
     )
+    cell_covariance = refined.cell_covariance + inherited.cell
+    turn_variance = np.degrees(refined.orientation_sigma) ** 2 + np.diag(inherited.orientation)
     return Orientation(
         **identity.identity(),
         cell=refined.cell,
-        cell_sigma=refined.cell_sigma,
-        cell_covariance=refined.cell_covariance,
+        cell_sigma=np.sqrt(np.diag(cell_covariance)),
+        cell_covariance=cell_covariance,
         u=refined.u,
         ub=refined.ub,
-        orientation_sigma=np.degrees(refined.orientation_sigma),
+        orientation_sigma=np.sqrt(turn_variance),
+        inherited=inherited,
         rotations=dict(zip(observed.names, refined.rotations, strict=True)),
         calibrated_detectors={
             name: scan.rotation.detector
@@ -55,6 +62,7 @@ def product(
             name: Parameter(value, sigma)
             for name, value, sigma in zip(refined.names, refined.values, refined.sigma, strict=True)
         },
+        parameter_covariance=refined.covariance,
         metrics={
             "peaks found": observed.n_found,
             "peaks": len(refined.indexed),
@@ -97,9 +105,9 @@ def picture(refined: refinement.Refined, observed: Observed, orientation: Orient
     lines += ["the orientation is fixed: nothing was refined", ""] if orientation.fixed else []
     lines += [
         f"{n:5s} {v:9.5f} ± {s:.5f}"
-        for n, v, s in zip(CELL_NAMES, refined.cell, refined.cell_sigma, strict=True)
+        for n, v, s in zip(CELL_NAMES, orientation.cell, orientation.cell_sigma, strict=True)
     ]
-    turn = np.degrees(refined.orientation_sigma)
+    turn = orientation.orientation_sigma
     lines += [
         f"U       ± {turn[0]:.5f} {turn[1]:.5f} {turn[2]:.5f} deg",
         "",

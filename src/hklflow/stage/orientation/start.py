@@ -16,6 +16,7 @@ from hklflow.geometry.parameters import without_head
 from hklflow.images.pixel_binning import bin_detector
 from hklflow.images.scan import RotationScan
 from hklflow.orientation import refinement
+from hklflow.orientation.inherited import Inheritance
 from hklflow.orientation.product import Orientation
 from hklflow.orientation.unrefined import unrefined
 from hklflow.stage.orientation.observed import Observed
@@ -61,6 +62,29 @@ def inherited(observed: Observed, parent: Orientation) -> tuple[list[geometry.Ro
         )
         rotations.append(geometry.Rotation(rotation.beam, detector, goniometer, rotation.scan))
     return rotations, notes
+
+
+def inheritance(
+    observed: Observed, parent: Orientation, rotations: Sequence[geometry.Rotation]
+) -> Inheritance:
+    """Return what the `inherited` rotations of a child have from its parent, with its errors."""
+    heads = [one.goniometer for one in parent.rotations.values()]
+    return Inheritance(
+        tuple(parent.refined_parameters),
+        parent.parameter_covariance,
+        next(iter(parent.rotations.values())),
+        tuple(
+            any(
+                _same_calibration(calibrated, scan.rotation.detector)
+                for calibrated in parent.calibrated_detectors.values()
+            )
+            for scan in observed.scans
+        ),
+        tuple(
+            next((j for j, head in enumerate(heads) if head is rotation.goniometer), None)
+            for rotation in rotations
+        ),
+    )
 
 
 def _with_sensor_of(detector: geometry.Detector, other: geometry.Detector) -> geometry.Detector:
