@@ -174,8 +174,8 @@ def test_all_that_is_missing_is_told_together() -> None:
 @pytest.mark.parametrize(
     ("field", "expected"),
     [
-        ("wavelength", "set `wavelength`"),
-        ("polarization", "set `polarization`"),
+        ("wavelength", "set `import_scan: wavelength`"),
+        ("polarization", "set `import_scan: polarization`"),
         ("detector", "give the row a `calibration`"),
         ("goniometer", "the goniometer is not known"),
         ("start_deg", "the start (None)"),

@@ -172,15 +172,15 @@ CASES = [
     Case(
         "section that stands twice",
         CHECK,
-        "…/config/config.yaml is not valid YAML: the key find_peaks occurs twice; keep one "
-        "line 5, column 1: find_peaks: ^",
+        "…/config/config.yaml is not valid YAML: the key find_peaks occurs twice; keep one, or "
+        "join their items line 5, column 1: find_peaks: ^",
         more("find_peaks:\n  n_sigma: 6\n"),
     ),
     Case(
         "key that stands twice",
         CHECK,
-        "…/config/config.yaml is not valid YAML: the key n_sigma occurs twice; keep one line"
-        " 6, column 3: n_sigma: 5 ^",
+        "…/config/config.yaml is not valid YAML: the key n_sigma occurs twice; keep one, or "
+        "join their items line 6, column 3: n_sigma: 5 ^",
         config(("n_sigma: 5", "n_sigma: 5\n  n_sigma: 6")),
     ),
     Case(
@@ -440,7 +440,8 @@ CASES = [
         "slash in the name of a calibration",
         CHECK,
         "2 problems in the experiment:\n"
-        "  …/config/scans.tsv, row 3: calibration 'lab' is not one of la/b\n"
+        "  …/config/scans.tsv, row 3: there is no calibration 'lab': the configuration "
+        "defines la/b\n"
         "  config: calibration 'la/b' may only have letters, digits, '.', '+' and '-' (it "
         "names files)",
         config(("  lab:", "  la/b:")),

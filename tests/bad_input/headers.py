@@ -257,25 +257,28 @@ CASES = [
     Case(
         "no wavelength",
         IMPORT,
-        "raw/r1.nxs: the wavelength is not known: set `wavelength` in Å",
+        "raw/r1.nxs: the wavelength is not known: set `import_scan: wavelength` in Å",
         gone(WAVELENGTH),
     ),
     Case(
         "no polarisation",
         IMPORT,
-        "raw/r1.nxs: the polarisation is not known: set `polarization` (0.5: unpolarised)",
+        "raw/r1.nxs: the polarisation is not known: set "
+        "`import_scan: polarization` (0.5: unpolarised)",
         gone(STOKES),
     ),
     Case(
         "Stokes vector of 0",
         IMPORT,
-        "raw/r1.nxs: the polarisation is not known: set `polarization` (0.5: unpolarised)",
+        "raw/r1.nxs: the polarisation is not known: set "
+        "`import_scan: polarization` (0.5: unpolarised)",
         r1(STOKES, [0.0, 0, 0, 0]),
     ),
     Case(
         "Stokes vector that is more than polarised",
         IMPORT,
-        "raw/r1.nxs: the polarisation is 2, outside 0 to 1: set `polarization` (0.5: unpolarised)",
+        "raw/r1.nxs: the polarisation is 2, outside 0 to 1: set "
+        "`import_scan: polarization` (0.5: unpolarised)",
         r1(STOKES, [1.0, 3.0, 0, 0]),
     ),
     Case(

@@ -196,7 +196,7 @@ CASES = [
     Case(
         "import with a calibration that is not defined",
         NXMX + " --calibration lap",
-        "…/config/scans.tsv, row 4: calibration 'lap' is not one of lab",
+        "…/config/scans.tsv, row 4: there is no calibration 'lap': the configuration defines lab",
         good=NXMX,
     ),
     Case(

@@ -138,9 +138,10 @@ CASES = [
     Case(
         "scan file in the place of a raw file",
         IMPORT.replace("raw/r1.nxs", SCAN),
-        "results/quartz/300K/r1/scan.nxs: the wavelength is not known: set `wavelength` in Å;"
-        " the polarisation is not known: set `polarization` (0.5: unpolarised); the "
-        "detector's geometry is not known: give the row a `calibration`; the goniometer is "
+        "results/quartz/300K/r1/scan.nxs: the wavelength is not known: set "
+        "`import_scan: wavelength` in Å; the polarisation is not known: set "
+        "`import_scan: polarization` (0.5: unpolarised); the detector's "
+        "geometry is not known: give the row a `calibration`; the goniometer is "
         "not known: set `import_scan: axes` in the configuration; the start (None) or the step "
         "(None) of the scan is not known: give both in the scan table, `axis=start:step` in "
         "degrees; the exposure time is not known: set `import_scan: exposure` in seconds; the "

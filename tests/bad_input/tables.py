@@ -405,7 +405,7 @@ CASES = [
         "calibration that is not defined",
         CHECK,
         "1 problem in the experiment:\n"
-        "  …/config/scans.tsv, row 3: calibration 'lap' is not one of lab",
+        "  …/config/scans.tsv, row 3: there is no calibration 'lap': the configuration defines lab",
         scans(("\tlab", "\tlap")),
     ),
     Case(

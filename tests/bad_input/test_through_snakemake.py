@@ -25,7 +25,7 @@ CONFIG, SCANS = "config/config.yaml", "config/scans.tsv"
         ),
         pytest.param(
             edited(CONFIG, ("n_sigma: 5", "n_sigma: 5\n  n_sigma: 6")),
-            "is not valid YAML: the key n_sigma occurs twice; keep one",
+            "is not valid YAML: the key n_sigma occurs twice; keep one, or join their items",
             marks=pytest.mark.slow,
         ),
         (removed("raw/r1.nxs"), "row 1: raw file raw/r1.nxs does not exist"),

@@ -237,7 +237,7 @@ def test_a_dry_run_writes_nothing(
     ("more", "words", "sentence"),
     [
         ({}, ("--space-group", "P 1 9"), "space group"),
-        ({}, ("--calibration", "lab"), "calibration 'lab' is not one of"),
+        ({}, ("--calibration", "lab"), "there is no calibration 'lab': the configuration defines"),
         ({"scan": "100_K"}, (), "scan '100_K' may only have"),
         ({"parent": "300K"}, (), "parent '300K' is not a scan"),
         ({"datasets": (("/nowhere/f.h5", "/e/d"),)}, (), r"/nowhere/f\.h5.* does not exist"),
@@ -434,7 +434,10 @@ def test_what_is_found_is_of_the_right_types(
     [
         ({"wavelength": np.nan}, "wavelength nan Å is outside the range of X-rays"),
         ({"wavelength": 1e-320}, "wavelength 9.99989e-321 Å is outside"),
-        ({"polarization": 2}, "the polarisation is 2, outside 0 to 1: set `polarization`"),
+        (
+            {"polarization": 2},
+            "the polarisation is 2, outside 0 to 1: set `import_scan: polarization`",
+        ),
         ({"exposure_time": 1e-320}, "exposure time 9.99989e-321 s"),
         ({"temperature": np.inf}, "temperature inf K is outside"),
         ({"saturation": np.nan}, "saturation nan counts is outside"),
@@ -658,6 +661,22 @@ def test_a_plugin_that_does_not_behave_is_named(
     assert f"the plugin of beamline fake, None, {told}" in err
 
 
+def test_a_field_that_does_not_exist_is_named(
+    plugin: Plugin, imported: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin, "find", lambda _: Header(wave=0.7))  # type: ignore[call-arg]
+    code, _, err = imported()
+    assert code == 2
+    assert "the plugin of beamline fake, None: Header got an unexpected keyword argument" in err
+    assert "'wave'" in err
+    assert "docs/beamline_plugin.md" in err
+    # Other errors keep their text: they are defects of the plugin.
+    monkeypatch.setattr(plugin, "find", lambda _: len(5))  # type: ignore[arg-type]
+    _, _, err = imported()
+    assert "has no len" in err
+    assert "in the plugin of beamline fake, None" in err
+
+
 def test_what_files_say_does_not_act_on_the_terminal(
     raw: Path, plugin: Plugin, imported: Import
 ) -> None:
@@ -741,6 +760,7 @@ def test_a_beamline_that_is_not_there(folder: Path, raw: Path, hklflow: Hklflow)
     done = hklflow("import", raw, "--from", "nowhere", "--directory", folder)
     assert done.code == 2
     assert "there is no beamline 'nowhere'; use one of" in done.err
+    assert "docs/my_instrument.md" in done.err
 
 
 def test_names_from_any_text() -> None:

@@ -255,6 +255,16 @@ def test_nothing_is_done(hklflow: Hklflow, base: Path) -> None:
     assert {job["state"] for job in told_jobs(hklflow, base)} == {"wait"}
 
 
+def test_a_column_with_steps_that_were_not_asked_for(hklflow: Hklflow, base: Path) -> None:
+    """A run to accepted.json makes the pixel mask and the peaks, no 3-D mask and no scale."""
+    for rotation in ("r1", "r2"):
+        kinds = ("frame_mask.nxs", "frame_mask.png", "scale.nxs", "scale.png", "scale.json")
+        remove(base, *(f"100K/{rotation}/{kind}" for kind in kinds))
+    row = cells(told(hklflow, base), "100K")
+    assert row["import"] == row["refine"] == row["accept"] == "done"
+    assert row["mask"] == row["peaks"] == "0/2 part"
+
+
 def fail(base: Path, sentence: str = "hklflow find_peaks: no peak was found; look") -> None:
     """As snakemake leaves it: the products of the job are gone, the log stays."""
     for name in ("peaks", "statistics"):

@@ -215,7 +215,10 @@ def beamline(name: str) -> Beamline:
     points = [point for point in entry_points(group=GROUP) if point.name == name]
     if len(points) != 1:
         what = "there is no" if not points else f"there are {len(points)} plugins for"
-        raise HklflowError(f"{what} beamline {name!r}; use one of {', '.join(known())}")
+        raise HklflowError(
+            f"{what} beamline {name!r}; use one of {', '.join(known())}, or see "
+            "docs/my_instrument.md"
+        )
     try:
         plugin = points[0].load()
     # An imported plugin may raise anything, or try to end the program.

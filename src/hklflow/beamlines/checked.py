@@ -93,7 +93,9 @@ def _problems(header: Header) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (name,), problem_text
     polarization = header.polarization
     if polarization is not None and not 0 <= polarization <= 1:
-        problem_text = f"the polarisation is {polarization:g}, outside 0 to 1: set `polarization`"
+        problem_text = (
+            f"the polarisation is {polarization:g}, outside 0 to 1: set `import_scan: polarization`"
+        )
         yield ("polarization",), problem_text
     start, step = header.start_deg, header.step_deg
     # If the steps are unknown, only the start is checked.

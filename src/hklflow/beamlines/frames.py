@@ -82,7 +82,7 @@ class AnyFrames(FrameFiles):
         if suffix.lower() not in IMAGE_SUFFIXES:
             raise HklflowError(
                 f"{suffix} is no ending of images ({', '.join(sorted(IMAGE_SUFFIXES))}); rename "
-                "links to them, or use another importer"
+                "links to them, or convert images of an unknown format: docs/my_instrument.md"
             )
         chosen = FrameFiles(self.name, self.summary, (suffix.lower(),), self.options)
         return chosen.find(request)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hklflow.beamlines import Beamline, Found, FoundScan, Request, Unmatched
 
 _ALIKE = 4  # smallest number of unmatched scans with the same reason that are printed as a group
+_OF_PLUGINS = "Found|FoundScan|FoundSample|Unmatched|Header|Detector|Goniometer"
 
 
 @Parameter(name="*")
@@ -166,6 +167,12 @@ def _found(plugin: "Beamline", name: str, request: "Request") -> "Found":
             "report this error to the maintainer of the plugin"
         ) from error
     except Exception as error:
+        wrong = re.match(rf"(?:{_OF_PLUGINS})\.__init__\(\) ", str(error))
+        if isinstance(error, TypeError) and wrong:
+            raise HklflowError(
+                f"the plugin of beamline {name}, {known().get(name)}: "
+                f"{str(error).replace('.__init__()', '')}; docs/beamline_plugin.md lists the fields"
+            ) from error
         error.add_note(f"in the plugin of beamline {name}, {known().get(name)}")
         raise
     if not isinstance(found, Found):

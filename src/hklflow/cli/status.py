@@ -54,9 +54,9 @@ def show_status(
 
     Nothing is run and nothing is written, so the command can be used while snakemake runs. `done`:
     the products are complete and match the present configuration and inputs. `old`: the products
-    will be made again. `2/3`: two of three rotations are done. Below the table are the number of
-    scans with each verdict, and the first reason for each doubtful or failed scan. `hklflow verify`
-    reports more.
+    will be made again. `part`: some steps of the column are done, but of no rotation all. `2/3`:
+    two of three rotations are done. Below the table are the number of scans with each verdict, and
+    the first reason for each doubtful or failed scan. `hklflow verify` reports more.
 
     Example: `hklflow status`; `hklflow status ~/experiments/quartz --failed`
 
@@ -199,8 +199,9 @@ class _Report:
         if not states:
             return ""
         worst = next(state for state in _WORST if state in states)
+        part = "part" if worst == WAIT and DONE in states else _told(worst)
         if column not in OF_ROTATION or worst == DONE:
-            return _told(worst)
+            return part
         rotations: dict[str, bool] = {}
         for job in self._of_scan[scan, column]:
             if len(job.key) < len(scan) + 1:  # a job of the whole scan
@@ -208,7 +209,7 @@ class _Report:
             name = job.key[2]
             rotations[name] = rotations.get(name, True) and self._state(job) == DONE
         count = f"{sum(rotations.values())}/{len(rotations)} " if len(rotations) > 1 else ""
-        return count + _told(worst)
+        return count + (_told(worst) if any(rotations.values()) else part)
 
     @property
     def _of_scan(self) -> "dict[tuple[tuple[str, ...], str], list[Job]]":

@@ -95,9 +95,8 @@ class _Loader(yaml.SafeLoader):
         keys = [str(key.value) for key, _ in node.value]
         for key, _ in node.value:
             if keys.count(str(key.value)) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value} occurs twice; keep one", key.start_mark
-                )
+                problem = f"the key {key.value} occurs twice; keep one, or join their items"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
         return super().construct_mapping(node, deep)
 
 

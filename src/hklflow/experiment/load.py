@@ -68,9 +68,10 @@ def load(
     for scan in scans.values():
         for row in scan.rotations.values():
             if row.calibration and row.calibration not in (everything.get("calibrations") or {}):
+                defined = ", ".join(config.calibrations)
                 problems.append(
-                    f"{row.where}: calibration {row.calibration!r} is not one of "
-                    f"{', '.join(config.calibrations) or 'none defined'}"
+                    f"{row.where}: there is no calibration {row.calibration!r}: the configuration "
+                    f"defines {defined or 'none'}"
                 )
             problems += [
                 f"{row.where}: there is no goniometer axis {name} (the axes are {', '.join(axes)})"

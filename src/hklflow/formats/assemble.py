@@ -206,14 +206,16 @@ def _beam(
     wavelength = _plausible(
         _first(said.wavelength, beam.wavelength if beam else None, header.wavelength),
         plausible.wavelength_problem, problems,
-        "the wavelength is not known: set `wavelength` in Å",
+        "the wavelength is not known: set `import_scan: wavelength` in Å",
     )  # fmt: skip
     polarization = _first(
         said.polarization, beam.polarization if beam else None, header.polarization
     )
     if polarization is None or not 0 <= polarization <= 1:
         what = "not known" if polarization is None else f"{polarization:g}, outside 0 to 1"
-        problems.append(f"the polarisation is {what}: set `polarization` (0.5: unpolarised)")
+        problems.append(
+            f"the polarisation is {what}: set `import_scan: polarization` (0.5: unpolarised)"
+        )
     if wavelength is None or polarization is None:
         return None
     return geometry.Beam(float(wavelength), float(polarization))

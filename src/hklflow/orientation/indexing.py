@@ -188,7 +188,7 @@ def _best_lattice(
         raise HklflowError(
             f"the best lattice indexes {indexed.sum()} of {len(g)} peaks ({indexed.mean():.0%}, "
             f"limit {min_fraction:.0%}); check distance, beam centre, wavelength and "
-            "the rotation axis with its sense, or raise max_cell"
+            "the rotation axis with its sense"
         )
     return ub
 

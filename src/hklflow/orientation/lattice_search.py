@@ -80,8 +80,7 @@ def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[flo
     if best_count == 0:
         raise HklflowError(
             f"no lattice was found in {len(g)} peaks (vectors up to {reaches[-1]:.0f} Å); check "
-            "distance, beam centre, wavelength and the rotation axis with its sense, or raise "
-            "max_cell"
+            "distance, beam centre, wavelength and the rotation axis with its sense"
         )
     return reduced_ub(best)
 
