@@ -84,28 +84,30 @@ def measured_scan(
     if read_noise is None:
         fit = line.result(gain=stated.gain)
         doubts = _require_offset(scan.raw, fit, stated)
-        seen = line.result()
+        estimate = line.result()
     else:
-        seen = line.result(read_noise=float(np.hypot(read_noise, ROUNDING**0.5)))
+        estimate = line.result(read_noise=float(np.hypot(read_noise, ROUNDING**0.5)))
     if stated.gain is None:
-        _require_measured(scan.raw, seen)
-        if _is_photons(seen) and not stated.offset and not measure:
-            return scan, [f"the values are photons: {_shown(seen)}"]
+        _require_measured(scan.raw, estimate)
+        if _is_photons(estimate) and not stated.offset and not measure:
+            return scan, [f"the values are photons: {_shown(estimate)}"]
     if read_noise is None:
         doubts += _noise_doubt(fit)
         variance = 0.0 if np.isnan(fit.noise2) else fit.noise2
         read_noise = float(np.sqrt(max(variance - ROUNDING, 0.0)))
-    source = _shown(seen)
+    source = _shown(estimate)
     if stated.gain is not None:
-        doubts += _compared(stated.gain, seen, by_user)
+        doubts += _compared(stated.gain, estimate, by_user)
         source = f"{stated.gain:.4g} ADU per photon, as {_stater(by_user)} states"
     offset = "" if stated.offset is not None else " (not stated)"
     noise = "" if stated.read_noise is not None else " (from the frames)"
     sentence = (
         f"gain: {source}; offset {stated.offset or 0.0:.4g} ADU{offset}, read noise "
-        f"{read_noise:.3g} ADU{noise}" + _spread(seen)
+        f"{read_noise:.3g} ADU{noise}" + _spread(estimate)
     )
-    gain = Gain(stated.gain or seen.gain, stated.offset or 0.0, read_noise, sentence, tuple(doubts))
+    gain = Gain(
+        stated.gain or estimate.gain, stated.offset or 0.0, read_noise, sentence, tuple(doubts)
+    )
     return in_photons(scan, gain, header.underload), [sentence, *doubts]
 
 
@@ -131,15 +133,16 @@ def _stater(by_user: bool) -> str:
     return "`import_scan: gain`" if by_user else "the header"
 
 
-def _shown(seen: Estimate) -> str:
-    return f"{seen.gain:.3f} ± {seen.gain_error:.3f} ADU per photon from the noise of the frames"
+def _shown(estimate: Estimate) -> str:
+    gain = f"{estimate.gain:.3f} ± {estimate.gain_error:.3f}"
+    return f"{gain} ADU per photon from the noise of the frames"
 
 
-def _spread(seen: Estimate) -> str:
-    if not seen.single < 0.9:
+def _spread(estimate: Estimate) -> str:
+    if not estimate.single < 0.9:
         return ""
     return (
-        f"; neighbouring pixels share the light: a single pixel has {seen.single:.2g} of the "
+        f"; neighbouring pixels share the light: a single pixel has {estimate.single:.2g} of the "
         "variance that counts in sums, so error bars of single voxels are too large, those of sums "
         "are right"
     )
@@ -155,20 +158,20 @@ def _noise_doubt(fit: Estimate) -> list[str]:
     ]
 
 
-def _is_photons(seen: Estimate) -> bool:
+def _is_photons(estimate: Estimate) -> bool:
     return (
-        abs(seen.gain - 1) < max(0.02, 3 * seen.gain_error)
-        and seen.noise2 < max(0.5, 3 * seen.noise2_error)
-        and seen.single > 0.9
+        abs(estimate.gain - 1) < max(0.02, 3 * estimate.gain_error)
+        and estimate.noise2 < max(0.5, 3 * estimate.noise2_error)
+        and estimate.single > 0.9
     )
 
 
-def _require_measured(source: str, seen: Estimate) -> None:
-    if not seen.gain_error < _LARGEST_ERROR * seen.gain:
+def _require_measured(source: str, estimate: Estimate) -> None:
+    if not estimate.gain_error < _LARGEST_ERROR * estimate.gain:
         why = (
             f"it needs {FRAMES} consecutive frames with smooth background"
-            if np.isnan(seen.gain)
-            else f"{seen.gain:.3g} ± {seen.gain_error:.2g} ADU per photon"
+            if np.isnan(estimate.gain)
+            else f"{estimate.gain:.3g} ± {estimate.gain_error:.2g} ADU per photon"
         )
         raise HklflowError(
             f"{source}: the detector integrates, its gain is not stated, and the noise of the "
@@ -197,14 +200,14 @@ def _require_offset(source: str, fit: Estimate, stated: Stated) -> list[str]:
     return [f"doubt: {what}, not at the stated offset: check `import_scan: offset`"]
 
 
-def _compared(gain: float, seen: Estimate, by_user: bool) -> list[str]:
+def _compared(gain: float, estimate: Estimate, by_user: bool) -> list[str]:
     """Return a doubt if the frames contradict a stated gain."""
-    if not abs(seen.gain - gain) > max(0.1 * gain, 4 * seen.gain_error):
+    if not abs(estimate.gain - gain) > max(0.1 * gain, 4 * estimate.gain_error):
         return []
-    wrong = abs(np.sqrt(max(seen.gain, 0.0) / gain) - 1)
+    wrong = abs(np.sqrt(max(estimate.gain, 0.0) / gain) - 1)
     return [
         f"doubt: {_stater(by_user)} states {gain:.4g} ADU per photon, but the noise of the frames "
-        f"is that of {seen.gain:.3g} ± {seen.gain_error:.2g}: errors of S(Q) are wrong by "
+        f"is that of {estimate.gain:.3g} ± {estimate.gain_error:.2g}: errors of S(Q) are wrong by "
         f"{100 * wrong:.0f} % if the frames are right; `import_scan: {{gain: measure}}` takes them"
     ]
 

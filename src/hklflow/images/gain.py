@@ -7,7 +7,7 @@ noise. No other place converts ADU.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 ROUNDING = 1 / 12
 """Variance of the rounding to whole ADU."""
@@ -64,16 +64,8 @@ class Stated:
 
     def first(self, other: "Stated") -> "Stated":
         """Return these numbers, completed by those of ``other``."""
-        return Stated(
-            *(
-                mine if mine is not None else theirs
-                for mine, theirs in (
-                    (self.gain, other.gain),
-                    (self.offset, other.offset),
-                    (self.read_noise, other.read_noise),
-                )
-            )
-        )
+        numbers = zip(astuple(self), astuple(other), strict=True)
+        return Stated(*(mine if mine is not None else theirs for mine, theirs in numbers))
 
     def summed(self, readouts: int) -> "Stated":
         """Return the numbers of the sum of several readouts."""

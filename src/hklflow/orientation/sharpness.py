@@ -35,7 +35,7 @@ _PIXEL = np.sqrt(1 / 6)  # pixels; width of a pixel, like a width of both direct
 _SPIKE = 0.08  # density relative to the highest density; a smaller maximum is noise
 
 
-def seen(width: Floats) -> Floats:
+def with_pixel(width: Floats) -> Floats:
     """Return widths (n,) with the width of a pixel, from widths without it.
 
     Spots that are much narrower than a pixel have the same image, whatever their width.

@@ -192,5 +192,6 @@ def _too_good(misfit: Mapping[str, Any], limits: Limits) -> Iterator[str]:
             f"residuals are only {chi2**0.5:.2g} times the peaks' stated errors (reduced chi² "
             f"{chi2:.2g}, limit {limits.min_chi2:g}): the errors are too large, strong peaks weigh "
             "no more than weak ones, and a crystal that moved is not noticed; lower `find_peaks: "
-            "sigma_floor`"
+            "sigma_floor`, which does not lower the errors of spots narrower than half a pixel or "
+            "frame"
         )

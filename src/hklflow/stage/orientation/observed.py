@@ -299,5 +299,5 @@ def _sharp(width: Floats, intensity: Floats) -> NDArray[np.bool_]:
     order = np.argsort(width)
     share = np.cumsum(np.maximum(intensity, 0.0)[order])
     typical = width[order][np.searchsorted(share, 0.5 * share[-1])]
-    sharp: NDArray[np.bool_] = sharpness.seen(width) <= _BROAD * sharpness.seen(typical)
+    sharp: NDArray[np.bool_] = sharpness.with_pixel(width) <= _BROAD * sharpness.with_pixel(typical)
     return sharp

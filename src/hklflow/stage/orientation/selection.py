@@ -51,10 +51,10 @@ def without_maxima(
     """
     width = np.concatenate(observed.widths)
     significance = np.concatenate([t.significance for t in observed.tables])
-    seen = sharpness.seen(width)
-    gap = sharpness.gap(seen, significance)
+    in_image = sharpness.with_pixel(width)
+    gap = sharpness.gap(in_image, significance)
     if gap is not None:
-        sharp = seen <= gap
+        sharp = in_image <= gap
         sharp |= sharpness.broad_reflections(~sharp, *np.concatenate(observed.extents).T)
         if sharp.all():
             return observed, refined, []
