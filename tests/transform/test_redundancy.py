@@ -1,0 +1,215 @@
+"""Scale of the frames from repeated measurements: simulated frames with a known scale."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation as Turn
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice, symmetry
+from hklflow.geometry.grid import Grid
+from hklflow.transform import redundancy, repeats
+from hklflow.volumes.symmetrise import images
+
+SHAPE = (60, 64)
+CUBIC, TETRAGONAL, TRICLINIC = (
+    ("P m -3 m", (5, 5, 5, 90, 90, 90)),
+    ("P 4/m m m", (5, 5, 7, 90, 90, 90)),
+    ("P -1", (5, 6, 7, 80, 95, 102)),
+)
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class World:
+    """Rotations of one crystal whose S(Q) is a sum of waves with the symmetry of its group."""
+
+    group: str
+    cell: tuple[float, ...]
+    seed: int
+    level: float
+    step: float = 1.5
+    n: int = 100
+
+    def __post_init__(self) -> None:
+        # Axes of the detector are oblique to those of the scan and of the crystal.
+        turn = Turn.from_euler("xyz", (4, -7, 11), degrees=True).as_matrix()
+        self.detector = Detector(
+            shape=SHAPE,
+            pixel_size=(1.4e-3, 1.4e-3),
+            origin=turn @ (-0.043, 0.04, 0.07),
+            slow=turn @ (0, -1, 0),
+            fast=turn @ (1, 0, 0),
+        )
+        self.ub = Turn.random(rng=self.seed).as_matrix() @ lattice.b_matrix(self.cell)
+        self.operations = symmetry.space_group(self.group).laue_operations
+        # The waves are even in x and y, and symmetric.
+        pairs = {frozenset(tuple(np.abs(row)) for row in op[:2]) for op in self.operations}
+        self.waves = [np.array(sorted(pair)) for pair in sorted(pairs, key=sorted)]
+        self.grid = Grid.covering(self.cell, 14.0, 0.1)
+
+    def rotation(self, chi: float) -> Rotation:
+        axis = Turn.from_euler("z", chi, degrees=True).apply((1.0, 0.0, 0.0))
+        return Rotation(
+            beam=Beam(wavelength=0.7),
+            detector=self.detector,
+            goniometer=Goniometer.single(axis),
+            scan=Scan(start=10.0, step=self.step, n_frames=self.n),
+        )
+
+    def hkl(self, rotation: Rotation, frame: float) -> Floats:
+        """Return hkl (slow, fast, 3) by the definitions alone."""
+        slow, fast = np.indices(SHAPE) + 0.5
+        at = self.detector.origin + 1.4e-3 * (
+            slow[..., None] * self.detector.slow + fast[..., None] * self.detector.fast
+        )
+        s = at / np.linalg.norm(at, axis=-1, keepdims=True)
+        turn = rotation.goniometer.rotation(rotation.scan.angle(np.array([frame])))[0]
+        return 2 * np.pi / 0.7 * (s - (0, 0, 1)) @ np.linalg.inv(turn @ self.ub).T
+
+    def intensity(self, hkl: Floats) -> Floats:
+        terms = []
+        for wave in self.waves:
+            x, y = np.moveaxis(2 * np.pi * (hkl @ wave.T), -1, 0)
+            terms.append(1 + 2 * (1 + np.cos(x)) * (1 + np.cos(y)))
+        return self.level * np.mean(terms, axis=0)
+
+    def frames(self, rotation: Rotation, scale: Floats, seed: int) -> NDArray[np.uint32]:
+        rng = np.random.default_rng(seed)
+        expected = (s * self.intensity(self.hkl(rotation, z + 0.5)) for z, s in enumerate(scale))
+        return np.stack([rng.poisson(x).astype(np.uint32) for x in expected])
+
+    def records(
+        self, rotations: list[Rotation], scales: list[Floats], norms: list[Floats]
+    ) -> repeats.Records:
+        maps = images(self.grid, self.operations)
+        orbit = repeats.orbits(self.grid, maps.turns, maps.shifts)
+        parts = []
+        for number, (rotation, scale, norm) in enumerate(
+            zip(rotations, scales, norms, strict=True)
+        ):
+            frames = self.frames(rotation, scale * norm, 100 * self.seed + number)
+            zone = np.zeros(SHAPE, int)
+            pixel = np.ones(SHAPE)
+            own = repeats.Repeats(rotation, number, self.ub, self.grid, orbit, pixel, norm, zone)
+            for z in range(0, len(frames), 2):
+                own.add(frames[z : z + 2], z)
+            parts.append(own.records())
+        return repeats.Records.joined(parts, orbit, gap=4.5)
+
+
+def curve(n: int, seed: int, depth: float = 0.3) -> Floats:
+    """Return a scale that changes smoothly by a factor of nearly 2."""
+    x = np.arange(n) / n + seed
+    return 1 + depth * np.sin(7 * x) + 0.08 * np.cos(23 * x)
+
+
+def pulls(found: redundancy.Scale, scales: list[Floats]) -> tuple[Floats, Floats]:
+    """Return deviations of ln s over all rotations, and the claimed standard deviations."""
+    zero = np.log(scales[0]).mean()
+    off, sigma = [], []
+    for number, scale in enumerate(scales):
+        s, covariance = found.of_frames(number)
+        off.append(np.log(s) - np.log(scale) + zero)
+        sigma.append(np.sqrt(np.diag(covariance)))
+    return np.concatenate(off), np.concatenate(sigma)
+
+
+@pytest.mark.parametrize(
+    ("crystal", "level"),
+    [
+        pytest.param(CUBIC, 0.1, marks=pytest.mark.slow),
+        pytest.param(CUBIC, 5, marks=pytest.mark.slow),
+        pytest.param(TETRAGONAL, 1, marks=pytest.mark.slow),
+        (TRICLINIC, 3),
+    ],
+)
+def test_the_scale_is_right_within_its_errors(crystal: Any, level: float) -> None:
+    """Also for few counts, and for diffuse scattering that turns with the crystal."""
+    squares = []
+    for seed in (1, 2, 3):
+        world = World(*crystal, seed, level)
+        scale = curve(world.n, seed)
+        records = world.records([world.rotation(0)], [scale], [np.ones(world.n)])
+        found = redundancy.refine(records, redundancy.Curves((world.n,), (40,)))
+        off, sigma = pulls(found, [scale])
+        assert np.sqrt(np.mean(off**2)) < 0.02
+        squares.append(np.mean((off / sigma) ** 2))
+    # Each curve has some 15 to 30 independent parts.
+    assert 0.5 < np.mean(squares) < 1.6
+
+
+def test_rotations_are_scaled_to_each_other() -> None:
+    world = World(*TETRAGONAL, 4, 1.0)
+    rotations = [world.rotation(0), world.rotation(40)]
+    scales = [curve(world.n, 1), 1.7 * curve(world.n, 2)]
+    norms = [np.ones(world.n), np.where(np.arange(world.n) < 50, 1.0, 0.2)]  # an attenuator
+    records = world.records(rotations, scales, norms)
+    found = redundancy.refine(records, redundancy.Curves((world.n,) * 2, (30, 30)))
+    off, sigma = pulls(found, scales)
+    assert np.sqrt(np.mean(off**2)) < 0.008
+    assert abs(off[world.n :].mean()) < 4 * sigma[world.n :].mean()
+
+
+def test_rotations_without_a_common_orbit_have_no_common_scale() -> None:
+    world = World(*TETRAGONAL, 5, 1.0)
+    scales = [curve(world.n, 1), 1.7 * curve(world.n, 2)]
+    rotations, norms = [world.rotation(0), world.rotation(40)], [np.ones(world.n)] * 2
+    records = world.records(rotations, scales, norms)
+    apart = records.take(np.argsort(records.voxel + 10**9 * (records.rotation == 1)))
+    apart = replace(apart, voxel=apart.voxel + (10**9 * (apart.rotation == 1)).astype(np.int32))
+    found = redundancy.refine(apart, redundancy.Curves((world.n,) * 2, (30, 30)))
+    off, sigma = pulls(found, scales)
+    assert np.allclose(sigma[world.n :], np.sqrt(2), atol=0.2)
+    # The curve of each is known nevertheless.
+    assert off[: world.n].std() < 0.02
+    assert off[world.n :].std() < 0.02
+
+
+def test_nothing_was_measured_twice() -> None:
+    nothing = np.zeros(0)
+    records = repeats.Records(*(nothing.astype(t) for t in ("i4", "u2", "f4", "u2", "f4", "f4")))
+    with pytest.raises(HklflowError, match="measured twice"):
+        redundancy.refine(records, redundancy.Curves((10,), (8,)))
+
+
+def test_records_are_sums_over_voxels() -> None:
+    """Compare with sums by the definition, voxel by voxel."""
+    world = World(*TETRAGONAL, 6, 2.0, n=8)
+    rotation, maps = world.rotation(15), images(world.grid, world.operations)
+    orbit = repeats.orbits(world.grid, maps.turns, maps.shifts)
+    pixel = np.random.default_rng(1).uniform(0.5, 1, SHAPE)
+    pixel[:5] = 0
+    zone = np.arange(SHAPE[0])[:, None] // 30 * 2 + np.arange(SHAPE[1]) // 32
+    norm = np.linspace(1, 2, 8)
+    frames = world.frames(rotation, norm, 7)
+    frames[3, 20, 20] = 2**32 - 1
+    own = repeats.Repeats(
+        rotation, 3, world.ub, world.grid, orbit, pixel, norm, zone, invalid_from=2**32 - 1
+    )
+    own.add(frames[:4], 0)
+    own.add(frames[4:], 4)
+    records = own.records()
+    expected: dict[tuple[int, float, int], list[float]] = {}
+    for z in range(8):
+        hkl = world.hkl(rotation, z + 0.5)
+        for i, j in np.ndindex(*SHAPE):
+            index = np.floor(hkl[i, j] / 0.1 + 0.5)
+            if pixel[i, j] > 0 and frames[z, i, j] < 2**32 - 1:
+                key = tuple(index[::-1].astype(int))
+                sums = expected.setdefault((key, 2.0 + z // 4 * 4, zone[i, j]), [0, 0])
+                sums[0] += frames[z, i, j]
+                sums[1] += pixel[i, j] * norm[z]
+    h, k, l = (n // 2 for n in world.grid.shape)  # noqa: E741
+    places = np.stack(np.unravel_index(records.voxel, world.grid.array_shape), 1) - (l, k, h)
+    rows = zip(places.tolist(), records.frame.tolist(), records.zone.tolist(), strict=True)
+    found = {(tuple(p), f, z): i for i, (p, f, z) in enumerate(rows)}
+    assert found.keys() == expected.keys()
+    at = [found[key] for key in expected]
+    sums = np.array(list(expected.values()))
+    assert np.array_equal(records.counts[at], sums[:, 0])
+    assert np.allclose(records.norm[at], sums[:, 1], rtol=1e-5)
+    assert (records.rotation == 3).all()
