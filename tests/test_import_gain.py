@@ -116,7 +116,7 @@ def test_a_stated_gain_that_the_frames_contradict_is_doubted(
     [
         ({}, "the values have an offset that is not stated: set `import_scan: offset`"),
         ({"offset": 5.0}, "not at the stated offset of 5 ADU, so the gain cannot be measured"),
-        ({"last_frame": 3, **DARK}, "the noise of the frames does not show it .it needs 5"),
+        ({"last_frame": 3, **DARK}, "the noise of the frames does not show it .it needs 8"),
     ],
 )
 def test_what_is_neither_stated_nor_visible_is_refused(
