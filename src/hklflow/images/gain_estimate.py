@@ -210,8 +210,7 @@ def _fitted(
     columns: Floats, variance: Floats, known: Floats, free: NDArray[np.bool_]
 ) -> _Line:
     """Fit the line without the tiles that are far off."""
-    used = np.ones(len(variance), bool)
-    expected = np.full(len(variance), max(variance.mean(), 1e-12))
+    expected, used = _start(columns[0], variance)
     values, errors = known.copy(), np.zeros(2)
     rest = variance - known @ columns
     for _ in range(4):
@@ -226,6 +225,15 @@ def _fitted(
         expected = np.maximum(fitted, 0.05 * max(np.median(fitted), 1e-12))
         used = np.abs(variance / expected - 1) < _OUTLIER * scatter
     return _Line(values, errors, expected, used)
+
+
+def _start(mean: Floats, variance: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return the median variance of tiles with about the same mean, and tiles not far above it."""
+    expected = np.empty(len(mean))
+    for tiles in np.array_split(np.argsort(mean), max(1, len(mean) // _FEW)):
+        expected[tiles] = np.median(variance[tiles])
+    expected = np.maximum(expected, max(0.05 * np.median(variance), 1e-12))
+    return expected, variance < 2.5 * expected
 
 
 def _slope(columns: Floats, difference: Floats, line: _Line) -> tuple[float, float]:
@@ -267,7 +275,12 @@ def _tiles(frames: NDArray[Any], bad: BoolImage) -> Floats:
 
 
 def _calm(total: Floats) -> NDArray[np.bool_]:
-    """Return True for tiles without a peak."""
+    """Return True for tiles without a peak; a gradient of the background is no peak."""
+    ramp = np.arange(TILE) - (TILE - 1) / 2
+    total = total - total.mean(axis=(1, 2), keepdims=True)
+    for along in ramp[:, None], ramp[None]:
+        slope = (total * along).sum(axis=(1, 2)) / (TILE * (ramp**2).sum())
+        total = total - slope[:, None, None] * along
     centre = np.median(total, axis=(1, 2))
     scatter = 1.4826 * np.median(np.abs(total - centre[:, None, None]), axis=(1, 2))
     return np.asarray((scatter > 0) & (total.max(axis=(1, 2)) - centre <= 5 * scatter + 4))
