@@ -72,7 +72,8 @@ def row(world: World, estimate: Estimate) -> tuple[bool, float, float, float]:
     """Return if the gain is accepted, its relative error, its pull, and the excess in errors."""
     error = estimate.gain_error / estimate.gain
     pull = (estimate.gain - world.gain) / estimate.gain_error
-    return 0 < error < LARGEST_ERROR, error, pull, estimate.excess / estimate.excess_error
+    accepted = 0 < error < LARGEST_ERROR and not estimate.coarse
+    return accepted, error, pull, estimate.excess / estimate.excess_error
 
 
 def main() -> None:

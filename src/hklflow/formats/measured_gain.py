@@ -97,7 +97,7 @@ def measured_scan(
         estimate = line.result(read_noise=float(np.hypot(read_noise, ROUNDING**0.5)))
     if stated.gain is None:
         _require_measured(scan.raw, estimate, reason)
-        if _is_photons(estimate) and not stated.offset and not measure:
+        if _is_photons(estimate) and not stated.offset and (not measure or estimate.coarse):
             return scan, [f"the values are photons: {_shown(estimate)}"]
         doubts += _common_error(estimate)
     if read_noise is None:
@@ -222,6 +222,11 @@ def _require_measured(source: str, estimate: Estimate, reason: str) -> None:
             f"{source}: {reason}, its gain is not stated, and the noise of the "
             f"frames does not show it ({why}); {_CURE}"
         )
+    if estimate.coarse and not _is_photons(estimate):
+        raise HklflowError(
+            f"{source}: {reason}, its gain is not stated, and the noise of the frames does not "
+            f"show it, because the noise is smaller than the steps of the values; {_CURE}"
+        )
     if _excess(estimate) > _LARGEST_ERROR:
         raise HklflowError(
             f"{source}: {reason}, its gain is not stated, and the noise of the frames does not "
@@ -250,7 +255,7 @@ def _common_error(estimate: Estimate) -> list[str]:
 
 def _require_offset(source: str, fit: Estimate, stated: Stated) -> list[str]:
     """Refuse frames with an offset that nobody states; return a doubt about a stated offset."""
-    if not fit.noise2 < -4 * fit.noise2_error:
+    if fit.coarse or not fit.noise2 < -4 * fit.noise2_error:
         return []
     gain = stated.gain or fit.gain
     offset = (stated.offset or 0.0) - fit.noise2 / gain
@@ -272,7 +277,7 @@ def _require_offset(source: str, fit: Estimate, stated: Stated) -> list[str]:
 def _compared(gain: float, estimate: Estimate, by_user: bool) -> list[str]:
     """Return a doubt if the frames contradict a stated gain."""
     least = max(0.1 * gain, 4 * estimate.gain_error, 2 * _excess(estimate) * estimate.gain)
-    if not abs(estimate.gain - gain) > least:
+    if estimate.coarse or not abs(estimate.gain - gain) > least:
         return []
     wrong = abs(np.sqrt(max(estimate.gain, 0.0) / gain) - 1)
     return [

@@ -37,6 +37,7 @@ REACH = 4
 _MOST_TILES = 2000  # of a group of frames
 _FEW = 30  # tiles; fewer give no line
 _OUTLIER = 6.0
+_ROUNDED = 0.36  # ADU², variance of a pixel below which rounding does not just add 1/12
 _FLAGS = 3  # values below 0 that a photon counter writes for pixels without a count
 _LEAK = 3e-7  # power outside of its band that a Slepian sequence may pass
 
@@ -56,6 +57,9 @@ class Estimate(NamedTuple):
     excess, excess_error : float
         Gain from changes with periods below 4 frames, less the gain from periods below 2.7 frames;
         0 unless the scattering changes as fast as that.
+    coarse : bool
+        True if the noise is smaller than the steps of whole numbers, so that the gain is wrong
+        unless the values are photons.
     """
 
     gain: float
@@ -65,6 +69,7 @@ class Estimate(NamedTuple):
     single: float
     excess: float
     excess_error: float
+    coarse: bool
 
 
 class Ratio(NamedTuple):
@@ -109,6 +114,7 @@ class NoiseLine:
 
     def add(self, frames: NDArray[Any], bad: BoolImage) -> None:
         """Add consecutive frames; ``bad`` are pixels (slow, fast) without a value."""
+        self.whole = frames.dtype.kind != "f"
         tiles = _tiles(frames, bad) - self._offset
         if tiles.shape[1] < 2:
             return
@@ -128,7 +134,6 @@ class NoiseLine:
 
     def note_negative(self, frames: NDArray[Any], masked: BoolImage) -> None:
         """Note the values below 0 of pixels (slow, fast) that are not below 0 in all frames."""
-        self.whole = frames.dtype.kind != "f"
         if frames.dtype.kind == "u":
             return
         below = (frames < 0) & ~masked
@@ -155,9 +160,14 @@ class NoiseLine:
     def result(self, read_noise: float | None = None, gain: float | None = None) -> Estimate:
         """Fit the line; ``read_noise`` (ADU) or ``gain`` is known, or both are fitted."""
         rows = np.concatenate(self._rows, axis=1) if self._rows else np.zeros((2 * REACH + 3, 0))
+        coarse = False
+        if self.whole:
+            fine = rows[1] > _ROUNDED
+            coarse = bool(fine.sum() < _FEW)
+            rows = rows if coarse else rows[:, fine]
         mean, rings, fastest = rows[0], rows[1 : REACH + 2], rows[REACH + 2 :]
         if len(mean) < _FEW:
-            return Estimate(*[np.nan] * 7)
+            return Estimate(*[np.nan] * 7, coarse)
         reach = _reach(rings)
         # What the subtraction of the tile's mean takes from each covariance.
         lost = 1 - ((2 * reach + 1) / TILE) ** 2
@@ -177,6 +187,7 @@ class NoiseLine:
             share,
             excess,
             excess_error,
+            coarse,
         )
 
 
