@@ -91,7 +91,8 @@ def main() -> None:
         print(seed, *(f"{number:.3g}" for number in world[:7]), end="")
         for name, estimate in zip(kept, estimates, strict=True):
             accepted, error, pull, excess = row(world, estimate)
-            print(f" | {error:7.2%} {pull:6.2f} {excess:5.1f}{'' if accepted else ' refused'}", end="")
+            refused = "" if accepted else " refused"
+            print(f" | {error:7.2%} {pull:6.2f} {excess:5.1f}{refused}", end="")
             if accepted:
                 kept[name].append((pull, error, estimate.gain / world.gain - 1))
         print(flush=True)

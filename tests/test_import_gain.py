@@ -157,7 +157,7 @@ def test_a_detector_of_an_unknown_kind_is_judged_by_its_frames(
     assert scan.gain.adu_per_photon == pytest.approx(1.6, rel=0.1)
     assert 0 < scan.gain.relative_error < 0.05
     printed = capsys.readouterr().out
-    assert "the values are no photon counts: their variance over mean is" in printed
+    assert "the values are not photon counts: their variance over mean is" in printed
     assert "the same for all voxels, because the gain is measured" in printed
     assert nexus.read_scan(imported(source, gain=1)).gain is None
     # An offset makes the gain unknown.

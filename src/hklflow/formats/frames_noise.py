@@ -1,7 +1,7 @@
 """Noise of the frames of a scan, read from groups of consecutive frames."""
 
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from hklflow.images.scan import RotationScan
 GROUPS = 12  # of consecutive frames, over the scan
 
 
-def noise_line(scan: RotationScan, header: Header, offset: float, groups: int = GROUPS) -> NoiseLine:
+def noise_line(
+    scan: RotationScan, header: Header, offset: float, groups: int = GROUPS
+) -> NoiseLine:
     """Return the noise of groups of frames as stored, without the pixels that are flagged.
 
     Parameters
@@ -39,8 +41,10 @@ def noise_line(scan: RotationScan, header: Header, offset: float, groups: int = 
         for first in starts:
             block = frames.read(first, first + size)
             line.note_negative(block, masked)
-            bad = masked | flagged(block, from_value, lowest).any(axis=0)
-            line.add(np.where(bad, 0, block), bad)
+            bad = masked.copy()
+            for frame in block:
+                bad |= flagged(frame, from_value, lowest)
+            line.add(block, bad)
     return line
 
 
@@ -48,7 +52,7 @@ def _groups(scan: RotationScan, most: int) -> tuple[list[int], int]:
     """Return the first frames of groups without frames that are left out, and their size."""
     end = scan.first + scan.rotation.scan.n_frames
     edges = [scan.first - 1, *(n for n in scan.left_out if scan.first <= n < end), end]
-    runs = [(low + 1, high) for low, high in zip(edges, edges[1:], strict=False)]
+    runs = [(low + 1, high) for low, high in pairwise(edges)]
     size = min(FRAMES, max(stop - start for start, stop in runs))
     if size < FEWEST_FRAMES:
         return [], size

@@ -104,7 +104,7 @@ def measured_scan(
         doubts += _noise_doubt(fit)
         variance = 0.0 if np.isnan(fit.noise2) else fit.noise2
         read_noise = float(np.sqrt(max(variance - ROUNDING, 0.0)))
-    source, error = _shown(estimate), estimate.gain_error / estimate.gain
+    source, error = _shown(estimate), _relative_error(estimate)
     if stated.gain is not None:
         doubts += _compared(stated.gain, estimate, by_user)
         source, error = f"{stated.gain:.4g} ADU per photon, as {_stater(by_user)} states", 0.0
@@ -127,15 +127,15 @@ def _kind(scan: RotationScan, header: Header) -> tuple[Verdict, str]:
     ratios = line.ratios()
     if line.negative > _NEGATIVE:
         what = f"{100 * line.negative:.0f} % of the values are below 0 in some frames only"
-        return Verdict.OTHER, f"the values are no photon counts: {what}"
+        return Verdict.OTHER, f"the values are not photon counts: {what}"
     kind = verdict(ratios)
     shown = " and ".join(map(_ratio, ratios))
     if kind == Verdict.OTHER:
-        return kind, f"the values are no photon counts: their variance over mean is {shown}"
+        return kind, f"the values are not photon counts: their variance over mean is {shown}"
     return kind, (
-        f"the variance over mean of the frames is {shown}, not 1 as of photon counts: dead time, "
-        "scattering that changes within 4 frames, or an integrating detector; if it integrates, set "
-        "`import_scan: {gain: measure}`, else `import_scan: {gain: 1}`"
+        f"the variance over mean of the frames is {shown}, not 1 as in photon counts: dead time, "
+        "scattering that changes within 4 frames, or an integrating detector; if it integrates, "
+        "set `import_scan: {gain: measure}`, else `import_scan: {gain: 1}`"
     )
 
 
@@ -145,7 +145,7 @@ def _ratio(ratio: Ratio) -> str:
 
 
 def _require_whole(source: str, line: NoiseLine) -> None:
-    """Refuse whole numbers that are below 0 by their noise, because hklflow takes them for flags."""
+    """Refuse whole numbers that are below 0 by their noise: hklflow takes them for flags."""
     if line.whole and line.negative > _NEGATIVE:
         raise HklflowError(
             f"{source}: {100 * line.negative:.0f} % of the values are below 0 in some frames only: "
@@ -242,9 +242,14 @@ def _excess(estimate: Estimate) -> float:
     return float(estimate.excess / estimate.gain) if significant else 0.0
 
 
+def _relative_error(estimate: Estimate) -> float:
+    """Return the relative error of a measured gain."""
+    return float(np.hypot(estimate.gain_error / estimate.gain, _excess(estimate)))
+
+
 def _common_error(estimate: Estimate) -> list[str]:
     """Return a sentence on the error that a measured gain is for all voxels of S(Q)."""
-    error = float(np.hypot(estimate.gain_error / estimate.gain, _excess(estimate)))
+    error = _relative_error(estimate)
     if error <= _REPORTED_ERROR:
         return []
     return [

@@ -34,7 +34,7 @@ FRAMES, FEWEST_FRAMES = 16, 8
 TILE = 32
 REACH = 4
 """Largest distance of neighbours along slow and fast that share the light of a photon."""
-_MOST_TILES = 2000  # of a group of frames
+_MOST_TILES = 1000  # of a group of frames
 _FEW = 30  # tiles; fewer give no line
 _OUTLIER = 6.0
 _ROUNDED = 0.36  # ADU², variance of a pixel below which rounding does not just add 1/12
@@ -115,7 +115,8 @@ class NoiseLine:
     def add(self, frames: NDArray[Any], bad: BoolImage) -> None:
         """Add consecutive frames; ``bad`` are pixels (slow, fast) without a value."""
         self.whole = frames.dtype.kind != "f"
-        tiles = _tiles(frames, bad) - self._offset
+        tiles = _tiles(frames, bad)
+        tiles -= self._offset
         if tiles.shape[1] < 2:
             return
         means = tiles.mean(axis=(2, 3))
@@ -128,8 +129,8 @@ class NoiseLine:
         tiles *= scale[:, None, None, None]
         rows = [means.mean(axis=0)[None]]
         for band in _bands(len(frames)):
-            found = [_variances(np.tensordot(taper, tiles, 1)) / (taper**2 @ scale) for taper in band]
-            rows.append(np.mean(found, axis=0))
+            series = [(np.tensordot(taper, tiles, 1), taper**2 @ scale) for taper in band]
+            rows.append(np.mean([_variances(image) / norm for image, norm in series], axis=0))
         self._rows.append(np.concatenate(rows))
 
     def note_negative(self, frames: NDArray[Any], masked: BoolImage) -> None:
@@ -217,9 +218,7 @@ class _Line(NamedTuple):
     used: NDArray[np.bool_]
 
 
-def _fitted(
-    columns: Floats, variance: Floats, known: Floats, free: NDArray[np.bool_]
-) -> _Line:
+def _fitted(columns: Floats, variance: Floats, known: Floats, free: NDArray[np.bool_]) -> _Line:
     """Fit the line without the tiles that are far off."""
     expected, used = _start(columns[0], variance)
     values, errors = known.copy(), np.zeros(2)
@@ -251,7 +250,7 @@ def _slope(columns: Floats, difference: Floats, line: _Line) -> tuple[float, flo
     """Return the slope of a difference of variances through 0, and its error."""
     a, b = (part[line.used] / line.expected[line.used] for part in (columns[0], difference))
     slope = float(a @ b / (a @ a))
-    return slope, float(np.sqrt(((b - slope * a) ** 2 @ a**2)) / (a @ a))
+    return slope, float(np.sqrt((b - slope * a) ** 2 @ a**2) / (a @ a))
 
 
 @cache
@@ -282,7 +281,10 @@ def _tiles(frames: NDArray[Any], bad: BoolImage) -> Floats:
     good = good[_calm(cut(frames.sum(axis=0, dtype=np.float64))[good])]
     if len(good) > _MOST_TILES:
         good = good[np.linspace(0, len(good) - 1, _MOST_TILES).astype(int)]
-    return np.stack([cut(frame)[good].astype(np.float64) for frame in frames])
+    tiles = np.empty((len(frames), len(good), TILE, TILE))
+    for number, frame in enumerate(frames):
+        tiles[number] = cut(frame)[good]
+    return tiles
 
 
 def _calm(total: Floats) -> NDArray[np.bool_]:

@@ -2,18 +2,19 @@
 
 The variance of photon counts is their mean. Photon counters differ from that by little:
 
-* A photon that is shared by two pixels counts in one of them, in none, or in both. The variance of a
-  pixel remains its mean. With a threshold far below half of the energy, neighbours are correlated:
-  with a third of the photons counted twice, variance and covariances are together 1.5 times the mean.
+* A photon that is shared by two pixels counts in one of them, in none, or in both. The variance of
+  a pixel remains its mean. With a threshold far below half of the energy, neighbours are
+  correlated: with a third of the photons counted twice, variance and covariances are together 1.5
+  times the mean.
 * Dead time narrows the distribution of bright pixels, and its correction widens it, by twice the
   share of lost counts (a fifth of the counts: 0.6 to 1.6). Dark pixels are not concerned.
 * Sums of frames or of blocks of pixels remain photon counts; flat fields change the ratio by their
   own deviation from 1, in most pixels below a tenth; values interpolated in wide pixels have a
   smaller variance, but are few.
 
-The gain of a CCD is seldom as near to 1, and its light spreads over neighbouring pixels, so that the
-variance of one pixel is far below the sum with its neighbours. An offset or read noise makes the
-ratio differ between dark and bright tiles.
+The gain of a CCD is seldom as near to 1, and its light spreads over neighbouring pixels, so that
+the variance of one pixel is far below the sum with its neighbours. An offset or read noise makes
+the ratio differ between dark and bright tiles.
 """
 
 from collections.abc import Sequence
@@ -58,7 +59,6 @@ def verdict(ratios: Sequence[Ratio]) -> Verdict:
 def _beyond(ratio: Ratio, least: float, most: float) -> bool:
     """Return True if a ratio is outside of limits, and noise does not explain it."""
     single, near = _SIGMA * ratio.single_error, _SIGMA * ratio.near_error
-    return (
-        not least - single <= ratio.single <= most + single
-        or ratio.near - near > max(_MOST_NEAR, most)
+    return not least - single <= ratio.single <= most + single or ratio.near - near > max(
+        _MOST_NEAR, most
     )
