@@ -127,11 +127,17 @@ class NoiseLine:
             return
         scale = beam.mean() / beam
         tiles *= scale[:, None, None, None]
-        rows = [means.mean(axis=0)[None]]
+        rows = []
         for band in _bands(len(frames)):
-            series = [(np.tensordot(taper, tiles, 1), taper**2 @ scale) for taper in band]
-            rows.append(np.mean([_variances(image) / norm for image, norm in series], axis=0))
-        self._rows.append(np.concatenate(rows))
+            passed = []
+            for taper in band:
+                # The share of each frame in the variance, of photons and of read noise.
+                norm, shares = taper**2 @ scale, (taper * scale) ** 2
+                noise = np.full(len(means.T), shares.sum())
+                rings = _variances(np.tensordot(taper, tiles, 1))
+                passed.append(np.concatenate([[shares @ means, noise], rings]) / norm)
+            rows.append(np.mean(passed, axis=0))
+        self._rows.append(np.stack(rows))
 
     def note_negative(self, frames: NDArray[Any], masked: BoolImage) -> None:
         """Note the values below 0 of pixels (slow, fast) that are not below 0 in all frames."""
@@ -150,36 +156,39 @@ class NoiseLine:
 
     def ratios(self) -> list[Ratio]:
         """Return variance over mean of the darker and of the brighter half of the tiles."""
-        rows = np.concatenate(self._rows, axis=1) if self._rows else np.zeros((2 * REACH + 3, 0))
-        rows = rows[:, rows[0] > 0]
-        if rows.shape[1] < 2 * _FEW:
+        rows = self._all_rows()
+        rows = rows[..., (rows[:, 0] > 0).all(axis=0)]
+        if rows.shape[-1] < 2 * _FEW:
             return []
-        order = np.argsort(rows[0])
-        halves = np.array_split(rows[:, order], 2, axis=1)
-        return [_ratio(half[0], half[1 : REACH + 2], half[REACH + 2 :]) for half in halves]
+        order = np.argsort(rows[0, 0])
+        return [_ratio(*half) for half in np.array_split(rows[..., order], 2, axis=-1)]
+
+    def _all_rows(self) -> Floats:
+        """Return mean, share of read noise, and rings (bands, rows, tiles) of all groups."""
+        return np.concatenate([np.zeros((2, REACH + 3, 0)), *self._rows], axis=-1)
 
     def result(self, read_noise: float | None = None, gain: float | None = None) -> Estimate:
         """Fit the line; ``read_noise`` (ADU) or ``gain`` is known, or both are fitted."""
-        rows = np.concatenate(self._rows, axis=1) if self._rows else np.zeros((2 * REACH + 3, 0))
+        rows = self._all_rows()
         coarse = False
         if self.whole:
-            fine = rows[1] > _ROUNDED
+            fine = rows[0, 2] > _ROUNDED
             coarse = bool(fine.sum() < _FEW)
-            rows = rows if coarse else rows[:, fine]
-        mean, rings, fastest = rows[0], rows[1 : REACH + 2], rows[REACH + 2 :]
-        if len(mean) < _FEW:
+            rows = rows if coarse else rows[..., fine]
+        if rows.shape[-1] < _FEW:
             return Estimate(*[np.nan] * 7, coarse)
+        (columns, rings), (fastest, least_rings) = ((band[:2], band[2:]) for band in rows)
         reach = _reach(rings)
         # What the subtraction of the tile's mean takes from each covariance.
         lost = 1 - ((2 * reach + 1) / TILE) ** 2
-        variance, least = (of[: reach + 1].sum(axis=0) / lost for of in (rings, fastest))
+        variance, least = (of[: reach + 1].sum(axis=0) / lost for of in (rings, least_rings))
         single = rings[0] + variance / TILE**2
-        columns = np.stack([mean, np.ones(len(mean))])
         known = np.array([gain or 0.0, 0.0 if read_noise is None else read_noise**2])
         free = np.array([gain is None, read_noise is None])
         line = _fitted(columns, variance, known, free)
         share = float(single[line.used].sum() / variance[line.used].sum())
-        excess, excess_error = _slope(columns, variance - least, line)
+        off = variance - least - line.values @ (columns - fastest)
+        excess, excess_error = _slope(columns, off, line)
         return Estimate(
             float(line.values[0]),
             float(line.errors[0]),
@@ -192,13 +201,13 @@ class NoiseLine:
         )
 
 
-def _ratio(mean: Floats, rings: Floats, fastest: Floats) -> Ratio:
-    """Return variance over mean of some tiles."""
+def _ratio(band: Floats, fastest: Floats) -> Ratio:
+    """Return variance over mean of some tiles, from their rows in both bands."""
     lost = 1 - 9 / TILE**2
-    near, least = (of[:2].sum(axis=0) / lost for of in (rings, fastest))
-    parts = rings[0] + near / TILE**2, near, near - least
-    numbers = [number for part in parts for number in _clipped(part / mean)]
-    return Ratio(float(np.median(mean)), *numbers)
+    near, least = (of[2:4].sum(axis=0) / lost / of[0] for of in (band, fastest))
+    parts = band[2] / band[0] + near / TILE**2, near, near - least
+    numbers = [number for part in parts for number in _clipped(part)]
+    return Ratio(float(np.median(band[0])), *numbers)
 
 
 def _clipped(values: Floats) -> tuple[float, float]:
