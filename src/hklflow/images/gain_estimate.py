@@ -37,7 +37,7 @@ REACH = 4
 _MOST_TILES = 1000  # of a group of frames
 _FEW = 30  # tiles; fewer give no line
 _OUTLIER = 6.0
-_ROUNDED = 0.36  # ADU², variance of a pixel below which rounding does not just add 1/12
+_ROUNDED = 1.0  # ADU², variance of a pixel below which rounding does not just add 1/12
 _FLAGS = 3  # values below 0 that a photon counter writes for pixels without a count
 _LEAK = 3e-7  # power outside of its band that a Slepian sequence may pass
 
