@@ -216,8 +216,6 @@ def test_a_measured_gain_is_a_common_factor_within_its_error(tmp_path: Path) -> 
     assert abs(blocks.mean()) < 0.02 + 2 / np.sqrt(len(blocks))
     assert 0.95 < voxels.std() < 1.05
     assert 0.95 < blocks.std() < 1.05
-    print(f"gain {gain.adu_per_photon} {gain.relative_error}", voxels.mean(), voxels.std())
-    print(blocks.mean(), blocks.std(), len(blocks))
 
 
 def both(one: PeakTable, other: PeakTable) -> tuple[PeakTable, PeakTable]:

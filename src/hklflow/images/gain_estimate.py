@@ -316,9 +316,10 @@ def _reach(rings: Floats) -> int:
     rings = rings + areas[:, None] * total / TILE**2
     rings = rings / np.maximum(rings[0], 0.1 * np.median(rings[0]) + 1e-12)
     errors = rings.std(axis=1) / np.sqrt(rings.shape[1])
-    spread = np.flatnonzero(np.abs(rings.mean(axis=1)) > 3 * errors)
-    # The next ring has a part that is lost in its noise.
-    return int(min(REACH, spread.max(initial=0) + 1))
+    # The light falls off with distance: a ring behind one that is 0 is noise.
+    dark = np.flatnonzero(rings.mean(axis=1)[1:] <= 3 * errors[1:]) + 1
+    # The first dark ring has a part that is lost in its noise.
+    return int(dark.min(initial=REACH))
 
 
 def _variances(tiles: Floats) -> Floats:
