@@ -176,7 +176,8 @@ class NoiseLine:
             coarse = bool(fine.sum() < _FEW)
             rows = rows if coarse else rows[..., fine]
         if rows.shape[-1] < _FEW:
-            return Estimate(*[np.nan] * 7, coarse)
+            nan = float("nan")
+            return Estimate(nan, nan, nan, nan, nan, nan, nan, coarse)
         (columns, rings), (fastest, least_rings) = ((band[:2], band[2:]) for band in rows)
         reach = _reach(rings)
         # What the subtraction of the tile's mean takes from each covariance.
