@@ -75,7 +75,7 @@ def run(module: ModuleType, inputs: Any, outputs: Any, **params: Any) -> None:
 
 
 class Pulls(NamedTuple):
-    """(S - 1) / σ of voxels, and of sums over blocks of 5 x 5 x 5 voxels."""
+    """(S - truth) / σ of voxels, and of sums over blocks of 5 x 5 x 5 voxels."""
 
     voxels: np.ndarray
     blocks: np.ndarray
@@ -93,8 +93,8 @@ class Reduced:
     def told(self, name: str) -> dict[str, Path]:
         return {"picture": self.at(f"{name}.png"), "metrics": self.at(f"{name}.json")}
 
-    def pulls(self) -> Pulls:
-        """Compare the merged volume with S = 1, away from the Bragg peaks."""
+    def pulls(self, true: float = 1.0) -> Pulls:
+        """Compare the merged volume with the same S everywhere, away from the Bragg peaks."""
         path = self.at("volume.nxs")
         volume = nexus.read_volume(path)
         with nexus.open_volume(path) as opened:
@@ -103,7 +103,7 @@ class Reduced:
         far = np.broadcast_to(~near, volume.norm.shape) & (volume.norm > 0)
         assert volume.data is not None
         assert volume.errors is not None
-        voxels = ((volume.data - 1) / volume.errors)[far]
+        voxels = ((volume.data - true) / volume.errors)[far]
         # Whole blocks between the peaks' planes: their first h is n + 0.25.
         begin = int(np.flatnonzero(~near)[0])
         shape = [n // 5 for n in far[..., begin:].shape]
@@ -117,7 +117,7 @@ class Reduced:
         counts, norm, expected = (summed(v)[whole] for v in (volume.counts, volume.norm, variance))
         # The variance of a sum is estimated from all sums: its own would be biased.
         read = expected - counts
-        return Pulls(voxels, (counts - norm) / np.sqrt(norm + read))
+        return Pulls(voxels, (counts - true * norm) / np.sqrt(true * norm + read))
 
 
 def measure(folder: Path, camera: Ccd, seed: int, peaks: dict[str, float] = STRONG) -> Simulation:
@@ -201,6 +201,21 @@ def test_light_that_spreads_narrows_voxels_but_not_sums(tmp_path: Path) -> None:
     assert abs(blocks.mean()) < 0.02 + 2 / np.sqrt(len(blocks))
     assert 0.95 < blocks.std() < 1.05
     assert 0.85 < voxels.std() < 0.97
+
+
+def test_a_measured_gain_is_a_common_factor_within_its_error(tmp_path: Path) -> None:
+    """S(Q) is wrong by one factor, whose error the scan file has; the rest is noise."""
+    reduced = reduce_scan(tmp_path, SHARP, gain="measure", offset=40.0, read_noise=3.0)
+    gain = nexus.read_scan(reduced.at("scan.nxs")).gain
+    assert gain is not None
+    factor = 1.6 / gain.adu_per_photon
+    assert 0 < gain.relative_error < 0.02
+    assert abs(factor - 1) < 3 * gain.relative_error
+    voxels, blocks = reduced.pulls(factor)
+    assert abs(voxels.mean()) < 0.02
+    assert abs(blocks.mean()) < 0.02 + 2 / np.sqrt(len(blocks))
+    assert 0.95 < voxels.std() < 1.05
+    assert 0.95 < blocks.std() < 1.05
 
 
 def both(one: PeakTable, other: PeakTable) -> tuple[PeakTable, PeakTable]:

@@ -1,5 +1,6 @@
 """Gain of integrating detectors at import: stated, measured, refused; and frames in photons."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hklflow.formats import raw, smv
 from hklflow.formats.frame_bruker import bruker_gain
 from hklflow.formats.frame_headers import Fields
 from hklflow.formats.frame_table import FORMATS
+from hklflow.formats.measured_gain import measured_scan
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.images.gain import Stated
 from hklflow.stages import bin_frames, import_scan, sum_scans
@@ -116,7 +118,7 @@ def test_a_stated_gain_that_the_frames_contradict_is_doubted(
     [
         ({}, "the values have an offset that is not stated: set `import_scan: offset`"),
         ({"offset": 5.0}, "not at the stated offset of 5 ADU, so the gain cannot be measured"),
-        ({"last_frame": 3, **DARK}, "the noise of the frames does not show it .it needs 5"),
+        ({"last_frame": 3, **DARK}, "the noise of the frames does not show it .it needs 8"),
     ],
 )
 def test_what_is_neither_stated_nor_visible_is_refused(
@@ -143,6 +145,62 @@ def test_counters_and_declared_photons_are_not_converted(
         assert scan.saturation == 60000
         assert raw.read_variance(scan) is None
     assert "the values are photons" in capsys.readouterr().out
+
+
+def test_a_detector_of_an_unknown_kind_is_judged_by_its_frames(
+    adu: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_offset = np.where(adu > 40, adu - 40, 0).astype(np.float32)
+    source = written(tmp_path / "a.nxs", without_offset, integrates=None)
+    scan = nexus.read_scan(imported(source))
+    assert scan.gain is not None
+    assert scan.gain.adu_per_photon == pytest.approx(1.6, rel=0.1)
+    assert 0 < scan.gain.relative_error < 0.05
+    printed = capsys.readouterr().out
+    assert "the values are not photon counts: their variance over mean is" in printed
+    assert "the same for all voxels, because the gain is measured" in printed
+    assert nexus.read_scan(imported(source, gain=1)).gain is None
+    # An offset makes the gain unknown.
+    with pytest.raises(HklflowError, match="offset that is not stated"):
+        imported(written(tmp_path / "b.nxs", adu, integrates=None))
+
+
+def test_whole_numbers_below_0_that_are_noise_are_refused(adu: np.ndarray, tmp_path: Path) -> None:
+    dark = adu.astype(np.int32) - 80
+    with pytest.raises(HklflowError, match="below 0 in some frames only: an offset was subtracted"):
+        imported(written(tmp_path / "a.nxs", dark, integrates=None))
+    with pytest.raises(HklflowError, match="below 0 in some frames only: an offset was subtracted"):
+        imported(written(tmp_path / "b.nxs", dark), gain=1.6, read_noise=3.0)
+    # Flags of a photon counter may change, but have few values.
+    counts = np.random.default_rng(1).poisson(20, (N, *SHAPE)).astype(np.int32)
+    counts[3, :100] = -1
+    scan = nexus.read_scan(imported(written(tmp_path / "c.nxs", counts, integrates=None)))
+    assert scan.gain is None
+
+
+@pytest.mark.parametrize("suffix", ["tif", "edf"])
+def test_images_without_a_header_are_judged_by_their_frames(
+    adu: np.ndarray, tmp_path: Path, suffix: str
+) -> None:
+    import fabio
+
+    scan = nexus.read_scan(imported(written(tmp_path / "a.nxs", adu), gain=1))
+    kind = {"tif": fabio.tifimage.TifImage, "edf": fabio.edfimage.EdfImage}[suffix]
+    photons = np.random.default_rng(1).poisson(adu / 10).astype(np.uint16)
+    for name, frames in (("ccd", adu), ("counter", photons)):
+        for number, frame in enumerate(frames):
+            kind(data=frame).write(str(tmp_path / f"{name}_{number:03d}.{suffix}"))
+        pattern = str(tmp_path / f"{name}_###.{suffix}")
+        header = raw.read_header(pattern)
+        series = replace(scan, raw=pattern)
+        if name == "counter":
+            assert measured_scan(series, header, Stated(), measure=False) == (series, [])
+        else:
+            with pytest.raises(HklflowError, match="offset that is not stated"):
+                measured_scan(series, header, Stated(), measure=False)
+            found, _ = measured_scan(series, header, Stated(offset=40.0, read_noise=3.0), False)
+            assert found.gain is not None
+            assert found.gain.adu_per_photon == pytest.approx(1.6, rel=0.1)
 
 
 def test_frames_that_are_photons_already_take_no_gain(adu: np.ndarray, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ OTHERS = {
     "formats/mask_images.py": TWIN,
     "formats/measured_gain.py:_require_measured": PIXELS,
     "formats/measured_gain.py:_require_offset": PIXELS,
+    "formats/measured_gain.py:_require_whole": PIXELS,
     "formats/nxrefine_header.py": COMMAND,
     "formats/nxrefine_settings.py": COMMAND,
     "formats/raw_frames.py:Frames._begin": HAND,

@@ -6,21 +6,27 @@ from tests.truth.ccd import Ccd
 
 from hklflow.images.gain_estimate import FRAMES, Estimate, NoiseLine
 
-SIDE, GROUPS = 384, 8
+SIDE, GROUPS = 256, 8
 
 
 def measured(
-    camera: Ccd, seed: int, *, moving: float = 0.0, peaks: bool = False, offset: float | None = None
+    camera: Ccd,
+    seed: int,
+    *,
+    moving: float = 0.0,
+    period: float = 20.0,
+    peaks: bool = False,
+    offset: float | None = None,
 ) -> NoiseLine:
     """Frames of a broad maximum on a background; a part of it is a wave that moves."""
     rng = np.random.default_rng(seed)
     y, x = np.indices((SIDE, SIDE))
     line = NoiseLine(camera.offset if offset is None else offset)
-    rate = 3 + 60 * np.exp(-((x - 180) ** 2 + (y - 200) ** 2) / (2 * 90**2))
+    rate = 3 + 60 * np.exp(-((x - 120) ** 2 + (y - 130) ** 2) / (2 * 60**2))
     for group in range(GROUPS):
         photons = []
         for frame in range(FRAMES):
-            wave = 1 + moving * np.sin(2 * np.pi * (x / 60 + (FRAMES * group + frame) / 20))
+            wave = 1 + moving * np.sin(2 * np.pi * (x / 60 + (FRAMES * group + frame) / period))
             expected = rate * wave * (1 + 0.05 * rng.standard_normal())
             if peaks and frame == 2:
                 for at in rng.integers(8, SIDE - 8, (60, 2)):
@@ -55,11 +61,21 @@ def test_peaks_on_single_frames_are_left_out() -> None:
     assert abs(pull(measured(camera, 2, peaks=True).result(), camera)) < 3.5
 
 
-def test_diffuse_scattering_that_turns_changes_little() -> None:
-    """A wave of 20 %, with a period of 20 frames, changes the gain by less than 5 %."""
-    camera = Ccd(1.6, 40.0, 3.0)
-    seen = measured(camera, 3, moving=0.2).result(read_noise=np.hypot(3.0, 12**-0.5))
-    assert abs(seen.gain / camera.gain - 1) < 0.05 + 3 * seen.gain_error / camera.gain
+KNOWN = np.hypot(3.0, 12**-0.5)
+
+
+@pytest.mark.parametrize(("moving", "period"), [(0.3, 12.0), (0.5, 4.0), (0.5, 6.0), (0.5, 40.0)])
+def test_diffuse_scattering_that_rotates_changes_nothing(moving: float, period: float) -> None:
+    camera = Ccd(1.6, 40.0, 3.0, spread=0.6)
+    seen = measured(camera, 3, moving=moving, period=period).result(read_noise=KNOWN)
+    assert abs(pull(seen, camera)) < 3.5
+    assert abs(seen.excess) < 4 * seen.excess_error
+
+
+def test_scattering_that_changes_within_4_frames_is_an_excess() -> None:
+    seen = measured(Ccd(1.6, 40.0, 3.0), 3, moving=0.3, period=3.0).result(read_noise=KNOWN)
+    assert seen.excess > 0.1 * seen.gain
+    assert seen.excess > 4 * seen.excess_error
 
 
 def test_photons_have_a_gain_of_1() -> None:

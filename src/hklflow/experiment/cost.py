@@ -66,7 +66,7 @@ COSTS: Mapping[str, Cost] = {
     "sum_scans": Cost(200, per_mpixel=150, rate=25, disk=0.5),
     # The rate is for pixels before binning; all other rules count the binned pixels.
     "bin_frames": Cost(250, per_mpixel=150, rate=100, disk=0.1),
-    "import_scan": Cost(),
+    "import_scan": Cost(420, per_mpixel=150, seconds=5),
     "pixel_mask": Cost(280, per_mpixel=250, seconds=4, disk_pixel=4),
     "frame_scale": Cost(250, per_mpixel=100),
     "find_peaks": Cost(300, per_mpixel=350, seconds=3, rate=55, disk_pixel=9),

@@ -55,7 +55,8 @@ class Header:
         Fraction of the intensity with the electric vector along lab x.
     sensor_material : str or None
     integrates : bool or None
-        True if the detector integrates charge or light, so that its values (ADU) are not photons.
+        True if the detector integrates charge or light, so that its values (ADU) are not photons;
+        False if it counts photons.
     gain : Stated or None
         Gain, offset and read noise of one readout, as far as the file states them.
     readouts : int or None

@@ -1,21 +1,23 @@
 """Gain of a scan: what header and user state, completed and compared by the noise of the frames."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from hklflow.base.errors import HklflowError
-from hklflow.formats import raw
+from hklflow.formats.frames_noise import noise_line
 from hklflow.formats.header import Header
 from hklflow.formats.photons import in_photons
 from hklflow.images.gain import ROUNDING, Gain, Stated
-from hklflow.images.gain_estimate import FRAMES, Estimate, NoiseLine
-from hklflow.images.masks import flag_value, flagged
+from hklflow.images.gain_estimate import FEWEST_FRAMES, Estimate, NoiseLine, Ratio
+from hklflow.images.photon_counts import Verdict, verdict
 from hklflow.images.scan import RotationScan
 
-_GROUPS = 12  # groups of consecutive frames that are read for the noise
+_LOOK = 3  # groups of frames that show if a detector of an unknown kind counts photons
 _LARGEST_ERROR = 0.05  # of a measured gain, relative
+_REPORTED_ERROR = 0.003  # as of the transmission
+_NEGATIVE = 0.01  # share of values below 0 in frames that are no photon counts
+_INTEGRATES = "the detector integrates"
 _CURE = (
     "set `import_scan: gain` (ADU per photon; 1: the values are photons), and `read_noise` and "
     "`offset` in ADU"
@@ -75,11 +77,17 @@ def measured_scan(
     HklflowError
         If the gain is neither stated nor measurable, or the frames contradict the offset.
     """
-    known = stated_gain(scan.raw, header, given, measure)
+    known, reason = stated_gain(scan.raw, header, given, measure), _INTEGRATES
     if known is None:
-        return scan, []
+        if header.integrates is False or header.read_variance is not None or given.gain == 1:
+            return scan, []
+        kind, reason = _kind(scan, header)
+        if kind != Verdict.OTHER:
+            return scan, [f"doubt: {reason}"] if kind == Verdict.DOUBTFUL else []
+        known = Stated(), False
     stated, by_user = known[0].summed(header.readouts or 1), known[1]
-    line = _noise_line(scan, header, stated.offset or 0.0)
+    line = noise_line(scan, header, stated.offset or 0.0)
+    _require_whole(scan.raw, line)
     read_noise, doubts = stated.read_noise, list[str]()
     if read_noise is None:
         fit = line.result(gain=stated.gain)
@@ -88,27 +96,63 @@ def measured_scan(
     else:
         estimate = line.result(read_noise=float(np.hypot(read_noise, ROUNDING**0.5)))
     if stated.gain is None:
-        _require_measured(scan.raw, estimate)
-        if _is_photons(estimate) and not stated.offset and not measure:
+        _require_measured(scan.raw, estimate, reason)
+        if _is_photons(estimate) and not stated.offset and (not measure or estimate.coarse):
             return scan, [f"the values are photons: {_shown(estimate)}"]
+        doubts += _common_error(estimate)
     if read_noise is None:
         doubts += _noise_doubt(fit)
         variance = 0.0 if np.isnan(fit.noise2) else fit.noise2
         read_noise = float(np.sqrt(max(variance - ROUNDING, 0.0)))
-    source = _shown(estimate)
+    source, error = _shown(estimate), _relative_error(estimate)
     if stated.gain is not None:
         doubts += _compared(stated.gain, estimate, by_user)
-        source = f"{stated.gain:.4g} ADU per photon, as {_stater(by_user)} states"
+        source, error = f"{stated.gain:.4g} ADU per photon, as {_stater(by_user)} states", 0.0
+    elif reason != _INTEGRATES:
+        source += f" ({reason})"
     offset = "" if stated.offset is not None else " (not stated)"
     noise = "" if stated.read_noise is not None else " (from the frames)"
     sentence = (
         f"gain: {source}; offset {stated.offset or 0.0:.4g} ADU{offset}, read noise "
         f"{read_noise:.3g} ADU{noise}" + _spread(estimate)
     )
-    gain = Gain(
-        stated.gain or estimate.gain, stated.offset or 0.0, read_noise, sentence, tuple(doubts)
-    )
+    value = stated.gain or estimate.gain
+    gain = Gain(value, stated.offset or 0.0, read_noise, sentence, tuple(doubts), error)
     return in_photons(scan, gain, header.underload), [sentence, *doubts]
+
+
+def _kind(scan: RotationScan, header: Header) -> tuple[Verdict, str]:
+    """Return what the frames of a detector of an unknown kind are, and a sentence about it."""
+    line = noise_line(scan, header, 0.0, _LOOK)
+    ratios = line.ratios()
+    if line.negative > _NEGATIVE:
+        what = f"{100 * line.negative:.0f} % of the values are below 0 in some frames only"
+        return Verdict.OTHER, f"the values are not photon counts: {what}"
+    kind = verdict(ratios)
+    shown = " and ".join(map(_ratio, ratios))
+    if kind == Verdict.OTHER:
+        return kind, f"the values are not photon counts: their variance over mean is {shown}"
+    return kind, (
+        f"the variance over mean of the frames is {shown}, not 1 as in photon counts: dead time, "
+        "scattering that changes within 4 frames, or an integrating detector; if it integrates, "
+        "set `import_scan: {gain: measure}`, else `import_scan: {gain: 1}`"
+    )
+
+
+def _ratio(ratio: Ratio) -> str:
+    near = "" if abs(ratio.near - ratio.single) < 0.1 else f", {ratio.near:.2f} with neighbours"
+    return f"{ratio.single:.2f} ± {ratio.single_error:.2g}{near} at {ratio.mean:.3g}"
+
+
+def _require_whole(source: str, line: NoiseLine) -> None:
+    """Refuse whole numbers that are below 0 by their noise: hklflow takes them for flags."""
+    if line.whole and line.negative > _NEGATIVE:
+        raise HklflowError(
+            f"{source}: {100 * line.negative:.0f} % of the values are below 0 in some frames only: "
+            "an offset was subtracted, and hklflow would take whole numbers below 0 for flags of "
+            "bad pixels: add an offset to the frames and state it (`import_scan: offset`), or "
+            "write them as floating-point numbers"
+        )
 
 
 def rehearsed_scan(
@@ -166,22 +210,57 @@ def _is_photons(estimate: Estimate) -> bool:
     )
 
 
-def _require_measured(source: str, estimate: Estimate) -> None:
+def _require_measured(source: str, estimate: Estimate, reason: str) -> None:
+    """Refuse a measured gain with a large error, or from scattering that changes too fast."""
     if not estimate.gain_error < _LARGEST_ERROR * estimate.gain:
         why = (
-            f"it needs {FRAMES} consecutive frames with smooth background"
+            f"it needs {FEWEST_FRAMES} consecutive frames with smooth background"
             if np.isnan(estimate.gain)
             else f"{estimate.gain:.3g} ± {estimate.gain_error:.2g} ADU per photon"
         )
         raise HklflowError(
-            f"{source}: the detector integrates, its gain is not stated, and the noise of the "
+            f"{source}: {reason}, its gain is not stated, and the noise of the "
             f"frames does not show it ({why}); {_CURE}"
         )
+    if estimate.coarse and not _is_photons(estimate):
+        raise HklflowError(
+            f"{source}: {reason}, its gain is not stated, and the noise of the frames does not "
+            f"show it, because the noise is smaller than the steps of the values; {_CURE}"
+        )
+    if _excess(estimate) > _LARGEST_ERROR:
+        raise HklflowError(
+            f"{source}: {reason}, its gain is not stated, and the noise of the frames does not "
+            f"show it, because the scattering changes within 4 frames: {estimate.gain:.3g} ADU per "
+            "photon from changes with periods below 4 frames, "
+            f"{estimate.gain - estimate.excess:.3g} with periods below 2.7; {_CURE}"
+        )
+
+
+def _excess(estimate: Estimate) -> float:
+    """Return the part of the gain that is not white noise; 0 if it is not significant."""
+    significant = estimate.excess > 4 * estimate.excess_error
+    return float(estimate.excess / estimate.gain) if significant else 0.0
+
+
+def _relative_error(estimate: Estimate) -> float:
+    """Return the relative error of a measured gain."""
+    return float(np.hypot(estimate.gain_error / estimate.gain, _excess(estimate)))
+
+
+def _common_error(estimate: Estimate) -> list[str]:
+    """Return a sentence on the error that a measured gain is for all voxels of S(Q)."""
+    error = _relative_error(estimate)
+    if error <= _REPORTED_ERROR:
+        return []
+    return [
+        f"S(Q) has an error of {error:.1%}, the same for all voxels, because the gain is measured "
+        "on the frames; error bars do not contain it: set `import_scan: gain` if it is known"
+    ]
 
 
 def _require_offset(source: str, fit: Estimate, stated: Stated) -> list[str]:
     """Refuse frames with an offset that nobody states; return a doubt about a stated offset."""
-    if not fit.noise2 < -4 * fit.noise2_error:
+    if fit.coarse or not fit.noise2 < -4 * fit.noise2_error:
         return []
     gain = stated.gain or fit.gain
     offset = (stated.offset or 0.0) - fit.noise2 / gain
@@ -202,7 +281,8 @@ def _require_offset(source: str, fit: Estimate, stated: Stated) -> list[str]:
 
 def _compared(gain: float, estimate: Estimate, by_user: bool) -> list[str]:
     """Return a doubt if the frames contradict a stated gain."""
-    if not abs(estimate.gain - gain) > max(0.1 * gain, 4 * estimate.gain_error):
+    least = max(0.1 * gain, 4 * estimate.gain_error, 2 * _excess(estimate) * estimate.gain)
+    if estimate.coarse or not abs(estimate.gain - gain) > least:
         return []
     wrong = abs(np.sqrt(max(estimate.gain, 0.0) / gain) - 1)
     return [
@@ -210,33 +290,3 @@ def _compared(gain: float, estimate: Estimate, by_user: bool) -> list[str]:
         f"is that of {estimate.gain:.3g} ± {estimate.gain_error:.2g}: errors of S(Q) are wrong by "
         f"{100 * wrong:.0f} % if the frames are right; `import_scan: {{gain: measure}}` takes them"
     ]
-
-
-def _noise_line(scan: RotationScan, header: Header, offset: float) -> NoiseLine:
-    """Read groups of frames over the scan, and collect their noise."""
-    line = NoiseLine(offset)
-    shape = scan.rotation.detector.shape
-    masked = np.zeros(shape, bool) if header.pixel_mask is None else header.pixel_mask
-    with raw.open_scan(replace(scan, gain=None)) as frames:
-        from_value = min(
-            flag_value(frames.dtype) or np.inf,
-            np.inf if scan.saturation is None else scan.saturation,
-        )
-        lowest = -np.inf if frames.dtype.kind == "f" else 0.0
-        for first in _groups(scan):
-            block = frames.read(first, first + FRAMES)
-            bad = masked | flagged(block, from_value, lowest).any(axis=0)
-            line.add(np.where(bad, 0, block), bad)
-    return line
-
-
-def _groups(scan: RotationScan) -> Iterator[int]:
-    """Yield the first frames of groups without frames that are left out."""
-    out = set(scan.left_out)
-    starts = [
-        first
-        for first in range(scan.first, scan.first + scan.rotation.scan.n_frames - FRAMES + 1)
-        if out.isdisjoint(range(first, first + FRAMES))
-    ][::FRAMES]
-    chosen = np.unique(np.linspace(0, len(starts) - 1, min(_GROUPS, len(starts))).astype(int))
-    yield from (starts[i] for i in chosen)

@@ -28,6 +28,9 @@ from hklflow.formats.text_headers import (
 )
 from hklflow.geometry import Detector, Goniometer
 
+_COUNTERS = re.compile("pilatus|eiger", re.IGNORECASE)
+"""Detectors that count photons, by the name in the header."""
+
 
 def read_cbf(files: list[Path], pixels: NDArray[Any], choices: Choices) -> Header:
     """Read the headers of a series of CBF images.
@@ -81,6 +84,7 @@ def read_cbf(files: list[Path], pixels: NDArray[Any], choices: Choices) -> Heade
         # In a miniCBF negative counts are flags: -1 between modules, -2 bad pixel.
         pixel_mask=bad if np.any(bad) else None,
         notes=None,
+        integrates=False if _COUNTERS.search(first.line("Detector") or "") else None,
     )
     start, step = _angles(files, first, axes, choices, shape, notes)
     return replace(header, start_deg=start, step_deg=step, notes=tuple(notes) or None)

@@ -450,6 +450,9 @@ def _gain_fields(group: Any) -> dict[str, Any]:
     nodes = {name: find(group, field) for name, field in GAIN_FIELDS.items()}
     numbers = {name: constant(node) for name, node in nodes.items() if node is not None}
     fields: dict[str, Any] = {"gain": Stated(**numbers)} if numbers else {}
+    # A threshold of the pulse height is a setting of photon counters.
+    if _detector_field(group, "threshold_energy") is not None:
+        fields["integrates"] = False
     if (node := find(group, INTEGRATES)) is not None:
         fields["integrates"] = bool(constant(node))
     if (node := find(group, READOUTS)) is not None:

@@ -25,7 +25,7 @@ from hklflow.images.pixel_binning import PixelBinning
 
 #: Field of NXdetector (no standard name): variance of the read noise (slow, fast), photons².
 READ_VARIANCE = "read_variance"
-# Fields of integrating detectors, in ADU; their absence means that values are photons.
+# Fields of integrating detectors, in ADU; without them, the noise of the frames decides.
 INTEGRATES, READOUTS = "integrates", "readouts_in_a_value"
 GAIN_FIELDS = {"gain": "adu_per_photon", "offset": "adu_offset", "read_noise": "adu_read_noise"}
 #: Field of NXdata, which cannot link images: pattern of their names, relative to the file's folder.
@@ -397,8 +397,8 @@ class NXmxWriter:
             _field(detector, "pixel_mask", np.asarray(header.pixel_mask, dtype=np.uint32))
 
     def _write_gain(self, detector: Any) -> None:
-        if self.header.integrates:
-            _field(detector, INTEGRATES, np.uint8(1))
+        if self.header.integrates is not None:
+            _field(detector, INTEGRATES, np.uint8(self.header.integrates))
         if self.header.readouts is not None:
             _field(detector, READOUTS, self.header.readouts)
         for name, field in GAIN_FIELDS.items():

@@ -28,6 +28,8 @@ class Gain:
         Where the numbers are from, in one sentence.
     doubts : tuple of str
         Sentences on what contradicts the numbers, or is not known.
+    relative_error : float
+        Relative error of a measured gain, which is the same error of S(Q) in all voxels; 0: stated.
     """
 
     adu_per_photon: float
@@ -35,6 +37,7 @@ class Gain:
     read_noise: float
     source: str
     doubts: tuple[str, ...] = ()
+    relative_error: float = 0.0
 
     @property
     def read_variance(self) -> float:

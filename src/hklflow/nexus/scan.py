@@ -122,6 +122,7 @@ def _add_gain(detector: h5py.Group, gain: Gain) -> None:
     add_array(group, "adu_per_photon", gain.adu_per_photon)
     add_array(group, "offset", gain.offset, "ADU")
     add_array(group, "read_noise", gain.read_noise, "ADU")
+    add_array(group, "relative_error", gain.relative_error)
     group["source"] = gain.source
     group["doubts"] = json.dumps(gain.doubts)
 
@@ -130,11 +131,10 @@ def _gain(detector: h5py.Group) -> Gain | None:
     if "gain" not in detector:
         return None
     group = detector["gain"]
-    gain, offset, noise = (
-        float(group[name][()]) for name in ("adu_per_photon", "offset", "read_noise")
-    )
+    names = "adu_per_photon", "offset", "read_noise", "relative_error"
+    gain, offset, noise, error = (_optional(group, name) or 0.0 for name in names)
     doubts = tuple(json.loads(text(group["doubts"])))
-    return Gain(gain, offset, noise, text(group["source"]), doubts)
+    return Gain(gain, offset, noise, text(group["source"]), doubts, error)
 
 
 def _binning(raw: h5py.Group) -> PixelBinning | None:

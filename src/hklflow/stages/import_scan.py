@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hklflow.images.scan import RotationScan
     from hklflow.stage.rehearsal import FrameFacts, Known
 
-VERSION = 7
+VERSION = 8
 
 
 def _text(value: Any) -> Any:
@@ -106,8 +106,9 @@ class Params(stage.Params):
     """Counts from which a pixel is saturated; None: the value in the raw file."""
     gain: PositiveFloat | Literal["measure"] | None = None
     """ADU per photon of an integrating detector (CCD, flat panel, image plate); 1: the values are
-    photons; `measure`: from the noise of the frames. None: the value in the raw file; if the format
-    is one of integrating detectors and states none, from the noise of the frames."""
+    photons; `measure`: from the noise of the frames. None: the value in the raw file; if it states
+    none, and the format is one of integrating detectors or the noise of the frames is not the noise
+    of photon counts, from the noise of the frames."""
     offset: float | None = None
     """Value of a pixel without photons, in ADU; None: the value in the raw file, else 0."""
     read_noise: float | None = Field(None, ge=0)

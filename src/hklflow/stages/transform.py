@@ -119,7 +119,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 "pixel-frames flagged or saturated": invalid,
                 "sub-samples outside the grid": outside,
                 "unit of the norms": accumulator.norm_unit,
-                **({} if task.scan.gain is None else {"gain": task.scan.gain.source}),
+                **_gain_notes(task.scan),
                 "voxels spanned by one (frame, slow, fast)": task.pitch.round(3).tolist(),
             }
         )
@@ -127,6 +127,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"{used} pixel-frames used, {outside} sub-samples outside the grid, {invalid} flagged or "
         "saturated"
     )
+
+
+def _gain_notes(scan: "RotationScan") -> dict[str, Any]:
+    """Return the gain and its error, which error bars do not contain; empty for photon counters."""
+    if scan.gain is None:
+        return {}
+    return {
+        "gain": scan.gain.source,
+        "relative error of all S(Q), from the gain": scan.gain.relative_error,
+    }
 
 
 class _Task(NamedTuple):
