@@ -42,7 +42,11 @@ def real_data() -> Path:
 FIRST = (
     *("slurm/test_slurm", "workflow/test_failures", "workflow/test_workflow"),
     *("workflow/test_inputs_change", "test_frame_scans", "workflow/test_constants"),
-    *("workflow/test_calibration", "orientation/test_wrong_header", "workflow/test_import_nxrefine"),
+    *(
+        "workflow/test_calibration",
+        "orientation/test_wrong_header",
+        "workflow/test_import_nxrefine",
+    ),
     *("test_transition_remedies", "bragg/test_bragg_tune", "test_agreement_real", "test_agreement"),
 )
 
