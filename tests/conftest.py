@@ -16,8 +16,14 @@ gc.set_threshold(100_000)
 import hklflow  # noqa: F401
 import matplotlib
 import pytest
+from hklflow.plots import common
+from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
+
+# Most of a picture's time goes into the places of its axes, which no test asks for. Everything is
+# drawn all the same; the tests of workflows draw all pictures as users have them.
+common.Figure = lambda figsize, layout: Figure(figsize=figsize)
 
 
 @pytest.fixture(scope="session")
@@ -30,18 +36,36 @@ def real_data() -> Path:
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no process waits for it at the end.
+#: Files that take longest, in the order in which they begin: one process runs a file, and one that
+#: begins late is waited for. The cluster's tests mostly wait; test_workflow makes the experiment
+#: `finished`, for which the files that read it would wait if they began at the same time.
+FIRST = (
+    *("slurm/test_slurm", "workflow/test_failures", "workflow/test_workflow"),
+    *("workflow/test_inputs_change", "test_frame_scans", "workflow/test_constants"),
+    *(
+        "workflow/test_calibration",
+        "orientation/test_wrong_header",
+        "workflow/test_import_nxrefine",
+    ),
+    *("test_transition_remedies", "bragg/test_bragg_tune", "test_agreement_real", "test_agreement"),
+)
 
-    The cluster's tests mostly wait, workflows come in files that one process runs.
-    """
-    order = ("slurm", "workflow")
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no process waits for it at the end."""
+    ranks = {Path(__file__).parent / f"{name}.py": n for n, name in enumerate(FIRST)}
 
     def rank(item: pytest.Item) -> int:
-        marks = [n for n, mark in enumerate(order) if item.get_closest_marker(mark)]
-        return min(marks, default=len(order))
+        others = len(ranks) if item.get_closest_marker("workflow") else len(ranks) + 1
+        return ranks.get(item.path, others)
 
     items.sort(key=rank)
+
+
+def pytest_collection_finish() -> None:
+    """Leave tests and modules out of every later garbage collection: they stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -14,7 +14,8 @@ from hklflow.orientation.superlattice import superlattice
 from hklflow.quality import gates
 from tests.truth.transitions import Outcome, transformed, tried
 
-SLOW = (
+KINDS = (
+    "doubling-strain",
     "doubling-ab-shear",
     "hexagonal-doubling-strain",
     "cubic-Pnma",
@@ -29,10 +30,8 @@ def outcome(kind: str, folder: Path, seed: int = 1) -> Outcome:
     return found
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["doubling-strain", *(pytest.param(k, marks=pytest.mark.slow) for k in SLOW)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_remedy_indexes_the_child_with_its_true_lattice(kind: str, tmp_path: Path) -> None:
     found = outcome(kind, tmp_path)
     assert found.wrong == ""

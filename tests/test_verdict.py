@@ -60,7 +60,9 @@ def test_a_slip_of_more_than_half_a_frame_has_failed(tmp_path: Path) -> None:
         judged(tmp_path / "parent.json", tmp_path / "parent.json", on_failure="stop")
 
 
-@pytest.mark.parametrize(("size", "verdict"), [(0.3, "failed"), (0.05, "doubtful")])
+@pytest.mark.parametrize(
+    ("size", "verdict"), [pytest.param(0.3, "failed", marks=pytest.mark.slow), (0.05, "doubtful")]
+)
 def test_a_second_crystal_fails_by_its_share(tmp_path: Path, size: float, verdict: str) -> None:
     found = of_world(tmp_path, "second_lattice", "cubic", 21, size)
     assert found["verdict"] == verdict

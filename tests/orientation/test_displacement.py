@@ -76,7 +76,8 @@ def test_nothing_is_displaced_in_a_world_at_rest(system: str, seed: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("system", "seed", "bias"), [("hexagonal", 61064, 9), ("monoclinic", 61059, 5)]
+    ("system", "seed", "bias"),
+    [pytest.param("hexagonal", 61064, 9, marks=pytest.mark.slow), ("monoclinic", 61059, 5)],
 )
 def test_spots_that_merge_with_those_of_a_twin_are_told_with_the_bias(
     system: str, seed: int, bias: float

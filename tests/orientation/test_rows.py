@@ -54,7 +54,7 @@ def test_right_indices_are_not_suspected(seed: int) -> None:
     assert other("plain", worlds.SYSTEMS[seed], seed)[1] is None
 
 
-@pytest.mark.parametrize("binning", [1, 2])
+@pytest.mark.parametrize("binning", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_remedy_is_from_the_stated_centre_and_finds_the_crystal(
     binning: int, tmp_path: Path
 ) -> None:

@@ -43,13 +43,18 @@ def beam_centre(answer: Answer, rotation: str = "r0") -> np.ndarray:
     ("name", "system", "seed"),
     [
         ("axis", "hexagonal", 3),
-        ("mirrored", "orthorhombic", 2),
-        ("beam", "triclinic", 6),
-        ("nanometre", "hexagonal", 3),
-        ("setting", "orthorhombic", 2),
-        pytest.param("arm", "tetragonal", 1, marks=pytest.mark.slow),
-        pytest.param("distance", "orthorhombic", 2, marks=pytest.mark.slow),
-        pytest.param("keV", "hexagonal", 101, marks=pytest.mark.slow),
+        *(
+            pytest.param(*world, marks=pytest.mark.slow)
+            for world in (
+                ("mirrored", "orthorhombic", 2),
+                ("beam", "triclinic", 6),
+                ("nanometre", "hexagonal", 3),
+                ("setting", "orthorhombic", 2),
+                ("arm", "tetragonal", 1),
+                ("distance", "orthorhombic", 2),
+                ("keV", "hexagonal", 101),
+            )
+        ),
     ],
 )
 def test_the_wrong_thing_is_named_and_every_remedy_finds_the_crystal(
@@ -80,6 +85,7 @@ def test_absences_choose_among_the_settings_of_one_lattice(seed: int, tmp_path: 
     assert cured.data["cell"] == pytest.approx(world.sample.cell, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_wrong_scale_is_cured_by_each_of_its_remedies(tmp_path: Path) -> None:
     """The wavelength is 8 % wrong. Its remedy restores the cell; another cell is the scaled one."""
     world = small("wrong_header:wavelength", "tetragonal", 1, 0.08)
@@ -95,6 +101,7 @@ def test_a_wrong_scale_is_cured_by_each_of_its_remedies(tmp_path: Path) -> None:
     assert scaled[:3] == pytest.approx(world.cell[:3] * factor, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_at_small_angles_distance_wavelength_pixels_and_cell_are_alike(tmp_path: Path) -> None:
     """15° to the detector's edge: each of the four indexes the peaks.
 
@@ -142,7 +149,9 @@ def beam_centre_of(world: worlds.World) -> np.ndarray:
     return np.array(true_detector(world).intersect(BEAM))
 
 
-@pytest.mark.parametrize("layer", ["", "per_sample", "per_scan"])
+@pytest.mark.parametrize(
+    "layer", ["per_scan", *(pytest.param(x, marks=pytest.mark.slow) for x in ("", "per_sample"))]
+)
 def test_a_remedy_contains_what_is_configured_and_replaces_it_in_its_layer(
     layer: str, tmp_path: Path
 ) -> None:
@@ -164,6 +173,7 @@ def test_a_remedy_contains_what_is_configured_and_replaces_it_in_its_layer(
     assert beam_centre(cured) == pytest.approx(beam_centre_of(world), abs=2)
 
 
+@pytest.mark.slow
 def test_numbers_are_for_pixels_that_are_not_binned(tmp_path: Path) -> None:
     world = small("wrong_header:beam", "triclinic", 6, 25.0)
     config = {"import_scan": {"detector": ["shift=3,-5"]}}
@@ -173,6 +183,7 @@ def test_numbers_are_for_pixels_that_are_not_binned(tmp_path: Path) -> None:
     assert beam_centre(cured) == pytest.approx(beam_centre_of(world), abs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("configured", [[], ["shift=1,0"]])
 def test_an_arm_that_three_of_four_headers_lack_is_given_for_these(
     configured: list[str], tmp_path: Path
@@ -206,7 +217,9 @@ def test_a_beam_centre_of_one_rotation_is_given_for_it(tmp_path: Path) -> None:
     assert beam_centre(cured, "r1") == pytest.approx(beam_centre_of(world), abs=2)
 
 
-@pytest.mark.parametrize(("system", "seed"), [("cubic", 0), ("monoclinic", 5)])
+@pytest.mark.parametrize(
+    ("system", "seed"), [pytest.param("cubic", 0, marks=pytest.mark.slow), ("monoclinic", 5)]
+)
 def test_a_right_header_is_not_blamed(system: str, seed: int, tmp_path: Path) -> None:
     """Six peaks of ten are noise: indexing fails."""
     refused = stated(small("noise", system, seed, 0.6), tmp_path).refined()

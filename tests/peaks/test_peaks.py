@@ -400,6 +400,7 @@ def test_gain_needs_background():
         search(np.zeros((6, 40, 50), np.uint16), params=peak_params(gain=None))
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_protein_crystal_on_a_ccd(real_data):
     """Staphylococcal nuclease: DIALS finds 2819 spots here and indexes 96.6 % of them."""

@@ -4,7 +4,6 @@ import fcntl
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import pytest
 import yaml
 
 from tests.patience import PATIENCE
+
+from . import forks
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -115,11 +116,9 @@ def write_experiment(folder: Path, config: dict[str, Any], table: str) -> Path:
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run snakemake in an experiment's folder, as a user would."""
-    environment = dict(os.environ)
-    # The stages are run by `python`: the one that runs the tests.
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    command = [sys.executable, "-m", "snakemake", *arguments]
+    """Run snakemake in an experiment's folder, as a user would; nothing is imported again."""
+    environment = os.environ | {"PATH": forks.path()}
+    command = [forks.python(), "-m", "snakemake", *arguments]
     command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(folder)]
     return subprocess.run(
         command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False

@@ -7,7 +7,6 @@ inputs. Each case is a scan; the cases and the comparison are in ``inputs_change
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ from .inputs_change import (
     STALE,
     Case,
     Experiment,
-    Stages,
     Told,
     Workshop,
     differences,
@@ -144,32 +142,22 @@ class World:
     """The experiment when the old values are back."""
 
 
-def _run(folder: Path, goals: list[str], tools: Path) -> Runs:
-    run = snakemake(folder, *goals, tools=tools)
+def _run(folder: Path, goals: list[str]) -> Runs:
+    run = snakemake(folder, *goals)
     return Runs(folder, run, snakemake(folder, "--dry-run", *goals))
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
-    made = Stages(tmp_path_factory.mktemp("stages"))
-    try:
-        yield made
-    finally:
-        made.end()
-
-
-@pytest.fixture(scope="module")
-def world(stages: Stages, shop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(shop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> World:
     """All that is run, once; two at a time."""
-    base, tools = tmp_path_factory.mktemp("inputs"), stages.tools
+    base = tmp_path_factory.mktemp("inputs")
     folder, fresh, there = base / "e", base / "fresh", base / "there"
     experiment = Experiment(folder, shop, CASES)
     experiment.measure()
     goals, goals_of_copies = experiment.goals(), experiment.goals(IN_COPIES)
     # The clock that is ahead is a case of its own.
     goals_of_moves = experiment.goals(name for name in CASES if name != "future")
-    stages.wait()
-    first_run = snakemake(folder, *goals, tools=tools, cores=2)
+    first_run = snakemake(folder, *goals, cores=2)
     shell("cp", "-a", folder / "results", base / "first")
 
     # Copies of the finished experiment, before anything changes.
@@ -192,30 +180,30 @@ def world(stages: Stages, shop: Workshop, tmp_path_factory: pytest.TempPathFacto
     shutil.rmtree(fresh / ".snakemake")
 
     def make_fresh() -> tuple[Told, Runs]:
-        told = snakemake(fresh, *final_of_fresh, tools=tools)
+        told = snakemake(fresh, *final_of_fresh)
         # Here snakemake's records say that the results are those of the new values.
         copy = copies[FOREIGN]
         shell("cp", "-a", fresh / ".snakemake", copy)
-        return told, _run(copy, goals_of_copies, tools)
+        return told, _run(copy, goals_of_copies)
 
     def change() -> tuple[Told, Runs, str]:
         dry = snakemake(folder, "--dry-run", *final)
-        runs = _run(folder, final, tools)
+        runs = _run(folder, final)
         return dry, runs, command("hklflow", "status", cwd=folder).stdout
 
     def there_and_back() -> tuple[Told, Runs]:
         copy = copies["back"]
-        told = snakemake(copy, *goals_of_copies, tools=tools)
+        told = snakemake(copy, *goals_of_copies)
         shell("cp", "-a", copy / "results", there)
         for name, text in old.items():
             (copy / "config" / name).write_text(text)
-        return told, _run(copy, goals_of_copies, tools)
+        return told, _run(copy, goals_of_copies)
 
     with ThreadPoolExecutor(2) as pool:
         of_fresh, of_change = pool.submit(make_fresh), pool.submit(change)
         of_back = pool.submit(there_and_back)
         of_copies = {
-            name: pool.submit(_run, copies[name], goals_of_copies, tools)
+            name: pool.submit(_run, copies[name], goals_of_copies)
             for name in COPIES
             if name != FOREIGN
         }

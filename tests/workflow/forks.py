@@ -1,0 +1,195 @@
+"""A process that has imported everything and forks for each job, so that a job need not import.
+
+    python -m tests.workflow.forks ADDRESS
+
+Starting Python and importing takes most of the time of so small a job. `tools` is a folder for the
+front of PATH: its ``python`` hands ``python -m snakemake`` and ``python -m hklflow.stages.NAME``
+over to the process, which forks. Each job is a process of its own, with the arguments, folder,
+environment and files of its caller, but not in its caller's process group: a test that sends
+signals to a group starts a new Python instead.
+"""
+
+import atexit
+import contextlib
+import functools
+import gc
+import importlib
+import io
+import json
+import os
+import pkgutil
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+
+_CLIENT = """\
+#!{python} -ISE
+import json, os, socket, sys
+
+name = sys.argv[2] if sys.argv[1:2] == ["-m"] and len(sys.argv) > 2 else ""
+if name != "snakemake" and not name.startswith("hklflow.stages."):
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({address!r})
+    words = json.dumps([os.getcwd(), sys.argv[2:], dict(os.environ)]).encode()
+    socket.send_fds(server, [len(words).to_bytes(8, "big")], [0, 1, 2])
+    server.sendall(words)
+    answer = server.recv(1)
+os._exit(answer[0] if answer else 1)
+"""
+
+#: Modules that jobs import when they need them; the stages are added.
+_MODULES = (
+    *("numba", "hdf5plugin", "fabio", "matplotlib.pyplot", "PIL.PngImagePlugin", "cyclopts"),
+    *("scipy.fft", "scipy.interpolate", "scipy.linalg", "scipy.ndimage", "scipy.optimize"),
+    *("scipy.signal", "scipy.sparse", "scipy.spatial", "scipy.special", "scipy.stats"),
+    *("snakemake.cli", "snakemake.api", "snakemake.workflow", "snakemake.dag"),
+    *("snakemake.scheduling.greedy", "snakemake.executors.local", "snakemake.report"),
+    *("hklflow.experiment.config", "hklflow.experiment.jobs"),
+)
+
+
+@functools.cache
+def tools() -> Path:
+    """Return the folder whose ``python`` forks; its process ends with this one."""
+    # The name of a socket must be short: a folder of its own, not one of pytest's.
+    folder = tempfile.TemporaryDirectory(prefix="hklflow-")
+    address = str(Path(folder.name) / "jobs")
+    client = Path(folder.name) / "bin" / "python"
+    client.parent.mkdir()
+    client.write_text(_CLIENT.format(python=sys.executable, address=address))
+    client.chmod(0o755)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.workflow.forks", address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=REPOSITORY,
+        env=os.environ | {"MPLBACKEND": "Agg"},
+        start_new_session=True,
+    )
+    assert process.stdin
+    assert process.stdout
+
+    def end() -> None:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        folder.cleanup()
+
+    atexit.register(end)
+    assert process.stdout.readline() == b"ready\n", "the process that forks has ended"
+    return client.parent
+
+
+def python() -> str:
+    """Return the ``python`` that forks."""
+    return str(tools() / "python")
+
+
+def path() -> str:
+    """Return the PATH of a user whose ``python`` forks."""
+    return os.pathsep.join([str(tools()), str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+def _run(folder: str, words: list[str], environment: dict[str, str]) -> int:
+    """Run a module as ``python -m`` does; its exit code."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv, sys.path[0] = words, folder
+    if words[0] != "snakemake":  # a package, which is no main module itself
+        del sys.modules[words[0]]
+    code = 0
+    try:
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:  # noqa: BLE001  (as Python itself does)
+        traceback.print_exc()
+        code = 1
+    # As Python ends, but for the memory.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def _serve(caller: socket.socket) -> None:
+    """Fork the job of a caller, and tell the caller its exit code."""
+    size, files, _, _ = socket.recv_fds(caller, 8, 3)
+    left, text = int.from_bytes(size, "big"), b""
+    while len(text) < left:
+        text += caller.recv(left - len(text))
+    job = os.fork()
+    if job == 0:
+        caller.close()
+        for target, file in enumerate(files):
+            os.dup2(file, target)
+            os.close(file)
+        os._exit(_run(*json.loads(text)))
+    _, status = os.waitpid(job, 0)
+    caller.sendall(bytes([os.waitstatus_to_exitcode(status) & 255]))
+
+
+def _use_once() -> None:
+    """Do once what every first kernel and every first picture does."""
+    import numba
+    from matplotlib import pyplot
+
+    numba.njit(lambda x: x + 1)(1)
+    figure, axes = pyplot.subplots(1, 2, layout="constrained")
+    axes[0].imshow([[1.0, 2.0]], norm="log")
+    axes[1].plot([1.0, 2.0], label="$x$")
+    axes[1].legend()
+    figure.savefig(io.BytesIO(), format="png")
+    pyplot.close(figure)
+
+
+def _main(address: str) -> None:
+    """Serve callers until standard input is closed."""
+    import hklflow.stages
+
+    found = pkgutil.iter_modules(hklflow.stages.__path__, "hklflow.stages.")
+    for name in (*_MODULES, *(stage.name for stage in found)):
+        importlib.import_module(name)
+    _use_once()
+    assert threading.active_count() == 1
+    gc.collect()
+    gc.freeze()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        server.listen(64)
+        print("ready", flush=True)
+        while True:
+            ready, _, _ = select.select([server, sys.stdin], [], [])
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            if sys.stdin in ready:
+                return
+            caller, _ = server.accept()
+            if os.fork() == 0:
+                server.close()
+                _serve(caller)
+                os._exit(0)
+            caller.close()
+
+
+if __name__ == "__main__":
+    import hklflow  # noqa: F401  (first: it makes cctbx safe to import)
+
+    _main(sys.argv[1])
