@@ -127,12 +127,46 @@ def other_settings(cell: ArrayLike, group: symmetry.SpaceGroup) -> Iterator[tupl
         metric = lattice.metric(given)
         if strain(metric, symmetry.constrain_cell(given, other)) > SHAPE:
             continue
-        matrix = symmetry.between_settings(other, group)
-        ub = lattice.b_matrix(given) @ np.linalg.inv(matrix)
-        converted = lattice.cell_from_metric((2 * np.pi) ** 2 * np.linalg.inv(ub.T @ ub))
+        converted = _converted(given, other, group)
         if not any(np.allclose(converted, known, rtol=1e-4) for known in yielded):
             yielded.append(converted)
             yield other.symbol, converted
+
+
+def _converted(cell: Floats, setting: symmetry.SpaceGroup, target: symmetry.SpaceGroup) -> Floats:
+    """Return the cell of a lattice in another setting of its space group."""
+    ub = lattice.b_matrix(cell) @ np.linalg.inv(symmetry.between_settings(setting, target))
+    return lattice.cell_from_metric((2 * np.pi) ** 2 * np.linalg.inv(ub.T @ ub))
+
+
+def settings_by_absences(
+    cell: ArrayLike, hkl: NDArray[np.int64], group: symmetry.SpaceGroup
+) -> list[tuple[str, Floats, int]]:
+    """Return the settings on the axes of a cell that forbid far fewer reflections than its group.
+
+    The cell of P b n m is also one of P n m a, and all peaks are indexed: only the reflections at
+    systematic absences differ. Each setting has a symbol, the same lattice in the setting of
+    ``group``, and the number of forbidden reflections, fewest first.
+
+    Parameters
+    ----------
+    cell : (6,) array
+    hkl : (n, 3) array
+        Observed reflections on the axes of the cell.
+    group : SpaceGroup
+        Expected space group, in the expected setting.
+    """
+    alike = [one for one in symmetry.settings_alike(group) if one.number == group.number]
+    absent = {one.hall: int(one.is_absent(hkl).sum()) for one in alike}
+    allowed = most_violations(list(absent.values()))
+    if absent[group.hall] <= allowed:
+        return []
+    fits = [
+        (one.symbol, _converted(np.asarray(cell, dtype=np.float64), one, group), absent[one.hall])
+        for one in alike
+        if absent[one.hall] <= allowed
+    ]
+    return sorted(fits, key=lambda fit: fit[2])
 
 
 def fitting_settings(

@@ -332,9 +332,7 @@ def _given_grid(params: Params) -> "tuple[Grid, list[str]] | None":
     return None
 
 
-def _covering(
-    params: Params, observed: "Observed", refined: "Refined"
-) -> "tuple[Grid, list[str]]":
+def _covering(params: Params, observed: "Observed", refined: "Refined") -> "tuple[Grid, list[str]]":
     """Return the grid that covers the detector, and notes.
 
     A step is chosen for the expected cell and the geometry of the import, which the planning knows,
