@@ -400,7 +400,8 @@ class Estimate:
             header = read_header(str(experiment.base / row.parts[0]))
         except (HklflowError, OSError):  # the import will fail with this error
             return None
-        wavelength = experiment.settings(sample, scan).import_scan.wavelength or header.wavelength
+        said = experiment.settings(sample, scan).import_scan
+        wavelength = said.wavelengths.get(rotation, said.wavelength) or header.wavelength
         if header.detector is None or wavelength is None:
             return None
         if plausible.detector_problem(header.detector) or plausible.wavelength_problem(wavelength):

@@ -243,7 +243,8 @@ class Config(_Section):
     """Sections that are different for a sample, by the name of the sample."""
     per_scan: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Sections that are different for a scan, by `sample/scan`. The entry of a parent applies to
-    its children, too, except for `sum_scans`, `import_scan` and `refine_parent`.
+    its children, too, except for `sum_scans`, `refine_parent`, and the keys of `import_scan` other
+    than `detector`, `wavelength`, `wavelengths` and `axes`.
     """
     simulation: Simulation | None = None
     """Properties of simulated raw files; only for simulated experiments."""

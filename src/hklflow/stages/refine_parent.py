@@ -459,7 +459,8 @@ def _begin(
         require_possible(indexing)
         if indexing.relation and in_other_setting(indexing.ub, params.cell, group, tolerance):
             raise HklflowError(f"{indexing.relation}; check cell and space group")
-    notes = [indexing.relation, sparse(indexing.ub, g)]
+    parts = np.split(g, np.cumsum([len(peaks.frame) for peaks in observed.peaks])[:-1])
+    notes = [indexing.relation, *sparse(indexing.ub, parts, observed.names)]
     return rotations, indexing.ub, [note for note in notes if note]
 
 
