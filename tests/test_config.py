@@ -355,7 +355,8 @@ BAD_CONFIG = [
     ({"import_scan": {"axes": ["phi:1,0,0"]}}, "config: import_scan.axes: ", "phi:1,0,0"),
     ({"import_scan": {"axes": ["phi=1,0,0", "phi=0,1,0"]}}, "config: import_scan.axes", "twice"),
     ({"import_scan": {"axes": ["r7:phi=1,0,0"]}}, "config: import_scan.axes: ", "not in a rot"),
-    ({"import_scan": {"wavelengths": {"r7": 1}}}, "config: import_scan.wavelengths: 'r7'", "not in a rot"),
+    ({"find_peaks": {"gain": 1.6}}, "config: find_peaks.gain: ", "`import_scan: {gain: ...}`"),
+    ({"import_scan": {"wavelengths": {"r7": 1}}}, "config: import_scan.wavelengths: 'r7'", "not"),
     ({"import_scan": {"axes": ["phi=0,0,0"]}}, "config: import_scan.axes", "no direction"),
     ({"import_scan": {"axes": ["=0,0,1"]}}, "config: import_scan.axes", "=0,0,1"),
     (

@@ -122,7 +122,7 @@ def _present(given: "Params") -> "PeakParams":
     alike = {field.name for field in fields(PeakParams)} - other
     return PeakParams(
         **given.model_dump(include=alike),
-        gain=None if given.gain == "measure" else given.gain,
+        gain=1.0,
         threshold=float("inf") if given.threshold is None else given.threshold,
     )
 

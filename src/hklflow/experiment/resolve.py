@@ -46,9 +46,12 @@ _OWN = ("sum_scans", "import_scan", "refine_parent")
 # Keys of `import_scan` that correct the instrument, which children inherit.
 _INSTRUMENT = ("detector", "wavelength", "wavelengths", "axes")
 
-# Messages for sections of older versions.
+# Messages for sections and keys of older versions.
 _GONE = {
-    "find_maximum": "this section is gone: find_peaks makes the frame statistics, and has `annulus`"
+    "find_peaks.gain": "this key is gone: the gain is the same for all stages; write "
+    "`import_scan: {gain: ...}` (ADU per photon, or `measure`)",
+    "find_maximum": "this section is gone: find_peaks makes the frame statistics, and has "
+    "`annulus`",
 }
 
 _COMMAND_LINE = "command line"

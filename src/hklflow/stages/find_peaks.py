@@ -9,9 +9,9 @@ but their variance is too small, by less than a tenth of the variance of the pho
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat
 
 from hklflow import stage
 
@@ -78,10 +78,6 @@ class Params(stage.Params):
     """Largest extent of a blob along slow or fast, in pixels; larger blobs are rejected."""
     prominence: float = Field(3.0, ge=0)
     """Smallest height of a separate peak above the saddle to a higher peak, in standard deviations.
-    """
-    gain: PositiveFloat | Literal["measure"] = 1.0
-    """Counts per photon. 1 for photon counters; `measure`: the gain is estimated from the
-    background (CCDs).
     """
     margin_pixels: int = Field(5, ge=1)
     """Pixels added on each side of the strong voxels for the fit."""
@@ -235,18 +231,11 @@ def _criteria(scan: "RotationScan", invalid_from: float, params: Params) -> "Pea
     """Return the criteria of the peak search."""
     import numpy as np
 
-    from hklflow.base.errors import HklflowError
     from hklflow.peaks.search import PeakParams
 
-    if scan.gain is not None and params.gain != 1:
-        raise HklflowError(
-            f"`find_peaks: gain` is {params.gain}, but the frames of {scan.raw} are converted to "
-            "photons with the gain of `import_scan`: take `find_peaks: gain` out"
-        )
-
     return PeakParams(
-        **params.model_dump(exclude={"block", "threshold", "gain", "sigma_floor", "annulus"}),
-        gain=None if params.gain == "measure" else params.gain,
+        **params.model_dump(exclude={"block", "threshold", "sigma_floor", "annulus"}),
+        gain=1.0,  # the frames are in photons, with the gain of `import_scan`
         threshold=np.inf if params.threshold is None else params.threshold,
         saturation=np.inf if scan.saturation is None else scan.saturation,
         invalid_from=invalid_from,
