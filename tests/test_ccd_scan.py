@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from hklflow import nexus, stage
+from hklflow.base.errors import HklflowError
 from hklflow.base.values import HC
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry.grid import Grid
@@ -233,3 +234,9 @@ def test_peaks_of_two_measurements_agree_within_their_errors(tmp_path: Path) -> 
         pull = difference / np.sqrt(variance)
         assert abs(np.median(pull)) < 0.3, name
         assert least < np.quantile(np.abs(pull), 0.6827) < most, name
+
+
+def test_the_peak_search_refuses_a_second_gain(sharp: Reduced) -> None:
+    scan = nexus.read_scan(sharp.at("scan.nxs"))
+    with pytest.raises(HklflowError, match="leave --gain out"):
+        find_peaks._criteria(scan, np.inf, find_peaks.Params(gain=1.6))

@@ -93,7 +93,7 @@ def configured(
 def peak_params(**changes: Any) -> peaks.PeakParams:
     """Return the parameters of the peak search."""
     made = configured(peaks.PeakParams, find_peaks.Params)
-    return made(**{"threshold": np.inf, "gain": 1.0} | changes)
+    return made(**{"threshold": np.inf} | changes)
 
 
 REFINED_AS = {"hkl": "hkl_tolerance", "min_fraction": "min_indexed"}

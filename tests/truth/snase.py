@@ -70,9 +70,8 @@ def frames(data: Path, out: Path) -> None:
         step=1.0,
         polarization=0.95,
         monitor="none",
-        # Ten frames full of spots do not show the gain within 5 %. This is the variance of the
-        # background over its mean, with its texture.
-        gain=3.62,
+        # Ten frames full of spots do not show the gain within 5 %, and it is not needed here.
+        gain=1,
     )
     np.save(out / "blank.npy", blank(data))
     run(
@@ -94,10 +93,10 @@ def peaks(out: Path, **params: Any) -> None:
     """Search the peaks, and scale the frames."""
     # The CCD's distortion is corrected to about half a pixel only. Without a floor the strongest
     # spots would outweigh all others by 1000 and the refinement would not settle.
-    # At fewer standard deviations the spots of the bright ring
+    # A CCD's counts are not photons. At fewer standard deviations the spots of the bright ring
     # run together to blobs that are refused as too large, at more the weak ones are lost: 5.5
     # finds most (2611, 2806, 2848, 2790, 2675 and 2541 peaks at 4, 4.5, 5.5, 6, 7 and 8).
-    params = {"sigma_floor": (0.3, 0.3), "n_sigma": 5.5, **params}
+    params = {"sigma_floor": (0.3, 0.3), "gain": "measure", "n_sigma": 5.5, **params}
     run(
         find_peaks,
         {

@@ -195,7 +195,7 @@ class Config(_Section):
     """Pixel mask."""
     frame_scale: stages.frame_scale.Params = stages.frame_scale.Params()
     """Scale of every frame from monitor, attenuators and the transmission of the sample."""
-    find_peaks: stages.find_peaks.Params = stages.find_peaks.Params()
+    find_peaks: stages.find_peaks.Settings = stages.find_peaks.Settings()
     """Peak search and frame statistics."""
     dials: DialsPrograms = DialsPrograms()
     """Paths of the DIALS programs, for engines that use DIALS."""

@@ -9,9 +9,9 @@ but their variance is too small, by less than a tenth of the variance of the pho
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from hklflow import stage
 
@@ -61,7 +61,9 @@ class Outputs(stage.Outputs):
     """Largest value and its pixel, mean counts and median background."""
 
 
-class Params(stage.Params):
+class Settings(stage.Params):
+    """Settings of this stage in the configuration file."""
+
     n_sigma: float = Field(4.5, ge=1)
     """Smallest excess of a strong voxel over the local background, in standard deviations."""
     threshold: float | None = Field(None, ge=0)
@@ -93,6 +95,16 @@ class Params(stage.Params):
     larger, and up to the largest if the detector has only |Q| above 0.9 of it."""
     block: int = Field(2, gt=0, le=512)
     """Number of frames that are read at a time; a small number fits into the processor cache."""
+
+
+class Params(Settings):
+    """Settings of the stage, and the gain if it runs by hand on frames that are not converted."""
+
+    gain: PositiveFloat | Literal["measure"] = 1.0
+    """Counts per photon of frames that the import did not convert to photons, for this stage alone;
+    `measure`: estimated from the background. In the configuration, the gain is `import_scan: gain`,
+    for all stages.
+    """
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -231,11 +243,17 @@ def _criteria(scan: "RotationScan", invalid_from: float, params: Params) -> "Pea
     """Return the criteria of the peak search."""
     import numpy as np
 
+    from hklflow.base.errors import HklflowError
     from hklflow.peaks.search import PeakParams
 
+    if scan.gain is not None and params.gain != 1:
+        raise HklflowError(
+            f"--gain is {params.gain}, but the frames of {scan.raw} are converted to photons with "
+            "the gain of the import: leave --gain out"
+        )
     return PeakParams(
-        **params.model_dump(exclude={"block", "threshold", "sigma_floor", "annulus"}),
-        gain=1.0,  # the frames are in photons, with the gain of `import_scan`
+        **params.model_dump(exclude={"block", "threshold", "gain", "sigma_floor", "annulus"}),
+        gain=None if params.gain == "measure" else params.gain,
         threshold=np.inf if params.threshold is None else params.threshold,
         saturation=np.inf if scan.saturation is None else scan.saturation,
         invalid_from=invalid_from,

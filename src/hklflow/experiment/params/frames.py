@@ -114,7 +114,8 @@ def pixel_mask(experiment: Experiment, at: Wildcards) -> stages.pixel_mask.Param
 def find_peaks(experiment: Experiment, at: Wildcards) -> stages.find_peaks.Params:
     """Return the parameters of the peak search."""
     own = experiment.settings(at["sample"], at["scan"]).find_peaks
-    return binned.find_peaks(own, experiment.config.binning)
+    own = binned.find_peaks(own, experiment.config.binning)
+    return stages.find_peaks.Params(**own.model_dump())
 
 
 def mask_3d(experiment: Experiment, at: Wildcards) -> stages.mask_3d.Params:
