@@ -253,5 +253,5 @@ def test_peaks_of_two_measurements_agree_within_their_errors(tmp_path: Path) -> 
 
 def test_the_peak_search_refuses_a_second_gain(sharp: Reduced) -> None:
     scan = nexus.read_scan(sharp.at("scan.nxs"))
-    with pytest.raises(HklflowError, match="take `find_peaks: gain` out"):
+    with pytest.raises(HklflowError, match="leave --gain out"):
         find_peaks._criteria(scan, np.inf, find_peaks.Params(gain=1.6))

@@ -165,6 +165,40 @@ def test_a_rotation_leaves_out_the_frames_that_are_for_it(base: Path) -> None:
     assert left_out("100K", "r1") == ()
 
 
+def test_wavelength_and_axes_of_one_rotation_also_of_children(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {
+        "wavelengths": {"r2": 0.9},
+        "axes": ["r2:phi=0,1,0", "chi=0,0,1", "phi=-1,0,0"],
+        "detector": ["shift=1,2"],
+        "leave_out": [3],
+    }
+    general = CONFIG | {"import_scan": CONFIG["import_scan"] | {"wavelength": 0.7}}
+    layers: dict[str, Any] = {"hexa/300K": {"import_scan": own}}
+    experiment = config.load(general | {"per_scan": layers}, base)
+    for scan in ("300K", "100K"):
+        for rotation, wavelength, axes in (
+            ("r1", 0.7, ("chi=0,0,1", "phi=-1,0,0")),
+            ("r2", 0.9, ("phi=0,1,0",)),
+        ):
+            if rotation not in experiment.rotations("hexa", scan):
+                continue
+            params = params_of(experiment, "import_scan", "hexa", scan, rotation)
+            assert (params.wavelength, params.axes) == (wavelength, axes)
+            assert (params.wavelengths, params.detector) == ({}, ("shift=1,2",))
+            assert params.leave_out == (("3",) if scan == "300K" else ())
+    parent = params_of(experiment, "refine_parent", "hexa", "300K")
+    assert parent.imported.wavelengths == {"r2": 0.9}
+    assert parent.imported.axes == ("r2:phi=0,1,0",)
+    assert parent.imported.layer == "per_scan.hexa/300K"
+    assert _parsed("refine_parent", config.flags(parent), monkeypatch) == parent
+    # A child whose header is right has its own list.
+    layers["hexa/100K"] = {"import_scan": {"detector": []}}
+    experiment = config.load(general | {"per_scan": layers}, base)
+    assert params_of(experiment, "import_scan", "hexa", "100K", "r1").detector == ()
+
+
 def test_refinement_transform_and_merge_params(base: Path) -> None:
     experiment = config.load(CONFIG, base)
     parent = params_of(experiment, "refine_parent", "hexa", "300K")
@@ -320,6 +354,9 @@ BAD_CONFIG = [
     ),
     ({"import_scan": {"axes": ["phi:1,0,0"]}}, "config: import_scan.axes: ", "phi:1,0,0"),
     ({"import_scan": {"axes": ["phi=1,0,0", "phi=0,1,0"]}}, "config: import_scan.axes", "twice"),
+    ({"import_scan": {"axes": ["r7:phi=1,0,0"]}}, "config: import_scan.axes: ", "not in a rot"),
+    ({"find_peaks": {"gain": 1.6}}, "config: find_peaks.gain: ", "`import_scan: {gain: ...}`"),
+    ({"import_scan": {"wavelengths": {"r7": 1}}}, "config: import_scan.wavelengths: 'r7'", "not"),
     ({"import_scan": {"axes": ["phi=0,0,0"]}}, "config: import_scan.axes", "no direction"),
     ({"import_scan": {"axes": ["=0,0,1"]}}, "config: import_scan.axes", "=0,0,1"),
     (

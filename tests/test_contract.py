@@ -329,7 +329,7 @@ def test_the_reference_tells_type_default_and_bounds() -> None:
     for row in (
         '| `results` | text | `"results"` | Folder of all products. |',
         "| `n_sigma` | number, ≥ 1 | `4.5` | Smallest excess of a strong voxel",
-        "| `grid_step` | 3 × number, ≥ 0.0001, ≤ 10 | `[0.05, 0.05, 0.05]` | ",
+        "| `grid_step` | 3 × number, ≥ 0.0001, ≤ 10 | none | ",
         "| `wavelength` | number, > 0 | required | Wavelength in Å. |",
         "| `find_defects` | true/false | `true` | ",
         "| `shape` | `circle` | required |",

@@ -3,7 +3,9 @@
 import copy
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,8 @@ from hklflow.experiment.jobs import job_counts
 from hklflow.experiment.layers import merged
 from hklflow.formats import raw
 from hklflow.formats.header import Header
-from hklflow.geometry import Detector
+from hklflow.geometry import Beam, Detector
+from hklflow.stages.refine_parent import _covering
 from tests.parameters import params_of
 
 from .test_config import CONFIG, _problems, _with_scan, base  # noqa: F401  (base is a fixture)
@@ -464,6 +467,39 @@ def test_a_grid_that_is_a_guess_is_no_problem(
         for length, width in zip(cell[:3], step.refine_parent.grid_step, strict=True)
     ]
     assert estimate.grid("hexa", "300K") == tuple(expected)
+
+
+def test_check_and_job_choose_the_same_step(
+    base: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell = (99.2, 99.2, 60.1, 90.0, 90.0, 120.0)
+    _sized(base, 20.0)
+    table = base / "config/scans.tsv"
+    table.write_text(table.read_text().replace("\tpowder\t", "\t\t"))
+    corner = np.array([0.0, 0.0, 0.22])
+    detector = Detector((1000, 1000), (1e-4, 1e-4), corner, np.eye(3)[1], np.eye(3)[0])
+    monkeypatch.setattr(raw, "read_header", lambda path: Header(1.0, detector))
+    data = {key: value for key, value in CONFIG.items() if key != "refine_parent"}
+    estimate = Estimate(config.load(data | {"refine_parent": {"cell": cell}}, base))
+    in_check = estimate.grid("hexa", "300K")
+    assert np.prod(in_check) < 5e8
+    (note,) = [note for note in estimate.notes if "grid_step" in note]
+    assert "voxels are 0.125 r.l.u. wide" in note
+    assert estimate.volume_gigabytes("hexa", "300K") < 35
+    # A refinement that moves detector and cell slightly does not change the step.
+    chosen: Any = SimpleNamespace(cell=cell, grid_step=None)
+    rotation = SimpleNamespace(detector=detector, beam=Beam(1.0))
+    observed: Any = SimpleNamespace(rotations=[rotation])
+    moved = SimpleNamespace(detector=replace(detector, origin=corner * 0.99), beam=Beam(1.0))
+    refined: Any = SimpleNamespace(rotations=[moved], cell=np.array(cell) * 1.01)
+    grid, notes = _covering(chosen, observed, refined)
+    assert note.endswith(notes[0])
+    np.testing.assert_array_equal(grid.step, 0.125)
+    np.testing.assert_allclose(grid.shape, in_check, rtol=0.03)
+    explicit: Any = SimpleNamespace(cell=cell, grid_step=(0.5, 0.5, 0.5))
+    grid, notes = _covering(explicit, observed, refined)
+    assert (grid.step.tolist(), notes) == ([0.5] * 3, [])
 
 
 def test_finished_jobs_are_the_measure_and_one_that_is_removed_is_none(base: Path) -> None:  # noqa: F811

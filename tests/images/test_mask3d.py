@@ -8,7 +8,7 @@ from scipy import ndimage
 from tests.truth.defaults import mask3d_params
 
 from hklflow.base.errors import HklflowError
-from hklflow.images.mask3d import flag_frames, mask_frames, pack, unpack
+from hklflow.images.mask3d import effective_seed, flag_frames, mask_frames, pack, unpack
 
 SHAPE = (30, 242, 318)  # frames, slow, fast; not a multiple of the cells
 
@@ -410,3 +410,14 @@ def test_a_block_may_be_overwritten_once_the_next_is_asked_for(scan):
 
     found = np.concatenate(list(mask_frames(blocks(), scan.mask, mask3d_params())))
     assert np.array_equal(found, run(frames, scan.mask))
+
+
+def test_the_effective_seed_follows_the_background_of_a_cell():
+    """16 pixels of a cell: 20 counts each are 320, below 400; 50 each are 800."""
+    frame = np.full((40, 80), 20.0)
+    frame[3, 5] = np.nan  # a cell with a masked pixel is left out
+    frame[20:24, 20:24] = 1e6  # a peak does not change the median
+    settings = mask3d_params(seed_counts=400.0, seed_ratio=1.0, cell=4)
+    assert effective_seed(frame, settings) == 400.0
+    assert effective_seed(2.5 * frame, settings) == 800.0
+    assert effective_seed(np.full((40, 80), np.nan), settings) == 400.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.truth import worlds
+from tests.truth import world_scans, worlds
 from tests.truth.world_scans import compared
 from tests.truth.wrong_headers import (
     CLASSES,
@@ -22,7 +22,7 @@ from tests.truth.wrong_headers import (
     true_detector,
 )
 
-from hklflow.geometry import BEAM
+from hklflow.geometry import BEAM, rotation_matrix
 from hklflow.geometry.correction import Correction
 
 
@@ -215,6 +215,62 @@ def test_a_beam_centre_of_one_rotation_is_given_for_it(tmp_path: Path) -> None:
     assert '["r1:shift=' in remedy
     cured = experiment.with_remedy(remedy).refined()
     assert beam_centre(cured, "r1") == pytest.approx(beam_centre_of(world), abs=2)
+
+
+@pytest.mark.parametrize(
+    ("configured", "factor"),
+    [({}, 1.08), pytest.param({"wavelengths": {"r0": 0}}, 0.92, marks=pytest.mark.slow)],
+)
+def test_a_wavelength_of_one_rotation_is_given_for_it(
+    configured: dict[str, Any], factor: float, tmp_path: Path
+) -> None:
+    """A wavelength that is configured for another rotation stays."""
+    world = small("wrong_header:nanometre", "hexagonal", 3, rotations=3)
+    true = world.sample.instrument.wavelength
+    headers = {i: {"wavelength": true * (factor if i == 1 else 1)} for i in range(3)}
+    if configured:
+        headers[0], configured = {"wavelength": 2 * true}, {"wavelengths": {"r0": true}}
+    experiment = stated(world, tmp_path, headers=headers, config={"import_scan": configured})
+    texts = remedies(experiment.refined().explanation)
+    (remedy,) = [text for text in texts if "wavelengths" in text]
+    assert f"r1: {true:.4g}" in remedy
+    assert ("r0: " in remedy) == bool(configured)
+    experiment = replace(experiment, config={})  # the text replaces what is configured
+    cured = experiment.with_remedy(remedy).refined()
+    assert np.abs(compared(world, cured.data).cell_off).max() < 0.005
+    found = [cured.data["rotations"][f"r{i}"]["beam"]["wavelength_A"] for i in range(3)]
+    assert found == pytest.approx([true] * 3, rel=2e-3)
+
+
+def test_a_wavelength_in_nm_of_one_rotation_is_a_note(tmp_path: Path) -> None:
+    """All of its hkl are multiples of 10, which the lattice of the other rotations indexes."""
+    world = small("wrong_header:nanometre", "hexagonal", 3, rotations=3)
+    true = world.sample.instrument.wavelength
+    headers = {i: {"wavelength": true * (0.1 if i == 1 else 1)} for i in range(3)}
+    accepted = stated(world, tmp_path, headers=headers).refined()
+    assert "neighbouring peaks of r1 are" in accepted.warnings
+    assert "`import_scan: {wavelengths: {r1: ...}}`" in accepted.warnings
+    headers[1] = headers[0]
+    assert "neighbouring" not in stated(world, tmp_path, headers=headers).refined().warnings
+
+
+@pytest.mark.slow
+def test_an_axis_of_one_rotation_is_given_for_it(tmp_path: Path) -> None:
+    """Its images were stored rotated by 90 degrees."""
+    world = small("wrong_header:nanometre", "hexagonal", 3, rotations=3)
+    headers: dict[int, dict[str, Any]] = {
+        i: {"wavelength": world.sample.instrument.wavelength} for i in range(3)
+    }
+    goniometer = world_scans.rotation_of(world, 1).goniometer
+    about = rotation_matrix([0, 0, 1], np.pi / 2)
+    headers[1]["goniometer"] = replace(goniometer, axes=goniometer.axes @ about)
+    experiment = stated(world, tmp_path, headers=headers)
+    refused = experiment.refined()
+    assert "the rotation axis turned by 90° about the beam for r1 only" in refused.explanation
+    remedy = remedies(refused.explanation)[0]
+    assert '"r1:' in remedy
+    cured = experiment.with_remedy(remedy).refined()
+    assert np.abs(compared(world, cured.data).cell_off).max() < 0.005
 
 
 @pytest.mark.parametrize(

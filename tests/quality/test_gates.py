@@ -270,6 +270,15 @@ def test_a_parents_own_violated_absences_are_told(number: int, of: int, n: int) 
         assert "(1 0 -1)" in told[0]
 
 
+def test_the_setting_that_explains_violated_absences_is_to_be_pasted() -> None:
+    setting = {"space group": "P b n m", "cell": [5.44, 7.64, 5.38, 90, 90, 90], "number": 1}
+    absent = {"number": 30, "of": 400, "fraction": 0.075, "strongest": [], "settings": [setting]}
+    own = figures(**{"absent reflections": absent})
+    (told,) = own_absences(own, ScanLimits().limits(), IDENTITY | {"space_group": "P n m a"})
+    assert "write in samples.tsv the space group `P b n m`, which forbids 1 of them" in told
+    assert "for P n m a the cell 5.44 7.64 5.38 90 90 90" in told
+
+
 def test_the_volume_has_three_times_the_limit() -> None:
     assert judge({"volume": 64.5 * 1.045}) == []
     (told, _) = judge({"volume": 64.5 * 1.048})

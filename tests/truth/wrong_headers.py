@@ -79,6 +79,7 @@ class Pasted:
     cell: Sequence[float] | None = None
     space_group: str | None = None
     binning: int = 1
+    headers: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     def experiment(self) -> Any:
         """Write the tables and load the experiment."""
@@ -117,6 +118,7 @@ class Pasted:
             step_deg=float(np.degrees(scan.step)),
             binning=None if self.binning == 1 else PixelBinning(self.binning, unbinned),
         )
+        header = replace(header, **self.headers.get(number, {}))
         facts = FrameFacts((scan.n_frames, *detector.shape), np.dtype(np.int32), header)
         params = frames.import_scan(
             experiment, {"sample": "s", "scan": "a", "rotation": f"r{number}"}

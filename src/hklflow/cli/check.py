@@ -178,8 +178,9 @@ def _grid_problems(
         if problem is None:
             continue
         step = experiment.settings(sample, row.parent).refine_parent.grid_step
+        given = "" if step is None else f" (it is {', '.join(f'{x:g}' for x in step)})"
         told = (
-            f"{problem}; set a coarser `grid_step` (it is {', '.join(f'{x:g}' for x in step)}), "
+            f"{problem}; set a coarser `grid_step`{given}, "
             f"smaller `grid_limits` or a `grid_range`{elsewhere}"
         )
         # If cell or largest |Q| are assumed, the true grid may be smaller.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hklflow.geometry import Rotation
     from hklflow.images.scan import RotationScan
     from hklflow.peaks.search import PeakParams
-    from hklflow.stages.find_peaks import Params
+    from hklflow.stages.find_peaks import Settings
 
 app = App(name="peaks", help="The search for Bragg peaks.")
 
@@ -112,7 +112,7 @@ def tune(
     _suggest(folder, f"{sample}/{name}", found, apply=apply)
 
 
-def _present(given: "Params") -> "PeakParams":
+def _present(given: "Settings") -> "PeakParams":
     """Return the parameters of the search from the configuration."""
     from dataclasses import fields
 
@@ -122,7 +122,7 @@ def _present(given: "Params") -> "PeakParams":
     alike = {field.name for field in fields(PeakParams)} - other
     return PeakParams(
         **given.model_dump(include=alike),
-        gain=None if given.gain == "measure" else given.gain,
+        gain=1.0,
         threshold=float("inf") if given.threshold is None else given.threshold,
     )
 

@@ -19,7 +19,7 @@ import hklflow.stages.pixel_mask  # noqa: F401  (used as `stages.pixel_mask`)
 from hklflow import stages
 
 
-def find_peaks(given: stages.find_peaks.Params, factor: int) -> stages.find_peaks.Params:
+def find_peaks(given: stages.find_peaks.Settings, factor: int) -> stages.find_peaks.Settings:
     """Return the parameters of the peak search for binned frames: a spot has fewer, larger pixels.
 
     The smallest error of a centroid is not converted: it is the error of a fit to a spot of one or

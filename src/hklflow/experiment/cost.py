@@ -22,6 +22,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.experiment.config import Experiment, PowderImage, simulation_description
 from hklflow.experiment.constants import branch as constants_branch
 from hklflow.experiment.jobs import Key, job_counts
+from hklflow.geometry import grid as grids
 from hklflow.geometry import plausible
 
 _FACTOR = 1.3  # ratio of requested memory to measured memory
@@ -342,26 +343,40 @@ class Estimate:
             return self._grids[sample, parent]
         settings = experiment.settings(sample, parent).refine_parent
         if settings.grid_range is not None:
-            pairs = zip(settings.grid_range, settings.grid_step, strict=True)
-            n_h, n_k, n_l = (int((high - low) / step) + 1 for (low, high), step in pairs)
+            spans = [high - low for low, high in settings.grid_range]
+        elif settings.grid_limits is not None:
+            spans = [2 * limit for limit in settings.grid_limits]
         else:
-            limits: tuple[float, ...] | None = settings.grid_limits
-            if limits is None:
-                cell = settings.cell or experiment.samples[sample].cell
-                if cell is None:
-                    self.notes.append(f"{sample}: a cell of {_CELL:g} Å is assumed for the grid")
-                    self.assumed.add((sample, parent))
-                    cell = (_CELL, _CELL, _CELL, 90.0, 90.0, 90.0)
-                reach = self._reach(sample, scan, rotation, pixels)
-                if reach is None:
-                    self.notes.append(f"{sample}: |Q| up to {_Q:g} 1/Å is assumed for the grid")
-                    self.assumed.add((sample, parent))
-                    reach = _Q
-                limits = tuple(reach * length / (2 * math.pi) for length in cell[:3])
-            pairs_of_limits = zip(limits, settings.grid_step, strict=True)
-            n_h, n_k, n_l = (2 * int(limit / step) + 1 for limit, step in pairs_of_limits)
+            spans = self._covered(sample, scan, rotation, pixels)
+        step = settings.grid_step
+        if step is None:
+            width = grids.chosen_step(spans)
+            step = (width, width, width)
+            if note := grids.coarser(width, spans):
+                self.notes.append(f"{sample} {parent}: {note}")
+        pairs = list(zip(spans, step, strict=True))
+        if settings.grid_range is not None:
+            n_h, n_k, n_l = (int(span / width) + 1 for span, width in pairs)
+        else:
+            n_h, n_k, n_l = (2 * int(span / 2 / width) + 1 for span, width in pairs)
         self._grids[sample, parent] = (n_h, n_k, n_l)
         return n_h, n_k, n_l
+
+    def _covered(self, sample: str, scan: str, rotation: str, pixels: int) -> list[float]:
+        """Return the extents along h, k, l that the detector covers."""
+        parent = self._experiment.scans[sample, scan].parent
+        settings = self._experiment.settings(sample, parent).refine_parent
+        cell = settings.cell or self._experiment.samples[sample].cell
+        if cell is None:
+            self.notes.append(f"{sample}: a cell of {_CELL:g} Å is assumed for the grid")
+            self.assumed.add((sample, parent))
+            cell = (_CELL, _CELL, _CELL, 90.0, 90.0, 90.0)
+        reach = self._reach(sample, scan, rotation, pixels)
+        if reach is None:
+            self.notes.append(f"{sample}: |Q| up to {_Q:g} 1/Å is assumed for the grid")
+            self.assumed.add((sample, parent))
+            reach = _Q
+        return [float(span) for span in grids.extents(cell, reach)]
 
     def _reach(self, sample: str, scan: str, rotation: str, pixels: int) -> float | None:
         """Return the approximate largest |Q| of the detector in 1/Å; None if it is unknown."""
@@ -385,7 +400,8 @@ class Estimate:
             header = read_header(str(experiment.base / row.parts[0]))
         except (HklflowError, OSError):  # the import will fail with this error
             return None
-        wavelength = experiment.settings(sample, scan).import_scan.wavelength or header.wavelength
+        said = experiment.settings(sample, scan).import_scan
+        wavelength = said.wavelengths.get(rotation, said.wavelength) or header.wavelength
         if header.detector is None or wavelength is None:
             return None
         if plausible.detector_problem(header.detector) or plausible.wavelength_problem(wavelength):

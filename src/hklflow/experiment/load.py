@@ -174,6 +174,9 @@ def _number_problems(config: Config) -> Iterator[str]:
         value = getattr(said, name)
         if value is not None and (told := problem(value)) is not None:
             yield f"config: import_scan.{name}: {told}"
+    for rotation, wavelength in said.wavelengths.items():
+        if (told := plausible.wavelength_problem(wavelength)) is not None:
+            yield f"config: import_scan.wavelengths.{rotation}: {told}"
     energy = config.correct_frames.energy
     if energy is not None and (told := plausible.energy_problem(energy)) is not None:
         yield f"config: correct_frames.energy: {told}"
@@ -296,15 +299,20 @@ def _start_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _rotation_problems(experiment: Experiment) -> Iterator[str]:
-    """Yield problems of left-out frames and corrections that are not for any rotation."""
-    named: dict[tuple[str, str], set[str]] = {}
+    """Yield problems of settings for a rotation that does not exist."""
+    from hklflow.formats.assemble import axes_by_rotation
+
+    named: dict[tuple[str, str, str | None], set[str]] = {}
     for (sample, scan), row in experiment.scans.items():
         said = experiment.settings(sample, scan).import_scan
-        for key, items in (("leave_out", said.leave_out), ("detector", said.detector)):
-            for item in items:
-                named.setdefault((key, item), set()).update(row.rotations)
-    for (key, item), rotations in named.items():
-        rotation = (left_out if key == "leave_out" else correction).parse(item)[0]
+        items = [("leave_out", item, left_out.parse(item)[0]) for item in said.leave_out]
+        items += [("detector", item, correction.parse(item)[0]) for item in said.detector]
+        items += [("wavelengths", name, name) for name in said.wavelengths]
+        for name, texts in axes_by_rotation(said.axes).items():
+            items += [("axes", f"{name}:{text}", name) for text in texts]
+        for one in items:
+            named.setdefault(one, set()).update(row.rotations)
+    for (key, item, rotation), rotations in named.items():
         if rotation is not None and rotation not in rotations:
             yield (
                 f"config: import_scan.{key}: {item!r} is not in a rotation of the scans that "
@@ -390,13 +398,17 @@ def _use_problems(experiment: Experiment) -> Iterator[str]:
 
 def _axes(config: Config, problems: list[str]) -> tuple[str, ...]:
     """Return the names of the goniometer axes; empty if the raw files name them."""
-    from hklflow.formats.assemble import parse_axes
+    from hklflow.formats.assemble import axes_by_rotation, parse_axes
 
+    groups = axes_by_rotation(config.import_scan.axes)
     try:
-        return tuple(parse_axes(config.import_scan.axes) or ())
+        names = {rotation: tuple(parse_axes(texts) or ()) for rotation, texts in groups.items()}
     except HklflowError as error:
         problems.append(f"config: import_scan.axes: {error}")
         return ()
+    if None not in names:
+        return ()
+    return tuple(dict.fromkeys(name for own in names.values() for name in own))
 
 
 def report(problems: list[str]) -> HklflowError:

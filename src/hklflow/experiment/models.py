@@ -195,7 +195,7 @@ class Config(_Section):
     """Pixel mask."""
     frame_scale: stages.frame_scale.Params = stages.frame_scale.Params()
     """Scale of every frame from monitor, attenuators and the transmission of the sample."""
-    find_peaks: stages.find_peaks.Params = stages.find_peaks.Params()
+    find_peaks: stages.find_peaks.Settings = stages.find_peaks.Settings()
     """Peak search and frame statistics."""
     dials: DialsPrograms = DialsPrograms()
     """Paths of the DIALS programs, for engines that use DIALS."""
@@ -243,7 +243,8 @@ class Config(_Section):
     """Sections that are different for a sample, by the name of the sample."""
     per_scan: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Sections that are different for a scan, by `sample/scan`. The entry of a parent applies to
-    its children, too, except for `sum_scans`, `import_scan` and `refine_parent`.
+    its children, too, except for `sum_scans`, `refine_parent`, and the keys of `import_scan` other
+    than `detector`, `wavelength`, `wavelengths` and `axes`.
     """
     simulation: Simulation | None = None
     """Properties of simulated raw files; only for simulated experiments."""

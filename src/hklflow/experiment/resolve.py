@@ -43,10 +43,15 @@ PER_SCAN = (
 PER_SAMPLE = (*PER_SCAN, "temperature_series", "stack", "stack_pdf", "bragg_series")
 # Sections of raw files, or of the parent itself: children do not inherit them from the parent.
 _OWN = ("sum_scans", "import_scan", "refine_parent")
+# Keys of `import_scan` that correct the instrument, which children inherit.
+_INSTRUMENT = ("detector", "wavelength", "wavelengths", "axes")
 
-# Messages for sections of older versions.
+# Messages for sections and keys of older versions.
 _GONE = {
-    "find_maximum": "this section is gone: find_peaks makes the frame statistics, and has `annulus`"
+    "find_peaks.gain": "this key is gone: the gain is the same for all stages; write "
+    "`import_scan: {gain: ...}` (ADU per photon, or `measure`)",
+    "find_maximum": "this section is gone: find_peaks makes the frame statistics, and has "
+    "`annulus`",
 }
 
 _COMMAND_LINE = "command line"
@@ -92,6 +97,11 @@ def layers_of_scan(
     name = f"{sample}/{scan}"
     if parent != name and parent in config.per_scan:
         given = {k: v for k, v in config.per_scan[parent].items() if k not in _OWN}
+        of_import = config.per_scan[parent].get("import_scan")
+        # A wrong type is reported for the parent.
+        if isinstance(of_import, Mapping):
+            instrument = {k: v for k, v in of_import.items() if k in _INSTRUMENT}
+            given |= {"import_scan": instrument} if instrument else {}
         layers.append(Layer(f"per_scan.{parent} (parent)", given))
     if name in config.per_scan:
         layers.append(Layer(f"per_scan.{name}", config.per_scan[name]))

@@ -5,6 +5,7 @@ polarisation), then the header of the raw file. One message reports all missing 
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,20 @@ class Said:
     saturation: float | None = None
     temperature: float | None = None
     binning: int = 1
+
+
+_AXIS = re.compile(r"(?:([A-Za-z0-9][A-Za-z0-9.+-]*):)?([^:]*=.*)")
+
+
+def axes_by_rotation(texts: Sequence[str]) -> dict[str | None, tuple[str, ...]]:
+    """Return the texts of goniometer axes by the name of the rotation in front; None: no name."""
+    groups: dict[str | None, tuple[str, ...]] = {}
+    for text in texts:
+        match = _AXIS.fullmatch(text)
+        # `parse_axes` refuses a text of another form.
+        key, axis = match.groups() if match else (None, text)
+        groups[key] = (*groups.get(key, ()), axis)
+    return groups
 
 
 def parse_axes(texts: Sequence[str]) -> dict[str, tuple[float, float, float]] | None:

@@ -17,6 +17,14 @@ MOST_VOXELS = 200_000_000_000
 """Largest number of voxels. Symmetrising one volume takes 20 bytes of memory per voxel, 4 TB in
 total, which is the memory of the largest cluster nodes."""
 
+STEPS = (0.05, 0.0625, 0.1, 0.125, 0.25, 0.5, 1.0)
+"""Steps to choose from if none is given: integer hkl are voxel centres, for all but the last also
+half-integer hkl."""
+SENSIBLE_VOXELS = 500_000_000
+"""Largest number of voxels for which a step is chosen: about 35 GB of volumes for a scan, and 10 GB
+of memory to symmetrise one. The number is fixed, so that a scan has the same grid on every machine,
+and keeps its grid when scans are added."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -63,8 +71,7 @@ class Grid:
     @classmethod
     def covering(cls, cell: ArrayLike, q_max: float, step: ArrayLike) -> "Grid":
         """Create a symmetric grid that contains the sphere of radius ``q_max`` (1/Å) of a cell."""
-        lengths = np.asarray(cell, dtype=np.float64)[:3]
-        return cls.symmetric(q_max * lengths / (2 * np.pi), step)
+        return cls.symmetric(extents(cell, q_max) / 2, step)
 
     @classmethod
     def within(cls, ranges: ArrayLike, step: ArrayLike) -> "Grid":
@@ -138,6 +145,37 @@ def size_problem(shape: tuple[int, int, int]) -> str | None:
         f"a grid of {' x '.join(map(str, shape))} = {voxels:.3g} voxels is too large for any "
         f"machine ({MOST_VOXELS:.3g} voxels at most: one volume to be symmetrised takes "
         f"{_TB_EACH * MOST_VOXELS:.3g} TB of memory, this one {_TB_EACH * voxels:.3g} TB)"
+    )
+
+
+def extents(cell: ArrayLike, q_max: float) -> Floats:
+    """Return the extents (3,) along h, k, l of the sphere of radius ``q_max`` (1/Å) of a cell."""
+    lengths: Floats = q_max * np.asarray(cell, dtype=np.float64)[:3] / np.pi
+    return lengths
+
+
+def chosen_step(spans: ArrayLike) -> float:
+    """Return the finest of the `STEPS` for which a grid has a sensible number of voxels.
+
+    Parameters
+    ----------
+    spans : (3,) array
+        Length of the grid along h, k, l.
+    """
+    lengths = np.asarray(spans, dtype=np.float64)
+    fitting = (step for step in STEPS if np.prod(lengths / step + 1) <= SENSIBLE_VOXELS)
+    return next(fitting, STEPS[-1])
+
+
+def coarser(step: float, spans: ArrayLike) -> str:
+    """Return a sentence if a chosen step is not the finest of the `STEPS`, else an empty text."""
+    if step == STEPS[0]:
+        return ""
+    voxels = np.prod(np.asarray(spans, dtype=np.float64) / STEPS[0] + 1)
+    return (
+        f"no `grid_step` is given, and voxels of {STEPS[0]:g} r.l.u. would be {voxels:.2g} voxels "
+        f"(limit of the choice {SENSIBLE_VOXELS:.2g}): voxels are {step:g} r.l.u. wide; to choose "
+        "yourself, set `refine_parent: grid_step`"
     )
 
 

@@ -120,6 +120,25 @@ class Mask3dParams:
             raise HklflowError(f"boxes={self.boxes} of the 3-D mask: give odd numbers of cells")
 
 
+def effective_seed(frame: NDArray[np.float64], params: Mask3dParams) -> float:
+    """Return the counts above background that start a region in the median cell of a frame.
+
+    Where the background of a cell is high, ``seed_ratio`` decides instead of ``seed_counts``.
+
+    Parameters
+    ----------
+    frame : (slow, fast) array
+        Counts; NaN in masked pixels. Cells with masked pixels are left out.
+    """
+    side = params.cell
+    n_slow, n_fast = (n // side for n in frame.shape)
+    cells = frame[: n_slow * side, : n_fast * side].reshape(n_slow, side, n_fast, side)
+    sums = cells.sum(axis=(1, 3))
+    known = sums[np.isfinite(sums)]
+    background = float(np.median(known)) if known.size else 0.0
+    return max(params.seed_counts, params.seed_ratio * background)
+
+
 def require_length(n_frames: int) -> None:
     """Refuse a scan with too few frames for a background.
 

@@ -70,6 +70,14 @@ class FrameMaskWriter:
         self._bits.attrs["description"] = "numpy.packbits along the fast axis; 1 = excluded"
         self._bits.attrs["shape"] = self._shape
 
+    def record_seed(self, counts: float) -> None:
+        """Record the counts above background that start a region in the median cell."""
+        self._bits.attrs["effective_seed"] = counts
+        self._bits.attrs["effective_seed_meaning"] = (
+            "counts above background that start a region, in the median cell of the frame with the "
+            "most excluded pixels: the larger of seed_counts and seed_ratio times background"
+        )
+
     def append(self, packed: NDArray[np.uint8], flagged: Floats) -> None:
         """Append packed frames (n, slow, ceil(fast / 8)) and their flagged fractions (n,)."""
         stop = self._next + len(packed)

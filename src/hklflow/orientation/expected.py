@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 SHAPE = 0.02
 """Strain between cells of the same shape."""
 _SPARSE = 6.0  # median distance in hkl of neighbouring peaks from which it is reported
+_SPARSER = 3.0  # ratio of this distance to other rotations' from which it is reported
+_FEW = 20  # peaks of a rotation from which it is compared with others
 _SHORTEST = 1.9  # Å; no crystal has a shorter lattice vector
 
 
@@ -73,22 +75,39 @@ def require_possible(indexing: Indexing) -> None:
         )
 
 
-def sparse(ub: Floats, g: Floats) -> str:
-    """Return a note if neighbouring peaks are many lattice points apart, else an empty text.
+def sparse(ub: Floats, vectors: Sequence[Floats], names: Sequence[str]) -> list[str]:
+    """Return notes if neighbouring peaks are many lattice points apart.
 
     A lattice with far too many points indexes any peaks: of a wavelength in nm, a thousand times
-    as many as the crystal has.
+    as many as the crystal has. In a single rotation with this error, all hkl are multiples of 10.
+
+    Parameters
+    ----------
+    vectors : sequence of (n, 3) arrays
+        Scattering vectors of each rotation.
+    names : sequence of str
+        Names of the rotations.
     """
+    cause = "if the crystal is not that weak, the wavelength (in nm?) or the cell is wrong"
+    whole = _apart(ub, np.concatenate(vectors))
+    if whole >= _SPARSE:
+        return [f"neighbouring peaks are {whole:.0f} lattice points apart: {cause}"]
+    apart = {name: _apart(ub, g) for name, g in zip(names, vectors, strict=True) if len(g) >= _FEW}
+    return [
+        f"neighbouring peaks of {name} are {one:.0f} lattice points apart, and of other rotations "
+        f"{min(apart.values()):.0f}: the wavelength of {name} (in nm?) is perhaps wrong; if so, "
+        f"set `import_scan: {{wavelengths: {{{name}: ...}}}}`"
+        for name, one in apart.items()
+        if one >= max(_SPARSE, _SPARSER * min(apart.values()))
+    ]
+
+
+def _apart(ub: Floats, g: Floats) -> float:
+    """Return the median distance of a peak from the nearest other one, in lattice points."""
     hkl = np.rint(g @ np.linalg.inv(ub).T)
     hkl = np.unique(np.vstack([hkl, -hkl]), axis=0)
     distances, _ = cKDTree(hkl).query(hkl, k=[2])
-    apart = float(np.median(distances))
-    if apart < _SPARSE:
-        return ""
-    return (
-        f"neighbouring peaks are {apart:.0f} lattice points apart: if the crystal is not that "
-        "weak, the wavelength (in nm?) or the cell is wrong"
-    )
+    return float(np.median(distances))
 
 
 def in_other_setting(
@@ -127,12 +146,46 @@ def other_settings(cell: ArrayLike, group: symmetry.SpaceGroup) -> Iterator[tupl
         metric = lattice.metric(given)
         if strain(metric, symmetry.constrain_cell(given, other)) > SHAPE:
             continue
-        matrix = symmetry.between_settings(other, group)
-        ub = lattice.b_matrix(given) @ np.linalg.inv(matrix)
-        converted = lattice.cell_from_metric((2 * np.pi) ** 2 * np.linalg.inv(ub.T @ ub))
+        converted = _converted(given, other, group)
         if not any(np.allclose(converted, known, rtol=1e-4) for known in yielded):
             yielded.append(converted)
             yield other.symbol, converted
+
+
+def _converted(cell: Floats, setting: symmetry.SpaceGroup, target: symmetry.SpaceGroup) -> Floats:
+    """Return the cell of a lattice in another setting of its space group."""
+    ub = lattice.b_matrix(cell) @ np.linalg.inv(symmetry.between_settings(setting, target))
+    return lattice.cell_from_metric((2 * np.pi) ** 2 * np.linalg.inv(ub.T @ ub))
+
+
+def settings_by_absences(
+    cell: ArrayLike, hkl: NDArray[np.int64], group: symmetry.SpaceGroup
+) -> list[tuple[str, Floats, int]]:
+    """Return the settings on the axes of a cell that forbid far fewer reflections than its group.
+
+    The cell of P b n m is also one of P n m a, and all peaks are indexed: only the reflections at
+    systematic absences differ. Each setting has a symbol, the same lattice in the setting of
+    ``group``, and the number of forbidden reflections, fewest first.
+
+    Parameters
+    ----------
+    cell : (6,) array
+    hkl : (n, 3) array
+        Observed reflections on the axes of the cell.
+    group : SpaceGroup
+        Expected space group, in the expected setting.
+    """
+    alike = [one for one in symmetry.settings_alike(group) if one.number == group.number]
+    absent = {one.hall: int(one.is_absent(hkl).sum()) for one in alike}
+    allowed = most_violations(list(absent.values()))
+    if absent[group.hall] <= allowed:
+        return []
+    fits = [
+        (one.symbol, _converted(np.asarray(cell, dtype=np.float64), one, group), absent[one.hall])
+        for one in alike
+        if absent[one.hall] <= allowed
+    ]
+    return sorted(fits, key=lambda fit: fit[2])
 
 
 def fitting_settings(

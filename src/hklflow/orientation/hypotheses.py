@@ -26,7 +26,8 @@ from hklflow.orientation.residuals import Peaks
 Floats = NDArray[np.float64]
 
 _REACH = 0.055  # largest shift of the beam centre, as a fraction of the detector's side
-_KEV_A = 12.398420  # energy in keV times wavelength in Å
+KEV_A = 12.398420
+"""Energy in keV times wavelength in Å."""
 _USUAL = (0.1, 3.0)  # wavelengths in Å of which a unit may be wrong
 _FACTORS = np.exp(np.linspace(np.log(0.5), np.log(2.0), 11))  # of the distance
 _ARM_STEP = 0.06  # between two angles of the arm, as a fraction of the detector's opening
@@ -145,7 +146,7 @@ def simple(rotations: Sequence[Rotation], cell: ArrayLike | None) -> list[Hypoth
             tried.append(Hypothesis("mirrored", turn=turn, correction=mirrored))
     wavelength = rotations[0].beam.wavelength
     low, high = _USUAL
-    for factor in (10.0, 0.1, _KEV_A / wavelength**2):  # in nm, in 0.1 Å, the energy in keV
+    for factor in (10.0, 0.1, KEV_A / wavelength**2):  # in nm, in 0.1 Å, the energy in keV
         if low < factor * wavelength < high and (cell is not None or factor > 1):
             tried.append(Hypothesis("wavelength", factor=factor))
     return tried + [Hypothesis("distance", stretch=float(x)) for x in _FACTORS if x != 1]

@@ -17,6 +17,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.base.values import CELL_NAMES
 from hklflow.geometry import lattice, symmetry
 from hklflow.geometry.subgroups import Subgroup, maximal, subgroups
+from hklflow.orientation.expected import settings_by_absences
 from hklflow.orientation.limits import Limits
 from hklflow.orientation.refinement import Peaks, Refined, RefinementLimits, refine
 from hklflow.orientation.satellites import INDEXED, satellites
@@ -85,7 +86,8 @@ def examine(
         The refinement with a free cell, and the numbers (None without peaks):
         ``space group``, ``crystal system``; ``peaks``, ``unindexed peaks``,
         ``fraction unindexed``; ``offsets``, ``incommensurate``: see `satellites`;
-        ``absent reflections``: ``number`` ``of`` indexed peaks, ``fraction``, ``strongest`` hkl;
+        ``absent reflections``: ``number`` ``of`` indexed peaks, ``fraction``, ``strongest`` hkl,
+        and ``settings`` of the space group that forbid far fewer;
         ``cell`` and ``volume`` (constrained, with σ);
         ``free cell``: ``cell``, ``sigma`` (Å, degrees), the ``systematic factor`` in all σ of the
         free cell and its relations, ``reduced chi2`` of both refinements over the peaks that both
@@ -264,11 +266,16 @@ def _absences(
     strongest = refined.hkl[rows[np.argsort(-intensity[rows], kind="stable")]]
     distinct = list(dict.fromkeys(tuple(int(x) for x in hkl) for hkl in strongest))
     number = int(good.sum())
+    settings = settings_by_absences(refined.cell, refined.hkl[good], group) if len(rows) else []
     absences = {
         "number": len(rows),
         "of": number,
         "fraction": len(rows) / number if number else 0.0,
         "strongest": [list(hkl) for hkl in distinct[:3]],
+        "settings": [
+            {"space group": symbol, "cell": cell, "number": absent}
+            for symbol, cell, absent in settings
+        ],
     }
     return absences, refined.hkl[rows]
 

@@ -154,13 +154,19 @@ def _of_some(
         return []
     explanations = []
     for one in _explained(*some, np.concatenate([strengths[i] for i in failing]), sought):
-        hypothesis = replace(one.hypothesis, only=failing)
-        if one.kind in ("scale", "setting", "cell") or hypothesis.factor != 1 or hypothesis.turn:
-            continue  # settings of all rotations
-        indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
-        if indexing is not None:
+        if one.kind in ("setting", "cell"):
+            continue  # facts of all rotations
+        # The other rotations confirm the cell: only the geometry of these can have another scale.
+        scaled = one.kind == "scale"
+        for way in one.alternatives if scaled else (one.hypothesis,):
+            hypothesis = replace(way, only=failing)
+            indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
+            if indexing is None:
+                continue
+            kind = way.kind if scaled else one.kind
             count, of = int(indexing.indexed.sum()), len(strength)
-            whole = replace(one, hypothesis=hypothesis, count=count, of=of, alternatives=())
+            whole = replace(one, kind=kind, hypothesis=hypothesis, count=count, of=of)
+            whole = replace(whole, alternatives=())
             explanations.append(_with_mirror_image(whole, rotations, peaks, strength, sought))
     return explanations
 

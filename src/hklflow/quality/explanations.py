@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from hklflow.geometry import BEAM, Rotation
 from hklflow.geometry.correction import Correction
-from hklflow.orientation.hypotheses import Hypothesis
+from hklflow.orientation.hypotheses import KEV_A, Hypothesis
 from hklflow.orientation.wrong_header import Explanation
-from hklflow.quality.pasted import Imported, settings, text_list
+from hklflow.quality.pasted import Imported, settings
 
 # degrees of rotation below which hkl that are off by one row are hardly off a lattice
 _SHEARED = 30.0
@@ -70,14 +70,13 @@ def _written(hypothesis: Hypothesis, stated: Stated) -> str:
         hypothesis.correction_of(rotation) if i in chosen else none
         for i, rotation in enumerate(stated.rotations)
     ]
-    values = {}
-    if hypothesis.factor != 1:
-        values["wavelength"] = f"{hypothesis.factor * stated.rotations[0].beam.wavelength:.5g}"
+    values = []
     changed = hypothesis.applied(stated.rotations)
+    if hypothesis.factor != 1:
+        wavelengths = [changed[i].beam.wavelength for i in chosen]
+        values.append(imported.with_wavelengths(chosen, wavelengths))
     if hypothesis.turn:
-        goniometer = changed[0].goniometer
-        axes = zip(goniometer.names, goniometer.axes, strict=True)
-        values["axes"] = text_list([f"{name}={_vector(axis)}" for name, axis in axes])
+        values.append(imported.with_axes(chosen, [_axes(changed[i]) for i in chosen]))
     in_config = settings(imported, changes, values)
     texts = [in_config] if in_config else []
     if hypothesis.reverse or hypothesis.turn:
@@ -86,6 +85,11 @@ def _written(hypothesis: Hypothesis, stated: Stated) -> str:
         ]
         texts.append(f"in the column goniometer of scans.tsv {', '.join(columns)}")
     return " and ".join(texts)
+
+
+def _axes(rotation: Rotation) -> list[str]:
+    axes = zip(rotation.goniometer.names, rotation.goniometer.axes, strict=True)
+    return [f"{name}={_vector(axis)}" for name, axis in axes]
 
 
 def _vector(values: NDArray[np.float64]) -> str:
@@ -131,12 +135,11 @@ def _mirrored(one: Explanation, stated: Stated) -> str:
 
 
 def _wavelength(one: Explanation, stated: Stated) -> str:
-    before = stated.rotations[0].beam.wavelength
+    before = _rotation(one, stated).beam.wavelength
     factor = one.hypothesis.factor
-    unit = (
-        "in nm" if factor == 10 else "in units of 0.1 Å" if factor == 0.1 else "the energy in keV"
-    )
-    what = f"the wavelength {factor * before:.5g} Å ({before:g} is perhaps {unit})"
+    units = {10: "in nm", 0.1: "in units of 0.1 Å", KEV_A / before**2: "the energy in keV"}
+    unit = f" ({before:g} is perhaps {units[factor]})" if factor in units else ""
+    what = f"the wavelength {factor * before:.5g} Å instead of {before:.5g} Å{unit}"
     return (
         f"{_indexed(one, what, stated)} (a cell that is wrong by the same factor "
         "has the same effect)"

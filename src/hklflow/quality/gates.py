@@ -204,9 +204,26 @@ def own_absences(
     return [
         f"{identity['scan']}: {absent['number']} of {absent['of']} indexed peaks "
         f"({absent['fraction']:.1%}) are reflections that {identity['space_group']} forbids, "
-        f"strongest {_listed(absent['strongest'])}: another space group, multiple scattering or "
-        "half the wavelength; as many are accepted of the children"
+        f"strongest {_listed(absent['strongest'])}: {_cause(absent, identity)}; as many are "
+        "accepted of the children"
     ]
+
+
+def _cause(absent: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """Return why reflections are observed that the space group of a parent forbids."""
+    # files of older versions have no settings
+    if not (settings := absent.get("settings")):
+        return "another space group, multiple scattering or half the wavelength"
+    ways = [
+        f"the space group `{one['space group']}`, which forbids {one['number']} of them, or for "
+        f"{identity['space_group']} the cell "
+        + " ".join(f"{x:.4f}".rstrip("0").rstrip(".") for x in one["cell"])
+        for one in settings
+    ]
+    return (
+        "the cell is in another setting of the space group; write in samples.tsv "
+        f"{', or '.join(ways)}"
+    )
 
 
 def _listed(reflections: Sequence[Sequence[int]]) -> str:

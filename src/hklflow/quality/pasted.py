@@ -5,7 +5,7 @@ contains the corrections that are configured, too, and goes to the layer that ha
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class Imported:
         Side of the blocks of pixels that are summed.
     corrections : sequence of Correction
         Configured corrections of the detector of each rotation, in unbinned pixels.
+    wavelengths : mapping, axes : sequence of str
+        Configured wavelengths and axes of single rotations.
     layer : str
         Layer that has settings of the import: ``per_sample.quartz``, ``per_scan.quartz/300K``;
         empty: the top of the configuration.
@@ -42,11 +44,42 @@ class Imported:
     first: Sequence[int]
     binning: int
     corrections: Sequence[Correction]
+    wavelengths: Mapping[str, float] = field(default_factory=dict)
+    axes: Sequence[str] = ()
     layer: str = ""
+
+    def with_wavelengths(self, chosen: Sequence[int], wavelengths: Sequence[float]) -> "Changed":
+        """Return the setting for new wavelengths of the chosen rotations."""
+        texts = [f"{value:.5g}" for value in wavelengths]
+        if len(chosen) == len(self.names) and len(set(texts)) == 1 and not self.wavelengths:
+            return Changed("wavelength", texts[0])
+        own = {name: f"{value:.6g}" for name, value in self.wavelengths.items()}
+        own |= {self.names[i]: text for i, text in zip(chosen, texts, strict=True)}
+        listed = ", ".join(f"{name}: {text}" for name, text in own.items())
+        return Changed("wavelengths", f"{{{listed}}}", of_rotations=True)
+
+    def with_axes(self, chosen: Sequence[int], axes: Sequence[Sequence[str]]) -> "Changed":
+        """Return the setting for new axes (``name=x,y,z``) of the chosen rotations."""
+        same = all(list(own) == list(axes[0]) for own in axes)
+        if len(chosen) == len(self.names) and same and not self.axes:
+            return Changed("axes", text_list(axes[0]))
+        names = [self.names[i] for i in chosen]
+        items = [item for item in self.axes if item.partition(":")[0] not in names]
+        items += [f"{name}:{x}" for name, own in zip(names, axes, strict=True) for x in own]
+        return Changed("axes", text_list(items), of_rotations=True)
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Key of `import_scan` with a new value; ``of_rotations``: for single rotations of a scan."""
+
+    key: str
+    value: str
+    of_rotations: bool = False
 
 
 def settings(
-    imported: Imported, changes: Sequence[Correction], values: Mapping[str, str] | None = None
+    imported: Imported, changes: Sequence[Correction], values: Sequence[Changed] = ()
 ) -> str:
     """Return where and what to write so that the import makes changes; empty without changes.
 
@@ -55,7 +88,7 @@ def settings(
     imported : Imported
     changes : sequence of Correction
         Changes of the detector of each rotation as imported, in pixels of its frames.
-    values : mapping, optional
+    values : sequence of Changed
         Other settings of `import_scan`.
     """
     parts, layer = [], imported.layer
@@ -72,7 +105,9 @@ def settings(
             pairs = zip(imported.names, items, strict=True)
             listed = [f"{name}:{item}" for name, own in pairs for item in own]
         parts.append(f"detector: {text_list(listed)}")
-    parts += [f"{name}: {value}" for name, value in (values or {}).items()]
+    parts += [f"{changed.key}: {changed.value}" for changed in values]
+    if any(changed.of_rotations for changed in values):
+        layer = f"per_scan.{imported.scan}"
     if not parts:
         return ""
     text = f"import_scan: {{{', '.join(parts)}}}"

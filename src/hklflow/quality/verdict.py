@@ -195,7 +195,8 @@ def _too_good(misfit: Mapping[str, Any], limits: Limits) -> Iterator[str]:
         yield (
             f"residuals are only {chi2**0.5:.2g} times the peaks' stated errors (reduced chi² "
             f"{chi2:.2g}, limit {limits.min_chi2:g}): the errors are too large, strong peaks weigh "
-            "no more than weak ones, and a crystal that moved is not noticed; lower `find_peaks: "
-            "sigma_floor`, which does not lower the errors of spots narrower than half a pixel or "
-            "frame"
+            "no more than weak ones, and a crystal that moved is not noticed; if spots are wider "
+            "than a pixel and a frame, lower `find_peaks: sigma_floor`; errors of narrower spots "
+            "contain the sampling of a mosaic crystal's spot, which is too large for an ideal "
+            "Gaussian spot and which no setting lowers"
         )

@@ -61,7 +61,9 @@ class Outputs(stage.Outputs):
     """Largest value and its pixel, mean counts and median background."""
 
 
-class Params(stage.Params):
+class Settings(stage.Params):
+    """Settings of this stage in the configuration file."""
+
     n_sigma: float = Field(4.5, ge=1)
     """Smallest excess of a strong voxel over the local background, in standard deviations."""
     threshold: float | None = Field(None, ge=0)
@@ -79,10 +81,6 @@ class Params(stage.Params):
     prominence: float = Field(3.0, ge=0)
     """Smallest height of a separate peak above the saddle to a higher peak, in standard deviations.
     """
-    gain: PositiveFloat | Literal["measure"] = 1.0
-    """Counts per photon. 1 for photon counters; `measure`: the gain is estimated from the
-    background (CCDs).
-    """
     margin_pixels: int = Field(5, ge=1)
     """Pixels added on each side of the strong voxels for the fit."""
     margin_frames: int = Field(4, ge=1)
@@ -97,6 +95,16 @@ class Params(stage.Params):
     larger, and up to the largest if the detector has only |Q| above 0.9 of it."""
     block: int = Field(2, gt=0, le=512)
     """Number of frames that are read at a time; a small number fits into the processor cache."""
+
+
+class Params(Settings):
+    """Settings of the stage, and the gain if it runs by hand on frames that are not converted."""
+
+    gain: PositiveFloat | Literal["measure"] = 1.0
+    """Counts per photon of frames that the import did not convert to photons, for this stage alone;
+    `measure`: estimated from the background. In the configuration, the gain is `import_scan: gain`,
+    for all stages.
+    """
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -240,10 +248,9 @@ def _criteria(scan: "RotationScan", invalid_from: float, params: Params) -> "Pea
 
     if scan.gain is not None and params.gain != 1:
         raise HklflowError(
-            f"`find_peaks: gain` is {params.gain}, but the frames of {scan.raw} are converted to "
-            "photons with the gain of `import_scan`: take `find_peaks: gain` out"
+            f"--gain is {params.gain}, but the frames of {scan.raw} are converted to photons with "
+            "the gain of the import: leave --gain out"
         )
-
     return PeakParams(
         **params.model_dump(exclude={"block", "threshold", "gain", "sigma_floor", "annulus"}),
         gain=None if params.gain == "measure" else params.gain,

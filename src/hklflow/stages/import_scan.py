@@ -65,13 +65,17 @@ class Params(stage.Params):
     """Pattern of an image series (`name_####.cbf`); None: one HDF5 file."""
     wavelength: float | None = Field(None, gt=0)
     """Wavelength in Å; None: the value of the calibration, else of the raw file."""
+    wavelengths: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Wavelength in Å of single rotations by their names, such as `{r4: 0.71}`; the others have
+    `wavelength`."""
     polarization: float | None = Field(None, ge=0, le=1)
     """Fraction of the intensity with the electric vector horizontal; None: the value in the
     raw file.
     """
     axes: tuple[str, ...] = ()
     """Goniometer axes as `name=x,y,z` (lab vector at zero), the axis fixed to the laboratory first;
-    empty: from the raw file."""
+    empty: from the raw file. Axes with the name of a rotation (`r4:phi=-1,0,0`) are all axes of
+    this rotation."""
     angles: dict[str, float] = Field(default_factory=dict)
     """Settings of the axes that are not scanned, in degrees."""
     detector: tuple[Correction, ...] = ()
@@ -169,6 +173,10 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     known.products[outputs.scan] = ScanFacts(scan, frames, calibrated)
 
 
+# Parameters that do not go to `assemble` as they are.
+_ELSEWHERE = ("pattern", "axes", "wavelengths", "gain", "offset", "read_noise")
+
+
 def _stated(params: Params) -> "Stated":
     from hklflow.images.gain import Stated
 
@@ -234,7 +242,7 @@ def collected(
         header,
         assemble.Said(
             axes=assemble.parse_axes(params.axes),
-            **params.model_dump(exclude={"pattern", "axes", "gain", "offset", "read_noise"}),
+            **params.model_dump(exclude=set(_ELSEWHERE)),
         ),
         detector,
         beam,

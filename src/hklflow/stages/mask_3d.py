@@ -122,12 +122,17 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     packed_worst = packed[worst - done : worst - done + 1]
                 fractions[done : done + len(packed)] = fraction
                 done += len(packed)
-        frame = frames.read(scan.first + worst, scan.first + worst + 1)[0].astype(float)
+            frame = frames.read(scan.first + worst, scan.first + worst + 1)[0].astype(float)
+            frame[bad] = np.nan
+            seed = mask3d.effective_seed(frame, settings)
+            writer.record_seed(seed)
         excluded_worst = mask3d.unpack(packed_worst, shape[2])[0]
-    frame[bad] = np.nan
     title = f"3-D mask of {scan.raw}: {100 * fractions.mean():.2f} % of good pixels excluded"
     plots.save(plots.frame_mask(frame, excluded_worst, fractions, worst, title), outputs.picture)
-    print(f"{100 * fractions.mean():.3f} % of good pixels excluded")
+    print(
+        f"{100 * fractions.mean():.3f} % of good pixels excluded; a region starts at {seed:.0f} "
+        f"counts above background in the median cell of {params.cell} x {params.cell} pixels"
+    )
 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hklflow.stage.orientation import Observed, Start
     from hklflow.stage.rehearsal import Known
 
-VERSION = 11
+VERSION = 12
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
@@ -87,8 +87,10 @@ class Settings(stage.Params):
     """Smallest fraction of peaks that must be indexed."""
     max_cell_deviation: float = Field(0.03, gt=0)
     """Largest relative difference of the refined cell from the cell in the sample table."""
-    grid_step: tuple[Step, Step, Step] = (0.05, 0.05, 0.05)
-    """Voxel size along h, k, l in r.l.u."""
+    grid_step: tuple[Step, Step, Step] | None = None
+    """Voxel size along h, k, l in r.l.u.; None: 0.05, or the next of 0.0625, 0.1, 0.125, 0.25, 0.5
+    and 1 that needs no more than 500 million voxels.
+    """
     grid_limits: tuple[Limit, Limit, Limit] | None = None
     """Largest h, k, l of the grid; None: the largest that the detector covers."""
     grid_range: tuple[Range, Range, Range] | None = None
@@ -128,10 +130,9 @@ class Params(Settings, EngineSettings):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Index, refine and write the orientation."""
-    from hklflow import geometry, plots
+    from hklflow import plots
     from hklflow.dials import engine
     from hklflow.geometry import symmetry
-    from hklflow.geometry.grid import Grid
     from hklflow.orientation import centre, misfit, pseudosymmetry, transition
     from hklflow.orientation import sizes as scale
     from hklflow.orientation.inherited import InheritedErrors
@@ -141,7 +142,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.quality import doubts, gates, verdict
     from hklflow.stage import orientation
 
-    group, grid = _group(params), _given_grid(params)
+    group, given = _group(params), _given_grid(params)
     compared: list[Mapping[str, Any]] = []
     twins: list[Crystal] = []
     with engine.opened(params, threads) as used:
@@ -223,9 +224,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     refined, observed.peaks, group, free, partial(again, observed)
                 )
                 compared = scale.sizes(refined, params.cell, free, partial(again, observed))
-    if grid is None:
-        q_max = max(geometry.q_max(rotation) for rotation in refined.rotations)
-        grid = Grid.covering(refined.cell, q_max, params.grid_step)
+    grid, chosen = given or _covering(params, observed, refined)
+    warnings += chosen
     if not params.fixed and n_open:
         warnings.append(
             f"the lattice has {n_open} rotation(s) that are not symmetries of "
@@ -317,15 +317,45 @@ def _group(params: Params) -> "SpaceGroup":
     return symmetry.space_group(params.space_group)
 
 
-def _given_grid(params: Params) -> "Grid | None":
-    """Return the grid of the parameters; None: the grid follows from the refinement."""
+def _given_grid(params: Params) -> "tuple[Grid, list[str]] | None":
+    """Return the grid of the parameters and notes; None: the grid follows from the refinement."""
+    import numpy as np
+
     from hklflow.geometry.grid import Grid
 
     if params.grid_range is not None:
-        return Grid.within(params.grid_range, params.grid_step)
+        step, notes = _step(params, np.ptp(params.grid_range, axis=1))
+        return Grid.within(params.grid_range, step), notes
     if params.grid_limits is not None:
-        return Grid.symmetric(params.grid_limits, params.grid_step)
+        step, notes = _step(params, 2 * np.array(params.grid_limits))
+        return Grid.symmetric(params.grid_limits, step), notes
     return None
+
+
+def _covering(params: Params, observed: "Observed", refined: "Refined") -> "tuple[Grid, list[str]]":
+    """Return the grid that covers the detector, and notes.
+
+    A step is chosen for the expected cell and the geometry of the import, which the planning knows,
+    too. The step then does not depend on the last digits of a refinement.
+    """
+    from hklflow import geometry
+    from hklflow.geometry import grid as grids
+
+    cell = refined.cell if params.cell is None else params.cell
+    before = max(geometry.q_max(rotation) for rotation in observed.rotations)
+    step, notes = _step(params, grids.extents(cell, before))
+    q_max = max(geometry.q_max(rotation) for rotation in refined.rotations)
+    return grids.Grid.covering(refined.cell, q_max, step), notes
+
+
+def _step(params: Params, extents: "NDArray[np.float64]") -> "tuple[Sequence[float], list[str]]":
+    """Return the step of the grid, and a note if it had to be chosen coarser than usual."""
+    from hklflow.geometry import grid
+
+    if params.grid_step is not None:
+        return params.grid_step, []
+    step = grid.chosen_step(extents)
+    return (step,) * 3, [note for note in [grid.coarser(step, extents)] if note]
 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
@@ -429,7 +459,8 @@ def _begin(
         require_possible(indexing)
         if indexing.relation and in_other_setting(indexing.ub, params.cell, group, tolerance):
             raise HklflowError(f"{indexing.relation}; check cell and space group")
-    notes = [indexing.relation, sparse(indexing.ub, g)]
+    parts = np.split(g, np.cumsum([len(peaks.frame) for peaks in observed.peaks])[:-1])
+    notes = [indexing.relation, *sparse(indexing.ub, parts, observed.names)]
     return rotations, indexing.ub, [note for note in notes if note]
 
 

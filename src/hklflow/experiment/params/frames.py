@@ -7,6 +7,7 @@ from hklflow.experiment.models import PoniFile, PowderImage
 from hklflow.experiment.simulated import simulation_description
 from hklflow.experiment.step import Wildcards
 from hklflow.experiment.tables import Rotation
+from hklflow.formats.assemble import axes_by_rotation
 from hklflow.geometry import correction, left_out
 
 
@@ -87,6 +88,9 @@ def import_scan(experiment: Experiment, at: Wildcards) -> stages.import_scan.Par
             given |= {"scan_axis": name, "start": start, "step": step}
     given["leave_out"] = left_out.of_rotation(given["leave_out"], at["rotation"])
     given["detector"] = correction.of_rotation(given["detector"], at["rotation"])
+    axes = axes_by_rotation(given["axes"])
+    given["axes"] = axes.get(at["rotation"], axes.get(None, ()))
+    given["wavelength"] = given.pop("wavelengths").get(at["rotation"], given["wavelength"])
     given["binning"] = binning
     if binning > 1:
         # `saturation` is for one pixel; the file of binned frames contains the saturation of a
@@ -110,7 +114,8 @@ def pixel_mask(experiment: Experiment, at: Wildcards) -> stages.pixel_mask.Param
 def find_peaks(experiment: Experiment, at: Wildcards) -> stages.find_peaks.Params:
     """Return the parameters of the peak search."""
     own = experiment.settings(at["sample"], at["scan"]).find_peaks
-    return binned.find_peaks(own, experiment.config.binning)
+    own = binned.find_peaks(own, experiment.config.binning)
+    return stages.find_peaks.Params(**own.model_dump())
 
 
 def mask_3d(experiment: Experiment, at: Wildcards) -> stages.mask_3d.Params:

@@ -8,13 +8,19 @@ from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.layers import value_in
 from hklflow.experiment.models import Config
 from hklflow.experiment.step import Wildcards
+from hklflow.formats.assemble import axes_by_rotation
 from hklflow.geometry import correction
 from hklflow.stage.import_settings import ImportSettings
 from hklflow.stage.integration_settings import IntegrationSettings
 from hklflow.stage.norms import Corrections
 from hklflow.stage.scan_limits import ScanLimits
 
-_REPLACED = ("detector", "wavelength", "axes")  # settings of `import_scan` that remedies replace
+_REPLACED = (
+    "detector",
+    "wavelength",
+    "wavelengths",
+    "axes",
+)  # settings of `import_scan` that remedies replace
 
 
 def _of_scan(experiment: Experiment, at: Wildcards) -> tuple[Config, dict[str, Any]]:
@@ -60,16 +66,21 @@ def refine_parent(experiment: Experiment, at: Wildcards) -> stages.refine_parent
 
 def _imported(experiment: Experiment, own: Config, names: dict[str, Any]) -> ImportSettings:
     """Return the corrections of a scan's import, and the layer in which to change them."""
-    items, (sample, scan) = own.import_scan.detector, (names["sample"], names["scan"])
+    said, (sample, scan) = own.import_scan, (names["sample"], names["scan"])
+    items = said.detector
+    grouped = axes_by_rotation(said.axes)
+    axes = [f"{name}:{text}" for name, texts in grouped.items() if name for text in texts]
     layer = ""
     for entry in experiment.layers_of(sample, scan):
         present = any(value_in(entry.data, ("import_scan", key))[0] for key in _REPLACED)
         if present and entry.name.startswith(("per_sample.", "per_scan.")):
             layer = entry.name
-    if any(correction.parse(item)[0] is not None for item in items):
-        # The list has items for rotations by their names, perhaps of other scans.
+    if axes or said.wavelengths or any(correction.parse(item)[0] is not None for item in items):
+        # There are items for rotations by their names, perhaps of other scans.
         layer = f"per_scan.{sample}/{scan}"
-    return ImportSettings(detector=items, layer=layer)
+    return ImportSettings(
+        detector=items, wavelengths=said.wavelengths, axes=tuple(axes), layer=layer
+    )
 
 
 def refine(experiment: Experiment, at: Wildcards) -> stages.refine.Params:

@@ -25,6 +25,8 @@ def imported(scan: str, observed: Observed, settings: ImportSettings) -> "Import
         first=[one.first for one in observed.scans],
         binning=1 if binning is None else binning.factor,
         corrections=[of_items(of_rotation(settings.detector, name)) for name in observed.names],
+        wavelengths=settings.wavelengths,
+        axes=settings.axes,
         layer=settings.layer,
     )
 
