@@ -59,7 +59,7 @@ class Visible:
     Attributes
     ----------
     fields : list
-        Of each rotation (frames, slow, fast), on blocks of pixels.
+        Of each rotation (frames, slow, fast), on blocks of pixels; 0 where the weight is.
     rms : float
         Weighted root of mean squares, corrected for the freedom that the gauge part took.
     gauge_rms : float
@@ -109,11 +109,12 @@ def gauge_free(
     b = np.stack([np.bincount(index, v * X[:, i] * y) for i in range(n)], 1)
     inverse = np.linalg.pinv(N.reshape(-1, n, n), rcond=1e-5, hermitian=True)
     surface = np.einsum("nij,nj->ni", inverse, b)
-    gauge = np.einsum("ni,ni->n", X, surface[index])
+    gauge = np.where(v > 0, np.einsum("ni,ni->n", X, surface[index]), 0)
+    rest = np.where(v > 0, y - gauge, 0)
     freedom = v.sum() - np.einsum("nij,nji->", inverse, N.reshape(-1, n, n)) * v.mean()
     ends = np.cumsum([f.size for f in fields])[:-1]
-    left = [a.reshape(f.shape) for a, f in zip(np.split(y - gauge, ends), fields, strict=True)]
-    rms = np.sqrt(v @ (y - gauge) ** 2 / max(freedom, 1e-9 * v.sum()))
+    left = [a.reshape(f.shape) for a, f in zip(np.split(rest, ends), fields, strict=True)]
+    rms = np.sqrt(v @ rest**2 / max(freedom, 1e-9 * v.sum()))
     repeated = _repeated(world, [which for _, which in places], index)
     total = float(np.sqrt(v @ gauge**2 / v.sum()))
     return Visible(left, float(rms), total, float(v @ repeated / v.sum()))
