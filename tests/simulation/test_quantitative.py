@@ -1,9 +1,9 @@
 """The worlds of a quantitative S(Q) obey their physics."""
 
+import gemmi
 import numpy as np
 import pytest
 from scipy.integrate import quad
-
 from tests.truth.quantitative import MASKED, World
 from tests.truth.quantitative_absorption import (
     Absorber,
@@ -15,10 +15,10 @@ from tests.truth.quantitative_absorption import (
     plate,
     sphere,
 )
-from tests.truth.quantitative_bounds import at_blocks, folded, gauge_free, scale_bound
+from tests.truth.quantitative_bounds import scale_bound
 from tests.truth.quantitative_catalogue import HELD_OUT, PLANS, SEEN, world
+from tests.truth.quantitative_gauge import at_blocks, folded, gauge_free
 from tests.truth.quantitative_structure import Crystal
-from tests.truth.worlds_physics import rotation
 
 NONE = np.eye(3)
 
@@ -152,13 +152,19 @@ def test_bragg_peaks_have_their_kinematic_intensity() -> None:
     hkl, F2 = w.crystal.structure_factors(float(w.q.max()))
     frame, index = sample.crossings(r, hkl, np.eye(3))
     state = [sample.state(r, f) for f in frame]
-    Q = np.stack([(s[0] @ s[1] @ hkl[i, :, None])[0, :, 0] for s, i in zip(state, index, strict=True)])
+    Q = np.stack(
+        [(s[0] @ s[1] @ hkl[i, :, None])[0, :, 0] for s, i in zip(state, index, strict=True)]
+    )
     s = Q / w.optics.instrument.k + [0, 0, 1]
     slow, fast, _ = w.optics.instrument.pixel(np.zeros(3), s)
     lorentz = np.abs(np.cross(s, [0, 0, 1.0]) @ w.scans[r].axis)
-    inner = (abs(slow - 120) < 110) & (abs(fast - 128) < 115) & (abs(frame - 15) < 12) & (lorentz > 0.2)
+    inner = (
+        (abs(slow - 120) < 110) & (abs(fast - 128) < 115) & (abs(frame - 15) < 12) & (lorentz > 0.2)
+    )
     image = np.sum([w.bragg(r, z) for z in range(30)], axis=0)
-    omega = (w.optics.instrument.pixel_size / abs(w.optics.instrument.origin @ w.optics.normal)) ** 2
+    omega = (
+        w.optics.instrument.pixel_size / abs(w.optics.instrument.origin @ w.optics.normal)
+    ) ** 2
     per = w.crystal.wavelength**3 / (w.crystal.volume * np.radians(1.0) * omega)
     places = np.stack([slow, fast], 1)
     checked = 0
@@ -192,7 +198,9 @@ def test_counts_are_poisson(plate_world: World) -> None:
 
 def test_mean_counts_of_a_voxel_are_as_planned(plate_world: World) -> None:
     w = plate_world
-    diffuse = np.mean([w.parts(r, z)["diffuse"][~w.blind].mean() for r in (0, 1) for z in range(20)])
+    diffuse = np.mean(
+        [w.parts(r, z)["diffuse"][~w.blind].mean() for r in (0, 1) for z in range(20)]
+    )
     assert diffuse * w.pixels_per_voxel == pytest.approx(100, rel=0.03)
 
 
@@ -236,8 +244,7 @@ def test_the_bound_falls_as_the_root_of_counts() -> None:
 
 
 def test_ten_worlds_have_all_systems_and_separate_seeds() -> None:
-    systems = {world_plan.crystal.space_group for world_plan in PLANS.values()}
+    groups = [gemmi.find_spacegroup_by_name(p.crystal.space_group) for p in PLANS.values()]
     assert len(PLANS) == 10
-    assert len(systems) == 10
+    assert len({g.crystal_system_str() for g in groups}) == 7
     assert not set(SEEN) & set(HELD_OUT)
-    assert np.allclose(rotation(np.array([0.0, 1, 0]), 0), NONE)

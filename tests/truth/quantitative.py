@@ -247,9 +247,7 @@ class World:
                 tables.append(passages(sample, r, family, per))
             rows = np.concatenate(tables)
             rows = rows[np.argsort(rows[:, 0], kind="stable")]
-            self._kept["spots", r] = rows, np.searchsorted(
-                rows[:, 0], np.arange(scan.n_frames + 1)
-            )
+            self._kept["spots", r] = rows, np.searchsorted(rows[:, 0], np.arange(scan.n_frames + 1))
         return self._kept["spots", r]
 
     def _diamonds(self, q_max: float) -> list[tuple[Sample, Family, float]]:
@@ -270,7 +268,9 @@ class World:
         """Return Bragg peaks (slow, fast) of a frame, as S would be that a pixel sees for Ω = 1."""
         rows, first = self._spots(r)
         image = np.zeros(self.shape)
-        paint(image, rows[first[z] : first[z + 1]], np.zeros(self.shape, np.int64), np.zeros((1, 2)))
+        paint(
+            image, rows[first[z] : first[z + 1]], np.zeros(self.shape, np.int64), np.zeros((1, 2))
+        )
         return image
 
     @cached_property
@@ -292,7 +292,7 @@ class World:
         return {n: beam * v for n, v in (found | environment(self, r, z)).items()}
 
     def background(self, r: int, z: int, *, of_sample: bool = False) -> Array:
-        """Return the true expected background (slow, fast); with Compton and fluorescence if asked."""
+        """Return the expected background (slow, fast), of the sample too (Compton) if asked."""
         own = ("diffuse", "bragg") if of_sample else ("diffuse", "bragg", "compton", "fluorescence")
         parts = self.parts(r, z)
         return np.sum([v for n, v in parts.items() if n not in own] or [0 * self.q], axis=0)
@@ -331,6 +331,6 @@ def _visit(seen, s, matrix):
         x, y, z = s[i, 0], s[i, 1], s[i, 2] - 1
         h = round(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z) + n0 // 2
         k = round(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z) + n1 // 2
-        l = round(matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z) + n2 // 2
-        seen[int(h), int(k), int(l)] = True
+        m = round(matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z) + n2 // 2
+        seen[int(h), int(k), int(m)] = True
     return len(s)

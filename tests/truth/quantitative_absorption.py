@@ -233,7 +233,7 @@ class Absorber:
 
     body: Body
     mu: float
-    beam: Beam = Beam()  # noqa: RUF009
+    beam: Beam = Beam()
     tube: Tube | None = None
     n_points: int = 2048
     seed: int = 0

@@ -86,7 +86,10 @@ def rings(material: str) -> tuple[Array, Array]:
     """Return |Q| (1/Å) and strengths of powder rings of Al, Be or ice."""
     if material == "ice":
         return ice_rings()
-    cells = {"Al": (4.0495, 4.0495, 4.0495, 90, 90, 90), "Be": (2.2858, 2.2858, 3.5843, 90, 90, 120)}
+    cells = {
+        "Al": (4.0495, 4.0495, 4.0495, 90, 90, 90),
+        "Be": (2.2858, 2.2858, 3.5843, 90, 90, 120),
+    }
     lists = {
         "Al": ([(1, 1, 1), (2, 0, 0), (2, 2, 0), (3, 1, 1), (2, 2, 2), (3, 3, 1), (4, 2, 0)],
                [100, 47, 22, 24, 7, 8, 8]),

@@ -1,8 +1,4 @@
-"""What the frames of a world can tell at most, and what no redundancy can; see quantitative.py.
-
-*Gauge.* A factor g(Q) with the symmetry of S(Q) changes no comparison of equivalent observations.
-`gauge_free` takes such a part off a field over frames and directions. It knows the group, nothing
-of absorption.
+"""What the frames of a world can tell at most, and how well; see quantitative.py.
 
 *Information.* Counts are Poisson with expectation exp(θ·b(frame)) N S(voxel) + β(shell) n + rest;
 ln S is a free plane in every voxel of the
@@ -13,6 +9,7 @@ and β after S is eliminated; its inverse is the Cramér-Rao bound.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit, types
@@ -22,115 +19,8 @@ from scipy.interpolate import BSpline
 from tests.truth.quantitative import VOXEL, World
 from tests.truth.quantitative_absorption import Array
 
-EVERY = 4  # pixels between the directions of a field
 PUNCH = 0.15  # within so many h, k and l of a reflection nothing is compared
-GENERIC = np.array([0.4142, 1.0, 0.7321])
 _CODE = np.int64(1 << 16)
-
-
-def at_blocks(image: Array, every: int = EVERY) -> Array:
-    """Return an image (slow, fast, ...) at the middles of blocks of pixels."""
-    return image[every // 2 :: every, every // 2 :: every]
-
-
-def folded(world: World, r: int, every: int = EVERY) -> tuple[Array, Array]:
-    """Return Q (frames, slow, fast, 3) in the crystal's frame, moved into one asymmetric part.
-
-    Of the equivalents the one that lies nearest to a fixed direction is taken; the second array
-    has the index of its operation.
-    """
-    s = at_blocks(world.s, every)
-    hkl = np.stack([world.hkl(r, z + 0.5, s) for z in range(world.scans[r].n_frames)])
-    B = world.crystal.B
-    best, far = np.zeros_like(hkl), np.full(hkl.shape[:-1], -np.inf)
-    which = np.zeros(hkl.shape[:-1], int)
-    for i, W in enumerate(world.crystal.group):
-        Q = hkl @ (W @ B.T)
-        along = Q @ GENERIC
-        nearer = along > far
-        best[nearer], far[nearer], which[nearer] = Q[nearer], along[nearer], i
-    return best, which
-
-
-@dataclass(frozen=True)
-class Visible:
-    """A field without its gauge part.
-
-    Attributes
-    ----------
-    fields : list
-        Of each rotation (frames, slow, fast), on blocks of pixels; 0 where the weight is.
-    rms : float
-        Weighted root of mean squares, corrected for the freedom that the gauge part took.
-    gauge_rms : float
-        That of the part taken off.
-    repeated : float
-        Share of the weight in cells that are passed more than once: by another rotation or
-        equivalent, or after 25° of rotation. 0: redundancy sees nothing, the rms is numerical.
-    """
-
-    fields: list[Array]
-    rms: float
-    gauge_rms: float
-    repeated: float
-
-
-def gauge_free(
-    world: World,
-    fields: list[Array],
-    weight: list[Array] | None = None,
-    *,
-    every: int = EVERY,
-    edge: float | None = None,
-) -> Visible:
-    """Take off a field over (frame, direction) what is a function of Q with the group's symmetry.
-
-    Parameters
-    ----------
-    fields
-        Relative errors of each rotation, (frames, slow, fast) at `at_blocks` of the pixels.
-    weight
-        Of the same shapes, such as expected counts; None: where pixels are not blind.
-    edge
-        1/Å, of cells in which the gauge part is quadratic; a twentieth of the largest |Q| by default.
-    """
-    sees = at_blocks(~world.blind, every).astype(float)
-    w = weight or [np.broadcast_to(sees, f.shape) for f in fields]
-    places = [folded(world, r, every) for r in range(len(fields))]
-    Q = np.concatenate([q.reshape(-1, 3) for q, _ in places])
-    y, v = np.concatenate([f.ravel() for f in fields]), np.concatenate([a.ravel() for a in w])
-    edge = edge or float(world.q.max()) / 20
-    cell = np.floor(Q / edge + 0.5).astype(np.int64)
-    _, index = np.unique(cell @ np.array([1, 1 << 20, 1 << 40]), return_inverse=True)
-    x = Q / edge - cell
-    X = np.c_[np.ones(len(Q)), x, x**2, x[:, [0]] * x[:, 1:], x[:, 1] * x[:, 2]]
-    n = X.shape[1]
-    N = np.stack([np.bincount(index, v * X[:, i] * X[:, j]) for i in range(n) for j in range(n)], 1)
-    b = np.stack([np.bincount(index, v * X[:, i] * y) for i in range(n)], 1)
-    inverse = np.linalg.pinv(N.reshape(-1, n, n), rcond=1e-5, hermitian=True)
-    surface = np.einsum("nij,nj->ni", inverse, b)
-    gauge = np.where(v > 0, np.einsum("ni,ni->n", X, surface[index]), 0)
-    rest = np.where(v > 0, y - gauge, 0)
-    freedom = v.sum() - np.einsum("nij,nji->", inverse, N.reshape(-1, n, n)) * v.mean()
-    ends = np.cumsum([f.size for f in fields])[:-1]
-    left = [a.reshape(f.shape) for a, f in zip(np.split(rest, ends), fields, strict=True)]
-    rms = np.sqrt(v @ rest**2 / max(freedom, 1e-9 * v.sum()))
-    repeated = _repeated(world, [which for _, which in places], index)
-    total = float(np.sqrt(v @ gauge**2 / v.sum()))
-    return Visible(left, float(rms), total, float(v @ repeated / v.sum()))
-
-
-def _repeated(world: World, which: list[Array], index: Array) -> Array:
-    """Return True for observations in cells that are passed more than once."""
-    keys = []
-    for r, (scan, operation) in enumerate(zip(world.scans, which, strict=True)):
-        angle = abs(scan.step) * np.arange(scan.n_frames)[:, None, None]
-        keys.append((angle + 1e3 * (operation + r * len(world.crystal.group))).ravel())
-    key = np.concatenate(keys)
-    low, high = np.full(index.max() + 1, np.inf), np.full(index.max() + 1, -np.inf)
-    np.minimum.at(low, index, key)
-    np.maximum.at(high, index, key)
-    return (high - low > 25)[index]
 
 
 def splines(n_frames: int, k: int) -> Array:
@@ -176,7 +66,9 @@ def information(
     shell = np.full(world.shape, -1) if shells is None else np.digitize(world.q, shells) - 1
     shell = np.where(shell < n_shells, shell, -1)[pick][sees]
     s, norm = world.s[pick][sees], world.norm[pick][sees]
-    y, x = (2 * i[pick][sees] / m - 1 for i, m in zip(np.indices(world.shape), world.shape, strict=True))
+    y, x = (
+        2 * i[pick][sees] / m - 1 for i, m in zip(np.indices(world.shape), world.shape, strict=True)
+    )
     tilt = np.stack([x**0, x, y, x**2, x * y, y**2][:terms], 1)
     for r, scan in enumerate(world.scans):
         basis = splines(scan.n_frames, k)
@@ -222,13 +114,26 @@ class _State:
             found -= np.tensordot(part, inverse @ part, ((0, 1), (0, 1)))
         return found
 
-    def add(self, codes: Array, place: Array, basis: Array, tilt: Array, first: int, *columns: object) -> None:
+    def add(
+        self, codes: Array, place: Array, basis: Array, tilt: Array, first: int, *columns: object
+    ) -> None:
         """Add the pixels of a frame, whose θ are at `first` and have the weights `basis`."""
         while len(self.D) < self.n + len(codes):
             self.A = np.concatenate([self.A, np.zeros_like(self.A)])
             self.D = np.concatenate([self.D, np.zeros_like(self.D)])
         used = np.nonzero(basis > 1e-12)[0]
-        _accumulate(self.slots, self.A, self.D, self.G, codes, place, used + first, basis[used], tilt, *columns)
+        _accumulate(
+            self.slots,
+            self.A,
+            self.D,
+            self.G,
+            codes,
+            place,
+            used + first,
+            basis[used],
+            tilt,
+            *columns,
+        )
 
 
 @njit(cache=True)
@@ -258,8 +163,8 @@ def _accumulate(slots, A, D, G, codes, place, at, basis, tilt, signal, total, fl
             for m in range(used):
                 A[v, a, column[m]] += of_s * x[a] * slope[m]
         for m in range(used):
-            for l in range(used):
-                G[column[m], column[l]] += slope[m] * slope[l] / total[i]
+            for o in range(used):
+                G[column[m], column[o]] += slope[m] * slope[o] / total[i]
 
 
 @njit(cache=True)
@@ -276,8 +181,8 @@ def fold_codes(x, group):
             W = group[g]
             h = int(a * W[0, 0] + b * W[1, 0] + c * W[2, 0]) + 32768
             k = int(a * W[0, 1] + b * W[1, 1] + c * W[2, 1]) + 32768
-            l = int(a * W[0, 2] + b * W[1, 2] + c * W[2, 2]) + 32768
-            code = (h * _CODE + k) * _CODE + l
+            m = int(a * W[0, 2] + b * W[1, 2] + c * W[2, 2]) + 32768
+            code = (h * _CODE + k) * _CODE + m
             if code > best:
                 best, which = code, g
         W = group[which]
@@ -289,14 +194,14 @@ def fold_codes(x, group):
     return out, place
 
 
-def scale_bound(world: World, k: int, **options: object) -> list[Array]:
+def scale_bound(world: World, k: int, terms: int = 1, **options: Any) -> list[Array]:
     """Return the Cramér-Rao bound of s(φ), relative, (frames,) of each rotation.
 
     s is exp of k cubic splines per rotation, with mean ln s = 0 over all frames; the factor that
     depends on direction is known. Infinite where nothing is compared.
     """
-    matrix = information(world, k, **options)  # type: ignore[arg-type]
-    return _deviations(world, k, matrix, int(options.get("terms", 1)))[0]  # type: ignore[call-overload]
+    matrix = information(world, k, terms=terms, **options)
+    return _deviations(world, k, matrix, terms)[0]
 
 
 def _deviations(world: World, k: int, matrix: Array, terms: int) -> tuple[list[Array], Array]:
@@ -346,7 +251,8 @@ def isotropic_interval(
     with S all that comes from the crystal, Compton and fluorescence too; if its Compton scattering
     is known (`compton`: an absolute scale is) S exceeds it. Where T changes at equivalent places,
     counts tell B from S; then B is known to z σ of `information`, with s(φ) free and its slopes
-    over the detector too, and the interval is the intersection. A minimum is known to z times the least block's own error.
+    over the detector too, and the interval is the intersection. A minimum is known
+    to z times the least block's own error.
     """
     n = len(shells) - 1
     T_S, B = _extremes(world, shells, block, every, z, compton)

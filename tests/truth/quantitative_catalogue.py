@@ -107,7 +107,8 @@ NAPHTHALENE = Crystal(
 )  # fmt: skip
 CHALCANTHITE = Crystal(
     "P -1", (5.96, 6.12, 10.74, 82.4, 107.3, 102.6), "Cu S O9 H10",
-    (Atom("Cu", (0, 0, 0), 1.2), Atom("Cu", (0.5, 0.5, 0), 1.2), Atom("S", (0.014, 0.286, 0.625), 1.3),
+    (Atom("Cu", (0, 0, 0), 1.2), Atom("Cu", (0.5, 0.5, 0), 1.2),
+     Atom("S", (0.014, 0.286, 0.625), 1.3),
      *(Atom("O", x, 1.8) for x in ((0.91, 0.15, 0.67), (0.24, 0.31, 0.8), (0.86, 0.37, 0.64),
                                    (0.05, 0.3, 0.38), (0.82, 0.07, 0.15), (0.29, 0.12, 0.15),
                                    (0.46, 0.41, 0.3), (0.76, 0.42, 0.02), (0.43, 0.12, 0.63))),
@@ -119,7 +120,8 @@ CHALCANTHITE = Crystal(
 )  # fmt: skip
 POLAR = Crystal(
     "P 1", (4.91, 5.63, 6.35, 81, 97, 104), "Cu S O4",
-    (Atom("Cu", (0, 0, 0), 1.2), Atom("S", (0.41, 0.37, 0.52), 1.2), Atom("O", (0.3, 0.2, 0.7), 1.7),
+    (Atom("Cu", (0, 0, 0), 1.2), Atom("S", (0.41, 0.37, 0.52), 1.2),
+     Atom("O", (0.3, 0.2, 0.7), 1.7),
      Atom("O", (0.62, 0.3, 0.42), 1.7), Atom("O", (0.2, 0.45, 0.33), 1.7),
      Atom("O", (0.52, 0.6, 0.65), 1.7)),
     0.5, Shares(sheet=(0, 1, 1), odd=0.05), friedel=False,
@@ -151,7 +153,8 @@ PLANS: dict[str, Plan] = {
     "capillary": Plan(
         FORSTERITE, lambda u: cylinder(0.35 * u, 0.75 * u, 1.6 * u), 10, step=1.0, tube=1.25,
         turn_body=False,
-        surroundings=Surroundings(air=Air(0.15), capillary=Capillary(0.5), empty=EmptyRun(1, 100.0)),
+        surroundings=Surroundings(air=Air(0.15), capillary=Capillary(0.5),
+                                  empty=EmptyRun(1, 100.0)),
     ),
     "polar hexagonal": Plan(
         ZINCITE, lambda u: ellipsoid(0.3 * u, 0.9 * u, 0.55 * u), 2, settings=(0, 50),
@@ -162,7 +165,8 @@ PLANS: dict[str, Plan] = {
         QUARTZ, lambda u: facets(PRISM, np.array([0.5] * 6 + [0.85] * 6) * u), 30,
         settings=(0, 35, 70), start=(0, 40, 80), span=180, monitor="bad", drift=0.2, axis=X,
         beam=Beam((1.0, 1.0)),
-        surroundings=Surroundings(walls=Walls(1.5, "Be"), air=Air(0.1), empty=EmptyRun(20, 2.0, 0.9)),
+        surroundings=Surroundings(walls=Walls(1.5, "Be"), air=Air(0.1),
+                                  empty=EmptyRun(20, 2.0, 0.9)),
     ),
     "organic": Plan(
         NAPHTHALENE, lambda u: plate(0.08 * u, 0.08 * u, 0.012 * u), 30, step=1.0, opening=40,
@@ -190,7 +194,10 @@ PLANS: dict[str, Plan] = {
     ),
 }  # fmt: skip
 
-OUT = {"diamond cell": 9.0, "furnace": 3.5}  # μ of fluorescence on its way out over that of the beam
+OUT = {
+    "diamond cell": 9.0,
+    "furnace": 3.5,
+}  # μ of fluorescence on its way out over that of the beam
 
 
 def sensor(wavelength: float) -> tuple[float, float]:
@@ -210,9 +217,13 @@ def world(name: str, seed: int, shape: tuple[int, int] = (240, 256), **changes: 
     """
     plan, rng = replace(PLANS[name], **changes), rng_of(seed, name)  # type: ignore[arg-type]
     crystal = plan.crystal
-    optics = Optics(_instrument(plan, shape, rng), rng.uniform(0.9, 0.99), sensor(crystal.wavelength))
+    optics = Optics(
+        _instrument(plan, shape, rng), rng.uniform(0.9, 0.99), sensor(crystal.wavelength)
+    )
     scans = tuple(
-        Scan(plan.axis, start, plan.step, round(plan.span / plan.step), rotation(_across(plan), chi))
+        Scan(
+            plan.axis, start, plan.step, round(plan.span / plan.step), rotation(_across(plan), chi)
+        )
         for start, chi in zip(plan.start, plan.settings, strict=True)
     )
     absorber = _absorber(plan, rng)
@@ -240,7 +251,7 @@ def _instrument(plan: Plan, shape: tuple[int, int], rng: np.random.Generator) ->
     distance = size.min() / 2 / np.tan(np.radians(plan.opening))
     tilt = rotation(rng.normal(size=3), rng.uniform(0.5, 2.5))
     fast, slow = tilt @ X, tilt @ -Y
-    shift = rng.uniform(-0.1, 0.1, 2) + [0, plan.side]
+    shift = rng.uniform(-0.1, 0.1, 2) + np.array([0, plan.side])
     centre = np.array(shape) / 2 * (1 - shift)
     origin = tilt @ [0, 0, distance] - pixel * (centre[0] * slow + centre[1] * fast)
     return Instrument(plan.crystal.wavelength, pixel, shape, origin, fast, slow)

@@ -34,7 +34,9 @@ def images(world: "World") -> dict[str, Array]:
         unit = e.walls.level * level * 2
         found |= {"wall before": unit * before, "wall behind": unit * behind}
     if e.ice:
-        image = optics.image(ring_profile("ice", e.ice.texture, phase, optics.ring_width), np.zeros(1))
+        image = optics.image(
+            ring_profile("ice", e.ice.texture, phase, optics.ring_width), np.zeros(1)
+        )
         found["ice"] = e.ice.level * level * image / 100
     s, omega = optics.rays()
     found["flat"] = level * omega * optics.efficiency(s)

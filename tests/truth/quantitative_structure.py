@@ -57,7 +57,7 @@ class Crystal:
     formula: str
     atoms: tuple[Atom, ...]  # asymmetric unit
     wavelength: float
-    shares: Shares = Shares()  # noqa: RUF009
+    shares: Shares = Shares()
     friedel: bool = True  # False: S(Q) and S(−Q) differ where the space group has no inversion
 
     @cached_property
@@ -186,7 +186,10 @@ class Crystal:
         lines = [f"data_{name}", f"_chemical_formula_sum '{self.formula}'"]
         names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
         lines += [f"_cell_{n} {x:g}" for n, x in zip(names, self.cell, strict=True)]
-        lines += [f"_space_group_name_H-M_alt '{group.xhm()}'", f"_space_group_IT_number {group.number}"]
+        lines += [
+            f"_space_group_name_H-M_alt '{group.xhm()}'",
+            f"_space_group_IT_number {group.number}",
+        ]
         lines += ["loop_", "_space_group_symop_operation_xyz"]
         lines += [f"'{op.triplet()}'" for op in group.operations()]
         columns = ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy",
