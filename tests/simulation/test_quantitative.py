@@ -1,5 +1,7 @@
 """The worlds of a quantitative S(Q) obey their physics."""
 
+from pathlib import Path
+
 import gemmi
 import numpy as np
 import pytest
@@ -19,6 +21,10 @@ from tests.truth.quantitative_bounds import scale_bound
 from tests.truth.quantitative_catalogue import HELD_OUT, PLANS, SEEN, world
 from tests.truth.quantitative_gauge import at_blocks, folded, gauge_free
 from tests.truth.quantitative_structure import Crystal
+from tests.truth.quantitative_write import write
+
+from hklflow import nexus, stage
+from hklflow.stages import import_scan
 
 NONE = np.eye(3)
 
@@ -196,6 +202,29 @@ def test_counts_are_poisson(plate_world: World) -> None:
     np.testing.assert_array_equal(w.frame(0, 3), world("plate", 3, (60, 64), span=20.0).frame(0, 3))
 
 
+def test_raw_files_say_where_everything_is(tmp_path: Path) -> None:
+    """The scan file has the world's hkl at every pixel, its monitor and its attenuators."""
+    w = world("plate", 3, (60, 64), span=5.0, attenuators=(1.0, 0.5))
+    paths = write(w, tmp_path)
+    assert [p.name for p in paths] == ["plate_300K_r1.nxs", "plate_300K_r2.nxs", "plate_empty.nxs"]
+    for r in (0, 1):
+        output = tmp_path / f"scan{r}.nxs"
+        stage.run(
+            import_scan.main,
+            inputs=import_scan.Inputs(raw=[paths[r]]),
+            outputs=import_scan.Outputs(scan=output),
+            params=import_scan.Params(),
+            threads=1,
+        )
+        scan = nexus.read_scan(output)
+        i, j = np.indices(w.shape)[:, ::7, ::7] + 0.5
+        found = scan.rotation.hkl(w.UB, np.full(i.shape, 2.5), i, j)
+        np.testing.assert_allclose(found, w.hkl(r, 2.5)[::7, ::7], atol=1e-9)
+        assert w.monitor
+        np.testing.assert_array_equal(scan.monitor, w.monitor[r])
+        np.testing.assert_array_equal(scan.attenuation, w.attenuator[r])
+
+
 def test_mean_counts_of_a_voxel_are_as_planned(plate_world: World) -> None:
     w = plate_world
     diffuse = np.mean(
@@ -214,7 +243,7 @@ def test_transmission_between_nodes_is_traced() -> None:
 
 
 def test_the_gauge_is_a_function_of_q_with_the_groups_symmetry() -> None:
-    w = world("plate", 3, (60, 64), span=90.0)
+    w = world("plate", 3, (60, 64), span=45.0)
     crystal = w.crystal
     fields, gauge = [], []
     for r in range(len(w.scans)):
@@ -236,8 +265,8 @@ def test_the_gauge_is_a_function_of_q_with_the_groups_symmetry() -> None:
 
 
 def test_the_bound_falls_as_the_root_of_counts() -> None:
-    one = scale_bound(world("plate", 3, (60, 64), span=90.0, counts=50.0), 4)
-    four = scale_bound(world("plate", 3, (60, 64), span=90.0, counts=200.0), 4)
+    one = scale_bound(world("plate", 3, (60, 64), span=45.0, counts=50.0), 4)
+    four = scale_bound(world("plate", 3, (60, 64), span=45.0, counts=200.0), 4)
     ratio = np.concatenate(one) / np.concatenate(four)
     np.testing.assert_allclose(ratio, 2, rtol=1e-3)
     assert np.concatenate(four).max() < 0.05
