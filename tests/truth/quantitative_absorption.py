@@ -29,8 +29,20 @@ class Body:
     reach: float  # half the edge of a cube that holds the body
     size: tuple[float, ...]  # as the body's maker was called
 
-    def points(self, n: int, seed: int = 0) -> Array:
-        """Return n quasi-random points (n, 3) that fill the body evenly."""
+    def points(self, n: int, seed: int = 0) -> tuple[Array, Array]:
+        """Return about n points (n, 3) and weights of sum 1, for integrals over the body.
+
+        They are Gauss's in ellipsoids and elliptic cylinders, quasi-random in polyhedra.
+        """
+        if len(self.quadrics) == 1 and len(self.planes) in (0, 2):
+            values, axes = np.linalg.eigh(self.quadrics[0])
+            if len(self.planes) == 0:
+                x, weight = _ball(n)
+                x = x / np.sqrt(values)
+            else:  # the first axis is the cylinder's, of eigenvalue 0
+                x, weight = _rod(n)
+                x = x * [self.planes[0, 3], *values[1:] ** -0.5]
+            return np.ascontiguousarray(x @ axes.T), weight
         sobol, found, have = qmc.Sobol(3, seed=seed), [], 0
         low, high = self.box
         while have < n:
@@ -38,7 +50,7 @@ class Body:
             x = x[self.contains(x)]
             found.append(x)
             have += len(x)
-        return np.ascontiguousarray(np.concatenate(found)[:n])
+        return np.ascontiguousarray(np.concatenate(found)[:n]), np.full(n, 1 / n)
 
     @property
     def box(self) -> tuple[Array, Array]:
@@ -62,6 +74,36 @@ class Body:
         for A in self.quadrics:
             inside &= np.einsum("ni,ij,nj->n", x, A, x) <= 1
         return inside
+
+
+def _gauss(n: int, power: int) -> tuple[Array, Array]:
+    """Return n points on (0, 1) and weights for the density x^power, of sum 1."""
+    x, w = np.polynomial.legendre.leggauss(n)
+    x = (x + 1) / 2
+    w = w * x**power
+    return x, w / w.sum()
+
+
+def _ball(n: int) -> tuple[Array, Array]:
+    m = max(4, round((n / 4) ** (1 / 3)))
+    r, w = _gauss(m, 2)
+    z, v = np.polynomial.legendre.leggauss(2 * m)
+    angle = (np.arange(2 * m) + 0.5) * np.pi / m
+    R, Z, P = np.meshgrid(r, z, angle, indexing="ij")
+    across = R * np.sqrt(1 - Z**2)
+    x = np.stack([across * np.cos(P), across * np.sin(P), R * Z], -1).reshape(-1, 3)
+    return x, np.repeat(np.outer(w, v / 2).ravel(), 2 * m) / (2 * m)
+
+
+def _rod(n: int) -> tuple[Array, Array]:
+    """Return points of a cylinder of radius 1 about x, from −1 to 1."""
+    m = max(4, round((n / 4) ** (1 / 3)))
+    r, w = _gauss(m, 1)
+    y, v = np.polynomial.legendre.leggauss(2 * m)
+    angle = (np.arange(2 * m) + 0.5) * np.pi / m
+    R, L, P = np.meshgrid(r, y, angle, indexing="ij")
+    x = np.stack([L, R * np.cos(P), R * np.sin(P)], -1).reshape(-1, 3)
+    return x, np.repeat(np.outer(w, v / 2).ravel(), 2 * m) / (2 * m)
 
 
 def ellipsoid(a: float, b: float, c: float) -> Body:
@@ -235,11 +277,11 @@ class Absorber:
     mu: float
     beam: Beam = Beam()
     tube: Tube | None = None
-    n_points: int = 2048
+    n_points: int = 2500
     seed: int = 0
 
     @cached_property
-    def _points(self) -> Array:
+    def _points(self) -> tuple[Array, Array]:
         return self.body.points(self.n_points, self.seed)
 
     def _matter(self, sample: bool, mu_out: float | None = None) -> tuple:
@@ -252,10 +294,10 @@ class Absorber:
         bodies = tuple((b.planes, b.quadrics) for b, _ in parts)
         return bodies, np.array([mu for _, mu in parts]), np.array(out)
 
-    def _mean(self, points: Array, R: Array, rays: Array, matter: tuple) -> Array:
+    def _mean(self, points: Array, share: Array, R: Array, rays: Array, matter: tuple) -> Array:
         """Return the mean over points; `rays` (..., 3) are in the lab."""
         lab = points @ R.T
-        weight = self.beam.intensity(lab[:, 0], lab[:, 1]) / len(points)
+        weight = self.beam.intensity(lab[:, 0], lab[:, 1]) * share
         inside = np.ascontiguousarray(rays.reshape(-1, 3) @ R)
         found = _average(points, weight, np.ascontiguousarray(R[2]), inside, *matter)
         return found.reshape(rays.shape[:-1])
@@ -266,14 +308,15 @@ class Absorber:
         It is 1 for a bathed sample without attenuation; a smaller beam's share is in it.
         `mu_out` is the attenuation on the way out, of fluorescence.
         """
-        return self._mean(self._points, R, rays, self._matter(True, mu_out))
+        return self._mean(*self._points, R, rays, self._matter(True, mu_out))
 
     def container(self, R: Array, rays: Array, sample: bool = True) -> Array:
         """Return the factor of scattering in the capillary (A_c,sc; without the sample A_c,c)."""
         if self.tube is None:
             raise ValueError("there is no capillary")
         points = self.tube.points(1 << 10)
-        return self._mean(points, R, rays, self._matter(sample))
+        share = np.full(len(points), 1 / len(points))
+        return self._mean(points, share, R, rays, self._matter(sample))
 
     def through(self, R: Array, width: tuple[float, float]) -> float:
         """Return the sample's transmission of the straight beam, averaged over the beam.

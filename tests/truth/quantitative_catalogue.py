@@ -261,13 +261,10 @@ def _absorber(plan: Plan, rng: np.random.Generator) -> Absorber:
     mu = plan.crystal.mu
     unit = 1 / mu * rng.uniform(0.9, 1.1)
     body = plan.body(unit)
-    if plan.turn_body and len(body.planes):
+    if plan.turn_body:
         R = rotation(rng.normal(size=3), rng.uniform(10, 40))
         planes = np.c_[body.planes[:, :3] @ R.T, body.planes[:, 3]]
-        body = replace(body, planes=planes)
-    elif plan.turn_body:
-        R = rotation(rng.normal(size=3), rng.uniform(10, 40))
-        body = replace(body, quadrics=np.array([R @ A @ R.T for A in body.quadrics]))
+        body = replace(body, planes=planes, quadrics=R @ body.quadrics @ R.T)
     fwhm = plan.beam.fwhm
     beam = Beam((fwhm[0] * unit, fwhm[1] * unit)) if fwhm else plan.beam
     radius = plan.tube * max(body.size[:2])
