@@ -173,7 +173,7 @@ PLANS: dict[str, Plan] = {
         surroundings=Surroundings(air=Air(0.6), ice=Ice(2.0, 0.3)),
     ),
     "needle": Plan(
-        CHALCANTHITE, lambda u: cylinder(0.25 * u, 0.55 * u, 1.5 * u), 100, settings=(0, 30, 60),
+        CHALCANTHITE, lambda u: cylinder(0.25 * u, 0.5 * u, 0.9 * u), 100, settings=(0, 30, 60),
         start=(0, 20, 40), span=180, monitor="none", drift=0.1, attenuators=(1.0, 0.3),
     ),
     "undetermined": Plan(
