@@ -7,12 +7,14 @@ It prints each world, the table by class, and the failures. `--fault none` takes
 """
 
 import argparse
+import atexit
 import shutil
 import tempfile
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from tests.forked import Forked
 from tests.truth import first_contacts_drive
 from tests.truth.first_contacts import Contact, draw, write
 from tests.truth.first_contacts_drive import Heard, Judged, judge
@@ -81,6 +83,10 @@ def main() -> None:
     rows: dict[str, Counter[str]] = defaultdict(Counter)
     failures = []
     template = Path(tempfile.mkdtemp()) / "experiment"
+    forked = Forked(template.parent, first_contacts_drive.PRELOAD, ("hklflow", "snakemake"))
+    forked.wait()
+    atexit.register(forked.end)
+    first_contacts_drive.TOOLS = forked.tools
     first_contacts_drive.run(["hklflow", "init", str(template)], template.parent, Heard())
     first_contacts_drive.TEMPLATE = template
     for seed in range(options.seed, options.seed + options.number):

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+import hklflow
+
 from tests.truth.first_contacts import CCD, FAULTS, LOGGED, OFFSET, READ_NOISE, Contact
 from tests.truth.first_contacts_crystal import Array, cell_of
 
@@ -35,7 +37,27 @@ NAMES = {  # what a sentence must say to name a class
 }
 
 
+SOURCE = Path(hklflow.__file__).parents[1]
 TEMPLATE: Path | None = None  # an experiment that `hklflow init` has made, to save time
+TOOLS: Path | None = None  # commands that fork from a process, to save time (tests/forked.py)
+PRELOAD = [
+    "hdf5plugin",
+    "fabio",
+    "numba",
+    "matplotlib.pyplot",
+    "matplotlib.backends.backend_agg",
+    "snakemake.api",
+    "snakemake.scheduling.job_scheduler",
+    "snakemake.report.html_reporter",
+    "cctbx.sgtbx",
+    "cctbx.uctbx",
+    "cctbx.array_family.flex",
+    *sorted(
+        ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        for path in SOURCE.glob("hklflow/*/*.py")
+        if path.parent.name != "dials" and path.name != "__init__.py"
+    ),
+]
 
 
 @dataclass
@@ -63,18 +85,22 @@ class Judged:
 
 
 def run(command: list[str], folder: Path, heard: Heard) -> int:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    before = [str(TOOLS)] if TOOLS else []
+    path = os.pathsep.join([*before, str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "COLUMNS": "10000"}
+    program, begin = shutil.which(command[0], path=path), time.monotonic()
     done = subprocess.run(
-        command,
+        [program or command[0], *command[1:]],
         cwd=folder,
         capture_output=True,
         text=True,
-        env={**os.environ, "PATH": path, "COLUMNS": "10000"},
+        env=environment,
         check=False,
         timeout=600,
     )
     text = done.stdout + done.stderr
-    heard.log += f"$ {' '.join(command)}\n{text}\nexit code {done.returncode}\n"
+    heard.log += f"$ {' '.join(command)}\n{text}\n"
+    heard.log += f"exit code {done.returncode}, {time.monotonic() - begin:.1f} s\n"
     if "Traceback (most recent call last)" in text:
         heard.traceback = text[text.index("Traceback") :][-1500:]
     return done.returncode

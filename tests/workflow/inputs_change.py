@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ import yaml
 
 from hklflow.formats.write_images import write_cbf_series
 from tests.bad_input import experiment as tiny
+from tests.forked import Forked
 from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -90,85 +90,6 @@ def shell(*words: str | Path) -> None:
 
 # ---------------------------------------------------------- one process for all the stages
 
-# Starting Python and importing takes most of the time of so small a job. The stages are started
-# as ever, by `python -m hklflow.stages.NAME`; the first `python` of PATH hands the command over to
-# a process that has numpy, h5py ... already, and forks for it: each job is a process of its own,
-# with the folder, environment and files of its caller.
-_CLIENT = """\
-#!{python} -ISE
-import array, json, os, socket, sys
-
-if sys.argv[1:2] != ["-m"] or not sys.argv[2:3][0].startswith("hklflow.stages."):
-    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
-with socket.socket(socket.AF_UNIX) as server:
-    server.connect({address!r})
-    words = json.dumps([os.getcwd(), sys.argv[2:], dict(os.environ)]).encode()
-    socket.send_fds(server, [len(words).to_bytes(8, "big")], [0, 1, 2])
-    server.sendall(words)
-    answer = server.recv(1)
-os._exit(answer[0] if answer else 1)
-"""
-
-_SERVER = """\
-import hklflow  # first: it makes cctbx safe to import
-import importlib, json, os, runpy, signal, socket, sys, threading, traceback
-for name in {preload!r}:
-    importlib.import_module(name)
-
-
-def work(words, folder, environment):
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.argv = words
-    sys.modules.pop(words[0], None)
-    code = 0
-    try:
-        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return code
-
-
-def serve(caller):
-    # A process for each caller, which forks the job and tells its end.
-    size, files, _, _ = socket.recv_fds(caller, 8, 3)
-    left, text = int.from_bytes(size, "big"), b""
-    while len(text) < left:
-        text += caller.recv(left - len(text))
-    folder, words, environment = json.loads(text)
-    job = os.fork()
-    if job == 0:
-        caller.close()
-        for target, file in enumerate(files):
-            os.dup2(file, target)
-        os._exit(work(words, folder, environment))
-    _, status = os.waitpid(job, 0)
-    caller.sendall(bytes([os.waitstatus_to_exitcode(status) & 255]))
-
-
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-with socket.socket(socket.AF_UNIX) as server:
-    server.bind({address!r})
-    server.listen(16)
-    print("ready", flush=True)
-    while True:
-        caller, _ = server.accept()
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            server.close()
-            serve(caller)
-            os._exit(0)
-        caller.close()
-"""
-
 _PRELOAD = [
     "hdf5plugin",
     "fabio",
@@ -187,38 +108,11 @@ _PRELOAD = [
 ]
 
 
-class Stages:
+class Stages(Forked):
     """The process that all stages are forked from."""
 
     def __init__(self, folder: Path) -> None:
-        self.tools = folder / "bin"
-        self.tools.mkdir(parents=True)
-        # The name of a socket must be short: a folder of its own, not one of pytest's.
-        self.short = tempfile.TemporaryDirectory(prefix="hklflow-")
-        address = str(Path(self.short.name) / "stages")
-        given = {"python": sys.executable, "address": address, "preload": _PRELOAD}
-        client = self.tools / "python"
-        client.write_text(_CLIENT.format(**given))
-        client.chmod(0o755)
-        with (folder / "server.log").open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _SERVER.format(**given)],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=dict(os.environ) | {"MPLBACKEND": "Agg"},
-                text=True,
-            )
-
-    def wait(self) -> None:
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n", "the stages' process has ended"
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self.short.cleanup()
+        super().__init__(folder, _PRELOAD)
 
 
 # ------------------------------------------------------------------------------ raw files
