@@ -229,3 +229,29 @@ def test_a_short_rotation_does_not_tell_a_wrong_cell_from_a_wrong_beam_centre(
     refused = stated(world, tmp_path).refined()
     assert "the geometry is right" not in refused.refusal
     assert "or the beam centre is wrong" in refused.refusal
+
+
+def test_a_crystal_with_longer_axes_than_the_stated_cell_is_found(tmp_path: Path) -> None:
+    world = small("noise", "triclinic", 3, 0.05)
+    short = stated(world, tmp_path, cell=[4.1, 4.1, 4.1, 90, 90, 90], space_group="P m -3 m")
+    refused = short.refined()
+    assert "no lattice" in refused.refusal or "not the expected" in refused.refusal
+    assert "are indexed in the stated geometry by another lattice" in refused.refusal
+
+
+@pytest.mark.parametrize(
+    "name", ["distance", pytest.param("wavelength", marks=pytest.mark.slow)]
+)
+def test_a_small_error_of_the_scale_is_cured_by_each_of_its_remedies(
+    name: str, tmp_path: Path
+) -> None:
+    """The peaks are indexed: the cell differs by more than temperature explains."""
+    world = small(f"wrong_header:{name}", "orthorhombic", 2, 0.012)
+    experiment = stated(world, tmp_path)
+    told = experiment.refined().warnings
+    ways = remedies(re.search(r"the cell is 1\.\d+% .* the cell [-\d. ]+", told)[0])
+    assert len(ways) == 3
+    for way in ways:
+        cured = experiment.with_remedy(way).refined()
+        assert not cured.refusal, way
+        assert "than the cell of the table" not in cured.warnings, way

@@ -25,7 +25,8 @@ from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
 
-_REACH = 0.055  # largest shift of the beam centre, as a fraction of the detector's side
+REACH = 0.055
+"""Largest shift of the beam centre, as a fraction of the detector's side."""
 _KEV_A = 12.398420  # energy in keV times wavelength in Å
 _USUAL = (0.1, 3.0)  # wavelengths in Å of which a unit may be wrong
 _FACTORS = np.exp(np.linspace(np.log(0.5), np.log(2.0), 11))  # of the distance
@@ -223,7 +224,7 @@ def fitted(
     """
     changed = hypothesis.applied(rotations)
     best = None
-    for shifted in local_lattice.found(changed, peaks, reaches, _REACH)[:_TRIED]:
+    for shifted in local_lattice.found(changed, peaks, reaches, REACH)[:_TRIED]:
         if shifted.count < max(least * shifted.of, MIN_PEAKS):
             break
         # A shift of the corrected detector is one in its own plane, as in `Correction`.

@@ -119,11 +119,34 @@ def _explained(
 
     explanations = tested(fits)
     if not known and all(one.count < _CONVINCING * one.of for _, one in explanations):
-        explanations += tested(_arms(rotations, peaks, sought))
+        arms = _arms(rotations, peaks, sought)
+        explanations += tested([*arms, *_as_shifts(arms, rotations, peaks)])
     found = [
         _with_mirror_image(one, rotations, peaks, strength, sought) for one in _best(explanations)
     ]
-    return found or known
+    return found or known or _another_crystal(rotations, peaks, sought)
+
+
+def _another_crystal(
+    rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought
+) -> list[Explanation]:
+    """Return a lattice in the stated geometry whose vectors may be longer than the expected ones."""
+    if sought.cell is None:
+        return []
+    free = replace(sought, cell=None)
+    fit = hypotheses.fitted(Hypothesis("as stated"), rotations, peaks, free.reaches)
+    stated = None if fit is None else _stated([fit], rotations, peaks)
+    if stated is None or stated.count < _CONVINCING * stated.of:
+        return []
+    by_chance = _by_chance(stated.hypothesis, rotations, peaks, free)
+    if stated.count < _BETTER * by_chance:
+        return []
+    reduced = _reduced(stated.ub)
+    return [
+        Explanation(
+            "cell", stated.hypothesis, stated.count, stated.of, by_chance, cell=reduced
+        )
+    ]
 
 
 def _parts(peaks: Sequence[Peaks], strength: Floats) -> list[Floats]:
@@ -246,6 +269,25 @@ def _arms(rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought)
             if fits[-1].count > _CONVINCING * one.of:
                 break
     return fits
+
+
+def _as_shifts(
+    arms: Sequence[Fitted], rotations: Sequence[Rotation], peaks: Sequence[Peaks]
+) -> list[Fitted]:
+    """Return the shifts of the beam centre that have the effect of small angles of the arm.
+
+    With a beam centre that is wrong by many pixels the lattice may be found only near an angle that
+    takes back most of the error.
+    """
+    detector, shifts = rotations[0].detector, []
+    middle = 0.5 * np.array(detector.shape)
+    for fit in arms:
+        moved = fit.hypothesis.correction.applied(detector)
+        shift = middle - np.array(detector.plane.intersect(moved.plane.lab(*middle)))
+        if np.linalg.norm(shift) < hypotheses.REACH * max(detector.shape):
+            one = Hypothesis("as stated").with_shift(shift)
+            shifts.append(hypotheses.polished(one, fit.ub, rotations, peaks))
+    return shifts
 
 
 def _stated(

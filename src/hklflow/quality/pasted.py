@@ -6,8 +6,10 @@ contains the corrections that are configured, too, and goes to the layer that ha
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hklflow.geometry import BEAM, Detector, Rotation
 from hklflow.geometry.correction import Correction
@@ -80,6 +82,42 @@ def settings(
         return f"in config.yaml `{text}`"
     section, _, name = layer.partition(".")
     return f"in config.yaml `{section}: {{{name}: {{{text}}}}}`"
+
+
+def with_cures(
+    sizes: Sequence[Mapping[str, Any]], cell: ArrayLike, imported: Imported
+) -> list[Mapping[str, Any]]:
+    """Return the comparisons of `orientation.sizes` with what to write for a wrong size of the cell.
+
+    Parameters
+    ----------
+    sizes : sequence of mapping
+    cell : (6,) array
+        Refined cell.
+    imported : Imported
+        Import of the scan.
+    """
+    by_distance = any(size["what"] == "distance" for size in sizes)
+    cured = []
+    for size in sizes:
+        if size["what"] != "cell":
+            cured.append(size)
+            continue
+        scale = 1 + size["relative"]
+        wavelength = f"{imported.rotations[0].beam.wavelength / scale:.5g}"
+        distances = [
+            Correction(distance=float(f"{rotation.detector.distance / scale:.5g}"))
+            for rotation in imported.rotations
+        ]
+        ways = [
+            settings(imported, [Correction()] * len(distances), {"wavelength": wavelength}),
+            settings(imported, distances),
+        ]
+        numbers = " ".join(f"{x:.5g}" for x in np.asarray(cell, dtype=np.float64))
+        ways = [*(ways[::-1] if by_distance else ways), f"in samples.tsv the cell {numbers}"]
+        text = f"{size['sentence']}: correct the wrong one: {', or '.join(ways)}"
+        cured.append({**size, "sentence": text})
+    return cured
 
 
 def text_list(items: Sequence[str]) -> str:

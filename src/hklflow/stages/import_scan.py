@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hklflow.images.scan import RotationScan
     from hklflow.stage.rehearsal import FrameFacts, Known
 
-VERSION = 7
+VERSION = 8
 
 
 def _text(value: Any) -> Any:
