@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.truth import worlds
+from tests.truth import world_scans, worlds
 from tests.truth.world_scans import compared
 from tests.truth.wrong_headers import (
     CLASSES,
@@ -24,6 +24,9 @@ from tests.truth.wrong_headers import (
 
 from hklflow.geometry import BEAM
 from hklflow.geometry.correction import Correction
+from hklflow.orientation import hypotheses
+from hklflow.orientation.hypotheses import Hypothesis
+from hklflow.orientation.residuals import Peaks
 
 
 def small(
@@ -231,6 +234,29 @@ def test_a_short_rotation_does_not_tell_a_wrong_cell_from_a_wrong_beam_centre(
     assert "or the beam centre is wrong" in refused.refusal
 
 
+def test_a_small_angle_of_the_arm_is_also_a_beam_centre() -> None:
+    """Arm and beam centre move the spots alike, apart from the tilt of the detector."""
+    world = small("wrong_header:beam", "triclinic", 6, 25.0)
+    rotation = world_scans.rotation_of(world, 0)
+    peaks = [Peaks.of(world_scans.table_of(world, 0))]
+    right = hypotheses.fitted(Hypothesis("as stated"), [rotation], peaks, [30.0])
+    assert right is not None
+    slow, fast = np.array(right.hypothesis.correction.shift) * rotation.detector.pixel_size
+    angles = np.degrees([slow, -fast]) / rotation.detector.distance
+    signs = [(x, y) for x in (1, -1) for y in (1, -1)]
+    arms = [Correction(arm=(x * angles[0], y * angles[1], 0.0)) for x, y in signs]
+    fits = [replace(right, hypothesis=Hypothesis("arm", correction=arm)) for arm in arms]
+    shifts = [hypotheses.as_shift(fit, [rotation], peaks) for fit in fits]
+    best = max((fit for fit in shifts if fit is not None), key=lambda fit: fit.count)
+    assert best.count >= 0.95 * right.count
+    assert best.hypothesis.correction.shift == pytest.approx(
+        right.hypothesis.correction.shift, abs=1.0
+    )
+    assert best.hypothesis.correction.arm == (0.0, 0.0, 0.0)
+    far = replace(right, hypothesis=Hypothesis("arm", correction=Correction(arm=(0.0, 30.0, 0.0))))
+    assert hypotheses.as_shift(far, [rotation], peaks) is None
+
+
 def test_a_crystal_with_longer_axes_than_the_stated_cell_is_found(tmp_path: Path) -> None:
     world = small("noise", "triclinic", 3, 0.05)
     short = stated(world, tmp_path, cell=[4.1, 4.1, 4.1, 90, 90, 90], space_group="P m -3 m")
@@ -239,9 +265,7 @@ def test_a_crystal_with_longer_axes_than_the_stated_cell_is_found(tmp_path: Path
     assert "are indexed in the stated geometry by another lattice" in refused.refusal
 
 
-@pytest.mark.parametrize(
-    "name", ["distance", pytest.param("wavelength", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["distance", pytest.param("wavelength", marks=pytest.mark.slow)])
 def test_a_small_error_of_the_scale_is_cured_by_each_of_its_remedies(
     name: str, tmp_path: Path
 ) -> None:

@@ -349,9 +349,7 @@ def _angles(header: Header, said: Said, n_raw: int, problems: list[str]) -> tupl
     return float(start), float(step)
 
 
-def _exposures(
-    header: Header, said: Said, used: NDArray[np.bool_], problems: list[str]
-) -> Floats:
+def _exposures(header: Header, said: Said, used: NDArray[np.bool_], problems: list[str]) -> Floats:
     """Return the exposure of each raw frame."""
     n_raw = len(used)
     stated = _first(said.exposure, header.exposure_time)

@@ -267,6 +267,21 @@ def polished(
     return counted(hypothesis, ub, rotations, peaks)
 
 
+def as_shift(arm: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks]) -> Fitted | None:
+    """Return the shift of the beam centre that has the effect of an arm's small angle.
+
+    With a beam centre that is wrong by many pixels the lattice may be found only near an angle that
+    takes back most of the error. None: the angle is too large for a shift.
+    """
+    detector = rotations[0].detector
+    middle = 0.5 * np.array(detector.shape)
+    moved = arm.hypothesis.correction.applied(detector)
+    shift = middle - np.array(detector.plane.intersect(moved.plane.lab(*middle)))
+    if not np.linalg.norm(shift) < REACH * max(detector.shape):
+        return None
+    return polished(Hypothesis("as stated").with_shift(shift), arm.ub, rotations, peaks)
+
+
 def linear_fit(h: Floats, g: Floats, along: Sequence[Floats]) -> tuple[Floats, Floats]:
     """Solve ``g + Σ along[k] x[k] = UB h`` by least squares.
 

@@ -120,7 +120,8 @@ def _explained(
     explanations = tested(fits)
     if not known and all(one.count < _CONVINCING * one.of for _, one in explanations):
         arms = _arms(rotations, peaks, sought)
-        explanations += tested([*arms, *_as_shifts(arms, rotations, peaks)])
+        shifts = [hypotheses.as_shift(fit, rotations, peaks) for fit in arms]
+        explanations += tested([*arms, *(fit for fit in shifts if fit is not None)])
     found = [
         _with_mirror_image(one, rotations, peaks, strength, sought) for one in _best(explanations)
     ]
@@ -130,7 +131,7 @@ def _explained(
 def _another_crystal(
     rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought
 ) -> list[Explanation]:
-    """Return a lattice in the stated geometry whose vectors may be longer than the expected ones."""
+    """Return a lattice in the stated geometry with longer vectors than the expected ones."""
     if sought.cell is None:
         return []
     free = replace(sought, cell=None)
@@ -143,9 +144,7 @@ def _another_crystal(
         return []
     reduced = _reduced(stated.ub)
     return [
-        Explanation(
-            "cell", stated.hypothesis, stated.count, stated.of, by_chance, cell=reduced
-        )
+        Explanation("cell", stated.hypothesis, stated.count, stated.of, by_chance, cell=reduced)
     ]
 
 
@@ -269,25 +268,6 @@ def _arms(rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought)
             if fits[-1].count > _CONVINCING * one.of:
                 break
     return fits
-
-
-def _as_shifts(
-    arms: Sequence[Fitted], rotations: Sequence[Rotation], peaks: Sequence[Peaks]
-) -> list[Fitted]:
-    """Return the shifts of the beam centre that have the effect of small angles of the arm.
-
-    With a beam centre that is wrong by many pixels the lattice may be found only near an angle that
-    takes back most of the error.
-    """
-    detector, shifts = rotations[0].detector, []
-    middle = 0.5 * np.array(detector.shape)
-    for fit in arms:
-        moved = fit.hypothesis.correction.applied(detector)
-        shift = middle - np.array(detector.plane.intersect(moved.plane.lab(*middle)))
-        if np.linalg.norm(shift) < hypotheses.REACH * max(detector.shape):
-            one = Hypothesis("as stated").with_shift(shift)
-            shifts.append(hypotheses.polished(one, fit.ub, rotations, peaks))
-    return shifts
 
 
 def _stated(

@@ -87,7 +87,7 @@ def settings(
 def with_cures(
     sizes: Sequence[Mapping[str, Any]], cell: ArrayLike, imported: Imported
 ) -> list[Mapping[str, Any]]:
-    """Return the comparisons of `orientation.sizes` with what to write for a wrong size of the cell.
+    """Return the comparisons of `orientation.sizes`, with what to write if a size is wrong.
 
     Parameters
     ----------
