@@ -118,6 +118,8 @@ def _explained(
         return [one for one in tried if one is not None]
 
     explanations = tested(fits)
+    if not known and not explanations:
+        explanations = tested(_directly(tried, rotations, peaks, strength, sought))
     if not known and all(one.count < _CONVINCING * one.of for _, one in explanations):
         arms = _arms(rotations, peaks, sought)
         shifts = [hypotheses.as_shift(fit, rotations, peaks) for fit in arms]
@@ -126,6 +128,30 @@ def _explained(
         _with_mirror_image(one, rotations, peaks, strength, sought) for one in _best(explanations)
     ]
     return found or known or _another_crystal(rotations, peaks, sought)
+
+
+def _directly(
+    tried: Iterable[Hypothesis],
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    strength: Floats,
+    sought: Sought,
+) -> list[Fitted]:
+    """Return the hypotheses that need no other beam centre, by the ordinary search for the lattice.
+
+    It finds lattices whose neighbouring peaks are too far apart for `local_lattice`.
+    """
+    fits = []
+    for hypothesis in tried:
+        if hypothesis.kind in ("as stated", "distance"):
+            continue
+        indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
+        if indexing is not None:
+            to_primitive = indexing.candidates[0].group.to_primitive
+            ub = indexing.ub @ np.linalg.inv(to_primitive)
+            fit = hypotheses.counted(hypothesis, ub, rotations, peaks)
+            fits += [fit] if fit.count > _CONVINCING * fit.of else []
+    return fits
 
 
 def _another_crystal(
