@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.truth import world_scans, worlds
+from tests.truth.first_contacts import draw
+from tests.truth.first_contacts_peaks import observed
 from tests.truth.world_scans import compared
 from tests.truth.wrong_headers import (
     CLASSES,
@@ -22,11 +24,13 @@ from tests.truth.wrong_headers import (
     true_detector,
 )
 
-from hklflow.geometry import BEAM
+from hklflow.geometry import BEAM, symmetry
 from hklflow.geometry.correction import Correction
 from hklflow.orientation import hypotheses
+from hklflow.orientation.expected import Sought
 from hklflow.orientation.hypotheses import Hypothesis
 from hklflow.orientation.residuals import Peaks
+from hklflow.orientation.wrong_header import explained
 
 
 def small(
@@ -232,6 +236,17 @@ def test_a_short_rotation_does_not_tell_a_wrong_cell_from_a_wrong_beam_centre(
     refused = stated(world, tmp_path).refined()
     assert "the geometry is right" not in refused.refusal
     assert "or the beam centre is wrong" in refused.refusal
+
+
+@pytest.mark.slow
+def test_a_reversed_axis_is_found_where_neighbouring_peaks_are_far_apart() -> None:
+    contact = draw(2104, "marccd", "axis reversed")
+    rotations, peaks, strength = observed(contact, most=330)
+    assert contact.cif is not None
+    group = symmetry.space_group(contact.crystal.group)
+    sought = Sought(contact.cif[0], group, 0.25, 0.03, 0.5)
+    (one,) = explained(rotations, peaks, strength, sought)
+    assert (one.kind, one.hypothesis.reverse, one.count) == ("axis", True, one.of)
 
 
 def test_a_small_angle_of_the_arm_is_also_a_beam_centre() -> None:

@@ -352,3 +352,18 @@ def test_a_displacement_that_the_distance_explains_comes_last(cell: float, first
     assert sentences[0] == first
     assert {"outward", "distance"} <= set(sentences)
     assert (sentences[-1] == "outward") == (first == "cell")
+
+
+def test_a_wrong_distance_is_said_before_a_parent_is_given_another_cell() -> None:
+    """A wrong distance on an arm breaks the relations of the cell."""
+    sizes = [
+        {"what": "distance", "relative": -0.009, "bias in sigma": 56.0, "sentence": "distance"}
+    ]
+    broken = figures(relations=[relation(deviation=0.02, relative=0.006, z=7.0)])
+    parent = {**IDENTITY, "scan": IDENTITY["parent"]}
+    limits = ScanLimits().limits()
+    first, *others = failures(broken, figures() | {"sizes": sizes}, limits, parent)
+    assert first.startswith("distance; correct this first")
+    assert failures(broken, figures(), limits, parent) == others
+    # A child that differs has changed: the distance is its parent's.
+    assert "distance" not in failures(broken, figures() | {"sizes": sizes}, limits, IDENTITY)[0]
