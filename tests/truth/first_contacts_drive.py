@@ -187,7 +187,11 @@ def reduce(home: Path, heard: Heard) -> None:
     code = run(["snakemake", "--cores", "1", *targets], home, heard)
     text = heard.log[heard.log.rindex("$ snakemake") :]
     said = re.findall(r"^hklflow [a-z_]+: .*$", text, re.MULTILINE)
-    heard.sentences = list(dict.fromkeys(said))
+    heard.sentences = [
+        part
+        for line in dict.fromkeys(said)
+        for part in (re.split(r"\. (?=[a-z])", line) if "hklflow accept" in line else [line])
+    ]
     if code:
         run(["hklflow", "status"], home, heard)
         heard.stopped = said[0].split()[1].rstrip(":") if said else "snakemake"

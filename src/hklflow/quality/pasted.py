@@ -97,7 +97,7 @@ def with_cures(
     imported : Imported
         Import of the scan.
     """
-    by_distance = any(size["what"] == "distance" for size in sizes)
+    moved = next((size["relative"] for size in sizes if size["what"] == "distance"), None)
     cured = []
     for size in sizes:
         if size["what"] != "cell":
@@ -105,8 +105,10 @@ def with_cures(
             continue
         scale = 1 + size["relative"]
         wavelength = f"{imported.rotations[0].beam.wavelength / scale:.5g}"
+        # At large angles a cell that is 1 % too large is not a distance that is 1 % too large.
+        stretch = 1 / scale if moved is None else 1 + moved
         distances = [
-            Correction(distance=float(f"{rotation.detector.distance / scale:.5g}"))
+            Correction(distance=float(f"{stretch * rotation.detector.distance:.5g}"))
             for rotation in imported.rotations
         ]
         ways = [
@@ -114,7 +116,7 @@ def with_cures(
             settings(imported, distances),
         ]
         numbers = " ".join(f"{x:.5g}" for x in np.asarray(cell, dtype=np.float64))
-        ways = [*(ways[::-1] if by_distance else ways), f"in samples.tsv the cell {numbers}"]
+        ways = [*(ways if moved is None else ways[::-1]), f"in samples.tsv the cell {numbers}"]
         text = f"{size['sentence']}: correct the wrong one: {', or '.join(ways)}"
         cured.append({**size, "sentence": text})
     return cured
