@@ -37,7 +37,7 @@ NAMES = {  # what a sentence must say to name a class
     "scale": r"distance|wavelength|told_cell|cell.{0,60}(differ|deviat)|pixels? of another size",
     "hand": r"sense of (the )?rotation|mirrored|opposite sign|rotation axis|turns? the other way",
     "cell": r"\bcell\b|setting|space group",
-    "gain": r"\bgain\b",
+    "gain": r"\bgain\b|import_scan: offset",
     "doubled": r"copy|copies|leave_out",
     "missing": r"missing|absent|gap in",
     "exposures": r"exposure",
@@ -261,7 +261,8 @@ def _cure(c: Contact, folder: Path, home: Path, heard: Heard) -> tuple[str, Hear
     """
     kept, before = home / "config", home / "config_before"
     shutil.copytree(kept, before)
-    queue, tried = [((), one) for one in _sorted(c, heard)], 0
+    queue: list[tuple[tuple[str, ...], str]] = [((), one) for one in _sorted(c, heard)]
+    tried = 0
     last: tuple[str, Heard] | None = None
     while queue and tried < 3:
         earlier, text = queue.pop(0)

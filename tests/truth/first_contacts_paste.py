@@ -91,7 +91,9 @@ def _config(code: str) -> dict[str, Any] | None:
 
 def asks_for_gain(text: str) -> bool:
     """Return True if constants of the detector are asked for, which a user looks up."""
-    return bool(re.search(r"`import_scan: \{?gain|import_scan: gain|set .{0,40}\bgain\b", text))
+    return bool(
+        re.search(r"`import_scan: \{?(gain|offset)|import_scan: gain|set .{0,40}\bgain\b", text)
+    )
 
 
 def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:

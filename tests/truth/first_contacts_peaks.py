@@ -44,7 +44,8 @@ def observed(c: Contact, most: int = 300) -> tuple[list[Rotation], list[Peaks], 
         best = np.flatnonzero(inside)[np.argsort(-spots["strength"][inside])][:most]
         place = position[best] + rng.normal(0, _ERROR, (len(best), 3))
         variance = np.full(len(best), _ERROR**2)
-        peaks.append(Peaks(*place.T, variance, variance, variance))
+        frame, slow, fast = place.T
+        peaks.append(Peaks(frame, slow, fast, variance, variance, variance))
         strength.append(spots["strength"][best])
     rotations = [stated_rotation(s, s.wavelength) for s in c.stated]
     return rotations, peaks, np.concatenate(strength)

@@ -26,6 +26,7 @@ _BETTER = 1.1  # so many times the peaks of the stated geometry, or by chance, a
 _CANDIDATES = 6  # hypotheses that are tested by indexing
 _FARTHEST_SCALE = 0.4  # logarithm of the scale of a cell that a distance explains
 _NEAR_ARM = 2.0  # pixels of shift that an angle of the arm may leave
+_AS_SHARP = 1.2  # largest ratio of the rms with a rounded angle
 _ROUND_ARM = (1.0, 0.5, 0.1, 0.01)  # degrees
 
 
@@ -425,7 +426,8 @@ def _simplest(
         for digit in _ROUND_ARM:
             arm = np.round(np.round(np.array(hypothesis.correction.arm) / digit) * digit, 4)
             even = _with_arm(bare, arm)
-            if _as_good(even, fit, rotations, peaks):
+            # A rounded angle of some rotations is not absorbed by the detector of all.
+            if _as_good(even, fit, rotations, peaks, _AS_SHARP):
                 yield own, even
                 return
     if own and _as_good(bare, fit, rotations, peaks):
@@ -434,10 +436,15 @@ def _simplest(
 
 
 def _as_good(
-    hypothesis: Hypothesis, fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks]
+    hypothesis: Hypothesis,
+    fit: Fitted,
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    sharp: float = np.inf,
 ) -> bool:
-    """Return True if a rounded hypothesis indexes as many peaks."""
-    return hypotheses.counted(hypothesis, fit.ub, rotations, peaks).count > _ALIKE * fit.count
+    """Return True if a rounded hypothesis indexes as many peaks, with a similar rms."""
+    rounded = hypotheses.counted(hypothesis, fit.ub, rotations, peaks)
+    return rounded.count > _ALIKE * fit.count and rounded.rms < sharp * fit.rms
 
 
 def _best(explanations: Sequence[tuple[int, Explanation]]) -> list[Explanation]:
