@@ -119,7 +119,7 @@ def doubts(
         left = [_of_unindexed(odd, named)]
     row = off_by_row(refined, peaks, group, free)
     rows = [] if row is None else [_of_row(row, refined, named)]
-    if named.imported is not None and row is None and not motions:
+    if named.imported is not None and row is None:
         stated = named.imported.rotations
         other = other_centre(stated, refined, peaks, group, free)
         rows = [] if other is None else [_of_centre(other, refined, named.imported)]
