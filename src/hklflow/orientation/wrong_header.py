@@ -26,7 +26,7 @@ _BETTER = 1.1  # so many times the peaks of the stated geometry, or by chance, a
 _CANDIDATES = 6  # hypotheses that are tested by indexing
 _FARTHEST_SCALE = 0.4  # logarithm of the scale of a cell that a distance explains
 _NEAR_ARM = 2.0  # pixels of shift that an angle of the arm may leave
-_AS_SHARP = 1.2  # largest ratio of the rms with a rounded angle
+_AS_SHARP = 1.02  # largest ratio of the rms with a rounded angle
 _ROUND_ARM = (1.0, 0.5, 0.1, 0.01)  # degrees
 
 
