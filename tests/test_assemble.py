@@ -117,6 +117,16 @@ def test_tables_and_configuration_go_first() -> None:
     np.testing.assert_array_equal(scan.monitor, [3.0] * 10)
 
 
+def test_exposures_that_differ() -> None:
+    """Without a monitor, each frame counts as long as it was exposed."""
+    times = np.r_[np.full(6, 0.2), np.full(4, 0.4)]
+    scan = _scan(replace(HEADER, exposure_time=times), monitor="none", first_frame=2)
+    np.testing.assert_array_equal(scan.exposure, times[2:])
+    np.testing.assert_array_equal(scan.monitor, times[2:])
+    assert "exposure time 0 s" in _problem(replace(HEADER, exposure_time=0.0 * times))
+    assert "shape (3,) for 10 frames" in _problem(replace(HEADER, exposure_time=times[:3]))
+
+
 def test_the_calibration_goes_before_the_raw_file() -> None:
     scan = assemble.scan(RAW, SHAPE, HEADER, Said(), _detector(0.3), Beam(1.5, 0.0))
     assert scan.rotation.detector.distance == pytest.approx(0.3)

@@ -632,7 +632,8 @@ CASES = [
         "series with a hole",
         IMPORT_SERIES,
         "1 of the images raw/r3_####.cbf between numbers 1 and 6 are missing: 4; copy them "
-        "again or split the scan",
+        "again, or make a row of the images before and one of those after, such as "
+        "`x_####[1-20].cbf` and `x_####[22-90].cbf`",
         removed("raw/r3_0004.cbf"),
     ),
     Case(

@@ -190,8 +190,9 @@ def test_options_that_make_no_sense(tmp_path, plugin, options, told):
 def test_a_frame_that_is_missing_is_told(tmp_path):
     make_rodhypix(tmp_path / "data")
     (tmp_path / "data/quartz_100K_r1_3.rodhypix").unlink()
-    [lost] = rodhypix.find(Request(tmp_path / "data", options={"least": "1"})).unmatched
-    assert "1 of the images are missing: 3" in lost.why
+    first, second = rodhypix.find(Request(tmp_path / "data", options={"least": "1"})).scans
+    assert "1 of the images are missing: 3" in " ".join(first.notes)
+    assert (first.rotation, second.rotation) == ("r1", "r1b")
 
 
 def test_names_of_series(tmp_path):

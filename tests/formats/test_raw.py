@@ -130,6 +130,15 @@ def test_missing_images_are_reported_by_number(tmp_path, counts):
         open_frames(pattern)
 
 
+def test_a_part_of_a_series(tmp_path, counts):
+    write_images(tmp_path, counts)
+    (tmp_path / "a_0003.cbf").unlink()
+    with open_frames(tmp_path / "a_####[4-6].cbf") as frames:
+        np.testing.assert_array_equal(frames.read(0, 3), counts[3:6])
+    with pytest.raises(HklflowError, match=r"between numbers 2 and 4 are missing: 3;"):
+        open_frames(tmp_path / "a_####[2-4].cbf")
+
+
 def test_a_glob_over_two_series_is_refused(tmp_path):
     for name in ("a_01.tif", "b_02.tif"):
         (tmp_path / name).touch()

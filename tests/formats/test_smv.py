@@ -20,6 +20,12 @@ def write(folder, number=1, **changes):
     return path
 
 
+def test_exposures_that_differ(tmp_path):
+    paths = [write(tmp_path, i, TIME=t, OSC_START=i - 1, OSC_RANGE=1) for i, t in ((1, 1), (2, 3))]
+    header = read_smv(paths, (3072, 3072), NOTHING_STATED)
+    np.testing.assert_array_equal(header.exposure_time, [1, 3])
+
+
 def test_an_arm(tmp_path):
     path = write(tmp_path, TWOTHETA=-20.0)
     header = read_smv([path], (3072, 3072), NOTHING_STATED)

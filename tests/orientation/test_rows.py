@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.truth import world_scans, worlds
+from tests.truth.first_contacts import draw
+from tests.truth.first_contacts_peaks import observed
 from tests.truth.world_scans import compared
 from tests.truth.worlds_physics import busing_levy
 from tests.truth.wrong_headers import stated, true_detector
@@ -12,8 +14,10 @@ from tests.truth.wrong_headers import stated, true_detector
 from hklflow.experiment.params.orientation import refine_parent
 from hklflow.geometry import BEAM, symmetry
 from hklflow.orientation import refinement
-from hklflow.orientation.rows import Row, off_by_row
+from hklflow.orientation.expected import Sought
+from hklflow.orientation.rows import Row, off_by_row, other_centre
 from hklflow.quality.doubts import doubts
+from hklflow.quality.pasted import shift_near_beam
 from hklflow.stage import orientation
 
 FREE = ["cell", "orientation", "detector_x", "detector_y", "detector_rotation"]
@@ -83,3 +87,23 @@ def test_the_remedy_is_from_the_stated_centre_and_finds_the_crystal(
     answer = cured.refined()
     assert "off by one row" not in answer.warnings
     assert np.abs(compared(world, answer.data).cell_off).max() < 0.005
+
+
+def test_a_beam_centre_that_no_common_row_corrects() -> None:
+    """Two settings, without a cell: a wrong beam centre shifts their hkl by different rows."""
+    contact = draw(2102, "cbf mini", "stale poni")  # wrong by (0.1, 12.7) pixels
+    rotations, peaks, strength = observed(contact, most=200)
+    group = symmetry.space_group("P 1")
+    indexing = Sought(None, group, 0.25, 0.03, 0.5).index(rotations, peaks, strength)
+    assert indexing is not None
+    free = [*FREE, "misorientation"]
+    limits = refinement.RefinementLimits(hkl=0.25, min_fraction=0.5)
+    wrong = refinement.refine(rotations, peaks, indexing.ub, group, free=free, limits=limits)
+    assert off_by_row(wrong, peaks, group, free) is None
+    right = other_centre(rotations, wrong, peaks, group, free)
+    assert right is not None
+    assert right.chi2 < 2
+    shift = shift_near_beam(rotations[0].detector, right.rotations[0].detector)
+    assert shift == pytest.approx((0.1, 12.7), abs=0.3)
+    assert sorted(right.cell[:3]) == pytest.approx(sorted(contact.crystal.cell[:3]), rel=1e-3)
+    assert other_centre(right.rotations, right, peaks, group, free) is None

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.truth import world_scans, worlds
+from tests.truth.first_contacts import draw
+from tests.truth.first_contacts_peaks import observed
 from tests.truth.world_scans import compared
 from tests.truth.wrong_headers import (
     CLASSES,
@@ -22,8 +24,13 @@ from tests.truth.wrong_headers import (
     true_detector,
 )
 
-from hklflow.geometry import BEAM, rotation_matrix
+from hklflow.geometry import BEAM, rotation_matrix, symmetry
 from hklflow.geometry.correction import Correction
+from hklflow.orientation import hypotheses
+from hklflow.orientation.expected import Sought
+from hklflow.orientation.hypotheses import Hypothesis
+from hklflow.orientation.residuals import Peaks
+from hklflow.orientation.wrong_header import explained
 
 
 def small(
@@ -298,3 +305,61 @@ def test_a_short_rotation_does_not_tell_a_wrong_cell_from_a_wrong_beam_centre(
     refused = stated(world, tmp_path).refined()
     assert "the geometry is right" not in refused.refusal
     assert "or the beam centre is wrong" in refused.refusal
+
+
+@pytest.mark.slow
+def test_a_reversed_axis_is_found_where_neighbouring_peaks_are_far_apart() -> None:
+    contact = draw(2104, "marccd", "axis reversed")
+    rotations, peaks, strength = observed(contact, most=330)
+    assert contact.cif is not None
+    group = symmetry.space_group(contact.crystal.group)
+    sought = Sought(contact.cif[0], group, 0.25, 0.03, 0.5)
+    (one,) = explained(rotations, peaks, strength, sought)
+    assert (one.kind, one.hypothesis.reverse, one.count) == ("axis", True, one.of)
+
+
+def test_a_small_angle_of_the_arm_is_also_a_beam_centre() -> None:
+    """Arm and beam centre move the spots alike, apart from the tilt of the detector."""
+    world = small("wrong_header:beam", "triclinic", 6, 25.0)
+    rotation = world_scans.rotation_of(world, 0)
+    peaks = [Peaks.of(world_scans.table_of(world, 0))]
+    right = hypotheses.fitted(Hypothesis("as stated"), [rotation], peaks, [30.0])
+    assert right is not None
+    slow, fast = np.array(right.hypothesis.correction.shift) * rotation.detector.pixel_size
+    angles = np.degrees([slow, -fast]) / rotation.detector.distance
+    signs = [(x, y) for x in (1, -1) for y in (1, -1)]
+    arms = [Correction(arm=(x * angles[0], y * angles[1], 0.0)) for x, y in signs]
+    fits = [replace(right, hypothesis=Hypothesis("arm", correction=arm)) for arm in arms]
+    shifts = [hypotheses.as_shift(fit, [rotation], peaks) for fit in fits]
+    best = max((fit for fit in shifts if fit is not None), key=lambda fit: fit.count)
+    assert best.count >= 0.95 * right.count
+    assert best.hypothesis.correction.shift == pytest.approx(
+        right.hypothesis.correction.shift, abs=1.0
+    )
+    assert best.hypothesis.correction.arm == (0.0, 0.0, 0.0)
+    far = replace(right, hypothesis=Hypothesis("arm", correction=Correction(arm=(0.0, 30.0, 0.0))))
+    assert hypotheses.as_shift(far, [rotation], peaks) is None
+
+
+def test_a_crystal_with_longer_axes_than_the_stated_cell_is_found(tmp_path: Path) -> None:
+    world = small("noise", "triclinic", 3, 0.05)
+    short = stated(world, tmp_path, cell=[4.1, 4.1, 4.1, 90, 90, 90], space_group="P m -3 m")
+    refused = short.refined()
+    assert "no lattice" in refused.refusal or "not the expected" in refused.refusal
+    assert "are indexed in the stated geometry by another lattice" in refused.refusal
+
+
+@pytest.mark.parametrize("name", ["distance", pytest.param("wavelength", marks=pytest.mark.slow)])
+def test_a_small_error_of_the_scale_is_cured_by_each_of_its_remedies(
+    name: str, tmp_path: Path
+) -> None:
+    """The peaks are indexed: the cell differs by more than temperature explains."""
+    world = small(f"wrong_header:{name}", "orthorhombic", 2, 0.012)
+    experiment = stated(world, tmp_path)
+    told = experiment.refined().warnings
+    ways = remedies(re.search(r"the cell is 1\.\d+% .* the cell [-\d. ]+", told)[0])
+    assert len(ways) == 3
+    for way in ways:
+        cured = experiment.with_remedy(way).refined()
+        assert not cured.refusal, way
+        assert "than the cell of the table" not in cured.warnings, way

@@ -9,6 +9,7 @@ import pytest
 
 from hklflow.orientation.limits import Limits
 from hklflow.quality.gates import doubtful, failures, hints, own_absences, vector_text
+from hklflow.quality.verdict import doubts
 from hklflow.stage.scan_limits import ScanLimits
 
 IDENTITY = {
@@ -361,3 +362,28 @@ def test_a_displacement_that_the_distance_explains_comes_last(cell: float, first
     assert sentences[0] == first
     assert {"outward", "distance"} <= set(sentences)
     assert (sentences[-1] == "outward") == (first == "cell")
+
+
+def test_a_wrong_distance_is_said_before_a_parent_is_given_another_cell() -> None:
+    """A wrong distance on an arm breaks the relations of the cell."""
+    sizes = [
+        {"what": "distance", "relative": -0.009, "bias in sigma": 56.0, "sentence": "distance"}
+    ]
+    broken = figures(relations=[relation(deviation=0.02, relative=0.006, z=7.0)])
+    parent = {**IDENTITY, "scan": IDENTITY["parent"]}
+    limits = ScanLimits().limits()
+    first, *others = failures(broken, figures() | {"sizes": sizes}, limits, parent)
+    assert first.startswith("distance; correct this first")
+    assert failures(broken, figures(), limits, parent) == others
+    # A child that differs has changed: the distance is its parent's.
+    assert "distance" not in failures(broken, figures() | {"sizes": sizes}, limits, IDENTITY)[0]
+
+
+def test_a_row_of_the_parent_is_said_with_its_remedy() -> None:
+    """The refinement of the parent's own scan does not know the import."""
+    own = {**IDENTITY, "scan": IDENTITY["parent"]}
+    misfit = {"rms in pixels": None, "fixed": False, "reduced chi2": None}
+    misfit |= {"fraction indexed": 1.0, "least fraction": 0.5, "peaks": 400}
+    parent = figures(misfit=misfit, rows=[{"sentence": "write this"}])
+    found = doubts(figures(misfit=misfit, rows=[]), parent, ScanLimits().limits(), own)
+    assert "write this" in found

@@ -44,6 +44,7 @@ FAULTS = {
     "no gain": "gain",
     "doubled frame": "doubled",
     "missing frame": "missing",
+    "exposures": "exposures",
 }
 SETTINGS = {  # another setting of the same group: symbol, and columns of the axes a, b, c in it
     "P n m a": ("P b n m", (2, 0, 1)),
@@ -73,6 +74,15 @@ class Contact:
     mirrored: str = ""
     doubled: list[tuple[int, int]] = field(default_factory=list)
     missing: list[tuple[int, int]] = field(default_factory=list)
+    longer: list[tuple[int, int, float]] = field(default_factory=list)  # from a frame on, times
+
+    @property
+    def exposures(self) -> list[Array]:
+        """Exposure of each frame of each sweep, in that of the sweep."""
+        times = [np.ones(s.n_frames) for s in self.sweeps]
+        for r, z, factor in self.longer:
+            times[r][z:] = factor
+        return times
 
     @property
     def suffix(self) -> str:
@@ -127,6 +137,7 @@ def draw(seed: int, kind: str = "", fault: str | None = None) -> Contact:
         for f in FAULTS
         if (f != "no gain" or kind in CCD)
         and (f != "missing frame" or kind not in ("nxmx", "eiger"))
+        and (f != "exposures" or kind not in ("nxmx", "eiger"))
         and (f != "axis reversed" or kind not in ("nxmx", "cbf full") or seed % 2)
     ]
     wrong = str(rng.choice(possible)) if rng.random() < 0.5 else ""
@@ -279,6 +290,11 @@ def _spoilt(c: Contact, rng: np.random.Generator) -> Contact | None:
         r = int(rng.integers(len(c.sweeps)))
         c.doubled = [(r, int(rng.integers(5, c.sweeps[r].n_frames - 3)))]
         c.details = f"{c.doubled}"
+    elif c.fault == "exposures":
+        r = int(rng.integers(len(c.sweeps)))
+        z = int(rng.integers(5, c.sweeps[r].n_frames - 3))
+        c.longer = [(r, z, float(rng.choice([0.5, 2.0])))]
+        c.details = f"{c.longer}"
     elif c.fault == "missing frame":
         r = int(rng.integers(len(c.sweeps)))
         c.missing = [(r, int(rng.integers(5, c.sweeps[r].n_frames - 3)))]
@@ -298,7 +314,8 @@ def write(c: Contact, folder: Path) -> None:
         )
         cosine = point[..., 2] / np.linalg.norm(point, axis=-1)
         glow = c.level * (0.4 + 0.6 * np.exp(-(1 - cosine) * 12))
-        counts = images(sweep, spots, c.scale, c.spot, glow, rng)
+        times = c.exposures[r]
+        counts = images(sweep, spots, c.scale, c.spot, glow, rng, times)
         if c.gain != 1:
             noise = rng.normal(0, READ_NOISE, counts.shape[1:])  # shifted for each frame
             for z in range(len(counts)):
@@ -315,22 +332,25 @@ def write(c: Contact, folder: Path) -> None:
         else:
             for z, image in enumerate(counts):
                 if (r, z) not in c.missing:
-                    WRITERS[c.kind][1](stated, folder / f"{name}_{z + 1:05d}{c.suffix}", z, image)
+                    exposed = replace(sweep, exposure=sweep.exposure * times[z])
+                    of_frame = replace(stated, sweep=exposed)
+                    WRITERS[c.kind][1](of_frame, folder / f"{name}_{z + 1:05d}{c.suffix}", z, image)
         if c.kind in LOGGED:
-            _log(stated, folder / f"{name}.csv")
+            _log(stated, folder / f"{name}.csv", times)
     if c.poni:
         poni(c.stated[0], folder / "lab.poni")
     if c.cif:
         (folder / "crystal.cif").write_text(_cif(*c.cif))
 
 
-def _log(s: Stated, path: Path) -> None:
+def _log(s: Stated, path: Path, times: Array) -> None:
     names = [n for n, _ in s.axes]
     lines = ["frame, " + ", ".join(f"{n} (deg)" for n in names) + ", exposure (s)"]
     for z in range(s.sweep.n_frames):
         angle = s.start + s.step * z
         values = [angle if n == s.sweep.scanned else s.sweep.angles[n] for n in names]
-        lines.append(f"{z + 1}, " + ", ".join(f"{v:.4f}" for v in values) + f", {s.sweep.exposure}")
+        exposure = s.sweep.exposure * times[z]
+        lines.append(f"{z + 1}, " + ", ".join(f"{v:.4f}" for v in values) + f", {exposure:g}")
     path.write_text("\n".join(lines) + "\n")
 
 

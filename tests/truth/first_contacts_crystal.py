@@ -266,16 +266,22 @@ def images(
     spot: float,
     background: Array,
     rng: np.random.Generator,
+    times: Array,
 ) -> NDArray[np.int32]:
-    """Return counted photons (frames, slow, fast): spots of width `spot` pixels, and background."""
+    """Return counted photons (frames, slow, fast): spots of width `spot` pixels, and background.
+
+    Frames are exposed `times` (n,) as long as the sweep's exposure.
+    """
     n, shape = sweep.n_frames, sweep.detector.shape
-    level = 0.9995 * background.max()
+    level = 0.9995 * background.max() * times.max()
     cut = (
         rng.poisson(level, (n, *shape)).astype(np.int32)
         if level > 3
         else _few(level, (n, *shape), rng)
     )
     if np.ptp(background) > 0:  # a share of the photons, which is Poisson again
+        if np.ptp(times) > 0:
+            background = times[:, None, None] * background
         cut = (
             rng.binomial(cut, np.minimum(background / level, 1))
             if level > 3
@@ -287,7 +293,7 @@ def images(
     frame = first[which] + np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
     z = (frame - spots["frame"][which]) / spots["width"][which]
     share = ndtr(z + 1 / spots["width"][which]) - ndtr(z)
-    counts = scale * spots["strength"][which] * share
+    counts = scale * spots["strength"][which] * share * times[np.clip(frame, 0, n - 1)]
     keep = (frame >= 0) & (frame < n) & (counts > 0.3)
     which, frame, counts = which[keep], frame[keep], counts[keep]
     reach = int(np.ceil(4.5 * spot)) + 1

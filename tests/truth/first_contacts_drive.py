@@ -5,23 +5,30 @@ Only documented commands, files and products are used. What the documentation sa
 withholds.
 """
 
-import csv
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
-import yaml
 
+from tests.truth import forks
 from tests.truth.first_contacts import CCD, FAULTS, LOGGED, OFFSET, READ_NOISE, Contact
 from tests.truth.first_contacts_crystal import Array, cell_of
+from tests.truth.first_contacts_paste import (
+    asks_for_gain,
+    changes,
+    options,
+    remedies,
+    rows_of,
+    write_config,
+)
 
 SOURCES = {"cbf mini": "cbf", "cbf sparse": "cbf", "cbf full": "cbf"}
 NAMES = {  # what a sentence must say to name a class
@@ -29,11 +36,11 @@ NAMES = {  # what a sentence must say to name a class
     "scale": r"distance|wavelength|told_cell|cell.{0,60}(differ|deviat)|pixels? of another size",
     "hand": r"sense of (the )?rotation|mirrored|opposite sign|rotation axis|turns? the other way",
     "cell": r"\bcell\b|setting|space group",
-    "gain": r"\bgain\b",
+    "gain": r"\bgain\b|import_scan: offset",
     "doubled": r"copy|copies|leave_out",
     "missing": r"missing|absent|gap in",
+    "exposures": r"exposure",
 }
-
 
 TEMPLATE: Path | None = None  # an experiment that `hklflow init` has made, to save time
 
@@ -63,18 +70,21 @@ class Judged:
 
 
 def run(command: list[str], folder: Path, heard: Heard) -> int:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = forks.path(commands=True)
+    environment = {**os.environ, "PATH": path, "COLUMNS": "10000"}
+    program, begin = shutil.which(command[0], path=path), time.monotonic()
     done = subprocess.run(
-        command,
+        [program or command[0], *command[1:]],
         cwd=folder,
         capture_output=True,
         text=True,
-        env={**os.environ, "PATH": path, "COLUMNS": "10000"},
+        env=environment,
         check=False,
         timeout=600,
     )
     text = done.stdout + done.stderr
-    heard.log += f"$ {' '.join(command)}\n{text}\nexit code {done.returncode}\n"
+    heard.log += f"$ {' '.join(command)}\n{text}\n"
+    heard.log += f"exit code {done.returncode}, {time.monotonic() - begin:.1f} s\n"
     if "Traceback (most recent call last)" in text:
         heard.traceback = text[text.index("Traceback") :][-1500:]
     return done.returncode
@@ -105,27 +115,16 @@ def _statements(c: Contact, folder: Path) -> tuple[dict[str, Any], list[str]]:
     if c.cif:
         arguments += ["--cif", str(folder / "crystal.cif")]
     if c.kind in CCD and c.fault != "no gain":
-        config["import_scan"] |= {"gain": c.gain, "offset": OFFSET, "read_noise": READ_NOISE}
+        config["import_scan"] |= _constants(c)
     return config, arguments
 
 
-def _merged(old: Any, new: Any) -> Any:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return {k: _merged(old.get(k), new.get(k)) for k in {**old, **new}}
-    if isinstance(old, list) and isinstance(new, list):
-        return new + [x for x in old if x not in new]
-    return old if new is None else new
+def _constants(c: Contact) -> dict[str, Any]:
+    return {"gain": c.gain, "offset": OFFSET, "read_noise": READ_NOISE}
 
 
-def _write_config(home: Path, more: dict[str, Any]) -> None:
-    path = home / "config" / "config.yaml"
-    config = yaml.safe_load(path.read_text()) or {}
-    path.write_text(yaml.safe_dump(_merged(config, more), sort_keys=False))
-
-
-def _rows(home: Path) -> list[dict[str, str]]:
-    lines = (home / "config" / "scans.tsv").read_text().splitlines()
-    return list(csv.DictReader([x for x in lines if not x.startswith("#")], delimiter="\t"))
+def _import(c: Contact, folder: Path) -> list[str]:
+    return ["hklflow", "import", str(folder), "--from", SOURCES.get(c.kind, c.kind)]
 
 
 def contact(c: Contact, folder: Path, home: Path) -> Heard:
@@ -136,19 +135,17 @@ def contact(c: Contact, folder: Path, home: Path) -> Heard:
     else:
         shutil.copytree(TEMPLATE, home, symlinks=True)
     config, arguments = _statements(c, folder)
-    _write_config(home, config)
-    source = SOURCES.get(c.kind, c.kind)
-    command = ["hklflow", "import", str(folder), "--from", source, *arguments]
-    code = run(command, home, heard)
+    write_config(home, config)
+    code = run([*_import(c, folder), *arguments], home, heard)
     imported = heard.log[heard.log.rindex("$ hklflow import") :]
-    if code or not _rows(home):
+    if code or not rows_of(home):
         heard.stopped = "import"
         heard.sentences = [x.strip() for x in imported.splitlines() if x.strip()][1:]
     else:
         notes = [x.strip() for x in imported.splitlines() if re.search("not imported|conflict", x)]
         reduce(home, heard)
         heard.sentences = notes + heard.sentences
-        if len(_rows(home)) < len(c.sweeps):
+        if len(rows_of(home)) < len(c.sweeps):
             heard.stopped = heard.stopped or "import (a part)"
             heard.sentences += [x.strip() for x in imported.splitlines() if x.strip()][1:]
     heard.seconds = time.monotonic() - begin
@@ -162,12 +159,16 @@ def reduce(home: Path, heard: Heard) -> None:
         text = heard.log[heard.log.rindex("$ hklflow check") :]
         heard.sentences = [x.strip() for x in text.splitlines() if x.strip()][1:-1]
         return
-    folders = sorted({f"results/{r['sample']}/{r['scan']}" for r in _rows(home)})
+    folders = sorted({f"results/{r['sample']}/{r['scan']}" for r in rows_of(home)})
     targets = [f"{f}/accepted.json" for f in folders]
     code = run(["snakemake", "--cores", "1", *targets], home, heard)
     text = heard.log[heard.log.rindex("$ snakemake") :]
     said = re.findall(r"^hklflow [a-z_]+: .*$", text, re.MULTILINE)
-    heard.sentences = list(dict.fromkeys(said))
+    heard.sentences = [
+        part
+        for line in dict.fromkeys(said)
+        for part in (re.split(r"\. (?=[a-z])", line) if "hklflow accept" in line else [line])
+    ]
     if code:
         run(["hklflow", "status"], home, heard)
         heard.stopped = said[0].split()[1].rstrip(":") if said else "snakemake"
@@ -217,55 +218,93 @@ def _same_lattice(c: Contact, orientation: dict[str, Any], inverse: Array) -> bo
     return bool(abs(volume - 1) < 0.02)
 
 
-def _remedies(c: Contact, heard: Heard) -> list[str]:
-    """Return texts to paste, that of the true cause first."""
-    found: list[str] = []
-    for sentence in heard.sentences:
-        found += [t for t in re.findall(r"`([^`]+)`", sentence) if re.search(r"[:=]\S|: ", t)]
-    found = [t for t in found if not re.search(r"\br\d+b\b", t)]  # these need more rows
-    words = {
-        "distance": "distance",
-        "wavelength": "wavelength",
-        "mirrored": "mirrored",
-        "beam centre": "shift",
-        "stale poni": "shift",
-        "arm missing": "arm",
-        "doubled frame": "leave_out",
-        "no gain": "gain",
-    }
-    word = words.get(c.fault, "")
-    return sorted(dict.fromkeys(found), key=lambda t: not (word and word in t))
+WORDS = {  # in the remedy of a fault
+    "distance": "distance",
+    "wavelength": "wavelength",
+    "axis reversed": "start|=",
+    "mirrored": "mirrored",
+    "beam centre": "shift",
+    "stale poni": "shift",
+    "arm missing": "arm",
+    "doubled frame": "leave_out",
+    "missing frame": "leave_out",
+}
 
 
-def paste(text: str, home: Path, sentences: list[str]) -> bool:
-    """Put a remedy where it belongs; return whether it is one that can be put anywhere."""
-    if re.fullmatch(r"(\S+=[-\d.:]+ ?)+", text):
-        pairs = re.findall(r"`((?:[a-z_]+=[-\d.:]+ ?)+)`(?: for (\w+))?", " ".join(sentences))
-        settings = {rotation: setting for setting, rotation in pairs}
-        path = home / "config" / "scans.tsv"
-        lines = path.read_text().splitlines()
-        names = next(x for x in lines if not x.startswith("#")).split("\t")
-        column, which = names.index("goniometer"), names.index("rotation")
-        for i, line in enumerate(lines):
-            cells = line.split("\t")
-            new = settings.get(cells[which]) or settings.get("") if cells[0] == "sugar" else None
-            if new:
-                old = dict(x.split("=") for x in cells[column].split())
-                turned = {**old, **dict(x.split("=") for x in new.split())}
-                cells[column] = " ".join(f"{k}={v}" for k, v in turned.items())
-                lines[i] = "\t".join(cells)
-        path.write_text("\n".join(lines) + "\n")
-        return True
-    if short := re.fullmatch(r"(\w+): (\w+): ([^{}]+)", text):  # a section and its key in one line
-        text = f"{short[1]}: {{{short[2]}: {short[3]}}}"
-    try:
-        more = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return False
-    if not isinstance(more, dict) or not all(isinstance(v, dict) for v in more.values()):
-        return False
-    _write_config(home, more)
+def _cure(c: Contact, folder: Path, home: Path, heard: Heard) -> tuple[str, Heard] | None:
+    """Paste remedies, that of the true cause first, until one works.
+
+    Return those that were pasted and the last run; None: there is nothing to paste.
+    """
+    kept, before = home / "config", home / "config_before"
+    shutil.copytree(kept, before)
+    queue: list[tuple[tuple[str, ...], str]] = [((), one) for one in _sorted(c, heard)]
+    tried = 0
+    last: tuple[str, Heard] | None = None
+    while queue and tried < 3:
+        earlier, text = queue.pop(0)
+        tried += 1
+        shutil.rmtree(kept)
+        shutil.copytree(before, kept)
+        again = Heard()
+        for one in (*earlier, text):
+            if not _pasted(c, folder, home, one, again):
+                break
+        else:
+            reduce(home, again)
+        last = " + ".join((*earlier, text)), again
+        if _right(c, home, again):
+            break
+        more = [one for one in _sorted(c, again) if one not in (*earlier, text)]
+        if not earlier and more:  # a remedy may bring to light what else is to be done
+            queue.insert(0, ((text,), more[0]))
+    shutil.rmtree(before)
+    return last
+
+
+def _sorted(c: Contact, heard: Heard) -> list[str]:
+    word = WORDS.get(c.fault, "")
+    found = remedies(heard.sentences)
+    found += [s for s in heard.sentences if asks_for_gain(s) or options(s)]
+    return sorted(dict.fromkeys(found), key=lambda t: not re.search(word, t))
+
+
+def _pasted(c: Contact, folder: Path, home: Path, text: str, heard: Heard) -> bool:
+    """Do what a remedy says; an import is repeated if the remedy is one of its options."""
+    if c.kind in CCD and asks_for_gain(text):  # looked up
+        write_config(home, {"import_scan": _constants(c)})
+    for step in changes(text):
+        step(home)
+    given = options(text)
+    if not rows_of(home) or given:
+        _, arguments = _statements(c, folder)
+        more = [x for option in given for x in ("--option", option)]
+        table = home / "config" / "scans.tsv"
+        if rows_of(home) and TEMPLATE is not None:
+            empty = TEMPLATE / "config" / "scans.tsv"
+            table.write_text(empty.read_text())
+        return not run([*_import(c, folder), *arguments, *more], home, heard)
     return True
+
+
+def _right(c: Contact, home: Path, heard: Heard) -> bool:
+    if not heard.orientation or heard.stopped or heard.verdict not in ("passed", "doubtful"):
+        return False
+    return error(c, heard.orientation)[2] and not monitor_error(c, home)
+
+
+def monitor_error(c: Contact, home: Path) -> str:
+    """Return how the monitor of a scan contradicts the exposures; empty: it is right."""
+    for r, (sweep, times) in enumerate(zip(c.sweeps, c.exposures, strict=True)):
+        path = home / f"results/sugar/100K/r{r + 1}/scan.nxs"
+        if not path.exists():
+            return f"r{r + 1} is absent"
+        with h5py.File(path) as file:
+            monitor = np.asarray(file["entry/frames/monitor"])
+        expected = sweep.exposure * times
+        if len(monitor) == len(expected) and not np.allclose(monitor, expected, rtol=1e-3):
+            return f"monitor of r{r + 1}: {monitor.min():g} to {monitor.max():g}"
+    return ""
 
 
 def judge(c: Contact, folder: Path, home: Path) -> Judged:
@@ -275,6 +314,8 @@ def judge(c: Contact, folder: Path, home: Path) -> Judged:
         error(c, heard.orientation) if heard.orientation else (np.inf, np.inf, False)
     )
     said = bool(heard.stopped) or heard.verdict in ("doubtful", "failed")
+    if good and (wrong := monitor_error(c, home)):
+        good, heard.sentences = False, [*heard.sentences, f"(not said: {wrong})"]
     if heard.traceback:
         outcome = "crash"
     elif good and not said:
@@ -288,19 +329,11 @@ def judge(c: Contact, folder: Path, home: Path) -> Judged:
     text = " ".join(heard.sentences)
     named = bool(re.search(NAMES[FAULTS[c.fault]], text, re.I)) if c.fault and said else None
     result = Judged(outcome, named, "", heard, (angle, cell))
-    if (
-        outcome not in ("reported", "refused without cause", "needless doubt")
-        or heard.stopped == "import"
-    ):
-        return result
-    result.pasted = "nothing to paste"
-    for remedy in _remedies(c, heard)[:6]:
-        if paste(remedy, home, heard.sentences):
-            result.remedy, again = remedy, Heard()
-            reduce(home, again)
-            result.second = again
-            good = bool(again.orientation) and error(c, again.orientation or {})[2]
-            good = good and again.verdict in ("passed", "doubtful") and not again.stopped
-            result.pasted = f"right ({again.verdict})" if good else "still wrong"
-            break
+    if outcome in ("reported", "refused without cause", "needless doubt"):
+        cured = _cure(c, folder, home, heard)
+        result.pasted = "nothing to paste"
+        if cured is not None:
+            result.remedy, result.second = cured
+            good = _right(c, home, result.second)
+            result.pasted = f"right ({result.second.verdict})" if good else "still wrong"
     return result

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from tests.patience import PATIENCE
-
-from . import forks
+from tests.truth import forks
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -27,8 +27,8 @@ import numpy as np
 from PIL import Image
 
 from tests.patience import PATIENCE
+from tests.truth import forks
 
-from . import forks
 from .conftest import REPOSITORY
 
 _PYTHON = """\

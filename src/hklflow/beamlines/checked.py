@@ -89,8 +89,12 @@ def _problems(header: Header) -> Iterator[tuple[tuple[str, ...], str]]:
         ("detector", plausible.detector_problem),
     ):
         value = getattr(header, name)
-        if value is not None and (problem_text := problem(value)) is not None:
-            yield (name,), problem_text
+        if value is None:
+            continue
+        for one in (np.min(value), np.max(value)) if np.ndim(value) else (value,):
+            if (problem_text := problem(one)) is not None:
+                yield (name,), problem_text
+                break
     polarization = header.polarization
     if polarization is not None and not 0 <= polarization <= 1:
         problem_text = (
@@ -161,6 +165,9 @@ def _or_none(kind: Kind) -> Kind:
 _TEXT: Kind = ("text", _is_text)
 _NUMBER = _or_none(("a number", _is_number))
 _SHAPE: Kind = (f"(slow, fast) of at most {MOST_PIXELS} pixels", _is_shape)
+_NUMBERS = _or_none(
+    ("a number or an array of numbers", lambda value: _is_number(value) or _is_array(value))
+)
 _ARRAY = _or_none(("an array of numbers", _is_array))
 
 _FOUND: dict[str, Kind] = {
@@ -202,15 +209,13 @@ _SCAN: dict[str, Kind] = {
     "original": ("three texts", lambda value: _is_tuple(value, _is_text, 3)),
 }
 _HEADER: dict[str, Kind] = {
-    **dict.fromkeys(("wavelength", "start_deg", "step_deg", "exposure_time"), _NUMBER),
+    **dict.fromkeys(("wavelength", "start_deg", "step_deg"), _NUMBER),
     **dict.fromkeys(("temperature", "saturation", "underload", "polarization"), _NUMBER),
     "n_frames": _or_none(("a whole number above 0", _is_count)),
     "detector": _or_none(_instance(Detector)),
     "goniometer": _or_none(_instance(Goniometer)),
     "binning": _or_none(_instance(PixelBinning)),
-    "transmission": _or_none(
-        ("a number or an array of numbers", lambda value: _is_number(value) or _is_array(value))
-    ),
+    **dict.fromkeys(("transmission", "exposure_time"), _NUMBERS),
     **dict.fromkeys(("sensor_material", "monitor_doubt", "temperature_doubt"), _or_none(_TEXT)),
     **dict.fromkeys(("saturation_doubt", "detector_doubt"), _or_none(_TEXT)),
     "notes": _or_none(_several(_TEXT)),

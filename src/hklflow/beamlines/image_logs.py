@@ -8,20 +8,28 @@ import numpy as np
 from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Request, joined
 from hklflow.formats.frame_log import FrameLog
-from hklflow.formats.header import Header
+from hklflow.formats.header import Header, per_frame
 
 
 def from_log(
-    log: FrameLog, images: list[tuple[int, Path]], request: Request
+    log: FrameLog,
+    images: list[tuple[int, Path]],
+    request: Request,
+    part: list[tuple[int, Path]],
 ) -> tuple[Header, str, list[str]]:
     """Return header, goniometer settings and notes from the log of a series.
 
     Parameters
     ----------
     images : list of (number, path)
+        The whole series.
+    part : list of (number, path)
+        Images whose facts are returned.
     """
     paths, numbers = [path for _, path in images], [number for number, _ in images]
     rows, notes = log.rows_of(paths, numbers)
+    chosen = set(part)
+    rows = [row for row, image in zip(rows, images, strict=True) if image in chosen]
     notes += log.clock(rows)
     n = len(rows)
     header = Header(n_frames=n)
@@ -42,16 +50,11 @@ def from_log(
     temperature = column(None, "temperature", "temp", "sample_temperature")
     if temperature is not None and np.ptp(temperature) > 1:
         notes.append(f"the temperature changes by {np.ptp(temperature):.3g} K during the scan")
-    if exposure is not None and np.ptp(exposure) > 1e-3 * np.median(exposure):
-        raise HklflowError(
-            f"{log.path}: exposures from {exposure.min():g} to {exposure.max():g} s in one scan; "
-            "split the scan"
-        )
     header = replace(
         header,
         monitor=monitor,
         transmission=transmission,
-        exposure_time=None if exposure is None else float(np.median(exposure)),
+        exposure_time=None if exposure is None else per_frame(exposure),
         temperature=None if temperature is None else round(float(temperature.mean()), 2),
     )
     words, angles = angle_settings(log, rows, request.options.get("axis"))

@@ -53,6 +53,8 @@ class Series:
     prefix: str
     suffix: str
     images: list[tuple[int, Path]]
+    whole: "Series | None" = None
+    """Series with images missing, of which this one is a part."""
 
     @property
     def stem(self) -> str:
@@ -62,8 +64,27 @@ class Series:
     @property
     def pattern(self) -> str:
         """Pattern of the series for the table of scans."""
-        digits = min(len(p.name) - len(self.prefix) - len(self.suffix) for _, p in self.images)
-        return str(self.folder / f"{self.prefix}{'#' * digits}{self.suffix}")
+        images = self.images if self.whole is None else self.whole.images
+        digits = min(len(p.name) - len(self.prefix) - len(self.suffix) for _, p in images)
+        part = "" if self.whole is None else f"[{self.images[0][0]}-{self.images[-1][0]}]"
+        return str(self.folder / f"{self.prefix}{'#' * digits}{part}{self.suffix}")
+
+    def absent(self) -> list[int]:
+        """Return the numbers of the images that are missing."""
+        numbers = [number for number, _ in self.images]
+        return sorted(set(range(min(numbers), max(numbers) + 1)) - set(numbers))
+
+    def parts(self) -> list["Series"]:
+        """Return the series without missing images; of several, each is a part."""
+        numbers = [number for number, _ in self.images]
+        if not self.absent() or len(set(numbers)) < len(numbers):
+            return [self]
+        starts = [0, *(i for i in range(1, len(numbers)) if numbers[i] > numbers[i - 1] + 1)]
+        ends = [*starts[1:], len(numbers)]
+        return [
+            replace(self, images=self.images[start:end], whole=self)
+            for start, end in zip(starts, ends, strict=True)
+        ]
 
     def fault(self) -> str:
         """Return why the numbers do not form a series; empty if they do."""
@@ -75,13 +96,16 @@ class Series:
         )
         if twice:
             return f"{len(twice)} numbers occur twice, for example {twice[0]}"
-        absent = sorted(set(range(min(numbers), max(numbers) + 1)) - set(numbers))
-        if absent:
-            shown = ", ".join(map(str, absent[:5])) + (" ..." if len(absent) > 5 else "")
-            return f"{len(absent)} of the images are missing: {shown}; copy them again"
+        if absent := self.absent():
+            return f"{_missing(absent)}; copy them again"
         if any(mark in str(self.folder / self.prefix) for mark in "#*?[%"):
             return "its path contains a wildcard character (#, *, ?, [ or %); rename it"
         return ""
+
+
+def _missing(absent: list[int]) -> str:
+    shown = ", ".join(map(str, absent[:5])) + (" ..." if len(absent) > 5 else "")
+    return f"{len(absent)} of the images are missing: {shown}"
 
 
 @dataclass(frozen=True)
@@ -105,6 +129,8 @@ class ImageFiles:
         excluded: list[str] = []
         short: list[str] = []
         series = list(self._series(request.source))
+        if self._choices(request, log).step_deg is None:  # else the start is that of the first part
+            series = [part for one in series for part in one.parts()]
         if not series:
             raise HklflowError(
                 f"{request.source} has no numbered images *{' *'.join(self.suffixes)}; enter their "
@@ -249,9 +275,15 @@ class ImageFiles:
         read = None
         if log is not None:
             read = read_log(Path(log.replace("{series}", series.stem)))
-            facts, words, remarks = from_log(read, series.images, request)
+            whole = series if series.whole is None else series.whole
+            facts, words, remarks = from_log(read, whole.images, request, series.images)
             header, goniometer = joined(facts, header), words or goniometer
             notes += remarks
+        if series.whole is not None:
+            notes.append(
+                f"{_missing(series.whole.absent())}; the images before and after are imported as "
+                "rotations of their own: if they exist, copy them and import again"
+            )
         if goniometer:
             notes.append(
                 "set the directions of its axes in `import_scan: axes` (an axis that is always at "

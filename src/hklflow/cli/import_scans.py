@@ -19,6 +19,8 @@ from hklflow.cli.import_write import Stated, say
 from hklflow.cli.options import Directory
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from hklflow.beamlines import Beamline, Found, FoundScan, Request, Unmatched
 
 _ALIKE = 4  # smallest number of unmatched scans with the same reason that are printed as a group
@@ -254,6 +256,14 @@ def _tell_unmatched(unmatched: "Sequence[Unmatched]") -> None:
             say(f"  likewise {len(rest)} more: {', '.join(names)}")
 
 
+def _range(values: "ArrayLike") -> str:
+    """Return a number, or the smallest and the largest one, as text."""
+    import numpy as np
+
+    low, high = np.min(values), np.max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
 def _facts(scan: "FoundScan") -> str:
     header = scan.header
     names = None if header.goniometer is None else header.goniometer.names
@@ -265,7 +275,7 @@ def _facts(scan: "FoundScan") -> str:
         else f"{axis} {header.start_deg:g} + {header.step_deg:.6g} x n degrees",
         None if header.temperature is None else f"{header.temperature:g} K",
         None if header.wavelength is None else f"{header.wavelength:.6g} Å",
-        None if header.exposure_time is None else f"{header.exposure_time:g} s",
+        None if header.exposure_time is None else f"{_range(header.exposure_time)} s",
         None if header.monitor is None else "monitor",
         None if header.transmission is None else "attenuators",
         None if scan.ub is None else "orientation",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.constants.files import Quantity, read_part
@@ -247,7 +247,7 @@ def part_mask(path: Path, shape: tuple[int, ...]) -> Bits:
     return bits
 
 
-def common_exposure(stated: Mapping[str, float | None], setting: float | None) -> float:
+def common_exposure(stated: Mapping[str, ArrayLike | None], setting: float | None) -> float:
     """Return the exposure of a frame in seconds: the user's value, else the runs' common value.
 
     Raises
@@ -259,7 +259,8 @@ def common_exposure(stated: Mapping[str, float | None], setting: float | None) -
     for source, exposure in exposures.items():
         if exposure is None:
             raise HklflowError(f"{source} states no exposure; set `exposure` in seconds")
-    values = [value for value in exposures.values() if value is not None]
+    stated_values = [value for value in exposures.values() if value is not None]
+    values = [float(x) for value in stated_values for x in np.ravel(value)]
     if max(values) - min(values) > 1e-6 * max(values):
         raise HklflowError(
             f"the runs have different exposures {sorted(set(values))} s; measure all transmissions "

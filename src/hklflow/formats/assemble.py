@@ -145,10 +145,7 @@ def scan(
     )
     goniometer = _goniometer(header, said, problems)
     start, step = _angles(header, said, n_raw, problems)
-    exposure = _plausible(
-        _first(said.exposure, header.exposure_time), plausible.exposure_problem, problems,
-        "the exposure time is not known: set `import_scan: exposure` in seconds",
-    )  # fmt: skip
+    exposure = _exposures(header, said, used, problems)
     monitor = _monitor(header, said, used, exposure, problems)
     attenuation = _attenuation(header, said, used, problems)
     temperature = _plausible(
@@ -168,7 +165,6 @@ def scan(
     assert beam
     assert detector
     assert goniometer
-    assert exposure
     n = frames.stop - frames.start
     angles = geometry.Scan(np.radians(start + step * frames.start), np.radians(step), n)
     return RotationScan(
@@ -176,7 +172,7 @@ def scan(
         first=frames.start,
         rotation=geometry.Rotation(beam, detector, goniometer, angles),
         monitor=monitor[frames],
-        exposure=np.full(n, float(exposure)),
+        exposure=exposure[frames],
         attenuation=attenuation[frames],
         monitor_source="none" if said.monitor == "none" else raw,
         temperature=temperature,
@@ -368,17 +364,40 @@ def _angles(header: Header, said: Said, n_raw: int, problems: list[str]) -> tupl
     return float(start), float(step)
 
 
+def _exposures(header: Header, said: Said, used: NDArray[np.bool_], problems: list[str]) -> Floats:
+    """Return the exposure of each raw frame."""
+    n_raw = len(used)
+    stated = _first(said.exposure, header.exposure_time)
+    if stated is None:
+        problems.append("the exposure time is not known: set `import_scan: exposure` in seconds")
+        return np.ones(n_raw)
+    times = np.asarray(stated, dtype=np.float64)
+    if times.shape not in ((), (n_raw,)):
+        problems.append(
+            f"the exposure times have the shape {times.shape} for {n_raw} frames: correct the "
+            "file, or set `import_scan: exposure` in seconds"
+        )
+        return np.ones(n_raw)
+    times = np.broadcast_to(times, (n_raw,))
+    checked = times[used] if used.any() else times
+    for worst in (checked.min(), checked.max()):
+        if (problem := plausible.exposure_problem(float(worst))) is not None:
+            problems.append(problem)
+            return np.ones(n_raw)
+    return _completed(times, (times > 0) & np.isfinite(times), used)
+
+
 def _monitor(
     header: Header,
     said: Said,
     used: NDArray[np.bool_],
-    exposure: float | None,
+    exposure: Floats,
     problems: list[str],
 ) -> Floats:
     n_raw = len(used)
     if said.monitor == "none":
         # A monitor counts during the exposure; without a monitor the exposure time replaces it.
-        return np.full(n_raw, 1.0 if exposure is None else float(exposure))
+        return exposure
     if said.monitor != "file":
         problems.append(f"monitor {said.monitor!r} is neither `file` nor `none`")
         return np.ones(n_raw)

@@ -271,7 +271,7 @@ def series_facts(
     notes += remarks
     header = Header(
         wavelength=table.wavelength(first),
-        exposure_time=table.exposure(first),
+        exposure_time=_exposure(table.exposure(first), table.exposure(last), last.path),
         saturation=table.saturation(first),
         detector=None if mounting is None else mounting.detector(first.shape),
         n_frames=n_frames,
@@ -296,6 +296,22 @@ def series_facts(
     return FrameFacts(
         replace(header, start_deg=start, step_deg=step, goniometer=goniometer), "", tuple(notes)
     )
+
+
+def _exposure(first: float | None, last: float | None, path: Path) -> float | None:
+    """Return the exposure of a frame.
+
+    Raises
+    ------
+    HklflowError
+        If that of the last frame is another one.
+    """
+    if first is not None and last is not None and abs(last - first) > 1e-3 * first:
+        raise HklflowError(
+            f"the exposure is {first:g} s in the first frame and {last:g} s in the last one, "
+            f"{path}: put the frames of each exposure in a folder of their own and import both"
+        )
+    return first
 
 
 def _mounting(

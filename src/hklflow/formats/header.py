@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hklflow.geometry import Detector, Goniometer
 from hklflow.images.gain import Stated
@@ -29,8 +29,8 @@ class Header:
     angles_deg : (n,) array or None
         Angle at the start of each frame, degrees; only if the steps are not equal.
     n_frames : int or None
-    exposure_time : float or None
-        Exposure time of a frame, seconds.
+    exposure_time : float or (n,) array or None
+        Exposure time of a frame, seconds; an array if the exposures differ, see `per_frame`.
     monitor : (n,) array or None
         Monitor counts of each frame.
     monitor_doubt : str or None
@@ -75,7 +75,7 @@ class Header:
     step_deg: float | None = None
     angles_deg: NDArray[np.float64] | None = None
     n_frames: int | None = None
-    exposure_time: float | None = None
+    exposure_time: float | NDArray[np.float64] | None = None
     monitor: NDArray[np.float64] | None = None
     monitor_doubt: str | None = None
     transmission: float | NDArray[np.float64] | None = None
@@ -93,3 +93,10 @@ class Header:
     integrates: bool | None = None
     gain: Stated | None = None
     readouts: int | None = None
+
+
+def per_frame(values: ArrayLike) -> float | NDArray[np.float64]:
+    """Return values of all frames; one number if they are equal."""
+    array = np.ravel(np.asarray(values, dtype=np.float64))
+    equal = np.ptp(array) <= 1e-4 * np.abs(array).max()
+    return float(array[0]) if equal else array

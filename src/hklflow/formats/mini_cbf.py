@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.formats.cbf_columns import columns, transmission
 from hklflow.formats.cbf_fields import Fields, head
-from hklflow.formats.header import Header
+from hklflow.formats.header import Header, per_frame
 from hklflow.formats.imgcif import ImgCif, read_imgcif
 from hklflow.formats.instruments import Instrument
 from hklflow.formats.text_headers import (
@@ -62,7 +62,7 @@ def read_cbf(files: list[Path], pixels: NDArray[Any], choices: Choices) -> Heade
     material = re.search(r"^#?\s*(\S.*?)\s+sensor,\s*thickness", first.block, re.MULTILINE)
     goniometer = _goniometer(first, axes, row, choices, notes)
     bad = pixels < 0
-    flux, filters = columns(files, ("Flux", "Filter_transmission"))
+    flux, filters, exposures = columns(files, ("Flux", "Filter_transmission", "Exposure_time"))
     if flux.doubt is not None:
         notes.append(f"{flux.doubt}, or set `import_scan: {{monitor: none}}`")
     header = Header(
@@ -72,7 +72,9 @@ def read_cbf(files: list[Path], pixels: NDArray[Any], choices: Choices) -> Heade
         detector_doubt=doubt,
         goniometer=goniometer,
         sensor_material=None if material is None else material[1],
-        exposure_time=_stated(first.number("Exposure_time"), stated.exposure_time),
+        exposure_time=_exposures(files, shape, stated)
+        if exposures.values is None
+        else per_frame(exposures.values),
         monitor=flux.values,
         monitor_doubt=flux.doubt
         and f"{flux.doubt}, so there is no monitor: correct the headers, "
@@ -88,6 +90,17 @@ def read_cbf(files: list[Path], pixels: NDArray[Any], choices: Choices) -> Heade
     )
     start, step = _angles(files, first, axes, choices, shape, notes)
     return replace(header, start_deg=start, step_deg=step, notes=tuple(notes) or None)
+
+
+def _exposures(
+    files: list[Path], shape: tuple[int, int], stated: ImgCif
+) -> float | NDArray[np.float64] | None:
+    """Return the exposure of the frames from their imgCIF part."""
+    last = read_imgcif(head(files[-1]), shape, str(files[-1])) if len(files) > 1 else None
+    if stated.exposure_time is None or last is None or last.exposure_time == stated.exposure_time:
+        return stated.exposure_time
+    parts = [read_imgcif(head(path), shape, str(path)) or ImgCif() for path in files]
+    return per_frame([part.exposure_time or 0.0 for part in parts])
 
 
 def _stated(text: float | None, axes: float | None) -> float | None:

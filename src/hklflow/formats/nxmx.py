@@ -14,7 +14,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.base.values import HC
 from hklflow.formats.eiger_geometry import simple_detector
 from hklflow.formats.hdf5_file import open_file
-from hklflow.formats.header import Header
+from hklflow.formats.header import Header, per_frame
 from hklflow.formats.nxfile import (
     constant,
     find,
@@ -427,7 +427,7 @@ def _detector_fields(group: Any, shape: tuple[int, int], choices: Choices) -> di
     for name in ("count_time", "frame_time"):
         node = find(group, name)
         if node is not None and "exposure_time" not in fields:
-            fields["exposure_time"] = constant(node, "time")
+            fields["exposure_time"] = per_frame(scaled(node, "time"))
     bits = _mask_bits(group, shape)
     if bits is not None:
         fields["pixel_mask"] = bits != 0

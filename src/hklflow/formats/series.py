@@ -1,4 +1,7 @@
-"""Series of images: find the files of a pattern, in the order of their numbers."""
+"""Series of images: find the files of a pattern, in the order of their numbers.
+
+`x_####.cbf` are all numbers, `x_####[5-30].cbf` those from 5 to 30.
+"""
 
 import os
 import re
@@ -51,7 +54,7 @@ def find_names(pattern: str, *, gaps: bool = False) -> list[str]:
         As `find_files`.
     """
     path = Path(pattern)
-    folder, template = path.parent, number_pattern(path.name)
+    folder, template, part = path.parent, number_pattern(path.name), _part(path.name)
     assert template is not None
     if not folder.is_dir():
         raise HklflowError(
@@ -67,6 +70,8 @@ def find_names(pattern: str, *, gaps: bool = False) -> list[str]:
             require_file(folder / name, "image", "copy it again")
         start, stop = match.span("number")
         number = int(name[start:stop])
+        if part is not None and number not in part:
+            continue
         stems.add((name[:start], name[stop:]))
         if number in numbered:
             first, second = sorted((numbered[number], name))
@@ -81,20 +86,31 @@ def find_names(pattern: str, *, gaps: bool = False) -> list[str]:
         names = ", ".join(f"{first}...{last}" for first, last in sorted(stems))
         raise HklflowError(f"{pattern} matches several series ({names}); make the pattern narrower")
     present = sorted(numbered)
-    if not gaps and len(present) <= present[-1] - present[0]:
-        missing = sorted(set(range(present[0], present[-1] + 1)) - set(present))
+    expected = part or range(present[0], present[-1] + 1)
+    if not gaps and len(present) < len(expected):
+        missing = sorted(set(expected) - set(present))
         shown = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
         raise HklflowError(
-            f"{len(missing)} of the images {pattern} between numbers {present[0]} and "
-            f"{present[-1]} are missing: {shown}; copy them again or split the scan"
+            f"{len(missing)} of the images {pattern} between numbers {expected[0]} and "
+            f"{expected[-1]} are missing: {shown}; copy them again, or make a row of the images "
+            "before and one of those after, such as `x_####[1-20].cbf` and `x_####[22-90].cbf`"
         )
     return [numbered[number] for number in present]
 
 
+_HASHES = r"(#+)(?:\[(\d+)-(\d+)\])?"
+
+
+def _part(name: str) -> range | None:
+    """Return the numbers that a pattern asks for; None: all."""
+    match = re.search(_HASHES, name)
+    return None if match is None or match[2] is None else range(int(match[2]), int(match[3]) + 1)
+
+
 def number_pattern(name: str) -> re.Pattern[str] | None:
     """Return the pattern of the file names with the group `number`; None for a plain name."""
-    if hashes := re.search(r"#+", name):
-        digits = rf"(?P<number>\d{{{len(hashes[0])},}})"
+    if hashes := re.search(_HASHES, name):
+        digits = rf"(?P<number>\d{{{len(hashes[1])},}})"
         return re.compile(
             re.escape(name[: hashes.start()]) + digits + re.escape(name[hashes.end() :])
         )

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hklflow.base.errors import HklflowError
-from hklflow.formats.header import Header
+from hklflow.formats.header import Header, per_frame
 from hklflow.formats.mini_cbf import require_end
 from hklflow.formats.text_headers import Choices, flat_detector, goniometer_of, on_arm
 from hklflow.images.gain import Stated
@@ -128,12 +131,18 @@ def read_smv(files: list[Path], shape: tuple[int, int], choices: Choices) -> Hea
         goniometer=goniometer,
         start_deg=start,
         step_deg=step,
-        exposure_time=number(keys, "TIME", path) or None,
+        exposure_time=_exposures(files),
         saturation=number(keys, "CCD_IMAGE_SATURATION", path) or None,
         notes=tuple(notes) or None,
         integrates=True,
         gain=Stated(offset=_pedestal(keys, path)),
     )
+
+
+def _exposures(files: list[Path]) -> float | NDArray[np.float64] | None:
+    """Return the exposure of the frames; None: it is empty."""
+    times = [number(keys_of(head(path)), "TIME", path) or 0.0 for path in files]
+    return per_frame(times) if any(times) else None
 
 
 def _pedestal(keys: dict[str, str], path: Path) -> float | None:

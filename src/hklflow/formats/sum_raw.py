@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -423,4 +424,4 @@ def header_of_sum(repeats: Sequence[Repeat], kind: SumType) -> Header:
 
 
 def _added(values: Sequence[Any]) -> Any:
-    return None if values[0] is None else np.sum(values, axis=0)
+    return None if values[0] is None else reduce(np.add, values)

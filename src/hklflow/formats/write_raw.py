@@ -123,7 +123,7 @@ class NXmxHeader:
     scan_angles : (n_frames,) array or None
         Angle at the start of each frame, radians; only if the steps are not equal.
     n_frames : int
-    exposure : float or None
+    exposure : float or (n_frames,) array or None
         Exposure time of a frame, seconds.
     monitor : (n_frames,) array or None
     pixel_mask : (slow, fast) uint32 array or None
@@ -168,7 +168,7 @@ class NXmxHeader:
     start: float | None = None
     step: float | None = None
     scan_angles: ArrayLike | None = None
-    exposure: float | None = None
+    exposure: float | NDArray[np.float64] | None = None
     monitor: ArrayLike | None = None
     pixel_mask: ArrayLike | None = None
     sensor_material: str | None = "Si"
@@ -381,7 +381,7 @@ class NXmxWriter:
             ("sensor_thickness", header.sensor_thickness, "m"),
             ("count_time", None if exposure is None else np.full(header.n_frames, exposure), "s"),
             # DIALS 3.12 accepts only one number.
-            ("frame_time", exposure, "s"),
+            ("frame_time", exposure if np.ndim(exposure) == 0 else None, "s"),
             ("saturation_value", header.saturation, None),
             ("underload_value", header.underload, None),
             (READ_VARIANCE, header.read_variance, "photon^2"),

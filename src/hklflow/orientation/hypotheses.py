@@ -25,9 +25,10 @@ from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
 
-_REACH = 0.055  # largest shift of the beam centre, as a fraction of the detector's side
 KEV_A = 12.398420
 """Energy in keV times wavelength in Å."""
+REACH = 0.055
+"""Largest shift of the beam centre, as a fraction of the detector's side."""
 _USUAL = (0.1, 3.0)  # wavelengths in Å of which a unit may be wrong
 _FACTORS = np.exp(np.linspace(np.log(0.5), np.log(2.0), 11))  # of the distance
 _ARM_STEP = 0.06  # between two angles of the arm, as a fraction of the detector's opening
@@ -224,7 +225,7 @@ def fitted(
     """
     changed = hypothesis.applied(rotations)
     best = None
-    for shifted in local_lattice.found(changed, peaks, reaches, _REACH)[:_TRIED]:
+    for shifted in local_lattice.found(changed, peaks, reaches, REACH)[:_TRIED]:
         if shifted.count < max(least * shifted.of, MIN_PEAKS):
             break
         # A shift of the corrected detector is one in its own plane, as in `Correction`.
@@ -265,6 +266,21 @@ def polished(
         if shifts:
             hypothesis = hypothesis.with_shift(shift + moved)
     return counted(hypothesis, ub, rotations, peaks)
+
+
+def as_shift(arm: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks]) -> Fitted | None:
+    """Return the shift of the beam centre that has the effect of an arm's small angle.
+
+    With a beam centre that is wrong by many pixels the lattice may be found only near an angle that
+    takes back most of the error. None: the angle is too large for a shift.
+    """
+    detector = rotations[0].detector
+    middle = 0.5 * np.array(detector.shape)
+    moved = arm.hypothesis.correction.applied(detector)
+    shift = middle - np.array(detector.plane.intersect(moved.plane.lab(*middle)))
+    if not np.linalg.norm(shift) < REACH * max(detector.shape):
+        return None
+    return polished(Hypothesis("as stated").with_shift(shift), arm.ub, rotations, peaks)
 
 
 def linear_fit(h: Floats, g: Floats, along: Sequence[Floats]) -> tuple[Floats, Floats]:

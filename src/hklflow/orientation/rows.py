@@ -3,6 +3,9 @@
 If the stated beam centre is wrong by one row of reflections, the peaks of a short scan can be
 indexed with hkl that are all off by one along an axis; the refined beam centre then stays wrong.
 The shifted hkl are fitted with the lattice and the beam centre free, and compared.
+
+In rotations at several settings a wrong beam centre shifts hkl by several rows, which no lattice
+fits well. If the peaks fit badly, they are therefore indexed again with other beam centres.
 """
 
 from collections.abc import Sequence
@@ -13,8 +16,9 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, symmetry
-from hklflow.orientation import local_lattice, refinement
-from hklflow.orientation.hypotheses import linear_fit
+from hklflow.orientation import hypotheses, local_lattice, refinement
+from hklflow.orientation.expected import Sought
+from hklflow.orientation.hypotheses import Hypothesis, linear_fit
 from hklflow.orientation.refinement import Refined
 from hklflow.orientation.residuals import Peaks
 
@@ -25,6 +29,10 @@ _PIXEL = 0.5  # for derivatives
 _CLOSE = 3.0  # ratio of the rms in Q up to which shifted indices are refined
 _ALIKE = 1.5  # ratio of the reduced χ² up to which two indexings cannot be told apart
 _MOST = 0.9  # fraction of the used peaks that the other indexing needs
+_BAD = 4.0  # reduced χ² above which other beam centres are tried
+_BETTER = 0.5  # largest ratio of the reduced χ² with another beam centre
+_STRAIN = 0.1  # between the two lattices: a wrong beam centre deforms the lattice
+_TOLERANCE = 0.25  # of h, k and l of an indexed peak
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,35 @@ def off_by_row(
         if other is not None and enough and other.chi2 < _ALIKE * refined.chi2:
             rows.append(Row(axis, shift, other.chi2, refined.chi2))
     return min(rows, key=lambda row: row.chi2, default=None)
+
+
+def other_centre(
+    stated: Sequence[Rotation],
+    refined: Refined,
+    peaks: Sequence[Peaks],
+    group: symmetry.SpaceGroup,
+    free: Sequence[str],
+) -> Refined | None:
+    """Return a refinement from another beam centre with new hkl that fits much better; None: none.
+
+    Parameters
+    ----------
+    stated : sequence of Rotation
+        Geometry as imported.
+    """
+    if refined.chi2 < _BAD:
+        return None
+    sought = Sought(refined.cell, group, _TOLERANCE, _STRAIN, refined.indexed.mean())
+    fit = hypotheses.fitted(Hypothesis("as stated"), stated, peaks, sought.reaches)
+    if fit is None:
+        return None
+    rotations = fit.hypothesis.applied(stated)
+    indexing = sought.index(rotations, peaks, np.ones(sum(len(p.frame) for p in peaks)))
+    if indexing is None:
+        return None
+    other = _refined(rotations, peaks, indexing.ub, group, free)
+    enough = other is not None and other.used.sum() > _MOST * refined.used.sum()
+    return other if other is not None and enough and other.chi2 < _BETTER * refined.chi2 else None
 
 
 def _fit(

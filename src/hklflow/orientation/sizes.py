@@ -49,8 +49,7 @@ def sizes(
         sentence = (
             f"the cell is {abs(relative):.2%} {_larger(relative)} than the cell of the table of "
             "samples (mean of its lengths): if it is not the temperature, the wavelength or the "
-            "detector's distance is wrong by as much; check them, or give the cell of this "
-            "temperature"
+            "detector's distance is wrong by as much"
         )
         differences.append({"what": "cell", "relative": relative, "sentence": sentence})
     if "detector_z" not in free:

@@ -26,6 +26,7 @@ _BETTER = 1.1  # so many times the peaks of the stated geometry, or by chance, a
 _CANDIDATES = 6  # hypotheses that are tested by indexing
 _FARTHEST_SCALE = 0.4  # logarithm of the scale of a cell that a distance explains
 _NEAR_ARM = 2.0  # pixels of shift that an angle of the arm may leave
+_AS_SHARP = 1.02  # largest ratio of the rms with a rounded angle
 _ROUND_ARM = (1.0, 0.5, 0.1, 0.01)  # degrees
 
 
@@ -118,12 +119,60 @@ def _explained(
         return [one for one in tried if one is not None]
 
     explanations = tested(fits)
+    if not known and not explanations:
+        explanations = tested(_directly(tried, rotations, peaks, strength, sought))
     if not known and all(one.count < _CONVINCING * one.of for _, one in explanations):
-        explanations += tested(_arms(rotations, peaks, sought))
+        arms = _arms(rotations, peaks, sought)
+        shifts = [hypotheses.as_shift(fit, rotations, peaks) for fit in arms]
+        explanations += tested([*arms, *(fit for fit in shifts if fit is not None)])
     found = [
         _with_mirror_image(one, rotations, peaks, strength, sought) for one in _best(explanations)
     ]
-    return found or known
+    return found or known or _another_crystal(rotations, peaks, sought)
+
+
+def _directly(
+    tried: Iterable[Hypothesis],
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    strength: Floats,
+    sought: Sought,
+) -> list[Fitted]:
+    """Return the hypotheses that need no other beam centre, by the ordinary search for the lattice.
+
+    It finds lattices whose neighbouring peaks are too far apart for `local_lattice`.
+    """
+    fits = []
+    for hypothesis in tried:
+        if hypothesis.kind in ("as stated", "distance"):
+            continue
+        indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
+        if indexing is not None:
+            to_primitive = indexing.candidates[0].group.to_primitive
+            ub = indexing.ub @ np.linalg.inv(to_primitive)
+            fit = hypotheses.counted(hypothesis, ub, rotations, peaks)
+            fits += [fit] if fit.count > _CONVINCING * fit.of else []
+    return fits
+
+
+def _another_crystal(
+    rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought
+) -> list[Explanation]:
+    """Return a lattice in the stated geometry with longer vectors than the expected ones."""
+    if sought.cell is None:
+        return []
+    free = replace(sought, cell=None)
+    fit = hypotheses.fitted(Hypothesis("as stated"), rotations, peaks, free.reaches)
+    stated = None if fit is None else _stated([fit], rotations, peaks)
+    if stated is None or stated.count < _CONVINCING * stated.of:
+        return []
+    by_chance = _by_chance(stated.hypothesis, rotations, peaks, free)
+    if stated.count < _BETTER * by_chance:
+        return []
+    reduced = _reduced(stated.ub)
+    return [
+        Explanation("cell", stated.hypothesis, stated.count, stated.of, by_chance, cell=reduced)
+    ]
 
 
 def _parts(peaks: Sequence[Peaks], strength: Floats) -> list[Floats]:
@@ -383,7 +432,8 @@ def _simplest(
         for digit in _ROUND_ARM:
             arm = np.round(np.round(np.array(hypothesis.correction.arm) / digit) * digit, 4)
             even = _with_arm(bare, arm)
-            if _as_good(even, fit, rotations, peaks):
+            # A rounded angle of some rotations is not absorbed by the detector of all.
+            if _as_good(even, fit, rotations, peaks, _AS_SHARP):
                 yield own, even
                 return
     if own and _as_good(bare, fit, rotations, peaks):
@@ -392,10 +442,15 @@ def _simplest(
 
 
 def _as_good(
-    hypothesis: Hypothesis, fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks]
+    hypothesis: Hypothesis,
+    fit: Fitted,
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    sharp: float = np.inf,
 ) -> bool:
-    """Return True if a rounded hypothesis indexes as many peaks."""
-    return hypotheses.counted(hypothesis, fit.ub, rotations, peaks).count > _ALIKE * fit.count
+    """Return True if a rounded hypothesis indexes as many peaks, with a similar rms."""
+    rounded = hypotheses.counted(hypothesis, fit.ub, rotations, peaks)
+    return rounded.count > _ALIKE * fit.count and rounded.rms < sharp * fit.rms
 
 
 def _best(explanations: Sequence[tuple[int, Explanation]]) -> list[Explanation]:

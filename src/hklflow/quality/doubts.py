@@ -23,7 +23,7 @@ from hklflow.orientation.lattice_search import is_indexed
 from hklflow.orientation.limits import MODULE_SPOTS
 from hklflow.orientation.refinement import Refined
 from hklflow.orientation.residuals import Peaks
-from hklflow.orientation.rows import Row, off_by_row
+from hklflow.orientation.rows import Row, off_by_row, other_centre
 from hklflow.orientation.satellites import INDEXED
 from hklflow.quality import pasted, remedies
 from hklflow.quality.pasted import Imported
@@ -118,6 +118,11 @@ def doubts(
         odd = _unindexed(refined.ub, joined.g, joined.intensity, others_left, group, sure)
         left = [_of_unindexed(odd, named)]
     row = off_by_row(refined, peaks, group, free)
+    rows = [] if row is None else [_of_row(row, refined, named)]
+    if named.imported is not None and row is None:
+        stated = named.imported.rotations
+        other = other_centre(stated, refined, peaks, group, free)
+        rows = [] if other is None else [_of_centre(other, refined, named.imported)]
     alike: list[steadiness.Motion] = []
     if not (motions or gone or shifted or outward is not None):
         alike = steadiness.motions(*fit, shared=False)
@@ -129,7 +134,7 @@ def doubts(
             for x in others_left
         ],
         "lost": [_of_lost(part, named) for part, s in zip(gone, slips, strict=True) if s is None],
-        "rows": [] if row is None else [_of_row(row, refined, named)],
+        "rows": rows,
         "displaced modules": [_of_module(module, named) for module in shifted],
         "outward": [] if outward is None else [_of_outward(outward, named)],
         "alike": [_of_alike(max(alike, key=lambda m: m.bias), named)] if alike else [],
@@ -392,6 +397,26 @@ def _of_row(row: Row, refined: Refined, named: Named) -> Record:
             f"the frames the peaks fit {how} now (reduced chi² {row.chi2:.3g}, "
             f"{row.chi2_as_refined:.3g} now); check the beam centre with a powder image or the "
             f"direct beam, or measure a longer rotation{_row_cure(row, refined, named)}"
+        ),
+    }
+
+
+def _of_centre(other: Refined, refined: Refined, imported: Imported) -> Record:
+    """Return the record of another beam centre; its shift is from the stated one."""
+    pairs = zip(imported.rotations, other.rotations, strict=True)
+    shifts = [pasted.shift_near_beam(a.detector, b.detector) for a, b in pairs]
+    slow, fast = shifts[0]
+    return {
+        "axis": None,
+        "shift": shifts[0],
+        "chi2": other.chi2,
+        "sentence": (
+            f"the beam centre of {imported.scan} is perhaps wrong: moved by ({slow:+.1f}, "
+            f"{fast:+.1f}) pixels of the frames, along slow and fast from where it is stated, the "
+            f"peaks have other hkl and fit better (reduced chi² {other.chi2:.3g}, "
+            f"{refined.chi2:.3g} now): check it with a powder image or the direct beam, and write "
+            f"{pasted.settings(imported, [Correction(shift=shift) for shift in shifts])} (a wrong "
+            "zero of the detector's arm has the same effect)"
         ),
     }
 

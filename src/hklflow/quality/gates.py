@@ -72,8 +72,21 @@ def failures(
             absent=_is_absent(figures, parent_figures, limits),
             jumped=bool(jumps),
         )
-        reasons.append(remedy)
+        reasons = [*_of_geometry(parent_figures, limits, identity), *reasons, remedy]
     return [*(f"{where}: {text}" for text in _moved(figures, limits)), *reasons]
+
+
+def _of_geometry(
+    parent_figures: Mapping[str, Any], limits: Limits, identity: Mapping[str, Any]
+) -> list[str]:
+    """Return why a parent does not fit itself: a wrong distance or beam centre deforms the cell."""
+    if identity["scan"] != identity["parent"] or parent_figures.get("motions"):
+        return []
+    about = {key: parent_figures.get(key, ()) for key in ("sizes", "rows")}
+    return [
+        f"{sentence}; correct this first, because it also breaks relations of the cell"
+        for sentence in doubtful(about, limits)
+    ]
 
 
 def doubtful(figures: Mapping[str, Any], limits: Limits) -> list[str]:

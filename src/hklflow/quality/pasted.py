@@ -6,8 +6,10 @@ contains the corrections that are configured, too, and goes to the layer that ha
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hklflow.geometry import BEAM, Detector, Rotation
 from hklflow.geometry.correction import Correction
@@ -115,6 +117,44 @@ def settings(
         return f"in config.yaml `{text}`"
     section, _, name = layer.partition(".")
     return f"in config.yaml `{section}: {{{name}: {{{text}}}}}`"
+
+
+def with_cures(
+    sizes: Sequence[Mapping[str, Any]], cell: ArrayLike, imported: Imported
+) -> list[Mapping[str, Any]]:
+    """Return the comparisons of `orientation.sizes`, with what to write if a size is wrong.
+
+    Parameters
+    ----------
+    sizes : sequence of mapping
+    cell : (6,) array
+        Refined cell.
+    imported : Imported
+        Import of the scan.
+    """
+    moved = next((size["relative"] for size in sizes if size["what"] == "distance"), None)
+    cured = []
+    for size in sizes:
+        if size["what"] != "cell":
+            cured.append(size)
+            continue
+        scale = 1 + size["relative"]
+        wavelength = f"{imported.rotations[0].beam.wavelength / scale:.5g}"
+        # At large angles a cell that is 1 % too large is not a distance that is 1 % too large.
+        stretch = 1 / scale if moved is None else 1 + moved
+        distances = [
+            Correction(distance=float(f"{stretch * rotation.detector.distance:.5g}"))
+            for rotation in imported.rotations
+        ]
+        ways = [
+            settings(imported, [Correction()] * len(distances), {"wavelength": wavelength}),
+            settings(imported, distances),
+        ]
+        numbers = " ".join(f"{x:.5g}" for x in np.asarray(cell, dtype=np.float64))
+        ways = [*(ways if moved is None else ways[::-1]), f"in samples.tsv the cell {numbers}"]
+        text = f"{size['sentence']}: correct the wrong one: {', or '.join(ways)}"
+        cured.append({**size, "sentence": text})
+    return cured
 
 
 def text_list(items: Sequence[str]) -> str:

@@ -139,6 +139,8 @@ def doubts(
     is_parent = identity["scan"] == identity["parent"]
     if is_parent and "sizes" not in figures:
         figures = {**figures, "sizes": parent_figures.get("sizes", ())}
+    if is_parent and parent_figures.get("rows"):  # with what to write, which a child does not know
+        figures = {**figures, "rows": parent_figures["rows"]}
     sentences = gates.doubtful(figures, limits)
     sentences += _misplaced(figures, limits)
     # The refinement of the parent requires more indexed peaks than those of its children.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from hklflow.constants.count_rate import DeadTime
     from hklflow.images.masks import Bits
@@ -167,7 +167,7 @@ def _summed(names: list[str], params: Params, threads: int) -> _Summed:
     from hklflow.constants import counters
     from hklflow.stage import mask_steps
 
-    exposures: dict[str, float | None] = {}
+    exposures: dict[str, ArrayLike | None] = {}
     totals, numbers = [], []
     bits: Bits | None = None
     for name in names:

@@ -139,7 +139,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.orientation.leftover import Crystal
     from hklflow.orientation.product import Identity
     from hklflow.orientation.refinement import RefinementLimits
-    from hklflow.quality import doubts, gates, verdict
+    from hklflow.quality import doubts, gates, pasted, verdict
     from hklflow.stage import orientation
 
     group, given = _group(params), _given_grid(params)
@@ -269,7 +269,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             own=True,
             imported=_imported(observed, params),
         )
-        figures["sizes"] = compared
+        figures["sizes"] = pasted.with_cures(compared, refined.cell, _imported(observed, params))
         modules = orientation.modules_of(observed, inputs.masks)
         figures |= doubts.doubts(
             refined,

@@ -1,10 +1,10 @@
 """A process that has imported everything and forks for each job, so that a job need not import.
 
-    python -m tests.workflow.forks ADDRESS
+    python -m tests.truth.forks ADDRESS
 
-Starting Python and importing takes most of the time of so small a job. `tools` is a folder for the
-front of PATH: its ``python`` hands ``python -m snakemake`` and ``python -m hklflow.stages.NAME``
-over to the process, which forks. Each job is a process of its own, with the arguments, folder,
+Starting Python and importing takes most of the time of so small a job. `path` begins with a folder
+whose ``python`` hands ``python -m snakemake`` and ``python -m hklflow.stages.NAME`` over to the
+process, which forks. Each job is a process of its own, with the arguments, folder,
 environment and files of its caller, but not in its caller's process group: a test that sends
 signals to a group starts a new Python instead.
 """
@@ -17,7 +17,6 @@ import importlib
 import io
 import json
 import os
-import pkgutil
 import runpy
 import select
 import signal
@@ -35,8 +34,10 @@ _CLIENT = """\
 #!{python} -ISE
 import json, os, socket, sys
 
+if {command!r}:
+    sys.argv[1:1] = ["-m", {command!r}]
 name = sys.argv[2] if sys.argv[1:2] == ["-m"] and len(sys.argv) > 2 else ""
-if name != "snakemake" and not name.startswith("hklflow.stages."):
+if name not in ("snakemake", {command!r}) and not name.startswith("hklflow.stages."):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
@@ -47,29 +48,36 @@ with socket.socket(socket.AF_UNIX) as server:
 os._exit(answer[0] if answer else 1)
 """
 
-#: Modules that jobs import when they need them; the stages are added.
+#: Modules that jobs import when they need them; those of hklflow are added.
 _MODULES = (
     *("numba", "hdf5plugin", "fabio", "matplotlib.pyplot", "PIL.PngImagePlugin", "cyclopts"),
     *("scipy.fft", "scipy.interpolate", "scipy.linalg", "scipy.ndimage", "scipy.optimize"),
     *("scipy.signal", "scipy.sparse", "scipy.spatial", "scipy.special", "scipy.stats"),
     *("snakemake.cli", "snakemake.api", "snakemake.workflow", "snakemake.dag"),
     *("snakemake.scheduling.greedy", "snakemake.executors.local", "snakemake.report"),
-    *("hklflow.experiment.config", "hklflow.experiment.jobs"),
+    *("cctbx.sgtbx", "cctbx.uctbx", "cctbx.array_family.flex"),
 )
 
 
 @functools.cache
 def tools() -> Path:
-    """Return the folder whose ``python`` forks; its process ends with this one."""
+    """Return the folder of the clients; the process that forks ends with this one."""
     # The name of a socket must be short: a folder of its own, not one of pytest's.
     folder = tempfile.TemporaryDirectory(prefix="hklflow-")
     address = str(Path(folder.name) / "jobs")
-    client = Path(folder.name) / "bin" / "python"
-    client.parent.mkdir()
-    client.write_text(_CLIENT.format(python=sys.executable, address=address))
-    client.chmod(0o755)
+    for name, command in (
+        ("bin/python", ""),
+        ("commands/python", ""),
+        ("commands/hklflow", "hklflow"),
+        ("commands/snakemake", "snakemake"),
+    ):
+        client = Path(folder.name) / name
+        client.parent.mkdir(exist_ok=True)
+        text = _CLIENT.format(python=sys.executable, address=address, command=command)
+        client.write_text(text)
+        client.chmod(0o755)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.workflow.forks", address],
+        [sys.executable, "-m", "tests.truth.forks", address],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=REPOSITORY,
@@ -89,17 +97,18 @@ def tools() -> Path:
 
     atexit.register(end)
     assert process.stdout.readline() == b"ready\n", "the process that forks has ended"
-    return client.parent
+    return Path(folder.name)
 
 
 def python() -> str:
     """Return the ``python`` that forks."""
-    return str(tools() / "python")
+    return str(tools() / "bin" / "python")
 
 
-def path() -> str:
-    """Return the PATH of a user whose ``python`` forks."""
-    return os.pathsep.join([str(tools()), str(Path(sys.executable).parent), os.environ["PATH"]])
+def path(*, commands: bool = False) -> str:
+    """Return the PATH of a user whose ``python`` forks, and whose hklflow and snakemake too."""
+    first = tools() / ("commands" if commands else "bin")
+    return os.pathsep.join([str(first), str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 def _run(folder: str, words: list[str], environment: dict[str, str]) -> int:
@@ -108,7 +117,7 @@ def _run(folder: str, words: list[str], environment: dict[str, str]) -> int:
     os.environ.clear()
     os.environ.update(environment)
     sys.argv, sys.path[0] = words, folder
-    if words[0] != "snakemake":  # a package, which is no main module itself
+    if words[0].startswith("hklflow.stages."):  # the others are packages, not main modules
         del sys.modules[words[0]]
     code = 0
     try:
@@ -161,10 +170,13 @@ def _use_once() -> None:
 
 def _main(address: str) -> None:
     """Serve callers until standard input is closed."""
-    import hklflow.stages
-
-    found = pkgutil.iter_modules(hklflow.stages.__path__, "hklflow.stages.")
-    for name in (*_MODULES, *(stage.name for stage in found)):
+    source = REPOSITORY / "src"
+    own = [
+        ".".join(file.relative_to(source).with_suffix("").parts)
+        for file in sorted(source.glob("hklflow/*/*.py"))
+        if file.parent.name != "dials" and file.name != "__init__.py"
+    ]
+    for name in (*_MODULES, *own):
         importlib.import_module(name)
     _use_once()
     assert threading.active_count() == 1
