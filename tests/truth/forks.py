@@ -68,8 +68,8 @@ def tools() -> Path:
     for name, command in (
         ("bin/python", ""),
         ("commands/python", ""),
-        ("commands/hklflow", "hklflow"),
-        ("commands/snakemake", "snakemake"),
+        ("commands/hklflow", str(Path(sys.executable).parent / "hklflow")),
+        ("commands/snakemake", str(Path(sys.executable).parent / "snakemake")),
     ):
         client = Path(folder.name) / name
         client.parent.mkdir(exist_ok=True)
@@ -121,7 +121,10 @@ def _run(folder: str, words: list[str], environment: dict[str, str]) -> int:
         del sys.modules[words[0]]
     code = 0
     try:
-        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        if Path(words[0]).is_absolute():
+            runpy.run_path(words[0], run_name="__main__")
+        else:
+            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):

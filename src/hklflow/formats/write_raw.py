@@ -381,7 +381,7 @@ class NXmxWriter:
             ("sensor_thickness", header.sensor_thickness, "m"),
             ("count_time", None if exposure is None else np.full(header.n_frames, exposure), "s"),
             # DIALS 3.12 accepts only one number.
-            ("frame_time", exposure if np.ndim(exposure) == 0 else None, "s"),
+            ("frame_time", None if isinstance(exposure, np.ndarray) else exposure, "s"),
             ("saturation_value", header.saturation, None),
             ("underload_value", header.underload, None),
             (READ_VARIANCE, header.read_variance, "photon^2"),

@@ -146,8 +146,9 @@ def with_cures(
             Correction(distance=float(f"{stretch * rotation.detector.distance:.5g}"))
             for rotation in imported.rotations
         ]
+        unmoved = [Correction()] * len(distances)
         ways = [
-            settings(imported, [Correction()] * len(distances), {"wavelength": wavelength}),
+            settings(imported, unmoved, [Changed("wavelength", wavelength)]),
             settings(imported, distances),
         ]
         numbers = " ".join(f"{x:.5g}" for x in np.asarray(cell, dtype=np.float64))
