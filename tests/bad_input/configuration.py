@@ -251,7 +251,7 @@ CASES = [
         "section that is empty",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: find_peaks: Input should be a valid dictionary or instance of Params (it "
+        "  config: find_peaks: Input should be a valid dictionary or instance of Settings (it "
         "is None)",
         config(("find_peaks:\n  n_sigma: 5", "find_peaks:")),
     ),
@@ -259,7 +259,7 @@ CASES = [
         "section that is a list",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: find_peaks: Input should be a valid dictionary or instance of Params (it "
+        "  config: find_peaks: Input should be a valid dictionary or instance of Settings (it "
         "is [5])",
         config(("find_peaks:\n  n_sigma: 5", "find_peaks: [5]")),
     ),

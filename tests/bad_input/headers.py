@@ -541,11 +541,11 @@ CASES = [
         r1(f"{DETECTOR}/count_time", 1e300),
     ),
     Case(
-        "exposure that changes within the rotation",
+        "exposure of other frames",
         IMPORT,
-        "/entry/instrument/detector/count_time in raw/r1.nxs has 6 values from 0.1 to 10, but "
-        "must be constant in a rotation; split the rotation where it changes, or correct the file",
-        r1(f"{DETECTOR}/count_time", [0.1, 0.1, 0.1, 10, 0.1, 0.1], units="s"),
+        "raw/r1.nxs: the exposure times have the shape (5,) for 6 frames: correct the file, or set "
+        "`import_scan: exposure` in seconds",
+        r1(f"{DETECTOR}/count_time", [0.1, 0.1, 0.1, 10, 0.1], units="s"),
     ),
     Case(
         "wavelength that changes within the rotation",

@@ -98,5 +98,5 @@ class Header:
 def per_frame(values: ArrayLike) -> float | NDArray[np.float64]:
     """Return values of all frames; one number if they are equal."""
     array = np.ravel(np.asarray(values, dtype=np.float64))
-    equal = np.ptp(array) <= 1e-4 * np.abs(array).max()
+    equal = array.size == 1 or np.ptp(array) <= 1e-4 * np.abs(array).max()
     return float(array[0]) if equal else array

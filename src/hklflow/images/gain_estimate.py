@@ -299,6 +299,8 @@ def _tiles(frames: NDArray[Any], bad: BoolImage) -> Floats:
 
 def _calm(total: Floats) -> NDArray[np.bool_]:
     """Return True for tiles without a peak; a gradient of the background is no peak."""
+    if not len(total):
+        return np.zeros(0, bool)
     ramp = np.arange(TILE) - (TILE - 1) / 2
     total = total - total.mean(axis=(1, 2), keepdims=True)
     for along in ramp[:, None], ramp[None]:

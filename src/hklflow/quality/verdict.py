@@ -120,6 +120,21 @@ def counted(levels: Sequence[str]) -> str:
     return ", ".join(f"{n} {name}" for n, name in numbers if n)
 
 
+def judged(
+    figures: Mapping[str, Any],
+    parent_figures: Mapping[str, Any],
+    limits: Limits,
+    identity: Mapping[str, Any],
+) -> tuple[list[str], list[str]]:
+    """Return failures and doubts of a scan; a doubt that stands among the failures is left out.
+
+    For the parameters see `doubts`.
+    """
+    failed = gates.failures(figures, parent_figures, limits, identity)
+    others = doubts(figures, parent_figures, limits, identity)
+    return failed, [x for x in others if not any(sentence.startswith(x) for sentence in failed)]
+
+
 def doubts(
     figures: Mapping[str, Any],
     parent_figures: Mapping[str, Any],

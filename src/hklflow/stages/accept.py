@@ -11,7 +11,7 @@ from typing import Literal
 
 from hklflow import stage
 from hklflow.base.errors import HklflowError
-from hklflow.quality import gates, verdict
+from hklflow.quality import verdict
 from hklflow.stage.scan_limits import ScanLimits
 
 VERSION = 6
@@ -52,10 +52,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "parent_temperature": parent.temperature,
         "space_group": parent.space_group,
     }
-    sentences = gates.failures(scan.figures, parent.figures, limits, identity)
+    sentences, doubts = verdict.judged(scan.figures, parent.figures, limits, identity)
     if sentences and params.on_failure == "stop":
         raise HklflowError(". ".join(sentences))
-    doubts = verdict.doubts(scan.figures, parent.figures, limits, identity)
     level = verdict.level(sentences, doubts)
     stage.write_json(
         outputs.accepted,

@@ -88,7 +88,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.orientation.inherited import InheritedErrors, inherited_errors
     from hklflow.orientation.product import Identity
     from hklflow.orientation.refinement import RefinementLimits
-    from hklflow.quality import doubts, gates, verdict
+    from hklflow.quality import doubts, verdict
     from hklflow.stage import orientation
 
     parent = stage.read_orientation(inputs.parent)
@@ -179,7 +179,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     # This judgement is only reported; the stage `accept` decides with its limits.
     judged = (figures, parent.figures, params.accept.limits(), identity.identity())
-    notes += gates.failures(*judged) + verdict.doubts(*judged)
+    for sentences in verdict.judged(*judged):
+        notes += sentences
     product = orientation.product(
         refined, observed, parent.grid, identity, notes, figures, inherited
     )

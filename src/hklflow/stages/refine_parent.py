@@ -139,7 +139,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.orientation.leftover import Crystal
     from hklflow.orientation.product import Identity
     from hklflow.orientation.refinement import RefinementLimits
-    from hklflow.quality import doubts, gates, pasted, verdict
+    from hklflow.quality import doubts, pasted, verdict
     from hklflow.stage import orientation
 
     group, given = _group(params), _given_grid(params)
@@ -285,7 +285,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         if figures["other crystals"]:  # the lattices of a twin together form a larger lattice
             warnings = [text for text in warnings if "supercell" not in text]
     judged = (figures, figures, params.accept.limits(), identity.identity())
-    warnings += gates.failures(*judged) + verdict.doubts(*judged)
+    for sentences in verdict.judged(*judged):
+        warnings += sentences
     if params.cell is None and not (params.fixed or params.refine_distance):
         warnings.append(
             "no cell is given, so the size of the cell is as right as the detector's distance: the "
