@@ -16,14 +16,8 @@ gc.set_threshold(100_000)
 import hklflow  # noqa: F401
 import matplotlib
 import pytest
-from hklflow.plots import common
-from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
-
-# Most of a picture's time goes into the places of its axes, which no test asks for. Everything is
-# drawn all the same; the tests of workflows draw all pictures as users have them.
-common.Figure = lambda figsize, layout: Figure(figsize=figsize)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ def kind(detector: Detector, brightest: float, seed: int = 1) -> Verdict:
     for _ in range(GROUPS):
         photons = rng.poisson(rate, (FRAMES, SIDE, SIDE)).astype(np.float64)
         line.add(detector(photons, rng), np.zeros((SIDE, SIDE), bool))
-    return verdict(line.ratios())
+    return verdict(line.ratios(), whole=False)
 
 
 def counted(photons: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -57,6 +57,22 @@ def flat_field(photons: NDArray[np.float64], rng: np.random.Generator) -> NDArra
 @pytest.mark.parametrize("detector", [counted, counted_twice])
 def test_photon_counters(detector: Detector, brightest: float) -> None:
     assert kind(detector, brightest) == Verdict.PHOTONS
+
+
+def test_counts_of_fast_scattering_are_counts() -> None:
+    """0.05 counts per pixel, and reflections everywhere that last for one frame."""
+    rng = np.random.default_rng(2)
+    y, x = np.indices((SIDE, SIDE))
+    line = NoiseLine(0.0)
+    for _ in range(GROUPS):
+        rate = np.full((FRAMES, SIDE, SIDE), 0.05)
+        for z, i, j in rng.uniform(0, 1, (FRAMES * 150, 3)) * (FRAMES, SIDE, SIDE):
+            rate[int(z)] += 1.5 * np.exp(-((y - i) ** 2 + (x - j) ** 2) / 2)
+        line.add(rng.poisson(rate).astype(np.uint16), np.zeros((SIDE, SIDE), bool))
+    ratios = line.ratios()
+    assert ratios[0].near > 1.6  # which is no photon counts for other values
+    assert verdict(ratios, whole=True) == Verdict.PHOTONS
+    assert verdict(ratios, whole=False) != Verdict.PHOTONS
 
 
 @pytest.mark.parametrize("corrected", [False, True])

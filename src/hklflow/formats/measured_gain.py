@@ -128,7 +128,7 @@ def _kind(scan: RotationScan, header: Header) -> tuple[Verdict, str]:
     if line.negative > _NEGATIVE:
         what = f"{100 * line.negative:.0f} % of the values are below 0 in some frames only"
         return Verdict.OTHER, f"the values are not photon counts: {what}"
-    kind = verdict(ratios)
+    kind = verdict(ratios, whole=line.whole and line.negative == 0)
     shown = " and ".join(map(_ratio, ratios))
     if kind == Verdict.OTHER:
         return kind, f"the values are not photon counts: their variance over mean is {shown}"

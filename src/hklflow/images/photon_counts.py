@@ -14,7 +14,8 @@ The variance of photon counts is their mean. Photon counters differ from that by
 
 The gain of a CCD is seldom as near to 1, and its light spreads over neighbouring pixels, so that
 the variance of one pixel is far below the sum with its neighbours. An offset or read noise makes
-the ratio differ between dark and bright tiles.
+the ratio differ between dark and bright tiles. Its noise is in every pixel: whole numbers that are
+mostly 0 are photon counts, whatever the ratio, which scattering that changes fast increases.
 """
 
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ LEAST, MOST = 0.8, 1.25
 """Variance over mean of a pixel in photon counts, in dark tiles and elsewhere."""
 _MOST_NEAR = 1.6  # with the neighbours
 _LEAST_BRIGHT, _MOST_BRIGHT = 0.3, 1.6  # with dead time, if dark tiles are photon counts
+_MOSTLY_ZERO = 0.3  # mean of whole numbers of which most are 0
 _FAST = 0.1  # share of the noise that may be scattering that changes within 4 frames
 _SIGMA = 5.0
 
@@ -38,9 +40,12 @@ class Verdict(Enum):
     OTHER = "no photon counts"
 
 
-def verdict(ratios: Sequence[Ratio]) -> Verdict:
-    """Return the kind of the values from the noise of dark and bright tiles; none: photons."""
-    if not ratios:
+def verdict(ratios: Sequence[Ratio], *, whole: bool) -> Verdict:
+    """Return the kind of the values from the noise of dark and bright tiles; none: photons.
+
+    ``whole``: the values are whole numbers, none below 0.
+    """
+    if not ratios or (whole and ratios[0].mean < _MOSTLY_ZERO):
         return Verdict.PHOTONS
     if any(r.excess > max(_SIGMA * r.excess_error, _FAST * r.near) for r in ratios):
         return Verdict.DOUBTFUL

@@ -132,7 +132,7 @@ def _gain(detector: h5py.Group) -> Gain | None:
         return None
     group = detector["gain"]
     names = "adu_per_photon", "offset", "read_noise", "relative_error"
-    gain, offset, noise, error = (_optional(group, name) or 0.0 for name in names)
+    gain, offset, noise, error = (float(group[name][()]) for name in names)
     doubts = tuple(json.loads(text(group["doubts"])))
     return Gain(gain, offset, noise, text(group["source"]), doubts, error)
 
