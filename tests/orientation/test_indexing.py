@@ -8,9 +8,12 @@ import pytest
 from scipy.spatial.transform import Rotation as Turn
 from tests.truth import lattices as made
 from tests.truth.defaults import index_peaks
+from tests.truth.first_contacts import draw
+from tests.truth.first_contacts_peaks import observed
 
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice, symmetry
+from hklflow.geometry.reduction import real_basis
 from hklflow.orientation import lattice_search
 
 
@@ -217,3 +220,18 @@ def test_vectors_that_no_peak_supports_stay_where_they_are() -> None:
     # s · t = 1/2 for the inner ones: every cosine is -1 and every weight 0.
     s = np.array([[0.5, 0.0, 0.0], [0.5, 0.1, 0.0], [0.5, 0.0, 0.1], [1.0, 0.0, 0.0]])
     assert np.isfinite(lattice_search._refined_vectors(np.array([[1.0, 0.0, 0.0]]), s)).all()
+
+
+def test_peaks_that_are_all_far_from_the_origin_show_the_lattice_by_their_differences() -> None:
+    """30° on an arm at 38°: the transform of the peaks has fringes, which hide the axis of 22 Å."""
+    contact = draw(5130, "cbf sparse", "")
+    rotations, peaks, _ = observed(contact, most=200)
+    rotation, of_arm = rotations[0], peaks[0]
+    g = rotation.q_crystal(of_arm.frame, of_arm.slow, of_arm.fast)
+    assert np.linalg.norm(g, axis=1).min() > 7
+    found = index_peaks(g, tolerance=0.25, cell_tolerance=0.03, min_fraction=0.5)
+    assert found.indexed.all()
+    basis = real_basis(found.ub)
+    reduced, _ = symmetry.niggli(lattice.cell_from_metric(basis.T @ basis))
+    true, _ = symmetry.niggli(contact.crystal.cell, symmetry.space_group(contact.crystal.group))
+    assert reduced[:3] == pytest.approx(true[:3], rel=2e-3)

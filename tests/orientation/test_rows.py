@@ -107,3 +107,21 @@ def test_a_beam_centre_that_no_common_row_corrects() -> None:
     assert shift == pytest.approx((0.1, 12.7), abs=0.3)
     assert sorted(right.cell[:3]) == pytest.approx(sorted(contact.crystal.cell[:3]), rel=1e-3)
     assert other_centre(right.rotations, right, peaks, group, free) is None
+
+
+def test_a_refinement_that_returns_to_the_first_indexing_is_no_other_one() -> None:
+    """A row of 30 Å along the rotation axis: with errors of 0.2 pixels shifted hkl nearly fit."""
+    contact = draw(5029)
+    rotations, (exact,), strength = observed(contact, most=290)
+    rng, sigma = np.random.default_rng(0), 0.15
+    place = (x + rng.normal(0, sigma, len(x)) for x in (exact.frame, exact.slow, exact.fast))
+    variances = (v + sigma**2 for v in (exact.var_frame, exact.var_slow, exact.var_fast))
+    peaks = [refinement.Peaks(*place, *variances)]
+    group = symmetry.space_group(contact.crystal.group)
+    cell = contact.crystal.cell
+    indexing = Sought(cell, group, 0.25, 0.03, 0.5).index(rotations, peaks, strength)
+    assert indexing is not None
+    limits = refinement.RefinementLimits(hkl=0.25, min_fraction=0.5)
+    right = refinement.refine(rotations, peaks, indexing.ub, group, free=FREE, limits=limits)
+    assert right.cell == pytest.approx(cell, rel=1e-3)
+    assert off_by_row(right, peaks, group, FREE) is None

@@ -26,7 +26,7 @@ from tests.truth.wrong_headers import (
 
 from hklflow.geometry import BEAM, rotation_matrix, symmetry
 from hklflow.geometry.correction import Correction
-from hklflow.orientation import hypotheses
+from hklflow.orientation import arm_angles, hypotheses
 from hklflow.orientation.expected import Sought
 from hklflow.orientation.hypotheses import Hypothesis
 from hklflow.orientation.residuals import Peaks
@@ -330,7 +330,7 @@ def test_a_small_angle_of_the_arm_is_also_a_beam_centre() -> None:
     signs = [(x, y) for x in (1, -1) for y in (1, -1)]
     arms = [Correction(arm=(x * angles[0], y * angles[1], 0.0)) for x, y in signs]
     fits = [replace(right, hypothesis=Hypothesis("arm", correction=arm)) for arm in arms]
-    shifts = [hypotheses.as_shift(fit, [rotation], peaks) for fit in fits]
+    shifts = [arm_angles.as_shift(fit, [rotation], peaks) for fit in fits]
     best = max((fit for fit in shifts if fit is not None), key=lambda fit: fit.count)
     assert best.count >= 0.95 * right.count
     assert best.hypothesis.correction.shift == pytest.approx(
@@ -338,7 +338,7 @@ def test_a_small_angle_of_the_arm_is_also_a_beam_centre() -> None:
     )
     assert best.hypothesis.correction.arm == (0.0, 0.0, 0.0)
     far = replace(right, hypothesis=Hypothesis("arm", correction=Correction(arm=(0.0, 30.0, 0.0))))
-    assert hypotheses.as_shift(far, [rotation], peaks) is None
+    assert arm_angles.as_shift(far, [rotation], peaks) is None
 
 
 def test_a_crystal_with_longer_axes_than_the_stated_cell_is_found(tmp_path: Path) -> None:

@@ -387,3 +387,15 @@ def test_a_row_of_the_parent_is_said_with_its_remedy() -> None:
     parent = figures(misfit=misfit, rows=[{"sentence": "write this"}])
     found = doubts(figures(misfit=misfit, rows=[]), parent, ScanLimits().limits(), own)
     assert "write this" in found
+
+
+def test_wrong_hkl_are_said_before_a_crystal_that_seems_to_be_lost() -> None:
+    own = {**IDENTITY, "scan": IDENTITY["parent"]}
+    limits, part = ScanLimits().limits(), {"sentence": "23% of the peaks fit"}
+    row = {"sentence": "moved by (+4.0, -14.5) pixels the peaks fit better", "much better": True}
+    first, second = failures(figures(lost=[part]), figures(rows=[row]), limits, own)
+    assert first.startswith("moved by (+4.0, -14.5) pixels the peaks fit better; correct this")
+    assert "23% of the peaks fit" in second
+    alike = row | {"much better": False}
+    assert failures(figures(lost=[part]), figures(rows=[alike]), limits, own) == [second]
+    assert failures(figures(lost=[]), figures(rows=[row]), limits, own) == []

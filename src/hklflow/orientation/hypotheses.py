@@ -11,7 +11,7 @@ distance, wavelength, pixel size and cell; a reversed axis and a mirrored image;
 the zero of the arm.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,10 +31,9 @@ REACH = 0.055
 """Largest shift of the beam centre, as a fraction of the detector's side."""
 _USUAL = (0.1, 3.0)  # wavelengths in Å of which a unit may be wrong
 _FACTORS = np.exp(np.linspace(np.log(0.5), np.log(2.0), 11))  # of the distance
-_ARM_STEP = 0.06  # between two angles of the arm, as a fraction of the detector's opening
-_FARTHEST_ARM = 100.0  # degrees
 _PROMISING = 0.3  # fraction of the peaks from which a hypothesis is fitted
 _SHARP = 0.1  # deviation of h, k and l of the peaks that are counted
+_EXACT = 1e-6  # rms deviation below which peaks are at integers
 _SAME = 5e-4  # relative change of a wavelength or distance that changes nothing
 _ACROSS = 0.5  # sine of the angle between beam and rotation axis from which images are mirrored
 _PARALLEL = np.cos(np.radians(3))  # between the axes of a reflected and of a mirrored detector
@@ -113,6 +112,11 @@ class Hypothesis:
             self, correction=replace(self.correction, shift=(float(shift[0]), float(shift[1])))
         )
 
+    def with_arm(self, arm: Floats) -> "Hypothesis":
+        """Return the hypothesis with another rotation vector of the arm, in degrees."""
+        vector = (float(arm[0]), float(arm[1]), float(arm[2]))
+        return replace(self, correction=replace(self.correction, arm=vector))
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -134,6 +138,15 @@ class Fitted:
     count: int
     of: int
     rms: float
+
+    @property
+    def sharpness(self) -> float:
+        """Logarithm by which the peaks are nearer to integers than by chance, summed over peaks.
+
+        With a wrong geometry a deformed lattice may index nearly all peaks, but not as sharply.
+        """
+        by_chance = _SHARP / np.sqrt(3)
+        return float(self.count * np.log(by_chance / max(self.rms, _EXACT)))
 
 
 def simple(rotations: Sequence[Rotation], cell: ArrayLike | None) -> list[Hypothesis]:
@@ -193,20 +206,6 @@ def exchanged(peaks: Sequence[Peaks]) -> list[Peaks]:
     return [replace(p, frame=rng.permutation(p.frame)) for p in peaks]
 
 
-def arms(rotations: Sequence[Rotation]) -> Iterator[Hypothesis]:
-    """Yield the angles of the detector's arm about lab y and x, small angles first."""
-    detector = rotations[0].detector
-    side = max(n * p for n, p in zip(detector.shape, detector.pixel_size, strict=True))
-    step = np.degrees(_ARM_STEP * side / detector.distance)
-    for i in range(1, int(_FARTHEST_ARM / step) + 1):
-        for axis in (1, 0):
-            for sign in (1, -1):
-                vector = np.zeros(3)
-                vector[axis] = sign * i * step
-                arm = (float(vector[0]), float(vector[1]), float(vector[2]))
-                yield Hypothesis("arm", correction=Correction(arm=arm))
-
-
 def fitted(
     hypothesis: Hypothesis,
     rotations: Sequence[Rotation],
@@ -214,7 +213,7 @@ def fitted(
     reaches: list[float],
     least: float = _PROMISING,
 ) -> Fitted | None:
-    """Return a hypothesis with the beam centre that indexes most peaks; None: no lattice.
+    """Return a hypothesis with the beam centre that indexes most peaks best; None: no lattice.
 
     Parameters
     ----------
@@ -230,7 +229,7 @@ def fitted(
             break
         # A shift of the corrected detector is one in its own plane, as in `Correction`.
         one = polished(hypothesis.with_shift(shifted.shift), shifted.ub, rotations, peaks)
-        if best is None or one.count > best.count:
+        if best is None or one.sharpness > best.sharpness:
             best = one
     return best
 
@@ -266,21 +265,6 @@ def polished(
         if shifts:
             hypothesis = hypothesis.with_shift(shift + moved)
     return counted(hypothesis, ub, rotations, peaks)
-
-
-def as_shift(arm: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks]) -> Fitted | None:
-    """Return the shift of the beam centre that has the effect of an arm's small angle.
-
-    With a beam centre that is wrong by many pixels the lattice may be found only near an angle that
-    takes back most of the error. None: the angle is too large for a shift.
-    """
-    detector = rotations[0].detector
-    middle = 0.5 * np.array(detector.shape)
-    moved = arm.hypothesis.correction.applied(detector)
-    shift = middle - np.array(detector.plane.intersect(moved.plane.lab(*middle)))
-    if not np.linalg.norm(shift) < REACH * max(detector.shape):
-        return None
-    return polished(Hypothesis("as stated").with_shift(shift), arm.ub, rotations, peaks)
 
 
 def linear_fit(h: Floats, g: Floats, along: Sequence[Floats]) -> tuple[Floats, Floats]:

@@ -15,7 +15,13 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice, symmetry
 from hklflow.geometry.reduction import matching_settings, real_basis, strain
 from hklflow.orientation.known_cell import known_lattice
-from hklflow.orientation.lattice_search import MIN_PEAKS, find_lattice, fit, is_indexed
+from hklflow.orientation.lattice_search import (
+    MIN_PEAKS,
+    find_lattice,
+    fit,
+    is_indexed,
+    lattice_of_differences,
+)
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -182,15 +188,27 @@ def index_peaks(
 def _best_lattice(
     g: Floats, weights: Floats, tolerance: float, lengths: list[float], min_fraction: float
 ) -> Floats:
-    ub = find_lattice(g, weights, tolerance, lengths)
-    indexed = is_indexed(ub, g, tolerance)
-    if indexed.mean() < min_fraction:
-        raise HklflowError(
+    """Return the lattice that indexes most peaks; if they are too few, that of their differences.
+
+    Differences form a lattice also by chance, and have to index the peaks more sharply.
+    """
+    failed: HklflowError | None = None
+    for search, limit in ((find_lattice, tolerance), (lattice_of_differences, _SHARP)):
+        try:
+            ub = search(g, weights, tolerance, lengths)
+        except HklflowError as error:
+            failed = failed or error
+            continue
+        indexed = is_indexed(ub, g, limit)
+        if indexed.mean() >= min_fraction:
+            return ub
+        failed = failed or HklflowError(
             f"the best lattice indexes {indexed.sum()} of {len(g)} peaks ({indexed.mean():.0%}, "
             f"limit {min_fraction:.0%}); check distance, beam centre, wavelength and "
             "the rotation axis with its sense"
         )
-    return ub
+    assert failed is not None
+    raise failed
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.reduction import reduced_ub
@@ -23,6 +24,8 @@ _SHORTEST = 2.0  # Ã…; the shortest lattice vector of any crystal is about 2.2 Ã
 # largest deviation of h, k, l from integers, before the vectors are refined together
 _SEARCH_TOLERANCE = 0.15
 _MAX_VECTORS = 48
+_NEIGHBOURS = 6  # differences for each peak
+_ROWS = 12.0  # longest difference in lattice rows; longer ones do not show the lattice
 _WEAK = 0.1  # smallest fraction of the peaks that must be on a lattice of known cell
 _MAX_GRID = 256
 _MAX_SEARCH_PEAKS = 3000
@@ -83,6 +86,25 @@ def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[flo
             "distance, beam centre, wavelength and the rotation axis with its sense"
         )
     return reduced_ub(best)
+
+
+def lattice_of_differences(
+    g: Floats, weights: Floats, tolerance: float, reaches: list[float]
+) -> Floats:
+    """Return the UB (3, 3) of the lattice that the differences of neighbouring peaks form.
+
+    The Fourier transform of peaks that are all far from the origin, as on a detector arm, has
+    fringes around each lattice vector, which hide longer vectors. That of differences has none.
+    The parameters are those of `find_lattice`.
+    """
+    _, other = cKDTree(g).query(g, k=min(_NEIGHBOURS, len(g) - 1) + 1)
+    pairs = np.sort(np.stack(np.broadcast_arrays(np.arange(len(g))[:, None], other), -1), -1)
+    one, other = np.unique(pairs[:, 1:].reshape(-1, 2), axis=0).T
+    differences = g[one] - g[other]
+    short = np.linalg.norm(differences, axis=1) * reaches[0] < 2 * np.pi * _ROWS
+    differences = differences[short]
+    ub = find_lattice(differences, np.ones(len(differences)), tolerance, reaches)
+    return reduced_ub(fit(ub, g, weights, tolerance))
 
 
 def _lattice_vectors(s: Floats, reach: float) -> Floats:

@@ -29,8 +29,9 @@ _PIXEL = 0.5  # for derivatives
 _CLOSE = 3.0  # ratio of the rms in Q up to which shifted indices are refined
 _ALIKE = 1.5  # ratio of the reduced χ² up to which two indexings cannot be told apart
 _MOST = 0.9  # fraction of the used peaks that the other indexing needs
+_DIFFER = 0.5  # fraction of the peaks whose hkl differ in another indexing
 _BAD = 4.0  # reduced χ² above which other beam centres are tried
-_BETTER = 0.5  # largest ratio of the reduced χ² with another beam centre
+_BETTER = 0.5  # largest ratio of the reduced χ² with which another indexing is right
 _STRAIN = 0.1  # between the two lattices: a wrong beam centre deforms the lattice
 _TOLERANCE = 0.25  # of h, k and l of an indexed peak
 
@@ -54,6 +55,11 @@ class Row:
     chi2: float
     chi2_as_refined: float
 
+    @property
+    def is_much_better(self) -> bool:
+        """True if the peaks contradict the refined indexing."""
+        return self.chi2 < _BETTER * self.chi2_as_refined
+
 
 def off_by_row(
     refined: Refined, peaks: Sequence[Peaks], group: symmetry.SpaceGroup, free: Sequence[str]
@@ -71,8 +77,11 @@ def off_by_row(
         if rms > _CLOSE * least or np.linalg.det(ub) <= 0:
             continue
         other = _refined(local_lattice.shifted(refined.rotations, shift), peaks, ub, group, free)
-        enough = other is not None and other.used.sum() > _MOST * refined.used.sum()
-        if other is not None and enough and other.chi2 < _ALIKE * refined.chi2:
+        if other is None or other.used.sum() <= _MOST * refined.used.sum():
+            continue
+        # A refinement from a nearby start may return to the first indexing.
+        differ = np.any(other.hkl != refined.hkl, axis=1)[chosen].mean() > _DIFFER
+        if differ and other.chi2 < _ALIKE * refined.chi2:
             rows.append(Row(axis, shift, other.chi2, refined.chi2))
     return min(rows, key=lambda row: row.chi2, default=None)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hklflow.geometry import Rotation, lattice, symmetry
 from hklflow.geometry.reduction import matching_settings, real_basis
-from hklflow.orientation import hypotheses
+from hklflow.orientation import arm_angles, hypotheses
 from hklflow.orientation.expected import SHAPE, Sought, fitting_settings
 from hklflow.orientation.hypotheses import Fitted, Hypothesis
 from hklflow.orientation.lattice_search import MIN_PEAKS
@@ -20,14 +20,16 @@ from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
 
-_CONVINCING = 0.9  # fraction of the peaks from which no further angle of the arm is tried
+_CONVINCING = 0.9  # fraction of the peaks from which nothing else is tried
 _ALIKE = 0.93  # fraction of the best number of peaks from which explanations are equally good
+_AS_NEAR = 2.0  # ratio of the rms up to which explanations are equally good
 _BETTER = 1.1  # so many times the peaks of the stated geometry, or by chance, are indexed
 _CANDIDATES = 6  # hypotheses that are tested by indexing
 _FARTHEST_SCALE = 0.4  # logarithm of the scale of a cell that a distance explains
 _NEAR_ARM = 2.0  # pixels of shift that an angle of the arm may leave
 _AS_SHARP = 1.02  # largest ratio of the rms with a rounded angle
-_ROUND_ARM = (1.0, 0.5, 0.1, 0.01)  # degrees
+_ROUND_ARM = (1.0, 0.5, 0.1, 0.01, 0.001)  # degrees
+_ROUNDED = 0.25  # largest displacement of spots by a rounded angle, pixels
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Explanation:
         Indexed peaks, and all peaks.
     by_chance : int
         Peaks that the same search indexes, in this geometry, if their frames are exchanged.
+    rms : float
+        Rms deviation from integer hkl of the peaks that are near integers, per component.
     scale : float
         Of all lengths of the expected cell, in the stated geometry.
     cell : (6,) array or None
@@ -64,6 +68,7 @@ class Explanation:
     count: int
     of: int
     by_chance: int
+    rms: float
     scale: float = 1.0
     cell: Floats | None = None
     symbol: str = ""
@@ -91,11 +96,14 @@ def explained(
     list of Explanation
         Equally good ones of different kinds; the simplest first.
     """
-    if failing := _failing(rotations, peaks, strength, sought):
-        some = _of_some(failing, rotations, peaks, strength, sought)
-        if some:
-            return some
-    return _explained(rotations, peaks, strength, sought)
+    failing = _failing(rotations, peaks, strength, sought)
+    some = _of_some(failing, rotations, peaks, strength, sought) if failing else []
+    most = max((one.count for one in some), default=0)
+    if most > _CONVINCING * len(strength):
+        return some
+    # A rotation that seems right may be indexed by another lattice, by chance.
+    whole = _explained(rotations, peaks, strength, sought)
+    return whole if any(one.count > most for one in whole) else some or whole
 
 
 def _explained(
@@ -114,7 +122,7 @@ def _explained(
         return known
 
     def tested(some: list[Fitted]) -> list[tuple[int, Explanation]]:
-        best = sorted(some, key=lambda f: -f.count)[:_CANDIDATES]
+        best = sorted(some, key=lambda f: -f.sharpness)[:_CANDIDATES]
         tried = [_tested(fit, rotations, peaks, strength, sought, least) for fit in best]
         return [one for one in tried if one is not None]
 
@@ -122,8 +130,8 @@ def _explained(
     if not known and not explanations:
         explanations = tested(_directly(tried, rotations, peaks, strength, sought))
     if not known and all(one.count < _CONVINCING * one.of for _, one in explanations):
-        arms = _arms(rotations, peaks, sought)
-        shifts = [hypotheses.as_shift(fit, rotations, peaks) for fit in arms]
+        arms = arm_angles.found(rotations, peaks, sought.reaches, _CONVINCING)
+        shifts = [arm_angles.as_shift(fit, rotations, peaks) for fit in arms]
         explanations += tested([*arms, *(fit for fit in shifts if fit is not None)])
     found = [
         _with_mirror_image(one, rotations, peaks, strength, sought) for one in _best(explanations)
@@ -170,9 +178,8 @@ def _another_crystal(
     if stated.count < _BETTER * by_chance:
         return []
     reduced = _reduced(stated.ub)
-    return [
-        Explanation("cell", stated.hypothesis, stated.count, stated.of, by_chance, cell=reduced)
-    ]
+    of = stated.of, by_chance, stated.rms
+    return [Explanation("cell", stated.hypothesis, stated.count, *of, cell=reduced)]
 
 
 def _parts(peaks: Sequence[Peaks], strength: Floats) -> list[Floats]:
@@ -263,18 +270,18 @@ def _tested(
     for changes, hypothesis in _variants(fit, rotations, peaks, sought):
         if not hypothesis.changes:
             continue
-        sharp = hypotheses.counted(hypothesis, fit.ub, rotations, peaks).count
-        if sharp < max(least, MIN_PEAKS):
+        sharp = hypotheses.counted(hypothesis, fit.ub, rotations, peaks)
+        if sharp.count < max(least, MIN_PEAKS):
             continue
         indexing = sought.index(hypothesis.applied(rotations), peaks, strength)
         if indexing is None:
             continue
         by_chance = _by_chance(hypothesis, rotations, peaks, sought)
-        if sharp < _BETTER * by_chance:
+        if sharp.count < _BETTER * by_chance:
             return None
         kind = "beam centre" if hypothesis.kind == "as stated" else hypothesis.kind
         count = int(indexing.indexed.sum())
-        return changes, Explanation(kind, hypothesis, count, fit.of, by_chance)
+        return changes, Explanation(kind, hypothesis, count, fit.of, by_chance, sharp.rms)
     return None
 
 
@@ -289,18 +296,6 @@ def _variants(
     yield from (x for x in _simplest(fit, rotations, peaks) if x[0] > 0)
     if of_distance:
         yield 2, _with_distance(fit, rotations, peaks, sought)
-
-
-def _arms(rotations: Sequence[Rotation], peaks: Sequence[Peaks], sought: Sought) -> list[Fitted]:
-    """Return the angles of the arm that form a lattice, up to one that indexes nearly all peaks."""
-    fits = []
-    for hypothesis in hypotheses.arms(rotations):
-        one = hypotheses.fitted(hypothesis, rotations, peaks, sought.reaches)
-        if one is not None:
-            fits.append(_on_arm(one, rotations, peaks))
-            if fits[-1].count > _CONVINCING * one.of:
-                break
-    return fits
 
 
 def _stated(
@@ -340,7 +335,8 @@ def _of_lattice(
         return []
 
     def explanation(kind: str, **more: object) -> Explanation:
-        return Explanation(kind, plain, stated.count, stated.of, by_chance, **more)  # type: ignore[arg-type]
+        known = (kind, plain, stated.count, stated.of, by_chance, stated.rms)
+        return Explanation(*known, **more)  # type: ignore[arg-type]
 
     settings = [
         explanation("setting", cell=cell, symbol=symbol, absent=absent)
@@ -394,32 +390,6 @@ def _reduced(ub: Floats) -> Floats:
     return reduced
 
 
-def _on_arm(fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks]) -> Fitted:
-    """Return an arm's angle for which the beam centre moves as little as possible."""
-    for _ in range(3):
-        arm = np.array(fit.hypothesis.correction.arm)
-        step = 0.3 * arm / np.linalg.norm(arm)
-        moved = hypotheses.polished(_with_arm(fit.hypothesis, arm + step), fit.ub, rotations, peaks)
-        shift = np.array(fit.hypothesis.correction.shift)
-        slope = np.array(moved.hypothesis.correction.shift) - shift
-        if not slope.any() or moved.count < 0.5 * fit.count:
-            return fit
-        turn = -float(slope @ shift) / float(slope @ slope)
-        near = _with_arm(fit.hypothesis, arm + np.clip(turn, -20, 20) * step)
-        better = hypotheses.polished(
-            near.with_shift(shift + np.clip(turn, -20, 20) * slope), fit.ub, rotations, peaks
-        )
-        if better.count < 0.95 * fit.count:
-            return fit
-        fit = better
-    return fit
-
-
-def _with_arm(hypothesis: Hypothesis, arm: Floats) -> Hypothesis:
-    vector = (float(arm[0]), float(arm[1]), float(arm[2]))
-    return replace(hypothesis, correction=replace(hypothesis.correction, arm=vector))
-
-
 def _simplest(
     fit: Fitted, rotations: Sequence[Rotation], peaks: Sequence[Peaks]
 ) -> Iterator[tuple[int, Hypothesis]]:
@@ -429,11 +399,14 @@ def _simplest(
     shift = np.round(hypothesis.correction.shift, 1)
     bare = hypothesis.with_shift((0.0, 0.0))
     if hypothesis.kind == "arm" and np.linalg.norm(shift) < _NEAR_ARM:
+        found, detector = np.array(hypothesis.correction.arm), rotations[0].detector
         for digit in _ROUND_ARM:
-            arm = np.round(np.round(np.array(hypothesis.correction.arm) / digit) * digit, 4)
-            even = _with_arm(bare, arm)
+            arm = np.round(np.round(found / digit) * digit, 4)
+            even = bare.with_arm(arm)
             # A rounded angle of some rotations is not absorbed by the detector of all.
-            if _as_good(even, fit, rotations, peaks, _AS_SHARP):
+            moved = np.radians(np.linalg.norm(arm - found)) * detector.distance
+            near = moved < _ROUNDED * min(detector.pixel_size)
+            if near and _as_good(even, fit, rotations, peaks, _AS_SHARP):
                 yield own, even
                 return
     if own and _as_good(bare, fit, rotations, peaks):
@@ -459,6 +432,8 @@ def _best(explanations: Sequence[tuple[int, Explanation]]) -> list[Explanation]:
         return []
     most = max(one.count for _, one in explanations)
     good = [(changes, one) for changes, one in explanations if one.count > _ALIKE * most]
+    least = min(one.rms for _, one in good)
+    good = [(changes, one) for changes, one in good if one.rms <= _AS_NEAR * least]
     fewest = min(changes for changes, _ in good)
     kinds: dict[str, Explanation] = {}
     for changes, one in good:

@@ -391,6 +391,7 @@ def _of_row(row: Row, refined: Refined, named: Named) -> Record:
         "axis": row.axis.tolist(),
         "shift": row.shift,
         "chi2": row.chi2,
+        "much better": row.is_much_better,
         "sentence": (
             f"hkl of {named.scan} may be off by one row: with ({axis}) added to all hkl and the "
             f"refined beam centre moved by ({row.shift[0]:+.1f}, {row.shift[1]:+.1f}) pixels of "
@@ -410,6 +411,7 @@ def _of_centre(other: Refined, refined: Refined, imported: Imported) -> Record:
         "axis": None,
         "shift": shifts[0],
         "chi2": other.chi2,
+        "much better": True,
         "sentence": (
             f"the beam centre of {imported.scan} is perhaps wrong: moved by ({slow:+.1f}, "
             f"{fast:+.1f}) pixels of the frames, along slow and fast from where it is stated, the "

@@ -73,7 +73,9 @@ def failures(
             jumped=bool(jumps),
         )
         reasons = [*_of_geometry(parent_figures, limits, identity), *reasons, remedy]
-    return [*(f"{where}: {text}" for text in _moved(figures, limits)), *reasons]
+    moved = [f"{where}: {text}" for text in _moved(figures, limits)]
+    first = _of_rows(figures, parent_figures, identity) if moved and not reasons else []
+    return [*first, *moved, *reasons]
 
 
 def _of_geometry(
@@ -86,6 +88,18 @@ def _of_geometry(
     return [
         f"{sentence}; correct this first, because it also breaks relations of the cell"
         for sentence in doubtful(about, limits)
+    ]
+
+
+def _of_rows(
+    figures: Mapping[str, Any], parent_figures: Mapping[str, Any], identity: Mapping[str, Any]
+) -> list[str]:
+    """Return why peaks are lost that belong to the crystal: all hkl are wrong."""
+    of = parent_figures if identity["scan"] == identity["parent"] else figures
+    return [
+        f"{row['sentence']}; correct this first, because with wrong hkl a crystal seems to be lost"
+        for row in of.get("rows", ())
+        if row.get("much better", False)
     ]
 
 
