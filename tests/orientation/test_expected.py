@@ -35,3 +35,26 @@ def test_a_wrong_space_group_or_few_peaks_are_no_other_setting() -> None:
     none = np.random.default_rng(2).integers(-7, 8, (400, 3))
     assert settings_by_absences(PBNM, none, space_group("P n m a")) == []
     assert settings_by_absences(PBNM, reflections(1, 10, 0), space_group("P n m a")) == []
+
+
+# P 1 21/n 1 forbids h0l with odd h + l, P 1 21/c 1 with odd l (International Tables A, 14).
+ZONE = [[1, 0, 3], [3, 0, 1], [5, 0, -1], [2, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("zone", "symbols"),
+    [
+        (ZONE, ["P 1 21/n 1"]),
+        (ZONE[1:], []),
+        ([[1, 0, 3], [-1, 0, -3], [3, 0, 1], [-3, 0, -1]], []),  # two, with their mates
+        ([*ZONE, [1, 0, 2]], []),  # allowed by the stated setting only
+    ],
+)
+def test_three_reflections_of_a_zone_decide_on_its_glide_plane(
+    zone: list[list[int]], symbols: list[str]
+) -> None:
+    hkl = np.random.default_rng(3).integers(1, 8, (300, 3))
+    hkl = np.concatenate([hkl, np.array(zone)])
+    cell = (6.1, 7.3, 9.2, 90.0, 98.0, 90.0)
+    fits = settings_by_absences(cell, hkl, space_group("P 1 21/c 1"))
+    assert [(symbol, absent) for symbol, _, absent in fits] == [(s, 0) for s in symbols]

@@ -399,3 +399,16 @@ def test_wrong_hkl_are_said_before_a_crystal_that_seems_to_be_lost() -> None:
     alike = row | {"much better": False}
     assert failures(figures(lost=[part]), figures(rows=[alike]), limits, own) == [second]
     assert failures(figures(lost=[]), figures(rows=[row]), limits, own) == []
+
+
+def test_few_reflections_contradict_a_setting_if_another_one_allows_them() -> None:
+    """Four of 300 peaks: one per cent, which multiple scattering also gives."""
+    peaks = {"number": 4, "of": 300, "fraction": 4 / 300, "strongest": [[1, 0, 1]]}
+    setting = {"space group": "P 1 21/n 1", "cell": [6.0, 7.0, 8.0, 90, 95, 90], "number": 0}
+    limits, own = ScanLimits().limits(), IDENTITY | {"space_group": "P 1 21/c 1"}
+    (told,) = own_absences(
+        figures() | {"absent reflections": peaks | {"settings": [setting]}}, limits, own
+    )
+    assert "write in samples.tsv the space group `P 1 21/n 1`" in told
+    peaks["settings"] = []
+    assert own_absences(figures() | {"absent reflections": peaks}, limits, own) == []

@@ -27,6 +27,7 @@ SHAPE = 0.02
 _SPARSE = 6.0  # median distance in hkl of neighbouring peaks from which it is reported
 _SPARSER = 3.0  # ratio of this distance to other rotations' from which it is reported
 _FEW = 20  # peaks of a rotation from which it is compared with others
+_CONTRADICTING = 3  # reflections that a setting forbids, and another on the same axes does not
 _SHORTEST = 1.9  # Å; no crystal has a shorter lattice vector
 
 
@@ -178,14 +179,22 @@ def settings_by_absences(
     alike = [one for one in symmetry.settings_alike(group) if one.number == group.number]
     absent = {one.hall: int(one.is_absent(hkl).sum()) for one in alike}
     allowed = most_violations(list(absent.values()))
-    if absent[group.hall] <= allowed:
-        return []
-    fits = [
-        (one.symbol, _converted(np.asarray(cell, dtype=np.float64), one, group), absent[one.hall])
-        for one in alike
-        if absent[one.hall] <= allowed
-    ]
+    distinct = _without_friedel_mates(hkl)
+    own = group.is_absent(distinct)
+    fits = []
+    for one in alike:
+        other = one.is_absent(distinct)
+        contradicting, confirming = (own & ~other).sum(), (other & ~own).sum()
+        if absent[one.hall] <= allowed and contradicting >= _CONTRADICTING + 2 * confirming:
+            converted = _converted(np.asarray(cell, dtype=np.float64), one, group)
+            fits.append((one.symbol, converted, absent[one.hall]))
     return sorted(fits, key=lambda fit: fit[2])
+
+
+def _without_friedel_mates(hkl: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return each reflection once, without its opposite."""
+    sign = np.sign(hkl @ np.array([10**12, 10**6, 1]))
+    return np.unique(hkl * sign[:, None], axis=0)
 
 
 def fitting_settings(

@@ -29,6 +29,7 @@ Mask = NDArray[np.bool_]
 # Strain that an error of the geometry can cause, for example a beam centre wrong by a pixel.
 _METRIC_ACCURACY = 5e-4
 _SHARP = 0.1  # deviation of h, k, l from integers within which hardly any peak is indexed by chance
+_HALF = 0.5  # fraction of indexed peaks from which no other search is made
 _MORE = 1.05  # ratio of indexed peaks above which a lattice replaces another lattice
 # smallest number of indexed peaks relative to the best setting; below it, a setting is a twin or
 # wrong
@@ -188,10 +189,11 @@ def index_peaks(
 def _best_lattice(
     g: Floats, weights: Floats, tolerance: float, lengths: list[float], min_fraction: float
 ) -> Floats:
-    """Return the lattice that indexes most peaks; if they are too few, that of their differences.
+    """Return the lattice that indexes most peaks; if they are few, perhaps that of differences.
 
     Differences form a lattice also by chance, and have to index the peaks more sharply.
     """
+    best, most = np.eye(3), 0
     failed: HklflowError | None = None
     for search, limit in ((find_lattice, tolerance), (lattice_of_differences, _SHARP)):
         try:
@@ -199,16 +201,20 @@ def _best_lattice(
         except HklflowError as error:
             failed = failed or error
             continue
-        indexed = is_indexed(ub, g, limit)
-        if indexed.mean() >= min_fraction:
-            return ub
+        count = int(is_indexed(ub, g, limit).sum())
+        if count > _MORE * most:
+            best, most = ub, count
+        if most > max(min_fraction, _HALF) * len(g):
+            return best
         failed = failed or HklflowError(
-            f"the best lattice indexes {indexed.sum()} of {len(g)} peaks ({indexed.mean():.0%}, "
-            f"limit {min_fraction:.0%}); check distance, beam centre, wavelength and "
-            "the rotation axis with its sense"
+            f"the best lattice indexes {most} of {len(g)} peaks ({most / len(g):.0%}, limit "
+            f"{min_fraction:.0%}); check distance, beam centre, wavelength and the rotation axis "
+            "with its sense"
         )
-    assert failed is not None
-    raise failed
+    if most < min_fraction * len(g):
+        assert failed is not None
+        raise failed
+    return best
 
 
 @dataclass(frozen=True)

@@ -222,11 +222,12 @@ def own_absences(
     No gate detects such peaks, because the gates compare the children with the parent.
     """
     absent = figures["absent reflections"]
-    if absent["number"] < limits.min_absent_peaks or absent["fraction"] <= limits.max_absent:
+    few = absent["fraction"] <= limits.max_absent and not absent.get("settings")
+    if absent["number"] < limits.min_absent_peaks or few:
         return []
     # Reflections of a twin may be where the centring forbids reflections.
     twins = sum(other.get("absent", 0) for other in figures.get("other crystals", ()))
-    if absent["number"] - twins <= limits.max_absent * absent["of"]:
+    if twins and absent["number"] - twins <= limits.max_absent * absent["of"]:
         return []
     return [
         f"{identity['scan']}: {absent['number']} of {absent['of']} indexed peaks "
