@@ -235,3 +235,12 @@ def test_peaks_that_are_all_far_from_the_origin_show_the_lattice_by_their_differ
     reduced, _ = symmetry.niggli(lattice.cell_from_metric(basis.T @ basis))
     true, _ = symmetry.niggli(contact.crystal.cell, symmetry.space_group(contact.crystal.group))
     assert reduced[:3] == pytest.approx(true[:3], rel=2e-3)
+
+
+def test_peaks_without_near_neighbours_have_no_lattice_of_differences() -> None:
+    """Forty random peaks that are many lattice rows apart: refused in a sentence."""
+    rng = np.random.default_rng(4)
+    g = rng.normal(size=(40, 3))
+    g *= 60 / np.linalg.norm(g, axis=1)[:, None]
+    with pytest.raises(HklflowError, match="too few to find a lattice"):
+        lattice_search.lattice_of_differences(g, np.ones(len(g)), 0.25, [25.0, 50.0])

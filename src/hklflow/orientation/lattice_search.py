@@ -103,6 +103,11 @@ def lattice_of_differences(
     differences = g[one] - g[other]
     short = np.linalg.norm(differences, axis=1) * reaches[0] < 2 * np.pi * _ROWS
     differences = differences[short]
+    if len(differences) < 3 * MIN_PEAKS:
+        raise HklflowError(
+            f"{len(differences)} differences of neighbouring peaks are shorter than {_ROWS:g} "
+            "lattice rows, too few to find a lattice; use more peaks"
+        )
     ub = find_lattice(differences, np.ones(len(differences)), tolerance, reaches)
     return reduced_ub(fit(ub, g, weights, tolerance))
 
