@@ -13,7 +13,6 @@ import platform
 import subprocess
 import sys
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
