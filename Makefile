@@ -7,7 +7,7 @@ CORES ?= all
 # time. What it cannot compile is nothing that hklflow imports.
 PIP := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check
 COMPILE = $(BIN)/python -m compileall -qq -j 0 -x '/(tests?|testing|regression|examples)/' src $(VENV)/lib || true
-.PHONY: help setup setup-slurm setup-xfel setup-dials setup-dev demo test test-all lint docs bench lock clean
+.PHONY: help setup setup-slurm setup-xfel setup-dials setup-dev kernels demo test test-all lint docs bench lock clean
 
 help:
 	@echo "make demo    set up, reduce the simulated demo from raw frames to demo/report.html"
@@ -60,11 +60,18 @@ demo: setup
 PYTEST := python -m pytest --dist loadfile --no-loadscope-reorder
 PROCESSES := $(shell nproc 2>/dev/null || echo 2)
 
-test: setup-dev
+# What has changed since the set-up is compiled by all cores, not by each process of the tests.
+kernels: setup-dev
+	$(BIN)/python -c "from hklflow.stage import kernels as k; k.ensure('frames'); k.ensure('constants')"
+
+# Tests are compiled once, not at every run.
+test test-all: export PYTHONDONTWRITEBYTECODE =
+
+test: kernels
 	PATH="$(BIN):$$PATH" $(PYTEST) -n $(PROCESSES) -m "not slow"
 
 # One process more than there are cores: the test of the cluster mostly waits.
-test-all: setup-dev
+test-all: kernels
 	PATH="$(BIN):$$PATH" $(PYTEST) -n $(shell expr $(PROCESSES) + 1) --durations 60 --durations-min 8
 
 lint: setup-dev

@@ -27,11 +27,11 @@ from tests.truth.worlds_draft import SYSTEMS
 _MOTIONS = ("slip", "drift", "wobble", "off_centre", "beam_moves", "cell_changes")
 
 
-def _reduced(world: FrameWorld, *, volume: bool, convergence: bool = True) -> Reduced:
+def _reduced(world: FrameWorld, last: str, *, convergence: bool = True) -> Reduced:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        return reduced(world, Path(folder), volume=volume, convergence=convergence)
+        return reduced(world, Path(folder), last=last, convergence=convergence)
 
 
 def table(number: int = 60, first: int = 0, *, convergence: bool = True) -> None:
@@ -41,7 +41,7 @@ def table(number: int = 60, first: int = 0, *, convergence: bool = True) -> None
         if "transition" in kind:
             continue
         world = frames.frame_world(kind, system, seed)
-        found = _reduced(world, volume=True, convergence=convergence)
+        found = _reduced(world, "symmetrise", convergence=convergence)
         verdicts = {name: found.verdict(name) for name in found.wrong}
         verdicts |= dict.fromkeys(found.refused, "refused")
         figures = ", ".join(f"{name} {found.wrong[name]:.2g}" for name in found.wrong)
@@ -86,7 +86,7 @@ def _pulls(worlds: Sequence[tuple[int, str, dict[str, float]]], convergence: boo
     for i, (seed, kind, options) in enumerate(worlds):
         system = SYSTEMS[i % len(SYSTEMS)]
         world = frames.frame_world(kind, system, seed, **options)
-        found = _reduced(world, volume=False, convergence=convergence)
+        found = _reduced(world, "converge", convergence=convergence)
         text = f"{kind} {system} {seed} {options}: "
         for name, which in (("refine", ""), ("converge", " converged")):
             if name in found.wrong:

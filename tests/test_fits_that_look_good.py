@@ -74,6 +74,7 @@ def of_parent(world: World, folder: Path) -> dict:
     return judged(folder / "parent.json", folder / "parent.json")
 
 
+@pytest.mark.slow
 def test_warnings_of_a_refinement_use_the_limits_of_the_user(tmp_path: Path) -> None:
     """Case 6: a slip that moves spots by 0.05 pixels, and a user who wants to know from 1 on."""
     world = worlds.world("slip", "monoclinic", 61, 0.1, n_frames=240)
@@ -84,6 +85,7 @@ def test_warnings_of_a_refinement_use_the_limits_of_the_user(tmp_path: Path) -> 
     assert not any("the crystal slipped by" in text for text in loose.said)
 
 
+@pytest.mark.slow
 def test_a_large_chi2_is_doubtful(tmp_path: Path) -> None:
     """Case 7: the detector is 3 % nearer than the header says; the cell takes it up."""
     found = of_parent(worlds.world("wrong_header:distance", "orthorhombic", 23), tmp_path)

@@ -309,7 +309,8 @@ def test_smaller_pixels_have_the_same_scale(clear: Made, fine: Made) -> None:
         assert level(volumes[1]) / level(volumes[0]) == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize("period", [pytest.param(None, marks=pytest.mark.slow), 1.3])
+@pytest.mark.slow
+@pytest.mark.parametrize("period", [None, 1.3])
 def test_diffuse_scattering_that_turns_with_the_crystal_is_told(
     period: float | None, tmp_path: Path
 ) -> None:

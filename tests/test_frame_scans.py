@@ -9,12 +9,15 @@ from hklflow import stage
 from tests.truth.frame_scans import centroids_alone, reduced
 from tests.truth.frames import frame_world
 
+#: Half the resolution of the usual detector, of the same size: arcs have fewer pixels.
+COARSE = {"shape": (240, 256), "pixel_size": 344e-6}
+
 
 @pytest.mark.slow
 def test_a_mosaic_crystal_has_its_cell(tmp_path: Path) -> None:
-    """Case 10 of the fits that look good: by the centroids of its arcs the cell is 12 σ off."""
-    world = frame_world("plain", "cubic", 1, mosaic=1.0, n_frames=240)
-    found = reduced(world, tmp_path, volume=False)
+    """Case 10 of the fits that look good: by the centroids of its arcs the cell is 7 σ off."""
+    world = frame_world("plain", "cubic", 1, mosaic=1.0, n_frames=240, **COARSE)
+    found = reduced(world, tmp_path, last="converge")
     assert found.refused == {}
     assert np.abs(found.figures["pulls of cell and orientation"]).max() < 4
     assert np.abs(found.figures["pulls of cell and orientation converged"]).max() < 4
@@ -23,9 +26,9 @@ def test_a_mosaic_crystal_has_its_cell(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_integrated_centroids_of_arcs_have_the_cell(tmp_path: Path) -> None:
-    """By these alone it is 130 ppm (7 σ) too large as they are seen."""
-    world = frame_world("plain", "orthorhombic", 522, mosaic=1.0, strong=3e4, n_frames=160)
-    found = reduced(world, tmp_path, volume=False, convergence=False)
+    """By these alone it is 180 ppm (7 σ) too large as they are seen."""
+    world = frame_world("plain", "orthorhombic", 522, mosaic=1.0, n_frames=160, **COARSE)
+    found = reduced(world, tmp_path, last="accept")
     assert found.refused == {}
     by_centroids = centroids_alone(world, tmp_path)
     assert np.abs(by_centroids.cell_off).max() < 5e-5
@@ -35,12 +38,8 @@ def test_integrated_centroids_of_arcs_have_the_cell(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_diffuse_scattering_that_turns_makes_the_scale_doubtful(tmp_path: Path) -> None:
     """Its error is known, and no larger than is said."""
-    found = reduced(
-        frame_world("plain", "triclinic", 506, mosaic=0.1),
-        tmp_path,
-        volume=False,
-        convergence=False,
-    )
+    world = frame_world("plain", "triclinic", 506, mosaic=0.1)
+    found = reduced(world, tmp_path, last="frame_scale")
     assert found.said["frame_scale"]
     assert found.figures["error of the scale"] < 2 * found.figures["claimed"]
     assert found.figures["error of the scale"] > 0.2 * found.figures["claimed"]
@@ -50,7 +49,7 @@ def test_diffuse_scattering_that_turns_makes_the_scale_doubtful(tmp_path: Path) 
 def test_a_detector_that_keeps_counts_makes_the_scan_doubtful(tmp_path: Path) -> None:
     """Late centroids leave no residual: only the frames say that the orientation is off."""
     world = frame_world("afterglow", "tetragonal", 503, 0.02, n_frames=120)
-    found = reduced(world, tmp_path, volume=False)
+    found = reduced(world, tmp_path, last="accept")
     assert np.abs(found.figures["pulls of cell and orientation"]).max() > 5
     for name in ("find_peaks", "accept"):
         assert any("the detector keeps" in text for text in found.said[name])
@@ -68,5 +67,6 @@ def test_a_detector_that_keeps_counts_makes_the_scan_doubtful(tmp_path: Path) ->
 def test_a_detector_that_keeps_nothing_is_not_said_to(
     kind: str, system: str, tmp_path: Path
 ) -> None:
-    found = reduced(frame_world(kind, system, 533, n_frames=120), tmp_path, volume=False)
+    world = frame_world(kind, system, 533, n_frames=120)
+    found = reduced(world, tmp_path, last="find_peaks")
     assert not any("the detector keeps" in text for text in found.said["find_peaks"])

@@ -38,6 +38,7 @@ def test_the_remedy_indexes_the_child_with_its_true_lattice(kind: str, tmp_path:
     assert "refine_parent" in found.remedy
 
 
+@pytest.mark.slow
 def test_incommensurate_satellites_get_no_cell(tmp_path: Path) -> None:
     child = transformed("incommensurate", 1)
     found = tried(child, tmp_path)

@@ -19,6 +19,7 @@ def judged(folder: Path, orientation: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_slip_of_the_parent_is_told_and_a_large_one_not_accepted(tmp_path: Path) -> None:
     told = answered(worlds.world("slip", "monoclinic", 61, 0.1), tmp_path / "small")
     (sentence,) = told.said
@@ -45,6 +46,7 @@ def test_a_child_that_slips_is_judged_as_its_parent_is(tmp_path: Path) -> None:
         judged(tmp_path, tmp_path / "o.json")
 
 
+@pytest.mark.slow
 def test_a_second_crystal_of_the_parent_is_not_accepted(tmp_path: Path) -> None:
     """The parent is compared with itself: what it has anew has a limit of its own."""
     told = answered(worlds.world("second_lattice", "cubic", 21), tmp_path)

@@ -88,6 +88,7 @@ def test_few_peaks_of_a_fixed_orientation_are_doubtful(tmp_path: Path) -> None:
     assert ["of the 20 peaks that the gates need" in x for x in found["doubts"]] == [True]
 
 
+@pytest.mark.slow
 def test_spots_beside_a_fixed_orientation_are_doubtful(tmp_path: Path) -> None:
     found = fixed(tmp_path, 25, shift=4.0)
     assert (found["verdict"], found["accepted"]) == ("doubtful", True)
@@ -118,6 +119,7 @@ def test_a_fixed_orientation_that_indexes_little_is_doubtful(tmp_path: Path) -> 
     assert "(limit 50%)" in doubt
 
 
+@pytest.mark.slow
 def test_residuals_far_below_the_errors_are_doubtful(tmp_path: Path) -> None:
     """The table says 0.1 pixels and frames, the spots are right to a hundredth of that."""
     found = fixed(tmp_path, 25)

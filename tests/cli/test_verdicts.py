@@ -23,20 +23,28 @@ HOLE = "transform: a hole"
 WORLDS = {"300K": ("slip", "monoclinic", 61, 0.03), "100K": ("second_lattice", "cubic", 21, 0.3)}
 
 
-@pytest.fixture
-def results(base: Path) -> Path:
-    """An experiment whose parent slipped a little, and whose other scan has a second crystal."""
-    top = base / "results"
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A parent that slipped a little, and a scan with a second crystal: a folder for each."""
+    base = tmp_path_factory.mktemp("worlds")
     for scan, (kind, system, seed, size) in WORLDS.items():
-        folder = base / f"world_{scan}"
+        folder = base / scan
         assert not answered(worlds.world(kind, system, seed, size), folder).refusal
         accept.main(
             inputs=accept.Inputs(orientation=folder / "parent.json", parent=folder / "parent.json"),
             outputs=accept.Outputs(accepted=folder / "accepted.json"),
             params=accept.Params(on_failure="warn"),
         )
+    return base
+
+
+@pytest.fixture
+def results(base: Path, judged: Path) -> Path:
+    """An experiment with these two scans."""
+    top = base / "results"
+    for scan in WORLDS:
         for made, name in (("parent", "orientation"), ("accepted", "accepted")):
-            content = (folder / f"{made}.json").read_text()
+            content = (judged / scan / f"{made}.json").read_text()
             (top / "hexa" / scan / f"{name}.json").write_text(content)
         metrics = {"coverage": 0.5, "rotations' reduced chi2": None, "warnings": ["a hole"]}
         (top / "hexa" / scan / "transform.json").write_text(json.dumps(metrics))
@@ -44,9 +52,9 @@ def results(base: Path) -> Path:
 
 
 def test_all_show_the_same_verdict(results: Path, hklflow: Hklflow) -> None:
-    judged = {s: stage.read_json(results / "hexa" / s / "accepted.json") for s in WORLDS}
-    assert [judged[s]["verdict"] for s in WORLDS] == ["doubtful", "failed"]
-    (slip,), (crystal,) = judged["300K"]["doubts"], judged["100K"]["sentences"]
+    verdicts = {s: stage.read_json(results / "hexa" / s / "accepted.json") for s in WORLDS}
+    assert [verdicts[s]["verdict"] for s in WORLDS] == ["doubtful", "failed"]
+    (slip,), (crystal,) = verdicts["300K"]["doubts"], verdicts["100K"]["sentences"]
     assert "the crystal slipped by 0.03" in slip
     assert "second crystal" in crystal
 

@@ -42,6 +42,7 @@ def test_one_displaced_module_is_found_with_its_shift_and_no_other(
     assert np.sqrt(np.mean(np.square(pulls))) < 1.6
 
 
+@pytest.mark.slow
 def test_modules_in_place_are_not_displaced() -> None:
     told = [found(made.scan(seed=seed, second=0.2 * (seed % 2))) for seed in range(20)]
     assert told == [[]] * 20

@@ -215,6 +215,7 @@ def of_some(world: worlds.World, folder: Path, right: tuple[str, ...]) -> Pasted
     return replace(experiment, detectors=detectors)
 
 
+@pytest.mark.slow
 def test_a_beam_centre_of_one_rotation_is_given_for_it(tmp_path: Path) -> None:
     world = small("wrong_header:beam", "triclinic", 6, 25.0, rotations=3)
     experiment = of_some(world, tmp_path, right=("r0", "r2"))

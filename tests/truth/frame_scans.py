@@ -76,17 +76,17 @@ class Reduced:
 
 
 def reduced(
-    world: FrameWorld, folder: Path, *, volume: bool = True, convergence: bool = True
+    world: FrameWorld, folder: Path, *, last: str = "symmetrise", convergence: bool = True
 ) -> Reduced:
-    """Write the frames, run the stages one after the other, and judge each.
+    """Write the frames, run the stages one after the other up to the last, and judge each.
 
-    Without `volume` it ends before the transform; `convergence` reads the frames twice more.
+    `convergence` reads the frames twice more.
     """
     frames_write.write(world, folder)
     found = Reduced(folder)
-    for name, (step, judge) in _STEPS.items():
-        if name == "transform" and not volume:
-            break
+    names = [*_STEPS]
+    for name in names[: names.index(last) + 1]:
+        step, judge = _STEPS[name]
         if name == "converge" and not convergence:
             continue
         try:
