@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation as Turn
 
 from hklflow import geometry, nexus, stage
 from hklflow.images.scan import RotationScan
+from hklflow.orientation.product import Orientation
 from hklflow.stages import accept, find_peaks, pixel_mask, refine, refine_parent
 from tests.truth.snase import FROM_DIALS, run
 
@@ -127,18 +128,30 @@ def orientation(out: Path, sweeps: tuple[str, ...], name: str, **params: Any) ->
     return found
 
 
-def off_reference(data: Path, found: dict[str, Any], sweep: str = "01") -> float:
-    """Degrees between an orientation (UB) and DIALS's of the full data, of any equivalent."""
-    entry = json.loads((data / "reference.json").read_text())["sweeps"][sweep]
+def off_reference(data: Path, refined: Orientation) -> tuple[dict[str, float], float]:
+    """Degrees between the crystal and DIALS's of the full data: in each sweep, and in the mean.
+
+    DIALS's is one crystal for all sweeps. The goniometer was not set exactly: each sweep has its
+    own orientation on it, by up to a degree from the others.
+    """
+    entry = json.loads((data / "reference.json").read_text())["sweeps"]["01"]
     real = np.array([entry[f"real_space_{axis}"] for axis in "abc"])
     theirs = FROM_DIALS @ np.linalg.inv(real) * 2 * np.pi
-    ub = np.array(found["UB"])
-    angles = []
-    for signs in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
-        change = ub @ np.diag(signs) @ np.linalg.inv(theirs)
-        u, _, vt = np.linalg.svd(change)
-        angles.append(np.degrees(Turn.from_matrix(u @ vt).magnitude()))
-    return float(min(angles))
+    heads = {
+        sweep: rotation(sweep).goniometer.rotation(0.0).T @ of_sweep.goniometer.rotation(0.0)
+        for sweep, of_sweep in refined.rotations.items()
+    }
+    mean = Turn.from_matrix(list(heads.values())).mean().as_matrix()
+
+    def off(head: Floats) -> float:
+        angles = []
+        for signs in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
+            change = head @ refined.ub @ np.diag(signs) @ np.linalg.inv(theirs)
+            u, _, vt = np.linalg.svd(change)
+            angles.append(np.degrees(Turn.from_matrix(u @ vt).magnitude()))
+        return float(min(angles))
+
+    return {sweep: off(head) for sweep, head in heads.items()}, off(mean)
 
 
 def arm_of_reference(data: Path, sweep: str) -> tuple[float, NDArray[np.float64], float]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.refinement import Refined
     from hklflow.stage.orientation import Observed
 
-VERSION = 11
+VERSION = 12
 FRAMES_OF = frames_of
 
 
@@ -113,6 +113,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             def again(fewer: "Observed", more: "Sequence[str]" = free) -> "Refined":
                 return used.refine(rotations, fewer.tables, refined.ub, group, more, limits)
 
+            observed, refined = orientation.with_broad_reflections(observed, refined, again)
             observed, refined, left_out = orientation.without_maxima(observed, refined, again)
             notes += left_out
             if used.dials is None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hklflow.stage.orientation import Observed, Start
     from hklflow.stage.rehearsal import Known
 
-VERSION = 11
+VERSION = 12
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
@@ -211,6 +211,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     start=observed.rotations,
                 )
 
+            if domains is None:
+                observed, refined = orientation.with_broad_reflections(observed, refined, again)
             n_peaks = len(refined.indexed)
             observed, refined, left_out = orientation.without_maxima(observed, refined, again)
             warnings += left_out

@@ -55,6 +55,10 @@ class Observed:
     """Mosaic spread in radian² from the peaks of each rotation; None if there are too few peaks."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Number of peaks that were left out, by reason."""
+    with_broader: "Observed | None" = None
+    """The same peaks and those that are left out because they are broad; None: there are none."""
+    broadness: tuple[Floats, ...] = ()
+    """Width of the peaks in the image, relative to the limit above which peaks are broad."""
 
     @property
     def intensities(self) -> tuple[Floats, ...]:
@@ -83,9 +87,9 @@ class Observed:
         ]
         left_out = dict(self.left_out)
         left_out[why] = left_out.get(why, 0) + int(np.sum(~keep))
-        widths, extents = (
+        widths, extents, broadness = (
             tuple(values[part] for values, part in zip(of_rotations, parts, strict=True))
-            for of_rotations in (self.widths, self.extents)
+            for of_rotations in (self.widths, self.extents, self.broadness)
         )
         return replace(
             self,
@@ -94,6 +98,8 @@ class Observed:
             widths=widths,
             extents=extents,
             left_out=left_out,
+            with_broader=None,
+            broadness=broadness,
         )
 
     @property
@@ -183,22 +189,24 @@ def observe(
 
     Peaks broader than ``max_width`` (pixels) are left out, if it is given.
     """
-    chosen, widths, extents, spreads = [], [], [], []
     tables = [
         _cut_at_ends(table, scan.rotation.scan.n_frames)
         for scan, table in zip(scans, tables, strict=True)
     ]
+    chosen, widths, extents, spreads, broadness, sharp = [], [], [], [], [], []
     for scan, table in zip(scans, tables, strict=True):
         fit = table.select(usable(table))
         off = _displaced(scan.rotation, fit)
-        sharp = _sharp(off.width, fit.intensity)
-        sharp |= sharpness.broad_reflections(~sharp, off.size, off.rocking, off.step)
-        sharp &= off.width <= (np.inf if max_width is None else max_width)
-        chosen.append(_placed(fit, off).select(sharp))
-        widths.append(off.width[sharp])
-        extents.append(np.stack([off.size, off.rocking, off.step], axis=1)[sharp])
+        narrow = off.width <= (np.inf if max_width is None else max_width)
+        chosen.append(_placed(fit, off).select(narrow))
+        widths.append(off.width[narrow])
+        extents.append(np.stack([off.size, off.rocking, off.step], axis=1)[narrow])
         spreads.append(off.spread)
-    return Observed(
+        broad = _broadness(off.width, fit.intensity)
+        of_reflections = sharpness.broad_reflections(broad > 1, off.size, off.rocking, off.step)
+        broadness.append(broad[narrow])
+        sharp.append(((broad <= 1) | of_reflections)[narrow])
+    everything = Observed(
         tuple(names),
         tuple(scans),
         tuple(refinement.Peaks.of(table) for table in chosen),
@@ -208,7 +216,12 @@ def observe(
         tuple(extents),
         tuple(spreads),
         _left_out_of(tables, chosen),
+        broadness=tuple(broadness),
     )
+    keep = np.concatenate([np.ones(0, np.bool_), *sharp])
+    if keep.all():
+        return everything
+    return replace(everything.select(keep, BROADER), with_broader=everything)
 
 
 def afterglows(names: Sequence[str], tables: Sequence[PeakTable]) -> list[dict[str, Any]]:
@@ -286,18 +299,18 @@ def usable(table: PeakTable) -> NDArray[np.bool_]:
     return use
 
 
-def _sharp(width: Floats, intensity: Floats) -> NDArray[np.bool_]:
-    """Return True for peaks (n,) that are not much broader than the typical strong peak.
+def _broadness(width: Floats, intensity: Floats) -> Floats:
+    """Return the widths of peaks (n,) relative to the limit for peaks that are not broad.
 
     `selection.without_maxima` separates classes of widths, but it needs a first refinement, which
     the broadest maxima may spoil.
     """
     if not len(width):
-        return np.ones(0, np.bool_)
+        return np.ones(0)
     # The typical width is the one up to which peaks contain half of the intensity: strong peaks are
     # Bragg peaks.
     order = np.argsort(width)
     share = np.cumsum(np.maximum(intensity, 0.0)[order])
     typical = width[order][np.searchsorted(share, 0.5 * share[-1])]
-    sharp: NDArray[np.bool_] = sharpness.with_pixel(width) <= _BROAD * sharpness.with_pixel(typical)
-    return sharp
+    relative: Floats = sharpness.with_pixel(width) / (_BROAD * sharpness.with_pixel(typical))
+    return relative

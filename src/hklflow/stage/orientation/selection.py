@@ -26,6 +26,43 @@ _BETTER = 0.7  # limit relative to the reduced χ²: significant for the 30 or m
 _OTHER = "of the other domain of a twin"
 
 
+def with_broad_reflections(
+    observed: Observed,
+    refined: refinement.Refined,
+    again: Callable[[Observed], refinement.Refined],
+) -> tuple[Observed, refinement.Refined]:
+    """Refine with the broad peaks, too, if they are reflections.
+
+    Broad peaks are left out of the first refinement. They are reflections if widths, rocking curves
+    and positions all agree: there is no gap between the widths, the rocking curves are nearer to
+    the curves of narrow peaks than to the curves of maxima, and the positions fit as well as the
+    positions of narrow peaks.
+    """
+    everything = observed.with_broader
+    if everything is None:
+        return observed, refined
+    width, broadness = np.concatenate(everything.widths), np.concatenate(everything.broadness)
+    significance = np.concatenate([t.significance for t in everything.tables])
+    core = broadness <= 1
+    if (
+        not core.any()
+        or sharpness.gap(sharpness.with_pixel(width), significance) is not None
+        or sharpness.rock_like_maxima(~core, *np.concatenate(everything.extents)[:, :2].T)
+    ):
+        return observed, refined
+    all_peaks = unrefined(refined.rotations, everything.peaks, refined.ub, _INDEXED)
+    sigma = np.concatenate([p.sigma for p in everything.peaks])
+    squares = np.sum((all_peaks.residuals / sigma) ** 2, axis=1)
+    keep = sharpness.reflections(broadness, core, squares)
+    if not keep.any() or keep.sum() <= len(refined.indexed):
+        return observed, refined
+    more = everything.select(keep, BROADER)
+    try:
+        return more, again(more)
+    except HklflowError:
+        return observed, refined
+
+
 def without_maxima(
     observed: Observed,
     refined: refinement.Refined,
