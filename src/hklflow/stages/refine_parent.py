@@ -212,7 +212,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 )
 
             if domains is None:
-                observed, refined = orientation.with_broad_reflections(observed, refined, again)
+                observed, refined = orientation.with_broad_reflections(
+                    observed, refined, again, group, free
+                )
             n_peaks = len(refined.indexed)
             observed, refined, left_out = orientation.without_maxima(observed, refined, again)
             warnings += left_out

@@ -235,18 +235,21 @@ def afterglows(names: Sequence[str], tables: Sequence[PeakTable]) -> list[dict[s
 
 
 def _cut_at_ends(table: PeakTable, n_frames: int) -> PeakTable:
-    """Remove the flag of peaks that an end of the scan cuts beside their centres.
+    """Remove the flag of peaks that an end of the scan cuts, and increase their errors.
 
-    The position on the detector is measured; the centre along the scan is extrapolated from a part
-    of the rocking curve, so its error is as large as the width of the curve.
+    The centre along the scan is extrapolated from a part of the rocking curve, so its error is as
+    large as the width of the curve. If the centre is beyond the end, only a part of the mosaic
+    blocks was measured, and the spot on the detector may be off by its width, too.
     """
     cut = table.flags & int(PeakFlag.SCAN_END) != 0
     cut &= table.flags & int(PeakFlag.LONG | PeakFlag.MOMENTS | PeakFlag.FIT_FAILED) == 0
-    cut &= (table.frame >= 0) & (table.frame <= n_frames)
+    beyond = cut & ((table.frame <= 0) | (table.frame >= n_frames))
     return replace(
         table,
         flags=np.where(cut, table.flags & ~int(PeakFlag.SCAN_END), table.flags),
         var_frame=table.var_frame + np.where(cut, table.width_frame**2, 0.0),
+        var_slow=table.var_slow + np.where(beyond, table.width_slow**2, 0.0),
+        var_fast=table.var_fast + np.where(beyond, table.width_fast**2, 0.0),
     )
 
 

@@ -10,6 +10,7 @@ from hklflow import geometry
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice, symmetry
 from hklflow.orientation import refinement, sharpness
+from hklflow.orientation.displacement import Displacement
 from hklflow.orientation.unrefined import unrefined
 from hklflow.stage.orientation.observed import BROADER, Observed
 
@@ -23,6 +24,7 @@ _DOMAIN_ROUNDS = 4
 _ON = 8.0  # limit of χ² for a peak on a lattice, relative to the median χ² of three residuals
 _STRAYING = 1.5  # reduced χ² below which all peaks fit
 _BETTER = 0.7  # limit relative to the reduced χ²: significant for the 30 or more peaks of a class
+_WORSE = 1.1  # limit relative to the reduced χ²: within the scatter of χ² of a hundred peaks
 _OTHER = "of the other domain of a twin"
 
 
@@ -30,6 +32,8 @@ def with_broad_reflections(
     observed: Observed,
     refined: refinement.Refined,
     again: Callable[[Observed], refinement.Refined],
+    group: symmetry.SpaceGroup,
+    free: Sequence[str],
 ) -> tuple[Observed, refinement.Refined]:
     """Refine with the broad peaks, too, if they are reflections.
 
@@ -58,9 +62,13 @@ def with_broad_reflections(
         return observed, refined
     more = everything.select(keep, BROADER)
     try:
-        return more, again(more)
+        best = again(more)
     except HklflowError:
         return observed, refined
+    outward = Displacement(best, more.peaks, group, free, more.widths).outward()
+    if outward is not None or best.chi2 > _WORSE * refined.chi2:
+        return observed, refined
+    return more, best
 
 
 def without_maxima(
