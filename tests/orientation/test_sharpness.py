@@ -63,17 +63,6 @@ def test_broad_spots_with_narrow_rocking_curves_are_reflections() -> None:
     )
 
 
-def test_many_rocking_curves_together_tell_maxima_from_broad_reflections() -> None:
-    """Spots not much larger than the mosaic spread: single curves differ by less than they vary."""
-    rng = np.random.default_rng(4)
-    mosaic, broad = 1e-3, np.arange(120) >= 60
-    size = np.full(120, 1e-3)
-    reflections = turned(rng, np.zeros(120), mosaic)
-    assert not sharpness.rock_like_maxima(broad, size, reflections)
-    maxima = np.where(broad, turned(rng, size, mosaic), reflections)
-    assert sharpness.rock_like_maxima(broad, size, maxima)
-
-
 def test_rocking_curves_within_a_frame_say_nothing() -> None:
     broad = np.arange(60) >= 30
     size, rocking = np.where(broad, 4e-3, 1e-3), np.full(60, 1e-3)

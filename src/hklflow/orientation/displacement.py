@@ -24,7 +24,6 @@ _OUTWARD = 5e-4  # fraction of scans without displacement along Q for which one 
 _MERGED = 1e-4  # fraction of scans without merged spots for which merging is wrongly reported
 _REACHES = (1.0, 2.0, 4.0)  # pixels and frames between spots that may merge
 _STEP = 1e-4  # 1/Å
-_DETECTOR = ("detector_x", "detector_y", "detector_z", "detector_rotation")
 # fraction of the peaks, the narrowest ones: reflections, or slightly broader maxima
 _NARROWEST = 0.05
 # smallest squared width of a spot, relative to the squared width of the narrowest peaks
@@ -104,7 +103,6 @@ class Displacement:
         widths: Sequence[Floats],
     ) -> None:
         self._refined, self._group = refined, group
-        self._inputs = peaks, free, widths
         self._rows = np.nonzero(refined.used | refined.held_out)[0]
         self._hkl = refined.hkl[self._rows].astype(np.float64)
         self._problem: Problem
@@ -116,28 +114,12 @@ class Displacement:
         """Return the displacement of the peaks along Q; None if it may be chance.
 
         Displacement and scatter of a maximum increase with its width in excess of the width of a
-        spot. Spots are broad far out, where a wrong detector moves them most: a displacement that
-        a wrong detector explains is not returned.
+        spot.
         """
-        moved, displaced = self._outward()
-        if displaced.chance > np.log(_OUTWARD):
-            return None
-        peaks, free, widths = self._inputs
-        freed = sorted({*free, *_DETECTOR})
-        if set(free) != set(freed):
-            _, beside = Displacement(self._refined, peaks, self._group, freed, widths)._outward()
-            if beside.chance > np.log(_OUTWARD):
-                return None
-        return Outward(
-            displaced.size, displaced.sigma, displaced.bias, self._free_of(displaced, moved)
-        )
-
-    def _outward(self) -> "tuple[Floats, _Scored]":
-        """Return the change of residuals (n, 3) by a displacement along Q, and its test."""
         square = self._width**2 - _OF_SPOT * np.quantile(self._width, _NARROWEST) ** 2
         beyond = np.sqrt(np.maximum(square, 0.0))
         if not beyond.any():
-            return np.zeros((len(self._rows), 3)), _Scored(0.0, 0.0, 0.0, 0.0)
+            return None
         ub, start = self._refined.ub, self._problem.parameters.start()
         q = self._hkl @ ub.T
         along = _STEP * (q / np.linalg.norm(q, axis=1)[:, None]) @ np.linalg.inv(ub).T
@@ -146,7 +128,12 @@ class Displacement:
             for sign in (1, -1)
         )
         moved = (beyond / beyond.mean())[:, None] * (up - down) / (2 * _STEP)
-        return moved, self._score(moved)
+        displaced = self._score(moved)
+        if displaced.chance > np.log(_OUTWARD):
+            return None
+        return Outward(
+            displaced.size, displaced.sigma, displaced.bias, self._free_of(displaced, moved)
+        )
 
     def _free_of(self, of_all: "_Scored", moved: Floats) -> float | None:
         """Return the largest width of peaks that do not have the displacement ``of_all`` peaks."""

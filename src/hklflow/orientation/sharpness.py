@@ -97,20 +97,6 @@ def broad_reflections(broad: Mask, size: Floats, rocking: Floats, step: Floats) 
     return broad & narrow_curve
 
 
-def rock_like_maxima(broad: Mask, size: Floats, rocking: Floats) -> bool:
-    """Return True if the broad peaks together have the rocking curves of maxima.
-
-    The rocking width of a single peak says little if its size is not much larger than the mosaic
-    spread; the mean of all broad peaks does. Parameters as in `broad_reflections`.
-    """
-    if not broad.any() or broad.all():
-        return False
-    typical = float(np.median(rocking[~broad]))
-    # The limit between reflection and maximum is the geometric mean of their widths.
-    limit = np.sqrt(np.hypot(size, typical) * typical)[broad]
-    return bool(np.mean(np.log(np.maximum(rocking[broad], 1e-12) / limit)) > 0)
-
-
 def _classes(width: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Return logarithms of widths, the density of peaks there, and indices of its maxima."""
     x = np.log(width)

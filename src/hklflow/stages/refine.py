@@ -113,9 +113,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             def again(fewer: "Observed", more: "Sequence[str]" = free) -> "Refined":
                 return used.refine(rotations, fewer.tables, refined.ub, group, more, limits)
 
-            observed, refined = orientation.with_broad_reflections(
-                observed, refined, again, group, free
-            )
             observed, refined, left_out = orientation.without_maxima(observed, refined, again)
             notes += left_out
             if used.dials is None:

@@ -211,10 +211,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     start=observed.rotations,
                 )
 
-            if domains is None:
-                observed, refined = orientation.with_broad_reflections(
-                    observed, refined, again, group, free
-                )
             n_peaks = len(refined.indexed)
             observed, refined, left_out = orientation.without_maxima(observed, refined, again)
             warnings += left_out

@@ -17,11 +17,7 @@ from hklflow.stage.orientation.observed import (
     usable,
 )
 from hklflow.stage.orientation.results import picture, product
-from hklflow.stage.orientation.selection import (
-    separated,
-    with_broad_reflections,
-    without_maxima,
-)
+from hklflow.stage.orientation.selection import separated, without_maxima
 from hklflow.stage.orientation.start import (
     Start,
     as_given,
@@ -53,6 +49,5 @@ __all__ = [
     "separated",
     "started",
     "usable",
-    "with_broad_reflections",
     "without_maxima",
 ]

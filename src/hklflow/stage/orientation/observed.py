@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from hklflow import geometry, nexus
 from hklflow.base.errors import HklflowError
@@ -36,6 +37,9 @@ BROADER = "broader than reflections"
 # fraction of peaks with the largest fitted width above which they count as reflections
 _COMMON = 0.5
 
+# error of the position of a spot of which less than half is measured, relative to its width
+_MOVED = 0.15
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -55,10 +59,6 @@ class Observed:
     """Mosaic spread in radian² from the peaks of each rotation; None if there are too few peaks."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Number of peaks that were left out, by reason."""
-    with_broader: "Observed | None" = None
-    """The same peaks and those that are left out because they are broad; None: there are none."""
-    broadness: tuple[Floats, ...] = ()
-    """Width of the peaks in the image, relative to the limit above which peaks are broad."""
 
     @property
     def intensities(self) -> tuple[Floats, ...]:
@@ -87,9 +87,9 @@ class Observed:
         ]
         left_out = dict(self.left_out)
         left_out[why] = left_out.get(why, 0) + int(np.sum(~keep))
-        widths, extents, broadness = (
+        widths, extents = (
             tuple(values[part] for values, part in zip(of_rotations, parts, strict=True))
-            for of_rotations in (self.widths, self.extents, self.broadness)
+            for of_rotations in (self.widths, self.extents)
         )
         return replace(
             self,
@@ -98,8 +98,6 @@ class Observed:
             widths=widths,
             extents=extents,
             left_out=left_out,
-            with_broader=None,
-            broadness=broadness,
         )
 
     @property
@@ -189,24 +187,22 @@ def observe(
 
     Peaks broader than ``max_width`` (pixels) are left out, if it is given.
     """
+    chosen, widths, extents, spreads = [], [], [], []
     tables = [
         _cut_at_ends(table, scan.rotation.scan.n_frames)
         for scan, table in zip(scans, tables, strict=True)
     ]
-    chosen, widths, extents, spreads, broadness, sharp = [], [], [], [], [], []
     for scan, table in zip(scans, tables, strict=True):
         fit = table.select(usable(table))
         off = _displaced(scan.rotation, fit)
-        narrow = off.width <= (np.inf if max_width is None else max_width)
-        chosen.append(_placed(fit, off).select(narrow))
-        widths.append(off.width[narrow])
-        extents.append(np.stack([off.size, off.rocking, off.step], axis=1)[narrow])
+        sharp = _sharp(off.width, fit.intensity)
+        sharp |= sharpness.broad_reflections(~sharp, off.size, off.rocking, off.step)
+        sharp &= off.width <= (np.inf if max_width is None else max_width)
+        chosen.append(_placed(fit, off).select(sharp))
+        widths.append(off.width[sharp])
+        extents.append(np.stack([off.size, off.rocking, off.step], axis=1)[sharp])
         spreads.append(off.spread)
-        broad = _broadness(off.width, fit.intensity)
-        of_reflections = sharpness.broad_reflections(broad > 1, off.size, off.rocking, off.step)
-        broadness.append(broad[narrow])
-        sharp.append(((broad <= 1) | of_reflections)[narrow])
-    everything = Observed(
+    return Observed(
         tuple(names),
         tuple(scans),
         tuple(refinement.Peaks.of(table) for table in chosen),
@@ -216,12 +212,7 @@ def observe(
         tuple(extents),
         tuple(spreads),
         _left_out_of(tables, chosen),
-        broadness=tuple(broadness),
     )
-    keep = np.concatenate([np.ones(0, np.bool_), *sharp])
-    if keep.all():
-        return everything
-    return replace(everything.select(keep, BROADER), with_broader=everything)
 
 
 def afterglows(names: Sequence[str], tables: Sequence[PeakTable]) -> list[dict[str, Any]]:
@@ -235,21 +226,25 @@ def afterglows(names: Sequence[str], tables: Sequence[PeakTable]) -> list[dict[s
 
 
 def _cut_at_ends(table: PeakTable, n_frames: int) -> PeakTable:
-    """Remove the flag of peaks that an end of the scan cuts, and increase their errors.
+    """Remove the flag of peaks that an end of the scan cuts beside their centres.
 
-    The centre along the scan is extrapolated from a part of the rocking curve, so its error is as
-    large as the width of the curve. If the centre is beyond the end, only a part of the mosaic
-    blocks was measured, and the spot on the detector may be off by its width, too.
+    The centre along the scan is extrapolated from a part of the rocking curve, so its error
+    approaches the width of the curve. The spot of a mosaic crystal moves on the detector while it
+    rocks, so a part of the curve also has another position on the detector. Both errors increase
+    with the share of the curve beyond the end.
     """
     cut = table.flags & int(PeakFlag.SCAN_END) != 0
     cut &= table.flags & int(PeakFlag.LONG | PeakFlag.MOMENTS | PeakFlag.FIT_FAILED) == 0
-    beyond = cut & ((table.frame <= 0) | (table.frame >= n_frames))
+    cut &= (table.frame > 0) & (table.frame < n_frames)
+    depth = np.minimum(table.frame, n_frames - table.frame)[cut] / table.width_frame[cut]
+    share = np.zeros(len(table))
+    share[cut] = 2 * ndtr(-depth)  # 1 for a centre at the end
     return replace(
         table,
         flags=np.where(cut, table.flags & ~int(PeakFlag.SCAN_END), table.flags),
-        var_frame=table.var_frame + np.where(cut, table.width_frame**2, 0.0),
-        var_slow=table.var_slow + np.where(beyond, table.width_slow**2, 0.0),
-        var_fast=table.var_fast + np.where(beyond, table.width_fast**2, 0.0),
+        var_frame=table.var_frame + (share * table.width_frame) ** 2,
+        var_slow=table.var_slow + (_MOVED * share * table.width_slow) ** 2,
+        var_fast=table.var_fast + (_MOVED * share * table.width_fast) ** 2,
     )
 
 
@@ -302,18 +297,18 @@ def usable(table: PeakTable) -> NDArray[np.bool_]:
     return use
 
 
-def _broadness(width: Floats, intensity: Floats) -> Floats:
-    """Return the widths of peaks (n,) relative to the limit for peaks that are not broad.
+def _sharp(width: Floats, intensity: Floats) -> NDArray[np.bool_]:
+    """Return True for peaks (n,) that are not much broader than the typical strong peak.
 
     `selection.without_maxima` separates classes of widths, but it needs a first refinement, which
     the broadest maxima may spoil.
     """
     if not len(width):
-        return np.ones(0)
+        return np.ones(0, np.bool_)
     # The typical width is the one up to which peaks contain half of the intensity: strong peaks are
     # Bragg peaks.
     order = np.argsort(width)
     share = np.cumsum(np.maximum(intensity, 0.0)[order])
     typical = width[order][np.searchsorted(share, 0.5 * share[-1])]
-    relative: Floats = sharpness.with_pixel(width) / (_BROAD * sharpness.with_pixel(typical))
-    return relative
+    sharp: NDArray[np.bool_] = sharpness.with_pixel(width) <= _BROAD * sharpness.with_pixel(typical)
+    return sharp

@@ -10,7 +10,6 @@ from hklflow import geometry
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice, symmetry
 from hklflow.orientation import refinement, sharpness
-from hklflow.orientation.displacement import Displacement
 from hklflow.orientation.unrefined import unrefined
 from hklflow.stage.orientation.observed import BROADER, Observed
 
@@ -24,51 +23,7 @@ _DOMAIN_ROUNDS = 4
 _ON = 8.0  # limit of χ² for a peak on a lattice, relative to the median χ² of three residuals
 _STRAYING = 1.5  # reduced χ² below which all peaks fit
 _BETTER = 0.7  # limit relative to the reduced χ²: significant for the 30 or more peaks of a class
-_WORSE = 1.1  # limit relative to the reduced χ²: within the scatter of χ² of a hundred peaks
 _OTHER = "of the other domain of a twin"
-
-
-def with_broad_reflections(
-    observed: Observed,
-    refined: refinement.Refined,
-    again: Callable[[Observed], refinement.Refined],
-    group: symmetry.SpaceGroup,
-    free: Sequence[str],
-) -> tuple[Observed, refinement.Refined]:
-    """Refine with the broad peaks, too, if they are reflections.
-
-    Broad peaks are left out of the first refinement. They are reflections if widths, rocking curves
-    and positions all agree: there is no gap between the widths, the rocking curves are nearer to
-    the curves of narrow peaks than to the curves of maxima, and the positions fit as well as the
-    positions of narrow peaks.
-    """
-    everything = observed.with_broader
-    if everything is None:
-        return observed, refined
-    width, broadness = np.concatenate(everything.widths), np.concatenate(everything.broadness)
-    significance = np.concatenate([t.significance for t in everything.tables])
-    core = broadness <= 1
-    if (
-        not core.any()
-        or sharpness.gap(sharpness.with_pixel(width), significance) is not None
-        or sharpness.rock_like_maxima(~core, *np.concatenate(everything.extents)[:, :2].T)
-    ):
-        return observed, refined
-    all_peaks = unrefined(refined.rotations, everything.peaks, refined.ub, _INDEXED)
-    sigma = np.concatenate([p.sigma for p in everything.peaks])
-    squares = np.sum((all_peaks.residuals / sigma) ** 2, axis=1)
-    keep = sharpness.reflections(broadness, core, squares)
-    if not keep.any() or keep.sum() <= len(refined.indexed):
-        return observed, refined
-    more = everything.select(keep, BROADER)
-    try:
-        best = again(more)
-    except HklflowError:
-        return observed, refined
-    outward = Displacement(best, more.peaks, group, free, more.widths).outward()
-    if outward is not None or best.chi2 > _WORSE * refined.chi2:
-        return observed, refined
-    return more, best
 
 
 def without_maxima(
