@@ -197,6 +197,27 @@ def test_short_scans(tmp_path: Path, n_frames: int) -> None:
     assert np.argwhere(bits).tolist() == [[4, 5]]
 
 
+def test_dead_pixels_of_a_dark_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """60 frames have too few counts to see them, 400 have enough; what stays too dark is told."""
+    rate = np.where(np.arange(64) < 32, 0.08, 0.02)  # 32 and 8 counts per pixel
+    rng = np.random.default_rng(6)
+    counts = rng.poisson(np.broadcast_to(rate, (400, 64, 64))).astype(np.uint32)
+    dead = rng.integers(0, 64, (40, 2))
+    counts[:, *dead.T] = 0
+    folder = write_scan(tmp_path, counts, np.zeros((64, 64), bool))
+    bits = masked(folder)
+    bright = dead[dead[:, 1] < 31]
+    assert set(map(tuple, np.argwhere(bits))) >= set(map(tuple, bright))
+    assert set(map(tuple, np.argwhere(bits))) <= set(map(tuple, dead))
+    facts = stage.read_json(folder / "mask.json")
+    assert facts["too dark for dead pixels"] == pytest.approx(0.5, abs=0.03)
+    assert "dead pixels can't be seen on 50% of the detector" in facts["notes"][0]
+    assert facts["notes"][0] in capsys.readouterr().out
+    np.save(tmp_path / "bad.npy", counts.sum(0) == 0)
+    masked(folder, image=tmp_path / "bad.npy")
+    assert stage.read_json(folder / "mask.json")["notes"] == []
+
+
 def test_limits_of_mean_std_and_maximum(tmp_path: Path) -> None:
     """Planted pixels that stand out in one statistic each, and by absolute limits."""
     rng = np.random.default_rng(4)

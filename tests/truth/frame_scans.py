@@ -266,6 +266,7 @@ def _sentences(name: str, folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob(f"{module}_*.json")):
         data = stage.read_json(path)
         said = [*data.get("warnings", ()), *data.get("doubts", ()), *data.get("sentences", ())]
+        said += data.get("notes", ())
         # Standing remarks of a refinement; a χ² that makes a scan doubtful has another sentence.
         usual = ("are correlated", "not symmetries of", "standard deviations are multiplied")
         yield from (text for text in said if not any(word in text for word in usual))

@@ -1,5 +1,6 @@
 """Dead, under-responding, hot and stuck pixels, found in sums of many frames."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,9 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.images.masks import Bits, BoolImage, MaskBit
 from hklflow.simd.jit import kernel
+
+_FALSE_PIXELS = 0.01  # expected number of good pixels of a whole detector that are called dead
+_BLOCK = 16  # side in pixels of the blocks of `expected_counts`
 
 
 @kernel
@@ -58,7 +62,6 @@ def find_defects(
     *,
     n_sigma: float = 8.0,
     contrast: float = 5.0,
-    dead_expected: float = 30.0,
     low_fraction: float = 0.3,
     radius: int = 3,
 ) -> Bits:
@@ -73,7 +76,7 @@ def find_defects(
       the neighbours; groups of up to three hot pixels pass this test. Next to bad pixels x3 is the
       highest neighbour, because a gap may hide most of a spot. A single hot pixel is found there,
       a pair of hot pixels is not.
-    * dead: x = 0 where ``m >= dead_expected`` (probability exp(-m), 1e-13 for 30 counts).
+    * dead: x = 0 where m is at least `dead_expected`.
     * under-responding: x is below ``low_fraction`` times m, below ``low_fraction`` times x3', and
       ``x3' - x > n_sigma sqrt(x3' + 1)``; x3' is the third lowest of the eight nearest neighbours.
 
@@ -104,7 +107,7 @@ def find_defects(
     sigma = np.maximum(np.sqrt(np.maximum(m, 0) + 1), scatter)
     excess = image - m
     hot = judged & (excess > n_sigma * sigma) & (excess > contrast * (third_high - m))
-    dead = judged & (image == 0) & (m >= dead_expected)
+    dead = judged & (image == 0) & (m >= dead_expected(int(judged.sum())))
     floor = np.maximum(third_low, 0)
     low = judged & ~dead & (floor - image > n_sigma * np.sqrt(floor + 1))
     low &= image < low_fraction * np.minimum(m, floor)
@@ -113,6 +116,35 @@ def find_defects(
     bits[dead] |= np.uint32(MaskBit.DEAD)
     bits[low] |= np.uint32(MaskBit.UNDER_RESPONDING)
     return bits
+
+
+def dead_expected(n_pixels: int) -> float:
+    """Return the expected counts at which a pixel without counts is dead.
+
+    With m counts expected, a good pixel has none with the probability exp(-m). With this m, 0.01
+    good pixels of a detector have none.
+    """
+    return math.log(max(n_pixels, 1) / _FALSE_PIXELS)
+
+
+def expected_counts(summed: NDArray[Any], bad: BoolImage) -> NDArray[np.float64]:
+    """Return the median of the 16 x 16 pixels around each good pixel, as a flat array.
+
+    Where it is below `dead_expected`, `find_defects` sees no dead pixel.
+
+    Parameters
+    ----------
+    summed
+        Counts (slow, fast) summed over frames.
+    bad
+        Known bad pixels (slow, fast).
+    """
+    slow, fast = (np.arange(n) // _BLOCK for n in summed.shape)
+    block = (slow[:, None] * (fast[-1] + 1) + fast)[~bad]
+    order = np.lexsort((summed[~bad], block))
+    numbers = np.bincount(block)
+    middle = np.cumsum(numbers) - numbers + numbers // 2
+    return np.asarray(summed[~bad][order][middle[block]], np.float64)
 
 
 def find_constant(

@@ -113,10 +113,10 @@ class PixelMoments:
         _add(block, level, self._bad, self._from, self._flag, *arrays)
 
     def result(self) -> Moments:
-        """Return the sums; they are not copied, so add no frames afterwards."""
-        self._largest[self._frames == 0] = 0
+        """Return the sums; those of frames that are added afterwards may change with them."""
+        largest = np.where(self._frames == 0, 0.0, self._largest)
         light, total, squares = self._sums
-        return Moments(self._frames, light, total, squares, self._largest)
+        return Moments(self._frames, light, total, squares, largest)
 
 
 def local_outliers(

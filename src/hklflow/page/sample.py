@@ -24,6 +24,7 @@ _BADGES = {
 _SAID = (
     "provenance",
     "warnings",
+    "notes",
     "failures",
     "sentences",
     "doubts",

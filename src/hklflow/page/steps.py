@@ -64,6 +64,7 @@ STEPS = (
                 ("bright pixels that are reflections, not hot",),
                 "{:,}",
             ),
+            Figure("too dark for dead pixels", "mask", ("too dark for dead pixels",), "{:.0%}"),
         ),
     ),
     Step(

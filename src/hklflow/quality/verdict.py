@@ -73,15 +73,19 @@ def of_scan(
 def notes(
     accepted: Mapping[str, Any], figures: Iterable[tuple[str, Mapping[str, Any]]]
 ) -> list[str]:
-    """Return the warnings of the stages of a scan that are not reasons of its verdict."""
+    """Return the sentences of the stages of a scan that are not reasons of its verdict.
+
+    They are the ``notes`` of each product, and the warnings of the orientation.
+    """
     known = {*accepted["sentences"], *accepted["doubts"]}
-    warnings = {
+    found = {
         f"{name}: {sentence}": None
         for name, data in figures
-        for sentence in data.get("warnings") or ()
-        if _is_note(name) and sentence not in known
+        for key in ("notes", "warnings")
+        for sentence in data.get(key) or ()
+        if (key == "notes" or _is_note(name)) and sentence not in known
     }
-    return list(warnings)
+    return list(found)
 
 
 def _is_note(name: str) -> bool:

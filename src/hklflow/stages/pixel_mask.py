@@ -4,6 +4,7 @@ For binned frames, shapes in pixels and images refer to the unbinned frames. A b
 any of its pixels is masked, or if it is not completely inside one module.
 """
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,12 +25,19 @@ if TYPE_CHECKING:
     from hklflow.images.scan import RotationScan
     from hklflow.stage.rehearsal import Known
 
-VERSION = 5
+VERSION = 6
 FRAMES_OF = "scan"
 
 # Pairs of frames for the dispersion; about a thousand tiles of a module give an error of 0.3 %.
 _DISPERSION_PAIRS = 4
 _MAX_DISPERSION = 0.05
+# Frames are added until dead pixels can be seen on all but this fraction of the detector.
+_MAY_BE_DARK = 0.05
+_DARK = (
+    "dead pixels can't be seen on {:.0%} of the detector, which has fewer than {:.0f} counts per "
+    "pixel in the whole scan, and would make S(Q) too small there: give the known bad pixels with "
+    "`pixel_mask: image` or `constants`"
+)
 
 
 class Inputs(stage.Inputs):
@@ -88,7 +96,8 @@ class Params(stage.Params):
     this file are applied in this order.
     """
     sample_frames: int = Field(60, ge=12)
-    """Number of frames, spread over the scan, in which dead, hot and noisy pixels are searched."""
+    """Number of frames, spread over the scan, in which dead, hot and noisy pixels are searched. For
+    dead pixels of a dark scan, more frames are read, if necessary all."""
     find_defects: bool = True
     """Search for dead, hot and noisy pixels. A bright pixel is a reflection, not hot, if its
     counts over the sampled frames are one bump: together in time, without a flat top."""
@@ -108,8 +117,6 @@ class Params(stage.Params):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Draw the steps, read a sample of frames, and judge the pixels."""
-    import math
-
     import numpy as np
 
     from hklflow import nexus, plots
@@ -136,22 +143,42 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         out = {(frame - scan.first) // 2 for frame in scan.left_out}
         pairs = np.array([i for i in range(max(n // 2, 1)) if i not in out] or range(-(-n // 2)))
         n_pairs = max(1, min(params.sample_frames // 2, len(pairs)))
-        starts = 2 * pairs[np.linspace(0, len(pairs) - 1, n_pairs).astype(int)]
-        blocks = [(scan.first + start, scan.first + min(start + 2, n)) for start in starts.tolist()]
+        chosen = np.linspace(0, len(pairs) - 1, n_pairs).astype(int)
+        starts = 2 * pairs[chosen]
+
+        def blocks_at(starts: "NDArray[np.int64]") -> list[tuple[int, int]]:
+            return [(scan.first + i, scan.first + min(i + 2, n)) for i in starts.tolist()]
+
+        blocks = blocks_at(starts)
         moments = PixelMoments(gaps, flag_from=invalid_from, valid_from=scan.underload)
         dispersion = PairDispersion(gaps, n_pairs, flag_from=invalid_from)
         of_modules = ModuleDispersion(modules, flag_from=invalid_from)
         few = set(starts[:: -(-n_pairs // _DISPERSION_PAIRS)].tolist())
         always_flagged = np.ones(shape, bool)
-        for ends in stage.progress(blocks, len(blocks), "sampled frame pairs"):
+        given = gaps | (before != 0)
+
+        def read(ends: tuple[int, int]) -> "NDArray[Any]":
             block = frames.read(*ends)
-            always_flagged &= masks.flagged(block, invalid_from, scan.underload).all(axis=0)
+            flagged = masks.flagged(block, invalid_from, scan.underload).all(axis=0)
+            np.logical_and(always_flagged, flagged, out=always_flagged)
             moments.add(block)
+            return block
+
+        for ends in stage.progress(blocks, len(blocks), "sampled frame pairs"):
+            block = read(ends)
             # With read noise, the detector constants already contain the noisy pixels.
             if len(block) == 2 and scan.underload >= 0:
                 dispersion.add(block)
                 if ends[0] - scan.first in few:
-                    of_modules.add(block, gaps | (before != 0))
+                    of_modules.add(block, given)
+        if params.find_defects and scan.underload >= 0:
+            others = np.delete(pairs, chosen)
+            n_more = min(_missing(moments.result(), given, n_pairs), len(others))
+            spread = np.linspace(0, len(others) - 1, n_more).astype(int)
+            more = blocks_at(2 * others[spread])
+            for ends in stage.progress(more, len(more), "further frame pairs of a dark scan"):
+                read(ends)
+            blocks = sorted(blocks + more)
         sampled = moments.result()
         bits = masks.combine(shape, [(masks.MaskBit.GAP, gaps | always_flagged)], base=before)
         spots = np.zeros((0, 2), np.intp)
@@ -182,12 +209,46 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "sampled frames": sampled.frames.max(),
         "bright pixels that are reflections, not hot": len(spots),
     }
-    stage.write_json(outputs.metrics, facts | {"modules": rows})
+    notes = []
+    if params.find_defects and not _bad_pixels_known(params, of_file):
+        expected = defects.expected_counts(sampled.total, bits != 0)
+        least = defects.dead_expected(len(expected))
+        facts["too dark for dead pixels"] = dark = float(np.mean(expected < least))
+        notes = [_DARK.format(dark, least)] if dark > _MAY_BE_DARK else []
+    for note in notes:
+        print(f"warning: {note}")
+    stage.write_json(outputs.metrics, facts | {"modules": rows, "notes": notes})
     if kept := int((freed & (bits != 0)).sum()):
         print(f"{kept} pixels that a step frees stay masked: they are flagged in the measurement")
     if len(spots):
         print(f"{len(spots)} bright pixels are not masked: they are reflections, not hot pixels")
     print(f"{int((bits != 0).sum())} of {bits.size} pixels masked")
+
+
+def _bad_pixels_known(params: Params, of_file: "BoolImage | None") -> bool:
+    """Return True if an image or constants are given, or the raw file masks single pixels."""
+    import numpy as np
+    from scipy import ndimage
+
+    if params.image is not None or params.constants is not None:
+        return True
+    return of_file is not None and bool(
+        (of_file & ~ndimage.binary_opening(of_file, np.ones((2, 2), bool))).any()
+    )
+
+
+def _missing(sampled: "Moments", bad: "BoolImage", n_pairs: int) -> int:
+    """Return the number of further pairs after which dead pixels can be seen nearly everywhere."""
+    import numpy as np
+
+    from hklflow.images import defects
+
+    expected = defects.expected_counts(sampled.total, bad | (sampled.frames == 0))
+    if not len(expected):
+        return 0
+    level = max(float(np.quantile(expected, _MAY_BE_DARK)), 0.1)
+    wanted = 1.2 * defects.dead_expected(len(expected))  # the counts of a pixel scatter
+    return math.ceil(n_pairs * max(wanted / level - 1, 0))
 
 
 def _reflections(
