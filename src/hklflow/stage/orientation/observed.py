@@ -37,8 +37,8 @@ BROADER = "broader than reflections"
 # fraction of peaks with the largest fitted width above which they count as reflections
 _COMMON = 0.5
 
-# error of the position of a spot of which less than half is measured, relative to its width
-_MOVED = 0.15
+# errors of a peak of which half is measured, relative to its widths along the scan and in the image
+_EXTRAPOLATED, _MOVED = 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -228,8 +228,8 @@ def afterglows(names: Sequence[str], tables: Sequence[PeakTable]) -> list[dict[s
 def _cut_at_ends(table: PeakTable, n_frames: int) -> PeakTable:
     """Remove the flag of peaks that an end of the scan cuts beside their centres.
 
-    The centre along the scan is extrapolated from a part of the rocking curve, so its error
-    approaches the width of the curve. The spot of a mosaic crystal moves on the detector while it
+    The centre along the scan is extrapolated from a part of the rocking curve, as if the curve were
+    a Gaussian. The spot of a mosaic crystal moves on the detector while it
     rocks, so a part of the curve also has another position on the detector. Both errors increase
     with the share of the curve beyond the end.
     """
@@ -242,7 +242,7 @@ def _cut_at_ends(table: PeakTable, n_frames: int) -> PeakTable:
     return replace(
         table,
         flags=np.where(cut, table.flags & ~int(PeakFlag.SCAN_END), table.flags),
-        var_frame=table.var_frame + (share * table.width_frame) ** 2,
+        var_frame=table.var_frame + (_EXTRAPOLATED * share * table.width_frame) ** 2,
         var_slow=table.var_slow + (_MOVED * share * table.width_slow) ** 2,
         var_fast=table.var_fast + (_MOVED * share * table.width_fast) ** 2,
     )
