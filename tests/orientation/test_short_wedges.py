@@ -16,7 +16,7 @@ from tests.truth.worlds_physics import busing_levy
 from hklflow.geometry import symmetry
 from hklflow.peaks.sampling import with_sampling
 from hklflow.peaks.search import find_peaks
-from hklflow.peaks.table import PeakFlag, PeakTable
+from hklflow.peaks.table import PeakTable
 from hklflow.stage import orientation
 
 Floats = NDArray[np.float64]

@@ -229,9 +229,8 @@ def _cut_at_ends(table: PeakTable, n_frames: int) -> PeakTable:
     """Remove the flag of peaks that an end of the scan cuts beside their centres.
 
     The centre along the scan is extrapolated from a part of the rocking curve, as if the curve were
-    a Gaussian. The spot of a mosaic crystal moves on the detector while it
-    rocks, so a part of the curve also has another position on the detector. Both errors increase
-    with the share of the curve beyond the end.
+    a Gaussian. The spot of a mosaic crystal moves on the detector while it rocks, so a part of the
+    curve has another position. Both errors increase with the share of the curve beyond the end.
     """
     cut = table.flags & int(PeakFlag.SCAN_END) != 0
     cut &= table.flags & int(PeakFlag.LONG | PeakFlag.MOMENTS | PeakFlag.FIT_FAILED) == 0
