@@ -130,7 +130,8 @@ def test_peaks_that_the_ends_cut_are_found(all_wedges: Wedges) -> None:
 def test_errors_of_cut_peaks_cover_the_truth(all_wedges: Wedges) -> None:
     pulls = (all_wedges.off / all_wedges.sigma)[all_wedges.cut]
     assert len(pulls) > 60
-    # The centre along the scan is known from a part of the curve, and its error is an upper limit.
+    # The centre along the scan has the error of a curve that is not a Gaussian, as a crystal of few
+    # blocks has it; here it is an upper limit.
     robust = 1.4826 * np.median(np.abs(pulls), axis=0)
     assert robust[0] < 1.2
     assert np.mean(np.abs(pulls[:, 0]) > 3) < 0.02

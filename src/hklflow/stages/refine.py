@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.refinement import Refined
     from hklflow.stage.orientation import Observed
 
-VERSION = 12
+VERSION = 13
 FRAMES_OF = frames_of
 
 

@@ -184,10 +184,7 @@ def observe(
     Peaks broader than ``max_width`` (pixels) are left out, if it is given.
     """
     chosen, widths, extents, spreads = [], [], [], []
-    tables = [
-        _cut_at_ends(table, scan.rotation)
-        for scan, table in zip(scans, tables, strict=True)
-    ]
+    tables = [_cut_at_ends(table, scan.rotation) for scan, table in zip(scans, tables, strict=True)]
     for scan, table in zip(scans, tables, strict=True):
         fit = table.select(usable(table))
         off = _displaced(scan.rotation, fit)
