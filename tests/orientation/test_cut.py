@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.truth import lcysteine, worlds
-from tests.truth.defaults import peak_params
+from tests.truth.defaults import searched
 from tests.truth.world_scans import rotation_of
 
 from hklflow.formats.raw import open_frames
@@ -16,8 +16,6 @@ from hklflow.geometry import BEAM, Rotation
 from hklflow.geometry.prediction import ewald_crossings, predict
 from hklflow.orientation.cut import whole
 from hklflow.orientation.residuals import CENTROID
-from hklflow.peaks.sampling import with_sampling
-from hklflow.peaks.search import find_peaks
 from hklflow.peaks.table import PeakFlag, PeakTable
 
 Floats = NDArray[np.float64]
@@ -25,7 +23,6 @@ Floats = NDArray[np.float64]
 MOSAIC = np.radians(0.4)
 N_BLOCKS = 40_000
 N_FRAMES = 15  # of a sweep of L-cysteine
-NAMES = ("frame", "slow", "fast")
 
 
 @pytest.mark.parametrize("depth", [0.1, 0.5, 0.9])
@@ -67,16 +64,6 @@ def _blocks(rotation: Rotation, rng: np.random.Generator) -> Iterator[tuple[Floa
         yield spots.frame[k] + late[at] / rotation.scan.step, slow, fast
 
 
-def searched(frames: NDArray[np.uint32], bad: NDArray[np.bool_]) -> PeakTable:
-    """Peaks with the errors of the stage."""
-    found = find_peaks([frames], bad, peak_params())
-    errors = {
-        f"var_{n}": with_sampling(getattr(found, f"var_{n}"), getattr(found, f"width_{n}"))
-        for n in NAMES
-    }
-    return replace(found, **{name: value + 0.005**2 for name, value in errors.items()})
-
-
 @pytest.mark.real_data
 @pytest.mark.slow
 def test_measured_curves_cut_at_known_places_have_their_errors(real_data: Path) -> None:
@@ -100,7 +87,7 @@ def _measured(real_data: Path) -> Iterator[tuple[Floats, Floats]]:
         pattern = real_data / "rotation_lcysteine" / f"l-cyst_{sweep}_#####.cbf.gz"
         with open_frames(str(pattern)) as series:
             counts = np.asarray(series.read(0, N_FRAMES))
-        bad, frames = (counts < 0).any(axis=0), np.maximum(counts, 0).astype(np.uint32)
+        bad, frames = np.any(counts < 0, axis=0), np.maximum(counts, 0).astype(np.uint32)
         full = searched(frames, bad)
         beside = int(PeakFlag.EDGE | PeakFlag.MASKED | PeakFlag.OVERLAP)
         full = full.select((full.flags & ~beside) == 0)
@@ -118,8 +105,11 @@ def _measured(real_data: Path) -> Iterator[tuple[Floats, Floats]]:
             far = np.linalg.norm(found[:, None, 1:3] - truth[:, 1:], axis=2)
             alone = (far.min(axis=1) < 4) & (np.sort(far, axis=1)[:, 1] > 10)
             truth = truth[far.argmin(axis=1)]
-            fitted = np.stack(fit[:6], axis=1)
-            yield tuple(((x[:, :3] - truth) / np.sqrt(x[:, 3:]))[alone] for x in (fitted, found))  # type: ignore[misc]
+            before, after = (
+                ((x[:, :3] - truth) / np.sqrt(x[:, 3:]))[alone]
+                for x in (np.stack(fit[:6], axis=1), found)
+            )
+            yield before, after
 
 
 def _cut_peaks(table: PeakTable, n_frames: int) -> PeakTable:

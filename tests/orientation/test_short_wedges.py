@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.special import ndtr
-from tests.truth.defaults import peak_params, refine
+from tests.truth.defaults import refine, searched
 from tests.truth.frames import frame_world
 from tests.truth.frames_world import MASKED
 from tests.truth.world_scans import compared_with, scan_of
 from tests.truth.worlds_physics import busing_levy
 
 from hklflow.geometry import symmetry
-from hklflow.peaks.sampling import with_sampling
-from hklflow.peaks.search import find_peaks
 from hklflow.peaks.table import PeakTable
 from hklflow.stage import orientation
 
@@ -55,16 +53,6 @@ class Wedges:
     pulls: Floats
 
 
-def searched(frames: NDArray[np.uint32]) -> PeakTable:
-    """Peaks with the errors of `find_peaks`."""
-    found = find_peaks([frames], (frames == MASKED).all(axis=0), peak_params())
-    errors = {
-        f"var_{n}": with_sampling(getattr(found, f"var_{n}"), getattr(found, f"width_{n}"))
-        for n in NAMES
-    }
-    return replace(found, **{name: value + 0.005**2 for name, value in errors.items()})
-
-
 def wedges(system: str, seed: int, mosaic: float) -> Wedges:
     n = FRAMES + 2 * BEFORE
     world = frame_world(
@@ -72,7 +60,8 @@ def wedges(system: str, seed: int, mosaic: float) -> Wedges:
         shape=(240, 240), arm=0.0, strong=1e4,
     )  # fmt: skip
     middle = range(BEFORE, BEFORE + FRAMES)
-    tables = [searched(np.stack([world.frame(r, z) for z in middle])) for r in range(4)]
+    frames = [np.stack([world.frame(r, z) for z in middle]) for r in range(4)]
+    tables = [searched(stack, (stack == MASKED).all(axis=0)) for stack in frames]
     headers = world.draft.header_scans
     short = [replace(s, start=s.start + BEFORE * s.step, n_frames=FRAMES) for s in headers]
     known = SimpleNamespace(instrument=world.draft.header, scans=short, temperature=300.0)
