@@ -85,7 +85,8 @@ class PeakParams:
         cosmic ray, or a hot pixel on one frame, has only one such voxel.
     min_significance
         Smallest ratio of intensity to its Poisson error (see `PeakTable`). With all parameters
-        free, half of this ratio is required, unless an edge or a gap cuts the peak.
+        free, half of this ratio is required, unless an edge, a gap or an end of the scan cuts
+        the peak.
     max_frames
         Largest number of frames of a blob; longer blobs (hot pixels, streaks, ice) are rejected.
     max_pixels
