@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from hklflow.peaks.table import PeakFlag, PeakTable
 from hklflow.stage.orientation import observe
@@ -49,19 +50,27 @@ def test_peaks_as_wide_as_the_fit_allows_are_left_out_and_counted() -> None:
     assert fewer.left_out["broader than reflections"] == 6
 
 
-def test_a_peak_cut_beside_its_centre_keeps_its_place_but_not_its_frame() -> None:
+def test_a_peak_cut_beside_its_centre_has_the_errors_of_the_share_that_is_missing() -> None:
     table = peaks(np.full(40, 1.0), np.full(40, 100.0))
     last = float(SCAN.rotation.scan.n_frames)
-    table = replace(table, frame=np.full(40, 1.0))
-    table.frame[:4] = 0.5, last - 0.5, -0.5, last + 0.5  # centres beyond the ends are left out
-    table.flags[:4] = PeakFlag.SCAN_END
-    table.flags[4] = PeakFlag.SCAN_END | PeakFlag.MOMENTS  # not fitted
+    table = replace(table, frame=np.full(40, 3.0), slow=np.full(40, 200.0), fast=np.full(40, 300.0))
+    table.frame[:6] = 0.5, last - 0.5, -0.5, last + 0.5, 0.0, last  # centres beyond the ends
+    table.flags[:6] = PeakFlag.SCAN_END
+    table.flags[6] = PeakFlag.SCAN_END | PeakFlag.MOMENTS  # not fitted
     found = observe(["r"], [SCAN], [table])
-    assert len(found.tables[0]) == 37
-    assert found.left_out == {"cut by the scan's end": 3}
-    # Rocking widths are 1 frame, in addition to the errors of the fit.
-    np.testing.assert_allclose(found.tables[0].var_frame, [2, 2] + [1] * 35, atol=1e-3)
-    np.testing.assert_allclose(found.tables[0].var_slow, 1, atol=1e-3)
+    assert len(found.tables[0]) == 35
+    assert found.left_out == {"cut by the scan's end": 5}
+    # A curve of width 1 whose centre is 0.5 frames from the end: 31 % are missing. Twice this share
+    # is the additional error relative to the width; it was the whole width at any share, although
+    # measured curves have it for 50 % only.
+    half_missing = 1 + (2 * 0.30854) ** 2
+    expected = [half_missing, half_missing] + [1] * 33
+    np.testing.assert_allclose(found.tables[0].var_frame, expected, atol=1e-3)
+    # The spot moves while it rocks, so that its place is less well known, too.
+    for name in ("var_slow", "var_fast"):
+        assert getattr(found.tables[0], name)[2:] == pytest.approx(np.ones(33), abs=1e-3)
+    place = found.tables[0].var_slow + found.tables[0].var_fast
+    assert (place[:2] > 2.001).all()
 
 
 def test_spots_narrower_than_a_pixel_do_not_differ_in_width() -> None:

@@ -190,6 +190,32 @@ def test_ends_of_the_scan_are_flagged_and_do_not_bias():
     assert 0.85 < np.std(off * np.sqrt(weight)) < 1.15
 
 
+def test_flanks_of_peaks_beyond_the_ends_of_the_scan_are_found():
+    """Short sweeps have many: their places on the detector are as good as those of whole peaks."""
+    rng = np.random.default_rng(16)
+    shape = (12, 208, 208)
+    slow, fast = (a.ravel() for a in np.mgrid[14:195:18, 14:195:18])
+    beyond = rng.uniform(0.2, 2.0, slow.size)
+    side = rng.integers(0, 2, slow.size)
+    frame = np.where(side == 0, -beyond, shape[0] + beyond)
+    background = background_of(shape)
+    truth = with_strength(rng, np.stack([frame, slow, fast], 1), background, 60, 150)
+    truth.width[:, 0] = 1.5
+    mu = expected_counts(shape, truth, background)
+    peaks = search(rng.poisson(mu).astype(np.uint16))
+    assert len(peaks) == pytest.approx(len(slow), rel=0.03)
+    at = table(peaks)
+    apart = np.linalg.norm(at[:, None, 1:] - truth.centre[None, :, 1:], axis=2)
+    assert apart.min(axis=1).max() < 1
+    true = truth.centre[apart.argmin(axis=1)]
+    assert ((peaks.flags & PeakFlag.SCAN_END) != 0).mean() > 0.98
+    assert (at[:, 0] >= 0).all()
+    assert (at[:, 0] <= shape[0]).all()
+    pulls = (at - true) / np.sqrt(table(peaks, "var_"))
+    # 121 peaks: 0.065
+    assert (np.abs(np.std(pulls[:, 1:], axis=0) - 1) < 0.25).all()
+
+
 @pytest.fixture(scope="module")
 def small_scan():
     rng = np.random.default_rng(7)
@@ -263,6 +289,13 @@ def test_hot_pixels_and_cosmic_rays_are_not_peaks(small_scan):
 @pytest.mark.parametrize("background", [0.05, 1.0, 30.0])
 def test_noise_gives_no_peaks(background):
     data = np.random.default_rng(8).poisson(background, (20, 512, 512)).astype(np.uint16)
+    assert len(search(data)) <= 1  # 5e6 voxels
+
+
+@pytest.mark.parametrize("background", [0.05, 1.0, 30.0])
+def test_noise_at_the_ends_of_short_scans_gives_no_peaks(background):
+    """Every voxel is near an end, where a part of a peak is enough."""
+    data = np.random.default_rng(9).poisson(background, (5, 1024, 1024)).astype(np.uint16)
     assert len(search(data)) <= 1  # 5e6 voxels
 
 
@@ -406,7 +439,9 @@ def test_gain_needs_background():
 def test_protein_crystal_on_a_ccd(real_data):
     """Staphylococcal nuclease: DIALS finds 2819 spots here and indexes 96.6 % of them."""
     found = search_snase(real_data / "rotation_snase")
-    assert 2300 < len(found.peaks) < 3200
+    # Not above 3200 before peaks cut by the ends of the scan were found: 3214, of the new ones 9 of
+    # 10 are reflections by their hkl.
+    assert 2300 < len(found.peaks) < 3300
     assert np.mean((found.peaks.flags & PeakFlag.FIT_FAILED) != 0) < 0.05
     assert np.abs(found.beam).max() < 0.004
     assert found.indexed.mean() > 0.9

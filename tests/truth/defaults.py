@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,8 @@ from hklflow.dials import integrate as dials_integrate
 from hklflow.images import frame_scale, mask3d
 from hklflow.orientation import indexing, refinement
 from hklflow.peaks import search as peaks
+from hklflow.peaks.sampling import with_sampling
+from hklflow.peaks.table import PeakTable
 from hklflow.stage import ramp_settings
 from hklflow.stages import (
     converge,
@@ -94,6 +97,18 @@ def peak_params(**changes: Any) -> peaks.PeakParams:
     """Return the parameters of the peak search."""
     made = configured(peaks.PeakParams, find_peaks.Params)
     return made(**{"threshold": np.inf} | changes)
+
+
+def searched(frames: Any, bad: Any) -> PeakTable:
+    """Return the peaks of a stack of frames, with the errors that the stage `find_peaks` adds."""
+    found = peaks.find_peaks([frames], bad, peak_params())
+    pixels, in_frames = find_peaks.Params().sigma_floor
+    errors: dict[str, Any] = {
+        f"var_{n}": with_sampling(getattr(found, f"var_{n}"), getattr(found, f"width_{n}"))
+        + floor**2
+        for n, floor in (("frame", in_frames), ("slow", pixels), ("fast", pixels))
+    }
+    return replace(found, **errors)
 
 
 REFINED_AS = {"hkl": "hkl_tolerance", "min_fraction": "min_indexed"}

@@ -37,6 +37,7 @@ from hklflow.peaks.table import (
     PeakFlag,
     PeakParams,
     PeakTable,
+    cut_by_ends,
     significant,
     without_duplicates,
 )
@@ -281,7 +282,9 @@ class PeakSearch:
             ),
         )
         small = rows[:, FIELDS.index("n_pixels")] < p.min_pixels
-        good = significant(rows, p.min_significance)
+        # Only the last call knows the end of the scan.
+        end = self.n_frames if everything else np.inf
+        good = significant(rows, p.min_significance, end)
         self._counts["candidates"] += len(rows) + n_noise
         self._counts["too_small"] += int(small.sum())
         self._counts["insignificant"] += n_noise + int((~small & ~good).sum())
@@ -351,12 +354,13 @@ class PeakSearch:
         rows = np.concatenate([np.zeros((0, len(FIELDS))), *self._rows])
         columns: dict[str, Any] = {name: rows[:, k] for k, name in enumerate(FIELDS)}
         # The length of the scan is known now: flag peaks that an end of the scan cuts.
-        low = columns["frame"] - 2 * columns["width_frame"]
-        high = columns["frame"] + 2 * columns["width_frame"]
-        ends = (low < 0) | (high > self.n_frames)
+        ends = cut_by_ends(columns["frame"], columns["width_frame"], self.n_frames)
         for name in ("n_pixels", "n_frames", "flags"):
             columns[name] = columns[name].astype(np.int64)
         columns["flags"] |= np.where(ends, int(PeakFlag.SCAN_END), 0)
+        inside = np.clip(columns["frame"], 0, self.n_frames)
+        columns["var_frame"] = columns["var_frame"] + (columns["frame"] - inside) ** 2
+        columns["frame"] = inside
         widest = np.maximum(columns["width_slow"], columns["width_fast"]) >= _CAP * (
             self.params.window / 2
         )

@@ -302,7 +302,7 @@ def fit_segments(scene, at, height, noise, tops, frames, limits):  # type: ignor
         own = np.flatnonzero(tops == names[k])
         if not single:
             box = _cut(scene, at, k, segments)
-        _row(scene, box, at, own, limits, k, segments, rows[k])
+        _row(scene, box, at, own, frames, limits, k, segments, rows[k])
     return rows
 
 
@@ -366,7 +366,21 @@ def fit_blobs(scene, at, values, cuts, n_frames, margin_frames, prominence, limi
 
 
 @kernel
-def _row(scene, box, at, own, limits, k, segments, row):  # type: ignore[no-untyped-def]
+def _within_scan(centre, at, frames, limits):  # type: ignore[no-untyped-def]
+    """Return the centre of a peak, or the end of the scan if the centre is beyond it.
+
+    Only the flank of such a peak was measured.
+    """
+    inside = centre.copy()
+    if frames[0] == 0:
+        inside[0] = max(inside[0], 0.0)
+    if frames[1] < at[:, 0].max() + 1 + limits.margin[0]:
+        inside[0] = min(inside[0], float(frames[1]))
+    return inside
+
+
+@kernel
+def _row(scene, box, at, own, frames, limits, k, segments, row):  # type: ignore[no-untyped-def]
     flags = _OVERLAP if segments.ready.size > 1 else 0
     p, low = segments.p[k], segments.low[k]
     counts, kind, level, _ = box
@@ -405,8 +419,9 @@ def _row(scene, box, at, own, limits, k, segments, row):  # type: ignore[no-unty
     if 4 * width[0] > limits.max_frames:
         flags |= _LONG
     limit = background + max(np.sqrt(limits.gain * background), 0.5)
+    inside = _within_scan(centre, at, frames, limits)
     seen, n_above, n_frames, largest = _core(
-        counts, kind, low, segments.high[k], centre, width, limit
+        counts, kind, low, segments.high[k], inside, width, limit
     )
     flags |= seen
     for a in range(3):

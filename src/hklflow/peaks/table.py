@@ -25,6 +25,8 @@ class PeakFlag(IntFlag):
 
     ``EDGE``: within two widths of the detector's edge or outside it; ``MASKED``: invalid voxels
     within two widths; ``SCAN_END``: within two widths of the first or last frame of the scan;
+    if the fitted centre is beyond the scan, ``frame`` is the end of the scan, and the distance is
+    part of ``var_frame``;
     ``LONG``: four widths cover more frames than `PeakParams.max_frames`; ``OVERLAP``: fitted
     together with a touching peak; ``SINGLE_FRAME``: contained in one frame, so its centre is the
     middle of the frame with the variance 1/12; ``OVERLOAD``: has saturated voxels, which the fit
@@ -83,7 +85,8 @@ class PeakParams:
         cosmic ray, or a hot pixel on one frame, has only one such voxel.
     min_significance
         Smallest ratio of intensity to its Poisson error (see `PeakTable`). With all parameters
-        free, half of this ratio is required, unless an edge or a gap cuts the peak.
+        free, half of this ratio is required, unless an edge, a gap or an end of the scan cuts
+        the peak.
     max_frames
         Largest number of frames of a blob; longer blobs (hot pixels, streaks, ice) are rejected.
     max_pixels
@@ -217,15 +220,24 @@ class PeakTable:
         return PeakTable(**columns | chosen | {"counts": dict(self.counts)})
 
 
-def significant(rows: F64, least: float) -> NDArray[np.bool_]:
+def cut_by_ends(frame: F64, width: F64, n_frames: float) -> NDArray[np.bool_]:
+    """Return a mask of peaks (n,): True within two widths of the first or last frame of a scan.
+
+    ``n_frames`` is infinite while the end of the scan is not known.
+    """
+    return np.asarray((frame - 2 * width < 0) | (frame + 2 * width > n_frames))
+
+
+def significant(rows: F64, least: float, n_frames: float) -> NDArray[np.bool_]:
     """Return a mask of rows (n, len(FIELDS)): True for peaks, False for fluctuations.
 
     A wide feature of the background may pass the test with a fixed shape, but not the test with all
-    parameters free. The second test is omitted for a peak that an edge or a gap cuts, because its
-    intensity is extrapolated.
+    parameters free. The second test is omitted for a peak that an edge, a gap or an end of the scan
+    cuts, because its intensity is extrapolated.
     """
     column = {name: rows[:, k] for k, name in enumerate(FIELDS)}
     cut = (column["flags"].astype(np.int64) & (PeakFlag.EDGE | PeakFlag.MASKED)) != 0
+    cut |= cut_by_ends(column["frame"], column["width_frame"], n_frames)
     free = column["intensity"] >= 0.5 * least * np.sqrt(column["var_intensity"])
     return np.asarray((column["significance"] >= least) & (cut | free))
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-VERSION = 6
+VERSION = 7
 FRAMES_OF = "scans"
 
 

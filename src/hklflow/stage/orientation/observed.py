@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hklflow import geometry, nexus
 from hklflow.base.errors import HklflowError
 from hklflow.images.scan import RotationScan
-from hklflow.orientation import arcs, refinement, sharpness
+from hklflow.orientation import arcs, cut, refinement, sharpness
 from hklflow.orientation.residuals import CENTROID
 from hklflow.peaks import afterglow
 from hklflow.peaks.table import UNUSABLE, PeakFlag, PeakTable
@@ -184,10 +184,7 @@ def observe(
     Peaks broader than ``max_width`` (pixels) are left out, if it is given.
     """
     chosen, widths, extents, spreads = [], [], [], []
-    tables = [
-        _cut_at_ends(table, scan.rotation.scan.n_frames)
-        for scan, table in zip(scans, tables, strict=True)
-    ]
+    tables = [_cut_at_ends(table, scan.rotation) for scan, table in zip(scans, tables, strict=True)]
     for scan, table in zip(scans, tables, strict=True):
         fit = table.select(usable(table))
         off = _displaced(scan.rotation, fit)
@@ -221,19 +218,17 @@ def afterglows(names: Sequence[str], tables: Sequence[PeakTable]) -> list[dict[s
     ]
 
 
-def _cut_at_ends(table: PeakTable, n_frames: int) -> PeakTable:
-    """Remove the flag of peaks that an end of the scan cuts beside their centres.
-
-    The position on the detector is measured; the centre along the scan is extrapolated from a part
-    of the rocking curve, so its error is as large as the width of the curve.
-    """
-    cut = table.flags & int(PeakFlag.SCAN_END) != 0
-    cut &= table.flags & int(PeakFlag.LONG | PeakFlag.MOMENTS | PeakFlag.FIT_FAILED) == 0
-    cut &= (table.frame >= 0) & (table.frame <= n_frames)
+def _cut_at_ends(table: PeakTable, rotation: geometry.Rotation) -> PeakTable:
+    """Correct peaks that an end of the scan cuts beside their centres, and remove their flag."""
+    at_end = table.flags & int(PeakFlag.SCAN_END) != 0
+    at_end &= table.flags & int(PeakFlag.LONG | PeakFlag.MOMENTS | PeakFlag.FIT_FAILED) == 0
+    at_end &= (table.frame > 0) & (table.frame < rotation.scan.n_frames)
+    centres = [getattr(table, name)[at_end] for name in (*CENTROID, "width_frame")]
+    columns = {name: getattr(table, name).copy() for name in CENTROID}
+    for name, values in zip(CENTROID, cut.whole(rotation, *centres), strict=True):
+        columns[name][at_end] = values
     return replace(
-        table,
-        flags=np.where(cut, table.flags & ~int(PeakFlag.SCAN_END), table.flags),
-        var_frame=table.var_frame + np.where(cut, table.width_frame**2, 0.0),
+        table, flags=np.where(at_end, table.flags & ~int(PeakFlag.SCAN_END), table.flags), **columns
     )
 
 
