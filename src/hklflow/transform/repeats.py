@@ -28,7 +28,7 @@ _ALL_VALID = Readout()
 
 
 @kernel
-def _fill_orbits(orbit, n_h, n_k, n_l, turns, shifts, near):  # type: ignore[no-untyped-def]
+def _fill_orbits(orbit, n_h, n_k, n_l, turns, shifts, near, share):  # type: ignore[no-untyped-def]
     """Write the smallest index of the equivalent voxels that are on the grid.
 
     Voxels with True in ``near`` along all three directions are left out.
@@ -48,11 +48,16 @@ def _fill_orbits(orbit, n_h, n_k, n_l, turns, shifts, near):  # type: ignore[no-
                     z = t[2, 0] * h + t[2, 1] * k + t[2, 2] * l + s[2]
                     if 0 <= x < n_h and 0 <= y < n_k and 0 <= z < n_l:
                         least = min(least, (z * n_k + y) * n_h + x)
-                orbit[at] = least
+                # The golden ratio scatters the numbers: a share of them is random enough.
+                orbit[at] = least if (least * 0.6180339887498949) % 1.0 < share else -1
 
 
 def orbits(
-    grid: Grid, turns: NDArray[np.int64], shifts: NDArray[np.int64], punch: float = 0.0
+    grid: Grid,
+    turns: NDArray[np.int64],
+    shifts: NDArray[np.int64],
+    punch: float = 0.0,
+    share: float = 1.0,
 ) -> NDArray[np.int32]:
     """Return the orbit of each voxel (l, k, h): the smallest flat index of its voxels.
 
@@ -63,6 +68,8 @@ def orbits(
         Maps of voxel indices (h, k, l) of the operations, see `volumes.symmetrise.images`.
     punch : float
         Voxels whose middles differ from a reflection by less than this in h, k and l get -1.
+    share : float
+        Share of the orbits that are kept; the others get -1.
 
     Raises
     ------
@@ -76,7 +83,7 @@ def orbits(
     for first, step, n in zip(grid.first, grid.step, grid.shape, strict=True):
         middle = first + step * np.arange(n)
         near.append(np.abs(middle - np.rint(middle)) < punch)
-    _fill_orbits(orbit.reshape(-1), *grid.shape, turns, shifts, tuple(near))
+    _fill_orbits(orbit.reshape(-1), *grid.shape, turns, shifts, tuple(near), share)
     return orbit
 
 
