@@ -512,15 +512,12 @@ def _priors(splines: Splines) -> tuple[tuple[Floats, Floats], Floats]:
     """Return the roughness of c and of d, and what is given of the prior's precision."""
     n, layout = splines.size, splines.layout()
     rough, given = np.zeros((2, n, n)), np.zeros((n, n))
-    for r, frames in enumerate(splines.frames):
+    for r in range(len(splines.frames)):
         m = splines.curve[r] + 3
         own = slice(layout.first_curve[r], layout.first_curve[r] + m)
         rough[0][own, own] = _second_differences(m)
-        given[own, own] += np.eye(m) / _CURVE**2
-        mean = splines.of_curve(r, np.arange(frames) + 0.5).mean(axis=0)[own]
-        mean /= np.linalg.norm(mean)
-        # Deviations have the width of the curve, the mean that of the level.
-        given[own, own] += np.outer(mean, mean) * (1 / _LEVEL**2 - 1 / _CURVE**2)
+        # Equal coefficients are the level; the rest are deviations from it.
+        given[own, own] += np.eye(m) / _CURVE**2 + (1 / _LEVEL**2 - m / _CURVE**2) / m**2
         if not splines.directed:
             continue
         sizes = splines.angle[r] + 3, splines.detector[0] + 3, splines.detector[1] + 3
