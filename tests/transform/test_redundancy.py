@@ -87,7 +87,7 @@ class World:
         self, rotations: list[Rotation], scales: list[Floats], norms: list[Floats]
     ) -> repeats.Records:
         maps = images(self.grid, self.operations)
-        orbit = repeats.orbits(self.grid, maps.turns, maps.shifts)
+        orbit = repeats.orbits(self.grid, maps.turns, maps.shifts, 0, 1)
         parts = []
         for number, (rotation, scale, norm) in enumerate(
             zip(rotations, scales, norms, strict=True)
@@ -134,7 +134,9 @@ def test_the_scale_is_right_within_its_errors(crystal: Any, level: float) -> Non
         world = World(*crystal, seed, level)
         scale = curve(world.n, seed)
         records = world.records([world.rotation(0)], [scale], [np.ones(world.n)])
-        found = redundancy.refine(records, redundancy.Splines((world.n,), (40,)))
+        found = redundancy.refine(
+            records, redundancy.Splines((world.n,), (40,), (1,), (0, 0), SHAPE)
+        )
         off, sigma = pulls(found, [scale])
         assert np.sqrt(np.mean(off**2)) < 0.02
         squares.append(np.mean((off / sigma) ** 2))
@@ -148,7 +150,9 @@ def test_rotations_are_scaled_to_each_other() -> None:
     scales = [curve(world.n, 1), 1.7 * curve(world.n, 2)]
     norms = [np.ones(world.n), np.where(np.arange(world.n) < 50, 1.0, 0.2)]  # an attenuator
     records = world.records(rotations, scales, norms)
-    found = redundancy.refine(records, redundancy.Splines((world.n,) * 2, (30, 30)))
+    found = redundancy.refine(
+        records, redundancy.Splines((world.n,) * 2, (30, 30), (1, 1), (0, 0), SHAPE)
+    )
     off, sigma = pulls(found, scales)
     assert np.sqrt(np.mean(off**2)) < 0.008
     assert abs(off[world.n :].mean()) < 4 * sigma[world.n :].mean()
@@ -161,7 +165,9 @@ def test_rotations_without_a_common_orbit_have_no_common_scale() -> None:
     records = world.records(rotations, scales, norms)
     apart = records.take(np.argsort(records.voxel + 10**9 * (records.rotation == 1)))
     apart = replace(apart, voxel=apart.voxel + (10**9 * (apart.rotation == 1)).astype(np.int32))
-    found = redundancy.refine(apart, redundancy.Splines((world.n,) * 2, (30, 30)))
+    found = redundancy.refine(
+        apart, redundancy.Splines((world.n,) * 2, (30, 30), (1, 1), (0, 0), SHAPE)
+    )
     off, sigma = pulls(found, scales)
     assert np.allclose(sigma[world.n :], np.sqrt(2), atol=0.2)
     # The curve of each is known nevertheless.
@@ -173,14 +179,14 @@ def test_nothing_was_measured_twice() -> None:
     nothing = np.zeros(0)
     records = repeats.Records(*(nothing.astype(t) for t in ("i4", "u2", *["f4"] * 6)))
     with pytest.raises(HklflowError, match="measured twice"):
-        redundancy.refine(records, redundancy.Splines((10,), (8,)))
+        redundancy.refine(records, redundancy.Splines((10,), (8,), (1,), (0, 0), SHAPE))
 
 
 def test_records_are_sums_over_voxels() -> None:
     """Compare with sums by the definition, block by block; flags and masked pixels are left out."""
     world = World(*TETRAGONAL, 6, 2.0, n=8)
     rotation, maps = world.rotation(15), images(world.grid, world.operations)
-    orbit = repeats.orbits(world.grid, maps.turns, maps.shifts, punch=0.15)
+    orbit = repeats.orbits(world.grid, maps.turns, maps.shifts, 0.15, 1)
     rng = np.random.default_rng(1)
     pixel = rng.uniform(0.5, 1, SHAPE)
     pixel[:5] = 0
@@ -241,7 +247,7 @@ def test_a_factor_of_the_direction_is_found_and_a_background_does_no_harm() -> N
     world = World(*TRICLINIC, 8, 6.0)
     rotations = [world.rotation(0), world.rotation(50)]
     maps = images(world.grid, world.operations)
-    orbit = repeats.orbits(world.grid, maps.turns, maps.shifts)
+    orbit = repeats.orbits(world.grid, maps.turns, maps.shifts, 0, 1)
     x, y = np.indices(SHAPE) / np.array(SHAPE)[:, None, None] - 0.5
     below = 4 * (1 + x)
     rng, parts, truth = np.random.default_rng(4), [], []

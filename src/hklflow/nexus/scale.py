@@ -1,12 +1,15 @@
 """Scale of the frames: the factor of the norm that depends only on the frame."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hklflow.images.frame_scale import FrameScale, Status, Transmission
 from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
-from hklflow.transform.direction import Direction, Refined
+
+if TYPE_CHECKING:
+    from hklflow.transform.direction import Refined
 
 
 def write_scale(path: Path, scale: FrameScale, rotation_angle: np.ndarray) -> None:
@@ -72,7 +75,7 @@ def read_scale(path: Path) -> FrameScale:
         )
 
 
-def write_refined(path: Path, corrections: dict[str, Refined]) -> None:
+def write_refined(path: Path, corrections: "dict[str, Refined]") -> None:
     """Write the corrections of the scales of a scan's rotations; those not determined are left out.
 
     Parameters
@@ -100,8 +103,10 @@ def write_refined(path: Path, corrections: dict[str, Refined]) -> None:
             add_array(direction, "every", found.direction.every, "", description="frames a range")
 
 
-def read_refined(path: Path, rotation: str) -> Refined | None:
+def read_refined(path: Path, rotation: str) -> "Refined | None":
     """Read the correction of the scale of a rotation; None: it was not determined."""
+    from hklflow.transform.direction import Direction, Refined
+
     with open_entry(path) as entry:
         if rotation not in text(entry["notes/rotations"]).split():
             return None

@@ -1,18 +1,21 @@
 """Picture of the scale from repeated measurements."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hklflow.plots.common import SMALL, figure_of
-from hklflow.transform.direction import Refined
+
+if TYPE_CHECKING:
+    from hklflow.transform.direction import Refined
 
 Floats = NDArray[np.float64]
 
 
-def refined_scale(corrections: Mapping[str, Refined], angles: Mapping[str, Floats]) -> Figure:
+def refined_scale(corrections: "Mapping[str, Refined]", angles: Mapping[str, Floats]) -> Figure:
     """Draw the factor of the frames, and the range of the direction's factor, of each rotation.
 
     Parameters

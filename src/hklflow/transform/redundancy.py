@@ -79,9 +79,9 @@ class Splines:
 
     frames: tuple[int, ...]
     curve: tuple[int, ...]
-    angle: tuple[int, ...] = ()
-    detector: tuple[int, int] = (0, 0)
-    shape: tuple[int, int] = (1, 1)
+    angle: tuple[int, ...]
+    detector: tuple[int, int]
+    shape: tuple[int, int]
 
     @property
     def directed(self) -> bool:
@@ -103,9 +103,8 @@ class Splines:
 
     def layout(self) -> _Layout:
         """Return the sizes for the kernels; all curves come first."""
-        n = len(self.frames)
         curve = np.array(self.curve, np.int64)
-        angle = np.array(self.angle if self.directed else (0,) * n, np.int64)
+        angle = np.array(self.angle, np.int64)
         ends = np.cumsum(curve + 3)
         more = np.cumsum((angle + 3) * self.places)
         return _Layout(

@@ -56,8 +56,8 @@ def orbits(
     grid: Grid,
     turns: NDArray[np.int64],
     shifts: NDArray[np.int64],
-    punch: float = 0.0,
-    share: float = 1.0,
+    punch: float,
+    share: float,
 ) -> NDArray[np.int32]:
     """Return the orbit of each voxel (l, k, h): the smallest flat index of its voxels.
 
