@@ -651,6 +651,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "sum_scans": [{}, {"patterns": ("a_####.cbf", "b c_####.cbf"), "saturation": 1e6}],
+    "refine_scale": [{}, {"use": True, "friedel": False, "nodes": 6}],
     "frame_scale": [{}, {"source": "none", "smooth": False, "rotation_scale": False, "window": 7}],
     "find_peaks": [
         {},

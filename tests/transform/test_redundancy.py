@@ -12,6 +12,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice, symmetry
 from hklflow.geometry.grid import Grid
 from hklflow.transform import redundancy, repeats
+from hklflow.transform.sums import Readout
 from hklflow.volumes.symmetrise import images
 
 SHAPE = (60, 64)
@@ -86,19 +87,18 @@ class World:
         self, rotations: list[Rotation], scales: list[Floats], norms: list[Floats]
     ) -> repeats.Records:
         maps = images(self.grid, self.operations)
-        orbit = repeats.orbits(self.grid, maps.turns, maps.shifts)
+        orbit = repeats.orbits(self.grid, maps.turns, maps.shifts, 0, 1)
         parts = []
         for number, (rotation, scale, norm) in enumerate(
             zip(rotations, scales, norms, strict=True)
         ):
             frames = self.frames(rotation, scale * norm, 100 * self.seed + number)
-            zone = np.zeros(SHAPE, int)
             pixel = np.ones(SHAPE)
-            own = repeats.Repeats(rotation, number, self.ub, self.grid, orbit, pixel, norm, zone)
-            for z in range(0, len(frames), 2):
-                own.add(frames[z : z + 2], z)
+            own = repeats.Repeats(rotation, number, self.ub, self.grid, orbit, pixel, norm)
+            for z in range(len(frames)):
+                own.add(frames[z : z + 1], z)
             parts.append(own.records())
-        return repeats.Records.joined(parts, orbit, gap=4.5)
+        return repeats.Records.joined(parts, orbit, gap=2.5)
 
 
 def curve(n: int, seed: int, depth: float = 0.3) -> Floats:
@@ -134,7 +134,9 @@ def test_the_scale_is_right_within_its_errors(crystal: Any, level: float) -> Non
         world = World(*crystal, seed, level)
         scale = curve(world.n, seed)
         records = world.records([world.rotation(0)], [scale], [np.ones(world.n)])
-        found = redundancy.refine(records, redundancy.Curves((world.n,), (40,)))
+        found = redundancy.refine(
+            records, redundancy.Splines((world.n,), (40,), (1,), (0, 0), SHAPE)
+        )
         off, sigma = pulls(found, [scale])
         assert np.sqrt(np.mean(off**2)) < 0.02
         squares.append(np.mean((off / sigma) ** 2))
@@ -148,7 +150,9 @@ def test_rotations_are_scaled_to_each_other() -> None:
     scales = [curve(world.n, 1), 1.7 * curve(world.n, 2)]
     norms = [np.ones(world.n), np.where(np.arange(world.n) < 50, 1.0, 0.2)]  # an attenuator
     records = world.records(rotations, scales, norms)
-    found = redundancy.refine(records, redundancy.Curves((world.n,) * 2, (30, 30)))
+    found = redundancy.refine(
+        records, redundancy.Splines((world.n,) * 2, (30, 30), (1, 1), (0, 0), SHAPE)
+    )
     off, sigma = pulls(found, scales)
     assert np.sqrt(np.mean(off**2)) < 0.008
     assert abs(off[world.n :].mean()) < 4 * sigma[world.n :].mean()
@@ -161,7 +165,9 @@ def test_rotations_without_a_common_orbit_have_no_common_scale() -> None:
     records = world.records(rotations, scales, norms)
     apart = records.take(np.argsort(records.voxel + 10**9 * (records.rotation == 1)))
     apart = replace(apart, voxel=apart.voxel + (10**9 * (apart.rotation == 1)).astype(np.int32))
-    found = redundancy.refine(apart, redundancy.Curves((world.n,) * 2, (30, 30)))
+    found = redundancy.refine(
+        apart, redundancy.Splines((world.n,) * 2, (30, 30), (1, 1), (0, 0), SHAPE)
+    )
     off, sigma = pulls(found, scales)
     assert np.allclose(sigma[world.n :], np.sqrt(2), atol=0.2)
     # The curve of each is known nevertheless.
@@ -171,45 +177,113 @@ def test_rotations_without_a_common_orbit_have_no_common_scale() -> None:
 
 def test_nothing_was_measured_twice() -> None:
     nothing = np.zeros(0)
-    records = repeats.Records(*(nothing.astype(t) for t in ("i4", "u2", "f4", "u2", "f4", "f4")))
+    records = repeats.Records(*(nothing.astype(t) for t in ("i4", "u2", *["f4"] * 6)))
     with pytest.raises(HklflowError, match="measured twice"):
-        redundancy.refine(records, redundancy.Curves((10,), (8,)))
+        redundancy.refine(records, redundancy.Splines((10,), (8,), (1,), (0, 0), SHAPE))
 
 
 def test_records_are_sums_over_voxels() -> None:
-    """Compare with sums by the definition, voxel by voxel."""
+    """Compare with sums by the definition, block by block; flags and masked pixels are left out."""
     world = World(*TETRAGONAL, 6, 2.0, n=8)
     rotation, maps = world.rotation(15), images(world.grid, world.operations)
-    orbit = repeats.orbits(world.grid, maps.turns, maps.shifts)
-    pixel = np.random.default_rng(1).uniform(0.5, 1, SHAPE)
+    orbit = repeats.orbits(world.grid, maps.turns, maps.shifts, 0.15, 1)
+    rng = np.random.default_rng(1)
+    pixel = rng.uniform(0.5, 1, SHAPE)
     pixel[:5] = 0
-    zone = np.arange(SHAPE[0])[:, None] // 30 * 2 + np.arange(SHAPE[1]) // 32
     norm = np.linspace(1, 2, 8)
     frames = world.frames(rotation, norm, 7)
     frames[3, 20, 20] = 2**32 - 1
+    below, leak = rng.uniform(0, 1, SHAPE), np.linspace(2, 1, 8)
+    masked = rng.random((8, *SHAPE)) < 0.1
     own = repeats.Repeats(
-        rotation, 3, world.ub, world.grid, orbit, pixel, norm, zone, invalid_from=2**32 - 1
+        rotation,
+        3,
+        world.ub,
+        world.grid,
+        orbit,
+        pixel,
+        norm,
+        Readout(2**32 - 1),
+        block=(2, 4),
+        background=(below, leak),
     )
-    own.add(frames[:4], 0)
-    own.add(frames[4:], 4)
+    own.add(frames[:4], 0, masked[:4].astype(np.uint8))
+    own.add(frames[4:], 4, masked[4:].astype(np.uint8))
     records = own.records()
-    expected: dict[tuple[int, float, int], list[float]] = {}
-    for z in range(8):
-        hkl = world.hkl(rotation, z + 0.5)
-        for i, j in np.ndindex(*SHAPE):
-            index = np.floor(hkl[i, j] / 0.1 + 0.5)
-            if pixel[i, j] > 0 and frames[z, i, j] < 2**32 - 1:
-                key = tuple(index[::-1].astype(int))
-                sums = expected.setdefault((key, 2.0 + z // 4 * 4, zone[i, j]), [0, 0])
-                sums[0] += frames[z, i, j]
-                sums[1] += pixel[i, j] * norm[z]
+    expected: dict[tuple[Any, float], Floats] = {}
+    for first in (0, 4):
+        hkl = world.hkl(rotation, first + 2.0)
+        for i, j in np.ndindex(SHAPE[0] // 2, SHAPE[1] // 4):
+            block = np.s_[2 * i : 2 * i + 2, 4 * j : 4 * j + 4]
+            used = pixel[block] > 0
+            if not used.any():
+                continue
+            index = np.floor(hkl[block][used].mean(axis=0) / 0.1 + 0.5).astype(int)
+            if (abs(index * 0.1 - np.rint(index * 0.1)) < 0.15).all():
+                continue
+            for z in range(first, first + 4):
+                good = used & ~masked[z][block] & (frames[z][block] < 2**32 - 1)
+                sums = expected.setdefault((tuple(index[::-1]), first + 2.0), np.zeros(3))
+                sums += (
+                    frames[z][block][good].sum(),
+                    pixel[block][good].sum() * norm[z],
+                    below[block][good].sum() * leak[z],
+                )
     h, k, l = (n // 2 for n in world.grid.shape)  # noqa: E741
     places = np.stack(np.unravel_index(records.voxel, world.grid.array_shape), 1) - (l, k, h)
-    rows = zip(places.tolist(), records.frame.tolist(), records.zone.tolist(), strict=True)
-    found = {(tuple(p), f, z): i for i, (p, f, z) in enumerate(rows)}
+    rows = zip(places.tolist(), records.frame.tolist(), strict=True)
+    found = {(tuple(p), f): i for i, (p, f) in enumerate(rows)}
     assert found.keys() == expected.keys()
     at = [found[key] for key in expected]
     sums = np.array(list(expected.values()))
     assert np.array_equal(records.counts[at], sums[:, 0])
     assert np.allclose(records.norm[at], sums[:, 1], rtol=1e-5)
+    assert np.allclose(records.background[at], sums[:, 2], rtol=1e-5)
     assert (records.rotation == 3).all()
+
+
+def test_a_factor_of_the_direction_is_found_and_a_background_does_no_harm() -> None:
+    """The factor turns with the crystal; the background stays on the detector."""
+    world = World(*TRICLINIC, 8, 6.0)
+    rotations = [world.rotation(0), world.rotation(50)]
+    maps = images(world.grid, world.operations)
+    orbit = repeats.orbits(world.grid, maps.turns, maps.shifts, 0, 1)
+    x, y = np.indices(SHAPE) / np.array(SHAPE)[:, None, None] - 0.5
+    below = 4 * (1 + x)
+    rng, parts, truth = np.random.default_rng(4), [], []
+    for number, rotation in enumerate(rotations):
+        angle = np.radians(1.5 * (np.arange(world.n) + 0.5))
+        factor = np.stack([0.3 * (np.cos(a) * x + np.sin(a) * y) for a in angle])
+        truth.append(factor)
+        own = repeats.Repeats(
+            rotation,
+            number,
+            world.ub,
+            world.grid,
+            orbit,
+            np.ones(SHAPE),
+            np.ones(world.n),
+            background=(below, np.ones(world.n)),
+        )
+        for z in range(world.n):
+            signal = np.exp(factor[z]) * world.intensity(world.hkl(rotation, z + 0.5))
+            own.add(rng.poisson(signal + below)[None].astype(np.uint32), z)
+        parts.append(own.records())
+    records = repeats.Records.joined(parts, orbit, gap=2.5)
+    splines = redundancy.Splines((world.n,) * 2, (10, 10), (8, 8), (3, 3), SHAPE)
+    found = redundancy.refine(records, splines)
+    assert found.chi2_after < found.chi2
+    # Without the background, its share is taken for a factor.
+    nothing = replace(records, background=np.zeros_like(records.background))
+    wrong = redundancy.refine(nothing, splines)
+    places = redundancy.Places(np.arange(SHAPE[0]) + 0.5, np.arange(SHAPE[1]) + 0.5)
+    middle = np.arange(world.n) + 0.5
+    for number, factor in enumerate(truth):
+        off, more = (
+            splines.of_direction(number, one.parameters, middle, places) - factor
+            for one in (found, wrong)
+        )
+        assert off.std() < 0.15 * factor.std()
+        assert more.std() > 1.5 * off.std()
+        s, _ = found.of_frames(number)
+        assert np.std(np.log(s)) < 0.01

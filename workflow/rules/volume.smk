@@ -1,6 +1,38 @@
 # Frames -> counts and norm on the hkl grid -> merged S(Q) -> the scan's master file
 
 
+rule refine_scale:
+    input:
+        **reads(
+            "refine_scale",
+            "scans",
+            "masks",
+            "scales",
+            "frame_masks",
+            "orientation",
+            "accepted",
+            "files",
+            "flat_field",
+        ),
+    output:
+        **writes("refine_scale", "refined", "picture", "metrics"),
+    log:
+        table.log("refine_scale"),
+    benchmark:
+        table.benchmark("refine_scale")
+    retries: RETRIES
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources_of("refine_scale"),
+    params:
+        **params_of("refine_scale"),
+    message:
+        "scale of {wildcards.sample} {wildcards.scan} from repeated measurements"
+    shell:
+        table.command("refine_scale")
+
+
 rule transform:
     input:
         **reads(
@@ -8,6 +40,7 @@ rule transform:
             "scan",
             "mask",
             "scale",
+            "refined",
             "frame_mask",
             "orientation",
             "accepted",

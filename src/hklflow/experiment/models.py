@@ -40,6 +40,7 @@ import hklflow.stages.planes
 import hklflow.stages.powder_calibration
 import hklflow.stages.refine
 import hklflow.stages.refine_parent
+import hklflow.stages.refine_scale
 import hklflow.stages.sample_page
 import hklflow.stages.scale_reflections
 import hklflow.stages.scan_file
@@ -209,6 +210,8 @@ class Config(_Section):
     """Limits that the refinement of a scan must meet before its frames are transformed."""
     mask_3d: stages.mask_3d.Settings = stages.mask_3d.Settings()
     """3-D mask of sensor artefacts, and of Bragg reflections if requested."""
+    refine_scale: stages.refine_scale.Settings = stages.refine_scale.Settings()
+    """Scale of the frames from repeated measurements of S(Q)."""
     transform: stages.transform.Settings = stages.transform.Settings()
     """Transform to hkl."""
     merge: stages.merge.Settings = stages.merge.Settings()

@@ -28,6 +28,7 @@ PER_SCAN = (
     "refine",
     "accept",
     "mask_3d",
+    "refine_scale",
     "transform",
     "merge",
     "symmetrise",

@@ -126,6 +126,16 @@ def _model_mask(plan: Jobs, at: Wildcards) -> bool:
     return plan.experiment.settings(at["sample"], at["scan"]).mask_3d.model
 
 
+def _scale_is_refined(plan: Jobs, at: Wildcards) -> bool:
+    """Return True if the transform uses the scale from repeated measurements."""
+    return plan.experiment.settings(at["sample"], at["scan"]).refine_scale.use
+
+
+def _refined_scales(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
+    if _scale_is_refined(plan, at):
+        yield {}
+
+
 def _in_blocks(config: "Config") -> bool:
     return config.frame_blocks > 1
 
@@ -342,6 +352,7 @@ _TRANSFORM = Step(
         "scan": of_rotation("scan.nxs"),
         "mask": of_rotation("mask.nxs"),
         "scale": of_rotation("scale.nxs"),
+        "refined": of_scan("refined_scale.nxs", when=_scale_is_refined),
         "frame_mask": of_rotation("frame_mask.nxs"),
         "orientation": of_scan("orientation.json"),
         "accepted": of_scan("accepted.json"),
@@ -355,6 +366,30 @@ _TRANSFORM = Step(
 )
 
 _VOLUMES = (
+    Step(
+        "refine_scale",
+        SCAN,
+        "scale",
+        reads={
+            "scans": of_rotations("scan.nxs"),
+            "masks": of_rotations("mask.nxs"),
+            "scales": of_rotations("scale.nxs"),
+            "frame_masks": of_rotations("frame_mask.nxs"),
+            "orientation": of_scan("orientation.json"),
+            "accepted": of_scan("accepted.json"),
+            "files": parameter_files("transform"),
+            "flat_field": constants(counter=True, flat_field=True),
+        },
+        writes={
+            "refined": Output("refined_scale.nxs"),
+            "picture": picture(
+                "refined_scale.png", _VOLUME, "scale from repeated measurements", "refined_scale"
+            ),
+            "metrics": figures("refined_scale.json"),
+        },
+        params=volumes.refine_scale,
+        runs=_refined_scales,
+    ),
     _TRANSFORM,
     replace(_TRANSFORM, level=PART, exists=_in_blocks, parts_of="add_transforms"),
     Step(

@@ -16,7 +16,7 @@ from hklflow.nexus.provenance import (
     write_provenance,
 )
 from hklflow.nexus.reflections import read_reflections, write_reflections
-from hklflow.nexus.scale import read_scale, write_scale
+from hklflow.nexus.scale import read_refined, read_scale, write_refined, write_scale
 from hklflow.nexus.scan import has_frames, read_scan, write_scan
 from hklflow.nexus.series import Quantity, write_series
 from hklflow.nexus.stack import Intensities, Member, open_members, read_box, write_stack
@@ -55,6 +55,7 @@ __all__ = [
     "read_parts",
     "read_peaks",
     "read_provenance",
+    "read_refined",
     "read_reflections",
     "read_rings",
     "read_scale",
@@ -66,6 +67,7 @@ __all__ = [
     "write_master",
     "write_peaks",
     "write_provenance",
+    "write_refined",
     "write_reflections",
     "write_scale",
     "write_scan",

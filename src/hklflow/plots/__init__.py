@@ -14,6 +14,7 @@ from hklflow.plots.detector import (
     pixel_mask,
 )
 from hklflow.plots.geometry import powder, residuals
+from hklflow.plots.refined_scale import refined_scale
 from hklflow.plots.scale import frame_scale
 from hklflow.plots.series import intensities, series, temperature_series
 from hklflow.plots.volumes import coverage, slices
@@ -31,6 +32,7 @@ __all__ = [
     "peaks",
     "pixel_mask",
     "powder",
+    "refined_scale",
     "residuals",
     "save",
     "series",

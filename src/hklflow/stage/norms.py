@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hklflow.images.pixel_binning import PixelBinning
     from hklflow.images.scan import RotationScan
     from hklflow.stage.rehearsal import Known
+    from hklflow.transform.direction import Direction
 
 
 class Corrections(stage.Params):
@@ -149,12 +150,15 @@ class Norm(NamedTuple):
         Corrections that the pixels' part contains.
     scale : FrameScale
         Scale that the frames' part contains.
+    direction : Direction or None
+        A further factor of frame and direction.
     """
 
     pixel: "NDArray[np.float64]"
     frame: "NDArray[np.float64]"
     corrected: list[str]
     scale: "FrameScale"
+    direction: "Direction | None" = None
 
 
 def read_norm(
@@ -192,3 +196,17 @@ def frame_norm(scale: "FrameScale", rotation: "Rotation", path: Path) -> "NDArra
         )
     norm: NDArray[np.float64] = scale.monitor * scale.attenuation * scale.scale
     return norm
+
+
+def refined(norm: Norm, path: Path | None, rotation: str) -> Norm:
+    """Return the norm with the factors of `refine_scale`, if the stage ran and found them."""
+    from hklflow import nexus
+
+    found = None if path is None else nexus.read_refined(path, rotation)
+    if found is None:
+        return norm
+    return norm._replace(
+        frame=norm.frame * found.curve,
+        direction=found.direction,
+        corrected=[*norm.corrected, "scale from repeated measurements"],
+    )

@@ -38,6 +38,8 @@ class Inputs(stage.Inputs):
     """Pixel mask."""
     scale: Path
     """Scale of every frame."""
+    refined: Path | None = None
+    """Scale from repeated measurements; None: it was not asked for."""
     frame_mask: Path
     """3-D mask of artefacts."""
     accepted: Path | None = None
@@ -177,6 +179,7 @@ def _read(inputs: Inputs, params: Params) -> _Task:
     norm = norms.read_norm(
         inputs.mask, inputs.scale, params, orientation.reference_detector, rotation, scan.binning
     )
+    norm = norms.refined(norm, inputs.refined, params.rotation)
     if norm.scale.source != "none":
         norm.corrected.append("transmission")
     pitch = pixel_pitch(rotation, orientation.ub, orientation.grid)
@@ -237,6 +240,7 @@ def _accumulator(
         seed=task.seed,
         planes=planes,
         threads=threads,
+        direction=task.norm.direction,
     )
 
 

@@ -179,8 +179,13 @@ class Accumulator(Sums):
         if excluded is None or not excluded[:, rows].any():
             excluded = np.zeros((0, 0, 0), dtype=np.uint8)
         self._has_excluded |= excluded.size > 0
-        inside, invalid = self._engine.add(frames, first, excluded, row)
-        self.inside += inside
+        invalid = 0
+        whole = [(first, first + len(frames))]
+        for begin, end in self.direction.ranges(first, len(frames)) if self.direction else whole:
+            part = slice(begin - first, end - first)
+            found = self._engine.add(frames[part], begin, excluded[part], row)
+            self.inside += found[0]
+            invalid += found[1]
         self.invalid += invalid
         used_frames = np.count_nonzero(self.frame_norm[first : first + len(frames)] > 0)
         self.used += int(self._live_in_row[rows].sum()) * int(used_frames) - invalid

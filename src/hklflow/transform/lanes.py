@@ -100,6 +100,18 @@ def fill_norm(norm: NDArray[np.float64], pixels: Pixels) -> None:
         pixels.tail[i, :last] = row[n_fast - last :]
 
 
+@kernel
+def set_norm(norm: NDArray[np.float64], begin: int, end: int, pixels: Pixels) -> None:
+    """Replace the norms of some rows; a pixel in use stays in use."""
+    n_fast = norm.shape[1]
+    last = n_fast - pixels.tail.shape[1] * (pixels.live.shape[1] - 1)
+    for i in range(begin, end):
+        row = pixels.norm[i * n_fast : (i + 1) * n_fast]
+        for j in range(n_fast):
+            row[j] = norm[i, j]
+        pixels.tail[i, :last] = row[n_fast - last :]
+
+
 class Sums(NamedTuple):
     """Flat memory of `Bricks`: sums of kept pixels, and sums of pixels in the artefact mask."""
 

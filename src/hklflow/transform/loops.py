@@ -66,7 +66,7 @@ class Plain:
             row,
             binning_plain.Tables(
                 self._q,
-                sums.pixel_norm,
+                sums.pixel_norm_of(first, slice(row, row + frames.shape[1])),
                 self._frame_norm[first : first + len(frames)],
                 np.ascontiguousarray(to_voxel),
                 offset,
@@ -136,6 +136,9 @@ class Lanes:
             self._begin(first, len(frames))
         if self._steps is None:
             return 0, 0
+        if sums.direction is not None:
+            rows = slice(row, row + frames.shape[1])
+            binning_lanes.set_norm(sums.pixel_norm_of(first, rows), row, rows.stop, self._pixels)
         # The limit must fit the type of the frames; negative numbers are read as larger numbers.
         bits = 8 * frames.dtype.itemsize - (frames.dtype.kind == "i")
         limit = np.uint32(min(np.ceil(sums.readout.invalid_from), 2**bits, 2**32 - 1))

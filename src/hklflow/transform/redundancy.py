@@ -1,176 +1,320 @@
-r"""Scale of the frames from repeated measurements of S(Q).
+r"""Scale of the frames, and its dependence on direction, from repeated measurements of S(Q).
 
-A record g of orbit v counts ``C_vg ~ Poisson(N_vg s_g S_v)`` (see `repeats`). Given the counts of
-an orbit, ``C_v = Σ_g C_vg``, its records are multinomial with ``p_g = N_g s_g / Σ N s``: S(Q) has
-cancelled exactly, for any number of counts. ``ln s = B a`` is maximised over a with Newton's
-method; the logarithm of the likelihood is concave in a.
+A record g of voxel orbit v (see `repeats`) counts ``C ~ Poisson(N s S_v + B)`` with its norm N, its
+expected background B, and the scale s that is sought. S of each orbit is chosen so that the
+likelihood of its records is largest; without a background this is the likelihood given the sum of
+counts, a multinomial distribution in which S has cancelled exactly, for any number of counts.
 
-B contains cubic B-splines in the frame number of each rotation, and further columns that may depend
-on the direction (absorption). The number of splines is generous; a prior on their second
-differences makes the curve smooth, and its width maximises the marginal likelihood. The mean of
-ln s of each rotation has a prior of 0 ± 1. Where the records do not determine a (the common scale;
-rotations without common orbits; functions of Q with the Laue symmetry), it keeps its prior and the
-width of this.
+    ln s = c(z) + d(z, x, y)
+
+c is a curve over the frames z of each rotation; d is smooth in z and in the place (x, y) on the
+detector, and its mean over the detector is 0. Both are sums of uniform cubic B-splines (and their
+products). Their number is generous; a prior on second differences makes them smooth (P-splines:
+Eilers & Marx, Stat. Sci. 11, 89, 1996), and its two precisions maximise the marginal likelihood.
+
+The prior of c is 0 ± `_LEVEL` for the mean of a rotation, ± `_CURVE` for deviations from it, and
+that of d is 0 ± `_DIRECTION`. Where the records do not determine s, it keeps its prior and the
+width of this: the common scale; rotations without common orbits; and any function of Q with the
+Laue symmetry, which no redundancy can tell from S(Q) (the gauge).
 
 Voxels are not points. S(Q) differs between the records of one orbit by a fraction τ, so that the
-variance of the counts is ``μ + (τ μ)²``; records with many counts get less weight, and the
-covariance is the sandwich ``F⁻¹ J F⁻¹`` with J from the residuals of the orbits.
+variance of the counts is ``μ + (τ μ)²``; orbits with many counts get less weight. The covariance
+is ``P⁻¹ (J + K) P⁻¹``: P is the information with the prior's K, J the scatter of the orbits'
+gradients.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import BSpline
+from scipy.linalg import cho_factor, cho_solve
 
 from hklflow.base.errors import HklflowError
 from hklflow.simd.jit import kernel
 from hklflow.transform.repeats import Records
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
-_NEWTON = 30
-_AT_REST = 1e-6  # change of ln s
-_LEVEL = 1.0  # prior: standard deviation of the mean of ln s of a rotation
-_NULL = 1e-10  # eigenvalue, relative to the largest, below which a direction is not determined
-
-
-@kernel
-def _log_scale(first, spline, fixed, a, out):  # type: ignore[no-untyped-def]
-    """Write ln s of each record."""
-    n_splines = len(a) - fixed.shape[1]
-    for g in range(len(first)):
-        log_s = 0.0
-        for j in range(spline.shape[1]):
-            log_s += spline[g, j] * a[first[g] + j]
-        for j in range(fixed.shape[1]):
-            log_s += fixed[g, j] * a[n_splines + j]
-        out[g] = log_s
+_NEWTON = 25
+_AT_REST = 1e-4  # change of ln s
+_LEVEL, _CURVE, _DIRECTION = 1.0, 0.1, 0.3
+_CENTRE = 1e-3  # standard deviation of the mean of d over the detector
+_WORK = 2e9  # products of which second derivatives are summed
+_TAU = 0.1  # assumed until it is known
+_LEARN = 400_000  # records from which τ and the precisions are found
+_NEAR = 4  # cubic splines that are not 0 at a place
 
 
-@kernel
-def _expect(starts, counts, norm, log_s, expected, chi2):  # type: ignore[no-untyped-def]
-    """Write the expected counts of each record given those of its orbit, and χ² of the orbit."""
-    for v in range(len(starts) - 1):
-        total, whole = 0.0, 0.0
-        for g in range(starts[v], starts[v + 1]):
-            expected[g] = norm[g] * np.exp(log_s[g])
-            whole += expected[g]
-            total += counts[g]
-        chi2[v] = 0.0
-        for g in range(starts[v], starts[v + 1]):
-            expected[g] *= total / whole
-            if total > 0:
-                chi2[v] += (counts[g] - expected[g]) ** 2 / expected[g]
+class _Layout(NamedTuple):
+    """Sizes for the kernels: of each rotation, and of the detector."""
 
-
-@kernel
-def _gradient(starts, counts, expected, first, spline, fixed, weight, gradient):  # type: ignore[no-untyped-def]
-    n_splines = len(gradient) - fixed.shape[1]
-    for v in range(len(starts) - 1):
-        for g in range(starts[v], starts[v + 1]):
-            off = weight[v] * (counts[g] - expected[g])
-            for j in range(spline.shape[1]):
-                gradient[first[g] + j] += off * spline[g, j]
-            for j in range(fixed.shape[1]):
-                gradient[n_splines + j] += off * fixed[g, j]
-
-
-@kernel
-def _matrices(starts, counts, expected, first, spline, fixed, weight, fisher, scatter):  # type: ignore[no-untyped-def]
-    """Add the Fisher matrix, and the scatter of the gradients of the orbits."""
-    n_near, n_fixed, n = spline.shape[1], fixed.shape[1], len(fisher)
-    n_splines = n - n_fixed
-    at, seen = np.empty(n, np.int64), np.zeros(n, np.bool_)
-    mean, own = np.zeros(n), np.zeros(n)
-    where, values = np.empty(n_near + n_fixed, np.int64), np.empty(n_near + n_fixed)
-    where[n_near:] = n_splines + np.arange(n_fixed)
-    for v in range(len(starts) - 1):
-        total, w = 0.0, weight[v]
-        for g in range(starts[v], starts[v + 1]):
-            total += expected[g]
-        if total <= 0:
-            continue
-        at[:n_fixed] = where[n_near:]
-        n_at = n_fixed
-        for g in range(starts[v], starts[v + 1]):
-            for j in range(n_near):
-                where[j] = first[g] + j
-                values[j] = spline[g, j]
-                if not seen[where[j]]:
-                    seen[where[j]] = True
-                    at[n_at] = where[j]
-                    n_at += 1
-            for j in range(n_fixed):
-                values[n_near + j] = fixed[g, j]
-            off = counts[g] - expected[g]
-            for j in range(len(where)):
-                mean[where[j]] += expected[g] * values[j]
-                own[where[j]] += off * values[j]
-                b = w * expected[g] * values[j]
-                for i in range(len(where)):
-                    fisher[where[j], where[i]] += b * values[i]
-        for i in range(n_at):
-            c = at[i]
-            for j in range(n_at):
-                fisher[c, at[j]] -= w / total * mean[c] * mean[at[j]]
-                scatter[c, at[j]] += w * w * own[c] * own[at[j]]
-        for i in range(n_at):
-            mean[at[i]] = 0.0
-            own[at[i]] = 0.0
-            seen[at[i]] = False
+    frames: Ints
+    curve: Ints
+    angle: Ints
+    first_curve: Ints
+    first_direction: Ints
+    detector: Ints
+    shape: Ints
 
 
 @dataclass(frozen=True)
-class Curves:
-    """Cubic B-splines in the frame number, for each rotation.
+class Splines:
+    """Splines of ln s.
 
     Attributes
     ----------
     frames : tuple of int
         Number of frames of each rotation.
-    splines : tuple of int
-        Number of splines of each rotation.
+    curve : tuple of int
+        Intervals of c of each rotation.
+    angle : tuple of int
+        Intervals of d along the frames of each rotation.
+    detector : (int, int)
+        Intervals of d along (slow, fast); (0, 0): ln s does not depend on direction.
+    shape : (int, int)
+        Pixels of the detector.
     """
 
     frames: tuple[int, ...]
-    splines: tuple[int, ...]
+    curve: tuple[int, ...]
+    angle: tuple[int, ...]
+    detector: tuple[int, int]
+    shape: tuple[int, int]
+
+    @property
+    def directed(self) -> bool:
+        """True if ln s depends on direction."""
+        return self.detector[0] > 0
+
+    @property
+    def places(self) -> int:
+        """Number of splines of the detector."""
+        return (self.detector[0] + 3) * (self.detector[1] + 3) if self.directed else 0
 
     @property
     def size(self) -> int:
-        """Number of splines of all rotations."""
-        return sum(self.splines)
+        """Number of parameters."""
+        layout = self.layout()
+        if self.directed:
+            return int(layout.first_direction[-1] + (self.angle[-1] + 3) * self.places)
+        return int(layout.first_curve[-1] + self.curve[-1] + 3)
 
-    def knots(self, rotation: int) -> Floats:
-        """Return the knots of a rotation."""
-        n = self.splines[rotation]
-        inner = np.linspace(0, self.frames[rotation], n - 2)
-        return np.concatenate([np.zeros(3), inner, np.full(3, self.frames[rotation])])
+    def layout(self) -> _Layout:
+        """Return the sizes for the kernels; all curves come first."""
+        curve = np.array(self.curve, np.int64)
+        angle = np.array(self.angle, np.int64)
+        ends = np.cumsum(curve + 3)
+        more = np.cumsum((angle + 3) * self.places)
+        return _Layout(
+            np.array(self.frames, np.int64),
+            curve,
+            angle,
+            np.concatenate([[0], ends[:-1]]),
+            ends[-1] + np.concatenate([[0], more[:-1]]),
+            np.array(self.detector, np.int64),
+            np.array(self.shape, np.int64),
+        )
 
-    def near(self, rotation: int, frame: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
-        """Return the first of the four splines at each frame position, and their values (n, 4)."""
-        x = np.clip(np.asarray(frame, np.float64), 0, self.frames[rotation] * (1 - 1e-12))
-        basis = BSpline.design_matrix(x, self.knots(rotation), 3)
-        first = np.asarray(basis.indices[::4], np.int64) + sum(self.splines[:rotation])
-        return first, np.asarray(basis.data).reshape(-1, 4)
-
-    def matrix(self, rotation: int, frame: ArrayLike) -> Floats:
-        """Return the splines at frame positions, (n, size)."""
-        first, values = self.near(rotation, frame)
-        matrix = np.zeros((len(first), self.size))
-        np.put_along_axis(matrix, first[:, None] + np.arange(4), values, axis=1)
+    def of_curve(self, rotation: int, frame: ArrayLike) -> Floats:
+        """Return the splines of c at frame positions (n, size)."""
+        layout = self.layout()
+        own = _basis(np.asarray(frame) / self.frames[rotation], self.curve[rotation])
+        matrix = np.zeros((len(own), self.size))
+        begin = layout.first_curve[rotation]
+        matrix[:, begin : begin + own.shape[1]] = own
         return matrix
 
-    def roughness(self) -> Floats:
-        """Return the matrix of the squared second differences, (size, size)."""
-        made = np.zeros((self.size, self.size))
-        begin = 0
-        for n in self.splines:
-            d = np.diff(np.eye(n), 2, axis=0)
-            made[begin : begin + n, begin : begin + n] = d.T @ d
-            begin += n
-        return made
+    def of_direction(self, rotation: int, a: Floats, frame: ArrayLike, at: "Places") -> Floats:
+        """Return d (frames, slow, fast) at frame positions and places on the detector."""
+        n = self.angle[rotation] + 3
+        begin = self.layout().first_direction[rotation]
+        own = a[begin : begin + n * self.places]
+        own = own.reshape(n, self.detector[0] + 3, self.detector[1] + 3)
+        along = _basis(np.asarray(frame) / self.frames[rotation], self.angle[rotation])
+        slow = _basis(np.asarray(at.slow) / self.shape[0], self.detector[0])
+        fast = _basis(np.asarray(at.fast) / self.shape[1], self.detector[1])
+        return np.einsum("zi,ijk,sj,fk->zsf", along, own, slow, fast, optimize=True)
+
+
+class Places(NamedTuple):
+    """Places on the detector in pixels, of a grid along (slow, fast)."""
+
+    slow: Floats
+    fast: Floats
+
+
+def _basis(x: Floats, n: int) -> Floats:
+    """Return the n + 3 uniform cubic B-splines of n intervals at x from 0 to 1."""
+    t = np.clip(np.asarray(x, np.float64), 0, 1) * n
+    i = np.minimum(t.astype(np.int64), n - 1)
+    u = t - i
+    near = np.stack(
+        [(1 - u) ** 3, 3 * u**3 - 6 * u**2 + 4, -3 * u**3 + 3 * u**2 + 3 * u + 1, u**3], -1
+    )
+    made = np.zeros((len(t), n + 3))
+    np.put_along_axis(made, i[:, None] + np.arange(_NEAR), near / 6, axis=1)
+    return made
+
+
+@kernel(inline="always")
+def _near(x, n, out):  # type: ignore[no-untyped-def]
+    """Write the four splines that are not 0 at x; return the first."""
+    t = min(max(x, 0.0), 1.0) * n
+    i = min(int(t), n - 1)
+    u = t - i
+    out[0] = (1 - u) ** 3 / 6
+    out[1] = (3 * u**3 - 6 * u**2 + 4) / 6
+    out[2] = (-3 * u**3 + 3 * u**2 + 3 * u + 1) / 6
+    out[3] = u**3 / 6
+    return i
+
+
+@kernel
+def _columns(layout, records, g, near, index, value):  # type: ignore[no-untyped-def]
+    """Write parameters and their factors of ln s of a record; return their number."""
+    r = records.rotation[g]
+    z = records.frame[g] / layout.frames[r]
+    i = _near(z, layout.curve[r], near[0]) + layout.first_curve[r]
+    for j in range(4):
+        index[j], value[j] = i + j, near[0, j]
+    if layout.detector[0] == 0:
+        return 4
+    n_fast = layout.detector[1] + 3
+    places = (layout.detector[0] + 3) * n_fast
+    i = _near(z, layout.angle[r], near[0])
+    x = _near(records.slow[g] / layout.shape[0], layout.detector[0], near[1])
+    y = _near(records.fast[g] / layout.shape[1], layout.detector[1], near[2])
+    m = 4
+    for j in range(4):
+        for k in range(4):
+            b = near[0, j] * near[1, k]
+            first = layout.first_direction[r] + (i + j) * places + (x + k) * n_fast + y
+            for l in range(4):  # noqa: E741
+                index[m], value[m] = first + l, b * near[2, l]
+                m += 1
+    return m
+
+
+class _Table(NamedTuple):
+    """Records, as the kernels take them."""
+
+    rotation: NDArray[np.uint16]
+    frame: NDArray[np.float32]
+    slow: NDArray[np.float32]
+    fast: NDArray[np.float32]
+    counts: NDArray[np.float32]
+    norm: NDArray[np.float32]
+    background: NDArray[np.float32]
+
+
+@kernel
+def _orbit(counts, signal, background, first, last):  # type: ignore[no-untyped-def]
+    """Return S of an orbit for which the likelihood of its records is largest.
+
+    ``signal`` are the expected counts for S = 1.
+    """
+    total, whole, below = 0.0, 0.0, 0.0
+    for g in range(first, last):
+        total += counts[g]
+        whole += signal[g]
+        below += background[g]
+    if below <= 0 or total == 0:
+        return total / whole
+    s = max(total - below, 0.01 * total) / whole
+    for _ in range(20):
+        slope, change = 0.0, -whole
+        for g in range(first, last):
+            mean = signal[g] * s + background[g]
+            ratio = counts[g] * signal[g] / mean
+            change += ratio
+            slope += ratio * signal[g] / mean
+        if slope <= 0:
+            return s
+        new = max(s + change / slope, 0.1 * s)
+        if abs(new - s) < 1e-7 * s:
+            return new
+        s = new
+    return s
+
+
+@kernel
+def _expect(layout, records, starts, a, off, info, chi2):  # type: ignore[no-untyped-def]
+    """Write the derivative of the likelihood by ln s of each record, its information, and χ²."""
+    near = np.empty((3, 4))
+    index, value = np.empty(68, np.int64), np.empty(68)
+    signal = info
+    for g in range(len(records.counts)):
+        log_s = 0.0
+        for j in range(_columns(layout, records, g, near, index, value)):
+            log_s += value[j] * a[index[j]]
+        signal[g] = records.norm[g] * np.exp(log_s)
+    for v in range(len(starts) - 1):
+        s = _orbit(records.counts, signal, records.background, starts[v], starts[v + 1])
+        chi2[v] = 0.0
+        for g in range(starts[v], starts[v + 1]):
+            own = signal[g] * s
+            mean = own + records.background[g]
+            if own <= 0:
+                off[g] = 0.0
+                info[g] = 0.0
+                continue
+            ratio = own / mean
+            off[g] = ratio * (records.counts[g] - mean)
+            info[g] = own * ratio
+            chi2[v] += (records.counts[g] - mean) ** 2 / mean
+
+
+@kernel
+def _gradient(layout, records, starts, off, weight, gradient):  # type: ignore[no-untyped-def]
+    near = np.empty((3, 4))
+    index, value = np.empty(68, np.int64), np.empty(68)
+    for v in range(len(starts) - 1):
+        for g in range(starts[v], starts[v + 1]):
+            part = weight[v] * off[g]
+            for j in range(_columns(layout, records, g, near, index, value)):
+                gradient[index[j]] += part * value[j]
+
+
+@kernel
+def _second(layout, records, starts, chosen, off, info, weight, fisher, scatter):  # type: ignore[no-untyped-def]
+    """Add to the Fisher matrix, and to the scatter of the gradients of the chosen orbits."""
+    near = np.empty((3, 4))
+    index, value = np.empty(68, np.int64), np.empty(68)
+    size = len(fisher)
+    at, seen = np.empty(size, np.int64), np.zeros(size, np.bool_)
+    mean, own = np.zeros(size), np.zeros(size)
+    for v in chosen:
+        total, n_at = 0.0, 0
+        for g in range(starts[v], starts[v + 1]):
+            total += info[g]
+        if total <= 0:
+            continue
+        for g in range(starts[v], starts[v + 1]):
+            n = _columns(layout, records, g, near, index, value)
+            w = weight[v] * info[g]
+            for j in range(n):
+                i = index[j]
+                if not seen[i]:
+                    seen[i] = True
+                    at[n_at] = i
+                    n_at += 1
+                mean[i] += info[g] * value[j]
+                own[i] += weight[v] * off[g] * value[j]
+                b = w * value[j]
+                for k in range(n):
+                    fisher[i, index[k]] += b * value[k]
+        for j in range(n_at):
+            i = at[j]
+            b, c = weight[v] / total * mean[i], own[i]
+            for k in range(n_at):
+                fisher[i, at[k]] -= b * mean[at[k]]
+                scatter[i, at[k]] += c * own[at[k]]
+        for j in range(n_at):
+            mean[at[j]] = 0.0
+            own[at[j]] = 0.0
+            seen[at[j]] = False
 
 
 @dataclass(frozen=True)
@@ -179,60 +323,52 @@ class Scale:
 
     Attributes
     ----------
-    curves : Curves
+    splines : Splines
     parameters : (p,) array
-        Coefficients a of ln s.
     covariance : (p, p) array
-    smoothness : float
-        Precision of the prior on second differences of the splines.
+    precision : (float, float)
+        Precisions of the priors on second differences of c and of d.
     tau : float
         Fraction by which S(Q) differs between the records of an orbit.
     chi2 : float
-        Reduced χ² of the records, with the variance of photons alone.
+        Reduced χ² of the records, with the variance of photons alone, before any scale.
+    chi2_after : float
+        The same for the scale that was found.
     repeats : int
         Number of records less the number of orbits.
     determined : float
         Number of parameters that the records determine.
     """
 
-    curves: Curves
+    splines: Splines
     parameters: Floats
     covariance: Floats
-    smoothness: float
+    precision: tuple[float, float]
     tau: float
     chi2: float
+    chi2_after: float
     repeats: int
     determined: float
 
     def of_frames(self, rotation: int) -> tuple[Floats, Floats]:
         """Return s of the frames of a rotation (n,), and its relative covariance (n, n).
 
-        The mean of ln s over the first rotation is 0.
+        The mean of ln s over the first rotation is 0. The dependence on direction is apart.
         """
-        basis = self.curves.matrix(rotation, np.arange(self.curves.frames[rotation]) + 0.5)
-        mean = self.curves.matrix(0, np.arange(self.curves.frames[0]) + 0.5).mean(axis=0)
-        basis = basis - mean
-        n = self.curves.size
-        return (
-            np.exp(basis @ self.parameters[:n]),
-            basis @ self.covariance[:n, :n] @ basis.T,
-        )
+        splines = self.splines
+        basis = splines.of_curve(rotation, np.arange(splines.frames[rotation]) + 0.5)
+        basis = basis - splines.of_curve(0, np.arange(splines.frames[0]) + 0.5).mean(axis=0)
+        return np.exp(basis @ self.parameters), basis @ self.covariance @ basis.T
 
 
-def refine(
-    records: Records, curves: Curves, fixed: Floats | None = None, prior: Floats | None = None
-) -> Scale:
+def refine(records: Records, splines: Splines) -> Scale:
     """Determine the scale.
 
     Parameters
     ----------
     records : Records
         Records of all rotations, see `Records.joined`.
-    curves : Curves
-    fixed : (n, d) array, optional
-        Further columns of B at each record.
-    prior : (d, d) array, optional
-        Inverse of the covariance of the coefficients of ``fixed``, whose prior mean is 0.
+    splines : Splines
 
     Raises
     ------
@@ -241,140 +377,194 @@ def refine(
     """
     if len(records) == 0:
         raise HklflowError("no part of S(Q) was measured twice: the scale can't be determined")
-    starts = np.flatnonzero(np.diff(records.voxel, prepend=-1, append=-1))
-    first = np.empty(len(records), np.int64)
-    spline = np.empty((len(records), 4))
-    for number in range(len(curves.frames)):
-        mine = records.rotation == number
-        first[mine], spline[mine] = curves.near(number, records.frame[mine])
-    if fixed is None or prior is None:
-        fixed, prior = np.zeros((len(records), 0)), np.zeros((0, 0))
-    return _Work(records, starts, _Basis(first, spline, fixed), curves, prior).run()
-
-
-class _Basis(NamedTuple):
-    """B of the records: first of the four splines (n,), their values (n, 4), other columns."""
-
-    first: NDArray[np.int64]
-    spline: Floats
-    fixed: Floats
+    work = _Work(records, splines)
+    few = work
+    if len(records) > 2 * _LEARN:
+        # Random orbits: neighbours are alike.
+        rest = np.random.default_rng(1).random(len(work.numbers)) * len(records) < _LEARN
+        few = _Work(records.take(np.repeat(rest, work.numbers)), splines)
+    a = few.learn()
+    work.set_tau(few.tau)
+    work.precision = few.precision
+    return work.run(a)
 
 
 class _Work:
     """State of the fit."""
 
-    def __init__(
-        self,
-        records: Records,
-        starts: NDArray[np.int64],
-        basis: _Basis,
-        curves: Curves,
-        prior: Floats,
-    ) -> None:
-        self.records, self.starts, self.curves, self._basis = records, starts, curves, basis
-        self.n = curves.size + basis.fixed.shape[1]
-        self.counts = np.add.reduceat(records.counts.astype(np.float64), starts[:-1])
-        self.numbers = np.diff(starts)
-        self.weight = np.ones(len(self.counts))
-        self.rough, self.given = np.zeros((2, self.n, self.n))
-        self.rough[: curves.size, : curves.size] = curves.roughness()
-        self.given[curves.size :, curves.size :] = prior
-        for number in range(len(curves.frames)):
-            middle = np.arange(curves.frames[number]) + 0.5
-            mean = curves.matrix(number, middle).mean(axis=0)
-            self.given[: curves.size, : curves.size] += np.outer(mean, mean) / _LEVEL**2
+    def __init__(self, records: Records, splines: Splines) -> None:
+        self.splines, self.layout, self.n = splines, splines.layout(), splines.size
+        self.records = _Table(
+            records.rotation,
+            records.frame,
+            records.slow,
+            records.fast,
+            records.counts,
+            records.norm,
+            records.background,
+        )
+        self.starts = np.flatnonzero(np.diff(records.voxel, prepend=-1, append=-1))
+        self.counts = np.add.reduceat(records.counts.astype(np.float64), self.starts[:-1])
+        self.numbers = np.diff(self.starts)
+        self.set_tau(_TAU)
+        self.chosen = _some(self.numbers, self.n, 68 if splines.directed else 4)
+        self.share = len(self.chosen) / len(self.numbers)
+        self.off, self.info = np.empty((2, len(records)))
+        self.rough, self.given = _priors(splines)
+        self.precision = 1e3, 1e2
 
-    def expect(self, a: Floats) -> tuple[Floats, Floats]:
-        """Return the expected counts of the records, and χ² of the orbits."""
-        log_s, expected = np.empty((2, len(self.records)))
+    def expect(self, a: Floats) -> Floats:
+        """Compute the derivatives by the records' ln s; return χ² of the orbits."""
         chi2 = np.empty(len(self.counts))
-        _log_scale(*self._basis, a, log_s)
-        _expect(self.starts, self.records.counts, self.records.norm, log_s, expected, chi2)
-        return expected, chi2
+        _expect(self.layout, self.records, self.starts, a, self.off, self.info, chi2)
+        return chi2
 
-    def gradient(self, expected: Floats) -> Floats:
+    def gradient(self) -> Floats:
         """Return the gradient of the likelihood."""
         found = np.zeros(self.n)
-        counts = self.records.counts
-        _gradient(self.starts, counts, expected, *self._basis, self.weight, found)
+        _gradient(self.layout, self.records, self.starts, self.off, self.weight, found)
         return found
 
-    def matrices(self, expected: Floats) -> tuple[Floats, Floats]:
-        """Return the Fisher matrix, and the scatter of the gradients."""
-        found = np.zeros((2, self.n, self.n))
-        counts = self.records.counts
-        _matrices(self.starts, counts, expected, *self._basis, self.weight, *found)
-        return found[0], found[1]
+    def second(self) -> tuple[Floats, Floats]:
+        """Return the Fisher matrix, and the scatter of the gradients, from the chosen orbits."""
+        fisher, scatter = np.zeros((2, self.n, self.n))
+        tables = self.layout, self.records, self.starts, self.chosen, self.off, self.info
+        _second(*tables, self.weight, fisher, scatter)
+        return fisher / self.share, scatter / self.share
 
-    def run(self) -> Scale:
-        a, smooth = np.zeros(self.n), 1.0
-        for cycle in range(3):
-            a, expected, chi2 = self._newton(a, smooth)
-            free = self.numbers - 1
+    def learn(self) -> Floats:
+        """Find τ and the precisions of the priors; return the parameters."""
+        a = np.zeros(self.n)
+        for cycle in range(2):
+            a, chi2 = self.newton(a)
             if cycle == 0:
-                reduced = chi2.sum() / free.sum()
-                tau = self._tau(chi2)
-                self.weight = 1 / (1 + tau**2 * self.counts / self.numbers)
-            fisher, scatter = self.matrices(expected)
-            information = fisher @ _inverse(scatter) @ fisher
-            best = a + _inverse(fisher) @ self.gradient(expected)
-            smooth = _smoothness(information, best, self.rough, self.given)
-        covariance = _inverse(information + smooth * self.rough + self.given)
+                self.set_tau(_tau(self.counts, self.numbers, chi2))
+            fisher, scatter = self.second()
+            self.precision = self._precisions(fisher, scatter, fisher @ a + self.gradient())
+        return a
+
+    def set_tau(self, tau: float) -> None:
+        """Give less weight to orbits with many counts."""
+        self.tau = tau
+        self.weight = 1 / (1 + tau**2 * self.counts / self.numbers)
+
+    def run(self, a: Floats) -> Scale:
+        """Determine the scale from an approximation."""
+        free = int(np.sum(self.numbers - 1))
+        before = float(self.expect(np.zeros(self.n)).sum())
+        a, chi2 = self.newton(a)
+        fisher, scatter = self.second()
+        prior = self._prior(self.precision)
+        inverse = np.linalg.inv(fisher + prior)
         return Scale(
-            self.curves,
-            covariance @ (information @ best),
-            covariance,
-            smooth,
-            tau,
-            float(reduced),
-            int(free.sum()),
-            float(np.trace(covariance @ information)),
+            self.splines,
+            a,
+            inverse @ (scatter + prior) @ inverse,
+            self.precision,
+            self.tau,
+            before / free,
+            float(chi2.sum()) / free,
+            free,
+            float(np.sum(inverse * fisher)),
         )
 
-    def _newton(self, a: Floats, smooth: float) -> tuple[Floats, Floats, Floats]:
-        """Return the maximum, expected counts and χ²; the Fisher matrix is kept between steps."""
-        expected, chi2 = self.expect(a)
-        prior = smooth * self.rough + self.given
-        for step in range(_NEWTON):
-            if step < 2:
-                inverse = _inverse(self.matrices(expected)[0] + prior)
-            change = inverse @ (self.gradient(expected) - prior @ a)
+    def _prior(self, precision: tuple[float, float]) -> Floats:
+        return precision[0] * self.rough[0] + precision[1] * self.rough[1] + self.given
+
+    def newton(self, a: Floats) -> tuple[Floats, Floats]:
+        """Return the maximum and χ²; second derivatives are kept."""
+        chi2, prior = self.expect(a), self._prior(self.precision)
+        factor = cho_factor(self.second()[0] + prior)
+        for _ in range(_NEWTON):
+            change = cho_solve(factor, self.gradient() - prior @ a)
             size = float(np.max(np.abs(change), initial=0.0))
-            a = a + change * min(1.0, 1.0 / max(size, 1e-12))
-            expected, chi2 = self.expect(a)
+            a = a + change * min(1.0, 0.5 / max(size, 1e-12))
+            chi2 = self.expect(a)
             if size < _AT_REST:
                 break
-        return a, expected, chi2
+        return a, chi2
 
-    def _tau(self, chi2: Floats) -> float:
-        """Return the relative deviation of S(Q) within an orbit from the growth of χ²."""
-        level, free = self.counts / self.numbers, self.numbers - 1
-        part = np.digitize(level, np.quantile(level, np.linspace(0, 1, 9)[1:-1]))
-        free_of = np.maximum(np.bincount(part, free), 1e-9)
-        excess = np.bincount(part, chi2) / free_of - 1
-        level_of = np.bincount(part, level * free) / free_of
-        slope = np.sum(excess * level_of * free_of) / np.sum(level_of**2 * free_of)
-        return float(np.sqrt(max(slope, 0.0)))
+    def _precisions(self, fisher: Floats, scatter: Floats, b: Floats) -> tuple[float, float]:
+        """Return the precisions of the roughness that maximise the marginal likelihood."""
+        over = max(1.0, float(np.median(np.diag(scatter) / np.maximum(np.diag(fisher), 1e-12))))
+        fisher, b = fisher / over, b / over
+        spectra = [np.linalg.eigvalsh(r) for r in self.rough]
+        ranks = [int(np.sum(v > 1e-9 * max(v.max(), 1e-300))) for v in spectra]
+
+        def evidence(tried: list[float]) -> float:
+            try:
+                factor = cho_factor(fisher + self._prior((tried[0], tried[1])), lower=True)
+            except np.linalg.LinAlgError:
+                return -np.inf
+            log_det = 2 * np.sum(np.log(np.diag(factor[0])))
+            prior = sum(rank * np.log(t) for rank, t in zip(ranks, tried, strict=True))
+            return float(0.5 * (prior - log_det + b @ cho_solve(factor, b)))
+
+        best = list(self.precision)
+        for step in (1.0, 0.5):
+            for which in (0, 1) if self.splines.directed else (0,):
+                best[which] = _climb(evidence, best, which, step)
+        return best[0], best[1]
 
 
-def _inverse(matrix: Floats) -> Floats:
-    """Return the pseudo-inverse of a symmetric matrix; directions that it lacks are 0."""
-    values, vectors = np.linalg.eigh(matrix)
-    kept = values > _NULL * max(float(values.max(initial=0.0)), 1e-300)
-    return np.asarray((vectors[:, kept] / values[kept]) @ vectors[:, kept].T)
+def _priors(splines: Splines) -> tuple[tuple[Floats, Floats], Floats]:
+    """Return the roughness of c and of d, and what is given of the prior's precision."""
+    n, layout = splines.size, splines.layout()
+    rough, given = np.zeros((2, n, n)), np.zeros((n, n))
+    for r in range(len(splines.frames)):
+        m = splines.curve[r] + 3
+        own = slice(layout.first_curve[r], layout.first_curve[r] + m)
+        rough[0][own, own] = _second_differences(m)
+        # Equal coefficients are the level; the rest are deviations from it.
+        given[own, own] += np.eye(m) / _CURVE**2 + (1 / _LEVEL**2 - m / _CURVE**2) / m**2
+        if not splines.directed:
+            continue
+        sizes = splines.angle[r] + 3, splines.detector[0] + 3, splines.detector[1] + 3
+        one = [np.eye(k) for k in sizes]
+        bent = [_second_differences(k) for k in sizes]
+        begin = layout.first_direction[r]
+        own = slice(begin, begin + int(np.prod(sizes)))
+        for which in range(3):
+            part = [bent[i] if i == which else one[i] for i in range(3)]
+            rough[1][own, own] += np.kron(part[0], np.kron(part[1], part[2]))
+        given[own, own] += np.eye(int(np.prod(sizes))) / _DIRECTION**2
+        middle = [_basis((np.arange(k) + 0.5) / k, k).mean(axis=0) for k in splines.detector]
+        centre = np.outer(*middle).reshape(-1)
+        given[own, own] += np.kron(one[0], np.outer(centre, centre)) / _CENTRE**2
+    return (rough[0], rough[1]), given
 
 
-def _smoothness(information: Floats, target: Floats, rough: Floats, given: Floats) -> float:
-    """Return the precision of the roughness that maximises the marginal likelihood."""
-    values = np.linalg.eigvalsh(rough)
-    rank = int(np.sum(values > 1e-9 * values.max()))
-    b = information @ target
+def _second_differences(n: int) -> Floats:
+    d = np.diff(np.eye(n), 2, axis=0)
+    return np.asarray(d.T @ d)
 
-    def evidence(smooth: float) -> float:
-        v, u = np.linalg.eigh(information + smooth * rough + given)
-        kept = v > _NULL * v.max()
-        explained = np.sum((u[:, kept].T @ b) ** 2 / v[kept])
-        return float(0.5 * (rank * np.log(smooth) - np.sum(np.log(v[kept])) + explained))
 
-    tried = 10.0 ** np.arange(-2, 9.1, 0.25)
-    return float(tried[int(np.argmax([evidence(s) for s in tried]))])
+def _climb(evidence: Any, start: list[float], which: int, step: float) -> float:
+    """Return the value of one of the numbers, changed by 10**step until evidence falls."""
+    best, at = evidence(start), list(start)
+    for direction in (step, -step):
+        while 1e-3 < (value := at[which] * 10**direction) < 1e9:
+            tried = [value if i == which else x for i, x in enumerate(at)]
+            found = evidence(tried)
+            if found <= best:
+                break
+            best, at = found, tried
+    return at[which]
+
+
+def _some(numbers: Ints, size: int, near: int) -> Ints:
+    """Return random orbits whose second derivatives take limited time."""
+    order = np.random.default_rng(0).permutation(len(numbers))
+    work = np.cumsum(np.minimum(near * numbers[order], size) ** 2.0)
+    return np.sort(order[: max(1, int(np.searchsorted(work, _WORK)))])
+
+
+def _tau(counts: Floats, numbers: Ints, chi2: Floats) -> float:
+    """Return the relative deviation of S(Q) within an orbit from the growth of χ²."""
+    level, free = counts / numbers, numbers - 1
+    part = np.digitize(level, np.quantile(level, np.linspace(0, 1, 9)[1:-1]))
+    free_of = np.maximum(np.bincount(part, free), 1e-9)
+    excess = np.bincount(part, chi2) / free_of - 1
+    level_of = np.bincount(part, level * free) / free_of
+    slope = np.sum(excess * level_of * free_of) / np.sum(level_of**2 * free_of)
+    return float(np.sqrt(max(slope, 0.0)))

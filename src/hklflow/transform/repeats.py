@@ -2,12 +2,15 @@
 
 S(Q) is measured many times: at Q and -Q, at positions that the Laue group makes equivalent, on both
 crossings of the Ewald sphere, and in several rotations. Voxels that are equivalent form an orbit.
-A record is the sum over the pixels of one zone of the detector, in one range of frames, that lie in
-one voxel. Counts of records of one orbit differ only by their norms and by the scale that
-`redundancy` determines.
+A record is the sum over the pixels and frames of one passage of one voxel through the Ewald sphere.
+Counts of records of one orbit differ only by their norms, by the scale that `redundancy`
+determines, and by the background.
+
+Voxels are coarse compared with pixels. Therefore small blocks of pixels, in a small range of
+frames, are summed before they are given to a voxel, which takes most of the time otherwise.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,19 +20,26 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, rays
 from hklflow.geometry.grid import Grid
 from hklflow.simd.jit import kernel
+from hklflow.transform.sums import Readout
 
 Floats = NDArray[np.float64]
 
-_NOT_USED = -1
+_ALL_VALID = Readout()
 
 
 @kernel
-def _fill_orbits(orbit, n_h, n_k, n_l, turns, shifts):  # type: ignore[no-untyped-def]
-    """Write the smallest index of the equivalent voxels that are on the grid."""
+def _fill_orbits(orbit, n_h, n_k, n_l, turns, shifts, near, share):  # type: ignore[no-untyped-def]
+    """Write the smallest index of the equivalent voxels that are on the grid.
+
+    Voxels with True in ``near`` along all three directions are left out.
+    """
     for l in range(n_l):  # noqa: E741
         for k in range(n_k):
             for h in range(n_h):
                 at = (l * n_k + k) * n_h + h
+                if near[0][h] and near[1][k] and near[2][l]:
+                    orbit[at] = -1
+                    continue
                 least = at
                 for i in range(turns.shape[0]):
                     t, s = turns[i], shifts[i]
@@ -38,10 +48,17 @@ def _fill_orbits(orbit, n_h, n_k, n_l, turns, shifts):  # type: ignore[no-untype
                     z = t[2, 0] * h + t[2, 1] * k + t[2, 2] * l + s[2]
                     if 0 <= x < n_h and 0 <= y < n_k and 0 <= z < n_l:
                         least = min(least, (z * n_k + y) * n_h + x)
-                orbit[at] = least
+                # The golden ratio scatters the numbers: a share of them is random enough.
+                orbit[at] = least if (least * 0.6180339887498949) % 1.0 < share else -1
 
 
-def orbits(grid: Grid, turns: NDArray[np.int64], shifts: NDArray[np.int64]) -> NDArray[np.int32]:
+def orbits(
+    grid: Grid,
+    turns: NDArray[np.int64],
+    shifts: NDArray[np.int64],
+    punch: float,
+    share: float,
+) -> NDArray[np.int32]:
     """Return the orbit of each voxel (l, k, h): the smallest flat index of its voxels.
 
     Parameters
@@ -49,6 +66,10 @@ def orbits(grid: Grid, turns: NDArray[np.int64], shifts: NDArray[np.int64]) -> N
     grid : Grid
     turns, shifts : (n, 3, 3), (n, 3) int arrays
         Maps of voxel indices (h, k, l) of the operations, see `volumes.symmetrise.images`.
+    punch : float
+        Voxels whose middles differ from a reflection by less than this in h, k and l get -1.
+    share : float
+        Share of the orbits that are kept; the others get -1.
 
     Raises
     ------
@@ -58,68 +79,109 @@ def orbits(grid: Grid, turns: NDArray[np.int64], shifts: NDArray[np.int64]) -> N
     if np.prod(grid.shape, dtype=np.float64) >= 2**31:
         raise HklflowError(f"a grid of {grid.shape} voxels is too large for orbits; use a coarser")
     orbit = np.empty(grid.array_shape, np.int32)
-    _fill_orbits(orbit.reshape(-1), *grid.shape, turns, shifts)
+    near = []
+    for first, step, n in zip(grid.first, grid.step, grid.shape, strict=True):
+        middle = first + step * np.arange(n)
+        near.append(np.abs(middle - np.rint(middle)) < punch)
+    _fill_orbits(orbit.reshape(-1), *grid.shape, turns, shifts, tuple(near), share)
     return orbit
 
 
 class _Pixels(NamedTuple):
-    """Pixels in use, ordered by zone: flat number, q_lab, norm; ends of the zones."""
+    """Blocks of pixels: pixels in use with their norms; ends, q_lab and middles of the blocks."""
 
     number: NDArray[np.int64]
-    q: Floats
     norm: Floats
+    background: Floats
     ends: NDArray[np.int64]
+    q: Floats
+    middle: Floats
+
+
+class _Frames(NamedTuple):
+    """A range of frames: counts (n, pixels), frame norms, excluded pixels, valid counts."""
+
+    counts: NDArray[Any]
+    norm: Floats
+    background: Floats
+    excluded: NDArray[np.uint8]
+    valid_from: float
+    invalid_from: float
 
 
 class _Made(NamedTuple):
-    """Records of a range of frames."""
+    """Sums of a range of frames by voxel, with norm times place on the detector."""
 
-    voxel: NDArray[np.int32]
-    zone: NDArray[np.uint16]
-    counts: NDArray[np.float32]
-    norm: NDArray[np.float32]
-
-
-@kernel
-def _voxel(m, q, offset, i):  # type: ignore[no-untyped-def]
-    x = m[i, 0] * q[0] + m[i, 1] * q[1] + m[i, 2] * q[2]
-    return int(np.floor(x + offset[i]))
+    counts: Floats
+    norm: Floats
+    background: Floats
+    slow: Floats
+    fast: Floats
 
 
 @kernel
-def _add(frames, rules, pixels, frame_norm, to_voxel, offset, orbit, shape, sums, touched, made):  # type: ignore[no-untyped-def]
-    """Sum a range of frames, zone by zone; return the number of records."""
-    (valid_from, invalid_from), (counts, norm) = rules, sums
+def _add(frames, pixels, to_voxel, offset, orbit, shape, sums, touched):  # type: ignore[no-untyped-def]
+    """Sum a range of frames by voxel, block by block; return the number of voxels."""
     n, begin = 0, 0
-    for zone in range(len(pixels.ends)):
-        n_touched = 0
-        for z in range(frames.shape[0]):
-            if frame_norm[z] <= 0:
+    masked = frames.excluded.size > 0
+    for b in range(len(pixels.ends)):
+        q = pixels.q[b]
+        x = to_voxel[0, 0] * q[0] + to_voxel[0, 1] * q[1] + to_voxel[0, 2] * q[2] + offset[0]
+        y = to_voxel[1, 0] * q[0] + to_voxel[1, 1] * q[1] + to_voxel[1, 2] * q[2] + offset[1]
+        z = to_voxel[2, 0] * q[0] + to_voxel[2, 1] * q[1] + to_voxel[2, 2] * q[2] + offset[2]
+        h, k, l = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))  # noqa: E741
+        first, begin = begin, pixels.ends[b]
+        if not (0 <= h < shape[0] and 0 <= k < shape[1] and 0 <= l < shape[2]):
+            continue
+        at = (l * shape[1] + k) * shape[0] + h
+        if orbit[at] < 0:
+            continue
+        counts, norm, background = 0.0, 0.0, 0.0
+        for f in range(frames.counts.shape[0]):
+            row = frames.counts[f]
+            if frames.norm[f] <= 0:
                 continue
-            for i in range(begin, pixels.ends[zone]):
-                h = _voxel(to_voxel[z], pixels.q[i], offset, 0)
-                k = _voxel(to_voxel[z], pixels.q[i], offset, 1)
-                l = _voxel(to_voxel[z], pixels.q[i], offset, 2)  # noqa: E741
-                if not (0 <= h < shape[0] and 0 <= k < shape[1] and 0 <= l < shape[2]):
+            of_frame, below = 0.0, 0.0
+            for i in range(first, pixels.ends[b]):
+                p = pixels.number[i]
+                value = row[p]
+                if not frames.valid_from <= value < frames.invalid_from:
                     continue
-                at = (l * shape[1] + k) * shape[0] + h
-                value = frames[z, pixels.number[i]]
-                if orbit[at] < 0 or not valid_from <= value < invalid_from:
+                if masked and frames.excluded[f, p] > 0:
                     continue
-                if norm[at] == 0:
-                    touched[n_touched] = at
-                    n_touched += 1
-                counts[at] += value
-                norm[at] += pixels.norm[i] * frame_norm[z]
-        for i in range(n_touched):
-            at = touched[i]
-            made.voxel[n], made.zone[n] = at, zone
-            made.counts[n], made.norm[n] = counts[at], norm[at]
-            counts[at] = 0
-            norm[at] = 0
+                counts += value
+                of_frame += pixels.norm[i]
+                below += pixels.background[i]
+            norm += of_frame * frames.norm[f]
+            background += below * frames.background[f]
+        if norm <= 0:
+            continue
+        if sums.norm[at] == 0:
+            touched[n] = at
             n += 1
-        begin = pixels.ends[zone]
+        sums.counts[at] += counts
+        sums.norm[at] += norm
+        sums.background[at] += background
+        sums.slow[at] += norm * pixels.middle[b, 0]
+        sums.fast[at] += norm * pixels.middle[b, 1]
     return n
+
+
+@kernel
+def _take(touched, sums, made):  # type: ignore[no-untyped-def]
+    """Move the sums of the touched voxels to arrays, and leave zeros."""
+    for i in range(len(touched)):
+        at = touched[i]
+        made[0][i] = sums.counts[at]
+        made[1][i] = sums.norm[at]
+        made[2][i] = sums.background[at]
+        made[3][i] = sums.slow[at] / sums.norm[at]
+        made[4][i] = sums.fast[at] / sums.norm[at]
+        sums.counts[at] = 0
+        sums.norm[at] = 0
+        sums.background[at] = 0
+        sums.slow[at] = 0
+        sums.fast[at] = 0
 
 
 @dataclass(frozen=True)
@@ -132,19 +194,21 @@ class Records:
         Number of the voxel; after `joined`, of its orbit.
     rotation : uint16 array
         Number of the rotation.
-    frame : float32 array
-        Mean frame of the range.
-    zone : uint16 array
-        Zone of the detector.
+    frame, slow, fast : float32 arrays
+        Mean frame, and mean place on the detector in pixels.
     counts, norm : float32 arrays
+    background : float32 array
+        Expected counts that are not of S(Q).
     """
 
     voxel: NDArray[np.int32]
     rotation: NDArray[np.uint16]
     frame: NDArray[np.float32]
-    zone: NDArray[np.uint16]
+    slow: NDArray[np.float32]
+    fast: NDArray[np.float32]
     counts: NDArray[np.float32]
     norm: NDArray[np.float32]
+    background: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.voxel)
@@ -171,19 +235,26 @@ class Records:
             Ranges whose mean frames are further apart are different passages.
         """
         every = _concatenated(parts)
-        every = every.take(np.lexsort((every.frame, every.zone, every.rotation, every.voxel)))
+        every = every.take(np.lexsort((every.frame, every.rotation, every.voxel)))
         new = np.ones(len(every), bool)
-        same = [a[1:] == a[:-1] for a in (every.voxel, every.rotation, every.zone)]
-        new[1:] = ~(np.logical_and.reduce(same) & (np.diff(every.frame) <= gap))
+        same = (every.voxel[1:] == every.voxel[:-1]) & (every.rotation[1:] == every.rotation[:-1])
+        new[1:] = ~(same & (np.diff(every.frame) <= gap))
         at = np.flatnonzero(new)
         norm = np.add.reduceat(every.norm, at, dtype=np.float64)
-        frame = np.add.reduceat(every.norm * every.frame, at, dtype=np.float64) / norm
-        passages = replace(
-            every.take(at),
-            voxel=orbit.reshape(-1)[every.voxel[at]],
-            frame=frame.astype(np.float32),
-            counts=np.add.reduceat(every.counts, at),
-            norm=norm.astype(np.float32),
+
+        def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+            total = np.add.reduceat(every.norm * values, at, dtype=np.float64)
+            return (total / norm).astype(np.float32)
+
+        passages = Records(
+            orbit.reshape(-1)[every.voxel[at]],
+            every.rotation[at],
+            mean(every.frame),
+            mean(every.slow),
+            mean(every.fast),
+            np.add.reduceat(every.counts, at),
+            norm.astype(np.float32),
+            np.add.reduceat(every.background, at),
         )
         passages = passages.take(np.argsort(passages.voxel, kind="stable"))
         again = np.zeros(len(passages), bool)
@@ -216,10 +287,12 @@ class Repeats:
         The pixel's factor of the norm; 0: not used.
     frame_norm : (n_frames,) array
         The frame's factor of the norm without the scale that is sought; 0: not used.
-    zone : (slow, fast) int array
-        Zone of each pixel.
-    valid_from, invalid_from : float
-        See `transform.sums.Readout`.
+    readout : Readout
+        Limits of valid counts.
+    block : (int, int)
+        Pixels along (slow, fast) that are summed before they are given to a voxel.
+    background : ((slow, fast) array, (n_frames,) array), optional
+        Factors of the pixel and of the frame of the expected background.
     """
 
     def __init__(
@@ -231,27 +304,36 @@ class Repeats:
         orbit: NDArray[np.int32],
         pixel_norm: Floats,
         frame_norm: Floats,
-        zone: NDArray[np.integer[Any]],
-        valid_from: float = 0.0,
-        invalid_from: float = np.inf,
+        readout: Readout = _ALL_VALID,
+        block: tuple[int, int] = (1, 1),
+        background: tuple[Floats, Floats] | None = None,
     ) -> None:
         self._rotation, self._number, self._grid = rotation, number, grid
         self._ub = np.asarray(ub, np.float64)
         self._orbit, self._frame_norm = orbit.reshape(-1), frame_norm
-        self._valid = valid_from, invalid_from
-        used = np.flatnonzero(pixel_norm > 0)
-        used = used[np.argsort(zone.reshape(-1)[used], kind="stable")]
-        q = np.empty((3, *rotation.detector.shape))
-        rays.q_lab(rotation, (0.5, 0.5), q)
-        ends = np.cumsum(np.bincount(zone.reshape(-1)[used]))
-        q_of_used = np.ascontiguousarray(q.reshape(3, -1)[:, used].T)
-        self._pixels = _Pixels(used, q_of_used, pixel_norm.reshape(-1)[used], ends)
+        self._readout = readout
+        of_pixels, self._background = background or (
+            np.zeros_like(pixel_norm),
+            np.zeros_like(frame_norm),
+        )
+        self._pixels = _blocks(rotation, pixel_norm, of_pixels, block)
         # Zeros of untouched pages take no memory.
-        self._sums = np.zeros(self._orbit.size), np.zeros(self._orbit.size)
+        self._sums = _Made(*(np.zeros(self._orbit.size) for _ in range(5)))
         self._parts: list[Records] = []
 
-    def add(self, frames: NDArray[Any], first: int) -> None:
-        """Add a range of frames (n, slow, fast) as one angle; ``first`` is its first frame."""
+    def add(
+        self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8] | None = None
+    ) -> None:
+        """Add a range of frames (n, slow, fast) as one angle.
+
+        Parameters
+        ----------
+        frames : (n, slow, fast) array
+        first : int
+            First frame.
+        excluded : (n, slow, fast) uint8 array, optional
+            Pixels above 0 are not used.
+        """
         n = len(frames)
         if n == 0 or first + n > len(self._frame_norm):
             raise HklflowError(
@@ -259,40 +341,65 @@ class Repeats:
                 f"{len(self._frame_norm)} frames"
             )
         rotation = self._rotation
-        turn = rotation.goniometer.rotation(rotation.scan.angle(first + np.arange(n) + 0.5))
+        turn = rotation.goniometer.rotation(rotation.scan.angle(first + n / 2))
         to_voxel = np.linalg.inv(turn @ self._ub) / self._grid.step[:, None]
-        offset = 0.5 - self._grid.first / self._grid.step
-        pixel_frames = n * len(self._pixels.number)
-        most = min(pixel_frames, self._orbit.size * len(self._pixels.ends))
-        made = _Made(
-            np.empty(most, np.int32), np.empty(most, np.uint16), *np.empty((2, most), np.float32)
-        )
+        touched = np.empty(len(self._pixels.ends), np.int64)
         k = _add(
-            frames.reshape(n, -1),
-            self._valid,
+            _Frames(
+                frames.reshape(n, -1),
+                self._frame_norm[first : first + n],
+                self._background[first : first + n],
+                np.empty((0, 0), np.uint8) if excluded is None else excluded.reshape(n, -1),
+                float(self._readout.valid_from),
+                float(self._readout.invalid_from),
+            ),
             self._pixels,
-            self._frame_norm[first : first + n],
             np.ascontiguousarray(to_voxel),
-            offset,
+            0.5 - self._grid.first / self._grid.step,
             self._orbit,
             self._grid.shape,
             self._sums,
-            np.empty(min(pixel_frames, self._orbit.size), np.int32),
-            made,
+            touched,
         )
-        number = np.full(k, self._number, np.uint16)
-        middle = np.full(k, first + n / 2, np.float32)
+        made = np.empty((5, k), np.float32)
+        _take(touched[:k], self._sums, made)
         self._parts.append(
             Records(
-                made.voxel[:k].copy(),
-                number,
-                middle,
-                made.zone[:k].copy(),
-                made.counts[:k].copy(),
-                made.norm[:k].copy(),
+                touched[:k].astype(np.int32),
+                np.full(k, self._number, np.uint16),
+                np.full(k, first + n / 2, np.float32),
+                made[3],
+                made[4],
+                *made[:3],
             )
         )
 
     def records(self) -> Records:
         """Return the records so far, in the order of the frames."""
         return _concatenated(self._parts)
+
+
+def _blocks(
+    rotation: Rotation, pixel_norm: Floats, background: Floats, block: tuple[int, int]
+) -> _Pixels:
+    """Return the pixels in use, ordered by block; q_lab of a block is the mean of its pixels."""
+    n_slow, n_fast = pixel_norm.shape
+    across = -(-n_fast // block[1])
+    slow, fast = np.indices(pixel_norm.shape)
+    number = (slow // block[0] * across + fast // block[1]).reshape(-1)
+    used = np.flatnonzero(pixel_norm > 0)
+    used = used[np.argsort(number[used], kind="stable")]
+    begins = np.flatnonzero(np.diff(number[used], prepend=-1))
+    ends = np.append(begins[1:], len(used))
+    q = np.empty((3, n_slow, n_fast))
+    rays.q_lab(rotation, (0.5, 0.5), q)
+    size = (ends - begins)[:, None]
+
+    def mean(values: Floats) -> Floats:
+        return np.asarray(
+            np.add.reduceat(values.reshape(-1, n_slow * n_fast)[:, used].T, begins) / size
+        )
+
+    middle = mean(np.stack([slow + 0.5, fast + 0.5]))
+    own = (values.reshape(-1)[used] for values in (pixel_norm, background))
+    return _Pixels(used, *own, ends, mean(q), middle)

@@ -10,6 +10,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, rays
 from hklflow.geometry.grid import Grid
 from hklflow.transform.counts import LANES
+from hklflow.transform.direction import Direction
 
 Floats = NDArray[np.float64]
 
@@ -65,6 +66,8 @@ class Sums:
         Planes l of the grid to fill; ``first`` is a multiple of 8. None: all planes.
     threads : int
         Number of threads.
+    direction : Direction or None
+        A further factor of N.
 
     Attributes
     ----------
@@ -84,6 +87,7 @@ class Sums:
         seed: int = 0,
         planes: tuple[int, int] | None = None,
         threads: int = 1,
+        direction: Direction | None = None,
     ) -> None:
         if pixel_norm.shape != rotation.detector.shape:
             raise HklflowError(
@@ -100,7 +104,10 @@ class Sums:
             raise HklflowError(
                 f"the frame norm has {len(frame_norm)} values for {rotation.scan.n_frames} frames"
             )
+        if direction is not None:
+            direction.require(rotation.scan.n_frames, rotation.detector.shape)
         self.rotation, self.grid, self.samples = rotation, grid, samples
+        self.direction = direction
         self.planes: tuple[int, int] = (0, grid.shape[2]) if planes is None else planes
         self.readout, self.threads = readout, threads
         # Spread over all bits, so that neighbouring seeds give unrelated numbers.
@@ -108,8 +115,15 @@ class Sums:
         # This test sets NaN to 0, too.
         self.pixel_norm = np.where(pixel_norm > 0, pixel_norm, 0.0)
         self.frame_norm = np.where(np.asarray(frame_norm) > 0, frame_norm, 0.0)
-        self.norm_bound = _norm_bound(self.pixel_norm, self.frame_norm)
+        largest = 1.0 if direction is None else direction.largest
+        self.norm_bound = _norm_bound(self.pixel_norm, self.frame_norm, largest)
         self._ub = np.asarray(ub, dtype=np.float64)
+
+    def pixel_norm_of(self, frame: int, rows: slice) -> Floats:
+        """Return the pixel norm (slow, fast) with the direction's factor; only rows are right."""
+        if self.direction is None:
+            return self.pixel_norm
+        return self.direction.times(self.pixel_norm, frame, rows)
 
     @property
     def n_sub(self) -> int:
@@ -138,8 +152,8 @@ class Sums:
         return to_hkl / self.grid.step[:, None], 0.5 - self.grid.first / self.grid.step
 
 
-def _norm_bound(pixel_norm: Floats, frame_norm: Floats) -> float:
-    """Return a power of two above the product of the largest norms.
+def _norm_bound(pixel_norm: Floats, frame_norm: Floats, direction: float) -> float:
+    """Return a power of two above the product of the largest norms, and of the other factor.
 
     Raises
     ------
@@ -161,4 +175,4 @@ def _norm_bound(pixel_norm: Floats, frame_norm: Floats) -> float:
                 f"the others would be rounded to 0; correct {advice}"
             )
     # With the factor 1.001, norms near 1 give the same power of two whatever their last digit.
-    return math.ldexp(1.0, math.frexp(1.001 * pixels.max() * frames.max())[1])
+    return math.ldexp(1.0, math.frexp(1.001 * pixels.max() * frames.max() * direction)[1])

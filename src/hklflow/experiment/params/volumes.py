@@ -14,6 +14,14 @@ def _own(experiment: Experiment, at: Wildcards) -> Config:
     return experiment.settings(at["sample"], at.get("scan"))
 
 
+def refine_scale(experiment: Experiment, at: Wildcards) -> stages.refine_scale.Params:
+    """Return the parameters that refine the scale of a scan."""
+    own = _own(experiment, at)
+    names = stages.transform.norms.Corrections.model_fields
+    corrections = {name: getattr(own.transform, name) for name in names}
+    return stages.refine_scale.Params(**own.refine_scale.model_dump(), corrections=corrections)
+
+
 def transform(experiment: Experiment, at: Wildcards) -> stages.transform.Params:
     """Return the parameters that transform a rotation, or one block of its frames."""
     given = _own(experiment, at).transform.model_dump()

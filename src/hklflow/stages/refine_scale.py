@@ -1,0 +1,379 @@
+"""Refine the scale of the frames against the repeated measurements of S(Q).
+
+S(Q) of a scan is measured many times: at equivalent Q, on both crossings of the Ewald sphere, and
+in several rotations. What differs between these measurements is the scale: the transmission of the
+crystal, which depends on the frame and on the direction, and the beam. `frame_scale` is the start;
+this stage finds a factor for each frame, and a smooth factor for frame and direction, from all
+rotations together. The transform uses both.
+
+A factor that is a function of Q with the Laue symmetry can't be found in this way. It keeps the
+value 1.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import Field
+
+from hklflow import stage
+from hklflow.stage import norms
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.geometry import Rotation
+    from hklflow.images.scan import RotationScan
+    from hklflow.orientation.product import Orientation
+    from hklflow.transform.direction import Direction, Refined
+    from hklflow.transform.redundancy import Scale, Splines
+    from hklflow.transform.repeat_grid import RepeatGrid
+    from hklflow.transform.repeats import Records
+
+VERSION = 1
+
+_NODES = 33  # along each side of the detector
+
+
+class Inputs(stage.Inputs):
+    scans: list[Path]
+    """Scan files of the rotations."""
+    masks: list[Path]
+    """Pixel masks of the rotations."""
+    scales: list[Path]
+    """Scales of the frames by `frame_scale`, the start."""
+    frame_masks: list[Path]
+    """3-D masks of the rotations."""
+    accepted: Path | None = None
+    """Verdict of the quality gates on the scan; None if the scan was not judged."""
+    orientation: Path
+    """Refined orientation of the scan."""
+
+
+class Outputs(stage.Outputs):
+    refined: Path
+    """Factors of the frames and of the direction, for each rotation."""
+    picture: Path
+    """Picture: factor of the frames, and range of the direction's factor."""
+    metrics: Path
+    """Reduced χ² of repeated measurements before and after, errors, warnings."""
+
+
+class Settings(stage.Params):
+    """Settings of this stage in the configuration file."""
+
+    use: bool = False
+    """Refine the scale of the frames against repeated measurements of S(Q), and use it in the
+    transform.
+    """
+    friedel: bool = True
+    """Take S(Q) and S(-Q) as equal. Set False if anomalous scattering makes the diffuse scattering
+    of a non-centrosymmetric crystal differ.
+    """
+    punch: float = Field(0.2, ge=0, lt=0.5)
+    """Voxels whose middle differs from a reflection by less than this in h, k and l are not
+    compared, because reflections are sharper than voxels."""
+    every: float = Field(5.0, gt=0)
+    """Degrees between the splines of the factor of the frames."""
+    turn: float = Field(15.0, gt=0)
+    """Degrees between the splines of the factor of the direction."""
+    nodes: int = Field(4, ge=1, le=12)
+    """Intervals between the splines of the factor of the direction, along each side of the
+    detector."""
+    told_error: float = Field(0.01, gt=0)
+    """Error of the frames' factor (rms, without the common scale of a rotation) above which the
+    factor is not used, and this is reported. The transmission by `frame_scale` is then the better
+    estimate.
+    """
+    told_chi2: float = Field(1.2, gt=1)
+    """Reduced χ² of repeated measurements after the refinement above which it is reported."""
+
+
+class Params(Settings):
+    """Settings of the stage, with corrections of the transform's norm."""
+
+    corrections: norms.Corrections = norms.Corrections()
+    """Corrections of the norm, the same as in the transform."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Sum the frames on a grid, fit the scale, and write it."""
+    from hklflow import nexus, plots
+
+    stage.read_accepted(inputs.accepted)
+    orientation = stage.read_orientation(inputs.orientation)
+    scans = [nexus.read_scan(path) for path in inputs.scans]
+    names = [path.absolute().parent.name for path in inputs.scans]
+    rotations = [orientation.rotation(name) for name in names]
+    task = _Task(orientation, scans, names, rotations)
+    found, warnings = None, []
+    if (plan := _plan(task)) is None:
+        warnings.append(
+            "the scale can't be refined: a frame spans more than "
+            "the space between reflections, or the cell is too large; the transmission by "
+            "frame_scale is used"
+        )
+    else:
+        found, warnings = _fit(_records(task, plan, inputs, params), task, params)
+    corrections = {} if found is None else _corrections(found, task)
+    nexus.write_refined(outputs.refined, corrections)
+    metrics = _metrics(found, corrections) | {"warnings": warnings}
+    stage.write_json(outputs.metrics, metrics)
+    plots.save(plots.refined_scale(corrections, _angles(task)), outputs.picture)
+    for warning in warnings:
+        print(f"warning: {warning}")
+    if found is not None:
+        print(
+            f"reduced χ² of {found.repeats} repeated measurements {found.chi2:.3f} before, "
+            f"{found.chi2_after:.3f} after; {found.determined:.0f} of {len(found.parameters)} "
+            "parameters determined"
+        )
+
+
+class _Task(NamedTuple):
+    """Orientation, and scan files, names and geometry of the rotations."""
+
+    orientation: "Orientation"
+    scans: "list[RotationScan]"
+    names: list[str]
+    rotations: "list[Rotation]"
+
+
+def _plan(task: _Task) -> "RepeatGrid | None":
+    """Return the grid of the comparison; its extent is that of the transform's grid."""
+    import numpy as np
+
+    from hklflow.geometry import lattice
+    from hklflow.transform import repeat_grid
+
+    grid = task.orientation.grid
+    corner = np.abs(grid.first)
+    q_max = float(np.linalg.norm(lattice.b_matrix(task.orientation.cell) @ corner))
+    reached = max(_largest_q(rotation) for rotation in task.rotations)
+    return repeat_grid.choose(
+        task.rotations, task.orientation.ub, task.orientation.cell, min(q_max, reached)
+    )
+
+
+def _largest_q(rotation: "Rotation") -> float:
+    """Return the largest |Q| at the corners of the detector in 1/Å."""
+    import numpy as np
+
+    from hklflow.geometry import rays
+
+    q = np.empty((3, *rotation.detector.shape))
+    rays.q_lab(rotation, (0.5, 0.5), q)
+    return float(np.sqrt((q[:, :: q.shape[1] - 1, :: q.shape[2] - 1] ** 2).sum(axis=0)).max())
+
+
+def _records(task: _Task, plan: "RepeatGrid", inputs: Inputs, params: Params) -> "Records":
+    """Sum all frames by voxel and passage."""
+    from hklflow.transform import repeats
+
+    orbit = _orbits(task, plan, params)
+    parts = []
+    for number in range(len(task.names)):
+        own = _of_rotation(task, plan, inputs, params, number, orbit)
+        parts.append(own.records())
+    return repeats.Records.joined(parts, orbit, gap=2.5 * plan.frames)
+
+
+def _orbits(task: _Task, plan: "RepeatGrid", params: Params) -> "NDArray[np.int32]":
+    """Return the orbits of the voxels under the Laue group, or the point group."""
+    import numpy as np
+
+    from hklflow.geometry import symmetry
+    from hklflow.transform import repeats
+    from hklflow.volumes.symmetrise import images
+
+    group = symmetry.space_group(task.orientation.space_group)
+    operations = group.laue_operations
+    if not params.friedel:
+        # hkl are rows of the operations of coordinates.
+        turns = np.transpose(group.operations[0], (0, 2, 1))
+        operations = np.unique(np.concatenate([np.eye(3, dtype=int)[None], turns]), axis=0)
+    maps = images(plan.grid, operations)
+    return repeats.orbits(plan.grid, maps.turns, maps.shifts, params.punch, plan.share)
+
+
+def _of_rotation(
+    task: _Task,
+    plan: "RepeatGrid",
+    inputs: Inputs,
+    params: Params,
+    number: int,
+    orbit: "NDArray[np.int32]",
+) -> Any:
+    """Return the sums of a rotation."""
+    import numpy as np
+
+    from hklflow import nexus
+    from hklflow.formats import raw
+    from hklflow.images import masks
+    from hklflow.transform import repeats
+    from hklflow.transform.sums import Readout
+
+    scan, rotation = task.scans[number], task.rotations[number]
+    norm = norms.read_norm(
+        inputs.masks[number],
+        inputs.scales[number],
+        params.corrections,
+        task.orientation.reference_detector,
+        rotation,
+        scan.binning,
+    )
+    with (
+        raw.open_scan(scan) as frames,
+        nexus.open_frame_mask(inputs.frame_masks[number]) as excluded,
+    ):
+        flag = masks.flag_value(frames.dtype) or np.inf
+        readout = Readout(min(flag, scan.saturation or np.inf), scan.underload)
+        own = repeats.Repeats(
+            rotation,
+            number,
+            task.orientation.ub,
+            plan.grid,
+            orbit,
+            norm.pixel,
+            norm.frame,
+            readout,
+            plan.block,
+        )
+        n, fast = rotation.scan.n_frames, rotation.detector.shape[1]
+        blocks = frames.blocks(plan.frames, scan.first, scan.first + n)
+        first = 0
+        for counts in stage.progress(blocks, n, f"sum frames of {task.names[number]}", len):
+            last = first + len(counts)
+            mask = None
+            if excluded.any(first, last):
+                mask = np.unpackbits(excluded[first:last], axis=2, count=fast)
+            own.add(counts, first, mask)
+            first = last
+    return own
+
+
+def _splines(task: _Task, params: Params) -> "Splines":
+    """Return the splines, with distances by the settings."""
+    import numpy as np
+
+    from hklflow.transform.redundancy import Splines
+
+    frames = tuple(r.scan.n_frames for r in task.rotations)
+    span = [abs(np.degrees(r.scan.step)) * r.scan.n_frames for r in task.rotations]
+
+    def intervals(distance: float) -> tuple[int, ...]:
+        return tuple(
+            int(np.clip(round(s / distance), 2, max(2, n // 2)))
+            for s, n in zip(span, frames, strict=True)
+        )
+
+    shape = task.rotations[0].detector.shape
+    return Splines(
+        frames, intervals(params.every), intervals(params.turn), (params.nodes,) * 2, shape
+    )
+
+
+def _fit(records: "Records", task: _Task, params: Params) -> "tuple[Scale | None, list[str]]":
+    """Return the scale, or None where it is not determined, and sentences about it."""
+    import numpy as np
+
+    from hklflow.transform import redundancy
+
+    kept = "the transmission by frame_scale is used"
+    if len(records) == 0:
+        return None, [
+            "the scale can't be refined: no part of S(Q) was measured twice (one rotation, low "
+            f"symmetry, or few frames); {kept}"
+        ]
+    found = redundancy.refine(records, _splines(task, params))
+    variances = []
+    for number in range(len(task.names)):
+        covariance = found.of_frames(number)[1]
+        n = len(covariance)
+        # Without the mean of the rotation.
+        centre = np.eye(n) - 1 / n
+        variances.append(np.mean(np.diag(centre @ covariance @ centre)))
+    error = float(np.sqrt(np.max(variances)))
+    if error > params.told_error:
+        return None, [
+            "the scale is not determined by repeated measurements: its error would be "
+            f"{error:.1%} (limit `refine_scale: told_error` {params.told_error:.1%}); {kept}"
+        ]
+    if found.chi2_after > params.told_chi2:
+        return found, [
+            f"repeated measurements of S(Q) differ after the refinement of the scale: reduced χ² "
+            f"{found.chi2_after:.2f} (limit {params.told_chi2:.2f}), {found.chi2:.2f} before; "
+            "reflections that are wider than `refine_scale: punch`, a background that does not "
+            "turn with the crystal, or a wrong space group may be the cause"
+        ]
+    return found, []
+
+
+def _corrections(found: "Scale", task: _Task) -> "dict[str, Refined]":
+    """Return the factors of the rotations."""
+    import numpy as np
+
+    from hklflow.transform.direction import Refined
+
+    corrections = {}
+    for number, name in enumerate(task.names):
+        curve, covariance = found.of_frames(number)
+        errors = np.sqrt(np.diag(covariance))
+        direction = _direction(found, task.rotations[number], number)
+        corrections[name] = Refined(curve, curve * errors, direction)
+    return corrections
+
+
+def _direction(found: "Scale", rotation: "Rotation", number: int) -> "Direction":
+    """Return the direction's factor on nodes, for ranges of about a degree."""
+    import numpy as np
+
+    from hklflow.transform.direction import Direction
+    from hklflow.transform.redundancy import Places
+
+    n = rotation.scan.n_frames
+    every = max(1, min(32, int(np.radians(1.0) / abs(rotation.scan.step))))
+    slow, fast = (np.linspace(0, size, _NODES) for size in rotation.detector.shape)
+    middles = np.minimum(np.arange(0, n, every) + every / 2, n)
+    log = found.splines.of_direction(number, found.parameters, middles, Places(slow, fast))
+    return Direction(every, slow, fast, log)
+
+
+def _metrics(found: "Scale | None", corrections: "dict[str, Refined]") -> dict[str, Any]:
+    """Return the figures."""
+    import numpy as np
+
+    if found is None:
+        return {"determined": False}
+    return {
+        "determined": True,
+        "repeated measurements": found.repeats,
+        "reduced chi2 before": found.chi2,
+        "reduced chi2 after": found.chi2_after,
+        "parameters": len(found.parameters),
+        "parameters determined": found.determined,
+        "difference of S(Q) within a voxel": found.tau,
+        "factor of the frames": {
+            name: {
+                "mean": float(c.curve.mean()),
+                "smallest and largest": [float(c.curve.min()), float(c.curve.max())],
+                "median error": float(np.median(c.errors)),
+                "rms of the direction's factor": float(np.sqrt(np.mean(c.direction.log**2))),
+            }
+            for name, c in corrections.items()
+        },
+    }
+
+
+def _angles(task: _Task) -> "dict[str, NDArray[np.float64]]":
+    """Return the scan angles at mid-frame in degrees, of each rotation."""
+    import numpy as np
+
+    return {
+        name: np.degrees(r.scan.angle(np.arange(r.scan.n_frames) + 0.5))
+        for name, r in zip(task.names, task.rotations, strict=True)
+    }
+
+
+if __name__ == "__main__":
+    stage.command(main)
