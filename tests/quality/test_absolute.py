@@ -1,0 +1,234 @@
+"""The absolute scale of S(Q) against worlds of a stranger, whose scale is known.
+
+S and intensities are computed from the truth of a world, with the noise of counting. Compton
+scattering and form factors of the worlds are fits to other tables than those of hklflow.
+"""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hklflow.bragg import absolute, high_angle
+from hklflow.bragg.structure import Structure
+from hklflow.bragg.structure_factors import Scaled
+from hklflow.formats.cif_structure import read_structure
+from hklflow.geometry import symmetry
+from hklflow.geometry.grid import Grid
+from hklflow.quality import absolute as judged
+from hklflow.volumes.zones import ZoneSums
+from tests.truth.quantitative import World
+from tests.truth.quantitative_catalogue import SEEN, world
+
+LIMITS = judged.Limits(max_error=0.05, min_level=0.8, max_block_scatter=0.15)
+COUNTS = 4e7  # counts of a reflection over |F|² (2π)³/V
+
+
+@cache
+def of(name: str, seed: int) -> World:
+    return world(name, seed, shape=(60, 64))
+
+
+def structure_of(w: World, folder: Path) -> Structure:
+    path = folder / "crystal.cif"
+    path.write_text(w.crystal.cif("x"))
+    return read_structure(path)
+
+
+def bragg_scan(
+    w: World, seed: int, *, transmission: Any = None, extinction: float = 0.0, scale: float = 1.0
+) -> Scaled:
+    """Intensities of all reflections, at random frames of the rotations, before scaling."""
+    rng = np.random.default_rng(seed)
+    hkl, power = w.crystal.structure_factors(min(float(w.q.max()), 7.0))
+    rows = rng.integers(len(hkl), size=min(4000, 4 * len(hkl)))
+    hkl, power = hkl[rows], power[rows]
+    r = rng.integers(len(w.scans), size=len(hkl))
+    z = np.array([rng.integers(w.scans[i].n_frames) for i in r])
+    d = 2 * np.pi / np.linalg.norm(hkl @ w.crystal.B.T, axis=1)
+    true = power * (2 * np.pi) ** 3 / w.crystal.volume
+    sin2 = np.sin(2 * np.arcsin(w.crystal.wavelength / 2 / d))
+    true /= np.sqrt(1 + extinction * true * w.crystal.wavelength**3 / sin2)
+    if transmission is not None:
+        true = true * np.array([transmission(i, j) for i, j in zip(r, z, strict=True)])
+    # Counts with a background, and the error that is expected of them.
+    per = COUNTS / np.percentile(true, 90) / 1e3
+    intensity = scale * w.scale * (rng.poisson(true * per + 30) - 30) / per
+    sigma = scale * w.scale * np.sqrt(true * per + 30) / per
+    angle = np.array([w.scans[i].start + j * w.scans[i].step for i, j in zip(r, z, strict=True)])
+    same = rng.uniform(0.5, 2, len(hkl))  # scaling is undone
+    return Scaled(
+        hkl, r, z + 0.5, angle, d, intensity / same, sigma / same, sigma / same, same,
+        np.zeros(len(hkl), np.int64),
+    )  # fmt: skip
+
+
+def drift(r: int, z: int) -> float:
+    """A transmission that is known to 3 %."""
+    return 1 + 0.03 * np.sin(0.05 * z + r)
+
+
+def by_bragg(w: World, scan: Scaled, folder: Path, limits: Any = LIMITS) -> judged.Estimate:
+    group = symmetry.space_group(w.crystal.space_group)
+    found, _ = absolute.against_structure(
+        absolute.as_measured(scan), structure_of(w, folder), w.crystal.cell, group,
+        w.crystal.wavelength,
+    )  # fmt: skip
+    fits = [absolute.fit_ratio(found, w.crystal.wavelength, x) for x in (False, True)]
+    return judged.from_bragg(*fits, limits)
+
+
+@pytest.mark.parametrize("seed", SEEN)
+@pytest.mark.parametrize("name", ["sphere", "plate", "needle", "capillary"])
+def test_bragg_intensities_give_the_scale(name: str, seed: int, tmp_path: Path) -> None:
+    w = of(name, seed)
+    estimate = by_bragg(w, bragg_scan(w, seed, transmission=drift), tmp_path)
+    assert estimate.factor is not None and estimate.sigma is not None, estimate.refusal
+    error = estimate.factor * w.scale - 1
+    assert abs(error) < 0.02
+    assert abs(error) < 3 * estimate.sigma / estimate.factor < 0.06
+
+
+def test_error_bars_of_bragg_scales_are_right(tmp_path: Path) -> None:
+    w = of("plate", SEEN[0])
+    pulls = []
+    for seed in range(12):
+        phase = np.random.default_rng(seed).uniform(0, 6)
+
+        def slow(r: int, z: int, phase: float = phase) -> float:
+            return 1 + 0.05 * np.sin(0.07 * z + 2 * r + phase)
+
+        estimate = by_bragg(w, bragg_scan(w, seed, transmission=slow), tmp_path)
+        assert estimate.factor and estimate.sigma
+        pulls.append((estimate.factor * w.scale - 1) / (estimate.sigma / estimate.factor))
+    assert 0.3 < np.std(pulls) < 1.4
+    assert abs(np.mean(pulls)) < 1
+
+
+def test_extinction_is_reported_and_corrected(tmp_path: Path) -> None:
+    w = of("sphere", SEEN[0])
+    strongest = w.crystal.structure_factors(6)[1].max() * (2 * np.pi) ** 3 / w.crystal.volume
+    x = 1 / strongest / w.crystal.wavelength**2
+    estimate = by_bragg(w, bragg_scan(w, 1, extinction=x), tmp_path)
+    assert estimate.factor and estimate.factor * w.scale == pytest.approx(1, abs=0.02)
+    assert any("extinction is fitted" in note for note in estimate.notes)
+    assert estimate.figures["extinction"] == pytest.approx(x, rel=0.2)
+    assert not by_bragg(w, bragg_scan(w, 1), tmp_path).notes
+
+
+@pytest.mark.parametrize("seed", SEEN)
+def test_an_unknown_transmission_is_refused(seed: int, tmp_path: Path) -> None:
+    w = of("undetermined", seed)
+
+    def unknown(r: int, z: int) -> float:
+        return float(w.nodes(r, "sample")[z].mean())
+
+    estimate = by_bragg(w, bragg_scan(w, seed, transmission=unknown), tmp_path)
+    assert estimate.factor is None
+    assert "the transmission of the sample is not known" in estimate.refusal
+
+
+def test_a_wrong_structure_is_refused(tmp_path: Path) -> None:
+    w = of("sphere", SEEN[0])
+    scan = bragg_scan(w, 1)
+    mixed = np.random.default_rng(0).permutation(len(scan))
+    scan = replace(scan, intensity=scan.intensity[mixed], sigma_counting=scan.sigma[mixed])
+    estimate = by_bragg(w, scan, tmp_path)
+    assert estimate.factor is None
+    assert "do not follow the structure" in estimate.refusal
+
+
+def test_the_indexing_that_fits_the_structure_is_chosen(tmp_path: Path) -> None:
+    w = of("furnace", SEEN[0])  # 4/m: h and k can be exchanged
+    scan = bragg_scan(w, 1)
+    scan = replace(scan, hkl=scan.hkl[:, [1, 0, 2]] * [1, 1, -1])
+    estimate = by_bragg(w, scan, tmp_path)
+    assert estimate.factor and estimate.factor * w.scale == pytest.approx(1, abs=0.02)
+
+
+def by_reference(w: World, scan: Scaled, reference: Scaled, factor: float) -> judged.Estimate:
+    group = symmetry.space_group(w.crystal.space_group)
+    one, other = absolute.as_measured(scan), absolute.as_measured(reference)
+    fits = [
+        absolute.fit_ratio(
+            absolute.against_reference(*pair, group), w.crystal.wavelength, extinction=False
+        )
+        for pair in ((one, other), (other, one))
+    ]
+    return judged.from_reference(*fits, factor, 0.005 * factor, LIMITS)
+
+
+@pytest.mark.parametrize("seed", SEEN)
+@pytest.mark.parametrize("name", ["plate", "needle", "polar hexagonal"])
+def test_a_reference_scan_gives_the_scale(name: str, seed: int) -> None:
+    w = of(name, seed)
+    scan = bragg_scan(w, seed, transmission=drift, scale=0.37)
+    estimate = by_reference(w, scan, bragg_scan(w, seed + 1), 1 / w.scale)
+    assert estimate.factor and estimate.sigma, estimate.refusal
+    error = estimate.factor * 0.37 * w.scale - 1
+    assert abs(error) < 0.02
+    assert abs(error) < 3.5 * estimate.sigma / estimate.factor < 0.06
+
+
+def by_high_angles(
+    w: World,
+    folder: Path,
+    *,
+    background: Any = None,
+    known: float | None = 0.0,
+    counts: float = 50.0,
+) -> judged.Estimate:
+    """Judge a volume of all directions up to the largest |Q| of the detector's nearer edge."""
+    crystal = w.crystal
+    q_max = float(np.quantile(w.q, 0.9))
+    cell, B = np.array(crystal.cell), crystal.B
+    limit = np.floor(q_max * cell[:3] / 2 / np.pi)
+    grid = Grid.symmetric(limit + 0.5, 0.25)
+    sums = ZoneSums(grid)
+    rng = np.random.default_rng(w.seed)
+    h, k, m = (grid.axis(i) for i in range(3))
+    # |F|² is in the voxel of the reflection, in the mean over 4³ voxels of a zone.
+    hkl, power = crystal.structure_factors(q_max * 1.2)
+    bragg = {tuple(row): p for row, p in zip(hkl.tolist(), power.tolist(), strict=True)}
+    for first, plane in enumerate(m):
+        at = np.stack(np.meshgrid([plane], k, h, indexing="ij"), -1)[..., ::-1]
+        q = np.linalg.norm(at @ B.T, axis=-1)
+        S = crystal.S(at) + crystal.compton(q)
+        if background is not None:
+            S = S + background(q)
+        if plane == round(plane):
+            for i, j in np.argwhere((k == np.round(k))[:, None] & (h == np.round(h))):
+                S[0, i, j] += 64 * bragg.get((int(h[j]), int(k[i]), int(plane)), 0.0)
+        norm = np.where(q < q_max, counts / w.scale / crystal.limit(q_max), 0.0)
+        seen = rng.poisson(norm * w.scale * S).astype(float)
+        sums.add(first, seen, norm, seen)
+    zones = sums.zones()
+    model = high_angle.expected(zones, cell, structure_of(w, folder), crystal.wavelength)
+    kept = judged.usable(model, zones.measured, LIMITS)
+    fit = high_angle.fit_high_angle(zones.select(kept), model.select(kept)) if kept.sum() else None
+    whole = zones.measured > 0.9
+    top = int(np.argmax(np.where(whole, model.q, 0)))
+    return judged.from_high_angles(
+        fit, float(model.q[top]), float(model.level[top]), known, LIMITS
+    )
+
+
+@pytest.mark.parametrize("seed", SEEN)
+@pytest.mark.parametrize("name", ["furnace", "diamond cell"])
+def test_high_angles_give_the_scale(name: str, seed: int, tmp_path: Path) -> None:
+    w = of(name, seed)
+    estimate = by_high_angles(w, tmp_path)
+    assert estimate.factor and estimate.sigma, estimate.refusal
+    error = estimate.factor * w.scale - 1
+    assert abs(error) < 0.02
+    assert abs(error) < 3 * estimate.sigma / estimate.factor < 0.09
+
+
+@pytest.mark.parametrize("name", ["sphere", "plate", "capillary"])
+def test_a_small_reach_is_refused(name: str, tmp_path: Path) -> None:
+    estimate = by_high_angles(of(name, SEEN[0]), tmp_path)
+    assert estimate.factor is None
+    assert "measure to larger |Q|" in estimate.refusal
