@@ -29,38 +29,55 @@ class Expected:
     ----------
     q : (n,) array
         |Q| of the zone's centre, 1/Å.
-    bragg, diffuse, compton, limit : (n,) arrays
-        |F|², D(Q), C(Q) and Σ c |f|².
+    bragg : (n,) array
+        |F|².
+    smooth : (n,) array
+        D(Q) + C(Q), mean over the measured voxels.
+    compton, level : (n,) arrays
+        C(Q), and D(Q) over the high-angle limit: 1 where reflections have vanished.
     """
 
     q: Floats
     bragg: Floats
-    diffuse: Floats
+    smooth: Floats
     compton: Floats
-    limit: Floats
+    level: Floats
 
     @property
     def total(self) -> Floats:
         """Sum of all scattering."""
-        return self.bragg + self.diffuse + self.compton
-
-    @property
-    def level(self) -> Floats:
-        """Diffuse scattering over the high-angle limit: 1 where reflections have vanished."""
-        return self.diffuse / self.limit
+        return self.bragg + self.smooth
 
     def select(self, keep: NDArray[np.bool_]) -> "Expected":
         """Return the zones chosen by a mask."""
         return Expected(*(getattr(self, column.name)[keep] for column in fields(self)))
 
 
+def smooth_curve(structure: Structure, wavelength: float, q_max: float) -> Floats:
+    """Return |Q| and D(Q) + C(Q) as curve (2, m) up to a largest |Q| (1/Å)."""
+    q = np.linspace(0, q_max, 1000)
+    return np.stack([q, structure.diffuse(q, wavelength) + structure.compton(q, wavelength)])
+
+
 def expected(zones: Zones, cell: Floats, structure: Structure, wavelength: float) -> Expected:
-    """Return the scattering that the structure predicts for each zone."""
+    """Return the scattering that the structure predicts for each zone.
+
+    Parameters
+    ----------
+    zones : Zones
+        With the mean of `smooth_curve` as their curve.
+    """
     q = np.linalg.norm(zones.hkl @ lattice.b_matrix(cell).T, axis=1)
     nodes = np.linspace(0, max(float(q.max(initial=0.0)), 0.1), 400)
-    curves = (f(nodes, wavelength) for f in (structure.diffuse, structure.compton, structure.limit))
-    diffuse, compton, limit = (np.interp(q, nodes, curve) for curve in curves)
-    return Expected(q, structure.intensities(zones.hkl, wavelength), diffuse, compton, limit)
+    compton = structure.compton(nodes, wavelength)
+    level = structure.diffuse(nodes, wavelength) / structure.limit(nodes, wavelength)
+    return Expected(
+        q,
+        structure.intensities(zones.hkl, wavelength),
+        zones.curve,
+        np.interp(q, nodes, compton),
+        np.interp(q, nodes, level),
+    )
 
 
 @dataclass(frozen=True)
