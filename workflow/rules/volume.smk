@@ -72,6 +72,7 @@ rule scan_file:
             "filled",
             "total_pdfs",
             "delta_pdfs",
+            "absolute_scale",
         ),
     output:
         **writes("scan_file", "master"),

@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 BRAGG, HIGH_ANGLES, REFERENCE = "Bragg intensities", "high angles", "reference scan"
 
+COMPLETE = 0.9
+"""Measured fraction of a complete zone."""
 _FEWEST = 30  # strong reflections, or zones
 _LEAST_CORRELATION = 0.8
 _SIGNIFICANT = 3.0  # standard deviations
@@ -138,7 +140,7 @@ def _unfit(fit: RatioFit, limits: Limits, model: str) -> str:
 
 def usable(model: Expected, measured: Floats, limits: Limits) -> NDArray[np.bool_]:
     """Return a mask of the zones at high angles that are measured completely."""
-    return (model.level >= limits.min_level) & (measured > 0.9)
+    return (model.level >= limits.min_level) & (measured > COMPLETE)
 
 
 def from_high_angles(
@@ -218,6 +220,25 @@ def from_reference(
     ratio = float(np.exp(forward.log_scale)) / factor
     errors = forward.log_scale_sigma, backward.log_scale_sigma, sigma / factor
     return _accepted(REFERENCE, ratio, float(np.linalg.norm(errors)), limits, figures)
+
+
+def volumes_note(fit: RatioFit, ratio: float | None) -> str:
+    """Return a note if S(Q) of scan and reference has another ratio than the Bragg intensities.
+
+    Parameters
+    ----------
+    ratio : float or None
+        Ratio of S in common voxels, at equal temperatures.
+    """
+    if ratio is None or ratio <= 0:
+        return ""
+    off = float(np.log(ratio)) - fit.log_scale
+    if abs(off) <= max(_TREND, _SIGNIFICANT * fit.log_scale_sigma):
+        return ""
+    return (
+        f"S(Q) in common voxels is {np.expm1(off):+.1%} off the ratio of the Bragg intensities: "
+        "the diffuse scattering or the background differs from the reference"
+    )
 
 
 @dataclass(frozen=True)
