@@ -14,8 +14,8 @@ from hklflow.bragg.structure_factors import Crystal
 from hklflow.geometry.grid import Grid
 from hklflow.nexus import structure_factors as files
 from hklflow.stages import absolute_scale
-from tests.quality.test_absolute import bragg_scan, of
 from tests.truth.quantitative import World
+from tests.truth.quantitative_intensities import bragg_scan, of
 
 SCALE = 0.37
 
@@ -66,7 +66,9 @@ def inputs_of(folder: Path, name: str) -> dict[str, Any]:
 
 def test_scan_and_reference_have_their_scales(made: tuple[Path, World]) -> None:
     folder, w = made
-    first = run(folder / "one", inputs_of(folder, "one"), cif=folder / "x.cif", formula="Cu S O9 H10")
+    first = run(
+        folder / "one", inputs_of(folder, "one"), cif=folder / "x.cif", formula="Cu S O9 H10"
+    )
     assert first["method"] == "Bragg intensities"
     assert first["factor"] * w.scale == pytest.approx(1, abs=0.02)
     assert not first["warnings"]

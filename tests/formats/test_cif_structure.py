@@ -61,7 +61,9 @@ def test_intensities_are_those_of_gemmi(mixed: Path) -> None:
     wavelength = 0.2  # where f'', which gemmi's sum does not have, is below 0.4 electrons
     for site in small.sites:
         number = site.element.atomic_number
-        calculator.addends.set(site.element, gemmi.cromer_liberman(number, 12398.42 / wavelength)[0])
+        calculator.addends.set(
+            site.element, gemmi.cromer_liberman(number, 12398.42 / wavelength)[0]
+        )
     theirs = [abs(calculator.calculate_sf_from_small_structure(small, h)) ** 2 for h in hkl]
     assert structure.intensities(hkl, wavelength) == pytest.approx(theirs, rel=0.01, abs=0.5)
 
@@ -89,6 +91,7 @@ def test_diffuse_scattering_contains_the_disorder_of_a_shared_site(mixed: Path) 
         (" 0.012\n", " ?\n", "atom Sr1 has the isotropic displacement U = 0"),
         (" 0.012\n", " 0.9\n", "U = 0.9"),
         ("0 0 0 0.7", "0 0 0 1.7", "occupancy 1.7"),
+        ("Sr1 Sr2+", "Q1 Q", "atom Q1 is of no chemical element"),
         ("_space_group_name_H-M_alt 'C 1 2/m 1'\n", "", "no space group"),
         (MIXED[MIXED.index("loop_") :], "", "has no atoms"),
     ],

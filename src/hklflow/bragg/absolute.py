@@ -5,8 +5,8 @@ expected intensity: |F|² (2π)³/V of a structure in 1/Å³, or the intensity o
 is the difference of the Debye-Waller factors. x is the extinction of SHELX (Larson, 1970) with
 g = λ³ / sin 2θ. The intensities are those before the scaling of reflections: they have the norm of
 S(Q). Their common errors, such as absorption that is not corrected, are smooth in the angle of the
-scan, and the errors of a model are common to equivalents. The errors of the parameters are therefore
-from two jackknifes, over blocks of angles and over groups of unique reflections.
+scan, and the errors of a model are common to equivalents. The errors of the parameters are from two
+jackknifes therefore, over blocks of angles and over groups of unique reflections.
 """
 
 from dataclasses import dataclass, replace

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.base.errors import HklflowError
 from hklflow.base.native import require_cctbx_is_safe
 
 Floats = NDArray[np.float64]
@@ -23,13 +22,16 @@ _NODES = np.linspace(0, 6, 601)  # sin θ/λ in 1/Å
 
 
 def atomic_number(element: str) -> int:
-    """Return the atomic number of an element."""
+    """Return the atomic number of an element.
+
+    Raises
+    ------
+    ValueError
+        If there is no such element.
+    """
     import xraylib
 
-    try:
-        return int(xraylib.SymbolToAtomicNumber(element))
-    except ValueError:
-        raise HklflowError(f"{element!r} is not a chemical element; correct the CIF file") from None
+    return int(xraylib.SymbolToAtomicNumber(element))
 
 
 def form_factor(element: str, s: Floats, wavelength: float) -> NDArray[np.complex128]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hklflow.base.errors import HklflowError, printable
+from hklflow.bragg.scattering import atomic_number
 from hklflow.bragg.structure import Structure
 from hklflow.formats.cif import read_cif
 
@@ -65,8 +66,15 @@ def _cctbx_structure(path: Path, block: str, where: str) -> Any:
 
 
 def _check(atom: Any, cell: Any, where: str) -> None:
-    """Require a plausible occupancy and displacement of an atom of the asymmetric unit."""
+    """Require an element, a plausible occupancy and a plausible displacement of an atom."""
     label = printable(atom.label)
+    try:
+        atomic_number(_element(atom.scattering_type))
+    except ValueError:
+        raise HklflowError(
+            f"{where}: atom {label} is of no chemical element ({printable(atom.scattering_type)}); "
+            "correct its _atom_site_type_symbol"
+        ) from None
     u = float(atom.u_iso_or_equiv(cell))
     if not 0 < u <= _LARGEST_U:
         raise HklflowError(

@@ -273,9 +273,9 @@ def combine(estimates: Sequence[Estimate]) -> AbsoluteScale:
         expected = float(np.hypot(error / other, sigma / factor))
         if estimate is not best and abs(difference) > _SIGNIFICANT * expected:
             warnings.append(
-                f"the absolute scale from {estimate.method} is {np.expm1(difference):+.1%} off the "
-                f"scale from {best.method}, {abs(difference) / expected:.1f} times the error; check "
-                "background, absorption and structure before you use the factor"
+                f"the absolute scale from {estimate.method} is {np.expm1(difference):+.1%} off "
+                f"the scale from {best.method}, {abs(difference) / expected:.1f} times the error; "
+                "check background, absorption and structure before you use the factor"
             )
             wider = max(wider, abs(difference))
     return AbsoluteScale(factor, factor * wider, best.method, tuple(warnings))

@@ -69,7 +69,6 @@ class Settings(stage.Params):
     means that the transmission of the sample is not known.
     """
 
-
     @property
     def is_requested(self) -> bool:
         """True if something is given that supports an absolute scale."""
@@ -273,9 +272,7 @@ def _reference(inputs: Inputs, scan: "ScaledFile", limits: "Limits") -> "Estimat
     forward, backward = (
         fits.fit_ratio(data, scan.crystal.wavelength, extinction=False) for data in both
     )
-    estimate = absolute.from_reference(
-        forward, backward, known["factor"], known["sigma"], limits
-    )
+    estimate = absolute.from_reference(forward, backward, known["factor"], known["sigma"], limits)
     kelvin = scan.crystal.temperature, reference.crystal.temperature
     same = None not in kelvin and abs(kelvin[0] - kelvin[1]) <= _SAME_TEMPERATURE  # type: ignore[operator]
     ratio = _ratio_of_volumes(inputs.volume, volume)
