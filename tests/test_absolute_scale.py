@@ -79,7 +79,7 @@ def test_scan_and_reference_have_their_scales(made: tuple[Path, World]) -> None:
 
     names = ("transform.nxs", "scaled.nxs", "a.json")
     reference = [folder / "one" / name for name in names]
-    inputs = inputs_of(folder, "two") | {"reference": reference}
+    inputs = inputs_of(folder, "two") | {"reference_files": reference}
     second = run(folder / "two", inputs, reference="one")
     assert second["method"] == "reference scan"
     assert second["factor"] * w.scale * SCALE == pytest.approx(1, abs=0.02)
@@ -89,7 +89,7 @@ def test_scan_and_reference_have_their_scales(made: tuple[Path, World]) -> None:
     without = {"factor": None, "sigma": None}
     reference[2] = folder / "refused.json"
     reference[2].write_text(json.dumps(without))
-    third = run(folder / "two", inputs | {"reference": reference}, reference="one")
+    third = run(folder / "two", inputs | {"reference_files": reference}, reference="one")
     assert third["factor"] is None
     assert "the reference scan has no absolute scale itself" in third["notes"][0]
 

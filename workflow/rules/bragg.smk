@@ -137,7 +137,7 @@ rule bragg_series:
 
 rule absolute_scale:
     input:
-        **reads("absolute_scale", "volume", "scaled", "reference", "files"),
+        **reads("absolute_scale", "volume", "scaled", "reference_files", "files"),
     output:
         **writes("absolute_scale", "picture", "metrics"),
     log:

@@ -612,7 +612,7 @@ _TOGETHER = (
         reads={
             "volume": of_scan("transform.nxs"),
             "scaled": of_scan("scaled.nxs"),
-            "reference": OF_SCALE_REFERENCE,
+            "reference_files": OF_SCALE_REFERENCE,
             "files": parameter_files("absolute_scale"),
         },
         writes={

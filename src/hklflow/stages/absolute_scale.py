@@ -32,7 +32,7 @@ class Inputs(stage.Inputs):
     """Merged volume of all pixels."""
     scaled: Path
     """Scaled reflections of the scan."""
-    reference: list[Path] = Field(default_factory=list)
+    reference_files: list[Path] = Field(default_factory=list)
     """Merged volume, scaled reflections and absolute scale of the reference scan."""
 
 
@@ -256,7 +256,7 @@ def _reference(inputs: Inputs, scan: "ScaledFile", limits: "Limits") -> "Estimat
     from hklflow.nexus import structure_factors as files
     from hklflow.quality import absolute
 
-    volume, scaled, scale = inputs.reference
+    volume, scaled, scale = inputs.reference_files
     known = stage.read_json(scale)
     if known["factor"] is None:
         return absolute.Estimate(
