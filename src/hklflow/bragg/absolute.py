@@ -157,7 +157,7 @@ class RatioFit:
     scatter : float
         Relative scatter of an intensity about the fit, beyond counting.
     block_scatter : float
-        Relative scatter of the blocks about the fit.
+        Relative scatter of the blocks about the fit, beyond noise.
     correlation : float
         Correlation of ln I and ln E of strong reflections.
     strong, n, blocks : int
@@ -216,10 +216,10 @@ def fit_ratio(data: Intensities, wavelength: float, extinction: bool) -> RatioFi
         weights = np.where(np.abs(u) < 1, (1 - u**2) ** 2, 0.0) / error**2
         p[:free] = _least_squares(p, free, data, g, weights)
     m = _model(p, data, g)
-    by_angle, level = _jackknife(p, free, data, g, weights, data.block)
+    by_angle, block_scatter = _jackknife(p, free, data, g, weights, data.block)
     by_group, _ = _jackknife(p, free, data, g, weights, data.group)
     spread = np.sqrt(by_angle + by_group)
-    n = len(level)
+    n = len(np.unique(data.block))
     strong = (m > _STRONG * data.sigma) & (data.observed > 0)
     logs = np.log(data.observed[strong]), np.log(m[strong])
     correlation = float(np.corrcoef(*logs)[0, 1]) if strong.sum() > 2 else 0.0
@@ -227,7 +227,7 @@ def fit_ratio(data: Intensities, wavelength: float, extinction: bool) -> RatioFi
     sigma[:free] = spread
     return RatioFit(
         float(p[0]), float(sigma[0]), float(p[1]), float(sigma[1]), float(p[2]), float(sigma[2]),
-        scatter, float(np.std(level)), correlation, int(strong.sum()), len(data.s), n,
+        scatter, block_scatter, correlation, int(strong.sum()), len(data.s), n,
     )  # fmt: skip
 
 
@@ -282,10 +282,11 @@ def _scatter(deviation: Floats, variance: Floats) -> float:
 
 def _jackknife(
     p: Floats, free: int, data: Intensities, g: Floats, weights: Floats, parts: Integers
-) -> tuple[Floats, Floats]:
-    """Return the variances (free,) of the parameters by leaving out parts, and levels (b,).
+) -> tuple[Floats, float]:
+    """Return the variances (free,) of the parameters by leaving out parts, and a scatter.
 
-    A level is the weighted mean of observed / model - 1 in a part.
+    The scatter is the rms of the weighted means of observed / model - 1 in the parts, beyond the
+    noise of the means.
     """
     m, columns = _derivatives(p, free, data, g)
     names, index = np.unique(parts, return_inverse=True)
@@ -301,5 +302,8 @@ def _jackknife(
         rest = (total - normal[i])[:used, :used]
         steps[i, :used] = np.linalg.lstsq(rest, (pull - right[i])[:used], None)[0]
     sums = np.bincount(index, w, n)
-    level = np.bincount(index, w * (data.observed / m - 1), n) / np.where(sums > 0, sums, 1)
-    return (n - 1) / n * np.sum((steps - steps.mean(axis=0)) ** 2, axis=0), level
+    filled = sums > 0
+    level = np.bincount(index, w * (data.observed / m - 1), n)[filled] / sums[filled]
+    beyond = float(np.var(level) - np.mean(1 / sums[filled]))
+    variance = (n - 1) / n * np.sum((steps - steps.mean(axis=0)) ** 2, axis=0)
+    return variance, float(np.sqrt(max(beyond, 0.0)))

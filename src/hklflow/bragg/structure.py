@@ -101,11 +101,11 @@ class Structure:
 
     def limit(self, q: ArrayLike, wavelength: float) -> Floats:
         """Return Σ c |f|² at |Q| (1/Å): Bragg and diffuse scattering at high angles."""
-        total: Floats = sum(
+        parts = [
             count * np.abs(form_factor(element, _s(q), wavelength)) ** 2
             for element, count in self._contents()
-        )
-        return total
+        ]
+        return np.asarray(np.sum(parts, axis=0))
 
     def diffuse(self, q: ArrayLike, wavelength: float) -> Floats:
         """Return D(Q), the diffuse scattering of independent atoms at |Q| (1/Å)."""
@@ -122,10 +122,8 @@ class Structure:
 
     def compton(self, q: ArrayLike, wavelength: float) -> Floats:
         """Return the Compton scattering at |Q| (1/Å) that a photon counter counts."""
-        total: Floats = sum(
-            count * compton(element, _s(q), wavelength) for element, count in self._contents()
-        )
-        return total
+        parts = [count * compton(e, _s(q), wavelength) for e, count in self._contents()]
+        return np.asarray(np.sum(parts, axis=0))
 
     def _contents(self) -> Iterator[tuple[str, float]]:
         """Yield each element with its number of atoms in the cell."""

@@ -109,7 +109,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     if params.reference is not None:
         estimates.append(_reference(inputs, scan, limits))
     found = absolute.combine(estimates)
-    metrics = {
+    metrics: dict[str, Any] = {
         "factor": found.factor,
         "sigma": found.sigma,
         "method": found.method,
