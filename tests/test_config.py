@@ -578,6 +578,29 @@ def test_symmetry_and_planes_of_the_volumes_are_read_before_anything_runs(base: 
         assert problem.startswith("config: symmetrise.symmetry: unknown space group ''")
 
 
+def test_an_absolute_scale_needs_bragg_intensities_and_a_scale_of_the_reference(
+    base: Path,
+) -> None:
+    own = {"hexa/300K": {"absolute_scale": {"cif": "raw/a1.nxs"}}}
+    # A child takes over the entry of its parent.
+    problem, of_child = _problems(CONFIG | {"per_scan": own}, base)
+    assert of_child.startswith("config: absolute_scale of hexa/100K")
+    assert (
+        "absolute_scale of hexa/300K: it needs the Bragg intensities; set `bragg: true`" in problem
+    )
+    for reference, words in (("200K", "'200K' is not another scan of hexa"), ("300K", "")):
+        child = {"hexa/100K": {"absolute_scale": {"cif": None, "reference": reference}}}
+        data = CONFIG | {"bragg": True, "per_scan": own | child}
+        if words:
+            (problem,) = _problems(data, base)
+            assert words in problem
+        else:
+            config.load(data, base)
+    alone = {"hexa/100K": {"absolute_scale": {"reference": "300K"}}}
+    (problem,) = _problems(CONFIG | {"bragg": True, "per_scan": alone}, base)
+    assert "the reference 300K must have a `cif` and no reference" in problem
+
+
 def test_a_bad_section_leaves_the_others_in_force(base: Path) -> None:
     """The tables are looked for where the configuration says, beside the mistake."""
     (base / "config").rename(base / "tables")
@@ -761,6 +784,10 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "pdf": [
         {},
         {"title": ODD, "memory": 500.5, "sizes": (10, 20, 30), "taper": "lorch", "q_max": 1e-1},
+    ],
+    "absolute_scale": [
+        {},
+        {"cif": "my x.cif", "reference": "300K", "background_error": 1e-2, "title": ODD},
     ],
     "difference": [{}, {"title": ODD, "subtract": "300K", "match_scale": True}],
     "stack_pdf": [{}, {"vectors": [(1.0, -0.5, 1e-7), (0.5, 0.5, 0.0)], "temperatures": [0.5]}],

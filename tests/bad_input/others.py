@@ -88,6 +88,7 @@ OTHERS = {
     "stage/mask_steps.py": LOAD,
     "stage/norms.py:frame_norm": PRODUCT,
     "stage/orientation/observed.py": HAND,
+    "stages/absolute_scale.py": PRODUCT,
     "stages/accept.py": PIXELS,
     "stages/add_transforms.py": PRODUCT,
     "stages/constants_sanity.py": RUNS,

@@ -133,3 +133,22 @@ rule bragg_series:
         "Bragg intensities of {wildcards.sample} against temperature"
     shell:
         table.command("bragg_series")
+
+
+rule absolute_scale:
+    input:
+        **reads("absolute_scale", "volume", "scaled", "reference_files", "files"),
+    output:
+        **writes("absolute_scale", "picture", "metrics"),
+    log:
+        table.log("absolute_scale"),
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources_of("absolute_scale"),
+    params:
+        **params_of("absolute_scale"),
+    message:
+        "absolute scale of {wildcards.sample} {wildcards.scan}"
+    shell:
+        table.command("absolute_scale")

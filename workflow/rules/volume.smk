@@ -105,6 +105,7 @@ rule scan_file:
             "filled",
             "total_pdfs",
             "delta_pdfs",
+            "absolute_scale",
         ),
     output:
         **writes("scan_file", "master"),

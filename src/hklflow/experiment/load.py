@@ -112,6 +112,7 @@ def load(
         problems += _rotation_problems(experiment)
         problems += _grid_problems(experiment)
         problems += _reference_problems(experiment)
+        problems += _scale_problems(experiment)
     if problems:
         raise report(problems)
     return experiment
@@ -344,6 +345,31 @@ def _reference_problems(experiment: Experiment) -> Iterator[str]:
             yield (
                 f"config: difference.subtract of {sample}/{scan}: {sample} has no scan "
                 f"{reference!r}, but {', '.join(experiment.scans_of(sample))}"
+            )
+
+
+def _scale_problems(experiment: Experiment) -> Iterator[str]:
+    """Yield problems of the absolute scales: no Bragg reflections, or a wrong reference."""
+    for sample, scan in experiment.scans:
+        own = experiment.settings(sample, scan).absolute_scale
+        where = f"config: absolute_scale of {sample}/{scan}"
+        if own.is_requested and not experiment.config.bragg:
+            yield f"{where}: it needs the Bragg intensities; set `bragg: true`"
+        if own.reference is None:
+            continue
+        if own.reference == scan or (sample, own.reference) not in experiment.scans:
+            others = [name for name in experiment.scans_of(sample) if name != scan]
+            yield (
+                f"{where}: {own.reference!r} is not another scan of {sample}; there are "
+                f"{', '.join(others) or 'none'}"
+            )
+            continue
+        theirs = experiment.settings(sample, own.reference).absolute_scale
+        if theirs.cif is None or theirs.reference is not None:
+            yield (
+                f"{where}: the reference {own.reference} must have a `cif` and no reference; set "
+                f"both under `per_scan`, for {sample}/{own.reference} `absolute_scale: "
+                "{cif: ...}`, for this scan the reference"
             )
 
 

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+import hklflow.stages.absolute_scale
 import hklflow.stages.accept
 import hklflow.stages.add_transforms
 import hklflow.stages.bin_frames
@@ -234,6 +235,10 @@ class Config(_Section):
     """Scale factors and error model of the reflections of all rotations."""
     merge_reflections: stages.merge_reflections.Settings = stages.merge_reflections.Settings()
     """Merge of the reflections to structure factors."""
+    absolute_scale: stages.absolute_scale.Settings = stages.absolute_scale.Settings()
+    """Factor that makes S(Q) electron units per cell; needs `bragg: true` and a CIF file or a
+    reference scan.
+    """
     temperature_series: stages.temperature_series.Settings = stages.temperature_series.Settings()
     """Plots of quantities against temperature."""
     stack: stages.stack.Settings = stages.stack.Settings()

@@ -40,6 +40,7 @@ PER_SCAN = (
     "integrate",
     "scale_reflections",
     "merge_reflections",
+    "absolute_scale",
 )
 PER_SAMPLE = (*PER_SCAN, "temperature_series", "stack", "stack_pdf", "bragg_series")
 # Sections of raw files, or of the parent itself: children do not inherit them from the parent.

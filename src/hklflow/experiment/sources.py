@@ -220,6 +220,18 @@ def of_reference(name: str) -> Source:
     return Source(products)
 
 
+def _scale_reference(plan: Jobs, at: Wildcards) -> list[str]:
+    own = plan.experiment.settings(at["sample"], at["scan"]).absolute_scale.reference
+    if own is None:
+        return []
+    names = ("transform.nxs", "scaled.nxs", "absolute_scale.json")
+    return [plan.paths.scan(name).format(**{**at, "scan": own}) for name in names]
+
+
+OF_SCALE_REFERENCE = Source(_scale_reference)
+"""Products of the scan from which the job's scan takes its absolute scale; empty without one."""
+
+
 def of_kinds(name: str, kinds: "Callable[[Config], Sequence[str]]" = pdf_kinds) -> Source:
     """Return the input files: a product of the job's scan for each kind of volume."""
 

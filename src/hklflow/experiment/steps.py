@@ -22,6 +22,7 @@ from hklflow.experiment.sources import (
     GEOMETRY,
     KINDS,
     LINKED,
+    OF_SCALE_REFERENCE,
     PAGE,
     PART,
     RAW,
@@ -116,6 +117,11 @@ def _differences(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:
     return () if reference is None else _pdf_kinds(plan, at)
 
 
+def _absolute_scales(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
+    if plan.experiment.settings(at["sample"], at["scan"]).absolute_scale.is_requested:
+        yield {}
+
+
 def _stacks(plan: Jobs, _: Wildcards) -> Iterator[Wildcards]:
     yield from ({"kind": kind} for kind in KINDS)
     yield from ({"kind": f"symm_{kind}"} for kind in pdf_kinds(plan.experiment.config))
@@ -134,6 +140,10 @@ def _scale_is_refined(plan: Jobs, at: Wildcards) -> bool:
 def _refined_scales(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
     if _scale_is_refined(plan, at):
         yield {}
+
+
+def _has_absolute_scale(plan: Jobs, at: Wildcards) -> bool:
+    return plan.experiment.config.bragg and any(True for _ in _absolute_scales(plan, at))
 
 
 def _in_blocks(config: "Config") -> bool:
@@ -631,6 +641,26 @@ _REFLECTIONS = (
 
 _TOGETHER = (
     Step(
+        "absolute_scale",
+        SCAN,
+        "bragg",
+        reads={
+            "volume": of_scan("transform.nxs"),
+            "scaled": of_scan("scaled.nxs"),
+            "reference_files": OF_SCALE_REFERENCE,
+            "files": parameter_files("absolute_scale"),
+        },
+        writes={
+            "picture": picture(
+                "absolute_scale.png", _FACTORS, "4 absolute scale of S(Q)", "absolute_scale"
+            ),
+            "metrics": figures("absolute_scale.json"),
+        },
+        params=volumes.absolute_scale,
+        runs=_absolute_scales,
+        in_all=_structure_factors,
+    ),
+    Step(
         "scan_file",
         SCAN,
         "file",
@@ -647,6 +677,7 @@ _TOGETHER = (
             "filled": of_kinds("filled_{kind}.nxs"),
             "total_pdfs": of_kinds("total_pdf_{kind}.nxs"),
             "delta_pdfs": of_kinds("delta_pdf_{kind}.nxs"),
+            "absolute_scale": of_scan("absolute_scale.json", when=_has_absolute_scale),
         },
         writes={"master": Output("{sample}_{scan}.nxs")},
         params=volumes.scan_file,

@@ -1,5 +1,6 @@
 """Master file of one scan, with links to all of its products."""
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ def write_master(
     filled: Mapping[str, Path] | None = None,
     pdfs: Mapping[str, Path] | None = None,
     differences: Mapping[str, Path] | None = None,
+    absolute_scale: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the master file of one scan: a small file with links to all of its products.
 
@@ -50,6 +52,8 @@ def write_master(
     filled : mapping
         Maps the name of a symmetrised volume to the file without Bragg reflections. As in NXRefine,
         a filled volume has no separate group: ``filled_data`` is next to ``data``.
+    absolute_scale : mapping, optional
+        Metrics of the stage `absolute_scale`, for ``entry/absolute_scale``.
 
     Raises
     ------
@@ -84,6 +88,8 @@ def write_master(
             add_array(sample, "temperature", orientation.temperature, "K")
         add_array(sample, "orientation_matrix", orientation.u)
         add_array(sample, "ub_matrix", orientation.ub, "1/angstrom")
+        if absolute_scale is not None:
+            note_scale(entry, absolute_scale)
         if configuration:
             note = add_group(entry, "configuration", "NXnote")
             note["type"] = "application/json"
@@ -111,6 +117,19 @@ def write_master(
                         other.copy("instrument", group)
                     continue
                 link(group, "data" if product == "scan" else product, target, inside)
+
+
+def note_scale(entry: h5py.Group, metrics: Mapping[str, Any]) -> None:
+    """Write the factor that makes S(Q) electron units per cell; the volumes are not multiplied."""
+    group = add_group(entry, "absolute_scale", "NXcollection")
+    group["description"] = metrics["meaning"]
+    if metrics["factor"] is not None:
+        add_array(group, "factor", metrics["factor"])
+        add_array(group, "factor_errors", metrics["sigma"])
+        group["method"] = metrics["method"]
+    note = add_group(group, "findings", "NXnote")
+    note["type"] = "application/json"
+    note["data"] = json.dumps(dict(metrics))
 
 
 def _join(entry: h5py.Group, name: str, symmetrised: Path, filled: Path | None, link: Any) -> None:

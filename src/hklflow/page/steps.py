@@ -125,6 +125,15 @@ STEPS = (
         ),
     ),
     Step(
+        "Absolute scale",
+        (Product("absolute_scale", "Intensities and high angles against the structure."),),
+        (
+            Figure("electron units per S", "absolute_scale", ("factor",), "{:.5g}"),
+            Figure("its error", "absolute_scale", ("sigma",), "{:.2g}"),
+            Figure("method", "absolute_scale", ("method",), "{}"),
+        ),
+    ),
+    Step(
         "Coverage",
         (Product("{kind}_coverage", "Exposure and relative error; measured share by shell."),),
     ),

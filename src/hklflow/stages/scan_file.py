@@ -36,6 +36,8 @@ class Inputs(stage.Inputs):
     """Total pair distribution functions, `total_pdf_{kind}.nxs`."""
     delta_pdfs: list[Path] = Field(default_factory=list)
     """Pair distribution functions of the diffuse scattering, `delta_pdf_{kind}.nxs`."""
+    absolute_scale: list[Path] = Field(default_factory=list)
+    """Absolute scale of S(Q), `absolute_scale.json`; empty: not requested."""
     differences: list[Path] = Field(default_factory=list)
     """S(Q) minus the S(Q) of the reference scan, `difference_{kind}.nxs`."""
     pdf_differences: list[Path] = Field(default_factory=list)
@@ -92,6 +94,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         | _named(inputs.delta_pdfs, "delta_pdf_", master.DELTA_PDF)
         | _named(inputs.pdf_differences, "pdf_difference_", master.PDF_DIFFERENCE),
         differences=_named(inputs.differences, "difference_", master.DIFFERENCE),
+        absolute_scale=stage.read_json(inputs.absolute_scale[0]) if inputs.absolute_scale else None,
     )
 
 

@@ -75,6 +75,16 @@ def difference(experiment: Experiment, at: Wildcards) -> stages.difference.Param
     return stages.difference.Params(**own.model_dump(), title=title)
 
 
+def absolute_scale(experiment: Experiment, at: Wildcards) -> stages.absolute_scale.Params:
+    """Return the parameters of the absolute scale of a scan, with the formula of the sample."""
+    own = _own(experiment, at).absolute_scale
+    return stages.absolute_scale.Params(
+        **own.model_dump(),
+        formula=experiment.samples[at["sample"]].formula,
+        title=f"absolute scale of {at['sample']} {at['scan']}{quick_look(experiment)}",
+    )
+
+
 def scan_file(experiment: Experiment, at: Wildcards) -> stages.scan_file.Params:
     """Return the parameters of the master file of a scan, with its resolved configuration."""
     return stages.scan_file.Params.model_validate(
