@@ -128,7 +128,7 @@ def peaks(out: Path, **params: Any) -> None:
             "metrics": out / "scale.json",
         },
         # No monitor was read, and the level steps by 7 % between two frames: a curve that is smooth
-        # over ten frames is wrong by up to 4 %, a scale of 1 by up to 11 % (docs/estimator.md).
+        # over ten frames is wrong by up to 3 %, a scale of 1 by up to 10 % (docs/estimator.md).
         smooth=False,
     )
 
@@ -333,8 +333,12 @@ def by_fraction(folded: nexus.Volume) -> Floats:
 
 
 def around_integers(folded: nexus.Volume) -> Floats:
-    """Return S (l, k, h) in voxels of 1 r.l.u. around integer hkl; NaN if not measured."""
+    """Return S (l, k, h) in voxels of 1 r.l.u. around integer hkl, from a grid of a third of it.
+
+    NaN where nothing is measured, and at the edge of the grid.
+    """
     axes = [folded.grid.axis(i) for i in range(3)]
-    counts, norm = (snase_numpy.fold(values, axes) for values in (folded.counts, folded.norm))
+    arrays = (folded.counts, folded.norm, np.ones(folded.norm.shape))
+    counts, norm, parts = (snase_numpy.fold(values, axes) for values in arrays)
     with np.errstate(invalid="ignore"):
-        return counts / norm
+        return np.where(parts == 27, counts / norm, np.nan)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hklflow.images.scan import RotationScan
     from hklflow.stage.rehearsal import Known
 
-VERSION = 3
+VERSION = 4
 
 _WINDOW = 31
 
