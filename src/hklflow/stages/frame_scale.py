@@ -208,10 +208,11 @@ def _scatter_doubts(own: "Transmission", counting: float | None, params: Params)
         return []
     return [
         f"the background of the frames scatters by {own.scatter:.1%} (limit {limit:.1%}) about the "
-        f"smooth transmission, {own.scatter / counting:.0f} times its counting error: incident "
-        "intensity or exposure change from frame to frame, and the monitor does not measure this "
-        "change. S(Q) has an error of this size on single frames; give the monitor "
-        "(`import_scan: monitor`), or set `frame_scale: {smooth: false}`"
+        f"smooth transmission, {own.scatter / counting:.0f} times its counting error, and S(Q) has "
+        "an error of this size on single frames. If incident intensity or exposure change from "
+        "frame to frame and the monitor does not measure this change, give the monitor "
+        "(`import_scan: monitor`), or set `frame_scale: {smooth: false}`; if a peak fills the "
+        "frames, set `frame_scale: {source: none}`"
     ]
 
 
