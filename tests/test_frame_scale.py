@@ -361,6 +361,35 @@ def test_too_few_parts_are_told_where_the_curve_could_be_wrong_by_it(
         assert stage.read_json(few / "none.json")["warnings"] == []
 
 
+@pytest.mark.parametrize("sizes", [(0.0, 0), (0.06, 1)])
+def test_a_beam_that_flickers_is_reported_and_own_values_follow_it(
+    absorbing: Made, tmp_path: Path, sizes: tuple[float, int]
+) -> None:
+    """A smooth curve over frames of unequal exposure leaves the inequality in S(Q)."""
+    size, warned = sizes
+    made = Made(tmp_path / "flicker", absorbing.simulation, absorbing.mask)
+    shutil.copytree(absorbing.folder, made.folder)
+    flicker = np.exp(size * np.random.default_rng(5).standard_normal(N))
+    with h5py.File(made / "statistics.nxs", "r+") as file:
+        for name in ("frame_sums/background", "parts/data"):
+            values = file["entry"][name]
+            values[...] = (values[()].T * flicker).T
+    truth = SMOOTH * flicker / np.median(SMOOTH * flicker)
+    off = [
+        np.std(scale_of(made, made, smooth=smooth, name=f"smooth {smooth}").scale / truth)
+        for smooth in (True, False)
+    ]
+    warnings = [
+        stage.read_json(made / f"smooth {smooth}.json")["warnings"] for smooth in (True, False)
+    ]
+    assert [len(found) for found in warnings] == [warned, 0]
+    if warned:
+        assert off[1] < 0.2 * off[0]
+        said = float(warnings[0][0].split("%")[0].split()[-1]) / 100
+        assert said == pytest.approx(off[0], rel=0.3)
+        assert "`frame_scale: {smooth: false}`" in warnings[0][0]
+
+
 def test_the_counters_add_up(absorbing: Made) -> None:
     scale_of(absorbing, absorbing)
     metrics = stage.read_json(absorbing / "scale.json")

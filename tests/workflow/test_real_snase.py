@@ -10,6 +10,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import Goniometer, from_dict
 from hklflow.stages import import_scan, refine_parent
 from tests.truth import snase
+from tests.truth import snase_numpy as plain
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
@@ -154,3 +155,48 @@ def test_volume(folder, figures):
     assert np.all(masked.counts <= volume.counts)
     assert masked.counts.sum() < volume.counts.sum()
     assert (folder / "snase_room.nxs").is_file()
+
+
+@pytest.fixture(scope="module")
+def raw(data, folder):
+    """Frames, good pixels and geometry of the reduction in plain numpy."""
+    good = nexus.read_mask(folder / "mask.nxs") == 0
+    orientation = stage.read_json(folder / "orientation.json")
+    return plain.read_frames(data), good, plain.from_orientation(orientation)
+
+
+def test_volume_is_that_of_a_plain_reduction(folder, raw):
+    """All voxels count in the correlation of ranks; reflections dominate the other two."""
+    volume = snase.around_integers(nexus.read_volume(folder / "transform.nxs"))
+    scale = nexus.read_scale(folder / "scale.nxs").scale
+    recipe = plain.Recipe(scale, fraction=0.95)
+    assert min(plain.correlations(volume, plain.reduce(*raw, recipe), raw[2].ub)) > 0.9999
+    # The correlation of values hardly sees a wrong scale, the deviations from the shells do.
+    equal = plain.reduce(*raw, replace(recipe, scale=np.ones(plain.N_FRAMES)))
+    of_values, of_deviations, of_ranks = plain.correlations(volume, equal, raw[2].ub)
+    assert of_values > 0.97
+    assert of_deviations < 0.95
+    assert of_ranks < 0.85
+
+
+def test_frame_scale_is_that_of_voxels_that_frames_share(folder, raw):
+    scale = nexus.read_scale(folder / "scale.nxs").scale
+    shared = plain.overlap_scale(*raw, plain.Recipe(np.ones(plain.N_FRAMES), fraction=0.95))
+    np.testing.assert_allclose(scale / scale.mean(), shared, rtol=0.006)
+    assert shared.max() / shared.min() > 1.15
+
+
+def test_frames_are_stills(raw):
+    """While the crystal rotates by 1°, a reflection is as strong at 0.4° from the middle."""
+    excess = plain.rocking(*raw, np.array([-0.45, -0.35, -0.1, 0.1, 0.35, 0.45]))
+    assert max(excess[0], excess[-1]) < 0.15 * excess[2]
+
+
+def test_beam_is_polarised_along_x(raw):
+    def second_harmonic(fraction):
+        recipe = plain.Recipe(plain.ring_scale(*raw[:2]), fraction=fraction)
+        return plain.harmonics(*raw, recipe, (30, 33))[2]
+
+    assert abs(second_harmonic(0.965)) < 0.005
+    assert abs(second_harmonic(0.95)) < 0.01
+    assert second_harmonic(0.05) < -0.2

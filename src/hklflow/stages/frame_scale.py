@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hklflow.images.scan import RotationScan
     from hklflow.stage.rehearsal import Known
 
-VERSION = 3
+VERSION = 4
 
 _WINDOW = 31
 
@@ -68,7 +68,8 @@ class Params(stage.Params):
     told_error: float = Field(0.003, gt=0)
     """Relative error of the transmission above which it is reported. It is estimated from the
     differences between parts of the detector. A larger error exceeds the error bars of sums over
-    some hundred voxels with as many counts each.
+    some hundred voxels with as many counts each. The same limit holds for the scatter of the frames
+    about the smooth curve, if this scatter is also more than 5 times the counting error.
     """
 
 
@@ -105,10 +106,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     _require_own_frames(scan, inputs)
     own, signal = estimate(inputs.scan, inputs.statistics)
     reference, _ = estimate(inputs.reference_scan, inputs.reference)
-    uneven = None
+    uneven, counting = None, None
     window = window_of(params, len(signal))
     if params.source != "none":
-        uneven = frame_scale.uneven(*nexus.read_parts(inputs.statistics), window)
+        parts, errors = nexus.read_parts(inputs.statistics)
+        uneven = frame_scale.uneven(parts, errors, window)
+        counting = frame_scale.counting_error(errors)
     if uneven is not None and uneven.significant:
         own = replace(own, errors=np.hypot(own.errors, uneven.error))
     # The calibrated geometry is used: refinement changes this ratio very little.
@@ -129,6 +132,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     curve = own.transmission
     warnings = _scale_doubts(rotation, scan, first, params)
     warnings += _curve_doubts(own, uneven, window, params)
+    warnings += _scatter_doubts(own, counting, params)
     metrics = {
         "frames": len(curve),
         "frames over which the curve is smooth": 1 if window is None else window,
@@ -192,6 +196,23 @@ def _curve_doubts(
         f"error of {uneven.error:.1%} (limit {params.told_error:.1%}), the same for neighbouring "
         "frames; if the beam is larger than the crystal, and the crystal absorbs little, set "
         "`frame_scale: {source: none}`"
+    ]
+
+
+def _scatter_doubts(own: "Transmission", counting: float | None, params: Params) -> list[str]:
+    """Return a warning if frames differ from the smooth curve by more than counting noise."""
+    from hklflow.images import frame_scale
+
+    limit = params.told_error
+    if counting is None or own.scatter <= max(frame_scale.SCATTER_LIMIT * counting, limit):
+        return []
+    return [
+        f"the background of the frames scatters by {own.scatter:.1%} (limit {limit:.1%}) about the "
+        f"smooth transmission, {own.scatter / counting:.0f} times its counting error, and S(Q) has "
+        "an error of this size on single frames. If incident intensity or exposure change from "
+        "frame to frame and the monitor does not measure this change, give the monitor "
+        "(`import_scan: monitor`), or set `frame_scale: {smooth: false}`; if a peak fills the "
+        "frames, set `frame_scale: {source: none}`"
     ]
 
 
