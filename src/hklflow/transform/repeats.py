@@ -401,5 +401,5 @@ def _blocks(
         )
 
     middle = mean(np.stack([slow + 0.5, fast + 0.5]))
-    own = (values.reshape(-1)[used] for values in (pixel_norm, background))
-    return _Pixels(used, *own, ends, mean(q), middle)
+    norm, below = pixel_norm.reshape(-1)[used], background.reshape(-1)[used]
+    return _Pixels(used, norm, below, ends, mean(q), middle)

@@ -8,6 +8,7 @@ from hklflow.experiment.models import Config
 from hklflow.experiment.params import MASKED, quick_look, titled
 from hklflow.experiment.params.orientation import refine_parent
 from hklflow.experiment.step import Wildcards
+from hklflow.stage.norms import Corrections
 
 
 def _own(experiment: Experiment, at: Wildcards) -> Config:
@@ -17,7 +18,7 @@ def _own(experiment: Experiment, at: Wildcards) -> Config:
 def refine_scale(experiment: Experiment, at: Wildcards) -> stages.refine_scale.Params:
     """Return the parameters that refine the scale of a scan."""
     own = _own(experiment, at)
-    names = stages.transform.norms.Corrections.model_fields
+    names = Corrections.model_fields
     corrections = {name: getattr(own.transform, name) for name in names}
     return stages.refine_scale.Params(**own.refine_scale.model_dump(), corrections=corrections)
 
