@@ -35,7 +35,7 @@ def test_snip_of_an_image_with_rings() -> None:
     good = np.ones(SHAPE, bool)
     good[10:14] = False
     counts[~good] = 0
-    found = artificial.snip_background(counts, r, good, 100, 10)
+    found = artificial.snip_background(counts, r, good, 60, 15)
     bias = found / (smooth / smooth[good].mean()) - 1
     assert np.abs(bias[good & (r < 90)]).max() < 0.03
 

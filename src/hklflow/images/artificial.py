@@ -66,15 +66,19 @@ def snip(profile: Floats, width: int) -> Floats:
     """Return the smooth background of a profile, without peaks narrower than ``width`` points.
 
     Statistics-sensitive nonlinear iterative peak clipping with a decreasing window, on the log-log
-    square root of the values (Ryan et al., Nucl. Instrum. Meth. B34, 396, 1988; Morháč et al.,
-    Nucl. Instrum. Meth. A401, 113, 1997).
+    square root of the values (Ryan et al., Nucl. Instrum. Meth. B34, 396, 1988), with the clipping
+    filter of fourth order for curved backgrounds (Morháč et al., Nucl. Instrum. Meth. A401, 113,
+    1997).
     """
     scale = 1000.0 / max(float(np.median(profile)), 1e-300)
     y = np.log(np.log(np.sqrt(np.maximum(profile * scale, 0) + 1) + 1) + 1)
     for half in range(min(width, (len(y) - 1) // 2), 0, -1):
-        inner = y[half:-half]
+        line = (y[: -2 * half] + y[2 * half :]) / 2
+        near = half // 2
+        inside = y[half - near : len(y) - half - near] + y[half + near : len(y) - half + near]
+        curve = (4 * inside - 2 * line) / 6
         y = y.copy()
-        y[half:-half] = np.minimum(inner, (y[: -2 * half] + y[2 * half :]) / 2)
+        y[half:-half] = np.minimum(y[half:-half], np.maximum(line, curve) if near else line)
     return np.asarray(((np.exp(np.exp(y) - 1) - 1) ** 2 - 1) / scale)
 
 
