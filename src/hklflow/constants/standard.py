@@ -202,7 +202,12 @@ def _dispersion(moments: Moments, good: NDArray[np.bool_]) -> float:
 
 def ideal(shape: tuple[int, int]) -> Normalization:
     """Return the normalisation of version 0: all pixels respond alike, the factor is unknown."""
-    about = {"standard": "none", "factors": [], "absolute": None, "absolute_error": None}
+    about: dict[str, Any] = {
+        "standard": "none",
+        "factors": [],
+        "absolute": None,
+        "absolute_error": None,
+    }
     return Normalization(np.ones(shape), np.zeros(shape), np.zeros(shape, np.uint32), about)
 
 

@@ -127,7 +127,7 @@ def notes(flat: FlatField | None, rotation: "Rotation", first: "Detector") -> di
     ):
         if about.get(name) is not None:
             known[words] = about[name]
-    made = about.get("wavelength_A")
+    made = float(about.get("wavelength_A") or rotation.beam.wavelength)
     if about["standard"] == "elastic" and abs(rotation.beam.wavelength / made - 1) > 0.01:
         raise HklflowError(
             f"the normalisation was measured at {made:.4g} Å, and this scan at "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hklflow.cli.calibration.target import Target
     from hklflow.constants.counters import Measured
     from hklflow.constants.standard import Normalization
-    from hklflow.experiment.config import StoredNormalization
+    from hklflow.experiment.models import StoredNormalization
     from hklflow.geometry import Beam, Detector
 
 Record = dict[str, Any]
@@ -177,8 +177,13 @@ def _measured(given: Standard, geometry_file: Path) -> "Normalization":
 
 def _moments(source: str, *, needs_monitor: bool) -> "tuple[Measured, bool]":
     """Sum the frames relative to the monitor; return also if there is a monitor."""
+    from dataclasses import replace
+
+    import numpy as np
+
     from hklflow.constants import counters, standard
     from hklflow.formats import raw
+    from hklflow.images.masks import MaskBit
 
     with raw.open_frames(source) as frames:
         header = raw.header_of(source, frames)
@@ -190,7 +195,9 @@ def _moments(source: str, *, needs_monitor: bool) -> "tuple[Measured, bool]":
             "scaled; add the monitor to the files of both measurements"
         )
     run = counters.measure(source, 8, levels=True if levels is None else levels, trusted=True)
-    return run, levels is not None
+    never = (run.moments.frames == 0) & (run.bits == 0)
+    bits = np.where(never, np.uint32(MaskBit.GAP), run.bits)
+    return replace(run, bits=bits), levels is not None
 
 
 def _detector(path: Path, run: "Measured") -> "tuple[Detector, Beam]":
