@@ -305,6 +305,8 @@ def test_an_artificial_normalisation_is_made_on_request_only(base: Path) -> None
     assert made in job.products
     (reader,) = [job for job in requested.jobs if job.rule == "transform"]
     assert reader.files("flat_field") == [made]
+    # `hklflow status` compares it with the parameters of the run.
+    assert reader.recipes()[-1].params.flat_field == Path(made)
     assert requested.job("integrate", sample="quartz", scan="a", rotation="r1").files(
         "flat_field"
     ) == [made]
