@@ -342,7 +342,7 @@ def test_the_norm_of_a_block_is_the_sum_over_its_pixels(
     detector = scan.rotation.detector
     plain = {"solid_angle": False, "polarization": False, "efficiency": False}
     wanted = norms.Corrections(flat_field=tmp_path / "flat.npy", **plain)
-    found, _ = norms.pixel_norm(
+    found, *_ = norms.pixel_norm(
         tmp_path / "mask.nxs", wanted, detector, scan.rotation, scan.binning
     )
     cut = flat[:40, :64].reshape(10, 4, 16, 4)

@@ -673,6 +673,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             ]
         },
     ],
+    "artificial_normalization": [{}, {"method": "snip", "bins": 50, "width": 9, "sigmas": 3.5}],
     "sum_scans": [{}, {"patterns": ("a_####.cbf", "b c_####.cbf"), "saturation": 1e6}],
     "refine_scale": [{}, {"use": True, "friedel": False, "nodes": 6}],
     "frame_scale": [{}, {"source": "none", "smooth": False, "rotation_scale": False, "window": 7}],
@@ -796,6 +797,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
 }
 _DIVIDED = {"layout": "lab", "detector": "agipd"}
 REQUIRED: dict[str, dict[str, Any]] = {
+    "artificial_normalization": {"method": "self_flat"},
     "bin_frames": {"binning": 2},
     "refine_parent": {"sample": "s", "scan": "a", "rotations": ["r1", "r2"], "space_group": "P 1"},
     "refine": {"sample": "s", "scan": "a", "rotations": ["r1"]},

@@ -432,7 +432,7 @@ REFUSED = [
     ),
     Refused(
         "flat field of another detector",
-        "stage/norms.py:_flat",
+        "stage/flat_fields.py:read_flat_field",
         "transform",
         R1,
         "raw/flat.tif has (5, 5) pixels, the frames have (12, 10)",

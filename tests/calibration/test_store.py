@@ -169,7 +169,7 @@ def test_a_record_says_everything_and_fits_its_schema(store, publish, files):
         "inputs": [{"path": "raw/LaB6.tif", "sha256": "ab" * 32}],
         "metrics": {"rms": 0.4, "rings": {"1": 0.3}},
         "gates": [{"name": "rms", "value": 0.4, "limit": 0.7, "passed": True}],
-        "geometryVersionUsed": 4,
+        "geometryVersionUsed": {"name": "v_0004", "version": 4, "sha256": "cd" * 32},
     }
     before = datetime.now(UTC).replace(microsecond=0)
     version = publish("<1040;kvs/*", record=given)

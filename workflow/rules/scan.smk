@@ -107,6 +107,28 @@ rule pixel_mask:
         table.command("pixel_mask")
 
 
+rule artificial_normalization:
+    input:
+        **reads("artificial_normalization", "scan", "mask"),
+    output:
+        **writes("artificial_normalization", "normalization", "picture", "metrics"),
+    log:
+        table.log("artificial_normalization"),
+    benchmark:
+        table.benchmark("artificial_normalization")
+    retries: RETRIES
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources_of("artificial_normalization"),
+    params:
+        **params_of("artificial_normalization"),
+    message:
+        "artificial normalisation of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    shell:
+        table.command("artificial_normalization")
+
+
 rule find_peaks:
     input:
         **reads("find_peaks", "scan", "mask"),

@@ -22,10 +22,20 @@ def write(path: Path, record: dict[str, Any]) -> None:
         # Two hyphens would end the comment; in JSON they occur only in strings.
         path.write_bytes(data + _OPEN + text.replace("--", "-\\u002d").encode() + _CLOSE + b"\n")
         return
-    body = b"tEXt" + _KEY + b"\0" + text.encode("ascii")
+    path.write_bytes(_with_text(data, _KEY, text.encode("ascii")))
+
+
+def warn(path: Path, text: str) -> None:
+    """Write a warning about the content into a picture, under the key that PNG has for it."""
+    warning = text.encode("latin-1", errors="replace")
+    path.write_bytes(_with_text(path.read_bytes(), b"Warning", warning))
+
+
+def _with_text(png: bytes, key: bytes, text: bytes) -> bytes:
+    body = b"tEXt" + key + b"\0" + text
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    end = data.rindex(b"IEND") - 4
-    path.write_bytes(data[:end] + chunk + data[end:])
+    end = png.rindex(b"IEND") - 4
+    return png[:end] + chunk + png[end:]
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -5,11 +5,14 @@ from pathlib import Path
 
 from hklflow.base.errors import HklflowError
 from hklflow.calibration import applies, layout, statuses, versions
+from hklflow.calibration.kinds import KINDS
 from hklflow.calibration.versions import Version
 
-# First text for geometries, second text for constants.
-_MADE = ("`hklflow calibration propose`", "`snakemake constants`")
-_OR_DEFAULT = (", or set `allow_default: true` for a diagnostic reduction", "")
+
+def _or_default(kind: str) -> str:
+    if not KINDS[kind].has_default:
+        return ""
+    return ", or set `allow_default: true` for a diagnostic reduction"
 
 
 def choose(
@@ -43,8 +46,8 @@ def choose(
     raise HklflowError(
         f"no accepted {kind} calibration of state {state_id} in {root} covers {scan}"
         f"{'' if run is None else f' (run {run})'}: {', '.join(reasons) or 'there is none'}; "
-        f"make one with {_MADE[kind == 'constants']} and `hklflow calibration accept NAME "
-        f"--applies-to EXPR`{_OR_DEFAULT[kind == 'constants']}"
+        f"make one with {KINDS[kind].proposed_with} and `hklflow calibration accept NAME "
+        f"--applies-to EXPR`{_or_default(kind)}"
     )
 
 
@@ -58,7 +61,7 @@ def pinned(root: Path, kind: str, state_id: str, pin: int, allow_default: bool) 
             return version
         raise HklflowError(
             f"pin: {version.path} is the unrefined default; pin an accepted "
-            f"version{_OR_DEFAULT[kind == 'constants']}"
+            f"version{_or_default(kind)}"
         )
     raise HklflowError(
         f"pin: {version.path} is {version.status}, so it cannot be used; pin an accepted "

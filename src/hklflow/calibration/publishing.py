@@ -10,11 +10,9 @@ from typing import Any
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import require_no_pipe
 from hklflow.calibration import applies, disk, layout, records, statuses, versions
+from hklflow.calibration.kinds import KINDS
 from hklflow.calibration.states import State
 from hklflow.calibration.versions import Version
-
-# Files that a version must have, by kind.
-_NEEDED = {"geometry": ("geometry.json",)}
 
 
 def write_version(
@@ -90,7 +88,7 @@ def _check(state: State, files: Mapping[str, Path], record: Mapping[str, Any], s
     disk.check_sources(files)
     needed = [] if status == "default" else [layout.PARAMETERS]
     if status not in ("default", "rejected"):
-        needed += _NEEDED.get(state.kind, ())
+        needed += [KINDS[state.kind].file] if state.kind in KINDS else []
     if missing := [name for name in needed if name not in files]:
         raise HklflowError(
             f"a {state.kind} calibration needs {' and '.join(missing)}; add the missing file"

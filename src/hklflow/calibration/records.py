@@ -73,6 +73,16 @@ class Gate(_Part):
     sentence: str | None = None
 
 
+class UsedGeometry(_Part):
+    """Geometry of the detector during the measurement of a normalisation."""
+
+    name: Text
+    """Version (`v_0003`), or the entry of the configuration if the geometry is not in a store."""
+    stateId: StateId | None = None  # noqa: N815
+    version: int | None = Field(None, ge=0)
+    sha256: Sha256
+
+
 class Record(_Part):
     """Data of a version that do not change after it is published."""
 
@@ -96,6 +106,8 @@ class Record(_Part):
     """Number of the version with which the refinement started."""
     copiedFrom: Donor | None = None  # noqa: N815
     calibrant: Calibrant | None = None
+    geometryVersionUsed: UsedGeometry | None = None  # noqa: N815
+    """Geometry under which a normalisation was measured."""
     inputs: list[Input] = []
     parametersSha256: Sha256  # noqa: N815
     software: dict[str, str]

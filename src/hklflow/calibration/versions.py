@@ -123,8 +123,8 @@ def calibration_of(path: Path) -> dict[str, Any] | None:
     -------
     dict or None
         kind, state_id, version, status, applies_to, author, timestamp, sha256 and quality
-        ("reduced" if the version is or was accepted, else "diagnostic"). None if the file is not
-        in a version's folder.
+        ("reduced" if the version is or was accepted, else "diagnostic"); for a normalisation also
+        geometry_version_used. None if the file is not in a version's folder.
 
     Raises
     ------
@@ -149,6 +149,7 @@ def calibration_of(path: Path) -> dict[str, Any] | None:
             f"{known[path.name][:12]}...); restore it, or publish a new version"
         )
     record = version.record
+    geometry = record.get("geometryVersionUsed")
     return {
         "kind": version.kind,
         "state_id": state_id,
@@ -159,4 +160,5 @@ def calibration_of(path: Path) -> dict[str, Any] | None:
         "timestamp": record["timestamp"],
         "sha256": digest,
         "quality": "reduced" if version.status in ("accepted", "superseded") else "diagnostic",
+        **({} if geometry is None else {"geometry_version_used": geometry["name"]}),
     }

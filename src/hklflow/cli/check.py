@@ -50,6 +50,7 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
     from hklflow.experiment.cost import Estimate
     from hklflow.experiment.jobs import job_counts
     from hklflow.experiment.load import report
+    from hklflow.experiment.normalization import doubts
     from hklflow.experiment.rehearsal import refusals
 
     if cores < 1:
@@ -122,7 +123,7 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
             f"a job of {largest.rule} needs {largest.megabytes / 1e3:.1f} GB of memory and this "
             f"machine has {memory:.1f} GB; run it on a larger one"
         )
-    for warning in warnings:
+    for warning in (*warnings, *doubts(experiment)):
         print(f"warning: {warning}")
 
 
@@ -130,20 +131,20 @@ def _store_problems(experiment: "Experiment") -> list[str]:
     """Return the entries that have no version for a rotation, which would stop the workflow."""
     from hklflow.base.errors import HklflowError
     from hklflow.base.system import require_file
+    from hklflow.calibration.kinds import KINDS
 
     kinds = experiment.stored_kinds
-    files = {"geometry": "geometry.json", "constants": "constants.nxs"}
     lost: dict[str, list[str]] = {}
     for key in experiment.all_rotations():
-        for kind, section in (("geometry", "calibrations"), ("constants", "constants")):
-            name = experiment.stored_name(*key, kind)
-            if kinds.get(name) != kind:
+        for kind in KINDS.values():
+            name = experiment.stored_name(*key, kind.name)
+            if kinds.get(name) != kind.name:
                 continue
             try:
-                file = experiment.version(*key, kind).artefact(files[kind])
-                require_file(file, f"the {kind}", "restore it")
+                file = experiment.version(*key, kind.name).artefact(kind.file)
+                require_file(file, f"the {kind.name}", "restore it")
             except HklflowError as error:
-                lost.setdefault(f"config: {section}.{name}", []).append(str(error))
+                lost.setdefault(f"config: {kind.section}.{name}", []).append(str(error))
     return [
         f"{where}: {told[0]}" + (f" ({len(told) - 1} more rotations lack one)" if told[1:] else "")
         for where, told in lost.items()

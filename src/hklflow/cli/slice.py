@@ -70,6 +70,7 @@ def slice_volume(
     from hklflow.cli.show import split
     from hklflow.nexus.plottable import open_plottable
     from hklflow.plots.drawing import Planes
+    from hklflow.stage import tags
     from hklflow.volumes import planes
 
     if output is not None and output.suffix.lower() not in (".png", *_NUMBERS):
@@ -94,6 +95,7 @@ def slice_volume(
         parsed = planes.parse(" ".join(plane), plottable.space)
         slab = volume.slab(parsed, width)
         title, name = plottable.title, str(plottable.signal.name)
+        diagnosis = plottable.diagnosis
     if errors and slab.errors is None:
         raise HklflowError(f"{path} has no errors of {name}; leave out --errors")
     unit = "cells" if volume.direct else "r.l.u."
@@ -107,6 +109,8 @@ def slice_volume(
     if output is not None and output.suffix.lower() in _NUMBERS:
         with draw.published(output) as partial:
             _write(partial, output.suffix.lower(), result, volume, title, path)
+            if diagnosis:
+                tags.write(partial, [diagnosis], output.suffix.lower())
         print(result.axes)
         return
     diverging = volume.diverging and not errors

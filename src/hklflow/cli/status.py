@@ -75,6 +75,7 @@ def show_status(
     from hklflow.cli.verify import orphans
     from hklflow.experiment.config import load
     from hklflow.experiment.freshness import Freshness, sampled_sentence, sentences
+    from hklflow.experiment.normalization import doubts
 
     folder = folder_of(directory)
     given = _values(config or [])
@@ -93,6 +94,7 @@ def show_status(
     resting = [v for v in verdicts if progress.of(v.job).state not in (RUN, LOST)]
     notes = [*sentences(resting), *sampled_sentence(resting)]
     notes += [experiment.note] if experiment.note else []
+    notes += [f"warning: {doubt}" for doubt in doubts(experiment)]
     notes += [f"orphan: {path}" for path in orphans(experiment)]
     report = _Report(experiment, progress, sample, failed, config or [], notes)
     lines = report.as_json() if json_output else report.lines()

@@ -65,7 +65,7 @@ def measure(
     size: int,
     threads: int = 1,
     *,
-    levels: bool = False,
+    levels: bool | NDArray[np.float64] = False,
     trusted: bool = False,
     saturation: float | None = None,
     shown: Shown = lambda items, total: items,
@@ -79,9 +79,9 @@ def measure(
     size : int
         Number of frames in each block.
     threads : int
-    levels : bool
+    levels : bool or (n,) array
         Compute the intensity of each frame from its pixels, so that a changing beam does not make
-        pixels look noisy. Frames without light are left out.
+        pixels look noisy. Frames without light are left out. An array gives the intensities.
     trusted : bool
         Leave out saturated counts.
     saturation : float, optional
@@ -105,7 +105,9 @@ def measure(
         moments = PixelMoments(np.zeros(shape, bool), flag_from=limit)
         for block in shown(frames.stream(size, threads=threads), n):
             of_block = np.ones(len(block))
-            if levels:
+            if isinstance(levels, np.ndarray):
+                of_block = levels[sum(map(len, levels_of_blocks)) :][: len(block)]
+            elif levels:
                 of_block = np.array([frame_level(frame, bits != 0) for frame in block])
             lit = of_block > 0
             moments.add(block[lit] if not lit.all() else block, of_block[lit])

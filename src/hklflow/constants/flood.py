@@ -149,10 +149,10 @@ def flat_field(moments: Moments, illuminated: Floats, bits: Bits) -> Flood:
     flags[noisy] |= np.uint32(MaskBit.NOISY)
     errors = np.full(bits.shape, np.nan)
     errors[counting] = flat[counting] / np.sqrt(moments.total[counting])
-    return Flood(flat, errors, dispersion, flags, judged, _large_scale(flat, good))
+    return Flood(flat, errors, dispersion, flags, judged, large_scale(flat, good))
 
 
-def _large_scale(flat: Floats, good: NDArray[np.bool_]) -> float:
+def large_scale(flat: Floats, good: NDArray[np.bool_]) -> float:
     """Return the range of the second-order surface through a subset of the good pixels."""
     some = tuple(slice(None, None, 1 + size // 300) for size in flat.shape)
     flat, good = flat[some], good[some]

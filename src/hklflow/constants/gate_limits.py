@@ -24,3 +24,20 @@ class Gates(BaseModel):
     max_offset_change: float | None = Field(None, gt=0)
     """Largest median difference between a module's offset and the offset in the accepted
     constants, in units of the noise. Offsets change with temperature."""
+
+
+class NormalizationGates(BaseModel):
+    """Limits that a normalisation must meet to be accepted; None: not checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    max_error: float | None = Field(0.01, gt=0)
+    """Largest median standard error of the response of a pixel."""
+    max_unusable: float | None = Field(0.05, ge=0, le=1)
+    """Largest fraction of pixels without a usable response; pixels that the raw file masks do not
+    count."""
+    max_large_scale: float | None = Field(0.1, gt=0)
+    """Largest range of the smooth part of the response. A larger range has another cause than the
+    pixels: absorption in the standard, a wrong geometry, scattering that is not isotropic."""
+    max_background: float | None = Field(0.5, gt=0, le=1)
+    """Largest fraction of the counts that comes from the empty measurement."""

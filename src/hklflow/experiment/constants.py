@@ -61,6 +61,12 @@ class Stored(_Section):
     """
 
 
+def stored_part(entry: Any) -> Stored | None:
+    """Return the place of an entry of the configuration in a store; None if it has no store."""
+    found = entry if isinstance(entry, Stored) else getattr(entry, "stored", None)
+    return found if isinstance(found, Stored) else None
+
+
 class StoredConstants(Stored):
     """Store to which the constants are proposed.
 

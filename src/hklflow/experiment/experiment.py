@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hklflow.base.errors import HklflowError
+from hklflow.calibration.kinds import KINDS
 from hklflow.constants.runs import raw_files
 from hklflow.experiment.constants import (
     Branch,
@@ -14,6 +15,7 @@ from hklflow.experiment.constants import (
     PhotonCounter,
     Stored,
     branch,
+    stored_part,
 )
 from hklflow.experiment.layers import Layer
 from hklflow.experiment.models import Config, StoredGeometry
@@ -195,6 +197,19 @@ class Experiment:
         found = self.version(sample, scan, rotation, "constants")
         return self._relative(found.artefact("constants.nxs"))
 
+    def normalization_file(self, sample: str, scan: str, rotation: str) -> str | None:
+        """Return the file of the measured normalisation of a rotation; None if none is used.
+
+        Raises
+        ------
+        HklflowError
+            If the store has no accepted version for the rotation.
+        """
+        if self.settings(sample, scan).normalization.use is None:
+            return None
+        found = self.version(sample, scan, rotation, "normalization")
+        return self._relative(found.artefact(KINDS["normalization"].file))
+
     def corrected_detector(self, sample: str, scan: str) -> IntegratingDetector | None:
         """Return the integrating detector whose constants correct the frames of a scan."""
         name = self.settings(sample, scan).correct_frames.constants
@@ -209,17 +224,21 @@ class Experiment:
         return str(path.relative_to(self.base) if path.is_relative_to(self.base) else path)
 
     def stored_name(self, sample: str, scan: str, rotation: str, kind: str = "geometry") -> str:
-        """Return the entry of a rotation for geometry or constants; empty if there is none."""
-        if kind == "constants":
-            return self.settings(sample, scan).correct_frames.constants or ""
-        return self.rotation(sample, scan, rotation).calibration or ""
+        """Return the entry of a rotation for a kind of calibration; empty if there is none."""
+        settings = self.settings(sample, scan)
+        entries = {
+            "geometry": self.rotation(sample, scan, rotation).calibration,
+            "constants": settings.correct_frames.constants,
+            "normalization": settings.normalization.use,
+        }
+        return entries[kind] or ""
 
     def version(self, sample: str, scan: str, rotation: str, kind: str = "geometry") -> "Version":
         """Return the version of the calibration store for a rotation.
 
         Parameters
         ----------
-        kind : {"geometry", "constants"}
+        kind : {"geometry", "constants", "normalization"}
 
         Raises
         ------
@@ -243,36 +262,35 @@ class Experiment:
                 scan=key[1],
                 run=row.run,
                 pin=entry.pin,
-                allow_default=isinstance(entry, StoredGeometry) and entry.allow_default,
+                allow_default=getattr(entry, "allow_default", False),
             )
         return self._versions[key]
 
     @property
     def stored_kinds(self) -> dict[str, str]:
-        """Return the kind (`geometry` or `constants`) of each entry with a store, by name."""
-        geometries = self.config.calibrations.items()
-        constants = self.config.constants.items()
-        return {name: "geometry" for name, e in geometries if isinstance(e, StoredGeometry)} | {
-            name: "constants" for name, e in constants if e.stored is not None
+        """Return the kind (see `calibration.kinds`) of each entry with a store, by name."""
+        return {
+            name: kind.name
+            for kind in KINDS.values()
+            for name, entry in getattr(self.config, kind.section).items()
+            if stored_part(entry) is not None
         }
 
     def stored(self, name: str) -> Stored:
-        """Return the place in the store of an entry of `calibrations` or `constants`.
+        """Return the place in the store of an entry of the configuration.
 
         Raises
         ------
         HklflowError
             If there is no such entry, or the entry is of another kind.
         """
-        entry = self.config.calibrations.get(name)
-        if isinstance(entry, StoredGeometry):
-            return entry
-        constants = self.config.constants.get(name)
-        if constants is not None and constants.stored is not None:
-            return constants.stored
+        for kind in KINDS.values():
+            found = stored_part(getattr(self.config, kind.section).get(name))
+            if found is not None:
+                return found
         raise HklflowError(
-            f"{name!r} has no store; `calibrations` (entries with `store` and `state`) "
-            "and `constants` (with `stored`) of the configuration have "
+            f"{name!r} has no store; `calibrations` and `normalizations` (entries with `store` and "
+            "`state`) and `constants` (with `stored`) of the configuration have "
             f"{', '.join(self.stored_kinds) or 'none'}"
         )
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hklflow.base.errors import HklflowError
@@ -153,8 +154,12 @@ class Job:
         HklflowError
             If a calibration store has no version for the job.
         """
-        inputs = [path for name in self.step.on_command_line for path in self.files(name)]
-        own = Recipe(self.rule, self.params, tuple(inputs))
+        read = {name: self.files(name) for name in self.step.on_command_line}
+        # The flat field of a job may be a product: then it is a parameter on the command line.
+        fields = self.step.stage.Params.model_fields
+        given = {name: Path(paths[0]) for name, paths in read.items() if name in fields and paths}
+        params = self.params.model_copy(update=given) if given else self.params
+        own = Recipe(self.rule, params, tuple(path for paths in read.values() for path in paths))
         return [*(recipe for job in self.before for recipe in job.recipes()), own]
 
 

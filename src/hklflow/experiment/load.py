@@ -8,7 +8,8 @@ from typing import Any
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
-from hklflow.experiment import constants
+from hklflow.calibration.kinds import KINDS
+from hklflow.experiment import constants, normalization
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.flags import files
 from hklflow.experiment.layers import merged, require_small, require_unicode
@@ -96,6 +97,10 @@ def load(
         if name in config.calibrations:
             problems.append(f"config: {name} is in both calibrations and constants; rename one")
         problems += constants.problems(name, entry, base)
+    for name in config.normalizations:
+        check_name(name, "normalization", "config", problems)
+        if name in config.calibrations or name in config.constants:
+            problems.append(f"config: {name} names two calibrations; rename one of them")
     problems += _results_problems(config, base, scans)
     own = resolved(config, layers, samples, scans, problems)
     # Several scans may share one settings object: check each object once.
@@ -108,6 +113,7 @@ def load(
         problems += simulation_problems(experiment)
         problems += _state_problems(experiment)
         problems += _use_problems(experiment)
+        problems += normalization.problems(experiment)
         problems += _start_problems(experiment)
         problems += _rotation_problems(experiment)
         problems += _grid_problems(experiment)
@@ -259,11 +265,10 @@ def _metric_problems(experiment: Experiment) -> Iterator[str]:
 def _state_problems(experiment: Experiment) -> Iterator[str]:
     """Yield problems of the set-points of stored calibrations."""
     for name, kind in experiment.stored_kinds.items():
-        section = "calibrations" if kind == "geometry" else "constants"
         try:
             experiment.state(name)
         except HklflowError as error:
-            yield f"config: {section}.{name}: {error}"
+            yield f"config: {KINDS[kind].section}.{name}: {error}"
 
 
 def _start_problems(experiment: Experiment) -> Iterator[str]:

@@ -21,6 +21,7 @@ from pydantic import (
 import hklflow.stages.absolute_scale
 import hklflow.stages.accept
 import hklflow.stages.add_transforms
+import hklflow.stages.artificial_normalization
 import hklflow.stages.bin_frames
 import hklflow.stages.bragg_series
 import hklflow.stages.converge
@@ -54,6 +55,7 @@ import hklflow.stages.temperature_series
 import hklflow.stages.transform  # noqa: F401  (used as `stages.transform`)
 from hklflow import stages
 from hklflow.calibration.assess import GateLimits
+from hklflow.constants.gate_limits import NormalizationGates
 from hklflow.dials.settings import DialsPrograms, OrientationEngine
 from hklflow.experiment.constants import DetectorConstants, Stored, UsedConstants
 
@@ -111,6 +113,35 @@ class StoredGeometry(Stored):
     sensor_attenuation: float | None = Field(None, gt=0)
     """Attenuation coefficient of the sensor in 1/m; None: calculated from the sensor material and
     the wavelength of the scan.
+    """
+
+
+class StoredNormalization(Stored):
+    """A normalisation of the store: the response of the pixels, measured with a standard.
+
+    Versions are proposed and judged with `hklflow calibration`.
+    """
+
+    geometry: str
+    """Entry of `calibrations` with the geometry of the detector during the measurement."""
+    allow_default: bool = False
+    """Allow version 0 (all pixels respond alike) if no version is accepted. Products made with
+    version 0 are marked as diagnostic.
+    """
+    gates: NormalizationGates = NormalizationGates()
+    """Limits that a candidate must meet to be accepted."""
+
+
+class UsedNormalization(stages.artificial_normalization.Settings):
+    """Response of the pixels by which a scan is divided."""
+
+    use: str | None = None
+    """Entry of `normalizations`; None: no measured normalisation."""
+    artificial: Literal["self_flat", "snip"] | None = None
+    """Make a normalisation from the frames of the rotation itself. All products are then marked as
+    diagnostic. `self_flat`: the response of a pixel is its level between the reflections, relative
+    to pixels at the same scattering angle. `snip`: the response is the smooth background against
+    the scattering angle, without rings (SNIP); S(Q) of the background is then 1. None: do not.
     """
 
 
@@ -176,6 +207,8 @@ class Config(_Section):
     """Detector geometries, by the name that the table of scans uses."""
     constants: dict[str, DetectorConstants] = Field(default_factory=dict)
     """Constants of detectors (offsets, gains, flat fields, bad pixels), by name."""
+    normalizations: dict[str, StoredNormalization] = Field(default_factory=dict)
+    """Normalisations of a calibration store, by name."""
     bragg: bool = False
     """Make structure factors with `snakemake`, too. `snakemake bragg` makes them in any case."""
     delta_pdf: list[Literal["transform", "masked_transform"]] = Field(["masked_transform"])
@@ -195,6 +228,8 @@ class Config(_Section):
     """Import of the frames."""
     pixel_mask: stages.pixel_mask.Params = stages.pixel_mask.Params()
     """Pixel mask."""
+    normalization: UsedNormalization = UsedNormalization()
+    """Response of the pixels: which normalisation is used."""
     frame_scale: stages.frame_scale.Params = stages.frame_scale.Params()
     """Scale of every frame from monitor, attenuators and the transmission of the sample."""
     find_peaks: stages.find_peaks.Settings = stages.find_peaks.Settings()

@@ -21,6 +21,7 @@ PER_SCAN = (
     "sum_scans",
     "import_scan",
     "pixel_mask",
+    "normalization",
     "frame_scale",
     "find_peaks",
     "orientation",

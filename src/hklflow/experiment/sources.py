@@ -435,6 +435,33 @@ def constants(*, counter: bool, flat_field: bool = False) -> Source:
     )
 
 
+_FLAT_OF_CONSTANTS = constants(counter=True, flat_field=True)
+
+
+def _made_response(plan: Jobs, at: Wildcards) -> Sequence[str]:
+    used = plan.experiment.settings(at["sample"], at["scan"]).normalization
+    if used.artificial is not None:
+        return [plan.paths.rotation("artificial_normalization.nxs").format(**at)]
+    return () if used.use is not None else _FLAT_OF_CONSTANTS.products(plan, at)
+
+
+def _measured_response(plan: Jobs, at: Wildcards) -> Sequence[str]:
+    used = plan.experiment.settings(at["sample"], at["scan"]).normalization
+    if used.artificial is not None:
+        return ()
+    file = plan.experiment.normalization_file(*_row(plan, at))
+    if file is not None:
+        return [file]
+    assert _FLAT_OF_CONSTANTS.outside is not None
+    return _FLAT_OF_CONSTANTS.outside(plan, at)
+
+
+FLAT_FIELD = Source(_made_response, _measured_response)
+"""Response of the pixels of the job's rotation: a normalisation of the store, an artificial
+normalisation, or the flat field of a photon counter's constants; empty if none is used.
+"""
+
+
 def _start(plan: Jobs, at: Wildcards) -> list[str]:
     start = plan.experiment.settings(at["sample"], at["scan"]).orientation.start
     return [str(start)] if start else []

@@ -17,6 +17,7 @@ from hklflow.experiment.sources import (
     EXPERIMENT,
     FIGURES_OF_SCANS,
     FILES_OF_CALIBRATION,
+    FLAT_FIELD,
     FRAMES,
     FRAMES_AS_REDUCED,
     GEOMETRY,
@@ -82,6 +83,12 @@ def _corrected(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
 def _summed(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
     row = plan.experiment.rotation(at["sample"], at["scan"], at["rotation"])
     if row.is_sum and not plan.experiment.is_corrected(at["sample"], at["scan"]):
+        yield {}
+
+
+def _artificial(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
+    settings = plan.experiment.settings(at["sample"], at["scan"])
+    if settings.normalization.artificial is not None:
         yield {}
 
 
@@ -252,6 +259,25 @@ _ROTATIONS = (
         params=frames.pixel_mask,
     ),
     Step(
+        "artificial_normalization",
+        ROTATION,
+        "mask",
+        reads={"scan": of_rotation("scan.nxs"), "mask": of_rotation("mask.nxs")},
+        writes={
+            "normalization": Output("artificial_normalization.nxs"),
+            "picture": picture(
+                "artificial_normalization.png",
+                _FRAMES,
+                "6 artificial response",
+                "normalization",
+            ),
+            "metrics": figures("artificial_normalization.json"),
+        },
+        params=frames.artificial_normalization,
+        runs=_artificial,
+        threads=True,
+    ),
+    Step(
         "find_peaks",
         ROTATION,
         "peaks",
@@ -367,7 +393,7 @@ _TRANSFORM = Step(
         "orientation": of_scan("orientation.json"),
         "accepted": of_scan("accepted.json"),
         "files": parameter_files("transform"),
-        "flat_field": constants(counter=True, flat_field=True),
+        "flat_field": FLAT_FIELD,
     },
     writes={kind: Output(f"{kind}.nxs") for kind in KINDS},
     params=volumes.transform,
@@ -562,7 +588,7 @@ _REFLECTIONS = (
             "orientation": of_scan("converged.json"),
             "accepted": of_scan("accepted.json"),
             "files": parameter_files("transform"),
-            "flat_field": constants(counter=True, flat_field=True),
+            "flat_field": FLAT_FIELD,
         },
         writes={
             "reflections": Output("reflections.nxs"),

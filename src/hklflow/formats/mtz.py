@@ -1,5 +1,7 @@
 """Write MTZ files of merged reflections with iotbx of cctbx."""
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,19 @@ def write_mtz(
         )
         dataset.add_miller_array(array(hkl, mates.n, anomalous=True), "N", column_types="I")
     dataset.mtz_object().write(str(path))
+
+
+def add_history(path: Path, sentences: Sequence[str]) -> None:
+    """Add sentences to the history lines of an MTZ file, in lines of 80 characters."""
+    require_cctbx_is_safe()
+    from cctbx.array_family import flex
+    from iotbx import mtz
+
+    content = mtz.object(file_name=str(path))
+    plain = [text.encode("ascii", "replace").decode() for text in sentences]
+    lines = [line for text in plain for line in textwrap.wrap(text, 79)]
+    content.add_history(flex.std_string(lines))
+    content.write(str(path))
 
 
 def _mates(hkl: NDArray[np.int64], plus: Means, minus: Means) -> tuple[NDArray[np.int64], Means]:

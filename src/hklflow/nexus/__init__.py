@@ -5,16 +5,12 @@ the default plot. The history is in ``/entry/workflow``, with one NXprocess for 
 contributed to the file.
 """
 
+from hklflow.base.history import Record, calibrations
 from hklflow.nexus.grid_writer import PLANES, GridWriter
 from hklflow.nexus.masks import FrameMaskWriter, open_frame_mask, read_mask, write_mask
 from hklflow.nexus.master import linked_files, write_master
 from hklflow.nexus.peaks import read_peaks, write_peaks
-from hklflow.nexus.provenance import (
-    Record,
-    calibrations,
-    read_provenance,
-    write_provenance,
-)
+from hklflow.nexus.provenance import read_provenance, write_provenance
 from hklflow.nexus.reflections import read_reflections, write_reflections
 from hklflow.nexus.scale import read_refined, read_scale, write_refined, write_scale
 from hklflow.nexus.scan import has_frames, read_scan, write_scan

@@ -44,11 +44,16 @@ class Plottable:
 
     @property
     def title(self) -> str:
-        """Title of the group or of its entry, or the name of the signal."""
-        for node in (self.group, self.group.parent):
-            if "title" in node:
-                return text(node["title"])
-        return self.name
+        """Title of the group or of its entry, or the name of the signal; it tells a diagnosis."""
+        nodes = (self.group, self.group.parent)
+        titles = (text(node["title"]) for node in nodes if "title" in node)
+        return next(titles, self.name) + (" (diagnostic)" if self.diagnosis else "")
+
+    @property
+    def diagnosis(self) -> str:
+        """Reasons why the file is diagnostic; empty if it is not."""
+        entry = self.group.file.get("entry")
+        return "" if entry is None else str(entry.attrs.get("hklflow_diagnostic", ""))
 
     @property
     def errors(self) -> h5py.Dataset | None:

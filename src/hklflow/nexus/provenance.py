@@ -3,14 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 
+from hklflow.base.history import Record, calibrations, diagnoses
 from hklflow.formats.hdf5_output import hdf5_output
 from hklflow.nexus.entry import add_group, open_entry, text
-
-Record = dict[str, Any]
 
 
 def write_provenance(path: Path, history: Sequence[Record]) -> None:
@@ -37,7 +35,12 @@ def _write_calibrations(entry: h5py.Group, history: Sequence[Record]) -> None:
     used = calibrations(history)
     if "calibration" in entry:
         del entry["calibration"]
-    entry.attrs["hklflow_quality"] = quality(used)
+    reasons = diagnoses(history)
+    entry.attrs["hklflow_quality"] = "diagnostic" if reasons else "reduced"
+    if reasons:
+        entry.attrs["hklflow_diagnostic"] = "; ".join(reasons)
+    elif "hklflow_diagnostic" in entry.attrs:
+        del entry.attrs["hklflow_diagnostic"]
     if not used:
         return
     collection = add_group(entry, "calibration", "NXcollection")
@@ -46,30 +49,6 @@ def _write_calibrations(entry: h5py.Group, history: Sequence[Record]) -> None:
         group = add_group(collection, name, "NXcollection")
         for key, value in item.items():
             group[key] = value if isinstance(value, int | float) else str(value)
-
-
-def calibrations(history: Sequence[Record]) -> list[Record]:
-    """Return the versions of the calibration store in a history, each version once.
-
-    A version that was used with two statuses (because it was superseded between) gets both
-    statuses, and the worse quality.
-    """
-    versions: dict[tuple[str, str, int], Record] = {}
-    for record in history:
-        for item in record.get("calibrations", []):
-            key = (item["kind"], item["state_id"], item["version"])
-            known = versions.setdefault(key, dict(item))
-            if item["status"] not in known["status"].split(", "):
-                known["status"] += f", {item['status']}"
-            if item["quality"] == "diagnostic":
-                known["quality"] = "diagnostic"
-    return list(versions.values())
-
-
-def quality(used: Sequence[Record]) -> str:
-    """Return `diagnostic` if a used calibration was not accepted, else `reduced`."""
-    diagnostic = any(item["quality"] == "diagnostic" for item in used)
-    return "diagnostic" if diagnostic else "reduced"
 
 
 def read_provenance(path: Path) -> list[Record]:

@@ -23,6 +23,7 @@ _BADGES = {
 }
 _SAID = (
     "provenance",
+    "diagnostic",
     "warnings",
     "notes",
     "failures",

@@ -76,6 +76,18 @@ STEPS = (
         (Figure("mean counts per pixel", "statistics", ("mean counts per pixel",)),),
     ),
     Step(
+        "Artificial normalisation",
+        (Product("artificial_normalization", "Response of the pixels, from the sample itself."),),
+        (
+            Figure(
+                "spread of the response",
+                "artificial_normalization",
+                ("standard deviation of the response",),
+                "{:.2%}",
+            ),
+        ),
+    ),
+    Step(
         "Peaks",
         (Product("peaks", "Peaks found over the largest count of each pixel."),),
         (Figure("peaks", "peaks", ("peaks",), "{:,}"),),

@@ -57,7 +57,8 @@ def of_scan(
         Content of ``accepted.json``.
     figures : iterable of (str, mapping)
         Name of each product, such as ``r1, scale``, and its metrics; their ``failures`` and
-        ``warnings`` are sentences. A repeated sentence is kept once, with its first product.
+        ``warnings`` are sentences. A repeated sentence is kept once, with its first product. The
+        sentences of ``diagnostic`` say why all products are diagnostic.
     """
     failed, doubts = list(accepted["sentences"]), list(accepted["doubts"])
     reported = {*failed, *doubts}
@@ -67,6 +68,10 @@ def of_scan(
                 if sentence not in reported and not _is_note(name):
                     reported.add(sentence)
                     sentences.append(f"{name}: {sentence}")
+        for sentence in data.get("diagnostic") or ():
+            if sentence not in reported:
+                reported.add(sentence)
+                doubts.append(f"diagnostic: {sentence}")
     return OfScan(level(failed, doubts), [*failed, *doubts])
 
 

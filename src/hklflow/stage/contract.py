@@ -4,7 +4,8 @@ A stage module has ``VERSION``, ``Inputs``, ``Outputs`` and ``Params``, and ``ma
 outputs, params, threads)``. ``VERSION`` is raised when the same input gives a different output.
 ``KERNELS`` names a group of `hklflow.experiment.warm` whose kernels `make setup` does not compile.
 ``FRAMES_OF`` names the field of the inputs with the scan files whose frames the stage reads; it may
-be a function of the parameters. `command` turns ``main`` into a command line; tests call ``main``
+be a function of the parameters. ``DIAGNOSTIC`` is the reason why all products that are made from
+the outputs are diagnostic. `command` turns ``main`` into a command line; tests call ``main``
 directly.
 """
 
@@ -28,7 +29,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from hklflow import __version__
 from hklflow.base import identity, notes, publish, system
 from hklflow.base.errors import HklflowError, printable_lines
-from hklflow.stage import kernels
+from hklflow.base.history import diagnoses
+from hklflow.stage import kernels, tags
 
 T = TypeVar("T")
 Record = dict[str, Any]
@@ -247,11 +249,13 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
         }
         if used:
             record["calibrations"] = used
+        if hasattr(module, "DIAGNOSTIC"):
+            record["diagnostic"] = module.DIAGNOSTIC
         for field, paths in temporary.items():
             for source, target in zip(paths, final[field], strict=True):
                 if not source.exists():
                     raise RuntimeError(f"{name} did not write its output {field}: {target}")
-        _record(record, inputs, [p for paths in temporary.values() for p in paths])
+        _record(record, read, [p for paths in temporary.values() for p in paths])
         publish.publish(
             [(s, t) for field in final for s, t in zip(temporary[field], final[field], strict=True)]
         )
@@ -436,18 +440,20 @@ def _is_product(files: Sequence[Path]) -> bool:
     return not others and size > identity.LARGE and bool(provenance(files[0]))
 
 
-def _record(record: Record, inputs: Inputs, outputs: Sequence[Path]) -> None:
-    """Append the record of this run, after the history of its inputs, to its products.
+def _record(record: Record, read: Mapping[str, Sequence[Path]], outputs: Sequence[Path]) -> None:
+    """Append the record of this run, after the history of the files read, to its products.
 
-    Pictures and pages store the record only if no other product can.
+    Pictures and pages store the record only if no other product can. If the history makes the
+    products diagnostic, all of them say so.
     """
     history: list[Record] = []
     alone = not any(path.suffix in _WITH_HISTORY for path in outputs)
-    for paths in inputs.paths().values():
+    for paths in read.values():
         for path in paths:
             if path.suffix in _WITH_HISTORY:
                 history += [r for r in provenance(path) if r not in history]
     history.append(record)
+    reasons = diagnoses(history)
     for path in outputs:
         if not path.exists():
             continue
@@ -458,8 +464,12 @@ def _record(record: Record, inputs: Inputs, outputs: Sequence[Path]) -> None:
         elif path.suffix == ".json":
             data = json.loads(path.read_text())
             data["provenance"] = history
+            if reasons:
+                data["diagnostic"] = reasons
             path.write_text(json.dumps(data, indent=1) + "\n")
-        elif path.suffix in notes.SUFFIXES and alone:
+        elif reasons:
+            tags.write(path, reasons)
+        if path.suffix in notes.SUFFIXES and alone:
             notes.write(path, record)
 
 

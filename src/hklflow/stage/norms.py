@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hklflow import stage
+from hklflow.stage.flat_fields import (
+    absolute_factor,
+    notes,
+    read_flat_field,
+    require_same_corrections,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,8 +40,30 @@ class Corrections(stage.Params):
     """
     flat_field: Path | None = None
     """File of the relative response of the pixels: an image (any format that fabio reads, or .npy),
-    or the constants of a photon counter (.nxs).
+    the constants of a photon counter, or a normalisation (.nxs).
     """
+    absolute: bool = False
+    """Divide by the absolute factor of the normalisation: S(Q) is then relative to the scattering
+    of its standard.
+    """
+
+
+class PixelNorm(NamedTuple):
+    """Pixel part of the norm.
+
+    Attributes
+    ----------
+    values : (slow, fast) array
+        0 for masked pixels.
+    corrected : list of str
+        Corrections in it.
+    notes : dict
+        What a product records about its normalisation.
+    """
+
+    values: "NDArray[np.float64]"
+    corrected: list[str]
+    notes: dict[str, Any]
 
 
 def pixel_norm(
@@ -44,8 +72,8 @@ def pixel_norm(
     first: "Detector",
     rotation: "Rotation",
     binning: "PixelBinning | None" = None,
-) -> "tuple[NDArray[np.float64], list[str]]":
-    """Return the pixel part of the norm (slow, fast), 0 for masked pixels, and its corrections.
+) -> "PixelNorm":
+    """Return the pixel part of the norm with its corrections.
 
     Parameters
     ----------
@@ -61,7 +89,7 @@ def pixel_norm(
     Raises
     ------
     HklflowError
-        If the flat field is for another detector.
+        If the flat field is for another detector, or does not fit the corrections.
     """
     import numpy as np
 
@@ -69,8 +97,9 @@ def pixel_norm(
     from hklflow.geometry import corrections as factors
 
     good = nexus.read_mask(mask) == 0
-    flat = _flat(corrections.flat_field, good.shape, binning) if corrections.flat_field else None
-    norm = np.where(good, 1.0 if flat is None else flat, 0.0).astype(np.float64)
+    path = corrections.flat_field
+    flat = read_flat_field(path, good.shape, binning) if path else None
+    norm = np.where(good, 1.0 if flat is None else flat.response, 0.0).astype(np.float64)
     if binning is not None and (lost := int(np.count_nonzero(good & (norm == 0)))):
         print(
             f"note: {lost} of {np.count_nonzero(good)} good blocks are not measured, because the "
@@ -89,40 +118,19 @@ def pixel_norm(
         norm *= factors.sensor_efficiency(sensor)
     if binning is not None:
         norm *= binning.factor**2
+    if corrections.absolute:
+        norm *= absolute_factor(flat, path, first)
     done = {
         "solid angle": corrections.solid_angle,
         "polarisation": corrections.polarization,
         "sensor efficiency": corrections.efficiency and described,
         "flat field": flat is not None,
     }
-    return norm, [name for name, yes in done.items() if yes]
-
-
-def _flat(
-    path: Path, shape: tuple[int, ...], binning: "PixelBinning | None"
-) -> "NDArray[Any] | None":
-    """Return the relative response of the pixels (slow, fast); None if it was not measured."""
-    from hklflow.base.errors import HklflowError
-    from hklflow.constants.files import open_constants
-    from hklflow.constants.flood import read_flat
-    from hklflow.formats import images
-    from hklflow.images.pixel_binning import bin_mean
-
-    if path.suffix == ".nxs":
-        with open_constants(path) as constants:
-            if not any("flatfield" in constants.group(number) for number in constants.modules):
-                print(f"note: {path} has no flat field, because no flood was measured")
-                return None
-    flat = read_flat(path) if path.suffix == ".nxs" else images.read_image(path)
-    if binning is not None:
-        binning.require(flat.shape, f"the flat field {path}")
-        return bin_mean(flat, binning.factor)
-    if flat.shape != shape:
-        raise HklflowError(
-            f"{path} has {flat.shape} pixels, the frames have {shape}; give the flat field of this "
-            "detector"
-        )
-    return flat
+    names = [name for name, yes in done.items() if yes]
+    if flat is None or path is None:
+        return PixelNorm(norm, names, {})
+    require_same_corrections(flat.about, path, names)
+    return PixelNorm(norm, names, notes(flat, rotation, first))
 
 
 def require_flat(corrections: Corrections, scan: "RotationScan", known: "Known") -> None:
@@ -134,7 +142,7 @@ def require_flat(corrections: Corrections, scan: "RotationScan", known: "Known")
     """
     path = corrections.flat_field
     if path is not None and path not in known.products:
-        _flat(path, scan.rotation.detector.shape, scan.binning)
+        read_flat_field(path, scan.rotation.detector.shape, scan.binning)
 
 
 class Norm(NamedTuple):
@@ -150,6 +158,8 @@ class Norm(NamedTuple):
         Corrections that the pixels' part contains.
     scale : FrameScale
         Scale that the frames' part contains.
+    notes : dict
+        What a product records about its normalisation.
     direction : Direction or None
         A further factor of frame and direction.
     """
@@ -158,6 +168,7 @@ class Norm(NamedTuple):
     frame: "NDArray[np.float64]"
     corrected: list[str]
     scale: "FrameScale"
+    notes: dict[str, Any]
     direction: "Direction | None" = None
 
 
@@ -179,10 +190,11 @@ def read_norm(
     from hklflow import nexus
 
     scale = nexus.read_scale(scale_path)
-    pixel, corrected = pixel_norm(mask, corrections, first, rotation, binning)
+    pixel, corrected, notes = pixel_norm(mask, corrections, first, rotation, binning)
     frame = frame_norm(scale, rotation, scale_path)
     # The scale assumes equal solid angles; correct it if the pixel norm does not contain them.
-    return Norm(pixel, frame if corrections.solid_angle else frame * scale.area, corrected, scale)
+    frame = frame if corrections.solid_angle else frame * scale.area
+    return Norm(pixel, frame, corrected, scale, notes)
 
 
 def frame_norm(scale: "FrameScale", rotation: "Rotation", path: Path) -> "NDArray[np.float64]":

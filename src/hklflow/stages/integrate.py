@@ -108,6 +108,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "engine": engine,
         "accepted": accepted,
         "corrected for": norm.corrected,
+        **norm.notes,
         "rows": len(reflections),
         "flags": {flag.name: int(reflections.has(flag).sum()) for flag in ReflectionFlag},
         "shells": _shells(reflections),

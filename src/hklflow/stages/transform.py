@@ -122,6 +122,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 "sub-samples outside the grid": outside,
                 "unit of the norms": accumulator.norm_unit,
                 **_gain_notes(task.scan),
+                **task.norm.notes,
                 "voxels spanned by one (frame, slow, fast)": task.pitch.round(3).tolist(),
             }
         )

@@ -99,7 +99,7 @@ def settings(pairs: Sequence[str]) -> Record:
         except json.JSONDecodeError:
             params[key.strip().replace("-", "_")] = value
     # Absolute paths stay valid if the next iteration is made from another folder.
-    for key in ("mask_image", "dark", "flat"):
+    for key in ("mask_image", "dark", "flat", "standard", "empty", "table"):
         if params.get(key) is not None:
             params[key] = str(Path(params[key]).absolute())
     if "calibrant" in params:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hklflow.base.errors import HklflowError
+from hklflow.calibration.kinds import KINDS
 from hklflow.cli.calibration.target import Entry, in_words
 from hklflow.cli.options import AsJson, Directory
 
@@ -94,14 +95,16 @@ def apply(
     rows = [
         (*key, experiment.stored_name(*key, kind), *_why(experiment, key, kind))
         for key in keys
-        for kind in ("geometry", "constants")
+        for kind in KINDS
         if kind == "geometry" or experiment.stored_name(*key, kind)
     ]
     _print(("sample", "scan", "rotation", "calibration", "version", "why"), rows, json_)
 
 
 def _why(experiment: "Experiment", key: tuple[str, str, str], kind: str) -> tuple[str, str]:
-    """Return the version of a rotation's geometry or constants, and the reason."""
+    """Return the version of a rotation's calibration of a kind, and the reason."""
+    from hklflow.experiment.normalization import newer_geometry
+
     name = experiment.stored_name(*key, kind)
     if not name:
         return "", "from the raw file"
@@ -111,11 +114,13 @@ def _why(experiment: "Experiment", key: tuple[str, str, str], kind: str) -> tupl
         version = experiment.version(*key, kind)
     except HklflowError as error:
         return "", str(error)
+    why = f"highest accepted that applies ({version.record.get('appliesTo')})"
     if experiment.stored(name).pin is not None:
-        return version.path.name, "pinned in the configuration"
-    if version.number == 0:
-        return version.path.name, "the set-points: no accepted version applies"
-    return version.path.name, f"highest accepted that applies ({version.record.get('appliesTo')})"
+        why = "pinned in the configuration"
+    elif version.number == 0:
+        why = "the set-points: no accepted version applies"
+    newer = newer_geometry(experiment, key) if kind == "normalization" else None
+    return version.path.name, why if newer is None else f"{why}; {newer}"
 
 
 def affected(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from hklflow.base.errors import HklflowError
+from hklflow.calibration.kinds import KINDS
 from hklflow.cli.calibration.target import Entry, Target, in_words
 from hklflow.cli.options import Author, Comments
 
@@ -24,6 +25,10 @@ Settings = Annotated[tuple[str, ...], Parameter(name="--set")]
 class Source:
     """Options for the source of a candidate."""
 
+    standard: str | None = None
+    """Frames of a standard with known scattering (raw file or pattern), for a normalisation."""
+    empty: str | None = None
+    """Frames without the standard: air, holder."""
     image: tuple[Path, ...] = ()
     """Image of a powder calibrant, or several images."""
     poni: Path | None = None
@@ -44,19 +49,23 @@ class Source:
     arm: tuple[float, ...] = ()
     """Angle of the detector arm for each image, in degrees."""
     given: Settings = ()
-    """Further parameters of `powder_calibration`, in the form `min_rings=5`."""
+    """Further parameters of `powder_calibration`, in the form `min_rings=5`, or of the standard:
+    `scattering=fluorescence`, `table=carbon.txt`, `attenuation`, `transmission`, `standard_error`.
+    """
     start: Annotated[str | None, Parameter(name="--from")] = None
     """Version or candidate whose distance and beam centre are the start values."""
 
     def kind(self) -> str:
         """Return the name of the source option; raise an error if other options do not fit."""
-        names = ("image", "poni", "geometry", "bragg")
+        names = ("image", "poni", "geometry", "bragg", "standard")
         chosen = [name for name in names if getattr(self, name)]
         if len(chosen) != 1:
-            raise HklflowError("give one of --image, --bragg, --poni and --geometry")
+            raise HklflowError("give one of --image, --bragg, --poni, --geometry and --standard")
         (kind,) = chosen
+        if self.empty is not None and kind != "standard":
+            raise HklflowError(f"--empty is for --standard, not for --{kind}")
         several = bool(self.offset or self.arm)
-        if self.level == "module" and kind in ("poni", "geometry"):
+        if self.level == "module" and kind in ("poni", "geometry", "standard"):
             raise HklflowError(f"--level module is for --image and --bragg, not for --{kind}")
         if several and (kind != "image" or self.level == "module"):
             raise HklflowError(
@@ -78,8 +87,8 @@ class Source:
             params |= settings((f"calibrant={self.calibrant}",))
         if kind in ("poni", "geometry") and (params or self.start):
             raise HklflowError(f"--calibrant, --set and --from are for --image, not for --{kind}")
-        if kind == "bragg" and (self.calibrant or self.start):
-            raise HklflowError("--calibrant and --from are for --image, not for --bragg")
+        if kind in ("bragg", "standard") and (self.calibrant or self.start):
+            raise HklflowError(f"--calibrant and --from are for --image, not for --{kind}")
         return params
 
     def request(self, to: Target, kind: str) -> "Request":
@@ -88,6 +97,9 @@ class Source:
         from hklflow.cli.calibration.build import Request
 
         params, parent = self.params(kind), None
+        if self.standard is not None:
+            named = {"standard": self.standard, "empty": self.empty}
+            params |= {key: str(Path(x).absolute()) for key, x in named.items() if x is not None}
         if self.start is not None:
             params = _start(to, self.start) | params
             if isinstance(began := to.item(self.start), Version):
@@ -130,12 +142,14 @@ def init_state(
     """Make the state's folder in the store, with the geometry of the set-points as version 0.
 
     Version 0 is used only if `allow_default` is set, and its products are marked as diagnostic. For
-    constants, version 0 is empty, because constants must be measured.
+    a normalisation, in version 0 all pixels respond alike. For constants, version 0 is empty,
+    because constants must be measured.
 
     Example: `hklflow calibration init --author "M. Curie"`
     """
     from hklflow import stage
     from hklflow.cli.calibration.build import Request, make_files
+    from hklflow.cli.calibration.normalize import init_files
 
     to = entry.target()
     with tempfile.TemporaryDirectory() as folder:
@@ -143,6 +157,8 @@ def init_state(
             # Constants are unknown before they are measured: version 0 is a placeholder.
             files = {"parameters.json": Path(folder) / "parameters.json"}
             stage.write_json(files["parameters.json"], {"source": "default"})
+        elif to.kind == "normalization":
+            files = init_files(to, Path(folder))
         else:
             files = make_files(to, Request("default"), Path(folder))
         version = to.store.init(to.state, files, author=author, comments=comments)
@@ -158,7 +174,7 @@ def propose(
     comments: Comments = "",
     entry: Entry = Entry(),
 ) -> None:
-    """Make a candidate from powder images, Bragg peaks, a PONI file or a geometry, and judge it.
+    """Make a candidate from powder images, Bragg peaks, a file or a standard, and judge it.
 
     Results do not change before the candidate is accepted. The state defines the energy, the pixel
     size and the start value of the distance. The report is a page to open in a browser.
@@ -167,11 +183,15 @@ def propose(
     wavelength is refined too. With `--level module`, the positions of the detector's modules are
     determined from images with displaced beam centres or from Bragg peaks.
 
+    For an entry of `normalizations`, `--standard` gives the frames of a standard, and `--empty`
+    the frames without it; both need a monitor then.
+
     Example: `hklflow calibration propose morning --image raw/CeO2.tif --calibrant CeO2 --author
     "M. Curie"`; `hklflow calibration propose two --image near.tif far.tif --offset 0 0.1 ...`;
     `hklflow calibration propose tiles --level module --image a.tif b.tif c.tif d.tif ...`;
     `hklflow calibration propose tiles --bragg quartz/300K ...`; `hklflow calibration propose old
-    --poni old.poni ...`
+    --poni old.poni ...`; `hklflow calibration propose carbon --standard raw/carbon.h5 --empty
+    raw/air.h5 --calibration response --author "M. Curie"`
 
     Parameters
     ----------
@@ -180,7 +200,7 @@ def propose(
     """
     kind = source.kind()
     to = entry.target()
-    to.require("geometry")
+    to.require("normalization" if kind == "standard" else "geometry")
     _propose(to, name, source.request(to, kind), author, comments)
 
 
@@ -212,7 +232,7 @@ def iterate(
     from hklflow.cli.calibration.build import Request, settings
 
     to = entry.target()
-    to.require("geometry")
+    to.require(*(kind for kind in KINDS if kind != "constants"))
     before = to.candidate(name)
     earlier = Request.from_dict(stage.read_json(before.path / "parameters.json"))
     if earlier.source in ("poni", "geometry"):
@@ -258,6 +278,7 @@ def _propose(to: Target, name: str, request: "Request", author: str, comments: s
     from hklflow.calibration.layout import check_name
     from hklflow.cli.calibration.assess import assessed
     from hklflow.cli.calibration.build import make_files
+    from hklflow.cli.calibration.normalize import candidate as candidate_of_standard
 
     # Check state and names first, because the calibration takes long.
     to.store.state(to.state.kind, to.state.id)
@@ -265,8 +286,11 @@ def _propose(to: Target, name: str, request: "Request", author: str, comments: s
     if not author.strip():
         raise HklflowError("--author is empty; give the name of the person who proposes")
     with tempfile.TemporaryDirectory() as folder:
-        files = make_files(to, request, Path(folder))
-        files, record = assessed(to, name, request, files, Path(folder))
+        if to.kind == "normalization":
+            files, record = candidate_of_standard(to, name, request, Path(folder))
+        else:
+            files = make_files(to, request, Path(folder))
+            files, record = assessed(to, name, request, files, Path(folder))
         record |= {"author": author, "comments": comments}
         candidate = to.store.new_iteration(to.state, name, files, record)
     print(f"candidate {in_words(candidate)} of {to.name}, state {to.state.id}")

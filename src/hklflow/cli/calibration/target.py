@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cyclopts import Parameter
 
 from hklflow.base.errors import HklflowError
+from hklflow.calibration.kinds import KINDS
 from hklflow.cli.folder import experiment as folder_of
 from hklflow.cli.options import Directory
 
@@ -33,16 +34,16 @@ class Target:
 
     @property
     def kind(self) -> str:
-        """Kind of the calibration, `geometry` or `constants`."""
+        """Kind of the calibration, see `calibration.kinds`."""
         return self.experiment.stored_kinds[self.name]
 
-    def require(self, kind: str) -> None:
+    def require(self, *kinds: str) -> None:
         """Raise an error if the entry has another kind."""
-        if self.kind != kind:
+        if self.kind not in kinds:
             raise HklflowError(
-                f"{self.name} has {self.kind}, and this command is for a {kind}; constants are "
-                "proposed by `snakemake constants`, and `hklflow calibration show` shows the gates "
-                "of a candidate"
+                f"{self.name} has {self.kind}, and this command is for a {' or '.join(kinds)}; "
+                f"{self.kind} is proposed with {KINDS[self.kind].proposed_with}, and `hklflow "
+                "calibration show` shows the gates of a candidate"
             )
 
     @property
@@ -118,7 +119,8 @@ class Entry:
     """Options that select a stored calibration."""
 
     calibration: str | None = None
-    """Entry of `calibrations` in config.yaml; not needed if only one entry has a store."""
+    """Entry of `calibrations`, `constants` or `normalizations` in config.yaml; not needed if only
+    one entry has a store."""
     directory: Directory = Path()
 
     def target(self) -> Target:
@@ -142,7 +144,8 @@ def target(directory: Path, name: str | None) -> Target:
         names = list(experiment.stored_kinds)
         if len(names) != 1:
             raise HklflowError(
-                f"{folder.config} has {len(names)} calibrations and constants with a store"
+                f"{folder.config} has {len(names)} calibrations, constants and normalisations "
+                "with a store"
                 f"{': ' + ', '.join(names) if names else ''}; "
                 + (
                     "choose one with --calibration"

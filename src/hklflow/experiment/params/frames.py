@@ -111,6 +111,16 @@ def pixel_mask(experiment: Experiment, at: Wildcards) -> stages.pixel_mask.Param
     return binned.pixel_mask(own, experiment.config.binning)
 
 
+def artificial_normalization(
+    experiment: Experiment, at: Wildcards
+) -> stages.artificial_normalization.Params:
+    """Return the parameters of an artificial normalisation."""
+    own = experiment.settings(at["sample"], at["scan"]).normalization
+    given = own.model_dump(exclude={"use", "artificial"})
+    # Without a method the job does not exist, but its parameters are listed.
+    return stages.artificial_normalization.Params(**given, method=own.artificial or "self_flat")
+
+
 def find_peaks(experiment: Experiment, at: Wildcards) -> stages.find_peaks.Params:
     """Return the parameters of the peak search."""
     own = experiment.settings(at["sample"], at["scan"]).find_peaks
