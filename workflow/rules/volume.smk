@@ -12,7 +12,7 @@ rule refine_scale:
             "orientation",
             "accepted",
             "files",
-            "flat_field",
+            "flat_fields",
         ),
     output:
         **writes("refine_scale", "refined", "picture", "metrics"),

@@ -462,6 +462,20 @@ normalisation, or the flat field of a photon counter's constants; empty if none 
 """
 
 
+def _each(
+    read: "Callable[[Jobs, Wildcards], Sequence[str]]",
+) -> "Callable[[Jobs, Wildcards], Sequence[str]]":
+    def of_scan(plan: Jobs, at: Wildcards) -> list[str]:
+        rotations = plan.experiment.rotations(at["sample"], at["scan"])
+        return [file for name in rotations for file in read(plan, {**at, "rotation": name})]
+
+    return of_scan
+
+
+FLAT_FIELDS = Source(_each(_made_response), _each(_measured_response))
+"""The same for each rotation of the job's scan, in their order."""
+
+
 def _start(plan: Jobs, at: Wildcards) -> list[str]:
     start = plan.experiment.settings(at["sample"], at["scan"]).orientation.start
     return [str(start)] if start else []

@@ -18,6 +18,7 @@ from hklflow.experiment.sources import (
     FIGURES_OF_SCANS,
     FILES_OF_CALIBRATION,
     FLAT_FIELD,
+    FLAT_FIELDS,
     FRAMES,
     FRAMES_AS_REDUCED,
     GEOMETRY,
@@ -414,7 +415,7 @@ _VOLUMES = (
             "orientation": of_scan("orientation.json"),
             "accepted": of_scan("accepted.json"),
             "files": parameter_files("transform"),
-            "flat_field": constants(counter=True, flat_field=True),
+            "flat_fields": FLAT_FIELDS,
         },
         writes={
             "refined": Output("refined_scale.nxs"),

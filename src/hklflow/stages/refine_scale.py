@@ -48,6 +48,8 @@ class Inputs(stage.Inputs):
     """Verdict of the quality gates on the scan; None if the scan was not judged."""
     orientation: Path
     """Refined orientation of the scan."""
+    flat_fields: list[Path] = Field(default_factory=list)
+    """Response of the pixels of each rotation, from constants or normalisations."""
 
 
 class Outputs(stage.Outputs):
@@ -214,10 +216,13 @@ def _of_rotation(
     from hklflow.transform.sums import Readout
 
     scan, rotation = task.scans[number], task.rotations[number]
+    corrections = params.corrections
+    if inputs.flat_fields:
+        corrections = corrections.model_copy(update={"flat_field": inputs.flat_fields[number]})
     norm = norms.read_norm(
         inputs.masks[number],
         inputs.scales[number],
-        params.corrections,
+        corrections,
         task.orientation.reference_detector,
         rotation,
         scan.binning,
