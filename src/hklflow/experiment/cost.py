@@ -70,6 +70,7 @@ COSTS: Mapping[str, Cost] = {
     "import_scan": Cost(420, per_mpixel=150, seconds=5),
     "pixel_mask": Cost(280, per_mpixel=250, seconds=4, disk_pixel=4),
     "frame_scale": Cost(250, per_mpixel=100),
+    "background": Cost(300, per_mpixel=250, seconds=4, disk_pixel=10),
     "find_peaks": Cost(300, per_mpixel=350, seconds=3, rate=55, disk_pixel=9),
     "mask_3d": Cost(280, per_mpixel=190, rate=500, disk=0.005),
     "refine_parent": Cost(260, seconds=4),

@@ -20,6 +20,7 @@ from pydantic import (
 
 import hklflow.stages.accept
 import hklflow.stages.add_transforms
+import hklflow.stages.background
 import hklflow.stages.bin_frames
 import hklflow.stages.bragg_series
 import hklflow.stages.converge
@@ -195,6 +196,9 @@ class Config(_Section):
     """Pixel mask."""
     frame_scale: stages.frame_scale.Params = stages.frame_scale.Params()
     """Scale of every frame from monitor, attenuators and the transmission of the sample."""
+    background: stages.background.Settings = stages.background.Settings()
+    """Runs without the crystal (empty beam, air, capillary, furnace), whose counts are subtracted.
+    """
     find_peaks: stages.find_peaks.Settings = stages.find_peaks.Settings()
     """Peak search and frame statistics."""
     dials: DialsPrograms = DialsPrograms()

@@ -22,6 +22,7 @@ PER_SCAN = (
     "import_scan",
     "pixel_mask",
     "frame_scale",
+    "background",
     "find_peaks",
     "orientation",
     "refine_parent",

@@ -5,6 +5,7 @@ the default plot. The history is in ``/entry/workflow``, with one NXprocess for 
 contributed to the file.
 """
 
+from hklflow.nexus.background import read_background, write_background
 from hklflow.nexus.grid_writer import PLANES, GridWriter
 from hklflow.nexus.masks import FrameMaskWriter, open_frame_mask, read_mask, write_mask
 from hklflow.nexus.master import linked_files, write_master
@@ -50,6 +51,7 @@ __all__ = [
     "open_frame_mask",
     "open_members",
     "open_volume",
+    "read_background",
     "read_box",
     "read_mask",
     "read_parts",
@@ -62,6 +64,7 @@ __all__ = [
     "read_statistics",
     "read_volume",
     "require_one_grid",
+    "write_background",
     "write_mask",
     "write_master",
     "write_peaks",

@@ -111,6 +111,13 @@ def pixel_mask(experiment: Experiment, at: Wildcards) -> stages.pixel_mask.Param
     return binned.pixel_mask(own, experiment.config.binning)
 
 
+def background(experiment: Experiment, at: Wildcards) -> stages.background.Params:
+    """Return the parameters of the background of a rotation."""
+    own = experiment.settings(at["sample"], at["scan"]).background
+    shared = own.model_dump(exclude={"runs"})
+    return stages.background.Params(**shared, runs=own.of_rotation(at["rotation"]))
+
+
 def find_peaks(experiment: Experiment, at: Wildcards) -> stages.find_peaks.Params:
     """Return the parameters of the peak search."""
     own = experiment.settings(at["sample"], at["scan"]).find_peaks
