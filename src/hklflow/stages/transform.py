@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from hklflow.formats.raw_frames import Frames
     from hklflow.geometry import Rotation
     from hklflow.images.scan import RotationScan
+    from hklflow.images.surroundings import Part
     from hklflow.nexus.masks import FrameMask
     from hklflow.orientation.product import Orientation
     from hklflow.stage.rehearsal import Known
-    from hklflow.images.surroundings import Part
     from hklflow.transform.binning import Accumulator
     from hklflow.transform.surroundings import Subtracted
 
@@ -83,7 +83,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Transform frames to volumes, in as many passes as the memory requires."""
     from hklflow import nexus
     from hklflow.formats import raw
-    from hklflow.transform import binning
 
     accepted = stage.read_accepted(inputs.accepted)
     task = _read(inputs, params)
@@ -96,7 +95,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             outputs.masked_transform,
             orientation.grid,
             orientation.cell,
-            binning.counts_type(frames.dtype, frames.shape[2], samples),
+            _counts_type(task, frames),
             noisy or task.background is not None,
             exact=params.part[1] > 1,
             background=task.background is not None,
