@@ -1,7 +1,7 @@
 """Is the background right that runs without the crystal measure?
 
-Worlds of tests/truth/QUANTITATIVE.md: frames of a crystal with air and a capillary, and runs without
-it. The stages `background`, `transform` and `merge` make S; the counts that they leave are compared
+Worlds of tests/truth/QUANTITATIVE.md: frames of a crystal with air and a capillary, and runs
+without it. The stages `background`, `transform` and `merge` make S; the counts that they leave are compared
 with the expected counts of the crystal alone, in single voxels, blocks of 5 x 5 x 5 voxels, and
 shells of |Q|. The transmissions are the true ones (a file of one number for each frame).
 
@@ -15,25 +15,26 @@ import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from tests.truth.orientations import write_orientation
+from tests.truth.quantitative import World
+from tests.truth.quantitative_catalogue import world
+from tests.truth.quantitative_write import write
 
 from hklflow import nexus, stage
 from hklflow.geometry.grid import Grid, pixel_pitch, sub_samples
 from hklflow.images.frame_scale import FrameScale, constant
 from hklflow.stages import background, import_scan, merge, transform
 from hklflow.transform.binning import Accumulator
-from tests.truth.orientations import write_orientation
-from tests.truth.quantitative import World
-from tests.truth.quantitative_catalogue import world
-from tests.truth.quantitative_write import write
 
+Runs = dict[str, dict[str, Any]]
 STEP = (0.1, 0.1, 0.1)
+_OF_CRYSTAL = ("diffuse", "bragg", "compton", "fluorescence")
 
 
 @dataclass
@@ -70,7 +71,7 @@ def write_empty(w: World, source: Path, target: Path, expected: np.ndarray, seed
             data[z] = np.where(w.blind, data[z], frame)
 
 
-def reduced(w: World, folder: Path, runs: Sequence[dict[str, Any]], **params: Any) -> Measured:
+def reduced(w: World, folder: Path, runs: Runs, **params: Any) -> Measured:
     """Run the stages on a world that `write` has written, and sum the truth on the same grid."""
     sample = w.name.replace(" ", "-")
     nexus.write_mask(folder / "mask.nxs", w.blind.astype(np.uint32))
@@ -94,22 +95,21 @@ def reduced(w: World, folder: Path, runs: Sequence[dict[str, Any]], **params: An
         volumes.append(_transformed(folder, r, scan, runs, **params))
         samples = sub_samples(pixel_pitch(scan.rotation, w.UB, grid))
         good = np.where(w.blind, 0.0, 1.0)
-        frames: list[Iterable[np.ndarray]] = [[], [], []]
-        for i in range(3):
-            accumulator = Accumulator(
-                scan.rotation, w.UB, grid, good, np.ones(w.scans[r].n_frames), samples
-            )
-            for z in range(w.scans[r].n_frames):
-                parts = w.parts(r, z)
-                image = (w.expected(r, z), w.background(r, z), parts["bragg"])[i]
+        ones = np.ones(w.scans[r].n_frames)
+        truth = [Accumulator(scan.rotation, w.UB, grid, good, ones, samples) for _ in range(3)]
+        for z in range(w.scans[r].n_frames):
+            parts = w.parts(r, z)
+            total = np.sum(list(parts.values()), axis=0)
+            crystal = sum(parts.get(n, 0 * w.q) for n in _OF_CRYSTAL)
+            for accumulator, image in zip(
+                truth, (crystal, total - crystal, parts["bragg"]), strict=True
+            ):
                 accumulator.add(image[None], z)
-            sums[i] += accumulator.total()[0]
-        del frames
+        sums += [accumulator.total()[0] for accumulator in truth]
     _run(
         merge,
         {"volumes": volumes},
-        {n: folder / f"merged_{n}" for n in ()}
-        | {
+        {
             "volume": folder / "merged.nxs",
             "slices": folder / "s.png",
             "coverage": folder / "c.png",
@@ -123,14 +123,10 @@ def reduced(w: World, folder: Path, runs: Sequence[dict[str, Any]], **params: An
         )
     hkl = np.stack(np.meshgrid(*(grid.axis(i) for i in (2, 1, 0)), indexing="ij")[::-1], axis=-1)
     q = np.linalg.norm(hkl @ w.crystal.B.T, axis=-1)
-    return Measured(
-        net, norm, variance, expected, sums[0] - sums[1], sums[1], sums[2], q, folder
-    )
+    return Measured(net, norm, variance, expected, *sums, q, folder)
 
 
-def _transformed(
-    folder: Path, r: int, scan: Any, runs: Sequence[dict[str, Any]], **params: Any
-) -> Path:
+def _transformed(folder: Path, r: int, scan: Any, runs: Runs, **params: Any) -> Path:
     """Run `background` and `transform` on one rotation."""
     n = scan.rotation.scan.n_frames
     ones = np.ones(n)
@@ -139,10 +135,10 @@ def _transformed(
     nexus.write_scale(folder / f"scale{r}.nxs", scale, ones)
     with nexus.FrameMaskWriter(folder / "frame_mask.nxs", (n, *scan.rotation.detector.shape)) as m:
         m.append(np.zeros((n, m._shape[1], (m._shape[2] + 7) // 8), np.uint8), np.zeros(n))
-    own = [
-        {k: (Path(str(v).format(r=r)) if k == "transmission" else v) for k, v in run.items()}
-        for run in runs
-    ]
+    own = {
+        name: {k: (Path(str(v).format(r=r)) if k == "transmission" else v) for k, v in run.items()}
+        for name, run in runs.items()
+    }
     inputs = {"scan": folder / f"scan{r}.nxs", "mask": folder / "mask.nxs"}
     inputs["scale"] = folder / f"scale{r}.nxs"
     _run(
@@ -187,11 +183,8 @@ def figures(m: Measured, n_rotations: int) -> dict[str, float]:
     noise = m.variance - m.net - m.expected
     notes = stage.read_json(m.folder / "merged.json")
     del notes
-    with h5py.File(m.folder / "merged.nxs") as file:
-        from hklflow.nexus.entry import text
-        import json
-
-        notes = json.loads(text(file["entry/notes/notes"]))
+    with nexus.open_volume(m.folder / "merged.nxs") as volume:
+        notes = volume.notes
     key = "variance of the background in a sum of voxels, over the sum of their variances"
     growth = np.mean([g["5 x 5 x 5 voxels"] for g in notes[key].values()])
     total = m.crystal + m.truth
@@ -248,7 +241,7 @@ def texts(w: World, folder: Path) -> None:
             np.savetxt(folder / f"capillary{r}.txt", ratio.mean(axis=(1, 2)))
 
 
-def plate(w: World, folder: Path) -> dict[str, list[dict[str, Any]]]:
+def plate(w: World, folder: Path) -> dict[str, Runs]:
     """Return runs: one for all air with its mean share behind the crystal, or two."""
     empty, of = folder / "raw" / "plate_empty.nxs", w._images
     before, behind = of["air before"], of["air behind"]
@@ -259,17 +252,38 @@ def plate(w: World, folder: Path) -> dict[str, list[dict[str, Any]]]:
         write_empty(w, empty, folder / f"{name}.nxs", per * image, seed)
     through = folder / "through{r}.txt"
     share = float(behind[~w.blind].sum() / (before + behind)[~w.blind].sum())
-    one = {"name": "air", "raw": str(empty), "seen_through": "part", "share": share}
-    two = [
-        {"name": "before", "raw": str(folder / "before.nxs"), "seen_through": "not"},
-        {
-            "name": "behind",
-            "raw": str(folder / "behind.nxs"),
-            "seen_through": "crystal",
-            "transmission": through,
+    one = {"raw": str(empty), "seen_through": "part", "share": share, "transmission": through}
+    two = {
+        "before": {"raw": str(folder / "before.nxs"), "seen_through": "not"},
+        "behind": {
+            "raw": str(folder / "behind.nxs"), "seen_through": "crystal", "transmission": through,
         },
-    ]
-    return {"one run, mean share": [one | {"transmission": through}], "two runs": two}
+    }  # fmt: skip
+    return {"one run, mean share": {"air": one}, "two runs": two}
+
+
+def capillary(w: World, folder: Path) -> dict[str, Runs]:
+    """Return runs: one for all, seen through the crystal; or air without a capillary, and all."""
+    empty, of = folder / "raw" / "capillary_empty.nxs", w._images
+    run = w.surroundings.empty
+    assert run is not None
+    per = run.beam * run.exposure * run.attenuator * w.scale
+    alone = w.on_pixels(w.absorber.container(np.eye(3), w.node_rays, sample=False))
+    for name, image, seed in (
+        ("before", of["air before"], 1),
+        ("behind", of["air behind"], 2),
+        ("tube", alone * of["capillary"], 3),
+    ):
+        write_empty(w, empty, folder / f"{name}.nxs", per * image, seed)
+    through, glass = folder / "through{r}.txt", folder / "capillary{r}.txt"
+    behind = {"raw": str(folder / "behind.nxs"), "seen_through": "crystal", "transmission": through}
+    apart = {
+        "before": {"raw": str(folder / "before.nxs"), "seen_through": "not"},
+        "behind": behind,
+        "tube": {"raw": str(empty), "seen_through": "crystal", "transmission": glass,
+                 "contains": ["before", "behind"]},
+    }  # fmt: skip
+    return {"air in front, air behind, and all with the capillary": apart}
 
 
 def main() -> None:
@@ -283,7 +297,7 @@ def main() -> None:
             folder = Path(made)
             write(w, folder)
             texts(w, folder)
-            cases = {"plate": plate}[name](w, folder)
+            cases = {"plate": plate, "capillary": capillary}[name](w, folder)
             for case, runs in cases.items():
                 print(f"{name}, {case}")
                 for what, value in figures(reduced(w, folder, runs), len(w.scans)).items():

@@ -373,7 +373,7 @@ LINKED = Source(
 def _runs(plan: Jobs, at: Wildcards) -> list[str]:
     own = plan.experiment.settings(at["sample"], at["scan"]).background
     read: list[str] = []
-    for run in own.of_rotation(at["rotation"]):
+    for run in own.of_rotation(at["rotation"]).values():
         base = plan.experiment.base
         read += [*raw_ends(run.raw, base), *linked_files(run.raw, base)]
         read += [str(run.transmission)] if isinstance(run.transmission, Path) else []

@@ -236,7 +236,9 @@ _SPLINES = (8, 12, 18)
 _OUTLIER = 4.0
 
 
-def fitted_scale(q: Floats, measured: Floats, errors: Floats, background: Floats) -> tuple[float, float]:
+def fitted_scale(
+    q: Floats, measured: Floats, errors: Floats, background: Floats
+) -> tuple[float, float]:
     """Return the factor of a background and its standard error, from curves against |Q|.
 
     The rest is a smooth curve (cubic splines), so only structure of the background that is sharper

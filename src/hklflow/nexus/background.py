@@ -49,9 +49,7 @@ def write_background(path: Path, parts: list[Part], rings: Rings) -> None:
             add_array(group, "variance", part.variance, "")
             add_array(group, "slow", np.arange(part.level.shape[0]) + 0.5, "pixel")
             add_array(group, "fast", np.arange(part.level.shape[1]) + 0.5, "pixel")
-            factors = add_group(
-                entry, f"factor{i + 1}", "NXdata", signal="factor", axes=["frame"]
-            )
+            factors = add_group(entry, f"factor{i + 1}", "NXdata", signal="factor", axes=["frame"])
             add_array(factors, "factor", part.factor, "", long_name=f"factor of {part.name}")
             add_array(factors, "frame", np.arange(len(part.factor)) + 0.5)
             add_array(

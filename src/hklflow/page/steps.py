@@ -95,11 +95,7 @@ STEPS = (
     Step(
         "Background",
         (Product("background", "Measured, background and rest against |Q|; factors by frame."),),
-        (
-            Figure(
-                "share of the background", "background", ("share of the background",), "{:.1%}"
-            ),
-        ),
+        (Figure("share of the background", "background", ("share of the background",), "{:.1%}"),),
     ),
     Step(
         "Orientation",

@@ -1,8 +1,8 @@
 """Make the expected background of one rotation from runs without the crystal.
 
 Each run (empty beam, air, capillary, mount, furnace) gives the counts of each pixel for an incident
-intensity of 1, and a factor for each frame of the rotation. The transform subtracts their sum. Bragg
-reflections are integrated with their local background and do not use this one.
+intensity of 1, and a factor for each frame of the rotation. The transform subtracts their sum.
+Bragg reflections are integrated with their local background and do not use this one.
 """
 
 from pathlib import Path
@@ -85,6 +85,10 @@ class Run(stage.Params):
     value in the raw file."""
     attenuation: float | None = Field(None, gt=0, le=1)
     """Transmission of the attenuators during the run; None: the value in the raw file, else 1."""
+    contains: tuple[str, ...] = ()
+    """Names of other runs whose background this run contains, too: a run of an empty capillary in
+    air contains the air. The background of this run alone is then the difference.
+    """
     rotations: tuple[str, ...] = ()
     """Names of the rotations that have this background; empty: all."""
 
@@ -122,27 +126,32 @@ class Settings(Limits):
     subtracted.
     """
 
-    def of_rotation(self, rotation: str) -> list[Named]:
+    def of_rotation(self, rotation: str) -> dict[str, Run]:
         """Return the runs of a rotation."""
-        return [
-            Named(name=name, **run.model_dump())
+        return {
+            name: run
             for name, run in self.runs.items()
             if run is not None and (not run.rotations or rotation in run.rotations)
-        ]
+        }
 
 
 class Params(Limits):
     """Settings of the stage, and the runs of the rotation."""
 
-    runs: list[Named] = Field(min_length=1)
-    """Runs without the crystal."""
+    runs: dict[str, Run] = Field(min_length=1)
+    """Runs without the crystal, by name."""
+
+    @property
+    def named(self) -> list[Named]:
+        """Runs with their names."""
+        return [Named(name=name, **run.model_dump()) for name, run in self.runs.items()]
 
     def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
         """Return the files among the parameters: raw files of the runs, and transmissions."""
         from hklflow.formats.series import find_files, number_pattern
 
         files: list[Path] = []
-        for run in self.runs:
+        for run in self.runs.values():
             if number_pattern(Path(run.raw).name) is None:
                 files.append(Path(run.raw))
             else:
@@ -160,11 +169,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     scan, scale = nexus.read_scan(inputs.scan), nexus.read_scale(inputs.scale)
     bad = nexus.read_mask(inputs.mask) != 0
     of_scan = raw.read_header(scan.raw)
-    measured = [_measured(run, scan, of_scan, scale, bad) for run in params.runs]
+    measured = [_measured(run, scan, of_scan, scale, bad) for run in params.named]
     parts, warnings = [part for part, _ in measured], [w for _, some in measured for w in some]
-    for i, run in enumerate(params.runs):
+    for i, run in enumerate(params.named):
         if run.scale == "fit":
             parts[i] = _fitted(i, parts, scan, params)
+    parts = _apart(params.named, parts)
     rings = _rings(scan, parts, params)
     warnings += _doubts(rings, params)
     nexus.write_background(outputs.background, parts, rings)
@@ -182,7 +192,7 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     """Compare the headers of the runs with the header of the rotation."""
     if (facts := known.scan(inputs.scan)) is None:
         return
-    for run in params.runs:
+    for run in params.named:
         _like_scan(run, _facts(run), facts.scan, facts.frames.header)
         _text_transmission(run, facts.scan.rotation.scan.n_frames)
 
@@ -214,9 +224,7 @@ def _like_scan(
     said = assemble.Said(monitor=monitor, exposure=run.exposure, attenuation=run.attenuation)
     if header.exposure_time is None and monitor == "file":
         said = replace(said, exposure=1.0)  # the monitor counts during the exposure
-    return background_run.like_scan(
-        run.raw, facts.shape, header, said, scan, of_scan, _where(run)
-    )
+    return background_run.like_scan(run.raw, facts.shape, header, said, scan, of_scan, _where(run))
 
 
 def _measured(
@@ -261,9 +269,40 @@ def _measured(
     return surroundings.Part(run.name, level, variance, factor, total), warnings
 
 
-def _transmission(
-    run: Named, scale: "FrameScale"
-) -> "tuple[NDArray[np.float64], float, bool]":
+def _apart(runs: list[Named], parts: "list[Part]") -> "list[Part]":
+    """Return the backgrounds with factors that count what a run contains of others only once.
+
+    With the runs ``B`` and ``B + A``, the sum ``f_B B + f_A A`` is ``f_A (B + A) + (f_B - f_A) B``.
+
+    Raises
+    ------
+    HklflowError
+        If a run contains an unknown run, or the factor of a contained run would become negative.
+    """
+    from hklflow.base.errors import HklflowError
+
+    numbers = {run.name: i for i, run in enumerate(runs)}
+    factors = [part.factor.copy() for part in parts]
+    for run, part in zip(runs, parts, strict=True):
+        for name in run.contains:
+            if name not in numbers or name == run.name:
+                others = ", ".join(n for n in numbers if n != run.name) or "none"
+                raise HklflowError(
+                    f"`{_where(run)}: contains`: {name!r} is no other run of this rotation (the "
+                    f"others are {others}); name one of them"
+                )
+            factors[numbers[name]] -= part.factor
+    for run, factor in zip(runs, factors, strict=True):
+        if factor.min() < -1e-9:
+            raise HklflowError(
+                f"the factor of {run.name} is {factor.min():.3g} after the runs that contain it "
+                "are subtracted: it is weakened more than they are; correct `contains`, "
+                "`seen_through`, or the transmissions"
+            )
+    return [part._replace(factor=f.clip(0)) for part, f in zip(parts, factors, strict=True)]
+
+
+def _transmission(run: Named, scale: "FrameScale") -> "tuple[NDArray[np.float64], float, bool]":
     """Return the transmission of each frame, its relative error, and True if it is unknown."""
     import numpy as np
 
@@ -328,9 +367,7 @@ def _interval(
     )
 
 
-def _rings(
-    scan: "RotationScan", parts: "list[Part]", params: Params, shells: int = 60
-) -> "Rings":
+def _rings(scan: "RotationScan", parts: "list[Part]", params: Params, shells: int = 60) -> "Rings":
     """Compare frames spread over the rotation with the backgrounds."""
     import numpy as np
 
@@ -357,9 +394,7 @@ def _rings(
         return surroundings.rings(images(), incident, parts, q, limits, shells)
 
 
-def _fitted(
-    number: int, parts: "list[Part]", scan: "RotationScan", params: Params
-) -> "Part":
+def _fitted(number: int, parts: "list[Part]", scan: "RotationScan", params: Params) -> "Part":
     """Return a background with the factor that fits the frames.
 
     Raises
@@ -372,19 +407,20 @@ def _fitted(
     from hklflow.base.errors import HklflowError
     from hklflow.images import surroundings
 
-    part, run = parts[number], params.runs[number]
+    part, run = parts[number], params.named[number]
     own = _rings(scan, [part], params, shells=300)
     measured = own.measured
     if others := [p for i, p in enumerate(parts) if i != number]:
         measured = measured - _rings(scan, others, params, shells=300).background
     use = (own.pixels > 0) & (own.measured_error > 0)
     errors = np.hypot(own.measured_error, own.noise)[use]
-    factor, error = surroundings.fitted_scale(own.q[use], measured[use], errors, own.background[use])
+    curves = own.q[use], measured[use], errors, own.background[use]
+    factor, error = surroundings.fitted_scale(*curves)
     if not error < _LEAST_KNOWN * factor:
         raise HklflowError(
             f"`{_where(run)}: {{scale: fit}}`: the factor of {run.name} is {factor:.3g} ± "
-            f"{error:.2g}, so the frames do not determine it: the background has no sharp structure "
-            "against |Q|; give a number"
+            f"{error:.2g}, so the frames do not determine it: the background has no sharp "
+            "structure against |Q|; give a number"
         )
     total = float(np.hypot(part.error, error / factor))
     print(f"{run.name}: the fitted factor is {factor:.4f} ± {error:.4f}")
@@ -445,7 +481,7 @@ def _metrics(parts: "list[Part]", rings: "Rings", params: Params) -> dict[str, A
                 ],
                 "relative error of the level": part.error,
             }
-            for run, part in zip(params.runs, parts, strict=True)
+            for run, part in zip(params.named, parts, strict=True)
         },
         "shells": {
             "|Q| in 1/Å": rings.q.round(4).tolist(),

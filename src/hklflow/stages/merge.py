@@ -94,12 +94,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         grid, cell = volumes[0].grid, volumes[0].cell
         noisy = any(v.has_variance for v in volumes)
         dtype = np.uint64 if all(v.counts_are_whole for v in volumes) else np.float64
-        writer = stack.enter_context(
-            nexus.VolumeWriter(
-                outputs.volume, grid, cell, params.title, dtype, True, variance=noisy,
-                background=any(v.has_background for v in volumes),
-            )  # fmt: skip
-        )
+        writer = nexus.VolumeWriter(
+            outputs.volume, grid, cell, params.title, dtype, True, variance=noisy,
+            background=any(v.has_background for v in volumes),
+        )  # fmt: skip
+        stack.enter_context(writer)
         merged = _write(writer, volumes, params)
         names = [path.absolute().parent.name for path in inputs.volumes]
         if len(set(names)) < len(names):

@@ -32,7 +32,7 @@ from hklflow.transform.binning import Accumulator, Box
 Floats = NDArray[np.float64]
 
 # Pixels between which the number of repeats is interpolated, and frames over which it is averaged.
-_NODES = (24, 24)
+_NODES = 24
 _FRAMES = 8
 # Distances in sub-samples of a frame that are all summed.
 _ALL = 64
@@ -107,8 +107,7 @@ def repeats(
 
     n_slow, n_fast = rotation.detector.shape
     n_frames = rotation.scan.n_frames
-    axes = [np.linspace(0.5, n - 0.5, min(n, m)) for n, m in zip((n_slow, n_fast), _NODES, strict=True)]
-    slow, fast = np.meshgrid(*axes, indexing="ij")
+    slow, fast = np.meshgrid(*(_spread(n) for n in (n_slow, n_fast)), indexing="ij")
     total = np.zeros(slow.shape)
     frames = np.linspace(0, n_frames, min(_FRAMES, n_frames), endpoint=False) + 0.5
     size = np.asarray(grid.step, float) * coarser
@@ -126,9 +125,13 @@ def repeats(
     )  # fmt: skip
 
 
-def _in_same_voxel(
-    steps: list[Floats], samples: tuple[int, int, int], n_frames: int
-) -> Floats:
+def _spread(n: int) -> Floats:
+    """Return coordinates spread over n pixels, each in the middle of its part."""
+    nodes = min(n, _NODES)
+    return (np.arange(nodes) + 0.5) * n / nodes
+
+
+def _in_same_voxel(steps: list[Floats], samples: tuple[int, int, int], n_frames: int) -> Floats:
     """Return the mean number of sub-samples in the same voxel, over those of a pixel-frame.
 
     Parameters
@@ -154,7 +157,11 @@ def _in_same_voxel(
 
 
 def growth(
-    rotation: Rotation, ub: ArrayLike, grid: Grid, samples: tuple[int, int, int], parts: Sequence[Part]
+    rotation: Rotation,
+    ub: ArrayLike,
+    grid: Grid,
+    samples: tuple[int, int, int],
+    parts: Sequence[Part],
 ) -> dict[str, float]:
     """Return the variance of E in a sum over n³ voxels, over the sum of the voxels' variances."""
     weight = np.sum([np.nan_to_num(part.variance) for part in parts], axis=0)
