@@ -1,8 +1,8 @@
 """Is the background right that runs without the crystal measure?
 
 Worlds of tests/truth/QUANTITATIVE.md: frames of a crystal with air and a capillary, and runs
-without it. The stages `background`, `transform` and `merge` make S; the counts that they leave are compared
-with the expected counts of the crystal alone, in single voxels, blocks of 5 x 5 x 5 voxels, and
+without it. The stages `background`, `transform` and `merge` make S; the counts that they leave are
+compared with the expected counts of the crystal alone: voxels, blocks of 5 x 5 x 5 voxels, and
 shells of |Q|. The transmissions are the true ones (a file of one number for each frame).
 
     python -m benchmarks.background_truth [world ...] [--small]

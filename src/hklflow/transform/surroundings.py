@@ -151,8 +151,9 @@ def _in_same_voxel(steps: list[Floats], samples: tuple[int, int, int], n_frames:
             weight = (n_slow - abs(i)) * (n_fast - abs(j)) / (n_slow * n_fast) ** 2
             shift = d / n_frame * steps[0] + i / n_slow * steps[1] + j / n_fast * steps[2]
             overlap = np.maximum(0.0, 1.0 - np.abs(shift)).prod(axis=-1)
-            # (d, i, j) and its negative are equally probable.
-            total += (1 if d == 0 else 2) * weight * width / n_frame * overlap
+            # (d, i, j) and its negative are equally probable; near the ends one is missing.
+            both = 1 if d == 0 else 2 * max(0.0, 1 - d / n_frame / n_frames)
+            total += both * weight * width / n_frame * overlap
     return total
 
 
