@@ -4,8 +4,8 @@ from functools import cache
 
 import numpy as np
 import pytest
-from benchmarks.registration import rotation_of
 from tests.test_transform import GRID, SHAPE, N, simulation
+from tests.truth.bragg_scans import rotation_of
 
 from hklflow.geometry.grid import Grid
 from hklflow.images.surroundings import Part

@@ -32,8 +32,8 @@ from hklflow.transform.binning import Accumulator, Box
 Floats = NDArray[np.float64]
 
 # Pixels between which the number of repeats is interpolated, and frames over which it is averaged.
-_NODES = 24
-_FRAMES = 8
+_NODES = 12
+_FRAMES = 5
 # Distances in sub-samples of a frame that are all summed.
 _ALL = 64
 # Sums over n³ voxels whose variance is reported.
@@ -101,7 +101,7 @@ def repeats(
 ) -> Floats:
     """Return r (slow, fast), see the module; ``coarser`` is the edge of the voxels in grid steps.
 
-    The result is interpolated between 24 x 24 pixels.
+    The result is interpolated between 12 x 12 pixels.
     """
     from scipy.ndimage import zoom
 
@@ -146,14 +146,15 @@ def _in_same_voxel(steps: list[Floats], samples: tuple[int, int, int], n_frames:
     # A pixel near the rotation axis stays for many frames; these are thinned out.
     apart = np.unique(np.rint([*range(_ALL), *np.geomspace(_ALL, max(most, _ALL + 1), 80)]))
     weights = np.gradient(np.concatenate([-apart[:0:-1], apart]))[len(apart) - 1 :]
-    for d, width in zip(apart, weights, strict=True):
-        for i, j in product(range(1 - n_slow, n_slow), range(1 - n_fast, n_fast)):
-            weight = (n_slow - abs(i)) * (n_fast - abs(j)) / (n_slow * n_fast) ** 2
-            shift = d / n_frame * steps[0] + i / n_slow * steps[1] + j / n_fast * steps[2]
-            overlap = np.maximum(0.0, 1.0 - np.abs(shift)).prod(axis=-1)
-            # (d, i, j) and its negative are equally probable; near the ends one is missing.
-            both = 1 if d == 0 else 2 * max(0.0, 1 - d / n_frame / n_frames)
-            total += both * weight * width / n_frame * overlap
+    # (d, i, j) and its negative are equally probable; near the ends one is missing.
+    both = np.where(apart == 0, 1.0, 2 * np.maximum(0.0, 1 - apart / n_frame / n_frames))
+    weights = both * weights / n_frame
+    along = apart[:, None, None, None] / n_frame * steps[0]
+    for i, j in product(range(1 - n_slow, n_slow), range(1 - n_fast, n_fast)):
+        shift = along + (i / n_slow * steps[1] + j / n_fast * steps[2])
+        overlap = np.maximum(0.0, 1.0 - np.abs(shift)).prod(axis=-1)
+        pairs = (n_slow - abs(i)) * (n_fast - abs(j)) / (n_slow * n_fast) ** 2
+        total += pairs * np.tensordot(weights, overlap, 1)
     return total
 
 
