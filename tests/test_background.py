@@ -223,13 +223,13 @@ def test_a_run_of_something_else_is_refused_ahead(
     """`hklflow check` and the job say the same sentence."""
     shutil.copytree(made.folder / "config", tmp_path / "config")
     shutil.copytree(made.folder / "raw", tmp_path / "raw")
-    other = tmp_path / "raw/other_empty.nxs"
+    other = tmp_path / "raw/changed_empty.nxs"
     if change is not None:
         shutil.copy(tmp_path / "raw/plate_empty.nxs", other)
         with h5py.File(other, "r+") as file:
             change(file)
     config = tmp_path / "config/config.yaml"
-    runs = "{air: {raw: raw/other_empty.nxs, seen_through: not}}"
+    runs = "{air: {raw: raw/changed_empty.nxs, seen_through: not}}"
     config.write_text(config.read_text() + f"background: {{runs: {runs}}}\n")
     told = [refusal for refusal in refusals(experiment(config)) if "background" in refusal.where]
     assert len(told) == 1
