@@ -107,7 +107,7 @@ def reduced(w: World, folder: Path, runs: Runs, **params: Any) -> Measured:
         )
     hkl = np.stack(np.meshgrid(*(grid.axis(i) for i in (2, 1, 0)), indexing="ij")[::-1], axis=-1)
     q = np.linalg.norm(hkl @ w.crystal.B.T, axis=-1)
-    return Measured(net, norm, variance, expected, *sums, q, folder)
+    return Measured(net, norm, variance, expected, sums[0], sums[1], sums[2], q, folder)
 
 
 def _transformed(folder: Path, r: int, scan: Any, runs: Runs, **params: Any) -> Path:
@@ -236,8 +236,13 @@ def plate(w: World, folder: Path) -> dict[str, Runs]:
         write_empty(w, empty, folder / f"{name}.nxs", per * image, seed)
     through = folder / "through{r}.txt"
     share = float(behind[~w.blind].sum() / (before + behind)[~w.blind].sum())
-    one = {"raw": str(empty), "seen_through": "part", "share": share, "transmission": through}
-    two = {
+    one: dict[str, Any] = {
+        "raw": str(empty),
+        "seen_through": "part",
+        "share": share,
+        "transmission": through,
+    }
+    two: Runs = {
         "before": {"raw": str(folder / "before.nxs"), "seen_through": "not"},
         "behind": {
             "raw": str(folder / "behind.nxs"), "seen_through": "crystal", "transmission": through,
@@ -261,7 +266,7 @@ def capillary(w: World, folder: Path) -> dict[str, Runs]:
         write_empty(w, empty, folder / f"{name}.nxs", per * image, seed)
     through, glass = folder / "through{r}.txt", folder / "capillary{r}.txt"
     behind = {"raw": str(folder / "behind.nxs"), "seen_through": "crystal", "transmission": through}
-    apart = {
+    apart: Runs = {
         "before": {"raw": str(folder / "before.nxs"), "seen_through": "not"},
         "behind": behind,
         "tube": {"raw": str(empty), "seen_through": "crystal", "transmission": glass,

@@ -208,7 +208,8 @@ def rings(
     shell = np.where(known, np.clip(np.digitize(q, edges) - 1, 0, n - 1), n)
 
     def summed(image: Floats) -> Floats:
-        return np.bincount(shell.ravel(), np.where(known, image, 0).ravel(), n + 1)[:n]
+        values = np.where(known, image, 0.0).ravel()
+        return np.asarray(np.bincount(shell.ravel(), values, n + 1)[:n], np.float64)
 
     counts, valid_pixels, expected, noise, level = np.zeros((5, n))
     sums = np.zeros((len(parts), *q.shape))

@@ -63,7 +63,7 @@ def write_background(path: Path, parts: list[Part], rings: Rings) -> None:
 
 def read_background(path: Path) -> list[Part]:
     """Read the backgrounds of a rotation."""
-    parts = []
+    parts: list[Part] = []
     with open_entry(path) as entry:
         while f"part{len(parts) + 1}" in entry:
             image = entry[f"part{len(parts) + 1}"]

@@ -166,6 +166,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.formats import raw
     from hklflow.plots.background import background as picture
 
+    _require_contained(params.named)
     scan, scale = nexus.read_scan(inputs.scan), nexus.read_scale(inputs.scale)
     bad = nexus.read_mask(inputs.mask) != 0
     of_scan = raw.read_header(scan.raw)
@@ -192,6 +193,7 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     """Compare the headers of the runs with the header of the rotation."""
     if (facts := known.scan(inputs.scan)) is None:
         return
+    _require_contained(params.named)
     for run in params.named:
         _like_scan(run, _facts(run), facts.scan, facts.frames.header)
         _text_transmission(run, facts.scan.rotation.scan.n_frames)
@@ -269,6 +271,25 @@ def _measured(
     return surroundings.Part(run.name, level, variance, factor, total), warnings
 
 
+def _require_contained(runs: list[Named]) -> None:
+    """Refuse a run that contains an unknown run.
+
+    Raises
+    ------
+    HklflowError
+    """
+    from hklflow.base.errors import HklflowError
+
+    for run in runs:
+        others = [other.name for other in runs if other.name != run.name]
+        for name in run.contains:
+            if name not in others:
+                raise HklflowError(
+                    f"`{_where(run)}: contains`: {name!r} is no other run of this rotation (the "
+                    f"others are {', '.join(others) or 'none'}); name one of them"
+                )
+
+
 def _apart(runs: list[Named], parts: "list[Part]") -> "list[Part]":
     """Return the backgrounds with factors that count what a run contains of others only once.
 
@@ -277,7 +298,7 @@ def _apart(runs: list[Named], parts: "list[Part]") -> "list[Part]":
     Raises
     ------
     HklflowError
-        If a run contains an unknown run, or the factor of a contained run would become negative.
+        If the factor of a contained run would become negative.
     """
     from hklflow.base.errors import HklflowError
 
@@ -285,12 +306,6 @@ def _apart(runs: list[Named], parts: "list[Part]") -> "list[Part]":
     factors = [part.factor.copy() for part in parts]
     for run, part in zip(runs, parts, strict=True):
         for name in run.contains:
-            if name not in numbers or name == run.name:
-                others = ", ".join(n for n in numbers if n != run.name) or "none"
-                raise HklflowError(
-                    f"`{_where(run)}: contains`: {name!r} is no other run of this rotation (the "
-                    f"others are {others}); name one of them"
-                )
             factors[numbers[name]] -= part.factor
     for run, factor in zip(runs, factors, strict=True):
         if factor.min() < -1e-9:
