@@ -57,7 +57,7 @@ def test_expected_background_is_the_sum_over_valid_pixel_frames() -> None:
     ]
     norms = surroundings.norms(parts, INCIDENT)
     assert len(norms) == 2
-    sums = surroundings.subtracted(accumulator(), norms, Norms(B, INCIDENT))
+    sums = surroundings.subtracted(accumulator(), simulation().ub, norms, Norms(B, INCIDENT))
     for z in range(0, N, 8):
         sums.add(frames()[z : z + 8], z, excluded[z : z + 8])
     expected = plain_sum(B, INCIDENT * factor) + plain_sum(np.full(SHAPE, 2.0), INCIDENT)

@@ -324,6 +324,7 @@ def _with_background(accumulator: "Accumulator", task: _Task) -> "Accumulator | 
     repeats = surroundings.repeats(rotation, ub, grid, task.samples)
     return surroundings.subtracted(
         accumulator,
+        ub,
         surroundings.norms(task.background, incident),
         surroundings.variance_norms(task.background, incident, repeats),
     )

@@ -109,7 +109,7 @@ class Sums:
         self.pixel_norm = np.where(pixel_norm > 0, pixel_norm, 0.0)
         self.frame_norm = np.where(np.asarray(frame_norm) > 0, frame_norm, 0.0)
         self.norm_bound = _norm_bound(self.pixel_norm, self.frame_norm)
-        self.ub = np.asarray(ub, dtype=np.float64)
+        self._ub = np.asarray(ub, dtype=np.float64)
 
     @property
     def n_sub(self) -> int:
@@ -134,7 +134,7 @@ class Sums:
         sub = self.samples[0]
         positions = frames[:, None] + (np.arange(sub) + 0.5) / sub
         rotation = self.rotation.goniometer.rotation(self.rotation.scan.angle(positions))
-        to_hkl = np.linalg.inv(rotation @ self.ub)
+        to_hkl = np.linalg.inv(rotation @ self._ub)
         return to_hkl / self.grid.step[:, None], 0.5 - self.grid.first / self.grid.step
 
 

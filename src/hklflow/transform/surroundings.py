@@ -234,7 +234,9 @@ class Subtracted:
             )
 
 
-def subtracted(counts: Accumulator, expected: Sequence[Norms], variance: Norms) -> Subtracted:
+def subtracted(
+    counts: Accumulator, ub: ArrayLike, expected: Sequence[Norms], variance: Norms
+) -> Subtracted:
     """Return accumulations of the background over the same pixel-frames as the counts.
 
     A norm that is 0 in a pixel or frame that the counts use contributes nothing.
@@ -243,7 +245,7 @@ def subtracted(counts: Accumulator, expected: Sequence[Norms], variance: Norms) 
     def like(norms: Norms) -> Accumulator:
         return Accumulator(
             counts.rotation,
-            counts.ub,
+            ub,
             counts.grid,
             np.where(counts.pixel_norm > 0, norms.pixel, 0.0),
             np.where(counts.frame_norm > 0, norms.frame, 0.0),
