@@ -676,6 +676,22 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "artificial_normalization": [{}, {"method": "snip", "bins": 50, "width": 9, "sigmas": 3.5}],
     "sum_scans": [{}, {"patterns": ("a_####.cbf", "b c_####.cbf"), "saturation": 1e6}],
     "refine_scale": [{}, {"use": True, "friedel": False, "nodes": 6}],
+    "background": [
+        {"runs": {"air": {"raw": "raw/a.nxs", "seen_through": "not"}}},
+        {
+            "runs": {
+                "air": {"raw": "a b_####.cbf", "seen_through": "part", "share": 0.4},
+                "tube": {
+                    "raw": "raw/t.nxs",
+                    "seen_through": "crystal",
+                    "transmission": "T 1.txt",
+                    "scale": "fit",
+                    "contains": ["air"],
+                },
+            },
+            "sample_frames": 10,
+        },
+    ],
     "frame_scale": [{}, {"source": "none", "smooth": False, "rotation_scale": False, "window": 7}],
     "find_peaks": [
         {},

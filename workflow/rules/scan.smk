@@ -267,3 +267,22 @@ rule frame_scale:
         "scale of every frame of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         table.command("frame_scale")
+
+
+rule background:
+    input:
+        **reads("background", "scan", "mask", "scale", "files"),
+    output:
+        **writes("background", "background", "picture", "metrics"),
+    log:
+        table.log("background"),
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources_of("background"),
+    params:
+        **params_of("background"),
+    message:
+        "background of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    shell:
+        table.command("background")

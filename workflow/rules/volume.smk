@@ -44,6 +44,7 @@ rule transform:
             "frame_mask",
             "orientation",
             "accepted",
+            "background",
             "files",
             "flat_field",
         ),

@@ -20,7 +20,12 @@ from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
 from hklflow.beamlines.grouping import Single, grouped, stated
 from hklflow.beamlines.image_logs import from_log
-from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
+from hklflow.beamlines.tree import (
+    background_note,
+    folders,
+    is_experiment,
+    looks_like_no_scan,
+)
 from hklflow.formats import smv as smv_header
 from hklflow.formats.cbf_fields import Fields, head
 from hklflow.formats.frame_log import read_log
@@ -126,7 +131,7 @@ class ImageFiles:
         singles: list[Single] = []
         taken: list[Series] = []
         unmatched: list[Unmatched] = []
-        excluded: list[str] = []
+        excluded: list[tuple[str, str]] = []
         short: list[str] = []
         series = list(self._series(request.source))
         if self._choices(request, log).step_deg is None:  # else the start is that of the first part
@@ -140,7 +145,7 @@ class ImageFiles:
             if not request.wants(series_of_images.stem):
                 continue
             if request.scans is None and looks_like_no_scan(series_of_images.stem):
-                excluded.append(series_of_images.stem)
+                excluded.append((series_of_images.stem, series_of_images.pattern))
                 continue
             if len(series_of_images.images) < least and request.scans is None:
                 short.append(f"{series_of_images.stem} ({len(series_of_images.images)})")
@@ -157,8 +162,9 @@ class ImageFiles:
         if excluded:
             notes.append(
                 "left out, because their names do not look like scans; --scans NAME includes them: "
-                f"{', '.join(excluded)}"
+                f"{', '.join(stem for stem, _ in excluded)}"
             )
+            notes += background_note(excluded)
         if short:
             notes.append(
                 f"left out, because they have fewer than {least} images; --option least=1 or "

@@ -12,7 +12,12 @@ from typing import Any
 from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
 from hklflow.beamlines.grouping import Single, grouped, stated
-from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
+from hklflow.beamlines.tree import (
+    background_note,
+    folders,
+    is_experiment,
+    looks_like_no_scan,
+)
 from hklflow.formats.eiger_geometry import instrument_of
 from hklflow.formats.hdf5_file import open_file
 from hklflow.formats.header import Header
@@ -40,13 +45,13 @@ class NeXusFiles:
         """Search for scans; see `hklflow.beamlines.Beamline`."""
         singles: list[Single] = []
         unmatched: list[Unmatched] = []
-        others: list[str] = []
+        others: list[Path] = []
         for path in self._files(request.source):
             asked = request.source == path
             if not request.wants(stem(path)):
                 continue
             if request.scans is None and not asked and looks_like_no_scan(path.stem):
-                others.append(path.name)
+                others.append(path)
                 continue
             try:
                 single = self._read(path, request, asked)
@@ -62,7 +67,11 @@ class NeXusFiles:
             raise HklflowError(f"{request.source} has no {what} of a scan; enter another folder")
         notes: tuple[str, ...] = ()
         if others:
-            notes = (f"left out by their names; --scans includes them: {', '.join(others)}",)
+            names = ", ".join(path.name for path in others)
+            notes = (
+                f"left out by their names; --scans includes them: {names}",
+                *background_note([(path.stem, str(path)) for path in others]),
+            )
         if singles:
             notes += _unused(Path(singles[0].found.raw))
         return Found(tuple(grouped(request, singles)), unmatched=tuple(unmatched), notes=notes)

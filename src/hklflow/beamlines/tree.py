@@ -20,6 +20,9 @@ _NO_SCAN = re.compile(
 )
 
 
+_WITHOUT_CRYSTAL = re.compile(r"(?<![a-z])(?:background|bkg|empty|air)(?![a-z])", re.IGNORECASE)
+
+
 def folders(
     top: Path, *, skip: Skip = lambda folder, beside: False, depth: int = 6
 ) -> Iterator[tuple[Path, list[Path]]]:
@@ -67,6 +70,28 @@ def is_experiment(folder: Path, beside: Sequence[Path] = ()) -> bool:
 def looks_like_no_scan(stem: str) -> bool:
     """Return True if a name looks like dark images, a calibrant, a snapshot or similar."""
     return _NO_SCAN.search(stem) is not None
+
+
+def background_note(stems_raws: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a note with the text to paste for runs that look like runs without the crystal.
+
+    Parameters
+    ----------
+    stems_raws : sequence of (str, str)
+        Name without suffix, and file or pattern, of what looks like no scan.
+    """
+    runs = [(stem, raw) for stem, raw in stems_raws if _WITHOUT_CRYSTAL.search(stem)]
+    if not runs:
+        return []
+    named = ", ".join(
+        f"{re.sub('[^A-Za-z0-9]+', '_', stem)}: {{raw: {raw}, seen_through: not}}"
+        for stem, raw in runs
+    )
+    return [
+        f"to subtract {'it' if len(runs) == 1 else 'them'} as background, paste into the "
+        f"configuration `background: {{runs: {{{named}}}}}`; `seen_through` is `not`, `crystal` or "
+        "`part` (docs/background.md)"
+    ]
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ COSTS: Mapping[str, Cost] = {
     # Counts and monitor of 16 groups of frames, and their medians.
     "artificial_normalization": Cost(300, per_mpixel=700, rate=25, disk_pixel=6),
     "frame_scale": Cost(250, per_mpixel=100),
+    "background": Cost(300, per_mpixel=250, seconds=4, disk_pixel=10),
     "find_peaks": Cost(300, per_mpixel=350, seconds=3, rate=55, disk_pixel=9),
     "mask_3d": Cost(280, per_mpixel=190, rate=500, disk=0.005),
     "refine_parent": Cost(260, seconds=4),

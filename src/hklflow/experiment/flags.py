@@ -60,6 +60,10 @@ def _words(flag: str, value: Any) -> list[str]:
         return [flag if value else flag.replace("--", "--no-", 1)]
     if isinstance(value, BaseModel):
         return [flag, value.model_dump_json(exclude_defaults=True)]
+    if isinstance(value, dict) and any(isinstance(v, BaseModel) for v in value.values()):
+        value = {
+            key: item.model_dump(mode="json", exclude_defaults=True) for key, item in value.items()
+        }
     if isinstance(value, dict) and any(isinstance(v, list | dict) for v in value.values()):
         return [flag, json.dumps(value)]
     if isinstance(value, dict):

@@ -316,12 +316,17 @@ def _rotation_problems(experiment: Experiment) -> Iterator[str]:
         items += [("wavelengths", name, name) for name in said.wavelengths]
         for name, texts in axes_by_rotation(said.axes).items():
             items += [("axes", f"{name}:{text}", name) for text in texts]
+        items = [(f"import_scan.{key}", item, name) for key, item, name in items]
+        runs = experiment.settings(sample, scan).background.runs.items()
+        for name, run in runs:
+            of = () if run is None else run.rotations
+            items += [(f"background.runs.{name}.rotations", one, one) for one in of]
         for one in items:
             named.setdefault(one, set()).update(row.rotations)
     for (key, item, rotation), rotations in named.items():
         if rotation is not None and rotation not in rotations:
             yield (
-                f"config: import_scan.{key}: {item!r} is not in a rotation of the scans that "
+                f"config: {key}: {item!r} is not in a rotation of the scans that "
                 f"it is for (they have {', '.join(sorted(rotations))})"
             )
 

@@ -22,6 +22,7 @@ import hklflow.stages.absolute_scale
 import hklflow.stages.accept
 import hklflow.stages.add_transforms
 import hklflow.stages.artificial_normalization
+import hklflow.stages.background
 import hklflow.stages.bin_frames
 import hklflow.stages.bragg_series
 import hklflow.stages.converge
@@ -232,6 +233,9 @@ class Config(_Section):
     """Response of the pixels: which normalisation is used."""
     frame_scale: stages.frame_scale.Params = stages.frame_scale.Params()
     """Scale of every frame from monitor, attenuators and the transmission of the sample."""
+    background: stages.background.Settings = stages.background.Settings()
+    """Runs without the crystal (empty beam, air, capillary, furnace), whose counts are subtracted.
+    """
     find_peaks: stages.find_peaks.Settings = stages.find_peaks.Settings()
     """Peak search and frame statistics."""
     dials: DialsPrograms = DialsPrograms()

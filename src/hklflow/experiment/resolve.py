@@ -23,6 +23,7 @@ PER_SCAN = (
     "pixel_mask",
     "normalization",
     "frame_scale",
+    "background",
     "find_peaks",
     "orientation",
     "refine_parent",

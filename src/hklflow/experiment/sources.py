@@ -1,12 +1,14 @@
 """Inputs of the steps of scans: products of a rotation, scan or sample, and raw files."""
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hklflow.base.errors import HklflowError
 from hklflow.experiment.flags import files
 from hklflow.experiment.models import PoniFile, PowderImage, StoredGeometry
 from hklflow.experiment.step import Jobs, Level, Source, Wildcards
+from hklflow.experiment.tables import linked_files, raw_ends
 
 if TYPE_CHECKING:
     from hklflow.experiment.experiment import Experiment
@@ -378,6 +380,20 @@ LINKED = Source(
     )
 )
 """Files that light scan files link; they are not on the command line of a job."""
+
+
+def _runs(plan: Jobs, at: Wildcards) -> list[str]:
+    own = plan.experiment.settings(at["sample"], at["scan"]).background
+    read: list[str] = []
+    for run in own.of_rotation(at["rotation"]).values():
+        base = plan.experiment.base
+        read += [*raw_ends(run.raw, base), *linked_files(run.raw, base)]
+        read += [str(run.transmission)] if isinstance(run.transmission, Path) else []
+    return read
+
+
+RUNS_WITHOUT_CRYSTAL = Source(outside=_runs)
+"""Raw files of the backgrounds of the job's rotation, and files with transmissions."""
 
 
 def _own_geometry(plan: Jobs, at: Wildcards) -> list[str]:

@@ -31,6 +31,7 @@ from hklflow.experiment.sources import (
     RAW_FRAMES,
     REPEATED,
     ROTATION,
+    RUNS_WITHOUT_CRYSTAL,
     SAMPLE,
     SCAN,
     SCAN_OF_ALL_ROTATIONS,
@@ -156,6 +157,16 @@ def _has_absolute_scale(plan: Jobs, at: Wildcards) -> bool:
 
 def _in_blocks(config: "Config") -> bool:
     return config.frame_blocks > 1
+
+
+def _has_background(plan: Jobs, at: Wildcards) -> bool:
+    """Return True if the rotation of the job has runs without the crystal."""
+    own = plan.experiment.settings(at["sample"], at["scan"]).background
+    return bool(own.of_rotation(at["rotation"]))
+
+
+def _with_background(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:
+    return ({},) if _has_background(plan, at) else ()
 
 
 def _structure_factors(config: "Config") -> bool:
@@ -313,6 +324,26 @@ _ROTATIONS = (
         params=section("frame_scale"),
     ),
     Step(
+        "background",
+        ROTATION,
+        "peaks",
+        reads={
+            "scan": of_rotation("scan.nxs"),
+            "mask": of_rotation("mask.nxs"),
+            "scale": of_rotation("scale.nxs"),
+            "files": RUNS_WITHOUT_CRYSTAL,
+        },
+        writes={
+            "background": Output("background.nxs"),
+            "picture": picture(
+                "background.png", _FRAMES, "6 background without the crystal", "background"
+            ),
+            "metrics": figures("background.json"),
+        },
+        params=frames.background,
+        runs=_with_background,
+    ),
+    Step(
         "mask_3d",
         ROTATION,
         "mask",
@@ -393,6 +424,7 @@ _TRANSFORM = Step(
         "frame_mask": of_rotation("frame_mask.nxs"),
         "orientation": of_scan("orientation.json"),
         "accepted": of_scan("accepted.json"),
+        "background": of_rotation("background.nxs", when=_has_background),
         "files": parameter_files("transform"),
         "flat_field": FLAT_FIELD,
     },

@@ -182,6 +182,17 @@ def scan(
     )
 
 
+def incident(header: Header, said: Said, n_raw: int, problems: list[str]) -> Floats:
+    """Return the incident intensity of each raw frame: monitor times transmission of attenuators.
+
+    Problems are added to ``problems``; their cures name keys of `import_scan`.
+    """
+    used = np.ones(n_raw, np.bool_)
+    exposure = _exposures(header, said, used, problems)
+    monitor = _monitor(header, said, used, exposure, problems)
+    return monitor * _attenuation(header, said, used, problems)
+
+
 def _plausible(
     value: float | None,
     problem_of: Callable[[float], str | None],

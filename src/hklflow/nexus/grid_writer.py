@@ -21,7 +21,8 @@ Floats = NDArray[np.float64]
 PLANES = 16
 
 _DESCRIPTIONS = {
-    "variance": "of the counts: photons and read noise",
+    "variance": "of the counts: photons, read noise, and noise of the background",
+    "background": "expected background, subtracted from counts: photons = counts + background",
     "punched": (
         "0 measured, 1 punched and filled, 2 not measured and filled, 3 not measured and left"
     ),

@@ -35,6 +35,8 @@ class TransformWriter:
     exact : bool
         True: store norms and variances as float64, without rounding, for volumes that will be
         added.
+    background : bool
+        True if the boxes have a background, which was subtracted from the counts.
     """
 
     def __init__(
@@ -46,8 +48,9 @@ class TransformWriter:
         counts_dtype: Any,
         variance: bool = False,
         exact: bool = False,
+        background: bool = False,
     ) -> None:
-        self._names = ("counts", "norm", "variance") if variance else ("counts", "norm")
+        self._names = ("counts", "norm") + ("variance",) * variance + ("background",) * background
         titles = ("counts and norm, all", "counts and norm, without the 3-D mask")
         self._writers = [
             VolumeWriter(
@@ -60,6 +63,7 @@ class TransformWriter:
                 fast=True,
                 variance=variance,
                 exact=exact,
+                background=background,
             )
             for where, title in zip((path, masked_path), titles, strict=True)
         ]

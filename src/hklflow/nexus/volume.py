@@ -56,12 +56,15 @@ class VolumeWriter(GridWriter):
     fast : bool
         See `GridWriter`.
     variance : bool
-        True if the variance of the counts will also be written; with read noise, the variance
-        differs from the counts.
+        True if the variance of the counts will also be written; with read noise, or a subtracted
+        background, the variance differs from the counts.
     extra : mapping of name to numpy dtype
         Additional arrays.
     exact : bool
-        True: store norm and variance as float64.
+        True: store norm, variance and background as float64.
+    background : bool
+        True if the expected background will also be written. It is already subtracted from the
+        counts: the measured photons are ``counts + background``.
     """
 
     def __init__(
@@ -76,12 +79,15 @@ class VolumeWriter(GridWriter):
         variance: bool = False,
         extra: Mapping[str, Any] | None = None,
         exact: bool = False,
+        background: bool = False,
     ) -> None:
         # Single precision has a relative error of 6e-8; values that will be added must be exact.
         sums = np.float64 if exact else np.float32
         types: dict[str, Any] = {"counts": counts_dtype, "norm": sums}
         if variance:
             types["variance"] = sums
+        if background:
+            types["background"] = sums
         if derived:
             types = {"data": np.float32, "data_errors": np.float32} | types
         super().__init__(path, grid, cell, title, types | dict(extra or {}), fast=fast)
@@ -120,8 +126,18 @@ class OpenVolume:
 
     @property
     def has_variance(self) -> bool:
-        """True if the counts have a separate variance, because of read noise."""
+        """True if the counts have a separate variance: read noise, or a subtracted background."""
         return "variance" in self.group
+
+    @property
+    def has_background(self) -> bool:
+        """True if an expected background was subtracted from the counts."""
+        return "background" in self.group
+
+    def background(self, region: Any) -> Floats:
+        """Return the background that was subtracted from the counts in a region (l, k, h)."""
+        values: Floats = self.group["background"][region].astype(np.float64)
+        return values
 
     def variance(self, region: Any) -> Floats:
         """Return the variance of the counts in a region (l, k, h); for photons, the counts."""
@@ -164,7 +180,7 @@ class SideBySide:
     Attributes
     ----------
     noisy : bool
-        True if a volume has a separate variance, because of read noise.
+        True if a volume has a separate variance: read noise, or a subtracted background.
     """
 
     def __init__(self, volumes: Sequence[OpenVolume]) -> None:
@@ -191,7 +207,7 @@ class SideBySide:
         rows : slice
             Rows along k.
         sums : list of (n, last - first, rows, h) arrays
-            Counts, norm and, if a volume has read noise, variance of the counts, as stored; the
+            Counts, norm and, if a volume has one, variance of the counts, as stored; the
             next strip overwrites them.
         """
         _, n_k, n_h = self._stored[0][0].shape

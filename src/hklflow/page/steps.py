@@ -105,6 +105,11 @@ STEPS = (
         ),
     ),
     Step(
+        "Background",
+        (Product("background", "Measured, background and rest against |Q|; factors by frame."),),
+        (Figure("share of the background", "background", ("share of the background",), "{:.1%}"),),
+    ),
+    Step(
         "Orientation",
         (
             Product("parent", "Refinement of the parent.", "parent"),

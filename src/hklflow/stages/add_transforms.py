@@ -64,6 +64,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 parts[0].cell,
                 parts[0].group["counts"].dtype,
                 parts[0].has_variance,
+                background=parts[0].has_background,
             )
         )
         writer.write(_boxes(parts, masked_parts, outputs.transform))
@@ -94,11 +95,12 @@ def _boxes(
                 [array[:, k : k + 64, h : h + 64] for array in sums] for sums in (total, clean)
             )
             if box[1].any():
-                yield Box((first, k, h), *box[:2], *without[:2], *box[2:], *without[2:])
+                more = (pair[i] for i in range(2, len(box)) for pair in (box, without))
+                yield Box((first, k, h), *box[:2], *without[:2], *more)
 
 
 def _added(volumes: "list[OpenVolume]", planes: slice, target: Path) -> "list[Any]":
-    """Return the sums of counts, norm and, with read noise, variance on some planes."""
+    """Return the sums of counts, norm and, if stored, variance and background on some planes."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -114,7 +116,10 @@ def _added(volumes: "list[OpenVolume]", planes: slice, target: Path) -> "list[An
         )
     if not volumes[0].has_variance:
         return [counts, norm]
-    return [counts, norm, sum(volume.variance(planes) for volume in volumes)]
+    sums = [counts, norm, sum(volume.variance(planes) for volume in volumes)]
+    if volumes[0].has_background:
+        sums.append(sum(volume.background(planes) for volume in volumes))
+    return sums
 
 
 if __name__ == "__main__":

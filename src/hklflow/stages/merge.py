@@ -94,17 +94,19 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         grid, cell = volumes[0].grid, volumes[0].cell
         noisy = any(v.has_variance for v in volumes)
         dtype = np.uint64 if all(v.counts_are_whole for v in volumes) else np.float64
-        writer = stack.enter_context(
-            nexus.VolumeWriter(
-                outputs.volume, grid, cell, params.title, dtype, True, variance=noisy
-            )
-        )
+        writer = nexus.VolumeWriter(
+            outputs.volume, grid, cell, params.title, dtype, True, variance=noisy,
+            background=any(v.has_background for v in volumes),
+        )  # fmt: skip
+        stack.enter_context(writer)
         merged = _write(writer, volumes, params)
         names = [path.absolute().parent.name for path in inputs.volumes]
         if len(set(names)) < len(names):
             names = [str(path) for path in inputs.volumes]
         compared = merged.between.figures(names)
         findings = _judge(merged, names, compared, params)
+        if (doubt := _partly_subtracted(volumes, names)) is not None:
+            findings = findings.plus(doubt)
         metrics = _metrics(merged.sums, len(volumes), int(np.prod(grid.shape)))
         if len(volumes) > 1:
             metrics["rotations compared"] = compared
@@ -118,6 +120,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     f"within {params.pool} voxels (hklflow.transform.estimator)"
                 ),
                 "files": [str(path) for path in inputs.volumes],
+                **_background_notes(volumes, names),
                 **metrics,
             }
         )
@@ -161,6 +164,8 @@ def _write(writer: "VolumeWriter", volumes: "list[OpenVolume]", params: Params) 
         own = {"data": data, "data_errors": errors, "counts": counts, "norm": norm}
         if slab.variance is not None:
             own["variance"] = slab.variance[slab.own]
+        if any(volume.has_background for volume in volumes):
+            own["background"] = _background(volumes, slab.first, len(counts))
         derived = slab.counts, slab.norm, slab.own
         for rows in writer.strips:
             estimator.derive(*derived, rows, params.pool, data, errors, slab.variance)
@@ -169,6 +174,39 @@ def _write(writer: "VolumeWriter", volumes: "list[OpenVolume]", params: Params) 
         shells.add(slab.first, norm)
         sums.append(slab.sums)
     return _Merged(sections, shells, between, estimator.Sums.of(sums))
+
+
+def _background(volumes: "list[OpenVolume]", first: int, n: int) -> "NDArray[np.float64]":
+    """Return the background that was subtracted from the counts of some planes."""
+    import numpy as np
+
+    planes = slice(first, first + n)
+    subtracted = [v.background(planes) for v in volumes if v.has_background]
+    return np.asarray(np.sum(subtracted, axis=0))
+
+
+def _background_notes(volumes: "list[OpenVolume]", names: list[str]) -> dict[str, Any]:
+    """Return the errors by the backgrounds, which error bars do not contain; empty without."""
+    keys = (
+        "relative errors of the backgrounds, common to all voxels",
+        "variance of the background in a sum of voxels, over the sum of their variances",
+    )
+    subtracted = [(n, v.notes) for n, v in zip(names, volumes, strict=True) if v.has_background]
+    if not subtracted:
+        return {}
+    counts = "photons minus `background`, the expected counts without the crystal"
+    return {"counts": counts} | {key: {n: notes[key] for n, notes in subtracted} for key in keys}
+
+
+def _partly_subtracted(volumes: "list[OpenVolume]", names: list[str]) -> str | None:
+    """Return a doubt if only some rotations have a background subtracted."""
+    without = [n for n, v in zip(names, volumes, strict=True) if not v.has_background]
+    if len(without) in (0, len(volumes)):
+        return None
+    return (
+        f"no background was subtracted from {', '.join(without)}, but one was from the other "
+        "rotations: give all rotations a background (`background: runs`)"
+    )
 
 
 def _metrics(sums: "estimator.Sums", n_rotations: int, n_voxels: int) -> dict[str, Any]:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from hklflow.formats.raw_frames import Frames
     from hklflow.geometry import Rotation
     from hklflow.images.scan import RotationScan
+    from hklflow.images.surroundings import Part
     from hklflow.nexus.masks import FrameMask
     from hklflow.orientation.product import Orientation
     from hklflow.stage.rehearsal import Known
     from hklflow.transform.binning import Accumulator
+    from hklflow.transform.surroundings import Subtracted
 
 VERSION = 7
 FRAMES_OF = "scan"
@@ -46,6 +48,8 @@ class Inputs(stage.Inputs):
     """Verdict of the quality gates on the scan; None if the scan was not judged."""
     orientation: Path
     """Refined orientation of the scan."""
+    background: Path | None = None
+    """Backgrounds without the crystal, which are subtracted; None: nothing is subtracted."""
 
 
 class Outputs(stage.Outputs):
@@ -81,7 +85,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Transform frames to volumes, in as many passes as the memory requires."""
     from hklflow import nexus
     from hklflow.formats import raw
-    from hklflow.transform import binning
 
     accepted = stage.read_accepted(inputs.accepted)
     task = _read(inputs, params)
@@ -94,22 +97,24 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             outputs.masked_transform,
             orientation.grid,
             orientation.cell,
-            binning.counts_type(frames.dtype, frames.shape[2], samples),
-            noisy,
+            _counts_type(task, frames),
+            noisy or task.background is not None,
             exact=params.part[1] > 1,
+            background=task.background is not None,
         ) as writer,
     ):
         used = invalid = inside = 0
         for number, planes in enumerate(_passes(task, frames, params.memory)):
             accumulator = _accumulator(task, frames.dtype, planes, threads)
+            volumes = _with_background(accumulator, task)
             bands = frames.bands(
                 params.block, *(task.scan.first + i for i in task.frames), threads=threads
             )
             description = "transform frames" + (f", pass {number + 1}" if number else "")
-            _add(accumulator, bands, excluded, task, description)
+            _add(volumes, bands, excluded, task, description)
             used, invalid = accumulator.used, accumulator.invalid
             inside += accumulator.inside
-            writer.write(accumulator.boxes())
+            writer.write(volumes.boxes())
         outside = used * accumulator.n_sub - inside
         writer.note(
             {
@@ -123,6 +128,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 "unit of the norms": accumulator.norm_unit,
                 **_gain_notes(task.scan),
                 **task.norm.notes,
+                **_background_notes(task),
                 "voxels spanned by one (frame, slow, fast)": task.pitch.round(3).tolist(),
             }
         )
@@ -153,6 +159,8 @@ class _Task(NamedTuple):
         Voxels spanned by one step of (frame, slow, fast).
     noise : (slow, fast) array or None
         Variance of the read noise.
+    background : list of Part or None
+        Backgrounds that are subtracted.
     """
 
     scan: "RotationScan"
@@ -164,6 +172,7 @@ class _Task(NamedTuple):
     samples: tuple[int, int, int]
     noise: "NDArray[np.float32] | None"
     seed: int
+    background: "list[Part] | None" = None
 
 
 def _read(inputs: Inputs, params: Params) -> _Task:
@@ -203,6 +212,7 @@ def _read(inputs: Inputs, params: Params) -> _Task:
         params.samples or sub_samples(pitch),
         raw.read_variance(scan),
         seed,
+        _read_background(inputs.background, norm),
     )
 
 
@@ -211,6 +221,7 @@ def _passes(task: _Task, frames: "Frames", memory: float) -> list[tuple[int, int
     from hklflow.transform import binning, coverage
 
     voxel = binning.voxel_bytes(frames.dtype, frames.shape[2], task.samples, task.noise is not None)
+    voxel *= _n_accumulations(task)
     # `passes_needed` counts voxels of 8 bytes.
     ranges = coverage.passes_needed(
         task.rotation, task.orientation.ub, task.orientation.grid, task.frames, 8e6 * memory / voxel
@@ -246,7 +257,7 @@ def _accumulator(
 
 
 def _add(
-    accumulator: "Accumulator",
+    accumulator: "Accumulator | Subtracted",
     bands: "Iterator[Band]",
     excluded: "FrameMask",
     task: _Task,
@@ -265,6 +276,87 @@ def _add(
             last = first + len(band.counts)
             mask = excluded[first:last] if excluded.any(first, last) else None
         accumulator.add(band.counts, first, mask, band.row)
+
+
+# ------------------------------------------------------- background without the crystal
+
+
+def _read_background(path: Path | None, norm: norms.Norm) -> "list[Part] | None":
+    """Read the backgrounds; pixels whose background is not known get the norm 0."""
+    if path is None:
+        return None
+    from hklflow import nexus
+    from hklflow.transform import surroundings
+
+    parts = nexus.read_background(path)
+    norm.pixel[surroundings.unknown(parts)] = 0.0
+    norm.corrected.append("background without the crystal")
+    return parts
+
+
+def _incident(task: _Task) -> "NDArray[np.float64]":
+    """Return monitor times attenuation, without the transmission of the crystal."""
+    return task.norm.scale.monitor * task.norm.scale.attenuation
+
+
+def _n_accumulations(task: _Task) -> int:
+    """Return the number of volumes that are accumulated at the same time."""
+    from hklflow.transform import surroundings
+
+    if task.background is None:
+        return 1
+    return 2 + len(surroundings.norms(task.background, _incident(task)))
+
+
+def _counts_type(task: _Task, frames: "Frames") -> "np.dtype[Any]":
+    import numpy as np
+
+    from hklflow.transform import binning
+
+    if task.background is not None:  # counts minus background
+        return np.dtype(np.float64)
+    return binning.counts_type(frames.dtype, frames.shape[2], task.samples)
+
+
+def _with_background(accumulator: "Accumulator", task: _Task) -> "Accumulator | Subtracted":
+    """Return sums of counts, norm and, if there is one, background."""
+    from hklflow.transform import surroundings
+
+    if task.background is None:
+        return accumulator
+    rotation, ub, grid = task.rotation, task.orientation.ub, task.orientation.grid
+    incident = _incident(task)
+    repeats = surroundings.repeats(rotation, ub, grid, task.samples)
+    return surroundings.subtracted(
+        accumulator,
+        ub,
+        surroundings.norms(task.background, incident),
+        surroundings.variance_norms(task.background, incident, repeats),
+    )
+
+
+def _background_notes(task: _Task) -> dict[str, Any]:
+    """Return what error bars do not contain of the background; empty without a background."""
+    from hklflow.transform import surroundings
+
+    if task.background is None:
+        return {}
+    return {
+        "counts": "photons minus `background`, the expected counts without the crystal",
+        "backgrounds": [part.name for part in task.background],
+        "relative errors of the backgrounds, common to all voxels": {
+            part.name: part.error for part in task.background
+        },
+        "variance of the background in a sum of voxels, over the sum of their variances": (
+            surroundings.growth(
+                task.rotation,
+                task.orientation.ub,
+                task.orientation.grid,
+                task.samples,
+                task.background,
+            )
+        ),
+    }
 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:

@@ -86,7 +86,10 @@ class Box(NamedTuple):
         Sums without the pixels that the artefact mask excludes. If the mask excludes nothing in
         this box, these are the arrays ``counts`` and ``norm``.
     variance, clean_variance : (l, k, h) arrays or None
-        Variance of the counts with read noise. None: the variance equals the counts.
+        Variance of the counts with read noise, or with a background that is subtracted. None: the
+        variance equals the counts.
+    background, clean_background : (l, k, h) arrays or None
+        Expected background, which ``counts`` does not contain. None: nothing was subtracted.
     """
 
     first: tuple[int, int, int]
@@ -96,6 +99,8 @@ class Box(NamedTuple):
     clean_norm: NDArray[Any]
     variance: NDArray[Any] | None = None
     clean_variance: NDArray[Any] | None = None
+    background: NDArray[Any] | None = None
+    clean_background: NDArray[Any] | None = None
 
 
 class Accumulator(Sums):

@@ -121,6 +121,13 @@ def artificial_normalization(
     return stages.artificial_normalization.Params(**given, method=own.artificial or "self_flat")
 
 
+def background(experiment: Experiment, at: Wildcards) -> stages.background.Params:
+    """Return the parameters of the background of a rotation."""
+    own = experiment.settings(at["sample"], at["scan"]).background
+    shared = own.model_dump(exclude={"runs"})
+    return stages.background.Params(**shared, runs=own.of_rotation(at["rotation"]))
+
+
 def find_peaks(experiment: Experiment, at: Wildcards) -> stages.find_peaks.Params:
     """Return the parameters of the peak search."""
     own = experiment.settings(at["sample"], at["scan"]).find_peaks

@@ -1,0 +1,160 @@
+"""Frames of a run without the crystal, in the form of the frames of the crystal."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.formats import assemble
+from hklflow.formats.header import Header
+from hklflow.geometry import Detector
+from hklflow.images import masks
+from hklflow.images.pixel_binning import bin_detector, bin_mask, bin_sum
+from hklflow.images.scan import RotationScan
+from hklflow.images.surroundings import Valid
+
+if TYPE_CHECKING:
+    from hklflow.formats.raw_frames import Frames
+
+Floats = NDArray[np.float64]
+
+# Differences of the headers above which a run has another wavelength or detector position.
+_WAVELENGTH = 1e-3
+_PIXELS = 0.5
+# Value of a block of pixels with a saturated pixel.
+_SATURATED = 1e30
+
+
+def like_scan(
+    raw: str,
+    shape: tuple[int, int, int],
+    header: Header,
+    said: assemble.Said,
+    scan: RotationScan,
+    of_scan: Header,
+    where: str,
+) -> tuple[RotationScan, Floats]:
+    """Return the run as a scan with the geometry of the crystal's, and its incident intensities.
+
+    Parameters
+    ----------
+    raw : str
+        File or pattern of the run.
+    shape : (n, slow, fast)
+    said : Said
+        Monitor, exposure and attenuation that the user states.
+    scan : RotationScan
+        Rotation of the crystal.
+    of_scan : Header
+        Header of the frames of the crystal.
+    where : str
+        Section of the configuration, for messages.
+
+    Raises
+    ------
+    HklflowError
+        If the run cannot be the background of the rotation; one message has all problems.
+    """
+    problems: list[str] = []
+    n = shape[0]
+    unbinned = scan.rotation.detector.shape if scan.binning is None else scan.binning.unbinned
+    if scan.underload < 0 and scan.gain is None:
+        problems.append(
+            "the frames of this detector are corrected by `correct_frames`, and a background "
+            f"cannot be corrected yet: remove `{where}`"
+        )
+    if scan.gain is not None and (scan.binning is not None or of_scan.readouts not in (None, 1)):
+        problems.append(
+            "the gain of one pixel of one frame is not known for sums of frames or pixels: remove "
+            f"`{where}`, or give `gain: 1` if the values are photons"
+        )
+    if tuple(shape[1:]) != tuple(unbinned):
+        problems.append(
+            f"frames have {tuple(shape[1:])} pixels but those of {scan.raw} {tuple(unbinned)}: "
+            "give a run with the same detector"
+        )
+    else:
+        problems += _other_settings(header, scan, of_scan)
+    if said.monitor == "file" and header.monitor is None:
+        problems.append(
+            f"the raw file has no monitor, but {scan.raw} has one: give the monitor of one frame "
+            f"of the run, `{where}: {{monitor: ...}}`"
+        )
+        said = replace(said, monitor="none")
+    facts: list[str] = []
+    incident = assemble.incident(header, said, n, facts)
+    problems += [problem.replace("`import_scan: ", f"`{where}: ") for problem in facts]
+    if problems:
+        raise HklflowError(f"{raw}: " + "; ".join(problems))
+    ones = np.ones(n)
+    rotation = replace(scan.rotation, scan=replace(scan.rotation.scan, n_frames=n))
+    saturation = scan.saturation if header.saturation is None else header.saturation
+    if scan.gain is not None and header.saturation is not None:
+        saturation = scan.gain.photons(header.saturation)
+    if scan.binning is not None and header.saturation is None:
+        saturation = None  # the saturation of the scan is that of a block of pixels
+    run = replace(
+        scan, raw=raw, first=0, rotation=rotation, monitor=incident, exposure=ones,
+        attenuation=ones, saturation=saturation, left_out=(), binning=None,
+    )  # fmt: skip
+    return run, incident
+
+
+def _other_settings(header: Header, scan: RotationScan, of_scan: Header) -> Iterator[str]:
+    """Yield how wavelength and detector of a run differ from those of the crystal's frames."""
+    mine, theirs = header.wavelength, of_scan.wavelength or scan.rotation.beam.wavelength
+    if mine is not None and abs(mine / theirs - 1) > _WAVELENGTH:
+        yield (
+            f"the wavelength is {mine:.5g} Å but that of {scan.raw} {theirs:.5g} Å: give a run "
+            "with the same wavelength"
+        )
+    if header.detector is None or of_scan.detector is None:
+        return
+    own = header.detector
+    if scan.binning is not None:
+        own = bin_detector(own, scan.binning.factor)
+    moved = _moved(own, of_scan.detector)
+    if moved > _PIXELS:
+        yield (
+            f"the detector is at another place (a pixel is {moved:.3g} pixels away from its place "
+            f"in {scan.raw}): give a run with the same setting of the detector"
+        )
+
+
+def _moved(one: Detector, other: Detector) -> float:
+    """Return the largest displacement of a corner, in pixels of the first detector."""
+    if one.shape != other.shape:
+        return float("inf")
+    slow, fast = np.meshgrid([0, one.shape[0]], [0, one.shape[1]])
+    apart = one.plane.lab(slow, fast) - other.plane.lab(slow, fast)
+    return float(np.linalg.norm(apart, axis=-1).max() / min(one.pixel_size))
+
+
+def blocks(frames: "Frames", scan: RotationScan, run: RotationScan) -> Iterator[NDArray[Any]]:
+    """Yield the frames of a run, binned like the frames of the crystal; see `valid`."""
+    if scan.binning is None:
+        yield from frames.blocks(8)
+        return
+    factor, limits = scan.binning.factor, _limits(frames.dtype, run)
+    for block in frames.blocks(8):
+        binned = np.empty((len(block), *scan.binning.shape))
+        for image, target in zip(block, binned, strict=True):
+            flagged = masks.flagged(image, limits.flag_from, limits.valid_from)
+            target[...] = bin_sum(np.where(flagged, 0, image), factor)
+            target[bin_mask(~flagged & (image >= limits.saturated_from), factor)] = _SATURATED
+            target[bin_mask(flagged, factor)] = np.nan
+        yield binned
+
+
+def valid(frames: "Frames", scan: RotationScan, run: RotationScan) -> Valid:
+    """Return the limits of valid values in `blocks`."""
+    limits = _limits(frames.dtype, run)
+    return limits if scan.binning is None else Valid(np.inf, _SATURATED, limits.valid_from)
+
+
+def _limits(dtype: np.dtype[Any], run: RotationScan) -> Valid:
+    flag = masks.flag_value(dtype) or np.inf
+    return Valid(float(flag), float(run.saturation or np.inf), run.underload)

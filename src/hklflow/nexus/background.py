@@ -1,0 +1,80 @@
+"""Backgrounds of one rotation, measured without the crystal."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hklflow.images.surroundings import Part, Rings
+from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
+
+
+def write_background(path: Path, parts: list[Part], rings: Rings) -> None:
+    """Write images and factors of the backgrounds, and the comparison with the crystal's frames."""
+    with create(path, "background without the crystal", "radial") as entry:
+        radial = add_group(
+            entry,
+            "radial",
+            "NXdata",
+            signal="measured",
+            axes=["q"],
+            auxiliary_signals=["background"],
+        )
+        what = "mean counts of a pixel and frame"
+        add_array(radial, "measured", rings.measured, "counts", long_name=f"{what}, measured")
+        add_array(radial, "measured_errors", rings.measured_error, "counts")
+        add_array(radial, "background", rings.background, "counts", long_name=f"{what}, expected")
+        add_array(
+            radial,
+            "background_errors",
+            rings.noise,
+            "counts",
+            description="by the noise of the runs; the same for all frames of the crystal",
+        )
+        add_array(
+            radial,
+            "level_errors",
+            rings.level,
+            "counts",
+            description="by the errors of the levels of the runs, common to all shells",
+        )
+        add_array(radial, "pixels", rings.pixels)
+        add_array(radial, "q", rings.q, "1/angstrom")
+        for i, part in enumerate(parts):
+            group = add_group(
+                entry, f"part{i + 1}", "NXdata", signal="level", axes=["slow", "fast"]
+            )
+            group["title"] = part.name
+            unit = "counts for an incident intensity of 1"
+            add_array(group, "level", part.level, "", long_name=f"{part.name} ({unit})")
+            add_array(group, "variance", part.variance, "")
+            add_array(group, "slow", np.arange(part.level.shape[0]) + 0.5, "pixel")
+            add_array(group, "fast", np.arange(part.level.shape[1]) + 0.5, "pixel")
+            factors = add_group(entry, f"factor{i + 1}", "NXdata", signal="factor", axes=["frame"])
+            add_array(factors, "factor", part.factor, "", long_name=f"factor of {part.name}")
+            add_array(factors, "frame", np.arange(len(part.factor)) + 0.5)
+            add_array(
+                factors,
+                "level_error",
+                part.error,
+                "",
+                description="relative error of the background, common to all pixels and frames",
+            )
+
+
+def read_background(path: Path) -> list[Part]:
+    """Read the backgrounds of a rotation."""
+    parts: list[Part] = []
+    with open_entry(path) as entry:
+        while f"part{len(parts) + 1}" in entry:
+            image = entry[f"part{len(parts) + 1}"]
+            factors = entry[f"factor{len(parts) + 1}"]
+            parts.append(
+                Part(
+                    text(image["title"]),
+                    image["level"][()],
+                    image["variance"][()],
+                    factors["factor"][()],
+                    float(factors["level_error"][()]),
+                )
+            )
+    return parts
