@@ -205,7 +205,7 @@ def test_records_are_sums_over_voxels() -> None:
         norm,
         Readout(2**32 - 1),
         block=(2, 4),
-        background=(below, leak),
+        background=[(below, leak / 2), (below**2, leak), (below - 2 * below**2, leak / 2)],
     )
     own.add(frames[:4], 0, masked[:4].astype(np.uint8))
     own.add(frames[4:], 4, masked[4:].astype(np.uint8))
@@ -263,7 +263,7 @@ def test_a_factor_of_the_direction_is_found_and_a_background_does_no_harm() -> N
             orbit,
             np.ones(SHAPE),
             np.ones(world.n),
-            background=(below, np.ones(world.n)),
+            background=[(below, np.ones(world.n))],
         )
         for z in range(world.n):
             signal = np.exp(factor[z]) * world.intensity(world.hkl(rotation, z + 0.5))

@@ -13,6 +13,7 @@ rule refine_scale:
             "accepted",
             "files",
             "flat_fields",
+            "backgrounds",
         ),
     output:
         **writes("refine_scale", "refined", "picture", "metrics"),

@@ -56,7 +56,7 @@ from hklflow.experiment.sources import (
     shown_of_sample,
     symmetrised_kinds,
 )
-from hklflow.experiment.step import Jobs, Output, Step, Wildcards, figures, picture
+from hklflow.experiment.step import Jobs, Output, Source, Step, Wildcards, figures, picture
 
 if TYPE_CHECKING:
     from hklflow.experiment.models import Config
@@ -157,6 +157,13 @@ def _has_absolute_scale(plan: Jobs, at: Wildcards) -> bool:
 
 def _in_blocks(config: "Config") -> bool:
     return config.frame_blocks > 1
+
+
+def _backgrounds(plan: Jobs, at: Wildcards) -> list[str]:
+    """Return the backgrounds of the rotations of the job's scan that have one."""
+    every = ({**at, "rotation": r} for r in plan.experiment.rotations(at["sample"], at["scan"]))
+    pattern = plan.paths.rotation("background.nxs")
+    return [pattern.format(**one) for one in every if _has_background(plan, one)]
 
 
 def _has_background(plan: Jobs, at: Wildcards) -> bool:
@@ -448,6 +455,7 @@ _VOLUMES = (
             "accepted": of_scan("accepted.json"),
             "files": parameter_files("transform"),
             "flat_fields": FLAT_FIELDS,
+            "backgrounds": Source(_backgrounds),
         },
         writes={
             "refined": Output("refined_scale.nxs"),

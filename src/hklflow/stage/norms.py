@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hklflow.images.frame_scale import FrameScale
     from hklflow.images.pixel_binning import PixelBinning
     from hklflow.images.scan import RotationScan
+    from hklflow.images.surroundings import Part
     from hklflow.stage.rehearsal import Known
     from hklflow.transform.direction import Direction
 
@@ -222,3 +223,16 @@ def refined(norm: Norm, path: Path | None, rotation: str) -> Norm:
         direction=found.direction,
         corrected=[*norm.corrected, "scale from repeated measurements"],
     )
+
+
+def read_background(path: Path | None, norm: Norm) -> "list[Part] | None":
+    """Read the backgrounds; pixels whose background is not known get the norm 0."""
+    if path is None:
+        return None
+    from hklflow import nexus
+    from hklflow.transform import surroundings
+
+    parts = nexus.read_background(path)
+    norm.pixel[surroundings.unknown(parts)] = 0.0
+    norm.corrected.append("background without the crystal")
+    return parts

@@ -51,6 +51,9 @@ class Inputs(stage.Inputs):
     flat_fields: list[Path] = Field(default_factory=list)
     """Response of the pixels of each rotation, from constants or normalisations."""
 
+    backgrounds: list[Path] = Field(default_factory=list)
+    """Backgrounds of the rotations that have one."""
+
 
 class Outputs(stage.Outputs):
     refined: Path
@@ -212,7 +215,7 @@ def _of_rotation(
     from hklflow import nexus
     from hklflow.formats import raw
     from hklflow.images import masks
-    from hklflow.transform import repeats
+    from hklflow.transform import repeats, surroundings
     from hklflow.transform.sums import Readout
 
     scan, rotation = task.scans[number], task.rotations[number]
@@ -227,6 +230,9 @@ def _of_rotation(
         rotation,
         scan.binning,
     )
+    at = {path.absolute().parent.name: path for path in inputs.backgrounds}
+    background = norms.read_background(at.get(task.names[number]), norm) or []
+    incident = norm.scale.monitor * norm.scale.attenuation
     with (
         raw.open_scan(scan) as frames,
         nexus.open_frame_mask(inputs.frame_masks[number]) as excluded,
@@ -243,6 +249,7 @@ def _of_rotation(
             norm.frame,
             readout,
             plan.block,
+            surroundings.norms(background, incident),
         )
         n, fast = rotation.scan.n_frames, rotation.detector.shape[1]
         blocks = frames.blocks(plan.frames, scan.first, scan.first + n)

@@ -212,7 +212,7 @@ def _read(inputs: Inputs, params: Params) -> _Task:
         params.samples or sub_samples(pitch),
         raw.read_variance(scan),
         seed,
-        _read_background(inputs.background, norm),
+        norms.read_background(inputs.background, norm),
     )
 
 
@@ -279,19 +279,6 @@ def _add(
 
 
 # ------------------------------------------------------- background without the crystal
-
-
-def _read_background(path: Path | None, norm: norms.Norm) -> "list[Part] | None":
-    """Read the backgrounds; pixels whose background is not known get the norm 0."""
-    if path is None:
-        return None
-    from hklflow import nexus
-    from hklflow.transform import surroundings
-
-    parts = nexus.read_background(path)
-    norm.pixel[surroundings.unknown(parts)] = 0.0
-    norm.corrected.append("background without the crystal")
-    return parts
 
 
 def _incident(task: _Task) -> "NDArray[np.float64]":

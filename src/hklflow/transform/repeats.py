@@ -10,6 +10,7 @@ Voxels are coarse compared with pixels. Therefore small blocks of pixels, in a s
 frames, are summed before they are given to a voxel, which takes most of the time otherwise.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -141,7 +142,7 @@ def _add(frames, pixels, to_voxel, offset, orbit, shape, sums, touched):  # type
             row = frames.counts[f]
             if frames.norm[f] <= 0:
                 continue
-            of_frame, below = 0.0, 0.0
+            of_frame = 0.0
             for i in range(first, pixels.ends[b]):
                 p = pixels.number[i]
                 value = row[p]
@@ -151,9 +152,9 @@ def _add(frames, pixels, to_voxel, offset, orbit, shape, sums, touched):  # type
                     continue
                 counts += value
                 of_frame += pixels.norm[i]
-                below += pixels.background[i]
+                for part in range(len(pixels.background)):
+                    background += pixels.background[part, i] * frames.background[part, f]
             norm += of_frame * frames.norm[f]
-            background += below * frames.background[f]
         if norm <= 0:
             continue
         if sums.norm[at] == 0:
@@ -291,8 +292,8 @@ class Repeats:
         Limits of valid counts.
     block : (int, int)
         Pixels along (slow, fast) that are summed before they are given to a voxel.
-    background : ((slow, fast) array, (n_frames,) array), optional
-        Factors of the pixel and of the frame of the expected background.
+    background : sequence of ((slow, fast) array, (n_frames,) array)
+        Parts of the expected background: factors of the pixel and of the frame.
     """
 
     def __init__(
@@ -306,15 +307,15 @@ class Repeats:
         frame_norm: Floats,
         readout: Readout = _ALL_VALID,
         block: tuple[int, int] = (1, 1),
-        background: tuple[Floats, Floats] | None = None,
+        background: Sequence[tuple[Floats, Floats]] = (),
     ) -> None:
         self._rotation, self._number, self._grid = rotation, number, grid
         self._ub = np.asarray(ub, np.float64)
         self._orbit, self._frame_norm = orbit.reshape(-1), frame_norm
         self._readout = readout
-        of_pixels, self._background = background or (
-            np.zeros_like(pixel_norm),
-            np.zeros_like(frame_norm),
+        shape = pixel_norm.shape, frame_norm.shape
+        of_pixels, self._background = (
+            np.array([part[i] for part in background]).reshape(-1, *shape[i]) for i in (0, 1)
         )
         self._pixels = _blocks(rotation, pixel_norm, of_pixels, block)
         # Zeros of untouched pages take no memory.
@@ -348,7 +349,7 @@ class Repeats:
             _Frames(
                 frames.reshape(n, -1),
                 self._frame_norm[first : first + n],
-                self._background[first : first + n],
+                self._background[:, first : first + n],
                 np.empty((0, 0), np.uint8) if excluded is None else excluded.reshape(n, -1),
                 float(self._readout.valid_from),
                 float(self._readout.invalid_from),
@@ -401,5 +402,5 @@ def _blocks(
         )
 
     middle = mean(np.stack([slow + 0.5, fast + 0.5]))
-    norm, below = pixel_norm.reshape(-1)[used], background.reshape(-1)[used]
+    norm, below = pixel_norm.reshape(-1)[used], background.reshape(-1, n_slow * n_fast)[:, used]
     return _Pixels(used, norm, below, ends, mean(q), middle)
