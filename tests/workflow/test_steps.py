@@ -149,7 +149,9 @@ def _expected(job: Job) -> list[str]:
     joined = [
         word.split("=", 1)[1] for word in _shell(flags(recipe.params)) if re.match(r"--.*=", word)
     ]
-    return sorted([*recipe.inputs, *outputs, *told, *joined])
+    # A flat field that is a product is a parameter.
+    inputs = [path for path in recipe.inputs if path not in (*told, *joined)]
+    return sorted([*inputs, *outputs, *told, *joined])
 
 
 def _words(command: str) -> list[str]:

@@ -92,6 +92,10 @@ class Settings(stage.Params):
     """
     told_chi2: float = Field(1.2, gt=1)
     """Reduced χ² of repeated measurements after the refinement above which it is reported."""
+    max_chi2: float = Field(4.0, gt=1)
+    """Limit for the same χ²; above it, the factor is not used. At 4, repeated measurements differ
+    by twice their errors, so that something else than the scale differs.
+    """
 
 
 class Params(Settings):
@@ -312,11 +316,14 @@ def _fit(records: "Records", task: _Task, params: Params) -> "tuple[Scale | None
             f"{error:.1%} (limit `refine_scale: told_error` {params.told_error:.1%}); {kept}"
         ]
     if found.chi2_after > params.told_chi2:
-        return found, [
+        usable = found.chi2_after <= params.max_chi2
+        limit = params.told_chi2 if usable else params.max_chi2
+        return found if usable else None, [
             f"repeated measurements of S(Q) differ after the refinement of the scale: reduced χ² "
-            f"{found.chi2_after:.2f} (limit {params.told_chi2:.2f}), {found.chi2:.2f} before; "
+            f"{found.chi2_after:.2f} (limit {limit:.2f}), {found.chi2:.2f} before; "
             "reflections that are wider than `refine_scale: punch`, a background that does not "
             "turn with the crystal, or a wrong space group may be the cause"
+            + ("" if usable else f"; {kept}")
         ]
     return found, []
 
