@@ -588,6 +588,11 @@ def test_an_absolute_scale_needs_bragg_intensities_and_a_scale_of_the_reference(
     assert (
         "absolute_scale of hexa/300K: it needs the Bragg intensities; set `bragg: true`" in problem
     )
+    both = CONFIG | {"bragg": True, "per_scan": own, "refine_scale": {"use": True}}
+    problems = _problems(both, base)
+    assert len(problems) == 2
+    for problem in problems:
+        assert "Bragg intensities, which do not have the factors of `refine_scale`" in problem
     for reference, words in (("200K", "'200K' is not another scan of hexa"), ("300K", "")):
         child = {"hexa/100K": {"absolute_scale": {"cif": None, "reference": reference}}}
         data = CONFIG | {"bragg": True, "per_scan": own | child}
@@ -675,7 +680,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
     "artificial_normalization": [{}, {"method": "snip", "bins": 50, "width": 9, "sigmas": 3.5}],
     "sum_scans": [{}, {"patterns": ("a_####.cbf", "b c_####.cbf"), "saturation": 1e6}],
-    "refine_scale": [{}, {"use": True, "friedel": False, "nodes": 6}],
+    "refine_scale": [{}, {"use": True, "friedel": False, "direction_intervals": 6}],
     "background": [
         {"runs": {"air": {"raw": "raw/a.nxs", "seen_through": "not"}}},
         {

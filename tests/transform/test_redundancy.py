@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation as Turn
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice, symmetry
 from hklflow.geometry.grid import Grid
+from hklflow.stages import refine_scale
 from hklflow.transform import redundancy, repeats
 from hklflow.transform.sums import Readout
 from hklflow.volumes.symmetrise import images
@@ -170,9 +171,26 @@ def test_rotations_without_a_common_orbit_have_no_common_scale() -> None:
     )
     off, sigma = pulls(found, scales)
     assert np.allclose(sigma[world.n :], np.sqrt(2), atol=0.2)
+    # The stage reports it.
+    task = refine_scale._Task(None, [], ["r1", "r2"], rotations)  # type: ignore[arg-type]
+    params = refine_scale.Params(direction_intervals=1, told_error=0.02, told_chi2=2)
+    used, warnings = refine_scale._fit(apart, task, params)
+    assert used is not None
+    assert [w for w in warnings if "scale of r2 relative to r1 is not determined" in w] == warnings
+    assert refine_scale._fit(records, task, params)[1] == []
     # The curve of each is known nevertheless.
     assert off[: world.n].std() < 0.02
     assert off[world.n :].std() < 0.02
+
+
+def test_a_fit_that_does_not_come_to_rest_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(*TETRAGONAL, 7, 1.0)
+    scale = curve(world.n, 1)
+    records = world.records([world.rotation(0)], [scale], [np.ones(world.n)])
+    splines = redundancy.Splines((world.n,), (20,), (1,), (0, 0), SHAPE)
+    assert redundancy.refine(records, splines).at_rest
+    monkeypatch.setattr(redundancy, "_NEWTON", 1)
+    assert not redundancy.refine(records, splines).at_rest
 
 
 def test_nothing_was_measured_twice() -> None:

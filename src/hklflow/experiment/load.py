@@ -359,12 +359,19 @@ def _reference_problems(experiment: Experiment) -> Iterator[str]:
 
 
 def _scale_problems(experiment: Experiment) -> Iterator[str]:
-    """Yield problems of the absolute scales: no Bragg reflections, or a wrong reference."""
+    """Yield problems of the absolute scales: no comparable Bragg reflections, or no reference."""
     for sample, scan in experiment.scans:
-        own = experiment.settings(sample, scan).absolute_scale
+        settings = experiment.settings(sample, scan)
+        own = settings.absolute_scale
         where = f"config: absolute_scale of {sample}/{scan}"
         if own.is_requested and not experiment.config.bragg:
             yield f"{where}: it needs the Bragg intensities; set `bragg: true`"
+        if own.is_requested and settings.refine_scale.use:
+            yield (
+                f"{where}: it compares S(Q) with Bragg intensities, which do not have the factors "
+                "of `refine_scale`; set `refine_scale: {use: false}`, or leave the absolute scale "
+                "out"
+            )
         if own.reference is None:
             continue
         if own.reference == scan or (sample, own.reference) not in experiment.scans:

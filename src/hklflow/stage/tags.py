@@ -43,8 +43,8 @@ def _html(path: Path, sentences: Sequence[str]) -> None:
     from html import escape
 
     head, body, rest = path.read_text(encoding="utf-8").partition("<body>")
-    told = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
-    path.write_text(f'{head}{body}<div class="alarm">{told}</div>{rest}', encoding="utf-8")
+    alarms = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    path.write_text(f'{head}{body}<div class="alarm">{alarms}</div>{rest}', encoding="utf-8")
 
 
 def _png(path: Path, sentences: Sequence[str]) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 VERSION = 1
 
 _NODES = 33  # along each side of the detector
+_KEPT = "the transmission by frame_scale is used"
 
 
 class Inputs(stage.Inputs):
@@ -78,11 +79,11 @@ class Settings(stage.Params):
     punch: float = Field(0.2, ge=0, lt=0.5)
     """Voxels whose middle differs from a reflection by less than this in h, k and l are not
     compared, because reflections are sharper than voxels."""
-    every: float = Field(5.0, gt=0)
+    frame_step: float = Field(5.0, gt=0)
     """Degrees between the splines of the factor of the frames."""
-    turn: float = Field(15.0, gt=0)
+    direction_step: float = Field(15.0, gt=0)
     """Degrees between the splines of the factor of the direction."""
-    nodes: int = Field(4, ge=1, le=12)
+    direction_intervals: int = Field(4, ge=1, le=12)
     """Intervals between the splines of the factor of the direction, along each side of the
     detector."""
     told_error: float = Field(0.01, gt=0)
@@ -116,11 +117,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     rotations = [orientation.rotation(name) for name in names]
     task = _Task(orientation, scans, names, rotations)
     found, warnings = None, []
-    if (plan := _plan(task)) is None:
+    if len({r.detector.shape for r in rotations}) > 1:
         warnings.append(
-            "the scale can't be refined: a frame spans more than "
-            "the space between reflections, or the cell is too large; the transmission by "
-            "frame_scale is used"
+            "the scale can't be refined, because the detectors of the rotations have different "
+            f"numbers of pixels; {_KEPT}"
+        )
+    elif (plan := _plan(task)) is None:
+        warnings.append(
+            "the scale can't be refined: a frame spans more than the space between reflections, or "
+            f"the cell is too large; {_KEPT}"
         )
     else:
         found, warnings = _fit(_records(task, plan, inputs, params), task, params)
@@ -149,30 +154,12 @@ class _Task(NamedTuple):
 
 
 def _plan(task: _Task) -> "RepeatGrid | None":
-    """Return the grid of the comparison; its extent is that of the transform's grid."""
-    import numpy as np
-
-    from hklflow.geometry import lattice
+    """Return the grid of the comparison, which reaches as far as the detectors."""
+    from hklflow.geometry.rotation import q_max
     from hklflow.transform import repeat_grid
 
-    grid = task.orientation.grid
-    corner = np.abs(grid.first)
-    q_max = float(np.linalg.norm(lattice.b_matrix(task.orientation.cell) @ corner))
-    reached = max(_largest_q(rotation) for rotation in task.rotations)
-    return repeat_grid.choose(
-        task.rotations, task.orientation.ub, task.orientation.cell, min(q_max, reached)
-    )
-
-
-def _largest_q(rotation: "Rotation") -> float:
-    """Return the largest |Q| at the corners of the detector in 1/Å."""
-    import numpy as np
-
-    from hklflow.geometry import rays
-
-    q = np.empty((3, *rotation.detector.shape))
-    rays.q_lab(rotation, (0.5, 0.5), q)
-    return float(np.sqrt((q[:, :: q.shape[1] - 1, :: q.shape[2] - 1] ** 2).sum(axis=0)).max())
+    reach = max(q_max(rotation) for rotation in task.rotations)
+    return repeat_grid.choose(task.rotations, task.orientation.ub, task.orientation.cell, reach)
 
 
 def _records(task: _Task, plan: "RepeatGrid", inputs: Inputs, params: Params) -> "Records":
@@ -285,47 +272,65 @@ def _splines(task: _Task, params: Params) -> "Splines":
 
     shape = task.rotations[0].detector.shape
     return Splines(
-        frames, intervals(params.every), intervals(params.turn), (params.nodes,) * 2, shape
+        frames,
+        intervals(params.frame_step),
+        intervals(params.direction_step),
+        (params.direction_intervals,) * 2,
+        shape,
     )
 
 
 def _fit(records: "Records", task: _Task, params: Params) -> "tuple[Scale | None, list[str]]":
     """Return the scale, or None where it is not determined, and sentences about it."""
-    import numpy as np
-
     from hklflow.transform import redundancy
 
-    kept = "the transmission by frame_scale is used"
     if len(records) == 0:
         return None, [
             "the scale can't be refined: no part of S(Q) was measured twice (one rotation, low "
-            f"symmetry, or few frames); {kept}"
+            f"symmetry, or few frames); {_KEPT}"
         ]
     found = redundancy.refine(records, _splines(task, params))
-    variances = []
-    for number in range(len(task.names)):
-        covariance = found.of_frames(number)[1]
-        n = len(covariance)
-        # Without the mean of the rotation.
-        centre = np.eye(n) - 1 / n
-        variances.append(np.mean(np.diag(centre @ covariance @ centre)))
-    error = float(np.sqrt(np.max(variances)))
-    if error > params.told_error:
+    if not found.at_rest:
+        return None, [f"the refinement of the scale did not converge; {_KEPT}"]
+    course, level = _errors(found, len(task.names))
+    if course > params.told_error:
         return None, [
             "the scale is not determined by repeated measurements: its error would be "
-            f"{error:.1%} (limit `refine_scale: told_error` {params.told_error:.1%}); {kept}"
+            f"{course:.1%} (limit `refine_scale: told_error` {params.told_error:.1%}); {_KEPT}"
         ]
+    warnings = [
+        f"the scale of {name} relative to {task.names[0]} is not determined by repeated "
+        f"measurements (error {error:.1%}, limit `refine_scale: told_error` "
+        f"{params.told_error:.1%}): it is that of frame_scale, which compares backgrounds"
+        for name, error in zip(task.names, level, strict=True)
+        if error > params.told_error
+    ]
     if found.chi2_after > params.told_chi2:
         usable = found.chi2_after <= params.max_chi2
         limit = params.told_chi2 if usable else params.max_chi2
-        return found if usable else None, [
+        warnings.append(
             f"repeated measurements of S(Q) differ after the refinement of the scale: reduced χ² "
             f"{found.chi2_after:.2f} (limit {limit:.2f}), {found.chi2:.2f} before; "
             "reflections that are wider than `refine_scale: punch`, a background that does not "
             "turn with the crystal, or a wrong space group may be the cause"
-            + ("" if usable else f"; {kept}")
-        ]
-    return found, []
+            + ("" if usable else f"; {_KEPT}")
+        )
+        return found if usable else None, warnings
+    return found, warnings
+
+
+def _errors(found: "Scale", n_rotations: int) -> tuple[float, list[float]]:
+    """Return the largest rms error of a rotation's course, and the errors of their mean levels."""
+    import numpy as np
+
+    course, level = [], []
+    for number in range(n_rotations):
+        covariance = found.of_frames(number)[1]
+        n = len(covariance)
+        centre = np.eye(n) - 1 / n
+        course.append(float(np.sqrt(np.mean(np.diag(centre @ covariance @ centre)))))
+        level.append(float(np.sqrt(max(covariance.mean(), 0.0))))
+    return max(course), level
 
 
 def _corrections(found: "Scale", task: _Task) -> "dict[str, Refined]":

@@ -1,7 +1,7 @@
 r"""Scale of the frames, and its dependence on direction, from repeated measurements of S(Q).
 
 A record g of voxel orbit v (see `repeats`) counts ``C ~ Poisson(N s S_v + B)`` with its norm N, its
-expected background B, and the scale s that is sought. S of each orbit is chosen so that the
+expected background B, and the unknown scale s. S of each orbit is chosen so that the
 likelihood of its records is largest; without a background this is the likelihood given the sum of
 counts, a multinomial distribution in which S has cancelled exactly, for any number of counts.
 
@@ -338,6 +338,8 @@ class Scale:
         Number of records less the number of orbits.
     determined : float
         Number of parameters that the records determine.
+    at_rest : bool
+        False: the fit did not converge.
     """
 
     splines: Splines
@@ -349,6 +351,7 @@ class Scale:
     chi2_after: float
     repeats: int
     determined: float
+    at_rest: bool
 
     def of_frames(self, rotation: int) -> tuple[Floats, Floats]:
         """Return s of the frames of a rotation (n,), and its relative covariance (n, n).
@@ -394,15 +397,7 @@ class _Work:
 
     def __init__(self, records: Records, splines: Splines) -> None:
         self.splines, self.layout, self.n = splines, splines.layout(), splines.size
-        self.records = _Table(
-            records.rotation,
-            records.frame,
-            records.slow,
-            records.fast,
-            records.counts,
-            records.norm,
-            records.background,
-        )
+        self.records = _Table(*(getattr(records, name) for name in _Table._fields))
         self.starts = np.flatnonzero(np.diff(records.voxel, prepend=-1, append=-1))
         self.counts = np.add.reduceat(records.counts.astype(np.float64), self.starts[:-1])
         self.numbers = np.diff(self.starts)
@@ -436,7 +431,7 @@ class _Work:
         """Find τ and the precisions of the priors; return the parameters."""
         a = np.zeros(self.n)
         for cycle in range(2):
-            a, chi2 = self.newton(a)
+            a, chi2, _ = self.newton(a)
             if cycle == 0:
                 self.set_tau(_tau(self.counts, self.numbers, chi2))
             fisher, scatter = self.second()
@@ -452,7 +447,7 @@ class _Work:
         """Determine the scale from an approximation."""
         free = int(np.sum(self.numbers - 1))
         before = float(self.expect(np.zeros(self.n)).sum())
-        a, chi2 = self.newton(a)
+        a, chi2, at_rest = self.newton(a)
         fisher, scatter = self.second()
         prior = self._prior(self.precision)
         inverse = np.linalg.inv(fisher + prior)
@@ -466,13 +461,17 @@ class _Work:
             float(chi2.sum()) / free,
             free,
             float(np.sum(inverse * fisher)),
+            at_rest,
         )
 
     def _prior(self, precision: tuple[float, float]) -> Floats:
         return precision[0] * self.rough[0] + precision[1] * self.rough[1] + self.given
 
-    def newton(self, a: Floats) -> tuple[Floats, Floats]:
-        """Return the maximum and χ²; second derivatives are kept."""
+    def newton(self, a: Floats) -> tuple[Floats, Floats, bool]:
+        """Return the maximum, χ², and True if the steps came to rest.
+
+        The second derivatives are those of the start.
+        """
         chi2, prior = self.expect(a), self._prior(self.precision)
         factor = cho_factor(self.second()[0] + prior)
         for _ in range(_NEWTON):
@@ -481,8 +480,8 @@ class _Work:
             a = a + change * min(1.0, 0.5 / max(size, 1e-12))
             chi2 = self.expect(a)
             if size < _AT_REST:
-                break
-        return a, chi2
+                return a, chi2, True
+        return a, chi2, False
 
     def _precisions(self, fisher: Floats, scatter: Floats, b: Floats) -> tuple[float, float]:
         """Return the precisions of the roughness that maximise the marginal likelihood."""
