@@ -124,7 +124,7 @@ def by_dials(simulation: Simulation, crystal: str, folder: Path) -> Reflections:
     from hklflow import nexus, stage
     from hklflow.dials.integrate import integrate as integrate_by_dials
     from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
-    from hklflow.stages import import_scan
+    from hklflow.stages import import_scan, integrate
 
     raw = folder / f"{crystal}.nxs"
     with NXmxWriter(raw, NXmxHeader(**simulation.raw_header())) as writer:
@@ -140,7 +140,15 @@ def by_dials(simulation: Simulation, crystal: str, folder: Path) -> Reflections:
     )
     measurement = simulated.measurement(simulation)
     group = simulated.group(crystal)
-    return integrate_by_dials(measurement, nexus.read_scan(scan), simulation.ub, group)
+    params = integrate.Params()
+    return integrate_by_dials(
+        measurement,
+        nexus.read_scan(scan),
+        simulation.ub,
+        group,
+        min_zeta=params.min_zeta,
+        min_recorded=params.min_recorded,
+    )
 
 
 def compared(crystal: str, folder: Path, n_frames: int = 240) -> None:

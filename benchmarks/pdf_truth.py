@@ -76,7 +76,8 @@ def case(name: str, folder: Path, cell: np.ndarray, push: float, whole: bool) ->
     punched = (bragg > 0).astype(np.uint8)
     smooth = np.sqrt((everything * (punched == 0) + 0.01) / EXPOSURE).astype(np.float32)
     notes = {"q_max": Q_MAX, "operations": [np.eye(3, dtype=int).tolist()], "space_group": "P 1"}
-    symm = {"data": data, "data_errors": error}
+    once = np.ones(data.shape, np.uint8)
+    symm = {"data": data, "data_errors": error, "multiplicity": once}
     write(folder / "symm.nxs", grid, cell, symm, notes)
     filled = {"data": data * (punched == 0), "data_errors": smooth, "punched": punched}
     write(folder / "filled.nxs", grid, cell, filled, notes)
