@@ -140,7 +140,7 @@ def by_dials(simulation: Simulation, crystal: str, folder: Path) -> Reflections:
     )
     measurement = simulated.measurement(simulation)
     group = simulated.group(crystal)
-    params = integrate.Params()
+    params = integrate.Settings()
     return integrate_by_dials(
         measurement,
         nexus.read_scan(scan),
