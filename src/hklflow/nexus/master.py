@@ -10,6 +10,7 @@ import h5py
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.values import CELL_NAMES
+from hklflow.nexus.default_view import PLANE, PLANE_OF
 from hklflow.nexus.entry import add_array, add_group, create, open_entry
 from hklflow.orientation.product import Orientation
 
@@ -19,6 +20,14 @@ DELTA_PDF = {"transform": "pdf", "masked_transform": "masked_pdf"}
 TOTAL_PDF = {"transform": "total_pdf", "masked_transform": "masked_total_pdf"}
 DIFFERENCE = {"transform": "difference", "masked_transform": "masked_difference"}
 PDF_DIFFERENCE = {"transform": "pdf_difference", "masked_transform": "masked_pdf_difference"}
+
+# Group in the file of each product of a rotation.
+_INSIDE = {
+    "peaks": "peaks",
+    "frame_sums": "frame_sums",
+    "frame_scale": "frame_scale",
+    "mask3d": "mask",
+}
 
 
 def write_master(
@@ -41,8 +50,8 @@ def write_master(
     symmetrised volumes and the pair distributions. Each rotation has an entry ``fN`` with its
     frames, peaks, frame sums, scale and 3-D mask, and a copy of its instrument. All links are
     relative. ``entry/configuration`` has the complete configuration of the scan as JSON. The
-    default plot is the first symmetrised volume (which has the fewest holes), else the first of
-    ``volumes``.
+    default plot is a plane of the first symmetrised volume (which has the fewest holes), else of
+    the first of ``volumes``.
 
     Parameters
     ----------
@@ -68,16 +77,16 @@ def write_master(
             "`symmetrised` for each of `filled`"
         )
 
-    def link(parent: h5py.Group, name: str, target: Path, inside: str) -> None:
-        parent[name] = h5py.ExternalLink(os.path.relpath(target, path.parent), inside)
-
-    with create(path, title, next(iter([*symmetrised, *volumes]))) as entry:
-        for name, target in {**volumes, **(differences or {})}.items():
-            link(entry, name, target, "/entry/transform")
-        for name, target in symmetrised.items():
-            _join(entry, name, target, filled.get(name), link)
+    default = next(iter([*symmetrised, *volumes]))
+    with create(path, title, default) as entry:
+        links = _Links(path.parent)
+        for name, target in {**volumes, **(differences or {}), **symmetrised}.items():
+            links.add(entry, name, target, "transform")
+        for name, target in filled.items():
+            links.add_filled(entry[name], target, symmetrised[name])
         for name, target in (pdfs or {}).items():
-            link(entry, name, target, "/entry/pdf")
+            links.add(entry, name, target, "pdf")
+        links.add_default(entry, default, {**volumes, **symmetrised}[default])
         sample = add_group(entry, "sample", "NXsample")
         sample["space_group"] = orientation.space_group
         for i, name in enumerate(CELL_NAMES):
@@ -103,20 +112,13 @@ def write_master(
             )
             group["title"] = f"{title}, rotation {name}"
             for product, target in products.items():
-                inside = {
-                    "scan": "/entry/data",
-                    "peaks": "/entry/peaks",
-                    "frame_sums": "/entry/frame_sums",
-                    "frame_scale": "/entry/frame_scale",
-                    "mask3d": "/entry/mask",
-                    "instrument": "/entry/instrument",
-                }[product]
                 if product == "instrument":
-                    # nexusformat, and so NeXpy, cannot follow a link to a group with groups inside.
                     with open_entry(target) as other:
                         other.copy("instrument", group)
-                    continue
-                link(group, "data" if product == "scan" else product, target, inside)
+                elif product == "scan":
+                    links.add_frames(group, target)
+                else:
+                    links.add(group, product, target, _INSIDE[product])
 
 
 def note_scale(entry: h5py.Group, metrics: Mapping[str, Any]) -> None:
@@ -132,30 +134,59 @@ def note_scale(entry: h5py.Group, metrics: Mapping[str, Any]) -> None:
     note["data"] = json.dumps(dict(metrics))
 
 
-def _join(entry: h5py.Group, name: str, symmetrised: Path, filled: Path | None, link: Any) -> None:
-    """Link a symmetrised volume and its filled volume in one NXdata."""
-    group = add_group(entry, name, "NXdata")
-    with open_entry(symmetrised) as other:
-        source = other["transform"]
-        # signal, axes, and the angles with which NeXpy draws skewed cells
-        for key, value in source.attrs.items():
-            group.attrs[key] = value
-        for dataset in source:
-            link(group, dataset, symmetrised, f"/entry/transform/{dataset}")
-        shape = source["data"].shape
-    if filled is None:
-        return
-    with open_entry(filled) as other:
-        filled_shape = other["transform/data"].shape
-    if filled_shape != shape:
-        raise HklflowError(
-            f"{filled} has {filled_shape} voxels and {symmetrised} has {shape}; use one grid for "
-            "both"
-        )
-    link(group, "filled_data", filled, "/entry/transform/data")
-    link(group, "filled_data_errors", filled, "/entry/transform/data_errors")
-    link(group, "punched", filled, "/entry/transform/punched")
-    group.attrs["auxiliary_signals"] = ["filled_data", "punched"]
+class _Links:
+    """Writer of relative links to the datasets of products.
+
+    Each dataset is linked, not its group, because nexusformat, and so NeXpy, finds nothing in a
+    group that is a link.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def add(self, parent: h5py.Group, name: str, target: Path, inside: str) -> None:
+        """Create a group like ``/entry/<inside>`` of a product, with links to its datasets."""
+        with open_entry(target) as other:
+            source = other[inside]
+            group = parent.create_group(name)
+            # signal, axes, default slice, and the angles with which NeXpy draws skewed cells
+            for key, value in source.attrs.items():
+                group.attrs[key] = value
+            for dataset in source:
+                self._link(group, dataset, target, f"/entry/{inside}/{dataset}")
+
+    def add_filled(self, group: h5py.Group, filled: Path, symmetrised: Path) -> None:
+        """Add links to a filled volume to the group of its symmetrised volume."""
+        with open_entry(symmetrised) as whole, open_entry(filled) as other:
+            shape, filled_shape = (file["transform/data"].shape for file in (whole, other))
+        if filled_shape != shape:
+            raise HklflowError(
+                f"{filled} has {filled_shape} voxels and {symmetrised} has {shape}; use one grid "
+                "for both"
+            )
+        self._link(group, "filled_data", filled, "/entry/transform/data")
+        self._link(group, "filled_data_errors", filled, "/entry/transform/data_errors")
+        self._link(group, "punched", filled, "/entry/transform/punched")
+        group.attrs["auxiliary_signals"] = ["filled_data", "punched"]
+
+    def add_default(self, entry: h5py.Group, name: str, target: Path) -> None:
+        """Make the plane of a volume the default plot; volumes of older versions have none."""
+        with open_entry(target) as other:
+            if PLANE not in other:
+                return
+        self.add(entry, PLANE, target, PLANE)
+        entry[PLANE].attrs[PLANE_OF] = name
+        entry.attrs["default"] = PLANE
+
+    def add_frames(self, group: h5py.Group, scan: Path) -> None:
+        """Link the frames that a scan file links, directly: nexusformat follows only one link."""
+        with open_entry(scan) as other:
+            link = other["data"].get("data", getlink=True)
+        data = add_group(group, "data", "NXdata", signal="data")
+        self._link(data, "data", scan.parent / link.filename, link.path)
+
+    def _link(self, group: h5py.Group, name: str, target: Path, inside: str) -> None:
+        group[name] = h5py.ExternalLink(os.path.relpath(target, self._folder), inside)
 
 
 def linked_files(path: Path) -> Iterable[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hklflow.volumes import pdf
     from hklflow.volumes.pdf_plan import Plan
 
-VERSION = 4
+VERSION = 5
 
 #: Number of features in the metrics.
 _FEATURES = 20
@@ -103,7 +103,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         loaded = _load(made, source, inputs.filled, outputs.pdf.parent, params, threads)
         types = {"data": np.float32, "data_errors": np.float32}
         writer = stack.enter_context(
-            GridWriter(outputs.pdf, made.direct, made.cell, title, types, group="pdf", direct=True)
+            GridWriter(
+                outputs.pdf,
+                made.direct,
+                made.cell,
+                title,
+                types,
+                group="pdf",
+                direct=True,
+                signed=True,
+            )  # fmt: skip
         )
         sections, extrema = _write(writer, loaded)
         metrics = _metrics(loaded, extrema) | loaded.shares

@@ -8,7 +8,7 @@ from pydantic import Field
 from hklflow import stage
 from hklflow.base.errors import HklflowError
 
-VERSION = 4
+VERSION = 5
 
 
 class Inputs(stage.Inputs):
