@@ -217,17 +217,22 @@ def _target_of_all(node: Any) -> str:
 
     if not isinstance(node, h5py.Group):
         return ""
-    targets = {_target(node, name).removesuffix(f"/{name}") for name in node}
+    copies = {"title", *_axes(node)}
+    targets = {_target(node, name).removesuffix(f"/{name}") for name in node if name not in copies}
     return targets.pop() if len(targets) == 1 else ""
 
 
 def _class(node: "h5py.Group") -> str:
     words = _word(node.attrs.get("NX_class", ""))
     if "signal" in node.attrs:
-        axes = node.attrs.get("axes", [])
-        names = [axes] if isinstance(axes, str) else [_word(axis) for axis in axes]
+        names = _axes(node)
         words += f"  {_word(node.attrs['signal'])}" + (f"({', '.join(names)})" if names else "")
     return words
+
+
+def _axes(node: "h5py.Group") -> list[str]:
+    axes = node.attrs.get("axes", [])
+    return [axes] if isinstance(axes, str) else [_word(axis) for axis in axes]
 
 
 def _word(value: Any) -> str:

@@ -45,9 +45,9 @@ _LABELS = {
 class GridWriter:
     """Writer of arrays on a grid, slab by slab, so that they need not fit in memory.
 
-    The default plot is one plane of the first array, see `default_view`. Axes are at voxel centres. The NXdata has the angles
-    between its axes, and each axis has a ``scaling_factor``. NeXpy uses both to draw skewed cells
-    with their true shape.
+    The default plot is one plane of the first array, see `default_view`. Axes are at voxel centres.
+    The NXdata has the angles between its axes, and each axis has a ``scaling_factor``. NeXpy uses
+    both to draw skewed cells with their true shape.
 
     Parameters
     ----------

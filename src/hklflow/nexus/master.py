@@ -135,7 +135,7 @@ def note_scale(entry: h5py.Group, metrics: Mapping[str, Any]) -> None:
 
 
 class _Links:
-    """Writer of relative links to the datasets of products.
+    """Writer of groups with relative links to the datasets of products.
 
     Each dataset is linked, not its group, because nexusformat, and so NeXpy, finds nothing in a
     group that is a link.
@@ -145,15 +145,20 @@ class _Links:
         self._folder = folder
 
     def add(self, parent: h5py.Group, name: str, target: Path, inside: str) -> None:
-        """Create a group like ``/entry/<inside>`` of a product, with links to its datasets."""
+        """Create a group like ``/entry/<inside>`` of a product: axes, and links to the data."""
         with open_entry(target) as other:
             source = other[inside]
             group = parent.create_group(name)
             # signal, axes, default slice, and the angles with which NeXpy draws skewed cells
             for key, value in source.attrs.items():
                 group.attrs[key] = value
+            # Copies of the axes stay with a part of the data that a program takes from the group.
+            copied = {"title", *source.attrs.get("axes", [])}
             for dataset in source:
-                self._link(group, dataset, target, f"/entry/{inside}/{dataset}")
+                if dataset in copied:
+                    other.copy(source[dataset], group, name=dataset)
+                else:
+                    self._link(group, dataset, target, f"/entry/{inside}/{dataset}")
 
     def add_filled(self, group: h5py.Group, filled: Path, symmetrised: Path) -> None:
         """Add links to a filled volume to the group of its symmetrised volume."""
