@@ -501,7 +501,9 @@ def _master(folder: Path) -> Path:
         }
     for name in ("transform", "masked_transform"):
         nexus.write_volume(top / f"{name}.nxs", _volume(), f"S(Q) {name}")
+    geometry = _scan(folder)[0].rotation
     known = orientation(
+        {"r1": geometry, "r2": geometry},
         ub=np.diag([1.0, 2.0, 3.0]), group="P 6/m m m", cell=CELL, cell_sigma=np.full(6, 0.001),
         temperature=300.0,
     )  # fmt: skip
@@ -523,7 +525,7 @@ def moved_master(tmp_path: Path) -> Path:
 
 def test_master_links_resolve_after_a_move(moved_master: Path) -> None:
     targets = set(nexus.linked_files(moved_master))
-    assert len(targets) == 10
+    assert len(targets) == 10  # among them the raw frames of two rotations
     assert not [target for target in targets if os.path.isabs(target)]  # noqa: PTH117
     with h5py.File(moved_master) as file:
         for name in ("transform", "masked_transform"):

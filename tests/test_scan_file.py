@@ -55,10 +55,13 @@ def _inputs(top: Path) -> dict[str, Any]:
         "scales": [below / "scale.nxs"],
         "peaks": [made["peaks"]],
         "frame_masks": [made["frame_mask"]],
+        "rotation_transforms": [below / "transform.nxs"],
+        "rotation_masked_transforms": [below / "masked_transform.nxs"],
         "symmetrised": [], "filled": [], "total_pdfs": [], "delta_pdfs": [],
         "differences": [], "pdf_differences": [],
     }  # fmt: skip
     for i, kind in enumerate(KINDS):
+        _grid_file(below / f"{kind}.nxs", i, {"counts": np.uint32, "norm": np.float32}, fast=True)
         given[kind] = _grid_file(top / f"{kind}.nxs", 10 + i, pair)
         symm = pair | {"counts": np.float64, "norm": np.float32, "multiplicity": np.uint8}
         given["symmetrised"] += [_grid_file(top / f"symm_{kind}.nxs", 20 + i, symm)]

@@ -1,7 +1,6 @@
 """Master file of one scan, with links to all of its products."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,10 @@ import h5py
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.values import CELL_NAMES
-from hklflow.nexus.default_view import PLANE, PLANE_OF
-from hklflow.nexus.entry import add_array, add_group, create, open_entry
+from hklflow.formats.nxrefine import write_symmetry
+from hklflow.nexus.entry import add_array, add_group, create
+from hklflow.nexus.links import Links
+from hklflow.nexus.master_rotation import write_rotation
 from hklflow.orientation.product import Orientation
 
 SYMMETRISED = {"transform": "symm_transform", "masked_transform": "masked_symm_transform"}
@@ -20,14 +21,6 @@ DELTA_PDF = {"transform": "pdf", "masked_transform": "masked_pdf"}
 TOTAL_PDF = {"transform": "total_pdf", "masked_transform": "masked_total_pdf"}
 DIFFERENCE = {"transform": "difference", "masked_transform": "masked_difference"}
 PDF_DIFFERENCE = {"transform": "pdf_difference", "masked_transform": "masked_pdf_difference"}
-
-# Group in the file of each product of a rotation.
-_INSIDE = {
-    "peaks": "peaks",
-    "frame_sums": "frame_sums",
-    "frame_scale": "frame_scale",
-    "mask3d": "mask",
-}
 
 
 def write_master(
@@ -42,16 +35,17 @@ def write_master(
     filled: Mapping[str, Path] | None = None,
     pdfs: Mapping[str, Path] | None = None,
     differences: Mapping[str, Path] | None = None,
+    structure_factors: Path | None = None,
     absolute_scale: Mapping[str, Any] | None = None,
+    formula: str = "",
 ) -> None:
     """Write the master file of one scan: a small file with links to all of its products.
 
     The layout follows NeXpy and NXRefine: ``entry/transform``, ``entry/masked_transform``, the
-    symmetrised volumes and the pair distributions. Each rotation has an entry ``fN`` with its
-    frames, peaks, frame sums, scale and 3-D mask, and a copy of its instrument. All links are
-    relative. ``entry/configuration`` has the complete configuration of the scan as JSON. The
-    default plot is a plane of the first symmetrised volume (which has the fewest holes), else of
-    the first of ``volumes``.
+    symmetrised volumes and the pair distributions. Each rotation has an entry ``fN``, see
+    `master_rotation`. All links are relative. ``entry/configuration`` has the complete
+    configuration of the scan as JSON. The default plot is a plane of the first symmetrised volume
+    (which has the fewest holes), else of the first of ``volumes``.
 
     Parameters
     ----------
@@ -61,8 +55,12 @@ def write_master(
     filled : mapping
         Maps the name of a symmetrised volume to the file without Bragg reflections. As in NXRefine,
         a filled volume has no separate group: ``filled_data`` is next to ``data``.
+    structure_factors : Path, optional
+        File of the merged reflections, for ``entry/structure_factors``.
     absolute_scale : mapping, optional
         Metrics of the stage `absolute_scale`, for ``entry/absolute_scale``.
+    formula : str
+        Chemical formula of the sample; empty: not known.
 
     Raises
     ------
@@ -79,16 +77,20 @@ def write_master(
 
     default = next(iter([*symmetrised, *volumes]))
     with create(path, title, default) as entry:
-        links = _Links(path.parent)
+        links = Links(path.parent)
         for name, target in {**volumes, **(differences or {}), **symmetrised}.items():
             links.add(entry, name, target, "transform")
         for name, target in filled.items():
             links.add_filled(entry[name], target, symmetrised[name])
         for name, target in (pdfs or {}).items():
             links.add(entry, name, target, "pdf")
+        if structure_factors is not None:
+            links.add(entry, "structure_factors", structure_factors, "reflections")
         links.add_default(entry, default, {**volumes, **symmetrised}[default])
         sample = add_group(entry, "sample", "NXsample")
-        sample["space_group"] = orientation.space_group
+        if formula:
+            sample["chemical_formula"] = formula
+        write_symmetry(sample, orientation.space_group)
         for i, name in enumerate(CELL_NAMES):
             units = "angstrom" if i < 3 else "degree"
             value, sigma = orientation.cell[i], orientation.cell_sigma[i]
@@ -104,21 +106,10 @@ def write_master(
             note["type"] = "application/json"
             note["data"] = configuration
         for i, (name, products) in enumerate(rotations.items()):
-            group = add_group(
-                entry.file,
-                f"f{i + 1}",
-                "NXentry",
-                default="transform" if "transform" in products else "frame_sums",
-            )
+            group = add_group(entry.file, f"f{i + 1}", "NXentry")
             group["title"] = f"{title}, rotation {name}"
-            for product, target in products.items():
-                if product == "instrument":
-                    with open_entry(target) as other:
-                        other.copy("instrument", group)
-                elif product == "scan":
-                    links.add_frames(group, target)
-                else:
-                    links.add(group, product, target, _INSIDE[product])
+            group["sample"] = sample
+            write_rotation(group, name, products, orientation, links)
 
 
 def note_scale(entry: h5py.Group, metrics: Mapping[str, Any]) -> None:
@@ -132,66 +123,6 @@ def note_scale(entry: h5py.Group, metrics: Mapping[str, Any]) -> None:
     note = add_group(group, "findings", "NXnote")
     note["type"] = "application/json"
     note["data"] = json.dumps(dict(metrics))
-
-
-class _Links:
-    """Writer of groups with relative links to the datasets of products.
-
-    Each dataset is linked, not its group, because nexusformat, and so NeXpy, finds nothing in a
-    group that is a link.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def add(self, parent: h5py.Group, name: str, target: Path, inside: str) -> None:
-        """Create a group like ``/entry/<inside>`` of a product: axes, and links to the data."""
-        with open_entry(target) as other:
-            source = other[inside]
-            group = parent.create_group(name)
-            # signal, axes, default slice, and the angles with which NeXpy draws skewed cells
-            for key, value in source.attrs.items():
-                group.attrs[key] = value
-            # Copies of the axes stay with a part of the data that a program takes from the group.
-            copied = {"title", *source.attrs.get("axes", [])}
-            for dataset in source:
-                if dataset in copied:
-                    other.copy(source[dataset], group, name=dataset)
-                else:
-                    self._link(group, dataset, target, f"/entry/{inside}/{dataset}")
-
-    def add_filled(self, group: h5py.Group, filled: Path, symmetrised: Path) -> None:
-        """Add links to a filled volume to the group of its symmetrised volume."""
-        with open_entry(symmetrised) as whole, open_entry(filled) as other:
-            shape, filled_shape = (file["transform/data"].shape for file in (whole, other))
-        if filled_shape != shape:
-            raise HklflowError(
-                f"{filled} has {filled_shape} voxels and {symmetrised} has {shape}; use one grid "
-                "for both"
-            )
-        self._link(group, "filled_data", filled, "/entry/transform/data")
-        self._link(group, "filled_data_errors", filled, "/entry/transform/data_errors")
-        self._link(group, "punched", filled, "/entry/transform/punched")
-        group.attrs["auxiliary_signals"] = ["filled_data", "punched"]
-
-    def add_default(self, entry: h5py.Group, name: str, target: Path) -> None:
-        """Make the plane of a volume the default plot; volumes of older versions have none."""
-        with open_entry(target) as other:
-            if PLANE not in other:
-                return
-        self.add(entry, PLANE, target, PLANE)
-        entry[PLANE].attrs[PLANE_OF] = name
-        entry.attrs["default"] = PLANE
-
-    def add_frames(self, group: h5py.Group, scan: Path) -> None:
-        """Link the frames that a scan file links, directly: nexusformat follows only one link."""
-        with open_entry(scan) as other:
-            link = other["data"].get("data", getlink=True)
-        data = add_group(group, "data", "NXdata", signal="data")
-        self._link(data, "data", scan.parent / link.filename, link.path)
-
-    def _link(self, group: h5py.Group, name: str, target: Path, inside: str) -> None:
-        group[name] = h5py.ExternalLink(os.path.relpath(target, self._folder), inside)
 
 
 def linked_files(path: Path) -> Iterable[str]:
