@@ -143,7 +143,7 @@ def test_the_peak_at_the_origin_does_not_stretch_the_colours(
 
 def test_the_file_plots_itself(tmp_path: Path) -> None:
     run(tmp_path / "out", inputs(tmp_path))
-    plotted = nxload(tmp_path / "out/pdf.nxs").plottable_data
+    plotted = nxload(tmp_path / "out/pdf.nxs")["entry/pdf"]
     assert plotted.nxsignal.nxname == "data"
     assert [axis.nxname for axis in plotted.nxaxes] == ["z", "y", "x"]
     np.testing.assert_allclose([a.attrs["scaling_factor"] for a in plotted.nxaxes], [6, 4, 4])

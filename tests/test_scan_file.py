@@ -55,10 +55,13 @@ def _inputs(top: Path) -> dict[str, Any]:
         "scales": [below / "scale.nxs"],
         "peaks": [made["peaks"]],
         "frame_masks": [made["frame_mask"]],
+        "rotation_transforms": [below / "transform.nxs"],
+        "rotation_masked_transforms": [below / "masked_transform.nxs"],
         "symmetrised": [], "filled": [], "total_pdfs": [], "delta_pdfs": [],
         "differences": [], "pdf_differences": [],
     }  # fmt: skip
     for i, kind in enumerate(KINDS):
+        _grid_file(below / f"{kind}.nxs", i, {"counts": np.uint32, "norm": np.float32}, fast=True)
         given[kind] = _grid_file(top / f"{kind}.nxs", 10 + i, pair)
         symm = pair | {"counts": np.float64, "norm": np.float32, "multiplicity": np.uint8}
         given["symmetrised"] += [_grid_file(top / f"symm_{kind}.nxs", 20 + i, symm)]
@@ -130,10 +133,11 @@ def test_every_link_is_relative_and_resolves(master: Path) -> None:
                     n += walk(group[name])
             return n
 
-        # 2 volumes, 2 differences, 6 pair distributions (2 are differences),
-        # 2 x (5 arrays, 3 axes, a title, 3 of the filled one), 4 products of the rotation
-        # (its instrument is a copy)
-        assert walk(file) == 4 + 6 + 2 * 12 + 4
+        # 2 volumes, 2 differences, 6 pair distributions, each with 2 arrays; 2 x (5 arrays, and 3
+        # of the filled one); the plane: 2 arrays. Axes and titles are copies.
+        assert walk(file["entry"]) == 10 * 2 + 2 * 8 + 2
+        # All groups are in this file: nexusformat finds nothing in a group that is a link.
+        assert walk(file["f1"]) > 20
 
 
 def test_cells_are_drawn_with_their_angles(master: Path) -> None:
@@ -158,11 +162,13 @@ def test_silx_draws_the_symmetrised_volume_and_offers_the_filled_one(master: Pat
         default = nxdata.get_default(file)
         assert default is not None
         assert default.issues == []
-        assert default.group.name.endswith("symm_transform")
-        assert default.axes_dataset_names == ["Ql", "Qk", "Qh"]
-        assert default.signal.shape == GRID.array_shape
+        assert default.group.name.endswith("plane")
+        assert default.axes_dataset_names == ["Qk", "Qh"]
+        assert default.signal.shape == GRID.array_shape[1:]
+        assert (default.signal[()] == 20).all()
         assert default.errors is not None
-        assert default.auxiliary_signals_dataset_names == ["filled_data", "punched"]
+        whole = nxdata.NXdata(file["entry/symm_transform"])
+        assert whole.auxiliary_signals_dataset_names == ["filled_data", "punched"]
         for name in ("pdf", "masked_total_pdf", "masked_symm_transform"):
             found = nxdata.NXdata(file[f"entry/{name}"])
             assert found.is_valid, name
@@ -173,8 +179,8 @@ def test_nexusformat_plots_the_symmetrised_volume(master: Path) -> None:
     from nexusformat.nexus import nxload
 
     root = nxload(str(master), "r")
-    plottable = root.plottable_data
-    assert plottable.nxname == "symm_transform"
+    assert root.plottable_data.nxname == "plane"
+    plottable = root.entry.symm_transform
     assert plottable.nxsignal.nxname == "data"
     assert plottable.nxsignal.shape == GRID.array_shape
     assert [axis.nxname for axis in plottable.nxaxes] == ["Ql", "Qk", "Qh"]
@@ -191,7 +197,8 @@ def test_without_them_it_is_as_before(tmp_path: Path) -> None:
     for name in (*optional, "pdf_differences"):
         del given[name]
     with h5py.File(_run(given)) as file:
-        assert file["entry"].attrs["default"] == "transform"
+        assert file["entry"].attrs["default"] == "plane"
+        assert file["entry/plane"].attrs["plane_of"] == "transform"
         assert "symm_transform" not in file["entry"]
         assert "pdf" not in file["entry"]
         assert "difference" not in file["entry"]

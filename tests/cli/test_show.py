@@ -21,10 +21,11 @@ CELL = np.array([4.8, 4.8, 7.15, 90.0, 90.0, 120.0])
 
 TREE = """\
 {path}
-default plot: entry/transform/data
+default plot: entry/plane/data
  *entry  NXentry
     lost -> gone.nxs:/entry/data  (not there)
     masked_transform -> volume.nxs:/entry/transform  NXdata  data(Ql, Qk, Qh)
+   *plane -> volume.nxs:/entry/plane  NXdata  data(Qk, Qh)
     sample  NXsample
       orientation_matrix  3x3  float64  = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
       space_group  = "P 6/m m m"
@@ -37,25 +38,31 @@ default plot: entry/transform/data
       unitcell_c  float64  = 7.15  angstrom
       unitcell_gamma  float64  = 120.0  degree
     title  = "hexa 300K"
-   *transform -> volume.nxs:/entry/transform  NXdata  data(Ql, Qk, Qh)
+    transform -> volume.nxs:/entry/transform  NXdata  data(Ql, Qk, Qh)
 links that lead nowhere: /entry/lost
 """
 
 VOLUME = """\
 {path}/entry
-default plot: transform/data
+default plot: plane/data
   notes  NXcollection
     grid  = "{{"first": [-1.0, -0.5, -0.6000000000000001], "step": [0.1..." (91 characters)
     notes  = "{{}}"
+ *plane  NXdata  data(Qk, Qh)
+    Qh  21  float64  r.l.u.
+    Qk  5  float64  = [-0.5, -0.25, 0.0, 0.25, 0.5]  r.l.u.
+   *data  5x21  float32  counts per unit norm
+    data_errors  5x21  float32  counts per unit norm
+    title  = "S(Q), Ql = 0"
   sample  NXsample
     unit_cell  6  float64  = [4.8, 4.8, 7.15, 90.0, 90.0, 120.0]  angstrom, degree
   title  = "S(Q)"
- *transform  NXdata  data(Ql, Qk, Qh)
+  transform  NXdata  data(Ql, Qk, Qh)
     Qh  21  float64  r.l.u.
     Qk  5  float64  = [-0.5, -0.25, 0.0, 0.25, 0.5]  r.l.u.
     Ql  7  float64  = [-0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6]  r.l.u.
     counts  7x5x21  uint32
-   *data  7x5x21  float32  counts per unit norm
+    data  7x5x21  float32  counts per unit norm
     data_errors  7x5x21  float32  counts per unit norm
     norm  7x5x21  float32
     title  = "S(Q)"
@@ -97,7 +104,7 @@ def test_the_tree_of_what_is_linked(hklflow: Hklflow, master: Path) -> None:
     volume = master.with_name("volume.nxs")
     assert hklflow("show", volume / "entry").out == VOLUME.format(path=volume)
     linked = hklflow("show", master / "entry/transform").out
-    assert "*data  7x5x21  float32" in linked
+    assert " -> volume.nxs:/entry/transform/data  7x5x21  float32" in linked
 
 
 def test_a_dataset(hklflow: Hklflow, master: Path) -> None:

@@ -182,7 +182,8 @@ def _tree(group: "h5py.Group", chain: list[str], indent: str, lost: list[str]) -
     for name in group:
         mark = "*" if chain[:1] == [name] else " "
         head = f"{indent[:-1]}{mark}{name}"
-        node, target = group.get(name), _target(group, name)
+        node = group.get(name)
+        target = _target(group, name) or _target_of_all(node)
         if target:
             head += f" -> {target}"
         if node is None:
@@ -210,13 +211,28 @@ def _target(group: "h5py.Group", name: str) -> str:
     return str(link.path) if isinstance(link, h5py.SoftLink) else ""
 
 
+def _target_of_all(node: Any) -> str:
+    """Return the group that has all datasets which a group of a master file links, else nothing."""
+    import h5py
+
+    if not isinstance(node, h5py.Group):
+        return ""
+    copies = {"title", *_axes(node)}
+    targets = {_target(node, name).removesuffix(f"/{name}") for name in node if name not in copies}
+    return targets.pop() if len(targets) == 1 else ""
+
+
 def _class(node: "h5py.Group") -> str:
     words = _word(node.attrs.get("NX_class", ""))
     if "signal" in node.attrs:
-        axes = node.attrs.get("axes", [])
-        names = [axes] if isinstance(axes, str) else [_word(axis) for axis in axes]
+        names = _axes(node)
         words += f"  {_word(node.attrs['signal'])}" + (f"({', '.join(names)})" if names else "")
     return words
+
+
+def _axes(node: "h5py.Group") -> list[str]:
+    axes = node.attrs.get("axes", [])
+    return [axes] if isinstance(axes, str) else [_word(axis) for axis in axes]
 
 
 def _word(value: Any) -> str:

@@ -234,10 +234,16 @@ OF_SCALE_REFERENCE = Source(_scale_reference)
 """Products of the scan from which the job's scan takes its absolute scale; empty without one."""
 
 
-def of_kinds(name: str, kinds: "Callable[[Config], Sequence[str]]" = pdf_kinds) -> Source:
-    """Return the input files: a product of the job's scan for each kind of volume."""
+def of_kinds(
+    name: str,
+    kinds: "Callable[[Config], Sequence[str]]" = pdf_kinds,
+    when: "Callable[[Jobs, Wildcards], bool] | None" = None,
+) -> Source:
+    """Return the input files: a product of the job's scan for each kind of volume, if ``when``."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
+        if when is not None and not when(plan, at):
+            return []
         pattern = plan.paths.scan(name)
         return [pattern.format(**at, kind=kind) for kind in kinds(plan.experiment.config)]
 

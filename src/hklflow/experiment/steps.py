@@ -155,6 +155,14 @@ def _has_absolute_scale(plan: Jobs, at: Wildcards) -> bool:
     return plan.experiment.config.bragg and any(True for _ in _absolute_scales(plan, at))
 
 
+def _has_structure_factors(plan: Jobs, at: Wildcards) -> bool:
+    return plan.experiment.config.bragg
+
+
+def _has_differences(plan: Jobs, at: Wildcards) -> bool:
+    return any(True for _ in _differences(plan, at))
+
+
 def _in_blocks(config: "Config") -> bool:
     return config.frame_blocks > 1
 
@@ -740,11 +748,16 @@ _TOGETHER = (
             "scales": of_rotations("scale.nxs"),
             "peaks": of_rotations("peaks.nxs"),
             "frame_masks": of_rotations("frame_mask.nxs"),
+            "rotation_transforms": of_rotations("transform.nxs"),
+            "rotation_masked_transforms": of_rotations("masked_transform.nxs"),
             "symmetrised": of_kinds("symm_{kind}.nxs", symmetrised_kinds),
             "filled": of_kinds("filled_{kind}.nxs"),
             "total_pdfs": of_kinds("total_pdf_{kind}.nxs"),
             "delta_pdfs": of_kinds("delta_pdf_{kind}.nxs"),
             "absolute_scale": of_scan("absolute_scale.json", when=_has_absolute_scale),
+            "structure_factors": of_scan("structure_factors.nxs", when=_has_structure_factors),
+            "differences": of_kinds("difference_{kind}.nxs", when=_has_differences),
+            "pdf_differences": of_kinds("pdf_difference_{kind}.nxs", when=_has_differences),
         },
         writes={"master": Output("{sample}_{scan}.nxs")},
         params=volumes.scan_file,

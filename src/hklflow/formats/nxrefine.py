@@ -211,8 +211,6 @@ def write_nxrefine(path: str | Path, models: Sequence[Model]) -> list[str]:
         If a model has no crystal, pixels are not square, or the beam does not meet the plane of
         the detector.
     """
-    from hklflow.geometry.symmetry import space_group
-
     notes: list[str] = []
     names = [model.name for model in models]
     if not all(name[-1:].isdigit() for name in names) or len(set(names)) < len(names):
@@ -227,17 +225,24 @@ def write_nxrefine(path: str | Path, models: Sequence[Model]) -> list[str]:
         for name, value in zip(CELL_NAMES, cell, strict=True):
             _put(sample, f"unitcell_{name}", value, "Angstrom" if len(name) == 1 else "degree")
         if first.space_group is not None:
-            group = space_group(first.space_group)
-            sample["space_group"] = group.symbol
-            sample["laue_group"] = group.laue
-            # NXRefine has no trigonal cells.
-            system = group.crystal_system
-            sample["unit_cell_group"] = "hexagonal" if system == "trigonal" else system
-            sample["lattice_centring"] = group.centring
+            write_symmetry(sample, first.space_group)
         for name, model in zip(names, models, strict=True):
             _write_one(_group(file, name, "NXentry"), model, cell, notes)
             file[name]["sample"] = sample
     return notes
+
+
+def write_symmetry(sample: Any, symbol: str) -> None:
+    """Write space group, Laue group, crystal system and centring to an NXsample."""
+    from hklflow.geometry.symmetry import space_group
+
+    group = space_group(symbol)
+    sample["space_group"] = group.symbol
+    sample["laue_group"] = group.laue
+    # NXRefine has no trigonal cells.
+    system = group.crystal_system
+    sample["unit_cell_group"] = "hexagonal" if system == "trigonal" else system
+    sample["lattice_centring"] = group.centring
 
 
 def _group(parent: Any, name: str, nx_class: str) -> Any:
@@ -255,6 +260,33 @@ def _put(group: Any, name: str, value: Any, units: str = "", **attrs: float) -> 
 
 
 def _write_one(group: Any, model: Model, cell: Floats, notes: list[str]) -> None:
+    rotation, scan = model.rotation, model.rotation.scan
+    write_instrument(group, model, cell, notes)
+    data = _group(group, "data", "NXdata")
+    for name, n in zip(
+        ("frame_number", "y_pixel", "x_pixel"),
+        (scan.n_frames, *rotation.detector.shape),
+        strict=True,
+    ):
+        data[name] = np.arange(n)
+    data.attrs["axes"] = ["frame_number", "y_pixel", "x_pixel"]
+
+
+def write_instrument(group: Any, model: Model, cell: Floats, notes: list[str]) -> None:
+    """Write wavelength, detector, goniometer and orientation of a rotation to its NXentry.
+
+    Parameters
+    ----------
+    cell : (6,) array
+        Cell of the sample, Å and degrees.
+    notes : list of str
+        Notes on all that the file cannot store are appended.
+
+    Raises
+    ------
+    HklflowError
+        If pixels are not square, or the beam does not meet the plane of the detector.
+    """
     rotation, scan = model.rotation, model.rotation.scan
     instrument = _group(group, "instrument", "NXinstrument")
     mono = _group(instrument, "monochromator", "NXmonochromator")
@@ -276,14 +308,6 @@ def _write_one(group: Any, model: Model, cell: Floats, notes: list[str]) -> None
     for name, angle in zip(_NAMES, np.degrees(angles), strict=False):
         _put(goniometer, name, float(angle), "degree")
     _put(goniometer, "goniometer_pitch", float(np.degrees(angles[0])), "degree")
-    data = _group(group, "data", "NXdata")
-    for name, n in zip(
-        ("frame_number", "y_pixel", "x_pixel"),
-        (scan.n_frames, *rotation.detector.shape),
-        strict=True,
-    ):
-        data[name] = np.arange(n)
-    data.attrs["axes"] = ["frame_number", "y_pixel", "x_pixel"]
 
 
 def _as_theta_chi(goniometer: Goniometer) -> tuple[Floats, Floats]:

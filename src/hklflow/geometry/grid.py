@@ -106,6 +106,12 @@ class Grid:
         # Rounding avoids values such as -0.0 and 1e-17 at the centre.
         return np.round(centres, 10) + 0.0
 
+    def plane_near_zero(self, i: int) -> int:
+        """Return the index of the plane at 0 along axis i, or of the middle if 0 is outside."""
+        axis = self.axis(i)
+        inside = axis[0] <= 0 <= axis[-1]
+        return int(np.argmin(np.abs(axis))) if inside else len(axis) // 2
+
     @property
     def array_shape(self) -> tuple[int, int, int]:
         """Shape of a volume array: (l, k, h)."""

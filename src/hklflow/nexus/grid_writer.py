@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hklflow.formats.hdf5_output import closed_on_failure
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.lattice import reciprocal
+from hklflow.nexus.default_view import add_plane, best_plane, set_view
 from hklflow.nexus.entry import PACKED, add_array, add_group, create
 
 Floats = NDArray[np.float64]
@@ -44,9 +45,9 @@ _LABELS = {
 class GridWriter:
     """Writer of arrays on a grid, slab by slab, so that they need not fit in memory.
 
-    The first array is the default plot. Axes are at voxel centres. The NXdata has the angles
-    between its axes, and each axis has a ``scaling_factor``. NeXpy uses both to draw skewed cells
-    with their true shape.
+    The default plot is one plane of the first array, see `default_view`. Axes are at voxel centres.
+    The NXdata has the angles between its axes, and each axis has a ``scaling_factor``. NeXpy uses
+    both to draw skewed cells with their true shape.
 
     Parameters
     ----------
@@ -61,9 +62,12 @@ class GridWriter:
         Name of the NXdata.
     direct : bool
         True for a grid of x, y, z.
+    signed : bool
+        True if the first array has values of both signs; viewers then show it on a linear scale.
     fast : bool
         True: compress with bitshuffle and LZ4, ten times faster than gzip, for volumes that only
-        hklflow reads. False: compress with gzip, which needs no plugin.
+        hklflow reads; their default plot is the whole first array. False: compress with gzip,
+        which needs no plugin.
     """
 
     def __init__(
@@ -76,10 +80,12 @@ class GridWriter:
         *,
         group: str = "transform",
         direct: bool = False,
+        signed: bool = False,
         fast: bool = False,
     ) -> None:
         self._grid, self._cell, self._title, self._fast = grid, cell, title, fast
-        self._name, self._direct = group, direct
+        self._name, self._direct, self._signed = group, direct, signed
+        self._measured = np.zeros(grid.shape[2], np.int64)
         self._types = dict(types)
         self._context = create(path, title, group)
 
@@ -170,6 +176,8 @@ class GridWriter:
             If the block does not begin and end with whole chunks.
         """
         put = self._write_fast if self._fast else self._write_strip
+        if not self._fast:
+            self._count(at[0], arrays)
         for name in self._types:
             block = arrays[name]
             for begin, n, chunk, whole in zip(
@@ -203,6 +211,14 @@ class GridWriter:
             h = slice(used[0] // n_h * n_h, (used[-1] // n_h + 1) * n_h)
             dataset[l, k, h] = strip[:, :, h]
 
+    def _count(self, first: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Count the measured voxels of a block (l, k, h), to choose the plane for viewers."""
+        if "norm" in arrays:
+            measured = arrays["norm"] > 0
+        else:
+            measured = np.isfinite(arrays[next(iter(self._types))])
+        self._measured[first : first + len(measured)] += np.count_nonzero(measured, axis=(1, 2))
+
     @property
     def datasets(self) -> dict[str, h5py.Dataset]:
         """Datasets of the file by name; they must be written chunk by chunk."""
@@ -215,4 +231,9 @@ class GridWriter:
         group["notes"] = json.dumps(notes)
 
     def __exit__(self, *error: Any) -> None:
+        if error[0] is None and not self._fast:
+            with closed_on_failure(self._context):
+                index = best_plane(self._measured, self._grid.plane_near_zero(2))
+                set_view(self._group, [index], self._signed)
+                add_plane(self._entry, self._name, index, self._signed)
         self._context.__exit__(*error)

@@ -1,7 +1,6 @@
 """Master file of one scan, with links to all of its products."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,10 @@ import h5py
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.values import CELL_NAMES
-from hklflow.nexus.entry import add_array, add_group, create, open_entry
+from hklflow.formats.nxrefine import write_symmetry
+from hklflow.nexus.entry import add_array, add_group, create
+from hklflow.nexus.links import Links
+from hklflow.nexus.master_rotation import write_rotation
 from hklflow.orientation.product import Orientation
 
 SYMMETRISED = {"transform": "symm_transform", "masked_transform": "masked_symm_transform"}
@@ -33,16 +35,17 @@ def write_master(
     filled: Mapping[str, Path] | None = None,
     pdfs: Mapping[str, Path] | None = None,
     differences: Mapping[str, Path] | None = None,
+    structure_factors: Path | None = None,
     absolute_scale: Mapping[str, Any] | None = None,
+    formula: str = "",
 ) -> None:
     """Write the master file of one scan: a small file with links to all of its products.
 
     The layout follows NeXpy and NXRefine: ``entry/transform``, ``entry/masked_transform``, the
-    symmetrised volumes and the pair distributions. Each rotation has an entry ``fN`` with its
-    frames, peaks, frame sums, scale and 3-D mask, and a copy of its instrument. All links are
-    relative. ``entry/configuration`` has the complete configuration of the scan as JSON. The
-    default plot is the first symmetrised volume (which has the fewest holes), else the first of
-    ``volumes``.
+    symmetrised volumes and the pair distributions. Each rotation has an entry ``fN``, see
+    `master_rotation`. All links are relative. ``entry/configuration`` has the complete
+    configuration of the scan as JSON. The default plot is a plane of the first symmetrised volume
+    (which has the fewest holes), else of the first of ``volumes``.
 
     Parameters
     ----------
@@ -52,8 +55,12 @@ def write_master(
     filled : mapping
         Maps the name of a symmetrised volume to the file without Bragg reflections. As in NXRefine,
         a filled volume has no separate group: ``filled_data`` is next to ``data``.
+    structure_factors : Path, optional
+        File of the merged reflections, for ``entry/structure_factors``.
     absolute_scale : mapping, optional
         Metrics of the stage `absolute_scale`, for ``entry/absolute_scale``.
+    formula : str
+        Chemical formula of the sample; empty: not known.
 
     Raises
     ------
@@ -68,18 +75,22 @@ def write_master(
             "`symmetrised` for each of `filled`"
         )
 
-    def link(parent: h5py.Group, name: str, target: Path, inside: str) -> None:
-        parent[name] = h5py.ExternalLink(os.path.relpath(target, path.parent), inside)
-
-    with create(path, title, next(iter([*symmetrised, *volumes]))) as entry:
-        for name, target in {**volumes, **(differences or {})}.items():
-            link(entry, name, target, "/entry/transform")
-        for name, target in symmetrised.items():
-            _join(entry, name, target, filled.get(name), link)
+    default = next(iter([*symmetrised, *volumes]))
+    with create(path, title, default) as entry:
+        links = Links(path.parent)
+        for name, target in {**volumes, **(differences or {}), **symmetrised}.items():
+            links.add(entry, name, target, "transform")
+        for name, target in filled.items():
+            links.add_filled(entry[name], target, symmetrised[name])
         for name, target in (pdfs or {}).items():
-            link(entry, name, target, "/entry/pdf")
+            links.add(entry, name, target, "pdf")
+        if structure_factors is not None:
+            links.add(entry, "structure_factors", structure_factors, "reflections")
+        links.add_default(entry, default, {**volumes, **symmetrised}[default])
         sample = add_group(entry, "sample", "NXsample")
-        sample["space_group"] = orientation.space_group
+        if formula:
+            sample["chemical_formula"] = formula
+        write_symmetry(sample, orientation.space_group)
         for i, name in enumerate(CELL_NAMES):
             units = "angstrom" if i < 3 else "degree"
             value, sigma = orientation.cell[i], orientation.cell_sigma[i]
@@ -95,28 +106,10 @@ def write_master(
             note["type"] = "application/json"
             note["data"] = configuration
         for i, (name, products) in enumerate(rotations.items()):
-            group = add_group(
-                entry.file,
-                f"f{i + 1}",
-                "NXentry",
-                default="transform" if "transform" in products else "frame_sums",
-            )
+            group = add_group(entry.file, f"f{i + 1}", "NXentry")
             group["title"] = f"{title}, rotation {name}"
-            for product, target in products.items():
-                inside = {
-                    "scan": "/entry/data",
-                    "peaks": "/entry/peaks",
-                    "frame_sums": "/entry/frame_sums",
-                    "frame_scale": "/entry/frame_scale",
-                    "mask3d": "/entry/mask",
-                    "instrument": "/entry/instrument",
-                }[product]
-                if product == "instrument":
-                    # nexusformat, and so NeXpy, cannot follow a link to a group with groups inside.
-                    with open_entry(target) as other:
-                        other.copy("instrument", group)
-                    continue
-                link(group, "data" if product == "scan" else product, target, inside)
+            group["sample"] = sample
+            write_rotation(group, name, products, orientation, links)
 
 
 def note_scale(entry: h5py.Group, metrics: Mapping[str, Any]) -> None:
@@ -130,32 +123,6 @@ def note_scale(entry: h5py.Group, metrics: Mapping[str, Any]) -> None:
     note = add_group(group, "findings", "NXnote")
     note["type"] = "application/json"
     note["data"] = json.dumps(dict(metrics))
-
-
-def _join(entry: h5py.Group, name: str, symmetrised: Path, filled: Path | None, link: Any) -> None:
-    """Link a symmetrised volume and its filled volume in one NXdata."""
-    group = add_group(entry, name, "NXdata")
-    with open_entry(symmetrised) as other:
-        source = other["transform"]
-        # signal, axes, and the angles with which NeXpy draws skewed cells
-        for key, value in source.attrs.items():
-            group.attrs[key] = value
-        for dataset in source:
-            link(group, dataset, symmetrised, f"/entry/transform/{dataset}")
-        shape = source["data"].shape
-    if filled is None:
-        return
-    with open_entry(filled) as other:
-        filled_shape = other["transform/data"].shape
-    if filled_shape != shape:
-        raise HklflowError(
-            f"{filled} has {filled_shape} voxels and {symmetrised} has {shape}; use one grid for "
-            "both"
-        )
-    link(group, "filled_data", filled, "/entry/transform/data")
-    link(group, "filled_data_errors", filled, "/entry/transform/data_errors")
-    link(group, "punched", filled, "/entry/transform/punched")
-    group.attrs["auxiliary_signals"] = ["filled_data", "punched"]
 
 
 def linked_files(path: Path) -> Iterable[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.base.values import CELL_NAMES
 from hklflow.geometry.grid import Grid
+from hklflow.nexus.default_view import PLANE_OF
 from hklflow.nexus.entry import text
 
 Floats = NDArray[np.float64]
@@ -184,10 +185,15 @@ def _plottable(node: Any, path: Path) -> Plottable | None:
                 "again"
             )
         node = below
+    if PLANE_OF in node.attrs:  # the plane is for viewers; the volume is the plot
+        node = node.parent[_word(node.attrs[PLANE_OF])]
     signal = node.get(_word(node.attrs.get("signal", "")) or ".")
     if not isinstance(signal, h5py.Dataset):
         return None
-    return Plottable(node, signal, _word(node.attrs["signal"]), _axes(node, signal))
+    name = _word(node.attrs["signal"])
+    if signal.file != node.file and _word(signal.parent.attrs.get("signal", "")) == name:
+        node = signal.parent  # a master file links the datasets of a group one by one
+    return Plottable(node, signal, name, _axes(node, signal))
 
 
 def _axes(group: h5py.Group, signal: h5py.Dataset) -> tuple[str, ...]:

@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 
 from hklflow import geometry
-from hklflow.geometry import Detector
 from hklflow.images.gain import Gain
 from hklflow.images.pixel_binning import PixelBinning
 from hklflow.images.scan import RotationScan
 from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
+from hklflow.nexus.modules import add_modules
 
 
 def write_scan(
@@ -50,7 +50,8 @@ def write_scan(
         add_array(detector, "distance", rotation.detector.distance, "m")
         add_array(detector, "x_pixel_size", rotation.detector.pixel_size[1], "m")
         add_array(detector, "y_pixel_size", rotation.detector.pixel_size[0], "m")
-        _add_modules(detector, rotation.detector)
+        if rotation.detector.modules is not None:
+            add_modules(detector, rotation.detector)
         if scan.saturation is not None:
             add_array(detector, "saturation_value", scan.saturation)
         if scan.underload != 0:
@@ -71,27 +72,6 @@ def write_scan(
         if dataset is not None:
             data = add_group(entry, "data", "NXdata", signal="data")
             data["data"] = h5py.ExternalLink(os.path.relpath(dataset[0], path.parent), dataset[1])
-
-
-def _add_modules(group: h5py.Group, detector: Detector) -> None:
-    """Add NXdetector_module groups as in NXmx, for other programs; `read_scan` uses the JSON."""
-    if detector.modules is None:
-        return
-    for m, box in enumerate(detector.modules.rectangles):
-        patch = detector.patch(m)
-        module = add_group(group, f"module_{m:03d}", "NXdetector_module")
-        add_array(module, "data_origin", box[::2])
-        add_array(module, "data_size", patch.shape)
-        far = float(np.linalg.norm(patch.origin))
-        shift = {"transformation_type": "translation"}
-        place = {"vector": patch.origin / far, "depends_on": ".", **shift}
-        add_array(module, "module_offset", far, "m", **place)
-        for name, size, vector in (
-            ("slow_pixel_direction", patch.pixel_size[0], patch.slow),
-            ("fast_pixel_direction", patch.pixel_size[1], patch.fast),
-        ):
-            carrier = f"{module.name}/module_offset"
-            add_array(module, name, size, "m", vector=vector, depends_on=carrier, **shift)
 
 
 def read_scan(path: Path) -> RotationScan:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.lattice import reciprocal
-from hklflow.nexus.entry import add_array, add_group, create
+from hklflow.nexus.default_view import PLANE, PLANE_OF, plane_of, set_view
+from hklflow.nexus.entry import add_array, add_group, create, text
 from hklflow.nexus.volume import OpenVolume, open_volume, require_one_grid
 
 Floats = NDArray[np.float64]
@@ -179,18 +180,9 @@ def add_stack(
         angles=angles[::-1].copy(),
         **{f"{axis}_indices": 3 - i for i, axis in enumerate(axes)},
     )
+    sources = _Sources(folder, name, members, volumes)
     for array in arrays:
-        dtype = np.result_type(*(volume.group[array].dtype for volume in volumes))
-        layout = h5py.VirtualLayout((len(members), *grid.array_shape), dtype)
-        for i, member in enumerate(members):
-            layout[i] = h5py.VirtualSource(
-                os.path.relpath(member.path, folder),
-                f"entry/{name}/{array}",
-                grid.array_shape,
-                volumes[i].group[array].dtype,
-            )
-        fill = np.nan if array.startswith("data") else 0
-        group.create_virtual_dataset(array, layout, fillvalue=fill)
+        sources.add(group, array)
     add_array(group, "temperature", at, "K", long_name="temperature (K)")
     for i, axis in enumerate(axes):
         add_array(
@@ -202,6 +194,9 @@ def add_stack(
             scaling_factor=lengths[i],
         )
     group["title"] = title
+    index = plane_of(volumes[0].group, grid)
+    set_view(group, [0, index], direct)
+    _add_planes(entry, name, index, sources, direct)
     sample = add_group(entry, "sample", "NXsample")
     cells = np.array([volume.cell for volume in volumes])
     add_array(sample, "unit_cell", cells, "angstrom, degree")
@@ -210,6 +205,47 @@ def add_stack(
     sample.create_dataset("scan", data=names, dtype=h5py.string_dtype())
     notes = add_group(entry, "notes", "NXcollection")
     notes["notes"] = json.dumps({"doubts": doubts_of(members, volumes)})
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Arrays of the members, as sources of virtual datasets of a file in ``folder``."""
+
+    folder: Path
+    name: str
+    members: Sequence[Member]
+    volumes: Sequence[OpenVolume]
+
+    def add(self, group: h5py.Group, array: str, plane: int | None = None) -> None:
+        """Add an array of all members along temperature, or only one plane of each."""
+        shape = self.volumes[0].grid.array_shape
+        part = np.s_[:] if plane is None else np.s_[plane]
+        sizes = shape if plane is None else shape[1:]
+        types = [volume.group[array].dtype for volume in self.volumes]
+        layout = h5py.VirtualLayout((len(self.members), *sizes), np.result_type(*types))
+        for i, (member, dtype) in enumerate(zip(self.members, types, strict=True)):
+            path = os.path.relpath(member.path, self.folder)
+            source = h5py.VirtualSource(path, f"entry/{self.name}/{array}", shape, dtype)
+            layout[i] = source[part]
+        fill = np.nan if array.startswith("data") else 0
+        group.create_virtual_dataset(array, layout, fillvalue=fill)
+
+
+def _add_planes(entry: h5py.Group, name: str, index: int, sources: _Sources, direct: bool) -> None:
+    """Add one plane against temperature as the default plot; it is virtual, too."""
+    stack = entry[name]
+    axes = [str(axis) for axis in stack.attrs["axes"]]
+    group = add_group(
+        entry, PLANE, "NXdata", signal="data", axes=[axes[0], *axes[2:]], **{PLANE_OF: name}
+    )
+    for array in ("data", "data_errors"):
+        sources.add(group, array, index)
+    for i, axis in enumerate(group.attrs["axes"]):
+        entry.copy(stack[axis], group, name=axis)
+        group.attrs[f"{axis}_indices"] = i
+    group["title"] = f"{text(stack['title'])}, {axes[1]} = {stack[axes[1]][index]:.4g}"
+    set_view(group, [0], direct)
+    entry.attrs["default"] = PLANE
 
 
 def doubts_of(members: Sequence[Member], volumes: Sequence[OpenVolume]) -> list[str]:

@@ -65,13 +65,6 @@ def _plane(
     return drawn
 
 
-def _plane_near_zero(grid: Grid, i: int) -> int:
-    """Return the index of the plane at 0 along axis i, or of the middle plane if 0 is outside."""
-    axis = grid.axis(i)
-    inside = axis[0] <= 0 <= axis[-1]
-    return int(np.argmin(np.abs(axis))) if inside else len(axis) // 2
-
-
 class Sections:
     """Planes of a volume for the pictures, collected slab by slab.
 
@@ -87,7 +80,7 @@ class Sections:
     """
 
     def __init__(self, grid: Grid) -> None:
-        self.at = tuple(_plane_near_zero(grid, i) for i in range(3))
+        self.at = tuple(grid.plane_near_zero(i) for i in range(3))
         n_l, n_k, n_h = grid.array_shape
         self.hk, self.hl, self.kl = (
             np.full(shape, np.nan) for shape in ((n_k, n_h), (n_l, n_h), (n_l, n_k))

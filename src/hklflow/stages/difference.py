@@ -13,7 +13,7 @@ from hklflow import stage
 if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
 
-VERSION = 2
+VERSION = 3
 
 _PLANES = {False: ("h k 0", "h 0 l", "0 k l"), True: ("x y 0", "x 0 z", "0 y z")}
 _NAMES = {False: "S(Q)", True: "3D-ΔPDF"}
@@ -226,7 +226,7 @@ def _subtract(
     title = f"{params.title}: {_NAMES[direct]}"
     types = {"data": np.float32, "data_errors": np.float32}
     with nexus.GridWriter(
-        path, one.grid, one.cell, title, types, group=group, direct=direct
+        path, one.grid, one.cell, title, types, group=group, direct=direct, signed=True
     ) as writer:
         for first in stage.progress(starts, len(starts), f"slabs of {_NAMES[direct]}"):
             region = slice(first, first + nexus.PLANES)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.control import Control
     from hklflow.volumes.fill import Target
 
-VERSION = 4
+VERSION = 5
 
 # 1/Å, used if the radius cannot be measured.
 _USUAL_RADIUS = 0.2
@@ -409,7 +409,7 @@ def _write(
     from hklflow.nexus.grid_writer import GridWriter
 
     types = {"data": np.float32, "data_errors": np.float32, "punched": np.uint8}
-    with GridWriter(path, target.grid, target.cell, title, types, fast=True) as writer:
+    with GridWriter(path, target.grid, target.cell, title, types) as writer:
         for first in range(0, target.data.shape[0], PLANES):
             own = slice(first, first + PLANES)
             writer.write_block(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hklflow.transform.shells import Shells
     from hklflow.volumes.pairs import Rotations
 
-VERSION = 3
+VERSION = 4
 
 
 class Inputs(stage.Inputs):

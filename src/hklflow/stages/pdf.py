@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hklflow.volumes import pdf
     from hklflow.volumes.pdf_plan import Plan
 
-VERSION = 4
+VERSION = 5
 
 #: Number of features in the metrics.
 _FEATURES = 20
@@ -102,9 +102,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         source = _Source(made, filled, whole)
         loaded = _load(made, source, inputs.filled, outputs.pdf.parent, params, threads)
         types = {"data": np.float32, "data_errors": np.float32}
-        writer = stack.enter_context(
-            GridWriter(outputs.pdf, made.direct, made.cell, title, types, group="pdf", direct=True)
-        )
+        kinds: Any = {"group": "pdf", "direct": True, "signed": True}
+        writer = GridWriter(outputs.pdf, made.direct, made.cell, title, types, **kinds)
+        writer = stack.enter_context(writer)
         sections, extrema = _write(writer, loaded)
         metrics = _metrics(loaded, extrema) | loaded.shares
         metrics["at the origin"] = float(sections.rows[0][made.sizes[0] // 2])

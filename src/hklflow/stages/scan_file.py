@@ -8,7 +8,7 @@ from pydantic import Field
 from hklflow import stage
 from hklflow.base.errors import HklflowError
 
-VERSION = 4
+VERSION = 5
 
 
 class Inputs(stage.Inputs):
@@ -28,6 +28,10 @@ class Inputs(stage.Inputs):
     """Peak tables of the rotations."""
     frame_masks: list[Path]
     """3-D masks of the rotations."""
+    rotation_transforms: list[Path]
+    """Counts and norm of the rotations."""
+    rotation_masked_transforms: list[Path]
+    """Counts and norm of the rotations without the pixels of the 3-D mask."""
     symmetrised: list[Path] = Field(default_factory=list)
     """Symmetrised volumes, `symm_{kind}.nxs`; the kind is transform or masked_transform."""
     filled: list[Path] = Field(default_factory=list)
@@ -38,6 +42,8 @@ class Inputs(stage.Inputs):
     """Pair distribution functions of the diffuse scattering, `delta_pdf_{kind}.nxs`."""
     absolute_scale: list[Path] = Field(default_factory=list)
     """Absolute scale of S(Q), `absolute_scale.json`; empty: not requested."""
+    structure_factors: list[Path] = Field(default_factory=list)
+    """Merged reflections, `structure_factors.nxs`; empty: not made."""
     differences: list[Path] = Field(default_factory=list)
     """S(Q) minus the S(Q) of the reference scan, `difference_{kind}.nxs`."""
     pdf_differences: list[Path] = Field(default_factory=list)
@@ -52,6 +58,8 @@ class Outputs(stage.Outputs):
 class Params(stage.Params):
     title: str = ""
     """Title of the scan."""
+    formula: str = ""
+    """Chemical formula of the sample; empty: not known."""
     configuration: str = ""
     """Configuration of the scan as JSON, from all layers, with the scan's rows of the tables."""
 
@@ -63,13 +71,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     orientation = stage.read_orientation(inputs.orientation)
     rotations: dict[str, dict[str, Path]] = {}
-    for name, scan, statistics, scale, peaks, frame_mask in zip(
+    for name, scan, statistics, scale, peaks, frame_mask, volume, masked in zip(
         orientation.rotations,
         inputs.scans,
         inputs.statistics,
         inputs.scales,
         inputs.peaks,
         inputs.frame_masks,
+        inputs.rotation_transforms,
+        inputs.rotation_masked_transforms,
         strict=True,
     ):
         rotations[name] = {
@@ -78,6 +88,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "frame_sums": statistics,
             "frame_scale": scale,
             "mask3d": frame_mask,
+            "transform": volume,
+            "masked_transform": masked,
         }
         if nexus.has_frames(scan):
             rotations[name]["scan"] = scan
@@ -94,7 +106,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         | _named(inputs.delta_pdfs, "delta_pdf_", master.DELTA_PDF)
         | _named(inputs.pdf_differences, "pdf_difference_", master.PDF_DIFFERENCE),
         differences=_named(inputs.differences, "difference_", master.DIFFERENCE),
+        structure_factors=next(iter(inputs.structure_factors), None),
         absolute_scale=stage.read_json(inputs.absolute_scale[0]) if inputs.absolute_scale else None,
+        formula=params.formula,
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
     from hklflow.volumes import boxes
 
-VERSION = 2
+VERSION = 3
 
 Hkl = tuple[float, float, float]
 

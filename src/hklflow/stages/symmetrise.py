@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hklflow.quality.agreement_gates import Findings
     from hklflow.volumes.symmetrise import Agreement, Images, Records
 
-VERSION = 3
+VERSION = 4
 
 
 class Inputs(stage.Inputs):

@@ -92,6 +92,7 @@ def scan_file(experiment: Experiment, at: Wildcards) -> stages.scan_file.Params:
         {
             "title": f"{at['sample']} {at['scan']}{quick_look(experiment)}",
             "configuration": experiment.resolved_json(at["sample"], at["scan"]),
+            "formula": experiment.samples[at["sample"]].formula or "",
         }
     )
 
