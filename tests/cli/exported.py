@@ -12,6 +12,7 @@ from hklflow.nexus import structure_factors
 from hklflow.nexus.stack import Intensities, Member, open_members, write_stack
 
 CELL = np.array([5.1, 6.3, 7.9, 82.0, 97.0, 105.0])
+RIGHT_ANGLED = np.array([5.1, 6.3, 7.9, 90.0, 90.0, 90.0])
 CENTRED = Grid.symmetric([1.5, 1.0, 2.0], [0.1, 0.1, 0.125])
 """31, 21 and 33 voxels along h, k and l, around 000."""
 OFFSET = Grid(np.array([-0.5, 0.3, 1.0]), np.array([0.1, 0.1, 0.125]), (20, 70, 18))
@@ -43,11 +44,11 @@ def write_volume(
     return path
 
 
-def write_pdf(path: Path, grid: Grid) -> Path:
+def write_pdf(path: Path, grid: Grid, cell: np.ndarray = CELL) -> Path:
     """A 3D-ΔPDF."""
     data, errors = values(grid, 5)
     types = {"data": "f4", "data_errors": "f4"}
-    with nexus.GridWriter(path, grid, CELL, "3D-ΔPDF", types, group="pdf", direct=True) as writer:
+    with nexus.GridWriter(path, grid, cell, "3D-ΔPDF", types, group="pdf", direct=True) as writer:
         writer.write(0, data=data, data_errors=errors)
         writer.note({"kind": "delta", "q_max": 10.0, "space_group": "P -1"})
     return path

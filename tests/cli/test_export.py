@@ -12,6 +12,7 @@ import pytest
 from hklflow.export.formats import FORMATS
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
+from tests.truth.reflections import Truth, rotation
 
 from .conftest import Hklflow
 from .exported import (
@@ -19,6 +20,7 @@ from .exported import (
     CELL,
     CENTRED,
     OFFSET,
+    RIGHT_ANGLED,
     crystal,
     values,
     write_factors,
@@ -34,16 +36,14 @@ def export(hklflow: Hklflow, *words: str | Path) -> str:
     return done.out
 
 
-def cartesian(grid: Grid, index: tuple[int, int, int], direct: bool) -> np.ndarray:
-    """Position of the voxel (h, k, l), by the metric alone of gemmi's cell."""
+def cartesian(
+    grid: Grid, index: tuple[int, int, int], direct: bool, cell: np.ndarray = CELL
+) -> np.ndarray:
+    """Position of the voxel (h, k, l), by gemmi for direct space."""
     at = grid.first + grid.step * np.array(index)
     if not direct:
-        return lattice.b_matrix(CELL) @ at
-    return np.array(gemmi.UnitCell(*CELL).orthogonalize(gemmi.Fractional(*at)).tolist())
-
-
-def scalar_products(basis: np.ndarray) -> np.ndarray:
-    return basis.T @ basis
+        return lattice.b_matrix(cell) @ at
+    return np.array(gemmi.UnitCell(*cell).orthogonalize(gemmi.Fractional(*at)).tolist())
 
 
 # ------------------------------------------------------------------------------ CCP4
@@ -164,9 +164,25 @@ def test_numpy_files(hklflow: Hklflow, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(basis, axis=0), lengths)
     assert told["Laue group"] == "-1"
     assert told["symmetrised"] is True
-    assert told["UB"] is None
+    assert "UB" not in told
     assert "norm" in told["estimand"]
     assert told["unmeasured"] is None
+
+
+def test_ub_of_the_orientation_beside_the_volume(hklflow: Hklflow, tmp_path: Path) -> None:
+    from hklflow.stage import read_orientation
+
+    world = Truth(group="P 21 21 21", rotations=[rotation()], d_min=3.0).write(tmp_path)
+    own = read_orientation(world.orientation)
+    (tmp_path / "orientation.json").write_bytes(world.orientation.read_bytes())
+    write_volume(tmp_path / "v.nxs", BETWEEN, cell=own.cell)
+    write_volume(tmp_path / "w.nxs", BETWEEN)
+    export(hklflow, "npy", tmp_path / "v.nxs", tmp_path / "v.npy")
+    told = json.loads((tmp_path / "v.json").read_text())
+    np.testing.assert_allclose(told["UB"], own.ub)
+    assert "UB is not recorded" in export(hklflow, "npy", tmp_path / "w.nxs", tmp_path / "w.npy")
+    words = ("npy", tmp_path / "w.nxs", tmp_path / "x.npy", "--orientation", world.orientation)
+    assert "give the orientation of the same scan" in refused(hklflow, tmp_path, *words)
 
 
 # ------------------------------------------------------------------------------ VTK
@@ -181,22 +197,23 @@ def test_vtk_reads_values_and_places(
     from vtk.util.numpy_support import vtk_to_numpy
 
     source, target = tmp_path / "v.nxs", tmp_path / f"v{suffix}"
-    (write_pdf if direct else write_volume)(source, OFFSET)
+    cell = RIGHT_ANGLED if suffix == ".vti" else CELL
+    (write_pdf if direct else write_volume)(source, OFFSET, cell=cell)
     export(hklflow, "vtk", source, target)
     image = suffix == ".vti"
     reader = vtk.vtkXMLImageDataReader() if image else vtk.vtkXMLStructuredGridReader()
     reader.SetFileName(str(target))
     reader.Update()
     found = reader.GetOutput()
-    assert found.GetDimensions() == OFFSET.shape
+    assert tuple(found.GetExtent()) == (0, 19, 0, 69, 0, 17)
     name = "pdf" if direct else "S"
     shape = OFFSET.array_shape
     for array, expected in zip((name, f"{name}_sigma"), values(OFFSET, 5 * direct), strict=True):
         read = vtk_to_numpy(found.GetPointData().GetArray(array)).reshape(shape)
         np.testing.assert_array_equal(read, expected)
     for index in [(0, 0, 0), (3, 60, 7), (19, 69, 17)]:
-        number = found.ComputePointId(index)
-        place = cartesian(OFFSET, index, direct)
+        number = index[0] + 20 * (index[1] + 70 * index[2])
+        place = cartesian(OFFSET, index, direct, cell)
         np.testing.assert_allclose(found.GetPoint(number), place, rtol=1e-6, atol=1e-6)
     told = json.loads(found.GetFieldData().GetAbstractArray("hklflow").GetValue(0))
     assert told["source"] == "v.nxs"
@@ -216,14 +233,26 @@ def read_vtk(path: Path) -> tuple[str, dict[str, np.ndarray]]:
 
 def test_vtk_layout(hklflow: Hklflow, tmp_path: Path) -> None:
     write_volume(tmp_path / "v.nxs", OFFSET)
-    for suffix in (".vti", ".vts"):
-        export(hklflow, "vtk", tmp_path / "v.nxs", tmp_path / f"v{suffix}")
-        head, arrays = read_vtk(tmp_path / f"v{suffix}")
+    write_volume(tmp_path / "w.nxs", OFFSET, cell=RIGHT_ANGLED)
+    for name in ("v.vts", "w.vti"):
+        export(hklflow, "vtk", (tmp_path / name).with_suffix(".nxs"), tmp_path / name)
+        head, arrays = read_vtk(tmp_path / name)
         assert 'WholeExtent="0 19 0 69 0 17"' in head
-        for name, expected in zip(("S", "S_sigma"), values(OFFSET), strict=True):
-            np.testing.assert_array_equal(arrays[name].reshape(OFFSET.array_shape), expected)
+        for array, expected in zip(("S", "S_sigma"), values(OFFSET), strict=True):
+            np.testing.assert_array_equal(arrays[array].reshape(OFFSET.array_shape), expected)
+    words = [word.split('"') for word in head.split("<ImageData")[1].split("=")]
+    origin, spacing = (np.array(words[i][1].split(), float) for i in (2, 3))
+    place = cartesian(OFFSET, (3, 60, 7), False, RIGHT_ANGLED)
+    np.testing.assert_allclose(origin + spacing * [3, 60, 7], place)
+    _, arrays = read_vtk(tmp_path / "v.vts")
     points = arrays["Points"].reshape(*OFFSET.array_shape, 3)
     np.testing.assert_allclose(points[7, 60, 3], cartesian(OFFSET, (3, 60, 7), False), rtol=1e-6)
+
+
+def test_image_data_of_skewed_axes_is_refused(hklflow: Hklflow, tmp_path: Path) -> None:
+    write_volume(tmp_path / "v.nxs", BETWEEN)
+    message = refused(hklflow, tmp_path, "vtk", tmp_path / "v.nxs", tmp_path / "v.vti")
+    assert "give a target that ends in .vts" in message
 
 
 # ------------------------------------------------------------------------------ Mantid

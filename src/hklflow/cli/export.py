@@ -12,9 +12,8 @@ from cyclopts import Parameter
 from hklflow.base.errors import HklflowError, printable
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from hklflow.export.formats import Format
+    from hklflow.export.source import Source
 
 
 def export_product(
@@ -65,9 +64,9 @@ def export_product(
     _require_target(form, format_name, target, path, force)
     _require_options(form, format_name, errors, unmeasured, orientation)
     number = form.unmeasured if unmeasured is None else unmeasured
-    opened = _opened(form, path, inside, orientation, number, errors)
-    with opened as product:
-        notes = _publish(form, product, target, force)
+    with _opened(form, path, inside, number, errors) as product:
+        notes = _record_ub(product, orientation) if form.source in ("volume", "hkl") else []
+        notes += _publish(form, product, target, force)
     for note in notes:
         print(printable(f"{target}: {note}"))
 
@@ -128,7 +127,6 @@ def _opened(
     form: "Format",
     path: Path,
     inside: Sequence[str],
-    orientation: Path | None,
     unmeasured: float,
     errors: bool,
 ) -> AbstractContextManager[Any]:
@@ -141,19 +139,41 @@ def _opened(
         return open_merged(path)
     if form.source == "stack":
         return source.open_stack(path, inside, unmeasured)
-    ub = _ub(path, orientation)
     hkl_only = form.source == "hkl"
-    return source.open_volume(path, inside, ub, unmeasured, errors, hkl_only=hkl_only)
+    return source.open_volume(path, inside, unmeasured, errors, hkl_only=hkl_only)
 
 
-def _ub(path: Path, orientation: Path | None) -> "NDArray[Any] | None":
-    """Return UB (3, 3) in 1/Å with 2π of the scan; None if there is no orientation."""
+def _record_ub(volume: "Source", path: Path | None) -> list[str]:
+    """Add UB (1/Å with 2π) to the facts of a volume of hkl; return a note if it cannot be added.
+
+    Raises
+    ------
+    HklflowError
+        If the user names an orientation that is not of the volume.
+    """
     from hklflow.stage import read_orientation
 
-    found = path.resolve().parent / "orientation.json" if orientation is None else orientation
-    if orientation is None and not found.is_file():
-        return None
-    return read_orientation(found).ub
+    if volume.direct:
+        return []
+    beside = volume.path.resolve().parent / "orientation.json"
+    if path is None and not beside.is_file():
+        return []
+    try:
+        orientation = read_orientation(path or beside)
+        if not all(
+            abs(a - b) < 1e-4 * b for a, b in zip(orientation.cell, volume.cell, strict=True)
+        ):
+            cells = [" ".join(f"{x:.6g}" for x in cell) for cell in (orientation.cell, volume.cell)]
+            raise HklflowError(
+                f"{path or beside} has the cell {cells[0]} and {volume.path} {cells[1]}; give the "
+                "orientation of the same scan"
+            )
+    except HklflowError as error:
+        if path is not None:
+            raise
+        return [f"UB is not recorded: {error}"]
+    volume.facts["UB"] = orientation.ub.tolist()
+    return []
 
 
 def _publish(form: "Format", product: Any, target: Path, force: bool) -> list[str]:

@@ -60,7 +60,7 @@ FORMATS: dict[str, Format] = {
         "input of DISCUS", "volume", (".h5", ".hdf5"), "yell", "write_discus", unmeasured=0.0
     ),
     "npy": Format("arrays of numpy and a JSON of axes", "volume", (".npy",), "numpy_files"),
-    "vtk": Format("image data for ParaView and pyvista", "volume", (".vti", ".vts"), "vtk"),
+    "vtk": Format("grid for ParaView and pyvista", "volume", (".vts", ".vti"), "vtk"),
     "mantid": Format("MDHistoWorkspace for Mantid and rmc-discord", "hkl", (".nxs",), "mantid"),
     "temperatures": Format(
         "folder for nxs_analysis_tools", "stack", (), "series", "write_temperatures"

@@ -150,7 +150,6 @@ def require_finished(path: Path) -> None:
 def open_volume(
     path: Path,
     inside: Sequence[str],
-    ub: Floats | None,
     unmeasured: float,
     only_errors: bool,
     *,
@@ -164,8 +163,6 @@ def open_volume(
         HDF5 file.
     inside : sequence of str
         Path to the volume in the file, as names; empty: the default plot.
-    ub : (3, 3) array or None
-        UB in 1/Å with 2π, for the facts.
     unmeasured : float
         Number that stands for voxels without a value.
     only_errors : bool
@@ -192,7 +189,7 @@ def open_volume(
             )
         if only_errors and plottable.errors is None:
             raise HklflowError(f"{path} has no errors of {plottable.name}; leave out --errors")
-        facts = facts_of(path, plottable, ub, unmeasured)
+        facts = facts_of(path, plottable, unmeasured)
         if only_errors:
             facts["quantity"] = f"standard deviation of: {facts['quantity']}"
         yield Source(
@@ -220,7 +217,7 @@ def open_stack(path: Path, inside: Sequence[str], unmeasured: float) -> Iterator
         cells = np.atleast_2d(plottable.group.parent["sample/unit_cell"][()])
         volumes = []
         for number, (kelvin, cell) in enumerate(zip(temperatures, cells, strict=True)):
-            facts = facts_of(path, plottable, None, unmeasured)
+            facts = facts_of(path, plottable, unmeasured)
             facts |= {"temperature in K": float(kelvin), "cell": cell.tolist()}
             grid = plottable.grid()
             volumes.append(Source(path, plottable, grid, cell, facts, unmeasured, number=number))
@@ -232,7 +229,7 @@ def _kind(plottable: Plottable) -> str:
         return "a stack of volumes"
     if plottable.space:
         return "a single volume"
-    return f"{plottable.name!r}, which is no volume"
+    return f"no volume (it plots {plottable.name})"
 
 
 def _require_values(path: Path, plottable: Plottable, what: str) -> None:
@@ -258,9 +255,7 @@ def _require_members(path: Path, signal: h5py.Dataset) -> None:
             )
 
 
-def facts_of(
-    path: Path, plottable: Plottable, ub: Floats | None, unmeasured: float
-) -> dict[str, Any]:
+def facts_of(path: Path, plottable: Plottable, unmeasured: float) -> dict[str, Any]:
     """Return what the values are, their conventions and their origin, JSON-ready."""
     from hklflow.geometry.symmetry import space_group
 
@@ -284,8 +279,6 @@ def facts_of(
         "unmeasured": None if np.isnan(unmeasured) else unmeasured,
         "stages": [f"{r['stage']} {r['stage_version']} (hklflow {r['version']})" for r in history],
     }
-    if not direct:
-        facts["UB"] = None if ub is None else ub.tolist()
     if plottable.diagnosis:
         facts["diagnostic"] = plottable.diagnosis
     return facts

@@ -1,9 +1,9 @@
 """VTK XML files with raw binary data, for ParaView and pyvista.
 
-Points are Cartesian: B h in 1/Å with 2π, or r in Å. ``.vti`` is image data whose matrix
-``Direction`` holds the directions of the axes, also if they are not orthogonal (VTK 9 and later).
-``.vts`` is a structured grid with all points, which every program draws with its true angles and
-which takes three more numbers for each voxel.
+Points are Cartesian: B h in 1/Å with 2π, or r in Å. ``.vts`` is a structured grid with all points,
+which every filter draws with its true angles and which takes three more numbers for each voxel.
+``.vti`` is image data, for cells with right angles only: image data can state skewed axes, but
+`vtkContourFilter` of VTK 9.7, behind the contours of ParaView and pyvista, then draws them wrong.
 
 Format: https://docs.vtk.org/en/latest/vtk_file_formats/vtkxml_file_format.html
 """
@@ -15,14 +15,23 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.export.source import Slab, Source, as_json
 
 _SIZE = 8  # bytes of the length before each array
 
 
 def write(source: Source, path: Path) -> list[str]:
-    """Write a volume as image data, or as a structured grid if the path ends in ``.vts``."""
+    """Write a volume as a structured grid, or as image data if the path ends in ``.vti``.
+
+    Raises
+    ------
+    HklflowError
+        If image data is asked for, and the axes are not at right angles.
+    """
     grid, structured = source.grid, path.suffix.lower() == ".vts"
+    if not structured:
+        _require_right_angles(source)
     voxels = int(np.prod(grid.shape))
     arrays: list[tuple[str, int, Callable[[], Iterator[Any]]]] = []
     name = "pdf" if source.direct else "S"
@@ -48,6 +57,16 @@ def write(source: Source, path: Path) -> list[str]:
     return [] if source.has_errors or source.only_errors else ["the product has no errors"]
 
 
+def _require_right_angles(source: Source) -> None:
+    basis = source.basis
+    if np.abs(basis - np.diag(np.diag(basis))).max() > 1e-9 * np.abs(basis).max():
+        angles = " ".join(f"{angle:.6g}°" for angle in source.lengths_and_angles[3:])
+        raise HklflowError(
+            f"the axes of {source.path} are at {angles}, and VTK draws wrong contours of image "
+            "data (.vti) whose axes are not at right angles; give a target that ends in .vts"
+        )
+
+
 def _head(source: Source, tags: list[str], structured: bool) -> str:
     grid = source.grid
     kind = "StructuredGrid" if structured else "ImageData"
@@ -58,11 +77,9 @@ def _head(source: Source, tags: list[str], structured: bool) -> str:
         *tags, last = tags
         points = f"<Points>{last}</Points>"
     else:
-        lengths = np.linalg.norm(source.basis, axis=0)
         numbers = {
             "Origin": source.basis @ grid.first,
-            "Spacing": lengths * grid.step,
-            "Direction": (source.basis / lengths).ravel(),
+            "Spacing": np.diag(source.basis) * grid.step,
         }
         place = "".join(f' {key}="{_words(value)}"' for key, value in numbers.items())
     codes = " ".join(str(code) for code in (*as_json(source.facts).encode("ascii"), 0))
