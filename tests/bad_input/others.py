@@ -139,5 +139,14 @@ OTHERS = {
 TOLD = {LOAD, READER, TWIN}
 """Reasons by which `hklflow check` tells the refusal."""
 
-NOT_JOBS = ("beamlines/", "cli/", "experiment/", "nexus/", "page/", "plots/", "templates.py")
+NOT_JOBS = (
+    "beamlines/",
+    "cli/",
+    "experiment/",
+    "export/",
+    "nexus/",
+    "page/",
+    "plots/",
+    "templates.py",
+)
 """Rooms whose refusals are not of a job before pixels: importers, commands, products, tables."""

@@ -2,6 +2,7 @@
 
 from . import (
     configuration,
+    exports,
     geometries,
     headers,
     imports,
@@ -24,6 +25,7 @@ THEMES = {
     "Orientations": models.CASES,
     "Imports": imports.CASES,
     "Products and commands": products.CASES,
+    "Exports": exports.CASES,
 }
 CASES: list[Case] = [case for cases in THEMES.values() for case in cases]
 FINE: list[Fine] = unusual.FINE

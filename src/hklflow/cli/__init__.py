@@ -20,6 +20,7 @@ from hklflow.cli.add import add_sample, add_scan
 from hklflow.cli.calibrant import calibrant
 from hklflow.cli.check import check_experiment
 from hklflow.cli.explain import explain
+from hklflow.cli.export import export_product
 from hklflow.cli.import_ini import import_ini
 from hklflow.cli.import_scans import import_scans
 from hklflow.cli.init import init_experiment
@@ -57,6 +58,7 @@ app.command(watch_experiment, name="watch")
 app.command(check_experiment, name="check")
 app.command(show)
 app.command(slice_volume, name="slice")
+app.command(export_product, name="export")
 app.command(show_status, name="status")
 app.command(verify)
 app.command(remove)

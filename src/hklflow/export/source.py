@@ -1,0 +1,297 @@
+"""Open the product to export: a volume, or a stack of volumes along temperature."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow import __version__
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import lattice
+from hklflow.geometry.grid import Grid
+from hklflow.nexus.grid_writer import PLANES
+from hklflow.nexus.plottable import Plottable, open_plottable
+from hklflow.nexus.provenance import read_provenance
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+
+_PARTIAL = re.compile(r"\.partial(\.[0-9a-f]{8})?\.")
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Planes of a volume.
+
+    Attributes
+    ----------
+    first, last : int
+        First plane, and end.
+    data : (last - first, k, h) array
+        Values; NaN if not measured, or the number that stands for it.
+    errors : (last - first, k, h) array or None
+        Standard deviations, NaN if not measured; None if the product has none.
+    """
+
+    first: int
+    last: int
+    data: Singles
+    errors: Singles | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Open volume, or one volume of a stack.
+
+    Attributes
+    ----------
+    path : Path
+        File that the user named.
+    plottable : Plottable
+    grid : Grid
+    cell : (6,) array
+        Cell, Å and degrees.
+    facts : dict
+        What the values are and where they come from, JSON-ready; see `facts_of`.
+    unmeasured : float
+        Number that stands for voxels without a value; may be NaN.
+    only_errors : bool
+        True: export the standard deviations in the place of the values.
+    number : int or None
+        Index in a stack; None for a single volume.
+    """
+
+    path: Path
+    plottable: Plottable
+    grid: Grid
+    cell: Floats
+    facts: dict[str, Any]
+    unmeasured: float
+    only_errors: bool = False
+    number: int | None = None
+
+    @property
+    def direct(self) -> bool:
+        """True for a pair distribution, on x, y, z; False for hkl."""
+        return self.plottable.space == "xyz"
+
+    @property
+    def has_errors(self) -> bool:
+        """True if slabs have errors."""
+        return self.plottable.errors is not None and not self.only_errors
+
+    @property
+    def basis(self) -> Floats:
+        """Vectors (columns) of one unit of each axis, Cartesian, in `length_unit`.
+
+        Reciprocal: the matrix B of Busing & Levy with 2π. Direct: a along x, b in the xy plane.
+        """
+        if not self.direct:
+            return lattice.b_matrix(self.cell)
+        return np.asarray(np.linalg.cholesky(lattice.metric(self.cell)).T)
+
+    @property
+    def lengths_and_angles(self) -> Floats:
+        """Lengths of one unit of each axis in `length_unit`, and angles between axes, degrees."""
+        return self.cell if self.direct else lattice.reciprocal(self.cell)
+
+    @property
+    def length_unit(self) -> str:
+        """Unit of Cartesian coordinates."""
+        return "Å" if self.direct else "1/Å, with 2π"
+
+    def slabs(self) -> Iterator[Slab]:
+        """Yield the volume in layers of chunks, so that it need not fit in memory."""
+        signal, errors = self.plottable.signal, self.plottable.errors
+        if self.only_errors and errors is not None:
+            signal, errors = errors, None
+        at = () if self.number is None else (self.number,)
+        for first in range(0, self.grid.array_shape[0], PLANES):
+            last = min(first + PLANES, self.grid.array_shape[0])
+            region = (*at, slice(first, last))
+            data = signal[region].astype(np.float32)
+            if not np.isnan(self.unmeasured):
+                data[~np.isfinite(data)] = self.unmeasured
+            sigma = None if errors is None else errors[region].astype(np.float32)
+            yield Slab(first, last, data, sigma)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Open stack of volumes; ``temperatures`` (K) and ``volumes`` are in ascending order."""
+
+    path: Path
+    temperatures: Floats
+    volumes: list[Source]
+
+
+def require_finished(path: Path) -> None:
+    """Refuse a file under the temporary name of a job that runs or died.
+
+    Raises
+    ------
+    HklflowError
+    """
+    if path.name.startswith(".") and _PARTIAL.search(path.name):
+        raise HklflowError(
+            f"{path} is not finished: a job still writes it, or died; export the product under its "
+            "final name"
+        )
+
+
+@contextmanager
+def open_volume(
+    path: Path,
+    inside: Sequence[str],
+    unmeasured: float,
+    only_errors: bool,
+    *,
+    hkl_only: bool,
+) -> Iterator[Source]:
+    """Open a merged, symmetrised or filled volume, a difference, or a pair distribution.
+
+    Parameters
+    ----------
+    path : Path
+        HDF5 file.
+    inside : sequence of str
+        Path to the volume in the file, as names; empty: the default plot.
+    unmeasured : float
+        Number that stands for voxels without a value.
+    only_errors : bool
+        True: export the standard deviations.
+    hkl_only : bool
+        True: refuse a pair distribution.
+
+    Raises
+    ------
+    HklflowError
+        If the file has no such volume, or no errors where errors shall be exported.
+    """
+    require_finished(path)
+    with open_plottable(path, inside) as plottable:
+        what = "a merged, symmetrised or filled volume, a difference or a pair distribution"
+        if plottable is None or not plottable.space or plottable.signal.ndim != 3:
+            kind = "no volume" if plottable is None else _kind(plottable)
+            raise HklflowError(f"{path} has {kind}, and this format holds one volume; give {what}")
+        _require_values(path, plottable, what)
+        if hkl_only and plottable.space != "hkl":
+            raise HklflowError(
+                f"{path} is a pair distribution, and this format holds volumes of hkl; give S(Q), "
+                "or choose ccp4, vtk, npy or yell"
+            )
+        if only_errors and plottable.errors is None:
+            raise HklflowError(f"{path} has no errors of {plottable.name}; leave out --errors")
+        facts = facts_of(path, plottable, unmeasured)
+        if only_errors:
+            facts["quantity"] = f"standard deviation of: {facts['quantity']}"
+        yield Source(
+            path, plottable, plottable.grid(), plottable.cell(), facts, unmeasured, only_errors
+        )
+
+
+@contextmanager
+def open_stack(path: Path, inside: Sequence[str], unmeasured: float) -> Iterator[Stack]:
+    """Open a stack of volumes of hkl along temperature; see `open_volume`.
+
+    Raises
+    ------
+    HklflowError
+        If the file has no such stack, or its volumes are missing.
+    """
+    require_finished(path)
+    with open_plottable(path, inside) as plottable:
+        what = "a stack of S(Q) along temperature (`stack_transform.nxs` of a sample)"
+        if plottable is None or plottable.signal.ndim != 4 or plottable.space != "hkl":
+            kind = "no stack" if plottable is None else _kind(plottable)
+            raise HklflowError(f"{path} has {kind}, and this format holds a series; give {what}")
+        _require_members(path, plottable.signal)
+        temperatures = np.asarray(plottable.group["temperature"][()], dtype=np.float64)
+        cells = np.atleast_2d(plottable.group.parent["sample/unit_cell"][()])
+        volumes = []
+        for number, (kelvin, cell) in enumerate(zip(temperatures, cells, strict=True)):
+            facts = facts_of(path, plottable, unmeasured)
+            facts |= {"temperature in K": float(kelvin), "cell": cell.tolist()}
+            grid = plottable.grid()
+            volumes.append(Source(path, plottable, grid, cell, facts, unmeasured, number=number))
+        yield Stack(path, temperatures, volumes)
+
+
+def _kind(plottable: Plottable) -> str:
+    if plottable.space and plottable.signal.ndim == 4:
+        return "a stack of volumes"
+    if plottable.space:
+        return "a single volume"
+    return f"no volume (it plots {plottable.name})"
+
+
+def _require_values(path: Path, plottable: Plottable, what: str) -> None:
+    if plottable.name == "counts" and "norm" in plottable.group:
+        raise HklflowError(
+            f"{path} has the counts and the norm of one rotation, not yet S(Q); give {what}"
+        )
+    if plottable.signal.dtype.kind != "f":
+        raise HklflowError(
+            f"{path}/{plottable.name} has no values to export (type {plottable.signal.dtype}); "
+            f"give {what}"
+        )
+
+
+def _require_members(path: Path, signal: h5py.Dataset) -> None:
+    """Refuse a stack whose volumes were moved: HDF5 would read NaN in their place."""
+    for source in signal.virtual_sources() if signal.is_virtual else ():
+        name = path.parent / source.file_name
+        if not name.exists():
+            raise HklflowError(
+                f"{name} does not exist, and {path} reads it; keep the stack and its volumes in "
+                "their folders, or run snakemake again"
+            )
+
+
+def facts_of(path: Path, plottable: Plottable, unmeasured: float) -> dict[str, Any]:
+    """Return what the values are, their conventions and their origin, JSON-ready."""
+    from hklflow.geometry.symmetry import space_group
+
+    direct, notes = plottable.space == "xyz", plottable.notes
+    symbol = notes.get("space_group")
+    history = read_provenance(Path(plottable.group.file.filename))
+    facts: dict[str, Any] = {
+        "program": f"hklflow {__version__}",
+        "source": path.name,
+        "title": plottable.title,
+        "quantity": plottable.label(plottable.signal),
+        "units": str(plottable.signal.attrs.get("units", "")),
+        "estimand": _estimand(plottable, direct),
+        "axes": "x y z in fractions of a b c" if direct else "h k l in r.l.u.",
+        "voxels": "values at voxel centres",
+        "convention": "r in Å" if direct else "Q = B h in 1/Å; B contains 2π",
+        "cell": plottable.cell().tolist(),
+        "Laue group": space_group(symbol).laue if symbol else None,
+        "space group": symbol,
+        "symmetrised": "operations" in notes,
+        "unmeasured": None if np.isnan(unmeasured) else unmeasured,
+        "stages": [f"{r['stage']} {r['stage_version']} (hklflow {r['version']})" for r in history],
+    }
+    if plottable.diagnosis:
+        facts["diagnostic"] = plottable.diagnosis
+    return facts
+
+
+def _estimand(plottable: Plottable, direct: bool) -> str:
+    if direct:
+        return "Fourier transform of S(Q), see docs/pdf.md"
+    if "punched" in plottable.group:
+        return "photons / norm of each voxel; punched and unmeasured voxels are interpolated"
+    return "photons / norm of each voxel (sum of counts / sum of norm)"
+
+
+def as_json(facts: dict[str, Any], *, indent: int | None = None) -> str:
+    """Return facts as JSON in ASCII."""
+    return json.dumps(facts, indent=indent)
