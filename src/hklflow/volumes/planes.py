@@ -215,12 +215,21 @@ def cut(values: Any, grid: Grid, plane: Plane, block: tuple[int, int, int] = (16
     block : (int, int, int)
         Shape (l, k, h) of the blocks in which ``values`` are stored.
     """
+    u, v = mesh(grid, plane)
+    return Cut(plane, u, v, sample(values, grid, plane, u, v, block))
+
+
+def mesh(grid: Grid, plane: Plane) -> tuple[Floats, Floats]:
+    """Return the values (n,), (m,) of both letters in the volume; empty outside the volume.
+
+    The step is one voxel along the axis that changes fastest.
+    """
     corners = _corners(plane, grid)
     if not len(corners):
-        return Cut(plane, np.empty(0), np.empty(0), np.empty((0, 0), np.float32))
+        return np.empty(0), np.empty(0)
     u = _mesh(plane.first, plane.origin, grid, corners[:, 0])
     v = _mesh(plane.second, plane.origin, grid, corners[:, 1])
-    return Cut(plane, u, v, sample(values, grid, plane, u, v, block))
+    return u, v
 
 
 def sample(
