@@ -60,7 +60,6 @@ def dataset(
         "estimand": f"{estimand}: {_ESTIMANDS[estimand]}",
         "cell": np.asarray(source.cell, dtype=np.float64),
         **about,
-        "share of the voxels with an image in another bin": found.elsewhere,
         "errors": errors_of(source, found),
     }
     return xr.Dataset(variables, dict(coordinates), attrs)
@@ -77,7 +76,10 @@ def errors_of(source: Source, found: Estimate) -> str:
     if len(source.operations) > 1:
         sentences.append("images of one voxel in a bin count as one measurement")
     if found.elsewhere:
-        sentences.append("bins that are images of each other have the same noise")
+        sentences.append(
+            f"{100 * found.elsewhere:.0f} % of the voxels have an image in another bin: such bins "
+            "have the same noise"
+        )
     if found.filled is not None:
         sentences.append("filled voxels add no information")
     if found.background is not None:

@@ -21,12 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.results.regions import Region, images_in_bins
+from hklflow.results.regions import Region, images_elsewhere, images_in_bins
 from hklflow.results.source import Arrays, Source
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Estimand = Literal["ratio", "mean"]
+
+_SAMPLE = 300  # voxels of a block
 
 _GROWTH = "variance of the background in a sum of voxels, over the sum of their variances"
 _LEVELS = "relative errors of the backgrounds, common to all voxels"
@@ -50,7 +52,7 @@ class Estimate:
         Error by the levels of the backgrounds, which all voxels have in common, so that it adds
         up linearly and is not part of ``sigma``; None without a background in the file.
     elsewhere : float
-        Share of the measured voxels with an image in another bin.
+        Share of the measured voxels with an image in another bin, from a sample.
     """
 
     value: Floats
@@ -70,11 +72,15 @@ class _Sums:
     sums: dict[str, Floats] = field(default_factory=dict)
 
     def add(self, bins: Integers, **terms: Any) -> None:
+        if not len(bins):
+            return
+        first = int(bins.min())
         for name, term in terms.items():
             if name not in self.sums:
                 self.sums[name] = np.zeros(self.size)
             weights = None if term is None else np.asarray(term, dtype=np.float64)
-            self.sums[name] += np.bincount(bins, weights, self.size)
+            found = np.bincount(bins - first, weights)
+            self.sums[name][first : first + len(found)] += found
 
     def __getitem__(self, name: str) -> Floats:
         return self.sums.get(name, np.zeros(self.size))
@@ -133,7 +139,7 @@ def estimate(
         shaped(_ratio(sums["measured"], n)),
         shaped(_ratio(sums["filled"], n)) if source.kind == "filled" else None,
         shaped(common) if background else None,
-        float(sums["elsewhere"].sum() / max(sums["measured"].sum(), 1)),
+        float(sums["elsewhere"].sum() / max(sums["sampled"].sum(), 1)),
     )
 
 
@@ -165,7 +171,7 @@ def _blocks(
         own = [axis[part] for axis, part in zip(axes, parts[::-1], strict=True)]
         l, k, h = np.meshgrid(*own[::-1], indexing="ij", sparse=True)  # noqa: E741
         points = np.stack(np.broadcast_arrays(h, k, l), axis=-1)
-        bins = region.bins(points)
+        bins = region.bins(points.reshape(-1, 3)).reshape(points.shape[:3])
         inside = bins >= 0
         if not inside.any():
             continue
@@ -205,11 +211,17 @@ def _add(
             sums.add(bins[by_fill], **used)
         known &= ~by_fill
     bins, points, data = bins[known], points[known], data[known]
+    if not len(bins):
+        return
     values = {name: array[known].astype(np.float64) for name, array in values.items()}
     k = np.ones(len(bins))
     if len(source.operations) > 1:
-        k, elsewhere = images_in_bins(points, bins, region, source.operations, source.contains)
-        sums.add(bins, elsewhere=elsewhere)
+        symmetry = region, source.operations, source.contains
+        k = images_in_bins(points, bins, *symmetry)
+        # A sample is enough for a share.
+        some = slice(None, None, len(bins) // _SAMPLE + 1)
+        elsewhere = images_elsewhere(points[some], bins[some], *symmetry)
+        sums.add(bins[some], elsewhere=elsewhere, sampled=None)
     variance = values["errors"] ** 2 if "errors" in values else np.zeros(len(bins))
     sums.add(bins, measured=None, S=data, **{"k variance": k * variance})
     if "counts" not in values or "norm" not in values:

@@ -104,7 +104,7 @@ class Volume:
             found = _points(source, parsed, u, v)
         else:
             estimand = self._estimand(estimand)
-            region = _thick(source, parsed, u, v, width, in_angstrom)
+            region, u, v = _thick(source, parsed, width, in_angstrom)
             found = estimate(source, region, estimand, filled=filled)
         coordinates = _coordinates(source, parsed, u, v)
         about = {"plane": parsed.text, "width": width, "width unit": unit if width else ""}
@@ -321,14 +321,11 @@ class Volume:
 def _points(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> Estimate:
     """Return the values of the voxels that contain the points of a plane."""
     with source.open() as arrays:
-
-        def image(name: str) -> NDArray[np.float32] | None:
-            values = arrays.plane(name)
-            if values is None:
-                return None
-            return planes.sample(values, source.grid, plane, u, v, arrays.block)
-
-        data, errors, punched = image("data"), image("errors"), image("punched")
+        stored = {name: arrays.plane(name) for name in ("data", "errors", "punched")}
+        known = {name: values for name, values in stored.items() if values is not None}
+        mesh = source.grid, plane, u, v, arrays.block
+        images = dict(zip(known, planes.samples(list(known.values()), *mesh), strict=True))
+    data, errors, punched = (images.get(name) for name in stored)
     assert data is not None
     if not np.isfinite(data).any():
         raise HklflowError(
@@ -362,25 +359,38 @@ def _coordinates(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> d
 
 
 def _thick(
-    source: Source, plane: planes.Plane, u: Floats, v: Floats, width: float, in_angstrom: bool
-) -> Region:
-    """Return the bins of a plane with a thickness."""
-    if in_angstrom and width > 0:
+    source: Source, plane: planes.Plane, width: float, in_angstrom: bool
+) -> tuple[Slots, Floats, Floats]:
+    """Return the bins of a plane with a thickness, and the values of both letters."""
+    if in_angstrom:
         # The normal in the metric of the space, of length 1.
         normal = np.linalg.inv(source.metric) @ np.cross(plane.first, plane.second)
         normal = normal / np.sqrt(normal @ source.metric @ normal)
+        _require_positive("width", width)
     else:
         _, normal, _ = slabs.offsets(plane, source.grid, width)
     matrix = np.linalg.inv(np.stack([normal, plane.second, plane.first], axis=1))
+    u, v = planes.mesh(source.grid, plane)
+    layers = np.abs(matrix[0] * source.grid.step)
+    if width / 2 >= layers[layers > 1e-9].min():
+        # Voxels of some layers are between the points of the plane, as h+t h-t of `h h l`.
+        v, u = (_finer(x, row * source.grid.step) for x, row in ((v, matrix[1]), (u, matrix[2])))
     steps = [float(x[1] - x[0]) if len(x) > 1 else 1.0 for x in (v, u)]
-    return Slots(
-        matrix,
-        plane.origin,
-        np.array([0.0, v[0], u[0]]),
-        np.array([max(width, 1e-9), *steps]),
-        (1, len(v), len(u)),
-        (len(v), len(u)),
-    )
+    shape = (len(v), len(u))
+    first, step = np.array([0.0, v[0], u[0]]), np.array([width, *steps])
+    return Slots(matrix, plane.origin, first, step, (1, *shape), shape), u, v
+
+
+def _finer(values: Floats, increments: Floats) -> Floats:
+    """Return evenly spaced values with the step of voxel centres, if it divides their step."""
+    if len(values) < 2:
+        return values
+    step = values[1] - values[0]
+    for n in range(1, 13):
+        parts = n * increments / step
+        if np.all(np.abs(parts - np.rint(parts)) < 1e-6):
+            return np.round(np.linspace(values[0], values[-1], n * (len(values) - 1) + 1), 10)
+    return values
 
 
 def _ranges(
