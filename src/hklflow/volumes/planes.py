@@ -11,6 +11,7 @@ with the even index, so that features are not shifted on average.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -215,12 +216,21 @@ def cut(values: Any, grid: Grid, plane: Plane, block: tuple[int, int, int] = (16
     block : (int, int, int)
         Shape (l, k, h) of the blocks in which ``values`` are stored.
     """
+    u, v = mesh(grid, plane)
+    return Cut(plane, u, v, sample(values, grid, plane, u, v, block))
+
+
+def mesh(grid: Grid, plane: Plane) -> tuple[Floats, Floats]:
+    """Return the values (n,), (m,) of both letters in the volume; empty outside the volume.
+
+    The step is one voxel along the axis that changes fastest.
+    """
     corners = _corners(plane, grid)
     if not len(corners):
-        return Cut(plane, np.empty(0), np.empty(0), np.empty((0, 0), np.float32))
+        return np.empty(0), np.empty(0)
     u = _mesh(plane.first, plane.origin, grid, corners[:, 0])
     v = _mesh(plane.second, plane.origin, grid, corners[:, 1])
-    return Cut(plane, u, v, sample(values, grid, plane, u, v, block))
+    return u, v
 
 
 def sample(
@@ -231,16 +241,28 @@ def sample(
     v: Floats,
     block: tuple[int, int, int] = (16, 64, 64),
 ) -> NDArray[np.float32]:
-    """Return the values of a volume at points (m, n) of a plane; NaN outside the volume.
+    """Return the values of a volume at points (m, n) of a plane; see `samples`."""
+    return samples([values], grid, plane, u, v, block)[0]
+
+
+def samples(
+    volumes: Sequence[Any],
+    grid: Grid,
+    plane: Plane,
+    u: Floats,
+    v: Floats,
+    block: tuple[int, int, int] = (16, 64, 64),
+) -> list[NDArray[np.float32]]:
+    """Return the values of several volumes at points (m, n) of a plane; NaN outside the volumes.
 
     Parameters
     ----------
-    values, block
-        See `cut`.
+    volumes, block
+        See ``values`` and ``block`` of `cut`.
     u, v : (n,), (m,) array
         Values of the free letters.
     """
-    image = np.full((len(v), len(u)), np.nan, np.float32)
+    images = [np.full((len(v), len(u)), np.nan, np.float32) for _ in volumes]
     points = plane.at(*np.meshgrid(u, v))
     index = _nearest((points - grid.first) / grid.step)
     row, column = np.nonzero(((index >= 0) & (index < np.array(grid.shape))).all(axis=-1))
@@ -249,12 +271,12 @@ def sample(
     order = np.lexsort(blocks.T[::-1])
     edges = np.flatnonzero(np.any(np.diff(blocks[order], axis=0), axis=1)) + 1
     for part in np.split(order, edges) if len(order) else []:
-        low = voxels[part].min(axis=0)
-        box = values[
-            tuple(slice(a, b + 1) for a, b in zip(low, voxels[part].max(axis=0), strict=True))
-        ]
-        image[row[part], column[part]] = np.asarray(box)[tuple((voxels[part] - low).T)]
-    return image
+        low, high = voxels[part].min(axis=0), voxels[part].max(axis=0) + 1
+        box = tuple(slice(first, last) for first, last in zip(low, high, strict=True))
+        inside, target = tuple((voxels[part] - low).T), (row[part], column[part])
+        for values, image in zip(volumes, images, strict=True):
+            image[target] = np.asarray(values[box])[inside]
+    return images
 
 
 def _nearest(place: Floats) -> NDArray[np.int64]:

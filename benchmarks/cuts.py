@@ -1,0 +1,87 @@
+"""Time and memory of cuts of a symmetrised volume of 1001 x 1001 x 1001 voxels by `hklflow.open`.
+
+    python -m benchmarks.cuts FOLDER
+
+Writes the volume (cubic, 48 operations) to FOLDER, with all blocks that the cuts touch, then makes
+each cut in a process of its own. Columns: seconds of the method after imports, seconds of the whole
+process with the imports, its largest memory in MB. Run it twice: the first run may read from disk.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hklflow import nexus
+from hklflow.geometry.grid import Grid
+from hklflow.geometry.symmetry import space_group
+from hklflow.nexus.chunks import pack
+
+CUTS = {
+    "plane hk0": "volume.plane('hk0')",
+    "plane h0l": "volume.plane('h0l')",
+    "plane hk0, 0.1 r.l.u. thick": "volume.plane('hk0', 0.1)",
+    "plane h0l, 0.1 r.l.u. thick": "volume.plane('h0l', 0.1)",
+    "line along h": "volume.line((-25, 0, 0), (25, 0, 0), 0.3)",
+    "line along l": "volume.line((0, 0, -25), (0, 0, 25), 0.3)",
+    "box of 41 x 41 x 41 voxels": "volume.box(h=(4, 6), k=(-1, 1), l=(-1, 1))",
+}
+RUN = """
+import resource, sys, time
+begin = time.perf_counter()
+import hklflow
+volume = hklflow.open(sys.argv[1])
+import hklflow.results.dataset
+start = time.perf_counter()
+volume.{}
+end = time.perf_counter()
+print(end - start, end - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def write(path: Path) -> None:
+    grid = Grid.symmetric(25.0, 0.05)
+    cell = np.array([4.0, 4.0, 4.0, 90.0, 90.0, 90.0])
+    rng = np.random.default_rng(0)
+    norm = rng.uniform(10, 40, (16, 64, 64)).astype(np.float32)
+    counts = rng.poisson(3 * norm).astype(np.uint32)
+    arrays = {
+        "data": (counts / norm).astype(np.float32),
+        "data_errors": (np.sqrt(3 * norm) / norm).astype(np.float32),
+        "counts": counts,
+        "norm": norm,
+    }
+    with nexus.VolumeWriter(path, grid, cell, "S(Q)", np.uint32, True) as writer:
+        for name, dataset in writer.datasets.items():
+            packed = pack(arrays[name])
+            steps = zip(grid.array_shape, dataset.chunks, strict=True)
+            l, k, h = (range(0, n, step) for n, step in steps)  # noqa: E741
+            for at in ((a, b, c) for a in l for b in k for c in h):
+                if 480 <= at[0] < 528 or 448 <= at[1] < 576:
+                    dataset.id.write_direct_chunk(at, packed)
+        operations = space_group("P m -3 m").laue_operations.tolist()
+        writer.note({"operations": operations, "laue_group": "m-3m"})
+
+
+def main() -> None:
+    path = Path(sys.argv[1]) / "large.nxs"
+    if not path.exists():
+        write(path)
+    with h5py.File(path) as file:
+        print(f"{file['entry/transform/data'].shape}, {path.stat().st_size / 1e9:.1f} GB")
+    rows = {}
+    for name, cut in CUTS.items():
+        code = RUN.format(cut.removeprefix("volume."))
+        command = [sys.executable, "-c", code, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds, whole, memory = map(float, done.stdout.split())
+        rows[name] = {"s": round(seconds, 2), "whole": round(whole, 2), "MB": round(memory)}
+        print(f"{name:30} {seconds:6.2f} s {whole:6.2f} s {memory:6.0f} MB")
+    (Path(sys.argv[1]) / "cuts.json").write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

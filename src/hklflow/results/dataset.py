@@ -1,0 +1,92 @@
+"""Estimates as xarray objects, with units, coordinates and what the errors contain."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from hklflow.results import plotting  # noqa: F401  (registers the accessor)
+from hklflow.results.estimate import Estimate
+from hklflow.results.source import KINDS, Source
+
+_ESTIMANDS = {
+    "ratio": "sum of counts over sum of norm, each measurement once",
+    "mean": "unweighted mean over the measured voxels",
+}
+
+
+def dataset(
+    source: Source,
+    found: Estimate,
+    dims: tuple[str, ...],
+    coordinates: Mapping[str, Any],
+    estimand: str,
+    about: Mapping[str, Any],
+) -> xr.Dataset:
+    """Return an estimate with its coordinates.
+
+    Parameters
+    ----------
+    dims : tuple of str
+        Names of the dimensions of the estimate.
+    coordinates : mapping
+        Name to (dimensions, values, attributes).
+    about : mapping
+        Description of the region.
+    """
+    label = KINDS.get(source.kind, source.kind)
+    what = {"long_name": label, "units": source.unit}
+    variables: dict[str, Any] = {
+        "S": (dims, found.value, what),
+        "sigma": (dims, found.sigma, {**what, "long_name": f"standard deviation of {label}"}),
+        "voxels": (dims, found.voxels, {"long_name": "number of voxels"}),
+        "measured": (dims, found.measured, {"long_name": "measured share of the voxels"}),
+    }
+    if found.filled is not None:
+        named = {"long_name": "filled share of the voxels"}
+        variables["filled"] = (dims, found.filled, named)
+    if found.background is not None:
+        named = {
+            "long_name": "error by the level of the background",
+            "units": source.unit,
+            "description": "common to all voxels: add it linearly; it is not part of sigma",
+        }
+        variables["sigma_background"] = (dims, found.background, named)
+    attrs = {
+        "kind": source.kind,
+        "title": source.title,
+        "file": "/".join([str(source.path), *source.inside]),
+        "estimand": f"{estimand}: {_ESTIMANDS[estimand]}",
+        "cell": np.asarray(source.cell, dtype=np.float64),
+        **about,
+        "errors": errors_of(source, found),
+    }
+    return xr.Dataset(variables, dict(coordinates), attrs)
+
+
+def errors_of(source: Source, found: Estimate) -> str:
+    """Return what sigma contains and what it does not contain."""
+    if source.direct:
+        return (
+            "of single points; points of a pair distribution function are correlated, and a mean "
+            "of several points has no error"
+        )
+    sentences = ["photon noise" + (" and read noise" if source.kind != "filled" else "")]
+    if len(source.operations) > 1:
+        sentences.append("images of one voxel in a bin count as one measurement")
+    if found.elsewhere:
+        sentences.append(
+            f"{100 * found.elsewhere:.0f} % of the voxels have an image in another bin: such bins "
+            "have the same noise"
+        )
+    if found.filled is not None:
+        sentences.append("filled voxels add no information")
+    if found.background is not None:
+        sentences.append("the noise of the background, which neighbouring voxels share, is in it")
+    else:
+        sentences.append(
+            "errors that voxels have in common (background, scales) are not in this file, and not "
+            "in sigma"
+        )
+    return "; ".join(sentences)

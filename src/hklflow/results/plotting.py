@@ -1,0 +1,89 @@
+"""`Dataset.hklflow.plot`: planes with the true angles of the cell, and curves with errors."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from hklflow.base.errors import HklflowError
+
+
+@xr.register_dataset_accessor("hklflow")
+class Accessor:
+    """Plots of cuts of volumes, as ``cut.hklflow.plot()``."""
+
+    def __init__(self, cut: xr.Dataset) -> None:
+        self._cut = cut
+
+    def plot(self, axes: Any = None, *, log: bool | None = None, errors: bool = False) -> Any:
+        """Draw a plane with its true angles, or a curve with errors; return the matplotlib figure.
+
+        Parameters
+        ----------
+        axes : matplotlib.axes.Axes
+            Axes to draw into. Default: a new figure.
+        log : bool
+            Logarithmic colours or values. Default: logarithmic for planes of S(Q).
+        errors : bool
+            True: draw sigma instead of the values.
+
+        Raises
+        ------
+        HklflowError
+            If the cut is neither a plane nor a curve.
+        """
+        if "plane" in self._cut.attrs:
+            return self._plane(axes, log, errors)
+        if self._cut.S.ndim == 1:
+            return self._curve(axes, bool(log), errors)
+        raise HklflowError(
+            f"a cut of {self._cut.S.ndim} dimensions has no plot; draw a plane or a line"
+        )
+
+    def _plane(self, axes: Any, log: bool | None, errors: bool) -> Any:
+        from matplotlib.colors import Normalize
+
+        from hklflow.plots import planes as pictures
+        from hklflow.plots.common import figure_of, log_range
+        from hklflow.volumes import planes
+
+        cut = self._cut
+        v, u = cut.S.dims
+        direct = "x" in cut.coords
+        values = cut.sigma if errors else cut.S
+        plane = planes.parse(cut.attrs["plane"], "xyz" if direct else "hkl")
+        drawn = planes.Cut(plane, cut[u].values, cut[v].values, values.values)
+        metric = planes.metric_of(cut.attrs["cell"], direct)
+        diverging = (direct or cut.attrs["kind"] == "difference") and not errors
+        if diverging:
+            norm: Normalize = pictures.symmetric_range([drawn], metric, direct)
+        elif log is False:
+            finite = drawn.image[np.isfinite(drawn.image)]
+            norm = Normalize(*np.percentile(finite, [1, 99])) if finite.size else Normalize(0, 1)
+        else:
+            norm = log_range(drawn.image)
+        if axes is None:
+            axes = figure_of(6.4, 5.6).subplots()
+        image = pictures.draw(axes, drawn, metric, "Å" if direct else "1/Å", norm, diverging)
+        label = f"{values.attrs['long_name']} ({values.attrs['units']})"
+        axes.figure.colorbar(image, ax=axes, label=label)
+        axes.set_title(f"{cut.attrs['title']}: {plane.text}")
+        return axes.figure
+
+    def _curve(self, axes: Any, log: bool, errors: bool) -> Any:
+        from hklflow.plots.common import figure_of
+
+        cut = self._cut
+        (name,) = cut.S.dims
+        x = cut[name]
+        values = cut.sigma if errors else cut.S
+        if axes is None:
+            axes = figure_of(7, 4.6).subplots()
+        bars = None if errors or not np.isfinite(cut.sigma).any() else cut.sigma.values
+        axes.errorbar(x.values, values.values, yerr=bars, fmt="o-", ms=3, lw=1, capsize=2)
+        axes.set_xlabel(f"{x.attrs['long_name']} ({x.attrs['units']})")
+        axes.set_ylabel(f"{values.attrs['long_name']} ({values.attrs['units']})")
+        axes.set_title(cut.attrs["title"])
+        if log:
+            axes.set_yscale("log")
+        return axes.figure

@@ -1,0 +1,238 @@
+"""A volume in a file: its kind and metadata, and blocks of its voxels."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.grid import Grid
+from hklflow.nexus.plottable import open_plottable
+from hklflow.volumes.extrema import operations_of
+from hklflow.volumes.planes import metric_of
+
+if TYPE_CHECKING:
+    from hklflow.nexus.plottable import Plottable
+
+Floats = NDArray[np.float64]
+
+KINDS = {
+    "transform": "counts and norm",
+    "merged": "S(Q)",
+    "symmetrised": "symmetrised S(Q)",
+    "filled": "S(Q) without Bragg reflections",
+    "difference": "difference of S(Q)",
+    "delta": "3D-ΔPDF",
+    "total": "total PDF",
+    "difference of PDFs": "difference of 3D-ΔPDFs",
+    "other": "volume",
+}
+"""Kinds of volumes, with their labels in plots."""
+
+# Half-width in voxels of the neighbourhood that determines the errors of a rotation, as in merge.
+_POOL = 2
+_BLOCK = (16, 64, 64)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A volume on hkl or xyz in a file; `open` gives its arrays.
+
+    Attributes
+    ----------
+    path : Path
+    inside : sequence of str
+        Names of the groups that lead to the volume; empty: the default plot of the file.
+    kind : str
+        One of `KINDS`.
+    direct : bool
+        True for a volume of direct space.
+    grid : Grid
+    cell : (6,) array
+        Å and degrees.
+    operations : (n, 3, 3) array
+        Operations under which voxels are one measurement; only the identity if none is known.
+    title, unit : str
+    notes : mapping
+        Notes of the stage.
+    """
+
+    path: Path
+    inside: Sequence[str]
+    kind: str
+    direct: bool
+    grid: Grid
+    cell: Floats
+    operations: Floats
+    title: str
+    unit: str
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> Floats:
+        """Metric tensor (3, 3) of the axes, 1/Å² or Å²."""
+        return metric_of(self.cell, self.direct)
+
+    @property
+    def names(self) -> str:
+        """Letters of the axes."""
+        return "xyz" if self.direct else "hkl"
+
+    @property
+    def lengths(self) -> Floats:
+        """Lengths (3,) of the unit vectors of the axes: a* in 1/Å, or a in Å."""
+        return np.asarray(np.sqrt(np.diag(self.metric)))
+
+    def contains(self, points: Floats) -> NDArray[np.bool_]:
+        """Return True for points (..., 3) within the voxels of the volume."""
+        place = (points - self.grid.first) / self.grid.step
+        within = (place >= -0.5 - 1e-6) & (place <= np.array(self.grid.shape) - 0.5 + 1e-6)
+        return np.asarray(within.all(axis=-1))
+
+    @property
+    def ranges(self) -> str:
+        """Ranges of the axes, for messages."""
+        ends = [self.grid.axis(i)[[0, -1]] for i in range(3)]
+        named = zip(self.names, ends, strict=True)
+        return ", ".join(f"{name} from {a:g} to {b:g}" for name, (a, b) in named)
+
+    @contextmanager
+    def open(self) -> Iterator["Arrays"]:
+        """Open the file; the arrays can be read until it is closed again."""
+        with open_plottable(self.path, self.inside) as plottable:
+            if plottable is None:
+                raise HklflowError(f"{self.path} has changed since it was opened; open it again")
+            yield Arrays(plottable, self.kind)
+
+
+class Arrays:
+    """Arrays of an open volume, read block by block."""
+
+    def __init__(self, plottable: "Plottable", kind: str) -> None:
+        group = plottable.signal.parent
+        self._signal, self._errors, self._kind = plottable.signal, plottable.errors, kind
+        self._other: dict[str, h5py.Dataset] = {
+            name: group[name]
+            for name in ("counts", "norm", "variance", "background", "punched")
+            if name in group and group[name].shape == plottable.signal.shape
+        }
+
+    @property
+    def block(self) -> tuple[int, int, int]:
+        """Shape (l, k, h) of the blocks in the file."""
+        return self._signal.chunks or _BLOCK
+
+    @property
+    def has_ratio(self) -> bool:
+        """True if the volume has counts and norm."""
+        return {"counts", "norm"} <= self._other.keys()
+
+    @property
+    def has_background(self) -> bool:
+        """True if a background was subtracted, and is stored."""
+        return {"background", "variance", "counts", "norm"} <= self._other.keys()
+
+    def read(self, region: tuple[slice, ...], *names: str) -> dict[str, NDArray[Any]]:
+        """Read a region (l, k, h).
+
+        Parameters
+        ----------
+        names : str
+            ``data``, ``errors`` and names of other arrays; arrays that the volume lacks are left
+            out.
+        """
+        if self._kind == "transform":
+            arrays = self._derived(region)
+        else:
+            arrays = {"data": self._signal[region]}
+            if "errors" in names and self._errors is not None:
+                arrays["errors"] = self._errors[region]
+        return arrays | {name: self._other[name][region] for name in names if name in self._other}
+
+    def _derived(self, region: tuple[slice, ...]) -> dict[str, NDArray[Any]]:
+        """Return S and its errors of a rotation as the stage merge derives them."""
+        from hklflow.transform import estimator
+
+        wide = tuple(slice(max(part.start - _POOL, 0), part.stop + _POOL) for part in region)
+        own = tuple(
+            slice(part.start - more.start, part.stop - more.start)
+            for part, more in zip(region, wide, strict=True)
+        )
+        stored = [self._other[n] for n in ("counts", "norm", "variance") if n in self._other]
+        counts, norm, *rest = (array[wide].astype(np.float64) for array in stored)
+        data, errors = np.empty((2, *counts.shape))
+        everywhere = slice(0, counts.shape[0]), slice(0, counts.shape[1])
+        variance = rest[0] if rest else None
+        estimator.derive(counts, norm, *everywhere, _POOL, data, errors, variance)
+        return {"data": data[own], "errors": errors[own]}
+
+    def plane(self, name: str) -> Any:
+        """Return ``data``, ``errors`` or another array as an object that is sliced like an array."""
+        if self._kind == "transform" and name in ("data", "errors"):
+            return _Derived(self, name)
+        return {"data": self._signal, "errors": self._errors, **self._other}.get(name)
+
+
+@dataclass(frozen=True)
+class _Derived:
+    arrays: Arrays
+    name: str
+
+    def __getitem__(self, region: tuple[slice, ...]) -> NDArray[Any]:
+        return self.arrays.read(region)[self.name]
+
+
+def source_of(path: Path, inside: Sequence[str], plottable: "Plottable") -> Source:
+    """Return the description of an open volume.
+
+    Raises
+    ------
+    HklflowError
+        If the file has no cell, or its axes are not regular.
+    """
+    home = plottable.signal.parent  # in the linked file, if the file has links
+    notes = _home(plottable).notes
+    direct = plottable.space == "xyz"
+    kind = _kind(home, notes, direct)
+    known = notes.get("operations") if kind != "transform" else None
+    errors_unit = plottable.signal.attrs.get("units", "")
+    unit = "S per angstrom^3" if direct else str(errors_unit or "counts per unit norm")
+    return Source(
+        path,
+        tuple(inside),
+        kind,
+        direct,
+        _home(plottable).grid(),
+        plottable.cell() if "sample" in plottable.group.parent else _home(plottable).cell(),
+        operations_of(known, direct),
+        plottable.title,
+        "counts per unit norm" if kind == "transform" else unit,
+        notes,
+    )
+
+
+def _home(plottable: "Plottable") -> "Plottable":
+    """Return the plot in the file that holds the arrays, which has the notes."""
+    from dataclasses import replace
+
+    return replace(plottable, group=plottable.signal.parent)
+
+
+def _kind(group: h5py.Group, notes: Mapping[str, Any], direct: bool) -> str:
+    named = notes.get("kind")
+    if direct:
+        return "difference of PDFs" if named == "difference" else str(named or "other")
+    if "punched" in group:
+        return "filled"
+    if named == "difference":
+        return "difference"
+    if not {"counts", "norm"} <= group.keys():
+        return "other"
+    if "data" not in group:
+        return "transform"
+    return "symmetrised" if "operations" in notes else "merged"

@@ -1,0 +1,456 @@
+"""Volumes on hkl or xyz: planes, lines, shells, boxes and coarser grids, with errors."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.results import units
+from hklflow.results.estimate import Estimand, Estimate, estimate
+from hklflow.results.regions import Cylinder, Region, Shells, Slots
+from hklflow.results.source import KINDS, Source
+from hklflow.volumes import planes, slabs
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from hklflow.geometry.grid import Grid
+
+Floats = NDArray[np.float64]
+Range = tuple[float, float] | None
+
+_MOST_BINS = 200_000_000
+
+
+class Volume:
+    """A volume of S(Q), a difference, or a pair distribution function, in a file.
+
+    Nothing is read before a method needs it; then only the blocks of the file that the region
+    touches are read. All methods return an `xarray.Dataset` with ``S`` and its standard deviation
+    ``sigma``, the number of ``voxels`` in each bin and their ``measured`` share. ``.hklflow.plot()``
+    draws it.
+
+    Attributes
+    ----------
+    kind : str
+        ``transform``, ``merged``, ``symmetrised``, ``filled``, ``difference``, ``delta``, ``total``
+        (pair distribution functions), ``difference of PDFs``, or ``other``.
+    cell : (6,) array
+        Å and degrees.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.kind, self.cell = source.kind, source.cell
+
+    @property
+    def grid(self) -> "Grid":
+        """Grid of the voxels."""
+        return self._source.grid
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """Notes of the stage that made the volume."""
+        return self._source.notes
+
+    def __repr__(self) -> str:
+        source = self._source
+        sizes = " x ".join(map(str, source.grid.shape))
+        return f"<{source.title}: {KINDS.get(self.kind, self.kind)}, {sizes} voxels, {source.ranges}>"
+
+    def plane(
+        self,
+        plane: str,
+        width: float = 0.0,
+        *,
+        estimand: Estimand | None = None,
+        unit: str = "r.l.u.",
+        filled: bool = False,
+    ) -> "xr.Dataset":
+        """Return a plane, such as ``hk0``, ``hhl``, ``h k 0.5`` or ``x y 0``.
+
+        Parameters
+        ----------
+        plane : str
+            Three linear expressions of two letters.
+        width : float
+            Thickness; 0: each point has the values of the voxel that contains it, also of filled
+            voxels. The thickness in r.l.u. is along t: ``h k t``, or ``h+t h-t l``.
+        estimand : "ratio" or "mean"
+            See `hklflow.results.estimate`. Default: ``ratio`` if the volume has counts.
+        unit : str
+            Unit of ``width``: ``r.l.u.`` or ``1/angstrom`` (``unit cells`` or ``angstrom``).
+        filled : bool
+            True: with a width, filled voxels are part of the mean.
+
+        Raises
+        ------
+        HklflowError
+            If the text is not a plane, the plane is outside the volume, or nothing was measured.
+        """
+        source = self._source
+        parsed = planes.parse(plane, source.names)
+        in_angstrom = units.is_length(unit, source.direct)
+        u, v = planes.mesh(source.grid, parsed)
+        if not (u.size and v.size):
+            raise HklflowError(
+                f"plane {parsed.text} is outside the volume {source.path} ({source.ranges}); "
+                "choose a plane inside"
+            )
+        if width == 0:
+            estimand = "mean"
+            found = _points(source, parsed, u, v)
+        else:
+            estimand = self._estimand(estimand)
+            region, u, v = _thick(source, parsed, width, in_angstrom)
+            found = estimate(source, region, estimand, filled=filled)
+        coordinates = _coordinates(source, parsed, u, v)
+        about = {"plane": parsed.text, "width": width, "width unit": unit if width else ""}
+        return self._dataset(found, parsed.letters[::-1], coordinates, estimand, about)
+
+    def line(
+        self,
+        start: ArrayLike,
+        end: ArrayLike,
+        width: float,
+        *,
+        step: float | None = None,
+        estimand: Estimand | None = None,
+        unit: str = "1/angstrom",
+        filled: bool = False,
+    ) -> "xr.Dataset":
+        """Return S along a line: bins of a cylinder, whose first and last middle are the ends.
+
+        Parameters
+        ----------
+        start, end : (3,) array
+            hkl (or xyz) of the ends.
+        width : float
+            Diameter of the cylinder.
+        step : float
+            Distance of bins. Default: one voxel along the axis that changes fastest.
+        unit : str
+            Unit of ``width`` and ``step``. With ``1/angstrom`` the cylinder is round; with
+            ``r.l.u.`` lengths are √(Δh² + Δk² + Δl²).
+        estimand, filled
+            See `plane`.
+
+        Raises
+        ------
+        HklflowError
+            If the line is outside the volume, or nothing was measured.
+        """
+        source = self._source
+        a, b = (_point(p, name, source) for p, name in ((start, "start"), (end, "end")))
+        in_angstrom = units.is_length(unit, source.direct)
+        _require_positive("width", width)
+        metric = source.metric if in_angstrom else np.eye(3)
+        length = float(np.sqrt((b - a) @ metric @ (b - a)))
+        if length == 0:
+            raise HklflowError(f"the line starts and ends at {_shown(a)}; give two points")
+        if step is None:
+            n = int(np.rint(np.max(np.abs(b - a) / source.grid.step)))
+        else:
+            _require_positive("step", step)
+            n = int(np.rint(length / step))
+        region = Cylinder(metric, a, b, width / 2, max(n, 1) + 1)
+        _require_few(region)
+        estimand = self._estimand(estimand)
+        found = estimate(source, region, estimand, filled=filled)
+        share = np.linspace(0, 1, region.n)
+        true = float(np.sqrt((b - a) @ source.metric @ (b - a)))
+        long_name = f"distance from {_shown(a)}"
+        attrs = {"long_name": long_name, "units": units.of_lengths(source.direct)}
+        coordinates: dict[str, Any] = {"distance": ("distance", share * true, attrs)}
+        for i, name in enumerate(source.names):
+            values = np.round(a[i] + share * (b[i] - a[i]), 10) + 0.0
+            coordinates[name] = ("distance", values, units.axis(name, source))
+        about = {"start": a.tolist(), "end": b.tolist(), "width": width, "width unit": unit}
+        return self._dataset(found, ("distance",), coordinates, estimand, about)
+
+    def radial(
+        self,
+        step: float | None = None,
+        *,
+        q_max: float | None = None,
+        estimand: Estimand | None = None,
+        filled: bool = False,
+    ) -> "xr.Dataset":
+        """Return S in shells of |Q| (or of the distance r).
+
+        Parameters
+        ----------
+        step : float
+            Thickness of the shells, 1/Å (Å). Default: the longest edge of a voxel.
+        q_max : float
+            Outer end of the last shell. Default: the corners of the volume.
+        estimand, filled
+            See `plane`.
+        """
+        source = self._source
+        edges = source.grid.step * source.lengths
+        step = float(edges.max()) if step is None else step
+        _require_positive("step", step)
+        ends = [source.grid.axis(i)[[0, -1]] for i in range(3)]
+        corners = np.stack(np.meshgrid(*ends), axis=-1).reshape(-1, 3)
+        reach = np.sqrt(np.einsum("ni,ij,nj->n", corners, source.metric, corners)).max()
+        if q_max is not None:
+            _require_positive("q_max", q_max)
+            reach = min(reach, q_max)
+        region = Shells(source.metric, step, max(int(np.ceil(reach / step - 1e-9)), 1))
+        _require_few(region)
+        estimand = self._estimand(estimand)
+        found = estimate(source, region, estimand, filled=filled)
+        name = "r" if source.direct else "Q"
+        attrs = {"long_name": name if source.direct else "|Q|"}
+        attrs["units"] = units.of_lengths(source.direct)
+        coordinates = {name: (name, (np.arange(region.n) + 0.5) * step, attrs)}
+        return self._dataset(found, (name,), coordinates, estimand, {"step": step})
+
+    def box(
+        self,
+        *,
+        estimand: Estimand | None = None,
+        unit: str = "r.l.u.",
+        filled: bool = False,
+        **ranges: Range,
+    ) -> "xr.Dataset":
+        """Return S of a box, such as ``box(h=(0.9, 1.1), k=(-0.1, 0.1), l=(0.4, 0.6))``.
+
+        Voxels whose centre is in the box, or on its faces, are part of it.
+
+        Parameters
+        ----------
+        **ranges
+            Lowest and highest h, k, l (or x, y, z). Default: the whole axis.
+        unit : str
+            Unit of the ranges: ``r.l.u.``, or ``1/angstrom`` for h |a*|, k |b*|, l |c*|.
+        estimand, filled
+            See `plane`.
+        """
+        source = self._source
+        low, high = _ranges(source, ranges, unit)
+        middle, size = (low + high) / 2, np.maximum(high - low, 2e-6 * source.grid.step)
+        region = Slots(np.eye(3), np.zeros(3), middle, size, (1, 1, 1), ())
+        estimand = self._estimand(estimand)
+        found = estimate(source, region, estimand, filled=filled)
+        coordinates = {
+            name: ((), middle[i], units.axis(name, source)) for i, name in enumerate(source.names)
+        }
+        about = {f"range of {n}": [low[i], high[i]] for i, n in enumerate(source.names)}
+        return self._dataset(found, (), coordinates, estimand, about)
+
+    def rebin(
+        self,
+        step: float | Sequence[float],
+        *,
+        estimand: Estimand | None = None,
+        unit: str = "r.l.u.",
+        filled: bool = False,
+        **ranges: Range,
+    ) -> "xr.Dataset":
+        """Return the volume, or a part of it, on a coarser grid.
+
+        Parameters
+        ----------
+        step : float or three floats
+            New steps along h, k, l (or x, y, z), whole multiples of the steps of the volume. An odd
+            multiple keeps 0 in the middle of a voxel.
+        unit : str
+            Unit of steps and ranges, see `box`. In 1/Å, the nearest whole multiple is used.
+        estimand, filled
+            See `plane`.
+        **ranges
+            See `box`.
+        """
+        source = self._source
+        multiples = _multiples(source, step, unit)
+        low, high = _ranges(source, ranges, unit)
+        grid = source.grid
+        # Voxel 0 in the middle of a bin, or at its start if the number is even.
+        zero = np.rint(-grid.first / grid.step)
+        start = zero - (multiples - 1) // 2
+        first, last = (
+            np.clip(np.rint((end - grid.first) / grid.step), 0, np.array(grid.shape) - 1)
+            for end in (low, high)
+        )
+        begin, stop = (np.floor((end - start) / multiples) for end in (first, last))
+        sizes = (stop - begin + 1).astype(int)
+        middle = grid.first + grid.step * (start + begin * multiples + (multiples - 1) / 2)
+        new = multiples * grid.step
+        n_h, n_k, n_l = (int(n) for n in sizes)
+        # The last coordinate of the bins changes fastest, and arrays are (l, k, h).
+        turned = np.eye(3)[::-1]
+        region = Slots(
+            turned, np.zeros(3), middle[::-1], new[::-1], (n_l, n_k, n_h), (n_l, n_k, n_h)
+        )
+        _require_few(region)
+        estimand = self._estimand(estimand)
+        found = estimate(source, region, estimand, filled=filled)
+        coordinates = {
+            name: (
+                name,
+                np.round(middle[i] + new[i] * np.arange(sizes[i]), 10) + 0.0,
+                units.axis(name, source),
+            )
+            for i, name in enumerate(source.names)
+        }
+        dims = tuple(source.names[::-1])
+        return self._dataset(found, dims, coordinates, estimand, {"steps": new.tolist()})
+
+    def _estimand(self, given: Estimand | None) -> Estimand:
+        if given is not None:
+            return given
+        return "ratio" if self.kind in ("transform", "merged", "symmetrised") else "mean"
+
+    def _dataset(
+        self,
+        found: Estimate,
+        dims: tuple[str, ...],
+        coordinates: Mapping[str, Any],
+        estimand: Estimand,
+        about: Mapping[str, Any],
+    ) -> "xr.Dataset":
+        from hklflow.results.dataset import dataset
+
+        return dataset(self._source, found, dims, coordinates, estimand, about)
+
+
+def _points(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> Estimate:
+    """Return the values of the voxels that contain the points of a plane."""
+    with source.open() as arrays:
+        stored = {name: arrays.plane(name) for name in ("data", "errors", "punched")}
+        known = {name: values for name, values in stored.items() if values is not None}
+        mesh = source.grid, plane, u, v, arrays.block
+        images = dict(zip(known, planes.samples(list(known.values()), *mesh), strict=True))
+    data, errors, punched = (images.get(name) for name in stored)
+    assert data is not None
+    if not np.isfinite(data).any():
+        raise HklflowError(
+            f"nothing was measured on plane {plane.text} of {source.path}; choose another plane, "
+            "or give a width"
+        )
+    voxels = source.contains(plane.at(*np.meshgrid(u, v))).astype(np.int64)
+    filled = None if punched is None else np.isin(punched, (1, 2)).astype(np.float64)
+    measured = np.isfinite(data) if filled is None else np.isfinite(data) & (filled == 0)
+    sigma = np.full(data.shape, np.nan) if errors is None else errors
+    share = np.where(voxels > 0, measured, np.nan)
+    return Estimate(data, sigma, voxels, share, filled, None, 0.0)
+
+
+def _coordinates(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> dict[str, Any]:
+    """Return the values of the letters of a plane, and of the axes that are no letters."""
+    first, second = plane.letters
+    unit = {"units": units.of_axes(source.direct)}
+    coordinates: dict[str, Any] = {
+        first: (first, u, {"long_name": first, **unit}),
+        second: (second, v, {"long_name": second, **unit}),
+    }
+    for i, name in enumerate(source.names):
+        if name not in plane.letters:
+            values = plane.at(*np.meshgrid(u, v))[..., i]
+            if np.ptp(values) == 0:
+                coordinates[name] = ((), values.flat[0], units.axis(name, source))
+            else:
+                coordinates[name] = ((second, first), values, units.axis(name, source))
+    return coordinates
+
+
+def _thick(
+    source: Source, plane: planes.Plane, width: float, in_angstrom: bool
+) -> tuple[Slots, Floats, Floats]:
+    """Return the bins of a plane with a thickness, and the values of both letters."""
+    if in_angstrom:
+        # The normal in the metric of the space, of length 1.
+        normal = np.linalg.inv(source.metric) @ np.cross(plane.first, plane.second)
+        normal = normal / np.sqrt(normal @ source.metric @ normal)
+        _require_positive("width", width)
+    else:
+        _, normal, _ = slabs.offsets(plane, source.grid, width)
+    matrix = np.linalg.inv(np.stack([normal, plane.second, plane.first], axis=1))
+    u, v = planes.mesh(source.grid, plane)
+    layers = np.abs(matrix[0] * source.grid.step)
+    if width / 2 >= layers[layers > 1e-9].min():
+        # Voxels of some layers are between the points of the plane, as h+t h-t of `h h l`.
+        v, u = (_finer(x, row * source.grid.step) for x, row in ((v, matrix[1]), (u, matrix[2])))
+    steps = [float(x[1] - x[0]) if len(x) > 1 else 1.0 for x in (v, u)]
+    shape = (len(v), len(u))
+    first, step = np.array([0.0, v[0], u[0]]), np.array([width, *steps])
+    return Slots(matrix, plane.origin, first, step, (1, *shape), shape), u, v
+
+
+def _finer(values: Floats, increments: Floats) -> Floats:
+    """Return evenly spaced values with the step of voxel centres, if it divides their step."""
+    if len(values) < 2:
+        return values
+    step = values[1] - values[0]
+    for n in range(1, 13):
+        parts = n * increments / step
+        if np.all(np.abs(parts - np.rint(parts)) < 1e-6):
+            return np.round(np.linspace(values[0], values[-1], n * (len(values) - 1) + 1), 10)
+    return values
+
+
+def _ranges(
+    source: Source, ranges: Mapping[str, Range], unit: str
+) -> tuple[Floats, Floats]:
+    """Return lowest and highest coordinates (3,)."""
+    unknown = sorted(ranges.keys() - set(source.names))
+    if unknown:
+        raise HklflowError(
+            f"{unknown[0]!r} is no axis of {source.path}; give ranges of {', '.join(source.names)}"
+        )
+    scale = source.lengths if units.is_length(unit, source.direct) else np.ones(3)
+    ends = np.array([source.grid.axis(i)[[0, -1]] for i in range(3)])
+    for i, name in enumerate(source.names):
+        given = ranges.get(name)
+        if given is None:
+            continue
+        values = np.asarray(given, dtype=np.float64)
+        if values.shape != (2,) or not np.isfinite(values).all() or values[0] > values[1]:
+            raise HklflowError(f"range of {name}: {given} is not (lowest, highest); correct it")
+        ends[i] = values / scale[i]
+    low, high = ends.T
+    return low, high
+
+
+def _multiples(source: Source, step: float | Sequence[float], unit: str) -> Floats:
+    in_angstrom = units.is_length(unit, source.direct)
+    scale = source.lengths if in_angstrom else np.ones(3)
+    steps = np.asarray(step, dtype=np.float64)
+    if steps.shape not in ((), (3,)) or not np.isfinite(steps).all() or np.any(steps <= 0):
+        raise HklflowError(f"step: {step} is not a positive number, or three; correct it")
+    ratio = steps / (source.grid.step * scale)
+    multiples = np.maximum(np.rint(ratio), 1.0)
+    if not in_angstrom and np.any(np.abs(ratio - multiples) > 1e-6):
+        own = ", ".join(f"{s:g}" for s in source.grid.step)
+        raise HklflowError(
+            f"step: {step} is no whole multiple of the steps of the volume ({own}); give multiples"
+        )
+    return np.asarray(multiples)
+
+
+def _point(given: ArrayLike, name: str, source: Source) -> Floats:
+    point = np.asarray(given, dtype=np.float64)
+    if point.shape != (3,) or not np.isfinite(point).all():
+        raise HklflowError(f"{name}: {given} is not three numbers {', '.join(source.names)}")
+    return point
+
+
+def _shown(point: Floats) -> str:
+    return f"({', '.join(f'{x:g}' for x in point)})"
+
+
+def _require_positive(name: str, value: float) -> None:
+    if not (np.isfinite(value) and value > 0):
+        raise HklflowError(f"{name}: {value:g} is not a positive number; correct it")
+
+
+def _require_few(region: Region) -> None:
+    bins = int(np.prod(region.shape))
+    if bins > _MOST_BINS:
+        raise HklflowError(
+            f"the result would have {bins:.3g} bins, more than {_MOST_BINS:.3g}; use a larger step"
+        )
