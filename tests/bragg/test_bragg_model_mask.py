@@ -130,6 +130,24 @@ def measured(crystal: str) -> tuple[Simulation, np.ndarray, PeakTable]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("crystal", ["hexagonal", "triclinic"])
+def test_bragg_intensity_is_masked_and_few_voxels_without_it_are(crystal: str) -> None:
+    """More than 99.9 % and less than 1 % with half axes of 3.5 σ; the default leaves nothing."""
+    simulation, counts, peaks = measured(crystal)
+    rotation, group = simulated.rotation_of(simulation), simulated.group(crystal)
+    diffuse = replace(simulation, crystal=replace(simulation.crystal, scale=0.0)).expected()
+    bragg = simulation.expected() - diffuse
+    without = simulation.live & (bragg < 0.01 * np.sqrt(diffuse))
+    assert without.mean() > 0.5
+    # The scans are crowded: ellipsoids of the default cover 8 % of all voxels.
+    for n_sigma, left, lost in ((3.5, 1e-3, 0.01), (N_SIGMA, 1e-6, 0.06)):
+        ellipsoids = reflections(rotation, simulation.ub, group, peaks, n_sigma)
+        mask, _ = mask_of(ellipsoids, simulation.live, len(counts))
+        assert bragg[~mask].sum() < left * bragg.sum()
+        assert mask[without].mean() < lost
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("crystal", ["hexagonal", "triclinic"])
 def test_what_is_left_is_the_diffuse_scattering(crystal: str) -> None:
     simulation, counts, peaks = measured(crystal)
     rotation = simulated.rotation_of(simulation)

@@ -71,6 +71,7 @@ ALWAYS: dict[str, Any] = {
     "find_peaks": {"threshold": 50000.0, "min_pixels": 10},
     "import_scan": {"first_frame": 10, "last_frame": 3639, "polarization": 0.995},
     "frame_scale": {"source": "none"},
+    "orientation": {"max_two_theta": 10.0},
 }
 NOMINAL = {
     "wavelength": 0.141,

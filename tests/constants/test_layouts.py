@@ -10,7 +10,9 @@ from tests.constants.raw_runs import (
     AGIPD,
     FIRST,
     JUNGFRAU,
+    analog_of,
     change,
+    digital_of,
     facts_of,
     gathered,
     images,
@@ -43,7 +45,82 @@ def _require_same_bytes(tmp_path, facts, module, layouts):
     assert others == [first] * (layouts - 1)
 
 
-def test_all_layouts_of_agipd_give_the_same_bytes(tmp_path):
+def _documented_euxfel(folder, module, trains):
+    """Files of two sequences as the European XFEL documents them, with nothing of our writers.
+
+    ``image/data`` is (frames, 2, ss, fs), analogue before digital; a train that the module lost
+    has no record, and padding follows the last one.
+    """
+    folder.mkdir()
+    paths = []
+    for number, part in enumerate((trains[:2], trains[2:])):
+        path = folder / f"RAW-R0001-AGIPD{module:02d}-S{number:05d}.h5"
+        source = f"SPB_DET_AGIPD1M-1/DET/{module}CH0:xtdf"
+        n, ids = len(part), np.array([*(train + FIRST for train in part), 0], np.int64)
+        with h5py.File(path, "w") as file:
+            file["METADATA/dataFormatVersion"] = [b"1.0"]
+            groups = [f"{source}/{name}".encode() for name in ("header", "image")]
+            file["METADATA/dataSources/deviceId"] = groups
+            file["METADATA/dataSources/root"] = [b"INSTRUMENT"] * 2
+            file["METADATA/dataSources/dataSourceId"] = [b"INSTRUMENT/" + g for g in groups]
+            file["INDEX/trainId"] = ids.astype(np.uint64)
+            file["INDEX/flag"] = np.array([1] * n + [0], np.int32)
+            for group, each in (("header", 1), ("image", len(CELLS))):
+                index = file.create_group(f"INDEX/{source}/{group}")
+                index["first"] = np.array([each * i for i in range(n)] + [0], np.uint64)
+                index["count"] = np.array([each] * n + [0], np.uint64)
+            header = file.create_group(f"INSTRUMENT/{source}/header")
+            header["trainId"] = ids.astype(np.uint64)
+            header["pulseCount"] = np.array([len(CELLS)] * n + [0], np.uint64)
+            image = file.create_group(f"INSTRUMENT/{source}/image")
+            image["trainId"] = np.repeat(ids[:-1].astype(np.uint64), len(CELLS))[:, None]
+            image["cellId"] = np.tile(np.array(CELLS, np.uint16), n)[:, None]
+            image["pulseId"] = np.tile(np.array(CELLS, np.uint64) * 4, n)[:, None]
+            data = np.zeros((n * len(CELLS), 2, *AGIPD.module), np.uint16)
+            for frame in range(len(data)):
+                train, cell = ids[frame // len(CELLS)], CELLS[frame % len(CELLS)]
+                for ss, fs in np.ndindex(AGIPD.module):
+                    data[frame, 0, ss, fs] = analog_of(module, ss, fs, cell, train)
+                    data[frame, 1, ss, fs] = digital_of(AGIPD, module, ss, fs, cell, train)
+            image["data"] = data
+        paths.append(path)
+    return paths
+
+
+def _documented_lab(path, module, trains):
+    """One file of the laboratory as layout_lab documents it, images in the axes fs and -ss."""
+    n_ss, n_fs = AGIPD.module
+    frames = [(np.int64(train + FIRST), cell) for train in trains for cell in CELLS]
+    analog, digital = np.zeros((2, len(frames), n_fs, n_ss), np.uint16)
+    for i, (train, cell) in enumerate(frames):
+        for ss, fs in np.ndindex(AGIPD.module):
+            where = (i, fs, n_ss - 1 - ss)
+            analog[where] = analog_of(module, ss, fs, cell, train)
+            digital[where] = digital_of(AGIPD, module, ss, fs, cell, train)
+    with h5py.File(path, "w") as file:
+        file.attrs["format"], file.attrs["module"], file.attrs["part"] = "hklflow_lab", module, 0
+        file.attrs["axes"] = ["fs", "-ss"]
+        file["analog"], file["digital"] = analog, digital
+        file["train"] = np.array([train for train, _ in frames], np.uint64)
+        file["cell"] = np.array([cell for _, cell in frames])
+    return [path]
+
+
+def test_files_as_documented_and_as_we_write_them_give_the_same_bytes(tmp_path):
+    """AGIPD: files written here from the facility's documentation, pixel by pixel."""
+    trains = [0, 1, 2, 4, 5]
+    ours = written(tmp_path / "ours", AGIPD, {9: raw(AGIPD, 9, trains, CELLS)}, "euxfel", 2)
+    facts = [
+        ours,
+        facts_of(_documented_euxfel(tmp_path / "r0001", 9, trains), AGIPD, "euxfel", (9,)),
+        facts_of(_documented_lab(tmp_path / "lab.h5", 9, trains), AGIPD, "lab", (9,)),
+    ]
+    _require_same_bytes(tmp_path, facts, 9, 3)
+    paths, _ = gathered(tmp_path / "again", [facts[1]], 9)
+    require(paths, AGIPD, 9, CELLS, [trains] * 3)
+
+
+def test_all_layouts_of_agipd_that_we_write_give_the_same_bytes(tmp_path):
     modules = {m: raw(AGIPD, m, [0, 1, 2, 4, 5], CELLS) for m in (0, 9)}
     modules[9] = modules[9].only(modules[9].train != FIRST + 2)
     facts = [written(tmp_path / n, AGIPD, modules, n, 2) for n in ("euxfel", "lab")]

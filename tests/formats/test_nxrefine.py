@@ -1,6 +1,8 @@
-"""Files of NXRefine: round trips, and hkl by NXRefine's own formulas."""
+"""Files of NXRefine: round trips, and hkl by NXRefine's own functions (tests/oracles)."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,6 +15,10 @@ from hklflow.base.errors import HklflowError
 from hklflow.formats.nxrefine import read_nxrefine, write_nxrefine
 from hklflow.geometry import Goniometer, lattice, symmetry
 from hklflow.geometry.model import with_one_crystal
+
+ORACLE = json.loads(
+    (Path(__file__).parents[1] / "oracles/nxrefine_indexing.json").read_text(encoding="utf-8")
+)
 
 
 def turn(axis, degrees):
@@ -79,9 +85,27 @@ def test_round_trip(tmp_path_factory, seed):
     assert own[0] == own[1]
 
 
+@pytest.mark.parametrize("n", range(4))
+def test_hkl_are_those_of_nxrefine_itself(tmp_path, n):
+    """By the formulas above, and by our model of the same file: answers of NXRefine 1.0.0b1."""
+    case = ORACLE["files"][n]
+    path = tmp_path / "a.nxs"
+    with h5py.File(path, "w") as file:
+        for name, value in case["fields"].items():
+            file[name] = value
+        file["f1/instrument/goniometer/phi"].attrs["step"] = case["step"]
+        cell = [float(file[f"entry/sample/unitcell_{name}"][()]) for name in lattice_names]
+        x, y, z = np.array(case["xyz"]).T
+        formulas = hkl_of_nxrefine(file["f1"], x, y, z, np.linalg.inv(cell_axes(*cell)))
+    np.testing.assert_allclose(formulas, case["hkl"], atol=1e-9)
+    (model,) = read_nxrefine(path)
+    ours = model.rotation.hkl(model.ub, z + 0.5, y + 0.5, x + 0.5)
+    np.testing.assert_allclose(ours, case["hkl"], atol=1e-9)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seeds)
-def test_nxrefine_indexes_what_we_write_alike(tmp_path_factory, seed):
+def test_the_formulas_of_nxrefine_index_what_we_write_alike(tmp_path_factory, seed):
     path = tmp_path_factory.mktemp("nx") / "a.nxs"
     model = random_model(seed, square=True)
     write_nxrefine(path, [model])

@@ -173,6 +173,46 @@ def test_pulls_of_the_relations_are_normal_and_raise_no_alarm() -> None:
     assert np.abs(pulls).max() < 4.5
 
 
+def alarms(crystal: CrystalModel, symbol: str, seed: int) -> list[float]:
+    """Temperatures of a series at which a gate fails, each scan against its parent at 300 K."""
+    turn = np.random.default_rng(seed).normal(scale=0.1, size=3)
+    drifted = replace(crystal, turn=tuple(turn))
+    parent, before = measured(crystal, symbol, 300.0, 100 * seed, spurious=15)
+    found = []
+    for n, temperature in enumerate((300.0, 250.0, 200.0, 150.0, 100.0, 50.0)):
+        _, figures = measured(drifted, symbol, temperature, 100 * seed + n, parent, spurious=15)
+        identity = {
+            "sample": "perov",
+            "scan": f"{temperature:g}K",
+            "temperature": temperature,
+            "parent": "300K",
+            "parent_temperature": 300.0,
+            "space_group": symbol,
+        }
+        if gates.failures(figures, before, LIMITS, identity):
+            found.append(temperature)
+    return found
+
+
+KINDS = [(TETRAGONAL, "P 4/m m m"), (HEXAGONAL, "P 6/m m m"), (BODY_CENTRED, "I 4/m m m")]
+
+
+@pytest.mark.slow
+def test_no_gate_fails_in_20_series_without_a_transition() -> None:
+    """The crystal contracts and drifts; peaks at random places are among those of each scan."""
+    found = {seed: alarms(*KINDS[seed % len(KINDS)], seed) for seed in range(20)}
+    assert not any(found.values()), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first_order", [1.0, 0.0])
+def test_gates_name_the_temperatures_below_a_transition(first_order: float) -> None:
+    distortion = Distortion(190.0, (0.006, -0.006, 0.0), first_order=first_order)
+    for seed, (crystal, symbol) in enumerate((KINDS[0], KINDS[2])):
+        found = alarms(replace(crystal, distortions=(distortion,)), symbol, seed)
+        assert found == [150.0, 100.0, 50.0]
+
+
 @pytest.mark.parametrize(
     ("crystal", "symbol"),
     [(TETRAGONAL, "P 4/m m m"), (HEXAGONAL, "P 6/m m m"), (BODY_CENTRED, "I 4/m m m")],

@@ -115,7 +115,11 @@ KEYS: dict[str, dict[str, Becomes | str]] = {
         "last_frame": Becomes(
             "import_scan.last_frame", _last, "the last frame used; in NXRefine the first not used"
         ),
-        "polar_max": "hklflow uses all peaks that the search finds",
+        "polar_max": Becomes(
+            "orientation.max_two_theta",
+            _number,
+            "degrees; peaks at larger angles take no part in the refinement",
+        ),
         "hkl_tolerance": "in 1/Å in NXRefine; refine.hkl_tolerance is in h, k and l: multiply by "
         "a, b or c in Å",
         "monitor": "the raw file's monitor is used; import_scan.monitor `none` if it has none",

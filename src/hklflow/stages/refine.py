@@ -100,7 +100,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     with engine.opened(params, threads) as used:
         scans = orientation.read_scans(params.rotations, inputs.scans, inputs.peaks)
         tables = used.tables(scans, inputs.peaks, inputs.masks)
-        observed = orientation.observe(params.rotations, scans, tables, params.max_width)
+        observed = orientation.observe(
+            params.rotations, scans, tables, params.max_width, params.max_two_theta
+        )
         rotations, notes = orientation.inherited(observed, parent)
         if params.fixed:
             refined, more = orientation.as_given(

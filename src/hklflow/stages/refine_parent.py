@@ -148,7 +148,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     with engine.opened(params, threads) as used:
         scans = orientation.read_scans(params.rotations, inputs.scans, inputs.peaks)
         tables = used.tables(scans, inputs.peaks, inputs.masks)
-        observed = orientation.observe(params.rotations, scans, tables, params.max_width)
+        observed = orientation.observe(
+            params.rotations, scans, tables, params.max_width, params.max_two_theta
+        )
         free = ["cell", "orientation"]
         if params.refine_detector:
             free += ["detector_x", "detector_y", "detector_rotation"]

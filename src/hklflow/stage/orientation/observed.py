@@ -33,6 +33,7 @@ _UNKNOWN = "without a place or its error"
 # limit relative to the typical width of strong peaks; broader peaks are diffuse maxima
 _BROAD = 1.8
 BROADER = "broader than reflections"
+BEYOND = "beyond `orientation: max_two_theta`"
 # fraction of peaks with the largest fitted width above which they count as reflections
 _COMMON = 0.5
 
@@ -178,10 +179,17 @@ def observe(
     scans: Sequence[RotationScan],
     tables: Sequence[PeakTable],
     max_width: float | None = None,
+    max_two_theta: float | None = None,
 ) -> Observed:
     """Select the peaks for refinement, corrected to the positions of the mean block of the crystal.
 
-    Peaks broader than ``max_width`` (pixels) are left out, if it is given.
+    Peaks broader than ``max_width`` (pixels) or with a larger scattering angle than
+    ``max_two_theta`` (degrees) are left out, if these limits are given.
+
+    Raises
+    ------
+    HklflowError
+        If no peak is within ``max_two_theta``.
     """
     chosen, widths, extents, spreads = [], [], [], []
     tables = [_cut_at_ends(table, scan.rotation) for scan, table in zip(scans, tables, strict=True)]
@@ -195,7 +203,7 @@ def observe(
         widths.append(off.width[sharp])
         extents.append(np.stack([off.size, off.rocking, off.step], axis=1)[sharp])
         spreads.append(off.spread)
-    return Observed(
+    observed = Observed(
         tuple(names),
         tuple(scans),
         tuple(refinement.Peaks.of(table) for table in chosen),
@@ -206,6 +214,25 @@ def observe(
         tuple(spreads),
         _left_out_of(tables, chosen),
     )
+    return observed if max_two_theta is None else _within(observed, max_two_theta)
+
+
+def _within(observed: Observed, max_two_theta: float) -> Observed:
+    """Leave out the peaks with a larger scattering angle (degrees)."""
+    angles = [
+        2 * np.arcsin(np.linalg.norm(q, axis=-1) / (2 * scan.rotation.beam.k))
+        for scan, table in zip(observed.scans, observed.tables, strict=True)
+        for q in [scan.rotation.q_lab(table.slow, table.fast)]
+    ]
+    two_theta = np.degrees(np.concatenate(angles))
+    keep = two_theta <= max_two_theta
+    if len(keep) and not keep.any():
+        raise HklflowError(
+            f"all {len(keep)} peaks are at scattering angles 2θ of {two_theta.min():.4g} degrees "
+            f"and more, beyond `orientation: max_two_theta` = {max_two_theta:g}; raise or remove "
+            "this limit"
+        )
+    return observed if keep.all() else observed.select(keep, BEYOND)
 
 
 def afterglows(names: Sequence[str], tables: Sequence[PeakTable]) -> list[dict[str, Any]]:
