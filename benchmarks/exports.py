@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.cli.exported import (
+from tests.truth.exported import (
     CELL,
     CENTRED,
     OFFSET,
@@ -94,6 +94,17 @@ def mrc_map(folder: Path) -> str:
     assert mrcfile.validate(str(folder / "s.ccp4"), print_file=io.StringIO())
     with mrcfile.open(folder / "s.ccp4") as file:
         return f"valid; values {relative(file.data, np.nan_to_num(values(OFFSET)[0]))}"
+
+
+def ase_cube(folder: Path) -> str:
+    from ase.io.cube import read_cube
+
+    export("cube", folder / "s.nxs", folder / "s.cube")
+    with (folder / "s.cube").open() as file:
+        found = read_cube(file)
+    points = found["origin"] + np.array(CORNERS) @ np.asarray(found["spacing"])
+    data = np.nan_to_num(values(OFFSET)[0]).transpose(2, 1, 0)
+    return told(relative(found["data"], data), placed(points, False))
 
 
 def h5py_yell(folder: Path) -> str:
@@ -218,6 +229,7 @@ READERS: list[tuple[str, str, Read]] = [
     ("ccp4, S(Q)", "gemmi", lambda folder: gemmi_map(folder, False)),
     ("ccp4, ΔPDF", "gemmi", lambda folder: gemmi_map(folder, True)),
     ("ccp4, S(Q)", "mrcfile", mrc_map),
+    ("cube", "ase", ase_cube),
     ("discus", "h5py", h5py_yell),
     ("npy", "numpy", numpy_files),
     ("vtk (.vts), S(Q)", "vtk", lambda folder: vtk_file(folder, False)),
