@@ -1,6 +1,7 @@
 """Exports read back by other programs: reader and largest difference for each format.
 
     python -m benchmarks.exports [--peers FOLDER ...]
+    python -m benchmarks.exports --memory 501
 
 The product has a triclinic cell, 10 % of its voxels without a value, and values that tell the axes
 apart. Readers are gemmi, mrcfile, vtk, pyvista, nxs_analysis_tools, iotbx, and the functions that
@@ -8,6 +9,8 @@ read data of rmc-discord and mask data of X-TEC; a reader that is not installed 
 holds packages of an environment of their own (`site-packages`, or an unpacked wheel), looked at
 after the own packages. Differences are the largest of all values, relative to the largest value;
 places are compared as lengths and angles, relative to the longest.
+
+The second command prints time and largest memory of each export of a volume of 501³ voxels.
 """
 
 # isort: off
@@ -17,8 +20,11 @@ import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 import contextlib
 import io
 import json
+import os
+import subprocess
 import sys
 import tempfile
+import time
 import types
 from collections.abc import Callable
 from importlib.metadata import version
@@ -37,11 +43,21 @@ from tests.truth.exported import (
     write_volume,
 )
 
+from hklflow import nexus
 from hklflow.cli import main as hklflow_main
 from hklflow.geometry import lattice
+from hklflow.geometry.grid import Grid
+from hklflow.nexus import PLANES
 
 Read = Callable[[Path], str]
 CORNERS = [(0, 0, 0), (3, 60, 7), (19, 69, 17)]
+MEASURED = [
+    ("ccp4", ".ccp4"),
+    ("npy", ".npy"),
+    ("yell", ".h5"),
+    ("vtk", ".vts"),
+    ("mantid", ".nxs"),
+]
 TEMPERATURES = (20.0, 99.5, 300.0)
 
 
@@ -248,9 +264,6 @@ def write_products(folder: Path) -> None:
     write_pdf(folder / "pdf.nxs", OFFSET)
     write_series(folder, TEMPERATURES)
     write_factors(folder / "sf.nxs", False)
-    from hklflow import nexus
-    from hklflow.geometry.grid import Grid
-
     grid = Grid.within([[-0.2, 1.1], [0.2, 1.6], [1.3, 2.7]], [0.02] * 3)
     h, k, l = (grid.axis(i) for i in range(3))  # noqa: E741
     away = np.sqrt((h - 0.45) ** 2 + (k[:, None] - 0.9) ** 2 + (l[:, None, None] - 2.0) ** 2)
@@ -260,9 +273,38 @@ def write_products(folder: Path) -> None:
     export("vtk", folder / "smooth.nxs", folder / "smooth.vts")
 
 
+def memory(folder: Path, n: int) -> None:
+    """Print time and memory of the exports of a volume of n³ voxels."""
+    grid = Grid.symmetric([(n - 1) // 2 * 0.05] * 3, 0.05)
+    base = np.random.default_rng(0).random((PLANES, n, n)).astype(np.float32)
+    ones = np.ones_like(base)
+    with nexus.VolumeWriter(folder / "v.nxs", grid, CELL, "big", np.uint32, True) as writer:
+        for first in range(0, n, PLANES):
+            m = min(PLANES, n - first)
+            arrays = {"norm": ones, "data": base + first, "data_errors": ones}
+            counts = ones[:m].astype(np.uint32)
+            writer.write(first, counts=counts, **{k: a[:m] for k, a in arrays.items()})
+        writer.note({})
+    for form, suffix in MEASURED:
+        command = [sys.executable, "-m", "hklflow.cli", "export", form, "v.nxs", f"x{suffix}"]
+        begin = time.perf_counter()
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - begin
+        assert process.returncode == 0
+        print(f"| {form} | {seconds:.0f} s | {usage.ru_maxrss / 1024:.0f} MB |", flush=True)
+        for path in folder.glob("x*"):
+            path.unlink()
+
+
 def main() -> None:
     """Print the table."""
     words = sys.argv[1:]
+    if words[:1] == ["--memory"]:
+        with tempfile.TemporaryDirectory() as name:
+            memory(Path(name), int(words[1]))
+        return
     if words[:1] == ["--peers"]:
         sys.path += words[1:]
     with tempfile.TemporaryDirectory() as name:

@@ -208,6 +208,20 @@ def test_ub_of_the_orientation_beside_the_volume(hklflow: Hklflow, tmp_path: Pat
     assert "give the orientation of the same scan" in refused(hklflow, tmp_path, *words)
 
 
+def test_a_merged_volume_through_a_master_file(hklflow: Hklflow, tmp_path: Path) -> None:
+    world = Truth(group="P 21 21 21", rotations=[rotation()], d_min=3.0).write(tmp_path)
+    (tmp_path / "orientation.json").write_bytes(world.orientation.read_bytes())
+    cell = np.array(Truth(group="P 21 21 21", d_min=3.0).cell)
+    write_volume(tmp_path / "v.nxs", BETWEEN, space_group="", cell=cell)
+    with h5py.File(tmp_path / "master.nxs", "w") as file:
+        file["entry/transform"] = h5py.ExternalLink("v.nxs", "/entry/transform")
+    export(hklflow, "npy", tmp_path / "master.nxs" / "entry" / "transform", tmp_path / "m.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "m.npy"), values(BETWEEN)[0])
+    told = json.loads((tmp_path / "m.json").read_text())
+    np.testing.assert_allclose(told["cell"], cell)
+    assert told["Laue group"] == "mmm"
+
+
 # ------------------------------------------------------------------------------ VTK
 
 

@@ -66,7 +66,9 @@ def export_product(
     _require_options(form, format_name, errors, unmeasured, orientation)
     number = form.unmeasured if unmeasured is None else unmeasured
     with _opened(form, path, inside, number, errors) as product:
-        notes = _record_ub(product, orientation) if form.source in ("volume", "hkl") else []
+        notes = (
+            _record_orientation(product, orientation) if form.source in ("volume", "hkl") else []
+        )
         notes += _publish(form, product, target, force)
     for note in notes:
         print(printable(f"{target}: {note}"))
@@ -152,8 +154,10 @@ def _opened(
     return source.open_volume(path, inside, unmeasured, errors, hkl_only=hkl_only)
 
 
-def _record_ub(volume: "Source", path: Path | None) -> list[str]:
-    """Add UB (1/Å with 2π) to the facts of a volume of hkl; return a note if it cannot be added.
+def _record_orientation(volume: "Source", path: Path | None) -> list[str]:
+    """Add UB (1/Å with 2π), and a missing Laue group, to the facts of a volume of hkl.
+
+    Return a note if they cannot be added.
 
     Raises
     ------
@@ -182,6 +186,9 @@ def _record_ub(volume: "Source", path: Path | None) -> list[str]:
             raise
         return [f"UB is not recorded: {error}"]
     volume.facts["UB"] = orientation.ub.tolist()
+    if volume.facts["space group"] is None:  # a merged volume does not state it
+        volume.facts["space group"] = orientation.space_group
+        volume.facts["Laue group"] = orientation.group.laue
     return []
 
 
