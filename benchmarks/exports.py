@@ -6,8 +6,9 @@
 The product has a triclinic cell, 10 % of its voxels without a value, and values that tell the axes
 apart. Readers are gemmi, mrcfile, vtk, pyvista, nxs_analysis_tools, iotbx, and the functions that
 read data of rmc-discord and mask data of X-TEC; a reader that is not installed is named. FOLDER
-holds packages of an environment of their own (`site-packages`, or an unpacked wheel), looked at
-after the own packages. Differences are the largest of all values, relative to the largest value;
+holds packages of an environment of their own (`site-packages` after `pip install gemmi mrcfile ase
+vtk pyvista nxs-analysis-tools`, or an unpacked wheel of xtec or rmc-discord), looked at after the
+own packages. Differences are the largest of all values, relative to the largest value;
 places are compared as lengths and angles, relative to the longest.
 
 The second command prints time and largest memory of each export of a volume of 501³ voxels.

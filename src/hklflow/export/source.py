@@ -277,7 +277,7 @@ def facts_of(path: Path, plottable: Plottable, unmeasured: float) -> dict[str, A
         "program": f"hklflow {__version__}",
         "source": path.name,
         "title": plottable.title,
-        "quantity": _KINDS.get(notes.get("kind"), "") + plottable.label(plottable.signal),
+        "quantity": _KINDS.get(str(notes.get("kind")), "") + plottable.label(plottable.signal),
         "units": str(plottable.signal.attrs.get("units", "")),
         "estimand": _estimand(plottable, direct, notes.get("kind")),
         "axes": "x y z in fractions of a b c" if direct else "h k l in r.l.u.",
