@@ -21,7 +21,6 @@ import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 import contextlib
 import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -59,6 +58,16 @@ MEASURED = [
     ("vtk", ".vts"),
     ("mantid", ".nxs"),
 ]
+# The kernel's VmHWM, because ru_maxrss of a new process contains that of its parent.
+_MEASURE = """
+import sys
+from hklflow.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    lines = open("/proc/self/status").read().splitlines()
+    print(next(line for line in lines if line.startswith("VmHWM")), file=sys.stderr)
+"""
 TEMPERATURES = (20.0, 99.5, 300.0)
 
 
@@ -287,14 +296,13 @@ def memory(folder: Path, n: int) -> None:
             writer.write(first, counts=counts, **{k: a[:m] for k, a in arrays.items()})
         writer.note({})
     for form, suffix in MEASURED:
-        command = [sys.executable, "-m", "hklflow.cli", "export", form, "v.nxs", f"x{suffix}"]
+        words = ["export", form, "v.nxs", f"x{suffix}"]
         begin = time.perf_counter()
-        with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
+        command = [sys.executable, "-c", _MEASURE, *words]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
         seconds = time.perf_counter() - begin
-        assert process.returncode == 0
-        print(f"| {form} | {seconds:.0f} s | {usage.ru_maxrss / 1024:.0f} MB |", flush=True)
+        peak = int(done.stderr.split()[-2]) / 1024
+        print(f"| {form} | {seconds:.0f} s | {peak:.0f} MB |", flush=True)
         for path in folder.glob("x*"):
             path.unlink()
 
