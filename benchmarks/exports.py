@@ -1,13 +1,17 @@
 """Exports read back by other programs: reader and largest difference for each format.
 
     python -m benchmarks.exports [--peers FOLDER ...]
+    python -m benchmarks.exports --memory 501
 
 The product has a triclinic cell, 10 % of its voxels without a value, and values that tell the axes
 apart. Readers are gemmi, mrcfile, vtk, pyvista, nxs_analysis_tools, iotbx, and the functions that
 read data of rmc-discord and mask data of X-TEC; a reader that is not installed is named. FOLDER
-holds packages of an environment of their own (`site-packages`, or an unpacked wheel), looked at
-after the own packages. Differences are the largest of all values, relative to the largest value;
+holds packages of an environment of their own (`site-packages` after `pip install gemmi mrcfile ase
+vtk pyvista nxs-analysis-tools`, or an unpacked wheel of xtec or rmc-discord), looked at after the
+own packages. Differences are the largest of all values, relative to the largest value;
 places are compared as lengths and angles, relative to the longest.
+
+The second command prints time and largest memory of each export of a volume of 501³ voxels.
 """
 
 # isort: off
@@ -17,8 +21,10 @@ import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 import contextlib
 import io
 import json
+import subprocess
 import sys
 import tempfile
+import time
 import types
 from collections.abc import Callable
 from importlib.metadata import version
@@ -26,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.cli.exported import (
+from tests.truth.exported import (
     CELL,
     CENTRED,
     OFFSET,
@@ -37,11 +43,31 @@ from tests.cli.exported import (
     write_volume,
 )
 
+from hklflow import nexus
 from hklflow.cli import main as hklflow_main
 from hklflow.geometry import lattice
+from hklflow.geometry.grid import Grid
+from hklflow.nexus import PLANES
 
 Read = Callable[[Path], str]
 CORNERS = [(0, 0, 0), (3, 60, 7), (19, 69, 17)]
+MEASURED = [
+    ("ccp4", ".ccp4"),
+    ("npy", ".npy"),
+    ("yell", ".h5"),
+    ("vtk", ".vts"),
+    ("mantid", ".nxs"),
+]
+# The kernel's VmHWM, because ru_maxrss of a new process contains that of its parent.
+_MEASURE = """
+import sys
+from hklflow.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    lines = open("/proc/self/status").read().splitlines()
+    print(next(line for line in lines if line.startswith("VmHWM")), file=sys.stderr)
+"""
 TEMPERATURES = (20.0, 99.5, 300.0)
 
 
@@ -94,6 +120,17 @@ def mrc_map(folder: Path) -> str:
     assert mrcfile.validate(str(folder / "s.ccp4"), print_file=io.StringIO())
     with mrcfile.open(folder / "s.ccp4") as file:
         return f"valid; values {relative(file.data, np.nan_to_num(values(OFFSET)[0]))}"
+
+
+def ase_cube(folder: Path) -> str:
+    from ase.io.cube import read_cube
+
+    export("cube", folder / "s.nxs", folder / "s.cube")
+    with (folder / "s.cube").open() as file:
+        found = read_cube(file)
+    points = found["origin"] + np.array(CORNERS) @ np.asarray(found["spacing"])
+    data = np.nan_to_num(values(OFFSET)[0]).transpose(2, 1, 0)
+    return told(relative(found["data"], data), placed(points, False))
 
 
 def h5py_yell(folder: Path) -> str:
@@ -218,6 +255,7 @@ READERS: list[tuple[str, str, Read]] = [
     ("ccp4, S(Q)", "gemmi", lambda folder: gemmi_map(folder, False)),
     ("ccp4, ΔPDF", "gemmi", lambda folder: gemmi_map(folder, True)),
     ("ccp4, S(Q)", "mrcfile", mrc_map),
+    ("cube", "ase", ase_cube),
     ("discus", "h5py", h5py_yell),
     ("npy", "numpy", numpy_files),
     ("vtk (.vts), S(Q)", "vtk", lambda folder: vtk_file(folder, False)),
@@ -236,9 +274,6 @@ def write_products(folder: Path) -> None:
     write_pdf(folder / "pdf.nxs", OFFSET)
     write_series(folder, TEMPERATURES)
     write_factors(folder / "sf.nxs", False)
-    from hklflow import nexus
-    from hklflow.geometry.grid import Grid
-
     grid = Grid.within([[-0.2, 1.1], [0.2, 1.6], [1.3, 2.7]], [0.02] * 3)
     h, k, l = (grid.axis(i) for i in range(3))  # noqa: E741
     away = np.sqrt((h - 0.45) ** 2 + (k[:, None] - 0.9) ** 2 + (l[:, None, None] - 2.0) ** 2)
@@ -248,9 +283,37 @@ def write_products(folder: Path) -> None:
     export("vtk", folder / "smooth.nxs", folder / "smooth.vts")
 
 
+def memory(folder: Path, n: int) -> None:
+    """Print time and memory of the exports of a volume of n³ voxels."""
+    grid = Grid.symmetric([(n - 1) // 2 * 0.05] * 3, 0.05)
+    base = np.random.default_rng(0).random((PLANES, n, n)).astype(np.float32)
+    ones = np.ones_like(base)
+    with nexus.VolumeWriter(folder / "v.nxs", grid, CELL, "big", np.uint32, True) as writer:
+        for first in range(0, n, PLANES):
+            m = min(PLANES, n - first)
+            arrays = {"norm": ones, "data": base + first, "data_errors": ones}
+            counts = ones[:m].astype(np.uint32)
+            writer.write(first, counts=counts, **{k: a[:m] for k, a in arrays.items()})
+        writer.note({})
+    for form, suffix in MEASURED:
+        words = ["export", form, "v.nxs", f"x{suffix}"]
+        begin = time.perf_counter()
+        command = [sys.executable, "-c", _MEASURE, *words]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        seconds = time.perf_counter() - begin
+        peak = int(done.stderr.split()[-2]) / 1024
+        print(f"| {form} | {seconds:.0f} s | {peak:.0f} MB |", flush=True)
+        for path in folder.glob("x*"):
+            path.unlink()
+
+
 def main() -> None:
     """Print the table."""
     words = sys.argv[1:]
+    if words[:1] == ["--memory"]:
+        with tempfile.TemporaryDirectory() as name:
+            memory(Path(name), int(words[1]))
+        return
     if words[:1] == ["--peers"]:
         sys.path += words[1:]
     with tempfile.TemporaryDirectory() as name:

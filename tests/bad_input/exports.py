@@ -10,8 +10,8 @@ CASES = [
     Case(
         "export format that does not exist",
         MAP.replace("ccp4", "cpp4", 1),
-        "there is no export format 'cpp4' (did you mean ccp4?); choose ccp4, yell, discus, npy, "
-        "vtk, mantid, temperatures, xtec, cif",
+        "there is no export format 'cpp4' (did you mean ccp4?); choose ccp4, cube, yell, discus, "
+        "npy, vtk, mantid, temperatures, xtec, cif",
         good=MAP,
     ),
     Case(
@@ -25,15 +25,15 @@ CASES = [
     Case(
         "frames to be exported as a map",
         MAP.replace(VOLUME, "raw/r1.nxs"),
-        "raw/r1.nxs has no volume (it plots data), and this format holds one volume; give a merged, "
-        "symmetrised or filled volume, a difference or a pair distribution",
+        "raw/r1.nxs has no volume (it plots data), and this format holds one volume; give a "
+        "merged, symmetrised or filled volume, a difference or a pair distribution",
         good=MAP,
     ),
     Case(
         "one volume to be exported as a series",
         f"hklflow export xtec {VOLUME} x.nxs",
         "results/quartz/300K/transform.nxs has a single volume, and this format holds a series; "
-        "give a stack of S(Q) along temperature (`stack_transform.nxs` of a sample)",
+        "give a stack of S(Q) along temperature (`results/SAMPLE/stack_PARENT/transform.nxs`)",
         good=MAP,
     ),
     Case(

@@ -12,10 +12,7 @@ import pytest
 from hklflow.export.formats import FORMATS
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
-from tests.truth.reflections import Truth, rotation
-
-from .conftest import Hklflow
-from .exported import (
+from tests.truth.exported import (
     BETWEEN,
     CELL,
     CENTRED,
@@ -28,6 +25,9 @@ from .exported import (
     write_series,
     write_volume,
 )
+from tests.truth.reflections import Truth, rotation
+
+from .conftest import Hklflow
 
 
 def export(hklflow: Hklflow, *words: str | Path) -> str:
@@ -104,6 +104,29 @@ def test_errors_in_the_place_of_values(hklflow: Hklflow, tmp_path: Path) -> None
         np.array(found.grid).transpose(2, 1, 0), np.nan_to_num(values(CENTRED)[1])
     )
     assert "standard deviation" in found.header_str(57 + 40, 80)
+
+
+# ------------------------------------------------------------------------------ cube
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["hkl", "xyz"])
+def test_cube_layout(hklflow: Hklflow, tmp_path: Path, direct: bool) -> None:
+    source = tmp_path / "v.nxs"
+    (write_pdf if direct else write_volume)(source, OFFSET)
+    export(hklflow, "cube", source, tmp_path / "v.cube")
+    lines = (tmp_path / "v.cube").read_text().splitlines()
+    assert "from v.nxs" in lines[0]
+    assert "unmeasured voxels: 0" in lines[1]
+    head = [line.split() for line in lines[2:7]]
+    assert [int(row[0]) for row in head] == [1, *OFFSET.shape, 1]
+    origin, *vectors = (0.529177210903 * np.array(row[1:4], float) for row in head[:4])
+    index = (3, 60, 7)
+    place = origin + np.array(index) @ np.array(vectors)
+    np.testing.assert_allclose(place, cartesian(OFFSET, index, direct), atol=1e-6)
+    found = np.array(" ".join(lines[7:]).split(), float).reshape(OFFSET.shape)
+    data = np.nan_to_num(values(OFFSET, 5 * direct)[0]).transpose(2, 1, 0)
+    np.testing.assert_allclose(found, data, rtol=6e-6)
+    assert max(len(line.split()) for line in lines[7:]) == 6
 
 
 # ------------------------------------------------------------------------------ Yell
@@ -183,6 +206,20 @@ def test_ub_of_the_orientation_beside_the_volume(hklflow: Hklflow, tmp_path: Pat
     assert "UB is not recorded" in export(hklflow, "npy", tmp_path / "w.nxs", tmp_path / "w.npy")
     words = ("npy", tmp_path / "w.nxs", tmp_path / "x.npy", "--orientation", world.orientation)
     assert "give the orientation of the same scan" in refused(hklflow, tmp_path, *words)
+
+
+def test_a_merged_volume_through_a_master_file(hklflow: Hklflow, tmp_path: Path) -> None:
+    world = Truth(group="P 21 21 21", rotations=[rotation()], d_min=3.0).write(tmp_path)
+    (tmp_path / "orientation.json").write_bytes(world.orientation.read_bytes())
+    cell = np.array(Truth(group="P 21 21 21", d_min=3.0).cell)
+    write_volume(tmp_path / "v.nxs", BETWEEN, space_group="", cell=cell)
+    with h5py.File(tmp_path / "master.nxs", "w") as file:
+        file["entry/transform"] = h5py.ExternalLink("v.nxs", "/entry/transform")
+    export(hklflow, "npy", tmp_path / "master.nxs" / "entry" / "transform", tmp_path / "m.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "m.npy"), values(BETWEEN)[0])
+    told = json.loads((tmp_path / "m.json").read_text())
+    np.testing.assert_allclose(told["cell"], cell)
+    assert told["Laue group"] == "mmm"
 
 
 # ------------------------------------------------------------------------------ VTK
@@ -448,7 +485,12 @@ def test_existing_targets(hklflow: Hklflow, tmp_path: Path) -> None:
     # A file that belongs to the export, here the JSON, is not replaced either.
     (tmp_path / "b.json").write_text("mine")
     assert "b.json exists" in refused(hklflow, tmp_path, "npy", volume, tmp_path / "b.npy")
-    assert "not an export" in refused(hklflow, tmp_path, "mantid", volume, other, "--force")
+    assert "did not write" in refused(hklflow, tmp_path, "mantid", volume, other, "--force")
+    raw = tmp_path / "raw.h5"
+    raw.write_bytes(other.read_bytes())
+    assert "did not write" in refused(hklflow, tmp_path, "yell", volume, raw, "--force")
+    export(hklflow, "yell", volume, tmp_path / "y.h5")
+    export(hklflow, "yell", volume, tmp_path / "y.h5", "--force")
     export(hklflow, "mantid", volume, tmp_path / "m.nxs")
     export(hklflow, "mantid", volume, tmp_path / "m.nxs", "--force")
     (tmp_path / "folder").mkdir()

@@ -30,12 +30,13 @@ def export_product(
     """Write a volume, a series or reflections in the format of another program.
 
     Formats of a volume (merged, symmetrised, filled, difference, pair distribution): `ccp4`,
-    `yell`, `discus`, `npy`, `vtk`, `mantid` (hkl only). Formats of a stack along temperature:
-    `temperatures` (a folder for nxs_analysis_tools), `xtec`. Format of structure factors: `cif`.
+    `cube`, `yell`, `discus`, `npy`, `vtk`, `mantid` (hkl only). Formats of a stack along
+    temperature: `temperatures` (a folder for nxs_analysis_tools), `xtec`. Format of structure
+    factors: `cif`.
 
     Example: `hklflow export ccp4 results/quartz/100K/delta_pdf_transform.nxs pdf.ccp4`;
     `hklflow export yell results/quartz/100K/symm_transform.nxs experiment.h5`;
-    `hklflow export temperatures results/quartz/stack_transform.nxs quartz`
+    `hklflow export temperatures results/quartz/stack_300K/transform.nxs quartz`
 
     Parameters
     ----------
@@ -65,7 +66,9 @@ def export_product(
     _require_options(form, format_name, errors, unmeasured, orientation)
     number = form.unmeasured if unmeasured is None else unmeasured
     with _opened(form, path, inside, number, errors) as product:
-        notes = _record_ub(product, orientation) if form.source in ("volume", "hkl") else []
+        notes = (
+            _record_orientation(product, orientation) if form.source in ("volume", "hkl") else []
+        )
         notes += _publish(form, product, target, force)
     for note in notes:
         print(printable(f"{target}: {note}"))
@@ -109,18 +112,22 @@ def _require_free(target: Path, source: Path, force: bool) -> None:
         raise HklflowError(f"{target} is a folder and exists already; give another name")
     if not force:
         raise HklflowError(f"{target} exists already; --force replaces it")
-    if target.suffix.lower() == ".nxs" and not _is_export(target):
-        raise HklflowError(f"{target} exists and is not an export; give the target another name")
+    if _is_foreign(target):
+        raise HklflowError(
+            f"{target} is an HDF5 file that `hklflow export` did not write; give the target "
+            "another name"
+        )
 
 
-def _is_export(path: Path) -> bool:
-    """Return True if `hklflow export` wrote the NeXus file."""
+def _is_foreign(path: Path) -> bool:
+    """Return True for an HDF5 file, perhaps a product or raw data, that is not an export."""
     import h5py
 
     if not h5py.is_hdf5(path):
         return False
     with h5py.File(path, "r") as file:
-        return any("hklflow" in entry.attrs for entry in file.values())
+        groups = [file, *(node for node in file.values() if isinstance(node, h5py.Group))]
+        return not any("hklflow" in group.attrs for group in groups)
 
 
 def _opened(
@@ -134,6 +141,10 @@ def _opened(
     from hklflow.export import source
 
     if form.source == "reflections":
+        if inside:
+            raise HklflowError(
+                f"{path} is exported as a whole; leave out the path inside, {'/'.join(inside)}"
+            )
         from hklflow.export.cif import open_merged
 
         return open_merged(path)
@@ -143,8 +154,10 @@ def _opened(
     return source.open_volume(path, inside, unmeasured, errors, hkl_only=hkl_only)
 
 
-def _record_ub(volume: "Source", path: Path | None) -> list[str]:
-    """Add UB (1/Å with 2π) to the facts of a volume of hkl; return a note if it cannot be added.
+def _record_orientation(volume: "Source", path: Path | None) -> list[str]:
+    """Add UB (1/Å with 2π), and a missing Laue group, to the facts of a volume of hkl.
+
+    Return a note if they cannot be added.
 
     Raises
     ------
@@ -173,6 +186,9 @@ def _record_ub(volume: "Source", path: Path | None) -> list[str]:
             raise
         return [f"UB is not recorded: {error}"]
     volume.facts["UB"] = orientation.ub.tolist()
+    if volume.facts["space group"] is None:  # a merged volume does not state it
+        volume.facts["space group"] = orientation.space_group
+        volume.facts["Laue group"] = orientation.group.laue
     return []
 
 

@@ -55,6 +55,7 @@ FORMATS: dict[str, Format] = {
         "ccp4",
         unmeasured=0.0,
     ),
+    "cube": Format("text for VESTA, VMD and ASE", "volume", (".cube",), "cube", unmeasured=0.0),
     "yell": Format("input of Yell", "volume", (".h5", ".hdf5"), "yell", unmeasured=0.0),
     "discus": Format(
         "input of DISCUS", "volume", (".h5", ".hdf5"), "yell", "write_discus", unmeasured=0.0

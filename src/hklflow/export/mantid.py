@@ -12,7 +12,7 @@ import numpy as np
 
 from hklflow.export.source import Source, as_json
 from hklflow.formats.hdf5_output import hdf5_output
-from hklflow.nexus.entry import add_group
+from hklflow.nexus.entry import PACKED, add_group
 
 _AXES = ("[H,0,0]", "[0,K,0]", "[0,0,L]")
 _HKL = 3  # SpecialCoordinateSystem::HKL
@@ -23,7 +23,6 @@ def write(source: Source, path: Path) -> list[str]:
     """Write a volume of hkl as a workspace; return notes about what it cannot hold."""
     grid = source.grid
     counts = source.plottable.group.get("counts")
-    packed = {"compression": "gzip", "compression_opts": 1}
     with hdf5_output(path, libver=("earliest", "v110")) as file:
         entry = add_group(file, "MDHistoWorkspace", "NXentry")
         entry.attrs["SaveMDVersion"] = np.int32(2)
@@ -40,7 +39,7 @@ def write(source: Source, path: Path) -> list[str]:
         types = {"signal": "f8", "errors_squared": "f8", "num_events": "f8", "mask": "i1"}
         shape = grid.array_shape
         arrays = {
-            name: data.create_dataset(name, shape, kind, chunks=(1, *shape[1:]), **packed)
+            name: data.create_dataset(name, shape, kind, chunks=(1, *shape[1:]), **PACKED)
             for name, kind in types.items()
         }
         arrays["signal"].attrs["signal"] = np.int32(1)

@@ -16,6 +16,7 @@ from hklflow.formats.hdf5_output import hdf5_output
 from hklflow.geometry.lattice import reciprocal
 from hklflow.nexus.entry import PACKED, add_array, add_group, create
 from hklflow.nexus.grid_writer import GridWriter
+from hklflow.nexus.provenance import read_provenance, write_provenance
 
 
 def write_temperatures(stack: Stack, folder: Path) -> list[str]:
@@ -59,6 +60,7 @@ def _write_volume(path: Path, volume: Source, kelvin: float) -> None:
         writer.note({"exported from": volume.facts})
     with hdf5_output(path, "r+") as file:
         add_array(file["entry/sample"], "temperature", kelvin, "K")
+    write_provenance(path, read_provenance(volume.path))  # it says if the product is diagnostic
 
 
 def write_xtec(stack: Stack, path: Path) -> list[str]:

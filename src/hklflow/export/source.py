@@ -23,6 +23,7 @@ from hklflow.nexus.provenance import read_provenance
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
+_KINDS = {"difference": "difference of ", "delta": "3D-ΔPDF, ", "total": "total PDF, "}
 _PARTIAL = re.compile(r"\.partial(\.[0-9a-f]{8})?\.")
 
 
@@ -109,18 +110,28 @@ class Source:
 
     def slabs(self) -> Iterator[Slab]:
         """Yield the volume in layers of chunks, so that it need not fit in memory."""
-        signal, errors = self.plottable.signal, self.plottable.errors
-        if self.only_errors and errors is not None:
-            signal, errors = errors, None
-        at = () if self.number is None else (self.number,)
         for first in range(0, self.grid.array_shape[0], PLANES):
             last = min(first + PLANES, self.grid.array_shape[0])
-            region = (*at, slice(first, last))
-            data = signal[region].astype(np.float32)
-            if not np.isnan(self.unmeasured):
-                data[~np.isfinite(data)] = self.unmeasured
-            sigma = None if errors is None else errors[region].astype(np.float32)
-            yield Slab(first, last, data, sigma)
+            errors = self.plottable.errors if self.has_errors else None
+            sigma = None if errors is None else self._read(errors, slice(first, last))
+            yield Slab(first, last, self._values(slice(first, last)), sigma)
+
+    def columns(self, first: int, last: int) -> Singles:
+        """Return values (l, k, last - first) of a range of h."""
+        return self._values(slice(None), slice(None), slice(first, last))
+
+    def _values(self, *region: slice) -> Singles:
+        errors = self.plottable.errors
+        replaced = self.only_errors and errors is not None
+        data = self._read(errors if replaced else self.plottable.signal, *region)
+        if not np.isnan(self.unmeasured):
+            data[~np.isfinite(data)] = self.unmeasured
+        return data
+
+    def _read(self, array: h5py.Dataset, *region: slice) -> Singles:
+        at = () if self.number is None else (self.number,)
+        values: Singles = array[(*at, *region)].astype(np.float32)
+        return values
 
 
 @dataclass(frozen=True)
@@ -208,7 +219,7 @@ def open_stack(path: Path, inside: Sequence[str], unmeasured: float) -> Iterator
     """
     require_finished(path)
     with open_plottable(path, inside) as plottable:
-        what = "a stack of S(Q) along temperature (`stack_transform.nxs` of a sample)"
+        what = "a stack of S(Q) along temperature (`results/SAMPLE/stack_PARENT/transform.nxs`)"
         if plottable is None or plottable.signal.ndim != 4 or plottable.space != "hkl":
             kind = "no stack" if plottable is None else _kind(plottable)
             raise HklflowError(f"{path} has {kind}, and this format holds a series; give {what}")
@@ -266,9 +277,9 @@ def facts_of(path: Path, plottable: Plottable, unmeasured: float) -> dict[str, A
         "program": f"hklflow {__version__}",
         "source": path.name,
         "title": plottable.title,
-        "quantity": plottable.label(plottable.signal),
+        "quantity": _KINDS.get(str(notes.get("kind")), "") + plottable.label(plottable.signal),
         "units": str(plottable.signal.attrs.get("units", "")),
-        "estimand": _estimand(plottable, direct),
+        "estimand": _estimand(plottable, direct, notes.get("kind")),
         "axes": "x y z in fractions of a b c" if direct else "h k l in r.l.u.",
         "voxels": "values at voxel centres",
         "convention": "r in Å" if direct else "Q = B h in 1/Å; B contains 2π",
@@ -284,7 +295,9 @@ def facts_of(path: Path, plottable: Plottable, unmeasured: float) -> dict[str, A
     return facts
 
 
-def _estimand(plottable: Plottable, direct: bool) -> str:
+def _estimand(plottable: Plottable, direct: bool, kind: str | None) -> str:
+    if kind == "difference":
+        return "difference of the values of two products in each voxel"
     if direct:
         return "Fourier transform of S(Q), see docs/pdf.md"
     if "punched" in plottable.group:

@@ -17,6 +17,7 @@ from hklflow.formats.hdf5_output import hdf5_output
 from hklflow.nexus.entry import PACKED
 
 _CHUNK = 64
+_NO_ERRORS = "the format holds no errors; write them with --errors to a second file"
 
 
 def write(source: Source, path: Path) -> list[str]:
@@ -43,12 +44,15 @@ def write(source: Source, path: Path) -> list[str]:
             f"weights 1/σ, 0 for voxels without a value, are in {weights.name}; name the files "
             "experiment.h5 and weights.h5 for Yell"
         )
+    elif source.has_errors:
+        notes.append(_NO_ERRORS)
     return notes
 
 
 def write_discus(source: Source, path: Path) -> list[str]:
     """Write all planes of a volume, for DISCUS."""
-    return _write(source, path, source.grid.shape, weights=False)
+    notes = _write(source, path, source.grid.shape, weights=False)
+    return [*notes, _NO_ERRORS] if source.has_errors else notes
 
 
 def _write(source: Source, path: Path, shape: tuple[int, ...], *, weights: bool) -> list[str]:
@@ -69,10 +73,7 @@ def _write(source: Source, path: Path, shape: tuple[int, ...], *, weights: bool)
             last = min(slab.last, n_l)
             values = _weights(slab) if weights else slab.data
             data[:, :, slab.first : last] = values[: last - slab.first, :n_k, :n_h].T
-    notes = [f"voxels without a value are {source.unmeasured:g}"]
-    if source.has_errors:
-        notes.append("the format holds no errors; write them with --errors to a second file")
-    return notes
+    return [f"voxels without a value are {source.unmeasured:g}"]
 
 
 def _weights(slab: Slab) -> Any:

@@ -35,10 +35,10 @@ def values(grid: Grid, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def write_volume(
     path: Path, grid: Grid, seed: int = 0, space_group: str = "P -1", cell: np.ndarray = CELL
 ) -> Path:
-    """A symmetrised S(Q)."""
+    """A symmetrised S(Q); merged only, if ``space_group`` is empty."""
     data, errors = values(grid, seed)
     counts = np.where(np.isnan(data), 0, np.rint(np.abs(np.nan_to_num(data))))
-    notes = {"space_group": space_group, "operations": 2}
+    notes = {"space_group": space_group, "operations": 2} if space_group else {}
     volume = nexus.Volume(grid, cell, counts, np.isfinite(data) * 1.0, data, errors, notes)
     nexus.write_volume(path, volume, "S(Q) of triclinic")
     return path
