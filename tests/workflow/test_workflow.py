@@ -318,6 +318,15 @@ def test_the_final_file_tells_its_whole_history(finished: Path) -> None:
     assert checked > 20
 
 
+def test_volumes_have_the_layout_of_the_page(finished: Path) -> None:
+    folder = finished / "results/hexa/300K"
+    names = ("transform", "symm_*transform", "filled_*transform", "*pdf_*transform")
+    paths = [path for name in names for path in sorted(folder.glob(f"{name}.nxs"))]
+    paths += sorted((finished / "results/hexa/100K").glob("*difference_*.nxs"))
+    assert len(paths) >= 7
+    assert {path.name: problems(path) for path in paths} == {path.name: [] for path in paths}
+
+
 def test_nothing_is_left_to_do_and_a_new_temperature_runs_only_what_is_new(
     finished: Path, tmp_path: Path
 ) -> None:
