@@ -23,6 +23,7 @@ from hklflow.geometry.lattice import rotation_angle
 from hklflow.geometry.symmetry import space_group
 from hklflow.nexus.structure_factors import read_factors
 from hklflow.stages.simulate import build
+from tests.volume_layout import problems
 
 from .conftest import CONFIG, REPOSITORY, scans, snakemake, write_experiment
 from .faults import Bench, Fault, copy_experiment, differences, stop_group, wait_for
