@@ -23,6 +23,7 @@ from hklflow.geometry.lattice import rotation_angle
 from hklflow.geometry.symmetry import space_group
 from hklflow.nexus.structure_factors import read_factors
 from hklflow.stages.simulate import build
+from tests.volume_layout import problems
 
 from .conftest import CONFIG, REPOSITORY, scans, snakemake, write_experiment
 from .faults import Bench, Fault, copy_experiment, differences, stop_group, wait_for
@@ -316,6 +317,15 @@ def test_the_final_file_tells_its_whole_history(finished: Path) -> None:
                 assert stage.fingerprint(path) == item["sha256"], item["path"]
                 checked += 1
     assert checked > 20
+
+
+def test_volumes_have_the_layout_of_the_page(finished: Path) -> None:
+    folder = finished / "results/hexa/300K"
+    names = ("transform", "symm_*transform", "filled_*transform", "*pdf_*transform")
+    paths = [path for name in names for path in sorted(folder.glob(f"{name}.nxs"))]
+    paths += sorted((finished / "results/hexa/100K").glob("*difference_*.nxs"))
+    assert len(paths) >= 7
+    assert {path.name: problems(path) for path in paths} == {path.name: [] for path in paths}
 
 
 def test_nothing_is_left_to_do_and_a_new_temperature_runs_only_what_is_new(
