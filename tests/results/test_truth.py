@@ -14,11 +14,17 @@ from .truth import GROUPS, Case, expected, length, made
 Pulls = dict[str, list[float]]
 
 
-def boxes(case: Case, volume: Volume, estimand: str, pulls: Pulls) -> None:
+def boxes(
+    case: Case,
+    volume: Volume,
+    estimand: str,
+    pulls: Pulls,
+    halves: tuple[float, ...] = (0.12, 0.23),
+) -> None:
     hkl = case.hkl
     rng = np.random.default_rng(1)
     for centre in [*rng.uniform(-0.6, 0.6, (8, 3)), np.zeros(3)]:
-        for half in (0.12, 0.23):
+        for half in halves:
             low, high = centre - half, centre + half
             h, k, l = zip(low, high, strict=True)  # noqa: E741
             cut = volume.box(h=h, k=k, l=l, estimand=estimand)
