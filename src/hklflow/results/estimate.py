@@ -119,9 +119,10 @@ def estimate(
         )
     used = sums["measured"] + sums["filled used"]
     if not used.any():
+        by_fill = f" ({int(sums['filled'].sum())} are filled)" if source.kind == "filled" else ""
         raise HklflowError(
             f"nothing was measured in the region: none of its {int(n.sum())} voxels in "
-            f"{source.path}; choose another region"
+            f"{source.path}{by_fill}; choose another region"
         )
     value, sigma, common = _divided(sums, used, estimand, source)
     if not with_errors:

@@ -8,7 +8,7 @@ import xarray as xr
 from hklflow.base.errors import HklflowError
 
 
-@xr.register_dataset_accessor("hklflow")
+@xr.register_dataset_accessor("hklflow")  # type: ignore[no-untyped-call]
 class Accessor:
     """Plots of cuts of volumes, as ``cut.hklflow.plot()``."""
 

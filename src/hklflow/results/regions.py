@@ -17,16 +17,11 @@ _TIE = 1e-6  # in bins: closer positions are on a face
 
 
 class Region(Protocol):
-    """Bins of a region.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Number of bins along each dimension of the result.
-    """
+    """Bins of a region."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Number of bins along each dimension of the result."""
 
     def bins(self, points: Floats) -> Integers:
         """Return the flat index of the bin of points (n, 3) in hkl or xyz; -1 outside."""
@@ -88,7 +83,8 @@ class Slots:
         """Return the region of the images; see `Region.turned`."""
         # matrix (W p - origin) = (matrix W) p - matrix origin
         turned = self.matrix @ operation
-        return replace(self, matrix=turned, origin=np.linalg.solve(operation, self.origin))
+        origin = np.asarray(np.linalg.solve(operation, self.origin), np.float64)
+        return replace(self, matrix=turned, origin=origin)
 
     def apart(self, turned: "Slots", middle: Floats, half: Floats) -> bool:
         """Return True if no point of a box has the same bin in both regions."""

@@ -172,7 +172,7 @@ class Arrays:
         return {"data": data[own], "errors": errors[own]}
 
     def plane(self, name: str) -> Any:
-        """Return ``data``, ``errors`` or another array as an object that is sliced like an array."""
+        """Return ``data``, ``errors`` or another array; it is sliced like an array."""
         if self._kind == "transform" and name in ("data", "errors"):
             return _Derived(self, name)
         return {"data": self._signal, "errors": self._errors, **self._other}.get(name)

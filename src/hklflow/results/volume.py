@@ -29,8 +29,8 @@ class Volume:
 
     Nothing is read before a method needs it; then only the blocks of the file that the region
     touches are read. All methods return an `xarray.Dataset` with ``S`` and its standard deviation
-    ``sigma``, the number of ``voxels`` in each bin and their ``measured`` share. ``.hklflow.plot()``
-    draws it.
+    ``sigma``, the number of ``voxels`` in each bin and their ``measured`` share, which
+    ``.hklflow.plot()`` draws.
 
     Attributes
     ----------
@@ -58,7 +58,9 @@ class Volume:
     def __repr__(self) -> str:
         source = self._source
         sizes = " x ".join(map(str, source.grid.shape))
-        return f"<{source.title}: {KINDS.get(self.kind, self.kind)}, {sizes} voxels, {source.ranges}>"
+        return (
+            f"<{source.title}: {KINDS.get(self.kind, self.kind)}, {sizes} voxels, {source.ranges}>"
+        )
 
     def plane(
         self,
@@ -143,24 +145,15 @@ class Volume:
             If the line is outside the volume, or nothing was measured.
         """
         source = self._source
-        a, b = (_point(p, name, source) for p, name in ((start, "start"), (end, "end")))
-        in_angstrom = units.is_length(unit, source.direct)
+        a, b, metric = self._ends(start, end, unit)
         _require_positive("width", width)
-        metric = source.metric if in_angstrom else np.eye(3)
-        length = float(np.sqrt((b - a) @ metric @ (b - a)))
-        if length == 0:
-            raise HklflowError(f"the line starts and ends at {_shown(a)}; give two points")
-        if step is None:
-            n = int(np.rint(np.max(np.abs(b - a) / source.grid.step)))
-        else:
-            _require_positive("step", step)
-            n = int(np.rint(length / step))
-        region = Cylinder(metric, a, b, width / 2, max(n, 1) + 1)
+        n = self.line_bins(start, end, step, unit)
+        region = Cylinder(metric, a, b, width / 2, n + 1)
         _require_few(region)
         estimand = self._estimand(estimand)
         found = estimate(source, region, estimand, filled=filled)
         share = np.linspace(0, 1, region.n)
-        true = float(np.sqrt((b - a) @ source.metric @ (b - a)))
+        true = self.length(start, end)
         long_name = f"distance from {_shown(a)}"
         attrs = {"long_name": long_name, "units": units.of_lengths(source.direct)}
         coordinates: dict[str, Any] = {"distance": ("distance", share * true, attrs)}
@@ -169,6 +162,40 @@ class Volume:
             coordinates[name] = ("distance", values, units.axis(name, source))
         about = {"start": a.tolist(), "end": b.tolist(), "width": width, "width unit": unit}
         return self._dataset(found, ("distance",), coordinates, estimand, about)
+
+    def _ends(self, start: ArrayLike, end: ArrayLike, unit: str) -> tuple[Floats, Floats, Floats]:
+        """Return both ends of a line, and the metric in which its lengths are measured."""
+        source = self._source
+        a, b = (_point(p, name, source) for p, name in ((start, "start"), (end, "end")))
+        if np.array_equal(a, b):
+            raise HklflowError(f"the line starts and ends at {_shown(a)}; give two points")
+        return a, b, source.metric if units.is_length(unit, source.direct) else np.eye(3)
+
+    def length(self, start: ArrayLike, end: ArrayLike, unit: str = "1/angstrom") -> float:
+        """Return the distance of two points."""
+        a, b, metric = self._ends(start, end, unit)
+        return float(np.sqrt((b - a) @ metric @ (b - a)))
+
+    def line_bins(self, start: ArrayLike, end: ArrayLike, step: float | None, unit: str) -> int:
+        """Return the number of steps of a line; see `line`."""
+        if step is None:
+            a, b, _ = self._ends(start, end, unit)
+            return max(int(np.rint(np.max(np.abs(b - a) / self.grid.step))), 1)
+        _require_positive("step", step)
+        return max(int(np.rint(self.length(start, end, unit) / step)), 1)
+
+    @property
+    def edge(self) -> float:
+        """Longest edge of a voxel, 1/Å (Å)."""
+        return float(np.max(self.grid.step * self._source.lengths))
+
+    @property
+    def q_max(self) -> float:
+        """Largest |Q| (or distance) of a corner of the volume, 1/Å (Å)."""
+        ends = [self.grid.axis(i)[[0, -1]] for i in range(3)]
+        corners = np.stack(np.meshgrid(*ends), axis=-1).reshape(-1, 3)
+        squares = ((corners @ self._source.metric) * corners).sum(axis=1)
+        return float(np.sqrt(squares.max()))
 
     def radial(
         self,
@@ -190,12 +217,9 @@ class Volume:
             See `plane`.
         """
         source = self._source
-        edges = source.grid.step * source.lengths
-        step = float(edges.max()) if step is None else step
+        step = self.edge if step is None else step
         _require_positive("step", step)
-        ends = [source.grid.axis(i)[[0, -1]] for i in range(3)]
-        corners = np.stack(np.meshgrid(*ends), axis=-1).reshape(-1, 3)
-        reach = np.sqrt(np.einsum("ni,ij,nj->n", corners, source.metric, corners)).max()
+        reach = self.q_max
         if q_max is not None:
             _require_positive("q_max", q_max)
             reach = min(reach, q_max)
@@ -337,7 +361,8 @@ def _points(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> Estima
     measured = np.isfinite(data) if filled is None else np.isfinite(data) & (filled == 0)
     sigma = np.full(data.shape, np.nan) if errors is None else errors
     share = np.where(voxels > 0, measured, np.nan)
-    return Estimate(data, sigma, voxels, share, filled, None, 0.0)
+    as_doubles = np.asarray(data, np.float64), np.asarray(sigma, np.float64)
+    return Estimate(*as_doubles, voxels, share, filled, None, 0.0)
 
 
 def _coordinates(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> dict[str, Any]:
@@ -389,13 +414,12 @@ def _finer(values: Floats, increments: Floats) -> Floats:
     for n in range(1, 13):
         parts = n * increments / step
         if np.all(np.abs(parts - np.rint(parts)) < 1e-6):
-            return np.round(np.linspace(values[0], values[-1], n * (len(values) - 1) + 1), 10)
+            finer: Floats = np.linspace(values[0], values[-1], n * (len(values) - 1) + 1)
+            return np.round(finer, 10)
     return values
 
 
-def _ranges(
-    source: Source, ranges: Mapping[str, Range], unit: str
-) -> tuple[Floats, Floats]:
+def _ranges(source: Source, ranges: Mapping[str, Range], unit: str) -> tuple[Floats, Floats]:
     """Return lowest and highest coordinates (3,)."""
     unknown = sorted(ranges.keys() - set(source.names))
     if unknown:
@@ -435,7 +459,7 @@ def _multiples(source: Source, step: float | Sequence[float], unit: str) -> Floa
 def _point(given: ArrayLike, name: str, source: Source) -> Floats:
     point = np.asarray(given, dtype=np.float64)
     if point.shape != (3,) or not np.isfinite(point).all():
-        raise HklflowError(f"{name}: {given} is not three numbers {', '.join(source.names)}")
+        raise HklflowError(f"{name}: {given!r} is not three numbers {', '.join(source.names)}")
     return point
 
 

@@ -1,0 +1,86 @@
+"""An experiment: its samples, scans and temperatures, and the products of its scans."""
+
+from pathlib import Path
+from typing import Any
+
+from hklflow.base.errors import HklflowError
+from hklflow.experiment.config import load, read_yaml
+from hklflow.results.opening import open_product
+from hklflow.results.stack import Stack
+from hklflow.results.volume import Volume
+
+
+class Experiment:
+    """Samples, scans and temperatures of an experiment.
+
+    Attributes
+    ----------
+    scans : dict
+        Temperature in K (or None) of each ``(sample, scan)``.
+
+    Raises
+    ------
+    HklflowError
+        If the folder has no configuration, or its configuration or tables have mistakes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        config = folder / "config" / "config.yaml"
+        if not config.is_file():
+            raise HklflowError(
+                f"{folder} has no config/config.yaml; give the folder of an experiment, or a file"
+            )
+        self._folder = folder
+        self._experiment = load(read_yaml(config), folder)
+        self.scans = {key: scan.temperature for key, scan in self._experiment.scans.items()}
+
+    @property
+    def samples(self) -> list[str]:
+        """Names of the samples that have scans."""
+        return self._experiment.used_samples()
+
+    def __repr__(self) -> str:
+        return f"<experiment {self._folder}: {len(self.scans)} scans of {', '.join(self.samples)}>"
+
+    def path(self, sample: str, scan: str, product: str) -> Path:
+        """Return the path of a product of a scan, such as ``symm_transform.nxs``.
+
+        Raises
+        ------
+        HklflowError
+            If there is no such scan.
+        """
+        if (sample, scan) not in self.scans:
+            known = ", ".join(" ".join(key) for key in self.scans)
+            raise HklflowError(f"there is no scan {scan!r} of {sample!r}; the scans are {known}")
+        pattern = self._experiment.paths.scan(product)
+        return self._folder / pattern.format(sample=sample, scan=scan)
+
+    def open(self, sample: str, scan: str, product: str = "symm_transform.nxs") -> Any:
+        """Open a product of a scan; see `hklflow.open`."""
+        return open_product(self.path(sample, scan, product))
+
+    def stack(self, sample: str, product: str = "symm_transform.nxs") -> Stack:
+        """Return the volumes of a sample that exist, along temperature.
+
+        Raises
+        ------
+        HklflowError
+            If the sample has no such volume with a temperature, or their grids differ.
+        """
+        found: list[tuple[float, Volume]] = []
+        for (name, scan), temperature in self.scans.items():
+            if name != sample or temperature is None:
+                continue
+            if self.path(sample, scan, product).is_file():
+                volume = self.open(sample, scan, product)
+                if not isinstance(volume, Volume):
+                    raise HklflowError(f"{product} is no volume; give the name of a volume")
+                found.append((temperature, volume))
+        if not found:
+            raise HklflowError(
+                f"no scan of {sample!r} with a temperature has {product}; the samples are "
+                f"{', '.join(self.samples)}, and `hklflow status` shows what is done"
+            )
+        found.sort(key=lambda item: item[0])
+        return Stack([at for at, _ in found], [volume for _, volume in found])

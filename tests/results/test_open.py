@@ -1,0 +1,262 @@
+"""`hklflow.open`: what opens, what cuts contain, and what is refused in one sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import hklflow
+from hklflow import nexus
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.grid import Grid
+from hklflow.nexus.stack import Member, open_members, write_stack
+from hklflow.results import Stack, Volume
+
+HEXAGONAL = np.array([4.8, 4.8, 7.15, 90.0, 90.0, 120.0])
+GRID = Grid(np.array([-2.0, -2.0, -1.0]), np.array([0.1, 0.1, 0.05]), (41, 41, 41))
+FRIEDEL = [np.eye(3).tolist(), (-np.eye(3)).tolist()]
+
+
+def volume(
+    path: Path, notes: dict | None = None, cell: np.ndarray = HEXAGONAL, **more: object
+) -> Path:
+    """A merged volume of S = h + 10 with σ = 0.1 and norm 1; the half l < 0 is not measured."""
+    shape = GRID.array_shape
+    data = np.broadcast_to(GRID.axis(0) + 10, shape).astype(np.float32).copy()
+    norm = np.ones(shape, np.float32)
+    data[:20], norm[:20] = np.nan, 0
+    arrays = {
+        "data": data,
+        "data_errors": np.where(norm > 0, 0.1, np.nan).astype(np.float32),
+        "counts": np.nan_to_num(data).astype(np.float64),
+        "norm": norm,
+        **more,
+    }
+    extra = {name: np.float32 for name in more if name not in ("variance", "background")}
+    with nexus.VolumeWriter(
+        path, GRID, cell, "S", np.float64, True, extra=extra,
+        variance="variance" in more, background="background" in more,
+    ) as writer:  # fmt: skip
+        writer.write(0, **arrays)
+        writer.note(notes or {})
+    return path
+
+
+def grid_volume(path: Path, group: str, notes: dict, punched: np.ndarray | None = None) -> Path:
+    """A volume without counts and norm: S = 1, σ = 0.5."""
+    ones = np.ones(GRID.array_shape, np.float32)
+    arrays = {"data": ones, "data_errors": ones / 2}
+    if punched is not None:
+        arrays["punched"] = punched
+    types = {name: array.dtype for name, array in arrays.items()}
+    direct = group == "pdf"
+    with nexus.GridWriter(path, GRID, HEXAGONAL, "t", types, group=group, direct=direct) as writer:
+        writer.write(0, **arrays)
+        writer.note(notes)
+    return path
+
+
+def test_values_coordinates_and_units(tmp_path: Path) -> None:
+    one = hklflow.open(volume(tmp_path / "v.nxs"))
+    assert isinstance(one, Volume)
+    assert (one.kind, one.grid.shape) == ("merged", (41, 41, 41))
+    plane = one.plane("hk0.5")
+    np.testing.assert_allclose(plane.S, np.broadcast_to(plane.h + 10, plane.S.shape), rtol=1e-6)
+    assert float(plane.l) == 0.5
+    assert plane.S.attrs["units"] == "counts per unit norm"
+    line = one.line((-1, 0, 0.5), (1, 0, 0.5), 0.2)
+    np.testing.assert_allclose(line.S, line.h + 10, rtol=1e-6)
+    lengths = 4 * np.pi / (4.8 * np.sqrt(3))
+    assert float(line.distance[-1]) == pytest.approx(2 * lengths)
+    assert line.distance.attrs["units"] == "1/angstrom"
+    box = one.box(h=(-0.1, 0.1), k=(0, 0.1), l=(-0.1, 0.1))
+    # Three planes of five are measured: l = 0, 0.05, 0.1.
+    assert (int(box.voxels), float(box.measured)) == (30, pytest.approx(0.6))
+    assert float(box.sigma) == pytest.approx(0.1 / np.sqrt(18), rel=1e-5)
+    scale = float(box.h.attrs["scaling_factor"])
+    same = one.box(h=(-0.1 * scale, 0.1 * scale), k=(0, 0.1 * scale), unit="1/angstrom")
+    assert same.voxels == 6 * 41
+    coarse = one.rebin((0.3, 0.3, 0.15), l=(0.2, 0.6))
+    assert 0.0 in coarse.h.values
+    np.testing.assert_allclose(coarse.S.isel(h=3), coarse.h[3] + 10, rtol=1e-6)
+    radial = one.radial(0.5, q_max=1.5)
+    assert (radial.sizes["Q"], radial.Q.attrs["units"]) == (3, "1/angstrom")
+
+
+def test_only_the_blocks_that_are_needed_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = hklflow.open(volume(tmp_path / "v.nxs"))
+    read: list[int] = []
+    plain = h5py.Dataset.__getitem__
+
+    def counting(self: h5py.Dataset, key: object, **options: object) -> np.ndarray:
+        found = plain(self, key, **options)
+        read.append(np.size(found))
+        return found
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", counting)
+    one.box(h=(0.9, 1.1), k=(0.9, 1.1), l=(0.4, 0.5))
+    assert sum(read) < 1000
+
+
+def test_planes_are_drawn_with_the_angles_of_the_cell(tmp_path: Path) -> None:
+    one = hklflow.open(volume(tmp_path / "v.nxs"))
+    figure = one.plane("hk0").hklflow.plot()
+    (image,) = figure.axes[0].get_images()
+    skew = image.get_transform() - figure.axes[0].transData
+    along_h, along_k = np.diff(skew.transform([(0, 0), (1, 0), (0, 0), (0, 1)]), axis=0)[::2]
+    cosine = along_h @ along_k / np.linalg.norm(along_h) / np.linalg.norm(along_k)
+    assert np.degrees(np.arccos(cosine)) == pytest.approx(60)
+    figure = one.line((-1, 0, 0), (1, 0, 0), 0.2).hklflow.plot()
+    assert figure.axes[0].get_xlabel() == "distance from (-1, 0, 0) (1/angstrom)"
+
+
+def test_images_in_a_bin_are_one_measurement(tmp_path: Path) -> None:
+    notes = {"operations": FRIEDEL}
+    ranges = {"h": (-0.1, 0.1), "k": (0, 0), "l": (0, 0)}
+    one = hklflow.open(volume(tmp_path / "s.nxs", notes))
+    assert one.kind == "symmetrised"
+    # Three voxels, two of which are mates: their weights are 2/3 and 1/3.
+    mean = one.box(**ranges, estimand="mean")
+    assert float(mean.sigma) == pytest.approx(0.1 * np.sqrt(2**2 + 1) / 3, rel=1e-5)
+    ratio = one.box(**ranges, estimand="ratio")
+    assert float(ratio.sigma) == pytest.approx(0.1 / np.sqrt(2), rel=1e-5)
+    line = one.line((-1, 0, 0), (1, 0, 0), 0.1)
+    assert "have an image in another bin" in line.attrs["errors"]
+
+
+def test_filled_voxels_add_no_information(tmp_path: Path) -> None:
+    punched = np.zeros(GRID.array_shape, np.uint8)
+    punched[20, 20, 18:21] = 1
+    one = hklflow.open(
+        grid_volume(tmp_path / "f.nxs", "transform", {"operations": FRIEDEL[:1]}, punched)
+    )
+    assert one.kind == "filled"
+    ranges = {"h": (-0.2, 0.2), "k": (0, 0), "l": (0, 0)}
+    without, with_them = one.box(**ranges), one.box(**ranges, filled=True)
+    assert (float(without.measured), float(without.filled)) == (0.4, 0.6)
+    assert float(without.sigma) == pytest.approx(0.5 / np.sqrt(2))
+    assert float(with_them.sigma) == pytest.approx((0.5 * np.sqrt(2) + 3 * 0.5) / 5)
+    plane = one.plane("hk0")
+    assert np.isfinite(plane.S).all()
+    assert plane.filled.sum() == 3
+
+
+def test_the_error_of_the_background_is_listed(tmp_path: Path) -> None:
+    shape = GRID.array_shape
+    notes = {
+        "relative errors of the backgrounds, common to all voxels": {"r1": {"air": 0.02}},
+        "variance of the background in a sum of voxels, over the sum of their variances": {
+            "r1": {"2 x 2 x 2 voxels": 3.0}
+        },
+    }
+    counts = np.full(shape, 10.0)
+    background, variance = np.full(shape, 5, np.float32), np.full(shape, 17, np.float32)
+    errors = np.full(shape, np.sqrt(17), np.float32)
+    path = volume(
+        tmp_path / "b.nxs", notes, counts=counts, background=background, variance=variance,
+        data_errors=errors, norm=np.ones(shape, np.float32), data=counts.astype(np.float32),
+    )  # fmt: skip
+    box = hklflow.open(path).box(h=(0, 0.1), k=(0, 0), l=(0, 0))
+    assert float(box.sigma_background) == pytest.approx(0.02 * 5)
+    # Two voxels: photons 15 and background 2 each, of which the background is three times.
+    assert float(box.sigma) == pytest.approx(np.sqrt(2 * 15 + 3 * 2 * 2) / 2)
+
+
+def test_pair_distributions_have_no_ratio_and_no_error_of_a_mean(tmp_path: Path) -> None:
+    one = hklflow.open(grid_volume(tmp_path / "p.nxs", "pdf", {"kind": "delta"}))
+    assert one.kind == "delta"
+    assert set(one.plane("x y 0").dims) == {"x", "y"}
+    assert float(one.plane("x y 0").sigma[0, 0]) == 0.5
+    box = one.box(x=(0, 0.2))
+    assert np.isnan(box.sigma)
+    assert one.line((0, 0, 0), (1, 0, 0), 0.5).distance.attrs["units"] == "angstrom"
+    with pytest.raises(HklflowError, match="no counts and norm"):
+        one.box(estimand="ratio")
+
+
+def test_a_stack_has_a_dimension_of_temperature(tmp_path: Path) -> None:
+    paths = []
+    for name, a in (("cold", 4.79), ("hot", 4.81)):
+        (tmp_path / name).mkdir()
+        cell = np.array([a, a, 7.15, 90.0, 90.0, 120.0])
+        paths.append(volume(tmp_path / name / "transform.nxs", cell=cell))
+    listed = [Member(paths[0], "cold", 100.0), Member(paths[1], "hot", 300.0)]
+    none = nexus.Intensities(np.zeros((0, 3)), np.zeros((0, 2)), np.zeros((0, 2)))
+    with open_members(listed) as volumes:
+        write_stack(tmp_path / "stack.nxs", "t", listed, volumes, none)
+    stack = hklflow.open(tmp_path / "stack.nxs")
+    assert isinstance(stack, Stack)
+    for cut in (
+        stack.line((-1, 0, 0.5), (1, 0, 0.5), 0.2, step=0.3),
+        stack.plane("hk0"),
+        stack.radial(),
+        stack.box(h=(0, 1)),
+        stack.rebin(0.5),
+    ):
+        assert cut.temperature.values.tolist() == [100.0, 300.0]
+        assert cut.S.dims[0] == "temperature"
+        assert np.isfinite(cut.S).any(dim=cut.S.dims[1:]).all()
+    paths[1].unlink()
+    with pytest.raises(HklflowError, match="is missing"):
+        hklflow.open(tmp_path / "stack.nxs")
+
+
+REFUSED = {
+    "plane('hk9')": "plane h k 9 is outside the volume",
+    "plane('hkl')": "a plane needs two",
+    "plane('hk-0.5')": "nothing was measured on plane",
+    "plane('hk0', -1)": "the width of the slab is -1",
+    "plane('hk0', 1, unit='inch')": "unit 'inch' is unknown",
+    "box(h=(5, 6))": "contains no voxel centre",
+    "box(h=(1, 0))": r"range of h: \(1, 0\) is not",
+    "box(x=(0, 1))": "'x' is no axis",
+    "box(l=(-1, -0.5))": "nothing was measured in the region: none of its",
+    "box(estimand='sum')": "estimand 'sum' does not exist",
+    "box(filled=True)": "has no filled voxels",
+    "line((0, 0, 0), (0, 0, 0), 1)": "starts and ends at",
+    "line((0, 0), (0, 0, 1), 1)": "is not three numbers h, k, l",
+    "line((0, 0, 0), (1, 0, 0), 0)": "width: 0 is not a positive number",
+    "line((0, 0, 9), (1, 0, 9), 1)": "contains no voxel centre",
+    "radial(-1)": "step: -1 is not a positive number",
+    "rebin(0.15)": "no whole multiple",
+    "rebin(0)": "is not a positive number",
+}
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return volume(tmp_path_factory.mktemp("merged") / "v.nxs")
+
+
+@pytest.mark.parametrize("call", REFUSED)
+def test_what_cannot_be_cut_is_refused_in_one_sentence(merged: Path, call: str) -> None:
+    name, arguments = call.split("(", 1)
+    one = hklflow.open(merged)
+    with pytest.raises(HklflowError, match=REFUSED[call]):
+        eval(f"method({arguments}", {"method": getattr(one, name)})
+
+
+def test_what_is_no_product_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(HklflowError, match="correct the path"):
+        hklflow.open(tmp_path / "missing.nxs")
+    (tmp_path / "text.nxs").write_text("text")
+    with pytest.raises(HklflowError, match="is not HDF5"):
+        hklflow.open(tmp_path / "text.nxs")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["numbers"] = np.arange(3)
+    with pytest.raises(HklflowError, match="is no product"):
+        hklflow.open(tmp_path / "other.h5")
+    with pytest.raises(HklflowError, match=r"no config/config\.yaml"):
+        hklflow.open(tmp_path)
+
+
+def test_import_is_light() -> None:
+    heavy = {"h5py", "xarray", "pandas", "numba", "matplotlib"}
+    code = f"import sys, hklflow; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
