@@ -65,15 +65,15 @@ CASES = [
     _run(
         "factor of a background of 0",
         "raw: raw/repeated.nxs, seen_through: not, scale: 0",
-        "1 problem in the experiment:\n  config: background.runs.air.scale: Input should be greater "
-        "than 0; or: Input should be 'fit' (it is 0)",
+        "1 problem in the experiment:\n  config: background.runs.air.scale: Input should be "
+        "greater than 0; or: Input should be 'fit' (it is 0)",
     ),
     _run(
         "file of transmissions that is empty",
         "raw: raw/repeated.nxs, seen_through: crystal, transmission: t.txt, rotations: [r1]",
-        "1 problem in the experiment:\n  …/config/scans.tsv, row 1 (background): t.txt has an array "
-        "of (0,) numbers; give one transmission of the crystal, above 0 and at most 1, for each of "
-        "the 6 frames (and 2 more jobs: …)",
+        "1 problem in the experiment:\n  …/config/scans.tsv, row 1 (background): t.txt has an "
+        "array of (0,) numbers; give one transmission of the crystal, above 0 and at most 1, for "
+        "each of the 6 frames (and 2 more jobs: …)",
         written("t.txt", ""),
     ),
     _half("folder of the results", 'results: "\\ud800"\n', r"results is '\ud800'"),

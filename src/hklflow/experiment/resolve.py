@@ -223,11 +223,11 @@ def _joined(
         tagged = tagged and item["type"] != "missing"
         path = tuple(keys[:depth] if tagged else keys)
         if path not in found:
-            found[path] = dict(item)
+            found[path] = {**item}
         elif item["type"] != "path_type":  # a number is not meant as a path
             found[path]["msg"] += f"; or: {item['msg']}"
-    for path, item in found.items():
-        yield list(path), item
+    for path, facts in found.items():
+        yield list(path), facts
 
 
 def _siblings(keys: list[str]) -> list[str]:

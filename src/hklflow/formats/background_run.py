@@ -128,18 +128,17 @@ def _restated(
     kept = ~np.isin(used, scan.left_out)
 
     def differs(values: Floats, stated: Any) -> bool:
-        of_header = np.ravel(np.asarray(stated, np.float64))
-        if len(of_header) > 1:
-            of_header = of_header[used]
-        stated_for_all = np.broadcast_to(of_header, values.shape)
-        return not np.allclose(values[kept], stated_for_all[kept], rtol=1e-6, atol=0)
+        raw = np.ravel(np.asarray(stated, np.float64))
+        of_frames = np.broadcast_to(raw[used] if len(raw) > 1 else raw, values.shape)
+        return not np.allclose(values[kept], of_frames[kept], rtol=1e-6, atol=0)
 
-    if said.monitor == "none" and said.exposure is None and of_scan.exposure_time is not None:
-        if differs(scan.exposure, of_scan.exposure_time):
-            yield (
-                f"the exposure of {scan.raw} is not that of its header, but stated in the "
-                f"configuration: state that of the run, too, `{where}: {{exposure: ...}}`"
-            )
+    by_time = said.monitor == "none" and said.exposure is None
+    of_header = of_scan.exposure_time
+    if by_time and of_header is not None and differs(scan.exposure, of_header):
+        yield (
+            f"the exposure of {scan.raw} is not that of its header, but stated in the "
+            f"configuration: state that of the run, too, `{where}: {{exposure: ...}}`"
+        )
     of_header = 1.0 if of_scan.transmission is None else of_scan.transmission
     if said.attenuation is None and differs(scan.attenuation, of_header):
         yield (

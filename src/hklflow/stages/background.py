@@ -358,8 +358,8 @@ def _text_transmission(run: Named, n_frames: int) -> "NDArray[np.float64] | None
     if values.shape != (n_frames,) or not np.all((values > 0) & (values <= 1)):
         inside = f" from {values.min():g} to {values.max():g}" if values.size else ""
         raise HklflowError(
-            f"{run.transmission} has an array of {values.shape} numbers{inside}; give one transmission of the "
-            f"crystal, above 0 and at most 1, for each of the {n_frames} frames"
+            f"{run.transmission} has an array of {values.shape} numbers{inside}; give one "
+            f"transmission of the crystal, above 0 and at most 1, for each of the {n_frames} frames"
         )
     return values
 
