@@ -109,7 +109,7 @@ def test_a_structure_with_another_cell_is_an_error(made: tuple[Path, World]) -> 
 
 
 def test_the_volume_is_that_of_the_cell_of_the_scan(made: tuple[Path, World]) -> None:
-    """A structure in a cell that is 2 % too long changes the factor by 6 % if its volume is used."""
+    """A cell that is 2 % too long would change the factor by 6 % by its volume."""
     folder, w = made
     text = w.crystal.cif("x")
     for name, x in zip("abc", w.crystal.cell, strict=False):
