@@ -67,6 +67,7 @@ def test_merged_volume_keeps_photons_and_background_apart(made: Made) -> None:
     np.testing.assert_allclose(data[seen], counts[seen] / norm[seen], rtol=1e-4, atol=1e-12)
     assert (data[seen] < 0).any()
     assert np.all(errors[seen] > 0)
+    assert "background without the crystal" in notes["corrected for"]
     key = "relative errors of the backgrounds, common to all voxels"
     assert list(notes[key].values()) == 2 * [{"before": 0.0, "behind": 0.0}]
 
