@@ -108,6 +108,19 @@ def test_a_structure_with_another_cell_is_an_error(made: tuple[Path, World]) -> 
         run(folder / "one", inputs_of(folder, "one"), cif=other)
 
 
+def test_the_volume_is_that_of_the_cell_of_the_scan(made: tuple[Path, World]) -> None:
+    """A cell that is 2 % too long would change the factor by 6 % by its volume."""
+    folder, w = made
+    text = w.crystal.cif("x")
+    for name, x in zip("abc", w.crystal.cell, strict=False):
+        text = text.replace(f"_cell_length_{name} {x:g}", f"_cell_length_{name} {1.02 * x:.4f}")
+    other = folder / "longer.cif"
+    other.write_text(text)
+    found = run(folder / "one", inputs_of(folder, "one"), cif=other)
+    assert "differs by 1.9% from the cell of the scan" in found["warnings"][0]
+    assert found["factor"] * w.scale == pytest.approx(1, abs=0.03)
+
+
 def test_nothing_that_supports_a_scale_is_an_error(made: tuple[Path, World]) -> None:
     folder, _ = made
     with pytest.raises(HklflowError, match="nothing gives an absolute scale"):

@@ -67,6 +67,7 @@ def test_merged_volume_keeps_photons_and_background_apart(made: Made) -> None:
     np.testing.assert_allclose(data[seen], counts[seen] / norm[seen], rtol=1e-4, atol=1e-12)
     assert (data[seen] < 0).any()
     assert np.all(errors[seen] > 0)
+    assert "background without the crystal" in notes["corrected for"]
     key = "relative errors of the backgrounds, common to all voxels"
     assert list(notes[key].values()) == 2 * [{"before": 0.0, "behind": 0.0}]
 
@@ -187,6 +188,93 @@ def test_a_contained_run_is_counted_once(made: Made) -> None:
         run_background(made, tube=tube)
 
 
+def test_a_run_that_contains_a_run_contains_what_that_contains(made: Made) -> None:
+    """Furnace, capillary and air: the same factors whether or not the air is named twice."""
+    for name in ("tube", "furnace"):
+        shutil.copy(made.folder / "raw/plate_empty.nxs", made.folder / f"raw/{name}_empty.nxs")
+
+    def run(name: str, factor: float, *contains: str) -> dict[str, Any]:
+        raw = str(made.folder / f"raw/{name}_empty.nxs")
+        return air(made, raw=raw, scale=factor, contains=contains)
+
+    for contains in (["tube"], ["air", "tube"]):
+        runs = {"furnace": run("furnace", 0.3, *contains), "tube": run("tube", 0.7, "air")}
+        found = run_background(made, air=air(made), **runs)
+        factors = {n: f["smallest and largest factor"][0] for n, f in found["backgrounds"].items()}
+        assert factors == pytest.approx({"air": 0.3, "tube": 0.4, "furnace": 0.3})
+    with pytest.raises(HklflowError, match="two runs cannot contain each other"):
+        run_background(made, air=air(made, contains=["tube"]), tube=run("tube", 1, "air"))
+
+
+def test_the_same_frames_are_not_subtracted_twice(made: Made) -> None:
+    with pytest.raises(HklflowError, match="air has the same frames"):
+        run_background(made, air=air(made), again=air(made))
+
+
+def nothing_valid(frame: np.ndarray) -> np.ndarray:
+    return np.full_like(frame, 2**32 - 1)
+
+
+def shut(frame: np.ndarray) -> np.ndarray:
+    return 0 * frame
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [(nothing_valid, "every pixel is masked, flagged or saturated"), (shut, "of all pixels are 0")],
+)
+def test_a_run_that_measured_nothing_is_refused(
+    made: Made, change: Callable[[np.ndarray], np.ndarray], sentence: str
+) -> None:
+    path = made.folder / "raw/nothing_empty.nxs"
+    shutil.copy(made.folder / "raw/plate_empty.nxs", path)
+    with h5py.File(path, "r+") as file:
+        data = file["entry/data/data"]
+        data[...] = change(data[()])
+    with pytest.raises(HklflowError, match=sentence):
+        run_background(made, air=air(made, raw=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "has an array of (0,) numbers; give one transmission"),
+        ("# T\n0.5\n0.4\n", "has an array of (2,) numbers from 0.4 to 0.5"),
+    ],
+)
+def test_transmissions_that_are_not_one_for_each_frame_are_refused(
+    made: Made, tmp_path: Path, text: str, sentence: str
+) -> None:
+    path = tmp_path / "transmission.txt"
+    path.write_text(text)
+    with pytest.raises(HklflowError) as error:
+        run_background(made, air=air(made, seen_through="crystal", transmission=path))
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "run", "sentence"),
+    [
+        ("{attenuation: 0.1}", "", "transmission of the attenuators of raw/plate_300K_r1.nxs is"),
+        ("{attenuation: 0.1}", ", attenuation: 1", None),
+        ("{exposure: 9, monitor: none}", "", "state that of the run, too"),
+        ("{exposure: 9, monitor: none}", ", exposure: 9", None),
+    ],
+)
+def test_what_is_stated_for_the_crystal_is_stated_for_the_run(
+    made: Made, tmp_path: Path, said: str, run: str, sentence: str | None
+) -> None:
+    """A header that is corrected for the crystal is as wrong for the run."""
+    shutil.copytree(made.folder / "config", tmp_path / "config")
+    shutil.copytree(made.folder / "raw", tmp_path / "raw")
+    config = tmp_path / "config/config.yaml"
+    runs = f"{{air: {{raw: raw/plate_empty.nxs, seen_through: not{run}}}}}"
+    config.write_text(f"{config.read_text()}import_scan: {said}\nbackground: {{runs: {runs}}}\n")
+    told = [r.sentence for r in refusals(experiment(config)) if "background" in r.where]
+    assert len(told) == (sentence is not None)
+    assert all((sentence or "") in text for text in told)
+
+
 def wavelength(file: h5py.File) -> None:
     file["entry/instrument/beam/incident_wavelength"][()] = 0.6
 
@@ -197,6 +285,16 @@ def moved(file: h5py.File) -> None:
 
 def no_monitor(file: h5py.File) -> None:
     del file["entry/monitor"]
+
+
+def dead_monitor(file: h5py.File) -> None:
+    file["entry/monitor/data"][3] = 0
+
+
+def cut(file: h5py.File) -> None:
+    data = file["entry/data/data"][:5]
+    del file["entry/data/data"]
+    file["entry/data/data"] = data
 
 
 def fewer_pixels(file: h5py.File) -> None:
@@ -213,6 +311,8 @@ def fewer_pixels(file: h5py.File) -> None:
         (wavelength, "the wavelength is 0.6 Å but that of"),
         (moved, "the detector is at another place"),
         (no_monitor, "the raw file has no monitor, but"),
+        (dead_monitor, "the monitor of frame 3 is 0, not from 1e-15 to 1e+18: give the monitor"),
+        (cut, "has 40 values for 5 frames, but"),
         (fewer_pixels, "frames have (50, 64) pixels but those of"),
         (None, "does not exist"),
     ],

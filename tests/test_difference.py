@@ -1,6 +1,7 @@
 """Stage `difference`: volumes whose difference is known, and the scale between them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,24 @@ def matched(
     scans: difference.Inputs, tmp_path_factory: pytest.TempPathFactory
 ) -> difference.Outputs:
     return run(scans, tmp_path_factory.mktemp("matched"), match_scale=True)
+
+
+def test_a_correction_of_one_scan_alone_is_reported(
+    scans: difference.Inputs, tmp_path: Path
+) -> None:
+    """The background is subtracted from the scan only."""
+    made = {}
+    for name, more in (("symmetrised", ["background without the crystal"]), ("reference", [])):
+        data, errors = arrays(getattr(scans, name), "transform")
+        notes = {"operations": LAUE, "corrected for": ["solid angle", *more]}
+        made[name] = write(tmp_path / f"{name}.nxs", GRID, data, errors, notes)
+    sentence = "only the scan is corrected for background without the crystal: the difference"
+    told = run(scans.model_copy(update=made), tmp_path)
+    assert any(sentence in x for x in stage.read_json(told.metrics)["warnings"])
+    same = {"symmetrised": made["symmetrised"], "reference": tmp_path / "copy.nxs"}
+    shutil.copy(made["symmetrised"], same["reference"])
+    told = run(scans.model_copy(update=same), tmp_path)
+    assert not stage.read_json(told.metrics)["warnings"]
 
 
 def arrays(path: Path, group: str) -> tuple[np.ndarray, np.ndarray]:

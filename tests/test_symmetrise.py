@@ -39,7 +39,7 @@ def rotation(
     ) as writer:
         more = {"variance": variance} if read > 0 else {}
         writer.write(0, counts=counts, norm=norm, **more)
-        writer.note({})
+        writer.note({"corrected for": ["solid angle"]})
     return [counts.astype(float), norm.astype(float), variance.astype(float)]
 
 
@@ -116,6 +116,7 @@ def test_rotations_become_one_symmetric_volume(tmp_path: Path) -> None:
     with nexus.open_volume(path) as volume:
         operations = np.array(volume.notes["operations"])
         assert volume.notes["space_group"] == SYMBOL
+        assert volume.corrections == ["solid angle"]
     assert sorted(operations.tolist()) == sorted(w.tolist() for w in laue(mirrors=True))
     np.testing.assert_array_equal(operations[0], np.eye(3))
     # One merged volume gives the same sums; that it is symmetrised twice is refused.

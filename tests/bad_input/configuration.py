@@ -43,7 +43,39 @@ def _number(section: str, name: str, value: str, told: str) -> Case:
     )
 
 
+def _run(wrong: str, run: str, told: str, *spoils: Spoil) -> Case:
+    """Case of a run without the crystal."""
+    section = f"background: {{runs: {{air: {{{run}}}}}}}\n"
+    return Case(wrong, CHECK, told, several(more(section), *spoils))
+
+
 CASES = [
+    _run(
+        "background with the frames of the crystal",
+        "raw: ./raw/r1.nxs, seen_through: not",
+        "1 problem in the experiment:\n  config: background.runs.air.raw: ./raw/r1.nxs has the "
+        "frames of quartz/300K, rotation r1, with the crystal; give a run without the crystal",
+    ),
+    _run(
+        "transmission of the crystal above 1",
+        "raw: raw/repeated.nxs, seen_through: crystal, transmission: 1.5",
+        "1 problem in the experiment:\n  config: background.runs.air.transmission: Input should be "
+        "less than or equal to 1 (it is 1.5)",
+    ),
+    _run(
+        "factor of a background of 0",
+        "raw: raw/repeated.nxs, seen_through: not, scale: 0",
+        "1 problem in the experiment:\n  config: background.runs.air.scale: Input should be "
+        "greater than 0; or: Input should be 'fit' (it is 0)",
+    ),
+    _run(
+        "file of transmissions that is empty",
+        "raw: raw/repeated.nxs, seen_through: crystal, transmission: t.txt, rotations: [r1]",
+        "1 problem in the experiment:\n  …/config/scans.tsv, row 1 (background): t.txt has an "
+        "array of (0,) numbers; give one transmission of the crystal, above 0 and at most 1, for "
+        "each of the 6 frames (and 2 more jobs: …)",
+        written("t.txt", ""),
+    ),
     _half("folder of the results", 'results: "\\ud800"\n', r"results is '\ud800'"),
     _half("key", '"\\ud800": 3\n', r"a key is '\ud800'"),
     _half("in a list", 'import_scan: {axes: ["\\ud800"]}\n', r"import_scan.axes is '\ud800'"),

@@ -107,7 +107,7 @@ OTHERS = {
     "stages/fill.py": PRODUCT,
     "stages/find_peaks.py": PIXELS,
     "stages/background.py": PIXELS,
-    "stages/background.py:_require_contained": TWIN,
+    "stages/background.py:_require_consistent": TWIN,
     "stages/background.py:_text_transmission": TWIN,
     "stages/frame_scale.py": PIXELS,
     "stages/gather.py": RUNS,

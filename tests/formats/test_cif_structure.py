@@ -91,6 +91,11 @@ def test_diffuse_scattering_contains_the_disorder_of_a_shared_site(mixed: Path) 
         (" 0.012\n", " ?\n", "atom Sr1 has the isotropic displacement U = 0"),
         (" 0.012\n", " 0.9\n", "U = 0.9"),
         ("0 0 0 0.7", "0 0 0 1.7", "occupancy 1.7"),
+        (
+            "0 0 0 0.3",
+            "1 0 0 1",
+            "occupancies of Sr1, Ca1, on one site, add up to 1.7, more than 1",
+        ),
         ("Sr1 Sr2+", "Q1 Q", "atom Q1 is of no chemical element"),
         ("_space_group_name_H-M_alt 'C 1 2/m 1'\n", "", "no space group"),
         (MIXED[MIXED.index("loop_") :], "", "has no atoms"),

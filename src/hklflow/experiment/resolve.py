@@ -191,8 +191,7 @@ def validated(data: Mapping[str, Any], layers: list[Layer], problems: list[str])
 def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) -> Iterable[str]:
     """Yield each problem with the layer that causes it."""
     stack = list(layers)
-    for item in error.errors():
-        keys = [str(part) for part in item["loc"]]
+    for keys, item in _joined(error, stack):
         shown = "" if isinstance(item["input"], dict) else f" (it is {item['input']!r})"
         what = item["msg"] + shown
         if item["type"] == "extra_forbidden":
@@ -206,6 +205,29 @@ def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) ->
         depth = [_depth(layer.data, keys) for layer in stack]
         best = max(range(len(stack)), key=lambda i: (depth[i], i))
         yield f"{stack[best].name}: {told}"
+
+
+def _joined(
+    error: ValidationError, layers: list[Layer]
+) -> Iterable[tuple[list[str], dict[str, Any]]]:
+    """Yield path and facts of each wrong value.
+
+    A value that may have several types has an error for each type, with the type's tag in the path:
+    these errors become one, without tags.
+    """
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for item in error.errors():
+        keys = [str(part) for part in item["loc"]]
+        depth = max((_depth(layer.data, keys) for layer in layers), default=len(keys))
+        tagged = depth < len(keys) and not isinstance(item["input"], Mapping | list)
+        tagged = tagged and item["type"] != "missing"
+        path = tuple(keys[:depth] if tagged else keys)
+        if path not in found:
+            found[path] = {**item}
+        elif item["type"] != "path_type":  # a number is not meant as a path
+            found[path]["msg"] += f"; or: {item['msg']}"
+    for path, facts in found.items():
+        yield list(path), facts
 
 
 def _siblings(keys: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.formats import assemble
 from hklflow.formats.header import Header
-from hklflow.geometry import Detector
+from hklflow.geometry import Detector, plausible
 from hklflow.images import masks
 from hklflow.images.pixel_binning import bin_detector, bin_mask, bin_sum
 from hklflow.images.scan import RotationScan
@@ -78,12 +78,12 @@ def like_scan(
         )
     else:
         problems += _other_settings(header, scan, of_scan)
-    if said.monitor == "file" and header.monitor is None:
+    if said.monitor == "file" and (doubt := _monitor_doubt(header, n, scan.raw)) is not None:
         problems.append(
-            f"the raw file has no monitor, but {scan.raw} has one: give the monitor of one frame "
-            f"of the run, `{where}: {{monitor: ...}}`"
+            f"{doubt}: give the monitor of one frame of the run, `{where}: {{monitor: ...}}`"
         )
-        said = replace(said, monitor="none")
+        said = replace(said, monitor="none", exposure=1.0)
+    problems += _restated(header, said, scan, of_scan, where)
     facts: list[str] = []
     incident = assemble.incident(header, said, n, facts)
     problems += [problem.replace("`import_scan: ", f"`{where}: ") for problem in facts]
@@ -101,6 +101,51 @@ def like_scan(
         attenuation=ones, saturation=saturation, left_out=(), binning=None,
     )  # fmt: skip
     return run, incident
+
+
+def _monitor_doubt(header: Header, n: int, of_scan: str) -> str | None:
+    """Return why the monitor of a run cannot be used; None if it can."""
+    if header.monitor is None:
+        # The cure of the doubt is for the crystal's frames.
+        doubt = (header.monitor_doubt or "the raw file has no monitor").partition(": ")[0]
+        return f"{doubt}, but {of_scan} has a monitor"
+    monitor = np.broadcast_to(header.monitor, n)
+    low, high = plausible.MONITORS
+    bad = np.flatnonzero(~((monitor >= low) & (monitor <= high)))
+    if len(bad) == 0:
+        return None
+    return f"the monitor of frame {bad[0]} is {monitor[bad[0]]:g}, not from {low:g} to {high:g}"
+
+
+def _restated(
+    header: Header, said: assemble.Said, scan: RotationScan, of_scan: Header, where: str
+) -> Iterator[str]:
+    """Yield values that the user states for the crystal against its header, but not for the run.
+
+    The header of the run, from the same instrument, is then doubtful in the same way.
+    """
+    used = np.arange(scan.first, scan.first + len(scan.exposure))
+    kept = ~np.isin(used, scan.left_out)
+
+    def differs(values: Floats, stated: Any) -> bool:
+        raw = np.ravel(np.asarray(stated, np.float64))
+        of_frames = np.broadcast_to(raw[used] if len(raw) > 1 else raw, values.shape)
+        return not np.allclose(values[kept], of_frames[kept], rtol=1e-6, atol=0)
+
+    by_time = said.monitor == "none" and said.exposure is None
+    of_header = of_scan.exposure_time
+    if by_time and of_header is not None and differs(scan.exposure, of_header):
+        yield (
+            f"the exposure of {scan.raw} is not that of its header, but stated in the "
+            f"configuration: state that of the run, too, `{where}: {{exposure: ...}}`"
+        )
+    of_header = 1.0 if of_scan.transmission is None else of_scan.transmission
+    if said.attenuation is None and differs(scan.attenuation, of_header):
+        yield (
+            f"the transmission of the attenuators of {scan.raw} is not that of its header, but "
+            "stated in the configuration: state that of the run, too, "
+            f"`{where}: {{attenuation: ...}}` (1: no attenuator)"
+        )
 
 
 def _other_settings(header: Header, scan: RotationScan, of_scan: Header) -> Iterator[str]:

@@ -119,8 +119,8 @@ def _blocks(path: Path) -> dict[str, Block]:
         model = reader(input_string=text).model()
     except (Sorry, RuntimeError, ValueError) as error:
         raise HklflowError(
-            f"{path} is not a CIF file ({' '.join(str(error).split())[:200]}); correct it, or "
-            "enter --cell and --space-group instead"
+            f"{path} is not a CIF file ({' '.join(str(error).split())[:200]}); correct it or give "
+            "another file"
         ) from error
     return {str(name): _normalised(model[name]) for name in model}
 
@@ -154,7 +154,7 @@ def _chosen(path: Path, blocks: Mapping[str, Block], wanted: str | None) -> str:
     if len(with_cell) > 1:
         raise HklflowError(
             f"{path} has {len(with_cell)} data blocks with a cell: {listed}; select one: "
-            f"--cif-block {printable(with_cell[0])}"
+            f"--cif-block {printable(with_cell[0])} (in the configuration `cif_block`)"
         )
     return with_cell[0]
 

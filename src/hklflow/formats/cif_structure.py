@@ -10,7 +10,10 @@ from hklflow.base.errors import HklflowError, printable
 from hklflow.bragg.scattering import atomic_number
 from hklflow.bragg.structure import Structure
 from hklflow.formats.cif import read_cif
+from hklflow.geometry import lattice
 
+_FULL = 1.01  # largest sum of rounded occupancies on a site
+_SAME_SITE = 0.3  # Å
 _LARGEST_U = 0.5  # Å²: an isotropic U of B = 40 Å²; a larger number is B in the column of U
 
 
@@ -26,7 +29,8 @@ def read_structure(path: Path, block: str | None = None) -> Structure:
     Raises
     ------
     HklflowError
-        If the file has no cell, space group or atoms, or an atom has no displacement parameter.
+        If the file has no cell, space group or atoms, an atom has no displacement parameter, or the
+        occupancies of a site add up to more than 1.
     """
     crystal = read_cif(path, block)
     where = f"{path}, data block {printable(crystal.block)}"
@@ -35,6 +39,7 @@ def read_structure(path: Path, block: str | None = None) -> Structure:
     model = _cctbx_structure(path, crystal.block, where)
     for scatterer in model.scatterers():
         _check(scatterer, model.unit_cell(), where)
+    _require_room(list(model.scatterers()), model.unit_cell().parameters(), where)
     whole = model.expand_to_p1(sites_mod_positive=True)
     atoms = list(whole.scatterers())
     return Structure(
@@ -87,6 +92,23 @@ def _check(atom: Any, cell: Any, where: str) -> None:
             f"{where}: atom {label} has the occupancy {atom.occupancy:g}, not one between 0 and 1; "
             "correct it"
         )
+
+
+def _require_room(atoms: list[Any], cell: tuple[float, ...], where: str) -> None:
+    """Require that the occupancies of the atoms on a site add up to 1 at most."""
+    sites = np.array([atom.site for atom in atoms])
+    occupancies = np.array([atom.occupancy for atom in atoms])
+    metric = lattice.metric(cell)
+    for site in sites:
+        shift = sites - site
+        shift -= np.round(shift)
+        same = np.einsum("ni,ij,nj->n", shift, metric, shift) < _SAME_SITE**2
+        if (total := float(occupancies[same].sum())) > _FULL:
+            labels = ", ".join(printable(atoms[i].label) for i in np.flatnonzero(same))
+            raise HklflowError(
+                f"{where}: the occupancies of {labels}, on one site, add up to {total:g}, more "
+                "than 1; correct them"
+            )
 
 
 def _element(scattering_type: str) -> str:

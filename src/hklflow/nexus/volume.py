@@ -165,6 +165,14 @@ class OpenVolume:
             )
         )
 
+    @property
+    def corrections(self) -> list[str] | None:
+        """Corrections that the norm of any frame contains; None: the file does not say."""
+        if "notes/notes" not in self.group.parent:
+            return None
+        found: list[str] | None = self.notes.get("corrected for")
+        return found
+
     def slab(self, first: int, last: int) -> tuple[Floats, Floats]:
         """Return counts and norm (last - first, k, h) of some planes, as float64."""
         planes = slice(first, last)
@@ -224,6 +232,15 @@ class SideBySide:
                 for i, dataset in enumerate(datasets):
                     dataset.read_direct(strip, np.s_[first:last, rows], np.s_[i])
             yield rows, sums
+
+
+def corrections_note(volumes: Sequence[OpenVolume]) -> dict[str, list[str]]:
+    """Return the note on the corrections of a sum of volumes; empty if a volume does not say."""
+    found = [volume.corrections for volume in volumes]
+    known = [own for own in found if own is not None]
+    if len(known) < len(found):
+        return {}
+    return {"corrected for": list(dict.fromkeys(name for own in known for name in own))}
 
 
 def require_one_grid(volumes: Sequence[OpenVolume], cure: str) -> None:

@@ -1,7 +1,7 @@
 """Settings of one run without the crystal."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -21,7 +21,7 @@ class Run(stage.Params):
     """
     share: float | None = Field(None, gt=0, lt=1)
     """Share of the background that passes through the crystal, for `seen_through: part`."""
-    transmission: PositiveFloat | Path | None = None
+    transmission: Annotated[float, Field(gt=0, le=1)] | Path | None = None
     """Transmission of the crystal: a number (the median of the rotation, whose course is taken from
     `frame_scale`), or a text file with one number for each frame. None: not known; 0.5 is used, and
     the interval 0 to 1 is reported.
@@ -44,7 +44,8 @@ class Run(stage.Params):
     """Transmission of the attenuators during the run; None: the value in the raw file, else 1."""
     contains: tuple[str, ...] = ()
     """Names of other runs whose background this run contains, too: a run of an empty capillary in
-    air contains the air. The background of this run alone is then the difference.
+    air contains the air. The background of this run alone is then the difference. What these runs
+    contain themselves need not be repeated.
     """
     rotations: tuple[str, ...] = ()
     """Names of the rotations that have this background; empty: all."""

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from hklflow.plots.absolute_scale import Points
     from hklflow.quality.absolute import Estimate, Limits
 
-VERSION = 1
+VERSION = 2
 
 _SLAB = 32  # planes of a volume that are in memory
 _SAMPLE = 500_000  # voxels for the ratio of two volumes
 _SAME_TEMPERATURE = 2.0  # K
-_CELL_MISFIT = 0.03
+_CELL_MISFIT, _CELL_TOLD = 0.03, 0.005
 
 
 class Inputs(stage.Inputs):
@@ -143,8 +143,12 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: Any) ->
 
 
 def _structure(path: Path, params: Params, scan: "ScaledFile") -> "tuple[Structure, list[str]]":
-    """Read the structure, require that its cell is the cell of the scan; return warnings, too."""
+    """Read the structure, require that its cell is the cell of the scan; return warnings, too.
+
+    The structure gets the cell of the scan: its volume is the volume of a cell of this crystal.
+    """
     import re
+    from dataclasses import replace
 
     import numpy as np
 
@@ -163,14 +167,22 @@ def _structure(path: Path, params: Params, scan: "ScaledFile") -> "tuple[Structu
             "setting of the scan, or set `refine_parent: {cell, space_group}` to the setting of "
             "the CIF file"
         )
+    warnings = []
+    if misfit > _CELL_TOLD:
+        warnings.append(
+            f"the cell of {path.name} differs by {misfit:.1%} from the cell of the scan, which the "
+            "absolute scale uses: the structure may be of another crystal or temperature, or the "
+            "distance or the wavelength is wrong"
+        )
+    structure = replace(structure, cell=cell)
     listed = set(re.findall(r"[A-Z][a-z]?", params.formula)) - {"D"}
     missing = sorted(listed.symmetric_difference(structure.elements))
     if listed and missing:
-        return structure, [
+        warnings.append(
             f"the formula {params.formula} of the sample table and the atoms of {path.name} differ "
             f"in {', '.join(missing)}: the absolute scale is that of the CIF file; correct one"
-        ]
-    return structure, []
+        )
+    return structure, warnings
 
 
 def _bragg(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hklflow.images.surroundings import Part, Rings
     from hklflow.stage.rehearsal import FrameFacts, Known
 
-VERSION = 1
+VERSION = 2
 FRAMES_OF = "scan"
 
 # Standard deviations of the rest of a shell below 0 that are reported.
@@ -112,7 +112,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.formats import raw
     from hklflow.plots.background import background as picture
 
-    _require_contained(params.named)
+    _require_consistent(params.named)
     scan, scale = nexus.read_scan(inputs.scan), nexus.read_scale(inputs.scale)
     bad = nexus.read_mask(inputs.mask) != 0
     of_scan = raw.read_header(scan.raw)
@@ -139,15 +139,19 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     """Compare the headers of the runs with the header of the rotation."""
     if (facts := known.scan(inputs.scan)) is None:
         return
-    _require_contained(params.named)
+    _require_consistent(params.named)
     for run in params.named:
         _like_scan(run, _facts(run), facts.scan, facts.frames.header)
         _text_transmission(run, facts.scan.rotation.scan.n_frames)
 
 
 def _facts(run: Named) -> "FrameFacts":
+    from hklflow.base.system import require_file
+    from hklflow.formats.series import number_pattern
     from hklflow.stage.rehearsal import read_facts
 
+    if number_pattern(Path(run.raw).name) is None:
+        require_file(Path(run.raw), "raw file", f"correct `{_where(run)}: raw`")
     return read_facts(run.raw)
 
 
@@ -197,6 +201,7 @@ def _measured(
             background_run.valid(frames, scan, like),
             raw.read_variance(like),
         )
+    _require_counts(run, level)
     warnings = []
     strong = surroundings.too_strong(level)
     level[strong] = variance[strong] = np.nan
@@ -217,8 +222,26 @@ def _measured(
     return surroundings.Part(run.name, level, variance, factor, total), warnings
 
 
-def _require_contained(runs: list[Named]) -> None:
-    """Refuse a run that contains an unknown run.
+def _require_counts(run: Named, level: "NDArray[np.float64]") -> None:
+    """Refuse a run that measured nothing."""
+    import numpy as np
+
+    from hklflow.base.errors import HklflowError
+
+    if not np.isfinite(level).any():
+        raise HklflowError(
+            f"{run.raw}: every pixel is masked, flagged or saturated, so no background is known; "
+            f"give another run, or remove `{_where(run)}`"
+        )
+    if not (level > 0).any():
+        raise HklflowError(
+            f"{run.raw}: the counts of all pixels are 0 (was the shutter closed?); give another "
+            f"run, or remove `{_where(run)}`"
+        )
+
+
+def _require_consistent(runs: list[Named]) -> None:
+    """Refuse runs that contain unknown runs or themselves, and two runs with the same frames.
 
     Raises
     ------
@@ -234,25 +257,50 @@ def _require_contained(runs: list[Named]) -> None:
                     f"`{_where(run)}: contains`: {name!r} is no other run of this rotation (the "
                     f"others are {', '.join(others) or 'none'}); name one of them"
                 )
+    contained = _contained(runs)
+    for i, run in enumerate(runs):
+        if contained[i, i]:
+            raise HklflowError(
+                f"`{_where(run)}: contains`: {run.name} contains a run that contains {run.name}; "
+                "two runs cannot contain each other"
+            )
+        for other in runs[:i]:
+            if Path(other.raw).resolve() == Path(run.raw).resolve():
+                raise HklflowError(
+                    f"`{_where(run)}: raw`: {other.name} has the same frames ({run.raw}), which "
+                    "would be subtracted twice; give one run (for air before and behind the "
+                    "crystal `seen_through: part`)"
+                )
+
+
+def _contained(runs: list[Named]) -> "NDArray[np.bool_]":
+    """Return [i, j] True if run i contains run j, directly or in a run that it contains."""
+    import numpy as np
+
+    found = np.array([[other.name in run.contains for other in runs] for run in runs])
+    for k in range(len(runs)):
+        found |= found[:, k, None] & found[k]
+    return found
 
 
 def _apart(runs: list[Named], parts: "list[Part]") -> "list[Part]":
     """Return the backgrounds with factors that count what a run contains of others only once.
 
     With the runs ``B`` and ``B + A``, the sum ``f_B B + f_A A`` is ``f_A (B + A) + (f_B - f_A) B``.
+    In general the runs are (1 + C) times the sources, with C = 1 where a run contains a source, and
+    the factors of the runs are those of the sources times the inverse matrix.
 
     Raises
     ------
     HklflowError
         If the factor of a contained run would become negative.
     """
+    import numpy as np
+
     from hklflow.base.errors import HklflowError
 
-    numbers = {run.name: i for i, run in enumerate(runs)}
-    factors = [part.factor.copy() for part in parts]
-    for run, part in zip(runs, parts, strict=True):
-        for name in run.contains:
-            factors[numbers[name]] -= part.factor
+    sums = np.eye(len(runs)) + _contained(runs)
+    factors = np.linalg.solve(sums.T, np.array([part.factor for part in parts]))
     for run, factor in zip(runs, factors, strict=True):
         if factor.min() < -1e-9:
             raise HklflowError(
@@ -291,6 +339,8 @@ def _transmission(run: Named, scale: "FrameScale") -> "tuple[NDArray[np.float64]
 
 def _text_transmission(run: Named, n_frames: int) -> "NDArray[np.float64] | None":
     """Read the transmission of each frame from the user's file, if there is one."""
+    import warnings
+
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -298,17 +348,18 @@ def _text_transmission(run: Named, n_frames: int) -> "NDArray[np.float64] | None
     if not isinstance(run.transmission, Path):
         return None
     try:
-        values = np.loadtxt(run.transmission, dtype=np.float64, ndmin=1)
+        with warnings.catch_warnings(action="ignore"):  # an empty file is refused below
+            values = np.loadtxt(run.transmission, dtype=np.float64, ndmin=1)
     except (ValueError, UnicodeDecodeError) as error:
         raise HklflowError(
             f"{run.transmission} is not a text file of numbers ({error}); write one transmission "
             "of the crystal in each row"
         ) from None
     if values.shape != (n_frames,) or not np.all((values > 0) & (values <= 1)):
+        inside = f" from {values.min():g} to {values.max():g}" if values.size else ""
         raise HklflowError(
-            f"{run.transmission} has an array of {values.shape} numbers from {values.min():g} to "
-            f"{values.max():g}; give one transmission of the crystal, above 0 and at most 1, for "
-            f"each of the {n_frames} frames"
+            f"{run.transmission} has an array of {values.shape} numbers{inside}; give one "
+            f"transmission of the crystal, above 0 and at most 1, for each of the {n_frames} frames"
         )
     return values
 

@@ -120,6 +120,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     f"within {params.pool} voxels (hklflow.transform.estimator)"
                 ),
                 "files": [str(path) for path in inputs.volumes],
+                **nexus.corrections_note(volumes),
                 **_background_notes(volumes, names),
                 **metrics,
             }

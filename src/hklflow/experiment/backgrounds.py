@@ -1,0 +1,38 @@
+"""Problems of runs without the crystal that the tables show."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from hklflow.base.errors import HklflowError
+from hklflow.experiment.experiment import Experiment
+from hklflow.experiment.tables import raw_ends
+
+
+def problems(experiment: Experiment) -> Iterator[str]:
+    """Yield each background whose frames are those of a row of the table of scans."""
+    rows = {
+        path: f"{sample}/{scan}, rotation {rotation}"
+        for (sample, scan), measured in experiment.scans.items()
+        for rotation, row in measured.rotations.items()
+        for raw in row.parts
+        for path in _files(raw, experiment.base)
+    }
+    found: dict[str, None] = {}
+    for key in experiment.scans:
+        for name, run in experiment.settings(*key).background.runs.items():
+            files = () if run is None else _files(run.raw, experiment.base)
+            for row in (rows[path] for path in files if path in rows):
+                assert run
+                found[
+                    f"config: background.runs.{name}.raw: {run.raw} has the frames of {row}, with "
+                    "the crystal; give a run without the crystal"
+                ] = None
+    yield from found
+
+
+def _files(raw: str, base: Path) -> list[Path]:
+    """Return the file, or first and last image, without links; empty if there is none."""
+    try:
+        return [(base / path).resolve() for path in raw_ends(raw, base)]
+    except (HklflowError, OSError):
+        return []  # reported where the frames are read
