@@ -220,7 +220,7 @@ def _joined(
         keys = [str(part) for part in item["loc"]]
         depth = max((_depth(layer.data, keys) for layer in layers), default=len(keys))
         tagged = depth < len(keys) and not isinstance(item["input"], Mapping | list)
-        tagged = tagged and item["type"] != "missing"
+        tagged = tagged and item["type"] not in ("missing", "invalid_key")
         path = tuple(keys[:depth] if tagged else keys)
         if path not in found:
             found[path] = {**item}
