@@ -27,10 +27,13 @@ default plot: entry/plane/data
     masked_transform -> volume.nxs:/entry/transform  NXdata  data(Ql, Qk, Qh)
    *plane -> volume.nxs:/entry/plane  NXdata  data(Qk, Qh)
     sample  NXsample
+      lattice_centring  = "P"
+      laue_group  = "6/mmm"
       orientation_matrix  3x3  float64  = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
       space_group  = "P 6/m m m"
       temperature  float64  = 300.0  K
       ub_matrix  3x3  float64  = [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]  1/angstrom
+      unit_cell_group  = "hexagonal"
       unitcell_a  float64  = 4.8  angstrom
       unitcell_alpha  float64  = 90.0  degree
       unitcell_b  float64  = 4.8  angstrom
