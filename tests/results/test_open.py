@@ -201,9 +201,51 @@ def test_a_stack_has_a_dimension_of_temperature(tmp_path: Path) -> None:
         assert cut.temperature.values.tolist() == [100.0, 300.0]
         assert cut.S.dims[0] == "temperature"
         assert np.isfinite(cut.S).any(dim=cut.S.dims[1:]).all()
+    assert stack.box(h=(0, 1)).hklflow.plot().axes[0].get_xlabel() == "temperature (K)"
+    plane = stack.plane("hk0")
+    plane.sel(temperature=300).hklflow.plot()
+    with pytest.raises(HklflowError, match="one temperature"):
+        plane.hklflow.plot()
     paths[1].unlink()
     with pytest.raises(HklflowError, match="is missing"):
         hklflow.open(tmp_path / "stack.nxs")
+
+
+def test_volumes_open_through_links_of_a_master(tmp_path: Path) -> None:
+    volume(tmp_path / "s.nxs", {"operations": FRIEDEL})
+    with h5py.File(tmp_path / "master.nxs", "w") as file:
+        file.attrs["default"], entry = "entry", file.create_group("entry")
+        entry.attrs["default"] = "datasets"
+        entry["group"] = h5py.ExternalLink("s.nxs", "/entry/transform")
+        links = entry.create_group("datasets")
+        links.attrs.update({"signal": "data", "axes": ["Ql", "Qk", "Qh"]})
+        for name in ("data", "Ql", "Qk", "Qh"):
+            links[name] = h5py.ExternalLink("s.nxs", f"/entry/transform/{name}")
+    plain = hklflow.open(tmp_path / "s.nxs").box(h=(0, 0.1))
+    for inside in ("", "entry/group", "entry/datasets"):
+        one = hklflow.open(tmp_path / "master.nxs" / inside)
+        assert one.kind == "symmetrised"
+        assert one.box(h=(0, 0.1)).equals(plain)
+
+
+def test_tables_and_series(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "peaks.nxs", "w") as file:
+        entry = file.create_group("entry")
+        entry["title"] = "peaks"
+        table = entry.create_group("peaks")
+        table.attrs["NX_class"] = "NXreflections"
+        table["int_sum"] = [1.0, 2.0]
+        table["int_sum"].attrs["units"] = "counts"
+    peaks = hklflow.open(tmp_path / "peaks.nxs")
+    assert peaks.int_sum.dims == ("peak",)
+    assert peaks.int_sum.attrs["units"] == "counts"
+    names = {name: nexus.Quantity(name, "angstrom") for name in "abc"}
+    values = {"a": 4.0, "b": 5.0, "c": 6.0, "a_sigma": 0.1, "b_sigma": 0.1, "c_sigma": 0.1}
+    rows = [{"scan": f"{t}K", "parent": "300K", "temperature": t, **values} for t in (300.0, 100.0)]
+    nexus.write_series(tmp_path / "series.nxs", "t", rows, names)
+    series = hklflow.open(tmp_path / "series.nxs")
+    assert series.temperature.values.tolist() == [100.0, 300.0]
+    assert float(series.a_errors[0]) == 0.1
 
 
 REFUSED = {

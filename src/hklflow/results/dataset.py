@@ -83,10 +83,9 @@ def errors_of(source: Source, found: Estimate) -> str:
     if found.filled is not None:
         sentences.append("filled voxels add no information")
     if found.background is not None:
-        sentences.append("the noise of the background, which neighbouring voxels share, is in it")
+        sentences.append("with the noise of the background, which neighbouring voxels share")
+        sentences.append("the error of its level is sigma_background, not in sigma")
     else:
-        sentences.append(
-            "errors that voxels have in common (background, scales) are not in this file, and not "
-            "in sigma"
-        )
+        sentences.append("errors of a subtracted background that voxels share are not in sigma")
+    sentences.append("errors of scales, common to all of S, are not in sigma")
     return "; ".join(sentences)

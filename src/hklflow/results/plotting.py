@@ -32,12 +32,13 @@ class Accessor:
         HklflowError
             If the cut is neither a plane nor a curve.
         """
-        if "plane" in self._cut.attrs:
+        if "plane" in self._cut.attrs and self._cut.S.ndim == 2:
             return self._plane(axes, log, errors)
         if self._cut.S.ndim == 1:
             return self._curve(axes, bool(log), errors)
         raise HklflowError(
-            f"a cut of {self._cut.S.ndim} dimensions has no plot; draw a plane or a line"
+            f"a cut of {self._cut.S.ndim} dimensions has no plot; draw a plane or a line, of a "
+            "stack one temperature: cut.sel(temperature=300)"
         )
 
     def _plane(self, axes: Any, log: bool | None, errors: bool) -> Any:
@@ -65,8 +66,7 @@ class Accessor:
         if axes is None:
             axes = figure_of(6.4, 5.6).subplots()
         image = pictures.draw(axes, drawn, metric, "Å" if direct else "1/Å", norm, diverging)
-        label = f"{values.attrs['long_name']} ({values.attrs['units']})"
-        axes.figure.colorbar(image, ax=axes, label=label)
+        axes.figure.colorbar(image, ax=axes, label=_label(values))
         axes.set_title(f"{cut.attrs['title']}: {plane.text}")
         return axes.figure
 
@@ -81,9 +81,13 @@ class Accessor:
             axes = figure_of(7, 4.6).subplots()
         bars = None if errors or not np.isfinite(cut.sigma).any() else cut.sigma.values
         axes.errorbar(x.values, values.values, yerr=bars, fmt="o-", ms=3, lw=1, capsize=2)
-        axes.set_xlabel(f"{x.attrs['long_name']} ({x.attrs['units']})")
-        axes.set_ylabel(f"{values.attrs['long_name']} ({values.attrs['units']})")
-        axes.set_title(cut.attrs["title"])
+        axes.set_xlabel(_label(x))
+        axes.set_ylabel(_label(values))
+        axes.set_title(cut.attrs.get("title", ""))
         if log:
             axes.set_yscale("log")
         return axes.figure
+
+
+def _label(array: xr.DataArray) -> str:
+    return f"{array.attrs.get('long_name', array.name)} ({array.attrs.get('units', '')})"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +114,9 @@ class Arrays:
     """Arrays of an open volume, read block by block."""
 
     def __init__(self, plottable: "Plottable", kind: str) -> None:
-        group = plottable.signal.parent
-        self._signal, self._errors, self._kind = plottable.signal, plottable.errors, kind
+        home = home_of(plottable)
+        group = home.group
+        self._signal, self._errors, self._kind = home.signal, home.errors, kind
         self._other: dict[str, h5py.Dataset] = {
             name: group[name]
             for name in ("counts", "norm", "variance", "background", "punched")
@@ -195,32 +196,30 @@ def source_of(path: Path, inside: Sequence[str], plottable: "Plottable") -> Sour
     HklflowError
         If the file has no cell, or its axes are not regular.
     """
-    home = plottable.signal.parent  # in the linked file, if the file has links
-    notes = _home(plottable).notes
+    home = home_of(plottable)
+    notes = home.notes
     direct = plottable.space == "xyz"
-    kind = _kind(home, notes, direct)
+    kind = _kind(home.group, notes, direct)
     known = notes.get("operations") if kind != "transform" else None
-    errors_unit = plottable.signal.attrs.get("units", "")
-    unit = "S per angstrom^3" if direct else str(errors_unit or "counts per unit norm")
+    unit = plottable.signal.attrs.get("units") if kind != "transform" else None
     return Source(
         path,
         tuple(inside),
         kind,
         direct,
-        _home(plottable).grid(),
-        plottable.cell() if "sample" in plottable.group.parent else _home(plottable).cell(),
+        home.grid(),
+        (home if "sample" in home.group.parent else plottable).cell(),
         operations_of(known, direct),
         plottable.title,
-        "counts per unit norm" if kind == "transform" else unit,
+        str(unit or ("S per angstrom^3" if direct else "counts per unit norm")),
         notes,
     )
 
 
-def _home(plottable: "Plottable") -> "Plottable":
-    """Return the plot in the file that holds the arrays, which has the notes."""
-    from dataclasses import replace
-
-    return replace(plottable, group=plottable.signal.parent)
+def home_of(plottable: "Plottable") -> "Plottable":
+    """Return the plot in the file that holds the arrays, and has the notes; see master files."""
+    signal = plottable.signal
+    return replace(plottable, group=signal.parent, name=str(signal.name).rsplit("/", 1)[-1])
 
 
 def _kind(group: h5py.Group, notes: Mapping[str, Any], direct: bool) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Range = tuple[float, float] | None
 
-_MOST_BINS = 200_000_000
+_MOST_BINS = 50_000_000  # 4 GB of sums
 
 
 class Volume:
@@ -263,7 +263,8 @@ class Volume:
         coordinates = {
             name: ((), middle[i], units.axis(name, source)) for i, name in enumerate(source.names)
         }
-        about = {f"range of {n}": [low[i], high[i]] for i, n in enumerate(source.names)}
+        ends = np.stack([low, high], axis=1).tolist()
+        about = {f"range of {name}": ends[i] for i, name in enumerate(source.names)}
         return self._dataset(found, (), coordinates, estimand, about)
 
     def rebin(
