@@ -218,16 +218,24 @@ def _joined(
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for item in error.errors():
         keys = [str(part) for part in item["loc"]]
-        depth = max((_depth(layer.data, keys) for layer in layers), default=len(keys))
-        tagged = depth < len(keys) and not isinstance(item["input"], Mapping | list)
-        tagged = tagged and item["type"] not in ("missing", "invalid_key")
-        path = tuple(keys[:depth] if tagged else keys)
+        lengths = (_untagged(layer.data, keys, item["input"]) for layer in layers)
+        path = tuple(keys[: min(lengths, default=None)])
         if path not in found:
             found[path] = {**item}
         elif item["type"] != "path_type":  # a number is not meant as a path
             found[path]["msg"] += f"; or: {item['msg']}"
     for path, facts in found.items():
         yield list(path), facts
+
+
+def _untagged(data: Any, keys: list[str], value: Any) -> int:
+    """Return the number of the keys that lead to a wrong plain value; all keys if none does."""
+    depth = _depth(data, keys)
+    for key in keys[:depth]:
+        data = data[key]
+    # A tag may have the name of another key: the value must be the wrong one. NaN is not NaN.
+    found = not isinstance(data, Mapping | list) and repr(data) == repr(value)
+    return depth if found else len(keys)
 
 
 def _siblings(keys: list[str]) -> list[str]:
