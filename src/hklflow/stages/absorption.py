@@ -51,6 +51,8 @@ class Params(Settings):
 
     sample_formula: str = ""
     """Formula in the table of samples."""
+    sample_cell: tuple[float, float, float, float, float, float] | None = None
+    """Cell in the table of samples, by which `hklflow check` computes the transmission."""
     annulus: tuple[float, float] | None = None
     """Ends of the background of `find_peaks`, as fractions of the largest |Q|; None: 0.3 to 0.95.
     """
@@ -96,21 +98,22 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     """Make the shape, and note the range of the transmission over all directions."""
     import numpy as np
 
+    from hklflow.geometry import lattice
     from hklflow.transform import absorption
 
-    facts = [known.scan(path) for path in inputs.scans]
-    shape = _require_shape(params)
-    if shape.faces is not None and any(face.hkl is not None for face in shape.faces):
-        _formula(params)
-        return  # the angles between the faces need the cell
-    body = body_of(shape, np.eye(3))
-    if facts[0] is None or (params.mu is None and params.density is None):
-        _formula(params)
-        return  # the attenuation needs the cell
-    wavelength = facts[0].scan.rotation.beam.wavelength
-    crystal = _crystal(body, params, wavelength, None)
+    shape, facts, cell = _require_shape(params), known.scan(inputs.scans[0]), params.sample_cell
+    _formula(params)
+    by_planes = {direction.hkl is not None for direction in shape.directions}
+    if len(by_planes) == 2 or (cell is None and True in by_planes):
+        return
+    # The orientation of the crystal is not known; it has no effect on the range.
+    body = body_of(shape, np.eye(3) if cell is None else lattice.b_matrix(cell))
+    if facts is None or (cell is None and params.formula_units is not None):
+        return
+    wavelength = facts.scan.rotation.beam.wavelength
+    crystal = _crystal(body, params, wavelength, cell and lattice.volume(cell))
     low, high = known.once(
-        ("transmission", crystal.mu, shape.model_dump_json(), str(params.beam)),
+        ("transmission", crystal.mu, cell, shape.model_dump_json(), str(params.beam)),
         lambda: absorption.over_all_directions(crystal),
     )
     require_transparent(high, crystal)

@@ -21,6 +21,7 @@ def absorption(experiment: Experiment, at: Wildcards) -> stages.absorption.Param
     return stages.absorption.Params(
         **own.absorption.model_dump(),
         sample_formula=experiment.samples[at["sample"]].formula,
+        sample_cell=experiment.samples[at["sample"]].cell,
         annulus=own.find_peaks.annulus,
         title=f"transmission of {at['sample']} {at['scan']}{quick_look(experiment)}",
     )
