@@ -48,9 +48,9 @@ def absorption(
     frames.set_ylabel("transmission\n(mean, range over directions)", **SMALL)
     angles.set_xlabel("2θ (deg)")
     angles.set_ylabel("transmission\n(median, range over frames)", **SMALL)
-    ends = [(one.transmissions.min(), one.transmissions.max()) for one in found.values()]
+    limits = [(one.transmissions.min(), one.transmissions.max()) for one in found.values()]
     for axes in (frames, angles):
-        axes.set_ylim(0.95 * min(low for low, _ in ends), 1.05 * max(high for _, high in ends))
+        axes.set_ylim(0.95 * min(low for low, _ in limits), 1.05 * max(high for _, high in limits))
     frames.legend(loc="best", fontsize=8)
     figure.suptitle(title)
     return figure

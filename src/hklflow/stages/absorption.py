@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hklflow import stage
-from hklflow.stage.absorption_settings import AbsorptionSettings as Settings
-from hklflow.stage.absorption_settings import Along, Shape
+from hklflow.stage.absorption_settings import AbsorptionSettings, Along, Shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +43,10 @@ class Outputs(stage.Outputs):
     """Picture: transmission by frame with its range over directions; its change with 2θ."""
     metrics: Path
     """Attenuation, range of the transmission, errors that are common to voxels, warnings."""
+
+
+class Settings(AbsorptionSettings):
+    """Settings of this stage in the configuration file."""
 
 
 class Params(Settings):
@@ -240,11 +243,13 @@ def _crystal(body: "Body", params: Params, wavelength: float, volume: float | No
     if mu is None and params.density is not None:
         mu = attenuation.by_density(formula, params.density, wavelength)
     elif mu is None:
-        assert params.formula_units is not None and volume is not None
+        assert params.formula_units is not None
+        assert volume is not None
         mu = attenuation.by_cell(formula, params.formula_units, volume, wavelength)
     assert mu is not None
-    beam = params.beam
-    profile = beam and Profile(beam.horizontal, beam.vertical, beam.profile == "gaussian")
+    if (beam := params.beam) is None:
+        return Crystal(body, mu)
+    profile = Profile(beam.horizontal, beam.vertical, beam.profile == "gaussian")
     return Crystal(body, mu, profile)
 
 

@@ -105,9 +105,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         integrated = _by_hklflow(measurement, inputs.peaks, orientation, params, threads)
         reflections = integrated.reflections
     if norm.direction is not None:
-        factor = norm.direction.of_places(
-            reflections.frame, reflections.slow, reflections.fast
-        )
+        factor = norm.direction.of_places(reflections.frame, reflections.slow, reflections.fast)
         reflections = reflections.with_norm_times(factor)
     title = f"{params.rotation} of {orientation.scan}: integrated reflections"
     nexus.write_reflections(outputs.reflections, reflections, title)

@@ -337,7 +337,7 @@ def of_rotation(
     begins = np.arange(0, n, every)
     log = every_frame - np.log(curve)[:, None, None]
     log = np.add.reduceat(log, begins) / np.diff([*begins, n])[:, None, None]
-    middles = np.minimum(begins + every / 2, n)
+    middles = np.asarray(np.minimum(layout.middles, n), np.float64)
     direction = Direction(every, layout.slow, layout.fast, log)
     slopes = on_nodes(by_mu, middles), on_nodes(by_size, middles)
     return Absorption(curve, direction, *slopes, *_errors(crystal, rotation, curve, direction))
@@ -347,9 +347,7 @@ def shell_means(
     parts: Sequence[tuple[Rotation, Direction, Floats]],
 ) -> tuple[Floats, Floats]:
     """Return the mean of fields (ranges, m, n) on nodes in shells of |Q|, and numbers of nodes."""
-    q = [
-        np.linalg.norm(r.q_lab(d.slow[:, None], d.fast[None, :]), axis=-1) for r, d, _ in parts
-    ]
+    q = [np.linalg.norm(r.q_lab(d.slow[:, None], d.fast[None, :]), axis=-1) for r, d, _ in parts]
     edges = np.linspace(0, max(float(one.max()) for one in q) * (1 + 1e-9), _SHELLS + 1)
     total, number = np.zeros(_SHELLS), np.zeros(_SHELLS)
     for of_node, (_, _, field) in zip(q, parts, strict=True):

@@ -6,6 +6,7 @@ the lab's when all goniometer angles are zero.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -85,7 +86,8 @@ def axes_from(first: ArrayLike, second: ArrayLike) -> Floats:
     HklflowError
         If the two directions are parallel.
     """
-    a, b = (np.asarray(v, np.float64) / np.linalg.norm(v) for v in (first, second))
+    vectors = [np.asarray(v, np.float64) for v in (first, second)]
+    a, b = (v / np.linalg.norm(v) for v in vectors)
     third = np.cross(a, b)
     if np.linalg.norm(third) < _PARALLEL:
         raise HklflowError(
@@ -144,7 +146,7 @@ def polyhedron(normals: ArrayLike, distances: ArrayLike) -> Body:
     far = np.asarray(distances, np.float64)
     # A direction u with n·u <= 0 for all normals leaves the body open: maximise each component.
     for goal in np.concatenate([np.eye(3), -np.eye(3)]):
-        found = linprog(-goal, A_ub=unit, b_ub=np.zeros(len(unit)), bounds=[(-1, 1)] * 3)
+        found: Any = linprog(-goal, A_ub=unit, b_ub=np.zeros(len(unit)), bounds=[(-1, 1)] * 3)
         if found.status == 0 and -found.fun > 1e-6:
             direction = np.round(found.x / np.linalg.norm(found.x), 2).tolist()
             raise HklflowError(

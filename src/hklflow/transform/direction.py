@@ -50,7 +50,7 @@ class Direction:
     @property
     def middles(self) -> Floats:
         """Frame coordinates of the middles of the ranges."""
-        return (np.arange(len(self.log)) + 0.5) * self.every
+        return np.asarray((np.arange(len(self.log)) + 0.5) * self.every, np.float64)
 
     def at(self, frame: int, slow: Floats, fast: Floats) -> Floats:
         """Return the logarithm (slow, fast) on a grid of places of a frame."""
