@@ -259,13 +259,21 @@ REFUSED = [
     ),
     # The shape of the crystal.
     *(
-        Refused(wrong, site, "absorption", PARENT, told, config={"absorption": absorption})
+        Refused(
+            wrong,
+            site,
+            "absorption",
+            PARENT,
+            told,
+            config={"absorption": absorption},
+            before=_oriented,
+        )
         for wrong, site, told, absorption in (
             (
                 "sizes of the crystal in µm",
                 "stages/absorption.py:require_transparent",
-                "at most (μ 1 1/mm, largest extent 200 mm): `absorption` needs lengths in mm",
-                {"shape": {"kind": "sphere", "radii": [100]}, "mu": 1.0},
+                "(μ 10 1/mm, largest extent 200 mm): `absorption` needs lengths in mm",
+                {"shape": {"kind": "sphere", "radii": [100]}, "mu": 10.0},
             ),
             (
                 "crystal without attenuation",

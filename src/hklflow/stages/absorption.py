@@ -143,9 +143,9 @@ def require_transparent(largest: float, crystal: "Crystal") -> None:
 
     if largest < _OPAQUE:
         raise HklflowError(
-            f"the transmission of the crystal is {largest:.2g} at most (μ {crystal.mu:.4g} 1/mm, "
-            f"largest extent {crystal.body.longest:.4g} mm): `absorption` needs lengths in mm and "
-            "μ in 1/mm (10 1/cm = 1 1/mm); correct shape and μ"
+            f"the transmission of the crystal is below {_OPAQUE:g} in all directions (μ "
+            f"{crystal.mu:.4g} 1/mm, largest extent {crystal.body.longest:.4g} mm): `absorption` "
+            "needs lengths in mm and μ in 1/mm (10 1/cm = 1 1/mm); correct shape and μ"
         )
 
 

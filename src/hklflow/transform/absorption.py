@@ -22,7 +22,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation
 from hklflow.simd.jit import kernel
 from hklflow.transform.crystal_shape import Body
@@ -301,11 +300,6 @@ def of_rotation(
         Ends of the background's |Q| over the largest |Q| of the detector.
     nodes : int
         Nodes of the factor of the direction along each side of the detector.
-
-    Raises
-    ------
-    HklflowError
-        If nothing passes through the crystal on a frame.
     """
     n = rotation.scan.n_frames
     layout = Direction.layout(rotation, nodes)
@@ -317,12 +311,6 @@ def of_rotation(
     with ThreadPoolExecutor(threads) as pool:  # the kernel releases the interpreter's lock
         traced = list(pool.map(lambda z: _with_size(crystal, _turn(rotation, z), rays), at))
     T, by_mu, by_size = (np.array(part) for part in zip(*traced, strict=True))
-    if not np.all(T > 0):
-        raise HklflowError(
-            f"nothing passes through the crystal at frame {at[np.argmin(T.min(axis=(1, 2)))]:.0f} "
-            f"(μ {crystal.mu:g} 1/mm, size {crystal.body.longest:g} mm): give lengths in mm and μ "
-            "in 1/mm"
-        )
     across = _weights(slow, layout.slow), _weights(fast, layout.fast)
 
     def on_nodes(values: Floats, frames: Floats) -> Floats:
@@ -331,7 +319,7 @@ def of_rotation(
         )
 
     used = _in_annulus(rotation, layout, annulus)
-    every_frame = on_nodes(np.log(T), np.arange(n) + 0.5)
+    every_frame = on_nodes(np.log(T), np.asarray(np.arange(n) + 0.5, np.float64))
     curve = np.exp(every_frame)[:, used].mean(axis=1)
     every = layout.every
     begins = np.arange(0, n, every)
