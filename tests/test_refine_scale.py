@@ -1,7 +1,6 @@
 """Stage refine_scale: worlds whose crystals absorb by rays, from raw files to the transform."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,57 +10,11 @@ from scipy.interpolate import RegularGridInterpolator
 
 from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
-from hklflow.geometry.grid import Grid
 from hklflow.images.frame_scale import FrameScale, Transmission
-from hklflow.images.mask3d import pack
-from hklflow.stages import import_scan, refine_scale, transform
-from tests.truth.orientations import write_orientation
-from tests.truth.quantitative import World
+from hklflow.stages import refine_scale, transform
 from tests.truth.quantitative_catalogue import world
 from tests.truth.quantitative_gauge import at_blocks, gauge_free
-from tests.truth.quantitative_write import write
-
-
-@dataclass(frozen=True)
-class Made:
-    """A world, its folder, and the names of its rotations."""
-
-    world: World
-    folder: Path
-    names: list[str]
-
-    def each(self, name: str) -> list[Path]:
-        return [self.folder / r / name for r in self.names]
-
-
-def made(w: World, folder: Path) -> Made:
-    """Write what the stage reads; the frame scale is 1."""
-    paths = write(w, folder)
-    found = Made(w, folder, [f"r{i + 1}" for i in range(len(w.scans))])
-    rotations = {}
-    for name, raw, scan in zip(found.names, paths, found.each("scan.nxs"), strict=False):
-        scan.parent.mkdir()
-        stage.run(
-            import_scan.main,
-            inputs=import_scan.Inputs(raw=[raw]),
-            outputs=import_scan.Outputs(scan=scan),
-            params=import_scan.Params(**({} if w.monitor else {"monitor": "none"})),
-            threads=1,
-        )
-        read = nexus.read_scan(scan)
-        rotations[name], n = read.rotation, read.rotation.scan.n_frames
-        nexus.write_mask(scan.parent / "mask.nxs", w.blind.astype(np.uint32))
-        with nexus.FrameMaskWriter(scan.parent / "frame_mask.nxs", (n, *w.shape)) as mask:
-            mask.append(pack(np.zeros((n, *w.shape), bool)), np.zeros(n))
-        ones = np.ones(n)
-        flat = Transmission(ones, 0 * ones, ones, np.zeros(n, np.uint8), 1.0)
-        monitor = read.monitor / read.monitor.mean()
-        scale = FrameScale(monitor, read.attenuation, ones, flat, 1.0, 1.0, "none")
-        nexus.write_scale(scan.parent / "scale.nxs", scale, ones)
-    symbol = w.crystal.space_group.partition(":")[0]
-    grid = Grid.covering(w.crystal.cell, float(w.q.max()), 0.25)
-    write_orientation(folder / "orientation.json", rotations, w.UB, symbol, grid)
-    return found
+from tests.truth.quantitative_scans import Made, made
 
 
 def refined(found: Made, **params: Any) -> dict[str, Any]:

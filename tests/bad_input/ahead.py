@@ -257,6 +257,67 @@ REFUSED = [
         "window=31 of the transmission over 6 frames",
         config={"frame_scale": {"window": 31}},
     ),
+    # The shape of the crystal.
+    *(
+        Refused(
+            wrong,
+            site,
+            "absorption",
+            PARENT,
+            told,
+            config={"absorption": absorption},
+            before=_oriented,
+        )
+        for wrong, site, told, absorption in (
+            (
+                "sizes of the crystal in µm",
+                "stages/absorption.py:require_transparent",
+                "(μ 10 1/mm, largest extent 200 mm): `absorption` needs lengths in mm",
+                {"shape": {"kind": "sphere", "radii": [100]}, "mu": 10.0},
+            ),
+            (
+                "crystal without attenuation",
+                "stages/absorption.py:_formula",
+                "the attenuation of SiO2 needs `absorption: {density: ...}` in g/cm³ or",
+                {"shape": {"kind": "sphere", "radii": [0.1]}, "formula": "SiO2"},
+            ),
+            (
+                "unknown element in the formula of the crystal",
+                "transform/attenuation.py:_parsed",
+                "the formula 'XxO3' is not known (unknown symbol Xx detected)",
+                {"shape": {"kind": "sphere", "radii": [0.1]}, "formula": "XxO3", "density": 3},
+            ),
+            (
+                "faces that leave the crystal open",
+                "transform/crystal_shape.py:polyhedron",
+                "the 4 faces do not enclose a volume: the crystal is open along",
+                {
+                    "shape": {
+                        "kind": "faces",
+                        "faces": [
+                            {"hkl": hkl, "distance": 0.1}
+                            for hkl in ([1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, 0, 1])
+                        ],
+                    },
+                    "mu": 1.0,
+                },
+            ),
+            (
+                "parallel directions of a plate",
+                "transform/crystal_shape.py:axes_from",
+                "in the holder's frame, are parallel",
+                {
+                    "shape": {
+                        "kind": "box",
+                        "thickness": [0.1, 0.2, 0.3],
+                        "first": {"holder": [1, 0, 0]},
+                        "second": {"holder": [-2, 0, 0]},
+                    },
+                    "mu": 1.0,
+                },
+            ),
+        )
+    ),
     # The facts of a scan.
     _import("monitor of 0", "(frame 3 has 0): leave out", r1(MONITOR, [9.0, 9, 9, 0, 9, 9])),
     _import("frames missing", "has 6 frames but the scan table expects 7", row("\t6\n", "\t7\n")),

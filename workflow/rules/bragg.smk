@@ -47,6 +47,7 @@ rule integrate:
             "scan",
             "mask",
             "scale",
+            "absorption",
             "peaks",
             "orientation",
             "accepted",

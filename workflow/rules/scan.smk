@@ -221,6 +221,28 @@ rule accept:
         table.command("accept")
 
 
+rule absorption:
+    input:
+        **reads("absorption", "orientation", "accepted", "scans"),
+    output:
+        **writes("absorption", "absorption", "picture", "metrics"),
+    log:
+        table.log("absorption"),
+    benchmark:
+        table.benchmark("absorption")
+    threads: 2
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources_of("absorption"),
+    params:
+        **params_of("absorption"),
+    message:
+        "transmission of {wildcards.sample} {wildcards.scan} by the crystal's shape"
+    shell:
+        table.command("absorption")
+
+
 rule mask_3d:
     input:
         **reads("mask_3d", "scan", "mask", "orientation", "peaks"),
@@ -252,6 +274,7 @@ rule frame_scale:
             "reference_scan",
             "reference",
             "earlier",
+            "absorption",
         ),
     output:
         **writes("frame_scale", "scale", "picture", "metrics"),

@@ -146,6 +146,13 @@ class Reflections:
         rows = np.asarray(keep)
         return replace(self, **{c.name: getattr(self, c.name)[rows] for c in fields(self)})
 
+    def with_norm_times(self, factor: Floats) -> "Reflections":
+        """Return the reflections with a norm that is larger by a factor (n,)."""
+        divided = ("intensity_sum", "intensity_profile", "background")
+        names = [*divided, *(f"sigma_{kind}" for kind in ("sum", "profile")), "background_sigma"]
+        changed = {name: getattr(self, name) / factor for name in names}
+        return replace(self, norm=self.norm * factor, **changed)
+
     def has(self, flag: int) -> NDArray[np.bool_]:
         """Return a mask (n,) of the rows that have one of these flags."""
         return (self.flags & int(flag)) != 0

@@ -51,7 +51,7 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
     from hklflow.experiment.jobs import job_counts
     from hklflow.experiment.load import report
     from hklflow.experiment.normalization import doubts
-    from hklflow.experiment.rehearsal import refusals
+    from hklflow.experiment.rehearsal import rehearsed
 
     if cores < 1:
         raise HklflowError(f"--cores {cores} is not a number of cores; give 1 or more")
@@ -59,7 +59,10 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
     experiment = load(folder.data(), folder.base)
     require_own_frames(experiment)
     problems = _store_problems(experiment)
-    problems = problems or [refusal.problem for refusal in refusals(experiment)]
+    remarks: list[str] = []
+    if not problems:
+        refusals, remarks = rehearsed(experiment)
+        problems = [refusal.problem for refusal in refusals]
     if problems:
         raise report(problems)
     if experiment.uses_dials:
@@ -111,7 +114,7 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
     if any(row.measured for row in rows):
         print("* from the times of this experiment's own finished jobs")
     print(f"\nabout {hours / cores:.2g} hours on {cores} core{'s' if cores > 1 else ''}")
-    for note in (*filter(None, [experiment.note]), *estimate.notes):
+    for note in (*filter(None, [experiment.note]), *estimate.notes, *remarks):
         print(f"note: {note}")
     free = disk_here.free / 1e9
     if disk > free:

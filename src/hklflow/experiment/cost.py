@@ -77,6 +77,7 @@ COSTS: Mapping[str, Cost] = {
     "mask_3d": Cost(280, per_mpixel=190, rate=500, disk=0.005),
     "refine_parent": Cost(260, seconds=4),
     "refine": Cost(260, seconds=4),
+    "absorption": Cost(400, seconds=30),
     "accept": Cost(60, seconds=0.5),
     "refine_scale": Cost(2500, per_mpixel=300, seconds=60, rate=100),
     "transform": Cost(

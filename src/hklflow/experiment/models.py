@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 import hklflow.stages.absolute_scale
+import hklflow.stages.absorption
 import hklflow.stages.accept
 import hklflow.stages.add_transforms
 import hklflow.stages.artificial_normalization
@@ -248,6 +249,8 @@ class Config(_Section):
     """Refinement of every scan, which starts from the orientation of its parent."""
     accept: stages.accept.Params = stages.accept.Params()
     """Limits that the refinement of a scan must meet before its frames are transformed."""
+    absorption: stages.absorption.Settings = stages.absorption.Settings()
+    """Absorption by the crystal, from its shape."""
     mask_3d: stages.mask_3d.Settings = stages.mask_3d.Settings()
     """3-D mask of sensor artefacts, and of Bragg reflections if requested."""
     refine_scale: stages.refine_scale.Settings = stages.refine_scale.Settings()

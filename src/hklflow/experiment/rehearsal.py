@@ -50,6 +50,11 @@ class Refusal:
 
 def refusals(experiment: Experiment) -> list[Refusal]:
     """Return what the jobs would refuse before they read pixels; alike sentences together."""
+    return rehearsed(experiment)[0]
+
+
+def rehearsed(experiment: Experiment) -> tuple[list[Refusal], list[str]]:
+    """Return the refusals, and notes of the jobs."""
     found: dict[str, Refusal] = {}
     jobs = Plan(experiment).jobs
     known = Known({Path(path): None for job in jobs for path in job.outputs.values()})
@@ -62,7 +67,7 @@ def refusals(experiment: Experiment) -> list[Refusal]:
                     _add(found, job, sentence)
             paths = (Path(path) for job in of_rotation for path in job.outputs.values())
             known.forget_images(paths)
-    return list(found.values())
+    return list(found.values()), known.notes
 
 
 def _add(found: dict[str, Refusal], job: Job, sentence: str) -> None:

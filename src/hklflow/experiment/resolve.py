@@ -29,6 +29,7 @@ PER_SCAN = (
     "refine_parent",
     "refine",
     "accept",
+    "absorption",
     "mask_3d",
     "refine_scale",
     "transform",

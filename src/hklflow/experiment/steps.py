@@ -141,6 +141,15 @@ def _model_mask(plan: Jobs, at: Wildcards) -> bool:
     return plan.experiment.settings(at["sample"], at["scan"]).mask_3d.model
 
 
+def _has_shape(plan: Jobs, at: Wildcards) -> bool:
+    """Return True if the shape of the crystal is given."""
+    return plan.experiment.settings(at["sample"], at["scan"]).absorption.shape is not None
+
+
+def _shaped(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:
+    return ({},) if _has_shape(plan, at) else ()
+
+
 def _scale_is_refined(plan: Jobs, at: Wildcards) -> bool:
     """Return True if the transform uses the scale from repeated measurements."""
     return plan.experiment.settings(at["sample"], at["scan"]).refine_scale.use
@@ -195,6 +204,9 @@ def _not_in_blocks(config: "Config") -> bool:
 def _quick_look(config: "Config") -> bool:
     return config.binning > 1
 
+
+ABSORPTION = of_scan("absorption.nxs", when=_has_shape)
+"""Transmission by the crystal's shape; empty if the shape is not given."""
 
 # ----------------------------------------------------------------- before the scans
 
@@ -330,6 +342,7 @@ _ROTATIONS = (
             "reference_scan": of_first_rotation("scan.nxs"),
             "reference": of_first_rotation("statistics.nxs"),
             "earlier": of_earlier_rotations("statistics.nxs"),
+            "absorption": ABSORPTION,
         },
         writes={
             "scale": Output("scale.nxs"),
@@ -423,6 +436,26 @@ _ORIENTATIONS = (
         writes={"accepted": figures("accepted.json")},
         params=section("accept"),
     ),
+    Step(
+        "absorption",
+        SCAN,
+        "scale",
+        reads={
+            "orientation": of_scan("orientation.json"),
+            "accepted": of_scan("accepted.json"),
+            "scans": of_rotations("scan.nxs"),
+        },
+        writes={
+            "absorption": Output("absorption.nxs"),
+            "picture": picture(
+                "absorption.png", _VOLUME, "transmission by the crystal's shape", "absorption"
+            ),
+            "metrics": figures("absorption.json"),
+        },
+        params=volumes.absorption,
+        runs=_shaped,
+        threads=True,
+    ),
 )
 
 # -------------------------------------------------------------------------- volumes
@@ -435,6 +468,7 @@ _TRANSFORM = Step(
         "scan": of_rotation("scan.nxs"),
         "mask": of_rotation("mask.nxs"),
         "scale": of_rotation("scale.nxs"),
+        "absorption": ABSORPTION,
         "refined": of_scan("refined_scale.nxs", when=_scale_is_refined),
         "frame_mask": of_rotation("frame_mask.nxs"),
         "orientation": of_scan("orientation.json"),
@@ -458,6 +492,7 @@ _VOLUMES = (
             "scans": of_rotations("scan.nxs"),
             "masks": of_rotations("mask.nxs"),
             "scales": of_rotations("scale.nxs"),
+            "absorption": ABSORPTION,
             "frame_masks": of_rotations("frame_mask.nxs"),
             "orientation": of_scan("orientation.json"),
             "accepted": of_scan("accepted.json"),
@@ -633,6 +668,7 @@ _REFLECTIONS = (
             "scan": of_rotation("scan.nxs"),
             "mask": of_rotation("mask.nxs"),
             "scale": of_rotation("scale.nxs"),
+            "absorption": ABSORPTION,
             "peaks": of_rotation("peaks.nxs"),
             "orientation": of_scan("converged.json"),
             "accepted": of_scan("accepted.json"),

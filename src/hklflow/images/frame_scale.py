@@ -97,6 +97,9 @@ class FrameScale:
         ``rotation`` is divided by this ratio; 1 if the rotations were not compared.
     source : str
         The signal: ``background``, ``frame_sum`` or ``none``.
+    absorption : (n_frames,) array or None
+        Mean transmission of each frame by the crystal's shape, by which the signal was divided; a
+        further factor of the norm. None: the shape is not given.
     """
 
     monitor: Floats
@@ -106,11 +109,26 @@ class FrameScale:
     rotation: float
     area: float
     source: str
+    absorption: Floats | None = None
 
     @property
     def scale(self) -> Floats:
-        """Factor (n_frames,) by which monitor times attenuation is multiplied."""
+        """Factor (n_frames,) by which monitor, attenuation and absorption are multiplied."""
         return self.transmission.transmission * self.rotation
+
+    @property
+    def course(self) -> Floats:
+        """Transmission (n_frames,) of the crystal, divided by its median."""
+        if self.absorption is None:
+            return self.transmission.transmission
+        found = self.transmission.transmission * self.absorption
+        return found / np.median(found)
+
+    @property
+    def norm(self) -> Floats:
+        """Factor (n_frames,) of the norm: all but the factor of the direction."""
+        found = self.monitor * self.attenuation * self.scale
+        return found if self.absorption is None else found * self.absorption
 
 
 def constant(incident: NDArray[Any]) -> Transmission:

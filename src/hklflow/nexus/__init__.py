@@ -13,7 +13,14 @@ from hklflow.nexus.master import linked_files, write_master
 from hklflow.nexus.peaks import read_peaks, write_peaks
 from hklflow.nexus.provenance import read_provenance, write_provenance
 from hklflow.nexus.reflections import read_reflections, write_reflections
-from hklflow.nexus.scale import read_refined, read_scale, write_refined, write_scale
+from hklflow.nexus.scale import (
+    read_absorption,
+    read_refined,
+    read_scale,
+    write_absorption,
+    write_refined,
+    write_scale,
+)
 from hklflow.nexus.scan import has_frames, read_scan, write_scan
 from hklflow.nexus.series import Quantity, write_series
 from hklflow.nexus.stack import Intensities, Member, open_members, read_box, write_stack
@@ -49,6 +56,7 @@ __all__ = [
     "open_frame_mask",
     "open_members",
     "open_volume",
+    "read_absorption",
     "read_background",
     "read_box",
     "read_mask",
@@ -63,6 +71,7 @@ __all__ = [
     "read_statistics",
     "read_volume",
     "require_one_grid",
+    "write_absorption",
     "write_background",
     "write_mask",
     "write_master",

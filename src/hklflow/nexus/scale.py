@@ -1,15 +1,17 @@
 """Scale of the frames: the factor of the norm that depends only on the frame."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hklflow.base.errors import HklflowError
 from hklflow.images.frame_scale import FrameScale, Status, Transmission
 from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
 
 if TYPE_CHECKING:
-    from hklflow.transform.direction import Refined
+    from hklflow.transform.absorption import Absorption
+    from hklflow.transform.direction import Direction, Refined
 
 
 def write_scale(path: Path, scale: FrameScale, rotation_angle: np.ndarray) -> None:
@@ -43,6 +45,9 @@ def write_scale(path: Path, scale: FrameScale, rotation_angle: np.ndarray) -> No
         add_array(data, "signal", scale.signal, "", long_name="counts per pixel")
         add_array(data, "monitor", scale.monitor, "")
         add_array(data, "attenuation", scale.attenuation, "")
+        if scale.absorption is not None:
+            what = "mean transmission of the frame by the crystal's shape; not in scale"
+            add_array(data, "absorption", scale.absorption, "", long_name=what)
         add_array(data, "frame", np.arange(len(scale.scale)) + 0.5)
         add_array(data, "rotation_angle", rotation_angle, "deg")
         notes = add_group(entry, "notes", "NXcollection")
@@ -72,6 +77,7 @@ def read_scale(path: Path) -> FrameScale:
             rotation=float(notes["rotation"][()]),
             area=float(notes["area"][()]),
             source=text(notes["source"]),
+            absorption=data["absorption"][()] if "absorption" in data else None,
         )
 
 
@@ -92,33 +98,79 @@ def write_refined(path: Path, corrections: "dict[str, Refined]") -> None:
             add_array(data, "curve", found.curve, "", long_name=what)
             add_array(data, "curve_errors", found.errors, "")
             add_array(data, "frame", np.arange(len(found.curve)) + 0.5)
-            direction = add_group(
-                data, "direction", "NXdata", signal="log", axes=["range", "slow", "fast"]
-            )
-            what = "logarithm of a further factor that depends on the direction"
-            add_array(direction, "log", found.direction.log, "", long_name=what)
-            add_array(direction, "range", np.arange(len(found.direction.log)))
-            add_array(direction, "slow", found.direction.slow, "pixel")
-            add_array(direction, "fast", found.direction.fast, "pixel")
-            add_array(direction, "every", found.direction.every, "", description="frames a range")
+            _add_direction(data, found.direction)
 
 
 def read_refined(path: Path, rotation: str) -> "Refined | None":
     """Read the correction of the scale of a rotation; None: it was not determined."""
-    from hklflow.transform.direction import Direction, Refined
+    from hklflow.transform.direction import Refined
 
     with open_entry(path) as entry:
         if rotation not in text(entry["notes/rotations"]).split():
             return None
         data = entry[rotation]
-        direction = data["direction"]
-        return Refined(
-            data["curve"][()],
-            data["curve_errors"][()],
-            Direction(
-                int(direction["every"][()]),
-                direction["slow"][()],
-                direction["fast"][()],
-                direction["log"][()],
-            ),
+        return Refined(data["curve"][()], data["curve_errors"][()], _direction(data))
+
+
+def write_absorption(
+    path: Path, found: "dict[str, Absorption]", mu_error: float, size_error: float
+) -> None:
+    """Write the transmission by the crystal's shape of each rotation, by its name.
+
+    Parameters
+    ----------
+    mu_error, size_error : float
+        Relative uncertainties of the attenuation and of the size.
+    """
+    with create(path, "transmission by the crystal's shape", next(iter(found))) as entry:
+        notes = add_group(entry, "notes", "NXcollection")
+        for name, value in (("mu", mu_error), ("size", size_error)):
+            add_array(notes, f"relative_error_of_{name}", value, "")
+        notes["errors"] = (
+            "the error of ln S at a node is relative_error_of_mu times by_mu and "
+            "relative_error_of_size times by_size; each is one error, common to all voxels"
         )
+        for name, one in found.items():
+            data = add_group(entry, name, "NXdata", signal="curve", axes=["frame"])
+            add_array(data, "curve", one.curve, "", long_name="mean transmission of the frame")
+            add_array(data, "frame", np.arange(len(one.curve)) + 0.5)
+            direction = _add_direction(data, one.direction)
+            for key, variable in (("by_mu", "ln mu"), ("by_size", "ln size")):
+                slope = getattr(one, key).astype(np.float32)
+                what = f"-d ln transmission / d {variable}"
+                add_array(direction, key, slope, "", long_name=what)
+
+
+def read_absorption(path: Path, rotation: str) -> "tuple[np.ndarray, Direction]":
+    """Read the mean transmission of each frame (n_frames,), and its factor of the direction.
+
+    Raises
+    ------
+    HklflowError
+        If the file is for other rotations.
+    """
+    with open_entry(path) as entry:
+        if rotation not in entry:
+            raise HklflowError(f"{path} has no rotation {rotation}; run absorption again")
+        return entry[rotation]["curve"][()], _direction(entry[rotation])
+
+
+def _add_direction(data: Any, factor: "Direction") -> Any:
+    """Add a group with the factor of the direction."""
+    direction = add_group(data, "direction", "NXdata", signal="log", axes=["range", "slow", "fast"])
+    what = "logarithm of a further factor that depends on the direction"
+    add_array(direction, "log", factor.log, "", long_name=what)
+    add_array(direction, "range", np.arange(len(factor.log)))
+    add_array(direction, "slow", factor.slow, "pixel")
+    add_array(direction, "fast", factor.fast, "pixel")
+    add_array(direction, "every", factor.every, "", description="frames a range")
+    return direction
+
+
+def _direction(data: Any) -> "Direction":
+    from hklflow.transform.direction import Direction
+
+    group = data["direction"]
+    return Direction(
+        int(group["every"][()]), group["slow"][()], group["fast"][()], group["log"][()]
+    )

@@ -126,6 +126,24 @@ STEPS = (
         ),
     ),
     Step(
+        "Absorption",
+        (Product("absorption", "Transmission by the crystal's shape, by frame and against 2θ."),),
+        (
+            Figure(
+                "error of the common scale",
+                "absorption",
+                ("errors common to many voxels", "common scale"),
+                "{:.1%}",
+            ),
+            Figure(
+                "error that changes with frame and direction",
+                "absorption",
+                ("errors common to many voxels", "change with frame and direction (rms)"),
+                "{:.2%}",
+            ),
+        ),
+    ),
+    Step(
         "3-D mask", (Product("frame_mask", "The frame that loses most, and the share by frame."),)
     ),
     Step(

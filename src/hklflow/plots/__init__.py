@@ -3,6 +3,7 @@
 Figures are made without pyplot, so they work without a display and in threads.
 """
 
+from hklflow.plots.absorption import absorption
 from hklflow.plots.calibration import assessment, comparison
 from hklflow.plots.common import save
 from hklflow.plots.detector import (
@@ -20,6 +21,7 @@ from hklflow.plots.series import intensities, series, temperature_series
 from hklflow.plots.volumes import coverage, slices
 
 __all__ = [
+    "absorption",
     "assessment",
     "comparison",
     "coverage",

@@ -207,8 +207,43 @@ def frame_norm(scale: "FrameScale", rotation: "Rotation", path: Path) -> "NDArra
             f"{path} is for {len(scale.scale)} frames but the scan has {rotation.scan.n_frames}; "
             "run frame_scale again"
         )
-    norm: NDArray[np.float64] = scale.monitor * scale.attenuation * scale.scale
-    return norm
+    return scale.norm
+
+
+def absorbed(norm: Norm, path: Path | None, rotation: str) -> Norm:
+    """Return the norm with the factor of the direction by the crystal's shape.
+
+    The mean of each frame is in the scale of the frames, whose signal was divided by it.
+
+    Parameters
+    ----------
+    path : Path or None
+        Product of `absorption`; None: the shape is not given.
+
+    Raises
+    ------
+    HklflowError
+        If the scale of the frames was made with another transmission, or without one.
+    """
+    import numpy as np
+
+    from hklflow import nexus
+    from hklflow.base.errors import HklflowError
+
+    used = norm.scale.absorption
+    if path is None:
+        if used is not None:
+            raise HklflowError(
+                f"the scale of the frames of {rotation} contains the transmission by the shape of "
+                "the crystal, but the input `absorption` is missing; give both or none"
+            )
+        return norm
+    curve, direction = nexus.read_absorption(path, rotation)
+    if used is None or len(used) != len(curve) or not np.allclose(used, curve, rtol=1e-9):
+        raise HklflowError(
+            f"the scale of the frames of {rotation} was not made with {path}; run frame_scale again"
+        )
+    return norm._replace(direction=direction, corrected=[*norm.corrected, "absorption by shape"])
 
 
 def refined(norm: Norm, path: Path | None, rotation: str) -> Norm:
@@ -220,7 +255,7 @@ def refined(norm: Norm, path: Path | None, rotation: str) -> Norm:
         return norm
     return norm._replace(
         frame=norm.frame * found.curve,
-        direction=found.direction,
+        direction=norm.direction.product(found.direction) if norm.direction else found.direction,
         corrected=[*norm.corrected, "scale from repeated measurements"],
     )
 

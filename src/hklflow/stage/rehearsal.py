@@ -75,9 +75,12 @@ class Known:
     ----------
     products : dict
         Path of a product -> what a later stage reads from it; None: it needs pixels.
+    notes : list of str
+        What `hklflow check` prints besides problems.
     """
 
     products: dict[Path, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     _made: "OrderedDict[Hashable, Any]" = field(default_factory=OrderedDict)
 
     def of(self, path: Path, read: Callable[[Path], T]) -> T | None:

@@ -317,7 +317,7 @@ def _transmission(run: Named, scale: "FrameScale") -> "tuple[NDArray[np.float64]
 
     from hklflow.base.errors import HklflowError
 
-    course = scale.transmission.transmission
+    course = scale.course
     if isinstance(run.transmission, Path):
         values = _text_transmission(run, len(course))
         assert values is not None

@@ -13,13 +13,18 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hklflow.images.frame_scale import Transmission, Uneven
     from hklflow.images.scan import RotationScan
     from hklflow.stage.rehearsal import Known
+    from hklflow.transform.direction import Direction
 
 VERSION = 4
 
 _WINDOW = 31
+_PARTS = 4  # along each side of the detector
 
 
 class Inputs(stage.Inputs):
@@ -31,6 +36,9 @@ class Inputs(stage.Inputs):
     """Scan file of the first rotation of the scan, to which the other rotations are scaled."""
     reference: Path
     """Frame statistics of the first rotation of the scan."""
+    absorption: Path | None = None
+    """Transmission by the crystal's shape, by which the signal is divided; None: the shape is not
+    given."""
     earlier: list[Path] = Field(default_factory=list)
     """Frame statistics of the earlier rotations of the scan, which must not have the same frames.
     """
@@ -87,6 +95,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     def estimate(scan_path: Path, path: Path) -> tuple[frame_scale.Transmission, np.ndarray]:
         scan = nexus.read_scan(scan_path)
         incident = scan.monitor * scan.attenuation
+        if (by_shape := _by_shape(inputs.absorption, scan_path)) is not None:
+            incident = incident * by_shape[0]
         background = nexus.read_statistics(path, "background")
         if len(background) != len(incident):
             raise HklflowError(
@@ -102,6 +112,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             signal = nexus.read_statistics(path, "frame_sum") / np.where(pixels > 0, pixels, np.nan)
         return frame_scale.transmission(signal, incident, window_of(params, len(signal))), signal
 
+    shaped = _by_shape(inputs.absorption, inputs.scan)
     scan, first = nexus.read_scan(inputs.scan), nexus.read_scan(inputs.reference_scan)
     _require_own_frames(scan, inputs)
     own, signal = estimate(inputs.scan, inputs.statistics)
@@ -110,6 +121,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     window = window_of(params, len(signal))
     if params.source != "none":
         parts, errors = nexus.read_parts(inputs.statistics)
+        parts = _without_absorption(parts, shaped and shaped[1])
         uneven = frame_scale.uneven(parts, errors, window)
         counting = frame_scale.counting_error(errors)
     if uneven is not None and uneven.significant:
@@ -120,7 +132,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     rotation, area = frame_scale.compare(own, reference, area, params.source, params.rotation_scale)
     scale = frame_scale.FrameScale(
-        scan.monitor, scan.attenuation, signal, own, rotation, area, params.source
+        scan.monitor,
+        scan.attenuation,
+        signal,
+        own,
+        rotation,
+        area,
+        params.source,
+        shaped and shaped[0],
     )
     goniometer = scan.rotation.goniometer
     angle = np.degrees(scan.rotation.scan.angle(np.arange(len(signal)) + 0.5))
@@ -153,6 +172,36 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"{rotation:.4f}; frames {own.counts}; "
         + ("no smooth curve" if window is None else f"smooth over {window} frames")
     )
+
+
+def _by_shape(path: Path | None, scan: Path) -> "tuple[NDArray[np.float64], Direction] | None":
+    """Return the transmission by shape of the rotation of a scan file: mean and direction."""
+    from hklflow import nexus
+
+    name = scan.absolute().parent.name
+    return None if path is None else nexus.read_absorption(path, name)
+
+
+def _without_absorption(
+    parts: "NDArray[np.float64]", direction: "Direction | None"
+) -> "NDArray[np.float64]":
+    """Return the backgrounds of parts of the detector without the absorption by shape.
+
+    Only if the parts cover all of the detector is their place known.
+    """
+    import numpy as np
+
+    side = int(np.sqrt(parts.shape[1]))
+    if direction is None:
+        return parts
+    if side**2 != parts.shape[1] or side < _PARTS:
+        print(
+            "note: parts of the detector are compared without their transmission by shape, because "
+            "some have too few pixels"
+        )
+        return parts
+    log = direction.of_parts(side)[np.arange(len(parts)) // direction.every]
+    return np.asarray(parts * np.exp(log.mean(axis=0) - log))
 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:

@@ -40,6 +40,8 @@ class Inputs(stage.Inputs):
     """Pixel mask."""
     scale: Path
     """Scale of every frame."""
+    absorption: Path | None = None
+    """Transmission by the crystal's shape; None: the shape is not given."""
     orientation: Path
     """Refined orientation of the scan."""
     accepted: Path | None = None
@@ -93,6 +95,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     norm = norms.read_norm(
         inputs.mask, inputs.scale, params, orientation.reference_detector, rotation, scan.binning
     )
+    norm = norms.absorbed(norm, inputs.absorption, params.rotation)
     measurement = measured.measurement(scan, rotation, norm, block=params.block, threads=threads)
     integrated = None
     if params.engine == "dials":
@@ -101,6 +104,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         engine = f"hklflow {__version__}"
         integrated = _by_hklflow(measurement, inputs.peaks, orientation, params, threads)
         reflections = integrated.reflections
+    if norm.direction is not None:
+        factor = norm.direction.of_places(reflections.frame, reflections.slow, reflections.fast)
+        reflections = reflections.with_norm_times(factor)
     title = f"{params.rotation} of {orientation.scan}: integrated reflections"
     nexus.write_reflections(outputs.reflections, reflections, title)
     warnings = _warnings(reflections)

@@ -43,6 +43,9 @@ class Inputs(stage.Inputs):
     """Pixel masks of the rotations."""
     scales: list[Path]
     """Scales of the frames by `frame_scale`, the start."""
+    absorption: Path | None = None
+    """Transmission by the crystal's shape, which is part of the start; None: the shape is not
+    given."""
     frame_masks: list[Path]
     """3-D masks of the rotations."""
     accepted: Path | None = None
@@ -221,6 +224,7 @@ def _of_rotation(
         rotation,
         scan.binning,
     )
+    norm = norms.absorbed(norm, inputs.absorption, task.names[number])
     at = {path.absolute().parent.name: path for path in inputs.backgrounds}
     background = norms.read_background(at.get(task.names[number]), norm) or []
     incident = norm.scale.monitor * norm.scale.attenuation
@@ -241,6 +245,7 @@ def _of_rotation(
             readout,
             plan.block,
             surroundings.norms(background, incident),
+            norm.direction,
         )
         n, fast = rotation.scan.n_frames, rotation.detector.shape[1]
         blocks = frames.blocks(plan.frames, scan.first, scan.first + n)
@@ -350,17 +355,18 @@ def _corrections(found: "Scale", task: _Task) -> "dict[str, Refined]":
 
 def _direction(found: "Scale", rotation: "Rotation", number: int) -> "Direction":
     """Return the direction's factor on nodes, for ranges of about a degree."""
+    from dataclasses import replace
+
     import numpy as np
 
     from hklflow.transform.direction import Direction
     from hklflow.transform.redundancy import Places
 
-    n = rotation.scan.n_frames
-    every = max(1, min(32, int(np.radians(1.0) / abs(rotation.scan.step))))
-    slow, fast = (np.linspace(0, size, _NODES) for size in rotation.detector.shape)
-    middles = np.minimum(np.arange(0, n, every) + every / 2, n)
-    log = found.splines.of_direction(number, found.parameters, middles, Places(slow, fast))
-    return Direction(every, slow, fast, log)
+    layout = Direction.layout(rotation, _NODES)
+    middles = np.minimum(layout.middles, rotation.scan.n_frames)
+    places = Places(layout.slow, layout.fast)
+    log = found.splines.of_direction(number, found.parameters, middles, places)
+    return replace(layout, log=log)
 
 
 def _metrics(found: "Scale | None", corrections: "dict[str, Refined]") -> dict[str, Any]:

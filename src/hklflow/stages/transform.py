@@ -40,6 +40,8 @@ class Inputs(stage.Inputs):
     """Pixel mask."""
     scale: Path
     """Scale of every frame."""
+    absorption: Path | None = None
+    """Transmission by the crystal's shape; None: the shape is not given."""
     refined: Path | None = None
     """Scale from repeated measurements; None: it was not asked for."""
     frame_mask: Path
@@ -189,6 +191,7 @@ def _read(inputs: Inputs, params: Params) -> _Task:
     norm = norms.read_norm(
         inputs.mask, inputs.scale, params, orientation.reference_detector, rotation, scan.binning
     )
+    norm = norms.absorbed(norm, inputs.absorption, params.rotation)
     norm = norms.refined(norm, inputs.refined, params.rotation)
     if norm.scale.source != "none":
         norm.corrected.append("transmission")

@@ -6,16 +6,19 @@ and linear between nodes on the detector.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.geometry import Rotation
 from hklflow.simd.jit import kernel
 
 Floats = NDArray[np.float64]
+
+_RANGE = 1.0  # degrees
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,64 @@ class Direction:
     slow: Floats
     fast: Floats
     log: Floats
+
+    @classmethod
+    def layout(cls, rotation: Rotation, nodes: int) -> "Direction":
+        """Return a factor of 1 with nodes along each side, for ranges of about a degree."""
+        n = rotation.scan.n_frames
+        every = max(1, min(32, int(np.radians(_RANGE) / abs(rotation.scan.step))))
+        slow, fast = (np.linspace(0, size, nodes) for size in rotation.detector.shape)
+        return cls(every, slow, fast, np.zeros((-(-n // every), nodes, nodes)))
+
+    @property
+    def middles(self) -> Floats:
+        """Frame coordinates of the middles of the ranges."""
+        return np.asarray((np.arange(len(self.log)) + 0.5) * self.every, np.float64)
+
+    def at(self, frame: int, slow: Floats, fast: Floats) -> Floats:
+        """Return the logarithm (slow, fast) on a grid of places of a frame."""
+        along, across = _linear(self.slow, slow), _linear(self.fast, fast)
+        return np.asarray(along @ self.log[frame // self.every] @ across.T)
+
+    def of_places(self, frame: Floats, slow: Floats, fast: Floats) -> Floats:
+        """Return the factor (n,) at places (frame, slow, fast); beyond the ends, that of the end.
+
+        The ranges of frames are interpolated.
+        """
+        from scipy.interpolate import RegularGridInterpolator
+
+        # The last range once more, because an interpolation needs two.
+        middles = np.append(self.middles, self.middles[-1] + self.every)
+        log = np.concatenate([self.log, self.log[-1:]])
+        axes = (middles, self.slow, self.fast)
+        at = [np.clip(x, a[0], a[-1]) for x, a in zip((frame, slow, fast), axes, strict=True)]
+        return np.asarray(np.exp(RegularGridInterpolator(axes, log)(np.stack(at, axis=-1))))
+
+    def of_parts(self, side: int) -> Floats:
+        """Return the mean logarithm (ranges, side²) in side × side equal parts of the detector."""
+        middles = (np.arange(8 * side) + 0.5) / (8 * side)
+        slow, fast = (
+            _linear(nodes, middles * nodes[-1]).reshape(side, 8, -1).mean(axis=1)
+            for nodes in (self.slow, self.fast)
+        )
+        return np.asarray((slow @ self.log @ fast.T).reshape(len(self.log), -1))
+
+    def product(self, other: "Direction") -> "Direction":
+        """Return the product with another factor, which is interpolated to the own nodes.
+
+        Raises
+        ------
+        HklflowError
+            If the factors are for other ranges of frames or another detector.
+        """
+        ends = [(d.every, len(d.log), d.slow[-1], d.fast[-1]) for d in (self, other)]
+        if ends[0] != ends[1]:
+            raise HklflowError(
+                "the factors of the direction by absorption and by refine_scale are for different "
+                "ranges of frames or detectors; run both again"
+            )
+        slow, fast = _linear(other.slow, self.slow), _linear(other.fast, self.fast)
+        return replace(self, log=self.log + slow @ other.log @ fast.T)
 
     def require(self, n_frames: int, shape: tuple[int, int]) -> None:
         """Refuse a factor of another rotation or detector.
@@ -71,6 +132,11 @@ class Direction:
         nodes = self.log[frame // self.every]
         _multiply(norm, begin, end, self.slow, self.fast, nodes, made)
         return made
+
+
+def _linear(nodes: Floats, at: Floats) -> Floats:
+    """Return the matrix (at, nodes) of linear interpolation."""
+    return np.array([np.interp(at, nodes, row) for row in np.eye(len(nodes))]).T
 
 
 class Refined(NamedTuple):

@@ -21,6 +21,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, rays
 from hklflow.geometry.grid import Grid
 from hklflow.simd.jit import kernel
+from hklflow.transform.direction import Direction
 from hklflow.transform.sums import Readout
 
 Floats = NDArray[np.float64]
@@ -294,6 +295,8 @@ class Repeats:
         Pixels along (slow, fast) that are summed before they are given to a voxel.
     background : sequence of ((slow, fast) array, (n_frames,) array)
         Parts of the expected background: factors of the pixel and of the frame.
+    direction : Direction or None
+        A further factor of the norm.
     """
 
     def __init__(
@@ -308,11 +311,14 @@ class Repeats:
         readout: Readout = _ALL_VALID,
         block: tuple[int, int] = (1, 1),
         background: Sequence[tuple[Floats, Floats]] = (),
+        direction: Direction | None = None,
     ) -> None:
         self._rotation, self._number, self._grid = rotation, number, grid
         self._ub = np.asarray(ub, np.float64)
         self._orbit, self._frame_norm = orbit.reshape(-1), frame_norm
-        self._readout = readout
+        self._readout, self._pixel_norm, self._direction = readout, pixel_norm, direction
+        if direction is not None:
+            direction.require(len(frame_norm), pixel_norm.shape)
         shape = pixel_norm.shape, frame_norm.shape
         of_pixels, self._background = (
             np.array([part[i] for part in background]).reshape(-1, *shape[i]) for i in (0, 1)
@@ -354,7 +360,7 @@ class Repeats:
                 float(self._readout.valid_from),
                 float(self._readout.invalid_from),
             ),
-            self._pixels,
+            self._pixels_of(first + n // 2),
             np.ascontiguousarray(to_voxel),
             0.5 - self._grid.first / self._grid.step,
             self._orbit,
@@ -374,6 +380,14 @@ class Repeats:
                 *made[:3],
             )
         )
+
+    def _pixels_of(self, frame: int) -> _Pixels:
+        """Return the pixels with the factor of the direction of a frame."""
+        if self._direction is None:
+            return self._pixels
+        rows = slice(0, len(self._pixel_norm))
+        norm = self._direction.times(self._pixel_norm, frame, rows)
+        return self._pixels._replace(norm=norm.reshape(-1)[self._pixels.number])
 
     def records(self) -> Records:
         """Return the records so far, in the order of the frames."""

@@ -15,6 +15,18 @@ def _own(experiment: Experiment, at: Wildcards) -> Config:
     return experiment.settings(at["sample"], at.get("scan"))
 
 
+def absorption(experiment: Experiment, at: Wildcards) -> stages.absorption.Params:
+    """Return the parameters of the absorption of a scan, with the formula of the sample."""
+    own = _own(experiment, at)
+    return stages.absorption.Params(
+        **own.absorption.model_dump(),
+        sample_formula=experiment.samples[at["sample"]].formula,
+        sample_cell=experiment.samples[at["sample"]].cell,
+        annulus=own.find_peaks.annulus,
+        title=f"transmission of {at['sample']} {at['scan']}{quick_look(experiment)}",
+    )
+
+
 def refine_scale(experiment: Experiment, at: Wildcards) -> stages.refine_scale.Params:
     """Return the parameters that refine the scale of a scan."""
     own = _own(experiment, at)

@@ -1,0 +1,133 @@
+"""Stage absorption: from the shape of a world's crystal to frame scale, transform and Bragg."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hklflow import nexus, stage
+from hklflow.base.errors import HklflowError
+from hklflow.images.frame_scale import FrameScale
+from hklflow.stages import refine_scale
+from hklflow.transform.direction import Refined
+from tests.truth.quantitative_catalogue import world
+from tests.truth.quantitative_scans import Made, made, shape_by_faces, traced, transformed, use
+
+
+@pytest.fixture(scope="module")
+def plate(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    found = made(world("plate", 11, (60, 64), span=12.0), tmp_path_factory.mktemp("plate"))
+    w = found.world
+    metrics = traced(found, shape=shape_by_faces(found), formula=w.crystal.formula, formula_units=2)
+    assert metrics["attenuation (1/mm)"]["r1"] == pytest.approx(w.crystal.mu, rel=0.02)
+    assert metrics["warnings"] == []
+    traced(found, shape=shape_by_faces(found), mu=w.absorber.mu, nodes=65)
+    use(found)
+    return found
+
+
+def test_the_transmission_is_the_traced(plate: Made) -> None:
+    """Faces by hkl through the orientation, and by vectors of the holder, in both rotations."""
+    w = plate.world
+    for r, name in enumerate(plate.names):
+        curve, direction = nexus.read_absorption(plate.folder / "absorption.nxs", name)
+        nodes = [np.linspace(0, n, 8) for n in w.shape]
+        off = [
+            direction.at(z, *nodes) + np.log(curve[z] / w.nodes(r, "sample")[z])
+            for z in range(0, 12, 3)
+        ]
+        assert np.sqrt(np.mean(np.square(off))) < 0.003
+
+
+def test_the_norm_has_the_transmission_once(plate: Made) -> None:
+    w, file = plate.world, plate.folder / "absorption.nxs"
+    volume = transformed(plate, file)
+    assert "absorption by shape" in volume.notes["corrected for"]
+    norm = sum(
+        float((w.norm * w.transmission(0, z)).sum() * m)
+        for z, m in enumerate(nexus.read_scale(plate.folder / "r1/scale.nxs").monitor)
+    )
+    without = sum(
+        float(w.norm.sum() * m)
+        for m in nexus.read_scale(plate.folder / "r1/scale.nxs").monitor
+    )  # fmt: skip
+    # Against the transform without a shape, all other factors are equal.
+    scale = nexus.read_scale(plate.folder / "r1/scale.nxs")
+    bare = FrameScale(
+        scale.monitor, scale.attenuation, scale.signal, scale.transmission, 1.0, 1.0, "none"
+    )
+    nexus.write_scale(plate.folder / "r1/scale.nxs", bare, np.zeros(len(scale.monitor)))
+    try:
+        plain = transformed(plate, None)
+        with pytest.raises(HklflowError, match=r"was not made with .*; run frame_scale again"):
+            transformed(plate, file)
+    finally:
+        nexus.write_scale(plate.folder / "r1/scale.nxs", scale, np.zeros(len(scale.monitor)))
+    assert volume.norm.sum() / plain.norm.sum() == pytest.approx(norm / without, rel=3e-3)
+    with pytest.raises(HklflowError, match="but the input `absorption` is missing"):
+        transformed(plate, None)
+
+
+def test_a_refined_scale_multiplies_the_transmission(plate: Made) -> None:
+    file, refined = plate.folder / "absorption.nxs", plate.folder / "refined.nxs"
+    _, direction = nexus.read_absorption(file, "r1")
+    n = plate.world.scans[0].n_frames
+    factor = Refined(np.full(n, 2.0), np.zeros(n), direction)
+    nexus.write_refined(refined, {"r1": factor})
+    once, twice = (transformed(plate, file, path) for path in (None, refined))
+    assert 0.5 < twice.norm.sum() / once.norm.sum() / 2 < 2
+    done = twice.notes["corrected for"]
+    assert {"absorption by shape", "scale from repeated measurements"} <= set(done)
+
+
+@pytest.mark.slow
+def test_refine_scale_finds_little_after_the_shape(tmp_path: Path) -> None:
+    """Its start has the transmission by shape: the reduced χ² before is near 1."""
+    found = made(world("needle", 3, span=50.0), tmp_path)
+    body = found.world.absorber.body
+    values, axes = np.linalg.eigh(body.quadrics[0])
+    traced(
+        found,
+        shape={
+            "kind": "cylinder",
+            "radii": (values[1:] ** -0.5).tolist(),
+            "length": 2 * float(body.planes[0, 3]),
+            "first": {"holder": axes[:, 0].tolist()},
+            "second": {"holder": axes[:, 1].tolist()},
+        },
+        mu=found.world.absorber.mu,
+    )
+    chi2 = []
+    for absorbed in (None, tmp_path / "absorption.nxs"):
+        if absorbed:
+            use(found)
+        metrics = tmp_path / "refined_scale.json"
+        stage.run(
+            refine_scale.main,
+            inputs=refine_scale.Inputs(
+                scans=found.each("scan.nxs"),
+                masks=found.each("mask.nxs"),
+                scales=found.each("scale.nxs"),
+                absorption=absorbed,
+                frame_masks=found.each("frame_mask.nxs"),
+                orientation=tmp_path / "orientation.json",
+            ),
+            outputs=refine_scale.Outputs(
+                refined=tmp_path / "r.nxs", picture=tmp_path / "r.png", metrics=metrics
+            ),
+            params=refine_scale.Params(),
+            threads=1,
+        )
+        chi2.append(json.loads(metrics.read_text())["reduced chi2 before"])
+    assert chi2[1] - 1 < 0.5 * (chi2[0] - 1)
+
+
+def test_units_that_are_wrong_are_reported(tmp_path: Path) -> None:
+    found = made(world("sphere", 3, (60, 64), span=4.0), tmp_path)
+    with pytest.raises(HklflowError, match="`absorption` needs lengths in mm"):
+        traced(found, shape={"kind": "sphere", "radii": [70.0]}, mu=10.0)
+    metrics = traced(found, shape={"kind": "sphere", "radii": [7e-5]}, mu=10.0)
+    assert "the crystal absorbs next to nothing" in metrics["warnings"][0]
+    with pytest.raises(HklflowError, match=r"needs `absorption: \{density: \.\.\.\}`"):
+        traced(found, shape={"kind": "sphere", "radii": [0.07]}, formula="SrTiO3")
