@@ -330,6 +330,7 @@ def judged(case: Case, bound: bool, **params: Any) -> dict[str, Any]:
         "pull": pulls_of_frames(case, off[1]),
         "bound": np.nan,
         "seconds": [plain, seconds, directed],
+        "share": figures.get("share of the counts that does not follow the scale", np.nan),
         "said": figures["warnings"],
         "said by frame_scale": [
             text for p in case.each("scale.json") for text in stage.read_json(p)["warnings"]

@@ -327,20 +327,20 @@ def _steady(found: "Scale") -> list[str]:
     share, error = found.steady
     if abs(share) < max(_SMALL, _SURE * error):
         return []
-    if share > 0:
-        cause = (
-            "it does not pass through the crystal (air, windows), and makes the change of the "
-            "factors too small by about this share; measure it without the crystal and name the "
-            "run in `background: runs`"
-        )
-    else:
-        cause = (
-            "the backgrounds in `background: runs` are too strong, or S(Q) is sharper than the "
-            "voxels of the comparison"
+    less, cause = "less", (
+        "part of them does not pass through the crystal (air, windows), and the change of the "
+        "factors is too small by this part; measure it without the crystal and name the run in "
+        "`background: runs`"
+    )
+    if share < 0:
+        less, cause = "more", (
+            "the background in `background: runs` is too strong, or the factor changes with the "
+            "direction faster than `refine_scale: direction_intervals` allows"
         )
     return [
-        f"about {share:.0%} ± {error:.0%} of the counts do not follow the scale of the frames: "
-        f"{cause}"
+        f"counts where S(Q) is small change {less} with frame and direction than counts where it "
+        f"is large, as if roughly {share:.0%} of the counts did not follow the scale (error "
+        f"{error:.0%}): {cause}"
     ]
 
 
