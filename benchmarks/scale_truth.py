@@ -33,6 +33,12 @@ from typing import Any
 import h5py
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
+from tests.truth.orientations import write_orientation
+from tests.truth.quantitative import World
+from tests.truth.quantitative_bounds import scale_bound
+from tests.truth.quantitative_catalogue import PLANS, world
+from tests.truth.quantitative_gauge import Visible, at_blocks, gauge_free
+from tests.truth.quantitative_write import write
 
 from hklflow import nexus, stage
 from hklflow.geometry.grid import Grid
@@ -46,12 +52,6 @@ from hklflow.stages import (
     transform,
 )
 from hklflow.transform.surroundings import norms as factors_of
-from tests.truth.orientations import write_orientation
-from tests.truth.quantitative import World
-from tests.truth.quantitative_bounds import scale_bound
-from tests.truth.quantitative_catalogue import PLANS, world
-from tests.truth.quantitative_gauge import Visible, at_blocks, gauge_free
-from tests.truth.quantitative_write import write
 
 FIELDS = (60, 64)  # directions at which factors are compared
 BLOCK = 0.5  # h, k, l
@@ -114,7 +114,9 @@ def prepared(case: Case) -> None:
             nexus.write_mask(own / "mask.nxs", w.blind.astype(np.uint32))
         basic = {"scan": own / "scan.nxs", "mask": own / "mask.nxs"}
         parts = ("peaks", "statistics"), ("picture", "statistics_picture")
-        made = {n: own / f"{n}.{e}" for ns, e in zip(parts, ("nxs", "png"), strict=True) for n in ns}
+        made = {
+            n: own / f"{n}.{e}" for ns, e in zip(parts, ("nxs", "png"), strict=True) for n in ns
+        }
         made |= {n: own / f"{n}.json" for n in ("metrics", "statistics_metrics")}
         run(find_peaks, basic, made)
         run(
@@ -380,8 +382,15 @@ def main() -> None:
     changes = {k: getattr(a, k) for k in ("counts", "span") if getattr(a, k) is not None}
     print(HEAD)
     for name in list(PLANS) if a.names == "all" else a.names.split(","):
-        parts = [name.replace(" ", "-"), a.seed, *a.shape, *(f"{k}{v:g}" for k, v in changes.items())]
-        case = Case(world(name, a.seed, tuple(a.shape), **changes), a.folder / "-".join(map(str, parts)))
+        parts = [
+            name.replace(" ", "-"),
+            a.seed,
+            *a.shape,
+            *(f"{k}{v:g}" for k, v in changes.items()),
+        ]
+        case = Case(
+            world(name, a.seed, tuple(a.shape), **changes), a.folder / "-".join(map(str, parts))
+        )
         kept = case.folder / "row.json"
         if a.again:
             for file in ("refined_scale.nxs", "refined_scale.json", "r.png", "row.json"):

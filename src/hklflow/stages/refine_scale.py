@@ -327,20 +327,18 @@ def _steady(found: "Scale") -> list[str]:
     share, error = found.steady
     if abs(share) < max(_SMALL, _SURE * error):
         return []
-    less, cause = "less", (
-        "part of them does not pass through the crystal (air, windows), and the change of the "
-        "factors is too small by this part; measure it without the crystal and name the run in "
-        "`background: runs`"
-    )
-    if share < 0:
-        less, cause = "more", (
-            "the background in `background: runs` is too strong, or the factor changes with the "
-            "direction faster than `refine_scale: direction_intervals` allows"
-        )
+    less = "less" if share > 0 else "more"
+    causes = {
+        "less": "part of them does not pass through the crystal (air, windows), and the change of "
+        "the factors is too small by this part; measure it without the crystal and name the run in "
+        "`background: runs`",
+        "more": "the background in `background: runs` is too strong, or the factor changes with "
+        "the direction faster than `refine_scale: direction_intervals` allows",
+    }
     return [
         f"counts where S(Q) is small change {less} with frame and direction than counts where it "
-        f"is large, as if roughly {share:.0%} of the counts did not follow the scale (error "
-        f"{error:.0%}): {cause}"
+        f"is large (share that does not follow the scale: roughly {share:.0%} ± {error:.0%}): "
+        f"{causes[less]}"
     ]
 
 

@@ -453,7 +453,7 @@ class _Work:
         a, chi2, at_rest = self.newton(a)
         fisher, scatter = self.second()
         prior = self._prior(self.precision)
-        inverse = np.linalg.inv(fisher + prior)
+        inverse: Floats = np.asarray(np.linalg.inv(fisher + prior), np.float64)
         return Scale(
             self.splines,
             a,
