@@ -325,7 +325,7 @@ def _fit(records: "Records", task: _Task, params: Params) -> "tuple[Scale | None
 def _steady(found: "Scale") -> list[str]:
     """Return a sentence if part of the counts does not follow the scale."""
     share, error = found.steady
-    if abs(share) < max(_SMALL, _SURE * error):
+    if not abs(share) > max(_SMALL, _SURE * error):  # nan: not known
         return []
     less = "less" if share > 0 else "more"
     causes = {

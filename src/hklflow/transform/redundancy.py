@@ -49,6 +49,7 @@ _WORK = 4e10  # products of which second derivatives are summed
 _ROWS = 1000  # orbits that are summed together
 _TAU = 0.1  # assumed until it is known
 _LEARN = 400_000  # records from which τ and the precisions are found
+_ENOUGH, _OWN = 10, 0.2  # counts of an orbit, and the crystal's share of them, for its S
 _NEAR = 4  # cubic splines that are not 0 at a place
 
 
@@ -335,7 +336,7 @@ class Scale:
         False: the fit did not converge.
     steady : (float, float)
         Share of the counts that does not follow s (background that is not yet subtracted), and its
-        error.
+        error; nan: not known.
     """
 
     splines: Splines
@@ -477,7 +478,12 @@ class _Work:
         begin, info = self.starts[:-1], np.maximum(self.info, 1e-30)
         # info is own² / (own + background) for the counts `own` of the crystal.
         own = (info + np.sqrt(info**2 + 4 * info * self.records.background)) / 2
-        x = np.where(self.info > 0, self.records.norm / own, 0.0)
+        of_crystal = np.repeat(
+            np.add.reduceat(own, begin) / np.maximum(self.counts, 1), self.numbers
+        )
+        # Where S is almost 0 its inverse is noise.
+        use = (np.repeat(self.counts, self.numbers) >= _ENOUGH) & (of_crystal > _OWN)
+        x = np.where(use & (self.info > 0), self.records.norm / own, 0.0)
         mean = np.add.reduceat(self.info * x, begin)
         mean /= np.maximum(np.add.reduceat(self.info, begin), 1e-30)
         apart = self.info * (x - np.repeat(mean, self.numbers))
@@ -487,7 +493,7 @@ class _Work:
         known = float(np.sum(weight * apart * x) - with_s @ inverse @ with_s)
         share = float(self.records.norm.sum(dtype=np.float64) / self.counts.sum())
         if known <= 0:
-            return 0.0, np.inf
+            return np.nan, np.nan
         return float(np.sum(weight * self.off * x)) / known * share, share / np.sqrt(known)
 
     def _prior(self, precision: tuple[float, float]) -> Floats:
