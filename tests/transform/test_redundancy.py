@@ -193,6 +193,47 @@ def test_a_fit_that_does_not_come_to_rest_says_so(monkeypatch: pytest.MonkeyPatc
     assert not redundancy.refine(records, splines).at_rest
 
 
+def test_some_orbits_are_enough_for_the_second_derivatives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fit with many parameters converges to the same place, with about the same errors."""
+    world = World(*TETRAGONAL, 7, 3.0)
+    scale = curve(world.n, 1)
+    records = world.records([world.rotation(0)], [scale], [np.ones(world.n)])
+    splines = redundancy.Splines((world.n,), (12,), (4,), (2, 2), SHAPE)
+    every = redundancy.refine(records, splines)
+    monkeypatch.setattr(redundancy, "_WORK", 5e7)
+    numbers = np.unique(records.voxel, return_counts=True)[1]
+    assert len(redundancy._some(numbers, splines.size)) < 0.2 * len(numbers)
+    some = redundancy.refine(records, splines)
+    assert some.at_rest
+    (s, covariance), (t, other) = every.of_frames(0), some.of_frames(0)
+    errors = np.sqrt(np.diag(covariance))
+    assert np.abs(np.log(s / t)).max() < 0.5 * errors.max()
+    assert np.sqrt(np.diag(other)).mean() == pytest.approx(errors.mean(), rel=0.5)
+
+
+@pytest.mark.parametrize("air", [0.0, 3.0])
+def test_counts_that_do_not_follow_the_scale_are_noticed(air: float) -> None:
+    world = World(*TETRAGONAL, 4, 3.0)
+    rotations = [world.rotation(0), world.rotation(40)]
+    of_crystal = world.frames
+
+    def with_air(rotation: Rotation, scale: Floats, seed: int) -> NDArray[np.uint32]:
+        frames = of_crystal(rotation, scale, seed)
+        return frames + np.random.default_rng(seed).poisson(air, frames.shape).astype(np.uint32)
+
+    world.frames = with_air  # type: ignore[method-assign]
+    scales = [curve(world.n, 1), curve(world.n, 2)]
+    records = world.records(rotations, scales, [np.ones(world.n)] * 2)
+    splines = redundancy.Splines((world.n,) * 2, (12, 12), (1, 1), (0, 0), SHAPE)
+    share, error = redundancy.refine(records, splines).steady
+    truth = air * records.norm.sum() / records.counts.sum()
+    # One step towards the share, which is too long for a large one.
+    assert truth - 4 * error < share < 1.5 * truth + 4 * error
+    assert error < 0.01
+
+
 def test_nothing_was_measured_twice() -> None:
     nothing = np.zeros(0)
     records = repeats.Records(*(nothing.astype(t) for t in ("i4", "u2", *["f4"] * 6)))

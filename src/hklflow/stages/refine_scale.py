@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from hklflow.transform.repeat_grid import RepeatGrid
     from hklflow.transform.repeats import Records
 
-VERSION = 1
+VERSION = 2
 
 _NODES = 33  # along each side of the detector
+_SURE = 4.0  # errors from 0 of a share of the counts that does not follow the scale
+_SMALL = 0.02  # share that is not reported
 _KEPT = "the transmission by frame_scale is used"
 
 
@@ -310,6 +312,7 @@ def _fit(records: "Records", task: _Task, params: Params) -> "tuple[Scale | None
         for name, error in zip(task.names, level, strict=True)
         if error > params.told_error
     ]
+    warnings += _steady(found)
     if found.chi2_after > params.told_chi2:
         usable = found.chi2_after <= params.max_chi2
         limit = params.told_chi2 if usable else params.max_chi2
@@ -322,6 +325,26 @@ def _fit(records: "Records", task: _Task, params: Params) -> "tuple[Scale | None
         )
         return found if usable else None, warnings
     return found, warnings
+
+
+def _steady(found: "Scale") -> list[str]:
+    """Return a sentence if part of the counts does not follow the scale."""
+    share, error = found.steady
+    if not abs(share) > max(_SMALL, _SURE * error):  # nan: not known
+        return []
+    less = "less" if share > 0 else "more"
+    causes = {
+        "less": "part of them does not pass through the crystal (air, windows), and the change of "
+        "the factors is too small by this part; measure it without the crystal and name the run in "
+        "`background: runs`",
+        "more": "the background in `background: runs` is too strong, or the factor changes with "
+        "the direction faster than `refine_scale: direction_intervals` allows",
+    }
+    return [
+        f"counts where S(Q) is small change {less} with frame and direction than counts where it "
+        f"is large (share that does not follow the scale: roughly {share:.0%} ± {error:.0%}): "
+        f"{causes[less]}"
+    ]
 
 
 def _errors(found: "Scale", n_rotations: int) -> tuple[float, list[float]]:
@@ -383,6 +406,8 @@ def _metrics(found: "Scale | None", corrections: "dict[str, Refined]") -> dict[s
         "parameters": len(found.parameters),
         "parameters determined": found.determined,
         "difference of S(Q) within a voxel": found.tau,
+        "share of the counts that does not follow the scale": found.steady[0],
+        "error of the share": found.steady[1],
         "factor of the frames": {
             name: {
                 "mean": float(c.curve.mean()),

@@ -21,6 +21,10 @@ Voxels are not points. S(Q) differs between the records of one orbit by a fracti
 variance of the counts is ``μ + (τ μ)²``; orbits with many counts get less weight. The covariance
 is ``P⁻¹ (J + K) P⁻¹``: P is the information with the prior's K, J the scatter of the orbits'
 gradients.
+
+Counts that do not pass through the crystal, such as scattering of air, do not follow s. A share of
+them that is the same for all pixels, but for the norm, is estimated by one step of Newton's method,
+as a test: it is not subtracted.
 """
 
 from dataclasses import dataclass
@@ -38,12 +42,14 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _NEWTON = 25
-_AT_REST = 1e-4  # change of ln s
+_AT_REST = 0.03  # change of the parameters in all, in units of their errors
 _LEVEL, _CURVE, _DIRECTION = 1.0, 0.1, 0.3
 _CENTRE = 1e-3  # standard deviation of the mean of d over the detector
-_WORK = 5e8  # products of which second derivatives are summed
+_WORK = 4e10  # products of which second derivatives are summed
+_ROWS = 1000  # orbits that are summed together
 _TAU = 0.1  # assumed until it is known
 _LEARN = 400_000  # records from which τ and the precisions are found
+_ENOUGH, _OWN = 10, 0.2  # counts of an orbit, and the crystal's share of them, for its S
 _NEAR = 4  # cubic splines that are not 0 at a place
 
 
@@ -278,43 +284,31 @@ def _gradient(layout, records, starts, off, weight, gradient):  # type: ignore[n
 
 
 @kernel
-def _second(layout, records, starts, chosen, off, info, weight, fisher, scatter):  # type: ignore[no-untyped-def]
-    """Add to the Fisher matrix, and to the scatter of the gradients of the chosen orbits."""
+def _second(layout, records, starts, chosen, off, info, weight, fisher, mean, own):  # type: ignore[no-untyped-def]
+    """Add the records of the chosen orbits to the upper triangle of the Fisher matrix.
+
+    Each orbit gets a row in ``mean``, whose square has to be subtracted because S is not known, and
+    its gradient in ``own``.
+    """
     near = np.empty((3, 4))
     index, value = np.empty(68, np.int64), np.empty(68)
-    size = len(fisher)
-    at, seen = np.empty(size, np.int64), np.zeros(size, np.bool_)
-    mean, own = np.zeros(size), np.zeros(size)
-    for v in chosen:
-        total, n_at = 0.0, 0
+    for row in range(len(chosen)):
+        v = chosen[row]
+        total = 0.0
         for g in range(starts[v], starts[v + 1]):
             total += info[g]
         if total <= 0:
             continue
+        root = np.sqrt(weight[v] / total)
         for g in range(starts[v], starts[v + 1]):
             n = _columns(layout, records, g, near, index, value)
             w = weight[v] * info[g]
             for j in range(n):
-                i = index[j]
-                if not seen[i]:
-                    seen[i] = True
-                    at[n_at] = i
-                    n_at += 1
-                mean[i] += info[g] * value[j]
-                own[i] += weight[v] * off[g] * value[j]
-                b = w * value[j]
-                for k in range(n):
+                i, b = index[j], w * value[j]
+                mean[row, i] += root * info[g] * value[j]
+                own[row, i] += weight[v] * off[g] * value[j]
+                for k in range(j, n):  # indices ascend
                     fisher[i, index[k]] += b * value[k]
-        for j in range(n_at):
-            i = at[j]
-            b, c = weight[v] / total * mean[i], own[i]
-            for k in range(n_at):
-                fisher[i, at[k]] -= b * mean[at[k]]
-                scatter[i, at[k]] += c * own[at[k]]
-        for j in range(n_at):
-            mean[at[j]] = 0.0
-            own[at[j]] = 0.0
-            seen[at[j]] = False
 
 
 @dataclass(frozen=True)
@@ -340,6 +334,9 @@ class Scale:
         Number of parameters that the records determine.
     at_rest : bool
         False: the fit did not converge.
+    steady : (float, float)
+        Share of the counts that does not follow s (background that is not yet subtracted), and its
+        error; nan: not known.
     """
 
     splines: Splines
@@ -352,6 +349,7 @@ class Scale:
     repeats: int
     determined: float
     at_rest: bool
+    steady: tuple[float, float]
 
     def of_frames(self, rotation: int) -> tuple[Floats, Floats]:
         """Return s of the frames of a rotation (n,), and its relative covariance (n, n).
@@ -402,7 +400,7 @@ class _Work:
         self.counts = np.add.reduceat(records.counts.astype(np.float64), self.starts[:-1])
         self.numbers = np.diff(self.starts)
         self.set_tau(_TAU)
-        self.chosen = _some(self.numbers, self.n, 68 if splines.directed else 4)
+        self.chosen = _some(self.numbers, self.n)
         self.share = len(self.chosen) / len(self.numbers)
         self.off, self.info = np.empty((2, len(records)))
         self.rough, self.given = _priors(splines)
@@ -422,10 +420,16 @@ class _Work:
 
     def second(self) -> tuple[Floats, Floats]:
         """Return the Fisher matrix, and the scatter of the gradients, from the chosen orbits."""
-        fisher, scatter = np.zeros((2, self.n, self.n))
-        tables = self.layout, self.records, self.starts, self.chosen, self.off, self.info
-        _second(*tables, self.weight, fisher, scatter)
-        return fisher / self.share, scatter / self.share
+        fisher, scatter, taken = np.zeros((3, self.n, self.n))
+        for begin in range(0, len(self.chosen), _ROWS):
+            chosen = self.chosen[begin : begin + _ROWS]
+            mean, own = np.zeros((2, len(chosen), self.n))
+            tables = self.layout, self.records, self.starts, chosen, self.off, self.info
+            _second(*tables, self.weight, fisher, mean, own)
+            taken += mean.T @ mean
+            scatter += own.T @ own
+        fisher = np.triu(fisher) + np.triu(fisher, 1).T
+        return (fisher - taken) / self.share, scatter / self.share
 
     def learn(self) -> Floats:
         """Find τ and the precisions of the priors; return the parameters."""
@@ -450,7 +454,7 @@ class _Work:
         a, chi2, at_rest = self.newton(a)
         fisher, scatter = self.second()
         prior = self._prior(self.precision)
-        inverse = np.linalg.inv(fisher + prior)
+        inverse: Floats = np.asarray(np.linalg.inv(fisher + prior), np.float64)
         return Scale(
             self.splines,
             a,
@@ -462,7 +466,35 @@ class _Work:
             free,
             float(np.sum(inverse * fisher)),
             at_rest,
+            self.steady(inverse),
         )
+
+    def steady(self, inverse: Floats) -> tuple[float, float]:
+        """Return the share of the counts that does not follow s, and its error.
+
+        The background β N is one more parameter, with the derivative N of the expected counts; s
+        and the S of the orbits change with it.
+        """
+        begin, info = self.starts[:-1], np.maximum(self.info, 1e-30)
+        # info is own² / (own + background) for the counts `own` of the crystal.
+        own = (info + np.sqrt(info**2 + 4 * info * self.records.background)) / 2
+        of_crystal = np.repeat(
+            np.add.reduceat(own, begin) / np.maximum(self.counts, 1), self.numbers
+        )
+        # Where S is almost 0 its inverse is noise.
+        use = (np.repeat(self.counts, self.numbers) >= _ENOUGH) & (of_crystal > _OWN)
+        x = np.where(use & (self.info > 0), self.records.norm / own, 0.0)
+        mean = np.add.reduceat(self.info * x, begin)
+        mean /= np.maximum(np.add.reduceat(self.info, begin), 1e-30)
+        apart = self.info * (x - np.repeat(mean, self.numbers))
+        with_s = np.zeros(self.n)
+        _gradient(self.layout, self.records, self.starts, apart, self.weight, with_s)
+        weight = np.repeat(self.weight, self.numbers)
+        known = float(np.sum(weight * apart * x) - with_s @ inverse @ with_s)
+        share = float(self.records.norm.sum(dtype=np.float64) / self.counts.sum())
+        if known <= 0:
+            return np.nan, np.nan
+        return float(np.sum(weight * self.off * x)) / known * share, share / np.sqrt(known)
 
     def _prior(self, precision: tuple[float, float]) -> Floats:
         return precision[0] * self.rough[0] + precision[1] * self.rough[1] + self.given
@@ -475,11 +507,12 @@ class _Work:
         chi2, prior = self.expect(a), self._prior(self.precision)
         factor = cho_factor(self.second()[0] + prior)
         for _ in range(_NEWTON):
-            change = cho_solve(factor, self.gradient() - prior @ a)
+            gradient = self.gradient() - prior @ a
+            change = cho_solve(factor, gradient)
             size = float(np.max(np.abs(change), initial=0.0))
             a = a + change * min(1.0, 0.5 / max(size, 1e-12))
             chi2 = self.expect(a)
-            if size < _AT_REST:
+            if gradient @ change < _AT_REST**2:
                 return a, chi2, True
         return a, chi2, False
 
@@ -487,8 +520,11 @@ class _Work:
         """Return the precisions of the roughness that maximise the marginal likelihood."""
         over = max(1.0, float(np.median(np.diag(scatter) / np.maximum(np.diag(fisher), 1e-12))))
         fisher, b = fisher / over, b / over
-        spectra = [np.linalg.eigvalsh(r) for r in self.rough]
-        ranks = [int(np.sum(v > 1e-9 * max(v.max(), 1e-300))) for v in spectra]
+        # Linear functions, of one or three variables, are not rough.
+        ranks = [
+            sum(m + 1 for m in self.splines.curve),
+            sum((m + 3) * self.splines.places - 8 for m in self.splines.angle),
+        ]
 
         def evidence(tried: list[float]) -> float:
             try:
@@ -551,10 +587,13 @@ def _climb(evidence: Any, start: list[float], which: int, step: float) -> float:
     return at[which]
 
 
-def _some(numbers: Ints, size: int, near: int) -> Ints:
-    """Return random orbits whose second derivatives take limited time."""
+def _some(numbers: Ints, size: int) -> Ints:
+    """Return random orbits whose second derivatives take limited time.
+
+    They must have many more records than there are parameters.
+    """
     order = np.random.default_rng(0).permutation(len(numbers))
-    work = np.cumsum(np.minimum(near * numbers[order], size) ** 2.0)
+    work = np.cumsum(2.0 * size**2 + 5e3 * numbers[order])
     return np.sort(order[: max(1, int(np.searchsorted(work, _WORK)))])
 
 
