@@ -33,6 +33,7 @@ _CELL_FRAMES = 180  # frames of a rotation from which rings are found
 _CELL_PIXELS = 300_000
 _REACHES = (1.0, 0.75, 0.55, 0.4, 0.3)
 _BLOCK = 0.3  # h, k, l; edge of the blocks whose least level bounds the background
+_FEWEST = 1000  # records that determine anything
 _SIGNIFICANT = 5.0  # standard deviations of χ² above which there is an anisotropic part
 
 
@@ -158,6 +159,7 @@ def _require_one_detector(task: _Task) -> None:
 
 def _found(task: _Task, inputs: Inputs, params: Params) -> _Found:
     from hklflow.images import powder_rings
+    from hklflow.transform.unmeasured import Places
 
     plan, warnings = _plan(task)
     records, cells, pixel_norm = _sums(task, plan, inputs, params)
@@ -171,14 +173,16 @@ def _found(task: _Task, inputs: Inputs, params: Params) -> _Found:
             "measured twice (one short rotation, low symmetry); it is not subtracted"
         )
     else:
-        records, places = _without_rings(records, task, rings, params, cells)
-        if len(records) < 1000:
+        assert plan is not None
+        of_pixels = Places(pixels.q[use], pixels.azimuth[use])
+        found = _bounded(records, rings, task, plan, of_pixels, params)
+        if found is None:
             warnings.append(
-                "the background is not determined: too few repeated measurements "
-                f"({len(records)}) lie between the powder rings; only rings are subtracted"
+                "the background is not determined: too few repeated measurements lie between the "
+                "powder rings; only rings are subtracted"
             )
         else:
-            bounds, fit, chi2 = _bounded(records, places, task, plan, pixels, use, params)
+            bounds, fit, chi2 = found
     smooth = _smooth(fit, bounds, chi2, pixels, use)
     ring = rings.image(pixels.q, pixels.azimuth)
     parts = _parts(smooth, ring, pixel_norm, params)
@@ -376,51 +380,70 @@ class _Sampled:
                 sums[group] += found.reshape(shape)
 
 
-def _without_rings(
-    records: "Records", task: _Task, rings: "Rings", params: Params, cells: "Cells"
-) -> "tuple[Records, Places]":
-    """Return records between the rings, at most so many, and their places."""
-    import numpy as np
-
-    keep = np.ones(len(records), bool)
-    if len(records) > params.records:
-        # The golden ratio scatters the numbers of the orbits.
-        part = (records.voxel * 0.6180339887498949 * 7) % 1.0
-        keep = part < params.records / len(records)
-    records = records.take(keep)
-    places = _places(
-        task.rotations[0], records.slow.astype(np.float64), records.fast.astype(np.float64)
-    )
-    between = ~rings.near(places.q, 2 * float(cells.edges[1] - cells.edges[0]))
-    from hklflow.transform.unmeasured import Places
-
-    return records.take(between), Places(places.q[between], places.azimuth[between])
-
-
 def _bounded(
     records: "Records",
-    places: "Places",
+    rings: "Rings",
     task: _Task,
-    plan: Any,
+    plan: "RepeatGrid",
     pixels: "Places",
-    use: "NDArray[np.bool_]",
     params: Params,
-) -> "tuple[Bounds, Fit, float]":
-    """Return the interval, the fit, and the significance of the anisotropic part."""
+) -> "tuple[Bounds, Fit, float] | None":
+    """Return the interval, the fit, and the significance of the anisotropic part.
+
+    None if too few records lie between the powder rings.
+    """
     import numpy as np
 
     from hklflow.transform import unmeasured
 
+    places = _places(
+        task.rotations[0], records.slow.astype(np.float64), records.fast.astype(np.float64)
+    )
+    # A voxel is wider than a pixel: records next to a ring contain some of it.
+    between = ~rings.near(places.q, _voxel(task, plan))
+    if np.count_nonzero(between) < _FEWEST:
+        return None
+    clear, of_clear = records.take(between), unmeasured.Places(*(x[between] for x in places))
+    keep = np.ones(len(clear), bool)
+    if len(clear) > params.records:
+        # The golden ratio scatters the numbers of the orbits.
+        keep = (clear.voxel * 4.32623792124926) % 1.0 < params.records / len(clear)
     frames = tuple(r.scan.n_frames for r in task.rotations)
-    fit = unmeasured.fit(records, places, frames, task.rotations[0].detector.shape)
+    of_fit = unmeasured.Places(*(x[keep] for x in of_clear))
+    fit = unmeasured.fit(clear.take(keep), of_fit, frames, task.rotations[0].detector.shape)
     size = max(1, round(_BLOCK / float(np.min(plan.grid.step))))
-    l, k, h = np.unravel_index(records.voxel, plan.grid.array_shape)  # noqa: E741
+    l, k, h = np.unravel_index(clear.voxel, plan.grid.array_shape)  # noqa: E741
     blocks = ((l // size) * 4096 + k // size) * 4096 + h // size
-    inside = use & (pixels.q <= places.q.max())
-    of_pixels = unmeasured.Places(pixels.q[inside], pixels.azimuth[inside])
-    edges = np.linspace(of_pixels.q.min(), of_pixels.q.max() * (1 + 1e-9), params.shells + 1)
-    bounds = unmeasured.bounds(records, places, blocks, fit, of_pixels, edges)
+    edges = np.linspace(places.q.min(), places.q.max() * (1 + 1e-6), params.shells + 1)
+    bounds = unmeasured.bounds(clear, of_clear, blocks, fit, pixels, edges)
+    bounds = _on_rings(bounds, records, places, rings)
     return bounds, fit, unmeasured.significance(fit)
+
+
+def _voxel(task: _Task, plan: "RepeatGrid") -> float:
+    """Return the edge of a voxel in 1/Å."""
+    import numpy as np
+
+    return float(np.max(np.linalg.norm(task.orientation.ub, axis=0) * plan.grid.step))
+
+
+def _on_rings(
+    bounds: "Bounds", records: "Records", places: "Places", rings: "Rings"
+) -> "Bounds":
+    """Return the interval with shells that powder rings cover: 0 to the level without the rings."""
+    import numpy as np
+
+    shell = np.digitize(places.q, bounds.edges) - 1
+    low, high, level = bounds.low.copy(), bounds.high.copy(), bounds.level.copy()
+    for i in np.flatnonzero(~np.isfinite(high)):
+        own = shell == i
+        unit = records.background[own].astype(np.float64)
+        if not unit.sum() > 0:
+            continue
+        ring = rings.image(places.q[own], places.azimuth[own])[0]
+        level[i] = (records.counts[own].sum() - (unit * ring).sum()) / unit.sum()
+        low[i], high[i] = 0.0, max(level[i], 0.0)
+    return bounds._replace(low=low, high=high, level=level)
 
 
 def _smooth(
@@ -517,16 +540,16 @@ def _metrics(found: _Found, params: Params) -> dict[str, Any]:
     if found.bounds is None:
         return figures
     low, high = _share(found.bounds)
-    finite = np.isfinite(low) & np.isfinite(high)
+    finite = np.isfinite(high)
     return figures | {
-        "share of S that may be background": [
-            float(np.min(low[finite], initial=1)), float(np.max(high[finite], initial=0))
-        ],
+        "largest share of S that may be background": float(np.max(high[finite], initial=0)),
         "isotropic background": {
             "edges of the shells in 1/Å": found.bounds.edges.round(4).tolist(),
             "least in units of S": found.bounds.low.tolist(),
             "largest in units of S": found.bounds.high.tolist(),
             "level in units of S": found.bounds.level.tolist(),
+            "least share of the level": low.tolist(),
+            "largest share of the level": high.tolist(),
         },
         "settings": {"subtract": params.subtract, "rings": params.rings},
     }  # fmt: skip
