@@ -1,6 +1,7 @@
 """Worlds without a run of their surroundings, reduced by the stage, and the truth."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +134,12 @@ def _norm(folder: Path, name: str, w: World) -> np.ndarray:
 
 
 def shells(reduced: Reduced) -> dict[str, np.ndarray]:
-    """Return, by shell: true mean of the background but its rings, and the interval."""
+    """Return, by shell: true mean of the background but the rings found, and the interval."""
     iso = reduced.metrics["isotropic background"]
     edges = np.array(iso["edges of the shells in 1/Å"])
-    w, rest = reduced.world, reduced.true - reduced.rings
-    true = np.array(
-        [np.nanmean(rest[(w.q >= a) & (w.q < b)]) for a, b in zip(edges[:-1], edges[1:])]
-    )
+    rings = reduced.found.get("powder rings", np.zeros(reduced.world.shape))
+    w, rest = reduced.world, reduced.true - np.nan_to_num(rings)
+    true = np.array([np.nanmean(rest[(w.q >= a) & (w.q < b)]) for a, b in pairwise(edges)])
     keys = ("least in units of S", "largest in units of S", "level in units of S")
     low, high, level = (np.array(iso[k], float) for k in keys)
     return {"edges": edges, "true": true, "low": low, "high": high, "level": level}
@@ -155,7 +155,7 @@ def anisotropic_error(reduced: Reduced, n: int = 40) -> dict[str, float]:
     use = np.isfinite(reduced.true) & np.isfinite(found)
     edges = np.linspace(w.q[use].min(), w.q[use].max() * (1 + 1e-9), n + 1)
     true, off = [], []
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         own = use & (w.q >= a) & (w.q < b)
         if np.count_nonzero(own) < 30:
             continue

@@ -23,11 +23,12 @@ BINS = 2  # of |Q|, for each pixel
 _TEXTURE = 6  # harmonics along a ring
 _SMOOTH = 2  # harmonics of the level below the rings
 _NEXT, _WINDOW = 4, 15  # pixels: nearest and farthest neighbours that a bin is compared with
-_SIGNIFICANT = 4.5
+_SIGNIFICANT = 3.5
 _LEAST = 0.02  # of the level
 _WIDEST = 6.0  # pixels, full width at half maximum
 _SPACING = 16.0  # pixels between the splines of the level below the rings
 _END = 1.3  # of the width, from the centre to the end of a ring
+_CONTRAST = 0.3  # standard deviation of a harmonic of the texture, before it is found
 _FEWEST = 30  # cells of a median
 
 
@@ -128,7 +129,7 @@ def _excess(cells: Cells) -> tuple[Floats, Floats]:
     """Return the median over all cells of a bin's level above its neighbours', and its error."""
     rate = np.full(cells.counts.shape, np.nan)
     np.divide(cells.counts, cells.unit, out=rate, where=cells.unit > 0)
-    n = rate.shape[2]
+    n = len(cells.middles)
     excess, error = np.full((2, n), np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # cells without a measured neighbour
@@ -164,7 +165,8 @@ def _peaks(
     at, height = at[large], facts["prominences"][large]
     widths = peak_widths(curve, at, 0.5, wlen=reach)[0]
     _, _, left, right = peak_widths(curve, at, 0.97, wlen=reach)
-    found, ranges = [], []
+    found: list[Ring] = []
+    ranges: list[tuple[float, float]] = []
     for i, h, w, a, b in zip(at, height, widths, left, right, strict=True):
         if w > _WIDEST * BINS:
             continue
@@ -204,11 +206,15 @@ def _textures(
         use = unit[:, i] > 0
         if np.count_nonzero(use) < 3:
             continue
-        most = min(_TEXTURE, (np.count_nonzero(use) - 1) // 3)
+        most = min(_TEXTURE, (int(np.count_nonzero(use)) - 1) // 3)
         waves = _waves(at[use], most)
         weight = unit[use, i] ** 2 / np.maximum(counts[use, i], 1)
         rest = counts[use, i] / unit[use, i] - below[use, i]
-        inverse = np.linalg.pinv(waves.T @ (weight[:, None] * waves), hermitian=True, rcond=1e-6)
+        # Where sectors are missing, harmonics must not invent a texture.
+        mean = max(float(weight @ rest / weight.sum()), 1e-6 * float(below[use, i].mean()))
+        prior = np.full(waves.shape[1], (_CONTRAST * mean) ** -2.0)
+        prior[0] = 0.0
+        inverse = np.linalg.inv(waves.T @ (weight[:, None] * waves) + np.diag(prior))
         solution = inverse @ (waves.T @ (weight * rest))
         own = to_table[:, : waves.shape[1]]
         table[i] = np.maximum(own @ solution, 0)
@@ -216,9 +222,7 @@ def _textures(
     return table, variance
 
 
-def _below(
-    cells: Cells, in_range: NDArray[np.bool_], azimuth: Floats, spacing: float
-) -> Floats:
+def _below(cells: Cells, in_range: NDArray[np.bool_], azimuth: Floats, spacing: float) -> Floats:
     """Return the level without rings (sectors, bins): splines in |Q| times few harmonics."""
     from scipy.interpolate import BSpline
 

@@ -62,7 +62,6 @@ __all__ = [
     "read_volume",
     "require_one_grid",
     "write_background",
-    "write_unmeasured",
     "write_mask",
     "write_master",
     "write_peaks",
@@ -74,5 +73,6 @@ __all__ = [
     "write_series",
     "write_stack",
     "write_statistics",
+    "write_unmeasured",
     "write_volume",
 ]

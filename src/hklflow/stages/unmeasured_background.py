@@ -94,9 +94,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     orientation = stage.read_orientation(inputs.orientation)
     names = [path.absolute().parent.name for path in inputs.scans]
     rotations = [orientation.rotation(name) for name in names]
-    task = _Task(
-        orientation, [nexus.read_scan(path) for path in inputs.scans], names, rotations
-    )
+    task = _Task(orientation, [nexus.read_scan(path) for path in inputs.scans], names, rotations)
     _require_one_detector(task)
     found = _found(task, inputs, params)
     nexus.write_unmeasured(outputs.background, found.parts, found.bounds)
@@ -169,8 +167,9 @@ def _found(task: _Task, inputs: Inputs, params: Params) -> _Found:
     bounds, fit, chi2 = None, None, 0.0
     if records is None or len(records) == 0:
         warnings.append(
-            "the anisotropic part of the background is not determined: no part of S(Q) was "
-            "measured twice (one short rotation, low symmetry); it is not subtracted"
+            "the background besides powder rings is not determined: no part of S(Q) was measured "
+            "twice (one short rotation, low symmetry), or a frame spans more than the space "
+            "between reflections; it is not subtracted"
         )
     else:
         assert plan is not None
@@ -183,10 +182,20 @@ def _found(task: _Task, inputs: Inputs, params: Params) -> _Found:
             )
         else:
             bounds, fit, chi2 = found
+            if rings.rings and chi2 > _SIGNIFICANT:
+                # Ends of rings, and rings that are too weak to be found, have a texture, too.
+                warnings.append(
+                    "powder rings were found: what is left of them may be taken for a smooth "
+                    "anisotropic background, so that this is not subtracted; measure a run "
+                    "without the crystal"
+                )
+                chi2 = 0.0
+            if chi2 < _SIGNIFICANT:
+                bounds = bounds._replace(low=0 * bounds.low)
     smooth = _smooth(fit, bounds, chi2, pixels, use)
     ring = rings.image(pixels.q, pixels.azimuth)
     parts = _parts(smooth, ring, pixel_norm, params)
-    maps = _maps(cells, pixels, use, sum(image for image, _ in (smooth, ring)))
+    maps = _maps(cells, pixels, use, smooth[0] + ring[0])
     return _Found(parts, bounds, fit, chi2, rings, cells, maps, warnings)
 
 
@@ -226,9 +235,7 @@ def _sums(
     for number, (scan, rotation) in enumerate(zip(task.scans, task.rotations, strict=True)):
         corrections = params.corrections
         if inputs.flat_fields:
-            corrections = corrections.model_copy(
-                update={"flat_field": inputs.flat_fields[number]}
-            )
+            corrections = corrections.model_copy(update={"flat_field": inputs.flat_fields[number]})
         norm = norms.read_norm(
             inputs.masks[number],
             inputs.scales[number],
@@ -427,9 +434,7 @@ def _voxel(task: _Task, plan: "RepeatGrid") -> float:
     return float(np.max(np.linalg.norm(task.orientation.ub, axis=0) * plan.grid.step))
 
 
-def _on_rings(
-    bounds: "Bounds", records: "Records", places: "Places", rings: "Rings"
-) -> "Bounds":
+def _on_rings(bounds: "Bounds", records: "Records", places: "Places", rings: "Rings") -> "Bounds":
     """Return the interval with shells that powder rings cover: 0 to the level without the rings."""
     import numpy as np
 

@@ -43,7 +43,7 @@ _TAU = 0.1  # S(Q) differs by this fraction within an orbit
 _ROUNDS = 3
 _PRIOR_COUNTS = 10.0
 _OUTLIER = 6.0
-_Z = 2.0
+_Z, _Z_LEAST = 2.0, 3.0  # standard errors at the upper and at the lower end
 _UPDATES = 40
 _LEAST_COUNTS = 50
 
@@ -286,13 +286,13 @@ def bounds(
         if not own.any() or counts[mine].sum() < _LEAST_COUNTS:
             continue
         mean = float(at_pixel[own].mean())
-        low[i] = max(0.0, float((mean - at_pixel[own] - _Z * np.sqrt(variance[own])).max()))
+        low[i] = max(0.0, float((mean - at_pixel[own] - _Z_LEAST * np.sqrt(variance[own])).max()))
         known = unit[mine] * (at_record[mine] - mean)
         m = unit[mine].sum()
         level[i] = (counts[mine].sum() - known.sum()) / m
         own_blocks = np.unique(blocks[mine], return_inverse=True)[1]
         sums = [
-            np.bincount(own_blocks, x)
+            np.bincount(own_blocks, x).astype(np.float64)
             for x in (half[mine], counts[mine] - half[mine], known, unit[mine])
         ]
         ceiling = level[i] + _Z * np.sqrt(counts[mine].sum()) / m
@@ -333,7 +333,9 @@ def fit(records: Records, places: Places, frames: tuple[int, ...], shape: tuple[
     shape : (int, int)
         Pixels of the detector.
     """
-    C, N0, M = (np.asarray(a, np.float64) for a in (records.counts, records.norm, records.background))
+    C, N0, M = (
+        np.asarray(a, np.float64) for a in (records.counts, records.norm, records.background)
+    )
     begin = np.append(np.flatnonzero(np.diff(records.voxel, prepend=-1)), len(C)).astype(np.int64)
     of = np.repeat(np.arange(len(begin) - 1), np.diff(begin))
     edges = float(places.q.min()), float(places.q.max()) * (1 + 1e-9)
@@ -434,7 +436,7 @@ def _of_background(p: Floats, columns: _Columns, layout: _Layout) -> Floats:
         columns.of_q[:, a]
         * np.einsum("nm,nm->n", table[columns.at_q + a], columns.of_azimuth, dtype=np.float64)
         for a in range(2)
-    )  # type: ignore[return-value]
+    )
 
 
 def _of_scale(p: Floats, columns: _Columns, layout: _Layout) -> Floats:
