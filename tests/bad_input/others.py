@@ -118,6 +118,7 @@ OTHERS = {
     "stages/pixel_mask.py:_constants": TWIN,
     "stages/planes.py": PRODUCT,
     "stages/powder_calibration.py:main": PIXELS,
+    "stages/unmeasured_background.py": PRODUCT,
     "stages/refine_parent.py:_group": LOAD,
     "stages/refine_parent.py:_taken": TWIN,
     "stages/refine_parent.py:_begin": PIXELS,

@@ -1,6 +1,38 @@
 # Frames -> counts and norm on the hkl grid -> merged S(Q) -> the scan's master file
 
 
+rule unmeasured_background:
+    input:
+        **reads(
+            "unmeasured_background",
+            "scans",
+            "masks",
+            "scales",
+            "frame_masks",
+            "orientation",
+            "accepted",
+            "files",
+            "flat_fields",
+        ),
+    output:
+        **writes("unmeasured_background", "background", "picture", "metrics"),
+    log:
+        table.log("unmeasured_background"),
+    benchmark:
+        table.benchmark("unmeasured_background")
+    retries: RETRIES
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources_of("unmeasured_background"),
+    params:
+        **params_of("unmeasured_background"),
+    message:
+        "background of {wildcards.sample} {wildcards.scan} without a measurement"
+    shell:
+        table.command("unmeasured_background")
+
+
 rule refine_scale:
     input:
         **reads(

@@ -79,6 +79,7 @@ COSTS: Mapping[str, Cost] = {
     "refine": Cost(260, seconds=4),
     "absorption": Cost(400, seconds=30),
     "accept": Cost(60, seconds=0.5),
+    "unmeasured_background": Cost(2500, per_mpixel=500, seconds=90, rate=60),
     "refine_scale": Cost(2500, per_mpixel=300, seconds=60, rate=100),
     "transform": Cost(
         320, per_mpixel=80, per_mvoxel=5, seconds=1.5, rate=550, voxel_rate=150, disk_voxel=4

@@ -54,7 +54,8 @@ import hklflow.stages.stack_pdf
 import hklflow.stages.sum_scans
 import hklflow.stages.symmetrise
 import hklflow.stages.temperature_series
-import hklflow.stages.transform  # noqa: F401  (used as `stages.transform`)
+import hklflow.stages.transform
+import hklflow.stages.unmeasured_background  # noqa: F401  (used as `stages...`)
 from hklflow import stages
 from hklflow.calibration.assess import GateLimits
 from hklflow.constants.gate_limits import NormalizationGates

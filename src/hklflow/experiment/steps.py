@@ -178,6 +178,8 @@ def _in_blocks(config: "Config") -> bool:
 
 def _backgrounds(plan: Jobs, at: Wildcards) -> list[str]:
     """Return the backgrounds of the rotations of the job's scan that have one."""
+    if _is_subtracted(plan, at):
+        return [plan.paths.scan("unmeasured_background.nxs").format(**at)]
     every = ({**at, "rotation": r} for r in plan.experiment.rotations(at["sample"], at["scan"]))
     pattern = plan.paths.rotation("background.nxs")
     return [pattern.format(**one) for one in every if _has_background(plan, one)]
@@ -191,6 +193,25 @@ def _has_background(plan: Jobs, at: Wildcards) -> bool:
 
 def _with_background(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:
     return ({},) if _has_background(plan, at) else ()
+
+
+def _is_subtracted(plan: Jobs, at: Wildcards) -> bool:
+    """Return True if the background of the job's scan is subtracted without a measurement."""
+    own = plan.experiment.settings(at["sample"], at["scan"]).background
+    return own.unmeasured == "subtract"
+
+
+def _without_measurement(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
+    if plan.experiment.settings(at["sample"], at["scan"]).background.unmeasured is not None:
+        yield {}
+
+
+def _background(plan: Jobs, at: Wildcards) -> list[str]:
+    """Return the background of the job's rotation, or of its scan, if there is one."""
+    if _is_subtracted(plan, at):
+        return [plan.paths.scan("unmeasured_background.nxs").format(**at)]
+    pattern = plan.paths.rotation("background.nxs")
+    return [pattern.format(**at)] if _has_background(plan, at) else []
 
 
 def _structure_factors(config: "Config") -> bool:
@@ -473,7 +494,7 @@ _TRANSFORM = Step(
         "frame_mask": of_rotation("frame_mask.nxs"),
         "orientation": of_scan("orientation.json"),
         "accepted": of_scan("accepted.json"),
-        "background": of_rotation("background.nxs", when=_has_background),
+        "background": Source(_background),
         "files": parameter_files("transform"),
         "flat_field": FLAT_FIELD,
     },
@@ -484,6 +505,33 @@ _TRANSFORM = Step(
 )
 
 _VOLUMES = (
+    Step(
+        "unmeasured_background",
+        SCAN,
+        "merge",
+        reads={
+            "scans": of_rotations("scan.nxs"),
+            "masks": of_rotations("mask.nxs"),
+            "scales": of_rotations("scale.nxs"),
+            "frame_masks": of_rotations("frame_mask.nxs"),
+            "orientation": of_scan("orientation.json"),
+            "accepted": of_scan("accepted.json"),
+            "files": parameter_files("transform"),
+            "flat_fields": FLAT_FIELDS,
+        },
+        writes={
+            "background": Output("unmeasured_background.nxs"),
+            "picture": picture(
+                "unmeasured_background.png",
+                _VOLUME,
+                "background without a measurement",
+                "unmeasured_background",
+            ),
+            "metrics": figures("unmeasured_background.json"),
+        },
+        params=volumes.unmeasured_background,
+        runs=_without_measurement,
+    ),
     Step(
         "refine_scale",
         SCAN,

@@ -6,7 +6,7 @@ contributed to the file.
 """
 
 from hklflow.base.history import Record, calibrations
-from hklflow.nexus.background import read_background, write_background
+from hklflow.nexus.background import read_background, write_background, write_unmeasured
 from hklflow.nexus.grid_writer import PLANES, GridWriter
 from hklflow.nexus.masks import FrameMaskWriter, open_frame_mask, read_mask, write_mask
 from hklflow.nexus.master import linked_files, write_master
@@ -84,5 +84,6 @@ __all__ = [
     "write_series",
     "write_stack",
     "write_statistics",
+    "write_unmeasured",
     "write_volume",
 ]

@@ -1,11 +1,16 @@
-"""Backgrounds of one rotation, measured without the crystal."""
+"""Backgrounds of one rotation: measured without the crystal, or bounded by the rotations."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import h5py
 import numpy as np
 
 from hklflow.images.surroundings import Part, Rings
 from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
+
+if TYPE_CHECKING:
+    from hklflow.transform.unmeasured import Bounds
 
 
 def write_background(path: Path, parts: list[Part], rings: Rings) -> None:
@@ -39,30 +44,57 @@ def write_background(path: Path, parts: list[Part], rings: Rings) -> None:
         )
         add_array(radial, "pixels", rings.pixels)
         add_array(radial, "q", rings.q, "1/angstrom")
-        for i, part in enumerate(parts):
+        _write_parts(entry, parts)
+
+
+def write_unmeasured(path: Path, parts: list[Part], bounds: "Bounds | None") -> None:
+    """Write what is subtracted without a measurement, and the interval of the isotropic part."""
+    title = "background that was not measured"
+    with create(path, title, "isotropic" if bounds else "part1") as entry:
+        if bounds is not None:
             group = add_group(
-                entry, f"part{i + 1}", "NXdata", signal="level", axes=["slow", "fast"]
-            )
-            group["title"] = part.name
-            unit = "counts for an incident intensity of 1"
-            add_array(group, "level", part.level, "", long_name=f"{part.name} ({unit})")
-            add_array(group, "variance", part.variance, "")
-            add_array(group, "slow", np.arange(part.level.shape[0]) + 0.5, "pixel")
-            add_array(group, "fast", np.arange(part.level.shape[1]) + 0.5, "pixel")
-            factors = add_group(entry, f"factor{i + 1}", "NXdata", signal="factor", axes=["frame"])
-            add_array(factors, "factor", part.factor, "", long_name=f"factor of {part.name}")
+                entry, "isotropic", "NXdata", signal="level", axes=["q"],
+                auxiliary_signals=["low", "high"],
+            )  # fmt: skip
+            what = "isotropic background, mean of a shell, in units of S"
+            add_array(group, "level", bounds.level, "", long_name="level between the reflections")
+            add_array(group, "low", bounds.low, "", long_name=f"least {what}")
+            add_array(group, "high", bounds.high, "", long_name=f"largest {what}")
+            add_array(group, "q", (bounds.edges[:-1] + bounds.edges[1:]) / 2, "1/angstrom")
+            add_array(group, "edges", bounds.edges, "1/angstrom")
+        _write_parts(entry, parts)
+
+
+def _write_parts(entry: h5py.Group, parts: list[Part]) -> None:
+    """Write the images of the backgrounds and their factors."""
+    for i, part in enumerate(parts):
+        group = add_group(entry, f"part{i + 1}", "NXdata", signal="level", axes=["slow", "fast"])
+        group["title"] = part.name
+        unit = "counts for an incident intensity of 1"
+        add_array(group, "level", part.level, "", long_name=f"{part.name} ({unit})")
+        add_array(group, "variance", part.variance, "")
+        add_array(group, "slow", np.arange(part.level.shape[0]) + 0.5, "pixel")
+        add_array(group, "fast", np.arange(part.level.shape[1]) + 0.5, "pixel")
+        of_all = part.factor.ndim == 0
+        factors = (
+            add_group(entry, f"factor{i + 1}", "NXdata", signal="factor")
+            if of_all
+            else add_group(entry, f"factor{i + 1}", "NXdata", signal="factor", axes=["frame"])
+        )
+        add_array(factors, "factor", part.factor, "", long_name=f"factor of {part.name}")
+        if not of_all:
             add_array(factors, "frame", np.arange(len(part.factor)) + 0.5)
-            add_array(
-                factors,
-                "level_error",
-                part.error,
-                "",
-                description="relative error of the background, common to all pixels and frames",
-            )
+        add_array(
+            factors,
+            "level_error",
+            part.error,
+            "",
+            description="relative error of the background, common to all pixels and frames",
+        )
 
 
 def read_background(path: Path) -> list[Part]:
-    """Read the backgrounds of a rotation."""
+    """Read the backgrounds of a rotation; a factor without frames is that of all."""
     parts: list[Part] = []
     with open_entry(path) as entry:
         while f"part{len(parts) + 1}" in entry:

@@ -106,8 +106,23 @@ STEPS = (
     ),
     Step(
         "Background",
-        (Product("background", "Measured, background and rest against |Q|; factors by frame."),),
-        (Figure("share of the background", "background", ("share of the background",), "{:.1%}"),),
+        (
+            Product("background", "Measured, background and rest against |Q|; factors by frame."),
+            Product(
+                "unmeasured_background",
+                "Without a measurement: measured, background and rest against |Q| and azimuth. "
+                "The band is the interval of the isotropic background, which is not subtracted.",
+            ),
+        ),
+        (
+            Figure("share of the background", "background", ("share of the background",), "{:.1%}"),
+            Figure(
+                "largest share of S that may be background",
+                "unmeasured_background",
+                ("largest share of S that may be background",),
+                "{:.0%}",
+            ),
+        ),
     ),
     Step(
         "Orientation",

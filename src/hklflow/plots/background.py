@@ -1,12 +1,18 @@
 """Picture of the background that does not come from the crystal."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from hklflow.images.surroundings import Part, Rings
 from hklflow.plots.common import SMALL, figure_of
+
+if TYPE_CHECKING:
+    from hklflow.images.powder_rings import Cells
+    from hklflow.transform.unmeasured import Bounds
 
 
 def background(rings: Rings, parts: Sequence[Part], title: str) -> Figure:
@@ -31,4 +37,50 @@ def background(rings: Rings, parts: Sequence[Part], title: str) -> Figure:
     factors.set_ylabel("factor of the background", **SMALL)
     factors.legend(fontsize=8)
     figure.suptitle(title)
+    return figure
+
+
+def unmeasured(
+    cells: "Cells", maps: NDArray[np.float64], bounds: "Bounds | None", title: str
+) -> Figure:
+    """Draw level, background and rest against |Q| and azimuth, and the isotropic interval.
+
+    Parameters
+    ----------
+    maps : (2, sectors, bins) array
+        Level between the reflections, and background, in units of S.
+    """
+    figure = figure_of(9, 8)
+    rows = figure.subplots(4, 1, sharex=True, height_ratios=[2.4, 1, 1, 1])
+    curves, q = rows[0], (cells.edges[:-1] + cells.edges[1:]) / 2
+    unit = np.where(np.isfinite(maps).all(axis=0), cells.unit.sum(axis=0), 0)
+    seen = unit.sum(axis=0) > 0
+    both = (np.nan_to_num(maps) * unit).sum(axis=1)[:, seen] / unit.sum(axis=0)[seen]
+    if bounds is not None:
+        steps = {"step": "post", "lw": 0, "alpha": 0.35}
+        low, high = (np.append(x, x[-1]) for x in (bounds.low, bounds.high))
+        curves.fill_between(
+            bounds.edges, low, high, color="C2", label="isotropic background: interval", **steps
+        )
+    for label, curve, colour in (
+        ("measured between the reflections", both[0], "0.3"),
+        ("rings and least anisotropic background", both[1], "C1"),
+        ("rest", both[0] - both[1], "C0"),
+    ):
+        curves.plot(q[seen], curve, lw=1.3, color=colour, label=label)
+    curves.set_ylim(0, 1.15 * float(np.nanmax(both, initial=1e-12)))
+    curves.set_ylabel("mean, in units of S", **SMALL)
+    curves.legend(fontsize=8)
+    top = float(np.nanquantile(maps[0], 0.99)) if np.isfinite(maps[0]).any() else 1.0
+    images = ("measured", maps[0]), ("background", maps[1]), ("rest", maps[0] - maps[1])
+    for axes, (label, image) in zip(rows[1:], images, strict=True):
+        shown = axes.imshow(
+            image, origin="lower", aspect="auto", interpolation="nearest", vmin=0, vmax=top,
+            extent=(cells.edges[0], cells.edges[-1], -180, 180),
+        )  # fmt: skip
+        axes.set_ylabel(f"{label}\nazimuth (deg)", **SMALL)
+        figure.colorbar(shown, ax=axes, pad=0.01)
+    rows[-1].set_xlabel("|Q| (1/Å)")
+    figure.colorbar(shown, ax=curves, pad=0.01).ax.set_visible(False)
+    figure.suptitle(f"background without a measurement, {title}")
     return figure

@@ -261,13 +261,24 @@ def refined(norm: Norm, path: Path | None, rotation: str) -> Norm:
 
 
 def read_background(path: Path | None, norm: Norm) -> "list[Part] | None":
-    """Read the backgrounds; pixels whose background is not known get the norm 0."""
+    """Read the backgrounds; pixels whose background is not known get the norm 0.
+
+    None if there is no background, or if nothing of it is subtracted.
+    """
     if path is None:
         return None
+    import numpy as np
+
     from hklflow import nexus
     from hklflow.transform import surroundings
 
-    parts = nexus.read_background(path)
+    n = len(norm.frame)
+    parts = [
+        part._replace(factor=np.broadcast_to(part.factor, n).copy())
+        for part in nexus.read_background(path)
+    ]
+    if not parts:
+        return None
     norm.pixel[surroundings.unknown(parts)] = 0.0
     norm.corrected.append("background without the crystal")
     return parts

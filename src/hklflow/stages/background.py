@@ -6,9 +6,9 @@ Bragg reflections are integrated with their local background and do not use this
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hklflow import stage
 from hklflow.stage.background_settings import Named, Run
@@ -71,6 +71,22 @@ class Settings(Limits):
     Their backgrounds are added. `null` removes the run of a lower layer. Empty: nothing is
     subtracted.
     """
+    unmeasured: Literal["report", "subtract"] | None = None
+    """Without `runs`: find powder rings of the surroundings and the part of the background that
+    does not turn with the crystal, and bound the isotropic part. `report`: only report; `subtract`:
+    subtract rings and the anisotropic part, too. None: do not.
+    """
+    rings: Literal["subtract", "mask"] = "subtract"
+    """What `unmeasured: subtract` does with powder rings: subtract them, or mask their pixels."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Settings":
+        if self.unmeasured is not None and any(run is not None for run in self.runs.values()):
+            raise ValueError(
+                "`unmeasured` is for scans without `runs` (runs without the crystal are measured "
+                "backgrounds); remove one of the two"
+            )
+        return self
 
     def of_rotation(self, rotation: str) -> dict[str, Run]:
         """Return the runs of a rotation."""

@@ -228,7 +228,9 @@ def _of_rotation(
     )
     norm = norms.absorbed(norm, inputs.absorption, task.names[number])
     at = {path.absolute().parent.name: path for path in inputs.backgrounds}
-    background = norms.read_background(at.get(task.names[number]), norm) or []
+    # A background that was not measured is that of the scan.
+    of_scan = at.get(inputs.orientation.absolute().parent.name)
+    background = norms.read_background(at.get(task.names[number], of_scan), norm) or []
     incident = norm.scale.monitor * norm.scale.attenuation
     with (
         raw.open_scan(scan) as frames,

@@ -124,7 +124,7 @@ def artificial_normalization(
 def background(experiment: Experiment, at: Wildcards) -> stages.background.Params:
     """Return the parameters of the background of a rotation."""
     own = experiment.settings(at["sample"], at["scan"]).background
-    shared = own.model_dump(exclude={"runs"})
+    shared = own.model_dump(exclude={"runs", "unmeasured", "rings"})
     return stages.background.Params(**shared, runs=own.of_rotation(at["rotation"]))
 
 

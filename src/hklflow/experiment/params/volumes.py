@@ -35,6 +35,20 @@ def refine_scale(experiment: Experiment, at: Wildcards) -> stages.refine_scale.P
     return stages.refine_scale.Params(**own.refine_scale.model_dump(), corrections=corrections)
 
 
+def unmeasured_background(
+    experiment: Experiment, at: Wildcards
+) -> stages.unmeasured_background.Params:
+    """Return the parameters that bound the background of a scan without a measurement of it."""
+    own = _own(experiment, at)
+    corrections = {name: getattr(own.transform, name) for name in Corrections.model_fields}
+    return stages.unmeasured_background.Params(
+        subtract=own.background.unmeasured == "subtract",
+        rings=own.background.rings,
+        friedel=own.refine_scale.friedel,
+        corrections=corrections,
+    )
+
+
 def transform(experiment: Experiment, at: Wildcards) -> stages.transform.Params:
     """Return the parameters that transform a rotation, or one block of its frames."""
     given = _own(experiment, at).transform.model_dump()
