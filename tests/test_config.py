@@ -681,6 +681,34 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "artificial_normalization": [{}, {"method": "snip", "bins": 50, "width": 9, "sigmas": 3.5}],
     "sum_scans": [{}, {"patterns": ("a_####.cbf", "b c_####.cbf"), "saturation": 1e6}],
     "refine_scale": [{}, {"use": True, "friedel": False, "direction_intervals": 6}],
+    "absorption": [
+        {},
+        {"shape": {"kind": "sphere", "radii": [0.1]}, "mu": 3.5, "nodes": 17},
+        {
+            "shape": {
+                "kind": "box",
+                "thickness": (0.1, 0.2, 0.3),
+                "first": {"hkl": (0, 0, -1)},
+                "second": {"holder": (1, 0.5, -2)},
+            },
+            "formula": "Sr Ti O3",
+            "formula_units": 1,
+            "beam": {"profile": "even", "horizontal": 0.1, "vertical": 0.2},
+            "sample_cell": (4, 4, 4, 90, 90, 90),
+            "annulus": (0.1, 0.5),
+        },
+        {
+            "shape": {
+                "kind": "faces",
+                "faces": [
+                    {"hkl": hkl, "distance": 0.1 + i / 100}
+                    for i, hkl in enumerate([(1, 0, 0), (-1, -1, -1), (0, 1, 0), (0, 0, 1)])
+                ],
+            },
+            "density": 2.5,
+            "size_error": 0.1,
+        },
+    ],
     "background": [
         {"runs": {"air": {"raw": "raw/a.nxs", "seen_through": "not"}}},
         {
