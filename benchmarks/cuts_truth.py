@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.results.test_truth import Pulls, boxes, collect, lines, planes, shells
-from tests.results.truth import GROUPS, Case, made
+from tests.truth.cuts import GROUPS, Case, Pulls, boxes, collect, lines, made, planes, shells
 
 import hklflow
 from hklflow import plots

@@ -15,9 +15,8 @@ from hklflow import nexus
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid
 from hklflow.stages import symmetrise
+from tests.truth.cuts import hkl_of
 from tests.truth.orientations import write_orientation
-
-from .truth import hkl_of
 
 REPOSITORY = Path(__file__).parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "docs" / "notebooks").glob("*.ipynb"))

@@ -6,12 +6,13 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
+import hklflow
 from hklflow import nexus
 from hklflow.geometry import symmetry
 from hklflow.geometry.grid import Grid
+from hklflow.results import Volume
 from hklflow.stages import merge, symmetrise
 from tests.truth.orientations import write_orientation
-from tests.volumes.test_symmetrise_core import GENERIC, laue
 
 # One setting of each Laue group, and a trigonal one on other axes.
 GROUPS = {
@@ -28,6 +29,7 @@ GROUPS = {
     "m-3": "P m -3",
     "m-3m": "P m -3 m",
 }
+GENERIC = np.array([7.1, 8.2, 9.3, 84.0, 97.0, 106.0])
 HALF = 9
 GRID = Grid.symmetric(HALF * 0.1, 0.1)
 
@@ -48,6 +50,13 @@ def hkl_of(grid: Grid) -> np.ndarray:
     """hkl (l, k, h, 3) of all voxels."""
     l, k, h = np.meshgrid(*(grid.axis(i) for i in (2, 1, 0)), indexing="ij")  # noqa: E741
     return np.stack([h, k, l], axis=-1)
+
+
+def laue(symbol: str) -> np.ndarray:
+    """Operations (n, 3, 3) of the Laue group on rows of hkl, by gemmi."""
+    group = gemmi.SpaceGroup(symbol).operations()
+    rotations = np.array([op.rot for op in group.sym_ops]) // gemmi.Op.DEN
+    return np.unique(np.concatenate([rotations, -rotations]), axis=0)
 
 
 def symmetric(symbol: str, hkl: np.ndarray) -> np.ndarray:
@@ -121,3 +130,73 @@ def length(cell: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Lengths in 1/Å of hkl, by gemmi."""
     b = 2 * np.pi * np.array(gemmi.UnitCell(*cell).frac.mat.tolist())
     return np.linalg.norm(vectors @ b, axis=-1)
+
+
+Pulls = dict[str, list[float]]
+
+
+def boxes(
+    case: Case,
+    volume: Volume,
+    estimand: str,
+    pulls: Pulls,
+    halves: tuple[float, ...] = (0.12, 0.23),
+) -> None:
+    hkl = case.hkl
+    rng = np.random.default_rng(1)
+    for centre in [*rng.uniform(-0.6, 0.6, (8, 3)), np.zeros(3)]:
+        for half in halves:
+            low, high = centre - half, centre + half
+            h, k, l = zip(low, high, strict=True)  # noqa: E741
+            cut = volume.box(h=h, k=k, l=l, estimand=estimand)
+            inside = np.all((hkl >= low) & (hkl <= high), axis=-1)
+            assert cut.voxels == inside.sum()
+            pulls["box"].append(pull(cut, (), expected(case, inside, estimand)))
+
+
+def lines(case: Case, volume: Volume, estimand: str, pulls: Pulls) -> None:
+    hkl, width = case.hkl, 0.5
+    ends = ((-0.9, 0, 0), (0.9, 0, 0)), ((-0.8, -0.8, 0.2), (0.8, 0.8, 0.2))
+    for a, b in (*ends, ((0.1, 0.5, -0.9), (0.1, 0.5, 0.9))):
+        cut = volume.line(a, b, width, estimand=estimand)
+        # The projection by the law of cosines.
+        whole = length(case.cell, np.subtract(b, a))
+        from_a, from_b = (length(case.cell, hkl - end) for end in (a, b))
+        along = (from_a**2 + whole**2 - from_b**2) / (2 * whole)
+        near = from_a**2 - along**2 <= (width / 2) ** 2 * (1 + 1e-6)
+        for i in range(cut.sizes["distance"]):
+            away = np.abs(along / whole * (cut.sizes["distance"] - 1) - i)
+            inside = near & ((away < 0.5 - 1e-5) | ((np.abs(away - 0.5) < 1e-5) & (i % 2 == 0)))
+            assert cut.voxels[i] == inside.sum()
+            pulls["line"].append(pull(cut, i, expected(case, inside, estimand)))
+
+
+def shells(case: Case, volume: Volume, estimand: str, pulls: Pulls) -> None:
+    cut = volume.radial(estimand=estimand)
+    shell = np.floor(length(case.cell, case.hkl) / cut.attrs["step"] + 1e-6)
+    for i in range(cut.sizes["Q"]):
+        assert cut.voxels[i] == (shell == i).sum()
+        pulls["shell"].append(pull(cut, i, expected(case, shell == i, estimand)))
+
+
+def planes(case: Case, volume: Volume, estimand: str, pulls: Pulls) -> None:
+    cut = volume.plane("hk0", 0.5, estimand=estimand)
+    index = np.rint(case.hkl * 10).astype(int) + 9
+    layer = np.abs(case.hkl[..., 2]) <= 0.25
+    for i in range(0, 19, 2):
+        for j in range(0, 19, 2):
+            inside = layer & (index[..., 1] == i) & (index[..., 0] == j)
+            pulls["plane"].append(pull(cut, (i, j), expected(case, inside, estimand)))
+
+
+def pull(cut: object, at: object, truth: float) -> float:
+    """(value - truth) / σ; NaN where nothing was measured."""
+    value, sigma = (float(getattr(cut, name).values[at]) for name in ("S", "sigma"))
+    assert np.isfinite(value) == np.isfinite(truth)
+    return (value - truth) / sigma
+
+
+def collect(case: Case, estimand: str, pulls: Pulls) -> None:
+    volume = hklflow.open(case.path)
+    for cut in (boxes, lines, shells, planes):
+        cut(case, volume, estimand, pulls)
