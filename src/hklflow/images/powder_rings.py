@@ -194,7 +194,7 @@ def _textures(
     cells: Cells, ranges: list[tuple[float, float]], azimuth: Floats
 ) -> tuple[Floats, Floats]:
     """Return rings and variance (bins, azimuths), above a smooth level."""
-    counts, unit = cells.counts.sum(axis=0), cells.unit.sum(axis=0)
+    counts, unit = _steady(cells)
     middles = cells.middles
     in_range = np.any([(middles > a) & (middles < b) for a, b in ranges], axis=0)
     at = (np.arange(SECTORS) + 0.5) / SECTORS * 2 * np.pi - np.pi
@@ -218,15 +218,28 @@ def _textures(
         solution = inverse @ (waves.T @ (weight * rest))
         own = to_table[:, : waves.shape[1]]
         table[i] = np.maximum(own @ solution, 0)
-        variance[i] = np.einsum("ij,jk,ik->i", own, inverse, own)
+        variance[i] = np.pi / 2 * np.einsum("ij,jk,ik->i", own, inverse, own)  # of a median
     return table, variance
+
+
+def _steady(cells: Cells) -> tuple[Floats, Floats]:
+    """Return counts and norms (sectors, bins) by the median over ranges of frames.
+
+    The tails of a strong reflection are in a few ranges only.
+    """
+    rate = np.full(cells.counts.shape, np.nan)
+    np.divide(cells.counts, cells.unit, out=rate, where=cells.unit > 0)
+    unit = cells.unit.sum(axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # cells without a measurement
+        return np.nan_to_num(np.nanmedian(rate, axis=0)) * unit, unit
 
 
 def _below(cells: Cells, in_range: NDArray[np.bool_], azimuth: Floats, spacing: float) -> Floats:
     """Return the level without rings (sectors, bins): splines in |Q| times few harmonics."""
     from scipy.interpolate import BSpline
 
-    counts, unit, q = cells.counts.sum(axis=0), cells.unit.sum(axis=0), cells.middles
+    (counts, unit), q = _steady(cells), cells.middles
     low, high = cells.edges[0], cells.edges[-1]
     edges = np.linspace(low, high, max(int((high - low) / spacing), 2) + 1)
     knots = np.concatenate([[low] * 3, edges, [high] * 3])
