@@ -76,6 +76,14 @@ CASES = [
         "each of the 6 frames (and 2 more jobs: …)",
         written("t.txt", ""),
     ),
+    Case(
+        "limits of χ² in the wrong order",
+        CHECK,
+        "1 problem in the experiment:\n  config: refine_scale: Value error, max_chi2 1.1 is below "
+        "told_chi2 1.2, so that results would be left out without a word; give max_chi2 the larger "
+        "value",
+        more("refine_scale: {max_chi2: 1.1}\n"),
+    ),
     _half("folder of the results", 'results: "\\ud800"\n', r"results is '\ud800'"),
     _half("key", '"\\ud800": 3\n', r"a key is '\ud800'"),
     _half("in a list", 'import_scan: {axes: ["\\ud800"]}\n', r"import_scan.axes is '\ud800'"),

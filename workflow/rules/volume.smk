@@ -8,6 +8,7 @@ rule unmeasured_background:
             "scans",
             "masks",
             "scales",
+            "absorption",
             "frame_masks",
             "orientation",
             "accepted",

@@ -513,6 +513,7 @@ _VOLUMES = (
             "scans": of_rotations("scan.nxs"),
             "masks": of_rotations("mask.nxs"),
             "scales": of_rotations("scale.nxs"),
+            "absorption": ABSORPTION,
             "frame_masks": of_rotations("frame_mask.nxs"),
             "orientation": of_scan("orientation.json"),
             "accepted": of_scan("accepted.json"),

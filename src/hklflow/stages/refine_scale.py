@@ -13,7 +13,7 @@ value 1.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hklflow import stage
 from hklflow.stage import norms
@@ -102,6 +102,15 @@ class Settings(stage.Params):
     """Limit for the same χ²; above it, the factor is not used. At 4, repeated measurements differ
     by twice their errors, so that something else than the scale differs.
     """
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Settings":
+        if self.max_chi2 < self.told_chi2:
+            raise ValueError(
+                f"max_chi2 {self.max_chi2:g} is below told_chi2 {self.told_chi2:g}, so that "
+                "results would be left out without a word; give max_chi2 the larger value"
+            )
+        return self
 
 
 class Params(Settings):

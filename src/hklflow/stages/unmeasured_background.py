@@ -44,6 +44,8 @@ class Inputs(stage.Inputs):
     """Pixel masks of the rotations."""
     scales: list[Path]
     """Scales of the frames."""
+    absorption: Path | None = None
+    """Transmission by the shape of the crystal."""
     frame_masks: list[Path]
     """3-D masks of the rotations."""
     accepted: Path | None = None
@@ -244,6 +246,7 @@ def _sums(
             rotation,
             scan.binning,
         )
+        norm = norms.absorbed(norm, inputs.absorption, task.names[number])
         first_norm = norm.pixel if first_norm is None else first_norm
         incident = norm.scale.monitor * norm.scale.attenuation
         with (
@@ -256,7 +259,7 @@ def _sums(
             if plan is not None and orbit is not None:
                 own = repeats.Repeats(
                     rotation, number, task.orientation.ub, plan.grid, orbit, norm.pixel,
-                    norm.frame, readout, plan.block, [(norm.pixel, incident)],
+                    norm.frame, readout, plan.block, [(norm.pixel, incident)], norm.direction,
                 )  # fmt: skip
             sampled = _Sampled(task, number, norm.pixel, incident, readout, params.punch)
             n, fast = rotation.scan.n_frames, rotation.detector.shape[1]
