@@ -56,7 +56,9 @@ def unmeasured(name: str, seed: int) -> None:
         print("  |Q|     level      true  interval            over the tightest")
         for i, true in enumerate(s["true"]):
             # Both in electron units; the worlds' norms are those of hklflow up to a constant.
-            width = (least[i] + min(lowest[i], mean[i])) / mean[i] * true if mean[i] else np.nan
+            own = (w.q >= s["edges"][i]) & (w.q < s["edges"][i + 1])
+            unit = np.nanmean(found.true[own]) / mean[i] if mean[i] > 0 else np.nan
+            width = (least[i] + min(lowest[i], mean[i])) * unit
             low, high = s["low"][i], s["high"][i]
             inside = "" if low <= true <= high else "  OUTSIDE"
             print(
