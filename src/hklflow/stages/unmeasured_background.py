@@ -6,6 +6,7 @@ cannot be told from isotropic scattering of the crystal: its interval is reporte
 |Q|.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -425,9 +426,14 @@ def _bounded(
     l, k, h = np.unravel_index(clear.voxel, plan.grid.array_shape)  # noqa: E741
     blocks = ((l // size) * 4096 + k // size) * 4096 + h // size
     edges = np.linspace(places.q.min(), places.q.max() * (1 + 1e-6), params.shells + 1)
-    bounds = unmeasured.bounds(clear, of_clear, blocks, fit, pixels, edges)
+    chi2 = unmeasured.significance(fit)
+    trusted = chi2 >= _SIGNIFICANT and not rings.rings
+    used = fit if trusted else replace(
+        fit, parameters=0 * fit.parameters, covariance=0 * fit.covariance
+    )  # fmt: skip
+    bounds = unmeasured.bounds(clear, of_clear, blocks, used, pixels, edges)
     bounds = _on_rings(bounds, records, places, rings)
-    return bounds, fit, unmeasured.significance(fit)
+    return bounds, fit, chi2
 
 
 def _voxel(task: _Task, plan: "RepeatGrid") -> float:
