@@ -74,10 +74,12 @@ class Settings(Limits):
     unmeasured: Literal["report", "subtract"] | None = None
     """Without `runs`: find powder rings of the surroundings and the part of the background that
     does not turn with the crystal, and bound the isotropic part. `report`: only report; `subtract`:
-    subtract rings and the anisotropic part, too. None: do not.
+    remove rings and the anisotropic part, too. None: do not.
     """
-    rings: Literal["subtract", "mask"] = "subtract"
-    """What `unmeasured: subtract` does with powder rings: subtract them, or mask their pixels."""
+    rings: Literal["mask", "subtract"] = "mask"
+    """What `unmeasured: subtract` does with powder rings: mask their pixels, or subtract them with
+    an error of up to half of a ring in single pixels.
+    """
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "Settings":

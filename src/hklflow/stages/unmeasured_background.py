@@ -71,7 +71,7 @@ class Params(stage.Params):
 
     subtract: bool = False
     """Subtract powder rings and the anisotropic part."""
-    rings: Literal["subtract", "mask"] = "subtract"
+    rings: Literal["mask", "subtract"] = "mask"
     """What is done with powder rings, if `subtract` is True."""
     friedel: bool = True
     """S(Q) and S(-Q) are equal."""
@@ -181,7 +181,7 @@ def _found(task: _Task, inputs: Inputs, params: Params) -> _Found:
         if found is None:
             warnings.append(
                 "the background is not determined: too few repeated measurements lie between the "
-                "powder rings; only rings are subtracted"
+                "powder rings; nothing but rings is found"
             )
         else:
             bounds, fit, chi2 = found
@@ -198,6 +198,12 @@ def _found(task: _Task, inputs: Inputs, params: Params) -> _Found:
     smooth = _smooth(fit, bounds, chi2, pixels, use)
     ring = rings.image(pixels.q, pixels.azimuth)
     parts = _parts(smooth, ring, pixel_norm, params)
+    if params.subtract and params.rings == "subtract" and rings.rings:
+        warnings.append(
+            f"{len(rings.rings)} powder rings are subtracted, with errors of up to half of a ring "
+            "in single pixels, which are not in the error bars; `background: {rings: mask}` leaves "
+            "the pixels out, and a run without the crystal measures them"
+        )
     maps = _maps(cells, pixels, use, smooth[0] + ring[0])
     return _Found(parts, bounds, fit, chi2, rings, cells, maps, warnings)
 
