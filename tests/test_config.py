@@ -709,6 +709,11 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "size_error": 0.1,
         },
     ],
+    "unmeasured_background": [
+        {},
+        {"subtract": True, "rings": "subtract", "friedel": False, "shells": 4, "punch": 0.2},
+        {"records": 2000},
+    ],
     "background": [
         {"runs": {"air": {"raw": "raw/a.nxs", "seen_through": "not"}}},
         {

@@ -150,6 +150,7 @@ NOT_JOBS = (
     "nexus/",
     "page/",
     "plots/",
+    "results/",
     "templates.py",
 )
 """Rooms whose refusals are not of a job before pixels: importers, commands, products, tables."""

@@ -32,7 +32,7 @@ CASES = [
         "path that is not in a product",
         SHOW + "/entry/nothing",
         "there is no 'nothing' in results/quartz/300K/transform.nxs/entry; it holds notes, "
-        "sample, title, transform",
+        "plane, sample, title, transform",
         good=SHOW + "/entry/transform",
     ),
     Case(

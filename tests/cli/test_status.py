@@ -84,11 +84,13 @@ pdf delta_pdf_masked_transform.nxs delta_pdf_masked_transform.png delta_pdf_mask
 pdf total_pdf_masked_transform.nxs total_pdf_masked_transform.png total_pdf_masked_transform.json
 planes planes_symm_masked_transform.png
 planes planes_delta_pdf_masked_transform.png
-scan_file hexa_{scan}.nxs
 """
 OF_CHILD = """
 difference difference_masked_transform.nxs difference_masked_transform.png \
     difference_masked_transform.json pdf_difference_masked_transform.nxs
+"""
+MASTER = """
+scan_file hexa_{scan}.nxs
 """
 OF_SAMPLE = """
 temperature_series temperature_series/series.tsv temperature_series/series.nxs \
@@ -133,7 +135,10 @@ def all_jobs(results: str = "results", binned: bool = False) -> list[Made]:
             if binned:
                 found += listed("bin_frames binned.nxs", "hexa", scan, rotation)
             found += listed(OF_ROTATION, "hexa", scan, rotation)
-    for scan, of_one in (("300K", (OF_PARENT, OF_SCAN)), ("100K", (OF_SCAN, OF_CHILD))):
+    for scan, of_one in (
+        ("300K", (OF_PARENT, OF_SCAN, MASTER)),
+        ("100K", (OF_SCAN, OF_CHILD, MASTER)),
+    ):
         for text in of_one:
             found += listed(text, "hexa", scan)
     found += listed(OF_SAMPLE, "hexa")

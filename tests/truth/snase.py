@@ -200,6 +200,8 @@ def volume(out: Path, samples: tuple[int, int, int] | None = None) -> None:
             "scales": [out / "scale.nxs"],
             "peaks": [out / "peaks.nxs"],
             "frame_masks": [out / "frame_mask.nxs"],
+            "rotation_transforms": [out / f"{NAME}_transform.nxs"],
+            "rotation_masked_transforms": [out / f"{NAME}_masked_transform.nxs"],
         },
         {"master": out / "snase_room.nxs"},
         title="SNase",

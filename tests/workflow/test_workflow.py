@@ -401,8 +401,9 @@ def test_structure_factors(finished: Path, tmp_path: Path) -> None:
     run = snakemake(folder, "bragg", "--cores", "2")
     assert run.returncode == 0, run.stdout + run.stderr
     again = snakemake(folder, "--dry-run", "--config", "bragg=true")
-    # Their pictures go to the page of the sample, their doubts to the overview.
-    assert _jobs(again.stdout + again.stderr) == {"sample_page": 1, "overview": 1}
+    # Their pictures go to the page of the sample, their doubts to the overview, they themselves to
+    # the master files.
+    assert _jobs(again.stdout + again.stderr) == {"sample_page": 1, "overview": 1, "scan_file": 2}
     counted = job_counts(_experiment(folder, bragg=True))
     assert {rule: sum(counted[rule].values()) for rule in expected} == expected
 

@@ -1,9 +1,9 @@
 """Bound the background of a scan that was not measured without the crystal, from its rotations.
 
-The crystal turns, and its surroundings do not. Powder rings of the surroundings are sharp in |Q|.
-The anisotropic part of the rest is found from repeated measurements of S(Q). The isotropic part
-cannot be told from isotropic scattering of the crystal: its interval is reported for each shell of
-|Q|.
+The crystal turns, and its surroundings do not. Powder rings of the surroundings are sharp in the
+scattering angle. The anisotropic part of the rest is found from repeated measurements of S(Q). The
+isotropic part cannot be told from isotropic scattering of the crystal: its interval is reported for
+each shell of Q.
 """
 
 from dataclasses import replace
