@@ -230,9 +230,9 @@ rule absorption:
         table.log("absorption"),
     benchmark:
         table.benchmark("absorption")
-    threads: 2
     conda:
         ENVIRONMENT
+    threads: 2
     resources:
         **resources_of("absorption"),
     params:
