@@ -102,6 +102,11 @@ class World:
         return repeats.Records.joined(parts, orbit, gap=2.5)
 
 
+def refined(records: repeats.Records, splines: redundancy.Splines) -> redundancy.Scale:
+    """Refine the scale of frames that were not summed, with a background that is known."""
+    return redundancy.refine(records, splines, unknown=0.0, every=1)
+
+
 def curve(n: int, seed: int, depth: float = 0.3) -> Floats:
     """Return a scale that changes smoothly by a factor of nearly 2."""
     x = np.arange(n) / n + seed
@@ -135,9 +140,7 @@ def test_the_scale_is_right_within_its_errors(crystal: Any, level: float) -> Non
         world = World(*crystal, seed, level)
         scale = curve(world.n, seed)
         records = world.records([world.rotation(0)], [scale], [np.ones(world.n)])
-        found = redundancy.refine(
-            records, redundancy.Splines((world.n,), (40,), (1,), (0, 0), SHAPE)
-        )
+        found = refined(records, redundancy.Splines((world.n,), (40,), (1,), (0, 0), SHAPE))
         off, sigma = pulls(found, [scale])
         assert np.sqrt(np.mean(off**2)) < 0.02
         squares.append(np.mean((off / sigma) ** 2))
@@ -151,9 +154,7 @@ def test_rotations_are_scaled_to_each_other() -> None:
     scales = [curve(world.n, 1), 1.7 * curve(world.n, 2)]
     norms = [np.ones(world.n), np.where(np.arange(world.n) < 50, 1.0, 0.2)]  # an attenuator
     records = world.records(rotations, scales, norms)
-    found = redundancy.refine(
-        records, redundancy.Splines((world.n,) * 2, (30, 30), (1, 1), (0, 0), SHAPE)
-    )
+    found = refined(records, redundancy.Splines((world.n,) * 2, (30, 30), (1, 1), (0, 0), SHAPE))
     off, sigma = pulls(found, scales)
     assert np.sqrt(np.mean(off**2)) < 0.008
     assert abs(off[world.n :].mean()) < 4 * sigma[world.n :].mean()
@@ -166,18 +167,19 @@ def test_rotations_without_a_common_orbit_have_no_common_scale() -> None:
     records = world.records(rotations, scales, norms)
     apart = records.take(np.argsort(records.voxel + 10**9 * (records.rotation == 1)))
     apart = replace(apart, voxel=apart.voxel + (10**9 * (apart.rotation == 1)).astype(np.int32))
-    found = redundancy.refine(
-        apart, redundancy.Splines((world.n,) * 2, (30, 30), (1, 1), (0, 0), SHAPE)
-    )
+    found = refined(apart, redundancy.Splines((world.n,) * 2, (30, 30), (1, 1), (0, 0), SHAPE))
     off, sigma = pulls(found, scales)
     assert np.allclose(sigma[world.n :], np.sqrt(2), atol=0.2)
     # The stage reports it.
     task = refine_scale._Task(None, [], ["r1", "r2"], rotations)  # type: ignore[arg-type]
     params = refine_scale.Params(direction_intervals=1, told_error=0.02, told_chi2=2)
-    used, warnings = refine_scale._fit(apart, task, params)
+    ones = [np.ones(world.n)] * 2
+    sums = refine_scale._Sums(apart, 1, ones)
+    used, warnings = refine_scale._fit(sums, task, params, known=True)
     assert used is not None
     assert [w for w in warnings if "scale of r2 relative to r1 is not determined" in w] == warnings
-    assert refine_scale._fit(records, task, params)[1] == []
+    sums = refine_scale._Sums(records, 1, ones)
+    assert refine_scale._fit(sums, task, params, known=True)[1] == []
     # The curve of each is known nevertheless.
     assert off[: world.n].std() < 0.02
     assert off[world.n :].std() < 0.02
@@ -188,9 +190,9 @@ def test_a_fit_that_does_not_come_to_rest_says_so(monkeypatch: pytest.MonkeyPatc
     scale = curve(world.n, 1)
     records = world.records([world.rotation(0)], [scale], [np.ones(world.n)])
     splines = redundancy.Splines((world.n,), (20,), (1,), (0, 0), SHAPE)
-    assert redundancy.refine(records, splines).at_rest
+    assert refined(records, splines).at_rest
     monkeypatch.setattr(redundancy, "_NEWTON", 1)
-    assert not redundancy.refine(records, splines).at_rest
+    assert not refined(records, splines).at_rest
 
 
 def test_some_orbits_are_enough_for_the_second_derivatives(
@@ -201,11 +203,11 @@ def test_some_orbits_are_enough_for_the_second_derivatives(
     scale = curve(world.n, 1)
     records = world.records([world.rotation(0)], [scale], [np.ones(world.n)])
     splines = redundancy.Splines((world.n,), (12,), (4,), (2, 2), SHAPE)
-    every = redundancy.refine(records, splines)
+    every = refined(records, splines)
     monkeypatch.setattr(redundancy, "_WORK", 5e7)
     numbers = np.unique(records.voxel, return_counts=True)[1]
     assert len(redundancy._some(numbers, splines.size)) < 0.2 * len(numbers)
-    some = redundancy.refine(records, splines)
+    some = refined(records, splines)
     assert some.at_rest
     (s, covariance), (t, other) = every.of_frames(0), some.of_frames(0)
     errors = np.sqrt(np.diag(covariance))
@@ -227,18 +229,78 @@ def test_counts_that_do_not_follow_the_scale_are_noticed(air: float) -> None:
     scales = [curve(world.n, 1), curve(world.n, 2)]
     records = world.records(rotations, scales, [np.ones(world.n)] * 2)
     splines = redundancy.Splines((world.n,) * 2, (12, 12), (1, 1), (0, 0), SHAPE)
-    share, error = redundancy.refine(records, splines).steady
+    share, error = refined(records, splines).steady
     truth = air * records.norm.sum() / records.counts.sum()
     # One step towards the share, which is too long for a large one.
     assert truth - 4 * error < share < 1.5 * truth + 4 * error
     assert error < 0.01
 
 
+def test_noise_of_single_frames_is_found_and_taken_off() -> None:
+    """A monitor with 3 % of noise; a smooth curve alone is wrong by it, and says less."""
+    world, rng = World(*TETRAGONAL, 9, 4.0), np.random.default_rng(9)
+    noise = 0.03 * rng.normal(size=world.n)
+    scale = curve(world.n, 1) * np.exp(noise)
+    records = world.records([world.rotation(0)], [scale], [np.ones(world.n)])
+    splines = redundancy.Splines((world.n,), (20,), (1,), (0, 0), SHAPE)
+    found = refined(records, splines)
+    assert 0.02 < found.noise < 0.04
+    off, sigma = pulls(found, [scale])
+    assert off.std() < 0.5 * noise.std()
+    assert 0.7 < np.sqrt(np.mean((off / sigma) ** 2)) < 1.5
+
+
+def test_a_start_that_wanders_does_not_make_small_errors() -> None:
+    """At few counts; waves of the start as short as a few splines, on a level curve."""
+    squares = []
+    for seed in (1, 2, 3):
+        world = World(*TETRAGONAL, 20 + seed, 0.15)
+        x = np.arange(world.n) / world.n
+        scale = 1 + 0.05 * np.sin(2 * np.pi * (6 * x + seed / 3))
+        records = world.records([world.rotation(0)], [scale], [np.ones(world.n)])
+        splines = redundancy.Splines((world.n,), (30,), (1,), (0, 0), SHAPE)
+        off, sigma = pulls(refined(records, splines), [scale])
+        squares.append(np.mean((off / sigma) ** 2))
+    assert np.mean(squares) < 2
+
+
+def test_a_background_that_nobody_knows_is_in_the_errors() -> None:
+    world = World(*TETRAGONAL, 4, 3.0)
+    of_crystal = world.frames
+
+    def with_air(rotation: Rotation, scale: Floats, seed: int) -> NDArray[np.uint32]:
+        frames = of_crystal(rotation, scale, seed)
+        return frames + np.random.default_rng(seed).poisson(2.0, frames.shape).astype(np.uint32)
+
+    world.frames = with_air  # type: ignore[method-assign]
+    scale = curve(world.n, 1)
+    records = world.records([world.rotation(0)], [scale], [np.ones(world.n)])
+    share = 2.0 * records.norm.sum() / records.counts.sum()
+    splines = redundancy.Splines((world.n,), (12,), (1,), (0, 0), SHAPE)
+    found = redundancy.refine(records, splines, unknown=float(share), every=1)
+    off, sigma = pulls(found, [scale])
+    off -= off.mean()
+    beside = found.off_by(0) - found.off_by(0).mean()
+    # Nearly all of the error is what the background does, with the share that it has.
+    assert off.std() > 3 * sigma.mean()
+    assert abs(np.corrcoef(off, beside)[0, 1]) > 0.9
+    assert 0.5 < off.std() / beside.std() < 1.5
+    # Where the norm holds a transmission already, the background does not follow it.
+    through = redundancy.refine(
+        replace(records, norm=records.norm * scale[records.frame.astype(int)].astype("f4")),
+        splines,
+        unknown=float(share),
+        every=1,
+        through=[scale],
+    )
+    assert np.allclose(through.off_by(0), found.off_by(0), atol=0.3 * beside.std())
+
+
 def test_nothing_was_measured_twice() -> None:
     nothing = np.zeros(0)
     records = repeats.Records(*(nothing.astype(t) for t in ("i4", "u2", *["f4"] * 6)))
     with pytest.raises(HklflowError, match="measured twice"):
-        redundancy.refine(records, redundancy.Splines((10,), (8,), (1,), (0, 0), SHAPE))
+        refined(records, redundancy.Splines((10,), (8,), (1,), (0, 0), SHAPE))
 
 
 def test_records_are_sums_over_voxels() -> None:
@@ -330,11 +392,11 @@ def test_a_factor_of_the_direction_is_found_and_a_background_does_no_harm() -> N
         parts.append(own.records())
     records = repeats.Records.joined(parts, orbit, gap=2.5)
     splines = redundancy.Splines((world.n,) * 2, (10, 10), (8, 8), (3, 3), SHAPE)
-    found = redundancy.refine(records, splines)
+    found = refined(records, splines)
     assert found.chi2_after < found.chi2
     # Without the background, its share is taken for a factor.
     nothing = replace(records, background=np.zeros_like(records.background))
-    wrong = redundancy.refine(nothing, splines)
+    wrong = refined(nothing, splines)
     places = redundancy.Places(np.arange(SHAPE[0]) + 0.5, np.arange(SHAPE[1]) + 0.5)
     middle = np.arange(world.n) + 0.5
     for number, factor in enumerate(truth):

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from hklflow.transform.direction import Direction, Refined
     from hklflow.transform.redundancy import Scale, Splines
     from hklflow.transform.repeat_grid import RepeatGrid
-    from hklflow.transform.repeats import Records
+    from hklflow.transform.repeats import Records, Repeats
 
-VERSION = 2
+VERSION = 3
 
 _NODES = 33  # along each side of the detector
 _SURE = 4.0  # errors from 0 of a share of the counts that does not follow the scale
 _SMALL = 0.02  # share that is not reported
+_UNKNOWN, _UNKNOWN_REST = 0.2, 0.02  # see `Settings.unknown_background`
 _KEPT = "the transmission by frame_scale is used"
 
 
@@ -91,6 +92,11 @@ class Settings(stage.Params):
     direction_intervals: int = Field(4, ge=1, le=12)
     """Intervals between the splines of the factor of the direction, along each side of the
     detector."""
+    unknown_background: float | None = Field(None, ge=0, lt=1)
+    """Standard deviation of the share of the counts between reflections that is a background which
+    nobody measured. Errors of the factors contain what it does. None: 0.2 without any background,
+    0.02 with one.
+    """
     told_error: float = Field(0.01, gt=0)
     """Error of the frames' factor (rms, without the common scale of a rotation) above which the
     factor is not used, and this is reported. The transmission by `frame_scale` is then the better
@@ -142,7 +148,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             f"the cell is too large; {_KEPT}"
         )
     else:
-        found, warnings = _fit(_records(task, plan, inputs, params), task, params)
+        known = bool(inputs.backgrounds)
+        found, warnings = _fit(_records(task, plan, inputs, params), task, params, known)
     corrections = {} if found is None else _corrections(found, task)
     nexus.write_refined(outputs.refined, corrections)
     metrics = _metrics(found, corrections) | {"warnings": warnings}
@@ -176,16 +183,26 @@ def _plan(task: _Task) -> "RepeatGrid | None":
     return repeat_grid.choose(task.rotations, task.orientation.ub, task.orientation.cell, reach)
 
 
-def _records(task: _Task, plan: "RepeatGrid", inputs: Inputs, params: Params) -> "Records":
+class _Sums(NamedTuple):
+    """Records, frames of a range, and the crystal's part of the norm of the frames."""
+
+    records: "Records"
+    every: int
+    through: "list[NDArray[np.float64]]"
+
+
+def _records(task: _Task, plan: "RepeatGrid", inputs: Inputs, params: Params) -> _Sums:
     """Sum all frames by voxel and passage."""
     from hklflow.transform import repeats
 
     orbit = _orbits(task, plan, params)
-    parts = []
+    parts, through = [], []
     for number in range(len(task.names)):
-        own = _of_rotation(task, plan, inputs, params, number, orbit)
+        own, factor = _of_rotation(task, plan, inputs, params, number, orbit)
         parts.append(own.records())
-    return repeats.Records.joined(parts, orbit, gap=2.5 * plan.frames)
+        through.append(factor)
+    records = repeats.Records.joined(parts, orbit, gap=2.5 * plan.frames)
+    return _Sums(records, plan.frames, through)
 
 
 def _orbits(task: _Task, plan: "RepeatGrid", params: Params) -> "NDArray[np.int32]":
@@ -213,8 +230,8 @@ def _of_rotation(
     params: Params,
     number: int,
     orbit: "NDArray[np.int32]",
-) -> Any:
-    """Return the sums of a rotation."""
+) -> "tuple[Repeats, NDArray[np.float64]]":
+    """Return the sums of a rotation, and the crystal's part of the norm of its frames."""
     import numpy as np
 
     from hklflow import nexus
@@ -270,7 +287,7 @@ def _of_rotation(
                 mask = np.unpackbits(excluded[first:last], axis=2, count=fast)
             own.add(counts, first, mask)
             first = last
-    return own
+    return own, np.divide(norm.frame, incident, out=np.ones(n), where=incident > 0)
 
 
 def _splines(task: _Task, params: Params) -> "Splines":
@@ -298,16 +315,25 @@ def _splines(task: _Task, params: Params) -> "Splines":
     )
 
 
-def _fit(records: "Records", task: _Task, params: Params) -> "tuple[Scale | None, list[str]]":
+def _fit(sums: _Sums, task: _Task, params: Params, known: bool) -> "tuple[Scale | None, list[str]]":
     """Return the scale, or None where it is not determined, and sentences about it."""
     from hklflow.transform import redundancy
 
-    if len(records) == 0:
+    if len(sums.records) == 0:
         return None, [
             "the scale can't be refined: no part of S(Q) was measured twice (one rotation, low "
             f"symmetry, or few frames); {_KEPT}"
         ]
-    found = redundancy.refine(records, _splines(task, params))
+    unknown = params.unknown_background
+    if unknown is None:
+        unknown = _UNKNOWN_REST if known else _UNKNOWN
+    found = redundancy.refine(
+        sums.records,
+        _splines(task, params),
+        unknown=unknown,
+        every=sums.every,
+        through=sums.through,
+    )
     if not found.at_rest:
         return None, [f"the refinement of the scale did not converge; {_KEPT}"]
     course, level = _errors(found, len(task.names))
@@ -323,7 +349,7 @@ def _fit(records: "Records", task: _Task, params: Params) -> "tuple[Scale | None
         for name, error in zip(task.names, level, strict=True)
         if error > params.told_error
     ]
-    warnings += _steady(found)
+    warnings += _steady(found) + _overlooked(found, len(task.names), unknown, params.told_error)
     if found.chi2_after > params.told_chi2:
         usable = found.chi2_after <= params.max_chi2
         limit = params.told_chi2 if usable else params.max_chi2
@@ -358,6 +384,19 @@ def _steady(found: "Scale") -> list[str]:
     ]
 
 
+def _overlooked(found: "Scale", n_rotations: int, share: float, limit: float) -> list[str]:
+    """Return a sentence if a background that nobody knows may change the course of the factors."""
+    error = max(float(found.off_by(number).std()) for number in range(n_rotations))
+    if error <= limit:
+        return []
+    return [
+        f"the factors of the frames have an error of {error:.1%} (rms, limit `refine_scale: "
+        f"told_error` {limit:.1%}) for each {share:.0%} of the counts between reflections that are "
+        "a background which nobody measured (`refine_scale: unknown_background`); measure it "
+        "without the crystal and name the run in `background: runs`"
+    ]
+
+
 def _errors(found: "Scale", n_rotations: int) -> tuple[float, list[float]]:
     """Return the largest rms error of a rotation's course, and the errors of their mean levels."""
     import numpy as np
@@ -381,7 +420,7 @@ def _corrections(found: "Scale", task: _Task) -> "dict[str, Refined]":
     corrections = {}
     for number, name in enumerate(task.names):
         curve, covariance = found.of_frames(number)
-        errors = np.sqrt(np.diag(covariance))
+        errors = np.sqrt(np.diag(covariance) + found.off_by(number) ** 2)
         direction = _direction(found, task.rotations[number], number)
         corrections[name] = Refined(curve, curve * errors, direction)
     return corrections
@@ -417,6 +456,7 @@ def _metrics(found: "Scale | None", corrections: "dict[str, Refined]") -> dict[s
         "parameters": len(found.parameters),
         "parameters determined": found.determined,
         "difference of S(Q) within a voxel": found.tau,
+        "noise of single frames": found.noise,
         "share of the counts that does not follow the scale": found.steady[0],
         "error of the share": found.steady[1],
         "factor of the frames": {
