@@ -30,6 +30,7 @@ COLUMNS = (
     "peaks",
     "refine",
     "accept",
+    "scale",
     "transform",
     "merge",
     "symm",

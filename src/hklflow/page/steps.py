@@ -94,13 +94,27 @@ STEPS = (
     ),
     Step(
         "Scale of the frames",
-        (Product("scale", "Monitor, attenuators and transmission by frame."),),
+        (
+            Product("scale", "Monitor, attenuators and transmission by frame."),
+            Product(
+                "refined_scale",
+                "From repeated measurements of S(Q), on top: factor of the frames, and of the "
+                "direction.",
+                "from repeated measurements",
+            ),
+        ),
         (
             Figure(
                 "frames about the curve",
                 "scale",
                 ("scatter of the frames about the curve",),
                 "{:.2%}",
+            ),
+            Figure(
+                "reduced χ² of repeated measurements",
+                "refined_scale",
+                ("reduced chi2 after",),
+                "{:.3f}",
             ),
         ),
     ),

@@ -243,8 +243,9 @@ def _curve_doubts(
         f"{uneven.spread:.2%} (rms), because of diffuse scattering that rotates with the crystal, "
         "or of absorption that depends on direction. The transmission, and therefore S(Q), has an "
         f"error of {uneven.error:.1%} (limit {params.told_error:.1%}), the same for neighbouring "
-        "frames; if the beam is larger than the crystal, and the crystal absorbs little, set "
-        "`frame_scale: {source: none}`"
+        "frames. `refine_scale: {use: true}` takes it from repeated measurements of S(Q) instead; "
+        "if the beam is larger than the crystal, and the crystal absorbs little, set `frame_scale: "
+        "{source: none}`"
     ]
 
 
