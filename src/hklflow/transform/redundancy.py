@@ -273,8 +273,9 @@ def refine(
         some = np.random.default_rng(1).random(len(work.numbers)) < share
         few = _Work(records.take(np.repeat(some, work.numbers)), splines)
     a = few.learn()
-    work.set_tau(few.tau)
-    work.widths = few.widths
+    if few is not work:
+        work.set_tau(few.tau)
+        work.widths = few.widths
     return work.run(a, _of_beam(records, splines, through), unknown, every)
 
 
@@ -297,6 +298,7 @@ class _Work:
         self.starts = np.flatnonzero(np.diff(records.voxel, prepend=-1, append=-1))
         self.counts = np.add.reduceat(records.counts.astype(np.float64), self.starts[:-1])
         self.numbers = np.diff(self.starts)
+        self.fisher: Floats | None = None  # of the last place, for the weights at present
         self.set_tau(_TAU)
         self.chosen = _some(self.numbers, self.n)
         self.share = len(self.chosen) / len(self.numbers)
@@ -339,6 +341,7 @@ class _Work:
             fisher, scatter = self.second()
             ratio = np.diag(scatter) / np.maximum(np.diag(fisher), 1e-12)
             over = max(1.0, float(np.median(ratio)))
+            self.fisher = fisher
             normal = Normal(fisher / over, (fisher @ a + self.gradient()) / over)
             self.widths = self.prior.learn(normal, self.widths)
         return a
@@ -346,6 +349,7 @@ class _Work:
     def set_tau(self, tau: float) -> None:
         """Give less weight to orbits with many counts."""
         self.tau = tau
+        self.fisher = None
         self.weight = 1 / (1 + tau**2 * self.counts / self.numbers)
 
     def run(self, a: Floats, of_beam: Floats, unknown: float, every: int) -> Scale:
@@ -425,10 +429,11 @@ class _Work:
     def newton(self, a: Floats) -> tuple[Floats, Floats, bool]:
         """Return the maximum, χ², and True if the steps came to rest.
 
-        The second derivatives are those of the start.
+        The second derivatives are those of the start, or of a fit before it with the same weights.
         """
         chi2, prior = self.expect(a), self.prior.matrix(self.widths)
-        factor = cho_factor(self.second()[0] + prior)
+        fisher = self.second()[0] if self.fisher is None else self.fisher
+        factor = cho_factor(fisher + prior)
         for _ in range(_NEWTON):
             gradient = self.gradient() - prior @ a
             change = cho_solve(factor, gradient)
