@@ -82,10 +82,15 @@ def errors_of(source: Source, found: Estimate) -> str:
         )
     if found.filled is not None:
         sentences.append("filled voxels add no information")
-    if found.background is not None:
-        sentences.append("with the noise of the background, which neighbouring voxels share")
-        sentences.append("the error of its level is sigma_background, not in sigma")
-    else:
+    if found.background is None:
         sentences.append("errors of a subtracted background that voxels share are not in sigma")
+    else:
+        shared = "the noise of the background that voxels share"
+        within = {
+            "filled": f"without {shared}",
+            "symmetrised": f"with {shared} with their neighbours, not with their images",
+        }
+        sentences.append(within.get(source.kind, f"with {shared} with their neighbours"))
+        sentences.append("the error of its level is sigma_background, not in sigma")
     sentences.append("errors of scales, common to all of S, are not in sigma")
     return "; ".join(sentences)

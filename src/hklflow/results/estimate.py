@@ -12,7 +12,7 @@ v is :math:`(σ M)²` with σ of the voxel, because the counts of a voxel fluctu
 variance that is estimated from them alone (see `hklflow.transform.estimator`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.nexus.volume import BACKGROUND_NOTES
 from hklflow.results.regions import Region, images_elsewhere, images_in_bins
-from hklflow.results.source import Arrays, Source
+from hklflow.results.source import OTHER, Arrays, Source
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -30,8 +31,7 @@ Estimand = Literal["ratio", "mean"]
 
 _SAMPLE = 300  # voxels of a block
 
-_GROWTH = "variance of the background in a sum of voxels, over the sum of their variances"
-_LEVELS = "relative errors of the backgrounds, common to all voxels"
+_LEVELS, _GROWTH = BACKGROUND_NOTES
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,7 @@ def _blocks(
             slice(part.start + c.start, part.start + c.stop)
             for part, c in zip(parts, crop, strict=True)
         )
-        names = ("errors", "counts", "norm", "variance", "background", "punched")
-        found = arrays.read(read, *names)
+        found = arrays.read(read, "errors", *OTHER)
         inside = inside[crop]
         yield bins[crop][inside], points[crop][inside], {n: a[inside] for n, a in found.items()}
 
@@ -225,6 +224,8 @@ def _add(
         sums.add(bins[some], elsewhere=elsewhere, sampled=None)
     variance = values["errors"] ** 2 if "errors" in values else np.zeros(len(bins))
     sums.add(bins, measured=None, S=data, **{"k variance": k * variance})
+    if "data_background" in values:
+        sums.add(bins, **{"B / M": values["data_background"]})
     if "counts" not in values or "norm" not in values:
         return
     norm = values["norm"]
@@ -255,7 +256,8 @@ def _divided(
         )
     variance = sums["k variance"] + grown * np.maximum(sums["b / M2"], 0)
     sigma = np.sqrt(variance) + sums["sigma filled"]
-    return _ratio(sums["S"], used), _ratio(sigma, used), level * _ratio(sums["B / M"], used)
+    common = level * _ratio(sums["B / M"], sums["measured"])
+    return _ratio(sums["S"], used), _ratio(sigma, used), common
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
@@ -264,20 +266,25 @@ def _ratio(above: Floats, below: Floats) -> Floats:
 
 def _growth(source: Source, n: Floats) -> Floats:
     """Return the factor of the background's variance in a sum of n voxels; see `surroundings`."""
-    noted = source.notes.get(_GROWTH) or {}
-    tables = [noted] if not any(isinstance(t, dict) for t in noted.values()) else noted.values()
     factor = np.ones(len(n))
-    for table in tables:
+    for table in _tables(source.notes.get(_GROWTH) or {}):
         sizes = sorted((int(name.split()[0]) ** 3, float(value)) for name, value in table.items())
-        if sizes:
-            at = np.searchsorted([size for size, _ in sizes], n)
-            values = np.array([value for _, value in sizes])
-            factor = np.maximum(factor, values[np.minimum(at, len(sizes) - 1)])
+        at = np.searchsorted([size for size, _ in sizes], n)
+        values = np.array([value for _, value in sizes])
+        factor = np.maximum(factor, values[np.minimum(at, len(sizes) - 1)])
     return np.where(n > 1, factor, 1.0)
 
 
 def _level(source: Source) -> float:
     """Return the largest relative error of a background; the error of all is not larger."""
-    noted = source.notes.get(_LEVELS) or {}
-    tables = [t if isinstance(t, dict) else {"": t} for t in noted.values()]
+    tables = _tables(source.notes.get(_LEVELS) or {})
     return max((float(error) for table in tables for error in table.values()), default=0.0)
+
+
+def _tables(noted: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the tables of numbers; those of several volumes are in a mapping by their names."""
+    nested = [entry for entry in noted.values() if isinstance(entry, Mapping)]
+    for entry in nested:
+        yield from _tables(entry)
+    if noted and not nested:
+        yield noted
