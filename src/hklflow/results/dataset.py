@@ -59,10 +59,17 @@ def dataset(
         "file": "/".join([str(source.path), *source.inside]),
         "estimand": f"{estimand}: {_ESTIMANDS[estimand]}",
         "cell": np.asarray(source.cell, dtype=np.float64),
+        "volume of a voxel": float(
+            np.prod(source.grid.step) * np.sqrt(np.linalg.det(source.metric))
+        ),
+        "unit of the volume": "angstrom^3" if source.direct else "1/angstrom^3",
         **about,
         "errors": errors_of(source, found),
     }
-    return xr.Dataset(variables, dict(coordinates), attrs)
+    cut = xr.Dataset(variables, dict(coordinates), attrs)
+    # Distances differ with the cell: with an index, xarray would join lines of two temperatures by
+    # equal distances, and leave out all other bins without a word.
+    return cut.drop_indexes("distance") if "distance" in dims else cut
 
 
 def errors_of(source: Source, found: Estimate) -> str:
@@ -83,7 +90,10 @@ def errors_of(source: Source, found: Estimate) -> str:
     if found.filled is not None:
         sentences.append("filled voxels add no information")
     if found.background is None:
-        sentences.append("errors of a subtracted background that voxels share are not in sigma")
+        sentences.append(
+            "the file holds no background: if one was subtracted, its errors that voxels share are "
+            "not in sigma"
+        )
     else:
         shared = "the noise of the background that voxels share"
         within = {

@@ -12,7 +12,7 @@ v is :math:`(σ M)²` with σ of the voxel, because the counts of a voxel fluctu
 variance that is estimated from them alone (see `hklflow.transform.estimator`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Estimand = Literal["ratio", "mean"]
 
-_SAMPLE = 300  # voxels of a block
+_SAMPLE = 100  # voxels of a block
 
 _LEVELS, _GROWTH = BACKGROUND_NOTES
 
@@ -104,11 +104,12 @@ def estimate(
         norm for a ratio.
     """
     sums = _Sums(int(np.prod(region.shape)))
+    turned = [region.turned(operation) for operation in source.operations]
     with source.open() as arrays:
         _require(source, arrays, estimand, filled)
         for bins, points, values in _blocks(source, arrays, region):
             sums.add(bins, voxels=None)
-            _add(sums, bins, points, values, source, region, filled)
+            _add(sums, bins, points, values, source, region, turned, filled)
         with_errors, background = arrays.plane("errors") is not None, arrays.has_background
     n = sums["voxels"]
     if not n.any():
@@ -195,6 +196,7 @@ def _add(
     values: dict[str, NDArray[Any]],
     source: Source,
     region: Region,
+    turned: Sequence[Region],
     filled: bool,
 ) -> None:
     """Add voxels of a block to the sums of their bins."""
@@ -216,11 +218,11 @@ def _add(
     values = {name: array[known].astype(np.float64) for name, array in values.items()}
     k = np.ones(len(bins))
     if len(source.operations) > 1:
-        symmetry = region, source.operations, source.contains
-        k = images_in_bins(points, bins, *symmetry)
+        symmetry = source.operations, source.contains
+        k = images_in_bins(points, bins, region, turned, *symmetry)
         # A sample is enough for a share.
         some = slice(None, None, len(bins) // _SAMPLE + 1)
-        elsewhere = images_elsewhere(points[some], bins[some], *symmetry)
+        elsewhere = images_elsewhere(points[some], bins[some], region, *symmetry)
         sums.add(bins[some], elsewhere=elsewhere, sampled=None)
     variance = values["errors"] ** 2 if "errors" in values else np.zeros(len(bins))
     sums.add(bins, measured=None, S=data, **{"k variance": k * variance})

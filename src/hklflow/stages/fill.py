@@ -415,7 +415,7 @@ def _write(
     with GridWriter(path, target.grid, target.cell, title, types) as writer:
         for first in range(0, target.data.shape[0], PLANES):
             own = slice(first, first + PLANES)
-            arrays = {
+            arrays: dict[str, NDArray[Any]] = {
                 "data": target.data[own],
                 "data_errors": target.errors[own],
                 "punched": target.code[own],
