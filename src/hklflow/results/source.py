@@ -209,7 +209,7 @@ def source_of(path: Path, inside: Sequence[str], plottable: "Plottable") -> Sour
     # Another array of a volume, such as its multiplicity, is no S: only its mean has a meaning.
     main = home.name == "data" or (home.name == "counts" and "data" not in home.group)
     kind = _kind(home.group, notes, direct) if main else "other"
-    known = notes.get("operations") if kind not in ("transform", "other") else None
+    known = notes.get("operations") if main and kind != "transform" else None
     unit = plottable.signal.attrs.get("units") if kind != "transform" else None
     return Source(
         path,

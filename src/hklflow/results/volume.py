@@ -58,8 +58,10 @@ class Volume:
     def __repr__(self) -> str:
         source = self._source
         sizes = " x ".join(map(str, source.grid.shape))
+        steps = ", ".join(f"{step:g}" for step in self.grid.step)
         return (
-            f"<{source.title}: {KINDS.get(self.kind, self.kind)}, {sizes} voxels, {source.ranges}>"
+            f"<{source.title}: {KINDS.get(self.kind, self.kind)}, {sizes} voxels, "
+            f"{source.ranges}, steps {steps}>"
         )
 
     def plane(
@@ -96,7 +98,7 @@ class Volume:
         about = {
             "plane": found.plane.text,
             "width": width,
-            "width unit": unit if width else "",
+            "width unit": units.canonical(unit, self._source.direct) if width else "",
         }
         dims = found.plane.letters[::-1]
         return self._dataset(
@@ -151,7 +153,12 @@ class Volume:
         for i, name in enumerate(source.names):
             values = np.round(a[i] + share * (b[i] - a[i]), 10) + 0.0
             coordinates[name] = ("distance", values, units.axis(name, source))
-        about = {"start": a.tolist(), "end": b.tolist(), "width": width, "width unit": unit}
+        about = {
+            "start": a.tolist(),
+            "end": b.tolist(),
+            "width": width,
+            "width unit": units.canonical(unit, source.direct),
+        }
         return self._dataset(found, ("distance",), coordinates, estimand, about)
 
     def _ends(self, start: ArrayLike, end: ArrayLike, unit: str) -> tuple[Floats, Floats, Floats]:
@@ -358,10 +365,11 @@ def _multiples(source: Source, step: float | Sequence[float], unit: str) -> Floa
         raise HklflowError(f"step: {step} is not a positive number, or three; correct it")
     ratio = steps / (source.grid.step * scale)
     multiples = np.maximum(np.rint(ratio), 1.0)
-    if not in_angstrom and np.any(np.abs(ratio - multiples) > 1e-6):
+    if not in_angstrom and np.any(np.abs(ratio - multiples) > 1e-3):  # 0.1333 is twice 1/15
         own = ", ".join(f"{s:g}" for s in source.grid.step)
         raise HklflowError(
-            f"step: {step} is no whole multiple of the steps of the volume ({own}); give multiples"
+            f"step: {step} is no whole multiple of the steps of the volume ({own}); give "
+            "multiples, such as 2 * volume.grid.step"
         )
     return np.asarray(multiples)
 
