@@ -148,7 +148,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         counts_type: Any = np.float64
         if maps.exact and all(volume.counts_are_whole for volume in volumes):
             counts_type = np.uint32 if records.counts.dtype == np.uint32 else np.uint64
-        backgrounds = _backgrounds(volumes, maps, outputs.symmetrised.parent, params, threads)
+        backgrounds = _backgrounds(volumes, maps, outputs.symmetrised.parent, threads)
         writer = stack.enter_context(
             nexus.VolumeWriter(
                 outputs.symmetrised, grid, cell, params.title, counts_type, True,
@@ -262,7 +262,7 @@ def _load(
 
 
 def _backgrounds(
-    volumes: "list[OpenVolume]", maps: "Images", folder: Path, params: Params, threads: int
+    volumes: "list[OpenVolume]", maps: "Images", folder: Path, threads: int
 ) -> "Records | None":
     """Return the subtracted background and the norm, summed over equivalents of all volumes.
 
@@ -278,10 +278,8 @@ def _backgrounds(
         return None
     grid = volumes[0].grid
     sizes = grid, 1, False, False, not maps.exact
-    size = symmetrise.Records.size_of(*sizes)
-    # The records of the counts are in memory, too.
-    fits = 2 * size <= 1e6 * params.memory
-    sums = symmetrise.Records(*sizes, None if fits else mapped(folder, size))
+    # In a temporary file: the memory of the job is for the records of the counts.
+    sums = symmetrise.Records(*sizes, mapped(folder, symmetrise.Records.size_of(*sizes)))
     for first in range(0, grid.array_shape[0], _PLANES):
         planes = slice(first, min(first + _PLANES, grid.array_shape[0]))
         total = np.zeros((2, 1, planes.stop - first, *grid.array_shape[1:]))
