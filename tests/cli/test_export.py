@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from hklflow import open as open_product
 from hklflow.export.formats import FORMATS
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
@@ -339,6 +340,21 @@ def test_a_folder_of_temperatures(hklflow: Hklflow, tmp_path: Path) -> None:
         assert root.entry.sample.temperature == float(name)
         a = root.entry.sample.unit_cell.nxdata[0]
         assert a == pytest.approx(CELL[0] * (1 + 1e-5 * float(name)))
+
+
+def test_errors_of_cuts_are_those_of_the_exported_volume(hklflow: Hklflow, tmp_path: Path) -> None:
+    """Friedel mates are one measurement, in the exported file too."""
+    export(hklflow, "temperatures", write_series(tmp_path, (20.0,)), tmp_path / "quartz")
+    ranges = {"h": (-0.3, 0.3), "k": (-0.2, 0.2), "l": (-0.25, 0.25)}
+    one, other = (
+        open_product(path).box(**ranges, estimand="mean")
+        for path in (tmp_path / "t0.nxs", tmp_path / "quartz" / "quartz_20.nxs")
+    )
+    assert float(one.S) == float(other.S)
+    assert float(one.sigma) == pytest.approx(float(other.sigma), rel=1e-6)
+    independent = values(CENTRED)[1][14:19, 8:13, 12:19].astype(float)
+    n = np.isfinite(independent).sum()
+    assert float(one.sigma) > 1.2 * np.sqrt(np.nansum(independent**2)) / n
 
 
 def test_temp_dependence_opens_the_folder(hklflow: Hklflow, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import LogNorm, Normalize
 
+from hklflow import open as hklflow_open
 from hklflow.cli import draw
 from hklflow.geometry.grid import Grid
 from hklflow.plots.drawing import Planes
@@ -69,7 +70,8 @@ def test_numbers_with_axes_in_nexus(
     with h5py.File(tmp_path / "x.nxs") as file:
         group = file["entry/slice"]
         assert [*group.attrs["axes"]] == ["l", "h"]
-        assert ", mean over 0.3 r.l.u. (voxels: 3)" in group["title"].asstr()[()]
+        assert ", counts over norm of up to 3 voxels in 0.2 r.l.u." in group["title"].asstr()[()]
+        assert file["entry/notes/width"][()] == 0.2
         np.testing.assert_allclose(group["h"], H)
         np.testing.assert_allclose(group["l"], L)
         # The mean over k = -0.1, 0, 0.1; errors of independent voxels.
@@ -80,6 +82,25 @@ def test_numbers_with_axes_in_nexus(
     shown = hklflow("show", tmp_path / "x.nxs", "--plot")
     assert shown.code == 0, shown.err
     assert "S(Q)" in shown.out
+
+
+def test_a_slab_has_the_numbers_of_the_interface(hklflow: Hklflow, tmp_path: Path) -> None:
+    """In a symmetrised volume, a voxel and its image on the other side are one measurement."""
+    data = np.broadcast_to(2 + np.abs(L)[:, None, None], GRID.array_shape)
+    mirror = [np.eye(3).tolist(), np.diag([1.0, 1.0, -1.0]).tolist()]
+    errors = np.full(GRID.array_shape, 0.3)
+    path = write(tmp_path / "v.nxs", data, notes={"operations": mirror}, errors=errors)
+    for plane, width in (("hk0", "0.2"), ("hhl", "0.2"), ("h0l", "0.4")):
+        done = hklflow("slice", path, "--plane", plane, "--width", width, "-o", tmp_path / "x.nxs",
+                       "--force")  # fmt: skip
+        assert done.code == 0, done.err
+        expected = hklflow_open(path).plane(plane, float(width))
+        with h5py.File(tmp_path / "x.nxs") as file:
+            np.testing.assert_array_equal(file["entry/slice/data"], expected.S)
+            np.testing.assert_array_equal(file["entry/slice/data_errors"], expected.sigma)
+    # Layers -0.1, 0, 0.1 hold two measurements: not 0.3 / sqrt(3).
+    sigma = hklflow_open(path).plane("hk0", 0.2).sigma
+    np.testing.assert_allclose(sigma, 0.3 / np.sqrt(2), rtol=1e-5)
 
 
 def test_an_oblique_plane(hklflow: Hklflow, volume: Path, tmp_path: Path) -> None:
@@ -103,7 +124,8 @@ def test_a_rotation_has_counts_over_norm(hklflow: Hklflow, tmp_path: Path) -> No
     rows = table(tmp_path / "x.tsv")
     assert len(rows) == 41 * 41 - 1
     np.testing.assert_allclose(rows[:, 3], 4.5)
-    np.testing.assert_allclose(rows[:, 4], 1.5)
+    # The estimator of merge pools neighbours; one of them was not measured.
+    np.testing.assert_allclose(rows[:, 4], 1.5, rtol=0.01)
 
 
 def test_pair_distributions(hklflow: Hklflow, drawn: list[Planes], tmp_path: Path) -> None:
@@ -155,8 +177,12 @@ def test_errors_instead_of_values(hklflow: Hklflow, drawn: list[Planes], volume:
 
 
 def test_an_array_of_the_volume(hklflow: Hklflow, drawn: list[Planes], volume: Path) -> None:
-    assert hklflow("slice", volume / "entry/transform/norm", "--plane", "hk0").code == 0
+    path = volume / "entry/transform/norm"
+    assert hklflow("slice", path, "--plane", "hk0").code == 0
     assert drawn.pop().label == "norm"
+    # Its mean, not the ratio of counts and norm.
+    assert hklflow("slice", path, "--plane", "hk0", "--width", "0.4").code == 0
+    np.testing.assert_allclose(drawn.pop().cuts[0].image, 1.0)
 
 
 def test_differences_have_both_signs(hklflow: Hklflow, drawn: list[Planes], tmp_path: Path) -> None:
@@ -175,19 +201,22 @@ def test_the_terminal_and_the_picture(hklflow: Hklflow, tmp_path: Path) -> None:
     assert sum("@" in line or "%" in line or "#" in line for line in lines[2:-1]) == 1
     assert lines[-1] == "1 .:-=+*#%@ 1000  S(Q) (counts per unit norm), logarithmic"
     output = tmp_path / "x.tsv"
-    for width, told in (("0.2", "0.3 r.l.u. (voxels: 3)"), ("0.15", "0.1 r.l.u. (voxels: 1)")):
+    for width, told in (
+        ("0.2", "up to 3 voxels in 0.2 r.l.u."),
+        ("0.15", "up to 1 voxels in 0.15 r.l.u."),
+    ):
         done = hklflow("slice", volume, "--plane", "hk0", "--width", width)
-        assert done.out.splitlines()[1] == f"h k 0, mean over {told}"
+        assert done.out.splitlines()[1] == f"h k 0, counts over norm of {told}"
         output.unlink(missing_ok=True)
         done = hklflow("slice", volume, "--plane", "hk0", "--width", width, "-o", output)
-        assert done.out.startswith(f"{output}\nh k 0, mean over {told}: 41 rows")
+        assert done.out.startswith(f"{output}\nh k 0, counts over norm of {told}: 41 rows")
     done = hklflow("slice", volume, "--plane", "hk0", "-o", tmp_path / "x.png")
     assert done.out == f"{tmp_path / 'x.png'}\n"
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
 WRONG: list[tuple[list[str], str]] = [
-    (["volume.nxs", "--plane", "hk9"], "plane h k 9 is outside the volume (h from -2 to 2"),
+    (["volume.nxs", "--plane", "hk9"], "plane h k 9 is outside the volume"),
     (["volume.nxs", "--plane", "hkl"], "it has 3 free letters (h, k, l), a plane needs two"),
     (["volume.nxs", "--plane", "xy0"], "letters h, k, l"),
     (["volume.nxs", "--plane", "h k"], "it has 2 expressions, a plane needs three"),
@@ -201,7 +230,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["text.txt", "--plane", "hk0"], "text.txt is not an HDF5 (NeXus) file"),
     (["empty.nxs", "--plane", "hk0"], "has no single volume"),
     (["gone.nxs", "--plane", "hk0"], "there is no file"),
-    (["empty-plane.nxs", "--plane", "hk0"], "nothing was measured on h k 0"),
+    (["empty-plane.nxs", "--plane", "hk0"], "nothing was measured on plane h k 0"),
     (["flat.nxs", "--plane", "hk0", "--errors"], "flat.nxs has no errors of"),
     (["volume.nxs"], "--plane"),
 ]

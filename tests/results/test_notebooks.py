@@ -61,11 +61,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(finished: Path, notebook: Path) -> None:
+    warnings = ["-W", "error"]
+    if notebook.stem == "nxs_analysis_tools":  # no dependency; its own warnings are not ours
+        pytest.importorskip("nxs_analysis_tools")
+        warnings = []
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     assert not any(cell.get("outputs") for cell in cells)
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, *warnings, "-c", code],
         cwd=finished,
         env=os.environ | {"MPLBACKEND": "agg"},
         capture_output=True,

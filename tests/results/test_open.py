@@ -79,7 +79,8 @@ def test_values_coordinates_and_units(tmp_path: Path) -> None:
     scale = float(box.h.attrs["scaling_factor"])
     same = one.box(h=(-0.1 * scale, 0.1 * scale), k=(0, 0.1 * scale), unit="1/angstrom")
     assert same.voxels == 6 * 41
-    coarse = one.rebin((0.3, 0.3, 0.15), l=(0.2, 0.6))
+    coarse = one.rebin((0.30003, 0.3, 0.15), l=(0.2, 0.6))  # steps as a person rounds them
+    np.testing.assert_array_equal(one.rebin(3 * one.grid.step).h, coarse.h)
     assert 0.0 in coarse.h.values
     np.testing.assert_allclose(coarse.S.isel(h=3), coarse.h[3] + 10, rtol=1e-6)
     radial = one.radial(0.5, q_max=1.5)
@@ -174,7 +175,8 @@ def test_pair_distributions_have_no_ratio_and_no_error_of_a_mean(tmp_path: Path)
     assert float(one.plane("x y 0").sigma[0, 0]) == 0.5
     box = one.box(x=(0, 0.2))
     assert np.isnan(box.sigma)
-    assert one.line((0, 0, 0), (1, 0, 0), 0.5).distance.attrs["units"] == "angstrom"
+    line = one.line((0, 0, 0), (1, 0, 0), 0.5)
+    assert line.distance.attrs["units"] == line.attrs["width unit"] == "angstrom"
     with pytest.raises(HklflowError, match="no counts and norm"):
         one.box(estimand="ratio")
 
@@ -302,3 +304,49 @@ def test_import_is_light() -> None:
     code = f"import sys, hklflow; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_cuts_of_two_temperatures_are_subtracted_bin_by_bin(tmp_path: Path) -> None:
+    """Distances differ with the cell, so that xarray must not join them by equal values."""
+    paths = []
+    for name, a in (("cold", 4.79), ("hot", 4.81)):
+        paths.append(volume(tmp_path / f"{name}.nxs", cell=np.array([a, a, 7.15, 90, 90, 120.0])))
+    cold, hot = (hklflow.open(path).line((-1, 0, 0.5), (1, 0, 0.5), 0.2) for path in paths)
+    assert not np.allclose(cold.distance, hot.distance)
+    assert (cold.S - hot.S).sizes == cold.S.sizes
+    assert (cold - hot).sizes == cold.sizes
+    found = cold.hklflow.minus(hot)
+    np.testing.assert_allclose(found.S, 0, atol=1e-6)
+    np.testing.assert_allclose(found.sigma, np.hypot(cold.sigma, hot.sigma))
+    np.testing.assert_allclose(found.h, cold.h)
+    assert "independent" in found.attrs["errors"]
+    assert found.hklflow.plot().axes[0].get_ylabel().startswith("difference of S(Q)")
+    one = hklflow.open(paths[0])
+    box, side = (one.box(h=(h, h + 0.1), k=(0, 0), l=(0, 0.1)) for h in (0.5, 1.0))
+    assert float(box.hklflow.minus(side).S) == pytest.approx(-0.5, rel=1e-5)
+    sigma = 0.1 * np.sqrt(2 / 6)  # six voxels each
+    assert float(box.hklflow.minus(side).sigma) == pytest.approx(sigma, rel=1e-5)
+    plane = one.plane("hk0").hklflow.minus(hklflow.open(paths[1]).plane("hk0"))
+    plane.hklflow.plot()
+    for other, words in (
+        (one.line((-1, 0, 0.5), (1, 0, 0.5), 0.3), "differ in width: 0.2 and 0.3"),
+        (one.line((-1, 0, 0.5), (0, 0, 0.5), 0.2), "other bins"),
+        (one.line((0, -1, 0.5), (0, 1, 0.5), 0.2), "direction of the line"),
+        (one.line((-1, 0, 0.5), (1, 0, 0.5), 0.2, estimand="mean"), "differ in estimand"),
+        (box[["S"]], "is no cut"),
+    ):
+        with pytest.raises(HklflowError, match=words):
+            cold.hklflow.minus(other)
+    assert box.attrs["volume of a voxel"] == pytest.approx(
+        0.1 * 0.1 * 0.05 * (2 * np.pi) ** 3 / (4.79**2 * 7.15 * np.sqrt(0.75)), rel=1e-6
+    )
+
+
+def test_tables_begin_with_hkl(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "t.nxs", "w") as file:
+        file["entry/title"] = "t"
+        group = file.create_group("entry/reflections")
+        group.attrs["NX_class"] = "NXreflections"
+        for name in ("d", "h", "intensity", "k", "l"):
+            group[name] = np.arange(3)
+    assert [*hklflow.open(tmp_path / "t.nxs")] == ["h", "k", "l", "d", "intensity"]

@@ -38,7 +38,8 @@ def write_volume(
     """A symmetrised S(Q); merged only, if ``space_group`` is empty."""
     data, errors = values(grid, seed)
     counts = np.where(np.isnan(data), 0, np.rint(np.abs(np.nan_to_num(data))))
-    notes = {"space_group": space_group, "operations": 2} if space_group else {}
+    friedel = [np.eye(3).tolist(), (-np.eye(3)).tolist()]
+    notes = {"space_group": space_group, "operations": friedel} if space_group else {}
     volume = nexus.Volume(grid, cell, counts, np.isfinite(data) * 1.0, data, errors, notes)
     nexus.write_volume(path, volume, "S(Q) of triclinic")
     return path

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from hklflow.geometry.grid import Grid
     from hklflow.nexus.plottable import Plottable
     from hklflow.plots.drawing import Drawing, Screen
-    from hklflow.volumes.planes import Plane
-    from hklflow.volumes.slabs import Slab
+    from hklflow.volumes.planes import Cut, Plane
 
 _CENTRAL = {"hkl": ("h k 0", "h 0 l", "0 k l"), "xyz": ("x y 0", "x 0 z", "0 y z")}
 _SUMMED = 10  # number of frames of a rotation in a mean
@@ -99,7 +98,7 @@ def _is_slice(path: Path) -> bool:
     if not h5py.is_hdf5(path):
         return False
     with h5py.File(path, "r") as file:
-        return "entry/slice/data" in file and "entry/notes/offsets" in file
+        return "entry/slice/data" in file and "entry/notes/plane" in file
 
 
 def _printable(drawing: "Drawing") -> "Drawing":
@@ -253,18 +252,17 @@ class Volume:
         """True for a volume in direct space, False in reciprocal space."""
         return self.plottable.space == "xyz"
 
-    def slab(self, plane: "Plane", width: float = 0.0, number: int | None = None) -> "Slab":
-        """Return the average over a slab around a plane; ``number`` selects a volume of a stack."""
-        from hklflow.volumes import slabs
+    def cut(self, plane: "Plane", number: int | None = None) -> "Cut":
+        """Return the values on a plane; ``number`` selects a volume of a stack."""
+        from hklflow.volumes import planes
 
-        signal, errors = self.plottable.signal, self.plottable.errors
+        signal = self.plottable.signal
         block = (signal.chunks or (1, 16, 64, 64))[-3:]
         if number is not None:
             signal = _Part(signal, number)
-            errors = None if errors is None else _Part(errors, number)
         elif self.needs_norm:
-            signal, errors = _Ratio(self.plottable, False), _Ratio(self.plottable, True)
-        return slabs.average(signal, errors, self.grid, plane, width, block)
+            signal = _Ratio(self.plottable)
+        return planes.cut(signal, self.grid, plane, block)
 
     @property
     def needs_norm(self) -> bool:
@@ -285,18 +283,15 @@ class _Part:
 
 
 class _Ratio:
-    """Counts divided by norm, or the standard deviation of the ratio; NaN in unmeasured voxels."""
+    """Counts divided by norm; NaN in unmeasured voxels."""
 
-    def __init__(self, plottable: "Plottable", deviation: bool) -> None:
-        self._group, self._deviation = plottable.group, deviation
+    def __init__(self, plottable: "Plottable") -> None:
+        self._group = plottable.group
 
     def __getitem__(self, region: tuple[slice, ...]) -> "NDArray[Any]":
         import numpy as np
 
         counts, norm = (self._group[name][region].astype(np.float64) for name in ("counts", "norm"))
-        if self._deviation:
-            spread = self._group["variance"][region] if "variance" in self._group else counts
-            counts = np.sqrt(spread)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(np.where(norm > 0, counts / norm, np.nan))
 
@@ -340,7 +335,7 @@ def _central(plottable: "Plottable") -> "Drawing":
         planes.parse(_through(volume, text), plottable.space) for text in _CENTRAL[plottable.space]
     ]
     if plottable.signal.ndim == 3:
-        cuts = [volume.slab(plane).cut for plane in wanted]
+        cuts = [volume.cut(plane) for plane in wanted]
     else:
         axis, n = plottable.axis(0), plottable.signal.shape[0]
         chosen = sorted(
@@ -348,7 +343,7 @@ def _central(plottable: "Plottable") -> "Drawing":
         )
         cuts = []
         for i in [i for i in chosen if i < n]:
-            cut = volume.slab(wanted[0], number=i).cut
+            cut = volume.cut(wanted[0], i)
             unit = "" if axis is None else printable(str(axis.attrs.get("units", "")))
             place = i if axis is None else f"{axis[i]:g} {unit}".strip()
             cuts.append(replace(cut, plane=replace(cut.plane, text=f"{cut.plane.text}, {place}")))

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hklflow.cli.draw import Volume
+    from hklflow.results.plane import PlaneValues
     from hklflow.volumes.planes import Cut
-    from hklflow.volumes.slabs import Slab
 
 _NUMBERS = (".npy", ".tsv", ".nxs")
 
@@ -58,9 +58,10 @@ def slice_volume(
     limits
         Values of the lowest and highest colour, or percentiles of the plane, as `1% 99.5%`.
     width
-        Average over a slab of this thickness around the plane, in r.l.u. (unit cells for a pair
+        Mean over a slab of this thickness around the plane, in r.l.u. (unit cells for a pair
         distribution function): `h k 0` over l, `h h l` over h+t h-t l. All voxels with their centre
-        in the slab are averaged; the true thickness is printed.
+        in the slab count. Volumes with counts give the sum of counts over the sum of norm, other
+        volumes the mean of their values, as `Volume.plane` in Python does.
     errors
         Show the standard deviations instead of the values.
     force
@@ -70,8 +71,9 @@ def slice_volume(
     from hklflow.cli.show import split
     from hklflow.nexus.plottable import open_plottable
     from hklflow.plots.drawing import Planes
+    from hklflow.results.plane import plane_of
+    from hklflow.results.source import source_of
     from hklflow.stage import tags
-    from hklflow.volumes import planes
 
     if output is not None and output.suffix.lower() not in (".png", *_NUMBERS):
         raise HklflowError(
@@ -92,29 +94,25 @@ def slice_volume(
             )
             raise HklflowError(f"{path} has no single volume of hkl or direct space, {cure}")
         volume = draw.volume_of(plottable)
-        parsed = planes.parse(" ".join(plane), plottable.space)
-        slab = volume.slab(parsed, width)
+        source = source_of(path, inside, plottable)
         title, name = plottable.title, str(plottable.signal.name)
         diagnosis = plottable.diagnosis
-    if errors and slab.errors is None:
+        has_errors = source.kind == "transform" or plottable.errors is not None
+    values = plane_of(source, " ".join(plane), width)
+    if errors and not has_errors:
         raise HklflowError(f"{path} has no errors of {name}; leave out --errors")
-    unit = "cells" if volume.direct else "r.l.u."
-    thick = f", mean over {slab.thickness:g} {unit} (voxels: {len(slab.offsets)})" if width else ""
-    result = _Result(slab, errors, f"σ of {volume.label}" if errors else volume.label, thick)
-    if not result.measured.size:
-        raise HklflowError(
-            f"nothing was measured on {parsed.text} of {path}; give a plane that meets the data, "
-            "or a --width"
-        )
+    label = f"σ of {volume.label}" if errors else volume.label
+    result = _Result(values, errors, has_errors, label, _thickness(values, width, volume.direct))
     if output is not None and output.suffix.lower() in _NUMBERS:
         with draw.published(output) as partial:
-            _write(partial, output.suffix.lower(), result, volume, title, path)
+            _write(partial, output.suffix.lower(), result, volume, title, path, width)
             if diagnosis:
                 tags.write(partial, [diagnosis], output.suffix.lower())
         print(result.axes)
         return
     diverging = volume.diverging and not errors
-    cut = replace(result.cut, plane=replace(parsed, text=parsed.text + thick))
+    cut = result.cut
+    cut = replace(cut, plane=replace(cut.plane, text=cut.plane.text + result.thick))
     drawing = Planes(
         title,
         [cut],
@@ -128,22 +126,39 @@ def slice_volume(
     draw.told(drawing, output)
 
 
+def _thickness(values: "PlaneValues", width: float, direct: bool) -> str:
+    """Return the text on a slab; empty for a single plane."""
+    if not width:
+        return ""
+    unit = "cells" if direct else "r.l.u."
+    what = {"ratio": "counts over norm", "mean": "mean"}[values.estimand]
+    return f", {what} of up to {int(values.values.voxels.max())} voxels in {width:g} {unit}"
+
+
 @dataclass(frozen=True)
 class _Result:
-    """Slab whose values or errors are the output."""
+    """Plane whose values or errors are the output."""
 
-    slab: "Slab"
+    values: "PlaneValues"
     errors: bool
+    has_errors: bool
     label: str
     thick: str
-    """Text on the averaged slab; empty for a single plane."""
+    """Text on a slab; empty for a single plane."""
 
     @property
     def cut(self) -> "Cut":
         """Cut whose image contains the values or the errors."""
-        if not self.errors or self.slab.errors is None:
-            return self.slab.cut
-        return replace(self.slab.cut, image=self.slab.errors)
+        from hklflow.volumes.planes import Cut
+
+        found = self.values.values
+        image = found.sigma if self.errors else found.value
+        return Cut(self.values.plane, self.values.u, self.values.v, image)
+
+    @property
+    def sigma(self) -> "NDArray[Any] | None":
+        """Standard deviations; None if the file has none."""
+        return self.values.values.sigma if self.has_errors else None
 
     @property
     def measured(self) -> "NDArray[Any]":
@@ -234,7 +249,13 @@ def _limit(word: str, values: "NDArray[Any]") -> float:
 
 
 def _write(
-    path: Path, suffix: str, result: _Result, volume: "Volume", title: str, source: Path
+    path: Path,
+    suffix: str,
+    result: _Result,
+    volume: "Volume",
+    title: str,
+    source: Path,
+    width: float,
 ) -> None:
     """Write the numbers of a plane."""
     import numpy as np
@@ -245,18 +266,20 @@ def _write(
             np.save(file, cut.image)
     elif suffix == ".tsv":
         points = cut.plane.at(*np.meshgrid(cut.u, cut.v))
-        columns = [*np.moveaxis(points, -1, 0), result.slab.cut.image]
+        columns = [*np.moveaxis(points, -1, 0), result.values.values.value]
         names = [*("xyz" if volume.direct else "hkl"), "value"]
-        if result.slab.errors is not None:
-            columns, names = [*columns, result.slab.errors], [*names, "error"]
-        finite = np.isfinite(result.slab.cut.image)
+        if result.sigma is not None:
+            columns, names = [*columns, result.sigma], [*names, "error"]
+        finite = np.isfinite(result.values.values.value)
         rows = np.stack([column[finite] for column in columns], axis=1)
         np.savetxt(path, rows, fmt="%.9g", delimiter="\t", header="\t".join(names), comments="")
     else:
-        _write_nexus(path, result, volume, title, source)
+        _write_nexus(path, result, volume, title, source, width)
 
 
-def _write_nexus(path: Path, result: _Result, volume: "Volume", title: str, source: Path) -> None:
+def _write_nexus(
+    path: Path, result: _Result, volume: "Volume", title: str, source: Path, width: float
+) -> None:
     from hklflow.nexus.entry import add_array, add_group, create
 
     cut, unit = result.cut, "cells" if volume.direct else "r.l.u."
@@ -266,9 +289,10 @@ def _write_nexus(path: Path, result: _Result, volume: "Volume", title: str, sour
         group["title"] = name
         for letter, axis in zip(cut.plane.letters, (cut.u, cut.v), strict=True):
             add_array(group, letter, axis, unit)
-        add_array(group, "data", result.slab.cut.image, long_name=result.label)
-        if result.slab.errors is not None:
-            add_array(group, "data_errors", result.slab.errors)
+        add_array(group, "data", result.values.values.value, long_name=result.label)
+        if result.sigma is not None:
+            add_array(group, "data_errors", result.sigma)
         notes = add_group(entry, "notes", "NXcollection")
         notes["plane"], notes["source"] = cut.plane.text, source.name
-        add_array(notes, "offsets", result.slab.offsets, unit)
+        notes["width"] = width
+        notes["estimand"] = result.values.estimand

@@ -7,6 +7,7 @@ nxs_analysis_tools puts it in ``entry/data`` with the axis ``Te``.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,10 +58,20 @@ def _write_volume(path: Path, volume: Source, kelvin: float) -> None:
                 {"data_errors": slab.errors} if slab.errors is not None else {}
             )
             writer.write(slab.first, **arrays)
-        writer.note({"exported from": volume.facts})
+        writer.note({"exported from": volume.facts} | _symmetry(volume))
     with hdf5_output(path, "r+") as file:
         add_array(file["entry/sample"], "temperature", kelvin, "K")
     write_provenance(path, read_provenance(volume.path))  # it says if the product is diagnostic
+
+
+def _symmetry(volume: Source) -> dict[str, Any]:
+    """Return the note on repeated measurements, without which errors of cuts are too small."""
+    from hklflow.geometry.symmetry import space_group
+
+    if not volume.facts["symmetrised"]:
+        return {}
+    symbol = volume.facts["space group"]
+    return {"operations": space_group(symbol).laue_operations.tolist(), "space_group": symbol}
 
 
 def write_xtec(stack: Stack, path: Path) -> list[str]:

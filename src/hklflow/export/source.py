@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from hklflow.geometry.grid import Grid
 from hklflow.nexus.grid_writer import PLANES
 from hklflow.nexus.plottable import Plottable, open_plottable
 from hklflow.nexus.provenance import read_provenance
+from hklflow.nexus.stack import volumes_of
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -200,7 +201,7 @@ def open_volume(
             )
         if only_errors and plottable.errors is None:
             raise HklflowError(f"{path} has no errors of {plottable.name}; leave out --errors")
-        facts = facts_of(path, plottable, unmeasured)
+        facts = facts_of(path, plottable, plottable.notes, unmeasured)
         if only_errors:
             facts["quantity"] = f"standard deviation of: {facts['quantity']}"
         yield Source(
@@ -226,9 +227,13 @@ def open_stack(path: Path, inside: Sequence[str], unmeasured: float) -> Iterator
         _require_members(path, plottable.signal)
         temperatures = np.asarray(plottable.group["temperature"][()], dtype=np.float64)
         cells = np.atleast_2d(plottable.group.parent["sample/unit_cell"][()])
-        volumes = []
+        # A copied stack has its own values, and does not know the notes of its volumes.
+        volumes: list[Source] = []
+        notes: list[Mapping[str, Any]] = [plottable.notes] * len(temperatures)
+        if plottable.signal.is_virtual:
+            notes = [notes_of(*volume) for volume in volumes_of(plottable.signal, path)]
         for number, (kelvin, cell) in enumerate(zip(temperatures, cells, strict=True)):
-            facts = facts_of(path, plottable, unmeasured)
+            facts = facts_of(path, plottable, notes[number], unmeasured)
             facts |= {"temperature in K": float(kelvin), "cell": cell.tolist()}
             grid = plottable.grid()
             volumes.append(Source(path, plottable, grid, cell, facts, unmeasured, number=number))
@@ -266,11 +271,25 @@ def _require_members(path: Path, signal: h5py.Dataset) -> None:
             )
 
 
-def facts_of(path: Path, plottable: Plottable, unmeasured: float) -> dict[str, Any]:
-    """Return what the values are, their conventions and their origin, JSON-ready."""
+def notes_of(path: Path, inside: Sequence[str]) -> Mapping[str, Any]:
+    """Return the notes of a volume; empty without."""
+    with open_plottable(path, inside) as plottable:
+        return {} if plottable is None else plottable.notes
+
+
+def facts_of(
+    path: Path, plottable: Plottable, notes: Mapping[str, Any], unmeasured: float
+) -> dict[str, Any]:
+    """Return what the values are, their conventions and their origin, JSON-ready.
+
+    Parameters
+    ----------
+    notes : mapping
+        Notes of the stage that made the volume.
+    """
     from hklflow.geometry.symmetry import space_group
 
-    direct, notes = plottable.space == "xyz", plottable.notes
+    direct = plottable.space == "xyz"
     symbol = notes.get("space_group")
     history = read_provenance(Path(plottable.group.file.filename))
     facts: dict[str, Any] = {

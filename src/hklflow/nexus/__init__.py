@@ -27,9 +27,11 @@ from hklflow.nexus.stack import Intensities, Member, open_members, read_box, wri
 from hklflow.nexus.statistics import read_parts, read_rings, read_statistics, write_statistics
 from hklflow.nexus.transform import TransformWriter
 from hklflow.nexus.volume import (
+    BACKGROUND_NOTES,
     OpenVolume,
     Volume,
     VolumeWriter,
+    background_notes,
     corrections_note,
     open_volume,
     read_volume,
@@ -38,6 +40,7 @@ from hklflow.nexus.volume import (
 )
 
 __all__ = [
+    "BACKGROUND_NOTES",
     "PLANES",
     "FrameMaskWriter",
     "GridWriter",
@@ -49,6 +52,7 @@ __all__ = [
     "TransformWriter",
     "Volume",
     "VolumeWriter",
+    "background_notes",
     "calibrations",
     "corrections_note",
     "has_frames",

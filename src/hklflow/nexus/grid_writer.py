@@ -24,6 +24,7 @@ PLANES = 16
 _DESCRIPTIONS = {
     "variance": "of the counts: photons, read noise, and noise of the background",
     "background": "expected background, subtracted from counts: photons = counts + background",
+    "data_background": "background that was subtracted, in units of data; NaN where not measured",
     "punched": (
         "0 measured, 1 punched and filled, 2 not measured and filled, 3 not measured and left"
     ),

@@ -272,3 +272,26 @@ def _write_reflections(entry: h5py.Group, reflections: Intensities, at: Floats) 
     add_array(group, "reflection", np.arange(len(reflections.hkl)))
     add_array(group, "temperature", at, "K", long_name="temperature (K)")
     add_array(group, "hkl", reflections.hkl, "r.l.u.")
+
+
+def volumes_of(signal: h5py.Dataset, path: Path) -> list[tuple[Path, list[str]]]:
+    """Return file and path inside of each volume of a stack, in the order of its temperatures.
+
+    Raises
+    ------
+    HklflowError
+        If a file is missing: the stack would read as not measured at its temperature.
+    """
+    if not signal.is_virtual:
+        raise HklflowError(f"{path} is no stack of volumes that hklflow made; make it again")
+    sources = sorted(signal.virtual_sources(), key=lambda s: s.vspace.get_select_bounds()[0][0])
+    found = []
+    for source in sources:
+        file = Path(signal.file.filename).parent / source.file_name
+        if not file.is_file():
+            raise HklflowError(
+                f"{file}, a volume of the stack {path}, is missing; move the stack together with "
+                "its scans, or make it again"
+            )
+        found.append((file, [part for part in source.dset_name.split("/") if part][:-1]))
+    return found

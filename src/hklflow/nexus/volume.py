@@ -111,6 +111,13 @@ def _smallest(counts: Floats) -> NDArray[Any]:
     return counts.astype(np.uint32) if whole else counts
 
 
+#: Notes on the errors of a subtracted background, which error bars do not contain.
+BACKGROUND_NOTES = (
+    "relative errors of the backgrounds, common to all voxels",
+    "variance of the background in a sum of voxels, over the sum of their variances",
+)
+
+
 @dataclass(frozen=True)
 class OpenVolume:
     """Volume on disk whose planes are read when needed; see `open_volume`."""
@@ -232,6 +239,24 @@ class SideBySide:
                 for i, dataset in enumerate(datasets):
                     dataset.read_direct(strip, np.s_[first:last, rows], np.s_[i])
             yield rows, sums
+
+
+def background_notes(volumes: Sequence[OpenVolume], names: Sequence[str]) -> dict[str, Any]:
+    """Return the errors by the backgrounds, which error bars do not contain; empty without.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the volumes in the notes.
+    """
+    subtracted = [(n, v.notes) for n, v in zip(names, volumes, strict=True) if v.has_background]
+    if not subtracted:
+        return {}
+    counts = "photons minus `background`, the expected counts without the crystal"
+    known = {
+        key: {n: notes[key] for n, notes in subtracted if key in notes} for key in BACKGROUND_NOTES
+    }
+    return {"counts": counts} | known
 
 
 def corrections_note(volumes: Sequence[OpenVolume]) -> dict[str, list[str]]:

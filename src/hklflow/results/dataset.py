@@ -59,10 +59,17 @@ def dataset(
         "file": "/".join([str(source.path), *source.inside]),
         "estimand": f"{estimand}: {_ESTIMANDS[estimand]}",
         "cell": np.asarray(source.cell, dtype=np.float64),
+        "volume of a voxel": float(
+            np.prod(source.grid.step) * np.sqrt(np.linalg.det(source.metric))
+        ),
+        "unit of the volume": "angstrom^3" if source.direct else "1/angstrom^3",
         **about,
         "errors": errors_of(source, found),
     }
-    return xr.Dataset(variables, dict(coordinates), attrs)
+    cut = xr.Dataset(variables, dict(coordinates), attrs)
+    # Distances differ with the cell: with an index, xarray would join lines of two temperatures by
+    # equal distances, and leave out all other bins without a word.
+    return cut.drop_indexes("distance") if "distance" in dims else cut
 
 
 def errors_of(source: Source, found: Estimate) -> str:
@@ -82,10 +89,18 @@ def errors_of(source: Source, found: Estimate) -> str:
         )
     if found.filled is not None:
         sentences.append("filled voxels add no information")
-    if found.background is not None:
-        sentences.append("with the noise of the background, which neighbouring voxels share")
-        sentences.append("the error of its level is sigma_background, not in sigma")
+    if found.background is None:
+        sentences.append(
+            "the file holds no background: if one was subtracted, its errors that voxels share are "
+            "not in sigma"
+        )
     else:
-        sentences.append("errors of a subtracted background that voxels share are not in sigma")
+        shared = "the noise of the background that voxels share"
+        within = {
+            "filled": f"without {shared}",
+            "symmetrised": f"with {shared} with their neighbours, not with their images",
+        }
+        sentences.append(within.get(source.kind, f"with {shared} with their neighbours"))
+        sentences.append("the error of its level is sigma_background, not in sigma")
     sentences.append("errors of scales, common to all of S, are not in sigma")
     return "; ".join(sentences)

@@ -12,7 +12,7 @@ v is :math:`(σ M)²` with σ of the voxel, because the counts of a voxel fluctu
 variance that is estimated from them alone (see `hklflow.transform.estimator`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
@@ -21,17 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.nexus.volume import BACKGROUND_NOTES
 from hklflow.results.regions import Region, images_elsewhere, images_in_bins
-from hklflow.results.source import Arrays, Source
+from hklflow.results.source import OTHER, Arrays, Source
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Estimand = Literal["ratio", "mean"]
 
-_SAMPLE = 300  # voxels of a block
+_SAMPLE = 100  # voxels of a block
 
-_GROWTH = "variance of the background in a sum of voxels, over the sum of their variances"
-_LEVELS = "relative errors of the backgrounds, common to all voxels"
+_LEVELS, _GROWTH = BACKGROUND_NOTES
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,12 @@ def estimate(
         norm for a ratio.
     """
     sums = _Sums(int(np.prod(region.shape)))
+    turned = [region.turned(operation) for operation in source.operations]
     with source.open() as arrays:
         _require(source, arrays, estimand, filled)
         for bins, points, values in _blocks(source, arrays, region):
             sums.add(bins, voxels=None)
-            _add(sums, bins, points, values, source, region, filled)
+            _add(sums, bins, points, values, source, region, turned, filled)
         with_errors, background = arrays.plane("errors") is not None, arrays.has_background
     n = sums["voxels"]
     if not n.any():
@@ -183,8 +184,7 @@ def _blocks(
             slice(part.start + c.start, part.start + c.stop)
             for part, c in zip(parts, crop, strict=True)
         )
-        names = ("errors", "counts", "norm", "variance", "background", "punched")
-        found = arrays.read(read, *names)
+        found = arrays.read(read, "errors", *OTHER)
         inside = inside[crop]
         yield bins[crop][inside], points[crop][inside], {n: a[inside] for n, a in found.items()}
 
@@ -196,6 +196,7 @@ def _add(
     values: dict[str, NDArray[Any]],
     source: Source,
     region: Region,
+    turned: Sequence[Region],
     filled: bool,
 ) -> None:
     """Add voxels of a block to the sums of their bins."""
@@ -217,14 +218,16 @@ def _add(
     values = {name: array[known].astype(np.float64) for name, array in values.items()}
     k = np.ones(len(bins))
     if len(source.operations) > 1:
-        symmetry = region, source.operations, source.contains
-        k = images_in_bins(points, bins, *symmetry)
+        symmetry = source.operations, source.contains
+        k = images_in_bins(points, bins, region, turned, *symmetry)
         # A sample is enough for a share.
         some = slice(None, None, len(bins) // _SAMPLE + 1)
-        elsewhere = images_elsewhere(points[some], bins[some], *symmetry)
+        elsewhere = images_elsewhere(points[some], bins[some], region, *symmetry)
         sums.add(bins[some], elsewhere=elsewhere, sampled=None)
     variance = values["errors"] ** 2 if "errors" in values else np.zeros(len(bins))
     sums.add(bins, measured=None, S=data, **{"k variance": k * variance})
+    if "data_background" in values:
+        sums.add(bins, **{"B / M": values["data_background"]})
     if "counts" not in values or "norm" not in values:
         return
     norm = values["norm"]
@@ -255,7 +258,8 @@ def _divided(
         )
     variance = sums["k variance"] + grown * np.maximum(sums["b / M2"], 0)
     sigma = np.sqrt(variance) + sums["sigma filled"]
-    return _ratio(sums["S"], used), _ratio(sigma, used), level * _ratio(sums["B / M"], used)
+    common = level * _ratio(sums["B / M"], sums["measured"])
+    return _ratio(sums["S"], used), _ratio(sigma, used), common
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
@@ -264,20 +268,25 @@ def _ratio(above: Floats, below: Floats) -> Floats:
 
 def _growth(source: Source, n: Floats) -> Floats:
     """Return the factor of the background's variance in a sum of n voxels; see `surroundings`."""
-    noted = source.notes.get(_GROWTH) or {}
-    tables = [noted] if not any(isinstance(t, dict) for t in noted.values()) else noted.values()
     factor = np.ones(len(n))
-    for table in tables:
+    for table in _tables(source.notes.get(_GROWTH) or {}):
         sizes = sorted((int(name.split()[0]) ** 3, float(value)) for name, value in table.items())
-        if sizes:
-            at = np.searchsorted([size for size, _ in sizes], n)
-            values = np.array([value for _, value in sizes])
-            factor = np.maximum(factor, values[np.minimum(at, len(sizes) - 1)])
+        at = np.searchsorted([size for size, _ in sizes], n)
+        values = np.array([value for _, value in sizes])
+        factor = np.maximum(factor, values[np.minimum(at, len(sizes) - 1)])
     return np.where(n > 1, factor, 1.0)
 
 
 def _level(source: Source) -> float:
     """Return the largest relative error of a background; the error of all is not larger."""
-    noted = source.notes.get(_LEVELS) or {}
-    tables = [t if isinstance(t, dict) else {"": t} for t in noted.values()]
+    tables = _tables(source.notes.get(_LEVELS) or {})
     return max((float(error) for table in tables for error in table.values()), default=0.0)
+
+
+def _tables(noted: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the tables of numbers; those of several volumes are in a mapping by their names."""
+    nested = [entry for entry in noted.values() if isinstance(entry, Mapping)]
+    for entry in nested:
+        yield from _tables(entry)
+    if noted and not nested:
+        yield noted

@@ -5,7 +5,7 @@ from typing import Any
 
 from hklflow.base.errors import HklflowError
 from hklflow.results.source import source_of
-from hklflow.results.stack import Stack, members
+from hklflow.results.stack import Stack
 from hklflow.results.tables import series_of, table_of
 from hklflow.results.volume import Volume
 
@@ -35,6 +35,7 @@ def open_product(path: Path) -> Any:
 def _of_hdf5(path: Path, inside: list[str]) -> Any:
     from hklflow.nexus.entry import open_entry
     from hklflow.nexus.plottable import open_plottable
+    from hklflow.nexus.stack import volumes_of
 
     with open_plottable(path, inside) as plottable:
         if plottable is not None and plottable.space and plottable.signal.ndim == 3:
@@ -42,7 +43,7 @@ def _of_hdf5(path: Path, inside: list[str]) -> Any:
         if plottable is not None and plottable.space:
             at = plottable.axis(0)
             if at is not None:
-                files = members(plottable.signal, path)
+                files = volumes_of(plottable.signal, path)
                 return Stack(at[()], [_volume(*member) for member in files])
     if not inside:
         with open_entry(path) as entry:

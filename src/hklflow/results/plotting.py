@@ -1,4 +1,4 @@
-"""`Dataset.hklflow.plot`: planes with the true angles of the cell, and curves with errors."""
+"""`Dataset.hklflow`: plots of planes with their true angles and of curves, and differences."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from hklflow.base.errors import HklflowError
 
 @xr.register_dataset_accessor("hklflow")  # type: ignore[no-untyped-call]
 class Accessor:
-    """Plots of cuts of volumes, as ``cut.hklflow.plot()``."""
+    """Plots and differences of cuts, as ``cut.hklflow.plot()``, ``cut.hklflow.minus(other)``."""
 
     def __init__(self, cut: xr.Dataset) -> None:
         self._cut = cut
@@ -40,6 +40,28 @@ class Accessor:
             f"a cut of {self._cut.S.ndim} dimensions has no plot; draw a plane or a line, of a "
             "stack one temperature: cut.sel(temperature=300)"
         )
+
+    def minus(self, other: xr.Dataset) -> xr.Dataset:
+        """Return this cut minus a cut of another volume, with errors in quadrature.
+
+        Bins are subtracted in their order: lines of two temperatures at the same hkl, whose
+        distances in 1/Å differ with the cell. Both cuts must have the same bins; boxes, and
+        parallel lines of one length in hkl, may be at different places.
+
+        Parameters
+        ----------
+        other : Dataset
+            Cut of the same kind. The errors are right if both are independent: bins of the two
+            cuts share no voxels, and are no images of each other.
+
+        Raises
+        ------
+        HklflowError
+            If bins, estimand or units differ.
+        """
+        from hklflow.results.subtracting import difference
+
+        return difference(self._cut, other)
 
     def _plane(self, axes: Any, log: bool | None, errors: bool) -> Any:
         from matplotlib.colors import Normalize

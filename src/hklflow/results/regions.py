@@ -4,6 +4,7 @@ A voxel belongs to the bin that contains its centre. A centre on the face betwee
 to the bin with the even index, so that bins are not shifted on average.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -240,7 +241,12 @@ def _reach(metric: Floats, half: Floats) -> Floats:
 
 
 def images_in_bins(
-    points: Floats, own: Integers, region: Region, operations: Floats, inside: Any
+    points: Floats,
+    own: Integers,
+    region: Region,
+    turned: Sequence[Region],
+    operations: Floats,
+    inside: Any,
 ) -> Floats:
     """Return how many distinct images of each point are in its bin, with the point itself.
 
@@ -252,6 +258,8 @@ def images_in_bins(
         Points that are close together: operations that map none of them into its bin are skipped.
     own : (n,) array
         Bins of the points.
+    turned : sequence of Region
+        The region turned by each operation, see `Region.turned`.
     operations : (m, 3, 3) array
         Operations on the points, with the identity.
     inside : callable
@@ -265,11 +273,12 @@ def images_in_bins(
     same, fixed = np.zeros((2, len(points)))
     low, high = points.min(axis=0), points.max(axis=0)
     middle, half = (low + high) / 2, (high - low) / 2
-    for operation in operations:
-        turned = region.turned(operation)
-        if not turned.near(middle[None], half[None])[0] or region.apart(turned, middle, half):
+    for image_region, operation in zip(turned, operations, strict=True):
+        if not image_region.near(middle[None], half[None])[0]:
             continue
-        hit = np.flatnonzero(turned.bins(points) == own)
+        if region.apart(image_region, middle, half):
+            continue
+        hit = np.flatnonzero(image_region.bins(points) == own)
         image = points[hit] @ operation.T
         within = inside(image)
         hit, image = hit[within], image[within]
@@ -282,10 +291,11 @@ def images_in_bins(
 def images_elsewhere(
     points: Floats, own: Integers, region: Region, operations: Floats, inside: Any
 ) -> NDArray[np.bool_]:
-    """Return True for points with an image in another bin; see `images_in_bins`."""
-    elsewhere = np.zeros(len(points), np.bool_)
-    for operation in operations:
-        image = points @ operation.T
-        bins = region.bins(image)
-        elsewhere |= (bins >= 0) & (bins != own) & inside(image)
-    return elsewhere
+    """Return True for points (n, 3) with an image in another bin; see `images_in_bins`."""
+    # All operations in one call: the points are few.
+    images = (points @ operations.transpose(0, 2, 1)).reshape(-1, 3)
+    bins = region.bins(images).reshape(len(operations), -1)
+    candidates = (bins >= 0) & (bins != own)
+    found = candidates.ravel().copy()
+    found[found] = inside(images[found])
+    return np.asarray(found.reshape(candidates.shape).any(axis=0))

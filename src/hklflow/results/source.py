@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 import numpy as np
@@ -37,6 +37,7 @@ KINDS = {
 # Half-width in voxels of the neighbourhood that determines the errors of a rotation, as in merge.
 _POOL = 2
 _BLOCK = (16, 64, 64)
+OTHER = ("counts", "norm", "variance", "background", "data_background", "punched")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class Source:
         return metric_of(self.cell, self.direct)
 
     @property
+    def usual_estimand(self) -> Literal["ratio", "mean"]:
+        """Estimand of cuts that name none: ``ratio`` for volumes with counts and norm."""
+        return "ratio" if self.kind in ("transform", "merged", "symmetrised") else "mean"
+
+    @property
     def names(self) -> str:
         """Letters of the axes."""
         return "xyz" if self.direct else "hkl"
@@ -119,8 +125,8 @@ class Arrays:
         self._signal, self._errors, self._kind = home.signal, home.errors, kind
         self._other: dict[str, h5py.Dataset] = {
             name: group[name]
-            for name in ("counts", "norm", "variance", "background", "punched")
-            if name in group and group[name].shape == plottable.signal.shape
+            for name in OTHER
+            if kind != "other" and name in group and group[name].shape == plottable.signal.shape
         }
 
     @property
@@ -136,7 +142,8 @@ class Arrays:
     @property
     def has_background(self) -> bool:
         """True if a background was subtracted, and is stored."""
-        return {"background", "variance", "counts", "norm"} <= self._other.keys()
+        sums = {"background", "variance", "counts", "norm"} <= self._other.keys()
+        return sums or "data_background" in self._other
 
     def read(self, region: tuple[slice, ...], *names: str) -> dict[str, NDArray[Any]]:
         """Read a region (l, k, h).
@@ -199,8 +206,10 @@ def source_of(path: Path, inside: Sequence[str], plottable: "Plottable") -> Sour
     home = home_of(plottable)
     notes = home.notes
     direct = plottable.space == "xyz"
-    kind = _kind(home.group, notes, direct)
-    known = notes.get("operations") if kind != "transform" else None
+    # Another array of a volume, such as its multiplicity, is no S: only its mean has a meaning.
+    main = home.name == "data" or (home.name == "counts" and "data" not in home.group)
+    kind = _kind(home.group, notes, direct) if main else "other"
+    known = notes.get("operations") if main and kind != "transform" else None
     unit = plottable.signal.attrs.get("units") if kind != "transform" else None
     return Source(
         path,
@@ -217,8 +226,14 @@ def source_of(path: Path, inside: Sequence[str], plottable: "Plottable") -> Sour
 
 
 def home_of(plottable: "Plottable") -> "Plottable":
-    """Return the plot in the file that holds the arrays, and has the notes; see master files."""
+    """Return the plot in the file that holds the arrays, and has the notes; see master files.
+
+    A file of another program, which a wrapper links to, may hold the array alone: then the plot
+    itself is returned.
+    """
     signal = plottable.signal
+    if any(axis and axis not in signal.parent for axis in plottable.axes):
+        return plottable
     return replace(plottable, group=signal.parent, name=str(signal.name).rsplit("/", 1)[-1])
 
 

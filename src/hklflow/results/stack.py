@@ -1,10 +1,8 @@
 """Stacks of volumes along temperature: the same cuts of all temperatures."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -103,26 +101,3 @@ class Stack:
         )  # fmt: skip
         joined.attrs["file"] = [one.attrs["file"] for one in cuts]
         return joined
-
-
-def members(signal: h5py.Dataset, path: Path) -> list[tuple[Path, list[str]]]:
-    """Return file and path inside of each volume of a stack, in the order of its temperatures.
-
-    Raises
-    ------
-    HklflowError
-        If a file is missing: the stack would read as not measured at its temperature.
-    """
-    if not signal.is_virtual:
-        raise HklflowError(f"{path} is no stack of volumes that hklflow made; make it again")
-    sources = sorted(signal.virtual_sources(), key=lambda s: s.vspace.get_select_bounds()[0][0])
-    found = []
-    for source in sources:
-        file = Path(signal.file.filename).parent / source.file_name
-        if not file.is_file():
-            raise HklflowError(
-                f"{file}, a volume of the stack {path}, is missing; move the stack together with "
-                "its scans, or make it again"
-            )
-        found.append((file, [part for part in source.dset_name.split("/") if part][:-1]))
-    return found

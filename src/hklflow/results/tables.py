@@ -20,7 +20,9 @@ def table_of(entry: h5py.Group) -> "xr.Dataset | None":
             columns = {
                 n: c for n, c in group.items() if isinstance(c, h5py.Dataset) and c.ndim == 1
             }
-            variables = {n: (dimension, c[()], _about(c)) for n, c in columns.items()}
+            # HDF5 lists names in the order of the alphabet: h, k, l come first here.
+            names = sorted(columns, key=lambda n: n not in ("h", "k", "l"))
+            variables = {n: (dimension, columns[n][()], _about(columns[n])) for n in names}
             return xr.Dataset(variables, attrs={"title": text(entry["title"])})
     return None
 

@@ -34,6 +34,11 @@ def is_length(unit: str, direct: bool) -> bool:
     )
 
 
+def canonical(unit: str, direct: bool) -> str:
+    """Return the usual spelling of a unit, for attributes of results."""
+    return of_lengths(direct) if is_length(unit, direct) else of_axes(direct)
+
+
 def of_axes(direct: bool) -> str:
     """Return the unit of the axes."""
     return "unit cells" if direct else "r.l.u."

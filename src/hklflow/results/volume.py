@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.results import units
 from hklflow.results.estimate import Estimand, Estimate, estimate
+from hklflow.results.plane import plane_of, require_positive
 from hklflow.results.regions import Cylinder, Region, Shells, Slots
 from hklflow.results.source import KINDS, Source
-from hklflow.volumes import planes, slabs
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -58,8 +58,10 @@ class Volume:
     def __repr__(self) -> str:
         source = self._source
         sizes = " x ".join(map(str, source.grid.shape))
+        steps = ", ".join(f"{step:g}" for step in self.grid.step)
         return (
-            f"<{source.title}: {KINDS.get(self.kind, self.kind)}, {sizes} voxels, {source.ranges}>"
+            f"<{source.title}: {KINDS.get(self.kind, self.kind)}, {sizes} voxels, "
+            f"{source.ranges}, steps {steps}>"
         )
 
     def plane(
@@ -92,25 +94,16 @@ class Volume:
         HklflowError
             If the text is not a plane, the plane is outside the volume, or nothing was measured.
         """
-        source = self._source
-        parsed = planes.parse(plane, source.names)
-        in_angstrom = units.is_length(unit, source.direct)
-        u, v = planes.mesh(source.grid, parsed)
-        if not (u.size and v.size):
-            raise HklflowError(
-                f"plane {parsed.text} is outside the volume {source.path} ({source.ranges}); "
-                "choose a plane inside"
-            )
-        if width == 0:
-            estimand = "mean"
-            found = _points(source, parsed, u, v)
-        else:
-            estimand = self._estimand(estimand)
-            region, u, v = _thick(source, parsed, width, in_angstrom)
-            found = estimate(source, region, estimand, filled=filled)
-        coordinates = _coordinates(source, parsed, u, v)
-        about = {"plane": parsed.text, "width": width, "width unit": unit if width else ""}
-        return self._dataset(found, parsed.letters[::-1], coordinates, estimand, about)
+        found = plane_of(self._source, plane, width, estimand=estimand, unit=unit, filled=filled)
+        about = {
+            "plane": found.plane.text,
+            "width": width,
+            "width unit": units.canonical(unit, self._source.direct) if width else "",
+        }
+        dims = found.plane.letters[::-1]
+        return self._dataset(
+            found.values, dims, found.coordinates(self._source), found.estimand, about
+        )
 
     def line(
         self,
@@ -146,11 +139,11 @@ class Volume:
         """
         source = self._source
         a, b, metric = self._ends(start, end, unit)
-        _require_positive("width", width)
+        require_positive("width", width)
         n = self.line_bins(start, end, step, unit)
         region = Cylinder(metric, a, b, width / 2, n + 1)
         _require_few(region)
-        estimand = self._estimand(estimand)
+        estimand = estimand or self._source.usual_estimand
         found = estimate(source, region, estimand, filled=filled)
         share = np.linspace(0, 1, region.n)
         true = self.length(start, end)
@@ -160,7 +153,12 @@ class Volume:
         for i, name in enumerate(source.names):
             values = np.round(a[i] + share * (b[i] - a[i]), 10) + 0.0
             coordinates[name] = ("distance", values, units.axis(name, source))
-        about = {"start": a.tolist(), "end": b.tolist(), "width": width, "width unit": unit}
+        about = {
+            "start": a.tolist(),
+            "end": b.tolist(),
+            "width": width,
+            "width unit": units.canonical(unit, source.direct),
+        }
         return self._dataset(found, ("distance",), coordinates, estimand, about)
 
     def _ends(self, start: ArrayLike, end: ArrayLike, unit: str) -> tuple[Floats, Floats, Floats]:
@@ -181,7 +179,7 @@ class Volume:
         if step is None:
             a, b, _ = self._ends(start, end, unit)
             return max(int(np.rint(np.max(np.abs(b - a) / self.grid.step))), 1)
-        _require_positive("step", step)
+        require_positive("step", step)
         return max(int(np.rint(self.length(start, end, unit) / step)), 1)
 
     @property
@@ -218,14 +216,14 @@ class Volume:
         """
         source = self._source
         step = self.edge if step is None else step
-        _require_positive("step", step)
+        require_positive("step", step)
         reach = self.q_max
         if q_max is not None:
-            _require_positive("q_max", q_max)
+            require_positive("q_max", q_max)
             reach = min(reach, q_max)
         region = Shells(source.metric, step, max(int(np.ceil(reach / step - 1e-9)), 1))
         _require_few(region)
-        estimand = self._estimand(estimand)
+        estimand = estimand or self._source.usual_estimand
         found = estimate(source, region, estimand, filled=filled)
         name = "r" if source.direct else "Q"
         attrs = {"long_name": name if source.direct else "|Q|"}
@@ -258,7 +256,7 @@ class Volume:
         low, high = _ranges(source, ranges, unit)
         middle, size = (low + high) / 2, np.maximum(high - low, 2e-6 * source.grid.step)
         region = Slots(np.eye(3), np.zeros(3), middle, size, (1, 1, 1), ())
-        estimand = self._estimand(estimand)
+        estimand = estimand or self._source.usual_estimand
         found = estimate(source, region, estimand, filled=filled)
         coordinates = {
             name: ((), middle[i], units.axis(name, source)) for i, name in enumerate(source.names)
@@ -312,7 +310,7 @@ class Volume:
             turned, np.zeros(3), middle[::-1], new[::-1], (n_l, n_k, n_h), (n_l, n_k, n_h)
         )
         _require_few(region)
-        estimand = self._estimand(estimand)
+        estimand = estimand or self._source.usual_estimand
         found = estimate(source, region, estimand, filled=filled)
         coordinates = {
             name: (
@@ -325,11 +323,6 @@ class Volume:
         dims = tuple(source.names[::-1])
         return self._dataset(found, dims, coordinates, estimand, {"steps": new.tolist()})
 
-    def _estimand(self, given: Estimand | None) -> Estimand:
-        if given is not None:
-            return given
-        return "ratio" if self.kind in ("transform", "merged", "symmetrised") else "mean"
-
     def _dataset(
         self,
         found: Estimate,
@@ -341,83 +334,6 @@ class Volume:
         from hklflow.results.dataset import dataset
 
         return dataset(self._source, found, dims, coordinates, estimand, about)
-
-
-def _points(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> Estimate:
-    """Return the values of the voxels that contain the points of a plane."""
-    with source.open() as arrays:
-        stored = {name: arrays.plane(name) for name in ("data", "errors", "punched")}
-        known = {name: values for name, values in stored.items() if values is not None}
-        mesh = source.grid, plane, u, v, arrays.block
-        images = dict(zip(known, planes.samples(list(known.values()), *mesh), strict=True))
-    data, errors, punched = (images.get(name) for name in stored)
-    assert data is not None
-    if not np.isfinite(data).any():
-        raise HklflowError(
-            f"nothing was measured on plane {plane.text} of {source.path}; choose another plane, "
-            "or give a width"
-        )
-    voxels = source.contains(plane.at(*np.meshgrid(u, v))).astype(np.int64)
-    filled = None if punched is None else np.isin(punched, (1, 2)).astype(np.float64)
-    measured = np.isfinite(data) if filled is None else np.isfinite(data) & (filled == 0)
-    sigma = np.full(data.shape, np.nan) if errors is None else errors
-    share = np.where(voxels > 0, measured, np.nan)
-    as_doubles = np.asarray(data, np.float64), np.asarray(sigma, np.float64)
-    return Estimate(*as_doubles, voxels, share, filled, None, 0.0)
-
-
-def _coordinates(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> dict[str, Any]:
-    """Return the values of the letters of a plane, and of the axes that are no letters."""
-    first, second = plane.letters
-    unit = {"units": units.of_axes(source.direct)}
-    coordinates: dict[str, Any] = {
-        first: (first, u, {"long_name": first, **unit}),
-        second: (second, v, {"long_name": second, **unit}),
-    }
-    for i, name in enumerate(source.names):
-        if name not in plane.letters:
-            values = plane.at(*np.meshgrid(u, v))[..., i]
-            if np.ptp(values) == 0:
-                coordinates[name] = ((), values.flat[0], units.axis(name, source))
-            else:
-                coordinates[name] = ((second, first), values, units.axis(name, source))
-    return coordinates
-
-
-def _thick(
-    source: Source, plane: planes.Plane, width: float, in_angstrom: bool
-) -> tuple[Slots, Floats, Floats]:
-    """Return the bins of a plane with a thickness, and the values of both letters."""
-    if in_angstrom:
-        # The normal in the metric of the space, of length 1.
-        normal = np.linalg.inv(source.metric) @ np.cross(plane.first, plane.second)
-        normal = normal / np.sqrt(normal @ source.metric @ normal)
-        _require_positive("width", width)
-    else:
-        _, normal, _ = slabs.offsets(plane, source.grid, width)
-    matrix = np.linalg.inv(np.stack([normal, plane.second, plane.first], axis=1))
-    u, v = planes.mesh(source.grid, plane)
-    layers = np.abs(matrix[0] * source.grid.step)
-    if width / 2 >= layers[layers > 1e-9].min():
-        # Voxels of some layers are between the points of the plane, as h+t h-t of `h h l`.
-        v, u = (_finer(x, row * source.grid.step) for x, row in ((v, matrix[1]), (u, matrix[2])))
-    steps = [float(x[1] - x[0]) if len(x) > 1 else 1.0 for x in (v, u)]
-    shape = (len(v), len(u))
-    first, step = np.array([0.0, v[0], u[0]]), np.array([width, *steps])
-    return Slots(matrix, plane.origin, first, step, (1, *shape), shape), u, v
-
-
-def _finer(values: Floats, increments: Floats) -> Floats:
-    """Return evenly spaced values with the step of voxel centres, if it divides their step."""
-    if len(values) < 2:
-        return values
-    step = values[1] - values[0]
-    for n in range(1, 13):
-        parts = n * increments / step
-        if np.all(np.abs(parts - np.rint(parts)) < 1e-6):
-            finer: Floats = np.linspace(values[0], values[-1], n * (len(values) - 1) + 1)
-            return np.round(finer, 10)
-    return values
 
 
 def _ranges(source: Source, ranges: Mapping[str, Range], unit: str) -> tuple[Floats, Floats]:
@@ -449,10 +365,11 @@ def _multiples(source: Source, step: float | Sequence[float], unit: str) -> Floa
         raise HklflowError(f"step: {step} is not a positive number, or three; correct it")
     ratio = steps / (source.grid.step * scale)
     multiples = np.maximum(np.rint(ratio), 1.0)
-    if not in_angstrom and np.any(np.abs(ratio - multiples) > 1e-6):
+    if not in_angstrom and np.any(np.abs(ratio - multiples) > 1e-3):  # 0.1333 is twice 1/15
         own = ", ".join(f"{s:g}" for s in source.grid.step)
         raise HklflowError(
-            f"step: {step} is no whole multiple of the steps of the volume ({own}); give multiples"
+            f"step: {step} is no whole multiple of the steps of the volume ({own}); give "
+            "multiples, such as 2 * volume.grid.step"
         )
     return np.asarray(multiples)
 
@@ -466,11 +383,6 @@ def _point(given: ArrayLike, name: str, source: Source) -> Floats:
 
 def _shown(point: Floats) -> str:
     return f"({', '.join(f'{x:g}' for x in point)})"
-
-
-def _require_positive(name: str, value: float) -> None:
-    if not (np.isfinite(value) and value > 0):
-        raise HklflowError(f"{name}: {value:g} is not a positive number; correct it")
 
 
 def _require_few(region: Region) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hklflow.volumes.control import Control
     from hklflow.volumes.fill import Target
 
-VERSION = 5
+VERSION = 6
 
 # 1/Å, used if the radius cannot be measured.
 _USUAL_RADIUS = 0.2
@@ -405,20 +405,30 @@ def _write(
 ) -> None:
     import numpy as np
 
-    from hklflow.nexus import PLANES
+    from hklflow.nexus import BACKGROUND_NOTES, PLANES
     from hklflow.nexus.grid_writer import GridWriter
+    from hklflow.volumes import fill
 
     types = {"data": np.float32, "data_errors": np.float32, "punched": np.uint8}
+    if volume.has_background:
+        types["data_background"] = np.float32
     with GridWriter(path, target.grid, target.cell, title, types) as writer:
         for first in range(0, target.data.shape[0], PLANES):
             own = slice(first, first + PLANES)
-            writer.write_block(
-                (first, 0),
-                data=target.data[own],
-                data_errors=target.errors[own],
-                punched=target.code[own],
-            )
-        kept = {name: volume.notes[name] for name in ("operations", "space_group")}
+            arrays: dict[str, NDArray[Any]] = {
+                "data": target.data[own],
+                "data_errors": target.errors[own],
+                "punched": target.code[own],
+            }
+            if volume.has_background:
+                norm = volume.group["norm"][own]
+                level = np.full(norm.shape, np.nan, np.float32)
+                measured = (norm > 0) & (target.code[own] == fill.MEASURED)
+                np.divide(volume.background(own), norm, out=level, where=measured, casting="unsafe")
+                arrays["data_background"] = level
+            writer.write_block((first, 0), **arrays)
+        names = ("operations", "space_group", *BACKGROUND_NOTES)
+        kept = {name: volume.notes[name] for name in names if name in volume.notes}
         writer.note(kept | {"doubts": volume.doubts} | notes)
 
 

@@ -121,7 +121,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 ),
                 "files": [str(path) for path in inputs.volumes],
                 **nexus.corrections_note(volumes),
-                **_background_notes(volumes, names),
+                **nexus.background_notes(volumes, names),
                 **metrics,
             }
         )
@@ -184,19 +184,6 @@ def _background(volumes: "list[OpenVolume]", first: int, n: int) -> "NDArray[np.
     planes = slice(first, first + n)
     subtracted = [v.background(planes) for v in volumes if v.has_background]
     return np.asarray(np.sum(subtracted, axis=0))
-
-
-def _background_notes(volumes: "list[OpenVolume]", names: list[str]) -> dict[str, Any]:
-    """Return the errors by the backgrounds, which error bars do not contain; empty without."""
-    keys = (
-        "relative errors of the backgrounds, common to all voxels",
-        "variance of the background in a sum of voxels, over the sum of their variances",
-    )
-    subtracted = [(n, v.notes) for n, v in zip(names, volumes, strict=True) if v.has_background]
-    if not subtracted:
-        return {}
-    counts = "photons minus `background`, the expected counts without the crystal"
-    return {"counts": counts} | {key: {n: notes[key] for n, notes in subtracted} for key in keys}
 
 
 def _partly_subtracted(volumes: "list[OpenVolume]", names: list[str]) -> str | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hklflow.quality.agreement_gates import Findings
     from hklflow.volumes.symmetrise import Agreement, Images, Records
 
-VERSION = 4
+VERSION = 5
 
 
 class Inputs(stage.Inputs):
@@ -148,16 +148,19 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         counts_type: Any = np.float64
         if maps.exact and all(volume.counts_are_whole for volume in volumes):
             counts_type = np.uint32 if records.counts.dtype == np.uint32 else np.uint64
+        backgrounds = _backgrounds(volumes, maps, outputs.symmetrised.parent, threads)
         writer = stack.enter_context(
             nexus.VolumeWriter(
                 outputs.symmetrised, grid, cell, params.title, counts_type, True,
-                variance=records.noisy,
+                variance=records.noisy, background=backgrounds is not None,
                 extra={"multiplicity": np.uint8, "disagreement": np.float32},
             )
         )  # fmt: skip
-        sections, planes = _write(writer, records, counts_type, params.pool, threads)
-        corrections = nexus.corrections_note(volumes)
-        writer.note(_notes(group, params, metrics) | corrections)
+        sections, planes = _write(writer, records, backgrounds, counts_type, params.pool, threads)
+        notes = nexus.corrections_note(volumes) | nexus.background_notes(
+            volumes, [str(path) for path in inputs.volumes]
+        )
+        writer.note(_notes(group, params, metrics) | notes)
     figure = pictures.symmetrised(grid, cell, sections, planes, agreement, params.title)
     plots.save(figure, outputs.picture)
     stage.write_json(outputs.metrics, metrics)
@@ -258,6 +261,42 @@ def _load(
     raise AssertionError("numbers of double precision always fit")
 
 
+def _backgrounds(
+    volumes: "list[OpenVolume]", maps: "Images", folder: Path, threads: int
+) -> "Records | None":
+    """Return the subtracted background and the norm, summed over equivalents of all volumes.
+
+    None if no background was subtracted. Measurements that are left out of S are part of the sums:
+    their background per norm is that of the others.
+    """
+    import numpy as np
+
+    from hklflow.nexus.scratch import mapped
+    from hklflow.volumes import symmetrise
+
+    if not any(volume.has_background for volume in volumes):
+        return None
+    grid = volumes[0].grid
+    sizes = grid, 1, False, False, not maps.exact
+    # In a temporary file: the memory of the job is for the records of the counts.
+    sums = symmetrise.Records(*sizes, mapped(folder, symmetrise.Records.size_of(*sizes)))
+    for first in range(0, grid.array_shape[0], _PLANES):
+        planes = slice(first, min(first + _PLANES, grid.array_shape[0]))
+        total = np.zeros((2, 1, planes.stop - first, *grid.array_shape[1:]))
+        for volume in volumes:
+            found = [np.zeros_like(total[0]), volume.group["norm"][planes][None].astype(float)]
+            if volume.has_background:
+                found[0] = volume.background(planes)[None]
+            symmetrise.leave_out_unusable(found)
+            total += found
+        sums.put((first, 0), list(total))
+    symmetrise.apply(
+        sums, maps, volumes[0].cell,
+        n_sigma=np.inf, tolerance=0.0, bragg_radius=0.0, threads=threads,
+    )  # fmt: skip
+    return sums
+
+
 def _tell_unusable(paths: list[Path], unusable: "NDArray[np.int64]") -> None:
     for path, n in zip(paths, unusable, strict=True):
         if n:
@@ -282,7 +321,12 @@ def _judge(
 
 
 def _write(
-    writer: "VolumeWriter", records: "Records", counts_type: Any, pool: int, threads: int
+    writer: "VolumeWriter",
+    records: "Records",
+    backgrounds: "Records | None",
+    counts_type: Any,
+    pool: int,
+    threads: int,
 ) -> "tuple[Sections, Maps]":
     """Derive S and its errors, and write them slab by slab; return the planes for the picture."""
     from concurrent.futures import ThreadPoolExecutor
@@ -322,6 +366,12 @@ def _write(
         }
         if variance is not None:
             arrays["variance"] = variance[own]
+        if backgrounds is not None:
+            subtracted, exposure = backgrounds.planes(first, last)
+            per_norm = np.divide(
+                subtracted, exposure, out=np.zeros_like(exposure), where=exposure > 0
+            )
+            arrays["background"] = per_norm * norm[own]
         writer.write(first, **arrays)
         sections.add(first, data, errors, norm[own])
         planes.add(first, many, chi2)

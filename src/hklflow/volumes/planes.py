@@ -220,6 +220,31 @@ def cut(values: Any, grid: Grid, plane: Plane, block: tuple[int, int, int] = (16
     return Cut(plane, u, v, sample(values, grid, plane, u, v, block))
 
 
+def slab_normal(plane: Plane, grid: Grid, width: float) -> Floats:
+    """Return the normal (3,) of a plane in index space, along which a slab of a width is thick.
+
+    Its largest component is 1: a slab of thickness w around ``h k 0`` is ``h k t``, and around
+    ``h h l`` it is ``h+t h-t l``, with t from -w/2 to w/2.
+
+    Raises
+    ------
+    HklflowError
+        If the width is negative, not finite, or larger than the volume.
+    """
+    if not (np.isfinite(width) and width >= 0):
+        raise HklflowError(f"the width of the slab is {width:g}; give 0 or a positive number")
+    normal = np.cross(plane.first, plane.second)
+    normal = normal / normal[np.argmax(np.abs(normal))]
+    # Path of the plane from one corner of the volume to the opposite corner.
+    extent = np.asarray(grid.shape) * grid.step
+    reach = float(np.abs(normal) @ extent / (normal @ normal))
+    if width > 2 * reach:
+        raise HklflowError(
+            f"the slab of width {width:g} is thicker than the volume; give {2 * reach:g} or less"
+        )
+    return np.asarray(normal)
+
+
 def mesh(grid: Grid, plane: Plane) -> tuple[Floats, Floats]:
     """Return the values (n,), (m,) of both letters in the volume; empty outside the volume.
 
