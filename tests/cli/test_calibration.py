@@ -170,7 +170,14 @@ def test_the_same_inputs_give_the_same_candidate(
     for name in ("one", "two"):
         assert initialised("propose", name, "--image", image, *start, *BY).code == 0
     one, two = (_state(base) / f"candidates/{name}/01" for name in ("one", "two"))
-    for file in ("geometry.json", "geometry.poni", "metrics.json", "parameters.json", "rings.png"):
+    for file in (
+        "geometry.json",
+        "geometry.poni",
+        "metrics.json",
+        "parameters.json",
+        "rings.png",
+        "powder.nxs",
+    ):
         assert (one / file).read_bytes() == (two / file).read_bytes(), file
 
 

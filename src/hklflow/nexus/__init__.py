@@ -11,6 +11,7 @@ from hklflow.nexus.grid_writer import PLANES, GridWriter
 from hklflow.nexus.masks import FrameMaskWriter, open_frame_mask, read_mask, write_mask
 from hklflow.nexus.master import linked_files, write_master
 from hklflow.nexus.peaks import read_peaks, write_peaks
+from hklflow.nexus.powder import write_powder
 from hklflow.nexus.provenance import read_provenance, write_provenance
 from hklflow.nexus.reflections import read_reflections, write_reflections
 from hklflow.nexus.scale import (
@@ -76,6 +77,7 @@ __all__ = [
     "write_mask",
     "write_master",
     "write_peaks",
+    "write_powder",
     "write_provenance",
     "write_refined",
     "write_reflections",

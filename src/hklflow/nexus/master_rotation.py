@@ -3,7 +3,8 @@
 ``instrument`` has the refined geometry in the units and conventions of NXRefine (mm, degrees, and
 pixels and frames by their index); ``peaks`` has NXRefine's columns ``x``, ``y``, ``z`` and the
 angles of each peak. ``instrument/detector/module_000``, ... and ``instrument/axes`` are the same
-geometry as in NXmx, in metres.
+geometry as in NXmx, in metres. ``instrument/calibration`` is the powder image of the geometry, with
+its profile and the parameters of pyFAI before any refinement with Bragg peaks.
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from hklflow.nexus.entry import add_array, add_group, open_entry
 from hklflow.nexus.links import Links
 from hklflow.nexus.modules import add_modules
 from hklflow.nexus.peaks import read_peaks
+from hklflow.nexus.powder import CALIBRATION
 
 if TYPE_CHECKING:
     from hklflow.geometry import Goniometer, Rotation
@@ -59,7 +61,8 @@ def write_rotation(
     ----------
     products : mapping
         Files by name: "scan" (the scan file, if it links frames), "instrument" (the scan file),
-        "peaks", "frame_sums", "frame_scale", "mask3d", "transform", "masked_transform".
+        "peaks", "frame_sums", "frame_scale", "mask3d", "transform", "masked_transform", and
+        "powder", if the geometry is from a powder image.
     """
     rotation = orientation.rotation(name)
     for product, target in products.items():
@@ -67,6 +70,8 @@ def write_rotation(
             _add_instrument(group, name, target, orientation)
         elif product == "scan":
             _add_frames(group, target, rotation, links)
+        elif product == "powder":
+            links.add(group["instrument"], CALIBRATION, target, CALIBRATION)
         else:
             links.add(group, product, target, _INSIDE[product])
     if "peaks" in products:
