@@ -25,7 +25,7 @@ from hklflow.nexus.scale import (
 from hklflow.nexus.scan import has_frames, read_scan, write_scan
 from hklflow.nexus.series import Quantity, write_series
 from hklflow.nexus.stack import Intensities, Member, open_members, read_box, write_stack
-from hklflow.nexus.statistics import read_parts, read_rings, read_statistics, write_statistics
+from hklflow.nexus.statistics import read_parts, read_rings, read_statistics, statistics_output
 from hklflow.nexus.transform import TransformWriter
 from hklflow.nexus.volume import (
     OpenVolume,
@@ -72,6 +72,7 @@ __all__ = [
     "read_statistics",
     "read_volume",
     "require_one_grid",
+    "statistics_output",
     "write_absorption",
     "write_background",
     "write_mask",
@@ -85,7 +86,6 @@ __all__ = [
     "write_scan",
     "write_series",
     "write_stack",
-    "write_statistics",
     "write_unmeasured",
     "write_volume",
 ]

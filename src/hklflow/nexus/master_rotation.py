@@ -47,6 +47,14 @@ _INSIDE = {
     "masked_transform": "transform",
 }
 
+# Name in the file of the frame statistics, and in `frame_sums` of the master file.
+_IMAGES = {
+    "summed": "summed_data",
+    "maximum": "maximum",
+    "partial_sums": "partial_sums",
+    "radial": "radial",
+}
+
 
 def write_rotation(
     group: h5py.Group,
@@ -76,7 +84,17 @@ def write_rotation(
             links.add(group, product, target, _INSIDE[product])
     if "peaks" in products:
         _add_peaks(group["peaks"], products["peaks"], rotation)
+    if "frame_sums" in products:
+        _add_images(group["frame_sums"], products["frame_sums"], links)
     group.attrs["default"] = "frame_sums"
+
+
+def _add_images(group: h5py.Group, statistics: Path, links: Links) -> None:
+    """Link the images of a rotation; `summed_data` is NXRefine's name."""
+    with open_entry(statistics) as other:
+        names = {name: new for name, new in _IMAGES.items() if name in other}
+    for name, new in names.items():
+        links.add(group, new, statistics, name)
 
 
 def _add_instrument(group: h5py.Group, name: str, scan: Path, orientation: "Orientation") -> None:
