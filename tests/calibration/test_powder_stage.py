@@ -109,7 +109,7 @@ def test_pyfai_integrates_the_stored_image_to_the_stored_profile(folder, made):
     names = {"dist": "Distance", "pixel1": "PixelSize1", "pixel2": "PixelSize2"}
     names |= {name.lower(): name for name in ("Poni1", "Poni2", "Rot1", "Rot2", "Rot3")}
     with h5py.File(folder / "all.nxs") as file:
-        group = file["entry/calibration"]
+        group = file["entry/powder"]
         values = group["refinement/parameters"]
         ai = AzimuthalIntegrator(
             detector=values["Detector"].asstr()[()],

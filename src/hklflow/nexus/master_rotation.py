@@ -21,7 +21,7 @@ from hklflow.nexus.entry import add_array, add_group, open_entry
 from hklflow.nexus.links import Links
 from hklflow.nexus.modules import add_modules
 from hklflow.nexus.peaks import read_peaks
-from hklflow.nexus.powder import CALIBRATION
+from hklflow.nexus.powder import POWDER
 
 if TYPE_CHECKING:
     from hklflow.geometry import Goniometer, Rotation
@@ -79,7 +79,7 @@ def write_rotation(
         elif product == "scan":
             _add_frames(group, target, rotation, links)
         elif product == "powder":
-            links.add(group["instrument"], CALIBRATION, target, CALIBRATION)
+            links.add(group["instrument"], "calibration", target, POWDER)
         else:
             links.add(group, product, target, _INSIDE[product])
     if "peaks" in products:

@@ -11,8 +11,8 @@ from hklflow.formats.poni import Poni
 from hklflow.nexus.default_view import set_view
 from hklflow.nexus.entry import add_array, add_group, create
 
-CALIBRATION = "calibration"
-"""Name of the NXdata with the image, as in NXRefine's `instrument`."""
+POWDER = "powder"
+"""Name of the NXdata with the image; `calibration` of a product names its version in the store."""
 
 Floats = NDArray[np.float64]
 
@@ -45,9 +45,9 @@ def write_powder(
         pyFAI's name of the detector.
     """
     assert poni.wavelength is not None
-    with create(path, f"{calibrant} powder calibration", CALIBRATION) as entry:
+    with create(path, f"{calibrant} powder calibration", POWDER) as entry:
         axes = ["y_pixel", "x_pixel"]
-        group = add_group(entry, CALIBRATION, "NXdata", signal="counts", axes=axes)
+        group = add_group(entry, POWDER, "NXdata", signal="counts", axes=axes)
         add_array(group, "counts", counts.astype(np.float32))
         for name, n in zip(axes, counts.shape, strict=True):
             add_array(group, name, np.arange(n), "pixel")
