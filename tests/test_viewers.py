@@ -168,6 +168,7 @@ def test_sums_of_frames_have_their_names_of_nxrefine(master: Path) -> None:
     }.items():
         assert [axis.nxname for axis in sums[name].nxaxes] == axes
         assert json.loads(sums[name].attrs["SILX_style"]) == {"signal_scale_type": "log"}
+        assert "frames" in sums[name].nxtitle
     np.testing.assert_array_equal(sums.summed_data.nxsignal.nxvalue, 2.5)
     np.testing.assert_array_equal(sums.partial_sums.nxsignal.nxvalue[:, 0, 0], [1, 2**32 - 1])
     assert sums.partial_sums.attrs["default_slice"][0] == "1"

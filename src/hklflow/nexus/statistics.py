@@ -54,6 +54,7 @@ def _partial_sums(
     add_array(group, "n_frames", sizes)
     for axis, n in zip(axes[1:], shape, strict=True):
         add_array(group, axis, np.arange(n) + 0.5, "pixel")
+    group["title"] = f"sums over {len(sizes)} ranges of frames"
     set_view(group, [len(sizes) // 2], signed=False)
     return sums
 
@@ -100,6 +101,7 @@ class StatisticsOutput:
         for name, image in images.items():
             group = add_group(entry, name, "NXdata", signal=name, axes=["slow", "fast"])
             add_array(group, name, image)
+            group["title"] = f"{name}, all frames"
             add_array(group, "slow", np.arange(image.shape[0]) + 0.5, "pixel")
             add_array(group, "fast", np.arange(image.shape[1]) + 0.5, "pixel")
             set_view(group, (), signed=False)
