@@ -21,6 +21,8 @@ from hklflow import stage, stages
 from hklflow.base.errors import HklflowError
 from hklflow.experiment import config
 from hklflow.experiment.cost import Estimate
+from hklflow.experiment.jobs import Plan
+from hklflow.experiment.sources import POWDERS, powder_numbers
 from hklflow.stage import contract
 from tests.parameters import params_of
 
@@ -114,6 +116,29 @@ def test_a_good_experiment(base: Path) -> None:
     assert experiment.rotation("cube", "cold", "only").calibration is None
     assert experiment.config.find_peaks.n_sigma == 5
     assert experiment.paths.master() == "out/{sample}/{scan}/{sample}_{scan}.nxs"
+
+
+def test_each_rotation_has_the_powder_image_of_its_own_calibration(base: Path) -> None:
+    more = {**CONFIG["calibrations"]["powder"], "image": "raw/lab.tif"}
+    (base / "raw/lab.tif").touch()
+    data = CONFIG | {"calibrations": {**CONFIG["calibrations"], "later": more}}
+    _with_scan(
+        base,
+        *(
+            f"hexa\t1\t\t\tr{i}\traw/{raw}\tphi=0:0.1\t{calibration}"
+            for i, (raw, calibration) in enumerate(
+                [("a1.nxs", "later"), ("a2.nxs", "poni"), ("b_####.cbf", "powder")]
+            )
+        ),
+        "hexa\t2\t\t\tr0\traw/c.h5\tphi=0:0.1\tponi",
+    )
+    experiment = config.load(data, base)
+    at = {"sample": "hexa", "scan": "1"}
+    files = POWDERS.files(Plan(experiment), at)
+    assert files == [f"out/calibration/{name}/powder.nxs" for name in ("later", "powder")]
+    assert powder_numbers(experiment, **at) == [0, -1, 1]
+    assert POWDERS.files(Plan(experiment), at | {"scan": "2"}) == []
+    assert powder_numbers(experiment, "hexa", "2") == [-1]
 
 
 def test_sections_reach_every_stage_that_goes_by_them(base: Path) -> None:
@@ -758,7 +783,11 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"temperatures": [4.2, 300], "scans": ["4.2K", "300K"], "title": ODD, "number": 3},
     ],
     "merge": [{}, {"title": ODD, "pool": 0}, {"title": ""}],
-    "scan_file": [{}, {"title": ODD, "configuration": json.dumps({"a": [1, ODD]})}],
+    "scan_file": [
+        {},
+        {"title": ODD, "configuration": json.dumps({"a": [1, ODD]})},
+        {"powder_of": (-1, 0)},
+    ],
     "overview": [{}],
     "simulate": [{"description": json.dumps({"a": ODD})}],
     "import_poni": [

@@ -105,7 +105,10 @@ def _product(folder: Path, kind: str) -> Path:
         names = ("frame_sum", "background", "monitor", "transmission")
         arrays = {name: np.arange(N) + 10.0 * i for i, name in enumerate(names)}
         images = {"summed": np.ones((SLOW, FAST)) * 2.5, "maximum": np.eye(SLOW, FAST)}
-        nexus.write_statistics(path, arrays, images)
+        with nexus.statistics_output(path, (SLOW, FAST), np.dtype(np.uint16), [3, N]) as output:
+            for value in (1, 2**32 - 1):
+                output.add_part(np.full((SLOW, FAST), value))
+            output.write(arrays, images)
     elif kind == "peaks":
         nexus.write_peaks(path, _peaks())
     elif kind == "counts":
@@ -206,6 +209,26 @@ def test_statistics_round_trip(products: dict[str, Path]) -> None:
     path = products["statistics"]
     np.testing.assert_array_equal(nexus.read_statistics(path, "monitor"), np.arange(N) + 20)
     np.testing.assert_array_equal(nexus.read_statistics(path, "maximum"), np.eye(SLOW, FAST))
+    with h5py.File(path) as file:
+        partial = file["entry/partial_sums"]
+        np.testing.assert_array_equal(partial["partial_sums"][:, 0, 0], [1, 2**32 - 1])
+        assert partial["partial_sums"].compression == "gzip"
+        np.testing.assert_array_equal(partial["first_frame"], [0, 3])
+        np.testing.assert_array_equal(partial["n_frames"], [3, N - 3])
+        np.testing.assert_array_equal(partial["frame"], [1.5, (N + 3) / 2])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [(np.uint8, np.uint32), (np.uint16, np.uint32), (np.int32, np.uint64), (float, np.float32)],
+)
+def test_partial_sums_cannot_overflow(tmp_path: Path, dtype: type, stored: type) -> None:
+    path = tmp_path / "statistics.nxs"
+    ends = [2**16, 2**16 + 3]
+    with nexus.statistics_output(path, (2, 3), np.dtype(dtype), ends) as output:
+        output.add_part(np.full((2, 3), 2**16))
+    with h5py.File(path) as file:
+        assert file["entry/partial_sums/partial_sums"].dtype == stored
 
 
 def test_peaks_round_trip(products: dict[str, Path]) -> None:

@@ -11,6 +11,7 @@ from nexusformat.nexus import NXdata, NXfield, nxload
 
 from hklflow import nexus
 from hklflow.formats.nxrefine import read_nxrefine
+from hklflow.formats.poni import Poni
 from hklflow.geometry.grid import Grid
 from hklflow.nexus.default_view import best_plane
 from hklflow.nexus.plottable import open_plottable
@@ -108,6 +109,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given["scans"] = [_product(top / "r1", "scan")]
     with h5py.File(top / "structure_factors.nxs", "w") as file:
         file["entry/reflections/intensity"] = np.arange(3.0)
+    given["powders"] = [_powder(top.parent / "calibration/powder.nxs")]
     given["structure_factors"] = [top / "structure_factors.nxs"]
     write_orientation(
         top / "orientation.json", {"r1": rotation(0.0)}, group="P 6/m m m", cell=CELL, **_crystal()
@@ -116,8 +118,20 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scan_file.main(
         inputs=scan_file.Inputs(**given),
         outputs=scan_file.Outputs(master=path),
-        params=scan_file.Params(title="hexa 300K", formula="C6 H6"),
+        params=scan_file.Params(title="hexa 300K", formula="C6 H6", powder_of=(0,)),
     )
+    return path
+
+
+def _powder(path: Path) -> Path:
+    path.parent.mkdir()
+    counts = np.arange(12.0).reshape(4, 3)
+    counts[1, 1] = np.nan
+    angle = np.array([1.0, 2.0, 3.0])
+    poni = Poni(0.2, 1e-3, 2e-3, 0.1, 0.2, 0.3, 1e-4, 1e-4, (4, 3), 3, 0.5)
+    profile = angle, 10 * angle, np.sqrt(angle)
+    rings = np.array([1.5])
+    nexus.write_powder(path, counts, profile, rings, poni, calibrant="CeO2", detector=None)
     return path
 
 
@@ -143,6 +157,41 @@ def test_nexusformat_finds_all_by_attributes(master: Path) -> None:
     assert root.f1.sample.laue_group.nxvalue == "6/mmm"
     assert root.f1.instrument.attenuator.attenuator_transmission.shape == (7,)
     assert root.entry.structure_factors.intensity.nxdata[2] == 2
+
+
+def test_sums_of_frames_have_their_names_of_nxrefine(master: Path) -> None:
+    sums = nxload(str(master), "r")["f1/frame_sums"]
+    for name, axes in {
+        "summed_data": ["slow", "fast"],
+        "maximum": ["slow", "fast"],
+        "partial_sums": ["frame", "slow", "fast"],
+    }.items():
+        assert [axis.nxname for axis in sums[name].nxaxes] == axes
+        assert json.loads(sums[name].attrs["SILX_style"]) == {"signal_scale_type": "log"}
+        assert "frames" in sums[name].nxtitle
+    np.testing.assert_array_equal(sums.summed_data.nxsignal.nxvalue, 2.5)
+    np.testing.assert_array_equal(sums.partial_sums.nxsignal.nxvalue[:, 0, 0], [1, 2**32 - 1])
+    assert sums.partial_sums.attrs["default_slice"][0] == "1"
+
+
+def test_the_powder_calibration_is_where_nxrefine_looks(master: Path) -> None:
+    """Each name is one that NXRefine's `calibrate_powder` and `calculate_radial_sums` read."""
+    calibration = nxload(str(master), "r")["f1/instrument/calibration"]
+    assert calibration.nxsignal.nxvalue.shape == (4, 3)
+    assert [axis.nxname for axis in calibration.nxaxes] == ["y_pixel", "x_pixel"]
+    assert calibration["calibrant"].nxvalue == "CeO2"
+    parameters = calibration["refinement/parameters"]
+    assert parameters["Detector"].nxvalue == "Detector"
+    values = {"Distance": 0.2, "Poni1": 1e-3, "Rot3": 0.3, "PixelSize2": 1e-4, "Wavelength": 5e-11}
+    for name, value in values.items():
+        assert parameters[name].nxvalue == pytest.approx(value)
+    radial = calibration["radial_sum"]
+    assert [axis.nxname for axis in radial.nxaxes] == ["polar_angle"]
+    np.testing.assert_array_equal(radial.nxsignal.nxvalue, [10, 20, 30])
+    with h5py.File(master) as file:  # nothing large is copied
+        group = file["f1/instrument/calibration"]
+        for name in ("counts", "radial_sum/radial_sum"):
+            assert group.get(name, getlink=True).filename == "../calibration/powder.nxs"
 
 
 def test_a_part_keeps_its_axes(master: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shlex
 
 import fabio
+import h5py
 import numpy as np
 import pytest
 
@@ -63,6 +64,7 @@ def run(folder, name, image="image.tif", **changes):
         geometry=folder / f"{name}.json",
         poni=folder / f"{name}.poni",
         picture=folder / f"{name}.png",
+        powder=folder / f"{name}.nxs",
     )
     stage.main(
         inputs=stage.Inputs(image=folder / image),
@@ -98,6 +100,51 @@ def test_metrics_and_gates_are_beside_what_was_there(made):
     assert gates["modules"]["passed"]
     assert gates["rms"]["passed"]
     assert set(made) >= {"detector", "beam", "poni", "sigma", "correlation", "source"}
+
+
+def test_pyfai_integrates_the_stored_image_to_the_stored_profile(folder, made):
+    """As NXRefine does it: parameters and image from the file, no orientation, no mask."""
+    from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+
+    names = {"dist": "Distance", "pixel1": "PixelSize1", "pixel2": "PixelSize2"}
+    names |= {name.lower(): name for name in ("Poni1", "Poni2", "Rot1", "Rot2", "Rot3")}
+    with h5py.File(folder / "all.nxs") as file:
+        group = file["entry/powder"]
+        values = group["refinement/parameters"]
+        ai = AzimuthalIntegrator(
+            detector=values["Detector"].asstr()[()],
+            wavelength=values["Wavelength"][()],
+            **{ours: values[theirs][()] for ours, theirs in names.items()},
+        )
+        counts = group["counts"][()]
+        profile = {name: group[f"radial_sum/{name}"][()] for name in group["radial_sum"]}
+    assert made["detector"]["shape"] == list(counts.shape)
+    assert profile["title"] == b"LaB6, profile with the refined geometry"
+    angle, intensity, sigma = (
+        profile[name] for name in ("polar_angle", "radial_sum", "radial_sum_errors")
+    )
+    step = np.diff(angle).min()
+    edges = angle[0] - step / 2, angle[-1] + step / 2
+    n = round((edges[1] - edges[0]) / step)
+    # pyFAI's factor is 2 p - 1 for the horizontal fraction p.
+    x, y = ai.integrate1d(
+        counts, n, unit="2th_deg", correctSolidAngle=True, polarization_factor=0.98,
+        radial_range=edges, method=("bbox", "histogram", "cython"),
+    )  # fmt: skip
+    y = np.interp(angle, x, y)
+    assert np.abs(y - intensity).mean() < 0.005 * np.ptp(intensity)
+    assert y.sum() == pytest.approx(intensity.sum(), rel=2e-3)
+    np.testing.assert_allclose(profile["Q"], 4 * np.pi / 0.4 * np.sin(np.radians(angle / 2)))
+    for ring in profile["ring_polar_angle"][:5]:
+        near = np.abs(angle - ring) < 0.15
+        base = np.median(y[near])
+        centres = [
+            np.average(angle[near], weights=(values[near] - base).clip(min=0))
+            for values in (y, intensity)
+        ]
+        assert np.abs(np.subtract(centres, ring)).max() < 1e-3
+        assert abs(np.subtract(*centres)) < 5e-4
+    assert (sigma > 0).all()
 
 
 def test_images_that_do_not_belong_together(folder):

@@ -13,6 +13,9 @@ import pytest
 import yaml
 
 from hklflow.calibration.powder_guess import guess_poni
+from hklflow.experiment.config import load
+from hklflow.experiment.jobs import Plan
+from hklflow.experiment.sources import POWDERS, powder_numbers
 from hklflow.formats.poni import write_poni
 from hklflow.formats.write_images import write_image
 from hklflow.geometry import detector_to_dict
@@ -160,6 +163,13 @@ def test_an_image_is_proposed_judged_and_accepted(
     assert version["metrics"]["beam_centre_px"] == pytest.approx([73.2, 70.9], abs=0.02)
     assert version["metrics"]["direct_distance_m"] == pytest.approx(0.0804, abs=2e-5)
     assert version["inputs"][0]["path"] == str(image)
+    # The master file of a scan with this version links its powder image.
+    experiment = load(yaml.safe_load((base / "config/config.yaml").read_text()), base)
+    powder = _state(base) / "v_0001/powder.nxs"
+    assert powder.is_file()
+    at = {"sample": "quartz", "scan": "b"}
+    assert POWDERS.files(Plan(experiment), at) == [str(powder.relative_to(base))]
+    assert powder_numbers(experiment, **at) == [0]
 
 
 @pytest.mark.slow
@@ -170,7 +180,14 @@ def test_the_same_inputs_give_the_same_candidate(
     for name in ("one", "two"):
         assert initialised("propose", name, "--image", image, *start, *BY).code == 0
     one, two = (_state(base) / f"candidates/{name}/01" for name in ("one", "two"))
-    for file in ("geometry.json", "geometry.poni", "metrics.json", "parameters.json", "rings.png"):
+    for file in (
+        "geometry.json",
+        "geometry.poni",
+        "metrics.json",
+        "parameters.json",
+        "rings.png",
+        "powder.nxs",
+    ):
         assert (one / file).read_bytes() == (two / file).read_bytes(), file
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hklflow.base.errors import HklflowError
-from hklflow.images.statistics import FrameStatistics, propose_peak_threshold
+from hklflow.images.statistics import FrameStatistics, part_ends, propose_peak_threshold
 from hklflow.images.statistics_kernels import _bounds, _is_calm, _surely_calm
 
 SHAPE = (40, 52)
@@ -64,6 +64,48 @@ def test_more_frames_than_the_narrow_sums_hold():
     assert np.array_equal(result.summed, truth.sum(axis=0))
     assert np.array_equal(result.maximum_image, truth.max(axis=0))
     assert (result.maximum, result.maximum_at) == (60000, (7, 5, 6))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float64])
+@pytest.mark.parametrize("ends", [[1, 5, 300], [256, 257, 280], [7, 150, 299]])
+def test_partial_sums_are_those_of_their_frames(dtype, ends):
+    """Also at both sides of the frame at which the narrow sums are full, and with flags."""
+    rng = np.random.default_rng(8)
+    frames = rng.poisson(30, (300, 13, 70)).astype(dtype)
+    frames[17, 5, 6] = frames[256, 5, 6] = frames[299, 5, 6] = 60000
+    mask = rng.random(frames.shape[1:]) < 0.1
+    frames[40:60, 3, 4] = flag = 65535
+    images = []
+    add = {"part_ends": ends, "on_part": lambda image: images.append(image.copy())}
+    result = run(frames, mask, size=64, invalid_from=flag, **add)
+    truth = np.where((frames == flag) | mask, 0, frames)
+    expected = [part.sum(axis=0) for part in np.split(truth, ends)[:-1]]
+    assert np.array_equal(images, expected)
+    assert np.array_equal(result.summed, truth.sum(axis=0))
+    plain = run(frames, mask, size=64, invalid_from=flag)
+    for name in ("summed", "maximum_image", "frame_sums", "valid_frames"):
+        assert np.array_equal(getattr(plain, name), getattr(result, name))
+
+
+def test_floats_are_added_range_by_range():
+    frames = np.random.default_rng(2).gamma(2, 3, (120, 5, 7)).astype(np.float32)
+    images = []
+    ends = part_ends(120)
+    add = {"part_ends": ends, "on_part": lambda image: images.append(image.copy())}
+    assert np.array_equal(run(frames, **add).summed, np.sum(images, axis=0))
+
+
+@pytest.mark.parametrize("n", [0, 1, 99, 100, 101, 149, 360, 799, 800, 3650])
+def test_partial_sums_are_few_and_of_almost_equal_length(n):
+    ends = part_ends(n)
+    if n < 100:
+        assert ends == []
+        return
+    sizes = np.diff([0, *ends])
+    assert 2 <= len(ends) <= 16
+    assert ends[-1] == n
+    assert sizes.min() >= 50
+    assert np.ptp(sizes) <= 1
 
 
 def test_the_first_of_equal_maxima_that_need_no_more_than_eight_bits():

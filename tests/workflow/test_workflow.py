@@ -284,6 +284,14 @@ def test_the_master_file_links_everything(finished: Path) -> None:
             assert file[f"{name}/peaks/observed_frame"].shape[0] > 20
             assert file[f"{name}/frame_sums/frame_sum"].shape == (150,)
             assert file[f"{name}/frame_scale/transmission"].shape == (150,)
+            sums = file[f"{name}/frame_sums"]
+            partial = sums["partial_sums/partial_sums"][()]
+            assert partial.shape == (3, 150, 150)
+            np.testing.assert_array_equal(partial.sum(axis=0), sums["summed_data/summed"])
+            calibration = file[f"{name}/instrument/calibration"]
+            assert calibration["counts"].shape == (150, 150)
+            distance = calibration["refinement/parameters/Distance"][()]
+            assert distance == pytest.approx(0.08, rel=1e-3)
         configuration = json.loads(file["entry/configuration/data"][()])
     assert configuration["frame_scale"]["window"] == 31
     assert configuration["scan"]["temperature"] == 100

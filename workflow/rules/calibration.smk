@@ -5,7 +5,7 @@ rule powder_calibration:
     input:
         **reads("powder_calibration", "image", "files"),
     output:
-        **writes("powder_calibration", "geometry", "poni", "picture"),
+        **writes("powder_calibration", "geometry", "poni", "picture", "powder"),
     log:
         table.log("powder_calibration"),
     benchmark:

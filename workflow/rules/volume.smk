@@ -140,6 +140,7 @@ rule scan_file:
             "frame_masks",
             "rotation_transforms",
             "rotation_masked_transforms",
+            "powders",
             "symmetrised",
             "filled",
             "total_pdfs",

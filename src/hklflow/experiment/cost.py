@@ -62,7 +62,7 @@ class Cost:
 # Rates on one core of a 2020s server; measured on the demo and by benchmarks/memory.py.
 COSTS: Mapping[str, Cost] = {
     "simulate": Cost(240, per_mpixel=330, rate=4, disk=0.4),
-    "powder_calibration": Cost(300, per_mpixel=350, seconds=20),
+    "powder_calibration": Cost(300, per_mpixel=350, seconds=20, disk_pixel=4),
     "import_poni": Cost(),
     "sum_scans": Cost(200, per_mpixel=150, rate=25, disk=0.5),
     # The rate is for pixels before binning; all other rules count the binned pixels.
@@ -73,7 +73,7 @@ COSTS: Mapping[str, Cost] = {
     "artificial_normalization": Cost(300, per_mpixel=700, rate=25, disk_pixel=6),
     "frame_scale": Cost(250, per_mpixel=100),
     "background": Cost(300, per_mpixel=250, seconds=4, disk_pixel=10),
-    "find_peaks": Cost(300, per_mpixel=350, seconds=3, rate=55, disk_pixel=9),
+    "find_peaks": Cost(300, per_mpixel=360, seconds=3, rate=55, disk_pixel=40),
     "mask_3d": Cost(280, per_mpixel=190, rate=500, disk=0.005),
     "refine_parent": Cost(260, seconds=4),
     "refine": Cost(260, seconds=4),

@@ -425,6 +425,51 @@ store is not an input: it changes with every proposal, and all jobs would run ag
 """
 
 
+def powders_of(experiment: "Experiment", sample: str, scan: str) -> dict[str, tuple[str, bool]]:
+    """Return the powder file of each rotation of a scan whose geometry is from a powder image.
+
+    Returns
+    -------
+    dict of (str, bool)
+        File, and whether it is a product of this experiment, by the name of the rotation.
+    """
+    powders = {}
+    for rotation in experiment.rotations(sample, scan):
+        name = experiment.rotation(sample, scan, rotation).calibration
+        entry = None if name is None else experiment.config.calibrations[name]
+        if isinstance(entry, PowderImage):
+            file = experiment.paths.calibration("powder.nxs").format(calibration=name)
+            powders[rotation] = (file, True)
+        elif isinstance(entry, StoredGeometry):
+            geometry = experiment.geometry_file(sample, scan, rotation)
+            # Versions of PONI files, and of older programs, have none; versions never change.
+            file = str(Path(str(geometry)).with_name("powder.nxs"))
+            if (experiment.base / file).is_file():
+                powders[rotation] = (file, False)
+    return powders
+
+
+def _powders(plan: Jobs, at: Wildcards, *, made: bool) -> list[str]:
+    powders = powders_of(plan.experiment, at["sample"], at["scan"]).values()
+    return list(dict.fromkeys(file for file, product in powders if product is made))
+
+
+def powder_numbers(experiment: "Experiment", sample: str, scan: str) -> list[int]:
+    """Return for each rotation of a scan the index of its file in `POWDERS`; -1: it has none."""
+    powders = powders_of(experiment, sample, scan)
+    files = sorted(dict.fromkeys(powders.values()), key=lambda powder: not powder[1])
+    return [
+        files.index(powders[rotation]) if rotation in powders else -1
+        for rotation in experiment.rotations(sample, scan)
+    ]
+
+
+POWDERS = Source(
+    lambda plan, at: _powders(plan, at, made=True), lambda plan, at: _powders(plan, at, made=False)
+)
+"""Powder images of the geometries of the job's scan, each once."""
+
+
 def constants(*, counter: bool, flat_field: bool = False) -> Source:
     """Return the input file: constants for the job's rotation, for one kind of detector.
 

@@ -217,6 +217,23 @@ def poni_from_detector(
     )
 
 
+def poni_unmirrored(detector: Detector, wavelength: float) -> Poni:
+    """Return PONI parameters of orientation 3 that give each pixel the 2θ it has.
+
+    A detector whose image is mirrored is mirrored in the plane y = 0. Its azimuths are then
+    mirrored, too: use the parameters only for 2θ, in programs that know no orientation.
+    """
+    if np.cross(detector.slow, detector.fast) @ detector.origin < 0:
+        mirror = np.array([1.0, -1.0, 1.0])
+        detector = replace(
+            detector,
+            origin=mirror * detector.origin,
+            slow=mirror * detector.slow,
+            fast=mirror * detector.fast,
+        )
+    return poni_from_detector(detector, 3, wavelength)
+
+
 def modules_note(detector: Detector) -> str | None:
     """Return a note for the PONI file of `Detector.plane`; None if the detector has no modules."""
     if detector.modules is None:

@@ -5,11 +5,14 @@ Integer frames are summed exactly in 64-bit integers, which can hold 2^32 counts
 which is exact for integer counts. The result does not depend on the blocks in which frames are
 read.
 
+Sums over ranges of frames are made on the way; the sum of all frames is the sum of these ranges.
+
 The sums are computed from the narrow counts of a `FrameStore`. This may be the store of the peak
 search, so that frames are read only once.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,6 +41,9 @@ _SPILL = 256  # number of frames whose sum fits the narrow sums
 #: Half size of the window of the background, pixels, and limit of loud cells, for statistics that
 #: do not share the frame store of the peak search.
 _WINDOW, _N_SIGMA = 9, 4.5
+#: Largest number of partial sums, and smallest number of frames in each: a partial sum costs about
+#: as much time as the search of one frame.
+_MOST_PARTS, _FRAMES_OF_PART = 16, 50
 _TYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.float32, np.float64)
 
 
@@ -131,6 +137,12 @@ class FrameStatistics:
         Radial label (slow, fast) of each pixel, from 0 up; negative for pixels without a label.
         None: no radial sums. Cells whose pixels all have the same label are processed faster.
 
+    part_ends
+        Numbers of frames, increasing, after which a partial sum ends.
+    on_part
+        Function that takes the sum image (slow, fast) of each range of frames when it is complete.
+        The image is valid only during the call.
+
     Raises
     ------
     HklflowError
@@ -145,7 +157,10 @@ class FrameStatistics:
         invalid_from: float = np.inf,
         valid_from: float = 0.0,
         labels: NDArray[np.integer[Any]] | None = None,
+        part_ends: Sequence[int] = (),
+        on_part: Callable[[NDArray[Any]], None] = lambda image: None,
     ) -> None:
+        self._part_ends, self._on_part = frozenset(part_ends), on_part
         ring = np.zeros(mask.shape, bool) if annulus is None else annulus
         if mask.ndim != 2 or mask.shape != ring.shape:
             raise HklflowError(f"mask {mask.shape} and annulus {ring.shape} differ in shape")
@@ -205,7 +220,8 @@ class FrameStatistics:
         require_type(dtype)
         self._dtype = dtype
         self._sum_type = np.int64 if np.issubdtype(dtype, np.integer) else np.float64
-        self._total = np.zeros(self._mask.shape, self._sum_type)
+        self._summed = np.zeros(self._mask.shape, self._sum_type)
+        self._part = np.zeros(self._mask.shape, self._sum_type)
         self._top = np.zeros(self._mask.shape, self._sum_type)
         self._unseen = np.zeros(self._mask.shape, np.int64)
 
@@ -258,7 +274,7 @@ class FrameStatistics:
         radial = np.zeros(self._n_labels, self._sum_type)
         radial_n = np.zeros(self._n_labels, np.int64)
         if self._sum_type is np.float64:
-            images = self._total, self._top, self._unseen
+            images = self._part, self._top, self._unseen
             valid = self._valid_from, self._flag
             total, flagged, best, best_at = add_float_frame(
                 frame, self._mask, *valid, self._labels, *images, radial, radial_n
@@ -271,6 +287,16 @@ class FrameStatistics:
         self._frames.append((total, flagged))
         if self._n_labels:
             self._radial.append((radial, radial_n))
+        if len(self._frames) in self._part_ends:
+            self._end_part()
+
+    def _end_part(self) -> None:
+        """Hand out the sum since the last part, and add it to the sum of all frames."""
+        if self._sum_type is np.int64:
+            self._spill(self._shared)
+        self._on_part(self._part)
+        np.add(self._summed, self._part, out=self._summed)
+        self._part[:] = 0
 
     def _take_integers(
         self, frames: FrameStore, slot: int, radial: NDArray[Any], radial_n: NDArray[np.int64]
@@ -281,7 +307,7 @@ class FrameStatistics:
         places, values = store.odd_at[slot, :n], store.odd_value[slot, :n]
         top, cap = int(frames.top), frames.most_in_cell
         best, best_at, lacking = add_odd(
-            places, values, image.shape[1], top, cap, self._total, self._top, self._unseen
+            places, values, image.shape[1], top, cap, self._part, self._top, self._unseen
         )
         if best_at < 0 and (self._best is None or self._best[0] < top - 1):
             shape = np.array(self._mask.shape)
@@ -303,7 +329,7 @@ class FrameStatistics:
         frames.add_up()
         inner = (slice(ROWS, ROWS + self._mask.shape[0]), slice(COLUMNS, None))
         sums, most = (part[inner][:, : self._mask.shape[1]] for part in (frames.total, frames.most))
-        self._total += sums
+        self._part += sums
         np.maximum(self._top, most, out=self._top)
         frames.total[:] = 0
 
@@ -338,12 +364,22 @@ class FrameStatistics:
             background_errors=levels.errors,
             parts=parts,
             parts_errors=parts_errors,
-            summed=self._total.copy(),
+            summed=self._summed + self._part,
             maximum_image=self._top.copy(),
             valid_frames=valid_frames,
             radial_sums=radial_sums,
             radial_counts=radial_counts,
         )
+
+
+def part_ends(n_frames: int) -> list[int]:
+    """Return the numbers of frames after which the partial sums of a rotation end.
+
+    There are at most 16 ranges of almost equal size, with 50 frames or more in each; empty if there
+    is only one.
+    """
+    n = min(_MOST_PARTS, n_frames // _FRAMES_OF_PART)
+    return [n_frames * (i + 1) // n for i in range(n)] if n > 1 else []
 
 
 def _in_cells(image: NDArray[Any], outside: Any = False) -> NDArray[Any]:

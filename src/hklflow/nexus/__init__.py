@@ -11,6 +11,7 @@ from hklflow.nexus.grid_writer import PLANES, GridWriter
 from hklflow.nexus.masks import FrameMaskWriter, open_frame_mask, read_mask, write_mask
 from hklflow.nexus.master import linked_files, write_master
 from hklflow.nexus.peaks import read_peaks, write_peaks
+from hklflow.nexus.powder import write_powder
 from hklflow.nexus.provenance import read_provenance, write_provenance
 from hklflow.nexus.reflections import read_reflections, write_reflections
 from hklflow.nexus.scale import (
@@ -24,7 +25,7 @@ from hklflow.nexus.scale import (
 from hklflow.nexus.scan import has_frames, read_scan, write_scan
 from hklflow.nexus.series import Quantity, write_series
 from hklflow.nexus.stack import Intensities, Member, open_members, read_box, write_stack
-from hklflow.nexus.statistics import read_parts, read_rings, read_statistics, write_statistics
+from hklflow.nexus.statistics import read_parts, read_rings, read_statistics, statistics_output
 from hklflow.nexus.transform import TransformWriter
 from hklflow.nexus.volume import (
     BACKGROUND_NOTES,
@@ -75,11 +76,13 @@ __all__ = [
     "read_statistics",
     "read_volume",
     "require_one_grid",
+    "statistics_output",
     "write_absorption",
     "write_background",
     "write_mask",
     "write_master",
     "write_peaks",
+    "write_powder",
     "write_provenance",
     "write_refined",
     "write_reflections",
@@ -87,7 +90,6 @@ __all__ = [
     "write_scan",
     "write_series",
     "write_stack",
-    "write_statistics",
     "write_unmeasured",
     "write_volume",
 ]

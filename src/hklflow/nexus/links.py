@@ -21,7 +21,10 @@ class Links:
         self._folder = folder
 
     def add(self, parent: h5py.Group, name: str, target: Path, inside: str) -> None:
-        """Create a group like ``/entry/<inside>`` of a product: axes, and links to the data."""
+        """Create a group like ``/entry/<inside>`` of a product: links to the data, copies of axes.
+
+        Single values are copied, too, so that programs read them without the product.
+        """
         with open_entry(target) as other:
             source = other[inside]
             group = parent.create_group(name)
@@ -31,7 +34,9 @@ class Links:
             # Copies of the axes stay with a part of the data that a program takes from the group.
             copied = {"title", *source.attrs.get("axes", [])}
             for dataset in source:
-                if dataset in copied:
+                if isinstance(source[dataset], h5py.Group):
+                    self.add(group, dataset, target, f"{inside}/{dataset}")
+                elif dataset in copied or source[dataset].shape == ():
                     other.copy(source[dataset], group, name=dataset)
                 else:
                     self.link(group, dataset, target, f"/entry/{inside}/{dataset}")

@@ -3,7 +3,8 @@
 ``instrument`` has the refined geometry in the units and conventions of NXRefine (mm, degrees, and
 pixels and frames by their index); ``peaks`` has NXRefine's columns ``x``, ``y``, ``z`` and the
 angles of each peak. ``instrument/detector/module_000``, ... and ``instrument/axes`` are the same
-geometry as in NXmx, in metres.
+geometry as in NXmx, in metres. ``instrument/calibration`` is the powder image of the geometry, with
+its profile and the parameters of pyFAI before any refinement with Bragg peaks.
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from hklflow.nexus.entry import add_array, add_group, open_entry
 from hklflow.nexus.links import Links
 from hklflow.nexus.modules import add_modules
 from hklflow.nexus.peaks import read_peaks
+from hklflow.nexus.powder import POWDER
 
 if TYPE_CHECKING:
     from hklflow.geometry import Goniometer, Rotation
@@ -45,6 +47,14 @@ _INSIDE = {
     "masked_transform": "transform",
 }
 
+# Name in the file of the frame statistics, and in `frame_sums` of the master file.
+_IMAGES = {
+    "summed": "summed_data",
+    "maximum": "maximum",
+    "partial_sums": "partial_sums",
+    "radial": "radial",
+}
+
 
 def write_rotation(
     group: h5py.Group,
@@ -59,7 +69,8 @@ def write_rotation(
     ----------
     products : mapping
         Files by name: "scan" (the scan file, if it links frames), "instrument" (the scan file),
-        "peaks", "frame_sums", "frame_scale", "mask3d", "transform", "masked_transform".
+        "peaks", "frame_sums", "frame_scale", "mask3d", "transform", "masked_transform", and
+        "powder", if the geometry is from a powder image.
     """
     rotation = orientation.rotation(name)
     for product, target in products.items():
@@ -67,11 +78,23 @@ def write_rotation(
             _add_instrument(group, name, target, orientation)
         elif product == "scan":
             _add_frames(group, target, rotation, links)
+        elif product == "powder":
+            links.add(group["instrument"], "calibration", target, POWDER)
         else:
             links.add(group, product, target, _INSIDE[product])
     if "peaks" in products:
         _add_peaks(group["peaks"], products["peaks"], rotation)
+    if "frame_sums" in products:
+        _add_images(group["frame_sums"], products["frame_sums"], links)
     group.attrs["default"] = "frame_sums"
+
+
+def _add_images(group: h5py.Group, statistics: Path, links: Links) -> None:
+    """Link the images of a rotation; `summed_data` is NXRefine's name."""
+    with open_entry(statistics) as other:
+        names = {name: new for name, new in _IMAGES.items() if name in other}
+    for name, new in names.items():
+        links.add(group, new, statistics, name)
 
 
 def _add_instrument(group: h5py.Group, name: str, scan: Path, orientation: "Orientation") -> None:

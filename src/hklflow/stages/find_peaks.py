@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.peaks.search import PeakParams
     from hklflow.stage.rehearsal import Known
 
-VERSION = 8
+VERSION = 9
 FRAMES_OF = "scan"
 
 _RADIAL_BINS = 100
@@ -54,7 +54,8 @@ class Outputs(stage.Outputs):
     metrics: Path
     """Number of blobs that were found, kept and rejected."""
     statistics: Path
-    """Sum and background of each frame in counts; sums by |Q|; sum and maximum images."""
+    """Sum and background of each frame in counts; sums by |Q|; images: sum and maximum of all
+    frames, and sums over ranges of frames."""
     statistics_picture: Path
     """Picture of the statistics."""
     statistics_metrics: Path
@@ -116,6 +117,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import nexus, plots
     from hklflow.formats import raw
     from hklflow.images import masks
+    from hklflow.images.statistics import part_ends
     from hklflow.peaks import afterglow
     from hklflow.peaks.sampling import with_sampling
     from hklflow.peaks.search import PeakFlag, PeakSearch
@@ -124,10 +126,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     bad = nexus.read_mask(inputs.mask) != 0
     n = scan.rotation.scan.n_frames
     noise = raw.read_variance(scan)
-    with raw.open_scan(scan) as frames:
+    ends = part_ends(n)
+    with (
+        raw.open_scan(scan) as frames,
+        nexus.statistics_output(outputs.statistics, bad.shape, frames.dtype, ends) as output,
+    ):
         invalid_from = masks.flag_value(frames.dtype) or np.inf
         ring = background_annulus(scan, ~bad, params)
-        statistics, q_bins = _statistics(scan, bad, ring.inside, invalid_from)
+        statistics, q_bins = _statistics(
+            scan, bad, ring.inside, invalid_from, part_ends=ends, on_part=output.add_part
+        )
         search = PeakSearch(
             bad,
             _criteria(scan, invalid_from, params),
@@ -142,6 +150,18 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             search.add(block)
         result = statistics.result()
         _require_sound(frames, scan, result, int(np.count_nonzero(~bad)), inputs.scan)
+        arrays = {
+            "frame_sum": result.frame_sums,
+            "background": result.background,
+            "monitor": scan.monitor,
+        }
+        valid = int((~bad).sum()) - result.frame_flagged
+        output.write(
+            arrays | {"pixels": valid},  # valid pixels of each frame are not in the picture
+            {"summed": result.summed, "maximum": result.maximum_image},
+            (q_bins, result.radial_sums, result.radial_counts),
+            (result.parts, result.parts_errors),
+        )
     peaks = search.finish()
     pixels, frames_floor = params.sigma_floor
     peaks = replace(
@@ -177,7 +197,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"{len(peaks.frame)} peaks of {scan.raw}",
     )
     plots.save(picture, outputs.picture)
-    _record(outputs, scan, bad, result, q_bins, ring)
+    _record(outputs, arrays, scan.raw, bad, result, ring)
     print(ring.sentence)
     print(f"{len(peaks.frame)} peaks; {peaks.counts}" + (f"; {warning}" if warning else ""))
     print(f"maximum {result.maximum} at (frame, slow, fast) {result.maximum_at}")
@@ -279,6 +299,7 @@ def _statistics(
     bad: "NDArray[np.bool_]",
     ring: "NDArray[np.bool_]",
     invalid_from: float,
+    **parts: Any,
 ) -> tuple["FrameStatistics", "NDArray[np.float64]"]:
     """Prepare the frame statistics; return them and the centres of the |Q| bins."""
     import numpy as np
@@ -298,6 +319,7 @@ def _statistics(
             invalid_from=invalid_from,
             valid_from=scan.underload,
             labels=np.digitize(q_cell, edges) - 1,
+            **parts,
         ),
         0.5 * (edges[1:] + edges[:-1]),
     )
@@ -417,31 +439,17 @@ def _cure(path: Path, frames: list[int]) -> str:
 
 def _record(
     outputs: Outputs,
-    scan: "RotationScan",
+    arrays: "dict[str, NDArray[Any]]",
+    raw: str,
     bad: "NDArray[np.bool_]",
     result: "StatisticsResult",
-    q_bins: "NDArray[np.float64]",
     ring: "Annulus",
 ) -> None:
     import numpy as np
 
-    from hklflow import nexus, plots
+    from hklflow import plots
 
-    arrays = {
-        "frame_sum": result.frame_sums,
-        "background": result.background,
-        "monitor": scan.monitor,
-    }
-    # Number of valid pixels of each frame, which is not in the picture.
-    pixels = int((~bad).sum()) - result.frame_flagged
-    nexus.write_statistics(
-        outputs.statistics,
-        arrays | {"pixels": pixels},
-        {"summed": result.summed, "maximum": result.maximum_image},
-        (q_bins, result.radial_sums, result.radial_counts),
-        (result.parts, result.parts_errors),
-    )
-    title = f"frame statistics of {scan.raw}"
+    title = f"frame statistics of {raw}"
     picture = plots.frame_statistics(arrays, result.maximum_image, bad, title)
     plots.save(picture, outputs.statistics_picture)
     known = result.background[np.isfinite(result.background)]

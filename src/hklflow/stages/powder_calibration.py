@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hklflow.geometry import Detector, Floats
     from hklflow.stage.rehearsal import Known
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -34,6 +34,8 @@ class Outputs(stage.Outputs):
     """Refined geometry as a PONI file for pyFAI."""
     picture: Path
     """Picture: rings on the image, profile, residuals."""
+    powder: Path
+    """Image, its profile, and the geometry, for the master files of scans."""
 
 
 class Params(stage.Params):
@@ -156,6 +158,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     picture = _picture(counts, bad, calibration, detector, title)
     plots.save(picture, outputs.picture)
+    _write_powder(outputs.powder, counts, calibration, params)
     print(title)
     print(metrics["wavelength"]["source"])
     for gate in gates:
@@ -171,6 +174,26 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     image, *_ = opened(inputs.image, params, first=True)
     for name in ("dark", "flat"):
         _read(name, params, image.shape, first=True)
+
+
+def _write_powder(
+    path: Path, counts: "Floats", calibration: "PowderCalibration", params: Params
+) -> None:
+    import numpy as np
+
+    from hklflow import nexus
+    from hklflow.formats.poni import poni_unmirrored
+
+    profile = calibration.profile
+    nexus.write_powder(
+        path,
+        np.where(calibration.bad, np.nan, counts),
+        (profile.two_theta_deg, profile.counts, profile.sigma),
+        np.array(list(calibration.two_theta_deg.values())),
+        poni_unmirrored(calibration.detector, params.wavelength),
+        calibrant=calibration.calibrant.name,
+        detector=params.detector,
+    )
 
 
 def _refined(calibration: "PowderCalibration", metrics: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import Field
 from hklflow import stage
 from hklflow.base.errors import HklflowError
 
-VERSION = 5
+VERSION = 6
 
 
 class Inputs(stage.Inputs):
@@ -32,6 +32,8 @@ class Inputs(stage.Inputs):
     """Counts and norm of the rotations."""
     rotation_masked_transforms: list[Path]
     """Counts and norm of the rotations without the pixels of the 3-D mask."""
+    powders: list[Path] = Field(default_factory=list)
+    """Powder images of the geometries, each once; empty: the geometries are not from powders."""
     symmetrised: list[Path] = Field(default_factory=list)
     """Symmetrised volumes, `symm_{kind}.nxs`; the kind is transform or masked_transform."""
     filled: list[Path] = Field(default_factory=list)
@@ -62,6 +64,8 @@ class Params(stage.Params):
     """Chemical formula of the sample; empty: not known."""
     configuration: str = ""
     """Configuration of the scan as JSON, from all layers, with the scan's rows of the tables."""
+    powder_of: tuple[int, ...] = ()
+    """Index of the powder image of each rotation; -1: none; empty: no rotation has one."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -71,8 +75,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     orientation = stage.read_orientation(inputs.orientation)
     rotations: dict[str, dict[str, Path]] = {}
-    for name, scan, statistics, scale, peaks, frame_mask, volume, masked in zip(
+    powder_of = params.powder_of or len(orientation.rotations) * (-1,)
+    for name, powder, scan, statistics, scale, peaks, frame_mask, volume, masked in zip(
         orientation.rotations,
+        powder_of,
         inputs.scans,
         inputs.statistics,
         inputs.scales,
@@ -93,6 +99,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         }
         if nexus.has_frames(scan):
             rotations[name]["scan"] = scan
+        if powder >= 0:
+            rotations[name]["powder"] = inputs.powders[powder]
     nexus.write_master(
         outputs.master,
         params.title,

@@ -177,11 +177,14 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
         series = several.series(request.files, params, request.offsets, request.arms_deg)
         stage.write_json(geometry, series)
     elif request.source == "powder":
-        files["rings.png"] = folder / "rings.png"
+        files |= {name: folder / name for name in ("rings.png", "powder.nxs")}
         powder_calibration.main(
             inputs=powder_calibration.Inputs(image=request.files[0]),
             outputs=powder_calibration.Outputs(
-                geometry=geometry, poni=poni, picture=files["rings.png"]
+                geometry=geometry,
+                poni=poni,
+                picture=files["rings.png"],
+                powder=files["powder.nxs"],
             ),
             params=powder_params(target, request.params),
         )

@@ -7,6 +7,7 @@ from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.models import Config
 from hklflow.experiment.params import MASKED, quick_look, titled
 from hklflow.experiment.params.orientation import refine_parent
+from hklflow.experiment.sources import powder_numbers
 from hklflow.experiment.step import Wildcards
 from hklflow.stage.norms import Corrections
 
@@ -119,6 +120,7 @@ def scan_file(experiment: Experiment, at: Wildcards) -> stages.scan_file.Params:
             "title": f"{at['sample']} {at['scan']}{quick_look(experiment)}",
             "configuration": experiment.resolved_json(at["sample"], at["scan"]),
             "formula": experiment.samples[at["sample"]].formula or "",
+            "powder_of": powder_numbers(experiment, at["sample"], at["scan"]),
         }
     )
 
