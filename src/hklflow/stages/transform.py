@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.transform.binning import Accumulator
     from hklflow.transform.surroundings import Subtracted
 
-VERSION = 7
+VERSION = 8
 FRAMES_OF = "scan"
 
 
