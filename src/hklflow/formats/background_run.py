@@ -24,8 +24,8 @@ Floats = NDArray[np.float64]
 # Differences of the headers above which a run has another wavelength or detector position.
 _WAVELENGTH = 1e-3
 _PIXELS = 0.5
-# Ratio of two beams, by monitor counts per second, above which it is reported. Storage rings lose less
-# between two fillings; a monitor with another unit or range differs by a power of ten.
+# Ratio of two beams, by monitor counts per second, above which it is reported. Storage rings lose
+# less between two fillings; a monitor with another unit or range differs by a power of ten.
 _OTHER_BEAM = 5.0
 # Value of a block of pixels with a saturated pixel.
 _SATURATED = 1e30

@@ -136,12 +136,13 @@ def pixel_norm(
 
 
 def require_flat(corrections: Corrections, scan: "RotationScan", known: "Known") -> None:
-    """Refuse a flat field of another detector or without the absolute factor, unless it is still
-    to be made, and an absolute factor for a scan without a monitor.
+    """Refuse what the norm of a scan cannot be made from.
 
     Raises
     ------
     HklflowError
+        If the flat field is for another detector, or lacks the requested absolute factor (unless
+        the file is still to be made), or if the scan has no monitor for an absolute factor.
     """
     require_monitor(corrections, scan)
     path = corrections.flat_field
