@@ -340,6 +340,18 @@ def test_a_run_of_something_else_is_refused_ahead(
         assert sentence in str(error.value)
 
 
+@pytest.mark.parametrize("factor", [1000.0, 0.1])
+def test_a_monitor_of_another_unit_is_told(made: Made, factor: float, tmp_path: Path) -> None:
+    """1000 times as large a monitor makes the background nothing, which no other check sees."""
+    other = tmp_path / "other_empty.nxs"
+    shutil.copy(made.folder / "raw/plate_empty.nxs", other)
+    with h5py.File(other, "r+") as file:
+        file["entry/monitor/data"][...] = np.round(file["entry/monitor/data"][()] * factor)
+    found = run_background(made, air=air(made, raw=str(other)))
+    assert any("the monitor counts" in w and "another unit" in w for w in found["warnings"])
+    assert run_background(made, air=air(made))["warnings"] == []
+
+
 def experiment(config: Path) -> Experiment:
     return load(yaml.safe_load(config.read_text()), config.parent.parent)
 

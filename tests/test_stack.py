@@ -57,7 +57,13 @@ def scattering(temperature: float) -> np.ndarray:
     return s
 
 
-def write_member(path: Path, temperature: float, seed: int, grid: Grid = GRID) -> Path:
+def write_member(
+    path: Path,
+    temperature: float,
+    seed: int,
+    grid: Grid = GRID,
+    notes: dict[str, Any] | None = None,
+) -> Path:
     rng = np.random.default_rng(seed)
     at = np.meshgrid(*(grid.axis(i) for i in (2, 1, 0)), indexing="ij")
     norm = 20 * (1 + 0.4 * np.sin(at[2] + at[1]) * np.cos(at[0]))
@@ -65,7 +71,8 @@ def write_member(path: Path, temperature: float, seed: int, grid: Grid = GRID) -
     counts = rng.poisson(norm * scattering(temperature)).astype(float)
     data, errors = estimator.intensity(counts, norm)
     path.parent.mkdir(parents=True, exist_ok=True)
-    nexus.write_volume(path, nexus.Volume(grid, CELL, counts, norm, data, errors), "S(Q)")
+    volume = nexus.Volume(grid, CELL, counts, norm, data, errors, notes or {})
+    nexus.write_volume(path, volume, "S(Q)")
     return path
 
 
@@ -357,3 +364,28 @@ def test_reflections_pass_through_a_command_line() -> None:
         {"scans": ["a"], "temperatures": [1.0], "reflections": numbers}
     )
     assert again == given
+
+
+def test_a_correction_of_only_some_scans_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The change of S(Q) with temperature contains it, and nothing in the numbers shows it."""
+    have = {
+        "warm": ["solid angle", "absorption by shape", "background without the crystal"],
+        "middle": ["solid angle", "background without the crystal"],
+        "cold": ["solid angle"],
+    }
+    members = {
+        name: write_member(
+            tmp_path / name / "transform.nxs", TEMPERATURES[name], 7, notes={"corrected for": own}
+        )
+        for name, own in have.items()
+    }
+    found = run(members, tmp_path / "stack", reflections=[(1, 0, 0)])
+    told = capsys.readouterr().out
+    assert "warning: only warm is corrected for absorption by shape: the change of S(Q)" in told
+    sentence = "all scans but cold are corrected for background without the crystal"
+    assert f"warning: {sentence}" in told
+    assert "solid angle" not in told
+    with h5py.File(found.stack) as opened:
+        assert sentence in opened["entry/notes/notes"].asstr()[()]

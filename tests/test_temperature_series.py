@@ -366,6 +366,21 @@ def test_an_angle_that_leaves_its_fixed_value_is_a_departure(tmp_path: Path) -> 
     assert found[0]["departures"]["beta"]["strain"] == pytest.approx(np.radians(0.1))
 
 
+def test_absorption_in_the_scale_of_only_some_scans_is_a_finding(tmp_path: Path) -> None:
+    """Its mean transmission is in the scale to the parent, where it looks like the crystal's."""
+    inputs = write_sample(tmp_path / "sample", {name: SCANS[name] for name in ("s300", "s250")})
+    for path in inputs.scales[2:]:
+        plain = nexus.read_scale(path)
+        shaped = replace(plain, absorption=np.full(360, 0.5))
+        nexus.write_scale(path, shaped, np.zeros(360))
+    found = run(inputs, tmp_path / "series")
+    sentences = stage.read_json(found.findings)["sentences"]
+    expected = (
+        "only s250 is corrected for absorption by shape: the change of the scale to the parent"
+    )
+    assert [s for s in sentences if s.startswith(expected)]
+
+
 def test_the_shared_error_of_a_detector_hides_no_departure(tmp_path: Path) -> None:
     """It is common to the scans of a parent: their differences do not contain it."""
     scans = {f"s{t}": Truth(t, "s300") for t in (300, 280, 260, 240)}

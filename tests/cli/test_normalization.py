@@ -40,6 +40,7 @@ from hklflow.simulation.frames import (
 from hklflow.stage import tags
 from hklflow.stages import (
     artificial_normalization,
+    bin_frames,
     import_scan,
     merge,
     merge_reflections,
@@ -155,20 +156,21 @@ def experiment(base: Path, **sections: Any) -> Experiment:
     return load(config | sections, base)
 
 
-def imported(base: Path) -> None:
+def imported(base: Path, raw: str = "raw/a.nxs", **params: Any) -> None:
     """What a transform reads, with the geometry of the store."""
     file = experiment(base).geometry_file("quartz", "a", "r1")
     assert file is not None
     stage.run(
         import_scan.main,
-        inputs=import_scan.Inputs(raw=[base / "raw/a.nxs"], geometry=base / file),
+        inputs=import_scan.Inputs(raw=[base / raw], geometry=base / file),
         outputs=import_scan.Outputs(scan=base / "scan.nxs"),
-        params=import_scan.Params(),
+        params=import_scan.Params(**params),
         threads=1,
     )
-    nexus.write_mask(base / "mask.nxs", np.zeros(SHAPE, np.uint32))
-    with nexus.FrameMaskWriter(base / "frame_mask.nxs", (N, *SHAPE)) as mask:
-        mask.append(pack(np.zeros((N, *SHAPE), bool)), np.zeros(N))
+    shape = nexus.read_scan(base / "scan.nxs").rotation.detector.shape
+    nexus.write_mask(base / "mask.nxs", np.zeros(shape, np.uint32))
+    with nexus.FrameMaskWriter(base / "frame_mask.nxs", (N, *shape)) as mask:
+        mask.append(pack(np.zeros((N, *shape), bool)), np.zeros(N))
     scan, ones = nexus.read_scan(base / "scan.nxs"), np.ones(N)
     known = Transmission(ones, 0.01 * ones, ones, np.zeros(N, np.uint8), 1.0)
     scale = FrameScale(scan.monitor, scan.attenuation, ones, known, 1.0, 1.0, "none")
@@ -229,6 +231,43 @@ def test_a_scan_is_right_with_the_normalisation_of_its_store(run: Run, base: Pat
         transformed(base, "none", absolute=True)
     with pytest.raises(HklflowError, match="the response would be wrong by polarisation"):
         transformed(base, "other", flat_field=file, polarization=False)
+
+
+def test_the_absolute_factor_of_a_quick_look(run: Run, base: Path) -> None:
+    """A block of pixels has the scale of its pixels: twice the standard, for both binnings."""
+    file = accepted(run, base)
+    for binning in (1, 2):
+        raw = base / "raw/a.nxs"
+        if binning > 1:
+            stage.run(
+                bin_frames.main,
+                inputs=bin_frames.Inputs(raw=[raw]),
+                outputs=bin_frames.Outputs(binned=base / "binned.nxs"),
+                params=bin_frames.Params(binning=binning),
+                threads=1,
+            )
+            raw = base / "binned.nxs"
+        imported(base, raw.name if binning > 1 else "raw/a.nxs", binning=binning)
+        volume = transformed(base, f"of_{binning}", flat_field=file, absolute=True)
+        s = volume.counts.sum() / volume.norm.sum()
+        assert s == pytest.approx(2, rel=0.01), binning
+        assert "absolute factor of the normalisation" in volume.notes["corrected for"]
+
+
+def test_an_absolute_factor_needs_the_monitor_of_the_scan(
+    run: Run, base: Path, hklflow: Hklflow
+) -> None:
+    """The factor is per monitor count: with the exposure instead, S would have any scale."""
+    file = accepted(run, base)
+    imported(base, monitor="none")
+    with pytest.raises(HklflowError, match=r"`absolute` divides .* was imported without a monitor"):
+        transformed(base, "unmonitored", flat_field=file, absolute=True)
+    config = yaml.safe_load((base / "config/config.yaml").read_text())
+    config |= {"import_scan": {"monitor": "none"}, "transform": {"absolute": True}}
+    (base / "config/config.yaml").write_text(yaml.safe_dump(config))
+    done = hklflow("check", base)
+    assert done.code == 2
+    assert "was imported without a monitor" in done.err
 
 
 def test_a_newer_geometry_is_told(

@@ -24,6 +24,9 @@ Floats = NDArray[np.float64]
 # Differences of the headers above which a run has another wavelength or detector position.
 _WAVELENGTH = 1e-3
 _PIXELS = 0.5
+# Ratio of two beams, by monitor counts per second, above which it is reported. Storage rings lose
+# less between two fillings; a monitor with another unit or range differs by a power of ten.
+_OTHER_BEAM = 5.0
 # Value of a block of pixels with a saturated pixel.
 _SATURATED = 1e30
 
@@ -115,6 +118,37 @@ def _monitor_doubt(header: Header, n: int, of_scan: str) -> str | None:
     if len(bad) == 0:
         return None
     return f"the monitor of frame {bad[0]} is {monitor[bad[0]]:g}, not from {low:g} to {high:g}"
+
+
+def beam_doubt(
+    raw: str, header: Header, exposure: float | None, scan: RotationScan, where: str
+) -> str | None:
+    """Return a warning if the monitors of a run and of the crystal count at very different rates.
+
+    The background is scaled by the monitors. If one of them has another unit or range, the
+    background is wrong by a large factor, and may be next to nothing without any other sign.
+
+    Parameters
+    ----------
+    exposure : float or None
+        Exposure of one frame of the run (s) that the user states; None: that of the header.
+    """
+    seconds = header.exposure_time if exposure is None else exposure
+    if scan.monitor_source == "none" or header.monitor is None or seconds is None:
+        return None
+    rates = [
+        float(np.median(monitor / np.asarray(time, np.float64)))
+        for monitor, time in ((header.monitor, seconds), (scan.monitor, scan.exposure))
+    ]
+    ratio = rates[0] / rates[1]
+    if 1 / _OTHER_BEAM <= ratio <= _OTHER_BEAM:
+        return None
+    return (
+        f"the monitor counts {rates[0]:.4g} per second in {raw} and {rates[1]:.4g} in {scan.raw}; "
+        f"if the beam was not {ratio:.3g} times as strong, one of the two has another unit or "
+        "range and the background is wrong by this factor: give the monitor of one frame of the "
+        f"run, `{where}: {{monitor: ...}}`"
+    )
 
 
 def _restated(

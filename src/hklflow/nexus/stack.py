@@ -15,7 +15,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry.lattice import reciprocal
 from hklflow.nexus.default_view import PLANE, PLANE_OF, plane_of, set_view
 from hklflow.nexus.entry import add_array, add_group, create, text
-from hklflow.nexus.volume import OpenVolume, open_volume, require_one_grid
+from hklflow.nexus.volume import OpenVolume, open_volume, require_one_grid, unlike_corrections
 
 Floats = NDArray[np.float64]
 
@@ -249,12 +249,13 @@ def _add_planes(entry: h5py.Group, name: str, index: int, sources: _Sources, dir
 
 
 def doubts_of(members: Sequence[Member], volumes: Sequence[OpenVolume]) -> list[str]:
-    """Return the doubts about the members, each with the name of the scan."""
-    return [
+    """Return the doubts about the members, and corrections that only some of them have."""
+    of_members = [
         f"{member.scan}: {sentence}"
         for member, volume in zip(members, volumes, strict=True)
         for sentence in volume.doubts
     ]
+    return unlike_corrections([member.scan for member in members], volumes) + of_members
 
 
 def _write_reflections(entry: h5py.Group, reflections: Intensities, at: Floats) -> None:

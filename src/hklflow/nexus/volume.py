@@ -268,6 +268,41 @@ def corrections_note(volumes: Sequence[OpenVolume]) -> dict[str, list[str]]:
     return {"corrected for": list(dict.fromkeys(name for own in known for name in own))}
 
 
+def unlike_corrections(names: Sequence[str], volumes: Sequence[OpenVolume]) -> list[str]:
+    """Return a sentence for each correction that only some volumes have.
+
+    Volumes that do not state their corrections are not compared.
+    """
+    stated = {n: v.corrections for n, v in zip(names, volumes, strict=True)}
+    known = {n: own for n, own in stated.items() if own is not None}
+    return only_some(known, "S(Q)")
+
+
+def only_some(corrections: Mapping[str, Sequence[str]], what: str) -> list[str]:
+    """Return a sentence for each correction that only some scans have.
+
+    Parameters
+    ----------
+    corrections : mapping of the name of a scan to its corrections
+    what : str
+        Quantity that is compared between the scans.
+    """
+    sentences = []
+    for correction in dict.fromkeys(c for own in corrections.values() for c in own):
+        lacking = [name for name, own in corrections.items() if correction not in own]
+        having = [name for name in corrections if name not in lacking]
+        if not lacking:
+            continue
+        few = len(having) <= len(lacking)
+        which = f"only {', '.join(having)}" if few else f"all scans but {', '.join(lacking)}"
+        sentences.append(
+            f"{which} {'is' if len(having) == 1 else 'are'} corrected for {correction}: the change "
+            f"of {what} between the scans contains the correction; give all scans the same "
+            "corrections"
+        )
+    return sentences
+
+
 def require_one_grid(volumes: Sequence[OpenVolume], cure: str) -> None:
     """Refuse volumes whose grid differs from the grid of the first.
 

@@ -66,8 +66,12 @@ def read_flat_field(
     return FlatField(flat, about)
 
 
-def absolute_factor(flat: FlatField | None, path: Path | None, first: "Detector") -> float:
+def absolute_factor(
+    flat: FlatField | None, path: Path | None, first: "Detector", binning: "PixelBinning | None"
+) -> float:
     """Return the counts per monitor of a pixel at the foot of the normal, for S of the standard.
+
+    The pixel is that of unbinned frames, also if ``first`` has the blocks of a binning as pixels.
 
     Raises
     ------
@@ -83,7 +87,8 @@ def absolute_factor(flat: FlatField | None, path: Path | None, first: "Detector"
             "used; use one that was measured with an elastic standard and a monitor, or set "
             "`transform: {absolute: false}`"
         )
-    return float(factor) * corrections.pixel_area(first)
+    area = corrections.pixel_area(first)
+    return float(factor) * (area if binning is None else area / binning.factor**2)
 
 
 def require_same_corrections(about: dict[str, Any], path: Path, done: Collection[str]) -> None:

@@ -120,12 +120,13 @@ def pixel_norm(
     if binning is not None:
         norm *= binning.factor**2
     if corrections.absolute:
-        norm *= absolute_factor(flat, path, first)
+        norm *= absolute_factor(flat, path, first, binning)
     done = {
         "solid angle": corrections.solid_angle,
         "polarisation": corrections.polarization,
         "sensor efficiency": corrections.efficiency and described,
         "flat field": flat is not None,
+        "absolute factor of the normalisation": corrections.absolute,
     }
     names = [name for name, yes in done.items() if yes]
     if flat is None or path is None:
@@ -135,15 +136,38 @@ def pixel_norm(
 
 
 def require_flat(corrections: Corrections, scan: "RotationScan", known: "Known") -> None:
-    """Refuse a flat field of another detector, unless it is still to be made.
+    """Refuse what the norm of a scan cannot be made from.
+
+    Raises
+    ------
+    HklflowError
+        If the flat field is for another detector, or lacks the requested absolute factor (unless
+        the file is still to be made), or if the scan has no monitor for an absolute factor.
+    """
+    require_monitor(corrections, scan)
+    path = corrections.flat_field
+    if path is not None and path in known.products:
+        return
+    flat = read_flat_field(path, scan.rotation.detector.shape, scan.binning) if path else None
+    if corrections.absolute:
+        absolute_factor(flat, path, scan.rotation.detector, scan.binning)
+
+
+def require_monitor(corrections: Corrections, scan: "RotationScan") -> None:
+    """Refuse an absolute factor, which is per monitor count, for a scan without a monitor.
 
     Raises
     ------
     HklflowError
     """
-    path = corrections.flat_field
-    if path is not None and path not in known.products:
-        read_flat_field(path, scan.rotation.detector.shape, scan.binning)
+    from hklflow.base.errors import HklflowError
+
+    if corrections.absolute and scan.monitor_source == "none":
+        raise HklflowError(
+            f"`absolute` divides by counts per monitor count, but {scan.raw} was imported without "
+            "a monitor (`import_scan: {monitor: none}`); name the monitor that the standard was "
+            "measured with, or set `transform: {absolute: false}`"
+        )
 
 
 class Norm(NamedTuple):

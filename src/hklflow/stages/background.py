@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hklflow.images.surroundings import Part, Rings
     from hklflow.stage.rehearsal import FrameFacts, Known
 
-VERSION = 2
+VERSION = 3
 FRAMES_OF = "scan"
 
 # Standard deviations of the rest of a shell below 0 that are reported.
@@ -159,7 +159,8 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
         return
     _require_consistent(params.named)
     for run in params.named:
-        _like_scan(run, _facts(run), facts.scan, facts.frames.header)
+        _, _, doubt = _like_scan(run, _facts(run), facts.scan, facts.frames.header)
+        known.notes += [doubt] if doubt else []
         _text_transmission(run, facts.scan.rotation.scan.n_frames)
 
 
@@ -179,8 +180,14 @@ def _where(run: Named) -> str:
 
 def _like_scan(
     run: Named, facts: "FrameFacts", scan: "RotationScan", of_scan: "Header"
-) -> "tuple[RotationScan, NDArray[np.float64]]":
-    """Return the run as a scan, and its incident intensities; refuse a run of something else."""
+) -> "tuple[RotationScan, NDArray[np.float64], str | None]":
+    """Return the run as a scan, its incident intensities, and a warning about them.
+
+    Raises
+    ------
+    HklflowError
+        If the run is one of something else.
+    """
     from dataclasses import replace
 
     import numpy as np
@@ -194,7 +201,9 @@ def _like_scan(
     said = assemble.Said(monitor=monitor, exposure=run.exposure, attenuation=run.attenuation)
     if header.exposure_time is None and monitor == "file":
         said = replace(said, exposure=1.0)  # the monitor counts during the exposure
-    return background_run.like_scan(run.raw, facts.shape, header, said, scan, of_scan, _where(run))
+    where = _where(run)
+    like = background_run.like_scan(run.raw, facts.shape, header, said, scan, of_scan, where)
+    return *like, background_run.beam_doubt(run.raw, header, run.exposure, scan, where)
 
 
 def _measured(
@@ -210,7 +219,7 @@ def _measured(
     from hklflow.formats import background_run, raw
     from hklflow.images import surroundings
 
-    like, incident = _like_scan(run, _facts(run), scan, of_scan)
+    like, incident, doubt = _like_scan(run, _facts(run), scan, of_scan)
     with raw.open_scan(like) as frames:
         level, variance = surroundings.mean_image(
             background_run.blocks(frames, scan, like),
@@ -220,7 +229,7 @@ def _measured(
             raw.read_variance(like),
         )
     _require_counts(run, level)
-    warnings = []
+    warnings = [doubt] if doubt else []
     strong = surroundings.too_strong(level)
     level[strong] = variance[strong] = np.nan
     if lost := int(np.count_nonzero(~bad & ~np.isfinite(level))):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.product import Orientation
     from hklflow.stage.rehearsal import Known
 
-VERSION = 3
+VERSION = 4
 FRAMES_OF = "scan"
 
 _SHELLS = 8
@@ -89,6 +89,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     if params.engine == "dials":
         _refuse_unheard(params)
     scan = nexus.read_scan(inputs.scan)
+    norms.require_monitor(params, scan)
     orientation = stage.read_orientation(inputs.orientation)
     accepted = stage.read_accepted(inputs.accepted)
     rotation = orientation.rotation(params.rotation)

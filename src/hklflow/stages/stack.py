@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
     from hklflow.volumes import boxes
 
-VERSION = 3
+VERSION = 4
 
 Hkl = tuple[float, float, float]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.product import Orientation
     from hklflow.orientation.series import Departure, Floats, Reflections
 
-VERSION = 2
+VERSION = 3
 
 # rad; goniometer settings with a smaller difference (after small corrections) are equal
 _SETTING = 0.02
@@ -92,7 +92,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     }
     bands = [(t["warmer"], t["colder"]) for t in transitions]
     plots.save(plots.temperature_series(rows, shown, bands, title), outputs.picture)
-    sentences = _sentences(scans, rows, transitions)
+    sentences = _sentences(scans, rows, transitions) + _unlike_scales(scans, inputs)
     stage.write_json(
         outputs.findings, {"sample": sample, "sentences": sentences, "transitions": transitions}
     )
@@ -132,6 +132,18 @@ def _observed(
                 _frame_norm(scale, rotation),
             )
     return found
+
+
+def _unlike_scales(scans: "Sequence[Orientation]", inputs: Inputs) -> list[str]:
+    """Return a sentence if only some scans have the absorption by shape in their scales."""
+    from hklflow import nexus
+    from hklflow.nexus.volume import only_some
+
+    files, corrections = iter(inputs.scales), {}
+    for scan in scans:
+        shaped = [nexus.read_scale(next(files)).absorption is not None for _ in scan.rotations]
+        corrections[scan.scan] = ["absorption by shape"] if any(shaped) else []
+    return only_some(corrections, "the scale to the parent, and of Bragg intensities,")
 
 
 def _frame_norm(path: Path, rotation: "Rotation") -> "Floats":

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.transform.binning import Accumulator
     from hklflow.transform.surroundings import Subtracted
 
-VERSION = 7
+VERSION = 8
 FRAMES_OF = "scan"
 
 
@@ -186,6 +186,7 @@ def _read(inputs: Inputs, params: Params) -> _Task:
     from hklflow.geometry.grid import pixel_pitch, sub_samples
 
     scan = nexus.read_scan(inputs.scan)
+    norms.require_monitor(params, scan)
     orientation = stage.read_orientation(inputs.orientation)
     rotation = orientation.rotation(params.rotation)
     norm = norms.read_norm(
