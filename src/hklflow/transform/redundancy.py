@@ -49,6 +49,7 @@ Ints = NDArray[np.int64]
 _NEWTON = 25
 _AT_REST = 0.03  # change of the parameters in all, in units of their errors
 _WORK = 4e10  # products of which second derivatives are summed
+_SLOW = 30  # times the work of a product in a matrix, if zeros are left out
 _ROWS = 1000  # orbits that are summed together
 _TAU = 0.1  # assumed until it is known
 _LEARN, _LEARN_COUNTS = 400_000, 2e6  # records, and their counts, from which widths are found
@@ -161,6 +162,49 @@ def _second(layout, records, starts, chosen, off, info, weight, fisher, mean, ow
                 own[row, i] += weight[v] * off[g] * value[j]
                 for k in range(j, n):  # indices ascend
                     fisher[i, index[k]] += b * value[k]
+
+
+@kernel
+def _second_of_few(layout, records, starts, chosen, off, info, weight, fisher, scatter):  # type: ignore[no-untyped-def]
+    """Add orbits with few records to the upper triangles of the Fisher matrix and the scatter.
+
+    The same as `_second`, for orbits on which few of the parameters depend: only products of these
+    are formed.
+    """
+    near = np.empty((3, NEAR))
+    index, value = np.empty(COLUMNS, np.int64), np.empty(COLUMNS)
+    mean, own = np.zeros((2, len(fisher)))
+    seen, touched = np.zeros(len(fisher), np.bool_), np.empty(len(fisher), np.int64)
+    for v in chosen:
+        total = 0.0
+        for g in range(starts[v], starts[v + 1]):
+            total += info[g]
+        if total <= 0:
+            continue
+        root = np.sqrt(weight[v] / total)
+        m = 0
+        for g in range(starts[v], starts[v + 1]):
+            n = columns(layout, records, g, near, index, value)
+            w = weight[v] * info[g]
+            for j in range(n):
+                i, b = index[j], w * value[j]
+                if not seen[i]:
+                    seen[i], touched[m] = True, i
+                    m += 1
+                mean[i] += root * info[g] * value[j]
+                own[i] += weight[v] * off[g] * value[j]
+                for k in range(j, n):  # indices ascend
+                    fisher[i, index[k]] += b * value[k]
+        for p in range(m):
+            i = touched[p]
+            for q in range(p, m):
+                j = touched[q]
+                first, last = min(i, j), max(i, j)
+                fisher[first, last] -= mean[i] * mean[j]
+                scatter[first, last] += own[i] * own[j]
+        for p in range(m):
+            i = touched[p]
+            seen[i], mean[i], own[i] = False, 0.0, 0.0
 
 
 @dataclass(frozen=True)
@@ -320,16 +364,21 @@ class _Work:
 
     def second(self) -> tuple[Floats, Floats]:
         """Return the Fisher matrix, and the scatter of the gradients, from the chosen orbits."""
-        fisher, scatter, taken = np.zeros((3, self.n, self.n))
-        for begin in range(0, len(self.chosen), _ROWS):
-            chosen = self.chosen[begin : begin + _ROWS]
+        fisher, scatter = np.zeros((2, self.n, self.n))
+        tables = self.layout, self.records, self.starts
+        of_fit = self.off, self.info, self.weight
+        few = _few(self.numbers[self.chosen], self.n)
+        _second_of_few(*tables, self.chosen[few], *of_fit, fisher, scatter)
+        many = self.chosen[~few]
+        for begin in range(0, len(many), _ROWS):
+            chosen = many[begin : begin + _ROWS]
             mean, own = np.zeros((2, len(chosen), self.n))
-            tables = self.layout, self.records, self.starts, chosen, self.off, self.info
-            _second(*tables, self.weight, fisher, mean, own)
-            taken += mean.T @ mean
+            _second(*tables, chosen, *of_fit, fisher, mean, own)
+            fisher -= mean.T @ mean
             scatter += own.T @ own
-        fisher = np.triu(fisher) + np.triu(fisher, 1).T
-        return (fisher - taken) / self.share, scatter / self.share
+        # Both are symmetric; only the upper triangles are whole.
+        fisher, scatter = (np.triu(x) + np.triu(x, 1).T for x in (fisher, scatter))
+        return fisher / self.share, scatter / self.share
 
     def learn(self) -> Floats:
         """Find τ and the widths of the prior; return the parameters."""
@@ -445,13 +494,29 @@ class _Work:
         return a, chi2, False
 
 
+def _work(numbers: Ints, size: int) -> tuple[Floats, Floats]:
+    """Return the work of orbits for the second derivatives, with and without zeros.
+
+    Products with zeros are formed fast.
+    """
+    without = _SLOW * np.minimum(COLUMNS * numbers, size).astype(np.float64) ** 2
+    return np.full(len(numbers), 2.0 * size**2), without
+
+
+def _few(numbers: Ints, size: int) -> NDArray[np.bool_]:
+    """Return True for orbits with so few records that zeros are left out."""
+    with_zeros, without = _work(numbers, size)
+    return np.asarray(without < with_zeros)
+
+
 def _some(numbers: Ints, size: int) -> Ints:
     """Return random orbits whose second derivatives take limited time.
 
     They must have many more records than there are parameters.
     """
     order = np.random.default_rng(0).permutation(len(numbers))
-    work = np.cumsum(2.0 * size**2 + 5e3 * numbers[order])
+    least = np.minimum(*_work(numbers[order], size))
+    work = np.cumsum(least + 5e3 * numbers[order])
     return np.sort(order[: max(1, int(np.searchsorted(work, _WORK)))])
 
 
