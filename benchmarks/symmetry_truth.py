@@ -1,15 +1,16 @@
 """How often the suggested Laue group and extinction symbol are the true ones.
 
-    python -m benchmarks.symmetry_truth develop   # even seeds
-    python -m benchmarks.symmetry_truth final     # odd seeds
+python -m benchmarks.symmetry_truth develop   # even seeds
+python -m benchmarks.symmetry_truth final     # odd seeds
 """
 
 import argparse
 import sys
 import time
 
-from hklflow.bragg.suggest import suggest
 from tests.truth.symmetries import CASES, make
+
+from hklflow.bragg.suggest import suggest
 
 SEEDS = {"develop": (0,), "final": (1,)}
 

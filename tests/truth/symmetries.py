@@ -4,6 +4,7 @@ Errors: counting, 3 % of the intensity, 1 % of outliers, 0.2 % of half the wavel
 rotation of 150°, which leaves a part of reciprocal space out.
 """
 
+import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +30,10 @@ class Case:
     given: Given = "as it is"
     cell: tuple[float, ...] | None = None
     twin: bool = False
+    superlattice: bool = False
+    """Reflections with l = 2n have the symmetry 4/mmm, the others 2 % of the intensity."""
+    mean: float = 1500.0
+    """Mean counts of a reflection, with a background of 100."""
     fewest: int | None = None
     """Number of observations, if not all are used."""
     sigma: float = 3e-4
@@ -38,6 +43,8 @@ class Case:
     def name(self) -> str:
         """Name for lists."""
         extra = ["twin"] if self.twin else []
+        extra += ["superlattice"] if self.superlattice else []
+        extra += [f"mean {self.mean:g} counts"] if self.mean != 1500 else []
         extra += [f"{self.fewest} observations"] if self.fewest else []
         extra += [str(self.cell)] if self.cell else []
         return ", ".join([self.symbol, self.given, *extra])
@@ -65,6 +72,10 @@ CASES = (
     Case("C m c m", "without centring"),
     Case("R 3 m :H", "without centring"),
     Case("P 4/n :2", twin=True),
+    Case("P m m m", cell=(8.0, 8.0, 12.0, 90, 90, 90), superlattice=True),
+    Case("P b c a", mean=20.0),
+    Case("P 42/n :2", mean=20.0),
+    Case("C 1 2/c 1", mean=5.0),
     Case("P 21 21 21", fewest=40),
     Case("P 1 21/c 1", fewest=15),
 )
@@ -83,10 +94,7 @@ class Truth:
 def make(case: Case, seed: int) -> Truth:
     """Return the observations of a crystal with random atoms."""
     rng = np.random.default_rng([seed, *case.name.encode()])
-    np.random.seed(seed)
     flex.set_random_seed(seed)
-    import random
-
     random.seed(seed)
     info = sgtbx.space_group_info(case.symbol)
     n = 3 if len(info.group().all_ops()) > 16 else 8
@@ -104,8 +112,11 @@ def make(case: Case, seed: int) -> Truth:
     if case.twin:
         other = lattice_twin(hkl)
         intensity = 0.5 * (intensity + _lookup(hkl, intensity, other))
+    if case.superlattice:
+        main = 0.5 * (intensity + _lookup(hkl, intensity, hkl[:, [1, 0, 2]]))
+        intensity = np.where(hkl[:, 2] % 2 == 0, main, 0.02 * intensity)
     cell = np.array(structure.unit_cell().parameters())
-    measured = _measured(cell, hkl, intensity, rng)
+    measured = _measured(cell, hkl, intensity, case.mean, rng)
     if case.fewest:
         rows = rng.choice(len(measured[0]), case.fewest, replace=False)
         measured = tuple(column[rows] for column in measured)
@@ -143,7 +154,11 @@ def _lookup(hkl: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarr
 
 
 def _measured(
-    cell: np.ndarray, hkl: np.ndarray, intensity: np.ndarray, rng: np.random.Generator
+    cell: np.ndarray,
+    hkl: np.ndarray,
+    intensity: np.ndarray,
+    mean: float,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, ...]:
     """Return hkl, I and σ of all crossings of the Ewald sphere in the rotation."""
     half_wave = 0.002 * _lookup(hkl, intensity, 2 * hkl)
@@ -159,12 +174,14 @@ def _measured(
         angle = (sign * np.arccos(np.clip(cosine, -1, 1)) - zero) % (2 * np.pi)
         rows.append(np.flatnonzero((np.abs(cosine) < 1) & (angle < RANGE)))
     chosen = np.concatenate(rows)
-    scale = 1500 / intensity.mean()
+    scale = mean / intensity.mean()
     true = scale * (intensity + half_wave)[chosen]
     noise = np.sqrt(true + 100.0)
-    value = true * (1 + 0.03 * rng.standard_normal(len(true))) + noise * rng.standard_normal(len(true))
+    value = true * (1 + 0.03 * rng.standard_normal(len(true))) + noise * rng.standard_normal(
+        len(true)
+    )
     wrong = rng.random(len(true)) < 0.01
-    value[wrong] = rng.exponential(1500, int(wrong.sum()))
+    value[wrong] = rng.exponential(mean, int(wrong.sum()))
     return hkl[chosen], value, noise
 
 

@@ -13,12 +13,10 @@ from hklflow.geometry.symmetry import SpaceGroup
 
 Floats = NDArray[np.float64]
 
-CERTAIN = -1e4  # log P(data | not present) of a rotation in which the reflections are merged
 
 # Prior probability by the deviation of the cell. Errors of refined cells are often too small, so
 # that 5σ alone excludes nothing.
 _PRIOR = {"compatible": 1.0, "nearly": 0.1, "excluded": 1e-6}
-_CLEAR = 3.0  # difference of log likelihoods (a factor of 20) that answers for a rotation
 # Proper rotations of the lattice of each type.
 _HOLOHEDRY = {"a": 1, "m": 2, "o": 4, "t": 8, "hR": 6, "hP": 12, "c": 24}
 
@@ -67,11 +65,11 @@ def laue_groups(
     sigma: Floats | None,
     to_reduced: Floats,
     rotations: Floats,
-    scored: list[Agreement],
+    scored: list[Agreement] | None,
 ) -> list[Laue]:
     """Return the Laue groups, the most probable first.
 
-    Without ``scored``, they are the groups of the lattices that the cell is compatible with, the
+    Without intensities, they are the groups of the lattices that the cell is compatible with, the
     highest symmetry first.
 
     Parameters
@@ -82,21 +80,20 @@ def laue_groups(
         ``h_reduced = to_reduced @ h``; its rows are a primitive basis of the direct lattice.
     rotations : (n, 3, 3) array
         Rotations of the lattice on hkl of the reduced cell.
-    scored : list of Agreement
-        Agreement for each of these rotations, except the identity.
+    scored : list of Agreement or None
+        Agreement for each of these rotations, except the identity; None without intensities.
     """
-    by_key = {_key(a.rotation.T): a for a in scored}
+    by_key = {_key(a.rotation.T): a for a in scored or ()}
+    merged = [key for key, a in by_key.items() if a.assumed]
     found = []
     for members in point_subgroups([_key(w.T) for w in rotations]):
-        if by_key and any(
-            by_key[key].log_missing == CERTAIN for key in by_key if key not in members
-        ):
+        if any(key not in members for key in merged):
             continue
         group, matrix = _setting(members, to_reduced, cell)
         holohedry = _HOLOHEDRY.get(group.bravais) or _HOLOHEDRY[group.bravais[0]]
         percent, sigmas = bravais_ranking.deviation(cell, sigma, matrix, group)
         verdict = bravais_ranking.verdict(percent, sigmas)
-        if not by_key and (len(members) != holohedry or verdict == "excluded"):
+        if scored is None and (len(members) != holohedry or verdict == "excluded"):
             continue
         inside = [by_key[key] for key in members if key in by_key]
         score = sum(_log_odds(a) for a in inside) + np.log(_PRIOR[verdict])
@@ -114,10 +111,10 @@ def laue_groups(
             r=float(np.average([a.r for a in tested], weights=weights)) if tested else np.nan,
             pairs=sum(weights),
             probability=score,
-            untested=sum(abs(_log_odds(a)) < _CLEAR for a in inside),
+            untested=sum(not a.decided for a in inside),
         )
         found.append(laue)
-    if not by_key:
+    if scored is None:
         ordered = sorted(found, key=lambda item: (-item.order, item.percent))
         return [replace(item, probability=float("nan")) for item in ordered]
     total = np.logaddexp.reduce([item.probability for item in found])

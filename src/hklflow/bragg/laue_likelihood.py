@@ -6,8 +6,9 @@ its rotations and P(data | not present) over the others. POINTLESS scores correl
 Here, a rotation is scored by the number k of N pairs that differ by more than 4σ. Counted are pairs
 whose larger intensity is above 8σ, so that unrelated intensities would nearly always differ. k is
 binomial, with a probability that is uniform in 0 to 0.1 if the rotation is present (outliers), and
-in 0.1 to 1 if it is not. Strong reflections do not hide the weak ones of a superlattice, as they do
-in a correlation. Where few pairs are strong, the correlation decides as in POINTLESS.
+in 0.1 to 1 if it is not. Reflections of a superlattice are counted separately, with the limit 0.3:
+strong reflections do not hide weak ones, as they do in a correlation. Where few pairs are strong,
+the correlation decides as in POINTLESS.
 """
 
 from collections.abc import Callable
@@ -24,9 +25,14 @@ Bools = NDArray[np.bool_]
 
 _DIFFERENT = 4.0  # difference of a pair, in σ, that counts
 _CLEAR = 8.0  # larger intensity of a pair, in σ of the difference
+_EXTREME = 8.0  # intensity over the mean; exceeded by 0.03 % (acentric), 0.5 % (centric)
 _OUTLIERS = 0.1  # largest probability that equivalents differ
+_OUTLIERS_WEAK = (
+    0.3  # the same for a superlattice: few weak reflections are clear, all outliers are
+)
 _ENOUGH = 12  # clear pairs; with fewer, the correlation of all other pairs counts too
 _FEWEST = 6  # pairs that give a correlation
+_DECIDED = 3.0  # difference of log likelihoods, a factor of 20
 _WORST = -300.0  # smallest logarithm of a probability
 
 
@@ -50,6 +56,8 @@ class Agreement:
         Correlation of I over the mean intensity of the shell.
     log_present, log_missing : float
         Logarithms of the probabilities of the data with and without the rotation.
+    assumed : bool
+        True if the reflections are merged in it, so that it cannot be tested.
     """
 
     rotation: Floats
@@ -63,11 +71,17 @@ class Agreement:
     correlation: float
     log_present: float
     log_missing: float
+    assumed: bool = False
 
     @property
     def probability(self) -> float:
         """Probability of the rotation, on its own and without prior knowledge."""
         return float(1 / (1 + np.exp(np.clip(self.log_missing - self.log_present, -700, 700))))
+
+    @property
+    def decided(self) -> bool:
+        """True if one answer is 20 times as likely as the other."""
+        return self.assumed or abs(self.log_present - self.log_missing) > _DECIDED
 
 
 def agreement(
@@ -93,11 +107,19 @@ def agreement(
     a, b = data.intensity[first], data.intensity[second]
     noise = data.sigma[first] ** 2 + data.sigma[second] ** 2
     error = np.sqrt(noise + data.relative**2 * (a**2 + b**2))
-    clear = np.maximum(a, b) > _CLEAR * error
+    # The limit does not depend on the smaller intensity: pairs that differ are not preferred.
+    larger = np.maximum(a, b)
+    clear = larger > _CLEAR * np.sqrt(noise + 2 * data.relative**2 * larger**2)
+    # An outlier of a weak reflection is always clear: extreme intensities are not counted.
+    clear &= np.maximum(a / data.mean[first], b / data.mean[second]) < _EXTREME
     differs = np.abs(a - b) > _DIFFERENT * error
     of_weak = np.zeros(len(a), dtype=np.bool_) if weak is None else weak[first] | weak[second]
     parts = [clear & ~of_weak, clear & of_weak]
-    counts = [(int(np.sum(differs & part)), int(part.sum())) for part in parts]
+    limits = (_OUTLIERS, _OUTLIERS_WEAK)
+    counts = [
+        (int(np.sum(differs & part)), int(part.sum()), limit)
+        for part, limit in zip(parts, limits, strict=True)
+    ]
     yes, no = _binomial(counts)
     rest = ~clear
     if clear.sum() < _ENOUGH and rest.sum() >= _FEWEST:
@@ -160,13 +182,13 @@ def direction(axis: Floats) -> tuple[int, ...]:
     return tuple(int(x) for x in whole // np.gcd.reduce(whole))
 
 
-def _binomial(counts: list[tuple[int, int]]) -> tuple[float, float]:
+def _binomial(counts: list[tuple[int, int, float]]) -> tuple[float, float]:
     """Return log P(counts) if all parts agree, and if at least one of them does not."""
-    filled = [(k, n) for k, n in counts if n]
+    filled = [item for item in counts if item[1]]
     if not filled:
         return 0.0, 0.0
-    agree = [_log_uniform(k, n, 0.0, _OUTLIERS) for k, n in filled]
-    differ = [_log_uniform(k, n, _OUTLIERS, 1.0) for k, n in filled]
+    agree = [_log_uniform(k, n, 0.0, limit) for k, n, limit in filled]
+    differ = [_log_uniform(k, n, limit, 1.0) for k, n, limit in filled]
     if len(filled) == 1:
         return agree[0], differ[0]
     ways = [agree[0] + differ[1], differ[0] + agree[1], differ[0] + differ[1]]
@@ -205,9 +227,10 @@ def _by_correlation(data: Intensities, first: Integers, second: Integers) -> tup
         return 0.0, 0.0
     rows = np.r_[first, second]
     spread = float(np.var(_normalized(data, rows)))
-    noise = float(np.mean((data.sigma[rows] / data.mean[rows]) ** 2))
+    errors = data.sigma[rows] ** 2 + (data.relative * data.intensity[rows]) ** 2
+    noise = float(np.mean(errors / data.mean[rows] ** 2))
     expected = np.clip(1 - noise / spread, 0.0, 1.0) if spread > 0 else 0.0
-    width = max(len(first) ** -0.5, 0.05)
+    width = max(len(first) ** -0.5, 0.05, data.relative)
     m = np.linspace(0, 1, 101)
     prior = np.sqrt(1 - m**2)
 

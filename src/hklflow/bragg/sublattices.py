@@ -36,7 +36,8 @@ class Sublattices:
     group : SpaceGroup
         Group of the translations, on the axes of the cell.
     data : Intensities or None
-        Without the reflections that the translations forbid.
+        Without the reflections that the translations forbid; ``mean`` is the mean of the weak, or
+        of the other reflections.
     classes : list of Class
         Classes that are absent or weak.
     weak : (n,) bool array or None
@@ -98,7 +99,12 @@ def sublattices(data: Intensities | None, given: SpaceGroup) -> Sublattices:
             )
     group = _group(found)
     kept = ~np.any([_outside(data.hkl, v) for v in found] or [np.zeros(len(data), bool)], axis=0)
-    scaled = replace(data, mean=data.mean * _level(data, kept)).select(kept)
+    # Weak reflections are compared with weak ones, so that their outliers can be recognized.
+    mean = data.mean.copy()
+    for rows in (kept & weak, kept & ~weak):
+        if rows.any():
+            mean[rows] *= _level(data, rows)
+    scaled = replace(data, mean=mean).select(kept)
     return Sublattices(group, scaled, classes, weak[kept] if weak[kept].any() else None, notes)
 
 

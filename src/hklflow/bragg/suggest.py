@@ -9,7 +9,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.bragg import absence_likelihood, bravais_ranking
 from hklflow.bragg.absence_likelihood import Class, Extinction
 from hklflow.bragg.bravais_ranking import Fit
-from hklflow.bragg.laue_groups import CERTAIN, Laue, laue_groups
+from hklflow.bragg.laue_groups import Laue, laue_groups
 from hklflow.bragg.laue_likelihood import Agreement, agreement, direction
 from hklflow.bragg.sublattices import sublattices
 from hklflow.bragg.unmerged import Intensities, hemisphere, unmerged
@@ -23,6 +23,16 @@ Bools = NDArray[np.bool_]
 _WIDEST = 1.0  # Le Page angle of the lattices whose rotations are tested, degrees
 _FEW = 0.05  # probability, relative to the best, above which a Laue group stays possible
 _MOMENT_FEWEST = 200  # reflections that give the moment of the intensities
+_TWIN = 1.6  # moment below which a twin is suspected: 1.5 is expected
+_CENTRIC = 2.3  # the same for centrosymmetric crystals; cells with few atoms come near to it
+# Laue groups of lower order on the same lattice: their twins by merohedry have the higher symmetry.
+_MEROHEDRY = {
+    "4/mmm": ("4/m",),
+    "-3m": ("-3",),
+    "6/m": ("-3",),
+    "6/mmm": ("6/m", "-3m", "-3"),
+    "m-3m": ("m-3",),
+}
 _MOMENT_RATIO = 3.0  # their smallest mean I/σ
 
 
@@ -40,6 +50,8 @@ class Measured:
         Observations with errors from counting.
     merged_in : SpaceGroup or None
         The observations are means over its Laue group: agreement in it cannot be tested.
+    relative : float
+        Smallest relative error of the observations.
     """
 
     cell: Floats
@@ -49,6 +61,7 @@ class Measured:
     intensity: Floats | None = None
     sigma_intensity: Floats | None = None
     merged_in: SpaceGroup | None = None
+    relative: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -114,7 +127,38 @@ class Suggestion:
         if not self.extinctions:
             return self.laue[0].group
         groups = min(self.undecided, key=lambda item: item.forbidden).groups
-        return max(groups, key=lambda g: (len(g.operations[0]), -g.number))
+        return max(groups, key=lambda g: (len(g.operations[0]), -g.number, ":2" in g.symbol))
+
+    @property
+    def determined(self) -> bool:
+        """True if one Laue group and one set of absences remain."""
+        return bool(self.reflections) and len(self.possible) == len(self.undecided) == 1
+
+    @property
+    def keeps_axes(self) -> bool:
+        """True if the suggested space group is on the axes of the cell."""
+        return bool(np.allclose(self.laue[0].matrix, np.eye(3)))
+
+    @property
+    def metric_doubt(self) -> bool:
+        """True if the cell deviates from the first Laue group by more than its errors."""
+        best = self.laue[0]
+        return bravais_ranking.verdict(best.percent, best.sigmas) != "compatible"
+
+    @property
+    def twins(self) -> list[str]:
+        """Laue groups of which a perfect twin by merohedry has the first Laue group."""
+        return list(_MEROHEDRY.get(self.laue[0].laue, ()))
+
+    @property
+    def twin_verdict(self) -> str:
+        """Sentence on the moment of the intensities."""
+        if self.moment < _TWIN:
+            return "low, suspect a twin"
+        centric = all(g.is_centric([[1, 2, 3]])[0] for g in self.extinctions[0].groups)
+        if centric and self.moment < _CENTRIC:
+            return "low for a centrosymmetric space group, suspect a twin"
+        return "no sign of a twin" if self.moment > _CENTRIC else "a twin is not excluded"
 
 
 def suggest(measured: Measured) -> Suggestion:
@@ -139,7 +183,7 @@ def suggest(measured: Measured) -> Suggestion:
             "reflections are merged: the cell contradicts it; give the scaled reflections instead"
         )
     result = Suggestion(lattices=fits, sublattices=found.classes, laue=groups, notes=found.notes)
-    if data is None:
+    if data is None or scored is None:
         return result
     best = groups[0]
     there = data.transformed(best.matrix)
@@ -169,7 +213,9 @@ def _intensities(measured: Measured) -> Intensities | None:
     if measured.hkl is None or measured.intensity is None or measured.sigma_intensity is None:
         return None
     metric = lattice.metric(measured.cell)
-    data = unmerged(measured.hkl, measured.intensity, measured.sigma_intensity, metric)
+    data = unmerged(
+        measured.hkl, measured.intensity, measured.sigma_intensity, metric, measured.relative
+    )
     if not len(data):
         raise HklflowError(
             "no reflection has an intensity with an error above 0; integrate the scan again"
@@ -183,10 +229,10 @@ def _scored(
     rotations: Floats,
     to_reduced: Floats,
     weak: Bools | None,
-) -> list[Agreement]:
+) -> list[Agreement] | None:
     """Return the agreement for each rotation except the identity, on the reduced axes."""
     if data is None:
-        return []
+        return None
     back = np.linalg.inv(to_reduced)
     merged = measured.merged_in
     known = [] if merged is None else list(to_reduced @ merged.laue_operations @ back)
@@ -199,7 +245,7 @@ def _scored(
     part = data.transformed(to_reduced)
     scored = [agreement(rotation, part, weak, unique) for rotation in rotations[1:]]
     return [
-        replace(a, log_missing=CERTAIN) if any(np.allclose(a.rotation, k) for k in known) else a
+        replace(a, assumed=True) if any(np.allclose(a.rotation, k) for k in known) else a
         for a in scored
     ]
 

@@ -62,7 +62,9 @@ class Intensities:
         return replace(self.select(whole), hkl=np.rint(hkl[whole]).astype(np.int64))
 
 
-def unmerged(hkl: Integers, intensity: Floats, sigma: Floats, metric: Floats) -> Intensities:
+def unmerged(
+    hkl: Integers, intensity: Floats, sigma: Floats, metric: Floats, least: float
+) -> Intensities:
     """Join repeated measurements and Friedel mates, and normalize by shells of resolution.
 
     Parameters
@@ -72,6 +74,8 @@ def unmerged(hkl: Integers, intensity: Floats, sigma: Floats, metric: Floats) ->
         Errors from counting.
     metric : (3, 3) array
         Direct metric of the cell, Å².
+    least : float
+        Smallest relative error.
     """
     fine = np.isfinite(intensity) & np.isfinite(sigma) & (sigma > 0) & np.any(hkl != 0, axis=1)
     hkl, intensity, sigma = hkl[fine], intensity[fine], sigma[fine]
@@ -83,6 +87,7 @@ def unmerged(hkl: Integers, intensity: Floats, sigma: Floats, metric: Floats) ->
     relative, repeated = _relative(groups, intensity, sigma, median)
     inverse = np.linalg.inv(metric)
     d_star = np.sqrt(np.einsum("ni,ij,nj->n", groups.hkl, inverse, groups.hkl))
+    relative = max(relative, least)
     error = np.where(groups.n >= 3, 1.25, 1.0) / np.sqrt(weight)
     return Intensities(groups.hkl, value, error, _shell_means(d_star, value), relative, repeated)
 
