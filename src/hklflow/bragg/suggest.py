@@ -25,8 +25,10 @@ _FEW = 0.05  # probability, relative to the best, above which a Laue group stays
 _MOMENT_FEWEST = 200  # reflections that give the moment of the intensities
 _TWIN = 1.6  # moment below which a twin is suspected: 1.5 is expected
 _CENTRIC = 2.3  # the same for centrosymmetric crystals; cells with few atoms come near to it
-# Laue groups of lower order on the same lattice: their twins by merohedry have the higher symmetry.
+# Laue groups of lower order on the same lattice (mmm: with a pseudo-orthorhombic cell): their twins
+# by merohedry have the higher symmetry.
 _MEROHEDRY = {
+    "mmm": ("2/m",),
     "4/mmm": ("4/m",),
     "-3m": ("-3",),
     "6/m": ("-3",),
@@ -148,7 +150,10 @@ class Suggestion:
     @property
     def twins(self) -> list[str]:
         """Laue groups of which a perfect twin by merohedry has the first Laue group."""
-        return list(_MEROHEDRY.get(self.laue[0].laue, ()))
+        below = _MEROHEDRY.get(self.laue[0].laue, ())
+        # Twins by pseudo-merohedry need a special cell: they are named only with a reason.
+        suspect = "suspect" in self.twin_verdict
+        return list(below) if suspect or self.laue[0].laue != "mmm" else []
 
     @property
     def twin_verdict(self) -> str:
