@@ -12,7 +12,7 @@ from tests.truth.symmetries import CASES, make
 
 from hklflow.bragg.suggest import suggest
 
-SEEDS = {"develop": (0,), "final": (1,)}
+SEEDS = {"develop": (0, 2), "final": (1, 3)}
 
 
 def main() -> None:

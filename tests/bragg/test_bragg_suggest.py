@@ -136,3 +136,37 @@ def test_centring_contradicted_by_reflections_is_not_used() -> None:
     found = suggest(wrong)
     assert any("contradicted" in note for note in found.notes)
     assert found.space_group.symbol == "P 1 21/n 1"
+
+
+def test_a_doubled_cell_is_halved() -> None:
+    """Odd h have noise alone: lattice, space group and axes are those of half the cell."""
+    truth = make(case("P n m a"), 4)
+    m = truth.measured
+    assert m.hkl is not None
+    assert m.intensity is not None
+    assert m.sigma_intensity is not None
+    even = m.hkl * [2, 1, 1]
+    n = len(even)
+    noise = 10 * np.random.default_rng(4).standard_normal(n)
+    doubled = Measured(
+        m.cell * [2, 1, 1, 1, 1, 1],
+        m.sigma,
+        m.group,
+        np.concatenate([even, even + np.array([1, 0, 0])]),
+        np.concatenate([m.intensity, noise]),
+        np.concatenate([m.sigma_intensity, np.full(n, 10.0)]),
+    )
+    found = suggest(doubled)
+    assert found.space_group.number == truth.group.number
+    assert lattice.volume(found.laue[0].cell) == pytest.approx(lattice.volume(m.cell), rel=1e-3)
+    assert any("h ≠ 2n have no intensity" in note for note in found.notes)
+
+
+def test_noise_suggests_no_absences() -> None:
+    m = make(case("P n m a"), 4).measured
+    assert m.hkl is not None
+    noise = np.random.default_rng(5).standard_normal(len(m.hkl))
+    found = suggest(Measured(m.cell, m.sigma, m.group, m.hkl, noise, np.ones(len(m.hkl))))
+    assert not found.determined
+    assert found.extinctions == []
+    assert "the intensities are not significant, and are not used" in found.notes

@@ -22,6 +22,7 @@ Bools = NDArray[np.bool_]
 
 _SURE = 0.99  # probability that decides
 _FEWEST = 6  # reflections of a class
+_MANY = 50  # reflections; a class without any of them is unlikely
 _RATIO = 3.0  # mean I/σ of the other reflections
 _WEAK = 0.1  # mean intensity of reflections of a superlattice, relative to the others
 _ABSENT = 0.02  # largest relative mean intensity of absent reflections
@@ -68,11 +69,16 @@ def sublattices(data: Intensities | None, given: SpaceGroup) -> Sublattices:
     for vector in _vectors():
         rows = _outside(data.hkl, vector)
         rest = ~rows
+        is_given = any(np.allclose((vector - v) % 1, 0) for v in known)
+        if not rows.any() and rest.sum() >= _MANY and not is_given:
+            notes.append(
+                f"no reflection with {_name(vector)} was measured: the cell may be a multiple of "
+                "the true cell"
+            )
         if rows.sum() < _FEWEST or rest.sum() < _FEWEST:
             continue
         mean = data.mean * _level(data, rest)
         item = absence_likelihood.summary(_name(vector), data, rows, rest, mean)
-        is_given = any(np.allclose((vector - v) % 1, 0) for v in known)
         if item.rest_ratio_sigma < _RATIO:
             continue
         if item.probability > _SURE and item.level < _ABSENT:
@@ -110,7 +116,7 @@ def sublattices(data: Intensities | None, given: SpaceGroup) -> Sublattices:
 
 def _level(data: Intensities, rows: Bools) -> float:
     """Return the mean intensity of the rows, relative to all reflections with the same d."""
-    return max(float(np.mean(data.intensity[rows] / data.mean[rows])), 1e-30)
+    return max(float(data.intensity[rows].sum() / data.mean[rows].sum()), 1e-3)
 
 
 def _vectors() -> Iterator[Floats]:

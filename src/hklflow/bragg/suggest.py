@@ -22,6 +22,7 @@ Bools = NDArray[np.bool_]
 
 _WIDEST = 1.0  # Le Page angle of the lattices whose rotations are tested, degrees
 _FEW = 0.05  # probability, relative to the best, above which a Laue group stays possible
+_SIGNIFICANT = 10.0  # sum of all I/σ over its error, below which the intensities are noise
 _MOMENT_FEWEST = 200  # reflections that give the moment of the intensities
 _TWIN = 1.6  # moment below which a twin is suspected: 1.5 is expected
 _CENTRIC = 2.3  # the same for centrosymmetric crystals; cells with few atoms come near to it
@@ -175,7 +176,8 @@ def suggest(measured: Measured) -> Suggestion:
         If the cell has no volume, or no reflection has an intensity with an error.
     """
     data = _intensities(measured)
-    found = sublattices(data, measured.group)
+    noise = data is not None and _is_noise(data)
+    found = sublattices(None if noise else data, measured.group)
     data = found.data
     reduced, to_reduced = symmetry.niggli(measured.cell, found.group)
     fits = bravais_ranking.rank(reduced, to_reduced, measured.cell, measured.sigma)
@@ -188,6 +190,8 @@ def suggest(measured: Measured) -> Suggestion:
             "reflections are merged: the cell contradicts it; give the scaled reflections instead"
         )
     result = Suggestion(lattices=fits, sublattices=found.classes, laue=groups, notes=found.notes)
+    if noise:
+        result.notes.append("the intensities are not significant, and are not used")
     if data is None or scored is None:
         return result
     best = groups[0]
@@ -226,6 +230,11 @@ def _intensities(measured: Measured) -> Intensities | None:
             "no reflection has an intensity with an error above 0; integrate the scan again"
         )
     return data
+
+
+def _is_noise(data: Intensities) -> bool:
+    """Return True if the sum of all I/σ is less than 10 times its error."""
+    return float(np.sum(data.intensity / data.sigma)) < _SIGNIFICANT * len(data) ** 0.5
 
 
 def _scored(

@@ -11,6 +11,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _PER_SHELL = 60  # reflections that give the mean intensity of a shell
+_LEAST = 0.1  # smallest mean intensity of a shell, in σ of one reflection
 _FEWEST = 30  # repeated measurements that give the relative error
 _RELATIVE = 0.04  # relative error of an intensity without repeated measurements
 _STRONG = 15.0  # I/σ of repeated measurements that show the relative error
@@ -89,7 +90,9 @@ def unmerged(
     d_star = np.sqrt(np.einsum("ni,ij,nj->n", groups.hkl, inverse, groups.hkl))
     relative = max(relative, least)
     error = np.where(groups.n >= 3, 1.25, 1.0) / np.sqrt(weight)
-    return Intensities(groups.hkl, value, error, _shell_means(d_star, value), relative, repeated)
+    return Intensities(
+        groups.hkl, value, error, _shell_means(d_star, value, error), relative, repeated
+    )
 
 
 def hemisphere(hkl: Integers) -> Integers:
@@ -113,7 +116,7 @@ def _relative(
     return float(np.clip(1.48 * np.median(away), *_LIMITS)), repeated
 
 
-def _shell_means(d_star: Floats, intensity: Floats) -> Floats:
+def _shell_means(d_star: Floats, intensity: Floats, sigma: Floats) -> Floats:
     """Return the mean intensity of the neighbours in resolution of each reflection."""
     if not len(d_star):
         return np.zeros(0)
@@ -121,6 +124,9 @@ def _shell_means(d_star: Floats, intensity: Floats) -> Floats:
     order = np.argsort(d_star, kind="stable")
     shells = np.array_split(order, n_shells)
     centres = np.array([d_star[rows].mean() for rows in shells])
-    means = np.array([max(float(intensity[rows].mean()), 1e-30) for rows in shells])
+    means = np.array([intensity[rows].mean() for rows in shells])
+    # A shell without intensity has a mean around 0, and normalized intensities need one above 0.
+    least = np.array([_LEAST * np.sqrt(np.mean(sigma[rows] ** 2)) for rows in shells])
+    means = np.maximum(means, least)
     smooth: Floats = np.exp(np.interp(d_star, centres, np.log(means)))
     return smooth
