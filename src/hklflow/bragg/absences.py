@@ -121,7 +121,7 @@ class Extinctions:
 
 
 @dataclass(frozen=True)
-class _Operation:
+class Operation:
     """Symmetry operation: rotation part on row vectors hkl, intrinsic translation, name."""
 
     rotation: Integers
@@ -156,25 +156,15 @@ def examine(table: Scaled, group: SpaceGroup) -> Extinctions:
     """
     allowed = ~_by_lattice(table.hkl, group)
     observed = table.select(allowed)
-    box = _box(group)
+    reflections = box(group)
     groups = symmetry.settings_alike(group)
-    given_absent = group.is_absent(box)
+    given_absent = group.is_absent(reflections)
     patterns: dict[bytes, tuple[Element, Bools, Bools]] = {}
-    for operation in _operations(groups):
-        forbidden, _ = operation.forbids(box, group.laue_operations)
-        key = forbidden.tobytes()
-        if not forbidden.any():
-            continue
-        if key in patterns:
-            element, *masks = patterns[key]
-            if _kind(operation.name) not in {_kind(x) for x in element.name.split(" or ")}:
-                name = f"{element.name} or {operation.name}"
-                patterns[key] = (replace(element, name=name), masks[0], masks[1])
-            continue
+    for name, operation, forbidden in distinct_operations(group):
         absent, there = operation.forbids(observed.hkl, group.laue_operations)
         given = bool(np.all(given_absent[forbidden]))
-        element = _judged(operation.name, observed, absent, there & ~absent, given)
-        patterns[key] = (element, forbidden, absent)
+        element = _judged(name, observed, absent, there & ~absent, given)
+        patterns[forbidden.tobytes()] = (element, forbidden, absent)
     for key, (element, forbidden, absent) in patterns.items():
         # If an element that forbids fewer reflections is violated, this element is violated too.
         if any(
@@ -183,10 +173,30 @@ def examine(table: Scaled, group: SpaceGroup) -> Extinctions:
         ):
             patterns[key] = (replace(element, verdict="violated"), forbidden, absent)
     elements = [element for element, _, _ in patterns.values()]
-    candidates = _candidates(groups, group, box, list(patterns.values()))
+    candidates = _candidates(groups, group, reflections, list(patterns.values()))
     centrings = _centrings(table, group)
     warnings = _warnings(elements, candidates, centrings, group)
     return Extinctions((*centrings, *elements), tuple(candidates), tuple(warnings))
+
+
+def distinct_operations(group: SpaceGroup) -> list[tuple[str, Operation, Bools]]:
+    """Return the screw axes and glide planes that a Laue group and a lattice allow.
+
+    Operations that forbid the same reflections are listed once, with the names of all of them. The
+    third item is a mask of the forbidden reflections in `box`.
+    """
+    reflections = box(group)
+    found: dict[bytes, tuple[str, Operation, Bools]] = {}
+    for operation in _operations(symmetry.settings_alike(group)):
+        forbidden, _ = operation.forbids(reflections, group.laue_operations)
+        if not forbidden.any():
+            continue
+        key = forbidden.tobytes()
+        if key not in found:
+            found[key] = (operation.name, operation, forbidden)
+        elif _kind(operation.name) not in {_kind(x) for x in found[key][0].split(" or ")}:
+            found[key] = (f"{found[key][0]} or {operation.name}", *found[key][1:])
+    return list(found.values())
 
 
 def _by_lattice(hkl: Integers, group: SpaceGroup) -> Bools:
@@ -198,16 +208,17 @@ def _by_lattice(hkl: Integers, group: SpaceGroup) -> Bools:
     return forbidden
 
 
-def _box(group: SpaceGroup) -> Integers:
+def box(group: SpaceGroup) -> Integers:
+    """Return the unique reflections with small indices that the lattice translations allow."""
     one = np.arange(-_BOX, _BOX + 1)
-    box = np.stack(np.meshgrid(one, one, one, indexing="ij"), axis=-1).reshape(-1, 3)
+    cube = np.stack(np.meshgrid(one, one, one, indexing="ij"), axis=-1).reshape(-1, 3)
     # One of each set of equivalents is enough.
-    return Groups.of(group.asymmetric(box[~_by_lattice(box, group)])).hkl
+    return Groups.of(group.asymmetric(cube[~_by_lattice(cube, group)])).hkl
 
 
-def _operations(groups: Sequence[SpaceGroup]) -> list[_Operation]:
+def _operations(groups: Sequence[SpaceGroup]) -> list[Operation]:
     """Return the screw axes and glide planes of all groups, each once."""
-    found: dict[tuple[bytes, tuple[int, ...]], _Operation] = {}
+    found: dict[tuple[bytes, tuple[int, ...]], Operation] = {}
     for group in groups:
         for rotation, shift in zip(*group.operations, strict=True):
             powers = [np.eye(3, dtype=np.int64)]
@@ -221,7 +232,7 @@ def _operations(groups: Sequence[SpaceGroup]) -> list[_Operation]:
             key = (np.ascontiguousarray(rotation).tobytes(), tuple(units.tolist()))
             if key not in found:
                 name = _name(rotation, intrinsic, len(powers), group)
-                found[key] = _Operation(rotation, intrinsic, name)
+                found[key] = Operation(rotation, intrinsic, name)
     # Plain names first: the first name represents all elements that forbid the same reflections.
     return sorted(found.values(), key=lambda o: (o.name.count("/"), o.name.count("-"), o.name))
 
@@ -309,15 +320,15 @@ def _centrings(table: Scaled, group: SpaceGroup) -> list[Element]:
 def _candidates(
     groups: Sequence[SpaceGroup],
     given: SpaceGroup,
-    box: Integers,
+    reflections: Integers,
     patterns: list[tuple[Element, Bools, Bools]],
 ) -> list[Candidate]:
     classes: dict[bytes, list[SpaceGroup]] = {}
     for group in groups:
-        classes.setdefault(group.is_absent(box).tobytes(), []).append(group)
+        classes.setdefault(group.is_absent(reflections).tobytes(), []).append(group)
     found = []
     for members in classes.values():
-        absent = members[0].is_absent(box)
+        absent = members[0].is_absent(reflections)
         own = [(e, seen) for e, mask, seen in patterns if np.all(absent[mask])]
         explained = np.zeros(len(own[0][1]) if own else 0, dtype=np.bool_)
         for element, seen in own:

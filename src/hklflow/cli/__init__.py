@@ -24,6 +24,7 @@ from hklflow.cli.export import export_product
 from hklflow.cli.import_ini import import_ini
 from hklflow.cli.import_scans import import_scans
 from hklflow.cli.init import init_experiment
+from hklflow.cli.lattice import app as lattice
 from hklflow.cli.mask import app as mask
 from hklflow.cli.model import app as model
 from hklflow.cli.peaks import app as peaks
@@ -50,6 +51,7 @@ app.command(scan)
 app.command(config)
 app.command(mask)
 app.command(peaks)
+app.command(lattice)
 app.command(model)
 app.command(calibration.app)
 app.command(constants.app)
