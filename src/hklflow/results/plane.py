@@ -1,5 +1,6 @@
 """Planes of a volume, of single voxels or with a thickness, with errors."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from hklflow.results.source import Source
 from hklflow.volumes import planes
 
 Floats = NDArray[np.float64]
+
+_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def _points(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> Estima
         stored = {name: arrays.plane(name) for name in ("data", "errors", "punched")}
         known = {name: values for name, values in stored.items() if values is not None}
         mesh = source.grid, plane, u, v, arrays.block
-        images = dict(zip(known, planes.samples(list(known.values()), *mesh), strict=True))
+        found = planes.samples(list(known.values()), *mesh, threads=_THREADS)
+        images = dict(zip(known, found, strict=True))
     data, errors, punched = (images.get(name) for name in stored)
     assert data is not None
     if not np.isfinite(data).any():

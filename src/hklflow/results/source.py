@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid
+from hklflow.nexus.chunk_reader import reader
 from hklflow.nexus.plottable import open_plottable
 from hklflow.volumes.extrema import operations_of
 from hklflow.volumes.planes import metric_of
@@ -122,9 +123,10 @@ class Arrays:
     def __init__(self, plottable: "Plottable", kind: str) -> None:
         home = home_of(plottable)
         group = home.group
-        self._signal, self._errors, self._kind = home.signal, home.errors, kind
-        self._other: dict[str, h5py.Dataset] = {
-            name: group[name]
+        self._signal, self._kind = reader(home.signal), kind
+        self._errors = None if home.errors is None else reader(home.errors)
+        self._other: dict[str, Any] = {
+            name: reader(group[name])
             for name in OTHER
             if kind != "other" and name in group and group[name].shape == plottable.signal.shape
         }

@@ -12,6 +12,7 @@ with the even index, so that features are not shifted on average.
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -277,6 +278,7 @@ def samples(
     u: Floats,
     v: Floats,
     block: tuple[int, int, int] = (16, 64, 64),
+    threads: int = 1,
 ) -> list[NDArray[np.float32]]:
     """Return the values of several volumes at points (m, n) of a plane; NaN outside the volumes.
 
@@ -286,6 +288,8 @@ def samples(
         See ``values`` and ``block`` of `cut`.
     u, v : (n,), (m,) array
         Values of the free letters.
+    threads : int
+        Blocks that are read at the same time.
     """
     images = [np.full((len(v), len(u)), np.nan, np.float32) for _ in volumes]
     points = plane.at(*np.meshgrid(u, v))
@@ -295,12 +299,18 @@ def samples(
     blocks = voxels // np.array(block)
     order = np.lexsort(blocks.T[::-1])
     edges = np.flatnonzero(np.any(np.diff(blocks[order], axis=0), axis=1)) + 1
-    for part in np.split(order, edges) if len(order) else []:
+    parts = np.split(order, edges) if len(order) else []
+
+    def read(part: NDArray[np.int64]) -> list[NDArray[Any]]:
         low, high = voxels[part].min(axis=0), voxels[part].max(axis=0) + 1
         box = tuple(slice(first, last) for first, last in zip(low, high, strict=True))
-        inside, target = tuple((voxels[part] - low).T), (row[part], column[part])
-        for values, image in zip(volumes, images, strict=True):
-            image[target] = np.asarray(values[box])[inside]
+        inside = tuple((voxels[part] - low).T)
+        return [np.asarray(values[box])[inside] for values in volumes]
+
+    with ThreadPoolExecutor(threads) as pool:
+        for part, found in zip(parts, pool.map(read, parts), strict=True):
+            for values, image in zip(found, images, strict=True):
+                image[row[part], column[part]] = values
     return images
 
 

@@ -1,0 +1,72 @@
+"""Read parts of a dataset that was compressed by shuffle and gzip, chunk by chunk.
+
+HDF5 decompresses a whole chunk with zlib and puts all its bytes in order, also for one plane of it.
+Here ISA-L decompresses, three times as fast, and only the bytes of the part are put in order.
+"""
+
+from itertools import product
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+_SHUFFLE_GZIP = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE)
+
+
+class ChunkReader:
+    """A dataset that is sliced like an array, by slices without a step.
+
+    Attributes
+    ----------
+    shape, dtype, chunks
+        Those of the dataset.
+    """
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self.shape, self.dtype, self.chunks = dataset.shape, dataset.dtype, dataset.chunks
+        self._dataset = dataset
+
+    def __getitem__(self, region: tuple[slice, ...]) -> NDArray[Any]:
+        bounds = [part.indices(n)[:2] for part, n in zip(region, self.shape, strict=True)]
+        found = np.empty([max(b - a, 0) for a, b in bounds], self.dtype)
+        if found.size == 0:
+            return found
+        starts = [
+            range(a - a % step, b, step) for (a, b), step in zip(bounds, self.chunks, strict=True)
+        ]
+        for origin in product(*starts):
+            inside, target = [], []
+            for at, step, (a, b) in zip(origin, self.chunks, bounds, strict=True):
+                low, high = max(at, a), min(at + step, b)
+                inside.append(slice(low - at, high - at))
+                target.append(slice(low - a, high - a))
+            found[tuple(target)] = self._part(origin, tuple(inside))
+        return found
+
+    def _part(self, origin: tuple[int, ...], inside: tuple[slice, ...]) -> Any:
+        """Return a part of the chunk that begins at an index."""
+        from isal import isal_zlib
+
+        stored = self._dataset.id
+        about = stored.get_chunk_info_by_coord(origin)
+        if about.byte_offset is None:
+            return self._dataset.fillvalue
+        skipped, (_, packed) = about.filter_mask, stored.read_direct_chunk(origin)
+        ranks = np.frombuffer(packed, np.uint8)
+        if not skipped & 2:  # the second filter
+            ranks = np.frombuffer(isal_zlib.decompress(packed), np.uint8)
+        if skipped & 1:
+            return ranks.view(self.dtype).reshape(self.chunks)[inside]
+        # Shuffled: the first bytes of all numbers, then the second ones, ...
+        part = ranks.reshape(self.dtype.itemsize, *self.chunks)[:, *inside]
+        return np.ascontiguousarray(np.moveaxis(part, 0, -1)).view(self.dtype)[..., 0]
+
+
+def reader(dataset: h5py.Dataset) -> Any:
+    """Return a fast reader of a dataset, or the dataset itself if it is stored in another way."""
+    if dataset.chunks is None or dataset.is_virtual or dataset.dtype.kind not in "iuf":
+        return dataset
+    creation = dataset.id.get_create_plist()
+    filters = tuple(creation.get_filter(i)[0] for i in range(creation.get_nfilters()))
+    return ChunkReader(dataset) if filters == _SHUFFLE_GZIP else dataset
