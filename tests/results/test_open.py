@@ -267,6 +267,8 @@ REFUSED = {
     "line((0, 0, 0), (1, 0, 0), 0)": "width: 0 is not a positive number",
     "line((0, 0, 9), (1, 0, 9), 1)": "contains no voxel centre",
     "radial(-1)": "step: -1 is not a positive number",
+    "radial('x')": "step: 'x' is not a positive number",
+    "box(k=0.3)": r"range of k: 0.3 is not \(lowest, highest\); give two numbers",
     "rebin(0.15)": "no whole multiple",
     "rebin(0)": "is not a positive number",
 }

@@ -145,5 +145,7 @@ def _finer(values: Floats, increments: Floats) -> Floats:
 
 def require_positive(name: str, value: float) -> None:
     """Raise an error if a length is not a positive number."""
-    if not (np.isfinite(value) and value > 0):
-        raise HklflowError(f"{name}: {value:g} is not a positive number; correct it")
+    number = isinstance(value, int | float | np.integer | np.floating)
+    if not (number and np.isfinite(value) and value > 0):
+        shown = f"{value:g}" if number else repr(value)
+        raise HklflowError(f"{name}: {shown} is not a positive number; correct it")

@@ -351,7 +351,10 @@ def _ranges(source: Source, ranges: Mapping[str, Range], unit: str) -> tuple[Flo
             continue
         values = np.asarray(given, dtype=np.float64)
         if values.shape != (2,) or not np.isfinite(values).all() or values[0] > values[1]:
-            raise HklflowError(f"range of {name}: {given} is not (lowest, highest); correct it")
+            raise HklflowError(
+                f"range of {name}: {given} is not (lowest, highest); give two numbers, such as "
+                f"{name}=(-0.1, 0.1)"
+            )
         ends[i] = values / scale[i]
     low, high = ends.T
     return low, high
