@@ -77,7 +77,7 @@ CASES = [
         "misspelt command",
         "hklflow chekc",
         'Unknown command "chekc". Did you mean "check"? Available commands: init, import, '
-        "sample, scan, config, mask, peaks, model, ...",
+        "sample, scan, config, mask, peaks, lattice, ...",
         good=CHECK,
     ),
     Case(

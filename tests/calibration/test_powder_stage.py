@@ -187,8 +187,8 @@ def test_command_line(folder, monkeypatch, capsys):
         flat=folder / "flat.tif",
     )
     words = ["stage", f"--image={folder / 'image.tif'}"]
-    words += [f"--{n}={folder / f'own.{e}'}" for n, e in
-              (("geometry", "json"), ("poni", "poni"), ("picture", "png"))]  # fmt: skip
+    kinds = {"geometry": "json", "poni": "poni", "powder": "nxs", "picture": "png"}
+    words += [f"--{name}={folder / f'own.{kind}'}" for name, kind in kinds.items()]
     monkeypatch.setattr("sys.argv", words + shlex.split(flags(params)))
     with pytest.raises(SystemExit) as end:
         contract.command(stage.main)
