@@ -91,8 +91,8 @@ def main() -> None:
         right["failed"] += other is None
         right["all"] += 1
         text = "failed" if other is None else f"{other.symbol} ({other.laue})"
-        told = f"{ours.space_group.symbol} ({ours.laue[0].laue})"
-        print(f"{case.name:60s} {laue:6s} hklflow {told:26s} {dials.label} {text}", flush=True)
+        answer = f"{ours.space_group.symbol} ({ours.laue[0].laue})"
+        print(f"{case.name:60s} {laue:6s} hklflow {answer:26s} {dials.label} {text}", flush=True)
     print(right)
 
 

@@ -154,7 +154,10 @@ def test_a_correction_of_one_scan_alone_is_reported(
         data, errors = arrays(getattr(scans, name), "transform")
         notes = {"operations": LAUE, "corrected for": ["solid angle", *more]}
         made[name] = write(tmp_path / f"{name}.nxs", GRID, data, errors, notes)
-    sentence = "only the scan is corrected for background without the crystal: the difference"
+    sentence = (
+        "only the scan is corrected for background without the crystal: the change of S(Q) between "
+        "the scans contains the correction"
+    )
     told = run(scans.model_copy(update=made), tmp_path)
     assert any(sentence in x for x in stage.read_json(told.metrics)["warnings"])
     same = {"symmetrised": made["symmetrised"], "reference": tmp_path / "copy.nxs"}

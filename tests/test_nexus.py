@@ -220,15 +220,20 @@ def test_statistics_round_trip(products: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "stored"),
-    [(np.uint8, np.uint32), (np.uint16, np.uint32), (np.int32, np.uint64), (float, np.float32)],
-)
+    [(np.uint8, np.uint32), (np.uint16, np.uint32), (np.uint32, np.uint64), (np.int16, np.int32),
+     (np.int32, np.int64), (float, np.float32)],
+)  # fmt: skip
 def test_partial_sums_cannot_overflow(tmp_path: Path, dtype: type, stored: type) -> None:
+    """Also not below 0: signed counts have sums with a sign."""
     path = tmp_path / "statistics.nxs"
     ends = [2**16, 2**16 + 3]
-    with nexus.statistics_output(path, (2, 3), np.dtype(dtype), ends) as output:
-        output.add_part(np.full((2, 3), 2**16))
+    extremes = [2**16 * (0 if dtype is float else np.iinfo(dtype).min), 2**16]
+    with nexus.statistics_output(path, (1, 2), np.dtype(dtype), ends) as output:
+        output.add_part(np.array([extremes]))
     with h5py.File(path) as file:
-        assert file["entry/partial_sums/partial_sums"].dtype == stored
+        sums = file["entry/partial_sums/partial_sums"]
+        assert sums.dtype == stored
+        assert sums[0, 0].tolist() == extremes
 
 
 def test_peaks_round_trip(products: dict[str, Path]) -> None:

@@ -105,6 +105,16 @@ def test_what_is_not_determined_is_said_and_changes_nothing(tmp_path: Path) -> N
     assert nexus.read_refined(tmp_path / "refined_scale.nxs", "r1") is None
 
 
+@pytest.mark.parametrize(
+    ("folders", "measured"),
+    [("r1 r2", True), ("r1 r2 r3", True), ("r1", False), ("300K", False), ("", False)],
+)
+def test_a_background_is_measured_if_every_rotation_has_a_run(folders: str, measured: bool) -> None:
+    """The file in the folder of the scan is not measured: it has no isotropic part."""
+    files = [Path("results/quartz/300K") / name / "background.nxs" for name in folders.split()]
+    assert refine_scale._is_measured(files, ["r1", "r2"]) is measured
+
+
 def test_a_scale_of_other_frames_is_refused(tmp_path: Path) -> None:
     found = made(world("needle", 3, (60, 64), span=6.0), tmp_path)
     for name, other in (("r1", "r2"), ("r2", "r1")):

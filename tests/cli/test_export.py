@@ -13,6 +13,7 @@ from hklflow import open as open_product
 from hklflow.export.formats import FORMATS
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
+from tests.other_programs import other_program
 from tests.truth.exported import (
     BETWEEN,
     CELL,
@@ -231,7 +232,7 @@ def test_a_merged_volume_through_a_master_file(hklflow: Hklflow, tmp_path: Path)
 def test_vtk_reads_values_and_places(
     hklflow: Hklflow, tmp_path: Path, suffix: str, direct: bool
 ) -> None:
-    vtk = pytest.importorskip("vtk")
+    vtk = other_program("vtk")
     from vtk.util.numpy_support import vtk_to_numpy
 
     source, target = tmp_path / "v.nxs", tmp_path / f"v{suffix}"
@@ -358,7 +359,7 @@ def test_errors_of_cuts_are_those_of_the_exported_volume(hklflow: Hklflow, tmp_p
 
 
 def test_temp_dependence_opens_the_folder(hklflow: Hklflow, tmp_path: Path) -> None:
-    tools = pytest.importorskip("nxs_analysis_tools")
+    tools = other_program("nxs_analysis_tools")
     stack = write_series(tmp_path, (20.0, 99.5, 300.0))
     export(hklflow, "temperatures", stack, tmp_path / "quartz")
     series = tools.TempDependence(str(tmp_path / "quartz"))

@@ -201,15 +201,15 @@ def test_the_terminal_and_the_picture(hklflow: Hklflow, tmp_path: Path) -> None:
     assert sum("@" in line or "%" in line or "#" in line for line in lines[2:-1]) == 1
     assert lines[-1] == "1 .:-=+*#%@ 1000  S(Q) (counts per unit norm), logarithmic"
     output = tmp_path / "x.tsv"
-    for width, told in (
+    for width, voxels in (
         ("0.2", "up to 3 voxels in 0.2 r.l.u."),
         ("0.15", "up to 1 voxels in 0.15 r.l.u."),
     ):
         done = hklflow("slice", volume, "--plane", "hk0", "--width", width)
-        assert done.out.splitlines()[1] == f"h k 0, counts over norm of {told}"
+        assert done.out.splitlines()[1] == f"h k 0, counts over norm of {voxels}"
         output.unlink(missing_ok=True)
         done = hklflow("slice", volume, "--plane", "hk0", "--width", width, "-o", output)
-        assert done.out.startswith(f"{output}\nh k 0, counts over norm of {told}: 41 rows")
+        assert done.out.startswith(f"{output}\nh k 0, counts over norm of {voxels}: 41 rows")
     done = hklflow("slice", volume, "--plane", "hk0", "-o", tmp_path / "x.png")
     assert done.out == f"{tmp_path / 'x.png'}\n"
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

@@ -107,11 +107,11 @@ def test_the_error_of_the_level_is_the_change_of_s(tmp_path: Path) -> None:
             ):
                 first, second = cut(one), cut(other)
                 change = np.asarray(first.S - second.S)
-                told = np.asarray(first.sigma_background)
-                known = np.isfinite(told)
+                stated = np.asarray(first.sigma_background)
+                known = np.isfinite(stated)
                 assert known.any()
-                assert told[known].min() > 0.3  # not small: S is 2 to 8
-                np.testing.assert_allclose(change[known], told[known], rtol=2e-3)
+                assert stated[known].min() > 0.3  # not small: S is 2 to 8
+                np.testing.assert_allclose(change[known], stated[known], rtol=2e-3)
         assert "sigma_background" in first.attrs["errors"]
 
 

@@ -280,11 +280,18 @@ def test_a_background_that_nobody_knows_is_in_the_errors() -> None:
     found = redundancy.refine(records, splines, unknown=float(share), every=1)
     off, sigma = pulls(found, [scale])
     off -= off.mean()
-    beside = found.off_by(0) - found.off_by(0).mean()
+    by_background = found.off_by(0) - found.off_by(0).mean()
     # Nearly all of the error is what the background does, with the share that it has.
     assert off.std() > 3 * sigma.mean()
-    assert abs(np.corrcoef(off, beside)[0, 1]) > 0.9
-    assert 0.5 < off.std() / beside.std() < 1.5
+    assert abs(np.corrcoef(off, by_background)[0, 1]) > 0.9
+    assert 0.5 < off.std() / by_background.std() < 1.5
+    # The stage reports it where nobody has measured the background.
+    task = refine_scale._Task(None, [], ["r1"], [world.rotation(0)])  # type: ignore[arg-type]
+    sums = refine_scale._Sums(records, 1, [np.ones(world.n)])
+    params = refine_scale.Params(direction_intervals=1, told_error=0.02, told_chi2=3)
+    for known, expected in ((False, 1), (True, 0)):
+        warnings = refine_scale._fit(sums, task, params, known)[1]
+        assert sum("for each 20% of the counts" in x for x in warnings) == expected
     # Where the norm holds a transmission already, the background does not follow it.
     through = redundancy.refine(
         replace(records, norm=records.norm * scale[records.frame.astype(int)].astype("f4")),
@@ -293,7 +300,7 @@ def test_a_background_that_nobody_knows_is_in_the_errors() -> None:
         every=1,
         through=[scale],
     )
-    assert np.allclose(through.off_by(0), found.off_by(0), atol=0.3 * beside.std())
+    assert np.allclose(through.off_by(0), found.off_by(0), atol=0.3 * by_background.std())
 
 
 def test_nothing_was_measured_twice() -> None:

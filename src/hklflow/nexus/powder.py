@@ -67,12 +67,15 @@ def write_powder(
         process["program"], process["version"] = "hklflow", __version__
         parameters = add_group(process, "parameters", "NXparameters")
         parameters["Detector"] = detector or "Detector"
-        for name, value in _parameters(poni).items():
+        for name, value in _parameters(poni, poni.wavelength).items():
             parameters[name] = value
 
 
-def _parameters(poni: Poni) -> dict[str, Any]:
-    """Return the parameters of pyFAI in metres and radians, by NXRefine's names."""
+def _parameters(poni: Poni, wavelength: float) -> dict[str, Any]:
+    """Return the parameters of pyFAI in metres and radians, by NXRefine's names.
+
+    The wavelength is in Å.
+    """
     return {
         "PixelSize1": poni.pixel1,
         "PixelSize2": poni.pixel2,
@@ -82,5 +85,5 @@ def _parameters(poni: Poni) -> dict[str, Any]:
         "Rot1": poni.rot1,
         "Rot2": poni.rot2,
         "Rot3": poni.rot3,
-        "Wavelength": 1e-10 * float(poni.wavelength or 0),
+        "Wavelength": 1e-10 * wavelength,
     }

@@ -26,8 +26,8 @@ def statistics_output(
     ----------
     shape : (slow, fast)
     dtype : dtype
-        Type of the frames. Partial sums of integers are exact; of floating-point frames, they are
-        rounded to float32.
+        Type of the frames. Partial sums of integers are exact, and signed if the frames are; of
+        floating-point frames, they are rounded to float32.
     part_ends : sequence of int
         Numbers of frames, increasing, after which a partial sum ends; empty: no partial sums.
     """
@@ -45,8 +45,8 @@ def _partial_sums(
     if dtype.kind == "f":
         kind: np.dtype[Any] = np.dtype(np.float32)
     else:
-        most = 2.0 ** (8 * dtype.itemsize) * sizes.max()
-        kind = np.dtype(np.uint32 if most <= 2.0**32 else np.uint64)
+        narrow = 2.0 ** (8 * dtype.itemsize) * sizes.max() <= 2.0**32
+        kind = np.dtype(f"{dtype.kind}{4 if narrow else 8}")
     group = add_group(entry, name, "NXdata", signal=name, axes=axes)
     sums = group.create_dataset(name, (len(sizes), *shape), kind, chunks=(1, *shape), **PACKED)
     add_array(group, "frame", starts + 0.5 * sizes)

@@ -73,8 +73,8 @@ class Settings(Limits):
     """
     unmeasured: Literal["report", "subtract"] | None = None
     """Without `runs`: find powder rings of the surroundings and the part of the background that
-    does not turn with the crystal, and bound the isotropic part. `report`: only report; `subtract`:
-    remove rings and the anisotropic part, too. None: do not.
+    does not rotate with the crystal, and bound the isotropic part. `report`: only report;
+    `subtract`: remove rings and the anisotropic part, too. None: do not.
     """
     rings: Literal["mask", "subtract"] = "mask"
     """What `unmeasured: subtract` does with powder rings: mask their pixels, or subtract them with

@@ -13,7 +13,7 @@ from hklflow import stage
 if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
 
-VERSION = 3
+VERSION = 4
 
 _PLANES = {False: ("h k 0", "h 0 l", "0 k l"), True: ("x y 0", "x 0 z", "0 y z")}
 _NAMES = {False: "S(Q)", True: "3D-ΔPDF"}
@@ -63,6 +63,7 @@ class Params(Settings):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Find the scale, subtract slab by slab, draw planes."""
     from hklflow import plots
+    from hklflow.nexus.volume import unlike_corrections
     from hklflow.plots import difference as pictures
     from hklflow.plots.planes import near_origin
 
@@ -78,7 +79,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         # The 3D-ΔPDF has the same doubts as S(Q): report each only once.
         doubts = list(dict.fromkeys([*hkl[0].doubts, *xyz[0].doubts]))
         doubts += [f"the reference: {x}" for x in dict.fromkeys([*hkl[1].doubts, *xyz[1].doubts])]
-        doubts += _other_corrections(hkl)
+        doubts += unlike_corrections(("the scan", "the reference"), hkl)
         found = {
             _NAMES[direct]: _subtract(pair, path, params, scale, operations, direct, doubts)
             for pair, path, direct in (
@@ -144,25 +145,6 @@ def _require_one_kind(inputs: Inputs, pair: "tuple[OpenVolume, OpenVolume]") -> 
             f"{inputs.delta_pdf} is a pair distribution of the kind {one}, but "
             f"{inputs.reference_pdf} of the kind {other}; give two of the same kind"
         )
-
-
-def _other_corrections(pair: "tuple[OpenVolume, OpenVolume]") -> list[str]:
-    """Return a warning if one of the volumes has a correction that the other one has not."""
-    one, other = (volume.corrections for volume in pair)
-    if one is None or other is None:
-        return []
-    only = [sorted(set(a) - set(b)) for a, b in ((one, other), (other, one))]
-    told = [
-        f"only {which} is corrected for {' and '.join(names)}"
-        for which, names in zip(("the scan", "the reference"), only, strict=True)
-        if names
-    ]
-    if not told:
-        return []
-    return [
-        f"{'; '.join(told)}: the difference contains the correction; give both scans the same "
-        "corrections"
-    ]
 
 
 def _reaches(pair: "tuple[OpenVolume, OpenVolume]") -> list[float | None]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hklflow.transform.repeat_grid import RepeatGrid
     from hklflow.transform.repeats import Records, Repeats
 
-VERSION = 3
+VERSION = 4
 
 _NODES = 33  # along each side of the detector
 _SURE = 4.0  # errors from 0 of a share of the counts that does not follow the scale
@@ -94,8 +94,8 @@ class Settings(stage.Params):
     detector."""
     unknown_background: float | None = Field(None, ge=0, lt=1)
     """Standard deviation of the share of the counts between reflections that is a background which
-    nobody measured. Errors of the factors contain what it does. None: 0.2 without any background,
-    0.02 with one.
+    nobody measured. Errors of the factors contain what it does. None: 0.02 if every rotation has a
+    run of its background, else 0.2.
     """
     told_error: float = Field(0.01, gt=0)
     """Error of the frames' factor (rms, without the common scale of a rotation) above which the
@@ -148,7 +148,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             f"the cell is too large; {_KEPT}"
         )
     else:
-        known = bool(inputs.backgrounds)
+        known = _is_measured(inputs.backgrounds, task.names)
         found, warnings = _fit(_records(task, plan, inputs, params), task, params, known)
     corrections = {} if found is None else _corrections(found, task)
     nexus.write_refined(outputs.refined, corrections)
@@ -181,6 +181,14 @@ def _plan(task: _Task) -> "RepeatGrid | None":
 
     reach = max(q_max(rotation) for rotation in task.rotations)
     return repeat_grid.choose(task.rotations, task.orientation.ub, task.orientation.cell, reach)
+
+
+def _is_measured(backgrounds: list[Path], rotations: list[str]) -> bool:
+    """Return True if every rotation has a background that was measured.
+
+    The file of a scan is a background from its rotations alone, without the isotropic part.
+    """
+    return {path.absolute().parent.name for path in backgrounds} >= set(rotations)
 
 
 class _Sums(NamedTuple):
@@ -357,7 +365,7 @@ def _fit(sums: _Sums, task: _Task, params: Params, known: bool) -> "tuple[Scale 
             f"repeated measurements of S(Q) differ after the refinement of the scale: reduced χ² "
             f"{found.chi2_after:.2f} (limit {limit:.2f}), {found.chi2:.2f} before; "
             "reflections that are wider than `refine_scale: punch`, a background that does not "
-            "turn with the crystal, or a wrong space group may be the cause"
+            "rotate with the crystal, or a wrong space group may be the cause"
             + ("" if usable else f"; {_KEPT}")
         )
         return found if usable else None, warnings

@@ -2,7 +2,7 @@
 
 The crystal turns, and its surroundings do not. Powder rings of the surroundings are sharp in the
 scattering angle. The anisotropic part of the rest is found from repeated measurements of S(Q). The
-isotropic part cannot be told from isotropic scattering of the crystal: its interval is reported for
+isotropic part is like isotropic scattering of the crystal: its interval is reported for
 each shell of Q.
 """
 

@@ -23,8 +23,8 @@ gradients.
 
 Counts that do not pass through the crystal, such as scattering of air, do not follow s. A share of
 them that is the same for all pixels, but for the norm, is estimated by one step of Newton's method,
-as a test: it is not subtracted. What an unknown share of a given width does to s is stated beside
-the covariance.
+as a test: it is not subtracted. What an unknown share of a given width does to s is stated
+separately from the covariance.
 """
 
 from dataclasses import dataclass
@@ -137,74 +137,57 @@ def _gradient(layout, records, starts, off, weight, gradient):  # type: ignore[n
 
 
 @kernel
-def _second(layout, records, starts, chosen, off, info, weight, fisher, mean, own):  # type: ignore[no-untyped-def]
-    """Add the records of the chosen orbits to the upper triangle of the Fisher matrix.
+def _of_orbit(layout, records, first, last, fit, weight, fisher, mean, own):  # type: ignore[no-untyped-def]
+    """Add the records of an orbit to the upper triangle of the Fisher matrix.
 
-    Each orbit gets a row in ``mean``, whose square has to be subtracted because S is not known, and
-    its gradient in ``own``.
+    The square of ``mean`` (p,) has to be subtracted, because S is not known; ``own`` (p,) is the
+    gradient.
     """
+    off, info = fit
     near = np.empty((3, NEAR))
     index, value = np.empty(COLUMNS, np.int64), np.empty(COLUMNS)
-    for row in range(len(chosen)):
-        v = chosen[row]
-        total = 0.0
-        for g in range(starts[v], starts[v + 1]):
-            total += info[g]
-        if total <= 0:
-            continue
-        root = np.sqrt(weight[v] / total)
-        for g in range(starts[v], starts[v + 1]):
-            n = columns(layout, records, g, near, index, value)
-            w = weight[v] * info[g]
-            for j in range(n):
-                i, b = index[j], w * value[j]
-                mean[row, i] += root * info[g] * value[j]
-                own[row, i] += weight[v] * off[g] * value[j]
-                for k in range(j, n):  # indices ascend
-                    fisher[i, index[k]] += b * value[k]
+    total = 0.0
+    for g in range(first, last):
+        total += info[g]
+    if total <= 0:
+        return
+    root = np.sqrt(weight / total)
+    for g in range(first, last):
+        n = columns(layout, records, g, near, index, value)
+        for j in range(n):
+            i, b = index[j], weight * info[g] * value[j]
+            mean[i] += root * info[g] * value[j]
+            own[i] += weight * off[g] * value[j]
+            for k in range(j, n):  # indices ascend
+                fisher[i, index[k]] += b * value[k]
 
 
 @kernel
-def _second_of_few(layout, records, starts, chosen, off, info, weight, fisher, scatter):  # type: ignore[no-untyped-def]
-    """Add orbits with few records to the upper triangles of the Fisher matrix and the scatter.
+def _second(layout, records, starts, chosen, fit, weight, fisher, mean, own):  # type: ignore[no-untyped-def]
+    """Add the chosen orbits to the Fisher matrix; each gets a row in ``mean`` and in ``own``."""
+    for row in range(len(chosen)):
+        v = chosen[row]
+        first, last = starts[v], starts[v + 1]
+        _of_orbit(layout, records, first, last, fit, weight[v], fisher, mean[row], own[row])
 
-    The same as `_second`, for orbits on which few of the parameters depend: only products of these
-    are formed.
+
+@kernel
+def _second_of_few(layout, records, starts, chosen, fit, weight, fisher, scatter):  # type: ignore[no-untyped-def]
+    """Add the chosen orbits to the upper triangles of the Fisher matrix and the scatter.
+
+    Only the products of parameters on which an orbit depends are formed.
     """
-    near = np.empty((3, NEAR))
-    index, value = np.empty(COLUMNS, np.int64), np.empty(COLUMNS)
     mean, own = np.zeros((2, len(fisher)))
-    seen, touched = np.zeros(len(fisher), np.bool_), np.empty(len(fisher), np.int64)
     for v in chosen:
-        total = 0.0
-        for g in range(starts[v], starts[v + 1]):
-            total += info[g]
-        if total <= 0:
-            continue
-        root = np.sqrt(weight[v] / total)
-        m = 0
-        for g in range(starts[v], starts[v + 1]):
-            n = columns(layout, records, g, near, index, value)
-            w = weight[v] * info[g]
-            for j in range(n):
-                i, b = index[j], w * value[j]
-                if not seen[i]:
-                    seen[i], touched[m] = True, i
-                    m += 1
-                mean[i] += root * info[g] * value[j]
-                own[i] += weight[v] * off[g] * value[j]
-                for k in range(j, n):  # indices ascend
-                    fisher[i, index[k]] += b * value[k]
-        for p in range(m):
-            i = touched[p]
-            for q in range(p, m):
-                j = touched[q]
-                first, last = min(i, j), max(i, j)
-                fisher[first, last] -= mean[i] * mean[j]
-                scatter[first, last] += own[i] * own[j]
-        for p in range(m):
-            i = touched[p]
-            seen[i], mean[i], own[i] = False, 0.0, 0.0
+        mean[:] = 0.0
+        own[:] = 0.0
+        _of_orbit(layout, records, starts[v], starts[v + 1], fit, weight[v], fisher, mean, own)
+        depends = np.flatnonzero(mean)
+        for p in range(len(depends)):
+            i = depends[p]
+            for j in depends[p:]:
+                fisher[i, j] -= mean[i] * mean[j]
+                scatter[i, j] += own[i] * own[j]
 
 
 @dataclass(frozen=True)
@@ -366,7 +349,7 @@ class _Work:
         """Return the Fisher matrix, and the scatter of the gradients, from the chosen orbits."""
         fisher, scatter = np.zeros((2, self.n, self.n))
         tables = self.layout, self.records, self.starts
-        of_fit = self.off, self.info, self.weight
+        of_fit = (self.off, self.info), self.weight
         few = _few(self.numbers[self.chosen], self.n)
         _second_of_few(*tables, self.chosen[few], *of_fit, fisher, scatter)
         many = self.chosen[~few]

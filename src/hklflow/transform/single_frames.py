@@ -1,4 +1,4 @@
-r"""Factors of single frames beside a smooth scale, such as noise of the monitor.
+r"""Factors of single frames in addition to a smooth scale, such as noise of the monitor.
 
 After a smooth scale was fitted, the derivative g of the likelihood by a factor of each range of
 frames and its information J tell independent factors e, whose prior is 0 ± σ: ``e = (J + σ⁻²)⁻¹ g``
@@ -26,7 +26,7 @@ class Ranges(NamedTuple):
     ----------
     gradient : (n,) array
     information : (2, n) array
-        Upper bands of the tridiagonal matrix: beside the diagonal (first 0), and the diagonal.
+        Upper bands of the tridiagonal matrix: next to the diagonal (first 0), and the diagonal.
     """
 
     gradient: Floats
@@ -39,13 +39,13 @@ class Ranges(NamedTuple):
         first = np.minimum(place.astype(np.int64), max(n - 2, 0))
         second = np.minimum(first + 1, n - 1)
         u = place - first
-        g, diagonal, beside = np.zeros((3, n))
+        g, diagonal, mixed = np.zeros((3, n))
         for index, part in ((first, 1 - u), (second, u)):
             g += np.bincount(index, gradient * part, n)
             diagonal += np.bincount(index, information * part**2, n)
-        beside += np.bincount(second, information * u * (1 - u), n)
-        beside[0] = 0.0
-        return cls(g, np.stack([beside, diagonal]))
+        mixed += np.bincount(second, information * u * (1 - u), n)
+        mixed[0] = 0.0
+        return cls(g, np.stack([mixed, diagonal]))
 
     def with_prior(self, width: float) -> Floats:
         """Return the bands of J + σ⁻²."""
