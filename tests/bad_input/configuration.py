@@ -519,7 +519,8 @@ CASES = [
         "settings of an unknown scan",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: per_scan: there is no scan 'quartz/20K' (scans are named `sample/scan`)",
+        "  config: per_scan: there is no scan 'quartz/20K' (scans are named `sample/scan`, "
+        "analyses `sample/scan@name`)",
         config(("quartz/200K", "quartz/20K")),
     ),
     Case(

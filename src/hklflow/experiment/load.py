@@ -10,6 +10,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
 from hklflow.calibration.kinds import KINDS
 from hklflow.experiment import backgrounds, constants, normalization
+from hklflow.experiment.analyses import with_analyses
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.flags import files
 from hklflow.experiment.layers import merged, require_small, require_unicode
@@ -102,6 +103,7 @@ def load(
         if name in config.calibrations or name in config.constants:
             problems.append(f"config: {name} names two calibrations; rename one of them")
     problems += _results_problems(config, base, scans)
+    scans = with_analyses(scans, config.per_scan, problems)
     own = resolved(config, layers, samples, scans, problems)
     # Several scans may share one settings object: check each object once.
     for settings in {id(found): found for found in (config, *own.values())}.values():

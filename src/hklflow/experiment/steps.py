@@ -54,6 +54,7 @@ from hklflow.experiment.sources import (
     of_stacked,
     parameter_files,
     pdf_kinds,
+    prepares,
     shown_of_sample,
     symmetrised_kinds,
 )
@@ -79,14 +80,19 @@ def _of_kind(kind: type) -> "Callable[[Jobs, Wildcards], Iterable[Wildcards]]":
 
 
 def _corrected(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
-    if plan.experiment.is_corrected(at["sample"], at["scan"]):
+    if plan.experiment.is_corrected(at["sample"], at["scan"]) and prepares(plan, at):
         yield {}
 
 
 def _summed(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
     row = plan.experiment.rotation(at["sample"], at["scan"], at["rotation"])
-    if row.is_sum and not plan.experiment.is_corrected(at["sample"], at["scan"]):
+    corrected = plan.experiment.is_corrected(at["sample"], at["scan"])
+    if row.is_sum and not corrected and prepares(plan, at):
         yield {}
+
+
+def _binned(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:
+    return ({},) if prepares(plan, at) else ()
 
 
 def _artificial(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
@@ -293,6 +299,7 @@ _ROTATIONS = (
         reads={"raw": RAW_FRAMES, "linked": LINKED},
         writes={"binned": Output("binned.nxs")},
         params=frames.bin_frames,
+        runs=_binned,
         in_all=_quick_look,
         threads=True,
     ),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.names import ANALYSIS
 from hklflow.experiment.config import load, read_yaml
 from hklflow.results.opening import open_product
 from hklflow.results.stack import Stack
@@ -70,7 +71,7 @@ class Experiment:
         """
         found: list[tuple[float, Volume]] = []
         for (name, scan), temperature in self.scans.items():
-            if name != sample or temperature is None:
+            if name != sample or temperature is None or ANALYSIS in scan:
                 continue
             if self.path(sample, scan, product).is_file():
                 volume = self.open(sample, scan, product)

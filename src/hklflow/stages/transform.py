@@ -182,6 +182,7 @@ def _read(inputs: Inputs, params: Params) -> _Task:
     import zlib
 
     from hklflow import nexus
+    from hklflow.base.names import measured
     from hklflow.formats import raw
     from hklflow.geometry.grid import pixel_pitch, sub_samples
 
@@ -204,8 +205,10 @@ def _read(inputs: Inputs, params: Params) -> _Task:
         )
     number, of = params.part
     begin, end = (rotation.scan.n_frames * i // of for i in (number, number + 1))
-    # Sweeps that are merged need different random sub-sampling of their photons.
-    seed = zlib.crc32(f"{orientation.sample}/{orientation.scan}/{params.rotation}".encode())
+    # Sweeps that are merged need different random sub-sampling of their photons. Analyses of one
+    # scan, which have the same photons, need the same: else they differ by its noise.
+    name = f"{orientation.sample}/{measured(orientation.scan)}/{params.rotation}"
+    seed = zlib.crc32(name.encode())
     return _Task(
         scan,
         orientation,
