@@ -77,6 +77,13 @@ CASES = [
         written("t.txt", ""),
     ),
     Case(
+        "splines of the scale closer than any frames",
+        CHECK,
+        "1 problem in the experiment:\n  config: refine_scale.frame_step: Input should be greater "
+        "than or equal to 0.1 (it is 1e-09)",
+        more("refine_scale: {use: true, frame_step: 1.0e-9}\n"),
+    ),
+    Case(
         "limits of χ² in the wrong order",
         CHECK,
         "1 problem in the experiment:\n  config: refine_scale: Value error, max_chi2 1.1 is below "
