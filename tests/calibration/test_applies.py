@@ -176,7 +176,8 @@ def test_malformed_expressions_are_refused(text):
     ("text", "told"),
     [("5..3", r"reversed; write 3\.\.5"), (">5,<3", "no scan"), ("<0", "no scan"),
      ("1,2", "no scan"), ("a*,b*", "no scan"), ("q/*,r/*", "no scan"), ("*;5,>7", "'5,>7'"),
-     ("2026-11-03..2026-11-02", r"write 2026-11-02\.\.2026-11-03"), (">=2026-11-03,<2026-11-03", "no scan"),
+     ("2026-11-03..2026-11-02", r"write 2026-11-02\.\.2026-11-03"),
+     (">=2026-11-03,<2026-11-03", "no scan"),
      ("2026-11-31", "2026-11-31 is not a date; write it as 2026-11-02")],
 )  # fmt: skip
 def test_expressions_that_cover_nothing_are_refused(text, told):
