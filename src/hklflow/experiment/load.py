@@ -9,7 +9,7 @@ from typing import Any
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
 from hklflow.calibration.kinds import KINDS
-from hklflow.experiment import backgrounds, constants, normalization
+from hklflow.experiment import backgrounds, constants, normalization, shapes
 from hklflow.experiment.analyses import with_analyses
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.flags import files
@@ -119,6 +119,7 @@ def load(
         problems += _start_problems(experiment)
         problems += _rotation_problems(experiment)
         problems += backgrounds.problems(experiment)
+        problems += shapes.problems(experiment)
         problems += _grid_problems(experiment)
         problems += _reference_problems(experiment)
         problems += _scale_problems(experiment)
