@@ -86,10 +86,37 @@ def test_series_and_stacks_have_each_scan_once(base: Path) -> None:  # noqa: F81
     assert experiment.measured_scans("hexa") == ["100K", "300K"]
     assert experiment.reference("hexa", "100K@tight") == "300K@tight"
     assert experiment.reference("hexa", "100K@loose") == "300K"
+    assert experiment.scale_reference("hexa", "100K@tight") is None
     jobs = job_counts(experiment)
     assert sum(jobs["refine_parent"].values()) == 4
     series = Plan(experiment).job("temperature_series", sample="hexa")
     assert not any("@" in path for path in series.inputs)
+
+
+def test_an_absolute_scale_is_taken_from_the_analysis_of_the_same_name(base: Path) -> None:  # noqa: F811
+    (base / "a.cif").touch()
+    entries: dict[str, dict[str, Any]] = {
+        "hexa/300K": {"absolute_scale": {"cif": "a.cif"}},
+        "hexa/100K": {"absolute_scale": {"cif": None, "reference": "300K"}},
+        "hexa/300K@tight": {"find_peaks": {"n_sigma": 9}},
+        "hexa/100K@tight": {"absolute_scale": {"cif": None}},
+        "hexa/100K@loose": {},
+    }
+    experiment = config.load(_with(**entries) | {"bragg": True}, base)
+    expected = {"300K": None, "100K": "300K", "100K@tight": "300K@tight", "100K@loose": "300K"}
+    for scan, reference in expected.items():
+        assert experiment.scale_reference("hexa", scan) == reference
+    job = Plan(experiment).job("absolute_scale", sample="hexa", scan="100K@tight")
+    assert "out/hexa/300K@tight/transform.nxs" in job.inputs
+    assert "out/hexa/300K/transform.nxs" not in job.inputs
+
+
+def test_a_problem_of_a_row_is_reported_once(base: Path) -> None:  # noqa: F811
+    (base / "raw/run").mkdir()
+    _with_scan(base, "cube\tcold\t\t\tonly\traw/run\t\t")
+    problems = _problems(_with(**{"cube/cold@a": {}, "cube/cold@b": {}}), base)
+    assert len(problems) == len(set(problems))
+    assert sum("is a folder" in problem for problem in problems) == 1
 
 
 def test_frames_are_summed_once_unless_the_analysis_sums_otherwise(base: Path) -> None:  # noqa: F811

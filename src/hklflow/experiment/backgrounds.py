@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.names import analysis
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.tables import raw_ends
 
@@ -13,9 +14,9 @@ def problems(experiment: Experiment) -> Iterator[str]:
     results = (experiment.base / experiment.config.results).resolve()
     rows = {
         path: f"{sample}/{scan}, rotation {rotation}"
-        for (sample, scan), measured in experiment.scans.items()
-        for rotation, row in measured.rotations.items()
-        for raw in row.parts
+        for sample, scan, rotation in experiment.all_rotations()
+        if not analysis(scan)
+        for raw in experiment.rotation(sample, scan, rotation).parts
         for path in _files(raw, experiment.base)
     }
     found: dict[str, None] = {}

@@ -23,13 +23,7 @@ from hklflow.experiment.layers import Layer
 from hklflow.experiment.models import Config, StoredGeometry
 from hklflow.experiment.paths import Paths
 from hklflow.experiment.resolve import PER_SCAN, below_command_line, layers_of_scan
-from hklflow.experiment.tables import (
-    Rotation,
-    Sample,
-    Scan,
-    linked_files,
-    series_ends,
-)
+from hklflow.experiment.tables import Rotation, Sample, Scan, linked_files, series_ends
 
 if TYPE_CHECKING:
     from hklflow.calibration.states import Schema, State
@@ -394,10 +388,19 @@ class Experiment:
 
     def reference(self, sample: str, scan: str) -> str | None:
         """Return the scan that is subtracted from a scan; None if nothing is subtracted."""
-        own = self.settings(sample, scan).difference.subtract or self.scans[sample, scan].parent
-        of_analysis = f"{own}{ANALYSIS}{analysis(scan)}"
-        own = of_analysis if (sample, of_analysis) in self.scans else own
+        named = self.settings(sample, scan).difference.subtract or self.scans[sample, scan].parent
+        own = self._of_same_analysis(sample, named, scan)
         return None if own == scan else own
+
+    def scale_reference(self, sample: str, scan: str) -> str | None:
+        """Return the scan from which a scan takes its absolute scale; None if it has its own."""
+        named = self.settings(sample, scan).absolute_scale.reference
+        return None if named is None else self._of_same_analysis(sample, named, scan)
+
+    def _of_same_analysis(self, sample: str, scan: str, of: str) -> str:
+        """Return the analysis of a scan with the name of the analysis ``of``, else the scan."""
+        name = f"{scan}{ANALYSIS}{analysis(of)}"
+        return name if (sample, name) in self.scans else scan
 
     def stacked(self, sample: str, parent: str) -> list[str]:
         """Return the scans with a temperature in the stack of a parent, from cold to warm.

@@ -376,20 +376,21 @@ def _scale_problems(experiment: Experiment) -> Iterator[str]:
                 "of `refine_scale`; set `refine_scale: {use: false}`, or leave the absolute scale "
                 "out"
             )
-        if own.reference is None:
+        reference = experiment.scale_reference(sample, scan)
+        if reference is None:
             continue
-        if own.reference == scan or (sample, own.reference) not in experiment.scans:
+        if reference == scan or (sample, reference) not in experiment.scans:
             others = [name for name in experiment.scans_of(sample) if name != scan]
             yield (
-                f"{where}: {own.reference!r} is not another scan of {sample}; there are "
+                f"{where}: {reference!r} is not another scan of {sample}; there are "
                 f"{', '.join(others) or 'none'}"
             )
             continue
-        theirs = experiment.settings(sample, own.reference).absolute_scale
+        theirs = experiment.settings(sample, reference).absolute_scale
         if theirs.cif is None or theirs.reference is not None:
             yield (
-                f"{where}: the reference {own.reference} must have a `cif` and no reference; set "
-                f"both under `per_scan`, for {sample}/{own.reference} `absolute_scale: "
+                f"{where}: the reference {reference} must have a `cif` and no reference; set "
+                f"both under `per_scan`, for {sample}/{reference} `absolute_scale: "
                 "{cif: ...}`, for this scan the reference"
             )
 
@@ -459,7 +460,8 @@ def _axes(config: Config, problems: list[str]) -> tuple[str, ...]:
 
 
 def report(problems: list[str]) -> HklflowError:
-    """Return an error that lists all problems, one per line."""
+    """Return an error that lists all problems once, one per line."""
+    problems = list(dict.fromkeys(problems))  # analyses have the rows of their scan
     plural = "s" if len(problems) > 1 else ""
     listed = "\n  ".join(problems)
     return HklflowError(f"{len(problems)} problem{plural} in the experiment:\n  {listed}")

@@ -222,7 +222,7 @@ def of_reference(name: str) -> Source:
 
 
 def _scale_reference(plan: Jobs, at: Wildcards) -> list[str]:
-    own = plan.experiment.settings(at["sample"], at["scan"]).absolute_scale.reference
+    own = plan.experiment.scale_reference(at["sample"], at["scan"])
     if own is None:
         return []
     names = ("transform.nxs", "scaled.nxs", "absolute_scale.json")
