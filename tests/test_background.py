@@ -120,10 +120,12 @@ def run_background(made: Made, name: str = "out", **runs: Any) -> dict[str, Any]
     stage.run(
         background.main,
         inputs=background.Inputs(
-            scan=folder / "scan0.nxs", mask=folder / "mask.nxs", scale=folder / "scale0.nxs"
+            scan=folder / "scan0.nxs",
+            mask=folder / "mask.nxs",
+            statistics=folder / "statistics0.nxs",
         ),
         outputs=background.Outputs(**outputs),
-        params=background.Params(runs=runs, sample_frames=8),
+        params=background.Params(runs=runs, sample_frames=8, curve={"source": "none"}),
         threads=1,
     )
     return stage.read_json(outputs["metrics"])
