@@ -165,4 +165,5 @@ def test_levels_of_parts_without_their_surroundings_are_those_of_the_crystal() -
         np.broadcast_to(around, parts.shape),
     )
     np.testing.assert_allclose(rest, 1, rtol=1e-12)
-    np.testing.assert_allclose(errors, 0.01 * parts / (T[:, None] * crystal), rtol=1e-12)
+    expected = 0.01 * level[:, None] * shape / (T[:, None] * crystal)
+    np.testing.assert_allclose(errors, expected, rtol=1e-12)
