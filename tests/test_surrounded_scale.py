@@ -3,6 +3,7 @@
 The simulator of frames makes the crystal with the truth of its transmission; the air is added here.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,15 +79,21 @@ class World(NamedTuple):
         return float(np.std(off / off.mean()))
 
 
-@pytest.fixture(scope="module", params=[1.0, 2.0])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Air as strong as the diffuse level where T is 1, and twice as strong."""
-    folder = tmp_path_factory.mktemp("strong air")
+def make_world(folder: Path, image: Callable[[np.ndarray], np.ndarray], of_run: float) -> World:
+    """Write the raw files and measure the frames.
+
+    Parameters
+    ----------
+    image : function
+        Return the counts of the surroundings, for the expected counts of the crystal.
+    of_run : float
+        Counts of the run over those that its exposure promises.
+    """
     rng = np.random.default_rng(4)
     made_simulation = simulation(TRUTH, drift=0.0, seed=5)
     crystal = made_simulation.expected()
-    image = air(crystal.shape[1:], request.param * float(np.median(crystal[0])))
-    frames = crystal + image * (1 - SHARE + SHARE * TRUTH[:, None, None])
+    around = image(crystal)
+    frames = crystal + around * (1 - SHARE + SHARE * TRUTH[:, None, None])
     empty = replace(made_simulation.scan, n_frames=N_RUN, transmission=())
     made = Made(folder / "r1", made_simulation, np.zeros(crystal.shape[1:], np.uint32))
     made.folder.mkdir()
@@ -95,7 +102,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         (made / "raw.nxs", frames, {}),
         (
             folder / "run.nxs",
-            np.broadcast_to(EXPOSURE * image, (N_RUN, *image.shape)),
+            np.broadcast_to(of_run * EXPOSURE * around, (N_RUN, *around.shape)),
             {"n_frames": empty.n_frames, "exposure": EXPOSURE},
         ),
     ):
@@ -103,6 +110,30 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             writer.append(rng.poisson(expected).astype(np.uint32))
     measure(made, monitor="none")
     return World(folder, made, TRUTH)
+
+
+@pytest.fixture(scope="module", params=[1.0, 2.0])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Air as strong as the diffuse level where T is 1, and twice as strong."""
+
+    def image(crystal: np.ndarray) -> np.ndarray:
+        return air(crystal.shape[1:], request.param * float(np.median(crystal[0])))
+
+    return make_world(tmp_path_factory.mktemp("strong air"), image, 1.0)
+
+
+@pytest.fixture(scope="module")
+def furnace(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Air and powder rings, measured in a beam that was weaker than its exposure promises."""
+
+    def image(crystal: np.ndarray) -> np.ndarray:
+        i, j = np.indices(crystal.shape[1:])
+        radius = np.hypot(i - 52, j - 61)
+        rings = sum(np.exp(-0.5 * ((radius - r) / 1.2) ** 2) for r in (16, 24, 33, 41, 47))
+        level = float(np.median(crystal[0]))
+        return np.asarray(air(crystal.shape[1:], 0.7 * level) + 2 * level * rings)
+
+    return make_world(tmp_path_factory.mktemp("furnace"), image, 1 / 1.6)
 
 
 def test_the_course_is_that_of_the_crystal(world: World) -> None:
@@ -142,9 +173,27 @@ def test_an_error_of_the_level_is_in_the_error_of_the_course(world: World) -> No
     assert 0.5 < np.median(ratio) < 1.1
 
 
-def test_more_background_than_signal_is_refused(world: World) -> None:
+@pytest.mark.parametrize(("transmission", "limit"), [(0.7, 0.01), (None, 0.05)])
+def test_a_fitted_factor_and_the_course_are_found_together(
+    furnace: World, transmission: float | None, limit: float
+) -> None:
+    """The factor depends on the course, and the course on the factor.
+
+    A transmission that is not known makes an error of the course, which is stated: the fit knows
+    the sum of what passes through the crystal and what does not.
+    """
+    scale = furnace.stages(scale="fit", transmission=transmission)
+    part = nexus.read_background(furnace.made / "background.nxs")[0]
+    truth = 1.6 * (1 - SHARE + SHARE * TRUTH)
+    assert np.mean(part.factor) == pytest.approx(truth.mean(), rel=0.015)
+    stated = float(np.sqrt(np.mean(scale.transmission.errors**2)))
+    assert furnace.error(scale) < 1.2 * stated < limit
+
+
+@pytest.mark.parametrize("factor", [5.0, 30.0])
+def test_more_background_than_signal_is_refused(world: World, factor: float) -> None:
     with pytest.raises(HklflowError, match="background without the crystal is"):
-        world.stages(scale=5.0)
+        world.stages(scale=factor)
 
 
 def test_levels_of_parts_without_their_surroundings_are_those_of_the_crystal() -> None:

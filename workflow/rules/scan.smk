@@ -282,6 +282,8 @@ rule background:
         "background of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         table.command("background")
+
+
 rule frame_scale:
     input:
         **reads(
@@ -309,5 +311,3 @@ rule frame_scale:
         "scale of every frame of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         table.command("frame_scale")
-
-

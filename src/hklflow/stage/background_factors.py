@@ -188,7 +188,17 @@ class Factors:
 
         return np.array([mean_level(i.level, i.variance, pixels)[which] for i in self.images])
 
-    def surroundings(self, parts: "list[Part]", pixels: Pixels) -> "Surroundings":
+    def _direct_error(self, number: int, course: "Floats") -> float:
+        """Return the relative error of the part of a source that does not follow the course.
+
+        A fitted factor fixes the sum of both parts, so the error of the transmission is in each.
+        """
+        run = self.runs[number]
+        if run.scale == "fit" or isinstance(run.transmission, Path):
+            return self._error(number, course)
+        return float(self.errors[number])
+
+    def surroundings(self, parts: "list[Part]", pixels: Pixels, course: "Floats") -> "Surroundings":
         """Return the counts of the runs in the signal of `frame_scale`."""
         import numpy as np
 
@@ -196,10 +206,7 @@ class Factors:
 
         factors = np.array([part.factor for part in parts])
         direct = self.direct(factors.shape[1]).mean(axis=1)
-        relative = [
-            np.hypot(e, run.transmission_error if isinstance(run.transmission, Path) else 0.0)
-            for run, e in zip(self.runs, self.errors, strict=True)
-        ]
+        relative = [self._direct_error(i, course) for i in range(len(self.runs))]
         common = np.linalg.norm(relative * direct * self._level(pixels.signal))
         noise = direct**2 @ self._level(pixels.signal, 1)
         return Surroundings(

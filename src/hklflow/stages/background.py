@@ -152,7 +152,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     warnings += [w for run in runs if (w := background_factors.interval(run, course)) is not None]
     rings = _rings(scan, parts, params)
     warnings += _doubts(rings, params)
-    around = None if pixels is None else factors.surroundings(parts, pixels)
+    around = None if pixels is None else factors.surroundings(parts, pixels, course)
     nexus.write_background(outputs.background, parts, rings, around)
     plots.save(picture(rings, parts, f"background of {scan.raw}"), outputs.picture)
     figures = _metrics(parts, rings, params)
@@ -229,8 +229,13 @@ def _factors(
     return found, course
 
 
-def _rings(scan: "RotationScan", parts: "list[Part]", params: Params, shells: int = 60) -> "Rings":
-    """Compare frames spread over the rotation with the backgrounds."""
+def _rings(
+    scan: "RotationScan", parts: "list[Part]", params: Params, *, for_fit: bool = False
+) -> "Rings":
+    """Compare frames spread over the rotation with the backgrounds.
+
+    To fit a factor, the shells are finer, and Bragg peaks, which are sharp too, are left out.
+    """
     import numpy as np
 
     from hklflow.formats import raw
@@ -253,7 +258,9 @@ def _rings(scan: "RotationScan", parts: "list[Part]", params: Params, shells: in
                 yield frame, frames.read(scan.first + frame, scan.first + frame + 1)[0]
 
         incident = scan.monitor * scan.attenuation
-        return surroundings.rings(images(), incident, parts, q, limits, shells)
+        return surroundings.rings(
+            images(), incident, parts, q, limits, 300 if for_fit else 60, between_peaks=for_fit
+        )
 
 
 def _fitted(
@@ -277,12 +284,11 @@ def _fitted(
 
     run = factors.runs[number]
     factors.scales[number] = 1.0
-    own = _rings(scan, factors.parts(course, [number]), params, shells=300)
+    own = _rings(scan, factors.parts(course, [number]), params, for_fit=True)
     measured = own.measured
     if others := [i for i in range(len(factors.runs)) if i != number]:
-        measured = (
-            measured - _rings(scan, factors.parts(course, others), params, shells=300).background
-        )
+        of_others = _rings(scan, factors.parts(course, others), params, for_fit=True)
+        measured = measured - of_others.background
     use = (own.pixels > 0) & (own.measured_error > 0)
     errors = np.hypot(own.measured_error, own.noise)[use]
     curves = own.q[use], measured[use], errors, own.background[use]
