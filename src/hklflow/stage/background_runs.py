@@ -52,9 +52,20 @@ def facts(run: Named) -> "FrameFacts":
 
 
 def like_scan(
-    run: Named, facts: "FrameFacts", scan: "RotationScan", of_scan: "Header"
+    run: Named,
+    facts: "FrameFacts",
+    scan: "RotationScan",
+    of_scan: "Header",
+    saturation: float | None,
 ) -> "tuple[RotationScan, NDArray[np.float64], str | None]":
     """Return the run as a scan, its incident intensities, and a warning about them.
+
+    Parameters
+    ----------
+    scan, of_scan
+        Rotation of the crystal, and the header of its frames.
+    saturation : float or None
+        Saturation of a pixel that the user states; None: that of the header.
 
     Raises
     ------
@@ -71,7 +82,12 @@ def like_scan(
     if run.monitor is not None:
         header = replace(header, monitor=np.full(facts.shape[0], run.monitor))
     monitor = "none" if scan.monitor_source == "none" else "file"
-    said = assemble.Said(monitor=monitor, exposure=run.exposure, attenuation=run.attenuation)
+    said = assemble.Said(
+        monitor=monitor,
+        exposure=run.exposure,
+        attenuation=run.attenuation,
+        saturation=saturation,
+    )
     if header.exposure_time is None and monitor == "file":
         said = replace(said, exposure=1.0)  # the monitor counts during the exposure
     at = where(run)
@@ -80,7 +96,11 @@ def like_scan(
 
 
 def averaged(
-    run: Named, scan: "RotationScan", of_scan: "Header", bad: "NDArray[np.bool_]"
+    run: Named,
+    scan: "RotationScan",
+    of_scan: "Header",
+    bad: "NDArray[np.bool_]",
+    saturation: float | None,
 ) -> tuple[Averaged, list[str]]:
     """Return the mean image of a run, and warnings.
 
@@ -92,6 +112,8 @@ def averaged(
         Header of its frames.
     bad : (slow, fast) array
         Masked pixels.
+    saturation : float or None
+        See `like_scan`.
 
     Raises
     ------
@@ -103,7 +125,7 @@ def averaged(
     from hklflow.formats import background_run, raw
     from hklflow.images import surroundings
 
-    like, incident, doubt = like_scan(run, facts(run), scan, of_scan)
+    like, incident, doubt = like_scan(run, facts(run), scan, of_scan, saturation)
     with raw.open_scan(like) as frames:
         level, variance = surroundings.mean_image(
             background_run.blocks(frames, scan, like),

@@ -111,6 +111,9 @@ class Params(Limits):
     """Runs without the crystal, by name."""
     curve: Curve = Curve()
     """Settings of the course of the transmission, those of `frame_scale`."""
+    saturation: float | None = Field(None, gt=0)
+    """Smallest saturated value of a pixel that `import_scan` states for the crystal's frames; None:
+    that of the header of the run."""
 
     @property
     def named(self) -> list[Named]:
@@ -144,7 +147,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     scan = nexus.read_scan(inputs.scan)
     bad = nexus.read_mask(inputs.mask) != 0
     of_scan = raw.read_header(scan.raw)
-    averaged = [background_runs.averaged(run, scan, of_scan, bad) for run in runs]
+    averaged = [
+        background_runs.averaged(run, scan, of_scan, bad, params.saturation) for run in runs
+    ]
     warnings = [w for _, some in averaged for w in some]
     pixels = _pixels(inputs.statistics, bad, params.curve)
     factors, course = _factors([image for image, _ in averaged], scan, inputs, pixels, params)
@@ -176,7 +181,9 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     background_runs.require_consistent(params.named)
     for run in params.named:
         of_run = background_runs.facts(run)
-        _, _, doubt = background_runs.like_scan(run, of_run, facts.scan, facts.frames.header)
+        _, _, doubt = background_runs.like_scan(
+            run, of_run, facts.scan, facts.frames.header, params.saturation
+        )
         known.notes += [doubt] if doubt else []
         background_factors.text_transmission(run, facts.scan.rotation.scan.n_frames)
 

@@ -130,6 +130,8 @@ def background(experiment: Experiment, at: Wildcards) -> stages.background.Param
         **shared,
         runs=own.of_rotation(at["rotation"]),
         curve={name: getattr(curve, name) for name in ("source", "smooth", "window")},
+        # That of single frames and single pixels, as the run has them.
+        saturation=settings.import_scan.saturation,
     )
 
 
