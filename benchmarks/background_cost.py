@@ -15,15 +15,21 @@ import argparse
 import time
 
 import numpy as np
-from tests.test_frame_scale import CRYSTAL
-from tests.transform.test_binning import rotation_of
+from tests.truth.bragg_scans import rotation_of
 
 from hklflow.geometry.grid import Grid
-from hklflow.simulation.frames import DetectorModel, GoniometerModel, ScanModel, Simulation
+from hklflow.simulation.frames import (
+    CrystalModel,
+    DetectorModel,
+    GoniometerModel,
+    ScanModel,
+    Simulation,
+)
 from hklflow.transform.binning import Accumulator, Readout
 from hklflow.transform.sums import Expected
 
 BLOCK = 32
+CRYSTAL = CrystalModel((5.2, 5.2, 7.1, 90, 90, 120))
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ def unmeasured(name: str, seed: int) -> None:
         names = prepare(w, folder)
         print(f"{name} {seed}: written in {time.perf_counter() - start:.0f} s")
         start = time.perf_counter()
-        found = run(w, folder, names)
+        found = run(w, folder, names, rings="subtract")
         print(f"reduced in {time.perf_counter() - start:.0f} s")
         for warning in found.metrics["warnings"]:
             print(f"warning: {warning}")
