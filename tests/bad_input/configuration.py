@@ -91,6 +91,21 @@ CASES = [
         "with the crystal; give a run without the crystal",
     ),
     Case(
+        "powder rings that are subtracted without `unmeasured: subtract`",
+        CHECK,
+        "1 problem in the experiment:\n  config: background.rings: `subtract` has no effect "
+        "without `unmeasured: subtract`; add it, or leave `rings` out",
+        more("background: {unmeasured: report, rings: subtract}\n"),
+    ),
+    Case(
+        "error of the background of an absolute scale without a structure",
+        CHECK,
+        "1 problem in the experiment:\n  config: absolute_scale.background_error: it has no "
+        "effect without a structure (the method of high angles uses both); give `absolute_scale: "
+        "{cif: ...}`, or leave it out",
+        more("absolute_scale: {background_error: 0.01}\n"),
+    ),
+    Case(
         "attenuation of the crystal given twice",
         CHECK,
         "1 problem in the experiment:\n  config: absorption: Value error, `mu` and `density` state "

@@ -6,7 +6,12 @@ contributed to the file.
 """
 
 from hklflow.base.history import Record, calibrations
-from hklflow.nexus.background import read_background, write_background, write_unmeasured
+from hklflow.nexus.background import (
+    read_background,
+    read_surroundings,
+    write_background,
+    write_unmeasured,
+)
 from hklflow.nexus.grid_writer import PLANES, GridWriter
 from hklflow.nexus.masks import FrameMaskWriter, open_frame_mask, read_mask, write_mask
 from hklflow.nexus.master import linked_files, write_master
@@ -74,6 +79,7 @@ __all__ = [
     "read_scale",
     "read_scan",
     "read_statistics",
+    "read_surroundings",
     "read_volume",
     "require_one_grid",
     "statistics_output",
