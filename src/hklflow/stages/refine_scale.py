@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hklflow.transform.direction import Direction, Refined
     from hklflow.transform.redundancy import Scale, Splines
     from hklflow.transform.repeat_grid import RepeatGrid
-    from hklflow.transform.repeats import Records, Repeats
+    from hklflow.transform.repeats import Orbits, Records, Repeats
 
 VERSION = 4
 
@@ -213,7 +213,7 @@ def _records(task: _Task, plan: "RepeatGrid", inputs: Inputs, params: Params) ->
     return _Sums(records, plan.frames, through)
 
 
-def _orbits(task: _Task, plan: "RepeatGrid", params: Params) -> "NDArray[np.int32]":
+def _orbits(task: _Task, plan: "RepeatGrid", params: Params) -> "Orbits":
     """Return the orbits of the voxels under the Laue group, or the point group."""
     import numpy as np
 
@@ -237,7 +237,7 @@ def _of_rotation(
     inputs: Inputs,
     params: Params,
     number: int,
-    orbit: "NDArray[np.int32]",
+    orbit: "Orbits",
 ) -> "tuple[Repeats, NDArray[np.float64]]":
     """Return the sums of a rotation, and the crystal's part of the norm of its frames."""
     import numpy as np

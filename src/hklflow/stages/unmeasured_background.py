@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hklflow.images.surroundings import Part
     from hklflow.orientation.product import Orientation
     from hklflow.transform.repeat_grid import RepeatGrid
-    from hklflow.transform.repeats import Records
+    from hklflow.transform.repeats import Orbits, Records
     from hklflow.transform.unmeasured import Bounds, Fit, Places
 
 VERSION = 1
@@ -294,7 +294,7 @@ def _sums(
     return joined, cells, first_norm
 
 
-def _orbits(task: _Task, plan: "RepeatGrid", params: Params) -> "NDArray[np.int32]":
+def _orbits(task: _Task, plan: "RepeatGrid", params: Params) -> "Orbits":
     """Return the orbits of the voxels under the Laue group, or the point group."""
     from hklflow.geometry import symmetry
     from hklflow.transform import repeats

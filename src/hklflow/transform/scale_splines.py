@@ -12,17 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.simd.jit import kernel
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 NEAR = 4  # cubic splines that are not 0 at a place
-COLUMNS = NEAR + NEAR**3  # parameters on which ln s of a record depends, at most
 
 
 class Layout(NamedTuple):
-    """Sizes for the kernels: of each rotation, and of the detector."""
+    """Numbers of frames and splines, and first parameters: of each rotation; of the detector."""
 
     frames: Ints
     curve: Ints
@@ -130,42 +127,3 @@ def basis(x: Floats, n: int) -> Floats:
     made = np.zeros((len(t), n + 3))
     np.put_along_axis(made, i[:, None] + np.arange(NEAR), near / 6, axis=1)
     return made
-
-
-@kernel(inline="always")
-def _near(x, n, out):  # type: ignore[no-untyped-def]
-    """Write the four splines that are not 0 at x; return the first."""
-    t = min(max(x, 0.0), 1.0) * n
-    i = min(int(t), n - 1)
-    u = t - i
-    out[0] = (1 - u) ** 3 / 6
-    out[1] = (3 * u**3 - 6 * u**2 + 4) / 6
-    out[2] = (-3 * u**3 + 3 * u**2 + 3 * u + 1) / 6
-    out[3] = u**3 / 6
-    return i
-
-
-@kernel
-def columns(layout, records, g, near, index, value):  # type: ignore[no-untyped-def]
-    """Write parameters and their factors of ln s of a record; return their number."""
-    r = records.rotation[g]
-    z = records.frame[g] / layout.frames[r]
-    i = _near(z, layout.curve[r], near[0]) + layout.first_curve[r]
-    for j in range(4):
-        index[j], value[j] = i + j, near[0, j]
-    if layout.detector[0] == 0:
-        return 4
-    n_fast = layout.detector[1] + 3
-    places = (layout.detector[0] + 3) * n_fast
-    i = _near(z, layout.angle[r], near[0])
-    x = _near(records.slow[g] / layout.shape[0], layout.detector[0], near[1])
-    y = _near(records.fast[g] / layout.shape[1], layout.detector[1], near[2])
-    m = 4
-    for j in range(4):
-        for k in range(4):
-            b = near[0, j] * near[1, k]
-            first = layout.first_direction[r] + (i + j) * places + (x + k) * n_fast + y
-            for l in range(4):  # noqa: E741
-                index[m], value[m] = first + l, b * near[2, l]
-                m += 1
-    return m
