@@ -265,6 +265,23 @@ def test_a_start_that_wanders_does_not_make_small_errors() -> None:
     assert np.mean(squares) < 2
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_steps_of_the_start_are_kept_or_removed(right: bool) -> None:
+    """Steps that no spline can follow, in the transmission or in the start alone."""
+    world, rng = World(*TETRAGONAL, 11, 6.0), np.random.default_rng(11)
+    start = np.exp(0.03 * np.repeat(rng.normal(size=world.n // 4), 4))
+    scale = np.ones(world.n) if right else 1 / start
+    records = world.records([world.rotation(0)], [scale], [start])
+    splines = redundancy.Splines((world.n,), (8,), (1,), (0, 0), SHAPE)
+    found = redundancy.refine(records, splines, unknown=0.0, every=1, through=[start])
+    factor, covariance = found.of_frames(0)
+    off = np.log(factor / scale)
+    off -= off.mean()
+    sigma = np.sqrt(np.diag(covariance))
+    assert off.std() < 0.1 * np.log(start).std()
+    assert np.sqrt(np.mean((off / sigma) ** 2)) < 2
+
+
 def test_a_background_that_nobody_knows_is_in_the_errors() -> None:
     world = World(*TETRAGONAL, 4, 3.0)
     of_crystal = world.frames

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hklflow.transform.repeats import Orbits, Records
     from hklflow.transform.unmeasured import Bounds, Fit, Places
 
-VERSION = 1
+VERSION = 2
 
 _CELL_FRAMES = 180  # frames of a rotation from which rings are found
 _CELL_PIXELS = 300_000

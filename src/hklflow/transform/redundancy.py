@@ -7,10 +7,11 @@ counts, a multinomial distribution in which S has cancelled exactly, for any num
 
     ln s = c(z) + d(z, x, y) + e(z)
 
-c is a curve over the frames z of each rotation; d is smooth in z and in the place (x, y) on the
-detector, and its mean over the detector is 0. Both are sums of splines (`scale_splines`), whose
-prior has widths that the records choose (`scale_prior`). e is the noise of single ranges of frames,
-such as that of a monitor (`single_frames`).
+c is a curve over the frames z of each rotation, by which a transmission in the norm can also be
+undone; d is smooth in z and in the place (x, y) on the detector, and its mean over the detector is
+0. Both are sums of splines (`scale_splines`), whose prior has widths that the records choose
+(`scale_prior`). e is the noise of single ranges of frames, such as that of a monitor
+(`single_frames`).
 
 Where the records do not determine s, it keeps its prior and the width of this: the common scale;
 rotations without common orbits; and any function of Q with the Laue symmetry, which no redundancy
@@ -163,6 +164,8 @@ def refine(
     HklflowError
         If no orbit was measured twice.
     """
+    if through is not None:
+        splines = splines.with_start(through)
     if len(records) == 0:
         raise HklflowError("no part of S(Q) was measured twice: the scale can't be determined")
     work = few = _Work(records, splines)

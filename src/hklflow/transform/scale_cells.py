@@ -1,9 +1,9 @@
 """Lattice on which ln s is computed, instead of once for each record; see `redundancy`.
 
-A record depends on up to 68 splines. They change slowly: a lattice with `_ALONG` nodes in an
-interval of the curve and `_ACROSS` cells in an interval of the detector holds all values. A record
-lies in a cell (slow, fast) between two nodes along the frames. Sums over records are made on the
-lattice, too, and taken to the splines once.
+A record depends on up to 69 terms. They change slowly: a lattice with `_ALONG` nodes in an interval
+of the curve (up to `_ALONG_START` for a start) and `_ACROSS` cells in an interval of the detector
+holds all values. A record lies in a cell (slow, fast) between two nodes along the frames. Sums over
+records are made on the lattice, too, and taken to the splines once.
 """
 
 from typing import NamedTuple
@@ -18,11 +18,11 @@ from hklflow.transform.scale_splines import Splines, basis
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_ALONG, _ACROSS = 6, 8
+_ALONG, _ALONG_START, _ACROSS = 6, 24, 8
 
 
 class _Matrices(NamedTuple):
-    """Splines of a rotation at the nodes: curve, angle (nodes, n)."""
+    """Terms of a rotation at the nodes: curve, angle (nodes, n)."""
 
     curve: Floats
     angle: Floats
@@ -33,13 +33,20 @@ class Lattice:
 
     def __init__(self, splines: Splines) -> None:
         self.splines, self.layout = splines, splines.layout()
-        self._nodes = [_ALONG * m + 1 for m in splines.curve]
+        # The fast part of a start changes from frame to frame.
+        most = _ALONG_START if splines.start else _ALONG
+        self._nodes = [
+            int(np.clip(np.ceil(frames / m), _ALONG, most)) * m + 1
+            for frames, m in zip(splines.frames, splines.curve, strict=True)
+        ]
         self._cells = tuple(max(1, _ACROSS * m) for m in splines.detector)
         sizes = [n * self._cells[0] * self._cells[1] for n in self._nodes]
         self.first = np.concatenate([[0], np.cumsum(sizes)])
         self._along = [
-            _Matrices(basis(x, m), basis(x, a))
-            for n, m, a in zip(self._nodes, splines.curve, splines.angle, strict=True)
+            _Matrices(splines.terms_of_curve(r, x * frames), basis(x, a))
+            for r, (n, frames, a) in enumerate(
+                zip(self._nodes, splines.frames, splines.angle, strict=True)
+            )
             for x in (np.linspace(0, 1, n),)
         ]
         self._across = [
@@ -115,8 +122,14 @@ class Lattice:
 
     def near(self) -> NearSplines:
         """Return the tables of the four splines that are not 0 at each node."""
-        curve, angle = zip(*((_four(m.curve), _four(m.angle)) for m in self._along), strict=True)
         layout, nodes = self.layout, np.array(self._nodes)
+        curve, angle = zip(
+            *((_four(m.curve[:, : n + 3]), _four(m.angle))
+              for m, n in zip(self._along, layout.curve, strict=True)), strict=True
+        )  # fmt: skip
+        # The start is the last term of a curve, and the last of a run of four.
+        fast = [m.curve[:, -1] for m in self._along] if self.splines.start else [np.zeros(0)]
+        fast_at = np.repeat(layout.first_curve + layout.curve, nodes)
         at = zip(layout.first_curve, layout.first_direction, strict=True)
         starts = [(c + f, d + g * self.splines.places) for (_, f), (_, g), (c, d)
                   in zip(curve, angle, at, strict=True)]  # fmt: skip
@@ -128,6 +141,8 @@ class Lattice:
             nodes,
             np.concatenate([values for values, _ in curve]),
             np.concatenate([c for c, _ in starts]),
+            np.concatenate(fast),
+            fast_at,
             np.concatenate([values for values, _ in angle]),
             np.concatenate([d for _, d in starts]),
             *across[0],
@@ -145,7 +160,7 @@ class Lattice:
         """Return the parameters of the curve and of the direction of a rotation."""
         c, d = self.layout.first_curve[number], self.layout.first_direction[number]
         n = (self.splines.angle[number] + 3) * self.splines.places
-        return slice(c, c + self.splines.curve[number] + 3), slice(d, d + n)
+        return slice(c, c + self._along[number].curve.shape[1]), slice(d, d + n)
 
     def _parameters(self, number: int, a: Floats) -> tuple[Floats, Floats]:
         """Return the views of the curve's parameters, and the direction's (angle, slow, fast)."""

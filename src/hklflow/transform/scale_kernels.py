@@ -10,7 +10,7 @@ from hklflow.simd.jit import kernel
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-RUNS = 17  # of four parameters on which ln s of a record depends, at most
+RUNS = 18  # of four parameters on which ln s of a record depends, at most
 
 
 class Positions(NamedTuple):
@@ -38,6 +38,8 @@ class NearSplines(NamedTuple):
     ----------
     first, row, nodes : (rotations,) int arrays
         First node of a rotation, its first row in the tables, and its nodes along the frames.
+    start, start_at
+        Fast part of the start (empty: none), the last parameter of the run.
     n_fast, places : int
         Splines along the detector's rows, and on the whole detector.
     """
@@ -47,6 +49,8 @@ class NearSplines(NamedTuple):
     nodes: Ints
     curve: Floats
     curve_at: Ints
+    start: Floats
+    start_at: Ints
     angle: Floats
     angle_at: Ints
     slow: Floats
@@ -138,17 +142,22 @@ def scattered(positions, values, sums):  # type: ignore[no-untyped-def]
 def _splines(near, rotation, node, at, value):  # type: ignore[no-untyped-def]
     """Write the first parameters of the runs of four splines at a node, and their values.
 
-    Return the number of runs: one of the curve, and 16 of the direction.
+    Return the number of runs: one of the curve, one of the start, and 16 of the direction.
     """
     place, n = node - near.first[rotation], near.nodes[rotation]
     cell, z = place // n, place % n + near.row[rotation]
     at[0] = near.curve_at[z]
     for k in range(4):
         value[0, k] = near.curve[z, k]
-    if near.places == 0:
-        return 1
-    x, y = cell // len(near.fast_at), cell % len(near.fast_at)
     m = 1
+    if near.start.size > 0:
+        at[m] = near.start_at[z]
+        value[m] = 0.0
+        value[m, 3] = near.start[z]
+        m += 1
+    if near.places == 0:
+        return m
+    x, y = cell // len(near.fast_at), cell % len(near.fast_at)
     for i in range(4):
         for j in range(4):
             b = near.angle[z, i] * near.slow[x, j]
