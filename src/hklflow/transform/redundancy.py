@@ -363,6 +363,7 @@ class _Work:
 
         The second derivatives are those of a place before it.
         """
+        assert self.fisher is not None
         prior = self.prior.matrix(self.widths)
         factor = cho_factor(self.fisher + prior)
         chi2, gradient = self.expect(a)

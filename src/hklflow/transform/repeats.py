@@ -369,9 +369,14 @@ class Repeats:
             self._grid.shape,
             self._made,
         )
-        voxel, *rest = (values[:k].copy() for values in self._made)
-        number, frame = np.full(k, self._number, np.uint16), np.full(k, first + n / 2, np.float32)
-        self._parts.append(Records(voxel, number, frame, *rest))
+        made = self._made
+        part = Records(
+            made.voxel[:k].copy(),
+            np.full(k, self._number, np.uint16),
+            np.full(k, first + n / 2, np.float32),
+            *(values[:k].copy() for values in made[1:]),
+        )
+        self._parts.append(part)
 
     def _pixels_of(self, frame: int) -> _Pixels:
         """Return the pixels with the factor of the direction of a frame."""
