@@ -19,13 +19,15 @@ can tell from S(Q) (the gauge).
 
 Voxels are not points. S(Q) differs between the records of one orbit by a fraction τ, so that the
 variance of the counts is ``μ + (τ μ)²``; orbits with many counts get less weight. The covariance
-is ``P⁻¹ (J + K) P⁻¹``: P is the information with the prior's K, J the scatter of the orbits'
-gradients.
+is ``P⁻¹ (R² J + K) P⁻¹``: P is the information with the prior's K, J the scatter of the orbits'
+gradients, R² the scatter of a few groups of orbits over J. A group has orbits of similar S(Q). An
+error of the model, such as a background that does not follow s, changes all of a group in the same
+way; R is then above 1.
 
 Counts that do not pass through the crystal, such as scattering of air, do not follow s. A share of
 them that is the same for all pixels, but for the norm, is estimated by one step of Newton's method,
-as a test: it is not subtracted. What an unknown share of a given width does to s is stated
-separately from the covariance.
+as a test: it is not subtracted. What an unknown share does to s is stated separately from the
+covariance, for the given width of the share, or for the estimate if this is larger.
 """
 
 from dataclasses import dataclass
@@ -59,6 +61,7 @@ _ROWS = 1000  # orbits that are summed together
 _STEP, _LEARN_REPEATS, _REPEATS, _ORBITS = 20, 40, 60, 3
 _TAU = 0.1  # assumed until it is known
 _LEARN, _LEARN_COUNTS = 400_000, 2e6  # records, and their counts, from which widths are found
+_GROUPS = 8  # of orbits that are alike in S(Q)
 _ENOUGH, _OWN = 10, 0.2  # counts of an orbit, and the crystal's share of them, for its S
 
 
@@ -73,7 +76,11 @@ class Scale:
     covariance : (c, c) array
         Of the parameters of the curves, without the background that nobody knows.
     overlooked : (p,) array
-        Error of the parameters if this background has its standard deviation.
+        Error of the parameters by this background.
+    unknown : float
+        Share of the counts for which ``overlooked`` holds.
+    excess : float
+        Ratio by which groups of S(Q) scatter more than orbits do, R; at least 1.
     widths : Widths
         Widths of the prior of the coefficients.
     noise : float
@@ -101,6 +108,8 @@ class Scale:
     parameters: Floats
     covariance: Floats
     overlooked: Floats
+    unknown: float
+    excess: float
     widths: Widths
     noise: float
     single: list[tuple[Floats, Floats]]
@@ -125,7 +134,7 @@ class Scale:
         return np.exp(log), basis @ self.covariance @ basis.T + np.diag(variance)
 
     def off_by(self, rotation: int) -> Floats:
-        """Return the error of ln s of the frames (n,) if the unknown background has its width."""
+        """Return the change of ln s of the frames (n,) by a background of the share `unknown`."""
         return self._basis(rotation) @ self.overlooked
 
     def _basis(self, rotation: int) -> Floats:
@@ -290,11 +299,16 @@ class _Work:
         steady, change = self.background(of_beam, factor, chosen)
         noise, single = self.single(every)
         of_curves = inverse[:, : self.prior.n_curve]
+        excess = self.excess(of_curves, second.scatter)
+        if abs(steady[0]) > 2 * steady[1]:
+            unknown = max(unknown, min(abs(steady[0]), 1.0))
         return Scale(
             self.splines,
             a,
-            of_curves.T @ (second.scatter + prior) @ of_curves,
+            of_curves.T @ (excess**2 * second.scatter + prior) @ of_curves,
             unknown * change,
+            unknown,
+            excess,
             self.widths,
             noise,
             single,
@@ -342,6 +356,44 @@ class _Work:
             return (np.nan, np.nan), change
         share = float(np.sum(of_all * self.off * x)) / known
         return (share, 1 / float(np.sqrt(known))), change
+
+    def excess(self, of_curves: Floats, scatter: Floats) -> float:
+        """Return by how much groups of S(Q) scatter more than orbits, as errors of the course.
+
+        Parameters
+        ----------
+        of_curves : (p, c) array
+            Columns of the inverse of the information for the parameters of the curves.
+        scatter : (p, p) array
+            Scatter of the orbits' gradients.
+        """
+        begin = self.starts[:-1]
+        information = self.weight * np.add.reduceat(self.info, begin)
+        order = np.argsort(self.counts / np.add.reduceat(self.table.norm, begin), kind="stable")
+        part = np.cumsum(information[order])
+        group = np.empty(len(order), np.int64)
+        group[order] = np.minimum((part / part[-1] * _GROUPS).astype(np.int64), _GROUPS - 1)
+        of_record, off = (
+            np.repeat(group, self.numbers),
+            np.repeat(self.weight, self.numbers) * self.off,
+        )
+        gradients = []
+        for number in range(_GROUPS):
+            sums = np.zeros(self.lattice.size)
+            kernels.scattered(self.positions, np.where(of_record == number, off, 0.0), sums)
+            gradients.append(self.lattice.gathered(sums))
+        # The sum is the pull of the prior, in which each group has its share.
+        share = np.bincount(group, information, _GROUPS) / part[-1]
+        apart = np.array(gradients) - share[:, None] * np.sum(gradients, axis=0)
+        covariance = of_curves.T @ scatter @ of_curves
+        of_groups, of_orbits = 0.0, 0.0
+        for number, frames in enumerate(self.splines.frames):
+            basis = self.splines.of_curve(number, np.arange(frames) + 0.5)[:, : of_curves.shape[1]]
+            basis -= basis.mean(axis=0)
+            of_groups += float(np.sum((apart @ of_curves @ basis.T) ** 2))
+            of_orbits += float(np.einsum("ij,jk,ik->", basis, covariance, basis, optimize=True))
+        ratio = of_groups / max(of_orbits, 1e-30) * _GROUPS / (_GROUPS - 1)
+        return float(np.sqrt(max(ratio, 1.0)))
 
     def single(self, every: int) -> tuple[float, list[tuple[Floats, Floats]]]:
         """Return the noise of single ranges, and factors of the frames with their variances."""
