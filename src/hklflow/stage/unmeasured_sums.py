@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.product import Orientation
     from hklflow.stage.norms import Norm
     from hklflow.transform.repeat_grid import RepeatGrid
-    from hklflow.transform.repeats import Records
+    from hklflow.transform.repeats import Orbits, Records
     from hklflow.transform.sums import Readout
     from hklflow.transform.unmeasured import Places
 
@@ -114,7 +114,7 @@ def _of_rotation(
     task: Task,
     number: int,
     plan: "RepeatGrid | None",
-    orbit: "NDArray[np.int32] | None",
+    orbit: "Orbits | None",
     punch: Punch,
 ) -> "tuple[Records | None, Cells]":
     """Return the sums of a rotation."""
@@ -156,7 +156,7 @@ def _of_rotation(
     return None if own is None else own.records(), sampled.cells
 
 
-def _orbits(task: Task, plan: "RepeatGrid", punch: Punch) -> "NDArray[np.int32]":
+def _orbits(task: Task, plan: "RepeatGrid", punch: Punch) -> "Orbits":
     """Return the orbits of the voxels under the Laue group, or the point group."""
     from hklflow.geometry import symmetry
     from hklflow.transform import repeats

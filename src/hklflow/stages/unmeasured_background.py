@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hklflow.images.surroundings import Part
     from hklflow.transform.unmeasured import Bounds, Fit
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
