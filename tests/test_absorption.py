@@ -1,6 +1,7 @@
 """Stage absorption: from the shape of a world's crystal to frame scale, transform and Bragg."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,67 @@ def test_a_refined_scale_multiplies_the_transmission(plate: Made) -> None:
     assert 0.5 < twice.norm.sum() / once.norm.sum() / 2 < 2
     done = twice.notes["corrected for"]
     assert {"absorption by shape", "scale from repeated measurements"} <= set(done)
+
+
+def test_an_unknown_shape_states_its_uncertainty_and_divides_by_its_mean(plate: Made) -> None:
+    folder = plate.folder / "unknown"
+    folder.mkdir()
+    low, high = (2 * f(plate.world.absorber.body.size) for f in (min, max))
+    own = replace(plate, folder=folder)
+    for name in plate.names:
+        (folder / name).symlink_to(plate.folder / name)
+    (folder / "orientation.json").symlink_to(plate.folder / "orientation.json")
+    size, mu = (low / 1.2, high * 1.2), plate.world.absorber.mu
+    metrics = traced(own, shape={"kind": "unknown", "size": size}, mu=mu)
+    common = metrics["errors common to many voxels"]
+    sigma = np.array(common["standard uncertainty of ln S"])
+    np.testing.assert_allclose(sigma**2, np.diag(common["covariance of ln S"]))
+    assert 0 < common["change with |Q| (rms)"] < 0.1
+    assert 0 < common["change with the direction of Q (rms)"] < 0.3
+    assert "the shape of the crystal is not known" in common["sentence"]
+    assert (folder / "absorption.png").stat().st_size > 1000
+
+    scale = nexus.read_scale(plate.folder / "r1/scale.nxs")
+    ones = np.ones(len(scale.monitor))
+    volumes = []
+    try:
+        for absorption in (None, ones):
+            nexus.write_scale(
+                plate.folder / "r1/scale.nxs",
+                FrameScale(
+                    scale.monitor, scale.attenuation, ones, scale.transmission, 1.0, 1.0, "none",
+                    absorption,
+                ),
+                ones,
+            )  # fmt: skip
+            file = None if absorption is None else folder / "absorption.nxs"
+            volumes.append(transformed(plate, file))
+    finally:
+        nexus.write_scale(plate.folder / "r1/scale.nxs", scale, ones)
+    without, with_mean = volumes
+    assert "mean absorption of unknown shapes" in with_mean.notes["corrected for"]
+    grid = with_mean.grid
+    axes = [grid.first[i] + grid.step[i] * np.arange(grid.shape[i]) for i in (2, 1, 0)]
+    hkl = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)[..., ::-1]
+    measured = without.norm > 0
+    q = np.linalg.norm(hkl[measured] @ plate.world.crystal.B.T, axis=-1)
+    mean = np.interp(q, common["|Q| (1/Å)"], common["mean of ln T, in the norm"])
+    ratio = np.log(with_mean.norm[measured] / without.norm[measured])
+    np.testing.assert_allclose(ratio, mean, atol=1e-3)
+
+
+def test_the_extents_of_an_unknown_shape_are_two_in_order(plate: Made) -> None:
+    kinds: list[tuple[dict[str, object], str]] = [
+        ({"kind": "unknown"}, "a crystal of unknown shape needs size"),
+        ({"kind": "sphere", "radii": [1], "size": [1, 2]}, "a sphere has no size"),
+        ({"kind": "unknown", "size": [0.3, 0.1]}, "extent 0.3 mm is above the largest, 0.1 mm"),
+        ({"kind": "unknown", "size": [0, 0.1]}, "greater than 0"),
+    ]
+    for shape, sentence in kinds:
+        with pytest.raises(ValueError, match=sentence):
+            traced(plate, shape=shape, mu=1.0)
+    with pytest.raises(HklflowError, match="needs lengths in mm"):
+        traced(plate, shape={"kind": "unknown", "size": [100, 300]}, mu=5.0)
 
 
 @pytest.mark.slow
