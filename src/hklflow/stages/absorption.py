@@ -139,6 +139,7 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     require_transparent(high, crystals[0])
     crystal = crystals[-1]
     known.notes.append(f"{params.title}: {sentence(crystal, low, high)} over all directions")
+    known.notes += _clear(low, crystal)
 
 
 def sentence(crystal: "Crystal", low: float, high: float) -> str:
@@ -339,7 +340,7 @@ def _unused(shape: Shape, body: "Body") -> list[str]:
 
 
 def _doubts(found: "dict[str, Absorption]", crystal: "Crystal", params: Params) -> list[str]:
-    """Return warnings about the accuracy, and about absorption that is not worth a correction."""
+    """Return warnings about the accuracy, and about a crystal that absorbs next to nothing."""
     warnings = []
     error = max(one.error for one in found.values())
     if error > params.told_error:
