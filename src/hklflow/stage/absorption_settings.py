@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, model_validator
 
 from hklflow import stage
+from hklflow.transform.attenuation import DENSITIES
 
 Vector = tuple[float, float, float]
 Length = Annotated[float, Field(gt=0, le=20)]
@@ -19,6 +20,7 @@ _NEEDS = {
     "faces": ({"faces"}, set()),
     "unknown": ({"size"}, set()),
 }
+_WRITTEN = {"size": "`size: [smallest, largest extent in mm]`"}
 _RADII = {"sphere": (1,), "ellipsoid": (3,), "cylinder": (1, 2)}
 
 
@@ -79,7 +81,8 @@ class Shape(stage.Params):
         given.discard("kind")
         kind = "crystal of unknown shape" if self.kind == "unknown" else self.kind
         if missing := needed - given:
-            raise ValueError(f"a {kind} needs {', '.join(sorted(missing))}")
+            names = ", ".join(_WRITTEN.get(name, name) for name in sorted(missing))
+            raise ValueError(f"a {kind} needs {names}")
         if extra := given - needed - allowed:
             raise ValueError(f"a {kind} has no {', '.join(sorted(extra))}: leave it out")
         if self.radii is not None and len(self.radii) not in _RADII[self.kind]:
@@ -121,7 +124,7 @@ class AbsorptionSettings(stage.Params):
     """Linear attenuation coefficient of the crystal in 1/mm. None: from the formula."""
     formula: str = ""
     """Formula of the crystal, such as SrTiO3; empty: the formula in the table of samples."""
-    density: float | None = Field(None, gt=0, le=25)
+    density: float | None = Field(None, ge=DENSITIES[0], le=DENSITIES[1])
     """Density in g/cm³; None: from `formula_units` and the cell."""
     formula_units: PositiveFloat | None = None
     """Formula units in the cell of the refined orientation (Z)."""
