@@ -96,9 +96,9 @@ def test_a_few_pixels_never_pass_an_annulus_that_the_job_refuses(
 
 
 def of_sphere(x: float) -> tuple[float, float]:
-    """Return the transmission of a sphere of μR = x at 2θ = 0 and at 180°, its smallest and largest.
+    """Return the smallest and largest transmission of a sphere of μR = x: at 2θ = 0 and at 180°.
 
-    Integrals over chords l, in units of R: (3/8) ∫ l² exp(-x l) dl, (3/16) ∫ l (1-exp(-2xl))/x dl.
+    Integrals over chords of l R: 3/8 ∫ l² exp(-xl) dl and 3/16 ∫ l (1 - exp(-2xl)) / x dl.
     """
     chord = np.linspace(0, 2, 2001)
     forward = 3 / 8 * chord**2 * np.exp(-x * chord)
@@ -131,10 +131,8 @@ def test_the_transmission_is_known_before_the_run(
         known=known,
     )
     note, *doubts = known.notes
-    match = re.fullmatch(
-        r"hexa: transmission (.*) to (.*) \(μ 10 1/mm, largest extent (.*) mm\) over all directions",
-        note,
-    )
+    sentence = r"transmission (.*) to (.*) \(μ 10 1/mm, largest extent (.*) mm\)"
+    match = re.fullmatch(f"hexa: {sentence} over all directions", note)
     assert match
     low, high, extent = map(float, match.groups())
     assert low == pytest.approx(of_sphere(10 * largest)[0], rel=0.01)

@@ -70,8 +70,9 @@ def unknown_absorption(gauge: "Gauge", title: str) -> Figure:
         label="uncertainty that depends on the direction of Q",
     )  # fmt: skip
     axes.set_xlabel("|Q| (1/Å)")
-    axes.set_ylabel("ln transmission × 100, relative to its mean\n(gray: single shapes)", **SMALL)
-    axes.legend(loc="best", fontsize=8)
+    what = "ln transmission × 100, relative to its mean\n(gray: single shapes)"
+    axes.set_ylabel(what, fontsize=SMALL["fontsize"])
+    axes.legend(loc="best", fontsize=SMALL["fontsize"])
     figure.suptitle(title)
     return figure
 
