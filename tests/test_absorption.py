@@ -9,15 +9,22 @@ import pytest
 
 from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
-from hklflow.bragg.reflections import UNFIT
 from hklflow.images.frame_scale import FrameScale
-from hklflow.stages import find_peaks, integrate, refine_scale
+from hklflow.stages import refine_scale
 from hklflow.transform.direction import Refined
 from tests.truth.quantitative_background import Surroundings
 from tests.truth.quantitative_catalogue import world
-from tests.truth.quantitative_scans import Made, made, shape_by_faces, traced, transformed, use
-
-ENDS = {"peaks": ".nxs", "statistics": ".nxs", "metrics": ".json", "statistics_metrics": ".json"}
+from tests.truth.quantitative_scans import (
+    Made,
+    integrated,
+    made,
+    searched,
+    shape_by_faces,
+    strong_against_truth,
+    traced,
+    transformed,
+    use,
+)
 
 
 @pytest.fixture(scope="module")
@@ -157,41 +164,15 @@ def test_bragg_intensities_of_a_plate_are_right(tmp_path: Path) -> None:
     """
     plan = {"span": 70.0, "settings": (0,), "start": (0,), "surroundings": Surroundings()}
     found = made(world("plate", 11, (120, 128), **plan), tmp_path)
-    w, own = found.world, tmp_path / "r1"
-    names = find_peaks.Outputs.model_fields
-    stage.run(
-        find_peaks.main,
-        inputs=find_peaks.Inputs(scan=own / "scan.nxs", mask=own / "mask.nxs"),
-        outputs=find_peaks.Outputs(**{n: own / f"{n}{ENDS.get(n, '.png')}" for n in names}),
-        params=find_peaks.Params(),
-        threads=1,
-    )
+    w = found.world
+    searched(found)
     traced(found, shape=shape_by_faces(found), mu=w.absorber.mu)
-    hkl, power = w.crystal.structure_factors(1.02 * float(w.q.max()))
-    true = dict(zip(map(tuple, hkl.tolist()), power.tolist(), strict=True))
     scatter, slope = [], []
     for absorbed in (None, tmp_path / "absorption.nxs"):
         if absorbed:
             use(found)
-        stage.run(
-            integrate.main,
-            inputs=integrate.Inputs(
-                **{n: own / f"{n}.nxs" for n in ("scan", "mask", "scale", "peaks")},
-                absorption=absorbed,
-                orientation=tmp_path / "orientation.json",
-            ),
-            outputs=integrate.Outputs(
-                reflections=own / "b.nxs", picture=own / "b.png", metrics=own / "b.json"
-            ),
-            params=integrate.Params(rotation="r1"),
-            threads=1,
-        )
-        table = nexus.read_reflections(own / "b.nxs")
-        intensity, sigma = table.intensity("sum")
-        strong = np.isfinite(intensity) & (intensity > 30 * sigma) & ~table.has(UNFIT)
-        table, intensity = table.select(strong), intensity[strong]
+        table, log = strong_against_truth(w, integrated(found, absorbed, "builtin"))
         assert len(table) > 100
-        log = np.log(intensity / [true[tuple(h)] for h in table.hkl.tolist()])
         place = (table.frame, table.slow, table.fast)
         T = [w.transmission(0, int(z))[int(i), int(j)] for z, i, j in zip(*place, strict=True)]
         slope.append(np.polyfit(np.log(T), log, 1)[0])
