@@ -87,16 +87,15 @@ def bragg(seed: int) -> None:
     if not shutil.which("dials.integrate"):
         engines.remove("dials")
     plan = {"span": 70.0, "settings": (0,), "start": (0,), "surroundings": Surroundings()}
-    original = world("plate", seed, (120, 128), **plan)
     flat = Shares(flat=1.0, peaks=0.0, sheets=0.0, wave=0.0)
     print("diffuse   μ (1/mm)  engine   reflections  scatter  above 10 %  voxels in the foreground")
-    for diffuse, shares in (("maxima", original.crystal.shares), ("flat", flat)):
-        for mu in (original.absorber.mu, 1e-4):
-            w = replace(
-                original,
-                crystal=replace(original.crystal, shares=shares),
-                absorber=replace(original.absorber, mu=mu),
-            )
+    for diffuse in ("maxima", "flat"):
+        for absorbs in (True, False):
+            w = world("plate", seed, (120, 128), **plan)
+            if diffuse == "flat":
+                w = replace(w, crystal=replace(w.crystal, shares=flat))
+            mu = w.absorber.mu if absorbs else 1e-4
+            w = replace(w, absorber=replace(w.absorber, mu=mu))
             with tempfile.TemporaryDirectory() as folder:
                 found = made(w, Path(folder))
                 searched(found)
