@@ -52,7 +52,7 @@ def test_extents_stay_within_their_limits_and_reach_them() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["capillary", "organic"])
+@pytest.mark.parametrize("name", [pytest.param("capillary", marks=pytest.mark.slow), "organic"])
 def test_the_truth_is_within_the_uncertainty(name: str) -> None:
     w = world(name, 11, (60, 64))
     gauge = gauge_of(w)
