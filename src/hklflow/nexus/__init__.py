@@ -20,12 +20,14 @@ from hklflow.nexus.powder import write_powder
 from hklflow.nexus.provenance import read_provenance, write_provenance
 from hklflow.nexus.reflections import read_reflections, write_reflections
 from hklflow.nexus.scale import (
+    absorption_correction,
     read_absorption,
     read_refined,
     read_scale,
     write_absorption,
     write_refined,
     write_scale,
+    write_unknown_absorption,
 )
 from hklflow.nexus.scan import has_frames, read_scan, write_scan
 from hklflow.nexus.series import Quantity, write_series
@@ -58,6 +60,7 @@ __all__ = [
     "TransformWriter",
     "Volume",
     "VolumeWriter",
+    "absorption_correction",
     "background_notes",
     "calibrations",
     "corrections_note",
@@ -96,6 +99,7 @@ __all__ = [
     "write_scan",
     "write_series",
     "write_stack",
+    "write_unknown_absorption",
     "write_unmeasured",
     "write_volume",
 ]
