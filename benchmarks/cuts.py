@@ -46,7 +46,7 @@ def write(path: Path) -> None:
     grid = Grid.symmetric(25.0, 0.05)
     cell = np.array([4.0, 4.0, 4.0, 90.0, 90.0, 90.0])
     rng = np.random.default_rng(0)
-    norm = rng.uniform(10, 40, (16, 64, 64)).astype(np.float32)
+    norm = rng.uniform(10, 40, (16, 32, 32)).astype(np.float32)
     counts = rng.poisson(3 * norm).astype(np.uint32)
     arrays = {
         "data": (counts / norm).astype(np.float32),

@@ -296,9 +296,10 @@ def samples(
     index = _nearest((points - grid.first) / grid.step)
     row, column = np.nonzero(((index >= 0) & (index < np.array(grid.shape))).all(axis=-1))
     voxels = index[row, column][:, ::-1]  # in the order l, k, h of the array
-    blocks = voxels // np.array(block)
-    order = np.lexsort(blocks.T[::-1])
-    edges = np.flatnonzero(np.any(np.diff(blocks[order], axis=0), axis=1)) + 1
+    count = -(-np.array(grid.array_shape) // block)
+    blocks = (voxels // np.array(block)) @ [count[1] * count[2], count[2], 1]
+    order = np.argsort(blocks, kind="stable")
+    edges = np.flatnonzero(np.diff(blocks[order])) + 1
     parts = np.split(order, edges) if len(order) else []
 
     def read(part: NDArray[np.int64]) -> list[NDArray[Any]]:
