@@ -1,4 +1,4 @@
-"""Boxes of voxels that reach into a region, each within one block of the file."""
+"""Boxes of voxels that reach into a region; each consists of parts of a few blocks of the file."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,7 +48,7 @@ def blocks_of(
     Parameters
     ----------
     block : (int, int, int)
-        Shape (l, k, h) of the blocks of the file.
+        Shape (l, k, h) of the boxes.
     turned : sequence of Region
         The region turned by each operation, see `Region.turned`.
     """

@@ -96,7 +96,7 @@ def _points(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> Estima
             f"nothing was measured on plane {plane.text} of {source.path}; choose another plane, "
             "or give a width"
         )
-    voxels = source.contains(plane.at(*np.meshgrid(u, v))).astype(np.int64)
+    voxels = planes.voxels_of(source.grid, plane, u, v)[1].astype(np.int64)
     filled = None if punched is None else np.isin(punched, (1, 2)).astype(np.float64)
     measured = np.isfinite(data) if filled is None else np.isfinite(data) & (filled == 0)
     sigma = np.full(data.shape, np.nan) if errors is None else errors

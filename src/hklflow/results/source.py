@@ -1,5 +1,6 @@
 """A volume in a file: its kind and metadata, and blocks of its voxels."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ _POOL = 2
 THREADS = min(4, os.cpu_count() or 1)
 """Blocks of a file that are decompressed at the same time."""
 _BLOCK = (16, 64, 64)
+_PART = 65536  # voxels
 OTHER = ("counts", "norm", "variance", "background", "data_background", "punched")
 
 
@@ -136,8 +138,9 @@ class Arrays:
 
     @property
     def block(self) -> tuple[int, int, int]:
-        """Shape (l, k, h) of the blocks in the file."""
-        return self._signal.chunks or _BLOCK
+        """Shape (l, k, h) of the parts to read: blocks in the file, several along h if small."""
+        block = self._signal.chunks or _BLOCK
+        return (*block[:2], max(_PART // math.prod(block), 1) * block[2])
 
     @property
     def has_ratio(self) -> bool:
