@@ -1,6 +1,5 @@
 """Planes of a volume, of single voxels or with a thickness, with errors."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +10,10 @@ from hklflow.base.errors import HklflowError
 from hklflow.results import units
 from hklflow.results.estimate import Estimand, Estimate, estimate
 from hklflow.results.regions import Slots
-from hklflow.results.source import Source
+from hklflow.results.source import THREADS, Source
 from hklflow.volumes import planes
 
 Floats = NDArray[np.float64]
-
-_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -49,11 +46,12 @@ class PlaneValues:
         }
         for i, name in enumerate(source.names):
             if name not in self.plane.letters:
-                values = self.plane.at(*np.meshgrid(self.u, self.v))[..., i]
-                if np.ptp(values) == 0:
-                    coordinates[name] = ((), values.flat[0], units.axis(name, source))
+                about = units.axis(name, source)
+                if self.plane.first[i] == 0 and self.plane.second[i] == 0:
+                    coordinates[name] = ((), self.plane.origin[i], about)
                 else:
-                    coordinates[name] = ((second, first), values, units.axis(name, source))
+                    values = self.plane.at(*np.meshgrid(self.u, self.v))[..., i]
+                    coordinates[name] = ((second, first), values, about)
         return coordinates
 
 
@@ -89,7 +87,7 @@ def _points(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> Estima
         stored = {name: arrays.plane(name) for name in ("data", "errors", "punched")}
         known = {name: values for name, values in stored.items() if values is not None}
         mesh = source.grid, plane, u, v, arrays.block
-        found = planes.samples(list(known.values()), *mesh, threads=_THREADS)
+        found = planes.samples(list(known.values()), *mesh, threads=THREADS)
         images = dict(zip(known, found, strict=True))
     data, errors, punched = (images.get(name) for name in stored)
     assert data is not None
@@ -98,7 +96,7 @@ def _points(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> Estima
             f"nothing was measured on plane {plane.text} of {source.path}; choose another plane, "
             "or give a width"
         )
-    voxels = source.contains(plane.at(*np.meshgrid(u, v))).astype(np.int64)
+    voxels = planes.voxels_of(source.grid, plane, u, v)[1].astype(np.int64)
     filled = None if punched is None else np.isin(punched, (1, 2)).astype(np.float64)
     measured = np.isfinite(data) if filled is None else np.isfinite(data) & (filled == 0)
     sigma = np.full(data.shape, np.nan) if errors is None else errors

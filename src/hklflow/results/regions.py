@@ -39,8 +39,15 @@ class Region(Protocol):
     def turned(self, operation: Floats) -> "Region":
         """Return the region in which a point has the bin that its image has in this region."""
 
-    def apart(self, turned: Any, middle: Floats, half: Floats) -> bool:
-        """Return True if no point of a box has the same bin in this and in a turned region."""
+    def apart(self, turned: Any, centres: Floats, half: Floats) -> NDArray[np.bool_]:
+        """Return True for boxes of which no point has the same bin in a turned region.
+
+        Parameters
+        ----------
+        turned : Region
+        centres, half : (n, 3) arrays
+            See `near`.
+        """
 
 
 @dataclass(frozen=True)
@@ -87,11 +94,11 @@ class Slots:
         origin = np.asarray(np.linalg.solve(operation, self.origin), np.float64)
         return replace(self, matrix=turned, origin=origin)
 
-    def apart(self, turned: "Slots", middle: Floats, half: Floats) -> bool:
-        """Return True if no point of a box has the same bin in both regions."""
+    def apart(self, turned: "Slots", centres: Floats, half: Floats) -> NDArray[np.bool_]:
+        """Return True for boxes without a point that has the same bin in both regions."""
         moved = (turned.matrix - self.matrix) / self.step[:, None]
-        least = np.abs(moved @ middle) - np.abs(moved) @ half
-        return bool(np.any((least > 1 + _TIE) & (np.array(self.sizes) > 1)))
+        least = np.abs(centres @ moved.T) - half @ np.abs(moved).T
+        return np.any((least > 1 + _TIE) & (np.array(self.sizes) > 1), axis=-1)
 
     def near(self, centres: Floats, half: Floats) -> NDArray[np.bool_]:
         """Return False for boxes that do not reach into the region; see `Region.near`."""
@@ -156,14 +163,14 @@ class Cylinder:
         metric = operation.T @ self.metric @ operation
         return replace(self, metric=metric, start=start, end=end)
 
-    def apart(self, turned: "Cylinder", middle: Floats, half: Floats) -> bool:
-        """Return True if no point of a box has the same bin in both regions."""
+    def apart(self, turned: "Cylinder", centres: Floats, half: Floats) -> NDArray[np.bool_]:
+        """Return True for boxes without a point that has the same bin in both regions."""
         one, other = (
             region.metric @ (region.end - region.start) * (region.n - 1) / region.length**2
             for region in (self, turned)
         )
-        moved = turned._along(middle[None])[0] - self._along(middle[None])[0]
-        return bool(abs(moved) - np.abs(other - one) @ half > 1 + _TIE)
+        moved = turned._along(centres) - self._along(centres)
+        return np.asarray(np.abs(moved) - half @ np.abs(other - one) > 1 + _TIE)
 
     def near(self, centres: Floats, half: Floats) -> NDArray[np.bool_]:
         """Return False for boxes that do not reach into the region; see `Region.near`."""
@@ -212,9 +219,9 @@ class Shells:
         """Return the region of the images; see `Region.turned`."""
         return replace(self, metric=operation.T @ self.metric @ operation)
 
-    def apart(self, turned: "Shells", middle: Floats, half: Floats) -> bool:
-        """Return False: operations of a Laue group keep |Q|."""
-        return False
+    def apart(self, turned: "Shells", centres: Floats, half: Floats) -> NDArray[np.bool_]:
+        """Return False for all boxes: operations of a Laue group keep |Q|."""
+        return np.zeros(len(centres), np.bool_)
 
 
 def _slot(place: Floats) -> Integers:
@@ -243,7 +250,6 @@ def _reach(metric: Floats, half: Floats) -> Floats:
 def images_in_bins(
     points: Floats,
     own: Integers,
-    region: Region,
     turned: Sequence[Region],
     operations: Floats,
     inside: Any,
@@ -255,13 +261,13 @@ def images_in_bins(
     Parameters
     ----------
     points : (n, 3) array
-        Points that are close together: operations that map none of them into its bin are skipped.
     own : (n,) array
         Bins of the points.
     turned : sequence of Region
         The region turned by each operation, see `Region.turned`.
     operations : (m, 3, 3) array
-        Operations on the points, with the identity.
+        Operations on the points, with the identity; those by which no point gets an image in its
+        bin may be left out.
     inside : callable
         Function that returns True for points (n, 3) in the volume.
 
@@ -271,13 +277,7 @@ def images_in_bins(
         Numbers of 1 or more.
     """
     same, fixed = np.zeros((2, len(points)))
-    low, high = points.min(axis=0), points.max(axis=0)
-    middle, half = (low + high) / 2, (high - low) / 2
     for image_region, operation in zip(turned, operations, strict=True):
-        if not image_region.near(middle[None], half[None])[0]:
-            continue
-        if region.apart(image_region, middle, half):
-            continue
         hit = np.flatnonzero(image_region.bins(points) == own)
         image = points[hit] @ operation.T
         within = inside(image)

@@ -1,5 +1,7 @@
 """A volume in a file: its kind and metadata, and blocks of its voxels."""
 
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -37,7 +39,10 @@ KINDS = {
 
 # Half-width in voxels of the neighbourhood that determines the errors of a rotation, as in merge.
 _POOL = 2
+THREADS = min(4, os.cpu_count() or 1)
+"""Blocks of a file that are decompressed at the same time."""
 _BLOCK = (16, 64, 64)
+_PART = 65536  # voxels
 OTHER = ("counts", "norm", "variance", "background", "data_background", "punched")
 
 
@@ -133,8 +138,9 @@ class Arrays:
 
     @property
     def block(self) -> tuple[int, int, int]:
-        """Shape (l, k, h) of the blocks in the file."""
-        return self._signal.chunks or _BLOCK
+        """Shape (l, k, h) of the parts to read: blocks in the file, several along h if small."""
+        block = self._signal.chunks or _BLOCK
+        return (*block[:2], max(_PART // math.prod(block), 1) * block[2])
 
     @property
     def has_ratio(self) -> bool:
@@ -144,8 +150,16 @@ class Arrays:
     @property
     def has_background(self) -> bool:
         """True if a background was subtracted, and is stored."""
-        sums = {"background", "variance", "counts", "norm"} <= self._other.keys()
-        return sums or "data_background" in self._other
+        return self.has_sums_of_background or "data_background" in self._other
+
+    @property
+    def has_sums_of_background(self) -> bool:
+        """True if the subtracted background is stored as sums of counts, with the variance."""
+        return {"background", "variance", "counts", "norm"} <= self._other.keys()
+
+    def has(self, name: str) -> bool:
+        """Return True if the volume has this array."""
+        return self.plane(name) is not None
 
     def read(self, region: tuple[slice, ...], *names: str) -> dict[str, NDArray[Any]]:
         """Read a region (l, k, h).
@@ -156,13 +170,10 @@ class Arrays:
             ``data``, ``errors`` and names of other arrays; arrays that the volume lacks are left
             out.
         """
-        if self._kind == "transform":
-            arrays = self._derived(region)
-        else:
-            arrays = {"data": self._signal[region]}
-            if "errors" in names and self._errors is not None:
-                arrays["errors"] = self._errors[region]
-        return arrays | {name: self._other[name][region] for name in names if name in self._other}
+        derived = ("data", "errors") if self._kind == "transform" else ()
+        stored = {n: self.plane(n) for n in names if n not in derived}
+        arrays = {n: array[region] for n, array in stored.items() if array is not None}
+        return arrays | (self._derived(region) if any(n in derived for n in names) else {})
 
     def _derived(self, region: tuple[slice, ...]) -> dict[str, NDArray[Any]]:
         """Return S and its errors of a rotation as the stage merge derives them."""
@@ -194,7 +205,7 @@ class _Derived:
     name: str
 
     def __getitem__(self, region: tuple[slice, ...]) -> NDArray[Any]:
-        return self.arrays.read(region)[self.name]
+        return self.arrays.read(region, self.name)[self.name]
 
 
 def source_of(path: Path, inside: Sequence[str], plottable: "Plottable") -> Source:
