@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.geometry.grid import Grid
-from hklflow.results.regions import Region
+from hklflow.results.regions import Axes, Region
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -33,11 +33,10 @@ class Block:
     region: tuple[slice, ...]
     candidates: Integers
 
-    def points(self, grid: Grid) -> Floats:
-        """Return the hkl (l, k, h, 3) of the voxels."""
+    def axes(self, grid: Grid) -> Axes:
+        """Return h, k, l of the voxels; the three arrays broadcast to (l, k, h)."""
         axes = [grid.axis(i)[part] for i, part in zip((2, 1, 0), self.region, strict=True)]
-        l, k, h = np.meshgrid(*axes, indexing="ij", sparse=True)  # noqa: E741
-        return np.stack(np.broadcast_arrays(h, k, l), axis=-1)
+        return np.meshgrid(*axes, indexing="ij", sparse=True)[::-1]
 
 
 def blocks_of(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.nexus.volume import BACKGROUND_NOTES
 from hklflow.results.blocks import Block, blocks_of, in_threads
-from hklflow.results.regions import Region, images_elsewhere, images_in_bins
+from hklflow.results.regions import Axes, Region, images_elsewhere, images_in_bins
 from hklflow.results.source import THREADS, Arrays, Source
 
 Floats = NDArray[np.float64]
@@ -107,7 +107,7 @@ def estimate(
     turned = [region.turned(operation) for operation in source.operations]
     with source.open() as arrays:
         _require(source, arrays, estimand, filled)
-        task = _Task(source, arrays, region, turned, _needed(arrays, estimand), filled)
+        task = _Task(source, arrays, region, turned, _needed(arrays, estimand), estimand, filled)
         blocks = blocks_of(source.grid, arrays.block, region, turned)
         for parts in in_threads(task.terms, blocks, THREADS):
             for bins, terms in parts:
@@ -179,75 +179,73 @@ class _Task:
     region: Region
     turned: Sequence[Region]
     names: Sequence[str]
+    estimand: Estimand
     filled: bool
 
     def terms(self, block: Block) -> list[tuple[Integers, dict[str, Any]]]:
         """Return bins (n,) and terms (n,) of voxels in a block."""
-        points = block.points(self.source.grid)
-        bins = self.region.bins(points.reshape(-1, 3)).reshape(points.shape[:3])
+        axes = block.axes(self.source.grid)
+        bins = self.region.bins(axes)
         inside = bins >= 0
         if not inside.any():
             return []
-        found = self.arrays.read(block.region, *self.names)
-        values = {name: array[inside] for name, array in found.items()}
-        bins, points = bins[inside], points[inside]
-        return [(bins, {"voxels": None}), *self._of_values(bins, points, values, block.candidates)]
-
-    def _of_values(
-        self,
-        bins: Integers,
-        points: Floats,
-        values: dict[str, NDArray[Any]],
-        candidates: Integers,
-    ) -> list[tuple[Integers, dict[str, Any]]]:
-        parts: list[tuple[Integers, dict[str, Any]]] = []
-        data = values["data"].astype(np.float64)
-        known = np.isfinite(data)
+        values = self.arrays.read(block.region, *self.names)
+        parts: list[tuple[Integers, dict[str, Any]]] = [(bins[inside], {"voxels": None})]
+        known = inside & np.isfinite(values["data"])
         if "norm" in values:
             known &= values["norm"] > 0
         if "punched" in values:
             by_fill = known & np.isin(values["punched"], (1, 2))
             parts.append((bins[by_fill], {"filled": None}))
             if self.filled:
-                errors = values["errors"][by_fill]
-                used = {"filled used": None, "S": data[by_fill], "sigma filled": errors}
-                parts.append((bins[by_fill], used))
+                s, sigma = values["data"][by_fill], values["errors"][by_fill]
+                parts.append((bins[by_fill], {"filled used": None, "S": s, "sigma filled": sigma}))
             known &= ~by_fill
-        bins, points, data = bins[known], points[known], data[known]
-        if not len(bins):
-            return parts
-        values = {name: array[known].astype(np.float64) for name, array in values.items()}
-        k = np.ones(len(bins))
+        if known.any():
+            measured = {n: array[known].astype(np.float64) for n, array in values.items()}
+            k, sampled = self._images(axes, bins, known, block.candidates)
+            parts += [sampled, (bins[known], _terms(measured, k, self.estimand))]
+        return parts
+
+    def _images(
+        self, axes: Axes, bins: Integers, known: NDArray[np.bool_], candidates: Integers
+    ) -> tuple[Any, tuple[Integers, dict[str, Any]]]:
+        """Return the images in their bins of known voxels, and a sample of images in others."""
         operations, inside = self.source.operations, self.source.contains
-        if len(operations) > 1:
-            images = [self.turned[i] for i in candidates]
-            k = images_in_bins(points, bins, images, operations[candidates], inside)
-            # A sample is enough for a share.
-            some = slice(None, None, len(bins) // _SAMPLE + 1)
-            elsewhere = images_elsewhere(points[some], bins[some], self.region, operations, inside)
-            parts.append((bins[some], {"elsewhere": elsewhere, "sampled": None}))
-        return [*parts, (bins, _terms(data, k, values))]
+        if len(operations) == 1:
+            return 1.0, (bins[:0].ravel(), {})
+        images = [self.turned[i] for i in candidates]
+        k = images_in_bins(axes, bins, images, operations[candidates], inside)[known]
+        # A sample is enough for a share.
+        number = np.flatnonzero(known)
+        some = np.unravel_index(number[:: len(number) // _SAMPLE + 1], known.shape)
+        points = np.stack([axis[some] for axis in np.broadcast_arrays(*axes)], axis=-1)
+        elsewhere = images_elsewhere(points, bins[some], self.region, operations, inside)
+        return k, (bins[some], {"elsewhere": elsewhere, "sampled": None})
 
 
-def _terms(data: Floats, k: Floats, values: Mapping[str, Floats]) -> dict[str, Any]:
+def _terms(values: Mapping[str, Floats], k: Any, estimand: Estimand) -> dict[str, Any]:
     """Return the terms of measured voxels with k images in their bin."""
+    data = values["data"]
     variance = values["errors"] ** 2 if "errors" in values else np.zeros(len(data))
-    terms: dict[str, Any] = {"measured": None, "S": data, "k variance": k * variance}
-    if "data_background" in values:
-        terms["B / M"] = values["data_background"]
-    if "norm" not in values:
-        return terms
-    norm = values["norm"]
-    terms |= {"C": data * norm / k, "M": norm / k, "v": variance * norm**2 / k}
+    photons = None
     if "background" in values:
         # What photons do not explain is the noise of the background (and of the detector).
-        noise = values["variance"] - values["counts"] - values["background"]
-        terms |= {
-            "B": values["background"] / k,
-            "b": noise / k,
-            "B / M": values["background"] / norm,
-            "b / M2": k * noise / norm**2,
-        }
+        photons = values["counts"] + values["background"]
+    terms: dict[str, Any] = {"measured": None}
+    if estimand == "ratio":
+        norm = values["norm"]
+        terms |= {"C": data * norm / k, "M": norm / k, "v": variance * norm**2 / k}
+        if photons is not None:
+            terms |= {"B": values["background"] / k, "b": (values["variance"] - photons) / k}
+        return terms
+    terms |= {"S": data, "k variance": k * variance}
+    if "data_background" in values:
+        terms["B / M"] = values["data_background"]
+    if photons is not None:
+        norm = values["norm"]
+        terms["B / M"] = values["background"] / norm
+        terms["b / M2"] = k * (values["variance"] - photons) / norm**2
     return terms
 
 

@@ -4,7 +4,7 @@ A voxel belongs to the bin that contains its centre. A centre on the face betwee
 to the bin with the even index, so that bins are not shifted on average.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Axes = Sequence[Floats]
+"""h, k, l (or x, y, z) of points: three arrays that broadcast to one shape. For a box of voxels they
+are the three axes, so that a sum along one of them takes no work for the others."""
 
 _TIE = 1e-6  # in bins: closer positions are on a face
 
@@ -24,8 +27,8 @@ class Region(Protocol):
     def shape(self) -> tuple[int, ...]:
         """Number of bins along each dimension of the result."""
 
-    def bins(self, points: Floats) -> Integers:
-        """Return the flat index of the bin of points (n, 3) in hkl or xyz; -1 outside."""
+    def bins(self, axes: Axes) -> Integers:
+        """Return the flat index of the bin of points, of the shape of the axes; -1 outside."""
 
     def near(self, centres: Floats, half: Floats) -> NDArray[np.bool_]:
         """Return False for boxes that do not reach into the region.
@@ -73,19 +76,17 @@ class Slots:
     sizes: tuple[int, int, int]
     shape: tuple[int, ...]
 
-    def bins(self, points: Floats) -> Integers:
-        """Return the flat index of the bin of points (n, 3); -1 outside."""
-        total = len(points)
-        flat, left = np.zeros(total, np.int64), np.arange(total)
+    def bins(self, axes: Axes) -> Integers:
+        """Return the flat index of the bin of points; -1 outside."""
+        flat: Any = np.zeros((), np.int64)
+        inside: Any = np.ones((), np.bool_)
         offset = self.matrix @ self.origin + self.first
         for row, start, step, n in zip(self.matrix, offset, self.step, self.sizes, strict=True):
-            place = (points @ row - start) / step
+            place = (_linear(row, axes) - start) / step
             slot = _slot(place) if n > 1 else np.where(np.abs(place) <= 0.5 + _TIE, 0, -1)
-            inside = (slot >= 0) & (slot < n)
             flat = flat * n + slot
-            if not inside.all():  # the other coordinates of these points are not needed
-                points, flat, left = points[inside], flat[inside], left[inside]
-        return _spread(flat, left, total)
+            inside = inside & (slot >= 0) & (slot < n)
+        return np.where(inside, flat, -1)
 
     def turned(self, operation: Floats) -> "Slots":
         """Return the region of the images; see `Region.turned`."""
@@ -138,24 +139,25 @@ class Cylinder:
         along = self.end - self.start
         return float(np.sqrt(along @ self.metric @ along))
 
-    def _along(self, points: Floats) -> Floats:
+    def _along(self, axes: Axes) -> Floats:
         """Return the position along the line in bins."""
         direction = self.metric @ (self.end - self.start)
-        return (points @ direction - self.start @ direction) * (self.n - 1) / self.length**2
+        place = _linear(direction, axes) - self.start @ direction
+        return place * ((self.n - 1) / self.length**2)
 
-    def _square(self, points: Floats, place: Floats) -> Floats:
+    def _square(self, axes: Axes, place: Floats) -> Floats:
         """Return the square of the distance from the line."""
         step = self.length / (self.n - 1)
-        return _squares(points - self.start, self.metric) - (place * step) ** 2
+        moved = [axis - start for axis, start in zip(axes, self.start, strict=True)]
+        return _squares(moved, self.metric) - (place * step) ** 2
 
-    def bins(self, points: Floats) -> Integers:
-        """Return the index of the bin of points (n, 3); -1 outside."""
-        place = self._along(points)
+    def bins(self, axes: Axes) -> Integers:
+        """Return the index of the bin of points; -1 outside."""
+        place = self._along(axes)
         slot = _slot(place)
-        left = np.flatnonzero((slot >= 0) & (slot < self.n))
-        square = self._square(points[left], place[left])
-        left = left[square <= self.radius**2 * (1 + _TIE)]
-        return _spread(slot[left], left, len(points))
+        inside = (slot >= 0) & (slot < self.n)
+        inside = inside & (self._square(axes, place) <= self.radius**2 * (1 + _TIE))
+        return np.where(inside, slot, -1)
 
     def turned(self, operation: Floats) -> "Cylinder":
         """Return the region of the images; see `Region.turned`."""
@@ -169,13 +171,13 @@ class Cylinder:
             region.metric @ (region.end - region.start) * (region.n - 1) / region.length**2
             for region in (self, turned)
         )
-        moved = turned._along(centres) - self._along(centres)
+        moved = turned._along(centres.T) - self._along(centres.T)
         return np.asarray(np.abs(moved) - half @ np.abs(other - one) > 1 + _TIE)
 
     def near(self, centres: Floats, half: Floats) -> NDArray[np.bool_]:
         """Return False for boxes that do not reach into the region; see `Region.near`."""
-        place = self._along(centres)
-        square = self._square(centres, place)
+        place = self._along(centres.T)
+        square = self._square(centres.T, place)
         reach = _reach(self.metric, half)
         bins = reach * (self.n - 1) / self.length + 1
         near = np.sqrt(np.maximum(square, 0)) <= self.radius + reach
@@ -203,16 +205,16 @@ class Shells:
         """Number of shells."""
         return (self.n,)
 
-    def bins(self, points: Floats) -> Integers:
-        """Return the index of the shell of points (n, 3); -1 outside."""
-        length = np.sqrt(_squares(points, self.metric))
+    def bins(self, axes: Axes) -> Integers:
+        """Return the index of the shell of points; -1 outside."""
+        length = np.sqrt(_squares(axes, self.metric))
         # Equivalent points on a face must be in one shell, whatever their rounding errors.
         shell = np.floor(length / self.step + _TIE).astype(np.int64)
         return np.where(shell < self.n, shell, -1)
 
     def near(self, centres: Floats, half: Floats) -> NDArray[np.bool_]:
         """Return False for boxes that do not reach into the region; see `Region.near`."""
-        length = np.sqrt(_squares(centres, self.metric))
+        length = np.sqrt(_squares(centres.T, self.metric))
         return np.asarray(length - _reach(self.metric, half) <= self.step * self.n)
 
     def turned(self, operation: Floats) -> "Shells":
@@ -230,29 +232,31 @@ def _slot(place: Floats) -> Integers:
     return np.rint(np.where(np.abs(place - half) < _TIE, half, place)).astype(np.int64)
 
 
-def _spread(values: Integers, at: Integers, n: int) -> Integers:
-    """Return n bins: these values at some places, -1 elsewhere."""
-    bins = np.full(n, -1, np.int64)
-    bins[at] = values
-    return bins
+def _linear(row: Floats, axes: Axes) -> Floats:
+    """Return the sum of the axes with the factors of a row; axes without a factor do not count."""
+    size = np.abs(row).max()
+    terms = [c * axis for c, axis in zip(row, axes, strict=True) if abs(c) > 1e-13 * size]
+    return np.asarray(sum(terms[1:], start=terms[0]) if terms else np.zeros(()))
 
 
-def _squares(vectors: Floats, metric: Floats) -> Floats:
-    return np.asarray(((vectors @ metric) * vectors).sum(axis=1))
+def _squares(axes: Axes, metric: Floats) -> Floats:
+    """Return the squares of the lengths of vectors."""
+    factors: Floats = np.linalg.cholesky(metric).T  # x M x = |factors x|²
+    return np.asarray(sum(_linear(row, axes) ** 2 for row in factors))
 
 
 def _reach(metric: Floats, half: Floats) -> Floats:
     """Return the largest distance of a corner of boxes (n, 3) from the middle."""
     signs = np.array([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]], dtype=np.float64)
-    return np.sqrt(np.max([_squares(half * sign, metric) for sign in signs], axis=0))
+    return np.asarray(np.sqrt(np.max([_squares((half * s).T, metric) for s in signs], axis=0)))
 
 
 def images_in_bins(
-    points: Floats,
+    axes: Axes,
     own: Integers,
     turned: Sequence[Region],
     operations: Floats,
-    inside: Any,
+    inside: Callable[[Axes], Any],
 ) -> Floats:
     """Return how many distinct images of each point are in its bin, with the point itself.
 
@@ -260,42 +264,40 @@ def images_in_bins(
 
     Parameters
     ----------
-    points : (n, 3) array
-    own : (n,) array
-        Bins of the points.
+    axes : three arrays
+        Points.
+    own : int array
+        Bins of the points; the result is right for bins of 0 or more.
     turned : sequence of Region
         The region turned by each operation, see `Region.turned`.
     operations : (m, 3, 3) array
-        Operations on the points, with the identity; those by which no point gets an image in its
-        bin may be left out.
+        Operations on the points; those by which no point gets an image in its bin may be left out.
     inside : callable
-        Function that returns True for points (n, 3) in the volume.
+        Function that returns True for points (axes) in the volume.
 
     Returns
     -------
-    (n,) array
+    array of the shape of ``own``
         Numbers of 1 or more.
     """
-    same, fixed = np.zeros((2, len(points)))
+    same, fixed = np.ones((2, *own.shape), np.uint8)  # the identity
     for image_region, operation in zip(turned, operations, strict=True):
-        hit = np.flatnonzero(image_region.bins(points) == own)
-        image = points[hit] @ operation.T
-        within = inside(image)
-        hit, image = hit[within], image[within]
-        same[hit] += 1
-        still = np.abs(image - points[hit]).max(axis=1, initial=0.0) < 1e-6
-        fixed[hit[still]] += 1
-    return np.maximum(same / fixed, 1.0)
+        if np.array_equal(operation, np.eye(3)):
+            continue
+        image = [_linear(row, axes) for row in operation]
+        hit = (image_region.bins(axes) == own) & inside(image)
+        same += hit
+        for moved, axis in zip(image, axes, strict=True):
+            hit &= np.abs(moved - axis) < 1e-6
+        fixed += hit
+    return same / fixed
 
 
 def images_elsewhere(
-    points: Floats, own: Integers, region: Region, operations: Floats, inside: Any
+    points: Floats, own: Integers, region: Region, operations: Floats, inside: Callable[[Axes], Any]
 ) -> NDArray[np.bool_]:
     """Return True for points (n, 3) with an image in another bin; see `images_in_bins`."""
     # All operations in one call: the points are few.
-    images = (points @ operations.transpose(0, 2, 1)).reshape(-1, 3)
-    bins = region.bins(images).reshape(len(operations), -1)
-    candidates = (bins >= 0) & (bins != own)
-    found = candidates.ravel().copy()
-    found[found] = inside(images[found])
-    return np.asarray(found.reshape(candidates.shape).any(axis=0))
+    images = np.moveaxis(points @ operations.transpose(0, 2, 1), -1, 0)
+    bins = region.bins(tuple(images))
+    return np.asarray(((bins >= 0) & (bins != own) & inside(tuple(images))).any(axis=0))

@@ -100,11 +100,15 @@ class Source:
         """Lengths (3,) of the unit vectors of the axes: a* in 1/Å, or a in Å."""
         return np.asarray(np.sqrt(np.diag(self.metric)))
 
-    def contains(self, points: Floats) -> NDArray[np.bool_]:
-        """Return True for points (..., 3) within the voxels of the volume."""
-        place = (points - self.grid.first) / self.grid.step
-        within = (place >= -0.5 - 1e-6) & (place <= np.array(self.grid.shape) - 0.5 + 1e-6)
-        return np.asarray(within.all(axis=-1))
+    def contains(self, axes: Sequence[Floats]) -> NDArray[np.bool_]:
+        """Return True for points within the voxels of the volume; see `hklflow.results.regions`."""
+        within: Any = np.ones((), np.bool_)
+        for axis, first, step, n in zip(
+            axes, self.grid.first, self.grid.step, self.grid.shape, strict=True
+        ):
+            place = (axis - first) / step
+            within = within & (place >= -0.5 - 1e-6) & (place <= n - 0.5 + 1e-6)
+        return np.asarray(within)
 
     @property
     def ranges(self) -> str:
