@@ -161,9 +161,7 @@ def _require(source: Source, arrays: Arrays, estimand: str, filled: bool) -> Non
 
 def _needed(arrays: Arrays, estimand: str) -> list[str]:
     """Return the names of the arrays that are read; most of the time is spent on reading."""
-    names = ["data", "errors"]
-    if estimand == "ratio":
-        names += ["norm"]  # the counts are data * norm
+    names = ["counts", "norm", "errors"] if estimand == "ratio" else ["data", "errors"]
     names += [name for name in ("punched", "data_background") if arrays.has(name)]
     if arrays.has_sums_of_background:
         names += ["counts", "norm", "variance", "background"]
@@ -191,9 +189,8 @@ class _Task:
             return []
         values = self.arrays.read(block.region, *self.names)
         parts: list[tuple[Integers, dict[str, Any]]] = [(bins[inside], {"voxels": None})]
-        known = inside & np.isfinite(values["data"])
-        if "norm" in values:
-            known &= values["norm"] > 0
+        # Where the norm is 0, S is not finite.
+        known = inside & (np.isfinite(values["data"]) if "data" in values else values["norm"] > 0)
         if "punched" in values:
             by_fill = known & np.isin(values["punched"], (1, 2))
             parts.append((bins[by_fill], {"filled": None}))
@@ -226,8 +223,8 @@ class _Task:
 
 def _terms(values: Mapping[str, Floats], k: Any, estimand: Estimand) -> dict[str, Any]:
     """Return the terms of measured voxels with k images in their bin."""
-    data = values["data"]
-    variance = values["errors"] ** 2 if "errors" in values else np.zeros(len(data))
+    first = values["norm" if estimand == "ratio" else "data"]
+    variance = values["errors"] ** 2 if "errors" in values else np.zeros(len(first))
     photons = None
     if "background" in values:
         # What photons do not explain is the noise of the background (and of the detector).
@@ -235,11 +232,11 @@ def _terms(values: Mapping[str, Floats], k: Any, estimand: Estimand) -> dict[str
     terms: dict[str, Any] = {"measured": None}
     if estimand == "ratio":
         norm = values["norm"]
-        terms |= {"C": data * norm / k, "M": norm / k, "v": variance * norm**2 / k}
+        terms |= {"C": values["counts"] / k, "M": norm / k, "v": variance * norm**2 / k}
         if photons is not None:
             terms |= {"B": values["background"] / k, "b": (values["variance"] - photons) / k}
         return terms
-    terms |= {"S": data, "k variance": k * variance}
+    terms |= {"S": values["data"], "k variance": k * variance}
     if "data_background" in values:
         terms["B / M"] = values["data_background"]
     if photons is not None:
