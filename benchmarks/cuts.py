@@ -4,8 +4,9 @@
 
 Writes the volume (cubic, 48 operations) to FOLDER, with all blocks that the cuts touch, then makes
 each cut in a process of its own. Columns: seconds of the method after imports, its CPU seconds
-(which do not depend on other programs), CPU seconds of the process with the imports, and the
-largest memory in MB, and the CPU seconds of h5py that only reads the same numbers. Run it twice: the first run may read from disk.
+(which do not depend on other programs), CPU seconds of the process with the imports, the largest
+memory in MB, and the CPU seconds of h5py that only reads the same numbers. Run it twice: the first
+run may read from disk.
 """
 
 import json
@@ -22,7 +23,7 @@ from hklflow.geometry.grid import Grid
 from hklflow.geometry.symmetry import space_group
 from hklflow.nexus.chunks import pack
 
-POINT, RATIO = ("data", "data_errors"), ("data", "data_errors", "norm")
+POINT, RATIO = ("data", "data_errors"), ("counts", "norm", "data_errors")
 # Each cut, and what h5py reads for it: arrays and their part (l, k, h).
 CUTS = {
     "plane hk0": ("plane('hk0')", POINT, np.s_[500]),

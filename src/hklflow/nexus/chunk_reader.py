@@ -64,7 +64,6 @@ class ChunkReader:
         part = ranks.reshape(self.dtype.itemsize, *self.chunks)[:, *inside]
         return np.ascontiguousarray(np.moveaxis(part, 0, -1)).view(self.dtype)[..., 0]
 
-
     @cached_property
     def _stored(self) -> set[tuple[int, ...]]:
         """First indices of the chunks in the file, by one pass over its list of chunks.
