@@ -337,12 +337,11 @@ def test_strips_of_fast_volumes_fit_into_others(tmp_path: Path) -> None:
     with nexus.open_volume(tmp_path / "b") as copy:
         np.testing.assert_array_equal(copy.group["norm"], norm)
         np.testing.assert_array_equal(copy.group["counts"], norm > 0.5)
-    with (
-        nexus.VolumeWriter(tmp_path / "c", grid, CELL, "t", np.uint32, False, True) as writer,
-        pytest.raises(ValueError, match="32 to 64 are not whole chunks of 64"),
-    ):
-        strip = norm[:16, 32:64]
-        writer.write_block((0, 32), counts=strip, norm=strip)
+    strip = norm[:16, 32:64]
+    with nexus.VolumeWriter(tmp_path / "c", grid, CELL, "t", np.uint32, False, True) as writer:
+        with pytest.raises(ValueError, match="32 to 64 are not whole chunks of 64"):
+            writer.write_block((0, 32), counts=strip, norm=strip)
+        writer.note({})
 
 
 def test_volumes_are_read_side_by_side(tmp_path: Path) -> None:

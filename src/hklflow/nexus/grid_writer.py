@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 PLANES = 16
 
 # Number of rows along k, and of voxels along h, of a chunk. A plane across the rows decompresses
-# all planes of its chunks: few rows make cuts fast. Volumes that are only read as a whole have more.
+# all rows of its chunks: few rows make cuts fast. Volumes that hklflow reads as a whole have more.
 _ROWS, _ROWS_FAST = 32, 64
 
 _DESCRIPTIONS = {

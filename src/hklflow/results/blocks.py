@@ -62,7 +62,9 @@ def blocks_of(
             low, high = _cropped(grid, low, high, region, axis, n)
         box = _centres(grid, low, high)
         near = [one.near(*box) & ~region.apart(one, *box) for one in turned]
-        for a, b, own in zip(low.tolist(), (high + 1).tolist(), np.stack(near, axis=1), strict=True):
+        for a, b, own in zip(
+            low.tolist(), (high + 1).tolist(), np.stack(near, axis=1), strict=True
+        ):
             yield Block(tuple(map(slice, a, b)), np.flatnonzero(own))
 
 
@@ -88,9 +90,7 @@ def _cropped(
     return low, high
 
 
-def in_threads(
-    function: Callable[[Any], Any], items: Iterator[Any], threads: int
-) -> Iterator[Any]:
+def in_threads(function: Callable[[Any], Any], items: Iterator[Any], threads: int) -> Iterator[Any]:
     """Yield a function of each item, in order; a few are calculated ahead in threads."""
     with ThreadPoolExecutor(threads) as pool:
         ahead: list[Future[Any]] = [pool.submit(function, i) for i in islice(items, 2 * threads)]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.results import units
+from hklflow.results.arguments import positive, shown
 from hklflow.results.estimate import Estimand, Estimate, estimate
 from hklflow.results.regions import Slots
 from hklflow.results.source import THREADS, Source
@@ -65,7 +66,13 @@ def plane_of(
     filled: bool = False,
 ) -> PlaneValues:
     """Return a plane of a volume; see `Volume.plane`."""
+    if not isinstance(text, str):
+        raise HklflowError(
+            f"plane: {shown(text)} is not a text; write three expressions, such as "
+            f"{' '.join(source.names[:2])} 0"
+        )
     parsed = planes.parse(text, source.names)
+    width = positive("width", width, or_zero=True)
     in_angstrom = units.is_length(unit, source.direct)
     u, v = planes.mesh(source.grid, parsed)
     if not (u.size and v.size):
@@ -113,7 +120,6 @@ def _thick(
         # The normal in the metric of the space, of length 1.
         normal = np.linalg.inv(source.metric) @ np.cross(plane.first, plane.second)
         normal = normal / np.sqrt(normal @ source.metric @ normal)
-        require_positive("width", width)
     else:
         normal = planes.slab_normal(plane, source.grid, width)
     matrix = np.linalg.inv(np.stack([normal, plane.second, plane.first], axis=1))
@@ -139,11 +145,3 @@ def _finer(values: Floats, increments: Floats) -> Floats:
             finer: Floats = np.linspace(values[0], values[-1], n * (len(values) - 1) + 1)
             return np.round(finer, 10)
     return values
-
-
-def require_positive(name: str, value: float) -> None:
-    """Raise an error if a length is not a positive number."""
-    number = isinstance(value, int | float | np.integer | np.floating)
-    if not (number and np.isfinite(value) and value > 0):
-        shown = f"{value:g}" if number else repr(value)
-        raise HklflowError(f"{name}: {shown} is not a positive number; correct it")

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Axes = Sequence[Floats]
-"""h, k, l (or x, y, z) of points: three arrays that broadcast to one shape. For a box of voxels they
-are the three axes, so that a sum along one of them takes no work for the others."""
+Axes = Sequence[Floats] | Floats
+"""h, k, l (or x, y, z) of points: three arrays that broadcast to one shape. For a box of voxels
+they are its axes, so that what depends on one of them is calculated for this axis alone."""
 
 _TIE = 1e-6  # in bins: closer positions are on a face
 
@@ -236,12 +236,12 @@ def _linear(row: Floats, axes: Axes) -> Floats:
     """Return the sum of the axes with the factors of a row; axes without a factor do not count."""
     size = np.abs(row).max()
     terms = [c * axis for c, axis in zip(row, axes, strict=True) if abs(c) > 1e-13 * size]
-    return np.asarray(sum(terms[1:], start=terms[0]) if terms else np.zeros(()))
+    return np.asarray(sum(terms, start=np.zeros(())))
 
 
 def _squares(axes: Axes, metric: Floats) -> Floats:
     """Return the squares of the lengths of vectors."""
-    factors: Floats = np.linalg.cholesky(metric).T  # x M x = |factors x|²
+    factors = np.asarray(np.linalg.cholesky(metric).T, np.float64)  # x M x = |factors x|²
     return np.asarray(sum(_linear(row, axes) ** 2 for row in factors))
 
 

@@ -100,7 +100,7 @@ class Source:
         """Lengths (3,) of the unit vectors of the axes: a* in 1/Å, or a in Å."""
         return np.asarray(np.sqrt(np.diag(self.metric)))
 
-    def contains(self, axes: Sequence[Floats]) -> NDArray[np.bool_]:
+    def contains(self, axes: Sequence[Floats] | Floats) -> NDArray[np.bool_]:
         """Return True for points within the voxels of the volume; see `hklflow.results.regions`."""
         within: Any = np.ones((), np.bool_)
         for axis, first, step, n in zip(

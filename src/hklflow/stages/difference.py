@@ -164,9 +164,9 @@ def _reaches(pair: "tuple[OpenVolume, OpenVolume]") -> list[float | None]:
 def _fitted_scale(pair: "tuple[OpenVolume, OpenVolume]", needed: bool) -> tuple[float, float]:
     """Return the scale factor for the reference and its error, from a sample of voxels.
 
-    The sample consists of boxes (of whole chunks in the file), drawn at random with a fixed seed. Of each set of
-    equivalent voxels only one is used, because equivalents have the same errors. If no factor can
-    be fitted and none is needed, both results are NaN.
+    The sample consists of boxes (whole chunks in the file), drawn at random with a fixed seed. Of
+    each set of equivalent voxels only one is used, because equivalents have the same errors. If no
+    factor can be fitted and none is needed, both results are NaN.
     """
     import itertools
 
