@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tests.truth.quantitative import World
 from tests.truth.quantitative_catalogue import PLANS, world
-from tests.truth.quantitative_gauge import gauge_of, means, observed, shells, spread
+from tests.truth.quantitative_shapes import gauge_of, means, observed, shells, spread
 
 Array = NDArray[np.float64]
 

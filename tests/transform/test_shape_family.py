@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from tests.truth.quantitative_catalogue import world
-from tests.truth.quantitative_gauge import admitted, gauge_of, observed, shells
+from tests.truth.quantitative_shapes import admitted, gauge_of, observed, shells
 from tests.truth.quantitative_scans import body_of, rotation_of
 
 from hklflow.geometry.symmetry import space_group

@@ -1,115 +1,121 @@
-"""True absorption as a function of Q, and its spread over shapes, by the rays of this program."""
+"""What redundancy cannot see of a factor over frames and directions; see quantitative.py.
 
-from dataclasses import replace
-from itertools import combinations_with_replacement
-from typing import NamedTuple
+A factor g(Q) with the symmetry of S(Q) changes no comparison of equivalent observations.
+`gauge_free` takes such a part off a field. It knows the group, nothing of absorption.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.geometry.symmetry import space_group
-from hklflow.transform import shape_family
-from hklflow.transform.shape_family import Gauge
 from tests.truth.quantitative import World
-from tests.truth.quantitative_absorption import Body, cylinder, ellipsoid, plate
-from tests.truth.quantitative_scans import crystal_of, rotation_of
+from tests.truth.quantitative_absorption import Array
 
-Array = NDArray[np.float64]
-
-MARGIN = 1.25
-MU_ERROR = 0.02
-SHELLS = 12
-DIRECTION = np.array([0.3, 0.61, 1.0])
+EVERY = 4  # pixels between the directions of a field
+GENERIC = np.array([0.4142, 1.0, 0.7321])
 
 
-class Observed(NamedTuple):
-    """True ln T, with Q in one asymmetric part (n, 3) and the weights of the observations."""
-
-    log: Array
-    Q: Array
-    weight: Array
+def at_blocks(image: Array, every: int = EVERY) -> Array:
+    """Return an image (slow, fast, ...) at the middles of blocks of pixels."""
+    return image[every // 2 :: every, every // 2 :: every]
 
 
-def admitted(w: World) -> tuple[float, float]:
-    """Return the limits of the extents that the stage is told, mm."""
-    extents = 2 * np.array(w.absorber.body.size)
-    return float(extents.min() / MARGIN), float(extents.max() * MARGIN)
+def folded(world: World, r: int, every: int = EVERY) -> tuple[Array, Array]:
+    """Return Q (frames, slow, fast, 3) in the crystal's frame, moved into one asymmetric part.
+
+    Of the equivalents the one that lies nearest to a fixed direction is taken; the second array
+    has the index of its operation.
+    """
+    s = at_blocks(world.s, every)
+    hkl = np.stack([world.hkl(r, z + 0.5, s) for z in range(world.scans[r].n_frames)])
+    B = world.crystal.B
+    best, far = np.zeros_like(hkl), np.full(hkl.shape[:-1], -np.inf)
+    which = np.zeros(hkl.shape[:-1], int)
+    for i, W in enumerate(world.crystal.group):
+        Q = hkl @ (W @ B.T)
+        along = Q @ GENERIC
+        nearer = along > far
+        best[nearer], far[nearer], which[nearer] = Q[nearer], along[nearer], i
+    return best, which
 
 
-def observed(w: World, body: Body | None = None, n: int = 4000, places: int = 15) -> Observed:
-    """Trace all rotations of a world, with another body if one is given."""
-    tracer = replace(w.absorber, tube=None, n_points=n, body=body or w.absorber.body)
-    group = [sign * W for W in w.crystal.group for sign in (1, -1)]
-    parts: list[tuple[Array, Array, Array]] = []
-    for r, scan in enumerate(w.scans):
-        rotation = rotation_of(w, r)
-        slow, fast = ((np.arange(places) + 0.5) * m / places for m in w.shape)
-        at = rotation.detector.lab(slow[:, None], fast[None, :]).reshape(-1, 3)
-        rays = at / np.linalg.norm(at, axis=-1, keepdims=True)
-        span = abs(scan.step) * scan.n_frames
-        number = max(8, int(span / 12))
-        for k in range(number):
-            R = scan.R((k + 0.37) * scan.n_frames / number)
-            Q = 2 * np.pi / w.crystal.wavelength * (rays - [0, 0, 1]) @ R
-            hkl = Q @ np.linalg.inv(w.UB).T
-            images = np.stack([hkl @ W @ w.crystal.B.T for W in group])
-            chosen = np.argmax(images @ DIRECTION, axis=0)
-            folded = images[chosen, np.arange(len(Q))]
-            log = np.log(tracer.sample(R, rays))
-            parts.append((log, folded, np.full(len(Q), span / number)))
-    return Observed(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+@dataclass(frozen=True)
+class Visible:
+    """A field without its gauge part.
+
+    Attributes
+    ----------
+    fields : list
+        Of each rotation (frames, slow, fast), on blocks of pixels; 0 where the weight is.
+    rms : float
+        Weighted root of mean squares, corrected for the freedom that the gauge part took.
+    gauge_rms : float
+        That of the part taken off.
+    repeated : float
+        Share of the weight in cells that are passed more than once: by another rotation or
+        equivalent, or after 25° of rotation. 0: redundancy sees nothing, the rms is numerical.
+    """
+
+    fields: list[Array]
+    rms: float
+    gauge_rms: float
+    repeated: float
 
 
-def means(values: Array, index: Array, weight: Array) -> tuple[Array, Array]:
-    """Return weights and means of groups; the mean over all is 0."""
-    total = np.bincount(index, weight)
-    used = total > 0
-    mean = np.bincount(index, weight * values)[used] / total[used]
-    return total[used], mean - np.average(mean, weights=total[used])
+def gauge_free(
+    world: World,
+    fields: list[Array],
+    weight: list[Array] | None = None,
+    *,
+    every: int = EVERY,
+    edge: float | None = None,
+) -> Visible:
+    """Take off a field over (frame, direction) what is a function of Q with the group's symmetry.
+
+    Parameters
+    ----------
+    fields
+        Relative errors of each rotation, (frames, slow, fast) at `at_blocks` of the pixels.
+    weight
+        Of the same shapes, such as expected counts; None: where pixels are not blind.
+    edge
+        1/Å, of cells in which the gauge part is quadratic; by default a twentieth of the largest
+        |Q|.
+    """
+    sees = at_blocks(~world.blind, every).astype(float)
+    w = weight or [np.broadcast_to(sees, f.shape) for f in fields]
+    places = [folded(world, r, every) for r in range(len(fields))]
+    Q = np.concatenate([q.reshape(-1, 3) for q, _ in places])
+    y, v = np.concatenate([f.ravel() for f in fields]), np.concatenate([a.ravel() for a in w])
+    edge = edge or float(world.q.max()) / 20
+    cell = np.floor(Q / edge + 0.5).astype(np.int64)
+    _, index = np.unique(cell @ np.array([1, 1 << 20, 1 << 40]), return_inverse=True)
+    x = Q / edge - cell
+    X = np.c_[np.ones(len(Q)), x, x**2, x[:, [0]] * x[:, 1:], x[:, 1] * x[:, 2]]
+    n = X.shape[1]
+    N = np.stack([np.bincount(index, v * X[:, i] * X[:, j]) for i in range(n) for j in range(n)], 1)
+    b = np.stack([np.bincount(index, v * X[:, i] * y) for i in range(n)], 1)
+    inverse = np.linalg.pinv(N.reshape(-1, n, n), rcond=1e-5, hermitian=True)
+    surface = np.einsum("nij,nj->ni", inverse, b)
+    gauge = np.where(v > 0, np.einsum("ni,ni->n", X, surface[index]), 0)
+    rest = np.where(v > 0, y - gauge, 0)
+    freedom = v.sum() - np.einsum("nij,nji->", inverse, N.reshape(-1, n, n)) * v.mean()
+    ends = np.cumsum([f.size for f in fields])[:-1]
+    left = [a.reshape(f.shape) for a, f in zip(np.split(rest, ends), fields, strict=True)]
+    rms = np.sqrt(v @ rest**2 / max(freedom, 1e-9 * v.sum()))
+    repeated = _repeated(world, [which for _, which in places], index)
+    total = float(np.sqrt(v @ gauge**2 / v.sum()))
+    return Visible(left, float(rms), total, float(v @ repeated / v.sum()))
 
 
-def shells(of: Observed) -> tuple[Array, Array, Array]:
-    """Return |Q|, weight and mean of ln T in shells."""
-    q = np.linalg.norm(of.Q, axis=1)
-    index = np.digitize(q, np.linspace(q.min(), q.max(), SHELLS + 1)[1:-1])
-    weight, mean = means(of.log, index, of.weight)
-    total = np.bincount(index, of.weight)
-    return (np.bincount(index, of.weight * q)[total > 0] / weight), weight, mean
-
-
-def spread(w: World) -> float:
-    """Return the standard deviation over shapes of another program, rms over shells."""
-    low, high = admitted(w)
-    turns = iter(Turn.random(200, rng=np.random.default_rng(5)).as_matrix())
-    found = []
-    for extents in combinations_with_replacement((low, np.sqrt(low * high), high), 3):
-        for make in (ellipsoid, cylinder, plate):
-            for order in ([0, 1, 2], [1, 2, 0], [2, 0, 1]):
-                body, R = make(*(np.array(extents)[order] / 2)), next(turns)
-                planes = np.c_[body.planes[:, :3] @ R.T, body.planes[:, 3]]
-                turned = replace(
-                    body,
-                    planes=planes,
-                    quadrics=R @ body.quadrics @ R.T,
-                    reach=float(np.linalg.norm(extents)),
-                )
-                _, weight, means_of_shells = shells(observed(w, turned, 800, 9))
-                found.append(means_of_shells)
-    return float(np.sqrt(np.average(np.var(found, axis=0), weights=weight)))
-
-
-def gauge_of(w: World) -> Gauge:
-    """Return what the stage states."""
-    crystal = crystal_of(w)
-    rotations = {f"r{i + 1}": rotation_of(w, i) for i in range(len(w.scans))}
-    group = space_group(w.crystal.space_group.partition(":")[0])
-    return shape_family.gauge(
-        shape_family.members(admitted(w), MU_ERROR),
-        dict.fromkeys(rotations, w.absorber.mu),
-        crystal.beam,
-        rotations,
-        w.UB,
-        group.laue_operations,
-        1,
-    )
+def _repeated(world: World, which: list[Array], index: Array) -> Array:
+    """Return True for observations in cells that are passed more than once."""
+    keys = []
+    for r, (scan, operation) in enumerate(zip(world.scans, which, strict=True)):
+        angle = abs(scan.step) * np.arange(scan.n_frames)[:, None, None]
+        keys.append((angle + 1e3 * (operation + r * len(world.crystal.group))).ravel())
+    key = np.concatenate(keys)
+    low, high = np.full(index.max() + 1, np.inf), np.full(index.max() + 1, -np.inf)
+    np.minimum.at(low, index, key)
+    np.maximum.at(high, index, key)
+    return (high - low > 25)[index]
