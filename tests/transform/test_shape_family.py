@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from tests.truth.quantitative_catalogue import world
-from tests.truth.quantitative_shapes import admitted, gauge_of, observed, shells
 from tests.truth.quantitative_scans import body_of, rotation_of
+from tests.truth.quantitative_shapes import admitted, gauge_of, observed, shells
 
 from hklflow.geometry.symmetry import space_group
 from hklflow.transform import shape_family
