@@ -1,7 +1,7 @@
 """What does the subtraction of measured backgrounds cost in the transform?
 
 Sums of counts and norm, and the same sums with one background and with two backgrounds that have
-factors of their own, in turn, with one thread; the least time of processor of several rounds.
+factors of their own, alternating, with one thread; the least time of processor of several rounds.
 Reading and writing of files is not in it.
 
     python -m benchmarks.background_cost [--size 512] [--frames 128] [--rounds 5]

@@ -1,7 +1,7 @@
 """Is the absorption of a crystal of unknown shape within its stated uncertainty?
 
-Worlds of tests/truth/QUANTITATIVE.md, whose transmissions other rays have traced. The stage is told
-that the extents of the crystal are between its smallest one / 1.25 and its largest one × 1.25.
+Worlds of tests/truth/QUANTITATIVE.md, whose transmissions other rays have traced. The stage gets
+extents between the smallest one of the crystal / 1.25 and its largest one × 1.25.
 The true ln T of all rotations is averaged in shells of |Q|, and in cells of the asymmetric part of
 Q, and compared with mean and uncertainty (`transform.shape_family`). The spread is the standard
 deviation, in shells, of shapes that another program makes and traces: ellipsoids, cylinders and

@@ -125,7 +125,12 @@ def run(module: Any, inputs: Any, outputs: Any, **params: Any) -> None:
 
 
 def scale_of(
-    made: Made, first: Made, name: str = "scale", earlier: Sequence[Made] = (), **params: Any
+    made: Made,
+    first: Made,
+    name: str = "scale",
+    earlier: Sequence[Made] = (),
+    background: str | None = None,
+    **params: Any,
 ) -> Any:
     run(
         frame_scale,
@@ -135,6 +140,8 @@ def scale_of(
             reference_scan=first / "scan.nxs",
             reference=first / "statistics.nxs",
             earlier=[one / "statistics.nxs" for one in earlier],
+            background=background and made / background,
+            reference_background=background and first / background,
         ),
         frame_scale.Outputs(
             scale=made / f"{name}.nxs", picture=made / f"{name}.png", metrics=made / f"{name}.json"

@@ -15,8 +15,8 @@ from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.images import surrounded
-from hklflow.stages import background, frame_scale
-from tests.test_frame_scale import Made, Z, measure, run, simulation
+from hklflow.stages import background
+from tests.test_frame_scale import Made, Z, measure, run, scale_of, simulation
 
 TRUTH = 1 - 0.5 * np.sin(np.pi * Z) ** 2  # changes by a factor of 2
 N_RUN = 60
@@ -54,22 +54,7 @@ class World(NamedTuple):
                 background.Outputs(**{n: own / f"background.{e}" for n, e in outputs.items()}),
                 runs={"air": settings | run_settings},
             )
-        path = own / "background.nxs" if subtract else None
-        run(
-            frame_scale,
-            frame_scale.Inputs(
-                scan=own / "scan.nxs",
-                statistics=own / "statistics.nxs",
-                reference_scan=own / "scan.nxs",
-                reference=own / "statistics.nxs",
-                background=path,
-                reference_background=path,
-            ),
-            frame_scale.Outputs(
-                scale=own / "scale.nxs", picture=own / "scale.png", metrics=own / "scale.json"
-            ),
-        )
-        return nexus.read_scale(own / "scale.nxs")
+        return scale_of(own, own, background="background.nxs" if subtract else None)
 
     def error(self, scale: Any) -> float:
         """Return the rms error of the course."""

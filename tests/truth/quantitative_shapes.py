@@ -32,7 +32,7 @@ class Observed(NamedTuple):
 
 
 def admitted(w: World) -> tuple[float, float]:
-    """Return the limits of the extents that the stage is told, mm."""
+    """Return the limits of the extents that the stage gets, mm."""
     extents = 2 * np.array(w.absorber.body.size)
     return float(extents.min() / MARGIN), float(extents.max() * MARGIN)
 

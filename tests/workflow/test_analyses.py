@@ -1,4 +1,4 @@
-"""Analyses of a scan beside each other, from raw frames to the comparison."""
+"""Analyses of a scan side by side, from raw frames to the comparison."""
 
 import json
 import subprocess

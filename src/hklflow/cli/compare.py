@@ -1,7 +1,6 @@
 """`hklflow compare`: analyses of a scan, or any scans of one sample, side by side."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from hklflow.base.errors import HklflowError, printable
 from hklflow.base.names import ANALYSIS, measured
 from hklflow.base.values import CELL_NAMES
 from hklflow.cli.options import Directory
+from hklflow.page.numbers import with_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -322,7 +322,9 @@ def _lattice_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     lattices, relations = found["lattice"], [None, *found["to the first"]]
     yield "space group", *(_NONE if one is None else one["space group"] for one in lattices)
     for i, name in enumerate(CELL_NAMES):
-        cells = (_NONE if x is None else _su(x["cell"][i], x["cell_sigma"][i]) for x in lattices)
+        cells = (
+            _NONE if x is None else with_error(x["cell"][i], x["cell_sigma"][i]) for x in lattices
+        )
         yield f"{name} ({'Å' if i < 3 else '°'})", *cells
     sigma = (x and f"{max(x['orientation_sigma_deg']):.2g}" for x in lattices)
     yield "largest s.u. of the orientation (°)", *(text or _NONE for text in sigma)
@@ -345,14 +347,6 @@ def _indices(matrix: Sequence[Sequence[float]]) -> str:
                 word += ("-" if number < 0 else "+") + ("" if size == 1 else f"{size}") + name
         words.append(word.removeprefix("+") or "0")
     return ",".join(words)
-
-
-def _su(value: float, sigma: float) -> str:
-    """Return a value with its standard uncertainty in brackets, such as ``4.7512(3)``."""
-    if not sigma > 0:
-        return f"{value:.6g}"
-    digits = max(0, 1 - math.floor(math.log10(sigma)))
-    return f"{value:.{digits}f}({round(sigma * 10**digits)})"
 
 
 def _written(value: Any) -> str:

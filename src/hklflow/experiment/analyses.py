@@ -31,8 +31,8 @@ def with_analyses(
         if mark and (sample, base) in scans:
             before = len(problems)
             check_name(name, "analysis", f"config: per_scan.{entry}", problems)
-            if (told := length_problem(own, "scan with analysis")) is not None:
-                problems.append(f"config: per_scan.{entry}: {told}")
+            if (problem := length_problem(own, "scan with analysis")) is not None:
+                problems.append(f"config: per_scan.{entry}: {problem}")
             if len(problems) == before:
                 named.setdefault((sample, base), []).append(name)
     found: dict[Key, Scan] = {}

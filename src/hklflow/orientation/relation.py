@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 
 _DENOMINATORS = (1, 2, 3, 4, 6)  # centrings, and supercells up to six times an axis
 _MISFIT = 0.05  # largest deviation of an element of the matrix from a rational number
-_LARGEST = 12  # largest element: longer supercells cannot be told from chance
+_LARGEST = 12  # largest element: longer supercells cannot be distinguished from chance
 
 
 @dataclass(frozen=True, eq=False)

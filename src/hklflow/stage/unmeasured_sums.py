@@ -7,7 +7,7 @@ and |Q| have powder rings.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hklflow import stage
+from hklflow.stage import repeated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +95,9 @@ def summed(task: Task, plan: "RepeatGrid | None", punch: Punch) -> "tuple[Record
     """
     from hklflow.transform import repeats
 
-    orbit = None if plan is None else _orbits(task, plan, punch)
+    orbit = None
+    if plan is not None:
+        orbit = repeated.orbits(task.orientation, plan, punch.reach, punch.friedel)
     parts: list[Records] = []
     cells: Cells | None = None
     for number in range(len(task.scans)):
@@ -118,61 +120,24 @@ def _of_rotation(
     punch: Punch,
 ) -> "tuple[Records | None, Cells]":
     """Return the sums of a rotation."""
-    import numpy as np
-
-    from hklflow import nexus
-    from hklflow.formats import raw
-    from hklflow.images import masks
     from hklflow.transform import repeats
-    from hklflow.transform.sums import Readout
 
     scan, rotation, norm = task.scans[number], task.rotations[number], task.norms[number]
     incident = norm.scale.monitor * norm.scale.attenuation
-    n, fast = rotation.scan.n_frames, rotation.detector.shape[1]
-    with (
-        raw.open_scan(scan) as frames,
-        nexus.open_frame_mask(task.frame_masks[number]) as excluded,
-    ):
-        flag = masks.flag_value(frames.dtype) or np.inf
-        readout = Readout(min(flag, scan.saturation or np.inf), scan.underload)
+    name, every = task.names[number], plan.frames if plan else 1
+    with repeated.ranges(scan, task.frame_masks[number], name, every) as frames:
         own = None
         if plan is not None and orbit is not None:
             own = repeats.Repeats(
-                rotation, number, task.orientation.ub, plan.grid, orbit, norm.pixel,
-                norm.frame, readout, plan.block, [(norm.pixel, incident)], norm.direction,
+                rotation, number, task.orientation.ub, plan.grid, orbit, norm.pixel, norm.frame,
+                frames.readout, plan.block, [(norm.pixel, incident)], norm.direction,
             )  # fmt: skip
-        sampled = _Sampled(task, number, incident, readout, punch.reach)
-        blocks = frames.blocks(plan.frames if plan else 1, scan.first, scan.first + n)
-        first = 0
-        for counts in stage.progress(blocks, n, f"sum frames of {task.names[number]}", len):
-            last = first + len(counts)
-            mask = None
-            if excluded.any(first, last):
-                mask = np.unpackbits(excluded[first:last], axis=2, count=fast)
+        sampled = _Sampled(task, number, incident, frames.readout, punch.reach)
+        for part in frames.each:
             if own is not None:
-                own.add(counts, first, mask)
-            sampled.add(counts, first, mask)
-            first = last
+                own.add(*part)
+            sampled.add(*part)
     return None if own is None else own.records(), sampled.cells
-
-
-def _orbits(task: Task, plan: "RepeatGrid", punch: Punch) -> "Orbits":
-    """Return the orbits of the voxels under the Laue group, or the point group."""
-    from hklflow.geometry import symmetry
-    from hklflow.transform import repeats
-    from hklflow.volumes.symmetrise import images
-
-    group = symmetry.space_group(task.orientation.space_group)
-    maps = images(plan.grid, group.laue_operations if punch.friedel else _proper(group))
-    return repeats.orbits(plan.grid, maps.turns, maps.shifts, punch.reach, plan.share)
-
-
-def _proper(group: Any) -> "NDArray[np.int64]":
-    """Return the operations of the point group on hkl: rows of the operations of coordinates."""
-    import numpy as np
-
-    turns = np.transpose(group.operations[0], (0, 2, 1))
-    return np.unique(np.concatenate([np.eye(3, dtype=int)[None], turns]), axis=0)
 
 
 def pixel_places(rotation: "Rotation", every: int = 1) -> "Places":

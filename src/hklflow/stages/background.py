@@ -228,11 +228,11 @@ def _factors(
     course = found.course(signal, curve, pixels)
     for _ in range(_FITS if fitted else 0):
         for i in fitted:
-            scales[i], found.errors[i] = _fitted(i, found, course, scan, params)
+            found.scales[i], found.errors[i] = _fitted(i, found, course, scan, params)
         course = found.course(signal, curve, pixels)
     for i in fitted:
-        name = images[i].run.name
-        print(f"{name}: the fitted factor is {scales[i]:.4f} ± {scales[i] * found.errors[i]:.4f}")
+        name, scale = images[i].run.name, found.scales[i]
+        print(f"{name}: the fitted factor is {scale:.4f} ± {scale * found.errors[i]:.4f}")
     return found, course
 
 

@@ -202,9 +202,10 @@ class _Sums(NamedTuple):
 
 def _records(task: _Task, plan: "RepeatGrid", inputs: Inputs, params: Params) -> _Sums:
     """Sum all frames by voxel and passage."""
+    from hklflow.stage import repeated
     from hklflow.transform import repeats
 
-    orbit = _orbits(task, plan, params)
+    orbit = repeated.orbits(task.orientation, plan, params.punch, params.friedel)
     parts, through = [], []
     for number in range(len(task.names)):
         own, factor = _of_rotation(task, plan, inputs, params, number, orbit)
@@ -212,24 +213,6 @@ def _records(task: _Task, plan: "RepeatGrid", inputs: Inputs, params: Params) ->
         through.append(factor)
     records = repeats.Records.joined(parts, orbit, gap=2.5 * plan.frames)
     return _Sums(records, plan.frames, through)
-
-
-def _orbits(task: _Task, plan: "RepeatGrid", params: Params) -> "Orbits":
-    """Return the orbits of the voxels under the Laue group, or the point group."""
-    import numpy as np
-
-    from hklflow.geometry import symmetry
-    from hklflow.transform import repeats
-    from hklflow.volumes.symmetrise import images
-
-    group = symmetry.space_group(task.orientation.space_group)
-    operations = group.laue_operations
-    if not params.friedel:
-        # hkl are rows of the operations of coordinates.
-        turns = np.transpose(group.operations[0], (0, 2, 1))
-        operations = np.unique(np.concatenate([np.eye(3, dtype=int)[None], turns]), axis=0)
-    maps = images(plan.grid, operations)
-    return repeats.orbits(plan.grid, maps.turns, maps.shifts, params.punch, plan.share)
 
 
 def _of_rotation(
@@ -243,11 +226,8 @@ def _of_rotation(
     """Return the sums of a rotation, and the crystal's part of the norm of its frames."""
     import numpy as np
 
-    from hklflow import nexus
-    from hklflow.formats import raw
-    from hklflow.images import masks
+    from hklflow.stage import repeated
     from hklflow.transform import repeats, surroundings
-    from hklflow.transform.sums import Readout
 
     scan, rotation = task.scans[number], task.rotations[number]
     corrections = params.corrections
@@ -267,12 +247,8 @@ def _of_rotation(
     of_scan = at.get(inputs.orientation.absolute().parent.name)
     background = norms.read_background(at.get(task.names[number], of_scan), norm) or []
     incident = norm.scale.monitor * norm.scale.attenuation
-    with (
-        raw.open_scan(scan) as frames,
-        nexus.open_frame_mask(inputs.frame_masks[number]) as excluded,
-    ):
-        flag = masks.flag_value(frames.dtype) or np.inf
-        readout = Readout(min(flag, scan.saturation or np.inf), scan.underload)
+    name = task.names[number]
+    with repeated.ranges(scan, inputs.frame_masks[number], name, plan.frames) as frames:
         own = repeats.Repeats(
             rotation,
             number,
@@ -281,22 +257,15 @@ def _of_rotation(
             orbit,
             norm.pixel,
             norm.frame,
-            readout,
+            frames.readout,
             plan.block,
             surroundings.norms(background, incident),
             norm.direction,
         )
-        n, fast = rotation.scan.n_frames, rotation.detector.shape[1]
-        blocks = frames.blocks(plan.frames, scan.first, scan.first + n)
-        first = 0
-        for counts in stage.progress(blocks, n, f"sum frames of {task.names[number]}", len):
-            last = first + len(counts)
-            mask = None
-            if excluded.any(first, last):
-                mask = np.unpackbits(excluded[first:last], axis=2, count=fast)
-            own.add(counts, first, mask)
-            first = last
-    return own, np.divide(norm.frame, incident, out=np.ones(n), where=incident > 0)
+        for part in frames.each:
+            own.add(*part)
+    ones = np.ones(rotation.scan.n_frames)
+    return own, np.divide(norm.frame, incident, out=ones, where=incident > 0)
 
 
 def _splines(task: _Task, params: Params) -> "Splines":

@@ -304,75 +304,22 @@ def _follow(
     limit: np.uint32,
     to: _Tables,
     n: int,
-) -> int:
-    """Call `follow` with q_lab in planes of ``plane`` bytes."""
-    return follow(
-        like,
-        values,
-        offsets,
-        to.n_steps,
-        to.to_voxel,
-        to.step_norm,
-        q,
-        q + plane,
-        q + 2 * plane,
-        norm,
-        mask,
-        mask_offsets,
-        to.window,
-        limit,
-        to.voxel,
-        to.counts,
-        to.norm,
-        n,
-        to.inside,
-    )
-
-
-@kernel(inline="always")
-def _follow_surrounded(
-    like: NDArray[Any],
-    values: int,
-    offsets: int,
-    q: int,
-    plane: int,
-    norm: int,
-    mask: int,
-    mask_offsets: int,
-    limit: np.uint32,
-    to: _Tables,
-    n: int,
+    around: Around | None,
     weights: int,
     stride: int,
 ) -> int:
-    """Call `follow_surrounded` like `_follow`."""
+    """Call `follow`, or `follow_surrounded`, with q_lab in planes of ``plane`` bytes."""
+    if around is None:
+        return follow(
+            like, values, offsets, to.n_steps, to.to_voxel, to.step_norm, q, q + plane,
+            q + 2 * plane, norm, mask, mask_offsets, to.window, limit, to.voxel, to.counts,
+            to.norm, n, to.inside,
+        )  # fmt: skip
     return follow_surrounded(
-        like,
-        values,
-        offsets,
-        to.n_steps,
-        to.to_voxel,
-        to.step_norm,
-        q,
-        q + plane,
-        q + 2 * plane,
-        norm,
-        mask,
-        mask_offsets,
-        to.window,
-        limit,
-        to.voxel,
-        to.counts,
-        to.norm,
-        n,
-        to.inside,
-        to.n_expected,
-        weights,
-        stride,
-        to.frames,
-        to.expected,
-        to.variance,
-    )
+        like, values, offsets, to.n_steps, to.to_voxel, to.step_norm, q, q + plane, q + 2 * plane,
+        norm, mask, mask_offsets, to.window, limit, to.voxel, to.counts, to.norm, n, to.inside,
+        to.n_expected, weights, stride, to.frames, to.expected, to.variance,
+    )  # fmt: skip
 
 
 @kernel
@@ -501,16 +448,10 @@ def add_block(
                     mask = mask if masked else 0
                     q = address(pixels.q) + 4 * first
                     if n_phi * n_pix == 1:
-                        if around is None:
-                            n = _follow(
-                                frames, values, offsets, q, q_plane, norm, mask, mask_offsets,
-                                limit, tables, n,
-                            )  # fmt: skip
-                        else:
-                            n = _follow_surrounded(
-                                frames, values, offsets, q, q_plane, norm, mask, mask_offsets,
-                                limit, tables, n, weights, weights_stride,
-                            )  # fmt: skip
+                        n = _follow(
+                            frames, values, offsets, q, q_plane, norm, mask, mask_offsets, limit,
+                            tables, n, around, weights, weights_stride,
+                        )  # fmt: skip
                     else:
                         _deal_group(
                             frames, values, offsets, first, plane, steps, limit, seed, shares
@@ -520,18 +461,11 @@ def add_block(
                                 overflow |= _add(n, records, sums, around)
                                 n = 0
                             values = address(shares) + 4 * LANES * n_steps * sub
-                            if around is None:
-                                n = _follow(
-                                    shares, values, address(in_shares), q + 3 * q_plane * sub,
-                                    q_plane, norm, mask, mask_offsets, np.uint32(NOWHERE), tables,
-                                    n,
-                                )  # fmt: skip
-                            else:
-                                n = _follow_surrounded(
-                                    shares, values, address(in_shares), q + 3 * q_plane * sub,
-                                    q_plane, norm, mask, mask_offsets, np.uint32(NOWHERE), tables,
-                                    n, weights, weights_stride,
-                                )  # fmt: skip
+                            n = _follow(
+                                shares, values, address(in_shares), q + 3 * q_plane * sub,
+                                q_plane, norm, mask, mask_offsets, np.uint32(NOWHERE), tables, n,
+                                around, weights, weights_stride,
+                            )  # fmt: skip
                     if inside[2] > 0:
                         inside[2] = 0
                         if part.counted[top // ROWS]:

@@ -49,10 +49,8 @@ class Plain:
         self._weights, self._factors = np.zeros((0, 0, 0)), np.zeros((0, 0))
         self.expected = self.expected_excluded = self.kept
         if sums.expected is not None:
-            units = self.UNIT * sums.expected_bounds
-            units = units[[0] * (len(sums.expected.pixel) - 1) + [1], None]
             self._weights = sums.expected.pixel
-            self._factors = sums.expected.frame / (sums.n_sub * units)
+            self._factors = sums.expected.frame / (sums.n_sub * sums.expected_units(self.UNIT))
             self.expected, self.expected_excluded = (
                 Bricks(sums.grid, *sums.planes, np.float64, np.float64) for _ in range(2)
             )
@@ -180,8 +178,7 @@ class Lanes:
         """Return the tables of the expected background, still without frames, and empty sums."""
         sums = self._sums
         assert sums.expected is not None
-        units = self.UNIT * sums.expected_bounds
-        self._expected_units = units[[0] * (len(sums.expected.pixel) - 1) + [1], None]
+        self._expected_units = sums.expected_units(self.UNIT)
         self.expected, self.expected_excluded = (
             Bricks(sums.grid, *sums.planes, np.uint64, np.uint64) for _ in range(2)
         )

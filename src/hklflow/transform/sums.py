@@ -159,6 +159,18 @@ class Sums:
         whole = 2.0 ** math.ceil(math.log2(sum(bounds[:-1])))
         self.expected_bounds = np.array([whole, bounds[-1]])
 
+    def expected_units(self, unit: float) -> Floats:
+        """Return the unit (n, 1) of the sums of each product in `expected`.
+
+        Parameters
+        ----------
+        unit : float
+            Unit of sums whose terms are below 1.
+        """
+        assert self.expected is not None
+        whole, variance = unit * self.expected_bounds
+        return np.array([[whole]] * (len(self.expected.pixel) - 1) + [[variance]])
+
     def pixel_norm_of(self, frame: int, rows: slice) -> Floats:
         """Return the pixel norm (slow, fast) with the direction's factor; only rows are right."""
         if self.direction is None:
