@@ -3,7 +3,7 @@
 The transmission depends on the frame and on the direction of the scattered beam. It is part of the
 norm of S(Q) and of Bragg intensities. The stage runs for scans whose `absorption: shape` is set. Of
 a shape that is not known, the norm contains the mean over the shapes with the given extents, as a
-function of |Q|, and the figures its uncertainty.
+function of ``|Q|``, and the figures its uncertainty.
 """
 
 from pathlib import Path

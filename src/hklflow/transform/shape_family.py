@@ -8,8 +8,8 @@ extents are independent, and their logarithms have an arcsine distribution, whic
 This makes spheres and cubes, plates and needles. Over these shapes g has a mean, and a covariance,
 which is that of the error of ln S(Q) that is left when the mean is divided out.
 
-g is divided into a polynomial of |Q|², whose mean over the observations is 0 because the scale of
-S(Q) is free, and a rest that depends on the direction of Q: its mean in coarse cells of the
+g is divided into a polynomial of ``|Q|²``, whose mean over the observations is 0 because the scale
+of S(Q) is free, and a rest that depends on the direction of Q: its mean in coarse cells of the
 asymmetric part of Q.
 """
 
