@@ -29,6 +29,7 @@ from hklflow.cli.lattice import app as lattice
 from hklflow.cli.mask import app as mask
 from hklflow.cli.model import app as model
 from hklflow.cli.peaks import app as peaks
+from hklflow.cli.peaks_list import list_peaks
 from hklflow.cli.show import show
 from hklflow.cli.slice import slice_volume
 from hklflow.cli.status import show_status
@@ -52,6 +53,7 @@ app.command(scan)
 app.command(config)
 app.command(mask)
 app.command(peaks)
+peaks.command(list_peaks, name="list")
 app.command(lattice)
 app.command(model)
 app.command(calibration.app)
