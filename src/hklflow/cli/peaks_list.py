@@ -106,7 +106,7 @@ def _rows(
     columns += [(table.intensity, ".6g"), (np.sqrt(table.var_intensity), ".4g")]
     columns += [(table.significance, ".4g"), (choice.two_theta(scan, table), ".4f")]
     columns += [(choice.q_length(scan, table), ".5f")]
-    rows = range(len(table))
+    rows = list(range(len(table)))
     indices: list[tuple[str, ...]] = [()] * len(table)
     if orientation is not None:
         hkl = rotation.hkl(orientation.ub, table.frame, table.slow, table.fast)
@@ -118,5 +118,5 @@ def _rows(
         ]
         rows = np.flatnonzero(away > (-1 if deviation is None else deviation)).tolist()
     for i in rows:
-        flags = ",".join(flag.name.lower() for flag in PeakFlag if table.flags[i] & flag)
+        flags = ",".join(str(flag.name).lower() for flag in PeakFlag if table.flags[i] & flag)
         yield (*(format(column[i], form) for column, form in columns), flags, *indices[i])

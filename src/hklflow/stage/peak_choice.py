@@ -131,4 +131,4 @@ def _listed(row: dict[str, str], line: int, problems: list[str]) -> Iterator[Lis
         told = ", ".join(f"{name} {row.get(name, '')!r}" for name in COLUMNS[3:])
         problems.append(f"line {line}: {told}: give three numbers")
         return
-    yield ListedPeak(*(row[name] for name in COLUMNS[:3]), frame, slow, fast, line)
+    yield ListedPeak(row["sample"], row["scan"], row["rotation"], frame, slow, fast, line)

@@ -101,9 +101,10 @@ def chosen(
             limit = getattr(choice, f"{end}_{name}", None)
             if limit is not None:
                 values = [of(scan, table) for scan, table in pairs]
-                outs = (~(x >= limit if end == "min" else x <= limit) for x in values)  # NaN is out
                 more = f" = {limit:g}{_span(values, unit)}"
-                leave_out(f"beyond `orientation: {end}_{name}`", outs, more)
+                # NaN is out.
+                beyond = (~(x >= limit if end == "min" else x <= limit) for x in values)
+                leave_out(f"beyond `orientation: {end}_{name}`", beyond, more)
     if choice.use_frames:
         frames = (_other_frames(n, *pair, choice) for n, pair in zip(names, pairs, strict=True))
         leave_out("outside of `orientation: use_frames`", frames)
@@ -213,9 +214,9 @@ def _listed(
             tree = cKDTree(np.stack(place(scan, table), axis=1) / unit)
             at = np.array([[peak.frame, peak.slow, peak.fast] for peak in own]) / unit
             # The largest difference of frame, slow and fast counts.
-            distance, nearest = tree.query(at, p=np.inf)
+            distance, nearest = map(np.atleast_1d, tree.query(at, p=np.inf))
             out[nearest[distance <= NEAR]] = True
-            without += [p for p, far in zip(own, distance > NEAR, strict=True) if far]
+            without += [peak for peak, far in zip(own, distance, strict=True) if far > NEAR]
         else:
             without += own
         outs.append(out)
