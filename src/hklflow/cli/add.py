@@ -10,6 +10,7 @@ from hklflow.base.values import CELL_NAMES
 from hklflow.cli.cif import Cif
 from hklflow.cli.folder import experiment
 from hklflow.cli.options import Directory
+from hklflow.cli.plan import filled
 
 
 def add_sample(
@@ -110,8 +111,8 @@ def add_scan(
 ) -> None:
     """Add one rotation of a scan to the table of scans.
 
-    The raw file must exist. Enter rotations that are not measured yet in `config/planned.tsv`, see
-    `hklflow watch --help`.
+    The raw file must exist. Plan rotations that are not measured yet with `hklflow scan plan`, or
+    enter them in `config/planned.tsv`, see `hklflow watch --help`.
 
     Example: `hklflow scan add quartz 100K --rotation r1 --raw raw/quartz_100K_r1.h5
     --temperature 100 --parent 300K --goniometer "chi=0 phi=0:0.1"`
@@ -132,5 +133,7 @@ def add_scan(
         raise HklflowError("--raw is empty; name the raw file of the rotation")
     row = {"sample": sample, "scan": scan, "rotation": rotation, "raw": raw, **columns.texts()}
     folder = experiment(directory)
+    for note in filled(folder.base, [raw]):
+        print(note)
     folder.add("scans", [row])
     print(f"{sample} {scan} {rotation} added to {folder.table('scans')}")

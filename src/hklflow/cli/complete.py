@@ -98,8 +98,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _begun(path: Path) -> bool:
-    """Return True if the file, or any file of the series, exists."""
+    """Return True if the file, or any file of the series, exists.
+
+    A planned scan file exists before its frames, which count.
+    """
+    from hklflow.formats.light import sources_of
+    from hklflow.formats.planned_scan import is_planned
+
     if not is_series(path.name):
+        if is_planned(path):
+            return any(_begun(Path(source)) for source, _ in sources_of(path))
         return path.exists()
     pattern = name_pattern(path.name, {})
     try:

@@ -173,7 +173,7 @@ def read_scans(
         rotation = Rotation(
             row["rotation"],
             row["raw"],
-            _goniometer(row["goniometer"], where, problems),
+            goniometer_settings(row["goniometer"], where, problems),
             row["calibration"] or None,
             _whole(row["frames"], "frames", 1, where, problems),
             _whole(row["run"], "run", 0, where, problems),
@@ -514,10 +514,13 @@ def _ranges(text: str, where: str, problems: list[str]) -> dict[str, tuple[float
     return ranges
 
 
-def _goniometer(
+def goniometer_settings(
     text: str, where: str, problems: list[str]
 ) -> dict[str, tuple[float, float | None]]:
-    """Return (start, step) in degrees of each axis, from ``chi=54.7 phi=0:0.5``; phi is scanned."""
+    """Return (start, step) in degrees of each axis, from ``chi=54.7 phi=0:0.5``; phi is scanned.
+
+    Problems are added to ``problems``.
+    """
     settings: dict[str, tuple[float, float | None]] = {}
     for item in text.split():
         match = re.fullmatch(r"(\w+)=([-+.\deE]+)(?::([-+.\deE]+))?", item)

@@ -215,8 +215,10 @@ def collected(
     from dataclasses import replace
 
     from hklflow.formats import assemble
+    from hklflow.formats.planned_scan import require_filled
     from hklflow.geometry import sensor
 
+    require_filled(source)
     header = frames.header
     binning = _binning(source, header, params.binning)
     detector = beam = material = None

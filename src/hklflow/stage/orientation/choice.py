@@ -214,7 +214,7 @@ def _listed(
             tree = cKDTree(np.stack(place(scan, table), axis=1) / unit)
             at = np.array([[peak.frame, peak.slow, peak.fast] for peak in own]) / unit
             # The largest difference of frame, slow and fast counts.
-            distance, nearest = map(np.atleast_1d, tree.query(at, p=np.inf))
+            distance, nearest = (np.atleast_1d(values) for values in tree.query(at, p=np.inf))
             out[nearest[distance <= NEAR]] = True
             without += [peak for peak, far in zip(own, distance, strict=True) if far > NEAR]
         else:
