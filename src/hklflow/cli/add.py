@@ -22,12 +22,14 @@ def add_sample(
     formula: str = "",
     cif: Cif = Cif(),
     parents: str = "",
+    crystal_of: str = "",
     directory: Directory = Path(),
 ) -> None:
-    """Add a sample to the table of samples.
+    """Add a sample, or another crystal of a sample, to the table of samples.
 
     Example: `hklflow sample add quartz --space-group "P 32 2 1" --cell 4.91 4.91 5.40 90 90 120
-    --formula SiO2`, or `hklflow sample add quartz --cif quartz.cif`
+    --formula SiO2`, `hklflow sample add quartz --cif quartz.cif`, or `hklflow sample add quartz-b
+    --crystal-of quartz`
 
     Parameters
     ----------
@@ -44,6 +46,9 @@ def add_sample(
         file.
     parents
         Parent scan for each temperature range in K, such as `300K=160:400 100K=0:160`.
+    crystal_of
+        Sample of which this is another crystal. Its space group, cell and formula are used unless
+        others are given, and its settings (`per_sample`) apply to the crystal, too.
     """
     from hklflow.geometry.symmetry import space_group as known
 
@@ -51,13 +56,20 @@ def add_sample(
     if crystal is not None:
         space_group = space_group or crystal.space_group
         cell, formula = crystal.cell, formula or crystal.formula
-    if space_group is None:
+    if space_group is None and not crystal_of:
         raise HklflowError(
             "the space group is not stated; enter --space-group (P 1 if it is not known), or a "
             "file with --cif"
         )
-    known(space_group)
-    row = {"sample": name, "space_group": space_group, "formula": formula, "parents": parents}
+    if space_group is not None:
+        known(space_group)
+    row = {
+        "sample": name,
+        "space_group": space_group or "",
+        "formula": formula,
+        "parents": parents,
+        "crystal_of": crystal_of,
+    }
     if cell is not None:
         row |= {axis: f"{value:.10g}" for axis, value in zip(CELL_NAMES, cell, strict=True)}
     folder = experiment(directory)
