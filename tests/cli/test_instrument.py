@@ -236,7 +236,9 @@ def test_a_planned_scan_is_filled_by_its_measurement(
     assert done.code == 0, done.err
     assert "waits" not in done.out  # nothing is there yet
     assert read_table(folder / "config/scans.tsv").rows == ()
-    counts = measure(folder / "raw/quartz_r1.h5")
+    bad = np.zeros(SHAPE, np.uint32)
+    bad[7, 7] = 2
+    counts = measure(folder / "raw/quartz_r1.h5", pixel_mask=bad)
     done = watch()
     assert done.code == 0, done.err
     assert (
@@ -259,6 +261,8 @@ def test_a_planned_scan_is_filled_by_its_measurement(
     np.testing.assert_allclose(header.exposure_time, 0.2 + 0.01 * np.arange(N))
     assert header.wavelength == WAVELENGTH
     assert header.saturation == 1000  # the instrument's
+    assert header.pixel_mask is not None
+    assert np.argwhere(header.pixel_mask).tolist() == [[3, 4], [7, 7]]  # of both
     assert (header.start_deg, header.step_deg) == (pytest.approx(-10), pytest.approx(0.5))
     assert header.detector is not None
     np.testing.assert_allclose(header.detector.origin, detector.origin, atol=1e-14)
@@ -326,6 +330,16 @@ def test_a_measurement_that_is_not_the_planned_one_waits(
     added = hklflow("scan", "add", *words, "--directory", folder)
     assert added.code == 2
     assert told in added.err
+
+
+def test_a_damaged_plan_waits(instrument: Path, hklflow: Hklflow) -> None:
+    folder = instrument.parents[1]
+    assert planned(folder, instrument, hklflow).code == 0
+    (folder / "raw/quartz_100K_r1.scan.nxs").write_bytes(b"no HDF5")
+    done = hklflow("watch", folder, "--once", "--settle", "0", "--command", "true")
+    assert done.code == 0, done.err
+    assert "quartz 100K (r1) waits: " in done.out
+    assert "quartz_100K_r1.scan.nxs" in done.out
 
 
 def test_a_plan_that_is_not_filled_is_not_imported(instrument: Path, hklflow: Hklflow) -> None:

@@ -76,6 +76,8 @@ def missing(row: Row, base: Path, settling: Settling) -> str:
             return NOT_THERE
     except OSError as error:
         return f"{row['raw']} cannot be reached ({error.strerror})"
+    except HklflowError as error:  # a damaged scan file
+        return str(error)
     for raw in parts(row["raw"]):
         with _quiet():
             message = _missing(base / raw, raw, row.get("frames", ""), settling)

@@ -110,8 +110,9 @@ def fill(path: Path) -> Filled:
     known = {name: getattr(measured, name) for name in _MEASURED}
     added = {name: value for name, value in known.items() if value is not None}
     header = replace(plan, **added)
-    if plan.pixel_mask is None:
-        header = replace(header, pixel_mask=measured.pixel_mask)
+    masks = [mask for mask in (plan.pixel_mask, measured.pixel_mask) if mask is not None]
+    if masks:  # a pixel may have become bad since
+        header = replace(header, pixel_mask=np.any(masks, axis=0))
     if plan.saturation is None:
         header = replace(header, saturation=measured.saturation)
     words = [name.replace("_", " ") for name in added if not name.endswith("_doubt")]
