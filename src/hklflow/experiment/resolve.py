@@ -218,6 +218,8 @@ def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) ->
         what = item["msg"] + shown
         if item["type"] == "extra_forbidden":
             what = f"there is no such key{shown}; {among(keys[-1], _siblings(keys))}"
+        if item["type"] == "missing" and isinstance(item["input"], list):
+            what = f"a value is missing{shown}"
         told = f"{'.'.join(keys)}: {_GONE.get('.'.join(keys), what)}"
         if not stack:
             yield told

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from hklflow.transform.direction import Direction, Refined
     from hklflow.transform.redundancy import Scale, Splines
     from hklflow.transform.repeat_grid import RepeatGrid
-    from hklflow.transform.repeats import Records, Repeats
+    from hklflow.transform.repeats import Orbits, Records, Repeats
 
-VERSION = 4
+VERSION = 5
 
 _NODES = 33  # along each side of the detector
 _SURE = 4.0  # errors from 0 of a share of the counts that does not follow the scale
 _SMALL = 0.02  # share that is not reported
+_EXCESS = 1.5  # scatter of groups of S(Q) over that of orbits above which it is reported
 _UNKNOWN, _UNKNOWN_REST = 0.2, 0.02  # see `Settings.unknown_background`
 _KEPT = "the transmission by frame_scale is used"
 
@@ -213,7 +214,7 @@ def _records(task: _Task, plan: "RepeatGrid", inputs: Inputs, params: Params) ->
     return _Sums(records, plan.frames, through)
 
 
-def _orbits(task: _Task, plan: "RepeatGrid", params: Params) -> "NDArray[np.int32]":
+def _orbits(task: _Task, plan: "RepeatGrid", params: Params) -> "Orbits":
     """Return the orbits of the voxels under the Laue group, or the point group."""
     import numpy as np
 
@@ -237,7 +238,7 @@ def _of_rotation(
     inputs: Inputs,
     params: Params,
     number: int,
-    orbit: "NDArray[np.int32]",
+    orbit: "Orbits",
 ) -> "tuple[Repeats, NDArray[np.float64]]":
     """Return the sums of a rotation, and the crystal's part of the norm of its frames."""
     import numpy as np
@@ -357,7 +358,7 @@ def _fit(sums: _Sums, task: _Task, params: Params, known: bool) -> "tuple[Scale 
         for name, error in zip(task.names, level, strict=True)
         if error > params.told_error
     ]
-    warnings += _steady(found) + _overlooked(found, len(task.names), unknown, params.told_error)
+    warnings += _steady(found) + _overlooked(found, len(task.names), params.told_error)
     if found.chi2_after > params.told_chi2:
         usable = found.chi2_after <= params.max_chi2
         limit = params.told_chi2 if usable else params.max_chi2
@@ -392,16 +393,24 @@ def _steady(found: "Scale") -> list[str]:
     ]
 
 
-def _overlooked(found: "Scale", n_rotations: int, share: float, limit: float) -> list[str]:
-    """Return a sentence if a background that nobody knows may change the course of the factors."""
+def _overlooked(found: "Scale", n_rotations: int, limit: float) -> list[str]:
+    """Return sentences if a background that nobody knows may change the course of the factors."""
+    reports = []
+    if found.excess > _EXCESS:
+        reports.append(
+            "the factors of the frames from weak and from strong S(Q) differ by "
+            f"{found.excess:.1f} times their errors, which were raised by this; a background "
+            "that nobody measured, or reflections wider than `refine_scale: punch` may be the cause"
+        )
     error = max(float(found.off_by(number).std()) for number in range(n_rotations))
     if error <= limit:
-        return []
+        return reports
     return [
+        *reports,
         f"the factors of the frames have an error of {error:.1%} (rms, limit `refine_scale: "
-        f"told_error` {limit:.1%}) for each {share:.0%} of the counts between reflections that are "
-        "a background which nobody measured (`refine_scale: unknown_background`); measure it "
-        "without the crystal and name the run in `background: runs`"
+        f"told_error` {limit:.1%}) for each {found.unknown:.0%} of the counts between reflections "
+        "that are a background which nobody measured (`refine_scale: unknown_background`); measure "
+        "it without the crystal and name the run in `background: runs`",
     ]
 
 
@@ -428,7 +437,9 @@ def _corrections(found: "Scale", task: _Task) -> "dict[str, Refined]":
     corrections = {}
     for number, name in enumerate(task.names):
         curve, covariance = found.of_frames(number)
-        errors = np.sqrt(np.diag(covariance) + found.off_by(number) ** 2)
+        # Another background changes other frames, by about as much.
+        overlooked = np.mean(found.off_by(number) ** 2)
+        errors = np.sqrt(np.diag(covariance) + overlooked)
         direction = _direction(found, task.rotations[number], number)
         corrections[name] = Refined(curve, curve * errors, direction)
     return corrections
@@ -465,6 +476,7 @@ def _metrics(found: "Scale | None", corrections: "dict[str, Refined]") -> dict[s
         "parameters determined": found.determined,
         "difference of S(Q) within a voxel": found.tau,
         "noise of single frames": found.noise,
+        "scatter of weak and strong S(Q) over that expected": found.excess,
         "share of the counts that does not follow the scale": found.steady[0],
         "error of the share": found.steady[1],
         "factor of the frames": {
