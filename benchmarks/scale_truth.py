@@ -1,7 +1,7 @@
 """Is the scale of the frames right? Ten worlds with transmissions that were traced by rays.
 
 Worlds of tests/truth/QUANTITATIVE.md, from raw files through the stages import_scan, find_peaks,
-frame_scale, mask_3d, background (where an empty run exists), refine_scale and transform. Mask and
+mask_3d, background (where an empty run exists), frame_scale, refine_scale and transform. Mask and
 orientation are the true ones. The factor of `frame_scale` alone (before) and with `refine_scale`
 (after) are compared with the truth; what is a function of Q with the Laue symmetry, which no
 repeated measurement shows, is taken off both (`gauge_free`) and stated apart.
@@ -124,20 +124,10 @@ def prepared(case: Case) -> None:
             basic,
             {"frame_mask": own / "frame_mask.nxs", "picture": own / "frame_mask.png"},
         )
-        run(
-            frame_scale,
-            {
-                "scan": own / "scan.nxs",
-                "statistics": own / "statistics.nxs",
-                "reference_scan": case.of("r1", "scan.nxs"),
-                "reference": case.of("r1", "statistics.nxs"),
-            },
-            {"scale": own / "scale.nxs", "picture": own / "s.png", "metrics": own / "scale.json"},
-        )
         if w.surroundings.empty:
             run(
                 background,
-                basic | {"scale": own / "scale.nxs"},
+                basic | {"statistics": own / "statistics.nxs"},
                 {
                     "background": own / "background.nxs",
                     "picture": own / "b.png",
@@ -145,6 +135,20 @@ def prepared(case: Case) -> None:
                 },
                 runs={"empty": empty_run(case, name)},
             )
+        run(
+            frame_scale,
+            {
+                "scan": own / "scan.nxs",
+                "statistics": own / "statistics.nxs",
+                "reference_scan": case.of("r1", "scan.nxs"),
+                "reference": case.of("r1", "statistics.nxs"),
+                "background": own / "background.nxs" if w.surroundings.empty else None,
+                "reference_background": (
+                    case.of("r1", "background.nxs") if w.surroundings.empty else None
+                ),
+            },
+            {"scale": own / "scale.nxs", "picture": own / "s.png", "metrics": own / "scale.json"},
+        )
     symbol = w.crystal.space_group.partition(":")[0]
     grid = Grid.covering(w.crystal.cell, float(w.q[~w.blind].max()), 0.1)
     if not (case.folder / "orientation.json").exists():

@@ -95,12 +95,13 @@ def make(folder: Path, simulated: Simulation, factor: float = 1.0) -> Made:
     return made
 
 
-def measure(made: Made) -> None:
+def measure(made: Made, **imported: Any) -> None:
     """Scan file, mask and frame statistics of a raw file."""
     run(
         import_scan,
         import_scan.Inputs(raw=[made / "raw.nxs"]),
         import_scan.Outputs(scan=made / "scan.nxs"),
+        **imported,
     )
     nexus.write_mask(made / "mask.nxs", made.mask)
     run(
