@@ -108,7 +108,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     settings = scaling.Settings(
         **params.model_dump(exclude={"estimate", "space_group", "d_min", "rotations"})
     )
-    outcome = scaling.scale(observed, group, spans, settings)
+    # All rotations of a scan are of one crystal.
+    outcome = scaling.scale(
+        observed, group, spans, settings, params.rotations, [0] * len(rotations)
+    )
     notes = list(outcome.notes)
     if orientation.cell_constraints is None and params.space_group is None:
         notes.append(
