@@ -46,10 +46,10 @@ def test_scale_and_decay_within_their_errors(outliers: tuple[float, float]) -> N
         assert not found.notes
         at = found.curves[0].angle
         gauge = np.mean(np.log(truth.scale[0](at)))
-        for curve, scale, decay in zip(found.curves, truth.scale, truth.decay, strict=True):
+        for curve, factor, decay in zip(found.curves, truth.scale, truth.decay, strict=True):
             # Two in the middle and the ends.
             rows = [0, 33, 66, 100]
-            away = curve.log_scale - (np.log(scale(at)) - gauge)
+            away = curve.log_scale - (np.log(factor(at)) - gauge)
             pulls.append((away / curve.log_scale_sigma)[rows])
             pulls.append(((curve.decay - decay(at)) / curve.decay_sigma)[rows])
     pulls = np.concatenate(pulls)

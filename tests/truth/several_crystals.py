@@ -207,6 +207,8 @@ class World:
         indices = hkl
         if kind == "shifted":
             indices = hkl + np.array([1, 0, 1])
+            origin = ~indices.any(axis=1)
+            indices[origin] = hkl[origin]
         ub = u @ b
         if flipped:
             indices, ub = indices @ OTHER_WAY.T, ub @ np.linalg.inv(OTHER_WAY)
@@ -244,7 +246,7 @@ def _crossings(
     seen = np.concatenate([x for x, _ in found])
     angle = np.concatenate([x for _, x in found])
     vector = np.einsum("nij,nj->ni", _about_x(np.radians(angle)), r[seen])
-    out = (vector + [0, 0, k]) / k
+    out = (vector + np.array([0, 0, k])) / k
     # Reflections that graze the sphere are not integrated: |x · (ŝ × ẑ)| / |ŝ × ẑ|.
     cross = np.cross(out, [0, 0, 1.0])
     keep = np.abs(cross[:, 0]) > 0.15 * np.linalg.norm(cross, axis=1)

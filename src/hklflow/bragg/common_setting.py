@@ -8,6 +8,7 @@ normalized amplitudes with all other scans.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,7 +178,7 @@ class _Amplitudes:
                 root = np.sqrt(np.maximum(intensity, 0.0) / level)
             values.append(np.where(total > 0, root, np.nan))
         ends = np.cumsum([0, *(len(ways) for ways in possible)])
-        self.of = [values[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        self.of = [values[a:b] for a, b in pairwise(ends)]
 
     def mean(self, chosen: dict[int, int]) -> Floats:
         """Return the mean amplitudes (m,) of the chosen indexings of some scans; NaN: none."""

@@ -7,7 +7,7 @@ are scaled again.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +38,11 @@ _CURE = (
 class Rules:
     """Rules that leave out scans; see the stage `merge_crystals`."""
 
-    leave_out: Literal["auto"] | list[str]
+    automatic: bool
+    leave_out: Sequence[str]
     cell_tolerance: float
     least_gain: float
     significance: float
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ class Combination:
     ----------
     scans : list of Judged
         All scans, in the given order.
+    group : SpaceGroup
     observed : Observations
         Observations of the merged scans in the common setting.
     scaling : Scaling
@@ -108,6 +109,7 @@ class Combination:
     """
 
     scans: list[Judged]
+    group: SpaceGroup
     observed: Observations
     scaling: Scaling
     rotations: list[str]
@@ -149,7 +151,7 @@ class Combination:
                 "CC1/2 without": None if influence is None else influence.cc_half_without,
                 "delta CC1/2": None if influence is None else influence.delta,
                 "gain": None if influence is None else influence.gain,
-                "gain sigma": None if influence is None else influence.gain_sigma,
+                "significance": None if influence is None else influence.significance,
                 "scale": None,
                 "B": None,
             }
@@ -183,8 +185,7 @@ def combine(
     """
     scans = [Judged(member) for member in members]
     work = _Work(scans, group, settings, rules, [])
-    if rules.leave_out != "auto":
-        work.leave_out_named(rules.leave_out)
+    work.leave_out_named(rules.leave_out)
     work.index()
     work.compare_cells()
     work.require_two()
@@ -205,14 +206,10 @@ class _Work:
     def merged(self) -> list[Judged]:
         return [one for one in self.scans if one.merged]
 
-    @property
-    def is_automatic(self) -> bool:
-        return self.rules.leave_out == "auto"
-
     def leave_out_named(self, names: Sequence[str]) -> None:
         for one in self.scans:
             if one.member.name in names:
-                one.reason = f"{one.member.name} is left out, as `leave_out` says"
+                one.reason = f"{one.member.name} is left out because `leave_out` names it"
 
     def require_two(self) -> None:
         if len(self.merged) < 2:
@@ -241,7 +238,7 @@ class _Work:
                 f"times the volume of {_text(common.cell)}): index it with the cell of the other "
                 "scans"
             )
-            if not self.is_automatic:
+            if not self.rules.automatic:
                 raise HklflowError(f"{reason}, or name it in `leave_out`")
             one.reason = f"{reason}; it is left out"
         usable = self.merged
@@ -250,7 +247,6 @@ class _Work:
         )
         for one, choice in zip(usable, choices, strict=True):
             one.choice = choice
-            self._tell_choice(one.member.name, choice)
 
     def _common_lattice(self) -> Lattice:
         """Return the lattice with which most lattices agree; of several the first."""
@@ -269,26 +265,6 @@ class _Work:
             for other in lattices
         ]
         return lattices[int(np.argmax(alike))]
-
-    def _tell_choice(self, name: str, choice: Choice) -> None:
-        kept = choice.indexing.text
-        if not choice.indexing.is_identity:
-            self.warnings.append(f"{name} is indexed as {kept} of its own indices")
-        if choice.sure:
-            return
-        if choice.correlation is None:
-            self.warnings.append(
-                f"the indices {kept} of {name} are not tested: it has only {choice.common} "
-                "reflections in common with the other scans"
-            )
-            return
-        other = choice.next_correlation
-        compared = "" if other is None else f"{other:.3f}"
-        self.warnings.append(
-            f"the indices of {name} are ambiguous: {kept} correlate with the other scans with "
-            f"{choice.correlation:.3f}, {choice.second} with {compared or 'too few reflections'}; "
-            "the first are used. Measure more of it, or leave it out"
-        )
 
     # ------------------------------------------------------------------------- cells
 
@@ -313,10 +289,12 @@ class _Work:
                 f"(limit {100 * limit:.3g} %, `cell_tolerance`): check its temperature, wavelength "
                 "and detector distance"
             )
-            if not self.is_automatic:
+            if not self.rules.automatic:
                 self.warnings.append(said)
             elif 2 * len(beyond) >= len(indexed):
-                self.warnings.append(f"{said}. No majority of the cells agrees: nothing is left out")
+                self.warnings.append(
+                    f"{said}. No majority of the cells agrees: nothing is left out"
+                )
             else:
                 one.reason = f"{said}; it is left out"
 
@@ -331,28 +309,38 @@ class _Work:
                 one.influence = its
             worst = self._worst()
             if worst is None:
-                return found
+                return self._told(found)
             its = worst.influence
             assert its is not None
             assert its.cc_half is not None
             said = (
                 f"{worst.member.name} contradicts the other scans: without it, CC1/2 of the "
                 f"{its.common} reflections in common rises from {its.cc_half:.4f} to "
-                f"{its.cc_half_without:.4f} (ΔCC1/2 {its.delta:.4f}, "
-                f"{its.gain / its.gain_sigma:.0f} standard errors; limit "
-                f"{self.rules.significance:g})"
+                f"{its.cc_half_without:.4f} (ΔCC1/2 {its.delta:.4f}), and the equivalents of "
+                f"{its.worse:.0%} agree better ({its.significance:.1f} standard errors above half; "
+                f"limit {self.rules.significance:g})"
             )
-            if self.is_automatic and self._has_majority():
+            if self.rules.automatic and self._has_majority():
                 worst.reason = f"{said}; it is left out: {_CURE}"
                 continue
-            if self.is_automatic:
+            if self.rules.automatic:
                 self.warnings.append(
                     f"{said}, but too few other scans agree to tell which is wrong: nothing more "
                     "is left out; compare the scans, and name the wrong ones in `leave_out`"
                 )
             else:
                 self.warnings.append(f"{said}; it is used: name it in `leave_out` to leave it out")
-            return found
+            return self._told(found)
+
+    def _told(self, found: Combination) -> Combination:
+        """Return the result with the warnings on the indices of the scans that are merged."""
+        of_indices = [
+            text
+            for one in self.merged
+            if one.choice is not None
+            for text in _of_choice(one.member.name, one.choice)
+        ]
+        return replace(found, warnings=[*of_indices, *self.warnings])
 
     def _has_majority(self) -> bool:
         """Return True if two scans, and more than half of all, remain without the worst."""
@@ -395,6 +383,7 @@ class _Work:
         outcome = scaling.scale(observed, self.group, spans, self.settings, names, crystals)
         return Combination(
             scans=self.scans,
+            group=self.group,
             observed=observed,
             scaling=outcome,
             rotations=names,
@@ -419,9 +408,7 @@ class _Work:
         d_star = np.zeros(len(groups))
         d_star[groups.index] = 1 / observed.d[use]
         level = unmerged.shell_means(d_star, mean, weight**-0.5)
-        return influences(
-            value, variance, level[groups.index], groups, found.scan_of[use], n, self.rules.seed
-        )
+        return influences(value, variance, level[groups.index], groups, found.scan_of[use], n)
 
 
 def _reindexed(member: Member, indexing: Indexing, first: int) -> Observations:
@@ -448,6 +435,28 @@ def _intensities(member: Member, anomalous: bool) -> unmerged.Intensities:
         lattice.metric(member.lattice.cell),
         _LEAST_ERROR,
         friedel=not anomalous,
+    )
+
+
+def _of_choice(name: str, choice: Choice) -> Iterator[str]:
+    """Yield sentences on indices that changed, or are ambiguous."""
+    kept = choice.indexing.text
+    if not choice.indexing.is_identity:
+        yield f"{name} is indexed again: {kept} of its indices"
+    if choice.sure:
+        return
+    if choice.correlation is None:
+        yield (
+            f"the indices {kept} of {name} are not tested: it has only {choice.common} reflections "
+            "in common with the other scans"
+        )
+        return
+    other = choice.next_correlation
+    yield (
+        f"the indices of {name} are ambiguous: {kept} correlate with the other scans with "
+        f"{choice.correlation:.3f}, {choice.second} with "
+        f"{'too few reflections' if other is None else f'{other:.3f}'}; the first are used. "
+        "Measure more of it, or name it in `leave_out`"
     )
 
 

@@ -8,6 +8,10 @@ if the scan makes the merged intensities worse.
 
 Intensities are divided by the mean of their neighbours in resolution, and means are weighted. With
 right weights, a weak scan never lowers CC1/2: only a scan that contradicts the others does.
+
+A few strong reflections dominate CC1/2, so that its error is large and hard to know. Chance is
+therefore excluded by a sign test, in which each reflection has one vote: without a scan that
+contradicts the others, the reduced χ² of the equivalents falls for more than half of them.
 """
 
 from dataclasses import dataclass
@@ -21,8 +25,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_BLOCKS = 40  # of reflections, for the error by the jackknife
 _FEWEST = 40  # common reflections that show an influence
+_LEAST = 1e-12  # smallest 1 - CC1/2
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,14 @@ class Influence:
         Unique reflections of the scan with two or more observations in other scans.
     cc_half, cc_half_without : float or None
         CC1/2 of these reflections with and without the scan; None if they are too few.
-    gain : float
-        ``ln((1 - CC1/2) / (1 - CC1/2 without))``: how much the relative variance of the merged
-        intensities falls without the scan. Negative for a scan that helps.
-    gain_sigma : float
-        Standard error of the gain, from blocks of reflections (jackknife).
+    worse : float
+        Fraction of these reflections whose equivalents scatter less without the scan, by χ².
     """
 
     common: int
-    cc_half: float | None
-    cc_half_without: float | None
-    gain: float = 0.0
-    gain_sigma: float = np.inf
+    cc_half: float | None = None
+    cc_half_without: float | None = None
+    worse: float = 0.0
 
     @property
     def delta(self) -> float | None:
@@ -55,17 +55,29 @@ class Influence:
             return None
         return self.cc_half - self.cc_half_without
 
-    def harms(self, least_gain: float, sigma: float) -> bool:
-        """Return True if CC1/2 rises without the scan, by more than chance and by enough.
+    @property
+    def gain(self) -> float:
+        """Fraction by which 1 - CC1/2 falls without the scan; negative for a scan that helps."""
+        if self.cc_half is None or self.cc_half_without is None:
+            return 0.0
+        return 1 - max(1 - self.cc_half_without, _LEAST) / max(1 - self.cc_half, _LEAST)
+
+    @property
+    def significance(self) -> float:
+        """Excess of ``worse`` over one half, in standard errors."""
+        return float((2 * self.worse - 1) * np.sqrt(self.common))
+
+    def harms(self, least_gain: float, significance: float) -> bool:
+        """Return True if CC1/2 rises without the scan, by enough and by more than chance.
 
         Parameters
         ----------
         least_gain : float
-            Smallest fraction by which 1 - CC1/2 must fall without the scan.
-        sigma : float
-            Smallest number of standard errors.
+            Smallest gain.
+        significance : float
+            Smallest significance.
         """
-        return self.gain > -np.log(1 - least_gain) and self.gain > sigma * self.gain_sigma
+        return self.gain > least_gain and self.significance > significance
 
 
 def influences(
@@ -75,7 +87,6 @@ def influences(
     groups: Groups,
     scan: Integers,
     n_scans: int,
-    seed: int,
 ) -> list[Influence]:
     """Return the influence of each scan.
 
@@ -90,77 +101,39 @@ def influences(
     scan : (n,) int array
         Number of the scan of each observation.
     n_scans : int
-    seed : int
-        Seed of the blocks of reflections.
     """
     value, weight = intensity / level, level**2 / variance
-    block = np.random.default_rng(seed).integers(0, _BLOCKS, len(groups))
     found = []
     for number in range(n_scans):
         mine = scan == number
         shared = (groups.sum(mine) > 0) & (groups.sum(~mine) >= 2)
         common = int(shared.sum())
         if common < _FEWEST:
-            found.append(Influence(common, None, None))
+            found.append(Influence(common))
             continue
-        everything = _Sums.of(value, weight, groups, shared, block)
-        others = _Sums.of(value, np.where(mine, 0.0, weight), groups, shared, block)
-        gain = np.log(everything.defect / others.defect)
-        each = np.log(everything.defect_without_blocks / others.defect_without_blocks)
-        spread = (_BLOCKS - 1) / _BLOCKS * np.sum((each - each.mean()) ** 2)
-        found.append(
-            Influence(
-                common,
-                1 - everything.defect,
-                1 - others.defect,
-                float(gain),
-                float(np.sqrt(spread)),
-            )
-        )
+        with_it = _merged(value, weight, groups, shared)
+        without = _merged(value, np.where(mine, 0.0, weight), groups, shared)
+        worse = float(np.mean(without.chi2 < with_it.chi2))
+        found.append(Influence(common, with_it.cc_half, without.cc_half, worse))
     return found
 
 
 @dataclass(frozen=True)
-class _Sums:
-    """Sums over blocks (b,) of reflections: number, mean, squared mean, variance of the mean."""
+class _Merged:
+    """Weighted means (m,) of groups, their variances from the scatter, and reduced χ²."""
 
-    n: Floats
     mean: Floats
-    square: Floats
-    error: Floats
-
-    @classmethod
-    def of(
-        cls, value: Floats, weight: Floats, groups: Groups, shared: Bools, block: Integers
-    ) -> "_Sums":
-        mean, total = groups.mean(value, weight)
-        n = groups.sum(weight > 0)
-        chi2 = groups.sum(weight * (value - mean[groups.index]) ** 2)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            error = chi2 / (n - 1) / total
-        rows = np.flatnonzero(shared)
-
-        def summed(values: Floats) -> Floats:
-            of_blocks: Floats = np.bincount(block[rows], values[rows], _BLOCKS)
-            return of_blocks
-
-        return cls(summed(np.ones(len(n))), summed(mean), summed(mean**2), summed(error))
+    variance: Floats
+    chi2: Floats
 
     @property
-    def defect(self) -> float:
-        """1 - CC1/2."""
-        return float(_defect(self.n.sum(), self.mean.sum(), self.square.sum(), self.error.sum()))
-
-    @property
-    def defect_without_blocks(self) -> Floats:
-        """1 - CC1/2 (b,) without each block."""
-        sums = (self.n, self.mean, self.square, self.error)
-        return _defect(*(values.sum() - values for values in sums))
+    def cc_half(self) -> float:
+        spread, error = float(np.var(self.mean)), float(np.mean(self.variance))
+        return (spread - error) / (spread + error) if spread + error > 0 else 0.0
 
 
-def _defect(n: Floats, mean: Floats, square: Floats, error: Floats) -> Floats:
-    spread = np.maximum(square / n - (mean / n) ** 2, 1e-300)
-    # Its limit is 2, the correlation -1; noise can make the estimate of σ_τ² negative.
-    of_mean = error / n
-    defect: Floats = 2 * of_mean / (spread + of_mean)
-    return np.maximum(defect, 1e-12)
+def _merged(value: Floats, weight: Floats, groups: Groups, shared: Bools) -> _Merged:
+    mean, total = groups.mean(value, weight)
+    free = groups.sum(weight > 0)[shared] - 1
+    chi2 = groups.sum(weight * (value - mean[groups.index]) ** 2)[shared] / free
+    return _Merged(mean[shared], chi2 / total[shared], chi2)

@@ -72,7 +72,7 @@ def unmerged(
     *,
     friedel: bool = True,
 ) -> Intensities:
-    """Join repeated measurements and, if ``friedel``, Friedel mates, and normalize by shells of resolution.
+    """Join repeated measurements, and normalize by shells of resolution.
 
     Parameters
     ----------
@@ -83,6 +83,8 @@ def unmerged(
         Direct metric of the cell, Å².
     least : float
         Smallest relative error.
+    friedel : bool
+        Join Friedel mates, too.
     """
     fine = np.isfinite(intensity) & np.isfinite(sigma) & (sigma > 0) & np.any(hkl != 0, axis=1)
     hkl, intensity, sigma = hkl[fine], intensity[fine], sigma[fine]

@@ -9,7 +9,7 @@ from typing import Any
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
 from hklflow.calibration.kinds import KINDS
-from hklflow.experiment import backgrounds, constants, normalization
+from hklflow.experiment import backgrounds, constants, crystals, normalization
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.flags import files
 from hklflow.experiment.layers import merged, require_small, require_unicode
@@ -101,6 +101,10 @@ def load(
         check_name(name, "normalization", "config", problems)
         if name in config.calibrations or name in config.constants:
             problems.append(f"config: {name} names two calibrations; rename one of them")
+    for name in config.crystals:
+        check_name(name, "set of scans", "config", problems)
+    if scans:
+        problems += crystals.problems(config, scans)
     problems += _results_problems(config, base, scans)
     own = resolved(config, layers, samples, scans, problems)
     # Several scans may share one settings object: check each object once.

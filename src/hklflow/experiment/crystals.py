@@ -1,0 +1,30 @@
+"""Problems of the sets of scans that are merged: section `crystals` of the configuration."""
+
+from collections.abc import Collection, Iterator
+
+from hklflow.experiment.models import Config
+
+
+def problems(config: Config, scans: Collection[tuple[str, str]]) -> Iterator[str]:
+    """Yield the problems of all sets.
+
+    Parameters
+    ----------
+    scans : collection of (str, str)
+        Sample and scan of every scan of the experiment.
+    """
+    known = {f"{sample}/{scan}" for sample, scan in scans}
+    for name, entry in config.crystals.items():
+        where = f"config: crystals.{name}"
+        for scan in entry.scans:
+            if scan not in known:
+                yield f"{where}: there is no scan {scan!r} (scans are named `sample/scan`)"
+        for scan in sorted({scan for scan in entry.scans if entry.scans.count(scan) > 1}):
+            yield f"{where}: {scan} is given twice; give each scan once"
+        if entry.leave_out == "auto":
+            continue
+        for scan in entry.leave_out:
+            if scan not in entry.scans:
+                yield f"{where}: leave_out names {scan!r}, which is not among its scans"
+        if len(set(entry.scans) - set(entry.leave_out)) < 2:
+            yield f"{where}: leave_out leaves fewer than two scans; remove the set or name fewer"
