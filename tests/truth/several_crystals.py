@@ -114,12 +114,13 @@ class Crystal:
     name: str
     kind: str  # "good", or one of `BAD`
     flipped: bool  # indexed the other way
-    scale: float
+    scale: float  # with the means of drift and absorption
     b: float
     rotation: Rotation
     table: Reflections
     cell: Floats
     ub: Floats
+    temperature: float = 100.0
 
     def write(self, folder: Path) -> Files:
         """Write the files of integration and orientation."""
@@ -134,7 +135,7 @@ class Crystal:
             sample=self.name,
             scan="100K",
             parent="100K",
-            temperature=100.0,
+            temperature=self.temperature,
             cell=self.cell,
             cell_sigma=np.array([0.002, 0.002, 0.001, 0, 0, 0]),
         )
@@ -216,7 +217,8 @@ class World:
         table = _table(
             indices[on], angle[on], start, slow[on], fast[on], value[on], sigma[on], cell
         )
-        return Crystal(f"c{number}", kind, flipped, scale, debye, rotation, table, cell, ub)
+        mean_scale = scale * float(np.exp(np.mean(np.log(drift * absorbed))))
+        return Crystal(f"c{number}", kind, flipped, mean_scale, debye, rotation, table, cell, ub)
 
 
 def _about_x(angle: Floats) -> Floats:

@@ -129,7 +129,7 @@ rule merge_crystals:
             "table",
             "scaled",
             "picture",
-            "scans",
+            "comparison",
             "metrics",
         ),
     log:

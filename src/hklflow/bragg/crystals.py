@@ -7,20 +7,18 @@ are scaled again.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.bragg import common_setting, scaling, unmerged
+from hklflow.bragg.combination import Combination, Judged, Member, Rules
 from hklflow.bragg.common_setting import Choice, Indexing, Lattice
 from hklflow.bragg.groups import Groups
 from hklflow.bragg.leave_out import Influence, influences
 from hklflow.bragg.observations import Observations
 from hklflow.bragg.reflections import ReflectionFlag
-from hklflow.bragg.scaling import Scaling
-from hklflow.bragg.structure_factors import Scaled
 from hklflow.geometry import lattice, reduction
 from hklflow.geometry.symmetry import SpaceGroup
 
@@ -29,143 +27,14 @@ Floats = NDArray[np.float64]
 _STRAY = 0.05  # largest fraction of outliers of a scan that are faults of single observations
 _LEAST_ERROR = 0.02  # relative error of an intensity in the choice of the indexing
 _CURE = (
-    "look for another structure, a twin or wrong indices, then remove the scan from the list, or "
-    "use it with `leave_out: []`"
+    "look for another structure, a twin, wrong indices, absorption or errors that are too small, "
+    "then remove the scan from the list, or use it with `leave_out: []`"
 )
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Rules that leave out scans; see the stage `merge_crystals`."""
-
-    automatic: bool
-    leave_out: Sequence[str]
-    cell_tolerance: float
-    least_gain: float
-    significance: float
-
-
-@dataclass(frozen=True)
-class Member:
-    """One scan with its reflections, which have the scan's own indices.
-
-    ``rotations`` are the names of its rotations, ``spans`` their angles in degrees.
-    """
-
-    name: str
-    lattice: Lattice
-    observed: Observations
-    rotations: Sequence[str]
-    spans: Sequence[tuple[float, float]]
-
-
-@dataclass
-class Judged:
-    """What is known about a scan.
-
-    Attributes
-    ----------
-    member : Member
-    choice : Choice or None
-        Indexing in the common setting; None if there is none, or nobody asked.
-    strain : float or None
-        Largest principal strain of its cell relative to the median cell.
-    influence : Influence or None
-    reason : str
-        Reason why the scan is left out; empty if it is merged.
-    """
-
-    member: Member
-    choice: Choice | None = None
-    strain: float | None = None
-    influence: Influence | None = None
-    reason: str = ""
-
-    @property
-    def merged(self) -> bool:
-        """True if the scan is merged."""
-        return not self.reason
-
-
-@dataclass(frozen=True)
-class Combination:
-    """Scans on one scale.
-
-    Attributes
-    ----------
-    scans : list of Judged
-        All scans, in the given order.
-    group : SpaceGroup
-    observed : Observations
-        Observations of the merged scans in the common setting.
-    scaling : Scaling
-    rotations : list of str
-        Names of the rotations of the merged scans.
-    scan_of : (n,) int array
-        Number, among the merged scans, of each observation.
-    cell, cell_sigma : (6,) arrays
-        Mean of the cells of the merged scans, and its error from their scatter.
-    warnings : list of str
-    """
-
-    scans: list[Judged]
-    group: SpaceGroup
-    observed: Observations
-    scaling: Scaling
-    rotations: list[str]
-    scan_of: NDArray[np.int64]
-    cell: Floats
-    cell_sigma: Floats
-    warnings: list[str]
-
-    @property
-    def merged(self) -> list[Judged]:
-        """Scans that are merged."""
-        return [one for one in self.scans if one.merged]
-
-    def scaled(self) -> Scaled:
-        """Return the scaled observations."""
-        return self.scaling.scaled(self.observed)
-
-    def table(self) -> list[dict[str, Any]]:
-        """Return one row for each scan, for JSON and pictures."""
-        return list(self._rows())
-
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        start = 0
-        for one in self.scans:
-            choice, influence = one.choice, one.influence
-            row: dict[str, Any] = {
-                "scan": one.member.name,
-                "merged": one.merged,
-                "reason": one.reason,
-                "observations": len(one.member.observed),
-                "indices": None if choice is None else choice.indexing.text,
-                "correlation": None if choice is None else choice.correlation,
-                "other indices": None if choice is None else choice.second,
-                "their correlation": None if choice is None else choice.next_correlation,
-                "cell": list(one.member.lattice.cell if choice is None else choice.indexing.cell),
-                "strain": one.strain,
-                "common": None if influence is None else influence.common,
-                "CC1/2 with": None if influence is None else influence.cc_half,
-                "CC1/2 without": None if influence is None else influence.cc_half_without,
-                "delta CC1/2": None if influence is None else influence.delta,
-                "gain": None if influence is None else influence.gain,
-                "significance": None if influence is None else influence.significance,
-                "scale": None,
-                "B": None,
-            }
-            if one.merged:
-                stop = start + len(one.member.rotations)
-                curves = self.scaling.curves[start:stop]
-                row["scale"] = float(np.exp(np.mean([curve.log_scale for curve in curves])))
-                row["B"] = float(np.mean([curve.decay for curve in curves]))
-                start = stop
-            yield row
+_TOO_FEW = "{} of {} scans can be merged, and two are needed: {}"
 
 
 def combine(
-    members: Sequence[Member], group: SpaceGroup, settings: scaling.Settings, rules: Rules
+    members: Sequence[Member], group: SpaceGroup | None, settings: scaling.Settings, rules: Rules
 ) -> Combination:
     """Bring scans to one setting, scale them together, and leave out the ones that disagree.
 
@@ -173,8 +42,8 @@ def combine(
     ----------
     members : sequence of Member
         Scans; the first scan that is merged defines scale and B.
-    group : SpaceGroup
-        Space group in the setting of the first scan.
+    group : SpaceGroup or None
+        Space group in the setting of most scans; None: their own.
     settings : scaling.Settings
     rules : Rules
 
@@ -184,12 +53,30 @@ def combine(
         If fewer than two scans can be merged.
     """
     scans = [Judged(member) for member in members]
-    work = _Work(scans, group, settings, rules, [])
-    work.leave_out_named(rules.leave_out)
+    for one in scans:
+        if one.member.name in rules.leave_out:
+            one.reason = f"{one.member.name} is left out because `leave_out` names it"
+    common = _common_lattice(scans, rules.cell_tolerance)
+    work = _Work(scans, common, group or common.group, settings, rules)
     work.index()
     work.compare_cells()
     work.require_two()
     return work.scale()
+
+
+def _common_lattice(scans: Sequence[Judged], tolerance: float) -> Lattice:
+    """Return the lattice with which most lattices agree; of several the first."""
+    lattices = [one.member.lattice for one in scans if one.merged]
+    if len(lattices) < 2:
+        raise HklflowError(_TOO_FEW.format(len(lattices), len(scans), "`leave_out` names the rest"))
+    alike = [
+        sum(
+            bool(common_setting.indexings(one, other, other.group, False, tolerance))
+            for one in lattices
+        )
+        for other in lattices
+    ]
+    return lattices[int(np.argmax(alike))]
 
 
 @dataclass
@@ -197,6 +84,7 @@ class _Work:
     """State of the search for scans that agree."""
 
     scans: list[Judged]
+    common: Lattice
     group: SpaceGroup
     settings: scaling.Settings
     rules: Rules
@@ -206,25 +94,17 @@ class _Work:
     def merged(self) -> list[Judged]:
         return [one for one in self.scans if one.merged]
 
-    def leave_out_named(self, names: Sequence[str]) -> None:
-        for one in self.scans:
-            if one.member.name in names:
-                one.reason = f"{one.member.name} is left out because `leave_out` names it"
-
     def require_two(self) -> None:
         if len(self.merged) < 2:
             reasons = "; ".join(one.reason for one in self.scans if one.reason)
-            raise HklflowError(
-                f"{len(self.merged)} of {len(self.scans)} scans can be merged, and two are needed: "
-                f"{reasons}"
-            )
+            raise HklflowError(_TOO_FEW.format(len(self.merged), len(self.scans), reasons))
 
     # ------------------------------------------------------------------- one setting
 
     def index(self) -> None:
         """Choose the indices of every scan, and leave out scans of another lattice."""
         tolerance, anomalous = self.rules.cell_tolerance, self.settings.anomalous
-        common = self._common_lattice()
+        common = self.common
         ways: list[list[Indexing]] = []
         for one in self.merged:
             own = one.member.lattice
@@ -247,24 +127,6 @@ class _Work:
         )
         for one, choice in zip(usable, choices, strict=True):
             one.choice = choice
-
-    def _common_lattice(self) -> Lattice:
-        """Return the lattice with which most lattices agree; of several the first."""
-        lattices = [one.member.lattice for one in self.merged]
-        if not lattices:
-            self.require_two()
-        alike = [
-            sum(
-                bool(
-                    common_setting.indexings(
-                        one, other, other.group, False, self.rules.cell_tolerance
-                    )
-                )
-                for one in lattices
-            )
-            for other in lattices
-        ]
-        return lattices[int(np.argmax(alike))]
 
     # ------------------------------------------------------------------------- cells
 
@@ -305,21 +167,12 @@ class _Work:
         while True:
             found = self._scaled()
             influence = self._influences(found)
-            for one, its in zip(self.merged, influence, strict=True):
-                one.influence = its
+            for one, judged in zip(self.merged, influence, strict=True):
+                one.influence = judged
             worst = self._worst()
             if worst is None:
                 return self._told(found)
-            its = worst.influence
-            assert its is not None
-            assert its.cc_half is not None
-            said = (
-                f"{worst.member.name} contradicts the other scans: without it, CC1/2 of the "
-                f"{its.common} reflections in common rises from {its.cc_half:.4f} to "
-                f"{its.cc_half_without:.4f} (ΔCC1/2 {its.delta:.4f}), and the equivalents of "
-                f"{its.worse:.0%} agree better ({its.significance:.1f} standard errors above half; "
-                f"limit {self.rules.significance:g})"
-            )
+            said = _contradiction(worst, self.rules.significance)
             if self.rules.automatic and self._has_majority():
                 worst.reason = f"{said}; it is left out: {_CURE}"
                 continue
@@ -334,13 +187,13 @@ class _Work:
 
     def _told(self, found: Combination) -> Combination:
         """Return the result with the warnings on the indices of the scans that are merged."""
-        of_indices = [
+        of_scans = [
             text
             for one in self.merged
             if one.choice is not None
-            for text in _of_choice(one.member.name, one.choice)
+            for text in (*_of_choice(one.member.name, one.choice), *_of_influence(one))
         ]
-        return replace(found, warnings=[*of_indices, *self.warnings])
+        return replace(found, warnings=[*of_scans, *self.warnings])
 
     def _has_majority(self) -> bool:
         """Return True if two scans, and more than half of all, remain without the worst."""
@@ -360,8 +213,9 @@ class _Work:
         )
 
     def _scaled(self) -> Combination:
-        parts, spans, names, crystals = [], [], [], []
-        cells = []
+        parts, cells, crystals = [], [], []
+        spans: list[tuple[float, float]] = []
+        names: list[str] = []
         for number, one in enumerate(self.merged):
             assert one.choice is not None
             parts.append(_reindexed(one.member, one.choice.indexing, len(names)))
@@ -436,6 +290,28 @@ def _intensities(member: Member, anomalous: bool) -> unmerged.Intensities:
         _LEAST_ERROR,
         friedel=not anomalous,
     )
+
+
+def _contradiction(one: Judged, limit: float) -> str:
+    """Return the sentence on a scan that contradicts the others."""
+    its = one.influence
+    assert its is not None
+    return (
+        f"{one.member.name} contradicts the other scans: without it, CC1/2 of the {its.common} "
+        f"reflections in common rises from {its.cc_half:.4f} to {its.cc_half_without:.4f} "
+        f"(ΔCC1/2 {its.delta:.4f}), and the equivalents of {its.worse:.0%} agree better (chance: "
+        f"{its.chance:.0%}, {its.significance:.1f} standard errors less; limit {limit:g})"
+    )
+
+
+def _of_influence(one: Judged) -> Iterator[str]:
+    """Yield a sentence on a scan that cannot be compared with the others."""
+    its = one.influence
+    if its is not None and its.cc_half is None:
+        yield (
+            f"{one.member.name} is merged without a test of its intensities: only {its.common} of "
+            "its reflections have two observations or more in other scans; measure more of it"
+        )
 
 
 def _of_choice(name: str, choice: Choice) -> Iterator[str]:

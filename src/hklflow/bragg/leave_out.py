@@ -10,14 +10,18 @@ Intensities are divided by the mean of their neighbours in resolution, and means
 right weights, a weak scan never lowers CC1/2: only a scan that contradicts the others does.
 
 A few strong reflections dominate CC1/2, so that its error is large and hard to know. Chance is
-therefore excluded by a sign test, in which each reflection has one vote: without a scan that
-contradicts the others, the reduced χ² of the equivalents falls for more than half of them.
+therefore excluded by a sign test, in which each reflection has one vote: whether the reduced χ² of
+its equivalents falls without the scan. If k of n observations are from a scan that agrees with the
+others, χ² falls by a χ² of k degrees of freedom, which is independent of the remaining χ² of
+n - k - 1. The reduced χ² falls then with probability ``P(F(k, n - k - 1) > 1)``, about one half.
+The votes of a scan that contradicts the others are more.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from hklflow.bragg.groups import Groups
 
@@ -39,14 +43,19 @@ class Influence:
         Unique reflections of the scan with two or more observations in other scans.
     cc_half, cc_half_without : float or None
         CC1/2 of these reflections with and without the scan; None if they are too few.
-    worse : float
-        Fraction of these reflections whose equivalents scatter less without the scan, by χ².
+    worse, chance : float
+        Fraction of these reflections whose equivalents scatter less without the scan, by reduced
+        χ², and the fraction expected of a scan that agrees with the others.
+    significance : float
+        Excess of ``worse`` over ``chance``, in standard errors.
     """
 
     common: int
     cc_half: float | None = None
     cc_half_without: float | None = None
     worse: float = 0.0
+    chance: float = 0.0
+    significance: float = 0.0
 
     @property
     def delta(self) -> float | None:
@@ -61,11 +70,6 @@ class Influence:
         if self.cc_half is None or self.cc_half_without is None:
             return 0.0
         return 1 - max(1 - self.cc_half_without, _LEAST) / max(1 - self.cc_half, _LEAST)
-
-    @property
-    def significance(self) -> float:
-        """Excess of ``worse`` over one half, in standard errors."""
-        return float((2 * self.worse - 1) * np.sqrt(self.common))
 
     def harms(self, least_gain: float, significance: float) -> bool:
         """Return True if CC1/2 rises without the scan, by enough and by more than chance.
@@ -106,15 +110,27 @@ def influences(
     found = []
     for number in range(n_scans):
         mine = scan == number
-        shared = (groups.sum(mine) > 0) & (groups.sum(~mine) >= 2)
+        n_mine, n_others = groups.sum(mine), groups.sum(~mine)
+        shared = (n_mine > 0) & (n_others >= 2)
         common = int(shared.sum())
         if common < _FEWEST:
             found.append(Influence(common))
             continue
         with_it = _merged(value, weight, groups, shared)
         without = _merged(value, np.where(mine, 0.0, weight), groups, shared)
-        worse = float(np.mean(without.chi2 < with_it.chi2))
-        found.append(Influence(common, with_it.cc_half, without.cc_half, worse))
+        votes = without.chi2 < with_it.chi2
+        chance = stats.f.sf(1.0, n_mine[shared], n_others[shared] - 1)
+        excess = (votes.sum() - chance.sum()) / np.sqrt(np.sum(chance * (1 - chance)))
+        found.append(
+            Influence(
+                common,
+                with_it.cc_half,
+                without.cc_half,
+                float(votes.mean()),
+                float(chance.mean()),
+                float(excess),
+            )
+        )
     return found
 
 

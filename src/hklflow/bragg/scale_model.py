@@ -110,7 +110,7 @@ def plan(
             wanted.append(1 + round((high - low) / intervals[kind]) if kind in intervals else 0)
             found.append(min(wanted[-1], max(int(count) // _PER_NODE[kind], 1)))
         nodes[kind] = tuple(found)
-        for number in np.flatnonzero(np.less(found, wanted)):
+        for number in np.flatnonzero(np.less(found, wanted)).tolist():
             notes.append(
                 f"{kind} of {names[number]} has only {found[number]} of {wanted[number]} "
                 f"nodes, because only {in_rotation[number]} of its reflections have an equivalent"

@@ -796,7 +796,7 @@ _REFLECTIONS = (
                 "5 {crystals}: statistics by resolution",
                 "structure_factors",
             ),
-            "scans": picture("scans.png", _FACTORS, "6 {crystals}: scans", "scans_merged"),
+            "comparison": picture("scans.png", _FACTORS, "6 {crystals}: scans", "scans_merged"),
             "metrics": figures("structure_factors.json"),
         },
         params=orientation.merge_crystals,

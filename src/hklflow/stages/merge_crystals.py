@@ -36,7 +36,7 @@ class Outputs(MergedFiles):
     """Scaled reflections of the scans that are merged, not merged."""
     picture: Path
     """Picture: statistics by resolution, test of absences."""
-    scans: Path
+    comparison: Path
     """Picture: ΔCC1/2 with its limit, scale and B, and cell of each scan."""
     metrics: Path
     """What is known about each scan; statistics by resolution, tests, warnings."""
@@ -55,8 +55,8 @@ class Settings(stage.Params):
     """
     significance: float = Field(4.0, ge=2)
     """Smallest significance of the contradiction, in standard errors: by how much the fraction of
-    the reflections whose equivalents agree better without the scan exceeds one half. At 4, chance
-    leaves out fewer than one good scan in 10000.
+    the reflections whose equivalents agree better without the scan exceeds the fraction that is
+    expected of a scan with right errors. Chance alone exceeds 4 for one scan in 30000.
     """
 
 
@@ -90,7 +90,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.stage.merged_files import merge_scaled
 
     orientations = _read_orientations(inputs, params)
-    group = symmetry.space_group(params.scaling.space_group or orientations[0].space_group)
+    wanted = params.scaling.space_group
+    group = symmetry.space_group(wanted) if wanted else None
     members, left_out = _members(inputs, params, orientations)
     settings = scaling.Settings(
         **params.scaling.model_dump(exclude={"estimate", "space_group", "d_min"})
@@ -131,7 +132,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     files.write_scaled(outputs.scaled, scaled, found.rotations, crystal, metrics["scaling"])
     merged.write(outputs, title, shelx=params.merging.shelx)
     plots.save(merged_pictures.merged(merged.metrics, title), outputs.picture)
-    plots.save(pictures.scans(metrics, f"{params.name}: scans"), outputs.scans)
+    plots.save(pictures.scans(metrics, f"{params.name}: scans"), outputs.comparison)
     stage.write_json(outputs.metrics, metrics)
     print("\n".join([shells.line(merged.table), *metrics["warnings"]]))
 
