@@ -43,6 +43,12 @@ def _number(section: str, name: str, value: str, told: str) -> Case:
     )
 
 
+def _crystals(wrong: str, entry: str, told: str) -> Case:
+    """Case of a set of scans that are merged."""
+    where = "1 problem in the experiment:\n  config: crystals.all"
+    return Case(wrong, CHECK, where + told, more(f"crystals: {{all: {{{entry}}}}}\n"))
+
+
 def _run(wrong: str, run: str, told: str, *spoils: Spoil) -> Case:
     """Case of a run without the crystal."""
     section = f"background: {{runs: {{air: {{{run}}}}}}}\n"
@@ -89,6 +95,36 @@ CASES = [
         "1 problem in the experiment:\n  config: background.runs.air.raw: "
         "results/quartz/300K/r1/scan.nxs is among the products of this workflow, made of frames "
         "with the crystal; give a run without the crystal",
+    ),
+    _crystals(
+        "crystal that is not in the table of scans",
+        "scans: [quartz/300K, quartz/50K]",
+        ": there is no scan 'quartz/50K' (scans are named `sample/scan`)",
+    ),
+    _crystals(
+        "crystal that is merged twice",
+        "scans: [quartz/300K, quartz/100K, quartz/300K]",
+        ": quartz/300K is given twice; give each scan once",
+    ),
+    _crystals(
+        "single crystal that is merged",
+        "scans: [quartz/300K]",
+        ".scans: List should have at least 2 items after validation, not 1 (it is ['quartz/300K'])",
+    ),
+    _crystals(
+        "crystal to leave out that is not merged",
+        "scans: [quartz/300K, quartz/100K], leave_out: [quartz/200K]",
+        ": leave_out names 'quartz/200K', which is not among its scans",
+    ),
+    _crystals(
+        "all crystals but one left out",
+        "scans: [quartz/300K, quartz/100K], leave_out: [quartz/100K]",
+        ": leave_out leaves fewer than two scans; remove the set or name fewer",
+    ),
+    _crystals(
+        "word instead of crystals to leave out",
+        "scans: [quartz/300K, quartz/100K], leave_out: none",
+        ".leave_out: Input should be 'auto'; or: Input should be a valid list (it is 'none')",
     ),
     Case(
         "attenuation of the crystal given twice",
