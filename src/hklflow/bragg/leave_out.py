@@ -119,7 +119,7 @@ def influences(
         with_it = _merged(value, weight, groups, shared)
         without = _merged(value, np.where(mine, 0.0, weight), groups, shared)
         votes = without.chi2 < with_it.chi2
-        chance = stats.f.sf(1.0, n_mine[shared], n_others[shared] - 1)
+        chance = np.asarray(stats.f.sf(1.0, n_mine[shared], n_others[shared] - 1))
         excess = (votes.sum() - chance.sum()) / np.sqrt(np.sum(chance * (1 - chance)))
         found.append(
             Influence(

@@ -14,7 +14,7 @@ from hklflow.stage.merged_files import MergedFiles
 from hklflow.stage.reflection_settings import MergingSettings, ScalingSettings
 
 if TYPE_CHECKING:
-    from hklflow.bragg.crystals import Combination, Member
+    from hklflow.bragg.combination import Combination, Member
     from hklflow.bragg.structure_factors import Crystal
     from hklflow.orientation.product import Orientation
 
@@ -82,7 +82,7 @@ class Params(Settings):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Read the reflections of all scans, scale them together, merge them."""
     from hklflow import plots
-    from hklflow.bragg import crystals, scaling, shells
+    from hklflow.bragg import combination, crystals, scaling, shells
     from hklflow.geometry import symmetry
     from hklflow.nexus import structure_factors as files
     from hklflow.plots import crystals as pictures
@@ -96,7 +96,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     settings = scaling.Settings(
         **params.scaling.model_dump(exclude={"estimate", "space_group", "d_min"})
     )
-    rules = crystals.Rules(
+    rules = combination.Rules(
         params.automatic,
         params.leave_out,
         params.cell_tolerance,
@@ -160,8 +160,8 @@ def _members(
     from hklflow import nexus
     from hklflow.base.errors import HklflowError
     from hklflow.bragg import observations
+    from hklflow.bragg.combination import Member
     from hklflow.bragg.common_setting import Lattice
-    from hklflow.bragg.crystals import Member
     from hklflow.geometry import symmetry
 
     members, left_out = [], {}
