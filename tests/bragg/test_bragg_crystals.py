@@ -10,7 +10,7 @@ from hklflow.bragg import crystals, observations
 from hklflow.bragg.combination import Combination, Member, Rules
 from hklflow.bragg.common_setting import Lattice
 from hklflow.bragg.groups import Groups
-from hklflow.bragg.leave_out import influences
+from hklflow.bragg.leave_out import Normalized, influences
 from hklflow.bragg.structure_factors import StructureFactors
 from hklflow.geometry import symmetry
 from hklflow.stages.merge_crystals import Settings
@@ -132,6 +132,23 @@ def test_without_a_majority_nothing_is_left_out() -> None:
     assert "name the wrong ones in `leave_out`" in warning
 
 
+@pytest.mark.parametrize("seed", [2, 4])
+def test_the_bad_one_of_three_is_left_out(seed: int) -> None:
+    """The structure of another spoils the scales of all, and one good crystal seems to be wrong."""
+    world = World(seed, "structure", n=3)
+    assert left_out(combined(members(world))) == [world.bad]
+
+
+def test_a_small_twin_is_reported() -> None:
+    world = World(0, "twin", twinned=(0.15, 0.15))
+    found = combined(members(world))
+    if world.bad in left_out(found):
+        return
+    (warning,) = [text for text in found.warnings if "agrees less" in text]
+    assert warning.startswith(f"{world.bad} is merged")
+    assert "look for a small twin" in warning
+
+
 def test_a_list_leaves_out_exactly_its_scans() -> None:
     world = World(1, "structure")
     good = next(one.name for one in world.crystals if one.name != world.bad)
@@ -172,7 +189,7 @@ def test_the_significance_of_a_good_scan_is_normal_at_any_multiplicity() -> None
         value = true + sigma * rng.standard_normal(len(group))
         groups = Groups.of(np.stack([group, group, group], axis=1))
         scan = np.where(first, 0, 1)
-        ones = np.ones(len(group))
-        found.append(influences(value, sigma**2, ones, groups, scan, 2)[0].significance)
+        observed = Normalized(groups, value, sigma**-2.0, scan)
+        found.append(influences(observed, 2)[0].significance)
     assert abs(np.mean(found)) < 0.2
     assert 0.85 < np.std(found) < 1.15

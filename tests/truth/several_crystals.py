@@ -149,7 +149,8 @@ class World:
     seed: int
     kind: str = "good"
     n: int = 5
-    span: tuple[float, float] = (50.0, 110.0)
+    span: tuple[float, float] = (50.0, 110.0)  # degrees
+    twinned: tuple[float, float] = (0.25, 0.5)  # fraction of the twin
     crystals: list[Crystal] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -187,7 +188,7 @@ class World:
         hkl = self.hkl[seen]
         expected = self._at(self.other if kind == "structure" else self.intensity, hkl)
         if kind == "twin":
-            part = rng.uniform(0.25, 0.5)
+            part = rng.uniform(*self.twinned)
             mates = self._at(self.intensity, hkl @ OTHER_WAY.T)
             expected = (1 - part) * expected + part * mates
         s2 = 0.25 * (hkl**2 @ (1 / cell[:3] ** 2))

@@ -1,122 +1,72 @@
-"""Four crystals, of which one has another structure, from raw frames to one set of intensities."""
+"""The rule that merges several crystals, as a user meets it: from integration to its products."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import yaml
 
 from hklflow.experiment import config
 from hklflow.experiment.jobs import Plan
-from hklflow.nexus.structure_factors import read_factors
-from hklflow.stages.simulate import build
+from tests.truth.several_crystals import World
 
-from .conftest import CONFIG, snakemake, write_experiment
+from .conftest import snakemake, write_experiment
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
-ORIENTATIONS = {
-    "c1": [0.4, -0.3, 0.9],
-    "c2": [-1.1, 0.6, 0.2],
-    "c3": [0.2, 1.4, -0.7],
-    "c4": [0.9, 0.8, -1.2],
-}
-BAD = "c3"
-GOAL = "results/c1/crystals_all/structure_factors.nxs"
+GOAL = "results/c0/crystals_all/structure_factors.nxs"
 
 
-def in_4_m(*atoms: tuple[float, float, float, float]) -> list[list[float]]:
-    """Atoms (x, y, z, electrons) with their equivalents in P 4/m."""
-    found = []
-    for x, y, z, n in atoms:
-        for s in (1, -1):
-            for a, b in ((x, y), (-x, -y), (-y, x), (y, -x)):
-                found.append([s * a, s * b, s * z, n])
-    return found
+@pytest.fixture
+def world() -> World:
+    return World(3, "twin")
 
 
-STRUCTURE = in_4_m((0.13, 0.31, 0.12, 1.3), (0.36, 0.07, 0.33, 2.0), (0.22, 0.41, 0.41, 1.0))
-ANOTHER = in_4_m((0.05, 0.22, 0.19, 1.3), (0.41, 0.28, 0.08, 2.0), (0.33, 0.12, 0.45, 1.0))
-
-
-def experiment(folder: Path) -> Path:
-    """Frames of four crystals; the lattice 4/mmm leaves two ways to index each of them."""
-    settings: dict[str, Any] = copy.deepcopy(CONFIG)
-    settings["calibrations"]["powder"]["beam_centre"] = [120.0, 119.0]
-    simulation = settings["simulation"]
-    scan = simulation["scan"]
-    scan["detector"] |= {"module_shape": [240, 116], "foot": [120.3, 118.2]}
-    scan |= {"n_frames": 160, "flux": 4.0, "background": {"air": 0.3}}
-    del simulation["rotations"]
-    simulation["samples"] = {
-        name: {
-            "crystal": {
-                "cell": [7.1, 7.1, 10.3, 90, 90, 90],
-                "orientation": orientation,
-                "atoms": ANOTHER if name == BAD else STRUCTURE,
-                "b_iso": 1.0,
-                "scale": 0.004 * (1 + i),
-                "mosaic": 0.006,
-                "spot_sigma": [0.9, 1.1],
-            },
-            "diffuse": {"flat": 0.05},
-        }
-        for i, (name, orientation) in enumerate(ORIENTATIONS.items())
+def settings(world: World) -> dict[str, Any]:
+    return {
+        "bragg": True,
+        "import_scan": {"axes": ["phi=-1,0,0"], "exposure": 0.1},
+        "calibrations": {"lab": {"poni": "raw/lab.poni", "polarization": 0.99}},
+        "crystals": {"all": {"scans": [f"{one.name}/100K" for one in world.crystals]}},
     }
-    settings["crystals"] = {"all": {"scans": [f"{name}/300K" for name in ORIENTATIONS]}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, world: World) -> Path:
+    """An experiment of five crystals, one of which is a twin, whose integration is done."""
     header = "sample\tscan\ttemperature\tparent\trotation\traw\tgoniometer\tcalibration\n"
-    table = header + "".join(
-        f"{name}\t300K\t300\t300K\tr1\traw/{name}.nxs\tchi={10 * i} phi=0:0.75\tpowder\n"
-        for i, name in enumerate(ORIENTATIONS)
-    )
-    write_experiment(folder, settings, table)
-    (folder / "config/samples.tsv").write_text(
-        "sample\tspace_group\ta\tb\tc\talpha\tbeta\tgamma\n"
-        + "".join(f"{name}\tP 4/m\t7.1\t7.1\t10.3\t90\t90\t90\n" for name in ORIENTATIONS)
-    )
-    return folder
+    names = [one.name for one in world.crystals]
+    rows = [f"{name}\t100K\t100\t100K\tr1\traw/{name}.nxs\tphi=0:0.5\tlab\n" for name in names]
+    made = write_experiment(tmp_path / "e", settings(world), header + "".join(rows))
+    samples = "".join(f"{name}\tI 41/a\t12.8\t12.8\t6.8\t90\t90\t90\n" for name in names)
+    head = "sample\tspace_group\ta\tb\tc\talpha\tbeta\tgamma\n"
+    (made / "config/samples.tsv").write_text(head + samples)
+    (made / "raw").mkdir()
+    for name in ("lab.poni", *(f"{name}.nxs" for name in names)):
+        (made / "raw" / name).touch()
+    for one in world.crystals:
+        written = one.write(made / "results" / one.name / "100K")
+        (made / "results" / one.name / "100K/r1").mkdir()
+        written.reflections[0].rename(made / "results" / one.name / "100K/r1/reflections.nxs")
+    return made
 
 
-def test_four_crystals_from_frames_to_one_set_of_structure_factors(tmp_path: Path) -> None:
-    folder = experiment(tmp_path / "e")
-    run = snakemake(folder, GOAL, "--cores", "2")
+def test_integrated_crystals_become_one_set_of_structure_factors(
+    folder: Path, world: World
+) -> None:
+    run = snakemake(folder, GOAL, "--cores", "1", "--allowed-rules", "merge_crystals")
     assert run.returncode == 0, run.stdout + run.stderr
-    metrics = json.loads((folder / GOAL).with_suffix(".json").read_text())
-    rows = {row["scan"]: row for row in metrics["scans"]}
-    assert [name for name, row in rows.items() if not row["merged"]] == [f"{BAD}/300K"]
-    assert "contradicts the other scans" in rows[f"{BAD}/300K"]["reason"]
-    assert metrics["overall"]["CC1/2"] > 0.999
-
-    # The truth of the first crystal: hkl in its own setting, or with c reversed.
-    settings = config.load(yaml.safe_load((folder / "config/config.yaml").read_text()), folder)
-    truth = build(
-        config.simulation_description(settings, settings.rotation("c1", "300K", "r1").raw)
-    )
-    factors = read_factors(folder / GOAL).factors
-    hkl, true = truth.crystal.reflections(2 * np.pi / factors.d.min() + 0.01)
-    known = {tuple(h): value for h, value in zip(hkl.astype(int), true, strict=True)}
-    away = []
-    for way in (np.eye(3, dtype=int), np.array([[0, 1, 0], [1, 0, 0], [0, 0, -1]])):
-        expected = np.array([known[tuple(h)] for h in factors.hkl @ way])
-        scale = np.sum(factors.mean.intensity * expected) / np.sum(expected**2)
-        difference = np.abs(factors.mean.intensity - scale * expected)
-        away.append(difference.sum() / (scale * expected).sum())
-    assert len(factors) > 100
-    assert min(away) < 0.02
-    assert max(away) > 0.2
-
-
-def test_the_set_is_a_job_of_the_experiment(tmp_path: Path) -> None:
-    """Also without `bragg: true`: `snakemake bragg` makes it, `hklflow status` has its row."""
-    folder = experiment(tmp_path / "e")
-    data = yaml.safe_load((folder / "config/config.yaml").read_text())
-    (job,) = [job for job in Plan(config.load(data | {"bragg": True}, folder)).jobs
-              if job.rule == "merge_crystals"]  # fmt: skip
+    assert "merge the scans of all to structure factors" in run.stdout + run.stderr
+    (job,) = [
+        job
+        for job in Plan(config.load(settings(world), folder)).jobs
+        if job.rule == "merge_crystals"
+    ]
     assert job.outputs["factors"] == GOAL
-    assert len([path for path in job.inputs if path.endswith("reflections.nxs")]) == 4
-    dry = snakemake(folder, "bragg", "--dry-run")
-    assert dry.returncode == 0, dry.stderr
-    assert "merge the scans of all to structure factors" in dry.stdout + dry.stderr
+    for path in job.outputs.values():
+        assert (folder / path).stat().st_size > 0
+    metrics = json.loads((folder / GOAL).with_suffix(".json").read_text())
+    left_out = [row["scan"] for row in metrics["scans"] if not row["merged"]]
+    assert left_out == [f"{world.bad}/100K"]
+    log = (folder / job.logs[-1]).read_text()
+    assert f"{world.bad}/100K contradicts the other scans" in log

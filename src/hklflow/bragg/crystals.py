@@ -16,7 +16,7 @@ from hklflow.bragg import common_setting, scaling, unmerged
 from hklflow.bragg.combination import Combination, Judged, Member, Rules
 from hklflow.bragg.common_setting import Choice, Indexing, Lattice
 from hklflow.bragg.groups import Groups
-from hklflow.bragg.leave_out import Influence, influences
+from hklflow.bragg.leave_out import Normalized, influences, scaled_again
 from hklflow.bragg.observations import Observations
 from hklflow.bragg.reflections import ReflectionFlag
 from hklflow.geometry import lattice, reduction
@@ -165,16 +165,17 @@ class _Work:
     def scale(self) -> Combination:
         """Scale the scans, and leave out the worst until all of them agree."""
         while True:
-            found = self._scaled()
-            influence = self._influences(found)
-            for one, judged in zip(self.merged, influence, strict=True):
-                one.influence = judged
-            worst = self._worst()
+            found = self._scaled(self.merged)
+            observed = self._normalized(found)
+            for one, its in zip(self.merged, influences(observed, len(self.merged)), strict=True):
+                one.influence = its
+            worst = self._worst(observed)
             if worst is None:
                 return self._told(found)
-            said = _contradiction(worst, self.rules.significance)
+            said = _contradiction(worst)
             if self.rules.automatic and self._has_majority():
                 worst.reason = f"{said}; it is left out: {_CURE}"
+                self.index()
                 continue
             if self.rules.automatic:
                 self.warnings.append(
@@ -191,7 +192,10 @@ class _Work:
             text
             for one in self.merged
             if one.choice is not None
-            for text in (*_of_choice(one.member.name, one.choice), *_of_influence(one))
+            for text in (
+                *_of_choice(one.member.name, one.choice),
+                *_of_influence(one, self.rules.significance),
+            )
         ]
         return replace(found, warnings=[*of_scans, *self.warnings])
 
@@ -201,22 +205,27 @@ class _Work:
         usable = [one for one in self.scans if one.merged or one.influence is not None]
         return remaining >= 2 and 2 * remaining > len(usable)
 
-    def _worst(self) -> Judged | None:
-        harmful = [
-            one
-            for one in self.merged
-            if one.influence is not None
-            and one.influence.harms(self.rules.least_gain, self.rules.significance)
-        ]
-        return max(
-            harmful, key=lambda one: one.influence.gain if one.influence else 0.0, default=None
-        )
+    def _worst(self, observed: Normalized) -> Judged | None:
+        """Return the scan without which the others agree best, if one contradicts the others."""
+        merged, limit = self.merged, self.rules.significance
+        if not any(one.influence and one.influence.contradicts(limit) for one in merged):
+            return None
+        suspects: list[tuple[float, int]] = []
+        for number, one in enumerate(merged):
+            if one.influence is None or one.influence.significance <= 0:
+                continue
+            if len(merged) > 2:
+                rest = self._normalized(self._scaled([*merged[:number], *merged[number + 1 :]]))
+                one.influence = scaled_again(one.influence, observed, number, rest)
+            suspects.append((one.influence.gain, number))
+        gain, number = max(suspects)
+        return merged[number] if gain > self.rules.least_gain else None
 
-    def _scaled(self) -> Combination:
+    def _scaled(self, scans: list[Judged]) -> Combination:
         parts, cells, crystals = [], [], []
         spans: list[tuple[float, float]] = []
         names: list[str] = []
-        for number, one in enumerate(self.merged):
+        for number, one in enumerate(scans):
             assert one.choice is not None
             parts.append(_reindexed(one.member, one.choice.indexing, len(names)))
             cells.append(one.choice.indexing.cell)
@@ -247,13 +256,12 @@ class _Work:
             warnings=self.warnings,
         )
 
-    def _influences(self, found: Combination) -> list[Influence]:
+    def _normalized(self, found: Combination) -> Normalized:
         observed, outcome = found.observed, found.scaling
         use = (observed.flags & int(ReflectionFlag.ABSENT)) == 0
-        n = len(self.merged)
         # Many outliers are no accidents: then the scan is in question, not its observations.
-        outliers = np.bincount(found.scan_of, outcome.outlier, n)
-        stray = outliers < _STRAY * np.bincount(found.scan_of, minlength=n)
+        counts = np.bincount(found.scan_of)
+        stray = np.bincount(found.scan_of, outcome.outlier, len(counts)) < _STRAY * counts
         use &= ~(outcome.outlier & stray[found.scan_of])
         hkl = self.group.asymmetric(observed.hkl[use], anomalous=self.settings.anomalous)
         groups = Groups.of(hkl)
@@ -261,8 +269,8 @@ class _Work:
         mean, weight = groups.mean(value, 1 / variance)
         d_star = np.zeros(len(groups))
         d_star[groups.index] = 1 / observed.d[use]
-        level = unmerged.shell_means(d_star, mean, weight**-0.5)
-        return influences(value, variance, level[groups.index], groups, found.scan_of[use], n)
+        level = unmerged.shell_means(d_star, mean, weight**-0.5)[groups.index]
+        return Normalized(groups, value / level, level**2 / variance, found.scan_of[use])
 
 
 def _reindexed(member: Member, indexing: Indexing, first: int) -> Observations:
@@ -292,7 +300,7 @@ def _intensities(member: Member, anomalous: bool) -> unmerged.Intensities:
     )
 
 
-def _contradiction(one: Judged, limit: float) -> str:
+def _contradiction(one: Judged) -> str:
     """Return the sentence on a scan that contradicts the others."""
     its = one.influence
     assert its is not None
@@ -300,17 +308,24 @@ def _contradiction(one: Judged, limit: float) -> str:
         f"{one.member.name} contradicts the other scans: without it, CC1/2 of the {its.common} "
         f"reflections in common rises from {its.cc_half:.4f} to {its.cc_half_without:.4f} "
         f"(ΔCC1/2 {its.delta:.4f}), and the equivalents of {its.worse:.0%} agree better (chance: "
-        f"{its.chance:.0%}, {its.significance:.1f} standard errors less; limit {limit:g})"
+        f"{its.chance:.0%})"
     )
 
 
-def _of_influence(one: Judged) -> Iterator[str]:
-    """Yield a sentence on a scan that cannot be compared with the others."""
+def _of_influence(one: Judged, limit: float) -> Iterator[str]:
+    """Yield a sentence on a merged scan that is not tested, or agrees less than it should."""
     its = one.influence
     if its is not None and its.cc_half is None:
         yield (
             f"{one.member.name} is merged without a test of its intensities: only {its.common} of "
             "its reflections have two observations or more in other scans; measure more of it"
+        )
+    if its is not None and its.contradicts(limit):
+        yield (
+            f"{one.member.name} is merged, but agrees less with the other scans than the errors "
+            f"explain ({its.significance:.1f} standard errors; CC1/2 rises from {its.cc_half:.4f} "
+            f"to {its.cc_half_without:.4f} without it): look for a small twin, refine "
+            "`absorption`, or name it in `leave_out`"
         )
 
 

@@ -15,9 +15,12 @@ its equivalents falls without the scan. If k of n observations are from a scan t
 others, χ² falls by a χ² of k degrees of freedom, which is independent of the remaining χ² of
 n - k - 1. The reduced χ² falls then with probability ``P(F(k, n - k - 1) > 1)``, about one half.
 The votes of a scan that contradicts the others are more.
+
+A scan that contradicts the others also spoils their scales, so that a good scan can seem to be the
+wrong one. Therefore, if one scan contradicts, the others are scaled again without each suspect.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,47 +74,49 @@ class Influence:
             return 0.0
         return 1 - max(1 - self.cc_half_without, _LEAST) / max(1 - self.cc_half, _LEAST)
 
-    def harms(self, least_gain: float, significance: float) -> bool:
-        """Return True if CC1/2 rises without the scan, by enough and by more than chance.
-
-        Parameters
-        ----------
-        least_gain : float
-            Smallest gain.
-        significance : float
-            Smallest significance.
-        """
-        return self.gain > least_gain and self.significance > significance
+    def contradicts(self, limit: float) -> bool:
+        """Return True if CC1/2 rises without the scan, with a significance above a limit."""
+        return self.gain > 0 and self.significance > limit
 
 
-def influences(
-    intensity: Floats,
-    variance: Floats,
-    level: Floats,
-    groups: Groups,
-    scan: Integers,
-    n_scans: int,
-) -> list[Influence]:
-    """Return the influence of each scan.
+@dataclass(frozen=True)
+class Normalized:
+    """Observations on one scale, divided by the mean intensity at their resolution.
+
+    Attributes
+    ----------
+    groups : Groups
+        Groups of the n equivalents.
+    value, weight : (n,) arrays
+        Normalized intensities and their inverse variances.
+    scan : (n,) int array
+        Number of the scan of each observation.
+    """
+
+    groups: Groups
+    value: Floats
+    weight: Floats
+    scan: Integers
+
+    def shared(self, number: int) -> Bools:
+        """Return True for each group of a scan that has two or more observations in others."""
+        mine = self.scan == number
+        return (self.groups.sum(mine) > 0) & (self.groups.sum(~mine) >= 2)
+
+
+def influences(observed: Normalized, n_scans: int) -> list[Influence]:
+    """Return the influence of each scan, with the scales of all scans.
 
     Parameters
     ----------
-    intensity, variance : (n,) arrays
-        Observations on one scale, and their variances.
-    level : (n,) array
-        Mean intensity at their resolution, by which the observations are divided.
-    groups : Groups
-        Groups of the n equivalents.
-    scan : (n,) int array
-        Number of the scan of each observation.
+    observed : Normalized
     n_scans : int
     """
-    value, weight = intensity / level, level**2 / variance
+    groups, value, weight = observed.groups, observed.value, observed.weight
     found = []
     for number in range(n_scans):
-        mine = scan == number
+        mine, shared = observed.scan == number, observed.shared(number)
         n_mine, n_others = groups.sum(mine), groups.sum(~mine)
-        shared = (n_mine > 0) & (n_others >= 2)
         common = int(shared.sum())
         if common < _FEWEST:
             found.append(Influence(common))
@@ -132,6 +137,27 @@ def influences(
             )
         )
     return found
+
+
+def scaled_again(its: Influence, observed: Normalized, number: int, rest: Normalized) -> Influence:
+    """Return the influence of a scan if the other scans are scaled again without it.
+
+    Parameters
+    ----------
+    its : Influence
+        Its influence with the scales of all scans.
+    observed : Normalized
+        Observations of all scans.
+    number : int
+        Number of the scan.
+    rest : Normalized
+        Observations of the other scans, scaled without it.
+    """
+    common = set(map(tuple, observed.groups.hkl[observed.shared(number)].tolist()))
+    among = [tuple(hkl) in common for hkl in rest.groups.hkl.tolist()]
+    shared = np.array(among, dtype=np.bool_) & (rest.groups.n >= 2)
+    without = _merged(rest.value, rest.weight, rest.groups, shared)
+    return replace(its, cc_half_without=without.cc_half)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def scans(metrics: Mapping[str, Any], title: str) -> Figure:
         fontsize=8,
         frameon=False,
     )
-    figure.suptitle(f"{title}\nred, dashed: limits beyond which a scan is left out")
+    figure.suptitle(title)
     return figure
 
 
