@@ -1,6 +1,7 @@
 """Several crystals merged: hklflow, and DIALS (dials.cosym, dials.scale) on the same reflections.
 
-    python -m benchmarks.several_crystals [SEEDS] [--kinds good,twin ...] [--dials]
+    python -m benchmarks.several_crystals [SEEDS] [--kinds good,twin] [--dials]
+                                        [--twinned 0.1 0.1] [--crystals 3]
 
 Five simulated crystals (tests/truth/several_crystals.py), of which one is bad in all kinds but
 `good`, each indexed in one of two ways by chance. SEEDS is a range such as 0:20 (the seeds with
@@ -61,11 +62,15 @@ FIGURES = ("R_meas", "CC1/2", "pull rms", "pull median", "error", "correlation")
 
 @dataclass
 class Outcome:
-    """Names left out, True if all merged good crystals have one setting, figures."""
+    """Names left out, True if all merged good crystals have one setting, figures.
+
+    ``reported`` are the names that are merged with a warning.
+    """
 
     left_out: set[str]
     consistent: bool
     figures: dict[str, float]
+    reported: frozenset[str] = frozenset()
 
 
 def truth_of(world: World, merged: Merged) -> dict[str, float]:
@@ -124,7 +129,8 @@ def ours(world: World, found: Combination) -> Outcome:
         if one.merged and one.choice is not None
     }
     left_out = {one.member.name for one in found.scans if not one.merged}
-    return Outcome(left_out, len(settings) == 1, figures | truth_of(world, rows))
+    reported = frozenset(text.split()[0] for text in found.warnings if "agrees less" in text)
+    return Outcome(left_out, len(settings) == 1, figures | truth_of(world, rows), reported)
 
 
 def _moved(matrix: Floats) -> bool:
@@ -232,7 +238,9 @@ def line(label: str, kind: str, outcomes: list[tuple[World, Outcome]]) -> str:
     )
     found = f"{hits}/{len(bad)}" if bad else "-"
     return (
-        f"{label:9s} {kind:10s} bad found {found:6s} good lost {lost}/{good} one setting "
+        f"{label:9s} {kind:10s} bad found {found:6s} bad reported "
+        f"{sum(world.bad in one.reported for world, one in bad)} good lost {lost}/{good} good "
+        f"reported {sum(len(one.reported - {world.bad}) for world, one in outcomes)} one setting "
         f"{settings}/{n} {figures}"
     )
 
@@ -241,13 +249,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("seeds", nargs="?", default="0:20")
     parser.add_argument("--kinds", default=",".join(("good", *BAD)))
+    parser.add_argument("--twinned", nargs=2, type=float, default=[0.25, 0.5])
+    parser.add_argument("--crystals", type=int, default=5)
     parser.add_argument("--dials", action="store_true")
     given = parser.parse_args()
     dials = find() if given.dials else None
     for kind in given.kinds.split(","):
         rows: dict[str, list[tuple[World, Outcome]]] = {}
         for seed in range(*map(int, given.seeds.split(":"))):
-            world = World(seed, kind)
+            world = World(seed, kind, given.crystals, twinned=tuple(given.twinned))
             found = combined(world)
             first = ours(world, found)
             rows.setdefault("hklflow", []).append((world, first))

@@ -25,6 +25,7 @@ from hklflow.geometry.symmetry import SpaceGroup
 Floats = NDArray[np.float64]
 
 _STRAY = 0.05  # largest fraction of outliers of a scan that are faults of single observations
+_DOUBTFUL = 2.5  # limits of significance: unmodelled absorption alone stays below
 _LEAST_ERROR = 0.02  # relative error of an intensity in the choice of the indexing
 _CURE = (
     "look for another structure, a twin, wrong indices, absorption or errors that are too small, "
@@ -320,11 +321,11 @@ def _of_influence(one: Judged, limit: float) -> Iterator[str]:
             f"{one.member.name} is merged without a test of its intensities: only {its.common} of "
             "its reflections have two observations or more in other scans; measure more of it"
         )
-    if its is not None and its.contradicts(limit):
+    if its is not None and (its.contradicts(limit) or its.significance > _DOUBTFUL * limit):
         yield (
             f"{one.member.name} is merged, but agrees less with the other scans than the errors "
-            f"explain ({its.significance:.1f} standard errors; CC1/2 rises from {its.cc_half:.4f} "
-            f"to {its.cc_half_without:.4f} without it): look for a small twin, refine "
+            f"explain ({its.significance:.1f} standard errors; CC1/2 is {its.cc_half:.4f}, and "
+            f"{its.cc_half_without:.4f} without it): look for a small twin, refine "
             "`absorption`, or name it in `leave_out`"
         )
 

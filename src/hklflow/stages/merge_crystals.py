@@ -50,13 +50,13 @@ class Settings(stage.Params):
     atom at high angles, and so the intensities, by more than their errors.
     """
     least_gain: float = Field(0.2, ge=0, lt=1)
-    """Smallest fraction by which 1 - CC1/2 falls without a scan that is left out. The value keeps
-    scans that are only weaker than the others.
+    """Smallest fraction by which 1 - CC1/2 falls when the other scans are scaled again without a
+    scan that is left out. The value keeps scans that are only weaker than the others.
     """
     significance: float = Field(4.0, ge=2)
-    """Smallest significance of the contradiction, in standard errors: by how much the fraction of
-    the reflections whose equivalents agree better without the scan exceeds the fraction that is
-    expected of a scan with right errors. Chance alone exceeds 4 for one scan in 30000.
+    """Significance that shows a contradiction, in standard errors: by how much the fraction of the
+    reflections whose equivalents agree better without a scan exceeds the fraction that is expected
+    of a scan with right errors. Chance alone exceeds 4 for one scan in 30000.
     """
 
 
