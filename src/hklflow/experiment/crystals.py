@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
+from hklflow.base.names import measured
 from hklflow.experiment.models import Config
 
 
@@ -21,6 +22,12 @@ def problems(config: Config, scans: Collection[tuple[str, str]]) -> Iterator[str
                 yield f"{where}: there is no scan {scan!r} (scans are named `sample/scan`)"
         for scan in sorted({scan for scan in entry.scans if entry.scans.count(scan) > 1}):
             yield f"{where}: {scan} is given twice; give each scan once"
+        of_base: dict[str, list[str]] = {}
+        for scan in dict.fromkeys(entry.scans):
+            of_base.setdefault(measured(scan), []).append(scan)
+        for same in of_base.values():
+            if len(same) > 1:
+                yield f"{where}: {' and '.join(same)} have the same frames; give one of them"
         if entry.leave_out == "auto":
             continue
         for scan in entry.leave_out:
