@@ -109,8 +109,8 @@ CASES = [
     Case(
         "scan that is merged with an analysis of it",
         CHECK,
-        "1 problem in the experiment:\n  config: crystals.all: quartz/300K and quartz/300K@near have "
-        "the same frames; give one of them",
+        "1 problem in the experiment:\n  config: crystals.all: quartz/300K and quartz/300K@near "
+        "have the same frames; give one of them",
         more(
             "per_scan: {quartz/300K@near: {find_peaks: {threshold: 4.0}}}\n"
             "crystals: {all: {scans: [quartz/300K, quartz/300K@near]}}\n"
