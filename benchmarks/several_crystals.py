@@ -6,7 +6,8 @@
 Five simulated crystals (tests/truth/several_crystals.py), of which one is bad in all kinds but
 `good`, each indexed in one of two ways by chance. SEEDS is a range such as 0:20 (the seeds with
 which limits were chosen) or 1000:1020. Printed for each kind: bad crystals found, good ones lost,
-settings that are consistent, and pulls of the merged intensities against the truth.
+settings that are consistent, worlds with the right space group by the absences, and pulls of the
+merged intensities against the truth.
 
 With --dials (needs DIALS on PATH) the same reflections go through two ways of DIALS:
 
@@ -45,7 +46,7 @@ from tests.truth.several_crystals import (
 
 from benchmarks.merging_dials import Merged, as_refl, figures_of, read_merged
 from hklflow.base.errors import HklflowError
-from hklflow.bragg import crystals, observations
+from hklflow.bragg import absences, crystals, observations
 from hklflow.bragg.combination import Combination, Member, Rules
 from hklflow.bragg.common_setting import Lattice
 from hklflow.dials.programs import Dials, find
@@ -64,13 +65,15 @@ FIGURES = ("R_meas", "CC1/2", "pull rms", "pull median", "error", "correlation")
 class Outcome:
     """Names left out, True if all merged good crystals have one setting, figures.
 
-    ``reported`` are the names that are merged with a warning.
+    ``reported`` are the names that are merged with a warning; ``absences`` is True if the test of
+    absences ranks the true space group first.
     """
 
     left_out: set[str]
     consistent: bool
     figures: dict[str, float]
     reported: frozenset[str] = frozenset()
+    absences: bool | None = None
 
 
 def truth_of(world: World, merged: Merged) -> dict[str, float]:
@@ -130,7 +133,14 @@ def ours(world: World, found: Combination) -> Outcome:
     }
     left_out = {one.member.name for one in found.scans if not one.merged}
     reported = frozenset(text.split()[0] for text in found.warnings if "agrees less" in text)
-    return Outcome(left_out, len(settings) == 1, figures | truth_of(world, rows), reported)
+    best = absences.examine(table, SPACE_GROUP).compatible[:1]
+    return Outcome(
+        left_out,
+        len(settings) == 1,
+        figures | truth_of(world, rows),
+        reported,
+        any(GROUP in candidate.symbols for candidate in best),
+    )
 
 
 def _moved(matrix: Floats) -> bool:
@@ -237,11 +247,13 @@ def line(label: str, kind: str, outcomes: list[tuple[World, Outcome]]) -> str:
         f"{name} {np.median([one.figures[name] for _, one in outcomes]):.4f}" for name in FIGURES
     )
     found = f"{hits}/{len(bad)}" if bad else "-"
+    tested = [one.absences for _, one in outcomes if one.absences is not None]
+    right = f"{sum(tested)}/{len(tested)}" if tested else "-"
     return (
         f"{label:9s} {kind:10s} bad found {found:6s} bad reported "
         f"{sum(world.bad in one.reported for world, one in bad)} good lost {lost}/{good} good "
         f"reported {sum(len(one.reported - {world.bad}) for world, one in outcomes)} one setting "
-        f"{settings}/{n} {figures}"
+        f"{settings}/{n} absences {right} {figures}"
     )
 
 
@@ -265,7 +277,8 @@ def main() -> None:
                 continue
             with tempfile.TemporaryDirectory() as name:
                 figures = told(dials, world, found, Path(name))
-            rows.setdefault("told", []).append((world, replace(first, figures=figures)))
+            mine = replace(first, figures=figures, absences=None)
+            rows.setdefault("told", []).append((world, mine))
             try:
                 with tempfile.TemporaryDirectory() as name:
                     rows.setdefault("as found", []).append(
