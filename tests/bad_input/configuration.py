@@ -49,6 +49,9 @@ def _crystals(wrong: str, entry: str, told: str) -> Case:
     return Case(wrong, CHECK, where + told, more(f"crystals: {{all: {{{entry}}}}}\n"))
 
 
+_SUBSTANCES = "crystals: {all: {scans: [quartz/300K, salt/200K]}}\npixel_mask"
+
+
 def _run(wrong: str, run: str, told: str, *spoils: Spoil) -> Case:
     """Case of a run without the crystal."""
     section = f"background: {{runs: {{air: {{{run}}}}}}}\n"
@@ -107,12 +110,26 @@ CASES = [
         ": quartz/300K is given twice; give each scan once",
     ),
     Case(
+        "crystals of two substances",
+        CHECK,
+        "1 problem in the experiment:\n  config: crystals.all: quartz (SiO2) and salt (NaCl) are "
+        "different substances; make a set of each, or correct the formulas",
+        several(
+            edited(
+                "config/samples.tsv",
+                ("SiO2\n", "SiO2\nsalt\tF m -3 m" + "\t5.64" * 3 + "\t90" * 3 + "\tNaCl\n"),
+            ),
+            edited("config/scans.tsv", ("quartz\t200K\t200\t300K", "salt\t200K\t200\t200K")),
+            edited(YAML, ("quartz/200K", "salt/200K"), ("pixel_mask", _SUBSTANCES)),
+        ),
+    ),
+    Case(
         "scan that is merged with an analysis of it",
         CHECK,
         "1 problem in the experiment:\n  config: crystals.all: quartz/300K and quartz/300K@near "
         "have the same frames; give one of them",
         more(
-            "per_scan: {quartz/300K@near: {find_peaks: {threshold: 4.0}}}\n"
+            "  quartz/300K@near: {find_peaks: {threshold: 4.0}}\n"
             "crystals: {all: {scans: [quartz/300K, quartz/300K@near]}}\n"
         ),
     ),

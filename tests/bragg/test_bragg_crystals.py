@@ -1,5 +1,7 @@
 """Several crystals merged to one set of intensities: against a world that hklflow did not make."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -163,6 +165,12 @@ def test_fewer_than_two_scans_are_refused() -> None:
     scans = members(World(0, n=2))
     with pytest.raises(HklflowError, match="1 of 2 scans can be merged, and two are needed"):
         combined(scans, "c1", automatic=False)
+
+
+def test_the_same_data_under_two_names_are_refused() -> None:
+    scans = members(World(0, n=2))
+    with pytest.raises(HklflowError, match="c0 and copy are the same data"):
+        combined([*scans, replace(scans[0], name="copy")])
 
 
 def test_a_scan_of_another_lattice_is_left_out() -> None:

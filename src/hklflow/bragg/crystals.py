@@ -7,6 +7,7 @@ are scaled again.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +52,9 @@ def combine(
     Raises
     ------
     HklflowError
-        If fewer than two scans can be merged.
+        If fewer than two scans can be merged, or if two scans are of the same frames.
     """
+    _require_different(members)
     scans = [Judged(member) for member in members]
     for one in scans:
         if one.member.name in rules.leave_out:
@@ -63,6 +65,23 @@ def combine(
     work.compare_cells()
     work.require_two()
     return work.scale()
+
+
+def _require_different(members: Sequence[Member]) -> None:
+    """Refuse scans with the same intensities: equivalents that are copies have too small errors."""
+    values = []
+    for one in members:
+        observed = one.observed
+        strong = observed.intensity > 3 * observed.sigma
+        rows = np.column_stack([observed.hkl, observed.intensity])[strong].tolist()
+        values.append(set(map(tuple, rows)))
+    for (one, mine), (other, others) in combinations(zip(members, values, strict=True), 2):
+        fewest = min(len(mine), len(others))
+        if 2 * (same := len(mine & others)) > fewest > 0:
+            raise HklflowError(
+                f"{one.name} and {other.name} are the same data: {same} of {fewest} intensities "
+                "above 3σ are equal; remove one of them from the list of scans"
+            )
 
 
 def _common_lattice(scans: Sequence[Judged], tolerance: float) -> Lattice:

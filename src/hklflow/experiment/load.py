@@ -107,7 +107,7 @@ def load(
     problems += _results_problems(config, base, scans)
     scans = with_analyses(scans, config.per_scan, problems)
     if scans:
-        problems += crystals.problems(config, scans)
+        problems += crystals.problems(config, samples, scans)
     own = resolved(config, layers, samples, scans, problems)
     # Several scans may share one settings object: check each object once.
     for settings in {id(found): found for found in (config, *own.values())}.values():
