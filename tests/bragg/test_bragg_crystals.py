@@ -112,9 +112,9 @@ def test_the_bad_crystal_is_left_out_with_its_reason(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["good", *BAD])
 def test_the_bad_one_and_no_other_on_seeds_that_nobody_looked_at(kind: str) -> None:
-    """20 worlds of each kind, of which none served to choose a limit."""
+    """Worlds of which none served to choose a limit; `benchmarks.several_crystals` has more."""
     every = []
-    for seed in range(1000, 1020):
+    for seed in range(1000, 1004):
         world = World(seed, kind)
         found = combined(members(world))
         assert left_out(found) == ([world.bad] if world.bad else [])
