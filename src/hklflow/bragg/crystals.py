@@ -5,7 +5,7 @@ together. Scans that contradict the others are left out one by one, the worst fi
 are scaled again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import combinations
 
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.bragg import common_setting, scaling, unmerged
+from hklflow.bragg import common_setting, crystal_warnings, scaling, unmerged
 from hklflow.bragg.combination import Combination, Judged, Member, Rules
-from hklflow.bragg.common_setting import Choice, Indexing, Lattice
+from hklflow.bragg.common_setting import Indexing, Lattice
+from hklflow.bragg.crystal_warnings import cell_text
 from hklflow.bragg.groups import Groups
 from hklflow.bragg.leave_out import Normalized, influences, scaled_again
 from hklflow.bragg.observations import Observations
@@ -26,7 +27,6 @@ from hklflow.geometry.symmetry import SpaceGroup
 Floats = NDArray[np.float64]
 
 _STRAY = 0.05  # largest fraction of outliers of a scan that are faults of single observations
-_DOUBTFUL = 2.5  # limits of significance: unmodelled absorption alone stays below
 _LEAST_ERROR = 0.02  # relative error of an intensity in the choice of the indexing
 _CURE = (
     "look for another structure, a twin, wrong indices, absorption or errors that are too small, "
@@ -134,9 +134,9 @@ class _Work:
                 continue
             ratio = common_setting.volume_ratio(own, common)
             reason = (
-                f"{one.member.name} has a cell of another lattice, {_text(own.cell)} ({ratio:.3g} "
-                f"times the volume of {_text(common.cell)}): index it with the cell of the other "
-                "scans"
+                f"{one.member.name} has a cell of another lattice, {cell_text(own.cell)} "
+                f"({ratio:.3g} times the volume of {cell_text(common.cell)}): index it with the "
+                "cell of the other scans"
             )
             if not self.rules.automatic:
                 raise HklflowError(f"{reason}, or name it in `leave_out`")
@@ -166,10 +166,10 @@ class _Work:
         for one in beyond:
             assert one.choice is not None
             said = (
-                f"the cell of {one.member.name}, {_text(one.choice.indexing.cell)}, is strained by "
-                f"{100 * (one.strain or 0.0):.2f} % relative to the median cell {_text(median)} "
-                f"(limit {100 * limit:.3g} %, `cell_tolerance`): check its temperature, wavelength "
-                "and detector distance"
+                f"the cell of {one.member.name}, {cell_text(one.choice.indexing.cell)}, is "
+                f"strained by {100 * (one.strain or 0.0):.2f} % relative to the median cell "
+                f"{cell_text(median)} (limit {100 * limit:.3g} %, `cell_tolerance`): check its "
+                "temperature, wavelength and detector distance"
             )
             if not self.rules.automatic:
                 self.warnings.append(said)
@@ -192,7 +192,7 @@ class _Work:
             worst = self._worst(observed)
             if worst is None:
                 return self._told(found)
-            said = _contradiction(worst)
+            said = crystal_warnings.contradiction(worst)
             if self.rules.automatic and self._has_majority():
                 worst.reason = f"{said}; it is left out: {_CURE}"
                 self.index()
@@ -208,15 +208,7 @@ class _Work:
 
     def _told(self, found: Combination) -> Combination:
         """Return the result with the warnings on the indices of the scans that are merged."""
-        of_scans = [
-            text
-            for one in self.merged
-            if one.choice is not None
-            for text in (
-                *_of_choice(one.member.name, one.choice),
-                *_of_influence(one, self.rules.significance),
-            )
-        ]
+        of_scans = crystal_warnings.of_merged(self.merged, self.rules.significance)
         return replace(found, warnings=[*of_scans, *self.warnings])
 
     def _has_majority(self) -> bool:
@@ -228,18 +220,24 @@ class _Work:
     def _worst(self, observed: Normalized) -> Judged | None:
         """Return the scan without which the others agree best, if one contradicts the others."""
         merged, limit = self.merged, self.rules.significance
-        if not any(one.influence and one.influence.contradicts(limit) for one in merged):
+        unlike = [crystal_warnings.is_unlike(one) for one in merged]
+        minority = 0 < 2 * sum(unlike) < len(merged)
+        contradict = any(one.influence and one.influence.contradicts(limit) for one in merged)
+        if not minority and not contradict:
             return None
         suspects: list[tuple[float, int]] = []
         for number, one in enumerate(merged):
-            if one.influence is None or one.influence.significance <= 0:
+            if one.influence is None or (minority and not unlike[number]):
+                continue
+            if not minority and one.influence.significance <= 0:
                 continue
             if len(merged) > 2:
                 rest = self._normalized(self._scaled([*merged[:number], *merged[number + 1 :]]))
                 one.influence = scaled_again(one.influence, observed, number, rest)
             suspects.append((one.influence.gain, number))
-        gain, number = max(suspects)
-        return merged[number] if gain > self.rules.least_gain else None
+        gain, number = max(suspects, default=(0.0, 0))
+        # What does not correlate with the majority contradicts it, however CC1/2 changes.
+        return merged[number] if gain > self.rules.least_gain or (minority and suspects) else None
 
     def _scaled(self, scans: list[Judged]) -> Combination:
         parts, cells, crystals = [], [], []
@@ -318,58 +316,3 @@ def _intensities(member: Member, anomalous: bool) -> unmerged.Intensities:
         _LEAST_ERROR,
         friedel=not anomalous,
     )
-
-
-def _contradiction(one: Judged) -> str:
-    """Return the sentence on a scan that contradicts the others."""
-    its = one.influence
-    assert its is not None
-    return (
-        f"{one.member.name} contradicts the other scans: without it, CC1/2 of the {its.common} "
-        f"reflections in common rises from {its.cc_half:.4f} to {its.cc_half_without:.4f} "
-        f"(ΔCC1/2 {its.delta:.4f}), and the equivalents of {its.worse:.0%} agree better (chance: "
-        f"{its.chance:.0%})"
-    )
-
-
-def _of_influence(one: Judged, limit: float) -> Iterator[str]:
-    """Yield a sentence on a merged scan that is not tested, or agrees less than it should."""
-    its = one.influence
-    if its is not None and its.cc_half is None:
-        yield (
-            f"{one.member.name} is merged without a test of its intensities: only {its.common} of "
-            "its reflections have two observations or more in other scans; measure more of it"
-        )
-    if its is not None and (its.contradicts(limit) or its.significance > _DOUBTFUL * limit):
-        yield (
-            f"{one.member.name} is merged, but agrees less with the other scans than the errors "
-            f"explain ({its.significance:.1f} standard errors; CC1/2 is {its.cc_half:.4f}, and "
-            f"{its.cc_half_without:.4f} without it): look for a small twin, refine "
-            "`absorption`, or name it in `leave_out`"
-        )
-
-
-def _of_choice(name: str, choice: Choice) -> Iterator[str]:
-    """Yield sentences on indices that changed, or are ambiguous."""
-    kept = choice.indexing.text
-    if not choice.indexing.is_identity:
-        yield f"{name} is indexed again: {kept} of its indices"
-    if choice.sure:
-        return
-    if choice.correlation is None:
-        yield (
-            f"the indices {kept} of {name} are not tested: it has only {choice.common} reflections "
-            "in common with the other scans"
-        )
-        return
-    other = choice.next_correlation
-    yield (
-        f"the indices of {name} are ambiguous: {kept} correlate with the other scans with "
-        f"{choice.correlation:.3f}, {choice.second} with "
-        f"{'too few reflections' if other is None else f'{other:.3f}'}; the first are used. "
-        "Measure more of it, or name it in `leave_out`"
-    )
-
-
-def _text(cell: Floats) -> str:
-    return " ".join(f"{x:.5g}" for x in cell)
