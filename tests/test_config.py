@@ -853,6 +853,11 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"estimate": "sum", "space_group": "P 63/m m c", "absorption": 4, "decay": False},
     ],
     "merge_reflections": [{}, {"anomalous": True, "amplitudes": "plain", "shelx": "merged"}],
+    "merge_crystals": [
+        {},
+        {"leave_out": ["s/a"], "automatic": False, "significance": 5.5, "least_gain": 0.0},
+        {"scaling": {"absorption": 2, "space_group": "P 63/m m c"}, "merging": {"shells": 5}},
+    ],
     "bragg_series": [{}, {"shown": 3}],
     "symmetrise": [
         {},
@@ -887,6 +892,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "converge": {"sample": "s", "scan": "a", "rotations": ["r1"]},
     "integrate": {"rotation": "r1"},
     "scale_reflections": {"rotations": ["r1"]},
+    "merge_crystals": {"name": "x", "scans": ["s/a", "t/b"], "rotations": ["s/a/r", "t/b/r 1"]},
     "transform": {"rotation": "r1"},
     "stack": {"scans": ["a"], "temperatures": [1.5]},
     "stack_pdf": {"scans": ["a"], "temperatures": [1.5]},
