@@ -85,6 +85,8 @@ class Stills:
     cell : tuple of 6 float
         Known cell, Å and degrees.
     space_group : str
+    bad : (slow, fast) bool array or None
+        True for bad pixels. None: not known.
     """
 
     frames: StillFrames
@@ -94,6 +96,7 @@ class Stills:
     beam: Beam
     cell: tuple[float, ...]
     space_group: str
+    bad: NDArray[np.bool_] | None = None
 
     def select(self, keep: ArrayLike) -> "Stills":
         """Return the frames chosen by a mask (f,), with their spots and reflections."""
@@ -113,6 +116,27 @@ class Stills:
             spots=chosen(self.spots),
             reflections=chosen(self.reflections),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """Observed minus predicted positions of the spots, in pixels.
+
+    Attributes
+    ----------
+    module : (n,) int array
+        Module of each spot; 0 for a detector without modules.
+    slow, fast : (n,) array
+    """
+
+    module: NDArray[np.int64]
+    slow: Floats
+    fast: Floats
+
+    @property
+    def rms(self) -> float:
+        """Root mean square distance."""
+        return float(np.sqrt(np.mean(self.slow**2 + self.fast**2)))
 
 
 def joined(parts: Sequence[Stills]) -> Stills:
@@ -156,3 +180,13 @@ def scattering(ub: Floats, hkl: Integers, k: float) -> tuple[Floats, Floats]:
     """
     q = np.einsum("nij,nj->ni", ub, hkl)
     return q, np.linalg.norm(q + k * BEAM, axis=1) - k
+
+
+def no_stills(
+    detector: Detector, beam: Beam, cell: Sequence[float], space_group: str
+) -> Stills:
+    """Return a batch without frames."""
+    none, numbers = np.zeros(0), np.zeros(0, np.int64)
+    spots = StillSpots(numbers, np.zeros((0, 3), np.int64), none, none, none, none)
+    frames = StillFrames(numbers, np.zeros((0, 3, 3)), numbers, numbers, none)
+    return Stills(frames, spots, spots, detector, beam, tuple(cell), space_group)
