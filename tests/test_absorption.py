@@ -184,7 +184,7 @@ def test_refine_scale_finds_little_after_the_shape(tmp_path: Path) -> None:
 def test_units_that_are_wrong_are_reported(tmp_path: Path) -> None:
     found = made(world("sphere", 3, (60, 64), span=4.0), tmp_path)
     with pytest.raises(HklflowError, match="`absorption` needs lengths in mm"):
-        traced(found, shape={"kind": "sphere", "radii": [70.0]}, mu=10.0)
+        traced(found, shape={"kind": "sphere", "radii": [7.0]}, mu=100.0)
     metrics = traced(found, shape={"kind": "sphere", "radii": [7e-5]}, mu=10.0)
     assert "the crystal absorbs next to nothing" in metrics["warnings"][0]
     with pytest.raises(HklflowError, match=r"needs `absorption: \{density: \.\.\.\}`"):

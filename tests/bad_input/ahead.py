@@ -272,8 +272,15 @@ REFUSED = [
             (
                 "sizes of the crystal in µm",
                 "stages/absorption.py:require_transparent",
-                "(μ 10 1/mm, largest extent 200 mm): `absorption` needs lengths in mm",
-                {"shape": {"kind": "sphere", "radii": [100]}, "mu": 10.0},
+                "(μ 100 1/mm, largest extent 20 mm): `absorption` needs lengths in mm",
+                {"shape": {"kind": "sphere", "radii": [10]}, "mu": 100.0},
+            ),
+            (
+                "number of formula units that no cell holds",
+                "transform/attenuation.py:by_cell",
+                "300 formula units of SiO2 in a cell of 112.7 Å³ have a density of 266 g/cm³, "
+                "which no crystal has (0.05 to 25); correct `absorption: {formula_units: ...}`",
+                {"shape": {"kind": "sphere", "radii": [0.1]}, "formula_units": 300},
             ),
             (
                 "crystal without attenuation",

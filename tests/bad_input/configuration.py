@@ -76,6 +76,57 @@ CASES = [
         "each of the 6 frames (and 2 more jobs: …)",
         written("t.txt", ""),
     ),
+    _run(
+        "transmission of a background that does not pass through the crystal",
+        "raw: raw/repeated.nxs, seen_through: not, transmission: 0.5",
+        "1 problem in the experiment:\n  config: background.runs.air: Value error, `transmission` "
+        "has no effect on a background that is `seen_through: not`; correct `seen_through`, or "
+        "leave the transmission out",
+    ),
+    _run(
+        "background with a product of the workflow",
+        "raw: results/quartz/300K/r1/scan.nxs, seen_through: not",
+        "1 problem in the experiment:\n  config: background.runs.air.raw: "
+        "results/quartz/300K/r1/scan.nxs is among the products of this workflow, made of frames "
+        "with the crystal; give a run without the crystal",
+    ),
+    Case(
+        "attenuation of the crystal given twice",
+        CHECK,
+        "1 problem in the experiment:\n  config: absorption: Value error, `mu` and `density` state "
+        "the attenuation twice; give one of them (null, for a formula '', removes one of a lower "
+        "layer)",
+        more("absorption: {shape: {kind: sphere, radii: [0.1]}, mu: 5, density: 4.2}\n"),
+    ),
+    Case(
+        "attenuation of a crystal without a shape",
+        CHECK,
+        "1 problem in the experiment:\n  config: absorption: mu is given, but no scan has a shape "
+        "of its crystal, so nothing would be corrected; give `absorption: {shape: ...}`, or remove "
+        "the section",
+        more("absorption: {mu: 5}\n"),
+    ),
+    Case(
+        "radius of the crystal in µm",
+        CHECK,
+        "1 problem in the experiment:\n  config: absorption.shape.radii.0: Input should be less "
+        "than or equal to 20 (it is 100)",
+        more("absorption: {shape: {kind: sphere, radii: [100]}, mu: 5}\n"),
+    ),
+    Case(
+        "density of the crystal in kg/m³",
+        CHECK,
+        "1 problem in the experiment:\n  config: absorption.density: Input should be less than or "
+        "equal to 25 (it is 2650)",
+        more("absorption: {shape: {kind: sphere, radii: [0.1]}, density: 2650}\n"),
+    ),
+    Case(
+        "splines of the scale closer than any frames",
+        CHECK,
+        "1 problem in the experiment:\n  config: refine_scale.frame_step: Input should be greater "
+        "than or equal to 0.1 (it is 1e-09)",
+        more("refine_scale: {use: true, frame_step: 1.0e-9}\n"),
+    ),
     Case(
         "limits of χ² in the wrong order",
         CHECK,

@@ -70,8 +70,8 @@ CASES = [
         "1 problem in the experiment:\n"
         "  …/config/scans.tsv: no column 'sample', no column 'scan', no column 'temperature',"
         " no column 'parent', no column 'rotation', no column 'raw'; columns are sample, "
-        "scan, temperature, parent, rotation, raw, goniometer, calibration, frames, run (by "
-        "tabs)",
+        "scan, temperature, parent, rotation, raw, goniometer, calibration, frames, run, "
+        "date (by tabs)",
         written(SCANS_TSV, ""),
     ),
     Case(
@@ -89,7 +89,7 @@ CASES = [
         "'sample,scan,temperature,parent,rotation,raw,goniometer,calibration,frames', no "
         "column 'sample', no column 'scan', no column 'temperature', no column 'parent', no "
         "column 'rotation', no column 'raw'; columns are sample, scan, temperature, parent, "
-        "rotation, raw, goniometer, calibration, frames, run (by tabs)",
+        "rotation, raw, goniometer, calibration, frames, run, date (by tabs)",
         written(SCANS_TSV, SCANS.replace("\t", ",")),
     ),
     Case(
@@ -100,7 +100,7 @@ CASES = [
         "raw  goniometer  calibration  frames', no column 'sample', no column 'scan', no "
         "column 'temperature', no column 'parent', no column 'rotation', no column 'raw'; "
         "columns are sample, scan, temperature, parent, rotation, raw, goniometer, "
-        "calibration, frames, run (by tabs)",
+        "calibration, frames, run, date (by tabs)",
         written(SCANS_TSV, SCANS.replace("\t", "  ")),
     ),
     Case(
@@ -137,7 +137,7 @@ CASES = [
         "1 problem in the experiment:\n"
         "  …/config/scans.tsv: unknown column 'temperatur', no column 'temperature'; columns "
         "are sample, scan, temperature, parent, rotation, raw, goniometer, calibration, "
-        "frames, run (by tabs)",
+        "frames, run, date (by tabs)",
         scans(("temperature", "temperatur")),
     ),
     Case(
@@ -145,7 +145,7 @@ CASES = [
         CHECK,
         "1 problem in the experiment:\n"
         "  …/config/scans.tsv: column 'raw' occurs twice; columns are sample, scan, "
-        "temperature, parent, rotation, raw, goniometer, calibration, frames, run (by tabs)",
+        "temperature, parent, rotation, raw, goniometer, calibration, frames, run, date (by tabs)",
         scans(("goniometer", "raw")),
     ),
     Case(

@@ -2,6 +2,7 @@
 
 import itertools
 import string
+from datetime import date, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,8 @@ from hklflow.base.errors import HklflowError
 from hklflow.calibration.applies import parse
 
 RUNS = range(14)
+# Days around the end of a year, so that their order is not that of their last digits.
+DAYS = [date(2026, 12, 28) + timedelta(days=n) for n in range(6)]
 # All names of one or two letters of two; patterns have no other letters.
 PARTS = ["".join(p) for n in (1, 2) for p in itertools.product("ab", repeat=n)]
 SCANS = [f"{sample}/{scan}" for sample in PARTS for scan in PARTS]
@@ -25,10 +28,12 @@ def fits(pattern, text):
     return bool(text) and pattern[0] in ("?", text[0]) and fits(pattern[1:], text[1:])
 
 
-def holds(term, scan, run):
+def holds(term, scan, run, day):
     """A condition, kept as (what, values) so that no parser is needed to know its meaning."""
     what, values = term
     sample, name = scan.split("/")
+    if values and isinstance(values[0], date):
+        run = day  # the same conditions, on the day
     return {
         "": lambda n: run == n,
         ">": lambda n: run > n,
@@ -48,10 +53,13 @@ def text_of(term):
 
 
 numbers = st.integers(0, 11)
+days = st.sampled_from(DAYS[1:-1])
 patterns = st.text("ab*?", min_size=1, max_size=3)
 terms = st.one_of(
     st.tuples(st.sampled_from(["", ">", ">=", "<", "<="]), st.tuples(numbers)),
     st.tuples(st.just(".."), st.tuples(numbers, numbers).map(lambda p: tuple(sorted(p)))),
+    st.tuples(st.sampled_from(["", ">", ">=", "<", "<="]), st.tuples(days)),
+    st.tuples(st.just(".."), st.tuples(days, days).map(lambda p: tuple(sorted(p)))),
     st.tuples(st.just("scan"), st.tuples(patterns)),
     st.tuples(st.just("both"), st.tuples(patterns, patterns)),
 )
@@ -64,12 +72,13 @@ def written(expression, gap=""):
 
 
 def truth(expression):
-    """Pairs of scan and run that are covered, by trying all."""
+    """Scans, runs and days that are covered, by trying all."""
     return {
-        (scan, run)
+        (scan, run, day)
         for scan in SCANS
         for run in RUNS
-        if any(all(holds(term, scan, run) for term in group) for group in expression)
+        for day in DAYS
+        if any(all(holds(term, scan, run, day) for term in group) for group in expression)
     }
 
 
@@ -78,11 +87,13 @@ NAMES = ["".join(p) for n in range(1, 6) for p in itertools.product("ab", repeat
 
 
 def is_possible(group):
-    """Whether a scan fulfils all conditions: run, sample and scan can be tried one by one."""
+    """Whether a scan fulfils all conditions: run, day, sample and scan can be tried one by one."""
     limits = [term for term in group if term[0] not in ("scan", "both")]
     samples = [values[0] for what, values in group if what == "both"]
     scans = [values[-1] for what, values in group if what in ("scan", "both")]
-    return any(all(holds(term, "a/a", run) for term in limits) for run in RUNS) and all(
+    return any(
+        all(holds(term, "a/a", run, day) for term in limits) for run in RUNS for day in DAYS
+    ) and all(
         any(all(fits(pattern, name) for pattern in patterns) for name in NAMES)
         for patterns in (samples, scans)
     )
@@ -97,7 +108,13 @@ def test_covers_what_brute_force_says(expression, gap):
             parse(text)
         return
     parsed = parse(text)
-    covered = {(scan, run) for scan in SCANS for run in RUNS if parsed.covers(scan, run)}
+    covered = {
+        (scan, run, day)
+        for scan in SCANS
+        for run in RUNS
+        for day in DAYS
+        if parsed.covers(scan, run, day)
+    }
     assert covered == truth(expression)
     assert parse(parsed.text) == parsed
     assert " " not in parsed.text
@@ -145,7 +162,9 @@ def test_overlaps(first, second, expected):
     ["", " ", ",", ",,", ";", "1,,2", "1,", ",1", "1;", ";1", "1; ,", "abc>=123", ">=", ">", "<=",
      "<", "..", "5..", "..5", "1..2..3", "a..b", "1...3", "-5", ">-5", "5-7", "1.5", ">1.5", "= 5",
      "==5", "=>5", "!5", ">>5", "> =5", "5 6", "a b", "a/b/c", "/a", "a/", "/", "../x", "*/..",
-     "a\\b", "[ab]*", "a&b", "٣", "quartz/", "'*'", ">5K", "-a", ".a"],
+     "a\\b", "[ab]*", "a&b", "٣", "quartz/", "'*'", ">5K", "-a", ".a",
+     "2026-11", "2026-1-2", "2026-13-01", ">=2026-02-30", "5..2026-11-02", "2026-11-02..5",
+     "2026-11-02T10:00", "02-11-2026"],
 )  # fmt: skip
 def test_malformed_expressions_are_refused(text):
     with pytest.raises(HklflowError) as told:
@@ -156,7 +175,10 @@ def test_malformed_expressions_are_refused(text):
 @pytest.mark.parametrize(
     ("text", "told"),
     [("5..3", r"reversed; write 3\.\.5"), (">5,<3", "no scan"), ("<0", "no scan"),
-     ("1,2", "no scan"), ("a*,b*", "no scan"), ("q/*,r/*", "no scan"), ("*;5,>7", "'5,>7'")],
+     ("1,2", "no scan"), ("a*,b*", "no scan"), ("q/*,r/*", "no scan"), ("*;5,>7", "'5,>7'"),
+     ("2026-11-03..2026-11-02", r"write 2026-11-02\.\.2026-11-03"),
+     (">=2026-11-03,<2026-11-03", "no scan"),
+     ("2026-11-31", "2026-11-31 is not a date; write it as 2026-11-02")],
 )  # fmt: skip
 def test_expressions_that_cover_nothing_are_refused(text, told):
     with pytest.raises(HklflowError, match=told):
@@ -167,6 +189,19 @@ def test_expressions_that_cover_nothing_are_refused(text, told):
 def test_a_missing_run_number_is_told_with_the_scan(text):
     with pytest.raises(HklflowError, match=r"scan quartz/100K has no run number"):
         parse(text).covers("quartz/100K", None)
+
+
+@pytest.mark.parametrize("text", [">=2026-11-02", "quartz/*,2026-11-02", ">5,<2026-11-02"])
+def test_a_missing_date_is_told_with_the_scan(text):
+    with pytest.raises(HklflowError, match=r"scan quartz/100K has no date.*column `date`"):
+        parse(text).covers("quartz/100K", 7)
+
+
+def test_only_what_decides_is_asked_for():
+    assert parse(">=2026-11-02").covers("a/b", None, date(2026, 11, 2))
+    assert not parse("5,2026-11-02").covers("a/b", None, date(2026, 11, 3))
+    assert not parse("5,2026-11-02").covers("a/b", 6, None)
+    assert parse("5;2026-11-02").covers("a/b", 5, None)
 
 
 @pytest.mark.parametrize(

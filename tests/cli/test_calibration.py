@@ -284,6 +284,33 @@ def test_the_highest_number_is_used_whatever_the_clock_says(
     assert initialised("verify").code == 0
 
 
+def test_versions_apply_to_dates(
+    initialised: Calibration, base: Path, tmp_path: Path, hklflow: Hklflow
+) -> None:
+    for name in ("before", "after"):
+        _propose(initialised, name, _geometry(tmp_path / f"{name}.json"))
+    assert _accept(initialised, "before", "<2026-11-02").code == 0
+    overlap = _accept(initialised, "after", "2026-11-01..2026-11-30")
+    assert overlap.code == 2
+    assert "overlaps with version 1" in overlap.err
+    assert _accept(initialised, "after", ">=2026-11-02").code == 0
+    done = initialised("apply")
+    assert "scan quartz/a has no date, but `>=2026-11-02` needs it" in done.out + done.err
+    assert "add it in the column `date` of the table of scans" in done.out + done.err
+    table = base / "config/scans.tsv"
+    head, *rows = [line for line in table.read_text().splitlines() if not line.startswith("#")]
+    days = ("2026-11-01", "2026-11-02", "2027-01-01")
+    width = max(len(row.split("\t")) for row in rows)
+    head = "\t".join([*head.split("\t")[:width], "date"])
+    table.write_text("\n".join([head, *map("\t".join, zip(rows, days, strict=True)), ""]))
+    used = {row["scan"]: row["version"] for row in _rows(initialised("apply").out)}
+    assert used == {"a": "v_0001", "b": "v_0002", "c": "v_0002"}
+    table.write_text(table.read_text().replace("2026-11-02", "2.11.2026"))
+    done = hklflow("check", base)
+    assert done.code == 2
+    assert "date '2.11.2026' is not a date; write it as 2026-11-02" in done.err
+
+
 def test_a_pin_goes_before_all(initialised: Calibration, base: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         _propose(initialised, name, _geometry(tmp_path / f"{name}.json"))

@@ -1,12 +1,18 @@
 """Choice of the version for a scan, and check for versions that overlap."""
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 from hklflow.base.errors import HklflowError
 from hklflow.calibration import applies, layout, statuses, versions
 from hklflow.calibration.kinds import KINDS
 from hklflow.calibration.versions import Version
+
+
+def _when(run: int | None, day: date | None) -> str:
+    given = [f"run {run}"] * (run is not None) + [str(day)] * (day is not None)
+    return f" ({', '.join(given)})" if given else ""
 
 
 def _or_default(kind: str) -> str:
@@ -16,7 +22,13 @@ def _or_default(kind: str) -> str:
 
 
 def choose(
-    root: Path, kind: str, state_id: str, scan: str, run: int | None, allow_default: bool
+    root: Path,
+    kind: str,
+    state_id: str,
+    scan: str,
+    run: int | None,
+    day: date | None,
+    allow_default: bool,
 ) -> Version:
     """Return the accepted version with the highest number that covers a scan; see `Store.resolve`.
 
@@ -40,12 +52,12 @@ def choose(
                 f"{error}; {path.name} may be the one for {scan}: run `hklflow calibration verify` "
                 "and restore it"
             ) from error
-        if expression.covers(scan, run):
+        if expression.covers(scan, run, day):
             return version
         reasons.append(f"{path.name} applies to `{expression.text}`")
     raise HklflowError(
         f"no accepted {kind} calibration of state {state_id} in {root} covers {scan}"
-        f"{'' if run is None else f' (run {run})'}: {', '.join(reasons) or 'there is none'}; "
+        f"{_when(run, day)}: {', '.join(reasons) or 'there is none'}; "
         f"make one with {KINDS[kind].proposed_with} and `hklflow calibration accept NAME "
         f"--applies-to EXPR`{_or_default(kind)}"
     )

@@ -1,5 +1,6 @@
 """Read access to the calibration store: states, versions, and the choice for a scan."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class Reader:
         *,
         scan: str,
         run: int | None,
+        day: date | None = None,
         pin: int | None = None,
         allow_default: bool = False,
     ) -> Version:
@@ -77,6 +79,8 @@ class Reader:
             Name as sample/scan.
         run : int or None
             Run number; None if the table of scans has no run number.
+        day : date or None
+            Date of the measurement; None if the table of scans has no date.
         pin : int, optional
             Version pinned in the configuration; it need not apply to the scan, but must be
             accepted or superseded.
@@ -92,7 +96,7 @@ class Reader:
         self.state(kind, state_id)
         if pin is not None:
             return choice.pinned(self.root, kind, state_id, pin, allow_default)
-        return choice.choose(self.root, kind, state_id, scan, run, allow_default)
+        return choice.choose(self.root, kind, state_id, scan, run, day, allow_default)
 
     def verify(self) -> list[str]:
         """Return a sentence for each change in the store."""

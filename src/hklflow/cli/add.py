@@ -82,6 +82,8 @@ class Columns:
     """Expected number of frames."""
     run: int | None = None
     """Run number; calibrations apply to ranges of run numbers."""
+    date: str = ""
+    """Date of the measurement, such as 2026-11-02; calibrations can apply to dates."""
 
     def texts(self) -> dict[str, str]:
         """Return the columns as texts for the table."""
@@ -92,6 +94,7 @@ class Columns:
             "calibration": self.calibration,
             "frames": "" if self.frames is None else str(self.frames),
             "run": "" if self.run is None else str(self.run),
+            "date": self.date,
         }
 
 

@@ -9,7 +9,8 @@ from hklflow.experiment.tables import raw_ends
 
 
 def problems(experiment: Experiment) -> Iterator[str]:
-    """Yield each background whose frames are those of a row of the table of scans."""
+    """Yield each background with frames of a row of the table of scans, or of a product."""
+    results = (experiment.base / experiment.config.results).resolve()
     rows = {
         path: f"{sample}/{scan}, rotation {rotation}"
         for (sample, scan), measured in experiment.scans.items()
@@ -21,6 +22,12 @@ def problems(experiment: Experiment) -> Iterator[str]:
     for key in experiment.scans:
         for name, run in experiment.settings(*key).background.runs.items():
             files = () if run is None else _files(run.raw, experiment.base)
+            if any(path.is_relative_to(results) for path in files):
+                assert run
+                found[
+                    f"config: background.runs.{name}.raw: {run.raw} is among the products of this "
+                    "workflow, made of frames with the crystal; give a run without the crystal"
+                ] = None
             for row in (rows[path] for path in files if path in rows):
                 assert run
                 found[

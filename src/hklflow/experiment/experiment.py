@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +42,9 @@ class Experiment:
     """
     resolved: dict[tuple[str, str | None], Config] = field(default_factory=dict)
     """Configuration of each sample and scan that has a layer of its own."""
-    _versions: "dict[tuple[str, str, int | None], Version]" = field(default_factory=dict)
+    _versions: "dict[tuple[str, str, int | None, date | None], Version]" = field(
+        default_factory=dict
+    )
 
     @cached_property
     def paths(self) -> Paths:
@@ -253,7 +256,7 @@ class Experiment:
                 f"{name or 'what is in its raw file'}"
             )
         entry = self.stored(name)
-        key = (name, f"{sample}/{scan}", row.run)
+        key = (name, f"{sample}/{scan}", row.run, row.day)
         if key not in self._versions:
             state = self.state(name)
             self._versions[key] = self.store(name).resolve(
@@ -261,6 +264,7 @@ class Experiment:
                 state.id,
                 scan=key[1],
                 run=row.run,
+                day=row.day,
                 pin=entry.pin,
                 allow_default=getattr(entry, "allow_default", False),
             )

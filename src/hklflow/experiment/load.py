@@ -9,7 +9,7 @@ from typing import Any
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
 from hklflow.calibration.kinds import KINDS
-from hklflow.experiment import backgrounds, constants, normalization
+from hklflow.experiment import backgrounds, constants, normalization, shapes
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.flags import files
 from hklflow.experiment.layers import merged, require_small, require_unicode
@@ -117,6 +117,7 @@ def load(
         problems += _start_problems(experiment)
         problems += _rotation_problems(experiment)
         problems += backgrounds.problems(experiment)
+        problems += shapes.problems(experiment)
         problems += _grid_problems(experiment)
         problems += _reference_problems(experiment)
         problems += _scale_problems(experiment)

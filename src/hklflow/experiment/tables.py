@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -46,6 +47,7 @@ SCAN_COLUMNS = (
     "calibration",
     "frames",
     "run",
+    "date",
 )
 
 Row = dict[str, str]
@@ -75,6 +77,8 @@ class Rotation:
     """Expected number of frames in each raw scan; None if it is not given."""
     run: int | None = None
     """Run number, which selects the version of a calibration; None if it is not given."""
+    day: date | None = None
+    """Date of the measurement, which also selects it; None if it is not given."""
     where: str = ""
     """Table and row of this rotation, for messages."""
 
@@ -173,6 +177,7 @@ def read_scans(
             row["calibration"] or None,
             _whole(row["frames"], "frames", 1, where, problems),
             _whole(row["run"], "run", 0, where, problems),
+            _day(row["date"], where, problems),
             where,
         )
         for raw in rotation.parts if rotation.raw else ():
@@ -480,6 +485,17 @@ def _whole(text: str, what: str, least: int, where: str, problems: list[str]) ->
         problems.append(f"{where}: {what} {text!r} is more than {_MOST_FRAMES}; correct it")
         return None
     return int(number)
+
+
+def _day(text: str, where: str, problems: list[str]) -> date | None:
+    """Return a date; None if the text is empty or wrong."""
+    if not text:
+        return None
+    with suppress(ValueError):
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            return date.fromisoformat(text)
+    problems.append(f"{where}: date {text!r} is not a date; write it as 2026-11-02")
+    return None
 
 
 def _ranges(text: str, where: str, problems: list[str]) -> dict[str, tuple[float, float]]:

@@ -1,12 +1,14 @@
 """Settings of the shape of a crystal."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
 from hklflow import stage
 
 Vector = tuple[float, float, float]
+Length = Annotated[float, Field(gt=0, le=20)]
+"""Millimetres; crystals for X-rays are smaller, so that more is most likely in µm."""
 
 #: Fields that each kind of shape needs, and fields that it may have.
 _NEEDS = {
@@ -41,7 +43,7 @@ class Along(stage.Params):
 class Face(Along):
     """A face of the crystal: its outer normal and its distance."""
 
-    distance: PositiveFloat
+    distance: Length
     """Distance of the face from the point where the beam meets the rotation axis, mm."""
 
 
@@ -54,11 +56,11 @@ class Shape(stage.Params):
     it. `box` (a plate, too): three values of `thickness` along `first`, `second`, and normal to
     both. `faces`: a convex polyhedron.
     """
-    radii: tuple[PositiveFloat, ...] | None = None
+    radii: tuple[Length, ...] | None = None
     """Radii, or half-axes, in mm."""
-    length: PositiveFloat | None = None
+    length: Length | None = None
     """Length of a cylinder in mm."""
-    thickness: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    thickness: tuple[Length, Length, Length] | None = None
     """Thicknesses of a box in mm."""
     first: Along | None = None
     """First direction."""
@@ -112,7 +114,7 @@ class AbsorptionSettings(stage.Params):
     """Linear attenuation coefficient of the crystal in 1/mm. None: from the formula."""
     formula: str = ""
     """Formula of the crystal, such as SrTiO3; empty: the formula in the table of samples."""
-    density: PositiveFloat | None = None
+    density: float | None = Field(None, gt=0, le=25)
     """Density in g/cm³; None: from `formula_units` and the cell."""
     formula_units: PositiveFloat | None = None
     """Formula units in the cell of the refined orientation (Z)."""
@@ -129,3 +131,13 @@ class AbsorptionSettings(stage.Params):
     linear."""
     told_error: float = Field(0.003, gt=0)
     """Error of the computation (rms over frames and directions) above which it is reported."""
+
+    @model_validator(mode="after")
+    def _one_attenuation(self) -> "AbsorptionSettings":
+        given = [n for n in ("formula", "density", "formula_units") if getattr(self, n)]
+        if self.mu is not None and given:
+            raise ValueError(
+                f"`mu` and {', '.join(f'`{name}`' for name in given)} state the attenuation twice; "
+                "give one of them (null, for a formula '', removes one of a lower layer)"
+            )
+        return self

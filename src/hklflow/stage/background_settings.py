@@ -54,6 +54,11 @@ class Run(stage.Params):
     def _share_of_part(self) -> "Run":
         if (self.seen_through == "part") != (self.share is not None):
             raise ValueError("`share` belongs to `seen_through: part`: give both or none")
+        if self.seen_through == "not" and self.transmission is not None:
+            raise ValueError(
+                "`transmission` has no effect on a background that is `seen_through: not`; correct "
+                "`seen_through`, or leave the transmission out"
+            )
         return self
 
 

@@ -121,6 +121,7 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     )
     require_transparent(high, crystal)
     known.notes.append(f"{params.title}: {sentence(crystal, low, high)} over all directions")
+    known.notes += _clear(low, crystal)
 
 
 def sentence(crystal: "Crystal", low: float, high: float) -> str:
@@ -269,7 +270,7 @@ def _unused(shape: Shape, body: "Body") -> list[str]:
 
 
 def _doubts(found: "dict[str, Absorption]", crystal: "Crystal", params: Params) -> list[str]:
-    """Return warnings about the accuracy, and about absorption that is not worth a correction."""
+    """Return warnings about the accuracy, and about a crystal that absorbs next to nothing."""
     warnings = []
     error = max(one.error for one in found.values())
     if error > params.told_error:
@@ -280,13 +281,18 @@ def _doubts(found: "dict[str, Absorption]", crystal: "Crystal", params: Params) 
             "`absorption: nodes`"
         )
     smallest = min(float(one.transmissions.min()) for one in found.values())
-    if crystal.beam is None and smallest > _CLEAR:
-        warnings.append(
-            f"the crystal absorbs next to nothing (smallest transmission {smallest:.4f}): check "
-            f"that its lengths (largest {crystal.body.longest:.3g} mm) are in mm and μ "
-            f"({crystal.mu:.3g}) in 1/mm"
-        )
-    return warnings
+    return warnings + _clear(smallest, crystal)
+
+
+def _clear(smallest: float, crystal: "Crystal") -> list[str]:
+    """Return a warning about absorption that is not worth a correction."""
+    if crystal.beam is not None or smallest <= _CLEAR:
+        return []
+    return [
+        f"the crystal absorbs next to nothing (smallest transmission {smallest:.4f}): check "
+        f"that its lengths (largest {crystal.body.longest:.3g} mm) are in mm and μ "
+        f"({crystal.mu:.3g}) in 1/mm"
+    ]
 
 
 def _metrics(

@@ -85,9 +85,9 @@ class Settings(stage.Params):
     punch: float = Field(0.2, ge=0, lt=0.5)
     """Voxels whose middle differs from a reflection by less than this in h, k and l are not
     compared, because reflections are sharper than voxels."""
-    frame_step: float = Field(5.0, gt=0)
+    frame_step: float = Field(5.0, ge=0.1)
     """Degrees between the splines of the factor of the frames."""
-    direction_step: float = Field(15.0, gt=0)
+    direction_step: float = Field(15.0, ge=0.1)
     """Degrees between the splines of the factor of the direction."""
     direction_intervals: int = Field(4, ge=1, le=12)
     """Intervals between the splines of the factor of the direction, along each side of the

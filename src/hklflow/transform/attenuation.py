@@ -10,6 +10,7 @@ from hklflow.base.errors import HklflowError
 
 _HC = 12.398419843  # keV Å
 _BARN = 1e-24  # cm²
+_DENSITIES = (0.05, 25.0)  # g/cm³, from the lightest frameworks to osmium
 
 
 def _parsed(formula: str) -> dict[int, float]:
@@ -41,14 +42,31 @@ def _barns(formula: str, wavelength: float) -> float:
     return float(sum(n * xraylib.CSb_Total(z, energy) for z, n in _parsed(formula).items()))
 
 
+def _mass(formula: str) -> float:
+    """Return the mass of a mole of formula units in g."""
+    import xraylib
+
+    return float(sum(n * xraylib.AtomicWeight(z) for z, n in _parsed(formula).items()))
+
+
 def by_cell(formula: str, units: float, volume: float, wavelength: float) -> float:
     """Return μ in 1/mm of ``units`` formula units in a cell of ``volume`` Å³.
 
     Raises
     ------
     HklflowError
-        If the formula is not known.
+        If the formula is not known, or no crystal has the density of such a cell.
     """
+    import xraylib
+
+    density = units * _mass(formula) / (xraylib.AVOGNUM * volume)  # AVOGNUM is in 1e24
+    low, high = _DENSITIES
+    if not low <= density <= high:
+        raise HklflowError(
+            f"{units:g} formula units of {formula} in a cell of {volume:.4g} Å³ have a density of "
+            f"{density:.3g} g/cm³, which no crystal has ({low:g} to {high:g}); correct "
+            "`absorption: {formula_units: ...}` or the formula"
+        )
     return units * _barns(formula, wavelength) * _BARN / (volume * 1e-24) / 10
 
 
@@ -62,6 +80,5 @@ def by_density(formula: str, density: float, wavelength: float) -> float:
     """
     import xraylib
 
-    mass = sum(n * xraylib.AtomicWeight(z) for z, n in _parsed(formula).items())
-    per_gram = _barns(formula, wavelength) * _BARN * xraylib.AVOGNUM * 1e24 / mass
+    per_gram = _barns(formula, wavelength) * _BARN * xraylib.AVOGNUM * 1e24 / _mass(formula)
     return float(per_gram * density / 10)

@@ -251,9 +251,11 @@ def _check_none_is_lost(
     ]
     lost = []
     for key, name in _used(to).items():
-        scan, run = f"{key[0]}/{key[1]}", to.experiment.rotation(*key).run
+        scan, row = f"{key[0]}/{key[1]}", to.experiment.rotation(*key)
         gone = int(name.removeprefix("v_")) in supersede and to.entry.pin is None
-        if gone and not any(expression.covers(scan, run) for expression in (new, *left)):
+        if gone and not any(
+            expression.covers(scan, row.run, row.day) for expression in (new, *left)
+        ):
             lost.append(" ".join(key))
     if lost:
         raise HklflowError(
