@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from hklflow.bragg.stills import StillFrames, Stills, StillSpots
 from hklflow.dials.programs import Dials
 from hklflow.formats.dials_peaks import TO_DXTBX, on_image
 from hklflow.formats.dials_refl import INDEXED, Refl, read_refl
-from hklflow.geometry import Beam, Detector, lattice, symmetry
+from hklflow.geometry import BEAM, Beam, Detector, lattice, symmetry
 
 FRAMES = "frames.nxs"
 _FLAG, _MOST = -1, 2**31 - 2  # values of bad and of saturated pixels in the copy
+_ON_LATTICE = 0.2  # largest distance of a spot's h, k and l from whole numbers
 _LEAST = -0.5  # smallest valid value, between -1 (a flag) and 0 counts
 _THIN = 1e-9  # m; DIALS needs a sensor thickness, and would shift the spots of a thick sensor
 _INTEGRATED, _OVERLOADED, _BAD_PIXELS = 1 << 8, 1 << 10, 1 << 15  # flags of dials.integrate
@@ -45,9 +47,9 @@ class Limits:
     min_pixels : int
         Smallest number of pixels of a spot.
     min_spots : int
-        Smallest number of indexed spots.
+        Smallest number of spots on the lattice of the crystal.
     min_indexed : float
-        Smallest fraction of the strong spots that are indexed.
+        Smallest fraction of the strong spots on the lattice of the crystal.
     max_rmsd : float
         Largest root mean square distance of spots from their predictions, pixels.
     max_cell_change : float
@@ -169,9 +171,8 @@ def index(
             f"DIALS searched {len(strong.identifiers)} of {n_frames} frames for spots, so that "
             "spots and frames cannot be matched; check the frames"
         )
-    n_strong = np.bincount(strong.columns["id"].astype(np.int64), minlength=n_frames)
     return _accepted(
-        _Read(experiments, detector, beam, tuple(cell), space_group, n_strong),
+        _Read(experiments, detector, beam, tuple(cell), space_group, strong, n_frames),
         read_refl(folder / "idx-0000_indexed.refl"),
         read_refl(paths[1]),
         limits,
@@ -222,7 +223,35 @@ class _Read:
     beam: Beam
     cell: tuple[float, ...]
     space_group: str
-    n_strong: NDArray[np.int64]
+    strong: Refl
+    n_frames: int
+
+    @cached_property
+    def n_strong(self) -> NDArray[np.int64]:
+        """Number (f,) of strong spots of each frame."""
+        return np.bincount(self._frame_of_strong, minlength=self.n_frames)
+
+    @cached_property
+    def _frame_of_strong(self) -> NDArray[np.int64]:
+        return self.strong.columns["id"].astype(np.int64)
+
+    @cached_property
+    def _scattering(self) -> NDArray[np.float64]:
+        """Scattering vectors (n, 3) of the strong spots, 1/Å with 2π."""
+        columns = self.strong.columns
+        slow, fast = on_image(self.detector, columns["panel"], columns["xyzobs.px.value"])
+        outgoing = self.detector.lab(slow, fast)
+        outgoing /= np.linalg.norm(outgoing, axis=1)[:, None]
+        vectors: NDArray[np.float64] = self.beam.k * (outgoing - BEAM)
+        return vectors
+
+    def on_lattice(self, number: int, ub: NDArray[np.float64]) -> int:
+        """Return the number of strong spots of a frame that lie on the lattice of a crystal.
+
+        DIALS leaves out spots as outliers; their number says little about the frame.
+        """
+        hkl = self._scattering[self._frame_of_strong == number] @ np.linalg.inv(ub).T
+        return int(np.sum(np.all(np.abs(hkl - np.rint(hkl)) < _ON_LATTICE, axis=1)))
 
     def crystals(self) -> dict[str, tuple[int, NDArray[np.float64]]]:
         """Return frame number and UB of each experiment, by its identifier."""
@@ -270,14 +299,13 @@ def _accepted(read: _Read, spots: Refl, integrated: Refl, limits: Limits) -> Ind
         rmsd = float(np.sqrt(np.mean(np.sum(away**2, axis=1)))) if len(rows) else np.inf
         lengths = lattice.decompose_ub(ub)[1][:3]
         change = float(np.max(np.abs(np.asarray(lengths) / np.asarray(read.cell[:3]) - 1)))
-        reason = _problem(len(rows), int(read.n_strong[number]), rmsd, change, limits)
-        if reason or name not in by_reflections:
+        n = read.on_lattice(number, ub)
+        reason = _problem(n, int(read.n_strong[number]), rmsd, change, limits)
+        if reason or name not in by_reflections or name not in by_spots:
             rejected[number] = reason or "no reflection integrated"
-        elif any(number == other[0] for other in chosen):
-            continue  # a second crystal of the frame
         else:
             del rejected[number]
-            chosen.append((number, ub, len(rows), rmsd, name))
+            chosen.append((number, ub, n, rmsd, name))
     frames = StillFrames(
         number=np.array([c[0] for c in chosen], np.int64),
         ub=np.array([c[1] for c in chosen]).reshape(-1, 3, 3),
@@ -290,9 +318,9 @@ def _accepted(read: _Read, spots: Refl, integrated: Refl, limits: Limits) -> Ind
         (spots, by_spots, "xyzobs.px.value"),
         (integrated, by_reflections, "xyzcal.px"),
     ):
-        rows = [rows_of[c[4]] for c in chosen]
-        frame = np.repeat(np.arange(len(chosen)), [len(r) for r in rows])
-        order = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+        mine = [rows_of[c[4]] for c in chosen]
+        frame = np.repeat(np.arange(len(chosen)), [len(r) for r in mine])
+        order = np.concatenate(mine) if mine else np.zeros(0, np.int64)
         tables.append(read.spots(table.select(order), place, frame))
     return Indexed(
         Stills(frames, tables[0], tables[1], read.detector, read.beam, read.cell, read.space_group),
@@ -316,7 +344,7 @@ def _problem(n: int, n_strong: int, rmsd: float, change: float, limits: Limits) 
     if n < limits.min_spots:
         return "too few spots indexed"
     if n < limits.min_indexed * n_strong:
-        return "too small a part of the spots indexed"
+        return "too many spots of no lattice or of another crystal"
     if rmsd > limits.max_rmsd:
         return "spots too far from their predictions"
     return "cell differs from the known cell" if change > limits.max_cell_change else ""

@@ -99,7 +99,11 @@ def _run(
         else f"{parameters}detector.panels=single",
         f"{parameters}detector.hierarchy_level={level}",
         f"{parameters}auto_reduction.action=fail",
+        f"{parameters}auto_reduction.min_nref_per_parameter=1",
+        # A frame alone has too few spots to tell outliers.
         "refinement.reflections.outlier.algorithm=tukey",
+        "refinement.reflections.outlier.separate_experiments=False",
+        "refinement.reflections.outlier.separate_panels=False",
         "refinement.reflections.weighting_strategy.override=stills",
         "output.experiments=refined.expt",
         "output.reflections=refined.refl",

@@ -9,7 +9,7 @@ from typing import Any
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
 from hklflow.calibration.kinds import KINDS
-from hklflow.experiment import backgrounds, constants, normalization, shapes, stills
+from hklflow.experiment import backgrounds, constants, normalization, shapes, still_problems
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.flags import files
 from hklflow.experiment.layers import merged, require_small, require_unicode
@@ -116,7 +116,7 @@ def load(
         problems += _state_problems(experiment)
         problems += _use_problems(experiment)
         problems += normalization.problems(experiment)
-        problems += stills.problems(experiment, simulated)
+        problems += still_problems.problems(experiment, simulated)
         problems += _start_problems(experiment)
         problems += _rotation_problems(experiment)
         problems += backgrounds.problems(experiment)

@@ -79,7 +79,9 @@ def _indexed(plan: Jobs, at: Wildcards) -> list[str]:
 def _of_index(experiment: "Experiment", at: Wildcards) -> stages.index_stills.Params:
     entry = _entry(experiment, at)
     return stages.index_stills.Params(
-        **entry.index_stills.model_dump(), **shared(entry, experiment), batch=int(at["batch"])
+        **entry.index_stills.model_dump(),
+        **shared(entry, experiment.config.dials.prefix),
+        batch=int(at["batch"]),
     )
 
 

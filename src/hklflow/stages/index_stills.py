@@ -53,9 +53,10 @@ class Settings(stage.Params):
     min_pixels: int = Field(2, ge=1)
     """Smallest number of pixels of a spot."""
     min_spots: int = Field(12, ge=6)
-    """Smallest number of indexed spots of a frame."""
-    min_indexed: float = Field(0.5, ge=0, le=1)
-    """Smallest fraction of the spots of a frame that are indexed."""
+    """Smallest number of spots of a frame on the lattice of its crystal."""
+    min_indexed: float = Field(0.7, ge=0, le=1)
+    """Smallest fraction of the spots of a frame on the lattice of its crystal. A frame with the spots
+    of two crystals has less."""
     max_rmsd: float = Field(2.0, gt=0)
     """Largest root mean square distance of spots from their predictions, in pixels."""
     max_cell_change: float = Field(0.03, gt=0, le=0.5)

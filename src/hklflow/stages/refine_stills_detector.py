@@ -83,7 +83,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     with workspace("stills_detector") as folder:
         found = stills_geometry.refine(dials, stills, params.level, folder)
     shifts = _shifts(detector, found.detector)
-    metrics = {
+    metrics: dict[str, Any] = {
         "program": dials.label,
         "level": params.level,
         "frames": len(stills.frames),
