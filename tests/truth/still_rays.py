@@ -1,12 +1,12 @@
 """Still frames from rays: the second, independent world.
 
-Each spot is the sum of many rays. A ray has a wavelength of the beam's band, a direction of the beam's
-divergence and hits a block of the crystal with an orientation of its own; the block is small, so its
-node is a round Gaussian, and the ray leaves to a point of the node that lies on its Ewald sphere. The
-ray ends where it meets the plane of the detector, which is tilted. No width of a spot, no partiality
-and no excitation error is written as a formula."""
+Each spot is the sum of many rays. A ray has a wavelength of the beam's band, a direction of the
+beam's divergence and hits a block of the crystal with an orientation of its own; the block is
+small, so its node is a round Gaussian, and the ray leaves to a point of the node that lies on its
+Ewald sphere. The ray ends where it meets the plane of the detector, which is tilted. No width of a
+spot and no partiality is written as a formula."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,9 @@ class Rays:
     Attributes
     ----------
     cell : (a, c)
-        Hexagonal cell, with the Laue group 6/mmm.
+        Hexagonal cell.
+    mirrors : bool
+        True for the Laue group 6/mmm, False for 6/m, whose spots have two indexings.
     stated : float
         Distance in the file's header, relative to the true one.
     """
@@ -54,6 +56,7 @@ class Rays:
     d_min: float = 1.9
     polarization: float = 0.98
     n_rays: int = 600
+    mirrors: bool = True
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -76,7 +79,7 @@ class Rays:
         return np.linalg.inv(direct)
 
     def plane(self, stated: bool = False) -> tuple[Floats, Floats, Floats]:
-        """Return the centre of the first pixel's corner, slow and fast directions (mm, NeXus frame)."""
+        """Return the corner of the first pixel (mm), and the directions slow and fast."""
         turn = Rotation.from_euler("xyz", self.tilt).as_matrix()
         slow, fast = turn @ [0.0, -1.0, 0.0], turn @ [-1.0, 0.0, 0.0]
         foot = np.array([0, 0, self.distance * (self.stated if stated else 1.0)])
@@ -90,10 +93,15 @@ class Rays:
         length = np.linalg.norm(grid @ self.reciprocal().T, axis=1)
         keep = (length > 0) & (length < 1 / self.d_min)
         hkl, length = grid[keep], length[keep]
-        # In 6/mmm, |h|, |k|, |h + k| in any order and |l| are equivalent.
-        first = np.sort(np.abs(np.stack([hkl[:, 0], hkl[:, 1], hkl[:, :2].sum(axis=1)])), axis=0)
-        keys = np.vstack([first, np.abs(hkl[:, 2])]).T
-        unique, which = np.unique(keys, axis=0, return_inverse=True)
+        # The six-fold axis, the mirror across it, and in 6/mmm mirrors along it.
+        turned = [hkl]
+        for _ in range(5):
+            h, k, along = turned[-1].T
+            turned.append(np.stack([h + k, -h, along], axis=1))
+        turned += [one * [1, 1, -1] for one in turned]
+        turned += [one[:, [1, 0, 2]] for one in turned] if self.mirrors else []
+        rank = np.stack([(one[:, 0] * 1000 + one[:, 1]) * 1000 + one[:, 2] for one in turned])
+        unique, which = np.unique(rank.max(axis=0), return_inverse=True)
         which = which.ravel()
         value = rng.exponential(size=len(unique))[which]
         return hkl, value * np.exp(-self.wilson_b * length**2 / 2), which
@@ -122,22 +130,33 @@ def shoot(world: Rays, kind: str, number: int) -> Shot:
 
 
 def _spots(world: Rays, crystal: Floats, scale: float, rng: np.random.Generator) -> Floats:
+    image = np.zeros(world.shape)
+    for _, at, counts in spots(world, crystal, scale, rng):
+        pixels = np.floor(at + world.spread * rng.normal(size=at.shape)).astype(int)
+        on = np.all((pixels >= 0) & (pixels < world.shape), axis=1)
+        np.add.at(image, tuple(pixels[on].T), counts[on])
+    return image
+
+
+def spots(
+    world: Rays, crystal: Floats, scale: float, rng: np.random.Generator
+) -> Iterator[tuple[int, Floats, Floats]]:
+    """Yield the number in `structure` of a spot, and pixels (n, 2) and counts (n,) of its rays."""
     hkl, intensity, _ = world.structure()
     nodes = hkl @ (crystal @ world.reciprocal()).T
     k = 1 / world.wavelength
-    away = np.abs(np.linalg.norm(nodes + [0, 0, k], axis=1) - k)
+    away = np.abs(np.linalg.norm(nodes + np.array([0, 0, k]), axis=1) - k)
     length = np.linalg.norm(nodes, axis=1)
     reach = 5 * (world.block + (world.mosaic + world.divergence + world.band) * length)
-    image, (origin, slow, fast) = np.zeros(world.shape), world.plane()
-    normal = np.cross(slow, fast)
-    for node, value in zip(nodes[away < reach], intensity[away < reach], strict=True):
-        n = world.n_rays
+    origin, slow, fast = world.plane()
+    normal, n = np.cross(slow, fast), world.n_rays
+    for number in np.flatnonzero(away < reach):
         waves = k / (1 + world.band * rng.normal(size=n))
         tilt = world.divergence * rng.normal(size=(2, n))
         incoming = np.stack([tilt[0], tilt[1], np.ones(n)], axis=1)
         incoming *= (waves / np.linalg.norm(incoming, axis=1))[:, None]
-        blocks = Rotation.from_rotvec(world.mosaic * rng.normal(size=(n, 3))).apply(node)
-        out = incoming + blocks
+        turns = Rotation.from_rotvec(world.mosaic * rng.normal(size=(n, 3)))
+        out = incoming + turns.apply(nodes[number])
         long = np.linalg.norm(out, axis=1)
         weight = np.exp(-0.5 * ((long - waves) / world.block) ** 2)
         # A point of the node at random, then back onto the sphere of this ray.
@@ -146,16 +165,11 @@ def _spots(world: Rays, crystal: Floats, scale: float, rng: np.random.Generator)
         along = out @ normal
         ahead = along * (origin @ normal) > 0
         hit = out * (origin @ normal / np.where(ahead, along, 1.0))[:, None] - origin
-        at = np.stack([hit @ slow, hit @ fast], axis=1) / world.pixel
-        at += world.spread * rng.normal(size=(n, 2))
-        across = out / np.linalg.norm(out, axis=1)[:, None]
+        across = out / waves[:, None]
         polarization = world.polarization * (1 - across[:, 0] ** 2)
         polarization += (1 - world.polarization) * (1 - across[:, 1] ** 2)
-        pixels = np.floor(at).astype(int)
-        on = ahead & np.all((pixels >= 0) & (pixels < world.shape), axis=1)
-        counts = scale * value * weight * polarization / n
-        np.add.at(image, tuple(pixels[on].T), counts[on])
-    return image
+        counts = scale * intensity[number] * weight * polarization / n
+        yield number, np.stack([hit @ slow, hit @ fast], axis=1)[ahead] / world.pixel, counts[ahead]
 
 
 def write(path: Path, world: Rays, shots: Sequence[Shot]) -> None:
@@ -166,7 +180,58 @@ def write(path: Path, world: Rays, shots: Sequence[Shot]) -> None:
 
 
 def kinds(n: int) -> list[str]:
-    """Return kinds of frames: 30 % without crystal, one of twelve with two, one beam that failed."""
+    """Return kinds of frames: 30 % without crystal, one of twelve with two, one without beam."""
     made = [NONE if i % 10 in (2, 5, 8) else TWO if i % 12 == 6 else CRYSTAL for i in range(n)]
     made[n // 2 + 1] = DARK
     return made
+
+
+def tables(
+    world: Rays, n: int, error: float, pollution: Sequence[int] = ()
+) -> tuple[list[Floats], NDArray[np.int64], NDArray[np.int64], Floats, Floats, Floats]:
+    """Integrate n frames with errors of counting, without pixels.
+
+    Parameters
+    ----------
+    error : float
+        Standard deviation of each component of the orientations that are returned, radians.
+    pollution : sequence of int
+        Frames of another crystal, with intensities of its own.
+
+    Returns
+    -------
+    orientations : list of (3, 3) arrays, with errors
+    frame : (m,) int array
+    number : (m,) int array
+        Number in `Rays.structure`.
+    at : (m, 2) array
+        Pixels (slow, fast).
+    counts, variance : (m,) arrays
+    """
+    rng = np.random.default_rng(31)
+    foreign = rng.exponential(size=len(world.structure()[0]))
+    orientations, rows = [], []
+    for frame in range(n):
+        crystal = Rotation.random(rng=rng).as_matrix()
+        slip = Rotation.from_rotvec(error * rng.normal(size=3)).as_matrix()
+        orientations.append(slip @ crystal)
+        scale = world.brightness * np.exp(0.4 * rng.normal())
+        for number, at, counts in spots(world, crystal, scale, rng):
+            if counts.sum() <= 0:
+                continue
+            middle = np.average(at, axis=0, weights=counts)
+            if not (np.all(middle > 3) and np.all(middle < np.array(world.shape) - 3)):
+                continue
+            expected = counts.sum() * (foreign[number] if frame in pollution else 1.0)
+            level = world.background * 50
+            counted = rng.poisson(expected + level) - level
+            rows.append((frame, number, *middle, counted, max(counted, 0) + level))
+    columns = np.array(rows).T
+    return (
+        orientations,
+        columns[0].astype(np.int64),
+        columns[1].astype(np.int64),
+        columns[2:4].T,
+        columns[4],
+        columns[5],
+    )

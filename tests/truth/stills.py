@@ -1,9 +1,9 @@
 """Simulated still frames of crystals at random orientations, by physics only.
 
-The node of each reflection is a Gaussian density in reciprocal space: the size of the blocks gives a
-round part, their spread of orientations a part across the scattering vector. The frame records the
-density on the Ewald sphere, which is flat across a node. Detector and crystal are plain arrays, and
-nothing of hklflow is used for the physics.
+The node of each reflection is a Gaussian density in reciprocal space: the size of the blocks gives
+a round part, their spread of orientations a part across the scattering vector. The frame records
+the density on the Ewald sphere, which is flat across a node. Detector and crystal are plain
+arrays, and nothing of hklflow is used for the physics.
 """
 
 from dataclasses import dataclass, field
@@ -79,7 +79,7 @@ class World:
         return bad
 
     def reflections(self, seed: int = 0) -> tuple[NDArray[np.int64], Floats]:
-        """Return all hkl to d_min and their intensities: Wilson's law, a fall-off, the Laue group."""
+        """Return all hkl to d_min and intensities with Wilson's law and a fall-off."""
         rng = np.random.default_rng(seed)
         most = np.ceil(np.array(self.cell) / self.d_min).astype(int)
         axes = [np.arange(-n, n + 1) for n in most]
@@ -167,7 +167,7 @@ def _add_spots(
     near = (np.abs(excess) < _REACH * np.sqrt(variance)) & (normal[:, 2] > 0.2)
     n_spots = 0
     for i in np.flatnonzero(near):
-        # Density on the plane of the Ewald sphere, relative to a node of width `size` in its centre.
+        # Density on the plane of the Ewald sphere, relative to the centre of a node of `size`.
         part = world.size / np.sqrt(variance[i]) * np.exp(-0.5 * excess[i] ** 2 / variance[i])
         centre = s1[i] - excess[i] / variance[i] * across[i]
         cosine = centre[2] / np.linalg.norm(centre)

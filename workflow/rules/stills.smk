@@ -59,6 +59,7 @@ rule merge_stills:
             "mtz",
             "hkl",
             "table",
+            "frames",
             "picture",
             "metrics",
             "page",

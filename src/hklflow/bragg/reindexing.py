@@ -13,16 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.bragg.groups import Groups
-from hklflow.bragg.stills import Stills
+from hklflow.bragg.partiality import first_node
+from hklflow.bragg.stills import Stills, scattering
 from hklflow.geometry import lattice
 from hklflow.geometry.symmetry import SpaceGroup
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 _ORDERS, _ROUNDS = 8, 20
 _FEWEST = 5  # common reflections for a correlation
 _SHELLS = 10
+_LEAST_PART = 0.5  # partiality of a reflection that is compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +65,12 @@ def choose(stills: Stills, group: SpaceGroup, operations: Sequence[Floats], seed
     every = [np.eye(3), *operations]
     images = np.stack([np.rint(table.hkl @ operation.T).astype(np.int64) for operation in every])
     groups = Groups.of(group.asymmetric(images.reshape(-1, 3)))
+    value, use = _normalized(stills)
     work = _Work(
-        value=_normalized(stills),
+        value=value,
         group=groups.index.reshape(len(every), -1),
         n_groups=len(groups),
-        rows=_rows_of(table.frame, len(stills.frames)),
+        rows=_rows_of(table.frame, use, len(stills.frames)),
     )
     rng = np.random.default_rng(seed)
     best = max((work.solve(rng) for _ in range(_ORDERS)), key=lambda found: found[1])[0]
@@ -74,25 +78,33 @@ def choose(stills: Stills, group: SpaceGroup, operations: Sequence[Floats], seed
     return Choice(best, images[best[table.frame], np.arange(len(table))], margins)
 
 
-def _rows_of(frame: Integers, n: int) -> list[Integers]:
-    order = np.argsort(frame, kind="stable")
+def _rows_of(frame: Integers, use: Bools, n: int) -> list[Integers]:
+    order = np.flatnonzero(use)[np.argsort(frame[use], kind="stable")]
     ends = np.searchsorted(frame[order], np.arange(n + 1))
     return [order[ends[i] : ends[i + 1]] for i in range(n)]
 
 
-def _normalized(stills: Stills) -> Floats:
-    """Return ranks from -1 to 1 within shells of resolution: they need no scale, no partiality."""
-    table = stills.reflections
+def _normalized(stills: Stills) -> tuple[Floats, Bools]:
+    """Return ranks from -1 to 1 within shells of resolution, and the reflections that have one.
+
+    Intensities are divided by the partiality of a node that explains the strong spots; reflections
+    that this node hardly records have no rank.
+    """
+    table, spots, k = stills.reflections, stills.spots, stills.beam.k
+    node = first_node(*scattering(stills.frames.ub[spots.frame], spots.hkl, k))
+    part = node.partiality(*scattering(stills.frames.ub[table.frame], table.hkl, k), k)
+    use = part > _LEAST_PART
+    full = np.where(use, table.intensity / np.maximum(part, _LEAST_PART), 0.0)
     d = lattice.d_spacing(stills.cell, table.hkl)
-    shells = np.array_split(np.argsort(d, kind="stable"), _SHELLS)
-    total = np.bincount(table.frame, np.maximum(table.intensity, 0.0), len(stills.frames))
-    n = np.bincount(table.frame, minlength=len(stills.frames))
-    relative = table.intensity * (n / np.maximum(total, 1e-9))[table.frame]
+    total = np.bincount(table.frame, np.maximum(full, 0.0), len(stills.frames))
+    n = np.bincount(table.frame[use], minlength=len(stills.frames))
+    relative = full * (n / np.maximum(total, 1e-9))[table.frame]
     value = np.zeros(len(table))
-    for rows in shells:
+    chosen = np.flatnonzero(use)
+    for rows in np.array_split(chosen[np.argsort(d[chosen], kind="stable")], _SHELLS):
         rank = np.argsort(np.argsort(relative[rows], kind="stable"), kind="stable")
         value[rows] = (2 * rank + 1) / max(len(rows), 1) - 1
-    return value
+    return value, use
 
 
 @dataclass

@@ -29,6 +29,8 @@ _SCATTER = 0.5  # relative scatter of an intensity before it is measured
 _SCALE, _DECAY = 1.0, 5.0  # restraints: standard deviation of ln g, and of B in Å²
 _WIDE = 3.0  # widths of a node within which reflections determine it
 _FEWEST = 5  # reflections of a frame for its own parameters
+_AWAY = 4.0  # standard deviations by which the correlation of a frame may be below the median
+_LEAST_SPREAD = 0.2  # of Fisher's z: the error of a correlation of some 30 reflections
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class StillScaling:
         Correlation of the frame's intensities with the means of the other frames; NaN for fewer
         than five reflections.
     used : bool array
-        False for frames whose correlation is too small.
+        False for frames whose correlation is below the limit, or far below the median.
     rotated : array
         Rotation of the orientation by the refinement, degrees.
     node : Node
@@ -303,7 +305,14 @@ class _Work:
             rows = there & (self.frame == f)
             if rows.sum() >= _FEWEST:
                 self.correlation[f] = np.corrcoef(value[rows], others[rows])[0, 1]
-        self.used = ~(self.correlation < self.settings.min_correlation)
+        # Correlations are compared as Fisher's z, which has the same error at all correlations.
+        z = np.arctanh(np.clip(self.correlation, -0.999, 0.9999))
+        known = z[np.isfinite(z)]
+        low = -np.inf
+        if len(known) >= _FEWEST:
+            spread = 1.4826 * float(np.median(np.abs(known - np.median(known))))
+            low = float(np.median(known)) - _AWAY * max(spread, _LEAST_SPREAD)
+        self.used = ~((self.correlation < self.settings.min_correlation) | (z < low))
 
     def _fit_errors(self) -> None:
         factor = self.g * self.parts(self.node)

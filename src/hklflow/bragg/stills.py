@@ -6,10 +6,12 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.geometry import BEAM, Beam, Detector
+from hklflow.geometry import BEAM, Beam, Detector, lattice
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+_SURE, _SMALL = 5.0, 5e-4  # deviation of the cells that is reported: errors, and relative
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +165,39 @@ def joined(parts: Sequence[Stills]) -> Stills:
             )
         )
     return replace(parts[0], frames=frames, spots=tables[0], reflections=tables[1])
+
+
+@dataclass(frozen=True)
+class CellLength:
+    """Length of the cells of the frames relative to the known cell, and its error."""
+
+    value: float
+    sigma: float
+
+    def warnings(self) -> list[str]:
+        """Return a warning if the cells differ from the known cell by a common factor."""
+        off = self.value - 1
+        if abs(off) < max(_SURE * self.sigma, _SMALL):
+            return []
+        longer, long = ("longer", "long") if off > 0 else ("shorter", "short")
+        return [
+            f"the cells of the frames are {abs(off):.2%} ± {self.sigma:.2%} {longer} than the "
+            f"known cell, as if the stated distance were {abs(off):.2%} too {long}; correct the "
+            "cell, the wavelength or the distance, which `refine_stills_detector` finds"
+        ]
+
+
+def cell_length(stills: Stills) -> CellLength:
+    """Return the median length of the cells of the frames relative to the known cell.
+
+    DIALS refines the cell of each frame, which takes up a wrong distance or wavelength.
+    """
+    known = abs(np.linalg.det(lattice.b_matrix(stills.cell)))
+    lengths = np.cbrt(known / np.abs(np.linalg.det(stills.frames.ub)))
+    middle = float(np.median(lengths))
+    # The median of normal deviates has 1.25 times the error of their mean.
+    spread = 1.25 * 1.4826 * float(np.median(np.abs(lengths - middle)))
+    return CellLength(middle, spread / np.sqrt(len(lengths)))
 
 
 def scattering(ub: Floats, hkl: Integers, k: float) -> tuple[Floats, Floats]:

@@ -1,8 +1,8 @@
 """Refine the detector from the spots of many still frames with `dials.refine`.
 
-All frames share the detector, each has its own orientation, and the cell is fixed to the known cell:
-the cell is the measure of length. The beam is fixed, and so is the rotation of the detector about
-it, which orientations at random do not show.
+All frames share the detector, each has its own orientation, and the cell is fixed to the known
+cell: the cell is the measure of length. The beam is fixed, and so is the rotation of the detector
+about it, which orientations at random do not show.
 """
 
 import json
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.bragg.still_errors import PlaceErrors, place_errors
 from hklflow.bragg.stills import Residuals, Stills
 from hklflow.dials.programs import Dials
 from hklflow.formats.dials_panels import detector_from_panels, panels_of
@@ -26,6 +27,7 @@ Floats = NDArray[np.float64]
 Level = Literal["detector", "module"]
 
 _VARIANCE = 0.02  # px²; of the position of a spot
+_ANGLE = 1e-3  # radians; of the angle between a node and the Ewald sphere, the default of DIALS
 _FREE = {"detector": ("Shift1", "Shift2", "Dist"), "module": ("Shift1", "Shift2")}
 _ALL = ("Dist", "Shift1", "Shift2", "Tau1", "Tau2", "Tau3")
 
@@ -39,14 +41,14 @@ class Refined:
     detector : Detector
     before, after : Residuals
         With the orientations refined at the old and at the new detector.
-    ub : (f, 3, 3) array
-        UB of the frames, 1/Å with 2π.
+    errors : PlaceErrors
+        Errors of distance and shifts, with those of the orientations.
     """
 
     detector: Detector
     before: Residuals
     after: Residuals
-    ub: Floats
+    errors: PlaceErrors
 
 
 def refine(dials: Dials, stills: Stills, level: Level, folder: Path) -> Refined:
@@ -74,7 +76,13 @@ def refine(dials: Dials, stills: Stills, level: Level, folder: Path) -> Refined:
     moved, after = _run(dials, first, _FREE["detector"], 0, folder)
     if level == "module":
         moved, after = _run(dials, moved, _FREE["module"], 1, folder)
-    return Refined(moved.detector, before, after, moved.frames.ub)
+    module, n_modules = np.zeros(len(moved.spots), np.int64), 1
+    if level == "module":
+        assert moved.detector.modules is not None
+        module = moved.detector.modules.nearest(moved.spots.slow, moved.spots.fast)
+        n_modules = len(moved.detector.modules)
+    errors = place_errors(moved, module, n_modules, float(np.sqrt(_VARIANCE)), _ANGLE)
+    return Refined(moved.detector, before, after, errors)
 
 
 def _run(
@@ -105,6 +113,7 @@ def _run(
         "refinement.reflections.outlier.separate_experiments=False",
         "refinement.reflections.outlier.separate_panels=False",
         "refinement.reflections.weighting_strategy.override=stills",
+        f"refinement.reflections.weighting_strategy.delpsi_constant={_ANGLE**-2:g}",
         "output.experiments=refined.expt",
         "output.reflections=refined.refl",
     ]

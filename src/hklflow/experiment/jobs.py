@@ -245,7 +245,7 @@ class Plan:
         return numbers
 
     def _place(self, job: Job) -> tuple[int, ...]:
-        """Return the sort key: calibrations, constants, stills, rotations, scans, samples, others."""
+        """Return the sort key: calibrations, constants, stills, rotations, scans, samples, rest."""
         if not job.key:
             return (4,)
         if "constants" in job.at:

@@ -148,6 +148,7 @@ STILLS_STEPS: tuple[Step, ...] = (
             "mtz": Output("structure_factors.mtz"),
             "hkl": Output("structure_factors.hkl"),
             "table": Output("structure_factors.tsv"),
+            "frames": Output("frames.tsv"),
             "picture": picture(
                 "structure_factors.png", _STILLS, "{stills}: structure factors", "stills_merged"
             ),

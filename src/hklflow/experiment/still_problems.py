@@ -44,12 +44,12 @@ def problems(experiment: "Experiment", simulated: bool) -> Iterator[str]:
         if not cells and not groups:
             yield from _metric_problems(where, entry)
         detector = entry.refine_stills_detector
-        if detector is not None and detector.author is not None:
-            if experiment.stored_kinds.get(entry.calibration or "") != "geometry":
-                yield (
-                    f"{where}.refine_stills_detector.author: the detector is proposed to the store "
-                    "of `calibration`, which is not an entry with `store`; give one, or no author"
-                )
+        proposes = detector is not None and detector.author is not None
+        if proposes and experiment.stored_kinds.get(entry.calibration or "") != "geometry":
+            yield (
+                f"{where}.refine_stills_detector.author: the detector is proposed to the store of "
+                "`calibration`, which is not an entry with `store`; give one, or no author"
+            )
         for file in files(entry.index_stills):
             if (reason := no_file(base / file)) is not None:
                 yield f"{where}.index_stills: {file} {reason}"

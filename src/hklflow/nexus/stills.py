@@ -9,10 +9,16 @@ from typing import Any
 import h5py
 import numpy as np
 
+from hklflow.bragg.still_scaling import StillScaling
 from hklflow.bragg.stills import StillFrames, Stills, StillSpots
 from hklflow.geometry import Beam, detector_from_dict, detector_to_dict
 from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
 
+FRAME_COLUMNS = (
+    *("frame", "used", "reason", "spots", "on lattice", "rmsd (pixels)"),
+    *("scale", "B (Å²)", "correlation", "rotated (degrees)"),
+)
+"""Columns of the table of frames."""
 _UNITS = {"slow": "pixel", "fast": "pixel", "rmsd": "pixel", "ub": "1/angstrom"}
 
 
@@ -36,6 +42,38 @@ def write_stills(path: Path, stills: Stills, rejected: Mapping[int, str], title:
         picture["title"] = title
         add_array(picture, "indexed", stills.frames.indexed, long_name="indexed spots")
         add_array(picture, "number", stills.frames.number, long_name="frame")
+
+
+def write_frames(
+    path: Path, frames: StillFrames, scaling: StillScaling, rejected: Mapping[int, str]
+) -> None:
+    """Write a text table of all frames: used or not and why, spots, scale and correlation."""
+    rows: list[tuple[int, list[str]]] = [
+        (number, ["no", reason, *[""] * 7]) for number, reason in rejected.items()
+    ]
+    for i, number in enumerate(frames.number.tolist()):
+        used = bool(scaling.used[i])
+        values = [
+            "yes" if used else "no",
+            "" if used else "does not agree with the other frames",
+            str(frames.spots[i]),
+            str(frames.indexed[i]),
+            *(
+                f"{column[i]:.4g}"
+                for column in (
+                    frames.rmsd,
+                    scaling.scale,
+                    scaling.decay,
+                    scaling.correlation,
+                    scaling.rotated,
+                )
+            ),
+        ]
+        rows.append((number, values))
+    with path.open("w", encoding="utf-8") as file:
+        print(*FRAME_COLUMNS, sep="\t", file=file)
+        for number, values in sorted(rows):
+            print(number, *values, sep="\t", file=file)
 
 
 def _write_columns(group: h5py.Group, table: StillFrames | StillSpots) -> None:

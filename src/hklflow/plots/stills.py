@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from hklflow.plots.common import figure_of
 
 if TYPE_CHECKING:
-    from hklflow.bragg.stills import Residuals
     from hklflow.bragg.still_scaling import StillScaling
+    from hklflow.bragg.stills import Residuals
 
 
 def merged(

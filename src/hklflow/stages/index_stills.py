@@ -55,8 +55,8 @@ class Settings(stage.Params):
     min_spots: int = Field(12, ge=6)
     """Smallest number of spots of a frame on the lattice of its crystal."""
     min_indexed: float = Field(0.7, ge=0, le=1)
-    """Smallest fraction of the spots of a frame on the lattice of its crystal. A frame with the spots
-    of two crystals has less."""
+    """Smallest fraction of the spots of a frame on the lattice of its crystal. A frame with the
+    spots of two crystals has less."""
     max_rmsd: float = Field(2.0, gt=0)
     """Largest root mean square distance of spots from their predictions, in pixels."""
     max_cell_change: float = Field(0.03, gt=0, le=0.5)
@@ -172,7 +172,9 @@ def _setup(source: str, geometry: Path | None, params: Params) -> _Setup:
     ):
         if value is None:
             raise HklflowError(f"{where} has {cure}")
-    assert detector is not None and wavelength is not None and polarization is not None
+    assert detector is not None
+    assert wavelength is not None
+    assert polarization is not None
     if tuple(detector.shape) != tuple(shape):
         raise HklflowError(
             f"the frames of {source} have {tuple(shape)} pixels, but the geometry {where} is for "

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hklflow.bragg.stills import Stills
 
 VERSION = 1
+_CLEAR = 0.1  # lead in correlation of an indexing that is clear
 
 
 class Inputs(stage.Inputs):
@@ -35,6 +36,8 @@ class Outputs(stage.Outputs):
     """The same reflections in SHELX format HKLF 4."""
     table: Path
     """The same reflections as tab-separated text."""
+    frames: Path
+    """Text table of all frames: used or not and why, spots, scale, correlation."""
     picture: Path
     """Picture: statistics by resolution, partiality, scale and correlation of the frames."""
     metrics: Path
@@ -89,14 +92,17 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Reindex, scale and merge; write the results."""
     from hklflow import plots
     from hklflow.bragg import merging, shells
+    from hklflow.bragg.stills import cell_length
     from hklflow.bragg.structure_factors import Crystal
     from hklflow.formats import mtz, shelx
     from hklflow.geometry import symmetry
     from hklflow.nexus import structure_factors as files
+    from hklflow.nexus.stills import write_frames
     from hklflow.plots import stills as pictures
 
-    stills, counts = _read(inputs.batches, params)
+    stills, rejected, counts = _read(inputs.batches, params)
     group = symmetry.space_group(stills.space_group)
+    length = cell_length(stills)
     stills, choice = _reindexed(stills, group, params)
     scaling = _scaled(stills, group, params)
     crystal = Crystal(
@@ -123,6 +129,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "space group": group.symbol,
         "Laue group": group.laue,
         **counts,
+        "cell of the frames": {"relative length": length.value, "sigma": length.sigma},
         "indexing": choice,
         **_model(scaling, params),
         "outliers": int(merged.outlier.sum()),
@@ -134,6 +141,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     metrics["gates"] = _gates(metrics, params)
     metrics["warnings"] = [
         *counts["failures"],
+        *length.warnings(),
+        *_unclear(choice),
         *(gate["sentence"] for gate in metrics["gates"] if not gate["passed"]),
         *merged.warnings,
         *([scaling.errors.why_not] if scaling.errors.why_not else []),
@@ -142,6 +151,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     files.write_factors(outputs.factors, merged.factors, crystal, metrics, title)
     mtz.write_mtz(outputs.mtz, merged.factors, crystal, group, title)
     files.write_table(outputs.table, merged.factors)
+    write_frames(outputs.frames, stills.frames, scaling, rejected)
     shelx.write_hklf4(
         outputs.hkl, *shelx.rows_of(merged.factors, None), crystal=crystal, merged=True
     )
@@ -151,8 +161,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     print("\n".join([shells.line(table), *metrics["warnings"]]))
 
 
-def _read(paths: list[Path], params: Params) -> "tuple[Stills, dict[str, Any]]":
-    """Return the frames of all batches, and the numbers of frames.
+def _read(paths: list[Path], params: Params) -> "tuple[Stills, dict[int, str], dict[str, Any]]":
+    """Return the frames of all batches, the reasons of those that are missing, and numbers.
 
     Raises
     ------
@@ -160,6 +170,7 @@ def _read(paths: list[Path], params: Params) -> "tuple[Stills, dict[str, Any]]":
         If no frame is indexed.
     """
     from collections import Counter
+    from dataclasses import replace
 
     from hklflow.base.errors import HklflowError
     from hklflow.bragg.stills import joined
@@ -173,9 +184,8 @@ def _read(paths: list[Path], params: Params) -> "tuple[Stills, dict[str, Any]]":
     failures = []
     for number, (part, rejected) in enumerate(read):
         if not len(part.frames):
-            failures.append(
-                f"batch {number} has none of its {len(rejected)} frames: {next(iter(rejected.values()))}"
-            )
+            reason = next(iter(rejected.values()), "it has no frames")
+            failures.append(f"batch {number} has none of its {len(rejected)} frames: {reason}")
     if not indexed:
         most = reasons.most_common(1)[0][0] if reasons else "there are no frames"
         raise HklflowError(
@@ -185,16 +195,18 @@ def _read(paths: list[Path], params: Params) -> "tuple[Stills, dict[str, Any]]":
     parts = [part for part, _ in read if len(part.frames)]
     stills = joined(parts)
     keep = lattice.d_spacing(stills.cell, stills.reflections.hkl) >= (params.d_min or 0.0)
-    from dataclasses import replace
-
     stills = replace(stills, reflections=stills.reflections.select(keep))
-    return stills, {
-        "frames": n_frames,
-        "indexed frames": indexed,
-        "share indexed": indexed / n_frames,
-        "why not": dict(reasons),
-        "failures": failures,
-    }
+    return (
+        stills,
+        {k: v for _, rejected in read for k, v in rejected.items()},
+        {
+            "frames": n_frames,
+            "indexed frames": indexed,
+            "share indexed": indexed / n_frames,
+            "why not": dict(reasons),
+            "failures": failures,
+        },
+    )
 
 
 def _reindexed(stills: "Stills", group: Any, params: Params) -> "tuple[Stills, dict[str, Any]]":
@@ -224,8 +236,19 @@ def _reindexed(stills: "Stills", group: Any, params: Params) -> "tuple[Stills, d
         "operations": len(operations),
         "frames of each indexing": np.bincount(found.operation, minlength=len(operations) + 1),
         "median lead in correlation": float(np.nanmedian(found.margin)),
-        "frames without a clear choice": int(np.sum(~(found.margin > 0))),
+        "frames without a clear choice": int(np.sum(~(found.margin > _CLEAR))),
     }
+
+
+def _unclear(choice: dict[str, Any]) -> list[str]:
+    """Return a warning if frames could not be told between the indexings."""
+    n = choice.get("frames without a clear choice", 0)
+    if not n:
+        return []
+    return [
+        f"frames that fit another indexing almost as well (correlations closer than {_CLEAR:g}): "
+        f"{n}; some may have the wrong one; measure more frames, or frames with more reflections"
+    ]
 
 
 def _scaled(stills: "Stills", group: Any, params: Params) -> "StillScaling":

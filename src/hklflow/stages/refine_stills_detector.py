@@ -1,7 +1,7 @@
 """Refine the detector from the spots of still frames with DIALS, and propose it to the store.
 
-The cell is fixed to the known cell, each frame keeps its own orientation. A person accepts or rejects
-the proposal (`hklflow calibration accept`); then the frames are indexed again with it.
+The cell is fixed to the known cell, each frame keeps its own orientation. A person accepts or
+rejects the proposal (`hklflow calibration accept`); then the frames are indexed again with it.
 """
 
 from pathlib import Path
@@ -82,7 +82,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stills, detector = _chosen(inputs.batches, params)
     with workspace("stills_detector") as folder:
         found = stills_geometry.refine(dials, stills, params.level, folder)
-    shifts = _shifts(detector, found.detector)
+    shifts = _shifts(detector, found.detector, params.level)
     metrics: dict[str, Any] = {
         "program": dials.label,
         "level": params.level,
@@ -92,6 +92,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "rmsd in pixels after": found.after.rms,
         "distance before (mm)": 1e3 * detector.distance,
         "distance after (mm)": 1e3 * found.detector.distance,
+        "sigma of the distance (mm)": 1e3 * found.errors.distance,
         "modules": _modules(shifts, found),
     }
     metrics["gates"] = gates = _gates(metrics, params)
@@ -171,11 +172,14 @@ def _modules_of(stills: "Stills", params: Params) -> Any:
     return Modules.ideal(boxes, fast / slow)
 
 
-def _shifts(before: "Detector", after: "Detector") -> Any:
-    """Return the shift (n, 2) of the centre of each module in pixels (slow, fast)."""
+def _shifts(before: "Detector", after: "Detector", level: str) -> Any:
+    """Return the shift (n, 2) of the centre of each module in pixels (slow, fast).
+
+    For the level ``detector`` the only row is the shift of its centre.
+    """
     import numpy as np
 
-    if before.modules is None:
+    if level == "detector" or before.modules is None:
         middles = 0.5 * np.array([before.shape], dtype=np.float64)
     else:
         middles = before.modules.centres
@@ -185,24 +189,29 @@ def _shifts(before: "Detector", after: "Detector") -> Any:
 
 
 def _modules(shifts: Any, found: "Refined") -> list[dict[str, Any]]:
-    import numpy as np
+    """Return a row for each part of the detector that moved as one."""
+    from math import isnan
 
     rows = []
-    for number, shift in enumerate(shifts):
-        mine = found.after.module == number
-        n = int(mine.sum())
-        spread = np.hypot(found.after.slow[mine], found.after.fast[mine])
-        sigma = float(np.sqrt(np.mean(spread**2) / 2 / n)) if n else None
+    sigmas = found.errors.shift
+    for number, sigma in enumerate(sigmas):
+        n = len(found.after.module) if len(sigmas) == 1 else (found.after.module == number).sum()
         rows.append(
-            {"module": number, "shift slow": shift[0], "shift fast": shift[1], "spots": n,
-             "sigma": sigma}
-        )  # fmt: skip
+            {
+                "module": number,
+                "spots": int(n),
+                "shift slow": shifts[number][0],
+                "shift fast": shifts[number][1],
+                "sigma slow": None if isnan(sigma[0]) else sigma[0],
+                "sigma fast": None if isnan(sigma[1]) else sigma[1],
+            }
+        )
     return rows
 
 
 def _gates(metrics: dict[str, Any], params: Params) -> list[dict[str, Any]]:
     before, after = metrics["rmsd in pixels before"], metrics["rmsd in pixels after"]
-    sigmas = [row["sigma"] for row in metrics["modules"]]
+    sigmas = [row[name] for row in metrics["modules"] for name in ("sigma slow", "sigma fast")]
     worst = None if None in sigmas else max(sigmas)
     return [
         {
