@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.bragg.still_errors import PlaceErrors, place_errors
+from hklflow.bragg.still_place import Place, place
 from hklflow.bragg.stills import Residuals, Stills
 from hklflow.dials.programs import Dials
 from hklflow.formats.dials_panels import detector_from_panels, panels_of
@@ -28,6 +28,7 @@ Level = Literal["detector", "module"]
 
 _VARIANCE = 0.02  # px²; of the position of a spot
 _ANGLE = 1e-3  # radians; of the angle between a node and the Ewald sphere, the default of DIALS
+_REPEATS, _STILL = 3, 0.3  # of the refinement of modules: most, and errors the distance may lack
 _FREE = {"detector": ("Shift1", "Shift2", "Dist"), "module": ("Shift1", "Shift2")}
 _ALL = ("Dist", "Shift1", "Shift2", "Tau1", "Tau2", "Tau3")
 
@@ -41,14 +42,14 @@ class Refined:
     detector : Detector
     before, after : Residuals
         With the orientations refined at the old and at the new detector.
-    errors : PlaceErrors
-        Errors of distance and shifts, with those of the orientations.
+    place : Place
+        Errors of distance and shifts.
     """
 
     detector: Detector
     before: Residuals
     after: Residuals
-    errors: PlaceErrors
+    place: Place
 
 
 def refine(dials: Dials, stills: Stills, level: Level, folder: Path) -> Refined:
@@ -74,15 +75,27 @@ def refine(dials: Dials, stills: Stills, level: Level, folder: Path) -> Refined:
     start = replace(stills, frames=replace(stills.frames, ub=ub))
     first, before = _run(dials, start, (), 0, folder)
     moved, after = _run(dials, first, _FREE["detector"], 0, folder)
+    found = _place(moved, level)
     if level == "module":
-        moved, after = _run(dials, moved, _FREE["module"], 1, folder)
-    module, n_modules = np.zeros(len(moved.spots), np.int64), 1
-    if level == "module":
-        assert moved.detector.modules is not None
-        module = moved.detector.modules.nearest(moved.spots.slow, moved.spots.fast)
-        n_modules = len(moved.detector.modules)
-    errors = place_errors(moved, module, n_modules, float(np.sqrt(_VARIANCE)), _ANGLE)
-    return Refined(moved.detector, before, after, errors)
+        for _ in range(_REPEATS):
+            # Shifts of the modules bias the distance of a detector that is refined as one body.
+            normal = moved.detector.normal
+            distant = moved.detector.moved(found.distance * normal)
+            moved, after = _run(dials, replace(moved, detector=distant), _FREE["module"], 1, folder)
+            found = _place(moved, level)
+            if abs(found.distance) < _STILL * found.distance_sigma:
+                break
+    return Refined(moved.detector, before, after, found)
+
+
+def _place(stills: Stills, level: Level) -> Place:
+    """Return the place of the detector with its errors."""
+    modules = stills.detector.modules
+    if level == "detector" or modules is None:
+        module, n_modules = np.zeros(len(stills.spots), np.int64), 1
+    else:
+        module, n_modules = modules.nearest(stills.spots.slow, stills.spots.fast), len(modules)
+    return place(stills, module, n_modules, float(np.sqrt(_VARIANCE)), _ANGLE)
 
 
 def _run(

@@ -92,7 +92,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "rmsd in pixels after": found.after.rms,
         "distance before (mm)": 1e3 * detector.distance,
         "distance after (mm)": 1e3 * found.detector.distance,
-        "sigma of the distance (mm)": 1e3 * found.errors.distance,
+        "sigma of the distance (mm)": 1e3 * found.place.distance_sigma,
         "modules": _modules(shifts, found),
     }
     metrics["gates"] = gates = _gates(metrics, params)
@@ -193,7 +193,7 @@ def _modules(shifts: Any, found: "Refined") -> list[dict[str, Any]]:
     from math import isnan
 
     rows = []
-    sigmas = found.errors.shift
+    sigmas = found.place.shift_sigma
     for number, sigma in enumerate(sigmas):
         n = len(found.after.module) if len(sigmas) == 1 else (found.after.module == number).sum()
         rows.append(
