@@ -179,13 +179,6 @@ def write(path: Path, world: Rays, shots: Sequence[Shot]) -> None:
     still_files.write(path, frames, geometry, world.wavelength, world.polarization)
 
 
-def kinds(n: int) -> list[str]:
-    """Return kinds of frames: 30 % without crystal, one of twelve with two, one without beam."""
-    made = [NONE if i % 10 in (2, 5, 8) else TWO if i % 12 == 6 else CRYSTAL for i in range(n)]
-    made[n // 2 + 1] = DARK
-    return made
-
-
 def tables(
     world: Rays, n: int, error: float, pollution: Sequence[int] = ()
 ) -> tuple[list[Floats], NDArray[np.int64], NDArray[np.int64], Floats, Floats, Floats]:

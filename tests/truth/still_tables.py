@@ -99,9 +99,11 @@ def compared(world: Rays, factors: Path, other: bool = False) -> tuple[float, Fl
     hkl, intensity, _ = world.structure()
     truth = dict(zip(map(tuple, hkl.tolist()), intensity, strict=True))
     at = found.hkl @ OTHER.T if other else found.hkl
-    true = np.array([truth[tuple(row)] for row in at.tolist()])
+    # The crystal has no reflections beyond its resolution.
+    true = np.array([truth.get(tuple(row), 0.0) for row in at.tolist()])
     value, sigma = found.mean.intensity, found.mean.sigma
-    scale = float(np.median(value[true > np.median(true)] / true[true > np.median(true)]))
+    strong = true > np.median(true)
+    scale = float(np.median(value[strong] / true[strong]))
     for _ in range(10):
         weight = 1 / sigma**2 / (1 + ((value - scale * true) / (3 * sigma)) ** 2)
         scale = float(np.sum(weight * value * true) / np.sum(weight * true**2))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hklflow.dials.stills import Indexed
     from hklflow.geometry import Beam, Detector
+    from hklflow.stage.rehearsal import FrameFacts, Known
 
 VERSION = 1
 
@@ -126,6 +127,18 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     print(failure or f"{accepted} of {n} frames indexed ({dials.label})")
 
 
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Check header, geometry and mask image; a geometry that is not calibrated yet is left out."""
+    frames = known.frames(inputs.raw[0], params.pattern)
+    if frames is None:
+        return
+    source = params.pattern or str(inputs.raw[0])
+    _batch(source, frames.shape[0], params)
+    _mask_image(frames.shape[1:], params)
+    if inputs.geometry is None or known.of(inputs.geometry, stage.read_json) is not None:
+        _facts(source, frames, inputs.geometry, params)
+
+
 class _Setup(NamedTuple):
     """Geometry, bad pixels and frames of a batch."""
 
@@ -138,83 +151,112 @@ class _Setup(NamedTuple):
 
 
 def _setup(source: str, geometry: Path | None, params: Params) -> _Setup:
-    """Collect what the frames need.
+    """Collect what the frames need."""
+    import numpy as np
+
+    from hklflow.formats import raw
+    from hklflow.images.masks import flag_value
+    from hklflow.stage.rehearsal import read_facts
+
+    frames = read_facts(source)
+    first, last = _batch(source, frames.shape[0], params)
+    detector, beam = _facts(source, frames, geometry, params)
+    with raw.open_frames(source) as opened:
+        ends = [opened.read(i, i + 1)[0] for i in (0, frames.shape[0] - 1)]
+    # Gaps between modules have a flag in every frame.
+    flag, header = flag_value(frames.dtype), frames.header
+    bad = np.asarray((ends[0] < 0) & (ends[1] < 0))
+    bad |= False if flag is None else (ends[0] == flag) & (ends[1] == flag)
+    bad |= header.pixel_mask if header.pixel_mask is not None else False
+    bits = raw.read_mask_bits(source)
+    bad |= (bits != 0) if bits is not None else False
+    image = _mask_image(frames.shape[1:], params)
+    bad |= image if image is not None else False
+    limits = [params.saturation or header.saturation, flag, 2**31 - 1]
+    saturation = float(min(value for value in limits if value))
+    return _Setup(detector, beam, bad, saturation, first, last)
+
+
+def _batch(source: str, n: int, params: Params) -> tuple[int, int]:
+    """Return the first and the last + 1 frame of the batch.
 
     Raises
     ------
     HklflowError
-        If a fact is missing, or the detector integrates.
+        If there are more batches than frames.
     """
-    import numpy as np
-
     from hklflow.base.errors import HklflowError
-    from hklflow.formats import assemble, raw
-    from hklflow.formats.mask_images import read_mask_image
-    from hklflow.geometry import Beam, symmetry
-    from hklflow.images.masks import flag_value
 
-    symmetry.space_group(params.space_group)
-    with raw.open_frames(source) as frames:
-        n, shape, dtype = frames.shape[0], frames.shape[1:], frames.dtype
-        header = raw.header_of(source, frames)
-        ends = [frames.read(i, i + 1)[0] for i in (0, n - 1)]
+    if params.batches > n:
+        raise HklflowError(
+            f"{params.batches} batches cannot be made of the {n} frames of {source}; set fewer "
+            "`batches`"
+        )
+    first, last = (n * i // params.batches for i in (params.batch, params.batch + 1))
+    return first, last
+
+
+def _mask_image(shape: tuple[int, ...], params: Params) -> "NDArray[np.bool_] | None":
+    """Return the mask image, True for bad pixels.
+
+    Raises
+    ------
+    HklflowError
+        If it has another shape than the frames.
+    """
+    from hklflow.base.errors import HklflowError
+    from hklflow.formats.mask_images import read_mask_image
+
+    if params.mask_image is None:
+        return None
+    image = read_mask_image(str(params.mask_image))
+    if image.shape != tuple(shape):
+        raise HklflowError(
+            f"mask_image: {params.mask_image} has {image.shape} pixels, but the frames have "
+            f"{tuple(shape)}; use a mask of this detector"
+        )
+    return image
+
+
+def _facts(
+    source: str, frames: "FrameFacts", geometry: Path | None, params: Params
+) -> "tuple[Detector, Beam]":
+    """Return detector and beam.
+
+    Raises
+    ------
+    HklflowError
+        If a fact is missing, the detector integrates, or the geometry is of another detector.
+    """
+    from hklflow.base.errors import HklflowError
+    from hklflow.formats import assemble
+    from hklflow.geometry import Beam
+
+    header, shape = frames.header, frames.shape[1:]
+    if header.integrates or frames.dtype.kind == "f":
+        raise HklflowError(
+            f"the frames {source} are from an integrating detector (values {frames.dtype}), and "
+            "DIALS takes them for counts of photons; give frames of a photon counter"
+        )
     detector, wavelength, polarization = header.detector, header.wavelength, header.polarization
     if geometry is not None:
         detector, beam = assemble.calibrated(stage.read_json(geometry), geometry)
         wavelength, polarization = beam.wavelength, beam.polarization
     wavelength = params.wavelength or wavelength
     polarization = polarization if params.polarization is None else params.polarization
-    where = f"{source}" if geometry is None else f"{geometry}"
-    for value, cure in (
-        (detector, "no detector geometry; give a `calibration`"),
-        (wavelength, "no wavelength; set `index_stills: wavelength` in Å"),
-        (polarization, "no polarization; set `index_stills: polarization`"),
-    ):
-        if value is None:
-            raise HklflowError(f"{where} has {cure}")
-    assert detector is not None
-    assert wavelength is not None
-    assert polarization is not None
-    if tuple(detector.shape) != tuple(shape):
+    where = source if geometry is None else str(geometry)
+    if detector is None:
+        raise HklflowError(f"{where} has no detector geometry; give a `calibration`")
+    if wavelength is None:
+        raise HklflowError(f"{where} has no wavelength; set `index_stills: wavelength` in Å")
+    if polarization is None:
+        raise HklflowError(f"{where} has no polarization; set `index_stills: polarization`")
+    if tuple(detector.shape) != shape:
         raise HklflowError(
-            f"the frames of {source} have {tuple(shape)} pixels, but the geometry {where} is for "
+            f"the frames of {source} have {shape} pixels, but the geometry {where} is for "
             f"{tuple(detector.shape)}; use the calibration of this detector"
         )
-    if header.integrates or np.dtype(dtype).kind == "f":
-        raise HklflowError(
-            f"the frames {source} are from an integrating detector (values {np.dtype(dtype)}), and "
-            "DIALS takes them for counts of photons; give frames of a photon counter"
-        )
-    # Gaps between modules have a flag in every frame.
-    bad = np.asarray((ends[0] < 0) & (ends[1] < 0))
-    bits = raw.read_mask_bits(source)
-    bad |= header.pixel_mask if header.pixel_mask is not None else False
-    bad |= (bits != 0) if bits is not None else False
-    if params.mask_image is not None:
-        image = read_mask_image(str(params.mask_image))
-        if image.shape != bad.shape:
-            raise HklflowError(
-                f"mask_image: {params.mask_image} has {image.shape} pixels, but the frames have "
-                f"{bad.shape}; use a mask of this detector"
-            )
-        bad |= image
-    flag = flag_value(dtype)
-    bad |= False if flag is None else (ends[0] == flag) & (ends[1] == flag)
-    most = [params.saturation or header.saturation, flag, 2**31 - 1]
-    edges = np.linspace(0, n, params.batches + 1).astype(int)
-    if params.batch >= params.batches or edges[params.batch] == edges[params.batch + 1]:
-        raise HklflowError(
-            f"batch {params.batch} of {params.batches} has no frame of the {n} frames of {source}; "
-            "set fewer `batches`"
-        )
-    return _Setup(
-        detector,
-        Beam(wavelength, polarization),
-        bad,
-        float(min(value for value in most if value)),
-        int(edges[params.batch]),
-        int(edges[params.batch + 1]),
-    )
+    return detector, Beam(wavelength, polarization)
 
 
 def _indexed(dials: "object", source: str, setup: _Setup, params: Params) -> "Indexed":
