@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 WORLD = Rays(stated=1.003)
 KINDS = [
     *(CRYSTAL, CRYSTAL, NONE, CRYSTAL, CRYSTAL),
-    *(TWO, CRYSTAL, CRYSTAL, DARK, CRYSTAL),
+    *(DARK, TWO, CRYSTAL, NONE, CRYSTAL),
     *(NONE, NONE, NONE, NONE, NONE),  # a batch without a crystal
 ]
 RESULTS = Path("results/stills/hex")

@@ -200,10 +200,10 @@ def _modules(shifts: Any, found: "Refined") -> list[dict[str, Any]]:
             {
                 "module": number,
                 "spots": int(n),
-                "shift slow": shifts[number][0],
-                "shift fast": shifts[number][1],
-                "sigma slow": None if isnan(sigma[0]) else sigma[0],
-                "sigma fast": None if isnan(sigma[1]) else sigma[1],
+                "shift slow": float(shifts[number][0]),
+                "shift fast": float(shifts[number][1]),
+                "sigma slow": None if isnan(sigma[0]) else float(sigma[0]),
+                "sigma fast": None if isnan(sigma[1]) else float(sigma[1]),
             }
         )
     return rows
