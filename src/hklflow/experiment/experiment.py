@@ -99,7 +99,7 @@ class Experiment:
     @property
     def note(self) -> str | None:
         """Sentence for an experiment without scans, of which little is run."""
-        if self.scans:
+        if self.scans or self.config.stills:
             return None
         return (
             f"{self.config.scans} has no row yet, so only calibrations and constants are made; add "
@@ -119,11 +119,12 @@ class Experiment:
 
         While there are no scans, all: at a beamline the calibrant is measured first.
         """
-        if not self.scans:
+        if not self.scans and not self.config.stills:
             return list(self.config.calibrations)
         used = {self.rotation(*key).calibration for key in self._rotations}
         counters = self.config.constants.values()
         used |= {entry.geometry for entry in counters if isinstance(entry, PhotonCounter)}
+        used |= {entry.calibration for entry in self.config.stills.values()}
         return [name for name in self.config.calibrations if name in used]
 
     @cached_property
@@ -171,6 +172,9 @@ class Experiment:
             )
         versions = self.store(name).versions(state.kind, state.id)
         accepted = [version for version in versions if version.status == "accepted"]
+        entry = self.config.calibrations[name]
+        if not accepted and isinstance(entry, StoredGeometry) and entry.allow_default:
+            accepted = [version for version in versions if version.number == 0]
         if not accepted:
             raise HklflowError(
                 f"calibration {name} has no accepted version; accept one with `hklflow "

@@ -9,7 +9,7 @@ from typing import Any
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
 from hklflow.calibration.kinds import KINDS
-from hklflow.experiment import backgrounds, constants, normalization, shapes
+from hklflow.experiment import backgrounds, constants, normalization, shapes, still_problems
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.flags import files
 from hklflow.experiment.layers import merged, require_small, require_unicode
@@ -101,6 +101,8 @@ def load(
         check_name(name, "normalization", "config", problems)
         if name in config.calibrations or name in config.constants:
             problems.append(f"config: {name} names two calibrations; rename one of them")
+    for name in config.stills:
+        check_name(name, "stills", "config", problems)
     problems += _results_problems(config, base, scans)
     own = resolved(config, layers, samples, scans, problems)
     # Several scans may share one settings object: check each object once.
@@ -114,6 +116,7 @@ def load(
         problems += _state_problems(experiment)
         problems += _use_problems(experiment)
         problems += normalization.problems(experiment)
+        problems += still_problems.problems(experiment, simulated)
         problems += _start_problems(experiment)
         problems += _rotation_problems(experiment)
         problems += backgrounds.problems(experiment)
