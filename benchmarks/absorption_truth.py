@@ -2,16 +2,23 @@
 
     python -m benchmarks.absorption_truth                 # all worlds of the catalogue
     python -m benchmarks.absorption_truth --volume plate  # S(Q) of a world without and with it
+    python -m benchmarks.absorption_truth --bragg         # Bragg intensities of the plate
 
 Errors are rms of ln(T found / T true) over frames and directions. "before" is a T of 1, without the
 mean; "5 %" is the change by a size that is 5 % larger, as a function of |Q| and in all.
+
+`--bragg` integrates strong reflections with both engines (DIALS if it is installed), with the shape
+and with a crystal that does not absorb, and with diffuse scattering that has maxima below the
+reflections or is flat.
 """
 
 import argparse
+import shutil
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tests.truth.quantitative_background import Surroundings
@@ -19,13 +26,17 @@ from tests.truth.quantitative_catalogue import PLANS, SEEN, world
 from tests.truth.quantitative_scans import (
     Made,
     crystal_of,
+    integrated,
     made,
     rotation_of,
+    searched,
     shape_by_faces,
+    strong_against_truth,
     traced,
     transformed,
     use,
 )
+from tests.truth.quantitative_structure import Shares
 
 from hklflow import nexus
 from hklflow.transform import absorption
@@ -70,6 +81,39 @@ def volume(name: str, seed: int, nodes: int) -> None:
         _report("with", transformed(found, found.folder / "absorption.nxs"), found)
 
 
+def bragg(seed: int) -> None:
+    """Compare Bragg intensities of a plate with the truth."""
+    engines: list[Literal["builtin", "dials"]] = ["builtin", "dials"]
+    if not shutil.which("dials.integrate"):
+        engines.remove("dials")
+    plan = {"span": 70.0, "settings": (0,), "start": (0,), "surroundings": Surroundings()}
+    flat = Shares(flat=1.0, peaks=0.0, sheets=0.0, wave=0.0)
+    print("diffuse   μ (1/mm)  engine   reflections  scatter  above 10 %  voxels in the foreground")
+    for diffuse in ("maxima", "flat"):
+        for absorbs in (True, False):
+            w = world("plate", seed, (120, 128), **plan)
+            if diffuse == "flat":
+                w = replace(w, crystal=replace(w.crystal, shares=flat))
+            mu = w.absorber.mu if absorbs else 1e-4
+            w = replace(w, absorber=replace(w.absorber, mu=mu))
+            with tempfile.TemporaryDirectory() as folder:
+                found = made(w, Path(folder))
+                searched(found)
+                traced(found, shape=shape_by_faces(found), mu=mu)
+                use(found)
+                for engine in engines:
+                    every = integrated(found, found.folder / "absorption.nxs", engine)
+                    table, log = strong_against_truth(w, every)
+                    log = log - np.median(log)
+                    voxels = np.percentile(table.n_foreground, [5, 50, 95])
+                    print(
+                        f"{diffuse:8s} {mu:9.4g}  {engine:8s} {len(table):11d} "
+                        f"{1.4826 * np.median(np.abs(log)):8.2%} {np.sum(log > 0.1):11d}  "
+                        f"{' / '.join(f'{v:.0f}' for v in voxels)}",
+                        flush=True,
+                    )
+
+
 def _report(title: str, volume: nexus.Volume, found: Made) -> None:
     w, grid = found.world, volume.grid
     axes = [grid.first[i] + grid.step[i] * np.arange(grid.shape[i]) for i in (2, 1, 0)]
@@ -96,11 +140,14 @@ def _report(title: str, volume: nexus.Volume, found: Made) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--volume", choices=["sphere", "plate", "organic", "undetermined"])
+    parser.add_argument("--bragg", action="store_true")
     parser.add_argument("--world", choices=list(PLANS))
     parser.add_argument("--seed", type=int, choices=SEEN)
     parser.add_argument("--nodes", type=int, default=33)
     given = parser.parse_args()
-    if given.volume:
+    if given.bragg:
+        bragg(given.seed or SEEN[0])
+    elif given.volume:
         volume(given.volume, given.seed or SEEN[0], given.nodes)
     else:
         table(

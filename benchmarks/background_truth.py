@@ -5,20 +5,20 @@ without it. The stages `background`, `transform` and `merge` make S; the counts 
 compared with the expected counts of the crystal alone: voxels, blocks of 5 x 5 x 5 voxels, and
 shells of |Q|. The transmissions are the true ones (a file of one number for each frame).
 
-    python -m benchmarks.background_truth [world ...] [--small]
+    python -m benchmarks.background_truth [world ...] [--seed 11] [--small]
 
 Without a run (`background: unmeasured`), for the worlds organic, undetermined, diamond cell and
 furnace: powder rings, the anisotropic part, and the interval of the isotropic part by shell, next
 to the tightest interval from positivity (tests/truth/QUANTITATIVE.md).
 
-    python -m benchmarks.background_truth --unmeasured NAME SEED
+    python -m benchmarks.background_truth --unmeasured [world ...] [--seed 11]
 """
 
 # isort: off
 import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 # isort: on
 
-import sys
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -41,7 +41,7 @@ def unmeasured(name: str, seed: int) -> None:
         names = prepare(w, folder)
         print(f"{name} {seed}: written in {time.perf_counter() - start:.0f} s")
         start = time.perf_counter()
-        found = run(w, folder, names)
+        found = run(w, folder, names, rings="subtract")
         print(f"reduced in {time.perf_counter() - start:.0f} s")
         for warning in found.metrics["warnings"]:
             print(f"warning: {warning}")
@@ -69,22 +69,26 @@ def unmeasured(name: str, seed: int) -> None:
 
 def main() -> None:
     """Print the figures of the worlds."""
-    if "--unmeasured" in sys.argv:
-        name, seed = [a for a in sys.argv[1:] if not a.startswith("-")]
-        unmeasured(name, int(seed))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="world")
+    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--small", action="store_true", help="fewer pixels and frames")
+    parser.add_argument("--unmeasured", action="store_true", help="without a run")
+    asked = parser.parse_args()
+    if asked.unmeasured:
+        for name in asked.names or ["organic", "undetermined", "diamond cell", "furnace"]:
+            unmeasured(name, asked.seed)
         return
-    small = "--small" in sys.argv
-    names = [a for a in sys.argv[1:] if not a.startswith("-")] or ["plate", "capillary"]
-    changes: dict[str, Any] = {"shape": (120, 128), "span": 60.0} if small else {}
-    for name in names:
-        w = world(name, 11, **changes)
+    changes: dict[str, Any] = {"shape": (120, 128), "span": 60.0} if asked.small else {}
+    for name in asked.names or ["plate", "capillary"]:
+        w = world(name, asked.seed, **changes)
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
             write(w, folder)
             texts(w, folder)
             cases = RUNS[name](w, folder)
             for case, runs in cases.items():
-                print(f"{name}, {case}")
+                print(f"{name} {asked.seed}, {case}", flush=True)
                 for what, value in figures(reduced(w, folder, runs), len(w.scans)).items():
                     print(f"    {what:45} {value:.4g}")
 

@@ -4,8 +4,8 @@
 
 Makes N volumes for each Laue group by the stages (without their pictures): Poisson counts of a
 known S, merged, symmetrised, and symmetrised and filled. Writes mean and width of
-(value - truth) / σ to FOLDER/cuts_truth.json. Bins of one volume share voxels: the error of a mean
-is larger than 1/√n.
+(value - truth) / σ, each with its standard error, to FOLDER/cuts_truth.json. Bins of one volume
+share voxels, so that 1/√n would be too small an error: the errors are of a jackknife over volumes.
 """
 
 import contextlib
@@ -46,6 +46,27 @@ def filled(case: Case, folder: Path) -> Case:
     return replace(case, path=folder / "filled.nxs", norm=np.where(code == 0, case.norm, 0))
 
 
+def jackknife(by_volume: list[np.ndarray]) -> dict[str, float]:
+    """Return mean and width of pulls, and their errors from leaving out one volume at a time."""
+    sizes = np.array([pulls.size for pulls in by_volume], float)
+    sums = np.array([[pulls.sum(), (pulls**2).sum()] for pulls in by_volume])
+
+    def both(n: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        mean = first / n
+        return np.stack([mean, np.sqrt(second / n - mean**2)])
+
+    mean, width = both(sizes.sum(), *sums.sum(axis=0))
+    without = both(sizes.sum() - sizes, *(sums.sum(axis=0) - sums).T)
+    error = np.sqrt((len(sizes) - 1) * without.var(axis=1))
+    return {
+        "n": int(sizes.sum()),
+        "mean": float(mean),
+        "error of the mean": float(error[0]),
+        "width": float(width),
+        "error of the width": float(error[1]),
+    }
+
+
 def main() -> None:
     base, n = Path(sys.argv[1]), int(sys.argv[2])
     for module, name in (
@@ -56,10 +77,11 @@ def main() -> None:
         (fill_pictures, "fill"),
     ):
         setattr(module, name, nothing)
-    pulls: dict[str, Pulls] = defaultdict(lambda: defaultdict(list))
+    drawn: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     for number, (group, symbol) in enumerate(GROUPS.items()):
         for seed in range(n):
             folder = base / "draw"
+            pulls: dict[str, Pulls] = defaultdict(lambda: defaultdict(list))
             with (
                 contextlib.redirect_stdout(io.StringIO()),
                 contextlib.redirect_stderr(io.StringIO()),
@@ -75,15 +97,17 @@ def main() -> None:
             for cut in (lines, shells, planes):
                 cut(punched, one, "mean", found)
             shutil.rmtree(folder)
+            for kind, by_region in pulls.items():
+                for region, own in by_region.items():
+                    drawn[kind, region].append(np.array(own)[np.isfinite(own)])
         print(group, flush=True)
     table = {}
-    for kind, by_region in pulls.items():
-        for region, drawn in by_region.items():
-            known = np.array(drawn)[np.isfinite(drawn)]
-            row = {"n": known.size, "mean": known.mean(), "width": known.std()}
-            table[f"{kind}, {region}"] = row
-            print(f"{kind:20} {region:6} {known.size:6} {known.mean():+.3f} {known.std():.3f}")
-    (base / "cuts_truth.json").write_text(json.dumps(table, indent=1, default=float))
+    for (kind, region), by_volume in drawn.items():
+        row = table[f"{kind}, {region}"] = jackknife(by_volume)
+        mean = f"{row['mean']:+.3f} ± {row['error of the mean']:.3f}"
+        width = f"{row['width']:.3f} ± {row['error of the width']:.3f}"
+        print(f"{kind:20} {region:6} {row['n']:6} {mean} {width}")
+    (base / "cuts_truth.json").write_text(json.dumps(table, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Is the scale of the frames right? Ten worlds with transmissions that were traced by rays.
 
 Worlds of tests/truth/QUANTITATIVE.md, from raw files through the stages import_scan, find_peaks,
-frame_scale, mask_3d, background (where an empty run exists), refine_scale and transform. Mask and
+mask_3d, background (where an empty run exists), frame_scale, refine_scale and transform. Mask and
 orientation are the true ones. The factor of `frame_scale` alone (before) and with `refine_scale`
 (after) are compared with the truth; what is a function of Q with the Laue symmetry, which no
 repeated measurement shows, is taken off both (`gauge_free`) and stated apart.
@@ -124,20 +124,10 @@ def prepared(case: Case) -> None:
             basic,
             {"frame_mask": own / "frame_mask.nxs", "picture": own / "frame_mask.png"},
         )
-        run(
-            frame_scale,
-            {
-                "scan": own / "scan.nxs",
-                "statistics": own / "statistics.nxs",
-                "reference_scan": case.of("r1", "scan.nxs"),
-                "reference": case.of("r1", "statistics.nxs"),
-            },
-            {"scale": own / "scale.nxs", "picture": own / "s.png", "metrics": own / "scale.json"},
-        )
         if w.surroundings.empty:
             run(
                 background,
-                basic | {"scale": own / "scale.nxs"},
+                basic | {"statistics": own / "statistics.nxs"},
                 {
                     "background": own / "background.nxs",
                     "picture": own / "b.png",
@@ -145,6 +135,20 @@ def prepared(case: Case) -> None:
                 },
                 runs={"empty": empty_run(case, name)},
             )
+        run(
+            frame_scale,
+            {
+                "scan": own / "scan.nxs",
+                "statistics": own / "statistics.nxs",
+                "reference_scan": case.of("r1", "scan.nxs"),
+                "reference": case.of("r1", "statistics.nxs"),
+                "background": own / "background.nxs" if w.surroundings.empty else None,
+                "reference_background": (
+                    case.of("r1", "background.nxs") if w.surroundings.empty else None
+                ),
+            },
+            {"scale": own / "scale.nxs", "picture": own / "s.png", "metrics": own / "scale.json"},
+        )
     symbol = w.crystal.space_group.partition(":")[0]
     grid = Grid.covering(w.crystal.cell, float(w.q[~w.blind].max()), 0.1)
     if not (case.folder / "orientation.json").exists():
@@ -304,7 +308,13 @@ def block_widths(case: Case, kinds: list[Visible]) -> list[float]:
     return [float(np.std(off[good] / np.sqrt(sums[1][good]))) for off in sums[2:]]
 
 
-def judged(case: Case, bound: bool, **params: Any) -> dict[str, Any]:
+def bound_of(w: World, frame_step: float) -> float:
+    """Return the median Cramér-Rao bound of s(φ) for curves as free as the fit's."""
+    span = abs(w.scans[0].step) * w.scans[0].n_frames
+    return float(np.median(np.concatenate(scale_bound(w, round(span / frame_step) + 3, every=3))))
+
+
+def judged(case: Case, **params: Any) -> dict[str, Any]:
     """Return the row of a world."""
     w = case.world
     prepared(case)
@@ -316,7 +326,7 @@ def judged(case: Case, bound: bool, **params: Any) -> dict[str, Any]:
     off = [course(case, seen) for seen in kinds]
     flat = [np.concatenate(part) for part in off]
     widths = block_widths(case, kinds)
-    row: dict[str, Any] = {
+    return {
         "world": w.name,
         "seed": w.seed,
         "pixels": f"{w.shape[0]}x{w.shape[1]}x{sum(s.n_frames for s in w.scans)}",
@@ -330,7 +340,7 @@ def judged(case: Case, bound: bool, **params: Any) -> dict[str, Any]:
         "gauge": [seen.gauge_rms for seen in kinds],
         "blocks": widths,
         "pull": pulls_of_frames(case, off[1]),
-        "bound": np.nan,
+        "bound": bound_of(w, refine_scale.Params(**params).frame_step),
         "seconds": [plain, seconds, directed],
         "share": figures.get("share of the counts that does not follow the scale", np.nan),
         "said": figures["warnings"],
@@ -338,9 +348,6 @@ def judged(case: Case, bound: bool, **params: Any) -> dict[str, Any]:
             text for p in case.each("scale.json") for text in stage.read_json(p)["warnings"]
         ],
     }
-    if bound:
-        row["bound"] = float(np.median(np.concatenate(scale_bound(w, 8, every=3))))
-    return row
 
 
 HEAD = (
@@ -376,7 +383,6 @@ def main() -> None:
     ask.add_argument("--span", type=float, help="degrees of each rotation")
     ask.add_argument("--shape", type=int, nargs=2, default=(240, 256), help="multiples of 60, 64")
     ask.add_argument("--again", action="store_true", help="repeat refine_scale")
-    ask.add_argument("--no-bound", action="store_true", help="leave out the Cramér-Rao bound")
     ask.add_argument("--table", action="store_true", help="print the rows that exist")
     a = ask.parse_args()
     changes = {k: getattr(a, k) for k in ("counts", "span") if getattr(a, k) is not None}
@@ -401,7 +407,7 @@ def main() -> None:
             continue
         if not kept.exists():
             case.folder.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(judged(case, not a.no_bound)))
+            kept.write_text(json.dumps(judged(case)))
         row = json.loads(kept.read_text())
         print(line(row), flush=True)
         for text in [*row["said by frame_scale"], *row["said"]]:

@@ -1,6 +1,7 @@
 """Stage absorption: from the shape of a world's crystal to frame scale, transform and Bragg."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +9,22 @@ import pytest
 
 from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
-from hklflow.bragg.reflections import UNFIT
 from hklflow.images.frame_scale import FrameScale
-from hklflow.stages import find_peaks, integrate, refine_scale
+from hklflow.stages import refine_scale
 from hklflow.transform.direction import Refined
 from tests.truth.quantitative_background import Surroundings
 from tests.truth.quantitative_catalogue import world
-from tests.truth.quantitative_scans import Made, made, shape_by_faces, traced, transformed, use
-
-ENDS = {"peaks": ".nxs", "statistics": ".nxs", "metrics": ".json", "statistics_metrics": ".json"}
+from tests.truth.quantitative_scans import (
+    Made,
+    integrated,
+    made,
+    searched,
+    shape_by_faces,
+    strong_against_truth,
+    traced,
+    transformed,
+    use,
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +93,69 @@ def test_a_refined_scale_multiplies_the_transmission(plate: Made) -> None:
     assert {"absorption by shape", "scale from repeated measurements"} <= set(done)
 
 
+def test_an_unknown_shape_states_its_uncertainty_and_divides_by_its_mean(plate: Made) -> None:
+    folder = plate.folder / "unknown"
+    folder.mkdir()
+    low, high = (2 * f(plate.world.absorber.body.size) for f in (min, max))
+    own = replace(plate, folder=folder)
+    for name in plate.names:
+        (folder / name).symlink_to(plate.folder / name)
+    (folder / "orientation.json").symlink_to(plate.folder / "orientation.json")
+    size, mu = (low / 1.2, high * 1.2), plate.world.absorber.mu
+    metrics = traced(own, shape={"kind": "unknown", "size": size}, mu=mu)
+    common = metrics["errors common to many voxels"]
+    sigma = np.array(common["standard uncertainty of ln S"])
+    np.testing.assert_allclose(sigma**2, np.diag(common["covariance of ln S"]))
+    assert 0 < common["change with |Q| (rms)"] < 0.1
+    assert 0 < common["change with the direction of Q (rms)"] < 0.3
+    assert "the shape of the crystal is not known" in common["sentence"]
+    assert (folder / "absorption.png").stat().st_size > 1000
+
+    scale = nexus.read_scale(plate.folder / "r1/scale.nxs")
+    ones = np.ones(len(scale.monitor))
+    volumes = []
+    try:
+        for absorption in (None, ones):
+            nexus.write_scale(
+                plate.folder / "r1/scale.nxs",
+                FrameScale(
+                    scale.monitor, scale.attenuation, ones, scale.transmission, 1.0, 1.0, "none",
+                    absorption,
+                ),
+                ones,
+            )  # fmt: skip
+            file = None if absorption is None else folder / "absorption.nxs"
+            volumes.append(transformed(plate, file))
+    finally:
+        nexus.write_scale(plate.folder / "r1/scale.nxs", scale, ones)
+    without, with_mean = volumes
+    assert "mean absorption of unknown shapes" in with_mean.notes["corrected for"]
+    grid = with_mean.grid
+    axes = [grid.first[i] + grid.step[i] * np.arange(grid.shape[i]) for i in (2, 1, 0)]
+    hkl = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)[..., ::-1]
+    measured = without.norm > 0
+    q = np.linalg.norm(hkl[measured] @ plate.world.crystal.B.T, axis=-1)
+    mean = np.interp(q, common["|Q| (1/Å)"], common["mean of ln T, in the norm"])
+    ratio = np.log(with_mean.norm[measured] / without.norm[measured])
+    # A voxel at the edge of the detector has its observations not around its middle.
+    assert np.sqrt(np.mean((ratio - mean) ** 2)) < 0.15 * np.sqrt(np.mean(mean**2))
+    np.testing.assert_allclose(ratio, mean, atol=2e-3)
+
+
+def test_the_extents_of_an_unknown_shape_are_two_in_order(plate: Made) -> None:
+    kinds: list[tuple[dict[str, object], str]] = [
+        ({"kind": "unknown"}, "a crystal of unknown shape needs `size: "),
+        ({"kind": "sphere", "radii": [1], "size": [1, 2]}, "a sphere has no size"),
+        ({"kind": "unknown", "size": [0.3, 0.1]}, "extent 0.3 mm is above the largest, 0.1 mm"),
+        ({"kind": "unknown", "size": [0, 0.1]}, "greater than 0"),
+    ]
+    for shape, sentence in kinds:
+        with pytest.raises(ValueError, match=sentence):
+            traced(plate, shape=shape, mu=1.0)
+    with pytest.raises(HklflowError, match="needs lengths in mm"):
+        traced(plate, shape={"kind": "unknown", "size": [10, 20]}, mu=100.0)
+
+
 @pytest.mark.slow
 def test_bragg_intensities_of_a_plate_are_right(tmp_path: Path) -> None:
     """Without the shape they follow ln T with a slope of 1, with it they are those of the CIF.
@@ -93,41 +164,15 @@ def test_bragg_intensities_of_a_plate_are_right(tmp_path: Path) -> None:
     """
     plan = {"span": 70.0, "settings": (0,), "start": (0,), "surroundings": Surroundings()}
     found = made(world("plate", 11, (120, 128), **plan), tmp_path)
-    w, own = found.world, tmp_path / "r1"
-    names = find_peaks.Outputs.model_fields
-    stage.run(
-        find_peaks.main,
-        inputs=find_peaks.Inputs(scan=own / "scan.nxs", mask=own / "mask.nxs"),
-        outputs=find_peaks.Outputs(**{n: own / f"{n}{ENDS.get(n, '.png')}" for n in names}),
-        params=find_peaks.Params(),
-        threads=1,
-    )
+    w = found.world
+    searched(found)
     traced(found, shape=shape_by_faces(found), mu=w.absorber.mu)
-    hkl, power = w.crystal.structure_factors(1.02 * float(w.q.max()))
-    true = dict(zip(map(tuple, hkl.tolist()), power.tolist(), strict=True))
     scatter, slope = [], []
     for absorbed in (None, tmp_path / "absorption.nxs"):
         if absorbed:
             use(found)
-        stage.run(
-            integrate.main,
-            inputs=integrate.Inputs(
-                **{n: own / f"{n}.nxs" for n in ("scan", "mask", "scale", "peaks")},
-                absorption=absorbed,
-                orientation=tmp_path / "orientation.json",
-            ),
-            outputs=integrate.Outputs(
-                reflections=own / "b.nxs", picture=own / "b.png", metrics=own / "b.json"
-            ),
-            params=integrate.Params(rotation="r1"),
-            threads=1,
-        )
-        table = nexus.read_reflections(own / "b.nxs")
-        intensity, sigma = table.intensity("sum")
-        strong = np.isfinite(intensity) & (intensity > 30 * sigma) & ~table.has(UNFIT)
-        table, intensity = table.select(strong), intensity[strong]
+        table, log = strong_against_truth(w, integrated(found, absorbed, "builtin"))
         assert len(table) > 100
-        log = np.log(intensity / [true[tuple(h)] for h in table.hkl.tolist()])
         place = (table.frame, table.slow, table.fast)
         T = [w.transmission(0, int(z))[int(i), int(j)] for z, i, j in zip(*place, strict=True)]
         slope.append(np.polyfit(np.log(T), log, 1)[0])

@@ -110,7 +110,9 @@ def test_blocks_of_frames_add_up_to_the_whole(made: Made) -> None:
 # ------------------------------------------------------------------ one run, its settings
 
 
-def run_background(made: Made, name: str = "out", **runs: Any) -> dict[str, Any]:
+def run_background(
+    made: Made, name: str = "out", saturation: float | None = None, **runs: Any
+) -> dict[str, Any]:
     folder = made.folder
     outputs = {
         "background": folder / f"{name}.nxs",
@@ -120,10 +122,14 @@ def run_background(made: Made, name: str = "out", **runs: Any) -> dict[str, Any]
     stage.run(
         background.main,
         inputs=background.Inputs(
-            scan=folder / "scan0.nxs", mask=folder / "mask.nxs", scale=folder / "scale0.nxs"
+            scan=folder / "scan0.nxs",
+            mask=folder / "mask.nxs",
+            statistics=folder / "statistics0.nxs",
         ),
         outputs=background.Outputs(**outputs),
-        params=background.Params(runs=runs, sample_frames=8),
+        params=background.Params(
+            runs=runs, sample_frames=8, curve={"source": "none"}, saturation=saturation
+        ),
         threads=1,
     )
     return stage.read_json(outputs["metrics"])
@@ -171,6 +177,23 @@ def test_known_transmission_makes_the_factor(made: Made) -> None:
 def test_too_much_background_is_told(made: Made) -> None:
     found = run_background(made, air=air(made, scale=30.0))
     assert any("larger than the measured counts" in w for w in found["warnings"])
+
+
+def test_a_stated_saturation_holds_for_the_run(made: Made, tmp_path: Path) -> None:
+    with h5py.File(made.folder / "raw/plate_empty.nxs") as file:
+        highest = file["entry/data/data"][()].max(axis=0)[~made.world.blind]
+    limit = float(np.percentile(highest, 90))
+    found = run_background(made, saturation=limit, air=air(made))
+    lost = int(np.count_nonzero(highest >= limit))
+    assert any(f"in {lost} good pixels, which are saturated" in w for w in found["warnings"])
+    shutil.copytree(made.folder / "config", tmp_path / "config")
+    shutil.copytree(made.folder / "raw", tmp_path / "raw")
+    config = tmp_path / "config/config.yaml"
+    runs = "{air: {raw: raw/plate_empty.nxs, seen_through: not}}"
+    stated = f"import_scan: {{saturation: 700}}\nbackground: {{runs: {runs}}}\n"
+    config.write_text(config.read_text() + stated)
+    jobs = [job for job in Plan(experiment(config)).jobs if job.rule == "background"]
+    assert {job.params.saturation for job in jobs} == {700.0}
 
 
 def test_a_contained_run_is_counted_once(made: Made) -> None:

@@ -50,8 +50,10 @@ def test_chunks_may_leave_out_filters(tmp_path: Path, skipped: int) -> None:
             "a", CHUNKS, "<f4", chunks=CHUNKS, shuffle=True, compression="gzip"
         )
         stored.id.write_direct_chunk((0, 0, 0), data, filter_mask=skipped)
+    # HDF5 2.0 knows the mask of a chunk only after the file was opened again.
+    with h5py.File(tmp_path / "a.h5") as file:
         region = np.s_[3:9, 10:11, 5:32]
-        assert np.array_equal(chunk_reader.reader(stored)[region], values[region])
+        assert np.array_equal(chunk_reader.reader(file["a"])[region], values[region])
 
 
 @pytest.mark.parametrize(

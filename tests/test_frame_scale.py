@@ -95,12 +95,13 @@ def make(folder: Path, simulated: Simulation, factor: float = 1.0) -> Made:
     return made
 
 
-def measure(made: Made) -> None:
+def measure(made: Made, **imported: Any) -> None:
     """Scan file, mask and frame statistics of a raw file."""
     run(
         import_scan,
         import_scan.Inputs(raw=[made / "raw.nxs"]),
         import_scan.Outputs(scan=made / "scan.nxs"),
+        **imported,
     )
     nexus.write_mask(made / "mask.nxs", made.mask)
     run(
@@ -124,7 +125,12 @@ def run(module: Any, inputs: Any, outputs: Any, **params: Any) -> None:
 
 
 def scale_of(
-    made: Made, first: Made, name: str = "scale", earlier: Sequence[Made] = (), **params: Any
+    made: Made,
+    first: Made,
+    name: str = "scale",
+    earlier: Sequence[Made] = (),
+    background: str | None = None,
+    **params: Any,
 ) -> Any:
     run(
         frame_scale,
@@ -134,6 +140,8 @@ def scale_of(
             reference_scan=first / "scan.nxs",
             reference=first / "statistics.nxs",
             earlier=[one / "statistics.nxs" for one in earlier],
+            background=background and made / background,
+            reference_background=background and first / background,
         ),
         frame_scale.Outputs(
             scale=made / f"{name}.nxs", picture=made / f"{name}.png", metrics=made / f"{name}.json"

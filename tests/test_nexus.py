@@ -318,6 +318,32 @@ def test_planes_are_written_in_whole_layers(tmp_path: Path) -> None:
         writer.write(32, counts=some[:8], norm=some[:8])
 
 
+def test_strips_of_fast_volumes_fit_into_others(tmp_path: Path) -> None:
+    """Volumes for hklflow have blocks of 64 rows, products blocks of 32."""
+    grid = Grid(np.zeros(3), np.ones(3), (70, 100, 20))
+    norm = np.random.default_rng(3).random(grid.array_shape).astype(np.float32)
+    with nexus.VolumeWriter(tmp_path / "a", grid, CELL, "t", np.uint32, False, True) as writer:
+        writer.write(0, counts=norm > 0.5, norm=norm)
+        writer.note({})
+    with (
+        nexus.open_volume(tmp_path / "a") as fast,
+        nexus.VolumeWriter(tmp_path / "b", grid, CELL, "t", np.uint32, False) as writer,
+    ):
+        writer.note({})
+        assert (fast.group["norm"].chunks, writer.chunks) == ((16, 64, 64), (16, 32, 32))
+        for first, last in ((0, 16), (16, 20)):
+            for rows, (counts, part) in SideBySide([fast]).strips(first, last):
+                writer.write_block((first, rows.start), counts=counts[0], norm=part[0])
+    with nexus.open_volume(tmp_path / "b") as copy:
+        np.testing.assert_array_equal(copy.group["norm"], norm)
+        np.testing.assert_array_equal(copy.group["counts"], norm > 0.5)
+    strip = norm[:16, 32:64]
+    with nexus.VolumeWriter(tmp_path / "c", grid, CELL, "t", np.uint32, False, True) as writer:
+        with pytest.raises(ValueError, match="32 to 64 are not whole chunks of 64"):
+            writer.write_block((0, 32), counts=strip, norm=strip)
+        writer.note({})
+
+
 def test_volumes_are_read_side_by_side(tmp_path: Path) -> None:
     grid = Grid(np.zeros(3), np.ones(3), (9, 70, 20))
     rng = np.random.default_rng(12)

@@ -1,5 +1,6 @@
 """What `hklflow check` knows of products that do not exist yet."""
 
+import re
 from pathlib import Path
 
 import h5py
@@ -11,8 +12,8 @@ from hklflow.formats.exposures import read_exposures, read_first
 from hklflow.formats.header import Header
 from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.images.scan import RotationScan
-from hklflow.stage.rehearsal import FrameFacts, Known
-from hklflow.stages import find_peaks
+from hklflow.stage.rehearsal import FrameFacts, Known, ScanFacts
+from hklflow.stages import absorption, find_peaks
 
 SHAPE = (70, 90)
 
@@ -92,3 +93,51 @@ def test_a_few_pixels_never_pass_an_annulus_that_the_job_refuses(
         good = rng.uniform(size=SHAPE) < fraction
         if find_peaks._has_pixels(scan(), good, params):
             find_peaks.background_annulus(scan(), good, params)
+
+
+def of_sphere(x: float) -> tuple[float, float]:
+    """Return the smallest and largest transmission of a sphere of μR = x: at 2θ = 0 and at 180°.
+
+    Integrals over chords of l R: 3/8 ∫ l² exp(-xl) dl and 3/16 ∫ l (1 - exp(-2xl)) / x dl.
+    """
+    chord = np.linspace(0, 2, 2001)
+    forward = 3 / 8 * chord**2 * np.exp(-x * chord)
+    back = -3 / 16 * chord * np.expm1(-2 * x * chord) / x
+    low, high = (float(np.trapezoid(values, chord)) for values in (forward, back))
+    return low, high
+
+
+@pytest.mark.parametrize(
+    ("shape", "smallest", "largest", "doubtful"),
+    [
+        ({"kind": "sphere", "radii": [0.1]}, 0.1, 0.1, False),
+        ({"kind": "sphere", "radii": [1e-4]}, 1e-4, 1e-4, True),
+        ({"kind": "unknown", "size": [2e-4, 0.2]}, 1e-4, 0.1, False),
+        ({"kind": "unknown", "size": [1e-4, 2e-4]}, 5e-5, 1e-4, True),
+    ],
+)
+def test_the_transmission_is_known_before_the_run(
+    shape: dict[str, object], smallest: float, largest: float, doubtful: bool
+) -> None:
+    """`hklflow check` notes its range, and says if micrometres may have been meant."""
+    path, unused = Path("scan.nxs"), Path("unused")
+    facts = FrameFacts((5, *SHAPE), np.dtype(np.uint16), Header(wavelength=0.5))
+    known = Known({path: ScanFacts(scan(), facts, calibrated=True)})
+    params = absorption.Params.model_validate({"shape": shape, "mu": 10.0, "title": "hexa"})
+    absorption.rehearse(
+        inputs=absorption.Inputs(orientation=unused, scans=[path]),
+        outputs=absorption.Outputs(absorption=unused, picture=unused, metrics=unused),
+        params=params,
+        known=known,
+    )
+    note, *doubts = known.notes
+    sentence = r"transmission (.*) to (.*) \(μ 10 1/mm, largest extent (.*) mm\)"
+    match = re.fullmatch(f"hexa: {sentence} over all directions", note)
+    assert match
+    low, high, extent = map(float, match.groups())
+    assert low == pytest.approx(of_sphere(10 * largest)[0], rel=0.01)
+    # None of the random rays is close to 180°.
+    assert high == pytest.approx(of_sphere(10 * smallest)[1], rel=0.06)
+    assert extent == pytest.approx(2 * largest, rel=1e-3)
+    told = ["the crystal absorbs next to nothing" in doubt for doubt in doubts]
+    assert told == [True] * doubtful

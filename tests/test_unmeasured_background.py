@@ -12,6 +12,7 @@ from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.experiment.config import load
 from hklflow.experiment.jobs import Plan
+from hklflow.stage.unmeasured_sums import Task
 from hklflow.stages import transform, unmeasured_background
 from tests.truth.quantitative_background import Air, Surroundings, Walls
 from tests.truth.quantitative_catalogue import world
@@ -96,9 +97,7 @@ def test_detectors_at_different_places_are_refused(tmp_path: Path) -> None:
     orientation = stage.read_orientation(tmp_path / "orientation.json")
     first = orientation.rotation("r1")
     moved = replace(first.detector, origin=first.detector.origin * 1.2)
-    task = unmeasured_background._Task(
-        orientation, [], names, [first, replace(first, detector=moved)]
-    )
+    task = Task(orientation, [], names, [first, replace(first, detector=moved)], [], [])
     with pytest.raises(HklflowError, match="the detector of r2 is at another place"):
         unmeasured_background._require_one_detector(task)
 

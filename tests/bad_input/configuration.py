@@ -130,6 +130,21 @@ CASES = [
         "with the crystal; give a run without the crystal",
     ),
     Case(
+        "powder rings that are subtracted without `unmeasured: subtract`",
+        CHECK,
+        "1 problem in the experiment:\n  config: background.rings: `subtract` has no effect "
+        "without `unmeasured: subtract`; add it, or leave `rings` out",
+        more("background: {unmeasured: report, rings: subtract}\n"),
+    ),
+    Case(
+        "error of the background of an absolute scale without a structure",
+        CHECK,
+        "1 problem in the experiment:\n  config: absolute_scale.background_error: it has no "
+        "effect without a structure (the method of high angles uses both); give `absolute_scale: "
+        "{cif: ...}`, or leave it out",
+        more("absolute_scale: {background_error: 0.01}\n"),
+    ),
+    Case(
         "attenuation of the crystal given twice",
         CHECK,
         "1 problem in the experiment:\n  config: absorption: Value error, `mu` and `density` state "
@@ -158,6 +173,63 @@ CASES = [
         "1 problem in the experiment:\n  config: absorption.density: Input should be less than or "
         "equal to 25 (it is 2650)",
         more("absorption: {shape: {kind: sphere, radii: [0.1]}, density: 2650}\n"),
+    ),
+    *(
+        Case(
+            wrong,
+            CHECK,
+            f"1 problem in the experiment:\n  config: absorption.shape{message}",
+            more(f"absorption: {{shape: {{kind: unknown{extents}}}, mu: 5}}\n"),
+        )
+        for wrong, message, extents in (
+            (
+                "unknown shape of the crystal without extents",
+                ": Value error, a crystal of unknown shape needs `size: [smallest, largest extent "
+                "in mm]`",
+                "",
+            ),
+            (
+                "extents of an unknown shape in the wrong order",
+                ": Value error, the smallest extent 0.3 mm is above the largest, 0.1 mm",
+                ", size: [0.3, 0.1]",
+            ),
+            (
+                "smallest extent of an unknown shape of 0",
+                ".size.0: Input should be greater than 0 (it is 0)",
+                ", size: [0, 0.3]",
+            ),
+            (
+                "largest extent of an unknown shape below 0",
+                ".size.1: Input should be greater than 0 (it is -0.3)",
+                ", size: [0.1, -0.3]",
+            ),
+            (
+                "largest extent of an unknown shape in µm",
+                ".size.1: Input should be less than or equal to 20 (it is 300)",
+                ", size: [0.05, 300]",
+            ),
+            (
+                "one extent of an unknown shape",
+                ".size.1: a value is missing (it is [0.1])",
+                ", size: [0.1]",
+            ),
+            (
+                "three extents of an unknown shape",
+                ".size: Tuple should have at most 2 items after validation, not 3 (it is [0.1, "
+                "0.2, 0.3])",
+                ", size: [0.1, 0.2, 0.3]",
+            ),
+            (
+                "unknown shape of the crystal with a radius",
+                ": Value error, a crystal of unknown shape has no radii: leave it out",
+                ", size: [0.1, 0.3], radii: [0.1]",
+            ),
+            (
+                "unknown shape of the crystal with faces",
+                ": Value error, a crystal of unknown shape has no faces: leave it out",
+                ", size: [0.1, 0.3], faces: [{hkl: [1, 0, 0], distance: 0.1}]",
+            ),
+        )
     ),
     Case(
         "splines of the scale closer than any frames",
@@ -609,7 +681,8 @@ CASES = [
         "settings of an unknown scan",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: per_scan: there is no scan 'quartz/20K' (scans are named `sample/scan`)",
+        "  config: per_scan: there is no scan 'quartz/20K' (scans are named `sample/scan`, "
+        "analyses `sample/scan@name`)",
         config(("quartz/200K", "quartz/20K")),
     ),
     Case(

@@ -8,6 +8,19 @@ PARTIAL = "results/quartz/300K/.transform.partial.0a1b2c3d.nxs"
 
 CASES = [
     Case(
+        "export without a format",
+        "hklflow export",
+        "give a format first: ccp4, cube, yell, discus, npy, vtk, mantid, temperatures, xtec, cif; "
+        "`hklflow export --help` says which products each of them holds",
+        good=MAP,
+    ),
+    Case(
+        "export without a target",
+        f"hklflow export ccp4 {VOLUME}",
+        "give a file to export and a target: `hklflow export ccp4 FILE TARGET.ccp4`",
+        good=MAP,
+    ),
+    Case(
         "export format that does not exist",
         MAP.replace("ccp4", "cpp4", 1),
         "there is no export format 'cpp4' (did you mean ccp4?); choose ccp4, cube, yell, discus, "

@@ -220,7 +220,10 @@ WRONG: list[tuple[list[str], str]] = [
     (["volume.nxs", "--plane", "hkl"], "it has 3 free letters (h, k, l), a plane needs two"),
     (["volume.nxs", "--plane", "xy0"], "letters h, k, l"),
     (["volume.nxs", "--plane", "h k"], "it has 2 expressions, a plane needs three"),
-    (["volume.nxs", "--plane", "hk0", "--width", "-1"], "the width of the slab is -1"),
+    (
+        ["volume.nxs", "--plane", "hk0", "--width", "-1"],
+        "width: -1.0 is neither 0 nor a positive number",
+    ),
     (["volume.nxs", "--plane", "hk0", "--range", "3", "2"], "--range 3 2 is empty"),
     (["volume.nxs", "--plane", "hk0", "--range", "0", "2"], "begin above 0"),
     (["volume.nxs", "--plane", "hk0", "--range", "a", "2"], "--range a is not a number"),

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,8 +33,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     shutil.copytree(REPOSITORY / "demo" / "config", folder / "config")
     hkl, rng = hkl_of(GRID), np.random.default_rng(1)
-    # Rods at (n ± 1/3, m ± 1/3), as strong as h and k are near them.
-    waves = np.cos(2 * np.pi * (hkl[..., 0] - hkl[..., 1]))
+    # Rods at (n + 1/3, m + 1/3) and (n - 1/3, m - 1/3), with the symmetry of 6/mmm.
+    h, k = hkl[..., 0], hkl[..., 1]
+    waves = np.mean([np.cos(2 * np.pi * i) for i in (h, k, h + k)], axis=0)
     for scan, rod in (("300K", 0.5), ("200K", 1.0), ("100K", 3.0)):
         results = folder / "results" / "hexa" / scan
         results.mkdir(parents=True)
@@ -56,7 +59,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ),
             params=symmetrise.Params(),
         )
+    pair = {"data": np.float32, "data_errors": np.float32}
+    path = folder / "results" / "hexa" / "100K" / "delta_pdf_masked_transform.nxs"
+    with nexus.GridWriter(path, GRID, CELL, "ΔPDF", pair, group="pdf", direct=True) as pdf:
+        pdf.write(0, **{name: np.ones(GRID.array_shape, np.float32) for name in pair})
+        pdf.note({"kind": "delta"})
     return folder
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_page_run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order, as a reader types them."""
+    page = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(finished)
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    assert names["integral"] > 5 * names["sigma"] > 0
+    assert names["change"].S.mean() > 0
+    assert {path.name for path in finished.glob("*.png")} == {"rod.png", "hk0.png", "hk05.png"}
 
 
 @pytest.mark.slow

@@ -254,7 +254,10 @@ REFUSED = {
     "plane('hk9')": "plane h k 9 is outside the volume",
     "plane('hkl')": "a plane needs two",
     "plane('hk-0.5')": "nothing was measured on plane",
-    "plane('hk0', -1)": "the width of the slab is -1",
+    "plane('hk0', -1)": "width: -1 is neither 0 nor a positive number",
+    "plane('hk0', 'thin')": "width: 'thin' is neither 0 nor a positive number",
+    "plane('hk0', 1j)": "width: 1j is neither",
+    "plane(('h', 'k', 0))": r"plane: \('h', 'k', 0\) is not a text; write three expressions",
     "plane('hk0', 1, unit='inch')": "unit 'inch' is unknown",
     "box(h=(5, 6))": "contains no voxel centre",
     "box(h=(1, 0))": r"range of h: \(1, 0\) is not",
@@ -265,10 +268,30 @@ REFUSED = {
     "line((0, 0, 0), (0, 0, 0), 1)": "starts and ends at",
     "line((0, 0), (0, 0, 1), 1)": "is not three numbers h, k, l",
     "line((0, 0, 0), (1, 0, 0), 0)": "width: 0 is not a positive number",
+    "line('abc', (1, 0, 0), 0.1)": "start: 'abc' is not three numbers h, k, l; give three",
+    "line((0, 0, 0), (1, 0, 'x'), 0.1)": "end: .* is not three numbers",
+    "line((0, 0, 0), (1, 0, 1j), 0.1)": "end: .* is not three numbers",
+    "line((0, 0, 0), (1, 0, float('nan')), 0.1)": "end: .* is not three numbers",
+    "line(None, (1, 0, 0), 0.1)": "start: None is not three numbers",
+    "line((0, 0, 0), (1, 0, 0), None)": "width: None is not a positive number",
+    "line((0, 0, 0), (1, 0, 0), 0.1, step='x')": "step: 'x' is not a positive number",
     "line((0, 0, 9), (1, 0, 9), 1)": "contains no voxel centre",
     "radial(-1)": "step: -1 is not a positive number",
     "radial('x')": "step: 'x' is not a positive number",
     "box(k=0.3)": r"range of k: 0.3 is not \(lowest, highest\); give two numbers",
+    "box(h=('0', '1'))": r"range of h: \('0', '1'\) is not \(lowest, highest\)",
+    "box(h=(0, 1j))": "range of h: .* is not",
+    "box(h=(0, None))": "range of h: .* is not",
+    "box(h=(0, 1, 2))": "range of h: .* is not",
+    "box(h={'low': 1})": "range of h: .* is not",
+    "radial([0.1, 0.2])": "step: .* is not a positive number",
+    "radial(True)": "step: True is not a positive number",
+    "radial(q_max='x')": "q_max: 'x' is not a positive number",
+    "rebin('x')": "step: 'x' is not a positive number, or three",
+    "rebin((0.1, 0.1))": "step: .* is not a positive number, or three",
+    "rebin([[0.1], [0.1, 0.2]])": "step: .* is not a positive number, or three",
+    "rebin(1j)": "step: 1j is not a positive number, or three",
+    "rebin(0.2, h=('a', 1))": "range of h: .* is not",
     "rebin(0.15)": "no whole multiple",
     "rebin(0)": "is not a positive number",
 }
@@ -277,6 +300,15 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return volume(tmp_path_factory.mktemp("merged") / "v.nxs")
+
+
+def test_numbers_may_be_of_numpy(merged: Path) -> None:
+    one = hklflow.open(merged)
+    step = 2 * one.grid.step
+    assert one.rebin(step).equals(one.rebin(list(step)))
+    line = one.line(np.zeros(3), np.array([1, 0, 0]), np.float32(0.5))
+    assert line.equals(one.line((0, 0, 0), (1, 0, 0), 0.5))
+    assert one.radial(line.distance[1]).equals(one.radial(float(line.distance[1])))
 
 
 @pytest.mark.parametrize("call", REFUSED)
@@ -299,6 +331,8 @@ def test_what_is_no_product_is_refused_in_one_sentence(tmp_path: Path) -> None:
         hklflow.open(tmp_path / "other.h5")
     with pytest.raises(HklflowError, match=r"no config/config\.yaml"):
         hklflow.open(tmp_path)
+    with pytest.raises(HklflowError, match="3 is not a path; give the path"):
+        hklflow.open(3)  # type: ignore[arg-type]
 
 
 def test_import_is_light() -> None:

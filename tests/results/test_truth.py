@@ -40,7 +40,7 @@ def test_images_count_once(tmp_path: Path) -> None:
     cut = volume.box(**ranges, estimand="mean")
     part = (slice(10, 11), slice(12, 14), slice(15, 18))
     with volume._source.open() as arrays:
-        values = arrays.read(part, "errors")
+        values = arrays.read(part, "data", "errors")
     assert cut.voxels == 6
     assert float(cut.S) == pytest.approx(values["data"].mean(), rel=1e-6)
     assert float(cut.sigma) == pytest.approx(np.sqrt((values["errors"] ** 2).sum()) / 6, rel=1e-6)

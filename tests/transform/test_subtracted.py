@@ -1,6 +1,7 @@
 """Expected background of voxels: sums against single pixels, and noise against repeated runs."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hklflow.geometry.grid import Grid
 from hklflow.images.surroundings import Part
 from hklflow.transform import surroundings
 from hklflow.transform.binning import Accumulator, Readout
+from hklflow.transform.sums import Expected
 from hklflow.transform.surroundings import Norms
 
 SAMPLES = (1, 2, 1)
@@ -28,11 +30,16 @@ def good() -> np.ndarray:
     return simulation().live > 0
 
 
-def accumulator(grid: Grid = GRID) -> Accumulator:
+def accumulator(
+    grid: Grid = GRID, samples: tuple[int, int, int] = SAMPLES, **more: Any
+) -> Accumulator:
     s = simulation()
-    return Accumulator(
-        rotation_of(s), s.ub, grid, good() * 1.0, INCIDENT, SAMPLES, Readout(2.0**32 - 1)
-    )
+    readout = Readout(2.0**32 - 1)
+    return Accumulator(rotation_of(s), s.ub, grid, good() * 1.0, INCIDENT, samples, readout, **more)
+
+
+def joined(norms: list[Norms]) -> Expected:
+    return Expected(np.array([n.pixel for n in norms]), np.array([n.frame for n in norms]))
 
 
 def plain_sum(pixel: np.ndarray, frame: np.ndarray, grid: Grid = GRID) -> np.ndarray:
@@ -57,7 +64,7 @@ def test_expected_background_is_the_sum_over_valid_pixel_frames() -> None:
     ]
     norms = surroundings.norms(parts, INCIDENT)
     assert len(norms) == 2
-    sums = surroundings.subtracted(accumulator(), simulation().ub, norms, Norms(B, INCIDENT))
+    sums = accumulator(expected=joined([*norms, Norms(B, INCIDENT)]))
     for z in range(0, N, 8):
         sums.add(frames()[z : z + 8], z, excluded[z : z + 8])
     expected = plain_sum(B, INCIDENT * factor) + plain_sum(np.full(SHAPE, 2.0), INCIDENT)
@@ -77,6 +84,68 @@ def test_expected_background_is_the_sum_over_valid_pixel_frames() -> None:
         assert np.all(box.clean_background <= box.background + 1e-9)
     total = sum(float(box.background.sum()) for box in sums.boxes() if box.background is not None)
     assert total == pytest.approx(expected.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("samples", "kind"),
+    [((1, 1, 1), np.uint16), ((1, 2, 1), np.uint32), ((2, 2, 2), np.uint32),
+     ((1, 3, 1), np.uint32), ((1, 1, 1), np.float32)],
+)  # fmt: skip
+def test_one_pass_gives_the_sums_of_passes_of_their_own(
+    samples: tuple[int, int, int], kind: type
+) -> None:
+    """Norm, background and variance are norms of accumulations with other factors, to the bit.
+
+    In the fast loop and in the plain loop (3 sub-samples; floating point), with a mask, for any
+    blocks, planes and threads.
+    """
+    rng = np.random.default_rng(3)
+    B, V = rng.gamma(2, 3, SHAPE) * good(), rng.gamma(1, 2, SHAPE) * good()
+    B[5:9] = 0.0
+    f = INCIDENT * (0.3 + 0.5 * np.linspace(0, 1, N))
+    every = [Norms(B, f), Norms(V, INCIDENT**2)]
+    measured = np.minimum(frames(), 60000).astype(kind)
+    if kind is np.float32:
+        measured[frames() == 2**32 - 1] = np.nan
+    mask = np.packbits(rng.random((N, *SHAPE)) < 0.2, axis=-1)
+
+    def summed(add: Accumulator, block: int) -> Accumulator:
+        for z in range(0, N, block):
+            add.add(measured[z : z + block], z, mask[z : z + block])
+        return add
+
+    s = simulation()
+    alone = [
+        summed(Accumulator(rotation_of(s), s.ub, GRID, p, g, samples, Readout(2.0**32 - 1)), 8)
+        for p, g in every
+    ]
+    expected = [(a.total()[1], a.clean()[1]) for a in alone]
+    counts = summed(accumulator(samples=samples), 8)
+    for block, threads, cut in ((8, 1, None), (N, 2, None), (5, 1, 16)):
+        l = GRID.array_shape[0]  # noqa: E741
+        planes = [(0, l)] if cut is None else [(0, cut), (cut, l)]
+        found = {name: np.zeros((2, *GRID.array_shape)) for name in ("C", "M", "E", "V")}
+        for part in planes:
+            sums = summed(
+                accumulator(samples=samples, expected=joined(every), planes=part, threads=threads),
+                block,
+            )
+            for box in sums.boxes():
+                at = tuple(slice(a, a + n) for a, n in zip(box.first, box.norm.shape, strict=True))
+                assert box.background is not None
+                assert box.variance is not None
+                assert box.clean_background is not None
+                assert box.clean_variance is not None
+                own = box.counts + box.background, box.clean_counts + box.clean_background
+                found["C"][:, *at] = own
+                found["M"][:, *at] = box.norm, box.clean_norm
+                found["E"][:, *at] = box.background, box.clean_background
+                found["V"][:, *at] = box.variance - own[0], box.clean_variance - own[1]
+        for i in (0, 1):
+            np.testing.assert_array_equal(found["M"][i], (counts.total(), counts.clean())[i][1])
+            np.testing.assert_array_equal(found["E"][i], expected[0][i])
+            np.testing.assert_allclose(found["C"][i], (counts.total(), counts.clean())[i][0])
+            np.testing.assert_allclose(found["V"][i], expected[1][i], rtol=1e-9, atol=1e-9)
 
 
 def test_variance_of_the_background_is_that_of_repeated_runs() -> None:

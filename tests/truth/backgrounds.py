@@ -124,21 +124,24 @@ def _transformed(folder: Path, r: int, scan: Any, runs: Runs, **params: Any) -> 
         for name, run in runs.items()
     }
     inputs = {"scan": folder / f"scan{r}.nxs", "mask": folder / "mask.nxs"}
-    inputs["scale"] = folder / f"scale{r}.nxs"
+    statistics = folder / f"statistics{r}.nxs"
+    write_even_statistics(statistics, scan)
     _run(
         background,
-        inputs,
+        inputs | {"statistics": statistics},
         {
             "background": folder / f"background{r}.nxs",
             "picture": folder / f"background{r}.png",
             "metrics": folder / f"background{r}.json",
         },
         runs=own,
+        curve={"source": "none"},
     )
     _run(
         transform,
         inputs
         | {
+            "scale": folder / f"scale{r}.nxs",
             "frame_mask": folder / "frame_mask.nxs",
             "orientation": folder / "orientation.json",
             "background": folder / f"background{r}.nxs",
@@ -148,6 +151,15 @@ def _transformed(folder: Path, r: int, scan: Any, runs: Runs, **params: Any) -> 
         **params,
     )
     return folder / f"transform{r}.nxs"
+
+
+def write_even_statistics(path: Path, scan: Any) -> None:
+    """Write statistics of frames with the same level, for stages that use no course."""
+    ones = np.ones(scan.rotation.scan.n_frames)
+    arrays = dict.fromkeys(("frame_sum", "background", "monitor", "pixels"), ones)
+    shape = scan.rotation.detector.shape
+    with nexus.statistics_output(path, shape, np.dtype(np.uint32), ()) as output:
+        output.write(arrays, {})
 
 
 def _run(module: Any, inputs: dict[str, Any], outputs: dict[str, Path], **params: Any) -> None:

@@ -128,7 +128,7 @@ index_peaks = configured(
 
 def transmission(signal: Any, incident: Any, **given: Any) -> frame_scale.Transmission:
     """Return the transmission with the window that the stage chooses, if no other is given."""
-    chosen = {"window": frame_scale_stage.window_of(frame_scale_stage.Params(), len(signal))}
+    chosen = {"window": frame_scale_stage.Params().frames_of_window(len(signal))}
     return frame_scale.transmission(signal, incident, **chosen | given)
 
 

@@ -3,22 +3,25 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from hklflow import nexus, stage
+from hklflow.bragg.reflections import UNFIT, Reflections
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.rotation import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.images.frame_scale import FrameScale, Transmission
 from hklflow.images.mask3d import pack
-from hklflow.stages import absorption, import_scan, transform
+from hklflow.stages import absorption, find_peaks, import_scan, integrate, transform
 from hklflow.transform import crystal_shape
 from hklflow.transform.absorption import Crystal, Profile
 from hklflow.transform.crystal_shape import Body
 from tests.truth.orientations import write_orientation
 from tests.truth.quantitative import World
 from tests.truth.quantitative_write import chi_of, write
+
+_ENDS = {"peaks": ".nxs", "statistics": ".nxs", "metrics": ".json", "statistics_metrics": ".json"}
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,52 @@ def transformed(found: Made, absorbed: Path | None, refined: Path | None = None)
         threads=1,
     )
     return nexus.read_volume(outputs[0])
+
+
+def searched(found: Made, rotation: str = "r1") -> None:
+    """Find the peaks of a rotation."""
+    own = found.folder / rotation
+    names = find_peaks.Outputs.model_fields
+    stage.run(
+        find_peaks.main,
+        inputs=find_peaks.Inputs(scan=own / "scan.nxs", mask=own / "mask.nxs"),
+        outputs=find_peaks.Outputs(**{n: own / f"{n}{_ENDS.get(n, '.png')}" for n in names}),
+        params=find_peaks.Params(),
+        threads=1,
+    )
+
+
+def integrated(
+    found: Made, absorbed: Path | None, engine: Literal["builtin", "dials"], rotation: str = "r1"
+) -> Reflections:
+    """Integrate a rotation whose peaks were searched."""
+    own = found.folder / rotation
+    outputs = [own / f"reflections.{end}" for end in ("nxs", "png", "json")]
+    stage.run(
+        integrate.main,
+        inputs=integrate.Inputs(
+            **{n: own / f"{n}.nxs" for n in ("scan", "mask", "scale", "peaks")},
+            absorption=absorbed,
+            orientation=found.folder / "orientation.json",
+        ),
+        outputs=integrate.Outputs(reflections=outputs[0], picture=outputs[1], metrics=outputs[2]),
+        params=integrate.Params(rotation=rotation, engine=engine),
+        threads=1,
+    )
+    return nexus.read_reflections(outputs[0])
+
+
+def strong_against_truth(w: World, table: Reflections) -> tuple[Reflections, np.ndarray]:
+    """Return the reflections above 30 σ that scaling uses, and ln(sum / |F|²) of each."""
+    hkl, power = w.crystal.structure_factors(1.02 * float(w.q.max()))
+    # Reflections that are absent have a |F|² of rounding.
+    rows = zip(map(tuple, hkl.tolist()), power.tolist(), strict=True)
+    true = {h: F2 for h, F2 in rows if 1e-6 * power.max() < F2}
+    known = np.array([tuple(h) in true for h in table.hkl.tolist()])
+    intensity, sigma = table.intensity("sum")
+    strong = known & np.isfinite(intensity) & (intensity > 30 * sigma) & ~table.has(UNFIT)
+    table, intensity = table.select(strong), intensity[strong]
+    return table, np.log(intensity / [true[tuple(h)] for h in table.hkl.tolist()])
 
 
 def body_of(w: World) -> Body:

@@ -265,6 +265,25 @@ rule mask_3d:
         table.command("mask_3d")
 
 
+rule background:
+    input:
+        **reads("background", "scan", "mask", "statistics", "absorption", "files"),
+    output:
+        **writes("background", "background", "picture", "metrics"),
+    log:
+        table.log("background"),
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources_of("background"),
+    params:
+        **params_of("background"),
+    message:
+        "background of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    shell:
+        table.command("background")
+
+
 rule frame_scale:
     input:
         **reads(
@@ -275,6 +294,8 @@ rule frame_scale:
             "reference",
             "earlier",
             "absorption",
+            "background",
+            "reference_background",
         ),
     output:
         **writes("frame_scale", "scale", "picture", "metrics"),
@@ -290,22 +311,3 @@ rule frame_scale:
         "scale of every frame of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         table.command("frame_scale")
-
-
-rule background:
-    input:
-        **reads("background", "scan", "mask", "scale", "files"),
-    output:
-        **writes("background", "background", "picture", "metrics"),
-    log:
-        table.log("background"),
-    conda:
-        ENVIRONMENT
-    resources:
-        **resources_of("background"),
-    params:
-        **params_of("background"),
-    message:
-        "background of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
-    shell:
-        table.command("background")

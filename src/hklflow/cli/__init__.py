@@ -19,6 +19,7 @@ from hklflow.cli import calibration, constants
 from hklflow.cli.add import add_sample, add_scan
 from hklflow.cli.calibrant import calibrant
 from hklflow.cli.check import check_experiment
+from hklflow.cli.compare import compare
 from hklflow.cli.explain import explain
 from hklflow.cli.export import export_product
 from hklflow.cli.import_ini import import_ini
@@ -60,6 +61,7 @@ app.command(watch_experiment, name="watch")
 app.command(check_experiment, name="check")
 app.command(show)
 app.command(slice_volume, name="slice")
+app.command(compare)
 app.command(export_product, name="export")
 app.command(show_status, name="status")
 app.command(verify)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def export_product(
-    format_name: str,
-    source: Path,
-    target: Path,
+    format_name: str | None = None,
+    source: Path | None = None,
+    target: Path | None = None,
     /,
     *,
     errors: Annotated[bool, Parameter(negative="")] = False,
@@ -61,6 +61,12 @@ def export_product(
     from hklflow.export.formats import format_named
 
     form = format_named(format_name)
+    if not (format_name and source and target):
+        ending = form.suffixes[0] if form.suffixes else ""
+        raise HklflowError(
+            f"give a file to export and a target: `hklflow export {format_name} FILE "
+            f"TARGET{ending}`"
+        )
     path, inside = split(source)
     _require_target(form, format_name, target, path, force)
     _require_options(form, format_name, errors, unmeasured, orientation)

@@ -4,18 +4,44 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.names import analysis
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.tables import raw_ends
 
 
 def problems(experiment: Experiment) -> Iterator[str]:
+    """Yield each background with frames of the crystal, and settings that have no effect."""
+    yield from _crystal_problems(experiment)
+    yield from _idle_problems(experiment)
+
+
+def _idle_problems(experiment: Experiment) -> Iterator[str]:
+    """Yield settings that no sample and no scan uses; one that uses them is enough."""
+    every = [experiment.settings(*key) for key in experiment.scans]
+    if any(s.background.rings == "subtract" for s in every) and not any(
+        s.background.rings == s.background.unmeasured == "subtract" for s in every
+    ):
+        yield (
+            "config: background.rings: `subtract` has no effect without `unmeasured: subtract`; "
+            "add it, or leave `rings` out"
+        )
+    if any(s.absolute_scale.background_error is not None for s in every) and not any(
+        s.absolute_scale.background_error is not None and s.absolute_scale.cif for s in every
+    ):
+        yield (
+            "config: absolute_scale.background_error: it has no effect without a structure (the "
+            "method of high angles uses both); give `absolute_scale: {cif: ...}`, or leave it out"
+        )
+
+
+def _crystal_problems(experiment: Experiment) -> Iterator[str]:
     """Yield each background with frames of a row of the table of scans, or of a product."""
     results = (experiment.base / experiment.config.results).resolve()
     rows = {
         path: f"{sample}/{scan}, rotation {rotation}"
-        for (sample, scan), measured in experiment.scans.items()
-        for rotation, row in measured.rotations.items()
-        for raw in row.parts
+        for sample, scan, rotation in experiment.all_rotations()
+        if not analysis(scan)
+        for raw in experiment.rotation(sample, scan, rotation).parts
         for path in _files(raw, experiment.base)
     }
     found: dict[str, None] = {}

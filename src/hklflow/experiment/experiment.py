@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.names import ANALYSIS, analysis, measured
 from hklflow.calibration.kinds import KINDS
 from hklflow.constants.runs import raw_files
 from hklflow.experiment.constants import (
@@ -136,7 +137,8 @@ class Experiment:
     @cached_property
     def raws(self) -> dict[str, tuple[str, str, str]]:
         """Sample, scan and rotation of every raw file or pattern."""
-        return {raw: key for key in self._rotations for raw in self.rotation(*key).parts}
+        table = [key for key in self._rotations if not analysis(key[1])]
+        return {raw: key for key in table for raw in self.rotation(*key).parts}
 
     def geometry_file(self, sample: str, scan: str, rotation: str) -> str | None:
         """Return the file of a rotation's detector geometry; None if the raw file has the geometry.
@@ -260,7 +262,7 @@ class Experiment:
                 f"{name or 'what is in its raw file'}"
             )
         entry = self.stored(name)
-        key = (name, f"{sample}/{scan}", row.run, row.day)
+        key = (name, f"{sample}/{measured(scan)}", row.run, row.day)
         if key not in self._versions:
             state = self.state(name)
             self._versions[key] = self.store(name).resolve(
@@ -323,6 +325,33 @@ class Experiment:
         own = self.stored(name).state_schema
         return read_schema(own and self.base / own)
 
+    def measured_scans(self, sample: str) -> list[str]:
+        """Return the scans of a sample without their analyses, from cold to warm."""
+        return [scan for scan in self.scans_of(sample) if not analysis(scan)]
+
+    def analyses_of(self, sample: str, scan: str) -> list[str]:
+        """Return the scans that are analyses of a scan of the table, in configuration order."""
+        of = measured(scan)
+        return [
+            name
+            for owner, name in self.scans
+            if owner == sample and measured(name) == of and analysis(name)
+        ]
+
+    def prepared(self, sample: str, scan: str) -> str:
+        """Return the scan whose summed or corrected frames a scan reads: mostly its own.
+
+        An analysis that sums and corrects like its scan uses the frames of its scan.
+        """
+        of = measured(scan)
+        own, theirs = self.settings(sample, scan), self.settings(sample, of)
+        # Binning, too, takes the saturation of the import into account.
+        alike = all(
+            getattr(own, name) == getattr(theirs, name) for name in ("sum_scans", "correct_frames")
+        )
+        alike &= own.import_scan.saturation == theirs.import_scan.saturation
+        return of if alike else scan
+
     def scans_of(self, sample: str, parent: str | None = None) -> list[str]:
         """Return the scans of a sample, or a parent with its children, from cold to warm.
 
@@ -363,12 +392,26 @@ class Experiment:
 
     def reference(self, sample: str, scan: str) -> str | None:
         """Return the scan that is subtracted from a scan; None if nothing is subtracted."""
-        own = self.settings(sample, scan).difference.subtract or self.scans[sample, scan].parent
+        named = self.settings(sample, scan).difference.subtract or self.scans[sample, scan].parent
+        own = self._of_same_analysis(sample, named, scan)
         return None if own == scan else own
 
+    def scale_reference(self, sample: str, scan: str) -> str | None:
+        """Return the scan from which a scan takes its absolute scale; None if it has its own."""
+        named = self.settings(sample, scan).absolute_scale.reference
+        return None if named is None else self._of_same_analysis(sample, named, scan)
+
+    def _of_same_analysis(self, sample: str, scan: str, of: str) -> str:
+        """Return the analysis of a scan with the name of the analysis ``of``, else the scan."""
+        name = f"{scan}{ANALYSIS}{analysis(of)}"
+        return name if (sample, name) in self.scans else scan
+
     def stacked(self, sample: str, parent: str) -> list[str]:
-        """Return the scans with a temperature in the stack of a parent, from cold to warm."""
-        scans = self.scans_of(sample, parent)
+        """Return the scans with a temperature in the stack of a parent, from cold to warm.
+
+        The stack of an analysis contains the analyses with its name.
+        """
+        scans = [s for s in self.scans_of(sample, parent) if analysis(s) == analysis(parent)]
         return [scan for scan in scans if self.scans[sample, scan].temperature is not None]
 
     def stacks(self) -> list[tuple[str, str]]:

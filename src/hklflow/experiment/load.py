@@ -10,6 +10,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
 from hklflow.calibration.kinds import KINDS
 from hklflow.experiment import backgrounds, constants, normalization, shapes, still_problems
+from hklflow.experiment.analyses import with_analyses
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.flags import files
 from hklflow.experiment.layers import merged, require_small, require_unicode
@@ -104,6 +105,7 @@ def load(
     for name in config.stills:
         check_name(name, "stills", "config", problems)
     problems += _results_problems(config, base, scans)
+    scans = with_analyses(scans, config.per_scan, problems)
     own = resolved(config, layers, samples, scans, problems)
     # Several scans may share one settings object: check each object once.
     for settings in {id(found): found for found in (config, *own.values())}.values():
@@ -377,20 +379,21 @@ def _scale_problems(experiment: Experiment) -> Iterator[str]:
                 "of `refine_scale`; set `refine_scale: {use: false}`, or leave the absolute scale "
                 "out"
             )
-        if own.reference is None:
+        reference = experiment.scale_reference(sample, scan)
+        if reference is None:
             continue
-        if own.reference == scan or (sample, own.reference) not in experiment.scans:
+        if reference == scan or (sample, reference) not in experiment.scans:
             others = [name for name in experiment.scans_of(sample) if name != scan]
             yield (
-                f"{where}: {own.reference!r} is not another scan of {sample}; there are "
+                f"{where}: {reference!r} is not another scan of {sample}; there are "
                 f"{', '.join(others) or 'none'}"
             )
             continue
-        theirs = experiment.settings(sample, own.reference).absolute_scale
+        theirs = experiment.settings(sample, reference).absolute_scale
         if theirs.cif is None or theirs.reference is not None:
             yield (
-                f"{where}: the reference {own.reference} must have a `cif` and no reference; set "
-                f"both under `per_scan`, for {sample}/{own.reference} `absolute_scale: "
+                f"{where}: the reference {reference} must have a `cif` and no reference; set "
+                f"both under `per_scan`, for {sample}/{reference} `absolute_scale: "
                 "{cif: ...}`, for this scan the reference"
             )
 
@@ -460,7 +463,8 @@ def _axes(config: Config, problems: list[str]) -> tuple[str, ...]:
 
 
 def report(problems: list[str]) -> HklflowError:
-    """Return an error that lists all problems, one per line."""
+    """Return an error that lists all problems once, one per line."""
+    problems = list(dict.fromkeys(problems))  # analyses have the rows of their scan
     plural = "s" if len(problems) > 1 else ""
     listed = "\n  ".join(problems)
     return HklflowError(f"{len(problems)} problem{plural} in the experiment:\n  {listed}")

@@ -298,7 +298,8 @@ class Config(_Section):
     per_scan: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Sections that are different for a scan, by `sample/scan`. The entry of a parent applies to
     its children, too, except for `sum_scans`, `refine_parent`, and the keys of `import_scan` other
-    than `detector`, `wavelength`, `wavelengths` and `axes`.
+    than `detector`, `wavelength`, `wavelengths` and `axes`. `sample/scan@name` is an analysis: the
+    same frames, reduced once more with these changes under another name.
     """
     simulation: Simulation | None = None
     """Properties of simulated raw files; only for simulated experiments."""

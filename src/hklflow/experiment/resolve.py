@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.names import analysis, measured
 from hklflow.experiment.layers import Layer, merged, read_yaml
 from hklflow.experiment.models import Config
 from hklflow.experiment.tables import Sample, Scan
@@ -98,8 +99,18 @@ def layers_of_scan(
         layers.append(Layer(f"per_sample.{sample}", config.per_sample[sample]))
     if scan is None:
         return layers
-    parent = f"{sample}/{scans[sample, scan].parent}"
-    name = f"{sample}/{scan}"
+    parent = scans[sample, scan].parent
+    if (of := measured(scan)) != scan:
+        # An analysis is its scan with a few changes.
+        layers += _layers_of_one(config, sample, of, scans[sample, of].parent)
+        parent = parent if analysis(parent) else scan
+    return [*layers, *_layers_of_one(config, sample, scan, parent)]
+
+
+def _layers_of_one(config: Config, sample: str, scan: str, of_parent: str) -> list[Layer]:
+    """Return the entries of ``per_scan`` that apply to a scan: its parent's, then its own."""
+    layers = []
+    parent, name = f"{sample}/{of_parent}", f"{sample}/{scan}"
     if parent != name and parent in config.per_scan:
         given = {k: v for k, v in config.per_scan[parent].items() if k not in _OWN}
         of_import = config.per_scan[parent].get("import_scan")
@@ -129,7 +140,8 @@ def resolved(
     ]
     known = {f"{sample}/{scan}" for sample, scan in scans}
     problems += [
-        f"config: per_scan: there is no scan {name!r} (scans are named `sample/scan`)"
+        f"config: per_scan: there is no scan {name!r} (scans are named `sample/scan`, analyses "
+        "`sample/scan@name`)"
         for name in config.per_scan
         if scans and name not in known
     ]
@@ -197,6 +209,8 @@ def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) ->
         what = item["msg"] + shown
         if item["type"] == "extra_forbidden":
             what = f"there is no such key{shown}; {among(keys[-1], _siblings(keys))}"
+        if item["type"] == "missing" and isinstance(item["input"], list):
+            what = f"a value is missing{shown}"
         told = f"{'.'.join(keys)}: {_GONE.get('.'.join(keys), what)}"
         if not stack:
             yield told

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hklflow.base import identity
 from hklflow.base.errors import HklflowError
+from hklflow.base.names import analysis
 from hklflow.constants.runs import raw_files
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.tables import FrameFiles, Rotation, raw_problems
@@ -56,6 +57,8 @@ class _Part:
     raw: str
     row: Rotation
     base: Path
+    analysis: str
+    """Name of the analysis; empty for a row of the table."""
     given: FrameFiles
     used: list[Interval]
     corrected: bool
@@ -194,7 +197,15 @@ def _parts(experiment: Experiment, found: Mapping[str, FrameFiles]) -> list[_Par
         used = used if experiment.config.simulation is None else _WHOLE
         corrected = experiment.is_corrected(sample, scan)
         parts += [
-            _Part(raw, row, experiment.base, found.get(raw, FrameFiles([])), used, corrected)
+            _Part(
+                raw,
+                row,
+                experiment.base,
+                analysis(scan),
+                found.get(raw, FrameFiles([])),
+                used,
+                corrected,
+            )
             for raw in (row.parts if row.raw else ())
         ]
     return parts
@@ -205,7 +216,8 @@ def _first_problem(
 ) -> Iterator[str]:
     """Yield a sentence on the first earlier raw scan with the same frames, if there is one."""
     part = parts[i]
-    for other in (parts[j] for j in others):
+    # An analysis has the frames of its scan: only scans of one analysis must not share frames.
+    for other in (parts[j] for j in others if parts[j].analysis == part.analysis):
         try:
             frames = _overlap(other, part, copies)
         except HklflowError as error:

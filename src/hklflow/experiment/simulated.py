@@ -18,12 +18,8 @@ def simulated_raws(experiment: Experiment) -> list[str]:
     """Return the raw files that `rule simulate` makes; an empty list for a real experiment."""
     if experiment.config.simulation is None:
         return []
-    rotations = [
-        raw for key in experiment.all_rotations() for raw in experiment.rotation(*key).parts
-    ]
     calibrations = experiment.config.calibrations.values()
-    images = [c.image for c in calibrations if isinstance(c, PowderImage)]
-    return rotations + images
+    return [*experiment.raws, *(c.image for c in calibrations if isinstance(c, PowderImage))]
 
 
 def simulation_description(experiment: Experiment, raw: str) -> stages.simulate.Description:

@@ -73,8 +73,7 @@ def _raws(experiment: "Experiment") -> Iterator[Wildcards]:
         for name, entry in calibrations:
             if name in used and isinstance(entry, PowderImage):
                 yield {"raw": entry.image}
-        for key in experiment.all_rotations():
-            yield from ({"raw": raw} for raw in experiment.rotation(*key).parts)
+        yield from ({"raw": raw} for raw in experiment.raws)
 
 
 _OF_ROTATION = ("sample", "scan", "rotation")
@@ -223,7 +222,7 @@ def of_reference(name: str) -> Source:
 
 
 def _scale_reference(plan: Jobs, at: Wildcards) -> list[str]:
-    own = plan.experiment.settings(at["sample"], at["scan"]).absolute_scale.reference
+    own = plan.experiment.scale_reference(at["sample"], at["scan"])
     if own is None:
         return []
     names = ("transform.nxs", "scaled.nxs", "absolute_scale.json")
@@ -251,12 +250,16 @@ def of_kinds(
 
 
 def of_scans(name: str) -> Source:
-    """Return the input files: a product of all scans of the job's sample, or of all samples."""
+    """Return the input files: a product of all scans of the job's sample, or of all samples.
+
+    Products of one sample are a series against temperature, in which each scan is once: without
+    analyses.
+    """
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern, experiment = plan.paths.scan(name), plan.experiment
         if "sample" in at:
-            keys = [(at["sample"], scan) for scan in experiment.scans_of(at["sample"])]
+            keys = [(at["sample"], scan) for scan in experiment.measured_scans(at["sample"])]
         else:
             keys = list(experiment.scans)
         return [pattern.format(sample=sample, scan=scan) for sample, scan in keys]
@@ -265,13 +268,13 @@ def of_scans(name: str) -> Source:
 
 
 def of_scans_rotations(name: str) -> Source:
-    """Return the input files: a product of all rotations of the job's sample."""
+    """Return the input files: a product of all measured rotations of the job's sample."""
 
     def products(plan: Jobs, at: Wildcards) -> list[str]:
         pattern, experiment = plan.paths.rotation(name), plan.experiment
         return [
             pattern.format(**at, scan=scan, rotation=rotation)
-            for scan in experiment.scans_of(at["sample"])
+            for scan in experiment.measured_scans(at["sample"])
             for rotation in experiment.rotations(at["sample"], scan)
         ]
 
@@ -358,13 +361,25 @@ REPEATED = Source(_simulated, _raw)
 def _prepared(plan: Jobs, at: Wildcards) -> list[str]:
     """Return the summed or corrected frames before binning; empty if the raw files are used."""
     own, paths = plan.experiment.rotation(*_row(plan, at)), plan.paths.unbinned
+    at = _where_prepared(plan, at)
     if plan.experiment.is_corrected(at["sample"], at["scan"]):
         return [paths.rotation("corrected.nxs").format(**at)]
     return [paths.rotation("sum.nxs").format(**at)] if own.is_sum else []
 
 
+def _where_prepared(plan: Jobs, at: Wildcards) -> Wildcards:
+    """Return the wildcards of the scan whose summed, corrected or binned frames are read."""
+    return {**at, "scan": plan.experiment.prepared(at["sample"], at["scan"])}
+
+
+def prepares(plan: Jobs, at: Wildcards) -> bool:
+    """Return True if the job's scan does not read the prepared frames of another scan."""
+    return _where_prepared(plan, at)["scan"] == at["scan"]
+
+
 def _binned(plan: Jobs, at: Wildcards) -> list[str]:
     binned = plan.experiment.config.binning > 1
+    at = _where_prepared(plan, at)
     return [plan.paths.rotation("binned.nxs").format(**at)] if binned else []
 
 

@@ -54,6 +54,7 @@ from hklflow.experiment.sources import (
     of_stacked,
     parameter_files,
     pdf_kinds,
+    prepares,
     shown_of_sample,
     symmetrised_kinds,
 )
@@ -79,14 +80,19 @@ def _of_kind(kind: type) -> "Callable[[Jobs, Wildcards], Iterable[Wildcards]]":
 
 
 def _corrected(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
-    if plan.experiment.is_corrected(at["sample"], at["scan"]):
+    if plan.experiment.is_corrected(at["sample"], at["scan"]) and prepares(plan, at):
         yield {}
 
 
 def _summed(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
     row = plan.experiment.rotation(at["sample"], at["scan"], at["rotation"])
-    if row.is_sum and not plan.experiment.is_corrected(at["sample"], at["scan"]):
+    corrected = plan.experiment.is_corrected(at["sample"], at["scan"])
+    if row.is_sum and not corrected and prepares(plan, at):
         yield {}
+
+
+def _binned(plan: Jobs, at: Wildcards) -> Iterable[Wildcards]:
+    return ({},) if prepares(plan, at) else ()
 
 
 def _artificial(plan: Jobs, at: Wildcards) -> Iterator[Wildcards]:
@@ -211,8 +217,19 @@ def _background(plan: Jobs, at: Wildcards) -> list[str]:
     """Return the background of the job's rotation, or of its scan, if there is one."""
     if _is_subtracted(plan, at):
         return [plan.paths.scan("unmeasured_background.nxs").format(**at)]
+    return _measured_background(plan, at)
+
+
+def _measured_background(plan: Jobs, at: Wildcards) -> list[str]:
+    """Return the background of the job's rotation from runs without the crystal, if any."""
     pattern = plan.paths.rotation("background.nxs")
     return [pattern.format(**at)] if _has_background(plan, at) else []
+
+
+def _first_background(plan: Jobs, at: Wildcards) -> list[str]:
+    """Return the background of the first rotation of the job's scan, if it was measured."""
+    first = next(iter(plan.experiment.rotations(at["sample"], at["scan"])))
+    return _measured_background(plan, {**at, "rotation": first})
 
 
 def _structure_factors(config: "Config") -> bool:
@@ -293,6 +310,7 @@ _ROTATIONS = (
         reads={"raw": RAW_FRAMES, "linked": LINKED},
         writes={"binned": Output("binned.nxs")},
         params=frames.bin_frames,
+        runs=_binned,
         in_all=_quick_look,
         threads=True,
     ),
@@ -356,32 +374,14 @@ _ROTATIONS = (
         threads=True,
     ),
     Step(
-        "frame_scale",
-        ROTATION,
-        "peaks",
-        reads={
-            "scan": of_rotation("scan.nxs"),
-            "statistics": of_rotation("statistics.nxs"),
-            "reference_scan": of_first_rotation("scan.nxs"),
-            "reference": of_first_rotation("statistics.nxs"),
-            "earlier": of_earlier_rotations("statistics.nxs"),
-            "absorption": ABSORPTION,
-        },
-        writes={
-            "scale": Output("scale.nxs"),
-            "picture": picture("scale.png", _FRAMES, "5 scale of the frames", "scale"),
-            "metrics": figures("scale.json"),
-        },
-        params=section("frame_scale"),
-    ),
-    Step(
         "background",
         ROTATION,
         "peaks",
         reads={
             "scan": of_rotation("scan.nxs"),
             "mask": of_rotation("mask.nxs"),
-            "scale": of_rotation("scale.nxs"),
+            "statistics": of_rotation("statistics.nxs"),
+            "absorption": ABSORPTION,
             "files": RUNS_WITHOUT_CRYSTAL,
         },
         writes={
@@ -393,6 +393,27 @@ _ROTATIONS = (
         },
         params=frames.background,
         runs=_with_background,
+    ),
+    Step(
+        "frame_scale",
+        ROTATION,
+        "peaks",
+        reads={
+            "scan": of_rotation("scan.nxs"),
+            "statistics": of_rotation("statistics.nxs"),
+            "reference_scan": of_first_rotation("scan.nxs"),
+            "reference": of_first_rotation("statistics.nxs"),
+            "earlier": of_earlier_rotations("statistics.nxs"),
+            "absorption": ABSORPTION,
+            "background": Source(_measured_background),
+            "reference_background": Source(_first_background),
+        },
+        writes={
+            "scale": Output("scale.nxs"),
+            "picture": picture("scale.png", _FRAMES, "5 scale of the frames", "scale"),
+            "metrics": figures("scale.json"),
+        },
+        params=section("frame_scale"),
     ),
     Step(
         "mask_3d",

@@ -225,6 +225,7 @@ def make_masked(folder: Path, dtype: str) -> None:
     """Write raw frames, and run the stages up to the pixel mask."""
     from hklflow import nexus
     from hklflow.images.frame_scale import FrameScale, Transmission
+    from hklflow.images.surroundings import Part, Rings
     from hklflow.stages import bin_frames, import_scan, pixel_mask
 
     raw = folder / "raw.nxs"
@@ -243,6 +244,8 @@ def make_masked(folder: Path, dtype: str) -> None:
     transmission = Transmission(ones, 0 * ones, ones, np.zeros(_N_FRAMES, np.uint8), 1.0)
     scale = FrameScale(ones, ones, ones, transmission, 1.0, 1.0, "none")
     nexus.write_scale(folder / "scale.nxs", scale, np.arange(_N_FRAMES))
+    part = Part("air", np.ones(_SHAPE), np.ones(_SHAPE), ones, 0.0)
+    nexus.write_background(folder / "background.nxs", [part], Rings(*np.ones((7, 1))), None)
     rotation = nexus.read_scan(folder / "scan.nxs").rotation
     grid = Grid.symmetric((2.0, 2.0, 2.0), (0.1, 0.1, 0.1))
     _write_orientation(folder, {"one": rotation}, _UB, "P 2 2 2", grid)
@@ -280,7 +283,9 @@ def make_volume(folder: Path) -> None:
     inputs = masked | _of(folder, "scale", "frame_mask")
     inputs |= {"orientation": folder / "orientation.json"}
     volumes = _of(place, "transform", "masked_transform")
-    _run(transform, inputs, volumes, {"rotation": "one"})
+    around = _of(folder, "background")
+    for more, files in ((around, _of(folder, "transform", "masked_transform")), ({}, volumes)):
+        _run(transform, inputs | more, files, {"rotation": "one"})
     outputs = _of(place, "volume") | {"metrics": place / "metrics.json"}
     outputs |= {name: place / f"{name}.png" for name in ("slices", "coverage")}
     _run(merge, {"volumes": [volumes["transform"]] * 2}, outputs, {})

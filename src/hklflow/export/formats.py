@@ -82,8 +82,8 @@ REFUSED: dict[str, str] = {
 }
 
 
-def format_named(name: str) -> Format:
-    """Return a format by its name.
+def format_named(name: str | None) -> Format:
+    """Return a format by its name; None is a name that the user left out.
 
     Raises
     ------
@@ -94,6 +94,11 @@ def format_named(name: str) -> Format:
         return FORMATS[name]
     if name in REFUSED:
         raise HklflowError(f"{name} is not written: {REFUSED[name]}")
+    if name is None:
+        raise HklflowError(
+            f"give a format first: {', '.join(FORMATS)}; `hklflow export --help` says which "
+            "products each of them holds"
+        )
     near = difflib.get_close_matches(name.lower(), FORMATS, 1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise HklflowError(f"there is no export format {name!r}{hint}; choose {', '.join(FORMATS)}")

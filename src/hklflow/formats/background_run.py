@@ -48,7 +48,7 @@ def like_scan(
         File or pattern of the run.
     shape : (n, slow, fast)
     said : Said
-        Monitor, exposure and attenuation that the user states.
+        Monitor, exposure, attenuation and saturation that the user states.
     scan : RotationScan
         Rotation of the crystal.
     of_scan : Header
@@ -94,11 +94,11 @@ def like_scan(
         raise HklflowError(f"{raw}: " + "; ".join(problems))
     ones = np.ones(n)
     rotation = replace(scan.rotation, scan=replace(scan.rotation.scan, n_frames=n))
-    saturation = scan.saturation if header.saturation is None else header.saturation
-    if scan.gain is not None and header.saturation is not None:
-        saturation = scan.gain.photons(header.saturation)
-    if scan.binning is not None and header.saturation is None:
-        saturation = None  # the saturation of the scan is that of a block of pixels
+    saturation = header.saturation if said.saturation is None else said.saturation
+    if saturation is not None and scan.gain is not None:
+        saturation = scan.gain.photons(saturation)
+    if saturation is None and scan.binning is None:  # else the scan's is that of a block of pixels
+        saturation = scan.saturation
     run = replace(
         scan, raw=raw, first=0, rotation=rotation, monitor=incident, exposure=ones,
         attenuation=ones, saturation=saturation, left_out=(), binning=None,

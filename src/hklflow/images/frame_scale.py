@@ -119,10 +119,7 @@ class FrameScale:
     @property
     def course(self) -> Floats:
         """Transmission (n_frames,) of the crystal, divided by its median."""
-        if self.absorption is None:
-            return self.transmission.transmission
-        found = self.transmission.transmission * self.absorption
-        return found / np.median(found)
+        return course(self.transmission, self.absorption)
 
     @property
     def norm(self) -> Floats:
@@ -131,13 +128,26 @@ class FrameScale:
         return found if self.absorption is None else found * self.absorption
 
 
+def course(curve: Transmission, absorption: Floats | None) -> Floats:
+    """Return the transmission (n_frames,) of the crystal, divided by its median."""
+    if absorption is None:
+        return curve.transmission
+    found = curve.transmission * absorption
+    return np.asarray(found / np.median(found))
+
+
 def constant(incident: NDArray[Any]) -> Transmission:
     """Return a transmission of 1 on every frame, for samples without a usable signal."""
     n = len(incident)
     return Transmission(np.ones(n), np.zeros(n), np.ones(n), np.zeros(n, np.uint8), 1.0)
 
 
-def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | None) -> Transmission:
+def transmission(
+    signal: NDArray[Any],
+    incident: NDArray[Any],
+    window: int | None,
+    surroundings: NDArray[Any] | float = 0.0,
+) -> Transmission:
     """Estimate the relative transmission of the sample from signal over incident intensity.
 
     For each frame, a parabola (a line if ``window`` is below 11) is fitted to the ratio in the
@@ -161,6 +171,9 @@ def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | Non
     window
         Odd number of frames, 5 or more; the transmission should change little within half a window.
         None: no curve; every frame keeps its measured value.
+    surroundings
+        (n_frames,) expected counts per pixel that are not from the crystal. They are subtracted
+        from the signal; the difference of a single frame may be negative, the curve may not.
 
     Raises
     ------
@@ -183,13 +196,21 @@ def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | Non
                 "(`import_scan: leave_out`)"
             )
     require_window(window, b.size)
-    ratio = b / m
+    ratio = (b - surroundings) / m
     weight = m / np.median(m)
     if window is None:
         value, error, status = _own_values(ratio, weight)
     else:
         value, error, status = _smooth(ratio, weight, window)
     bad = np.flatnonzero(~(value > 0))
+    if bad.size and np.any(np.asarray(surroundings) > 0):
+        share = float(np.nanmedian(surroundings / np.where(b > 0, b, np.nan)))
+        raise HklflowError(
+            f"the transmission is {value[bad[0]]:.3g} on frame {bad[0]} ({bad.size} such frames), "
+            f"because the background without the crystal is {share:.0%} of the signal; check "
+            "monitor, exposure, attenuation and `seen_through` of the runs, or set `frame_scale: "
+            "{source: none}`"
+        )
     if bad.size:
         raise HklflowError(
             f"the transmission is {value[bad[0]]:.3g} on frame {bad[0]} ({bad.size} such frames; "

@@ -32,11 +32,11 @@ from hklflow.images.statistics_kernels import (
     narrow_largest,
     trimmed_level,
 )
+from hklflow.images.statistics_parts import OUTSIDE, compared, numbered, parts_of
 
 BoolImage = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 _PATCHES = 16  # patches along each side of the detector, but at most one for each pair of cells
-_PARTS = 4  # parts along each side whose backgrounds are compared
 _SPILL = 256  # number of frames whose sum fits the narrow sums
 #: Half size of the window of the background, pixels, and limit of loud cells, for statistics that
 #: do not share the frame store of the peak search.
@@ -72,6 +72,11 @@ class StatisticsResult:
         largest part are left out.
     parts_errors
         Poisson standard errors of ``parts``.
+    parts_shape
+        (n_parts,) expected background of each part, divided by ``background``.
+    parts_image
+        (slow, fast) int8: number of the part of each good pixel in the annulus; `OUTSIDE` for other
+        pixels, `LEFT_OUT` for pixels in the annulus whose part was left out.
     summed, maximum_image
         (slow, fast) sum and maximum over the frames; 0 for pixels that were never measured.
     valid_frames
@@ -88,6 +93,8 @@ class StatisticsResult:
     background_errors: Floats
     parts: Floats
     parts_errors: Floats
+    parts_shape: Floats
+    parts_image: NDArray[np.int8]
     summed: NDArray[Any]
     maximum_image: NDArray[Any]
     valid_frames: NDArray[np.int64]
@@ -182,6 +189,7 @@ class FrameStatistics:
         self._n_patches = tuple(-(-n // s) for n, s in zip(good.shape, self._side, strict=True))
         row, column = np.indices(good.shape)
         patch = row // self._side[0] * self._n_patches[1] + column // self._side[1]
+        self._patch = patch
         n = self._n_patches[0] * self._n_patches[1]
         self._in_patch = np.bincount(
             patch.ravel(), (self._ring * good).ravel().astype(float), n
@@ -349,9 +357,12 @@ class FrameStatistics:
         valid_frames = np.where(self._mask, 0, len(self._frames) - self._unseen)
         counts, pixels = (np.stack(part) for part in zip(*self._patches, strict=True))
         levels = _levels(counts, pixels, self._in_patch)
-        parts, parts_errors = _compared(
-            counts.sum(axis=2), levels.expected, self._in_patch, self._n_patches
-        )
+        label, kept = parts_of(self._in_patch, self._n_patches)
+        member = (label == kept[:, None]).astype(np.float64)
+        parts, parts_errors = compared(counts.sum(axis=2), levels.expected, member)
+        calm = np.nan_to_num(levels.level)[:, None] * pixels.sum(axis=2)
+        total = (calm @ member.T).sum(axis=0)
+        shape = (levels.expected @ member.T).sum(axis=0) / np.where(total > 0, total, np.nan)
         as_number = int if self._sum_type is np.int64 else float
         radial = zip(*self._radial, strict=True) if self._radial else (None, None)
         radial_sums, radial_counts = (None if r is None else np.stack(r) for r in radial)
@@ -364,12 +375,22 @@ class FrameStatistics:
             background_errors=levels.errors,
             parts=parts,
             parts_errors=parts_errors,
+            parts_shape=shape,
+            parts_image=self._image_of(label, kept),
             summed=self._summed + self._part,
             maximum_image=self._top.copy(),
             valid_frames=valid_frames,
             radial_sums=radial_sums,
             radial_counts=radial_counts,
         )
+
+    def _image_of(self, label: NDArray[np.int64], kept: NDArray[np.int64]) -> NDArray[np.int8]:
+        """Return the number of the part of each pixel of the annulus; see `StatisticsResult`."""
+        number = numbered(kept)
+        cells = np.where(self._ring, number[label[self._patch]], OUTSIDE)
+        n_slow, n_fast = self._mask.shape
+        image = np.repeat(np.repeat(cells, CELL, 0), CELL, 1)[:n_slow, :n_fast]
+        return np.where(self._mask, OUTSIDE, image).astype(np.int8)
 
 
 def part_ends(n_frames: int) -> list[int]:
@@ -445,31 +466,6 @@ def require_type(dtype: np.dtype[Any]) -> None:
             f"frames of type {dtype} cannot be summed without overflow: give integers of up to "
             "32 bits, or floats"
         )
-
-
-def _compared(
-    counts: Floats, expected: Floats, in_patch: Floats, n_patches: tuple[int, ...]
-) -> tuple[Floats, Floats]:
-    """Return the ratio of counts to expected counts for parts of the detector, and its error.
-
-    Parameters
-    ----------
-    counts, expected : (n_frames, n_patches) arrays
-    in_patch : (n_patches,) array
-        Number of pixels of the annulus in each patch.
-    n_patches : (int, int)
-        Number of patches along slow and fast.
-    """
-    part = [np.arange(n) * min(_PARTS, n) // n for n in n_patches]
-    label = (part[0][:, None] * _PARTS + part[1]).ravel()
-    size = np.bincount(label, in_patch, _PARTS**2)
-    kept = np.flatnonzero(size > size.max() / 4)
-    member = (label == kept[:, None]).astype(np.float64)
-    of_parts, should = counts @ member.T, expected @ member.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(should > 0, of_parts / should, np.nan)
-        errors = np.where(should > 0, np.sqrt(should) / should, np.nan)
-    return ratio, errors
 
 
 def propose_peak_threshold(result: StatisticsResult, false_pixels: float = 1.0) -> float:

@@ -31,6 +31,10 @@ _REACH = 5
 MOST_RATIO = 2000.0
 
 
+# Counting errors above twice the median of a shell at which a Bragg peak begins.
+_PEAK = 6.0
+
+
 class Part(NamedTuple):
     """One background of a rotation.
 
@@ -187,6 +191,8 @@ def rings(
     q: Floats,
     valid: Valid,
     n: int = 60,
+    *,
+    between_peaks: bool = False,
 ) -> Rings:
     """Compare measured counts with the background in shells of |Q|.
 
@@ -200,6 +206,8 @@ def rings(
         |Q| of the pixels, 1/Å.
     n : int
         Number of shells.
+    between_peaks : bool
+        Leave out the pixels of each frame that are far above the median of their shell.
     """
     known = np.isfinite(sum(part.level for part in parts))
     edges = np.linspace(q[known].min(), q[known].max() * (1 + 1e-9), n + 1) if known.any() else None
@@ -215,6 +223,8 @@ def rings(
     sums = np.zeros((len(parts), *q.shape))
     for frame, image in blocks:
         good = ~masks.flagged(image, min(valid.flag_from, valid.saturated_from), valid.valid_from)
+        if between_peaks:
+            good &= image <= _highest(image, shell, good & known)
         counts += summed(np.where(good, image, 0.0))
         valid_pixels += summed(good.astype(float))
         for i, part in enumerate(parts):
@@ -230,6 +240,19 @@ def rings(
     return Rings(
         centres, summed(np.ones(q.shape)), counts * per, errors[0], expected * per, *errors[1:]
     )
+
+
+def _highest(
+    image: NDArray[Any], shell: NDArray[np.int64], good: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the counts of each pixel above which it is taken for a part of a Bragg peak."""
+    values, shells = image[good].astype(np.float64), shell[good]
+    order = np.lexsort((values, shells))
+    pixels = np.bincount(shells, minlength=shell.max() + 1)
+    middle = np.cumsum(pixels) - (pixels + 1) // 2
+    median = np.full(len(pixels), np.inf)
+    median[pixels > 0] = values[order][middle[pixels > 0]]
+    return np.asarray((2 * median + _PEAK * (np.sqrt(median) + 1))[shell])
 
 
 # Numbers of splines of the smooth rest; their results must agree.

@@ -6,7 +6,12 @@ contributed to the file.
 """
 
 from hklflow.base.history import Record, calibrations
-from hklflow.nexus.background import read_background, write_background, write_unmeasured
+from hklflow.nexus.background import (
+    read_background,
+    read_surroundings,
+    write_background,
+    write_unmeasured,
+)
 from hklflow.nexus.grid_writer import PLANES, GridWriter
 from hklflow.nexus.masks import FrameMaskWriter, open_frame_mask, read_mask, write_mask
 from hklflow.nexus.master import linked_files, write_master
@@ -15,12 +20,14 @@ from hklflow.nexus.powder import write_powder
 from hklflow.nexus.provenance import read_provenance, write_provenance
 from hklflow.nexus.reflections import read_reflections, write_reflections
 from hklflow.nexus.scale import (
+    absorption_correction,
     read_absorption,
     read_refined,
     read_scale,
     write_absorption,
     write_refined,
     write_scale,
+    write_unknown_absorption,
 )
 from hklflow.nexus.scan import has_frames, read_scan, write_scan
 from hklflow.nexus.series import Quantity, write_series
@@ -53,6 +60,7 @@ __all__ = [
     "TransformWriter",
     "Volume",
     "VolumeWriter",
+    "absorption_correction",
     "background_notes",
     "calibrations",
     "corrections_note",
@@ -74,6 +82,7 @@ __all__ = [
     "read_scale",
     "read_scan",
     "read_statistics",
+    "read_surroundings",
     "read_volume",
     "require_one_grid",
     "statistics_output",
@@ -90,6 +99,7 @@ __all__ = [
     "write_scan",
     "write_series",
     "write_stack",
+    "write_unknown_absorption",
     "write_unmeasured",
     "write_volume",
 ]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
+from hklflow.base.errors import HklflowError
+from hklflow.images.surrounded import Surroundings
 from hklflow.images.surroundings import Part, Rings
 from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
 
@@ -13,8 +15,16 @@ if TYPE_CHECKING:
     from hklflow.transform.unmeasured import Bounds
 
 
-def write_background(path: Path, parts: list[Part], rings: Rings) -> None:
-    """Write images and factors of the backgrounds, and the comparison with the crystal's frames."""
+def write_background(
+    path: Path, parts: list[Part], rings: Rings, surroundings: Surroundings | None
+) -> None:
+    """Write images and factors of the backgrounds, and the comparison with the crystal's frames.
+
+    Parameters
+    ----------
+    surroundings : Surroundings or None
+        Their counts in the signal of `frame_scale`; None if there is no such signal.
+    """
     with create(path, "background without the crystal", "radial") as entry:
         radial = add_group(
             entry,
@@ -45,6 +55,35 @@ def write_background(path: Path, parts: list[Part], rings: Rings) -> None:
         add_array(radial, "pixels", rings.pixels)
         add_array(radial, "q", rings.q, "1/angstrom")
         _write_parts(entry, parts)
+        if surroundings is None:
+            return
+        group = add_group(entry, "signal", "NXdata", signal="level", axes=["frame"])
+        group["title"] = "counts per pixel of the backgrounds, for an incident intensity of 1"
+        add_array(group, "level", surroundings.level, "", long_name="in the signal of the scale")
+        add_array(group, "annulus", surroundings.annulus, "", long_name="between the peaks")
+        add_array(group, "parts", surroundings.parts, "", long_name="in parts of the detector")
+        add_array(group, "frame", np.arange(len(surroundings.level)) + 0.5)
+        what = "standard error of the part of level that does not pass through the crystal"
+        add_array(group, "direct_error", surroundings.direct_error, "", description=what)
+
+
+def read_surroundings(path: Path) -> Surroundings:
+    """Read the counts of the backgrounds in the signal of `frame_scale`.
+
+    Raises
+    ------
+    HklflowError
+        If the file has none.
+    """
+    with open_entry(path) as entry:
+        if "signal" not in entry:
+            raise HklflowError(
+                f"{path} was made with `frame_scale: {{source: none}}` or by an older hklflow; run "
+                "`background` again"
+            )
+        group = entry["signal"]
+        level, annulus, parts = (group[name][()] for name in ("level", "annulus", "parts"))
+        return Surroundings(level, annulus, parts, float(group["direct_error"][()]))
 
 
 def write_unmeasured(path: Path, parts: list[Part], bounds: "Bounds | None") -> None:

@@ -4,6 +4,7 @@ HDF5 decompresses a whole chunk with zlib and puts all its bytes in order, also 
 Here ISA-L decompresses, three times as fast, and only the bytes of the part are put in order.
 """
 
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -48,11 +49,12 @@ class ChunkReader:
         """Return a part of the chunk that begins at an index."""
         from isal import isal_zlib
 
-        stored = self._dataset.id
-        about = stored.get_chunk_info_by_coord(origin)
-        if about.byte_offset is None:
+        try:
+            skipped, packed = self._dataset.id.read_direct_chunk(origin)
+        except RuntimeError:
+            if origin in self._stored:
+                raise
             return self._dataset.fillvalue
-        skipped, (_, packed) = about.filter_mask, stored.read_direct_chunk(origin)
         ranks = np.frombuffer(packed, np.uint8)
         if not skipped & 2:  # the second filter
             ranks = np.frombuffer(isal_zlib.decompress(packed), np.uint8)
@@ -61,6 +63,16 @@ class ChunkReader:
         # Shuffled: the first bytes of all numbers, then the second ones, ...
         part = ranks.reshape(self.dtype.itemsize, *self.chunks)[:, *inside]
         return np.ascontiguousarray(np.moveaxis(part, 0, -1)).view(self.dtype)[..., 0]
+
+    @cached_property
+    def _stored(self) -> set[tuple[int, ...]]:
+        """First indices of the chunks in the file, by one pass over its list of chunks.
+
+        To ask HDF5 for one chunk takes a pass as well.
+        """
+        stored: set[tuple[int, ...]] = set()
+        self._dataset.id.chunk_iter(lambda chunk: stored.add(tuple(chunk.chunk_offset)))
+        return stored
 
 
 def reader(dataset: h5py.Dataset) -> Any:

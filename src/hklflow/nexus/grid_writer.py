@@ -21,6 +21,10 @@ Floats = NDArray[np.float64]
 #: Number of planes of a chunk in the file.
 PLANES = 16
 
+# Number of rows along k, and of voxels along h, of a chunk. A plane across the rows decompresses
+# all rows of its chunks: few rows make cuts fast. Volumes that hklflow reads as a whole have more.
+_ROWS, _ROWS_FAST = 32, 64
+
 _DESCRIPTIONS = {
     "variance": "of the counts: photons, read noise, and noise of the background",
     "background": "expected background, subtracted from counts: photons = counts + background",
@@ -111,7 +115,8 @@ class GridWriter:
             **{f"{name}_indices": 2 - i for i, name in enumerate(axes)},
         )
         shape = self._grid.array_shape
-        self._chunks = (min(PLANES, shape[0]), min(64, shape[1]), min(64, shape[2]))
+        rows = _ROWS_FAST if self._fast else _ROWS
+        self._chunks = (min(PLANES, shape[0]), min(rows, shape[1]), min(rows, shape[2]))
         packed: Any = PACKED
         if self._fast:
             packed = hdf5plugin.Bitshuffle(cname="lz4")
@@ -195,12 +200,13 @@ class GridWriter:
 
     def _write_strip(self, dataset: h5py.Dataset, at: tuple[int, int], strip: NDArray[Any]) -> None:
         # Imported here, so that reading volumes does not need numba.
-        from hklflow.nexus.chunks import pack, take
+        from hklflow.nexus.chunks import cut, pack
 
-        chunk = np.empty(self._chunks, dataset.dtype)
-        for h in range(0, strip.shape[2], self._chunks[2]):
-            if take(strip, h, dataset.fillvalue, chunk):
-                dataset.id.write_direct_chunk((*at, h), pack(chunk))
+        n, stored = -(-strip.shape[2] // self._chunks[2]), dataset.id
+        chunks, used = np.empty((n, *self._chunks), dataset.dtype), np.empty(n, np.bool_)
+        cut(strip, dataset.fillvalue, chunks, used)
+        for i in np.flatnonzero(used):
+            stored.write_direct_chunk((*at, int(i) * self._chunks[2]), pack(chunks[i]))
 
     def _write_fast(self, dataset: h5py.Dataset, at: tuple[int, int], strip: NDArray[Any]) -> None:
         fill, n_h = dataset.fillvalue, self._chunks[2]

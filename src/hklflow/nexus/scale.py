@@ -12,6 +12,9 @@ from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
 if TYPE_CHECKING:
     from hklflow.transform.absorption import Absorption
     from hklflow.transform.direction import Direction, Refined
+    from hklflow.transform.shape_family import Gauge
+
+_UNKNOWN = "unknown_shape"
 
 
 def write_scale(path: Path, scale: FrameScale, rotation_angle: np.ndarray) -> None:
@@ -139,6 +142,39 @@ def write_absorption(
                 slope = getattr(one, key).astype(np.float32)
                 what = f"-d ln transmission / d {variable}"
                 add_array(direction, key, slope, "", long_name=what)
+
+
+def write_unknown_absorption(
+    path: Path, gauge: "Gauge", directions: "dict[str, Direction]", frames: dict[str, int]
+) -> None:
+    """Write the factor of |Q| by a crystal whose shape is not known, and its covariance.
+
+    Parameters
+    ----------
+    directions, frames : dict
+        Factor and number of frames of each rotation, by its name.
+    """
+    with create(path, "transmission by a crystal of unknown shape", _UNKNOWN) as entry:
+        data = add_group(entry, _UNKNOWN, "NXdata", signal="mean", axes=["q"])
+        what = "mean of ln transmission over the shapes, of which the norm has the exponential"
+        add_array(data, "mean", gauge.mean, "", long_name=what)
+        add_array(data, "mean_errors", gauge.sigma, "", long_name="standard uncertainty of ln S")
+        what = "covariance of ln S at q, relative to the mean of S; the same for all voxels"
+        add_array(data, "covariance", gauge.covariance, "", long_name=what)
+        what = "standard deviation of ln S over directions of Q; cells of a sixth of the largest q"
+        add_array(data, "by_direction", gauge.by_direction, "", long_name=what)
+        add_array(data, "q", gauge.q, "1/angstrom")
+        for name, direction in directions.items():
+            group = add_group(entry, name, "NXdata", signal="curve", axes=["frame"])
+            add_array(group, "curve", np.ones(frames[name]), "", long_name="1 for each frame")
+            add_array(group, "frame", np.arange(frames[name]) + 0.5)
+            _add_direction(group, direction)
+
+
+def absorption_correction(path: Path) -> str:
+    """Return what the product of `absorption` corrects for."""
+    with open_entry(path) as entry:
+        return "mean absorption of unknown shapes" if _UNKNOWN in entry else "absorption by shape"
 
 
 def read_absorption(path: Path, rotation: str) -> "tuple[np.ndarray, Direction]":

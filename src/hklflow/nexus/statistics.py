@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.images.statistics_parts import LEFT_OUT, OUTSIDE
 from hklflow.nexus.default_view import set_view
 from hklflow.nexus.entry import PACKED, add_array, add_group, create, open_entry
 
@@ -76,14 +77,14 @@ class StatisticsOutput:
         arrays: Mapping[str, Any],
         images: Mapping[str, Any],
         radial: tuple[Any, Any, Any] | None = None,
-        parts: tuple[Any, Any] | None = None,
+        parts: tuple[Any, Any, Any, Any] | None = None,
     ) -> None:
         """Write arrays with one value per frame (n_frames,), and images (slow, fast).
 
         The first array is the default plot. `radial` has the centres of bins in |Q| (n,) in Å⁻¹,
         and counts and numbers of pixels (n_frames, n) in these bins. `parts` has the relative
-        backgrounds (n_frames, n_parts) of parts of the detector, and the errors of these
-        backgrounds.
+        backgrounds (n_frames, n_parts) of parts of the detector, the errors of these backgrounds,
+        their shape (n_parts,), and an image (slow, fast) of the pixels; see `read_parts`.
         """
         signal, *others = arrays
         entry = self._entry
@@ -118,6 +119,10 @@ class StatisticsOutput:
             add_array(group, "data_errors", parts[1], "")
             add_array(group, "frame", np.arange(len(parts[0])) + 0.5)
             add_array(group, "part", np.arange(parts[0].shape[1]))
+            what = "expected background of the part over the background of the frame"
+            add_array(group, "shape", parts[2], "", description=what)
+            what = f"part of each pixel of the annulus; {OUTSIDE}: outside, {LEFT_OUT}: small part"
+            add_array(group, "pixels", parts[3], description=what)
 
 
 def read_statistics(path: Path, name: str) -> Floats:
@@ -135,8 +140,26 @@ def read_rings(path: Path) -> Floats:
         return counts
 
 
-def read_parts(path: Path) -> tuple[Floats, Floats]:
-    """Read relative backgrounds (n_frames, n_parts) of parts of the detector, and their errors.
+class Parts(NamedTuple):
+    """Background between the peaks in parts of the detector.
+
+    Attributes
+    ----------
+    values, errors : (n_frames, n_parts) array
+        Background of a part, divided by the background of the frame and by ``shape``.
+    shape : (n_parts,) array
+    image : (slow, fast) array
+        See `images.statistics.StatisticsResult`.
+    """
+
+    values: Floats
+    errors: Floats
+    shape: Floats
+    image: NDArray[np.int8]
+
+
+def read_parts(path: Path) -> Parts:
+    """Read the backgrounds of parts of the detector.
 
     Raises
     ------
@@ -144,9 +167,10 @@ def read_parts(path: Path) -> tuple[Floats, Floats]:
         If an older version wrote the file.
     """
     with open_entry(path) as entry:
-        if "parts" not in entry:
+        if "parts/pixels" not in entry:
             raise HklflowError(
                 f"{path} has no backgrounds of parts of the detector, because an older hklflow "
                 "wrote it; run `find_peaks` again"
             )
-        return entry["parts/data"][()], entry["parts/data_errors"][()]
+        group = entry["parts"]
+        return Parts(*(group[name][()] for name in ("data", "data_errors", "shape", "pixels")))

@@ -80,7 +80,7 @@ class TransformWriter:
         self._stack.__exit__(*error)
 
     def write(self, boxes: "Iterable[Box]") -> None:
-        """Write boxes of voxels; each box must consist of complete chunks, see `CHUNK`.
+        """Write boxes of voxels; each must consist of whole chunks of the files.
 
         Voxels outside all boxes were not measured; they take no space and read as zeros.
         """

@@ -156,7 +156,12 @@ STEPS = (
     ),
     Step(
         "Absorption",
-        (Product("absorption", "Transmission by the crystal's shape, by frame and against 2θ."),),
+        (
+            Product(
+                "absorption",
+                "Transmission by the crystal's shape, by frame and 2θ, or over unknown shapes.",
+            ),
+        ),
         (
             Figure(
                 "error of the common scale",
@@ -168,6 +173,18 @@ STEPS = (
                 "error that changes with frame and direction",
                 "absorption",
                 ("errors common to many voxels", "change with frame and direction (rms)"),
+                "{:.2%}",
+            ),
+            Figure(
+                "error that changes with |Q|",
+                "absorption",
+                ("errors common to many voxels", "change with |Q| (rms)"),
+                "{:.2%}",
+            ),
+            Figure(
+                "error that changes with the direction of Q",
+                "absorption",
+                ("errors common to many voxels", "change with the direction of Q (rms)"),
                 "{:.2%}",
             ),
         ),

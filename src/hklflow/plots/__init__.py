@@ -3,7 +3,7 @@
 Figures are made without pyplot, so they work without a display and in threads.
 """
 
-from hklflow.plots.absorption import absorption
+from hklflow.plots.absorption import absorption, unknown_absorption
 from hklflow.plots.calibration import assessment, comparison
 from hklflow.plots.common import save
 from hklflow.plots.detector import (
@@ -40,4 +40,5 @@ __all__ = [
     "series",
     "slices",
     "temperature_series",
+    "unknown_absorption",
 ]

@@ -11,6 +11,7 @@ from hklflow.plots.common import SMALL, figure_of
 if TYPE_CHECKING:
     from hklflow.geometry import Rotation
     from hklflow.transform.absorption import Absorption
+    from hklflow.transform.shape_family import Gauge
 
 
 def absorption(
@@ -52,6 +53,26 @@ def absorption(
     for axes in (frames, angles):
         axes.set_ylim(0.95 * min(low for low, _ in limits), 1.05 * max(high for _, high in limits))
     frames.legend(loc="best", fontsize=8)
+    figure.suptitle(title)
+    return figure
+
+
+def unknown_absorption(gauge: "Gauge", title: str) -> Figure:
+    """Draw the factor of |Q| of each shape, their mean, and its standard uncertainty."""
+    figure = figure_of(9, 4.5)
+    axes = figure.subplots()
+    axes.plot(gauge.q, 100 * gauge.members.T, lw=0.4, color="0.7")
+    low, high = (100 * (gauge.mean + sign * gauge.sigma) for sign in (-1, 1))
+    axes.fill_between(gauge.q, low, high, color="C0", alpha=0.3, lw=0, label="uncertainty (1 σ)")
+    axes.plot(gauge.q, 100 * gauge.mean, lw=1.5, color="C0", label="mean, in the norm")
+    axes.plot(
+        gauge.q, 100 * gauge.by_direction, lw=1.2, color="C1", ls="--",
+        label="uncertainty that depends on the direction of Q",
+    )  # fmt: skip
+    axes.set_xlabel("|Q| (1/Å)")
+    what = "ln transmission × 100, relative to its mean\n(gray: single shapes)"
+    axes.set_ylabel(what, fontsize=SMALL["fontsize"])
+    axes.legend(loc="best", fontsize=SMALL["fontsize"])
     figure.suptitle(title)
     return figure
 

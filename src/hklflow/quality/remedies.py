@@ -7,14 +7,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hklflow.base.names import ANALYSIS
+
 _SAME = 0.02  # largest difference between equal propagation vectors, in each component
 _MARGIN = 0.05  # added to the observed fraction of unindexed peaks in a proposed limit
 
 
 def module_calibration(sample: str, scan: str) -> str:
     """Return the command that calibrates the detector modules with the peaks of a scan."""
+    version = f"{sample}-{scan}".replace(ANALYSIS, "-")
     return (
-        f"hklflow calibration propose {sample}-{scan} --level module --bragg {sample}/{scan} "
+        f"hklflow calibration propose {version} --level module --bragg {sample}/{scan} "
         '--author "..."'
     )
 
@@ -66,10 +69,12 @@ def proposal(
             more += f", accept: {{max_unindexed: {_above(unindexed)}}}"
         why += f"the main reflections without {satellites}; "
         settings += _main_only(figures)
+    # An analysis with its own `refine_parent` is its own parent.
+    table = "" if ANALYSIS in scan else f"in scans.tsv put `{scan}` in the column `parent`, and "
     return (
         f"make {scan} a parent, also of the scans beyond {place}, e.g. {why}space "
-        f"group {group}{alternatives}, cell {' '.join(numbers)}: {copied}in scans.tsv put `{scan}` "
-        f"in the column `parent`, and in config.yaml `per_scan: {{{identity['sample']}/{scan}: "
+        f"group {group}{alternatives}, cell {' '.join(numbers)}: {copied}{table}"
+        f"in config.yaml `per_scan: {{{identity['sample']}/{scan}: "
         f"{{refine_parent: {{{settings}}}{more}}}}}`"
     )
 

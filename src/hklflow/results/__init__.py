@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from hklflow.base.errors import HklflowError
+from hklflow.results.arguments import shown
 from hklflow.results.experiment import Experiment
 from hklflow.results.opening import open_product
 from hklflow.results.stack import Stack
@@ -34,4 +36,6 @@ def open_result(path: "str | os.PathLike[str]") -> Any:
     HklflowError
         If the file does not exist, or is not a product that can be opened.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise HklflowError(f"{shown(path)} is not a path; give the path of a file or folder")
     return Experiment(Path(path)) if Path(path).is_dir() else open_product(Path(path))

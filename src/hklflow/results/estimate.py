@@ -14,7 +14,6 @@ variance that is estimated from them alone (see `hklflow.transform.estimator`).
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -22,8 +21,9 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.nexus.volume import BACKGROUND_NOTES
-from hklflow.results.regions import Region, images_elsewhere, images_in_bins
-from hklflow.results.source import OTHER, Arrays, Source
+from hklflow.results.blocks import Block, blocks_of, in_threads
+from hklflow.results.regions import Axes, Region, images_elsewhere, images_in_bins
+from hklflow.results.source import THREADS, Arrays, Source
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -107,9 +107,11 @@ def estimate(
     turned = [region.turned(operation) for operation in source.operations]
     with source.open() as arrays:
         _require(source, arrays, estimand, filled)
-        for bins, points, values in _blocks(source, arrays, region):
-            sums.add(bins, voxels=None)
-            _add(sums, bins, points, values, source, region, turned, filled)
+        task = _Task(source, arrays, region, turned, _needed(arrays, estimand), estimand, filled)
+        blocks = blocks_of(source.grid, arrays.block, region, turned)
+        for parts in in_threads(task.terms, blocks, THREADS):
+            for bins, terms in parts:
+                sums.add(bins, **terms)
         with_errors, background = arrays.plane("errors") is not None, arrays.has_background
     n = sums["voxels"]
     if not n.any():
@@ -157,90 +159,91 @@ def _require(source: Source, arrays: Arrays, estimand: str, filled: bool) -> Non
         raise HklflowError(f"{source.path} has no filled voxels; leave out filled=True")
 
 
-def _blocks(
-    source: Source, arrays: Arrays, region: Region
-) -> Iterator[tuple[Integers, Floats, dict[str, NDArray[Any]]]]:
-    """Yield bins (n,), points (n, 3) and arrays (n,) of the voxels of a region, block by block."""
-    shape, block, grid = source.grid.array_shape, arrays.block, source.grid
-    starts = [np.arange(0, n, b) for n, b in zip(shape, block, strict=True)]
-    first = np.array(list(product(*starts)))
-    last = np.minimum(first + block, shape) - 1
-    middle, half = (grid.first + (first + last)[:, ::-1] / 2 * grid.step), (last - first) / 2
-    kept = region.near(middle, half[:, ::-1] * grid.step)
-    axes = [grid.axis(i) for i in range(3)]
-    for low, high in zip(first[kept], last[kept] + 1, strict=True):
-        parts = [slice(int(a), int(b)) for a, b in zip(low, high, strict=True)]
-        own = [axis[part] for axis, part in zip(axes, parts[::-1], strict=True)]
-        l, k, h = np.meshgrid(*own[::-1], indexing="ij", sparse=True)  # noqa: E741
-        points = np.stack(np.broadcast_arrays(h, k, l), axis=-1)
-        bins = region.bins(points.reshape(-1, 3)).reshape(points.shape[:3])
+def _needed(arrays: Arrays, estimand: str) -> list[str]:
+    """Return the names of the arrays that are read; most of the time is spent on reading."""
+    names = ["counts", "norm", "errors"] if estimand == "ratio" else ["data", "errors"]
+    names += [name for name in ("punched", "data_background") if arrays.has(name)]
+    if arrays.has_sums_of_background:
+        names += ["counts", "norm", "variance", "background"]
+    return list(dict.fromkeys(names))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Terms of the sums over a region, block by block; blocks can be done in several threads."""
+
+    source: Source
+    arrays: Arrays
+    region: Region
+    turned: Sequence[Region]
+    names: Sequence[str]
+    estimand: Estimand
+    filled: bool
+
+    def terms(self, block: Block) -> list[tuple[Integers, dict[str, Any]]]:
+        """Return bins (n,) and terms (n,) of voxels in a block."""
+        axes = block.axes(self.source.grid)
+        bins = self.region.bins(axes)
         inside = bins >= 0
         if not inside.any():
-            continue
-        # Only the rows that are needed: blocks are large where a region is thin.
-        used = [np.flatnonzero(inside.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-        crop = tuple(slice(int(n[0]), int(n[-1]) + 1) for n in used)
-        read = tuple(
-            slice(part.start + c.start, part.start + c.stop)
-            for part, c in zip(parts, crop, strict=True)
-        )
-        found = arrays.read(read, "errors", *OTHER)
-        inside = inside[crop]
-        yield bins[crop][inside], points[crop][inside], {n: a[inside] for n, a in found.items()}
+            return []
+        values = self.arrays.read(block.region, *self.names)
+        parts: list[tuple[Integers, dict[str, Any]]] = [(bins[inside], {"voxels": None})]
+        # Where the norm is 0, S is not finite.
+        known = inside & (np.isfinite(values["data"]) if "data" in values else values["norm"] > 0)
+        if "punched" in values:
+            by_fill = known & np.isin(values["punched"], (1, 2))
+            parts.append((bins[by_fill], {"filled": None}))
+            if self.filled:
+                s, sigma = values["data"][by_fill], values["errors"][by_fill]
+                parts.append((bins[by_fill], {"filled used": None, "S": s, "sigma filled": sigma}))
+            known &= ~by_fill
+        if known.any():
+            measured = {n: array[known].astype(np.float64) for n, array in values.items()}
+            k, sampled = self._images(axes, bins, known, block.candidates)
+            parts += [sampled, (bins[known], _terms(measured, k, self.estimand))]
+        return parts
 
-
-def _add(
-    sums: _Sums,
-    bins: Integers,
-    points: Floats,
-    values: dict[str, NDArray[Any]],
-    source: Source,
-    region: Region,
-    turned: Sequence[Region],
-    filled: bool,
-) -> None:
-    """Add voxels of a block to the sums of their bins."""
-    data = values["data"].astype(np.float64)
-    known = np.isfinite(data)
-    if "norm" in values:
-        known &= values["norm"] > 0
-    if "punched" in values:
-        by_fill = known & np.isin(values["punched"], (1, 2))
-        sums.add(bins[by_fill], filled=None)
-        if filled:
-            errors = values["errors"][by_fill]
-            used = {"filled used": None, "S": data[by_fill], "sigma filled": errors}
-            sums.add(bins[by_fill], **used)
-        known &= ~by_fill
-    bins, points, data = bins[known], points[known], data[known]
-    if not len(bins):
-        return
-    values = {name: array[known].astype(np.float64) for name, array in values.items()}
-    k = np.ones(len(bins))
-    if len(source.operations) > 1:
-        symmetry = source.operations, source.contains
-        k = images_in_bins(points, bins, region, turned, *symmetry)
+    def _images(
+        self, axes: Axes, bins: Integers, known: NDArray[np.bool_], candidates: Integers
+    ) -> tuple[Any, tuple[Integers, dict[str, Any]]]:
+        """Return the images in their bins of known voxels, and a sample of images in others."""
+        operations, inside = self.source.operations, self.source.contains
+        if len(operations) == 1:
+            return 1.0, (bins[:0].ravel(), {})
+        images = [self.turned[i] for i in candidates]
+        k = images_in_bins(axes, bins, images, operations[candidates], inside)[known]
         # A sample is enough for a share.
-        some = slice(None, None, len(bins) // _SAMPLE + 1)
-        elsewhere = images_elsewhere(points[some], bins[some], region, *symmetry)
-        sums.add(bins[some], elsewhere=elsewhere, sampled=None)
-    variance = values["errors"] ** 2 if "errors" in values else np.zeros(len(bins))
-    sums.add(bins, measured=None, S=data, **{"k variance": k * variance})
-    if "data_background" in values:
-        sums.add(bins, **{"B / M": values["data_background"]})
-    if "counts" not in values or "norm" not in values:
-        return
-    norm = values["norm"]
-    sums.add(bins, C=values["counts"] / k, M=norm / k, v=variance * norm**2 / k)
-    if "background" in values and "variance" in values:
+        number = np.flatnonzero(known)
+        some = np.unravel_index(number[:: len(number) // _SAMPLE + 1], known.shape)
+        points = np.stack([axis[some] for axis in np.broadcast_arrays(*axes)], axis=-1)
+        elsewhere = images_elsewhere(points, bins[some], self.region, operations, inside)
+        return k, (bins[some], {"elsewhere": elsewhere, "sampled": None})
+
+
+def _terms(values: Mapping[str, Floats], k: Any, estimand: Estimand) -> dict[str, Any]:
+    """Return the terms of measured voxels with k images in their bin."""
+    first = values["norm" if estimand == "ratio" else "data"]
+    variance = values["errors"] ** 2 if "errors" in values else np.zeros(len(first))
+    photons = None
+    if "background" in values:
         # What photons do not explain is the noise of the background (and of the detector).
-        noise = values["variance"] - values["counts"] - values["background"]
-        sums.add(
-            bins,
-            B=values["background"] / k,
-            b=noise / k,
-            **{"B / M": values["background"] / norm, "b / M2": k * noise / norm**2},
-        )
+        photons = values["counts"] + values["background"]
+    terms: dict[str, Any] = {"measured": None}
+    if estimand == "ratio":
+        norm = values["norm"]
+        terms |= {"C": values["counts"] / k, "M": norm / k, "v": variance * norm**2 / k}
+        if photons is not None:
+            terms |= {"B": values["background"] / k, "b": (values["variance"] - photons) / k}
+        return terms
+    terms |= {"S": values["data"], "k variance": k * variance}
+    if "data_background" in values:
+        terms["B / M"] = values["data_background"]
+    if photons is not None:
+        norm = values["norm"]
+        terms["B / M"] = values["background"] / norm
+        terms["b / M2"] = k * (values["variance"] - photons) / norm**2
+    return terms
 
 
 def _divided(

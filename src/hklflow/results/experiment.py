@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.names import ANALYSIS
 from hklflow.experiment.config import load, read_yaml
+from hklflow.results.arguments import shown
 from hklflow.results.opening import open_product
 from hklflow.results.stack import Stack
 from hklflow.results.volume import Volume
@@ -48,11 +50,13 @@ class Experiment:
         Raises
         ------
         HklflowError
-            If there is no such scan.
+            If there is no such scan, or the product is not a name.
         """
         if (sample, scan) not in self.scans:
             known = ", ".join(" ".join(key) for key in self.scans)
             raise HklflowError(f"there is no scan {scan!r} of {sample!r}; the scans are {known}")
+        if not isinstance(product, str):
+            raise HklflowError(f"{shown(product)} is not a file name; give one, as transform.nxs")
         pattern = self._experiment.paths.scan(product)
         return self._folder / pattern.format(sample=sample, scan=scan)
 
@@ -70,7 +74,7 @@ class Experiment:
         """
         found: list[tuple[float, Volume]] = []
         for (name, scan), temperature in self.scans.items():
-            if name != sample or temperature is None:
+            if name != sample or temperature is None or ANALYSIS in scan:
                 continue
             if self.path(sample, scan, product).is_file():
                 volume = self.open(sample, scan, product)

@@ -1,6 +1,5 @@
 """Planes of a volume, of single voxels or with a thickness, with errors."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +8,13 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.results import units
+from hklflow.results.arguments import positive, shown
 from hklflow.results.estimate import Estimand, Estimate, estimate
 from hklflow.results.regions import Slots
-from hklflow.results.source import Source
+from hklflow.results.source import THREADS, Source
 from hklflow.volumes import planes
 
 Floats = NDArray[np.float64]
-
-_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -49,11 +47,12 @@ class PlaneValues:
         }
         for i, name in enumerate(source.names):
             if name not in self.plane.letters:
-                values = self.plane.at(*np.meshgrid(self.u, self.v))[..., i]
-                if np.ptp(values) == 0:
-                    coordinates[name] = ((), values.flat[0], units.axis(name, source))
+                about = units.axis(name, source)
+                if self.plane.first[i] == 0 and self.plane.second[i] == 0:
+                    coordinates[name] = ((), self.plane.origin[i], about)
                 else:
-                    coordinates[name] = ((second, first), values, units.axis(name, source))
+                    values = self.plane.at(*np.meshgrid(self.u, self.v))[..., i]
+                    coordinates[name] = ((second, first), values, about)
         return coordinates
 
 
@@ -67,7 +66,13 @@ def plane_of(
     filled: bool = False,
 ) -> PlaneValues:
     """Return a plane of a volume; see `Volume.plane`."""
+    if not isinstance(text, str):
+        raise HklflowError(
+            f"plane: {shown(text)} is not a text; write three expressions, such as "
+            f"{' '.join(source.names[:2])} 0"
+        )
     parsed = planes.parse(text, source.names)
+    width = positive("width", width, or_zero=True)
     in_angstrom = units.is_length(unit, source.direct)
     u, v = planes.mesh(source.grid, parsed)
     if not (u.size and v.size):
@@ -89,7 +94,7 @@ def _points(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> Estima
         stored = {name: arrays.plane(name) for name in ("data", "errors", "punched")}
         known = {name: values for name, values in stored.items() if values is not None}
         mesh = source.grid, plane, u, v, arrays.block
-        found = planes.samples(list(known.values()), *mesh, threads=_THREADS)
+        found = planes.samples(list(known.values()), *mesh, threads=THREADS)
         images = dict(zip(known, found, strict=True))
     data, errors, punched = (images.get(name) for name in stored)
     assert data is not None
@@ -98,7 +103,7 @@ def _points(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> Estima
             f"nothing was measured on plane {plane.text} of {source.path}; choose another plane, "
             "or give a width"
         )
-    voxels = source.contains(plane.at(*np.meshgrid(u, v))).astype(np.int64)
+    voxels = planes.voxels_of(source.grid, plane, u, v)[1].astype(np.int64)
     filled = None if punched is None else np.isin(punched, (1, 2)).astype(np.float64)
     measured = np.isfinite(data) if filled is None else np.isfinite(data) & (filled == 0)
     sigma = np.full(data.shape, np.nan) if errors is None else errors
@@ -115,7 +120,6 @@ def _thick(
         # The normal in the metric of the space, of length 1.
         normal = np.linalg.inv(source.metric) @ np.cross(plane.first, plane.second)
         normal = normal / np.sqrt(normal @ source.metric @ normal)
-        require_positive("width", width)
     else:
         normal = planes.slab_normal(plane, source.grid, width)
     matrix = np.linalg.inv(np.stack([normal, plane.second, plane.first], axis=1))
@@ -141,11 +145,3 @@ def _finer(values: Floats, increments: Floats) -> Floats:
             finer: Floats = np.linspace(values[0], values[-1], n * (len(values) - 1) + 1)
             return np.round(finer, 10)
     return values
-
-
-def require_positive(name: str, value: float) -> None:
-    """Raise an error if a length is not a positive number."""
-    number = isinstance(value, int | float | np.integer | np.floating)
-    if not (number and np.isfinite(value) and value > 0):
-        shown = f"{value:g}" if number else repr(value)
-        raise HklflowError(f"{name}: {shown} is not a positive number; correct it")

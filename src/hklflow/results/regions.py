@@ -4,7 +4,7 @@ A voxel belongs to the bin that contains its centre. A centre on the face betwee
 to the bin with the even index, so that bins are not shifted on average.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Axes = Sequence[Floats] | Floats
+"""h, k, l (or x, y, z) of points: three arrays that broadcast to one shape. For a box of voxels
+they are its axes, so that what depends on one of them is calculated for this axis alone."""
 
 _TIE = 1e-6  # in bins: closer positions are on a face
 
@@ -24,8 +27,8 @@ class Region(Protocol):
     def shape(self) -> tuple[int, ...]:
         """Number of bins along each dimension of the result."""
 
-    def bins(self, points: Floats) -> Integers:
-        """Return the flat index of the bin of points (n, 3) in hkl or xyz; -1 outside."""
+    def bins(self, axes: Axes) -> Integers:
+        """Return the flat index of the bin of points, of the shape of the axes; -1 outside."""
 
     def near(self, centres: Floats, half: Floats) -> NDArray[np.bool_]:
         """Return False for boxes that do not reach into the region.
@@ -39,8 +42,15 @@ class Region(Protocol):
     def turned(self, operation: Floats) -> "Region":
         """Return the region in which a point has the bin that its image has in this region."""
 
-    def apart(self, turned: Any, middle: Floats, half: Floats) -> bool:
-        """Return True if no point of a box has the same bin in this and in a turned region."""
+    def apart(self, turned: Any, centres: Floats, half: Floats) -> NDArray[np.bool_]:
+        """Return True for boxes of which no point has the same bin in a turned region.
+
+        Parameters
+        ----------
+        turned : Region
+        centres, half : (n, 3) arrays
+            See `near`.
+        """
 
 
 @dataclass(frozen=True)
@@ -66,19 +76,17 @@ class Slots:
     sizes: tuple[int, int, int]
     shape: tuple[int, ...]
 
-    def bins(self, points: Floats) -> Integers:
-        """Return the flat index of the bin of points (n, 3); -1 outside."""
-        total = len(points)
-        flat, left = np.zeros(total, np.int64), np.arange(total)
+    def bins(self, axes: Axes) -> Integers:
+        """Return the flat index of the bin of points; -1 outside."""
+        flat: Any = np.zeros((), np.int64)
+        inside: Any = np.ones((), np.bool_)
         offset = self.matrix @ self.origin + self.first
         for row, start, step, n in zip(self.matrix, offset, self.step, self.sizes, strict=True):
-            place = (points @ row - start) / step
+            place = (_linear(row, axes) - start) / step
             slot = _slot(place) if n > 1 else np.where(np.abs(place) <= 0.5 + _TIE, 0, -1)
-            inside = (slot >= 0) & (slot < n)
             flat = flat * n + slot
-            if not inside.all():  # the other coordinates of these points are not needed
-                points, flat, left = points[inside], flat[inside], left[inside]
-        return _spread(flat, left, total)
+            inside = inside & (slot >= 0) & (slot < n)
+        return np.where(inside, flat, -1)
 
     def turned(self, operation: Floats) -> "Slots":
         """Return the region of the images; see `Region.turned`."""
@@ -87,11 +95,11 @@ class Slots:
         origin = np.asarray(np.linalg.solve(operation, self.origin), np.float64)
         return replace(self, matrix=turned, origin=origin)
 
-    def apart(self, turned: "Slots", middle: Floats, half: Floats) -> bool:
-        """Return True if no point of a box has the same bin in both regions."""
+    def apart(self, turned: "Slots", centres: Floats, half: Floats) -> NDArray[np.bool_]:
+        """Return True for boxes without a point that has the same bin in both regions."""
         moved = (turned.matrix - self.matrix) / self.step[:, None]
-        least = np.abs(moved @ middle) - np.abs(moved) @ half
-        return bool(np.any((least > 1 + _TIE) & (np.array(self.sizes) > 1)))
+        least = np.abs(centres @ moved.T) - half @ np.abs(moved).T
+        return np.any((least > 1 + _TIE) & (np.array(self.sizes) > 1), axis=-1)
 
     def near(self, centres: Floats, half: Floats) -> NDArray[np.bool_]:
         """Return False for boxes that do not reach into the region; see `Region.near`."""
@@ -131,24 +139,25 @@ class Cylinder:
         along = self.end - self.start
         return float(np.sqrt(along @ self.metric @ along))
 
-    def _along(self, points: Floats) -> Floats:
+    def _along(self, axes: Axes) -> Floats:
         """Return the position along the line in bins."""
         direction = self.metric @ (self.end - self.start)
-        return (points @ direction - self.start @ direction) * (self.n - 1) / self.length**2
+        place = _linear(direction, axes) - self.start @ direction
+        return place * ((self.n - 1) / self.length**2)
 
-    def _square(self, points: Floats, place: Floats) -> Floats:
+    def _square(self, axes: Axes, place: Floats) -> Floats:
         """Return the square of the distance from the line."""
         step = self.length / (self.n - 1)
-        return _squares(points - self.start, self.metric) - (place * step) ** 2
+        moved = [axis - start for axis, start in zip(axes, self.start, strict=True)]
+        return _squares(moved, self.metric) - (place * step) ** 2
 
-    def bins(self, points: Floats) -> Integers:
-        """Return the index of the bin of points (n, 3); -1 outside."""
-        place = self._along(points)
+    def bins(self, axes: Axes) -> Integers:
+        """Return the index of the bin of points; -1 outside."""
+        place = self._along(axes)
         slot = _slot(place)
-        left = np.flatnonzero((slot >= 0) & (slot < self.n))
-        square = self._square(points[left], place[left])
-        left = left[square <= self.radius**2 * (1 + _TIE)]
-        return _spread(slot[left], left, len(points))
+        inside = (slot >= 0) & (slot < self.n)
+        inside = inside & (self._square(axes, place) <= self.radius**2 * (1 + _TIE))
+        return np.where(inside, slot, -1)
 
     def turned(self, operation: Floats) -> "Cylinder":
         """Return the region of the images; see `Region.turned`."""
@@ -156,19 +165,19 @@ class Cylinder:
         metric = operation.T @ self.metric @ operation
         return replace(self, metric=metric, start=start, end=end)
 
-    def apart(self, turned: "Cylinder", middle: Floats, half: Floats) -> bool:
-        """Return True if no point of a box has the same bin in both regions."""
+    def apart(self, turned: "Cylinder", centres: Floats, half: Floats) -> NDArray[np.bool_]:
+        """Return True for boxes without a point that has the same bin in both regions."""
         one, other = (
             region.metric @ (region.end - region.start) * (region.n - 1) / region.length**2
             for region in (self, turned)
         )
-        moved = turned._along(middle[None])[0] - self._along(middle[None])[0]
-        return bool(abs(moved) - np.abs(other - one) @ half > 1 + _TIE)
+        moved = turned._along(centres.T) - self._along(centres.T)
+        return np.asarray(np.abs(moved) - half @ np.abs(other - one) > 1 + _TIE)
 
     def near(self, centres: Floats, half: Floats) -> NDArray[np.bool_]:
         """Return False for boxes that do not reach into the region; see `Region.near`."""
-        place = self._along(centres)
-        square = self._square(centres, place)
+        place = self._along(centres.T)
+        square = self._square(centres.T, place)
         reach = _reach(self.metric, half)
         bins = reach * (self.n - 1) / self.length + 1
         near = np.sqrt(np.maximum(square, 0)) <= self.radius + reach
@@ -196,25 +205,25 @@ class Shells:
         """Number of shells."""
         return (self.n,)
 
-    def bins(self, points: Floats) -> Integers:
-        """Return the index of the shell of points (n, 3); -1 outside."""
-        length = np.sqrt(_squares(points, self.metric))
+    def bins(self, axes: Axes) -> Integers:
+        """Return the index of the shell of points; -1 outside."""
+        length = np.sqrt(_squares(axes, self.metric))
         # Equivalent points on a face must be in one shell, whatever their rounding errors.
         shell = np.floor(length / self.step + _TIE).astype(np.int64)
         return np.where(shell < self.n, shell, -1)
 
     def near(self, centres: Floats, half: Floats) -> NDArray[np.bool_]:
         """Return False for boxes that do not reach into the region; see `Region.near`."""
-        length = np.sqrt(_squares(centres, self.metric))
+        length = np.sqrt(_squares(centres.T, self.metric))
         return np.asarray(length - _reach(self.metric, half) <= self.step * self.n)
 
     def turned(self, operation: Floats) -> "Shells":
         """Return the region of the images; see `Region.turned`."""
         return replace(self, metric=operation.T @ self.metric @ operation)
 
-    def apart(self, turned: "Shells", middle: Floats, half: Floats) -> bool:
-        """Return False: operations of a Laue group keep |Q|."""
-        return False
+    def apart(self, turned: "Shells", centres: Floats, half: Floats) -> NDArray[np.bool_]:
+        """Return False for all boxes: operations of a Laue group keep |Q|."""
+        return np.zeros(len(centres), np.bool_)
 
 
 def _slot(place: Floats) -> Integers:
@@ -223,30 +232,31 @@ def _slot(place: Floats) -> Integers:
     return np.rint(np.where(np.abs(place - half) < _TIE, half, place)).astype(np.int64)
 
 
-def _spread(values: Integers, at: Integers, n: int) -> Integers:
-    """Return n bins: these values at some places, -1 elsewhere."""
-    bins = np.full(n, -1, np.int64)
-    bins[at] = values
-    return bins
+def _linear(row: Floats, axes: Axes) -> Floats:
+    """Return the sum of the axes with the factors of a row; axes without a factor do not count."""
+    size = np.abs(row).max()
+    terms = [c * axis for c, axis in zip(row, axes, strict=True) if abs(c) > 1e-13 * size]
+    return np.asarray(sum(terms, start=np.zeros(())))
 
 
-def _squares(vectors: Floats, metric: Floats) -> Floats:
-    return np.asarray(((vectors @ metric) * vectors).sum(axis=1))
+def _squares(axes: Axes, metric: Floats) -> Floats:
+    """Return the squares of the lengths of vectors."""
+    factors = np.asarray(np.linalg.cholesky(metric).T, np.float64)  # x M x = |factors x|²
+    return np.asarray(sum(_linear(row, axes) ** 2 for row in factors))
 
 
 def _reach(metric: Floats, half: Floats) -> Floats:
     """Return the largest distance of a corner of boxes (n, 3) from the middle."""
     signs = np.array([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]], dtype=np.float64)
-    return np.sqrt(np.max([_squares(half * sign, metric) for sign in signs], axis=0))
+    return np.asarray(np.sqrt(np.max([_squares((half * s).T, metric) for s in signs], axis=0)))
 
 
 def images_in_bins(
-    points: Floats,
+    axes: Axes,
     own: Integers,
-    region: Region,
     turned: Sequence[Region],
     operations: Floats,
-    inside: Any,
+    inside: Callable[[Axes], Any],
 ) -> Floats:
     """Return how many distinct images of each point are in its bin, with the point itself.
 
@@ -254,48 +264,40 @@ def images_in_bins(
 
     Parameters
     ----------
-    points : (n, 3) array
-        Points that are close together: operations that map none of them into its bin are skipped.
-    own : (n,) array
-        Bins of the points.
+    axes : three arrays
+        Points.
+    own : int array
+        Bins of the points; the result is right for bins of 0 or more.
     turned : sequence of Region
         The region turned by each operation, see `Region.turned`.
     operations : (m, 3, 3) array
-        Operations on the points, with the identity.
+        Operations on the points; those by which no point gets an image in its bin may be left out.
     inside : callable
-        Function that returns True for points (n, 3) in the volume.
+        Function that returns True for points (axes) in the volume.
 
     Returns
     -------
-    (n,) array
+    array of the shape of ``own``
         Numbers of 1 or more.
     """
-    same, fixed = np.zeros((2, len(points)))
-    low, high = points.min(axis=0), points.max(axis=0)
-    middle, half = (low + high) / 2, (high - low) / 2
+    same, fixed = np.ones((2, *own.shape), np.uint8)  # the identity
     for image_region, operation in zip(turned, operations, strict=True):
-        if not image_region.near(middle[None], half[None])[0]:
+        if np.array_equal(operation, np.eye(3)):
             continue
-        if region.apart(image_region, middle, half):
-            continue
-        hit = np.flatnonzero(image_region.bins(points) == own)
-        image = points[hit] @ operation.T
-        within = inside(image)
-        hit, image = hit[within], image[within]
-        same[hit] += 1
-        still = np.abs(image - points[hit]).max(axis=1, initial=0.0) < 1e-6
-        fixed[hit[still]] += 1
-    return np.maximum(same / fixed, 1.0)
+        image = [_linear(row, axes) for row in operation]
+        hit = (image_region.bins(axes) == own) & inside(image)
+        same += hit
+        for moved, axis in zip(image, axes, strict=True):
+            hit &= np.abs(moved - axis) < 1e-6
+        fixed += hit
+    return same / fixed
 
 
 def images_elsewhere(
-    points: Floats, own: Integers, region: Region, operations: Floats, inside: Any
+    points: Floats, own: Integers, region: Region, operations: Floats, inside: Callable[[Axes], Any]
 ) -> NDArray[np.bool_]:
     """Return True for points (n, 3) with an image in another bin; see `images_in_bins`."""
     # All operations in one call: the points are few.
-    images = (points @ operations.transpose(0, 2, 1)).reshape(-1, 3)
-    bins = region.bins(images).reshape(len(operations), -1)
-    candidates = (bins >= 0) & (bins != own)
-    found = candidates.ravel().copy()
-    found[found] = inside(images[found])
-    return np.asarray(found.reshape(candidates.shape).any(axis=0))
+    images = np.moveaxis(points @ operations.transpose(0, 2, 1), -1, 0)
+    bins = region.bins(tuple(images))
+    return np.asarray(((bins >= 0) & (bins != own) & inside(tuple(images))).any(axis=0))

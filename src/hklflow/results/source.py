@@ -1,5 +1,7 @@
 """A volume in a file: its kind and metadata, and blocks of its voxels."""
 
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -37,7 +39,10 @@ KINDS = {
 
 # Half-width in voxels of the neighbourhood that determines the errors of a rotation, as in merge.
 _POOL = 2
+THREADS = min(4, os.cpu_count() or 1)
+"""Blocks of a file that are decompressed at the same time."""
 _BLOCK = (16, 64, 64)
+_PART = 65536  # voxels
 OTHER = ("counts", "norm", "variance", "background", "data_background", "punched")
 
 
@@ -95,11 +100,15 @@ class Source:
         """Lengths (3,) of the unit vectors of the axes: a* in 1/Å, or a in Å."""
         return np.asarray(np.sqrt(np.diag(self.metric)))
 
-    def contains(self, points: Floats) -> NDArray[np.bool_]:
-        """Return True for points (..., 3) within the voxels of the volume."""
-        place = (points - self.grid.first) / self.grid.step
-        within = (place >= -0.5 - 1e-6) & (place <= np.array(self.grid.shape) - 0.5 + 1e-6)
-        return np.asarray(within.all(axis=-1))
+    def contains(self, axes: Sequence[Floats] | Floats) -> NDArray[np.bool_]:
+        """Return True for points within the voxels of the volume; see `hklflow.results.regions`."""
+        within: Any = np.ones((), np.bool_)
+        for axis, first, step, n in zip(
+            axes, self.grid.first, self.grid.step, self.grid.shape, strict=True
+        ):
+            place = (axis - first) / step
+            within = within & (place >= -0.5 - 1e-6) & (place <= n - 0.5 + 1e-6)
+        return np.asarray(within)
 
     @property
     def ranges(self) -> str:
@@ -133,8 +142,9 @@ class Arrays:
 
     @property
     def block(self) -> tuple[int, int, int]:
-        """Shape (l, k, h) of the blocks in the file."""
-        return self._signal.chunks or _BLOCK
+        """Shape (l, k, h) of the parts to read: blocks in the file, several along h if small."""
+        block = self._signal.chunks or _BLOCK
+        return (*block[:2], max(_PART // math.prod(block), 1) * block[2])
 
     @property
     def has_ratio(self) -> bool:
@@ -144,8 +154,16 @@ class Arrays:
     @property
     def has_background(self) -> bool:
         """True if a background was subtracted, and is stored."""
-        sums = {"background", "variance", "counts", "norm"} <= self._other.keys()
-        return sums or "data_background" in self._other
+        return self.has_sums_of_background or "data_background" in self._other
+
+    @property
+    def has_sums_of_background(self) -> bool:
+        """True if the subtracted background is stored as sums of counts, with the variance."""
+        return {"background", "variance", "counts", "norm"} <= self._other.keys()
+
+    def has(self, name: str) -> bool:
+        """Return True if the volume has this array."""
+        return self.plane(name) is not None
 
     def read(self, region: tuple[slice, ...], *names: str) -> dict[str, NDArray[Any]]:
         """Read a region (l, k, h).
@@ -156,13 +174,10 @@ class Arrays:
             ``data``, ``errors`` and names of other arrays; arrays that the volume lacks are left
             out.
         """
-        if self._kind == "transform":
-            arrays = self._derived(region)
-        else:
-            arrays = {"data": self._signal[region]}
-            if "errors" in names and self._errors is not None:
-                arrays["errors"] = self._errors[region]
-        return arrays | {name: self._other[name][region] for name in names if name in self._other}
+        derived = ("data", "errors") if self._kind == "transform" else ()
+        stored = {n: self.plane(n) for n in names if n not in derived}
+        arrays = {n: array[region] for n, array in stored.items() if array is not None}
+        return arrays | (self._derived(region) if any(n in derived for n in names) else {})
 
     def _derived(self, region: tuple[slice, ...]) -> dict[str, NDArray[Any]]:
         """Return S and its errors of a rotation as the stage merge derives them."""
@@ -194,7 +209,7 @@ class _Derived:
     name: str
 
     def __getitem__(self, region: tuple[slice, ...]) -> NDArray[Any]:
-        return self.arrays.read(region)[self.name]
+        return self.arrays.read(region, self.name)[self.name]
 
 
 def source_of(path: Path, inside: Sequence[str], plottable: "Plottable") -> Source:

@@ -59,7 +59,7 @@ def _require_alike(cut: xr.Dataset, other: xr.Dataset) -> None:
         If a cut has no S and sigma, or region, bins, estimand or units differ.
     """
     for one in (cut, other):
-        if not {"S", "sigma", "measured"} <= set(one):
+        if not (isinstance(one, xr.Dataset) and {"S", "sigma", "measured"} <= set(one)):
             raise HklflowError(
                 "one of the two is no cut with S, sigma and measured; subtract results of plane, "
                 "line, radial, box or rebin"

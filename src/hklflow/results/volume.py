@@ -8,8 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.results import units
+from hklflow.results.arguments import positive, real, shown
 from hklflow.results.estimate import Estimand, Estimate, estimate
-from hklflow.results.plane import plane_of, require_positive
+from hklflow.results.plane import plane_of
 from hklflow.results.regions import Cylinder, Region, Shells, Slots
 from hklflow.results.source import KINDS, Source
 
@@ -139,7 +140,7 @@ class Volume:
         """
         source = self._source
         a, b, metric = self._ends(start, end, unit)
-        require_positive("width", width)
+        width = positive("width", width)
         n = self.line_bins(start, end, step, unit)
         region = Cylinder(metric, a, b, width / 2, n + 1)
         _require_few(region)
@@ -147,7 +148,7 @@ class Volume:
         found = estimate(source, region, estimand, filled=filled)
         share = np.linspace(0, 1, region.n)
         true = self.length(start, end)
-        long_name = f"distance from {_shown(a)}"
+        long_name = f"distance from {_triple(a)}"
         attrs = {"long_name": long_name, "units": units.of_lengths(source.direct)}
         coordinates: dict[str, Any] = {"distance": ("distance", share * true, attrs)}
         for i, name in enumerate(source.names):
@@ -166,7 +167,7 @@ class Volume:
         source = self._source
         a, b = (_point(p, name, source) for p, name in ((start, "start"), (end, "end")))
         if np.array_equal(a, b):
-            raise HklflowError(f"the line starts and ends at {_shown(a)}; give two points")
+            raise HklflowError(f"the line starts and ends at {_triple(a)}; give two points")
         return a, b, source.metric if units.is_length(unit, source.direct) else np.eye(3)
 
     def length(self, start: ArrayLike, end: ArrayLike, unit: str = "1/angstrom") -> float:
@@ -179,8 +180,8 @@ class Volume:
         if step is None:
             a, b, _ = self._ends(start, end, unit)
             return max(int(np.rint(np.max(np.abs(b - a) / self.grid.step))), 1)
-        require_positive("step", step)
-        return max(int(np.rint(self.length(start, end, unit) / step)), 1)
+        length = self.length(start, end, unit)
+        return max(int(np.rint(length / positive("step", step))), 1)
 
     @property
     def edge(self) -> float:
@@ -215,12 +216,10 @@ class Volume:
             See `plane`.
         """
         source = self._source
-        step = self.edge if step is None else step
-        require_positive("step", step)
+        step = self.edge if step is None else positive("step", step)
         reach = self.q_max
         if q_max is not None:
-            require_positive("q_max", q_max)
-            reach = min(reach, q_max)
+            reach = min(reach, positive("q_max", q_max))
         region = Shells(source.metric, step, max(int(np.ceil(reach / step - 1e-9)), 1))
         _require_few(region)
         estimand = estimand or self._source.usual_estimand
@@ -349,11 +348,11 @@ def _ranges(source: Source, ranges: Mapping[str, Range], unit: str) -> tuple[Flo
         given = ranges.get(name)
         if given is None:
             continue
-        values = np.asarray(given, dtype=np.float64)
-        if values.shape != (2,) or not np.isfinite(values).all() or values[0] > values[1]:
+        values = real(given, (2,))
+        if values is None or values[0] > values[1]:
             raise HklflowError(
-                f"range of {name}: {given} is not (lowest, highest); give two numbers, such as "
-                f"{name}=(-0.1, 0.1)"
+                f"range of {name}: {shown(given)} is not (lowest, highest); give two numbers, such "
+                f"as {name}=(-0.1, 0.1)"
             )
         ends[i] = values / scale[i]
     low, high = ends.T
@@ -363,9 +362,9 @@ def _ranges(source: Source, ranges: Mapping[str, Range], unit: str) -> tuple[Flo
 def _multiples(source: Source, step: float | Sequence[float], unit: str) -> Floats:
     in_angstrom = units.is_length(unit, source.direct)
     scale = source.lengths if in_angstrom else np.ones(3)
-    steps = np.asarray(step, dtype=np.float64)
-    if steps.shape not in ((), (3,)) or not np.isfinite(steps).all() or np.any(steps <= 0):
-        raise HklflowError(f"step: {step} is not a positive number, or three; correct it")
+    steps = real(step, (), (3,))
+    if steps is None or np.any(steps <= 0):
+        raise HklflowError(f"step: {shown(step)} is not a positive number, or three; correct it")
     ratio = steps / (source.grid.step * scale)
     multiples = np.maximum(np.rint(ratio), 1.0)
     if not in_angstrom and np.any(np.abs(ratio - multiples) > 1e-3):  # 0.1333 is twice 1/15
@@ -378,13 +377,16 @@ def _multiples(source: Source, step: float | Sequence[float], unit: str) -> Floa
 
 
 def _point(given: ArrayLike, name: str, source: Source) -> Floats:
-    point = np.asarray(given, dtype=np.float64)
-    if point.shape != (3,) or not np.isfinite(point).all():
-        raise HklflowError(f"{name}: {given!r} is not three numbers {', '.join(source.names)}")
+    point = real(given, (3,))
+    if point is None:
+        raise HklflowError(
+            f"{name}: {shown(given)} is not three numbers {', '.join(source.names)}; give three, "
+            "such as (1, 0, 0.5)"
+        )
     return point
 
 
-def _shown(point: Floats) -> str:
+def _triple(point: Floats) -> str:
     return f"({', '.join(f'{x:g}' for x in point)})"
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, model_validator
 
 from hklflow import stage
+from hklflow.transform.attenuation import DENSITIES
 
 Vector = tuple[float, float, float]
 Length = Annotated[float, Field(gt=0, le=20)]
@@ -17,7 +18,9 @@ _NEEDS = {
     "cylinder": ({"radii", "length", "first"}, {"second"}),
     "box": ({"thickness", "first", "second"}, set()),
     "faces": ({"faces"}, set()),
+    "unknown": ({"size"}, set()),
 }
+_WRITTEN = {"size": "`size: [smallest, largest extent in mm]`"}
 _RADII = {"sphere": (1,), "ellipsoid": (3,), "cylinder": (1, 2)}
 
 
@@ -50,11 +53,11 @@ class Face(Along):
 class Shape(stage.Params):
     """Shape of a crystal; lengths in mm. Its middle is where the beam meets the rotation axis."""
 
-    kind: Literal["sphere", "ellipsoid", "cylinder", "box", "faces"]
+    kind: Literal["sphere", "ellipsoid", "cylinder", "box", "faces", "unknown"]
     """`sphere`: one of `radii`. `ellipsoid`: three `radii` along `first`, `second`, and normal to
     both. `cylinder`: `length` along `first`; one of `radii`, or two, along `second` and normal to
     it. `box` (a plate, too): three values of `thickness` along `first`, `second`, and normal to
-    both. `faces`: a convex polyhedron.
+    both. `faces`: a convex polyhedron. `unknown`: only the `size` is known.
     """
     radii: tuple[Length, ...] | None = None
     """Radii, or half-axes, in mm."""
@@ -62,6 +65,8 @@ class Shape(stage.Params):
     """Length of a cylinder in mm."""
     thickness: tuple[Length, Length, Length] | None = None
     """Thicknesses of a box in mm."""
+    size: tuple[Length, Length] | None = None
+    """Smallest and largest extent in mm that a crystal of unknown shape may have."""
     first: Along | None = None
     """First direction."""
     second: Along | None = None
@@ -74,15 +79,20 @@ class Shape(stage.Params):
         needed, allowed = _NEEDS[self.kind]
         given = {name for name in type(self).model_fields if getattr(self, name) is not None}
         given.discard("kind")
+        kind = "crystal of unknown shape" if self.kind == "unknown" else self.kind
         if missing := needed - given:
-            raise ValueError(f"a {self.kind} needs {', '.join(sorted(missing))}")
+            names = ", ".join(_WRITTEN.get(name, name) for name in sorted(missing))
+            raise ValueError(f"a {kind} needs {names}")
         if extra := given - needed - allowed:
-            raise ValueError(f"a {self.kind} has no {', '.join(sorted(extra))}: leave it out")
+            raise ValueError(f"a {kind} has no {', '.join(sorted(extra))}: leave it out")
         if self.radii is not None and len(self.radii) not in _RADII[self.kind]:
             numbers = " or ".join(str(n) for n in _RADII[self.kind])
             raise ValueError(f"a {self.kind} has {numbers} radii, not {len(self.radii)}")
         if self.kind == "cylinder" and len(self.radii or ()) == 2 and self.second is None:
             raise ValueError("a cylinder with two radii needs `second`, the direction of the first")
+        if self.size is not None and self.size[0] > self.size[1]:
+            low, high = self.size
+            raise ValueError(f"the smallest extent {low:g} mm is above the largest, {high:g} mm")
         if self.faces is not None and len(self.faces) < 4:
             raise ValueError(f"{len(self.faces)} faces enclose no volume: give at least four")
         return self
@@ -114,12 +124,13 @@ class AbsorptionSettings(stage.Params):
     """Linear attenuation coefficient of the crystal in 1/mm. None: from the formula."""
     formula: str = ""
     """Formula of the crystal, such as SrTiO3; empty: the formula in the table of samples."""
-    density: float | None = Field(None, gt=0, le=25)
+    density: float | None = Field(None, ge=DENSITIES[0], le=DENSITIES[1])
     """Density in g/cm³; None: from `formula_units` and the cell."""
     formula_units: PositiveFloat | None = None
     """Formula units in the cell of the refined orientation (Z)."""
     size_error: float = Field(0.05, ge=0, lt=1)
-    """Relative standard uncertainty of the size: of all lengths of the shape together."""
+    """Relative standard uncertainty of the size: of all lengths of the shape together. A shape that
+    is not known has the range of its `size` instead."""
     mu_error: float = Field(0.02, ge=0, lt=1)
     """Relative standard uncertainty of the attenuation coefficient."""
     beam: BeamProfile | None = None

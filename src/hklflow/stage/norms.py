@@ -267,7 +267,8 @@ def absorbed(norm: Norm, path: Path | None, rotation: str) -> Norm:
         raise HklflowError(
             f"the scale of the frames of {rotation} was not made with {path}; run frame_scale again"
         )
-    return norm._replace(direction=direction, corrected=[*norm.corrected, "absorption by shape"])
+    name = nexus.absorption_correction(path)
+    return norm._replace(direction=direction, corrected=[*norm.corrected, name])
 
 
 def refined(norm: Norm, path: Path | None, rotation: str) -> Norm:

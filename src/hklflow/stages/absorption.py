@@ -1,11 +1,13 @@
 """Compute the transmission of a crystal from its shape and its attenuation coefficient.
 
 The transmission depends on the frame and on the direction of the scattered beam. It is part of the
-norm of S(Q) and of Bragg intensities. The stage runs for scans whose `absorption: shape` is set.
+norm of S(Q) and of Bragg intensities. The stage runs for scans whose `absorption: shape` is set. Of
+a shape that is not known, the norm contains the mean over the shapes with the given extents, as a
+function of ``|Q|``, and the figures its uncertainty.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hklflow import stage
 from hklflow.stage.absorption_settings import AbsorptionSettings, Along, Shape
@@ -14,10 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.geometry import Rotation
     from hklflow.orientation.product import Orientation
     from hklflow.stage.rehearsal import Known
-    from hklflow.transform.absorption import Absorption, Crystal
+    from hklflow.transform.absorption import Absorption, Crystal, Profile
     from hklflow.transform.crystal_shape import Body
 
 VERSION = 1
@@ -66,13 +67,17 @@ class Params(Settings):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Trace the transmission of each rotation and write it with its errors."""
     from hklflow import nexus, plots
+    from hklflow.stage import absorption_figures
     from hklflow.transform import absorption
 
     orientation = stage.read_orientation(inputs.orientation)
     stage.read_accepted(inputs.accepted)
     shape = _require_shape(params)
-    body = body_of(shape, orientation.ub)
     names = [path.absolute().parent.name for path in inputs.scans]
+    if shape.size is not None:
+        _unknown(shape.size, orientation, names, outputs, params, threads)
+        return
+    body = body_of(shape, orientation.ub)
     found, crystals, warnings = {}, {}, _unused(shape, body)
     for name in names:
         rotation = orientation.rotation(name)
@@ -87,7 +92,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     warnings += _doubts(found, crystal, params)
     rotations = {name: orientation.rotation(name) for name in names}
     nexus.write_absorption(outputs.absorption, found, params.mu_error, params.size_error)
-    metrics = _metrics(found, crystals, rotations, shape, orientation, params)
+    directions = [(one.hkl, normal_of(one, orientation.ub)) for one in shape.directions]
+    metrics = absorption_figures.of_shape(
+        found, crystals, rotations, directions, params.mu_error, params.size_error
+    )
     stage.write_json(outputs.metrics, metrics | {"warnings": warnings})
     picture = plots.absorption(found, rotations, params.title)
     plots.save(picture, outputs.picture)
@@ -102,7 +110,7 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     import numpy as np
 
     from hklflow.geometry import lattice
-    from hklflow.transform import absorption
+    from hklflow.transform import absorption, shape_family
 
     shape, facts, cell = _require_shape(params), known.scan(inputs.scans[0]), params.sample_cell
     _formula(params)
@@ -110,16 +118,26 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     if len(by_planes) == 2 or (cell is None and True in by_planes):
         return
     # The orientation of the crystal is not known; it has no effect on the range.
-    body = body_of(shape, np.eye(3) if cell is None else lattice.b_matrix(cell))
+    if shape.size is not None:
+        bodies = shape_family.ends(shape.size)
+    else:
+        bodies = [body_of(shape, np.eye(3) if cell is None else lattice.b_matrix(cell))]
     if facts is None or (cell is None and params.formula_units is not None):
         return
     wavelength = facts.scan.rotation.beam.wavelength
-    crystal = _crystal(body, params, wavelength, cell and lattice.volume(cell))
+    # Of an unknown shape, the smallest crystal has the largest transmission.
+    crystals = [
+        _crystal(body, params, wavelength, cell and lattice.volume(cell)) for body in bodies
+    ]
     low, high = known.once(
-        ("transmission", crystal.mu, cell, shape.model_dump_json(), str(params.beam)),
-        lambda: absorption.over_all_directions(crystal),
+        ("transmission", crystals[0].mu, cell, shape.model_dump_json(), str(params.beam)),
+        lambda: (
+            absorption.over_all_directions(crystals[-1])[0],
+            absorption.over_all_directions(crystals[0])[1],
+        ),
     )
-    require_transparent(high, crystal)
+    require_transparent(high, crystals[0])
+    crystal = crystals[-1]
     known.notes.append(f"{params.title}: {sentence(crystal, low, high)} over all directions")
     known.notes += _clear(low, crystal)
 
@@ -235,23 +253,75 @@ def _volume(orientation: "Orientation") -> float:
     return float((2 * np.pi) ** 3 / abs(np.linalg.det(orientation.ub)))
 
 
-def _crystal(body: "Body", params: Params, wavelength: float, volume: float | None) -> "Crystal":
-    """Return body, attenuation and beam; the volume of the cell is needed for formula units."""
+def _attenuation(params: Params, wavelength: float, volume: float | None) -> float:
+    """Return μ in 1/mm; the volume of the cell is needed for formula units."""
     from hklflow.transform import attenuation
-    from hklflow.transform.absorption import Crystal, Profile
 
-    formula, mu = _formula(params), params.mu
-    if mu is None and params.density is not None:
-        mu = attenuation.by_density(formula, params.density, wavelength)
-    elif mu is None:
-        assert params.formula_units is not None
-        assert volume is not None
-        mu = attenuation.by_cell(formula, params.formula_units, volume, wavelength)
-    assert mu is not None
+    formula = _formula(params)
+    if params.mu is not None:
+        return params.mu
+    if params.density is not None:
+        return attenuation.by_density(formula, params.density, wavelength)
+    assert params.formula_units is not None
+    assert volume is not None
+    return attenuation.by_cell(formula, params.formula_units, volume, wavelength)
+
+
+def _profile(params: Params) -> "Profile | None":
+    from hklflow.transform.absorption import Profile
+
     if (beam := params.beam) is None:
-        return Crystal(body, mu)
-    profile = Profile(beam.horizontal, beam.vertical, beam.profile == "gaussian")
-    return Crystal(body, mu, profile)
+        return None
+    return Profile(beam.horizontal, beam.vertical, beam.profile == "gaussian")
+
+
+def _crystal(body: "Body", params: Params, wavelength: float, volume: float | None) -> "Crystal":
+    """Return body, attenuation and beam."""
+    from hklflow.transform.absorption import Crystal
+
+    return Crystal(body, _attenuation(params, wavelength, volume), _profile(params))
+
+
+def _unknown(
+    size: tuple[float, float],
+    orientation: "Orientation",
+    names: list[str],
+    outputs: Outputs,
+    params: Params,
+    threads: int,
+) -> None:
+    """Write what absorption changes as a function of Q, over the shapes with extents in a range."""
+    from hklflow import nexus, plots
+    from hklflow.geometry import symmetry
+    from hklflow.stage import absorption_figures
+    from hklflow.transform import shape_family
+    from hklflow.transform.absorption import Crystal
+
+    rotations = {name: orientation.rotation(name) for name in names}
+    volume = _volume(orientation)
+    mu = {n: _attenuation(params, r.beam.wavelength, volume) for n, r in rotations.items()}
+    beam = _profile(params)
+    gauge = shape_family.gauge(
+        shape_family.members(size, params.mu_error),
+        mu,
+        beam,
+        rotations,
+        orientation.ub,
+        symmetry.space_group(orientation.space_group).laue_operations,
+        threads,
+    )
+    smallest, largest = (Crystal(body, mu[names[0]], beam) for body in shape_family.ends(size))
+    require_transparent(gauge.range[1], smallest)
+    directions = {name: gauge.direction(one, params.nodes) for name, one in rotations.items()}
+    frames = {name: one.scan.n_frames for name, one in rotations.items()}
+    nexus.write_unknown_absorption(outputs.absorption, gauge, directions, frames)
+    metrics = absorption_figures.of_unknown_shape(gauge, mu, size)
+    warnings = _clear(gauge.range[0], largest)
+    stage.write_json(outputs.metrics, metrics | {"warnings": warnings})
+    plots.save(plots.unknown_absorption(gauge, params.title), outputs.picture)
+    print(metrics["errors common to many voxels"]["sentence"])
+    for warning in warnings:
+        print(f"warning: {warning}")
 
 
 def _unused(shape: Shape, body: "Body") -> list[str]:
@@ -289,85 +359,10 @@ def _clear(smallest: float, crystal: "Crystal") -> list[str]:
     if crystal.beam is not None or smallest <= _CLEAR:
         return []
     return [
-        f"the crystal absorbs next to nothing (smallest transmission {smallest:.4f}): check "
-        f"that its lengths (largest {crystal.body.longest:.3g} mm) are in mm and μ "
-        f"({crystal.mu:.3g}) in 1/mm"
+        f"the crystal absorbs next to nothing (smallest transmission {smallest:.4f}): check that "
+        f"its lengths (largest {crystal.body.longest:.3g} mm) are in mm and μ ({crystal.mu:.3g}) "
+        "in 1/mm"
     ]
-
-
-def _metrics(
-    found: "dict[str, Absorption]",
-    crystals: "dict[str, Crystal]",
-    rotations: "dict[str, Rotation]",
-    shape: Shape,
-    orientation: "Orientation",
-    params: Params,
-) -> dict[str, Any]:
-    """Return the figures."""
-    import numpy as np
-
-    T = {name: one.transmissions for name, one in found.items()}
-    return {
-        "attenuation (1/mm)": {name: crystal.mu for name, crystal in crystals.items()},
-        "largest extent (mm)": next(iter(crystals.values())).body.longest,
-        "volume (mm3)": next(iter(crystals.values())).body.volume,
-        "directions in the frame of the holder": [
-            {
-                "hkl": None if one.hkl is None else list(one.hkl),
-                "vector": normal_of(one, orientation.ub).round(5).tolist(),
-            }
-            for one in shape.directions
-        ],
-        "smallest and largest transmission": [
-            float(min(t.min() for t in T.values())),
-            float(max(t.max() for t in T.values())),
-        ],
-        "mean transmission": {name: float(one.curve.mean()) for name, one in found.items()},
-        "rms of ln T over directions": {
-            name: float(np.sqrt(np.mean(one.direction.log**2))) for name, one in found.items()
-        },
-        "error of the computation": {
-            "rms": max(one.error for one in found.values()),
-            "largest": max(one.largest_error for one in found.values()),
-        },
-        "errors common to many voxels": _common_errors(found, rotations, params),
-    }
-
-
-def _common_errors(
-    found: "dict[str, Absorption]", rotations: "dict[str, Rotation]", params: Params
-) -> dict[str, Any]:
-    """Return errors of S(Q) by the uncertainties of μ and size, and a sentence about them."""
-    import numpy as np
-
-    from hklflow.transform.absorption import shell_means
-
-    level = rms = largest = of_q = 0.0
-    parts = (("by_mu", params.mu_error), ("by_size", params.size_error))
-    for name, sigma in parts:
-        slopes = np.concatenate([getattr(one, name) for one in found.values()])
-        means, weights = shell_means(
-            [(rotations[r], one.direction, getattr(one, name)) for r, one in found.items()]
-        )
-        middle = np.average(means, weights=weights)
-        level += (sigma * slopes.mean()) ** 2
-        rms += (sigma * slopes.std()) ** 2
-        largest += (sigma * np.abs(slopes - slopes.mean()).max()) ** 2
-        of_q += sigma**2 * np.average((means - middle) ** 2, weights=weights)
-    level, rms, largest, of_q = (float(np.sqrt(x)) for x in (level, rms, largest, of_q))
-    return {
-        "common scale": level,
-        "change with frame and direction (rms)": rms,
-        "change with frame and direction (largest)": largest,
-        "change with |Q| (rms)": of_q,
-        "sentence": (
-            f"the uncertainties of μ ({params.mu_error:.1%}) and of the size "
-            f"({params.size_error:.1%}) make errors of S(Q) that many voxels have in common, and "
-            f"that are not in their error bars: {level:.1%} for all voxels, and {rms:.2%} (rms, "
-            f"{largest:.1%} at most) that change with frame and direction; {of_q:.2%} are a "
-            "function of |Q|, which repeated measurements cannot see"
-        ),
-    }
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from hklflow import stage
+from hklflow.stage import background_factors, background_runs
 from hklflow.stage.background_settings import Named, Run
+from hklflow.stage.frame_curve import Curve, read_signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,17 +21,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.formats.header import Header
-    from hklflow.images.frame_scale import FrameScale
     from hklflow.images.scan import RotationScan
     from hklflow.images.surroundings import Part, Rings
-    from hklflow.stage.rehearsal import FrameFacts, Known
+    from hklflow.stage.background_runs import Averaged
+    from hklflow.stage.rehearsal import Known
 
-VERSION = 3
+VERSION = 4
 FRAMES_OF = "scan"
 
 # Standard deviations of the rest of a shell below 0 that are reported.
 _NEGATIVE = 4.0
+# Rounds in which fitted factors and the course of the transmission are found.
+_FITS = 2
 # Relative error of a fitted factor above which it is not known.
 _LEAST_KNOWN = 0.3
 
@@ -39,8 +42,10 @@ class Inputs(stage.Inputs):
     """Scan file."""
     mask: Path
     """Pixel mask."""
-    scale: Path
-    """Scale of every frame."""
+    statistics: Path
+    """Frame statistics, whose level between the peaks has the course of the transmission."""
+    absorption: Path | None = None
+    """Transmission by the crystal's shape; None: the shape is not given."""
 
 
 class Outputs(stage.Outputs):
@@ -104,6 +109,11 @@ class Params(Limits):
 
     runs: dict[str, Run] = Field(min_length=1)
     """Runs without the crystal, by name."""
+    curve: Curve = Curve()
+    """Settings of the course of the transmission, those of `frame_scale`."""
+    saturation: float | None = Field(None, gt=0)
+    """Smallest saturated value of a pixel that `import_scan` states for the crystal's frames; None:
+    that of the header of the run."""
 
     @property
     def named(self) -> list[Named]:
@@ -125,26 +135,37 @@ class Params(Limits):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Average the runs, compare them with the rotation, and draw both."""
+    """Average the runs, find their factors, compare them with the rotation, and draw both."""
+    import numpy as np
+
     from hklflow import nexus, plots
     from hklflow.formats import raw
     from hklflow.plots.background import background as picture
 
-    _require_consistent(params.named)
-    scan, scale = nexus.read_scan(inputs.scan), nexus.read_scale(inputs.scale)
+    runs = params.named
+    background_runs.require_consistent(runs)
+    scan = nexus.read_scan(inputs.scan)
     bad = nexus.read_mask(inputs.mask) != 0
     of_scan = raw.read_header(scan.raw)
-    measured = [_measured(run, scan, of_scan, scale, bad) for run in params.named]
-    parts, warnings = [part for part, _ in measured], [w for _, some in measured for w in some]
-    for i, run in enumerate(params.named):
-        if run.scale == "fit":
-            parts[i] = _fitted(i, parts, scan, params)
-    parts = _apart(params.named, parts)
+    averaged = [
+        background_runs.averaged(run, scan, of_scan, bad, params.saturation) for run in runs
+    ]
+    warnings = [w for _, some in averaged for w in some]
+    pixels = _pixels(inputs.statistics, bad, params.curve)
+    factors, course = _factors([image for image, _ in averaged], scan, inputs, pixels, params)
+    parts = factors.require_positive(factors.parts(course))
+    warnings += [w for run in runs if (w := background_factors.interval(run, course)) is not None]
     rings = _rings(scan, parts, params)
     warnings += _doubts(rings, params)
-    nexus.write_background(outputs.background, parts, rings)
+    around = None if pixels is None else factors.surroundings(parts, pixels, course)
+    nexus.write_background(outputs.background, parts, rings, around)
     plots.save(picture(rings, parts, f"background of {scan.raw}"), outputs.picture)
-    stage.write_json(outputs.metrics, _metrics(parts, rings, params) | {"warnings": warnings})
+    figures = _metrics(parts, rings, params)
+    figures["smallest and largest transmission over its median"] = [
+        float(np.min(course)),
+        float(np.max(course)),
+    ]
+    stage.write_json(outputs.metrics, figures | {"warnings": warnings})
     for warning in warnings:
         print(f"warning: {warning}")
     share = _share(rings)
@@ -157,257 +178,71 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     """Compare the headers of the runs with the header of the rotation."""
     if (facts := known.scan(inputs.scan)) is None:
         return
-    _require_consistent(params.named)
+    background_runs.require_consistent(params.named)
     for run in params.named:
-        _, _, doubt = _like_scan(run, _facts(run), facts.scan, facts.frames.header)
+        of_run = background_runs.facts(run)
+        _, _, doubt = background_runs.like_scan(
+            run, of_run, facts.scan, facts.frames.header, params.saturation
+        )
         known.notes += [doubt] if doubt else []
-        _text_transmission(run, facts.scan.rotation.scan.n_frames)
+        background_factors.text_transmission(run, facts.scan.rotation.scan.n_frames)
 
 
-def _facts(run: Named) -> "FrameFacts":
-    from hklflow.base.system import require_file
-    from hklflow.formats.series import number_pattern
-    from hklflow.stage.rehearsal import read_facts
+def _pixels(
+    statistics: Path, bad: "NDArray[np.bool_]", curve: Curve
+) -> "background_factors.Pixels | None":
+    """Return the pixels of the signal of `frame_scale`; None if it uses no signal."""
+    from hklflow import nexus
+    from hklflow.images.statistics_parts import OUTSIDE
 
-    if number_pattern(Path(run.raw).name) is None:
-        require_file(Path(run.raw), "raw file", f"correct `{_where(run)}: raw`")
-    return read_facts(run.raw)
-
-
-def _where(run: Named) -> str:
-    return f"background: runs: {run.name}"
-
-
-def _like_scan(
-    run: Named, facts: "FrameFacts", scan: "RotationScan", of_scan: "Header"
-) -> "tuple[RotationScan, NDArray[np.float64], str | None]":
-    """Return the run as a scan, its incident intensities, and a warning about them.
-
-    Raises
-    ------
-    HklflowError
-        If the run is one of something else.
-    """
-    from dataclasses import replace
-
-    import numpy as np
-
-    from hklflow.formats import assemble, background_run
-
-    header = facts.header
-    if run.monitor is not None:
-        header = replace(header, monitor=np.full(facts.shape[0], run.monitor))
-    monitor = "none" if scan.monitor_source == "none" else "file"
-    said = assemble.Said(monitor=monitor, exposure=run.exposure, attenuation=run.attenuation)
-    if header.exposure_time is None and monitor == "file":
-        said = replace(said, exposure=1.0)  # the monitor counts during the exposure
-    where = _where(run)
-    like = background_run.like_scan(run.raw, facts.shape, header, said, scan, of_scan, where)
-    return *like, background_run.beam_doubt(run.raw, header, run.exposure, scan, where)
-
-
-def _measured(
-    run: Named,
-    scan: "RotationScan",
-    of_scan: "Header",
-    scale: "FrameScale",
-    bad: "NDArray[np.bool_]",
-) -> "tuple[Part, list[str]]":
-    """Return the background of a run, and warnings."""
-    import numpy as np
-
-    from hklflow.formats import background_run, raw
-    from hklflow.images import surroundings
-
-    like, incident, doubt = _like_scan(run, _facts(run), scan, of_scan)
-    with raw.open_scan(like) as frames:
-        level, variance = surroundings.mean_image(
-            background_run.blocks(frames, scan, like),
-            incident,
-            bad,
-            background_run.valid(frames, scan, like),
-            raw.read_variance(like),
-        )
-    _require_counts(run, level)
-    warnings = [doubt] if doubt else []
-    strong = surroundings.too_strong(level)
-    level[strong] = variance[strong] = np.nan
-    if lost := int(np.count_nonzero(~bad & ~np.isfinite(level))):
-        warnings.append(
-            f"{run.name}: S is not measured in {lost} good pixels, which are saturated or flagged "
-            f"in {run.raw}, or more than {surroundings.MOST_RATIO:g} times as strong as its median"
-        )
-    transmission, error, unknown = _transmission(run, scale)
-    factor = surroundings.frame_factor(run.seen_through, transmission, run.share or 0.0)
-    through = 1 - surroundings.frame_factor(run.seen_through, 0 * transmission, run.share or 0.0)
-    of_factor = float(np.mean(through * transmission * error / factor))
-    if unknown:
-        warnings.append(_interval(run, transmission, through))
-    if run.scale != "fit":
-        factor = factor * run.scale
-    total = float(np.hypot(of_factor, run.scale_error))
-    return surroundings.Part(run.name, level, variance, factor, total), warnings
-
-
-def _require_counts(run: Named, level: "NDArray[np.float64]") -> None:
-    """Refuse a run that measured nothing."""
-    import numpy as np
-
-    from hklflow.base.errors import HklflowError
-
-    if not np.isfinite(level).any():
-        raise HklflowError(
-            f"{run.raw}: every pixel is masked, flagged or saturated, so no background is known; "
-            f"give another run, or remove `{_where(run)}`"
-        )
-    if not (level > 0).any():
-        raise HklflowError(
-            f"{run.raw}: the counts of all pixels are 0 (was the shutter closed?); give another "
-            f"run, or remove `{_where(run)}`"
-        )
-
-
-def _require_consistent(runs: list[Named]) -> None:
-    """Refuse runs that contain unknown runs or themselves, and two runs with the same frames.
-
-    Raises
-    ------
-    HklflowError
-    """
-    from hklflow.base.errors import HklflowError
-
-    for run in runs:
-        others = [other.name for other in runs if other.name != run.name]
-        for name in run.contains:
-            if name not in others:
-                raise HklflowError(
-                    f"`{_where(run)}: contains`: {name!r} is no other run of this rotation (the "
-                    f"others are {', '.join(others) or 'none'}); name one of them"
-                )
-    contained = _contained(runs)
-    for i, run in enumerate(runs):
-        if contained[i, i]:
-            raise HklflowError(
-                f"`{_where(run)}: contains`: {run.name} contains a run that contains {run.name}; "
-                "two runs cannot contain each other"
-            )
-        for other in runs[:i]:
-            if Path(other.raw).resolve() == Path(run.raw).resolve():
-                raise HklflowError(
-                    f"`{_where(run)}: raw`: {other.name} has the same frames ({run.raw}), which "
-                    "would be subtracted twice; give one run (for air before and behind the "
-                    "crystal `seen_through: part`)"
-                )
-
-
-def _contained(runs: list[Named]) -> "NDArray[np.bool_]":
-    """Return [i, j] True if run i contains run j, directly or in a run that it contains."""
-    import numpy as np
-
-    found = np.array([[other.name in run.contains for other in runs] for run in runs])
-    for k in range(len(runs)):
-        found |= found[:, k, None] & found[k]
-    return found
-
-
-def _apart(runs: list[Named], parts: "list[Part]") -> "list[Part]":
-    """Return the backgrounds with factors that count what a run contains of others only once.
-
-    With the runs ``B`` and ``B + A``, the sum ``f_B B + f_A A`` is ``f_A (B + A) + (f_B - f_A) B``.
-    In general the runs are (1 + C) times the sources, with C = 1 where a run contains a source, and
-    the factors of the runs are those of the sources times the inverse matrix.
-
-    Raises
-    ------
-    HklflowError
-        If the factor of a contained run would become negative.
-    """
-    import numpy as np
-
-    from hklflow.base.errors import HklflowError
-
-    sums = np.eye(len(runs)) + _contained(runs)
-    factors = np.linalg.solve(sums.T, np.array([part.factor for part in parts]))
-    for run, factor in zip(runs, factors, strict=True):
-        if factor.min() < -1e-9:
-            raise HklflowError(
-                f"the factor of {run.name} is {factor.min():.3g} after the runs that contain it "
-                "are subtracted: it is weakened more than they are; correct `contains`, "
-                "`seen_through`, or the transmissions"
-            )
-    return [part._replace(factor=f.clip(0)) for part, f in zip(parts, factors, strict=True)]
-
-
-def _transmission(run: Named, scale: "FrameScale") -> "tuple[NDArray[np.float64], float, bool]":
-    """Return the transmission of each frame, its relative error, and True if it is unknown."""
-    import numpy as np
-
-    from hklflow.base.errors import HklflowError
-
-    course = scale.course
-    if isinstance(run.transmission, Path):
-        values = _text_transmission(run, len(course))
-        assert values is not None
-        return values, run.transmission_error, False
-    if run.transmission is None:
-        unknown = run.seen_through != "not"
-        # The middle of the interval 0 to 1, and the standard deviation of its even distribution.
-        return 0.5 * course / course.max(), 1 / np.sqrt(3) if unknown else 0.0, unknown
-    values = run.transmission * course
-    if values.max() > 1:
-        raise HklflowError(
-            f"`{_where(run)}: transmission` is {run.transmission:g} for the median frame, and with "
-            f"the course of `frame_scale` {values.max():.4g} for the largest: a transmission is at "
-            "most 1; give a file with the transmission of each frame, or `frame_scale: {source: "
-            "none}`"
-        )
-    return values, run.transmission_error, False
-
-
-def _text_transmission(run: Named, n_frames: int) -> "NDArray[np.float64] | None":
-    """Read the transmission of each frame from the user's file, if there is one."""
-    import warnings
-
-    import numpy as np
-
-    from hklflow.base.errors import HklflowError
-
-    if not isinstance(run.transmission, Path):
+    if curve.source == "none":
         return None
-    try:
-        with warnings.catch_warnings(action="ignore"):  # an empty file is refused below
-            values = np.loadtxt(run.transmission, dtype=np.float64, ndmin=1)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise HklflowError(
-            f"{run.transmission} is not a text file of numbers ({error}); write one transmission "
-            "of the crystal in each row"
-        ) from None
-    if values.shape != (n_frames,) or not np.all((values > 0) & (values <= 1)):
-        inside = f" from {values.min():g} to {values.max():g}" if values.size else ""
-        raise HklflowError(
-            f"{run.transmission} has an array of {values.shape} numbers{inside}; give one "
-            f"transmission of the crystal, above 0 and at most 1, for each of the {n_frames} frames"
-        )
-    return values
+    parts = nexus.read_parts(statistics)
+    annulus = parts.image != OUTSIDE
+    signal = annulus if curve.source == "background" else ~bad
+    of_parts = [parts.image == i for i in range(len(parts.shape))]
+    return background_factors.Pixels(signal, annulus, of_parts)
 
 
-def _interval(
-    run: Named, transmission: "NDArray[np.float64]", through: "NDArray[np.float64]"
-) -> str:
-    """Return the warning for an unknown transmission."""
+def _factors(
+    images: "list[Averaged]",
+    scan: "RotationScan",
+    inputs: Inputs,
+    pixels: "background_factors.Pixels | None",
+    params: Params,
+) -> "tuple[background_factors.Factors, NDArray[np.float64]]":
+    """Return the factors of the runs, some of them fitted, and the course of the transmission.
+
+    The course depends on the fitted factors, and these on the course; therefore both are found
+    repeatedly, at first without the runs whose factors are not known.
+    """
     import numpy as np
 
-    low = float(np.mean(1 - through))
-    high = float(np.mean(1 - through + through * 2 * transmission))
-    return (
-        f"the transmission of the crystal is not known: the background {run.name} is between "
-        f"{low:.0%} and {high:.0%} of its run, and {(low + high) / 2:.0%} is subtracted; give "
-        f"`{_where(run)}: {{transmission: ...}}`"
+    curve = params.curve
+    signal = read_signal(inputs.scan, inputs.statistics, inputs.absorption, curve)
+    fitted = [i for i, image in enumerate(images) if image.run.scale == "fit"]
+    scales = np.array([0.0 if i.run.scale == "fit" else float(i.run.scale) for i in images])
+    found = background_factors.Factors(
+        images, scales, np.array([image.run.scale_error for image in images])
     )
+    course = found.course(signal, curve, pixels)
+    for _ in range(_FITS if fitted else 0):
+        for i in fitted:
+            found.scales[i], found.errors[i] = _fitted(i, found, course, scan, params)
+        course = found.course(signal, curve, pixels)
+    for i in fitted:
+        name, scale = images[i].run.name, found.scales[i]
+        print(f"{name}: the fitted factor is {scale:.4f} ± {scale * found.errors[i]:.4f}")
+    return found, course
 
 
-def _rings(scan: "RotationScan", parts: "list[Part]", params: Params, shells: int = 60) -> "Rings":
-    """Compare frames spread over the rotation with the backgrounds."""
+def _rings(
+    scan: "RotationScan", parts: "list[Part]", params: Params, *, for_fit: bool = False
+) -> "Rings":
+    """Compare frames spread over the rotation with the backgrounds.
+
+    To fit a factor, the shells are finer, and Bragg peaks, which are sharp too, are left out.
+    """
     import numpy as np
 
     from hklflow.formats import raw
@@ -430,11 +265,19 @@ def _rings(scan: "RotationScan", parts: "list[Part]", params: Params, shells: in
                 yield frame, frames.read(scan.first + frame, scan.first + frame + 1)[0]
 
         incident = scan.monitor * scan.attenuation
-        return surroundings.rings(images(), incident, parts, q, limits, shells)
+        return surroundings.rings(
+            images(), incident, parts, q, limits, 300 if for_fit else 60, between_peaks=for_fit
+        )
 
 
-def _fitted(number: int, parts: "list[Part]", scan: "RotationScan", params: Params) -> "Part":
-    """Return a background with the factor that fits the frames.
+def _fitted(
+    number: int,
+    factors: "background_factors.Factors",
+    course: "NDArray[np.float64]",
+    scan: "RotationScan",
+    params: Params,
+) -> tuple[float, float]:
+    """Return the factor of a run that fits the frames, and its relative error.
 
     Raises
     ------
@@ -446,24 +289,24 @@ def _fitted(number: int, parts: "list[Part]", scan: "RotationScan", params: Para
     from hklflow.base.errors import HklflowError
     from hklflow.images import surroundings
 
-    part, run = parts[number], params.named[number]
-    own = _rings(scan, [part], params, shells=300)
+    run = factors.runs[number]
+    factors.scales[number] = 1.0
+    own = _rings(scan, factors.parts(course, [number]), params, for_fit=True)
     measured = own.measured
-    if others := [p for i, p in enumerate(parts) if i != number]:
-        measured = measured - _rings(scan, others, params, shells=300).background
+    if others := [i for i in range(len(factors.runs)) if i != number]:
+        of_others = _rings(scan, factors.parts(course, others), params, for_fit=True)
+        measured = measured - of_others.background
     use = (own.pixels > 0) & (own.measured_error > 0)
     errors = np.hypot(own.measured_error, own.noise)[use]
     curves = own.q[use], measured[use], errors, own.background[use]
     factor, error = surroundings.fitted_scale(*curves)
     if not error < _LEAST_KNOWN * factor:
         raise HklflowError(
-            f"`{_where(run)}: {{scale: fit}}`: the factor of {run.name} is {factor:.3g} ± "
-            f"{error:.2g}, so the frames do not determine it: the background has no sharp "
-            "structure against |Q|; give a number"
+            f"`{background_runs.where(run)}: {{scale: fit}}`: the factor of {run.name} is "
+            f"{factor:.3g} ± {error:.2g}, so the frames do not determine it: the background has no "
+            "sharp structure against |Q|; give a number"
         )
-    total = float(np.hypot(part.error, error / factor))
-    print(f"{run.name}: the fitted factor is {factor:.4f} ± {error:.4f}")
-    return part._replace(factor=part.factor * factor, error=total)
+    return factor, float(np.hypot(run.scale_error, error / factor))
 
 
 def _share(rings: "Rings") -> float:

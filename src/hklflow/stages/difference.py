@@ -17,6 +17,7 @@ VERSION = 4
 
 _PLANES = {False: ("h k 0", "h 0 l", "0 k l"), True: ("x y 0", "x 0 z", "0 y z")}
 _NAMES = {False: "S(Q)", True: "3D-ΔPDF"}
+_BOX = (16, 64, 64)  # voxels along l, k, h
 _SAMPLE = 1_000_000  # largest number of voxels for the fit of the scale
 _PLACES = 10
 
@@ -163,9 +164,9 @@ def _reaches(pair: "tuple[OpenVolume, OpenVolume]") -> list[float | None]:
 def _fitted_scale(pair: "tuple[OpenVolume, OpenVolume]", needed: bool) -> tuple[float, float]:
     """Return the scale factor for the reference and its error, from a sample of voxels.
 
-    The sample consists of whole chunks, drawn at random with a fixed seed. Of each set of
-    equivalent voxels only one is used, because equivalents have the same errors. If no factor can
-    be fitted and none is needed, both results are NaN.
+    The sample consists of boxes (whole chunks in the file), drawn at random with a fixed seed. Of
+    each set of equivalent voxels only one is used, because equivalents have the same errors. If no
+    factor can be fitted and none is needed, both results are NaN.
     """
     import itertools
 
@@ -177,13 +178,13 @@ def _fitted_scale(pair: "tuple[OpenVolume, OpenVolume]", needed: bool) -> tuple[
     one = pair[0]
     grid, datasets = one.grid, [v.group[n] for v in pair for n in ("data", "data_errors")]
     operations = extrema.operations_of(one.notes.get("operations"), direct=False)
-    shape, chunk = grid.array_shape, datasets[0].chunks or (16, 64, 64)
-    boxes = list(itertools.product(*(range(0, n, c) for n, c in zip(shape, chunk, strict=True))))
+    starts = (range(0, n, step) for n, step in zip(grid.array_shape, _BOX, strict=True))
+    boxes = list(itertools.product(*starts))
     axes = [grid.axis(i) for i in range(3)]
     parts: list[list[Any]] = [[np.empty(0)] for _ in datasets]
     size = 0
     for place in np.random.default_rng(0).permutation(len(boxes)):
-        region = tuple(slice(b, b + c) for b, c in zip(boxes[place], chunk, strict=True))
+        region = tuple(slice(b, b + c) for b, c in zip(boxes[place], _BOX, strict=True))
         own = [axis[part] for axis, part in zip(axes, region[::-1], strict=True)]
         kept = extrema.asymmetric(operations, own)
         if not kept.any():

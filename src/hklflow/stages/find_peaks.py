@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.peaks.search import PeakParams
     from hklflow.stage.rehearsal import Known
 
-VERSION = 10
+VERSION = 11
 FRAMES_OF = "scan"
 
 _RADIAL_BINS = 100
@@ -160,7 +160,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             arrays | {"pixels": valid},  # valid pixels of each frame are not in the picture
             {"summed": result.summed, "maximum": result.maximum_image},
             (q_bins, result.radial_sums, result.radial_counts),
-            (result.parts, result.parts_errors),
+            (result.parts, result.parts_errors, result.parts_shape, result.parts_image),
         )
     peaks = search.finish()
     pixels, frames_floor = params.sigma_floor

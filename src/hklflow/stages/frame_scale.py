@@ -2,15 +2,17 @@
 
 Monitor and attenuators are known. The transmission of the rotating sample is estimated from the
 background between the Bragg peaks, and so is the scale of the rotation relative to the first
-rotation of its scan. The transform uses both.
+rotation of its scan. The transform uses both. If runs without the crystal were measured, their
+counts are subtracted from this background before.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from hklflow import stage
+from hklflow.stage.frame_curve import Curve, Signal, read_signal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,12 +20,12 @@ if TYPE_CHECKING:
 
     from hklflow.images.frame_scale import Transmission, Uneven
     from hklflow.images.scan import RotationScan
+    from hklflow.images.surrounded import Surroundings
     from hklflow.stage.rehearsal import Known
     from hklflow.transform.direction import Direction
 
-VERSION = 4
+VERSION = 5
 
-_WINDOW = 31
 _PARTS = 4  # along each side of the detector
 
 
@@ -42,6 +44,10 @@ class Inputs(stage.Inputs):
     earlier: list[Path] = Field(default_factory=list)
     """Frame statistics of the earlier rotations of the scan, which must not have the same frames.
     """
+    background: Path | None = None
+    """Background of the rotation, measured without the crystal; None: not measured."""
+    reference_background: Path | None = None
+    """Background of the first rotation of the scan."""
 
 
 class Outputs(stage.Outputs):
@@ -53,18 +59,7 @@ class Outputs(stage.Outputs):
     """Number of frames that were used, replaced and interpolated; range of the transmission."""
 
 
-class Params(stage.Params):
-    source: Literal["background", "frame_sum", "none"] = "background"
-    """Signal from which the transmission of the sample is estimated. `background`: the level
-    between the Bragg peaks. `frame_sum`: all good pixels, with Bragg peaks. `none`: the
-    transmission is 1 (for few frames, or no background).
-    """
-    smooth: bool = True
-    """Fit a smooth curve to the frames' values; False: each frame keeps its own value."""
-    window: int | None = Field(None, ge=5)
-    """Odd number of frames over which the curve is smooth; the transmission should change little in
-    half of them. None: 31, or as many as the rotation has; with fewer than 5, each frame keeps its
-    own value."""
+class Params(Curve):
     rotation_scale: bool = True
     """Scale the rotations of a scan to each other by the medians of signal over monitor. Set False
     if their detector settings differ, so that their backgrounds cannot be compared."""
@@ -88,39 +83,24 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.base.errors import HklflowError
     from hklflow.geometry import corrections
     from hklflow.images import frame_scale
-
-    def estimate(scan_path: Path, path: Path) -> tuple[frame_scale.Transmission, np.ndarray]:
-        scan = nexus.read_scan(scan_path)
-        incident = scan.monitor * scan.attenuation
-        if (by_shape := _by_shape(inputs.absorption, scan_path)) is not None:
-            incident = incident * by_shape[0]
-        background = nexus.read_statistics(path, "background")
-        if len(background) != len(incident):
-            raise HklflowError(
-                f"{path} has {len(background)} frames, but {scan_path} has {len(incident)}; make "
-                "the frame statistics again"
-            )
-        if params.source == "none":
-            return frame_scale.constant(incident), background
-        signal = background
-        if params.source == "frame_sum":
-            pixels = nexus.read_statistics(path, "pixels")
-            # A frame with only flagged pixels has no value.
-            signal = nexus.read_statistics(path, "frame_sum") / np.where(pixels > 0, pixels, np.nan)
-        return frame_scale.transmission(signal, incident, window_of(params, len(signal))), signal
 
     shaped = _by_shape(inputs.absorption, inputs.scan)
     scan, first = nexus.read_scan(inputs.scan), nexus.read_scan(inputs.reference_scan)
     _require_own_frames(scan, inputs)
-    own, signal = estimate(inputs.scan, inputs.statistics)
-    reference, _ = estimate(inputs.reference_scan, inputs.reference)
+    signal = read_signal(inputs.scan, inputs.statistics, inputs.absorption, params)
+    around = _surroundings(inputs.background, params)
+    own = _estimate(signal, around, params)
+    reference = _estimate(
+        read_signal(inputs.reference_scan, inputs.reference, inputs.absorption, params),
+        _surroundings(inputs.reference_background, params),
+        params,
+    )
     uneven, counting = None, None
-    window = window_of(params, len(signal))
+    window = params.frames_of_window(len(signal.values))
     if params.source != "none":
-        parts, errors = nexus.read_parts(inputs.statistics)
+        parts, errors = _parts(inputs.statistics, signal, around)
         parts = _without_absorption(parts, shaped and shaped[1])
         uneven = frame_scale.uneven(parts, errors, window)
         counting = frame_scale.counting_error(errors)
@@ -134,7 +114,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     scale = frame_scale.FrameScale(
         scan.monitor,
         scan.attenuation,
-        signal,
+        signal.values,
         own,
         rotation,
         area,
@@ -142,7 +122,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         shaped and shaped[0],
     )
     goniometer = scan.rotation.goniometer
-    angle = np.degrees(scan.rotation.scan.angle(np.arange(len(signal)) + 0.5))
+    angle = np.degrees(scan.rotation.scan.angle(np.arange(len(signal.values)) + 0.5))
     nexus.write_scale(outputs.scale, scale, angle)
     picture = plots.frame_scale(
         scale, angle, goniometer.names[goniometer.scan], f"scale of the frames of {scan.raw}"
@@ -162,6 +142,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "error by parts of the detector that differ": None if uneven is None else uneven.error,
         "scale of the rotation": rotation,
         "pixel area relative to the first rotation": area,
+        **({} if around is None else _of_surroundings(signal, around)),
         "warnings": warnings,
     }
     stage.write_json(outputs.metrics, metrics)
@@ -172,6 +153,69 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"{rotation:.4f}; frames {own.counts}; "
         + ("no smooth curve" if window is None else f"smooth over {window} frames")
     )
+    if around is not None:
+        share = metrics["share of the background without the crystal in the signal"]
+        print(f"{share:.1%} of the signal is background without the crystal and was subtracted")
+
+
+def _surroundings(path: Path | None, params: Params) -> "Surroundings | None":
+    """Return the counts of the surroundings in the signal; None if they are not subtracted."""
+    from hklflow import nexus
+
+    return None if path is None or params.source == "none" else nexus.read_surroundings(path)
+
+
+def _estimate(signal: Signal, around: "Surroundings | None", params: Params) -> "Transmission":
+    """Estimate the transmission with the error of the background."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from hklflow.images import surrounded
+
+    if around is None:
+        return signal.transmission(params)
+    own = signal.transmission(params, around.level)
+    more = surrounded.course_error(own.transmission, own.level, around.direct_error)
+    return replace(own, errors=np.hypot(own.errors, more))
+
+
+def _parts(
+    statistics: Path, signal: Signal, around: "Surroundings | None"
+) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+    """Return relative levels of parts of the detector and their errors, without surroundings."""
+    from hklflow import nexus
+    from hklflow.images import surrounded
+
+    parts = nexus.read_parts(statistics)
+    if around is None:
+        return parts.values, parts.errors
+    incident = signal.incident
+    return surrounded.parts_of_crystal(
+        parts.values,
+        parts.errors,
+        parts.shape,
+        nexus.read_statistics(statistics, "background"),
+        incident * around.annulus,
+        incident[:, None] * around.parts,
+    )
+
+
+def _of_surroundings(signal: Signal, around: "Surroundings") -> dict[str, float]:
+    """Return the share of the surroundings in the signal, and the error of the direct part."""
+    import numpy as np
+
+    counts = signal.incident * around.level
+    positive = np.where(signal.values > 0, signal.values, np.nan)
+    level = float(np.nanmedian(positive / signal.incident))
+    return {
+        "share of the background without the crystal in the signal": float(
+            np.nanmedian(counts / positive)
+        ),
+        "relative error of the signal by the background without the crystal": (
+            around.direct_error / level
+        ),
+    }
 
 
 def _by_shape(path: Path | None, scan: Path) -> "tuple[NDArray[np.float64], Direction] | None":
@@ -208,26 +252,7 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     """Compare the window with the number of frames."""
     for path in (inputs.scan, inputs.reference_scan):
         if (facts := known.scan(path)) is not None:
-            window_of(params, facts.scan.rotation.scan.n_frames)
-
-
-def window_of(params: Params, n_frames: int) -> int | None:
-    """Return the frames over which the curve is smooth; None: no smooth curve.
-
-    Raises
-    ------
-    HklflowError
-        If the given window does not fit the number of frames.
-    """
-    from hklflow.images import frame_scale
-
-    if not params.smooth or params.source == "none":
-        return None
-    if params.window is not None:
-        frame_scale.require_window(params.window, n_frames)
-        return params.window
-    longest = min(_WINDOW, n_frames - 1 + n_frames % 2)
-    return longest if longest >= 5 else None
+            params.frames_of_window(facts.scan.rotation.scan.n_frames)
 
 
 def _curve_doubts(

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from hklflow.transform.direction import Direction, Refined
     from hklflow.transform.redundancy import Scale, Splines
     from hklflow.transform.repeat_grid import RepeatGrid
-    from hklflow.transform.repeats import Records, Repeats
+    from hklflow.transform.repeats import Orbits, Records, Repeats
 
-VERSION = 4
+VERSION = 5
 
 _NODES = 33  # along each side of the detector
 _SURE = 4.0  # errors from 0 of a share of the counts that does not follow the scale
 _SMALL = 0.02  # share that is not reported
+_EXCESS = 1.5  # scatter of groups of S(Q) over that of orbits above which it is reported
 _UNKNOWN, _UNKNOWN_REST = 0.2, 0.02  # see `Settings.unknown_background`
 _KEPT = "the transmission by frame_scale is used"
 
@@ -201,9 +202,10 @@ class _Sums(NamedTuple):
 
 def _records(task: _Task, plan: "RepeatGrid", inputs: Inputs, params: Params) -> _Sums:
     """Sum all frames by voxel and passage."""
+    from hklflow.stage import repeated
     from hklflow.transform import repeats
 
-    orbit = _orbits(task, plan, params)
+    orbit = repeated.orbits(task.orientation, plan, params.punch, params.friedel)
     parts, through = [], []
     for number in range(len(task.names)):
         own, factor = _of_rotation(task, plan, inputs, params, number, orbit)
@@ -213,40 +215,19 @@ def _records(task: _Task, plan: "RepeatGrid", inputs: Inputs, params: Params) ->
     return _Sums(records, plan.frames, through)
 
 
-def _orbits(task: _Task, plan: "RepeatGrid", params: Params) -> "NDArray[np.int32]":
-    """Return the orbits of the voxels under the Laue group, or the point group."""
-    import numpy as np
-
-    from hklflow.geometry import symmetry
-    from hklflow.transform import repeats
-    from hklflow.volumes.symmetrise import images
-
-    group = symmetry.space_group(task.orientation.space_group)
-    operations = group.laue_operations
-    if not params.friedel:
-        # hkl are rows of the operations of coordinates.
-        turns = np.transpose(group.operations[0], (0, 2, 1))
-        operations = np.unique(np.concatenate([np.eye(3, dtype=int)[None], turns]), axis=0)
-    maps = images(plan.grid, operations)
-    return repeats.orbits(plan.grid, maps.turns, maps.shifts, params.punch, plan.share)
-
-
 def _of_rotation(
     task: _Task,
     plan: "RepeatGrid",
     inputs: Inputs,
     params: Params,
     number: int,
-    orbit: "NDArray[np.int32]",
+    orbit: "Orbits",
 ) -> "tuple[Repeats, NDArray[np.float64]]":
     """Return the sums of a rotation, and the crystal's part of the norm of its frames."""
     import numpy as np
 
-    from hklflow import nexus
-    from hklflow.formats import raw
-    from hklflow.images import masks
+    from hklflow.stage import repeated
     from hklflow.transform import repeats, surroundings
-    from hklflow.transform.sums import Readout
 
     scan, rotation = task.scans[number], task.rotations[number]
     corrections = params.corrections
@@ -266,12 +247,8 @@ def _of_rotation(
     of_scan = at.get(inputs.orientation.absolute().parent.name)
     background = norms.read_background(at.get(task.names[number], of_scan), norm) or []
     incident = norm.scale.monitor * norm.scale.attenuation
-    with (
-        raw.open_scan(scan) as frames,
-        nexus.open_frame_mask(inputs.frame_masks[number]) as excluded,
-    ):
-        flag = masks.flag_value(frames.dtype) or np.inf
-        readout = Readout(min(flag, scan.saturation or np.inf), scan.underload)
+    name = task.names[number]
+    with repeated.ranges(scan, inputs.frame_masks[number], name, plan.frames) as frames:
         own = repeats.Repeats(
             rotation,
             number,
@@ -280,22 +257,15 @@ def _of_rotation(
             orbit,
             norm.pixel,
             norm.frame,
-            readout,
+            frames.readout,
             plan.block,
             surroundings.norms(background, incident),
             norm.direction,
         )
-        n, fast = rotation.scan.n_frames, rotation.detector.shape[1]
-        blocks = frames.blocks(plan.frames, scan.first, scan.first + n)
-        first = 0
-        for counts in stage.progress(blocks, n, f"sum frames of {task.names[number]}", len):
-            last = first + len(counts)
-            mask = None
-            if excluded.any(first, last):
-                mask = np.unpackbits(excluded[first:last], axis=2, count=fast)
-            own.add(counts, first, mask)
-            first = last
-    return own, np.divide(norm.frame, incident, out=np.ones(n), where=incident > 0)
+        for part in frames.each:
+            own.add(*part)
+    ones = np.ones(rotation.scan.n_frames)
+    return own, np.divide(norm.frame, incident, out=ones, where=incident > 0)
 
 
 def _splines(task: _Task, params: Params) -> "Splines":
@@ -357,7 +327,7 @@ def _fit(sums: _Sums, task: _Task, params: Params, known: bool) -> "tuple[Scale 
         for name, error in zip(task.names, level, strict=True)
         if error > params.told_error
     ]
-    warnings += _steady(found) + _overlooked(found, len(task.names), unknown, params.told_error)
+    warnings += _steady(found) + _overlooked(found, len(task.names), params.told_error)
     if found.chi2_after > params.told_chi2:
         usable = found.chi2_after <= params.max_chi2
         limit = params.told_chi2 if usable else params.max_chi2
@@ -392,16 +362,24 @@ def _steady(found: "Scale") -> list[str]:
     ]
 
 
-def _overlooked(found: "Scale", n_rotations: int, share: float, limit: float) -> list[str]:
-    """Return a sentence if a background that nobody knows may change the course of the factors."""
+def _overlooked(found: "Scale", n_rotations: int, limit: float) -> list[str]:
+    """Return sentences if a background that nobody knows may change the course of the factors."""
+    reports = []
+    if found.excess > _EXCESS:
+        reports.append(
+            "the factors of the frames from weak and from strong S(Q) differ by "
+            f"{found.excess:.1f} times their errors, which were raised by this; a background "
+            "that nobody measured, or reflections wider than `refine_scale: punch` may be the cause"
+        )
     error = max(float(found.off_by(number).std()) for number in range(n_rotations))
     if error <= limit:
-        return []
+        return reports
     return [
+        *reports,
         f"the factors of the frames have an error of {error:.1%} (rms, limit `refine_scale: "
-        f"told_error` {limit:.1%}) for each {share:.0%} of the counts between reflections that are "
-        "a background which nobody measured (`refine_scale: unknown_background`); measure it "
-        "without the crystal and name the run in `background: runs`"
+        f"told_error` {limit:.1%}) for each {found.unknown:.0%} of the counts between reflections "
+        "that are a background which nobody measured (`refine_scale: unknown_background`); measure "
+        "it without the crystal and name the run in `background: runs`",
     ]
 
 
@@ -428,7 +406,9 @@ def _corrections(found: "Scale", task: _Task) -> "dict[str, Refined]":
     corrections = {}
     for number, name in enumerate(task.names):
         curve, covariance = found.of_frames(number)
-        errors = np.sqrt(np.diag(covariance) + found.off_by(number) ** 2)
+        # Another background changes other frames, by about as much.
+        overlooked = np.mean(found.off_by(number) ** 2)
+        errors = np.sqrt(np.diag(covariance) + overlooked)
         direction = _direction(found, task.rotations[number], number)
         corrections[name] = Refined(curve, curve * errors, direction)
     return corrections
@@ -465,6 +445,7 @@ def _metrics(found: "Scale | None", corrections: "dict[str, Refined]") -> dict[s
         "parameters determined": found.determined,
         "difference of S(Q) within a voxel": found.tau,
         "noise of single frames": found.noise,
+        "scatter of weak and strong S(Q) over that expected": found.excess,
         "share of the counts that does not follow the scale": found.steady[0],
         "error of the share": found.steady[1],
         "factor of the frames": {

@@ -141,8 +141,10 @@ def _unlike_scales(scans: "Sequence[Orientation]", inputs: Inputs) -> list[str]:
 
     files, corrections = iter(inputs.scales), {}
     for scan in scans:
-        shaped = [nexus.read_scale(next(files)).absorption is not None for _ in scan.rotations]
-        corrections[scan.scan] = ["absorption by shape"] if any(shaped) else []
+        means = [nexus.read_scale(next(files)).absorption for _ in scan.rotations]
+        # The mean of a frame is 1 if the shape is not known.
+        shaped = any(mean is not None and (mean != 1).any() for mean in means)
+        corrections[scan.scan] = ["absorption by shape"] if shaped else []
     return only_some(corrections, "the scale to the parent, and of Bragg intensities,")
 
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from hklflow.orientation.product import Orientation
     from hklflow.stage.rehearsal import Known
     from hklflow.transform.binning import Accumulator
-    from hklflow.transform.surroundings import Subtracted
+    from hklflow.transform.sums import Expected
 
-VERSION = 8
+VERSION = 9
 FRAMES_OF = "scan"
 
 
@@ -108,15 +108,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         used = invalid = inside = 0
         for number, planes in enumerate(_passes(task, frames, params.memory)):
             accumulator = _accumulator(task, frames.dtype, planes, threads)
-            volumes = _with_background(accumulator, task)
             bands = frames.bands(
                 params.block, *(task.scan.first + i for i in task.frames), threads=threads
             )
             description = "transform frames" + (f", pass {number + 1}" if number else "")
-            _add(volumes, bands, excluded, task, description)
+            _add(accumulator, bands, excluded, task, description)
             used, invalid = accumulator.used, accumulator.invalid
             inside += accumulator.inside
-            writer.write(volumes.boxes())
+            writer.write(accumulator.boxes())
         outside = used * accumulator.n_sub - inside
         writer.note(
             {
@@ -182,6 +181,7 @@ def _read(inputs: Inputs, params: Params) -> _Task:
     import zlib
 
     from hklflow import nexus
+    from hklflow.base.names import measured
     from hklflow.formats import raw
     from hklflow.geometry.grid import pixel_pitch, sub_samples
 
@@ -204,8 +204,10 @@ def _read(inputs: Inputs, params: Params) -> _Task:
         )
     number, of = params.part
     begin, end = (rotation.scan.n_frames * i // of for i in (number, number + 1))
-    # Sweeps that are merged need different random sub-sampling of their photons.
-    seed = zlib.crc32(f"{orientation.sample}/{orientation.scan}/{params.rotation}".encode())
+    # Sweeps that are merged need different random sub-sampling of their photons. Analyses of one
+    # scan, which have the same photons, need the same: else they differ by its noise.
+    name = f"{orientation.sample}/{measured(orientation.scan)}/{params.rotation}"
+    seed = zlib.crc32(name.encode())
     return _Task(
         scan,
         orientation,
@@ -224,8 +226,8 @@ def _passes(task: _Task, frames: "Frames", memory: float) -> list[tuple[int, int
     """Return the planes (first, last) of each pass over the frames; ``memory`` is in MB."""
     from hklflow.transform import binning, coverage
 
-    voxel = binning.voxel_bytes(frames.dtype, frames.shape[2], task.samples, task.noise is not None)
-    voxel *= _n_accumulations(task)
+    more = task.noise is not None, task.background is not None
+    voxel = binning.voxel_bytes(frames.dtype, frames.shape[2], task.samples, *more)
     # `passes_needed` counts voxels of 8 bytes.
     ranges = coverage.passes_needed(
         task.rotation, task.orientation.ub, task.orientation.grid, task.frames, 8e6 * memory / voxel
@@ -257,11 +259,12 @@ def _accumulator(
         planes=planes,
         threads=threads,
         direction=task.norm.direction,
+        expected=_expected(task),
     )
 
 
 def _add(
-    accumulator: "Accumulator | Subtracted",
+    accumulator: "Accumulator",
     bands: "Iterator[Band]",
     excluded: "FrameMask",
     task: _Task,
@@ -285,20 +288,6 @@ def _add(
 # ------------------------------------------------------- background without the crystal
 
 
-def _incident(task: _Task) -> "NDArray[np.float64]":
-    """Return monitor times attenuation, without the transmission of the crystal."""
-    return task.norm.scale.monitor * task.norm.scale.attenuation
-
-
-def _n_accumulations(task: _Task) -> int:
-    """Return the number of volumes that are accumulated at the same time."""
-    from hklflow.transform import surroundings
-
-    if task.background is None:
-        return 1
-    return 2 + len(surroundings.norms(task.background, _incident(task)))
-
-
 def _counts_type(task: _Task, frames: "Frames") -> "np.dtype[Any]":
     import numpy as np
 
@@ -309,21 +298,17 @@ def _counts_type(task: _Task, frames: "Frames") -> "np.dtype[Any]":
     return binning.counts_type(frames.dtype, frames.shape[2], task.samples)
 
 
-def _with_background(accumulator: "Accumulator", task: _Task) -> "Accumulator | Subtracted":
-    """Return sums of counts, norm and, if there is one, background."""
+def _expected(task: _Task) -> "Expected | None":
+    """Return the norms of the background; None if there is none."""
     from hklflow.transform import surroundings
 
     if task.background is None:
-        return accumulator
+        return None
     rotation, ub, grid = task.rotation, task.orientation.ub, task.orientation.grid
-    incident = _incident(task)
+    # Without the transmission of the crystal, which is in the factors of the backgrounds.
+    incident = task.norm.scale.monitor * task.norm.scale.attenuation
     repeats = surroundings.repeats(rotation, ub, grid, task.samples)
-    return surroundings.subtracted(
-        accumulator,
-        ub,
-        surroundings.norms(task.background, incident),
-        surroundings.variance_norms(task.background, incident, repeats),
-    )
+    return surroundings.expected(task.background, incident, repeats)
 
 
 def _background_notes(task: _Task) -> dict[str, Any]:

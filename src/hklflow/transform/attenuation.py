@@ -10,7 +10,8 @@ from hklflow.base.errors import HklflowError
 
 _HC = 12.398419843  # keV Å
 _BARN = 1e-24  # cm²
-_DENSITIES = (0.05, 25.0)  # g/cm³, from the lightest frameworks to osmium
+DENSITIES = (0.05, 25.0)
+"""g/cm³, from the lightest frameworks to osmium."""
 
 
 def _parsed(formula: str) -> dict[int, float]:
@@ -60,7 +61,7 @@ def by_cell(formula: str, units: float, volume: float, wavelength: float) -> flo
     import xraylib
 
     density = units * _mass(formula) / (xraylib.AVOGNUM * volume)  # AVOGNUM is in 1e24
-    low, high = _DENSITIES
+    low, high = DENSITIES
     if not low <= density <= high:
         raise HklflowError(
             f"{units:g} formula units of {formula} in a cell of {volume:.4g} Å³ have a density of "

@@ -37,6 +37,10 @@ frames do not have (a = 10⁻⁴). A sum above 32 bits is carried to 32 more bit
 would need 2⁴² pixel-frames in one voxel. Sums are returned as float64, which is exact up to 2³¹
 times the largest N.
 
+Background. The expected background E and its variance (see `surroundings`) are summed over the same
+pixel-frames and sub-samples in the same way, in units of their own: integers of 64 bits, of which
+float64 has 53, so that they are exact up to 2³¹ times the largest E of a pixel-frame, too.
+
 Floating point. Floating-point frames are added in float64, norms in units of 2⁻³². Photon values
 with read noise are rounded to multiples of 2⁻²⁶ photon. Up to 2²⁷ photons in a voxel, C then does
 not depend on the order of summation either. The scale of other data that are not counts is unknown,
@@ -55,6 +59,7 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid, pixel_pitch, sub_samples
+from hklflow.transform.bricks import Bricks
 from hklflow.transform.counts import LANES
 from hklflow.transform.lanes import DEALT, ROWS
 from hklflow.transform.loops import Lanes, Plain, overflow
@@ -177,8 +182,8 @@ class Accumulator(Sums):
         if not (rows_contiguous and frames.dtype.isnative):
             frames = np.ascontiguousarray(frames, dtype=frames.dtype.newbyteorder("="))
         if self._engine is None:
-            noisy = self.readout.read_variance is not None
-            fast = voxel_bytes(frames.dtype, n_fast, self.samples, noisy) == 8
+            fast = _is_fast(frames.dtype, n_fast, self.samples)
+            fast &= self.readout.read_variance is None
             self._engine = Lanes(self) if fast else Plain(self)
         rows = slice(row, row + frames.shape[1])
         if excluded is None or not excluded[:, rows].any():
@@ -234,8 +239,6 @@ class Accumulator(Sums):
             Shape of a box, multiples of 8; boxes at the end of the grid are smaller.
         """
         engine = self._engine or Lanes(self)
-        kept, excluded = engine.kept, engine.excluded if self._has_excluded else None
-        unit = self.norm_unit
         _, n_k, n_h = self.grid.array_shape
         first, last = self.planes
         for l in range(first, last, shape[0]):  # noqa: E741
@@ -246,23 +249,38 @@ class Accumulator(Sums):
                         min(shape[1], n_k - k),
                         min(shape[2], n_h - h),
                     )
-                    counts, norm = np.empty(size, kept.counts.dtype), np.empty(size)
-                    measured = kept.box((l, k, h), counts, norm, unit)
-                    clean = (counts, norm)
-                    if excluded is not None:
-                        more = tuple(np.empty_like(a) for a in clean)
-                        if excluded.box((l, k, h), more[0], more[1], unit):
-                            counts, norm, measured = counts + more[0], norm + more[1], True
-                            if counts.dtype.kind == "u" and np.any(counts < clean[0]):
-                                raise overflow()
-                    if not measured:
-                        continue
-                    box = Box((l, k, h), counts, norm, *clean)
-                    if self.readout.read_variance is not None and isinstance(engine, Plain):
-                        kept_noise, excluded_noise = engine.read_noise((l, k, h), size)
-                        variances = counts + kept_noise + excluded_noise, clean[0] + kept_noise
-                        box = box._replace(variance=variances[0], clean_variance=variances[1])
-                    yield box
+                    box = self._box(engine, (l, k, h), size)
+                    if box is not None:
+                        yield box
+
+    def _box(
+        self, engine: Lanes | Plain, first: tuple[int, int, int], size: tuple[int, int, int]
+    ) -> Box | None:
+        """Return the sums of a box; None if no voxel was measured."""
+        excluded = engine.excluded if self._has_excluded else None
+        counts, norm = np.empty(size, engine.kept.counts.dtype), np.empty(size)
+        measured = engine.kept.box(first, counts, norm, self.norm_unit)
+        clean = (counts, norm)
+        if excluded is not None:
+            more = tuple(np.empty_like(a) for a in clean)
+            if excluded.box(first, more[0], more[1], self.norm_unit):
+                counts, norm, measured = counts + more[0], norm + more[1], True
+                if counts.dtype.kind == "u" and np.any(counts < clean[0]):
+                    raise overflow()
+        if not measured:
+            return None
+        box = Box(first, counts, norm, *clean)
+        if self.readout.read_variance is not None and isinstance(engine, Plain):
+            kept_noise, excluded_noise = engine.read_noise(first, size)
+            variances = counts + kept_noise + excluded_noise, clean[0] + kept_noise
+            box = box._replace(variance=variances[0], clean_variance=variances[1])
+        if self.expected is None:
+            return box
+        kept = _expected_of(engine.expected, engine, self.expected_bounds, box)
+        if clean[0] is counts:
+            return _subtracted(box, kept, kept)
+        more = _expected_of(engine.expected_excluded, engine, self.expected_bounds, box)
+        return _subtracted(box, tuple(a + b for a, b in zip(kept, more, strict=True)), kept)
 
     def total(self) -> tuple[Floats, Floats]:
         """Return (C, M), shape (l, k, h), of all pixel-frames; all planes must fit into memory."""
@@ -282,15 +300,52 @@ class Accumulator(Sums):
         return counts, norm
 
 
-def voxel_bytes(
-    frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int], read_noise: bool = False
-) -> int:
-    """Return the bytes of a voxel that is reached: 8; without the fast loop 16; read noise 32."""
-    if read_noise:
-        return 32
+def _expected_of(
+    bricks: Bricks, engine: Lanes | Plain, bounds: Floats, box: Box
+) -> tuple[Floats, ...]:
+    """Return the expected background and its variance in a box."""
+    expected, variance = np.empty((2, *box.norm.shape))
+    bricks.box(box.first, expected, variance, engine.UNIT * bounds[1])
+    return expected * (engine.UNIT * bounds[0]), variance
+
+
+def _subtracted(box: Box, around: tuple[Floats, ...], clean: tuple[Floats, ...]) -> Box:
+    """Return a box with counts minus background, of all pixels and without the artefact mask."""
+    own = box.counts if box.variance is None else box.variance
+    counts, variance = box.counts - around[0], own + around[1]
+    if clean is around:
+        return box._replace(
+            counts=counts, clean_counts=counts, variance=variance, clean_variance=variance,
+            background=around[0], clean_background=around[0],
+        )  # fmt: skip
+    own = box.clean_counts if box.clean_variance is None else box.clean_variance
+    return box._replace(
+        counts=counts, clean_counts=box.clean_counts - clean[0], variance=variance,
+        clean_variance=own + clean[1], background=around[0], clean_background=clean[0],
+    )  # fmt: skip
+
+
+def _is_fast(frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int]) -> bool:
+    """Return True for frames that the fast loop can sum, without read noise."""
     whole = frames.kind in "ui" and frames.itemsize <= 4
-    fast = whole and n_fast >= LANES and int(np.prod(samples)) in DEALT
-    return 8 if fast else 16
+    return whole and n_fast >= LANES and int(np.prod(samples)) in DEALT
+
+
+def voxel_bytes(
+    frames: np.dtype[Any],
+    n_fast: int,
+    samples: tuple[int, int, int],
+    read_noise: bool = False,
+    background: bool = False,
+) -> int:
+    """Return the bytes of a voxel that is reached.
+
+    8; without the fast loop 16; with read noise 32; with a background 16 more.
+    """
+    more = 16 if background else 0
+    if read_noise:
+        return 32 + more
+    return (8 if _is_fast(frames, n_fast, samples) else 16) + more
 
 
 def counts_type(frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int]) -> np.dtype[Any]:
@@ -300,4 +355,4 @@ def counts_type(frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int
     """
     if frames.kind not in "ui":
         return np.dtype(np.float64)
-    return np.dtype(np.uint32 if voxel_bytes(frames, n_fast, samples) == 8 else np.uint64)
+    return np.dtype(np.uint32 if _is_fast(frames, n_fast, samples) else np.uint64)

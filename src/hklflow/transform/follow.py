@@ -73,15 +73,60 @@ def follow(
         New number of records.
     """
     steps = _Steps(like.kind, values, offsets, n_steps, to_voxel, step_norm)
-    q = [load(F32, at, lanes=LANES) for at in (qx, qy, qz)]
-    pixels = _Pixels(q, load(F32, weight, lanes=LANES))
+    pixels = _Pixels([load(F32, at, lanes=LANES) for at in (qx, qy, qz)], weight)
     records = _Records((voxel_out, counts_out, norm_out), n_out)
+    return _generate(steps, pixels, records, (excluded, excluded_offsets), window, invalid_from,
+                     inside_out, None)  # fmt: skip
+
+
+@word(LIKE, *[I64] * 12, U32, *[I64] * 11, returns=I64)
+def follow_surrounded(
+    like: Array, values: Value, offsets: Value, n_steps: Value, to_voxel: Value, step_norm: Value,
+    qx: Value, qy: Value, qz: Value, weight: Value, excluded: Value, excluded_offsets: Value,
+    window: Value, invalid_from: Value, voxel_out: Value, counts_out: Value, norm_out: Value,
+    n_out: Value, inside_out: Value, n_expected: Value, weights: Value, stride: Value,
+    frames: Value, expected_out: Value, variance_out: Value,
+) -> Value:  # fmt: skip
+    """Follow sixteen pixels like `follow`, and sum the expected background and its variance.
+
+    Parameters
+    ----------
+    n_expected : int64
+        Number of backgrounds with factors of their own.
+    weights : address of float32
+        Factors of the pixels for the first background; those of the next background, and at last
+        those of the variance, are each ``stride`` bytes further.
+    stride : int64
+    frames : address of float32 (n_expected + 1, n_steps)
+        Factors of the steps. All sums of products must be below 2²³.
+    expected_out, variance_out : addresses of uint32
+        Further arrays of the records.
+    """
+    steps = _Steps(like.kind, values, offsets, n_steps, to_voxel, step_norm)
+    pixels = _Pixels([load(F32, at, lanes=LANES) for at in (qx, qy, qz)], weight)
+    out = (voxel_out, counts_out, norm_out, expected_out, variance_out)
+    around = _Surroundings(n_expected, weights, stride, frames, n_steps)
+    return _generate(steps, pixels, _Records(out, n_out), (excluded, excluded_offsets), window,
+                     invalid_from, inside_out, around)  # fmt: skip
+
+
+def _generate(
+    steps: "_Steps",
+    pixels: "_Pixels",
+    records: "_Records",
+    mask: tuple[Value, Value],
+    window: Value,
+    invalid_from: Value,
+    inside_out: Value,
+    around: "_Surroundings | None",
+) -> Value:
+    """Generate the code of `follow`, and return the new number of records."""
     edges = [splat(load(I32, window, i), LANES) for i in range(9)]
-    code = _Follow(steps, pixels, records, edges, splat(invalid_from, LANES))
+    code = _Follow(steps, pixels, records, edges, splat(invalid_from, LANES), around)
     # There are two loops, because the mask takes a tenth of the time of a loop.
-    with either(excluded != 0) as (masked, plain):
+    with either(mask[0] != 0) as (masked, plain):
         with masked:
-            code.loop((excluded, excluded_offsets))
+            code.loop(mask)
         with plain:
             code.loop(None)
     records.write(records.voxel.value != NOWHERE)
@@ -105,25 +150,58 @@ class _Steps(NamedTuple):
 
 
 class _Pixels(NamedTuple):
-    """q_lab and norm of sixteen pixels."""
+    """q_lab of sixteen pixels, and address of their norms."""
 
     q: list[Value]
     weight: Value
 
 
-class _Records:
-    """Voxel, counts and norm of each pixel; written when the pixel leaves the voxel."""
+class _Surroundings:
+    """Expected background of a step; see `follow_surrounded`."""
 
-    def __init__(self, out: tuple[Value, Value, Value], n: Value) -> None:
+    def __init__(
+        self, n: Value, weights: Value, stride: Value, frames: Value, n_steps: Value
+    ) -> None:
+        self._n, self._weights, self._stride = n, weights, stride
+        self._frames, self._n_steps = frames, n_steps
+        self._total = Variable(constant(U32, 0, LANES))
+
+    def of_step(self, step: Value) -> tuple[Value, Value]:
+        """Return the background and its variance, integer numbers of units."""
+        self._total.value = constant(U32, 0, LANES)
+        with span(self._n) as number:
+            self._total.value = self._total.value + self._product(number, step)
+        return self._total.value, self._product(self._n, step)
+
+    def _product(self, number: Value, step: Value) -> Value:
+        weight = load(F32, self._weights + number * self._stride, lanes=LANES)
+        return _rounded(weight, load(F32, self._frames, number * self._n_steps + step))
+
+
+def _rounded(weight: Value, norm: Value) -> Value:
+    """Return the product of the pixels' factors and the step's factor, rounded to integers."""
+    # Between 2²³ and 2²⁴ the last bit of a float32 is 1, so that adding 2²³ rounds the product to
+    # the nearest integer.
+    above = weight.like(2.0**23)
+    rounded = fma(weight, splat(norm, LANES), above)
+    return reinterpret(rounded, U32) - reinterpret(above, U32)
+
+
+class _Records:
+    """Voxel and sums of each pixel; written when the pixel leaves the voxel.
+
+    The sums are counts, norm and, if there are two more addresses, background and its variance.
+    """
+
+    def __init__(self, out: tuple[Value, ...], n: Value) -> None:
         self.out, self.n = out, Variable(n)
-        self.voxel, self.counts, self.norm = (
-            Variable(constant(U32, first, LANES)) for first in (NOWHERE, 0, 0)
-        )
+        self.voxel = Variable(constant(U32, NOWHERE, LANES))
+        self.sums = [Variable(constant(U32, 0, LANES)) for _ in out[1:]]
 
     def write(self, mask: Value) -> None:
         """Write the records of the pixels for which the mask is True."""
         n = self.n.value
-        for item, address in zip((self.voxel, self.counts, self.norm), self.out, strict=True):
+        for item, address in zip((self.voxel, *self.sums), self.out, strict=True):
             store(compress(item.value, mask), address, n)
         self.n.value = n + count_lanes(mask)
 
@@ -132,11 +210,18 @@ class _Follow:
     """Generator of the code of the loop in `follow`."""
 
     def __init__(
-        self, steps: _Steps, pixels: _Pixels, records: _Records, window: list[Value], limit: Value
+        self,
+        steps: _Steps,
+        pixels: _Pixels,
+        records: _Records,
+        window: list[Value],
+        limit: Value,
+        around: _Surroundings | None,
     ) -> None:
         self.steps, self.pixels, self.records = steps, pixels, records
-        self.window, self.invalid_from = window, limit
-        self.live = pixels.weight > 0.0
+        self.window, self.invalid_from, self.around = window, limit, around
+        self.weight = load(F32, pixels.weight, lanes=LANES)
+        self.live = self.weight > 0.0
         self.inside = Variable(constant(I64, 0))
         self.wrapped = Variable(constant(BOOL, 0, LANES))
         self.valid = Variable(constant(BOOL, 1, LANES))
@@ -151,20 +236,12 @@ class _Follow:
             changed = voxel != before
             records.write(changed & (before != NOWHERE))
             records.voxel.value = voxel
-            total = select(changed, counts.like(0), records.counts.value) + counts
-            records.counts.value = total
-            self.wrapped.value = self.wrapped.value | (inside & (total < counts))
-            kept = select(changed, counts.like(0), records.norm.value)
-            records.norm.value = kept + self._norm_of(step)
-
-    def _norm_of(self, step: Value) -> Value:
-        """Return the norm of each pixel on a step, an integer number of units."""
-        norm = splat(load(F32, self.steps.norm, step), LANES)
-        # Between 2²³ and 2²⁴ the last bit of a float32 is 1, so that adding 2²³ rounds the product
-        # to the nearest integer.
-        above = norm.like(2.0**23)
-        rounded = fma(self.pixels.weight, norm, above)
-        return reinterpret(rounded, U32) - reinterpret(above, U32)
+            more = [counts, _rounded(self.weight, load(F32, steps.norm, step))]
+            if self.around is not None:
+                more += self.around.of_step(step)
+            for item, part in zip(records.sums, more, strict=True):
+                item.value = select(changed, counts.like(0), item.value) + part
+            self.wrapped.value = self.wrapped.value | (inside & (records.sums[0].value < counts))
 
     def _voxel(
         self, step: Value, counts: Value, mask: tuple[Value, Value] | None

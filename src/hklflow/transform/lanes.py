@@ -14,7 +14,8 @@ from hklflow.simd.jit import kernel
 from hklflow.simd.words import address, prefetch
 from hklflow.transform.counts import LANES, count_at
 from hklflow.transform.deal import MOST_DEALT, deal_2, deal_4, deal_8, deal_16, deal_32
-from hklflow.transform.follow import EXCLUDED, NOWHERE, follow
+from hklflow.transform.follow import EXCLUDED, NOWHERE, follow, follow_surrounded
+from hklflow.transform.lanes_surroundings import Around, add_surroundings
 from hklflow.transform.plain import deal
 
 F32 = NDArray[np.float32]
@@ -142,11 +143,13 @@ class Part(NamedTuple):
 
 
 class _Records(NamedTuple):
-    """Arrays for the records of `follow`."""
+    """Arrays for the records of `follow`; the last two are empty without a background."""
 
     voxel: U32
     counts: U32
     norm: U32
+    expected: U32
+    variance: U32
 
 
 class _Tables(NamedTuple):
@@ -163,6 +166,10 @@ class _Tables(NamedTuple):
     counts: int
     norm: int
     inside: int
+    n_expected: int
+    frames: int
+    expected: int
+    variance: int
 
 
 @kernel(inline="always")
@@ -177,9 +184,14 @@ def _add_norm(v: int, more: np.uint32, norm: U32, carry: U32) -> None:
 
 
 @kernel
-def _add(n: int, records: _Records, sums: Sums) -> int:
+def _add(n: int, records: _Records, sums: Sums, around: Around | None) -> int:
     """Add records to the volumes; return 1 if the counts of a voxel exceed 32 bits, else 0."""
-    voxel, counts, norm = records
+    if around is not None:
+        # First, because records of excluded pixels are moved below.
+        add_surroundings(
+            n, records.voxel, records.expected, records.variance, around.sums, around.excluded
+        )
+    voxel, counts, norm = records.voxel, records.counts, records.norm
     overflow, marked = 0, 0
     memory = address(sums.counts)
     for r in range(n):
@@ -292,29 +304,22 @@ def _follow(
     limit: np.uint32,
     to: _Tables,
     n: int,
+    around: Around | None,
+    weights: int,
+    stride: int,
 ) -> int:
-    """Call `follow` with q_lab in planes of ``plane`` bytes."""
-    return follow(
-        like,
-        values,
-        offsets,
-        to.n_steps,
-        to.to_voxel,
-        to.step_norm,
-        q,
-        q + plane,
-        q + 2 * plane,
-        norm,
-        mask,
-        mask_offsets,
-        to.window,
-        limit,
-        to.voxel,
-        to.counts,
-        to.norm,
-        n,
-        to.inside,
-    )
+    """Call `follow`, or `follow_surrounded`, with q_lab in planes of ``plane`` bytes."""
+    if around is None:
+        return follow(
+            like, values, offsets, to.n_steps, to.to_voxel, to.step_norm, q, q + plane,
+            q + 2 * plane, norm, mask, mask_offsets, to.window, limit, to.voxel, to.counts,
+            to.norm, n, to.inside,
+        )  # fmt: skip
+    return follow_surrounded(
+        like, values, offsets, to.n_steps, to.to_voxel, to.step_norm, q, q + plane, q + 2 * plane,
+        norm, mask, mask_offsets, to.window, limit, to.voxel, to.counts, to.norm, n, to.inside,
+        to.n_expected, weights, stride, to.frames, to.expected, to.variance,
+    )  # fmt: skip
 
 
 @kernel
@@ -330,6 +335,7 @@ def add_block(
     limit: np.uint32,
     seed: np.uint64,
     first_row: int,
+    around: Around | None,
 ) -> tuple[int, int, bool]:
     """Add a block of frames, or a band of its rows.
 
@@ -351,6 +357,8 @@ def add_block(
     seed : uint64
     first_row : int
         First row of the band on the detector, a multiple of `ROWS`.
+    around : Around or None
+        Expected background, summed over the same pixel-frames.
 
     Returns
     -------
@@ -375,9 +383,17 @@ def add_block(
     tail_mask = np.zeros((n_frames, 2), np.uint8)
     shares = np.zeros((n_pix, n_steps, LANES), np.uint32)
     room = _ENOUGH + LANES * (n_steps + 2) + _AHEAD
+    more = 0 if around is None else room
     records = _Records(
-        np.empty(room, np.uint32), np.empty(room, np.uint32), np.empty(room, np.uint32)
+        np.empty(room, np.uint32),
+        np.empty(room, np.uint32),
+        np.empty(room, np.uint32),
+        np.empty(more, np.uint32),
+        np.empty(more, np.uint32),
     )
+    weights = weights_stride = n_expected = factors = 0
+    if around is not None:
+        n_expected, factors = len(around.frames) - 1, address(around.frames)
     inside = np.zeros(3, np.int64)
     tables = _Tables(
         n_steps,
@@ -388,6 +404,10 @@ def add_block(
         address(records.counts),
         address(records.norm),
         address(inside),
+        n_expected,
+        factors,
+        address(records.expected),
+        address(records.variance),
     )
     invalid, overflow = 0, 0
     for top in range(first_row, first_row + n_rows, ROWS):
@@ -408,6 +428,9 @@ def add_block(
                     values = address(frames) + size * (i * n_fast + g * LANES)
                     offsets = address(in_frames)
                     norm = address(pixels.norm) + 4 * first
+                    if around is not None:
+                        weights = address(around.weights) + 4 * first
+                        weights_stride = 4 * around.weights.shape[1]
                     mask = address(excluded) + row * row_bytes + 2 * g
                     mask_offsets = address(mask_in_frames)
                     if (g + 1) * LANES > n_fast:
@@ -418,13 +441,16 @@ def add_block(
                                 tail_mask[z, : row_bytes - 2 * g] = excluded[z, row, 2 * g :]
                         values, offsets = address(tail), address(in_tail)
                         norm = address(pixels.tail) + 4 * LANES * row
+                        if around is not None:
+                            weights = address(around.tails) + 4 * LANES * row
+                            weights_stride = 4 * LANES * n_slow
                         mask, mask_offsets = address(tail_mask), address(mask_in_tail)
                     mask = mask if masked else 0
                     q = address(pixels.q) + 4 * first
                     if n_phi * n_pix == 1:
                         n = _follow(
                             frames, values, offsets, q, q_plane, norm, mask, mask_offsets, limit,
-                            tables, n,
+                            tables, n, around, weights, weights_stride,
                         )  # fmt: skip
                     else:
                         _deal_group(
@@ -432,12 +458,13 @@ def add_block(
                         )
                         for sub in range(n_pix):
                             if n > _ENOUGH:
-                                overflow |= _add(n, records, sums)
+                                overflow |= _add(n, records, sums, around)
                                 n = 0
                             values = address(shares) + 4 * LANES * n_steps * sub
                             n = _follow(
                                 shares, values, address(in_shares), q + 3 * q_plane * sub,
                                 q_plane, norm, mask, mask_offsets, np.uint32(NOWHERE), tables, n,
+                                around, weights, weights_stride,
                             )  # fmt: skip
                     if inside[2] > 0:
                         inside[2] = 0
@@ -446,7 +473,7 @@ def add_block(
                                 frames, i * n_fast, stride, row, g, steps, pixels, limit
                             )
                     if n > _ENOUGH:
-                        overflow |= _add(n, records, sums)
+                        overflow |= _add(n, records, sums, around)
                         n = 0
-                overflow |= _add(n, records, sums)
+                overflow |= _add(n, records, sums, around)
     return inside[0], invalid, overflow != 0 or inside[1] > 0

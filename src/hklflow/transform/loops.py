@@ -12,6 +12,8 @@ from hklflow.transform import plain as binning_plain
 from hklflow.transform.bricks import Bricks
 from hklflow.transform.counts import LANES
 from hklflow.transform.lanes import MOST_FRAMES
+from hklflow.transform.lanes_surroundings import Around
+from hklflow.transform.lanes_surroundings import tables as around_tables
 from hklflow.transform.plain import COUNTS_UNIT
 from hklflow.transform.sums import Sums
 from hklflow.transform.tiles import Tiles
@@ -44,6 +46,14 @@ class Plain:
             shares = np.asarray(sums.readout.read_variance, np.float64) / sums.n_sub
             self._read_variance = np.rint(shares / COUNTS_UNIT) * COUNTS_UNIT
             self._noise = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
+        self._weights, self._factors = np.zeros((0, 0, 0)), np.zeros((0, 0))
+        self.expected = self.expected_excluded = self.kept
+        if sums.expected is not None:
+            self._weights = sums.expected.pixel
+            self._factors = sums.expected.frame / (sums.n_sub * sums.expected_units(self.UNIT))
+            self.expected, self.expected_excluded = (
+                Bricks(sums.grid, *sums.planes, np.float64, np.float64) for _ in range(2)
+            )
 
     def read_noise(
         self, first: tuple[int, int, int], shape: tuple[int, int, int]
@@ -71,6 +81,8 @@ class Plain:
                 np.ascontiguousarray(to_voxel),
                 offset,
                 _window(sums, self.kept),
+                self._weights,
+                self._factors[:, first : first + len(frames)],
             ),
             excluded,
             self._read_variance,
@@ -86,6 +98,8 @@ class Plain:
                 self.excluded.counts,
                 self.excluded.norm,
                 (self._noise or self.kept).counts,
+                self.expected.counts,
+                self.expected_excluded.counts,
             ),
         )
 
@@ -113,6 +127,7 @@ class Lanes:
         self._pixels = _pixel_tables(q, sums.pixel_norm)
         self.kept = Bricks(sums.grid, *sums.planes, np.uint32, np.uint32)
         self.excluded = Bricks(sums.grid, *sums.planes, np.uint32, np.uint32)
+        self._around = self._surroundings() if sums.expected is not None else None
         self._volumes = binning_lanes.Sums(
             self.kept.counts,
             self.kept.norm,
@@ -147,7 +162,8 @@ class Lanes:
         size = (shape[0] - 1) * stride + shape[1] * shape[2]
         flat = np.lib.stride_tricks.as_strided(frames, (size,), (frames.itemsize,))
         tables = (flat, shape, stride, self._steps, self._pixels, self._volumes)
-        work = [(*tables, part, excluded, limit, sums.seed, row) for part in self._parts]
+        last = row, self._around
+        work = [(*tables, part, excluded, limit, sums.seed, *last) for part in self._parts]
 
         def run(job: Any) -> tuple[int, int, bool]:
             done: tuple[int, int, bool] = binning_lanes.add_block(*job)
@@ -157,6 +173,18 @@ class Lanes:
         if any(overflow for _, _, overflow in results):
             raise overflow()
         return sum(r[0] for r in results), sum(r[1] for r in results)
+
+    def _surroundings(self) -> Around:
+        """Return the tables of the expected background, still without frames, and empty sums."""
+        sums = self._sums
+        assert sums.expected is not None
+        self._expected_units = sums.expected_units(self.UNIT)
+        self.expected, self.expected_excluded = (
+            Bricks(sums.grid, *sums.planes, np.uint64, np.uint64) for _ in range(2)
+        )
+        weights, tails = around_tables(sums.expected)
+        memory = self.expected.counts, self.expected_excluded.counts
+        return Around(weights, tails, np.zeros((len(weights), 0), np.float32), *memory)
 
     def _begin(self, first: int, n: int) -> None:
         """Compute the tables of a block of frames, which all its bands use."""
@@ -174,6 +202,10 @@ class Lanes:
             _keys(sums.seed, first + used, sums.samples),
             first + used,
         )
+        if self._around is not None and sums.expected is not None:
+            scaled = sums.expected.frame[:, first + used] / (sums.n_sub * self._expected_units)
+            frames = np.repeat(scaled, sums.samples[0], axis=1).astype(np.float32)
+            self._around = self._around._replace(frames=frames)
         # Divide the planes so that all threads have the same number of tiles.
         to_voxel = self._steps.to_voxel
         windows = self._tiles.divide(_window(sums, self.kept), to_voxel, sums.threads)

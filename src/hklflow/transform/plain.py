@@ -128,6 +128,10 @@ class Tables(NamedTuple):
     """Offset of the voxels, (3,)."""
     window: NDArray[np.int32]
     """Voxels of the caller, (9,); see `transform.follow.follow`."""
+    weights: Floats
+    """Factors of the pixels of the expected backgrounds and of their variance, (m, slow, fast)."""
+    factors: Floats
+    """Factors of the frames of the same, (m, n)."""
 
 
 class Rules(NamedTuple):
@@ -151,6 +155,10 @@ class Volumes(NamedTuple):
     norm_excluded: Floats
     noise: Floats
     """Sums of the read variance: kept pixels at 2 v, excluded pixels at 2 v + 1."""
+    expected: Floats
+    """Sums of the expected background at 2 v, of its variance at 2 v + 1: kept pixels."""
+    expected_excluded: Floats
+    """The same for excluded pixels."""
 
 
 @kernel
@@ -187,9 +195,10 @@ def add_block(
     invalid : int
         Number of invalid pixel-frames.
     """
-    q, pixel_norm, frame_norm, to_voxel, offset, window = tables
+    q, pixel_norm, frame_norm, to_voxel, offset, window, weights, factors = tables
     deal_photons, seed, valid_from, invalid_from = rules
-    counts, norm, counts_excluded, norm_excluded, noise = volumes
+    counts, norm, counts_excluded, norm_excluded, noise, expected, expected_excluded = volumes
+    n_expected = len(weights) - 1
     n_frames, n_rows, n_fast = frames.shape
     n_slow = len(pixel_norm)
     n_phi, n_pix = to_voxel.shape[1], q.shape[2]
@@ -213,6 +222,11 @@ def add_block(
                     invalid += 1
                     continue
                 weight = np.rint(weight * frame_norm[z])
+                around, variance = 0.0, 0.0
+                for e in range(n_expected):
+                    around += np.rint(weights[e, i, j] * factors[e, z])
+                if n_expected > 0:
+                    variance = np.rint(weights[n_expected, i, j] * factors[n_expected, z])
                 place = ((first_frame + z) * n_slow + i) * n_fast + j
                 if noisy:
                     extra = read_variance[i, j]
@@ -247,6 +261,12 @@ def add_block(
                         else:
                             counts[2 * v] += dealt[a * n_pix + b]
                             norm[2 * v + 1] += weight
+                        if n_expected > 0 and is_excluded:
+                            expected_excluded[2 * v] += around
+                            expected_excluded[2 * v + 1] += variance
+                        elif n_expected > 0:
+                            expected[2 * v] += around
+                            expected[2 * v + 1] += variance
                         if noisy:
                             noise[2 * v + is_excluded] += extra
     return inside, invalid

@@ -7,10 +7,11 @@ counts, a multinomial distribution in which S has cancelled exactly, for any num
 
     ln s = c(z) + d(z, x, y) + e(z)
 
-c is a curve over the frames z of each rotation; d is smooth in z and in the place (x, y) on the
-detector, and its mean over the detector is 0. Both are sums of splines (`scale_splines`), whose
-prior has widths that the records choose (`scale_prior`). e is the noise of single ranges of frames,
-such as that of a monitor (`single_frames`).
+c is a curve over the frames z of each rotation, by which a transmission in the norm can also be
+undone; d is smooth in z and in the place (x, y) on the detector, and its mean over the detector is
+0. Both are sums of splines (`scale_splines`), whose prior has widths that the records choose
+(`scale_prior`). e is the noise of single ranges of frames, such as that of a monitor
+(`single_frames`).
 
 Where the records do not determine s, it keeps its prior and the width of this: the common scale;
 rotations without common orbits; and any function of Q with the Laue symmetry, which no redundancy
@@ -18,13 +19,15 @@ can tell from S(Q) (the gauge).
 
 Voxels are not points. S(Q) differs between the records of one orbit by a fraction τ, so that the
 variance of the counts is ``μ + (τ μ)²``; orbits with many counts get less weight. The covariance
-is ``P⁻¹ (J + K) P⁻¹``: P is the information with the prior's K, J the scatter of the orbits'
-gradients.
+is ``P⁻¹ (R² J + K) P⁻¹``: P is the information with the prior's K, J the scatter of the orbits'
+gradients, R² the scatter of a few groups of orbits over J. A group has orbits of similar S(Q). An
+error of the model, such as a background that does not follow s, changes all of a group in the same
+way; R is then above 1.
 
 Counts that do not pass through the crystal, such as scattering of air, do not follow s. A share of
 them that is the same for all pixels, but for the norm, is estimated by one step of Newton's method,
-as a test: it is not subtracted. What an unknown share of a given width does to s is stated
-separately from the covariance.
+as a test: it is not subtracted. What an unknown share does to s is stated separately from the
+covariance, for the given width of the share, or for the estimate if this is larger.
 """
 
 from dataclasses import dataclass
@@ -32,14 +35,17 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg.lapack import dpotri
 
 from hklflow.base.errors import HklflowError
-from hklflow.simd.jit import kernel
+from hklflow.transform import scale_kernels as kernels
 from hklflow.transform import single_frames
 from hklflow.transform.repeats import Records
+from hklflow.transform.scale_cells import Lattice
+from hklflow.transform.scale_kernels import RUNS, Fit, Table
 from hklflow.transform.scale_prior import Normal, Prior, Widths
-from hklflow.transform.scale_splines import COLUMNS, NEAR, Places, Splines, columns
+from hklflow.transform.scale_splines import Places, Splines
 
 __all__ = ["Places", "Scale", "Splines", "refine"]
 
@@ -48,146 +54,15 @@ Ints = NDArray[np.int64]
 
 _NEWTON = 25
 _AT_REST = 0.03  # change of the parameters in all, in units of their errors
-_WORK = 4e10  # products of which second derivatives are summed
 _SLOW = 30  # times the work of a product in a matrix, if zeros are left out
 _ROWS = 1000  # orbits that are summed together
+# Repeated measurements for each parameter from which second derivatives are found: for steps, for
+# the widths, and for the errors; orbits for each parameter.
+_STEP, _LEARN_REPEATS, _REPEATS, _ORBITS = 20, 40, 60, 3
 _TAU = 0.1  # assumed until it is known
 _LEARN, _LEARN_COUNTS = 400_000, 2e6  # records, and their counts, from which widths are found
+_GROUPS = 8  # of orbits that are alike in S(Q)
 _ENOUGH, _OWN = 10, 0.2  # counts of an orbit, and the crystal's share of them, for its S
-
-
-class _Table(NamedTuple):
-    """Records, as the kernels take them."""
-
-    rotation: NDArray[np.uint16]
-    frame: NDArray[np.float32]
-    slow: NDArray[np.float32]
-    fast: NDArray[np.float32]
-    counts: NDArray[np.float32]
-    norm: NDArray[np.float32]
-    background: NDArray[np.float32]
-
-
-@kernel
-def _orbit(counts, signal, background, first, last):  # type: ignore[no-untyped-def]
-    """Return S of an orbit for which the likelihood of its records is largest.
-
-    ``signal`` are the expected counts for S = 1.
-    """
-    total, whole, below = 0.0, 0.0, 0.0
-    for g in range(first, last):
-        total += counts[g]
-        whole += signal[g]
-        below += background[g]
-    if below <= 0 or total == 0:
-        return total / whole
-    s = max(total - below, 0.01 * total) / whole
-    for _ in range(20):
-        slope, change = 0.0, -whole
-        for g in range(first, last):
-            mean = signal[g] * s + background[g]
-            ratio = counts[g] * signal[g] / mean
-            change += ratio
-            slope += ratio * signal[g] / mean
-        if slope <= 0:
-            return s
-        new = max(s + change / slope, 0.1 * s)
-        if abs(new - s) < 1e-7 * s:
-            return new
-        s = new
-    return s
-
-
-@kernel
-def _expect(layout, records, starts, a, off, info, chi2):  # type: ignore[no-untyped-def]
-    """Write the derivative of the likelihood by ln s of each record, its information, and χ²."""
-    near = np.empty((3, NEAR))
-    index, value = np.empty(COLUMNS, np.int64), np.empty(COLUMNS)
-    signal = info
-    for g in range(len(records.counts)):
-        log_s = 0.0
-        for j in range(columns(layout, records, g, near, index, value)):
-            log_s += value[j] * a[index[j]]
-        signal[g] = records.norm[g] * np.exp(log_s)
-    for v in range(len(starts) - 1):
-        s = _orbit(records.counts, signal, records.background, starts[v], starts[v + 1])
-        chi2[v] = 0.0
-        for g in range(starts[v], starts[v + 1]):
-            own = signal[g] * s
-            mean = own + records.background[g]
-            if own <= 0:
-                off[g] = 0.0
-                info[g] = 0.0
-                continue
-            ratio = own / mean
-            off[g] = ratio * (records.counts[g] - mean)
-            info[g] = own * ratio
-            chi2[v] += (records.counts[g] - mean) ** 2 / mean
-
-
-@kernel
-def _gradient(layout, records, starts, off, weight, gradient):  # type: ignore[no-untyped-def]
-    near = np.empty((3, NEAR))
-    index, value = np.empty(COLUMNS, np.int64), np.empty(COLUMNS)
-    for v in range(len(starts) - 1):
-        for g in range(starts[v], starts[v + 1]):
-            part = weight[v] * off[g]
-            for j in range(columns(layout, records, g, near, index, value)):
-                gradient[index[j]] += part * value[j]
-
-
-@kernel
-def _of_orbit(layout, records, first, last, fit, weight, fisher, mean, own):  # type: ignore[no-untyped-def]
-    """Add the records of an orbit to the upper triangle of the Fisher matrix.
-
-    The square of ``mean`` (p,) has to be subtracted, because S is not known; ``own`` (p,) is the
-    gradient.
-    """
-    off, info = fit
-    near = np.empty((3, NEAR))
-    index, value = np.empty(COLUMNS, np.int64), np.empty(COLUMNS)
-    total = 0.0
-    for g in range(first, last):
-        total += info[g]
-    if total <= 0:
-        return
-    root = np.sqrt(weight / total)
-    for g in range(first, last):
-        n = columns(layout, records, g, near, index, value)
-        for j in range(n):
-            i, b = index[j], weight * info[g] * value[j]
-            mean[i] += root * info[g] * value[j]
-            own[i] += weight * off[g] * value[j]
-            for k in range(j, n):  # indices ascend
-                fisher[i, index[k]] += b * value[k]
-
-
-@kernel
-def _second(layout, records, starts, chosen, fit, weight, fisher, mean, own):  # type: ignore[no-untyped-def]
-    """Add the chosen orbits to the Fisher matrix; each gets a row in ``mean`` and in ``own``."""
-    for row in range(len(chosen)):
-        v = chosen[row]
-        first, last = starts[v], starts[v + 1]
-        _of_orbit(layout, records, first, last, fit, weight[v], fisher, mean[row], own[row])
-
-
-@kernel
-def _second_of_few(layout, records, starts, chosen, fit, weight, fisher, scatter):  # type: ignore[no-untyped-def]
-    """Add the chosen orbits to the upper triangles of the Fisher matrix and the scatter.
-
-    Only the products of parameters on which an orbit depends are formed.
-    """
-    mean, own = np.zeros((2, len(fisher)))
-    for v in chosen:
-        mean[:] = 0.0
-        own[:] = 0.0
-        _of_orbit(layout, records, starts[v], starts[v + 1], fit, weight[v], fisher, mean, own)
-        depends = np.flatnonzero(mean)
-        for p in range(len(depends)):
-            i = depends[p]
-            for j in depends[p:]:
-                fisher[i, j] -= mean[i] * mean[j]
-                scatter[i, j] += own[i] * own[j]
 
 
 @dataclass(frozen=True)
@@ -198,10 +73,14 @@ class Scale:
     ----------
     splines : Splines
     parameters : (p,) array
-    covariance : (p, p) array
-        Without the background that nobody knows.
+    covariance : (c, c) array
+        Of the parameters of the curves, without the background that nobody knows.
     overlooked : (p,) array
-        Error of the parameters if this background has its standard deviation.
+        Error of the parameters by this background.
+    unknown : float
+        Share of the counts for which ``overlooked`` holds.
+    excess : float
+        Ratio by which groups of S(Q) scatter more than orbits do, R; at least 1.
     widths : Widths
         Widths of the prior of the coefficients.
     noise : float
@@ -229,6 +108,8 @@ class Scale:
     parameters: Floats
     covariance: Floats
     overlooked: Floats
+    unknown: float
+    excess: float
     widths: Widths
     noise: float
     single: list[tuple[Floats, Floats]]
@@ -249,10 +130,11 @@ class Scale:
         basis = self._basis(rotation)
         own, variance = self.single[rotation]
         log = basis @ self.parameters + own - self.single[0][0].mean()
+        basis = basis[:, : len(self.covariance)]
         return np.exp(log), basis @ self.covariance @ basis.T + np.diag(variance)
 
     def off_by(self, rotation: int) -> Floats:
-        """Return the error of ln s of the frames (n,) if the unknown background has its width."""
+        """Return the change of ln s of the frames (n,) by a background of the share `unknown`."""
         return self._basis(rotation) @ self.overlooked
 
     def _basis(self, rotation: int) -> Floats:
@@ -291,6 +173,8 @@ def refine(
     HklflowError
         If no orbit was measured twice.
     """
+    if through is not None:
+        splines = splines.with_start(through)
     if len(records) == 0:
         raise HklflowError("no part of S(Q) was measured twice: the scale can't be determined")
     work = few = _Work(records, splines)
@@ -303,6 +187,8 @@ def refine(
     if few is not work:
         work.set_tau(few.tau)
         work.widths = few.widths
+        assert few.fisher is not None
+        work.fisher = few.fisher * (work.counts.sum() / few.counts.sum())
     return work.run(a, _of_beam(records, splines, through), unknown, every)
 
 
@@ -316,89 +202,113 @@ def _of_beam(records: Records, splines: Splines, through: list[Floats] | None) -
     return norm
 
 
+class Second(NamedTuple):
+    """Fisher matrix, scatter of the gradients (empty: not asked for), and its diagonal."""
+
+    fisher: Floats
+    scatter: Floats
+    squares: Floats
+
+
 class _Work:
     """State of the fit."""
 
     def __init__(self, records: Records, splines: Splines) -> None:
-        self.splines, self.layout, self.n = splines, splines.layout(), splines.size
-        self.records = _Table(*(getattr(records, name) for name in _Table._fields))
+        self.splines, self.n = splines, splines.size
+        self.records, self.lattice = records, Lattice(splines)
+        self.positions = self.lattice.positions(records)
+        self.table = Table(records.rotation, records.counts, records.norm, records.background)
         self.starts = np.flatnonzero(np.diff(records.voxel, prepend=-1, append=-1))
         self.counts = np.add.reduceat(records.counts.astype(np.float64), self.starts[:-1])
         self.numbers = np.diff(self.starts)
-        self.fisher: Floats | None = None  # of the last place, for the weights at present
-        self.set_tau(_TAU)
-        self.chosen = _some(self.numbers, self.n)
-        self.share = len(self.chosen) / len(self.numbers)
+        self.fisher: Floats | None = None  # for the weights at present
         self.off, self.info = np.empty((2, len(records)))
+        self.set_tau(_TAU)
         self.prior = Prior(splines)
         self.widths = Widths()
 
-    def expect(self, a: Floats) -> Floats:
-        """Compute the derivatives by the records' ln s; return χ² of the orbits."""
-        chi2 = np.empty(len(self.counts))
-        _expect(self.layout, self.records, self.starts, a, self.off, self.info, chi2)
-        return chi2
+    def expect(self, a: Floats) -> tuple[Floats, Floats]:
+        """Compute the derivatives by the records' ln s; return χ² of the orbits and the gradient.
 
-    def gradient(self) -> Floats:
-        """Return the gradient of the likelihood."""
-        found = np.zeros(self.n)
-        _gradient(self.layout, self.records, self.starts, self.off, self.weight, found)
-        return found
+        The gradient is that of the likelihood.
+        """
+        chi2, sums = np.empty(len(self.counts)), np.zeros(self.lattice.size)
+        data = self.positions, self.table, self.starts, self.fit
+        kernels.expect(self.lattice.scale(a), *data, chi2, sums)
+        return chi2, self.lattice.gathered(sums)
 
-    def second(self) -> tuple[Floats, Floats]:
-        """Return the Fisher matrix, and the scatter of the gradients, from the chosen orbits."""
-        fisher, scatter = np.zeros((2, self.n, self.n))
-        tables = self.layout, self.records, self.starts
-        of_fit = (self.off, self.info), self.weight
-        few = _few(self.numbers[self.chosen], self.n)
-        _second_of_few(*tables, self.chosen[few], *of_fit, fisher, scatter)
-        many = self.chosen[~few]
+    def second(self, chosen: Ints, scatter: bool) -> Second:
+        """Return the second derivatives by the chosen orbits, with the scatter if asked for."""
+        share = len(chosen) / len(self.numbers)
+        tables = self.lattice.near(), self.positions, self.table, self.starts
+        sums, squares = np.zeros(self.lattice.size), np.zeros(self.n)
+        means, of_own = np.zeros((self.n,) * 2), np.zeros((self.n if scatter else 0,) * 2)
+        few = _few(self.numbers[chosen], self.n)
+        kernels.products(*tables, chosen[few], self.fit, sums, means, of_own, squares)
+        means += means.T.copy()
+        of_own += of_own.T.copy()
+        many = chosen[~few]
         for begin in range(0, len(many), _ROWS):
-            chosen = many[begin : begin + _ROWS]
-            mean, own = np.zeros((2, len(chosen), self.n))
-            _second(*tables, chosen, *of_fit, fisher, mean, own)
-            fisher -= mean.T @ mean
-            scatter += own.T @ own
-        # Both are symmetric; only the upper triangles are whole.
-        fisher, scatter = (np.triu(x) + np.triu(x, 1).T for x in (fisher, scatter))
-        return fisher / self.share, scatter / self.share
+            part = many[begin : begin + _ROWS]
+            # Single precision is far better than the noise of a choice of orbits.
+            mean, own = np.zeros((2, len(part), self.n), np.float32)
+            kernels.rows(*tables, part, self.fit, sums, mean, own)
+            means += mean.T @ mean
+            squares += np.einsum("ij,ij->j", own, own)
+            if scatter:
+                of_own += own.T @ own
+        fisher = self.lattice.squares(sums)
+        fisher -= means
+        return Second(fisher / share, of_own / share, squares / share)
 
     def learn(self) -> Floats:
         """Find τ and the widths of the prior; return the parameters."""
-        a = np.zeros(self.n)
+        a, few = np.zeros(self.n), _some(self.numbers, self.n, _STEP)
+        self.expect(a)
+        self.fisher = self.second(few, scatter=False).fisher
+        a, chi2, _ = self.newton(a)
+        self.set_tau(_tau(self.counts, self.numbers, chi2))
+        _, gradient = self.expect(a)
+        second = self.second(_some(self.numbers, self.n, _LEARN_REPEATS), scatter=False)
+        ratio = second.squares / np.maximum(np.diag(second.fisher), 1e-12)
+        over = max(1.0, float(np.median(ratio)))
+        self.fisher = second.fisher
         for cycle in range(2):
-            a, chi2, _ = self.newton(a)
-            if cycle == 0:
-                self.set_tau(_tau(self.counts, self.numbers, chi2))
-            fisher, scatter = self.second()
-            ratio = np.diag(scatter) / np.maximum(np.diag(fisher), 1e-12)
-            over = max(1.0, float(np.median(ratio)))
-            self.fisher = fisher
-            normal = Normal(fisher / over, (fisher @ a + self.gradient()) / over)
+            if cycle > 0:
+                a, _, _ = self.newton(a)
+                _, gradient = self.expect(a)
+            normal = Normal(self.fisher / over, (self.fisher @ a + gradient) / over)
             self.widths = self.prior.learn(normal, self.widths)
         return a
 
     def set_tau(self, tau: float) -> None:
         """Give less weight to orbits with many counts."""
         self.tau = tau
-        self.fisher = None
         self.weight = 1 / (1 + tau**2 * self.counts / self.numbers)
+        self.fit = Fit(self.off, self.info, self.weight)
 
     def run(self, a: Floats, of_beam: Floats, unknown: float, every: int) -> Scale:
         """Determine the scale from an approximation; see `refine`."""
         free = int(np.sum(self.numbers - 1))
-        before = float(self.expect(np.zeros(self.n)).sum())
+        before = float(self.expect(np.zeros(self.n))[0].sum())
         a, chi2, at_rest = self.newton(a)
-        fisher, scatter = self.second()
-        prior = self.prior.matrix(self.widths)
-        inverse: Floats = np.asarray(np.linalg.inv(fisher + prior), np.float64)
-        steady, change = self.background(of_beam, inverse)
+        chosen = _some(self.numbers, self.n, _REPEATS)
+        second, prior = self.second(chosen, scatter=True), self.prior.matrix(self.widths)
+        factor = cho_factor(second.fisher + prior, lower=True)
+        inverse = _inverse(factor[0])
+        steady, change = self.background(of_beam, factor, chosen)
         noise, single = self.single(every)
+        of_curves = inverse[:, : self.prior.n_curve]
+        excess = self.excess(of_curves, second.scatter)
+        if abs(steady[0]) > 2 * steady[1]:
+            unknown = max(unknown, min(abs(steady[0]), 1.0))
         return Scale(
             self.splines,
             a,
-            inverse @ (scatter + prior) @ inverse,
+            of_curves.T @ (excess**2 * second.scatter + prior) @ of_curves,
             unknown * change,
+            unknown,
+            excess,
             self.widths,
             noise,
             single,
@@ -406,12 +316,14 @@ class _Work:
             before / free,
             float(chi2.sum()) / free,
             free,
-            float(np.sum(inverse * fisher)),
+            float(np.sum(inverse * second.fisher)),
             at_rest,
             steady,
         )
 
-    def background(self, norm: Floats, inverse: Floats) -> tuple[tuple[float, float], Floats]:
+    def background(
+        self, norm: Floats, factor: tuple[Floats, bool], chosen: Ints
+    ) -> tuple[tuple[float, float], Floats]:
         """Return the share of the counts that does not follow s with its error, and what 1 does.
 
         The background ``share * norm``, for a norm with the sum of all counts, is one more
@@ -433,15 +345,55 @@ class _Work:
         apart = self.info * (x - np.repeat(mean, self.numbers))
         # Of the orbits of the second derivatives: a difference of both follows.
         some = np.zeros(len(self.weight))
-        some[self.chosen] = self.weight[self.chosen] / self.share
-        with_s = np.zeros(self.n)
-        _gradient(self.layout, self.records, self.starts, apart, some, with_s)
+        some[chosen] = self.weight[chosen] * (len(self.weight) / len(chosen))
         of_chosen, of_all = (np.repeat(w, self.numbers) for w in (some, self.weight))
-        known = float(np.sum(of_chosen * apart * x) - with_s @ inverse @ with_s)
+        sums = np.zeros(self.lattice.size)
+        kernels.scattered(self.positions, of_chosen * apart, sums)
+        with_s = self.lattice.gathered(sums)
+        change = cho_solve(factor, with_s)
+        known = float(np.sum(of_chosen * apart * x) - with_s @ change)
         if known <= 0:
-            return (np.nan, np.nan), inverse @ with_s
+            return (np.nan, np.nan), change
         share = float(np.sum(of_all * self.off * x)) / known
-        return (share, 1 / float(np.sqrt(known))), inverse @ with_s
+        return (share, 1 / float(np.sqrt(known))), change
+
+    def excess(self, of_curves: Floats, scatter: Floats) -> float:
+        """Return by how much groups of S(Q) scatter more than orbits, as errors of the course.
+
+        Parameters
+        ----------
+        of_curves : (p, c) array
+            Columns of the inverse of the information for the parameters of the curves.
+        scatter : (p, p) array
+            Scatter of the orbits' gradients.
+        """
+        begin = self.starts[:-1]
+        information = self.weight * np.add.reduceat(self.info, begin)
+        order = np.argsort(self.counts / np.add.reduceat(self.table.norm, begin), kind="stable")
+        part = np.cumsum(information[order])
+        group = np.empty(len(order), np.int64)
+        group[order] = np.minimum((part / part[-1] * _GROUPS).astype(np.int64), _GROUPS - 1)
+        of_record, off = (
+            np.repeat(group, self.numbers),
+            np.repeat(self.weight, self.numbers) * self.off,
+        )
+        gradients = []
+        for number in range(_GROUPS):
+            sums = np.zeros(self.lattice.size)
+            kernels.scattered(self.positions, np.where(of_record == number, off, 0.0), sums)
+            gradients.append(self.lattice.gathered(sums))
+        # The sum is the pull of the prior, in which each group has its share.
+        share = np.bincount(group, information, _GROUPS) / part[-1]
+        apart = np.array(gradients) - share[:, None] * np.sum(gradients, axis=0)
+        covariance = of_curves.T @ scatter @ of_curves
+        of_groups, of_orbits = 0.0, 0.0
+        for number, frames in enumerate(self.splines.frames):
+            basis = self.splines.of_curve(number, np.arange(frames) + 0.5)[:, : of_curves.shape[1]]
+            basis -= basis.mean(axis=0)
+            of_groups += float(np.sum((apart @ of_curves @ basis.T) ** 2))
+            of_orbits += float(np.einsum("ij,jk,ik->", basis, covariance, basis, optimize=True))
+        ratio = of_groups / max(of_orbits, 1e-30) * _GROUPS / (_GROUPS - 1)
+        return float(np.sqrt(max(ratio, 1.0)))
 
     def single(self, every: int) -> tuple[float, list[tuple[Floats, Floats]]]:
         """Return the noise of single ranges, and factors of the frames with their variances."""
@@ -461,46 +413,45 @@ class _Work:
     def newton(self, a: Floats) -> tuple[Floats, Floats, bool]:
         """Return the maximum, χ², and True if the steps came to rest.
 
-        The second derivatives are those of the start, or of a fit before it with the same weights.
+        The second derivatives are those of a place before it.
         """
-        chi2, prior = self.expect(a), self.prior.matrix(self.widths)
-        fisher = self.second()[0] if self.fisher is None else self.fisher
-        factor = cho_factor(fisher + prior)
+        assert self.fisher is not None
+        prior = self.prior.matrix(self.widths)
+        factor = cho_factor(self.fisher + prior)
+        chi2, gradient = self.expect(a)
         for _ in range(_NEWTON):
-            gradient = self.gradient() - prior @ a
+            gradient -= prior @ a
             change = cho_solve(factor, gradient)
             size = float(np.max(np.abs(change), initial=0.0))
             a = a + change * min(1.0, 0.5 / max(size, 1e-12))
-            chi2 = self.expect(a)
-            if gradient @ change < _AT_REST**2:
+            left = gradient @ change
+            chi2, gradient = self.expect(a)
+            if left < _AT_REST**2:
                 return a, chi2, True
         return a, chi2, False
 
 
-def _work(numbers: Ints, size: int) -> tuple[Floats, Floats]:
-    """Return the work of orbits for the second derivatives, with and without zeros.
-
-    Products with zeros are formed fast.
-    """
-    without = _SLOW * np.minimum(COLUMNS * numbers, size).astype(np.float64) ** 2
-    return np.full(len(numbers), 2.0 * size**2), without
+def _inverse(lower: Floats) -> Floats:
+    """Return the inverse of a matrix by the lower factor of Cholesky."""
+    inverse, info = dpotri(lower, lower=1)
+    if info:
+        raise LinAlgError("the matrix is singular")
+    return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
 
 
 def _few(numbers: Ints, size: int) -> NDArray[np.bool_]:
-    """Return True for orbits with so few records that zeros are left out."""
-    with_zeros, without = _work(numbers, size)
-    return np.asarray(without < with_zeros)
+    """Return True for orbits with so few records that it is faster to leave out zeros."""
+    return np.asarray(_SLOW * (4.0 * RUNS * numbers) ** 2 < 2.0 * size**2)
 
 
-def _some(numbers: Ints, size: int) -> Ints:
-    """Return random orbits whose second derivatives take limited time.
+def _some(numbers: Ints, size: int, repeats: int) -> Ints:
+    """Return random orbits with so many repeated measurements for each parameter.
 
-    They must have many more records than there are parameters.
+    There are also several orbits for each parameter, for the scatter of their gradients.
     """
     order = np.random.default_rng(0).permutation(len(numbers))
-    least = np.minimum(*_work(numbers[order], size))
-    work = np.cumsum(least + 5e3 * numbers[order])
-    return np.sort(order[: max(1, int(np.searchsorted(work, _WORK)))])
+    enough = int(np.searchsorted(np.cumsum(numbers[order] - 1), repeats * size)) + 1
+    return np.sort(order[: max(enough, _ORBITS * size)])
 
 
 def _tau(counts: Floats, numbers: Ints, chi2: Floats) -> float:

@@ -29,29 +29,26 @@ Floats = NDArray[np.float64]
 _ALL_VALID = Readout()
 
 
-@kernel
-def _fill_orbits(orbit, n_h, n_k, n_l, turns, shifts, near, share):  # type: ignore[no-untyped-def]
-    """Write the smallest index of the equivalent voxels that are on the grid.
+class Orbits(NamedTuple):
+    """Orbits of the voxels of a grid, which are found when they are needed; see `orbits`.
 
-    Voxels with True in ``near`` along all three directions are left out.
+    Attributes
+    ----------
+    known : (voxels,) int32 array
+        Orbit of each voxel plus 1; -1: not used; 0: not yet known.
+    near : three bool arrays
+        True where the middle of a voxel is near an integer, along h, k and l.
+    turns, shifts : (n, 3, 3), (n, 3) int arrays
+        Maps of voxel indices (h, k, l) of the operations.
+    share : float
+        Share of the orbits that are kept.
     """
-    for l in range(n_l):  # noqa: E741
-        for k in range(n_k):
-            for h in range(n_h):
-                at = (l * n_k + k) * n_h + h
-                if near[0][h] and near[1][k] and near[2][l]:
-                    orbit[at] = -1
-                    continue
-                least = at
-                for i in range(turns.shape[0]):
-                    t, s = turns[i], shifts[i]
-                    x = t[0, 0] * h + t[0, 1] * k + t[0, 2] * l + s[0]
-                    y = t[1, 0] * h + t[1, 1] * k + t[1, 2] * l + s[1]
-                    z = t[2, 0] * h + t[2, 1] * k + t[2, 2] * l + s[2]
-                    if 0 <= x < n_h and 0 <= y < n_k and 0 <= z < n_l:
-                        least = min(least, (z * n_k + y) * n_h + x)
-                # The golden ratio scatters the numbers: a share of them is random enough.
-                orbit[at] = least if (least * 0.6180339887498949) % 1.0 < share else -1
+
+    known: NDArray[np.int32]
+    near: tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]
+    turns: NDArray[np.int64]
+    shifts: NDArray[np.int64]
+    share: float
 
 
 def orbits(
@@ -60,8 +57,8 @@ def orbits(
     shifts: NDArray[np.int64],
     punch: float,
     share: float,
-) -> NDArray[np.int32]:
-    """Return the orbit of each voxel (l, k, h): the smallest flat index of its voxels.
+) -> Orbits:
+    """Return the orbits of the voxels: the smallest flat index (l, k, h) of equivalent voxels.
 
     Parameters
     ----------
@@ -69,9 +66,9 @@ def orbits(
     turns, shifts : (n, 3, 3), (n, 3) int arrays
         Maps of voxel indices (h, k, l) of the operations, see `volumes.symmetrise.images`.
     punch : float
-        Voxels whose middles differ from a reflection by less than this in h, k and l get -1.
+        Voxels whose middles differ from a reflection by less than this in h, k and l are not used.
     share : float
-        Share of the orbits that are kept; the others get -1.
+        Share of the orbits that are kept; voxels of the others are not used.
 
     Raises
     ------
@@ -80,13 +77,35 @@ def orbits(
     """
     if np.prod(grid.shape, dtype=np.float64) >= 2**31:
         raise HklflowError(f"a grid of {grid.shape} voxels is too large for orbits; use a coarser")
-    orbit = np.empty(grid.array_shape, np.int32)
     near = []
     for first, step, n in zip(grid.first, grid.step, grid.shape, strict=True):
         middle = first + step * np.arange(n)
         near.append(np.abs(middle - np.rint(middle)) < punch)
-    _fill_orbits(orbit.reshape(-1), *grid.shape, turns, shifts, tuple(near), share)
-    return orbit
+    # Most voxels are never visited; zeros of untouched pages take no memory.
+    known = np.zeros(int(np.prod(grid.array_shape)), np.int32)
+    return Orbits(known, (near[0], near[1], near[2]), turns, shifts, share)
+
+
+@kernel
+def _is_used(orbits, h, k, l):  # type: ignore[no-untyped-def]  # noqa: E741
+    """Return True for a voxel of an orbit in use, and remember its orbit."""
+    n_h, n_k, n_l = len(orbits.near[0]), len(orbits.near[1]), len(orbits.near[2])
+    if orbits.near[0][h] and orbits.near[1][k] and orbits.near[2][l]:
+        return False
+    at = (l * n_k + k) * n_h + h
+    if orbits.known[at] == 0:
+        least = at
+        for i in range(orbits.turns.shape[0]):
+            t, s = orbits.turns[i], orbits.shifts[i]
+            x = t[0, 0] * h + t[0, 1] * k + t[0, 2] * l + s[0]
+            y = t[1, 0] * h + t[1, 1] * k + t[1, 2] * l + s[1]
+            z = t[2, 0] * h + t[2, 1] * k + t[2, 2] * l + s[2]
+            if 0 <= x < n_h and 0 <= y < n_k and 0 <= z < n_l:
+                least = min(least, (z * n_k + y) * n_h + x)
+        # The golden ratio scatters the numbers: a share of them is random enough.
+        used = (least * 0.6180339887498949) % 1.0 < orbits.share
+        orbits.known[at] = least + 1 if used else -1
+    return orbits.known[at] > 0
 
 
 class _Pixels(NamedTuple):
@@ -112,18 +131,19 @@ class _Frames(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """Sums of a range of frames by voxel, with norm times place on the detector."""
+    """Sums of the blocks of a range of frames, with their voxels and places on the detector."""
 
-    counts: Floats
-    norm: Floats
-    background: Floats
-    slow: Floats
-    fast: Floats
+    voxel: NDArray[np.int32]
+    slow: NDArray[np.float32]
+    fast: NDArray[np.float32]
+    counts: NDArray[np.float32]
+    norm: NDArray[np.float32]
+    background: NDArray[np.float32]
 
 
 @kernel
-def _add(frames, pixels, to_voxel, offset, orbit, shape, sums, touched):  # type: ignore[no-untyped-def]
-    """Sum a range of frames by voxel, block by block; return the number of voxels."""
+def _add(frames, pixels, to_voxel, offset, orbits, shape, made):  # type: ignore[no-untyped-def]
+    """Sum a range of frames by block of pixels; return the number of blocks in use."""
     n, begin = 0, 0
     masked = frames.excluded.size > 0
     for b in range(len(pixels.ends)):
@@ -135,8 +155,7 @@ def _add(frames, pixels, to_voxel, offset, orbit, shape, sums, touched):  # type
         first, begin = begin, pixels.ends[b]
         if not (0 <= h < shape[0] and 0 <= k < shape[1] and 0 <= l < shape[2]):
             continue
-        at = (l * shape[1] + k) * shape[0] + h
-        if orbit[at] < 0:
+        if not _is_used(orbits, h, k, l):
             continue
         counts, norm, background = 0.0, 0.0, 0.0
         for f in range(frames.counts.shape[0]):
@@ -158,32 +177,14 @@ def _add(frames, pixels, to_voxel, offset, orbit, shape, sums, touched):  # type
             norm += of_frame * frames.norm[f]
         if norm <= 0:
             continue
-        if sums.norm[at] == 0:
-            touched[n] = at
-            n += 1
-        sums.counts[at] += counts
-        sums.norm[at] += norm
-        sums.background[at] += background
-        sums.slow[at] += norm * pixels.middle[b, 0]
-        sums.fast[at] += norm * pixels.middle[b, 1]
+        made.voxel[n] = (l * shape[1] + k) * shape[0] + h
+        made.counts[n] = counts
+        made.norm[n] = norm
+        made.background[n] = background
+        made.slow[n] = pixels.middle[b, 0]
+        made.fast[n] = pixels.middle[b, 1]
+        n += 1
     return n
-
-
-@kernel
-def _take(touched, sums, made):  # type: ignore[no-untyped-def]
-    """Move the sums of the touched voxels to arrays, and leave zeros."""
-    for i in range(len(touched)):
-        at = touched[i]
-        made[0][i] = sums.counts[at]
-        made[1][i] = sums.norm[at]
-        made[2][i] = sums.background[at]
-        made[3][i] = sums.slow[at] / sums.norm[at]
-        made[4][i] = sums.fast[at] / sums.norm[at]
-        sums.counts[at] = 0
-        sums.norm[at] = 0
-        sums.background[at] = 0
-        sums.slow[at] = 0
-        sums.fast[at] = 0
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ class Records:
         return Records(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     @classmethod
-    def joined(cls, parts: "list[Records]", orbit: NDArray[np.int32], gap: float) -> "Records":
+    def joined(cls, parts: "list[Records]", orbits: Orbits, gap: float) -> "Records":
         """Join records of all rotations, one for each passage of a voxel; ordered by orbit.
 
         A voxel is on the Ewald sphere for several ranges of frames. These are one passage and
@@ -230,14 +231,17 @@ class Records:
         Parameters
         ----------
         parts : list of Records
-            At least one record.
-        orbit : (l, k, h) int32 array
-            Orbit of each voxel, see `orbits`.
+            At least one; of the rotations in their order, each in the order of the frames.
+        orbits : Orbits
+            Orbits of the voxels, the same as for `Repeats`.
         gap : float
             Ranges whose mean frames are further apart are different passages.
         """
         every = _concatenated(parts)
-        every = every.take(np.lexsort((every.frame, every.rotation, every.voxel)))
+        orbit = orbits.known[every.voxel] - 1
+        # Rotations and frames are in order already.
+        order = np.argsort((orbit.astype(np.int64) << 32) | every.voxel, kind="stable")
+        every, orbit = every.take(order), orbit[order]
         new = np.ones(len(every), bool)
         same = (every.voxel[1:] == every.voxel[:-1]) & (every.rotation[1:] == every.rotation[:-1])
         new[1:] = ~(same & (np.diff(every.frame) <= gap))
@@ -249,7 +253,7 @@ class Records:
             return (total / norm).astype(np.float32)
 
         passages = Records(
-            orbit.reshape(-1)[every.voxel[at]],
+            orbit[at],
             every.rotation[at],
             mean(every.frame),
             mean(every.slow),
@@ -258,7 +262,6 @@ class Records:
             norm.astype(np.float32),
             np.add.reduceat(every.background, at),
         )
-        passages = passages.take(np.argsort(passages.voxel, kind="stable"))
         again = np.zeros(len(passages), bool)
         again[1:] = passages.voxel[1:] == passages.voxel[:-1]
         again[:-1] |= again[1:]
@@ -283,8 +286,8 @@ class Repeats:
     ub : (3, 3) array
         Orientation matrix, 1/Å with 2π.
     grid : Grid
-    orbit : (l, k, h) int32 array
-        Orbit of each voxel; negative: not used. See `orbits`.
+    orbits : Orbits
+        Orbits of the voxels, the same for all rotations.
     pixel_norm : (slow, fast) array
         The pixel's factor of the norm; 0: not used.
     frame_norm : (n_frames,) array
@@ -305,7 +308,7 @@ class Repeats:
         number: int,
         ub: ArrayLike,
         grid: Grid,
-        orbit: NDArray[np.int32],
+        orbits: Orbits,
         pixel_norm: Floats,
         frame_norm: Floats,
         readout: Readout = _ALL_VALID,
@@ -315,7 +318,7 @@ class Repeats:
     ) -> None:
         self._rotation, self._number, self._grid = rotation, number, grid
         self._ub = np.asarray(ub, np.float64)
-        self._orbit, self._frame_norm = orbit.reshape(-1), frame_norm
+        self._orbits, self._frame_norm = orbits, frame_norm
         self._readout, self._pixel_norm, self._direction = readout, pixel_norm, direction
         if direction is not None:
             direction.require(len(frame_norm), pixel_norm.shape)
@@ -324,8 +327,8 @@ class Repeats:
             np.array([part[i] for part in background]).reshape(-1, *shape[i]) for i in (0, 1)
         )
         self._pixels = _blocks(rotation, pixel_norm, of_pixels, block)
-        # Zeros of untouched pages take no memory.
-        self._sums = _Made(*(np.zeros(self._orbit.size) for _ in range(5)))
+        n = len(self._pixels.ends)
+        self._made = _Made(np.empty(n, np.int32), *(np.empty(n, np.float32) for _ in range(5)))
         self._parts: list[Records] = []
 
     def add(
@@ -350,7 +353,6 @@ class Repeats:
         rotation = self._rotation
         turn = rotation.goniometer.rotation(rotation.scan.angle(first + n / 2))
         to_voxel = np.linalg.inv(turn @ self._ub) / self._grid.step[:, None]
-        touched = np.empty(len(self._pixels.ends), np.int64)
         k = _add(
             _Frames(
                 frames.reshape(n, -1),
@@ -363,23 +365,18 @@ class Repeats:
             self._pixels_of(first + n // 2),
             np.ascontiguousarray(to_voxel),
             0.5 - self._grid.first / self._grid.step,
-            self._orbit,
+            self._orbits,
             self._grid.shape,
-            self._sums,
-            touched,
+            self._made,
         )
-        made = np.empty((5, k), np.float32)
-        _take(touched[:k], self._sums, made)
-        self._parts.append(
-            Records(
-                touched[:k].astype(np.int32),
-                np.full(k, self._number, np.uint16),
-                np.full(k, first + n / 2, np.float32),
-                made[3],
-                made[4],
-                *made[:3],
-            )
+        made = self._made
+        part = Records(
+            made.voxel[:k].copy(),
+            np.full(k, self._number, np.uint16),
+            np.full(k, first + n / 2, np.float32),
+            *(values[:k].copy() for values in made[1:]),
         )
+        self._parts.append(part)
 
     def _pixels_of(self, frame: int) -> _Pixels:
         """Return the pixels with the factor of the direction of a frame."""
@@ -390,7 +387,7 @@ class Repeats:
         return self._pixels._replace(norm=norm.reshape(-1)[self._pixels.number])
 
     def records(self) -> Records:
-        """Return the records so far, in the order of the frames."""
+        """Return a record for each block and range of frames so far, in the order of the frames."""
         return _concatenated(self._parts)
 
 

@@ -7,6 +7,11 @@ which change within a few splines. The first part alone is overconfident: a stif
 the errors of the start, and states small errors. The coefficients of d have second differences of
 0 ± `Widths.direction`.
 
+The norm contains a start, such as the level between the peaks, which may be the transmission, or
+diffuse scattering that rotates with the crystal. Therefore its whole course is also a pattern of c,
+with a factor of 0 ± 1: 0 keeps the start, -1 removes it. The part that is too fast for the
+splines (`scale_splines.Start`) has its own factor, 0 ± 1.
+
 The widths maximise the marginal likelihood. That of a width whose records tell nothing is largest
 at 0, where errors are too small; the prior of `wander` therefore grows with it, which moves it by
 about one standard error (Chung et al., Psychometrika 78, 685, 2013).
@@ -54,11 +59,13 @@ class Prior:
     def __init__(self, splines: Splines) -> None:
         layout = splines.layout()
         self.size = splines.size
-        self.n_curve = int(layout.first_curve[-1] + splines.curve[-1] + 3)
+        self.n_curve = int(layout.first_direction[0])
         self._curves = [
             (slice(begin, begin + m + 3), *_of_curve(m + 3))
             for begin, m in zip(layout.first_curve, splines.curve, strict=True)
         ]
+        none = [np.zeros(m + 3) for m in splines.curve]
+        self._start = [s.smooth for s in splines.start] or none
         n = self.size - self.n_curve
         self._rough, self._given = np.zeros((2, n, n))
         # Functions that are linear in all three variables are not rough.
@@ -77,10 +84,11 @@ class Prior:
 
     def of_curves(self, widths: Widths) -> Floats:
         """Return the precision of the coefficients of c."""
-        made = np.zeros((self.n_curve, self.n_curve))
-        for own, rough, given in self._curves:
-            smooth = np.linalg.inv(rough / widths.bend**2 + given)
-            made[own, own] = np.linalg.inv(smooth + widths.wander**2 * np.eye(len(rough)))
+        made = np.eye(self.n_curve)  # 1: the factor of a start's fast part
+        for (own, rough, given), start in zip(self._curves, self._start, strict=True):
+            covariance = np.linalg.inv(rough / widths.bend**2 + given)
+            covariance += widths.wander**2 * np.eye(len(rough)) + np.outer(start, start)
+            made[own, own] = np.linalg.inv(covariance)
         return made
 
     def of_direction(self, widths: Widths) -> Floats:

@@ -3,26 +3,25 @@
     ln s = c(z) + d(z, x, y)
 
 c is a curve over the frames z of each rotation; d is smooth in z and in the place (x, y) on the
-detector. Both are sums of uniform cubic B-splines (and their products).
+detector. Both are sums of uniform cubic B-splines (and their products). If the norm contains a
+transmission by frame, the start, c has one more term: the part of ln(start) that changes too fast
+for the splines, times a factor. With the factor -1 this part is removed from the norm.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.simd.jit import kernel
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 NEAR = 4  # cubic splines that are not 0 at a place
-COLUMNS = NEAR + NEAR**3  # parameters on which ln s of a record depends, at most
 
 
 class Layout(NamedTuple):
-    """Sizes for the kernels: of each rotation, and of the detector."""
+    """Numbers of frames and splines, and first parameters: of each rotation; of the detector."""
 
     frames: Ints
     curve: Ints
@@ -31,6 +30,37 @@ class Layout(NamedTuple):
     first_direction: Ints
     detector: Ints
     shape: Ints
+
+
+class Start(NamedTuple):
+    """Course of ln(transmission) in the norm of a rotation: smooth + fast, with a mean of 0.
+
+    Attributes
+    ----------
+    smooth : (intervals + 3,) array
+        Coefficients of the curve's splines.
+    fast : (frames,) array
+        What the splines cannot follow.
+    """
+
+    smooth: Floats
+    fast: Floats
+
+    @classmethod
+    def of_frames(cls, factor: Floats, intervals: int) -> "Start":
+        """Divide the transmission of the frames (n,); 0 is replaced by that of the neighbours."""
+        middle, usable = np.arange(len(factor)) + 0.5, factor > 0
+        if not usable.any():
+            return cls(np.zeros(intervals + 3), np.zeros(len(factor)))
+        log = np.interp(middle, middle[usable], np.log(factor[usable]))
+        log -= log.mean()
+        splines = basis(middle / len(factor), intervals)
+        smooth = np.linalg.lstsq(splines, log, rcond=None)[0]
+        return cls(smooth, log - splines @ smooth)
+
+    def at(self, frame: Floats) -> Floats:
+        """Return the fast part at frame positions (n,)."""
+        return np.interp(frame, np.arange(len(self.fast)) + 0.5, self.fast)
 
 
 @dataclass(frozen=True)
@@ -49,6 +79,8 @@ class Splines:
         Intervals of d along (slow, fast); (0, 0): ln s does not depend on direction.
     shape : (int, int)
         Pixels of the detector.
+    start : tuple of Start
+        Of each rotation; empty: the norm contains no transmission.
     """
 
     frames: tuple[int, ...]
@@ -56,6 +88,12 @@ class Splines:
     angle: tuple[int, ...]
     detector: tuple[int, int]
     shape: tuple[int, int]
+    start: tuple[Start, ...] = ()
+
+    def with_start(self, factors: list[Floats]) -> "Splines":
+        """Return splines with the transmissions of the frames (n,) of each rotation."""
+        start = (Start.of_frames(f, m) for f, m in zip(factors, self.curve, strict=True))
+        return replace(self, start=tuple(start))
 
     @property
     def directed(self) -> bool:
@@ -73,13 +111,13 @@ class Splines:
         layout = self.layout()
         if self.directed:
             return int(layout.first_direction[-1] + (self.angle[-1] + 3) * self.places)
-        return int(layout.first_curve[-1] + self.curve[-1] + 3)
+        return int(layout.first_direction[0])
 
     def layout(self) -> Layout:
         """Return the sizes for the kernels; all curves come first."""
         curve = np.array(self.curve, np.int64)
         angle = np.array(self.angle, np.int64)
-        ends = np.cumsum(curve + 3)
+        ends = np.cumsum(curve + 3 + (1 if self.start else 0))
         more = np.cumsum((angle + 3) * self.places)
         return Layout(
             np.array(self.frames, np.int64),
@@ -92,13 +130,19 @@ class Splines:
         )
 
     def of_curve(self, rotation: int, frame: ArrayLike) -> Floats:
-        """Return the splines of c at frame positions (n, size)."""
-        layout = self.layout()
-        own = basis(np.asarray(frame) / self.frames[rotation], self.curve[rotation])
+        """Return the terms of c at frame positions (n, size)."""
+        own = self.terms_of_curve(rotation, np.asarray(frame))
         matrix = np.zeros((len(own), self.size))
-        begin = layout.first_curve[rotation]
+        begin = self.layout().first_curve[rotation]
         matrix[:, begin : begin + own.shape[1]] = own
         return matrix
+
+    def terms_of_curve(self, rotation: int, frame: Floats) -> Floats:
+        """Return the own terms of c of a rotation (n, terms): splines and, if any, the start."""
+        own = basis(frame / self.frames[rotation], self.curve[rotation])
+        if not self.start:
+            return own
+        return np.concatenate([own, self.start[rotation].at(frame)[:, None]], axis=1)
 
     def of_direction(self, rotation: int, a: Floats, frame: ArrayLike, at: "Places") -> Floats:
         """Return d (frames, slow, fast) at frame positions and places on the detector."""
@@ -130,42 +174,3 @@ def basis(x: Floats, n: int) -> Floats:
     made = np.zeros((len(t), n + 3))
     np.put_along_axis(made, i[:, None] + np.arange(NEAR), near / 6, axis=1)
     return made
-
-
-@kernel(inline="always")
-def _near(x, n, out):  # type: ignore[no-untyped-def]
-    """Write the four splines that are not 0 at x; return the first."""
-    t = min(max(x, 0.0), 1.0) * n
-    i = min(int(t), n - 1)
-    u = t - i
-    out[0] = (1 - u) ** 3 / 6
-    out[1] = (3 * u**3 - 6 * u**2 + 4) / 6
-    out[2] = (-3 * u**3 + 3 * u**2 + 3 * u + 1) / 6
-    out[3] = u**3 / 6
-    return i
-
-
-@kernel
-def columns(layout, records, g, near, index, value):  # type: ignore[no-untyped-def]
-    """Write parameters and their factors of ln s of a record; return their number."""
-    r = records.rotation[g]
-    z = records.frame[g] / layout.frames[r]
-    i = _near(z, layout.curve[r], near[0]) + layout.first_curve[r]
-    for j in range(4):
-        index[j], value[j] = i + j, near[0, j]
-    if layout.detector[0] == 0:
-        return 4
-    n_fast = layout.detector[1] + 3
-    places = (layout.detector[0] + 3) * n_fast
-    i = _near(z, layout.angle[r], near[0])
-    x = _near(records.slow[g] / layout.shape[0], layout.detector[0], near[1])
-    y = _near(records.fast[g] / layout.shape[1], layout.detector[1], near[2])
-    m = 4
-    for j in range(4):
-        for k in range(4):
-            b = near[0, j] * near[1, k]
-            first = layout.first_direction[r] + (i + j) * places + (x + k) * n_fast + y
-            for l in range(4):  # noqa: E741
-                index[m], value[m] = first + l, b * near[2, l]
-                m += 1
-    return m

@@ -41,6 +41,22 @@ class Readout(NamedTuple):
 _ALL_VALID = Readout()
 
 
+class Expected(NamedTuple):
+    """Norms of the expected background and of its variance.
+
+    Attributes
+    ----------
+    pixel : (n, slow, fast) array
+        Factors of the pixels. The last product of a pixel's and a frame's factor is the variance of
+        the background; the sum of the other products is the background.
+    frame : (n, n_frames) array
+        Factors of the frames.
+    """
+
+    pixel: Floats
+    frame: Floats
+
+
 class Sums:
     """Geometry, norms and limits of one rotation, for summing its counts and norms on a grid.
 
@@ -68,11 +84,15 @@ class Sums:
         Number of threads.
     direction : Direction or None
         A further factor of N.
+    expected : Expected or None
+        Expected background, which is summed over the same pixel-frames.
 
     Attributes
     ----------
     norm_bound : float
         A power of two above the norm of every pixel-frame.
+    expected_bounds : (2,) array
+        The same for the expected background, and for its variance.
     """
 
     def __init__(
@@ -88,6 +108,7 @@ class Sums:
         planes: tuple[int, int] | None = None,
         threads: int = 1,
         direction: Direction | None = None,
+        expected: Expected | None = None,
     ) -> None:
         if pixel_norm.shape != rotation.detector.shape:
             raise HklflowError(
@@ -118,6 +139,37 @@ class Sums:
         largest = 1.0 if direction is None else direction.largest
         self.norm_bound = _norm_bound(self.pixel_norm, self.frame_norm, largest)
         self._ub = np.asarray(ub, dtype=np.float64)
+        self.expected: Expected | None = None
+        self.expected_bounds = np.ones(2)
+        if expected is not None:
+            self._set_expected(expected)
+
+    def _set_expected(self, expected: Expected) -> None:
+        """Take the norms of the background, 0 where counts are not used, and their bounds."""
+        pixel = np.where((self.pixel_norm > 0) & (expected.pixel > 0), expected.pixel, 0.0)
+        frame = np.where((self.frame_norm > 0) & (expected.frame > 0), expected.frame, 0.0)
+        if pixel.shape[1:] != self.pixel_norm.shape or frame.shape[1:] != self.frame_norm.shape:
+            raise HklflowError(
+                f"the background has {pixel.shape[1:]} pixels and {frame.shape[1:]} frames, the "
+                f"rotation {self.pixel_norm.shape} and {self.frame_norm.shape}; run `background` "
+                "again"
+            )
+        self.expected = Expected(pixel, frame)
+        bounds = [_norm_bound(p, f, 1.0) for p, f in zip(pixel, frame, strict=True)]
+        whole = 2.0 ** math.ceil(math.log2(sum(bounds[:-1])))
+        self.expected_bounds = np.array([whole, bounds[-1]])
+
+    def expected_units(self, unit: float) -> Floats:
+        """Return the unit (n, 1) of the sums of each product in `expected`.
+
+        Parameters
+        ----------
+        unit : float
+            Unit of sums whose terms are below 1.
+        """
+        assert self.expected is not None
+        whole, variance = unit * self.expected_bounds
+        return np.array([[whole]] * (len(self.expected.pixel) - 1) + [[variance]])
 
     def pixel_norm_of(self, frame: int, rows: slice) -> Floats:
         """Return the pixel norm (slow, fast) with the direction's factor; only rows are right."""

@@ -1,25 +1,24 @@
 r"""Expected background of every voxel, from backgrounds measured without the crystal.
 
 Pixel p of frame z expects ``m(z) f(z) B(p)`` counts from its surroundings (see
-`images.surroundings`). Their sum E over the pixel-frames of a voxel is the norm of an accumulation
+`images.surroundings`). Their sum E over the pixel-frames of a voxel is a norm
 with the pixel norm B and the frame norm m f, over the same valid pixel-frames and sub-samples as
-the counts C. Then ``S = (C - E) / M``.
+the counts C; `binning` sums both in one pass. Then ``S = (C - E) / M``.
 
 Noise. The noise of B(p) is the same on all frames. The variance of E by this noise is
 
 .. math:: \operatorname{var} E = \sum_p \operatorname{var} B(p)
           \Big(\sum_{z \in v} m(z) f(z)\Big)^2 .
 
-A third accumulation has the pixel norm ``var B(p) r(p)`` and the frame norm ``(m f)²``. Here r is
+A further sum has the pixel norm ``var B(p) r(p)`` and the frame norm ``(m f)²``. Here r is
 the mean number of sub-samples of the same pixel in the voxel of a sub-sample, divided by the number
 of sub-samples of a pixel-frame: two sub-samples whose positions differ by Δ voxels are in the same
 voxel with the probability ``Π max(0, 1 - |Δ_i|)``.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from hklflow.geometry import Rotation
 from hklflow.geometry.grid import Grid
 from hklflow.images.surroundings import Part
-from hklflow.transform.binning import Accumulator, Box
+from hklflow.transform.sums import Expected
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +40,7 @@ BLOCKS = (3, 5, 9)
 
 
 class Norms(NamedTuple):
-    """Norms of one accumulation.
+    """Factors of pixels and frames whose products are summed.
 
     Attributes
     ----------
@@ -54,7 +53,7 @@ class Norms(NamedTuple):
 
 
 def norms(parts: Sequence[Part], incident: Floats) -> list[Norms]:
-    """Return the norms of the accumulations of E; parts with the same factors share one."""
+    """Return the norms of E; parts with the same factors share one."""
     groups: list[Norms] = []
     for part in parts:
         frame, level = incident * part.factor, np.nan_to_num(part.level)
@@ -67,7 +66,7 @@ def norms(parts: Sequence[Part], incident: Floats) -> list[Norms]:
 
 
 def variance_norms(parts: Sequence[Part], incident: Floats, repeats: Floats) -> Norms:
-    """Return the norms of the accumulation of the variance of E.
+    """Return the norms of the variance of E.
 
     The variances of parts with different factors are added with the mean course of their factors.
     """
@@ -177,99 +176,7 @@ def growth(
     }
 
 
-@dataclass
-class Subtracted:
-    """Accumulation of counts and norm together with the expected background.
-
-    Attributes
-    ----------
-    counts : Accumulator
-        Counts and norm of the crystal with its surroundings.
-    expected : list of Accumulator
-        Accumulations whose norms are parts of E.
-    variance : Accumulator
-        Accumulation whose norm is the variance of E.
-    """
-
-    counts: Accumulator
-    expected: list[Accumulator]
-    variance: Accumulator
-
-    def add(
-        self,
-        frames: NDArray[Any],
-        first: int,
-        excluded: NDArray[np.uint8] | None = None,
-        row: int | None = None,
-    ) -> None:
-        """Add a block of frames; see `Accumulator.add`."""
-        for accumulator in (self.counts, *self.expected, self.variance):
-            accumulator.add(frames, first, excluded, row)
-
-    def boxes(self) -> Iterator[Box]:
-        """Yield the sums, with counts minus background; see `Accumulator.boxes`."""
-        others = [_Aligned(accumulator) for accumulator in (*self.expected, self.variance)]
-        for box in self.counts.boxes():
-            found = [other.norms(box) for other in others]
-            background, clean_background = (
-                np.sum([pair[i] for pair in found[:-1]], axis=0) for i in (0, 1)
-            )
-            noise, clean_noise = found[-1]
-            own = box.counts if box.variance is None else box.variance
-            variance, counts = own + noise, box.counts - background
-            if box.clean_counts is box.counts:
-                yield box._replace(
-                    counts=counts, clean_counts=counts, variance=variance, clean_variance=variance,
-                    background=background, clean_background=background,
-                )  # fmt: skip
-                continue
-            clean_own = box.clean_counts if box.clean_variance is None else box.clean_variance
-            yield box._replace(
-                counts=counts,
-                clean_counts=box.clean_counts - clean_background,
-                variance=variance,
-                clean_variance=clean_own + clean_noise,
-                background=background,
-                clean_background=clean_background,
-            )
-
-
-def subtracted(
-    counts: Accumulator, ub: ArrayLike, expected: Sequence[Norms], variance: Norms
-) -> Subtracted:
-    """Return accumulations of the background over the same pixel-frames as the counts.
-
-    A norm that is 0 in a pixel or frame that the counts use contributes nothing.
-    """
-
-    def like(norms: Norms) -> Accumulator:
-        return Accumulator(
-            counts.rotation,
-            ub,
-            counts.grid,
-            np.where(counts.pixel_norm > 0, norms.pixel, 0.0),
-            np.where(counts.frame_norm > 0, norms.frame, 0.0),
-            counts.samples,
-            counts.readout._replace(read_variance=None),
-            planes=counts.planes,
-            threads=counts.threads,
-        )
-
-    return Subtracted(counts, [like(one) for one in expected], like(variance))
-
-
-class _Aligned:
-    """Norms of an accumulation in the boxes of another accumulation that has all its voxels."""
-
-    def __init__(self, accumulator: Accumulator) -> None:
-        self._boxes = accumulator.boxes()
-        self._next: Box | None = next(self._boxes, None)
-
-    def norms(self, box: Box) -> tuple[Floats, Floats]:
-        """Return the norms of a box: of all pixels, and without the artefact mask."""
-        mine = self._next
-        if mine is None or mine.first != box.first:
-            zeros = np.zeros(box.norm.shape)
-            return zeros, zeros
-        self._next = next(self._boxes, None)
-        return mine.norm, mine.clean_norm
+def expected(parts: Sequence[Part], incident: Floats, repeats: Floats) -> Expected:
+    """Return the norms of E and of its variance."""
+    every = [*norms(parts, incident), variance_norms(parts, incident, repeats)]
+    return Expected(np.array([one.pixel for one in every]), np.array([one.frame for one in every]))

@@ -292,13 +292,13 @@ def samples(
         Blocks that are read at the same time.
     """
     images = [np.full((len(v), len(u)), np.nan, np.float32) for _ in volumes]
-    points = plane.at(*np.meshgrid(u, v))
-    index = _nearest((points - grid.first) / grid.step)
-    row, column = np.nonzero(((index >= 0) & (index < np.array(grid.shape))).all(axis=-1))
-    voxels = index[row, column][:, ::-1]  # in the order l, k, h of the array
-    blocks = voxels // np.array(block)
-    order = np.lexsort(blocks.T[::-1])
-    edges = np.flatnonzero(np.any(np.diff(blocks[order], axis=0), axis=1)) + 1
+    index, inside = voxels_of(grid, plane, u, v)
+    row, column = np.nonzero(inside)
+    voxels = index[::-1, row, column].T  # in the order l, k, h of the array
+    count = -(-np.array(grid.array_shape) // block)
+    blocks = (voxels // np.array(block)) @ [count[1] * count[2], count[2], 1]
+    order = np.argsort(blocks, kind="stable")
+    edges = np.flatnonzero(np.diff(blocks[order])) + 1
     parts = np.split(order, edges) if len(order) else []
 
     def read(part: NDArray[np.int64]) -> list[NDArray[Any]]:
@@ -312,6 +312,30 @@ def samples(
             for values, image in zip(found, images, strict=True):
                 image[row[part], column[part]] = values
     return images
+
+
+def voxels_of(
+    grid: Grid, plane: Plane, u: Floats, v: Floats
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the voxels that contain the points (m, n) of a plane.
+
+    Returns
+    -------
+    index : (3, m, n) array
+        Along h, k, l.
+    inside : (m, n) array
+        False for points outside the volume.
+    """
+    index = np.empty((3, len(v), len(u)), np.int64)
+    inside = np.ones(index.shape[1:], np.bool_)
+    for i, n in enumerate(grid.shape):
+        # Most axes follow one letter, and need one row or one column of numbers.
+        across = u[None] * plane.first[i] if plane.first[i] else np.zeros((1, 1))
+        along = v[:, None] * plane.second[i] if plane.second[i] else np.zeros((1, 1))
+        at = _nearest((plane.origin[i] + across + along - grid.first[i]) / grid.step[i])
+        index[i] = at
+        inside &= (at >= 0) & (at < n)
+    return index, inside
 
 
 def _nearest(place: Floats) -> NDArray[np.int64]:

@@ -123,9 +123,16 @@ def artificial_normalization(
 
 def background(experiment: Experiment, at: Wildcards) -> stages.background.Params:
     """Return the parameters of the background of a rotation."""
-    own = experiment.settings(at["sample"], at["scan"]).background
+    settings = experiment.settings(at["sample"], at["scan"])
+    own, curve = settings.background, settings.frame_scale
     shared = own.model_dump(exclude={"runs", "unmeasured", "rings"})
-    return stages.background.Params(**shared, runs=own.of_rotation(at["rotation"]))
+    return stages.background.Params(
+        **shared,
+        runs=own.of_rotation(at["rotation"]),
+        curve={name: getattr(curve, name) for name in ("source", "smooth", "window")},
+        # That of single frames and single pixels, as the run has them.
+        saturation=settings.import_scan.saturation,
+    )
 
 
 def find_peaks(experiment: Experiment, at: Wildcards) -> stages.find_peaks.Params:
