@@ -16,7 +16,7 @@ from hklflow.geometry import symmetry
 from hklflow.nexus.stills import read_stills, write_stills
 from hklflow.stages import merge_stills
 from tests.truth.still_rays import Rays
-from tests.truth.still_tables import compared, indexed
+from tests.truth.still_tables import compared, indexed, with_double_axis
 
 WORLD = Rays()
 FEW = 12
@@ -140,6 +140,17 @@ def test_cells_that_are_all_too_long_are_reported(tmp_path: Path, few: Stills) -
     assert cell_length(replace(few, frames=frames)).value == pytest.approx(1.003, abs=3e-4)
     metrics = merge(tmp_path, (replace(few, frames=frames), {}), partiality="none")
     assert any("as if the stated distance were 0.30% too long" in w for w in metrics["warnings"])
+
+
+def test_a_cell_that_is_too_large_is_reported(tmp_path: Path, few: Stills) -> None:
+    """Every spot lies on the lattice of a doubled cell, too; the new nodes have no intensity."""
+    told = [
+        [text for text in merge(tmp_path, (stills, {}))["warnings"] if "cell is too large" in text]
+        for stills in (few, with_double_axis(few))
+    ]
+    assert not told[0]
+    assert len(told[1]) == 1
+    assert "reflections with l ≠ 2n have no intensity" in told[1][0]
 
 
 def test_no_frames_are_an_error(tmp_path: Path, few: Stills) -> None:

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from hklflow.geometry import detector_from_dict
 from hklflow.geometry.modules import Modules
 from hklflow.nexus.stills import write_stills
 from hklflow.stages import refine_stills_detector
+from tests.truth import still_files
 from tests.truth.still_rays import Rays
 from tests.truth.still_tables import cell_of, detector_of, indexed, moved
 
@@ -51,21 +51,12 @@ def truth() -> Modules:
 def refined(tmp_path_factory: pytest.TempPathFactory, dials: Dials, truth: Modules) -> Path:
     """An experiment whose job of the detector has run."""
     folder = tmp_path_factory.mktemp("stills")
-    (folder / "config").mkdir()
-    columns = {
-        "samples": ("sample", "space_group", "a", "b", "c", "alpha", "beta", "gamma"),
-        "scans": ("sample", "scan", "temperature", "parent", "rotation", "raw"),
-    }
-    for name, names in columns.items():
-        (folder / f"config/{name}.tsv").write_text("\t".join(names) + "\n")
     store = {"store": "calibration", "state": STATE, "polarization": 0.98, "allow_default": True}
     stills = {
         "raw": "raw.nxs", "cell": list(cell_of(WORLD)), "space_group": "P 6/m m m",
         "calibration": "beamline", "refine_stills_detector": {"author": "A"},
     }  # fmt: skip
-    config: dict[str, Any] = {"calibrations": {"beamline": store}, "stills": {"hex": stills}}
-    config |= {name: f"config/{name}.tsv" for name in columns}
-    (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
+    config = still_files.experiment(folder, "hex", stills, calibrations={"beamline": store})
     (folder / "raw.nxs").touch()
     assert hklflow(folder, "init", "--author", "A") == 0
     job = Plan(load(config, folder)).job("refine_stills_detector", stills="hex")

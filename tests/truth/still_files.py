@@ -1,10 +1,11 @@
-"""Still frames as NXmx files, written with h5py from its definition."""
+"""Still frames as NXmx files, written with h5py from its definition, and their experiments."""
 
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from tests.truth.frames_write import axis, group, measured
@@ -48,3 +49,19 @@ def write(
         offset = axis(module, "module_offset", length, shift, origin / length)
         axis(module, "fast_pixel_direction", pixel, shift, fast, offset.name)
         axis(module, "slow_pixel_direction", pixel, shift, slow, offset.name)
+
+
+def experiment(folder: Path, name: str, entry: dict[str, Any], **sections: Any) -> dict[str, Any]:
+    """Write an experiment of still frames alone; return its configuration."""
+    for part in ("config", "raw"):
+        (folder / part).mkdir(parents=True)
+    columns = {
+        "samples": ("sample", "space_group", "a", "b", "c", "alpha", "beta", "gamma"),
+        "scans": ("sample", "scan", "temperature", "parent", "rotation", "raw"),
+    }
+    for table, names in columns.items():
+        (folder / f"config/{table}.tsv").write_text("\t".join(names) + "\n")
+    config = {table: f"config/{table}.tsv" for table in columns}
+    config |= {"stills": {name: entry}, **sections}
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
+    return config

@@ -1,7 +1,7 @@
 """Indexed still frames from rays, as DIALS would give them: no pixels are painted or integrated."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,38 @@ def indexed(
     )
 
 
+def with_double_axis(stills: Stills) -> Stills:
+    """Return the frames in a cell with a doubled c axis: nodes of odd l have no intensity."""
+    a, b, c, *angles = stills.cell
+    ub = stills.frames.ub @ np.diag([1, 1, 0.5])
+    n = 25
+    grid = np.mgrid[-n : n + 1, -n : n + 1, -n : n + 1].reshape(3, -1).T * [1, 1, 2] + [0, 0, 1]
+    grid = grid[np.linalg.norm(grid @ ub[0].T, axis=1) < 2 * np.pi / 1.9]
+    frame, hkl = np.repeat(np.arange(len(ub)), len(grid)), np.tile(grid, (len(ub), 1))
+    k = stills.beam.k
+    q = np.einsum("nij,nj->ni", ub[frame], hkl)
+    s = q + [0, 0, k]
+    near = np.abs(np.linalg.norm(s, axis=1) - k) < 2e-3 * np.linalg.norm(q, axis=1)
+    frame, hkl, s = frame[near], hkl[near], s[near]
+    slow, fast = stills.detector.intersect(s)
+    inside = np.all([(x > 3) & (x < m - 3) for x, m in zip((slow, fast), stills.detector.shape)], 0)
+    noise = np.full(int(inside.sum()), 150.0)
+    counts = np.sqrt(noise) * np.random.default_rng(4).normal(size=len(noise))
+    empty = StillSpots(frame[inside], hkl[inside], slow[inside], fast[inside], counts, noise)
+    double = [replace(t, hkl=t.hkl * [1, 1, 2]) for t in (stills.spots, stills.reflections)]
+    joint = {
+        column.name: np.concatenate([getattr(t, column.name) for t in (double[1], empty)])
+        for column in fields(StillSpots)
+    }
+    return replace(
+        stills,
+        cell=(a, b, 2 * c, *angles),
+        frames=replace(stills.frames, ub=ub),
+        spots=double[0],
+        reflections=StillSpots(**joint),
+    )
+
+
 def moved(stills: Stills, detector: Detector) -> Stills:
     """Return the frames with spots as a detector with moved modules records them."""
     assert detector.modules is not None
@@ -102,9 +134,15 @@ def compared(world: Rays, factors: Path, other: bool = False) -> tuple[float, Fl
     # The crystal has no reflections beyond its resolution.
     true = np.array([truth.get(tuple(row), 0.0) for row in at.tolist()])
     value, sigma = found.mean.intensity, found.mean.sigma
+    scale = scale_to(true, value, sigma)
+    return float(np.corrcoef(value, true)[0, 1]), (value - scale * true) / sigma
+
+
+def scale_to(true: Floats, value: Floats, sigma: Floats) -> float:
+    """Return the scale from true to merged intensities, by robust weights."""
     strong = true > np.median(true)
     scale = float(np.median(value[strong] / true[strong]))
     for _ in range(10):
         weight = 1 / sigma**2 / (1 + ((value - scale * true) / (3 * sigma)) ** 2)
         scale = float(np.sum(weight * value * true) / np.sum(weight * true**2))
-    return float(np.corrcoef(value, true)[0, 1]), (value - scale * true) / sigma
+    return scale

@@ -6,11 +6,15 @@ the density on the Ewald sphere, which is flat across a node. Detector and cryst
 arrays, and nothing of hklflow is used for the physics.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tests.truth import still_files
 
 Floats = NDArray[np.float64]
 
@@ -124,7 +128,7 @@ def orientation(rng: np.random.Generator) -> Floats:
 
 
 def frame(world: World, number: int, crystal: bool = True, seed: int = 0) -> Frame:
-    """Simulate one frame.
+    """Simulate one frame; intensities, orientations and counts change with the seed.
 
     The lab frame is NeXus's: z along the beam, y up, x to the left seen by the beam. Rows of the
     frame go down, columns go to the right of the beam (the view from the sample).
@@ -134,7 +138,7 @@ def frame(world: World, number: int, crystal: bool = True, seed: int = 0) -> Fra
     expected = np.where(world.gaps(), 0.0, world.background)
     n_spots = 0
     if crystal:
-        hkl, intensity = world.reflections()
+        hkl, intensity = world.reflections(seed)
         scale = world.brightness * np.exp(rng.normal(0, 0.3))
         decay = rng.normal(0, 2.0)
         n_spots = _add_spots(world, ub, hkl, intensity, scale, decay, expected)
@@ -209,3 +213,12 @@ def _paint(world: World, position: Floats, widths: Floats, counts: float, expect
         expected[low[0] + slow : high[0] + slow, low[1] + fast : high[1] + fast] += counts * density
         return 1
     return 0
+
+
+def write(path: Path, world: World, frames: Sequence[Frame]) -> None:
+    """Write the frames as NXmx: one module, without the displacements."""
+    size = 1e3 * world.pixel
+    corner = np.array([*(size * np.array(world.shape[::-1]) / 2), 1e3 * world.distance])
+    geometry = (size, corner, np.array([0, -1.0, 0]), np.array([-1.0, 0, 0]))
+    counts = np.array([frame.counts for frame in frames])
+    still_files.write(path, counts, geometry, world.wavelength, world.polarization)

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from scipy.spatial.transform import Rotation
 
 from hklflow.cli import main
 from hklflow.nexus.stills import read_stills
-from tests.truth import still_rays
+from tests.truth import still_files, still_rays
 from tests.truth.still_rays import CRYSTAL, DARK, NONE, TWO, Rays, Shot
 from tests.truth.still_tables import cell_of, compared, detector_of
 
@@ -50,8 +49,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, shots: list[Shot]) -> Path:
 
 
 def write(folder: Path, **entry: Any) -> None:
-    (folder / "config").mkdir(parents=True)
-    (folder / "raw").mkdir()
     stills = {
         "raw": "raw/stills.nxs",
         "cell": list(cell_of(WORLD)),
@@ -59,12 +56,7 @@ def write(folder: Path, **entry: Any) -> None:
         "refine_stills_detector": {"level": "detector"},
         **entry,
     }
-    tables = {"samples": "config/samples.tsv", "scans": "config/scans.tsv"}
-    (folder / "config/config.yaml").write_text(yaml.safe_dump(tables | {"stills": {"hex": stills}}))
-    columns = ("sample", "space_group", "a", "b", "c", "alpha", "beta", "gamma")
-    (folder / "config/samples.tsv").write_text("\t".join(columns) + "\n")
-    columns = ("sample", "scan", "temperature", "parent", "rotation", "raw")
-    (folder / "config/scans.tsv").write_text("\t".join(columns) + "\n")
+    still_files.experiment(folder, "hex", stills)
 
 
 def table(made: Path) -> dict[int, dict[str, str]]:

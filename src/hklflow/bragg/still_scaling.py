@@ -28,6 +28,7 @@ _CYCLES = 8
 _SCATTER = 0.5  # relative scatter of an intensity before it is measured
 _SCALE, _DECAY = 1.0, 5.0  # restraints: standard deviation of ln g, and of B in Å²
 _WIDE = 3.0  # widths of a node within which reflections determine it
+_TINY = 1e-30  # smallest partiality; such reflections have no weight
 _FEWEST = 5  # reflections of a frame for its own parameters
 _AWAY = 4.0  # standard deviations by which the correlation of a frame may be below the median
 _LEAST_SPREAD = 0.2  # of Fisher's z: the error of a correlation of some 30 reflections
@@ -168,7 +169,8 @@ class _Work:
         """Partialities; 1 if they are not used."""
         if not self.settings.partiality:
             return np.ones(len(self.frame))
-        return node.partiality(self.q, self.errors_of_excitation(), self.k)
+        # Counts are divided by it: far from the sphere it would be 0.
+        return np.maximum(node.partiality(self.q, self.errors_of_excitation(), self.k), _TINY)
 
     def chosen(self) -> Bools:
         """Reflections that are used: allowed, of a used frame, and partial enough."""

@@ -158,6 +158,8 @@ class Experiment:
     def calibration_file(self, name: str) -> str:
         """Return the file of a calibration; for a store, the pinned or highest accepted version.
 
+        If no version is accepted, ``allow_default`` allows version 0.
+
         Raises
         ------
         HklflowError
@@ -165,24 +167,23 @@ class Experiment:
         """
         if not isinstance(self.config.calibrations[name], StoredGeometry):
             return self.paths.calibration("geometry.json").format(calibration=name)
-        state, pin = self.state(name), self.stored(name).pin
-        if pin is not None:
-            return self._relative(
-                self.store(name)
-                .resolve(state.kind, state.id, scan="", run=None, pin=pin)
-                .artefact("geometry.json")
+        state, entry, store = self.state(name), self.stored(name), self.store(name)
+        default = getattr(entry, "allow_default", False)
+        if entry.pin is not None:
+            version = store.resolve(
+                state.kind, state.id, scan="", run=None, pin=entry.pin, allow_default=default
             )
-        versions = self.store(name).versions(state.kind, state.id)
-        accepted = [version for version in versions if version.status == "accepted"]
-        entry = self.config.calibrations[name]
-        if not accepted and isinstance(entry, StoredGeometry) and entry.allow_default:
-            accepted = [version for version in versions if version.number == 0]
-        if not accepted:
+            return self._relative(version.artefact("geometry.json"))
+        versions = store.versions(state.kind, state.id)
+        usable = [version for version in versions if version.status == "accepted"]
+        if not usable and default:
+            usable = [version for version in versions if version.status == "default"]
+        if not usable:
             raise HklflowError(
                 f"calibration {name} has no accepted version; accept one with `hklflow "
-                "calibration accept`"
+                "calibration accept`, or set `allow_default: true` for a diagnostic reduction"
             )
-        return self._relative(accepted[-1].artefact("geometry.json"))
+        return self._relative(usable[-1].artefact("geometry.json"))
 
     def constants_file(self, sample: str, scan: str, rotation: str, counter: bool) -> str | None:
         """Return the file of detector constants for a rotation; None if no constants are used.

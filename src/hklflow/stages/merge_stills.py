@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from hklflow.bragg.still_scaling import StillScaling
     from hklflow.bragg.stills import Stills
+    from hklflow.bragg.structure_factors import StructureFactors
 
 VERSION = 1
 _CLEAR = 0.1  # lead in correlation of an indexing that is clear
@@ -143,6 +144,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         *counts["failures"],
         *length.warnings(),
         *_unclear(choice),
+        *_too_large(merged.factors, crystal.cell, group),
         *(gate["sentence"] for gate in metrics["gates"] if not gate["passed"]),
         *merged.warnings,
         *([scaling.errors.why_not] if scaling.errors.why_not else []),
@@ -249,6 +251,20 @@ def _unclear(choice: dict[str, Any]) -> list[str]:
         f"frames that fit another indexing almost as well (correlations closer than {_CLEAR:g}): "
         f"{n}; some may have the wrong one; measure more frames, or frames with more reflections"
     ]
+
+
+def _too_large(factors: "StructureFactors", cell: tuple[float, ...], group: Any) -> list[str]:
+    """Return a warning for each class of reflections that a smaller cell does not have.
+
+    All spots lie also on the lattice of a multiple of the true cell, so DIALS does not notice.
+    """
+    from hklflow.bragg.sublattices import sublattices
+    from hklflow.bragg.unmerged import unmerged
+    from hklflow.geometry import lattice
+
+    mean = factors.mean
+    data = unmerged(factors.hkl, mean.intensity, mean.sigma, lattice.metric(cell), 0.0)
+    return sublattices(data, group).notes
 
 
 def _scaled(stills: "Stills", group: Any, params: Params) -> "StillScaling":
