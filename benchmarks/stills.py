@@ -77,10 +77,11 @@ def _intensities(results: Path, seed: int) -> None:
     print(f"pulls {1.4826 * np.median(np.abs(pulls)):.3f} (median), {pulls.std():.3f} (rms)")
     overall = json.loads((results / "structure_factors.json").read_text())["overall"]
     half = overall["CC1/2"]
+    best = np.sqrt(2 * half / (1 + half))
     print(f"{len(value)} reflections, multiplicity {overall['multiplicity']:.1f}")
     print(
-        f"CC1/2 {half:.4f}, so a correlation with the truth of {np.sqrt(2 * half / (1 + half)):.4f} "
-        f"is expected (CC*); it is {np.corrcoef(value, true)[0, 1]:.4f}"
+        f"CC1/2 {half:.4f}: a correlation with the truth of {best:.4f} is expected (CC*), "
+        f"it is {np.corrcoef(value, true)[0, 1]:.4f}"
     )
 
 

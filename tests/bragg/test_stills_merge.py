@@ -80,6 +80,11 @@ def test_frames_with_two_indexings_are_brought_together(tmp_path: Path) -> None:
     world = replace(WORLD, mirrors=False)
     metrics = merge(tmp_path, (indexed(world, 60, 0.08, flips=True), {}))
     assert metrics["indexing"]["operations"] == 1
+    # No frame has the wrong indexing.
+    flipped = int(np.sum(np.random.default_rng(3).random(60) < 0.5))  # as in `indexed`
+    assert set(metrics["indexing"]["frames of each indexing"]) == {flipped, 60 - flipped}
+    # A frame compares 34 reflections, so its lead of 0.57 on average has an error of 0.2: of 60
+    # frames, 0.6 are expected below the limit of 0.1, and more than 2 with a probability of 2 %.
     assert metrics["indexing"]["frames without a clear choice"] <= 2
     found = [compared(world, tmp_path / "factors.nxs", other) for other in (False, True)]
     correlation, pulls = max(found, key=lambda one: one[0])

@@ -89,11 +89,11 @@ def with_double_axis(stills: Stills) -> Stills:
     frame, hkl = np.repeat(np.arange(len(ub)), len(grid)), np.tile(grid, (len(ub), 1))
     k = stills.beam.k
     q = np.einsum("nij,nj->ni", ub[frame], hkl)
-    s = q + [0, 0, k]
+    s = q + np.array([0, 0, k])
     near = np.abs(np.linalg.norm(s, axis=1) - k) < 2e-3 * np.linalg.norm(q, axis=1)
     frame, hkl, s = frame[near], hkl[near], s[near]
     slow, fast = stills.detector.intersect(s)
-    inside = np.all([(x > 3) & (x < m - 3) for x, m in zip((slow, fast), stills.detector.shape)], 0)
+    inside = np.all(np.abs(np.stack([slow, fast], 1) / stills.detector.shape - 0.5) < 0.49, axis=1)
     noise = np.full(int(inside.sum()), 150.0)
     counts = np.sqrt(noise) * np.random.default_rng(4).normal(size=len(noise))
     empty = StillSpots(frame[inside], hkl[inside], slow[inside], fast[inside], counts, noise)
