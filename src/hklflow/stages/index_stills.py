@@ -102,6 +102,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     setup = _setup(source, inputs.geometry, params)
     failure = None
     try:
+        # Frames that cannot be read are those of this batch only.
+        setup = _with_gaps(setup, source)
         found = _indexed(dials, source, setup, params)
     except HklflowError as error:
         failure = f"batch {params.batch}: {error}"
@@ -151,7 +153,7 @@ class _Setup(NamedTuple):
 
 
 def _setup(source: str, geometry: Path | None, params: Params) -> _Setup:
-    """Collect what the frames need."""
+    """Collect what the frames need, without reading them."""
     import numpy as np
 
     from hklflow.formats import raw
@@ -161,20 +163,31 @@ def _setup(source: str, geometry: Path | None, params: Params) -> _Setup:
     frames = read_facts(source)
     first, last = _batch(source, frames.shape[0], params)
     detector, beam = _facts(source, frames, geometry, params)
-    with raw.open_frames(source) as opened:
-        ends = [opened.read(i, i + 1)[0] for i in (0, frames.shape[0] - 1)]
-    # Gaps between modules have a flag in every frame.
-    flag, header = flag_value(frames.dtype), frames.header
-    bad = np.asarray((ends[0] < 0) & (ends[1] < 0))
-    bad |= False if flag is None else (ends[0] == flag) & (ends[1] == flag)
+    header = frames.header
+    bad = np.zeros(frames.shape[1:], dtype=np.bool_)
     bad |= header.pixel_mask if header.pixel_mask is not None else False
     bits = raw.read_mask_bits(source)
     bad |= (bits != 0) if bits is not None else False
     image = _mask_image(frames.shape[1:], params)
     bad |= image if image is not None else False
-    limits = [params.saturation or header.saturation, flag, 2**31 - 1]
+    limits = [params.saturation or header.saturation, flag_value(frames.dtype), 2**31 - 1]
     saturation = float(min(value for value in limits if value))
     return _Setup(detector, beam, bad, saturation, first, last)
+
+
+def _with_gaps(setup: _Setup, source: str) -> _Setup:
+    """Return the setup with the gaps between modules, which have a flag in every frame."""
+    import numpy as np
+
+    from hklflow.formats import raw
+    from hklflow.images.masks import flag_value
+
+    with raw.open_frames(source) as opened:
+        ends = [opened.read(i, i + 1)[0] for i in (setup.first, setup.last - 1)]
+    flag = flag_value(ends[0].dtype)
+    gaps = np.asarray((ends[0] < 0) & (ends[1] < 0))
+    gaps |= False if flag is None else (ends[0] == flag) & (ends[1] == flag)
+    return setup._replace(bad=setup.bad | gaps)
 
 
 def _batch(source: str, n: int, params: Params) -> tuple[int, int]:
