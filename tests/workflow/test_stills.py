@@ -96,14 +96,19 @@ def test_each_missing_frame_has_a_reason(made: Path) -> None:
 
 
 def test_intensities_are_right_although_the_distance_is_wrong(made: Path) -> None:
-    # Most reflections were measured once, on a part of their node.
+    # Of 233 reflections 192 were measured once, on a part of their node. Equivalents differ by
+    # R_meas = 0.31, which for Wilson's law gives a correlation of (1 + 2 * 0.31²)^-½ = 0.92 with
+    # the truth, less what the second crystal of one frame takes: 0.85. The limit for 60 frames is
+    # 0.99, in `tests/bragg/test_stills_merge.py`.
     correlation, _ = compared(WORLD, made / RESULTS / "structure_factors.nxs")
-    assert correlation > 0.7
+    assert correlation > 0.8
     metrics = json.loads((made / RESULTS / "structure_factors.json").read_text())
     (told,) = [text for text in metrics["warnings"] if text.startswith("the cells")]
     assert "as if the stated distance were 0.3" in told or "were 0.2" in told
     assert "too long" in told
     assert told in (made / RESULTS / "stills.html").read_text()
+    # So few equivalents give no error model, which is stated.
+    assert any("30 are needed" in text for text in metrics["warnings"])
 
 
 def test_the_distance_is_found(made: Path) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hklflow.bragg.still_scaling import StillScaling
     from hklflow.bragg.stills import Stills
-    from hklflow.bragg.structure_factors import StructureFactors
+    from hklflow.bragg.structure_factors import Scaled
 
 VERSION = 1
 _CLEAR = 0.1  # lead in correlation of an indexing that is clear
@@ -144,7 +144,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         *counts["failures"],
         *length.warnings(),
         *_unclear(choice),
-        *_too_large(merged.factors, crystal.cell, group),
+        *_too_large(scaling.scaled, crystal.cell, group),
         *(gate["sentence"] for gate in metrics["gates"] if not gate["passed"]),
         *merged.warnings,
         *([scaling.errors.why_not] if scaling.errors.why_not else []),
@@ -253,7 +253,7 @@ def _unclear(choice: dict[str, Any]) -> list[str]:
     ]
 
 
-def _too_large(factors: "StructureFactors", cell: tuple[float, ...], group: Any) -> list[str]:
+def _too_large(scaled: "Scaled", cell: tuple[float, ...], group: Any) -> list[str]:
     """Return a warning for each class of reflections that a smaller cell does not have.
 
     All spots lie also on the lattice of a multiple of the true cell, so DIALS does not notice.
@@ -262,8 +262,8 @@ def _too_large(factors: "StructureFactors", cell: tuple[float, ...], group: Any)
     from hklflow.bragg.unmerged import unmerged
     from hklflow.geometry import lattice
 
-    mean = factors.mean
-    data = unmerged(factors.hkl, mean.intensity, mean.sigma, lattice.metric(cell), 0.0)
+    metric = lattice.metric(cell)
+    data = unmerged(scaled.hkl, scaled.intensity, scaled.sigma_counting, metric, 0.0)
     return sublattices(data, group).notes
 
 
