@@ -103,6 +103,15 @@ def test_indexings_are_chosen_alike() -> None:
     assert np.mean((found.operation == 1) == flip) in (0.0, 1.0)
 
 
+def test_too_few_frames_for_one_indexing_are_reported(tmp_path: Path) -> None:
+    """Frames with some common reflections do not tell the indexings of a hexagonal lattice."""
+    world = replace(WORLD, mirrors=False, n_rays=60)
+    metrics = merge(tmp_path, (indexed(world, 6, 0.05, flips=True), {}))
+    n = metrics["indexing"]["frames without a clear choice"]
+    assert n > 0
+    assert any(text.startswith("frames that fit another indexing") for text in metrics["warnings"])
+
+
 def test_batches_and_missing_frames_are_reported(tmp_path: Path, few: Stills) -> None:
     first = few.select(few.frames.number < 8)
     second = few.select(few.frames.number >= 8)

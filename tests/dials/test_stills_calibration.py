@@ -1,4 +1,4 @@
-"""Which geometry of the calibration store still frames use, and a second indexing with it."""
+"""Still frames with a geometry of the calibration store, a second indexing, and a wrong cell."""
 
 import json
 from dataclasses import replace
@@ -18,7 +18,7 @@ from hklflow.experiment.jobs import Job, Plan
 from hklflow.geometry import Detector, detector_from_dict, detector_to_dict
 from hklflow.geometry.modules import Modules
 from hklflow.nexus.stills import read_stills
-from hklflow.stages import index_stills
+from hklflow.stages import index_stills, merge_stills
 from tests.truth import still_files, stills
 from tests.truth.stills import World
 
@@ -111,13 +111,32 @@ def test_an_accepted_version_replaces_version_0(tmp_path: Path, pin: int | None)
 def test_the_second_indexing_is_better(tmp_path: Path, dials: Dials) -> None:
     """With the modules at their places, spots are closer to their predictions."""
     config = experiment(tmp_path, allow_default=True)
-    frames = [stills.frame(WORLD, number) for number in range(2)]
-    stills.write(tmp_path / "raw/stills.nxs", WORLD, frames)
+    stills.write(tmp_path / "raw/stills.nxs", WORLD, [stills.frame(WORLD, 0)])
     first = index(config, tmp_path)
     accept(tmp_path)
     second = index(config, tmp_path)
-    assert len(first) == len(second) == len(frames)
+    assert len(first) == len(second) == 1
     assert np.all(second < 0.6 * first)
+
+
+@pytest.mark.slow
+def test_a_wrong_cell_is_refused(tmp_path: Path, dials: Dials) -> None:
+    """DIALS finds the true cell from the spots; the known cell has an axis that is 4 % longer."""
+    config = experiment(tmp_path, allow_default=True)
+    stills.write(tmp_path / "raw/stills.nxs", WORLD, [stills.frame(WORLD, 0)])
+    config["stills"]["ortho"]["cell"][0] *= 1.04
+    assert len(index(config, tmp_path)) == 0
+    _, rejected = read_stills(tmp_path / "indexed.indexed")
+    assert set(rejected.values()) <= {"cell differs from the known cell", "not indexed"}
+    job = Plan(load(config, tmp_path)).job("merge_stills", stills="ortho")
+    names = merge_stills.Outputs.model_fields
+    assert isinstance(job.params, merge_stills.Params)
+    with pytest.raises(HklflowError, match=r"none of the 1 frames of ortho is indexed"):
+        merge_stills.main(
+            inputs=merge_stills.Inputs(batches=[tmp_path / "indexed.indexed"]),
+            outputs=merge_stills.Outputs(**{name: tmp_path / name for name in names}),
+            params=job.params,
+        )
 
 
 def index(config: dict[str, Any], folder: Path) -> Any:
