@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from hklflow.base.errors import HklflowError
 from hklflow.bragg import reindexing
@@ -101,6 +102,26 @@ def test_indexings_are_chosen_alike() -> None:
     found = reindexing.choose(stills, group, operations, seed=0)
     flip = np.random.default_rng(3).random(20) < 0.5  # as in `indexed`
     assert np.mean((found.operation == 1) == flip) in (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("b", "told"), [(26.25, True), (26.0, False)])
+def test_axes_that_are_nearly_alike_are_told_by_the_cells(
+    few: Stills, b: float, *, told: bool
+) -> None:
+    rng = np.random.default_rng(8)
+    cell = (26.0, b, 33.0, 90.0, 90.0, 90.0)
+    strained = np.diag(1 / np.array(cell[:3])) + 2e-5 * rng.normal(size=(FEW, 3, 3))
+    right = 2 * np.pi * Rotation.random(FEW, rng=rng).as_matrix() @ strained
+    frames = replace(few, cell=cell, frames=replace(few.frames, ub=right))
+    operations = symmetry.reindexing_operators(cell, symmetry.space_group("P m m m"))
+    every = np.stack([np.eye(3), *operations])
+    exchanged = reindexing.reindexed(frames, every, np.arange(FEW) % 2 * (len(every) - 1))
+    found = reindexing.by_cell(exchanged, operations)
+    wanted = frames if told else exchanged
+    np.testing.assert_allclose(found.frames.ub, wanted.frames.ub)
+    np.testing.assert_array_equal(found.reflections.hkl, wanted.reflections.hkl)
+    np.testing.assert_array_equal(found.spots.hkl, wanted.spots.hkl)
+    assert len(reindexing.not_by_cell(found, operations)) == (0 if told else len(operations))
 
 
 def test_too_few_frames_for_one_indexing_are_reported(tmp_path: Path) -> None:

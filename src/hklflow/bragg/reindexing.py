@@ -3,18 +3,19 @@
 If the lattice has a higher symmetry than the Laue group, the spots of a frame can be indexed in
 several ways that only intensities distinguish (Brehm & Diederichs, Acta Cryst. D70, 101, 2014).
 Here frames are added one by one to the mean of the others, each with the indexing that correlates
-best, until no frame changes; of several orders of the frames the best is taken.
+best, until no frame changes; of several orders of the frames the best is taken. If the lattice has
+the higher symmetry only nearly, the cell of each frame distinguishes the indexings.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.bragg.groups import Groups
 from hklflow.bragg.partiality import first_node
-from hklflow.bragg.stills import Stills, scattering
+from hklflow.bragg.stills import Stills, StillSpots, scattering
 from hklflow.geometry import lattice
 from hklflow.geometry.symmetry import SpaceGroup
 
@@ -26,6 +27,8 @@ _ORDERS, _ROUNDS = 8, 20
 _FEWEST = 5  # common reflections for a correlation
 _SHELLS = 10
 _LEAST_PART = 0.5  # partiality of a reflection that is compared
+_CLEARLY = 2.0  # ratio of strains by which the cell of a frame tells another indexing
+_TOLD = 3.0  # ratio of median strains by which the cells of frames tell an operation
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +39,60 @@ class Choice:
     ----------
     operation : (f,) int array
         Index of the operation; 0 leaves the indices.
-    hkl : (n, 3) int array
-        Indices of all reflections with the operations.
     margin : (f,) array
         Correlation with the other frames, minus the correlation of the next best indexing; NaN if
         a frame shares too few reflections.
     """
 
     operation: Integers
-    hkl: Integers
     margin: Floats
+
+
+def by_cell(stills: Stills, operations: Sequence[Floats]) -> Stills:
+    """Return the frames with the indexing whose cell is clearly closest to the known cell.
+
+    Parameters
+    ----------
+    stills : Stills
+        Cells of the frames are those that DIALS refined.
+    operations : sequence of (3, 3) arrays
+        Operations on hkl that nearly leave the lattice.
+    """
+    every = np.stack([np.eye(3), *operations])
+    strain = _strains(stills, every)
+    best = np.argmin(strain, axis=1)
+    clear = strain[:, 0] > _CLEARLY * strain[np.arange(len(best)), best]
+    return reindexed(stills, every, np.where(clear, best, 0))
+
+
+def not_by_cell(stills: Stills, operations: Sequence[Floats]) -> list[Floats]:
+    """Return the operations that the cells of the frames do not distinguish from the known cell."""
+    strain = np.median(_strains(stills, np.stack([np.eye(3), *operations])), axis=0)
+    return [w for w, s in zip(operations, strain[1:], strict=True) if s <= _TOLD * strain[0]]
+
+
+def _strains(stills: Stills, every: Floats) -> Floats:
+    """Return the strain (f, o) of the cell of each frame under each operation, without scale."""
+    known = np.linalg.inv(lattice.b_matrix(stills.cell))
+    moved = stills.frames.ub[:, None] @ np.linalg.inv(every) @ known
+    metric = np.swapaxes(moved, -1, -2) @ moved
+    metric /= np.cbrt(np.linalg.det(metric))[..., None, None]
+    strain: Floats = 0.5 * np.linalg.norm(metric - np.eye(3), axis=(-1, -2))
+    return strain
+
+
+def reindexed(stills: Stills, every: Floats, chosen: Integers) -> Stills:
+    """Return the frames with the operation ``every[chosen[f]]`` on hkl of frame f."""
+    of_frame = every[chosen]
+
+    def moved(table: StillSpots) -> StillSpots:
+        hkl = np.einsum("nij,nj->ni", of_frame[table.frame], table.hkl)
+        return replace(table, hkl=np.rint(hkl).astype(np.int64))
+
+    frames = replace(stills.frames, ub=stills.frames.ub @ np.linalg.inv(of_frame))
+    return replace(
+        stills, frames=frames, spots=moved(stills.spots), reflections=moved(stills.reflections)
+    )
 
 
 def choose(stills: Stills, group: SpaceGroup, operations: Sequence[Floats], seed: int) -> Choice:
@@ -75,7 +122,7 @@ def choose(stills: Stills, group: SpaceGroup, operations: Sequence[Floats], seed
     rng = np.random.default_rng(seed)
     best = max((work.solve(rng) for _ in range(_ORDERS)), key=lambda found: found[1])[0]
     margins = work.margins(best)
-    return Choice(best, images[best[table.frame], np.arange(len(table))], margins)
+    return Choice(best, margins)
 
 
 def _rows_of(frame: Integers, use: Bools, n: int) -> list[Integers]:

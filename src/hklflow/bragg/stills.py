@@ -183,7 +183,8 @@ class CellLength:
         return [
             f"the cells of the frames are {abs(off):.2%} ± {self.sigma:.2%} {longer} than the "
             f"known cell, as if the stated distance were {abs(off):.2%} too {long}; correct the "
-            "cell, the wavelength or the distance, which `refine_stills_detector` finds"
+            "cell, the wavelength, or the distance and modules of the detector, which "
+            "`refine_stills_detector` finds"
         ]
 
 

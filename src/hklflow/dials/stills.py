@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.bragg import reindexing
 from hklflow.bragg.stills import StillFrames, Stills, StillSpots
 from hklflow.dials.programs import Dials
 from hklflow.formats.dials_peaks import TO_DXTBX, on_image
@@ -171,12 +172,16 @@ def index(
             f"DIALS searched {len(strong.identifiers)} of {n_frames} frames for spots, so that "
             "spots and frames cannot be matched; check the frames"
         )
-    return _accepted(
+    found = _accepted(
         _Read(experiments, detector, beam, tuple(cell), space_group, strong, n_frames),
         read_refl(folder / "idx-0000_indexed.refl"),
         read_refl(paths[1]),
         limits,
     )
+    # DIALS may exchange axes whose lengths differ less than the limit.
+    nearly = max(1.0, float(np.degrees(limits.max_cell_change)))
+    operations = symmetry.reindexing_operators(cell, group, nearly)
+    return replace(found, stills=reindexing.by_cell(found.stills, operations))
 
 
 def _settings(cell: tuple[float, ...], group: symmetry.SpaceGroup, limits: Limits) -> str:

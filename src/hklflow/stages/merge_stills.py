@@ -213,27 +213,18 @@ def _read(paths: list[Path], params: Params) -> "tuple[Stills, dict[int, str], d
 
 def _reindexed(stills: "Stills", group: Any, params: Params) -> "tuple[Stills, dict[str, Any]]":
     """Return the frames with one indexing, and figures of the choice."""
-    from dataclasses import replace
-
     import numpy as np
 
     from hklflow.bragg import reindexing
     from hklflow.geometry.symmetry import reindexing_operators
 
     operations = reindexing_operators(stills.cell, group)
+    operations = reindexing.not_by_cell(stills, operations) if operations else []
     if not operations:
         return stills, {"operations": 0, "note": "the indexing is unique"}
     found = reindexing.choose(stills, group, operations, params.seed)
-    every = np.stack([np.eye(3), *operations])[found.operation]
-    frames = replace(stills.frames, ub=stills.frames.ub @ np.linalg.inv(every))
-    spots = stills.spots
-    hkl = np.rint(np.einsum("nij,nj->ni", every[spots.frame], spots.hkl)).astype(np.int64)
-    stills = replace(
-        stills,
-        frames=frames,
-        spots=replace(spots, hkl=hkl),
-        reflections=replace(stills.reflections, hkl=found.hkl),
-    )
+    every = np.stack([np.eye(3), *operations])
+    stills = reindexing.reindexed(stills, every, found.operation)
     return stills, {
         "operations": len(operations),
         "frames of each indexing": np.bincount(found.operation, minlength=len(operations) + 1),
