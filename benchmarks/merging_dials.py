@@ -110,6 +110,47 @@ def ours(
     return figures, dict(zip(map(tuple, factors.hkl.tolist()), values, strict=True))
 
 
+def as_refl(
+    table: Reflections, one: Rotation, group: str, number: int, name: str, per_count: float
+) -> Refl:
+    """Reflections of one rotation, without absent ones, as dials.integrate would give them."""
+    n = len(table)
+    at = np.stack([table.fast, table.slow, table.frame], axis=1)
+    ray = directions(one.detector.lab(table.slow, table.fast)) * [-1, 1, -1]
+    columns: dict[str, Any] = {
+        "id": np.full(n, number),
+        "imageset_id": np.full(n, number),
+        "panel": np.zeros(n, np.int64),
+        "flags": np.full(n, PREDICTED | SUMMED | FITTED),
+        "miller_index": table.hkl.astype(np.int32),
+        "xyzcal.px": at,
+        "xyzobs.px.value": at,
+        "xyzobs.px.variance": np.full((n, 3), 0.01),
+        "s1": ray / one.beam.wavelength,
+        "d": table.d,
+        "lp": np.ones(n),
+        "qe": np.ones(n),
+        "partiality": np.ones(n),
+        "zeta": table.zeta,
+        "profile.correlation": np.full(n, 0.9),
+        "bbox": np.zeros((n, 6), np.int32),
+        "background.mean": np.ones(n),
+        "num_pixels.foreground": table.n_foreground.astype(np.int32),
+        "num_pixels.background": table.n_background.astype(np.int32),
+    }
+    for kind, value, sigma in (
+        ("sum", table.intensity_sum, table.sigma_sum),
+        ("prf", table.intensity_profile, table.sigma_profile),
+    ):
+        columns[f"intensity.{kind}.value"] = value / per_count
+        columns[f"intensity.{kind}.variance"] = (sigma / per_count) ** 2
+    mm = at * [*(1e3 * x for x in one.detector.pixel_size[::-1]), 1.0]
+    mm[:, 2] = one.scan.angle(table.frame)
+    columns["xyzcal.mm"] = columns["xyzobs.mm.value"] = mm
+    absent = symmetry.space_group(group).is_absent(table.hkl)
+    return Refl(columns, {number: name}, n).select(~absent)
+
+
 def write(truth: Truth | Measured, folder: Path) -> None:
     """Integrated reflections as dials.integrate would have written them."""
     ub = truth.ub if isinstance(truth, Measured) else turned(truth.cell)
@@ -118,43 +159,10 @@ def write(truth: Truth | Measured, folder: Path) -> None:
         for i, one in enumerate(truth.rotations)
     ]
     names = write_expt(folder / "integrated.expt", models)
-    tables = []
-    for i, (table, one) in enumerate(zip(truth.tables, truth.rotations, strict=True)):
-        n = len(table)
-        at = np.stack([table.fast, table.slow, table.frame], axis=1)
-        ray = directions(one.detector.lab(table.slow, table.fast)) * [-1, 1, -1]
-        columns: dict[str, Any] = {
-            "id": np.full(n, i),
-            "imageset_id": np.full(n, i),
-            "panel": np.zeros(n, np.int64),
-            "flags": np.full(n, PREDICTED | SUMMED | FITTED),
-            "miller_index": table.hkl.astype(np.int32),
-            "xyzcal.px": at,
-            "xyzobs.px.value": at,
-            "xyzobs.px.variance": np.full((n, 3), 0.01),
-            "s1": ray / one.beam.wavelength,
-            "d": table.d,
-            "lp": np.ones(n),
-            "qe": np.ones(n),
-            "partiality": np.ones(n),
-            "zeta": table.zeta,
-            "profile.correlation": np.full(n, 0.9),
-            "bbox": np.zeros((n, 6), np.int32),
-            "background.mean": np.ones(n),
-            "num_pixels.foreground": table.n_foreground.astype(np.int32),
-            "num_pixels.background": table.n_background.astype(np.int32),
-        }
-        for kind, value, sigma in (
-            ("sum", table.intensity_sum, table.sigma_sum),
-            ("prf", table.intensity_profile, table.sigma_profile),
-        ):
-            columns[f"intensity.{kind}.value"] = value / PER_COUNT
-            columns[f"intensity.{kind}.variance"] = (sigma / PER_COUNT) ** 2
-        mm = at * [*(1e3 * x for x in one.detector.pixel_size[::-1]), 1.0]
-        mm[:, 2] = one.scan.angle(table.frame)
-        columns["xyzcal.mm"] = columns["xyzobs.mm.value"] = mm
-        rows = symmetry.space_group(truth.group).is_absent(table.hkl)
-        tables.append(Refl(columns, {i: names[i]}, n).select(~rows))
+    tables = [
+        as_refl(table, one, truth.group, i, names[i], PER_COUNT)
+        for i, (table, one) in enumerate(zip(truth.tables, truth.rotations, strict=True))
+    ]
     merged = {key: np.concatenate([t.columns[key] for t in tables]) for key in tables[0].columns}
     write_refl(
         folder / "integrated.refl",
@@ -186,18 +194,22 @@ def theirs(dials: Dials, truth: Truth | Measured, folder: Path) -> tuple[dict[st
         folder,
         "merged.mtz",
     )
+    merged = read_merged(folder / "merged.mtz")
+    flags = read_refl(folder / "scaled.refl").columns["flags"].astype(np.int64)
+    return figures_of(said) | {"outliers": int(np.sum((flags & OUTLIER) != 0))}, merged
+
+
+def read_merged(path: Path) -> Merged:
+    """Merged intensities of dials.merge."""
     from iotbx import mtz
 
-    arrays = mtz.object(str(folder / "merged.mtz")).as_miller_arrays()
+    arrays = mtz.object(str(path)).as_miller_arrays()
     mean = next(a for a in arrays if a.info().labels[0] == "IMEAN").map_to_asu()
-    merged = {
-        tuple(h): (i, s) for h, i, s in zip(mean.indices(), mean.data(), mean.sigmas(), strict=True)
-    }
-    flags = read_refl(folder / "scaled.refl").columns["flags"].astype(np.int64)
-    return _told(said) | {"outliers": int(np.sum((flags & OUTLIER) != 0))}, merged
+    rows = zip(mean.indices(), mean.data(), mean.sigmas(), strict=True)
+    return {tuple(h): (value, sigma) for h, value, sigma in rows}
 
 
-def _told(said: str) -> dict[str, Any]:
+def figures_of(said: str) -> dict[str, Any]:
     """Overall figures of the log of dials.scale."""
     labels = {
         "Total observations": "observations",

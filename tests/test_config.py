@@ -868,6 +868,11 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"sample": "hex"},
         {"sample": ODD, "partiality": "none", "anomalous": True, "amplitudes": "plain"},
     ],
+    "merge_crystals": [
+        {},
+        {"leave_out": ["s/a"], "automatic": False, "significance": 5.5, "least_gain": 0.0},
+        {"scaling": {"absorption": 2, "space_group": "P 63/m m c"}, "merging": {"shells": 5}},
+    ],
     "bragg_series": [{}, {"shown": 3}],
     "symmetrise": [
         {},
@@ -902,6 +907,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "converge": {"sample": "s", "scan": "a", "rotations": ["r1"]},
     "integrate": {"rotation": "r1"},
     "scale_reflections": {"rotations": ["r1"]},
+    "merge_crystals": {"name": "x", "scans": ["s/a", "t/b"], "rotations": ["s/a/r", "t/b/r 1"]},
     "transform": {"rotation": "r1"},
     "stack": {"scans": ["a"], "temperatures": [1.5]},
     "stack_pdf": {"scans": ["a"], "temperatures": [1.5]},

@@ -380,3 +380,29 @@ def test_threads_change_no_picture(tmp_path: Path) -> None:
         Image.new("RGB", (90 + n, 60), (40 * n, 90, 10)).save(path)
     assert pictures.pack(paths, threads=3) == pictures.pack(paths)
     assert [picture.size[0] for picture in pictures.pack(paths, threads=3)] == [90, 91, 92, 93, 94]
+
+
+def test_scans_that_are_merged_have_a_section(tmp_path: Path) -> None:
+    top = tmp_path / "results"
+    folder = top / "hexa/crystals_all"
+    reason = "c2/100K contradicts the other scans & is left out"
+    row = {"observations": 1200, "indices": "h, k, l", "delta CC1/2": 0.0012, "significance": -1.5}
+    rows = [
+        row | {"scan": "c1/100K", "merged": True, "scale": 1.0, "B": 0.0},
+        row | {"scan": "c2/100K", "merged": False, "scale": None, "B": None},
+    ]
+    overall = {"completeness": 0.98, "multiplicity": 7.5, "R_meas": 0.04, "R_pim": 0.01}
+    data = {"scans": rows, "overall": overall | {"CC1/2": 0.998}, "warnings": [reason]}
+    given = _results(top)
+    given["pictures"] += [
+        _picture(folder / f"{name}.png") for name in ("scans", "structure_factors")
+    ]
+    given["figures"].append(_figures(folder / "structure_factors.json", data))
+    seen = _Seen(_page(top, given))
+    words = seen.words
+    assert "Several scans merged" in words
+    assert reason in words
+    assert "left out" in words
+    assert "completeness 98.0%, multiplicity 7.5, R_meas 4.00%, R_pim 1.00%, CC1/2 0.9980" in words
+    images = [x for name, x in seen.tags if name == "img"]
+    assert len(images) == 1 + 2 * (11 + 10) + 2 + 2

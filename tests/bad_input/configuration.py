@@ -43,6 +43,15 @@ def _number(section: str, name: str, value: str, told: str) -> Case:
     )
 
 
+def _crystals(wrong: str, entry: str, told: str) -> Case:
+    """Case of a set of scans that are merged."""
+    where = "1 problem in the experiment:\n  config: crystals.all"
+    return Case(wrong, CHECK, where + told, more(f"crystals: {{all: {{{entry}}}}}\n"))
+
+
+_SUBSTANCES = "crystals: {all: {scans: [quartz/300K, salt/200K]}}\npixel_mask"
+
+
 def _run(wrong: str, run: str, told: str, *spoils: Spoil) -> Case:
     """Case of a run without the crystal."""
     section = f"background: {{runs: {{air: {{{run}}}}}}}\n"
@@ -128,6 +137,60 @@ CASES = [
         "1 problem in the experiment:\n  config: background.runs.air.raw: "
         "results/quartz/300K/r1/scan.nxs is among the products of this workflow, made of frames "
         "with the crystal; give a run without the crystal",
+    ),
+    _crystals(
+        "crystal that is not in the table of scans",
+        "scans: [quartz/300K, quartz/50K]",
+        ": there is no scan 'quartz/50K' (scans are named `sample/scan`)",
+    ),
+    _crystals(
+        "crystal that is merged twice",
+        "scans: [quartz/300K, quartz/100K, quartz/300K]",
+        ": quartz/300K is given twice; give each scan once",
+    ),
+    Case(
+        "crystals of two substances",
+        CHECK,
+        "1 problem in the experiment:\n  config: crystals.all: quartz (SiO2) and salt (NaCl) are "
+        "different substances; make a set of each, or correct the formulas",
+        several(
+            edited(
+                "config/samples.tsv",
+                ("SiO2\n", "SiO2\nsalt\tF m -3 m" + "\t5.64" * 3 + "\t90" * 3 + "\tNaCl\n"),
+            ),
+            edited("config/scans.tsv", ("quartz\t200K\t200\t300K", "salt\t200K\t200\t200K")),
+            edited(YAML, ("quartz/200K", "salt/200K"), ("pixel_mask", _SUBSTANCES)),
+        ),
+    ),
+    Case(
+        "scan that is merged with an analysis of it",
+        CHECK,
+        "1 problem in the experiment:\n  config: crystals.all: quartz/300K and quartz/300K@near "
+        "have the same frames; give one of them",
+        more(
+            "  quartz/300K@near: {find_peaks: {threshold: 4.0}}\n"
+            "crystals: {all: {scans: [quartz/300K, quartz/300K@near]}}\n"
+        ),
+    ),
+    _crystals(
+        "single crystal that is merged",
+        "scans: [quartz/300K]",
+        ".scans: List should have at least 2 items after validation, not 1 (it is ['quartz/300K'])",
+    ),
+    _crystals(
+        "crystal to leave out that is not merged",
+        "scans: [quartz/300K, quartz/100K], leave_out: [quartz/200K]",
+        ": leave_out names 'quartz/200K', which is not among its scans",
+    ),
+    _crystals(
+        "all crystals but one left out",
+        "scans: [quartz/300K, quartz/100K], leave_out: [quartz/100K]",
+        ": leave_out leaves fewer than two scans; remove the set or name fewer",
+    ),
+    _crystals(
+        "word instead of crystals to leave out",
+        "scans: [quartz/300K, quartz/100K], leave_out: none",
+        ".leave_out: Input should be 'auto'; or: Input should be a valid list (it is 'none')",
     ),
     Case(
         "powder rings that are subtracted without `unmeasured: subtract`",

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from hklflow.bragg import laue, observations, scaling
+from hklflow.bragg import laue, observations
 from hklflow.bragg.amplitudes import amplitudes
 from hklflow.bragg.merging import Merged
 from hklflow.bragg.structure_factors import Scaled
 from hklflow.geometry import symmetry
-from tests.truth.defaults import gather, merge, scaling_settings
+from tests.truth.defaults import gather, merge, scale, scaling_settings
 from tests.truth.reflections import CELL, Truth, rotation
 
 
@@ -17,7 +17,7 @@ def scaled_of(truth: Truth) -> Scaled:
     group = symmetry.space_group(truth.group)
     observed, _ = gather(truth.tables, truth.rotations, group, "profile")
     spans = [observations.span(one) for one in truth.rotations]
-    found = scaling.scale(observed, group, spans, scaling_settings())
+    found = scale(observed, group, spans, scaling_settings())
     return found.scaled(observed)
 
 
@@ -164,7 +164,7 @@ def test_laue_group_that_is_too_high() -> None:
     )
     observed, _ = gather(truth.tables, truth.rotations, group, "profile")
     spans = [observations.span(one) for one in truth.rotations]
-    scales = scaling.scale(observed, group, spans, scaling_settings())
+    scales = scale(observed, group, spans, scaling_settings())
     table, notes = scales.scaled(observed), scales.notes
     found = laue.examine(table, group)
     assert found.groups[0].symbol.startswith("mmm")

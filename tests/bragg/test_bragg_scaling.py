@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hklflow.bragg import observations, scaling
+from hklflow.bragg import observations
 from hklflow.bragg.observations import Observations
 from hklflow.bragg.reflections import ReflectionFlag
 from hklflow.bragg.scale_model import real_harmonics
 from hklflow.bragg.scaling import Scaling
 from hklflow.geometry import symmetry
-from tests.truth.defaults import gather, scaling_settings
+from tests.truth.defaults import gather, scale, scaling_settings
 from tests.truth.reflections import PER_COUNT, Truth, rotation, turned
 
 
@@ -19,7 +19,7 @@ def scaled(truth: Truth, **settings: object) -> tuple[Observations, Scaling]:
     group = symmetry.space_group(truth.group)
     observed, _ = gather(truth.tables, truth.rotations, group, "profile")
     spans = [observations.span(one) for one in truth.rotations]
-    return observed, scaling.scale(observed, group, spans, scaling_settings(**settings))
+    return observed, scale(observed, group, spans, scaling_settings(**settings))
 
 
 def two_rotations(seed: int = 1, **changes: object) -> Truth:
@@ -46,10 +46,10 @@ def test_scale_and_decay_within_their_errors(outliers: tuple[float, float]) -> N
         assert not found.notes
         at = found.curves[0].angle
         gauge = np.mean(np.log(truth.scale[0](at)))
-        for curve, scale, decay in zip(found.curves, truth.scale, truth.decay, strict=True):
+        for curve, factor, decay in zip(found.curves, truth.scale, truth.decay, strict=True):
             # Two in the middle and the ends.
             rows = [0, 33, 66, 100]
-            away = curve.log_scale - (np.log(scale(at)) - gauge)
+            away = curve.log_scale - (np.log(factor(at)) - gauge)
             pulls.append((away / curve.log_scale_sigma)[rows])
             pulls.append(((curve.decay - decay(at)) / curve.decay_sigma)[rows])
     pulls = np.concatenate(pulls)
@@ -127,7 +127,7 @@ def test_rotations_without_common_reflections_are_told() -> None:
         unit = symmetry.space_group("P -1").asymmetric(table.hkl).tolist()
         truth.tables[i] = table.select([tuple(h) not in common for h in unit])
     _, found = scaled(truth)
-    assert any("rotation 2 relative to the first is not refined" in x for x in found.notes)
+    assert any("scale of r1 relative to r0 is not refined" in x for x in found.notes)
     assert np.exp(found.curves[1].log_scale).mean() == pytest.approx(1, abs=0.2)
 
 

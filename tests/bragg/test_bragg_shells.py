@@ -6,11 +6,11 @@ import gemmi
 import numpy as np
 import pytest
 
-from hklflow.bragg import observations, scaling, shells
+from hklflow.bragg import observations, shells
 from hklflow.bragg.merging import Merged
 from hklflow.bragg.structure_factors import Scaled
 from hklflow.geometry import symmetry
-from tests.truth.defaults import gather, merge, scaling_settings, shell_statistics
+from tests.truth.defaults import gather, merge, scale, scaling_settings, shell_statistics
 from tests.truth.reflections import Truth, rotation
 
 GROUP = "P 21 21 21"
@@ -27,7 +27,7 @@ def table(truth: Truth) -> Scaled:
     group = symmetry.space_group(GROUP)
     observed, _ = gather(truth.tables, truth.rotations, group, "profile")
     spans = [observations.span(one) for one in truth.rotations]
-    scaled = scaling.scale(observed, group, spans, scaling_settings()).scaled(observed)
+    scaled = scale(observed, group, spans, scaling_settings()).scaled(observed)
     return scaled.select(~group.is_absent(scaled.hkl))
 
 

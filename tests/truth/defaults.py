@@ -135,6 +135,14 @@ def transmission(signal: Any, incident: Any, **given: Any) -> frame_scale.Transm
 bragg_positions = configured(punch.bragg_positions, fill.Params)
 made_taper = configured(tapers.Taper, pdf.Params)
 scaling_settings = configured(scaling.Settings, scale_reflections.Params)
+
+
+def scale(observed: Any, group: Any, spans: Any, settings: scaling.Settings) -> scaling.Scaling:
+    """Scale the rotations r0, r1 ... of one crystal."""
+    names = [f"r{number}" for number in range(len(spans))]
+    return scaling.scale(observed, group, spans, settings, names, [0] * len(spans))
+
+
 gather = partial(observations.gather, d_min=0.0)
 merge = configured(merging.merge, merge_reflections.Params, estimator="amplitudes")
 shell_statistics = configured(shells.statistics, merge_reflections.Params, n_shells="shells")

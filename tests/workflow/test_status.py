@@ -33,7 +33,11 @@ def jobs(base: Path, **config: Any) -> list[Job]:
 @pytest.mark.parametrize(
     "config",
     [
-        {"bragg": True, "delta_pdf": ["transform", "masked_transform"]},
+        {
+            "bragg": True,
+            "crystals": {"both": {"scans": ["hexa/300K", "hexa/100K"]}},
+            "delta_pdf": ["transform", "masked_transform"],
+        },
         {"delta_pdf": ["transform"], "binning": 2},
         {"delta_pdf": [], "frame_blocks": 2},
     ],
@@ -85,7 +89,11 @@ def test_a_finished_experiment_is_not_out_of_date(finished: Path) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        {"bragg": True, "delta_pdf": ["transform", "masked_transform"]},
+        {
+            "bragg": True,
+            "crystals": {"both": {"scans": ["hexa/300K", "hexa/100K"]}},
+            "delta_pdf": ["transform", "masked_transform"],
+        },
         {"delta_pdf": ["transform"], "binning": 2, "mask_3d": {"model": True}},
         {"delta_pdf": [], "frame_blocks": 2, "orientation": {"start": "config/config.yaml"}},
     ],

@@ -85,6 +85,7 @@ EXPERIMENTS = {
     "everything": simulated(
         {
             "bragg": True,
+            "crystals": {"both": {"scans": ["hexa/300K", "hexa/100K"]}},
             "delta_pdf": ["transform", "masked_transform"],
             "results": "my 'odd' $results, or so",
         }

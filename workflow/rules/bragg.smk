@@ -117,6 +117,37 @@ rule merge_reflections:
         table.command("merge_reflections")
 
 
+rule merge_crystals:
+    input:
+        **reads("merge_crystals", "reflections", "orientations"),
+    output:
+        **writes(
+            "merge_crystals",
+            "factors",
+            "mtz",
+            "hkl",
+            "table",
+            "scaled",
+            "picture",
+            "comparison",
+            "metrics",
+        ),
+    log:
+        table.log("merge_crystals"),
+    benchmark:
+        table.benchmark("merge_crystals")
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources_of("merge_crystals"),
+    params:
+        **params_of("merge_crystals"),
+    message:
+        "merge the scans of {wildcards.crystals} to structure factors"
+    shell:
+        table.command("merge_crystals")
+
+
 rule bragg_series:
     input:
         **reads("bragg_series", "factors"),

@@ -5,7 +5,8 @@ cubic B-splines in φ for each rotation r, and real spherical harmonics of the b
 the crystal (Blessing, Acta Cryst. A51, 33, 1995).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -45,6 +46,8 @@ class Plan:
         Highest degree of the spherical harmonics; 0: none.
     linked : tuple of int
         For each rotation, the first rotation with which it shares a scale.
+    crystals : tuple of int
+        Number of the crystal of each rotation; each crystal has its own spherical harmonics.
     notes : tuple of str
         Reasons why parameters are not refined.
     """
@@ -53,12 +56,18 @@ class Plan:
     nodes: dict[Kind, tuple[int, ...]]
     degree: int
     linked: tuple[int, ...]
+    crystals: tuple[int, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def harmonics(self) -> int:
+        """Number of coefficients of the spherical harmonics of all crystals."""
+        return ((self.degree + 1) ** 2 - 1) * (max(self.crystals) + 1)
 
     @property
     def parameters(self) -> int:
         """Number of parameters, including those fixed by the gauge."""
-        return sum(map(sum, self.nodes.values())) + (self.degree + 1) ** 2 - 1
+        return sum(map(sum, self.nodes.values())) + self.harmonics
 
 
 def plan(
@@ -68,6 +77,8 @@ def plan(
     spans: list[tuple[float, float]],
     intervals: dict[Kind, float],
     degree: int,
+    names: Sequence[str],
+    crystals: Sequence[int],
 ) -> Plan:
     """Choose the parameters that the equivalents can determine.
 
@@ -82,12 +93,16 @@ def plan(
         Requested interval between nodes in degrees, for each kind.
     degree : int
         Requested degree of the spherical harmonics.
+    names : sequence of str
+        Names of the rotations, for notes.
+    crystals : sequence of int
+        Number of the crystal of each rotation.
     """
     n = groups.sum(use)
     paired = use & (n[groups.index] >= 2)
     free = float(np.sum(np.maximum(n - 1, 0)))
     in_rotation = np.bincount(observed.rotation[paired], minlength=len(spans))
-    linked, notes = _linked(observed, groups, paired, len(spans))
+    linked, notes = _linked(observed, groups, paired, names)
     nodes: dict[Kind, tuple[int, ...]] = {"scale": (), "decay": ()}
     for kind in nodes:
         wanted, found = [], []
@@ -95,19 +110,20 @@ def plan(
             wanted.append(1 + round((high - low) / intervals[kind]) if kind in intervals else 0)
             found.append(min(wanted[-1], max(int(count) // _PER_NODE[kind], 1)))
         nodes[kind] = tuple(found)
-        for number in np.flatnonzero(np.less(found, wanted)):
+        for number in np.flatnonzero(np.less(found, wanted)).tolist():
             notes.append(
-                f"{kind} of rotation {number + 1} has only {found[number]} of {wanted[number]} "
+                f"{kind} of {names[number]} has only {found[number]} of {wanted[number]} "
                 f"nodes, because only {in_rotation[number]} of its reflections have an equivalent"
             )
-    made = Plan(tuple(spans), nodes, degree, linked)
+    made = Plan(tuple(spans), nodes, degree, linked, tuple(crystals))
     return _afforded(made, free, notes)
 
 
 def _linked(
-    observed: Observations, groups: Groups, paired: Bools, n: int
+    observed: Observations, groups: Groups, paired: Bools, names: Sequence[str]
 ) -> tuple[tuple[int, ...], list[str]]:
     """Return the first rotation that is linked to each rotation, and notes on unlinked ones."""
+    n = len(names)
     rows = (groups.index[paired], observed.rotation[paired])
     seen = sparse.csr_matrix((np.ones(len(rows[0])), rows), shape=(len(groups), n))
     seen.data[:] = 1
@@ -115,8 +131,8 @@ def _linked(
     labels = connected_components(common >= _LINKS, directed=False)[1]
     first = [int(np.flatnonzero(labels == label)[0]) for label in labels]
     notes = [
-        f"scale of rotation {number + 1} relative to the first is not refined, because the two "
-        f"have only {int(common[number, :number].max())} unique reflections in common"
+        f"scale of {names[number]} relative to {names[0]} is not refined, because it has only "
+        f"{int(common[number, :number].max())} unique reflections in common with one before it"
         for number in range(1, n)
         if first[number] == number
     ]
@@ -131,7 +147,7 @@ def _afforded(made: Plan, free: float, notes: list[str]) -> Plan:
     none = tuple(0 for _ in made.spans)
 
     def too_many() -> bool:
-        now = Plan(made.spans, nodes, degree, made.linked).parameters
+        now = replace(made, nodes=nodes, degree=degree).parameters
         # The gauge fixes one scale and one B.
         return free < _PER_PARAMETER * (now - sum(map(any, nodes.values())))
 
@@ -151,7 +167,7 @@ def _afforded(made: Plan, free: float, notes: list[str]) -> Plan:
         if any(nodes[kind]) and too_many():
             nodes[kind] = none
             drop(f"{kind} is")
-    return Plan(made.spans, nodes, degree, made.linked, tuple(notes))
+    return replace(made, nodes=nodes, degree=degree, notes=tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -212,10 +228,9 @@ class ScaleModel:
                 real_harmonics(observed.incident, made.degree)
                 + real_harmonics(observed.diffracted, made.degree)
             )
-            # The mean over the first rotation belongs to the scale.
-            harmonics -= harmonics[observed.rotation == observed.rotation.min()].mean(axis=0)
-            blocks.append(sparse.coo_array(harmonics))
-            restraints.append(np.eye(harmonics.shape[1]) / _HARMONIC**2)
+            for crystal in range(max(made.crystals) + 1):
+                blocks.append(sparse.coo_array(_of_crystal(made, observed, harmonics, crystal)))
+                restraints.append(np.eye(harmonics.shape[1]) / _HARMONIC**2)
         if not blocks:
             nothing = np.zeros((0, 0))
             return cls(made, sparse.csr_array((len(observed), 0)), nothing, nothing)
@@ -244,10 +259,22 @@ class ScaleModel:
 
     def absorption(self, parameters: Floats) -> Floats:
         """Return only the absorption factors (n,)."""
-        n = (self.plan.degree + 1) ** 2 - 1
-        start = self.matrix.shape[1] - n
+        start = self.matrix.shape[1] - self.plan.harmonics
         factors: Floats = np.exp(self.matrix[:, start:] @ parameters[start:])
         return factors
+
+
+def _of_crystal(made: Plan, observed: Observations, harmonics: Floats, crystal: int) -> Floats:
+    """Return the harmonics (n, k) of the rows of one crystal, 0 elsewhere.
+
+    The mean over the first rotation of the crystal is subtracted, because it belongs to the scale.
+    """
+    own: Floats = np.zeros_like(harmonics)
+    rows = np.equal(made.crystals, crystal)[observed.rotation]
+    if rows.any():
+        first = rows & (observed.rotation == observed.rotation[rows].min())
+        own[rows] = harmonics[rows] - harmonics[first].mean(axis=0)
+    return own
 
 
 def _blocks(made: Plan) -> list[tuple[Kind, int, int]]:

@@ -6,6 +6,7 @@ the parameters, see `hklflow.bragg.scale_model`. Scales, error model and outlier
 turn until convergence.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -147,9 +148,14 @@ def _summary(values: Floats) -> list[float]:
 
 
 def scale(
-    observed: Observations, group: SpaceGroup, spans: list[tuple[float, float]], settings: Settings
+    observed: Observations,
+    group: SpaceGroup,
+    spans: list[tuple[float, float]],
+    settings: Settings,
+    names: Sequence[str],
+    crystals: Sequence[int],
 ) -> Scaling:
-    """Scale the observations of one scan.
+    """Scale the observations of one or several scans.
 
     Parameters
     ----------
@@ -159,13 +165,19 @@ def scale(
     spans : list of (low, high)
         Angles of the scanned axis in each rotation, degrees.
     settings : Settings
+    names : sequence of str
+        Names of the rotations, for notes.
+    crystals : sequence of int
+        Number of the crystal of each rotation, from 0; each crystal has its own absorption.
     """
     groups = Groups.of(group.asymmetric(observed.hkl, anomalous=settings.anomalous))
     use = (observed.flags & int(ReflectionFlag.ABSENT)) == 0
     intervals: dict[Kind, float] = {"scale": settings.scale_interval}
     if settings.decay:
         intervals["decay"] = settings.decay_interval
-    made = scale_model.plan(observed, groups, use, spans, intervals, settings.absorption)
+    made = scale_model.plan(
+        observed, groups, use, spans, intervals, settings.absorption, names, crystals
+    )
     work = _Work(observed, groups, use, ScaleModel.of(made, observed), settings)
     cycles, rested = work.run()
     notes = [*made.notes]
@@ -185,8 +197,8 @@ def scale(
         change = float(np.exp(np.ptp(curve.log_scale)))
         if change > _CHANGE:
             notes.append(
-                f"the scale of rotation {number + 1} changes by a factor of {change:.3g}: check "
-                "its frames and its integration"
+                f"the scale of {names[number]} changes by a factor of {change:.3g}: check its "
+                "frames and its integration"
             )
     absorption = work.model.absorption(work.parameters) if made.degree else np.ones(1)
     return Scaling(

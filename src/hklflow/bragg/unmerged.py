@@ -64,9 +64,15 @@ class Intensities:
 
 
 def unmerged(
-    hkl: Integers, intensity: Floats, sigma: Floats, metric: Floats, least: float
+    hkl: Integers,
+    intensity: Floats,
+    sigma: Floats,
+    metric: Floats,
+    least: float,
+    *,
+    friedel: bool = True,
 ) -> Intensities:
-    """Join repeated measurements and Friedel mates, and normalize by shells of resolution.
+    """Join repeated measurements, and normalize by shells of resolution.
 
     Parameters
     ----------
@@ -77,10 +83,12 @@ def unmerged(
         Direct metric of the cell, Å².
     least : float
         Smallest relative error.
+    friedel : bool
+        Join Friedel mates, too.
     """
     fine = np.isfinite(intensity) & np.isfinite(sigma) & (sigma > 0) & np.any(hkl != 0, axis=1)
     hkl, intensity, sigma = hkl[fine], intensity[fine], sigma[fine]
-    groups = Groups.of(hemisphere(hkl))
+    groups = Groups.of(hemisphere(hkl) if friedel else hkl)
     everything = np.ones(len(hkl), dtype=np.bool_)
     median = groups.median(intensity, everything)
     weighted, weight = groups.mean(intensity, sigma**-2.0)
@@ -91,7 +99,7 @@ def unmerged(
     relative = max(relative, least)
     error = np.where(groups.n >= 3, 1.25, 1.0) / np.sqrt(weight)
     return Intensities(
-        groups.hkl, value, error, _shell_means(d_star, value, error), relative, repeated
+        groups.hkl, value, error, shell_means(d_star, value, error), relative, repeated
     )
 
 
@@ -116,8 +124,15 @@ def _relative(
     return float(np.clip(1.48 * np.median(away), *_LIMITS)), repeated
 
 
-def _shell_means(d_star: Floats, intensity: Floats, sigma: Floats) -> Floats:
-    """Return the mean intensity of the neighbours in resolution of each reflection."""
+def shell_means(d_star: Floats, intensity: Floats, sigma: Floats) -> Floats:
+    """Return the mean intensity of the neighbours in resolution of each reflection.
+
+    Parameters
+    ----------
+    d_star : (n,) array
+        1/d, in any unit.
+    intensity, sigma : (n,) arrays
+    """
     if not len(d_star):
         return np.zeros(0)
     n_shells = max(1, len(d_star) // _PER_SHELL)

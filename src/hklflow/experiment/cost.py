@@ -102,6 +102,7 @@ COSTS: Mapping[str, Cost] = {
     "integrate": Cost(1500, per_mpixel=350, seconds=5, rate=30),
     "scale_reflections": Cost(500, seconds=10),
     "merge_reflections": Cost(500, seconds=15),
+    "merge_crystals": Cost(800, seconds=60),
     "absolute_scale": Cost(600, per_mvoxel=1, seconds=15, voxel_rate=5),
     "bragg_series": Cost(400, seconds=10),
     # Parameters limit the memory of stages that read frames; times are for runs of 1000 frames.

@@ -212,6 +212,8 @@ class Plan:
         for name in ("scan", "parent"):
             if name in at and (at["sample"], at[name]) not in self.experiment.scans:
                 raise HklflowError(f"{at['sample']} has no scan {at[name]}; see {table}")
+        if "crystals" in at and at["crystals"] not in self.experiment.config.crystals:
+            raise HklflowError(f"there is no set {at['crystals']} in `crystals`; correct the name")
         if "rotation" in at:
             rotations = self.experiment.rotations(at["sample"], at["scan"])
             if at["rotation"] not in rotations:
@@ -254,7 +256,8 @@ class Plan:
             return (1, 1)
         if job.column == "calibration":
             return (0,)
-        return self._numbers[job.key[:1] if "parent" in job.at else job.key]
+        of_sample = "parent" in job.at or "crystals" in job.at
+        return self._numbers[job.key[:1] if of_sample else job.key]
 
     @cached_property
     def lasting(self) -> list[Job]:

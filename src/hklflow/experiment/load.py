@@ -9,7 +9,14 @@ from typing import Any
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
 from hklflow.calibration.kinds import KINDS
-from hklflow.experiment import backgrounds, constants, normalization, shapes, still_problems
+from hklflow.experiment import (
+    backgrounds,
+    constants,
+    crystals,
+    normalization,
+    shapes,
+    still_problems,
+)
 from hklflow.experiment.analyses import with_analyses
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.flags import files
@@ -104,8 +111,12 @@ def load(
             problems.append(f"config: {name} names two calibrations; rename one of them")
     for name in config.stills:
         check_name(name, "stills", "config", problems)
+    for name in config.crystals:
+        check_name(name, "set of scans", "config", problems)
     problems += _results_problems(config, base, scans)
     scans = with_analyses(scans, config.per_scan, problems)
+    if scans:
+        problems += crystals.problems(config, samples, scans)
     own = resolved(config, layers, samples, scans, problems)
     # Several scans may share one settings object: check each object once.
     for settings in {id(found): found for found in (config, *own.values())}.values():

@@ -36,6 +36,7 @@ import hklflow.stages.import_scan
 import hklflow.stages.integrate
 import hklflow.stages.mask_3d
 import hklflow.stages.merge
+import hklflow.stages.merge_crystals
 import hklflow.stages.merge_reflections
 import hklflow.stages.overview
 import hklflow.stages.pdf
@@ -174,6 +175,29 @@ class Orientation(OrientationEngine):
     """
 
 
+class SeveralScans(stages.merge_crystals.Settings):
+    """A set of scans, of one or several crystals, that are merged to one set of structure factors.
+
+    Scaling and merging have the settings of the first scan's sample (`scale_reflections`,
+    `merge_reflections`).
+    """
+
+    scans: list[str] = Field(min_length=2)
+    """Scans as `sample/scan`. The first merged scan defines scale and B, and its sample keeps the
+    products. A crystal is a sample of its own in the table of samples.
+    """
+    leave_out: Literal["auto"] | list[str] = "auto"
+    """`auto`: scans of another lattice, with another cell, or that contradict the others are left
+    out. A list of scans: exactly these are left out; `[]`: none is.
+    """
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """Sample and scan of each scan."""
+        pairs = (name.partition("/") for name in self.scans)
+        return [(sample, scan) for sample, _, scan in pairs]
+
+
 class Simulation(_Section):
     """Properties of the simulated raw files; see `hklflow.stages.simulate`."""
 
@@ -215,6 +239,8 @@ class Config(_Section):
     """Normalisations of a calibration store, by name."""
     stills: dict[str, StillSample] = Field(default_factory=dict)
     """Still frames of crystals at unknown orientations, by the name of the sample."""
+    crystals: dict[str, SeveralScans] = Field(default_factory=dict)
+    """Sets of scans whose Bragg reflections are merged to one set of structure factors, by name."""
     bragg: bool = False
     """Make structure factors with `snakemake`, too. `snakemake bragg` makes them in any case."""
     delta_pdf: list[Literal["transform", "masked_transform"]] = Field(["masked_transform"])

@@ -1,7 +1,7 @@
 """Path patterns of all results, for rules and tests.
 
 Patterns hold snakemake wildcards: ``{calibration}``, ``{sample}``, ``{scan}``,
-``{rotation}``, ``{part}``, ``{parent}``, ``{kind}`` (``transform`` or
+``{rotation}``, ``{part}``, ``{parent}``, ``{crystals}``, ``{kind}`` (``transform`` or
 ``masked_transform``) and ``{which}`` (``delta`` or ``total``); for constants
 ``{constants}``, ``{run}``, ``{measure}``, ``{module}``, ``{asic}`` and ``{current}``; for still
 frames ``{stills}`` and ``{batch}``.
@@ -104,6 +104,10 @@ class Paths:
     def stack(self, name: str) -> str:
         """Return the path of a stack over a parent and its children, such as ``{kind}.nxs``."""
         return self._at("{sample}", "stack_{parent}", name)
+
+    def crystals(self, name: str) -> str:
+        """Return the path of a product of a set of scans, such as ``structure_factors.nxs``."""
+        return self._at("{sample}", "crystals_{crystals}", name)
 
     def page(self, prefix: str = "") -> str:
         """Return the path of the page of a sample."""

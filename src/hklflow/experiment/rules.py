@@ -94,6 +94,7 @@ class Rules:
             "sample": one_of(experiment.samples),
             "scan": one_of({scan for _, scan in experiment.scans}),
             "parent": one_of({scan.parent for scan in experiment.scans.values()}),
+            "crystals": one_of(experiment.config.crystals),
             "rotation": one_of({rotation for _, _, rotation in experiment.all_rotations()}),
             "kind": one_of(KINDS),
             "which": one_of(("delta", "total")),

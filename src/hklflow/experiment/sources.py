@@ -66,6 +66,11 @@ def _stacks(experiment: "Experiment") -> Iterator[Wildcards]:
     return ({"sample": sample, "parent": parent} for sample, parent in experiment.stacks())
 
 
+def _crystals(experiment: "Experiment") -> Iterator[Wildcards]:
+    for name, entry in experiment.config.crystals.items():
+        yield {"sample": entry.keys[0][0], "crystals": name}
+
+
 def _raws(experiment: "Experiment") -> Iterator[Wildcards]:
     used = set(experiment.used_calibrations())
     calibrations = experiment.config.calibrations.items()
@@ -124,6 +129,14 @@ SAMPLE = Level(("sample",), lambda paths, name: paths.series(name), _samples)
 PAGE = Level(("sample",), lambda paths, name: paths.page(name), _samples)
 STACK = Level(("sample", "parent"), lambda paths, name: paths.stack(name), _stacks)
 """Level of a parent together with its children."""
+CRYSTALS = Level(
+    ("sample", "crystals"),
+    lambda paths, name: paths.crystals(name),
+    _crystals,
+    labels={"scan": "{crystals}"},
+    group="{sample}",
+)
+"""Level of a set of scans that are merged; the sample is that of its first scan."""
 EXPERIMENT = Level((), lambda paths, name: paths.overview(name), lambda e: ({},) if e.scans else ())
 
 
@@ -276,6 +289,21 @@ def of_scans_rotations(name: str) -> Source:
             pattern.format(**at, scan=scan, rotation=rotation)
             for scan in experiment.measured_scans(at["sample"])
             for rotation in experiment.rotations(at["sample"], scan)
+        ]
+
+    return Source(products)
+
+
+def of_crystals(name: str, *, rotations: bool) -> Source:
+    """Return the input files: a product of all scans of the job's set, or of their rotations."""
+
+    def products(plan: Jobs, at: Wildcards) -> list[str]:
+        experiment, paths = plan.experiment, plan.paths
+        pattern = paths.rotation(name) if rotations else paths.scan(name)
+        return [
+            pattern.format(sample=sample, scan=scan, rotation=rotation)
+            for sample, scan in experiment.config.crystals[at["crystals"]].keys
+            for rotation in (experiment.rotations(sample, scan) if rotations else [""])
         ]
 
     return Source(products)

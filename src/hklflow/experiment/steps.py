@@ -14,6 +14,7 @@ from hklflow.experiment.params import frames, orientation, section, volumes
 from hklflow.experiment.sources import (
     CALIBRATION,
     CALIBRATION_FILE,
+    CRYSTALS,
     EXPERIMENT,
     FIGURES_OF_SCANS,
     FILES_OF_CALIBRATION,
@@ -40,6 +41,7 @@ from hklflow.experiment.sources import (
     START,
     WHOLE_VOLUME,
     constants,
+    of_crystals,
     of_earlier_rotations,
     of_first_rotation,
     of_kinds,
@@ -793,6 +795,32 @@ _REFLECTIONS = (
             "metrics": figures("structure_factors.json"),
         },
         params=orientation.merge_reflections,
+        in_all=_structure_factors,
+    ),
+    Step(
+        "merge_crystals",
+        CRYSTALS,
+        "series",
+        reads={
+            "reflections": of_crystals("reflections.nxs", rotations=True),
+            "orientations": of_crystals("converged.json", rotations=False),
+        },
+        writes={
+            "factors": Output("structure_factors.nxs"),
+            "mtz": Output("structure_factors.mtz"),
+            "hkl": Output("structure_factors.hkl"),
+            "table": Output("structure_factors.tsv"),
+            "scaled": Output("scaled.nxs"),
+            "picture": picture(
+                "structure_factors.png",
+                _FACTORS,
+                "5 {crystals}: statistics by resolution",
+                "structure_factors",
+            ),
+            "comparison": picture("scans.png", _FACTORS, "6 {crystals}: scans", "scans_merged"),
+            "metrics": figures("structure_factors.json"),
+        },
+        params=orientation.merge_crystals,
         in_all=_structure_factors,
     ),
     Step(

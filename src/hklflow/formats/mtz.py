@@ -66,7 +66,10 @@ def write_mtz(
             pairs.set_observation_type_xray_intensity(), "I", column_types="KM"
         )
         dataset.add_miller_array(array(hkl, mates.n, anomalous=True), "N", column_types="I")
-    dataset.mtz_object().write(str(path))
+    content = dataset.mtz_object()
+    # iotbx has no name for a second choice of origin and writes `No.88`, which gemmi cannot read.
+    content.set_space_group_name(group.symbol)
+    content.write(str(path))
 
 
 def add_history(path: Path, sentences: Sequence[str]) -> None:

@@ -108,7 +108,7 @@ class Page:
 
 def render(page: Page) -> str:
     """Return the page as HTML."""
-    closing = [*_temperatures(page), *_stacks(page), *_others(page)]
+    closing = [*_temperatures(page), *_stacks(page), *_crystals(page), *_others(page)]
     links = [("overview", "Overview")]
     if page.shown("calibration"):
         links.append(("calibration", "Calibration"))
@@ -400,6 +400,51 @@ def _stacks(page: Page) -> list[tuple[str, str, Html]]:
         pictures = [x for x in shown if x[0].owner == parent]
         parts += [tag("h3", f"Parent {parent}"), _pictures(pictures, f"stack-{i}")]
     return [("stacks", "Intensities against temperature", join(parts))] if parts else []
+
+
+def _crystals(page: Page) -> list[tuple[str, str, Html]]:
+    """Make a section on the scans that are merged to one set of structure factors."""
+    shown = page.shown("crystals")
+    parts: list[Html] = []
+    for i, owner in enumerate(dict.fromkeys(at.owner for at, _ in shown)):
+        figures = [x for x in page.figures if x[0].part == "crystals" and x[0].owner == owner]
+        sentences = [text for _, data in figures for text in data["warnings"]]
+        parts.append(tag("h3", owner))
+        if sentences:
+            parts.append(tag("div", [tag("p", x) for x in sentences], class_="alarm mild"))
+        parts += [_scans_merged(data) for _, data in figures]
+        parts.append(_pictures([x for x in shown if x[0].owner == owner], f"crystals-{i}"))
+        parts.append(_figures(figures))
+    return [("crystals", "Several scans merged", join(parts))] if parts else []
+
+
+def _scans_merged(data: Mapping[str, Any]) -> Html:
+    head = ["Scan", "", "Observations", "Indices", "ΔCC1/2", "σ", "Scale", "B (Å²)"]
+    rows = [
+        [
+            row["scan"],
+            "merged" if row["merged"] else "left out",
+            _format(row["observations"], "{:,}"),
+            row["indices"] or "–",
+            _format(row["delta CC1/2"], "{:.4f}"),
+            _format(row["significance"], "{:.1f}"),
+            _format(row["scale"], "{:.4g}"),
+            _format(row["B"], "{:.3f}"),
+        ]
+        for row in data["scans"]
+    ]
+    overall = data["overall"]
+    words = ", ".join(
+        f"{name} {_format(overall[name], form)}"
+        for name, form in (
+            ("completeness", "{:.1%}"),
+            ("multiplicity", "{:.1f}"),
+            ("R_meas", "{:.2%}"),
+            ("R_pim", "{:.2%}"),
+            ("CC1/2", "{:.4f}"),
+        )
+    )
+    return join([table(head, rows), tag("p", f"All merged reflections: {words}.")])
 
 
 def _others(page: Page) -> list[tuple[str, str, Html]]:

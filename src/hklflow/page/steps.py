@@ -280,6 +280,10 @@ SERIES = (
     Product("series", "Cell, mosaic width and scale.", "Against temperature"),
     Product("intensities", "Integrated reflections.", "Bragg intensities"),
 )
+CRYSTALS = (
+    Product("scans", "ΔCC1/2, cell, scale and B of each scan; limits are dashed.", "Scans"),
+    Product("structure_factors", "Statistics by resolution; absences.", "Merged"),
+)
 STACKS = (
     Product("{kind}", "Chosen reflections, integrated in S(Q).", "Reflections"),
     Product("symm_{kind}", "Chosen reflections in the symmetrised S(Q).", "Symmetrised"),
@@ -303,9 +307,10 @@ class Place:
     Attributes
     ----------
     part : str
-        ``calibration``, ``scan``, ``series``, ``stack`` or ``other``.
+        ``calibration``, ``scan``, ``series``, ``stack``, ``crystals`` or ``other``.
     owner : str
-        Name of the calibration, the scan, or the parent of the stack; path of other products.
+        Name of the calibration, the scan, the parent of the stack or the set of scans; path of
+        other products.
     rotation : str
         Name of the rotation; empty for products of other levels.
     step : int
@@ -351,4 +356,6 @@ def place(path: Path, results: Path, sample: str, scans: Sequence[str]) -> Place
             return Place(path, "series")
         if folder.startswith("stack_") and (found := match(name, STACKS)):
             return Place(path, "stack", folder[6:], product=found[0], kind=found[1])
+        if folder.startswith("crystals_") and (found := match(name, CRYSTALS)):
+            return Place(path, "crystals", folder[9:], product=found[0])
     return Place(path, "other", relative)

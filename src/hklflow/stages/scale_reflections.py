@@ -6,11 +6,9 @@ functions in each rotation; the absorption ``A`` is optional. For the first rota
 """
 
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field
 
 from hklflow import stage
+from hklflow.stage.reflection_settings import ScalingSettings
 
 VERSION = 1
 
@@ -31,39 +29,8 @@ class Outputs(stage.Outputs):
     """Refined and fixed parameters, error model, outliers, numbers of reflections left out."""
 
 
-class Settings(stage.Params):
+class Settings(ScalingSettings):
     """Settings of this stage in the configuration file."""
-
-    estimate: Literal["profile", "sum"] = "profile"
-    """Intensity that is scaled. `profile`: from the profile fit (reflections without a fit are left
-    out). `sum`: from summation.
-    """
-    space_group: str | None = None
-    """Space group whose Laue group defines the equivalents; None: the space group of the
-    orientation.
-    """
-    anomalous: bool = False
-    """Treat Friedel mates as not equivalent, in scaling and in merging."""
-    d_min: float | None = Field(None, gt=0)
-    """Smallest d-spacing in Å of the reflections used; None: all reflections."""
-    scale_interval: float = Field(15.0, gt=0)
-    """Interval in degrees between the nodes of the scale; larger if there are too few reflections.
-    """
-    decay: bool = True
-    """Refine B (Debye-Waller factor relative to the first rotation)."""
-    decay_interval: float = Field(30.0, gt=0)
-    """Interval in degrees between the nodes of B."""
-    absorption: int = Field(0, ge=0, le=8)
-    """Highest degree of the spherical harmonics of the absorption, as a function of the directions
-    of incident and diffracted beam in the crystal. 0: no absorption. Needs many equivalents in
-    different directions.
-    """
-    error_model: Literal["refine", "none"] = "refine"
-    """Error model. `refine`: σ'² = a²(σ² + (b I)²) from the spread of equivalents. `none`: a = 1, b
-    = 0.
-    """
-    outlier_sigma: float = Field(6.0, ge=3)
-    """Limit of an outlier: deviation from its equivalents, in standard deviations."""
 
 
 class Params(Settings):
@@ -108,7 +75,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     settings = scaling.Settings(
         **params.model_dump(exclude={"estimate", "space_group", "d_min", "rotations"})
     )
-    outcome = scaling.scale(observed, group, spans, settings)
+    # All rotations of a scan are of one crystal.
+    outcome = scaling.scale(
+        observed, group, spans, settings, params.rotations, [0] * len(rotations)
+    )
     notes = list(outcome.notes)
     if orientation.cell_constraints is None and params.space_group is None:
         notes.append(

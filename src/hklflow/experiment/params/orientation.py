@@ -13,6 +13,7 @@ from hklflow.geometry import correction
 from hklflow.stage.import_settings import ImportSettings
 from hklflow.stage.integration_settings import IntegrationSettings
 from hklflow.stage.norms import Corrections
+from hklflow.stage.reflection_settings import MergingSettings, ScalingSettings
 from hklflow.stage.scan_limits import ScanLimits
 
 _REPLACED = (
@@ -130,4 +131,25 @@ def merge_reflections(experiment: Experiment, at: Wildcards) -> stages.merge_ref
     own, _ = _of_scan(experiment, at)
     return stages.merge_reflections.Params(
         **own.merge_reflections.model_dump(), anomalous=own.scale_reflections.anomalous
+    )
+
+
+def merge_crystals(experiment: Experiment, at: Wildcards) -> stages.merge_crystals.Params:
+    """Return the parameters that merge a set of scans, with the settings of the first sample."""
+    entry = experiment.config.crystals[at["crystals"]]
+    own = experiment.settings(at["sample"])
+    given = entry.leave_out
+    return stages.merge_crystals.Params(
+        **entry.model_dump(exclude={"scans", "leave_out"}),
+        name=at["crystals"],
+        scans=entry.scans,
+        rotations=[
+            f"{sample}/{scan}/{rotation}"
+            for sample, scan in entry.keys
+            for rotation in experiment.rotations(sample, scan)
+        ],
+        automatic=given == "auto",
+        leave_out=[] if given == "auto" else list(given),
+        scaling=ScalingSettings(**own.scale_reflections.model_dump()),
+        merging=MergingSettings(**own.merge_reflections.model_dump()),
     )

@@ -1,0 +1,65 @@
+"""Picture of the scans that are merged to one set of structure factors."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from hklflow.plots.common import figure_of
+
+
+def scans(metrics: Mapping[str, Any], title: str) -> Figure:
+    """Draw ΔCC1/2, significance, cell, scale and B of each scan; limits are lines.
+
+    Parameters
+    ----------
+    metrics : mapping
+        Metrics of the stage `merge_crystals`.
+    """
+    rows, limits = metrics["scans"], metrics["limits"]
+    figure = figure_of(10, 2.6 + 0.28 * len(rows))
+    panels = figure.subplots(1, 5, sharey=True)
+    strain = [None if row["strain"] is None else 100 * row["strain"] for row in rows]
+    for axes, values, label, limit, neutral in (
+        (panels[0], _column(rows, "delta CC1/2"), "ΔCC1/2", None, 0.0),
+        (panels[1], _column(rows, "significance"), "significance (σ)", limits["significance"], 0.0),
+        (panels[2], strain, "strain of the cell (%)", 100 * limits["cell strain"], 0.0),
+        (panels[3], _column(rows, "scale"), "scale", None, 1.0),
+        (panels[4], _column(rows, "B"), "B (Å²)", None, 0.0),
+    ):
+        _bars(axes, rows, values, neutral)
+        axes.set_xlabel(label, fontsize=9)
+        if limit is not None:
+            axes.axvline(limit, color="C3", ls="--", lw=1.2)
+    panels[3].set_xscale("log")
+    panels[0].set_yticks(np.arange(len(rows)), [row["scan"] for row in rows], fontsize=8)
+    panels[0].invert_yaxis()
+    figure.legend(
+        handles=[Patch(color="C0", label="merged"), Patch(color="C3", label="left out")],
+        loc="outside lower right",
+        ncols=2,
+        fontsize=8,
+        frameon=False,
+    )
+    figure.suptitle(title)
+    return figure
+
+
+def _column(rows: list[Mapping[str, Any]], name: str) -> list[float | None]:
+    return [row[name] for row in rows]
+
+
+def _bars(
+    axes: Axes, rows: list[Mapping[str, Any]], values: list[float | None], neutral: float
+) -> None:
+    axes.axvline(neutral, color="0.7", lw=0.8)
+    for place, (row, value) in enumerate(zip(rows, values, strict=True)):
+        colour = "C0" if row["merged"] else "C3"
+        if value is None:
+            axes.text(neutral, place, "–", color=colour, va="center", ha="center")
+            continue
+        axes.plot([neutral, value], [place, place], color=colour, lw=3, solid_capstyle="butt")
+        axes.plot(value, place, "o", color=colour, ms=5)
