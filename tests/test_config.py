@@ -853,6 +853,21 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"estimate": "sum", "space_group": "P 63/m m c", "absorption": 4, "decay": False},
     ],
     "merge_reflections": [{}, {"anomalous": True, "amplitudes": "plain", "shelx": "merged"}],
+    "index_stills": [
+        {"cell": (21.0, 26.0, 33.0, 90.0, 90.0, 90.0), "space_group": "P m m m"},
+        {
+            **{"cell": (30.0, 30.0, 24.0, 90.0, 90.0, 120.0), "space_group": "P 63/m m c"},
+            **{"mask_image": "-m n.tif", "batches": 3, "batch": 2, "d_min": 1.5},
+        },
+    ],
+    "refine_stills_detector": [
+        {"name": "hex"},
+        {"name": ODD, "level": "detector", "author": ODD, "state": {"detector": ODD}},
+    ],
+    "merge_stills": [
+        {"sample": "hex"},
+        {"sample": ODD, "partiality": "none", "anomalous": True, "amplitudes": "plain"},
+    ],
     "merge_crystals": [
         {},
         {"leave_out": ["s/a"], "automatic": False, "significance": 5.5, "least_gain": 0.0},

@@ -20,6 +20,7 @@ from hklflow.experiment import schema
 from hklflow.experiment.step import Step
 from hklflow.experiment.steps import STEPS
 from hklflow.experiment.steps_constants import CONSTANTS_STEPS
+from hklflow.experiment.steps_stills import STILLS_STEPS
 from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[1]
@@ -33,7 +34,7 @@ def _module(name: str) -> ModuleType:
 
 
 # Rules that ask for products and make none.
-TARGETS = {"bragg", "constants"}
+TARGETS = {"bragg", "constants", "stills"}
 
 
 def _rules() -> dict[str, str]:
@@ -48,7 +49,7 @@ def _rules() -> dict[str, str]:
 
 
 RULES = _rules()
-TABLE = (*STEPS, *CONSTANTS_STEPS)
+TABLE = (*STEPS, *CONSTANTS_STEPS, *STILLS_STEPS)
 
 
 COMPUTING = (

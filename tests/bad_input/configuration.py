@@ -58,7 +58,46 @@ def _run(wrong: str, run: str, told: str, *spoils: Spoil) -> Case:
     return Case(wrong, CHECK, told, several(more(section), *spoils))
 
 
+def _stills(wrong: str, told: str, more_text: str = "", **entry: str) -> Case:
+    """Case of still frames."""
+    facts = {"raw": "raw/r1.nxs", "cell": "[4.91, 4.91, 5.4, 90, 90, 120]"}
+    facts |= {"space_group": "P 3 2 1"} | entry
+    inner = ", ".join(f"{key}: {value}" for key, value in facts.items())
+    return Case(wrong, CHECK, told, more(f"stills: {{jet: {{{inner}}}}}\n{more_text}"))
+
+
+_ONE = "1 problem in the experiment:\n  "
 CASES = [
+    _stills(
+        "still frames that do not exist",
+        _ONE + "config: stills.jet: raw/jet.h5 does not exist",
+        raw="raw/jet.h5",
+    ),
+    _stills(
+        "cell of still frames without the symmetry of the space group",
+        _ONE + "config: stills.jet.cell: 4.91 5.2 5.4 90 90 120 does not have the symmetry of "
+        "P 3 2 1, which needs 5.058 5.058 5.4 90 90 120; correct the cell or the space group",
+        cell="[4.91, 5.2, 5.4, 90, 90, 120]",
+    ),
+    _stills(
+        "more batches than still frames",
+        _ONE + "jet index_stills: 7 batches cannot be made of the 6 frames of raw/r1.nxs; set "
+        "fewer `batches`",
+        batches="7",
+    ),
+    _stills(
+        "author of a detector without a store",
+        _ONE + "config: stills.jet.refine_stills_detector.author: the detector is proposed to the "
+        "store of `calibration`, which is not an entry with `store`; give one, or no author",
+        refine_stills_detector="{author: A}",
+    ),
+    _stills(
+        "still frames without DIALS",
+        "DIALS is needed but there is no dials.version in nowhere; get it with `apt-get install "
+        "dials` or `conda env create -f envs/dials.yaml`, or set its folder in `dials: prefix` "
+        "(see docs/dials.md)",
+        "dials: {prefix: nowhere}\n",
+    ),
     _run(
         "background with the frames of the crystal",
         "raw: ./raw/r1.nxs, seen_through: not",

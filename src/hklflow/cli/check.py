@@ -65,7 +65,7 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
         problems = [refusal.problem for refusal in refusals]
     if problems:
         raise report(problems)
-    if experiment.uses_dials:
+    if experiment.uses_dials or experiment.config.stills:
         from hklflow.dials import programs
 
         programs.find(experiment.config.dials.prefix)

@@ -104,14 +104,14 @@ def write_frames(
         sample_name=None,
         dtype=dtype,
     )
-    with _room(path), NXmxWriter(path, header) as writer:
+    with room(path), NXmxWriter(path, header) as writer:
         for block in blocks:
             writer.append(block)
     return _LEAST, most
 
 
 @contextmanager
-def _room(path: Path) -> Iterator[None]:
+def room(path: Path) -> Iterator[None]:
     """Report a full temporary folder, so that the user does not look at the output folder."""
     try:
         yield

@@ -125,6 +125,10 @@ COSTS: Mapping[str, Cost] = {
     "counter_constants": Cost(400, per_mpixel=150),
     "constants_report": Cost(1500, seconds=60),
     "propose_constants": Cost(1500, seconds=30),
+    # DIALS needs some 2 s for a frame; times are for batches of 200 frames.
+    "index_stills": Cost(1500, per_mpixel=600, seconds=600),
+    "refine_stills_detector": Cost(1500, seconds=300),
+    "merge_stills": Cost(600, seconds=120),
     # Memory for constants of one memory cell; each further cell needs 44 bytes per pixel.
     "correct_frames": Cost(600, per_mpixel=300, seconds=3, rate=60, disk=2.5),
 }

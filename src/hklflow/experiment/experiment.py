@@ -102,7 +102,7 @@ class Experiment:
     @property
     def note(self) -> str | None:
         """Sentence for an experiment without scans, of which little is run."""
-        if self.scans:
+        if self.scans or self.config.stills:
             return None
         return (
             f"{self.config.scans} has no row yet, so only calibrations and constants are made; add "
@@ -122,11 +122,12 @@ class Experiment:
 
         While there are no scans, all: at a beamline the calibrant is measured first.
         """
-        if not self.scans:
+        if not self.scans and not self.config.stills:
             return list(self.config.calibrations)
         used = {self.rotation(*key).calibration for key in self._rotations}
         counters = self.config.constants.values()
         used |= {entry.geometry for entry in counters if isinstance(entry, PhotonCounter)}
+        used |= {entry.calibration for entry in self.config.stills.values()}
         return [name for name in self.config.calibrations if name in used]
 
     @cached_property
@@ -159,6 +160,8 @@ class Experiment:
     def calibration_file(self, name: str) -> str:
         """Return the file of a calibration; for a store, the pinned or highest accepted version.
 
+        If no version is accepted, ``allow_default`` allows version 0.
+
         Raises
         ------
         HklflowError
@@ -166,21 +169,23 @@ class Experiment:
         """
         if not isinstance(self.config.calibrations[name], StoredGeometry):
             return self.paths.calibration("geometry.json").format(calibration=name)
-        state, pin = self.state(name), self.stored(name).pin
-        if pin is not None:
-            return self._relative(
-                self.store(name)
-                .resolve(state.kind, state.id, scan="", run=None, pin=pin)
-                .artefact("geometry.json")
+        state, entry, store = self.state(name), self.stored(name), self.store(name)
+        default = getattr(entry, "allow_default", False)
+        if entry.pin is not None:
+            version = store.resolve(
+                state.kind, state.id, scan="", run=None, pin=entry.pin, allow_default=default
             )
-        versions = self.store(name).versions(state.kind, state.id)
-        accepted = [version for version in versions if version.status == "accepted"]
-        if not accepted:
+            return self._relative(version.artefact("geometry.json"))
+        versions = store.versions(state.kind, state.id)
+        usable = [version for version in versions if version.status == "accepted"]
+        if not usable and default:
+            usable = [version for version in versions if version.status == "default"]
+        if not usable:
             raise HklflowError(
                 f"calibration {name} has no accepted version; accept one with `hklflow "
-                "calibration accept`"
+                "calibration accept`, or set `allow_default: true` for a diagnostic reduction"
             )
-        return self._relative(accepted[-1].artefact("geometry.json"))
+        return self._relative(usable[-1].artefact("geometry.json"))
 
     def constants_file(self, sample: str, scan: str, rotation: str, counter: bool) -> str | None:
         """Return the file of detector constants for a rotation; None if no constants are used.

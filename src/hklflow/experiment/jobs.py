@@ -17,6 +17,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.experiment.step import Output, Step, Wildcards
 from hklflow.experiment.steps import STEPS, STRUCTURE_FACTORS
 from hklflow.experiment.steps_constants import CONSTANTS_STEPS
+from hklflow.experiment.steps_stills import STILLS_STEPS
 from hklflow.stage import Params
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Plan:
     def __init__(self, experiment: "Experiment") -> None:
         self.experiment, self.paths = experiment, experiment.paths
         n_before = next(i for i, step in enumerate(STEPS) if "sample" in step.wildcards)
-        table = (*STEPS[:n_before], *CONSTANTS_STEPS, *STEPS[n_before:])
+        table = (*STEPS[:n_before], *CONSTANTS_STEPS, *STILLS_STEPS, *STEPS[n_before:])
         self.steps = {step.rule: step for step in table if step.exists(experiment.config)}
 
     # ---------------------------------------------------------------------- jobs
@@ -246,11 +247,13 @@ class Plan:
         return numbers
 
     def _place(self, job: Job) -> tuple[int, ...]:
-        """Return the sort key: calibrations, constants, rotations, scans, samples, other jobs."""
+        """Return the sort key: calibrations, constants, stills, rotations, scans, samples, rest."""
         if not job.key:
             return (4,)
         if "constants" in job.at:
             return (1,)
+        if "stills" in job.at:
+            return (1, 1)
         if job.column == "calibration":
             return (0,)
         of_sample = "parent" in job.at or "crystals" in job.at
@@ -318,7 +321,7 @@ class Plan:
 
         Parameters
         ----------
-        group : {"all", "constants", "bragg"}
+        group : {"all", "constants", "stills", "bragg"}
         """
         if group == "bragg":
             steps = [step for step in self.steps.values() if step.rule in STRUCTURE_FACTORS]

@@ -9,7 +9,14 @@ from typing import Any
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
 from hklflow.calibration.kinds import KINDS
-from hklflow.experiment import backgrounds, constants, crystals, normalization, shapes
+from hklflow.experiment import (
+    backgrounds,
+    constants,
+    crystals,
+    normalization,
+    shapes,
+    still_problems,
+)
 from hklflow.experiment.analyses import with_analyses
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.flags import files
@@ -102,6 +109,8 @@ def load(
         check_name(name, "normalization", "config", problems)
         if name in config.calibrations or name in config.constants:
             problems.append(f"config: {name} names two calibrations; rename one of them")
+    for name in config.stills:
+        check_name(name, "stills", "config", problems)
     for name in config.crystals:
         check_name(name, "set of scans", "config", problems)
     problems += _results_problems(config, base, scans)
@@ -120,6 +129,7 @@ def load(
         problems += _state_problems(experiment)
         problems += _use_problems(experiment)
         problems += normalization.problems(experiment)
+        problems += still_problems.problems(experiment, simulated)
         problems += _start_problems(experiment)
         problems += _rotation_problems(experiment)
         problems += backgrounds.problems(experiment)

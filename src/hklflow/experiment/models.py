@@ -62,6 +62,7 @@ from hklflow.calibration.assess import GateLimits
 from hklflow.constants.gate_limits import NormalizationGates
 from hklflow.dials.settings import DialsPrograms, OrientationEngine
 from hklflow.experiment.constants import DetectorConstants, Stored, UsedConstants
+from hklflow.experiment.stills import StillSample
 
 
 class _Section(BaseModel):
@@ -236,6 +237,8 @@ class Config(_Section):
     """Constants of detectors (offsets, gains, flat fields, bad pixels), by name."""
     normalizations: dict[str, StoredNormalization] = Field(default_factory=dict)
     """Normalisations of a calibration store, by name."""
+    stills: dict[str, StillSample] = Field(default_factory=dict)
+    """Still frames of crystals at unknown orientations, by the name of the sample."""
     crystals: dict[str, SeveralScans] = Field(default_factory=dict)
     """Sets of scans whose Bragg reflections are merged to one set of structure factors, by name."""
     bragg: bool = False

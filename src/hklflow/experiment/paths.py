@@ -3,22 +3,25 @@
 Patterns hold snakemake wildcards: ``{calibration}``, ``{sample}``, ``{scan}``,
 ``{rotation}``, ``{part}``, ``{parent}``, ``{crystals}``, ``{kind}`` (``transform`` or
 ``masked_transform``) and ``{which}`` (``delta`` or ``total``); for constants
-``{constants}``, ``{run}``, ``{measure}``, ``{module}``, ``{asic}`` and ``{current}``.
+``{constants}``, ``{run}``, ``{measure}``, ``{module}``, ``{asic}`` and ``{current}``; for still
+frames ``{stills}`` and ``{batch}``.
 Names of samples and scans contain no ``_``; folders with ``_`` are free for other products.
 
 Products of frames binned b x b are in ``<results>_binned<b>``. Products that do not depend on the
-binning are always in ``<results>`` (`Paths.unbinned`): calibrations, detector constants, sums and
-corrected frames.
+binning are always in ``<results>`` (`Paths.unbinned`): calibrations, detector constants, sums,
+corrected frames and still frames.
 """
 
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import PurePosixPath
 
-RESERVED = frozenset({"calibration", "constants", "overview", "logs", "benchmarks"})
+RESERVED = frozenset({"calibration", "constants", "stills", "overview", "logs", "benchmarks"})
 """Folder names in the results that are not allowed as names of samples."""
 
-_OF_ANY_BINNING = frozenset({"calibration", "constants", "raw"})  # wildcards of unbinned products
+_OF_ANY_BINNING = frozenset(
+    {"calibration", "constants", "stills", "raw"}
+)  # wildcards of unbinned products
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,14 @@ class Paths:
 
     def _of_constants(self, *parts: str) -> str:
         return self.unbinned._at("constants", "{constants}", *parts)
+
+    def stills(self, name: str) -> str:
+        """Return the path of a product of still frames, such as ``structure_factors.nxs``."""
+        return self.unbinned._at("stills", "{stills}", name)
+
+    def batch(self, name: str) -> str:
+        """Return the path of a product of one batch of still frames, such as ``indexed.nxs``."""
+        return self.unbinned._at("stills", "{stills}", "batch_{batch}", name)
 
     def rotation(self, name: str) -> str:
         """Return the path of a product of one rotation, such as ``peaks.nxs``."""

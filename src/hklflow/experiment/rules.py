@@ -103,7 +103,8 @@ class Rules:
             "run": one_of({run for branch in branches for run in branch.runs}),
             "measure": one_of({measure for branch in branches for measure in branch.measures}),
             "current": one_of({current for branch in branches for current in branch.currents}),
-            **dict.fromkeys(("part", "module", "asic"), r"\d+"),
+            "stills": one_of(experiment.config.stills),
+            **dict.fromkeys(("part", "module", "asic", "batch"), r"\d+"),
         }
 
     def calibrations(self, *, images: bool) -> str:

@@ -56,7 +56,7 @@ def peaks_to_refl(
         If shapes differ.
     """
     n = len(peaks)
-    panel, fast, slow = _on_panels(rotation.detector, peaks.slow, peaks.fast)
+    panel, fast, slow = on_panels(rotation.detector, peaks.slow, peaks.fast)
     slow_mm, fast_mm = (1e3 * size for size in rotation.detector.pixel_size)
     sign = 1.0 if rotation.scan.step > 0 else -1.0  # see `dials_expt.write_expt`
     angle = sign * rotation.scan.angle(peaks.frame)
@@ -147,7 +147,7 @@ def refl_to_peaks(
         )
     rows = np.flatnonzero(_in_experiment(table, experiment) & (table["flags"] & STRONG != 0))
     table = {name: column[rows] for name, column in table.items()}
-    slow, fast = _on_image(rotation.detector, table["panel"], table["xyzobs.px.value"])
+    slow, fast = on_image(rotation.detector, table["panel"], table["xyzobs.px.value"])
     frame = table["xyzobs.px.value"][:, 2] - (first_image - 1)
     var_fast, var_slow, var_frame = table["xyzobs.px.variance"].T
     intensity, variance = table["intensity.sum.value"], table["intensity.sum.variance"]
@@ -198,7 +198,7 @@ def _in_experiment(table: dict[str, NDArray[Any]], experiment: int) -> NDArray[n
     return np.asarray(matched)
 
 
-def _on_panels(detector: Detector, slow: Floats, fast: Floats) -> tuple[Integers, Floats, Floats]:
+def on_panels(detector: Detector, slow: Floats, fast: Floats) -> tuple[Integers, Floats, Floats]:
     """Return panels, and positions (fast, slow) on them, of pixel coordinates of the image."""
     if detector.modules is None:
         return np.zeros(len(slow), np.int64), fast, slow
@@ -207,7 +207,7 @@ def _on_panels(detector: Detector, slow: Floats, fast: Floats) -> tuple[Integers
     return panel, fast - corner[:, 2], slow - corner[:, 0]
 
 
-def _on_image(detector: Detector, panel: NDArray[Any], position: Floats) -> tuple[Floats, Floats]:
+def on_image(detector: Detector, panel: NDArray[Any], position: Floats) -> tuple[Floats, Floats]:
     """Return image coordinates (slow, fast) of positions (fast, slow, z) on panels."""
     n = 1 if detector.modules is None else len(detector.modules)
     if np.any(panel >= n):

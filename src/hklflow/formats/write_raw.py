@@ -149,6 +149,9 @@ class NXmxHeader:
     sample_name, instrument_name : str or None
     dtype : numpy dtype
         Type of the pixels as stored.
+    modules : sequence of ((slow, fast), Detector)
+        Modules of the frame at their places: first pixel, and the module as a detector. Empty: the
+        frame is one module.
     links : str, sequence of (file, path in it), or None
         Links to frames in other files: the pattern of a series of images, or the datasets of HDF5
         files in order. Then no frames are appended. Empty: a file without frames.
@@ -186,6 +189,7 @@ class NXmxHeader:
     sample_name: str | None = "sample"
     instrument_name: str | None = "simulated beamline"
     dtype: DTypeLike = np.uint32
+    modules: Sequence[tuple[tuple[int, int], Detector]] = ()
     links: str | Sequence[tuple[str, str]] | None = None
 
     def scan_degrees(self) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
@@ -434,16 +438,19 @@ class NXmxWriter:
         _translation(moves, "det_z", distance, moved, ".")
         det_z = f"{_DETECTOR}/transformations/det_z"
         _field(detector, "depends_on", det_z)
-        module = _group(detector, "module", "NXdetector_module")
-        _field(module, "data_origin", np.array([0, 0]))
-        _field(module, "data_size", np.array(self.header.shape))
-        shift = corner - distance * moved
-        reach = float(np.linalg.norm(shift))
-        direction = shift / reach if reach > 0 else np.array([1.0, 0.0, 0.0])
-        _translation(module, "module_offset", reach, direction, det_z)
-        offset = f"{_DETECTOR}/module/module_offset"
-        _translation(module, "fast_pixel_direction", pixel_size[1], fast, offset)
-        _translation(module, "slow_pixel_direction", pixel_size[0], slow, offset)
+        whole = Detector(self.header.shape, pixel_size, corner, slow, fast)
+        for number, (first, part) in enumerate(self.header.modules or [((0, 0), whole)]):
+            name = f"module_{number}" if self.header.modules else "module"
+            module = _group(detector, name, "NXdetector_module")
+            _field(module, "data_origin", np.array(first))
+            _field(module, "data_size", np.array(part.shape))
+            shift = part.origin - distance * moved
+            reach = float(np.linalg.norm(shift))
+            direction = shift / reach if reach > 0 else np.array([1.0, 0.0, 0.0])
+            _translation(module, "module_offset", reach, direction, det_z)
+            offset = f"{_DETECTOR}/{name}/module_offset"
+            _translation(module, "fast_pixel_direction", pixel_size[1], part.fast, offset)
+            _translation(module, "slow_pixel_direction", pixel_size[0], part.slow, offset)
 
     def _write_sample(self, sample: Any) -> None:
         header = self.header

@@ -87,6 +87,9 @@ def accept(
         f"{len(changed)} rotations will be reduced again; if one belongs to a parent, its children "
         "will be refined again, too"
     )
+    stills = [k for k, e in to.experiment.config.stills.items() if e.calibration == to.name]
+    if stills:
+        print(f"still frames with this calibration: {', '.join(stills)}")
 
 
 def _accepted(
