@@ -12,7 +12,7 @@ from hklflow.images.surroundings import Part, Rings
 from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
 
 if TYPE_CHECKING:
-    from hklflow.transform.unmeasured import Bounds
+    from hklflow.transform.unmeasured_bounds import Bounds
 
 
 def write_background(

@@ -12,7 +12,7 @@ from hklflow.plots.common import SMALL, figure_of
 
 if TYPE_CHECKING:
     from hklflow.images.powder_rings import Cells
-    from hklflow.transform.unmeasured import Bounds
+    from hklflow.transform.unmeasured_bounds import Bounds
 
 
 def background(rings: Rings, parts: Sequence[Part], title: str) -> Figure:

@@ -1,7 +1,7 @@
 """Interval of the isotropic background, and the anisotropic part, from repeated measurements."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hklflow.stage.unmeasured_sums import Task, places_of
 
@@ -12,13 +12,39 @@ if TYPE_CHECKING:
     from hklflow.images.powder_rings import Cells, Rings
     from hklflow.transform.repeat_grid import RepeatGrid
     from hklflow.transform.repeats import Records
-    from hklflow.transform.unmeasured import Bounds, Fit, Places
+    from hklflow.transform.unmeasured import Fit, Places
+    from hklflow.transform.unmeasured_bounds import Bounds
+    from hklflow.transform.unmeasured_check import Rest
 
 SIGNIFICANT = 5.0
 """Standard deviations of χ² above which there is an anisotropic part."""
 
 _BLOCK = 0.3  # h, k, l; edge of the blocks whose least level bounds the background
 _FEWEST = 1000  # records that determine anything
+
+
+class Found(NamedTuple):
+    """What repeated measurements say about the background besides powder rings.
+
+    Attributes
+    ----------
+    bounds : Bounds
+        Interval of the isotropic part.
+    fit : Fit
+        Anisotropic part.
+    significance : float
+        Of the anisotropic part, in standard deviations.
+    rest : Rest
+        What the fit leaves over.
+    spots : float
+        Share of the repeated measurements that spots disturb; they are not used.
+    """
+
+    bounds: "Bounds"
+    fit: "Fit"
+    significance: float
+    rest: "Rest"
+    spots: float
 
 
 def bounded(
@@ -29,8 +55,8 @@ def bounded(
     pixels: "Places",
     most: int,
     shells: int,
-) -> "tuple[Bounds, Fit, float] | None":
-    """Return the interval, the fit, and the significance of the anisotropic part.
+) -> Found | None:
+    """Return the interval and the anisotropic part.
 
     Parameters
     ----------
@@ -43,40 +69,56 @@ def bounded(
 
     Returns
     -------
-    tuple or None
+    Found or None
         None if too few records lie between the powder rings.
     """
     import numpy as np
 
-    from hklflow.transform import unmeasured
+    from hklflow.transform import spots, unmeasured, unmeasured_bounds, unmeasured_check
 
-    places = places_of(
-        task.rotations[0], records.slow.astype(np.float64), records.fast.astype(np.float64)
-    )
+    disturbed = spots.find(records, _places(records, task).q, (plan.frames, *plan.block))
+    records = records.take(~disturbed)
+    places = _places(records, task)
     # A voxel is wider than a pixel: records next to a ring contain some of it.
     between = ~rings.near(places.q, _voxel(task, plan))
     if np.count_nonzero(between) < _FEWEST:
         return None
-    clear, of_clear = records.take(between), unmeasured.Places(*(x[between] for x in places))
+    clear, of_clear = records.take(between), places.take(between)
     keep = np.ones(len(clear), bool)
     if len(clear) > most:
         # The golden ratio scatters the numbers of the orbits.
         keep = (clear.voxel * 4.32623792124926) % 1.0 < most / len(clear)
-    frames = tuple(r.scan.n_frames for r in task.rotations)
-    of_fit = unmeasured.Places(*(x[keep] for x in of_clear))
-    fit = unmeasured.fit(clear.take(keep), of_fit, frames, task.rotations[0].detector.shape)
+    sweeps = tuple(
+        unmeasured.Sweep(r.scan.n_frames, float(np.degrees(abs(r.scan.step))) * r.scan.n_frames)
+        for r in task.rotations
+    )
+    fitted = clear.take(keep), of_clear.take(keep)
+    fit = unmeasured.fit(*fitted, sweeps, task.rotations[0].detector.shape)
+    rest = unmeasured_check.rest(*fitted, fit, sweeps)
     size = max(1, round(_BLOCK / float(np.min(plan.grid.step))))
     l, k, h = np.unravel_index(clear.voxel, plan.grid.array_shape)  # noqa: E741
     blocks = ((l // size) * 4096 + k // size) * 4096 + h // size
     edges = np.linspace(places.q.min(), places.q.max() * (1 + 1e-6), shells + 1)
     chi2 = unmeasured.significance(fit)
-    trusted = chi2 >= SIGNIFICANT and not rings.rings
+    trusted = chi2 >= SIGNIFICANT and not rings.rings and not rest.contradicts
     used = fit if trusted else replace(
         fit, parameters=0 * fit.parameters, covariance=0 * fit.covariance
     )  # fmt: skip
-    bounds = unmeasured.bounds(clear, of_clear, blocks, used, pixels, edges)
+    bounds = unmeasured_bounds.bounds(clear, of_clear, blocks, used, pixels, edges)
     bounds = _on_rings(bounds, records, places, rings)
-    return bounds, fit, chi2
+    if rest.contradicts:
+        # Shadows may be darker than the background.
+        bounds = bounds._replace(low=0 * bounds.low, high=np.maximum(bounds.high, bounds.level))
+    return Found(bounds, fit, chi2, rest, float(disturbed.mean()))
+
+
+def _places(records: "Records", task: Task) -> "Places":
+    """Return the places of records."""
+    import numpy as np
+
+    return places_of(
+        task.rotations[0], records.slow.astype(np.float64), records.fast.astype(np.float64)
+    )
 
 
 def _voxel(task: Task, plan: "RepeatGrid") -> float:
@@ -104,19 +146,16 @@ def _on_rings(bounds: "Bounds", records: "Records", places: "Places", rings: "Ri
 
 
 def smooth_part(
-    fit: "Fit | None",
-    bounds: "Bounds | None",
-    chi2: float,
-    pixels: "Places",
-    use: "NDArray[np.bool_]",
+    found: Found | None, pixels: "Places", use: "NDArray[np.bool_]"
 ) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
     """Return the least smooth background that has the anisotropic part, and its variance."""
     import numpy as np
 
     zero = np.zeros(pixels.q.shape), np.zeros(pixels.q.shape)
-    if fit is None or bounds is None or chi2 < SIGNIFICANT:
+    if found is None:
         return zero
-    b, variance = fit.image(pixels)
+    bounds = found.bounds
+    b, variance = found.fit.image(pixels)
     n = len(bounds.low)
     shell = np.clip(np.digitize(pixels.q, bounds.edges) - 1, 0, n - 1)
     sums = [np.bincount(shell[use], x, n) for x in (b[use], np.ones(np.count_nonzero(use)))]

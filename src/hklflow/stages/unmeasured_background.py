@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from hklflow.images.powder_rings import Cells, Rings
     from hklflow.images.surroundings import Part
-    from hklflow.transform.unmeasured import Bounds, Fit
+    from hklflow.transform.unmeasured_bounds import Bounds
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -100,13 +100,15 @@ class _Found(NamedTuple):
     """What the frames say about the background."""
 
     parts: "list[Part]"
-    bounds: "Bounds | None"
-    fit: "Fit | None"
-    chi2: float
+    smooth: unmeasured_fit.Found | None
     rings: "Rings"
     cells: "Cells"
     maps: "NDArray[np.float64]"
     warnings: list[str]
+
+    @property
+    def bounds(self) -> "Bounds | None":
+        return self.smooth.bounds if self.smooth else None
 
 
 def _read(inputs: Inputs, corrections: norms.Corrections) -> unmeasured_sums.Task:
@@ -176,7 +178,7 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
     rings = powder_rings.find(cells)
     pixels, pixel_norm = unmeasured_sums.pixel_places(task.rotations[0]), task.norms[0].pixel
     use = pixel_norm > 0
-    bounds, fit, chi2 = None, None, 0.0
+    found, subtracted = None, False
     if records is None or len(records) == 0:
         warnings.append(
             "the background besides powder rings is not determined: no part of S(Q) was measured "
@@ -195,18 +197,10 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
                 "powder rings; nothing but rings is found"
             )
         else:
-            bounds, fit, chi2 = found
-            if rings.rings and chi2 > SIGNIFICANT:
-                # Ends of rings, and rings that are too weak to be found, have a texture, too.
-                warnings.append(
-                    "powder rings were found: what is left of them may be taken for a smooth "
-                    "anisotropic background, so that this is not subtracted; measure a run "
-                    "without the crystal"
-                )
-                chi2 = 0.0
-            if chi2 < SIGNIFICANT:
-                bounds = bounds._replace(low=0 * bounds.low)
-    smooth = unmeasured_fit.smooth_part(fit, bounds, chi2, pixels, use)
+            said = _objection(found, rings)
+            warnings += [said] if said else []
+            subtracted = not said and found.significance >= SIGNIFICANT
+    smooth = unmeasured_fit.smooth_part(found if subtracted else None, pixels, use)
     ring = rings.image(pixels.q, pixels.azimuth)
     parts = _parts(smooth, ring, pixel_norm, params)
     if params.subtract and params.rings == "subtract" and rings.rings:
@@ -216,7 +210,28 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
             "the pixels out, and a run without the crystal measures them"
         )
     maps = unmeasured_fit.maps(cells, pixels, use, smooth[0] + ring[0])
-    return _Found(parts, bounds, fit, chi2, rings, cells, maps, warnings)
+    return _Found(parts, found, rings, cells, maps, warnings)
+
+
+def _objection(found: unmeasured_fit.Found, rings: "Rings") -> str | None:
+    """Return the reason why the anisotropic part is not subtracted although it is significant."""
+    if found.rest.contradicts:
+        return (
+            "repeated measurements of S(Q) differ in parts of the detector and of the rotation by "
+            f"{found.rest.size:.1%} of the counts (rms) more than noise, transmission and a "
+            "constant background explain: something moves or changes (a shadow, ice that grows, "
+            "spots of another crystal), or much background does not pass through a crystal whose "
+            "transmission changes; no smooth background is subtracted, and the interval is from 0 "
+            "to the level; mask these pixels or frames, or measure a run without the crystal"
+        )
+    if rings.rings and found.significance > SIGNIFICANT:
+        # Ends of rings, and rings that are too weak to be found, have a texture, too.
+        return (
+            "powder rings were found: what is left of them may be taken for a smooth "
+            "anisotropic background, so that this is not subtracted; measure a run "
+            "without the crystal"
+        )
+    return None
 
 
 def _parts(
@@ -257,12 +272,21 @@ def _metrics(found: _Found, params: Params) -> dict[str, Any]:
             {"|Q| in 1/Å": r.q, "width in 1/Å": r.width, "height over S": r.height}
             for r in found.rings.rings
         ],
-        "determined": found.bounds is not None,
-        "significance of the anisotropic part": found.chi2,
+        "determined": found.smooth is not None,
         "warnings": found.warnings,
     }
-    if found.bounds is None:
+    if found.smooth is None or found.bounds is None:
         return figures
+    rest = found.smooth.rest
+    figures |= {
+        "significance of the anisotropic part": found.smooth.significance,
+        "share of repeated measurements that spots disturb": found.smooth.spots,
+        "differences of repeated measurements that are not explained": {
+            "rms, part of the counts": rest.size,
+            "noise, part of the counts": rest.noise,
+            "standard deviations": rest.excess,
+        },
+    }
     low, high = _share(found.bounds)
     finite = np.isfinite(high)
     return figures | {

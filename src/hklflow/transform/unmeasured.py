@@ -29,23 +29,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.simd.jit import kernel
 from hklflow.transform.repeats import Records
+from hklflow.transform.unmeasured_normal import Columns, Layout, normal
 
 Floats = NDArray[np.float64]
 
 HARMONICS = 4
 RADIAL = 12  # intervals along q
-_CURVE = 8  # splines of ln s of a rotation
-_SLOPES = 6  # 1, x, y, x², xy, y² of the place on the detector
+_ANGLE = 15.0  # degrees at most between the nodes of ln s
+_SIDE = 5  # intervals between the nodes of ln s along each side of the detector
 _SCALE = 0.1  # standard deviation of the coefficients of ln s
 _TAU = 0.1  # S(Q) differs by this fraction within an orbit
 _ROUNDS = 3
 _PRIOR_COUNTS = 10.0
 _OUTLIER = 6.0
-_Z, _Z_LEAST = 2.0, 3.0  # standard errors at the upper and at the lower end
 _UPDATES = 40
-_LEAST_COUNTS = 50
+_AT_REST = 0.01  # relative change of the widths
 
 
 class Places(NamedTuple):
@@ -62,26 +61,16 @@ class Places(NamedTuple):
     q: Floats
     azimuth: Floats
 
-
-class _Layout(NamedTuple):
-    """Numbers of parameters: radial splines, angular functions, first of ln s, all."""
-
-    radial: int
-    angular: int
-    field: int
-    course: int
-    size: int
+    def take(self, chosen: NDArray[np.bool_]) -> "Places":
+        """Return the chosen places."""
+        return Places(self.q[chosen], self.azimuth[chosen])
 
 
-class _Columns(NamedTuple):
-    """Of each record: splines along q, harmonics, splines of ln s, slopes."""
+class Sweep(NamedTuple):
+    """Frames and degrees of a rotation."""
 
-    at_q: NDArray[np.int64]
-    of_q: NDArray[np.float32]
-    of_azimuth: NDArray[np.float32]
-    at_frame: NDArray[np.int64]
-    of_frame: NDArray[np.float32]
-    slopes: NDArray[np.float32]
+    frames: int
+    degrees: float
 
 
 def _hats(x: Floats, intervals: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -99,66 +88,6 @@ def _harmonics(azimuth: Floats) -> NDArray[np.float32]:
     return np.stack(waves, axis=-1).astype(np.float32)
 
 
-@kernel
-def _normal(begin, off, norm, unit, weight, s, columns, layout, G, J, g):  # type: ignore[no-untyped-def]
-    """Add the normal equations of all orbits with S eliminated (lower triangles of G and J)."""
-    _, n_angular, first_field, first_course, size = layout
-    n_slopes = columns.slopes.shape[1]
-    n = 2 * (n_angular + n_angular - 1 + n_slopes)
-    index, value = np.empty(n, np.int64), np.empty(n)
-    row, score = np.zeros(size), np.zeros(size)
-    touched, used = np.empty(size, np.int64), np.zeros(size, np.bool_)
-    for o in range(len(begin) - 1):
-        n_touched, D, e = 0, 0.0, 0.0
-        for i in range(begin[o], begin[o + 1]):
-            w = weight[i]
-            if w <= 0:
-                continue
-            k, signal = 0, norm[i] * s[o]
-            for a in range(2):
-                at, x = columns.at_q[i] + a, columns.of_q[i, a]
-                for m in range(n_angular):
-                    index[k] = at * n_angular + m
-                    value[k] = unit[i] * x * columns.of_azimuth[i, m]
-                    k += 1
-                for m in range(1, n_angular):
-                    index[k] = first_field + at * (n_angular - 1) + m - 1
-                    value[k] = signal * x * columns.of_azimuth[i, m]
-                    k += 1
-                at, x = columns.at_frame[i] + a, columns.of_frame[i, a]
-                for m in range(n_slopes):
-                    index[k] = first_course + at * n_slopes + m
-                    value[k] = signal * x * columns.slopes[i, m]
-                    k += 1
-            D += w * norm[i] * norm[i]
-            e += w * norm[i] * off[i]
-            for a in range(k):
-                at = index[a]
-                if not used[at]:
-                    used[at] = True
-                    touched[n_touched] = at
-                    n_touched += 1
-                wa = w * value[a]
-                row[at] += wa * norm[i]
-                score[at] += wa * off[i]
-                for b in range(k):
-                    if index[b] <= at:
-                        G[at, index[b]] += wa * value[b]
-        for a in range(n_touched):
-            score[touched[a]] -= row[touched[a]] * e / max(D, 1e-300)
-        for a in range(n_touched):
-            at = touched[a]
-            for b in range(n_touched):
-                other = touched[b]
-                if other <= at:
-                    G[at, other] -= row[at] * row[other] / D
-                    J[at, other] += score[at] * score[other]
-        for a in range(n_touched):
-            at = touched[a]
-            g[at] += score[at]
-            row[at], score[at], used[at] = 0.0, 0.0, False
-
-
 @dataclass(frozen=True)
 class Fit:
     """Background in units of S, as found from the records.
@@ -173,8 +102,8 @@ class Fit:
         Standard deviations of the coefficients before the fit.
     chi2 : float
         Reduced χ² of the records of an orbit.
-    log_scale : (records,) array
-        ln s of each record.
+    off : (records,) array
+        Counts of each record less those that the fit expects; NaN: not used.
     """
 
     edges: tuple[float, float]
@@ -182,7 +111,7 @@ class Fit:
     covariance: Floats
     prior: Floats
     chi2: float
-    log_scale: Floats
+    off: Floats
 
     def rows(self, places: Places) -> Floats:
         """Return the functions of the coefficients of b and c (places, n)."""
@@ -220,106 +149,13 @@ class Fit:
 
 def significance(found: Fit) -> float:
     """Return by how many standard deviations χ² of the anisotropic part exceeds its mean."""
-    own = found.prior > found.prior.min()
+    own = np.arange(len(found.parameters)) % (1 + 2 * HARMONICS) > 0
     p, covariance = found.parameters[own], found.covariance[np.ix_(own, own)]
     chi2 = float(p @ np.linalg.lstsq(covariance, p, rcond=1e-12)[0]) if len(p) else 0.0
     return (chi2 - len(p)) / max(np.sqrt(2 * len(p)), 1.0)
 
 
-class Bounds(NamedTuple):
-    """Interval of the isotropic background in shells of |Q|, in units of S.
-
-    Attributes
-    ----------
-    edges : (n + 1,) array
-        1/Å.
-    low, high : (n,) arrays
-        Ends of the interval of the mean background of the shell; NaN without enough counts.
-    level : (n,) array
-        Mean of T S and background, without the anisotropic part.
-    """
-
-    edges: Floats
-    low: Floats
-    high: Floats
-    level: Floats
-
-
-def bounds(
-    records: Records,
-    places: Places,
-    blocks: NDArray[np.int64],
-    found: Fit,
-    pixels: Places,
-    edges: Floats,
-    seed: int = 0,
-) -> Bounds:
-    """Return the interval of the isotropic background.
-
-    The lower end is the mean over a shell minus the least of the background, which is not below 0.
-    The upper end is the least crystal and background of a block of reciprocal space. The least of
-    noisy blocks is below the truth; therefore one half of the photons chooses the blocks, and the
-    other half gives their level.
-
-    Parameters
-    ----------
-    blocks : (records,) array
-        Number of the block of reciprocal space of each record.
-    pixels : Places
-        Of the pixels of the detector in use.
-    edges : (n + 1,) array
-        Edges of the shells, 1/Å.
-    seed : int
-        Of the halves.
-    """
-    rng = np.random.default_rng(seed)
-    n = len(edges) - 1
-    counts = np.asarray(records.counts, np.int64)
-    unit = np.asarray(records.background, np.float64)
-    half = rng.binomial(counts, 0.5)
-    at_pixel, variance = found.image(pixels)
-    at_record = found.image(places)[0]
-    of_pixel, of_record = (np.digitize(x.q, edges) - 1 for x in (pixels, places))
-    low, high, level = np.full((3, n), np.nan)
-    for i in range(n):
-        own, mine = of_pixel == i, of_record == i
-        if not own.any() or counts[mine].sum() < _LEAST_COUNTS:
-            continue
-        mean = float(at_pixel[own].mean())
-        low[i] = max(0.0, float((mean - at_pixel[own] - _Z_LEAST * np.sqrt(variance[own])).max()))
-        known = unit[mine] * (at_record[mine] - mean)
-        m = unit[mine].sum()
-        level[i] = (counts[mine].sum() - known.sum()) / m
-        own_blocks = np.unique(blocks[mine], return_inverse=True)[1]
-        sums = [
-            np.bincount(own_blocks, x).astype(np.float64)
-            for x in (half[mine], counts[mine] - half[mine], known, unit[mine])
-        ]
-        ceiling = level[i] + _Z * np.sqrt(counts[mine].sum()) / m
-        high[i] = max(min(_least(*sums), ceiling), low[i])
-    return Bounds(edges, low, high, level)
-
-
-def _least(first: Floats, second: Floats, known: Floats, unit: Floats) -> float:
-    """Return the least level of blocks plus ``_Z`` standard errors, from halves of their counts."""
-    enough = first + second > _LEAST_COUNTS
-    if not enough.any():
-        return float("nan")
-    A, B, E, M = (x[enough] for x in (first, second, known, unit))
-    totals, variances = [], []
-    for chooses, tells in ((A, B), (B, A)):
-        order = np.argsort((2 * chooses - E) / M)
-        mine, other, e, m = (np.cumsum(x[order]) for x in (chooses, tells, E, M))
-        numbers = np.unique(np.geomspace(1, len(m), 40).astype(int)) - 1
-        ends = (2 * mine - e) / m + _Z * 2 * np.sqrt(np.maximum(mine, 1)) / m
-        best = numbers[np.argmin(ends[numbers])]
-        totals.append((2 * other[best] - e[best]) / m[best])
-        variances.append(4 * max(other[best], 1.0) / m[best] ** 2)
-    # The halves are independent.
-    return float(np.mean(totals) + _Z * np.sqrt(np.sum(variances)) / 2)
-
-
-def fit(records: Records, places: Places, frames: tuple[int, ...], shape: tuple[int, int]) -> Fit:
+def fit(records: Records, places: Places, sweeps: tuple[Sweep, ...], shape: tuple[int, int]) -> Fit:
     """Return the background that explains what differs between the records of an orbit.
 
     Parameters
@@ -328,60 +164,92 @@ def fit(records: Records, places: Places, frames: tuple[int, ...], shape: tuple[
         Joined records; ``background`` is M, the norm without the transmission of the crystal.
     places : Places
         Of each record.
-    frames : tuple of int
-        Numbers of frames of the rotations.
+    sweeps : tuple of Sweep
+        The rotations.
     shape : (int, int)
         Pixels of the detector.
     """
-    C, N0, M = (
-        np.asarray(a, np.float64) for a in (records.counts, records.norm, records.background)
-    )
-    begin = np.append(np.flatnonzero(np.diff(records.voxel, prepend=-1)), len(C)).astype(np.int64)
-    of = np.repeat(np.arange(len(begin) - 1), np.diff(begin))
     edges = float(places.q.min()), float(places.q.max()) * (1 + 1e-9)
-    columns, layout = _columns(records, places, edges, frames, shape)
-    level = float(C.sum() / M.sum())
-    n_b = layout.field
-    groups = _groups(layout)
-    widths = np.array([1e-6 * level, 0.1 * level, _SCALE, _SCALE])
+    columns, layout = _columns(records, places, edges, sweeps, shape)
     shell = np.minimum(((places.q - edges[0]) / (edges[1] - edges[0]) * 40).astype(int), 39)
-    p, keep = np.zeros(layout.size), np.ones(len(C), np.bool_)
+    task = _Task.from_records(records, columns, layout, shell)
+    level = float(task.counts.sum()) / float(task.unit.sum())
+    groups = _groups(layout)
+    # c is as good as fixed at 0: free, it exchanges counts with S without end.
+    widths = np.array([1e-6 * level, 0.1 * level, _SCALE, _SCALE])
+    p, keep = np.zeros(layout.size), np.ones(len(records), np.bool_)
+    now = task.compared(p, keep)
     for turn in range(_ROUNDS):
-        log = _of_scale(p, columns, layout)
-        N = N0 * np.exp(log)
-        B = M * _of_background(p[:n_b], columns, layout)
+        if turn == 1:
+            keep &= np.abs(now.off) < _OUTLIER * np.sqrt(now.variance)
+        weighted = (now.off, now.norm, task.unit, keep / now.variance)
+        G, J, g = normal(task.begin, weighted, np.maximum(now.s, 0), columns, layout)
+        p, widths = _evidence(G, g + G @ p, groups, widths)
+        now = task.compared(p, keep)
+    K = np.diag(1 / widths[groups] ** 2)
+    inverse = np.linalg.inv(G + K)
+    covariance = inverse @ (J + K) @ inverse
+    n_b = layout.field
+    n_orbits = int(np.count_nonzero(np.bincount(task.of, keep) > 0))
+    w = keep / now.variance
+    chi2 = float(np.sum(w * now.off**2)) / max(int(np.count_nonzero(keep)) - n_orbits, 1)
+    off = np.where(keep, now.off, np.nan)
+    return Fit(edges, p[:n_b], covariance[:n_b, :n_b], widths[groups][:n_b], chi2, off)
+
+
+class _Compared(NamedTuple):
+    """Of each record: counts besides those expected, their variance, norm; S of each orbit."""
+
+    off: Floats
+    variance: Floats
+    norm: Floats
+    s: Floats
+
+
+class _Task(NamedTuple):
+    """Records of a fit: counts, norms, orbits, shells of |Q|, and the functions of the fit."""
+
+    counts: Floats
+    norm: Floats
+    unit: Floats
+    begin: NDArray[np.int64]
+    of: NDArray[np.int64]
+    shell: NDArray[np.int64]
+    columns: Columns
+    layout: Layout
+
+    @classmethod
+    def from_records(
+        cls, records: Records, columns: Columns, layout: Layout, shell: NDArray[np.int64]
+    ) -> "_Task":
+        C, N, M = (
+            np.asarray(a, np.float64) for a in (records.counts, records.norm, records.background)
+        )
+        begin = np.append(np.flatnonzero(np.diff(records.voxel, prepend=-1)), len(C))
+        of = np.repeat(np.arange(len(begin) - 1), np.diff(begin))
+        return cls(C, N, M, begin.astype(np.int64), of, shell, columns, layout)
+
+    def compared(self, p: Floats, keep: NDArray[np.bool_]) -> _Compared:
+        """Compare the counts with those that parameters expect; S is that of the kept records."""
+        of, C = self.of, self.counts
+        N = self.norm * np.exp(_of_scale(p, self.columns, self.layout))
+        B = self.unit * _of_background(p[: self.layout.field], self.columns, self.layout)
         # The variance must not follow the noise of few counts.
-        mean = np.bincount(shell, C - B, 40) / np.maximum(np.bincount(shell, N, 40), 1e-30)
-        mean = np.maximum(mean, 0.05 * level)
+        mean = np.bincount(self.shell, C - B, 40) / np.maximum(
+            np.bincount(self.shell, N, 40), 1e-30
+        )
+        mean = np.maximum(mean, 0.05 * float(C.sum() / self.unit.sum()))
         sums = [np.bincount(of, x) for x in (C - B, N)]
-        middle = mean[shell[begin[:-1]]]
+        middle = mean[self.shell[self.begin[:-1]]]
         smooth = np.maximum((sums[0] + _PRIOR_COUNTS) / (sums[1] + _PRIOR_COUNTS / middle), 0)
         expected = np.maximum(N * smooth[of] + B, 0.2 * N * middle[of])
         variance = expected + (_TAU * N * smooth[of]) ** 2
         w = keep / variance
-        D = np.bincount(of, w * N**2)
-        s = np.bincount(of, w * N * (C - B)) / np.maximum(D, 1e-30)
-        off = C - B - N * s[of]
-        if turn == 1:
-            keep &= np.abs(off) < _OUTLIER * np.sqrt(variance)
-            w = keep / variance
-        G, J = np.zeros((2, layout.size, layout.size))
-        g = np.zeros(layout.size)
-        positive = np.maximum(s, 0)
-        _normal(begin, off, N, M, w, positive, columns, tuple(layout), G, J, g)
-        G, J = (np.tril(x) + np.tril(x, -1).T for x in (G, J))
-        p, widths = _evidence(G, g + G @ p, groups, widths)
-    K = np.diag(1 / widths[groups] ** 2)
-    inverse = np.linalg.inv(G + K)
-    covariance = inverse @ (J + K) @ inverse
-    prior = widths[groups]
-    n_orbits = np.count_nonzero(np.bincount(of, keep) > 0)
-    chi2 = float(np.sum(w * off**2) / max(np.count_nonzero(keep) - n_orbits, 1))
-    log = _of_scale(p, columns, layout)
-    return Fit(edges, p[:n_b], covariance[:n_b, :n_b], prior[:n_b], chi2, log)
+        s = np.bincount(of, w * N * (C - B)) / np.maximum(np.bincount(of, w * N**2), 1e-30)
+        return _Compared(C - B - N * s[of], variance, N, s)
 
 
-def _groups(layout: _Layout) -> NDArray[np.int64]:
+def _groups(layout: Layout) -> NDArray[np.int64]:
     """Return the group of each coefficient: c, b, direction of ln s, course of ln s."""
     groups = np.full(layout.size, 3)
     groups[: layout.field] = np.where(np.arange(layout.field) % layout.angular == 0, 0, 1)
@@ -398,11 +266,13 @@ def _evidence(
         prior = 1 / widths[groups] ** 2
         inverse = np.linalg.inv(G + np.diag(prior))
         p = inverse @ h
-        known = 1 - prior * np.diag(inverse)
+        known, before = 1 - prior * np.diag(inverse), widths.copy()
         for k in range(1, len(widths)):
             own = groups == k
             widths[k] = np.sqrt(np.sum(p[own] ** 2) / max(float(known[own].sum()), 1e-3))
         widths = np.clip(widths, 1e-6 * widths.max(), None)
+        if np.all(np.abs(widths - before) < _AT_REST * before):
+            break
     return p, widths
 
 
@@ -410,27 +280,49 @@ def _columns(
     records: Records,
     places: Places,
     edges: tuple[float, float],
-    frames: tuple[int, ...],
+    sweeps: tuple[Sweep, ...],
     shape: tuple[int, int],
-) -> tuple[_Columns, _Layout]:
+) -> tuple[Columns, Layout]:
     at_q, of_q = _hats((places.q - edges[0]) / (edges[1] - edges[0]), RADIAL)
-    n = np.array(frames)[records.rotation]
-    at_frame, of_frame = _hats(records.frame / n, _CURVE - 1)
-    y, x = (2 * v / m - 1 for v, m in zip((records.slow, records.fast), shape, strict=True))
-    slopes = np.stack([x**0, x, y, x * x, x * y, y * y][:_SLOPES], axis=1).astype(np.float32)
     waves = _harmonics(places.azimuth)
+    at_scale, of_scale, n_scale = _nodes(records, sweeps, shape)
     radial, angular = RADIAL + 1, waves.shape[1]
     field = radial * angular
     course = field + radial * (angular - 1)
-    size = course + _CURVE * len(frames) * _SLOPES
-    at_frame = at_frame + _CURVE * records.rotation.astype(np.int64)
     return (
-        _Columns(at_q, of_q, waves, at_frame, of_frame, slopes),
-        _Layout(radial, angular, field, course, size),
+        Columns(at_q, of_q, waves, at_scale, of_scale),
+        Layout(radial, angular, field, course, course + n_scale),
     )
 
 
-def _of_background(p: Floats, columns: _Columns, layout: _Layout) -> Floats:
+def _nodes(
+    records: Records, sweeps: tuple[Sweep, ...], shape: tuple[int, int]
+) -> tuple[NDArray[np.int32], NDArray[np.float32], int]:
+    """Return the nodes of ln s around each record (records, 8), their weights, and their number.
+
+    ln s is linear between nodes in the frame and in the place on the detector.
+    """
+    intervals = np.array([max(2, int(np.ceil(s.degrees / _ANGLE))) for s in sweeps])
+    first = np.concatenate([[0], np.cumsum(intervals + 1)])
+    own = intervals[records.rotation]
+    share = np.clip(records.frame / np.array([s.frames for s in sweeps])[records.rotation], 0, 1)
+    z = np.minimum((share * own).astype(np.int64), own - 1)
+    of_z = np.stack([1 - (share * own - z), share * own - z], axis=-1)
+    z += first[records.rotation]
+    y, of_y = _hats(records.slow / shape[0], _SIDE)
+    x, of_x = _hats(records.fast / shape[1], _SIDE)
+    at, weights = [], []
+    for i, j, k in np.ndindex(2, 2, 2):
+        at.append(((z + i) * (_SIDE + 1) + y + j) * (_SIDE + 1) + x + k)
+        weights.append(of_z[:, i] * of_y[:, j] * of_x[:, k])
+    return (
+        np.stack(at, axis=-1).astype(np.int32),
+        np.stack(weights, axis=-1).astype(np.float32),
+        int(first[-1]) * (_SIDE + 1) ** 2,
+    )
+
+
+def _of_background(p: Floats, columns: Columns, layout: Layout) -> Floats:
     table = p.reshape(layout.radial, layout.angular)
     return sum(
         columns.of_q[:, a]
@@ -439,13 +331,9 @@ def _of_background(p: Floats, columns: _Columns, layout: _Layout) -> Floats:
     )
 
 
-def _of_scale(p: Floats, columns: _Columns, layout: _Layout) -> Floats:
+def _of_scale(p: Floats, columns: Columns, layout: Layout) -> Floats:
     field = np.zeros((layout.radial, layout.angular))
     field[:, 1:] = p[layout.field : layout.course].reshape(layout.radial, -1)
-    table = p[layout.course :].reshape(-1, _SLOPES)
     total = _of_background(field.ravel(), columns, layout)
-    for a in range(2):
-        total += columns.of_frame[:, a] * np.einsum(
-            "nm,nm->n", table[columns.at_frame + a], columns.slopes
-        )
-    return total
+    own = p[layout.course :]
+    return total + np.einsum("nk,nk->n", own[columns.at_scale], columns.of_scale)
