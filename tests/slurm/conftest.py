@@ -53,8 +53,8 @@ class Run:
     profile
         The folder of the profile.
     forks
-        Run snakemake and stages by processes that have everything imported, see `tests.truth.forks`.
-        Each rule's job on a node starts snakemake once more, also within a group.
+        Run snakemake and stages by processes that have everything imported, see
+        `tests.truth.forks`: each rule's job on a node starts snakemake, also within a group.
     """
 
     def __init__(

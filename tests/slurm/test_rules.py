@@ -1,6 +1,5 @@
 """Every rule of the workflow on a real Slurm that loses a node; products equal to a local run's."""
 
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -145,7 +144,8 @@ def test_every_rule_runs_on_slurm_and_a_lost_node_changes_nothing(
         assert "Nothing to be done" in each.text()[before:]
     record_property(
         "slurm",
-        f"{len(ran)} rules in {len(over) - len(failed)} Slurm jobs on 3 nodes; node {node} lost (kill -9 of {len(killed)} processes) with Slurm job"
+        f"{len(ran)} rules in {len(over) - len(failed)} Slurm jobs on 3 nodes; node {node} lost"
+        f" (kill -9 of {len(killed)} processes) with Slurm job"
         f" {', '.join(job['JobId'] for job in failed)} (NODE_FAIL), made again as"
         f" {tries[1]['JobId']} on {tries[1]['NodeList']}"
         f" ({megabytes(tries[0])} -> {megabytes(tries[1])} MB); products are those of a local run;"

@@ -154,7 +154,7 @@ def _integrating(folder: Path) -> dict[str, Any]:
         xrays=1500, foil=Foil(ENERGY), pulses=[(200, 1.0)], currents=RAMP, rates={"20": 10.0}
     )
     runs = write_campaign(folder / "raw/agipd", "lab", detector, truth, campaign, rng)
-    os.symlink("agipd/r0001", folder / "raw/strip")
+    (folder / "raw/strip").symlink_to("agipd/r0001")
     return {
         "detector": "agipd",
         "layout": "lab",

@@ -90,8 +90,8 @@ def _agipd(path: Path, access: Any, source: str, module: int, detector: Integrat
         raise HklflowError(f"{path} has calibrated images ({data.dtype}); use the raw files")
     if data.ndim != 4 or data.shape[1] not in (1, 2):
         raise HklflowError(
-            f"{path} has images {data.shape}; raw images of AGIPD are (n, 2, ss, fs), or (2n, 1, ss, "
-            "fs) in files of 2017: use the raw files"
+            f"{path} has images {data.shape}; raw images of AGIPD are (n, 2, ss, fs), or "
+            "(2n, 1, ss, fs) in files of 2017: use the raw files"
         )
     require_shape(path, data.shape[2:], detector.module)
     trains, first, count, suspect = _index(access, source, "image")
