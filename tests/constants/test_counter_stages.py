@@ -21,6 +21,7 @@ from hklflow.geometry import Detector, corrections, detector_to_dict
 from hklflow.images.masks import MaskBit
 from hklflow.stage import norms
 from hklflow.stages import (
+    constants_report,
     counter_constants,
     counter_dark,
     counter_flood,
@@ -109,6 +110,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory, truth: CounterTruth) -> Pat
         {"constants": at / "c.nxs", "picture": at / "c.png", "metrics": at / "c.json"},
     )
     return at
+
+
+def test_report_of_all_measurements(folder: Path) -> None:
+    """The dead time, a number among images, was taken for the first of the images."""
+    outputs = {name: folder / f"{name}.png" for name in ("histograms", "maps")}
+    run(constants_report, {"constants": folder / "c.nxs"}, outputs | {"table": folder / "t.json"})
+    with h5py.File(folder / "c.nxs") as file:
+        module = file["entry/instrument/detector/module_00"]
+        assert module["dead_time"].shape == ()
+        good = module["pixel_mask"][()] == 0
+        flat = module["flatfield"][()][good]
+    [row] = stage.read_json(folder / "t.json")["rows"]
+    assert row["masked"] == pytest.approx(1 - good.mean())
+    assert row["quantities"]["flatfield"]["median"] == pytest.approx(np.median(flat))
 
 
 def joined(truth: CounterTruth) -> np.ndarray:

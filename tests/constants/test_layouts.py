@@ -334,14 +334,57 @@ def test_size_of_the_images_is_checked(tmp_path, layout):
         facts_of([path], other, layout)
 
 
-def test_files_of_2017_and_calibrated_ones_are_refused(tmp_path):
+def test_calibrated_files_and_other_shapes_are_refused(tmp_path):
     path = write_run("euxfel", tmp_path, 1, AGIPD, {0: raw(AGIPD, 0, [0], CELLS)})[0]
-    change(path, image__data=lambda values: values.reshape(6, 1, 16, 32))
-    with pytest.raises(HklflowError, match="layout of early 2017"):
-        facts_of([path])
     change(path, image__data=lambda values: values.astype(np.float32))
     with pytest.raises(HklflowError, match="has calibrated images"):
         facts_of([path])
+    change(path, image__data=lambda values: values[:, :1].astype(np.uint16).reshape(3, 16, 32))
+    with pytest.raises(HklflowError, match=r"are \(n, 2, ss, fs\), or \(2n, 1, ss, fs\)"):
+        facts_of([path])
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_files_of_2017_have_analogue_and_digital_parts_in_turn(tmp_path, parts):
+    """Written pixel by pixel: 2 records for each memory cell, numbered through a train.
+
+    The files had a second part that stayed empty (``parts`` 2).
+    """
+    trains = [0, 1, 2, 4, 5]
+    now = _documented_euxfel(tmp_path / "now", 9, trains)
+    then = _documented_euxfel(tmp_path / "r0001", 9, trains)
+    for path, part in zip(then, (trains[:2], trains[2:]), strict=True):
+        n = len(part)
+        records = np.zeros((n * 2 * len(CELLS), parts, *AGIPD.module), np.uint16)
+        for record in range(len(records)):
+            train = np.int64(part[record // (2 * len(CELLS))] + FIRST)
+            cell, plane = divmod(record % (2 * len(CELLS)), 2)
+            for ss, fs in np.ndindex(AGIPD.module):
+                value = analog_of(9, ss, fs, cell, train)
+                if plane:
+                    value = digital_of(AGIPD, 9, ss, fs, cell, train)
+                records[record, 0, ss, fs] = value
+        ids = np.repeat(np.array(part, np.uint64) + np.uint64(FIRST), 2 * len(CELLS))
+        numbers = np.tile(np.arange(2 * len(CELLS)), n)
+        change(
+            path,
+            image__data=lambda _, new=records: new,
+            image__trainId=lambda _, new=ids: new[:, None],
+            image__cellId=lambda _, new=numbers: new.astype(np.uint16)[:, None],
+            image__pulseId=lambda _, new=numbers: new.astype(np.uint64)[:, None],
+            header__pulseCount=lambda values: 2 * values,
+            index_first=lambda values: 2 * values,
+            index_count=lambda values: 2 * values,
+        )
+    facts = [facts_of(paths, AGIPD, "euxfel", (9,)) for paths in (then, now)]
+    assert facts[0]["trains"] == facts[1]["trains"]
+    _require_same_bytes(tmp_path, facts, 9, 2)
+    paths, _ = gathered(tmp_path / "again", [facts[0]], 9)
+    require(paths, AGIPD, 9, CELLS, [trains] * 3)
+
+    change(then[0], image__cellId=lambda values: np.roll(values, 1))
+    with pytest.raises(HklflowError, match=r"do not alternate \(record 0: cellId must be 2c, then"):
+        facts_of(then, AGIPD, "euxfel", (9,))
 
 
 def test_missing_extra_data_says_how_to_get_it(tmp_path, monkeypatch):

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.truth.forks import tools
 
 from .cluster import Cluster, missing
 
@@ -47,10 +50,24 @@ class Run:
         The workflow.
     folder
         The experiment.
+    profile
+        The folder of the profile.
+    forks
+        Run snakemake and stages by processes that have everything imported, see
+        `tests.truth.forks`: each rule's job on a node starts snakemake, also within a group.
     """
 
-    def __init__(self, cluster: Cluster, snakefile: Path, folder: Path) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        snakefile: Path,
+        folder: Path,
+        profile: Path = REPOSITORY / "profiles/slurm",
+        *,
+        forks: bool = False,
+    ) -> None:
         self.cluster, self.snakefile, self.folder = cluster, snakefile, folder
+        self.profile, self.forks = profile, forks
         self.log = folder / "snakemake.log"
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -59,10 +76,12 @@ class Run:
         environment = self.cluster.environment
         # The stages are run by `python`: the one that runs the tests.
         path = [str(self.cluster.root / "bin"), str(Path(sys.executable).parent)]
+        path[1:1] = [str(tools() / "bin")] if self.forks else []
         environment["PATH"] = os.pathsep.join([*path, environment["PATH"]])
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.snakefile)]
+        python = str(tools() / "bin/python") if self.forks else sys.executable
+        command = [python, "-m", "snakemake", "--snakefile", str(self.snakefile)]
         command += ["--directory", str(self.folder)]
-        command += ["--workflow-profile", str(REPOSITORY / "profiles" / "slurm")]
+        command += ["--workflow-profile", str(self.profile)]
         # Look often: these jobs take seconds.
         command += ["--slurm-init-seconds-before-status-checks", "2"]
         with self.log.open("ab") as log:
@@ -100,14 +119,38 @@ class Run:
         )
         return [(job, rules, slurm) for job, slurm, rules in found]
 
+    def rules_of_jobs(self, message: str = "") -> dict[str, set[str]]:
+        """Return the rules that each Slurm job has finished, of jobs that have told the message.
+
+        The logs of completed jobs need `slurm-keep-successful-logs`.
+        """
+        logs = self.folder.glob(".snakemake/slurm_logs/**/*.log")
+        texts = {log.stem: log.read_text(errors="replace") for log in logs}
+        return {
+            job: set(re.findall(r"^Finished jobid: \d+ \(Rule: (\w+)\)$", text, re.MULTILINE))
+            for job, text in texts.items()
+            if message in text
+        }
+
+
+def megabytes(job: dict[str, str]) -> int:
+    """Memory that a finished job had."""
+    number, unit = re.findall(r"mem=([\d.]+)([MG])", job["Tres"])[0]
+    return round(float(number) * {"M": 1, "G": 1024}[unit])
+
+
+def finished(cluster: Cluster) -> dict[str, dict[str, str]]:
+    """Finished jobs by their number."""
+    return {job["JobId"]: job for job in cluster.finished()}
+
 
 @pytest.fixture
-def run(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[[Path], Run]]:
-    """Function: snakefile -> its Run in an empty folder."""
+def run(cluster: Cluster) -> Iterator[Callable[..., Run]]:
+    """Function: arguments of `Run` after the cluster -> the Run."""
     runs: list[Run] = []
 
-    def start(snakefile: Path) -> Run:
-        runs.append(Run(cluster, snakefile, tmp_path))
+    def start(*arguments: Any, **options: Any) -> Run:
+        runs.append(Run(cluster, *arguments, **options))
         return runs[-1]
 
     yield start

@@ -111,11 +111,12 @@ def path(*, commands: bool = False) -> str:
     return os.pathsep.join([str(first), str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
-def _run(folder: str, words: list[str], environment: dict[str, str]) -> int:
+def _run(client: str, folder: str, words: list[str], environment: dict[str, str]) -> int:
     """Run a module as ``python -m`` does; its exit code."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    sys.executable = client  # for snakemake, which starts Python for each job of a cluster
     sys.argv, sys.path[0] = words, folder
     if words[0].startswith("hklflow.stages."):  # the others are packages, not main modules
         del sys.modules[words[0]]
@@ -140,7 +141,7 @@ def _run(folder: str, words: list[str], environment: dict[str, str]) -> int:
     return code
 
 
-def _serve(caller: socket.socket) -> None:
+def _serve(caller: socket.socket, client: str) -> None:
     """Fork the job of a caller, and tell the caller its exit code."""
     size, files, _, _ = socket.recv_fds(caller, 8, 3)
     left, text = int.from_bytes(size, "big"), b""
@@ -152,7 +153,11 @@ def _serve(caller: socket.socket) -> None:
         for target, file in enumerate(files):
             os.dup2(file, target)
             os.close(file)
-        os._exit(_run(*json.loads(text)))
+        os._exit(_run(client, *json.loads(text)))
+    # A caller that is killed takes its job along.
+    done = os.pidfd_open(job)
+    if done not in select.select([done, caller], [], [])[0]:
+        os.kill(job, signal.SIGKILL)
     _, status = os.waitpid(job, 0)
     caller.sendall(bytes([os.waitstatus_to_exitcode(status) & 255]))
 
@@ -199,7 +204,7 @@ def _main(address: str) -> None:
             caller, _ = server.accept()
             if os.fork() == 0:
                 server.close()
-                _serve(caller)
+                _serve(caller, str(Path(address).parent / "bin/python"))
                 os._exit(0)
             caller.close()
 

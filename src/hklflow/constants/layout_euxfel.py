@@ -5,6 +5,10 @@ trains, ``INDEX/<source>/<group>/{first,count}`` the position of their records, 
 the train number came from the machine. AGIPD has one record per frame, ``image/data``
 (n, 2, 512, 128), analogue then digital part; JUNGFRAU one per train, ``data/adc``
 (t, cells, 512, 1024) with ``gain`` and ``memoryCell`` (255: no frame).
+
+In AGIPD files of 2017, analogue and digital part of a memory cell are two records, one after the
+other, and all records of a train are numbered by ``cellId``, so that memory cell c has the numbers
+2c and 2c + 1. ``image/data`` is (2n, 2, 512, 128) with an empty second part, or (2n, 1, 512, 128).
 """
 
 import re
@@ -53,8 +57,12 @@ class Euxfel(Layout):
         group = access.file[f"INSTRUMENT/{source}"]
         if detector.name == "agipd":
             data = group["image/data"]
+            alternate = _alternate(data)
 
             def read(first: int, last: int) -> tuple[Images, Images]:
+                if alternate:
+                    records = data[2 * first : 2 * last, 0]
+                    return records[::2], records[1::2]
                 both = data[first:last]
                 return both[:, 0], both[:, 1]
         else:
@@ -80,17 +88,23 @@ def _agipd(path: Path, access: Any, source: str, module: int, detector: Integrat
     data = group["image/data"]
     if data.dtype != np.uint16:
         raise HklflowError(f"{path} has calibrated images ({data.dtype}); use the raw files")
-    if data.ndim != 4 or data.shape[1] != 2:
+    if data.ndim != 4 or data.shape[1] not in (1, 2):
         raise HklflowError(
-            f"{path} has images {data.shape} in the layout of early 2017, which stores analogue "
-            "and digital parts as alternating frames; it is not supported: convert the run to "
-            "(n, 2, ss, fs), or measure again"
+            f"{path} has images {data.shape}; raw images of AGIPD are (n, 2, ss, fs), or "
+            "(2n, 1, ss, fs) in files of 2017: use the raw files"
         )
     require_shape(path, data.shape[2:], detector.module)
     trains, first, count, suspect = _index(access, source, "image")
     image, header = group["image"], group["header"]
     pulses = header["pulseCount"][()].astype(np.int64)[: len(trains)]
     names = ("data", "trainId", "cellId", "pulseId")
+    train = image["trainId"][()].reshape(-1).astype(np.uint64)
+    cell = image["cellId"][()].reshape(-1).astype(np.int64)
+    lengths = {f"image/{n}": len(image[n]) for n in names if n in image}
+    if _alternate(data):
+        train, cell = _pairs(path, train, cell, first, count)
+        first, count, pulses = first // 2, count // 2, pulses // 2
+        lengths = {name: length // 2 for name, length in lengths.items()}
     return Part(
         path,
         module,
@@ -98,13 +112,13 @@ def _agipd(path: Path, access: Any, source: str, module: int, detector: Integrat
         trains,
         first,
         count,
-        image["trainId"][()].reshape(-1).astype(np.uint64),
-        image["cellId"][()].reshape(-1).astype(np.int64),
+        train,
+        cell,
         # A detector writes zeros if it does not count pulses.
         pulses if len(pulses) == len(trains) and pulses.any() else None,
         suspect,
         {
-            "frames": {f"image/{n}": len(image[n]) for n in names if n in image},
+            "frames": lengths,
             "trains": {
                 f"{n}/trainId": len(group[n]["trainId"])
                 for n in ("header", "detector", "trailer")
@@ -112,6 +126,47 @@ def _agipd(path: Path, access: Any, source: str, module: int, detector: Integrat
             },
         },
     )
+
+
+def _alternate(data: Any) -> bool:
+    """Return True if analogue and digital parts are records of their own, as in 2017.
+
+    Then the second part of a record does not exist or is empty. A lost frame is empty in both
+    parts, so the first record with an analogue part decides.
+    """
+    if data.shape[1] == 1:
+        return True
+    for record in range(len(data)):
+        analog, digital = data[record]
+        if analog.any():
+            return not digital.any()
+    return False
+
+
+def _pairs(
+    path: Path,
+    train: NDArray[np.uint64],
+    cell: NDArray[np.int64],
+    first: NDArray[np.int64],
+    count: NDArray[np.int64],
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Return train and memory cell of each pair of records, analogue and digital, of 2017."""
+    n = min(len(train), len(cell)) // 2 * 2
+    trains, cells = train[:n].reshape(-1, 2), cell[:n].reshape(-1, 2)
+    begins = first[count > 0] % 2 == 0
+    # Records behind the last train are padding: all zero.
+    used = trains[:, 0] != 0
+    is_pair = (trains[:, 0] == trains[:, 1]) & (cells[:, 0] % 2 == 0)
+    is_pair &= cells[:, 1] == cells[:, 0] + 1
+    wrong = np.flatnonzero(used & ~is_pair)
+    if len(wrong) or not begins.all() or (count % 2).any():
+        where = f"record {2 * wrong[0]}" if len(wrong) else "a train of an odd number of records"
+        raise HklflowError(
+            f"{path} has one image in each record, as files of 2017, but its analogue and digital "
+            f"parts do not alternate ({where}: cellId must be 2c, then 2c + 1); leave the file out "
+            "of the run"
+        )
+    return trains[:, 0], cells[:, 0] // 2
 
 
 def _jungfrau(path: Path, access: Any, source: str, module: int, detector: Integrating) -> Part:

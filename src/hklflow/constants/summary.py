@@ -125,8 +125,10 @@ def _mean(values: Floats) -> Floats:
 
 
 def _shape(group: h5py.Group) -> Size:
-    """Return the size of a module, the last two axes of every quantity."""
-    dataset = next(item for item in group.values() if isinstance(item, h5py.Dataset))
+    """Return the size of a module, the last two axes of every quantity of its pixels."""
+    datasets = (item for item in group.values() if isinstance(item, h5py.Dataset))
+    # The dead time of a photon counter is a number, its count rates are a list.
+    dataset = next(item for item in datasets if item.ndim >= 2)
     return int(dataset.shape[-2]), int(dataset.shape[-1])
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from hklflow import stage
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
