@@ -1,11 +1,15 @@
 """Layouts: the same frames give the same bytes, and other readers agree about the files."""
 
+import importlib
+import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from tests.constants.raw_runs import (
     AGIPD,
     FIRST,
@@ -23,9 +27,10 @@ from tests.constants.raw_runs import (
 
 from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import integrating
-from hklflow.constants.layouts import open_part, read_parts
+from hklflow.constants.layouts import find, open_part, read_parts
 from hklflow.constants.runs import raw_files
 from hklflow.constants.write_layouts import write_lab, write_run, write_stacked
+from hklflow.stages import constants_preprocess
 
 CELLS = (0, 1, 2)
 
@@ -392,6 +397,51 @@ def test_missing_extra_data_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "extra_data.file_access", None)
     with pytest.raises(HklflowError, match=r"`make setup-xfel` or `pip install .hklflow\[xfel\]"):
         facts_of([path])
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """The plugin of docs/constants.md as an installed distribution."""
+    text = (Path(__file__).parents[2] / "docs/constants.md").read_text()
+    (code,) = (c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "(Layout)" in c)
+    (group, lines), *_ = re.findall(
+        r"```toml\n\[project\.entry-points\.\"(.*?)\"\]\n(.*?)```", text, re.DOTALL
+    )
+    site = tmp_path / "site-packages"
+    about = site / "hklflow_bench-1.0.dist-info"
+    about.mkdir(parents=True)
+    (site / "hklflow_bench.py").write_text(code)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: hklflow-bench\nVersion: 1.0\n")
+    lines = lines.replace('"', "") + "broken = hklflow_nowhere:Bench\nother = pathlib:Path\n"
+    (about / "entry_points.txt").write_text(f"[{group}]\n{lines}lab = hklflow_bench:Bench\n")
+    monkeypatch.syspath_prepend(str(site))
+    importlib.invalidate_caches()
+    yield
+    sys.modules.pop("hklflow_bench", None)
+
+
+@pytest.mark.usefixtures("bench")
+def test_layout_of_a_plugin(tmp_path):
+    """Two files with a lost trigger are gathered like any other run."""
+    trains = [0, 1, 3, 4]
+    frames = raw(AGIPD, 0, trains)
+    (tmp_path / "raw").mkdir()
+    for name, at in (("a", slice(0, 2)), ("b", slice(2, 4))):
+        with h5py.File(tmp_path / f"raw/{name}.h5", "w") as file:
+            file["adc"], file["gain"] = frames.analog[at], frames.digital[at]
+            file["n"] = frames.train[at]
+    run = raw_files("raw", tmp_path)
+    given = {"run": "r0001", "detector": "agipd", "modules": (0,)}
+    assert constants_preprocess.Params(layout="bench", **given).layout == "bench"
+    paths, _ = gathered(tmp_path / "out", [facts_of(run, AGIPD, "bench")], 0)
+    require(paths, AGIPD, 0, (0,), [trains])
+    with pytest.raises(HklflowError, match=r"layout broken, hklflow_nowhere:Bench, cannot be load"):
+        read_parts("broken", [], AGIPD)
+    with pytest.raises(HklflowError, match=r"layout other, pathlib:Path, is not a subclass of"):
+        read_parts("other", [], AGIPD)
+    assert type(find("lab")).__name__ == "Lab", "a plugin does not replace ours"
+    with pytest.raises(ValidationError, match="unknown layout 'benhc' of raw files; use bench, "):
+        constants_preprocess.Params(layout="benhc", **given)
 
 
 def test_unknown_layout_and_axes(tmp_path):

@@ -8,16 +8,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import cast
 
 import hdf5plugin  # noqa: F401  (raw files are packed in many ways)
 
 from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating
 from hklflow.constants.layout import Images, Layout, Read
+from hklflow.constants.layout_names import GROUP, OURS, known
 from hklflow.constants.raw_frames import Part
-
-LAYOUTS = ("euxfel", "lab", "jungfrau")
 
 
 def find(name: str) -> Layout:
@@ -26,21 +27,31 @@ def find(name: str) -> Layout:
     Raises
     ------
     HklflowError
-        If the name is unknown.
+        If the name is unknown, or a plugin cannot be loaded or is no layout.
     """
-    if name == "euxfel":
-        from hklflow.constants.layout_euxfel import Euxfel
-
-        return Euxfel()
-    if name == "lab":
-        from hklflow.constants.layout_lab import Lab
-
-        return Lab()
-    if name == "jungfrau":
-        from hklflow.constants.layout_jungfrau import Jungfrau
-
-        return Jungfrau()
-    raise HklflowError(f"unknown layout {name!r} of raw files; use {', '.join(LAYOUTS)}")
+    where = known().get(name)
+    if where is None:
+        raise HklflowError(
+            f"unknown layout {name!r} of raw files; use {', '.join(known())}, or install the "
+            "plugin that reads it"
+        )
+    point = EntryPoint(name, where, GROUP)
+    if name in OURS:
+        return cast("Layout", point.load()())
+    try:
+        layout = point.load()()
+    # An imported plugin may raise anything, or try to end the program.
+    except (Exception, SystemExit) as error:
+        raise HklflowError(
+            f"the plugin of layout {name}, {where}, cannot be loaded "
+            f"({type(error).__name__}: {error}); install it again"
+        ) from error
+    if not isinstance(layout, Layout):
+        raise HklflowError(
+            f"the plugin of layout {name}, {where}, is not a subclass of "
+            "hklflow.constants.layout.Layout; see docs/constants.md"
+        )
+    return layout
 
 
 def read_parts(name: str, paths: Sequence[Path], detector: Integrating) -> list[Part]:

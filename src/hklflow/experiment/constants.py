@@ -35,6 +35,7 @@ import hklflow.stages.propose_constants  # noqa: F401  (used as `stages.propose_
 from hklflow import stages
 from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating, integrating
+from hklflow.constants.layout_names import LayoutName
 from hklflow.constants.runs import raw_files
 
 
@@ -110,8 +111,9 @@ class IntegratingDetector(_Section):
 
     detector: Literal["agipd", "jungfrau"]
     """Kind of detector."""
-    layout: Literal["euxfel", "lab", "jungfrau"]
-    """Layout of the raw files: European XFEL, laboratory HDF5, PSI's HDF5 of JUNGFRAU."""
+    layout: LayoutName
+    """Layout of the raw files: `euxfel` (European XFEL), `lab` (laboratory HDF5), `jungfrau` (PSI's
+    HDF5 of JUNGFRAU), or the name of a plugin."""
     modules: tuple[int, ...] = Field(min_length=1)
     """Numbers of the modules of the detector."""
     module_size: tuple[int, int] | None = None
@@ -211,7 +213,7 @@ class UsedConstants(stages.correct_frames.Settings):
     """
     energy: float | None = Field(None, gt=0)
     """Photon energy of the scans in keV; required for an integrating detector."""
-    layout: Literal["euxfel", "lab", "jungfrau"] | None = None
+    layout: LayoutName | None = None
     """Layout of the raw files of the scans; the table of scans then lists runs (folders). None: raw
     files with all frames, with the gain in the two top bits and the modules stacked along slow.
     """

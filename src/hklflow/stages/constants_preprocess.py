@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from hklflow import stage
+from hklflow.constants.layout_names import LayoutName
 
 VERSION = 2
 
@@ -21,7 +22,7 @@ class Outputs(stage.Outputs):
 class Params(stage.Params):
     run: str
     """Name of the run."""
-    layout: Literal["euxfel", "lab", "jungfrau"]
+    layout: LayoutName
     """Layout of the raw files."""
     detector: Literal["agipd", "jungfrau"]
     """Detector of the measurement."""

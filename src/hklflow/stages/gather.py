@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from hklflow import stage
+from hklflow.constants.layout_names import LayoutName
 
 VERSION = 2
 
@@ -30,7 +31,7 @@ class Params(stage.Params):
     current_source_<current>."""
     module: int = Field(ge=0)
     """Number of the module."""
-    layout: Literal["euxfel", "lab", "jungfrau"]
+    layout: LayoutName
     """Layout of the raw files."""
     detector: Literal["agipd", "jungfrau"]
     """Detector of the measurement."""
