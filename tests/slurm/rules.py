@@ -24,6 +24,7 @@ LOCAL = {
     "accept": "a second; a rejected orientation must stay, and a failed Slurm job removes products",
     "import_poni": "a second, reads one small text file",
     "overview": "seconds, reads the small tables of all scans",
+    "stills": "a list of products",
     "propose_constants": "seconds, writes to the calibration store, which nodes need not reach",
 }
 """Rules that snakemake runs itself, and the reason."""
@@ -49,7 +50,7 @@ def profile() -> dict[str, Any]:
     return read
 
 
-def jobs_in_worlds(names: Iterable[str] = ("crystal", "detectors")) -> dict[str, list[str]]:
+def jobs_in_worlds(names: Iterable[str] = tuple(world.WORLDS)) -> dict[str, list[str]]:
     """Return the rules of which an experiment of `world` has jobs, by its name."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:

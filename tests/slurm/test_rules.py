@@ -1,5 +1,6 @@
 """Every rule of the workflow on a real Slurm that loses a node; products equal to a local run's."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -28,8 +29,10 @@ SHARED = {
     ),
     "series": (
         *("difference", "scan_file", "stack", "stack_pdf", "temperature_series", "bragg_series"),
+        "merge_crystals",
         "sample_page",
     ),
+    "stills": ("index_stills", "refine_stills_detector", "merge_stills"),
     "runs": ("constants_preprocess", "constants_sanity", "gather"),
     "detector": (
         *("join_module", "join_constants", "constants_report", "correct_frames"),
@@ -79,8 +82,13 @@ def test_every_rule_runs_on_slurm_and_a_lost_node_changes_nothing(
 ) -> None:
     profile = shared_profile(tmp_path / "profile")
     runs = {}
-    for name, write in world.WORLDS.items():
-        write(tmp_path / name)
+    # Without DIALS, what needs it is left out; continuous integration requires it.
+    if shutil.which("dials.version") or os.environ.get("HKLFLOW_REQUIRE_DIALS"):
+        without = set()
+    else:
+        without = {"stills"}
+    for name in world.WORLDS.keys() - without:
+        world.WORLDS[name](tmp_path / name)
         shutil.copytree(tmp_path / name, tmp_path / "local" / name, symlinks=True)
         runs[name] = run(REPOSITORY / "Snakefile", tmp_path / name, profile, forks=True)
     goals = {name: world.goals(tmp_path / name) for name in runs}
@@ -129,7 +137,8 @@ def test_every_rule_runs_on_slurm_and_a_lost_node_changes_nothing(
         if over[slurm]["JobState"] == "COMPLETED"
         for name in names
     }
-    lacking = sorted(rule for rule, yes in rules.rules().items() if yes and rule not in ran)
+    owed = {rule for rule, yes in rules.rules().items() if yes}
+    lacking = sorted(owed - ran - {rule for rule in owed if without and "stills" in rule})
     assert not lacking, (
         f"{', '.join(lacking)} did not run on Slurm: give an experiment of tests/slurm/world.py"
         " what makes a job of it"

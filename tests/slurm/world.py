@@ -2,7 +2,7 @@
 
 A crystal at two temperatures, the parent with two rotations, one of them measured twice; every
 optional step is on. Constants of a strip of an AGIPD, of a photon counter, and a rotation that is
-corrected with the strip's. What has no rule is written here: runs of constants, a run without the
+corrected with the strip's. Still frames for DIALS. What has no rule is written here: runs of constants, a run without the
 crystal, a PONI file.
 """
 
@@ -24,6 +24,8 @@ from hklflow.experiment.jobs import Job, Plan
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.stages.simulate import build
 
+from ..truth import still_files, still_rays
+from ..truth.still_tables import cell_of
 from ..workflow.conftest import CONFIG, SAMPLES
 
 MODULE, ASIC, CELLS = (16, 8), (8, 8), 1
@@ -95,6 +97,21 @@ def write_detectors(folder: Path) -> None:
     _write(folder, settings, "sample\tspace_group\nstrip\tP 1\n", STRIP)
 
 
+def write_stills(folder: Path) -> None:
+    """Write an experiment of six still frames in two batches."""
+    rays = still_rays.Rays(stated=1.003)
+    shots = [still_rays.shoot(rays, still_rays.CRYSTAL, number) for number in range(6)]
+    entry = {
+        "raw": "raw/stills.nxs",
+        "cell": list(cell_of(rays)),
+        "space_group": "P 6/m m m",
+        "batches": 2,
+        "refine_stills_detector": {"level": "detector"},
+    }
+    still_files.experiment(folder, "hex", entry)
+    still_rays.write(folder / "raw/stills.nxs", rays, shots)
+
+
 def _write(folder: Path, settings: dict[str, Any], samples: str, scans: str) -> None:
     (folder / "config").mkdir(parents=True)
     (folder / "config/config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(settings))))
@@ -120,7 +137,7 @@ def goals(folder: Path) -> list[str]:
     return [path for job in jobs(folder) if "raw" not in job.at for path in job.products]
 
 
-WORLDS = {"crystal": write_crystal, "detectors": write_detectors}
+WORLDS = {"crystal": write_crystal, "detectors": write_detectors, "stills": write_stills}
 """The experiments: functions that write them into a folder that does not exist."""
 
 _SETTINGS: dict[str, Any] = {
@@ -135,6 +152,7 @@ _SETTINGS: dict[str, Any] = {
     "background": {"runs": {"air": {"raw": "raw/empty.nxs", "seen_through": "not"}}},
     "refine_scale": {"use": True},
     "fill": {"radius": 0.2},
+    "crystals": {"both": {"scans": ["hexa/300K", "hexa/200K"]}},
     "per_scan": {
         "hexa/200K": {
             "background": {"runs": {"air": None}, "unmeasured": "report"},
