@@ -1,6 +1,7 @@
 """The stage that merges several crystals: its files, its sentences, what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from hklflow import stage
 from hklflow.base.errors import HklflowError
+from hklflow.geometry import Beam
 from hklflow.nexus import structure_factors as files
 from hklflow.stages import merge_crystals
 from tests.truth.several_crystals import World
@@ -82,9 +84,11 @@ def test_conditions_that_differ_are_reported(
 ) -> None:
     world = World(0, n=3)
     world.crystals[0].temperature = 250.0
+    world.crystals[1].rotation = replace(world.crystals[1].rotation, beam=Beam(0.52))
     run(tmp_path, world)
     said = capsys.readouterr().out
     assert "the merged scans have temperatures from 100 to 250 K" in said
+    assert "the merged scans have wavelengths from 0.5 to 0.52 Å" in said
     assert "make a set of each" in said
 
 

@@ -29,8 +29,8 @@ Floats = NDArray[np.float64]
 _STRAY = 0.05  # largest fraction of outliers of a scan that are faults of single observations
 _LEAST_ERROR = 0.02  # relative error of an intensity in the choice of the indexing
 _CURE = (
-    "look for another structure, a twin, wrong indices, absorption or errors that are too small, "
-    "then remove the scan from the list, or use it with `leave_out: []`"
+    "look for another structure, a twin, wrong indices, intensities or errors that are too small, "
+    "or absorption, then remove the scan from the list, or use it with `leave_out: []`"
 )
 _TOO_FEW = "{} of {} scans can be merged, and two are needed: {}"
 

@@ -184,7 +184,7 @@ class SeveralScans(stages.merge_crystals.Settings):
 
     scans: list[str] = Field(min_length=2)
     """Scans as `sample/scan`. The first merged scan defines scale and B, and its sample keeps the
-    products. A crystal is a sample of its own in the table of samples.
+    products. A crystal is a row of the table of samples, with the first crystal in `crystal_of`.
     """
     leave_out: Literal["auto"] | list[str] = "auto"
     """`auto`: scans of another lattice, with another cell, or that contradict the others are left
