@@ -75,6 +75,18 @@ def prepare(w: World, folder: Path) -> list[str]:
     return names
 
 
+def inputs(folder: Path, names: list[str]) -> unmeasured_background.Inputs:
+    """Return the stage's inputs of a world that was prepared."""
+    each = {n: [folder / name / f"{n}.nxs" for name in names] for n in ("scan", "mask", "scale")}
+    return unmeasured_background.Inputs(
+        scans=each["scan"],
+        masks=each["mask"],
+        scales=each["scale"],
+        frame_masks=[folder / name / "frame_mask.nxs" for name in names],
+        orientation=folder / "orientation.json",
+    )
+
+
 def run(w: World, folder: Path, names: list[str], **params: Any) -> Reduced:
     """Run the stage, and compare in units of S with the truth."""
     outputs = unmeasured_background.Outputs(
@@ -82,17 +94,10 @@ def run(w: World, folder: Path, names: list[str], **params: Any) -> Reduced:
         picture=folder / "unmeasured_background.png",
         metrics=folder / "unmeasured_background.json",
     )
-    each = {n: [folder / name / f"{n}.nxs" for name in names] for n in ("scan", "mask", "scale")}
     friedel = bool((w.crystal.group == -np.eye(3)).all((1, 2)).any())
     stage.run(
         unmeasured_background.main,
-        inputs=unmeasured_background.Inputs(
-            scans=each["scan"],
-            masks=each["mask"],
-            scales=each["scale"],
-            frame_masks=[folder / name / "frame_mask.nxs" for name in names],
-            orientation=folder / "orientation.json",
-        ),
+        inputs=inputs(folder, names),
         outputs=outputs,
         params=unmeasured_background.Params(**{"friedel": friedel, "subtract": True} | params),
         threads=1,

@@ -76,9 +76,9 @@ def bounded(
 
     from hklflow.transform import spots, unmeasured, unmeasured_bounds, unmeasured_check
 
-    disturbed = spots.find(records, _places(records, task).q, (plan.frames, *plan.block))
+    disturbed = spots.find(records, places_of_records(records, task).q, (plan.frames, *plan.block))
     records = records.take(~disturbed)
-    places = _places(records, task)
+    places = places_of_records(records, task)
     # A voxel is wider than a pixel: records next to a ring contain some of it.
     between = ~rings.near(places.q, _voxel(task, plan))
     if np.count_nonzero(between) < _FEWEST:
@@ -112,7 +112,7 @@ def bounded(
     return Found(bounds, fit, chi2, rest, float(disturbed.mean()))
 
 
-def _places(records: "Records", task: Task) -> "Places":
+def places_of_records(records: "Records", task: Task) -> "Places":
     """Return the places of records."""
     import numpy as np
 
