@@ -28,6 +28,9 @@ LOCAL = {
 }
 """Rules that snakemake runs itself, and the reason."""
 
+UNTESTED: dict[str, str] = {}
+"""Rules that the test does not submit, and the reason, such as a program that is not installed."""
+
 
 def rules() -> dict[str, bool]:
     """Return the rules in the order of the workflow; True if a rule is submitted to a cluster."""
@@ -69,7 +72,8 @@ def table(experiments: dict[str, list[str]]) -> str:
             lines.append(f"| `{rule}` | none: {LOCAL.get(rule, '?')} | |")
             continue
         ours = ", ".join(name for name, names in experiments.items() if rule in names)
-        lines.append(f"| `{rule}` | {groups.get(rule, 'its own')} | {ours or '?'} |")
+        ours = ours or f"no: {UNTESTED.get(rule, '?')}"
+        lines.append(f"| `{rule}` | {groups.get(rule, 'its own')} | {ours} |")
     return "\n".join(lines) + "\n"
 
 
