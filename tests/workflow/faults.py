@@ -332,9 +332,9 @@ def products(folder: Path) -> set[str]:
 def differences(first: Path, second: Path) -> list[str]:
     """Say how two results folders differ; only times and what follows from them are left out.
 
-    These are ``seconds``, and the time in an MTZ file; in a provenance record ``started``, how an input stands on the disk,
-    and the hash of an input that has such records itself; in NeXus also the ``date`` of an
-    NXprocess.
+    These are ``seconds``, and the time in an MTZ file; in a provenance record ``started``, how an
+    input stands on the disk, and the hash of an input that has such records itself; in NeXus also
+    the ``date`` of an NXprocess.
     """
     here, there = products(first), products(second)
     found = [f"{name} is in one only" for name in sorted(here ^ there)]
