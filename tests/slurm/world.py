@@ -2,8 +2,8 @@
 
 A crystal at two temperatures, the parent with two rotations, one of them measured twice; every
 optional step is on. Constants of a strip of an AGIPD, of a photon counter, and a rotation that is
-corrected with the strip's. Still frames for DIALS. What has no rule is written here: runs of constants, a run without the
-crystal, a PONI file.
+corrected with the strip's. Still frames for DIALS. What has no rule is written here: runs of
+constants, a run without the crystal, a PONI file.
 """
 
 import json

@@ -9,6 +9,7 @@ file that is being written, or between two renames.
 import filecmp
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -331,9 +332,9 @@ def products(folder: Path) -> set[str]:
 def differences(first: Path, second: Path) -> list[str]:
     """Say how two results folders differ; only times and what follows from them are left out.
 
-    In a provenance record these are ``started`` and ``seconds``, how an input stands on the disk,
-    and the hash of an input that has such records itself; in NeXus also the ``date`` of an
-    NXprocess.
+    These are ``seconds``, and the time in an MTZ file; in a provenance record ``started``, how an
+    input stands on the disk, and the hash of an input that has such records itself; in NeXus also
+    the ``date`` of an NXprocess.
     """
     here, there = products(first), products(second)
     found = [f"{name} is in one only" for name in sorted(here ^ there)]
@@ -357,14 +358,21 @@ def _shown(path: Path) -> Any:
         with Image.open(path) as image:
             return image.size, image.mode, image.tobytes()
     data = path.read_bytes()
+    if path.suffix == ".mtz":
+        return re.sub(rb"CREATED_[\d/:_]+", b"", data)
     return data.partition(b"<!-- hklflow {")[0] if path.suffix == ".html" else data
 
 
 def _timeless(data: Any) -> Any:
-    """JSON without the times of provenance records."""
-    if isinstance(data, dict) and "provenance" in data:
-        return {**data, "provenance": [_timeless_record(r) for r in data["provenance"]]}
-    return data
+    """JSON without the times of provenance records, and without seconds."""
+    if isinstance(data, list):
+        return [_timeless(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    kept = {key: _timeless(item) for key, item in data.items() if key != "seconds"}
+    if "provenance" in data:
+        kept["provenance"] = [_timeless_record(r) for r in data["provenance"]]
+    return kept
 
 
 def _timeless_record(record: dict[str, Any]) -> dict[str, Any]:
@@ -384,7 +392,8 @@ def _lasting(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _has_history(path: str) -> bool:
-    return path.startswith("results/") and path.endswith((".nxs", ".json", ".png", ".html"))
+    of_results = re.match(r"results(_binned\d)?/", path) is not None
+    return of_results and path.endswith((".nxs", ".json", ".png", ".html"))
 
 
 def _shows_others(path: Path) -> bool:
@@ -431,6 +440,8 @@ def _dataset(path: str, dataset: h5py.Dataset) -> Any:
     value = _plain(dataset[()])
     if "/workflow/process_" in path and path.endswith("/record/data"):
         return _timeless_record(json.loads(value))
+    if isinstance(value, str) and '"provenance"' in value:
+        return _timeless(json.loads(value))
     return (str(dataset.dtype), dataset.shape, dataset.chunks, value)
 
 
