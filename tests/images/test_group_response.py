@@ -83,7 +83,8 @@ def test_scattering_that_is_no_profile_shows_in_chi2() -> None:
     lobe = 1 + 0.1 * np.cos(2 * np.arctan2(*(np.indices(SHAPE) - 90.0)))
     counts = rng.poisson(800 * lobe * image).astype(float)
     found = group_response.of_scan(counts, np.full(SHAPE, 800.0), angle(), good, CHIPS, 120)
-    assert found.chi2 is not None and found.chi2 > 2
+    assert found.chi2 is not None
+    assert found.chi2 > 2
 
 
 def test_groups_without_common_angles_are_refused() -> None:
@@ -100,7 +101,8 @@ def test_a_partition_is_needed_and_groups_may_be_masked() -> None:
         group_response.of_pixels(ones, ones, ones, good, holes)
     good[CHIPS.labels == 3] = False
     found = group_response.of_pixels(ones, ones, ones, good, holes)
-    assert np.isnan(found.factors[2]) and found.pixels[2] == 0
+    assert np.isnan(found.factors[2])
+    assert found.pixels[2] == 0
     assert found.about(CHIPS)["without good pixels"] == ["module 00 chip 02"]
     flat, _ = found.image(CHIPS, good)
     assert (np.isfinite(flat) == good).all()

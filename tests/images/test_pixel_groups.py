@@ -1,4 +1,4 @@
-"""Groups of pixels: the numbers of pixels are those of geometry, and other detectors are refused."""
+"""Groups of pixels: their numbers of pixels are those of geometry; other detectors are refused."""
 
 from dataclasses import replace
 
@@ -27,7 +27,9 @@ def detector(centre: tuple[float, float] = MIDDLE, distance: float = DISTANCE) -
 
 def pyfai(centre: tuple[float, float] = MIDDLE) -> Geometry:
     poni = {"poni1": centre[0] * PIXEL, "poni2": centre[1] * PIXEL}
-    return Geometry(dist=DISTANCE, **poni, pixel1=PIXEL, pixel2=PIXEL, wavelength=1e-10 * WAVELENGTH)
+    return Geometry(
+        dist=DISTANCE, **poni, pixel1=PIXEL, pixel2=PIXEL, wavelength=1e-10 * WAVELENGTH
+    )
 
 
 def sizes(groups: PixelGroups) -> dict[str, int]:
@@ -84,7 +86,7 @@ def test_sectors_have_the_area_of_geometry() -> None:
     quarters = pixel_groups.by_sector(square, 4)
     assert quarters.counts().tolist() == [10000] * 4
     quarters.require_partition(np.zeros((200, 200), bool))
-    chi = np.degrees(pyfai().chiArray(SHAPE))
+    chi = -np.degrees(pyfai().chiArray(SHAPE))  # the rows of this detector run downwards
     for first in (0.0, 17.0):
         twelve = pixel_groups.by_sector(detector(), 12, first)
         expected = np.floor(np.mod(chi - first, 360) / 30).astype(int) + 1
@@ -146,7 +148,7 @@ def test_another_detector_is_refused() -> None:
     bands.require(SHAPE, detector((100.3, 120.0)), beam)
     with pytest.raises(HklflowError, match="moved by up to 3 pixels since the groups by band"):
         bands.require(SHAPE, detector((103.0, 120.0)), beam)
-    with pytest.raises(HklflowError, match="made for 0.5 Å, and the wavelength is 0.6 Å"):
+    with pytest.raises(HklflowError, match=r"made for 0\.5 Å, and the wavelength is 0\.6 Å"):
         bands.require(SHAPE, detector(), Beam(0.6, 0.99))
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -115,7 +115,7 @@ def make(
         _groups(by, definition, known),
         known.detector,
         known.beam,
-        detector=None if known.model is None else known.model.name,
+        model=None if known.model is None else known.model.name,
         serial=source.serial,
         geometry=known.version,
     )
@@ -172,10 +172,10 @@ def statistics(
 ) -> None:
     """Print figures of each group: good pixels, counts, mean, spread, dispersion, silent pixels.
 
-    `mean` is in counts per pixel and frame. `spread` is the standard deviation of the pixels' means,
-    `expected_spread` that of equal pixels that count photons. `dispersion` is the variance of a
-    pixel over the frames relative to photon counting (median). `zeros` counts good pixels without
-    counts.
+    `mean` is in counts per pixel and frame. `spread` is the standard deviation of the means of the
+    pixels, `expected_spread` that of equal pixels that count photons. `dispersion` is the variance
+    of a pixel over the frames relative to photon counting (median). `zeros` counts good pixels
+    without counts.
 
     Example: `hklflow groups statistics config/chips.nxs raw/flood.h5`
 

@@ -89,7 +89,7 @@ def of_pixels(
     labels, n = groups.labels[good] - 1, len(groups.names)
 
     def sums(values: Floats) -> Floats:
-        return np.bincount(labels, values, minlength=n)
+        return np.asarray(np.bincount(labels, values, minlength=n), np.float64)
 
     weight = weights[good]
     total = sums(weight)
@@ -134,7 +134,8 @@ def of_scan(
     cell = label * bins + ring
 
     def cells(values: Floats) -> Floats:
-        return np.bincount(cell, values, minlength=n * bins).reshape(n, bins)
+        sums = np.bincount(cell, values, minlength=n * bins)
+        return np.asarray(sums, np.float64).reshape(n, bins)
 
     observed, pixels = cells(counts[use]), groups.counts(~use)
     _require_connected(observed > 0, pixels > 0, groups.names)
@@ -220,7 +221,9 @@ def _scaled(observed: Floats, expected: Floats, factors: Floats) -> tuple[Floats
     """Return factors (n,) and correction of the profile (bins,) of the largest likelihood."""
     for _ in range(_ROUNDS):
         modelled = factors @ expected
-        within = np.divide(observed.sum(0), modelled, where=modelled > 0, out=np.ones_like(modelled))
+        within = np.divide(
+            observed.sum(0), modelled, where=modelled > 0, out=np.ones_like(modelled)
+        )
         modelled = expected @ within
         new = np.divide(observed.sum(1), modelled, where=modelled > 0, out=np.zeros_like(modelled))
         new = new / new[new > 0].mean()
@@ -253,11 +256,11 @@ def _require_connected(seen: NDArray[np.bool_], used: NDArray[np.bool_],
                        names: tuple[str, ...]) -> None:  # fmt: skip
     """Refuse groups that share no scattering angle with the others."""
     members = np.flatnonzero(used)
-    reached, rings = np.zeros(len(names), bool), np.zeros(seen.shape[1], bool)
+    reached: BoolImage = np.zeros(len(names), np.bool_)
     reached[members[:1]] = True
     while True:
         rings = seen[reached].any(axis=0)
-        further = reached | (used & seen[:, rings].any(axis=1))
+        further: BoolImage = reached | (used & seen[:, rings].any(axis=1))
         if np.array_equal(further, reached):
             break
         reached = further

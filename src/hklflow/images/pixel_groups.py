@@ -6,6 +6,7 @@ in two groups; a partition also leaves no good pixel out, see `PixelGroups.requi
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class PixelGroups:
     rule : dict
         Plain data: ``by`` and the parameters of the definition.
     fingerprint : dict
-        Plain data about the detector: ``shape``, and if known ``detector`` (name), ``serial``,
+        Plain data about the detector: ``shape``, and if known ``model`` (name), ``serial``,
         ``geometry`` (its file and version), ``pixels`` (`detector_to_dict`), ``wavelength_A``.
     """
 
@@ -311,7 +312,7 @@ def by_band(detector: Detector, beam: Beam | None, edges: Sequence[float]) -> Pi
     labels = np.digitize(radius, borders)
     labels[labels == len(borders)] = 0
     what = "two-theta" if beam is None else "Q"
-    names = tuple(f"{what} {a:g} to {b:g}" for a, b in zip(borders, borders[1:], strict=False))
+    names = tuple(f"{what} {a:g} to {b:g}" for a, b in pairwise(borders))
     rule = {"by": "band", "unit": unit, "edges": borders.tolist()}
     return _occupied(labels.astype(np.int32), names, rule)
 

@@ -318,6 +318,11 @@ def background_annulus(
     groups = nexus.read_groups(params.groups).binned(scan.binning)
     groups.require(good.shape, scan.rotation.detector, scan.rotation.beam)
     chosen = groups.select(params.background_groups)
+    if not (good & chosen).any():
+        raise HklflowError(
+            f"the groups {', '.join(params.background_groups)} of `find_peaks: background_groups` "
+            "have no good pixel; name other groups"
+        )
     found = annulus(q, good & chosen, params.annulus)
     sentence = f"{found.sentence}, in the groups {', '.join(params.background_groups)}"
     return replace(found, inside=found.inside & chosen, sentence=sentence)

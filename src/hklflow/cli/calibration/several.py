@@ -247,7 +247,7 @@ def _kept(start: Record) -> Record:
 def _ideal(
     name: "str | Modules | None", bad: NDArray[np.bool_] | None, pixel_size: tuple[float, float]
 ) -> "Modules":
-    """Return undisplaced modules: given, from pyFAI's detector definition, or from a mask's gaps."""
+    """Return undisplaced modules: given, of pyFAI's detector, or between the gaps in a mask."""
     from hklflow.calibration.modules import detector_modules, modules_from_gaps
     from hklflow.geometry.modules import Modules
 
