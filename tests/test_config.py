@@ -1068,3 +1068,54 @@ def test_only_stages_that_run_dials_know_where_it_is(base: Path) -> None:
     assert own > Estimate(config.load(CONFIG, base)).minutes(
         "refine_parent", sample="hexa", scan="300K"
     )
+
+
+CRYSTALS = """\
+sample\tspace_group\ta\tb\tc\talpha\tbeta\tgamma\tformula\tcrystal_of
+hexa-b\t\t\t\t\t\t\t\t\thexa
+hexa\tP 6/m m m\t4.80\t4.80\t7.15\t90\t90\t120\tAB2\t
+hexa-c\tP 6/m\t4.81\t4.81\t7.16\t90\t90\t120\tAB\thexa
+cube\tP m -3 m\t\t\t\t\t\t\tABO3\t
+"""
+
+
+def test_a_crystal_has_the_lattice_and_the_settings_of_its_sample(base: Path) -> None:
+    (base / "config/samples.tsv").write_text(CRYSTALS)
+    with (base / "config/scans.tsv").open("a") as file:
+        file.write("hexa-b\t300K\t300\t\tr1\traw/a2.nxs\tchi=0 phi=0:0.1\tpowder\n")
+    (base / "config/scans.tsv").write_text(
+        (base / "config/scans.tsv").read_text().replace("r2\traw/a2.nxs", "r2\traw/c2.nxs")
+    )
+    (base / "raw/c2.nxs").touch()
+    given = {
+        "hexa": {"find_peaks": {"n_sigma": 7}, "merge": {"pool": 1}},
+        "hexa-b": {"merge": {"pool": 3}},
+    }
+    experiment = config.load(copy.deepcopy(CONFIG) | {"per_sample": given}, base)
+    first, second, third = (experiment.samples[name] for name in ("hexa", "hexa-b", "hexa-c"))
+    assert (second.space_group, second.cell, second.formula) == (
+        first.space_group,
+        first.cell,
+        first.formula,
+    )
+    assert (third.space_group, third.cell, third.formula) == (
+        "P 6/m",
+        (4.81, 4.81, 7.16, 90, 90, 120),
+        "AB",
+    )
+    for sample, expected in (("hexa", (7, 1)), ("hexa-b", (7, 3)), ("hexa-c", (7, 1))):
+        own = experiment.settings(sample)
+        assert (own.find_peaks.n_sigma, own.merge.pool) == expected
+    assert experiment.settings("hexa-b", "300K").merge.pool == 3
+    assert experiment.settings("cube").find_peaks.n_sigma == 5
+    layers = [layer.name for layer in experiment.layers_of("hexa-b", "300K")]
+    assert layers[-2:] == ["per_sample.hexa", "per_sample.hexa-b"]
+
+
+@pytest.mark.parametrize("of", ["nothing", "hexa-c", "hexa-b"])
+def test_a_crystal_of_something_else_is_refused(base: Path, of: str) -> None:
+    """Of a sample that is not there, of another crystal, and of itself."""
+    text = CRYSTALS.replace("hexa-b\t\t\t\t\t\t\t\t\thexa\n", f"hexa-b\t\t\t\t\t\t\t\t\t{of}\n")
+    (base / "config/samples.tsv").write_text(text)
+    problems = _problems(CONFIG, base)
+    assert any(f"hexa-b is a crystal of '{of}', which is not a sample" in p for p in problems)

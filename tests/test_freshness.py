@@ -275,6 +275,7 @@ def test_verify_and_remove(base: Path, capsys: pytest.CaptureFixture[str]) -> No
     rows = table.read_text().splitlines(keepends=True)
     table.write_text("".join(row for row in rows if "100K" not in row))
     (base / "results/quartz/100K/notes.txt").write_text("mine")
+    (base / "results/quartz/100K/residuals.png").write_bytes(b"a picture has no record")
     code, out = run("verify", str(base), "--full")
     assert code == 0
     assert "orphan: results/quartz/100K belongs to no row of the tables" in out

@@ -1,19 +1,15 @@
 """Which peaks an orientation is refined from."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hklflow import nexus, stage
-from hklflow.base.errors import HklflowError
-from hklflow.peaks.table import FIELDS, PeakFlag, PeakTable
+from hklflow.peaks.table import PeakFlag, PeakTable
 from hklflow.stage.orientation import observe
-from hklflow.stage.orientation.observed import BEYOND, _sharp
-from hklflow.stages import refine, refine_parent
+from hklflow.stage.orientation.observed import _sharp
 from tests.truth import worlds
-from tests.truth.world_scans import compared, scan_of, table_of
+from tests.truth.world_scans import scan_of
 
 SCAN = scan_of(worlds.world("plain", "cubic", 1), 0)
 
@@ -89,78 +85,3 @@ def test_where_most_peaks_are_as_wide_as_the_fit_allows_the_window_is_told() -> 
     found = observe(["r"], [SCAN], [table])
     assert len(found.tables[0]) == 40
     assert "find_peaks: window" in found.notes[0]
-
-
-def angles_of(world: worlds.World, table: PeakTable) -> np.ndarray:
-    """Scattering angles in degrees, from the places of the pixels: the beam is along z."""
-    instrument = world.instrument
-    at = instrument.origin + instrument.pixel_size * (
-        table.slow[:, None] * instrument.slow + table.fast[:, None] * instrument.fast
-    )
-    return np.degrees(np.arctan2(np.hypot(at[:, 0], at[:, 1]), at[:, 2]))
-
-
-def with_noise(table: PeakTable, keep: np.ndarray, number: int) -> PeakTable:
-    """Let so many of the peaks that are not to be used be on other frames: angles stay."""
-    rng = np.random.default_rng(1)
-    which = rng.permutation(np.flatnonzero(~keep))[:number]
-    columns = {name: getattr(table, name).copy() for name in FIELDS}
-    columns["frame"][which] = rng.permutation(columns["frame"][which])
-    return PeakTable(**columns, counts={})
-
-
-@pytest.mark.slow
-def test_peaks_beyond_the_largest_scattering_angle_take_no_part(tmp_path: Path) -> None:
-    """A quarter of all peaks is elsewhere, beyond the limit: parent and child do not notice."""
-    world = worlds.world("plain", "cubic", 21)
-    limit, identity = 15.0, {"sample": "s", "rotations": [f"r{i}" for i in range(len(world.scans))]}
-    scans, full, within = [], [], []
-    for i in range(len(world.scans)):
-        table = table_of(world, i)
-        keep = angles_of(world, table) <= limit
-        assert 50 < keep.sum() < 0.7 * len(keep)
-        far = with_noise(table, keep, len(keep) // 4)
-        for tables, one in ((full, far), (within, table.select(keep))):
-            tables.append(tmp_path / f"{len(full)}{len(within)}_{i}.nxs")
-            nexus.write_peaks(tables[-1], one)
-        scans.append(tmp_path / f"scan{i}.nxs")
-        nexus.write_scan(scans[-1], scan_of(world, i), f"r{i}", None)
-
-    def found(name: str, peaks: list[Path], **params: float) -> list[dict]:
-        out = tmp_path / name
-        out.mkdir()
-        cell = {"space_group": world.space_group, "cell": tuple(world.cell)}
-        refine_parent.main(
-            inputs=refine_parent.Inputs(scans=scans, peaks=peaks),
-            outputs=refine_parent.Outputs(orientation=out / "p.json", picture=out / "p.png"),
-            params=refine_parent.Params(
-                scan="p", grid_limits=(1, 1, 1), **cell, **identity, **params
-            ),
-        )
-        refine.main(
-            inputs=refine.Inputs(scans=scans, peaks=peaks, parent=out / "p.json"),
-            outputs=refine.Outputs(orientation=out / "o.json", picture=out / "o.png"),
-            params=refine.Params(scan="o", **identity, **params),
-        )
-        return [stage.read_json(out / name) for name in ("p.json", "o.json")]
-
-    limited = found("limited", full, max_two_theta=limit)
-    for one, other in zip(limited, found("cut", within), strict=True):
-        np.testing.assert_allclose(one["UB"], other["UB"], rtol=1e-12)
-        assert one["cell_sigma"] == pytest.approx(other["cell_sigma"], rel=1e-9)
-        assert one["metrics"]["peaks"] == other["metrics"]["peaks"]
-        assert one["metrics"]["peaks left out"][BEYOND] > 100
-    assert compared(world, limited[0]).worst < 4
-    assert found("all", full)[0]["metrics"]["fraction indexed"] < 0.9
-
-
-def test_a_largest_scattering_angle_below_all_peaks_is_refused() -> None:
-    world = worlds.world("plain", "cubic", 21)
-    table = table_of(world, 0)
-    smallest = angles_of(world, table).min()
-    told = rf"all {len(table)} peaks are at scattering angles .* {smallest:.4g} degrees .* raise"
-    with pytest.raises(HklflowError, match=told):
-        observe(["r"], [scan_of(world, 0)], [table], max_two_theta=0.5 * smallest)
-    assert len(observe(["r"], [scan_of(world, 0)], [table], max_two_theta=180).tables[0]) == len(
-        table
-    )

@@ -13,6 +13,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.lattice import reciprocal
 from hklflow.stages import scan_file
+from hklflow.volumes.disagreement import DisagreementMap
 from tests.test_nexus import _product
 from tests.test_temperature_series import rotation
 from tests.truth.orientations import write_orientation
@@ -116,6 +117,22 @@ def test_names_that_users_know_lead_to_the_right_files(master: Path) -> None:
     names = {Path(target).name for target in targets}
     assert names >= {f"{p}_{k}.nxs" for p in ("symm", "filled", "total_pdf") for k in KINDS}
     assert not [target for target in targets if Path(target).is_absolute()]
+
+
+def test_the_map_of_differences_between_rotations_is_linked(tmp_path: Path) -> None:
+    given = _inputs(tmp_path / "out")
+    with h5py.File(given["masked_transform"], "r+") as file:
+        found = DisagreementMap(2, GRID)
+        found.x += 0.5
+        found.v += 4.0
+        nexus.write_disagreement(file["entry"], found, ["r1", "r2"])
+    with h5py.File(_run(given)) as file:
+        assert "disagreement" not in file["entry"]  # this volume is of one rotation
+        group = file["entry/masked_disagreement"]
+        assert group.attrs["signal"] == "significance"
+        assert group["significance"][0, 0, 0] == 0.25
+        assert group["rotations/difference"][1, 0, 0, 0] == 0.125
+        assert group["rotations/difference_errors"][1, 0, 0, 0] == 0.5
 
 
 def test_every_link_is_relative_and_resolves(master: Path) -> None:

@@ -20,7 +20,7 @@ from hklflow.geometry.lattice import b_matrix
 from hklflow.images.pixel_binning import PixelBinning
 from tests.truth.orientations import write_orientation
 
-from .cases import Spoil, cut, edited, nothing, replaced, several
+from .cases import Spoil, cut, edited, nothing, replaced, several, written
 from .experiment import CELL, CONFIG, SHAPE, frames, rotation
 from .headers import MONITOR, TRANSMISSION, gone, r1
 
@@ -324,6 +324,24 @@ REFUSED = [
                 },
             ),
         )
+    ),
+    # The peaks of a refinement.
+    Refused(
+        "peaks of frames that are not there",
+        "stage/orientation/choice.py:require_choice",
+        "refine_parent",
+        PARENT,
+        "`orientation: use_frames` has 40-50, but r1 uses the raw frames 0 to 5",
+        config={"orientation": {"use_frames": ["40-50"]}},
+    ),
+    Refused(
+        "list of peaks without a first line",
+        "stage/peak_choice.py:read_listed",
+        "refine_parent",
+        PARENT,
+        "raw/odd.tsv is no table of peaks: its first line has no column sample, scan,",
+        written("raw/odd.tsv", "quartz\t300K\tr1\t3\t2\t2\n"),
+        {"orientation": {"leave_out_peaks": "raw/odd.tsv"}},
     ),
     # The facts of a scan.
     _import("monitor of 0", "(frame 3 has 0): leave out", r1(MONITOR, [9.0, 9, 9, 0, 9, 9])),

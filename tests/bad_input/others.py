@@ -103,6 +103,7 @@ OTHERS = {
     "stage/norms.py:absorbed": PRODUCT,
     "stage/norms.py:frame_norm": PRODUCT,
     "stage/norms.py:require_monitor": TWIN,
+    "stage/orientation/choice.py:chosen": PIXELS,
     "stage/orientation/observed.py": HAND,
     "stages/absolute_scale.py": PRODUCT,
     "stages/absorption.py:_require_shape": HAND,

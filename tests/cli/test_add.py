@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hklflow.cli.folder import read_table
 from hklflow.experiment import config
 from tests.patience import PATIENCE
 
@@ -77,7 +78,7 @@ def test_a_sample_from_a_cif(folder: Path, hklflow: Hklflow) -> None:
     assert "data block quartz: cell 4.9134 4.9134 5.4052 90 90 120, P 32 2 1" in done.out
     row = (folder / "config/samples.tsv").read_text().splitlines()[-1]
     cell = ["4.9134", "4.9134", "5.4052", "90", "90", "120"]
-    assert row.split("\t") == ["low", "O2 Si", "P 32 2 1", *cell, ""]
+    assert row.split("\t") == ["low", "O2 Si", "P 32 2 1", *cell, "", ""]
     before = _tables(folder)
     both = hklflow(*add, "--cell", "1", "1", "1", "90", "90", "90")
     assert both.code == 2
@@ -276,3 +277,16 @@ def test_the_command_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == []
+
+
+def test_another_crystal_of_a_sample(folder: Path, hklflow: Hklflow) -> None:
+    words = ("sample", "add", "quartz-b", "--crystal-of", "quartz", "--directory", folder)
+    done = hklflow(*words)
+    assert done.code == 0, done.err
+    row = read_table(folder / "config/samples.tsv").rows[-1]
+    assert (row["sample"], row["crystal_of"], row["space_group"]) == ("quartz-b", "quartz", "")
+    samples = _load(folder).samples
+    assert samples["quartz-b"].space_group == samples["quartz"].space_group == "P 32 2 1"
+    wrong = hklflow("sample", "add", "other", "--crystal-of", "cristobalite", "--directory", folder)
+    assert wrong.code == 2
+    assert "other is a crystal of 'cristobalite', which is not a sample of its own" in wrong.err

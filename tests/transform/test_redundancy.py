@@ -185,6 +185,19 @@ def test_rotations_without_a_common_orbit_have_no_common_scale() -> None:
     assert off[world.n :].std() < 0.02
 
 
+def test_a_factor_with_a_large_error_is_used_only_if_the_start_has_a_larger_one() -> None:
+    world = World(*TETRAGONAL, 4, 1.0)
+    rotations = [world.rotation(0)]
+    records = world.records(rotations, [curve(world.n, 1)], [np.ones(world.n)])
+    task = refine_scale._Task(None, [], ["r1"], rotations)  # type: ignore[arg-type]
+    params = refine_scale.Params(direction_intervals=1, told_error=1e-5)
+    for of_start, used in ((0.0, False), (1e-4, False), (0.5, True)):
+        sums = refine_scale._Sums(records, 1, [np.ones(world.n)], of_start)
+        found, warnings = refine_scale._fit(sums, task, params, known=True)
+        assert (found is not None) is used
+        assert f"error of frame_scale {of_start:.1%}" in warnings[0]
+
+
 def test_a_fit_that_does_not_come_to_rest_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(*TETRAGONAL, 7, 1.0)
     scale = curve(world.n, 1)

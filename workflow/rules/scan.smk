@@ -161,7 +161,7 @@ rule find_peaks:
 
 rule refine_parent:
     input:
-        **reads("refine_parent", "scans", "peaks", "masks", "start"),
+        **reads("refine_parent", "scans", "peaks", "masks", "start", "list"),
     output:
         **writes("refine_parent", "orientation", "picture"),
     log:
@@ -182,7 +182,7 @@ rule refine_parent:
 
 rule refine:
     input:
-        **reads("refine", "parent", "scans", "peaks", "masks"),
+        **reads("refine", "parent", "scans", "peaks", "masks", "list"),
     output:
         **writes("refine", "orientation", "picture"),
     log:

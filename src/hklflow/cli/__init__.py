@@ -26,10 +26,13 @@ from hklflow.cli.groups import app as groups
 from hklflow.cli.import_ini import import_ini
 from hklflow.cli.import_scans import import_scans
 from hklflow.cli.init import init_experiment
+from hklflow.cli.instrument import app as instrument
 from hklflow.cli.lattice import app as lattice
 from hklflow.cli.mask import app as mask
 from hklflow.cli.model import app as model
 from hklflow.cli.peaks import app as peaks
+from hklflow.cli.peaks_list import list_peaks
+from hklflow.cli.plan import plan_scan
 from hklflow.cli.show import show
 from hklflow.cli.slice import slice_volume
 from hklflow.cli.status import show_status
@@ -54,8 +57,10 @@ app.command(config)
 app.command(mask)
 app.command(groups)
 app.command(peaks)
+peaks.command(list_peaks, name="list")
 app.command(lattice)
 app.command(model)
+app.command(instrument)
 app.command(calibration.app)
 app.command(constants.app)
 app.command(calibrant)
@@ -70,6 +75,7 @@ app.command(verify)
 app.command(remove)
 sample.command(add_sample, name="add")
 scan.command(add_scan, name="add")
+scan.command(plan_scan, name="plan")
 config.command(explain, name="explain")
 config.command(import_ini, name="import-ini")
 

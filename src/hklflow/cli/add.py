@@ -10,6 +10,7 @@ from hklflow.base.values import CELL_NAMES
 from hklflow.cli.cif import Cif
 from hklflow.cli.folder import experiment
 from hklflow.cli.options import Directory
+from hklflow.cli.plan import filled
 
 
 def add_sample(
@@ -21,12 +22,14 @@ def add_sample(
     formula: str = "",
     cif: Cif = Cif(),
     parents: str = "",
+    crystal_of: str = "",
     directory: Directory = Path(),
 ) -> None:
-    """Add a sample to the table of samples.
+    """Add a sample, or another crystal of a sample, to the table of samples.
 
     Example: `hklflow sample add quartz --space-group "P 32 2 1" --cell 4.91 4.91 5.40 90 90 120
-    --formula SiO2`, or `hklflow sample add quartz --cif quartz.cif`
+    --formula SiO2`, `hklflow sample add quartz --cif quartz.cif`, or `hklflow sample add quartz-b
+    --crystal-of quartz`
 
     Parameters
     ----------
@@ -43,6 +46,9 @@ def add_sample(
         file.
     parents
         Parent scan for each temperature range in K, such as `300K=160:400 100K=0:160`.
+    crystal_of
+        Sample of which this is another crystal. Its space group, cell and formula are used unless
+        others are given, and its settings (`per_sample`) apply to the crystal, too.
     """
     from hklflow.geometry.symmetry import space_group as known
 
@@ -50,13 +56,20 @@ def add_sample(
     if crystal is not None:
         space_group = space_group or crystal.space_group
         cell, formula = crystal.cell, formula or crystal.formula
-    if space_group is None:
+    if space_group is None and not crystal_of:
         raise HklflowError(
             "the space group is not stated; enter --space-group (P 1 if it is not known), or a "
             "file with --cif"
         )
-    known(space_group)
-    row = {"sample": name, "space_group": space_group, "formula": formula, "parents": parents}
+    if space_group is not None:
+        known(space_group)
+    row = {
+        "sample": name,
+        "space_group": space_group or "",
+        "formula": formula,
+        "parents": parents,
+        "crystal_of": crystal_of,
+    }
     if cell is not None:
         row |= {axis: f"{value:.10g}" for axis, value in zip(CELL_NAMES, cell, strict=True)}
     folder = experiment(directory)
@@ -110,8 +123,8 @@ def add_scan(
 ) -> None:
     """Add one rotation of a scan to the table of scans.
 
-    The raw file must exist. Enter rotations that are not measured yet in `config/planned.tsv`, see
-    `hklflow watch --help`.
+    The raw file must exist. Plan rotations that are not measured yet with `hklflow scan plan`, or
+    enter them in `config/planned.tsv`, see `hklflow watch --help`.
 
     Example: `hklflow scan add quartz 100K --rotation r1 --raw raw/quartz_100K_r1.h5
     --temperature 100 --parent 300K --goniometer "chi=0 phi=0:0.1"`
@@ -132,5 +145,7 @@ def add_scan(
         raise HklflowError("--raw is empty; name the raw file of the rotation")
     row = {"sample": sample, "scan": scan, "rotation": rotation, "raw": raw, **columns.texts()}
     folder = experiment(directory)
+    for note in filled(folder.base, [raw]):
+        print(note)
     folder.add("scans", [row])
     print(f"{sample} {scan} {rotation} added to {folder.table('scans')}")

@@ -76,6 +76,8 @@ def missing(row: Row, base: Path, settling: Settling) -> str:
             return NOT_THERE
     except OSError as error:
         return f"{row['raw']} cannot be reached ({error.strerror})"
+    except HklflowError as error:  # a damaged scan file
+        return str(error)
     for raw in parts(row["raw"]):
         with _quiet():
             message = _missing(base / raw, raw, row.get("frames", ""), settling)
@@ -98,8 +100,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _begun(path: Path) -> bool:
-    """Return True if the file, or any file of the series, exists."""
+    """Return True if the file, or any file of the series, exists.
+
+    A planned scan file exists before its frames, which count.
+    """
+    from hklflow.formats.light import sources_of
+    from hklflow.formats.planned_scan import is_planned
+
     if not is_series(path.name):
+        if is_planned(path):
+            return any(_begun(Path(source)) for source, _ in sources_of(path))
         return path.exists()
     pattern = name_pattern(path.name, {})
     try:

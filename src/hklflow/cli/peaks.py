@@ -82,8 +82,8 @@ def tune(
             f"`binning` is {experiment.config.binning} in {folder.config}: parameters of the peak "
             "search are tuned on frames as measured; set `binning: 1` and run this again"
         )
-    sample, name, rotations = _named(scan, experiment)
-    measured = _Measured(folder, experiment, sample, name, rotations)
+    sample, name, rotations = named(scan, experiment)
+    measured = Measured(folder, experiment, sample, name, rotations)
     given = experiment.settings(sample, name).find_peaks
     present = _present(given)
     rows = ["setting\tspots\tindexed beyond chance\tscore"]
@@ -127,7 +127,7 @@ def _present(given: "Settings") -> "PeakParams":
     )
 
 
-def _named(scan: str, experiment: "Experiment") -> tuple[str, str, list[str]]:
+def named(scan: str, experiment: "Experiment") -> tuple[str, str, list[str]]:
     """Return sample, scan and rotations from `sample/scan` or `sample/scan/rotation`."""
     parts = scan.split("/")
     if len(parts) not in (2, 3) or tuple(parts[:2]) not in experiment.scans:
@@ -183,7 +183,7 @@ class _Reader:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     """Rotations of a scan with the products of the workflow."""
 
     folder: Folder
@@ -202,12 +202,12 @@ class _Measured:
         from hklflow import nexus
 
         found = []
-        for path in self._made("scan.nxs"):
+        for path in self.made("scan.nxs"):
             scan = nexus.read_scan(path)
             found.append(replace(scan, raw=str(self.folder.base / scan.raw)))
         return found
 
-    def _made(self, name: str) -> list[Path]:
+    def made(self, name: str) -> list[Path]:
         """Return the product of each rotation; raise if a product does not exist."""
         pattern = self.experiment.paths.rotation(name)
         products = [self.product(pattern, rotation=r) for r in self.rotations]
@@ -271,7 +271,7 @@ class _Measured:
         from hklflow.formats import raw
 
         readers = []
-        for scan, rotation, path in zip(self.scans, rotations, self._made("mask.nxs"), strict=True):
+        for scan, rotation, path in zip(self.scans, rotations, self.made("mask.nxs"), strict=True):
             readers.append(
                 _Reader(
                     frames=stack.enter_context(raw.open_scan(scan)),

@@ -137,6 +137,7 @@ def remove(paths: list[Path], /, *, directory: Directory = Path()) -> None:
     """
     from hklflow.cli.progress import run_of
     from hklflow.experiment.config import load
+    from hklflow.experiment.jobs import Plan
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
@@ -149,17 +150,23 @@ def remove(paths: list[Path], /, *, directory: Directory = Path()) -> None:
             raise HklflowError(
                 f"{name} is not an orphan; you can remove {', '.join(known) or 'none'}"
             )
+    products = {Path(path).name for job in Plan(experiment).lasting for path in job.products}
     for name in named:
-        _remove(folder.base / name, name)
+        _remove(folder.base / name, name, products)
 
 
-def _remove(folder: Path, name: str) -> None:
+def _remove(folder: Path, name: str, products: set[str]) -> None:
+    """Remove the products in a folder; ``products`` are the names of products of other scans."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     made = {path for path in files if _is_product(path)}
-    # Tables and files in other formats have no record; a product with the same name is next to
-    # each of these files.
+    # Pictures, tables and files in other formats have no record: they have the name of a product of
+    # another scan, or a product with the same stem is next to them.
     stems = {path.with_suffix("") for path in made}
-    removed = [path for path in files if path in made or path.with_suffix("") in stems]
+    removed = [
+        path
+        for path in files
+        if path in made or path.with_suffix("") in stems or path.name in products
+    ]
     size = sum(path.stat().st_size for path in removed)
     kept = [path for path in files if path not in removed]
     if kept:

@@ -23,6 +23,7 @@ from hklflow.cli.complete import NOT_THERE, Settling, missing
 from hklflow.cli.folder import Folder, experiment, read_table
 from hklflow.cli.lock import only_one
 from hklflow.cli.options import Directory
+from hklflow.cli.plan import filled
 from hklflow.cli.runner import Run, default_command
 
 _NAP = 0.1  # s; longest delay before a signal is handled
@@ -234,6 +235,8 @@ class Watch:
 
     def _add(self, scan: planned.Planned) -> bool:
         try:
+            for note in filled(self.folder.base, [row["raw"] for row in scan.rows]):
+                tell(note)
             columns = read_table(self.folder.table("scans")).columns
             self.folder.add("scans", [{k: row.get(k, "") for k in columns} for row in scan.rows])
         except (HklflowError, OSError) as error:

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from hklflow import stage
+from hklflow.stage.peak_choice import PeakChoice
 
 
 class DialsPrograms(stage.Params):
@@ -21,8 +20,8 @@ class DialsPrograms(stage.Params):
         return paths
 
 
-class OrientationEngine(stage.Params):
-    """Section `orientation` of the configuration: the program that indexes and refines."""
+class OrientationEngine(PeakChoice):
+    """Section `orientation` of the configuration: the program that refines, and its peaks."""
 
     engine: Literal["builtin", "dials"] = "builtin"
     """Program that indexes and refines: hklflow itself, or DIALS."""
@@ -31,9 +30,6 @@ class OrientationEngine(stage.Params):
     fixed: bool = False
     """Use the orientation and the detector of `start` unchanged: neither the parent nor its
     children are indexed or refined. For scans with too few reflections."""
-    max_two_theta: float | None = Field(None, gt=0, le=180)
-    """Largest scattering angle 2θ of a peak for indexing and refinement, in degrees, in the
-    imported geometry. None: all peaks. `converge` and the volumes do not use this limit."""
 
 
 class EngineSettings(OrientationEngine, DialsPrograms):

@@ -64,7 +64,9 @@ class Experiment:
 
         The defaults of the package are not included.
         """
-        own = [] if sample is None else layers_of_scan(self.config, self.scans, sample, scan)
+        own = []
+        if sample is not None:
+            own = layers_of_scan(self.config, self.samples, self.scans, sample, scan)
         return below_command_line(self.layers, own)
 
     def resolved_json(self, sample: str, scan: str) -> str:

@@ -91,12 +91,21 @@ def below_command_line(layers: Iterable[Layer], own: list[Layer]) -> list[Layer]
 
 
 def layers_of_scan(
-    config: Config, scans: Mapping[tuple[str, str], Scan], sample: str, scan: str | None
+    config: Config,
+    samples: Mapping[str, Sample],
+    scans: Mapping[tuple[str, str], Scan],
+    sample: str,
+    scan: str | None,
 ) -> list[Layer]:
-    """Return the layers of the configuration file for a sample or scan, lowest first."""
+    """Return the layers of the configuration file for a sample or scan, lowest first.
+
+    The entry of a sample also applies to its other crystals.
+    """
     layers = []
-    if sample in config.per_sample:
-        layers.append(Layer(f"per_sample.{sample}", config.per_sample[sample]))
+    first = samples[sample].crystal_of if sample in samples else ""
+    for name in filter(None, (first, sample)):
+        if name in config.per_sample:
+            layers.append(Layer(f"per_sample.{name}", config.per_sample[name]))
     if scan is None:
         return layers
     parent = scans[sample, scan].parent
@@ -155,7 +164,7 @@ def resolved(
     alike: dict[tuple[str, ...], Config] = {}
     keys: list[tuple[str, str | None]] = [(sample, None) for sample in samples]
     for sample, scan in [*keys, *scans]:
-        own = layers_of_scan(config, scans, sample, scan)
+        own = layers_of_scan(config, samples, scans, sample, scan)
         names = tuple(layer.name for layer in own)
         if not own:
             continue

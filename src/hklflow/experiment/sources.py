@@ -567,6 +567,15 @@ START = Source(outside=_start)
 """Orientation file from which the refinement starts; empty if it is not given."""
 
 
+def _left_out_peaks(plan: Jobs, at: Wildcards) -> list[str]:
+    own = plan.experiment.settings(at["sample"], at["scan"]).orientation.leave_out_peaks
+    return [] if own is None else [str(own)]
+
+
+LEFT_OUT_PEAKS = Source(outside=_left_out_peaks)
+"""Table of the peaks that take no part in a refinement; empty if there is none."""
+
+
 def _calibration_file(plan: Jobs, at: Wildcards) -> str:
     entry = plan.experiment.config.calibrations[at["calibration"]]
     if isinstance(entry, PowderImage):

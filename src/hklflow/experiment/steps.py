@@ -23,6 +23,7 @@ from hklflow.experiment.sources import (
     FRAMES_AS_REDUCED,
     GEOMETRY,
     KINDS,
+    LEFT_OUT_PEAKS,
     LINKED,
     OF_SCALE_REFERENCE,
     PAGE,
@@ -446,6 +447,7 @@ _ORIENTATIONS = (
             "peaks": of_rotations("peaks.nxs"),
             "masks": of_rotations("mask.nxs"),
             "start": START,
+            "list": LEFT_OUT_PEAKS,
         },
         writes={
             "orientation": Output("parent.json"),
@@ -464,6 +466,7 @@ _ORIENTATIONS = (
             "scans": of_rotations("scan.nxs"),
             "peaks": of_rotations("peaks.nxs"),
             "masks": of_rotations("mask.nxs"),
+            "list": LEFT_OUT_PEAKS,
         },
         writes={
             "orientation": figures("orientation.json"),

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
+from hklflow.base.values import CELL_NAMES
 from hklflow.geometry import plausible
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
@@ -35,6 +36,7 @@ SAMPLE_COLUMNS = (
     "gamma",
     "formula",
     "parents",
+    "crystal_of",
 )
 SCAN_COLUMNS = (
     "sample",
@@ -63,6 +65,8 @@ class Sample:
     formula: str
     parents: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Temperature range [low, high) in K of the children of each parent scan."""
+    crystal_of: str = ""
+    """Sample of which this is another crystal; its settings apply, too. Empty: none."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +124,15 @@ class Scan:
 def read_samples(path: Path, problems: list[str]) -> dict[str, Sample]:
     """Return the samples by name; add the problems of the sample table to ``problems``."""
     samples: dict[str, Sample] = {}
-    for row in _read_table(path, SAMPLE_COLUMNS, 2, problems):
-        where = f"{path}, row {row['#']}"
-        check_name(row["sample"], "sample", where, problems)
-        if row["sample"] in samples:
-            problems.append(f"{where}: sample {row['sample']} occurs twice")
-        given = [row[name] for name in ("a", "b", "c", "alpha", "beta", "gamma")]
+    rows = _read_table(path, SAMPLE_COLUMNS, 2, problems)
+    by_name = {row["sample"]: row for row in reversed(rows)}
+    for own in rows:
+        where = f"{path}, row {own['#']}"
+        check_name(own["sample"], "sample", where, problems)
+        if own["sample"] in samples:
+            problems.append(f"{where}: sample {own['sample']} occurs twice")
+        row = _with_sample(own, by_name, where, problems)
+        given = [row[name] for name in CELL_NAMES]
         cell = None
         if any(given):
             if not all(given):
@@ -147,8 +154,29 @@ def read_samples(path: Path, problems: list[str]) -> dict[str, Sample]:
             cell,
             row["formula"],
             _ranges(row["parents"], where, problems),
+            row["crystal_of"],
         )
     return samples
+
+
+def _with_sample(row: Row, by_name: Mapping[str, Row], where: str, problems: list[str]) -> Row:
+    """Return the row of a crystal with the empty cells filled from its sample's row."""
+    name = row["crystal_of"]
+    if not name:
+        return row
+    sample = by_name.get(name)
+    if sample is None or sample["crystal_of"] or name == row["sample"]:
+        problems.append(
+            f"{where}: {row['sample']} is a crystal of {name!r}, which is not a sample of its own "
+            "in this table; name the row with the empty column crystal_of"
+        )
+        return row
+    filled = dict(row)
+    # The cell is one value: six numbers of one row.
+    for names in (("space_group",), ("formula",), CELL_NAMES):
+        if not any(row[key] for key in names):
+            filled |= {key: sample[key] for key in names}
+    return filled
 
 
 def read_scans(
@@ -173,7 +201,7 @@ def read_scans(
         rotation = Rotation(
             row["rotation"],
             row["raw"],
-            _goniometer(row["goniometer"], where, problems),
+            goniometer_settings(row["goniometer"], where, problems),
             row["calibration"] or None,
             _whole(row["frames"], "frames", 1, where, problems),
             _whole(row["run"], "run", 0, where, problems),
@@ -514,10 +542,13 @@ def _ranges(text: str, where: str, problems: list[str]) -> dict[str, tuple[float
     return ranges
 
 
-def _goniometer(
+def goniometer_settings(
     text: str, where: str, problems: list[str]
 ) -> dict[str, tuple[float, float | None]]:
-    """Return (start, step) in degrees of each axis, from ``chi=54.7 phi=0:0.5``; phi is scanned."""
+    """Return (start, step) in degrees of each axis, from ``chi=54.7 phi=0:0.5``; phi is scanned.
+
+    Problems are added to ``problems``.
+    """
     settings: dict[str, tuple[float, float | None]] = {}
     for item in text.split():
         match = re.fullmatch(r"(\w+)=([-+.\deE]+)(?::([-+.\deE]+))?", item)

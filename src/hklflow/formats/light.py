@@ -19,6 +19,9 @@ from hklflow.formats.write_raw import IMAGE_FILES, NXmxWriter, described
 
 SUFFIX = ".scan.nxs"
 
+CALIBRATION = "entry/instrument/calibration"
+"""Group of the powder data in instrument files, and its link in scan files."""
+
 Links = str | list[tuple[str, str]]
 """Pattern of a series of images, or list of (HDF5 file, path in it) in the order of the frames."""
 
@@ -36,6 +39,7 @@ def write_light(
     *,
     sample: str,
     source: Mapping[str, Any],
+    instrument: str | None = None,
 ) -> None:
     """Write a light scan file.
 
@@ -53,6 +57,8 @@ def write_light(
         Name of the sample.
     source : mapping of text or numbers
         Sources of the metadata, for people; stored in ``/entry/import``.
+    instrument : str, optional
+        Instrument file with powder data, relative to the light file; the data are linked.
 
     Raises
     ------
@@ -73,6 +79,8 @@ def write_light(
         links=links,
     )
     with NXmxWriter(path, facts) as writer:
+        if instrument is not None:
+            writer.link(CALIBRATION, instrument, CALIBRATION)
         writer.note(source)
 
 
@@ -86,24 +94,33 @@ def sources_of(path: Path) -> list[tuple[str, str]]:
     HklflowError
         If the file is not a light scan file.
     """
+    links = links_of(path)
+    if isinstance(links, str):
+        return [(str(path.parent / links), "")]
+    return [(str(path.parent / file), inside) for file, inside in links]
+
+
+def links_of(path: Path) -> Links:
+    """Return the links of a light scan file to its frames, as they are written in it.
+
+    Raises
+    ------
+    HklflowError
+        If the file is not a light scan file.
+    """
     import h5py
 
-    images = images_of(path)
-    if images is not None:
-        return [(images, "")]
     with open_file(path) as file:
+        if is_light(path) and (node := find(file, f"entry/data/{IMAGE_FILES}")) is not None:
+            return word(node)
         group = find_group(file, "entry/data")
         links = [] if group is None else [group.get(name, getlink=True) for name in sorted(group)]
-    sources = [
-        (str(path.parent / link.filename), str(link.path))
-        for link in links
-        if isinstance(link, h5py.ExternalLink)
-    ]
-    if not sources:
+    found = [(str(x.filename), str(x.path)) for x in links if isinstance(x, h5py.ExternalLink)]
+    if not found:
         raise HklflowError(
             f"{path} links no frames, so it is not a light scan file; import it again"
         )
-    return sources
+    return found
 
 
 def images_of(path: Path) -> str | None:

@@ -151,7 +151,7 @@ class NXmxHeader:
         Type of the pixels as stored.
     links : str, sequence of (file, path in it), or None
         Links to frames in other files: the pattern of a series of images, or the datasets of HDF5
-        files in order. Then no frames are appended.
+        files in order. Then no frames are appended. Empty: a file without frames.
     """
 
     shape: tuple[int, int]
@@ -346,9 +346,12 @@ class NXmxWriter:
 
     @staticmethod
     def _link(data: Any, links: "str | Sequence[tuple[str, str]]") -> None:
-        """Write the links to the frames."""
+        """Write the links to the frames; an instrument file has none."""
         import h5py
 
+        if not links:
+            del data.attrs["signal"]
+            return
         if isinstance(links, str):
             _field(data, IMAGE_FILES, links)
             return
@@ -487,6 +490,16 @@ class NXmxWriter:
         self._data.resize(after, axis=0)
         self._data[self.written : after] = block
         self.written = after
+
+    def copy(self, file: Any, inside: str, name: str) -> None:
+        """Copy a group of an open HDF5 file."""
+        file.copy(inside, self._file, name)
+
+    def link(self, name: str, file: str, inside: str) -> None:
+        """Link a group of another file."""
+        import h5py
+
+        self._file[name] = h5py.ExternalLink(file, inside)
 
     def note(self, source: Mapping[str, Any]) -> None:
         """Write the sources of the header, as text or numbers by name, for people."""

@@ -12,6 +12,7 @@ from hklflow.nexus.background import (
     write_background,
     write_unmeasured,
 )
+from hklflow.nexus.disagreement import write_disagreement
 from hklflow.nexus.grid_writer import PLANES, GridWriter
 from hklflow.nexus.groups import read_groups, write_groups
 from hklflow.nexus.masks import FrameMaskWriter, open_frame_mask, read_mask, write_mask
@@ -90,6 +91,7 @@ __all__ = [
     "statistics_output",
     "write_absorption",
     "write_background",
+    "write_disagreement",
     "write_groups",
     "write_mask",
     "write_master",

@@ -1,7 +1,7 @@
 """Write arrays on a grid of hkl, or of direct space, slab by slab."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -230,6 +230,10 @@ class GridWriter:
     def datasets(self) -> dict[str, h5py.Dataset]:
         """Datasets of the file by name; they must be written chunk by chunk."""
         return {name: self._group[name] for name in self._types}
+
+    def add_group(self, write: Callable[[h5py.Group], None]) -> None:
+        """Let a function write a group of its own into the entry."""
+        write(self._entry)
 
     def note(self, notes: Mapping[str, Any]) -> None:
         """Record the notes of the stage, in words and numbers."""

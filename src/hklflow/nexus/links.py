@@ -41,6 +41,13 @@ class Links:
                 else:
                     self.link(group, dataset, target, f"/entry/{inside}/{dataset}")
 
+    def add_if_there(self, parent: h5py.Group, name: str, target: Path, inside: str) -> None:
+        """Create a group as `add` if the product has it."""
+        with open_entry(target) as other:
+            if inside not in other:
+                return
+        self.add(parent, name, target, inside)
+
     def add_filled(self, group: h5py.Group, filled: Path, symmetrised: Path) -> None:
         """Add links to a filled volume to the group of its symmetrised volume."""
         with open_entry(symmetrised) as whole, open_entry(filled) as other:

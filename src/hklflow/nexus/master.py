@@ -10,6 +10,7 @@ import h5py
 from hklflow.base.errors import HklflowError
 from hklflow.base.values import CELL_NAMES
 from hklflow.formats.nxrefine import write_symmetry
+from hklflow.nexus.disagreement import NAME
 from hklflow.nexus.entry import add_array, add_group, create
 from hklflow.nexus.links import Links
 from hklflow.nexus.master_rotation import write_rotation
@@ -42,7 +43,8 @@ def write_master(
     """Write the master file of one scan: a small file with links to all of its products.
 
     The layout follows NeXpy and NXRefine: ``entry/transform``, ``entry/masked_transform``, the
-    symmetrised volumes and the pair distributions. Each rotation has an entry ``fN``, see
+    symmetrised volumes and the pair distributions; ``entry/disagreement`` is the map of differences
+    between rotations. Each rotation has an entry ``fN``, see
     `master_rotation`. All links are relative. ``entry/configuration`` has the complete
     configuration of the scan as JSON. The default plot is a plane of the first symmetrised volume
     (which has the fewest holes), else of the first of ``volumes``.
@@ -80,6 +82,8 @@ def write_master(
         links = Links(path.parent)
         for name, target in {**volumes, **(differences or {}), **symmetrised}.items():
             links.add(entry, name, target, "transform")
+        for name, target in volumes.items():
+            links.add_if_there(entry, name.replace("transform", NAME), target, NAME)
         for name, target in filled.items():
             links.add_filled(entry[name], target, symmetrised[name])
         for name, target in (pdfs or {}).items():

@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Estimand = Literal["ratio", "mean"]
 
-_SAMPLE = 100  # voxels of a block
+_SAMPLE = 400  # voxels of a box
 
 _LEVELS, _GROWTH = BACKGROUND_NOTES
 

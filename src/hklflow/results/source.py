@@ -42,7 +42,7 @@ _POOL = 2
 THREADS = min(4, os.cpu_count() or 1)
 """Blocks of a file that are decompressed at the same time."""
 _BLOCK = (16, 64, 64)
-_PART = 65536  # voxels
+_PART = 262144  # voxels
 OTHER = ("counts", "norm", "variance", "background", "data_background", "punched")
 
 

@@ -209,7 +209,7 @@ def step(value: Any, keys: Sequence[str] = ()) -> Step:
     except ValidationError as error:
         raise HklflowError("; ".join(_problem_of(item) for item in error.errors())) from error
     if not isinstance(parsed, Edges | Image | Gaps):
-        _core_shape(parsed)
+        core_shape(parsed)
     return parsed
 
 
@@ -295,10 +295,17 @@ def _core(item: Step, shape: tuple[int, int], folder: Path) -> "mask_shapes.Shap
     if isinstance(item, Gaps):
         gaps = detector_gaps(item.detector, shape)
         return mask_shapes.Pixels(shape, gaps, item.op)
-    return _core_shape(item)
+    return core_shape(item)
 
 
-def _core_shape(item: Rectangle | Circle | Annulus | Polygon | Beamstop) -> "mask_shapes.Shape":
+def core_shape(item: Rectangle | Circle | Annulus | Polygon | Beamstop) -> "mask_shapes.Shape":
+    """Return the shape that a step draws.
+
+    Raises
+    ------
+    HklflowError
+        If the lengths of the shape are not possible.
+    """
     import math
 
     from hklflow.images import mask_shapes

@@ -9,9 +9,10 @@ Binned frames (`binning`) use the calibration of the unbinned frames, which is t
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat
+from pydantic import AfterValidator, Field, PositiveFloat
 
 from hklflow import stage
+from hklflow.stage.frame_items import FrameItem
 
 if TYPE_CHECKING:
     from hklflow.formats.header import Header
@@ -24,17 +25,6 @@ if TYPE_CHECKING:
 VERSION = 8
 
 
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _frames(value: str) -> str:
-    from hklflow.geometry.left_out import parse
-
-    parse(value)
-    return value
-
-
 def _correction(value: str) -> str:
     from hklflow.geometry.correction import parse
 
@@ -44,8 +34,6 @@ def _correction(value: str) -> str:
 
 Correction = Annotated[str, AfterValidator(_correction)]
 """Correction of the detector in the form of `hklflow.geometry.correction`."""
-FrameItem = Annotated[str, BeforeValidator(_text, int | str), AfterValidator(_frames)]
-"""Raw frames in the form of `hklflow.geometry.left_out`; YAML reads a single frame as a number."""
 
 
 class Inputs(stage.Inputs):
@@ -227,8 +215,10 @@ def collected(
     from dataclasses import replace
 
     from hklflow.formats import assemble
+    from hklflow.formats.planned_scan import require_filled
     from hklflow.geometry import sensor
 
+    require_filled(source)
     header = frames.header
     binning = _binning(source, header, params.binning)
     detector = beam = material = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hklflow.transform.shells import Shells
     from hklflow.volumes.pairs import Rotations
 
-VERSION = 4
+VERSION = 5
 
 
 class Inputs(stage.Inputs):
@@ -83,6 +83,7 @@ class Params(Settings):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Add, divide and judge slab by slab, so that volumes may be larger than memory."""
     from contextlib import ExitStack
+    from functools import partial
 
     import numpy as np
 
@@ -110,6 +111,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         metrics = _metrics(merged.sums, len(volumes), int(np.prod(grid.shape)))
         if len(volumes) > 1:
             metrics["rotations compared"] = compared
+            metrics["largest difference"] = merged.between.map.worst(names)
+            writer.add_group(
+                partial(nexus.write_disagreement, found=merged.between.map, names=names)
+            )
         metrics |= findings.to_dict()
         writer.note(
             {
@@ -157,7 +162,7 @@ def _write(writer: "VolumeWriter", volumes: "list[OpenVolume]", params: Params) 
     from hklflow.volumes.pairs import Rotations
 
     grid, cell = volumes[0].grid, volumes[0].cell
-    sections, shells, between = Sections(grid), Shells(grid, cell), Rotations(len(volumes))
+    sections, shells, between = Sections(grid), Shells(grid, cell), Rotations(len(volumes), grid)
     sums = []
     for slab in _slabs(volumes, params, between):
         counts, norm = slab.counts[slab.own], slab.norm[slab.own]
@@ -291,7 +296,8 @@ def _slabs(volumes: "list[OpenVolume]", params: Params, between: "Rotations") ->
                 region = (slice(first + some.start, last, every), rows, slice(None))
                 away = pairs.away_from_bragg(grid, cell, params.bragg_radius, region)
                 if away.any():
-                    between.add([part[:, some] for part in found], away)
+                    chosen = range(first + some.start, last, every)
+                    between.add([part[:, some] for part in found], away, chosen, rows.start)
         return estimator.Sums.of(parts)
 
     sums = read(0, now)

@@ -18,8 +18,9 @@ from hklflow.stage.scan_limits import ScanLimits
 if TYPE_CHECKING:
     from hklflow.orientation.refinement import Refined
     from hklflow.stage.orientation import Observed
+    from hklflow.stage.rehearsal import Known
 
-VERSION = 13
+VERSION = 14
 FRAMES_OF = frames_of
 
 
@@ -100,8 +101,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     with engine.opened(params, threads) as used:
         scans = orientation.read_scans(params.rotations, inputs.scans, inputs.peaks)
         tables = used.tables(scans, inputs.peaks, inputs.masks)
+        of_scan = params.sample, params.scan
         observed = orientation.observe(
-            params.rotations, scans, tables, params.max_width, params.max_two_theta
+            params.rotations, scans, tables, params.max_width, params, of_scan
         )
         rotations, notes = orientation.inherited(observed, parent)
         if params.fixed:
@@ -194,6 +196,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         + " ".join(f"{value:.5g}" for value in refined.cell)
         + "".join(f"; {warning}" for warning in product.warnings)
     )
+
+
+def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
+    """Read the choice of peaks."""
+    from hklflow.stage.orientation import require_choice
+
+    facts = zip(params.rotations, map(known.scan, inputs.scans), strict=True)
+    require_choice([(name, one.scan) for name, one in facts if one is not None], params)
 
 
 if __name__ == "__main__":

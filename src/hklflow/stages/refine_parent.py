@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hklflow.stage.orientation import Observed, Start
     from hklflow.stage.rehearsal import Known
 
-VERSION = 13
+VERSION = 14
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
@@ -148,8 +148,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     with engine.opened(params, threads) as used:
         scans = orientation.read_scans(params.rotations, inputs.scans, inputs.peaks)
         tables = used.tables(scans, inputs.peaks, inputs.masks)
+        of_scan = params.sample, params.scan
         observed = orientation.observe(
-            params.rotations, scans, tables, params.max_width, params.max_two_theta
+            params.rotations, scans, tables, params.max_width, params, of_scan
         )
         free = ["cell", "orientation"]
         if params.refine_detector:
@@ -362,9 +363,9 @@ def _step(params: Params, extents: "NDArray[np.float64]") -> "tuple[Sequence[flo
 
 
 def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known") -> None:
-    """Make the grid, and take the orientation that is given, if its geometry is known."""
+    """Read the choice of peaks, make the grid, take the orientation that is given, if possible."""
     from hklflow.dials.frames import require_counter
-    from hklflow.stage.orientation import Observed
+    from hklflow.stage.orientation import Observed, require_choice
 
     group = _group(params)
     _given_grid(params)
@@ -373,6 +374,8 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
     if params.spots == "dials":
         for scan in scans:
             require_counter(scan)
+    known_scans = zip(params.rotations, facts, strict=True)
+    require_choice([(name, one.scan) for name, one in known_scans if one is not None], params)
     if len(scans) < len(facts) or not all(one is not None and one.calibrated for one in facts):
         return
     observed = Observed(tuple(params.rotations), tuple(scans), (), 0, ())

@@ -99,9 +99,9 @@ class Settings(stage.Params):
     run of its background, else 0.2.
     """
     told_error: float = Field(0.01, gt=0)
-    """Error of the frames' factor (rms, without the common scale of a rotation) above which the
-    factor is not used, and this is reported. The transmission by `frame_scale` is then the better
-    estimate.
+    """Error of the frames' factor (rms, without the common scale of a rotation) above which it is
+    reported, and above which the factor is only used if the transmission by `frame_scale` has at
+    least twice this error.
     """
     told_chi2: float = Field(1.2, gt=1)
     """Reduced χ² of repeated measurements after the refinement above which it is reported."""
@@ -193,11 +193,12 @@ def _is_measured(backgrounds: list[Path], rotations: list[str]) -> bool:
 
 
 class _Sums(NamedTuple):
-    """Records, frames of a range, and the crystal's part of the norm of the frames."""
+    """Records, frames of a range, the crystal's part of the norm of the frames, and its error."""
 
     records: "Records"
     every: int
     through: "list[NDArray[np.float64]]"
+    error: float = 0.0
 
 
 def _records(task: _Task, plan: "RepeatGrid", inputs: Inputs, params: Params) -> _Sums:
@@ -212,7 +213,17 @@ def _records(task: _Task, plan: "RepeatGrid", inputs: Inputs, params: Params) ->
         parts.append(own.records())
         through.append(factor)
     records = repeats.Records.joined(parts, orbit, gap=2.5 * plan.frames)
-    return _Sums(records, plan.frames, through)
+    return _Sums(records, plan.frames, through, _error_of_start(inputs.scales))
+
+
+def _error_of_start(scales: list[Path]) -> float:
+    """Return the smallest of the rotations' median errors of the transmission by frame_scale."""
+    import numpy as np
+
+    from hklflow import nexus
+
+    parts = (nexus.read_scale(path).transmission for path in scales)
+    return min(float(np.median(t.errors / t.transmission)) for t in parts)
 
 
 def _of_rotation(
@@ -315,12 +326,19 @@ def _fit(sums: _Sums, task: _Task, params: Params, known: bool) -> "tuple[Scale 
     if not found.at_rest:
         return None, [f"the refinement of the scale did not converge; {_KEPT}"]
     course, level = _errors(found, len(task.names))
-    if course > params.told_error:
+    error = (
+        f"{course:.1%} (limit `refine_scale: told_error` {params.told_error:.1%}, error of "
+        f"frame_scale {sums.error:.1%})"
+    )
+    if course > max(params.told_error, sums.error / 2):
         return None, [
             "the scale is not determined by repeated measurements: its error would be "
-            f"{course:.1%} (limit `refine_scale: told_error` {params.told_error:.1%}); {_KEPT}"
+            f"{error}; {_KEPT}"
         ]
-    warnings = [
+    warnings = [f"the factors of the frames have an error of {error}"]
+    if course <= params.told_error:
+        warnings = []
+    warnings += [
         f"the scale of {name} relative to {task.names[0]} is not determined by repeated "
         f"measurements (error {error:.1%}, limit `refine_scale: told_error` "
         f"{params.told_error:.1%}): it is that of frame_scale, which compares backgrounds"
@@ -352,8 +370,9 @@ def _steady(found: "Scale") -> list[str]:
         "less": "part of them does not pass through the crystal (air, windows), and the change of "
         "the factors is too small by this part; measure it without the crystal and name the run in "
         "`background: runs`",
-        "more": "the background in `background: runs` is too strong, or the factor changes with "
-        "the direction faster than `refine_scale: direction_intervals` allows",
+        "more": "the background in `background: runs` is too strong, a background that nobody "
+        "measured changes with |Q|, or the factor changes with the direction faster than "
+        "`refine_scale: direction_intervals` allows",
     }
     return [
         f"counts where S(Q) is small change {less} with frame and direction than counts where it "

@@ -20,11 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
+from hklflow.volumes.disagreement import EDGE, DisagreementMap
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_EDGE = 8
 # A voxel is a spot if it exceeds this multiple of the rate of its block plus 5 standard deviations.
 _SPOT = 3.0
 # Standard deviations above which a difference is significant.
@@ -169,22 +169,27 @@ class Rotations:
         Number of voxels that both rotations measured and in which at least one has counts.
     equal : (n, n) array
         Number of compared voxels in which both rotations have the same counts.
+    map : DisagreementMap
+        The same comparison in cubes of voxels.
     """
 
     n: int
+    grid: Grid
     sums: list[Difference] = field(init=False)
     total: Floats = field(init=False)
     smooth: Floats = field(init=False)
     equal: NDArray[np.int64] = field(init=False)
     compared: NDArray[np.int64] = field(init=False)
+    map: DisagreementMap = field(init=False)
 
     def __post_init__(self) -> None:
         self.sums = [Difference()] * self.n
         self.total = np.zeros((self.n, 2))
         self.smooth = np.zeros(self.n)
         self.equal, self.compared = np.zeros((2, self.n, self.n), np.int64)
+        self.map = DisagreementMap(self.n, self.grid)
 
-    def add(self, parts: list[NDArray[Any]], away: Bools) -> None:
+    def add(self, parts: list[NDArray[Any]], away: Bools, planes: ArrayLike, row: int) -> None:
         """Add some planes.
 
         Parameters
@@ -193,6 +198,10 @@ class Rotations:
             Counts, norm and, with read noise, variance of the counts.
         away : (l, k, h) bool array
             True for voxels that are not near Bragg reflections.
+        planes : (l,) int array
+            Numbers of the planes in the volume.
+        row : int
+            First row along k, a multiple of the edge of the blocks.
         """
         counts, norm = (np.asarray(part, dtype=np.float64) for part in parts[:2])
         read = np.maximum(np.asarray(parts[2]) - counts, 0.0) if len(parts) > 2 else 0.0 * counts
@@ -210,6 +219,7 @@ class Rotations:
             )
             self.total[i] += x.sum(), v.sum()
             by_block = _blocks(x), _blocks(v)
+            self.map.add(i, planes, row, *by_block)
             known = by_block[1] > 0
             self.smooth[i] += np.sum(by_block[0][known] ** 2 / by_block[1][known] - 1)
             for j in range(i):
@@ -268,7 +278,7 @@ def _factor(x: float, v: float) -> float | None:
 def _blocks(values: Floats) -> Floats:
     """Sum (l, k, h) over 8 × 8 voxels of each plane."""
     for axis in (1, 2):
-        values = np.add.reduceat(values, np.arange(0, values.shape[axis], _EDGE), axis=axis)
+        values = np.add.reduceat(values, np.arange(0, values.shape[axis], EDGE), axis=axis)
     return values
 
 
@@ -281,6 +291,6 @@ def _spots(counts: Floats, norm: Floats) -> Bools:
     total, measured = _blocks(counts), _blocks(norm)
     rate = np.divide(total, measured, out=np.zeros_like(total), where=measured > 0)
     for axis in (1, 2):
-        rate = np.repeat(rate, _EDGE, axis=axis)
+        rate = np.repeat(rate, EDGE, axis=axis)
     expected = _SPOT * norm * np.maximum(rate[:, : norm.shape[1], : norm.shape[2]], 0.0)
     return np.asarray(counts > expected + 5 * np.sqrt(expected) + 5)

@@ -5,6 +5,7 @@ their uncertainties, the refined geometry of every rotation, the hkl grid, and t
 a person judges the refinement.
 """
 
+from hklflow.stage.orientation.choice import require_choice
 from hklflow.stage.orientation.explanation import explanation, imported
 from hklflow.stage.orientation.observed import (
     Observed,
@@ -46,6 +47,7 @@ __all__ = [
     "read",
     "read_scans",
     "reconciled",
+    "require_choice",
     "separated",
     "started",
     "usable",

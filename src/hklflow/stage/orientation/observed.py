@@ -15,11 +15,14 @@ from hklflow.orientation import arcs, cut, refinement, sharpness
 from hklflow.orientation.residuals import CENTROID
 from hklflow.peaks import afterglow
 from hklflow.peaks.table import UNUSABLE, PeakFlag, PeakTable
+from hklflow.stage.orientation.choice import Chosen
+from hklflow.stage.orientation.choice import chosen as chosen_by
 
 if TYPE_CHECKING:
     from hklflow.geometry.modules import Modules
     from hklflow.quality.doubts import Named
     from hklflow.quality.pasted import Imported
+    from hklflow.stage.peak_choice import PeakChoice
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +36,6 @@ _UNKNOWN = "without a place or its error"
 # limit relative to the typical width of strong peaks; broader peaks are diffuse maxima
 _BROAD = 1.8
 BROADER = "broader than reflections"
-BEYOND = "beyond `orientation: max_two_theta`"
 # fraction of peaks with the largest fitted width above which they count as reflections
 _COMMON = 0.5
 
@@ -56,6 +58,8 @@ class Observed:
     """Mosaic spread in radian² from the peaks of each rotation; None if there are too few peaks."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Number of peaks that were left out, by reason."""
+    notes_of_choice: tuple[str, ...] = ()
+    """Notes on the choice of the user."""
 
     @property
     def intensities(self) -> tuple[Floats, ...]:
@@ -67,10 +71,11 @@ class Observed:
         """Return notes on the peaks."""
         widest = sum(int(np.sum(t.flags & int(PeakFlag.WIDEST) != 0)) for t in self.tables)
         if not widest:
-            return []
+            return [*self.notes_of_choice]
         return [
+            *self.notes_of_choice,
             f"{widest} of {sum(len(t) for t in self.tables)} peaks are as wide as the fit allows: "
-            "centres and errors are doubtful; set a larger `find_peaks: window`"
+            "centres and errors are doubtful; set a larger `find_peaks: window`",
         ]
 
     def select(self, keep: NDArray[np.bool_], why: str) -> "Observed":
@@ -179,18 +184,25 @@ def observe(
     scans: Sequence[RotationScan],
     tables: Sequence[PeakTable],
     max_width: float | None = None,
-    max_two_theta: float | None = None,
+    choice: "PeakChoice | None" = None,
+    of_scan: tuple[str, str] = ("", ""),
 ) -> Observed:
     """Select the peaks for refinement, corrected to the positions of the mean block of the crystal.
 
-    Peaks broader than ``max_width`` (pixels) or with a larger scattering angle than
-    ``max_two_theta`` (degrees) are left out, if these limits are given.
+    Peaks that the ``choice`` of the user leaves out take no part at all. Peaks broader than
+    ``max_width`` (pixels) are left out, too, if this limit is given. ``of_scan`` is the sample and
+    the scan, for the user's table of peaks.
 
     Raises
     ------
     HklflowError
-        If no peak is within ``max_two_theta``.
+        If the choice leaves no peak; see `choice.chosen`.
     """
+    n_found = sum(len(table) for table in tables)
+    by_user = Chosen(list(tables))
+    if choice is not None:
+        by_user = chosen_by(names, scans, tables, choice, of_scan)
+        tables = by_user.tables
     chosen, widths, extents, spreads = [], [], [], []
     tables = [_cut_at_ends(table, scan.rotation) for scan, table in zip(scans, tables, strict=True)]
     for scan, table in zip(scans, tables, strict=True):
@@ -203,36 +215,18 @@ def observe(
         widths.append(off.width[sharp])
         extents.append(np.stack([off.size, off.rocking, off.step], axis=1)[sharp])
         spreads.append(off.spread)
-    observed = Observed(
+    return Observed(
         tuple(names),
         tuple(scans),
         tuple(refinement.Peaks.of(table) for table in chosen),
-        sum(len(table) for table in tables),
+        n_found,
         tuple(chosen),
         tuple(widths),
         tuple(extents),
         tuple(spreads),
-        _left_out_of(tables, chosen),
+        by_user.left_out | _left_out_of(tables, chosen),
+        by_user.notes,
     )
-    return observed if max_two_theta is None else _within(observed, max_two_theta)
-
-
-def _within(observed: Observed, max_two_theta: float) -> Observed:
-    """Leave out the peaks with a larger scattering angle (degrees)."""
-    angles = [
-        2 * np.arcsin(np.linalg.norm(q, axis=-1) / (2 * scan.rotation.beam.k))
-        for scan, table in zip(observed.scans, observed.tables, strict=True)
-        for q in [scan.rotation.q_lab(table.slow, table.fast)]
-    ]
-    two_theta = np.degrees(np.concatenate(angles))
-    keep = two_theta <= max_two_theta
-    if len(keep) and not keep.any():
-        raise HklflowError(
-            f"all {len(keep)} peaks are at scattering angles 2θ of {two_theta.min():.4g} degrees "
-            f"and more, beyond `orientation: max_two_theta` = {max_two_theta:g}; raise or remove "
-            "this limit"
-        )
-    return observed if keep.all() else observed.select(keep, BEYOND)
 
 
 def afterglows(names: Sequence[str], tables: Sequence[PeakTable]) -> list[dict[str, Any]]:
