@@ -703,7 +703,11 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             ]
         },
     ],
-    "artificial_normalization": [{}, {"method": "snip", "bins": 50, "width": 9, "sigmas": 3.5}],
+    "artificial_normalization": [
+        {},
+        {"pixel_groups": "a b.nxs"},
+        {"method": "snip", "bins": 50, "width": 9, "sigmas": 3.5},
+    ],
     "sum_scans": [{}, {"patterns": ("a_####.cbf", "b c_####.cbf"), "saturation": 1e6}],
     "refine_scale": [{}, {"use": True, "friedel": False, "direction_intervals": 6}],
     "absorption": [
@@ -835,7 +839,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"energy": 1e1, "pattern": "-my x_####.cbf", "flat_field": False},
     ],
     "counter_dark": [{}, {"pattern": "a b_####.cbf", "block": 3}],
-    "counter_flood": [{}, {"pattern": "a b_####.cbf", "attenuation": 1e4}],
+    "counter_flood": [{}, {"pattern": "a b_####.cbf", "attenuation": 1e4}, {"groups": "g.nxs"}],
     "counter_stability": [{}, {"often": 0.7, "every": 10}],
     "counter_rate": [
         {"transmission": [1.0, 0.5]},

@@ -17,6 +17,7 @@ from hklflow.formats.write_images import write_image
 from hklflow.geometry.lattice import b_matrix
 from hklflow.geometry.modules import Modules
 from hklflow.geometry.prediction import predict
+from hklflow.images import pixel_groups
 from hklflow.images.masks import MaskBit
 from hklflow.images.scan import RotationScan
 from hklflow.peaks.table import PeakTable
@@ -85,14 +86,14 @@ def test_two_distances_tell_the_wavelength(tmp_path: Path) -> None:
 def test_displaced_images_tell_the_modules_and_one_is_refused(tmp_path: Path) -> None:
     centres = ((55.0, 55.0), (55.0, 92.0), (92.0, 55.0), (92.0, 92.0))
     paths = [image(tmp_path / f"{i}.tif", 0.08, centre, SHIFTS) for i, centre in enumerate(centres)]
-    found = several.modules_of_rings(paths, params())
+    found = several.modules_of_rings(paths, params(), None)
     modules = geometry.detector_from_dict(found["detector"]).modules
     assert modules is not None
     np.testing.assert_array_equal(modules.rectangles, BOXES)
     assert np.abs(modules.shift - SHIFTS).max() < 0.03
     assert found["module_metrics"]["improvement"] < 0.5
     with pytest.raises(HklflowError, match="condition number"):
-        several.modules_of_rings(paths[:1], params())
+        several.modules_of_rings(paths[:1], params(), None)
 
 
 def _reduced(folder: Path, rng: np.random.Generator) -> dict[str, Any]:
@@ -153,3 +154,31 @@ def test_bragg_peaks_tell_the_modules(tmp_path: Path) -> None:
     assert "metrics" not in found  # those of the rings are not those of this geometry
     assert found["beam"] == start["beam"]
     json.dumps(found["module_metrics"])
+
+
+def test_groups_of_pixels_move_as_modules(tmp_path: Path) -> None:
+    """Chips instead of modules: the halves of a module have its shift."""
+    start = _reduced(tmp_path, np.random.default_rng(5))
+    halves = pixel_groups.by_chip(SHAPE, BOXES, (2, 1))
+    file = tmp_path / "chips.nxs"
+    nexus.write_groups(file, pixel_groups.stamped(halves, serial="1"))
+    state = {"shape": list(SHAPE), "serial": "1", "pixel_size": [PIXEL, PIXEL]}
+    chips = several.groups_as_modules(str(file), state)
+    assert chips is not None
+    assert len(chips) == 8
+    files = [{"r1": tmp_path / f"{name}.nxs"} for name in ("scan", "peaks", "mask")]
+    found = several.modules_of_peaks(start, tmp_path / "orientation.json", *files, chips)
+    modules = geometry.detector_from_dict(found["detector"]).modules
+    assert modules is not None
+    np.testing.assert_array_equal(modules.rectangles, chips.rectangles)
+    points = [row["points"] for row in found["module_metrics"]["modules"]]
+    true = np.repeat(SHIFTS, 2, axis=0)
+    assert np.sqrt(np.mean((modules.shift - true) ** 2)) < 4 * 0.1 / np.sqrt(min(points))
+    for wrong in ({"shape": [1, 2]}, {"serial": "2"}):
+        with pytest.raises(HklflowError, match="make the groups for this detector"):
+            several.groups_as_modules(str(file), state | wrong)
+    nexus.write_groups(file, pixel_groups.by_image((GAPS == 0).astype(int)))
+    with pytest.raises(HklflowError, match="not a rectangle of pixels"):
+        several.groups_as_modules(str(file), state)
+    with pytest.raises(HklflowError, match="already has displaced modules"):
+        several.modules_of_peaks(found, tmp_path / "orientation.json", *files, chips)

@@ -25,6 +25,7 @@ from hklflow.formats.raw import read_header
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry import detector_to_dict
 from hklflow.geometry.grid import Grid
+from hklflow.images import pixel_groups
 from hklflow.images.frame_scale import FrameScale, Transmission
 from hklflow.images.mask3d import pack
 from hklflow.quality import verdict
@@ -331,6 +332,75 @@ def test_what_does_not_fit_is_refused(run: Run, base: Path) -> None:
     done = run("propose", "x", "--standard", base / "raw/carbon.nxs", "--set", "colour=red", *BY)
     assert done.code == 2
     assert "colour" in done.err
+
+
+def halves(base: Path, run: Run) -> Path:
+    """Groups: the left and the right half of the detector."""
+    file = base / "halves.nxs"
+    image = 1 + (np.indices(SHAPE)[1] >= 35)
+    nexus.write_groups(file, pixel_groups.by_image(image))
+    return file
+
+
+def test_a_normalisation_by_groups_of_pixels(run: Run, base: Path) -> None:
+    geometry(run, base, "truth")
+    assert run("init", *BY).code == 0
+    file = halves(base, run)
+    standard = ("--standard", base / "raw/carbon.nxs", "--empty", base / "raw/air.nxs")
+    done = run("propose", "halves", *standard, "--groups", file, *BY)
+    assert done.code == 0, done.err
+    (folder,) = (base / "calibration/normalization").glob("*/candidates/halves/01")
+    with h5py.File(folder / "normalization.nxs") as opened:
+        flat = opened["entry/instrument/detector/module_00/flatfield"][()]
+        errors = opened["entry/instrument/detector/module_00/flatfield_errors"][()]
+    for part in (np.s_[:, :35], np.s_[:, 35:]):
+        assert np.ptp(flat[part]) == 0
+        assert abs(flat[part].mean() - pattern()[part].mean()) < 4 * errors[part].mean() + 2e-3
+    record = json.loads((folder / "record.json").read_text())
+    assert {Path(item["path"]).name: item["sha256"] for item in record["inputs"]}[
+        "halves.nxs"
+    ] == stage.fingerprint(file)
+    assert set(record["metrics"]["groups"]["factors"]) == {"label 1", "label 2"}
+    nexus.write_groups(file, pixel_groups.by_image(np.ones((9, 9), int)))
+    done = run("propose", "wrong", *standard, "--groups", file, *BY)
+    assert done.code == 2
+    assert "are for a detector of (9, 9) pixels" in done.err
+    done = run("propose", "wrong", "--geometry", base / "truth.json", "--groups", file, *BY,
+               of="near")  # fmt: skip
+    assert done.code == 2
+    assert "--groups is for --level module" in done.err
+
+
+def test_an_artificial_normalisation_by_groups_of_pixels(run: Run, base: Path) -> None:
+    """Each half has its true factor; what a pixel has besides is not touched."""
+    geometry(run, base, "truth")
+    imported(base)
+    made = {
+        "normalization": base / "artificial.nxs",
+        "picture": base / "artificial.png",
+        "metrics": base / "artificial.json",
+    }
+    given = {"bins": 30, "pixel_groups": halves(base, run)}
+
+    def make(method: Any) -> None:
+        stage.run(
+            artificial_normalization.main,
+            inputs=artificial_normalization.Inputs(scan=base / "scan.nxs", mask=base / "mask.nxs"),
+            outputs=artificial_normalization.Outputs(**made),
+            params=artificial_normalization.Params(method=method, **given),
+            threads=1,
+        )
+
+    make("self_flat")
+    with h5py.File(made["normalization"]) as opened:
+        flat = opened["entry/instrument/detector/module_00/flatfield"][()]
+    true = [pattern()[:, :35].mean(), pattern()[:, 35:].mean()]
+    assert [np.ptp(flat[:, :35]), np.ptp(flat[:, 35:])] == [0, 0]
+    assert flat[0, [0, 69]] == pytest.approx(true, abs=4e-3)
+    figures = json.loads(made["metrics"].read_text())["groups"]["factors"]
+    assert figures["label 1"]["factor"] == pytest.approx(true[0], abs=4e-3)
+    with pytest.raises(HklflowError, match="`snip` makes one smooth background"):
+        make("snip")
 
 
 def test_an_artificial_normalisation_is_made_on_request_only(base: Path) -> None:

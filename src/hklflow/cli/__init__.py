@@ -22,6 +22,7 @@ from hklflow.cli.check import check_experiment
 from hklflow.cli.compare import compare
 from hklflow.cli.explain import explain
 from hklflow.cli.export import export_product
+from hklflow.cli.groups import app as groups
 from hklflow.cli.import_ini import import_ini
 from hklflow.cli.import_scans import import_scans
 from hklflow.cli.init import init_experiment
@@ -54,6 +55,7 @@ app.command(sample)
 app.command(scan)
 app.command(config)
 app.command(mask)
+app.command(groups)
 app.command(peaks)
 peaks.command(list_peaks, name="list")
 app.command(lattice)

@@ -47,8 +47,28 @@ def read_mask_image(name: str, bad: str = "nonzero") -> BoolImage:
     HklflowError
         If the file or dataset does not exist, or is not one image.
     """
+    pixels = read_numbers(name, "the mask image")
+    zero = pixels == 0
+    return np.asarray((zero if bad == "zero" else ~zero) | np.isnan(pixels))
+
+
+def read_numbers(name: str, what: str) -> NDArray[Any]:
+    """Read an image of numbers (slow, fast), such as a mask or labels.
+
+    Parameters
+    ----------
+    name : str
+        Name of an image as for `read_mask_image`.
+    what : str
+        Name of the image for errors.
+
+    Raises
+    ------
+    HklflowError
+        If the file or dataset does not exist, or is not one image of numbers.
+    """
     path, dataset = split_name(name)
-    require_file(path, "the mask image")
+    require_file(path, what)
     if dataset:
         pixels = _hdf5(path, dataset)
     elif path.suffix.lower() == ".png":
@@ -64,8 +84,7 @@ def read_mask_image(name: str, bad: str = "nonzero") -> BoolImage:
         raise HklflowError(
             f"{path} contains {pixels.dtype}, not an image of numbers; save it again"
         )
-    zero = pixels == 0
-    return np.asarray((zero if bad == "zero" else ~zero) | np.isnan(pixels))
+    return pixels
 
 
 def _hdf5(path: Path, dataset: str) -> NDArray[Any]:

@@ -12,8 +12,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
-def clipped_rates(sums: Floats, light: Floats, sigmas: float) -> tuple[Floats, Floats]:
-    """Return the level of each pixel between the reflections, and its standard error.
+def clipped_counts(sums: Floats, light: Floats, sigmas: float) -> tuple[Floats, Floats]:
+    """Return counts and monitor of each pixel between the reflections (slow, fast).
 
     Groups of frames that deviate from the median of the pixel by more than ``sigmas`` of their
     counting statistics are left out.
@@ -22,11 +22,6 @@ def clipped_rates(sums: Floats, light: Floats, sigmas: float) -> tuple[Floats, F
     ----------
     sums, light : (groups, slow, fast) array
         Counts and monitor of each group of frames; the monitor is 0 where nothing was measured.
-
-    Returns
-    -------
-    tuple
-        Counts per monitor and their errors (slow, fast); NaN for pixels that were not measured.
     """
     measured = light > 0
     rates = np.full(sums.shape, np.nan)
@@ -37,6 +32,25 @@ def clipped_rates(sums: Floats, light: Floats, sigmas: float) -> tuple[Floats, F
     expected = middle * light
     kept = measured & (np.abs(sums - expected) <= sigmas * np.sqrt(np.maximum(expected, 1)))
     exposure, counts = (np.where(kept, values, 0).sum(axis=0) for values in (light, sums))
+    return counts, exposure
+
+
+def clipped_rates(sums: Floats, light: Floats, sigmas: float) -> tuple[Floats, Floats]:
+    """Return the level of each pixel between the reflections, and its standard error.
+
+    Parameters are those of `clipped_counts`.
+
+    Returns
+    -------
+    tuple
+        Counts per monitor and their errors (slow, fast); NaN for pixels that were not measured.
+    """
+    counts, exposure = clipped_counts(sums, light, sigmas)
+    return rates_of(counts, exposure)
+
+
+def rates_of(counts: Floats, exposure: Floats) -> tuple[Floats, Floats]:
+    """Return counts per monitor and their standard errors; NaN for pixels without a monitor."""
     rate, error = np.full(exposure.shape, np.nan), np.full(exposure.shape, np.nan)
     known = exposure > 0
     np.divide(counts, exposure, where=known, out=rate)

@@ -14,6 +14,7 @@ from hklflow.nexus.background import (
 )
 from hklflow.nexus.disagreement import write_disagreement
 from hklflow.nexus.grid_writer import PLANES, GridWriter
+from hklflow.nexus.groups import read_groups, write_groups
 from hklflow.nexus.masks import FrameMaskWriter, open_frame_mask, read_mask, write_mask
 from hklflow.nexus.master import linked_files, write_master
 from hklflow.nexus.peaks import read_peaks, write_peaks
@@ -73,6 +74,7 @@ __all__ = [
     "read_absorption",
     "read_background",
     "read_box",
+    "read_groups",
     "read_mask",
     "read_parts",
     "read_peaks",
@@ -90,6 +92,7 @@ __all__ = [
     "write_absorption",
     "write_background",
     "write_disagreement",
+    "write_groups",
     "write_mask",
     "write_master",
     "write_peaks",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from hklflow.images.pixel_groups import PixelGroups
     from hklflow.images.scan import RotationScan
 
 VERSION = 1
@@ -54,6 +55,10 @@ class Settings(stage.Params):
     """Number of bins of the scattering angle."""
     width: int = Field(20, ge=2)
     """Half-width in bins beyond which `snip` takes a maximum for background."""
+    pixel_groups: Path | None = None
+    """Groups of pixels (`hklflow groups make`): `self_flat` finds one factor for each group, such
+    as a chip, and keeps all structure of the scattering within a group. None: one factor for each
+    pixel."""
 
 
 class Params(Settings):
@@ -72,12 +77,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.base.errors import HklflowError
     from hklflow.constants import standard
     from hklflow.geometry import corrections, detector_to_dict, two_theta
-    from hklflow.images import artificial
+    from hklflow.images import artificial, group_response
 
     scan, bits = nexus.read_scan(inputs.scan), nexus.read_mask(inputs.mask)
     detector, beam = scan.rotation.detector, scan.rotation.beam
+    groups = _pixel_groups(scan, params)
     sums, light = _groups(scan, params.groups, threads)
-    rate, error = artificial.clipped_rates(sums, light, params.sigmas)
+    counts, exposure = artificial.clipped_counts(sums, light, params.sigmas)
+    rate, error = artificial.rates_of(counts, exposure)
     expected, factors = standard.expected_elastic(detector, beam)
     level = rate / expected
     good = (bits == 0) & np.isfinite(level)
@@ -87,11 +94,20 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "artificial normalisation could be made; set `normalization: {artificial: null}`"
         )
     angle = two_theta(detector)
-    if params.method == "self_flat":
+    of_groups: dict[str, Any] = {}
+    if groups is not None:
+        response = group_response.of_scan(
+            counts, exposure * expected, angle, good, groups, params.bins
+        )
+        flat, errors = response.image(groups, good)
+        relative = errors / flat
+        of_groups = {"groups": response.about(groups) | {"fingerprint": groups.fingerprint}}
+    elif params.method == "self_flat":
         flat = artificial.self_flat(level, angle, good, params.bins)
     else:
         flat = artificial.snip_background(level, angle, good, params.bins, params.width)
-    relative = np.divide(error, rate, where=good & (rate > 0), out=np.full(rate.shape, np.nan))
+    if groups is None:
+        relative = np.divide(error, rate, where=good & (rate > 0), out=np.full(rate.shape, np.nan))
     about: dict[str, Any] = {
         "standard": "the sample itself",
         "artificial": params.method,
@@ -101,6 +117,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "solid_angle_sr": corrections.pixel_area(detector),
         "binning": None if scan.binning is None else scan.binning.factor,
         "median_error": float(np.nanmedian(relative[good])) if params.method == "self_flat" else 0,
+        **of_groups,
     }
     standard.write_normalization(
         outputs.normalization, standard.Normalization(flat, flat * relative, bits, about)
@@ -114,9 +131,28 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "smallest and largest response": [float(np.nanmin(known)), float(np.nanmax(known))],
         "standard deviation of the response": float(np.nanstd(known)),
         "median relative error": about["median_error"],
+        **of_groups,
     }
     stage.write_json(outputs.metrics, metrics)
     print(f"warning: {DIAGNOSTIC}")
+
+
+def _pixel_groups(scan: "RotationScan", params: Params) -> "PixelGroups | None":
+    """Read the groups of pixels; refuse groups of another detector, and groups for `snip`."""
+    from hklflow import nexus
+    from hklflow.base.errors import HklflowError
+
+    if params.pixel_groups is None:
+        return None
+    if params.method == "snip":
+        raise HklflowError(
+            "`normalization: pixel_groups` is for `artificial: self_flat`; `snip` makes one smooth "
+            "background for all pixels: leave `pixel_groups` out"
+        )
+    groups = nexus.read_groups(params.pixel_groups).binned(scan.binning)
+    rotation = scan.rotation
+    groups.require(rotation.detector.shape, rotation.detector, rotation.beam)
+    return groups
 
 
 def _groups(

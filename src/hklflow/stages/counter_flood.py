@@ -35,6 +35,9 @@ class Settings(stage.Params):
     more. None: the sensor absorbs all photons."""
     block: int = Field(8, gt=0, le=512)
     """Number of frames in memory at a time."""
+    groups: Path | None = None
+    """Groups of pixels (`hklflow groups make`): the flat field is one factor for each group, with
+    an error far below that of a pixel. None: one factor for each pixel."""
 
 
 class Params(Settings):
@@ -46,10 +49,13 @@ class Params(Settings):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Sum the frames, divide by the response of an ideal pixel, find bad pixels."""
+    from dataclasses import replace
+
     import numpy as np
 
     from hklflow.base.errors import HklflowError
     from hklflow.constants import counters, files, flood
+    from hklflow.constants.grouped import grouped
     from hklflow.formats import assemble
 
     run = counters.measure(
@@ -73,6 +79,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         bits = bits | counters.part_mask(inputs.dark, bits.shape)
     relative = flood.illumination(detector, params.attenuation)
     result = flood.flat_field(run.moments, relative, bits)
+    of_groups = None
+    if params.groups is not None:
+        weights = run.moments.light * relative
+        flat, errors, of_groups = grouped(
+            params.groups, result.flat, result.errors, weights, result.bits, detector
+        )
+        result = replace(result, flat=flat, errors=errors)
     quantities = {
         "flatfield": files.Quantity(result.flat.astype(np.float32)),
         "flatfield_errors": files.Quantity(result.errors.astype(np.float32)),
@@ -87,6 +100,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "noise_judged": result.noise_judged,
         "frames_without_light": left_out,
         "attenuation": params.attenuation,
+        **({} if of_groups is None else {"groups": of_groups}),
     }
     files.write_part(
         outputs.constants, f"flood of {run.source}", files.Constants(about, quantities)

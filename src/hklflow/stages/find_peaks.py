@@ -94,6 +94,12 @@ class Settings(stage.Params):
     """Range of |Q| in which the background between the Bragg peaks is measured, as fractions of
     the largest |Q| on the detector. None: 0.3 to 0.95; from the smallest measured |Q| if this is
     larger, and up to the largest if the detector has only |Q| above 0.9 of it."""
+    groups: Path | None = None
+    """Groups of pixels (`hklflow groups make`) for `background_groups`."""
+    background_groups: tuple[str, ...] = ()
+    """Names of the groups in which the background, and with it the scale of the frames, is
+    measured, such as chips without a shadow; the annulus is taken within them. Empty: everywhere.
+    """
     block: int = Field(2, gt=0, le=512)
     """Number of frames that are read at a time; a small number fits into the processor cache."""
 
@@ -106,6 +112,11 @@ class Params(Settings):
     `measure`: estimated from the background. In the configuration, the gain is `import_scan: gain`,
     for all stages.
     """
+
+
+_NOT_OF_THE_SEARCH = {
+    "block", "threshold", "gain", "sigma_floor", "annulus", "groups", "background_groups",
+}  # fmt: skip
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -240,7 +251,7 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
         rotation, mask = facts.scan.rotation, blake2b(np.packbits(bad).tobytes()).digest()
         geometry = json.dumps(detector_to_dict(rotation.detector)), rotation.beam.wavelength
         known.once(
-            ("annulus", *geometry, mask, params.annulus),
+            ("annulus", *geometry, mask, params.annulus, params.groups, params.background_groups),
             lambda: background_annulus(facts.scan, ~bad, params).sentence,
         )
 
@@ -249,6 +260,8 @@ def _has_pixels(scan: "RotationScan", good: "NDArray[np.bool_]", params: Params)
     """Return True if a few pixels are enough to see that the annulus has a good one."""
     import numpy as np
 
+    if params.background_groups:
+        return False
     if params.annulus is None:  # an annulus that is chosen has good pixels, if there are any
         return bool(good.any())
     slow, fast = (np.r_[0:n:_COARSE, n - 1] for n in good.shape)
@@ -272,7 +285,7 @@ def _criteria(scan: "RotationScan", invalid_from: float, params: Params) -> "Pea
             "the gain of the import: leave --gain out"
         )
     return PeakParams(
-        **params.model_dump(exclude={"block", "threshold", "gain", "sigma_floor", "annulus"}),
+        **params.model_dump(exclude=_NOT_OF_THE_SEARCH),
         gain=None if params.gain == "measure" else params.gain,
         threshold=np.inf if params.threshold is None else params.threshold,
         saturation=np.inf if scan.saturation is None else scan.saturation,
@@ -285,13 +298,34 @@ def background_annulus(
     scan: "RotationScan", good: "NDArray[np.bool_]", params: Params
 ) -> "Annulus":
     """Return the annulus of the background; refuse an annulus without good pixels."""
+    from dataclasses import replace
+
     import numpy as np
 
+    from hklflow import nexus
+    from hklflow.base.errors import HklflowError
     from hklflow.images.annulus import annulus
 
     slow, fast = np.indices(good.shape)
     q = np.linalg.norm(scan.rotation.q_lab(slow + 0.5, fast + 0.5), axis=-1)
-    return annulus(q, good, params.annulus)
+    if not params.background_groups:
+        return annulus(q, good, params.annulus)
+    if params.groups is None:
+        raise HklflowError(
+            "`find_peaks: background_groups` names groups of pixels, and `groups` gives no file; "
+            "add the file that `hklflow groups make` wrote"
+        )
+    groups = nexus.read_groups(params.groups).binned(scan.binning)
+    groups.require(good.shape, scan.rotation.detector, scan.rotation.beam)
+    chosen = groups.select(params.background_groups)
+    if not (good & chosen).any():
+        raise HklflowError(
+            f"the groups {', '.join(params.background_groups)} of `find_peaks: background_groups` "
+            "have no good pixel; name other groups"
+        )
+    found = annulus(q, good & chosen, params.annulus)
+    sentence = f"{found.sentence}, in the groups {', '.join(params.background_groups)}"
+    return replace(found, inside=found.inside & chosen, sentence=sentence)
 
 
 def _statistics(

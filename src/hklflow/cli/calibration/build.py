@@ -99,7 +99,7 @@ def settings(pairs: Sequence[str]) -> Record:
         except json.JSONDecodeError:
             params[key.strip().replace("-", "_")] = value
     # Absolute paths stay valid if the next iteration is made from another folder.
-    for key in ("mask_image", "dark", "flat", "standard", "empty", "table"):
+    for key in ("mask_image", "dark", "flat", "standard", "empty", "table", "groups"):
         if params.get(key) is not None:
             params[key] = str(Path(params[key]).absolute())
     if "calibrant" in params:
@@ -116,7 +116,7 @@ def calibrant(name: str) -> str:
 
 def read_files(request: Request) -> list[Path]:
     """Return all files that a request reads, for the record."""
-    paths = [request.params.get(key) for key in ("mask_image", "dark", "flat")]
+    paths = [request.params.get(key) for key in ("mask_image", "dark", "flat", "groups")]
     name = str(request.params.get("calibrant", ""))
     paths += [name] if name.startswith("/") else []
     return [*request.files, *(Path(path) for path in paths if path)]
@@ -168,8 +168,10 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
     geometry, poni = folder / "geometry.json", folder / "geometry.poni"
     files = {"geometry.json": geometry, "geometry.poni": poni}
     if request.source == "modules":
-        params = powder_params(target, request.params)
-        stage.write_json(geometry, several.modules_of_rings(request.files, params))
+        given = dict(request.params)
+        groups = several.groups_as_modules(given.pop("groups", None), target.state.values)
+        params = powder_params(target, given)
+        stage.write_json(geometry, several.modules_of_rings(request.files, params, groups))
     elif request.source == "bragg":
         stage.write_json(geometry, _from_bragg(target, request))
     elif request.source == "powder" and len(request.files) > 1:
@@ -333,10 +335,13 @@ def _from_bragg(target: "Target", request: Request) -> Record:
     """Return a geometry with modules fitted to the Bragg peaks of a scan."""
     used, orientation, files = bragg_products(target, request.scan)
     name = request.params.get("detector")
-    if unknown := sorted(set(request.params) - {"detector"}):
-        raise HklflowError(f"--set {', '.join(unknown)} is not for --bragg; only detector is")
+    if unknown := sorted(set(request.params) - {"detector", "groups"}):
+        raise HklflowError(
+            f"--set {', '.join(unknown)} is not for --bragg; only detector is, and --groups"
+        )
+    groups = several.groups_as_modules(request.params.get("groups"), target.state.values)
     converged = converged_modules(target, used, orientation, request.scan)
-    if name is None and converged is not None:
+    if name is None and groups is None and converged is not None:
         return several.modules_of_loop(stage.read_json(used.artefact("geometry.json")), converged)
     return several.modules_of_peaks(
         stage.read_json(used.artefact("geometry.json")),
@@ -344,7 +349,7 @@ def _from_bragg(target: "Target", request: Request) -> Record:
         files["scan.nxs"],
         files["peaks.nxs"],
         files["mask.nxs"],
-        None if name is None else str(name),
+        groups if name is None else str(name),
     )
 
 

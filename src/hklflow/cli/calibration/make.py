@@ -42,6 +42,10 @@ class Source:
     level: Literal["detector", "module"] = "detector"
     """`detector`: refine the detector as a whole. `module`: refine shifts and rotations of the
     modules in the plane of the detector."""
+    groups: Path | None = None
+    """Groups of pixels (`hklflow groups make`). With `--level module`, these rectangles (chips,
+    quadrants) move instead of the modules; with `--standard`, the response is one factor for each
+    group."""
     calibrant: str | None = None
     """Calibrant of the image: a name in pyFAI, or a file of d-spacings."""
     offset: tuple[float, ...] = ()
@@ -85,6 +89,10 @@ class Source:
         params = settings(self.given)
         if self.calibrant is not None:
             params |= settings((f"calibrant={self.calibrant}",))
+        if self.groups is not None:
+            if kind not in ("standard", "bragg") and self.level != "module":
+                raise HklflowError("--groups is for --level module, --bragg and --standard")
+            params |= settings((f"groups={self.groups}",))
         if kind in ("poni", "geometry") and (params or self.start):
             raise HklflowError(f"--calibrant, --set and --from are for --image, not for --{kind}")
         if kind in ("bragg", "standard") and (self.calibrant or self.start):
@@ -128,7 +136,7 @@ def _bragg_files(
     files = (orientation, *(path for paths in products.values() for path in paths.values()))
     # Use the modules of the stage `converge`, unless the user names a detector.
     converged = converged_modules(to, used, orientation, scan)
-    if converged is not None and "detector" not in params:
+    if converged is not None and not {"detector", "groups"} & params.keys():
         files = (converged, *files)
     return used.number, files
 

@@ -43,6 +43,8 @@ class Standard(BaseModel):
     """Transmission of the standard for the scattering of the empty measurement."""
     standard_error: float = Field(0.0, ge=0, lt=1)
     """Relative error of the standard's scattering, for the absolute factor."""
+    groups: Path | None = None
+    """Groups of pixels (`hklflow groups make`): one factor for each group; None: for each pixel."""
 
 
 def init_files(target: "Target", folder: Path) -> dict[str, Path]:
@@ -92,7 +94,7 @@ def candidate(
     stage.write_json(files["metrics.json"], {"metrics": metrics, "gates": gates})
     stage.write_json(files["parameters.json"], request.to_dict())
     paths = [p for text in (given.standard, given.empty) if text for p in _files_of(text)]
-    paths += [geometry_file, *([given.table] if given.table else [])]
+    paths += [geometry_file, *(path for path in (given.table, given.groups) if path is not None)]
     record: Record = {
         "source": "standard",
         "inputs": [{"path": str(p), "sha256": stage.fingerprint(p)} for p in paths],
@@ -147,7 +149,10 @@ def _measured(given: Standard, geometry_file: Path) -> "Normalization":
     """Read the frames and compute the normalisation."""
     from dataclasses import replace
 
+    import numpy as np
+
     from hklflow.constants import standard
+    from hklflow.constants.grouped import grouped
     from hklflow.geometry import corrections, detector_to_dict
 
     run, absolute = _moments(given.standard, needs_monitor=given.empty is not None)
@@ -161,6 +166,13 @@ def _measured(given: Standard, geometry_file: Path) -> "Normalization":
         expected, factors = standard.expected_fluorescence(detector, given.attenuation)
     area = corrections.pixel_area(detector)
     result = standard.normalization(run.moments, expected, run.bits, area, empty)
+    if given.groups is not None:
+        weights = run.moments.light * expected
+        flat, errors, of_groups = grouped(
+            given.groups, result.flat, result.errors, weights, result.bits, detector, beam
+        )
+        figures = {"median_error": float(np.nanmedian(errors)), "groups": of_groups}
+        result = replace(result, flat=flat, errors=errors, about=result.about | figures)
     about = result.about | {
         "standard": given.scattering,
         "factors": factors,

@@ -82,10 +82,38 @@ def series(
     }
 
 
-def modules_of_rings(images: Sequence[Path], params: powder_calibration.Params) -> Record:
+def groups_as_modules(path: str | None, state: Mapping[str, Any]) -> "Modules | None":
+    """Return the groups of pixels of a file as undisplaced modules; None without a file.
+
+    Parameters
+    ----------
+    state : mapping
+        Set-points, with which the detector of the groups is compared.
+
+    Raises
+    ------
+    HklflowError
+        If the groups are for another detector, or are not rectangles.
+    """
+    from hklflow import nexus
+    from hklflow.geometry.modules import Modules
+
+    if path is None:
+        return None
+    groups = nexus.read_groups(Path(path))
+    shape, serial = state.get("shape"), state.get("serial")
+    groups.require(groups.labels.shape if shape is None else tuple(shape), serial=serial)
+    size = state.get("pixel_size") or (1.0, 1.0)
+    return Modules.ideal(groups.rectangles(), size[1] / size[0])
+
+
+def modules_of_rings(
+    images: Sequence[Path], params: powder_calibration.Params, groups: "Modules | None"
+) -> Record:
     """Return a geometry with modules fitted to powder images with displaced beam centres.
 
-    The geometry of each image is calibrated separately.
+    The geometry of each image is calibrated separately. If ``groups`` is not None, these rectangles
+    move instead of the detector's modules.
 
     Raises
     ------
@@ -101,7 +129,7 @@ def modules_of_rings(images: Sequence[Path], params: powder_calibration.Params) 
     for path in stage.progress(images, len(images), "images"):
         counts, bad, _ = powder_calibration.prepare(path, params)
         calibration = powder.calibrate_powder(counts, bad, settings)
-        modules = modules or _ideal(params.detector, bad, params.pixel_size)
+        modules = modules or _ideal(groups or params.detector, bad, params.pixel_size)
         detector = replace(calibration.detector, modules=modules)
         angles = calibration.calibrant.two_theta(calibration.wavelength)
         even = np.where(bad, 0.0, counts / response(detector, params.polarization))
@@ -127,7 +155,7 @@ def modules_of_peaks(
     scans: Mapping[str, Path],
     peaks: Mapping[str, Path],
     masks: Mapping[str, Path],
-    detector_name: str | None,
+    moving: "str | Modules | None",
 ) -> Record:
     """Return a geometry with modules fitted to the Bragg peaks of a refined scan.
 
@@ -141,8 +169,9 @@ def modules_of_peaks(
         The scan's ``orientation.json``.
     scans, peaks, masks : mapping
         Scan file, peak table and pixel mask of each rotation, by its name.
-    detector_name : str or None
-        Name of the detector in pyFAI. None: the modules are between the gaps in the mask.
+    moving : str, Modules or None
+        Name of the detector in pyFAI, or the rectangles that move. None: the modules of the
+        geometry, or those between the gaps in the mask.
 
     Raises
     ------
@@ -152,6 +181,7 @@ def modules_of_peaks(
     from hklflow import nexus
     from hklflow.calibration.modules import bragg_peaks, fit_modules
     from hklflow.geometry import detector_from_dict, detector_to_dict
+    from hklflow.geometry.modules import Modules
     from hklflow.stage import orientation as products
 
     refined = stage.read_orientation(orientation)
@@ -163,9 +193,14 @@ def modules_of_peaks(
     ]
     detector = detector_from_dict(start["detector"])
     modules = detector.modules
+    if modules is not None and isinstance(moving, Modules):
+        raise HklflowError(
+            "the geometry already has displaced modules, which groups of pixels would replace; "
+            "start from a version without modules (`pin`), or leave --groups out"
+        )
     if modules is None:
-        gaps = nexus.read_mask(masks[names[0]]) != 0 if detector_name is None else None
-        modules = _ideal(detector_name, gaps, detector.pixel_size)
+        gaps = nexus.read_mask(masks[names[0]]) != 0 if moving is None else None
+        modules = _ideal(moving, gaps, detector.pixel_size)
     fit = fit_modules(modules, bragg=lists, levels=("detector", "module"))
     return {
         **_kept(start),
@@ -210,12 +245,14 @@ def _kept(start: Record) -> Record:
 
 
 def _ideal(
-    name: str | None, bad: NDArray[np.bool_] | None, pixel_size: tuple[float, float]
+    name: "str | Modules | None", bad: NDArray[np.bool_] | None, pixel_size: tuple[float, float]
 ) -> "Modules":
-    """Return undisplaced modules: from pyFAI's detector definition, or from the gaps in a mask."""
+    """Return undisplaced modules: given, of pyFAI's detector, or between the gaps in a mask."""
     from hklflow.calibration.modules import detector_modules, modules_from_gaps
     from hklflow.geometry.modules import Modules
 
+    if isinstance(name, Modules):
+        return name
     if name is not None:
         return detector_modules(name)
     if bad is None:
