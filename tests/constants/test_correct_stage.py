@@ -263,7 +263,9 @@ def run_of(folder: Path, layout: str, train: np.ndarray, name: str = "jungfrau")
     detector = integrating(name, MODULE, ASIC)
     analog = np.broadcast_to(1000 + np.arange(len(train))[:, None, None], (len(train), *MODULE))
     cell = np.zeros(len(train), np.int64)
-    frames = RawFrames(train, cell, analog.astype(np.uint16), np.zeros_like(analog, np.uint16))
+    # The digital part of an AGIPD is never empty, except in files of 2017.
+    digital = np.full_like(analog, 5000 if name == "agipd" else 0, np.uint16)
+    frames = RawFrames(train, cell, analog.astype(np.uint16), digital)
     return write_run(layout, folder, 1, detector, {0: frames}, 100)
 
 
