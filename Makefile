@@ -12,7 +12,7 @@ COMPILE = $(BIN)/python -m compileall -qq -j 0 -x '/(tests?|testing|regression|e
 help:
 	@echo "make demo    set up, reduce the simulated demo from raw frames to demo/report.html"
 	@echo "make test    set up, run the fast tests: every stage, a whole small workflow (5 to 8 minutes of two cores)"
-	@echo "make test-all   set up, run all tests (16 to 28 minutes of two cores)"
+	@echo "make test-all   set up, run all tests (20 to 40 minutes of two cores)"
 	@echo "make lint    set up, check style, types, layers and the workflow"
 	@echo "make docs    set up, make the documentation as a site: docs/_build/html/index.html"
 	@echo "make bench   set up, measure hklflow and its peers side by side (25 minutes)"
