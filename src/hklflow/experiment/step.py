@@ -115,6 +115,29 @@ class Source:
         return [f"{file}/{self.inside.format(**at)}" for file in files] if self.inside else files
 
 
+def geometry_source(name: "Callable[[Jobs, Wildcards], str | None]") -> Source:
+    """Return the geometry file of an entry of `calibrations`.
+
+    A product of this workflow and a version of a calibration store are different sources.
+
+    Parameters
+    ----------
+    name : callable
+        Function that takes plan and wildcards, and returns the name of the entry, or None.
+    """
+
+    def files(plan: "Jobs", at: Wildcards, *, stored: bool) -> list[str]:
+        experiment, entry = plan.experiment, name(plan, at)
+        if entry is None or (entry in experiment.stored_kinds) is not stored:
+            return []
+        return [experiment.calibration_file(entry)]
+
+    return Source(
+        lambda plan, at: files(plan, at, stored=False),
+        lambda plan, at: files(plan, at, stored=True),
+    )
+
+
 # ---------------------------------------------------------------------------- outputs
 
 

@@ -9,7 +9,16 @@ from hklflow.base.errors import HklflowError
 from hklflow.constants.runs import raw_files
 from hklflow.experiment.constants import Branch, PhotonCounter, counter_runs
 from hklflow.experiment.flags import files
-from hklflow.experiment.step import Jobs, Level, Output, Source, Step, Wildcards, picture
+from hklflow.experiment.step import (
+    Jobs,
+    Level,
+    Output,
+    Source,
+    Step,
+    Wildcards,
+    geometry_source,
+    picture,
+)
 from hklflow.experiment.tables import is_series, raw_ends
 from hklflow.stage import Params
 
@@ -176,17 +185,8 @@ def _of_counter(kind: str) -> Source:
     )
 
 
-def _flood_geometry(plan: Jobs, at: Wildcards, *, ours: bool) -> list[str]:
-    experiment = plan.experiment
-    name = getattr(experiment.config.constants[at["constants"]], "geometry", None)
-    if name is None or (name not in experiment.stored_kinds) is not ours:
-        return []
-    return [experiment.calibration_file(name)]
-
-
-_FLOOD_GEOMETRY = Source(
-    lambda plan, at: _flood_geometry(plan, at, ours=True),
-    lambda plan, at: _flood_geometry(plan, at, ours=False),
+_FLOOD_GEOMETRY = geometry_source(
+    lambda plan, at: getattr(plan.experiment.config.constants[at["constants"]], "geometry", None)
 )
 """Geometry of the flood field, if the configuration names one."""
 

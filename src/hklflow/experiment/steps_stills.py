@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING
 
 from hklflow import stages
 from hklflow.experiment.flags import files
-from hklflow.experiment.step import Jobs, Level, Output, Source, Step, Wildcards, figures, picture
+from hklflow.experiment.step import (
+    Jobs,
+    Level,
+    Output,
+    Source,
+    Step,
+    Wildcards,
+    figures,
+    geometry_source,
+    picture,
+)
 from hklflow.experiment.stills import StillSample, shared
 from hklflow.experiment.tables import linked_files, raw_ends
 
@@ -54,18 +64,7 @@ def _other_files(plan: Jobs, at: Wildcards) -> list[str]:
     return [str(path).removeprefix(f"{plan.experiment.base}/") for path in found]
 
 
-def _geometry(plan: Jobs, at: Wildcards, *, ours: bool) -> list[str]:
-    experiment = plan.experiment
-    name = _entry(experiment, at).calibration
-    if name is None or (name not in experiment.stored_kinds) is not ours:
-        return []
-    return [experiment.calibration_file(name)]
-
-
-_GEOMETRY = Source(
-    lambda plan, at: _geometry(plan, at, ours=True),
-    lambda plan, at: _geometry(plan, at, ours=False),
-)
+_GEOMETRY = geometry_source(lambda plan, at: _entry(plan.experiment, at).calibration)
 
 
 def _indexed(plan: Jobs, at: Wildcards) -> list[str]:

@@ -17,7 +17,7 @@ from hklflow.transform.unmeasured import Fit, Places, Sweep
 
 LIMIT = 0.0025
 """Largest part of the counts that may be left over (rms). In simulations that were broken on
-purpose the background is wrong by 4 to 12 times the rest; 3 % of the level is the aim.
+purpose the background is wrong by 4 to 21 times the rest; 3 % of the level is the aim.
 """
 
 _ANGLE = 20.0  # degrees of a region
