@@ -77,8 +77,9 @@ def plan_of(task: Task) -> "tuple[RepeatGrid | None, list[str]]":
         )
         if plan is not None:
             said = [] if share == 1 else [
-                f"above |Q| = {share * reach:.2f} 1/Å frames are too wide to compare repeated "
-                "measurements: the background is bounded below it only"
+                f"above |Q| = {share * reach:.2f} 1/Å frames are too wide, or too many for "
+                "such coarse pixels, to compare repeated measurements: the background is bounded "
+                "below it only"
             ]  # fmt: skip
             return plan, said
     return None, []

@@ -145,8 +145,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         )
     elif (plan := _plan(task)) is None:
         warnings.append(
-            "the scale can't be refined: a frame spans more than the space between reflections, or "
-            f"the cell is too large; {_KEPT}"
+            "the scale can't be refined: a frame spans more than the space between reflections, "
+            "the cell is too large, or there are too many frames for pixels that are too coarse "
+            f"to be summed in blocks; {_KEPT}"
         )
     else:
         known = _is_measured(inputs.backgrounds, task.names)

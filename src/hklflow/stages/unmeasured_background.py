@@ -182,8 +182,9 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
     if records is None or len(records) == 0:
         warnings.append(
             "the background besides powder rings is not determined: no part of S(Q) was measured "
-            "twice (one short rotation, low symmetry), or a frame spans more than the space "
-            "between reflections; it is not subtracted"
+            "twice (one short rotation, low symmetry), a frame spans more than the space between "
+            "reflections, or there are too many frames for pixels that are too coarse to be summed "
+            "in blocks; it is not subtracted"
         )
     else:
         assert plan is not None

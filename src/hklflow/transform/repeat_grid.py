@@ -47,8 +47,8 @@ def choose(
     Returns
     -------
     RepeatGrid or None
-        None if reflections and the space between them can't be told apart: a frame spans too much,
-        or the cell is too large.
+        None if reflections and the space between them can't be told apart (a frame spans too much,
+        or the cell is too large), or if coarse pixels would need more than `_MOST_SUMS` sums.
     """
     pixel_frames = sum(r.scan.n_frames * float(np.prod(r.detector.shape)) for r in rotations)
     for step in _STEPS:
