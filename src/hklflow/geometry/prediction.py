@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.geometry import BEAM, Floats, Rotation
+from hklflow.geometry import BEAM, Floats, Rotation, cross
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def ewald_crossings(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike) -> tuple[
     along = g @ axis
     parallel = along[:, None] * axis
     perpendicular = g - parallel
-    cross = np.cross(axis, g)
+    across = cross(axis, g)
     k = rotation.beam.k
-    a, b = perpendicular @ BEAM, cross @ BEAM
+    a, b = perpendicular @ BEAM, across @ BEAM
     c = -np.einsum("ij,ij->i", g, g) / (2 * k) - parallel @ BEAM
     amplitude = np.hypot(a, b)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -67,7 +67,7 @@ def ewald_crossings(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike) -> tuple[
     middle = np.arctan2(b, a)
     angles = np.stack([middle - half, middle + half], axis=1)
     cos, sin = np.cos(angles)[..., None], np.sin(angles)[..., None]
-    q_lab = parallel[:, None] + cos * perpendicular[:, None] + sin * cross[:, None]
+    q_lab = parallel[:, None] + cos * perpendicular[:, None] + sin * across[:, None]
     return angles, q_lab
 
 
@@ -103,7 +103,7 @@ def predict(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike, margin: float = 0
         & (fast >= -margin)
         & (fast <= n_fast + margin)
     )
-    normal = np.cross(q, BEAM)
+    normal = cross(q, BEAM)
     with np.errstate(divide="ignore", invalid="ignore"):
         zeta = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / np.linalg.norm(normal, axis=1)
     return Prediction(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.geometry import BEAM, Rotation
+from hklflow.geometry import BEAM, Rotation, cross
 from hklflow.geometry.parameters import Parameters
 from hklflow.geometry.prediction import ewald_crossings
 from hklflow.peaks.table import PeakTable
@@ -171,7 +171,7 @@ def compare(
         [position[:, 0] - slow, position[:, 1] - fast, -ahead[rows, nearest] / rotation.scan.step],
         axis=1,
     )
-    normal = np.cross(q, BEAM)
+    normal = cross(q, BEAM)
     length = np.linalg.norm(normal, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         zeta = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / length
