@@ -16,6 +16,7 @@ from hklflow.stage.orientation import observe
 from hklflow.stage.peak_choice import PeakChoice, read_listed
 from hklflow.stages import refine, refine_parent
 from tests.truth import worlds
+from tests.truth.pictures import without_pictures
 from tests.truth.world_scans import compared, scan_of, table_of
 
 WORLD = worlds.world("plain", "cubic", 21)
@@ -124,6 +125,7 @@ def test_peaks_that_are_left_out_change_nothing(kind: str, tmp_path: Path) -> No
         scans.append(tmp_path / f"scan{i}.nxs")
         nexus.write_scan(scans[-1], SCANS[i], f"r{i}", None)
 
+    @without_pictures()
     def found(name: str, peaks: list[Path], **params: Any) -> list[dict[str, Any]]:
         out = tmp_path / name
         out.mkdir()
