@@ -113,7 +113,12 @@ class IntegratingDetector(_Section):
     """Kind of detector."""
     layout: LayoutName
     """Layout of the raw files: `euxfel` (European XFEL), `lab` (laboratory HDF5), `jungfrau` (PSI's
-    HDF5 of JUNGFRAU), or the name of a plugin."""
+    HDF5 of JUNGFRAU), `cfel` (AGIPD modules on CFEL's test bench), or the name of a plugin."""
+    memory_cells: int | None = Field(None, ge=1)
+    """Memory cells that a trigger fills; required for layouts that do not store this number, such
+    as `cfel`."""
+    xray_memory_cells: int | None = Field(None, ge=1)
+    """Memory cells that a trigger fills in runs of fluorescence; None: `memory_cells`."""
     modules: tuple[int, ...] = Field(min_length=1)
     """Numbers of the modules of the detector."""
     module_size: tuple[int, int] | None = None
@@ -152,6 +157,10 @@ class IntegratingDetector(_Section):
     """Image of pixels that are known to be bad, of a module or an ASIC; nonzero is bad."""
     stored: StoredConstants | None = None
     """Store to which the constants are proposed; None: scans use the constants without approval."""
+
+    def memory_cells_of(self, run: str) -> int | None:
+        """Return the memory cells that a trigger fills in a run or measure of this name."""
+        return (self.xray_memory_cells if run.startswith("xray") else None) or self.memory_cells
 
 
 class CounterRuns(_Section):
@@ -335,6 +344,7 @@ def problems(name: str, entry: "IntegratingDetector | PhotonCounter", base: Path
         yield f"{where}: modules {list(entry.modules)} has a negative number"
     if entry.layout == "jungfrau" and entry.detector != "jungfrau":
         yield f"{where}: layout jungfrau has no frames of {entry.detector}; use lab or euxfel"
+    yield from _cell_problems(where, entry)
     if len(set(entry.modules)) != len(entry.modules):
         yield f"{where}: modules {list(entry.modules)} has one twice"
     left = branch(entry)
@@ -357,6 +367,20 @@ _SET_POINTS = {
     "integrating": ("gain_mode", "integration_time", "memory_cells"),
     "counter": ("threshold", "energy"),
 }
+
+
+def _cell_problems(where: str, entry: IntegratingDetector) -> Iterator[str]:
+    if entry.layout == "cfel":
+        if entry.detector != "agipd":
+            yield f"{where}: layout cfel has no frames of {entry.detector}; use lab or euxfel"
+        if entry.memory_cells is None:
+            yield f"{where}: layout cfel needs memory_cells, which its files do not store"
+    stored = entry.stored and entry.stored.state.get("memory_cells")
+    if stored and entry.memory_cells not in (None, stored):
+        yield (
+            f"{where}: memory_cells is {entry.memory_cells}, and {stored} in stored.state; "
+            "correct one of them"
+        )
 
 
 def _counter_problems(where: str, entry: PhotonCounter, base: Path) -> Iterator[str]:

@@ -39,6 +39,8 @@ class Params(stage.Params):
     """Pixels (ss, fs) of a module; None: the detector's default."""
     asic_size: tuple[int, int] | None = None
     """Pixels (ss, fs) of an ASIC; None: the detector's default."""
+    memory_cells: int | None = Field(None, ge=1)
+    """Memory cells that a trigger fills, for layouts that do not store this number (`cfel`)."""
     memory: float = Field(1000, gt=0)
     """Memory for the frames, in MB."""
 
@@ -50,7 +52,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.constants.gather import gather
     from hklflow.constants.preprocess import read_run
 
-    detector = integrating(params.detector, params.module_size, params.asic_size)
+    detector = integrating(
+        params.detector, params.module_size, params.asic_size, params.memory_cells
+    )
     runs = [read_run(stage.read_json(path)) for path in inputs.facts]
     for run, path in zip(runs, inputs.facts, strict=True):
         if run.detector != detector or run.layout != params.layout:
