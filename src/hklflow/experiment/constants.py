@@ -80,23 +80,27 @@ class StoredConstants(Stored):
     """Limits that the constants must meet to be accepted."""
 
 
+OneOrMore = str | Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 class Runs(_Section):
     """Runs of an integrating detector.
 
-    Each run is a folder, a file or a pattern of files.
+    Each run is a folder, a file or a pattern of files. Several runs of a dark or of fluorescence
+    are joined to one measurement.
     """
 
     # YAML reads the name of a current as a number.
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
-    dark_high: str
-    """Dark run in high gain."""
-    dark_medium: str
-    """Dark run in forced medium gain."""
-    dark_low: str
-    """Dark run in forced low gain."""
-    xray: str | None = None
-    """Run of X-ray fluorescence in high gain."""
+    dark_high: OneOrMore
+    """Dark run in high gain, or several runs."""
+    dark_medium: OneOrMore
+    """Dark run in forced medium gain, or several runs."""
+    dark_low: OneOrMore
+    """Dark run in forced low gain, or several runs."""
+    xray: OneOrMore | None = None
+    """Run of X-ray fluorescence in high gain, or several runs."""
     pulse_capacitor: tuple[str, ...] = ()
     """Runs of the pulse capacitor ramp: 8 runs with every 8th row each, or one run with all rows.
     """
@@ -280,15 +284,19 @@ def branch(entry: IntegratingDetector) -> Branch:
     """Return the jobs that follow from an entry."""
     runs = entry.runs
     measures: dict[str, tuple[str, ...]] = {
-        f"dark_{stage}": (getattr(runs, f"dark_{stage}"),) for stage in _STAGES
+        f"dark_{stage}": _listed(getattr(runs, f"dark_{stage}")) for stage in _STAGES
     }
     if runs.xray is not None:
-        measures["xray"] = (runs.xray,)
+        measures["xray"] = _listed(runs.xray)
     if runs.pulse_capacitor:
         measures["pulse_capacitor"] = runs.pulse_capacitor
     measures |= {f"current_source_{name}": found for name, found in runs.current_source.items()}
     modules = tuple(m for m in entry.modules if str(m) not in entry.without)
     return Branch(entry, measures, modules)
+
+
+def _listed(runs: OneOrMore) -> tuple[str, ...]:
+    return (runs,) if isinstance(runs, str) else runs
 
 
 def steps(branch: Branch) -> list[str]:
@@ -345,6 +353,10 @@ def problems(name: str, entry: "IntegratingDetector | PhotonCounter", base: Path
     if entry.layout == "jungfrau" and entry.detector != "jungfrau":
         yield f"{where}: layout jungfrau has no frames of {entry.detector}; use lab or euxfel"
     yield from _cell_problems(where, entry)
+    for measure, of_measure in branch(entry).measures.items():
+        twice = sorted({run for run in of_measure if of_measure.count(run) > 1})
+        if twice and measure.startswith(("dark", "xray")):
+            yield f"{where}: runs.{measure} lists {', '.join(twice)} twice"
     if len(set(entry.modules)) != len(entry.modules):
         yield f"{where}: modules {list(entry.modules)} has one twice"
     left = branch(entry)

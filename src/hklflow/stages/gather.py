@@ -13,8 +13,8 @@ VERSION = 2
 
 class Inputs(stage.Inputs):
     facts: list[Path]
-    """Facts of the runs, which contain the paths of the raw files. The order of the runs is the
-    order in which they drive rows or columns.
+    """Facts of the runs, which contain the paths of the raw files. The order of the runs of a ramp
+    is the order in which they drive rows or columns; runs of a dark or of fluorescence are joined.
     """
     sanity: list[Path]
     """Reports of the checks of the runs; a run that fails is not gathered."""
