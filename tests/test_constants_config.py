@@ -17,6 +17,7 @@ AGIPD: dict[str, Any] = {
 CONSTANTS = re.compile("constants|gather|join|process|combine|current_source")
 STORED = {"store": "store", "author": "A. Person"}
 STATE = {"detector": "a", "serial": "1", "shape": [512, 128], "binning": 1}
+FULL = STATE | {"gain_mode": "adaptive", "integration_time": 1e-6}
 
 
 @pytest.fixture
@@ -83,6 +84,22 @@ def test_jobs_that_are_foretold_are_those_of_the_runs(base: Path) -> None:
     assert {rule: n for rule, n in counted.items() if n and CONSTANTS.search(rule)} == expected
 
 
+def test_several_runs_of_a_dark_and_of_fluorescence_are_one_measurement(base: Path) -> None:
+    runs = RUNS | {"dark_low": ["raw/low", "raw/cs1"], "xray": ["raw/xray", "raw/cs0"]}
+    cells = {"memory_cells": 352, "xray_memory_cells": 1}
+    entry = AGIPD | cells | {"runs": runs, "process_xray": {"energy": 8.041}}
+    loaded = load(base, entry)
+    counted = {rule: sum(n.values()) for rule, n in job_counts(loaded).items()}
+    assert counted["constants_preprocess"] == 6
+    assert counted["gather"] == 2 * 4
+    entry = loaded.config.constants["det"]
+    assert isinstance(entry, constants.IntegratingDetector)
+    assert constants.branch(entry).runs_of("dark_low") == ["dark_low_0", "dark_low_1"]
+    of_runs = {run: entry.memory_cells_of(run) for run in constants.branch(entry).runs}
+    assert {run for run, n in of_runs.items() if n == 1} == {"xray_0", "xray_1"}
+    assert set(of_runs.values()) == {1, 352}
+
+
 @pytest.mark.parametrize("without", [["3"], ["0/15"], ["3", "0/0", "0/15"]])
 def test_what_is_left_out_is_left_out(base: Path, without: list[str]) -> None:
     entry = load(base, AGIPD | {"without": without}).config.constants["det"]
@@ -111,6 +128,12 @@ def test_what_is_left_out_is_left_out(base: Path, without: list[str]) -> None:
         ({"runs": RUNS | {"pulse_capacitor": ["raw/cs0", "raw/cs1"]}}, "not 1 or 8"),
         ({"runs": RUNS | {"current_source": {"1": ["raw/cs0"] * 3}}}, "not 1 or 4"),
         ({"runs": RUNS | {"current_source": {"a/b": ["raw/cs0"]}}}, "cannot be a name"),
+        ({"layout": "cfel"}, "needs memory_cells"),
+        (
+            {"memory_cells": 4, "stored": STORED | {"state": FULL | {"memory_cells": 352}}},
+            "memory_cells is 4, and 352 in stored.state",
+        ),
+        ({"runs": RUNS | {"dark_low": ["raw/low", "raw/low"]}}, "dark_low lists raw/low twice"),
         ({"gain_map": "none.npy"}, "none.npy does not exist"),
         ({"stored": STORED | {"state": STATE}}, "lacks gain_mode, integration_time, memory_cells"),
     ],
