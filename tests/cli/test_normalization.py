@@ -302,7 +302,7 @@ def test_without_an_accepted_normalisation(run: Run, base: Path, hklflow: Hklflo
     assert "hklflow calibration propose NAME --standard FILE" in done.err
     # Version 0 only on request, and then it is told and tagged.
     config = yaml.safe_load((base / "config/config.yaml").read_text())
-    config["normalizations"]["response"]["allow_default"] = True
+    config["normalizations"]["response"]["on_missing"] = "diagnostic"
     (base / "config/config.yaml").write_text(yaml.safe_dump(config))
     assert "no accepted normalisation of response applies" in hklflow("status", base).out
     imported(base)
