@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from hklflow.base.errors import HklflowError
+from hklflow.calibration.kinds import KINDS
 from hklflow.experiment import config, constants
 from hklflow.experiment.jobs import job_counts
+from hklflow.experiment.models import StoredGeometry, StoredNormalization
 
 RUNS: dict[str, Any] = {f"dark_{stage}": f"raw/{stage}" for stage in ("high", "medium", "low")}
 AGIPD: dict[str, Any] = {
@@ -160,6 +162,34 @@ def test_problems_of_an_integrating_detector(base: Path, change: dict[str, Any],
 )
 def test_problems_of_a_photon_counter(base: Path, entry: dict[str, Any], told: str) -> None:
     assert told in problems(base, {"detector": "pilatus"} | entry)
+
+
+def test_every_kind_of_the_store_says_what_to_do_without_a_version(base: Path) -> None:
+    place = {"store": "store", "state": STATE}
+    entries = {
+        "geometry": StoredGeometry(**place, polarization=1.0),
+        "normalization": StoredNormalization(**place, geometry="g"),
+        "constants": constants.StoredConstants(**place, author="A. Person"),
+    }
+    assert set(entries) == set(KINDS)
+    for name, entry in entries.items():
+        assert entry.on_missing == "error"
+        given = entry.model_dump() | {"on_missing": "diagnostic"}
+        if KINDS[name].has_default:
+            assert type(entry)(**given).on_missing == "diagnostic"
+        else:
+            with pytest.raises(ValueError, match="must be measured, so there is no version 0"):
+                type(entry)(**given)
+        old = entry.model_dump() | {"allow_default": True}
+        with pytest.raises(ValueError, match="`allow_default: true` is now `on_missing: diagn"):
+            type(entry)(**old)
+    stored = STORED | {"state": STATE, "on_missing": "diagnostic"}
+    told = problems(base, AGIPD | {"stored": stored})
+    assert "constants must be measured, so there is no version 0 to use" in told
+    old = {"calibrations": {"g": place | {"polarization": 1.0, "allow_default": True}}}
+    told = problems(base, AGIPD, **old)
+    assert "`allow_default: true` is now `on_missing: diagnostic`" in told
+    assert told.startswith("1 problem")
 
 
 def test_problems_of_the_use_of_constants(base: Path) -> None:

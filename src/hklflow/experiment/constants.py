@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 import hklflow.stages.combine_constants
 import hklflow.stages.constants_preprocess
@@ -34,6 +42,7 @@ import hklflow.stages.process_xray
 import hklflow.stages.propose_constants  # noqa: F401  (used as `stages.propose_constants`)
 from hklflow import stages
 from hklflow.base.errors import HklflowError
+from hklflow.calibration.kinds import OnMissing
 from hklflow.constants.detectors import Integrating, integrating
 from hklflow.constants.layout_names import LayoutName
 from hklflow.constants.runs import raw_files
@@ -60,6 +69,21 @@ class Stored(_Section):
     """Number of the version that is used for all scans; None: the highest accepted version that
     applies to the scan.
     """
+    on_missing: OnMissing = "error"
+    """If no accepted version applies to a scan: `error` stops, `diagnostic` uses version 0 (the
+    geometry of the set-points; all pixels respond alike) and marks all products as diagnostic.
+    Constants must be measured and have no such version: for them only `error`.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "allow_default" in value:
+            now = "diagnostic" if value["allow_default"] else "error"
+            raise ValueError(
+                f"`allow_default: {str(value['allow_default']).lower()}` is now `on_missing: {now}`"
+            )
+        return value
 
 
 def stored_part(entry: Any) -> Stored | None:
@@ -78,6 +102,16 @@ class StoredConstants(Stored):
     """Name of the person who proposes the constants."""
     gates: stages.propose_constants.Gates = stages.propose_constants.Gates()
     """Limits that the constants must meet to be accepted."""
+
+    @field_validator("on_missing")
+    @classmethod
+    def _has_no_default(cls, value: OnMissing) -> OnMissing:
+        if value == "diagnostic":
+            raise ValueError(
+                "constants must be measured, so there is no version 0 to use; leave it out, or "
+                "accept constants with `hklflow calibration accept`"
+            )
+        return value
 
 
 OneOrMore = str | Annotated[tuple[str, ...], Field(min_length=1)]

@@ -103,10 +103,6 @@ class StoredGeometry(Stored):
     Versions are proposed and judged with `hklflow calibration`.
     """
 
-    allow_default: bool = False
-    """Allow version 0 (the geometry of the set-points) if no version is accepted. Products made
-    with version 0 are marked as diagnostic.
-    """
     gates: GateLimits = GateLimits()
     """Limits that a candidate must meet to be accepted."""
     polarization: float = Field(ge=0, le=1)
@@ -129,10 +125,6 @@ class StoredNormalization(Stored):
 
     geometry: str
     """Entry of `calibrations` with the geometry of the detector during the measurement."""
-    allow_default: bool = False
-    """Allow version 0 (all pixels respond alike) if no version is accepted. Products made with
-    version 0 are marked as diagnostic.
-    """
     gates: NormalizationGates = NormalizationGates()
     """Limits that a candidate must meet to be accepted."""
 

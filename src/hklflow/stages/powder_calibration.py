@@ -45,8 +45,8 @@ class Params(stage.Params):
     exposures: Literal["sum", "first"] = "sum"
     """Frames of an HDF5 file that are used: the sum of all, or the first."""
     calibrant: str | Path = "CeO2"
-    """Name of the calibrant in pyFAI, or a file (`x.D`) of d-spacings in Å, one per line, in
-    decreasing order.
+    """Name of the calibrant in pyFAI, or a file: `x.D` with d-spacings in Å, one per line, in
+    decreasing order; `x.yaml` of a folder of calibrants, with the rings that are not used.
     """
     max_rings: int | None = Field(None, ge=1)
     """Number of innermost rings to use; None: all."""
