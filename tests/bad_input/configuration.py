@@ -515,7 +515,8 @@ CASES = [
         "section that is empty",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: find_peaks: the section is empty; write its keys below it, indented, or remove it",
+        "  config: find_peaks: the section is empty; write its keys below it, indented, or "
+        "remove it",
         config(("find_peaks:\n  n_sigma: 5", "find_peaks:")),
     ),
     Case(
