@@ -65,7 +65,7 @@ class ChunkReader:
         if not skipped & 2:  # the second filter
             try:
                 packed = isal_zlib.decompress(packed, bufsize=size * prod(self.chunks))
-            except isal_zlib.error as error:
+            except isal_zlib.error as error:  # type: ignore[misc]  # its stub is wrong
                 raise self._damaged(origin) from error
         if len(packed) != size * prod(self.chunks):
             raise self._damaged(origin)
