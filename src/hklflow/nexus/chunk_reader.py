@@ -13,6 +13,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
+
 _SHUFFLE_GZIP = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE)
 
 
@@ -56,16 +58,28 @@ class ChunkReader:
         size = self.dtype.itemsize
         try:
             skipped, packed = self._dataset.id.read_direct_chunk(origin)
-        except RuntimeError:
+        except RuntimeError as error:
             if origin in self._stored:
-                raise
+                raise self._damaged(origin) from error
             return self._fill
         if not skipped & 2:  # the second filter
-            packed = isal_zlib.decompress(packed, bufsize=size * prod(self.chunks))
+            try:
+                packed = isal_zlib.decompress(packed, bufsize=size * prod(self.chunks))
+            except isal_zlib.error as error:  # type: ignore[misc]  # its stub is wrong
+                raise self._damaged(origin) from error
+        if len(packed) != size * prod(self.chunks):
+            raise self._damaged(origin)
         found = np.frombuffer(packed, np.uint8)
         if skipped & 1:
             return np.moveaxis(found.reshape(*self.chunks, size), -1, 0)
         return found.reshape(size, *self.chunks)
+
+    def _damaged(self, origin: tuple[int, ...]) -> HklflowError:
+        dataset = self._dataset
+        return HklflowError(
+            f"{dataset.file.filename}: the block of {dataset.name} that begins at {origin} is "
+            "damaged; copy the file again, or create it again"
+        )
 
     @cached_property
     def _fill(self) -> NDArray[np.uint8]:
