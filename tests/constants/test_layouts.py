@@ -228,15 +228,17 @@ def test_files_of_cfel_that_do_not_fit_are_refused(tmp_path):
         facts_of(paths, AGIPD, "cfel")
     with pytest.raises(HklflowError, match=r"a run of 12 images, which is no multiple of 2 x 5"):
         facts_of(paths, replace(AGIPD, memory_cells=5), "cfel")
-    with pytest.raises(HklflowError, match=r"has images of \(16, 32\) pixels, and modules .* \(8, 8"):
+    with pytest.raises(
+        HklflowError, match=r"has images of \(16, 32\) pixels, and modules .* \(8, 8"
+    ):
         facts_of(paths, replace(CFEL, module=(8, 8), asic=(4, 4)), "cfel")
     nameless = paths[0].with_name("part0.nxs")
     nameless.write_bytes(paths[0].read_bytes())
-    with pytest.raises(HklflowError, match="part0.nxs does not name the position of its module"):
+    with pytest.raises(HklflowError, match=r"part0\.nxs does not name the position of its module"):
         facts_of([nameless], CFEL, "cfel")
     with h5py.File(paths[0], "r+") as file:
         file[f"{place}/data"][2, 3, 4] = -1
-    with pytest.raises(HklflowError, match="part00000.nxs has negative values"):
+    with pytest.raises(HklflowError, match=r"part00000\.nxs has negative values"):
         gathered(tmp_path / "out", [facts_of(paths, CFEL, "cfel")], 2)
     with h5py.File(paths[0], "r+") as file:
         file[f"{place}/sequence_number"][3] = 3

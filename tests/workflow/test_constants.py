@@ -53,12 +53,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "raw", "lab", integrating("agipd", MODULE, ASIC), truths(), campaign,
         np.random.default_rng(7),
     )  # fmt: skip
-    # A second dark of high gain, with the same trigger numbers: both are joined.
-    again = write_campaign(
-        folder / "again", "lab", integrating("agipd", MODULE, ASIC), truths(), Campaign(darks=30),
-        np.random.default_rng(8),
-    )  # fmt: skip
-    runs["dark_high"] = [runs["dark_high"], again["dark_high"]]
     entry = {
         "detector": "agipd",
         "layout": "lab",
@@ -121,16 +115,6 @@ def test_constants_are_those_of_the_simulated_detector(made: Path) -> None:
                 assert abs(np.median(ratio) - 1) < 0.003
             assert (module["pixel_mask"] != 0).mean() < 0.02
             assert next(iter(module.quantities["gain"].attrs["source"])) == "xray"
-
-
-def test_frames_of_both_darks_are_in_the_constants(made: Path) -> None:
-    """60 and 30 frames of high gain, with the same trigger numbers, and 60 of the other stages."""
-    for number in (0, 1):
-        dark = files.read_part(next((made / CONSTANTS).rglob(f"*{number}*/**/dark.nxs")))
-        n = dark["n_frames"]
-        assert np.median(n[0]) == 90
-        assert np.median(n[1:]) == 60
-        assert dark.about["runs"][0] == ["dark_high_0", "dark_high_1"]
 
 
 def test_mock_files_of_extra_data_end_to_end(tmp_path: Path) -> None:

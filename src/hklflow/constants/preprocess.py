@@ -166,9 +166,7 @@ def read_run(facts: Mapping[str, Any]) -> Run:
         return Run(
             facts["run"],
             facts["layout"],
-            integrating(
-                facts["detector"], (ss, fs), (asic_ss, asic_fs), facts["memory_cells"]
-            ),
+            integrating(facts["detector"], (ss, fs), (asic_ss, asic_fs), facts["memory_cells"]),
             frozenset(from_ranges(facts["cells"]).tolist()),
             facts["trains"]["start"],
             from_ranges(facts["trains"]["outliers"]).astype(np.uint64),
