@@ -135,11 +135,11 @@ def modules_of_rings(
     from hklflow.geometry import detector_to_dict
 
     rings, modules, settings = [], None, powder_calibration.settings(params)
-    for path in stage.progress(images, len(images), "images"):
+    for number, path in enumerate(stage.progress(images, len(images), "images")):
         counts, bad, _ = powder_calibration.prepare(path, params)
         calibration = powder.calibrate_powder(counts, bad, settings)
         if powders:
-            powder_calibration.write_powder(powders[len(rings)], counts, calibration, params)
+            powder_calibration.write_powder(powders[number], counts, calibration, params)
         modules = modules or _ideal(groups or params.detector, bad, params.pixel_size)
         detector = replace(calibration.detector, modules=modules)
         angles = calibration.calibrant.two_theta(calibration.wavelength)
