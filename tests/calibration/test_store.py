@@ -596,6 +596,7 @@ def test_the_index_is_made_again_byte_by_byte(store, publish, files):
     store.withdraw(first, **WHO)
     index = state_folder(store) / "CalibrationIndex.json"
     before = index.read_bytes()
+    assert {v["binning"] for v in json.loads(before)["versions"]} == {VALUES["binning"]}
     assert [(v["version"], v["status"]) for v in json.loads(before)["versions"]] == [
         (0, "default"),
         (1, "withdrawn"),

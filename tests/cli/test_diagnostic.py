@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import pyFAI
 import pytest
 
 from hklflow import nexus
@@ -118,3 +119,14 @@ def test_every_product_of_the_workflow_has_a_place_for_the_tag() -> None:
         Path(output.name or "x.html").suffix for step in STEPS for output in step.writes.values()
     }
     assert suffixes - {"", ".nxs", ".json"} <= set(tags.WRITERS)
+
+
+def test_pyfai_reads_a_tagged_geometry(tmp_path: Path) -> None:
+    path = tmp_path / "x.poni"
+    path.write_text("Distance: 0.1\nPoni1: 0.01\nPoni2: 0.02\nRot1: 0\nRot2: 0\nRot3: 0\n"
+                    "PixelSize1: 1e-4\nPixelSize2: 1e-4\nWavelength: 1e-10\n")  # fmt: skip
+    before = pyFAI.load(str(path))
+    tags.write(path, ["made of\nstraw"])
+    assert path.read_text().endswith("\n# diagnostic: made of straw\n")
+    after = pyFAI.load(str(path))
+    assert (after.dist, after.poni1, after.wavelength) == (before.dist, before.poni1, 1e-10)

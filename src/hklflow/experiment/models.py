@@ -62,6 +62,7 @@ from hklflow.calibration.assess import GateLimits
 from hklflow.constants.gate_limits import NormalizationGates
 from hklflow.dials.settings import DialsPrograms, OrientationEngine
 from hklflow.experiment.constants import DetectorConstants, Stored, UsedConstants
+from hklflow.experiment.locate import RunFiles
 from hklflow.experiment.stills import StillSample
 
 
@@ -223,6 +224,10 @@ class Config(_Section):
     """Table of samples."""
     scans: str = "config/scans.tsv"
     """Table of scans and their rotations."""
+    data: RunFiles | None = None
+    """Raw files by run number, for `hklflow scan add` and `hklflow scan plan` without `--raw`;
+    usually in the file of the facility.
+    """
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
     """Detector geometries, by the name that the table of scans uses."""
     constants: dict[str, DetectorConstants] = Field(default_factory=dict)

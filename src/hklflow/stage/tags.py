@@ -70,6 +70,12 @@ def _hkl(path: Path, sentences: Sequence[str]) -> None:
         file.writelines(f"{sentence}\n" for sentence in sentences)
 
 
+def _poni(path: Path, sentences: Sequence[str]) -> None:
+    """Add comments at the end; pyFAI skips them."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(f"# {' '.join(sentence.split())}\n" for sentence in sentences)
+
+
 def _mtz(path: Path, sentences: Sequence[str]) -> None:
     from hklflow.formats.mtz import add_history
 
@@ -91,6 +97,7 @@ def _png(path: Path, sentences: Sequence[str]) -> None:
 WRITERS: dict[str, Callable[[Path, Sequence[str]], None]] = {
     ".tsv": _tsv,
     ".hkl": _hkl,
+    ".poni": _poni,
     ".mtz": _mtz,
     ".html": _html,
     ".png": _png,

@@ -158,7 +158,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     picture = _picture(counts, bad, calibration, detector, title)
     plots.save(picture, outputs.picture)
-    _write_powder(outputs.powder, counts, calibration, params)
+    write_powder(outputs.powder, counts, calibration, params)
     print(title)
     print(metrics["wavelength"]["source"])
     for gate in gates:
@@ -176,9 +176,10 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
         _read(name, params, image.shape, first=True)
 
 
-def _write_powder(
+def write_powder(
     path: Path, counts: "Floats", calibration: "PowderCalibration", params: Params
 ) -> None:
+    """Write a powder image (slow, fast) with its profile and the geometry of its rings."""
     import numpy as np
 
     from hklflow import nexus
