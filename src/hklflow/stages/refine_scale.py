@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hklflow.transform.repeat_grid import RepeatGrid
     from hklflow.transform.repeats import Orbits, Records, Repeats
 
-VERSION = 5
+VERSION = 6
 
 _NODES = 33  # along each side of the detector
 _SURE = 4.0  # errors from 0 of a share of the counts that does not follow the scale
@@ -367,10 +367,14 @@ def _steady(found: "Scale") -> list[str]:
     if not abs(share) > max(_SMALL, _SURE * error):  # nan: not known
         return []
     less = "less" if share > 0 else "more"
+    effect = (
+        "the factors allow for it, but S(Q) contains it"
+        if found.allowed
+        else "the change of the factors is too small by this part"
+    )
     causes = {
-        "less": "part of them does not pass through the crystal (air, windows), and the change of "
-        "the factors is too small by this part; measure it without the crystal and name the run in "
-        "`background: runs`",
+        "less": f"part of them does not pass through the crystal (air, windows), and {effect}; "
+        "measure it without the crystal and name the run in `background: runs`",
         "more": "the background in `background: runs` is too strong, a background that nobody "
         "measured changes with |Q|, or the factor changes with the direction faster than "
         "`refine_scale: direction_intervals` allows",
