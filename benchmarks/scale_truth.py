@@ -417,9 +417,10 @@ def line(row: dict[str, Any]) -> str:
     p = {k: [100 * x for x in row[k]] for k in
          ("frames_rms", "frames_largest", "visible", "gauge")}  # fmt: skip
     a, b = p["frames_rms"], p["frames_largest"]
+    bounds = " / ".join(f"{100 * bound:.2f}" for bound in np.atleast_1d(row["bound"]))
     return (
         f"| {row['world']}, {row['seed']} | {a[0]:.2f} / {b[0]:.2f} → {a[1]:.2f} / {b[1]:.2f} "
-        f"| {a[1]:.2f}, {' / '.join(f'{100 * b:.2f}' for b in np.atleast_1d(row['bound']))} | {row['pull']:.2f} "
+        f"| {a[1]:.2f}, {bounds} | {row['pull']:.2f} "
         f"| {p['visible'][0]:.2f} → {p['visible'][1]:.2f} "
         f"| {p['gauge'][0]:.1f} → {p['gauge'][1]:.1f} "
         f"| {row['blocks'][0]:.2f} → {row['blocks'][1]:.2f} "

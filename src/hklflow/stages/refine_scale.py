@@ -35,6 +35,7 @@ VERSION = 6
 _NODES = 33  # along each side of the detector
 _SURE = 4.0  # errors from 0 of a share of the counts that does not follow the scale
 _SMALL = 0.02  # share that is not reported
+_LARGE = 0.3  # share whose size is not known, because the estimate is linear
 _EXCESS = 1.5  # scatter of groups of S(Q) over that of orbits above which it is reported
 _UNKNOWN, _UNKNOWN_REST = 0.2, 0.02  # see `Settings.unknown_background`
 _KEPT = "the transmission by frame_scale is used"
@@ -367,6 +368,7 @@ def _steady(found: "Scale") -> list[str]:
     if not abs(share) > max(_SMALL, _SURE * error):  # nan: not known
         return []
     less = "less" if share > 0 else "more"
+    size = f"roughly {share:.0%} ± {error:.0%}" if share < _LARGE else f"above {_LARGE:.0%}"
     effect = (
         "the factors allow for it, but S(Q) contains it"
         if found.allowed
@@ -381,7 +383,7 @@ def _steady(found: "Scale") -> list[str]:
     }
     return [
         f"counts where S(Q) is small change {less} with frame and direction than counts where it "
-        f"is large (share that does not follow the scale: roughly {share:.0%} ± {error:.0%}): "
+        f"is large (share that does not follow the scale: {size}): "
         f"{causes[less]}"
     ]
 

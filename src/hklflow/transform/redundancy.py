@@ -66,6 +66,7 @@ _GROUPS = 8  # of orbits that are alike in S(Q)
 _WEAK, _ROUNDING = 0.01, 1e-5  # of the prior and the information, for the share of a background
 # Errors from 0 of a share that is used, and the largest, in widths; above, one step is too rough.
 _CLEAR, _WITHIN = 4.0, 1.5
+_LARGEST = 0.5  # share that is believed
 _ENOUGH, _OWN = 10, 0.2  # counts of an orbit, and the crystal's share of them, for its S
 
 
@@ -313,7 +314,7 @@ class _Work:
         of_curves = inverse[:, : self.prior.n_curve]
         excess = self.excess(of_curves, second.scatter)
         if abs(steady[0]) > 2 * steady[1]:
-            unknown = max(unknown, min(abs(steady[0]), 1.0))
+            unknown = max(unknown, min(abs(steady[0]), _LARGEST))
         return Scale(
             self.splines,
             a,
