@@ -15,6 +15,10 @@ subtracted from blocks, so that they judge the scale alone; refine_scale does no
     python -m benchmarks.scale_truth all 11 --folder WORK          # one world after the other
     python -m benchmarks.scale_truth needle 11 --folder WORK --counts 10 --shape 120 128 --span 90
     python -m benchmarks.scale_truth all 11 --folder WORK --table  # rows that exist, no work
+    python -m benchmarks.scale_truth plate 11 --folder WORK --larger 0.05  # with a shape
+
+With --larger the configuration has the shape of the crystal, whose lengths are too large by this
+share (and no walls of a capillary); "before" is then `frame_scale` with this shape.
 
 A folder keeps what is made: frames, products, rows. --again repeats refine_scale and what follows.
 """
@@ -35,14 +39,16 @@ import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 from tests.truth.orientations import write_orientation
 from tests.truth.quantitative import World
-from tests.truth.quantitative_bounds import scale_bound
+from tests.truth.quantitative_bounds import information, scale_bound, splines
 from tests.truth.quantitative_catalogue import PLANS, world
 from tests.truth.quantitative_gauge import Visible, at_blocks, gauge_free
+from tests.truth.quantitative_scans import shape_of
 from tests.truth.quantitative_write import write
 
 from hklflow import nexus, stage
 from hklflow.geometry.grid import Grid
 from hklflow.stages import (
+    absorption,
     background,
     find_peaks,
     frame_scale,
@@ -56,6 +62,7 @@ from hklflow.transform.surroundings import norms as factors_of
 FIELDS = (60, 64)  # directions at which factors are compared
 BLOCK = 0.5  # h, k, l
 PUNCH = 0.2
+NOISE = {"good": 0.0, "bad": 0.01}  # of monitors, between frames
 ANOMALOUS = ("polar hexagonal", "undetermined")  # their Friedel mates differ
 
 
@@ -65,6 +72,12 @@ class Case:
 
     world: World
     folder: Path
+    larger: float | None = None  # share by which the shape in the configuration is too large
+
+    @property
+    def absorbed(self) -> Path | None:
+        """Transmission by the shape; None: the shape is not given."""
+        return None if self.larger is None else self.folder / "absorption.nxs"
 
     @property
     def names(self) -> list[str]:
@@ -110,6 +123,13 @@ def prepared(case: Case) -> None:
         keys = {} if w.monitor else {"monitor": "none"}
         run(import_scan, {"raw": [raw]}, {"scan": own / "scan.nxs"}, **keys)
         rotations[name] = nexus.read_scan(own / "scan.nxs").rotation
+    symbol = w.crystal.space_group.partition(":")[0]
+    grid = Grid.covering(w.crystal.cell, float(w.q[~w.blind].max()), 0.1)
+    if not (case.folder / "orientation.json").exists():
+        write_orientation(case.folder / "orientation.json", rotations, w.UB, symbol, grid)
+    absorbed = by_shape(case)
+    for name in case.names:
+        own = case.folder / name
         if not (own / "mask.nxs").exists():
             nexus.write_mask(own / "mask.nxs", w.blind.astype(np.uint32))
         basic = {"scan": own / "scan.nxs", "mask": own / "mask.nxs"}
@@ -127,7 +147,7 @@ def prepared(case: Case) -> None:
         if w.surroundings.empty:
             run(
                 background,
-                basic | {"statistics": own / "statistics.nxs"},
+                basic | {"statistics": own / "statistics.nxs", "absorption": absorbed},
                 {
                     "background": own / "background.nxs",
                     "picture": own / "b.png",
@@ -142,6 +162,7 @@ def prepared(case: Case) -> None:
                 "statistics": own / "statistics.nxs",
                 "reference_scan": case.of("r1", "scan.nxs"),
                 "reference": case.of("r1", "statistics.nxs"),
+                "absorption": absorbed,
                 "background": own / "background.nxs" if w.surroundings.empty else None,
                 "reference_background": (
                     case.of("r1", "background.nxs") if w.surroundings.empty else None
@@ -149,10 +170,28 @@ def prepared(case: Case) -> None:
             },
             {"scale": own / "scale.nxs", "picture": own / "s.png", "metrics": own / "scale.json"},
         )
-    symbol = w.crystal.space_group.partition(":")[0]
-    grid = Grid.covering(w.crystal.cell, float(w.q[~w.blind].max()), 0.1)
-    if not (case.folder / "orientation.json").exists():
-        write_orientation(case.folder / "orientation.json", rotations, w.UB, symbol, grid)
+
+
+def by_shape(case: Case) -> Path | None:
+    """Return the transmission by the shape, whose lengths are too large; None: not known."""
+    if case.larger is None:
+        return None
+    w, made = case.world, case.folder / "absorption.nxs"
+    fwhm = w.absorber.beam.fwhm
+    beam = {"profile": "gaussian", "horizontal": fwhm[0], "vertical": fwhm[1]} if fwhm else None
+    run(
+        absorption,
+        {"orientation": case.folder / "orientation.json", "scans": case.each("scan.nxs")},
+        {
+            "absorption": made,
+            "picture": case.folder / "a.png",
+            "metrics": case.folder / "absorption.json",
+        },
+        shape=shape_of(w, case.larger),
+        mu=w.absorber.mu,
+        beam=beam,
+    )
+    return made
 
 
 def empty_run(case: Case, name: str) -> dict[str, Any]:
@@ -187,6 +226,7 @@ def refined(case: Case, **params: Any) -> tuple[dict[str, Any], float]:
             "scales": case.each("scale.nxs"),
             "frame_masks": case.each("frame_mask.nxs"),
             "orientation": case.folder / "orientation.json",
+            "absorption": case.absorbed,
             "backgrounds": backgrounds,
         },
         {field: case.folder / file for field, file in made.items()},
@@ -213,6 +253,7 @@ def transformed(case: Case, refine: bool) -> float:
                 "mask": case.of(name, "mask.nxs"),
                 "scale": case.of(name, "scale.nxs"),
                 "refined": case.folder / "refined_scale.nxs" if refine else None,
+                "absorption": case.absorbed,
                 "frame_mask": case.of(name, "frame_mask.nxs"),
                 "orientation": case.folder / "orientation.json",
                 "background": empty if empty.exists() else None,
@@ -236,6 +277,9 @@ def errors_of_factor(case: Case) -> tuple[list[np.ndarray], list[np.ndarray]]:
         frames = range(w.scans[r].n_frames)
         true = np.log(np.stack([at_blocks(w.factor(r, z), every) for z in frames]))
         log = np.log(scale.monitor * scale.attenuation * scale.scale)[:, None, None] - true
+        if case.absorbed:
+            shape = nexus.read_absorption(case.absorbed, name)[1]
+            log += np.stack([shape.at(z, slow, fast) for z in frames])
         before.append(log)
         if own is None:
             after.append(log)
@@ -308,10 +352,22 @@ def block_widths(case: Case, kinds: list[Visible]) -> list[float]:
     return [float(np.std(off[good] / np.sqrt(sums[1][good]))) for off in sums[2:]]
 
 
-def bound_of(w: World, frame_step: float) -> float:
-    """Return the median Cramér-Rao bound of s(φ) for curves as free as the fit's."""
-    span = abs(w.scans[0].step) * w.scans[0].n_frames
-    return float(np.median(np.concatenate(scale_bound(w, round(span / frame_step) + 3, every=3))))
+def bound_of(w: World, frame_step: float) -> tuple[float, float]:
+    """Return the median Cramér-Rao bound of s(φ) for curves as free as the fit's.
+
+    The second bound is for a curve and a factor of each frame of the size that the world has: noise
+    σ of the monitor, or of the source if there is none. A frame alone, with the curve known, has
+    the information J = I / Σ b² by that of a spline b, I. The curve's variance then grows by 1 + J
+    σ², and a frame's factor has the variance 1 / (J + 1/σ²).
+    """
+    n_frames = w.scans[0].n_frames
+    k = round(abs(w.scans[0].step) * n_frames / frame_step) + 3
+    curve = float(np.median(np.concatenate(scale_bound(w, k, every=3))))
+    sizes = np.tile(np.sum(splines(n_frames, k) ** 2, axis=0), len(w.scans))
+    alone = float(np.median(np.diag(information(w, k, every=3)) / sizes))
+    noise = 0.002 if w.monitor is None else NOISE[PLANS[w.name].monitor]
+    of_frames = 0.0 if noise == 0 else 1 / (alone + noise**-2)
+    return curve, float(np.sqrt(curve**2 * (1 + alone * noise**2) + of_frames))
 
 
 def judged(case: Case, **params: Any) -> dict[str, Any]:
@@ -361,9 +417,10 @@ def line(row: dict[str, Any]) -> str:
     p = {k: [100 * x for x in row[k]] for k in
          ("frames_rms", "frames_largest", "visible", "gauge")}  # fmt: skip
     a, b = p["frames_rms"], p["frames_largest"]
+    bounds = " / ".join(f"{100 * bound:.2f}" for bound in np.atleast_1d(row["bound"]))
     return (
         f"| {row['world']}, {row['seed']} | {a[0]:.2f} / {b[0]:.2f} → {a[1]:.2f} / {b[1]:.2f} "
-        f"| {a[1]:.2f}, {100 * row['bound']:.2f} | {row['pull']:.2f} "
+        f"| {a[1]:.2f}, {bounds} | {row['pull']:.2f} "
         f"| {p['visible'][0]:.2f} → {p['visible'][1]:.2f} "
         f"| {p['gauge'][0]:.1f} → {p['gauge'][1]:.1f} "
         f"| {row['blocks'][0]:.2f} → {row['blocks'][1]:.2f} "
@@ -382,6 +439,7 @@ def main() -> None:
     ask.add_argument("--counts", type=float, help="diffuse counts per voxel")
     ask.add_argument("--span", type=float, help="degrees of each rotation")
     ask.add_argument("--shape", type=int, nargs=2, default=(240, 256), help="multiples of 60, 64")
+    ask.add_argument("--larger", type=float, help="shape given, too large by this share")
     ask.add_argument("--again", action="store_true", help="repeat refine_scale")
     ask.add_argument("--table", action="store_true", help="print the rows that exist")
     a = ask.parse_args()
@@ -394,9 +452,10 @@ def main() -> None:
             *a.shape,
             *(f"{k}{v:g}" for k, v in changes.items()),
         ]
-        case = Case(
-            world(name, a.seed, tuple(a.shape), **changes), a.folder / "-".join(map(str, parts))
-        )
+        if a.larger is not None:
+            parts.append(f"larger{a.larger:g}")
+        folder = a.folder / "-".join(map(str, parts))
+        case = Case(world(name, a.seed, tuple(a.shape), **changes), folder, a.larger)
         kept = case.folder / "row.json"
         if a.again:
             for file in ("refined_scale.nxs", "refined_scale.json", "r.png", "row.json"):

@@ -243,11 +243,36 @@ def test_counts_that_do_not_follow_the_scale_are_noticed(air: float) -> None:
     scales = [curve(world.n, 1), curve(world.n, 2)]
     records = world.records(rotations, scales, [np.ones(world.n)] * 2)
     splines = redundancy.Splines((world.n,) * 2, (12, 12), (1, 1), (0, 0), SHAPE)
-    share, error = refined(records, splines).steady
+    without = refined(records, splines)
+    share, error = without.steady
     truth = air * records.norm.sum() / records.counts.sum()
     # One step towards the share, which is too long for a large one.
     assert truth - 4 * error < share < 1.5 * truth + 4 * error
     assert error < 0.01
+    assert not without.allowed  # because its width is given as 0
+    allows = redundancy.refine(records, splines, unknown=1.0, every=1)
+    assert allows.allowed == (air > 0)
+    off = [pulls(found, scales)[0].std() for found in (without, allows)]
+    assert off[1] < (0.4 if air > 0 else 1.01) * off[0]
+
+
+def test_the_pull_of_the_prior_is_not_taken_for_a_background() -> None:
+    """A factor of the direction that changes more than the prior likes, at few counts."""
+    world = World(*TETRAGONAL, 5, 0.5)
+    slow, fast = (i / n for i, n in zip(np.indices(SHAPE), SHAPE, strict=True))
+
+    def directed(rotation: Rotation, scale: Floats, seed: int) -> NDArray[np.uint32]:
+        rng, frames = np.random.default_rng(seed), []
+        for z, s in enumerate(scale):
+            factor = s * np.exp(np.cos(6 * fast + 0.05 * z) * np.cos(5 * slow))
+            frames.append(rng.poisson(factor * world.intensity(world.hkl(rotation, z + 0.5))))
+        return np.array(frames, np.uint32)
+
+    world.frames = directed  # type: ignore[method-assign]
+    records = world.records([world.rotation(0)], [curve(world.n, 3)], [np.ones(world.n)])
+    splines = redundancy.Splines((world.n,), (12,), (4,), (2, 2), SHAPE)
+    share, error = refined(records, splines).steady
+    assert abs(share) < 3 * error < 0.02
 
 
 def test_noise_of_single_frames_is_found_and_taken_off() -> None:
@@ -308,7 +333,10 @@ def test_a_background_that_nobody_knows_is_in_the_errors() -> None:
     records = world.records([world.rotation(0)], [scale], [np.ones(world.n)])
     share = 2.0 * records.norm.sum() / records.counts.sum()
     splines = redundancy.Splines((world.n,), (12,), (1,), (0, 0), SHAPE)
-    found = redundancy.refine(records, splines, unknown=float(share), every=1)
+    # A width so small that the share is not fitted.
+    width = float(share) / 2
+    found = redundancy.refine(records, splines, unknown=width, every=1)
+    assert not found.allowed
     off, sigma = pulls(found, [scale])
     off -= off.mean()
     by_background = found.off_by(0) - found.off_by(0).mean()
@@ -327,7 +355,7 @@ def test_a_background_that_nobody_knows_is_in_the_errors() -> None:
     through = redundancy.refine(
         replace(records, norm=records.norm * scale[records.frame.astype(int)].astype("f4")),
         splines,
-        unknown=float(share),
+        unknown=width,
         every=1,
         through=[scale],
     )

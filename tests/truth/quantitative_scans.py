@@ -77,6 +77,22 @@ def shape_by_faces(found: Made) -> dict[str, Any]:
     return {"kind": "faces", "faces": faces}
 
 
+def shape_of(w: World, larger: float) -> dict[str, Any]:
+    """Return the shape of a crystal for the configuration, its lengths larger by this share."""
+    body, by = w.absorber.body, 1 + larger
+    if len(body.quadrics) == 0:
+        faces = [{"holder": tuple(n), "distance": by * d} for *n, d in body.planes.tolist()]
+        return {"kind": "faces", "faces": faces}
+    values, axes = np.linalg.eigh(body.quadrics[0])
+    first, second = ({"holder": tuple(axis)} for axis in axes.T[:2].tolist())
+    if len(body.planes) == 0:
+        radii = tuple((by * values**-0.5).tolist())
+        return {"kind": "ellipsoid", "radii": radii, "first": first, "second": second}
+    radii = tuple((by * values[1:] ** -0.5).tolist())  # the first eigenvalue is 0: the axis
+    length = 2 * by * float(body.planes[0, 3])
+    return {"kind": "cylinder", "radii": radii, "length": length, "first": first, "second": second}
+
+
 def traced(found: Made, **params: Any) -> dict[str, Any]:
     outputs = absorption.Outputs(
         absorption=found.folder / "absorption.nxs",

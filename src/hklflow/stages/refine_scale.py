@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from hklflow.transform.repeat_grid import RepeatGrid
     from hklflow.transform.repeats import Orbits, Records, Repeats
 
-VERSION = 5
+VERSION = 6
 
 _NODES = 33  # along each side of the detector
 _SURE = 4.0  # errors from 0 of a share of the counts that does not follow the scale
 _SMALL = 0.02  # share that is not reported
+_LARGE = 0.3  # share whose size is not known, because the estimate is linear
 _EXCESS = 1.5  # scatter of groups of S(Q) over that of orbits above which it is reported
 _UNKNOWN, _UNKNOWN_REST = 0.2, 0.02  # see `Settings.unknown_background`
 _KEPT = "the transmission by frame_scale is used"
@@ -367,17 +368,22 @@ def _steady(found: "Scale") -> list[str]:
     if not abs(share) > max(_SMALL, _SURE * error):  # nan: not known
         return []
     less = "less" if share > 0 else "more"
+    size = f"roughly {share:.0%} ± {error:.0%}" if share < _LARGE else f"above {_LARGE:.0%}"
+    effect = (
+        "the factors allow for it, but S(Q) contains it"
+        if found.allowed
+        else "the change of the factors is too small by this part"
+    )
     causes = {
-        "less": "part of them does not pass through the crystal (air, windows), and the change of "
-        "the factors is too small by this part; measure it without the crystal and name the run in "
-        "`background: runs`",
+        "less": f"part of them does not pass through the crystal (air, windows), and {effect}; "
+        "measure it without the crystal and name the run in `background: runs`",
         "more": "the background in `background: runs` is too strong, a background that nobody "
         "measured changes with |Q|, or the factor changes with the direction faster than "
         "`refine_scale: direction_intervals` allows",
     }
     return [
         f"counts where S(Q) is small change {less} with frame and direction than counts where it "
-        f"is large (share that does not follow the scale: roughly {share:.0%} ± {error:.0%}): "
+        f"is large (share that does not follow the scale: {size}): "
         f"{causes[less]}"
     ]
 

@@ -25,8 +25,9 @@ error of the model, such as a background that does not follow s, changes all of 
 way; R is then above 1.
 
 Counts that do not pass through the crystal, such as scattering of air, do not follow s. A share of
-them that is the same for all pixels, but for the norm, is estimated by one step of Newton's method,
-as a test: it is not subtracted. What an unknown share does to s is stated separately from the
+them that is the same for all pixels, but for the norm, is estimated by one step of Newton's method.
+If it is clear, and not larger than the given width of the share allows, s is fitted again with this
+background; S(Q) is not changed by it. What an unknown share does to s is stated separately from the
 covariance, for the given width of the share, or for the estimate if this is larger.
 """
 
@@ -62,6 +63,10 @@ _STEP, _LEARN_REPEATS, _REPEATS, _ORBITS = 20, 40, 60, 3
 _TAU = 0.1  # assumed until it is known
 _LEARN, _LEARN_COUNTS = 400_000, 2e6  # records, and their counts, from which widths are found
 _GROUPS = 8  # of orbits that are alike in S(Q)
+_WEAK, _ROUNDING = 0.01, 1e-5  # of the prior and the information, for the share of a background
+# Errors from 0 of a share that is used, and the largest, in widths; above, one step is too rough.
+_CLEAR, _WITHIN = 4.0, 1.5
+_LARGEST = 0.5  # share that is believed
 _ENOUGH, _OWN = 10, 0.2  # counts of an orbit, and the crystal's share of them, for its S
 
 
@@ -102,6 +107,8 @@ class Scale:
     steady : (float, float)
         Share of the counts that does not follow s (background that is not yet subtracted), and its
         error; nan: not known.
+    allowed : bool
+        True if s was fitted with this share.
     """
 
     splines: Splines
@@ -120,6 +127,7 @@ class Scale:
     determined: float
     at_rest: bool
     steady: tuple[float, float]
+    allowed: bool
 
     def of_frames(self, rotation: int) -> tuple[Floats, Floats]:
         """Return s of the frames of a rotation (n,), and its relative covariance (n, n).
@@ -294,14 +302,19 @@ class _Work:
         a, chi2, at_rest = self.newton(a)
         chosen = _some(self.numbers, self.n, _REPEATS)
         second, prior = self.second(chosen, scatter=True), self.prior.matrix(self.widths)
-        factor = cho_factor(second.fisher + prior, lower=True)
-        inverse = _inverse(factor[0])
-        steady, change = self.background(of_beam, factor, chosen)
+        inverse = _inverse(cho_factor(second.fisher + prior, lower=True)[0])
+        steady, with_s = self.background(of_beam, second.fisher, a, chosen)
+        change = inverse @ with_s
+        allowed = _CLEAR * steady[1] < steady[0] <= _WITHIN * unknown  # False for nan
+        if allowed:
+            below = self.table.background + steady[0] * self._of_all(of_beam)
+            self.table = self.table._replace(background=below.astype(np.float32))
+            a, chi2, at_rest = self.newton(a)
         noise, single = self.single(every)
         of_curves = inverse[:, : self.prior.n_curve]
         excess = self.excess(of_curves, second.scatter)
         if abs(steady[0]) > 2 * steady[1]:
-            unknown = max(unknown, min(abs(steady[0]), 1.0))
+            unknown = max(unknown, min(abs(steady[0]), _LARGEST))
         return Scale(
             self.splines,
             a,
@@ -319,18 +332,25 @@ class _Work:
             float(np.sum(inverse * second.fisher)),
             at_rest,
             steady,
+            allowed,
         )
 
+    def _of_all(self, norm: Floats) -> Floats:
+        """Return a background as the norm, with the sum of all counts."""
+        return norm * (self.counts.sum() / norm.sum())
+
     def background(
-        self, norm: Floats, factor: tuple[Floats, bool], chosen: Ints
+        self, norm: Floats, fisher: Floats, a: Floats, chosen: Ints
     ) -> tuple[tuple[float, float], Floats]:
-        """Return the share of the counts that does not follow s with its error, and what 1 does.
+        """Return the share of the counts that does not follow s with its error.
 
         The background ``share * norm``, for a norm with the sum of all counts, is one more
-        parameter; s and the S of the orbits change with it. The second result is the change of the
-        parameters (p,) if a share of 1 were overlooked.
+        parameter; s and the S of the orbits change with it. The prior pulls s from the maximum of
+        the likelihood, which looks like a share of several of its errors: the step is therefore
+        one to the maximum with a weak prior, of all parameters together. The second result is the
+        information (p,) that the parameters and the share have in common.
         """
-        norm = norm * (self.counts.sum() / norm.sum())
+        norm = self._of_all(norm)
         begin, info = self.starts[:-1], np.maximum(self.info, 1e-30)
         # info is own² / (own + background) for the counts `own` of the crystal.
         own = (info + np.sqrt(info**2 + 4 * info * self.records.background)) / 2
@@ -350,12 +370,16 @@ class _Work:
         sums = np.zeros(self.lattice.size)
         kernels.scattered(self.positions, of_chosen * apart, sums)
         with_s = self.lattice.gathered(sums)
-        change = cho_solve(factor, with_s)
+        prior = self.prior.matrix(self.widths)
+        weak = _WEAK * prior + np.diag(_ROUNDING * np.diag(fisher))
+        change = cho_solve(cho_factor(fisher + weak, lower=True), with_s)
         known = float(np.sum(of_chosen * apart * x) - with_s @ change)
         if known <= 0:
-            return (np.nan, np.nan), change
-        share = float(np.sum(of_all * self.off * x)) / known
-        return (share, 1 / float(np.sqrt(known))), change
+            return (np.nan, np.nan), with_s
+        # At rest the gradient of the likelihood is the pull of the prior.
+        pull = (prior - weak) @ a
+        share = float(np.sum(of_all * self.off * x) - change @ pull) / known
+        return (share, 1 / float(np.sqrt(known))), with_s
 
     def excess(self, of_curves: Floats, scatter: Floats) -> float:
         """Return by how much groups of S(Q) scatter more than orbits, as errors of the course.
