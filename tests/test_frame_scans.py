@@ -27,7 +27,7 @@ def test_a_mosaic_crystal_has_its_cell(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_integrated_centroids_of_arcs_have_the_cell(tmp_path: Path) -> None:
     """By these alone it is 180 ppm (7 σ) too large as they are seen."""
-    world = frame_world("plain", "orthorhombic", 522, mosaic=1.0, n_frames=120, **COARSE)
+    world = frame_world("plain", "orthorhombic", 522, mosaic=1.0, n_frames=160, **COARSE)
     found = reduced(world, tmp_path, last="accept")
     assert found.refused == {}
     by_centroids = centroids_alone(world, tmp_path)
