@@ -355,8 +355,8 @@ def orbits(grid: Grid, operations: Array) -> Array:
 def holes(lattice: Lattice, grid: Grid, radius: float, cone: bool) -> Array:
     """Return codes (l, k, h): spheres around integers; with `cone` unmeasured regions, too.
 
-    Unmeasured are a cone of 20° about b*, and two pairs of slabs of 0.1 1/Å as gaps leave them.
-    Regions equivalent to measured ones count as measured only if an operation maps them.
+    Unmeasured are a cone of 20° about c*, and two pairs of slabs of 0.1 1/Å as gaps leave them.
+    Voxels with a measured equivalent count as measured.
     """
     hkl = hkl_of(grid)
     b = lattice.reciprocal
@@ -364,7 +364,7 @@ def holes(lattice: Lattice, grid: Grid, radius: float, cone: bool) -> Array:
     q = hkl @ b.T
     if cone:
         length = np.maximum(np.linalg.norm(q, axis=-1), 1e-9)
-        axis = b[:, 1] / np.linalg.norm(b[:, 1])
+        axis = b[:, 2] / np.linalg.norm(b[:, 2])
         missing = np.abs(q @ axis) > np.cos(np.radians(20.0)) * length
         for slab in ((0.6, 0.64, 0.48), (0.0, 0.8, -0.6)):
             missing |= np.abs(np.abs(q @ np.array(slab)) - 0.9) < 0.05
