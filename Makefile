@@ -7,12 +7,13 @@ CORES ?= all
 # time. What it cannot compile is nothing that hklflow imports.
 PIP := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check
 COMPILE = $(BIN)/python -m compileall -qq -j 0 -x '/(tests?|testing|regression|examples)/' src $(VENV)/lib || true
-.PHONY: help setup setup-slurm setup-xfel setup-dials setup-dev setup-readers kernels demo test test-all lint docs bench lock clean
+.PHONY: help setup setup-slurm setup-xfel setup-dials setup-dev setup-readers kernels demo test test-all test-programs lint docs bench lock clean
 
 help:
 	@echo "make demo    set up, reduce the simulated demo from raw frames to demo/report.html"
 	@echo "make test    set up, run the fast tests: every stage, a whole small workflow (5 to 8 minutes of two cores)"
-	@echo "make test-all   set up, run all tests (20 to 40 minutes of two cores)"
+	@echo "make test-all   set up, run all tests of hklflow itself (20 to 30 minutes of two cores)"
+	@echo "make test-programs   set up, run the tests that need Slurm and DIALS on this machine"
 	@echo "make lint    set up, check style, types, layers and the workflow"
 	@echo "make docs    set up, make the documentation as a site: docs/_build/html/index.html"
 	@echo "make bench   set up, measure hklflow and its peers side by side (25 minutes)"
@@ -71,14 +72,20 @@ kernels: setup-dev
 	$(BIN)/python -c "from hklflow.stage import kernels as k; k.ensure('frames'); k.ensure('constants')"
 
 # Tests are compiled once, not at every run.
-test test-all: export PYTHONDONTWRITEBYTECODE =
+test test-all test-programs: export PYTHONDONTWRITEBYTECODE =
 
 test: kernels
 	PATH="$(BIN):$$PATH" $(PYTEST) -n $(PROCESSES) -m "not slow"
 
-# One process more than there are cores: the test of the cluster mostly waits.
+# One process more than there are cores: tests of killed jobs and of the cluster mostly wait.
+MORE := $(shell expr $(PROCESSES) + 1)
+SLOWEST := --durations 60 --durations-min 8
+
 test-all: kernels
-	PATH="$(BIN):$$PATH" $(PYTEST) -n $(shell expr $(PROCESSES) + 1) --durations 60 --durations-min 8
+	PATH="$(BIN):$$PATH" $(PYTEST) -n $(MORE) $(SLOWEST) -m "not (slurm or dials)"
+
+test-programs: kernels
+	PATH="$(BIN):$$PATH" $(PYTEST) -n $(MORE) $(SLOWEST) -m "slurm or dials"
 
 lint: setup-dev
 	PATH="$(BIN):$$PATH" ruff check src tests benchmarks docs

@@ -28,9 +28,12 @@ POINT, RATIO = ("data", "data_errors"), ("counts", "norm", "data_errors")
 CUTS = {
     "plane hk0": ("plane('hk0')", POINT, np.s_[500]),
     "plane h0l": ("plane('h0l')", POINT, np.s_[:, 500]),
+    "plane 0kl": ("plane('0kl')", POINT, np.s_[:, :, 500]),
     "plane hk0, 0.1 r.l.u. thick": ("plane('hk0', 0.1)", RATIO, np.s_[499:502]),
     "plane h0l, 0.1 r.l.u. thick": ("plane('h0l', 0.1)", RATIO, np.s_[:, 499:502]),
+    "plane 0kl, 0.1 r.l.u. thick": ("plane('0kl', 0.1)", RATIO, np.s_[:, :, 499:502]),
     "line along h": ("line((-25, 0, 0), (25, 0, 0), 0.3)", RATIO, np.s_[498:503, 498:503]),
+    "line along k": ("line((0, -25, 0), (0, 25, 0), 0.3)", RATIO, np.s_[498:503, :, 498:503]),
     "line along l": ("line((0, 0, -25), (0, 0, 25), 0.3)", RATIO, np.s_[:, 498:503, 498:503]),
     "box of 41 x 41 x 41 voxels": (
         "box(h=(4, 6), k=(-1, 1), l=(-1, 1))",
@@ -68,7 +71,7 @@ def write(path: Path) -> None:
             steps = zip(grid.array_shape, dataset.chunks, strict=True)
             l, k, h = (range(0, n, step) for n, step in steps)  # noqa: E741
             for at in ((a, b, c) for a in l for b in k for c in h):
-                if 480 <= at[0] < 528 or 448 <= at[1] < 576:
+                if 480 <= at[0] < 528 or 448 <= at[1] < 576 or 448 <= at[2] < 576:
                     dataset.id.write_direct_chunk(at, packed)
         operations = space_group("P m -3 m").laue_operations.tolist()
         writer.note({"operations": operations, "laue_group": "m-3m"})

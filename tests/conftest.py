@@ -46,7 +46,10 @@ FIRST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no process waits for it at the end."""
+    """Begin with what takes longest, so that no process waits for it at the end.
+
+    What has the DIALS of this machine as a fixture runs DIALS.
+    """
     ranks = {Path(__file__).parent / f"{name}.py": n for n, name in enumerate(FIRST)}
 
     def rank(item: pytest.Item) -> int:
@@ -54,6 +57,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return ranks.get(item.path, others)
 
     items.sort(key=rank)
+    for item in items:
+        if "dials" in getattr(item, "fixturenames", ()):
+            item.add_marker("dials")
 
 
 def pytest_collection_finish() -> None:

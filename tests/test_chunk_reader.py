@@ -1,5 +1,6 @@
 """Parts of compressed datasets are what h5py reads, however they are stored."""
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from hklflow.base.errors import HklflowError
 from hklflow.nexus import chunk_reader
 
 SHAPE, CHUNKS = (37, 70, 65), (16, 64, 32)
@@ -37,8 +39,6 @@ def test_parts_are_what_h5py_reads(tmp_path: Path, dtype: str, region: Any) -> N
 @pytest.mark.parametrize("skipped", [0, 1, 2, 3])
 def test_chunks_may_leave_out_filters(tmp_path: Path, skipped: int) -> None:
     """A writer may store a chunk without a filter where this does not help."""
-    import zlib
-
     values = np.arange(np.prod(CHUNKS), dtype="<f4").reshape(CHUNKS)
     data = values.tobytes()
     if not skipped & 1:
@@ -54,6 +54,17 @@ def test_chunks_may_leave_out_filters(tmp_path: Path, skipped: int) -> None:
     with h5py.File(tmp_path / "a.h5") as file:
         region = np.s_[3:9, 10:11, 5:32]
         assert np.array_equal(chunk_reader.reader(file["a"])[region], values[region])
+
+
+@pytest.mark.parametrize("stored", [b"\xff" * 9, zlib.compress(b"short")])
+def test_a_damaged_chunk_is_reported(tmp_path: Path, stored: bytes) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        dataset = file.create_dataset(
+            "a", CHUNKS, "<f4", chunks=CHUNKS, shuffle=True, compression="gzip"
+        )
+        dataset.id.write_direct_chunk((0, 0, 0), stored)
+        with pytest.raises(HklflowError, match=r"a.h5: the block of /a that begins .* damaged"):
+            chunk_reader.reader(dataset)[0:1, 0:1, 0:1]
 
 
 @pytest.mark.parametrize(

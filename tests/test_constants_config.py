@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from hklflow.base.errors import HklflowError
+from hklflow.calibration.kinds import KINDS
 from hklflow.experiment import config, constants
 from hklflow.experiment.jobs import job_counts
+from hklflow.experiment.models import StoredGeometry, StoredNormalization
 
 RUNS: dict[str, Any] = {f"dark_{stage}": f"raw/{stage}" for stage in ("high", "medium", "low")}
 AGIPD: dict[str, Any] = {
@@ -17,6 +19,7 @@ AGIPD: dict[str, Any] = {
 CONSTANTS = re.compile("constants|gather|join|process|combine|current_source")
 STORED = {"store": "store", "author": "A. Person"}
 STATE = {"detector": "a", "serial": "1", "shape": [512, 128], "binning": 1}
+FULL = STATE | {"gain_mode": "adaptive", "integration_time": 1e-6}
 
 
 @pytest.fixture
@@ -83,6 +86,22 @@ def test_jobs_that_are_foretold_are_those_of_the_runs(base: Path) -> None:
     assert {rule: n for rule, n in counted.items() if n and CONSTANTS.search(rule)} == expected
 
 
+def test_several_runs_of_a_dark_and_of_fluorescence_are_one_measurement(base: Path) -> None:
+    runs = RUNS | {"dark_low": ["raw/low", "raw/cs1"], "xray": ["raw/xray", "raw/cs0"]}
+    cells = {"memory_cells": 352, "xray_memory_cells": 1}
+    entry = AGIPD | cells | {"runs": runs, "process_xray": {"energy": 8.041}}
+    loaded = load(base, entry)
+    counted = {rule: sum(n.values()) for rule, n in job_counts(loaded).items()}
+    assert counted["constants_preprocess"] == 6
+    assert counted["gather"] == 2 * 4
+    entry = loaded.config.constants["det"]
+    assert isinstance(entry, constants.IntegratingDetector)
+    assert constants.branch(entry).runs_of("dark_low") == ["dark_low_0", "dark_low_1"]
+    of_runs = {run: entry.memory_cells_of(run) for run in constants.branch(entry).runs}
+    assert {run for run, n in of_runs.items() if n == 1} == {"xray_0", "xray_1"}
+    assert set(of_runs.values()) == {1, 352}
+
+
 @pytest.mark.parametrize("without", [["3"], ["0/15"], ["3", "0/0", "0/15"]])
 def test_what_is_left_out_is_left_out(base: Path, without: list[str]) -> None:
     entry = load(base, AGIPD | {"without": without}).config.constants["det"]
@@ -111,6 +130,12 @@ def test_what_is_left_out_is_left_out(base: Path, without: list[str]) -> None:
         ({"runs": RUNS | {"pulse_capacitor": ["raw/cs0", "raw/cs1"]}}, "not 1 or 8"),
         ({"runs": RUNS | {"current_source": {"1": ["raw/cs0"] * 3}}}, "not 1 or 4"),
         ({"runs": RUNS | {"current_source": {"a/b": ["raw/cs0"]}}}, "cannot be a name"),
+        ({"layout": "cfel"}, "needs memory_cells"),
+        (
+            {"memory_cells": 4, "stored": STORED | {"state": FULL | {"memory_cells": 352}}},
+            "memory_cells is 4, and 352 in stored.state",
+        ),
+        ({"runs": RUNS | {"dark_low": ["raw/low", "raw/low"]}}, "dark_low lists raw/low twice"),
         ({"gain_map": "none.npy"}, "none.npy does not exist"),
         ({"stored": STORED | {"state": STATE}}, "lacks gain_mode, integration_time, memory_cells"),
     ],
@@ -137,6 +162,34 @@ def test_problems_of_an_integrating_detector(base: Path, change: dict[str, Any],
 )
 def test_problems_of_a_photon_counter(base: Path, entry: dict[str, Any], told: str) -> None:
     assert told in problems(base, {"detector": "pilatus"} | entry)
+
+
+def test_every_kind_of_the_store_says_what_to_do_without_a_version(base: Path) -> None:
+    place = {"store": "store", "state": STATE}
+    entries = {
+        "geometry": StoredGeometry(**place, polarization=1.0),
+        "normalization": StoredNormalization(**place, geometry="g"),
+        "constants": constants.StoredConstants(**place, author="A. Person"),
+    }
+    assert set(entries) == set(KINDS)
+    for name, entry in entries.items():
+        assert entry.on_missing == "error"
+        given = entry.model_dump() | {"on_missing": "diagnostic"}
+        if KINDS[name].has_default:
+            assert type(entry)(**given).on_missing == "diagnostic"
+        else:
+            with pytest.raises(ValueError, match="must be measured, so there is no version 0"):
+                type(entry)(**given)
+        old = entry.model_dump() | {"allow_default": True}
+        with pytest.raises(ValueError, match="`allow_default: true` is now `on_missing: diagn"):
+            type(entry)(**old)
+    stored = STORED | {"state": STATE, "on_missing": "diagnostic"}
+    told = problems(base, AGIPD | {"stored": stored})
+    assert "constants must be measured, so there is no version 0 to use" in told
+    old = {"calibrations": {"g": place | {"polarization": 1.0, "allow_default": True}}}
+    told = problems(base, AGIPD, **old)
+    assert "`allow_default: true` is now `on_missing: diagnostic`" in told
+    assert told.startswith("1 problem")
 
 
 def test_problems_of_the_use_of_constants(base: Path) -> None:

@@ -1,6 +1,7 @@
 """What every stage and every rule must have, and what tests and benchmarks may import."""
 
 import ast
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import docstring_parser
 import pytest
 from pydantic import BaseModel
 
@@ -137,6 +139,10 @@ def test_flags_do_not_clash(name: str) -> None:
     assert "threads" not in fields
 
 
+#: Cyclopts would parse the source of the same settings three times for each stage that has them.
+_parsed = functools.cache(docstring_parser.parse_from_object)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_help(
@@ -144,6 +150,7 @@ def test_help(
 ) -> None:
     module = _module(name)
     monkeypatch.setattr(sys, "argv", [name, "--help"])
+    monkeypatch.setattr(docstring_parser, "parse_from_object", _parsed)
     with pytest.raises(SystemExit) as ended:
         stage.command(module.main)
     assert not ended.value.code

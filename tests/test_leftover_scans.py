@@ -12,12 +12,6 @@ from tests.truth import worlds
 from tests.truth.world_scans import Answer, answered
 
 
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hklflow.stage.orientation.picture", lambda *_: None)
-    monkeypatch.setattr("hklflow.plots.save", lambda *_: None)
-
-
 def of(
     folder: Path, kind: str, system: str, seed: int, *size: float
 ) -> tuple[Answer, worlds.World]:

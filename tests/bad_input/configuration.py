@@ -175,7 +175,7 @@ CASES = [
     _crystals(
         "single crystal that is merged",
         "scans: [quartz/300K]",
-        ".scans: List should have at least 2 items after validation, not 1 (it is ['quartz/300K'])",
+        ".scans: at least 2 values belong here, not 1 (it is ['quartz/300K'])",
     ),
     _crystals(
         "crystal to leave out that is not merged",
@@ -278,8 +278,7 @@ CASES = [
             ),
             (
                 "three extents of an unknown shape",
-                ".size: Tuple should have at most 2 items after validation, not 3 (it is [0.1, "
-                "0.2, 0.3])",
+                ".size: at most 2 values belong here, not 3 (it is [0.1, 0.2, 0.3])",
                 ", size: [0.1, 0.2, 0.3]",
             ),
             (
@@ -516,16 +515,15 @@ CASES = [
         "section that is empty",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: find_peaks: Input should be a valid dictionary or instance of Settings (it "
-        "is None)",
+        "  config: find_peaks: the section is empty; write its keys below it, indented, or "
+        "remove it",
         config(("find_peaks:\n  n_sigma: 5", "find_peaks:")),
     ),
     Case(
         "section that is a list",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: find_peaks: Input should be a valid dictionary or instance of Settings (it "
-        "is [5])",
+        "  config: find_peaks: keys and their values are wanted, `key: value` (it is [5])",
         config(("find_peaks:\n  n_sigma: 5", "find_peaks: [5]")),
     ),
     Case(

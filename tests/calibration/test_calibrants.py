@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hklflow.base.errors import HklflowError
-from hklflow.calibration.calibrants import read_calibrant
+from hklflow.calibration.calibrants import files_of, read_calibrant
 
 GOOD = "# Si of the house\n3.1357  # (1 1 1)\n\n 1.9202\n1.6376 # 8 35.7\n0.5\n"
 
@@ -71,7 +71,7 @@ def test_rings_keep_their_numbers(tmp_path):
         ("0\n", "not positive"),
         ("inf\n", "not positive"),
         ("3.1\n3.1\n", r"d = 3.1 in line 2 .* is not below"),
-        ("1.9\n# c\n3.1\n", r"d = 3.1 in line 3 .* the line before \(1.9\)"),
+        ("1.9\n# c\n3.1\n", r"d = 3.1 in line 3 .* the value before \(1.9\)"),
         ("# nothing\n", "has no d-spacings"),
     ],
 )
@@ -108,3 +108,52 @@ def test_a_list_is_accepted_only_if_it_falls(tmp_path_factory, values):
     else:
         with pytest.raises(HklflowError, match="is not below"):
             read_calibrant(path)
+
+
+def entry(folder, text, name="house"):
+    path = folder / f"{name}.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_folder_has_calibrants_with_their_own_rings(tmp_path):
+    path = entry(tmp_path, "calibrant: LaB6\nmax_rings: 6\npurge_rings: [1, 3]\n")
+    whole, found = read_calibrant("LaB6"), read_calibrant(path)
+    np.testing.assert_array_equal(found.d, whole.d)
+    assert found.sha256 == whole.sha256
+    assert np.flatnonzero(found.used).tolist() == [0, 2, 4, 5]
+    assert "LaB6 of pyFAI" in found.source
+    record = found.record()
+    assert record["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (record["max_rings"], record["purged_rings"]) == (6, [1, 3])
+    # A calibration leaves out more rings; it cannot use those that the folder leaves out.
+    less = read_calibrant(path, max_rings=5, purge_rings=[0])
+    assert np.flatnonzero(less.used).tolist() == [2, 4]
+    assert np.flatnonzero(read_calibrant(path, max_rings=50).used).tolist() == [0, 2, 4, 5]
+    own = read_calibrant(entry(tmp_path, "d_spacings: [3.0, 2.0, 1.0]\n", "mine"))
+    assert own.d.tolist() == [3.0, 2.0, 1.0]
+    write(tmp_path, GOOD)
+    with pytest.raises(HklflowError, match="2 files of the calibrant house"):
+        files_of(tmp_path)
+    path.unlink()
+    assert [file.name for file in files_of(tmp_path)] == ["house.D", "mine.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("max_rings: 3\n", "has neither `calibrant` and `d_spacings`"),
+        ("calibrant: Si\nd_spacings: [1.0]\n", "has both `calibrant` and `d_spacings`"),
+        ("calibrant: Si\nrings: 3\n", "rings: Extra inputs"),
+        ("calibrant: Si\nmax_rings: 0\n", "max_rings: .*greater than or equal to 1"),
+        ("calibrant: Si\npurge_rings: [99999]\n", "99999 is not a ring"),
+        ("calibrant: Sy\n", "does not know the calibrant 'Sy'"),
+        ("d_spacings: [1.0, 2.0]\n", "d = 2.0 in d_spacings of .* is not below"),
+        ("d_spacings: [-1.0]\n", "not positive"),
+        ("- a\n", "is no calibrant"),
+        ("a: [\n", "is no calibrant"),
+    ],
+)
+def test_a_wrong_entry_is_told(tmp_path, text, told):
+    with pytest.raises(HklflowError, match=told):
+        read_calibrant(entry(tmp_path, text))

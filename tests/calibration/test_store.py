@@ -218,7 +218,7 @@ def test_a_state_is_initialised_once(tmp_path, files):
     with pytest.raises(HklflowError, match="hklflow calibration init"):
         store.publish(STATE, files, {}, status="accepted", applies_to="*", **WHO)
     with pytest.raises(HklflowError, match="hklflow calibration init"):
-        store.resolve("geometry", STATE.id, scan="a/b", run=None, allow_default=True)
+        store.resolve("geometry", STATE.id, scan="a/b", run=None, on_missing="diagnostic")
     assert not store.root.exists()
     version = store.init(STATE, {"geometry.json": files["geometry.json"]}, **WHO)
     assert (version.number, version.status) == (0, "default")
@@ -373,15 +373,15 @@ def test_a_pin_on_nothing_is_refused(store, publish):
 
 
 def test_the_default_is_taken_only_where_it_is_allowed(store, publish):
-    with pytest.raises(HklflowError, match="allow_default"):
+    with pytest.raises(HklflowError, match="on_missing: diagnostic"):
         chosen(store)
-    with pytest.raises(HklflowError, match="allow_default"):
+    with pytest.raises(HklflowError, match="on_missing: diagnostic"):
         chosen(store, pin=0)
-    assert chosen(store, allow_default=True) == 0
-    assert chosen(store, pin=0, allow_default=True) == 0
+    assert chosen(store, on_missing="diagnostic") == 0
+    assert chosen(store, pin=0, on_missing="diagnostic") == 0
     publish("kvs/*")
-    assert chosen(store, allow_default=True) == 0
-    assert chosen(store, scan="kvs/100K", allow_default=True) == 1
+    assert chosen(store, on_missing="diagnostic") == 0
+    assert chosen(store, scan="kvs/100K", on_missing="diagnostic") == 1
 
 
 def test_nothing_that_applies_is_told_with_the_commands(store, publish):
@@ -393,7 +393,8 @@ def test_nothing_that_applies_is_told_with_the_commands(store, publish):
     text = str(told.value)
     for word in ("quartz/100K", "run 1040", "v_0003 is proposed", "v_0002 is withdrawn",
                  "v_0001 applies to `kvs/*`", "hklflow calibration propose",
-                 "hklflow calibration accept NAME --applies-to", "allow_default"):  # fmt: skip
+                 "hklflow calibration accept NAME --applies-to",
+                 "on_missing: diagnostic"):  # fmt: skip
         assert word in text
     assert "\n" not in text
 
@@ -595,6 +596,7 @@ def test_the_index_is_made_again_byte_by_byte(store, publish, files):
     store.withdraw(first, **WHO)
     index = state_folder(store) / "CalibrationIndex.json"
     before = index.read_bytes()
+    assert {v["binning"] for v in json.loads(before)["versions"]} == {VALUES["binning"]}
     assert [(v["version"], v["status"]) for v in json.loads(before)["versions"]] == [
         (0, "default"),
         (1, "withdrawn"),

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.patience import PATIENCE
 
 from .conftest import Hklflow
 
+FILES = ("mine.D", "ours.yaml")
 A_LAB6 = 4.156826  # Å, NIST SRM 660c
 
 
@@ -41,6 +43,24 @@ def test_a_file_of_ones_own(hklflow: Hklflow, tmp_path: Path) -> None:
     done = hklflow("calibrant", "check", file, "--purge-rings", "1")
     assert [row[1] for row in _rows(done.out)] == ["3.000000", "2.000000", "1.000000"]
     assert [row[3] for row in _rows(done.out)] == ["yes", "no", "yes"]
+
+
+def test_a_folder_is_listed_with_what_is_not_used(hklflow: Hklflow, tmp_path: Path) -> None:
+    (tmp_path / "mine.D").write_text("3.0\n2.0\n1.0\n")
+    (tmp_path / "ours.yaml").write_text("calibrant: LaB6\nmax_rings: 9\npurge_rings: [1, 3]\n")
+    (tmp_path / "notes.txt").write_text("not a calibrant\n")
+    done = hklflow("calibrant", "list", tmp_path)
+    assert done.code == 0, done.err
+    rows = {row[0]: row[1:] for row in _rows(done.out)}
+    digest = {name: sha256((tmp_path / name).read_bytes()).hexdigest() for name in FILES}
+    assert rows["mine"] == ["3", "3", "", "", digest["mine.D"]]
+    assert rows["ours"][2:] == ["9", "1,3", digest["ours.yaml"]]
+    used = _rows(hklflow("calibrant", "check", tmp_path / "ours.yaml").out)
+    assert [row[0] for row in used if row[3] == "yes"] == ["0", "2", "4", "5", "6", "7", "8"]
+    (tmp_path / "ours.D").write_text("3.0\n")
+    done = hklflow("calibrant", "list", tmp_path)
+    assert (done.code, "2 files of the calibrant ours" in done.err) == (2, True)
+    assert hklflow("calibrant", "list", tmp_path / "none").code == 2
 
 
 @pytest.mark.parametrize(

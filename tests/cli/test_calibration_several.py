@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fabio
+import h5py
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -71,7 +73,9 @@ def test_two_distances_tell_the_wavelength(tmp_path: Path) -> None:
     none = np.zeros((4, 2))
     near = image(tmp_path / "near.tif", 0.08, (72.0, 74.0), none)
     far = image(tmp_path / "far.tif", 0.11, (72.0, 74.0), none)
-    found = several.series([near, far], params(wavelength=1.003 * WAVELENGTH), [0, 0.03], [])
+    kept = [tmp_path / name for name in ("powder.nxs", "powder_2.nxs")]
+    start = params(wavelength=1.003 * WAVELENGTH)
+    found = several.series([near, far], start, [0, 0.03], [], kept)
     wavelength = found["beam"]["wavelength_A"]
     sigma = found["sigma"]["wavelength"]
     assert abs(wavelength - WAVELENGTH) < 4 * sigma
@@ -79,21 +83,44 @@ def test_two_distances_tell_the_wavelength(tmp_path: Path) -> None:
     assert found["metrics"]["direct_distance_m"] == pytest.approx(0.08, abs=5e-5)
     assert len(found["metrics"]["others"]) == 1
     with pytest.raises(HklflowError, match="1 values of --offset for 2 images"):
-        several.series([near, far], params(), [0], [])
+        several.series([near, far], params(), [0], [], [])
+    for path, picture, distance in zip(kept, (near, far), (0.08, 0.11), strict=True):
+        _is_kept(path, picture, distance)
+
+
+def _is_kept(path: Path, picture: Path, distance: float) -> None:
+    """The file has the measured image, a profile that peaks at the rings, and the geometry."""
+    with h5py.File(path) as file:
+        group = file["entry/powder"]
+        counts, found = fabio.open(picture).data, group["counts"][()]
+        used = np.isfinite(found)  # not in gaps, and not an outlier
+        assert not used[GAPS].any()
+        assert used[~GAPS].mean() > 0.95
+        np.testing.assert_array_equal(found[used], counts[used])
+        at = group["refinement/parameters/Distance"][()]
+        assert at == pytest.approx(distance, rel=5e-3)
+        profile, angle = (group[f"radial_sum/{name}"][()] for name in ("radial_sum", "polar_angle"))
+        rings = group["radial_sum/ring_polar_angle"][()]
+        assert len(rings) >= 3
+        near = np.abs(angle[:, None] - rings).min(axis=1)
+        assert np.nanmean(profile[near < 0.15]) > 3 * np.nanmean(profile[near > 1.2])
 
 
 @pytest.mark.slow
 def test_displaced_images_tell_the_modules_and_one_is_refused(tmp_path: Path) -> None:
     centres = ((55.0, 55.0), (55.0, 92.0), (92.0, 55.0), (92.0, 92.0))
     paths = [image(tmp_path / f"{i}.tif", 0.08, centre, SHIFTS) for i, centre in enumerate(centres)]
-    found = several.modules_of_rings(paths, params(), None)
+    kept = [tmp_path / f"powder_{i}.nxs" for i in range(1, 5)]
+    found = several.modules_of_rings(paths, params(), None, kept)
+    for file, picture in zip(kept, paths, strict=True):
+        _is_kept(file, picture, 0.08)
     modules = geometry.detector_from_dict(found["detector"]).modules
     assert modules is not None
     np.testing.assert_array_equal(modules.rectangles, BOXES)
     assert np.abs(modules.shift - SHIFTS).max() < 0.03
     assert found["module_metrics"]["improvement"] < 0.5
     with pytest.raises(HklflowError, match="condition number"):
-        several.modules_of_rings(paths[:1], params(), None)
+        several.modules_of_rings(paths[:1], params(), None, [])
 
 
 def _reduced(folder: Path, rng: np.random.Generator) -> dict[str, Any]:

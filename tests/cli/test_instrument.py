@@ -384,6 +384,26 @@ def test_a_plan_that_cannot_be_made(
     assert not list((folder / "raw").glob("*.scan.nxs"))
 
 
+def test_a_plan_takes_its_file_from_the_run_number(instrument: Path, hklflow: Hklflow) -> None:
+    folder = instrument.parents[1]
+    config = folder / "config/config.yaml"
+    data = "data: {root: raw, template: 'quartz_{run:04d}.h5'}"
+    config.write_text(f"{config.read_text()}\n{data}\n")
+    words = ("--rotation", "r1", "--instrument", instrument, "--frames", str(N), "--goniometer",
+             "chi=30 phi=-10:0.5", "--directory", folder)  # fmt: skip
+    done = hklflow("scan", "plan", "quartz", "100K", *words)
+    assert (done.code, "or their run with --run" in done.err) == (2, True)
+    done = hklflow("scan", "plan", "quartz", "100K", *words, "--run", "17")
+    assert done.code == 0, done.err
+    [row] = read_table(folder / "config/planned.tsv").rows
+    assert row["run"] == "17"
+    measure(folder / "raw/quartz_0017.h5")
+    done = hklflow("watch", folder, "--once", "--settle", "0", "--command", "true")
+    assert done.code == 0, done.err
+    [row] = read_table(folder / "config/scans.tsv").rows
+    assert (row["raw"], row["run"]) == ("raw/quartz_100K_r1.scan.nxs", "17")
+
+
 def test_a_rotation_is_planned_once(instrument: Path, hklflow: Hklflow) -> None:
     folder = instrument.parents[1]
     assert planned(folder, instrument, hklflow).code == 0

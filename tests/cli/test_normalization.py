@@ -20,7 +20,6 @@ from hklflow.base.errors import HklflowError
 from hklflow.experiment.config import load
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.jobs import Plan
-from hklflow.experiment.steps import STEPS
 from hklflow.formats.raw import read_header
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry import detector_to_dict
@@ -303,7 +302,7 @@ def test_without_an_accepted_normalisation(run: Run, base: Path, hklflow: Hklflo
     assert "hklflow calibration propose NAME --standard FILE" in done.err
     # Version 0 only on request, and then it is told and tagged.
     config = yaml.safe_load((base / "config/config.yaml").read_text())
-    config["normalizations"]["response"]["allow_default"] = True
+    config["normalizations"]["response"]["on_missing"] = "diagnostic"
     (base / "config/config.yaml").write_text(yaml.safe_dump(config))
     assert "no accepted normalisation of response applies" in hklflow("status", base).out
     imported(base)
@@ -485,7 +484,7 @@ def test_an_artificial_normalisation_tags_every_product(
         assert judged.verdict == "doubtful"
         assert judged.reasons.count(f"diagnostic: {reason}") == 1
     # What a command writes from such a volume says so, too.
-    table = base / "slice.tsv"
+    table = base / "diagnostic_slice.tsv"
     done = hklflow("slice", base / "transform.nxs", "--plane", "hk0", "-o", table)
     assert done.code == 0, done.err
     head, *rows = table.read_text().splitlines()
@@ -533,16 +532,6 @@ def test_formats_of_others_are_tagged(tmp_path: Path) -> None:
     assert len(rows) == mtz.nreflections
     with h5py.File(tmp_path / "sf.nxs") as opened:
         assert opened["entry"].attrs["hklflow_diagnostic"] == "made of straw"
-
-
-def test_every_format_of_a_scan_has_a_place_for_the_tag() -> None:
-    suffixes = {
-        Path(output.name or "x.html").suffix
-        for step in STEPS
-        if "scan" in step.wildcards or "sample" in step.wildcards or not step.wildcards
-        for output in step.writes.values()
-    }
-    assert suffixes - {"", ".nxs", ".json"} <= set(tags.WRITERS)
 
 
 def test_a_page_says_so_first(tmp_path: Path) -> None:

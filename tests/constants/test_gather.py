@@ -11,6 +11,7 @@ from tests.constants.raw_runs import (
     JUNGFRAU,
     change,
     gathered,
+    images,
     raw,
     require,
     written,
@@ -21,7 +22,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import integrating
 from hklflow.constants.gather import driven
 from hklflow.constants.gathered import open_gathered
-from hklflow.constants.write_layouts import write_run
+from hklflow.constants.write_layouts import RawFrames, write_run
 from hklflow.stages import constants_preprocess, constants_sanity
 from hklflow.stages import gather as gather_stage
 
@@ -140,7 +141,8 @@ def test_blocks_are_bounded_by_memory(tmp_path, memory):
 
     def shown(items, total):
         for item in items:
-            blocks.append(item.stop - item.start)
+            _, block = item
+            blocks.append(block.stop - block.start)
             yield item
         assert len(blocks) == total
 
@@ -269,11 +271,87 @@ def test_the_runs_drive_every_pixel_once(measure, runs, detector):
     assert (np.sum(pixels, axis=0) == 1).all()
 
 
-@pytest.mark.parametrize(("measure", "runs"), [("dark_low", 2), ("pulse_capacitor", 7)])
-def test_number_of_runs_is_checked(tmp_path, measure, runs):
-    facts = [written(tmp_path, AGIPD, {0: raw(AGIPD, 0, [0])}, run=i) for i in range(runs)]
-    with pytest.raises(HklflowError, match=rf"{measure} has {runs} runs \(r0000, r0001.* needs 1"):
-        gathered(tmp_path / "out", facts, 0, measure)
+def test_number_of_runs_is_checked(tmp_path):
+    facts = [written(tmp_path, AGIPD, {0: raw(AGIPD, 0, [0])}, run=i) for i in range(7)]
+    with pytest.raises(HklflowError, match=r"capacitor has 7 runs \(r0000, r0001.* needs 1 or 8"):
+        gathered(tmp_path / "out", facts, 0, "pulse_capacitor")
+
+
+# ------------------------------------------------------- several runs of one measurement
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("measure", ["dark_medium", "xray"])
+def test_frames_of_joined_runs_follow_each_other(tmp_path, measure, order):
+    """Every frame of every run, at its place, with its own train number; steps go on.
+
+    The laboratory counts the triggers of each run from the same number. The values of a run are
+    4 more than those of the run before.
+    """
+    trains = [[0, 1, 3], [1, 2], [0, 4]]
+    facts = [
+        written(tmp_path, AGIPD, {5: raw(AGIPD, 5, part, CELLS, salt=4 * i)}, "lab", run=i)
+        for i, part in enumerate(trains)
+    ]
+    paths, found = gathered(tmp_path / "out", [facts[i] for i in order], 5, measure, memory=0.02)
+    assert found.frames == 7 * len(CELLS)
+    for asic, path in enumerate(paths):
+        with open_gathered(path) as file:
+            assert file.about.runs == tuple(f"r{i:04d}" for i in order)
+            for index, cell in enumerate(CELLS):
+                frames, begin, step = file.cell(index), 0, 0
+                assert len(frames.train) == 7
+                for i in order:
+                    rows = slice(begin, begin + len(trains[i]))
+                    of = np.array(trains[i]) + FIRST
+                    np.testing.assert_array_equal(frames.train[rows], of)
+                    np.testing.assert_array_equal(frames.step[rows], step + of - of[0])
+                    analog, digital = images(AGIPD, 5, np.full(len(of), cell), of, 4 * i)
+                    box = (slice(None), *AGIPD.box(asic))
+                    np.testing.assert_array_equal(frames.analog[rows], analog[box])
+                    np.testing.assert_array_equal(frames.digital[rows], digital[box])
+                    begin, step = rows.stop, step + int(of[-1] - of[0]) + 1
+
+
+def test_runs_that_cannot_be_joined_are_refused(tmp_path):
+    one, two = (
+        written(tmp_path / str(i), AGIPD, {0: raw(AGIPD, 0, range(i, 3 + i), CELLS)}, run=i)
+        for i in (0, 1)
+    )
+    with pytest.raises(HklflowError, match=r"the runs r0000 and r0001 share 2 trains of module 0"):
+        gathered(tmp_path / "out", [one, two], 0)
+    with pytest.raises(HklflowError, match=r"S00000.h5 belongs to the runs r0000 and r0000; its"):
+        gathered(tmp_path / "out", [one, one], 0)
+    fewer = written(tmp_path / "f", AGIPD, {0: raw(AGIPD, 0, range(9, 12), CELLS[:2])}, run=2)
+    with pytest.raises(HklflowError, match=r"r0002 has 2 memory cells .* r0000 has 3 in euxfel"):
+        gathered(tmp_path / "out", [one, fewer], 0)
+
+
+@pytest.mark.parametrize("change_of", ["nothing", "cold", "stage", "some pixels"])
+def test_runs_of_other_settings_are_noticed_by_their_means(tmp_path, change_of):
+    """Noise of 10 ADU; 8 ADU colder, or another level of the gain, and not a shift of 2 ADU."""
+    rng = np.random.default_rng(8)
+    offset = rng.normal(5000, 300, (2, len(CELLS), *AGIPD.module))
+    facts = []
+    for run in range(2):
+        n = 40 + 20 * run
+        train = np.repeat(np.arange(n) + 1, len(CELLS))
+        cell = np.tile(np.arange(len(CELLS)), n)
+        mean = offset[:, cell] + (2.0 if change_of == "nothing" else 0.0) * run
+        if run and change_of == "cold":
+            mean[0] -= 8.0
+        if run and change_of == "stage":
+            mean[1] += 2000.0
+        if run and change_of == "some pixels":
+            mean[0, :, :5] += 500.0
+        analog, digital = rng.normal(mean, 10.0).round().astype(np.uint16)
+        frames = RawFrames(train, cell, analog, digital)
+        facts.append(written(tmp_path, AGIPD, {0: frames}, "lab", run=run))
+    if change_of in ("nothing", "some pixels"):  # single pixels are masked by their noise
+        assert gathered(tmp_path / "out", facts, 0)[1].frames == 300
+    else:
+        with pytest.raises(HklflowError, match=r"by .* times their noise between the runs r0000"):
+            gathered(tmp_path / "out", facts, 0)
 
 
 def test_changed_files_are_refused(tmp_path):

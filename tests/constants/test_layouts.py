@@ -26,9 +26,12 @@ from tests.constants.raw_runs import (
 )
 
 from hklflow.base.errors import HklflowError
+from hklflow.constants import preprocess
 from hklflow.constants.detectors import integrating
+from hklflow.constants.gathered import open_gathered
 from hklflow.constants.layouts import find, open_part, read_parts
 from hklflow.constants.runs import raw_files
+from hklflow.constants.sanity import Raw, check_run
 from hklflow.constants.write_layouts import write_lab, write_run, write_stacked
 from hklflow.stages import constants_preprocess
 
@@ -123,6 +126,124 @@ def test_files_as_documented_and_as_we_write_them_give_the_same_bytes(tmp_path):
     _require_same_bytes(tmp_path, facts, 9, 3)
     paths, _ = gathered(tmp_path / "again", [facts[1]], 9)
     require(paths, AGIPD, 9, CELLS, [trains] * 3)
+
+
+def _toolbox_cfel(folder, module, trains, cells, lost=(), images_per_part=7, run="dark_hg"):
+    """Files as the scripts of CFEL write them, from the format's description alone.
+
+    Images one by one, rows and columns of the module (128 x 512 in a real one), analogue before
+    digital, all images of the run numbered from 1; parts end anywhere.
+    """
+    n_columns, n_rows = AGIPD.module
+    images, numbers = [], []
+    for train in range(max(trains) + 1):
+        for cell in range(cells):
+            for kind in ("analog", "digital"):
+                number = 2 * (train * cells + cell) + (kind == "digital") + 1
+                if train not in trains or number in lost:
+                    continue
+                image = np.zeros((n_rows, n_columns), np.int16)
+                for row, column in np.ndindex(image.shape):
+                    at = (n_columns - 1 - column, row, cell, np.int64(train + FIRST))
+                    if kind == "analog":
+                        image[row, column] = analog_of(module, *at)
+                    else:
+                        image[row, column] = digital_of(AGIPD, module, *at)
+                images.append(image)
+                numbers.append(number)
+    folder.mkdir()
+    paths = []
+    for part, begin in enumerate(range(0, len(images), images_per_part)):
+        path = folder / f"M304_m{module}_{run}_00012_part{part:05d}.nxs"
+        with h5py.File(path, "w") as file:
+            detector = file.create_group("entry/instrument/detector")
+            detector["data"] = np.array(images[begin : begin + images_per_part])
+            detector["sequence_number"] = numbers[begin : begin + images_per_part]
+            total = 2 * cells * (max(trains) + 1)
+            detector["collection/frame_numbers"] = [total]
+            detector["collection/total_loss_frames"] = [total - len(images)]
+        paths.append(path)
+    return paths
+
+
+def _require_voxels_of_cfel(paths, module, lost, cells=3):
+    """Every voxel of the gathered files; ``lost`` are (trigger, cell), from 0."""
+    for asic, path in enumerate(paths):
+        with open_gathered(path) as found:
+            assert found.cell_ids.tolist() == list(range(cells))
+            for cell in range(cells):
+                frames = found.cell(cell)
+                trains = [t for t in range(6) if (t, cell) not in lost]
+                assert frames.step.tolist() == trains
+                assert frames.train.tolist() == [t + 1 for t in trains]
+                of = np.array(trains) + FIRST
+                for kind, images_of in zip(
+                    (frames.analog, frames.digital),
+                    images(AGIPD, module, np.full(len(of), cell), of),
+                    strict=True,
+                ):
+                    np.testing.assert_array_equal(kind, images_of[:, *AGIPD.box(asic)])
+
+
+CFEL = replace(AGIPD, memory_cells=3)
+
+
+def test_files_of_the_scripts_of_cfel(tmp_path):
+    """Trigger 3 is lost, and image 2 of the run: the digital part of cell 0 of the first trigger.
+
+    Parts end after 7 images: within triggers, and between the two images of some frames.
+    """
+    kept = [0, 1, 2, 4, 5]
+    paths = _toolbox_cfel(tmp_path / "raw", 2, kept, 3, lost=(2,))
+    facts = facts_of(paths, CFEL, "cfel", (2,))
+    assert facts["cells"] == [[0, 2]]
+    assert facts["memory_cells"] == 3
+    assert facts["trains"]["gaps"] == [[4, 4]]
+    # 29 images are stored; these are the last of a part whose partner is the first of the next.
+    numbers = [n for n in range(1, 37) if n != 2 and not 19 <= n <= 24]
+    split = {(n - 1) // 2 for n in numbers[6:-1:7] if n % 2}
+    lost = {(0, 0)} | {(3, cell) for cell in range(3)} | {divmod(n, 3) for n in split}
+    assert len(split) == 2
+    files, gathering = gathered(tmp_path / "out", [facts], 2)
+    _require_voxels_of_cfel(files, 2, lost)
+    assert gathering.frames == 18 - len(lost)
+    run = preprocess.read_run(facts)
+    parts = preprocess.by_module(read_parts("cfel", paths, CFEL))
+    failed = {f.name for f in check_run(Raw(facts, parts)) if not f.passed}
+    assert failed == {"no_gaps", "no_lost_pulses"}
+    assert run.first == 1
+
+
+def test_steps_of_cfel_are_counted_from_the_first_trigger_also_if_it_was_lost(tmp_path):
+    """Runs of a ramp are matched by their steps."""
+    paths = _toolbox_cfel(tmp_path / "raw", 2, [2, 3, 4, 5], 3, images_per_part=100)
+    files, _ = gathered(tmp_path / "out", [facts_of(paths, CFEL, "cfel", (2,))], 2)
+    _require_voxels_of_cfel(files, 2, {(t, c) for t in (0, 1) for c in range(3)})
+
+
+def test_files_of_cfel_that_do_not_fit_are_refused(tmp_path):
+    paths = _toolbox_cfel(tmp_path / "raw", 2, [0, 1], 3)
+    place = "entry/instrument/detector"
+    with pytest.raises(HklflowError, match="do not store how many memory cells a trigger fills"):
+        facts_of(paths, AGIPD, "cfel")
+    with pytest.raises(HklflowError, match=r"a run of 12 images, which is no multiple of 2 x 5"):
+        facts_of(paths, replace(AGIPD, memory_cells=5), "cfel")
+    with pytest.raises(
+        HklflowError, match=r"has images of \(16, 32\) pixels, and modules .* \(8, 8"
+    ):
+        facts_of(paths, replace(CFEL, module=(8, 8), asic=(4, 4)), "cfel")
+    nameless = paths[0].with_name("part0.nxs")
+    nameless.write_bytes(paths[0].read_bytes())
+    with pytest.raises(HklflowError, match=r"part0\.nxs does not name the position of its module"):
+        facts_of([nameless], CFEL, "cfel")
+    with h5py.File(paths[0], "r+") as file:
+        file[f"{place}/data"][2, 3, 4] = -1
+    with pytest.raises(HklflowError, match=r"part00000\.nxs has negative values"):
+        gathered(tmp_path / "out", [facts_of(paths, CFEL, "cfel")], 2)
+    with h5py.File(paths[0], "r+") as file:
+        file[f"{place}/sequence_number"][3] = 3
+    with pytest.raises(HklflowError, match="sequence numbers that do not increase"):
+        facts_of(paths, CFEL, "cfel")
 
 
 def test_all_layouts_of_agipd_that_we_write_give_the_same_bytes(tmp_path):
@@ -445,8 +566,8 @@ def test_layout_of_a_plugin(tmp_path):
 
 
 def test_unknown_layout_and_axes(tmp_path):
-    with pytest.raises(HklflowError, match="unknown layout 'cfel' of raw files; use euxfel, lab"):
-        read_parts("cfel", [], AGIPD)
+    with pytest.raises(HklflowError, match="unknown layout 'desy' of raw files; use euxfel, lab"):
+        read_parts("desy", [], AGIPD)
     path = write_lab(tmp_path, 1, AGIPD, {0: raw(AGIPD, 0, [0])})[0]
     with h5py.File(path, "r+") as file:
         file.attrs["axes"] = ["ss", "-ss"]

@@ -41,6 +41,7 @@ def test_facts_of_a_run(tmp_path):
     assert facts["cells"] == [[0, 2], [9, 9]]
     assert facts["trains"] == {
         "first": FIRST,
+        "start": FIRST,
         "last": FIRST + 11,
         "count": 12,
         "gaps": [],

@@ -51,7 +51,12 @@ def truth() -> Modules:
 def refined(tmp_path_factory: pytest.TempPathFactory, dials: Dials, truth: Modules) -> Path:
     """An experiment whose job of the detector has run."""
     folder = tmp_path_factory.mktemp("stills")
-    store = {"store": "calibration", "state": STATE, "polarization": 0.98, "allow_default": True}
+    store = {
+        "store": "calibration",
+        "state": STATE,
+        "polarization": 0.98,
+        "on_missing": "diagnostic",
+    }
     stills = {
         "raw": "raw.nxs", "cell": list(cell_of(WORLD)), "space_group": "P 6/m m m",
         "calibration": "beamline", "refine_stills_detector": {"author": "A"},

@@ -80,13 +80,13 @@ def accept(folder: Path) -> None:
 
 
 def test_version_0_is_used_only_if_the_configuration_allows_it(tmp_path: Path) -> None:
-    config = experiment(tmp_path, allow_default=True)
+    config = experiment(tmp_path, on_missing="diagnostic")
     for job in jobs(config, tmp_path):
         (path,) = job.files("geometry")
         known = calibration_of(tmp_path / path)
         assert known is not None
         assert (known["version"], known["quality"]) == (0, "diagnostic")
-    config["calibrations"]["beamline"]["allow_default"] = False
+    config["calibrations"]["beamline"]["on_missing"] = "error"
     for job in jobs(config, tmp_path):
         with pytest.raises(HklflowError, match="beamline has no accepted version; accept one"):
             job.files("geometry")
@@ -94,7 +94,7 @@ def test_version_0_is_used_only_if_the_configuration_allows_it(tmp_path: Path) -
 
 @pytest.mark.parametrize("pin", [None, 0, 1])
 def test_an_accepted_version_replaces_version_0(tmp_path: Path, pin: int | None) -> None:
-    config = experiment(tmp_path, allow_default=True)
+    config = experiment(tmp_path, on_missing="diagnostic")
     accept(tmp_path)
     config["calibrations"]["beamline"]["pin"] = pin
     for job in jobs(config, tmp_path):
@@ -110,7 +110,7 @@ def test_an_accepted_version_replaces_version_0(tmp_path: Path, pin: int | None)
 @pytest.mark.slow
 def test_the_second_indexing_is_better(tmp_path: Path, dials: Dials) -> None:
     """With the modules at their places, spots are closer to their predictions."""
-    config = experiment(tmp_path, allow_default=True)
+    config = experiment(tmp_path, on_missing="diagnostic")
     stills.write(tmp_path / "raw/stills.nxs", WORLD, [stills.frame(WORLD, 0)])
     first = index(config, tmp_path)
     accept(tmp_path)
@@ -122,7 +122,7 @@ def test_the_second_indexing_is_better(tmp_path: Path, dials: Dials) -> None:
 @pytest.mark.slow
 def test_a_wrong_cell_is_refused(tmp_path: Path, dials: Dials) -> None:
     """DIALS finds the true cell from the spots; the known cell has an axis that is 4 % longer."""
-    config = experiment(tmp_path, allow_default=True)
+    config = experiment(tmp_path, on_missing="diagnostic")
     stills.write(tmp_path / "raw/stills.nxs", WORLD, [stills.frame(WORLD, 0)])
     config["stills"]["ortho"]["cell"][0] *= 1.04
     assert len(index(config, tmp_path)) == 0

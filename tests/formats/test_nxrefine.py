@@ -1,6 +1,7 @@
 """Files of NXRefine: round trips, and hkl by NXRefine's own functions (tests/oracles)."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -232,6 +233,30 @@ def test_what_the_model_lacks_is_told(tmp_path):
         assert words in told
     modules = random_model(3, square=True, modules=True)
     assert "modules" in write_nxrefine(path, [modules])[0]
+
+
+def test_the_effect_of_offsets_is_told_as_large_as_it_can_be(tmp_path):
+    """Against rays from the displaced crystal to the pixels, for all directions."""
+    path = written(tmp_path, random_model(3, square=True))
+    with h5py.File(path, "a") as file:
+        for axis, value in (("xs", 0.1), ("ys", -0.2), ("zs", 0.2)):
+            file[f"f1/instrument/goniometer/{axis}"] = value
+    (back,) = read_nxrefine(path)
+    (note,) = [note for note in back.notes if "offsets [0.1, -0.2, 0.2] mm" in note]
+    pixels, shift = (float(re.search(f"by up to (\\S+) {unit}", note)[1]) for unit in ("pi", "1/"))
+    detector, k = back.rotation.detector, back.rotation.beam.k
+    assert pixels == pytest.approx(3e-4 / min(detector.pixel_size), rel=0.05)
+    normal = np.cross(detector.slow, detector.fast)
+    foot = normal * (detector.origin @ normal)
+    ends = foot + np.array([x * detector.slow + y * detector.fast for x in LAB for y in LAB])
+    place = np.random.default_rng(1).normal(size=(400, 1, 3))
+    place *= 3e-4 / np.linalg.norm(place, axis=-1, keepdims=True)
+    unit = [rays / np.linalg.norm(rays, axis=-1, keepdims=True) for rays in (ends - place, ends)]
+    shifts = k * np.linalg.norm(unit[0] - unit[1], axis=-1)
+    assert 0.9 * shift < shifts.max() < 1.05 * shift
+
+
+LAB = np.linspace(-0.1, 0.1, 9)
 
 
 def _no_matrix(file):

@@ -67,3 +67,31 @@ def test_a_detector_without_data_has_no_rings() -> None:
     empty = cells(rings=False)
     found = powder_rings.find(empty._replace(counts=0 * empty.counts, unit=0 * empty.unit))
     assert found.rings == []
+
+
+def test_a_level_that_falls_next_to_the_beam_stop_is_no_ring() -> None:
+    """There, a bin has neighbours at larger |Q| only."""
+    empty = cells(rings=False)
+    q = empty.middles
+    behind = (q > 0.8) & (np.arange(SECTORS)[:, None] % 3 > 0)  # the stop, and its arm
+    level = 15 + 60 * np.exp(-((np.maximum(q - 0.86, 0) / 0.15) ** 2))
+    unit = np.where(behind, empty.unit, 0.0)
+    counts = np.random.default_rng(2).poisson(level * unit).astype(float)
+    assert powder_rings.find(empty._replace(counts=counts, unit=unit)).rings == []
+
+
+def test_shells_of_the_crystal_are_no_rings() -> None:
+    """They are wider than rings, and not in all directions."""
+    found = cells(rings=False)
+    q, rng = found.middles, np.random.default_rng(3)
+    height = rng.normal(0.8, 1.5, (GROUPS, SECTORS, 1))  # of 20
+    shell = height * np.exp(-(((q - 2.5) / (2 * PIXEL)) ** 2) / 2)
+    made = found._replace(counts=rng.poisson(found.counts + shell * found.unit).astype(float))
+    assert powder_rings.find(made).rings == []
+
+
+def test_coarse_pixels_are_reported() -> None:
+    assert not powder_rings.find(cells(rings=False)).coarse
+    edges = powder_rings.bins(np.array([0.5, 16.0]), 0.39)
+    ones = np.ones((GROUPS, SECTORS, len(edges) - 1))
+    assert powder_rings.find(Cells(edges, 100 * ones, ones)).coarse

@@ -33,13 +33,13 @@ def cloud(
 WIDE = {"tolerance": 0.1, "cell_tolerance": 0.06, "min_fraction": 0.3}
 
 
-# Three seeds of each system: both cells of the benchmark, one of them twice.
+# Both cells of each system, each three times; the next test has seeds 0 and 1.
 @pytest.mark.slow
 @pytest.mark.parametrize("system", made.CASES)
 def test_every_seed_of_every_system(system: str) -> None:
-    """20 crystals, 30 % spurious spots, cell known to 3 % and unknown: 95 % are right."""
+    """6 crystals, 30 % spurious spots, cell known to 3 % and unknown: all are right."""
     wrong: dict[str, list[int]] = {"known": [], "unknown": []}
-    for seed in range(20):
+    for seed in range(2, 8):
         symbol, cell = made.CASES[system][seed % 2]
         group = symmetry.space_group(symbol)
         g, true = made.simulate(symbol, cell, seed)
@@ -50,7 +50,7 @@ def test_every_seed_of_every_system(system: str) -> None:
         ):  # fmt: skip
             if not made.is_right(found.ub, its, true, symbol):
                 wrong[name].append(seed)
-    assert max(map(len, wrong.values())) <= 1, wrong
+    assert not any(wrong.values()), wrong
 
 
 @pytest.mark.slow

@@ -293,14 +293,14 @@ def test_pulls_of_every_parameter_have_unit_width() -> None:
     group = symmetry.space_group("P21/c")
     free = ("cell", "orientation", "detector_x", "detector_y", "misorientation")
     pulls = []
-    for seed in range(96):
+    for seed in range(64):
         rng = np.random.default_rng(1100 + seed)
         found = refine(assumed, [noisy(p, rng) for p in exact], ub, group, free=free)
         truth = [8.1, 5.9, 12.4, 104.0, 0, 0, 0, 1e-4, -5e-5, *vector]
         pulls.append((found.values - truth) / found.sigma)
     widths = np.sqrt(np.mean(np.square(pulls), axis=0))
     assert len(widths) == 12
-    # 96 draws: the width scatters by 7 %.
+    # 64 draws: the width scatters by 9 %.
     assert np.all((widths > 0.8) & (widths < 1.25)), widths
 
 

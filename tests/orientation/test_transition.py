@@ -198,9 +198,9 @@ KINDS = [(TETRAGONAL, "P 4/m m m"), (HEXAGONAL, "P 6/m m m"), (BODY_CENTRED, "I 
 
 
 @pytest.mark.slow
-def test_no_gate_fails_in_20_series_without_a_transition() -> None:
+def test_no_gate_fails_in_9_series_without_a_transition() -> None:
     """The crystal contracts and drifts; peaks at random places are among those of each scan."""
-    found = {seed: alarms(*KINDS[seed % len(KINDS)], seed) for seed in range(20)}
+    found = {seed: alarms(*KINDS[seed % len(KINDS)], seed) for seed in range(9)}
     assert not any(found.values()), found
 
 

@@ -80,10 +80,9 @@ def test_the_wrong_thing_is_named_and_every_remedy_finds_the_crystal(
             assert np.abs(compared(world, cured.data).cell_off).max() < 0.005, remedy
 
 
-@pytest.mark.parametrize("seed", [2, 3])
-def test_absences_choose_among_the_settings_of_one_lattice(seed: int, tmp_path: Path) -> None:
+def test_absences_choose_among_the_settings_of_one_lattice(tmp_path: Path) -> None:
     """C m c m, with the cell of B b m m: B m m b has the same centring, with other glide planes."""
-    world = small("wrong_header:setting", "orthorhombic", seed)
+    world = small("wrong_header:setting", "orthorhombic", 3)
     assert world.space_group == "Cmcm"
     experiment = stated(world, tmp_path)
     by_symbol, by_cell = remedies(experiment.refined().explanation)
@@ -191,13 +190,10 @@ def test_numbers_are_for_pixels_that_are_not_binned(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("configured", [[], ["shift=1,0"]])
-def test_an_arm_that_three_of_four_headers_lack_is_given_for_these(
-    configured: list[str], tmp_path: Path
-) -> None:
+def test_an_arm_that_three_of_four_headers_lack_is_given_for_these(tmp_path: Path) -> None:
     world = small("wrong_header:arm", "tetragonal", 1, 20.0, rotations=4)
     experiment = of_some(world, tmp_path, right=("r3",))
-    experiment = replace(experiment, config={"import_scan": {"detector": configured}})
+    experiment = replace(experiment, config={"import_scan": {"detector": ["shift=1,0"]}})
     refused = experiment.refined()
     assert "for r0, r1 and r2 only" in refused.explanation
     (remedy,) = remedies(refused.explanation)
@@ -281,12 +277,9 @@ def test_an_axis_of_one_rotation_is_given_for_it(tmp_path: Path) -> None:
     assert np.abs(compared(world, cured.data).cell_off).max() < 0.005
 
 
-@pytest.mark.parametrize(
-    ("system", "seed"), [pytest.param("cubic", 0, marks=pytest.mark.slow), ("monoclinic", 5)]
-)
-def test_a_right_header_is_not_blamed(system: str, seed: int, tmp_path: Path) -> None:
+def test_a_right_header_is_not_blamed(tmp_path: Path) -> None:
     """Six peaks of ten are noise: indexing fails."""
-    refused = stated(small("noise", system, seed, 0.6), tmp_path).refined()
+    refused = stated(small("noise", "monoclinic", 5, 0.6), tmp_path).refined()
     assert refused.refusal
     assert refused.explanation == ""
 
@@ -350,12 +343,9 @@ def test_a_crystal_with_longer_axes_than_the_stated_cell_is_found(tmp_path: Path
     assert "are indexed in the stated geometry by another lattice" in refused.refusal
 
 
-@pytest.mark.parametrize("name", ["distance", pytest.param("wavelength", marks=pytest.mark.slow)])
-def test_a_small_error_of_the_scale_is_cured_by_each_of_its_remedies(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_small_error_of_the_scale_is_cured_by_each_of_its_remedies(tmp_path: Path) -> None:
     """The peaks are indexed: the cell differs by more than temperature explains."""
-    world = small(f"wrong_header:{name}", "orthorhombic", 2, 0.012)
+    world = small("wrong_header:distance", "orthorhombic", 2, 0.012)
     experiment = stated(world, tmp_path)
     told = experiment.refined().warnings
     ways = remedies(re.search(r"the cell is 1\.\d+% .* the cell [-\d. ]+", told)[0])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hklflow.orientation.limits import Limits
+from hklflow.page.gates import table as table_of_gates
 from hklflow.quality.gates import doubtful, failures, hints, own_absences, vector_text
 from hklflow.quality.verdict import doubts
 from hklflow.stage.scan_limits import ScanLimits
@@ -66,6 +67,60 @@ def judge(changes: dict[str, Any], limits: Limits | None = None, **identity: Any
 
 def test_a_crystal_like_its_parents_passes() -> None:
     assert judge({}) == []
+
+
+def unindexed(fraction: float) -> dict[str, Any]:
+    left = {"sentence": "r1: ice", "fraction": fraction, "error": 0.0, "named": True}
+    return {"unindexed": [left]}
+
+
+def absent(fraction: float) -> dict[str, Any]:
+    counts = {"number": round(400 * fraction), "of": 400, "fraction": fraction}
+    return {"absent reflections": counts | {"strongest": [[0, 0, 1]]}}
+
+
+def expanded(relative: float) -> dict[str, Any]:
+    """An axis that changes by a multiple of what the step of 150 K allows."""
+    limits = ScanLimits().limits()
+    size = 1 + relative * (150 * limits.max_expansion + limits.min_jump)
+    return {"cell": [3.99, 3.99, 4.05 * size, 90.0, 90.0, 90.0]}
+
+
+OF_GATES = {
+    "Rise of peaks not indexed": lambda x: {
+        "fraction unindexed": 0.05 + x * ScanLimits().limits().max_unindexed_rise
+    },
+    "Rise of forbidden peaks": lambda x: absent(x * ScanLimits().limits().max_absent),
+    "Relations of the cell": lambda x: {
+        "relations": [relation(z=62.0, relative=x * ScanLimits().limits().min_strain)]
+    },
+    "Change of the cell": expanded,
+    "Motion (pixel, frame)": lambda x: {
+        "motions": [motion(x * ScanLimits().limits().max_shift, 0.0)], "lost": []
+    },
+    "Peaks not indexed": lambda x: unindexed(x * ScanLimits().limits().max_unindexed),
+    "Second crystal": lambda x: {
+        "other crystals": [
+            {"sentence": "a twin", "share": x * ScanLimits().limits().max_crystal}
+        ]
+    },
+}  # fmt: skip
+"""Figures of each gate, x times its limit."""
+
+
+@pytest.mark.parametrize("gate", OF_GATES)
+def test_each_gate_fails_on_its_own_case_only(gate: str) -> None:
+    """A fifth below its limit all gates pass; a fifth beyond it this gate fails and no other."""
+    for factor, missed in ((0.8, []), (1.25, [gate])):
+        accepted = IDENTITY | {
+            "limits": vars(ScanLimits().limits()),
+            "figures": figures(**OF_GATES[gate](factor)),
+            "parent_figures": figures(),
+        }
+        found = table_of_gates(accepted)
+        assert {one.name for one in found} == OF_GATES.keys(), "a gate without a case"
+        assert [one.name for one in found if not one.passed] == missed
+        assert bool(judge(OF_GATES[gate](factor))) == bool(missed)
 
 
 def test_a_broken_relation_is_told_with_temperature_number_limit_and_proposal() -> None:

@@ -228,6 +228,9 @@ def test_volumes_open_through_links_of_a_master(tmp_path: Path) -> None:
         one = hklflow.open(tmp_path / "master.nxs" / inside)
         assert one.kind == "symmetrised"
         assert one.box(h=(0, 0.1)).equals(plain)
+    (tmp_path / "s.nxs").rename(tmp_path / "moved.nxs")
+    with pytest.raises(HklflowError, match=r"links its plot 'data' to .*s\.nxs, which is missing"):
+        hklflow.open(tmp_path / "master.nxs")
 
 
 def test_tables_and_series(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hklflow import geometry
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import corrections
+from hklflow.images import surroundings as surroundings_images
 from hklflow.simulation.frames import (
     Cosine,
     CrystalModel,
@@ -21,7 +22,8 @@ from hklflow.simulation.frames import (
     ScanModel,
     Simulation,
 )
-from hklflow.transform import binning, estimator
+from hklflow.transform import binning, estimator, surroundings
+from hklflow.transform.sums import Expected
 
 CELL = (4.5, 4.5, 7.0, 90.0, 90.0, 120.0)
 PERIODS = (0.5, 0.5, 1.0)
@@ -243,8 +245,13 @@ def test_a_spot_at_a_grid_point_lands_in_its_voxel() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32, np.uint32, np.int64, np.float32])
-@pytest.mark.parametrize("width", [7, 16, 24, 37])
+@pytest.mark.parametrize(
+    ("dtype", "width"),
+    [
+        *((dtype, 37) for dtype in (np.int8, np.uint16, np.int32, np.uint32, np.int64, np.float32)),
+        *((np.uint32, width) for width in (7, 16, 24)),
+    ],
+)
 def test_every_pixel_frame_lands_where_the_simulator_says(dtype: type, width: int) -> None:
     simulation = settings(shape=(20, width), n_frames=15)[1]
     grid = covering(simulation)
@@ -301,6 +308,90 @@ def test_flat_s_gives_a_flat_volume(samples: tuple[int, int, int]) -> None:
     data, errors = estimator.intensity(counts, norm)
     assert np.array_equal(np.isnan(data), ~seen)
     assert np.array_equal(np.isnan(errors), ~seen)
+
+
+FACTORS = (
+    "solid angle",
+    "polarization",
+    "sensor",
+    "flat field",
+    "monitor",
+    "attenuator",
+    "transmission",
+    "background",
+)
+
+
+def s_with(*left_out: str) -> np.ndarray:
+    """S of measured voxels of a flat crystal, from scans that contain all factors at once.
+
+    An empty run with its own monitor gives the background, which the crystal partly absorbs.
+    """
+    simulations = settings(diffuse=FLAT, n_frames=40)
+    grid = covering(simulations[0])
+    sums = np.zeros((2, *grid.array_shape))
+    for simulation in simulations:
+        rng = np.random.default_rng(simulation.scan.seed)
+        rotation, scan, shape = rotation_of(simulation), simulation.scan, simulation.live.shape
+        flat = rng.uniform(0.7, 1.3, shape) * simulation.live
+        level = 0.3 * np.median(norms(simulation)[0][simulation.live])
+        scattered = level * rng.uniform(0.5, 1.5, shape) * simulation.live
+        empty_monitor = 2.7
+        empty_run = scattered * empty_monitor
+        through = 0.4 + 0.6 * np.asarray(scan.transmission) / max(scan.transmission)
+        pixel = simulation.live * flat if "flat field" not in left_out else simulation.live * 1.0
+        of_pixels = {
+            "solid angle": corrections.solid_angle(rotation.detector),
+            "polarization": corrections.polarization(
+                rotation.detector, simulation.raw_header()["polarization"]
+            ),
+            "sensor": corrections.sensor_efficiency(rotation.detector),
+        }
+        for name, factor in of_pixels.items():
+            pixel = pixel * (factor if name not in left_out else factor.mean())
+        of_frames = {
+            "monitor": scan.monitor,
+            "attenuator": np.full(scan.n_frames, scan.attenuator),
+            "transmission": np.asarray(scan.transmission),
+        }
+        used = {n: f for n, f in of_frames.items() if n not in left_out}
+        incident = np.prod([used.get(n, np.ones(scan.n_frames)) for n in of_frames][:2], axis=0)
+        per_monitor = empty_run / empty_monitor
+        part = surroundings_images.Part("air", per_monitor, 0.01 * per_monitor, through, 0.0)
+        norms_of = [
+            *surroundings.norms([part], incident),
+            surroundings.variance_norms([part], incident, np.ones(shape)),
+        ]
+        expected = Expected(
+            np.array([n.pixel for n in norms_of]), np.array([n.frame for n in norms_of])
+        )
+        accumulator = binning.Accumulator(
+            rotation, simulation.ub, grid, pixel,
+            incident * used.get("transmission", np.ones(scan.n_frames)),
+            (1, 1, 1), FLAGS, expected=None if "background" in left_out else expected,
+        )  # fmt: skip
+        true_incident = scan.monitor * scan.attenuator
+        for first, frames in blocks(simulation):
+            frame = slice(first, first + len(frames))
+            air = scattered * (true_incident * through)[frame, None, None]
+            accumulator.add(frames * flat + air, first)
+        sums += accumulator.total()  # counts without the background
+    counts, norm = sums
+    seen = norm > 0
+    return np.asarray(counts[seen] / norm[seen])
+
+
+def test_a_scan_with_all_factors_at_once_leaves_s() -> None:
+    s = s_with()
+    assert len(s) > 3000
+    assert abs(s.mean() - 1) < 1e-5
+    assert np.quantile(np.abs(s - 1), 0.99) < 1e-4
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_a_factor_that_is_left_out_is_seen(factor: str) -> None:
+    s = s_with(factor)
+    assert s.std() > 5e-3  # with all factors the quantiles are within 1e-4
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int32])

@@ -32,6 +32,7 @@ from hklflow.stages import (
 )
 from tests.truth import frames_write
 from tests.truth.frames_world import FrameWorld
+from tests.truth.pictures import without_pictures
 from tests.truth.world_scans import Answer, compared_with
 
 Floats = NDArray[np.float64]
@@ -102,6 +103,7 @@ def reduced(
     return found
 
 
+@without_pictures()
 def _run(module: ModuleType, folder: Path, inputs: dict[str, Any], **params: Any) -> None:
     """Run a stage; its outputs have the names of their fields."""
     endings = {"picture": "png", "slices": "png", "coverage": "png", "statistics_picture": "png"}

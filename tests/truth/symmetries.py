@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from cctbx import crystal, sgtbx
+from cctbx import miller, sgtbx
 from cctbx.array_family import flex
 from cctbx.development import random_structure
 
@@ -134,23 +134,28 @@ def _calculated(structure: Any) -> tuple[np.ndarray, np.ndarray]:
     cell = structure.unit_cell().parameters()
     hkl = lattice.indices_within(cell, 2 * np.pi / D_MIN)
     hkl = hkl[np.any(hkl != 0, axis=1)]
-    symmetry_p1 = structure.expand_to_p1()
-    half = hkl[np.arange(len(hkl)) >= 0]
-    index = flex.miller_index([tuple(int(x) for x in row) for row in half])
-    wanted = crystal.symmetry(unit_cell=cell, space_group_symbol="P 1")
-    from cctbx import miller
+    # Of equivalent reflections cctbx calculates one.
+    asu = _set(structure, hkl).map_to_asu().indices().as_vec3_double().as_numpy_array()
+    unique, which = np.unique(np.rint(asu).astype(np.int64), axis=0, return_inverse=True)
+    one = _set(structure, unique).structure_factors_from_scatterers(structure, algorithm="direct")
+    intensity = np.abs(one.f_calc().data().as_numpy_array()) ** 2
+    absent = structure.space_group().is_sys_absent(_set(structure, hkl).indices())
+    return hkl, np.where(absent.as_numpy_array(), 0.0, intensity[which.ravel()])
 
-    where = miller.set(wanted, index, anomalous_flag=True)
-    f = where.structure_factors_from_scatterers(symmetry_p1, algorithm="direct").f_calc().data()
-    intensity = np.abs(f.as_numpy_array()) ** 2
-    group = structure.space_group()
-    absent = np.array(group.is_sys_absent(index))
-    return half, np.where(absent, 0.0, intensity)
+
+def _set(structure: Any, hkl: np.ndarray) -> Any:
+    columns = (flex.int(np.ascontiguousarray(column, np.int32)) for column in hkl.T)
+    return miller.set(
+        structure.crystal_symmetry(), flex.miller_index(*columns), anomalous_flag=False
+    )
 
 
 def _lookup(hkl: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    known = {tuple(h): v for h, v in zip(hkl.tolist(), values.tolist(), strict=True)}
-    return np.array([known.get(tuple(h), 0.0) for h in wanted.tolist()])
+    """Return the values of the wanted hkl; 0 where there is none."""
+    mine, others = ((h + 500) @ [1_000_000, 1000, 1] for h in (hkl, wanted))
+    order = np.argsort(mine)
+    at = order[np.searchsorted(mine[order], others).clip(max=len(order) - 1)]
+    return np.where(mine[at] == others, values[at], 0.0)
 
 
 def _measured(

@@ -21,6 +21,7 @@ from hklflow import stage
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import symmetry
 from hklflow.stages import accept, refine, refine_parent
+from tests.truth.pictures import without_pictures
 from tests.truth.world_scans import answered, written
 from tests.truth.worlds import BRAGG, World, systems_of, world
 from tests.truth.worlds_physics import cell_of_axes, direct_basis
@@ -66,6 +67,7 @@ def remedy(sentence: str) -> dict[str, Any]:
     return {} if found is None else dict(yaml.safe_load(found[1])["per_scan"]["s/b"])
 
 
+@without_pictures()
 def tried(child: World, folder: Path) -> Outcome | None:
     """Refine parent and child, judge, do what is said. None: the parent cannot be refined."""
     assert child.parent is not None

@@ -139,11 +139,14 @@ def _norm(folder: Path, name: str, w: World) -> np.ndarray:
 
 
 def shells(reduced: Reduced) -> dict[str, np.ndarray]:
-    """Return, by shell: true mean of the background but the rings found, and the interval."""
+    """Return, by shell: true mean of the background but the rings found, and the interval.
+
+    NaN where all pixels of a shell are masked.
+    """
     iso = reduced.metrics["isotropic background"]
     edges = np.array(iso["edges of the shells in 1/Å"])
     rings = reduced.found.get("powder rings", np.zeros(reduced.world.shape))
-    w, rest = reduced.world, reduced.true - np.nan_to_num(rings)
+    w, rest = reduced.world, reduced.true - rings
     true = np.array([np.nanmean(rest[(w.q >= a) & (w.q < b)]) for a, b in pairwise(edges)])
     keys = ("least in units of S", "largest in units of S", "level in units of S")
     low, high, level = (np.array(iso[k], float) for k in keys)
@@ -185,6 +188,20 @@ def ring_error(reduced: Reduced) -> dict[str, float]:
             np.sqrt(np.mean((found - true)[strong] ** 2) / np.mean(true[strong] ** 2))
         ),
         "found where there is none / level": float(found[true < 1e-3 * true.max()].mean()),
+    }
+
+
+def rings_left(reduced: Reduced) -> dict[str, float]:
+    """Return what rings add to pixels that are not masked: sum and rms over the mean level."""
+    found = reduced.found.get("powder rings", np.zeros(reduced.world.shape))
+    rings, seen = np.nan_to_num(reduced.rings), np.isfinite(reduced.true)
+    left = seen & np.isfinite(found)
+    iso = reduced.metrics.get("isotropic background")
+    level = np.nanmean(np.array(iso["level in units of S"], float)) if iso else np.nan
+    return {
+        "pixels masked": float(1 - left.sum() / seen.sum()),
+        "rings left / rings": float(rings[left].sum() / rings[seen].sum()),
+        "rms left / level": float(np.sqrt(np.mean(rings[left] ** 2)) / level),
     }
 
 

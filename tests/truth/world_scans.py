@@ -15,6 +15,7 @@ from hklflow.geometry import lattice
 from hklflow.images.scan import RotationScan
 from hklflow.peaks.table import FIELDS, PeakTable
 from hklflow.stages import find_peaks, refine_parent
+from tests.truth.pictures import without_pictures
 from tests.truth.worlds import World
 from tests.truth.worlds_physics import Sample, Scan, busing_levy, is_absent, operations
 
@@ -122,6 +123,7 @@ class Answer:
         return [text for text in found if not any(word in text for word in usual)]
 
 
+@without_pictures()
 def answered(world: World, folder: Path, **params: Any) -> Answer:
     """Index and refine a world as a parent, and compare with the truth."""
     output = folder / "parent.json"

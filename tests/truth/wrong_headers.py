@@ -25,6 +25,7 @@ from hklflow.images.scan import RotationScan
 from hklflow.stage.rehearsal import FrameFacts
 from hklflow.stages import import_scan, refine_parent
 from tests.truth import world_scans, worlds
+from tests.truth.pictures import without_pictures
 
 SCALE = ("scale", "distance", "wavelength")
 # Class: kind of world, size, systems, and words by which a sentence names it.
@@ -125,6 +126,7 @@ class Pasted:
         )
         return import_scan.collected(f"r{number}.h5", facts, None, None, params)[0]
 
+    @without_pictures()
     def refined(self) -> Answer:
         """Import, index and refine."""
         output = self.folder / "parent.json"

@@ -176,7 +176,7 @@ def test_without_an_accepted_version_the_commands_are_named(tmp_path: Path) -> N
 
 
 def test_the_default_is_used_on_request_and_marked(tmp_path: Path) -> None:
-    folder = experiment(tmp_path / "e", allow_default=True)
+    folder = experiment(tmp_path / "e", on_missing="diagnostic")
     assert hklflow(folder, "init", "--author", "A") == 0
     product = "results/hexa/300K/r1/scan.nxs"
     run = snakemake(folder, "--cores", "1", product)

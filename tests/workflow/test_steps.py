@@ -43,7 +43,7 @@ constants:
     modules: [0, 1]
     without: ["1/3"]
     runs:
-      dark_high: raw/dark_h
+      dark_high: [raw/dark_h, raw/dark_again]
       dark_medium: raw/dark_m
       dark_low: raw/dark_l
       xray: raw/xray
@@ -53,6 +53,12 @@ constants:
 import_scan: {axes: ["phi=-1,0,0"], exposure: 0.1, wavelength: 0.6}
 correct_frames: {constants: agipd, energy: 17.4}
 binning: 2
+"""
+
+
+PLAIN = """\
+calibrations: {lab: {poni: raw/lab.poni, polarization: 0.99}}
+import_scan: {axes: ["phi=-1,0,0"], exposure: 0.1, wavelength: 0.6}
 """
 
 
@@ -80,7 +86,7 @@ def measured(config: str, rows: dict[str, str], files: list[str]) -> Callable[[P
 
 
 IMAGES = [f"{n}_{i:04d}.cbf" for n in ("dark", "flood", "s1", "s2") for i in (1, 2, 3)]
-RUNS = [f"{run}/1.h5" for run in ("dark_h", "dark_m", "dark_l", "xray", "current")]
+RUNS = [f"{run}/1.h5" for run in ("dark_h", "dark_m", "dark_l", "dark_again", "xray", "current")]
 EXPERIMENTS = {
     "everything": simulated(
         {
@@ -126,6 +132,43 @@ def test_snakemake_has_the_jobs_of_the_table(name: str, tmp_path: Path) -> None:
         assert _words(their["command"]) == _expected(job)
     counted = {rule: sum(keys.values()) for rule, keys in job_counts(experiment).items()}
     assert sum(counted.values()) == len(theirs)
+
+
+def test_two_samples_at_three_temperatures(tmp_path: Path) -> None:
+    """Each scan has all its steps and reads only its sample; a new one adds only its own jobs."""
+    kelvins, steps = (300, 200, 100), {}
+
+    def jobs(name: str, rows: list[tuple[str, int]]) -> dict[Any, Job]:
+        files = [f"{s}{k}_{i:04d}.cbf" for s, k in rows for i in (1, 2, 3)]
+        folder = measured(PLAIN, {}, ["lab.poni", *files])(tmp_path / name)
+        table = "".join(
+            f"{s}\tt{k}\t{k}\tt300\tr1\traw/{s}{k}_####.cbf\tphi=0:0.1\tlab\n" for s, k in rows
+        )
+        (folder / "config/scans.tsv").write_text(HEADER + table)
+        text = "sample\tspace_group\nquartz\tP 1\nsalt\tP 1\n"
+        (folder / "config/samples.tsv").write_text(text)
+        experiment = load(read_yaml(folder / "config/config.yaml"), folder, {})
+        return {_key(job.rule, dict(job.at)): job for job in Plan(experiment).jobs}
+
+    rows = [(s, k) for s in ("quartz", "salt") for k in kelvins]
+    whole, before = jobs("whole", rows), jobs("before", rows[:-1])
+    for sample, other in (("quartz", "salt"), ("salt", "quartz")):
+        for job in whole.values():
+            if job.at.get("sample") == sample:
+                assert not any(f"/{other}" in path for path in job.inputs)
+        for k in kelvins:
+            own = {job.rule for job in whole.values()
+                   if job.at.get("scan") == f"t{k}" and job.at.get("sample") == sample}  # fmt: skip
+            steps[sample, k] = own
+    assert steps["quartz", 300] - steps["quartz", 200] >= {"refine_parent"}
+    assert {"import_scan", "find_peaks", "refine", "transform", "merge"} <= steps["quartz", 200]
+    for k in kelvins:
+        assert steps["salt", k] == steps["quartz", k]
+    assert steps["quartz", 200] == steps["quartz", 100]
+    new = [whole[key] for key in whole.keys() - before.keys()]
+    assert new
+    assert {(job.at["sample"], job.at["scan"]) for job in new} == {("salt", "t100")}
+    assert before.keys() <= whole.keys()
 
 
 def _key(rule: str, at: dict[str, str]) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from tests.truth.still_tables import cell_of, compared, detector_of
 
 from .conftest import snakemake
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.dials]
 
 WORLD = Rays(stated=1.003)
 KINDS = [

@@ -5,6 +5,9 @@ from typing import Any
 
 Record = dict[str, Any]
 
+WORD = "diagnostic"
+"""Quality of a product to which a calibration that was not accepted has contributed."""
+
 
 def calibrations(history: Sequence[Record]) -> list[Record]:
     """Return the versions of the calibration store in a history, each version once.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hklflow.base.errors import HklflowError
 from hklflow.calibration import applies, layout, statuses, versions
-from hklflow.calibration.kinds import KINDS
+from hklflow.calibration.kinds import KINDS, OnMissing
 from hklflow.calibration.versions import Version
 
 
@@ -18,7 +18,7 @@ def _when(run: int | None, day: date | None) -> str:
 def _or_default(kind: str) -> str:
     if not KINDS[kind].has_default:
         return ""
-    return ", or set `allow_default: true` for a diagnostic reduction"
+    return ", or set `on_missing: diagnostic` for a diagnostic reduction"
 
 
 def choose(
@@ -28,7 +28,7 @@ def choose(
     scan: str,
     run: int | None,
     day: date | None,
-    allow_default: bool,
+    on_missing: OnMissing,
 ) -> Version:
     """Return the accepted version with the highest number that covers a scan; see `Store.resolve`.
 
@@ -40,7 +40,7 @@ def choose(
         path = layout.store_path(root, kind, state_id, version=number)
         try:
             status = statuses.current(path)
-            if status == "default" and allow_default:
+            if status == "default" and on_missing == "diagnostic":
                 return versions.read_version(path)
             if status != "accepted":
                 reasons.append(f"{path.name} is {status}")
@@ -63,13 +63,13 @@ def choose(
     )
 
 
-def pinned(root: Path, kind: str, state_id: str, pin: int, allow_default: bool) -> Version:
+def pinned(root: Path, kind: str, state_id: str, pin: int, on_missing: OnMissing) -> Version:
     """Return the version that the configuration pins; see `Store.resolve`."""
     version = versions.numbered(root, kind, state_id, pin)
     if version.status in ("accepted", "superseded"):
         return version
     if version.status == "default":
-        if allow_default:
+        if on_missing == "diagnostic":
             return version
         raise HklflowError(
             f"pin: {version.path} is the unrefined default; pin an accepted "

@@ -20,6 +20,7 @@ from hklflow.calibration.versions import read_version
 
 _KEPT = (
     "version",
+    "binning",
     "appliesTo",
     "author",
     "comments",

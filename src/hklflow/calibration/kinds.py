@@ -1,6 +1,10 @@
 """The kinds of calibration in a store, and what is particular to each kind."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+OnMissing = Literal["error", "diagnostic"]
+"""What to do without an accepted version: stop, or use version 0 for a diagnostic reduction."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Kind:
     proposed_with : str
         Command that proposes a version.
     has_default : bool
-        True if version 0 can be used for a diagnostic reduction (`allow_default`).
+        True if version 0 can be used for a diagnostic reduction (`on_missing: diagnostic`).
     """
 
     name: str

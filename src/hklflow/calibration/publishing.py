@@ -67,6 +67,7 @@ def write_version(
             "schema": 1,
             "kind": kind,
             "stateId": state_id,
+            "binning": state.values.get("binning"),
             "appliesTo": None if applies_to is None else applies.parse(applies_to).text,
             **{name: event[name] for name in ("author", "comments", "timestamp")},
             "copiedFrom": donor,

@@ -7,6 +7,7 @@ from typing import Any
 from hklflow.base.errors import HklflowError
 from hklflow.calibration import choice, disk, index, layout
 from hklflow.calibration import versions as stored
+from hklflow.calibration.kinds import OnMissing
 from hklflow.calibration.states import State
 from hklflow.calibration.versions import Version
 
@@ -65,7 +66,7 @@ class Reader:
         run: int | None,
         day: date | None = None,
         pin: int | None = None,
-        allow_default: bool = False,
+        on_missing: OnMissing = "error",
     ) -> Version:
         """Return the version for a scan: the pinned one, else the highest accepted number.
 
@@ -84,8 +85,8 @@ class Reader:
         pin : int, optional
             Version pinned in the configuration; it need not apply to the scan, but must be
             accepted or superseded.
-        allow_default : bool
-            Allow version 0, which is not refined.
+        on_missing : {"error", "diagnostic"}
+            Without an accepted version: raise an error, or use version 0, which is not refined.
 
         Raises
         ------
@@ -95,8 +96,8 @@ class Reader:
         """
         self.state(kind, state_id)
         if pin is not None:
-            return choice.pinned(self.root, kind, state_id, pin, allow_default)
-        return choice.choose(self.root, kind, state_id, scan, run, day, allow_default)
+            return choice.pinned(self.root, kind, state_id, pin, on_missing)
+        return choice.choose(self.root, kind, state_id, scan, run, day, on_missing)
 
     def verify(self) -> list[str]:
         """Return a sentence for each change in the store."""

@@ -117,7 +117,8 @@ def add_scan(
     /,
     *,
     rotation: str,
-    raw: str,
+    raw: str | None = None,
+    proposal: str = "",
     columns: Columns = Columns(),
     directory: Directory = Path(),
 ) -> None:
@@ -127,7 +128,8 @@ def add_scan(
     enter them in `config/planned.tsv`, see `hklflow watch --help`.
 
     Example: `hklflow scan add quartz 100K --rotation r1 --raw raw/quartz_100K_r1.h5
-    --temperature 100 --parent 300K --goniometer "chi=0 phi=0:0.1"`
+    --temperature 100 --parent 300K --goniometer "chi=0 phi=0:0.1"`; `hklflow scan add quartz 100K
+    --rotation r1 --run 1040`
 
     Parameters
     ----------
@@ -139,12 +141,24 @@ def add_scan(
         Name of the rotation.
     raw
         Raw HDF5 file or pattern of an image series, relative to the experiment's folder. Write
-        ` + ` between repeated scans that are summed.
+        ` + ` between repeated scans that are summed. Default: the file of the run (`--run`) by the
+        template in the section `data` of the configuration.
+    proposal
+        Proposal of the run. Default: `data: proposal`, or any proposal that has the run.
     """
+    folder = experiment(directory)
+    if raw is None:
+        if columns.run is None:
+            raise HklflowError("give --raw, the raw file of the rotation, or its run with --run")
+        raw = folder.raw_of_run(columns.run, proposal, planned=False)
+        print(f"run {columns.run} is {raw}")
+    elif proposal:
+        raise HklflowError(
+            "--raw names the file, so --proposal has no effect; leave one of them out"
+        )
     if not raw.strip():
         raise HklflowError("--raw is empty; name the raw file of the rotation")
     row = {"sample": sample, "scan": scan, "rotation": rotation, "raw": raw, **columns.texts()}
-    folder = experiment(directory)
     for note in filled(folder.base, [raw]):
         print(note)
     folder.add("scans", [row])

@@ -8,21 +8,43 @@ calibrant = App(name="calibrant", help="Powders whose rings a calibration can us
 
 
 @calibrant.command(name="list")
-def list_all() -> None:
-    """List the calibrants of pyFAI: name, number of d-spacings, largest d-spacing in Å.
+def list_all(folder: Path | None = None, /) -> None:
+    """List calibrants: name, number of d-spacings, largest d-spacing in Å, and what is not used.
 
-    A file with one d-spacing in Å per line, in decreasing order, can be used instead.
+    Without a folder: the calibrants of pyFAI. With a folder: its files. A file `x.D` has one
+    d-spacing in Å per line, in decreasing order. A file `x.yaml` has `calibrant` (a name of pyFAI)
+    or `d_spacings`, and the rings that are not used: `max_rings` and `purge_rings`.
 
-    Example: `hklflow calibrant list`
+    Example: `hklflow calibrant list`; `hklflow calibrant list /data/beamline/calibrants`
+
+    Parameters
+    ----------
+    folder
+        Folder of calibrants.
     """
-    from pyFAI.calibrant import names
+    from hklflow.base.errors import HklflowError
+    from hklflow.calibration.calibrants import files_of, read_calibrant
 
-    from hklflow.calibration.calibrants import read_calibrant
+    if folder is None:
+        from pyFAI.calibrant import names
 
-    print("name\td_spacings\tlargest_A")
-    for name in sorted(names()):
-        powder = read_calibrant(name)
-        print(f"{name}\t{len(powder.d)}\t{powder.d[0]:.6g}")
+        print("name\td_spacings\tlargest_A")
+        for name in sorted(names()):
+            powder = read_calibrant(name)
+            print(f"{name}\t{len(powder.d)}\t{powder.d[0]:.6g}")
+        return
+    if not folder.is_dir():
+        raise HklflowError(f"{folder} is not a folder; give the folder of your calibrants")
+    powders = [read_calibrant(path) for path in files_of(folder)]
+    print("name\td_spacings\tlargest_A\tmax_rings\tpurged\tsha256_of_file")
+    for powder in powders:
+        record = powder.record()
+        purged = ",".join(map(str, powder.purged))
+        limit = "" if record["max_rings"] is None else record["max_rings"]
+        print(
+            f"{powder.name}\t{len(powder.d)}\t{powder.d[0]:.6g}\t{limit}\t{purged}\t"
+            f"{powder.file_sha256}"
+        )
 
 
 @calibrant.command
@@ -41,7 +63,7 @@ def check(
     Parameters
     ----------
     name
-        Name of a calibrant in pyFAI, or a file.
+        Name of a calibrant in pyFAI, or a file (`x.D`, `x.yaml`).
     wavelength
         Wavelength in Å, to show 2θ of each ring.
     max_rings

@@ -47,8 +47,13 @@ def screen() -> "Screen":
     )
 
 
-def told(drawing: "Drawing", output: Path | None) -> None:
+def told(drawing: "Drawing", output: Path | None, diagnosis: str) -> None:
     """Write a drawing as PNG, or print it.
+
+    Parameters
+    ----------
+    diagnosis : str
+        Why the drawn product is diagnostic; empty for a reduced product, and for raw frames.
 
     Raises
     ------
@@ -63,9 +68,12 @@ def told(drawing: "Drawing", output: Path | None) -> None:
     if output.suffix.lower() != ".png":
         raise HklflowError(f"{output} is not the name of a picture; give one that ends in .png")
     from hklflow.plots.drawing import save
+    from hklflow.stage import tags
 
     with published(output) as partial:
         save(drawing, partial)
+        if diagnosis:
+            tags.write(partial, [diagnosis], ".png")
 
 
 def require_place(output: Path | None, source: Path, force: bool) -> None:
@@ -184,6 +192,18 @@ def drawing_of(path: Path, inside: Sequence[str], frame: int | None = None) -> "
             "`hklflow show` lists them"
         )
     return _of_frames(path, frame)
+
+
+def diagnosis_of(path: Path, inside: Sequence[str]) -> str:
+    """Return why the plotted product is diagnostic; empty for a reduced product and raw frames."""
+    import h5py
+
+    from hklflow.nexus.plottable import open_plottable
+
+    if not h5py.is_hdf5(path):
+        return ""
+    with open_plottable(path, inside) as plottable:
+        return "" if plottable is None else plottable.diagnosis
 
 
 def _is_stack_of_frames(plottable: "Plottable") -> bool:

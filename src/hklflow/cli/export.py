@@ -32,7 +32,7 @@ def export_product(
     Formats of a volume (merged, symmetrised, filled, difference, pair distribution): `ccp4`,
     `cube`, `yell`, `discus`, `npy`, `vtk`, `mantid` (hkl only). Formats of a stack along
     temperature: `temperatures` (a folder for nxs_analysis_tools), `xtec`. Format of structure
-    factors: `cif`.
+    factors: `cif`. The target of a diagnostic product needs the word `diagnostic` in its name.
 
     Example: `hklflow export ccp4 results/quartz/100K/delta_pdf_transform.nxs pdf.ccp4`;
     `hklflow export yell results/quartz/100K/symm_transform.nxs experiment.h5`;
@@ -59,6 +59,7 @@ def export_product(
     """
     from hklflow.cli.show import split
     from hklflow.export.formats import format_named
+    from hklflow.stage import tags
 
     form = format_named(format_name)
     if not (format_name and source and target):
@@ -72,6 +73,7 @@ def export_product(
     _require_options(form, format_name, errors, unmeasured, orientation)
     number = form.unmeasured if unmeasured is None else unmeasured
     with _opened(form, path, inside, number, errors) as product:
+        tags.require_name(target, path, product.diagnosis)
         notes = (
             _record_orientation(product, orientation) if form.source in ("volume", "hkl") else []
         )

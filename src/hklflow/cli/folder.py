@@ -148,15 +148,50 @@ class Folder:
 
     def table(self, name: str) -> Path:
         """Return the path of the table ``samples`` or ``scans`` from the configuration."""
-        from hklflow.experiment.config import Config, merged
+        from hklflow.experiment.config import Config
+
+        return self.base / str(self._settings().get(name, Config.model_fields[name].default))
+
+    def raw_of_run(self, run: int, proposal: str, *, planned: bool) -> str:
+        """Return the raw file of a run number by the template of the configuration.
+
+        Parameters
+        ----------
+        planned : bool
+            True: the path that the run will have; False: the run must have been measured.
+
+        Raises
+        ------
+        HklflowError
+            If there is no template, or it gives no file or several.
+        """
+        from pydantic import ValidationError
+
+        from hklflow.experiment import locate
+
+        section = self._settings().get("data")
+        if section is None:
+            raise HklflowError(
+                f"{self.config} has no section `data` with the template of run numbers; write it, "
+                "or name the file with --raw"
+            )
+        try:
+            data = locate.RunFiles.model_validate(section)
+        except ValidationError as error:
+            raise HklflowError(f"{self.config}: data is wrong; `hklflow check` says why") from error
+        find = locate.planned_raw if planned else locate.raw_of_run
+        return find(data, self.base, run, proposal)
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the values that the facility file and the configuration file set."""
+        from hklflow.experiment.config import merged
         from hklflow.experiment.resolve import layers_of_experiment
 
         problems: list[str] = []
         layers = layers_of_experiment(self.data(), self.base, {}, problems)
         if problems:
             raise HklflowError("; ".join(problems))
-        settings = merged(layer.data for layer in layers)
-        return self.base / str(settings.get(name, Config.model_fields[name].default))
+        return merged(layer.data for layer in layers)
 
     def data(self) -> dict[str, Any]:
         """Return the content of the configuration file."""

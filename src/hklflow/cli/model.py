@@ -117,9 +117,13 @@ def export(
     force
         Overwrite existing files.
     """
+    from hklflow import stage
+    from hklflow.base.history import diagnoses
     from hklflow.formats.models import read_model
+    from hklflow.stage import tags
 
     models = read_model(orientation)
+    tags.require_name(output, orientation, "; ".join(diagnoses(stage.provenance(orientation))))
     if peaks and to != "dials":
         raise HklflowError(f"--peaks are for --to dials; {to} takes the orientation alone")
     if scans:

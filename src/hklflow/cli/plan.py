@@ -31,6 +31,10 @@ class Plan:
     parent."""
     calibration: str = ""
     """Name of a detector geometry in the configuration. Default: the geometry of the instrument."""
+    run: int | None = None
+    """Run number that the measurement will have."""
+    proposal: str = ""
+    """Proposal of the run, for a path by the template. Default: `data: proposal`."""
 
 
 def plan_scan(
@@ -40,7 +44,7 @@ def plan_scan(
     *,
     rotation: str,
     instrument: Path,
-    raw: str,
+    raw: str | None = None,
     dataset: tuple[str, ...] = ("/entry/data/data",),
     frames: int,
     goniometer: str,
@@ -71,7 +75,8 @@ def plan_scan(
         Instrument file (`hklflow instrument new`).
     raw
         HDF5 file of the frames, or pattern of an image series (`raw/quartz_####.cbf`), relative to
-        the experiment's folder.
+        the experiment's folder. Default: the file that the run (`--run`) will have by the template
+        in the section `data` of the configuration.
     dataset
         Paths of the frames in the HDF5 file, in their order.
     frames
@@ -85,6 +90,10 @@ def plan_scan(
     from hklflow.formats.planned_scan import PLANNED
 
     folder = experiment(directory)
+    if raw is None:
+        if plan.run is None:
+            raise HklflowError("give --raw, the file of the frames, or their run with --run")
+        raw = folder.raw_of_run(plan.run, plan.proposal, planned=True)
     found = read_instrument(instrument)
     if wrong := problems(instrument, found):
         raise HklflowError(f"{instrument}: {'; '.join(wrong)}")
@@ -101,6 +110,7 @@ def plan_scan(
         "raw": str(path.relative_to(folder.base)),
         "calibration": plan.calibration,
         "frames": str(frames),
+        "run": "" if plan.run is None else str(plan.run),
     }
     with folder.locked():
         table, content = _with_row(folder, row)

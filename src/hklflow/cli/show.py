@@ -77,6 +77,7 @@ def _plot(
     path: Path, inside: list[str], output: Path | None, frame: int | None, force: bool
 ) -> None:
     from hklflow.cli import draw
+    from hklflow.stage import tags
 
     if path.suffix.lower() in _PICTURES:
         if output is not None:
@@ -84,7 +85,10 @@ def _plot(
         print(printable(f"{path.resolve()} is {_PICTURE}"))
         return
     draw.require_place(output, path, force)
-    draw.told(draw.drawing_of(path, inside, frame), output)
+    drawing, diagnosis = draw.drawing_of(path, inside, frame), draw.diagnosis_of(path, inside)
+    if output is not None:
+        tags.require_name(output, path, diagnosis)
+    draw.told(drawing, output, diagnosis)
 
 
 def _what_else(path: Path) -> str:

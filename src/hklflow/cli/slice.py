@@ -70,6 +70,7 @@ def slice_volume(
     from hklflow.cli import draw
     from hklflow.cli.show import split
     from hklflow.nexus.plottable import open_plottable
+    from hklflow.nexus.provenance import read_provenance, write_provenance
     from hklflow.plots.drawing import Planes
     from hklflow.results.plane import plane_of
     from hklflow.results.source import source_of
@@ -98,6 +99,8 @@ def slice_volume(
         title, name = plottable.title, str(plottable.signal.name)
         diagnosis = plottable.diagnosis
         has_errors = source.kind == "transform" or plottable.errors is not None
+    if output is not None:
+        tags.require_name(output, path, diagnosis)
     values = plane_of(source, " ".join(plane), width)
     if errors and not has_errors:
         raise HklflowError(f"{path} has no errors of {name}; leave out --errors")
@@ -106,7 +109,9 @@ def slice_volume(
     if output is not None and output.suffix.lower() in _NUMBERS:
         with draw.published(output) as partial:
             _write(partial, output.suffix.lower(), result, volume, title, path, width)
-            if diagnosis:
+            if output.suffix.lower() == ".nxs":
+                write_provenance(partial, read_provenance(path))
+            elif diagnosis:
                 tags.write(partial, [diagnosis], output.suffix.lower())
         print(result.axes)
         return
@@ -123,7 +128,7 @@ def slice_volume(
         volume.near,
         _norm(result, volume, diverging, log, limits),
     )
-    draw.told(drawing, output)
+    draw.told(drawing, output, diagnosis)
 
 
 def _thickness(values: "PlaneValues", width: float, direct: bool) -> str:

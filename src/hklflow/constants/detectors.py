@@ -28,6 +28,8 @@ class Integrating:
         which needs thresholds.
     saturation : float
         ADU from which a value is saturated.
+    memory_cells : int or None
+        Memory cells that a trigger fills, for layouts that do not store this number.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Integrating:
     asic: Size
     codes: tuple[int, int, int] | None
     saturation: float
+    memory_cells: int | None = None
 
     @property
     def asics(self) -> int:
@@ -66,7 +69,12 @@ DETECTORS = {
 }
 
 
-def integrating(name: str, module: Size | None = None, asic: Size | None = None) -> Integrating:
+def integrating(
+    name: str,
+    module: Size | None = None,
+    asic: Size | None = None,
+    memory_cells: int | None = None,
+) -> Integrating:
     """Return the detector of this name, or a similar one with other module and ASIC sizes.
 
     Raises
@@ -77,7 +85,12 @@ def integrating(name: str, module: Size | None = None, asic: Size | None = None)
     if name not in DETECTORS:
         raise HklflowError(f"unknown integrating detector {name!r}; use {', '.join(DETECTORS)}")
     known = DETECTORS[name]
-    detector = replace(known, module=module or known.module, asic=asic or known.asic)
+    detector = replace(
+        known,
+        module=module or known.module,
+        asic=asic or known.asic,
+        memory_cells=memory_cells,
+    )
     for whole, part in zip(detector.module, detector.asic, strict=True):
         if part < 1 or whole < 1 or whole % part:
             raise HklflowError(

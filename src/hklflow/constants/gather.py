@@ -4,11 +4,14 @@ A pulse capacitor scan consists of eight runs; each run drives every eighth row 
 ASICs. A current source scan consists of four runs; each drives every fourth column. For each
 (step, cell) that all runs of the scan have, one frame is assembled from the driven pixels. Rows and
 columns follow the construction of the module, 2 x 8 ASICs: rows along fs, columns along ss.
+
+The runs of a dark or of fluorescence are joined: the frames of each run follow those of the run
+before.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,13 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating
 from hklflow.constants.gathered import About, GatheredWriter
+from hklflow.constants.joined import (
+    Means,
+    is_joined,
+    require_joinable,
+    require_other_frames,
+    require_same_means,
+)
 from hklflow.constants.layout import Images, Read
 from hklflow.constants.layouts import open_part, read_parts
 from hklflow.constants.preprocess import Run
@@ -55,7 +65,7 @@ def gather(
     Parameters
     ----------
     runs : sequence of Run
-        Runs in the order in which they drive rows or columns.
+        Runs in the order in which they drive rows or columns; runs that are joined in any order.
     measure : str
     module : int
         Number of the module; if a run has no files of it, no frames are gathered.
@@ -69,20 +79,25 @@ def gather(
     Raises
     ------
     HklflowError
-        If the runs differ in detector or their number is wrong, if a file cannot be read, or if a
-        file changed after the run was preprocessed.
+        If the runs differ in detector or their number is wrong, if runs cannot be joined, if a
+        file cannot be read, or if a file changed after the run was preprocessed.
     """
     detector = _detector(runs, measure, outputs)
     parts = [_parts_of(run, module) for run in runs]
-    plan = _plan(runs, [valid_frames(p, r.outliers) for p, r in zip(parts, runs, strict=True)])
+    frames = [valid_frames(p, r.outliers) for p, r in zip(parts, runs, strict=True)]
+    plans = [_plan(runs, frames)]
+    if is_joined(measure):
+        require_joinable(runs, measure)
+        require_other_frames(runs, frames, measure, module)
+        plans = _joined_plans(runs, frames)
     cell_ids = np.array(sorted(frozenset.union(*(run.cells for run in runs))), np.int64)
-    if not np.isin(plan.cell, cell_ids).all():
+    of_cells = np.concatenate([plan.cell for plan in plans])
+    if not np.isin(of_cells, cell_ids).all():
         raise HklflowError(
             f"module {module} of run {runs[0].name} has memory cells that were not there before; "
             "the raw files changed: run constants_preprocess again"
         )
-    cell = np.searchsorted(cell_ids, plan.cell)
-    counts = np.bincount(cell, minlength=len(cell_ids))
+    counts = np.bincount(np.searchsorted(cell_ids, of_cells), minlength=len(cell_ids))
     names = tuple(run.name for run in runs)
     digital = "stage" if detector.codes else "level"
     empty = 0
@@ -97,21 +112,32 @@ def gather(
             writer = GatheredWriter(path, about, cell_ids, counts, detector.asic, at_most=True)
             writers.append(stack.enter_context(writer))
         pixels = [driven(measure, i, detector) for i in range(len(runs))]
-        blocks = list(_blocks(len(plan.cell), memory, detector))
-        for block in shown(blocks, len(blocks)):
-            analog, levels, full = _assemble(sources, plan, block, pixels, detector)
+        means = [Means(len(cell_ids), detector) for _ in plans]
+        blocks = [
+            (number, block)
+            for number, plan in enumerate(plans)
+            for block in _blocks(len(plan.cell), memory, detector)
+        ]
+        for number, block in shown(blocks, len(blocks)):
+            plan = plans[number]
+            of_plan = sources if len(plans) == 1 else sources[number : number + 1]
+            analog, levels, full = _assemble(of_plan, plan, block, pixels[: len(of_plan)], detector)
             keep = slice(None) if full.all() else np.flatnonzero(full)
             empty += int(np.count_nonzero(~full))
+            cell = np.searchsorted(cell_ids, plan.cell[block])[keep]
+            if len(plans) > 1:
+                means[number].add(cell, analog[keep], _stages(levels[keep], detector))
             for asic, writer in enumerate(writers):
                 box = (slice(None), *detector.box(asic))
                 writer.append(
-                    cell[block][keep],
+                    cell,
                     plan.train[block][keep],
                     plan.step[block][keep],
                     analog[box][keep],
                     _stages(levels[box][keep], detector),
                 )
-    return Gathering(len(plan.cell) - empty, empty)
+        require_same_means(runs[: len(plans)], means, measure)
+    return Gathering(len(of_cells) - empty, empty)
 
 
 def driven(measure: str, run: int, detector: Integrating) -> NDArray[np.bool_]:
@@ -169,6 +195,17 @@ def _plan(runs: Sequence[Run], frames: Sequence[Frames]) -> _Plan:
         frames[0].train[indices[0]],
         [(f.part[i], f.row[i]) for f, i in zip(frames, indices, strict=True)],
     )
+
+
+def _joined_plans(runs: Sequence[Run], frames: Sequence[Frames]) -> list[_Plan]:
+    """Return the frames of each run; the steps of a run follow those of the run before."""
+    plans: list[_Plan] = []
+    after = 0
+    for run, frames_of_run in zip(runs, frames, strict=True):
+        plan = _plan([run], [frames_of_run])
+        plans.append(replace(plan, step=plan.step + after))
+        after += int(plan.step.max(initial=-1)) + 1
+    return plans
 
 
 def _blocks(frames: int, memory: float, detector: Integrating) -> Iterator[slice]:
@@ -245,7 +282,7 @@ def _detector(runs: Sequence[Run], measure: str, outputs: Sequence[Path]) -> Int
                 f"{detector}; gather runs of one detector"
             )
     kind = "current_source" if measure.startswith("current_source_") else measure
-    if len(runs) not in (1, _RUNS.get(kind, 1)):
+    if not is_joined(measure) and len(runs) not in (1, _RUNS.get(kind, 1)):
         wanted = f"1 or {_RUNS[kind]} runs" if kind in _RUNS else "1 run"
         raise HklflowError(
             f"{measure} has {len(runs)} runs ({', '.join(run.name for run in runs)}) and needs "

@@ -27,9 +27,15 @@ class Layout(ABC):
     ----------
     from_zero : bool
         True if train number 0 is valid; False if 0 marks a missing train.
+    first_train : int or None
+        Number of the first train of every run; None: a run begins with its first stored train.
+    unique_trains : bool
+        True if no two trains of a facility have the same number.
     """
 
     from_zero = False
+    first_train: int | None = None
+    unique_trains = False
 
     @abstractmethod
     def parts(self, path: Path, detector: Integrating) -> list[Part]:

@@ -35,6 +35,8 @@ _NO_CELL = 255
 class Euxfel(Layout):
     """Layout ``euxfel``: raw files of the European XFEL."""
 
+    unique_trains = True
+
     def parts(self, path: Path, detector: Integrating) -> list[Part]:
         """Return the parts listed in INDEX; none for a file of other devices."""
         access = _open(path)

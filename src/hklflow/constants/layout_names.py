@@ -12,6 +12,7 @@ OURS = {
     "euxfel": "hklflow.constants.layout_euxfel:Euxfel",
     "lab": "hklflow.constants.layout_lab:Lab",
     "jungfrau": "hklflow.constants.layout_jungfrau:Jungfrau",
+    "cfel": "hklflow.constants.layout_cfel:Cfel",
 }
 """Classes of the layouts in this package, by name."""
 

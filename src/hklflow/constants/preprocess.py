@@ -12,7 +12,7 @@ import numpy as np
 
 from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating, integrating
-from hklflow.constants.layouts import read_parts
+from hklflow.constants.layouts import find, read_parts
 from hklflow.constants.raw_frames import (
     Frames,
     Part,
@@ -60,6 +60,7 @@ def run_facts(
     trains = np.setdiff1d(everywhere, outliers)
     if len(trains) == 0:
         raise HklflowError(f"run {run}: its files list no trains; leave it out")
+    start = find(layout).first_train
     frames = {
         number: valid_frames(parts_of_module, outliers) for number, parts_of_module in parts.items()
     }
@@ -70,11 +71,13 @@ def run_facts(
         "detector": detector.name,
         "module_size": list(detector.module),
         "asic_size": list(detector.asic),
+        "memory_cells": detector.memory_cells,
         "expected": list(expected),
         "missing": sorted(set(expected) - set(parts)),
         "cells": to_ranges(cells),
         "trains": {
             "first": int(trains[0]),
+            "start": int(trains[0] if start is None else start),
             "last": int(trains[-1]),
             "count": len(trains),
             "gaps": _gaps(trains),
@@ -134,7 +137,7 @@ class Run:
     detector : Integrating
     cells : frozenset of int
     first : int
-        First train; steps are counted from it.
+        Train from which steps are counted.
     outliers : (t,) uint64 array
     files : dict
         Files of each module.
@@ -163,9 +166,9 @@ def read_run(facts: Mapping[str, Any]) -> Run:
         return Run(
             facts["run"],
             facts["layout"],
-            integrating(facts["detector"], (ss, fs), (asic_ss, asic_fs)),
+            integrating(facts["detector"], (ss, fs), (asic_ss, asic_fs), facts["memory_cells"]),
             frozenset(from_ranges(facts["cells"]).tolist()),
-            facts["trains"]["first"],
+            facts["trains"]["start"],
             from_ranges(facts["trains"]["outliers"]).astype(np.uint64),
             {int(n): [Path(f) for f in item["files"]] for n, item in facts["modules"].items()},
         )

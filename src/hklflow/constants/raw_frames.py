@@ -44,6 +44,8 @@ class Part:
         True for trains whose number did not come from the machine; None: unknown.
     lengths : dict
         "frames" and "trains": length of each array; all should be equally long.
+    cut : bool
+        True if files of this layout may end within a train, which the next file continues.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class Part:
     pulses: Ints | None = None
     suspect: NDArray[np.bool_] | None = None
     lengths: dict[str, dict[str, int]] = field(default_factory=dict)
+    cut: bool = False
 
     @property
     def stored(self) -> int:

@@ -235,7 +235,11 @@ def pulses_counted(raw: Raw) -> Iterator[str]:
 def trains_rising(raw: Raw) -> Iterator[str]:
     """The train numbers of a module increase from file to file and from record to record."""
     for number, parts in raw.parts.items():
-        trains = np.concatenate([part.trains for part in parts]).astype(np.int64)
+        lists = [part.trains for part in parts]
+        for place in range(1, len(lists)):
+            if parts[place].cut and np.array_equal(lists[place][:1], parts[place - 1].trains[-1:]):
+                lists[place] = lists[place][1:]
+        trains = np.concatenate(lists).astype(np.int64)
         trains = trains[(trains != 0) & ~np.isin(trains, raw.outliers)]
         falls = np.flatnonzero(np.diff(trains) <= 0)
         if len(falls):

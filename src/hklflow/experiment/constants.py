@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 import hklflow.stages.combine_constants
 import hklflow.stages.constants_preprocess
@@ -34,6 +42,7 @@ import hklflow.stages.process_xray
 import hklflow.stages.propose_constants  # noqa: F401  (used as `stages.propose_constants`)
 from hklflow import stages
 from hklflow.base.errors import HklflowError
+from hklflow.calibration.kinds import OnMissing
 from hklflow.constants.detectors import Integrating, integrating
 from hklflow.constants.layout_names import LayoutName
 from hklflow.constants.runs import raw_files
@@ -60,6 +69,21 @@ class Stored(_Section):
     """Number of the version that is used for all scans; None: the highest accepted version that
     applies to the scan.
     """
+    on_missing: OnMissing = "error"
+    """If no accepted version applies to a scan: `error` stops, `diagnostic` uses version 0 (the
+    geometry of the set-points; all pixels respond alike) and marks all products as diagnostic.
+    Constants must be measured and have no such version: for them only `error`.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "allow_default" in value:
+            now = "diagnostic" if value["allow_default"] else "error"
+            raise ValueError(
+                f"`allow_default: {str(value['allow_default']).lower()}` is now `on_missing: {now}`"
+            )
+        return value
 
 
 def stored_part(entry: Any) -> Stored | None:
@@ -79,24 +103,38 @@ class StoredConstants(Stored):
     gates: stages.propose_constants.Gates = stages.propose_constants.Gates()
     """Limits that the constants must meet to be accepted."""
 
+    @field_validator("on_missing")
+    @classmethod
+    def _has_no_default(cls, value: OnMissing) -> OnMissing:
+        if value == "diagnostic":
+            raise ValueError(
+                "constants must be measured, so there is no version 0 to use; leave it out, or "
+                "accept constants with `hklflow calibration accept`"
+            )
+        return value
+
+
+OneOrMore = str | Annotated[tuple[str, ...], Field(min_length=1)]
+
 
 class Runs(_Section):
     """Runs of an integrating detector.
 
-    Each run is a folder, a file or a pattern of files.
+    Each run is a folder, a file or a pattern of files. Several runs of a dark or of fluorescence
+    are joined to one measurement.
     """
 
     # YAML reads the name of a current as a number.
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
-    dark_high: str
-    """Dark run in high gain."""
-    dark_medium: str
-    """Dark run in forced medium gain."""
-    dark_low: str
-    """Dark run in forced low gain."""
-    xray: str | None = None
-    """Run of X-ray fluorescence in high gain."""
+    dark_high: OneOrMore
+    """Dark run in high gain, or several runs."""
+    dark_medium: OneOrMore
+    """Dark run in forced medium gain, or several runs."""
+    dark_low: OneOrMore
+    """Dark run in forced low gain, or several runs."""
+    xray: OneOrMore | None = None
+    """Run of X-ray fluorescence in high gain, or several runs."""
     pulse_capacitor: tuple[str, ...] = ()
     """Runs of the pulse capacitor ramp: 8 runs with every 8th row each, or one run with all rows.
     """
@@ -113,7 +151,12 @@ class IntegratingDetector(_Section):
     """Kind of detector."""
     layout: LayoutName
     """Layout of the raw files: `euxfel` (European XFEL), `lab` (laboratory HDF5), `jungfrau` (PSI's
-    HDF5 of JUNGFRAU), or the name of a plugin."""
+    HDF5 of JUNGFRAU), `cfel` (AGIPD modules on CFEL's test bench), or the name of a plugin."""
+    memory_cells: int | None = Field(None, ge=1)
+    """Memory cells that a trigger fills; required for layouts that do not store this number, such
+    as `cfel`."""
+    xray_memory_cells: int | None = Field(None, ge=1)
+    """Memory cells that a trigger fills in runs of fluorescence; None: `memory_cells`."""
     modules: tuple[int, ...] = Field(min_length=1)
     """Numbers of the modules of the detector."""
     module_size: tuple[int, int] | None = None
@@ -152,6 +195,10 @@ class IntegratingDetector(_Section):
     """Image of pixels that are known to be bad, of a module or an ASIC; nonzero is bad."""
     stored: StoredConstants | None = None
     """Store to which the constants are proposed; None: scans use the constants without approval."""
+
+    def memory_cells_of(self, run: str) -> int | None:
+        """Return the memory cells that a trigger fills in a run or measure of this name."""
+        return (self.xray_memory_cells if run.startswith("xray") else None) or self.memory_cells
 
 
 class CounterRuns(_Section):
@@ -271,15 +318,19 @@ def branch(entry: IntegratingDetector) -> Branch:
     """Return the jobs that follow from an entry."""
     runs = entry.runs
     measures: dict[str, tuple[str, ...]] = {
-        f"dark_{stage}": (getattr(runs, f"dark_{stage}"),) for stage in _STAGES
+        f"dark_{stage}": _listed(getattr(runs, f"dark_{stage}")) for stage in _STAGES
     }
     if runs.xray is not None:
-        measures["xray"] = (runs.xray,)
+        measures["xray"] = _listed(runs.xray)
     if runs.pulse_capacitor:
         measures["pulse_capacitor"] = runs.pulse_capacitor
     measures |= {f"current_source_{name}": found for name, found in runs.current_source.items()}
     modules = tuple(m for m in entry.modules if str(m) not in entry.without)
     return Branch(entry, measures, modules)
+
+
+def _listed(runs: OneOrMore) -> tuple[str, ...]:
+    return (runs,) if isinstance(runs, str) else runs
 
 
 def steps(branch: Branch) -> list[str]:
@@ -335,6 +386,11 @@ def problems(name: str, entry: "IntegratingDetector | PhotonCounter", base: Path
         yield f"{where}: modules {list(entry.modules)} has a negative number"
     if entry.layout == "jungfrau" and entry.detector != "jungfrau":
         yield f"{where}: layout jungfrau has no frames of {entry.detector}; use lab or euxfel"
+    yield from _cell_problems(where, entry)
+    for measure, of_measure in branch(entry).measures.items():
+        twice = sorted({run for run in of_measure if of_measure.count(run) > 1})
+        if twice and measure.startswith(("dark", "xray")):
+            yield f"{where}: runs.{measure} lists {', '.join(twice)} twice"
     if len(set(entry.modules)) != len(entry.modules):
         yield f"{where}: modules {list(entry.modules)} has one twice"
     left = branch(entry)
@@ -357,6 +413,20 @@ _SET_POINTS = {
     "integrating": ("gain_mode", "integration_time", "memory_cells"),
     "counter": ("threshold", "energy"),
 }
+
+
+def _cell_problems(where: str, entry: IntegratingDetector) -> Iterator[str]:
+    if entry.layout == "cfel":
+        if entry.detector != "agipd":
+            yield f"{where}: layout cfel has no frames of {entry.detector}; use lab or euxfel"
+        if entry.memory_cells is None:
+            yield f"{where}: layout cfel needs memory_cells, which its files do not store"
+    stored = entry.stored and entry.stored.state.get("memory_cells")
+    if stored and entry.memory_cells not in (None, stored):
+        yield (
+            f"{where}: memory_cells is {entry.memory_cells}, and {stored} in stored.state; "
+            "correct one of them"
+        )
 
 
 def _counter_problems(where: str, entry: PhotonCounter, base: Path) -> Iterator[str]:

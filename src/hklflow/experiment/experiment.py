@@ -160,7 +160,7 @@ class Experiment:
     def calibration_file(self, name: str) -> str:
         """Return the file of a calibration; for a store, the pinned or highest accepted version.
 
-        If no version is accepted, ``allow_default`` allows version 0.
+        If no version is accepted, ``on_missing: diagnostic`` allows version 0.
 
         Raises
         ------
@@ -170,20 +170,24 @@ class Experiment:
         if not isinstance(self.config.calibrations[name], StoredGeometry):
             return self.paths.calibration("geometry.json").format(calibration=name)
         state, entry, store = self.state(name), self.stored(name), self.store(name)
-        default = getattr(entry, "allow_default", False)
         if entry.pin is not None:
             version = store.resolve(
-                state.kind, state.id, scan="", run=None, pin=entry.pin, allow_default=default
+                state.kind,
+                state.id,
+                scan="",
+                run=None,
+                pin=entry.pin,
+                on_missing=entry.on_missing,
             )
             return self._relative(version.artefact("geometry.json"))
         versions = store.versions(state.kind, state.id)
         usable = [version for version in versions if version.status == "accepted"]
-        if not usable and default:
+        if not usable and entry.on_missing == "diagnostic":
             usable = [version for version in versions if version.status == "default"]
         if not usable:
             raise HklflowError(
                 f"calibration {name} has no accepted version; accept one with `hklflow "
-                "calibration accept`, or set `allow_default: true` for a diagnostic reduction"
+                "calibration accept`, or set `on_missing: diagnostic` for a diagnostic reduction"
             )
         return self._relative(usable[-1].artefact("geometry.json"))
 
@@ -275,7 +279,7 @@ class Experiment:
                 run=row.run,
                 day=row.day,
                 pin=entry.pin,
-                allow_default=getattr(entry, "allow_default", False),
+                on_missing=entry.on_missing,
             )
         return self._versions[key]
 

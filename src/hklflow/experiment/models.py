@@ -62,6 +62,7 @@ from hklflow.calibration.assess import GateLimits
 from hklflow.constants.gate_limits import NormalizationGates
 from hklflow.dials.settings import DialsPrograms, OrientationEngine
 from hklflow.experiment.constants import DetectorConstants, Stored, UsedConstants
+from hklflow.experiment.locate import RunFiles
 from hklflow.experiment.stills import StillSample
 
 
@@ -103,10 +104,6 @@ class StoredGeometry(Stored):
     Versions are proposed and judged with `hklflow calibration`.
     """
 
-    allow_default: bool = False
-    """Allow version 0 (the geometry of the set-points) if no version is accepted. Products made
-    with version 0 are marked as diagnostic.
-    """
     gates: GateLimits = GateLimits()
     """Limits that a candidate must meet to be accepted."""
     polarization: float = Field(ge=0, le=1)
@@ -129,10 +126,6 @@ class StoredNormalization(Stored):
 
     geometry: str
     """Entry of `calibrations` with the geometry of the detector during the measurement."""
-    allow_default: bool = False
-    """Allow version 0 (all pixels respond alike) if no version is accepted. Products made with
-    version 0 are marked as diagnostic.
-    """
     gates: NormalizationGates = NormalizationGates()
     """Limits that a candidate must meet to be accepted."""
 
@@ -231,6 +224,10 @@ class Config(_Section):
     """Table of samples."""
     scans: str = "config/scans.tsv"
     """Table of scans and their rotations."""
+    data: RunFiles | None = None
+    """Raw files by run number, for `hklflow scan add` and `hklflow scan plan` without `--raw`;
+    usually in the file of the facility.
+    """
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
     """Detector geometries, by the name that the table of scans uses."""
     constants: dict[str, DetectorConstants] = Field(default_factory=dict)

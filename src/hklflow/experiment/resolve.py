@@ -220,6 +220,10 @@ def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) ->
             what = f"there is no such key{shown}; {among(keys[-1], _siblings(keys))}"
         if item["type"] == "missing" and isinstance(item["input"], list):
             what = f"a value is missing{shown}"
+        if item["type"] in ("model_type", "dict_type", "model_attributes_type"):
+            what = _no_section(item["input"])
+        if item["type"] in ("too_long", "too_short"):
+            what = _another_number(item) + shown
         told = f"{'.'.join(keys)}: {_GONE.get('.'.join(keys), what)}"
         if not stack:
             yield told
@@ -229,6 +233,23 @@ def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) ->
         depth = [_depth(layer.data, keys) for layer in stack]
         best = max(range(len(stack)), key=lambda i: (depth[i], i))
         yield f"{stack[best].name}: {told}"
+
+
+def _no_section(value: Any) -> str:
+    if value is None:
+        return "the section is empty; write its keys below it, indented, or remove it"
+    return f"keys and their values are wanted, `key: value` (it is {value!r})"
+
+
+def _another_number(item: Mapping[str, Any]) -> str:
+    """Say how many values a list must have."""
+    facts = item["ctx"]
+    limit = (
+        f"at least {facts['min_length']}"
+        if "min_length" in facts
+        else f"at most {facts['max_length']}"
+    )
+    return f"{limit} values belong here, not {facts['actual_length']}"
 
 
 def _joined(

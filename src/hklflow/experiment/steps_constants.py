@@ -261,7 +261,11 @@ _DIVISION = {
     "detector": lambda entry, _, __: entry.detector,
 }
 _MODULE_SIZE = {"module_size": _DIVISION["module_size"]}
-_LAYOUT = {**_DIVISION, "layout": lambda entry, _, __: entry.layout}
+_LAYOUT = {
+    **_DIVISION,
+    "layout": lambda entry, _, __: entry.layout,
+    "memory_cells": lambda entry, _, at: entry.memory_cells_of(at.get("run") or at["measure"]),
+}
 
 
 def _series(kind: str) -> "Callable[[Any, Any, Wildcards], tuple[str, ...]]":

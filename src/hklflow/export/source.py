@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hklflow import __version__
 from hklflow.base.errors import HklflowError
+from hklflow.base.history import WORD
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
 from hklflow.nexus.grid_writer import PLANES
@@ -85,6 +86,11 @@ class Source:
         return self.plottable.space == "xyz"
 
     @property
+    def diagnosis(self) -> str:
+        """Reasons why the product is diagnostic; empty if it is reduced."""
+        return str(self.facts.get(WORD, ""))
+
+    @property
     def has_errors(self) -> bool:
         """True if slabs have errors."""
         return self.plottable.errors is not None and not self.only_errors
@@ -142,6 +148,11 @@ class Stack:
     path: Path
     temperatures: Floats
     volumes: list[Source]
+
+    @property
+    def diagnosis(self) -> str:
+        """Reasons why the stack is diagnostic; empty if it is reduced."""
+        return next((volume.diagnosis for volume in self.volumes if volume.diagnosis), "")
 
 
 def require_finished(path: Path) -> None:
@@ -310,7 +321,7 @@ def facts_of(
         "stages": [f"{r['stage']} {r['stage_version']} (hklflow {r['version']})" for r in history],
     }
     if plottable.diagnosis:
-        facts["diagnostic"] = plottable.diagnosis
+        facts[WORD] = plottable.diagnosis
     return facts
 
 

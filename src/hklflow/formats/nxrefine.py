@@ -19,6 +19,7 @@ reader takes the version whose cell agrees with the cell in the file.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,6 @@ def read_rotation(file: Any, name: str) -> Model:
     old_theta = number(group, f"{GONIOMETER}/goniometer_pitch", 0.0)
     angles = [number(group, f"{GONIOMETER}/theta", old_theta)]
     angles += [number(group, f"{GONIOMETER}/{axis}", 0.0) for axis in ("omega", "chi")]
-    offsets = [number(group, f"{GONIOMETER}/{axis}", 0.0) for axis in ("xs", "ys", "zs")]
-    if any(offsets):
-        notes.append(f"the offsets {offsets} mm of the crystal from the axis are ignored")
     notes.append(UNPOLARIZED)
     ub = _ub(file, group, notes) if has_orientation(file, name) else None
     model = Model(
@@ -117,7 +115,25 @@ def read_rotation(file: Any, name: str) -> Model:
         name=name,
         notes=tuple(notes),
     )
+    offsets = [number(group, f"{GONIOMETER}/{axis}", 0.0) for axis in ("xs", "ys", "zs")]
+    if any(offsets):
+        model = replace(model, notes=(*notes, _told_offsets(offsets, model.rotation)))
     return sound(model)
+
+
+def _told_offsets(offsets: Sequence[float], rotation: Rotation) -> str:
+    """Return what it means that the place of the crystal (mm) is not used.
+
+    A crystal that is d off the axis changes the direction of a ray of length L by at most d / L,
+    and L is at least the distance of the detector.
+    """
+    detector, off = rotation.detector, 1e-3 * float(np.linalg.norm(offsets))
+    return (
+        f"the offsets {list(offsets)} mm of the crystal from the axis are not used: spots are off "
+        f"by up to {off / min(detector.pixel_size):.2g} pixels in the centre of the detector, and "
+        f"S(Q) is shifted by up to {rotation.beam.k * off / detector.distance:.2g} 1/Å; centre the "
+        "crystal, or refine its place with converge"
+    )
 
 
 def _cell_axes(cell: Sequence[float] | Floats) -> Floats:

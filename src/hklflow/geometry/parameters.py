@@ -6,13 +6,14 @@ parameters of the cell are the free lengths and angles themselves.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.values import CELL_NAMES
-from hklflow.geometry import BEAM, Goniometer, Rotation, lattice, rotation_matrix
+from hklflow.geometry import BEAM, Goniometer, Rotation, cross, lattice, rotation_matrix
 from hklflow.geometry.symmetry import CellConstraints
 
 Floats = NDArray[np.float64]
@@ -115,7 +116,7 @@ class Parameters:
             beam=replace(beam, wavelength=beam.wavelength + table.get("wavelength", 0.0)),
             detector=rotation.detector.moved(
                 *(
-                    self._on_arm(self._vector(values, stem), i)
+                    self._arms[i] @ self._vector(values, stem)
                     for stem in ("detector", "detector_rotation")
                 )
             ),
@@ -132,20 +133,24 @@ class Parameters:
         offset: Floats = np.array(two) @ across(self.rotations[i])
         return offset
 
-    def _on_arm(self, vector: Floats, i: int) -> Floats:
-        """Rotate a vector from the axes of the detector of rotation ``i`` to lab axes.
+    @cached_property
+    def _arms(self) -> list[Floats]:
+        """Rotations (3, 3) from the axes of the detector of each rotation to lab axes.
 
         A tilt or a wrong distance of a detector on an arm is the same at every angle of the arm.
         """
-        detector, first = (self.rotations[n].detector for n in (i, 0))
-        turn = tilt(first.normal)
-        if not (
-            np.array_equal(detector.slow, first.slow) and np.array_equal(detector.fast, first.fast)
-        ):
-            axes = np.column_stack([detector.slow, detector.fast, detector.normal])
-            turn = axes @ np.array([first.slow, first.fast, first.normal]) @ turn
-        turned: Floats = turn @ vector
-        return turned
+        first = self.rotations[0].detector
+        turns = []
+        for detector in (rotation.detector for rotation in self.rotations):
+            turn = tilt(first.normal)
+            if not (
+                np.array_equal(detector.slow, first.slow)
+                and np.array_equal(detector.fast, first.fast)
+            ):
+                axes = np.column_stack([detector.slow, detector.fast, detector.normal])
+                turn = axes @ np.array([first.slow, first.fast, first.normal]) @ turn
+            turns.append(turn)
+        return turns
 
     def _vector(self, values: ArrayLike, stem: str) -> Floats:
         table = dict(zip(self.names, np.asarray(values, dtype=np.float64), strict=True))
@@ -292,7 +297,7 @@ def _refuse_degenerate(groups: Sequence[str], n_rotations: int) -> None:
 
 def tilt(normal: Floats) -> Floats:
     """Return the smallest rotation that maps the beam direction to the normal of a detector."""
-    axis = np.cross(BEAM, normal)
+    axis = cross(BEAM, normal)
     size = float(np.linalg.norm(axis))
     angle = float(np.arctan2(size, BEAM @ normal))
     return rotation_matrix(axis, angle) if size > 0 else np.eye(3)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.geometry import BEAM, Floats, Rotation
+from hklflow.geometry import BEAM, Floats, Rotation, cross
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,30 @@ class Prediction:
     zeta: Floats
 
 
-def ewald_crossings(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike) -> tuple[Floats, Floats]:
+@dataclass(frozen=True)
+class Circles:
+    """The circles on which reciprocal-lattice points move during a scan.
+
+    Attributes
+    ----------
+    parallel, perpendicular : (n, 3) array
+        Parts of the scattering vectors along the rotation axis and across it, at the angle 0.
+    across : (n, 3) array
+        ``axis × perpendicular``.
+    """
+
+    parallel: Floats
+    perpendicular: Floats
+    across: Floats
+
+    def at(self, angles: Floats) -> Floats:
+        """Return the scattering vectors (n, 3) in the lab at one angle (n,) in radians for each."""
+        cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+        vectors: Floats = self.parallel + cos * self.perpendicular + sin * self.across
+        return vectors
+
+
+def crossing_angles(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike) -> tuple[Floats, Circles]:
     """Return the scan angles at which reciprocal-lattice points cross the Ewald sphere.
 
     These angles solve ``|k ẑ + R(φ) G| = k``, which is ``A cos φ + B sin φ = C``.
@@ -46,8 +69,7 @@ def ewald_crossings(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike) -> tuple[
     -------
     angles : (n, 2) array
         Angles in radians; NaN if the point never crosses the sphere.
-    q_lab : (n, 2, 3) array
-        Scattering vectors at these angles.
+    circles : Circles
     """
     goniometer = rotation.goniometer
     axis = goniometer.scan_axis_lab()
@@ -57,18 +79,22 @@ def ewald_crossings(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike) -> tuple[
     along = g @ axis
     parallel = along[:, None] * axis
     perpendicular = g - parallel
-    cross = np.cross(axis, g)
+    across = cross(axis, g)
     k = rotation.beam.k
-    a, b = perpendicular @ BEAM, cross @ BEAM
+    a, b = perpendicular @ BEAM, across @ BEAM
     c = -np.einsum("ij,ij->i", g, g) / (2 * k) - parallel @ BEAM
     amplitude = np.hypot(a, b)
     with np.errstate(divide="ignore", invalid="ignore"):
         half = np.arccos(np.where(np.abs(c) <= amplitude, c / amplitude, np.nan))
     middle = np.arctan2(b, a)
     angles = np.stack([middle - half, middle + half], axis=1)
-    cos, sin = np.cos(angles)[..., None], np.sin(angles)[..., None]
-    q_lab = parallel[:, None] + cos * perpendicular[:, None] + sin * cross[:, None]
-    return angles, q_lab
+    return angles, Circles(parallel, perpendicular, across)
+
+
+def ewald_crossings(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike) -> tuple[Floats, Floats]:
+    """Return the angles (n, 2) of `crossing_angles`, and the scattering vectors (n, 2, 3) there."""
+    angles, circles = crossing_angles(rotation, ub, hkl)
+    return angles, np.stack([circles.at(one) for one in angles.T], axis=1)
 
 
 def predict(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike, margin: float = 0.0) -> Prediction:
@@ -103,7 +129,7 @@ def predict(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike, margin: float = 0
         & (fast >= -margin)
         & (fast <= n_fast + margin)
     )
-    normal = np.cross(q, BEAM)
+    normal = cross(q, BEAM)
     with np.errstate(divide="ignore", invalid="ignore"):
         zeta = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / np.linalg.norm(normal, axis=1)
     return Prediction(

@@ -6,6 +6,7 @@ only `Detector.lab` and `Detector.intersect` handle displaced modules.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,20 @@ def _vector(value: ArrayLike) -> Floats:
     return np.asarray(value, dtype=np.float64)
 
 
+def cross(first: Floats, second: Floats) -> Floats:
+    """Return the cross product (..., 3), as `numpy.cross`, which takes ten times as long for (3,).
+
+    A refinement computes it some 10 000 times.
+    """
+    a, b, c = first[..., 0], first[..., 1], first[..., 2]
+    x, y, z = second[..., 0], second[..., 1], second[..., 2]
+    product = np.empty(np.broadcast_shapes(first.shape, second.shape))
+    product[..., 0] = b * z - c * y
+    product[..., 1] = c * x - a * z
+    product[..., 2] = a * y - b * x
+    return product
+
+
 def rotation_matrix(axis: ArrayLike, angle: ArrayLike) -> Floats:
     """Return the active right-handed rotation about an axis (Rodrigues' formula).
 
@@ -38,9 +53,9 @@ def rotation_matrix(axis: ArrayLike, angle: ArrayLike) -> Floats:
     (..., 3, 3) array
     """
     x, y, z = _vector(axis) / np.linalg.norm(_vector(axis))
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     phi = np.asarray(angle, dtype=np.float64)[..., None, None]
-    return np.eye(3) + np.sin(phi) * cross + (1 - np.cos(phi)) * (cross @ cross)
+    return np.eye(3) + np.sin(phi) * skew + (1 - np.cos(phi)) * (skew @ skew)
 
 
 @dataclass(frozen=True)
@@ -150,10 +165,10 @@ class Detector:
             self, shape=(s1 - s0, f1 - f0), origin=corner, slow=slow, fast=fast, modules=None
         )
 
-    @property
+    @cached_property
     def normal(self) -> Floats:
         """Unit normal of the detector, pointing downstream (away from the sample)."""
-        normal: Floats = np.cross(self.fast, self.slow)
+        normal = cross(self.fast, self.slow)
         return normal if normal @ self.origin >= 0 else -normal
 
     @property

@@ -23,9 +23,19 @@ BINS = 2  # of |Q|, for each pixel
 _TEXTURE = 6  # harmonics along a ring
 _SMOOTH = 2  # harmonics of the level below the rings
 _NEXT, _WINDOW = 4, 15  # pixels: nearest and farthest neighbours that a bin is compared with
-_SIGNIFICANT = 3.5
+_SIGNIFICANT, _SHARP_SIGNIFICANT = 8.0, 4.0
+"""Least height over its error as if cells were independent; of a ring that is not wider than
+`_SHARP`.
+
+Cells are not independent: equivalent and neighbouring ones see the same scattering of the crystal.
+In simulations without rings its shells of |Q| are up to 7.3 errors high. They are 4 to 16 pixels
+wide: diffuse scattering is rarely as sharp in |Q| as a powder.
+"""
+_SHARP = 3.0  # pixels
+_COARSE = 0.2
+"""1/Å; with larger pixels rings are not found: the first two rings of Al are 0.42 1/Å apart."""
 _LEAST = 0.02  # of the level
-_WIDEST = 6.0  # pixels, full width at half maximum
+_WIDEST = 6.5  # pixels, full width at half maximum; two rings that overlap are so wide
 _SPACING = 16.0  # pixels between the splines of the level below the rings
 _END = 1.3  # of the width, from the centre to the end of a ring
 _CONTRAST = 0.3  # standard deviation of a harmonic of the texture, before it is found
@@ -52,6 +62,11 @@ class Cells(NamedTuple):
         """Middles of the bins, 1/Å."""
         return (self.edges[:-1] + self.edges[1:]) / 2
 
+    @property
+    def pixel(self) -> float:
+        """Size of a pixel, 1/Å."""
+        return BINS * float(self.edges[1] - self.edges[0])
+
 
 class Ring(NamedTuple):
     """A powder ring: centre and full width at half maximum (1/Å), height in units of S."""
@@ -73,6 +88,8 @@ class Rings(NamedTuple):
         Places of the tables.
     table, variance : (n, m) arrays
         Rings in units of S, and the variance.
+    coarse : bool
+        Pixels are too large to tell rings from a smooth background.
     """
 
     rings: list[Ring]
@@ -81,6 +98,7 @@ class Rings(NamedTuple):
     azimuth: Floats
     table: Floats
     variance: Floats
+    coarse: bool = False
 
     def near(self, q: Floats, more: float = 0.0) -> NDArray[np.bool_]:
         """Mark values of |Q| in a range, or nearer to it than ``more``."""
@@ -122,7 +140,7 @@ def find(cells: Cells) -> Rings:
     table, variance = np.zeros((2, *shape))
     if found:
         table, variance = _textures(cells, ranges, azimuth)
-    return Rings(found, ranges, q, azimuth, table, variance)
+    return Rings(found, ranges, q, azimuth, table, variance, cells.pixel > _COARSE)
 
 
 def _excess(cells: Cells) -> tuple[Floats, Floats]:
@@ -131,12 +149,20 @@ def _excess(cells: Cells) -> tuple[Floats, Floats]:
     np.divide(cells.counts, cells.unit, out=rate, where=cells.unit > 0)
     n = len(cells.middles)
     excess, error = np.full((2, n), np.nan)
+    measured = np.flatnonzero((cells.unit > 0).any(axis=(0, 1)))
+    ends = (int(measured[0]), int(measured[-1])) if len(measured) else (0, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # cells without a measured neighbour
         for i in range(n):
-            near = np.abs(np.arange(n) - i)
-            near = (near > _NEXT * BINS) & (near <= _WINDOW * BINS)
-            difference = (rate[:, :, i] - np.nanmedian(rate[:, :, near], axis=2)).ravel()
+            # As far on both sides, so that a slope is no excess, next to the beam stop neither.
+            reach = min(_WINDOW * BINS, i - ends[0], ends[1] - i)
+            if reach <= _NEXT * BINS:
+                continue
+            sides = [
+                np.nanmedian(rate[:, :, i + a : i + b], axis=2)
+                for a, b in ((-reach, -_NEXT * BINS), (_NEXT * BINS + 1, reach + 1))
+            ]
+            difference = (rate[:, :, i] - (sides[0] + sides[1]) / 2).ravel()
             difference = difference[np.isfinite(difference)]
             if len(difference) < _FEWEST:
                 continue
@@ -158,18 +184,17 @@ def _peaks(
         return [], []
     q, step = cells.middles[known], float(cells.edges[1] - cells.edges[0])
     curve = gaussian_filter1d(excess[known], BINS / 2)
-    limit = np.maximum(_SIGNIFICANT * error[known], _LEAST * level[known])
     reach = 2 * _WINDOW * BINS + 1
     at, facts = find_peaks(curve, prominence=0.0, wlen=reach)
-    large = facts["prominences"] > limit[at]
-    at, height = at[large], facts["prominences"][large]
     widths = peak_widths(curve, at, 0.5, wlen=reach)[0]
+    errors = np.where(widths > _SHARP * BINS, _SIGNIFICANT, _SHARP_SIGNIFICANT)
+    limit = np.maximum(errors * error[known][at], _LEAST * level[known][at])
+    large = (facts["prominences"] > limit) & (widths <= _WIDEST * BINS)
+    at, height, widths = at[large], facts["prominences"][large], widths[large]
     _, _, left, right = peak_widths(curve, at, 0.97, wlen=reach)
     found: list[Ring] = []
     ranges: list[tuple[float, float]] = []
     for i, h, w, a, b in zip(at, height, widths, left, right, strict=True):
-        if w > _WIDEST * BINS:
-            continue
         found.append(Ring(float(q[i]), float(w * step), float(h)))
         more = BINS / 2
         # A Gaussian ends at 1.3 times its width.

@@ -6,11 +6,14 @@ Here ISA-L decompresses, three times as fast, and only the bytes of the part are
 
 from functools import cached_property
 from itertools import product
+from math import prod
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+
+from hklflow.base.errors import HklflowError
 
 _SHUFFLE_GZIP = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE)
 
@@ -30,39 +33,59 @@ class ChunkReader:
 
     def __getitem__(self, region: tuple[slice, ...]) -> NDArray[Any]:
         bounds = [part.indices(n)[:2] for part, n in zip(region, self.shape, strict=True)]
-        found = np.empty([max(b - a, 0) for a, b in bounds], self.dtype)
-        if found.size == 0:
-            return found
-        starts = [
-            range(a - a % step, b, step) for (a, b), step in zip(bounds, self.chunks, strict=True)
-        ]
-        for origin in product(*starts):
-            inside, target = [], []
-            for at, step, (a, b) in zip(origin, self.chunks, bounds, strict=True):
-                low, high = max(at, a), min(at + step, b)
-                inside.append(slice(low - at, high - at))
-                target.append(slice(low - a, high - a))
-            found[tuple(target)] = self._part(origin, tuple(inside))
-        return found
+        shape = [max(b - a, 0) for a, b in bounds]
+        # As in the chunks, the first bytes of all numbers, then the second ones, ...
+        ranks = np.empty((self.dtype.itemsize, *shape), np.uint8)
+        if 0 not in shape:
+            starts = [
+                range(a - a % step, b, step)
+                for (a, b), step in zip(bounds, self.chunks, strict=True)
+            ]
+            for origin in product(*starts):
+                inside, target = [], []
+                for at, step, (a, b) in zip(origin, self.chunks, bounds, strict=True):
+                    low, high = max(at, a), min(at + step, b)
+                    inside.append(slice(low - at, high - at))
+                    target.append(slice(low - a, high - a))
+                ranks[:, *target] = self._ranks(origin)[:, *inside]
+        numbers = np.moveaxis(ranks, 0, -1).reshape(*shape, len(ranks))
+        return np.ascontiguousarray(numbers).view(self.dtype)[..., 0]
 
-    def _part(self, origin: tuple[int, ...], inside: tuple[slice, ...]) -> Any:
-        """Return a part of the chunk that begins at an index."""
+    def _ranks(self, origin: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return the bytes (rank, l, k, h) of the chunk that begins at an index."""
         from isal import isal_zlib
 
+        size = self.dtype.itemsize
         try:
             skipped, packed = self._dataset.id.read_direct_chunk(origin)
-        except RuntimeError:
+        except RuntimeError as error:
             if origin in self._stored:
-                raise
-            return self._dataset.fillvalue
-        ranks = np.frombuffer(packed, np.uint8)
+                raise self._damaged(origin) from error
+            return self._fill
         if not skipped & 2:  # the second filter
-            ranks = np.frombuffer(isal_zlib.decompress(packed), np.uint8)
+            try:
+                packed = isal_zlib.decompress(packed, bufsize=size * prod(self.chunks))
+            except isal_zlib.error as error:  # type: ignore[misc]  # its stub is wrong
+                raise self._damaged(origin) from error
+        if len(packed) != size * prod(self.chunks):
+            raise self._damaged(origin)
+        found = np.frombuffer(packed, np.uint8)
         if skipped & 1:
-            return ranks.view(self.dtype).reshape(self.chunks)[inside]
-        # Shuffled: the first bytes of all numbers, then the second ones, ...
-        part = ranks.reshape(self.dtype.itemsize, *self.chunks)[:, *inside]
-        return np.ascontiguousarray(np.moveaxis(part, 0, -1)).view(self.dtype)[..., 0]
+            return np.moveaxis(found.reshape(*self.chunks, size), -1, 0)
+        return found.reshape(size, *self.chunks)
+
+    def _damaged(self, origin: tuple[int, ...]) -> HklflowError:
+        dataset = self._dataset
+        return HklflowError(
+            f"{dataset.file.filename}: the block of {dataset.name} that begins at {origin} is "
+            "damaged; copy the file again, or create it again"
+        )
+
+    @cached_property
+    def _fill(self) -> NDArray[np.uint8]:
+        """Bytes (rank, l, k, h) of a chunk that is not in the file."""
+        value = np.asarray(self._dataset.fillvalue, self.dtype).reshape(1).view(np.uint8)
+        return np.broadcast_to(value[:, None, None, None], (len(value), *self.chunks))
 
     @cached_property
     def _stored(self) -> set[tuple[int, ...]]:

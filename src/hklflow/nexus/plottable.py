@@ -189,11 +189,23 @@ def _plottable(node: Any, path: Path) -> Plottable | None:
         node = node.parent[_word(node.attrs[PLANE_OF])]
     signal = node.get(_word(node.attrs.get("signal", "")) or ".")
     if not isinstance(signal, h5py.Dataset):
+        _require_linked(node, path)
         return None
     name = _word(node.attrs["signal"])
     if signal.file != node.file and _word(signal.parent.attrs.get("signal", "")) == name:
         node = signal.parent  # a master file links the datasets of a group one by one
     return Plottable(node, signal, name, _axes(node, signal))
+
+
+def _require_linked(node: h5py.Group, path: Path) -> None:
+    """Raise an error if the signal of a group is a link into a file that cannot be found."""
+    name = _word(node.attrs.get("signal", ""))
+    link = node.get(name, getlink=True) if name in node else None
+    if isinstance(link, h5py.ExternalLink):
+        raise HklflowError(
+            f"{path} links its plot {name!r} to {path.parent / link.filename}, which is missing or "
+            "damaged; move a file together with those to which it links, or create it again"
+        )
 
 
 def _axes(group: h5py.Group, signal: h5py.Dataset) -> tuple[str, ...]:

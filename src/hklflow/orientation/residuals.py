@@ -1,15 +1,15 @@
 """Observed peaks, and their deviations from the predictions of a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.geometry import BEAM, Rotation
+from hklflow.geometry import BEAM, Rotation, cross
 from hklflow.geometry.parameters import Parameters
-from hklflow.geometry.prediction import ewald_crossings
+from hklflow.geometry.prediction import crossing_angles
 from hklflow.peaks.table import PeakTable
 
 Floats = NDArray[np.float64]
@@ -92,27 +92,28 @@ class Problem:
         return hkl
 
     def residuals(
-        self, values: Floats, hkl: Floats, rows: NDArray[np.int64], only: int | None = None
+        self, values: Floats, hkl: Floats, rows: NDArray[np.int64]
     ) -> tuple[Floats, Floats]:
-        """Return observed minus predicted (m, 3) and zeta (m,) for the peaks ``rows`` (m,).
-
-        If a rotation ``only`` is given, the values of all other rotations are 0.
-        """
+        """Return observed minus predicted (m, 3) and zeta (m,) for the peaks ``rows`` (m,)."""
         difference = np.zeros((len(rows), 3))
         zeta = np.zeros(len(rows))
-        ub = self.parameters.ub_of(values)
-        for i in range(len(self.parameters.rotations)):
-            of_rotation = self.which[rows] == i
-            if (only is None or only == i) and of_rotation.any():
-                rotation = self.parameters.rotation_of(values, i)
-                difference[of_rotation], zeta[of_rotation] = compare(
-                    rotation,
-                    ub,
-                    hkl[of_rotation],
-                    self.position[rows[of_rotation]],
-                    self.parameters.offset_of(values, i),
-                )
+        for of_rotation, rotation, off, q in self._by_rotation(values, hkl, rows):
+            difference[of_rotation], zeta[of_rotation] = off, _zeta(rotation, q)
         return difference, zeta
+
+    def _by_rotation(
+        self, values: Floats, hkl: Floats, rows: NDArray[np.int64], only: int | None = None
+    ) -> Iterator[tuple[NDArray[np.bool_], Rotation, Floats, Floats]]:
+        """Yield peaks, geometry, differences and Q of each rotation, or of ``only`` one."""
+        ub = self.parameters.ub_of(values)
+        for i in range(len(self.parameters.rotations)) if only is None else (only,):
+            of_rotation = self.which[rows] == i
+            if of_rotation.any():
+                rotation = self.parameters.rotation_of(values, i)
+                offset = self.parameters.offset_of(values, i)
+                position = self.position[rows[of_rotation]]
+                found = differences(rotation, ub, hkl[of_rotation], position, offset)
+                yield of_rotation, rotation, *found
 
     def jacobian(self, values: Floats, hkl: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the derivatives (3 m, p) of the weighted residuals, by central differences."""
@@ -125,9 +126,10 @@ class Problem:
             up, down = values.copy(), values.copy()
             up[j] += step
             down[j] -= step
-            change = (
-                self.residuals(up, hkl, rows, only)[0] - self.residuals(down, hkl, rows, only)[0]
-            )
+            change = np.zeros((len(rows), 3))
+            ends = [self._by_rotation(end, hkl, rows, only) for end in (up, down)]
+            for (of_rotation, _, after, _), (_, _, before, _) in zip(*ends, strict=True):
+                change[of_rotation] = after - before
             columns.append((change / (2 * step) / sigma).ravel())
         return np.stack(columns, axis=1)
 
@@ -154,13 +156,29 @@ def compare(
     offset : (3,) array or None
         Offset of the crystal from the rotation axis, in the goniometer's frame, metres.
     """
-    angles, q_lab = ewald_crossings(rotation, ub, hkl)
+    difference, q = differences(rotation, ub, hkl, position, offset)
+    return difference, _zeta(rotation, q)
+
+
+def _zeta(rotation: Rotation, q: Floats) -> Floats:
+    normal = cross(q, BEAM)
+    length = np.linalg.norm(normal, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        zeta = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / length
+    return np.nan_to_num(zeta)
+
+
+def differences(
+    rotation: Rotation, ub: Floats, hkl: Floats, position: Floats, offset: Floats | None
+) -> tuple[Floats, Floats]:
+    """Return observed minus predicted (n, 3) of `compare`, and the scattering vectors (n, 3)."""
+    angles, circles = crossing_angles(rotation, ub, hkl)
     observed = rotation.scan.angle(position[:, 2])
     # Take the crossing nearest to the observed peak, without whole turns.
     ahead = (angles - observed[:, None] + np.pi) % (2 * np.pi) - np.pi
     nearest = np.argmin(np.where(np.isnan(ahead), np.inf, np.abs(ahead)), axis=1)
     rows = np.arange(len(hkl))
-    q = q_lab[rows, nearest]
+    q = circles.at(angles[rows, nearest])
     ray = q + rotation.beam.k * BEAM
     slow, fast = rotation.detector.intersect(ray)
     if offset is not None:
@@ -171,11 +189,7 @@ def compare(
         [position[:, 0] - slow, position[:, 1] - fast, -ahead[rows, nearest] / rotation.scan.step],
         axis=1,
     )
-    normal = np.cross(q, BEAM)
-    length = np.linalg.norm(normal, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        zeta = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / length
-    return difference, np.nan_to_num(zeta)
+    return difference, q
 
 
 def displacement(rotation: Rotation, place: Floats, ray: Floats) -> Floats:

@@ -7,12 +7,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from hklflow.plots.common import figure_of
 
 
 def scans(metrics: Mapping[str, Any], title: str) -> Figure:
-    """Draw ΔCC1/2, significance, cell, scale and B of each scan; limits are lines.
+    """Draw what CC1/2 gains without each scan, significance, cell, scale and B; limits are lines.
+
+    A scan is left out that is beyond both of the first two limits, or beyond that of the cell.
 
     Parameters
     ----------
@@ -22,9 +25,11 @@ def scans(metrics: Mapping[str, Any], title: str) -> Figure:
     rows, limits = metrics["scans"], metrics["limits"]
     figure = figure_of(10, 2.6 + 0.28 * len(rows))
     panels = figure.subplots(1, 5, sharey=True)
+    # A scan that helps much can make 1 - CC1/2 many times larger: its bar ends at -100 %.
+    gain = [None if row["gain"] is None else 100 * max(row["gain"], -1) for row in rows]
     strain = [None if row["strain"] is None else 100 * row["strain"] for row in rows]
     for axes, values, label, limit, neutral in (
-        (panels[0], _column(rows, "delta CC1/2"), "ΔCC1/2", None, 0.0),
+        (panels[0], gain, "1 − CC1/2 falls by (%)\nwithout the scan", 100 * limits["gain"], 0.0),
         (panels[1], _column(rows, "significance"), "significance (σ)", limits["significance"], 0.0),
         (panels[2], strain, "strain of the cell (%)", 100 * limits["cell strain"], 0.0),
         (panels[3], _column(rows, "scale"), "scale", None, 1.0),
@@ -34,7 +39,12 @@ def scans(metrics: Mapping[str, Any], title: str) -> Figure:
         axes.set_xlabel(label, fontsize=9)
         if limit is not None:
             axes.axvline(limit, color="C3", ls="--", lw=1.2)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
     panels[3].set_xscale("log")
+    # Scales of a sample's crystals are seldom a decade apart: numbers, few of them.
+    panels[3].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    panels[3].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panels[3].xaxis.set_minor_formatter(NullFormatter())
     panels[0].set_yticks(np.arange(len(rows)), [row["scan"] for row in rows], fontsize=8)
     panels[0].invert_yaxis()
     figure.legend(

@@ -39,6 +39,25 @@ class Block:
         return np.meshgrid(*axes, indexing="ij", sparse=True)[::-1]
 
 
+def fewest(
+    grid: Grid, shapes: Sequence[tuple[int, int, int]], region: Region
+) -> tuple[int, int, int]:
+    """Return the shape of boxes of which the fewest reach into a region; the first of equal ones.
+
+    Long boxes along h would have few voxels of a plane that is thin along h.
+    """
+    return min(
+        shapes, key=lambda shape: int(region.near(*_centres(grid, *_boxes(grid, shape))).sum())
+    )
+
+
+def _boxes(grid: Grid, shape: tuple[int, int, int]) -> tuple[Integers, Integers]:
+    """Return the first and last voxels (n, 3) along l, k, h of the boxes of a volume."""
+    starts = [np.arange(0, n, step) for n, step in zip(grid.array_shape, shape, strict=True)]
+    first = np.stack(np.meshgrid(*starts, indexing="ij"), axis=-1).reshape(-1, 3)
+    return first, np.minimum(first + shape, grid.array_shape) - 1
+
+
 def blocks_of(
     grid: Grid, block: tuple[int, int, int], region: Region, turned: Sequence[Region]
 ) -> Iterator[Block]:
@@ -51,11 +70,9 @@ def blocks_of(
     turned : sequence of Region
         The region turned by each operation, see `Region.turned`.
     """
-    starts = [np.arange(0, n, b) for n, b in zip(grid.array_shape, block, strict=True)]
-    first = np.stack(np.meshgrid(*starts, indexing="ij"), axis=-1).reshape(-1, 3)
+    first, last = _boxes(grid, block)
     for begin in range(0, len(first), _BATCH):
-        low = first[begin : begin + _BATCH]
-        high = np.minimum(low + block, grid.array_shape) - 1
+        low, high = first[begin : begin + _BATCH], last[begin : begin + _BATCH]
         kept = region.near(*_centres(grid, low, high))
         low, high = low[kept], high[kept]
         for axis, n in enumerate(block):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.nexus.volume import BACKGROUND_NOTES
-from hklflow.results.blocks import Block, blocks_of, in_threads
+from hklflow.results.blocks import Block, blocks_of, fewest, in_threads
 from hklflow.results.regions import Axes, Region, images_elsewhere, images_in_bins
 from hklflow.results.source import THREADS, Arrays, Source
 
@@ -108,7 +108,8 @@ def estimate(
     with source.open() as arrays:
         _require(source, arrays, estimand, filled)
         task = _Task(source, arrays, region, turned, _needed(arrays, estimand), estimand, filled)
-        blocks = blocks_of(source.grid, arrays.block, region, turned)
+        shape = fewest(source.grid, arrays.shapes, region)
+        blocks = blocks_of(source.grid, shape, region, turned)
         for parts in in_threads(task.terms, blocks, THREADS):
             for bins, terms in parts:
                 sums.add(bins, **terms)

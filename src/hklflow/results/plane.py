@@ -93,7 +93,9 @@ def _points(source: Source, plane: planes.Plane, u: Floats, v: Floats) -> Estima
     with source.open() as arrays:
         stored = {name: arrays.plane(name) for name in ("data", "errors", "punched")}
         known = {name: values for name, values in stored.items() if values is not None}
-        mesh = source.grid, plane, u, v, arrays.block
+        # Long boxes along the axis that is most parallel to the plane have the most points of it.
+        normal = np.abs(np.cross(plane.first, plane.second))
+        mesh = source.grid, plane, u, v, arrays.shapes[int(np.argmin(np.round(normal, 9)))]
         found = planes.samples(list(known.values()), *mesh, threads=THREADS)
         images = dict(zip(known, found, strict=True))
     data, errors, punched = (images.get(name) for name in stored)

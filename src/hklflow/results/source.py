@@ -141,10 +141,12 @@ class Arrays:
         }
 
     @property
-    def block(self) -> tuple[int, int, int]:
-        """Shape (l, k, h) of the parts to read: blocks in the file, several along h if small."""
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """Shapes (l, k, h) of parts to read: blocks in the file, several along h, k or l."""
         block = self._signal.chunks or _BLOCK
-        return (*block[:2], max(_PART // math.prod(block), 1) * block[2])
+        several = max(_PART // math.prod(block), 1)
+        l, k, h = block  # noqa: E741
+        return [(l, k, several * h), (l, several * k, h), (several * l, k, h)]
 
     @property
     def has_ratio(self) -> bool:

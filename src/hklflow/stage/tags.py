@@ -1,22 +1,59 @@
 """Say in a product of any format that it is diagnostic, and why.
 
-NeXus and JSON products contain their history, and `contract` writes the reasons next to it.
+NeXus and JSON products contain their history, and `contract` writes the reasons next to it. Files
+that a command makes of a diagnostic product also say it in their name.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hklflow.base import notes
+from hklflow.base.errors import HklflowError
+from hklflow.base.history import WORD
+
+NAME_ONLY = (".npy",)
+"""Formats without a place for a text; commands write them, and their names have the word."""
 
 
 def write(path: Path, reasons: Sequence[str], suffix: str | None = None) -> None:
-    """Write the reasons into a product; formats that have no place for them stay as they are.
+    """Write the reasons into a product; a format of `NAME_ONLY` stays as it is.
 
     A temporary path may have another suffix than the product.
+
+    Raises
+    ------
+    KeyError
+        If the format is neither in `WRITERS` nor in `NAME_ONLY`: a fault of the program, and not a
+        product without its tag.
     """
-    writer = WRITERS.get(suffix or path.suffix)
-    if writer is not None:
-        writer(path, [f"diagnostic: {reason}" for reason in reasons])
+    suffix = suffix or path.suffix
+    if suffix not in NAME_ONLY:
+        WRITERS[suffix](path, [f"{WORD}: {reason}" for reason in reasons])
+
+
+def require_name(target: Path, source: Path, reasons: str) -> None:
+    """Refuse to write a diagnostic product under the name of a reduced one.
+
+    Parameters
+    ----------
+    target : Path
+        File or folder that a command will write.
+    source : Path
+        Product that it is made of.
+    reasons : str
+        Why the product is diagnostic; empty for a reduced product.
+
+    Raises
+    ------
+    HklflowError
+        If the product is diagnostic and the name of the target does not say so.
+    """
+    if reasons and WORD not in target.name.lower():
+        name = f"{target.stem}_{WORD}{target.suffix}"
+        raise HklflowError(
+            f"{source} is {WORD} ({reasons}), and the name {target.name} does not say so; write "
+            f"it to {target.with_name(name)}"
+        )
 
 
 def _tsv(path: Path, sentences: Sequence[str]) -> None:
@@ -31,6 +68,12 @@ def _hkl(path: Path, sentences: Sequence[str]) -> None:
     """Add lines at the end: SHELXL reads up to the line of zeros."""
     with path.open("a", encoding="utf-8") as file:
         file.writelines(f"{sentence}\n" for sentence in sentences)
+
+
+def _poni(path: Path, sentences: Sequence[str]) -> None:
+    """Add comments at the end; pyFAI skips them."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(f"# {' '.join(sentence.split())}\n" for sentence in sentences)
 
 
 def _mtz(path: Path, sentences: Sequence[str]) -> None:
@@ -54,6 +97,7 @@ def _png(path: Path, sentences: Sequence[str]) -> None:
 WRITERS: dict[str, Callable[[Path, Sequence[str]], None]] = {
     ".tsv": _tsv,
     ".hkl": _hkl,
+    ".poni": _poni,
     ".mtz": _mtz,
     ".html": _html,
     ".png": _png,

@@ -100,14 +100,14 @@ def bounded(
     blocks = ((l // size) * 4096 + k // size) * 4096 + h // size
     edges = np.linspace(places.q.min(), places.q.max() * (1 + 1e-6), shells + 1)
     chi2 = unmeasured.significance(fit)
-    trusted = chi2 >= SIGNIFICANT and not rings.rings and not rest.contradicts
+    trusted = chi2 >= SIGNIFICANT and not rings.rings and not rings.coarse and not rest.contradicts
     used = fit if trusted else replace(
         fit, parameters=0 * fit.parameters, covariance=0 * fit.covariance
     )  # fmt: skip
     bounds = unmeasured_bounds.bounds(clear, of_clear, blocks, used, pixels, edges)
     bounds = _on_rings(bounds, records, places, rings)
-    if rest.contradicts:
-        # Shadows may be darker than the background.
+    if rest.contradicts or rings.coarse:
+        # Shadows may be darker than the background, and so may places between rings.
         bounds = bounds._replace(low=0 * bounds.low, high=np.maximum(bounds.high, bounds.level))
     return Found(bounds, fit, chi2, rest, float(disturbed.mean()))
 

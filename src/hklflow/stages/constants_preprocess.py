@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from hklflow import stage
 from hklflow.constants.layout_names import LayoutName
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -30,6 +32,8 @@ class Params(stage.Params):
     """Pixels (ss, fs) of a module; None: the detector's default."""
     asic_size: tuple[int, int] | None = None
     """Pixels (ss, fs) of an ASIC; None: the detector's default."""
+    memory_cells: int | None = Field(None, ge=1)
+    """Memory cells that a trigger fills, for layouts that do not store this number (`cfel`)."""
     modules: tuple[int, ...]
     """Numbers of the expected modules."""
 
@@ -39,7 +43,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.constants.detectors import integrating
     from hklflow.constants.preprocess import run_facts
 
-    detector = integrating(params.detector, params.module_size, params.asic_size)
+    detector = integrating(
+        params.detector, params.module_size, params.asic_size, params.memory_cells
+    )
     facts = run_facts(params.run, params.layout, detector, inputs.raw, params.modules)
     stage.write_json(outputs.facts, facts)
     modules = facts["modules"].values()

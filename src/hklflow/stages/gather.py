@@ -13,8 +13,8 @@ VERSION = 2
 
 class Inputs(stage.Inputs):
     facts: list[Path]
-    """Facts of the runs, which contain the paths of the raw files. The order of the runs is the
-    order in which they drive rows or columns.
+    """Facts of the runs, which contain the paths of the raw files. The order of the runs of a ramp
+    is the order in which they drive rows or columns; runs of a dark or of fluorescence are joined.
     """
     sanity: list[Path]
     """Reports of the checks of the runs; a run that fails is not gathered."""
@@ -39,6 +39,8 @@ class Params(stage.Params):
     """Pixels (ss, fs) of a module; None: the detector's default."""
     asic_size: tuple[int, int] | None = None
     """Pixels (ss, fs) of an ASIC; None: the detector's default."""
+    memory_cells: int | None = Field(None, ge=1)
+    """Memory cells that a trigger fills, for layouts that do not store this number (`cfel`)."""
     memory: float = Field(1000, gt=0)
     """Memory for the frames, in MB."""
 
@@ -50,7 +52,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.constants.gather import gather
     from hklflow.constants.preprocess import read_run
 
-    detector = integrating(params.detector, params.module_size, params.asic_size)
+    detector = integrating(
+        params.detector, params.module_size, params.asic_size, params.memory_cells
+    )
     runs = [read_run(stage.read_json(path)) for path in inputs.facts]
     for run, path in zip(runs, inputs.facts, strict=True):
         if run.detector != detector or run.layout != params.layout:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.bragg.structure_factors import Crystal
     from hklflow.orientation.product import Orientation
 
-VERSION = 1
+VERSION = 2
 
 _ALIKE_K = 5.0  # largest difference of temperatures of one substance in one state, K
 _ALIKE_WAVELENGTH = 0.01  # largest relative difference; anomalous scattering depends on it
@@ -122,7 +122,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "scans": found.table(),
         "scans merged": len(kept),
         "scans left out": len(found.scans) - len(kept),
-        "limits": {"significance": params.significance, "cell strain": params.cell_tolerance},
+        "limits": {
+            "gain": params.least_gain,
+            "significance": params.significance,
+            "cell strain": params.cell_tolerance,
+        },
         "scaling": found.scaling.metrics(found.rotations),
         "reflections left out": left_out,
         "warnings": [*warnings, *merged.metrics["warnings"]],

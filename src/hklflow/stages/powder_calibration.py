@@ -45,8 +45,8 @@ class Params(stage.Params):
     exposures: Literal["sum", "first"] = "sum"
     """Frames of an HDF5 file that are used: the sum of all, or the first."""
     calibrant: str | Path = "CeO2"
-    """Name of the calibrant in pyFAI, or a file (`x.D`) of d-spacings in Å, one per line, in
-    decreasing order.
+    """Name of the calibrant in pyFAI, or a file: `x.D` with d-spacings in Å, one per line, in
+    decreasing order; `x.yaml` of a folder of calibrants, with the rings that are not used.
     """
     max_rings: int | None = Field(None, ge=1)
     """Number of innermost rings to use; None: all."""
@@ -158,7 +158,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     picture = _picture(counts, bad, calibration, detector, title)
     plots.save(picture, outputs.picture)
-    _write_powder(outputs.powder, counts, calibration, params)
+    write_powder(outputs.powder, counts, calibration, params)
     print(title)
     print(metrics["wavelength"]["source"])
     for gate in gates:
@@ -176,9 +176,10 @@ def rehearse(*, inputs: Inputs, outputs: Outputs, params: Params, known: "Known"
         _read(name, params, image.shape, first=True)
 
 
-def _write_powder(
+def write_powder(
     path: Path, counts: "Floats", calibration: "PowderCalibration", params: Params
 ) -> None:
+    """Write a powder image (slow, fast) with its profile and the geometry of its rings."""
     import numpy as np
 
     from hklflow import nexus

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hklflow.images.surroundings import Part
     from hklflow.transform.unmeasured_bounds import Bounds
 
-VERSION = 3
+VERSION = 4
 
 
 class Inputs(stage.Inputs):
@@ -102,6 +102,7 @@ class _Found(NamedTuple):
     parts: "list[Part]"
     smooth: unmeasured_fit.Found | None
     rings: "Rings"
+    covered: float
     cells: "Cells"
     maps: "NDArray[np.float64]"
     warnings: list[str]
@@ -176,6 +177,12 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
     punch = unmeasured_sums.Punch(params.punch, params.friedel)
     records, cells = unmeasured_sums.summed(task, plan, punch)
     rings = powder_rings.find(cells)
+    if rings.coarse:
+        warnings.append(
+            f"a pixel spans {cells.pixel:.2f} 1/Å: powder rings cannot be told from a smooth "
+            "background; no smooth background is subtracted, and the interval is from 0 to the "
+            "level; do not bin the pixels, or measure a run without the crystal"
+        )
     pixels, pixel_norm = unmeasured_sums.pixel_places(task.rotations[0]), task.norms[0].pixel
     use = pixel_norm > 0
     found, subtracted = None, False
@@ -200,10 +207,11 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
         else:
             said = _objection(found, rings)
             warnings += [said] if said else []
-            subtracted = not said and found.significance >= SIGNIFICANT
+            subtracted = not said and not rings.coarse and found.significance >= SIGNIFICANT
     smooth = unmeasured_fit.smooth_part(found if subtracted else None, pixels, use)
     ring = rings.image(pixels.q, pixels.azimuth)
-    parts = _parts(smooth, ring, pixel_norm, params)
+    near = rings.near(pixels.q)
+    parts = _parts(smooth, ring, near, pixel_norm, params)
     if params.subtract and params.rings == "subtract" and rings.rings:
         warnings.append(
             f"{len(rings.rings)} powder rings are subtracted, with errors of up to half of a ring "
@@ -211,7 +219,8 @@ def _found(task: unmeasured_sums.Task, params: Params) -> _Found:
             "the pixels out, and a run without the crystal measures them"
         )
     maps = unmeasured_fit.maps(cells, pixels, use, smooth[0] + ring[0])
-    return _Found(parts, found, rings, cells, maps, warnings)
+    covered = float(near[use].mean()) if use.any() else 0.0
+    return _Found(parts, found, rings, covered, cells, maps, warnings)
 
 
 def _objection(found: unmeasured_fit.Found, rings: "Rings") -> str | None:
@@ -238,6 +247,7 @@ def _objection(found: unmeasured_fit.Found, rings: "Rings") -> str | None:
 def _parts(
     smooth: "tuple[NDArray[np.float64], NDArray[np.float64]]",
     ring: "tuple[NDArray[np.float64], NDArray[np.float64]]",
+    near: "NDArray[np.bool_]",
     norm: "NDArray[np.float64]",
     params: Params,
 ) -> "list[Part]":
@@ -253,7 +263,8 @@ def _parts(
                 continue
             level = norm * image
             if name == "powder rings" and params.rings == "mask":
-                level = np.where(image > 0, np.nan, 0.0)
+                # Also where the texture leaves nothing of a ring: the texture is not well known.
+                level = np.where(near, np.nan, 0.0)
             parts.append(Part(name, level, norm**2 * variance, np.ones(()), 0.0))
     return parts
 
@@ -273,6 +284,7 @@ def _metrics(found: _Found, params: Params) -> dict[str, Any]:
             {"|Q| in 1/Å": r.q, "width in 1/Å": r.width, "height over S": r.height}
             for r in found.rings.rings
         ],
+        "share of the pixels with powder rings": found.covered,
         "determined": found.smooth is not None,
         "warnings": found.warnings,
     }
@@ -308,7 +320,7 @@ def _sentence(found: _Found) -> str:
     """Return the sentence about the isotropic part."""
     import numpy as np
 
-    rings = f"{len(found.rings.rings)} powder rings; "
+    rings = f"{len(found.rings.rings)} powder rings ({found.covered:.0%} of the pixels); "
     if found.bounds is None:
         return rings + "the rest of the background is not determined by the rotations"
     low, high = _share(found.bounds)

@@ -10,7 +10,8 @@ from hklflow.geometry.grid import Grid, pixel_pitch
 
 _STEPS = tuple(1 / n for n in (20, 16, 12, 10, 8, 6, 5, 4, 3))
 _MOST_VOXELS = 6e7
-_MOST_SUMS = 4e7  # sums over a block of pixels and a range of frames
+_MOST_SUMS = 4e7  # sums over a block of pixels and a range of frames; more take long
+_MOST_SUMS_EVER = 4e8  # if pixels are too coarse to be summed before
 _MOST_RECORDS = 6e6  # sums of the voxels that are used
 _BLOCK, _RANGE = 0.7, 1.0  # voxels that a block of pixels, and a range of frames, may span
 _LARGEST_RANGE = 2.0  # voxels that one frame may span; above, frames blur S(Q) anyway
@@ -47,9 +48,10 @@ def choose(
     Returns
     -------
     RepeatGrid or None
-        None if reflections and the space between them can't be told apart (a frame spans too much,
-        or the cell is too large), or if coarse pixels would need more than `_MOST_SUMS` sums.
+        None if reflections and the space between them can't be told apart: a frame spans too much,
+        or the cell is too large.
     """
+    costly: RepeatGrid | None = None
     pixel_frames = sum(r.scan.n_frames * float(np.prod(r.detector.shape)) for r in rotations)
     for step in _STEPS:
         grid = Grid.covering(cell, q_max, step)
@@ -59,6 +61,9 @@ def choose(
         slow, fast = (max(1, int(_BLOCK / p)) for p in pitch[1:])
         frames = max(1, int(_RANGE / pitch[0]))
         sums = pixel_frames / (slow * fast * frames)
+        plan = RepeatGrid(grid, (slow, fast), frames, min(1.0, _MOST_RECORDS / sums))
         if sums <= _MOST_SUMS:
-            return RepeatGrid(grid, (slow, fast), frames, min(1.0, _MOST_RECORDS / sums))
-    return None
+            return plan
+        if costly is None and sums <= _MOST_SUMS_EVER:
+            costly = plan
+    return costly

@@ -183,7 +183,9 @@ def fit(records: Records, places: Places, sweeps: tuple[Sweep, ...], shape: tupl
         if turn == 1:
             keep &= np.abs(now.off) < _OUTLIER * np.sqrt(now.variance)
         weighted = (now.off, now.norm, task.unit, keep / now.variance)
-        G, J, g = normal(task.begin, weighted, np.maximum(now.s, 0), columns, layout)
+        G, J, g = normal(
+            task.begin, weighted, np.maximum(now.s, 0), columns, layout, turn == _ROUNDS - 1
+        )
         p, widths = _evidence(G, g + G @ p, groups, widths)
         now = task.compared(p, keep)
     K = np.diag(1 / widths[groups] ** 2)

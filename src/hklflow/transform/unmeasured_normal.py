@@ -80,7 +80,7 @@ def _add(begin, off, norm, unit, weight, s, columns, layout, G, row, score, D): 
 
 def normal(
     begin: NDArray[np.int64], records: tuple[Floats, ...], s: Floats, columns: Columns,
-    layout: Layout,
+    layout: Layout, scatter: bool,
 ) -> tuple[Floats, Floats, Floats]:  # fmt: skip
     """Return the normal equations with S of the orbits eliminated: information, scatter, gradient.
 
@@ -88,6 +88,8 @@ def normal(
     ----------
     records : tuple of (records,) arrays
         What differs from the expected counts, norm, norm of the background, weight.
+    scatter : bool
+        The scatter is needed; it takes as long as all else, and is 0 otherwise.
     """
     size = layout.size
     G, eliminated, J = np.zeros((3, size, size))
@@ -100,7 +102,8 @@ def normal(
         _add(own, *records, s[first : first + n], columns, tuple(layout), G, row, score, D)
         row /= np.sqrt(D)[:, None]
         eliminated += row.T @ row
-        J += score.T @ score
+        if scatter:
+            J += score.T @ score
         g += score.sum(axis=0)
     G = np.tril(G) + np.tril(G, -1).T - eliminated
     return G, J, g

@@ -171,13 +171,19 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
         given = dict(request.params)
         groups = several.groups_as_modules(given.pop("groups", None), target.state.values)
         params = powder_params(target, given)
-        stage.write_json(geometry, several.modules_of_rings(request.files, params, groups))
+        # Their profiles are of the geometry before the modules move, so none is `powder.nxs`.
+        kept = [folder / f"powder_{number}.nxs" for number, _ in enumerate(request.files, 1)]
+        stage.write_json(geometry, several.modules_of_rings(request.files, params, groups, kept))
+        files |= {path.name: path for path in kept}
     elif request.source == "bragg":
         stage.write_json(geometry, _from_bragg(target, request))
     elif request.source == "powder" and len(request.files) > 1:
         params = powder_params(target, request.params)
-        series = several.series(request.files, params, request.offsets, request.arms_deg)
+        others = [f"powder_{number}.nxs" for number in range(2, len(request.files) + 1)]
+        kept = [folder / name for name in ("powder.nxs", *others)]
+        series = several.series(request.files, params, request.offsets, request.arms_deg, kept)
         stage.write_json(geometry, series)
+        files |= {path.name: path for path in kept}
     elif request.source == "powder":
         files |= {name: folder / name for name in ("rings.png", "powder.nxs")}
         powder_calibration.main(

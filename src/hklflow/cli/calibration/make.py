@@ -149,8 +149,8 @@ def init_state(
 ) -> None:
     """Make the state's folder in the store, with the geometry of the set-points as version 0.
 
-    Version 0 is used only if `allow_default` is set, and its products are marked as diagnostic. For
-    a normalisation, in version 0 all pixels respond alike. For constants, version 0 is empty,
+    Version 0 is used only with `on_missing: diagnostic`, and its products are diagnostic. For a
+    normalisation, in version 0 all pixels respond alike. For constants, version 0 is empty,
     because constants must be measured.
 
     Example: `hklflow calibration init --author "M. Curie"`

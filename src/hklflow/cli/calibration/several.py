@@ -23,6 +23,7 @@ def series(
     params: powder_calibration.Params,
     offsets: Sequence[float],
     arms_deg: Sequence[float],
+    powders: Sequence[Path],
 ) -> Record:
     """Return the content of ``geometry.json`` from images at known distances or arm angles.
 
@@ -35,6 +36,8 @@ def series(
     offsets, arms_deg : sequence of float
         Distance of each image minus the distance of the first image in m, and arm angle of each
         image in degrees. Empty if all images have the same value.
+    powders : sequence of Path
+        File to write for each image: the image, its profile and its geometry. Empty: none.
 
     Raises
     ------
@@ -59,6 +62,8 @@ def series(
         ],
         powder_calibration.settings(params),
     )
+    for path, image, (counts, _, _) in zip(powders, series.images, prepared, strict=False):
+        powder_calibration.write_powder(path, counts, image, params)
     metrics = []
     for image, (_, _, known) in zip(series.images, prepared, strict=True):
         gaps = None if known is None else known.gaps
@@ -108,12 +113,16 @@ def groups_as_modules(path: str | None, state: Mapping[str, Any]) -> "Modules | 
 
 
 def modules_of_rings(
-    images: Sequence[Path], params: powder_calibration.Params, groups: "Modules | None"
+    images: Sequence[Path],
+    params: powder_calibration.Params,
+    groups: "Modules | None",
+    powders: Sequence[Path],
 ) -> Record:
     """Return a geometry with modules fitted to powder images with displaced beam centres.
 
     The geometry of each image is calibrated separately. If ``groups`` is not None, these rectangles
-    move instead of the detector's modules.
+    move instead of the detector's modules. Each file of ``powders`` gets an image, with the profile
+    and the geometry from which the fit of the modules starts.
 
     Raises
     ------
@@ -126,9 +135,11 @@ def modules_of_rings(
     from hklflow.geometry import detector_to_dict
 
     rings, modules, settings = [], None, powder_calibration.settings(params)
-    for path in stage.progress(images, len(images), "images"):
+    for number, path in enumerate(stage.progress(images, len(images), "images")):
         counts, bad, _ = powder_calibration.prepare(path, params)
         calibration = powder.calibrate_powder(counts, bad, settings)
+        if powders:
+            powder_calibration.write_powder(powders[number], counts, calibration, params)
         modules = modules or _ideal(groups or params.detector, bad, params.pixel_size)
         detector = replace(calibration.detector, modules=modules)
         angles = calibration.calibrant.two_theta(calibration.wavelength)
