@@ -119,6 +119,7 @@ OTHERS = {
     "stages/constants_sanity.py": RUNS,
     "stages/correct_frames.py:_described": TWIN,
     "stages/correct_frames.py:_require_energy": TWIN,
+    "stages/correct_frames.py:_require_orientation": TWIN,
     "stages/correct_frames.py:_step": PRODUCT,
     "stages/counter_constants.py": RUNS,
     "stages/counter_flood.py": RUNS,
