@@ -169,10 +169,11 @@ def test_a_parameter_of_the_parent_decides_about_its_child(
 ) -> None:
     """The entry of the parent changes the result of the child; the child's own entry wins."""
     (tmp_path / "config").mkdir()
-    (tmp_path / "a.nxs").touch()
+    for name in ("300.nxs", "150.nxs"):
+        (tmp_path / name).touch()
     (tmp_path / "config/samples.tsv").write_text("sample\tspace_group\nperov\tP 4/m m m\n")
     rows = "sample\tscan\ttemperature\tparent\trotation\traw\n"
-    rows += "".join(f"perov\t{t}K\t{t}\t300K\tr1\ta.nxs\n" for t in (300, 150))
+    rows += "".join(f"perov\t{t}K\t{t}\t300K\tr1\t{t}.nxs\n" for t in (300, 150))
     (tmp_path / "config/scans.tsv").write_text(rows)
 
     def limit_and_verdict(*changes: tuple[str, float]) -> tuple[float, bool]:
