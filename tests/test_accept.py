@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation as Turn
 
 from hklflow import geometry, nexus, stage
 from hklflow.base.errors import HklflowError
+from hklflow.experiment import config
 from hklflow.geometry import lattice, symmetry
 from hklflow.images.scan import RotationScan
 from hklflow.peaks.search import find_peaks
@@ -25,6 +26,7 @@ from hklflow.simulation.frames import (
 )
 from hklflow.stage import orientation
 from hklflow.stages import accept, refine, refine_parent
+from tests.parameters import params_of
 from tests.truth.defaults import peak_params
 
 CRYSTAL = CrystalModel(
@@ -159,6 +161,33 @@ def test_a_warning_lets_it_pass_unaccepted(experiment: Path) -> None:
     assert len(record["sentences"]) == 2
     assert record["limits"]["min_strain"] == 2e-4
     assert record["temperature"] == 150
+
+
+@pytest.mark.parametrize("scan", ["300K", "150K"])
+def test_a_parameter_of_the_parent_decides_about_its_child(
+    experiment: Path, tmp_path: Path, scan: str
+) -> None:
+    """The entry of the parent changes the result of the child; the child's own entry wins."""
+    (tmp_path / "config").mkdir()
+    for name in ("300.nxs", "150.nxs"):
+        (tmp_path / name).touch()
+    (tmp_path / "config/samples.tsv").write_text("sample\tspace_group\nperov\tP 4/m m m\n")
+    rows = "sample\tscan\ttemperature\tparent\trotation\traw\n"
+    rows += "".join(f"perov\t{t}K\t{t}\t300K\tr1\t{t}.nxs\n" for t in (300, 150))
+    (tmp_path / "config/scans.tsv").write_text(rows)
+
+    def limit_and_verdict(*changes: tuple[str, float]) -> tuple[float, bool]:
+        per_scan = {f"perov/{name}": {"accept": {"min_strain": v}} for name, v in changes}
+        data = {"accept": {"on_failure": "warn"}, "per_scan": per_scan}
+        params = params_of(config.load(data, tmp_path), "accept", "perov", scan)
+        record = verdict(experiment, scan, **params.model_dump())
+        return record["limits"]["min_strain"], record["accepted"]
+
+    is_parent = scan == "300K"
+    assert limit_and_verdict() == (2e-4, is_parent)
+    assert limit_and_verdict(("300K", 0.02)) == (0.02, True)
+    of_child = limit_and_verdict(("300K", 0.02), ("150K", 3e-4))
+    assert of_child == ((0.02, True) if is_parent else (3e-4, False))
 
 
 def test_limits_are_the_configurations(experiment: Path) -> None:

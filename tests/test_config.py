@@ -353,9 +353,9 @@ BAD_CONFIG = [
     ({"find_peeks": {}}, "config: find_peeks: ", ""),
     ({"find_peaks": {"n_sigma": 0.5}}, "config: find_peaks.n_sigma: ", "0.5"),
     ({"find_peaks": {"n_sigma": "five"}}, "config: find_peaks.n_sigma: ", "'five'"),
-    ({"find_peaks": None}, "config: find_peaks: ", "None"),
+    ({"find_peaks": None}, "config: find_peaks: ", "the section is empty"),
     ({"merge": {"title": "x"}}, "config: merge.title: ", "x"),
-    ({"calibrations": {"powder": None}}, "config: calibrations.powder", "None"),
+    ({"calibrations": {"powder": None}}, "config: calibrations.powder", "the section is empty"),
     ({"calibrations": {"powder": "CeO2.tif"}}, "config: calibrations.powder", "CeO2.tif"),
     ({"calibrations": {"powder": {"image": "x"}}}, "config: calibrations.powder.image", ""),
     *(

@@ -38,7 +38,7 @@ def _patience() -> Iterator[None]:
         disk.read_object,
         disk.sha256,
         states.read_schema,
-        calibrants._read_file,
+        calibrants._bytes_of,
         read_log,
         lambda path: list(read_ini(path)),
     ],

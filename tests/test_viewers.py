@@ -22,6 +22,9 @@ from tests.test_temperature_series import rotation
 from tests.truth.orientations import orientation, write_orientation
 from tests.volume_layout import problems
 
+ORACLE = json.loads(
+    (Path(__file__).parent / "oracles/nxrefine_master.json").read_text(encoding="utf-8")
+)
 GRID = Grid.symmetric([1.0, 0.5, 2.0], [0.1, 0.25, 0.2])  # 21 planes along l
 
 
@@ -204,8 +207,34 @@ def test_a_part_keeps_its_axes(master: Path) -> None:
     np.testing.assert_array_equal(part.nxsignal.nxdata, 10)
 
 
-def test_nxrefine_reads_geometry_and_orientation(master: Path) -> None:
-    """Our reader of NXRefine's files, which is tested against NXRefine's own equations."""
+def test_nxrefine_itself_reads_geometry_and_orientation(master: Path) -> None:
+    """NXRefine 1.0.0b1 answered about this file; see tests/oracles/nxrefine_master.py."""
+    with h5py.File(master) as file:
+        for name, value in ORACLE["fields"].items():
+            stored = file[name].asstr()[()] if isinstance(value, str) else file[name][()]
+            if isinstance(value, str):
+                assert stored == value, name
+            else:
+                np.testing.assert_allclose(np.ravel(stored)[: np.size(value)], np.ravel(value))
+        peaks = {name: file[f"f1/peaks/{name}"][()] for name in ORACLE["peaks"]}
+    # The geometry of `rotation`: the beam hits the detector at 0.1 m of 0.5 mm pixels.
+    read = ORACLE["parameters"]
+    assert (read["wavelength"], read["distance"], read["pixel_size"]) == (0.6, 90.0, 0.5)
+    assert (read["xc"], read["yc"]) == pytest.approx((199.5, 199.5))
+    assert tuple(read[n] for n in ("a", "b", "c", "alpha", "beta", "gamma")) == tuple(CELL)
+    assert (read["phi"], read["phi_step"]) == (0.25, 0.5)  # the middle of the first frame
+    ub = 2 * np.pi * np.array(ORACLE["ub"])
+    expected = orientation({"r1": rotation(0.0)}, cell=CELL, **_crystal())
+    np.testing.assert_allclose(ub.T @ ub, expected.ub.T @ expected.ub, atol=1e-12)
+    x, y, z = np.array(ORACLE["xyz"]).T + 0.5
+    hkl = expected.rotations["r1"].hkl(expected.ub, z, y, x)
+    np.testing.assert_allclose(hkl, ORACLE["hkl"], atol=1e-9)
+    for name, values in ORACLE["peaks"].items():
+        np.testing.assert_allclose(peaks[name], values, atol=1e-9, err_msg=name)
+
+
+def test_the_master_file_is_a_file_of_nxrefine(master: Path) -> None:
+    """By our reader of NXRefine's files, which is tested against NXRefine's own equations."""
     (model,) = read_nxrefine(master)
     expected = orientation({"r1": rotation(0.0)}, cell=CELL, **_crystal())
     refined = expected.rotations["r1"]

@@ -338,6 +338,12 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     levels = [constants_of(t, "agipd", m) for m, t in enumerate(truths("agipd", 1))]
     path = write_constants(tmp_path / "levels.nxs", levels)
     assert "have a separate digital part" in refused(raw, path)
+    bench = [constants_of(t, "jungfrau", 7 + m) for m, t in enumerate(truths("jungfrau", 1))]
+    for constants_of_module in bench:
+        constants_of_module.about["as_modules"] = [0, 7]
+    path = write_constants(tmp_path / "bench.nxs", bench)
+    refusal = refused(raw, path)
+    assert "module 8 were measured on a test bench, in the orientation of modules 0 to 7" in refusal
     mask = np.ones(MODULE, np.uint32)
     masked = [
         constants_of(t, "jungfrau", m, pixel_mask=mask) for m, t in enumerate(truths("jungfrau", 1))

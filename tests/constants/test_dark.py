@@ -22,7 +22,7 @@ def gather(path, measure, analog, digital, kind="level", cell_ids=None):
     """Write frames (cells, n, ss, fs)."""
     cells, n = analog.shape[:2]
     about = About(
-        "agipd" if kind == "level" else "jungfrau", measure, 3, 5, kind, (f"r_{measure}",)
+        "agipd" if kind == "level" else "jungfrau", measure, 3, 5, kind, (f"r_{measure}",), (0, 7)
     )
     ids = np.arange(cells) if cell_ids is None else np.array(cell_ids)
     with GatheredWriter(path, about, ids, np.full(cells, n), analog.shape[2:]) as writer:
@@ -84,6 +84,7 @@ def test_offset_noise_and_level_are_the_true_ones(agipd, tmp_path, clip):
     assert not found["constants_status"].any()
     assert found["n_frames"].min() > (0.96 if clip == 3 else 0.99) * N
     assert found.about["runs"] == [[f"r_{measure}"] for measure in MEASURES]
+    assert found.about["as_modules"] == [0, 7]
 
 
 def test_rounding_is_no_part_of_the_noise(tmp_path):

@@ -10,6 +10,7 @@ from tests.constants.raw_runs import (
     FIRST,
     JUNGFRAU,
     change,
+    facts_of,
     gathered,
     images,
     raw,
@@ -19,11 +20,13 @@ from tests.constants.raw_runs import (
 
 from hklflow import stage
 from hklflow.base.errors import HklflowError
+from hklflow.constants import simulate
 from hklflow.constants.detectors import integrating
+from hklflow.constants.files import read_part
 from hklflow.constants.gather import driven
 from hklflow.constants.gathered import open_gathered
 from hklflow.constants.write_layouts import RawFrames, write_run
-from hklflow.stages import constants_preprocess, constants_sanity
+from hklflow.stages import constants_preprocess, constants_sanity, process_dark
 from hklflow.stages import gather as gather_stage
 
 CELLS = (0, 1, 2)
@@ -343,7 +346,7 @@ def test_runs_of_other_settings_are_noticed_by_their_means(tmp_path, change_of):
         if run and change_of == "stage":
             mean[1] += 2000.0
         if run and change_of == "some pixels":
-            mean[0, :, :5] += 500.0
+            mean[0][..., rng.random(AGIPD.module) < 0.1] += 500.0
         analog, digital = rng.normal(mean, 10.0).round().astype(np.uint16)
         frames = RawFrames(train, cell, analog, digital)
         facts.append(written(tmp_path, AGIPD, {0: frames}, "lab", run=run))
@@ -352,6 +355,92 @@ def test_runs_of_other_settings_are_noticed_by_their_means(tmp_path, change_of):
     else:
         with pytest.raises(HklflowError, match=r"by .* times their noise between the runs r0000"):
             gathered(tmp_path / "out", facts, 0)
+
+
+def _dark_frames(n, rng, stage, leak=0.0, lit=slice(None)):
+    """Frames of a forced stage; ``leak`` is light in units of the noise, on columns ``lit``."""
+    truth = simulate.agipd(np.random.default_rng(1), 2, AGIPD.module)
+    energy = np.zeros((n, *AGIPD.module))
+    energy[:, :, lit] = leak * 8.0 / 8.0  # keV: noise in ADU over the gain in ADU/keV
+    parts = [truth.respond(energy, cell, rng, stage) for cell in range(2)]
+    analog, digital = (
+        np.stack([part[kind] for part in parts], axis=1).reshape(2 * n, *AGIPD.module)
+        for kind in (0, 1)
+    )
+    return RawFrames(np.repeat(np.arange(n), 2), np.tile([0, 1], n), analog, digital)
+
+
+def _after(one, other):
+    """All frames in one run."""
+    train = np.concatenate([one.train, other.train + one.train[-1] + 1])
+    pairs = [(one.cell, other.cell), (one.analog, other.analog), (one.digital, other.digital)]
+    return RawFrames(train, *(np.concatenate(pair) for pair in pairs))
+
+
+def _dark_constants(folder, facts_of_high, others):
+    gathered_of = {}
+    for name, facts in {"high": facts_of_high, **others}.items():
+        gathered_of[name] = gathered(folder / name, facts, 5, f"dark_{name}")[0][2]
+    path = folder / "dark.nxs"
+    process_dark.main(
+        inputs=process_dark.Inputs(**gathered_of),
+        outputs=process_dark.Outputs(constants=path),
+        params=process_dark.Params(),
+    )
+    return read_part(path)
+
+
+def test_a_joined_dark_has_the_constants_of_one_run_with_the_same_frames(tmp_path):
+    """Equal to the last digit, in either order, with a cosmic ray and triggers from 0."""
+    rng = np.random.default_rng(7)
+    one, two = (_dark_frames(n, rng, 0) for n in (40, 25))
+    two.analog[9, 4:7, 3:20] = 9000
+    facts = {
+        name: written(tmp_path / name, AGIPD, {5: frames}, "lab", run=run)
+        for run, (name, frames) in enumerate(
+            {
+                "one": one,
+                "two": two,
+                "both": _after(one, two),
+                "medium": _dark_frames(20, rng, 1),
+                "low": _dark_frames(20, rng, 2),
+            }.items()
+        )
+    }
+    others = {name: [facts[name]] for name in ("medium", "low")}
+    known = _dark_constants(tmp_path / "a", [facts["both"]], others)
+    assert known.about["frames"][0] == [65, 65]
+    for folder, order in (("b", ("one", "two")), ("c", ("two", "one"))):
+        joined = _dark_constants(tmp_path / folder, [facts[name] for name in order], others)
+        assert joined.about["runs"][0] == [facts[name]["run"] for name in order]
+        assert set(joined.quantities) == set(known.quantities)
+        for name in known.quantities:
+            np.testing.assert_array_equal(joined[name], known[name], err_msg=name)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("lit", [slice(None), slice(0, 8)], ids=["everywhere", "at an edge"])
+def test_a_dark_with_a_light_leak_is_not_joined(tmp_path, order, lit):
+    rng = np.random.default_rng(8)
+    made = [_dark_frames(60, rng, 0), _dark_frames(60, rng, 0, 1.5, lit)]
+    facts = [
+        written(tmp_path, AGIPD, {0: made[which]}, "lab", run=run)
+        for run, which in enumerate(order)
+    ]
+    with pytest.raises(HklflowError, match=r"by .* times their noise between the runs r0000 and"):
+        gathered(tmp_path / "out", facts, 0)
+
+
+def test_a_copy_of_a_run_is_not_joined(tmp_path):
+    """A link to a folder, and a copy under another name in a layout that counts triggers anew."""
+    frames = _dark_frames(12, np.random.default_rng(9), 0)
+    one, copy = (written(tmp_path, AGIPD, {0: frames}, "lab", run=run) for run in (1, 2))
+    with pytest.raises(HklflowError, match=r"the runs r0001 and r0002 have the same frames, which"):
+        gathered(tmp_path / "out", [one, copy], 0)
+    (tmp_path / "r0003").symlink_to(tmp_path / "r0001")
+    link = facts_of(sorted((tmp_path / "r0003").iterdir()), AGIPD, "lab", (0,), "r0003")
+    with pytest.raises(HklflowError, match=r"belongs to the runs r0001 and r0003; its frames"):
+        gathered(tmp_path / "out", [one, link], 0)
 
 
 def test_changed_files_are_refused(tmp_path):

@@ -26,10 +26,10 @@ from tests.constants.raw_runs import (
 )
 
 from hklflow.base.errors import HklflowError
-from hklflow.constants import preprocess
 from hklflow.constants.detectors import integrating
 from hklflow.constants.gathered import open_gathered
 from hklflow.constants.layouts import find, open_part, read_parts
+from hklflow.constants.preprocess import by_module, read_run
 from hklflow.constants.runs import raw_files
 from hklflow.constants.sanity import Raw, check_run
 from hklflow.constants.write_layouts import write_lab, write_run, write_stacked
@@ -171,6 +171,7 @@ def _require_voxels_of_cfel(paths, module, lost, cells=3):
     for asic, path in enumerate(paths):
         with open_gathered(path) as found:
             assert found.cell_ids.tolist() == list(range(cells))
+            assert found.about.as_modules == (0, 7)
             for cell in range(cells):
                 frames = found.cell(cell)
                 trains = [t for t in range(6) if (t, cell) not in lost]
@@ -207,8 +208,8 @@ def test_files_of_the_scripts_of_cfel(tmp_path):
     files, gathering = gathered(tmp_path / "out", [facts], 2)
     _require_voxels_of_cfel(files, 2, lost)
     assert gathering.frames == 18 - len(lost)
-    run = preprocess.read_run(facts)
-    parts = preprocess.by_module(read_parts("cfel", paths, CFEL))
+    run = read_run(facts)
+    parts = by_module(read_parts("cfel", paths, CFEL))
     failed = {f.name for f in check_run(Raw(facts, parts)) if not f.passed}
     assert failed == {"no_gaps", "no_lost_pulses"}
     assert run.first == 1
@@ -413,6 +414,70 @@ def test_old_index_of_first_and_last(tmp_path):
         del index["count"]
     paths, _ = gathered(tmp_path / "out", [facts_of(files)], 0)
     require(paths, AGIPD, 0, CELLS, [[0, 2]] * 3)
+
+
+# ------------------------------------------------------------------ trigger number 0
+
+
+def _numbered(layout, path, number, shade):
+    """A file of module 0 with these trigger numbers, with nothing of our writers.
+
+    All pixels of a frame are ``shade``.
+    """
+    detector = AGIPD if layout == "lab" else JUNGFRAU
+    frames = np.ones((len(number), *detector.module), np.uint16)
+    frames *= np.asarray(shade, np.uint16)[:, None, None]
+    with h5py.File(path, "w") as file:
+        if layout == "lab":
+            file.attrs.update(format="hklflow_lab", module=0, part=0, axes=["ss", "fs"])
+            file["analog"], file["digital"] = frames, frames
+            file["cell"] = np.zeros(len(number), np.int32)
+            file["train"] = np.array(number, np.uint64)
+        else:
+            file["entry/data/data"] = frames
+            file["entry/data/frame number"] = np.array(number, np.uint64)
+    return path
+
+
+@pytest.mark.parametrize("layout", ["lab", "jungfrau"])
+def test_a_ramp_in_which_one_run_counts_from_0(tmp_path, layout):
+    """Every assembled frame has one step of all runs: its pixels have the same value."""
+    detector = AGIPD if layout == "lab" else JUNGFRAU
+    facts = []
+    for run, first in enumerate((0, 1, 0, 5)):
+        path = tmp_path / f"r_d0_f0_{run}.h5"
+        _numbered(layout, path, first + np.arange(6), 100 + np.arange(6))
+        facts.append(facts_of([path], detector, layout, (0,), f"r{run:04d}"))
+    assert [item["trains"]["first"] for item in facts] == [0, 1, 0, 5]
+    assert [item["trains"]["count"] for item in facts] == [6] * 4
+    parts = by_module(read_parts(layout, [tmp_path / "r_d0_f0_0.h5"], detector))
+    assert [found.told for found in check_run(Raw(facts[0], parts)) if not found.passed] == []
+    paths, found = gathered(tmp_path / "out", facts, 0, "current_source_20")
+    assert found.frames == 6
+    for path in paths:
+        with open_gathered(path) as file:
+            frames = file.cell(0)
+            assert frames.train.tolist() == frames.step.tolist() == [0, 1, 2, 3, 4, 5]
+            shades = np.broadcast_to(100 + np.arange(6)[:, None, None], frames.analog.shape)
+            np.testing.assert_array_equal(frames.analog, shades)
+
+
+@pytest.mark.parametrize("layout", ["lab", "jungfrau"])
+def test_frames_that_were_never_written_are_no_trigger_0(tmp_path, layout):
+    """Number 0 after other numbers, also in a later file, is told and dropped."""
+    detector = AGIPD if layout == "lab" else JUNGFRAU
+    paths = [tmp_path / f"r_d0_f{part}_1.h5" for part in (0, 1)]
+    _numbered(layout, paths[0], [0, 1, 2], [7, 8, 9])
+    _numbered(layout, paths[1], [0, 0], [1, 2])
+    if layout == "lab":
+        with h5py.File(paths[1], "r+") as file:
+            file.attrs["part"] = 1
+    facts = facts_of(paths, detector, layout)
+    assert [facts["trains"][name] for name in ("first", "last", "count")] == [0, 2, 3]
+    told = check_run(Raw(facts, by_module(read_parts(layout, paths, detector))))
+    assert [item.name for item in told if not item.passed] == ["no_trailing_zeros"]
+    assert "r_d0_f1_1.h5 ends with 2 frames of a train without number" in {i.told for i in told}
+    assert gathered(tmp_path / "out", [facts], 0)[1].frames == 3
 
 
 # --------------------------------------------------------------------- bad input

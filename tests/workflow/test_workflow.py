@@ -109,7 +109,7 @@ def test_the_command_line_goes_before_all_layers(tmp_path: Path) -> None:
 def test_lists_of_files_are_short_and_whole(tmp_path: Path) -> None:
     """In braces: in full, a thousand scans would be more than a shell takes as one argument."""
     odd = copy.deepcopy(CONFIG) | {"results": "my 'odd' $results"}
-    temperatures = list(range(300, 0, -1))
+    temperatures = list(range(300, 180, -1))
     table = scans(temperatures, {"r1": 0, "r2": 40}, parent=300)
     folder = write_experiment(tmp_path / "e", odd, table)
     goals = [f"{odd['results']}/{name}" for name in ("overview/summary.tsv",)]
@@ -125,7 +125,7 @@ def test_lists_of_files_are_short_and_whole(tmp_path: Path) -> None:
         (command,) = [
             c for c in commands if c.startswith(f"python -m hklflow.stages.{stage_name} ")
         ]
-        assert len(command) < 20_000
+        assert len(command) < 8_000  # in full, one list alone is longer
         shell = f"args() {{ printf '%s\\n' \"$@\"; }}; args {command.removeprefix('python ')}"
         words = subprocess.run(
             ["bash", "-c", shell], capture_output=True, text=True, check=True

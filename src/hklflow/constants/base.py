@@ -82,6 +82,7 @@ def process(
             "module": about.module,
             "asic": about.asic,
             "digital": about.digital,
+            "as_modules": list(about.as_modules),
             "cell_ids": first.cell_ids.tolist(),
             "measures": [file.about.measure for file in inputs],
             "runs": [list(file.about.runs) for file in inputs],

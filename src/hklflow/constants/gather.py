@@ -29,7 +29,7 @@ from hklflow.constants.joined import (
     require_same_means,
 )
 from hklflow.constants.layout import Images, Read
-from hklflow.constants.layouts import open_part, read_parts
+from hklflow.constants.layouts import find, open_part, read_parts
 from hklflow.constants.preprocess import Run
 from hklflow.constants.raw_frames import Frames, Ints, Part, Trains, valid_frames
 
@@ -100,6 +100,7 @@ def gather(
     counts = np.bincount(np.searchsorted(cell_ids, of_cells), minlength=len(cell_ids))
     names = tuple(run.name for run in runs)
     digital = "stage" if detector.codes else "level"
+    as_modules = find(runs[0].layout).as_modules
     empty = 0
     with ExitStack() as stack:
         sources = [
@@ -108,7 +109,7 @@ def gather(
         ]
         writers = []
         for asic, path in enumerate(outputs):
-            about = About(detector.name, measure, module, asic, digital, names)
+            about = About(detector.name, measure, module, asic, digital, names, as_modules)
             writer = GatheredWriter(path, about, cell_ids, counts, detector.asic, at_most=True)
             writers.append(stack.enter_context(writer))
         pixels = [driven(measure, i, detector) for i in range(len(runs))]

@@ -35,6 +35,8 @@ class About:
         Meaning of the digital part: an analogue level, or the number of the gain stage (0, 1, 2;
         255 if the gain bits are invalid).
     runs : tuple of str
+    as_modules : tuple of int
+        See `layout.Layout`.
     """
 
     detector: str
@@ -43,6 +45,7 @@ class About:
     asic: int
     digital: str
     runs: tuple[str, ...]
+    as_modules: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Gathered:
             int(attrs["asic"]),
             str(attrs["digital"]),
             tuple(str(run) for run in attrs["runs"]),
+            tuple(int(number) for number in attrs["as_modules"]),
         )
         self._file = file
         self._start: NDArray[np.int64] = file["start"][()]

@@ -31,11 +31,15 @@ class Layout(ABC):
         Number of the first train of every run; None: a run begins with its first stored train.
     unique_trains : bool
         True if no two trains of a facility have the same number.
+    as_modules : tuple of int
+        First and last number of the modules whose orientation all images have; empty if the
+        images of each module have its own orientation.
     """
 
     from_zero = False
     first_train: int | None = None
     unique_trains = False
+    as_modules: tuple[int, ...] = ()
 
     @abstractmethod
     def parts(self, path: Path, detector: Integrating) -> list[Part]:

@@ -39,6 +39,7 @@ class Cfel(Layout):
     """Layout ``cfel``: modules of AGIPD on the test bench of CFEL."""
 
     first_train = 1
+    as_modules = (0, 7)
 
     def parts(self, path: Path, detector: Integrating) -> list[Part]:
         """Return the part of the module; triggers are counted from 1."""

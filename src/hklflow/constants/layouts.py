@@ -4,11 +4,11 @@ A layout describes the frames of a file and reads frames. Lost frames and the gr
 files and modules are handled for all layouts in `hklflow.constants.raw_frames`.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from itertools import groupby
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +18,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating
 from hklflow.constants.layout import Images, Layout, Read
 from hklflow.constants.layout_names import GROUP, OURS, known
-from hklflow.constants.raw_frames import Part
+from hklflow.constants.raw_frames import Part, mark_missing
 
 
 def find(name: str) -> Layout:
@@ -68,12 +68,11 @@ def read_parts(name: str, paths: Sequence[Path], detector: Integrating) -> list[
         with readable(path, name):
             parts += layout.parts(path, detector)
     parts.sort(key=lambda part: (part.module, part.number, str(part.path)))
-    counts: Counter[int] = Counter()
-    for place, part in enumerate(parts):
-        if part.number < 0:
-            parts[place] = replace(part, number=counts[part.module])
-        counts[part.module] += 1
-    return parts
+    ordered = []
+    for _, parts_of_module in groupby(parts, key=lambda part: part.module):
+        for place, part in enumerate(mark_missing([*parts_of_module], layout.from_zero)):
+            ordered.append(replace(part, number=place) if part.number < 0 else part)
+    return ordered
 
 
 @contextmanager

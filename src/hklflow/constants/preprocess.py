@@ -14,6 +14,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating, integrating
 from hklflow.constants.layouts import find, read_parts
 from hklflow.constants.raw_frames import (
+    NO_TRAIN,
     Frames,
     Part,
     Ranges,
@@ -114,9 +115,9 @@ def _gaps(trains: Trains) -> Ranges:
 
 
 def trains_of(parts: Sequence[Part]) -> Trains:
-    """Return the trains listed in files, sorted and unique, without 0."""
+    """Return the trains listed in files, sorted and unique, without `NO_TRAIN`."""
     listed = np.unique(np.concatenate([*(part.trains for part in parts), np.zeros(0, np.uint64)]))
-    return listed[listed != 0]
+    return listed[listed != NO_TRAIN]
 
 
 def by_module(parts: Sequence[Part]) -> dict[int, list[Part]]:

@@ -16,6 +16,9 @@ Ints = NDArray[np.int64]
 Trains = NDArray[np.uint64]
 Ranges = list[list[int]]
 
+#: Train number of frames that belong to no train, in the parts that `layouts.read_parts` returns.
+NO_TRAIN = np.uint64(2**63 - 1)
+
 #: Train numbers further apart than this belong to different groups.
 JUMP = 1000
 
@@ -31,7 +34,8 @@ class Part:
     number : int
         Index among the module's files, from 0; -1 if the file does not store it.
     trains : (t,) uint64 array
-        Number of each listed train; 0 for a train without a number.
+        Number of each listed train; `NO_TRAIN` for a train without a number. Layouts describe a
+        missing number as 0, which `mark_missing` replaces.
     first, count : (t,) int64 arrays
         First frame and number of frames of each train.
     train : (n,) uint64 array
@@ -91,17 +95,27 @@ def one_frame_each(train: Trains) -> tuple[Trains, Ints, Ints]:
     return train[first], first, np.diff(first, append=len(train))
 
 
-def one_more(part: Part) -> Part:
-    """Add 1 to the train numbers of a part that counts from 0, because 0 marks a missing train.
+def mark_missing(parts: Sequence[Part], from_zero: bool) -> list[Part]:
+    """Replace number 0 of missing trains by `NO_TRAIN`.
 
-    A 0 after other numbers is kept: it marks a frame that was never written.
+    Parameters
+    ----------
+    parts : sequence of Part
+        Parts of one module in the order of the run.
+    from_zero : bool
+        True if 0 is also the number of the first train. Then only a 0 after other numbers is
+        missing: it marks a frame that was never written.
     """
-
-    def counted(number: Trains) -> Trains:
-        unwritten = (number == 0) & (np.maximum.accumulate(number) > 0)
-        return np.where(unwritten, np.uint64(0), number + np.uint64(1))
-
-    return replace(part, trains=counted(part.trains), train=counted(part.train))
+    marked = []
+    begun = not from_zero
+    for part in parts:
+        both = []
+        for number in (part.trains, part.train):
+            missing = (number == 0) & (begun | (np.maximum.accumulate(number) > 0))
+            both.append(np.where(missing, NO_TRAIN, number))
+        marked.append(replace(part, trains=both[0], train=both[1]))
+        begun = begun or bool(part.trains.any())
+    return marked
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,7 @@ def valid_frames(parts: Sequence[Part], outliers: Trains) -> Frames:
     """
     columns: list[tuple[Ints, ...]] = [(np.zeros(0, np.int64),) * 4]
     for number, part in enumerate(parts):
-        good = (part.trains != 0) & ~np.isin(part.trains, outliers)
+        good = (part.trains != NO_TRAIN) & ~np.isin(part.trains, outliers)
         if part.suspect is not None:
             good &= ~part.suspect
         if part.pulses is not None:
@@ -159,7 +173,7 @@ def outlier_trains(trains: Trains) -> Trains:
     Parameters
     ----------
     trains : (t,) uint64 array
-        All train numbers of a run except 0, sorted and unique.
+        All train numbers of a run except `NO_TRAIN`, sorted and unique.
     """
     if len(trains) == 0:
         return trains

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.constants import layouts
 from hklflow.constants.detectors import Integrating
-from hklflow.constants.raw_frames import one_more, outlier_trains, valid_frames
+from hklflow.constants.preprocess import trains_of
+from hklflow.constants.raw_frames import outlier_trains, valid_frames
 from hklflow.formats.header import Header
 from hklflow.formats.raw import open_frames, read_header
 from hklflow.formats.raw_frames import Frames
@@ -162,10 +163,7 @@ class Run(RotationFrames):
         self.header = Header()
         self._layout, self._detector = layout, detector
         parts = layouts.read_parts(layout, paths, detector)
-        if layouts.find(layout).from_zero:
-            parts = [one_more(part) for part in parts]
-        trains = [part.trains[part.trains != 0] for part in parts]
-        known = np.unique(np.concatenate([*trains, np.zeros(0, np.uint64)]))
+        known = trains_of(parts)
         outliers = outlier_trains(known)
         self._of = {number: [part for part in parts if part.module == number] for number in modules}
         frames = {

@@ -13,7 +13,7 @@ import numpy as np
 
 from hklflow.base.errors import HklflowError
 from hklflow.constants.preprocess import Facts, trains_of
-from hklflow.constants.raw_frames import Part, Trains, from_ranges, listed
+from hklflow.constants.raw_frames import NO_TRAIN, Part, Trains, from_ranges, listed
 
 Severity = Literal["error", "warning"]
 
@@ -202,7 +202,7 @@ def index_within_data(raw: Raw) -> Iterator[str]:
 def no_surplus_frames(raw: Raw) -> Iterator[str]:
     """Every frame with a train is listed by the index."""
     for part in raw.each():
-        surplus = np.count_nonzero((part.record() < 0) & (part.train[: part.stored] != 0))
+        surplus = np.count_nonzero((part.record() < 0) & (part.train[: part.stored] != NO_TRAIN))
         if surplus:
             yield f"{part.path.name} has {surplus} frames that are not listed in the index"
 
@@ -223,7 +223,7 @@ def pulses_counted(raw: Raw) -> Iterator[str]:
     """The number of frames of each train agrees with the detector's header."""
     for part in raw.each():
         if part.pulses is not None:
-            wrong = np.count_nonzero((part.pulses != part.count) & (part.trains != 0))
+            wrong = np.count_nonzero((part.pulses != part.count) & (part.trains != NO_TRAIN))
             if wrong:
                 yield f"{part.path.name} has {wrong} trains whose length differs from its header"
 
@@ -240,7 +240,7 @@ def trains_rising(raw: Raw) -> Iterator[str]:
             if parts[place].cut and np.array_equal(lists[place][:1], parts[place - 1].trains[-1:]):
                 lists[place] = lists[place][1:]
         trains = np.concatenate(lists).astype(np.int64)
-        trains = trains[(trains != 0) & ~np.isin(trains, raw.outliers)]
+        trains = trains[(trains != NO_TRAIN) & ~np.isin(trains, raw.outliers)]
         falls = np.flatnonzero(np.diff(trains) <= 0)
         if len(falls):
             before, after = trains[falls[0]], trains[falls[0] + 1]
@@ -251,8 +251,8 @@ def trains_rising(raw: Raw) -> Iterator[str]:
 def no_embedded_zeros(raw: Raw) -> Iterator[str]:
     """There is no train without number between other trains."""
     for part in raw.each():
-        known = np.flatnonzero(part.trains)
-        zeros = np.count_nonzero(part.trains[: known[-1] + 1] == 0) if len(known) else 0
+        known = np.flatnonzero(part.trains != NO_TRAIN)
+        zeros = np.count_nonzero(part.trains[: known[-1] + 1] == NO_TRAIN) if len(known) else 0
         if zeros:
             yield f"{part.path.name} has {zeros} trains without number between other trains"
 
@@ -261,7 +261,7 @@ def no_embedded_zeros(raw: Raw) -> Iterator[str]:
 def no_trailing_zeros(raw: Raw) -> Iterator[str]:
     """No file ends with frames of a train without number."""
     for part in raw.each():
-        known = np.flatnonzero(part.trains)
+        known = np.flatnonzero(part.trains != NO_TRAIN)
         end = known[-1] + 1 if len(known) else 0
         lost = int(part.count[end:].sum())
         if lost:
@@ -331,12 +331,12 @@ def no_gaps(raw: Raw) -> Iterator[str]:
 @_check("warning")
 def no_lost_pulses(raw: Raw) -> Iterator[str]:
     """All trains have the same number of frames."""
-    usual = Counter(n for part in raw.each() for n in part.count[part.trains != 0].tolist())
+    usual = Counter(n for part in raw.each() for n in part.count[part.trains != NO_TRAIN].tolist())
     if not usual:
         return
     most = usual.most_common(1)[0][0]
     for part in raw.each():
-        good = (part.trains != 0) & ~np.isin(part.trains, raw.outliers)
+        good = (part.trains != NO_TRAIN) & ~np.isin(part.trains, raw.outliers)
         odd = np.count_nonzero(part.count[good] != most)
         if odd:
             yield f"{part.path.name} has {odd} trains without exactly {most} frames"
@@ -347,7 +347,8 @@ def cells_once(raw: Raw) -> Iterator[str]:
     """Each train has at most one frame of each memory cell."""
     for part in raw.each():
         record = part.record()
-        rows = np.flatnonzero((record >= 0) & (part.cell[: part.stored] >= 0))
+        numbered = (record >= 0) & (part.trains[record] != NO_TRAIN)
+        rows = np.flatnonzero(numbered & (part.cell[: part.stored] >= 0))
         twice = len(rows) - len(np.unique(record[rows] << 16 | part.cell[rows]))
         if twice:
             yield f"{part.path.name} has {twice} repeated frames of a memory cell in the same train"

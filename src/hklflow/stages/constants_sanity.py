@@ -6,7 +6,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):

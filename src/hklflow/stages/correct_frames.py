@@ -16,7 +16,7 @@ take another 48 or 56 bytes per pixel and cell. A block of frames takes 5 bytes 
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hklflow.formats.header import Header
     from hklflow.stage.rehearsal import Known
 
-VERSION = 3
+VERSION = 4
 KERNELS = "constants"
 
 
@@ -176,6 +176,7 @@ def _described(path: Path, params: Params) -> "tuple[Integrating, list[int], lis
         abouts = [about_of(group) for group in groups]
         size = groups[0]["offset"].shape[-2:]
         modules = list(constants.modules)
+    _require_orientation(path, abouts)
     cells = {tuple(int(cell) for cell in about["cell_ids"]) for about in abouts}
     if len(cells) > 1:
         raise HklflowError(
@@ -184,6 +185,19 @@ def _described(path: Path, params: Params) -> "tuple[Integrating, list[int], lis
         )
     detector = integrating(str(abouts[0]["detector"]), size, params.asic_size)
     return detector, modules, list(cells.pop())
+
+
+def _require_orientation(path: Path, abouts: "list[dict[str, Any]]") -> None:
+    from hklflow.base.errors import HklflowError
+
+    for about in abouts:
+        lowest, highest = about.get("as_modules") or (0, about["module"])
+        if not (about.get("absent") or lowest <= about["module"] <= highest):
+            raise HklflowError(
+                f"{path}: constants of module {about['module']} were measured on a test bench, in "
+                f"the orientation of modules {lowest} to {highest}, which is another one in the "
+                "detector; measure this module in the detector, or leave it out"
+            )
 
 
 def _open(

@@ -8,7 +8,7 @@ from pydantic import Field
 from hklflow import stage
 from hklflow.constants.layout_names import LayoutName
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
