@@ -85,7 +85,7 @@ test-all: kernels
 	PATH="$(BIN):$$PATH" $(PYTEST) -n $(MORE) $(SLOWEST) -m "not (slurm or dials)"
 
 test-programs: kernels
-	PATH="$(BIN):$$PATH" $(PYTEST) -n $(MORE) $(SLOWEST) -m "slurm or dials"
+	PATH="$(BIN):$$PATH" $(PYTEST) -n $(PROCESSES) $(SLOWEST) -m "slurm or dials"
 
 lint: setup-dev
 	PATH="$(BIN):$$PATH" ruff check src tests benchmarks docs
