@@ -14,3 +14,6 @@ MOST_PIXELS = 1_000_000_000
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9.+-]*"
 """Pattern of the names of samples, scans, rotations, candidates and states."""
+
+FIRST_PANEL = "first panel"
+"""Text in the file of a picture that has the place of its first panel."""

@@ -66,9 +66,7 @@ from hklflow.experiment.step import Jobs, Output, Source, Step, Wildcards, figur
 if TYPE_CHECKING:
     from hklflow.experiment.models import Config
 
-_OVERVIEW, _DETECTOR, _FRAMES = "0 Overview", "1 Detector", "2 Frames"
-_ORIENTATION, _VOLUME = "3 Lattice and orientation", "4 S(Q)"
-_FACTORS, _PDF = "5 Structure factors", "6 Pair distributions"
+_OVERVIEW, _PLANES = "0 Overview", "2 Planes"
 
 
 # ------------------------------------------------------------------------- conditions
@@ -264,7 +262,7 @@ _CALIBRATIONS = (
         writes={
             "geometry": Output("geometry.json"),
             "poni": Output("geometry.poni"),
-            "picture": picture("rings.png", _DETECTOR, "powder rings", "rings"),
+            "picture": Output("rings.png"),
             "powder": Output("powder.nxs"),
         },
         params=frames.powder_calibration,
@@ -300,7 +298,7 @@ _ROTATIONS = (
         reads={"raw": REPEATED, "linked": LINKED, "constants": constants(counter=False)},
         writes={
             "frames": Output("corrected.nxs"),
-            "picture": picture("corrected.png", _FRAMES, "0 corrected frames", "corrected"),
+            "picture": Output("corrected.png"),
             "metrics": figures("corrected.json"),
         },
         params=frames.correct_frames,
@@ -336,7 +334,7 @@ _ROTATIONS = (
         },
         writes={
             "mask": Output("mask.nxs"),
-            "picture": picture("mask.png", _FRAMES, "1 pixel mask", "mask"),
+            "picture": Output("mask.png"),
             "metrics": figures("mask.json"),
         },
         params=frames.pixel_mask,
@@ -348,12 +346,7 @@ _ROTATIONS = (
         reads={"scan": of_rotation("scan.nxs"), "mask": of_rotation("mask.nxs")},
         writes={
             "normalization": Output("artificial_normalization.nxs"),
-            "picture": picture(
-                "artificial_normalization.png",
-                _FRAMES,
-                "6 artificial response",
-                "normalization",
-            ),
+            "picture": Output("artificial_normalization.png"),
             "metrics": figures("artificial_normalization.json"),
         },
         params=frames.artificial_normalization,
@@ -367,10 +360,10 @@ _ROTATIONS = (
         reads={"scan": of_rotation("scan.nxs"), "mask": of_rotation("mask.nxs")},
         writes={
             "peaks": Output("peaks.nxs"),
-            "picture": picture("peaks.png", _FRAMES, "3 peaks", "peaks"),
+            "picture": Output("peaks.png"),
             "metrics": figures("peaks.json"),
             "statistics": Output("statistics.nxs"),
-            "statistics_picture": picture("statistics.png", _FRAMES, "2 frame sums", "statistics"),
+            "statistics_picture": Output("statistics.png"),
             "statistics_metrics": figures("statistics.json"),
         },
         params=frames.find_peaks,
@@ -389,9 +382,7 @@ _ROTATIONS = (
         },
         writes={
             "background": Output("background.nxs"),
-            "picture": picture(
-                "background.png", _FRAMES, "6 background without the crystal", "background"
-            ),
+            "picture": Output("background.png"),
             "metrics": figures("background.json"),
         },
         params=frames.background,
@@ -413,7 +404,7 @@ _ROTATIONS = (
         },
         writes={
             "scale": Output("scale.nxs"),
-            "picture": picture("scale.png", _FRAMES, "5 scale of the frames", "scale"),
+            "picture": Output("scale.png"),
             "metrics": figures("scale.json"),
         },
         params=section("frame_scale"),
@@ -430,7 +421,7 @@ _ROTATIONS = (
         },
         writes={
             "frame_mask": Output("frame_mask.nxs"),
-            "picture": picture("frame_mask.png", _FRAMES, "4 3-D mask", "frame_mask"),
+            "picture": Output("frame_mask.png"),
         },
         params=frames.mask_3d,
         threads=True,
@@ -453,7 +444,7 @@ _ORIENTATIONS = (
         },
         writes={
             "orientation": Output("parent.json"),
-            "picture": picture("parent.png", _ORIENTATION, "parent's residuals", "residuals"),
+            "picture": Output("parent.png"),
         },
         params=orientation.refine_parent,
         runs=_parents,
@@ -472,7 +463,7 @@ _ORIENTATIONS = (
         },
         writes={
             "orientation": figures("orientation.json"),
-            "picture": picture("residuals.png", _ORIENTATION, "residuals", "residuals"),
+            "picture": Output("residuals.png"),
         },
         params=orientation.refine,
         threads=True,
@@ -496,9 +487,7 @@ _ORIENTATIONS = (
         },
         writes={
             "absorption": Output("absorption.nxs"),
-            "picture": picture(
-                "absorption.png", _VOLUME, "transmission by the crystal's shape", "absorption"
-            ),
+            "picture": Output("absorption.png"),
             "metrics": figures("absorption.json"),
         },
         params=volumes.absorption,
@@ -550,12 +539,7 @@ _VOLUMES = (
         },
         writes={
             "background": Output("unmeasured_background.nxs"),
-            "picture": picture(
-                "unmeasured_background.png",
-                _VOLUME,
-                "background without a measurement",
-                "unmeasured_background",
-            ),
+            "picture": Output("unmeasured_background.png"),
             "metrics": figures("unmeasured_background.json"),
         },
         params=volumes.unmeasured_background,
@@ -579,9 +563,7 @@ _VOLUMES = (
         },
         writes={
             "refined": Output("refined_scale.nxs"),
-            "picture": picture(
-                "refined_scale.png", _VOLUME, "scale from repeated measurements", "refined_scale"
-            ),
+            "picture": Output("refined_scale.png"),
             "metrics": figures("refined_scale.json"),
         },
         params=volumes.refine_scale,
@@ -608,10 +590,8 @@ _VOLUMES = (
         reads={"volumes": of_rotations("{kind}.nxs")},
         writes={
             "volume": Output("{kind}.nxs"),
-            "slices": picture("{kind}.png", _VOLUME, "{kind}", "slices"),
-            "coverage": picture(
-                "{kind}_coverage.png", _VOLUME, "{kind}: coverage and errors", "coverage"
-            ),
+            "slices": Output("{kind}.png"),
+            "coverage": Output("{kind}_coverage.png"),
             "metrics": figures("{kind}.json"),
         },
         params=volumes.merge,
@@ -625,9 +605,7 @@ _VOLUMES = (
         reads={"volumes": of_rotations("{kind}.nxs"), "orientation": of_scan("orientation.json")},
         writes={
             "symmetrised": Output("symm_{kind}.nxs"),
-            "picture": picture(
-                "symm_{kind}.png", _VOLUME, "{kind}, symmetrised: agreement", "symmetrised"
-            ),
+            "picture": Output("symm_{kind}.png"),
             "metrics": figures("symm_{kind}.json"),
         },
         params=volumes.symmetrise,
@@ -646,9 +624,7 @@ _VOLUMES = (
         },
         writes={
             "filled": Output("filled_{kind}.nxs"),
-            "picture": picture(
-                "filled_{kind}.png", _VOLUME, "{kind}: without Bragg reflections", "fill"
-            ),
+            "picture": Output("filled_{kind}.png"),
             "metrics": figures("filled_{kind}.json"),
         },
         params=volumes.fill,
@@ -663,7 +639,7 @@ _VOLUMES = (
         reads={"filled": of_scan("filled_{kind}.nxs"), "symmetrised": WHOLE_VOLUME},
         writes={
             "pdf": Output("{which}_pdf_{kind}.nxs"),
-            "picture": picture("{which}_pdf_{kind}.png", _PDF, "{which} PDF ({kind})", "pdf"),
+            "picture": Output("{which}_pdf_{kind}.png"),
             "metrics": figures("{which}_pdf_{kind}.json"),
         },
         params=volumes.pdf,
@@ -678,7 +654,7 @@ _VOLUMES = (
         reads={"volume": of_scan("{volume}_{kind}.nxs")},
         writes={
             "picture": picture(
-                "planes_{volume}_{kind}.png", _PDF, "planes of {volume}_{kind}", "planes"
+                "planes_{volume}_{kind}.png", _PLANES, "planes of {volume}_{kind}", "planes"
             )
         },
         params=volumes.planes,
@@ -698,9 +674,7 @@ _VOLUMES = (
         writes={
             "difference": Output("difference_{kind}.nxs"),
             "pdf_difference": Output("pdf_difference_{kind}.nxs"),
-            "picture": picture(
-                "difference_{kind}.png", _PDF, "difference to the reference ({kind})", "difference"
-            ),
+            "picture": Output("difference_{kind}.png"),
             "metrics": figures("difference_{kind}.json"),
         },
         params=volumes.difference,
@@ -728,9 +702,7 @@ _REFLECTIONS = (
         writes={
             "converged": Output("converged.json"),
             "history": figures("convergence.json"),
-            "picture": picture(
-                "convergence.png", _ORIENTATION, "convergence, residuals by module", "convergence"
-            ),
+            "picture": Output("convergence.png"),
             "modules": Output("modules.json"),
         },
         params=orientation.converge,
@@ -754,9 +726,7 @@ _REFLECTIONS = (
         },
         writes={
             "reflections": Output("reflections.nxs"),
-            "picture": picture(
-                "reflections.png", _FACTORS, "1 integrated reflections", "reflections_integrated"
-            ),
+            "picture": Output("reflections.png"),
             "metrics": figures("reflections.json"),
         },
         params=orientation.integrate,
@@ -773,7 +743,7 @@ _REFLECTIONS = (
         },
         writes={
             "scaled": Output("scaled.nxs"),
-            "picture": picture("scaled.png", _FACTORS, "2 scales and error model", "scaled"),
+            "picture": Output("scaled.png"),
             "metrics": figures("scaled.json"),
         },
         params=orientation.scale_reflections,
@@ -789,12 +759,7 @@ _REFLECTIONS = (
             "mtz": Output("structure_factors.mtz"),
             "hkl": Output("structure_factors.hkl"),
             "table": Output("structure_factors.tsv"),
-            "picture": picture(
-                "structure_factors.png",
-                _FACTORS,
-                "3 merged: statistics by resolution",
-                "structure_factors",
-            ),
+            "picture": Output("structure_factors.png"),
             "metrics": figures("structure_factors.json"),
         },
         params=orientation.merge_reflections,
@@ -814,13 +779,8 @@ _REFLECTIONS = (
             "hkl": Output("structure_factors.hkl"),
             "table": Output("structure_factors.tsv"),
             "scaled": Output("scaled.nxs"),
-            "picture": picture(
-                "structure_factors.png",
-                _FACTORS,
-                "5 {crystals}: statistics by resolution",
-                "structure_factors",
-            ),
-            "comparison": picture("scans.png", _FACTORS, "6 {crystals}: scans", "scans_merged"),
+            "picture": Output("structure_factors.png"),
+            "comparison": Output("scans.png"),
             "metrics": figures("structure_factors.json"),
         },
         params=orientation.merge_crystals,
@@ -865,9 +825,7 @@ _TOGETHER = (
             "files": parameter_files("absolute_scale"),
         },
         writes={
-            "picture": picture(
-                "absolute_scale.png", _FACTORS, "4 absolute scale of S(Q)", "absolute_scale"
-            ),
+            "picture": Output("absolute_scale.png"),
             "metrics": figures("absolute_scale.json"),
         },
         params=volumes.absolute_scale,

@@ -57,6 +57,29 @@ def table(
     return tag("div", tag("table", top, body, class_=class_ or None), class_="wide")
 
 
+_BADGES = {
+    "passed": ("✓ passed", "good"),
+    "doubtful": ("? doubtful", "warn"),
+    "failed": ("✗ failed", "bad"),
+}
+
+
+def badge(level: str | None) -> Html:
+    """Show a verdict; its sign is for readers who cannot distinguish colours."""
+    if level is None:
+        return tag("span", "not judged", class_="note")
+    words, colour = _BADGES[level]
+    return tag("span", words, class_=f"badge {colour}")
+
+
+def image(title: str, caption: str, picture: Picture) -> Html:
+    """Show a picture."""
+    return tag(
+        "img", src=picture.uri, alt=f"{title}: {caption}" if caption else title,
+        width=picture.size[0], height=picture.size[1],
+    )  # fmt: skip
+
+
 def gallery(pictures: Sequence[tuple[str, str, Picture]], name: str) -> Html:
     """Show pictures (title, caption, picture) small, side by side; a click enlarges a picture.
 
@@ -68,14 +91,14 @@ def gallery(pictures: Sequence[tuple[str, str, Picture]], name: str) -> Html:
     figures = []
     for i, (title, caption, picture) in enumerate(pictures):
         box = f"{name}-{i}"
-        image = tag(
-            "img", src=picture.uri, alt=f"{title}: {caption}",
-            width=picture.size[0], height=picture.size[1],
-        )  # fmt: skip
         words = [tag("b", title), f" {caption}" if caption else ""]
         figures += [
             tag("input", type="checkbox", id=box, aria_label=f"enlarge {title}"),
-            tag("figure", tag("label", image, for_=box), tag("figcaption", words)),
+            tag(
+                "figure",
+                tag("label", image(title, caption, picture), for_=box),
+                tag("figcaption", words),
+            ),
         ]
     return tag("div", figures, class_="gallery")
 

@@ -26,6 +26,18 @@ def with_error(value: float | None, sigma: float | None, digits: int = 6) -> str
     return f"{number}({error})".replace("-", "−")
 
 
+def formatted(value: Any, form: str) -> str:
+    """Format a number; anything else is a dash."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    return form.format(value).replace(",", " ").replace("-", "−")
+
+
+def kelvin(temperature: float) -> str:
+    """Write a temperature; NaN is a dash."""
+    return f"{temperature:g} K" if math.isfinite(temperature) else "–"
+
+
 def flat(data: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
     """List the metrics of a product for reading, as pairs of name and value.
 

@@ -5,14 +5,19 @@ import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import FIRST_PANEL
 
-BUDGET = 10_500_000
+BUDGET = 4_000_000
 """Largest number of bytes of all pictures of a page; base64 adds a third."""
 
-WIDTHS = (1800, 1400, 1100, 850)
+FIRST_WIDTH = 600
+"""Largest width of the pictures of the first screen, in pixels."""
+
+WIDTHS = (1400, 1100, 850, 640)
 """Picture widths to try, in pixels, best first."""
 
 SMALL_WIDTHS = (850, 640, 480, 360, 280)
@@ -25,15 +30,21 @@ _EFFORT = 2  # effort of WebP; 4 takes twice the time for 4 % fewer bytes
 
 @dataclass(frozen=True)
 class Picture:
-    """Picture as embedded in the page."""
+    """Picture as embedded in the page, and its file."""
 
     data: bytes
     size: tuple[int, int]
+    path: Path
 
     @property
     def uri(self) -> str:
         """Address that contains the picture itself."""
         return f"data:image/webp;base64,{base64.b64encode(self.data).decode()}"
+
+    @cached_property
+    def first(self) -> "Picture":
+        """Its first panel (see `plots.common.save`) as in the file; the picture if it has none."""
+        return _packed(self.path, FIRST_WIDTH, panel=True)
 
 
 def pack(
@@ -80,20 +91,24 @@ def pack(
         return packed(paths, widths[-1]) if last else []
 
 
-def _packed(path: Path, width: int) -> Picture:
+def _packed(path: Path, width: int, panel: bool = False) -> Picture:
     from PIL import Image
 
     try:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
+            place = opened.info.get(FIRST_PANEL) if panel else None
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
         raise HklflowError(
             f"{path} is not a readable picture ({error}); create it again"
         ) from error
+    if place is not None:
+        left, top, right, bottom = (int(x) for x in place.split())
+        image = image.crop((left, top, right, bottom))
     scale = min(1.0, width / image.width, _HIGHEST / image.height)
     if scale < 1:
         size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
     packed = io.BytesIO()
     image.save(packed, "WEBP", quality=_QUALITY, method=_EFFORT)
-    return Picture(packed.getvalue(), image.size)
+    return Picture(packed.getvalue(), image.size, path)

@@ -21,12 +21,23 @@ class Product:
 
 @dataclass(frozen=True)
 class Figure:
-    """A number of the overview: its name, the product, the keys of the value, its format."""
+    """A number of the overview: its name, the product, the keys of the value, its format.
+
+    ``expected`` are the lowest and the highest value of good data, or None.
+    """
 
     name: str
     product: str
     keys: tuple[str, ...]
     form: str = "{:.4g}"
+    expected: tuple[float | None, float | None] = (None, None)
+
+    def as_expected(self, value: object) -> bool | None:
+        """Return whether a value is expected; None if this is not known."""
+        low, high = self.expected
+        if not isinstance(value, int | float) or self.expected == (None, None):
+            return None
+        return (low is None or value >= low) and (high is None or value <= high)
 
 
 @dataclass(frozen=True)
@@ -43,11 +54,29 @@ _NONE = "reduced chi2 of no difference"
 KINDS = {_S: "all pixels", _M: "3-D masked"}
 
 
-def _of_kinds(name: str, product: str, keys: tuple[str, ...], form: str) -> tuple[Figure, Figure]:
-    """Return a number twice: for the volume of all pixels, and for the 3-D masked volume."""
+# What is expected of good data. A reduced χ² is 1 if errors are those of counting, and is known to
+# better than 0.05 for some thousand values; 20 % of χ² are 10 % of the errors. Half a pixel is
+# where masks and boxes begin to miss spots (`max_shift` of `accept`); R and CC1/2 are those at
+# which structures are published.
+_CHI2 = (0.8, 1.2)
+_SHARE_OF_PEAKS = (None, 0.05)  # `told_unindexed` of `accept`
+
+
+def _of_kinds(
+    name: str,
+    product: str,
+    keys: tuple[str, ...],
+    form: str,
+    expected: tuple[float | None, float | None] = (None, None),
+) -> tuple[Figure, Figure]:
+    """Return a number twice: for the volume of all pixels, and for the 3-D masked volume.
+
+    What is expected holds for the second: sharp reflections differ between rotations and
+    equivalents by the place of their voxels.
+    """
     return (
         Figure(name, f"{product}_{_S}", keys, form),
-        Figure(f"{name}, {KINDS[_M]}", f"{product}_{_M}", keys, form),
+        Figure(f"{name}, {KINDS[_M]}", f"{product}_{_M}", keys, form, expected),
     )
 
 
@@ -64,7 +93,13 @@ STEPS = (
                 ("bright pixels that are reflections, not hot",),
                 "{:,}",
             ),
-            Figure("too dark for dead pixels", "mask", ("too dark for dead pixels",), "{:.0%}"),
+            Figure(
+                "too dark for dead pixels",
+                "mask",
+                ("too dark for dead pixels",),
+                "{:.0%}",
+                (None, 0.05),
+            ),
         ),
     ),
     Step(
@@ -115,6 +150,7 @@ STEPS = (
                 "refined_scale",
                 ("reduced chi2 after",),
                 "{:.3f}",
+                _CHI2,
             ),
         ),
     ),
@@ -148,10 +184,18 @@ STEPS = (
         ),
         (
             Figure(
-                "peaks not indexed", "orientation", ("symmetry", "fraction unindexed"), "{:.1%}"
+                "peaks not indexed",
+                "orientation",
+                ("symmetry", "fraction unindexed"),
+                "{:.1%}",
+                _SHARE_OF_PEAKS,
             ),
-            Figure("rmsd (pixel)", "orientation", ("metrics", "rmsd in pixels"), "{:.3f}"),
-            Figure("rmsd (frame)", "orientation", ("metrics", "rmsd in frames"), "{:.3f}"),
+            Figure(
+                "rmsd (pixel)", "orientation", ("metrics", "rmsd in pixels"), "{:.3f}", (None, 0.5)
+            ),
+            Figure(
+                "rmsd (frame)", "orientation", ("metrics", "rmsd in frames"), "{:.3f}", (None, 0.5)
+            ),
         ),
     ),
     Step(
@@ -200,9 +244,15 @@ STEPS = (
             Product("structure_factors", "Statistics by resolution; absences.", "merged"),
         ),
         (
-            Figure("completeness", "structure_factors", ("overall", "completeness"), "{:.1%}"),
-            Figure("R_meas", "structure_factors", ("overall", "R_meas"), "{:.2%}"),
-            Figure("CC1/2", "structure_factors", ("overall", "CC1/2"), "{:.4f}"),
+            Figure(
+                "completeness",
+                "structure_factors",
+                ("overall", "completeness"),
+                "{:.1%}",
+                (0.9, None),
+            ),
+            Figure("R_meas", "structure_factors", ("overall", "R_meas"), "{:.2%}", (None, 0.15)),
+            Figure("CC1/2", "structure_factors", ("overall", "CC1/2"), "{:.4f}", (0.95, None)),
         ),
     ),
     Step(
@@ -225,6 +275,13 @@ STEPS = (
             Figure("voxels measured", _S, ("coverage",), "{:.1%}"),
             Figure("voxels measured, 3-D masked", _M, ("coverage",), "{:.1%}"),
             Figure("χ² between rotations", _S, ("rotations' reduced chi2",), "{:.2f}"),
+            Figure(
+                f"χ² between rotations, {KINDS[_M]}",
+                _M,
+                ("rotations' reduced chi2",),
+                "{:.2f}",
+                _CHI2,
+            ),
         ),
     ),
     Step(
@@ -235,7 +292,9 @@ STEPS = (
         ),
         (
             *_of_kinds("R of equivalents", "symm", ("R of equivalents",), "{:.2%}"),
-            *_of_kinds("χ² of equivalents", "symm", ("reduced chi2 of equivalents",), "{:.2f}"),
+            *_of_kinds(
+                "χ² of equivalents", "symm", ("reduced chi2 of equivalents",), "{:.2f}", _CHI2
+            ),
             *_of_kinds("CC1/2", "symm", ("CC1/2",), "{:.4f}"),
             *_of_kinds("voxels measured", "symm", ("coverage after",), "{:.1%}"),
         ),
@@ -248,7 +307,9 @@ STEPS = (
         ),
         (
             *_of_kinds("punched", "filled", ("punched fraction of the measured",), "{:.1%}"),
-            *_of_kinds("pull of the fill", "filled", ("pull width of control holes",), "{:.2f}"),
+            *_of_kinds(
+                "pull of the fill", "filled", ("pull width of control holes",), "{:.2f}", _CHI2
+            ),
         ),
     ),
     Step(
@@ -261,7 +322,7 @@ STEPS = (
         ),
         (
             *_of_kinds("resolution (Å)", "delta_pdf", ("resolution in angstrom",), "{:.2f}"),
-            *_of_kinds("Parseval ratio", "delta_pdf", ("Parseval ratio",), "{:.4f}"),
+            *_of_kinds("Parseval ratio", "delta_pdf", ("Parseval ratio",), "{:.4f}", (0.99, 1.01)),
         ),
     ),
     Step(

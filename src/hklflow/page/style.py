@@ -7,7 +7,7 @@ STYLE = """
 html { scroll-padding-top: 3.5rem; }
 body { margin: 0 auto; padding: 0 2rem 4rem; max-width: 1320px; background: #fff; color: var(--ink);
   font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, "Liberation Sans", sans-serif; }
-h1 { font-size: 1.9rem; font-weight: 650; margin: 2rem 0 .2rem; letter-spacing: -.01em; }
+h1 { font-size: 1.8rem; font-weight: 650; margin: 1.2rem 0 .1rem; letter-spacing: -.01em; }
 h2 { font-size: 1.3rem; font-weight: 650; margin: 2.6rem 0 .8rem; padding-bottom: .3rem;
   border-bottom: 1px solid var(--line); }
 h3 { font-size: 1.05rem; font-weight: 650; margin: 1.8rem 0 .5rem; }
@@ -16,7 +16,7 @@ a { color: var(--link); text-decoration: none; } a:hover { text-decoration: unde
 .lead { color: var(--soft); font-size: 1.02rem; }
 .note { color: var(--soft); font-size: .88rem; }
 nav { position: sticky; top: 0; z-index: 2; background: #fffffff2; border-bottom: 1px solid
-  var(--line); padding: .55rem 0; margin-top: 1rem; font-size: .92rem; display: flex;
+  var(--line); padding: .55rem 0; margin-top: .4rem; font-size: .92rem; display: flex;
   flex-wrap: wrap; gap: .2rem 1.2rem; }
 .wide { overflow-x: auto; margin: .6rem 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
@@ -43,8 +43,8 @@ tbody tr:hover { background: var(--wash); }
   margin: .8rem 0; }
 .alarm.mild { border-color: #c98a00; background: #fff9ec; }
 .alarm.plain { border-color: var(--line); background: var(--wash); }
-.alarm p { max-width: 100ch; }
-details.scan { border-top: 1px solid var(--line); margin-top: 1.4rem; }
+.alarm p { max-width: none; font-size: .93rem; margin: .25rem 0; }
+details.scan { border-top: 1px solid var(--line); }
 details.scan > summary { cursor: pointer; padding: .8rem 0; font-size: 1.2rem; font-weight: 650; }
 details.scan > summary .note { font-weight: 400; margin-left: .6rem; }
 details.figures { margin: .3rem 0 .8rem; font-size: .9rem; }
@@ -55,7 +55,11 @@ details.figures > summary { cursor: pointer; color: var(--link); }
 .columns td, .columns th { white-space: normal; overflow-wrap: anywhere; padding: .15rem .5rem; }
 .columns th { font-weight: 400; color: var(--soft); }
 .gallery { display: grid; gap: .9rem; margin: .6rem 0;
-  grid-template-columns: repeat(auto-fill, minmax(min(34rem, 100%), 1fr)); align-items: start; }
+  grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); align-items: start; }
+.opening { display: grid; gap: .9rem; margin: .9rem 0;
+  grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); align-items: start; }
+.opening img { height: 21rem; object-fit: contain; }
+p.verdict { display: inline-block; margin: .9rem 1.6rem .1rem 0; font-size: 1.02rem; }
 .gallery input { position: absolute; opacity: 0; pointer-events: none; }
 figure { margin: 0; padding: .5rem; border: 1px solid var(--line); border-radius: 6px;
   background: #fff; }
@@ -67,6 +71,13 @@ figcaption b { color: var(--ink); font-weight: 600; }
 .gallery input:checked + figure { grid-column: 1 / -1; }
 .gallery input:checked + figure label { cursor: zoom-out; }
 footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line); }
+.first { display: flex; flex-direction: column; }
+@media (max-width: 40rem) {
+  body { padding: 0 1rem 3rem; }
+  .first > .verdicts { order: -2; } .first > .opening { order: -1; }
+  .opening { grid-template-columns: 1fr 1fr; } .opening figure:first-child { grid-column: 1 / -1; }
+  .opening img { height: auto; }
+}
 @media print {
   body { font-size: 10px; max-width: none; padding: 0; }
   nav { display: none; }

@@ -10,9 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation
 from numpy.typing import NDArray
 
+from hklflow.base.values import FIRST_PANEL
+
 IMAGE = "viridis"
 SMALL = {"fontsize": 9}
 _DPI = 110
+_EDGE = 4.0  # pixels around a panel
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
@@ -28,9 +31,14 @@ class _Powers(LogFormatterSciNotation):
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG and draw it once; `Figure.savefig` would draw it twice."""
+    """Write a figure as PNG and draw it once; `Figure.savefig` would draw it twice.
+
+    The text `FIRST_PANEL` of the file has the place of the first panel with its labels: left, top,
+    right and bottom in pixels. The page of a sample shows it alone.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     figure.set_dpi(_DPI)
     for axes in figure.axes:
@@ -43,7 +51,13 @@ def save(figure: Figure, path: Path) -> None:
     canvas.draw()
     size = canvas.get_width_height()
     image = Image.frombuffer("RGBA", size, canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
-    image.convert("RGB").save(path, "PNG", dpi=(_DPI, _DPI))
+    notes = PngInfo()
+    if figure.axes and (box := figure.axes[0].get_tightbbox()) is not None:
+        box = box.padded(_EDGE)
+        edges = (box.x0, size[1] - box.y1, box.x1, size[1] - box.y0)
+        place = np.clip(np.rint(edges), 0, (*size, *size))
+        notes.add_text(FIRST_PANEL, " ".join(f"{x:.0f}" for x in place))
+    image.convert("RGB").save(path, "PNG", dpi=(_DPI, _DPI), pnginfo=notes)
 
 
 def figure_of(width: float, height: float) -> Figure:

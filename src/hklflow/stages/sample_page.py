@@ -11,7 +11,7 @@ from hklflow.base.errors import HklflowError
 if TYPE_CHECKING:
     from hklflow.page.steps import Place
 
-VERSION = 5
+VERSION = 6
 
 
 class Inputs(stage.Inputs):
@@ -53,8 +53,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Sort the pictures by their paths in the results folder, and write the page."""
     from dataclasses import replace
 
+    from hklflow.page.content import Page
+    from hklflow.page.opening import pictures as first_pictures
     from hklflow.page.pictures import SMALL_WIDTHS, pack
-    from hklflow.page.sample import Page, render
+    from hklflow.page.sample import render
     from hklflow.page.steps import place
     from hklflow.quality.verdict import counted, require
 
@@ -91,6 +93,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     text = render(page)
     outputs.page.write_text(text, encoding="utf-8")
     bare = len(render(replace(page, pictures=[])).encode())
+    bare += sum(len(picture.uri) for _, _, picture in first_pictures(page))
     paths = [item.path for item in pictures]
     packed = pack(paths, _room(bare), SMALL_WIDTHS, last=False, threads=threads)
     shown = "small here" if packed else "left out here"

@@ -1,0 +1,71 @@
+"""What the stages say about the scans of a sample: each sentence once, the most serious first."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hklflow.page.content import Page
+
+Severity = Literal["failed", "doubtful", "note"]
+_ORDER: tuple[Severity, ...] = ("failed", "doubtful", "note")
+_PRODUCT = re.compile(r"(?:([^\s:,]+), )?([a-z][a-z0-9_]*): ")
+_NUMBER = re.compile(r"[−-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+@dataclass
+class Message:
+    """A sentence, and where it holds.
+
+    Attributes
+    ----------
+    text : str
+        The sentence of the first scan, without the names of scan and product.
+    severity : str
+        Of a failed gate, of a doubt, or a note that is no reason of a verdict.
+    places : list of (str, str, str)
+        Scan, rotation (may be empty) and product (may be empty), each once.
+    """
+
+    text: str
+    severity: Severity
+    places: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @property
+    def where(self) -> str:
+        """The places in words, such as ``100K (r1, r2), 200K (r1)``."""
+        scans: dict[str, list[str]] = {}
+        for scan, rotation, _ in self.places:
+            scans.setdefault(scan, [])
+            if rotation and rotation not in scans[scan]:
+                scans[scan].append(rotation)
+        return ", ".join(
+            f"{scan} ({', '.join(rotations)})" if rotations else scan
+            for scan, rotations in scans.items()
+        )
+
+
+def messages(page: Page) -> list[Message]:
+    """Return all sentences, failed scans first; sentences that differ in numbers alone are one."""
+    found: dict[tuple[str, str], Message] = {}
+    for severity, scan, sentence in sorted(_sentences(page), key=lambda x: _ORDER.index(x[0])):
+        said = _PRODUCT.match(sentence)
+        rotation, product = (said[1] or "", said[2]) if said else ("", "")
+        text = sentence[said.end() :] if said else sentence
+        # The page says where a sentence holds.
+        text = re.sub(rf"^{re.escape(f'{page.sample} {scan}')}( at [^:]*)?: ", "", text)
+        key = product, _NUMBER.sub("#", text.replace(scan, ""))
+        message = found.setdefault(key, Message(text, severity))
+        if (scan, rotation, product) not in message.places:
+            message.places.append((scan, rotation, product))
+    return list(found.values())
+
+
+def _sentences(page: Page) -> Iterable[tuple[Severity, str, str]]:
+    for scan in page.scans:
+        judged = page.judged(scan)
+        failures = page.failures(scan)
+        for sentence in judged.reasons if judged is not None else ():
+            yield ("failed" if sentence in failures else "doubtful"), scan, sentence
+        for sentence in page.notes(scan):
+            yield "note", scan, sentence

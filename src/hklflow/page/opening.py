@@ -1,0 +1,109 @@
+"""First screen of the page of a sample: what came out, whether it is good, and what to do."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+
+from hklflow.page.content import Page
+from hklflow.page.markup import Html, badge, image, join, tag
+from hklflow.page.messages import Message, messages
+from hklflow.page.pictures import Picture
+from hklflow.quality import verdict
+
+_MOST = 3  # messages that are not folded
+_CLASSES = {"failed": "alarm", "doubtful": "alarm mild", "note": "alarm plain"}
+
+# Volumes for S(Q) and the pair distribution: the first that exists.
+_S_OF_Q = (
+    "planes_symm_masked_transform", "planes_symm_transform", "symm_masked_transform",
+    "symm_transform", "masked_transform", "transform",
+)  # fmt: skip
+_PDF = ("delta_pdf_masked_transform", "delta_pdf_transform")
+
+
+def opening(page: Page) -> Html:
+    """Return the verdicts, the first messages, and three pictures."""
+    said = messages(page)
+    serious = [x for x in said if x.severity != "note"]
+    notes = [x for x in said if x.severity == "note"]
+    parts = [_verdicts(page), _boxes(serious[:_MOST])]
+    if more := serious[_MOST:]:
+        parts.append(_folded(f"{len(more)} more reason{'s' * (len(more) > 1)}", more))
+    parts.append(_pictures(page))
+    if notes:
+        parts.append(_folded(f"{len(notes)} note{'s' * (len(notes) > 1)} of the steps", notes))
+    return tag("section", parts, class_="first")
+
+
+def chosen(page: Page) -> str | None:
+    """Return the scan that the first screen shows: the first that failed, or the coldest."""
+    shown = {at.owner for at, _ in page.pictures if at.part == "scan"}
+    scans = [scan for scan in page.scans if scan in shown]
+    failed = [s for s in scans if (x := page.judged(s)) is not None and x.verdict == "failed"]
+    return next(iter([*failed, *scans]), None)
+
+
+def _verdicts(page: Page) -> Html:
+    """Give each verdict with its scans; many scans are counted."""
+    levels: dict[str, list[str]] = {}
+    for scan in page.scans:
+        if (judged := page.judged(scan)) is not None:
+            levels.setdefault(judged.verdict, []).append(scan)
+    if not levels:
+        return Html("")
+    number = {scan: i for i, scan in enumerate(page.scans)}
+    parts = []
+    for level in reversed(verdict.LEVELS):
+        if scans := levels.get(level):
+            links = join([tag("a", scan, href=f"#scan-{number[scan]}"), " "] for scan in scans)
+            words = f"{len(scans)} of {len(page.scans)} scans: " if len(page.scans) > 1 else ""
+            parts.append(tag("p", badge(level), " ", words, links, class_="verdict"))
+    return tag("div", parts, class_="verdicts")
+
+
+def _boxes(found: Sequence[Message]) -> Html:
+    """Show messages; those of the same scans are in one box."""
+    parts = []
+    for (severity, where), group in groupby(found, key=lambda x: (x.severity, x.where)):
+        head = tag("b", where, ": ")
+        words = [tag("p", head if i == 0 else "", x.text) for i, x in enumerate(group)]
+        parts.append(tag("div", words, class_=_CLASSES[severity]))
+    return join(parts)
+
+
+def _folded(title: str, found: Sequence[Message]) -> Html:
+    return tag("details", tag("summary", title), _boxes(found), class_="figures")
+
+
+def pictures(page: Page) -> list[tuple[str, str, Picture]]:
+    """Return title, link and picture: a plane of S(Q) and of the pair distribution, the series."""
+    scan = chosen(page)
+    shown: list[tuple[str, str, Picture]] = []
+    if scan is not None:
+        of_scan = {at.path.stem: picture for at, picture in page.shown("scan", scan)}
+        place = f"scan-{list(page.scans).index(scan)}"
+        for title, names in (("S(Q)", _S_OF_Q), ("3D-ΔPDF", _PDF)):
+            if found := next((of_scan[name] for name in names if name in of_scan), None):
+                shown.append((f"{title} of {scan}", place, found.first))
+    for at, picture in page.shown("series"):
+        if at.path.stem == "series":
+            shown.append(("Against temperature", "series", picture.first))
+    return shown
+
+
+def _pictures(page: Page) -> Html:
+    figures = [
+        tag(
+            "figure",
+            tag("a", image(title, "", picture), href=f"#{place}"),
+            tag("figcaption", title),
+        )
+        for title, place, picture in pictures(page)
+    ]
+    return tag("div", figures, class_="opening") if figures else Html("")
+
+
+def repeated(page: Page, sentences: Sequence[str]) -> list[str]:
+    """Return the sentences that the messages of the scans do not contain."""
+    known = Counter(x for scan in page.scans if (j := page.judged(scan)) for x in j.reasons)
+    return [x for x in sentences if x not in known]
