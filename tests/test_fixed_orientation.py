@@ -215,7 +215,9 @@ def test_what_follows_copes(tmp_path: Path, number: int) -> None:
             metrics=[tmp_path / "m.json"],
             accepted=[tmp_path / "a.json"],
         ),
-        outputs=overview.Outputs(table=tmp_path / "s.tsv", series=tmp_path / "s.png"),
+        outputs=overview.Outputs(
+            table=tmp_path / "s.tsv", page=tmp_path / "s.html", series=tmp_path / "s.png"
+        ),
         params=overview.Params(),
     )
     assert (tmp_path / "s.tsv").read_text().count("\n") == 2

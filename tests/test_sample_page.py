@@ -14,9 +14,9 @@ from PIL import Image
 
 from hklflow import stage
 from hklflow.base.errors import HklflowError
+from hklflow.page import experiment, numbers, pictures
 from hklflow.page import gates as page_gates
-from hklflow.page import numbers, pictures
-from hklflow.page.markup import join, tag
+from hklflow.page.markup import join, prose, tag
 from hklflow.page.numbers import with_error
 from hklflow.page.steps import STEPS
 from hklflow.plots import common
@@ -423,6 +423,11 @@ def test_the_table_of_gates_judges_as_the_gates_do(
     assert missed <= max(len(accepted["sentences"]) - 1, 0)
 
 
+def test_what_is_to_be_copied_is_code() -> None:
+    assert prose("set `a: {b: <1>}`, or") == "set <code>a: {b: &lt;1&gt;}</code>, or"
+    assert prose("a ` alone") == "a ` alone"
+
+
 def test_only_markup_is_not_escaped() -> None:
     assert join(["<", [tag("b", "&", class_='"')]]) == '&lt;<b class="&quot;">&amp;</b>'
 
@@ -475,3 +480,25 @@ def test_scans_that_are_merged_have_a_section(tmp_path: Path) -> None:
     assert "completeness 98.0%, multiplicity 7.5, R_meas 4.00%, R_pim 1.00%, CC1/2 0.9980" in words
     images = [x for name, x in seen.tags if name == "img"]
     assert len(images) == 3 + 1 + 2 * (11 + 10) + 2 + 2
+
+
+def test_all_scans_of_all_samples_stand_on_one_screen() -> None:
+    rows = [
+        {
+            "sample": sample, "scan": f"{t}K", "temperature": float(t),
+            "verdict": "failed" if t == 60 else "passed", "reasons": ["a < b"] if t == 60 else [],
+        }
+        for sample in ("a&b", "c")
+        for t in range(30, 90, 15)
+    ]  # fmt: skip
+    rows.append(rows[-1] | {"scan": "odd", "temperature": None, "verdict": "doubtful"})
+    seen = _Seen(experiment.render(rows))
+    links = [x for name, x in seen.tags if name == "a"]
+    assert len(links) == 2 + len(rows)
+    assert links[3]["href"] == "../a&b/a&b.html#scan-2"
+    assert links[3]["title"] == "60K: failed\na < b"
+    words = seen.words.replace("\n", " ")
+    assert "2 samples · 9 scans · 6 passed, 1 doubtful, 2 failed" in words
+    assert words.count("60K: a < b") == 2
+    assert "✗ 60" in words
+    assert "? odd" in words

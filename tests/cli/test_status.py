@@ -142,8 +142,8 @@ def all_jobs(results: str = "results", binned: bool = False) -> list[Made]:
         for text in of_one:
             found += listed(text, "hexa", scan)
     found += listed(OF_SAMPLE, "hexa")
-    overview = (f"{results}/overview/summary.tsv", f"{results}/overview/series.png")
-    return [*found, Made("overview", (), overview)]
+    names = ("summary.tsv", "overview.html", "series.png")
+    return [*found, Made("overview", (), tuple(f"{results}/overview/{name}" for name in names))]
 
 
 N_JOBS = len(all_jobs())

@@ -959,6 +959,7 @@ _TOGETHER = (
         },
         writes={
             "table": picture("summary.tsv", _OVERVIEW, "table of all scans", "summary"),
+            "page": Output("overview.html"),
             "series": picture("series.png", _OVERVIEW, "cell against temperature", "series"),
         },
         params=volumes.overview,

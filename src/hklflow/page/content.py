@@ -87,6 +87,14 @@ class Page:
             if at.part == "scan" and at.owner == scan and at.path.stem != "accepted"
         ]
 
+    def products(self, scan: str) -> dict[str, tuple[str, str]]:
+        """Return rotation and file of the products of a scan by their names in sentences."""
+        return {
+            verdict.product_name(at.path.stem, at.rotation): (at.rotation, at.path.stem)
+            for at, _ in self.figures
+            if at.part == "scan" and at.owner == scan
+        }
+
     def shown(self, part: str, owner: str | None = None) -> list[tuple[Place, Picture]]:
         """Return the pictures of one part."""
         return [x for x in self.pictures if x[0].part == part and owner in (None, x[0].owner)]

@@ -72,6 +72,14 @@ def badge(level: str | None) -> Html:
     return tag("span", words, class_=f"badge {colour}")
 
 
+def prose(text: str) -> Html:
+    """Show a sentence; what stands between backticks is code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return join([text])
+    return join([tag("code", part) if i % 2 else part for i, part in enumerate(parts)])
+
+
 def image(title: str, caption: str, picture: Picture) -> Html:
     """Show a picture."""
     return tag(

@@ -9,7 +9,6 @@ from hklflow.page.content import Page
 
 Severity = Literal["failed", "doubtful", "note"]
 _ORDER: tuple[Severity, ...] = ("failed", "doubtful", "note")
-_PRODUCT = re.compile(r"(?:([^\s:,]+), )?([a-z][a-z0-9_]*): ")
 _NUMBER = re.compile(r"[−-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
@@ -49,9 +48,10 @@ def messages(page: Page) -> list[Message]:
     """Return all sentences, failed scans first; sentences that differ in numbers alone are one."""
     found: dict[tuple[str, str], Message] = {}
     for severity, scan, sentence in sorted(_sentences(page), key=lambda x: _ORDER.index(x[0])):
-        said = _PRODUCT.match(sentence)
-        rotation, product = (said[1] or "", said[2]) if said else ("", "")
-        text = sentence[said.end() :] if said else sentence
+        name, _, text = sentence.partition(": ")
+        if (said := page.products(scan).get(name)) is None:
+            said, text = ("", ""), sentence
+        rotation, product = said
         # The page says where a sentence holds.
         text = re.sub(rf"^{re.escape(f'{page.sample} {scan}')}( at [^:]*)?: ", "", text)
         key = product, _NUMBER.sub("#", text.replace(scan, ""))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from hklflow.page.content import Page
-from hklflow.page.markup import Html, badge, image, join, tag
+from hklflow.page.markup import Html, badge, image, join, prose, tag
 from hklflow.page.messages import Message, messages
 from hklflow.page.pictures import Picture
 from hklflow.quality import verdict
@@ -66,7 +66,7 @@ def _boxes(found: Sequence[Message]) -> Html:
     parts = []
     for (severity, where), group in groupby(found, key=lambda x: (x.severity, x.where)):
         head = tag("b", where, ": ")
-        words = [tag("p", head if i == 0 else "", x.text) for i, x in enumerate(group)]
+        words = [tag("p", head if i == 0 else "", prose(x.text)) for i, x in enumerate(group)]
         parts.append(tag("div", words, class_=_CLASSES[severity]))
     return join(parts)
 

@@ -14,6 +14,7 @@ h3 { font-size: 1.05rem; font-weight: 650; margin: 1.8rem 0 .5rem; }
 p { margin: .4rem 0; max-width: 76ch; }
 a { color: var(--link); text-decoration: none; } a:hover { text-decoration: underline; }
 .lead { color: var(--soft); font-size: 1.02rem; }
+code { font-size: .92em; background: #0000000d; padding: 0 .2em; border-radius: 3px; }
 .note { color: var(--soft); font-size: .88rem; }
 nav { position: sticky; top: 0; z-index: 2; background: #fffffff2; border-bottom: 1px solid
   var(--line); padding: .55rem 0; margin-top: .4rem; font-size: .92rem; display: flex;
@@ -71,6 +72,13 @@ figcaption b { color: var(--ink); font-weight: 600; }
 .gallery input:checked + figure { grid-column: 1 / -1; }
 .gallery input:checked + figure label { cursor: zoom-out; }
 footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line); }
+.scans td, .scans th { padding: .12rem .5rem; }
+.scans .badge { margin: .05rem; width: 3.3em; padding: 0; border-radius: 3px; text-align: center;
+  font-size: .73rem; font-weight: 500; }
+.scans a.bad { color: #fff; } .scans a.warn { color: var(--warn); }
+.scans a.good { color: var(--good); border-color: var(--line); font-weight: 400; }
+.brief { max-width: 17rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+  font-size: .85rem; color: var(--soft); }
 .first { display: flex; flex-direction: column; }
 @media (max-width: 40rem) {
   body { padding: 0 1rem 3rem; }

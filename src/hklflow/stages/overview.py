@@ -1,4 +1,4 @@
-"""Gather all scans in one table and plot the lattice against temperature."""
+"""Gather all scans in one table and on one page, and plot the lattice against temperature."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +8,7 @@ from pydantic import Field
 from hklflow import stage
 from hklflow.base.values import CELL_NAMES
 
-VERSION = 5
+VERSION = 6
 
 
 class Inputs(stage.Inputs):
@@ -25,6 +25,8 @@ class Inputs(stage.Inputs):
 class Outputs(stage.Outputs):
     table: Path
     """Table of all scans, tab-separated."""
+    page: Path
+    """Verdicts on all scans of all samples on one screen; opens in any browser."""
     series: Path
     """Picture: cell, indexed fraction and coverage against temperature."""
 
@@ -38,6 +40,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import csv
 
     from hklflow import plots
+    from hklflow.page.experiment import render
     from hklflow.quality import verdict
 
     figures = _by_scan(inputs.figures)
@@ -71,7 +74,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "coverage": metrics["coverage"],
             # A single rotation cannot be compared with others.
             "rotations_chi2": metrics["rotations' reduced chi2"] or float("nan"),
-            "reasons": _cell(reasons),
+            "reasons": reasons,
             "warnings": _cell(x for x in orientation.warnings if x not in reasons),
         }
         rows.append(row)
@@ -79,6 +82,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     rows.sort(
         key=lambda r: (r["sample"], r["temperature"] is None, r["temperature"] or 0.0, r["scan"])
     )
+    outputs.page.write_text(render(rows), encoding="utf-8")
+    for row in rows:
+        row["reasons"] = _cell(row["reasons"])
     with outputs.table.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         writer.writeheader()
