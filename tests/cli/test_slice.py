@@ -54,11 +54,15 @@ def test_numbers_of_a_plane(hklflow: Hklflow, volume: Path, tmp_path: Path) -> N
     value = rows[:, 0] + 10 * rows[:, 1] + 30 + 200
     np.testing.assert_allclose(rows[:, 3], value, rtol=1e-5)
     np.testing.assert_allclose(rows[:, 4], 0.1 * value, rtol=1e-5)
-    hklflow("slice", volume, "--plane", "h", "k", "0.3", "-o", tmp_path / "x.npy")
+    hklflow("slice", volume, "h", "k", "0.3", "-o", tmp_path / "x.npy")
     image = np.load(tmp_path / "x.npy")
     np.testing.assert_allclose(image[7, 30], H[30] + 10 * K[7] + 230, rtol=1e-5)
     assert np.isnan(image[:5, :5]).all()
     assert np.isfinite(image).sum() == len(rows)
+    done = hklflow("slice", volume)
+    assert (done.code, done.err.rstrip()) == (
+        2, f"hklflow: which plane of {volume}? For example hk0, or xy0 in direct space",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("plane", ["h 0 l", "h0l"])
@@ -235,7 +239,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["gone.nxs", "--plane", "hk0"], "there is no file"),
     (["empty-plane.nxs", "--plane", "hk0"], "nothing was measured on plane h k 0"),
     (["flat.nxs", "--plane", "hk0", "--errors"], "flat.nxs has no errors of"),
-    (["volume.nxs"], "--plane"),
+    (["volume.nxs"], "which plane of"),
 ]
 
 

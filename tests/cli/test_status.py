@@ -5,6 +5,7 @@
 
 import base64
 import hashlib
+import html
 import json
 import os
 import re
@@ -379,6 +380,53 @@ def test_a_job_at_work(hklflow: Hklflow, base: Path) -> None:
 
 
 @pytest.mark.usefixtures("alive")
+def test_the_time_that_is_left_is_that_of_the_jobs_that_ended(hklflow: Hklflow, base: Path) -> None:
+    """Two of three sums run, half done, one waits: 21 s each, two at a time."""
+    lock(base)
+    head = "s\th:m:s\tmax_rss\n"
+    write(base / "results/benchmarks/planes/a.tsv", f"{head}20.0\t-\t-\n", START)
+    write(base / "results/benchmarks/planes/b.tsv", f"{head}22.0\t-\t-\n", START)
+    write(base / "results/benchmarks/planes/c.tsv", "half a table", START)
+    jobs = [job for job in all_jobs() if job.rule == "planes"]
+    for job in jobs[:2]:
+        begin(base, *job.products)
+    (base / jobs[2].products[0]).unlink()
+    others = sum(x["state"] != "done" for x in told_jobs(hklflow, base)) - 3
+    line = told(hklflow, base).splitlines()[-1]
+    found = re.search(r"snakemake is at work .*, about (\d+) s left \(2 jobs at a time\); ", line)
+    assert found, line
+    # What is made of the planes is left too: the page, which takes seconds.
+    assert 21 <= int(found[1]) <= 21 + 20 * others
+
+
+def test_the_state_is_a_page_that_renews_itself(
+    hklflow: Hklflow, base: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "state.html"
+    remove(base, "100K/r1/mask.nxs")
+    out = told(hklflow, base, "--html", str(page))
+    text = page.read_text()
+    assert "refresh" not in text
+    assert out.splitlines()[-1] in html.unescape(text)
+    assert '<span class="badge warn">old</span>' in text
+    # Without a snakemake at work, --watch looks once.
+    assert told(hklflow, base, "--watch", "--html", str(page)) == out
+    assert '<meta http-equiv="refresh" content="10">' in page.read_text()
+    for name, message in (
+        ("state.txt", "state.txt: give the page a name that ends with .html"),
+        ("other.html", "other.html exists and is no page of `hklflow status`; give another name"),
+        ("none/state.html", "make it first or correct the path"),
+    ):
+        (tmp_path / "other.html").write_text("<p>mine</p>")
+        done = hklflow("status", base, "--html", tmp_path / name)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.rstrip().endswith(message)
+    assert (tmp_path / "other.html").read_text() == "<p>mine</p>"
+    done = hklflow("status", base, "--watch", "--json")
+    assert (done.code, "--watch and --json exclude each other" in done.err) == (2, True)
+
+
+@pytest.mark.usefixtures("alive")
 def test_verify_says_that_snakemake_is_at_work(hklflow: Hklflow, base: Path) -> None:
     lock(base)
     remove(base, "100K/transform.nxs")
@@ -422,7 +470,7 @@ def test_a_run_on_another_machine_may_live(hklflow: Hklflow, base: Path) -> None
     begin(base, "results/hexa/100K/r1/transform.nxs")
     out = told(hklflow, base)
     assert cells(out, "100K")["transform"] == "1/2 run"
-    assert "(on cluster-head); look again" in out.splitlines()[-1]
+    assert "(on cluster-head), about" in out.splitlines()[-1]
 
 
 def test_a_long_name_of_an_output(hklflow: Hklflow, base: Path) -> None:

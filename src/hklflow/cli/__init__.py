@@ -78,6 +78,7 @@ scan.command(add_scan, name="add")
 scan.command(plan_scan, name="plan")
 config.command(explain, name="explain")
 config.command(import_ini, name="import-ini")
+app.register_install_completion_command()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -22,8 +22,8 @@ _NUMBERS = (".npy", ".tsv", ".nxs")
 def slice_volume(
     file: Path,
     /,
+    plane: list[str] | None = None,
     *,
-    plane: list[str],
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     log: Annotated[bool | None, Parameter(negative="--linear")] = None,
     limits: Annotated[
@@ -39,9 +39,9 @@ def slice_volume(
     volume may be merged, symmetrised, filled, a difference, a pair distribution function, or the
     sums of one rotation.
 
-    Example: `hklflow slice results/quartz/100K/transform.nxs --plane hk0`;
-    `hklflow slice FILE --plane "h -h l" --width 0.2 -o x.png`;
-    `hklflow slice results/quartz/100K/delta_pdf_transform.nxs --plane xy0 -o x.tsv`
+    Example: `hklflow slice results/quartz/100K/transform.nxs hk0`;
+    `hklflow slice FILE "h -h l" --width 0.2 -o x.png`;
+    `hklflow slice results/quartz/100K/delta_pdf_transform.nxs xy0 -o x.tsv`
 
     Parameters
     ----------
@@ -76,6 +76,8 @@ def slice_volume(
     from hklflow.results.source import source_of
     from hklflow.stage import tags
 
+    if not plane:
+        raise HklflowError(f"which plane of {file}? For example hk0, or xy0 in direct space")
     if output is not None and output.suffix.lower() not in (".png", *_NUMBERS):
         raise HklflowError(
             f"{output} does not end in .png, {', '.join(_NUMBERS)}; give a name with one of "

@@ -29,16 +29,19 @@ from hklflow.cli.progress import (
     run_of,
     stray_failures,
 )
+from hklflow.cli.time_left import time_left
 from hklflow.cli.verdicts import lines as lines_of_verdicts
 from hklflow.cli.verdicts import verdicts_of
 
 if TYPE_CHECKING:
+    from hklflow.cli.folder import Folder
     from hklflow.experiment.config import Experiment
     from hklflow.experiment.jobs import Job
 
 # worst first: a group has the state of its worst job
 _WORST = (FAIL, LOST, RUN, HELD, WAIT, OLD, DONE)
 _COLOURS = {DONE: "32", OLD: "33", RUN: "36", LOST: "35", FAIL: "31", HELD: "33", WAIT: "2"}
+_EVERY = 10  # seconds between two looks of `--watch`
 _TOLD = 5  # largest number of running jobs that are printed
 
 
@@ -49,6 +52,8 @@ def show_status(
     failed: Annotated[bool, Parameter(negative="")] = False,
     config: list[str] | None = None,
     json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    watch: Annotated[bool, Parameter(negative="")] = False,
+    html: Path | None = None,
 ) -> None:
     """Print the state of all scans, the verdicts, every failure, and what to do next.
 
@@ -58,7 +63,8 @@ def show_status(
     two of three rotations are done. Below the table are the number of scans with each verdict, and
     the first reason for each doubtful or failed scan. `hklflow verify` reports more.
 
-    Example: `hklflow status`; `hklflow status ~/experiments/quartz --failed`
+    Example: `hklflow status`; `hklflow status ~/experiments/quartz --failed`;
+    `hklflow status --watch --html state.html`
 
     Parameters
     ----------
@@ -71,14 +77,36 @@ def show_status(
         the separate folder of these values.
     json_output
         Print every job with its state, and every verdict, as JSON for scripts.
+    watch
+        Print the state again every ten seconds, until snakemake ends.
+    html
+        Also write the state to this HTML file. With `--watch` the page renews itself in a browser.
     """
+    if watch and json_output:
+        raise HklflowError("--watch and --json exclude each other: choose one")
+    folder = folder_of(directory)
+    while True:
+        report = _report(folder, sample, failed, config or [])
+        lines = list(report.as_json() if json_output else report.lines())
+        if html is not None:
+            from hklflow.cli.monitor import write
+
+            write(report, html, every=_EVERY if watch else None)
+        if watch and sys.stdout.isatty():
+            print("\x1b[2J\x1b[H", end="")  # clears the terminal
+        print("\n".join(lines), flush=True)
+        if not (watch and report.progress.run.alive):
+            return
+        time.sleep(_EVERY)
+
+
+def _report(folder: "Folder", sample: str | None, failed: bool, config: Sequence[str]) -> "Report":
     from hklflow.cli.verify import orphans
     from hklflow.experiment.config import load
     from hklflow.experiment.freshness import Freshness, sampled_sentence, sentences
     from hklflow.experiment.normalization import doubts
 
-    folder = folder_of(directory)
-    given = _values(config or [])
+    given = _values(config)
     experiment = load(folder.data() | given, folder.base, given)
     if sample is not None and sample not in experiment.used_samples():
         raise HklflowError(
@@ -96,10 +124,7 @@ def show_status(
     notes += [experiment.note] if experiment.note else []
     notes += [f"warning: {doubt}" for doubt in doubts(experiment)]
     notes += [f"orphan: {path}" for path in orphans(experiment)]
-    report = _Report(experiment, progress, sample, failed, config or [], notes)
-    lines = report.as_json() if json_output else report.lines()
-    for line in lines:
-        print(line)
+    return Report(experiment, progress, sample, failed, config, notes)
 
 
 def _values(given: Sequence[str]) -> dict[str, object]:
@@ -119,7 +144,9 @@ def _values(given: Sequence[str]) -> dict[str, object]:
 
 
 @dataclass
-class _Report:
+class Report:
+    """State of an experiment, as text and as JSON."""
+
     experiment: "Experiment"
     progress: Progress
     sample: str | None
@@ -152,6 +179,10 @@ class _Report:
     def lines(self) -> Iterator[str]:
         """Yield the status table, the running jobs, the failures and the next step."""
         yield from self._table()
+        yield from self.text()
+
+    def text(self) -> Iterator[str]:
+        """Yield what follows the table."""
         yield from self._others()
         yield from lines_of_verdicts(self._verdicts, failed=self.failed)
         running = [job for job in self._jobs if self._state(job) in (RUN, LOST)]
@@ -173,7 +204,8 @@ class _Report:
             yield printable(note)
         yield printable(self._next())
 
-    def _table(self) -> Iterator[str]:
+    def rows(self) -> list[list[str]]:
+        """Return the table of scans: sample, scan and the state of each step; first its head."""
         present = {job.column for job in self._jobs}
         columns = [column for column in COLUMNS if column in present]
         rows = []
@@ -183,11 +215,14 @@ class _Report:
                 not self.failed or any("fail" in c for c in cells)
             ):
                 rows.append([sample, scan, *cells])
+        return [["sample", "scan", *columns], *rows] if rows else []
+
+    def _table(self) -> Iterator[str]:
+        rows = self.rows()
         if not rows:
             if self.failed:
                 yield "nothing failed in any scan"
             return
-        rows.insert(0, ["sample", "scan", *columns])
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         for i, row in enumerate(rows):
             cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)]
@@ -249,7 +284,9 @@ class _Report:
         where = "" if here else f" in {self.progress.base}"
         if run.alive:
             began = f" since {since}" if run.locked else ""
-            return f"snakemake is at work{began} ({run.where}); look again: {again}"
+            estimated = time_left(self.experiment, self.progress, self._jobs)
+            soon = f", {estimated}" if estimated is not None else ""
+            return f"snakemake is at work{began} ({run.where}){soon}; look again: {again}"
         if run.locked:
             return (
                 f"the snakemake that began at {since} was killed; "

@@ -115,12 +115,14 @@ def gallery(pictures: Sequence[tuple[str, str, Picture]], name: str) -> Html:
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def document(title: str, *content: str | Iterable[str]) -> str:
-    """Return the whole page."""
+def document(title: str, *content: str | Iterable[str], renewed: float | None = None) -> str:
+    """Return the whole page; a browser reads it again after ``renewed`` seconds."""
+    again = [] if renewed is None else [tag("meta", http_equiv="refresh", content=f"{renewed:g}")]
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        *again,
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", title),
         tag("style", Html(STYLE)),

@@ -14,6 +14,7 @@ h3 { font-size: 1.05rem; font-weight: 650; margin: 1.8rem 0 .5rem; }
 p { margin: .4rem 0; max-width: 76ch; }
 a { color: var(--link); text-decoration: none; } a:hover { text-decoration: underline; }
 .lead { color: var(--soft); font-size: 1.02rem; }
+pre { white-space: pre-wrap; font-size: .88rem; }
 code { font-size: .92em; background: #0000000d; padding: 0 .2em; border-radius: 3px; }
 .note { color: var(--soft); font-size: .88rem; }
 nav { position: sticky; top: 0; z-index: 2; background: #fffffff2; border-bottom: 1px solid

@@ -1,0 +1,62 @@
+"""Write the state of an experiment as an HTML page that renews itself."""
+
+import re
+import secrets
+import time
+from pathlib import Path
+
+from hklflow.base import publish
+from hklflow.base.errors import HklflowError
+from hklflow.cli.progress import DONE, FAIL, HELD, LOST, OLD, RUN
+from hklflow.cli.status import Report
+from hklflow.page.markup import document, table, tag
+
+_CLASSES = {
+    DONE: "good", RUN: "badge", FAIL: "badge bad", LOST: "badge bad", OLD: "badge warn",
+    HELD: "badge warn",
+}  # fmt: skip
+_OURS = "State by hklflow status"
+_HEAD = 20_000  # bytes in which it stands
+_COLOUR = re.compile(r"\x1b\[\d+m")
+
+
+def write(report: Report, path: Path, every: float | None) -> None:
+    """Write the page.
+
+    Parameters
+    ----------
+    every : float or None
+        Seconds after which a browser reads the page again; None: never.
+
+    Raises
+    ------
+    HklflowError
+        If the name does not end with ``.html``, another file has it, or its folder does not exist.
+    """
+    if path.suffix.lower() != ".html":
+        raise HklflowError(f"{path}: give the page a name that ends with .html")
+    if path.exists() and not path.read_bytes()[:_HEAD].count(_OURS.encode()):
+        raise HklflowError(f"{path} exists and is no page of `hklflow status`; give another name")
+    name = report.progress.base.resolve().name
+    head, *rows = report.rows() or [[]]
+    cells = [
+        [sample, scan, *(tag("span", x, class_=_CLASSES.get(x.split(" ")[-1])) for x in states)]
+        for sample, scan, *states in rows
+    ]
+    words = "\n".join(_COLOUR.sub("", line) for line in report.text()).strip()
+    text = document(
+        name,
+        tag("h1", name),
+        tag("p", f"{_OURS}, {time.strftime('%Y-%m-%d %H:%M:%S')}", class_="lead"),
+        table(head, cells, names=2, class_="words"),
+        tag("pre", words),
+        renewed=every,
+    )
+    if not path.parent.is_dir():
+        raise HklflowError(f"there is no folder {path.parent}; make it first or correct the path")
+    partial = publish.partial(path, secrets.token_hex(4))
+    try:
+        partial.write_text(text, encoding="utf-8")
+        publish.publish([(partial, path)])
+    finally:
+        partial.unlink(missing_ok=True)
