@@ -5,7 +5,8 @@
 
 Worlds of tests/truth/hole_worlds.py with a known S(Q); counting noise for a given norm; holes of
 0.2 1/Å. `fill` is the fill of the stage with the interpolant that its control holes choose; `whole`
-is the same volume without holes (its figures are 0 and 1 if σ is right). mean, bias: mean pull, and
+is the same volume without holes (its figures are 0 and 1 if σ is right); `spectrum` with
+--spectrum is the candidate of spectrum_fill.py, with its covariance. mean, bias: mean pull, and
 rms over vectors of their mean pulls; χ² with the diagonal and with the full covariance of
 independent voxels; shells: width of the pulls of sums over shells. --waves adds thermal diffuse
 scattering; --cosines also prints recovered amplitudes of injected cosines.
@@ -18,7 +19,9 @@ from collections.abc import Callable
 # hklflow comes before scipy: it makes cctbx safe to import, see hklflow/base/native.py.
 import hklflow  # noqa: F401
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
+from benchmarks import spectrum_fill
 from hklflow.volumes import control, fill
 from tests.truth import hole_judge, hole_worlds
 
@@ -46,12 +49,24 @@ def todays_fill(
     return target.data.astype(float), target.errors.astype(float)
 
 
+def by_spectrum(
+    values: np.ndarray, sigma: np.ndarray, punched: np.ndarray, world: hole_worlds.World
+) -> tuple[object, ...]:
+    """Fill by the learnt spectrum. Holes have the noise of their neighbours."""
+    fill = spectrum_fill.SpectrumFill(values, sigma, punched, world)
+    known = np.isfinite(sigma)
+    around = gaussian_filter(np.where(known, sigma, 0.0) ** 2, 1.5)
+    around /= np.maximum(gaussian_filter(known.astype(float), 1.5), 1e-9)
+    filled = np.where(np.isfinite(fill.filled), fill.filled, 0.0)
+    return filled, np.where(known, sigma, np.sqrt(around)), fill.covariance
+
+
 def table(
     world: hole_worlds.World,
     name: str,
     norm: float,
     realisations: int,
-    candidates: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]],
+    candidates: dict[str, Callable[..., tuple[object, ...]]],
     cosines: bool,
 ) -> None:
     """Print a line for each class of vectors and each candidate."""
@@ -86,6 +101,7 @@ def main() -> None:
     parser.add_argument("--coverage", nargs="+", default=["whole", "cone"])
     parser.add_argument("--waves", action="store_true")
     parser.add_argument("--cosines", action="store_true")
+    parser.add_argument("--spectrum", action="store_true")
     args = parser.parse_args()
     kinds = [f"{k} + {w}" for k in args.kinds for w in WAVES] if args.waves else args.kinds
     print("world, coverage, norm, vectors, fill: mean, width, bias, χ² diagonal, χ² full, shells")
@@ -99,6 +115,8 @@ def main() -> None:
                         "whole": hole_judge.without_holes(norm, 1000),
                     }
                     name = f"{cell}, {kind}, {coverage}"
+                    if args.spectrum:
+                        candidates["spectrum"] = by_spectrum
                     table(world, name, norm, args.realisations, candidates, args.cosines)
 
 

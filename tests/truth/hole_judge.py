@@ -6,17 +6,19 @@ so that truth has no holes:
 
     PDF(r) = ΔV/(2π)³ Σ w(|Q|) S(Q) cos(Q·r)
 
-Stated errors are σ of each set of equivalent voxels, independent of the others.
+Stated errors are σ of each set of equivalent voxels, independent of the others. A candidate may
+return a third object: a function of the judge that returns the covariance to be added.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tests.truth.hole_worlds import Array, World, hkl_of
 
-Candidate = Callable[[Array, Array, Array, World], tuple[Array, Array]]
+Candidate = Callable[[Array, Array, Array, World], tuple[Any, ...]]
 
 FLAT = 0.5  # documented flat part of the Tukey taper
 
@@ -133,9 +135,9 @@ def pulls(
     world, residuals, stated = judge.world, [], []
     for i in range(realisations):
         values, sigma = world.measure(norm, seed + i)
-        filled, errors = candidate(values, sigma, world.punched, world)
+        filled, errors, *more = candidate(values, sigma, world.punched, world)
         residuals.append(judge.transform(filled) - judge.truth)
-        stated.append(judge.covariance(errors))
+        stated.append(judge.covariance(errors) + sum(part(judge) for part in more))
     return np.array(residuals), stated
 
 
