@@ -279,7 +279,7 @@ def errors_of_factor(case: Case) -> tuple[list[np.ndarray], list[np.ndarray]]:
         log = np.log(scale.monitor * scale.attenuation * scale.scale)[:, None, None] - true
         if case.absorbed:
             shape = nexus.read_absorption(case.absorbed, name)[1]
-            log += np.stack([shape.at(z, slow, fast) for z in frames])
+            log += np.stack([shape.at(z, slow[:, 0], fast[0]) for z in frames])
         before.append(log)
         if own is None:
             after.append(log)
