@@ -24,7 +24,7 @@ rule overview:
     input:
         **reads("overview", "orientations", "metrics", "accepted", "figures"),
     output:
-        **writes("overview", "table", "series"),
+        **writes("overview", "table", "page", "series"),
     log:
         table.log("overview"),
     localrule: True
