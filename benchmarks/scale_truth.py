@@ -278,7 +278,8 @@ def errors_of_factor(case: Case) -> tuple[list[np.ndarray], list[np.ndarray]]:
         true = np.log(np.stack([at_blocks(w.factor(r, z), every) for z in frames]))
         log = np.log(scale.monitor * scale.attenuation * scale.scale)[:, None, None] - true
         if case.absorbed:
-            shape = nexus.read_absorption(case.absorbed, name)[1]
+            mean, shape = nexus.read_absorption(case.absorbed, name)
+            log += np.log(mean)[:, None, None]
             log += np.stack([shape.at(z, slow[:, 0], fast[0]) for z in frames])
         before.append(log)
         if own is None:
