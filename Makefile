@@ -7,7 +7,7 @@ CORES ?= all
 # time. What it cannot compile is nothing that hklflow imports.
 PIP := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check
 COMPILE = $(BIN)/python -m compileall -qq -j 0 -x '/(tests?|testing|regression|examples)/' src $(VENV)/lib || true
-.PHONY: help setup setup-slurm setup-xfel setup-dials setup-dev setup-readers kernels demo test test-all test-programs lint docs bench lock clean
+.PHONY: help setup setup-slurm setup-xfel setup-view setup-dials setup-dev setup-readers kernels demo test test-all test-programs lint docs bench lock clean
 
 help:
 	@echo "make demo    set up, reduce the simulated demo from raw frames to demo/report.html"
@@ -20,12 +20,14 @@ help:
 	@echo "make setup   set up only (virtual environment in $(VENV))"
 	@echo "make setup-slurm   the same with what profiles/slurm needs, see docs/slurm.md"
 	@echo "make setup-xfel    that, and what reads raw files of the European XFEL, see docs/constants.md"
+	@echo "make setup-view    the same with what \`hklflow view\` needs, see docs/view.md"
 	@echo "make setup-readers programs that read back in the tests what hklflow writes (VTK, nxs_analysis_tools)"
 	@echo "make setup-dials   DIALS, by apt or conda: an engine that is used if asked for, see docs/dials.md"
 
 setup: $(VENV)/.installed
 setup-slurm: $(VENV)/.installed-slurm
 setup-xfel: $(VENV)/.installed-xfel
+setup-view: $(VENV)/.installed-view
 setup-dev: $(VENV)/.installed-dev
 setup-readers: $(VENV)/.installed-readers
 setup-dials:
@@ -46,6 +48,11 @@ $(VENV)/.installed-slurm: $(VENV)/.installed envs/requirements-slurm.lock
 
 $(VENV)/.installed-xfel: $(VENV)/.installed envs/requirements-xfel.lock
 	$(PIP) --require-hashes -r envs/requirements-xfel.lock
+	$(COMPILE)
+	touch $@
+
+$(VENV)/.installed-view: $(VENV)/.installed envs/requirements-view.lock
+	$(PIP) --require-hashes -r envs/requirements-view.lock
 	$(COMPILE)
 	touch $@
 

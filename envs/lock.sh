@@ -14,4 +14,6 @@ lock() {
 lock envs/requirements.lock
 lock envs/requirements-slurm.lock --extra slurm -c envs/requirements.lock
 lock envs/requirements-xfel.lock --extra slurm --extra xfel -c envs/requirements-slurm.lock
-lock envs/requirements-dev.lock --extra test --extra lint --extra docs --extra slurm --extra xfel -c envs/requirements-xfel.lock
+lock envs/requirements-view.lock --extra view -c envs/requirements.lock
+lock envs/requirements-dev.lock --extra test --extra lint --extra docs --extra slurm --extra xfel --extra view -c envs/requirements-xfel.lock \
+  -c envs/requirements-view.lock

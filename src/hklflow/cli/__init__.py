@@ -37,6 +37,7 @@ from hklflow.cli.show import show
 from hklflow.cli.slice import slice_volume
 from hklflow.cli.status import show_status
 from hklflow.cli.verify import remove, verify
+from hklflow.cli.view import view
 from hklflow.cli.watch import watch_experiment
 
 app = App(
@@ -68,6 +69,7 @@ app.command(watch_experiment, name="watch")
 app.command(check_experiment, name="check")
 app.command(show)
 app.command(slice_volume, name="slice")
+app.command(view)
 app.command(compare)
 app.command(export_product, name="export")
 app.command(show_status, name="status")

@@ -52,6 +52,16 @@ class Volume:
         return self._source.grid
 
     @property
+    def axes(self) -> str:
+        """Letters of the axes: hkl, or xyz for a pair distribution function."""
+        return self._source.names
+
+    @property
+    def metric(self) -> Floats:
+        """Metric tensor (3, 3) of the axes, 1/Å² or Å²."""
+        return self._source.metric
+
+    @property
     def notes(self) -> Mapping[str, Any]:
         """Notes of the stage that made the volume."""
         return self._source.notes

@@ -1,0 +1,1 @@
+"""A viewer of an experiment's results in a browser: a small server for this computer only."""
