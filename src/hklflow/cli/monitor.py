@@ -3,12 +3,12 @@
 import re
 import secrets
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hklflow.base import publish
 from hklflow.base.errors import HklflowError
 from hklflow.cli.progress import DONE, FAIL, HELD, LOST, OLD, RUN
-from hklflow.cli.status import Report
 from hklflow.page.markup import document, table, tag
 
 _CLASSES = {
@@ -20,11 +20,19 @@ _HEAD = 20_000  # bytes in which it stands
 _COLOUR = re.compile(r"\x1b\[\d+m")
 
 
-def write(report: Report, path: Path, every: float | None) -> None:
+def write(
+    path: Path, name: str, states: Sequence[list[str]], told: Iterable[str], every: float | None
+) -> None:
     """Write the page.
 
     Parameters
     ----------
+    name : str
+        Title.
+    states : sequence of list of str
+        Table of scans with its head: sample, scan and the state of each step; may be empty.
+    told : iterable of str
+        Lines below the table.
     every : float or None
         Seconds after which a browser reads the page again; None: never.
 
@@ -37,18 +45,17 @@ def write(report: Report, path: Path, every: float | None) -> None:
         raise HklflowError(f"{path}: give the page a name that ends with .html")
     if path.exists() and not path.read_bytes()[:_HEAD].count(_OURS.encode()):
         raise HklflowError(f"{path} exists and is no page of `hklflow status`; give another name")
-    name = report.progress.base.resolve().name
-    head, *rows = report.rows() or [[]]
-    cells = [
-        [sample, scan, *(tag("span", x, class_=_CLASSES.get(x.split(" ")[-1])) for x in states)]
-        for sample, scan, *states in rows
+    head, *rows = states or [[]]
+    shown = [
+        [sample, scan, *(tag("span", x, class_=_CLASSES.get(x.split(" ")[-1])) for x in cells)]
+        for sample, scan, *cells in rows
     ]
-    words = "\n".join(_COLOUR.sub("", line) for line in report.text()).strip()
+    words = "\n".join(_COLOUR.sub("", line) for line in told).strip()
     text = document(
         name,
         tag("h1", name),
         tag("p", f"{_OURS}, {time.strftime('%Y-%m-%d %H:%M:%S')}", class_="lead"),
-        table(head, cells, names=2, class_="words"),
+        table(head, shown, names=2, class_="words"),
         tag("pre", words),
         renewed=every,
     )

@@ -91,7 +91,8 @@ def show_status(
         if html is not None:
             from hklflow.cli.monitor import write
 
-            write(report, html, every=_EVERY if watch else None)
+            name = report.progress.base.resolve().name
+            write(html, name, report.rows(), report.text(), _EVERY if watch else None)
         if watch and sys.stdout.isatty():
             print("\x1b[2J\x1b[H", end="")  # clears the terminal
         print("\n".join(lines), flush=True)
