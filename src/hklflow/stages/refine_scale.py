@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hklflow.transform.repeat_grid import RepeatGrid
     from hklflow.transform.repeats import Orbits, Records, Repeats
 
-VERSION = 6
+VERSION = 7
 
 _NODES = 33  # along each side of the detector
 _SURE = 4.0  # errors from 0 of a share of the counts that does not follow the scale
