@@ -709,7 +709,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"method": "snip", "bins": 50, "width": 9, "sigmas": 3.5},
     ],
     "sum_scans": [{}, {"patterns": ("a_####.cbf", "b c_####.cbf"), "saturation": 1e6}],
-    "refine_scale": [{}, {"use": True, "friedel": False, "direction_intervals": 6}],
+    "refine_scale": [{}, {"use": True, "direction_intervals": 6, "outgoing_step": 6.0}],
     "absorption": [
         {},
         {"shape": {"kind": "sphere", "radii": [0.1]}, "mu": 3.5, "nodes": 17},

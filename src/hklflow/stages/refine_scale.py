@@ -11,7 +11,7 @@ value 1.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hklflow.transform.repeat_grid import RepeatGrid
     from hklflow.transform.repeats import Orbits, Records, Repeats
 
-VERSION = 6
+VERSION = 7
 
 _NODES = 33  # along each side of the detector
 _SURE = 4.0  # errors from 0 of a share of the counts that does not follow the scale
@@ -94,6 +94,10 @@ class Settings(stage.Params):
     direction_intervals: int = Field(4, ge=1, le=12)
     """Intervals between the splines of the factor of the direction, along each side of the
     detector."""
+    outgoing_step: Annotated[float, Field(ge=4, le=30)] | None = None
+    """Degrees between the nodes of a factor of the scattered beam's direction in the frame of the
+    crystal, which is the same for all rotations. It follows the edges of a plate; the other
+    factor of the direction can then be coarser. None: without it."""
     unknown_background: float | None = Field(None, ge=0, lt=1)
     """Standard deviation of the share of the counts between reflections that is a background which
     nobody measured. Errors of the factors contain what it does. None: 0.02 if every rotation has a
@@ -286,6 +290,7 @@ def _splines(task: _Task, params: Params) -> "Splines":
     import numpy as np
 
     from hklflow.transform.redundancy import Splines
+    from hklflow.transform.scale_outgoing import Outgoing
 
     frames = tuple(r.scan.n_frames for r in task.rotations)
     span = [abs(np.degrees(r.scan.step)) * r.scan.n_frames for r in task.rotations]
@@ -303,6 +308,11 @@ def _splines(task: _Task, params: Params) -> "Splines":
         intervals(params.direction_step),
         (params.direction_intervals,) * 2,
         shape,
+        outgoing=(
+            Outgoing.of_rotations(task.rotations, params.outgoing_step)
+            if params.outgoing_step is not None
+            else None
+        ),
     )
 
 

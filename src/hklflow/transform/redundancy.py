@@ -5,13 +5,14 @@ expected background B, and the unknown scale s. S of each orbit is chosen so tha
 likelihood of its records is largest; without a background this is the likelihood given the sum of
 counts, a multinomial distribution in which S has cancelled exactly, for any number of counts.
 
-    ln s = c(z) + d(z, x, y) + e(z)
+    ln s = c(z) + g(u) + d(z, x, y) + e(z)
 
 c is a curve over the frames z of each rotation, by which a transmission in the norm can also be
 undone; d is smooth in z and in the place (x, y) on the detector, and its mean over the detector is
 0. Both are sums of splines (`scale_splines`), whose prior has widths that the records choose
 (`scale_prior`). e is the noise of single ranges of frames, such as that of a monitor
-(`single_frames`).
+(`single_frames`). g, if it is wanted, is a function of the direction of the scattered beam in the
+frame of the crystal, the same for all rotations (`scale_outgoing`).
 
 Where the records do not determine s, it keeps its prior and the width of this: the common scale;
 rotations without common orbits; and any function of Q with the Laue symmetry, which no redundancy
@@ -44,7 +45,7 @@ from hklflow.transform import scale_kernels as kernels
 from hklflow.transform import single_frames
 from hklflow.transform.repeats import Records
 from hklflow.transform.scale_cells import Lattice
-from hklflow.transform.scale_kernels import RUNS, Fit, Table
+from hklflow.transform.scale_kernels import MORE_RUNS, RUNS, Fit, Table
 from hklflow.transform.scale_prior import Normal, Prior, Widths
 from hklflow.transform.scale_splines import Places, Splines
 
@@ -79,7 +80,7 @@ class Scale:
     splines : Splines
     parameters : (p,) array
     covariance : (c, c) array
-        Of the parameters of the curves, without the background that nobody knows.
+        Of the parameters of the curves and g, without the background that nobody knows.
     overlooked : (p,) array
         Error of the parameters by this background.
     unknown : float
@@ -251,7 +252,8 @@ class _Work:
         tables = self.lattice.near(), self.positions, self.table, self.starts
         sums, squares = np.zeros(self.lattice.size), np.zeros(self.n)
         means, of_own = np.zeros((self.n,) * 2), np.zeros((self.n if scatter else 0,) * 2)
-        few = _few(self.numbers[chosen], self.n)
+        runs = RUNS if self.splines.outgoing is None else MORE_RUNS
+        few = _few(self.numbers[chosen], self.n, runs)
         kernels.products(*tables, chosen[few], self.fit, sums, means, of_own, squares)
         means += means.T.copy()
         of_own += of_own.T.copy()
@@ -302,6 +304,11 @@ class _Work:
         a, chi2, at_rest = self.newton(a)
         chosen = _some(self.numbers, self.n, _REPEATS)
         second, prior = self.second(chosen, scatter=True), self.prior.matrix(self.widths)
+        if not at_rest:
+            # A part of the scale that few orbits tell may have had too small steps.
+            self.fisher = second.fisher
+            a, chi2, at_rest = self.newton(a)
+            second = self.second(chosen, scatter=True)
         inverse = _inverse(cho_factor(second.fisher + prior, lower=True)[0])
         steady, with_s = self.background(of_beam, second.fisher, a, chosen)
         change = inverse @ with_s
@@ -311,7 +318,7 @@ class _Work:
             self.table = self.table._replace(background=below.astype(np.float32))
             a, chi2, at_rest = self.newton(a)
         noise, single = self.single(every)
-        of_curves = inverse[:, : self.prior.n_curve]
+        of_curves = inverse[:, : self.splines.n_course]
         excess = self.excess(of_curves, second.scatter)
         if abs(steady[0]) > 2 * steady[1]:
             unknown = max(unknown, min(abs(steady[0]), _LARGEST))
@@ -387,7 +394,7 @@ class _Work:
         Parameters
         ----------
         of_curves : (p, c) array
-            Columns of the inverse of the information for the parameters of the curves.
+            Columns of the inverse of the information for the parameters of the curves and g.
         scatter : (p, p) array
             Scatter of the orbits' gradients.
         """
@@ -463,9 +470,9 @@ def _inverse(lower: Floats) -> Floats:
     return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
 
 
-def _few(numbers: Ints, size: int) -> NDArray[np.bool_]:
+def _few(numbers: Ints, size: int, runs: int) -> NDArray[np.bool_]:
     """Return True for orbits with so few records that it is faster to leave out zeros."""
-    return np.asarray(_SLOW * (4.0 * RUNS * numbers) ** 2 < 2.0 * size**2)
+    return np.asarray(_SLOW * (4.0 * runs * numbers) ** 2 < 2.0 * size**2)
 
 
 def _some(numbers: Ints, size: int, repeats: int) -> Ints:

@@ -11,14 +11,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.transform import scale_kernels as kernels
 from hklflow.transform.repeats import Records
 from hklflow.transform.scale_kernels import NearSplines, Positions
+from hklflow.transform.scale_outgoing import Near
 from hklflow.transform.scale_splines import Splines, basis
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _ALONG, _ALONG_START, _ACROSS = 6, 24, 8
+_ACROSS_OUTGOING = 32  # cells along each side at least, if there is a g
 
 
 class _Matrices(NamedTuple):
@@ -39,7 +42,8 @@ class Lattice:
             int(np.clip(np.ceil(frames / m), _ALONG, most)) * m + 1
             for frames, m in zip(splines.frames, splines.curve, strict=True)
         ]
-        self._cells = tuple(max(1, _ACROSS * m) for m in splines.detector)
+        least = 1 if splines.outgoing is None else _ACROSS_OUTGOING
+        self._cells = tuple(max(least, _ACROSS * m) for m in splines.detector)
         sizes = [n * self._cells[0] * self._cells[1] for n in self._nodes]
         self.first = np.concatenate([[0], np.cumsum(sizes)])
         self._along = [
@@ -53,6 +57,9 @@ class Lattice:
             basis((np.arange(n) + 0.5) / n, m) if m else np.zeros((n, 0))
             for n, m in zip(self._cells, splines.detector, strict=True)
         ]
+
+        self._own = slice(splines.n_curve, splines.n_course)
+        self._outgoing = self._terms_of_outgoing()
 
     @property
     def size(self) -> int:
@@ -84,6 +91,8 @@ class Lattice:
             own[:] = matrices.curve @ curve
             if self.splines.directed:
                 own += self._spread(direction, matrices.angle)
+        if self._outgoing is not None:
+            kernels.outgoing_scale(*self._outgoing, a[self._own], made)
         return np.exp(made, out=made)
 
     def gathered(self, sums: Floats) -> Floats:
@@ -98,6 +107,8 @@ class Lattice:
                 part = np.tensordot(own, matrices.angle, 1)
                 part = np.einsum("xyi,xj,yk->ijk", part, *self._across, optimize=True)
                 direction[:] = part
+        if self._outgoing is not None:
+            kernels.outgoing_sums(*self._outgoing, sums, made[self._own])
         return made
 
     def squares(self, sums: Floats) -> Floats:
@@ -118,11 +129,14 @@ class Lattice:
             made[c, d] = mixed.reshape(c.stop - c.start, -1)
             made[d, c] = made[c, d].T
             made[d, d] = self._square_of_direction(own, matrices.angle)
+            if self._outgoing is not None:
+                self._square_of_outgoing(number, sums, made)
         return made
 
     def near(self) -> NearSplines:
         """Return the tables of the four splines that are not 0 at each node."""
         layout, nodes = self.layout, np.array(self._nodes)
+        outgoing = self._outgoing or Near(np.zeros((0, 3), np.int32), np.zeros((0, 3), np.float32))
         curve, angle = zip(
             *((_four(m.curve[:, : n + 3]), _four(m.angle))
               for m, n in zip(self._along, layout.curve, strict=True)), strict=True
@@ -149,7 +163,42 @@ class Lattice:
             *across[1],
             self.splines.detector[1] + 3,
             self.splines.places,
+            outgoing.node + np.int32(self._own.start),
+            outgoing.share,
         )
+
+    def _terms_of_outgoing(self) -> Near | None:
+        """Return the terms of g at all nodes; None: there is no g."""
+        if (outgoing := self.splines.outgoing) is None:
+            return None
+        slow, fast = (
+            np.asarray((np.arange(n) + 0.5) * (size / n), np.float64)
+            for n, size in zip(self._cells, self.splines.shape, strict=True)
+        )
+        parts = [
+            outgoing.near(r, np.linspace(0, frames, n), slow, fast)
+            for r, (n, frames) in enumerate(zip(self._nodes, self.splines.frames, strict=True))
+        ]
+        node, share = (np.concatenate([p[i].reshape(-1, 3) for p in parts]) for i in (0, 1))
+        return Near(node, share)
+
+    def _square_of_outgoing(self, number: int, sums: Floats, made: Floats) -> None:
+        """Add the sums of a rotation for pairs with a parameter of g."""
+        assert self._outgoing is not None
+        own, matrices = self._table(number, sums), self._along[number]
+        nodes = slice(self.first[number], self.first[number + 1])
+        near = Near(self._outgoing.node[nodes], self._outgoing.share[nodes])
+        g, (c, d) = self._own, self._slices(number)
+        of_frame = np.zeros((own.shape[2], g.stop - g.start))
+        squares = own.reshape(-1, own.shape[2]), of_frame, made[g, g]
+        kernels.outgoing_squares(*near, *squares)
+        made[g, c] = of_frame.T @ matrices.curve
+        mixed = np.zeros((len(of_frame[0]), matrices.angle.shape[1],
+                          *(m.shape[1] for m in self._across)))  # fmt: skip
+        splines = (_four(m) for m in (matrices.angle, *self._across))
+        kernels.outgoing_mixed(*near, own, *splines, mixed)
+        made[g, d] = mixed.reshape(len(mixed), -1)
+        made[c, g], made[d, g] = made[g, c].T, made[g, d].T
 
     def _table(self, number: int, values: Floats) -> Floats:
         """Return the view (slow, fast, frame) of a rotation's nodes."""

@@ -1,6 +1,6 @@
 """Kernels of the fit of the scale: likelihood and its derivatives; see `redundancy`."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,8 @@ from hklflow.simd.jit import kernel
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-RUNS = 18  # of four parameters on which ln s of a record depends, at most
+# Runs of four parameters on which ln s of a record depends, at most; without and with g.
+RUNS, MORE_RUNS = 18, 21
 
 
 class Positions(NamedTuple):
@@ -42,6 +43,8 @@ class NearSplines(NamedTuple):
         Fast part of the start (empty: none), the last parameter of the run.
     n_fast, places : int
         Splines along the detector's rows, and on the whole detector.
+    outgoing_at, outgoing : (n, 3) arrays
+        Parameters of g at each node, and its terms; n = 0: there is no g.
     """
 
     first: Ints
@@ -59,6 +62,8 @@ class NearSplines(NamedTuple):
     fast_at: Ints
     n_fast: int
     places: int
+    outgoing_at: NDArray[np.integer[Any]]
+    outgoing: NDArray[np.floating[Any]]
 
 
 class Fit(NamedTuple):
@@ -142,7 +147,7 @@ def scattered(positions, values, sums):  # type: ignore[no-untyped-def]
 def _splines(near, rotation, node, at, value):  # type: ignore[no-untyped-def]
     """Write the first parameters of the runs of four splines at a node, and their values.
 
-    Return the number of runs: one of the curve, one of the start, and 16 of the direction.
+    Return the number of runs: one of the curve, one of the start, three of g, 16 of the direction.
     """
     place, n = node - near.first[rotation], near.nodes[rotation]
     cell, z = place // n, place % n + near.row[rotation]
@@ -155,6 +160,13 @@ def _splines(near, rotation, node, at, value):  # type: ignore[no-untyped-def]
         value[m] = 0.0
         value[m, 3] = near.start[z]
         m += 1
+    if near.outgoing.size > 0:
+        # One parameter each, with others behind it.
+        for k in range(3):
+            at[m] = near.outgoing_at[node, k]
+            value[m] = 0.0
+            value[m, 0] = near.outgoing[node, k]
+            m += 1
     if near.places == 0:
         return m
     x, y = cell // len(near.fast_at), cell % len(near.fast_at)
@@ -181,7 +193,7 @@ def rows(near, positions, table, starts, chosen, fit, sums, mean, own):  # type:
     The squares of the rows ``mean`` (n, p) have to be subtracted from the information, because S is
     not known; ``own`` (n, p) are the gradients.
     """
-    at, value = np.empty(RUNS, np.int64), np.empty((RUNS, 4))
+    at, value = np.empty(MORE_RUNS, np.int64), np.empty((MORE_RUNS, 4))
     for row in range(len(chosen)):
         v = chosen[row]
         weight, total = fit.weight[v], 0.0
@@ -223,7 +235,7 @@ def products(near, positions, table, starts, chosen, fit, sums, means, scatter, 
     most = 0
     for v in chosen:
         most = max(most, starts[v + 1] - starts[v])
-    at, value = np.empty(RUNS * most, np.int64), np.empty((RUNS * most, 4))
+    at, value = np.empty(MORE_RUNS * most, np.int64), np.empty((MORE_RUNS * most, 4))
     mean, own, whole = np.empty_like(value), np.empty_like(value), np.zeros(len(squares))
     for v in chosen:
         weight, total = fit.weight[v], 0.0
@@ -249,3 +261,60 @@ def products(near, positions, table, starts, chosen, fit, sums, means, scatter, 
             for k in range(4):
                 squares[at[m] + k] += whole[at[m] + k] ** 2
                 whole[at[m] + k] = 0.0
+
+
+@kernel
+def outgoing_scale(at, share, parameters, made):  # type: ignore[no-untyped-def]
+    """Add g to ln s of the nodes."""
+    for i in range(len(made)):
+        for k in range(3):
+            made[i] += share[i, k] * parameters[at[i, k]]
+
+
+@kernel
+def outgoing_sums(at, share, values, made):  # type: ignore[no-untyped-def]
+    """Add the values of the nodes to the parameters of g, with its terms as factors."""
+    for i in range(len(values)):
+        for k in range(3):
+            made[at[i, k]] += share[i, k] * values[i]
+
+
+@kernel
+def outgoing_squares(at, share, values, of_frame, made):  # type: ignore[no-untyped-def]
+    """Add the values (cells, frames) to pairs of parameters of g, and of g and a frame."""
+    n = values.shape[1]
+    for i in range(values.size):
+        value = values[i // n, i % n]
+        if value == 0:
+            continue
+        for k in range(3):
+            part = share[i, k] * value
+            of_frame[i % n, at[i, k]] += part
+            for m in range(3):
+                made[at[i, k], at[i, m]] += part * share[i, m]
+
+
+@kernel
+def outgoing_mixed(at, share, values, angle, slow, fast, made):  # type: ignore[no-untyped-def]
+    """Add the values (slow, fast, frames) to pairs of parameters of g and of the direction.
+
+    ``angle``, ``slow`` and ``fast`` are four splines at each place and the first of them; ``made``
+    is (g, angle, slow, fast).
+    """
+    n = values.shape[2]
+    for x in range(values.shape[0]):
+        for y in range(values.shape[1]):
+            cell = (x * values.shape[1] + y) * n
+            for z in range(n):
+                value = values[x, y, z]
+                if value == 0:
+                    continue
+                for m in range(3):
+                    row = made[at[cell + z, m]]
+                    for i in range(4):
+                        a = share[cell + z, m] * value * angle[0][z, i]
+                        for j in range(4):
+                            b = a * slow[0][x, j]
+                            place = row[angle[1][z] + i, slow[1][x] + j]
+                            for k in range(4):
+                                place[fast[1][y] + k] += b * fast[0][y, k]

@@ -5,7 +5,7 @@ Coefficients of the curve c of a rotation are the sum of two parts: one whose se
 the shape of the crystal, and independent deviations, 0 ± `Widths.wander`, for errors of the start,
 which change within a few splines. The first part alone is overconfident: a stiff curve can't follow
 the errors of the start, and states small errors. The coefficients of d have second differences of
-0 ± `Widths.direction`.
+0 ± `Widths.direction`, and those of g, along lines on the sphere, of 0 ± `Widths.outgoing`.
 
 The norm contains a start, such as the level between the peaks, which may be the transmission, or
 diffuse scattering that rotates with the crystal. Therefore its whole course is also a pattern of c,
@@ -40,6 +40,7 @@ class Widths(NamedTuple):
     bend: float = 0.03
     wander: float = 0.01
     direction: float = 0.1
+    outgoing: float = 0.1
 
 
 class Normal(NamedTuple):
@@ -53,13 +54,13 @@ class Prior:
     """Precisions of the coefficients.
 
     The level of a rotation is 0 ± `_LEVEL`, deviations from it 0 ± `_CURVE`, and coefficients of d
-    0 ± `_DIRECTION`.
+    and g 0 ± `_DIRECTION`.
     """
 
     def __init__(self, splines: Splines) -> None:
         layout = splines.layout()
         self.size = splines.size
-        self.n_curve = int(layout.first_direction[0])
+        self.n_curve, self._n_outgoing = splines.n_curve, splines.n_outgoing
         self._curves = [
             (slice(begin, begin + m + 3), *_of_curve(m + 3))
             for begin, m in zip(layout.first_curve, splines.curve, strict=True)
@@ -71,6 +72,10 @@ class Prior:
         # Functions that are linear in all three variables are not rough.
         self._rank = sum((m + 3) * splines.places - 8 for m in splines.angle)
         if splines.directed:
+            if splines.outgoing is not None:
+                own = slice(0, self._n_outgoing)
+                self._rough[own, own] = splines.outgoing.rough()
+                self._given[own, own] = np.eye(self._n_outgoing) / _DIRECTION**2
             for begin, m in zip(layout.first_direction - self.n_curve, splines.angle, strict=True):
                 own = slice(begin, begin + (m + 3) * splines.places)
                 self._rough[own, own], self._given[own, own] = _of_direction(splines, m + 3)
@@ -92,8 +97,11 @@ class Prior:
         return made
 
     def of_direction(self, widths: Widths) -> Floats:
-        """Return the precision of the coefficients of d."""
-        return self._rough / widths.direction**2 + self._given
+        """Return the precision of the coefficients of g and d."""
+        made = self._rough / widths.direction**2
+        own = slice(0, self._n_outgoing)
+        made[own, own] = self._rough[own, own] / widths.outgoing**2
+        return made + self._given
 
     def learn(self, found: Normal, start: Widths) -> Widths:
         """Return the widths that maximise the marginal likelihood."""
@@ -102,7 +110,8 @@ class Prior:
             # d for the curves of the start, and the curves for this d.
             of_curves = cho_factor(found.matrix[:n, :n] + self.of_curves(widths), lower=True)
             rest = _without(found, slice(n, None), slice(0, n), of_curves)
-            widths = _climbed(lambda w: self._of_direction(rest, w), widths, ("direction",))
+            names = ("outgoing", "direction") if self._n_outgoing else ("direction",)
+            widths = _climbed(lambda w: self._of_direction(rest, w), widths, names)
             of_direction = cho_factor(found.matrix[n:, n:] + self.of_direction(widths), lower=True)
             found = _without(found, slice(0, n), slice(n, None), of_direction)
         return _climbed(lambda w: self._of_curves(found, w), widths, ("bend", "wander"))
@@ -113,6 +122,8 @@ class Prior:
 
     def _of_direction(self, found: Normal, widths: Widths) -> float:
         log_det = -2 * self._rank * np.log(widths.direction)
+        # Functions that are linear are not rough.
+        log_det -= 2 * max(self._n_outgoing - 3, 0) * np.log(widths.outgoing)
         return _evidence(found, self.of_direction(widths), log_det)
 
 

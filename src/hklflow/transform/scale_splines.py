@@ -1,11 +1,12 @@
 """Splines of the scale of the frames and of its dependence on direction; see `redundancy`.
 
-    ln s = c(z) + d(z, x, y)
+    ln s = c(z) + g(u) + d(z, x, y)
 
 c is a curve over the frames z of each rotation; d is smooth in z and in the place (x, y) on the
-detector. Both are sums of uniform cubic B-splines (and their products). If the norm contains a
-transmission by frame, the start, c has one more term: the part of ln(start) that changes too fast
-for the splines, times a factor. With the factor -1 this part is removed from the norm.
+detector. Both are sums of uniform cubic B-splines (and their products). g is a function of the
+direction in the frame of the crystal (`scale_outgoing`), the same for all rotations. If the norm
+contains a transmission by frame, the start, c has one more term: the part of ln(start) that changes
+too fast for the splines, times a factor. With the factor -1 this part is removed from the norm.
 """
 
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from hklflow.transform.scale_outgoing import Outgoing
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -81,6 +84,8 @@ class Splines:
         Pixels of the detector.
     start : tuple of Start
         Of each rotation; empty: the norm contains no transmission.
+    outgoing : Outgoing or None
+        Terms of g, only with d; None: there is no g.
     """
 
     frames: tuple[int, ...]
@@ -89,6 +94,7 @@ class Splines:
     detector: tuple[int, int]
     shape: tuple[int, int]
     start: tuple[Start, ...] = ()
+    outgoing: Outgoing | None = None
 
     def with_start(self, factors: list[Floats]) -> "Splines":
         """Return splines with the transmissions of the frames (n,) of each rotation."""
@@ -113,28 +119,46 @@ class Splines:
             return int(layout.first_direction[-1] + (self.angle[-1] + 3) * self.places)
         return int(layout.first_direction[0])
 
+    @property
+    def n_outgoing(self) -> int:
+        """Number of parameters of g."""
+        return 0 if self.outgoing is None else self.outgoing.size
+
+    @property
+    def n_course(self) -> int:
+        """Number of parameters on which the factor of the frames depends: those of c and g."""
+        return int(self.layout().first_direction[0])
+
+    @property
+    def n_curve(self) -> int:
+        """Number of parameters of c, which are the first."""
+        return self.n_course - self.n_outgoing
+
     def layout(self) -> Layout:
-        """Return the sizes for the kernels; all curves come first."""
+        """Return the sizes for the kernels; all curves come first, then g."""
         curve = np.array(self.curve, np.int64)
         angle = np.array(self.angle, np.int64)
         ends = np.cumsum(curve + 3 + (1 if self.start else 0))
+        direction = ends[-1] + self.n_outgoing
         more = np.cumsum((angle + 3) * self.places)
         return Layout(
             np.array(self.frames, np.int64),
             curve,
             angle,
             np.concatenate([[0], ends[:-1]]),
-            ends[-1] + np.concatenate([[0], more[:-1]]),
+            direction + np.concatenate([[0], more[:-1]]),
             np.array(self.detector, np.int64),
             np.array(self.shape, np.int64),
         )
 
     def of_curve(self, rotation: int, frame: ArrayLike) -> Floats:
-        """Return the terms of c at frame positions (n, size)."""
+        """Return the terms of c, and the means of g, at frame positions (n, size)."""
         own = self.terms_of_curve(rotation, np.asarray(frame))
         matrix = np.zeros((len(own), self.size))
         begin = self.layout().first_curve[rotation]
         matrix[:, begin : begin + own.shape[1]] = own
+        if self.outgoing is not None:
+            matrix[:, self.n_curve : self.n_course] = self.outgoing.mean(rotation, frame)
         return matrix
 
     def terms_of_curve(self, rotation: int, frame: Floats) -> Floats:
@@ -145,7 +169,10 @@ class Splines:
         return np.concatenate([own, self.start[rotation].at(frame)[:, None]], axis=1)
 
     def of_direction(self, rotation: int, a: Floats, frame: ArrayLike, at: "Places") -> Floats:
-        """Return d (frames, slow, fast) at frame positions and places on the detector."""
+        """Return d + g (frames, slow, fast) at frame positions and places on the detector.
+
+        The mean of g over the detector is in the curve.
+        """
         n = self.angle[rotation] + 3
         begin = self.layout().first_direction[rotation]
         own = a[begin : begin + n * self.places]
@@ -153,7 +180,13 @@ class Splines:
         along = basis(np.asarray(frame) / self.frames[rotation], self.angle[rotation])
         slow = basis(np.asarray(at.slow) / self.shape[0], self.detector[0])
         fast = basis(np.asarray(at.fast) / self.shape[1], self.detector[1])
-        return np.einsum("zi,ijk,sj,fk->zsf", along, own, slow, fast, optimize=True)
+        made = np.einsum("zi,ijk,sj,fk->zsf", along, own, slow, fast, optimize=True)
+        if self.outgoing is not None:
+            g = a[self.n_curve : self.n_course]
+            near = self.outgoing.near(rotation, frame, at.slow, at.fast)
+            made += np.moveaxis(np.sum(g[near.node] * near.share, axis=-1), -1, 0)
+            made -= (self.outgoing.mean(rotation, frame) @ g)[:, None, None]
+        return made
 
 
 class Places(NamedTuple):
