@@ -175,5 +175,6 @@ NOT_JOBS = (
     "plots/",
     "results/",
     "templates.py",
+    "view/",
 )
 """Rooms whose refusals are not of a job before pixels: importers, commands, products, tables."""

@@ -59,8 +59,15 @@ function layout(cut, metric) {
   return { x, y, rows, place, cos };
 }
 
+// Rounded for reading; the whole number is in the answer, and in the title of a table's cell.
+function short(value, sigma) {
+  const digits = (a, n) => String(+a.toPrecision(n));
+  if (sigma === undefined) return digits(value, 6);
+  return `${digits(value, 6)} ${Number.isFinite(sigma) ? `± ${digits(sigma, 3)}` : "(σ not known)"}`;
+}
+
 function quantile(values, share) {
-  const known = Array.from(values).filter(Number.isFinite).sort((a, b) => a - b);
+  const known = values.filter(Number.isFinite).sort();  // typed arrays sort by number
   return known.length ? known[Math.min(known.length - 1, Math.floor(share * known.length))] : NaN;
 }
 
@@ -105,7 +112,7 @@ function drawPlane(element, cut, volume, values, choice) {
   const [u, v] = [cut[cut.first], cut[cut.second]];
   const [ends, shapes, annotations] = [[u, v].map((a) => [a[0], a[a.length - 1]]), [], []];
   const [tu, tv] = [ticksOf(u, 1), ticksOf(v, 1)];
-  const line = { color: "#ffffff55", width: 1 };
+  const line = { color: signed && !log ? "#00000022" : "#ffffff55", width: 1 };
   const mark = (a, b, text, where) => {
     const [x, y] = map.place(a, b);
     annotations.push({ x, y, text, showarrow: false, font: { size: 12 }, ...where });
@@ -133,12 +140,15 @@ function drawPlane(element, cut, volume, values, choice) {
     colorscale: signed && !log ? "RdBu" : "Viridis", reversescale: false, colorbar: bar };
   if (signed && !log) trace.colorscale = [[0, "#2166ac"], [0.5, "#f7f7f7"], [1, "#b2182b"]];
   const background = map.cos === 0 ? {} : { plot_bgcolor: "#fff" };
+  const [wide, high] = [map.x, map.y].map((a) => Math.abs(a[a.length - 1] - a[0]) || 1);
+  const height = ((element.clientWidth - 150) * high) / wide + 55;
+  element.style.height = `${Math.max(240, Math.min(height, 0.7 * window.innerHeight))}px`;
   Plotly.react(element, [trace], { ...PLAIN, ...background, ...axes, shapes, annotations,
     uirevision: cut.plane }, CONFIG);
   return map;
 }
 
-function drawLines(element, cuts, log, letters, unit) {
+function drawLines(element, cuts, log, letters, unit, quantity) {
   const colours = ["#0b5394", "#b2182b"];
   const traces = cuts.map(({ cut, name }, i) => ({
     type: "scatter", mode: "lines+markers", name, x: Array.from(cut.distance), y: Array.from(cut.S),
@@ -146,12 +156,12 @@ function drawLines(element, cuts, log, letters, unit) {
       thickness: 1, width: 2 },
     line: { color: colours[i], width: 1 }, marker: { size: 4, color: colours[i] },
     text: Array.from(cut.S, (s, n) =>
-      `${letters.map((a) => `${a} = ${+cut[a][n].toFixed(4)}`).join(", ")}<br>S = ${s} ± ${cut.sigma[n]}`),
+      `${letters.map((a) => `${a} = ${+cut[a][n].toFixed(4)}`).join(", ")}<br>${quantity} = ${short(s, cut.sigma[n])}`),
     hoverinfo: "text",
   }));
   Plotly.react(element, traces, { ...PLAIN, plot_bgcolor: "#fff", showlegend: cuts.length > 1,
-    legend: { x: 1, xanchor: "right", y: 1 },
+    legend: { x: 0, y: 1.02, yanchor: "bottom", orientation: "h" }, margin: { ...PLAIN.margin, t: 30 },
     xaxis: { title: { text: `distance along the line (${unit})` }, gridcolor: "#dfe3e8", zeroline: false },
-    yaxis: { title: { text: "S" }, type: log ? "log" : "linear", gridcolor: "#dfe3e8",
+    yaxis: { title: { text: quantity }, type: log ? "log" : "linear", gridcolor: "#dfe3e8",
       zerolinecolor: "#aab2bb" } }, CONFIG);
 }

@@ -2,7 +2,7 @@
 // State of the page: chosen volumes, plane and cuts.
 
 const $ = (id) => document.getElementById(id);
-const state = { volumes: [], shown: [], facts: null, clicks: [], running: null, lines: [], boxes: [] };
+const state = { volumes: [], shown: [], facts: null, clicks: [], running: null };
 
 function fill(select, pairs, wanted) {
   select.replaceChildren(...pairs.map(([value, text]) => new Option(text, value)));
@@ -20,7 +20,8 @@ const guarded = (action) => async (event) => {
   try { report(null); await action(event); } catch (error) { report(error); }
 };
 
-const named = (item) => `${item.scan}${item.temperature === null ? "" : ` (${item.temperature} K)`}`;
+const named = (item) => (item.temperature === null || item.scan === `${item.temperature}K`
+  ? item.scan : `${item.scan} (${item.temperature} K)`);
 const ofSample = () => state.volumes.filter((item) => item.sample === $("sample").value);
 
 function scansOf(items) {
@@ -74,8 +75,9 @@ async function open() {
       label.append(`${name} `, input);
       return label;
     }));
-    Object.assign($("start"), { value: "" });
-    Object.assign($("end"), { value: "" });
+    $("start").value = $("end").value = "";
+    $("line").hidden = $("boxtable").hidden = true;
+    $("lineabout").textContent = $("boxabout").textContent = "";
   }
   if (before?.kind !== facts.kind) {
     $("log").checked = !signedKind(facts.kind);
@@ -88,8 +90,12 @@ async function open() {
   history.replaceState(null, "", `#${url}`);
   slide();
   await plane();
+  // Cuts that are shown are of the chosen volumes.
+  if (!$("line").hidden) await line();
+  if (!$("boxtable").hidden) await box();
 }
 
+const quantity = () => (state.facts.names[0] === "x" ? "PDF" : "S");
 const signedKind = (kind) => !["transform", "merged", "symmetrised", "filled"].includes(kind);
 
 function slide() {
@@ -134,7 +140,7 @@ async function plane() {
   cuts.forEach(([cut, volume], i) => {
     $(`name${i}`).textContent = `${shown[i].sample} ${named(shown[i])}: ${shown[i].label}, ${cut.plane}`;
     const element = $(`plane${i}`);
-    const label = what === "S" ? "S" : "σ";
+    const label = what === "S" ? quantity() : "σ";
     const map = drawPlane(element, cut, volume, values[i], { log, limits, signed, label });
     listen(element, i, cut, map);
   });
@@ -159,7 +165,7 @@ function listen(element, i, cut, map) {
     const place = state.facts.names.map((name, n) => `${name} = ${found.hkl[n]}`).join(", ");
     const value = cut.S[found.index];
     $(`readout${i}`).textContent = Number.isFinite(value)
-      ? `${place}: S = ${value} ± ${cut.sigma[found.index]}` : `${place}: not measured`;
+      ? `${place}: ${quantity()} = ${short(value, cut.sigma[found.index])}` : `${place}: not measured`;
   });
   element.on("plotly_click", guarded(async (event) => {
     const found = hklOf(cut, map, event.points[0]);
@@ -178,7 +184,7 @@ async function line() {
   const cuts = await Promise.all(state.shown.map(async (item) => (
     { name: named(item), cut: await ask("line", { id: item.id, ...query }) })));
   $("line").hidden = false;
-  drawLines($("line"), cuts, $("linelog").checked, state.facts.names, state.facts.unit);
+  drawLines($("line"), cuts, $("linelog").checked, state.facts.names, state.facts.unit, quantity());
   $("lineabout").textContent = `${cuts[0].cut.estimand}. Errors: ${cuts[0].cut.errors}.`;
 }
 
@@ -192,16 +198,17 @@ async function box() {
     [item, await ask("box", { id: item.id, ...query })])));
   const row = (tag, texts) => {
     const tr = document.createElement("tr");
-    tr.append(...texts.map((text) => Object.assign(document.createElement(tag), { textContent: text })));
+    tr.append(...texts.map((text) => Object.assign(document.createElement(tag), typeof text === "number"
+      ? { textContent: short(text), title: String(text) } : { textContent: text })));
     return tr;
   };
   const names = cuts[0][1].arrays.map((a) => a.name);
   const titles = { sigma: "σ", measured: "measured share", filled: "filled share",
     sigma_background: "σ of the background's level (common)" };
   $("boxtable").hidden = false;
-  $("boxtable").tHead.replaceChildren(row("th", ["scan", ...names.map((a) => titles[a] ?? a)]));
+  $("boxtable").tHead.replaceChildren(row("th", ["scan", ...names.map((a) => (a === "S" ? quantity() : titles[a] ?? a))]));
   $("boxtable").tBodies[0].replaceChildren(...cuts.map(([item, cut]) => (
-    row("td", [named(item), ...names.map((a) => String(cut[a][0]))]))));
+    row("td", [named(item), ...names.map((a) => cut[a][0])]))));
   $("boxabout").textContent = `${cuts[0][1].estimand}. Errors: ${cuts[0][1].errors}.`;
 }
 
