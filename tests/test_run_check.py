@@ -46,7 +46,7 @@ def test_spots_that_scatter_with_and_without_the_crystal_are_subtracted() -> Non
 def test_spots_of_the_run_alone_are_left_out() -> None:
     """S would be too small there, also if a spot is weaker than the crystal's scattering."""
     spots = np.zeros(SHAPE)
-    for i, size in ((10, 150.0), (30, 1000.0), (60, 30_000.0)):
+    for i, size in ((10, 250.0), (30, 1000.0), (60, 30_000.0)):
         spots[i : i + 2, 70:72] = size
     made, parts = sums(AIR + spots, AIR)
     warnings, usable = background_checks.contradicted(made, parts)

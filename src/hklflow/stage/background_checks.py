@@ -173,7 +173,8 @@ def level_doubt(levels: list[tuple[float, float]], names: str) -> str | None:
     if not wrong:
         return None
     known = [level for level, error in levels if error < _KNOWN]
-    changes = max(known) - min(known) > _LEVEL
+    uncertain = max(error for _, error in levels if error < _KNOWN)
+    changes = max(known) - min(known) > max(_DEVIATIONS * uncertain, _LEVEL)
     cure = (
         "they change during the rotation, and one factor cannot describe it: mask the rings, or "
         "measure again"
