@@ -78,7 +78,8 @@ def reduced(w: World, folder: Path, runs: Runs, **params: Any) -> Measured:
     for r, scan in scans.items():
         volumes.append(_transformed(folder, r, scan, runs, **params))
         samples = sub_samples(pixel_pitch(scan.rotation, w.UB, grid))
-        good = np.where(w.blind, 0.0, 1.0)
+        used = [part.level for part in nexus.read_background(folder / f"background{r}.nxs")]
+        good = np.where(w.blind | ~np.isfinite(np.sum(used, axis=0)), 0.0, 1.0)
         ones = np.ones(w.scans[r].n_frames)
         truth = [Accumulator(scan.rotation, w.UB, grid, good, ones, samples) for _ in range(3)]
         for z in range(w.scans[r].n_frames):

@@ -280,16 +280,32 @@ def fitted_scale(
     return factor, float(np.hypot(error, factors.std(ddof=1)))
 
 
-def _scale(
-    q: Floats, measured: Floats, errors: Floats, background: Floats, n: int
-) -> tuple[float, float]:
+def roughness(q: Floats, background: Floats, errors: Floats) -> tuple[float, float]:
+    """Return what splines leave of a curve, over its mean, and the same by counting errors.
+
+    Only structure that is sharper than the splines determines the factor of a background.
+    """
+    splines = _splines(q, _SPLINES[1])
+    rest = background - splines @ np.linalg.lstsq(splines, background, rcond=None)[0]
+    mean = max(float(background.mean()), 1e-300)
+    return float(np.sqrt(np.mean(rest**2))) / mean, float(np.sqrt(np.mean(errors**2))) / mean
+
+
+def _splines(q: Floats, n: int) -> Floats:
+    """Return the n cubic splines of the smooth rest at the shells."""
     from scipy.interpolate import BSpline
 
     degree = 3
     edges = np.linspace(q[0], q[-1], n - degree + 1)
     knots = np.concatenate([[edges[0]] * degree, edges, [edges[-1]] * degree])
-    splines = BSpline.design_matrix(np.clip(q, edges[0], edges[-1]), knots, degree).toarray()
-    design = np.column_stack([background, splines])
+    splines = BSpline.design_matrix(np.clip(q, edges[0], edges[-1]), knots, degree)
+    return np.asarray(splines.toarray(), np.float64)
+
+
+def _scale(
+    q: Floats, measured: Floats, errors: Floats, background: Floats, n: int
+) -> tuple[float, float]:
+    design = np.column_stack([background, _splines(q, n)])
     weight = 1 / np.maximum(errors, 1e-12)
     use = np.ones(len(q), np.bool_)
     for _ in range(4):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from hklflow import stage
-from hklflow.stage import background_factors, background_runs
+from hklflow.stage import background_checks, background_factors, background_runs
 from hklflow.stage.background_settings import Named, Run
 from hklflow.stage.frame_curve import Curve, read_signal
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from hklflow.stage.background_runs import Averaged
     from hklflow.stage.rehearsal import Known
 
-VERSION = 4
+VERSION = 5
 FRAMES_OF = "scan"
 
-# Standard deviations of the rest of a shell below 0 that are reported.
-_NEGATIVE = 4.0
+# Ranges of frames in which the rings of a run are compared.
+_RANGES = 4
 # Rounds in which fitted factors and the course of the transmission are found.
 _FITS = 2
 # Relative error of a fitted factor above which it is not known.
@@ -155,8 +155,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     factors, course = _factors([image for image, _ in averaged], scan, inputs, pixels, params)
     parts = factors.require_positive(factors.parts(course))
     warnings += [w for run in runs if (w := background_factors.interval(run, course)) is not None]
-    rings = _rings(scan, parts, params)
-    warnings += _doubts(rings, params)
+    watch = background_checks.Watch(bad.shape, len(parts))
+    rings = _rings(scan, parts, params, watch=watch)
+    contradicted, usable = background_checks.contradicted(watch.sums(parts), parts)
+    if contradicted:
+        rings = _rings(scan, parts, params)
+    warnings += contradicted + background_checks.no_monitor(runs, scan)
+    warnings += background_checks.doubts(rings, params.told_error)
+    warnings += _levels(scan, parts, params) if usable else []
     around = None if pixels is None else factors.surroundings(parts, pixels, course)
     nexus.write_background(outputs.background, parts, rings, around)
     plots.save(picture(rings, parts, f"background of {scan.raw}"), outputs.picture)
@@ -168,9 +174,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stage.write_json(outputs.metrics, figures | {"warnings": warnings})
     for warning in warnings:
         print(f"warning: {warning}")
-    share = _share(rings)
+    middle, largest = background_checks.sensitivity(rings)
     print(
-        f"{len(parts)} background{'s' * (len(parts) > 1)}: {share:.1%} of the counts of the frames"
+        f"{len(parts)} background{'s' * (len(parts) > 1)}: {background_checks.share(rings):.1%} of "
+        f"the counts of the frames; an error of 1% of their level changes S by {middle:.2%} in the "
+        f"median shell of |Q| and by at most {largest:.2%}; `scale_error` states such an error"
     )
 
 
@@ -237,9 +245,15 @@ def _factors(
 
 
 def _rings(
-    scan: "RotationScan", parts: "list[Part]", params: Params, *, for_fit: bool = False
+    scan: "RotationScan",
+    parts: "list[Part]",
+    params: Params,
+    *,
+    for_fit: bool = False,
+    part: tuple[int, int] = (0, 1),
+    watch: "background_checks.Watch | None" = None,
 ) -> "Rings":
-    """Compare frames spread over the rotation with the backgrounds.
+    """Compare frames spread over the rotation, or over a part of it, with the backgrounds.
 
     To fit a factor, the shells are finer, and Bragg peaks, which are sharp too, are left out.
     """
@@ -252,9 +266,8 @@ def _rings(
     out = {frame - scan.first for frame in scan.left_out}
     used = [frame for frame in range(n) if frame not in out]
     chosen = np.unique(np.linspace(0, len(used) - 1, min(params.sample_frames, len(used))))
-    centres = (np.arange(size) + 0.5 for size in scan.rotation.detector.shape)
-    slow, fast = np.meshgrid(*centres, indexing="ij")
-    q = np.linalg.norm(scan.rotation.q_lab(slow, fast), axis=-1)
+    chosen = np.array_split(chosen, part[1])[part[0]]
+    q = _pixels_q(scan)
     with raw.open_scan(scan) as frames:
         flag = float(masks.flag_value(frames.dtype) or np.inf)
         limits = surroundings.Valid(flag, float(scan.saturation or np.inf), scan.underload)
@@ -265,9 +278,9 @@ def _rings(
                 yield frame, frames.read(scan.first + frame, scan.first + frame + 1)[0]
 
         incident = scan.monitor * scan.attenuation
-        return surroundings.rings(
-            images(), incident, parts, q, limits, 300 if for_fit else 60, between_peaks=for_fit
-        )
+        read = images() if watch is None else watch.passed(images(), incident, parts, limits)
+        n_shells = background_checks.SHELLS if for_fit else 60
+        return surroundings.rings(read, incident, parts, q, limits, n_shells, between_peaks=for_fit)
 
 
 def _fitted(
@@ -309,41 +322,23 @@ def _fitted(
     return factor, float(np.hypot(run.scale_error, error / factor))
 
 
-def _share(rings: "Rings") -> float:
-    """Return the share of the background of all counts."""
-    total = float((rings.pixels * rings.measured).sum())
-    return float((rings.pixels * rings.background).sum()) / total if total > 0 else 0.0
+def _levels(scan: "RotationScan", parts: "list[Part]", params: Params) -> list[str]:
+    """Return a warning if rings of the runs are not as strong in all parts of the rotation."""
+    if not background_checks.sharp(parts, _pixels_q(scan)):
+        return []
+    ranges = [_rings(scan, parts, params, for_fit=True, part=(i, _RANGES)) for i in range(_RANGES)]
+    levels = background_checks.ring_levels(ranges)
+    doubt = background_checks.level_doubt(levels, ", ".join(part.name for part in parts))
+    return [] if doubt is None else [doubt]
 
 
-def _doubts(rings: "Rings", params: Params) -> list[str]:
-    """Return warnings on shells below 0, and on errors of S that are larger than reported ones."""
+def _pixels_q(scan: "RotationScan") -> "NDArray[np.float64]":
+    """Return |Q| (1/Å) of the pixels."""
     import numpy as np
 
-    rest = rings.measured - rings.background
-    error = np.sqrt(rings.measured_error**2 + rings.noise**2 + rings.level**2)
-    doubts = []
-    below = (rest < -_NEGATIVE * error) & (rings.pixels > 0)
-    if below.any():
-        worst = int(np.argmin(np.where(below, rest / np.maximum(error, 1e-300), 0)))
-        doubts.append(
-            f"the background is larger than the measured counts in {np.count_nonzero(below)} of "
-            f"{len(rest)} shells of |Q| ({rings.background[worst]:.4g} of "
-            f"{rings.measured[worst]:.4g} counts at {rings.q[worst]:.2f} 1/Å); check monitor, "
-            "attenuation and exposure of the run, and the transmission of the crystal"
-        )
-    positive = rest > 0
-    for noise, what, cure in (
-        (rings.noise, "by the noise of the runs", "measure them longer"),
-        (rings.level, "by the errors of their levels", "measure the transmission of the crystal"),
-    ):
-        relative = np.divide(noise, rest, out=np.zeros_like(rest), where=positive)
-        if positive.any() and (middle := float(np.median(relative[positive]))) > params.told_error:
-            doubts.append(
-                f"the mean of S over a shell of |Q| has an error of {middle:.2%} (median of the "
-                f"shells; limit {params.told_error:.1%}) {what}, which is the same for all voxels "
-                f"of the shell and not in their error bars; {cure}"
-            )
-    return doubts
+    centres = (np.arange(size) + 0.5 for size in scan.rotation.detector.shape)
+    slow, fast = np.meshgrid(*centres, indexing="ij")
+    return np.asarray(np.linalg.norm(scan.rotation.q_lab(slow, fast), axis=-1), np.float64)
 
 
 def _metrics(parts: "list[Part]", rings: "Rings", params: Params) -> dict[str, Any]:
@@ -353,7 +348,8 @@ def _metrics(parts: "list[Part]", rings: "Rings", params: Params) -> dict[str, A
     rest = rings.measured - rings.background
     positive = np.where(rest > 0, rest, np.nan)
     return {
-        "share of the background": _share(rings),
+        "share of the background": background_checks.share(rings),
+        "change of S by 1% of the level": list(background_checks.sensitivity(rings)),
         "backgrounds": {
             part.name: {
                 "seen through": run.seen_through,
