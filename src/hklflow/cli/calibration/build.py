@@ -386,12 +386,12 @@ def _checked(path: Path) -> Record:
             f"{path} is not a geometry of this workflow ({type(error).__name__}: {error}); give a "
             "geometry.json"
         ) from error
-    material = {key: data[key] for key in ("sensor_material", "binning") if key in data}
+    more: Record = {key: data[key] for key in ("sensor_material", "binning") if key in data}
     return {
         "source": f"geometry:{path}",
         "detector": data["detector"],
         "beam": data["beam"],
-        **material,
+        **more,
     }
 
 
