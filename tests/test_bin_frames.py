@@ -273,7 +273,43 @@ def test_a_calibration_of_the_frames_as_measured_is_binned(tmp_path: Path) -> No
     np.testing.assert_allclose(detector.lab(1.5, 3.5), whole.lab(6.0, 14.0), atol=1e-12)
 
 
-def test_a_calibration_of_binned_frames_is_refused(tmp_path: Path) -> None:
+def of_binned(folder: Path, factor: int, unbinned: tuple[int, int] = SHAPE) -> Path:
+    """A calibration whose pixels are blocks."""
+    path = calibration(folder, (unbinned[0] // factor, unbinned[1] // factor))
+    data = json.loads(path.read_text())
+    data["detector"]["pixel_size_m"] = [factor * size for size in DETECTOR.pixel_size]
+    data["binning"] = {"factor": factor, "unbinned": list(unbinned)}
+    path.write_text(json.dumps(data))
+    return path
+
+
+def test_a_calibration_of_the_same_binning_is_used_as_it_is(tmp_path: Path) -> None:
+    raw = binned([write(tmp_path / "raw.nxs", counts())], tmp_path / "binned.nxs")
+    scan = imported(raw, tmp_path / "scan.nxs", of_binned(tmp_path, 4), binning=4)
+    detector = scan.rotation.detector
+    assert detector.shape == (10, 16)
+    assert detector.pixel_size == (4 * 172e-6, 4 * 100e-6)
+    at = DETECTOR.origin + 1.5 * 4 * 172e-6 * DETECTOR.slow + 3.5 * 4 * 100e-6 * DETECTOR.fast
+    np.testing.assert_allclose(detector.lab(1.5, 3.5), at, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("made", "unbinned", "used"), [(4, SHAPE, 1), (2, SHAPE, 4), (4, (SHAPE[0] - 1, 66), 4)]
+)
+def test_a_calibration_of_another_binning_is_never_used(
+    tmp_path: Path, made: int, unbinned: tuple[int, int], used: int
+) -> None:
+    raw = write(tmp_path / "raw.nxs", counts())
+    if used > 1:
+        raw = binned([raw], tmp_path / "binned.nxs", binning=used)
+    given = of_binned(tmp_path, made, unbinned)
+    with pytest.raises(HklflowError, match=f"binned {made} x {made}, but these are") as error:
+        imported(raw, tmp_path / "scan.nxs", given, binning=used)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "scan.nxs").exists()
+
+
+def test_a_calibration_of_unknown_binning_with_blocks_as_pixels_is_refused(tmp_path: Path) -> None:
     """Also one whose last rows would be cut off: it is of another detector."""
     raw = binned([write(tmp_path / "raw.nxs", counts())], tmp_path / "binned.nxs")
     for shape in ((10, 16), (42, 66)):

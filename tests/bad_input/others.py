@@ -131,6 +131,7 @@ OTHERS = {
     "stages/background.py": PIXELS,
     "stages/frame_scale.py": PIXELS,
     "stages/gather.py": RUNS,
+    "stages/import_scan.py:_require_same": TWIN,
     "stages/mask_3d.py:_model": HAND,
     "stages/mask_constants.py": RUNS,
     "stages/index_stills.py:_facts": TWIN,

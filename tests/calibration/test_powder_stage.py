@@ -6,10 +6,13 @@ import shlex
 import fabio
 import h5py
 import numpy as np
+import powder_images
 import pytest
 
+from hklflow import geometry
 from hklflow.base.errors import HklflowError
 from hklflow.experiment.flags import files, flags
+from hklflow.images import pixel_binning
 from hklflow.simulation.frames import Background, DetectorModel
 from hklflow.simulation.powder import powder_image
 from hklflow.stages import powder_calibration as stage
@@ -200,3 +203,30 @@ def test_command_line(folder, monkeypatch, capsys):
     assert {row["ring"] for row in data["metrics"]["rings"]} <= {0, 2, 3, 5, 6, 7, 8}
     inputs = data["provenance"][-1]["inputs"]
     assert {"image", "calibrant", "dark", "flat"} <= set(inputs)
+
+
+@pytest.mark.slow
+def test_binned_and_full_calibration_have_the_same_q_in_each_block(tmp_path):
+    """Against the plain formula of the simulation, within the errors that the fits state."""
+    image, _ = powder_images.simulate("CeO2", 11)
+    np.save(tmp_path / "image.npy", image)
+    given = {
+        "calibrant": "CeO2", "wavelength": powder_images.WAVELENGTH, "detector": None,
+        "distance": 0.2003, "beam_centre": None, "orientation": 3, "max_rings": 8,
+    }  # fmt: skip
+    slow, fast = np.indices((250, 240)) * 2 + 1.0
+    x, y, z = np.moveaxis(powder_images.pixel_positions(slow, fast, powder_images.TRUTH), -1, 0)
+    q = 4 * np.pi / given["wavelength"]
+    truth = q * np.sin(0.5 * np.arctan2(np.hypot(x, y), z))
+    for b in (1, 2):
+        made = run(tmp_path, f"b{b}", "image.npy", **given, binning=b)
+        detector = geometry.detector_from_dict(made["detector"])
+        if b == 1:
+            assert "binning" not in made
+            detector = pixel_binning.bin_detector(detector, 2)
+        assert detector.shape == (250, 240)
+        found = q * np.sin(0.5 * geometry.two_theta(detector))
+        # Errors of the beam centre and of the distance, as changes of Q.
+        centre = b * powder_images.PIXEL * np.hypot(*made["beam_centre_sigma_px"]) / 0.2
+        distance = made["sigma"]["dist"] / 0.2
+        assert np.abs(found - truth).max() < 4 * 0.5 * q * (centre + 0.5 * distance)

@@ -510,3 +510,47 @@ def test_every_command_explains_itself_with_an_example(hklflow: Hklflow) -> None
         done = hklflow("calibration", name, "--help")
         assert done.code == 0
         assert f"hklflow calibration {name}" in " ".join(done.out.split())
+
+
+def test_binned_frames_have_versions_of_their_own(
+    base: Path, run: Calibration, hklflow: Hklflow, tmp_path: Path
+) -> None:
+    model = DetectorModel((300, 288), 0.0804, (146.4, 141.8), (200e-6, 200e-6), (0.0, 0.0))
+    counts = powder_image(
+        model, WAVELENGTH, "CeO2", ring_width=2e-3, peak_counts=1000.0,
+        background=Background(air=5.0), seed=3,
+    )  # fmt: skip
+    image = tmp_path / "CeO2.tif"
+    write_image(image, counts)
+    path = base / "config/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["calibrations"]["near"]["state"] |= {
+        "binning": 2, "shape": [300, 288], "pixel_size": [200e-6, 200e-6],
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(config))
+    assert run("init", *BY).code == 0
+    done = run("propose", "quick", "--image", image, "--calibrant", "CeO2", *BY)
+    assert done.code == 0, done.err
+    (made,) = (base / "calibration/geometry").glob("*/candidates/quick/01/geometry.json")
+    data = json.loads(made.read_text())
+    assert data["binning"] == {"factor": 2, "unbinned": [300, 288]}
+    assert data["detector"]["shape"] == [150, 144]
+    off = np.subtract(data["beam_centre_px"], (73.2, 70.9))
+    assert np.abs(off).max() < 0.01
+    assert np.abs(off / data["beam_centre_sigma_px"]).max() < 4
+    again = run("propose", "again", "--geometry", made, *BY)
+    assert again.code == 0, again.err
+    poni = run("propose", "poni", "--poni", made.with_suffix(".poni"), *BY)
+    assert poni.code == 0, poni.err
+    # Never mixed: neither way.
+    whole = run("propose", "whole", "--geometry", _geometry(tmp_path / "whole.json"), *BY)
+    assert whole.code == 2
+    assert "pixels of frames as measured, not of frames of (300, 288) pixels binned 2" in whole.err
+    far = ("--calibration", "far", "--directory", str(base), *BY)
+    assert hklflow("calibration", "init", *far).code == 0
+    other = hklflow("calibration", "propose", "other", "--geometry", str(made), *far)
+    assert other.code == 2
+    assert "pixels binned 2 x 2, not of frames as measured" in other.err
+    modules = run("propose", "m", "--level", "module", "--image", image, image, *BY)
+    assert modules.code == 2
+    assert "modules are fitted to frames as measured only" in modules.err

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.calibration.module_gaps import modules_from_gaps
 from hklflow.geometry.modules import Modules
+from hklflow.images.pixel_binning import bin_mask
 
 Bools = NDArray[np.bool_]
 
@@ -52,6 +53,12 @@ class KnownDetector:
     def modules(self) -> list[tuple[int, int, int, int]]:
         """Rectangles (slow start, stop, fast start, stop) between the gaps."""
         return [tuple(box) for box in modules_from_gaps(self.gaps).tolist()]
+
+    def binned(self, factor: int) -> "KnownDetector":
+        """Return the detector whose pixels are blocks; a block with a part in a gap is a gap."""
+        slow, fast = self.pixel_size
+        gaps = bin_mask(self.gaps, factor)
+        return KnownDetector(self.name, (factor * slow, factor * fast), gaps)
 
     def check(
         self, image: NDArray[Any], unlit: Bools, pixel_size: tuple[float, float] | None = None

@@ -18,6 +18,7 @@ from hklflow import geometry
 from hklflow.base.errors import HklflowError
 from hklflow.formats.header import Header
 from hklflow.geometry import correction, left_out, plausible
+from hklflow.images.pixel_binning import PixelBinning
 from hklflow.images.scan import RotationScan
 
 Floats = NDArray[np.float64]
@@ -87,14 +88,46 @@ def parse_axes(texts: Sequence[str]) -> dict[str, tuple[float, float, float]] | 
     return axes or None
 
 
-def calibrated(data: dict[str, Any], path: Path) -> tuple[geometry.Detector, geometry.Beam]:
-    """Return the detector and the beam of a calibration product.
+def calibrated_binning(data: dict[str, Any], path: Path) -> PixelBinning | None:
+    """Return the binning of the frames a calibration product was made from; None: as measured.
 
     Raises
     ------
     HklflowError
-        If the file is not a calibration product.
+        If the binning in the file is damaged.
     """
+    if (made := data.get("binning")) is None:
+        return None
+    try:
+        slow, fast = made["unbinned"]
+        return PixelBinning(int(made["factor"]), (int(slow), int(fast)))
+    except (LookupError, TypeError, ValueError) as error:
+        raise HklflowError(
+            f"the binning in {path} is damaged ({type(error).__name__}: {error}); calibrate again"
+        ) from error
+
+
+def calibrated(
+    data: dict[str, Any], path: Path, any_binning: bool = False
+) -> tuple[geometry.Detector, geometry.Beam]:
+    """Return the detector and the beam of a calibration product.
+
+    Parameters
+    ----------
+    any_binning : bool
+        Accept a calibration of binned frames, too. The caller compares `calibrated_binning`.
+
+    Raises
+    ------
+    HklflowError
+        If the file is not a calibration product, or one of binned frames.
+    """
+    made = calibrated_binning(data, path)
+    if made is not None and not any_binning:
+        raise HklflowError(
+            f"{path} is a calibration of {made.words}, which is never used for frames as measured; "
+            "give a calibration of the frames as measured"
+        )
     if "detector" not in data or "beam" not in data:
         raise HklflowError(f"{path} contains no detector geometry; give a calibration product")
     beam = data["beam"]

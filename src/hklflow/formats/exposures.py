@@ -91,6 +91,22 @@ def read_mean(path: Path) -> NDArray[Any]:
     return np.where(bad, np.nan, total / n) if is_hdf5(path) else total.astype(np.float64)
 
 
+def require_unbinned(path: Path) -> None:
+    """Refuse an image that hklflow has binned.
+
+    Raises
+    ------
+    HklflowError
+        If the frames of an HDF5 file are sums of blocks of pixels.
+    """
+    from hklflow.formats.nxmx import binning_of
+
+    if is_hdf5(path) and (done := binning_of(path)) is not None:
+        raise HklflowError(
+            f"{path} is already binned {done} x {done}; give the image as measured, and `binning`"
+        )
+
+
 def split_dataset(name: str) -> tuple[str, str | None]:
     """Return the file and the dataset of a name ``file.h5::/path`` (or ``file.h5:/path``)."""
     file, _, inside = name.rpartition(":/")

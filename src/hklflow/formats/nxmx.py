@@ -354,6 +354,14 @@ def mask_bits(path: Path, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
         return _mask_bits(detectors[0], shape) if detectors else None
 
 
+def binning_of(path: Path) -> int | None:
+    """Return the side of the blocks that hklflow summed; None if it did not bin the frames."""
+    with open_file(path) as file:
+        detectors = _detectors(find_entry(file), path)
+        binning = find(detectors[0], BINNING) if detectors else None
+        return None if binning is None else int(constant(binning))
+
+
 def _mask_bits(group: Any, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
     mask = _detector_field(group, "pixel_mask")
     if mask is None:

@@ -47,6 +47,15 @@ class PixelBinning:
             )
 
     @property
+    def words(self) -> str:
+        """The binning for messages."""
+        return f"frames of {self.unbinned} pixels binned {self.factor} x {self.factor}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the binning for JSON."""
+        return {"factor": self.factor, "unbinned": list(self.unbinned)}
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Number of blocks (slow, fast)."""
         return self.unbinned[0] // self.factor, self.unbinned[1] // self.factor

@@ -3,7 +3,8 @@
 The configuration and the scan table override the header of the raw file. If a fact is missing in
 all of them, the import stops: nothing is assumed.
 
-Binned frames (`binning`) use the calibration of the unbinned frames, which is then binned.
+Binned frames (`binning`) use the calibration of the unbinned frames, which is then binned, or a
+calibration of frames with the same binning as it is. A calibration of another binning is refused.
 """
 
 from pathlib import Path
@@ -223,9 +224,13 @@ def collected(
     binning = _binning(source, header, params.binning)
     detector = beam = material = None
     if geometry is not None and where is not None:
-        detector, beam = assemble.calibrated(geometry, where)
+        detector, beam = assemble.calibrated(geometry, where, any_binning=True)
         material = geometry.get("sensor_material")
-        detector = detector if binning is None else _binned(detector, binning, where)
+        made = assemble.calibrated_binning(geometry, where)
+        if made is not None:
+            _require_same(made, binning, where)
+        elif binning is not None:
+            detector = _binned(detector, binning, where)
     scan = assemble.scan(
         source,
         frames.shape,
@@ -260,6 +265,18 @@ def _binning(source: str, header: "Header", factor: int) -> "PixelBinning | None
             "table of scans, and `binning` in the configuration"
         )
     return header.binning
+
+
+def _require_same(made: "PixelBinning", binning: "PixelBinning | None", path: Path) -> None:
+    """Refuse a calibration of binned frames for frames that are not binned in the same way."""
+    from hklflow.base.errors import HklflowError
+
+    if made != binning:
+        now = "frames as measured (`binning` is 1)" if binning is None else binning.words
+        raise HklflowError(
+            f"the geometry {path} is a calibration of {made.words}, but these are {now}; set "
+            f"`binning: {made.factor}`, or use a calibration of the frames as measured"
+        )
 
 
 def _binned(detector: "Detector", binning: "PixelBinning", path: Path) -> "Detector":

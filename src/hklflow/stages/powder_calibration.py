@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hklflow.calibration.powder import PowderCalibration
     from hklflow.calibration.powder_cycles import PowderSettings
     from hklflow.geometry import Detector, Floats
+    from hklflow.images.pixel_binning import PixelBinning
     from hklflow.stage.rehearsal import Known
 
 VERSION = 3
@@ -88,6 +89,10 @@ class Params(stage.Params):
     """Flat-field image (relative response of the pixels). The image minus the dark image is divided
     by the flat field; pixels with a flat field of 0 or less are bad.
     """
+    binning: Literal[1, 2, 4, 8] = 1
+    """Side in pixels of the blocks that are summed before rings are searched. Above 1, the geometry
+    is one of binned frames, and only frames with the same `binning` use it. Images and all other
+    parameters are those of frames as measured."""
     max_rms: float = Field(0.02, gt=0)
     """Largest accepted rms difference of observed and calculated 2θ, in degrees."""
 
@@ -123,7 +128,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.calibration import assess, powder
     from hklflow.formats import poni
 
-    counts, bad, known = prepare(inputs.image, params)
+    counts, bad, known, binning = prepare(inputs.image, params)
     calibration = powder.calibrate_powder(counts, bad, settings(params))
     if calibration.rms_deg > params.max_rms:
         raise HklflowError(
@@ -147,6 +152,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "beam": {"wavelength_A": params.wavelength, "polarization": params.polarization},
         **_refined(calibration, metrics),
         "gates": gates,
+        **said_binning(binning),
     }
     stage.write_json(outputs.geometry, product)
     poni.write_poni(outputs.poni, calibration.poni)
@@ -193,8 +199,13 @@ def write_powder(
         np.array(list(calibration.two_theta_deg.values())),
         poni_unmirrored(calibration.detector, params.wavelength),
         calibrant=calibration.calibrant.name,
-        detector=params.detector,
+        detector=params.detector if params.binning == 1 else None,
     )
+
+
+def said_binning(binning: "PixelBinning | None") -> dict[str, Any]:
+    """Return the entry of a geometry file with the binning; empty for frames as measured."""
+    return {} if binning is None else {"binning": binning.to_dict()}
 
 
 def _refined(calibration: "PowderCalibration", metrics: dict[str, Any]) -> dict[str, Any]:
@@ -251,28 +262,35 @@ def _picture(
 
 
 def settings(params: Params) -> "PowderSettings":
-    """Return the settings of a fit of rings, with the calibrant's rings to be used."""
+    """Return the settings of a fit of rings, with the calibrant's rings to be used.
+
+    Pixels of the settings are blocks of pixels if the parameters bin the image.
+    """
     from hklflow.calibration.calibrants import read_calibrant
     from hklflow.calibration.powder_cycles import PowderSettings
 
+    b, centre = params.binning, params.beam_centre
     return PowderSettings(
         calibrant=read_calibrant(
             params.calibrant, max_rings=params.max_rings, purge_rings=params.purge_rings
         ),
         wavelength=params.wavelength,
-        pixel_size=params.pixel_size,
+        pixel_size=(b * params.pixel_size[0], b * params.pixel_size[1]),
         orientation=params.orientation,
         distance=params.distance,
-        beam_centre=params.beam_centre,
+        beam_centre=None if centre is None else (centre[0] / b, centre[1] / b),
         polarization=params.polarization,
         min_rings=params.min_rings,
     )
 
 
-def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], KnownDetector | None]":
-    """Return corrected counts (slow, fast), bad pixels, and the detector.
+def prepare(
+    path: Path, params: Params
+) -> "tuple[Floats, NDArray[np.bool_], KnownDetector | None, PixelBinning | None]":
+    """Return corrected counts (slow, fast), bad pixels, the detector, and the binning.
 
-    Counts are the image minus the dark image, divided by the flat field.
+    Counts are the image minus the dark image, divided by the flat field, then summed in blocks. A
+    block with a bad pixel is bad.
 
     Raises
     ------
@@ -282,6 +300,7 @@ def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], Kno
     import numpy as np
 
     from hklflow.images import defects
+    from hklflow.images.pixel_binning import PixelBinning, bin_mask, bin_sum
 
     image, n, bad, known = opened(path, params)
     dark, response = (_read(name, params, image.shape) for name in ("dark", "flat"))
@@ -294,7 +313,12 @@ def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], Kno
         bad |= ~(response > 0)
         # The flat field is normalised to the mean 1, so that counts keep their errors.
         counts = np.where(bad, 0.0, counts / np.where(bad, 1.0, response / response[~bad].mean()))
-    return counts, bad, known
+    if params.binning == 1:
+        return counts, bad, known, None
+    binning = PixelBinning(params.binning, (counts.shape[0], counts.shape[1]))
+    if known is not None:
+        known = known.binned(binning.factor)
+    return bin_sum(counts, binning.factor), bin_mask(bad, binning.factor), known, binning
 
 
 def opened(
@@ -310,8 +334,9 @@ def opened(
         If a file cannot be read, or shapes or the detector do not match.
     """
     from hklflow.calibration import detectors
-    from hklflow.formats.exposures import read_exposures, read_first
+    from hklflow.formats.exposures import read_exposures, read_first, require_unbinned
 
+    require_unbinned(path)
     if first:
         image, n, bad = read_first(path, params.dataset)
     else:

@@ -12,6 +12,7 @@ from hklflow import stage
 from hklflow.base.errors import HklflowError
 from hklflow.base.values import HC
 from hklflow.cli.calibration import several
+from hklflow.cli.calibration.of_state import binning_of_state, check_state
 from hklflow.stages import import_poni, powder_calibration
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def from_state(target: "Target") -> Record:
         "sensor_attenuation": entry.sensor_attenuation,
         "polarization": entry.polarization,
         "orientation": entry.orientation,
+        "binning": state.get("binning"),
     }
     return {name: value for name, value in params.items() if value is not None}
 
@@ -165,6 +167,12 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
     for path in request.files:
         if not path.is_file():
             raise HklflowError(f"{path} does not exist; give the file of the calibration")
+    binning = binning_of_state(target)
+    if binning is not None and request.source in ("modules", "bragg"):
+        raise HklflowError(
+            f"the state of {target.name} is of {binning.words}, and modules are fitted to frames "
+            "as measured only; propose them for a state with `binning: 1`, for binned frames, too"
+        )
     geometry, poni = folder / "geometry.json", folder / "geometry.poni"
     files = {"geometry.json": geometry, "geometry.poni": poni}
     if request.source == "modules":
@@ -218,14 +226,18 @@ def _import_poni(target: "Target", request: Request, geometry: Path) -> None:
         for name in ("polarization", "sensor_thickness", "sensor_attenuation")
         if name in known
     }
+    binning = binning_of_state(target)
     # A shape in the file is used, and `check_state` compares it with the state.
     if (shape := target.state.values.get("shape")) is not None and read_poni(path).shape is None:
-        params["shape"] = tuple(shape)
+        params["shape"] = tuple(shape) if binning is None else binning.shape
     import_poni.main(
         inputs=import_poni.Inputs(poni=path),
         outputs=import_poni.Outputs(geometry=geometry),
         params=import_poni.Params.model_validate(params),
     )
+    if binning is not None:  # PONI files do not record it; `check_state` compares shape and pixels
+        data = stage.read_json(geometry)
+        stage.write_json(geometry, data | powder_calibration.said_binning(binning))
 
 
 def bragg_products(
@@ -258,7 +270,7 @@ def bragg_products(
     if (b := experiment.config.binning) > 1:
         raise HklflowError(
             f"--bragg {scan_name}: `binning` is {b}, and versions of the store are of frames as "
-            "measured; set `binning: 1` and reduce the scan so"
+            "measured if they have modules; set `binning: 1` and reduce the scan so"
         )
     sample, _, scan = scan_name.partition("/")
     if (sample, scan) not in experiment.scans:
@@ -368,18 +380,18 @@ def _checked(path: Path) -> Record:
 
     data = stage.read_json(path)
     try:
-        calibrated(data, path)
+        calibrated(data, path, any_binning=True)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise HklflowError(
             f"{path} is not a geometry of this workflow ({type(error).__name__}: {error}); give a "
             "geometry.json"
         ) from error
-    material = {key: data[key] for key in ("sensor_material",) if key in data}
+    more: Record = {key: data[key] for key in ("sensor_material", "binning") if key in data}
     return {
         "source": f"geometry:{path}",
         "detector": data["detector"],
         "beam": data["beam"],
-        **material,
+        **more,
     }
 
 
@@ -387,6 +399,7 @@ def _set_points(target: "Target") -> Record:
     """Return the geometry of the set-points, with the beam in the middle of the detector."""
     from hklflow.calibration.powder_guess import guess_poni
     from hklflow.geometry import detector_to_dict
+    from hklflow.images.pixel_binning import bin_detector
 
     known, shape = from_state(target), target.state.values.get("shape")
     lacking = [n for n in ("pixel_size", "wavelength", "distance") if n not in known]
@@ -407,7 +420,12 @@ def _set_points(target: "Target") -> Record:
         sensor_thickness=known.get("sensor_thickness"),
         sensor_attenuation=known.get("sensor_attenuation"),
     )
+    binning = binning_of_state(target)
+    if binning is not None:
+        detector = bin_detector(detector, binning.factor)
+        centre = (centre[0] / binning.factor, centre[1] / binning.factor)
     return {
+        **powder_calibration.said_binning(binning),
         "source": "default",
         "detector": detector_to_dict(detector),
         "beam": {"wavelength_A": known["wavelength"], "polarization": known["polarization"]},
@@ -418,43 +436,7 @@ def _set_points(target: "Target") -> Record:
 def _write_poni(geometry: Path, path: Path) -> None:
     from hklflow.formats import assemble, poni
 
-    detector, beam = assemble.calibrated(stage.read_json(geometry), geometry)
+    detector, beam = assemble.calibrated(stage.read_json(geometry), geometry, any_binning=True)
     # A PONI file cannot contain modules: write the plane of the detector, and a note.
     plane = poni.poni_from_detector(detector.plane, wavelength=beam.wavelength)
     poni.write_poni(path, plane, poni.modules_note(detector))
-
-
-def check_state(target: "Target", data: Record, path: Path) -> None:
-    """Raise an error if a geometry does not fit the state.
-
-    Raises
-    ------
-    HklflowError
-        If the shape, the pixel size, the polarisation or the energy differ. The energy may differ
-        by a step of the state, or by 0.1 % if the wavelength was refined.
-    """
-    from hklflow.formats.assemble import calibrated
-
-    detector, beam = calibrated(data, path)
-    values, problems = target.state.values, []
-    if (shape := values.get("shape")) is not None and tuple(shape) != detector.shape:
-        problems.append(f"a detector of {detector.shape} pixels, not {tuple(shape)}")
-    if (size := values.get("pixel_size")) is not None and any(
-        abs(a / b - 1) > 1e-6 for a, b in zip(detector.pixel_size, size, strict=True)
-    ):
-        problems.append(f"pixels of {detector.pixel_size} m, not {tuple(size)}")
-    if (energy := values.get("energy")) is not None:
-        energy_of_beam, step = HC / beam.wavelength, target.schema.keys["energy"].step or 0.0
-        # A refined wavelength is judged by a separate gate.
-        refined = "wavelength" in data.get("sigma", {})
-        if abs(energy_of_beam - energy) > (1e-3 * energy if refined else step):
-            problems.append(f"an energy of {energy_of_beam:.1f} eV, not {energy:.1f} eV")
-    if abs(beam.polarization - target.geometry.polarization) > 1e-9:
-        problems.append(
-            f"a polarisation of {beam.polarization}, not {target.geometry.polarization}"
-        )
-    if problems:
-        raise HklflowError(
-            f"the geometry has {' and '.join(problems)}, as {target.name} says; give the file of "
-            "this state, or correct the configuration"
-        )

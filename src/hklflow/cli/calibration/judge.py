@@ -206,7 +206,7 @@ def copy(
         Runs and scans to which the copy applies.
     """
     from hklflow import stage
-    from hklflow.cli.calibration.build import check_state
+    from hklflow.cli.calibration.of_state import check_state
 
     source, goal = entry.target(), target(entry.directory, to)
     source.require("geometry")

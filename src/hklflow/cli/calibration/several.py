@@ -58,14 +58,14 @@ def series(
             PowderImage(
                 counts, bad, offsets[i] if offsets else 0.0, arms_deg[i] if arms_deg else 0.0
             )
-            for i, (counts, bad, _) in enumerate(prepared)
+            for i, (counts, bad, *_) in enumerate(prepared)
         ],
         powder_calibration.settings(params),
     )
-    for path, image, (counts, _, _) in zip(powders, series.images, prepared, strict=False):
+    for path, image, (counts, *_) in zip(powders, series.images, prepared, strict=False):
         powder_calibration.write_powder(path, counts, image, params)
     metrics = []
-    for image, (_, _, known) in zip(series.images, prepared, strict=True):
+    for image, (_, _, known, _) in zip(series.images, prepared, strict=True):
         gaps = None if known is None else known.gaps
         metrics.append(assess.metrics(image, gaps=gaps, given_wavelength=params.wavelength))
     sigma = np.sqrt(np.diag(series.covariance))
@@ -84,6 +84,7 @@ def series(
         "beam_centre_px": metrics[0]["beam_centre_px"],
         "beam_centre_sigma_px": metrics[0]["beam_centre_sigma_px"],
         "metrics": {**metrics[0], "others": metrics[1:]},
+        **powder_calibration.said_binning(prepared[0][3]),
     }
 
 
@@ -136,7 +137,7 @@ def modules_of_rings(
 
     rings, modules, settings = [], None, powder_calibration.settings(params)
     for number, path in enumerate(stage.progress(images, len(images), "images")):
-        counts, bad, _ = powder_calibration.prepare(path, params)
+        counts, bad, *_ = powder_calibration.prepare(path, params)
         calibration = powder.calibrate_powder(counts, bad, settings)
         if powders:
             powder_calibration.write_powder(powders[number], counts, calibration, params)
