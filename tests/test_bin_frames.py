@@ -33,7 +33,7 @@ from hklflow.simulation.frames import (
 )
 from hklflow.stage import norms
 from hklflow.stage.rehearsal import Known, read_facts
-from hklflow.stages import bin_frames, import_scan, pixel_mask, sample_page
+from hklflow.stages import bin_frames, import_scan, pixel_mask, powder_calibration, sample_page
 from tests.parameters import params_of
 
 from .test_config import CONFIG, base  # noqa: F401  (base is a fixture)
@@ -227,6 +227,15 @@ def test_binned_frames_are_not_binned_again(tmp_path: Path) -> None:
         binned([first], tmp_path / "twice.nxs", binning=2)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "twice.nxs").exists()
+
+
+def test_a_powder_image_is_not_binned_twice(tmp_path: Path) -> None:
+    first = binned([write(tmp_path / "raw.nxs", counts())], tmp_path / "binned.nxs")
+    params = powder_calibration.Params(
+        wavelength=0.4, pixel_size=DETECTOR.pixel_size, polarization=0.99, binning=4
+    )
+    with pytest.raises(HklflowError, match="is already binned 4 x 4; give the image as measured"):
+        powder_calibration.prepare(first, params)
 
 
 # --------------------------------------------------------------------- import of the frames
