@@ -22,7 +22,7 @@ from hklflow.geometry.modules import Modules
 from hklflow.images import masks
 from hklflow.images.masks import MaskBit
 from hklflow.images.pixel_binning import PixelBinning
-from hklflow.page.steps import place
+from hklflow.page.place import place
 from hklflow.simulation.frames import (
     Background,
     CrystalModel,

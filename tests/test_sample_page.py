@@ -18,7 +18,7 @@ from hklflow.page import experiment, numbers, pictures
 from hklflow.page import gates as page_gates
 from hklflow.page.markup import join, prose, tag
 from hklflow.page.numbers import with_error
-from hklflow.page.steps import STEPS
+from hklflow.page.steps import STEPS, Figure
 from hklflow.plots import common
 from hklflow.quality import gates, verdict
 from hklflow.stage.scan_limits import ScanLimits
@@ -296,6 +296,13 @@ def test_the_first_panel_of_a_picture_is_shown_alone(tmp_path: Path) -> None:
     # A picture of another program has no panels.
     other = _picture(tmp_path / "other.png")
     assert pictures.pack([other])[0].first.size == (40, 30)
+
+
+def test_a_number_that_nobody_knows_has_no_light() -> None:
+    figure = Figure("χ²", "x", ("x",), expected=(0.8, 1.2))
+    assert [figure.as_expected(x) for x in (1.0, 2.0, float("nan"), None, "no")] == [
+        True, False, None, None, None,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

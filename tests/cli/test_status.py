@@ -427,6 +427,24 @@ def test_the_state_is_a_page_that_renews_itself(
 
 
 @pytest.mark.usefixtures("alive")
+def test_watch_looks_again_and_ends_by_an_interrupt(
+    hklflow: Hklflow, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock(base)
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("hklflow.cli.status.time.sleep", sleep)
+    done = hklflow("status", base, "--watch")
+    assert (done.code, done.err, waits) == (0, "", [10, 10])
+    assert done.out.count("snakemake is at work") == 2
+
+
+@pytest.mark.usefixtures("alive")
 def test_verify_says_that_snakemake_is_at_work(hklflow: Hklflow, base: Path) -> None:
     lock(base)
     remove(base, "100K/transform.nxs")

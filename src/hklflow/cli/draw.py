@@ -120,8 +120,10 @@ def _printable(drawing: "Drawing") -> "Drawing":
 
 
 @contextmanager
-def published(output: Path) -> Iterator[Path]:
+def published(output: Path, *, silent: bool = False) -> Iterator[Path]:
     """Give a temporary path in the folder of an output, and rename the file when it is complete.
+
+    The path is then printed, unless ``silent`` is True.
 
     Raises
     ------
@@ -142,7 +144,8 @@ def published(output: Path) -> Iterator[Path]:
         raise HklflowError(f"{output} cannot be written ({error.strerror or error})") from error
     finally:
         partial.unlink(missing_ok=True)
-    print(printable(str(output)))
+    if not silent:
+        print(printable(str(output)))
 
 
 # ------------------------------------------------------------------------------ drawings

@@ -1,13 +1,12 @@
 """Write the state of an experiment as an HTML page that renews itself."""
 
 import re
-import secrets
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hklflow.base import publish
 from hklflow.base.errors import HklflowError
+from hklflow.cli.draw import published
 from hklflow.cli.progress import DONE, FAIL, HELD, LOST, OLD, RUN
 from hklflow.page.markup import document, table, tag
 
@@ -59,11 +58,5 @@ def write(
         tag("pre", words),
         renewed=every,
     )
-    if not path.parent.is_dir():
-        raise HklflowError(f"there is no folder {path.parent}; make it first or correct the path")
-    partial = publish.partial(path, secrets.token_hex(4))
-    try:
+    with published(path, silent=True) as partial:
         partial.write_text(text, encoding="utf-8")
-        publish.publish([(partial, path)])
-    finally:
-        partial.unlink(missing_ok=True)

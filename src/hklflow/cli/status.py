@@ -1,5 +1,6 @@
 """`hklflow status`: print the state of every step of an experiment, and what to do next."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,20 +87,21 @@ def show_status(
     if watch and json_output:
         raise HklflowError("--watch and --json exclude each other: choose one")
     folder = folder_of(directory)
-    while True:
-        report = _report(folder, sample, failed, config or [])
-        lines = list(report.as_json() if json_output else report.lines())
-        if html is not None:
-            from hklflow.cli.monitor import write
+    with contextlib.suppress(KeyboardInterrupt):  # how a user ends --watch
+        while True:
+            report = _report(folder, sample, failed, config or [])
+            lines = list(report.as_json() if json_output else report.lines())
+            if html is not None:
+                from hklflow.cli.monitor import write
 
-            name = report.progress.base.resolve().name
-            write(html, name, report.rows(), report.text(), _EVERY if watch else None)
-        if watch and sys.stdout.isatty():
-            print("\x1b[2J\x1b[H", end="")  # clears the terminal
-        print("\n".join(lines), flush=True)
-        if not (watch and report.progress.run.alive):
-            return
-        time.sleep(_EVERY)
+                name = report.progress.base.resolve().name
+                write(html, name, report.rows(), report.text, _EVERY if watch else None)
+            if watch and sys.stdout.isatty():
+                print("\x1b[2J\x1b[H", end="")  # clears the terminal
+            print("\n".join(lines), flush=True)
+            if not (watch and report.progress.run.alive):
+                return
+            time.sleep(_EVERY)
 
 
 def _report(folder: "Folder", sample: str | None, failed: bool, config: Sequence[str]) -> "Report":
@@ -180,10 +183,14 @@ class Report:
     def lines(self) -> Iterator[str]:
         """Yield the status table, the running jobs, the failures and the next step."""
         yield from self._table()
-        yield from self.text()
+        yield from self.text
 
-    def text(self) -> Iterator[str]:
-        """Yield what follows the table."""
+    @cached_property
+    def text(self) -> list[str]:
+        """What follows the table."""
+        return list(self._text())
+
+    def _text(self) -> Iterator[str]:
         yield from self._others()
         yield from lines_of_verdicts(self._verdicts, failed=self.failed)
         running = [job for job in self._jobs if self._state(job) in (RUN, LOST)]

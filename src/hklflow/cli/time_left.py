@@ -28,12 +28,12 @@ class TimeLeft:
 def time_left(
     experiment: "Experiment", progress: Progress, jobs: "Sequence[Job]"
 ) -> TimeLeft | None:
-    """Return the time that is left; None if no job runs.
+    """Return the time that is left; None if no job runs, or the frames cannot be read.
 
     Jobs take the time of those that have ended, or else that of the estimate of `hklflow check`. A
     running job has done half of its work. What waits for what is not considered.
     """
-    from hklflow.experiment.cost import COSTS, Estimate
+    from hklflow.experiment.cost import Estimate
 
     states = [(job, progress.of(job).state) for job in jobs]
     at_a_time = sum(state == RUN for _, state in states)
@@ -43,7 +43,7 @@ def time_left(
     shapes: dict[tuple[str, ...], Shape] = {}
     seconds = 0.0
     for job, state in states:
-        if state == DONE or job.rule not in COSTS:
+        if state == DONE:
             continue
         key = job.key[:2] if job.key[:2] in experiment.scans else ()
         if key not in shapes:

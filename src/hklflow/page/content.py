@@ -7,7 +7,7 @@ from typing import Any
 
 from hklflow.orientation.product import Orientation
 from hklflow.page.pictures import Picture
-from hklflow.page.steps import Place
+from hklflow.page.place import Place
 from hklflow.quality import verdict
 
 

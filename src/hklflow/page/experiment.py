@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hklflow
-from hklflow.page.markup import Html, document, join, tag
+from hklflow.page.markup import SIGNS, Html, document, join, tag
 from hklflow.quality import verdict
-
-_SIGNS = {"passed": ("✓", "good"), "doubtful": ("?", "warn"), "failed": ("✗", "bad")}
 
 
 def render(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -58,7 +56,7 @@ def _sample(name: str, scans: Sequence[Mapping[str, Any]]) -> Html:
 
 
 def _scan(row: Mapping[str, Any], link: str) -> Html:
-    sign, colour = _SIGNS[row["verdict"]]
+    sign, colour = SIGNS[row["verdict"]]
     temperature = row["temperature"]
     known = temperature is not None and math.isfinite(temperature)
     words = f"{sign} {f'{temperature:g}' if known else row['scan']}"

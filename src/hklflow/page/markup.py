@@ -57,19 +57,16 @@ def table(
     return tag("div", tag("table", top, body, class_=class_ or None), class_="wide")
 
 
-_BADGES = {
-    "passed": ("✓ passed", "good"),
-    "doubtful": ("? doubtful", "warn"),
-    "failed": ("✗ failed", "bad"),
-}
+SIGNS = {"passed": ("✓", "good"), "doubtful": ("?", "warn"), "failed": ("✗", "bad")}
+"""Sign and colour of each verdict; the sign is for readers who cannot distinguish colours."""
 
 
 def badge(level: str | None) -> Html:
-    """Show a verdict; its sign is for readers who cannot distinguish colours."""
+    """Show a verdict."""
     if level is None:
         return tag("span", "not judged", class_="note")
-    words, colour = _BADGES[level]
-    return tag("span", words, class_=f"badge {colour}")
+    sign, colour = SIGNS[level]
+    return tag("span", f"{sign} {level}", class_=f"badge {colour}")
 
 
 def prose(text: str) -> Html:

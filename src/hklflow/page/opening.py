@@ -1,6 +1,5 @@
 """First screen of the page of a sample: what came out, whether it is good, and what to do."""
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -44,7 +43,7 @@ def chosen(page: Page) -> str | None:
 
 
 def _verdicts(page: Page) -> Html:
-    """Give each verdict with its scans; many scans are counted."""
+    """Give each verdict with its scans and their number."""
     levels: dict[str, list[str]] = {}
     for scan in page.scans:
         if (judged := page.judged(scan)) is not None:
@@ -105,5 +104,5 @@ def _pictures(page: Page) -> Html:
 
 def repeated(page: Page, sentences: Sequence[str]) -> list[str]:
     """Return the sentences that the messages of the scans do not contain."""
-    known = Counter(x for scan in page.scans if (j := page.judged(scan)) for x in j.reasons)
+    known = {x for scan in page.scans if (judged := page.judged(scan)) for x in judged.reasons}
     return [x for x in sentences if x not in known]

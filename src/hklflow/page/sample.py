@@ -11,7 +11,8 @@ from hklflow.page.numbers import flat, formatted, kelvin, with_error
 from hklflow.page.opening import opening, repeated
 from hklflow.page.overview import overview
 from hklflow.page.pictures import Picture
-from hklflow.page.steps import STEPS, Place
+from hklflow.page.place import Place
+from hklflow.page.steps import STEPS
 
 _SAID = (
     "provenance",

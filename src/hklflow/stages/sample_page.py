@@ -9,7 +9,7 @@ from hklflow import stage
 from hklflow.base.errors import HklflowError
 
 if TYPE_CHECKING:
-    from hklflow.page.steps import Place
+    from hklflow.page.place import Place
 
 VERSION = 6
 
@@ -56,8 +56,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.page.content import Page
     from hklflow.page.opening import pictures as first_pictures
     from hklflow.page.pictures import SMALL_WIDTHS, pack
+    from hklflow.page.place import place
     from hklflow.page.sample import render
-    from hklflow.page.steps import place
     from hklflow.quality.verdict import counted, require
 
     if len(params.scans) != len(params.temperatures):

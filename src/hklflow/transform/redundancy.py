@@ -11,7 +11,7 @@ c is a curve over the frames z of each rotation, by which a transmission in the 
 undone; d is smooth in z and in the place (x, y) on the detector, and its mean over the detector is
 0. Both are sums of splines (`scale_splines`), whose prior has widths that the records choose
 (`scale_prior`). e is the noise of single ranges of frames, such as that of a monitor
-(`single_frames`). g, if it is wanted, is a function of the direction of the scattered beam in the
+(`single_frames`). g, if requested, is a function of the direction of the scattered beam in the
 frame of the crystal, the same for all rotations (`scale_outgoing`).
 
 Where the records do not determine s, it keeps its prior and the width of this: the common scale;
