@@ -16,6 +16,7 @@ subtracted from blocks, so that they judge the scale alone; refine_scale does no
     python -m benchmarks.scale_truth needle 11 --folder WORK --counts 10 --shape 120 128 --span 90
     python -m benchmarks.scale_truth all 11 --folder WORK --table  # rows that exist, no work
     python -m benchmarks.scale_truth plate 11 --folder WORK --larger 0.05  # with a shape
+    python -m benchmarks.scale_truth plate 11 --folder WORK --outgoing  # with `outgoing_step`
 
 With --larger the configuration has the shape of the crystal, whose lengths are too large by this
 share (and no walls of a capillary); "before" is then `frame_scale` with this shape.
@@ -63,6 +64,7 @@ FIELDS = (60, 64)  # directions at which factors are compared
 BLOCK = 0.5  # h, k, l
 PUNCH = 0.2
 NOISE = {"good": 0.0, "bad": 0.01}  # of monitors, between frames
+OUTGOING = {"outgoing_step": 6.0, "direction_step": 20.0, "direction_intervals": 3}
 ANOMALOUS = ("polar hexagonal", "undetermined")  # their Friedel mates differ
 
 
@@ -73,6 +75,7 @@ class Case:
     world: World
     folder: Path
     larger: float | None = None  # share by which the shape in the configuration is too large
+    outgoing: bool = False  # with a factor by direction in the frame of the crystal
 
     @property
     def absorbed(self) -> Path | None:
@@ -231,6 +234,7 @@ def refined(case: Case, **params: Any) -> tuple[dict[str, Any], float]:
         },
         {field: case.folder / file for field, file in made.items()},
         friedel=case.world.name not in ANOMALOUS,
+        **(OUTGOING if case.outgoing else {}),
         **params,
     )
     return stage.read_json(case.folder / "refined_scale.json"), seconds
@@ -441,6 +445,7 @@ def main() -> None:
     ask.add_argument("--span", type=float, help="degrees of each rotation")
     ask.add_argument("--shape", type=int, nargs=2, default=(240, 256), help="multiples of 60, 64")
     ask.add_argument("--larger", type=float, help="shape given, too large by this share")
+    ask.add_argument("--outgoing", action="store_true", help="with `outgoing_step`")
     ask.add_argument("--again", action="store_true", help="repeat refine_scale")
     ask.add_argument("--table", action="store_true", help="print the rows that exist")
     a = ask.parse_args()
@@ -455,8 +460,10 @@ def main() -> None:
         ]
         if a.larger is not None:
             parts.append(f"larger{a.larger:g}")
+        if a.outgoing:
+            parts.append("outgoing")
         folder = a.folder / "-".join(map(str, parts))
-        case = Case(world(name, a.seed, tuple(a.shape), **changes), folder, a.larger)
+        case = Case(world(name, a.seed, tuple(a.shape), **changes), folder, a.larger, a.outgoing)
         kept = case.folder / "row.json"
         if a.again:
             for file in ("refined_scale.nxs", "refined_scale.json", "r.png", "row.json"):
