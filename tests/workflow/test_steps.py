@@ -13,7 +13,8 @@ import yaml
 from hklflow.experiment.config import load, read_yaml
 from hklflow.experiment.flags import flags
 from hklflow.experiment.jobs import Job, Plan, job_counts
-from hklflow.page import steps as page
+from hklflow.page import place
+from hklflow.page.steps import STEPS
 
 from .conftest import CONFIG, scans, write_experiment
 from .dag import jobs_of_snakemake
@@ -224,9 +225,9 @@ def test_the_page_has_a_place_for_every_picture_and_figure(tmp_path: Path) -> No
     shown = [path for job in plan.shown_of("hexa") for path in (*job.pictures, *job.figures)]
     assert len(shown) > 60
     for path in shown:
-        place = page.place(Path(path), results, "hexa", scans_of_sample)
-        assert place.part != "other", path
-        assert place.part != "scan" or page.STEPS[place.step].title != "Other", path
+        where = place.place(Path(path), results, "hexa", scans_of_sample)
+        assert where.part != "other", path
+        assert where.part != "scan" or STEPS[where.step].title != "Other", path
 
 
 def test_the_graph_of_the_readme_names_every_rule() -> None:
