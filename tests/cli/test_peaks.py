@@ -288,6 +288,31 @@ def test_a_better_setting_is_suggested_and_applied(measured: Path, hklflow: Hklf
 
 
 @pytest.mark.usefixtures("quick")
+def test_the_search_on_a_diagnostic_scan_says_so(measured: Path, hklflow: Hklflow) -> None:
+    place = measured / "results/quartz/100K"
+    record = {
+        "stage": "import_scan",
+        "stage_version": 1,
+        "version": "0",
+        "started": "",
+        "inputs": {},
+    }
+    nexus.write_provenance(place / "r1/scan.nxs", [record | {"diagnostic": "made of straw"}])
+    words = ("peaks", "tune", "quartz/100K", "--directory", measured)
+    done = hklflow(*words, "--output", measured / "elsewhere")
+    assert done.code == 2
+    assert f"write it to {measured / 'elsewhere_diagnostic'}" in done.err
+    assert not (measured / "elsewhere").exists()
+    done = hklflow(*words)
+    assert done.code == 0, done.err
+    assert "diagnostic: made of straw" in done.out
+    rows = (place / "peaks_tune_diagnostic/tune.tsv").read_text().splitlines()
+    assert rows[0].endswith("\tquality")
+    assert all(row.endswith("\tdiagnostic: made of straw") for row in rows[1:])
+    assert b"made of straw" in (place / "peaks_tune_diagnostic/tune.png").read_bytes()
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_form_that_cannot_be_edited_gets_the_lines_to_paste(
     measured: Path, hklflow: Hklflow
 ) -> None:

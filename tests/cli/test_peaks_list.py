@@ -9,7 +9,7 @@ from hklflow import nexus
 from hklflow.images.scan import RotationScan
 from hklflow.peaks.table import PeakTable
 from hklflow.stage.orientation import observe
-from hklflow.stage.peak_choice import PeakChoice
+from hklflow.stage.peak_choice import PeakChoice, read_listed
 from tests.truth import worlds
 from tests.truth.orientations import write_orientation
 from tests.truth.world_scans import rotation_of, scan_of, table_of
@@ -96,6 +96,30 @@ def test_lines_of_the_table_are_the_peaks_that_are_left_out(
     again = hklflow(*LIST, searched, "-o", file)
     assert again.code == 2
     assert "--force" in again.err
+
+
+def test_a_list_of_a_diagnostic_scan_says_so(searched: Path, hklflow: Hklflow) -> None:
+    place = searched / "results/quartz/100K/r1"
+    record = {
+        "stage": "find_peaks",
+        "stage_version": 1,
+        "version": "0",
+        "started": "",
+        "inputs": {},
+    }
+    nexus.write_provenance(place / "peaks.nxs", [record | {"diagnostic": "made of straw"}])
+    done = hklflow(*LIST, searched)
+    assert done.err == "warning: quartz/100K is diagnostic (made of straw)\n"
+    assert "straw" not in done.out
+    done = hklflow(*LIST, searched, "-o", searched / "odd.tsv")
+    assert done.code == 2
+    assert f"write it to {searched / 'odd_diagnostic.tsv'}" in done.err
+    file = searched / "odd_diagnostic.tsv"
+    assert hklflow(*LIST, searched, "-o", file).code == 0
+    assert {row["quality"] for row in rows_of(file.read_text())} == {"diagnostic: made of straw"}
+    assert len(read_listed(file)) == len(rows_of(file.read_text()))  # leave_out_peaks reads it
+    nexus.write_provenance(place / "peaks.nxs", [record])
+    assert hklflow(*LIST, searched).err == ""
 
 
 @pytest.mark.parametrize(

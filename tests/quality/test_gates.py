@@ -136,6 +136,17 @@ def test_a_broken_relation_is_told_with_temperature_number_limit_and_proposal() 
     ]
 
 
+def test_a_parent_is_not_told_to_become_a_parent() -> None:
+    broken = relation(deviation=0.0124, sigma=2e-4, z=62.0, relative=0.0031)
+    changes = {"relations": [broken], "subgroups": ORTHORHOMBIC}
+    *_, remedy = judge(changes, parent="150K", parent_temperature=150.0)
+    assert remedy == (
+        "150K is a parent: correct its lattice, e.g. space group P m m m (or P 2/m 1 1), cell "
+        "3.98 4.0123 4.05 90 90 90: in config.yaml `per_scan: {perov/150K: {refine_parent: "
+        "{space_group: P m m m, cell: [3.98, 4.0123, 4.05, 90, 90, 90]}}}`"
+    )
+
+
 @pytest.mark.parametrize(
     ("z", "relative", "n"), [(62.0, 1.9e-4, 0), (4.9, 0.0031, 0), (5.1, 2.1e-4, 2)]
 )

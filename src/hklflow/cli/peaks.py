@@ -71,9 +71,11 @@ def tune(
 
     from hklflow import plots
     from hklflow.base import publish
+    from hklflow.base.history import WORD
     from hklflow.bragg.tune import tune as search
     from hklflow.experiment.config import load
     from hklflow.plots.tuning import tuning
+    from hklflow.stage import tags
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
@@ -84,6 +86,10 @@ def tune(
         )
     sample, name, rotations = named(scan, experiment)
     measured = Measured(folder, experiment, sample, name, rotations)
+    diagnosis = measured.diagnosis("scan.nxs", "mask.nxs")
+    beside = measured.product(experiment.paths.scan("peaks_tune" + f"_{WORD}" * bool(diagnosis)))
+    place = folder.base / beside if output is None else output
+    tags.require_name(place, Path(f"{sample}/{name}"), diagnosis)
     given = experiment.settings(sample, name).find_peaks
     present = _present(given)
     rows = ["setting\tspots\tindexed beyond chance\tscore"]
@@ -100,13 +106,15 @@ def tune(
         print("searching with the present setting; each search may take minutes")
         print(f"{'setting':44s} {'spots':12s}{'indexed':12s}score", flush=True)
         found = search(blocks, present, lattice, unset=_present(type(given)()), told=told)
-    beside = measured.product(experiment.paths.scan("peaks_tune"))
-    place = folder.base / beside if output is None else output
     place.mkdir(parents=True, exist_ok=True)
     final = [place / "tune.png", place / "tune.tsv"]
     temporary = [publish.partial(path, secrets.token_hex(4)) for path in final]
     plots.save(tuning(found, f"{sample}/{name}"), temporary[0])
     temporary[1].write_text("\n".join(rows) + "\n")
+    if diagnosis:
+        print(f"{WORD}: {diagnosis}")
+        for path, last in zip(temporary, final, strict=True):
+            tags.write(path, [diagnosis], last.suffix)
     publish.publish(list(zip(temporary, final, strict=True)))
     print(f"{found.n_trials} settings tried; picture and table in {place}")
     _suggest(folder, f"{sample}/{name}", found, apply=apply)
@@ -218,6 +226,23 @@ class Measured:
                 f"--cores 1 {' '.join(shlex.quote(path) for path in missing)}`"
             )
         return [self.folder.base / path for path in products]
+
+    def diagnosis(self, *names: str) -> str:
+        """Return why products of the rotations, or their orientation, are diagnostic; else empty.
+
+        The orientation is the scan's own, or its parent's if the scan is not refined.
+        """
+        from hklflow import stage
+        from hklflow.base.history import diagnoses
+
+        paths, parent = self.experiment.paths, self.experiment.scans[self.sample, self.scan].parent
+        oriented = (
+            self.product(paths.scan("orientation.json")),
+            self.product(paths.scan("parent.json"), parent),
+        )
+        there = [path for p in oriented if (path := self.folder.base / p).exists()][:1]
+        read = [*(path for name in names for path in self.made(name)), *there]
+        return "; ".join(diagnoses([record for path in read for record in stage.provenance(path)]))
 
     def lattice(self) -> "tuple[list[Rotation], NDArray[np.float64] | Index, str]":
         """Return the rotations, UB (or a function that finds UB), and the source of the lattice."""

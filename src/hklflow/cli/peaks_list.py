@@ -53,6 +53,7 @@ def list_peaks(
     """
     from hklflow.cli.folder import experiment as folder_of
     from hklflow.experiment.config import load
+    from hklflow.stage import tags
 
     if deviation is not None and not 0 <= deviation < 0.5:
         raise HklflowError(f"--deviation is {deviation:g}; give a number from 0 to below 0.5")
@@ -60,12 +61,19 @@ def list_peaks(
     experiment = load(folder.data(), folder.base)
     found = Measured(folder, experiment, *named(scan, experiment))
     lines = list(_lines(found, deviation))
+    diagnosis = found.diagnosis("scan.nxs", "peaks.nxs")
     if output is None:
+        if diagnosis:
+            print(f"warning: {scan} is diagnostic ({diagnosis})", file=sys.stderr)
         sys.stdout.write("\n".join(lines) + "\n")
         return
 
+    tags.require_name(output, Path(scan), diagnosis)
+
     def write(path: Path) -> tuple[str, ...]:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if diagnosis:
+            tags.write(path, [diagnosis], ".tsv")
         return (f"{len(lines) - 1} peaks",)
 
     published([(output, write)], force)

@@ -71,8 +71,11 @@ def proposal(
         settings += _main_only(figures)
     # An analysis with its own `refine_parent` is its own parent.
     table = "" if ANALYSIS in scan else f"in scans.tsv put `{scan}` in the column `parent`, and "
+    todo = f"make {scan} a parent, also of the scans beyond {place}"
+    if scan == identity["parent"]:
+        table, todo = "", f"{scan} is a parent: correct its lattice"
     return (
-        f"make {scan} a parent, also of the scans beyond {place}, e.g. {why}space "
+        f"{todo}, e.g. {why}space "
         f"group {group}{alternatives}, cell {' '.join(numbers)}: {copied}{table}"
         f"in config.yaml `per_scan: {{{identity['sample']}/{scan}: "
         f"{{refine_parent: {{{settings}}}{more}}}}}`"
