@@ -453,13 +453,28 @@ def test_a_ramp_in_which_one_run_counts_from_0(tmp_path, layout):
     parts = by_module(read_parts(layout, [tmp_path / "r_d0_f0_0.h5"], detector))
     assert [found.told for found in check_run(Raw(facts[0], parts)) if not found.passed] == []
     paths, found = gathered(tmp_path / "out", facts, 0, "current_source_20")
-    assert found.frames == 6
+    assert (found.frames, found.warning) == (6, "")
     for path in paths:
         with open_gathered(path) as file:
             frames = file.cell(0)
             assert frames.train.tolist() == frames.step.tolist() == [0, 1, 2, 3, 4, 5]
             shades = np.broadcast_to(100 + np.arange(6)[:, None, None], frames.analog.shape)
             np.testing.assert_array_equal(frames.analog, shades)
+
+
+def test_a_ramp_in_which_one_run_lost_its_first_trigger(tmp_path):
+    """In all modules: only the length of the run can show it."""
+    facts = []
+    for run in range(4):
+        path = tmp_path / f"{run}.h5"
+        first = 1 if run == 2 else 0
+        _numbered("lab", path, np.arange(first, 6), np.arange(100 + first, 106))
+        facts.append(facts_of([path], AGIPD, "lab", (0,), f"r{run:04d}"))
+    _, found = gathered(tmp_path / "out", facts, 0, "current_source_20")
+    told = "the runs r0002 (5) have fewer triggers than the others (6)"
+    assert f"current_source_20: {told}" in found.warning
+    _, found = gathered(tmp_path / "out", facts[:3:2], 0, "dark_high")  # no step matters
+    assert found.warning == ""
 
 
 @pytest.mark.parametrize("layout", ["lab", "jungfrau"])

@@ -46,10 +46,14 @@ Shown = Callable[[Iterable[Any], int], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Gathering:
-    """Number of gathered frames of a module, and of empty frames (analogue part 0)."""
+    """Number of gathered frames of a module, and of empty frames (analogue part 0).
+
+    ``warning`` says if steps of the runs may not fit each other; else it is empty.
+    """
 
     frames: int
     empty: int
+    warning: str = ""
 
 
 def gather(
@@ -138,7 +142,27 @@ def gather(
                     _stages(levels[box][keep], detector),
                 )
         require_same_means(runs[: len(plans)], means, measure)
-    return Gathering(len(of_cells) - empty, empty)
+    return Gathering(
+        len(of_cells) - empty, empty, "" if is_joined(measure) else _unequal(runs, measure)
+    )
+
+
+def _unequal(runs: Sequence[Run], measure: str) -> str:
+    """Return a warning if runs of a ramp have unequal lengths; else an empty text.
+
+    Steps are counted from the first trigger that a module has. If it is lost in all modules, each
+    later step of the run is one too low, and only the length of the run can show it.
+    """
+    lengths = {run.name: run.last - run.first + 1 for run in runs}
+    most = max(lengths.values())
+    short = [f"{name} ({n})" for name, n in lengths.items() if n < most]
+    if not short:
+        return ""
+    return (
+        f"{measure}: the runs {', '.join(short)} have fewer triggers than the others ({most}); if "
+        "the first trigger of a run is lost in all modules, its steps do not fit those of the "
+        "other runs: compare the logs of the runs, and measure such a run again"
+    )
 
 
 def driven(measure: str, run: int, detector: Integrating) -> NDArray[np.bool_]:

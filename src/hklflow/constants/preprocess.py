@@ -139,6 +139,8 @@ class Run:
     cells : frozenset of int
     first : int
         Train from which steps are counted.
+    last : int
+        Last train of any module.
     outliers : (t,) uint64 array
     files : dict
         Files of each module.
@@ -149,6 +151,7 @@ class Run:
     detector: Integrating
     cells: frozenset[int]
     first: int
+    last: int
     outliers: Trains
     files: dict[int, list[Path]]
 
@@ -170,6 +173,7 @@ def read_run(facts: Mapping[str, Any]) -> Run:
             integrating(facts["detector"], (ss, fs), (asic_ss, asic_fs), facts["memory_cells"]),
             frozenset(from_ranges(facts["cells"]).tolist()),
             facts["trains"]["start"],
+            facts["trains"]["last"],
             from_ranges(facts["trains"]["outliers"]).astype(np.uint64),
             {int(n): [Path(f) for f in item["files"]] for n, item in facts["modules"].items()},
         )

@@ -70,6 +70,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         params.memory,
         lambda items, total: stage.progress(items, total, "blocks of frames"),
     )
+    if gathered.warning:
+        print(f"warning: {gathered.warning}")
     print(
         f"{params.measure}, module {params.module}: {gathered.frames} frames of "
         f"{', '.join(run.name for run in runs)} gathered, {gathered.empty} were empty"
