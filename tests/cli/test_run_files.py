@@ -76,6 +76,17 @@ def test_an_ambiguous_run_lists_the_candidates(root: Path) -> None:
         raw_of_run(of(root / "none"), ELSEWHERE, 7, "")
 
 
+def test_a_folder_without_any_run_is_not_blamed_on_the_run_number(
+    root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(HklflowError, match=r"no file of any run matches .*/\*_\{run:06d\}\.nxs"):
+        raw_of_run(of(root, "{proposal}/raw/*_{run:06d}.nxs"), ELSEWHERE, 1040, "")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(HklflowError, match="empty is empty; check that the disk of the facility"):
+        raw_of_run(of(empty), ELSEWHERE, 1040, "")
+
+
 def test_the_proposal_of_a_path_is_one(root: Path) -> None:
     for folder, name in (("p0003", "p0004"), ("p0003", "p0003")):
         (root / folder).mkdir(exist_ok=True)

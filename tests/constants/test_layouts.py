@@ -680,3 +680,6 @@ def test_files_of_a_run_by_folder_file_and_pattern(tmp_path):
     assert raw_files("sub", folder) == [str(folder / "sub" / n) for n in ("a.hdf5", "b_d0_f0_1.h5")]
     with pytest.raises(HklflowError, match="run 'raw/r0002': no HDF5 file at"):
         raw_files("raw/r0002", tmp_path)
+    (tmp_path / "raw/r0002").mkdir()
+    with pytest.raises(HklflowError, match="r0002 contains no file .h5, .hdf5, .nxs; wait for"):
+        raw_files("raw/r0002", tmp_path)

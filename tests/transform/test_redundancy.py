@@ -33,7 +33,7 @@ class World:
     cell: tuple[float, ...]
     seed: int
     level: float
-    step: float = 1.5
+    step: float = 3.6  # degrees: a full turn
     n: int = 100
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class World:
             beam=Beam(wavelength=0.7),
             detector=self.detector,
             goniometer=Goniometer.single(axis),
-            scan=Scan(start=10.0, step=self.step, n_frames=self.n),
+            scan=Scan(np.radians(10), np.radians(self.step), self.n),
         )
 
     def hkl(self, rotation: Rotation, frame: float) -> Floats:
@@ -441,7 +441,7 @@ def test_a_factor_of_the_direction_is_found_and_a_background_does_no_harm() -> N
     below = 4 * (1 + x)
     rng, parts, truth = np.random.default_rng(4), [], []
     for number, rotation in enumerate(rotations):
-        angle = np.radians(1.5 * (np.arange(world.n) + 0.5))
+        angle = np.radians(world.step * (np.arange(world.n) + 0.5))
         factor = np.stack([0.3 * (np.cos(a) * x + np.sin(a) * y) for a in angle])
         truth.append(factor)
         own = repeats.Repeats(

@@ -36,6 +36,11 @@ def raw_files(run: str, base: Path) -> list[str]:
         pattern = path.relative_to(path.anchor) if path.anchor else path
         paths = [item for item in Path(path.anchor).glob(str(pattern)) if item.is_file()]
     paths = [item for item in paths if not item.name.startswith(".")]
+    if not paths and path.is_dir():
+        raise HklflowError(
+            f"run {run!r}: the folder {path} contains no file {', '.join(_SUFFIXES)}; wait for the "
+            "files, or name another folder or a pattern of files"
+        )
     if not paths:
         raise HklflowError(
             f"run {run!r}: no HDF5 file at {path}; use a folder, a file or a pattern of files"

@@ -84,6 +84,16 @@ def raw_of_run(data: RunFiles, base: Path, run: int, proposal: str) -> str:
             found.add(str(root / _as_series(match)))
     where = f"{data.template} below {root}"
     of_proposal = f" of the proposal {proposal}" if proposal else ""
+    if not found and not any(root.iterdir()):
+        raise HklflowError(
+            f"data: root: {root} is empty; check that the disk of the facility is mounted, or "
+            "correct it"
+        )
+    if not found and not any(root.glob(_glob(data.template, None, ""))):
+        raise HklflowError(
+            f"no file of any run matches {where}; correct `data: template` or `data: root`, or "
+            "wait for the first file"
+        )
     if not found:
         raise HklflowError(
             f"no file of run {run}{of_proposal} matches {where}; check the run number, wait until "
@@ -126,8 +136,10 @@ def _in_table(path: Path, base: Path) -> str:
     return str(path.relative_to(base) if path.is_relative_to(base) else path)
 
 
-def _glob(template: str, run: int, proposal: str) -> str:
-    """Return a pattern that matches all files of the run, and perhaps others."""
+def _glob(template: str, run: int | None, proposal: str) -> str:
+    """Return a pattern that matches all files of the run, and perhaps others; None: of any run."""
+    if run is None:
+        template = re.sub(r"\{run[^}]*\}", "*", template)
     text = template.format(run=run, proposal=proposal or "*")
     return re.sub("#+", lambda frame: "[0-9]" * len(frame[0]), text)
 
