@@ -159,6 +159,25 @@ def test_a_pixel_that_hardly_counted_is_not_called_dead() -> None:
     assert np.argwhere(result.bits).tolist() == [[5, 6]]
 
 
+def test_good_pixels_with_few_counts_are_not_called_defects() -> None:
+    """A part of the detector sees 4 % of the light; its counts scatter by a quarter."""
+    light = np.ones((100, 100))
+    light[:, :40] = 0.04
+    summed = PixelMoments(np.zeros(light.shape, bool))
+    rng = np.random.default_rng(1)
+    truth = np.ones(light.shape)
+    truth[50, 5], truth[50, 6], truth[50, 70], truth[50, 71] = 4.0, 0.0, 0.4, 1.8
+    for _ in range(25):
+        summed.add(rng.poisson(20 * light * truth)[None], [1.0])
+    result = flood.flat_field(summed.result(), light, np.zeros(light.shape, np.uint32))
+    flagged = {tuple(at): int(result.bits[*at]) for at in np.argwhere(result.bits)}
+    over, under = int(MaskBit.OVER_RESPONDING), int(MaskBit.UNDER_RESPONDING)
+    assert flagged == {(50, 5): over, (50, 70): under, (50, 71): over}
+    assert result.weak == 100 * 40 - 2  # without the two odd pixels
+    assert "3999 pixels in use have fewer than 400 counts" in flood.told_weak(3999)
+    assert flood.told_weak(0) == ""
+
+
 def test_constants_of_others_have_no_flat(tmp_path: Path) -> None:
     path = tmp_path / "constants.nxs"
     mask = files.Quantity(np.zeros((4, 5), np.uint32))

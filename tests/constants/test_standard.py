@@ -114,6 +114,18 @@ def test_pixels_without_a_usable_response() -> None:
     assert found.flat[np.isfinite(found.flat)].mean() == pytest.approx(1, abs=1e-12)
 
 
+def test_good_pixels_with_few_counts_keep_their_response() -> None:
+    """Rows at 20 counts, whose responses scatter by a quarter, and a pixel that is too strong."""
+    rate = LEVEL * seen() * pattern()
+    expected, _ = standard.expected_elastic(detector(), BEAM)
+    weak = 20 / (FRAMES * 0.9 * rate[:4])
+    rate[:4] *= weak
+    expected[:4] *= weak
+    rate[2, 7] *= 5
+    found = standard.normalization(measured(rate, 6), expected, np.zeros(SHAPE, np.uint32), AREA)
+    assert list(zip(*np.nonzero(np.isnan(found.flat)), strict=True)) == [(2, 7)]
+
+
 def test_measurements_that_tell_nothing_are_refused() -> None:
     expected, _ = standard.expected_elastic(detector(), BEAM)
     bits, summed = np.zeros(SHAPE, np.uint32), measured(LEVEL * seen(), 7)

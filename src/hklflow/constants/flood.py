@@ -20,9 +20,12 @@ Floats = NDArray[np.float64]
 
 #: Limits of the relative response; pixels outside these limits are masked.
 UNDER, OVER = 0.6, 1.6
+#: Deviation from a response of 1, in its standard deviations, beyond which chance is no reason.
+#: Pixels with few counts, at oblique angles, may be outside the limits by chance.
+CLEAR = 5.0
 #: Probability that a good pixel is flagged as noisy.
 NOISY_CHANCE = 1e-8
-#: Least counts of a pixel to determine its response.
+#: Least counts of most pixels; they determine the response of a pixel to 5 %.
 MIN_COUNTS = 400
 #: Least number of frames, and of counts per frame, for a χ² distribution of the dispersion.
 MIN_FRAMES, MIN_PER_FRAME = 10, 4.0
@@ -47,6 +50,8 @@ class Flood:
     large_scale : float
         Range, over the detector, of a second-order surface fitted to the flat field. This smooth
         part may come from the illumination instead of the pixels.
+    weak : int
+        Number of pixels in use with fewer expected counts than `MIN_COUNTS`.
     """
 
     flat: Floats
@@ -55,6 +60,7 @@ class Flood:
     bits: Bits
     noise_judged: bool
     large_scale: float
+    weak: int
 
 
 def illumination(detector: Detector, attenuation: float | None = None) -> Floats:
@@ -92,8 +98,9 @@ def flat_field(moments: Moments, illuminated: Floats, bits: Bits) -> Flood:
 
     With m the mean counts and Ω the relative intensity at an ideal pixel, F = (m/Ω)/<m/Ω>, with
     the mean over the good pixels, and σ_F = F/sqrt(counts). A pixel is dead if it has no count,
-    under-responding below `UNDER`, over-responding above `OVER`, and noisy if χ² of its frames
-    exceeds the quantile 1 - `NOISY_CHANCE` of χ² for photons.
+    under-responding below `UNDER`, over-responding above `OVER` (both only by more than `CLEAR`
+    standard deviations from 1), and noisy if χ² of its frames exceeds the quantile
+    1 - `NOISY_CHANCE` of χ² for photons.
 
     Parameters
     ----------
@@ -136,20 +143,48 @@ def flat_field(moments: Moments, illuminated: Floats, bits: Bits) -> Flood:
     judged &= typical / float(np.median(moments.frames[counting])) >= MIN_PER_FRAME
     noisy = counting & (dispersion * degrees > limits[degrees]) & judged
     flat = response / usual
+    expected = usual * exposure
     for _ in range(2):  # normalise to the mean of the good pixels, then select them again
-        good = counting & ~noisy & (flat >= UNDER) & (flat <= OVER)
+        under, over = outside(flat, expected)
+        good = counting & ~noisy & ~under & ~over
         if not good.any():
             raise HklflowError("the flood has no good pixels; check the raw file")
         flat /= flat[good].mean()
     flags = bits.copy()
-    silent = measured & (moments.total == 0) & (usual * exposure >= _DEAD_EXPECTED)
+    silent = measured & (moments.total == 0) & (expected >= _DEAD_EXPECTED)
     flags[silent] |= np.uint32(MaskBit.DEAD)
-    flags[counting & (flat < UNDER)] |= np.uint32(MaskBit.UNDER_RESPONDING)
-    flags[counting & (flat > OVER)] |= np.uint32(MaskBit.OVER_RESPONDING)
+    under, over = outside(flat, expected)
+    flags[counting & under] |= np.uint32(MaskBit.UNDER_RESPONDING)
+    flags[counting & over] |= np.uint32(MaskBit.OVER_RESPONDING)
     flags[noisy] |= np.uint32(MaskBit.NOISY)
     errors = np.full(bits.shape, np.nan)
     errors[counting] = flat[counting] / np.sqrt(moments.total[counting])
-    return Flood(flat, errors, dispersion, flags, judged, large_scale(flat, good))
+    weak = int(np.count_nonzero(good & (expected < MIN_COUNTS)))
+    return Flood(flat, errors, dispersion, flags, judged, large_scale(flat, good), weak)
+
+
+def outside(flat: Floats, expected: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return pixels below and above the limits of the response, beyond chance.
+
+    Parameters
+    ----------
+    flat : array
+        Relative response.
+    expected : array
+        Expected counts of a response of 1, or the inverse of its variance.
+    """
+    clear = np.abs(flat - 1) * np.sqrt(expected) > CLEAR
+    return clear & (flat < UNDER), clear & (flat > OVER)
+
+
+def told_weak(weak: int) -> str:
+    """Return a warning if pixels in use have few counts; else an empty text."""
+    if weak == 0:
+        return ""
+    return (
+        f"{weak} pixels in use have fewer than {MIN_COUNTS} counts, so their response has an error "
+        "above 5 %: measure longer, or mask these pixels"
+    )
 
 
 def large_scale(flat: Floats, good: NDArray[np.bool_]) -> float:

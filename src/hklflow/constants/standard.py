@@ -155,9 +155,13 @@ def normalization(
             "the standard is not stronger than the empty measurement; check the monitors of both, "
             "and the order of the files"
         )
+    light = np.where(measured, standard.light, 1.0)
     for _ in range(2):  # normalise to the mean of the usable pixels, then select them again
         flat = response / usual
-        good = measured & (flat >= flood.UNDER) & (flat <= flood.OVER)
+        # A pixel with few counts by chance has too small a variance of its own.
+        least = np.maximum(variance, usual * expected / light)
+        under, over = flood.outside(flat, (expected * usual) ** 2 / least)
+        good = measured & (flat > 0) & ~under & ~over
         if not good.any():
             raise HklflowError(
                 "no pixel has a usable response to the standard; check geometry and files"

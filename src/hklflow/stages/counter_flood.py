@@ -10,7 +10,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -98,6 +98,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "measure": "flood",
         "large_scale": result.large_scale,
         "noise_judged": result.noise_judged,
+        "weak": result.weak,
         "frames_without_light": left_out,
         "attenuation": params.attenuation,
         **({} if of_groups is None else {"groups": of_groups}),
@@ -107,6 +108,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     if left_out:
         print(f"warning: {left_out} frames without light are left out")
+    if told := flood.told_weak(result.weak):
+        print(f"warning: {told}")
     if not result.noise_judged:
         print(
             f"note: noisy pixels are not flagged; this needs at least {flood.MIN_FRAMES} frames "
