@@ -681,5 +681,5 @@ def test_files_of_a_run_by_folder_file_and_pattern(tmp_path):
     with pytest.raises(HklflowError, match="run 'raw/r0002': no HDF5 file at"):
         raw_files("raw/r0002", tmp_path)
     (tmp_path / "raw/r0002").mkdir()
-    with pytest.raises(HklflowError, match="r0002 contains no file .h5, .hdf5, .nxs; wait for"):
+    with pytest.raises(HklflowError, match=r"r0002 contains no file \.h5, \.hdf5, \.nxs; wait"):
         raw_files("raw/r0002", tmp_path)

@@ -186,8 +186,10 @@ def _read(paths: list[Path], params: Params) -> "tuple[Stills, dict[int, str], d
     failures = []
     for number, (part, rejected) in enumerate(read):
         if not len(part.frames):
-            reason = next(iter(rejected.values()), "it has no frames")
-            failures.append(f"batch {number} has none of its {len(rejected)} frames: {reason}")
+            # The frames of a batch may have different reasons.
+            (reason, n), *others = Counter(rejected.values()).most_common() or [("no frames", 0)]
+            of = f" ({n} of them)" if others else ""
+            failures.append(f"batch {number} has none of its {len(rejected)} frames: {reason}{of}")
     if not indexed:
         most = reasons.most_common(1)[0][0] if reasons else "there are no frames"
         raise HklflowError(
