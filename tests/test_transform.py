@@ -100,7 +100,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(folder, np.concatenate(list(simulated.frames(8))), good, excluded)
 
 
-def run(made: Made, name: str, threads: int = 1, **params: Any) -> list[nexus.Volume]:
+def run(
+    made: Made, name: str, threads: int = 1, model: str = "orientation.json", **params: Any
+) -> list[nexus.Volume]:
     """Volumes with everything, and without the 3-D mask."""
     paths = [made.path / f"{kind}_{name}.nxs" for kind in ("all", "masked")]
     stage.run(
@@ -110,7 +112,7 @@ def run(made: Made, name: str, threads: int = 1, **params: Any) -> list[nexus.Vo
             mask=made.path / "mask.nxs",
             scale=made.path / "scale.nxs",
             frame_mask=made.path / "frame_mask.nxs",
-            orientation=made.path / "orientation.json",
+            orientation=made.path / model,
         ),
         outputs=transform.Outputs(transform=paths[0], masked_transform=paths[1]),
         params=transform.Params(**{"rotation": "r1", "samples": (1, 2, 1), **params}),
@@ -138,6 +140,29 @@ def test_all_counts_are_in_the_volumes(made: Made, whole: list[nexus.Volume]) ->
     assert whole[1].counts.sum() == kept < used
     assert whole[0].notes["pixel-frames used"] == N * made.good.sum()
     assert np.all((whole[0].norm > 0) >= (whole[1].norm > 0))
+
+
+def test_the_offset_of_the_orientation_is_used(
+    made: Made, whole: list[nexus.Volume], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it moves pixels to is in `transform/test_off_axis.py`."""
+    rotation = nexus.read_scan(made.path / "scan.nxs").rotation
+    for name, offset in (("other", [1e-3, 0, 0]), ("r1", [0, 0, 0]), ("r1", [0, 2e-3, 0])):
+        offsets = {name: np.array(offset, float)}
+        write_orientation(
+            made.path / "off.json", {"r1": rotation}, simulation().ub, grid=GRID, offsets=offsets
+        )
+        found = run(made, "off", model="off.json")
+        moved = name == "r1" and any(offset)
+        assert np.array_equal(found[0].counts, whole[0].counts) == (not moved)
+    assert found[0].notes["offset of the crystal from the axis (m)"] == [0, 2e-3, 0]
+    shift = found[0].notes["largest shift of S(Q) by this offset, which is corrected (voxels)"]
+    left = found[0].notes["left by the correction (voxels)"]
+    assert 0.1 < left < 0.3 * shift
+    assert (
+        f"the correction leaves {left:.2g} (limit 0.1): centre the crystal"
+        in capsys.readouterr().out
+    )
 
 
 def test_passes_and_threads_change_nothing(

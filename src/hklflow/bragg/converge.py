@@ -23,7 +23,6 @@ from hklflow.bragg.centroids import (
 from hklflow.bragg.reflections import Reflections
 from hklflow.bragg.residual_map import Spots, used
 from hklflow.geometry import Rotation, lattice
-from hklflow.geometry.parameters import across
 from hklflow.geometry.symmetry import SpaceGroup
 from hklflow.orientation.refinement import Refined, RefinementLimits, refine
 from hklflow.orientation.residuals import Peaks, compare
@@ -93,10 +92,9 @@ class RefinedModel:
     offsets: Mapping[int, Floats] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, refined: Refined, start: Sequence[Rotation]) -> "RefinedModel":
-        """Return the model of a refinement that began with these rotations."""
-        offsets = offsets_of(dict(zip(refined.names, refined.values, strict=True)), start)
-        return cls(refined.rotations, refined.ub, refined.cell, refined.cell_sigma, offsets)
+    def of(cls, refined: Refined) -> "RefinedModel":
+        """Return the model of a refinement."""
+        return cls(refined.rotations, refined.ub, refined.cell, refined.cell_sigma, refined.offsets)
 
 
 @dataclass(frozen=True)
@@ -117,16 +115,6 @@ class Seen:
     off: Floats
     indexed: Mask
     sharp: Mask
-
-
-def offsets_of(values: Mapping[str, float], start: Sequence[Rotation]) -> dict[int, Floats]:
-    """Return the displacement of the crystal from the axis, for rotations where it was refined."""
-    found = {}
-    for i, rotation in enumerate(start):
-        two = [values.get(f"off_centre_{i}_{n}") for n in (1, 2)]
-        if None not in two:
-            found[i] = np.array(two, dtype=np.float64) @ across(rotation)
-    return found
 
 
 def seen(model: RefinedModel, peaks: Sequence[Peaks], limits: RefinementLimits) -> Seen:
@@ -307,9 +295,9 @@ class Loop:
                 reason = f"refinement {number} failed: {error}"
                 break
             if not iterations:
-                self._set_scatter(RefinedModel.of(refined, model.rotations))
+                self._set_scatter(RefinedModel.of(refined))
                 iterations.append(self._start(start))
-            before, model = model, RefinedModel.of(refined, model.rotations)
+            before, model = model, RefinedModel.of(refined)
             moved = self._moved(model, integrated_with)
             stale = tables is None or moved > self.rest.reintegrate
             again = self.integrate is not None and integrations < self.rest.integrations and stale

@@ -1,7 +1,7 @@
 """Orientation of a scan: the result of a refinement, which later stages read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,7 +66,7 @@ class Identity:
 
     def identity(self) -> dict[str, Any]:
         """Return names and values of the attributes of `Identity`, JSON-ready."""
-        return {field.name: getattr(self, field.name) for field in fields(Identity)}
+        return {item.name: getattr(self, item.name) for item in fields(Identity)}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -92,6 +92,9 @@ class Orientation(Identity):
         Refined geometry of each rotation by name, in the order of the scan.
     calibrated_detectors : mapping
         Calibrated detector of each rotation by name, with which the refinement started.
+    offsets : mapping
+        Offset (3,) of the crystal from the rotation axis, in the goniometer's frame, m, by the name
+        of the rotation; only rotations in which it was refined.
     grid : Grid
         Grid of the parent.
     refined_parameters : mapping
@@ -127,6 +130,7 @@ class Orientation(Identity):
     warnings: Sequence[str]
     started_from: Mapping[str, Any] | None = None
     converged: Mapping[str, Any] | None = None
+    offsets: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def group(self) -> SpaceGroup:
@@ -228,6 +232,7 @@ class Orientation(Identity):
             "calibrated_detectors": {
                 name: detector_to_dict(item) for name, item in self.calibrated_detectors.items()
             },
+            "crystal_offsets_m": dict(self.offsets),
             "grid": self.grid.to_dict(),
             "refined_parameters": {
                 name: parameter._asdict() for name, parameter in self.refined_parameters.items()
@@ -255,7 +260,7 @@ class Orientation(Identity):
         """
         try:
             return cls(
-                **{field.name: data[field.name] for field in fields(Identity)},
+                **{item.name: data[item.name] for item in fields(Identity)},
                 cell=_array(data["cell"]),
                 cell_sigma=_array(data["cell_sigma"]),
                 cell_covariance=_array(data["cell_covariance"]),
@@ -282,6 +287,9 @@ class Orientation(Identity):
                 warnings=data["warnings"],
                 started_from=data.get("started from"),
                 converged=data.get("converged"),
+                offsets={
+                    name: _array(one) for name, one in data.get("crystal_offsets_m", {}).items()
+                },
             )
         except KeyError as error:
             raise HklflowError(

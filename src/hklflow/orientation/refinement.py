@@ -5,8 +5,8 @@ crosses the Ewald sphere: ``(Δslow / σ, Δfast / σ, Δframe / σ)``. Damped G
 the sum of squares; indices and outliers are determined again before each cycle.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -115,6 +115,9 @@ class Refined:
     cycles, steps : int
         Number of selections of the used peaks, and of Gauss-Newton steps.
     warnings : list of str
+    offsets : mapping
+        Offset (3,) of the crystal from the axis, in the goniometer's frame, m, for the rotations
+        (by number) in which it was refined.
     """
 
     cell: Floats
@@ -142,6 +145,7 @@ class Refined:
     cycles: int
     steps: int
     warnings: list[str]
+    offsets: Mapping[int, Floats] = field(default_factory=dict)
 
 
 def refine(
@@ -473,6 +477,11 @@ class Refinement:
             cycles=self.cycles,
             steps=self.steps,
             warnings=warnings,
+            offsets={
+                i: offset
+                for i in range(len(parameters.rotations))
+                if (offset := parameters.offset_of(values, i)) is not None
+            },
         )
 
 

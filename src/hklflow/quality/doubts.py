@@ -622,7 +622,7 @@ def _wobble(motion: steadiness.Motion, *_: object) -> str:
 def _off_centre(motion: steadiness.Motion, refined: Refined, _: Named) -> str:
     known = f"off_centre_{motion.rotation}_1" in refined.names
     offset = (
-        "which was refined with cell and detector, but S(Q) is made as if it were on the axis"
+        "which was refined with cell and detector and is corrected in S(Q)"
         if known
         else "which biases cell and detector"
     )

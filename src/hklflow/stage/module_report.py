@@ -130,7 +130,7 @@ def _level(
         )  # fmt: skip
     except HklflowError as error:
         return {"why not": str(error)}
-    after = converge.RefinedModel.of(level.refined, model.rotations)
+    after = converge.RefinedModel.of(level.refined)
     try:
         agree: Record = halves_agree(level.refined.rotations, halves(refined), after.ub,
                                      level.fit.modules)  # fmt: skip

@@ -132,6 +132,7 @@ def _of_rotation(
             own = repeats.Repeats(
                 rotation, number, task.orientation.ub, plan.grid, orbit, norm.pixel, norm.frame,
                 frames.readout, plan.block, [(norm.pixel, incident)], norm.direction,
+                task.orientation.offsets.get(name),
             )  # fmt: skip
         sampled = _Sampled(task, number, incident, frames.readout, punch.reach)
         for part in frames.each:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-VERSION = 7
+VERSION = 8
 FRAMES_OF = "scans"
 
 
@@ -214,7 +214,11 @@ def _run(inputs: Inputs, params: Params, start: "Orientation", threads: int) -> 
         start.ub,
         start.cell,
         start.own_cell_sigma,
-        converge.offsets_of(before, everything.rotations),
+        {
+            number: start.offsets[name]
+            for number, name in enumerate(params.rotations)
+            if name in start.offsets
+        },
     )
     free = _free(before, params)
     limits = refinement.RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)

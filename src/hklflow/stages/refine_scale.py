@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hklflow.transform.repeat_grid import RepeatGrid
     from hklflow.transform.repeats import Orbits, Records, Repeats
 
-VERSION = 7
+VERSION = 8
 
 _NODES = 33  # along each side of the detector
 _SURE = 4.0  # errors from 0 of a share of the counts that does not follow the scale
@@ -278,6 +278,7 @@ def _of_rotation(
             plan.block,
             surroundings.norms(background, incident),
             norm.direction,
+            task.orientation.offsets.get(name),
         )
         for part in frames.each:
             own.add(*part)

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from hklflow.transform.binning import Accumulator
     from hklflow.transform.sums import Expected
 
-VERSION = 9
+VERSION = 10
 FRAMES_OF = "scan"
+_LEFT = 0.1  # shift of S(Q), in voxels, that is reported
 
 
 class Inputs(stage.Inputs):
@@ -130,6 +131,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 **_gain_notes(task.scan),
                 **task.norm.notes,
                 **_background_notes(task),
+                **_off_axis_notes(task),
                 "voxels spanned by one (frame, slow, fast)": task.pitch.round(3).tolist(),
             }
         )
@@ -149,6 +151,29 @@ def _gain_notes(scan: "RotationScan") -> dict[str, Any]:
     }
 
 
+def _off_axis_notes(task: "_Task") -> dict[str, Any]:
+    """Return the shift by the crystal's offset from the axis; warn if the correction leaves much.
+
+    Empty for a crystal on the axis.
+    """
+    from hklflow.geometry.off_axis import effect
+
+    if task.offset is None:
+        return {}
+    shift, left = effect(task.rotation, task.orientation.ub, task.orientation.grid, task.offset)
+    if left > _LEFT:
+        print(
+            f"warning: the crystal off the axis shifts S(Q) by up to {shift:.2g} voxels, and the "
+            f"correction leaves {left:.2g} (limit {_LEFT:g}): centre the crystal, or use a coarser "
+            "grid"
+        )
+    return {
+        "offset of the crystal from the axis (m)": task.offset.tolist(),
+        "largest shift of S(Q) by this offset, which is corrected (voxels)": shift,
+        "left by the correction (voxels)": left,
+    }
+
+
 class _Task(NamedTuple):
     """Rotation with all that its transform needs.
 
@@ -162,6 +187,8 @@ class _Task(NamedTuple):
         Variance of the read noise.
     background : list of Part or None
         Backgrounds that are subtracted.
+    offset : (3,) array or None
+        Offset of the crystal from the axis, m; None if it was not refined.
     """
 
     scan: "RotationScan"
@@ -174,6 +201,7 @@ class _Task(NamedTuple):
     noise: "NDArray[np.float32] | None"
     seed: int
     background: "list[Part] | None" = None
+    offset: "NDArray[np.float64] | None" = None
 
 
 def _read(inputs: Inputs, params: Params) -> _Task:
@@ -219,6 +247,7 @@ def _read(inputs: Inputs, params: Params) -> _Task:
         raw.read_variance(scan),
         seed,
         norms.read_background(inputs.background, norm),
+        orientation.offsets.get(params.rotation),
     )
 
 
@@ -260,6 +289,7 @@ def _accumulator(
         threads=threads,
         direction=task.norm.direction,
         expected=_expected(task),
+        offset=task.offset,
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hklflow.images.surroundings import Part
     from hklflow.transform.unmeasured_bounds import Bounds
 
-VERSION = 4
+VERSION = 5
 
 
 class Inputs(stage.Inputs):

@@ -69,7 +69,7 @@ class Plain:
     ) -> tuple[int, int]:
         """Add a band; (inside, invalid)."""
         sums = self._sums
-        to_voxel, offset = sums.to_voxel(first + np.arange(len(frames)))
+        to_voxel = sums.to_voxel(first + np.arange(len(frames)))
         return binning_plain.add_block(
             frames,
             first,
@@ -78,8 +78,7 @@ class Plain:
                 self._q,
                 sums.pixel_norm_of(first, slice(row, row + frames.shape[1])),
                 self._frame_norm[first : first + len(frames)],
-                np.ascontiguousarray(to_voxel),
-                offset,
+                to_voxel,
                 _window(sums, self.kept),
                 self._weights,
                 self._factors[:, first : first + len(frames)],
@@ -193,11 +192,11 @@ class Lanes:
         used = np.flatnonzero(sums.frame_norm[first : first + n] > 0)
         if len(used) == 0:
             return
-        matrix, offset = sums.to_voxel(first + used)
+        to_voxel = sums.to_voxel(first + used).astype(np.float32).reshape(-1, 12)
         norm = sums.frame_norm[first + used] / (sums.n_sub * self.UNIT * sums.norm_bound)
         self._steps = binning_lanes.Steps(
             used,
-            _rows(matrix, offset),
+            to_voxel,
             np.repeat(norm, sums.samples[0]).astype(np.float32),
             _keys(sums.seed, first + used, sums.samples),
             first + used,
@@ -207,19 +206,11 @@ class Lanes:
             frames = np.repeat(scaled, sums.samples[0], axis=1).astype(np.float32)
             self._around = self._around._replace(frames=frames)
         # Divide the planes so that all threads have the same number of tiles.
-        to_voxel = self._steps.to_voxel
         windows = self._tiles.divide(_window(sums, self.kept), to_voxel, sums.threads)
         for number, window in enumerate(windows):
             counted = np.arange(self._tiles.shape[0]) % len(windows) == number
             reached = self._tiles.reaching(window, to_voxel)
             self._parts.append(binning_lanes.Part(window, reached, counted))
-
-
-def _rows(matrix: Floats, offset: Floats) -> NDArray[np.float32]:
-    """Return matrices (n, sub-samples, 3, 3) and offset (3,) as (steps, 12) rows for `follow`."""
-    rows = np.empty((*matrix.shape[:2], 3, 4), np.float32)
-    rows[..., :3], rows[..., 3] = matrix, offset
-    return rows.reshape(-1, 12)
 
 
 def _keys(

@@ -123,9 +123,7 @@ class Tables(NamedTuple):
     frame_norm: Floats
     """The frame's factor of N, (n,); frames are used only if it is above 0."""
     to_voxel: Floats
-    """Matrices from q_lab to voxels, (n, frame sub-samples, 3, 3)."""
-    offset: Floats
-    """Offset of the voxels, (3,)."""
+    """Matrices from (q_lab, 1) to voxels, (n, frame sub-samples, 3, 4)."""
     window: NDArray[np.int32]
     """Voxels of the caller, (9,); see `transform.follow.follow`."""
     weights: Floats
@@ -195,7 +193,7 @@ def add_block(
     invalid : int
         Number of invalid pixel-frames.
     """
-    q, pixel_norm, frame_norm, to_voxel, offset, window, weights, factors = tables
+    q, pixel_norm, frame_norm, to_voxel, window, weights, factors = tables
     deal_photons, seed, valid_from, invalid_from = rules
     counts, norm, counts_excluded, norm_excluded, noise, expected, expected_excluded = volumes
     n_expected = len(weights) - 1
@@ -242,9 +240,9 @@ def add_block(
                     m = to_voxel[z, a]
                     for b in range(n_pix):
                         x, y, w = q[i, j, b, 0], q[i, j, b, 1], q[i, j, b, 2]
-                        h = int(np.floor(m[0, 0] * x + m[0, 1] * y + m[0, 2] * w + offset[0]))
-                        k = int(np.floor(m[1, 0] * x + m[1, 1] * y + m[1, 2] * w + offset[1]))
-                        l = int(np.floor(m[2, 0] * x + m[2, 1] * y + m[2, 2] * w + offset[2]))  # noqa: E741
+                        h = int(np.floor(m[0, 0] * x + m[0, 1] * y + m[0, 2] * w + m[0, 3]))
+                        k = int(np.floor(m[1, 0] * x + m[1, 1] * y + m[1, 2] * w + m[1, 3]))
+                        l = int(np.floor(m[2, 0] * x + m[2, 1] * y + m[2, 2] * w + m[2, 3]))  # noqa: E741
                         if (
                             not 0 <= h - window[0] < window[1]
                             or not 0 <= k - window[2] < window[3]

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, rays
 from hklflow.geometry.grid import Grid
+from hklflow.geometry.off_axis import OffAxis
 from hklflow.simd.jit import kernel
 from hklflow.transform.direction import Direction
 from hklflow.transform.sums import Readout
@@ -300,6 +301,8 @@ class Repeats:
         Parts of the expected background: factors of the pixel and of the frame.
     direction : Direction or None
         A further factor of the norm.
+    offset : (3,) array or None
+        Offset of the crystal from the axis, in the goniometer's frame, m.
     """
 
     def __init__(
@@ -315,7 +318,9 @@ class Repeats:
         block: tuple[int, int] = (1, 1),
         background: Sequence[tuple[Floats, Floats]] = (),
         direction: Direction | None = None,
+        offset: Floats | None = None,
     ) -> None:
+        self._off_axis = None if offset is None else OffAxis(rotation, offset)
         self._rotation, self._number, self._grid = rotation, number, grid
         self._ub = np.asarray(ub, np.float64)
         self._orbits, self._frame_norm = orbits, frame_norm
@@ -353,6 +358,10 @@ class Repeats:
         rotation = self._rotation
         turn = rotation.goniometer.rotation(rotation.scan.angle(first + n / 2))
         to_voxel = np.linalg.inv(turn @ self._ub) / self._grid.step[:, None]
+        origin = 0.5 - self._grid.first / self._grid.step
+        if self._off_axis is not None:
+            change = to_voxel @ self._off_axis.change(turn)
+            to_voxel, origin = to_voxel + change[:, :3], origin + change[:, 3]
         k = _add(
             _Frames(
                 frames.reshape(n, -1),
@@ -364,7 +373,7 @@ class Repeats:
             ),
             self._pixels_of(first + n // 2),
             np.ascontiguousarray(to_voxel),
-            0.5 - self._grid.first / self._grid.step,
+            origin,
             self._orbits,
             self._grid.shape,
             self._made,

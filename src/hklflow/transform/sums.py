@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, rays
 from hklflow.geometry.grid import Grid
+from hklflow.geometry.off_axis import OffAxis
 from hklflow.transform.counts import LANES
 from hklflow.transform.direction import Direction
 
@@ -86,6 +87,8 @@ class Sums:
         A further factor of N.
     expected : Expected or None
         Expected background, which is summed over the same pixel-frames.
+    offset : (3,) array or None
+        Offset of the crystal from the axis, in the goniometer's frame, m; None: on the axis.
 
     Attributes
     ----------
@@ -109,6 +112,7 @@ class Sums:
         threads: int = 1,
         direction: Direction | None = None,
         expected: Expected | None = None,
+        offset: Floats | None = None,
     ) -> None:
         if pixel_norm.shape != rotation.detector.shape:
             raise HklflowError(
@@ -139,6 +143,7 @@ class Sums:
         largest = 1.0 if direction is None else direction.largest
         self.norm_bound = _norm_bound(self.pixel_norm, self.frame_norm, largest)
         self._ub = np.asarray(ub, dtype=np.float64)
+        self._off_axis = None if offset is None else OffAxis(rotation, offset)
         self.expected: Expected | None = None
         self.expected_bounds = np.ones(2)
         if expected is not None:
@@ -195,13 +200,17 @@ class Sums:
             rays.q_lab(self.rotation, shift, table[s])
         return table
 
-    def to_voxel(self, frames: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """Return matrices (n, sub-samples, 3, 3) from q_lab to voxels, and the offset (3,)."""
+    def to_voxel(self, frames: NDArray[np.int64]) -> Floats:
+        """Return matrices (n, sub-samples, 3, 4) from (q_lab, 1) to voxels."""
         sub = self.samples[0]
         positions = frames[:, None] + (np.arange(sub) + 0.5) / sub
         rotation = self.rotation.goniometer.rotation(self.rotation.scan.angle(positions))
-        to_hkl = np.linalg.inv(rotation @ self._ub)
-        return to_hkl / self.grid.step[:, None], 0.5 - self.grid.first / self.grid.step
+        matrices = np.empty((*positions.shape, 3, 4))
+        matrices[..., :3] = np.linalg.inv(rotation @ self._ub) / self.grid.step[:, None]
+        matrices[..., 3] = 0.5 - self.grid.first / self.grid.step
+        if self._off_axis is not None:
+            matrices += matrices[..., :3] @ self._off_axis.change(rotation)
+        return matrices
 
 
 def _norm_bound(pixel_norm: Floats, frame_norm: Floats, direction: float) -> float:

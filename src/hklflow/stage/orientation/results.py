@@ -57,6 +57,7 @@ def product(
             name: scan.rotation.detector
             for name, scan in zip(observed.names, observed.scans, strict=True)
         },
+        offsets={observed.names[i]: offset for i, offset in refined.offsets.items()},
         grid=grid,
         refined_parameters={
             name: Parameter(value, sigma)
