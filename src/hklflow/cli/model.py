@@ -1,4 +1,4 @@
-"""`hklflow model show | export | import | compare | orient`: orientations and their exchange."""
+"""`hklflow model show | angles | export | import | compare | orient`: orientations of programs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from hklflow.base.errors import HklflowError, printable
 from hklflow.cli.by_hand import orient
+from hklflow.cli.model_angles import angles
 from hklflow.cli.publishing import Writer, published
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 app = App(name="model", help="Orientations and geometry of DIALS, XDS, NXRefine and hklflow.")
 
 app.command(orient)
+app.command(angles)
 
 Program = Literal["dials", "xds", "nxrefine"]
 Output = Annotated[Path, Parameter(name=("--output", "-o"))]
