@@ -209,16 +209,14 @@ def _run(inputs: Inputs, params: Params, start: "Orientation", threads: int) -> 
 
     everything = orientation.read(params.rotations, inputs.scans, inputs.peaks)
     before = {name: program.value for name, program in start.refined_parameters.items()}
+    names = enumerate(params.rotations)
+    offsets = {i: start.offsets[name] for i, name in names if name in start.offsets}
     model = converge.RefinedModel(
         [start.rotation(name) for name in params.rotations],
         start.ub,
         start.cell,
         start.own_cell_sigma,
-        {
-            number: start.offsets[name]
-            for number, name in enumerate(params.rotations)
-            if name in start.offsets
-        },
+        offsets,
     )
     free = _free(before, params)
     limits = refinement.RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
