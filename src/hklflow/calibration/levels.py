@@ -39,7 +39,8 @@ class LevelSettings(BaseModel):
     chips: tuple[int, int] | None = None
     """Chips of a sensor along slow and fast; None: known for PILATUS and EIGER."""
     rounds: int | None = Field(None, ge=1, le=100)
-    """Largest number of rounds over the levels. None: 1 for one level, 10 for several."""
+    """Largest number of rounds over the levels. None: 10 for several levels or with a tolerance,
+    else 1."""
     tolerance: float = Field(0.02, gt=0)
     """The rounds end when no pixel moves by more than this in a round, in pixels."""
 
@@ -70,7 +71,8 @@ class LevelSettings(BaseModel):
     @property
     def most_rounds(self) -> int:
         """Largest number of rounds."""
-        return self.rounds or (1 if len(self.levels) == 1 else 10)
+        one = len(self.ordered) == 1 and "tolerance" not in self.model_fields_set
+        return self.rounds or (1 if one else 10)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-VERSION = 7
+VERSION = 8
 FRAMES_OF = "scans"
 
 

@@ -386,8 +386,7 @@ def _from_bragg(target: "Target", request: Request) -> Record:
 def uses_loop(scans: Sequence[str], params: Mapping[str, Any]) -> bool:
     """Return True if the modules of the stage `converge` answer a request, if they exist."""
     same = tuple(params.get("levels", ("module",))) == ("module",)
-    asked = set(params) - {"levels", "tolerance"}
-    return len(scans) == 1 and same and not asked
+    return len(scans) == 1 and same and not set(params) - {"levels"}
 
 
 def _bragg_scans(target: "Target", request: Request) -> "list[levels.BraggScan]":

@@ -52,7 +52,8 @@ class Source:
     chips: tuple[int, int] | None = None
     """Number of chips of a sensor along slow and fast; known for PILATUS and EIGER."""
     rounds: int | None = None
-    """Largest number of rounds over the levels. Default: 1 for one level, 10 for several."""
+    """Largest number of rounds over the levels. Default: 10 for several levels or with --tolerance,
+    else 1."""
     tolerance: float | None = None
     """The rounds end when no pixel moves by more than this in a round, in pixels. Default: 0.02."""
     calibrant: str | None = None
