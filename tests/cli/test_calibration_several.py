@@ -122,6 +122,13 @@ def test_displaced_images_tell_the_modules_and_one_is_refused(tmp_path: Path) ->
     assert found["module_metrics"]["improvement"] < 0.5
     with pytest.raises(HklflowError, match="condition number"):
         levels.calibrate(LevelSettings(), None, paths[:1], params())
+    # The detector and its modules in turn.
+    rounds = levels.calibrate(LevelSettings(levels=("detector", "module")), None, paths, params())
+    metrics = rounds["module_metrics"]
+    assert metrics["rounds"][-1]["largest_change_px"] <= metrics["tolerance_px"]
+    modules = geometry.detector_from_dict(rounds["detector"]).modules
+    assert modules is not None
+    assert np.abs(modules.shift - SHIFTS).max() < 0.03
 
 
 def _reduced(folder: Path, rng: np.random.Generator) -> dict[str, Any]:
