@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from hklflow.base.errors import HklflowError
 from hklflow.calibration.module_parts import Parts, divided
 from hklflow.geometry.modules import Modules
-from hklflow.images.pixel_groups import PixelGroups, by_chip
+from hklflow.images.pixel_groups import PixelGroups, chip_boxes
 
 Ints = NDArray[np.int64]
 
@@ -122,7 +122,7 @@ def hierarchy(
     if groups is not None and given:
         boxes = groups.rectangles()
     elif last == "chip":
-        boxes = by_chip(shape, sensors.rectangles, settings.chips).rectangles()
+        boxes, _ = chip_boxes(sensors.rectangles, settings.chips)
     smallest = Modules.ideal(boxes, sensors.aspect)
     leaves = smallest if start is None else _leaves(start, smallest, last)
     numbers: dict[str, Ints] = {}
