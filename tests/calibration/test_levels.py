@@ -132,6 +132,39 @@ def test_parts_without_points_stay_where_they_are_among_the_others() -> None:
     assert apart(found, true) < 0.05
 
 
+def test_chips_with_few_ring_points_stay_on_their_module() -> None:
+    """Two images do not tell all chips; their modules are known, and the other chips move."""
+    rng = np.random.default_rng(15)
+    true = worlds.displaced(WORLD, rng, {"module": (0.5, 1e-3), "chip": (0.3, 0.0)})
+    places = settings_of(made.FOUR[:2])
+    images = [made.ring_image(at, *true, i, 0.03, 20.0) for i, at in enumerate(places)]
+    with pytest.raises(HklflowError, match="refine larger parts in the same command"):
+        fit("chip", images)
+    parts = parts_of("module", "chip").parts
+    modules = fit("module", images).modules
+    more = {"parts": parts["chip"], "larger": parts["module"], "keep_common": True}
+    found = fit_modules(modules, images, **more)
+    held = ~found.shift_sigma.any(axis=1)
+    assert 0 < held.sum() < 12
+    assert np.array_equal(found.modules.shift[held], modules.shift[held])
+    # Chips with few points have one rotation within a module.
+    turns = [np.ptp(found.modules.rotation[~held & (WORLD.module == m)]) for m in range(8)]
+    assert max(turns) < 1e-12
+    assert found.rotation_sigma[~held].any()
+
+    def scatter(at: Modules) -> float:
+        """Rms error of the chips that moved, relative to each other."""
+        off = (at.shift - true[0])[~held]
+        place = at.centres[~held]
+        design = np.column_stack([np.ones(len(off)), place])
+        return rms(off - design @ np.linalg.lstsq(design, off, rcond=None)[0])
+
+    assert scatter(found.modules) < 0.5 * scatter(modules)
+    blurred = [replace(image, sigma=100 * image.sigma) for image in images]
+    with pytest.raises(HklflowError, match="points or more that determine them"):
+        fit_modules(modules, blurred, **more)
+
+
 @pytest.mark.parametrize("aspect", [1.0, 0.7])
 def test_a_part_of_a_module_has_the_places_of_the_module(aspect: float) -> None:
     rng = np.random.default_rng(13)

@@ -115,7 +115,9 @@ def test_an_image_and_several_scans_are_one_fit(
     assert read[0] == "a.tif"
 
 
-def test_levels_by_command(propose: Callable[..., Any], tmp_path: Path) -> None:
+def test_levels_by_command(
+    propose: Callable[..., Any], hklflow: Hklflow, folder: Path, tmp_path: Path
+) -> None:
     _, chips = propose("chips", "--level", "chip", "--chips", "1", "2", "--bragg", "quartz/a")
     modules = geometry.detector_from_dict(chips["geometry"]["detector"]).modules
     assert modules is not None
@@ -142,6 +144,10 @@ def test_levels_by_command(propose: Callable[..., Any], tmp_path: Path) -> None:
     same = geometry.detector_from_dict(rounds["geometry"]["detector"]).modules
     assert same is not None
     assert same.shift == pytest.approx(modules.shift, abs=0.01)
+    less = ("--set", "rounds=1", "--set", "tolerance=1e-9", *BY, "--directory", folder)
+    done = hklflow("calibration", "iterate", "rounds", *less)
+    assert done.code == 0, done.err
+    assert "candidate rounds/02" in done.out
 
 
 def test_levels_that_cannot_be_fitted_are_refused(

@@ -130,6 +130,7 @@ def refine_levels(
     while len(rounds) < settings.most_rounds:
         places = [_corners(modules, detectors)]
         moved: dict[str, float] = {}
+        larger = None
         for level in settings.ordered:
             points = [
                 ring_image(
@@ -145,9 +146,14 @@ def refine_levels(
                 fit = fit_modules(modules, points, levels=("detector",))
             else:
                 fit = fit_modules(
-                    modules, points, bragg, parts=parts.parts[level], keep_common=True
+                    modules,
+                    points,
+                    bragg,
+                    parts=parts.parts[level],
+                    keep_common=True,
+                    larger=larger,
                 )
-                first = first or fit
+                first, larger = first or fit, parts.parts[level]
             modules, detectors = fit.modules, list(fit.detectors)
             places.append(_corners(modules, detectors))
             moved[level] = _largest(places[-2], places[-1])

@@ -27,10 +27,13 @@ class Parts:
         Number of the part that contains each module; all numbers from 0 are used.
     level : str
         Name of a part, such as "quadrant", for messages.
+    turns : (parts,) int array, optional
+        Part whose rotation each part has; None: each part has its own.
     """
 
     number: Ints
     level: str = "module"
+    turns: Ints | None = None
 
     @classmethod
     def single(cls, modules: Modules) -> "Parts":
@@ -39,6 +42,21 @@ class Parts:
 
     def __len__(self) -> int:
         return int(self.number.max()) + 1
+
+    def tied(self, larger: "Parts", tied: Mask) -> "Parts":
+        """Return parts of which the tied (parts,) have one rotation within each larger part."""
+        turns = np.arange(len(self))
+        of_part = np.zeros(len(self), np.int64)
+        of_part[self.number] = larger.number
+        for number in np.unique(of_part[tied]):
+            members = np.flatnonzero(tied & (of_part == number))
+            turns[members] = members[0]
+        return replace(self, turns=turns)
+
+    @property
+    def turn_number(self) -> Ints:
+        """Number of the part whose rotation each module has, (n,)."""
+        return self.number if self.turns is None else self.turns[self.number]
 
     def off_centre(self, modules: Modules) -> Floats:
         """Return the positions (n, 2) of the modules relative to the centre of their part."""
@@ -53,30 +71,31 @@ class Parts:
         Rows and columns: shift along slow, shift along fast, rotation, of each module and part.
         """
         n, off = len(modules), self.off_centre(modules)
-        own, rows = 3 * self.number, 3 * np.arange(n)
+        own, turn, rows = 3 * self.number, 3 * self.turn_number + 2, 3 * np.arange(n)
         ones = np.ones(n)
         entries = [
             (rows, own, ones),
             (rows + 1, own + 1, ones),
-            (rows + 2, own + 2, ones),
-            (rows, own + 2, -modules.aspect * off[:, 1]),
-            (rows + 1, own + 2, off[:, 0] / modules.aspect),
+            (rows + 2, turn, ones),
+            (rows, turn, -modules.aspect * off[:, 1]),
+            (rows + 1, turn, off[:, 0] / modules.aspect),
         ]
         row, column, value = (np.concatenate(a) for a in zip(*entries, strict=True))
         return sparse.csr_matrix((value, (row, column)), shape=(3 * n, 3 * len(self)))
 
     def moved(self, modules: Modules, step: Floats) -> Modules:
         """Return the modules after shifts and rotations (parts, 3) of the parts."""
-        by, off = step[self.number], self.off_centre(modules)
-        cos1, sin = -2 * np.sin(0.5 * by[:, 2]) ** 2, np.sin(by[:, 2])
+        by, turn = step[self.number, :2], step[self.turn_number, 2]
+        off = self.off_centre(modules)
+        cos1, sin = -2 * np.sin(0.5 * turn) ** 2, np.sin(turn)
         swing = [
             cos1 * off[:, 0] - sin * modules.aspect * off[:, 1],
             cos1 * off[:, 1] + sin / modules.aspect * off[:, 0],
         ]
         return replace(
             modules,
-            shift=modules.shift + by[:, :2] + np.stack(swing, axis=1),
-            rotation=modules.rotation + by[:, 2],
+            shift=modules.shift + by + np.stack(swing, axis=1),
+            rotation=modules.rotation + turn,
         )
 
 

@@ -61,6 +61,7 @@ LEVELS = ("detector", "module")
 # Examples: 1e6 to 1e8 for one beam centre; 1e5 for beam centres at a distance of 2 % of the
 # detector's side; 4e2 for 30 %.
 _MAX_CONDITION = 1e5
+_UNCERTAIN = 0.5  # pixels
 _OUTLIER = 5.0  # robust standard deviations
 _MAX_CYCLES = 20
 
@@ -73,6 +74,7 @@ def fit_modules(
     levels: Collection[str] = LEVELS,
     parts: Parts | None = None,
     keep_common: bool = False,
+    larger: Parts | None = None,
     min_points: int = 6,
     min_rotation_points: int = 50,
 ) -> ModuleFit:
@@ -92,6 +94,10 @@ def fit_modules(
         Modules that move together. None: each module moves alone.
     keep_common : bool
         Keep the common motions of all modules as before the fit; they are 0 otherwise.
+    larger : Parts, optional
+        Larger parts, whose displacements were fitted before. Parts with too few points for a
+        rotation of their own then have one rotation within a larger part. Parts whose shift would
+        be uncertain by more than 0.5 pixels keep their place, and their points are not used.
     min_points : int
         Least number of points; parts with fewer points are held.
     min_rotation_points : int
@@ -118,8 +124,13 @@ def fit_modules(
         min_points,
         min_rotation_points,
     )
+    if larger is not None:
+        fit.follow(larger, min_points, min_rotation_points)
     if keep_common:
         fit.keep_common()
+    # With rings alone, a fixed rotation would seem to determine the tangential shift. The data are
+    # therefore judged as if all rotations were free.
+    fit.as_held = larger is not None or bool(bragg)
     return fit.run()
 
 
@@ -140,7 +151,7 @@ class _Fit:
         min_rotation_points: int,
     ) -> None:
         self.modules, self.levels, self.parts = modules, levels, parts
-        self.has_bragg = bool(bragg)
+        self.as_held = False
         rings = [Rings(image, modules) for image in images]
         data: list[Rings | Bragg] = [*rings, *(Bragg(peaks, modules) for peaks in bragg)]
         self.data = data
@@ -155,14 +166,39 @@ class _Fit:
             ]
         )
         self.n_points = int(starts[-1])
-        self.good = np.ones(self.n_points, dtype=np.bool_)
+        self.use = np.ones(self.n_points, dtype=np.bool_)
+        self.good = self.use
         of_point = np.concatenate([d.number for d in data])
         self.counts = np.bincount(of_point, minlength=len(modules))
         counts = np.bincount(parts.number, self.counts)
         self.fitted = (counts >= min_points) & ("module" in levels)
         self.turning = self.fitted & (counts > min_rotation_points)
-        self._check_enough(min_points)
+        self._check_enough(f"{min_points} points or more")
         self.common = np.zeros(len(common_motions(modules, self.fitted[parts.number], parts)))
+        if not self.fitted.all():
+            self.keep_common()
+
+    def follow(self, larger: Parts, min_points: int, min_rotation_points: int) -> None:
+        """Hold parts whose shift is uncertain, and tie rotations within larger parts."""
+        normal, tied = self._normal()[0], self.fitted & ~self.turning
+        for part in np.flatnonzero(self.fitted):
+            n = 2 if tied[part] else 3
+            block = normal[3 * part : 3 * part + n, 3 * part : 3 * part + n]
+            scale = np.sqrt(np.diag(block))
+            values, vectors = np.linalg.eigh(block / np.outer(scale, scale))
+            # Smaller eigenvalues are rounding errors of 0.
+            variance = (vectors**2 @ (1 / np.maximum(values, 1e-12))) / scale**2
+            self.fitted[part] = bool(np.all(variance[:2] <= _UNCERTAIN**2))
+        self._check_enough(f"{min_points} points or more that determine them")
+        # The place of the held parts is not known, so their points say nothing of the others.
+        of_point = np.concatenate([d.number for d in self.data])
+        self.use = self.good = self.fitted[self.parts.number[of_point]]
+        tied &= self.fitted
+        self.parts = self.parts.tied(larger, tied)
+        counts = np.bincount(self.parts.number, self.counts)
+        assert self.parts.turns is not None
+        together = np.bincount(self.parts.turns, np.where(tied, counts, 0), len(counts))
+        self.turning = (self.turning & self.fitted) | (together > min_rotation_points)
         if not self.fitted.all():
             self.keep_common()
 
@@ -170,18 +206,16 @@ class _Fit:
         """Keep the common motions of the modules as they are."""
         self.common = self._common()[1]
 
-    def _check_enough(self, min_points: int) -> None:
+    def _check_enough(self, points: str) -> None:
         n, level = int(self.fitted.sum()), self.parts.level
         if "module" in self.levels and 2 * n <= 4:
             raise HklflowError(
-                f"only {n} {level}s have {min_points} points or more; the {level} level needs 3, "
+                f"only {n} {level}s have {points}; the {level} level needs 3, "
                 f"because common motions of fewer {level}s are motions of the detector"
             )
 
     def _check_condition(self) -> None:
-        # With rings alone, a fixed rotation would seem to determine the tangential shift. The data
-        # are therefore judged as if all rotations were free.
-        turning = self.turning if self.has_bragg else self.fitted
+        turning = self.turning if self.as_held else self.fitted
         condition = self._solve(self._normal()[0], self._active(turning)).condition
         if condition > _MAX_CONDITION:
             names = sorted({"module": self.parts.level}.get(x, x) for x in self.levels)
@@ -189,7 +223,8 @@ class _Fit:
                 f"the points cannot determine the {' and '.join(names)} level "
                 f"(powder images and scans: {len(self.data)}): condition number {condition:.1e} "
                 f"(limit {_MAX_CONDITION:.0e}); with one beam centre the tangential directions are "
-                "free: use powder images at displaced beam centres, or Bragg peaks"
+                "free: use powder images at displaced beam centres, or Bragg peaks; for small "
+                "parts, refine larger parts in the same command, too"
             )
 
     def run(self) -> ModuleFit:
@@ -216,7 +251,7 @@ class _Fit:
         off = np.abs(np.concatenate([r.residual for r in rows]))
         scatter = max(1.4826 * float(np.median(off[self.good[self.point]])), 1e-6)
         bad = self.point[off > _OUTLIER * max(scatter, 1.0)]
-        good = np.ones(self.n_points, dtype=np.bool_)
+        good = self.use.copy()
         good[bad] = False
         return good
 
