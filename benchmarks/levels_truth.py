@@ -1,7 +1,7 @@
 """Quadrants, modules and chips found against those that made the data, over seeds.
 
-Data are those of `tests/calibration/test_levels.py` (points) and `test_level_rounds.py` (pixels of
-powder images). Prints, for each case, the largest error of a corner relative to all others before
+Data are those of `tests/truth/level_worlds.py` (points) and `tests/truth/level_images.py` (pixels
+of powder images). Prints, for each case, the largest error of a corner relative to all others before
 and after in pixels (mean and worst of the seeds), the rms pulls of shifts and rotations, and the
 rounds. ``python -m benchmarks.levels_truth [seeds]``
 """
@@ -11,12 +11,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from tests.calibration import test_level_rounds as pixels
-from tests.calibration import test_levels as points
 from tests.truth import displaced_modules as made
+from tests.truth import level_images as pixels
 from tests.truth import level_worlds as worlds
 
-from hklflow.calibration.modules import ModuleFit
+from hklflow.calibration.level_rounds import refine_levels
+from hklflow.calibration.levels import Hierarchy, LevelSettings, hierarchy
+from hklflow.calibration.modules import ModuleFit, fit_modules
+from hklflow.geometry.modules import Modules
+
+WORLD = worlds.plan(4, 2, (1, 4))
 
 
 class Found(NamedTuple):
@@ -45,19 +49,28 @@ def judged(
     )
 
 
+def parts_of(plan: worlds.Plan, settings: LevelSettings) -> Hierarchy:
+    """Return the parts of the levels of a world."""
+    shape = plan.modules.max(axis=0)[[1, 3]]
+    return hierarchy(settings, (int(shape[0]), int(shape[1])), Modules.ideal(plan.modules))
+
+
 def of_points(
     level: str, sizes: dict[str, tuple[float, float]], spots: int, scans: int, images: int
 ) -> Callable[[int], Found]:
     """Return the case of a level from scans and images in one fit."""
 
     def run(seed: int) -> Found:
-        true = worlds.displaced(points.WORLD, np.random.default_rng([seed, 31]), sizes)
-        bragg = [points.spots(true, spots, 10 * seed + i, i) for i in range(scans)]
-        settings = points.settings_of(made.FOUR[:images])
+        true = worlds.displaced(WORLD, np.random.default_rng([seed, 31]), sizes)
+        bragg = [worlds.spots(WORLD, true, spots, 10 * seed + i, i) for i in range(scans)]
         rings = [
-            made.ring_image(at, *true, 10 * seed + i, 0.1, 2.0) for i, at in enumerate(settings)
+            made.ring_image(at, *true, 10 * seed + i, 0.1, 2.0)
+            for i, at in enumerate(made.settings(WORLD.chips, made.FOUR[:images]))
         ]
-        return judged(points.WORLD, points.fit(level, rings, bragg), true, 1)
+        asked = {"levels": {level, "chip"}, "chips": (1, 4)}
+        parts = parts_of(WORLD, LevelSettings.model_validate(asked))
+        fit = fit_modules(parts.leaves, rings, bragg, parts=parts.parts[level])
+        return judged(WORLD, fit, true, 1)
 
     return run
 
@@ -67,7 +80,8 @@ def of_pixels(*levels: str) -> Callable[[int], Found]:
 
     def run(seed: int) -> Found:
         world = pixels.world(seed)
-        found, _ = pixels.refined(world, levels)
+        settings = LevelSettings.model_validate({"levels": levels, "chips": (1, 2)})
+        found = refine_levels(parts_of(pixels.WORLD, settings), world.images, [], settings)
         return judged(pixels.WORLD, found.fit, (world.shift, world.turn), len(found.rounds))
 
     return run

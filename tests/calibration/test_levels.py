@@ -46,7 +46,7 @@ def settings_of(places: Sequence) -> list[made.Setting]:
 
 
 def spots(true: Motion, n: int, seed: int, place: int = 0) -> BraggPeaks:
-    return made.bragg(settings_of(made.FOUR)[place], *true, n, seed)
+    return worlds.spots(WORLD, true, n, seed, place)
 
 
 def test_quadrants_are_known_from_spots_that_tell_no_module() -> None:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tests.truth.displaced_modules import pilatus
+from hklflow.calibration.modules import BraggPeaks
+from tests.truth.displaced_modules import FOUR, bragg, pilatus, settings
 
 
 class Plan(NamedTuple):
@@ -84,6 +85,13 @@ def free_of_common(
             out = np.array([at[rigid == p].mean() for p in range(rigid.max() + 1)])[rigid]
             by = by - np.sum((at.conj() * by).real) / np.sum((at.conj() * out).real) * out
     return np.stack([by.real, by.imag], axis=1), turn
+
+
+def spots(
+    world: Plan, true: tuple[np.ndarray, np.ndarray], n: int, seed: int, place: int = 0
+) -> BraggPeaks:
+    """Residuals of ``n`` spots of a scan, with the detector at one of the places `FOUR`."""
+    return bragg(settings(world.chips, FOUR)[place], *true, n, seed)
 
 
 def apart(
