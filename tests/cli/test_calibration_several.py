@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from hklflow import geometry, nexus
 from hklflow.base.errors import HklflowError
 from hklflow.calibration.calibrants import read_calibrant
-from hklflow.cli.calibration import several
+from hklflow.calibration.levels import LevelSettings
+from hklflow.cli.calibration import levels, several
 from hklflow.formats.write_images import write_image
 from hklflow.geometry.lattice import b_matrix
 from hklflow.geometry.modules import Modules
@@ -111,7 +112,7 @@ def test_displaced_images_tell_the_modules_and_one_is_refused(tmp_path: Path) ->
     centres = ((55.0, 55.0), (55.0, 92.0), (92.0, 55.0), (92.0, 92.0))
     paths = [image(tmp_path / f"{i}.tif", 0.08, centre, SHIFTS) for i, centre in enumerate(centres)]
     kept = [tmp_path / f"powder_{i}.nxs" for i in range(1, 5)]
-    found = several.modules_of_rings(paths, params(), None, kept)
+    found = levels.calibrate(LevelSettings(), None, paths, params(), powders=kept)
     for file, picture in zip(kept, paths, strict=True):
         _is_kept(file, picture, 0.08)
     modules = geometry.detector_from_dict(found["detector"]).modules
@@ -120,7 +121,14 @@ def test_displaced_images_tell_the_modules_and_one_is_refused(tmp_path: Path) ->
     assert np.abs(modules.shift - SHIFTS).max() < 0.03
     assert found["module_metrics"]["improvement"] < 0.5
     with pytest.raises(HklflowError, match="condition number"):
-        several.modules_of_rings(paths[:1], params(), None, [])
+        levels.calibrate(LevelSettings(), None, paths[:1], params())
+    # The detector and its modules in turn.
+    rounds = levels.calibrate(LevelSettings(levels=("detector", "module")), None, paths, params())
+    metrics = rounds["module_metrics"]
+    assert metrics["rounds"][-1]["largest_change_px"] <= metrics["tolerance_px"]
+    modules = geometry.detector_from_dict(rounds["detector"]).modules
+    assert modules is not None
+    assert np.abs(modules.shift - SHIFTS).max() < 0.03
 
 
 def _reduced(folder: Path, rng: np.random.Generator) -> dict[str, Any]:
@@ -168,10 +176,14 @@ def _reduced(folder: Path, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
+def _scan(folder: Path, start: dict[str, Any]) -> levels.BraggScan:
+    files = [{"r1": folder / f"{name}.nxs"} for name in ("scan", "peaks", "mask")]
+    return levels.BraggScan(start, folder / "orientation.json", *files)
+
+
 def test_bragg_peaks_tell_the_modules(tmp_path: Path) -> None:
     start = _reduced(tmp_path, np.random.default_rng(5))
-    files = [{"r1": tmp_path / f"{name}.nxs"} for name in ("scan", "peaks", "mask")]
-    found = several.modules_of_peaks(start, tmp_path / "orientation.json", *files, None)
+    found = levels.calibrate(LevelSettings(), scans=[_scan(tmp_path, start)])
     modules = geometry.detector_from_dict(found["detector"]).modules
     assert modules is not None
     points = [row["points"] for row in found["module_metrics"]["modules"]]
@@ -190,22 +202,26 @@ def test_groups_of_pixels_move_as_modules(tmp_path: Path) -> None:
     file = tmp_path / "chips.nxs"
     nexus.write_groups(file, pixel_groups.stamped(halves, serial="1"))
     state = {"shape": list(SHAPE), "serial": "1", "pixel_size": [PIXEL, PIXEL]}
-    chips = several.groups_as_modules(str(file), state)
+    chips = levels.read_groups(file, state)
     assert chips is not None
-    assert len(chips) == 8
-    files = [{"r1": tmp_path / f"{name}.nxs"} for name in ("scan", "peaks", "mask")]
-    found = several.modules_of_peaks(start, tmp_path / "orientation.json", *files, chips)
+    assert len(chips.names) == 8
+    asked = LevelSettings(groups=file)
+    found = levels.calibrate(asked, chips, scans=[_scan(tmp_path, start)])
     modules = geometry.detector_from_dict(found["detector"]).modules
     assert modules is not None
-    np.testing.assert_array_equal(modules.rectangles, chips.rectangles)
+    np.testing.assert_array_equal(modules.rectangles, chips.rectangles())
     points = [row["points"] for row in found["module_metrics"]["modules"]]
     true = np.repeat(SHIFTS, 2, axis=0)
     assert np.sqrt(np.mean((modules.shift - true) ** 2)) < 4 * 0.1 / np.sqrt(min(points))
     for wrong in ({"shape": [1, 2]}, {"serial": "2"}):
         with pytest.raises(HklflowError, match="make the groups for this detector"):
-            several.groups_as_modules(str(file), state | wrong)
-    nexus.write_groups(file, pixel_groups.by_image((GAPS == 0).astype(int)))
+            levels.read_groups(file, state | wrong)
+    other = pixel_groups.by_image((GAPS == 0).astype(int))
     with pytest.raises(HklflowError, match="not a rectangle of pixels"):
-        several.groups_as_modules(str(file), state)
-    with pytest.raises(HklflowError, match="already has displaced modules"):
-        several.modules_of_peaks(found, tmp_path / "orientation.json", *files, chips)
+        levels.calibrate(asked, other, scans=[_scan(tmp_path, start)])
+    # The chips move on from the displaced modules of a version, and modules from its chips.
+    divided = levels.calibrate(asked, chips, scans=[_scan(tmp_path, found)])
+    assert len(geometry.detector_from_dict(divided["detector"]).modules) == 8
+    whole = levels.calibrate(LevelSettings(), scans=[_scan(tmp_path, found)])
+    assert whole["module_metrics"]["levels"] == {"module": 4}
+    assert len(geometry.detector_from_dict(whole["detector"]).modules) == 8

@@ -93,7 +93,7 @@ def module_level(
         refined = refine(now, peaks, ub, group, free=free, limits=limits)
         now, ub = refined.rotations, refined.ub
         if np.all(move <= _REST * fit.shift_sigma):
-            return ModuleLevel(_since(first, fit), refined, cycle)
+            return ModuleLevel(since(first, fit), refined, cycle)
     raise HklflowError(
         f"modules and orientation did not converge in {_CYCLES} fits of the modules; use "
         "a scan with more spots on each module, or powder images"
@@ -104,7 +104,7 @@ def _with(rotation: Rotation, modules: Modules) -> Rotation:
     return replace(rotation, detector=replace(rotation.detector, modules=modules))
 
 
-def _since(first: ModuleFit, last: ModuleFit) -> ModuleFit:
+def since(first: ModuleFit, last: ModuleFit) -> ModuleFit:
     """Return the last fit; as residuals before the fit, it gets those of the first fit."""
     rows = zip(first.table, last.table, strict=True)
     return replace(last, table=tuple(replace(b, rms_before_px=a.rms_before_px) for a, b in rows))

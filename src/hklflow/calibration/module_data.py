@@ -52,8 +52,7 @@ class BraggPeaks:
     Attributes
     ----------
     detector : Detector
-        Refined geometry. The predictions were calculated with this geometry and the starting
-        modules.
+        Refined geometry. The predictions were calculated with this geometry and its modules.
     slow, fast : (n,) array
         Observed pixel coordinates on the image.
     off_slow, off_fast : (n,) array
@@ -155,9 +154,11 @@ class Bragg:
         self.detector, self.modules = replace(peaks.detector, modules=modules), modules
         self.slow, self.fast = (np.asarray(a, np.float64)[use] for a in (peaks.slow, peaks.fast))
         self.sigma = np.stack([peaks.sigma_slow, peaks.sigma_fast])[:, use]
-        # The starting displacement is subtracted, so that `rows` can add the present displacement.
+        # The displacement of the prediction is subtracted; `rows` adds the present displacement.
+        before = peaks.detector.modules
+        image = (self.slow, self.fast)
         self.off = np.stack([peaks.off_slow, peaks.off_fast])[:, use] - np.stack(
-            modules.displaced(self.slow, self.fast)
+            image if before is None else before.displaced(*image)
         )
         self.number = modules.module_at(self.slow, self.fast)
         self.moved = np.zeros(self.free)

@@ -1,7 +1,8 @@
-"""Statistics of fitted modules, one row per module, in radial and tangential directions."""
+"""Result of a fit of modules, with a row per module in radial and tangential directions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,60 @@ class ModuleRow:
     rotation_sigma_mrad: float
     rms_before_px: float | None
     rms_after_px: float | None
+
+
+@dataclass(frozen=True)
+class ModuleFit:
+    """Result of a fit of modules.
+
+    Attributes
+    ----------
+    modules : Modules
+    shift_sigma : (n, 2) array
+        Pixels; 0 for parameters that were held.
+    rotation_sigma : (n,) array
+        Radians; 0 for parameters that were held.
+    detectors : tuple of Detector
+        Geometry of each powder image, with the modules.
+    condition : float
+        Condition number of the normal matrix, scaled to a unit diagonal, within the constraints.
+    chi2 : float
+        Reduced χ²; if it is above 1, the standard deviations are multiplied by its square root.
+    points, rejected : int
+        Number of used points, and of points left out as outliers or because they are on no module.
+    table : tuple of ModuleRow
+    """
+
+    modules: Modules
+    shift_sigma: Floats
+    rotation_sigma: Floats
+    detectors: tuple[Detector, ...]
+    condition: float
+    chi2: float
+    points: int
+    rejected: int
+    table: tuple[ModuleRow, ...]
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the statistics of the fit for JSON."""
+        names = ("condition", "chi2", "points", "rejected")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "modules": [asdict(row) for row in self.table],
+            "largest_sigma_px": float(np.max(self.shift_sigma)),
+            "rms_shift_px": float(np.sqrt(np.mean(self.modules.shift**2))),
+            "improvement": self.improvement,
+        }
+
+    @property
+    def improvement(self) -> float:
+        """Ratio of the rms residual after the fit to the rms residual before."""
+        rows = [row for row in self.table if row.rms_before_px and row.rms_after_px is not None]
+        before, after = (
+            sum(row.points * float(getattr(row, f"rms_{when}_px")) ** 2 for row in rows)
+            for when in ("before", "after")
+        )
+        return float(np.sqrt(after / before))
 
 
 def table(

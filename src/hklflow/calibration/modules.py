@@ -4,8 +4,9 @@ All displacements are fitted together with the geometry of each powder image (di
 two tilts) and of each rotation scan (shift, rotation, distance) by linearised least squares.
 
 Some common motions of all modules are motions of the whole detector. Constraints exclude these
-motions: the fitted modules, with equal weight, have zero mean shift, zero net rotation and zero
-radial expansion.
+motions: the modules, with equal weight, have zero mean shift, zero net rotation and zero radial
+expansion. If some modules are held, the others as a whole stay where they were. Quadrants are large
+enough to show the distance, so the distance of quadrants from each other is free.
 
 Rings do not measure the rotation of a module about the beam. With one beam centre, at any distance,
 a small rotation of a module cannot be distinguished from a large tangential shift, and such a fit
@@ -15,7 +16,6 @@ is proportional to 1/f, and the condition number to 1/f².
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +34,8 @@ from hklflow.calibration.module_data import (
     ring_image,
 )
 from hklflow.calibration.module_gaps import modules_from_gaps
-from hklflow.calibration.module_table import ModuleRow, table
-from hklflow.geometry import Detector
+from hklflow.calibration.module_parts import Parts, common_motions
+from hklflow.calibration.module_table import ModuleFit, ModuleRow, table
 from hklflow.geometry.modules import Modules
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "BraggPeaks",
     "ModuleFit",
     "ModuleRow",
+    "Parts",
     "RingImage",
     "bragg_peaks",
     "detector_modules",
@@ -60,62 +61,9 @@ LEVELS = ("detector", "module")
 # Examples: 1e6 to 1e8 for one beam centre; 1e5 for beam centres at a distance of 2 % of the
 # detector's side; 4e2 for 30 %.
 _MAX_CONDITION = 1e5
+_UNCERTAIN = 0.5  # pixels
 _OUTLIER = 5.0  # robust standard deviations
 _MAX_CYCLES = 20
-
-
-@dataclass(frozen=True)
-class ModuleFit:
-    """Result of a fit of modules.
-
-    Attributes
-    ----------
-    modules : Modules
-    shift_sigma : (n, 2) array
-        Pixels; 0 for parameters that were held.
-    rotation_sigma : (n,) array
-        Radians; 0 for parameters that were held.
-    detectors : tuple of Detector
-        Geometry of each powder image, with the modules.
-    condition : float
-        Condition number of the normal matrix, scaled to a unit diagonal, within the constraints.
-    chi2 : float
-        Reduced χ²; if it is above 1, the standard deviations are multiplied by its square root.
-    points, rejected : int
-        Number of used points, and of points left out as outliers or because they are on no module.
-    table : tuple of ModuleRow
-    """
-
-    modules: Modules
-    shift_sigma: Floats
-    rotation_sigma: Floats
-    detectors: tuple[Detector, ...]
-    condition: float
-    chi2: float
-    points: int
-    rejected: int
-    table: tuple[ModuleRow, ...]
-
-    def metrics(self) -> dict[str, Any]:
-        """Return the statistics of the fit for JSON."""
-        names = ("condition", "chi2", "points", "rejected")
-        return {
-            **{name: getattr(self, name) for name in names},
-            "modules": [asdict(row) for row in self.table],
-            "largest_sigma_px": float(np.max(self.shift_sigma)),
-            "rms_shift_px": float(np.sqrt(np.mean(self.modules.shift**2))),
-            "improvement": self.improvement,
-        }
-
-    @property
-    def improvement(self) -> float:
-        """Ratio of the rms residual after the fit to the rms residual before."""
-        rows = [row for row in self.table if row.rms_before_px and row.rms_after_px is not None]
-        before, after = (
-            sum(row.points * float(getattr(row, f"rms_{when}_px")) ** 2 for row in rows)
-            for when in ("before", "after")
-        )
-        return float(np.sqrt(after / before))
 
 
 def fit_modules(
@@ -124,6 +72,9 @@ def fit_modules(
     bragg: Sequence[BraggPeaks] = (),
     *,
     levels: Collection[str] = LEVELS,
+    parts: Parts | None = None,
+    keep_common: bool = False,
+    larger: Parts | None = None,
     min_points: int = 6,
     min_rotation_points: int = 50,
 ) -> ModuleFit:
@@ -139,10 +90,18 @@ def fit_modules(
     levels : collection of str
         A subset of `LEVELS`: "detector" alone refines each image with fixed modules, "module"
         alone refines the modules with fixed images and scans.
+    parts : Parts, optional
+        Modules that move together. None: each module moves alone.
+    keep_common : bool
+        Keep the common motions of all modules as before the fit; they are 0 otherwise.
+    larger : Parts, optional
+        Larger parts, whose displacements were fitted before. Parts with too few points for a
+        rotation of their own then have one rotation within a larger part. Parts whose shift would
+        be uncertain by more than 0.5 pixels keep their place, and their points are not used.
     min_points : int
-        Least number of points; modules with fewer points are held.
+        Least number of points; parts with fewer points are held.
     min_rotation_points : int
-        The rotation of a module is held unless it has more points than this.
+        The rotation of a part is held unless it has more points than this.
 
     Raises
     ------
@@ -156,11 +115,27 @@ def fit_modules(
             f"{len(bragg)} lists of Bragg peaks: levels are {' and '.join(LEVELS)}, the detector "
             "level needs powder images, the module level powder images or Bragg peaks"
         )
-    return _Fit(modules, images, bragg, levels, min_points, min_rotation_points).run()
+    fit = _Fit(
+        modules,
+        images,
+        bragg,
+        levels,
+        parts or Parts.single(modules),
+        min_points,
+        min_rotation_points,
+    )
+    if larger is not None:
+        fit.follow(larger, min_points, min_rotation_points)
+    if keep_common:
+        fit.keep_common()
+    # With rings alone, a fixed rotation would seem to determine the tangential shift. The data are
+    # therefore judged as if all rotations were free.
+    fit.as_held = larger is not None or bool(bragg)
+    return fit.run()
 
 
 class _Fit:
-    """Fit of the shift along slow, the shift along fast and the rotation of each module.
+    """Fit of the shift along slow, the shift along fast and the rotation of each part.
 
     The geometry of each image and scan is fitted, too.
     """
@@ -171,11 +146,12 @@ class _Fit:
         images: Sequence[RingImage],
         bragg: Sequence[BraggPeaks],
         levels: Collection[str],
+        parts: Parts,
         min_points: int,
         min_rotation_points: int,
     ) -> None:
-        self.modules, self.levels = modules, levels
-        self.has_bragg = bool(bragg)
+        self.modules, self.levels, self.parts = modules, levels, parts
+        self.as_held = False
         rings = [Rings(image, modules) for image in images]
         data: list[Rings | Bragg] = [*rings, *(Bragg(peaks, modules) for peaks in bragg)]
         self.data = data
@@ -190,32 +166,65 @@ class _Fit:
             ]
         )
         self.n_points = int(starts[-1])
-        self.good = np.ones(self.n_points, dtype=np.bool_)
+        self.use = np.ones(self.n_points, dtype=np.bool_)
+        self.good = self.use
         of_point = np.concatenate([d.number for d in data])
         self.counts = np.bincount(of_point, minlength=len(modules))
-        self.fitted = (self.counts >= min_points) & ("module" in levels)
-        self.turning = self.fitted & (self.counts > min_rotation_points)
-        self._check_enough(min_points)
+        counts = np.bincount(parts.number, self.counts)
+        self.fitted = (counts >= min_points) & ("module" in levels)
+        self.turning = self.fitted & (counts > min_rotation_points)
+        self._check_enough(f"{min_points} points or more")
+        self.common = np.zeros(len(common_motions(modules, self.fitted[parts.number], parts)))
+        if not self.fitted.all():
+            self.keep_common()
 
-    def _check_enough(self, min_points: int) -> None:
-        n = int(self.fitted.sum())
+    def follow(self, larger: Parts, min_points: int, min_rotation_points: int) -> None:
+        """Hold parts whose shift is uncertain, and tie rotations within larger parts."""
+        normal, tied = self._normal()[0], self.fitted & ~self.turning
+        for part in np.flatnonzero(self.fitted):
+            n = 2 if tied[part] else 3
+            block = normal[3 * part : 3 * part + n, 3 * part : 3 * part + n]
+            scale = np.sqrt(np.diag(block))
+            values, vectors = np.linalg.eigh(block / np.outer(scale, scale))
+            # Smaller eigenvalues are rounding errors of 0.
+            variance = (vectors**2 @ (1 / np.maximum(values, 1e-12))) / scale**2
+            self.fitted[part] = bool(np.all(variance[:2] <= _UNCERTAIN**2))
+        self._check_enough(f"{min_points} points or more that determine them")
+        # The place of the held parts is not known, so their points say nothing of the others.
+        of_point = np.concatenate([d.number for d in self.data])
+        self.use = self.good = self.fitted[self.parts.number[of_point]]
+        tied &= self.fitted
+        self.parts = self.parts.tied(larger, tied)
+        counts = np.bincount(self.parts.number, self.counts)
+        assert self.parts.turns is not None
+        together = np.bincount(self.parts.turns, np.where(tied, counts, 0), len(counts))
+        self.turning = (self.turning & self.fitted) | (together > min_rotation_points)
+        if not self.fitted.all():
+            self.keep_common()
+
+    def keep_common(self) -> None:
+        """Keep the common motions of the modules as they are."""
+        self.common = self._common()[1]
+
+    def _check_enough(self, points: str) -> None:
+        n, level = int(self.fitted.sum()), self.parts.level
         if "module" in self.levels and 2 * n <= 4:
             raise HklflowError(
-                f"only {n} modules have {min_points} points or more; the module level needs 3, "
-                "because common motions of fewer modules are motions of the detector"
+                f"only {n} {level}s have {points}; the {level} level needs 3, "
+                f"because common motions of fewer {level}s are motions of the detector"
             )
 
     def _check_condition(self) -> None:
-        # With rings alone, a fixed rotation would seem to determine the tangential shift. The data
-        # are therefore judged as if all rotations were free.
-        turning = self.turning if self.has_bragg else self.fitted
+        turning = self.turning if self.as_held else self.fitted
         condition = self._solve(self._normal()[0], self._active(turning)).condition
         if condition > _MAX_CONDITION:
+            names = sorted({"module": self.parts.level}.get(x, x) for x in self.levels)
             raise HklflowError(
-                f"the points cannot determine the {' and '.join(sorted(self.levels))} level "
+                f"the points cannot determine the {' and '.join(names)} level "
                 f"(powder images and scans: {len(self.data)}): condition number {condition:.1e} "
                 f"(limit {_MAX_CONDITION:.0e}); with one beam centre the tangential directions are "
-                "free: use powder images at displaced beam centres, or Bragg peaks"
+                "free: use powder images at displaced beam centres, or Bragg peaks; for small "
+                "parts, refine larger parts in the same command, too"
             )
 
     def run(self) -> ModuleFit:
@@ -242,7 +251,7 @@ class _Fit:
         off = np.abs(np.concatenate([r.residual for r in rows]))
         scatter = max(1.4826 * float(np.median(off[self.good[self.point]])), 1e-6)
         bad = self.point[off > _OUTLIER * max(scatter, 1.0)]
-        good = np.ones(self.n_points, dtype=np.bool_)
+        good = self.use.copy()
         good[bad] = False
         return good
 
@@ -260,22 +269,19 @@ class _Fit:
 
     def _active(self, turning: Mask) -> Mask:
         """Return True for free parameters."""
-        by_module = np.stack([self.fitted, self.fitted, turning], axis=1).ravel()
+        by_part = np.stack([self.fitted, self.fitted, turning], axis=1).ravel()
         n = sum(d.free for d in self.data)
-        return np.concatenate([by_module, np.full(n, "detector" in self.levels)])
+        return np.concatenate([by_part, np.full(n, "detector" in self.levels)])
 
     def _jacobian(self, rows: list[Rows]) -> sparse.csr_matrix:
         n, n_modules = len(self.number), len(self.modules)
         columns = 3 * self.number[:, None] + np.arange(3)
-        by_module = sparse.csr_matrix(
-            (
-                np.concatenate([r.by_module for r in rows]).ravel(),
-                (np.repeat(np.arange(n), 3), columns.ravel()),
-            ),
-            shape=(n, 3 * n_modules),
-        )
+        values = np.concatenate([r.by_module for r in rows]).ravel()
+        places = np.repeat(np.arange(n), 3), columns.ravel()
+        by_module = sparse.csr_matrix((values, places), shape=(n, 3 * n_modules))
+        by_part: Any = by_module @ self.parts.by_part(self.modules)
         by_detector: Any = sparse.block_diag([r.by_detector for r in rows])
-        return sparse.csr_matrix(sparse.hstack([by_module, by_detector]))
+        return sparse.csr_matrix(sparse.hstack([by_part, by_detector]))
 
     def _normal(self) -> tuple[Floats, Floats]:
         """Return the normal matrix of all parameters, and the gradient."""
@@ -285,24 +291,17 @@ class _Fit:
         residual = np.concatenate([r.residual for r in rows])[use]
         return np.asarray((jacobian.T @ jacobian).todense()), np.asarray(jacobian.T @ residual)
 
+    def _common(self) -> tuple[Floats, Floats]:
+        """Return the weights of the parts' displacements in common motions, and these motions."""
+        matrix = common_motions(self.modules, self.fitted[self.parts.number], self.parts)
+        now = np.column_stack([self.modules.shift, self.modules.rotation]).ravel()
+        return np.asarray(matrix @ self.parts.by_part(self.modules)), matrix @ now
+
     def _constraints(self) -> tuple[Floats, Floats]:
-        """Return the constraint matrix (4, parameters) and its required product with a step."""
-        modules, aspect = self.modules, self.modules.aspect
-        n, use = len(modules), self.fitted
-        size = np.array([1.0, aspect])  # lengths in pixels along slow
-        positions = (
-            np.where(use[:, None], modules.centres - modules.centres[use].mean(axis=0), 0) * size
-        )
-        sides = np.diff(modules.rectangles.reshape(n, 2, 2), axis=2)[..., 0] * size
-        matrix = np.zeros((4, n, 3))
-        matrix[0, use, 0] = matrix[1, use, 1] = 1.0
-        matrix[2, :, 0], matrix[2, :, 1] = -positions[:, 1], positions[:, 0] * aspect
-        matrix[2, use, 2] = (np.sum(sides**2, axis=1) / 12)[use]
-        matrix[3, :, 0], matrix[3, :, 1] = positions[:, 0], positions[:, 1] * aspect
-        now = np.column_stack([modules.shift, modules.rotation])
-        total = np.tensordot(matrix, now, axes=([1, 2], [0, 1]))
+        """Return the constraint matrix (n, parameters) and its required product with a step."""
+        matrix, total = self._common()
         free = sum(d.free for d in self.data)
-        return np.hstack([matrix.reshape(4, -1), np.zeros((4, free))]), -total
+        return np.hstack([matrix, np.zeros((len(matrix), free))]), self.common - total
 
     def _solve(self, normal: Floats, active: Mask) -> "_Space":
         scale = np.sqrt(np.diag(normal)[active])
@@ -337,13 +336,8 @@ class _Fit:
         return full_step, full
 
     def _move(self, step: Floats) -> None:
-        n = 3 * len(self.modules)
-        by = step[:n].reshape(-1, 3)
-        self.modules = replace(
-            self.modules,
-            shift=self.modules.shift + by[:, :2],
-            rotation=self.modules.rotation + by[:, 2],
-        )
+        n = 3 * len(self.parts)
+        self.modules = self.parts.moved(self.modules, step[:n].reshape(-1, 3))
         for d in self.data:
             d.move(self.modules, step[n : n + d.free])
             n += d.free
@@ -353,14 +347,16 @@ class _Fit:
         use = self.good[self.point]
         _, covariance = self._step()
         residual = np.concatenate([r.residual for r in rows])[use]
-        constraints = 4 if self.fitted.any() else 0
+        constraints = len(self.common) if self.fitted.any() else 0
         active = self._active(self.turning)
         condition = self._solve(self._normal()[0], active).condition
         free = int(active.sum()) - constraints
         chi2 = float(residual @ residual) / max(len(residual) - free, 1)
-        covariance = covariance * max(chi2, 1.0)
-        n = len(self.modules)
-        variances = np.diag(covariance)[: 3 * n].reshape(n, 3)
+        spread = self.parts.by_part(self.modules)
+        n = spread.shape[1]
+        # Of shift along slow, shift along fast and rotation of each module.
+        covariance = np.asarray(spread @ (spread @ covariance[:n, :n]).T) * max(chi2, 1.0)
+        variances = np.maximum(np.diag(covariance), 0).reshape(-1, 3)
         return ModuleFit(
             modules=self.modules,
             shift_sigma=np.sqrt(variances[:, :2]),
@@ -372,7 +368,7 @@ class _Fit:
             rejected=int(np.sum(~self.good)) + self.off_module,
             table=table(
                 self.modules,
-                covariance[: 3 * n, : 3 * n],
+                covariance,
                 [d.detector for d in self.data],
                 self.counts.tolist(),
                 *(self._rms(r, use) for r in (before, rows)),

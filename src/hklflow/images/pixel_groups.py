@@ -227,6 +227,22 @@ def by_chip(
     HklflowError
         If the chips of a module of this size are not known, or are more than its pixels.
     """
+    boxes, names = chip_boxes(rectangles, chips)
+    groups = _of_boxes(shape, boxes, names, {"by": "chip"})
+    given = None if chips is None else [int(n) for n in chips]
+    return replace(groups, rule={"by": "chip", "chips": given})
+
+
+def chip_boxes(
+    rectangles: ArrayLike, chips: tuple[int, int] | None
+) -> tuple[Ints, tuple[str, ...]]:
+    """Return the rectangles (m, 4) of the chips of modules (n, 4), and their names; see `by_chip`.
+
+    Raises
+    ------
+    HklflowError
+        If the chips of a module of this size are not known, or are more than its pixels.
+    """
     boxes, names = [], []
     for m, (s0, s1, f0, f1) in enumerate(np.asarray(rectangles).tolist()):
         size = s1 - s0, f1 - f0
@@ -245,9 +261,7 @@ def by_chip(
         for c, (i, j) in enumerate(np.ndindex(*division)):
             boxes.append((slow[i], slow[i + 1], fast[j], fast[j + 1]))
             names.append(f"module {m:02d} chip {c:02d}")
-    groups = _of_boxes(shape, np.array(boxes), names, {"by": "chip"})
-    given = None if chips is None else [int(n) for n in chips]
-    return replace(groups, rule={"by": "chip", "chips": given})
+    return np.array(boxes, dtype=np.int64), tuple(names)
 
 
 def by_quadrant(shape: tuple[int, int], centre: tuple[float, float] | None) -> PixelGroups:

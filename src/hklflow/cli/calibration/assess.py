@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hklflow import stage
 
 if TYPE_CHECKING:
+    from hklflow.calibration.assess import GateLimits
     from hklflow.cli.calibration.build import Request
     from hklflow.cli.calibration.target import Target
 
@@ -106,7 +107,7 @@ def _gates(to: "Target", request: "Request", data: Record, before: Record) -> li
             ]  # fmt: skip
         return gates
     if "module_metrics" in data:
-        return _module_gates(data["module_metrics"], to.geometry.gates.modules)
+        return _module_gates(data["module_metrics"], to.geometry.gates)
     return [
         {
             "name": "measured",
@@ -118,8 +119,9 @@ def _gates(to: "Target", request: "Request", data: Record, before: Record) -> li
     ]
 
 
-def _module_gates(metrics: Record, limit: float | None) -> list[Record]:
+def _module_gates(metrics: Record, limits: "GateLimits") -> list[Record]:
     """Return the gates for the precision of the modules, and for their effect on the residuals."""
+    limit = limits.modules
     better, sigma = metrics["improvement"], metrics["largest_sigma_px"]
     gates: list[Record] = [
         {
@@ -131,6 +133,18 @@ def _module_gates(metrics: Record, limit: float | None) -> list[Record]:
             "the modules (less than 1 is better)",
         }
     ]
+    if limits.settled and (rounds := metrics.get("rounds")):
+        moved, tolerance = rounds[-1]["largest_change_px"], metrics["tolerance_px"]
+        gates.append(
+            {
+                "name": "settled",
+                "value": moved,
+                "limit": tolerance,
+                "passed": moved <= tolerance,
+                "sentence": f"round {len(rounds)}, the last, moved a pixel by {moved:.4f} px (at "
+                f"most {tolerance:g})",
+            }
+        )
     if (held_out := metrics.get("held_out")) is not None:
         gates.append(
             {
@@ -206,6 +220,9 @@ def _page(
     if rings := record["metrics"].get("rings"):
         columns = list(rings[0])
         sections.append(("Rings", report.table(columns, [list(row.values()) for row in rings])))
+    if rounds := data.get("module_metrics", {}).get("rounds"):
+        round_rows = [list(row.values()) for row in rounds]
+        sections.append(("Rounds", report.table(list(rounds[0]), round_rows)))
     if modules := data.get("module_metrics", {}).get("modules"):
         module_rows = [list(row.values()) for row in modules]
         sections.append(("Modules", report.table(list(modules[0]), module_rows)))

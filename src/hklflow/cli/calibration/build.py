@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from hklflow import stage
 from hklflow.base.errors import HklflowError
 from hklflow.base.values import HC
-from hklflow.cli.calibration import several
+from hklflow.cli.calibration import levels, several
 from hklflow.cli.calibration.of_state import binning_of_state, check_state
 from hklflow.stages import import_poni, powder_calibration
 
@@ -29,16 +29,18 @@ class Request:
     Attributes
     ----------
     source : str
-        ``powder``, ``modules`` (from powder images), ``bragg``, ``poni``, ``geometry`` (a file of
-        this workflow) or ``default``.
+        ``powder``, ``modules`` (from powder images, with or without scans), ``bragg``, ``poni``,
+        ``geometry`` (a file of this workflow) or ``default``.
     files : sequence of Path
         Images, products, or the imported file.
     params : mapping
         Parameters that the user gave; the set-points of the state are used for the others.
     offsets, arms_deg : sequence of float
         Settings of each image: distance beyond the first image in m, arm angle in degrees.
-    scan : str
-        ``sample/scan`` whose Bragg peaks are used; empty for other sources.
+    scans : sequence of str
+        Each ``sample/scan`` whose Bragg peaks are used.
+    products : sequence of Path
+        Products of these scans.
     parent : int or None
         Number of the version that the refinement starts from. None: the start is not a version.
     """
@@ -48,12 +50,14 @@ class Request:
     params: Mapping[str, Any] = field(default_factory=dict)
     offsets: tuple[float, ...] = ()
     arms_deg: tuple[float, ...] = ()
-    scan: str = ""
+    scans: tuple[str, ...] = ()
+    products: tuple[Path, ...] = ()
     parent: int | None = None
 
     def to_dict(self) -> Record:
         """Return the request as a dictionary for JSON."""
-        return asdict(self) | {"files": [str(path) for path in self.files]}
+        paths = {key: [str(path) for path in getattr(self, key)] for key in ("files", "products")}
+        return asdict(self) | paths
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Request":
@@ -62,9 +66,11 @@ class Request:
         values = {key: value for key, value in data.items() if key in names}
         if missing := sorted({"source", "files", "params"} - values.keys()):
             raise HklflowError(f"parameters.json lacks {', '.join(missing)}; propose it again")
-        for key in ("offsets", "arms_deg"):
+        for key in ("offsets", "arms_deg", "scans"):
             values[key] = tuple(values.get(key, ()))
-        return cls(**values | {"files": tuple(Path(path) for path in data["files"])})
+        for key in ("files", "products"):
+            values[key] = tuple(Path(path) for path in values.get(key, ()))
+        return cls(**values)
 
 
 def from_state(target: "Target") -> Record:
@@ -121,7 +127,7 @@ def read_files(request: Request) -> list[Path]:
     paths = [request.params.get(key) for key in ("mask_image", "dark", "flat", "groups")]
     name = str(request.params.get("calibrant", ""))
     paths += [name] if name.startswith("/") else []
-    return [*request.files, *(Path(path) for path in paths if path)]
+    return [*request.files, *request.products, *(Path(path) for path in paths if path)]
 
 
 def powder_params(target: "Target", params: Mapping[str, Any]) -> powder_calibration.Params:
@@ -176,13 +182,10 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
     geometry, poni = folder / "geometry.json", folder / "geometry.poni"
     files = {"geometry.json": geometry, "geometry.poni": poni}
     if request.source == "modules":
-        given = dict(request.params)
-        groups = several.groups_as_modules(given.pop("groups", None), target.state.values)
-        params = powder_params(target, given)
         # Their profiles are of the geometry before the modules move, so none is `powder.nxs`.
-        kept = [folder / f"powder_{number}.nxs" for number, _ in enumerate(request.files, 1)]
-        stage.write_json(geometry, several.modules_of_rings(request.files, params, groups, kept))
-        files |= {path.name: path for path in kept}
+        profiles = [folder / f"powder_{number}.nxs" for number, _ in enumerate(request.files, 1)]
+        stage.write_json(geometry, _from_rings(target, request, profiles))
+        files |= {path.name: path for path in profiles}
     elif request.source == "bragg":
         stage.write_json(geometry, _from_bragg(target, request))
     elif request.source == "powder" and len(request.files) > 1:
@@ -349,26 +352,67 @@ def converged_modules(
     return path
 
 
+def _from_rings(target: "Target", request: Request, profiles: Sequence[Path]) -> Record:
+    """Return a geometry with the parts of levels fitted to powder images, and to scans if given."""
+    settings = levels.settings_of(request.params)
+    groups = levels.read_groups(settings.groups, target.state.values)
+    given = {key: value for key, value in request.params.items() if key not in levels.NAMES}
+    params = powder_params(target, given)
+    scans = _bragg_scans(target, request)
+    return levels.calibrate(
+        settings, groups, request.files, params, scans, params.detector, profiles
+    )
+
+
 def _from_bragg(target: "Target", request: Request) -> Record:
-    """Return a geometry with modules fitted to the Bragg peaks of a scan."""
-    used, orientation, files = bragg_products(target, request.scan)
+    """Return a geometry with the parts of levels fitted to the Bragg peaks of scans."""
     name = request.params.get("detector")
-    if unknown := sorted(set(request.params) - {"detector", "groups"}):
+    if unknown := sorted(set(request.params) - {"detector", *levels.NAMES}):
         raise HklflowError(
             f"--set {', '.join(unknown)} is not for --bragg; only detector is, and --groups"
         )
-    groups = several.groups_as_modules(request.params.get("groups"), target.state.values)
-    converged = converged_modules(target, used, orientation, request.scan)
-    if name is None and groups is None and converged is not None:
-        return several.modules_of_loop(stage.read_json(used.artefact("geometry.json")), converged)
-    return several.modules_of_peaks(
-        stage.read_json(used.artefact("geometry.json")),
-        orientation,
-        files["scan.nxs"],
-        files["peaks.nxs"],
-        files["mask.nxs"],
-        groups if name is None else str(name),
-    )
+    settings = levels.settings_of(request.params)
+    groups = levels.read_groups(settings.groups, target.state.values)
+    scans = _bragg_scans(target, request)
+    if uses_loop(request.scans, request.params):
+        used, orientation, _ = bragg_products(target, request.scans[0])
+        found = converged_modules(target, used, orientation, request.scans[0])
+        if found is not None:
+            return several.modules_of_loop(scans[0].start, found)
+    name = None if name is None else str(name)
+    return levels.calibrate(settings, groups, scans=scans, detector_name=name)
+
+
+def uses_loop(scans: Sequence[str], params: Mapping[str, Any]) -> bool:
+    """Return True if the modules of the stage `converge` answer a request, if they exist."""
+    same = tuple(params.get("levels", ("module",))) == ("module",)
+    return len(scans) == 1 and same and not set(params) - {"levels"}
+
+
+def _bragg_scans(target: "Target", request: Request) -> "list[levels.BraggScan]":
+    """Return the products of the scans of a request.
+
+    Raises
+    ------
+    HklflowError
+        If a scan is given twice, or scans were made with different versions.
+    """
+    scans, versions = [], {}
+    for name in request.scans:
+        if name in versions:
+            raise HklflowError(f"--bragg {name} is given twice; give each scan once")
+        used, orientation, files = bragg_products(target, name)
+        versions[name] = used.name
+        start = stage.read_json(used.artefact("geometry.json"))
+        named = (files["scan.nxs"], files["peaks.nxs"], files["mask.nxs"])
+        scans.append(levels.BraggScan(start, orientation, *named))
+    if len(set(versions.values())) > 1:
+        raise HklflowError(
+            "--bragg: the scans were reduced with different versions ("
+            f"{', '.join(f'{name} with {used}' for name, used in versions.items())}); reduce them "
+            "with one, by `pin`"
+        )
+    return scans
 
 
 def _checked(path: Path) -> Record:

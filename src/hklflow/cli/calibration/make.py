@@ -1,7 +1,7 @@
 """`hklflow calibration init | propose | iterate | cancel`: make candidates for the store."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -35,17 +35,27 @@ class Source:
     """PONI file of pyFAI."""
     geometry: Path | None = None
     """Product of this workflow: `geometry.json`."""
-    bragg: str | None = None
-    """Refined scan (`sample/scan`) whose Bragg peaks determine the positions of the modules. If the
-    stage `converge` found displaced modules in this scan (`modules.json`), they are proposed.
-    """
-    level: Literal["detector", "module"] = "detector"
-    """`detector`: refine the detector as a whole. `module`: refine shifts and rotations of the
-    modules in the plane of the detector."""
+    bragg: tuple[str, ...] = ()
+    """Refined scan (`sample/scan`), or several scans, whose Bragg peaks determine the positions of
+    the modules, alone or together with --image. If the stage `converge` found displaced modules in
+    the only scan (`modules.json`), they are proposed."""
+    level: tuple[Literal["detector", "quadrant", "module", "sensor", "chip"], ...] = ()
+    """`detector`: refine the detector as a whole. `quadrant`, `module`, `sensor`, `chip`: refine
+    shifts and rotations of these parts in the plane of the detector. Several levels are refined in
+    turn, the largest parts first, until no pixel moves. Default: `detector` for one image, `module`
+    for Bragg peaks."""
     groups: Path | None = None
-    """Groups of pixels (`hklflow groups make`). With `--level module`, these rectangles (chips,
-    quadrants) move instead of the modules; with `--standard`, the response is one factor for each
-    group."""
+    """Groups of pixels (`hklflow groups make`). They move instead of the parts of the last level of
+    --level; with `--standard`, the response is one factor for each group."""
+    sensors: tuple[int, int] | None = None
+    """Number of sensors of a module along slow and fast, if modules have gaps between sensors."""
+    chips: tuple[int, int] | None = None
+    """Number of chips of a sensor along slow and fast; known for PILATUS and EIGER."""
+    rounds: int | None = None
+    """Largest number of rounds over the levels. Default: 10 for several levels or with --tolerance,
+    else 1."""
+    tolerance: float | None = None
+    """The rounds end when no pixel moves by more than this in a round, in pixels. Default: 0.02."""
     calibrant: str | None = None
     """Calibrant of the image: a name in pyFAI, or a file of d-spacings."""
     offset: tuple[float, ...] = ()
@@ -59,23 +69,49 @@ class Source:
     start: Annotated[str | None, Parameter(name="--from")] = None
     """Version or candidate whose distance and beam centre are the start values."""
 
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Levels that are refined."""
+        return self.level or (("module",) if self.bragg else ("detector",))
+
+    @property
+    def moves(self) -> bool:
+        """Return True if a level below the detector is refined."""
+        return self.levels != ("detector",)
+
     def kind(self) -> str:
         """Return the name of the source option; raise an error if other options do not fit."""
-        names = ("image", "poni", "geometry", "bragg", "standard")
+        names = ("image", "bragg", "poni", "geometry", "standard")
         chosen = [name for name in names if getattr(self, name)]
-        if len(chosen) != 1:
-            raise HklflowError("give one of --image, --bragg, --poni, --geometry and --standard")
-        (kind,) = chosen
+        if len(chosen) != 1 and chosen != ["image", "bragg"]:
+            raise HklflowError(
+                "give one of --image, --bragg, --poni, --geometry and --standard, or --image and "
+                "--bragg together"
+            )
+        kind, measured = chosen[0], chosen[0] in ("image", "bragg")
         if self.empty is not None and kind != "standard":
             raise HklflowError(f"--empty is for --standard, not for --{kind}")
+        if not measured and self.level and self.moves:
+            raise HklflowError(
+                f"--level {' '.join(self.level)} is for --image and --bragg, not for --{kind}"
+            )
+        if self.bragg and not self.moves:
+            raise HklflowError(
+                "--level detector is for --image alone; with --bragg, give --level module or "
+                "another part of the detector"
+            )
+        for name in ("sensors", "chips", "rounds", "tolerance"):
+            if getattr(self, name) is not None and not (measured and self.moves):
+                raise HklflowError(
+                    f"--{name} is for --level quadrant, module, sensor or chip, of --image or "
+                    "--bragg"
+                )
         several = bool(self.offset or self.arm)
-        if self.level == "module" and kind in ("poni", "geometry", "standard"):
-            raise HklflowError(f"--level module is for --image and --bragg, not for --{kind}")
-        if several and (kind != "image" or self.level == "module"):
+        if several and (chosen != ["image"] or self.moves):
             raise HklflowError(
                 "--offset and --arm are for the images of a series, at detector level"
             )
-        if len(self.image) > 1 and self.level == "detector" and not several:
+        if len(self.image) > 1 and not self.moves and not several:
             raise HklflowError(
                 f"{len(self.image)} images are refined together from the detector positions: give "
                 "--offset or --arm for each; or give --level module"
@@ -83,20 +119,26 @@ class Source:
         return kind
 
     def params(self, kind: str) -> dict[str, Any]:
-        """Return the parameters of `--set` and `--calibrant`; raise an error if not allowed."""
+        """Return the parameters of `--set` and other options; raise an error if not allowed."""
         from hklflow.cli.calibration.build import settings
 
         params = settings(self.given)
         if self.calibrant is not None:
             params |= settings((f"calibrant={self.calibrant}",))
         if self.groups is not None:
-            if kind not in ("standard", "bragg") and self.level != "module":
-                raise HklflowError("--groups is for --level module, --bragg and --standard")
+            if kind != "standard" and not self.moves:
+                raise HklflowError(
+                    "--groups is for --level module and other parts of the detector, --bragg and "
+                    "--standard"
+                )
             params |= settings((f"groups={self.groups}",))
         if kind in ("poni", "geometry") and (params or self.start):
             raise HklflowError(f"--calibrant, --set and --from are for --image, not for --{kind}")
         if kind in ("bragg", "standard") and (self.calibrant or self.start):
             raise HklflowError(f"--calibrant and --from are for --image, not for --{kind}")
+        if kind in ("image", "bragg") and self.moves:
+            options = ("levels", "sensors", "chips", "rounds", "tolerance")
+            params |= {x: value for x in options if (value := getattr(self, x)) is not None}
         return params
 
     def request(self, to: Target, kind: str) -> "Request":
@@ -113,32 +155,37 @@ class Source:
             if isinstance(began := to.item(self.start), Version):
                 parent = began.number
         files = self.image or tuple(path for path in (self.poni, self.geometry) if path is not None)
-        if self.bragg is not None:
-            parent, files = _bragg_files(to, self.bragg, params)
+        products: tuple[Path, ...] = ()
+        if self.bragg:
+            parent, products = _bragg_files(to, self.bragg, params, bool(self.image))
         return Request(
-            {"image": "modules" if self.level == "module" else "powder"}.get(kind, kind),
+            "modules" if kind == "image" and self.moves else {"image": "powder"}.get(kind, kind),
             tuple(path.absolute() for path in files),
             params,
             self.offset,
             self.arm,
-            self.bragg or "",
+            self.bragg,
+            products,
             parent,
         )
 
 
 def _bragg_files(
-    to: Target, scan: str, params: Mapping[str, Any]
+    to: Target, scans: Sequence[str], params: Mapping[str, Any], with_images: bool
 ) -> tuple[int | None, tuple[Path, ...]]:
-    """Return the version with which a scan was reduced, and the products with its Bragg peaks."""
-    from hklflow.cli.calibration.build import bragg_products, converged_modules
+    """Return the version with which scans were reduced, and the products with their peaks."""
+    from hklflow.cli.calibration.build import bragg_products, converged_modules, uses_loop
 
-    used, orientation, products = bragg_products(to, scan)
-    files = (orientation, *(path for paths in products.values() for path in paths.values()))
-    # Use the modules of the stage `converge`, unless the user names a detector.
-    converged = converged_modules(to, used, orientation, scan)
-    if converged is not None and not {"detector", "groups"} & params.keys():
-        files = (converged, *files)
-    return used.number, files
+    number, files = None, []
+    for scan in scans:
+        used, orientation, products = bragg_products(to, scan)
+        number = used.number
+        # Use the modules of the stage `converge`, unless the user asks for other parts.
+        if not with_images and uses_loop(scans, params):
+            converged = converged_modules(to, used, orientation, scan)
+            files += [] if converged is None else [converged]
+        files += [orientation, *(path for paths in products.values() for path in paths.values())]
+    return number, tuple(files)
 
 
 def init_state(
@@ -188,8 +235,10 @@ def propose(
     size and the start value of the distance. The report is a page to open in a browser.
 
     Images at several distances or arm angles are refined together; if the distances differ, the
-    wavelength is refined too. With `--level module`, the positions of the detector's modules are
-    determined from images with displaced beam centres or from Bragg peaks.
+    wavelength is refined too. With `--level quadrant`, `module`, `sensor` or `chip`, the positions
+    of these parts are determined from images with displaced beam centres, from Bragg peaks of one
+    scan or several, or from images and scans in one fit. Several levels are refined in turn until
+    no pixel moves by more than `--tolerance`; each round is reported.
 
     For an entry of `normalizations`, `--standard` gives the frames of a standard, and `--empty`
     the frames without it; both need a monitor then.
@@ -197,9 +246,11 @@ def propose(
     Example: `hklflow calibration propose morning --image raw/CeO2.tif --calibrant CeO2 --author
     "M. Curie"`; `hklflow calibration propose two --image near.tif far.tif --offset 0 0.1 ...`;
     `hklflow calibration propose tiles --level module --image a.tif b.tif c.tif d.tif ...`;
-    `hklflow calibration propose tiles --bragg quartz/300K ...`; `hklflow calibration propose old
-    --poni old.poni ...`; `hklflow calibration propose carbon --standard raw/carbon.h5 --empty
-    raw/air.h5 --calibration response --author "M. Curie"`
+    `hklflow calibration propose all --level detector module chip --image a.tif b.tif c.tif d.tif
+    ...`; `hklflow calibration propose quadrants --level quadrant --bragg quartz/300K quartz/100K
+    --image a.tif ...`; `hklflow calibration propose old --poni old.poni ...`; `hklflow calibration
+    propose carbon --standard raw/carbon.h5 --empty raw/air.h5 --calibration response --author
+    "M. Curie"`
 
     Parameters
     ----------
