@@ -3,8 +3,8 @@
     python -m tests.truth.forks ADDRESS
 
 Starting Python and importing takes most of the time of so small a job. `path` begins with a folder
-whose ``python`` hands ``python -m snakemake`` and ``python -m hklflow.stages.NAME`` over to the
-process, which forks. Each job is a process of its own, with the arguments, folder,
+whose ``python`` hands ``python -m`` of ``snakemake``, ``hklflow.cli`` and ``hklflow.stages.NAME`` over
+to the process, which forks. Each job is a process of its own, with the arguments, folder,
 environment and files of its caller, but not in its caller's process group: a test that sends
 signals to a group starts a new Python instead.
 """
@@ -37,7 +37,7 @@ import json, os, socket, sys
 if {command!r}:
     sys.argv[1:1] = ["-m", {command!r}]
 name = sys.argv[2] if sys.argv[1:2] == ["-m"] and len(sys.argv) > 2 else ""
-if name not in ("snakemake", {command!r}) and not name.startswith("hklflow.stages."):
+if name not in ("snakemake", "hklflow.cli", {command!r}) and not name.startswith("hklflow.stages."):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
