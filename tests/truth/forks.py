@@ -3,9 +3,10 @@
     python -m tests.truth.forks ADDRESS
 
 Starting Python and importing takes most of the time of so small a job. `path` begins with a folder
-whose @@ job is a process of its own, with the arguments, folder,
-environment and files of its caller, but not in its caller's process group: a test that sends
-signals to a group starts a new Python instead.
+whose ``python`` hands ``python -m`` of snakemake, hklflow.cli and hklflow.stages.NAME over to the
+process, which forks. Each job is a process of its own, with the arguments, folder, environment and
+files of its caller, but not in its caller's process group: a test that sends signals to a group
+starts a new Python instead.
 """
 
 import atexit
